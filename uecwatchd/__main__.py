@@ -1,0 +1,5 @@
+import sys
+
+from uecwatchd.cli import main
+
+sys.exit(main())

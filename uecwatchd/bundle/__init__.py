@@ -1,0 +1,1 @@
+"""An image as one stream of encrypted parts, and the way back."""

@@ -1,0 +1,1 @@
+"""A real image set, and the service shown at work on it."""

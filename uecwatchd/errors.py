@@ -1,0 +1,54 @@
+"""What can go wrong, as sentences: each error says what, why, and what to do about it.
+
+Whether something is tried again is a property of its type, decided where it is raised:
+
+- `Rejected`: the user must change something. Tried again when the files change, or on request.
+- `Deferred`: something passing. Tried again by itself, on a schedule.
+- `Halted`: our own side is wrong. Nothing runs against that cloud until a probe succeeds.
+"""
+
+from typing import ClassVar
+
+
+class UecError(Exception):
+    """The root of the tree. `exit_code` is the sysexits value of a command that ends with it."""
+
+    kind: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, what: str, why: str, hint: str, *, request_id: str = "") -> None:
+        super().__init__(what, why, hint)
+        self.what = what
+        self.why = why
+        self.hint = hint
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}. {self.hint}"
+
+
+class Rejected(UecError):
+    kind = "rejected"
+    exit_code = 65
+
+
+class Deferred(UecError):
+    kind = "deferred"
+    exit_code = 75
+
+
+class CloudAway(Deferred):
+    """The cloud did not answer, or said that it cannot just now."""
+
+    exit_code = 69
+
+
+class Halted(UecError):
+    kind = "halted"
+    exit_code = 78
+
+
+class NotPermitted(Halted):
+    """The system does not let us read or write something of our own."""
+
+    exit_code = 77

@@ -1,0 +1,82 @@
+"""Who is told what is happening.
+
+Stages never log: they tell a monitor.
+The journal, the files beside the image, systemd's STATUS= and the terminal are monitors in a list.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, Protocol
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Kind(StrEnum):
+    """What an event is about. The journal has one fixed message id for each."""
+
+    READY = "ready"
+    FOUND = "found"
+    WAITING = "waiting"
+    WORKING = "working"
+    BUNDLED = "bundled"
+    UPLOADED = "uploaded"
+    REGISTERED = "registered"
+    ADOPTED = "adopted"
+    DONE = "done"
+    DEFERRED = "deferred"
+    REJECTED = "rejected"
+    HALTED = "halted"
+    RESUMED = "resumed"
+    WATCH_LOST = "watch_lost"
+    RELOAD = "reload"
+    STOPPING = "stopping"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of state, as one finished sentence without its full stop's trailing newline.
+
+    `fields` repeat the sentence's data for machines; their names are lower case and without prefix:
+    file, stage, emi, eki, eri, cloud, bucket, attempt, error, hint, request_id, bytes, seconds.
+    """
+
+    kind: Kind
+    sentence: str
+    set: str = ""
+    level: Level = "info"
+    fields: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one stage of one set has come. Sizes in bytes of the image; `part` counts from 1."""
+
+    set: str
+    stage: str
+    file: str
+    done: int
+    total: int
+    part: int = 0
+
+
+class Monitor(Protocol):
+    def tell(self, event: Event) -> None: ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tee:
+    """Tells several monitors, in order."""
+
+    monitors: tuple[Monitor, ...]
+
+    def tell(self, event: Event) -> None:
+        for monitor in self.monitors:
+            monitor.tell(event)
+
+    def progress(self, progress: Progress) -> None:
+        for monitor in self.monitors:
+            monitor.progress(progress)
