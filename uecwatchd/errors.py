@@ -52,3 +52,10 @@ class NotPermitted(Halted):
     """The system does not let us read or write something of our own."""
 
     exit_code = 77
+
+
+class Stopped(UecError):
+    """The service was asked to stop between two steps. No failure: the work goes on at the next start."""
+
+    kind = "stopped"
+    exit_code = 75

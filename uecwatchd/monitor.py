@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 Level = Literal["debug", "info", "warning", "error"]
+Fields = Mapping[str, str | int | float]
 
 
 class Kind(StrEnum):
@@ -46,7 +47,7 @@ class Event:
     sentence: str
     set: str = ""
     level: Level = "info"
-    fields: Mapping[str, str | int | float] = field(default_factory=dict)
+    fields: Fields = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
