@@ -1,0 +1,399 @@
+"""Configuration file, environment and credentials as one frozen record, with kind messages for mistakes.
+
+A setting is taken from the first of these that has it:
+
+1. the environment: `UECWATCHD_SPOOL__SETTLE=2`, `UECWATCHD_CLOUD__DEFAULT__ACCESS_KEY=…`
+2. systemd's credentials, files of the same names in lower case: `uecwatchd_cloud__default__secret_key`.
+   For settings that name a file, such as `user_key`, the credential is that file.
+3. the configuration file
+4. for the two folders under [state], `$STATE_DIRECTORY` and `$CACHE_DIRECTORY`, as a unit sets them
+5. the defaults below
+
+In 1 and 2, `UECWATCHD_ACCESS_KEY` and `UECWATCHD_SECRET_KEY` are short for those of the cloud `default`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from uecwatchd import strangers
+from uecwatchd.errors import Halted, NotPermitted
+
+DEFAULT_CONFIG = Path("/etc/uecwatchd/uecwatchd.toml")
+PREFIX = "UECWATCHD_"
+CONFIG_VARIABLE = "UECWATCHD_CONFIG"  # says where settings are, and is none itself
+
+# For sets, each is two gigabyte-sized reads at once; for uploads, each is 10 MiB of memory per set.
+MOST_AT_ONCE = 64
+
+Dialect = Literal["uec", "euca3", "euca4", "euca5", "openstack", "aws", "sandbox"]
+
+
+# --- what values must be like -----------------------------------------------------------------------------
+
+
+def _not_a_flag(value: object) -> object:
+    # Python counts true as 1, and so would pydantic.
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _listed(value: object) -> object:
+    """A single text is a list of one; from the environment, a JSON list is a list."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):  # then it is a text, such as the pattern "[ab]*"
+        return [value]
+    return parsed if isinstance(parsed, list) else [value]
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute() or "\0" in str(path):
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _apart(folders: tuple[Path, ...]) -> tuple[Path, ...]:
+    # A folder inside another would be both a spool and a set of the outer one.
+    for number, inner in enumerate(folders):
+        for outer in folders[:number] + folders[number + 1 :]:
+            if inner.is_relative_to(outer):
+                raise ValueError(f"must lie apart: {inner} lies in or is {outer}")
+    return folders
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a web address (http://HOST:PORT/PATH)")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user or a password: say access_key and secret_key")
+    return text
+
+
+def _cloud_name(text: str) -> str:
+    # Lower case and no double underscore, so that the environment can spell it.
+    if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", text):
+        raise ValueError("is no name for a cloud: use lower-case letters, digits and hyphens")
+    return text
+
+
+Number = Annotated[float, BeforeValidator(_not_a_flag), Field(allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_not_a_flag)]
+AtOnce = Annotated[Whole, Field(ge=1, le=MOST_AT_ONCE)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+
+STRICT = ConfigDict(extra="forbid")
+
+
+# --- the records ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSettings:
+    """`settle`, `scan_every` and `linger` in seconds."""
+
+    __pydantic_config__ = STRICT
+
+    folders: Annotated[
+        tuple[AbsolutePath, ...], BeforeValidator(_listed), Field(min_length=1), AfterValidator(_apart)
+    ] = (Path("/var/spool/uecwatchd"),)
+    settle: Annotated[Number, Field(gt=0)] = 5.0
+    scan_every: Annotated[Number, Field(gt=0)] = 60.0
+    ignore: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    after: Literal["keep", "archive", "delete"] = "keep"
+    linger: Annotated[Whole, Field(ge=0)] = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class StateSettings:
+    __pydantic_config__ = STRICT
+
+    dir: AbsolutePath = Path("/var/lib/uecwatchd")
+    work: AbsolutePath = Path("/var/cache/uecwatchd")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkSettings:
+    __pydantic_config__ = STRICT
+
+    sets: AtOnce = 2
+    uploads: AtOnce = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CloudSettings:
+    """What the configuration says of one cloud; what it leaves open, the eucarc may say."""
+
+    __pydantic_config__ = STRICT
+
+    # The table's name. Under this alias it is filled in by `_named`, and is no setting a user could write.
+    name: Annotated[str, Field(validation_alias="[name]")]
+    dialect: Dialect = "uec"
+    eucarc: AbsolutePath | None = None
+    ec2_url: WebAddress | None = None
+    s3_url: WebAddress | None = None
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: SecretStr | None = None
+    account: str | None = None
+    user_cert: AbsolutePath | None = None
+    user_key: AbsolutePath | None = None
+    cloud_cert: AbsolutePath | None = None
+    ca_bundle: AbsolutePath | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`defaults` is the raw table, which `sidecar.read_defaults` checks; `source` the file that was read."""
+
+    spool: SpoolSettings = field(default_factory=SpoolSettings)
+    state: StateSettings = field(default_factory=StateSettings)
+    work: WorkSettings = field(default_factory=WorkSettings)
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    clouds: Mapping[str, CloudSettings] = field(default_factory=dict)
+    source: Path | None = None
+
+
+def _named(clouds: object) -> object:
+    if not isinstance(clouds, dict):
+        return clouds
+    return {
+        name: {**table, "[name]": name} if isinstance(table, dict) else table
+        for name, table in clouds.items()
+    }
+
+
+class _Door(BaseSettings):
+    """The tables as the file has them: `[cloud.NAME]`, where the record says `clouds`."""
+
+    model_config = SettingsConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    spool: SpoolSettings = SpoolSettings()
+    state: StateSettings = StateSettings()
+    work: WorkSettings = WorkSettings()
+    defaults: dict[str, object] = {}
+    cloud: Annotated[
+        dict[Annotated[str, AfterValidator(_cloud_name)], CloudSettings], BeforeValidator(_named)
+    ] = {}
+
+
+SECTIONS: Mapping[str, Any] = MappingProxyType(
+    {"spool": SpoolSettings, "state": StateSettings, "work": WorkSettings, "cloud": CloudSettings}
+)
+SHORT: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType(
+    {(key,): ("cloud", "default", key) for key in ("access_key", "secret_key")}
+)
+FOLDERS = (("spool", "folders"), ("state", "dir"), ("state", "work"))
+FILES_OF_A_CLOUD = ("eucarc", "user_cert", "user_key", "cloud_cert", "ca_bundle")
+
+
+def keys_of(section: str) -> tuple[str, ...]:
+    """The settings of a section, as a configuration file spells them."""
+    return tuple(one.name for one in fields(SECTIONS[section]) if one.name != "name")
+
+
+# --- the layers -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Settings of one origin as nested tables. `names` tells which variable or credential said a setting."""
+
+    tables: Mapping[str, Any]
+    names: Mapping[strangers.Path, str] = field(default_factory=dict)
+
+
+class _Source(PydanticBaseSettingsSource):
+    """Hands a layer to pydantic-settings, which lays one over the other."""
+
+    def __init__(self, door: type[BaseSettings], layer: _Layer) -> None:
+        super().__init__(door)
+        self._layer = layer
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._layer.tables.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(self._layer.tables)
+
+
+def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
+    """Read the configuration. Raises Halted with every mistake there is, NotPermitted if it is unreadable."""
+    source, data = _read(config, environ)
+    layers = (
+        _environment(environ),
+        _credentials(environ),
+        _file(source, data, home=environ.get("HOME")) if source else _Layer({}),
+        _directories(environ),
+    )
+    try:
+        door = _lay_over(layers)
+    except ValidationError as error:
+        raise _mistakes(error, layers, source) from None  # pydantic's own words might show a secret
+    return Settings(door.spool, door.state, door.work, door.defaults, door.cloud, source)
+
+
+def _lay_over(layers: Iterable[_Layer]) -> _Door:
+    class Door(_Door):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return tuple(_Source(settings_cls, layer) for layer in layers)
+
+    return Door()
+
+
+def _read(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, bytes]:
+    """The file and what it holds. One that was named must be there; the usual one need not."""
+    named, by = (config, "--config") if config else (environ.get(CONFIG_VARIABLE), f"${CONFIG_VARIABLE}")
+    path = Path(named or DEFAULT_CONFIG).absolute()
+    try:
+        return path, path.read_bytes()
+    except PermissionError:
+        hint = f"Try: chgrp uecwatchd {path} && chmod 640 {path}"
+        raise NotPermitted(str(path), "cannot read it", hint) from None
+    except FileNotFoundError:
+        if not named:
+            return None, b""
+        raise Halted(str(path), "there is no such file", f"Correct {by}, which names it.") from None
+    except OSError as error:
+        hint = f"Correct {by}, which names it." if named else "It must be a file."
+        raise Halted(str(path), f"cannot read it ({error.strerror})", hint) from error
+
+
+def _file(path: Path, data: bytes, *, home: str | None) -> _Layer:
+    try:
+        tables = strangers.parse_toml(data)
+    except strangers.Malformed as error:
+        raise Halted(str(path), str(error), "Correct it, then run `uecwatchd check`.") from error
+    return _Layer(_anchored(tables, (), folder=path.parent, home=home))
+
+
+def _anchored(value: Any, path: tuple[str, ...], *, folder: Path, home: str | None) -> Any:
+    """Make relative paths absolute: they are meant from the folder of the file that holds them."""
+    if isinstance(value, dict):
+        return {key: _anchored(one, (*path, key), folder=folder, home=home) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_anchored(one, path, folder=folder, home=home) for one in value]
+    if not isinstance(value, str) or not _names_a_file(path):
+        return value
+    return str(Path(home, value[2:]) if home and value.startswith("~/") else folder / value)
+
+
+def _names_a_file(path: tuple[str, ...]) -> bool:
+    return path in FOLDERS or (path[0] == "cloud" and path[-1] in FILES_OF_A_CLOUD)
+
+
+def _environment(environ: Mapping[str, str]) -> _Layer:
+    ours = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
+    ours.pop(CONFIG_VARIABLE, None)
+    return _layer((name, _path_of(name), value) for name, value in ours.items())
+
+
+def _credentials(environ: Mapping[str, str]) -> _Layer:
+    """The files of `$CREDENTIALS_DIRECTORY` that are named like settings; others are somebody else's."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        return _Layer({})
+    try:
+        files = sorted(file for file in Path(folder).iterdir() if file.name.startswith(PREFIX.lower()))
+        return _layer((f"credential {file.name}", *_credential(file)) for file in files)
+    except UnicodeDecodeError as error:
+        raise Halted(folder, "a credential is not text", "Write it anew, as UTF-8.") from error
+    except OSError as error:
+        kind = NotPermitted if isinstance(error, PermissionError) else Halted
+        why = f"cannot read {error.filename} ({error.strerror})"
+        raise kind("$CREDENTIALS_DIRECTORY", why, "Correct LoadCredential= in the unit.") from error
+
+
+def _credential(file: Path) -> tuple[tuple[str, ...], str]:
+    path = _path_of(file.name)
+    if path[0] == "cloud" and path[-1] in FILES_OF_A_CLOUD:
+        return path, str(file.absolute())
+    return path, file.read_text(encoding="utf-8").rstrip("\r\n")
+
+
+def _path_of(name: str) -> tuple[str, ...]:
+    """Take `UECWATCHD_SPOOL__SETTLE` apart: `("spool", "settle")`."""
+    path = tuple(name[len(PREFIX) :].lower().split("__"))
+    return SHORT.get(path, path)
+
+
+def _layer(said: Iterable[tuple[str, tuple[str, ...], str]]) -> _Layer:
+    """Nest settings that were said one by one, as (name, path, value)."""
+    tables: dict[str, Any] = {}
+    names: dict[strangers.Path, str] = {}
+    for name, path, value in sorted(said, key=lambda one: len(one[1])):
+        table = tables
+        for part in path[:-1]:
+            if not isinstance(table.setdefault(part, {}), dict):
+                table[part] = {}
+            table = table[part]
+        table[path[-1]] = _literal(value) if path[0] == "defaults" else value
+        names[path] = name
+    return _Layer(tables, names)
+
+
+def _literal(text: str) -> object:
+    """A sidecar key from the environment: true, false, lists and tables as JSON has them, else a text.
+
+    Numbers stay text: no sidecar key is a number, but `version = "9.10"` looks like one.
+    """
+    if text not in ("true", "false") and not text.startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _directories(environ: Mapping[str, str]) -> _Layer:
+    """The folders that systemd made for the unit; it separates several by colons."""
+    given = {"dir": environ.get("STATE_DIRECTORY"), "work": environ.get("CACHE_DIRECTORY")}
+    return _Layer({"state": {key: value.split(":")[0] for key, value in given.items() if value}})
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------
+
+
+def _mistakes(error: ValidationError, layers: Iterable[_Layer], source: Path | None) -> Halted:
+    named = {path: name for layer in reversed(tuple(layers)) for path, name in layer.names.items()}
+    found = strangers.complaints(error, noun="setting", known=_known)
+    why = strangers.listed(
+        f"{_misplaced(path) or sentence}{_said_by(path, named)}" for path, sentence in found
+    )
+    what = str(source) if source else "the configuration"
+    return Halted(what, why, "Correct this, then run `uecwatchd check`.")
+
+
+def _misplaced(path: strangers.Path) -> str | None:
+    """What to say of a setting that stands before the first table instead of in its own."""
+    homes = (section for section in SECTIONS if len(path) == 1 and path[0] in keys_of(section))
+    home = next(homes, None)
+    return f"{path[0]} belongs under [{'cloud.NAME' if home == 'cloud' else home}]" if home else None
+
+
+def _said_by(path: strangers.Path, named: Mapping[strangers.Path, str]) -> str:
+    """Name the variable or credential, where a mistake is not one of the file."""
+    inner = (named[path[:length]] for length in range(len(path), 0, -1) if path[:length] in named)
+    name = next(inner, None)
+    return f" (from {name})" if name else ""
+
+
+def _known(path: strangers.Path) -> Iterable[str]:
+    return keys_of(str(path[0])) if path else _Door.model_fields

@@ -1,0 +1,319 @@
+"""The metadata file beside an image: read, checked, defaulted.
+
+The text comes from whoever may write to the drop folder, so everything is bounded, and every way in which it
+can be wrong ends as one `Rejected` that lists all mistakes.
+"""
+
+import re
+import string
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
+
+from uecwatchd import strangers
+from uecwatchd.errors import Halted, Rejected
+from uecwatchd.image import Arch
+
+# Two hundred checksums and a long description take 20 KiB; a disk image named karmic.toml is not read whole.
+SIDECAR_LIMIT_BYTES = 64 * 1024
+# Dots join TOML keys, and the parser's time grows with the square of a key's parts: 64 KiB of `a.a.a` take it
+# 17 s, two thousand parts 50 ms.
+MOST_DOTS = 2000
+
+# What all clouds together allow: names and descriptions as RegisterImage takes them, tags as Eucalyptus 4.
+NAME_MAX_CHARS = 128
+DESCRIPTION_MAX_CHARS = 255
+VERSION_MAX_CHARS = 64
+TAGS_MAX = 10
+TAG_KEY_MAX_CHARS = 127
+TAG_VALUE_MAX_CHARS = 255
+FILE_NAME_MAX_BYTES = 255  # of Linux file systems
+
+PLACEHOLDERS = ("stem", "date", "time", "sha8", "arch", "version")
+NONE, FROM_IMAGE = "none", "from-image"
+
+_ID = re.compile(r"[ae](mi|ki|ri)-([0-9A-Fa-f]{8}|[0-9A-Fa-f]{17})")
+_ALMOST_ID = re.compile(r"[ae](mi|ki|ri)-[0-9A-Za-z]*")
+_ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramdisk"})
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+_ACCOUNT = re.compile(r"[0-9]{12}")
+# The widest set that any cloud takes in an image's name; narrower ones are the dialect's to refuse.
+_NAME_TEXT = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]*")
+
+
+# --- what values must be like -----------------------------------------------------------------------------
+
+
+def is_image_id(text: str) -> bool:
+    """Whether a text is an id as clouds give them: `eki-` or `aki-`, then 8 or 17 hex digits, in any case."""
+    return _ID.fullmatch(text) is not None
+
+
+def _plain_name(text: str) -> str:
+    """A name of a file beside the sidecar. Dot files are never members: the spool does not see them."""
+    if text in ("", ".", ".."):
+        raise ValueError(f"= {strangers.quoted(text)} is not the name of a file")
+    if "/" in text:
+        raise ValueError(f"= {strangers.quoted(text)} is a path, not the name of a file beside the sidecar")
+    if text.startswith("."):
+        raise ValueError(f"= {strangers.quoted(text)} is a hidden file, which is never part of a set")
+    if not text.isprintable():
+        raise ValueError(f"= {strangers.quoted(text)} holds characters that cannot be shown")
+    if len(text.encode()) > FILE_NAME_MAX_BYTES:
+        raise ValueError(f"is longer than the {FILE_NAME_MAX_BYTES} bytes a file name may have")
+    return text
+
+
+def _machine(text: str) -> str:
+    if is_image_id(text):
+        raise ValueError(f"= {strangers.quoted(text)} is an id, but a machine image must be a file")
+    return _plain_name(text)
+
+
+def _boot_file(role: Literal["ki", "ri"]) -> Callable[[str], str]:
+    """Make the check of a kernel or a ramdisk: a file, an id of the right kind, or one of two words."""
+
+    def check(text: str) -> str:
+        almost = _ALMOST_ID.fullmatch(text)
+        if almost is None:
+            return _plain_name(text)
+        if not is_image_id(text):
+            raise ValueError(f"= {strangers.quoted(text)} is not an id, which has 8 or 17 hex digits")
+        if almost[1] != role:
+            raise ValueError(f"= {strangers.quoted(text)} is the id of a {_ID_ROLES[almost[1]]}")
+        return text
+
+    return check
+
+
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+def _name_template(text: str) -> str:
+    try:
+        pieces = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise ValueError(f"= {strangers.quoted(text)} is no template: {error}") from error
+    for literal, placeholder, form, conversion in pieces:
+        if not _NAME_TEXT.fullmatch(literal):
+            raise ValueError(f"= {strangers.quoted(text)} has characters that no cloud takes in a name")
+        if placeholder is None:
+            continue
+        if placeholder not in PLACEHOLDERS:
+            near = strangers.did_you_mean(placeholder, PLACEHOLDERS)
+            raise ValueError(f"has an unknown placeholder {strangers.quoted('{' + placeholder + '}')}{near}")
+        if form or conversion:
+            raise ValueError(f"= {strangers.quoted(text)}: write {{{placeholder}}} without a format")
+    return text
+
+
+def _account(text: str) -> str:
+    if not _ACCOUNT.fullmatch(text):
+        raise ValueError(f"= {strangers.quoted(text)} is no account number, which has 12 digits")
+    return text
+
+
+def _digest(text: str) -> str:
+    if not _SHA256.fullmatch(text):
+        raise ValueError("is no SHA-256, which has 64 hex digits")
+    return text.lower()
+
+
+def _tag_key(text: str) -> str:
+    if text.lower().startswith(("aws:", "euca:")):
+        raise ValueError("begins like the cloud's own tags")
+    return _line(text)
+
+
+def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("names one twice")
+    return values
+
+
+Line = Annotated[str, Field(min_length=1), AfterValidator(_line)]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS), AfterValidator(_name_template)]
+Version = Annotated[str, Field(min_length=1, max_length=VERSION_MAX_CHARS), AfterValidator(_line)]
+Description = Annotated[str, Field(min_length=1, max_length=DESCRIPTION_MAX_CHARS), AfterValidator(_line)]
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+TagKey = Annotated[str, Field(min_length=1, max_length=TAG_KEY_MAX_CHARS), AfterValidator(_tag_key)]
+TagValue = Annotated[str, Field(max_length=TAG_VALUE_MAX_CHARS), AfterValidator(_line)]
+
+
+# --- the record -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What is to become of a set. `given`: the keys that somebody wrote, here or under [defaults]."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: Name = "{stem}-{sha8}"
+    version: Version | None = None
+    description: Description | None = None
+    machine: Annotated[str, AfterValidator(_machine)] | None = None
+    kernel: Annotated[str, AfterValidator(_boot_file("ki"))] | None = None  # file, id, "none", "from-image"
+    ramdisk: Annotated[str, AfterValidator(_boot_file("ri"))] | None = None  # likewise
+    arch: Arch | None = None
+    platform: Literal["linux", "windows"] = "linux"
+    virtualization: Literal["paravirtual", "hvm"] | None = None
+    convert: Literal["raw", "keep"] = "raw"
+    clouds: Annotated[tuple[Line, ...], Field(min_length=1), AfterValidator(_each_once)] = ("default",)
+    bucket: Line = "uec-images"
+    on_existing: Literal["reuse", "replace", "fail"] = "reuse"
+    public: StrictBool = False
+    share: Annotated[tuple[Annotated[str, AfterValidator(_account)], ...], AfterValidator(_each_once)] = ()
+    tags: Annotated[Mapping[TagKey, TagValue], Field(max_length=TAGS_MAX)] = field(default_factory=dict)
+    sha256: Mapping[PlainName, Annotated[str, AfterValidator(_digest)]] = field(default_factory=dict)
+    # Under this alias it is filled in by `_check`, and is no key that a user could write.
+    given: Annotated[frozenset[str], Field(validation_alias="[given]")] = frozenset()
+
+
+KEYS = tuple(one.name for one in fields(Sidecar) if one.name != "given")
+_SCHEMA = TypeAdapter(Sidecar)
+
+
+def read_sidecar(file_name: str, data: bytes) -> Sidecar:
+    """Read `NAME.toml` or `NAME.json`. Raises Rejected, whatever the bytes are."""
+    parse = strangers.parse_json if file_name.endswith(".json") else strangers.parse_toml
+    try:
+        return _check(parse(_bounded(data)))
+    except strangers.Malformed as error:
+        hint = f"Correct {_last(file_name)} and save it again."
+        raise Rejected(f"{file_name}: it cannot be used", str(error), hint) from error
+
+
+def read_defaults(table: Mapping[str, object]) -> Sidecar:
+    """Read `[defaults]` of the configuration, which may hold any sidecar key. Raises Halted."""
+    try:
+        return _check(table)
+    except strangers.Malformed as error:
+        hint = "Correct the configuration, then run `uecwatchd check`."
+        raise Halted("[defaults]", str(error), hint) from error
+
+
+def with_defaults(sidecar: Sidecar, defaults: Sidecar) -> Sidecar:
+    """Fill in, whole key by whole key, what the sidecar does not say."""
+    added = {key: getattr(defaults, key) for key in defaults.given - sidecar.given}
+    return replace(sidecar, **added, given=sidecar.given | defaults.given)
+
+
+def idle_keys(sidecar: Sidecar) -> tuple[str, ...]:
+    """Which keys were given and are kept, but change nothing yet, in the order of the schema."""
+    idle: Mapping[str, bool] = {
+        "kernel": sidecar.kernel == FROM_IMAGE,
+        "ramdisk": sidecar.ramdisk == FROM_IMAGE,
+        "platform": sidecar.platform == "windows",
+        "convert": sidecar.convert == "raw",
+        "clouds": len(sidecar.clouds) > 1,
+        "on_existing": sidecar.on_existing != "reuse",
+        "public": True,
+        "share": bool(sidecar.share),
+        "tags": bool(sidecar.tags),
+    }
+    return tuple(key for key in KEYS if key in sidecar.given and idle.get(key, False))
+
+
+def render_name(
+    template: str, *, stem: str, sha256: str, arch: str | None, version: str | None, when: datetime
+) -> str:
+    """Fill in a name's template; date and time are UTC. Raises Rejected if one has no value."""
+    moment = when.astimezone(UTC)
+    values = {
+        "stem": stem,
+        "date": f"{moment:%Y%m%d}",
+        "time": f"{moment:%H%M%S}",
+        "sha8": sha256[:8],
+        "arch": arch,
+        "version": version,
+    }
+    for _, placeholder, _, _ in string.Formatter().parse(template):
+        if placeholder is not None and values[placeholder] is None:
+            why = f"its name is to hold {{{placeholder}}}, which nothing says"
+            raise Rejected(stem, why, f'Add {placeholder} = "…" to the sidecar, or change the name.')
+    return template.format_map(values)
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > SIDECAR_LIMIT_BYTES:
+        raise strangers.Malformed(f"larger than the {SIDECAR_LIMIT_BYTES} bytes that metadata may have")
+    if data.count(b".") > MOST_DOTS:
+        raise strangers.Malformed(f"it has more than {MOST_DOTS} dots")
+    return data
+
+
+def _check(table: Mapping[str, object]) -> Sidecar:
+    """Raises Malformed with every mistake there is."""
+    try:
+        sidecar = _SCHEMA.validate_python({**table, "[given]": frozenset(table)})
+    except ValidationError as error:
+        found = strangers.complaints(error, noun="key", known=lambda _: KEYS)
+        raise strangers.Malformed(strangers.listed(sentence for _, sentence in found)) from error
+    if mistakes := strangers.listed(_contradictions(sidecar)):
+        raise strangers.Malformed(mistakes)
+    return sidecar
+
+
+def _contradictions(sidecar: Sidecar) -> Iterator[str]:
+    for key in KEYS:
+        if key in sidecar.given and getattr(sidecar, key) is None:
+            yield f"{key} is null: leave it out instead"
+    roles: dict[str, str] = {}
+    for role in ("machine", "kernel", "ramdisk"):
+        name = getattr(sidecar, role)
+        if name is None or name in (NONE, FROM_IMAGE) or is_image_id(name):
+            continue
+        if name in roles:
+            yield f"{roles[name]} and {role} are the same file, {name}"
+        roles[name] = role
+
+
+def _last(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+# --- checksums --------------------------------------------------------------------------------------------
+
+
+def read_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
+    """Read what `sha256sum` writes: a digest, a space, a space or `*`, a name. Gives name → digest.
+
+    A leading `./` is what `sha256sum ./*` writes, and left out. Raises Rejected.
+    """
+    digests: dict[str, str] = {}
+    try:
+        for number, line in enumerate(strangers.decode(_bounded(data)).split("\n"), start=1):
+            if line.strip() and not line.startswith("#"):
+                _add_checksum(digests, line.removesuffix("\r"), place=f"line {number}")
+        if not digests:
+            raise strangers.Malformed("it holds no checksum")
+    except strangers.Malformed as error:
+        hint = f"Write it anew: sha256sum FILE > {_last(file_name)}"
+        raise Rejected(f"{file_name}: it cannot be used", str(error), hint) from error
+    return digests
+
+
+def _add_checksum(digests: dict[str, str], line: str, *, place: str) -> None:
+    if line.startswith("\\"):
+        raise strangers.Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
+    parts = re.fullmatch(r"(?P<digest>[0-9A-Fa-f]{64}) [ *](?:\./)?(?P<name>.+)", line)
+    if parts is None:
+        raise strangers.Malformed(f"{place} is not a SHA-256, two spaces and a name")
+    try:
+        name = _plain_name(parts["name"])
+    except ValueError as error:
+        raise strangers.Malformed(f"{place}: name {error}") from error
+    digest = parts["digest"].lower()
+    if digests.setdefault(name, digest) != digest:
+        raise strangers.Malformed(f"{place}: a second and different digest for {name}")
