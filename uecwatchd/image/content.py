@@ -1,0 +1,338 @@
+"""What a file is, told from its first bytes.
+
+Nothing here opens a file: `sniff` is handed the first `HEAD_BYTES` and the last `TAIL_BYTES`.
+A slice past the end of the head is short and reads as zero, so no content, however mangled, can raise.
+
+Offsets are those of the formats' own papers: Linux boot protocol (x86/boot.rst), ext4 disk layout, UEFI GPT,
+qcow2 (QEMU's interop/qcow2.txt), VMware Virtual Disk Format 1.1, Microsoft VHD 1.0, ECMA-119, System V ELF.
+"""
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+from uuid import UUID
+
+Role = Literal["machine", "kernel", "ramdisk"]
+Arch = Literal["i386", "x86_64"]
+Layout = Literal["disk", "partition"]
+
+HEAD_BYTES = 68 * 1024  # up to the end of btrfs' superblock, the farthest from the start of all
+TAIL_BYTES = 512  # a VHD's footer
+SECTOR_BYTES = 512  # what partition tables count in, and what a node's block device is a multiple of
+FLOPPY_MAX_BYTES = 2880 * 1024  # the largest floppy ever sold: what boots Windows through memdisk
+XZ_MEMORY_BYTES = 96 << 20  # `xz -9` needs 65 MiB to decompress; more is not worth a look inside
+TEXT_SAMPLE_BYTES = 4096  # a page without one control character is text
+MAX_PARTITIONS = 128  # looked at in a GPT: what it reserves room for
+
+RAMDISK_FILE_SYSTEMS = frozenset(
+    {"ext2", "fat", "squashfs", "cramfs", "romfs"}
+)  # what initrds and boot floppies hold
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What content says about itself. `role` is what it is meant for; None where content cannot tell."""
+
+    format: str
+    role: Role | None = None
+    arch: Arch | None = None
+    layout: Layout | None = None
+    claimed: int | None = None  # bytes it says it has at least; more than the file has = truncated
+    version: str | None = None  # a kernel's own version, as `uname -r` would print it
+    inside: str | None = None  # the format of what a compressed file holds, where that can be seen
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The bytes a probe may look at, and the size in bytes of the whole file."""
+
+    head: bytes
+    tail: bytes
+    size: int
+
+    def has(self, at: int, magic: bytes) -> bool:
+        return self.head.startswith(magic, at)
+
+    def le(self, at: int, width: int) -> int:
+        return int.from_bytes(self.head[at : at + width], "little")
+
+    def be(self, at: int, width: int) -> int:
+        return int.from_bytes(self.head[at : at + width], "big")
+
+
+Probe = Callable[[Look], Facts | None]
+
+
+def sniff(head: bytes, tail: bytes, *, size: int) -> Facts:
+    look = Look(head, tail, size)
+    return compressed(look) or identify(look)
+
+
+def identify(look: Look) -> Facts:
+    found = (probe(look) for probe in PROBES)
+    return next((facts for facts in found if facts), Facts("unknown"))
+
+
+# --- kernels ---
+
+
+def linux(look: Look) -> Facts | None:
+    """A bzImage, or memdisk, which passes itself off as one to load a floppy as its initrd."""
+    if not (look.has(0x1FE, b"\x55\xaa") and look.has(0x202, b"HdrS")):
+        return None
+    protocol = look.le(0x206, 2)
+    words = kernel_version(look)
+    facts = Facts("bzimage", role="kernel", claimed=kernel_bytes(look, protocol))
+    if words[:1] == ["MEMDISK"]:
+        return replace(facts, format="memdisk")
+    return replace(facts, arch=kernel_arch(look, protocol), version=words[0] if words else None)
+
+
+def kernel_version(look: Look) -> list[str]:
+    pointer = look.le(0x20E, 2)
+    start = pointer + 0x200
+    field = look.head[start : start + 128] if pointer else b""
+    return field.split(b"\0")[0].decode("ascii", "replace").split()
+
+
+def kernel_arch(look: Look, protocol: int) -> Arch | None:
+    """XLF_KERNEL_64 exists since protocol 2.12 (Linux 3.8). An older kernel does not say."""
+    if protocol < 0x20C:
+        return None
+    return "x86_64" if look.le(0x236, 2) & 1 else "i386"
+
+
+def kernel_bytes(look: Look, protocol: int) -> int:
+    setup = ((look.le(0x1F1, 1) or 4) + 1) * SECTOR_BYTES  # 0 stands for 4; the boot sector comes on top
+    if protocol < 0x204:  # the size had two bytes, too few to be right
+        return setup
+    return max(setup, setup + look.le(0x1F4, 4) * 16 - 15)  # in paragraphs, the last not always filled
+
+
+ELF_ARCH: Mapping[int, Arch] = {3: "i386", 62: "x86_64"}
+ELF_FIXED = 2  # ET_EXEC: linked to fixed addresses, as kernels are and distributions' programs are no longer
+
+
+def elf(look: Look) -> Facts | None:
+    """A vmlinux or a para-virtual boot loader; any other program has no role."""
+    if not look.has(0, b"\x7fELF"):
+        return None
+    is_wide = look.le(4, 1) == 2
+    start, step, count = ((40, 8), (58, 2), (60, 2)) if is_wide else ((32, 4), (46, 2), (48, 2))
+    claimed = look.le(*start) + look.le(*step) * look.le(*count)  # the table of sections comes last
+    arch = ELF_ARCH.get(look.le(18, 2))
+    is_kernel = arch and look.le(16, 2) == ELF_FIXED
+    return Facts("elf", role="kernel" if is_kernel else None, arch=arch, claimed=claimed)
+
+
+# --- disks ---
+
+# Root and /usr partition types of the Discoverable Partitions Specification that name an architecture.
+PARTITION_ARCH: Mapping[bytes, Arch] = {
+    UUID("44479540-f297-41b2-9af7-d131d5f0458a").bytes_le: "i386",
+    UUID("75250d76-8cc6-458e-bd66-bd47cc81a812").bytes_le: "i386",
+    UUID("4f68bce3-e8cd-4db1-96e7-fbcaf984b709").bytes_le: "x86_64",
+    UUID("8484680c-9521-48c6-9c11-b0720656f69e").bytes_le: "x86_64",
+}
+
+
+def gpt(look: Look) -> Facts | None:
+    """The backup header lies in the last sector, so its address says how long the disk is."""
+    sector = next((n for n in (SECTOR_BYTES, 4096) if look.has(n, b"EFI PART")), None)
+    if sector is None:
+        return None
+    claimed = (look.le(sector + 32, 8) + 1) * sector
+    table, count, step = look.le(sector + 72, 8) * sector, look.le(sector + 80, 4), look.le(sector + 84, 4)
+    places = (table + i * step for i in range(min(count, MAX_PARTITIONS)))
+    kinds = (look.head[at : at + 16] for at in places)
+    arch = next((PARTITION_ARCH[kind] for kind in kinds if kind in PARTITION_ARCH), None)
+    return Facts("gpt", role="machine", arch=arch, layout="disk", claimed=claimed)
+
+
+def mbr(look: Look) -> Facts | None:
+    """A boot sector whose table holds partitions: any file system's boot sector ends in 55 AA too."""
+    entries = [Look(look.head[at : at + 16], b"", 16) for at in range(0x1BE, 0x1FE, 16)]
+    used = [entry for entry in entries if entry.le(4, 1)]
+    sane = all(entry.le(0, 1) in (0, 0x80) for entry in entries)
+    if not (look.has(0x1FE, b"\x55\xaa") and used and sane and all(e.le(8, 4) and e.le(12, 4) for e in used)):
+        return None
+    # A protective entry (EE) may claim the largest disk there is; its GPT, had it one, was read before.
+    ends = [entry.le(8, 4) + entry.le(12, 4) for entry in used if entry.le(4, 1) != 0xEE]
+    return Facts("mbr", role="machine", layout="disk", claimed=max(ends, default=1) * SECTOR_BYTES)
+
+
+def vhd(look: Look) -> Facts | None:
+    """A footer ends every VHD; a growing one starts with a copy of it, then the place of its block table."""
+    footed = look.tail.startswith(b"conectix")
+    if not look.has(0, b"conectix"):
+        return Facts("vhd", role="machine") if footed else None
+    blocks = look.be(512 + 16, 8) + look.be(512 + 28, 4) * 4 if look.has(512, b"cxsparse") else 0
+    end = 0 if footed else look.size
+    return Facts("vhd", role="machine", claimed=max(blocks, end) + TAIL_BYTES)
+
+
+# --- file systems ---
+
+
+def ext(look: Look) -> Facts | None:
+    block_bits = 10 + look.le(1024 + 24, 4)
+    blocks = look.le(1024 + 4, 4)
+    if not look.has(1024 + 56, b"\x53\xef") or block_bits > 16 or not blocks:  # 64 KiB is the largest block
+        return None
+    compatible, needed, readable = (look.le(1024 + at, 4) for at in (92, 96, 100))
+    if needed & 0x80:  # 64bit
+        blocks |= look.le(1024 + 336, 4) << 32
+    # Extents, 64bit, flex_bg, and the read-only features that came with ext4; else a journal makes it ext3.
+    is_ext4 = needed & 0x2C0 or readable & 0x478
+    name = "ext4" if is_ext4 else "ext3" if compatible & 0x4 else "ext2"
+    return Facts(name, role="machine", layout="partition", claimed=blocks << block_bits)
+
+
+def fat(look: Look) -> Facts | None:
+    sector, cluster, media = look.le(11, 2), look.le(13, 1), look.le(21, 1)
+    shaped = look.has(0x1FE, b"\x55\xaa") and look.le(0, 1) in (0xEB, 0xE9) and look.le(14, 2)
+    sized = sector in (512, 1024, 2048, 4096) and cluster.bit_count() == 1
+    if not (shaped and sized and look.le(16, 1) in (1, 2) and media >= 0xF0):
+        return None
+    claimed = (look.le(19, 2) or look.le(32, 4)) * sector
+    role: Role = "ramdisk" if claimed <= FLOPPY_MAX_BYTES else "machine"
+    return Facts("fat", role=role, layout="partition", claimed=claimed)
+
+
+# --- everything told by one magic ---
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A magic at its place, what it stands for, and how its header tells the bytes there must be."""
+
+    facts: Facts
+    at: int
+    magic: bytes
+    claim: Callable[[Look], int] | None = None
+
+
+def file_system(name: str) -> Facts:
+    return Facts(name, role="machine", layout="partition")
+
+
+def container(name: str) -> Facts:
+    return Facts(name, role="machine")
+
+
+def qcow2_bytes(look: Look) -> int:
+    """The ends of the two tables a header points to, the L1 and the reference counts."""
+    l1_end = look.be(40, 8) + look.be(36, 4) * 8
+    counts_end = look.be(48, 8) + (look.be(56, 4) << min(look.be(20, 4), 21))  # clusters are 2 MiB at most
+    return max(l1_end, counts_end)
+
+
+SIGNATURES = (
+    Signature(container("qcow2"), 0, b"QFI\xfb\0\0\0\x02", qcow2_bytes),
+    Signature(container("qcow2"), 0, b"QFI\xfb\0\0\0\x03", qcow2_bytes),
+    Signature(container("qcow"), 0, b"QFI\xfb\0\0\0\x01"),
+    Signature(container("vmdk"), 0, b"KDMV", lambda look: look.le(64, 8) * SECTOR_BYTES),  # up to its data
+    Signature(container("vmdk"), 0, b"COWD"),
+    Signature(container("vmdk"), 0, b"# Disk DescriptorFile"),
+    Signature(container("vhdx"), 0, b"vhdxfile"),
+    Signature(
+        container("vdi"),
+        0x40,
+        b"\x7f\x10\xda\xbe",
+        lambda look: look.le(0x158, 4) + look.le(0x178, 4) * look.le(0x184, 4),
+    ),
+    Signature(file_system("xfs"), 0, b"XFSB", lambda look: look.be(8, 8) * look.be(4, 4)),
+    Signature(file_system("btrfs"), 0x10040, b"_BHRfS_M", lambda look: look.le(0x100D1, 8)),  # this device's
+    Signature(file_system("ntfs"), 3, b"NTFS    ", lambda look: look.le(40, 8) * look.le(11, 2)),
+    Signature(file_system("jfs"), 0x8000, b"JFS1"),
+    Signature(file_system("reiserfs"), 0x10034, b"ReIsEr"),
+    Signature(file_system("f2fs"), 0x400, b"\x10\x20\xf5\xf2"),
+    Signature(file_system("squashfs"), 0, b"hsqs", lambda look: look.le(40, 8)),
+    Signature(Facts("cramfs", role="ramdisk"), 0, b"\x45\x3d\xcd\x28"),
+    Signature(Facts("romfs", role="ramdisk"), 0, b"-rom1fs-"),
+    Signature(Facts("cpio", role="ramdisk"), 0, b"070701"),  # also one with microcode before the real one
+    Signature(Facts("cpio", role="ramdisk"), 0, b"070702"),
+    Signature(Facts("iso9660"), 0x8001, b"CD001", lambda look: look.le(0x8050, 4) * look.le(0x8080, 2)),
+    Signature(Facts("swap"), 4086, b"SWAPSPACE2", lambda look: (look.le(1028, 4) + 1) * 4096),
+    Signature(Facts("tar"), 257, b"ustar"),
+    Signature(Facts("zip"), 0, b"PK\x03\x04"),
+)
+
+
+def signed(look: Look) -> Facts | None:
+    found = next((s for s in SIGNATURES if look.has(s.at, s.magic)), None)
+    if found is None:
+        return None
+    return replace(found.facts, claimed=found.claim(look)) if found.claim else found.facts
+
+
+def hollow(look: Look) -> Facts | None:
+    if not look.size:
+        return Facts("empty")
+    return Facts("zeros") if look.head.count(0) == len(look.head) else None
+
+
+def text(look: Look) -> Facts | None:
+    printable = b"\t\n\f\r" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+    return None if look.head[:TEXT_SAMPLE_BYTES].translate(None, printable) else Facts("text")
+
+
+# Order matters: a fixed VHD has a disk's first sector, a bootable CD a partition table, and a partition table
+# outweighs what an earlier file system left behind it.
+PROBES: tuple[Probe, ...] = (hollow, linux, vhd, signed, gpt, mbr, ext, fat, elf, text)
+
+
+# --- compressed files ---
+
+
+class Decompressor(Protocol):
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+COMPRESSIONS: Mapping[bytes, str] = {
+    b"\x1f\x8b\x08": "gzip",
+    b"\xfd7zXZ\0": "xz",
+    b"\x5d\0\0": "lzma",
+    b"BZh": "bzip2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x02\x21\x4c\x18": "lz4",  # the legacy frame, the only one the kernel unpacks
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x89LZO\0\r\n\x1a\n": "lzop",
+}
+
+DECOMPRESSORS: Mapping[str, Callable[[], Decompressor]] = {
+    "gzip": lambda: zlib.decompressobj(wbits=31),
+    "xz": lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES),
+    "lzma": lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES),
+    "bzip2": bz2.BZ2Decompressor,
+}
+
+
+def compressed(look: Look) -> Facts | None:
+    name = next((name for magic, name in COMPRESSIONS.items() if look.has(0, magic)), None)
+    if name is None:
+        return None
+    inside = contents(look.head, name)
+    if inside is None:
+        return Facts(name)
+    # A compressed ext2 is an initrd of old or a disk: only its name can tell.
+    role = None if inside.format in RAMDISK_FILE_SYSTEMS else inside.role
+    return Facts(name, role=role, arch=inside.arch, version=inside.version, inside=inside.format)
+
+
+def contents(head: bytes, name: str) -> Facts | None:
+    """What the first bytes unpack to, or None where they cannot be unpacked with what Python brings along."""
+    if name == "lz4":  # its first bytes are copied as they are: nothing of four bytes came before
+        return Facts("cpio", role="ramdisk") if b"070701" in head[4:32] else None
+    data = unpacked(head, name) if name in DECOMPRESSORS else b""
+    return identify(Look(data, b"", len(data))) if data else None
+
+
+def unpacked(head: bytes, name: str) -> bytes:
+    try:
+        return DECOMPRESSORS[name]().decompress(head, HEAD_BYTES)
+    except (zlib.error, lzma.LZMAError, OSError):  # OSError is bz2's word for bad data
+        return b""

@@ -1,0 +1,134 @@
+"""Whether content can serve in a role: found out before gigabytes are uploaded, not when the node boots."""
+
+from collections.abc import Callable, Mapping
+from shlex import quote
+
+from uecwatchd.image.content import RAMDISK_FILE_SYSTEMS, SECTOR_BYTES, Facts, Role
+
+Reason = tuple[str, str]  # why, as in an error, and a hint
+
+DESCRIPTIONS: Mapping[str, str] = {
+    "bzimage": "a Linux kernel",
+    "memdisk": "a memdisk boot loader",
+    "elf": "an ELF program",
+    "gpt": "a partitioned disk (GPT)",
+    "mbr": "a partitioned disk (MBR)",
+    "qcow": "a qcow disk image",
+    "qcow2": "a qcow2 disk image",
+    "vmdk": "a VMDK disk image",
+    "vhd": "a VHD disk image",
+    "vhdx": "a VHDX disk image",
+    "vdi": "a VDI disk image",
+    "xfs": "an XFS file system",
+    "ntfs": "an NTFS file system",
+    "fat": "a FAT file system",
+    "jfs": "a JFS file system",
+    "cpio": "a cpio archive",
+    "iso9660": "a CD image (ISO 9660)",
+    "swap": "a swap area",
+    "tar": "a tar archive",
+    "zip": "a zip archive",
+    "text": "a text file",
+    "empty": "an empty file",
+    "zeros": "nothing but zeros where a header should be",
+    "unknown": "of no kind known here",
+    **{name: f"an {name} file system" for name in ("ext2", "ext3", "ext4", "f2fs")},
+    **{name: f"a {name} file system" for name in ("btrfs", "reiserfs", "squashfs", "cramfs", "romfs")},
+    **{name: f"{name}-compressed data" for name in ("gzip", "xz", "lzma", "bzip2", "zstd", "lz4", "lzop")},
+}
+MACHINE_HINTS: Mapping[str, str] = {
+    "text": "Look into it: it may be an error page that was saved as an image.",
+    "tar": "Try: tar -xf {name}",
+    "zip": "Try: unzip {name}",
+    "iso9660": "Install from it into a disk image, and drop that.",
+}
+KEEP_HINT = 'If the cloud can boot it all the same, put convert = "keep" in the sidecar.'
+CONTAINERS = frozenset({"qcow", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
+COMPRESSORS = frozenset({"gzip", "xz", "lzma", "bzip2", "zstd", "lz4", "lzop"})  # each name is also a program
+
+
+def unfit(role: Role, facts: Facts, *, size: int, keep: bool = False, name: str = "FILE") -> Reason | None:
+    """Why content cannot serve in a role, and what to do about it; None when it can.
+
+    `size` is the file's, in bytes; `name` stands in the hints' commands.
+    `keep` is the sidecar's word that a machine image is meant as it is: only an incomplete one is refused.
+    """
+    if not size:
+        return "the file is empty", "Copy it again."
+    if facts.claimed is not None and facts.claimed > size:
+        return truncated(facts, facts.claimed, size)
+    if role == "machine" and keep:
+        return None
+    return JUDGES[role](facts, size, quote(name))
+
+
+def truncated(facts: Facts, claimed: int, size: int) -> Reason:
+    noun = DESCRIPTIONS[facts.format].partition(" ")[2]
+    claimant = "partition table" if facts.layout == "disk" else noun
+    there, here = amount(claimed), amount(size)
+    if there == here:
+        there, here = f"{claimed} bytes", f"{size} bytes"
+    return f"its {claimant} claims {there}, the file has {here}", "Copy it again: the end is missing."
+
+
+def amount(size: int) -> str:
+    units = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
+    return next(
+        (f"{size / unit:.4g} {word}" for word, unit in units.items() if size >= unit), f"{size} bytes"
+    )
+
+
+def unfit_machine(facts: Facts, size: int, name: str) -> Reason | None:
+    if facts.layout:
+        return unaligned(size, name)
+    if facts.format in CONTAINERS:
+        return f"{it_is(facts)}, and nodes boot raw bytes", f"Try: qemu-img convert -O raw {name} {name}.raw"
+    if facts.role in ("kernel", "ramdisk"):
+        return f"{it_is(facts)}, not a disk", f"Name it as {facts.role} in the sidecar."
+    if facts.format in COMPRESSORS:
+        unpack = f"Try: {facts.format} -dc < {name} > {name}.raw"
+        return f"{it_is(facts)}, and nodes boot raw bytes", unpack
+    hint = MACHINE_HINTS.get(facts.format, KEEP_HINT)
+    return f"{it_is(facts)}, not a disk", hint.format(name=name)
+
+
+def unaligned(size: int, name: str) -> Reason | None:
+    """A node attaches whole sectors: it refuses the rest, or drops it."""
+    if size % SECTOR_BYTES == 0:
+        return None
+    return (
+        f"its size of {size} bytes is not a multiple of {SECTOR_BYTES}",
+        f"Try: truncate -s %{SECTOR_BYTES} {name}",
+    )
+
+
+def unfit_kernel(facts: Facts, size: int, name: str) -> Reason | None:
+    if facts.role == "kernel":
+        return None
+    return (
+        f"{it_is(facts)}, not a kernel",
+        "A kernel is a bzImage (vmlinuz), an ELF vmlinux, or memdisk for Windows.",
+    )
+
+
+def unfit_ramdisk(facts: Facts, size: int, name: str) -> Reason | None:
+    content = facts.inside or facts.format
+    if content == "cpio" or content in RAMDISK_FILE_SYSTEMS or content in COMPRESSORS:
+        return None
+    return (
+        f"{it_is(facts)}, not a ramdisk",
+        "A ramdisk is a cpio archive, compressed or not, or a boot floppy for memdisk.",
+    )
+
+
+def it_is(facts: Facts) -> str:
+    if facts.inside is None:
+        return f"it is {DESCRIPTIONS[facts.format]}"
+    return f"it is {facts.format}-compressed, with {DESCRIPTIONS[facts.inside]} inside"
+
+
+JUDGES: Mapping[Role, Callable[[Facts, int, str], Reason | None]] = {
+    "machine": unfit_machine,
+    "kernel": unfit_kernel,
+    "ramdisk": unfit_ramdisk,
+}
