@@ -1,0 +1,224 @@
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from uecwatchd import spool
+from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
+from uecwatchd.image import Facts
+from uecwatchd.sidecar import Sidecar
+
+
+def test_a_listing_holds_files_and_what_lies_one_folder_down(tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(b"x")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "b.img").write_bytes(b"yy")
+    (tmp_path / "set" / "deep").mkdir()
+    (tmp_path / "set" / "deep" / "c.img").write_bytes(b"zzz")
+    listing = spool.scan(tmp_path, now=1.0)
+    assert {path: (e.kind, e.size) for path, e in listing.entries.items() if e.kind == "file"} == {
+        "a.img": ("file", 1),
+        "set/b.img": ("file", 2),
+    }
+
+
+def test_a_listing_tells_what_files_say_of_themselves(tmp_path: Path) -> None:
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", tmp_path / "a.img", "4m"], check=True)
+    (tmp_path / "a.toml").write_text('name = "x-{sha8}"')
+    (tmp_path / "b.toml").write_text("nonsense")
+    (tmp_path / "a.sha256").write_text(f"{'ab' * 32}  a.img\n")
+    listing = spool.scan(tmp_path, now=1.0)
+    peek = listing.peeks["a.img"]
+    assert isinstance(peek, Facts)
+    assert (peek.format, peek.role) == ("ext4", "machine")
+    assert isinstance(listing.sidecars["a.toml"], Sidecar)
+    assert isinstance(listing.sidecars["b.toml"], UecError)
+    assert listing.checksums["a.sha256"] == {"a.img": "ab" * 32}
+
+
+def test_a_file_keeps_its_age_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(b"x")
+    first = spool.scan(tmp_path, now=1.0)
+    assert spool.scan(tmp_path, now=5.0, before=first).entries["a.img"].since == 1.0
+    with path.open("ab") as file:
+        file.write(b"y")
+    assert spool.scan(tmp_path, now=9.0, before=first).entries["a.img"].since == 9.0
+
+
+def test_forged_modification_times_make_no_file_older(tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(b"x")
+    first = spool.scan(tmp_path, now=1.0)
+    os.utime(path, (0, 0))
+    assert spool.scan(tmp_path, now=9.0, before=first).entries["a.img"].since == 9.0
+
+
+def test_unchanged_files_are_not_read_again(tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(b"x")
+    (tmp_path / "a.toml").write_text("")
+    first = spool.scan(tmp_path, now=1.0)
+    second = spool.scan(tmp_path, now=2.0, before=first)
+    assert second.peeks["a.img"] is first.peeks["a.img"]
+    assert second.sidecars["a.toml"] is first.sidecars["a.toml"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            ".hidden",
+            "a.img.part",
+            "x.tmp",
+            "a.filepart",
+            "a.crdownload",
+            "a~",
+            "._a",
+            "@eaDir",
+            "lost+found",
+        ),
+        *("a.uec.log", "a.uec.json", "a.uec.error", "a.emi", "a.eki", "a.eri", "done", "notes.bak"),
+    ],
+)
+def test_names_of_unfinished_copies_and_of_our_outputs_are_passed_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    listing = spool.scan(tmp_path, now=1.0, ignore=("*.bak",))
+    assert not listing.entries
+    assert name in listing.ignored
+
+
+def test_patterns_of_the_user_add_to_the_built_in_ones() -> None:
+    assert spool.ignored_by("a.part", ("*.bak",)) == "*.part"
+    assert spool.ignored_by("a.bak", ("*.bak",)) == "*.bak"
+    assert spool.ignored_by("a.img", ("*.bak",)) is None
+
+
+def test_a_name_that_is_not_utf8_is_passed_over_and_said(tmp_path: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.img"))).write_bytes(b"x")
+    listing = spool.scan(tmp_path, now=1.0)
+    assert not listing.entries
+    assert listing.ignored == {r"\xff.img": "a name that is not UTF-8"}
+
+
+def test_a_link_is_never_followed(tmp_path: Path) -> None:
+    (tmp_path / "a.img").symlink_to("/etc/hostname")
+    (tmp_path / "d").symlink_to("/etc")
+    listing = spool.scan(tmp_path, now=1.0)
+    assert {e.name: e.kind for e in listing.entries.values()} == {"a.img": "symlink", "d": "symlink"}
+    for path in ("a.img", "d/hostname"):
+        with pytest.raises(Rejected), spool.open_member(tmp_path, path):
+            pass
+
+
+def test_a_link_put_in_place_of_a_folder_after_the_scan_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "set").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.img").write_bytes(b"x")
+    with pytest.raises(UecError), spool.open_member(tmp_path, "set/a.img"):
+        pass
+
+
+def test_a_pipe_without_a_writer_does_not_hold_us_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.img")
+    with pytest.raises(Rejected, match="a named pipe"), spool.open_member(tmp_path, "a.img"):
+        pass
+
+
+def test_a_socket_is_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "a.img"))
+        with pytest.raises(Rejected, match="a socket"), spool.open_member(tmp_path, "a.img"):
+            pass
+
+
+def test_a_file_we_may_not_read_names_the_chmod(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    (tmp_path / "a.img").write_bytes(b"x")
+    (tmp_path / "a.img").chmod(0o600)
+    (tmp_path / "set").mkdir(mode=0o700)
+    request.getfixturevalue("as_nobody")
+    listing = spool.scan(tmp_path, now=1.0)
+    peek, folder = listing.peeks["a.img"], listing.peeks["set"]
+    assert isinstance(peek, Rejected)
+    assert (peek.why, peek.hint) == ("mode 0600, owner root", "Try: chmod g+r a.img.")
+    assert isinstance(folder, Rejected)
+    assert folder.hint == "Try: chmod g+rx set."
+
+
+def test_a_spool_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(Deferred, match="mkdir"):
+        spool.scan(tmp_path / "none", now=1.0)
+
+
+def test_a_spool_that_may_not_be_listed_is_named(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    (tmp_path / "s").mkdir(mode=0o700)
+    request.getfixturevalue("as_nobody")
+    with pytest.raises(NotPermitted, match="chgrp"):
+        spool.scan(tmp_path / "s", now=1.0)
+
+
+def test_a_digest_is_only_given_for_what_was_listed(tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(b"")
+    stamp = spool.scan(tmp_path, now=1.0).entries["a.img"].stamp
+    assert spool.digest(tmp_path, "a.img", stamp=stamp).startswith("e3b0c442")
+    (tmp_path / "a.img").write_bytes(b"x")
+    with pytest.raises(Deferred, match="changed"):
+        spool.digest(tmp_path, "a.img", stamp=stamp)
+
+
+def test_an_output_is_replaced_whole_and_is_not_for_the_world(tmp_path: Path) -> None:
+    spool.place(tmp_path, "a.uec.json", b"old and longer")
+    spool.place(tmp_path, "a.uec.json", b"new")
+    assert (tmp_path / "a.uec.json").read_bytes() == b"new"
+    assert (tmp_path / "a.uec.json").stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["a.uec.json"]
+
+
+def test_an_output_never_takes_the_place_of_what_is_not_ours(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (tmp_path / "a.emi").symlink_to(target)
+    (tmp_path / "b.emi").mkdir()
+    (tmp_path / "c.emi").write_text("planted")
+    os.chown(tmp_path / "c.emi", 65534, 65534)
+    for name in ("a.emi", "b.emi", "c.emi"):
+        for act in (lambda n: spool.place(tmp_path, n, b"x"), lambda n: spool.append(tmp_path, n, "x")):
+            with pytest.raises(Rejected, match="not the service's"):
+                act(name)
+        with pytest.raises(Rejected):
+            spool.remove(tmp_path, name)
+    assert target.read_text() == "precious"
+    assert (tmp_path / "c.emi").read_text() == "planted"
+
+
+def test_an_output_that_does_not_fit_is_deferred_and_leaves_nothing_half_written(small_disk: Path) -> None:
+    spool.place(small_disk, "a.uec.json", b"first")
+    with pytest.raises(Deferred, match="No space left"):
+        spool.place(small_disk, "a.uec.json", b"x" * (2 << 20))
+    assert (small_disk / "a.uec.json").read_bytes() == b"first"
+    assert [path.name for path in small_disk.iterdir()] == ["a.uec.json"]
+
+
+def test_a_log_is_added_to(tmp_path: Path) -> None:
+    spool.append(tmp_path, "a.uec.log", "one\n")
+    spool.append(tmp_path, "a.uec.log", "zwei ä\n")
+    assert (tmp_path / "a.uec.log").read_text() == "one\nzwei ä\n"
+
+
+@pytest.mark.parametrize("length", [1, 200, 201, 255])
+def test_outputs_of_the_longest_names_can_be_written(tmp_path: Path, length: int) -> None:
+    stem = spool.output_stem("ä" * (length // 2) + "x" * (length % 2))
+    spool.place(tmp_path, f"{stem}.uec.error", b"x")
+
+
+def test_long_names_that_begin_alike_have_different_outputs() -> None:
+    assert spool.output_stem("x" * 240 + "a") != spool.output_stem("x" * 240 + "b")
+
+
+def test_only_one_daemon_holds_a_spool_folder(tmp_path: Path) -> None:
+    held = spool.hold(tmp_path)
+    with pytest.raises(Deferred, match="another uecwatchd"):
+        spool.hold(tmp_path)
+    os.close(held)
+    os.close(spool.hold(tmp_path))

@@ -1,0 +1,63 @@
+"""The drop folder: list it, know how long each file has lain still, open it safely, put files beside it.
+
+Input and output without rules: what a listing means is decided in `imageset`.
+
+Everything is reached through a descriptor of the folder and without following links, because the people who
+may write to a spool are not the people whose rights the daemon has.
+"""
+
+from uecwatchd.spool.door import (
+    KIND_WORDS,
+    EntryKind,
+    Stamp,
+    changed,
+    digest,
+    folder_descriptor,
+    hold,
+    not_regular,
+    open_below,
+    open_member,
+    stamp_of,
+)
+from uecwatchd.spool.listing import (
+    CHECKSUM_SUFFIX,
+    SIDECAR_SUFFIXES,
+    Entry,
+    Listing,
+    Peek,
+    ignored_by,
+    peek_at,
+    scan,
+)
+from uecwatchd.spool.output import OUTPUT_SUFFIXES, append, is_output, output_stem, place, remove
+from uecwatchd.spool.retire import archive, discard
+
+__all__ = [
+    "CHECKSUM_SUFFIX",
+    "KIND_WORDS",
+    "OUTPUT_SUFFIXES",
+    "SIDECAR_SUFFIXES",
+    "Entry",
+    "EntryKind",
+    "Listing",
+    "Peek",
+    "Stamp",
+    "append",
+    "archive",
+    "changed",
+    "digest",
+    "discard",
+    "folder_descriptor",
+    "hold",
+    "ignored_by",
+    "is_output",
+    "not_regular",
+    "open_below",
+    "open_member",
+    "output_stem",
+    "peek_at",
+    "place",
+    "remove",
+    "scan",
+    "stamp_of",
+]

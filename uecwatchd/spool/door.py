@@ -1,0 +1,170 @@
+"""Opening what others have put there: below a folder's descriptor, no link followed, regular files only."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import pwd
+import stat
+from collections.abc import Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Literal
+
+from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
+
+EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
+Stamp = tuple[int, int, int, int]
+
+KIND_WORDS: Mapping[EntryKind, str] = {
+    "folder": "a folder",
+    "symlink": "a symbolic link",
+    "fifo": "a named pipe",
+    "socket": "a socket",
+    "device": "a device",
+    "file": "a file",
+}
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """What changes whenever a file's content may have: device, inode, size and change time in nanoseconds."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+def kind_of(mode: int) -> EntryKind:
+    tests: tuple[tuple[EntryKind, bool], ...] = (
+        ("file", stat.S_ISREG(mode)),
+        ("folder", stat.S_ISDIR(mode)),
+        ("symlink", stat.S_ISLNK(mode)),
+        ("fifo", stat.S_ISFIFO(mode)),
+        ("socket", stat.S_ISSOCK(mode)),
+    )
+    return next((kind for kind, true in tests if true), "device")
+
+
+@contextlib.contextmanager
+def folder_descriptor(folder: Path) -> Iterator[int]:
+    """A descriptor of the spool folder. Its own path may lead through links: the administrator chose it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise NotPermitted(
+            f"{folder}: cannot list the spool folder",
+            "the service's user has no right to read it",
+            f"Try: chgrp uecdrop {folder} && chmod 3770 {folder}.",
+        ) from error
+    except OSError as error:
+        raise Deferred(
+            f"{folder}: cannot open the spool folder",
+            error.strerror or str(error),
+            f"Make it (mkdir -p {folder}) or mount what it lies on; it is looked for at each scan.",
+        ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def open_below(descriptor: int, path: str) -> Iterator[FileIO]:
+    """Open a regular file below a folder for reading, following no link at any step.
+
+    Raises Rejected with a sentence for whoever dropped it.
+    """
+    with contextlib.ExitStack() as stack:
+        *folders, name = path.split("/")
+        try:
+            for folder in folders:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(folder, flags, dir_fd=descriptor)
+                stack.callback(os.close, descriptor)
+            # O_NONBLOCK: opening a FIFO without a writer would wait for ever.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            opened = os.open(name, flags, dir_fd=descriptor)
+        except OSError as error:
+            raise cannot_open(descriptor, path, error) from error
+        file = stack.enter_context(FileIO(opened, "rb"))
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise not_regular(path, kind_of(os.fstat(opened).st_mode))
+        yield file
+
+
+@contextlib.contextmanager
+def open_member(folder: Path, path: str) -> Iterator[FileIO]:
+    """Open a member of a set, as `open_below` does, from the spool folder's path."""
+    with folder_descriptor(folder) as descriptor, open_below(descriptor, path) as file:
+        yield file
+
+
+def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link in place of the file, or of its folder
+        return not_regular(path, "symlink")
+    if error.errno == errno.ENXIO:
+        return not_regular(path, "socket")
+    if isinstance(error, PermissionError):
+        why, bits = _mode_and_owner(descriptor, path.rsplit("/", 1)[-1])
+        return Rejected(f"{path}: cannot read it", why, f"Try: chmod {bits} {path}.")
+    if isinstance(error, FileNotFoundError):
+        return Rejected(f"{path}: it is gone", "it was removed since it was listed", "Drop it again.")
+    return Deferred(f"{path}: cannot read it", error.strerror or str(error), "Check the disk it lies on.")
+
+
+def _mode_and_owner(descriptor: int, name: str) -> tuple[str, str]:
+    """What stands in the way, in words, and the mode bits that would help."""
+    try:
+        status = os.lstat(name, dir_fd=descriptor)
+    except OSError:
+        return "permission denied", "g+rX"
+    bits = "g+rx" if stat.S_ISDIR(status.st_mode) else "g+r"
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = str(status.st_uid)
+    return f"mode {stat.S_IMODE(status.st_mode):04o}, owner {owner}", bits
+
+
+def not_regular(path: str, kind: EntryKind) -> Rejected:
+    return Rejected(
+        f"{path}: it is {KIND_WORDS[kind]}",
+        "only regular files are taken from a spool, so that nobody can make the service read elsewhere",
+        "Copy the image itself into the folder.",
+    )
+
+
+def digest(folder: Path, path: str, *, stamp: Stamp) -> str:
+    """The SHA-256 of a member, in hex. Raises Deferred when it is not, or does not stay, what was listed."""
+    with open_member(folder, path) as file:
+        if stamp_of(os.fstat(file.fileno())) != stamp:
+            raise changed(path)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        result = hashlib.file_digest(file, "sha256").hexdigest()
+        if stamp_of(os.fstat(file.fileno())) != stamp:
+            raise changed(path)
+        return result
+
+
+def changed(path: str) -> Deferred:
+    return Deferred(
+        f"{path}: it changed while it was read",
+        "its size, change time or inode is no longer what was listed",
+        "Nothing was registered from it; it is taken again once it lies still.",
+    )
+
+
+def hold(folder: Path) -> int:
+    """Lock a spool folder for this process; returns the descriptor that holds the lock until it is closed.
+
+    Raises Deferred when another daemon has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise Deferred(
+            f"{folder}: another uecwatchd watches this folder",
+            "its lock is held",
+            "Stop the other one, or give this one another folder.",
+        ) from error
+    return descriptor

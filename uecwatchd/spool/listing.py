@@ -1,0 +1,220 @@
+"""What lies in a folder: names, ages, and what the files say of themselves in their first bytes."""
+
+import fnmatch
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uecwatchd import image, sidecar
+from uecwatchd.errors import UecError
+from uecwatchd.spool.door import (
+    EntryKind,
+    Stamp,
+    cannot_open,
+    folder_descriptor,
+    kind_of,
+    open_below,
+    stamp_of,
+)
+from uecwatchd.spool.output import OUTPUT_SUFFIXES, is_output
+from uecwatchd.spool.retire import ARCHIVE
+
+SIDECAR_SUFFIXES = (".toml", ".json")
+CHECKSUM_SUFFIX = ".sha256"
+
+IGNORED = (
+    ".*",  # hidden: rsync, editors and our own temporary files
+    "*.part",
+    "*.tmp",
+    "*.filepart",  # WinSCP
+    "*.crdownload",  # browsers
+    "*~",
+    "._*",  # macOS resource forks
+    "@eaDir",  # NAS index folders
+    "lost+found",
+    ARCHIVE,  # where finished sets go when the configuration says `after = "archive"`
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a folder, as `lstat` sees it. `since` is our own monotonic clock's reading in seconds when
+    this stamp was first seen: modification times are forged by `cp -p` and differ between NFS hosts."""
+
+    name: str
+    kind: EntryKind
+    size: int
+    stamp: Stamp
+    since: float
+
+
+Peek = image.Facts | UecError
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A folder and its sub-folders, one level deep, at one moment.
+
+    Mappings are keyed by the path relative to `folder`: "karmic.img", "karmic/disk.img".
+    A file that cannot be read, or a folder that cannot be listed, stands in them as the error that says why.
+    """
+
+    folder: Path
+    now: float
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    peeks: Mapping[str, Peek] = field(default_factory=dict)
+    sidecars: Mapping[str, sidecar.Sidecar | UecError] = field(default_factory=dict)
+    checksums: Mapping[str, Mapping[str, str] | UecError] = field(default_factory=dict)
+
+    def top(self) -> list[Entry]:
+        return [entry for path, entry in self.entries.items() if "/" not in path]
+
+    def within(self, folder: str) -> list[Entry]:
+        return [entry for path, entry in self.entries.items() if path.startswith(f"{folder}/")]
+
+
+def ignored_by(name: str, patterns: Sequence[str] = ()) -> str | None:
+    """The pattern because of which a name is passed over, if one does."""
+    if is_output(name):
+        return next(f"*{suffix}" for suffix in OUTPUT_SUFFIXES if name.endswith(suffix))
+    return next((p for p in (*IGNORED, *patterns) if fnmatch.fnmatchcase(name, p)), None)
+
+
+def scan(
+    folder: Path,
+    *,
+    now: float,
+    before: Listing | None = None,
+    ignore: Sequence[str] = (),
+    seen: float | None = None,
+) -> Listing:
+    """List a folder. What has the same stamp as in the listing `before` is not read again.
+
+    `seen` is the time at which to take what is new here to have been seen first; `now` unless told.
+    Raises NotPermitted when the folder cannot be listed, Deferred when it is not there.
+    """
+    since = now if seen is None else seen
+    entries: dict[str, Entry] = {}
+    ignored: dict[str, str] = {}
+    with folder_descriptor(folder) as descriptor:
+        _list(descriptor, "", entries, ignored, ignore=ignore, since=since)
+        closed: dict[str, Peek] = {}
+        for name in [e.name for e in entries.values() if e.kind == "folder"]:
+            try:
+                _list_below(descriptor, name, entries, ignored, ignore=ignore, since=since)
+            except OSError as error:
+                closed[name] = cannot_open(descriptor, name, error)
+        entries = {path: _with_age(path, entry, before) for path, entry in entries.items()}
+        return _read_contents(descriptor, Listing(folder, now, entries, ignored, closed), before)
+
+
+def _list_below(
+    parent: int,
+    name: str,
+    entries: dict[str, Entry],
+    ignored: dict[str, str],
+    *,
+    ignore: Sequence[str],
+    since: float,
+) -> None:
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        _list(descriptor, f"{name}/", entries, ignored, ignore=ignore, since=since)
+    finally:
+        os.close(descriptor)
+
+
+def _list(
+    descriptor: int,
+    prefix: str,
+    entries: dict[str, Entry],
+    ignored: dict[str, str],
+    *,
+    ignore: Sequence[str],
+    since: float,
+) -> None:
+    for name in sorted(os.listdir(descriptor)):
+        if not _is_text(name):  # no cloud, journal or ledger could be told of it
+            ignored[prefix + os.fsencode(name).decode("utf-8", "backslashreplace")] = (
+                "a name that is not UTF-8"
+            )
+            continue
+        if pattern := ignored_by(name, ignore):
+            ignored[prefix + name] = pattern
+            continue
+        with suppress(FileNotFoundError):  # removed since listdir
+            entries[prefix + name] = _entry(name, os.lstat(name, dir_fd=descriptor), since)
+
+
+def _is_text(name: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in name)
+
+
+def _entry(name: str, status: os.stat_result, since: float) -> Entry:
+    return Entry(name, kind_of(status.st_mode), status.st_size, stamp_of(status), since)
+
+
+def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:
+    known = before.entries.get(path) if before else None
+    if known is None or known.stamp != entry.stamp:
+        return entry
+    return known
+
+
+def _read_contents(descriptor: int, listing: Listing, before: Listing | None) -> Listing:
+    """Fill in what the files say of themselves, from the listing before where nothing changed."""
+    peeks = dict(listing.peeks)
+    sidecars: dict[str, sidecar.Sidecar | UecError] = {}
+    checksums: dict[str, Mapping[str, str] | UecError] = {}
+    for path, entry in listing.entries.items():
+        if entry.kind != "file":
+            continue
+        known = before if before and before.entries.get(path) is entry else None
+        if path.endswith(SIDECAR_SUFFIXES):
+            sidecars[path] = known.sidecars[path] if known else _sidecar(descriptor, path)
+        elif path.endswith(CHECKSUM_SUFFIX):
+            checksums[path] = known.checksums[path] if known else _checksums(descriptor, path)
+        else:
+            peeks[path] = known.peeks[path] if known else _peek(descriptor, path)
+    return Listing(listing.folder, listing.now, listing.entries, listing.ignored, peeks, sidecars, checksums)
+
+
+def peek_at(file: Path) -> Peek:
+    """What one file anywhere says of itself, for a person who named it."""
+    resolved = file.resolve()
+    with folder_descriptor(resolved.parent) as descriptor:
+        return _peek(descriptor, resolved.name)
+
+
+def _peek(descriptor: int, path: str) -> Peek:
+    try:
+        with open_below(descriptor, path) as file:
+            size = os.fstat(file.fileno()).st_size
+            head = os.pread(file.fileno(), image.HEAD_BYTES, 0)
+            tail = os.pread(file.fileno(), image.TAIL_BYTES, max(0, size - image.TAIL_BYTES))
+    except UecError as error:
+        return error
+    return image.sniff(head, tail, size=size)
+
+
+def _sidecar(descriptor: int, path: str) -> sidecar.Sidecar | UecError:
+    try:
+        return sidecar.read_sidecar(path, _read_small(descriptor, path))
+    except UecError as error:
+        return error
+
+
+def _checksums(descriptor: int, path: str) -> Mapping[str, str] | UecError:
+    try:
+        return sidecar.read_checksums(path, _read_small(descriptor, path))
+    except UecError as error:
+        return error
+
+
+def _read_small(descriptor: int, path: str) -> bytes:
+    """One byte more than the limit, so that the parser sees that there is too much."""
+    with open_below(descriptor, path) as file:
+        return os.pread(file.fileno(), sidecar.SIDECAR_LIMIT_BYTES + 1, 0)
