@@ -1,0 +1,11 @@
+"""The rules that turn a listing of a drop folder into sets. Rules without input or output.
+
+A set arrives in one of four forms: a sidecar naming files; files of one stem; a folder; or a loose machine
+image beside a kernel and a ramdisk of one version.
+The order of arrival never matters, and ambiguity is never guessed at: what is not plain is refused in words.
+"""
+
+from uecwatchd.imageset.assemble import assemble
+from uecwatchd.imageset.outcome import Assembly, ImageSet, Member, Misfit, Refused, Rules, Waiting
+
+__all__ = ["Assembly", "ImageSet", "Member", "Misfit", "Refused", "Rules", "Waiting", "assemble"]

@@ -1,0 +1,327 @@
+"""From a listing to an assembly: each draft is a complete set, waits for something, or is refused."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from uecwatchd import image
+from uecwatchd.errors import Rejected, UecError
+from uecwatchd.image import Arch, Role
+from uecwatchd.imageset.draft import (
+    Claims,
+    Draft,
+    claims_of,
+    drafts_of,
+    looks_like_a_member,
+    named_files,
+    own_paths,
+    role_of,
+)
+from uecwatchd.imageset.loose import loose_files, loose_pair
+from uecwatchd.imageset.misfit import misfits
+from uecwatchd.imageset.outcome import (
+    ROLE_WORDS,
+    ROLES,
+    Assembly,
+    ImageSet,
+    Member,
+    NotYet,
+    Refused,
+    Rules,
+    Waiting,
+)
+from uecwatchd.sidecar import Sidecar, is_image_id, with_defaults
+from uecwatchd.spool import CHECKSUM_SUFFIX, Listing, Stamp, not_regular
+
+
+def assemble(
+    listing: Listing, *, rules: Rules, taken: Mapping[str, Sequence[tuple[str, Stamp]]] | None = None
+) -> Assembly:
+    """Decide about every name in a listing.
+
+    `taken` tells which members, by set name, finished sets were made of: a loose kernel stays with the image
+    it was registered with when another one arrives later.
+    """
+    drafts = drafts_of(listing)
+    claims = claims_of(listing, drafts)
+    ready: list[ImageSet] = []
+    waiting: list[Waiting] = []
+    refused: list[Refused] = []
+    used: set[str] = set()
+    for draft in drafts:
+        owned = own_paths(listing, draft, claims)
+        if not owned and not draft.sidecars and draft.form != "folder":
+            continue
+        used.update(owned, draft.sidecars)
+        try:
+            found = _decide(listing, draft, owned, drafts, claims=claims, rules=rules, taken=taken or {})
+        except NotYet as wait:
+            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at))
+        except UecError as error:
+            # Marked, so that a set refused for the configuration's sake is new once that has changed.
+            stamp = "refused-" + _stamp(listing, [*draft.sidecars, *owned])
+            refused.append(Refused(draft.name, error, stamp))
+        else:
+            ready.append(found)
+            used.update(m.path for m in found.members)
+    return Assembly(tuple(ready), tuple(waiting), tuple(refused), misfits(listing, ready, used))
+
+
+def _decide(
+    listing: Listing,
+    draft: Draft,
+    owned: list[str],
+    drafts: Iterable[Draft],
+    *,
+    claims: Claims,
+    rules: Rules,
+    taken: Mapping[str, Sequence[tuple[str, Stamp]]],
+) -> ImageSet:
+    """Raises NotYet with a reason, or an error, when the draft is not a complete set."""
+    files = [*draft.sidecars, *owned]
+    _must_be_one_set(listing, draft)
+    _must_be_open(listing, draft)
+    _must_be_regular(listing, owned)
+    _must_have_settled(listing, files, rules.settle)
+    sidecar, checksums = _metadata(listing, draft, rules)
+    roles = _roles(listing, draft, sidecar, owned)
+    if _wants_kernel(sidecar, roles, rules) and draft.form in ("stem", "sidecar"):
+        pool = loose_files(listing, drafts, claims)
+        pair = loose_pair(listing, draft, pool, taken)
+        roles = {**roles, **pair}
+        draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
+    if _boots_disk_alone(sidecar, rules):
+        roles = {role: path for role, path in roles.items() if role == "machine"}
+    _must_have_settled(listing, roles.values(), rules.settle)
+    # What is there is judged first: that a disk is cut short matters more than that a kernel is missing.
+    members = tuple(_member(listing, role, roles[role], sidecar) for role in ROLES if role in roles)
+    _must_be_complete(draft, sidecar, roles, rules)
+    _must_name_members(draft, sidecar, members)
+    parts = (*draft.sidecars, *_checksum_files(listing, draft), *roles.values())
+    return ImageSet(
+        name=draft.name,
+        folder=listing.folder,
+        form=draft.form,
+        members=members,
+        kernel_id=_given_id(sidecar.kernel),
+        ramdisk_id=_given_id(sidecar.ramdisk),
+        arch=_arch(sidecar, members),
+        sidecar=sidecar,
+        checksums=checksums,
+        files=parts,
+        stamp=_stamp(listing, parts),
+    )
+
+
+def _must_be_one_set(listing: Listing, draft: Draft) -> None:
+    if len(draft.sidecars) > 1:
+        raise Rejected(
+            f"{draft.name}: it has two sidecars",
+            " and ".join(path.rsplit("/", 1)[-1] for path in draft.sidecars) + " lie there",
+            "Remove one of them.",
+        )
+    folder = listing.entries.get(draft.name)
+    if draft.form != "folder" and folder and folder.kind == "folder" and draft.name in draft.paths:
+        others = [p for p in (*draft.sidecars, *draft.paths) if p != draft.name]
+        raise Rejected(
+            f"{draft.name}: two sets have this name",
+            f"the folder {draft.name}/ and {', '.join(others)}",
+            "Rename one of them, or move the files into the folder.",
+        )
+
+
+def _must_be_open(listing: Listing, draft: Draft) -> None:
+    """A folder that cannot be listed stands among the peeks as the error that says why."""
+    trouble = listing.peeks.get(draft.name) if draft.form == "folder" else None
+    if isinstance(trouble, UecError):
+        raise trouble
+
+
+def _must_be_regular(listing: Listing, paths: Iterable[str]) -> None:
+    for path in paths:
+        kind = listing.entries[path].kind
+        if kind != "file" and looks_like_a_member(path.rsplit("/", 1)[-1]):
+            raise not_regular(path, kind)
+
+
+def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) -> None:
+    for path in paths:
+        ready_at = listing.entries[path].since + settle
+        if listing.now < ready_at:
+            raise NotYet(f"{path} to lie still for {settle:g} s", ready_at)
+
+
+def _metadata(listing: Listing, draft: Draft, rules: Rules) -> tuple[Sidecar, Mapping[str, str]]:
+    sidecar = rules.defaults
+    if draft.sidecars:
+        found = listing.sidecars[draft.sidecars[0]]
+        if isinstance(found, UecError):
+            raise found
+        sidecar = with_defaults(found, rules.defaults)
+    if unknown := [cloud for cloud in sidecar.clouds if cloud not in rules.clouds]:
+        raise Rejected(
+            f"{draft.name}: there is no cloud named {unknown[0]}",
+            f"the configuration has {', '.join(sorted(rules.clouds))}",
+            "Change `clouds` in the sidecar, or ask for the cloud to be configured.",
+        )
+    checksums = dict(sidecar.sha256)
+    for path in _checksum_files(listing, draft):
+        read = listing.checksums[path]
+        if isinstance(read, UecError):
+            raise read
+        checksums.update(read)
+    return sidecar, checksums
+
+
+def _checksum_files(listing: Listing, draft: Draft) -> list[str]:
+    names = [f"{draft.name}{CHECKSUM_SUFFIX}"]
+    if draft.form == "folder":
+        names = [p for p in draft.paths if p.endswith(CHECKSUM_SUFFIX)]
+    return [path for path in names if path in listing.checksums]
+
+
+def _roles(listing: Listing, draft: Draft, sidecar: Sidecar, owned: list[str]) -> dict[Role, str]:
+    """Which file has which role: as the sidecar says, else by content, else by name."""
+    named = named_files(sidecar)
+    roles: dict[Role, str] = {}
+    for role, name in named.items():
+        if draft.base + name not in listing.entries:
+            raise NotYet(f"{name} (named in {_sidecar_name(draft)})")
+        _must_be_file(listing, draft.base + name)
+        roles[role] = draft.base + name
+    spoken_for = set(roles.values())
+    for path in owned:
+        found = role_of(listing, path)
+        if path in spoken_for or found is None or _is_declined(sidecar, found) or found in named:
+            continue
+        if found in roles:
+            raise _two_of(draft, found, roles[found], path)
+        roles[found] = path
+    return roles
+
+
+def _must_be_file(listing: Listing, path: str) -> None:
+    if (kind := listing.entries[path].kind) != "file":
+        raise not_regular(path, kind)
+
+
+def _sidecar_name(draft: Draft) -> str:
+    return draft.sidecars[0].rsplit("/", 1)[-1] if draft.sidecars else "the configuration's [defaults]"
+
+
+def _is_declined(sidecar: Sidecar, role: Role) -> bool:
+    """Whether the sidecar says that this role is filled otherwise: by an id, or by nothing."""
+    value = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk, "machine": None}[role]
+    return value is not None and (value == "none" or is_image_id(value))
+
+
+def _two_of(draft: Draft, role: Role, first: str, second: str) -> Rejected:
+    where = "image.toml" if draft.form == "folder" else f"{draft.name}.toml"
+    place = f"{draft.name}/" if draft.form == "folder" else draft.name
+    names = " and ".join(path.rsplit("/", 1)[-1] for path in (first, second))
+    return Rejected(
+        f"two {ROLE_WORDS[role]}s in {place}",
+        f"{names} could both be meant",
+        f'Name one in {where}: {role} = "{first.rsplit("/", 1)[-1]}".',
+    )
+
+
+def _boots_disk_alone(sidecar: Sidecar, rules: Rules) -> bool:
+    return sidecar.virtualization == "hvm" and rules.disk_alone.issuperset(sidecar.clouds)
+
+
+def _wants_kernel(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> bool:
+    """Whether a machine image still lacks a kernel that its cloud would boot it with."""
+    needed = rules.kernel_needed.intersection(sidecar.clouds) and not _boots_disk_alone(sidecar, rules)
+    return "machine" in roles and "kernel" not in roles and bool(needed) and not _told(sidecar.kernel)
+
+
+def _told(value: str | None) -> bool:
+    """Whether the sidecar says how a role is filled. Taking it out of the image has no effect yet."""
+    return value not in (None, "from-image")
+
+
+def _must_be_complete(draft: Draft, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> None:
+    if "machine" not in roles and not _registers_alone(sidecar, roles):
+        raise NotYet(_no_machine(draft))
+    if "machine" not in roles:
+        return
+    if _wants_kernel(sidecar, roles, rules):
+        raise NotYet(
+            f"a kernel: a paravirtual image boots only with one (add {_companion(draft, 'vmlinuz')}, "
+            'or say kernel = "eki-…", kernel = "none" or virtualization = "hvm" '
+            f"in {_companion(draft, 'toml')})"
+        )
+    if "kernel" in roles and "ramdisk" not in roles and not _told(sidecar.ramdisk):
+        raise NotYet(
+            f"a ramdisk to go with {roles['kernel'].rsplit('/', 1)[-1]} (add {_companion(draft, 'initrd')}, "
+            f'or say ramdisk = "none" in {_companion(draft, "toml")})'
+        )
+
+
+def _registers_alone(sidecar: Sidecar, roles: Mapping[Role, str]) -> bool:
+    """A sidecar may name a kernel or a ramdisk and nothing else: then only that is registered."""
+    named = named_files(sidecar)
+    return "machine" not in named and bool(named) and set(named) == set(roles)
+
+
+def _no_machine(draft: Draft) -> str:
+    if draft.form == "folder":
+        return f"a machine image in {draft.name}/"
+    if draft.form == "sidecar":
+        return f'a machine image (add {draft.name}.img, or say machine = "…" in {_sidecar_name(draft)})'
+    return f"a machine image (add {draft.name}.img)"
+
+
+def _companion(draft: Draft, suffix: str) -> str:
+    if draft.form != "folder":
+        return f"{draft.name}.{suffix}"
+    return f"{draft.name}/image.toml" if suffix == "toml" else f"{draft.name}/{suffix}"
+
+
+def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member:
+    """Raises the error that stands in the way of using a file in a role."""
+    entry, peek = listing.entries[path], listing.peeks.get(path)
+    if isinstance(peek, UecError):
+        raise peek
+    if peek is None:
+        raise Rejected(
+            f"{path}: it cannot be a {ROLE_WORDS[role]}",
+            "by its name it is metadata",
+            "Name the image itself in the sidecar.",
+        )
+    if problem := image.unfit(role, peek, size=entry.size, keep=sidecar.convert == "keep", name=path):
+        why, hint = problem
+        raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
+    return Member(role, path, entry.size, entry.stamp, peek)
+
+
+def _must_name_members(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:
+    """A checksum for a file that is not in the set is a slip of the pen, and would check nothing."""
+    names = {member.name for member in members}
+    for name in dict(sidecar.sha256):
+        if name not in names:
+            raise Rejected(
+                f"{draft.name}: sha256 names {name}",
+                f"that is not a file of this set, which has {', '.join(sorted(names))}",
+                f"Correct the name in {_sidecar_name(draft)}.",
+            )
+
+
+def _given_id(value: str | None) -> str | None:
+    return value if value and is_image_id(value) else None
+
+
+def _arch(sidecar: Sidecar, members: Sequence[Member]) -> Arch:
+    """As told; else as the kernel, then the disk says of itself; else by name; else what all hosts run."""
+    if sidecar.arch:
+        return sidecar.arch
+    told = [m.facts.arch for m in members if m.facts.arch]
+    named = [arch for m in reversed(members) if (arch := image.arch_by_name(m.name))]
+    return next(iter([*told, *named]), "x86_64")
+
+
+def _stamp(listing: Listing, paths: Iterable[str]) -> str:
+    stamps = sorted((path, listing.entries[path].stamp) for path in set(paths))
+    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]

@@ -1,0 +1,126 @@
+"""Which files of a listing may belong together, before anything is decided about them."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from uecwatchd import image
+from uecwatchd.errors import UecError
+from uecwatchd.image import Facts, Role
+from uecwatchd.imageset.outcome import Form
+from uecwatchd.sidecar import Sidecar, is_image_id
+from uecwatchd.spool import CHECKSUM_SUFFIX, SIDECAR_SUFFIXES, Entry, Listing
+
+# A stem is what is left of a name without one of these. Any other ending belongs to the name: "ubuntu-9.10".
+MEMBER_SUFFIXES = (
+    *(".img", ".raw", ".image", ".disk", ".ami", ".emi-image", ".ext2", ".ext3", ".ext4", ".iso", ".bin"),
+    *(".qcow2", ".qcow", ".vmdk", ".vhd", ".vhdx", ".vdi"),
+    *(".vmlinuz", ".vmlinux", ".kernel", ".bzimage"),
+    *(".initrd", ".initramfs", ".ramdisk", ".cpio"),
+)
+# How the files of a kernel are named when they belong to no one image: these never form a stem of their own.
+LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
+FOLDER_SIDECARS = ("image.toml", "image.json")
+
+# The names of the sets whose sidecars name a file, by the file's path.
+Claims = Mapping[str, Collection[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The files that may make up one set, before anything is decided. Paths relative to the spool folder."""
+
+    name: str
+    form: Form
+    base: str  # "" or "karmic/": where the files lie
+    sidecars: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+def stem_of(name: str) -> str:
+    """The name of the set that a file of this name belongs to by its stem."""
+    lower = name.lower()
+    suffixes = (*MEMBER_SUFFIXES, *SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)
+    return next((name[: -len(s)] for s in suffixes if lower.endswith(s) and len(name) > len(s)), name)
+
+
+def drafts_of(listing: Listing) -> list[Draft]:
+    """Every set that the names in a folder may mean, each name once, in the order of their names."""
+    sidecars: dict[str, list[str]] = {}
+    stems: dict[str, list[str]] = {}
+    for entry in listing.top():
+        if entry.kind == "folder" and not looks_like_a_member(entry.name):
+            continue
+        if entry.name in listing.sidecars:
+            sidecars.setdefault(stem_of(entry.name), []).append(entry.name)
+        elif _may_be_member(listing, entry):
+            stems.setdefault(stem_of(entry.name), []).append(entry.name)
+    folders = {e.name for e in listing.top() if e.kind == "folder" and not looks_like_a_member(e.name)}
+    return [
+        _draft(listing, name, sidecars.get(name, []), stems.get(name, []), folder=name in folders)
+        for name in sorted({*sidecars, *stems, *folders})
+    ]
+
+
+def _draft(listing: Listing, name: str, sidecars: list[str], stems: list[str], *, folder: bool) -> Draft:
+    if folder and not sidecars and not stems:
+        inside = [f"{name}/{entry.name}" for entry in listing.within(name)]
+        own = [p for p in inside if p.rsplit("/", 1)[-1] in FOLDER_SIDECARS]
+        return Draft(name, "folder", f"{name}/", tuple(own), tuple(p for p in inside if p not in own))
+    # A folder beside files of its name is ambiguous; it stands among the paths so that this can be said.
+    paths = [*stems, *([name] if folder else [])]
+    return Draft(name, "sidecar" if sidecars else "stem", "", tuple(sidecars), tuple(paths))
+
+
+def looks_like_a_member(name: str) -> bool:
+    return name.lower().endswith(MEMBER_SUFFIXES) or is_loose(name)
+
+
+def is_loose(name: str) -> bool:
+    return name.lower().startswith(LOOSE_PREFIXES)
+
+
+def _may_be_member(listing: Listing, entry: Entry) -> bool:
+    """Files named like members, and files that are one by their content."""
+    if is_loose(entry.name):
+        return False
+    if looks_like_a_member(entry.name):
+        return True
+    peek = listing.peeks.get(entry.name)
+    return isinstance(peek, Facts) and peek.role == "machine"
+
+
+def claims_of(listing: Listing, drafts: Iterable[Draft]) -> Claims:
+    """Which files are named by sidecars, and by whose: such a file is in no other set by its stem."""
+    claims: dict[str, set[str]] = {}
+    for draft in drafts:
+        for path in draft.sidecars:
+            found = listing.sidecars.get(path)
+            for name in named_files(found).values() if isinstance(found, Sidecar) else ():
+                claims.setdefault(draft.base + name, set()).add(draft.name)
+    return claims
+
+
+def named_files(sidecar: Sidecar) -> Mapping[Role, str]:
+    """The files that a sidecar names, by role."""
+    named: dict[Role, str] = {}
+    if sidecar.machine:
+        named["machine"] = sidecar.machine
+    for role, value in (("kernel", sidecar.kernel), ("ramdisk", sidecar.ramdisk)):
+        if value and value not in ("none", "from-image") and not is_image_id(value):
+            named["kernel" if role == "kernel" else "ramdisk"] = value
+    return named
+
+
+def own_paths(listing: Listing, draft: Draft, claims: Claims) -> list[str]:
+    """The files of a draft: its own by stem or folder that no other sidecar names, and those it names."""
+    own = [p for p in draft.paths if draft.name in claims.get(p, (draft.name,))]
+    named = [p for p, owners in claims.items() if draft.name in owners and p in listing.entries]
+    return list(dict.fromkeys([*own, *named]))
+
+
+def role_of(listing: Listing, path: str) -> Role | None:
+    peek = listing.peeks.get(path)
+    by_name = image.role_by_name(path.rsplit("/", 1)[-1])
+    if isinstance(peek, Facts):
+        return peek.role or by_name
+    return by_name if isinstance(peek, UecError) else None

@@ -1,0 +1,34 @@
+"""What is left over, with the reason: silence about a file is what users of drop folders complain of."""
+
+from collections.abc import Iterable
+
+from uecwatchd.imageset.draft import looks_like_a_member, role_of, stem_of
+from uecwatchd.imageset.outcome import ROLE_WORDS, ImageSet, Misfit
+from uecwatchd.spool import CHECKSUM_SUFFIX, KIND_WORDS, SIDECAR_SUFFIXES, Entry, Listing
+
+
+def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tuple[Misfit, ...]:
+    """Everything that is neither in a set nor claimed by one that is not ready (`used`)."""
+    chosen = {member.path for found in ready for member in found.members}
+    ready_names = {found.name for found in ready}
+    left: list[Misfit] = []
+    for path, entry in listing.entries.items():
+        if path.endswith((*SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)) or path in chosen:
+            continue
+        folder = path.split("/", 1)[0] if "/" in path else ""
+        if entry.kind == "folder" and "/" not in path and not looks_like_a_member(path):
+            continue
+        if path not in used or folder in ready_names or stem_of(path) in ready_names:
+            left.append(Misfit(path, _reason(listing, path, entry)))
+    return tuple(left)
+
+
+def _reason(listing: Listing, path: str, entry: Entry) -> str:
+    if entry.kind != "file":
+        return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken"
+    role = role_of(listing, path)
+    if role in ("kernel", "ramdisk"):
+        return f"a {ROLE_WORDS[role]} that no machine image has taken"
+    if role == "machine":
+        return "a machine image that its set's sidecar does not name"
+    return "not a disk image, kernel, ramdisk, or sidecar"

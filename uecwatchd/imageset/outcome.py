@@ -1,0 +1,110 @@
+"""What the rules say of a listing: sets that are ready, waiting or refused, and files that fit nowhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from uecwatchd.errors import UecError
+from uecwatchd.image import Arch, Facts, Role
+from uecwatchd.sidecar import Sidecar
+from uecwatchd.spool import Stamp
+
+Form = Literal["sidecar", "stem", "folder", "loose"]
+
+ROLES: tuple[Role, ...] = ("kernel", "ramdisk", "machine")
+ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "machine": "machine image"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the configuration has to say: seconds a file must lie still, values for absent sidecar keys, and
+    the configured clouds, with those among them that boot a paravirtual image only with a kernel, and those
+    that boot a whole disk without one."""
+
+    settle: float
+    defaults: Sidecar
+    clouds: frozenset[str]
+    kernel_needed: frozenset[str]
+    disk_alone: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a set. `path` is relative to the spool folder, `size` in bytes."""
+
+    role: Role
+    path: str
+    size: int
+    stamp: Stamp
+    facts: Facts
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """A complete set: at most one member of each role, in the order in which they are registered.
+
+    `kernel_id` and `ramdisk_id` are ids that are registered already. `checksums` are the declared SHA-256 by
+    file name. `files` are all the paths it is made of, with sidecar and sums. `stamp` changes whenever one of
+    them may have changed.
+    """
+
+    name: str
+    folder: Path
+    form: Form
+    members: tuple[Member, ...]
+    kernel_id: str | None
+    ramdisk_id: str | None
+    arch: Arch
+    sidecar: Sidecar
+    checksums: Mapping[str, str]
+    files: tuple[str, ...]
+    stamp: str
+
+    def member(self, role: Role) -> Member | None:
+        return next((m for m in self.members if m.role == role), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Not yet. `ready_at` is the monotonic time at which waiting ends by itself, if it does."""
+
+    name: str
+    reason: str
+    ready_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Will never be ready as it lies there. `stamp` changes when a file that matters does."""
+
+    name: str
+    error: UecError
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    ready: tuple[ImageSet, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    misfits: tuple[Misfit, ...] = ()
+
+
+class NotYet(Exception):
+    """No error: it carries a waiting reason up to `assemble`."""
+
+    def __init__(self, reason: str, ready_at: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.ready_at = ready_at
