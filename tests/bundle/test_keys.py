@@ -1,0 +1,179 @@
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import padding
+
+from uecwatchd.bundle.damage import Damaged
+from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key, seal, unseal
+from uecwatchd.errors import Halted, NotPermitted
+
+SECRET = bytes(range(0x30, 0x40))
+NOBODY = 65534
+
+
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One RSA pair in the forms that keys and certificates lie about in, made by openssl."""
+    folder = tmp_path_factory.mktemp("pems")
+    new = ("req", "-x509", "-nodes", "-subj", "/CN=admin", "-days", "9")
+    key, cert = folder / "pkcs8.pem", folder / "plain.pem"
+    openssl(*new, "-newkey", "rsa:2048", "-keyout", key, "-out", cert)
+    openssl("rsa", "-traditional", "-in", key, "-out", folder / "pkcs1.pem")
+    openssl(
+        "rsa", "-traditional", "-aes128", "-passout", "pass:x", "-in", key, "-out", folder / "locked1.pem"
+    )
+    openssl("pkcs8", "-topk8", "-passout", "pass:x", "-in", key, "-out", folder / "locked8.pem")
+    openssl("x509", "-text", "-in", cert, "-out", folder / "text.pem")
+    openssl("x509", "-outform", "DER", "-in", cert, "-out", folder / "cert.der")
+    openssl("rsa", "-outform", "DER", "-in", key, "-out", folder / "key.der")
+    ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    openssl(*new, *ec, "-keyout", folder / "ec-key.pem", "-out", folder / "ec-cert.pem")
+
+    pem = cert.read_bytes()
+    (folder / "crlf.pem").write_bytes(pem.replace(b"\n", b"\r\n"))
+    (folder / "x509.pem").write_bytes(pem.replace(b"CERTIFICATE", b"X509 CERTIFICATE"))
+    (folder / "both.pem").write_bytes((folder / "pkcs1.pem").read_bytes() + pem)
+    (folder / "bag.pem").write_bytes(b"Bag Attributes\n    localKeyID: 01\n" + key.read_bytes())
+    (folder / "empty.pem").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["plain", "text", "crlf", "x509", "both"])
+def test_a_certificate_is_read_in_every_form_it_lies_about_in(pems: Path, name: str) -> None:
+    certificate = load_certificate(pems / f"{name}.pem", whose="the cloud's certificate")
+    key = load_private_key(pems / "pkcs8.pem", whose="the user's key")
+    assert public_key(certificate) == key.public_key()
+    assert fits(key, certificate)
+
+
+@pytest.mark.parametrize("name", ["pkcs8", "pkcs1", "both", "bag"])
+def test_a_private_key_is_read_in_every_form_it_lies_about_in(pems: Path, name: str) -> None:
+    key = load_private_key(pems / f"{name}.pem", whose="the user's key")
+    assert fits(key, load_certificate(pems / "plain.pem", whose="the user's certificate"))
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "hint"),
+    [
+        ("missing.pem", "there is no such file", "Correct the path"),
+        ("empty.pem", "not a certificate in PEM form", "openssl x509 -inform DER"),
+        ("cert.der", "not a certificate in PEM form", "openssl x509 -inform DER"),
+        ("pkcs1.pem", "not a certificate in PEM form", "may have been exchanged"),
+        (
+            "ec-cert.pem",
+            "its key is EC, and bundles are encrypted and signed with RSA",
+            "RSA pair",
+        ),
+        (".", "cannot read it: Is a directory", "path of a PEM file"),
+    ],
+)
+def test_a_certificate_of_no_use_halts_with_a_sentence(pems: Path, name: str, why: str, hint: str) -> None:
+    with pytest.raises(Halted) as caught:
+        load_certificate(pems / name, whose="the cloud's certificate")
+    assert caught.value.what == f"{pems / name} (the cloud's certificate)"
+    assert why in caught.value.why
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "hint"),
+    [
+        ("missing.pem", "there is no such file", "Correct the path"),
+        ("empty.pem", "not a private key in PEM form", "openssl rsa -inform DER"),
+        ("key.der", "not a private key in PEM form", "openssl rsa -inform DER"),
+        ("plain.pem", "not a private key in PEM form", "may have been exchanged"),
+        ("locked1.pem", "locked with a passphrase", "openssl rsa -in"),
+        ("locked8.pem", "locked with a passphrase", "openssl rsa -in"),
+        ("ec-key.pem", "its key is EC, and bundles are encrypted and signed with RSA", "RSA pair"),
+    ],
+)
+def test_a_private_key_of_no_use_halts_with_a_sentence(pems: Path, name: str, why: str, hint: str) -> None:
+    with pytest.raises(Halted) as caught:
+        load_private_key(pems / name, whose="the user's key")
+    assert caught.value.what == f"{pems / name} (the user's key)"
+    assert why in caught.value.why
+    assert hint in caught.value.hint
+
+
+@contextmanager
+def as_somebody_else() -> Iterator[None]:
+    """Root may read everything; the rule is about those who may not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp())  # not tmp_path, which lies in a folder that is closed to others
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_file_closed_to_us_is_answered_with_its_mode_its_owner_and_the_chmod(public_folder: Path) -> None:
+    path = public_folder / "cloud.pem"
+    path.write_bytes(b"")
+    path.chmod(0)
+    owner = path.owner()
+    with as_somebody_else(), pytest.raises(NotPermitted) as caught:
+        load_certificate(path, whose="the cloud's certificate")
+    assert caught.value.why == f"cannot read it (mode 0000, owner {owner})"
+    assert f"chmod g+r {path}" in caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_a_folder_closed_to_us_is_told_from_a_closed_file(public_folder: Path) -> None:
+    inner = public_folder / "keys"
+    inner.mkdir(mode=0o700)
+    with as_somebody_else(), pytest.raises(NotPermitted, match="a folder above it is closed"):
+        load_private_key(inner / "pk.pem", whose="the user's key")
+
+
+def test_a_key_does_not_fit_another_certificate(user, cloud) -> None:
+    assert fits(user.key, user.certificate)
+    assert not fits(user.key, cloud.certificate)
+
+
+def test_what_is_sealed_is_the_text_of_the_secret(user) -> None:
+    sealed = seal(SECRET, public_key(user.certificate))
+    opened = user.key.decrypt(bytes.fromhex(sealed), padding.PKCS1v15())
+    assert opened == b"303132333435363738393a3b3c3d3e3f"
+    assert unseal(sealed, user.key) == SECRET
+
+
+def test_another_key_does_not_open_it(user, cloud) -> None:
+    with pytest.raises(Damaged, match="not made for this private key"):
+        unseal(seal(SECRET, public_key(cloud.certificate)), user.key)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"0" * 31, b"0" * 33, b"0" * 31 + b"g", b" " + b"0" * 31, SECRET, b"0" * 32 + b"\n"],
+    ids=["empty", "31 digits", "33 digits", "not hex", "blank", "raw bytes", "newline"],
+)
+def test_only_exactly_32_hex_digits_are_a_key(user, text: bytes) -> None:
+    sealed = user.key.public_key().encrypt(text, padding.PKCS1v15()).hex()
+    with pytest.raises(Damaged, match="not made for this private key"):
+        unseal(sealed, user.key)
+
+
+@pytest.mark.parametrize("sealed", ["", "abc", "zz", "ab cd", "ab" * 10])
+def test_what_was_never_sealed_does_not_open(user, sealed: str) -> None:
+    with pytest.raises(Damaged):
+        unseal(sealed, user.key)

@@ -1,0 +1,261 @@
+"""Bundles in folders, for those who work by hand: no cloud is needed either way.
+
+What appears under its name is whole: everything is written to a temporary file in the same folder, flushed to
+disk, and linked to its name, which fails rather than replace something. The manifest comes last.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from io import FileIO
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO, Literal
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.x509 import Certificate
+
+from uecwatchd.bundle.access import closed
+from uecwatchd.bundle.keys import fits, public_key
+from uecwatchd.bundle.manifest import (
+    LIMIT_BYTES,
+    Manifest,
+    check_signature,
+    read_manifest,
+    seal_secret,
+    write_manifest,
+)
+from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
+from uecwatchd.bundle.stream import CHUNK_BYTES, Bundling, Part, Secret, Totals
+from uecwatchd.bundle.unbundle import open_secret, unbundle
+from uecwatchd.errors import Deferred, Halted, NotPermitted, Rejected, UecError
+from uecwatchd.image import Arch, Role
+
+FILE_MODE = 0o640  # an image may hold secrets; the group that drops images may read what became of them
+TOKEN_CHARS = 16  # 64 bits of the content's digest: names that do not meet by chance
+HOLE_BYTES = 64 * 1024  # zeros of this length and alignment become holes; file systems allot by 4 to 64 KiB
+FULL = (errno.ENOSPC, errno.EDQUOT)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def bundle_to_folder(
+    source: Path,
+    folder: Path,
+    *,
+    kind: Role,
+    arch: Arch,
+    user: str,
+    user_key: RSAPrivateKey,
+    user_cert: Certificate,
+    cloud_cert: Certificate,
+    kernel: str | None = None,
+    ramdisk: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Bundles one image; returns the manifest's path. After a failure the folder holds nothing new.
+
+    The image is read twice, first for the digest that names the parts.
+    `kernel` and `ramdisk` are registered ids, and mean something on a machine only.
+    """
+    _check_pair(user_key, user_cert)
+    secret = Secret.random()
+    with opened(source) as image, ExitStack() as undo:
+        size, sha256 = _measured(image, source)
+        prefix = bundle_prefix(kind, source.name, token=sha256[:TOKEN_CHARS])
+        path = folder / manifest_name(prefix)
+        _check_free(path)
+        name = portable(source.name)
+        bundling = Bundling(image, name=name, size=size, prefix=prefix, secret=secret, progress=progress)
+        totals = _write_parts(bundling, folder, undo)
+        _check_unchanged(totals, sha256, source)
+        manifest = Manifest(
+            name=name,
+            user=user,
+            kind=kind,
+            arch=arch,
+            tar_sha1=totals.tar_sha1,
+            size=totals.size,
+            bundled_size=totals.bundled_size,
+            for_cloud=seal_secret(secret, public_key(cloud_cert)),
+            for_user=seal_secret(secret, public_key(user_cert)),
+            parts=totals.parts,
+            kernel_id=kernel,
+            ramdisk_id=ramdisk,
+        )
+        _write(path, write_manifest(manifest, key=user_key), undo)
+        undo.pop_all()
+    return path
+
+
+def unbundle_to_folder(
+    manifest: Path,
+    folder: Path,
+    *,
+    key: RSAPrivateKey,
+    side: Literal["user", "cloud"],
+    signer: RSAPublicKey | None = None,
+) -> Path:
+    """Unbundles the parts beside `manifest`; returns the image's path, named as it is inside the bundle.
+
+    `key` is the private key of that `side`; when `signer` is given, the manifest must be signed by its owner.
+    Zeros become holes. After a failure the folder holds nothing new.
+    """
+    data = _manifest_bytes(manifest)
+    listed = read_manifest(data, name=manifest.name)
+    if signer is not None:
+        check_signature(data, signer, name=manifest.name)
+    secret = open_secret(listed, key, side=side)
+    with _temporary(folder) as file:
+        found = unbundle(listed, _from_folder(manifest.parent), secret=secret, sink=SparseFile(file))
+        file.truncate(found.size)
+        path = folder / found.name
+        _publish(file, path)
+    return path
+
+
+class SparseFile:
+    """A sink that leaves holes where there are only zeros. Afterwards, truncate the file to its size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._zeros = bytes(HOLE_BYTES)
+
+    def write(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            piece = data[at : at + HOLE_BYTES - self._file.tell() % HOLE_BYTES]
+            if piece == self._zeros[: len(piece)]:
+                self.skip(len(piece))
+            else:
+                self._file.write(piece)
+            at += len(piece)
+
+    def skip(self, count: int) -> None:
+        self._file.seek(count, os.SEEK_CUR)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[FileIO]:
+    """A file to read from. Whatever goes wrong with reading inside the `with` is raised as our error."""
+    try:
+        if not path.is_file():
+            raise Rejected(path.name, f"there is no such file in {path.parent}", "Look whether it was moved.")
+        with path.open("rb", buffering=0) as file:
+            yield file
+    except PermissionError:
+        raise closed(path, what=path.name) from None
+    except OSError as fault:
+        raise Deferred(
+            path.name, f"cannot read it: {fault.strerror}", "Look at the disk it lies on."
+        ) from fault
+
+
+def _check_pair(key: RSAPrivateKey, certificate: Certificate) -> None:
+    if not fits(key, certificate):
+        hint = "Name a key and a certificate that were issued together."
+        raise Halted("the user's private key", "it does not belong to the user's certificate", hint)
+
+
+def _measured(image: FileIO, source: Path) -> tuple[int, str]:
+    """Size and SHA-256 of an image that is then wound back."""
+    sha256 = hashlib.file_digest(image, "sha256").hexdigest()
+    size = image.tell()
+    image.seek(0)
+    if not size:
+        raise Rejected(source.name, "it is empty", "Copy it here again.")
+    return size, sha256
+
+
+def _check_unchanged(totals: Totals, sha256: str, source: Path) -> None:
+    if totals.sha256 != sha256:
+        raise Deferred(source.name, "it changed while being read", "Leave the file alone, and try again.")
+
+
+def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:
+    for slice_ in bundling:
+        _write(folder / slice_.part.name, slice_.data, undo)
+    return bundling.totals
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    with opened(path) as file:
+        return file.read(LIMIT_BYTES + 1)
+
+
+def _from_folder(folder: Path) -> Callable[[Part], Iterator[bytes]]:
+    def fetch(part: Part) -> Iterator[bytes]:
+        with opened(folder / part.name) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    return fetch
+
+
+def _write(path: Path, data: bytes, undo: ExitStack) -> None:
+    with _temporary(path.parent) as file:
+        file.write(data)
+        _publish(file, path)
+    undo.callback(path.unlink)
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[BinaryIO]:
+    """A new file in `folder`, gone afterwards unless `_publish` has given it a second name."""
+    with _spoken(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f".uecwatchd-{token_hex(8)}.part"
+        with open(path, "xb", opener=_private) as file:
+            try:
+                yield file
+            finally:
+                path.unlink()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, FILE_MODE)
+
+
+def _publish(file: BinaryIO, path: Path) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    try:
+        path.hardlink_to(file.name)
+    except FileExistsError:
+        raise _taken(path) from None
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _check_free(path: Path) -> None:
+    with _spoken(path.parent):
+        if path.exists() or path.is_symlink():
+            raise _taken(path)
+
+
+def _taken(path: Path) -> Rejected:
+    return Rejected(
+        path.name, f"there is one in {path.parent} already", "Name another folder, or move it away."
+    )
+
+
+@contextmanager
+def _spoken(folder: Path) -> Iterator[None]:
+    """Says what the system answered to writing as one of our errors."""
+    try:
+        yield
+    except OSError as fault:
+        raise _unwritable(folder, fault) from fault
+
+
+def _unwritable(folder: Path, fault: OSError) -> UecError:
+    why = f"cannot write there: {fault.strerror}"
+    if fault.errno in FULL:
+        return Deferred(str(folder), why, "Make room, and try again.")
+    if fault.errno in CLOSED:
+        return NotPermitted(str(folder), why, "Name a folder that we may write to.")
+    return Rejected(str(folder), why, "Name another folder.")

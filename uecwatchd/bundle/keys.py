@@ -1,0 +1,118 @@
+"""RSA certificates and keys from files, and the sealing of a bundle's secret with them.
+
+What is sealed is text: the 32 lower-case hex characters of the AES key (and of the IV), encrypted with
+RSA PKCS#1 v1.5, and the result written as hex again.
+"""
+
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import Certificate, load_pem_x509_certificate
+
+from uecwatchd.bundle.access import closed
+from uecwatchd.bundle.damage import Damaged
+from uecwatchd.errors import Halted
+
+_HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
+_SECRET_TEXT = re.compile(rb"[0-9A-Fa-f]{32}")
+
+
+def load_certificate(path: Path, *, whose: str) -> Certificate:
+    """An X.509 certificate with an RSA key, PEM. `whose` names it in messages: "the cloud's certificate".
+
+    Raises `Halted`, or `NotPermitted` when the file cannot be read.
+    """
+    what = f"{path} ({whose})"
+    data = _read(path, what)
+    try:
+        certificate = load_pem_x509_certificate(data)
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise Halted(what, "it is not a certificate in PEM form", _certificate_hint(path, data)) from None
+    if not isinstance(key, RSAPublicKey):
+        _not_rsa(what, key)
+    return certificate
+
+
+def load_private_key(path: Path, *, whose: str) -> RSAPrivateKey:
+    """An RSA private key, PEM, PKCS#8 or PKCS#1, without a passphrase. Raises like `load_certificate`."""
+    what = f"{path} ({whose})"
+    data = _read(path, what)
+    try:
+        key = load_pem_private_key(data, password=None)
+    except TypeError:
+        hint = f"A daemon cannot be asked for it. Try: openssl rsa -in {path} -out {path}.open"
+        raise Halted(what, "it is locked with a passphrase", hint) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise Halted(what, "it is not a private key in PEM form", _key_hint(path, data)) from None
+    if not isinstance(key, RSAPrivateKey):
+        _not_rsa(what, key)
+    return key
+
+
+def public_key(certificate: Certificate) -> RSAPublicKey:
+    """The key of a certificate that `load_certificate` returned."""
+    key = certificate.public_key()
+    if not isinstance(key, RSAPublicKey):
+        _not_rsa("the certificate", key)
+    return key
+
+
+def fits(key: RSAPrivateKey, certificate: Certificate) -> bool:
+    return key.public_key() == certificate.public_key()
+
+
+def seal(secret: bytes, key: RSAPublicKey) -> str:
+    """Encrypts 16 secret bytes for the owner of `key`; returns hex."""
+    return key.encrypt(secret.hex().encode(), padding.PKCS1v15()).hex()
+
+
+def unseal(sealed: str, key: RSAPrivateKey) -> bytes:
+    """The 16 secret bytes inside. Raises `Damaged`.
+
+    RSA decryption with a wrong key may answer with junk instead of an error, hence the look at what came out.
+    """
+    if not _HEX_PAIRS.fullmatch(sealed):
+        raise Damaged("its encrypted key is not hex digits")
+    try:
+        text = key.decrypt(bytes.fromhex(sealed), padding.PKCS1v15())
+    except ValueError:
+        text = b""
+    if not _SECRET_TEXT.fullmatch(text):
+        raise Damaged("its encrypted key was not made for this private key")
+    return bytes.fromhex(text.decode())
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except PermissionError:
+        raise closed(path, what=what) from None
+    except FileNotFoundError:
+        hint = "Correct the path in the configuration or the eucarc, or put the file there."
+        raise Halted(what, "there is no such file", hint) from None
+    except OSError as fault:
+        raise Halted(what, f"cannot read it: {fault.strerror}", "Give the path of a PEM file.") from fault
+
+
+def _certificate_hint(path: Path, data: bytes) -> str:
+    if b"PRIVATE KEY-----" in data:
+        return "It holds a private key: certificate and key may have been exchanged."
+    return f"If it is in DER form, try: openssl x509 -inform DER -in {path} -out {path}.pem"
+
+
+def _key_hint(path: Path, data: bytes) -> str:
+    if b"CERTIFICATE-----" in data:
+        return "It holds a certificate: certificate and key may have been exchanged."
+    return f"If it is in DER form, try: openssl rsa -inform DER -in {path} -out {path}.pem"
+
+
+def _not_rsa(what: str, key: object) -> NoReturn:
+    kind = type(key).__name__.removesuffix("PublicKey").removesuffix("PrivateKey")
+    hint = "Use the RSA pair that came with the cloud's credentials."
+    raise Halted(what, f"its key is {kind}, and bundles are encrypted and signed with RSA", hint)

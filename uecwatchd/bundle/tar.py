@@ -1,0 +1,209 @@
+"""The one-member tar archive inside a bundle: GNU format written, GNU and old-GNU sparse read.
+
+Own code where the standard library has `tarfile`, since the way back has to be stricter than that module
+(one member, nothing after it, no PAX), has to leave holes as holes, and sees the stream only once.
+
+A header is one block of 512 bytes; the fields read here, by offset:
+
+      0  name         100 bytes, NUL-padded
+    124  size          12 bytes, of what the archive stores: octal text, or base-256 behind a byte of 0x80
+    148  checksum       8 bytes, sum of the header's bytes with this field taken as blanks
+    156  type           1 byte: "0" or NUL regular, "S" old-GNU sparse
+    257  magic          8 bytes: "ustar  \\0" GNU, "ustar\\0" "00" POSIX
+    345  prefix       155 bytes, POSIX only: a folder
+    386  sparse map    4 entries of 12 bytes offset, 12 bytes length    } old-GNU sparse only; further
+    482  extended       1 byte: another block of the map follows        } blocks hold 21 entries and the
+    483  real size     12 bytes, with the holes                         } same flag at offset 504
+"""
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from uecwatchd.bundle.damage import Damaged
+from uecwatchd.bundle.names import is_plain
+from uecwatchd.errors import Rejected
+
+BLOCK = 512
+RECORD = 20 * BLOCK  # what tar's default blocking factor pads an archive to
+NAME_LIMIT = 100  # the header's name field: a longer name takes a second member, which readers refuse
+EXTENT_LIMIT = 1 << 20  # about 120 MB as records; an 8 GiB image with a hole every 8 KiB has as many
+
+REGULAR = (b"0", b"\0")
+SPARSE = b"S"
+REFUSED_TYPES = {
+    b"x": "a PAX header",
+    b"g": "a PAX header",
+    b"L": "a GNU long name",
+    b"K": "a GNU long link",
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"5": "a directory",
+}
+_GNU_MAGIC = b"ustar  \0"
+_POSIX_MAGIC = b"ustar\x0000"
+_MAP_ENTRY = 24
+_OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A stretch of an image that the archive stores; what lies between two of them is a hole. In bytes."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The archive's one file: its size with holes, and what of it is stored, in order."""
+
+    name: str
+    size: int
+    extents: tuple[Extent, ...]
+
+
+def header(name: str, *, size: int) -> bytes:
+    """The 512 bytes before a regular member: mode 0644, owned by nobody in particular, dated 1970.
+
+    Raises `Rejected` for a name that would need more than this one header.
+    """
+    if not name.isascii() or not is_plain(name) or len(name) > NAME_LIMIT:
+        why = f"as a name inside a bundle it is not plain ASCII of at most {NAME_LIMIT} characters"
+        raise Rejected(name, why, "Rename the file.")
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.GNU_FORMAT, "ascii", "strict")
+
+
+def trailer(size: int) -> bytes:
+    """What follows `size` bytes of image: its last block filled up, two empty ones, the record filled up."""
+    used = BLOCK + _padded(size) + 2 * BLOCK
+    return bytes(_padded(size) - size + 2 * BLOCK + -used % RECORD)
+
+
+class Tape:
+    """An archive read once, forward; everything that passes goes into its SHA-1."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._chunk = b""
+        self._at = 0
+        self._sha1 = hashlib.sha1()
+        self._length = 0
+
+    def take(self, count: int) -> Iterator[bytes]:
+        """Exactly `count` bytes in pieces. Raises `Damaged` when the archive ends before."""
+        while count:
+            piece = self._piece(count)
+            if not piece:
+                raise Damaged("its archive ends before the image does")
+            count -= len(piece)
+            yield piece
+
+    def block(self) -> bytes:
+        return b"".join(self.take(BLOCK))
+
+    def finish(self) -> str:
+        """Reads the zeros that end an archive; its SHA-1 in hex. Raises `Damaged` at anything else."""
+        trailing = 0
+        while piece := self._piece(RECORD):
+            if piece.count(0) != len(piece):
+                raise Damaged("its archive holds something after the image")
+            trailing += len(piece)
+        if trailing < 2 * BLOCK or self._length % BLOCK:
+            raise Damaged("the end of its archive is cut off")
+        return self._sha1.hexdigest()
+
+    def _piece(self, limit: int) -> bytes:
+        """The next bytes, at most `limit` of them; none at the end."""
+        while self._at == len(self._chunk):
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._chunk, self._at = chunk, 0
+            self._sha1.update(chunk)
+            self._length += len(chunk)
+        piece = self._chunk[self._at : self._at + limit]
+        self._at += len(piece)
+        return piece
+
+
+def read_member(tape: Tape) -> Member:
+    """Reads the member's header, and its sparse map if it has one. Raises `Damaged`."""
+    block = tape.block()
+    _check_header(block)
+    name, stored = _name(block), _number(block[124:136])
+    if block[156:157] != SPARSE:
+        return Member(name, stored, (Extent(0, stored),))
+    size, extents = _number(block[483:495]), tuple(_sparse_map(block, tape))
+    _check_map(extents, stored=stored, size=size)
+    return Member(name, size, extents)
+
+
+def _check_header(block: bytes) -> None:
+    summed = sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
+    if block[257:265] not in (_GNU_MAGIC, _POSIX_MAGIC) or _number(block[148:156]) != summed:
+        raise Damaged("there is no tar archive inside")
+    kind = block[156:157]
+    if kind in REGULAR or (kind == SPARSE and block[257:265] == _GNU_MAGIC):
+        return
+    found = REFUSED_TYPES.get(kind, f"a member of type {kind!r}")
+    raise Damaged(f"its archive begins with {found}, not with a regular file")
+
+
+def _name(block: bytes) -> str:
+    raw = block[:NAME_LIMIT].partition(b"\0")[0]
+    folder = block[257:265] == _POSIX_MAGIC and block[345] != 0
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        raise Damaged(f"the name in its archive is not text: {raw!r}") from None
+    if folder or not is_plain(name):
+        raise Damaged(f"the name in its archive is not a plain file name: {name!r}")
+    return name
+
+
+def _number(field: bytes) -> int:
+    """A number in a header: octal text, or big-endian base-256, as GNU writes it from 8 GiB on."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:])
+    if (octal := _OCTAL.fullmatch(field)) is None:
+        raise Damaged("its archive's header holds something that is not a number")
+    return int(octal[1], 8)
+
+
+def _sparse_map(block: bytes, tape: Tape) -> Iterator[Extent]:
+    yield from _map_entries(block[386:482])
+    extended, blocks = block[482], 0
+    while extended:
+        blocks += 1
+        if blocks * 21 > EXTENT_LIMIT:
+            raise Damaged(f"its archive's sparse map has more than {EXTENT_LIMIT} entries")
+        block = tape.block()
+        yield from _map_entries(block[:504])
+        extended = block[504]
+
+
+def _map_entries(fields: bytes) -> Iterator[Extent]:
+    """Entries up to the first unused one, which is NULs."""
+    for at in range(0, len(fields), _MAP_ENTRY):
+        if not fields[at]:
+            return
+        yield Extent(_number(fields[at : at + 12]), _number(fields[at + 12 : at + _MAP_ENTRY]))
+
+
+def _check_map(extents: tuple[Extent, ...], *, stored: int, size: int) -> None:
+    end = 0
+    for extent in extents:
+        if extent.offset < end:
+            raise Damaged("its archive's sparse map runs backwards")
+        end = extent.offset + extent.length
+    if end > size or sum(extent.length for extent in extents) != stored:
+        raise Damaged("its archive's sparse map does not fit the sizes beside it")
+
+
+def _padded(size: int) -> int:
+    return size + -size % BLOCK

@@ -1,0 +1,180 @@
+"""A bundle's parts become the image again, in one pass, and everything that can be checked is.
+
+    parts → their SHA-1s → AES-128-CBC → one gzip member → one tar member → the image's bytes and holes
+
+Real servers check little of this: a bundle with a flipped bit or a missing part becomes "available" and fails
+when it is first started. So we look ourselves, before anybody has to.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from uecwatchd.bundle.damage import HINT, Damaged, blamed_on
+from uecwatchd.bundle.keys import unseal
+from uecwatchd.bundle.manifest import Manifest
+from uecwatchd.bundle.stream import AES_BLOCK_BITS, CHUNK_BYTES, GZIP_WINDOW, Part, Secret
+from uecwatchd.bundle.tar import Member, Tape, read_member
+from uecwatchd.errors import Rejected
+
+# A part is held back until its SHA-1 is seen to be right, so that damage is blamed on the part and not on
+# what it does further down. Parts that are larger than a node would hold pass through as they come.
+HELD_BYTES = 11 * 1024 * 1024
+# Zlib copies what it could not use yet, once for each chunk it hands out: in small bites that costs nothing.
+BITE_BYTES = 64 * 1024
+ZEROS = bytes(CHUNK_BYTES)
+
+
+class Sink(Protocol):
+    """Where an image goes, in order. `skip` is a hole: so many bytes read as zeros and need not be stored."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def skip(self, count: int, /) -> object: ...
+
+
+class Nowhere:
+    """The sink of those who only want to know whether a bundle is whole."""
+
+    def write(self, data: bytes, /) -> None:
+        pass
+
+    def skip(self, count: int, /) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Unbundled:
+    """What came out: the member's name, its size with holes, digests in hex, the parts with their sizes."""
+
+    name: str
+    size: int
+    sha256: str  # of the image, holes read as zeros
+    tar_sha1: str
+    parts: tuple[Part, ...]
+
+
+def open_secret(manifest: Manifest, key: RSAPrivateKey, *, side: Literal["user", "cloud"]) -> Secret:
+    """Raises `Rejected` when this bundle was not sealed for the owner of `key`."""
+    sealed = manifest.for_user if side == "user" else manifest.for_cloud
+    with blamed_on(manifest.name):
+        return Secret(unseal(sealed.key, key), unseal(sealed.iv, key))
+
+
+def unbundle(
+    manifest: Manifest, fetch: Callable[[Part], Iterable[bytes]], *, secret: Secret, sink: Sink
+) -> Unbundled:
+    """Fetches the parts in order and pours the image into `sink`.
+
+    Raises `Rejected` about the first part or, failing that, the bundle that is not as it should be.
+    What the sink got until then is worth nothing: the last check comes after the last byte.
+    """
+    seen: list[Part] = []
+    with blamed_on(manifest.name):
+        stream = verified(manifest, fetch, seen)
+        stream = decrypted(stream, secret)
+        stream = inflated(stream)
+        tape = Tape(stream)
+
+        member = read_member(tape)
+        if member.size != manifest.size:
+            raise Damaged(
+                f"its archive holds {member.size} bytes of image, its manifest says {manifest.size}"
+            )
+        sha256 = pour(tape, member, sink)
+        tar_sha1 = tape.finish()
+        if tar_sha1 != manifest.tar_sha1:
+            raise Damaged(f"its archive's SHA-1 is {tar_sha1}, its manifest says {manifest.tar_sha1}")
+    return Unbundled(member.name, member.size, sha256, tar_sha1, tuple(seen))
+
+
+def verified(
+    manifest: Manifest, fetch: Callable[[Part], Iterable[bytes]], seen: list[Part]
+) -> Iterator[bytes]:
+    """The encrypted bytes, each part's once its SHA-1 was found right. Appends parts with sizes to `seen`."""
+    total = 0
+    for part in manifest.parts:
+        digest, held, size = hashlib.sha1(), list[bytes](), 0
+        for chunk in fetch(part):
+            digest.update(chunk)
+            size += len(chunk)
+            held.append(chunk)
+            if size > HELD_BYTES:
+                yield from held
+                held.clear()
+        if digest.hexdigest() != part.sha1:
+            raise Rejected(
+                part.name, f"its SHA-1 is {digest.hexdigest()}, the manifest says {part.sha1}", HINT
+            )
+        yield from held
+        seen.append(replace(part, size=size))
+        total += size
+    if total != manifest.bundled_size:
+        raise Damaged(f"its parts are {total} bytes together, its manifest says {manifest.bundled_size}")
+
+
+def decrypted(chunks: Iterator[bytes], secret: Secret) -> Iterator[bytes]:
+    decryptor = Cipher(AES(secret.key), CBC(secret.iv)).decryptor()
+    unpadder = PKCS7(AES_BLOCK_BITS).unpadder()
+    for chunk in chunks:
+        yield unpadder.update(decryptor.update(chunk))
+    try:
+        last = unpadder.update(decryptor.finalize()) + unpadder.finalize()
+    except ValueError:
+        raise Damaged("its encryption does not end in proper padding") from None
+    yield last
+
+
+def inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The content of the one gzip member that there may be. zlib checks its CRC and length."""
+    inflate = zlib.decompressobj(GZIP_WINDOW)
+    for chunk in chunks:
+        for at in range(0, len(chunk), BITE_BYTES):
+            yield from _inflate(inflate, chunk[at : at + BITE_BYTES])
+    if not inflate.eof:
+        raise Damaged("its gzip member is cut off")
+
+
+def _inflate(inflate: "zlib._Decompress", bite: bytes) -> Iterator[bytes]:
+    """What one bite expands to, at most a chunk at a time however much that is."""
+    while True:
+        try:
+            chunk = inflate.decompress(bite, CHUNK_BYTES)
+        except zlib.error as fault:
+            raise Damaged(f"what was decrypted is not gzip, or not with this key: {fault}") from None
+        if inflate.unused_data:
+            raise Damaged("something follows its gzip member")
+        yield chunk
+        if len(chunk) < CHUNK_BYTES:
+            return
+        bite = inflate.unconsumed_tail
+
+
+def pour(tape: Tape, member: Member, sink: Sink) -> str:
+    """Hands the member's stored stretches and its holes to `sink`. Returns the SHA-256 of it all, in hex."""
+    digest = hashlib.sha256()
+    at = 0
+    for extent in member.extents:
+        _leave_hole(extent.offset - at, digest.update, sink)
+        for chunk in tape.take(extent.length):
+            digest.update(chunk)
+            sink.write(chunk)
+        at = extent.offset + extent.length
+    _leave_hole(member.size - at, digest.update, sink)
+    return digest.hexdigest()
+
+
+def _leave_hole(count: int, update: Callable[[bytes], None], sink: Sink) -> None:
+    if not count:
+        return
+    sink.skip(count)
+    for at in range(0, count, len(ZEROS)):
+        update(ZEROS[: count - at])
