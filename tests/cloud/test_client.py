@@ -1,0 +1,313 @@
+"""What goes over the wire: recorded by a server, and the signatures made again from what it saw."""
+
+import base64
+import hashlib
+import hmac
+import os
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import pytest
+
+from uecwatchd.cloud.client import Cloud, connect, is_loopback
+from uecwatchd.cloud.credentials import Account
+from uecwatchd.cloud.dialect import DIALECTS, UEC
+from uecwatchd.cloud.register import images, probe, register
+from uecwatchd.cloud.upload import ensure_bucket, put
+from uecwatchd.errors import CloudAway, Halted
+
+SECRET_KEY = "secret/for+tests"
+NO_IMAGES = "<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>"
+NO_BUCKETS = "<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>"
+EMPTY_LISTING = "<ListBucketResult><Name>b</Name></ListBucketResult>"
+
+
+def quoted_md5(data: bytes) -> str:
+    return f'"{hashlib.md5(data).hexdigest()}"'
+
+
+def s3_v2(request: Any) -> str:
+    """The signature that Walrus computes: over the path of the request itself."""
+    headers = request.headers
+    named = [headers.get(name, "") for name in ("content-md5", "content-type", "date")]
+    amz = [f"{name}:{headers[name]}" for name in sorted(headers) if name.startswith("x-amz-")]
+    text = "\n".join([request.method, *named, *amz, urlsplit(request.path).path])
+    digest = hmac.new(SECRET_KEY.encode(), text.encode(), hashlib.sha1).digest()
+    return f"AWS AKIDFORTESTS00000001:{base64.b64encode(digest).decode()}"
+
+
+def ec2_v2(request: Any) -> str:
+    sent = dict(parse_qsl(request.body.decode(), keep_blank_values=True))
+    pairs = sorted((key, value) for key, value in sent.items() if key != "Signature")
+    query = "&".join(f"{quote(key, safe='')}={quote(value, safe='-_.~')}" for key, value in pairs)
+    text = f"POST\n{request.headers['host']}\n{request.path}\n{query}"
+    return base64.b64encode(hmac.new(SECRET_KEY.encode(), text.encode(), hashlib.sha256).digest()).decode()
+
+
+def test_a_v2_signature_of_an_object_covers_the_service_path(cloud: Cloud, script: Any) -> None:
+    script.says(ETag=quoted_md5(b"data"))
+    put(cloud, "images", "karmic.part.0", b"data")
+    request = script.requests[0]
+    assert request.path == "/services/Walrus/images/karmic.part.0"
+    assert request.headers["authorization"] == s3_v2(request)
+
+
+def test_a_v2_signature_of_a_bucket_covers_the_path_as_it_is_asked_for(cloud: Cloud, script: Any) -> None:
+    script.says(404, "<Error><Code>NoSuchBucket</Code></Error>")
+    script.says()
+    ensure_bucket(cloud, "images")
+    looked, made = script.requests
+    assert looked.path == "/services/Walrus/images?max-keys=1"
+    assert (made.method, made.path) == ("PUT", "/services/Walrus/images")
+    assert looked.headers["authorization"] == s3_v2(looked)
+    assert made.headers["authorization"] == s3_v2(made)
+
+
+def test_a_v2_signature_of_ec2_is_the_one_eucalyptus_computes(cloud: Cloud, script: Any) -> None:
+    script.says(body=NO_IMAGES)
+    images(cloud)
+    sent = dict(parse_qsl(script.requests[0].body.decode()))
+    assert script.requests[0].path == "/services/Eucalyptus"
+    assert (sent["SignatureVersion"], sent["SignatureMethod"]) == ("2", "HmacSHA256")
+    assert sent["Signature"] == ec2_v2(script.requests[0])
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_each_generation_is_signed_for_as_it_knows(
+    name: str, scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    script.says(body=NO_BUCKETS)
+    script.says(body=NO_IMAGES)
+    probe(scripted(name))
+    s3, ec2 = script.requests
+    begins = {"s3": "AWS AKID", "s3v4": "AWS4-HMAC-SHA256 "}[DIALECTS[name].s3_signature]
+    assert s3.headers["authorization"].startswith(begins)
+    assert ("SignatureVersion=2" in ec2.body.decode()) == (DIALECTS[name].ec2_signature == "v2")
+    assert ("AWS4-HMAC-SHA256" in ec2.headers.get("authorization", "")) == (
+        DIALECTS[name].ec2_signature == "v4"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_an_upload_carries_nothing_that_old_stores_refuse(
+    name: str, scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    data = os.urandom(300_000)
+    script.says(ETag=quoted_md5(data))
+    put(scripted(name), "images", "karmic.part.0", data)
+    request = script.requests[0]
+    assert request.body == data
+    assert request.headers["content-length"] == "300000"
+    assert request.headers["content-md5"] == base64.b64encode(hashlib.md5(data).digest()).decode()
+    assert request.headers.get("x-amz-acl") == DIALECTS[name].canned_acl
+    refused = (
+        "expect",
+        "transfer-encoding",
+        "content-encoding",
+        "x-amz-trailer",
+        "x-amz-sdk-checksum-algorithm",
+    )
+    assert not set(refused) & set(request.headers)
+    assert not any(header.startswith("x-amz-checksum") for header in request.headers)
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_a_listing_is_asked_for_without_keys_the_server_does_not_know(
+    name: str, scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    script.says(body=EMPTY_LISTING)
+    ensure_bucket(scripted(name), "b")
+    asked = dict(parse_qsl(urlsplit(script.requests[0].path).query))
+    assert asked.pop("encoding-type", None) == ("url" if DIALECTS[name].lists_url_encoded else None)
+    assert asked == {"max-keys": "1"}
+
+
+# --- connections that die ----------------------------------------------------------------------------------
+
+
+def test_a_part_whose_connection_died_unanswered_is_sent_again_whole(cloud: Cloud, script: Any) -> None:
+    data = os.urandom(2_000_000)
+    script.hangs_up()
+    script.says(ETag=quoted_md5(data))
+    put(cloud, "images", "karmic.part.0", data)
+    first, second = script.requests
+    assert first.body == second.body == data
+    assert first.headers["date"] != second.headers["date"], "the same signature twice is a replay"
+
+
+def test_a_kept_connection_closed_by_the_server_costs_nothing(cloud: Cloud, script: Any) -> None:
+    for _ in range(2):
+        script.says(body=NO_IMAGES)
+        images(cloud)
+        script.hangs_up()
+        script.says(body=NO_IMAGES)
+        images(cloud)
+    assert script.replies == []
+
+
+def test_a_request_is_sent_again_only_once(cloud: Cloud, script: Any) -> None:
+    script.hangs_up()
+    script.hangs_up()
+    with pytest.raises(CloudAway, match="the connection broke"):
+        put(cloud, "images", "karmic.part.0", b"data")
+    assert len(script.requests) == 2
+
+
+def test_a_registration_without_an_answer_is_never_sent_again(cloud: Cloud, script: Any) -> None:
+    script.hangs_up()
+    with pytest.raises(CloudAway, match=r"registering images/karmic\.manifest\.xml: the connection broke"):
+        register(
+            cloud,
+            location="images/karmic.manifest.xml",
+            name="karmic",
+            description=None,
+            arch="x86_64",
+            kernel=None,
+            ramdisk=None,
+            virtualization=None,
+        )
+    assert len(script.requests) == 1
+
+
+def test_a_replay_is_cured_by_another_second(scripted: Callable[[str], Cloud], script: Any) -> None:
+    replay = "<Error><Code>403</Code><Message>Message replay detected.</Message></Error>"
+    script.says(403, f"<Response><Errors>{replay}</Errors></Response>")
+    script.says(body=NO_IMAGES)
+    assert images(scripted("euca3")) == ()
+    first, second = (dict(parse_qsl(request.body.decode())) for request in script.requests)
+    assert first["Signature"] != second["Signature"]
+
+
+@pytest.mark.parametrize("status", [500, 503, 406])
+def test_a_refusal_is_not_asked_for_twice(cloud: Cloud, script: Any, status: int) -> None:
+    script.says(
+        status, "<Response><Errors><Error><Code>X</Code><Message>no</Message></Error></Errors></Response>"
+    )
+    with pytest.raises(Exception, match="no"):
+        images(cloud)
+    assert len(script.requests) == 1
+
+
+# --- what does not concern it ------------------------------------------------------------------------------
+
+PROBE = """
+import sys
+from uecwatchd.cloud.client import connect
+from uecwatchd.cloud.credentials import Account
+from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.cloud.register import probe
+url = sys.argv[1]
+fields = dict.fromkeys(Account.__slots__) | {"cloud": "c", "access_key": "AK", "secret_key": "SK"}
+account = Account(**fields | {"ec2_url": url + "/ec2", "s3_url": url + "/s3"})
+probe(connect(account, DIALECTS["uec"], uploads=1))
+"""
+
+
+def test_neither_environment_nor_home_decides_who_is_asked_or_how(script: Any, tmp_path: Path) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(
+        "[default]\nendpoint_url = http://127.0.0.1:9/\nregion = mars\n"
+    )
+    (tmp_path / ".aws" / "credentials").write_text("[default]\naws_access_key_id = OTHER\nbroken")
+    elsewhere = "http://127.0.0.1:9"
+    environ = {
+        "HOME": str(tmp_path),
+        "AWS_PROFILE": "nobody",
+        "AWS_ENDPOINT_URL": elsewhere,
+        "AWS_ACCESS_KEY_ID": "OTHER",
+        "AWS_SESSION_TOKEN": "TOKEN",
+        "AWS_CA_BUNDLE": "/nowhere.pem",
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_RETRY_MODE": "adaptive",
+        "AWS_MAX_ATTEMPTS": "9",
+        "http_proxy": elsewhere,
+        "HTTP_PROXY": elsewhere,
+        "PATH": os.environ["PATH"],
+    }
+    script.says(body=NO_BUCKETS)
+    script.says(body=NO_IMAGES)
+    ran = subprocess.run(
+        [sys.executable, "-c", PROBE, script.url], env=environ, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    s3, ec2 = script.requests
+    assert (s3.path, ec2.path) == ("/s3", "/ec2")
+    assert s3.headers["authorization"].startswith("AWS AK:")
+    assert "AWSAccessKeyId=AK&" in ec2.body.decode()
+    assert "TOKEN" not in str(s3.headers) + ec2.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://127.0.0.1:8773/services/Walrus", True),
+        ("http://127.8.9.1/", True),
+        ("http://[::1]:8773/", True),
+        ("http://localhost:8773/", True),
+        ("http://10.0.0.1:8773/", False),
+        ("http://localhost.example.com/", False),
+    ],
+)
+def test_no_proxy_stands_before_an_address_of_this_machine(url: str, loopback: bool) -> None:  # noqa: FBT001 (a table)
+    assert is_loopback(url) is loopback
+
+
+def test_neither_key_shows_in_a_cloud(cloud: Cloud) -> None:
+    assert SECRET_KEY not in repr(cloud)
+
+
+# --- TLS ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory, user: Any) -> Iterator[tuple[str, Path]]:
+    """A server with a certificate that no authority knows: its address, and the certificate's file."""
+    certificate, key = user.write(tmp_path_factory.mktemp("tls"), "server")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(NO_IMAGES.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Quiet(HTTPServer):
+        def handle_error(self, *_: object) -> None:
+            pass  # a handshake that the client breaks off is what is tested
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with Quiet(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_port}/services/Eucalyptus", certificate
+        server.shutdown()
+        thread.join()
+
+
+def test_a_certificate_of_an_unknown_authority_halts(tls: tuple[str, Path], account: Account) -> None:
+    with pytest.raises(Halted, match=r"certificate is not one that we trust.*Set ca_bundle"):
+        images(connect(replace(account, ec2_url=tls[0]), UEC, uploads=1))
+
+
+def test_a_private_cloud_is_trusted_through_its_ca_bundle(tls: tuple[str, Path], account: Account) -> None:
+    url, certificate = tls
+    assert images(connect(replace(account, ec2_url=url, ca_bundle=certificate), UEC, uploads=1)) == ()
+
+
+def test_https_to_a_server_without_tls_halts(script: Any, account: Account) -> None:
+    url = script.url.replace("http:", "https:")
+    with pytest.raises(Halted, match=r"does not speak TLS.*http://"):
+        images(connect(replace(account, ec2_url=url), UEC, uploads=1))

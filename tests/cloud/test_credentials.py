@@ -1,0 +1,220 @@
+"""Each piece of a user's credentials, missing or wrong: the error names the file and the setting."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import SecretStr
+
+from uecwatchd.bundle.keys import fits
+from uecwatchd.cloud.credentials import gather
+from uecwatchd.errors import Halted, NotPermitted
+from uecwatchd.settings import CloudSettings
+
+SECRET = "HIBmGPfQ0oGzkTEBMGyBnDM4lVNYi8ZrLTMsg"
+
+EUCARC = f"""\
+EUCA_KEY_DIR=$(cd $(dirname ${{BASH_SOURCE:-$0}}); pwd -P)
+export S3_URL=http://127.0.0.1:8773/services/Walrus/
+export EC2_URL=http://127.0.0.1:8773/services/Eucalyptus
+export EC2_PRIVATE_KEY=${{EUCA_KEY_DIR}}/user-pk.pem
+export EC2_CERT=${{EUCA_KEY_DIR}}/user-cert.pem
+export EUCALYPTUS_CERT=${{EUCA_KEY_DIR}}/cloud-cert.pem
+export EC2_ACCESS_KEY='WKy3rMzOWPouVOxK1p3Ar1C2uRBwa2FBXnCw'
+export EC2_SECRET_KEY='{SECRET}'
+export EC2_USER_ID='0001-0072-9354'
+echo WARN: something is not configured
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, user: Any, cloud_keys: Any) -> Path:
+    """What a user of a cloud has unpacked: eucarc, certificate and key, the cloud's certificate."""
+    user.write(tmp_path, "user")
+    cloud_keys.write(tmp_path, "cloud")
+    (tmp_path / "eucarc").write_text(EUCARC)
+    return tmp_path
+
+
+@pytest.fixture
+def settings(folder: Path) -> CloudSettings:
+    return CloudSettings(name="default", dialect="uec", eucarc=folder / "eucarc")
+
+
+def test_an_eucarc_alone_makes_a_whole_account(settings: CloudSettings) -> None:
+    account = gather(settings)
+    assert account.cloud == "default"
+    assert account.ec2_url == "http://127.0.0.1:8773/services/Eucalyptus"
+    assert account.s3_url == "http://127.0.0.1:8773/services/Walrus"
+    assert account.access_key == "WKy3rMzOWPouVOxK1p3Ar1C2uRBwa2FBXnCw"
+    assert account.secret_key == SECRET
+    assert account.account == "000100729354"
+    assert fits(account.user_key, account.user_cert)
+    assert not fits(account.user_key, account.cloud_cert)
+
+
+def test_the_settings_alone_do_as_well(folder: Path) -> None:
+    account = gather(
+        CloudSettings(
+            name="default",
+            dialect="euca4",
+            ec2_url="http://127.0.0.1:8773/services/compute",
+            s3_url="http://127.0.0.1:8773/services/objectstorage",
+            region="here",
+            access_key="AKI",
+            secret_key=SecretStr("secret"),
+            account="123456789012",
+            user_cert=folder / "user-cert.pem",
+            user_key=folder / "user-pk.pem",
+            cloud_cert=folder / "cloud-cert.pem",
+        )
+    )
+    assert (account.access_key, account.secret_key, account.region) == ("AKI", "secret", "here")
+
+
+def test_a_setting_goes_before_the_eucarc(settings: CloudSettings) -> None:
+    account = gather(
+        replace(settings, access_key="MINE", secret_key=SecretStr("own"), account="123456789012")
+    )
+    assert (account.access_key, account.secret_key, account.account) == ("MINE", "own", "123456789012")
+    assert account.ec2_url == "http://127.0.0.1:8773/services/Eucalyptus"
+
+
+def test_the_account_number_of_eucalyptus_4_goes_before_the_user_id(
+    settings: CloudSettings, folder: Path
+) -> None:
+    (folder / "eucarc").write_text(EUCARC + "export EC2_ACCOUNT_NUMBER='999999999999'\n")
+    assert gather(settings).account == "999999999999"
+
+
+def test_an_eucarc_behind_a_link_finds_its_own_files(
+    settings: CloudSettings, folder: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "elsewhere" / "eucarc"
+    link.parent.mkdir()
+    link.symlink_to(folder / "eucarc")
+    assert gather(replace(settings, eucarc=link)).account == "000100729354"
+
+
+def test_a_cloud_with_known_addresses_needs_no_urls(settings: CloudSettings, folder: Path) -> None:
+    (folder / "eucarc").write_text(
+        "".join(line for line in EUCARC.splitlines(keepends=True) if "_URL" not in line)
+    )
+    account = gather(replace(settings, dialect="aws", region="eu-west-1"))
+    assert (account.ec2_url, account.s3_url, account.region) == (None, None, "eu-west-1")
+
+
+def without(variable: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        lines = [line for line in EUCARC.splitlines(keepends=True) if f"export {variable}=" not in line]
+        (folder / "eucarc").write_text("".join(lines))
+
+    return change
+
+
+def setting(variable: str, value: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "eucarc").write_text(f"{EUCARC}export {variable}='{value}'\n") and None
+
+
+def gone(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def swapped(folder: Path) -> None:
+    (folder / "user-cert.pem").write_bytes((folder / "cloud-cert.pem").read_bytes())
+
+
+def not_rsa(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem, bare = serialization.Encoding.PEM, serialization.NoEncryption()
+        (folder / name).write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, bare))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        pytest.param(without("S3_URL"), ("s3_url", "S3_URL", "eucarc"), id="no address for S3"),
+        pytest.param(without("EC2_URL"), ("ec2_url", "EC2_URL"), id="no address for EC2"),
+        pytest.param(setting("S3_URL", "walrus"), ("s3_url", "not an address"), id="S3_URL is no address"),
+        pytest.param(
+            setting("S3_URL", "http://[::1"), ("s3_url", "not an address"), id="S3_URL is half an address"
+        ),
+        pytest.param(
+            setting("S3_URL", "http://a:b@127.0.0.1/"),
+            ("s3_url", "no user or password"),
+            id="password in a URL",
+        ),
+        pytest.param(without("EC2_ACCESS_KEY"), ("access_key", "EC2_ACCESS_KEY"), id="no access key"),
+        pytest.param(without("EC2_SECRET_KEY"), ("secret_key", "EC2_SECRET_KEY"), id="no secret key"),
+        pytest.param(without("EC2_USER_ID"), ("account", "EC2_ACCOUNT_NUMBER"), id="no account number"),
+        pytest.param(
+            setting("EC2_USER_ID", "admin"), ("account", "admin", "12 digits"), id="account is a word"
+        ),
+        pytest.param(
+            setting("EC2_USER_ID", "123"), ("account", "123", "12 digits"), id="account is too short"
+        ),
+        pytest.param(without("EC2_CERT"), ("user_cert", "EC2_CERT"), id="no user certificate"),
+        pytest.param(without("EC2_PRIVATE_KEY"), ("user_key", "EC2_PRIVATE_KEY"), id="no private key"),
+        pytest.param(
+            without("EUCALYPTUS_CERT"), ("cloud_cert", "EUCALYPTUS_CERT"), id="no cloud certificate"
+        ),
+        pytest.param(gone("eucarc"), ("eucarc", "No such file", "[cloud.default]"), id="eucarc is not there"),
+        pytest.param(gone("user-cert.pem"), ("user-cert.pem",), id="user certificate is not there"),
+        pytest.param(gone("user-pk.pem"), ("user-pk.pem",), id="private key is not there"),
+        pytest.param(gone("cloud-cert.pem"), ("cloud-cert.pem",), id="cloud certificate is not there"),
+        pytest.param(swapped, ("user-pk.pem", "user-cert.pem", "user_key"), id="key of another certificate"),
+        pytest.param(not_rsa("user-pk.pem"), ("user-pk.pem", "RSA"), id="private key is not RSA"),
+    ],
+)
+def test_what_is_missing_or_wrong_halts_and_is_named(
+    settings: CloudSettings, folder: Path, damage: Callable[[Path], None], named: tuple[str, ...]
+) -> None:
+    damage(folder)
+    with pytest.raises(Halted) as caught:
+        gather(settings)
+    assert all(word in str(caught.value) for word in named), str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_without_any_eucarc_the_setting_is_named(folder: Path) -> None:
+    with pytest.raises(Halted, match=r"user_cert is not set and there is no eucarc.*\[cloud.bare\]"):
+        gather(CloudSettings(name="bare", dialect="uec"))
+
+
+def test_a_certificate_that_is_not_rsa_halts(settings: CloudSettings, folder: Path, certified: Any) -> None:
+    certificate = certified(ec.generate_private_key(ec.SECP256R1()), "cloud")
+    (folder / "cloud-cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(Halted, match=r"cloud-cert\.pem.*RSA"):
+        gather(settings)
+
+
+def test_a_missing_ca_bundle_halts(settings: CloudSettings, folder: Path) -> None:
+    with pytest.raises(Halted, match=r"nowhere\.pem \(ca_bundle of cloud default\)"):
+        gather(replace(settings, ca_bundle=folder / "nowhere.pem"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can show a file that somebody else may not read")
+def test_an_eucarc_that_may_not_be_read_is_a_matter_of_permission(
+    settings: CloudSettings, folder: Path
+) -> None:
+    (folder / "eucarc").chmod(0o000)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(NotPermitted, match=r"eucarc.*cannot read it"):
+            gather(settings)
+    finally:
+        os.seteuid(0)
+
+
+def test_neither_key_shows_in_the_account(settings: CloudSettings) -> None:
+    shown = repr(gather(settings))
+    assert SECRET not in shown
+    assert "user_key" not in shown

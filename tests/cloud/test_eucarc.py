@@ -1,0 +1,143 @@
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uecwatchd.cloud.eucarc import read_eucarc
+
+FOLDER = Path("/home/alice/.euca")
+
+UEC = """\
+EUCA_KEY_DIR=$(dirname $(readlink -f ${BASH_SOURCE}))
+export S3_URL=http://192.168.1.10:8773/services/Walrus
+export EC2_URL=http://192.168.1.10:8773/services/Eucalyptus
+export EC2_PRIVATE_KEY=${EUCA_KEY_DIR}/euca2-admin-c8bd1a3f-pk.pem
+export EC2_CERT=${EUCA_KEY_DIR}/euca2-admin-c8bd1a3f-cert.pem
+export EC2_JVM_ARGS=-Djavax.net.ssl.trustStore=${EUCA_KEY_DIR}/jssecacerts
+export EUCALYPTUS_CERT=${EUCA_KEY_DIR}/cloud-cert.pem
+export EC2_ACCESS_KEY='WKy3rMzOWPouVOxK1p3Ar1C2uRBwa2FBXnCw'
+export EC2_SECRET_KEY='HIBmGPfQ0oGzkTEBMGyBnDM4lVNYi8ZrLTMsg=='
+# This is a bogus value; Eucalyptus does not need this but client tools do.
+export EC2_USER_ID='000100729354'
+alias ec2-bundle-image="ec2-bundle-image --cert ${EC2_CERT} --privatekey ${EC2_PRIVATE_KEY} EC2_URL=wrong"
+"""
+
+EUCA4 = """\
+EUCA_KEY_DIR=$(cd $(dirname ${BASH_SOURCE:-$0}); pwd -P)
+export EC2_URL=http://10.1.1.1:8773/services/compute
+export S3_URL=http://10.1.1.1:8773/services/objectstorage/
+export EUARE_URL=http://10.1.1.1:8773/services/Euare
+echo WARN: CloudFormation is not configured. Using EC2_URL=wrong instead.
+export EC2_ACCOUNT_NUMBER='000100729354'
+export EC2_CERT=${EUCA_KEY_DIR}/euca2-admin-c8bd1a3f-cert.pem
+export AWS_CREDENTIAL_FILE=${EUCA_KEY_DIR}/iamrc
+alias euca-upload-bundle="euca-upload-bundle -a ${EC2_ACCESS_KEY} EC2_URL=wrong"
+"""
+
+
+def test_the_eucarc_of_uec_is_understood() -> None:
+    found = read_eucarc(UEC, folder=FOLDER)
+    assert found["EC2_PRIVATE_KEY"] == "/home/alice/.euca/euca2-admin-c8bd1a3f-pk.pem"
+    assert found["EUCALYPTUS_CERT"] == "/home/alice/.euca/cloud-cert.pem"
+    assert found["EC2_SECRET_KEY"] == "HIBmGPfQ0oGzkTEBMGyBnDM4lVNYi8ZrLTMsg=="
+    assert found["EC2_USER_ID"] == "000100729354"
+    assert found["S3_URL"] == "http://192.168.1.10:8773/services/Walrus"
+
+
+def test_the_eucarc_of_eucalyptus_4_is_understood() -> None:
+    found = read_eucarc(EUCA4, folder=FOLDER)
+    assert found["EC2_URL"] == "http://10.1.1.1:8773/services/compute"
+    assert found["EC2_CERT"] == "/home/alice/.euca/euca2-admin-c8bd1a3f-cert.pem"
+    assert found["EC2_ACCOUNT_NUMBER"] == "000100729354"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "$(dirname $(readlink -f ${BASH_SOURCE}))",
+        "$(cd $(dirname ${BASH_SOURCE:-$0}); pwd -P)",
+        "$(cd $(dirname $(readlink -f $BASH_SOURCE)) && pwd)",
+        '"$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"',
+        "`dirname $0`",
+        "/home/alice/.euca",
+        "'/home/alice/.euca'",
+    ],
+)
+def test_the_folder_is_found_in_each_form_it_was_ever_written(form: str) -> None:
+    text = f"export EUCA_KEY_DIR={form}  # here\nexport EC2_CERT=${{EUCA_KEY_DIR}}/cert.pem\n"
+    assert read_eucarc(text, folder=FOLDER)["EC2_CERT"] == "/home/alice/.euca/cert.pem"
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        pytest.param("A=plain", "plain", id="without export"),
+        pytest.param("  export A=plain", "plain", id="indented"),
+        pytest.param("export A=plain # a comment", "plain", id="comment behind it"),
+        pytest.param("export A=pla#in", "pla#in", id="no comment inside a word"),
+        pytest.param("export A='$HOME \"x\"'", '$HOME "x"', id="single quotes keep everything"),
+        pytest.param('export A="x ${B}/y"', "x b/y", id="double quotes expand"),
+        pytest.param('export A="it\'s $B"', "it's b", id="an apostrophe in double quotes"),
+        pytest.param('export A="\\"q\\" \\$B \\n"', '"q" $B \\n', id="escapes in double quotes"),
+        pytest.param("export A=x\\ y", "x y", id="escaped space"),
+        pytest.param("export A=$B/c", "b/c", id="variable without braces"),
+        pytest.param("export A=${C:-d}/e", "d/e", id="default of a variable that is not set"),
+        pytest.param("export A=${B:-d}", "b", id="default of a variable that is set"),
+        pytest.param("export A=${C}x", "x", id="a variable that is not set is empty"),
+        pytest.param("export A=", "", id="empty"),
+        pytest.param("export A=1; export D=2", "1", id="two on a line"),
+        pytest.param("export D=2 A=1", "1", id="one export for two"),
+        pytest.param("export A='open", "open", id="a quote that never ends"),
+        pytest.param("export A=x\r", "x", id="a line end from Windows"),
+        pytest.param("export A=$", "$", id="a lone dollar"),
+    ],
+)
+def test_a_value_is_read_as_a_shell_would(line: str, value: str) -> None:
+    assert read_eucarc(f"B=b\n{line}\n", folder=FOLDER)["A"] == value
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export A=$(cat /etc/shadow)",
+        "export A=`whoami`",
+        'export A="x-$(hostname)"',
+        "# export A=x",
+        "echo A=x",
+        'alias a="b A=x"',
+        "export A",
+        "unset A",
+    ],
+)
+def test_what_only_a_shell_could_tell_is_left_unset(line: str) -> None:
+    assert "A" not in read_eucarc(line, folder=FOLDER)
+
+
+WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
+QUOTED = WORDS.map(shlex.quote)
+DOUBLE_QUOTED = WORDS.map(lambda word: '"' + "".join(f"\\{c}" if c in '"\\$`' else c for c in word) + '"')
+REFERENCES = st.sampled_from(
+    ["$V0", "${V0}", '"${V0} $V0"', "${UNSET_HERE:-other}", "${EUCA_KEY_DIR}/pk.pem"]
+)
+VALUES = st.lists(QUOTED | DOUBLE_QUOTED | REFERENCES, min_size=1, max_size=3).map("".join)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(VALUES, min_size=1, max_size=8))
+def test_the_parser_and_bash_agree(values: list[str]) -> None:
+    lines = ["EUCA_KEY_DIR=$(cd $(dirname ${BASH_SOURCE:-$0}); pwd -P)"]
+    lines += [f"export V{index}={value}" for index, value in enumerate(values)]
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name).resolve() / "eucarc"
+        path.write_text("\n".join(lines) + "\n")
+        shell = ["bash", "-c", f"source {path}; env -0"]
+        told = subprocess.run(shell, capture_output=True, check=True, env={"PATH": "/usr/bin:/bin"}).stdout
+        by_bash = dict(line.split("=", 1) for line in told.decode().split("\0") if "=" in line)
+        ours = read_eucarc(path.read_text(), folder=path.parent)
+    assert {name: ours[name] for name in ours if name != "EUCA_KEY_DIR"} == {
+        name: by_bash[name] for name in by_bash if name[0] == "V"
+    }

@@ -1,0 +1,234 @@
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.cloud.register import (
+    POLL_EVERY_SECONDS,
+    deregister,
+    find,
+    images,
+    probe,
+    register,
+    wait,
+)
+from uecwatchd.errors import CloudAway, Deferred, Rejected
+
+NAMESPACE = "http://ec2.amazonaws.com/doc/2009-04-04/"
+
+# As Eucalyptus 1.6 writes it: no name, no virtualization, and a location that begins with a slash.
+UEC_LISTING = f"""<DescribeImagesResponse xmlns="{NAMESPACE}"><requestId>7f2b</requestId><imagesSet>
+<item><imageId>eki-F6DD1103</imageId><imageLocation>/images/vmlinuz-1.manifest.xml</imageLocation>
+<imageState>available</imageState><imageOwnerId>admin</imageOwnerId><isPublic>true</isPublic>
+<architecture>x86_64</architecture><imageType>kernel</imageType></item>
+<item><imageId>emi-3C9F10E7</imageId><imageLocation>images/karmic-1.manifest.xml</imageLocation>
+<imageState>available</imageState><imageOwnerId>admin</imageOwnerId><isPublic>false</isPublic><productCodes/>
+<architecture>x86_64</architecture><imageType>machine</imageType><kernelId>eki-F6DD1103</kernelId>
+<ramdiskId>eri-0B3E1166</ramdiskId></item></imagesSet></DescribeImagesResponse>"""
+
+
+def item(image_id: str, state: str, *, location: str = "images/x.manifest.xml", reason: str = "") -> str:
+    why = f"<stateReason><code>1</code><message>{reason}</message></stateReason>" if reason else ""
+    return (
+        f"<item><imageId>{image_id}</imageId><imageLocation>{location}</imageLocation>"
+        f"<imageState>{state}</imageState>{why}</item>"
+    )
+
+
+def listing(*items: str) -> str:
+    return f"<DescribeImagesResponse><imagesSet>{''.join(items)}</imagesSet></DescribeImagesResponse>"
+
+
+def asked(request: Any) -> dict[str, str]:
+    return dict(parse_qsl(request.body.decode()))
+
+
+# --- looking -----------------------------------------------------------------------------------------------
+
+
+def test_a_listing_of_the_first_generation_is_understood(cloud: Cloud, script: Any) -> None:
+    script.says(body=UEC_LISTING)
+    kernel, machine = images(cloud)
+    assert (kernel.id, kernel.type, kernel.public) == ("eki-F6DD1103", "kernel", True)
+    assert kernel.location == "images/vmlinuz-1.manifest.xml"
+    assert (machine.id, machine.kernel, machine.ramdisk) == ("emi-3C9F10E7", "eki-F6DD1103", "eri-0B3E1166")
+    assert (machine.arch, machine.owner, machine.public, machine.name) == ("x86_64", "admin", False, "")
+
+
+def test_images_are_asked_for_whole_and_without_filters(cloud: Cloud, script: Any) -> None:
+    script.says(body=listing())
+    assert images(cloud) == ()
+    sent = asked(script.requests[0])
+    assert sent["Action"] == "DescribeImages"
+    assert sent["Owner.1"] == "self"
+    assert not any(key.startswith(("Filter", "ImageId", "ExecutableBy", "MaxResults")) for key in sent)
+
+
+@pytest.mark.parametrize("location", ["images/vmlinuz-1.manifest.xml", "/images/vmlinuz-1.manifest.xml"])
+def test_an_image_is_found_by_its_location_with_or_without_a_slash(
+    cloud: Cloud, script: Any, location: str
+) -> None:
+    script.says(body=UEC_LISTING)
+    found = find(cloud, location)
+    assert found
+    assert found.id == "eki-F6DD1103"
+
+
+@pytest.mark.parametrize(
+    "location", ["images/VMLINUZ-1.manifest.xml", "other/vmlinuz-1.manifest.xml", "vmlinuz-1"]
+)
+def test_an_image_elsewhere_is_not_found(cloud: Cloud, script: Any, location: str) -> None:
+    script.says(body=UEC_LISTING)
+    assert find(cloud, location) is None
+
+
+@pytest.mark.parametrize(
+    ("states", "found"),
+    [
+        (("failed", "deregistered"), None),
+        (("failed", "available"), "ami-1"),
+        (("pending", "available"), "ami-1"),
+        (("pending",), "ami-0"),
+    ],
+)
+def test_only_what_is_or_may_become_available_is_found(
+    scripted: Callable[[str], Cloud], script: Any, states: tuple[str, ...], found: str | None
+) -> None:
+    script.says(body=listing(*(item(f"ami-{index}", state) for index, state in enumerate(states))))
+    image = find(scripted("openstack"), "images/x.manifest.xml")
+    assert (image and image.id) == found
+
+
+# --- registering -------------------------------------------------------------------------------------------
+
+
+def register_all(cloud: Cloud) -> str:
+    return register(
+        cloud,
+        location="images/karmic-9.10.manifest.xml",
+        name="karmic-9.10",
+        description="Karmic server",
+        arch="x86_64",
+        kernel="eki-F6DD1103",
+        ramdisk="eri-0B3E1166",
+        virtualization="paravirtual",
+    )
+
+
+BARE = {"ImageLocation": "images/karmic-9.10.manifest.xml"}
+DESCRIBED = BARE | {
+    "Name": "karmic-9.10",
+    "Description": "Karmic server",
+    "Architecture": "x86_64",
+    "KernelId": "eki-F6DD1103",
+    "RamdiskId": "eri-0B3E1166",
+}
+WHOLE = DESCRIBED | {"VirtualizationType": "paravirtual"}
+SENT = {
+    "uec": BARE,
+    "euca3": DESCRIBED | {"Name": "karmic-9-10"},
+    "euca4": WHOLE,
+    "euca5": WHOLE,
+    "openstack": WHOLE,
+    "aws": WHOLE,
+    "sandbox": BARE
+    | {"Name": "karmic-9-10", "Description": "Karmic server", "VirtualizationType": "paravirtual"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_each_generation_is_sent_only_what_it_takes(
+    name: str, scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    script.says(body="<RegisterImageResponse><imageId>emi-3C9F10E7</imageId></RegisterImageResponse>")
+    assert register_all(scripted(name)) == "emi-3C9F10E7"
+    signature = ("AWSAccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "Timestamp")
+    sent = asked(script.requests[0])
+    assert {key: sent[key] for key in sent if key not in ("Action", "Version", *signature)} == SENT[name]
+
+
+def test_what_is_not_given_is_not_sent(scripted: Callable[[str], Cloud], script: Any) -> None:
+    script.says(body="<RegisterImageResponse><imageId>eki-1</imageId></RegisterImageResponse>")
+    nothing = {"description": None, "kernel": None, "ramdisk": None, "virtualization": None}
+    register(scripted("aws"), location="images/k.manifest.xml", name="vmlinuz-1", arch="i386", **nothing)
+    assert {"KernelId", "RamdiskId", "Description", "VirtualizationType"} & set(
+        asked(script.requests[0])
+    ) == set()
+
+
+def test_a_success_without_an_id_is_none(cloud: Cloud, script: Any) -> None:
+    script.says(body="<RegisterImageResponse/>")
+    with pytest.raises(CloudAway, match="it answered without an id"):
+        register_all(cloud)
+
+
+def test_an_image_is_taken_off_the_list(cloud: Cloud, script: Any) -> None:
+    script.says(body="<DeregisterImageResponse><return>true</return></DeregisterImageResponse>")
+    deregister(cloud, "emi-3C9F10E7")
+    assert asked(script.requests[0])["ImageId"] == "emi-3C9F10E7"
+
+
+# --- waiting -----------------------------------------------------------------------------------------------
+
+
+class Time:
+    """A clock that moves only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def test_an_image_that_is_available_is_not_waited_for(cloud: Cloud, script: Any) -> None:
+    script.says(body=UEC_LISTING)
+    time = Time()
+    assert wait(cloud, "emi-3C9F10E7", clock=time.clock, sleep=time.sleep).state == "available"
+    assert time.slept == []
+
+
+def test_a_pending_image_is_watched_until_it_is_available(
+    scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    for states in ((), ("pending",), ("pending",), ("available",)):
+        script.says(body=listing(*(item("ami-1", state) for state in states)))
+    time = Time()
+    assert wait(scripted("openstack"), "ami-1", clock=time.clock, sleep=time.sleep).id == "ami-1"
+    assert time.slept == [POLL_EVERY_SECONDS] * 3
+
+
+def test_a_failed_image_is_rejected_with_the_clouds_reason(
+    scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    script.says(body=listing(item("ami-1", "pending")))
+    script.says(body=listing(item("ami-1", "failed", reason="Checksum mismatch")))
+    time = Time()
+    with pytest.raises(Rejected, match=r"images/x\.manifest\.xml: ami-1 is failed \(Checksum mismatch\)"):
+        wait(scripted("openstack"), "ami-1", clock=time.clock, sleep=time.sleep)
+
+
+@pytest.mark.parametrize(("states", "why"), [(("pending",), "still pending"), ((), "not listed")])
+def test_waiting_ends(
+    scripted: Callable[[str], Cloud], script: Any, states: tuple[str, ...], why: str
+) -> None:
+    for _ in range(3):
+        script.says(body=listing(*(item("ami-1", state) for state in states)))
+    time = Time()
+    with pytest.raises(Deferred, match=f"waiting for ami-1: it is {why} after 6 s"):
+        wait(scripted("aws"), "ami-1", clock=time.clock, sleep=time.sleep, timeout=6)
+
+
+def test_a_probe_asks_both_halves(cloud: Cloud, script: Any) -> None:
+    script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
+    script.says(body=listing())
+    probe(cloud)
+    assert [request.path for request in script.requests] == ["/services/Walrus", "/services/Eucalyptus"]

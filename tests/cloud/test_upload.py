@@ -1,0 +1,171 @@
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket, fetch, put
+from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
+
+DATA = b"encrypted"
+MD5 = hashlib.md5(DATA).hexdigest()
+
+
+def error(code: str) -> str:
+    return f"<Error><Code>{code}</Code><Message>no</Message></Error>"
+
+
+# --- names -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bucket", ["abc", "uec-images", "9-9", "a" * 63])
+def test_a_portable_bucket_name_passes(bucket: str) -> None:
+    check_bucket_name(bucket, from_config=True)
+
+
+BAD_NAMES = [
+    "",
+    "ab",
+    "a" * 64,
+    "Images",
+    "my_bucket",
+    "a.b.c",
+    "-abc",
+    "abc-",
+    "a/b",
+    "büc",
+    "abc\n",
+    "../x",
+]
+
+
+@pytest.mark.parametrize("bucket", BAD_NAMES)
+def test_a_bad_name_is_the_fault_of_who_wrote_it(bucket: str) -> None:
+    with pytest.raises(Halted):
+        check_bucket_name(bucket, from_config=True)
+    with pytest.raises(Rejected, match="no cloud takes that"):
+        check_bucket_name(bucket, from_config=False)
+
+
+# --- the bucket --------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_that_is_there_is_not_made_again(cloud: Cloud, script: Any) -> None:
+    script.says(body="<ListBucketResult/>")
+    ensure_bucket(cloud, "images")
+    assert [request.method for request in script.requests] == ["GET"]
+
+
+def test_a_missing_bucket_is_made(cloud: Cloud, script: Any) -> None:
+    script.says(404, error("NoSuchBucket"))
+    script.says()
+    ensure_bucket(cloud, "images")
+    assert [request.method for request in script.requests] == ["GET", "PUT"]
+    assert script.requests[1].body == b""
+
+
+def test_a_bucket_that_another_thread_just_made_is_fine(cloud: Cloud, script: Any) -> None:
+    script.says(404, error("NoSuchBucket"))
+    script.says(409, error("BucketAlreadyOwnedByYou"))
+    ensure_bucket(cloud, "images")
+
+
+def test_a_bucket_said_only_to_exist_is_looked_at_once_more(cloud: Cloud, script: Any) -> None:
+    script.says(404, error("NoSuchBucket"))
+    script.says(409, error("BucketAlreadyExists"))
+    script.says(body="<ListBucketResult/>")
+    ensure_bucket(cloud, "images")
+
+
+def test_a_bucket_of_somebody_else_halts(cloud: Cloud, script: Any) -> None:
+    script.says(403, error("AccessDenied"))
+    with pytest.raises(Halted, match=r"looking for bucket images: .* the bucket is another account's"):
+        ensure_bucket(cloud, "images")
+
+
+def test_a_bucket_that_exists_and_hides_halts(cloud: Cloud, script: Any) -> None:
+    script.says(404, error("NoSuchBucket"))
+    script.says(409, error("BucketAlreadyExists"))
+    script.says(404, error("NoSuchBucket"))
+    with pytest.raises(Halted, match="making bucket images: the bucket belongs to another account"):
+        ensure_bucket(cloud, "images")
+
+
+def test_a_bucket_beyond_the_quota_halts(cloud: Cloud, script: Any) -> None:
+    script.says(404, error("NoSuchBucket"))
+    script.says(400, error("TooManyBuckets"))
+    script.says(404, error("NoSuchBucket"))
+    with pytest.raises(Halted, match="our account may have no more buckets"):
+        ensure_bucket(cloud, "images")
+
+
+# --- objects -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("etag", [f'"{MD5}"', MD5, f'"{MD5.upper()}"'], ids=["quoted", "bare", "upper case"])
+def test_an_etag_is_compared_with_our_own_md5(cloud: Cloud, script: Any, etag: str) -> None:
+    script.says(ETag=etag)
+    put(cloud, "images", "karmic.part.0", DATA)
+
+
+@pytest.mark.parametrize("headers", [{"ETag": f'"{"0" * 32}"'}, {}], ids=["another", "none"])
+def test_a_part_that_arrived_otherwise_is_deferred(
+    cloud: Cloud, script: Any, headers: dict[str, str]
+) -> None:
+    script.says(**headers)
+    with pytest.raises(
+        Deferred, match=rf"uploading images/karmic\.part\.0: it has stored other bytes.*{MD5}"
+    ):
+        put(cloud, "images", "karmic.part.0", DATA)
+
+
+def test_an_etag_made_of_encrypted_bytes_is_not_compared(cloud: Cloud, script: Any) -> None:
+    script.says(ETag=f'"{"0" * 32}"', x_amz_server_side_encryption="aws:kms")
+    put(cloud, "images", "karmic.part.0", DATA)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "InvalidArgument"), (400, "AccessControlListNotSupported"), (501, "NotImplemented")],
+)
+def test_a_store_without_acls_is_asked_once_with_one(
+    scripted: Callable[[str], Cloud], script: Any, status: int, code: str
+) -> None:
+    cloud = scripted("euca4")
+    script.says(status, error(code))
+    for _ in range(3):
+        script.says(ETag=MD5)
+    for key in ("one", "two"):
+        put(cloud, "images", key, DATA)
+    put(cloud, "other", "one", DATA)
+    sent = [
+        (request.path.removeprefix("/services/Walrus/"), "x-amz-acl" in request.headers)
+        for request in script.requests
+    ]
+    assert sent == [("images/one", True), ("images/one", False), ("images/two", False), ("other/one", True)]
+    assert {request.body for request in script.requests} == {DATA}
+
+
+def test_an_argument_that_is_invalid_for_another_reason_is_reported(
+    scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    script.says(400, error("InvalidArgument"))
+    script.says(400, error("InvalidArgument"))
+    cloud = scripted("euca4")
+    with pytest.raises(Rejected, match="InvalidArgument"):
+        put(cloud, "images", "karmic.part.0", DATA)
+    assert cloud.without_acl == set()
+
+
+def test_an_object_is_fetched_in_pieces(cloud: Cloud, script: Any) -> None:
+    script.says(body="x" * 700_000)
+    pieces = list(fetch(cloud, "images", "karmic.part.0"))
+    assert len(pieces) == 3
+    assert b"".join(pieces) == b"x" * 700_000
+
+
+def test_an_object_cut_short_is_an_error_not_an_end(cloud: Cloud, script: Any) -> None:
+    script.says(body="x" * 700_000, sent=300_000)
+    with pytest.raises(CloudAway, match=r"fetching images/karmic\.part\.0: the connection broke"):
+        list(fetch(cloud, "images", "karmic.part.0"))

@@ -1,0 +1,188 @@
+"""The S3 and EC2 clients of one cloud: boto3, taught the manners of servers older than itself.
+
+What is changed, and why:
+
+- It knows only what we tell it: no ~/.aws, no AWS_* environment, no metadata service, and no proxy before
+  an address of this machine.
+- No checksum trailers: Eucalyptus, Ceph and Swift refuse them. No validation of EC2 parameters: boto3
+  insists on names that the first generation refuses.
+- A V2 signature covers the path as it stands in the URL, service path included. botocore signs less, which
+  Eucalyptus up to 3.2 refuses for objects and every version for buckets.
+- Bodies go without `Expect: 100-continue`, for which some servers let us wait in vain.
+- Errors that are not XML, or nearly, are read for what they say.
+- Nothing is tried again but a request that was never answered, once: what a 5xx means is for our own table
+  to say, since several permanent failures come as one.
+"""
+
+import http.client
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from html import unescape
+from typing import Any
+from urllib.parse import urlsplit
+from xml.sax.saxutils import escape
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
+from botocore.exceptions import ConnectionClosedError
+from botocore.handlers import add_expect_header, set_list_objects_encoding_type_url
+
+from uecwatchd.cloud.credentials import Account
+from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.cloud.refusal import REQUEST_ID_HEADER
+
+# For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
+# that is up takes a connection at once, but a slow line shared by several uploads may stall for a while.
+CONNECT_SECONDS = 30
+
+# S3 answers a part as soon as it has it on disk; a minute is a very slow disk.
+S3_READ_SECONDS = 60
+
+# Some clouds read the whole bundle before they answer RegisterImage: 30 GiB at about 100 MB/s.
+EC2_READ_SECONDS = 300
+
+# A V2 signature holds the time in seconds, and Eucalyptus 3 refuses one that it has seen: a request is sent
+# again in another second.
+RESEND_AFTER_SECONDS = 1.0
+
+# Requests that may be sent twice without harm. RegisterImage would give two ids: whoever loses its answer
+# looks the location up instead.
+RESENDABLE = re.compile(r"(Put|Get|Head|List|Describe)\w*|CreateBucket")
+
+# Only AWS cares: the other clouds take any region in a V4 signature.
+DEFAULT_REGION = "us-east-1"
+
+# What is read of an error's body: the longest seen is a Java stack trace of some ten KiB.
+ERROR_BODY_BYTES = 64 * 1024
+
+NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+S3_ERROR = "<Error><Code>{}</Code><Message>{}</Message></Error>"
+EC2_ERROR = f"<Response><Errors>{S3_ERROR}</Errors></Response>"
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """A cloud that can be asked: who we are there, how it wants to be spoken to, and the two clients.
+
+    May be shared by threads.
+    """
+
+    name: str
+    account: Account
+    dialect: Dialect
+    s3: Any = field(repr=False)
+    ec2: Any = field(repr=False)
+    # Buckets that refused a canned ACL, so that only their first object is tried with one. A shortcut:
+    # forgetting it costs a request.
+    without_acl: set[str] = field(default_factory=set, repr=False, compare=False)
+
+
+def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
+    """Make the clients; `uploads` is how many requests to S3 run at once. Nothing is sent yet."""
+    session = boto3.session.Session(botocore_session=_sealed_session())
+    s3 = session.client("s3", **_wiring(account, account.s3_url, _s3_config(dialect, uploads)))
+    ec2 = session.client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
+    for client in (s3, ec2):
+        client.meta.events.register("needs-retry", _resend_unanswered)
+        client.meta.events.register("before-parse", _mend_error)
+    s3.meta.events.unregister("before-call.s3", add_expect_header)
+    s3.meta.events.register("before-sign.s3", _sign_own_path)
+    if not dialect.lists_url_encoded:
+        s3.meta.events.unregister("before-parameter-build.s3.ListObjects", set_list_objects_encoding_type_url)
+    return Cloud(account.cloud, account, dialect, s3, ec2)
+
+
+def _sealed_session() -> botocore.session.Session:
+    """A session deaf to files and environment: each variable is left with nothing but its default."""
+    known = BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
+    deaf = {name: (None, None, default, cast) for name, (_, _, default, cast) in known}
+    nowhere = (None, None, "/dev/null", None)
+    return botocore.session.Session(deaf | {"config_file": nowhere, "credentials_file": nowhere})
+
+
+def _wiring(account: Account, url: str | None, config: Config) -> dict[str, Any]:
+    return {
+        "endpoint_url": url,
+        "region_name": account.region or DEFAULT_REGION,
+        "aws_access_key_id": account.access_key,
+        "aws_secret_access_key": account.secret_key,
+        "verify": str(account.ca_bundle) if account.ca_bundle else True,
+        "config": config.merge(Config(proxies={})) if url and is_loopback(url) else config,
+    }
+
+
+def _s3_config(dialect: Dialect, uploads: int) -> Config:
+    return Config(
+        signature_version=dialect.s3_signature,
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        max_pool_connections=uploads,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=S3_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+
+
+def _ec2_config(dialect: Dialect) -> Config:
+    return Config(
+        signature_version=dialect.ec2_signature,
+        parameter_validation=False,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=EC2_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+
+
+def is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _sign_own_path(*, request: Any, **_: object) -> None:
+    request.auth_path = urlsplit(request.url).path
+
+
+def _resend_unanswered(
+    *, attempts: int, caught_exception: Exception | None, response: Any, operation: Any, **_: object
+) -> float | None:
+    """How long to wait before the one silent second try; None lets the failure stand.
+
+    A server closes a kept connection after 100 requests, some without a word. A replay was refused unread.
+    """
+    replayed = response is not None and "replay detected" in str(response[1].get("Error")).lower()
+    unanswered = isinstance(caught_exception, ConnectionClosedError) and RESENDABLE.fullmatch(operation.name)
+    return RESEND_AFTER_SECONDS if attempts == 1 and (replayed or unanswered) else None
+
+
+def _mend_error(*, response_dict: dict[str, Any], operation_model: Any, **_: object) -> None:
+    """Write an error's body anew as the XML that its protocol promises, from whatever came.
+
+    Some servers answer with plain text, a web page, a bare `&` or nothing, of which botocore would keep no
+    more than that it could not parse it.
+    """
+    status = response_dict["status_code"]
+    if status < 300:
+        return
+    text = response_dict["body"][:ERROR_BODY_BYTES].decode(errors="replace")
+    code = _element("Code", text) or str(status)
+    message = _element("Message", text) or _plain(text) or http.client.responses.get(status, "")
+    form = S3_ERROR if operation_model.service_model.service_name == "s3" else EC2_ERROR
+    response_dict["body"] = NOT_XML.sub(" ", form.format(escape(code), escape(message))).encode()
+    if request_id := _element("RequestID", text) or _element("RequestId", text):
+        response_dict["headers"].setdefault(REQUEST_ID_HEADER, request_id)
+
+
+def _element(name: str, text: str) -> str:
+    found = re.search(rf"<(?:\w+:)?{name}\b[^>]*>(.*?)</", text, re.DOTALL)
+    return unescape(found[1]).strip() if found else ""
+
+
+def _plain(text: str) -> str:
+    return unescape(re.sub(r"<[^>]*>", " ", text)).strip()

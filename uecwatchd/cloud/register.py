@@ -1,0 +1,187 @@
+"""Images as a cloud knows them: registered, found again, waited for, and taken off its list.
+
+What holds everywhere, and makes a second registration harmless, is the image's location: the cloud gives it
+back as it was sent. It is looked for in the whole list of our own images, on our side, since the first
+generation answers a question by id wrongly and one with filters not at all.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.dialect import fitting_name
+from uecwatchd.cloud.refusal import translated
+from uecwatchd.errors import CloudAway, Deferred, Rejected
+
+AVAILABLE = "available"
+
+# OpenStack fetches, joins and converts the whole bundle meanwhile: some minutes for tens of GiB.
+WAIT_SECONDS = 1800.0
+
+# Often enough for a person who waits, and never two equal requests in one second, which Eucalyptus 3 takes
+# for a replay.
+POLL_EVERY_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A registered image, kernel or ramdisk, as the cloud lists it. Ids keep their case.
+
+    `location` is `bucket/manifest` without a leading slash; what the cloud leaves out is empty.
+    `reason` is its own word for a state that is not `available`.
+    """
+
+    id: str
+    location: str
+    state: str
+    type: str
+    arch: str
+    kernel: str
+    ramdisk: str
+    name: str
+    description: str
+    owner: str
+    public: bool
+    platform: str
+    root_device: str
+    virtualization: str
+    hypervisor: str
+    reason: str
+
+
+def images(cloud: Cloud) -> tuple[Image, ...]:
+    """All images of our account, in the cloud's order."""
+    with translated(cloud.name, "listing its images"):
+        answer = cloud.ec2.describe_images(Owners=["self"])
+    return tuple(_image(listed) for listed in answer.get("Images", []))
+
+
+def find(cloud: Cloud, location: str) -> Image | None:
+    """The image registered from this manifest, if there is one that is or will be of use."""
+    useful = {AVAILABLE} | cloud.dialect.pending_states
+    found = [image for image in images(cloud) if image.location == _plain(location) and image.state in useful]
+    return next((image for image in found if image.state == AVAILABLE), found[0] if found else None)
+
+
+def register(
+    cloud: Cloud,
+    *,
+    location: str,
+    name: str,
+    description: str | None,
+    arch: str,
+    kernel: str | None,
+    ramdisk: str | None,
+    virtualization: str | None,
+) -> str:
+    """Register a manifest; the new image's id. Only what the dialect takes is sent.
+
+    After a `CloudAway` nobody knows whether it was carried out: look with `find` before asking again.
+    """
+    wanted = {
+        "Name": fitting_name(cloud.dialect, name),
+        "Description": description,
+        "Architecture": arch,
+        "KernelId": kernel,
+        "RamdiskId": ramdisk,
+        "VirtualizationType": virtualization,
+    }
+    taken = {key: wanted[key] for key in wanted if key in cloud.dialect.register_parameters and wanted[key]}
+    doing = f"registering {location}"
+    with translated(cloud.name, doing):
+        answer = cloud.ec2.register_image(ImageLocation=location, **taken)
+    if image_id := answer.get("ImageId"):
+        return str(image_id)
+    why = "it answered without an id"
+    raise CloudAway(
+        f"cloud {cloud.name}, {doing}", why, "It is looked for by itself before it is tried again."
+    )
+
+
+def wait(
+    cloud: Cloud,
+    image_id: str,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    timeout: float = WAIT_SECONDS,
+) -> Image:
+    """Watch an image until it is available; one that is not listed yet is waited for as well.
+
+    Raises `Rejected` if it fails, `Deferred` when `timeout` seconds have not been enough.
+    """
+    deadline = clock() + timeout
+    while True:
+        image = _by_id(images(cloud), image_id)
+        if image and image.state == AVAILABLE:
+            return image
+        if image and image.state not in cloud.dialect.pending_states:
+            raise _failed(cloud, image)
+        if clock() >= deadline:
+            raise _too_slow(cloud, image_id, image, timeout)
+        sleep(POLL_EVERY_SECONDS)
+
+
+def deregister(cloud: Cloud, image_id: str) -> None:
+    """Take an image off the cloud's list. Some servers only mark it at the first request: ask again then."""
+    with translated(cloud.name, f"deregistering {image_id}"):
+        cloud.ec2.deregister_image(ImageId=image_id)
+
+
+def probe(cloud: Cloud) -> None:
+    """Ask both halves for what only a known user gets. Raises what is wrong."""
+    with translated(cloud.name, "listing its buckets"):
+        cloud.s3.list_buckets()
+    images(cloud)
+
+
+def _plain(location: str) -> str:
+    return location.removeprefix("/")
+
+
+def _by_id(listed: Iterable[Image], image_id: str) -> Image | None:
+    return next((image for image in listed if image.id == image_id), None)
+
+
+def _failed(cloud: Cloud, image: Image) -> Rejected:
+    said = f" ({image.reason})" if image.reason else ""
+    return Rejected(
+        f"cloud {cloud.name}, registering {image.location}",
+        f"{image.id} is {image.state}{said}",
+        "See that the image boots on this cloud; its administrator's logs say more about the id.",
+    )
+
+
+def _too_slow(cloud: Cloud, image_id: str, image: Image | None, timeout: float) -> Deferred:
+    state = f"still {image.state}" if image else "not listed"
+    return Deferred(
+        f"cloud {cloud.name}, waiting for {image_id}",
+        f"it is {state} after {timeout:.0f} s",
+        "It is looked at again by itself, and not registered twice.",
+    )
+
+
+def _image(listed: dict[str, Any]) -> Image:
+    def word(key: str) -> str:
+        return str(listed.get(key) or "")
+
+    return Image(
+        id=word("ImageId"),
+        location=_plain(word("ImageLocation")),
+        state=word("State"),
+        type=word("ImageType"),
+        arch=word("Architecture"),
+        kernel=word("KernelId"),
+        ramdisk=word("RamdiskId"),
+        name=word("Name"),
+        description=word("Description"),
+        owner=word("OwnerId"),
+        public=bool(listed.get("Public")),
+        platform=word("Platform"),
+        root_device=word("RootDeviceType"),
+        virtualization=word("VirtualizationType"),
+        hypervisor=word("Hypervisor"),
+        reason=str((listed.get("StateReason") or {}).get("Message") or ""),
+    )

@@ -1,0 +1,143 @@
+"""The bucket of a bundle: made when it is missing, filled, and read back."""
+
+import hashlib
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import closing
+from io import BytesIO
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.refusal import code_of, translated
+from uecwatchd.errors import Deferred, Halted, Rejected
+
+# What every generation takes: no dots (TLS names), no capitals, nothing that a path could misread.
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+
+# Answers to a canned ACL from stores that have none: Ceph, AWS since 2023, Swift.
+ACL_REFUSALS = frozenset({"InvalidArgument", "AccessControlListNotSupported", "NotImplemented"})
+
+# How much of an object is in memory while it is read back: as much as makes the calls cheap.
+FETCH_BYTES = 256 * 1024
+
+
+def check_bucket_name(bucket: str, *, from_config: bool) -> None:
+    """Raises `Halted` for a bad name in the configuration, `Rejected` for one in a sidecar."""
+    if BUCKET_NAME.fullmatch(bucket):
+        return
+    kind = Halted if from_config else Rejected
+    raise kind(
+        f"bucket {bucket!r}",
+        "no cloud takes that as a bucket's name",
+        "Choose 3 to 63 lower case letters, digits and hyphens, with no hyphen at either end.",
+    )
+
+
+def ensure_bucket(cloud: Cloud, bucket: str) -> None:
+    """See that the bucket is there and ours. Raises `Halted` when it is another's or may not be made.
+
+    It is looked for before it is made: some servers check the quota first, and count it twice.
+    """
+    if _is_there(cloud, bucket):
+        return
+    with translated(cloud.name, f"making bucket {bucket}"):
+        try:
+            cloud.s3.create_bucket(Bucket=bucket, **_place(cloud))
+        except ClientError as error:
+            # Another of our threads may just have made it; Eucalyptus 3 then says that it exists, no more.
+            if code_of(error) == "BucketAlreadyOwnedByYou" or _is_there(cloud, bucket):
+                return
+            raise
+
+
+def _is_there(cloud: Cloud, bucket: str) -> bool:
+    # Listing one key, not HEAD: the first generation has no HEAD for buckets, and it says no reasons.
+    with translated(cloud.name, f"looking for bucket {bucket}"):
+        try:
+            cloud.s3.list_objects(Bucket=bucket, MaxKeys=1)
+        except ClientError as error:
+            if code_of(error) == "NoSuchBucket":
+                return False
+            raise
+    return True
+
+
+def _place(cloud: Cloud) -> dict[str, Any]:
+    # us-east-1 is the one region of AWS that must not be named.
+    region = cloud.s3.meta.region_name
+    named = cloud.dialect.regional and region != "us-east-1"
+    return {"CreateBucketConfiguration": {"LocationConstraint": region}} if named else {}
+
+
+def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> None:
+    """Store an object, and see by its ETag that it arrived as it was sent; `Deferred` if it did not."""
+    md5 = hashlib.md5(data)
+    request = {
+        "Bucket": bucket,
+        "Key": key,
+        "Body": BytesIO(data),  # read in pieces, each with a time-out of its own: a slow line may be slow
+        "ContentLength": len(data),
+        "ContentMD5": b64encode(md5.digest()).decode(),
+    }
+    doing = f"uploading {bucket}/{key}"
+    with translated(cloud.name, doing):
+        answer = _put_readable(cloud, bucket, request)
+    if not _is_encrypted_there(answer) and _etag(answer) != md5.hexdigest():
+        raise Deferred(
+            f"cloud {cloud.name}, {doing}",
+            f"it has stored other bytes than were sent (its ETag is {_etag(answer) or 'missing'},"
+            f" the MD5 {md5.hexdigest()})",
+            "It is sent again by itself; if that goes on, suspect a proxy on the way or the server's disk.",
+        )
+
+
+def _put_readable(cloud: Cloud, bucket: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Put an object that the cloud itself may read, as far as the store behind it has ACLs at all."""
+    acl = cloud.dialect.canned_acl
+    if acl is None or bucket in cloud.without_acl:
+        return _put(cloud, request)
+    try:
+        return _put(cloud, request | {"ACL": acl})
+    except ClientError as error:
+        if code_of(error) not in ACL_REFUSALS:
+            raise
+    answer = _put(cloud, request)
+    cloud.without_acl.add(bucket)
+    return answer
+
+
+def _put(cloud: Cloud, request: dict[str, Any]) -> dict[str, Any]:
+    request["Body"].seek(0)
+    answer: dict[str, Any] = cloud.s3.put_object(**request)
+    return answer
+
+
+def _etag(answer: dict[str, Any]) -> str:
+    return str(answer.get("ETag", "")).strip('"').lower()
+
+
+def _is_encrypted_there(answer: dict[str, Any]) -> bool:
+    # With a key of its own service AWS forms the ETag from the encrypted bytes.
+    return str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
+
+
+def fetch(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
+    """An object's bytes as they come, in pieces. Raises `Rejected` when it is not there."""
+    with translated(cloud.name, f"fetching {bucket}/{key}"):
+        answer = cloud.s3.get_object(Bucket=bucket, Key=key)
+        with closing(answer["Body"]) as body:
+            yield from body.iter_chunks(FETCH_BYTES)
+
+
+def exists(cloud: Cloud, bucket: str, key: str) -> bool:
+    with translated(cloud.name, f"looking for {bucket}/{key}"):
+        try:
+            cloud.s3.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return False
+            raise
+    return True
