@@ -1,0 +1,161 @@
+import os
+import sqlite3
+import threading
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from uecwatchd import ledger
+from uecwatchd.errors import Deferred, Halted, NotPermitted
+from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, SetRecord, open_ledger, read_ledger
+
+MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, (1, 2, 3, 4), "ab" * 32, "emi-1", "b/k")
+RECORD = SetRecord(
+    folder="/spool",
+    name="kärmic",
+    stamp="s",
+    state="deferred",
+    since=1.5,
+    stage="deliver",
+    attempt=3,
+    next_retry=99.25,
+    reason="r",
+    cloud="default",
+    bucket="b",
+    arch="x86_64",
+    first_failure=1.0,
+    idle=("public", "share"),
+    members=(MEMBER,),
+    error=Failure("deferred", "what", "why", "hint", "id-1"),
+)
+BUNDLE = BundleRecord(
+    "default", "b", "f" * 64, "kernel", "ab" * 32, "vmlinuz-1", "planned", b"k" * 16, b"i" * 16
+)
+
+
+def test_a_set_comes_back_as_it_was_written_after_a_restart(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_set(RECORD)
+    with closing(open_ledger(tmp_path)) as book:
+        assert book.set(Path("/spool"), "kärmic") == RECORD
+        assert book.sets() == (RECORD,)
+        assert book.sets(Path("/other")) == ()
+
+
+def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_bundle(BUNDLE)
+        assert book.bundle("default", "b", "f" * 64) == BUNDLE
+        done = book.put_bundle(replace(BUNDLE, state="registered", secret_key=None, secret_iv=None))
+        assert book.bundle("default", "b", "f" * 64) == done
+
+
+def test_a_digest_holds_only_as_long_as_the_whole_stamp(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_digest((1, 2, 3, 4), "ab")
+        assert book.digest((1, 2, 3, 4)) == "ab"
+        assert book.digest((1, 2, 3, 5)) is None
+        book.put_digest((1, 2, 9, 5), "cd")
+        assert book.digest((1, 2, 3, 4)) is None
+
+
+def test_nobody_else_can_read_the_ledger_for_it_holds_keys(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path / "state")) as book:
+        book.put_bundle(BUNDLE)
+        for path in (tmp_path / "state").iterdir():
+            assert path.stat().st_mode & 0o077 == 0, path.name
+
+
+def test_a_bundle_record_does_not_show_its_keys() -> None:
+    assert "kkkk" not in repr(BUNDLE)
+
+
+def test_a_reader_sees_what_a_writer_has_open(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_set(RECORD)
+        reader = read_ledger(tmp_path)
+        assert reader is not None
+        with closing(reader):
+            assert reader.sets() == (RECORD,)
+            with pytest.raises(Deferred):
+                reader.put_set(RECORD)
+
+
+def test_there_is_nothing_to_read_before_the_first_run(tmp_path: Path) -> None:
+    assert read_ledger(tmp_path / "state") is None
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    open_ledger(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as raw:
+        raw.execute("PRAGMA user_version = 99")
+    for opening in (open_ledger, read_ledger):
+        with pytest.raises(Halted, match="version 99"):
+            opening(tmp_path)
+
+
+def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / ledger.FILE_NAME
+    path.write_bytes(b"this is no database" * 1000)
+    with pytest.raises(Halted, match="damaged"):
+        open_ledger(tmp_path)
+    assert path.read_bytes().startswith(b"this is no database")
+
+
+def test_an_interrupted_migration_leaves_the_older_version(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as raw:
+        raw.execute("CREATE TABLE digests (x)")  # in the way of the first migration's third statement
+    with pytest.raises(Deferred):
+        open_ledger(tmp_path)
+    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as raw:
+        tables = [row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    assert tables == ["digests"]
+
+
+def test_a_full_disk_defers_and_keeps_what_was_written(small_disk: Path) -> None:
+    with closing(open_ledger(small_disk)) as book:
+        book.put_set(RECORD)
+        (small_disk / "filler").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096))
+        with pytest.raises(Deferred, match="full"):
+            _put_many(book)
+        (small_disk / "filler").unlink()
+        book.put_set(replace(RECORD, name="after"))
+        assert {RECORD.name, "after"} <= {record.name for record in book.sets()}
+
+
+def _put_many(book: ledger.Ledger) -> None:
+    for number in range(1000):
+        book.put_set(replace(RECORD, name=f"set-{number}"))
+
+
+def test_work_on_one_identity_is_done_by_one_thread_at_a_time(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        order: list[str] = []
+        with book.claim("kernel"):
+            other = threading.Thread(target=_claim, args=(book, order))
+            other.start()
+            other.join(0.2)
+            order.append("first")
+        other.join()
+    assert order == ["first", "second"]
+
+
+def _claim(book: ledger.Ledger, order: list[str]) -> None:
+    with book.claim("other"), book.claim("kernel"):
+        order.append("second")
+
+
+def test_a_second_daemon_is_told_who_holds_the_lock(tmp_path: Path) -> None:
+    held = ledger.hold(tmp_path)
+    with pytest.raises(Deferred, match=f"process {os.getpid()}"):
+        ledger.hold(tmp_path)
+    os.close(held)
+    os.close(ledger.hold(tmp_path))
+
+
+def test_a_state_directory_of_somebody_else_is_named(tmp_path: Path, as_nobody: None) -> None:
+    with pytest.raises(NotPermitted, match="state directory"):
+        open_ledger(tmp_path / "state")

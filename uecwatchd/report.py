@@ -1,0 +1,196 @@
+"""The files beside the image, and the words in them.
+
+For a set `karmic`, in the order in which they appear when all goes well:
+
+- `karmic.uec.log`    appended from the first attempt on: what a person reads, in UTC, a block per attempt
+- `karmic.uec.json`   replaced at each change of state: what a program reads
+- `karmic.eki`, `karmic.eri`   the ids of kernel and ramdisk, a line each
+- `karmic.emi`        last, and on success only: so its existence proves all of the above
+
+and `karmic.uec.error` while something is wrong. They are copies for people: nothing here is ever believed.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from uecwatchd import spool
+from uecwatchd.errors import UecError
+from uecwatchd.image import Role
+from uecwatchd.ledger import Failure, MemberRecord, SetRecord
+from uecwatchd.monitor import Event, Progress
+
+JSON_VERSION = 1
+# Often enough for a person who looks again and again, seldom enough not to matter to the disk.
+PROGRESS_EVERY_SECONDS = 5.0
+# From the last to appear to the first, so that taking them away keeps the promise as well.
+ID_SUFFIXES: Mapping[Role, str] = {"machine": ".emi", "ramdisk": ".eri", "kernel": ".eki"}
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """The monitor that writes `NAME.uec.log`. A log that cannot be written stops nobody's work."""
+
+    folder: Path
+    name: str
+
+    def tell(self, event: Event) -> None:
+        lines = [f"{moment(datetime.now(UTC))}  {event.sentence}"]
+        if hint := event.fields.get("hint"):
+            lines.append(f"{'':20}  {hint}")
+        if request := event.fields.get("request_id"):
+            lines.append(f"{'':20}  The cloud's request id: {request}")
+        self._append("".join(f"{line}\n" for line in lines))
+
+    def progress(self, progress: Progress) -> None:
+        """Not kept: a log is read afterwards, when only what came of it matters."""
+
+    def begin(self, attempt: int, *, started: float) -> None:
+        self._append(
+            f"\n--- attempt {attempt}, {moment(started)} UTC\n" if attempt > 1 else "--- attempt 1\n"
+        )
+
+    def _append(self, text: str) -> None:
+        try:
+            spool.append(self.folder, f"{spool.output_stem(self.name)}.uec.log", text)
+        except UecError:
+            return  # the same trouble meets `publish`, which says so
+
+
+class ReportFile:
+    """The monitor that keeps the progress in `NAME.uec.json` fresh while one stage of a record runs."""
+
+    def __init__(self, record: SetRecord, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._record = record
+        self._clock = clock
+        self._written = clock()
+
+    def tell(self, event: Event) -> None:
+        """Nothing: a change of state is published with its record."""
+
+    def progress(self, progress: Progress) -> None:
+        if self._clock() - self._written < PROGRESS_EVERY_SECONDS:
+            return
+        self._written = self._clock()
+        stem = spool.output_stem(self._record.name)
+        spool.place(Path(self._record.folder), f"{stem}.uec.json", write_report(self._record, progress))
+
+
+def moment(when: datetime | float) -> str:
+    if isinstance(when, float):
+        when = datetime.fromtimestamp(when, UTC)
+    return when.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def publish(record: SetRecord) -> None:
+    """Bring the files beside the image up to what the record says, in the promised order."""
+    folder, stem = Path(record.folder), spool.output_stem(record.name)
+    spool.place(folder, f"{stem}.uec.json", write_report(record))
+    if record.error:
+        spool.place(folder, f"{stem}.uec.error", write_failure(record, record.error))
+        return
+    spool.remove(folder, f"{stem}.uec.error")
+    if record.state == "done":
+        spool.append(folder, f"{stem}.uec.log", "")  # the ids prove that there is a log, and that it is ours
+        for role, suffix in reversed(list(ID_SUFFIXES.items())):
+            if image_id := record.image_id(role):
+                spool.place(folder, stem + suffix, f"{image_id}\n".encode())
+
+
+def retract(record: SetRecord) -> None:
+    """Take the ids away, the last to appear first: the files that they were made of have changed."""
+    stem = spool.output_stem(record.name)
+    for suffix in ID_SUFFIXES.values():
+        spool.remove(Path(record.folder), stem + suffix)
+
+
+def clear(record: SetRecord) -> None:
+    """Take everything of ours away that lies beside where a set's files were."""
+    retract(record)
+    stem = spool.output_stem(record.name)
+    for suffix in (".uec.error", ".uec.json", ".uec.log"):
+        spool.remove(Path(record.folder), stem + suffix)
+
+
+def write_report(record: SetRecord, progress: Progress | None = None) -> bytes:
+    """The JSON beside the image. Sizes in bytes, times in UTC, null where there is nothing to say."""
+    return (json.dumps(as_json(record, progress), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_report(data: bytes) -> Mapping[str, Any]:
+    """What `write_report` wrote. Raises ValueError for anything else."""
+    report = json.loads(data)
+    if not isinstance(report, dict) or report.get("version") != JSON_VERSION:
+        raise ValueError("not a report of this version")
+    return report
+
+
+def as_json(record: SetRecord, progress: Progress | None = None) -> dict[str, object]:
+    return {
+        "version": JSON_VERSION,
+        "set": record.name,
+        "state": record.state,
+        "since": _instant(record.since),
+        "stage": record.stage,
+        "attempt": record.attempt,
+        "next_retry": _instant(record.next_retry),
+        "waiting_for": record.reason or None,
+        "cloud": record.cloud,
+        "bucket": record.bucket,
+        "arch": record.arch,
+        "ids": {role: record.image_id(role) or None for role in ID_SUFFIXES},
+        "members": [_member(member) for member in record.members],
+        "manifests": [member.manifest for member in record.members if member.manifest],
+        "progress": _progress(progress),
+        "without_effect_yet": list(record.idle),
+        "error": _failure(record.error),
+    }
+
+
+def _progress(progress: Progress | None) -> dict[str, str | int] | None:
+    if progress is None:
+        return None
+    return {"file": progress.file, "done": progress.done, "total": progress.total}
+
+
+def _member(member: MemberRecord) -> dict[str, object]:
+    return {
+        "role": member.role,
+        "file": member.path,
+        "size": member.size,
+        "sha256": member.sha256 or None,
+        "id": member.image_id or None,
+        "manifest": member.manifest or None,
+    }
+
+
+def _failure(error: Failure | None) -> dict[str, str] | None:
+    if error is None:
+        return None
+    told = {"class": error.kind, "what": error.what, "why": error.why, "hint": error.hint}
+    return {**told, "request_id": error.request_id} if error.request_id else told
+
+
+def _instant(when: float | None) -> str | None:
+    return None if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_failure(record: SetRecord, error: Failure) -> bytes:
+    """Three short paragraphs: what, why, what to do and when it is tried again."""
+    request = f"\nThe cloud's request id: {error.request_id}" if error.request_id else ""
+    paragraphs = (f"{error.what}.", f"Why: {error.why}.{request}", f"{error.hint}\n{when_again(record)}")
+    return ("\n\n".join(paragraphs) + "\n").encode("utf-8", "backslashreplace")
+
+
+def when_again(record: SetRecord) -> str:
+    if record.state == "deferred" and record.next_retry is not None:
+        return (
+            f"It is tried again by itself at {moment(record.next_retry)} UTC (attempt {record.attempt + 1})."
+        )
+    if record.state == "halted":
+        return "Nothing is lost: it is tried again by itself as soon as the cloud can be used."
+    return "It is tried again when the files change."
