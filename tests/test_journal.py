@@ -1,0 +1,395 @@
+import io
+import json
+import logging
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+
+from uecwatchd.journal import (
+    MESSAGE_IDS,
+    Journal,
+    choose_sink,
+    journal_monitor,
+    phrase,
+    sentence_of,
+    take_over_stdlib,
+)
+from uecwatchd.monitor import Event, Kind, Progress, Tee
+
+DONE = Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1", "seconds": 2.5})
+REJECTED = Event(
+    Kind.REJECTED, "karmic.img: cannot read it", "karmic", "error", {"hint": "Try: chmod g+r karmic.img"}
+)
+
+
+class Sent(list[tuple[str, dict[str, Any]]]):
+    """Stands where systemd.journal.send does."""
+
+    def __call__(self, message: str, **fields: Any) -> None:
+        self.append((message, fields))
+
+
+def stream_id(stream: TextIO) -> str:
+    status = os.fstat(stream.fileno())
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+@pytest.fixture
+def stderr(tmp_path: Path) -> Iterator[TextIO]:
+    with (tmp_path / "stderr").open("w+", encoding="utf-8") as stream:
+        yield stream
+
+
+def said(stream: TextIO) -> list[str]:
+    stream.seek(0)
+    return stream.read().splitlines()
+
+
+BELL = "\a"
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[TextIO, Callable[[], str]]]:
+    """A terminal to write to, and a way to read what it was told to show since it was asked last."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w", encoding="utf-8") as stream:
+        yield stream, lambda: _until_bell(ours, stream)
+    os.close(ours)
+
+
+def _until_bell(ours: int, stream: TextIO) -> str:
+    # The kernel hands on what was written in its own time: a bell behind it tells that all has come.
+    stream.write(BELL)
+    stream.flush()
+    shown = ""
+    while not shown.endswith(BELL):
+        assert select.select([ours], [], [], 10)[0], f"the terminal fell silent after {shown!r}"
+        shown += os.read(ours, 65536).decode()
+    return shown.removesuffix(BELL).replace("\r\n", "\n")
+
+
+# --- which sink -------------------------------------------------------------------------------------------
+
+
+def test_a_stream_of_the_journal_is_spoken_to_natively_or_in_marked_lines(stderr: TextIO) -> None:
+    environ = {"JOURNAL_STREAM": stream_id(stderr)}
+    assert choose_sink(environ, stderr, native=True) == "journal"
+    assert choose_sink(environ, stderr, native=False) == "marked"
+
+
+def test_a_stream_that_was_redirected_since_is_not_the_journal(stderr: TextIO) -> None:
+    assert choose_sink({"JOURNAL_STREAM": "1:1"}, stderr, native=True) == "plain"
+    assert choose_sink({"JOURNAL_STREAM": "1:1"}, io.StringIO(), native=True) == "plain"
+
+
+def test_a_terminal_that_can_move_its_cursor_is_one(terminal: tuple[TextIO, Callable[[], str]]) -> None:
+    assert choose_sink({"TERM": "xterm"}, terminal[0], native=True) == "terminal"
+    assert choose_sink({"TERM": "dumb"}, terminal[0], native=True) == "plain"
+
+
+# --- journald ---------------------------------------------------------------------------------------------
+
+
+def native(stderr: TextIO) -> tuple[Journal, Sent]:
+    sent = Sent()
+    return journal_monitor({"JOURNAL_STREAM": stream_id(stderr)}, stderr, send=sent), sent
+
+
+def test_the_journal_gets_a_sentence_and_its_data_as_fields(stderr: TextIO) -> None:
+    journal, sent = native(stderr)
+    journal.tell(DONE)
+    message, fields = sent[0]
+    assert message == DONE.sentence
+    assert fields["MESSAGE_ID"] == MESSAGE_IDS[Kind.DONE]
+    assert (fields["PRIORITY"], fields["SYSLOG_IDENTIFIER"]) == (6, "uecwatchd")
+    assert {name: value for name, value in fields.items() if name.startswith("UEC_")} == {
+        "UEC_SET": b"karmic",
+        "UEC_EMI": b"emi-1",
+        "UEC_SECONDS": b"2.5",
+    }
+    assert said(stderr) == []
+
+
+def test_the_journal_learns_which_line_told_the_event(stderr: TextIO) -> None:
+    journal, sent = native(stderr)
+    Tee((journal,)).tell(DONE)
+    fields = sent[0][1]
+    assert fields["CODE_FILE"] == __file__
+    assert fields["CODE_FUNC"] == "test_the_journal_learns_which_line_told_the_event"
+
+
+def test_the_journal_takes_a_set_whose_name_is_not_utf8(stderr: TextIO) -> None:
+    journal, sent = native(stderr)
+    journal.tell(Event(Kind.FOUND, "Found \udcff\x1b[2J", "\udcff"))
+    assert sent[0][0] == r"Found \udcff\x1b[2J"
+    assert sent[0][1]["UEC_SET"] == rb"\udcff"
+
+
+def test_a_journal_in_trouble_stops_no_work(stderr: TextIO) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(105, "No buffer space available")
+
+    journal_monitor({"JOURNAL_STREAM": stream_id(stderr)}, stderr, send=refuse).tell(DONE)
+
+
+def test_every_kind_has_a_message_id_of_its_own() -> None:
+    assert set(MESSAGE_IDS) == set(Kind)
+    assert len(set(MESSAGE_IDS.values())) == len(Kind)
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in MESSAGE_IDS.values())
+
+
+# --- lines ------------------------------------------------------------------------------------------------
+
+
+def test_marked_lines_carry_the_priority(stderr: TextIO) -> None:
+    journal = journal_monitor({"JOURNAL_STREAM": stream_id(stderr)}, stderr, send=None)
+    journal.tell(DONE)
+    journal.tell(REJECTED)
+    assert said(stderr) == [
+        "<6>karmic is registered as emi-1",
+        "<3>karmic.img: cannot read it. Try: chmod g+r karmic.img",
+    ]
+
+
+def test_plain_lines_have_the_time_in_utc_and_the_level_if_it_matters(stderr: TextIO) -> None:
+    journal = journal_monitor({}, stderr)
+    journal.tell(DONE)
+    journal.tell(REJECTED)
+    first, second = said(stderr)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  karmic is registered as emi-1", first)
+    assert second.endswith("Z  error: karmic.img: cannot read it. Try: chmod g+r karmic.img")
+
+
+def test_an_event_of_a_lower_level_is_not_told(stderr: TextIO) -> None:
+    detail = Event(Kind.BUNDLED, "Part 1", "karmic", "debug")
+    journal_monitor({}, stderr).tell(detail)
+    assert said(stderr) == []
+    journal_monitor({}, stderr, level="debug").tell(detail)
+    assert said(stderr)[0].endswith("Z  debug: Part 1")
+
+
+def test_a_name_cannot_forge_a_line(stderr: TextIO) -> None:
+    journal_monitor({}, stderr).tell(Event(Kind.FOUND, "Found a\n2009-10-29 23:30:05Z  b is registered", "a"))
+    assert len(said(stderr)) == 1
+
+
+def test_a_sentence_with_percent_signs_and_braces_is_left_alone(stderr: TextIO) -> None:
+    journal_monitor({}, stderr).tell(Event(Kind.FOUND, "Found 100%s {x}", "a"))
+    assert said(stderr)[0].endswith("Found 100%s {x}")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "hint", "whole"),
+    [
+        ("It is late", "", "It is late"),
+        ("It is late", "Go home.", "It is late. Go home."),
+        ("It is late.", "Go home.", "It is late. Go home."),
+        ("It is late. Go home.", "Go home.", "It is late. Go home."),
+    ],
+)
+def test_the_hint_is_said_once(sentence: str, hint: str, whole: str) -> None:
+    assert sentence_of(Event(Kind.REJECTED, sentence, fields={"hint": hint})) == whole
+
+
+def test_a_closed_stream_stops_no_work() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as stream:
+        journal_monitor({}, stream).tell(DONE)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # so that closing finds somewhere to flush to
+
+
+# --- a terminal -------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_progress_is_one_line_written_over_with_events_above_it(
+    terminal: tuple[TextIO, Callable[[], str]],
+) -> None:
+    stream, shown = terminal
+    clock = Clock()
+    journal = journal_monitor({"TERM": "xterm", "NO_COLOR": "1"}, stream, clock=clock)
+    journal.progress(Progress("karmic", "upload", "karmic.img", 0, 100))
+    clock.now = 2
+    journal.progress(Progress("karmic", "upload", "karmic.img", 50, 100, 5))
+    assert shown() == "\r\x1b[Kkarmic: upload, 0 %\r\x1b[Kkarmic: upload, part 5, 50 %, 0.0 MB/s"
+    journal.tell(Event(Kind.FOUND, "Found lucid", "lucid"))
+    assert re.fullmatch(
+        r"\r\x1b\[K\d\d:\d\d:\d\d  Found lucid\nkarmic: upload, part 5, 50 %, 0.0 MB/s", shown()
+    )
+    journal.tell(DONE)
+    assert shown().endswith("karmic is registered as emi-1\n")
+
+
+def test_progress_is_drawn_no_more_often_than_an_eye_can_follow(
+    terminal: tuple[TextIO, Callable[[], str]],
+) -> None:
+    stream, shown = terminal
+    clock = Clock()
+    journal = journal_monitor({"TERM": "xterm"}, stream, clock=clock)
+    for done in range(1000):
+        clock.now = done / 1000
+        journal.progress(Progress("karmic", "upload", "karmic.img", done, 1000))
+    assert 9 <= shown().count("\r") <= 11
+
+
+def test_a_narrow_terminal_gets_as_much_progress_as_fits_a_line(
+    terminal: tuple[TextIO, Callable[[], str]],
+) -> None:
+    stream, shown = terminal
+    termios.tcsetwinsize(stream.fileno(), (24, 20))
+    journal_monitor({"TERM": "xterm"}, stream).progress(Progress("karmic", "upload the machine", "f", 0, 0))
+    assert shown() == "\r\x1b[Kkarmic: upload the "
+
+
+def test_warnings_and_errors_are_coloured_unless_told_not_to(
+    terminal: tuple[TextIO, Callable[[], str]],
+) -> None:
+    stream, shown = terminal
+    journal_monitor({"TERM": "xterm"}, stream).tell(REJECTED)
+    assert "\x1b[31m" in shown()
+    journal_monitor({"TERM": "xterm", "NO_COLOR": "1"}, stream).tell(REJECTED)
+    assert "\x1b[31m" not in shown()
+
+
+def test_progress_goes_nowhere_but_to_a_terminal(stderr: TextIO) -> None:
+    journal_monitor({}, stderr).progress(Progress("karmic", "upload", "karmic.img", 1, 2))
+    assert said(stderr) == []
+
+
+@pytest.mark.parametrize(
+    ("progress", "speed", "text"),
+    [
+        (Progress("k", "check", "", 0, 0), 0, "k: check"),
+        (Progress("k", "upload", "f", 1, 3), 0, "k: upload, 33 %"),
+        (Progress("k", "upload", "f", 3, 3, 7), 84e6, "k: upload, part 7, 100 %, 84.0 MB/s"),
+        (Progress("k\n", "upload", "f", 0, 0), 0, r"k\n: upload"),
+    ],
+)
+def test_a_phrase_says_as_much_as_is_known(progress: Progress, speed: float, text: str) -> None:
+    assert phrase(progress, speed=speed) == text
+
+
+# --- libraries --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def library(stderr: TextIO) -> Iterator[logging.Logger]:
+    handler = take_over_stdlib(journal_monitor({}, stderr))
+    yield logging.getLogger("botocore.test")
+    logging.getLogger().removeHandler(handler)
+
+
+def test_what_libraries_warn_of_is_told_and_nothing_less(library: logging.Logger, stderr: TextIO) -> None:
+    library.info("connecting")
+    library.warning("retrying %s", "once")
+    library.critical("giving up")
+    assert [line.split("  ", 1)[1] for line in said(stderr)] == [
+        "warning: botocore.test: retrying once",
+        "error: botocore.test: giving up",
+    ]
+
+
+def test_the_traceback_of_a_library_is_kept(library: logging.Logger, stderr: TextIO) -> None:
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        library.exception("oh")
+    lines = said(stderr)
+    assert lines[0].endswith("error: botocore.test: oh")
+    assert lines[1] == "    Traceback (most recent call last):"
+    assert lines[-1] == "    ZeroDivisionError"
+
+
+# --- a real journald --------------------------------------------------------------------------------------
+
+JOURNALD = "/lib/systemd/systemd-journald"
+# In its own mount and process namespace: nothing of it outlives the shell, whatever happens to that.
+WITH_JOURNALD = f"""
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/journald.conf.d /run/log
+printf '[Journal]\\nStorage=volatile\\nAudit=no\\nReadKMsg=no\\nRateLimitBurst=0\\n' \
+  > /run/systemd/journald.conf.d/test.conf
+mount --bind machine-id /etc/machine-id
+{JOURNALD} > journald.out 2>&1 &
+for turn in $(seq 100); do
+  [ -S /run/systemd/journal/stdout ] && [ -S /run/systemd/journal/socket ] && break
+  sleep 0.05
+done
+"$@"
+journalctl --sync
+journalctl --directory=/run/log/journal --output=json --no-pager --identifier=uecwatchd > entries.json
+kill $!
+wait $! || true
+"""
+# What systemd does for a service: standard error leads to the journal, and a variable says so.
+CONNECT = """
+import os, sys
+from systemd.journal import stream
+connected = stream("uecwatchd", level_prefix=True)
+os.dup2(connected.fileno(), 2)
+status = os.fstat(2)
+os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+TELL = """
+import os, sys
+from uecwatchd.journal import journal_monitor, journal_send
+from uecwatchd.monitor import Event, Kind
+for send in (journal_send, None):
+    journal = journal_monitor(os.environ, sys.stderr, send=send)
+    journal.tell(Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1"}))
+    journal.tell(Event(Kind.HALTED, "no\\nuse", "karmic", "error", {"cloud": "lab", "traceback": "a\\nb"}))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a journald of our own needs root")
+@pytest.mark.skipif(not Path(JOURNALD).exists(), reason="no journald here")
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here")
+def test_a_real_journal_keeps_sentence_fields_and_priority(tmp_path: Path) -> None:
+    pytest.importorskip("systemd.journal")
+    (tmp_path / "machine-id").write_text("0123456789abcdef" * 2 + "\n", encoding="ascii")
+    namespace = [
+        "unshare",
+        "--mount",
+        "--propagation=private",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]
+    program = [sys.executable, "-c", CONNECT, "-c", TELL]
+    subprocess.run(
+        [*namespace, "bash", "-c", WITH_JOURNALD, "bash", *program], cwd=tmp_path, check=True, timeout=60
+    )
+    text = (tmp_path / "entries.json").read_text(encoding="utf-8")
+    entries = [json.loads(line) for line in text.splitlines()]
+    done, halted = (entry for entry in entries if entry["_TRANSPORT"] == "journal")
+    assert (done["MESSAGE"], done["PRIORITY"]) == ("karmic is registered as emi-1", "6")
+    assert (done["UEC_SET"], done["UEC_EMI"], done["MESSAGE_ID"]) == (
+        "karmic",
+        "emi-1",
+        MESSAGE_IDS[Kind.DONE],
+    )
+    assert (halted["MESSAGE"], halted["PRIORITY"], halted["UEC_CLOUD"]) == (r"no\nuse", "3", "lab")
+    assert halted["UEC_TRACEBACK"] == "a\nb"
+    lines = [(one["PRIORITY"], one["MESSAGE"]) for one in entries if one["_TRANSPORT"] == "stdout"]
+    assert lines == [("6", "karmic is registered as emi-1"), ("3", r"no\nuse"), ("3", "a"), ("3", "b")]

@@ -1,0 +1,355 @@
+"""Log sentences with fields to journald or a terminal; owns the message ids.
+
+One event is one finished sentence. Where it goes:
+
+- journald natively, where standard error is connected to the journal: fields `UEC_SET`, `UEC_EMI`, … repeat
+  the data of the sentence, so that `journalctl -t uecwatchd UEC_SET=karmic` finds it
+- the same stream as lines with `<6>` in front, where the extra `systemd` is not installed
+- a terminal, with the time of day, and with one line of progress below that is written over and over
+- anything else as lines with the time in UTC
+
+File names come from strangers: whatever they hold, an event cannot forge another one.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+from structlog.processors import CallsiteParameter, CallsiteParameterAdder, TimeStamper
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from uecwatchd.monitor import Event, Kind, Level, Progress
+from uecwatchd.strangers import printable
+
+Send = Callable[..., object]  # systemd.journal.send(MESSAGE, **fields)
+
+try:
+    from systemd.journal import send as native_send
+
+    journal_send: Send | None = native_send
+except ImportError:  # the extra is source only, and everything works without it
+    journal_send = None
+
+IDENTIFIER: Final = "uecwatchd"  # a unit's SyslogIdentifier= does not reach native messages
+
+# Made once with `systemd-id128 new`, and never changed: the catalog explains them, and people filter by them.
+MESSAGE_IDS: Mapping[Kind, str] = MappingProxyType(
+    {
+        Kind.READY: "c803d43727394a74b0042d8d72102ff1",
+        Kind.FOUND: "eea7a613a9da47329c7544a202c9107b",
+        Kind.WAITING: "e4f7896ca3864c0dbf9358450686d5c4",
+        Kind.WORKING: "36a4b2d0809a48699547819e52189383",
+        Kind.BUNDLED: "929c539a24b94796ad0fd1457ae92a9b",
+        Kind.UPLOADED: "ce07e4de780e441881b132d79c5f7918",
+        Kind.REGISTERED: "ea3ef37076494b86bd895ecf1c996347",
+        Kind.ADOPTED: "2c2100411f1c46b48cca1f830e4cd30e",
+        Kind.DONE: "f47edcda86204ff791b518baf3b6e6f1",
+        Kind.DEFERRED: "93a6f31b490a422ab35d715a29b50762",
+        Kind.REJECTED: "a2a60d7ae7cd4fa0b5feae40029258f6",
+        Kind.HALTED: "f594d48a721243a88607dcfa93aa360f",
+        Kind.RESUMED: "512a4274e3784645bd2319b90db664d5",
+        Kind.WATCH_LOST: "76e22a642ad34cd98a11c2a0b1e9e3e5",
+        Kind.RELOAD: "7ac5db29f3744c5fbf9a04cbcd6ea879",
+        Kind.STOPPING: "4b06b756c31946289e8b270f2033b691",
+        Kind.FAULT: "0e6f259708af486ab7c00d8d4a3d25d8",
+    }
+)
+
+LEVELS: Mapping[Level, int] = MappingProxyType(
+    {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+)
+PRIORITIES: Mapping[str, int] = MappingProxyType(
+    {"debug": 7, "info": 6, "warning": 4, "error": 3}
+)  # of syslog
+COLOURS: Mapping[str, str] = MappingProxyType({"warning": "\x1b[33m", "error": "\x1b[31m"})
+PLAIN = "\x1b[0m"
+ERASE_LINE = "\r\x1b[K"
+
+# More often than this an eye cannot follow a number, and ten thousand parts would be ten thousand writes.
+REDRAW_SECONDS = 0.1
+# A shorter span than this tells nothing about speed: the first part comes out of a cache.
+PACE_SECONDS = 1.0
+
+# After these nothing is at work on the set until another event says so.
+ENDS = frozenset({Kind.DONE, Kind.DEFERRED, Kind.REJECTED, Kind.HALTED, Kind.WAITING, Kind.FAULT})
+
+Sink = Literal["journal", "marked", "terminal", "plain"]
+
+
+def journal_monitor(
+    environ: Mapping[str, str],
+    stderr: TextIO,
+    *,
+    level: Level = "info",
+    send: Send | None = journal_send,
+    clock: Callable[[], float] = time.monotonic,
+) -> "Journal":
+    """Make the monitor that fits where standard error leads. `level` is the least that is told."""
+    sink = choose_sink(environ, stderr, native=send is not None)
+    bar = ProgressLine(stderr, clock=clock) if sink == "terminal" else None
+    coloured = sink == "terminal" and not environ.get("NO_COLOR")
+    target = _Sender(send) if sink == "journal" and send is not None else _Writer(stderr, bar)
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        target,
+        processors=_pipeline(sink, coloured=coloured),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+    )
+    return Journal(logger, bar)
+
+
+def choose_sink(environ: Mapping[str, str], stderr: TextIO, *, native: bool) -> Sink:
+    if _is_the_journal(environ, stderr):
+        return "journal" if native else "marked"
+    return "terminal" if stderr.isatty() and environ.get("TERM", "dumb") != "dumb" else "plain"
+
+
+def _is_the_journal(environ: Mapping[str, str], stderr: TextIO) -> bool:
+    """Whether this very stream is the one systemd connected: a redirected child inherits the variable too."""
+    try:
+        status = os.fstat(stderr.fileno())
+    except (OSError, ValueError):  # closed, or not a file of the system
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _pipeline(sink: Sink, *, coloured: bool) -> list[Processor]:
+    if sink == "journal":
+        return [structlog.processors.add_log_level, CALL_SITE, to_journal]
+    if sink == "marked":
+        return [structlog.processors.add_log_level, to_marked_lines]
+    if sink == "terminal":
+        clock_time = TimeStamper(fmt="%H:%M:%S", utc=False)
+        return [structlog.processors.add_log_level, clock_time, to_coloured_lines if coloured else to_lines]
+    return [structlog.processors.add_log_level, TimeStamper(fmt="%Y-%m-%d %H:%M:%SZ", utc=True), to_lines]
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The monitor that logs."""
+
+    logger: FilteringBoundLogger
+    bar: "ProgressLine | None"
+
+    def tell(self, event: Event) -> None:
+        if self.bar:
+            self.bar.end(event)
+        fields = {"set": event.set, **event.fields}
+        self.logger.log(LEVELS[event.level], sentence_of(event), kind=event.kind, fields=fields)
+
+    def progress(self, progress: Progress) -> None:
+        if self.bar:
+            self.bar.show(progress)
+
+
+def sentence_of(event: Event) -> str:
+    """The event's sentence with its hint: a first line must be enough to act on."""
+    hint = str(event.fields.get("hint", ""))
+    if not hint or hint in event.sentence:
+        return event.sentence
+    return f"{event.sentence.removesuffix('.')}. {hint}"
+
+
+# --- the last steps of the pipelines ----------------------------------------------------------------------
+
+CALL_SITE = CallsiteParameterAdder(
+    [CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME],
+    additional_ignores=["uecwatchd.journal", "uecwatchd.monitor"],
+)
+
+
+def to_journal(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
+    """Turn an entry into journald's fields: upper case, and bytes, since file names need not be UTF-8."""
+    fields = {
+        f"UEC_{name.upper()}": _encoded(value) for name, value in entry["fields"].items() if value != ""
+    }
+    known = {"MESSAGE_ID": MESSAGE_IDS[entry["kind"]]} if entry["kind"] else {}
+    return {
+        **fields,
+        **known,
+        "MESSAGE": printable(entry["event"]),
+        "PRIORITY": PRIORITIES[entry["level"]],
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+        "CODE_FILE": entry["pathname"],
+        "CODE_LINE": entry["lineno"],
+        "CODE_FUNC": entry["func_name"],
+    }
+
+
+def _encoded(value: object) -> bytes:
+    return str(value).encode("utf-8", errors="backslashreplace")
+
+
+def to_marked_lines(_: WrappedLogger, __: str, entry: EventDict) -> str:
+    """Lines as journald reads them from a stream: each with its priority, since each becomes an entry."""
+    return "\n".join(f"<{PRIORITIES[entry['level']]}>{line}" for line in _lines(entry))
+
+
+def to_lines(_: WrappedLogger, __: str, entry: EventDict) -> str:
+    first, *others = _lines(entry)
+    level = "" if entry["level"] == "info" else f"{entry['level']}: "
+    return "\n".join([f"{entry['timestamp']}  {level}{first}", *(f"    {line}" for line in others)])
+
+
+def to_coloured_lines(logger: WrappedLogger, method: str, entry: EventDict) -> str:
+    lines, colour = to_lines(logger, method, entry), COLOURS.get(entry["level"])
+    return f"{colour}{lines}{PLAIN}" if colour else lines
+
+
+def _lines(entry: EventDict) -> list[str]:
+    """The sentence, and the traceback if there is one."""
+    return [printable(line) for line in (entry["event"], *entry["fields"].get("traceback", "").splitlines())]
+
+
+# --- where they lead --------------------------------------------------------------------------------------
+
+
+class _Sender:
+    """structlog's innermost logger for journald: whatever the method, one `send`."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    def debug(self, *, MESSAGE: str, **fields: Any) -> None:  # noqa: N803 (journald's spelling)
+        with suppress(OSError):  # a journal in trouble must not stop the work it would tell of
+            self._send(MESSAGE, **fields)
+
+    info = warning = error = debug
+
+
+class _Writer:
+    """structlog's innermost logger for streams."""
+
+    def __init__(self, stream: TextIO, bar: "ProgressLine | None") -> None:
+        self._stream = stream
+        self._bar = bar
+        self._lock = threading.Lock()
+
+    def debug(self, lines: str) -> None:
+        if self._bar:
+            self._bar.above(lines)
+            return
+        with self._lock:
+            _write(self._stream, f"{lines}\n")
+
+    info = warning = error = debug
+
+
+def _write(stream: TextIO, text: str) -> None:
+    with suppress(OSError):  # a closed terminal or a full log disk must not stop the work
+        stream.write(text)
+        stream.flush()
+
+
+class StdlibHandler(logging.Handler):
+    """Brings what libraries log (botocore, urllib3, watchdog) into the same journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.WARNING)
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+        self._journal.logger.log(
+            min(record.levelno, logging.ERROR),
+            f"{record.name}: {record.getMessage()}",
+            kind=None,
+            fields={"traceback": trace},
+        )
+
+
+def take_over_stdlib(journal: Journal) -> logging.Handler:
+    """Make the journal the root logger's handler. Gives it back, to be removed by who ends the program."""
+    handler = StdlibHandler(journal)
+    logging.getLogger().addHandler(handler)
+    return handler
+
+
+# --- progress ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Underway:
+    """What is at work just now, one phrase for each set. Safe to use from several threads."""
+
+    clock: Callable[[], float]
+    _begun: dict[str, tuple[Progress, float]] = field(default_factory=dict)
+    _phrases: dict[str, str] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, progress: Progress) -> None:
+        with self._lock:
+            self._phrases[progress.set] = phrase(progress, speed=self._speed(progress))
+
+    def drop(self, name: str) -> None:
+        with self._lock:
+            self._begun.pop(name, None)
+            self._phrases.pop(name, None)
+
+    def text(self) -> str:
+        with self._lock:
+            return "; ".join(self._phrases.values())
+
+    def _speed(self, progress: Progress) -> float:
+        """Bytes per second since this stage of this set was first heard of."""
+        now = self.clock()
+        first, since = self._begun.get(progress.set, (progress, now))
+        if (first.stage, first.file) != (progress.stage, progress.file) or progress.done < first.done:
+            first, since = progress, now
+        self._begun[progress.set] = (first, since)
+        return (progress.done - first.done) / (now - since) if now - since >= PACE_SECONDS else 0.0
+
+
+def phrase(progress: Progress, *, speed: float) -> str:
+    """Say `karmic: upload the machine, part 37, 31 %, 84 MB/s`, as much of it as is known."""
+    known = [f"{progress.set}: {progress.stage}"]
+    if progress.part:
+        known.append(f"part {progress.part}")
+    if progress.total:
+        known.append(f"{100 * progress.done // progress.total} %")
+    if speed:
+        known.append(f"{speed / 1e6:.1f} MB/s")
+    return printable(", ".join(known))
+
+
+class ProgressLine:
+    """The last line of a terminal, written over as work goes on; log lines go above it."""
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float]) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._underway = Underway(clock)
+        self._drawn = float("-inf")
+        self._lock = threading.Lock()
+
+    def show(self, progress: Progress) -> None:
+        self._underway.note(progress)
+        with self._lock:
+            if self._clock() - self._drawn >= REDRAW_SECONDS:
+                self._drawn = self._clock()
+                _write(self._stream, ERASE_LINE + self._clipped())
+
+    def above(self, lines: str) -> None:
+        with self._lock:
+            _write(self._stream, f"{ERASE_LINE}{lines}\n{self._clipped()}")
+
+    def end(self, event: Event) -> None:
+        if event.kind in ENDS:
+            self._underway.drop(event.set)
+
+    def _clipped(self) -> str:
+        # One column is left free: a terminal that has filled the last one may begin a new line by itself.
+        return self._underway.text()[: _columns(self._stream) - 1]
+
+
+def _columns(stream: TextIO) -> int:
+    # Asked anew each time, since windows change. 80 where nobody knows, as on a serial line.
+    with suppress(OSError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80

@@ -1,0 +1,122 @@
+"""Speaks sd_notify: ready, status, watchdog, reload, extend.
+
+Written here in a few lines, since the unit's `Type=notify` must work without the optional systemd-python.
+The protocol is one datagram of `NAME=value` lines to the socket that `$NOTIFY_SOCKET` names.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from uecwatchd.journal import ENDS, Underway
+from uecwatchd.monitor import Event, Progress
+from uecwatchd.strangers import printable
+
+# systemd takes a message at once or is stuck itself; the work is not to be stuck with it.
+SEND_TIMEOUT_SECONDS = 1.0
+# `systemctl status` is read by people; systemd tells each change on the bus.
+STATUS_SECONDS = 1.0
+
+
+class Notifier:
+    """Tells systemd how the service is. Without `$NOTIFY_SOCKET` it tells nobody, and that is all right."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        pid: int | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address = _address(environ.get("NOTIFY_SOCKET", ""))
+        self._clock = clock
+        self._summary = self._work = ""
+        self._lock = threading.Lock()
+        self.watchdog_seconds = _watchdog_seconds(environ, pid or os.getpid())
+
+    def ready(self, summary: str) -> None:
+        self._say("READY=1", summary=summary)
+
+    def status(self, summary: str) -> None:
+        """Say how things are in general: `Watching 2 folders; 1 waiting`."""
+        self._say(summary=summary)
+
+    def work(self, text: str) -> None:
+        """Say what is at work just now; it stands before the summary. Empty when nothing is."""
+        self._say(work=text)
+
+    def _say(self, *lines: str, summary: str | None = None, work: str | None = None) -> None:
+        with self._lock:
+            self._summary = self._summary if summary is None else summary
+            self._work = self._work if work is None else work
+            self._send(*lines, _status("; ".join(filter(None, (self._work, self._summary)))))
+
+    def watchdog(self) -> None:
+        self._send("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """To be followed by `ready`, also when the new configuration was bad and the old one is kept."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={int(self._clock() * 1_000_000)}")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def extend(self, seconds: float) -> None:
+        """Ask for that much more time to start or stop, counted from now."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+    def _send(self, *lines: str) -> None:
+        if not self._address:
+            return
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
+            contextlib.suppress(OSError),  # nobody listens any more: as libsystemd, carry on
+        ):
+            out.settimeout(SEND_TIMEOUT_SECONDS)
+            out.sendto("\n".join(lines).encode("utf-8", errors="backslashreplace"), self._address)
+
+
+def _address(text: str) -> str:
+    """A path, or with `@` a name in Linux's abstract namespace; systemd's others, vsock, are not for us."""
+    if text.startswith("@"):
+        return f"\0{text[1:]}"
+    return text if text.startswith("/") else ""
+
+
+def _status(text: str) -> str:
+    # A newline in a file's name would begin another assignment, such as STOPPING=1.
+    return f"STATUS={printable(text)}"
+
+
+def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
+    """How often `watchdog` is due: half the time systemd waits, as it advises. None: it does not wait."""
+    usec = environ.get("WATCHDOG_USEC", "")
+    if not usec.isascii() or not usec.isdigit() or int(usec) == 0:
+        return None
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):  # set for a parent process that started us
+        return None
+    return int(usec) / 1_000_000 / 2
+
+
+class StatusMonitor:
+    """The monitor that shows progress in `systemctl status`: at most once a second, and each end at once."""
+
+    def __init__(self, notifier: Notifier, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._notifier = notifier
+        self._clock = clock
+        self._underway = Underway(clock)
+        self._told = float("-inf")
+
+    def tell(self, event: Event) -> None:
+        if event.kind in ENDS:
+            self._underway.drop(event.set)
+            self._notifier.work(self._underway.text())
+
+    def progress(self, progress: Progress) -> None:
+        self._underway.note(progress)
+        if self._clock() - self._told >= STATUS_SECONDS:
+            self._told = self._clock()
+            self._notifier.work(self._underway.text())
