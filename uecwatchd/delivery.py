@@ -1,0 +1,247 @@
+"""One member on its way into the cloud: bundled, uploaded and registered, once for each content.
+
+The steps, with what the ledger says after each:
+
+1. look: is there an image at this location already? then it is ours to *adopt*, whatever the ledger knew
+2. `planned`: the place in the bucket and the keys are decided and written down
+3. the parts go up, several at a time, straight from memory; the manifest last: `uploaded`
+4. `registering` is written down, RegisterImage is asked, and the cloud is watched until it is content
+5. `registered`, with the id; the keys are forgotten
+"""
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from io import FileIO
+
+from uecwatchd import spool
+from uecwatchd.bundle.keys import public_key
+from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
+from uecwatchd.bundle.names import bundle_prefix, manifest_name
+from uecwatchd.bundle.stream import Bundling, Secret, Slice, Totals
+from uecwatchd.cloud import register
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.upload import put
+from uecwatchd.image import Arch
+from uecwatchd.imageset import Member
+from uecwatchd.ledger import BundleRecord, Ledger
+from uecwatchd.monitor import Event, Fields, Kind, Monitor, Progress
+
+# 64 bits of the identity: names that do not meet by chance, in keys that a person can still read.
+TOKEN_CHARS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be delivered where. `check` is called between parts and raises when work is to be put down.
+
+    `name` is the name a machine image gets where the cloud takes one; kernels and ramdisks are named after
+    their content, because many sets share them.
+    """
+
+    set_name: str
+    member: Member
+    sha256: str
+    cloud: Cloud
+    bucket: str
+    arch: Arch
+    kernel_id: str | None
+    ramdisk_id: str | None
+    name: str | None
+    description: str | None
+    virtualization: str | None
+    uploads: int
+    monitor: Monitor
+    check: Callable[[], None]
+    sleep: Callable[[float], None]
+
+
+def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleRecord:
+    """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
+    identity = _identity(order)
+    with ledger.claim(f"{order.cloud.name}/{order.bucket}/{identity}"):
+        bundle = ledger.bundle(order.cloud.name, order.bucket, identity) or _plan(order, identity)
+        if there := register.find(order.cloud, bundle.location):
+            return _adopt(order, bundle, there, ledger)
+        if bundle.state == "registered":
+            bundle = _plan(order, identity)  # it was taken out of the cloud since: the whole way again
+        if bundle.state == "planned":
+            bundle = _send(order, ledger.put_bundle(bundle), source, ledger)
+        return _register(order, bundle, ledger)
+
+
+def _identity(order: Order) -> str:
+    """All that makes a bundle what it is; equal identities need one bundle."""
+    traits = (
+        order.member.role,
+        order.sha256,
+        order.arch,
+        order.cloud.account.account,
+        order.kernel_id or "",
+        order.ramdisk_id or "",
+        order.virtualization or "",
+    )
+    return hashlib.sha256("\n".join(traits).encode()).hexdigest()
+
+
+def _plan(order: Order, identity: str) -> BundleRecord:
+    secret = Secret.random()
+    return BundleRecord(
+        cloud=order.cloud.name,
+        bucket=order.bucket,
+        identity=identity,
+        role=order.member.role,
+        sha256=order.sha256,
+        prefix=bundle_prefix(order.member.role, _telling_name(order), token=identity[:TOKEN_CHARS]),
+        state="planned",
+        secret_key=secret.key,
+        secret_iv=secret.iv,
+    )
+
+
+def _telling_name(order: Order) -> str:
+    """What a person reads in a list of images: whose machine it is, or which kernel. Kernels and ramdisks are
+    named by nothing that differs between the sets that share them."""
+    if order.member.role == "machine":
+        return order.set_name
+    return order.member.facts.version or ""
+
+
+def _adopt(order: Order, bundle: BundleRecord, there: register.Image, ledger: Ledger) -> BundleRecord:
+    ready = register.wait(order.cloud, there.id, sleep=order.sleep)
+    what = (
+        f"{order.set_name}: {order.member.role} {order.member.name} is {ready.id} already ({bundle.location})"
+    )
+    fields = {"file": order.member.path, "cloud": order.cloud.name, _id_field(order): ready.id}
+    order.monitor.tell(Event(Kind.ADOPTED, what, order.set_name, fields=fields))
+    return ledger.put_bundle(_registered(bundle, ready.id))
+
+
+def _registered(bundle: BundleRecord, image_id: str) -> BundleRecord:
+    return replace(bundle, state="registered", image_id=image_id, secret_key=None, secret_iv=None)
+
+
+def _send(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger) -> BundleRecord:
+    """Bundle and upload in one stream: nothing of the image is written to a disk."""
+    secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
+    began = time.monotonic()
+    totals = _send_parts(order, bundle, secret, source)
+    if spool.stamp_of(os.fstat(source.fileno())) != order.member.stamp or totals.sha256 != order.sha256:
+        raise spool.changed(order.member.path)
+    _tell_bundled(order, totals)
+    manifest = write_manifest(_manifest(order, bundle, totals, secret), key=order.cloud.account.user_key)
+    put(order.cloud, order.bucket, manifest_name(bundle.prefix), manifest)
+    _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
+    sent = replace(bundle, state="uploaded", parts=len(totals.parts), bundled_size=totals.bundled_size)
+    return ledger.put_bundle(sent)
+
+
+def _send_parts(order: Order, bundle: BundleRecord, secret: Secret, source: FileIO) -> Totals:
+    member = order.member
+    stage = f"upload the {member.role}"
+
+    def progress(done: int) -> None:
+        order.monitor.progress(Progress(order.set_name, stage, member.name, done, member.size))
+
+    def send(piece: Slice) -> None:
+        put(order.cloud, order.bucket, piece.part.name, piece.data)
+
+    source.seek(0)
+    bundling = Bundling(
+        source,
+        name=bundle.prefix,
+        size=member.size,
+        prefix=bundle.prefix,
+        secret=secret,
+        progress=progress,
+    )
+    in_flight(bundling, send, uploads=order.uploads, check=order.check)
+    return bundling.totals
+
+
+def in_flight(
+    slices: Iterable[Slice], send: Callable[[Slice], None], *, uploads: int, check: Callable[[], None]
+) -> None:
+    """Send slices with at most `uploads` of them under way; memory holds those and the one being made.
+
+    Raises what `send` or `check` raised, after the parts under way have ended.
+    """
+    under_way: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(uploads, thread_name_prefix="upload") as pool:
+        for piece in slices:
+            check()
+            if len(under_way) == uploads:
+                under_way.popleft().result()
+            under_way.append(pool.submit(send, piece))
+        while under_way:
+            under_way.popleft().result()
+
+
+def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret) -> Manifest:
+    account = order.cloud.account
+    return Manifest(
+        name=bundle.prefix,
+        user=account.account,
+        kind=order.member.role,
+        arch=order.arch,
+        tar_sha1=totals.tar_sha1,
+        size=totals.size,
+        bundled_size=totals.bundled_size,
+        for_cloud=seal_secret(secret, public_key(account.cloud_cert)),
+        for_user=seal_secret(secret, public_key(account.user_cert)),
+        parts=totals.parts,
+        kernel_id=order.kernel_id,
+        ramdisk_id=order.ramdisk_id,
+    )
+
+
+def _tell_bundled(order: Order, totals: Totals) -> None:
+    what = (
+        f"{order.set_name}: bundled {order.member.name}: {totals.size} bytes as {len(totals.parts)} parts "
+        f"of {totals.bundled_size} bytes together"
+    )
+    fields: Fields = {"file": order.member.path, "bytes": totals.bundled_size}
+    order.monitor.tell(Event(Kind.BUNDLED, what, order.set_name, "debug", fields))
+
+
+def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: float) -> None:
+    what = (
+        f"{order.set_name}: uploaded {order.member.role} {order.member.name} to {bundle.location}: "
+        f"{totals.size} bytes as {len(totals.parts)} parts in {seconds} s"
+    )
+    fields: Fields = {
+        "file": order.member.path,
+        "cloud": order.cloud.name,
+        "bucket": order.bucket,
+        "bytes": totals.bundled_size,
+        "seconds": seconds,
+    }
+    order.monitor.tell(Event(Kind.UPLOADED, what, order.set_name, fields=fields))
+
+
+def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecord:
+    order.check()
+    bundle = ledger.put_bundle(replace(bundle, state="registering"))
+    image_id = register.register(
+        order.cloud,
+        location=bundle.location,
+        name=order.name or bundle.prefix,
+        description=order.description,
+        arch=order.arch,
+        kernel=order.kernel_id,
+        ramdisk=order.ramdisk_id,
+        virtualization=order.virtualization,
+    )
+    register.wait(order.cloud, image_id, sleep=order.sleep)
+    what = f"{order.set_name}: registered {order.member.role} {order.member.name} as {image_id}"
+    fields = {"file": order.member.path, "cloud": order.cloud.name, _id_field(order): image_id}
+    order.monitor.tell(Event(Kind.REGISTERED, what, order.set_name, fields=fields))
+    return ledger.put_bundle(_registered(bundle, image_id))
+
+
+def _id_field(order: Order) -> str:
+    return {"machine": "emi", "kernel": "eki", "ramdisk": "eri"}[order.member.role]

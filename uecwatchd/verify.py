@@ -1,0 +1,101 @@
+"""Takes a registered set back out of the cloud and holds it against its source.
+
+What the cloud lists as available may be damaged all the same: servers check little of a bundle until a node
+boots it. So the manifest and every part are fetched, unbundled with the user's key, and the image's digest is
+compared.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from uecwatchd import spool
+from uecwatchd.bundle.keys import public_key
+from uecwatchd.bundle.manifest import LIMIT_BYTES, Manifest, check_signature, read_manifest
+from uecwatchd.bundle.stream import Part
+from uecwatchd.bundle.unbundle import Nowhere, Sink, Unbundled, open_secret, unbundle
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.upload import fetch
+from uecwatchd.errors import Rejected, UecError
+from uecwatchd.image import Role
+from uecwatchd.ledger import MemberRecord, SetRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one member. `source` is the file it was compared with, empty when that is gone and the
+    digest in the ledger had to serve."""
+
+    role: Role
+    image_id: str
+    manifest: str
+    size: int
+    parts: int
+    sha256: str
+    source: str
+
+
+def verify(record: SetRecord, cloud: Cloud) -> Iterator[Finding]:
+    """Check the members in the order of their registration. Raises Rejected at the first that differs."""
+    for member in record.members:
+        if member.manifest:
+            yield _verify_member(Path(record.folder), member, cloud)
+
+
+def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
+    found = take_back(cloud, member.manifest, Nowhere())
+    expected, source = _expected(folder, member)
+    if found.sha256 != expected:
+        raise Rejected(
+            f"{member.manifest}: it is not what {source or 'the ledger'} is",
+            f"the image in the cloud has SHA-256 {found.sha256}, expected {expected}",
+            "The file may have changed since; if not, drop it anew and deregister this image.",
+        )
+    return Finding(
+        member.role,
+        member.image_id,
+        member.manifest,
+        found.size,
+        len(found.parts),
+        found.sha256,
+        source,
+    )
+
+
+def take_back(cloud: Cloud, location: str, sink: Sink) -> Unbundled:
+    """Fetch what lies at "bucket/key" and pour the image into `sink`, with every check there is.
+
+    Raises Rejected for a damaged bundle, and what the cloud room raises when the cloud does not answer.
+    """
+    bucket, key = location.split("/", 1)
+    manifest = _manifest(cloud, bucket, key)
+    secret = open_secret(manifest, cloud.account.user_key, side="user")
+
+    def part(wanted: Part) -> Iterator[bytes]:
+        return fetch(cloud, bucket, wanted.name)
+
+    return unbundle(manifest, part, secret=secret, sink=sink)
+
+
+def _manifest(cloud: Cloud, bucket: str, key: str) -> Manifest:
+    data = bytearray()
+    for chunk in fetch(cloud, bucket, key):
+        data += chunk
+        if len(data) > LIMIT_BYTES:
+            raise Rejected(
+                f"{bucket}/{key}: too large for a manifest", f"over {LIMIT_BYTES} bytes", "Look at it."
+            )
+    manifest = read_manifest(bytes(data), name=key)
+    check_signature(bytes(data), public_key(cloud.account.user_cert), name=key)
+    return manifest
+
+
+def _expected(folder: Path, member: MemberRecord) -> tuple[str, str]:
+    """The digest to find, and the file it was read from just now, if that is still there."""
+    try:
+        with spool.open_member(folder, member.path) as file:
+            stamp = spool.stamp_of(os.fstat(file.fileno()))
+        return spool.digest(folder, member.path, stamp=stamp), member.path
+    except UecError:
+        return member.sha256, ""
