@@ -1,0 +1,189 @@
+"""Who may ask: signatures, keys and clocks."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uecwatchd.sandbox import Sandbox
+from uecwatchd.sandbox.refusal import Refused
+from uecwatchd.sandbox.rules import RULES
+from uecwatchd.sandbox.signature import Wire, check_ec2, check_s3
+
+S3, EC2 = ("s3", "s3v4"), ("v2", "v4")
+NOW = datetime(2013, 5, 24, tzinfo=UTC)
+
+
+def ask(clients: Any, version: str, **keys: str) -> Any:
+    """The cheapest call of each half, signed that way."""
+    if version in S3:
+        return clients.s3(version=version, **keys).list_buckets
+    return clients.ec2(version=version, **keys).describe_images
+
+
+@pytest.mark.parametrize("version", [*S3, *EC2])
+def test_a_wrong_secret_does_not_match(version: str, clients: Any, refusal: Any) -> None:
+    refused = refusal(ask(clients, version, secret_key="wrong"))
+    assert (refused.code, refused.status) == ("SignatureDoesNotMatch", 403)
+
+
+@pytest.mark.parametrize("version", [*S3, *EC2])
+def test_an_unknown_key_is_said_to_be_unknown(version: str, clients: Any, refusal: Any) -> None:
+    refused = refusal(ask(clients, version, access_key="AKIDNOBODY"))
+    assert (refused.code, refused.status) == ("InvalidAccessKeyId", 403)
+
+
+@pytest.fixture
+def clock() -> dict[str, timedelta]:
+    return {"ahead": timedelta()}
+
+
+@pytest.fixture
+def off_clock(tmp_path: Path, clock: dict[str, timedelta]) -> Iterator[Sandbox]:
+    """A cloud whose clock is `clock["ahead"]` ahead of ours."""
+    with Sandbox(tmp_path / "cloud", clock=lambda: datetime.now(UTC) + clock["ahead"]) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("versions", "seconds", "taken"),
+    [
+        (S3, 800, True),
+        (S3, 1000, False),
+        (S3, -800, True),
+        (S3, -1000, False),
+        (EC2, 800, True),
+        (EC2, 1000, False),
+        (EC2, -10, True),
+        (EC2, -30, False),
+    ],
+)
+def test_clocks_may_differ_only_so_far(
+    versions: tuple[str, ...],
+    seconds: int,
+    taken: bool,  # noqa: FBT001  # a parameter of the table
+    off_clock: Sandbox,
+    clock: dict[str, timedelta],
+    make_clients: Any,
+    refusal: Any,
+) -> None:
+    """EC2 takes old requests, but none from further ahead than 20 seconds."""
+    clock["ahead"] = timedelta(seconds=seconds)
+    for version in versions:
+        call = ask(make_clients(off_clock), version)
+        if taken:
+            call()
+        else:
+            refused = refusal(call)
+            assert (refused.code, refused.status) == ("RequestTimeTooSkewed", 403)
+
+
+def test_version_2_may_leave_the_service_path_out_of_the_resource(clients: Any) -> None:
+    """That is how boto3 signs by itself, and servers from 3.3 take it for objects."""
+    s3 = clients.s3(version="s3", full_path=False)
+    s3.put_object(Bucket="images", Key="bare", Body=b"x")
+    assert s3.get_object(Bucket="images", Key="bare")["Body"].read() == b"x"
+
+
+def test_odd_keys_are_signed_alike_on_both_sides(clients: Any) -> None:
+    for version in S3:
+        s3 = clients.s3(version=version)
+        for key in ("a b", "a+b", "ü/é", "100%", "a=b&c", "~-_.()'!*"):
+            s3.put_object(Bucket="images", Key=key, Body=key.encode())
+            assert s3.get_object(Bucket="images", Key=key)["Body"].read() == key.encode()
+            assert key in [o["Key"] for o in s3.list_objects(Bucket="images", Prefix=key)["Contents"]]
+            s3.delete_object(Bucket="images", Key=key)
+
+
+# Examples of the scheme's own documentation, with its keys.
+AWS = {"AKIAIOSFODNN7EXAMPLE": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+V4_HEADERS = {
+    "host": "examplebucket.s3.amazonaws.com",
+    "x-amz-content-sha256": EMPTY,
+    "x-amz-date": "20130524T000000Z",
+    "authorization": "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
+    "SignedHeaders=host;x-amz-content-sha256;x-amz-date,"
+    "Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
+}
+
+
+def s3_key(wire: Wire, *, now: datetime = NOW) -> str:
+    return check_s3(wire, secrets=AWS, now=now, rules=RULES["sandbox"]).access_key
+
+
+def test_the_documented_example_of_s3_version_4_is_right() -> None:
+    assert s3_key(Wire("GET", "/", "max-keys=2&prefix=J", V4_HEADERS)) == "AKIAIOSFODNN7EXAMPLE"
+
+
+def test_the_documented_example_of_s3_version_2_is_right() -> None:
+    headers = {
+        "host": "awsexamplebucket1.us-west-1.s3.amazonaws.com",
+        "date": "Tue, 27 Mar 2007 19:36:42 +0000",
+        "authorization": "AWS AKIAIOSFODNN7EXAMPLE:qgk2+6Sv9/oM7G3qLEjTH1a1l1g=",
+    }
+    wire = Wire("GET", "/awsexamplebucket1/photos/puppy.jpg", "", headers)
+    assert s3_key(wire, now=datetime(2007, 3, 27, 19, 36, tzinfo=UTC)) == "AKIAIOSFODNN7EXAMPLE"
+
+
+WRONG_V4 = {
+    "another query": ({}, {"query": "max-keys=3&prefix=J"}, "SignatureDoesNotMatch"),
+    "another path": ({}, {"path": "/x"}, "SignatureDoesNotMatch"),
+    "another method": ({}, {"method": "PUT"}, "SignatureDoesNotMatch"),
+    "another host": ({"host": "other"}, {}, "SignatureDoesNotMatch"),
+    "another payload": ({"x-amz-content-sha256": "0" * 64}, {}, "SignatureDoesNotMatch"),
+    "an unsigned payload nobody signed": (
+        {"x-amz-content-sha256": "UNSIGNED-PAYLOAD"},
+        {},
+        "SignatureDoesNotMatch",
+    ),
+    "another day": ({"x-amz-date": "20130525T000000Z"}, {}, "SignatureDoesNotMatch"),
+    "a header that is not signed": ({"x-amz-acl": "private"}, {}, "AccessDenied"),
+    "a streamed body": ({"x-amz-content-sha256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, {}, "NotImplemented"),
+    "no payload digest": ({"x-amz-content-sha256": ""}, {}, "AccessDenied"),
+    "no date": ({"x-amz-date": ""}, {}, "AccessDenied"),
+    "another scheme": ({"authorization": "Bearer x"}, {}, "AccessDenied"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_V4)
+def test_a_signed_request_changed_in_one_place_is_refused(name: str) -> None:
+    headers, head, code = WRONG_V4[name]
+    sent = {"method": "GET", "path": "/", "query": "max-keys=2&prefix=J", **head}
+    with pytest.raises(Refused) as caught:
+        s3_key(Wire(sent["method"], sent["path"], sent["query"], {**V4_HEADERS, **headers}))
+    assert caught.value.code == code
+
+
+WRONG_V2 = {
+    "version 1": ({"SignatureVersion": "1"}, "InvalidParameterValue"),
+    "another method": ({"SignatureMethod": "HmacMD5"}, "InvalidParameterValue"),
+    "another parameter": ({"ImageId.1": "emi-00000000"}, "SignatureDoesNotMatch"),
+    "another time": ({"Timestamp": "2013-05-24T00:00:01Z"}, "SignatureDoesNotMatch"),
+    "no signature": ({"Signature": None}, "MissingAuthenticationToken"),
+}
+V2_PARAMETERS = {
+    "Action": "DescribeImages",
+    "AWSAccessKeyId": "AKIAIOSFODNN7EXAMPLE",
+    "SignatureVersion": "2",
+    "SignatureMethod": "HmacSHA256",
+    "Timestamp": "2013-05-24T00:00:00Z",
+    "Signature": "3jeo7RpglirhJgqynggxNAiUM0klxiNLUv4WFH8mC5I=",
+}
+
+
+def ec2_key(parameters: dict[str, str]) -> str:
+    wire = Wire("POST", "/services/Eucalyptus", "", {"host": "cloud:8773"})
+    return check_ec2(wire, parameters, b"", secrets=AWS, now=NOW, rules=RULES["sandbox"])
+
+
+@pytest.mark.parametrize("name", WRONG_V2)
+def test_signed_parameters_changed_in_one_place_are_refused(name: str) -> None:
+    changes, code = WRONG_V2[name]
+    assert ec2_key(V2_PARAMETERS) == "AKIAIOSFODNN7EXAMPLE"
+    changed = {key: value for key, value in {**V2_PARAMETERS, **changes}.items() if value is not None}
+    with pytest.raises(Refused) as caught:
+        ec2_key(changed)
+    assert caught.value.code == code

@@ -1,0 +1,59 @@
+"""One SQLite file of the cloud: opened, checked for its version, and written by one thread at a time."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from uecwatchd.errors import Halted
+
+
+class Database:
+    """A connection that request threads share in turn."""
+
+    def __init__(self, path: Path, *, schema: str, version: int) -> None:
+        """`schema` is a script of CREATE statements, run on a fresh file. Raises `Halted` at another
+        version."""
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.row_factory = sqlite3.Row
+        try:
+            found = _prepare(self._connection, schema=schema, version=version)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise _unusable(path, str(error)) from error
+        if found != version:
+            self._connection.close()
+            raise _unusable(path, f"it has version {found}, this program knows {version}")
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside happens, or nothing; no other thread reads or writes meanwhile."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+def _prepare(connection: sqlite3.Connection, *, schema: str, version: int) -> int:
+    """The file's version, which is `version` if the file was new."""
+    connection.execute("PRAGMA foreign_keys = ON")
+    # Losing the last second in a power cut is all right for a test cloud; waiting for the disk is not.
+    connection.execute("PRAGMA synchronous = OFF")
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        connection.executescript(f"BEGIN; {schema}; PRAGMA user_version = {version}; COMMIT;")
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return found
+
+
+def _unusable(path: Path, why: str) -> Halted:
+    return Halted(f"{path}: cannot use it", why, "Give the sandbox another folder, or an empty one.")

@@ -1,0 +1,160 @@
+"""Who the cloud and its one user are: keys, certificates, account, and the eucarc that hands them out.
+
+Made on the first start and kept in the folder, readable by its owner only:
+
+    cloud-pk.pem          the cloud's key: opens what bundles are sealed with
+    cloud-cert.pem        its certificate, given to users (EUCALYPTUS_CERT)
+    euca2-admin-pk.pem    the user's key and certificate (EC2_PRIVATE_KEY, EC2_CERT)
+    euca2-admin-cert.pem
+    identity.json         {version, account, access_key, secret_key}; written last: it vouches for the rest
+    eucarc                rewritten at each start, since the port may be another
+"""
+
+import json
+import secrets
+import string
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.x509.oid import NameOID
+
+from uecwatchd.errors import Halted
+
+VERSION = 1
+CLOUD_KEY, CLOUD_CERTIFICATE = "cloud-pk.pem", "cloud-cert.pem"
+USER_KEY, USER_CERTIFICATE = "euca2-admin-pk.pem", "euca2-admin-cert.pem"
+IDENTITY, EUCARC = "identity.json", "eucarc"
+
+KEY_BITS = 2048  # what every generation issued
+LIFETIME = timedelta(days=3650)  # ten years, as in Eucalyptus
+ACCESS_KEY_LETTERS = 20  # lengths of today's access and secret keys
+SECRET_KEY_LETTERS = 40
+
+EUCARC_TEXT = """\
+EUCA_KEY_DIR=$(dirname $(readlink -f ${{BASH_SOURCE}}))
+export S3_URL={s3_url}
+export EC2_URL={ec2_url}
+export EC2_PRIVATE_KEY=${{EUCA_KEY_DIR}}/{user_key}
+export EC2_CERT=${{EUCA_KEY_DIR}}/{user_certificate}
+export EUCALYPTUS_CERT=${{EUCA_KEY_DIR}}/{cloud_certificate}
+export EC2_ACCESS_KEY='{access_key}'
+export EC2_SECRET_KEY='{secret_key}'
+# The account number, which bundles carry as their user.
+export EC2_USER_ID='{account}'
+alias ec2-bundle-image="ec2-bundle-image --cert ${{EC2_CERT}} --privatekey ${{EC2_PRIVATE_KEY}} \
+--user ${{EC2_USER_ID}} --ec2cert ${{EUCALYPTUS_CERT}}"
+alias ec2-upload-bundle="ec2-upload-bundle -a ${{EC2_ACCESS_KEY}} -s ${{EC2_SECRET_KEY}} --url ${{S3_URL}}"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    account: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    cloud_key: RSAPrivateKey = field(repr=False)
+    user_key: RSAPrivateKey = field(repr=False)
+
+
+def ensure_identity(folder: Path, *, now: datetime) -> Identity:
+    """The folder's identity, made if this is its first start. Raises `Halted` where what lies there is
+    unusable."""
+    if not (folder / IDENTITY).exists():
+        _make(folder, now=now)
+    return read_identity(folder)
+
+
+def read_identity(folder: Path) -> Identity:
+    try:
+        words = json.loads((folder / IDENTITY).read_text())
+        if words["version"] != VERSION:
+            raise ValueError(f"version {words['version']}, this program knows {VERSION}")
+        return Identity(
+            account=words["account"],
+            access_key=words["access_key"],
+            secret_key=words["secret_key"],
+            cloud_key=_read_key(folder / CLOUD_KEY),
+            user_key=_read_key(folder / USER_KEY),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Halted(
+            f"{folder}: cannot use it as a test cloud",
+            str(error).rstrip("."),
+            "Give another folder, or an empty one.",
+        ) from error
+
+
+def _read_key(path: Path) -> RSAPrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, RSAPrivateKey):
+        raise TypeError(f"{path.name} is not an RSA key")
+    return key
+
+
+def _make(folder: Path, *, now: datetime) -> None:
+    _make_pair(folder / CLOUD_KEY, folder / CLOUD_CERTIFICATE, name="uecwatchd sandbox cloud", now=now)
+    _make_pair(folder / USER_KEY, folder / USER_CERTIFICATE, name="admin", now=now)
+    words = {
+        "version": VERSION,
+        "account": f"{secrets.randbelow(10**12):012}",
+        "access_key": _letters(string.ascii_uppercase + string.digits, ACCESS_KEY_LETTERS),
+        "secret_key": _letters(string.ascii_letters + string.digits, SECRET_KEY_LETTERS),
+    }
+    write_private(folder / IDENTITY, json.dumps(words, indent=1).encode())
+
+
+def _letters(alphabet: str, count: int) -> str:
+    return "".join(secrets.choice(alphabet) for _ in range(count))
+
+
+def _make_pair(key_path: Path, certificate_path: Path, *, name: str, now: datetime) -> None:
+    key = generate_private_key(public_exponent=65537, key_size=KEY_BITS)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    write_private(key_path, pem)
+    certificate = _self_signed(key, name=name, now=now)
+    write_private(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _self_signed(key: RSAPrivateKey, *, name: str, now: datetime) -> x509.Certificate:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder(
+        issuer_name=subject,
+        subject_name=subject,
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=now - timedelta(days=1),  # another host's clock may be behind ours
+        not_valid_after=now + LIFETIME,
+    )
+    return builder.sign(key, hashes.SHA256())
+
+
+def write_eucarc(folder: Path, identity: Identity, *, ec2_url: str, s3_url: str) -> Path:
+    text = EUCARC_TEXT.format(
+        ec2_url=ec2_url,
+        s3_url=s3_url,
+        user_key=USER_KEY,
+        user_certificate=USER_CERTIFICATE,
+        cloud_certificate=CLOUD_CERTIFICATE,
+        access_key=identity.access_key,
+        secret_key=identity.secret_key,
+        account=identity.account,
+    )
+    write_private(folder / EUCARC, text.encode())
+    return folder / EUCARC
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replaces the file at once, mode 0600."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600, exist_ok=False)
+    fresh.write_bytes(data)
+    fresh.replace(path)

@@ -1,0 +1,149 @@
+"""What RegisterImage looks at, from the location it is given to the last byte of the last part.
+
+The order is that of cost: the manifest's text, its signature and its keys, the presence and sizes of the
+parts, and only then the unbundling.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+
+from uecwatchd.sandbox import content
+from uecwatchd.sandbox.identity import Identity
+from uecwatchd.sandbox.manifest import SAFE_NAME, Claims, invalid, read_claims
+from uecwatchd.sandbox.refusal import Refused
+from uecwatchd.sandbox.rules import Rules
+from uecwatchd.sandbox.store import Store, StoredObject
+from uecwatchd.sandbox.unbundling import Image, Secret, check_part, unbundle
+
+AES_BLOCK = 16
+# RSA decryption with a wrong key may give junk instead of an error; junk is never this.
+KEY_TEXT = re.compile(rb"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A manifest that is in order, and the parts it names, all present with plausible sizes."""
+
+    claims: Claims
+    manifest_sha256: str
+    parts: tuple[StoredObject, ...]
+    secret: Secret
+
+
+def read_bundle(store: Store, identity: Identity, rules: Rules, location: str) -> Bundle:
+    """Everything short of the parts' bytes. `location` is `bucket/key`. Raises `Refused`."""
+    bucket, key = split_location(location, limit=rules.location_length)
+    data = _read_manifest(store, identity, bucket, key, limit=rules.manifest_size)
+    claims = read_claims(data, file_name=key, rules=rules)
+    if claims.size > rules.image_size:
+        raise invalid(
+            f"Cannot register image of size {claims.size}: it exceeds the maximum of {rules.image_size}"
+        )
+    if claims.user != identity.account:
+        raise invalid(f"The manifest's user {claims.user} is not the account that registers it")
+    _check_signature(claims, identity.user_key.public_key())
+    secret = _open_secret(claims.ec2_key, claims.ec2_iv, key=identity.cloud_key, whose="ec2")
+    if _open_secret(claims.user_key, claims.user_iv, key=identity.user_key, whose="user") != secret:
+        raise invalid("The key sealed for the user is not the key sealed for the cloud")
+    parts = _find_parts(store, bucket, claims, limit=rules.part_size)
+    return Bundle(claims, hashlib.sha256(data).hexdigest(), parts, secret)
+
+
+def inspect(bundle: Bundle) -> Image:
+    """Really unbundles it, and looks at what comes out. Raises `Refused`."""
+    claims = bundle.claims
+    image = unbundle(claims, bundle.parts, secret=bundle.secret)
+    if why := content.unfit(claims.type, image.head, image.tail, size=claims.size):
+        raise invalid(f"The content of {claims.name} is no {claims.type}: {why}")
+    return image
+
+
+def recheck(store: Store, identity: Identity, rules: Rules, location: str, *, manifest_sha256: str) -> None:
+    """What a node does before it boots: manifest and parts must be those that were registered."""
+    bundle = read_bundle(store, identity, rules, location)
+    if bundle.manifest_sha256 != manifest_sha256:
+        raise invalid(f"The manifest {location} is not the one that was registered")
+    for claim, part in zip(bundle.claims.parts, bundle.parts, strict=True):
+        check_part(claim, part.path.read_bytes())
+
+
+def split_location(location: str, *, limit: int) -> tuple[str, str]:
+    """Keys lie at the bucket's root: the first servers cut at the slash and look no further."""
+    bucket, _, key = location.partition("/")
+    if len(location) > limit or not SAFE_NAME.fullmatch(bucket) or not SAFE_NAME.fullmatch(key):
+        raise Refused("InvalidParameterValue", f"Invalid image location: {location[:limit]}")
+    return bucket, key
+
+
+def _read_manifest(store: Store, identity: Identity, bucket: str, key: str, *, limit: int) -> bytes:
+    try:
+        owner = store.bucket(bucket).owner
+        if owner != identity.account:
+            raise Refused(
+                "AuthFailure", "Image registration failed: you must own the bucket containing the image"
+            )
+        stored, file = store.open(bucket, key)
+    except Refused as refused:
+        if refused.code in ("NoSuchBucket", "NoSuchKey"):
+            raise invalid(f"Failed to read manifest file: {bucket}/{key}: {refused.message}") from refused
+        raise
+    with file:
+        if stored.size > limit:
+            raise invalid(f"The manifest has {stored.size} bytes, more than {limit}")
+        return file.read()
+
+
+def _check_signature(claims: Claims, key: RSAPublicKey) -> None:
+    try:
+        key.verify(claims.signature, claims.signed, PKCS1v15(), hashes.SHA1())
+    except InvalidSignature as error:
+        raise invalid("Manifest has invalid signature") from error
+
+
+def _open_secret(sealed_key: str, sealed_iv: str, *, key: RSAPrivateKey, whose: str) -> Secret:
+    opened = [
+        _unseal(sealed, key=key, what=f"{whose}_encrypted_{n}")
+        for n, sealed in (("key", sealed_key), ("iv", sealed_iv))
+    ]
+    return Secret(*opened)
+
+
+def _unseal(sealed: str, *, key: RSAPrivateKey, what: str) -> bytes:
+    """The sealed thing is text: 32 hex digits in lower case."""
+    try:
+        text = key.decrypt(bytes.fromhex(sealed), PKCS1v15())
+    except ValueError as error:
+        raise invalid(f"<{what}> cannot be decrypted") from error
+    if not KEY_TEXT.fullmatch(text):
+        raise invalid(f"<{what}> does not hold 32 hex digits")
+    return bytes.fromhex(text.decode())
+
+
+def _find_parts(store: Store, bucket: str, claims: Claims, *, limit: int) -> tuple[StoredObject, ...]:
+    found = []
+    for claim in claims.parts:
+        stored = store.find(bucket, claim.filename)
+        if stored is None:
+            raise invalid(f"Part {claim.filename} is not in bucket {bucket}")
+        found.append(stored)
+    _check_sizes([stored.size for stored in found], claims.bundled_size, limit=limit)
+    return tuple(found)
+
+
+def _check_sizes(sizes: list[int], bundled_size: int, *, limit: int) -> None:
+    if 0 in sizes:
+        raise invalid("A part is empty")
+    if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]:
+        raise invalid("All parts but the last must have one size, and the last none larger")
+    if sizes[0] > limit:
+        raise invalid(f"A part has {sizes[0]} bytes, more than {limit}")
+    if sum(sizes) != bundled_size:
+        raise invalid(f"The parts have {sum(sizes)} bytes together, <bundled_size> says {bundled_size}")
+    if bundled_size % AES_BLOCK:
+        raise invalid(f"The bundle's length is not a multiple of {AES_BLOCK}")

@@ -1,0 +1,43 @@
+"""One page of a bucket's keys, as both versions of ListObjects cut it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Keys and common prefixes of a page, each in byte order; `last` is where the next page goes on, if
+    there is one."""
+
+    keys: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    last: str | None
+
+
+def cut_page(keys: Iterable[str], *, prefix: str, delimiter: str, after: str, limit: int) -> Page:
+    """`keys` in byte order. A common prefix counts as one entry, and as passed when `after` lies within
+    it."""
+    found: dict[str, bool] = {}  # entry: whether it is a common prefix
+    last = ""
+    for key in keys:
+        if not key.startswith(prefix):
+            continue
+        entry, shared = _entry(key, prefix, delimiter)
+        if entry in found or key <= after or (shared and after.startswith(entry)):
+            continue
+        if len(found) == limit:
+            return _page(found, last or None)
+        found[entry] = shared
+        last = entry
+    return _page(found, None)
+
+
+def _entry(key: str, prefix: str, delimiter: str) -> tuple[str, bool]:
+    cut = key.find(delimiter, len(prefix)) if delimiter else -1
+    return (key, False) if cut < 0 else (key[: cut + len(delimiter)], True)
+
+
+def _page(found: dict[str, bool], last: str | None) -> Page:
+    keys = tuple(entry for entry, shared in found.items() if not shared)
+    prefixes = tuple(entry for entry, shared in found.items() if shared)
+    return Page(keys, prefixes, last)

@@ -1,0 +1,24 @@
+"""Everything a request is answered from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from uecwatchd.sandbox.identity import Identity
+from uecwatchd.sandbox.registry import Registry
+from uecwatchd.sandbox.rules import Rules
+from uecwatchd.sandbox.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    identity: Identity
+    rules: Rules
+    store: Store
+    registry: Registry
+    clock: Callable[[], datetime]  # aware of its zone
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Secret keys by access key."""
+        return {self.identity.access_key: self.identity.secret_key}

@@ -1,0 +1,190 @@
+"""The cloud as one thing: both halves behind one port, over one folder."""
+
+import fcntl
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from io import BufferedRandom
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from uecwatchd.errors import Deferred, Halted, NotPermitted
+from uecwatchd.sandbox.connection import Server
+from uecwatchd.sandbox.front import Front, Seen
+from uecwatchd.sandbox.identity import EUCARC, Identity, ensure_identity, write_eucarc
+from uecwatchd.sandbox.realm import Realm
+from uecwatchd.sandbox.registry import Image, Registry
+from uecwatchd.sandbox.rules import RULES
+from uecwatchd.sandbox.store import Bucket, Store, StoredObject
+
+HOST = "127.0.0.1"  # never another: the cloud's one user is whoever can read its folder
+LOCK = "lock"
+SOMEBODY_ELSE = "000000000000"  # an account that is never this cloud's
+SEEN_LIMIT = (
+    100_000  # requests remembered, about 30 MB: more than a test makes, bounded for a cloud left running
+)
+
+PAGE = """\
+<!doctype html><title>uecwatchd sandbox</title>
+<h1>A test cloud</h1>
+<p>This is the embedded cloud of uecwatchd: S3 and EC2 for trying out image sets, on this machine only.
+It checks bundles as strictly as real clouds do together, and boots nothing.
+<ul>
+<li>EC2: <code>{ec2_url}</code>
+<li>S3: <code>{s3_url}</code>
+<li>Credentials: <code>{eucarc}</code>
+<li>{buckets} buckets, {images} images, {instances} instances
+</ul>
+"""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Sandbox:
+    """A cloud over a folder, which is made if need be. `with` starts and stops it.
+
+    Stopped, it can be started again, and listens on the port it had. Raises on start `Deferred` if another
+    one runs over the folder, `Halted` if the port is taken or the folder is not a cloud's.
+    """
+
+    def __init__(
+        self, folder: Path, *, port: int = 0, dialect: str = "sandbox", clock: Callable[[], datetime] = _now
+    ) -> None:
+        """Port 0 is any free one, known once started. `dialect` is a row of `rules.RULES`."""
+        self.folder = folder
+        self.port = port
+        self._rules = RULES[dialect]
+        self._clock = clock
+        self._seen: deque[Seen] = deque(maxlen=SEEN_LIMIT)
+        self._realm: Realm | None = None
+        self._running = ExitStack()
+
+    # life
+
+    def start(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(_hold(self.folder))
+            identity = ensure_identity(self.folder, now=self._clock())
+            store = stack.enter_context(closing(Store(self.folder)))
+            registry = stack.enter_context(closing(Registry(self.folder)))
+            self._realm = realm = Realm(identity, self._rules, store, registry, self._clock)
+            with _listen(self.port) as listener:
+                self.port = listener.getsockname()[1]
+                server = Server(listener, Front(realm, self._page, self._seen.append).answer)
+            write_eucarc(self.folder, identity, ec2_url=self.ec2_url, s3_url=self.s3_url)
+            server.start()
+            stack.callback(server.stop)
+            self._running = stack.pop_all()
+        return self
+
+    def stop(self) -> None:
+        self._running.close()
+        self._realm = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # addresses and credentials
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def ec2_url(self) -> str:
+        return self.url + self._rules.ec2_path
+
+    @property
+    def s3_url(self) -> str:
+        return self.url + self._rules.s3_path
+
+    @property
+    def eucarc(self) -> Path:
+        return self.folder / EUCARC
+
+    @property
+    def identity(self) -> Identity:
+        return self.realm.identity
+
+    # what tests look at
+
+    @property
+    def realm(self) -> Realm:
+        if self._realm is None:
+            raise RuntimeError("the sandbox is not started")
+        return self._realm
+
+    @property
+    def requests(self) -> tuple[Seen, ...]:
+        """All requests since this object was made, in the order of their answers."""
+        return tuple(self._seen)
+
+    @property
+    def refusals(self) -> tuple[Seen, ...]:
+        return tuple(seen for seen in self.requests if seen.code)
+
+    def calls(self, action: str) -> tuple[Seen, ...]:
+        """The requests for one EC2 action or S3 operation, such as RegisterImage or PutObject."""
+        return tuple(seen for seen in self.requests if seen.action == action)
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return self.realm.registry.images()
+
+    def objects(self, bucket: str) -> tuple[StoredObject, ...]:
+        """In the order of their keys. Each has its bytes in a file at `path`, which a test may damage."""
+        return self.realm.store.objects(bucket)
+
+    def grant_bucket_to_other(self, name: str) -> None:
+        """Makes a bucket that belongs to somebody else."""
+        bucket = Bucket(name, SOMEBODY_ELSE, "private", self._clock())
+        self.realm.store.add_bucket(bucket, quota=self._rules.bucket_quota)
+
+    def _page(self) -> str:
+        return PAGE.format(
+            ec2_url=self.ec2_url,
+            s3_url=self.s3_url,
+            eucarc=self.eucarc,
+            buckets=len(self.realm.store.buckets()),
+            images=len(self.images),
+            instances=len(self.realm.registry.instances()),
+        )
+
+
+def _hold(folder: Path) -> BufferedRandom:
+    """The folder, made if need be, and its lock for as long as the file stays open."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (folder / LOCK).open("ab+")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise NotPermitted(
+            f"{folder}: cannot keep a test cloud there", why, "Give another folder."
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        what, why = f"{folder}: cannot start a sandbox", "another one runs over this folder"
+        raise Deferred(what, why, "Stop that one, or give another folder.") from error
+    return file
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server((HOST, port))
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise Halted(
+            f"port {port}: cannot listen on it", why, "Choose another port, or 0 for any."
+        ) from error

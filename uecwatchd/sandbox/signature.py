@@ -1,0 +1,271 @@
+"""Who signed a request, recomputed from the request as it came over the wire.
+
+    EC2 V2   AWSAccessKeyId … Signature among the parameters; signs method, host, path, sorted parameters
+    EC2 V4   Authorization: AWS4-HMAC-SHA256 …; signs method, path, query, headers, SHA-256 of the body
+    S3 V2    Authorization: AWS KEY:SIGNATURE; signs method, MD5, type, date, x-amz-* headers, resource
+    S3 V4    as EC2 V4, with the body's SHA-256 announced in x-amz-content-sha256
+
+Signatures in a query string ("presigned") and bodies signed chunk by chunk ("streaming") are refused: no
+generation before 4.4 knew them.
+
+Codes of every refusal here: MissingAuthenticationToken (EC2), AccessDenied, InvalidAccessKeyId,
+SignatureDoesNotMatch, RequestTimeTooSkewed, NotImplemented, InvalidParameterValue.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote, unquote
+
+from uecwatchd.sandbox.refusal import Refused
+from uecwatchd.sandbox.rules import Rules
+
+V4_ALGORITHM = "AWS4-HMAC-SHA256"
+V4_AUTHORIZATION = re.compile(
+    V4_ALGORITHM
+    + r" Credential=(?P<key>[^/,\s]+)/(?P<day>\d{8})/(?P<region>[a-z0-9-]+)/(?P<service>[a-z0-9]+)"
+    r"/aws4_request,\s*SignedHeaders=(?P<headers>[a-z0-9;-]+),\s*Signature=(?P<signature>[0-9a-f]{64})"
+)
+V4_TIME = "%Y%m%dT%H%M%SZ"
+S3_V2_AUTHORIZATION = re.compile(r"AWS (?P<key>[^:\s]+):(?P<signature>[A-Za-z0-9+/]{27}=)")
+EC2_V2_METHODS = {"HmacSHA256": hashlib.sha256, "HmacSHA1": hashlib.sha1}
+UNSIGNED = "UNSIGNED-PAYLOAD"
+SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+
+# Query keys that name a part of a resource and are therefore signed with it in S3 V2.
+SUB_RESOURCES = frozenset(
+    (
+        *(
+            "acl",
+            "cors",
+            "delete",
+            "lifecycle",
+            "location",
+            "logging",
+            "notification",
+            "partNumber",
+            "policy",
+        ),
+        *("requestPayment", "tagging", "torrent", "uploadId", "uploads"),
+        *("versionId", "versioning", "versions", "website"),
+        *(f"response-{word}" for word in ("cache-control", "expires")),
+        *(f"response-content-{word}" for word in ("disposition", "encoding", "language", "type")),
+    )
+)
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A request's head as it was sent: `path` and `query` still percent-encoded, header names in lower
+    case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What S3's head proves. `payload` is the SHA-256 the body must have; None when the signature leaves it
+    open."""
+
+    access_key: str
+    payload: str | None
+
+
+def read_pairs(query: str) -> Pairs:
+    """The pairs of a query string, where a plus is a plus."""
+    cut = (item.partition("=") for item in query.split("&") if item)
+    return tuple((unquote(name), unquote(value)) for name, _, value in cut)
+
+
+def check_ec2(
+    wire: Wire,
+    parameters: Mapping[str, str],
+    body: bytes,
+    *,
+    secrets: Mapping[str, str],
+    now: datetime,
+    rules: Rules,
+) -> str:
+    """The access key that signed this EC2 request."""
+    if "authorization" in wire.headers:
+        day = _v4_time(wire)
+        key = _check_v4(wire, hashlib.sha256(body).hexdigest(), service="ec2", at=day, secrets=secrets)
+        _check_ec2_time(day, now=now, rules=rules)
+        return key
+    if "Signature" not in parameters:
+        raise Refused("MissingAuthenticationToken", "The request carries no signature")
+    key = _check_ec2_v2(wire, parameters, secrets=secrets)
+    _check_ec2_time(_ec2_v2_time(parameters), now=now, rules=rules)
+    return key
+
+
+def check_s3(wire: Wire, *, secrets: Mapping[str, str], now: datetime, rules: Rules) -> Proof:
+    """Who signed this S3 request, and what its body has to be."""
+    authorization = wire.headers.get("authorization")
+    if authorization is None:
+        raise Refused("AccessDenied", "The request carries no Authorization header")
+    if authorization.startswith("AWS "):
+        proof, at = Proof(_check_s3_v2(wire, secrets=secrets, rules=rules), None), _s3_v2_time(wire)
+    else:
+        proof, at = _check_s3_v4(wire, secrets=secrets), _v4_time(wire)
+    if abs(now - at) > timedelta(seconds=rules.window):
+        raise Refused(
+            "RequestTimeTooSkewed", f"The request is dated {at:%F %T}, this cloud's clock says {now:%F %T}"
+        )
+    return proof
+
+
+def _secret(access_key: str, secrets: Mapping[str, str]) -> bytes:
+    if access_key not in secrets:
+        raise Refused("InvalidAccessKeyId", "The access key id does not exist in our records")
+    return secrets[access_key].encode()
+
+
+def _compare(ours: str, theirs: str) -> None:
+    if not hmac.compare_digest(ours.encode(), theirs.encode()):
+        raise Refused(
+            "SignatureDoesNotMatch", "The signature we calculated does not match the one you provided"
+        )
+
+
+# EC2, version 2
+
+
+def _check_ec2_v2(wire: Wire, parameters: Mapping[str, str], *, secrets: Mapping[str, str]) -> str:
+    if parameters.get("SignatureVersion") != "2":
+        raise Refused("InvalidParameterValue", "SignatureVersion must be 2")
+    digest = EC2_V2_METHODS.get(parameters.get("SignatureMethod", ""))
+    if digest is None:
+        raise Refused("InvalidParameterValue", "SignatureMethod must be HmacSHA256 or HmacSHA1")
+    key = parameters.get("AWSAccessKeyId", "")
+    signed = _canonical_query((n, v) for n, v in parameters.items() if n != "Signature")
+    text = "\n".join((wire.method, wire.headers.get("host", "").lower(), wire.path, signed))
+    ours = hmac.digest(_secret(key, secrets), text.encode(), digest)
+    _compare(base64.b64encode(ours).decode(), parameters["Signature"])
+    return key
+
+
+def _ec2_v2_time(parameters: Mapping[str, str]) -> datetime:
+    try:
+        return _aware(datetime.fromisoformat(parameters.get("Timestamp", "")))
+    except ValueError as error:
+        raise Refused("InvalidParameterValue", "Timestamp must be a time in ISO 8601") from error
+
+
+def _aware(at: datetime) -> datetime:
+    """Both kinds of date may come without a zone, and mean UTC then."""
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _check_ec2_time(at: datetime, *, now: datetime, rules: Rules) -> None:
+    if at - now > timedelta(seconds=rules.ahead) or now - at > timedelta(seconds=rules.behind):
+        raise Refused(
+            "RequestTimeTooSkewed", f"The request is dated {at:%F %T}, this cloud's clock says {now:%F %T}"
+        )
+
+
+# S3, version 2
+
+
+def _check_s3_v2(wire: Wire, *, secrets: Mapping[str, str], rules: Rules) -> str:
+    match = S3_V2_AUTHORIZATION.fullmatch(wire.headers["authorization"])
+    if match is None:
+        raise Refused("AccessDenied", "The Authorization header has no form we know")
+    secret = _secret(match["key"], secrets)
+    candidates = [wire.path]
+    if rules.bare_resource:
+        candidates.append(wire.path.removeprefix(rules.s3_path) or "/")
+    texts = (_s3_v2_text(wire, resource) for resource in candidates)
+    ours = [base64.b64encode(hmac.digest(secret, text.encode(), hashlib.sha1)).decode() for text in texts]
+    if match["signature"] not in ours:
+        _compare(ours[0], match["signature"])
+    return match["key"]
+
+
+def _s3_v2_text(wire: Wire, resource: str) -> str:
+    headers = wire.headers
+    date = "" if "x-amz-date" in headers else headers.get("date", "")
+    amz = [f"{name}:{headers[name].strip()}" for name in sorted(headers) if name.startswith("x-amz-")]
+    named = sorted((n, v) for n, v in read_pairs(wire.query) if n in SUB_RESOURCES)
+    suffix = "&".join(f"{n}={v}" if v else n for n, v in named)
+    lines = [wire.method, headers.get("content-md5", ""), headers.get("content-type", ""), date, *amz]
+    return "\n".join([*lines, f"{resource}?{suffix}" if suffix else resource])
+
+
+def _s3_v2_time(wire: Wire) -> datetime:
+    try:
+        return _aware(parsedate_to_datetime(wire.headers.get("x-amz-date") or wire.headers.get("date", "")))
+    except ValueError as error:
+        raise Refused("AccessDenied", "The request has no Date we can read") from error
+
+
+# Both, version 4
+
+
+def _check_s3_v4(wire: Wire, *, secrets: Mapping[str, str]) -> Proof:
+    payload = wire.headers.get("x-amz-content-sha256", "")
+    if payload.startswith("STREAMING-"):
+        raise Refused("NotImplemented", "Bodies signed in chunks are not supported")
+    if payload != UNSIGNED and not SHA256_HEX.fullmatch(payload):
+        raise Refused(
+            "AccessDenied", "x-amz-content-sha256 must be the SHA-256 of the body, or UNSIGNED-PAYLOAD"
+        )
+    key = _check_v4(wire, payload, service="s3", at=_v4_time(wire), secrets=secrets)
+    return Proof(key, None if payload == UNSIGNED else payload)
+
+
+def _v4_time(wire: Wire) -> datetime:
+    try:
+        return datetime.strptime(wire.headers.get("x-amz-date", ""), V4_TIME).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise Refused("AccessDenied", "The request has no X-Amz-Date we can read") from error
+
+
+def _check_v4(wire: Wire, payload: str, *, service: str, at: datetime, secrets: Mapping[str, str]) -> str:
+    match = V4_AUTHORIZATION.fullmatch(wire.headers["authorization"])
+    if match is None:
+        raise Refused("AccessDenied", "The Authorization header has no form we know")
+    if match["service"] != service or match["day"] != f"{at:%Y%m%d}":
+        raise Refused("SignatureDoesNotMatch", f"The credential's scope is not of this day and of {service}")
+    names = match["headers"].split(";")
+    _check_signed_names(wire, names)
+    scope = f"{match['day']}/{match['region']}/{service}/aws4_request"
+    canonical = hashlib.sha256(_v4_canonical(wire, names, payload).encode()).hexdigest()
+    text = "\n".join((V4_ALGORITHM, f"{at:{V4_TIME}}", scope, canonical))
+    step = b"AWS4" + _secret(match["key"], secrets)
+    for word in scope.split("/"):
+        step = hmac.digest(step, word.encode(), hashlib.sha256)
+    _compare(hmac.digest(step, text.encode(), hashlib.sha256).hex(), match["signature"])
+    return match["key"]
+
+
+def _check_signed_names(wire: Wire, names: list[str]) -> None:
+    """A header of ours that is not signed could be changed on the way."""
+    needed = {"host", *(name for name in wire.headers if name.startswith("x-amz-"))}
+    if missing := sorted(needed.difference(names)):
+        raise Refused(
+            "AccessDenied", f"There were headers present which were not signed: {', '.join(missing)}"
+        )
+
+
+def _v4_canonical(wire: Wire, names: list[str], payload: str) -> str:
+    path = quote(unquote(wire.path), safe="/-_.~")
+    headers = "".join(f"{name}:{' '.join(wire.headers.get(name, '').split())}\n" for name in names)
+    return "\n".join(
+        (wire.method, path, _canonical_query(read_pairs(wire.query)), headers, ";".join(names), payload)
+    )
+
+
+def _canonical_query(pairs: Iterable[tuple[str, str]]) -> str:
+    quoted = ((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in pairs)
+    return "&".join(f"{name}={value}" for name, value in sorted(quoted))

@@ -1,0 +1,199 @@
+"""The way back from parts to image, as a node goes it, judging every byte on the way.
+
+    parts → AES-128-CBC → PKCS#7 → one gzip member → SHA-1 → one tar member → image
+
+Memory holds one part and a few buffers, whatever the image's size; nothing is written to disk. Each stage
+pulls from the one before it, so a small bundle that would inflate to something huge is left off at its
+declared size.
+"""
+
+import hashlib
+import io
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from uecwatchd.sandbox.content import HEAD, TAIL
+from uecwatchd.sandbox.manifest import Claims, PartClaim, invalid
+from uecwatchd.sandbox.store import StoredObject
+
+BLOCK = tarfile.BLOCKSIZE
+RECORD = tarfile.RECORDSIZE
+GNU_MAGIC = b"ustar  \x00"
+CHUNK = 1 << 20  # large enough that Python's own work does not count
+TRAILER = 2 * BLOCK  # zeros that end a tar, before it is filled up to a record
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    key: bytes
+    iv: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What came out: its first and last bytes."""
+
+    head: bytes
+    tail: bytes
+
+
+def unbundle(claims: Claims, parts: Iterable[StoredObject], *, secret: Secret) -> Image:
+    """Raises `Refused` (InvalidManifest) where the bundle is not what the manifest claims."""
+    inflated = _inflate(_decrypt(_read_parts(claims.parts, parts), secret))
+    stream = Hashed(inflated)
+    with io.BufferedReader(stream, CHUNK) as reader:
+        image = _read_tar(reader, claims)
+    if stream.sha1 != claims.tar_sha1:
+        raise invalid("The tar's SHA-1 is not the one in the manifest")
+    return image
+
+
+def _read_parts(claims: Iterable[PartClaim], parts: Iterable[StoredObject]) -> Iterator[bytes]:
+    for claim, part in zip(claims, parts, strict=True):
+        check_part(claim, data := part.path.read_bytes())
+        yield data
+
+
+def check_part(claim: PartClaim, data: bytes) -> None:
+    if hashlib.sha1(data, usedforsecurity=False).hexdigest() != claim.sha1:
+        raise invalid(f"Part {claim.filename} has not the SHA-1 the manifest gives")
+
+
+def _decrypt(parts: Iterable[bytes], secret: Secret) -> Iterator[bytes]:
+    decryptor = Cipher(algorithms.AES(secret.key), modes.CBC(secret.iv)).decryptor()
+    unpadder = PKCS7(algorithms.AES.block_size).unpadder()
+    for data in parts:
+        yield unpadder.update(decryptor.update(data))
+    try:
+        yield unpadder.update(decryptor.finalize()) + unpadder.finalize()
+    except ValueError as error:
+        raise invalid("The decrypted bundle's padding is wrong") from error
+
+
+def _inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The content of exactly one gzip member, with nothing after it."""
+    inflater = zlib.decompressobj(wbits=31)
+    for chunk in chunks:
+        if inflater.eof and chunk:
+            raise invalid("Something follows the bundle's gzip member")
+        yield from _inflate_chunk(inflater, chunk)
+        if inflater.unused_data:
+            raise invalid("Something follows the bundle's gzip member")
+    if not inflater.eof:
+        raise invalid("The bundle's gzip member is cut short")
+
+
+def _inflate_chunk(inflater: "zlib._Decompress", chunk: bytes) -> Iterator[bytes]:
+    """In bounded pieces. Output may still be pending when all input is taken: only a short piece says it is
+    not."""
+    more = True
+    while more:
+        try:
+            piece = inflater.decompress(chunk, CHUNK)
+        except zlib.error as error:
+            raise invalid("The decrypted bundle is not gzip") from error
+        chunk = inflater.unconsumed_tail
+        more = bool(chunk) or len(piece) == CHUNK
+        yield piece
+
+
+class Hashed(io.RawIOBase):
+    """Chunks as a file, with the SHA-1 of what was read so far."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self._sha1 = hashlib.sha1(usedforsecurity=False)
+
+    @property
+    def sha1(self) -> str:
+        return self._sha1.hexdigest()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed wants any Buffer
+        """Fills the buffer unless the chunks end, so that one look sees a whole tar header."""
+        filled = 0
+        while filled < len(buffer):
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._sha1.update(chunk)
+                self._rest = memoryview(chunk)
+            count = min(len(self._rest), len(buffer) - filled)
+            buffer[filled : filled + count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            filled += count
+        return filled
+
+
+def _read_tar(reader: "io.BufferedReader[Hashed]", claims: Claims) -> Image:
+    _check_header(reader.peek(BLOCK)[:BLOCK])
+    try:
+        with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK) as tar:
+            member = tar.next()
+            if member is None:
+                raise invalid("The bundle's tar is empty")
+            _check_member(member, claims)
+            image = _read_member(tar, member)
+            _check_trailer(tar)
+            return image
+    except tarfile.TarError as error:
+        raise invalid(f"The bundle's tar cannot be read: {error}") from error
+
+
+def _check_header(header: bytes) -> None:
+    """tarfile is kind: it follows PAX headers and long names, which not every node does."""
+    kind = header[156:157]
+    if kind in (b"x", b"g"):
+        raise invalid("The bundle's tar has PAX headers")
+    if header[257:265] != GNU_MAGIC:
+        raise invalid("The bundle's tar is not in GNU format")
+    if kind not in (tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE):
+        raise invalid(
+            f"The bundle's tar begins with a member of type {kind.decode('latin-1')!r}, not with a file"
+        )
+
+
+def _check_member(member: tarfile.TarInfo, claims: Claims) -> None:
+    if member.name != claims.name:
+        raise invalid(f"The tar's member is {member.name!r}, the manifest's image {claims.name!r}")
+    if member.size != claims.size:
+        raise invalid(f"The tar's member has {member.size} bytes, the manifest's image {claims.size}")
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Image:
+    content = tar.extractfile(member)
+    if content is None:
+        raise invalid("The tar's member is not a file")
+    head, tail, count = b"", b"", 0
+    with content:
+        while chunk := content.read(CHUNK):
+            head += chunk[: HEAD - len(head)]
+            tail = (tail + chunk[-TAIL:])[-TAIL:]
+            count += len(chunk)
+    if count != member.size:
+        raise invalid(f"The tar's member ends after {count} of {member.size} bytes")
+    return Image(head, tail)
+
+
+def _check_trailer(tar: tarfile.TarFile) -> None:
+    """After the member come zeros up to a full record, and nothing else: no second member, no other bytes."""
+    stream = tar.fileobj
+    if stream is None:
+        raise invalid("The bundle's tar is closed")
+    stream.seek(tar.offset)
+    rest = b""
+    while len(rest) < RECORD + TRAILER and (piece := stream.read(RECORD + TRAILER - len(rest))):
+        rest += piece
+    if rest.strip(b"\x00"):
+        raise invalid("Something follows the first member of the bundle's tar")
+    if not TRAILER <= len(rest) < RECORD + TRAILER or (tar.offset + len(rest)) % RECORD:
+        raise invalid(f"The bundle's tar does not end with zeros up to a multiple of {RECORD} bytes")
