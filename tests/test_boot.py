@@ -1,0 +1,59 @@
+"""The set that demo and tests use is a machine: QEMU, without KVM, runs it up to its own init."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from uecwatchd.demo import material
+
+Boot = Callable[[Path, Path, Path], str]
+BOOT_SECONDS = 120  # 3 s on two idle cores; other tests may hold them
+
+
+@pytest.fixture
+def boot() -> Boot:
+    """Kernel, ramdisk and raw machine image in, everything on the serial console out. No file is changed."""
+    found = shutil.which("qemu-system-x86_64")
+    assert found, "qemu-system-x86_64 is missing: apt-get install qemu-system-x86"
+
+    def run(kernel: Path, ramdisk: Path, machine: Path) -> str:
+        command = [found, "-accel", "tcg", "-m", "256", "-nographic", "-no-reboot", "-nic", "none"]
+        command += ["-kernel", str(kernel), "-initrd", str(ramdisk)]
+        command += ["-drive", f"file={machine},format=raw,if=virtio,snapshot=on"]
+        command += ["-append", f"console=ttyS0 panic=-1 {material.POWEROFF_WORD}"]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=BOOT_SECONDS, check=True
+        )
+        return done.stdout.decode(errors="replace")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(real_kernel: material.Kernel, tmp_path_factory: pytest.TempPathFactory) -> material.RealSet:
+    return material.make_set(tmp_path_factory.mktemp("set"), kernel=real_kernel, whole_disk=True)
+
+
+def test_a_made_set_boots_to_its_userspace_line(made: material.RealSet, boot: Boot) -> None:
+    console = boot(made.kernel, made.ramdisk, made.machine)
+    assert f"Linux version {made.version}" in console
+    assert material.USERSPACE_LINE in console.splitlines()
+
+
+def test_the_same_machine_boots_as_a_whole_disk(made: material.RealSet, boot: Boot) -> None:
+    assert made.disk
+    assert material.USERSPACE_LINE in boot(made.kernel, made.ramdisk, made.disk).splitlines()
+
+
+def test_a_machine_without_its_init_does_not_pass_for_booted(
+    made: material.RealSet, boot: Boot, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.img"
+    shutil.copyfile(made.machine, broken)
+    subprocess.run(
+        ["/usr/sbin/debugfs", "-w", "-R", "rm /sbin/init", broken], capture_output=True, check=True
+    )
+    assert material.USERSPACE_LINE not in boot(made.kernel, made.ramdisk, broken)

@@ -1,0 +1,164 @@
+"""The service shown at work, as a user would meet it: a cloud, a daemon, and `cp` into a folder.
+
+Nothing is played: the daemon is the installed one in a process of its own, the cloud checks all that a real
+one does, and what is looked at in the end are the files that anybody would find.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from time import sleep
+from typing import Any
+
+from uecwatchd import spool
+from uecwatchd.demo.material import kernel, make_set
+from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.sandbox.server import Sandbox
+
+Say = Callable[[str], None]
+
+SET_NAME = "tiny"
+# Copying tens of MiB settles in one second; a real spool waits longer because its writers are slower.
+SETTLE_SECONDS = 1
+# The set itself takes a few seconds; an image of many GiB, dropped as an argument, may take this long.
+PATIENCE_SECONDS = 3600.0
+# A set that still waits for a file after this many seconds will not get it by itself.
+WAITING_SECONDS = 15.0
+POLL_SECONDS = 0.5
+STOP_SECONDS = 30
+
+CONFIGURATION = """\
+[spool]
+folders = ["{spool}"]
+settle = {settle}
+scan_every = 5
+
+[state]
+dir = "{state}"
+
+[defaults]
+bucket = "uec-images"
+
+[cloud.default]
+dialect = "sandbox"
+eucarc = "{eucarc}"
+"""
+
+
+def show(folder: Path, files: Sequence[Path], *, say: Say, clock: Callable[[], float]) -> int:
+    """Run the demo in a folder, with a real set made here or with `files`; returns an exit code.
+
+    Raises a UecError when something it needs is missing, or when the sets do not come through.
+    """
+    folder = folder.resolve()
+    drop, config = folder / "spool", folder / "uecwatchd.toml"
+    drop.mkdir(parents=True)
+    with Sandbox(folder / "cloud") as cloud:
+        say(f"1. An embedded cloud answers on {cloud.url}, with an account of its own in {cloud.eucarc}.")
+        config.write_text(
+            CONFIGURATION.format(
+                spool=drop, settle=SETTLE_SECONDS, state=folder / "state", eucarc=cloud.eucarc
+            )
+        )
+        if not files:
+            say("2. A real image set is made: Debian's cloud kernel, an initrd, an ext4 partition image.")
+            files = _real_set(folder)
+        for file in files:
+            say(f"     {file.stat().st_size:>12} {file.name}")
+        say(f"3. The service starts: uecwatchd run --config {config}")
+        with _daemon(config, say):
+            say(f"4. The files are dropped: cp {' '.join(f.name for f in files)} {drop}")
+            subprocess.run(["cp", "-r", "--", *map(str, files), str(drop)], check=True)
+            rows = _await_end(config, clock)
+        _show_results(drop, config, rows, say)
+    say(f"Everything stays in {folder}. To go on: uecwatchd sandbox --dir {folder / 'cloud'} --port 0")
+    return 0
+
+
+def _real_set(folder: Path) -> tuple[Path, ...]:
+    made = make_set(folder / "made", kernel=kernel(folder / "kernel"), name=SET_NAME)
+    files = (made.machine, made.kernel, made.ramdisk, made.sidecar)
+    return tuple(file for file in files if file is not None)
+
+
+@contextmanager
+def _daemon(config: Path, say: Say) -> Iterator[None]:
+    """The service in its own process, its log lines passed on as they come; stopped as systemd stops it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uecwatchd", "run", "--config", str(config)],
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    reader = Thread(target=_pass_on, args=(process, say), daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(STOP_SECONDS)
+        reader.join(STOP_SECONDS)
+
+
+def _pass_on(process: subprocess.Popen[str], say: Say) -> None:
+    assert process.stderr is not None  # noqa: S101 (asked for above)
+    with process.stderr as lines:
+        for line in lines:
+            say(f"   | {line.rstrip()}")
+
+
+def _await_end(config: Path, clock: Callable[[], float]) -> list[Mapping[str, Any]]:
+    """Ask `status` until every set has come to an end. Raises when one ends badly or not at all."""
+    begun = clock()
+    while clock() - begun < PATIENCE_SECONDS:
+        sleep(POLL_SECONDS)
+        rows = [row for row in _status(config) if row["state"] not in ("misfit", "ignored")]
+        states = {row["state"] for row in rows}
+        if states == {"done"}:
+            return rows
+        stuck = {"rejected", "halted", "deferred"} | (
+            {"waiting"} if clock() - begun > WAITING_SECONDS else set()
+        )
+        if rows and not states & {"new", "queued", "working"} and states & stuck:
+            _explain(rows)
+    raise Deferred("the demo", "the sets have not come to an end", "Look at the files beside the images.")
+
+
+def _explain(rows: Sequence[Mapping[str, Any]]) -> None:
+    row = next(row for row in rows if row["state"] != "done")
+    why = f"{row['state']}: {row['detail']}"
+    raise Rejected(row["name"], why, f"See {row['folder']}/{row['name']}.uec.error, if there is one.")
+
+
+def _status(config: Path) -> list[Mapping[str, Any]]:
+    answer = _uecwatchd("status", "--json", "--config", str(config))
+    found: list[Mapping[str, Any]] = json.loads(answer)
+    return found
+
+
+def _uecwatchd(*arguments: str) -> str:
+    command = [sys.executable, "-m", "uecwatchd", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _show_results(drop: Path, config: Path, rows: Sequence[Mapping[str, Any]], say: Say) -> None:
+    say(f"5. What lies in {drop} now:")
+    for path in sorted(drop.iterdir()):
+        content = f"  {path.read_text().strip()}" if path.suffix in (".emi", ".eki", ".eri") else ""
+        say(f"     {path.stat().st_size:>12} {path.name}{content}")
+    for row in rows:
+        name = row["name"]
+        say(f"   {spool.output_stem(name)}.uec.log:")
+        for line in (drop / f"{spool.output_stem(name)}.uec.log").read_text().splitlines():
+            say(f"     {line}")
+        say(f"6. It is taken back out of the cloud and compared: uecwatchd verify {name} --config {config}")
+        for line in _uecwatchd("verify", name, "--config", str(config)).splitlines():
+            say(f"     {line}")
+        emi = drop / f"{spool.output_stem(name)}.emi"
+        if emi.exists():
+            say(f"{name} is {emi.read_text().strip()}.")
+    say(f"Where to look next: uecwatchd status --config {config}, and the README for a real cloud.")
