@@ -1,0 +1,181 @@
+"""What the tests of several rooms stand on: a real kernel and set, an embedded cloud, the program itself."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uecwatchd.demo.material import Kernel, RealSet, kernel, make_set
+from uecwatchd.sandbox.server import Sandbox
+
+# Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.
+PROGRAM_SECONDS = 120
+
+
+@pytest.fixture(scope="session")
+def real_kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
+    """Debian's cloud kernel, installed here or fetched from Debian once."""
+    return kernel(tmp_path_factory.mktemp("kernel"))
+
+
+@pytest.fixture(scope="session")
+def real_set(real_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> RealSet:
+    """A bootable set named `tiny`: kernel, initrd and ext4 partition image. To be copied, not changed."""
+    return make_set(tmp_path_factory.mktemp("set"), kernel=real_kernel)
+
+
+@pytest.fixture
+def embedded_cloud(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path / "cloud") as cloud:
+        yield cloud
+
+
+NOBODY = 65534
+# Imports first: the interpreter may lie where only root can read.
+AS_NOBODY = """
+import os, sys, encodings.idna, encodings.utf_8_sig, uecwatchd.cli
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sys.exit(uecwatchd.cli.main(sys.argv[1:]))
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A build host: a spool folder, a state directory, a configuration, and the program to run on them."""
+
+    folder: Path
+    spool: Path
+    state: Path
+    config: Path
+    cloud: Sandbox
+
+    @classmethod
+    def made(cls, folder: Path, cloud: Sandbox) -> "Host":
+        host = cls(folder, folder / "spool", folder / "state", folder / "uecwatchd.toml", cloud)
+        host.spool.mkdir(parents=True)
+        host.configure(CONFIGURATION.format(spool=host.spool, state=host.state, eucarc=cloud.eucarc))
+        return host
+
+    def configure(self, text: str) -> None:
+        self.config.write_text(text)
+
+    def run(
+        self, *arguments: str, environ: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run `uecwatchd` as a user would; its output as text."""
+        return subprocess.run(
+            [sys.executable, "-m", "uecwatchd", *arguments],
+            env={**os.environ, "UECWATCHD_CONFIG": str(self.config), **(environ or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PROGRAM_SECONDS,
+        )
+
+    def run_as_nobody(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run `uecwatchd` as a user without rights of its own, to whom spool, state and keys are open."""
+        for folder in (self.folder, *self.folder.parents[:3], self.cloud.folder):
+            folder.chmod(0o755)
+        self.spool.chmod(0o777)
+        self.state.mkdir(exist_ok=True)
+        os.chown(self.state, NOBODY, NOBODY)
+        for key in self.cloud.folder.rglob("*"):
+            if key.is_file():
+                key.chmod(0o644)
+        return subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, *arguments],
+            env={**os.environ, "UECWATCHD_CONFIG": str(self.config), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PROGRAM_SECONDS,
+        )
+
+    def popen(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "uecwatchd", *arguments],
+            env={**os.environ, "UECWATCHD_CONFIG": str(self.config)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def drop(self, *files: Path, names: Sequence[str] = ()) -> None:
+        """Copy files into the spool as a user would, under other names if any are given."""
+        for file, name in zip(files, names or [f.name for f in files], strict=True):
+            subprocess.run(["cp", "--sparse=always", "--", str(file), str(self.spool / name)], check=True)
+
+    def report(self, name: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = json.loads((self.spool / f"{name}.uec.json").read_text())
+        return found
+
+    def outputs(self) -> list[str]:
+        endings = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
+        return sorted(path.name for path in self.spool.iterdir() if path.name.endswith(endings))
+
+
+CONFIGURATION = """\
+[spool]
+folders = ["{spool}"]
+settle = 0.3
+scan_every = 2
+
+[state]
+dir = "{state}"
+
+[defaults]
+bucket = "uec-images"
+
+[cloud.default]
+dialect = "sandbox"
+eucarc = "{eucarc}"
+"""
+
+
+@pytest.fixture
+def make_host(tmp_path: Path, embedded_cloud: Sandbox) -> Callable[..., Host]:
+    """Makes build hosts of the embedded cloud, each in a folder of its name."""
+    return lambda name="host": Host.made(tmp_path / name, embedded_cloud)
+
+
+@pytest.fixture(scope="session")
+def host_class() -> type[Host]:
+    """For fixtures of a wider scope than one test."""
+    return Host
+
+
+@pytest.fixture
+def host(make_host: Callable[..., Host]) -> Host:
+    return make_host()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB, to be filled. Needs root, as installing the tests' packages did."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> Iterator[None]:
+    """The test runs as a user without rights of its own on `tmp_path`, which it can still reach."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)

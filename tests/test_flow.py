@@ -1,0 +1,315 @@
+"""The main job on real sets: files into a folder, an EMI beside them, the same bytes out of the cloud."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.demo.material import RealSet
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+PATIENCE_SECONDS = 60.0
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < end, f"waited too long for {what}"
+        time.sleep(0.1)
+
+
+def sidecar_set(host: Host, made: RealSet) -> str:
+    assert made.sidecar
+    host.drop(made.machine, made.kernel, made.ramdisk, made.sidecar)
+    return "tiny"
+
+
+def stem_set(host: Host, made: RealSet) -> str:
+    names = ["karmic.img", "karmic.vmlinuz", "karmic.initrd"]
+    host.drop(made.machine, made.kernel, made.ramdisk, names=names)
+    return "karmic"
+
+
+def folder_set(host: Host, made: RealSet) -> str:
+    (host.spool / "lucid").mkdir()
+    host.drop(made.machine, made.kernel, made.ramdisk, names=["lucid/disk", "lucid/linux", "lucid/early"])
+    return "lucid"
+
+
+def loose_set(host: Host, made: RealSet) -> str:
+    host.drop(
+        made.machine, made.kernel, made.ramdisk, names=["jaunty.img", made.kernel.name, made.ramdisk.name]
+    )
+    return "jaunty"
+
+
+@pytest.mark.parametrize("drop", [sidecar_set, stem_set, folder_set, loose_set])
+def test_a_set_in_each_of_its_forms_becomes_an_emi(
+    drop: Callable[[Host, RealSet], str], host: Host, real_set: RealSet
+) -> None:
+    name = drop(host, real_set)
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    report = host.report(name)
+    assert host.outputs() == [f"{name}.{end}" for end in ("eki", "emi", "eri", "uec.json", "uec.log")]
+    for role, suffix in (("machine", "emi"), ("kernel", "eki"), ("ramdisk", "eri")):
+        image_id = (host.spool / f"{name}.{suffix}").read_text()
+        assert image_id == f"{report['ids'][role]}\n"
+        assert image_id.startswith(f"{suffix}-")
+    sums = {member["role"]: member["sha256"] for member in report["members"]}
+    assert sums["machine"] == hashlib.sha256(real_set.machine.read_bytes()).hexdigest()
+    verified = host.run("verify", name)
+    assert verified.returncode == 0, verified.stderr
+    assert all(f"{role} " in verified.stdout for role in sums)
+
+
+@pytest.fixture
+def done(host: Host, real_set: RealSet) -> Host:
+    """A host on which the set `tiny` has been registered."""
+    sidecar_set(host, real_set)
+    assert host.run("once").returncode == 0
+    return host
+
+
+def test_a_second_run_does_nothing_and_says_so(done: Host) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.spool.iterdir()}
+    asked = len(done.cloud.requests)
+    again = done.run("once")
+    assert again.returncode == 0
+    assert "Nothing to do: 1 done." in again.stderr
+    assert len(done.cloud.requests) == asked
+    assert {path: path.stat().st_mtime_ns for path in done.spool.iterdir()} == before
+
+
+def test_kernel_and_ramdisk_of_two_sets_are_bundled_and_registered_once(
+    host: Host, real_set: RealSet
+) -> None:
+    for name in ("one", "two"):
+        host.drop(
+            real_set.machine,
+            real_set.kernel,
+            real_set.ramdisk,
+            names=[f"{name}.img", f"{name}.vmlinuz", f"{name}.initrd"],
+        )
+    with (host.spool / "two.img").open("ab") as image:
+        image.write(bytes(512))
+    assert host.run("once").returncode == 0
+    assert host.report("one")["ids"]["kernel"] == host.report("two")["ids"]["kernel"]
+    assert host.report("one")["ids"]["machine"] != host.report("two")["ids"]["machine"]
+    assert len(host.cloud.calls("RegisterImage")) == 4
+    puts = [seen.path for seen in host.cloud.calls("PutObject")]
+    assert len(puts) == len(set(puts))
+
+
+def test_replacing_a_member_makes_another_image_and_takes_the_old_id_away_first(
+    done: Host, real_set: RealSet
+) -> None:
+    old = (done.spool / "tiny.emi").read_text()
+    with (done.spool / "tiny.img").open("ab") as image:
+        image.write(bytes(512))
+    assert done.run("once").returncode == 0
+    assert (done.spool / "tiny.emi").read_text() != old
+    assert len(done.cloud.calls("RegisterImage")) == 4
+
+
+def test_touching_a_file_makes_no_other_image(done: Host) -> None:
+    old = (done.spool / "tiny.emi").read_text()
+    (done.spool / "tiny.img").touch()
+    assert done.run("once").returncode == 0
+    assert (done.spool / "tiny.emi").read_text() == old
+    assert len(done.cloud.calls("RegisterImage")) == 3
+
+
+def test_a_lost_ledger_leads_to_no_second_registration(done: Host) -> None:
+    old = (done.spool / "tiny.emi").read_text()
+    shutil.rmtree(done.state)
+    ended = done.run("once")
+    assert ended.returncode == 0
+    assert "already" in ended.stderr
+    assert (done.spool / "tiny.emi").read_text() == old
+    assert len(done.cloud.calls("RegisterImage")) == 3
+
+
+def test_a_deleted_or_forged_output_causes_no_registration(done: Host) -> None:
+    (done.spool / "tiny.emi").unlink()
+    (done.spool / "tiny.uec.json").write_text('{"state": "queued"}')
+    assert done.run("once").returncode == 0
+    assert len(done.cloud.calls("RegisterImage")) == 3
+
+
+def test_verify_notices_a_part_that_was_damaged_in_the_cloud(done: Host) -> None:
+    bucket, manifest = done.report("tiny")["manifests"][-1].split("/")
+    key = manifest.removesuffix(".manifest.xml") + ".part.0"
+    (path,) = (stored.path for stored in done.cloud.objects(bucket) if stored.key == key)
+    with path.open("r+b") as part:
+        part.seek(path.stat().st_size // 2)
+        byte = part.read(1)
+        part.seek(-1, os.SEEK_CUR)
+        part.write(bytes([byte[0] ^ 1]))
+    ended = done.run("verify", "tiny")
+    assert ended.returncode == 65
+    assert key in ended.stderr
+
+
+def test_the_files_dropped_are_not_changed(done: Host, real_set: RealSet) -> None:
+    for made in (real_set.machine, real_set.kernel, real_set.ramdisk, real_set.sidecar):
+        assert made
+        assert (done.spool / made.name).read_bytes() == made.read_bytes()
+
+
+def test_a_kernel_named_alone_in_a_sidecar_is_registered_alone(host: Host, real_set: RealSet) -> None:
+    host.drop(real_set.kernel, names=["vmlinuz-1"])
+    (host.spool / "linux.toml").write_text('kernel = "vmlinuz-1"')
+    assert host.run("once").returncode == 0
+    assert host.outputs() == ["linux.eki", "linux.uec.json", "linux.uec.log"]
+
+
+def test_the_daemon_takes_what_is_dropped_and_puts_it_down_when_asked(host: Host, real_set: RealSet) -> None:
+    daemon = host.popen("run")
+    try:
+        stem_set(host, real_set)
+        emi = host.spool / "karmic.emi"
+        until(lambda: emi.exists() and emi.stat().st_size > 0, "the EMI")
+        assert host.outputs() == [f"karmic.{end}" for end in ("eki", "emi", "eri", "uec.json", "uec.log")]
+        assert "done" in host.run("status").stdout
+        second = host.run("once")
+        assert second.returncode == 75
+        assert f"process {daemon.pid}" in second.stderr
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        _, talk = daemon.communicate(timeout=PATIENCE_SECONDS)
+    assert daemon.returncode == 0, talk
+    assert "Watching" in talk
+
+
+def test_a_folder_moved_in_whole_is_taken(host: Host, real_set: RealSet) -> None:
+    daemon = host.popen("run")
+    try:
+        outside = host.folder / "intrepid"
+        outside.mkdir()
+        for made, name in ((real_set.machine, "a"), (real_set.kernel, "b"), (real_set.ramdisk, "c")):
+            shutil.copy(made, outside / name)
+        outside.rename(host.spool / "intrepid")
+        until((host.spool / "intrepid.emi").exists, "the EMI")
+    finally:
+        daemon.terminate()
+        daemon.communicate(timeout=PATIENCE_SECONDS)
+
+
+def test_a_daemon_stopped_in_the_middle_goes_on_where_it_was(host: Host, real_set: RealSet) -> None:
+    stem_set(host, real_set)
+    # Nothing that deflate could shorten: the machine image takes seconds, in parts of 10 MiB.
+    with (host.spool / "karmic.img").open("ab") as image:
+        image.write(os.urandom(96 << 20))
+    daemon = host.popen("run")
+    until(lambda: any("karmic" in seen.path for seen in host.cloud.calls("PutObject")), "the first part")
+    daemon.terminate()
+    _, talk = daemon.communicate(timeout=PATIENCE_SECONDS)
+    assert daemon.returncode == 0, talk
+    assert not (host.spool / "karmic.emi").exists()
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    assert "Resuming karmic" in ended.stderr
+    assert len(host.cloud.calls("RegisterImage")) == 3
+
+
+def test_a_killed_daemon_loses_nothing_and_registers_nothing_twice(host: Host, real_set: RealSet) -> None:
+    stem_set(host, real_set)
+    daemon = host.popen("run")
+    until(lambda: bool(host.cloud.calls("RegisterImage")), "the first registration")
+    daemon.kill()
+    daemon.communicate(timeout=PATIENCE_SECONDS)
+    assert host.run("once").returncode == 0
+    assert len(host.cloud.calls("RegisterImage")) == 3
+    images = [member["id"] for member in host.report("karmic")["members"]]
+    assert len(set(images)) == 3
+
+
+def test_finished_files_are_archived_where_the_configuration_says_so(
+    make_host: Callable[..., Host], real_set: RealSet
+) -> None:
+    host = make_host()
+    host.configure(host.config.read_text().replace("settle =", 'after = "archive"\nsettle ='))
+    sidecar_set(host, real_set)
+    assert host.run("once").returncode == 0
+    assert host.run("once").returncode == 0
+    names = sorted(path.name for path in (host.spool / "done").rglob("*") if path.is_file())
+    assert real_set.sidecar
+    assert names == sorted(
+        p.name for p in (real_set.machine, real_set.kernel, real_set.ramdisk, real_set.sidecar)
+    )
+    assert (host.spool / "tiny.emi").exists()
+
+
+def test_outputs_follow_their_files_after_a_while(make_host: Callable[..., Host], real_set: RealSet) -> None:
+    host = make_host()
+    host.configure(host.config.read_text().replace("settle =", "linger = 0\nsettle ="))
+    sidecar_set(host, real_set)
+    assert host.run("once").returncode == 0
+    for made in (real_set.machine, real_set.kernel, real_set.ramdisk, real_set.sidecar):
+        assert made
+        (host.spool / made.name).unlink()
+    for _ in range(2):
+        assert host.run("once").returncode == 0
+    assert list(host.spool.iterdir()) == []
+    assert "empty" in host.run("status").stderr
+
+
+def test_status_tells_about_every_name(done: Host) -> None:
+    (done.spool / "notes.txt").write_text("hello")
+    (done.spool / "half.img.part").write_bytes(b"x")
+    rows = {row["name"]: row for row in json.loads(done.run("status", "--json").stdout)}
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "tiny": "done",
+        "notes.txt": "misfit",
+        "half.img.part": "ignored",
+    }
+    assert rows["tiny"]["report"]["ids"] == done.report("tiny")["ids"]
+    assert "eki-" in done.run("status", "tiny").stdout
+    assert done.run("status", "nonesuch").returncode == 66
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(host: Host, real_set: RealSet) -> None:
+    stem_set(host, real_set)
+    ended = host.run("once", "--dry-run")
+    assert (ended.returncode, ended.stdout.split(":")[:2]) == (0, ["karmic", " new"])
+    assert host.outputs() == []
+    assert not host.state.exists()
+
+
+def test_the_manifest_lies_where_servers_look_and_under_a_name_they_understand(done: Host) -> None:
+    prefixes = {"kernel": "vmlinuz-", "ramdisk": "initrd-", "machine": "tiny-"}
+    for member in done.report("tiny")["members"]:
+        bucket, key = member["manifest"].split("/")
+        assert bucket == "uec-images"
+        assert key.startswith(prefixes[member["role"]])
+
+
+def test_no_secret_is_in_a_file_that_others_may_read_nor_in_any_log(done: Host) -> None:
+    eucarc = done.cloud.eucarc.read_text()
+    secret = next(line for line in eucarc.splitlines() if "SECRET_KEY" in line).split("=", 1)[1].strip("'\"")
+    assert len(secret) > 20
+    for path in (*done.spool.iterdir(), *done.state.iterdir()):
+        if path.name.startswith("tiny.uec") or path.parent == done.state:
+            assert secret.encode() not in path.read_bytes()
+    for path in done.state.iterdir():
+        assert path.stat().st_mode & 0o077 == 0
+    assert secret not in done.run("check").stdout + done.run("status", "--json").stdout
+
+
+def test_check_finds_nothing_wrong_on_a_good_host_and_changes_nothing(host: Host) -> None:
+    ended = host.run("check")
+    assert ended.returncode == 0, ended.stdout
+    assert {line.split()[0] for line in ended.stdout.splitlines()} == {"ok"}
+    assert not host.state.exists()
+    assert not host.cloud.calls("CreateBucket")
