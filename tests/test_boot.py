@@ -4,10 +4,22 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from uecwatchd.bundle.files import SparseFile
+from uecwatchd.cloud.client import connect
+from uecwatchd.cloud.credentials import gather
+from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.demo import material
+from uecwatchd.settings import load
+from uecwatchd.verify import take_back
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
 
 Boot = Callable[[Path, Path, Path], str]
 BOOT_SECONDS = 120  # 3 s on two idle cores; other tests may hold them
@@ -57,3 +69,20 @@ def test_a_machine_without_its_init_does_not_pass_for_booted(
         ["/usr/sbin/debugfs", "-w", "-R", "rm /sbin/init", broken], capture_output=True, check=True
     )
     assert material.USERSPACE_LINE not in boot(made.kernel, made.ramdisk, broken)
+
+
+def test_a_set_taken_back_out_of_the_cloud_boots(
+    host: Host, made: material.RealSet, boot: Boot, tmp_path: Path
+) -> None:
+    host.drop(made.machine, made.kernel, made.ramdisk, names=["m.img", "m.vmlinuz", "m.initrd"])
+    assert host.run("once").returncode == 0
+    settings = load(host.config, environ={})
+    cloud = connect(gather(settings.clouds["default"]), DIALECTS["sandbox"], uploads=1)
+    taken = {}
+    for member in host.report("m")["members"]:
+        taken[member["role"]] = tmp_path / member["role"]
+        with taken[member["role"]].open("wb") as file:
+            take_back(cloud, member["manifest"], SparseFile(file))
+            file.truncate(member["size"])
+    console = boot(taken["kernel"], taken["ramdisk"], taken["machine"])
+    assert material.USERSPACE_LINE in console.splitlines()

@@ -21,7 +21,7 @@ from uecwatchd.cloud.client import connect
 from uecwatchd.cloud.credentials import Account, gather
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.errors import CloudAway, Halted, Rejected, UecError
-from uecwatchd.image import Role, arch_by_name, role_by_name
+from uecwatchd.image import Role, amount, arch_by_name, role_by_name
 from uecwatchd.journal import Journal, journal_monitor, take_over_stdlib
 from uecwatchd.ledger import SetRecord, open_ledger, read_ledger
 from uecwatchd.monitor import Tee
@@ -267,8 +267,8 @@ def verify_set(arguments: argparse.Namespace) -> int:
         found.append({"role": finding.role, "id": finding.image_id, "sha256": finding.sha256})
         if not arguments.json:
             _put(
-                f"{finding.role:<8} {finding.image_id} equals {against}: {finding.size} bytes from "
-                f"{finding.parts} parts, SHA-256 {finding.sha256}"
+                f"{finding.role:<8} {finding.image_id} equals {against}: {amount(finding.size)}, "
+                f"SHA-256 {finding.sha256}"
             )
     if arguments.json:
         _put_json(found)

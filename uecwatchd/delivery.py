@@ -26,7 +26,7 @@ from uecwatchd.bundle.stream import Bundling, Secret, Slice, Totals
 from uecwatchd.cloud import register
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.upload import put
-from uecwatchd.image import Arch
+from uecwatchd.image import Arch, amount
 from uecwatchd.imageset import Member
 from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.monitor import Event, Fields, Kind, Monitor, Progress
@@ -199,10 +199,14 @@ def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret
     )
 
 
+def _parts(totals: Totals) -> str:
+    return "1 part" if len(totals.parts) == 1 else f"{len(totals.parts)} parts"
+
+
 def _tell_bundled(order: Order, totals: Totals) -> None:
     what = (
-        f"{order.set_name}: bundled {order.member.name}: {totals.size} bytes as {len(totals.parts)} parts "
-        f"of {totals.bundled_size} bytes together"
+        f"{order.set_name}: bundled {order.member.name}: {amount(totals.size)} as {_parts(totals)} "
+        f"of {amount(totals.bundled_size)} in all"
     )
     fields: Fields = {"file": order.member.path, "bytes": totals.bundled_size}
     order.monitor.tell(Event(Kind.BUNDLED, what, order.set_name, "debug", fields))
@@ -211,7 +215,7 @@ def _tell_bundled(order: Order, totals: Totals) -> None:
 def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: float) -> None:
     what = (
         f"{order.set_name}: uploaded {order.member.role} {order.member.name} to {bundle.location}: "
-        f"{totals.size} bytes as {len(totals.parts)} parts in {seconds} s"
+        f"{amount(totals.size)} as {_parts(totals)} in {seconds} s"
     )
     fields: Fields = {
         "file": order.member.path,

@@ -22,7 +22,7 @@ from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
 from uecwatchd.delivery import Order, bundle_and_register
 from uecwatchd.errors import Halted, Rejected, Stopped, UecError
-from uecwatchd.image import Role
+from uecwatchd.image import Role, amount
 from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import Ledger, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Fields, Kind, Monitor, Progress, Tee
@@ -109,7 +109,7 @@ def _announce(job: Job, before: SetRecord | None) -> None:
         job.monitor.tell(
             Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.name, fields={"stage": stage})
         )
-    parts = [f"{m.role} {m.path} ({m.size} bytes)" for m in found.members]
+    parts = [f"{m.role} {m.path} ({amount(m.size)})" for m in found.members]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
     what = f"{found.name}: attempt {record.attempt} on cloud {record.cloud}: {', '.join([*parts, *given])}"
     fields: Fields = {"cloud": record.cloud, "attempt": record.attempt}

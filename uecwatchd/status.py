@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from uecwatchd import report
+from uecwatchd.image import amount
 from uecwatchd.imageset import Assembly
 from uecwatchd.ledger import SetRecord
 from uecwatchd.spool import Listing, is_output
@@ -101,4 +102,4 @@ def _member_line(record: SetRecord, role: str) -> str:
     if member is None:
         return ""
     place = f" {member.image_id} at {member.manifest}" if member.image_id else ""
-    return f"  {role}: {member.path} ({member.size} bytes){place}"
+    return f"  {role}: {member.path} ({amount(member.size)}){place}"

@@ -1,15 +1,25 @@
 """The S3 half against servers that others wrote: both check signatures, and one of them Content-MD5."""
 
+import hashlib
 import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from uecwatchd.bundle.keys import public_key
+from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
+from uecwatchd.bundle.names import manifest_name
+from uecwatchd.bundle.stream import Bundling, Secret, Slice
+from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import DIALECTS, SANDBOX
 from uecwatchd.cloud.upload import ensure_bucket, exists, fetch, put
+from uecwatchd.delivery import in_flight
+from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted, Rejected
+from uecwatchd.verify import take_back
 
 PART_BYTES = 10 * 1024 * 1024
 
@@ -50,6 +60,38 @@ def test_what_is_not_there_does_not_exist_and_cannot_be_fetched(cloud: Cloud) ->
     assert not exists(cloud, "images", "not-there")
     with pytest.raises(Rejected, match="a file of the bundle is not in the bucket"):
         list(fetch(cloud, "images", "not-there"))
+
+
+def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSet) -> None:
+    """As the service does it: parts from memory, several in flight, the manifest last; then every check."""
+    ensure_bucket(cloud, "images")
+    source, account, secret = real_set.kernel, cloud.account, Secret.random()
+    prefix = f"vmlinuz-{os.urandom(4).hex()}"
+    with source.open("rb", buffering=0) as image:
+        size = source.stat().st_size
+        bundling = Bundling(image, name=prefix, size=size, prefix=prefix, secret=secret)
+        send = partial(_send, cloud)
+        in_flight(bundling, send, uploads=4, check=lambda: None)
+    manifest = Manifest(
+        name=prefix,
+        user=account.account,
+        kind="kernel",
+        arch="x86_64",
+        tar_sha1=bundling.totals.tar_sha1,
+        size=size,
+        bundled_size=bundling.totals.bundled_size,
+        for_cloud=seal_secret(secret, public_key(account.cloud_cert)),
+        for_user=seal_secret(secret, public_key(account.user_cert)),
+        parts=bundling.totals.parts,
+    )
+    put(cloud, "images", manifest_name(prefix), write_manifest(manifest, key=account.user_key))
+    back = take_back(cloud, f"images/{manifest_name(prefix)}", Nowhere())
+    assert back.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert len(back.parts) == 2
+
+
+def _send(cloud: Cloud, piece: Slice) -> None:
+    put(cloud, "images", piece.part.name, piece.data)
 
 
 @pytest.mark.parametrize("wrong", ["secret_key", "access_key"])

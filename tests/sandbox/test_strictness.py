@@ -213,6 +213,10 @@ SEALS = {
         "ec2_encrypted_iv",
         lambda f, c: {"fields": field(ec2_iv=f.seal("00" * 8, f.cloud.identity.cloud_key))},
     ),
+    "a sealed key cut short": Wrong(
+        "cannot be decrypted",
+        lambda f, c: {"fields": lambda fields: {**fields, "ec2_key": fields["ec2_key"][:-2]}},
+    ),
     "an empty sealed key": Wrong("ec2_encrypted_key", lambda f, c: {"fields": field(ec2_key="")}),
     "a sealed key that is no hex": Wrong("ec2_encrypted_key", lambda f, c: {"fields": field(ec2_key="xyz")}),
     "another key for the user": Wrong(

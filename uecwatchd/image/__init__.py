@@ -4,7 +4,7 @@ Nothing here opens a file: bytes and names in, facts and reasons out.
 """
 
 from uecwatchd.image.content import HEAD_BYTES, TAIL_BYTES, Arch, Facts, Layout, Role, sniff
-from uecwatchd.image.fitness import unfit
+from uecwatchd.image.fitness import amount, unfit
 from uecwatchd.image.names import arch_by_name, role_by_name, version_by_name
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Facts",
     "Layout",
     "Role",
+    "amount",
     "arch_by_name",
     "role_by_name",
     "sniff",

@@ -40,7 +40,7 @@ def read_bundle(store: Store, identity: Identity, rules: Rules, location: str) -
     """Everything short of the parts' bytes. `location` is `bucket/key`. Raises `Refused`."""
     bucket, key = split_location(location, limit=rules.location_length)
     data = _read_manifest(store, identity, bucket, key, limit=rules.manifest_size)
-    claims = read_claims(data, file_name=key, rules=rules)
+    claims = read_claims(data, file_name=key)
     if claims.size > rules.image_size:
         raise invalid(
             f"Cannot register image of size {claims.size}: it exceeds the maximum of {rules.image_size}"

@@ -1,0 +1,134 @@
+"""Real gates before the embedded cloud; only the clock is made up."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from uecwatchd.cloud.gate import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Gates
+from uecwatchd.errors import Halted
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.settings import CloudSettings
+
+REASON = Halted("cloud default", "the clock is wrong", "Set it.")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path / "cloud") as cloud:
+        yield cloud
+
+
+def settings(server: Sandbox) -> CloudSettings:
+    return CloudSettings(name="default", dialect="sandbox", eucarc=server.eucarc)
+
+
+def gates(server: Sandbox, clock: Clock, bucket: str = "images") -> Gates:
+    return Gates({"default": settings(server)}, uploads=1, bucket=bucket, clock=clock)
+
+
+def test_an_open_gate_gives_the_same_clients_to_all(server: Sandbox, clock: Clock) -> None:
+    gate = gates(server, clock)
+    assert gate.enter("default") is gate.enter("default")
+    assert not gate.closed()
+
+
+def test_a_closed_gate_raises_what_closed_it_without_asking_the_cloud(server: Sandbox, clock: Clock) -> None:
+    gate = gates(server, clock)
+    gate.close("default", REASON)
+    asked = len(server.requests)
+    with pytest.raises(Halted) as caught:
+        gate.enter("default")
+    assert caught.value is REASON
+    assert len(server.requests) == asked
+
+
+def test_a_probe_opens_a_gate_once_its_time_has_come(server: Sandbox, clock: Clock) -> None:
+    gate = gates(server, clock)
+    gate.close("default", REASON)
+    clock.now = FIRST_DELAY_SECONDS - 1
+    assert gate.probe() == ()
+    clock.now = FIRST_DELAY_SECONDS
+    assert gate.probe() == ("default",)
+    assert gate.enter("default").name == "default"
+
+
+def test_credentials_are_read_anew_for_a_probe(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    eucarc = tmp_path / "eucarc"
+    good = server.eucarc.read_text()
+    eucarc.write_text(good.replace("EUCALYPTUS_CERT=", "NOTHING="))
+    wrong = replace(settings(server), eucarc=eucarc)
+    gate = Gates({"default": wrong}, uploads=1, bucket="images", clock=clock)
+    with pytest.raises(Halted) as caught:
+        gate.enter("default")
+    gate.close("default", caught.value)
+    clock.now += FIRST_DELAY_SECONDS
+    assert gate.probe() == ()
+    for file in server.eucarc.parent.iterdir():
+        if file.suffix == ".pem":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    eucarc.write_text(good)
+    clock.now += FIRST_DELAY_SECONDS
+    assert gate.probe() == ("default",)
+
+
+def test_a_gate_stays_closed_while_the_bucket_is_somebody_elses(server: Sandbox, clock: Clock) -> None:
+    server.grant_bucket_to_other("theirs")
+    gate = gates(server, clock, bucket="theirs")
+    gate.close("default", REASON)
+    clock.now += FIRST_DELAY_SECONDS
+    assert gate.probe() == ()
+    assert "another account" in gate.closed()["default"].why, "the newer reason is the one to act on"
+
+
+def test_a_cloud_that_is_away_leaves_the_reason_as_it_was(server: Sandbox, clock: Clock) -> None:
+    gate = gates(server, clock)
+    gate.close("default", REASON)
+    server.stop()
+    clock.now += FIRST_DELAY_SECONDS
+    assert gate.probe() == ()
+    assert gate.closed()["default"] is REASON
+    server.start()
+    clock.now += FIRST_DELAY_SECONDS
+    assert gate.probe() == ("default",)
+
+
+def test_a_gate_that_closes_again_and_again_is_probed_less_and_less(server: Sandbox, clock: Clock) -> None:
+    gate = gates(server, clock)
+    delays = []
+    for _ in range(9):
+        gate.close("default", REASON)
+        began = clock.now
+        while not gate.probe():
+            clock.now += FIRST_DELAY_SECONDS
+        delays.append(clock.now - began)
+    assert delays[:3] == [30.0, 60.0, 120.0]
+    assert delays[-1] == LONGEST_DELAY_SECONDS
+    gate.came_through("default")
+    gate.close("default", REASON)
+    clock.now += FIRST_DELAY_SECONDS
+    assert gate.probe() == ("default",)
+
+
+def test_a_wrong_secret_keeps_the_gate_closed(server: Sandbox, clock: Clock) -> None:
+    wrong = replace(settings(server), secret_key=SecretStr("wrong"))
+    gate = Gates({"default": wrong}, uploads=1, bucket="images", clock=clock)
+    gate.close("default", REASON)
+    clock.now += FIRST_DELAY_SECONDS
+    assert gate.probe() == ()
+    assert "secret" in gate.closed()["default"].why

@@ -1,0 +1,94 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from uecwatchd import report
+from uecwatchd.errors import Rejected
+from uecwatchd.ledger import Failure, MemberRecord, SetRecord
+from uecwatchd.monitor import Event, Kind, Progress
+
+MEMBERS = tuple(
+    MemberRecord(role, f"karmic.{role}", 512, (1, 2, 3, 4), "ab" * 32, f"{prefix}-1", f"b/{role}")  # type: ignore[arg-type]
+    for role, prefix in (("kernel", "eki"), ("ramdisk", "eri"), ("machine", "emi"))
+)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> SetRecord:
+    return SetRecord(str(tmp_path), "karmic", "s", "done", 1.0, attempt=1, cloud="c", members=MEMBERS)
+
+
+def names(folder: Path) -> list[str]:
+    """In the order in which they came to be."""
+    return [p.name for p in sorted(folder.iterdir(), key=lambda path: path.stat().st_ctime_ns)]
+
+
+def test_ids_appear_after_everything_they_prove(record: SetRecord, tmp_path: Path) -> None:
+    log = report.LogFile(tmp_path, "karmic")
+    log.begin(1, started=0.0)
+    log.tell(Event(Kind.DONE, "karmic is emi-1"))
+    report.publish(record)
+    order = ["karmic.uec.json", "karmic.eki", "karmic.eri", "karmic.emi"]
+    assert [name for name in names(tmp_path) if name != "karmic.uec.log"] == order
+    assert (tmp_path / "karmic.emi").read_text() == "emi-1\n"
+
+
+def test_no_id_appears_where_somebody_else_owns_the_log(record: SetRecord, tmp_path: Path) -> None:
+    (tmp_path / "karmic.uec.log").symlink_to("/etc/motd")
+    with pytest.raises(Rejected):
+        report.publish(record)
+    assert not (tmp_path / "karmic.emi").exists()
+
+
+def test_a_failure_is_three_paragraphs_and_goes_when_it_is_over(record: SetRecord, tmp_path: Path) -> None:
+    error = Failure("deferred", "cloud default is away", "connection refused", "Wait.", "req-1")
+    late = replace(record, state="deferred", error=error, next_retry=90061.0, attempt=4)
+    report.publish(late)
+    paragraphs = (tmp_path / "karmic.uec.error").read_text().split("\n\n")
+    assert paragraphs == [
+        "cloud default is away.",
+        "Why: connection refused.\nThe cloud's request id: req-1",
+        "Wait.\nIt is tried again by itself at 1970-01-02 01:01:01 UTC (attempt 5).\n",
+    ]
+    report.publish(record)
+    assert not (tmp_path / "karmic.uec.error").exists()
+
+
+def test_ids_are_taken_away_from_the_last_to_the_first(record: SetRecord, tmp_path: Path) -> None:
+    report.publish(record)
+    report.retract(record)
+    assert sorted(names(tmp_path)) == ["karmic.uec.json", "karmic.uec.log"]
+    assert list(report.ID_SUFFIXES.values()) == [".emi", ".eri", ".eki"]
+
+
+def test_the_json_comes_back_as_it_was_written(record: SetRecord) -> None:
+    told = report.read_report(report.write_report(record))
+    assert told == json.loads(json.dumps(report.as_json(record)))
+    assert told["ids"] == {"machine": "emi-1", "ramdisk": "eri-1", "kernel": "eki-1"}
+    assert told["since"] == "1970-01-01T00:00:01Z"
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"version": 2}', b"\xff"])
+def test_what_is_no_report_is_not_read_as_one(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        report.read_report(data)
+
+
+def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> None:
+    now = [0.0]
+    monitor = report.ReportFile(record, clock=lambda: now[0])
+    progress = Progress("karmic", "upload", "karmic.img", 100, 512)
+    monitor.progress(progress)
+    assert not (tmp_path / "karmic.uec.json").exists()
+    now[0] = report.PROGRESS_EVERY_SECONDS
+    monitor.progress(progress)
+    told = report.read_report((tmp_path / "karmic.uec.json").read_bytes())
+    assert told["progress"] == {"file": "karmic.img", "done": 100, "total": 512}
+
+
+def test_everything_of_ours_can_be_cleared_away(record: SetRecord, tmp_path: Path) -> None:
+    report.publish(record)
+    report.clear(record)
+    assert names(tmp_path) == []

@@ -1,0 +1,259 @@
+"""Rounds of the service in this process: real spools, a real cloud, made-up clocks."""
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.demo.material import RealSet
+from uecwatchd.errors import Halted
+from uecwatchd.imageset import ImageSet
+from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.monitor import Event, Kind, Progress
+from uecwatchd.notify import Notifier
+from uecwatchd.service import Service, due
+from uecwatchd.settings import load
+from uecwatchd.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+PATIENCE_SECONDS = 60.0
+FOUND = ImageSet("karmic", Path("/s"), "stem", (), None, None, "x86_64", Sidecar(), {}, (), "stamp")
+RECORD = SetRecord("/s", "karmic", "stamp", "done", 0.0, cloud="default")
+CLOSED = {"default": Halted("a", "b", "c")}
+
+
+@pytest.mark.parametrize(
+    ("record", "closed", "expected"),
+    [
+        (None, {}, True),
+        (RECORD, {}, False),
+        (replace(RECORD, stamp="other"), {}, True),
+        (replace(RECORD, state="rejected"), {}, False),
+        (replace(RECORD, state="rejected", stamp="other"), {}, True),
+        (replace(RECORD, state="deferred", next_retry=101.0), {}, False),
+        (replace(RECORD, state="deferred", next_retry=100.0), {}, True),
+        (replace(RECORD, state="halted"), CLOSED, False),
+        (replace(RECORD, state="halted"), {}, True),
+        (replace(RECORD, state="working"), {}, True),
+        (replace(RECORD, state="queued"), {}, True),
+    ],
+    ids=[
+        *("new", "done", "done, changed", "rejected", "rejected, changed", "too early", "in time"),
+        *("gate closed", "gate open", "broken off", "put down"),
+    ],
+)
+def test_which_sets_are_due(record: SetRecord | None, closed: dict[str, Halted], expected: bool) -> None:  # noqa: FBT001
+    assert due(record, FOUND, now=100.0, closed=closed) is expected
+
+
+@dataclass
+class Heard:
+    """A monitor that remembers."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+
+    def progress(self, progress: Progress) -> None:
+        pass
+
+    def sentences(self, *kinds: Kind) -> list[str]:
+        return [event.sentence for event in self.events if event.kind in kinds]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@contextmanager
+def service(host: Host, heard: Heard, *, now: Callable[[], float] = time.time) -> Iterator[Service]:
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        yield Service(settings, monitor=heard, book=book, now=now)
+
+
+@contextmanager
+def running(host: Host, heard: Heard) -> Iterator[Service]:
+    """The daemon's loop in a thread of this process, stopped in the end."""
+    with service(host, heard) as made:
+        loop = threading.Thread(
+            target=made.run,
+            args=(Notifier({}),),
+            kwargs={"reloaded": lambda: load(host.config, environ={})},
+        )
+        loop.start()
+        until(lambda: bool(heard.sentences(Kind.READY)), "the first round")
+        try:
+            yield made
+        finally:
+            made.stop()
+            loop.join(PATIENCE_SECONDS)
+            assert not loop.is_alive()
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < end, f"waited too long for {what}"
+        time.sleep(0.05)
+
+
+def drop(host: Host, made: RealSet, name: str) -> None:
+    names = [f"{name}.{ending}" for ending in ("img", "vmlinuz", "initrd")]
+    host.drop(made.machine, made.kernel, made.ramdisk, names=names)
+
+
+def test_a_cloud_that_is_away_defers_and_the_time_of_the_retry_survives_a_restart(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(host, real_set, "karmic")
+    host.cloud.stop()
+    with service(host, heard, now=lambda: 1000.0) as first:
+        (record,) = first.once()
+    assert (record.state, record.next_retry) == ("deferred", 1030.0)
+    host.cloud.start()
+    with service(host, heard, now=lambda: 1029.0) as early:
+        (record,) = early.once()
+    assert (record.state, record.attempt) == ("deferred", 1)
+    with service(host, heard, now=lambda: 1030.0) as again:
+        (record,) = again.once()
+    assert (record.state, record.attempt) == ("done", 2)
+    assert not (host.spool / "karmic.uec.error").exists()
+    assert "attempt 2" in (host.spool / "karmic.uec.log").read_text()
+
+
+def test_a_waiting_reason_is_told_once_for_each_change(host: Host, real_set: RealSet, heard: Heard) -> None:
+    host.drop(real_set.machine, names=["karmic.img"])
+    for _ in range(3):
+        with service(host, heard) as again:
+            again.once()
+    host.drop(real_set.kernel, names=["karmic.vmlinuz"])
+    with service(host, heard) as again:
+        again.once()
+    reasons = [sentence.split(" (")[0] for sentence in heard.sentences(Kind.WAITING)]
+    assert reasons == [
+        "karmic: waiting for a kernel: a paravirtual image boots only with one",
+        "karmic: waiting for a ramdisk to go with karmic.vmlinuz",
+    ]
+
+
+def test_a_finished_set_is_not_undone_when_a_member_is_taken_away(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(host, real_set, "karmic")
+    with service(host, heard) as first:
+        first.once()
+    (host.spool / "karmic.initrd").unlink()
+    with service(host, heard) as again:
+        (record,) = again.once()
+    assert record.state == "done"
+    assert (host.spool / "karmic.emi").exists()
+
+
+def test_a_loose_kernel_that_is_done_stays_with_its_image_when_another_arrives(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    host.drop(real_set.machine, names=["karmic.img"])
+    for version in ("1", "2"):
+        host.drop(real_set.kernel, real_set.ramdisk, names=[f"vmlinuz-{version}", f"initrd.img-{version}"])
+        with service(host, heard) as again:
+            records = again.once()
+        assert [record.state for record in records] == ["done"]
+
+
+def test_a_folder_that_is_removed_and_made_again_is_watched_again(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    with running(host, heard):
+        shutil.rmtree(host.spool)
+        until(lambda: bool(heard.sentences(Kind.WATCH_LOST)), "the loss to be noticed")
+        host.spool.mkdir()
+        drop(host, real_set, "karmic")
+        until((host.spool / "karmic.emi").exists, "the EMI")
+
+
+def test_a_bad_new_configuration_keeps_the_old_one_and_a_good_one_is_taken(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    good = host.config.read_text()
+    with running(host, heard) as daemon:
+        host.configure("[spool]\nsetle = 1")
+        daemon.ask_reload()
+        until(lambda: any("did you mean settle" in s for s in heard.sentences(Kind.RELOAD)), "the complaint")
+        second = host.folder / "second"
+        second.mkdir()
+        host.configure(good.replace(str(host.spool), str(second)))
+        daemon.ask_reload()
+        until(lambda: "Read the configuration again" in heard.sentences(Kind.RELOAD), "the reload")
+        drop(replace(host, spool=second), real_set, "karmic")
+        until((second / "karmic.emi").exists, "the EMI in the other folder")
+
+
+def test_a_halted_cloud_is_used_again_after_a_reload(host: Host, real_set: RealSet, heard: Heard) -> None:
+    good = host.config.read_text()
+    host.configure(good + 'secret_key = "wrong"\n')
+    drop(host, real_set, "karmic")
+    with running(host, heard) as daemon:
+        until((host.spool / "karmic.uec.error").exists, "the error")
+        assert host.report("karmic")["state"] == "halted"
+        host.configure(good)
+        daemon.ask_reload()
+        until((host.spool / "karmic.emi").exists, "the EMI")
+    assert not (host.spool / "karmic.uec.error").exists()
+
+
+def test_two_sets_of_one_kernel_that_start_at_the_same_moment_register_it_once(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    for name in ("one", "two"):
+        drop(host, real_set, name)
+        os.truncate(host.spool / f"{name}.img", real_set.machine.stat().st_size + 512 * len(name + name[:1]))
+    with (host.spool / "two.img").open("r+b") as image:
+        image.seek(-512, os.SEEK_END)
+        image.write(b"x")
+    with service(host, heard) as both:
+        records = both.once()
+    assert [record.state for record in records] == ["done", "done"]
+    assert len(host.cloud.calls("RegisterImage")) == 4
+
+
+def test_a_member_replaced_while_it_is_read_is_not_registered(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(host, real_set, "karmic")
+    with service(host, heard) as first:
+        swap = threading.Thread(target=_replace_when_first_part_is_up, args=(host,))
+        swap.start()
+        (record,) = first.once()
+        swap.join(PATIENCE_SECONDS)
+    if record.state == "deferred":
+        assert record.error
+        assert "changed" in record.error.what
+        assert len(host.cloud.images) == 2, "kernel and ramdisk, and no machine of half old, half new bytes"
+    else:
+        assert record.members[-1].sha256 == _sha256(host.spool / "karmic.img")
+
+
+def _replace_when_first_part_is_up(host: Host) -> None:
+    until(lambda: bool(host.cloud.calls("PutObject")), "the first part")
+    with (host.spool / "karmic.img").open("r+b") as image:
+        image.seek(1 << 20)
+        image.write(b"changed")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,65 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uecwatchd.errors import CloudAway, Deferred, Halted, NotPermitted, Rejected, UecError
+from uecwatchd.ledger import SetRecord
+from uecwatchd.verdict import GIVE_UP_SECONDS, failed, failure_event
+
+RECORD = SetRecord("/s", "karmic", "stamp", "working", 0.0, stage="publish", attempt=1, cloud="default")
+PASSING = Deferred("the cloud", "it is away", "Wait.")
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (Rejected("a", "b", "c"), "rejected"),
+        (Deferred("a", "b", "c"), "deferred"),
+        (CloudAway("a", "b", "c"), "deferred"),
+        (Halted("a", "b", "c"), "halted"),
+        (NotPermitted("a", "b", "c"), "halted"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, UecError) else value,
+)
+def test_the_class_is_the_errors(error: UecError, state: str) -> None:
+    record = failed(RECORD, error, now=10.0, spread=0.5)
+    assert (record.state, record.since) == (state, 10.0)
+    assert record.error
+    assert record.error.what == "a"
+    assert (record.next_retry is not None) == (state == "deferred")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "delay"), [(1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (500, 3600)]
+)
+def test_retries_are_30_seconds_apart_doubling_to_an_hour(attempt: int, delay: int) -> None:
+    record = failed(replace(RECORD, attempt=attempt), PASSING, now=1000.0, spread=0.5)
+    assert record.next_retry == 1000.0 + delay
+
+
+@given(spread=st.floats(0, 1))
+def test_retries_are_spread_by_a_tenth_either_way(spread: float) -> None:
+    retry = failed(RECORD, PASSING, now=1000.0, spread=spread).next_retry
+    assert retry is not None
+    assert 1027.0 <= retry <= 1033.0
+
+
+def test_what_has_not_passed_after_two_days_is_rejected() -> None:
+    first = failed(RECORD, PASSING, now=1000.0, spread=0.5)
+    later = failed(first, PASSING, now=1000.0 + GIVE_UP_SECONDS, spread=0.5)
+    assert later.state == "deferred"
+    last = failed(later, PASSING, now=1001.0 + GIVE_UP_SECONDS, spread=0.5)
+    assert (last.state, last.next_retry) == ("rejected", None)
+    assert last.error
+    assert last.error.kind == "rejected"
+    assert "for two days" in last.error.why
+
+
+def test_the_sentence_says_what_and_why_and_the_fields_say_what_to_do() -> None:
+    error = Rejected("karmic.img: cannot read it", "mode 0600", "Try: chmod g+r karmic.img", request_id="r-1")
+    event = failure_event(failed(RECORD, error, now=1.0, spread=0.5))
+    assert event.sentence == "karmic is rejected: karmic.img: cannot read it: mode 0600"
+    assert "chmod" in str(event.fields["hint"])
+    assert event.fields["request_id"] == "r-1"
