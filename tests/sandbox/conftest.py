@@ -45,10 +45,9 @@ class Clients:
 
     cloud: Sandbox
 
-    def s3(self, *, version: str = "s3v4", full_path: bool = True, config: Any = None, **keys: str) -> Any:
+    def s3(self, *, version: str = "s3v4", full_path: bool = True, **keys: str) -> Any:
         """`full_path` signs version 2 over the path of the URL, service path included."""
-        plain = Config(signature_version=version, s3={"addressing_style": "path"}, **QUIET, **ONCE)
-        config = plain.merge(config) if config else plain
+        config = Config(signature_version=version, s3={"addressing_style": "path"}, **QUIET, **ONCE)
         client = boto3.client(
             "s3", endpoint_url=self.cloud.s3_url, config=config, **self._credentials(**keys)
         )

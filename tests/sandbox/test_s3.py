@@ -92,6 +92,36 @@ def test_an_upload_wrong_in_one_place_is_refused_and_leaves_nothing(
     assert (cloud.objects("images"), files(cloud)) == before
 
 
+def test_a_body_other_than_the_signed_one_is_refused(clients: Any, cloud: Any, refusal: Any) -> None:
+    def swap(request: Any, **_: Any) -> None:
+        request.body = b"other"
+
+    s3, before = clients.s3(), files(cloud)
+    s3.meta.events.register("before-send.s3.PutObject", swap)
+    refused = refusal(s3.put_object, Bucket="images", Key="swapped", Body=b"bytes")
+    assert (refused.code, refused.status) == ("XAmzContentSHA256Mismatch", 400)
+    assert files(cloud) == before
+
+
+WRONG_READS = {
+    "another version asked for": ({"IfMatch": '"0"'}, "PreconditionFailed", 412),
+    "a range beyond the end": ({"Range": "bytes=100-"}, "InvalidRange", 416),
+    "a range that is none": ({"Range": "bytes=5-2"}, "InvalidRange", 416),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_READS)
+def test_a_read_that_cannot_be_answered_is_refused(name: str, s3: Any, refusal: Any) -> None:
+    arguments, code, status = WRONG_READS[name]
+    s3.put_object(Bucket="images", Key="read", Body=b"0123456789")
+    assert refusal(s3.get_object, Bucket="images", Key="read", **arguments)[::2] == (code, status)
+
+
+@pytest.mark.parametrize("arguments", [{"MaxKeys": -1}, {"EncodingType": "base64"}])
+def test_a_listing_in_no_known_form_is_refused(arguments: dict[str, Any], s3: Any, refusal: Any) -> None:
+    assert refusal(s3.list_objects, Bucket="images", **arguments).code == "InvalidArgument"
+
+
 @pytest.mark.parametrize("name", ["ab", "a" * 64, "Images", "my.images", "my_images"])
 def test_a_bucket_name_not_every_generation_takes_is_refused(name: str, clients: Any, refusal: Any) -> None:
     s3 = clients.s3()

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.sandbox import Sandbox
+from uecwatchd.sandbox.refusal import Refused
+from uecwatchd.sandbox.store import Bucket, StoredObject
 
 
 @pytest.fixture
@@ -178,6 +181,33 @@ def test_many_clients_at_once_are_served(folder: Path, make_forge: Any, make_cli
             ids = set(pool.map(register, range(16)))
         assert ids == {image.id for image in cloud.images}
         assert len(ids) == 16
+
+
+def test_an_account_has_only_so_many_buckets(folder: Path, make_clients: Any, refusal: Any) -> None:
+    with Sandbox(folder) as cloud:
+        store = cloud.realm.store
+        for number in range(100):
+            store.add_bucket(
+                Bucket(f"b-{number}", cloud.identity.account, "private", datetime.now(UTC)), quota=100
+            )
+        cloud.grant_bucket_to_other("not-counted")
+        refused = refusal(make_clients(cloud).s3().create_bucket, Bucket="one-more")
+    assert (refused.code, refused.status) == ("TooManyBuckets", 400)
+
+
+def test_an_upload_into_a_bucket_that_went_away_is_refused(folder: Path) -> None:
+    """The bucket is looked up before the body is read, which may take long."""
+    with Sandbox(folder) as cloud:
+        upload = cloud.realm.store.receive([b"bytes"])
+        stored = StoredObject("gone", "k", upload.path, 5, upload.md5, "private", "", {}, datetime.now(UTC))
+        with pytest.raises(Refused) as caught:
+            cloud.realm.store.put(stored)
+    assert caught.value.code == "NoSuchBucket"
+
+
+def test_a_cloud_that_is_not_started_has_no_identity(folder: Path) -> None:
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = Sandbox(folder).identity
 
 
 def test_a_full_disk_is_an_answer_and_not_a_silence(

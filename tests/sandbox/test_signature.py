@@ -1,11 +1,16 @@
 """Who may ask: signatures, keys and clocks."""
 
+import hmac
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from uecwatchd.sandbox import Sandbox
 from uecwatchd.sandbox.refusal import Refused
@@ -157,6 +162,35 @@ def test_a_signed_request_changed_in_one_place_is_refused(name: str) -> None:
     assert caught.value.code == code
 
 
+def test_a_signature_for_another_service_is_refused() -> None:
+    """Right in itself: made by botocore, with the right key."""
+    request = AWSRequest("GET", "http://cloud/services/Walrus", headers={"X-Amz-Content-SHA256": EMPTY})
+    (key, secret), *_ = AWS.items()
+    SigV4Auth(Credentials(key, secret), "sns", "us-east-1").add_auth(request)
+    headers = {"host": "cloud", **{name.lower(): value for name, value in request.headers.items()}}
+    with pytest.raises(Refused, match="scope") as caught:
+        s3_key(Wire("GET", "/services/Walrus", "", headers), now=datetime.now(UTC))
+    assert caught.value.code == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize("authorization", ["AWS AKIAIOSFODNN7EXAMPLE", "AWS a:b", None])
+def test_a_version_2_header_that_is_none_is_refused(authorization: str | None) -> None:
+    headers = {"host": "cloud", "date": "Fri, 24 May 2013 00:00:00 GMT"}
+    if authorization:
+        headers["authorization"] = authorization
+    with pytest.raises(Refused) as caught:
+        s3_key(Wire("GET", "/services/Walrus", "", headers))
+    assert caught.value.code == "AccessDenied"
+
+
+def test_a_request_without_a_readable_date_is_refused() -> None:
+    text = "GET\n\n\nyesterday\n/services/Walrus"
+    signature = b64encode(hmac.digest(AWS["AKIAIOSFODNN7EXAMPLE"].encode(), text.encode(), "sha1")).decode()
+    headers = {"date": "yesterday", "authorization": f"AWS AKIAIOSFODNN7EXAMPLE:{signature}"}
+    with pytest.raises(Refused, match="no Date"):
+        s3_key(Wire("GET", "/services/Walrus", "", headers))
+
+
 WRONG_V2 = {
     "version 1": ({"SignatureVersion": "1"}, "InvalidParameterValue"),
     "another method": ({"SignatureMethod": "HmacMD5"}, "InvalidParameterValue"),
@@ -177,6 +211,16 @@ V2_PARAMETERS = {
 def ec2_key(parameters: dict[str, str]) -> str:
     wire = Wire("POST", "/services/Eucalyptus", "", {"host": "cloud:8773"})
     return check_ec2(wire, parameters, b"", secrets=AWS, now=NOW, rules=RULES["sandbox"])
+
+
+def test_parameters_without_a_readable_time_are_refused() -> None:
+    unsigned = {**V2_PARAMETERS, "Timestamp": "yesterday"}
+    del unsigned["Signature"]
+    query = "&".join(f"{name}={value}" for name, value in sorted(unsigned.items()))
+    text = f"POST\ncloud:8773\n/services/Eucalyptus\n{query}"
+    signature = b64encode(hmac.digest(AWS["AKIAIOSFODNN7EXAMPLE"].encode(), text.encode(), "sha256")).decode()
+    with pytest.raises(Refused, match="ISO 8601"):
+        ec2_key({**unsigned, "Signature": signature})
 
 
 @pytest.mark.parametrize("name", WRONG_V2)

@@ -33,7 +33,7 @@ class _Closed:
 class Gates:
     """One gate for each configured cloud. Clients are made at first use and shared by all threads.
 
-    `bucket` is the one that sets use unless their sidecars say otherwise: no gate opens before it can be used.
+    `bucket` is the one sets use unless their sidecars say otherwise: no gate opens before it can be used.
     """
 
     def __init__(
