@@ -163,7 +163,7 @@ def test_an_incomplete_set_says_what_it_waits_for(files: Mapping[str, str | byte
         ({**STEM, "karmic.img": "cut short"}, "karmic.img: it cannot be the set's machine image", "Copy it"),
         ({**STEM, "karmic.vmlinuz": "text"}, "karmic.vmlinuz: it cannot be the set's kernel", ""),
         ({**STEM, "karmic.toml": b'clouds = ["moon"]'}, "karmic: there is no cloud named moon", "Change"),
-        ({**STEM, "karmic.toml": b'kernal = "x"'}, "karmic.toml", ""),
+        ({**STEM, "karmic.toml": b'kernal = "x"'}, "karmic.toml: it cannot be used", "Correct"),
         (
             {**STEM, "karmic.toml": b'[sha256]\n"karmik.img" = "' + b"0" * 64 + b'"'},
             "karmic: sha256 names karmik.img",

@@ -13,6 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import IO, cast
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
@@ -79,8 +80,6 @@ def _inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The content of exactly one gzip member, with nothing after it."""
     inflater = zlib.decompressobj(wbits=31)
     for chunk in chunks:
-        if inflater.eof and chunk:
-            raise invalid("Something follows the bundle's gzip member")
         yield from _inflate_chunk(inflater, chunk)
         if inflater.unused_data:
             raise invalid("Something follows the bundle's gzip member")
@@ -96,7 +95,7 @@ def _inflate_chunk(inflater: "zlib._Decompress", chunk: bytes) -> Iterator[bytes
         try:
             piece = inflater.decompress(chunk, CHUNK)
         except zlib.error as error:
-            raise invalid("The decrypted bundle is not gzip") from error
+            raise invalid(f"The decrypted bundle is not gzip: {error}") from error
         chunk = inflater.unconsumed_tail
         more = bool(chunk) or len(piece) == CHUNK
         yield piece
@@ -138,9 +137,7 @@ def _read_tar(reader: "io.BufferedReader[Hashed]", claims: Claims) -> Image:
     _check_header(reader.peek(BLOCK)[:BLOCK])
     try:
         with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK) as tar:
-            member = tar.next()
-            if member is None:
-                raise invalid("The bundle's tar is empty")
+            member = next(iter(tar))
             _check_member(member, claims)
             image = _read_member(tar, member)
             _check_trailer(tar)
@@ -170,25 +167,18 @@ def _check_member(member: tarfile.TarInfo, claims: Claims) -> None:
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Image:
-    content = tar.extractfile(member)
-    if content is None:
-        raise invalid("The tar's member is not a file")
-    head, tail, count = b"", b"", 0
-    with content:
+    """tarfile itself raises where there is less than the header says."""
+    head, tail = b"", b""
+    with cast(IO[bytes], tar.extractfile(member)) as content:  # None only for what is no file
         while chunk := content.read(CHUNK):
             head += chunk[: HEAD - len(head)]
             tail = (tail + chunk[-TAIL:])[-TAIL:]
-            count += len(chunk)
-    if count != member.size:
-        raise invalid(f"The tar's member ends after {count} of {member.size} bytes")
     return Image(head, tail)
 
 
 def _check_trailer(tar: tarfile.TarFile) -> None:
     """After the member come zeros up to a full record, and nothing else: no second member, no other bytes."""
-    stream = tar.fileobj
-    if stream is None:
-        raise invalid("The bundle's tar is closed")
+    stream = cast(IO[bytes], tar.fileobj)
     stream.seek(tar.offset)
     rest = b""
     while len(rest) < RECORD + TRAILER and (piece := stream.read(RECORD + TRAILER - len(rest))):
