@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from uecwatchd.demo.material import Kernel, RealSet, kernel, make_set
+from uecwatchd.demo.show import CONFIGURATION
+from uecwatchd.monitor import Event, Kind, Progress
 from uecwatchd.sandbox.server import Sandbox
 
 # Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.
@@ -59,7 +61,9 @@ class Host:
     def made(cls, folder: Path, cloud: Sandbox) -> "Host":
         host = cls(folder, folder / "spool", folder / "state", folder / "uecwatchd.toml", cloud)
         host.spool.mkdir(parents=True)
-        host.configure(CONFIGURATION.format(spool=host.spool, state=host.state, eucarc=cloud.eucarc))
+        host.configure(
+            CONFIGURATION.format(spool=host.spool, state=host.state, eucarc=cloud.eucarc, settle=0.3)
+        )
         return host
 
     def configure(self, text: str) -> None:
@@ -120,22 +124,25 @@ class Host:
         return sorted(path.name for path in self.spool.iterdir() if path.name.endswith(endings))
 
 
-CONFIGURATION = """\
-[spool]
-folders = ["{spool}"]
-settle = 0.3
-scan_every = 2
+@dataclass(frozen=True)
+class Heard:
+    """A monitor that remembers."""
 
-[state]
-dir = "{state}"
+    events: list[Event] = field(default_factory=list)
 
-[defaults]
-bucket = "uec-images"
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
 
-[cloud.default]
-dialect = "sandbox"
-eucarc = "{eucarc}"
-"""
+    def progress(self, progress: Progress) -> None:
+        """Not remembered."""
+
+    def sentences(self, *kinds: Kind) -> list[str]:
+        return [event.sentence for event in self.events if event.kind in kinds]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
 
 
 @pytest.fixture

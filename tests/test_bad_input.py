@@ -10,7 +10,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,13 @@ import pytest
 
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
-from uecwatchd.monitor import Event, Progress
 from uecwatchd.service import Service
 from uecwatchd.settings import load
 
 if TYPE_CHECKING:
-    from tests.conftest import Host
+    from tests.conftest import Heard, Host
 else:
-    Host = Any
+    Heard = Host = Any
 
 
 @dataclass(frozen=True)
@@ -183,19 +182,6 @@ class Ran:
     rows: Mapping[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Heard:
-    """A monitor that remembers."""
-
-    events: list[Event] = field(default_factory=list)
-
-    def tell(self, event: Event) -> None:
-        self.events.append(event)
-
-    def progress(self, progress: Progress) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def ran(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory, host_class: type[Host]) -> Iterator[Ran]:
     from uecwatchd.sandbox.server import Sandbox
@@ -302,11 +288,10 @@ def test_a_file_that_may_not_be_read_names_the_chmod(host: Host, real_set: RealS
 
 
 def test_a_full_state_directory_defers_a_set_which_resumes_by_itself(
-    host: Host, real_set: RealSet, small_disk: Path
+    host: Host, real_set: RealSet, small_disk: Path, heard: Heard
 ) -> None:
     host.configure(host.config.read_text().replace(str(host.state), str(small_disk)))
     settings = load(host.config, environ={})
-    heard = Heard()
     with closing(open_ledger(settings.state.dir)) as book:
         _stem("karmic")(host, real_set)
         filler = small_disk / "filler"

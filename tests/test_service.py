@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +17,16 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
 from uecwatchd.imageset import ImageSet
 from uecwatchd.ledger import SetRecord, open_ledger
-from uecwatchd.monitor import Event, Kind, Progress
+from uecwatchd.monitor import Kind
 from uecwatchd.notify import Notifier
 from uecwatchd.service import Service, due
 from uecwatchd.settings import load
 from uecwatchd.sidecar import Sidecar
 
 if TYPE_CHECKING:
-    from tests.conftest import Host
+    from tests.conftest import Heard, Host
 else:
-    Host = Any
+    Heard = Host = Any
 
 PATIENCE_SECONDS = 60.0
 FOUND = ImageSet("karmic", Path("/s"), "stem", (), None, None, "x86_64", Sidecar(), {}, (), "stamp")
@@ -56,27 +56,6 @@ CLOSED = {"default": Halted("a", "b", "c")}
 )
 def test_which_sets_are_due(record: SetRecord | None, closed: dict[str, Halted], expected: bool) -> None:  # noqa: FBT001
     assert due(record, FOUND, now=100.0, closed=closed) is expected
-
-
-@dataclass
-class Heard:
-    """A monitor that remembers."""
-
-    events: list[Event] = field(default_factory=list)
-
-    def tell(self, event: Event) -> None:
-        self.events.append(event)
-
-    def progress(self, progress: Progress) -> None:
-        pass
-
-    def sentences(self, *kinds: Kind) -> list[str]:
-        return [event.sentence for event in self.events if event.kind in kinds]
-
-
-@pytest.fixture
-def heard() -> Heard:
-    return Heard()
 
 
 @contextmanager

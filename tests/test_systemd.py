@@ -94,6 +94,7 @@ def test_users_and_folders_are_made(root: Path) -> None:
     assert oct(spool.st_mode & 0o7777) == "0o3770"
     assert (str(spool.st_uid), str(spool.st_gid)) == (passwd["uecwatchd"].split(":")[1], groups["uecdrop"][2])
     assert oct((root / "etc/uecwatchd").stat().st_mode & 0o7777) == "0o750"
+    assert oct((root / "var/lib/uecwatchd").stat().st_mode & 0o7777) == "0o700"
 
 
 # --- the catalog ------------------------------------------------------------------------------------------
