@@ -82,16 +82,18 @@ class Host:
             timeout=PROGRAM_SECONDS,
         )
 
-    def run_as_nobody(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run_as_nobody(
+        self, *arguments: str, spool_mode: int = 0o777, closed: Path | None = None
+    ) -> "subprocess.CompletedProcess[str]":
         """Run `uecwatchd` as a user without rights of its own, to whom spool, state and keys are open."""
         for folder in (self.folder, *self.folder.parents[:3], self.cloud.folder):
             folder.chmod(0o755)
-        self.spool.chmod(0o777)
+        self.spool.chmod(spool_mode)
         self.state.mkdir(exist_ok=True)
         os.chown(self.state, NOBODY, NOBODY)
         for key in self.cloud.folder.rglob("*"):
             if key.is_file():
-                key.chmod(0o644)
+                key.chmod(0o600 if key == closed else 0o644)
         return subprocess.run(
             [sys.executable, "-c", AS_NOBODY, *arguments],
             env={**os.environ, "UECWATCHD_CONFIG": str(self.config), "PYTHONDONTWRITEBYTECODE": "1"},

@@ -318,6 +318,45 @@ def test_a_ledger_that_cannot_be_opened_for_want_of_space_ends_with_75(host: Hos
     assert "Free some space" in ended.stderr
 
 
+def test_a_spool_that_may_not_be_listed_ends_with_77(host: Host) -> None:
+    host.spool.chmod(0o700)
+    ended = host.run_as_nobody("once", spool_mode=0o700)
+    assert ended.returncode == 77, ended.stderr
+    assert "cannot list the spool folder" in ended.stderr
+
+
+def test_a_spool_that_is_not_there_ends_with_75_and_the_others_have_their_turn(
+    host: Host, real_set: RealSet
+) -> None:
+    text = host.config.read_text()
+    host.configure(text.replace("folders = [", f'folders = ["{host.folder}/none", '))
+    _stem("karmic")(host, real_set)
+    for verb in ("once", "status"):
+        ended = host.run(verb)
+        assert ended.returncode == 75
+        assert "none: cannot open the spool folder" in ended.stderr
+    assert (host.spool / "karmic.emi").exists()
+    assert "karmic" in ended.stdout
+
+
+def test_no_cloud_at_all_is_our_own_mistake(host: Host, real_set: RealSet) -> None:
+    host.configure(host.config.read_text().split("[cloud")[0])
+    _stem("karmic")(host, real_set)
+    assert host.run("once").returncode == 78
+    assert "there is no cloud named default" in (host.spool / "karmic.uec.error").read_text()
+    checked = host.run("check")
+    assert checked.returncode == 78
+    assert "no cloud is configured" in checked.stdout
+
+
+def test_a_key_that_may_not_be_read_ends_with_77(host: Host, real_set: RealSet) -> None:
+    _stem("karmic")(host, real_set)
+    key = next(path for path in host.cloud.folder.glob("*admin-pk.pem"))
+    ended = host.run_as_nobody("once", closed=key)
+    assert ended.returncode == 77, ended.stderr
+    assert key.name in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

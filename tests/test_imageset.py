@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uecwatchd.errors import Rejected
+from uecwatchd.errors import Halted, Rejected
 from uecwatchd.image import Facts
 from uecwatchd.imageset import Assembly, ImageSet, Rules, assemble
 from uecwatchd.imageset.draft import stem_of
@@ -24,8 +24,8 @@ FACTS: Mapping[str, Facts] = {
     "ramdisk": Facts("gzip", "ramdisk", None, None, None, None),
     "text": Facts("text", None, None, None, None, None),
 }
-UEC = Rules(5.0, Sidecar(), frozenset({"default"}), frozenset({"default"}), frozenset())
-AWS = Rules(5.0, Sidecar(), frozenset({"default"}), frozenset(), frozenset({"default"}))
+UEC = Rules(5.0, Sidecar(), {"default": frozenset({"kernel"})}, frozenset())
+AWS = Rules(5.0, Sidecar(), {"default": frozenset()}, frozenset({"default"}))
 SETTLED = 100.0
 
 
@@ -192,6 +192,19 @@ def test_what_is_not_plain_is_refused_in_words(
     assert refused.error.hint.startswith(hint)
 
 
+def test_a_configuration_without_the_cloud_is_nobodys_fault_but_ours() -> None:
+    (refused,) = decide(STEM, Rules(5, Sidecar(), {}, frozenset())).refused
+    assert isinstance(refused.error, Halted)
+    assert "none at all" in refused.error.why
+
+
+def test_a_cloud_that_wants_a_ramdisk_gets_one_also_with_a_kernel_that_is_there_already() -> None:
+    rules = Rules(5, Sidecar(), {"default": frozenset({"kernel", "ramdisk"})}, frozenset())
+    files = {"karmic.img": "partition", "karmic.toml": b'kernel = "eki-12345678"'}
+    assert decide(files, rules).waiting[0].reason.startswith("a ramdisk to go with eki-12345678")
+    assert decide(files, UEC).ready
+
+
 def test_a_cut_off_disk_is_refused_even_while_its_kernel_is_missing() -> None:
     assert decide({"karmic.img": "cut short"}).refused
 
@@ -213,7 +226,7 @@ def test_a_lone_image_is_complete_when_its_sidecar_says_how_it_boots(text: bytes
 
 def test_a_lone_image_is_complete_when_the_defaults_say_how_it_boots() -> None:
     defaults = read_defaults({"kernel": "eki-12345678", "ramdisk": "eri-12345678"})
-    found = only(decide({"karmic.img": "partition"}, Rules(5, defaults, UEC.clouds, UEC.clouds, frozenset())))
+    found = only(decide({"karmic.img": "partition"}, Rules(5, defaults, UEC.needs, frozenset())))
     assert (found.kernel_id, found.ramdisk_id) == ("eki-12345678", "eri-12345678")
 
 
@@ -264,6 +277,12 @@ def test_a_finished_image_keeps_its_kernel_when_another_arrives() -> None:
     }
 
 
+def test_a_folder_in_a_folder_is_one_too_many() -> None:
+    (misfit,) = decide({**FOLDER, "karmic/more": "folder"}).misfits
+    assert misfit.path == "karmic/more"
+    assert misfit.reason.startswith("a folder in a folder")
+
+
 def test_replacing_a_member_makes_another_stamp() -> None:
     before = only(decide(STEM)).stamp
     replaced = listing(STEM)
@@ -274,7 +293,7 @@ def test_replacing_a_member_makes_another_stamp() -> None:
 
 def test_a_set_refused_for_the_configuration_is_new_once_that_has_changed() -> None:
     files = {**STEM, "karmic.toml": b'clouds = ["moon"]'}
-    rules = Rules(5, Sidecar(), frozenset({"default", "moon"}), frozenset(), frozenset())
+    rules = Rules(5, Sidecar(), {"default": frozenset(), "moon": frozenset()}, frozenset())
     assert decide(files).refused[0].stamp != only(decide(files, rules)).stamp
 
 
@@ -290,9 +309,10 @@ def test_checksums_come_from_the_sidecar_and_from_a_file() -> None:
         ({"notes.txt": "text"}, "not a disk image"),
         ({"vmlinuz-1": "kernel"}, "a kernel that no machine image has taken"),
         ({"notes": "symlink"}, "a symbolic link"),
-        ({**STEM, "karmic.toml": b'machine = "karmic.img"', "karmic.qcow2": "disk"}, "does not name"),
+        ({**STEM, "karmic.toml": b'machine = "karmic.img"', "karmic.qcow2": "disk"}, "does not use"),
+        ({"orphan.sha256": b"ab" * 32 + b"  x.img\n"}, "checksums of no set"),
     ],
-    ids=["text", "lone kernel", "link", "left over"],
+    ids=["text", "lone kernel", "link", "left over", "checksums"],
 )
 def test_what_is_in_no_set_is_a_misfit_with_a_reason(files: Mapping[str, str | bytes], word: str) -> None:
     (misfit,) = decide(files).misfits

@@ -47,9 +47,9 @@ def test_a_set_comes_back_as_it_was_written_after_a_restart(tmp_path: Path) -> N
 def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
         book.put_bundle(BUNDLE)
-        assert book.bundle("default", "b", "f" * 64) == BUNDLE
+        assert book.bundle("default", "f" * 64) == BUNDLE
         done = book.put_bundle(replace(BUNDLE, state="registered", secret_key=None, secret_iv=None))
-        assert book.bundle("default", "b", "f" * 64) == done
+        assert book.bundle("default", "f" * 64) == done
 
 
 def test_a_digest_holds_only_as_long_as_the_whole_stamp(tmp_path: Path) -> None:

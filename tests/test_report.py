@@ -88,6 +88,16 @@ def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> 
     assert told["progress"] == {"file": "karmic.img", "done": 100, "total": 512}
 
 
+def test_a_name_cannot_forge_lines_nor_give_orders_to_a_terminal(record: SetRecord, tmp_path: Path) -> None:
+    nasty = "x\n2026-01-01 00:00:00  forged is emi-DEADBEEF\x1b[2J"
+    report.LogFile(tmp_path, "karmic").tell(Event(Kind.DONE, f"{nasty} is emi-1"))
+    report.publish(replace(record, state="rejected", error=Failure("rejected", nasty, nasty, nasty)))
+    for name in ("karmic.uec.log", "karmic.uec.error"):
+        text = (tmp_path / name).read_text()
+        assert "\x1b" not in text
+        assert not any(line.startswith("2026-01-01") for line in text.splitlines())
+
+
 def test_everything_of_ours_can_be_cleared_away(record: SetRecord, tmp_path: Path) -> None:
     report.publish(record)
     report.clear(record)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
-from uecwatchd.errors import Halted
+from uecwatchd.errors import Deferred, Halted
 from uecwatchd.imageset import ImageSet
 from uecwatchd.ledger import SetRecord, open_ledger
 from uecwatchd.monitor import Kind
 from uecwatchd.notify import Notifier
-from uecwatchd.service import Service, due
+from uecwatchd.rounds import due
+from uecwatchd.service import Service
 from uecwatchd.settings import load
 from uecwatchd.sidecar import Sidecar
 
@@ -163,6 +166,39 @@ def test_a_folder_that_is_removed_and_made_again_is_watched_again(
         host.spool.mkdir()
         drop(host, real_set, "karmic")
         until((host.spool / "karmic.emi").exists, "the EMI")
+        with pytest.raises(Deferred, match="another uecwatchd"):
+            spool.hold(host.spool)
+
+
+def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_waiting(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/services/Walrus"
+        host.configure(f'{host.config.read_text()}s3_url = "{url}"\n')
+        drop(host, real_set, "karmic")
+        with running(host, heard):
+            until(lambda: bool(heard.sentences(Kind.WORKING)), "the work to begin")
+            (host.spool / "notes.toml").write_text("nonsense")
+            until((host.spool / "notes.uec.error").exists, "another set's turn")
+            silent.close()  # or the stop would wait for an answer until the time is up
+
+
+def test_a_planted_output_is_found_before_anything_is_registered(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(host, real_set, "karmic")
+    (host.spool / "karmic.emi").symlink_to("/etc/motd")
+    with service(host, heard) as first:
+        (record,) = first.once()
+    assert record.state == "rejected"
+    assert not host.cloud.images
+    assert "karmic.emi: cannot write it" in (host.spool / "karmic.uec.error").read_text()
+    (host.spool / "karmic.emi").unlink()
+    (host.spool / "karmic.img").touch()
+    with service(host, heard) as again:
+        (record,) = again.once()
+    assert record.state == "done"
 
 
 def test_a_bad_new_configuration_keeps_the_old_one_and_a_good_one_is_taken(

@@ -126,6 +126,18 @@ def test_a_pipe_without_a_writer_does_not_hold_us_up(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_put_in_place_of_a_file_after_the_scan_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.img").mkdir()
+    with pytest.raises(Rejected, match="it is a folder"), spool.open_member(tmp_path, "a.img"):
+        pass
+
+
+def test_a_disk_that_fails_while_it_is_read_is_passing_trouble() -> None:
+    status = Path("/proc/self/mem").stat()  # a regular file whose first byte cannot be read
+    with pytest.raises(Deferred, match=r"cannot read it: Input/output error"):
+        spool.digest(Path("/proc/self"), "mem", stamp=spool.stamp_of(status))
+
+
 def test_a_socket_is_refused(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "a.img"))

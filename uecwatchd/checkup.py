@@ -16,8 +16,8 @@ from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import check_bucket_name
-from uecwatchd.errors import UecError
-from uecwatchd.service import rules_of
+from uecwatchd.errors import Halted, UecError
+from uecwatchd.rounds import rules_of
 from uecwatchd.settings import CloudSettings, Settings
 from uecwatchd.spool import folder_descriptor
 from uecwatchd.watch import MOUNTINFO, file_system_type
@@ -50,6 +50,9 @@ def examine(settings: Settings, *, now: datetime) -> Iterator[Finding]:
     for folder in settings.spool.folders:
         yield from _folder(folder)
     yield from _state(settings.state.dir)
+    if not settings.clouds:
+        hint = "Add [cloud.default] to the configuration; see its example."
+        yield Finding("bad", "no cloud is configured", hint, Halted.exit_code)
     for cloud in settings.clouds.values():
         yield from _cloud(cloud, now)
 

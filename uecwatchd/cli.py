@@ -1,53 +1,49 @@
 """The verbs. Standard output is data, standard error is talk; the exit code is one of sysexits'."""
 
 import argparse
-import json
 import os
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from uecwatchd import __version__, checkup, imageset, spool, status
-from uecwatchd.bundle.files import bundle_to_folder, unbundle_to_folder
-from uecwatchd.bundle.keys import load_private_key, public_key
+from uecwatchd import __version__, byhand, checkup, imageset, spool, status
 from uecwatchd.cloud.client import connect
-from uecwatchd.cloud.credentials import Account, gather
+from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.dialect import DIALECTS
-from uecwatchd.errors import CloudAway, Halted, Rejected, UecError
-from uecwatchd.image import Role, amount, arch_by_name, role_by_name
+from uecwatchd.errors import Deferred, Halted, Rejected, UecError
+from uecwatchd.image import amount
 from uecwatchd.journal import Journal, journal_monitor, take_over_stdlib
-from uecwatchd.ledger import SetRecord, open_ledger, read_ledger
+from uecwatchd.ledger import Ledger, SetRecord, open_ledger, read_ledger
 from uecwatchd.monitor import Tee
 from uecwatchd.notify import Notifier, StatusMonitor
-from uecwatchd.service import Service, rules_of
+from uecwatchd.rounds import rules_of, taken_by
+from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
-from uecwatchd.strangers import printable
+from uecwatchd.terminal import flush, let_go
+from uecwatchd.terminal import put as _put
+from uecwatchd.terminal import put_json as _put_json
+from uecwatchd.terminal import say as _say
 from uecwatchd.verify import verify
 
 EX_OK = 0
 EX_USAGE = 64
-EX_REJECTED = 65
 EX_NO_INPUT = 66
-EX_CLOUD_AWAY = 69
 EX_DEFERRED = 75
-EX_CONFIG = 78
 
-# How a command that ran over several sets ends: the first of these that any of them is in.
-EXIT_CODES: Mapping[str, int] = {
-    "halted": EX_CONFIG,
-    "rejected": EX_REJECTED,
-    "deferred": EX_DEFERRED,
-    "waiting": EX_DEFERRED,
-    "queued": EX_DEFERRED,
-    "working": EX_DEFERRED,
-}
+# How a command that ran over several sets ends: by the first of these states that any of them is in.
+WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
+
+
+# A disk is given space by hand, or not at all: no hurry, and no flood of lines in the journal.
+LEDGER_RETRY_SECONDS = 30.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,14 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        return cast("Callable[[argparse.Namespace], int]", arguments.verb)(arguments)
+        code = cast("Callable[[argparse.Namespace], int]", arguments.verb)(arguments)
+        flush()
+        return code
     except UecError as error:
         _say(f"uecwatchd: {error.what}: {error.why}")
         _say(f"  {error.hint}")
         return error.exit_code
     except BrokenPipeError:
         # `uecwatchd status | head`: nobody is left to read the rest, nor Python's complaint about that.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go()
         return EX_OK
 
 
@@ -87,27 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     verify_verb = _add(verbs, "verify", verify_set, "take a set back from the cloud and compare it")
     verify_verb.add_argument("set", metavar="SET")
     verify_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
-    _add_bundling(verbs)
+    byhand.add_verbs(partial(_add, verbs))
     _add_trying(verbs)
     return parser
-
-
-def _add_bundling(verbs: Any) -> None:
-    bundle_verb = _add(verbs, "bundle", bundle, "bundle one image into a folder; no cloud is asked")
-    bundle_verb.add_argument("file", type=Path, metavar="FILE")
-    bundle_verb.add_argument("folder", type=Path, metavar="DIR")
-    bundle_verb.add_argument("--type", choices=("machine", "kernel", "ramdisk"), help="default: as it looks")
-    bundle_verb.add_argument("--arch", choices=("i386", "x86_64"), help="default: as it says of itself")
-    bundle_verb.add_argument("--kernel", metavar="ID", help="a machine image's kernel: eki-…")
-    bundle_verb.add_argument("--ramdisk", metavar="ID", help="a machine image's ramdisk: eri-…")
-    bundle_verb.add_argument("--cloud", default="default", metavar="NAME", help="whose certificates to use")
-    unbundle_verb = _add(verbs, "unbundle", unbundle, "make an image of a bundle in a folder again")
-    unbundle_verb.add_argument("manifest", type=Path, metavar="MANIFEST")
-    unbundle_verb.add_argument("folder", type=Path, metavar="DIR")
-    unbundle_verb.add_argument("--cloud", default="default", metavar="NAME", help="whose keys to use")
-    unbundle_verb.add_argument(
-        "--cloud-key", type=Path, metavar="FILE", help="open it with the cloud's private key instead of ours"
-    )
 
 
 def _add_trying(verbs: Any) -> None:
@@ -129,19 +109,6 @@ def _add(verbs: Any, name: str, act: Callable[[argparse.Namespace], int], text: 
     return parser
 
 
-def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr)
-
-
-def _put(text: str) -> None:
-    """One line, in which no file name can hide another line or an order to the terminal."""
-    print(printable(text))
-
-
-def _put_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
-
-
 def _settings(arguments: argparse.Namespace) -> Settings:
     return load(arguments.config, environ=os.environ)
 
@@ -151,15 +118,33 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 def run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    notifier = Notifier(os.environ)
+    notifier, stopped = Notifier(os.environ), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
     monitor = Tee((_journal(), StatusMonitor(notifier)))
-    with closing(open_ledger(settings.state.dir)) as book:
+    book = _await_ledger(settings, notifier, stopped)
+    if book is None:
+        return EX_OK
+    with closing(book):
         service = Service(settings, monitor=monitor, book=book)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         signal.signal(signal.SIGHUP, lambda *_: service.ask_reload())
         service.run(notifier, reloaded=lambda: _settings(arguments))
     return EX_OK
+
+
+def _await_ledger(settings: Settings, notifier: Notifier, stopped: threading.Event) -> Ledger | None:
+    """Open the ledger, however long a full disk keeps us from it; None when asked to stop before that."""
+    while not stopped.is_set():
+        try:
+            return open_ledger(settings.state.dir)
+        except Deferred as error:
+            _say(f"uecwatchd: {error}")
+            notifier.status(f"Waiting: {error.what}: {error.why}")
+            notifier.extend(2 * LEDGER_RETRY_SECONDS)
+            stopped.wait(LEDGER_RETRY_SECONDS)
+    return None
 
 
 def _journal() -> Journal:
@@ -171,7 +156,7 @@ def _journal() -> Journal:
 def once(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     if arguments.dry_run:
-        return _plan(settings)
+        return show_rows(settings, as_json=arguments.json)
     with closing(open_ledger(settings.state.dir)) as book:
         before = {(r.folder, r.name): r for r in book.sets()}
         service = Service(settings, monitor=_journal(), book=book)
@@ -183,26 +168,23 @@ def once(arguments: argparse.Namespace) -> int:
     if arguments.json:
         found = [status.Row(r.folder, r.name, r.state, "", r) for r in records]
         _put_json([status.as_json(row) for row in found])
-    return _exit_code(records)
+    return max((trouble.exit_code for trouble in service.troubles), default=_exit_code(records))
 
 
 def _summed_up(records: Sequence[SetRecord], changed: Sequence[SetRecord]) -> str:
     states = sorted({r.state for r in records})
     counts = ", ".join(f"{sum(r.state == state for r in records)} {state}" for state in states)
     if not records:
-        return "Nothing to do: there are no sets in the spool."
-    return f"Nothing to do: {counts}." if not changed else f"Worked on {len(changed)} of them: {counts}."
+        return "Nothing to do: no sets were found."
+    return f"Nothing to do: {counts}." if not changed else f"Worked on {len(changed)}: {counts}."
 
 
 def _exit_code(records: Iterable[SetRecord]) -> int:
-    states = {record.state for record in records}
-    return next((code for state, code in EXIT_CODES.items() if state in states), EX_OK)
-
-
-def _plan(settings: Settings) -> int:
-    for row in _rows(settings):
-        _put(f"{row.name}: {row.state}: {row.detail}")
-    return EX_OK
+    unfinished = [record for record in records if record.state in WORST_FIRST]
+    if not unfinished:
+        return EX_OK
+    worst = min(unfinished, key=lambda record: WORST_FIRST.index(record.state))
+    return worst.error.exit_code if worst.error else EX_DEFERRED
 
 
 # --- questions --------------------------------------------------------------------------------------------
@@ -221,39 +203,53 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def show_status(arguments: argparse.Namespace) -> int:
-    rows = _rows(_settings(arguments))
-    if arguments.set:
-        rows = [row for row in rows if row.name == arguments.set]
-        if not rows:
-            _say(f"uecwatchd: there is nothing named {arguments.set} in the spool folders")
+    return show_rows(_settings(arguments), as_json=arguments.json, name=arguments.set)
+
+
+def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> int:
+    rows, troubles = _rows(settings)
+    if name:
+        rows = [row for row in rows if row.name == name]
+        if not rows and not troubles:
+            _say(f"uecwatchd: there is nothing named {name} in the spool folders")
             return EX_NO_INPUT
-    if arguments.json:
+    if as_json:
         _put_json([status.as_json(row) for row in rows])
-    elif arguments.set:
-        for line in (line for row in rows for line in status.story(row)):
-            _put(line)
-    elif rows:
-        for line in status.table(rows):
-            _put(line)
-    else:
+    for line in () if as_json else _worded(rows, in_full=bool(name)):
+        _put(line)
+    if not rows and not troubles and not as_json:
         _say("The spool folders are empty.")
-    return EX_OK
+    return max((trouble.exit_code for trouble in troubles), default=EX_OK)
 
 
-def _rows(settings: Settings) -> list[status.Row]:
-    """A fresh look that takes every file for settled: only the service knows how long each has lain still."""
-    rules = rules_of(settings)
-    book = read_ledger(settings.state.dir)
+def _worded(rows: Sequence[status.Row], *, in_full: bool) -> list[str]:
+    if in_full:
+        return [line for row in rows for line in status.story(row)]
+    return status.table(rows) if rows else []
+
+
+def _rows(settings: Settings) -> tuple[list[status.Row], list[UecError]]:
+    """A fresh look that takes every file for settled: only the service knows how long each has lain still.
+
+    Folders that cannot be looked at are told on standard error, and given back as the errors that say why.
+    """
+    rules, book = rules_of(settings), read_ledger(settings.state.dir)
     records = book.sets() if book else ()
     if book:
         book.close()
     rows: list[status.Row] = []
+    troubles: list[UecError] = []
     for folder in settings.spool.folders:
         mine = [record for record in records if record.folder == str(folder)]
-        listing = spool.scan(folder, now=rules.settle, ignore=settings.spool.ignore, seen=0.0)
-        taken = {r.name: tuple((m.path, m.stamp) for m in r.members) for r in mine if r.state == "done"}
-        rows += status.rows(listing, imageset.assemble(listing, rules=rules, taken=taken), mine)
-    return rows
+        try:
+            listing = spool.scan(folder, now=rules.settle, ignore=settings.spool.ignore, seen=0.0)
+        except UecError as error:
+            _say(f"uecwatchd: {error}")
+            troubles.append(error)
+            continue
+        assembly = imageset.assemble(listing, rules=rules, taken=taken_by(mine))
+        rows += status.rows(listing, assembly, mine)
+    return rows, troubles
 
 
 def verify_set(arguments: argparse.Namespace) -> int:
@@ -295,65 +291,6 @@ def _look() -> str:
     return "See: uecwatchd status."
 
 
-# --- the format by hand -----------------------------------------------------------------------------------
-
-
-def bundle(arguments: argparse.Namespace) -> int:
-    account = _account(arguments)
-    kind, arch = arguments.type, arguments.arch
-    if kind is None or arch is None:
-        facts = _facts(arguments.file)
-        kind = kind or facts.role or role_by_name(arguments.file.name) or "machine"
-        arch = arch or facts.arch or arch_by_name(arguments.file.name) or "x86_64"
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    manifest = bundle_to_folder(
-        arguments.file,
-        arguments.folder,
-        kind=cast("Role", kind),
-        arch=arch,
-        user=account.account,
-        user_key=account.user_key,
-        user_cert=account.user_cert,
-        cloud_cert=account.cloud_cert,
-        kernel=arguments.kernel,
-        ramdisk=arguments.ramdisk,
-    )
-    _put(str(manifest))
-    return EX_OK
-
-
-def _facts(file: Path) -> Any:
-    peek = spool.peek_at(file)
-    if isinstance(peek, UecError):
-        raise peek
-    return peek
-
-
-def unbundle(arguments: argparse.Namespace) -> int:
-    if arguments.cloud_key:
-        key = load_private_key(arguments.cloud_key, whose="the cloud's")
-        image = unbundle_to_folder(arguments.manifest, arguments.folder, key=key, side="cloud")
-    else:
-        account = _account(arguments)
-        image = unbundle_to_folder(
-            arguments.manifest,
-            arguments.folder,
-            key=account.user_key,
-            side="user",
-            signer=public_key(account.user_cert),
-        )
-    _put(str(image))
-    return EX_OK
-
-
-def _account(arguments: argparse.Namespace) -> Account:
-    settings = _settings(arguments)
-    if arguments.cloud not in settings.clouds:
-        why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
-        raise Halted(f"there is no cloud named {arguments.cloud}", why, "Name one of them with --cloud.")
-    return gather(settings.clouds[arguments.cloud])
-
-
 # --- to try it --------------------------------------------------------------------------------------------
 
 
@@ -367,7 +304,7 @@ def sandbox(arguments: argparse.Namespace) -> int:
         _put(f"EC2_URL={cloud.ec2_url}")
         _put(f"S3_URL={cloud.s3_url}")
         _put(f"eucarc={cloud.eucarc}")
-        sys.stdout.flush()
+        flush()
         _say(f"The embedded cloud keeps everything in {folder}. End it with Ctrl-C.")
         ended.wait()
     return EX_OK
@@ -388,6 +325,3 @@ def _sandbox_class() -> Any:
         why = f"the Python package {error.name} is not installed"
         raise Halted("the embedded cloud", why, "Try: pip install 'uecwatchd[sandbox]'") from error
     return Sandbox
-
-
-__all__ = ["CloudAway", "main"]

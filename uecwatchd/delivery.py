@@ -25,7 +25,8 @@ from uecwatchd.bundle.names import bundle_prefix, manifest_name
 from uecwatchd.bundle.stream import Bundling, Secret, Slice, Totals
 from uecwatchd.cloud import register
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.upload import put
+from uecwatchd.cloud.upload import holds, put
+from uecwatchd.errors import Rejected
 from uecwatchd.image import Arch, amount
 from uecwatchd.imageset import Member
 from uecwatchd.ledger import BundleRecord, Ledger
@@ -40,7 +41,7 @@ class Order:
     """What is to be delivered where. `check` is called between parts and raises when work is to be put down.
 
     `name` is the name a machine image gets where the cloud takes one; kernels and ramdisks are named after
-    their content, because many sets share them.
+    their content, because many sets share them. `wishes` are traits of an image beside its content.
     """
 
     set_name: str
@@ -54,6 +55,7 @@ class Order:
     name: str | None
     description: str | None
     virtualization: str | None
+    wishes: tuple[str, ...]
     uploads: int
     monitor: Monitor
     check: Callable[[], None]
@@ -63,29 +65,34 @@ class Order:
 def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleRecord:
     """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
     identity = _identity(order)
-    with ledger.claim(f"{order.cloud.name}/{order.bucket}/{identity}"):
-        bundle = ledger.bundle(order.cloud.name, order.bucket, identity) or _plan(order, identity)
-        if there := register.find(order.cloud, bundle.location):
+    with ledger.claim(f"{order.cloud.name}/{identity}"):
+        known = ledger.bundle(order.cloud.name, identity)
+        bundle = known or _plan(order, identity)
+        if there := _find(order, bundle):
             return _adopt(order, bundle, there, ledger)
-        if bundle.state == "registered":
-            bundle = _plan(order, identity)  # it was taken out of the cloud since: the whole way again
+        if bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
+            known, bundle = None, _plan(order, identity)
         if bundle.state == "planned":
-            bundle = _send(order, ledger.put_bundle(bundle), source, ledger)
+            bundle = _send(order, ledger.put_bundle(bundle), source, again=known is not None)
+            ledger.put_bundle(bundle)
         return _register(order, bundle, ledger)
 
 
 def _identity(order: Order) -> str:
-    """All that makes a bundle what it is; equal identities need one bundle."""
-    traits = (
-        order.member.role,
-        order.sha256,
-        order.arch,
-        order.cloud.account.account,
-        order.kernel_id or "",
-        order.ramdisk_id or "",
-        order.virtualization or "",
-    )
+    """All that makes an image what it is; equal identities need one bundle, of kernels in whatever bucket."""
+    traits = [order.member.role, order.sha256, order.arch, order.cloud.account.account]
+    if order.member.role == "machine":
+        boot = (order.kernel_id or "", order.ramdisk_id or "", order.virtualization or "")
+        traits += [*boot, order.bucket, *order.wishes]
     return hashlib.sha256("\n".join(traits).encode()).hexdigest()
+
+
+def _find(order: Order, bundle: BundleRecord) -> register.Image | None:
+    """What is registered from this bundle already. Kernels and ramdisks are looked for in every bucket, since
+    their keys come from their content alone and their names may be had only once."""
+    if order.member.role == "machine":
+        return register.find(order.cloud, bundle.location)
+    return register.find_key(order.cloud, manifest_name(bundle.prefix))
 
 
 def _plan(order: Order, identity: str) -> BundleRecord:
@@ -118,37 +125,58 @@ def _adopt(order: Order, bundle: BundleRecord, there: register.Image, ledger: Le
     )
     fields = {"file": order.member.path, "cloud": order.cloud.name, _id_field(order): ready.id}
     order.monitor.tell(Event(Kind.ADOPTED, what, order.set_name, fields=fields))
-    return ledger.put_bundle(_registered(bundle, ready.id))
+    bucket = there.location.split("/")[0]
+    return ledger.put_bundle(_registered(replace(bundle, bucket=bucket), ready.id))
 
 
 def _registered(bundle: BundleRecord, image_id: str) -> BundleRecord:
     return replace(bundle, state="registered", image_id=image_id, secret_key=None, secret_iv=None)
 
 
-def _send(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger) -> BundleRecord:
-    """Bundle and upload in one stream: nothing of the image is written to a disk."""
+def _send(order: Order, bundle: BundleRecord, source: FileIO, *, again: bool) -> BundleRecord:
+    """Bundle and upload in one stream: nothing of the image is written to a disk.
+
+    The same key and IV make the same parts, so `again` needs to send only those that are not there yet.
+    """
     secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
     began = time.monotonic()
-    totals = _send_parts(order, bundle, secret, source)
+    totals = _send_parts(order, bundle, secret, source, again=again)
     if spool.stamp_of(os.fstat(source.fileno())) != order.member.stamp or totals.sha256 != order.sha256:
         raise spool.changed(order.member.path)
     _tell_bundled(order, totals)
     manifest = write_manifest(_manifest(order, bundle, totals, secret), key=order.cloud.account.user_key)
-    put(order.cloud, order.bucket, manifest_name(bundle.prefix), manifest)
+    _must_be_readable(order, manifest, totals)
+    put(order.cloud, bundle.bucket, manifest_name(bundle.prefix), manifest)
     _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
-    sent = replace(bundle, state="uploaded", parts=len(totals.parts), bundled_size=totals.bundled_size)
-    return ledger.put_bundle(sent)
+    return replace(bundle, state="uploaded", parts=len(totals.parts), bundled_size=totals.bundled_size)
 
 
-def _send_parts(order: Order, bundle: BundleRecord, secret: Secret, source: FileIO) -> Totals:
-    member = order.member
-    stage = f"upload the {member.role}"
+def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
+    limit = order.cloud.dialect.manifest_limit
+    if limit is not None and len(manifest) > limit:
+        raise Rejected(
+            f"{order.member.path}: too large for cloud {order.cloud.name}",
+            f"the manifest of its {len(totals.parts)} parts has {amount(len(manifest))}, "
+            f"and such a cloud reads no more than {amount(limit)}",
+            "Make the image smaller, or put less into it.",
+        )
+
+
+def _send_parts(order: Order, bundle: BundleRecord, secret: Secret, source: FileIO, *, again: bool) -> Totals:
+    member, ready = order.member, 0
 
     def progress(done: int) -> None:
-        order.monitor.progress(Progress(order.set_name, stage, member.name, done, member.size))
+        stage = f"upload the {member.role}"
+        order.monitor.progress(Progress(order.set_name, stage, member.name, done, member.size, ready + 1))
 
     def send(piece: Slice) -> None:
-        put(order.cloud, order.bucket, piece.part.name, piece.data)
+        if not (again and holds(order.cloud, bundle.bucket, piece.part.name, piece.data)):
+            put(order.cloud, bundle.bucket, piece.part.name, piece.data)
+
+    def check() -> None:
+        nonlocal ready
+        ready += 1
+        order.check()
 
     source.seek(0)
     bundling = Bundling(
@@ -159,7 +187,7 @@ def _send_parts(order: Order, bundle: BundleRecord, secret: Secret, source: File
         secret=secret,
         progress=progress,
     )
-    in_flight(bundling, send, uploads=order.uploads, check=order.check)
+    in_flight(bundling, send, uploads=order.uploads, check=check)
     return bundling.totals
 
 
@@ -220,7 +248,7 @@ def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: 
     fields: Fields = {
         "file": order.member.path,
         "cloud": order.cloud.name,
-        "bucket": order.bucket,
+        "bucket": bundle.bucket,
         "bytes": totals.bundled_size,
         "seconds": seconds,
     }

@@ -41,14 +41,14 @@ MIGRATIONS = (
         folder TEXT NOT NULL, name TEXT NOT NULL, stamp TEXT NOT NULL, state TEXT NOT NULL,
         stage TEXT NOT NULL, attempt INTEGER NOT NULL, since REAL NOT NULL, next_retry REAL,
         reason TEXT NOT NULL, cloud TEXT NOT NULL, bucket TEXT NOT NULL, arch TEXT NOT NULL,
-        first_failure REAL, idle TEXT NOT NULL, members TEXT NOT NULL, error TEXT,
+        first_failure REAL, idle TEXT NOT NULL, members TEXT NOT NULL, fingerprint TEXT NOT NULL, error TEXT,
         PRIMARY KEY (folder, name)
     ) STRICT;
     CREATE TABLE bundles (
         cloud TEXT NOT NULL, bucket TEXT NOT NULL, identity TEXT NOT NULL, role TEXT NOT NULL,
         sha256 TEXT NOT NULL, prefix TEXT NOT NULL, state TEXT NOT NULL, secret_key BLOB, secret_iv BLOB,
         parts INTEGER NOT NULL, bundled_size INTEGER NOT NULL, image_id TEXT NOT NULL,
-        PRIMARY KEY (cloud, bucket, identity)
+        PRIMARY KEY (cloud, identity)
     ) STRICT;
     CREATE TABLE digests (
         device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
@@ -61,13 +61,14 @@ MIGRATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as it is kept and shown. `kind` is rejected, deferred or halted."""
+    """An error as it is kept and shown. `kind` is rejected, deferred or halted, `exit_code` a command's."""
 
     kind: str
     what: str
     why: str
     hint: str
     request_id: str = ""
+    exit_code: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class SetRecord:
     first_failure: float | None = None
     idle: tuple[str, ...] = ()
     members: tuple[MemberRecord, ...] = ()
+    fingerprint: str = ""  # of all that the ids stand for
     error: Failure | None = None
 
     def image_id(self, role: Role) -> str:
@@ -164,9 +166,8 @@ class Ledger:
     def drop_set(self, record: SetRecord) -> None:
         self._write("DELETE FROM sets WHERE folder = ? AND name = ?", record.folder, record.name)
 
-    def bundle(self, cloud: str, bucket: str, identity: str) -> BundleRecord | None:
-        where = "cloud = ? AND bucket = ? AND identity = ?"
-        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, bucket, identity)  # noqa: S608 (constant)
+    def bundle(self, cloud: str, identity: str) -> BundleRecord | None:
+        rows = self._read("SELECT * FROM bundles WHERE cloud = ? AND identity = ?", cloud, identity)
         return BundleRecord(**dict(rows[0])) if rows else None
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:

@@ -9,21 +9,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from uecwatchd import report, spool
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.dialect import NAME_LIMIT
+from uecwatchd.cloud.dialect import NAME_LIMIT, NAME_MINIMUM
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
 from uecwatchd.delivery import Order, bundle_and_register
 from uecwatchd.errors import Halted, Rejected, Stopped, UecError
 from uecwatchd.image import Role, amount
-from uecwatchd.imageset import ImageSet, Member
+from uecwatchd.imageset import ROLE_WORDS, ImageSet, Member
 from uecwatchd.ledger import Ledger, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.sidecar import idle_keys, render_name
@@ -41,7 +40,6 @@ class Tools:
     uploads: int
     configured_bucket: str
     now: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = lambda: 0.5
 
 
@@ -68,16 +66,15 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
     """
     job = _begin(found, before, tools)
     try:
+        report.check_names(job.record)
         _announce(job, before)
-        job = _keep(job, job.record, tools)
-        if before and before.stamp != found.stamp:
-            report.retract(job.record)
-        for name, stage in STAGES:
+        for name, stage in stages_of(found):
             _stop_if_asked(job, tools)
-            job = stage(_keep(job, replace(job.record, stage=name), tools), tools)
+            job = _keep(job, replace(job.record, stage=name), tools)
+            job = stage(job, tools)
         return _succeed(job, tools)
     except Stopped as stopped:
-        return _end(job, replace(job.record, state="queued"), tools, _told_of(stopped, Kind.STOPPING))
+        return _end(job, replace(job.record, state="queued"), tools, _put_down(stopped))
     except UecError as error:
         return _fail(job, error, tools)
 
@@ -97,6 +94,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
         first_failure=same.first_failure if same else None,
         idle=idle_keys(found.sidecar),
         members=tuple(MemberRecord(m.role, m.path, m.size, m.stamp) for m in found.members),
+        fingerprint=before.fingerprint if before else "",
     )
     return Job(found, record, Tee((report.LogFile(found.folder, found.name), tools.monitor)))
 
@@ -122,7 +120,7 @@ def _announce(job: Job, before: SetRecord | None) -> None:
 def _stop_if_asked(job: Job, tools: Tools) -> None:
     if tools.stopping.is_set():
         raise Stopped(
-            f"{job.found.name}: put down before: {job.record.stage or 'the first stage'}",
+            f"{job.found.name}: put down at: {job.record.stage or 'the beginning'}",
             "the service was asked to stop",
             "It is taken up again at the next start.",
         )
@@ -132,27 +130,60 @@ def _stop_if_asked(job: Job, tools: Tools) -> None:
 
 
 def measure(job: Job, tools: Tools) -> Job:
-    """Know every member's SHA-256, and hold it against what was declared."""
+    """Know every member's SHA-256. An unchanged stamp stands for an unchanged content."""
     for member in job.found.members:
-        sha256 = _digest(job.found.folder, member, tools.ledger)
-        declared = job.found.checksums.get(member.name)
-        if declared and declared != sha256:
-            raise Rejected(
-                f"{member.path}: its SHA-256 is not the declared one",
-                f"declared {declared}, found {sha256}",
-                "Copy the file again; if it is the new one that is right, correct the declared sum.",
-            )
+        sha256 = tools.ledger.digest(member.stamp) or _digest(job, member, tools)
         job = _with_member(job, member.role, sha256=sha256)
     return job
 
 
-def _digest(folder: Path, member: Member, ledger: Ledger) -> str:
-    """An unchanged stamp stands for an unchanged content; everything else is read."""
-    if known := ledger.digest(member.stamp):
-        return known
-    sha256 = spool.digest(folder, member.path, stamp=member.stamp)
-    ledger.put_digest(member.stamp, sha256)
+def _digest(job: Job, member: Member, tools: Tools) -> str:
+    def progress(done: int) -> None:
+        _stop_if_asked(job, tools)
+        job.monitor.progress(Progress(job.found.name, job.record.stage, member.name, done, member.size))
+
+    sha256 = spool.digest(job.found.folder, member.path, stamp=member.stamp, progress=progress)
+    tools.ledger.put_digest(member.stamp, sha256)
     return sha256
+
+
+def hold_against_sums(job: Job, tools: Tools) -> Job:
+    """See that every member is what was declared, where anything was."""
+    for member, known in zip(job.found.members, job.record.members, strict=True):
+        declared = job.found.checksums.get(member.name)
+        if declared and declared != known.sha256:
+            raise Rejected(
+                f"{member.path}: its SHA-256 is not the declared one",
+                f"declared {declared}, found {known.sha256}",
+                "Copy the file again; if it is the new one that is right, correct the declared sum.",
+            )
+    return job
+
+
+def withdraw(job: Job, tools: Tools) -> Job:
+    """Take the ids of an earlier content away. Files that were only touched keep theirs all along."""
+    fingerprint = fingerprint_of(job.record, job.found)
+    if job.record.fingerprint != fingerprint:
+        report.retract(job.record)
+    return replace(job, record=replace(job.record, fingerprint=fingerprint))
+
+
+def fingerprint_of(record: SetRecord, found: ImageSet) -> str:
+    """A digest of all that makes an image what it is and is called: whenever this differs, there is another
+    image to register, under another name."""
+    contents = [f"{m.role}={m.sha256}" for m in record.members]
+    given = [str(found.kernel_id), str(found.ramdisk_id), found.arch, str(found.sidecar.virtualization)]
+    return hashlib.sha256(
+        "\n".join([*contents, *given, record.cloud, record.bucket, *wishes(found)]).encode()
+    ).hexdigest()
+
+
+def wishes(found: ImageSet) -> tuple[str, ...]:
+    """What the sidecar wants the image to be called. A name with the date in it is the same wish tomorrow;
+    and who wants no name of his own is content with an image of the same bytes under another's."""
+    sidecar = found.sidecar
+    named = (sidecar.name, found.name, sidecar.version or "") if "name" in sidecar.given else ()
+    return (*named, sidecar.description or "")
 
 
 def enter_cloud(job: Job, tools: Tools) -> Job:
@@ -172,24 +203,24 @@ def enter_cloud(job: Job, tools: Tools) -> Job:
 
 def name_it(job: Job, tools: Tools) -> Job:
     """See to it that the image can have its name, before gigabytes go up under a wrong one."""
-    if job.found.member("machine") is None:
-        return job
     assert job.cloud is not None, "the cloud is entered before anything is named"  # noqa: S101 (stage order)
-    name, dialect = _registered_name(job, tools), job.cloud.dialect
+    pattern = job.cloud.dialect.name_pattern
+    if job.found.member("machine") is None or pattern is None:
+        return job
+    name = _registered_name(job, tools)
     if not name.isascii() or len(name) > NAME_LIMIT:
         given = "name" in job.found.sidecar.given
         raise Rejected(
             f"{job.found.name}: its name cannot be registered",
             f"{name} has {len(name)} characters" if name.isascii() else f"{name} is not plain ASCII",
-            f"{'Choose another' if given else 'Rename the file, or give it a'} name of 3 to {NAME_LIMIT} "
-            f"ASCII characters{'' if given else ' in a sidecar: name = …'}.",
+            f"{'Choose another' if given else 'Rename the file, or give it a'} name of {NAME_MINIMUM} to "
+            f"{NAME_LIMIT} ASCII characters{'' if given else ' in a sidecar: name = …'}.",
         )
-    pattern = dialect.name_pattern
-    if "name" in job.found.sidecar.given and pattern and not pattern.fullmatch(name):
+    if "name" in job.found.sidecar.given and not pattern.fullmatch(name):
         raise Rejected(
             f"{job.found.name}: its name cannot be registered",
-            f"{name} has characters that cloud {job.record.cloud} does not take",
-            "Use letters, digits and ( ) / _ - in the sidecar's `name`.",
+            f"cloud {job.record.cloud} does not take {name}",
+            f"Use {NAME_MINIMUM} to {NAME_LIMIT} letters, digits and ( ) / _ - in the sidecar's `name`.",
         )
     return job
 
@@ -214,6 +245,11 @@ def _order(job: Job, member: Member, known: MemberRecord, tools: Tools) -> Order
     found, cloud = job.found, job.cloud
     assert cloud is not None, "the cloud is entered before anything is delivered"  # noqa: S101 (stage order)
     machine = member.role == "machine"
+
+    def sleep(seconds: float) -> None:
+        tools.stopping.wait(seconds)
+        _stop_if_asked(job, tools)
+
     return Order(
         set_name=found.name,
         member=member,
@@ -225,11 +261,12 @@ def _order(job: Job, member: Member, known: MemberRecord, tools: Tools) -> Order
         ramdisk_id=_id_for_machine(job, "ramdisk") if machine else None,
         name=_registered_name(job, tools) if machine else None,
         description=found.sidecar.description if machine else None,
+        wishes=wishes(found) if machine else (),
         virtualization=found.sidecar.virtualization if machine else None,
         uploads=tools.uploads,
         monitor=Tee((job.monitor, report.ReportFile(job.record))),
         check=lambda: _stop_if_asked(job, tools),
-        sleep=tools.sleep,
+        sleep=sleep,
     )
 
 
@@ -244,19 +281,11 @@ def _registered_name(job: Job, tools: Tools) -> str:
     return render_name(
         found.sidecar.name,
         stem=found.name,
-        sha256=fingerprint(job.record, found),
+        sha256=job.record.fingerprint,
         arch=found.arch,
         version=found.sidecar.version,
         when=when,
     )
-
-
-def fingerprint(record: SetRecord, found: ImageSet) -> str:
-    """A digest of all that a set is made of: a new kernel under an old disk makes a new image, so it must
-    also make a new name."""
-    contents = [f"{m.role}={m.sha256}" for m in record.members]
-    given = [f"kernel={found.kernel_id}", f"ramdisk={found.ramdisk_id}", found.arch]
-    return hashlib.sha256("\n".join([*contents, *given]).encode()).hexdigest()
 
 
 def publish(job: Job, tools: Tools) -> Job:
@@ -284,15 +313,17 @@ def _id_fields(record: SetRecord) -> dict[str, str]:
     return {name: image_id for name, role in names if (image_id := record.image_id(role))}
 
 
-STAGES: tuple[tuple[str, Stage], ...] = (
-    ("read the files", measure),
-    ("enter the cloud", enter_cloud),
-    ("name the image", name_it),
-    ("deliver the kernel", deliver("kernel")),
-    ("deliver the ramdisk", deliver("ramdisk")),
-    ("deliver the machine image", deliver("machine")),
-    ("publish", publish),
-)
+def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
+    """What is done with a set, in order, and what each step is called."""
+    return (
+        ("read the files", measure),
+        ("check the sums", hold_against_sums),
+        ("enter the cloud", enter_cloud),
+        ("withdraw what is no longer so", withdraw),
+        ("name the image", name_it),
+        *((f"deliver the {ROLE_WORDS[m.role]}", deliver(m.role)) for m in found.members),
+        ("publish", publish),
+    )
 
 
 # --- how it ends ------------------------------------------------------------------------------------------
@@ -311,30 +342,32 @@ def _fail(job: Job, error: UecError, tools: Tools) -> SetRecord:
     return _end(job, record, tools, failure_event(record))
 
 
-def refuse(record: SetRecord, tools: Tools) -> SetRecord:
-    """Keep and show a set that cannot even be begun."""
+def show_refusal(record: SetRecord, tools: Tools) -> None:
+    """Tell of a set that cannot even be begun, in the journal and beside its files."""
     monitor = Tee((report.LogFile(Path(record.folder), record.name), tools.monitor))
     monitor.tell(failure_event(record))
-    with suppress(UecError):
-        report.retract(record)
-        report.publish(record)
-    return tools.ledger.put_set(record)
+    _attempt(record, tools, lambda: report.retract(record), lambda: report.publish(record))
 
 
-def _told_of(error: UecError, kind: Kind) -> Event:
-    return Event(kind, f"{error.what}: {error.why}. {error.hint}")
+def _put_down(stopped: Stopped) -> Event:
+    return Event(Kind.STOPPING, f"{stopped.what}: {stopped.why}. {stopped.hint}")
 
 
 def _end(job: Job, record: SetRecord, tools: Tools, event: Event) -> SetRecord:
     """Show and keep a record that ends an attempt, as far as the disks let us."""
     job.monitor.tell(replace(event, set=record.name))
-    for step in (lambda: report.publish(record), lambda: tools.ledger.put_set(record)):
+    _attempt(record, tools, lambda: report.publish(record), lambda: tools.ledger.put_set(record))
+    return record
+
+
+def _attempt(record: SetRecord, tools: Tools, *steps: Callable[[], object]) -> None:
+    """Do what can be done of several last things, and tell what cannot."""
+    for step in steps:
         try:
             step()
         except UecError as trouble:
             what = f"{record.name}: {trouble}"
             tools.monitor.tell(Event(Kind.FAULT, what, record.name, level="error"))
-    return record
 
 
 def _keep(job: Job, record: SetRecord, tools: Tools) -> Job:

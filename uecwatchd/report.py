@@ -23,6 +23,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.image import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Progress
+from uecwatchd.strangers import printable
 
 JSON_VERSION = 1
 # Often enough for a person who looks again and again, seldom enough not to matter to the disk.
@@ -44,7 +45,8 @@ class LogFile:
             lines.append(f"{'':20}  {hint}")
         if request := event.fields.get("request_id"):
             lines.append(f"{'':20}  The cloud's request id: {request}")
-        self._append("".join(f"{line}\n" for line in lines))
+        # A newline or an escape in a file's name shall not look like a line of ours, nor reach a terminal.
+        self._append("".join(f"{printable(line)}\n" for line in lines))
 
     def progress(self, progress: Progress) -> None:
         """Not kept: a log is read afterwards, when only what came of it matters."""
@@ -89,9 +91,10 @@ def moment(when: datetime | float) -> str:
 def publish(record: SetRecord) -> None:
     """Bring the files beside the image up to what the record says, in the promised order."""
     folder, stem = Path(record.folder), spool.output_stem(record.name)
-    spool.place(folder, f"{stem}.uec.json", write_report(record))
     if record.error:
         spool.place(folder, f"{stem}.uec.error", write_failure(record, record.error))
+    spool.place(folder, f"{stem}.uec.json", write_report(record))
+    if record.error:
         return
     spool.remove(folder, f"{stem}.uec.error")
     if record.state == "done":
@@ -99,6 +102,12 @@ def publish(record: SetRecord) -> None:
         for role, suffix in reversed(list(ID_SUFFIXES.items())):
             if image_id := record.image_id(role):
                 spool.place(folder, stem + suffix, f"{image_id}\n".encode())
+
+
+def check_names(record: SetRecord) -> None:
+    """Raises Rejected when somebody else's file bears an output's name: known before any work is done."""
+    for suffix in spool.OUTPUT_SUFFIXES:
+        spool.check_free(Path(record.folder), spool.output_stem(record.name) + suffix)
 
 
 def retract(record: SetRecord) -> None:
@@ -181,8 +190,9 @@ def _instant(when: float | None) -> str | None:
 
 def write_failure(record: SetRecord, error: Failure) -> bytes:
     """Three short paragraphs: what, why, what to do and when it is tried again."""
-    request = f"\nThe cloud's request id: {error.request_id}" if error.request_id else ""
-    paragraphs = (f"{error.what}.", f"Why: {error.why}.{request}", f"{error.hint}\n{when_again(record)}")
+    what, why, hint = (printable(text) for text in (error.what, error.why, error.hint))
+    request = f"\nThe cloud's request id: {printable(error.request_id)}" if error.request_id else ""
+    paragraphs = (f"{what}.", f"Why: {why}.{request}", f"{hint}\n{when_again(record)}")
     return ("\n\n".join(paragraphs) + "\n").encode("utf-8", "backslashreplace")
 
 

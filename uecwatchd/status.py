@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from uecwatchd import report
 from uecwatchd.image import amount
-from uecwatchd.imageset import Assembly
+from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import SetRecord
 from uecwatchd.spool import Listing, is_output
+
+# What is left for the reason on a terminal of usual width; a longer name pushes its own line only.
+NAME_COLUMNS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ def _unseen(folder: str, assembly: Assembly, known: Mapping[str, SetRecord]) -> 
     for found in assembly.ready:
         record = known.get(found.name)
         if record is None:
-            yield Row(folder, found.name, "new", "complete; the service has not taken it up yet")
+            yield Row(folder, found.name, "new", f"complete: {plan(found)}")
     for waiting in assembly.waiting:
         if waiting.name not in known:
             yield Row(folder, waiting.name, "waiting", f"for {waiting.reason}")
@@ -50,6 +53,13 @@ def _unseen(folder: str, assembly: Assembly, known: Mapping[str, SetRecord]) -> 
         if refused.name not in known:
             error = refused.error
             yield Row(folder, refused.name, "rejected", f"{error.what}: {error.why}. {error.hint}")
+
+
+def plan(found: ImageSet) -> str:
+    """What is to be done with a set that is complete."""
+    parts = [f"{member.role} {member.path} ({amount(member.size)})" for member in found.members]
+    cloud = found.sidecar.clouds[0]
+    return f"to be registered on cloud {cloud}, in bucket {found.sidecar.bucket}: {', '.join(parts)}"
 
 
 def _of_record(record: SetRecord) -> Row:
@@ -80,7 +90,7 @@ def as_json(row: Row) -> dict[str, object]:
 def table(found: Iterable[Row]) -> list[str]:
     """Columns for people; one line a row."""
     lines = [("SET", "STATE", ""), *((row.name, row.state, row.detail) for row in found)]
-    width = max(len(name) for name, _, _ in lines)
+    width = min(max(len(name) for name, _, _ in lines), NAME_COLUMNS)
     return [f"{name:<{width}}  {state:<8}  {detail}".rstrip() for name, state, detail in lines]
 
 

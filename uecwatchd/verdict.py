@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from uecwatchd import report
-from uecwatchd.errors import Deferred, Halted, UecError
+from uecwatchd.errors import Deferred, Halted, Rejected, UecError
 from uecwatchd.ledger import Failure, SetRecord, State
 from uecwatchd.monitor import Event, Fields, Kind
 
@@ -24,14 +24,14 @@ KIND_OF_FAILURE: Mapping[str, Kind] = {
 
 def failed(record: SetRecord, error: UecError, *, now: float, spread: float) -> SetRecord:
     """What an error makes of a set: the class is the error's, the time of the next attempt is ours."""
-    failure = Failure(error.kind, error.what, error.why, error.hint, error.request_id)
+    failure = Failure(error.kind, error.what, error.why, error.hint, error.request_id, error.exit_code)
     if not isinstance(error, Deferred):
         state: State = "halted" if isinstance(error, Halted) else "rejected"
         return replace(record, state=state, since=now, next_retry=None, error=failure)
     first = record.first_failure or now
     if now - first > GIVE_UP_SECONDS:
         why = f"{error.why}, for two days and {record.attempt} attempts"
-        failure = replace(failure, kind="rejected", why=why)
+        failure = replace(failure, kind="rejected", why=why, exit_code=Rejected.exit_code)
         return replace(record, state="rejected", since=now, next_retry=None, error=failure)
     delay = min(FIRST_DELAY_SECONDS * 2 ** (record.attempt - 1), LONGEST_DELAY_SECONDS)
     retry = now + delay * (1 - JITTER / 2 + JITTER * spread)

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import subprocess
@@ -6,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.bundle.files import bundle_to_folder, unbundle_to_folder
+from uecwatchd.bundle.access import NoOutput
+from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, unbundle_to_folder
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import read_manifest
 from uecwatchd.errors import Deferred, Halted, NotPermitted, Rejected
@@ -23,17 +25,17 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(user, cloud) -> Callable[..., Path]:
-    def bundle(source: Path, folder: Path, **options) -> Path:
-        known = {"kind": "machine", "arch": "x86_64", "user": "000100000001", "user_key": user.key}
-        known |= {"user_cert": user.certificate, "cloud_cert": cloud.certificate}
-        return bundle_to_folder(source, folder, **(known | options))
+    def bundle(source: Path, folder: Path, *, key=user.key, kind="machine", progress=None, **ids) -> Path:
+        parties = Parties("000100000001", key, user.certificate, cloud.certificate)
+        claims = Claims(kind, "x86_64", **ids)
+        return bundle_to_folder(source, folder, claims, parties, progress=progress).path
 
     return bundle
 
 
 @pytest.fixture
 def made(make: Callable, source: Path, tmp_path: Path) -> Path:
-    return make(source, tmp_path / "bundle", kernel="eki-AAAA0001", ramdisk="eri-BBBB0002")
+    return make(source, tmp_path / "bundle", kernel_id="eki-AAAA0001", ramdisk_id="eri-BBBB0002")
 
 
 def names(folder: Path) -> list[str]:
@@ -45,7 +47,9 @@ def test_what_is_bundled_into_a_folder_is_unbundled_from_it(
     made: Path, tmp_path: Path, user, cloud, side
 ) -> None:
     key = user.key if side == "user" else cloud.key
-    out = unbundle_to_folder(made, tmp_path / "out", key=key, side=side, signer=public_key(user.certificate))
+    signer = public_key(user.certificate)
+    out, found = unbundle_to_folder(made, tmp_path / "out", key=key, side=side, signer=signer)
+    assert (found.size, found.sha256) == (len(IMAGE), hashlib.sha256(IMAGE).hexdigest())
     assert out.name == "karmic.img"
     assert out.read_bytes() == IMAGE
     assert names(tmp_path / "out") == ["karmic.img"]
@@ -71,14 +75,14 @@ def test_a_kernel_and_a_ramdisk_are_named_and_marked_as_such(
 
 
 def test_zeros_become_holes(made: Path, tmp_path: Path, user) -> None:
-    out = unbundle_to_folder(made, tmp_path / "out", key=user.key, side="user")
+    out, _ = unbundle_to_folder(made, tmp_path / "out", key=user.key, side="user")
     assert out.stat().st_size == len(IMAGE)
     assert out.stat().st_blocks * 512 < len(IMAGE) / 2
 
 
 def test_an_image_that_ends_in_zeros_keeps_its_length(make, source: Path, tmp_path: Path, user) -> None:
     source.write_bytes(b"boot" + bytes(300_000))
-    out = unbundle_to_folder(make(source, tmp_path / "b"), tmp_path / "out", key=user.key, side="user")
+    out, _ = unbundle_to_folder(make(source, tmp_path / "b"), tmp_path / "out", key=user.key, side="user")
     assert out.read_bytes() == b"boot" + bytes(300_000)
 
 
@@ -140,16 +144,22 @@ def test_a_manifest_that_somebody_else_signed_is_refused(made: Path, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_the_other_side_s_key_is_refused(made: Path, tmp_path: Path, cloud) -> None:
-    with pytest.raises(Rejected, match="was not made for this private key"):
-        unbundle_to_folder(made, tmp_path / "out", key=cloud.key, side="user")
+@pytest.mark.parametrize("signer", [False, True], ids=["unsigned for", "with the stranger's certificate"])
+def test_a_stranger_is_told_that_the_bundle_is_not_for_him(
+    made: Path, tmp_path: Path, cloud, signer: bool
+) -> None:
+    certificate = public_key(cloud.certificate) if signer else None
+    with pytest.raises(Rejected, match="it was not sealed for this key") as refused:
+        unbundle_to_folder(made, tmp_path / "out", key=cloud.key, side="user", signer=certificate)
+    assert "bundled for" in refused.value.hint
+    assert "again" not in refused.value.hint
 
 
 def test_a_key_that_does_not_fit_its_certificate_halts_before_anything_is_written(
     make, source: Path, tmp_path: Path, cloud
 ) -> None:
     with pytest.raises(Halted, match="does not belong to the user's certificate"):
-        make(source, tmp_path / "bundle", user_key=cloud.key)
+        make(source, tmp_path / "bundle", key=cloud.key)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -157,8 +167,8 @@ def test_a_key_that_does_not_fit_its_certificate_halts_before_anything_is_writte
     ("plant", "why"),
     [
         (lambda path: path.write_bytes(b""), "it is empty"),
-        (lambda path: path.mkdir(), "there is no such file"),
-        (lambda path: os.mkfifo(path), "there is no such file"),
+        (lambda path: path.mkdir(), "it is a folder"),
+        (lambda path: os.mkfifo(path), "it is not a regular file"),
         (lambda path: None, "there is no such file"),
     ],
     ids=["empty", "folder", "fifo", "missing"],
@@ -205,9 +215,28 @@ def test_a_full_disk_is_deferred_and_leaves_nothing(make, tmp_path: Path, small_
     assert names(small_disk) == []
 
 
-def test_a_folder_that_cannot_be_made_is_said_so(make, source: Path, tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match="cannot write there: Not a directory"):
-        make(source, source / "bundle")
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("karmic.img/bundle", "cannot write there: Not a directory"),
+        ("karmic.img", "it is not a folder"),
+        ("/proc/bundle", "cannot write there: No such file or directory"),
+        ("/proc", "cannot write there: No such file or directory"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_said_so(
+    make, source: Path, tmp_path: Path, folder: str, why: str
+) -> None:
+    with pytest.raises(NoOutput, match=why):
+        make(source, tmp_path / folder)
+
+
+def test_what_is_bundled_is_described(source: Path, tmp_path: Path, user, cloud) -> None:
+    parties = Parties("000100000001", user.key, user.certificate, cloud.certificate)
+    made: Bundled = bundle_to_folder(source, tmp_path / "b", Claims("machine", "i386"), parties)
+    assert made.sha256 == hashlib.sha256(IMAGE).hexdigest()
+    assert (made.manifest.kind, made.manifest.arch, made.manifest.size) == ("machine", "i386", len(IMAGE))
+    assert [part.size for part in made.manifest.parts] == [made.manifest.bundled_size]
 
 
 def test_a_folder_closed_to_us_is_a_question_of_permission(make, source: Path, small_disk: Path) -> None:

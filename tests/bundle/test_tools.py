@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from uecwatchd.bundle.files import bundle_to_folder, unbundle_to_folder
+from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder, unbundle_to_folder
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.errors import Rejected
 
@@ -53,16 +53,8 @@ def ours(tmp_path_factory: pytest.TempPathFactory, user, cloud) -> Path:
     folder = tmp_path_factory.mktemp("ours")
     source = folder / "karmic.img"
     source.write_bytes(DENSE)
-    return bundle_to_folder(
-        source,
-        folder / "bundle",
-        kind="machine",
-        arch="x86_64",
-        user="000100000001",
-        user_key=user.key,
-        user_cert=user.certificate,
-        cloud_cert=cloud.certificate,
-    )
+    parties = Parties("000100000001", user.key, user.certificate, cloud.certificate)
+    return bundle_to_folder(source, folder / "bundle", Claims("machine", "x86_64"), parties).path
 
 
 @pytest.mark.parametrize(("side", "tag"), [("user", "user"), ("cloud", "ec2")])
@@ -190,7 +182,7 @@ def test_a_bundle_made_by_tar_gzip_and_openssl_is_taken(
     (tmp_path / "bundle").mkdir()
     manifest = made_by_tools(holey, tmp_path / "bundle", pems, *options)
     key = {"user": user, "cloud": cloud}[side].key
-    out = unbundle_to_folder(
+    out, _ = unbundle_to_folder(
         manifest, tmp_path / "out", key=key, side=side, signer=public_key(user.certificate)
     )
     assert out == tmp_path / "out" / "holey.img"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from uecwatchd.bundle.files import bundle_to_folder
+from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.dialect import SANDBOX
-from uecwatchd.cloud.register import deregister, find, images, probe, register, wait
-from uecwatchd.cloud.upload import ensure_bucket, exists, fetch, put
+from uecwatchd.cloud.register import find, images, probe, register, wait
+from uecwatchd.cloud.upload import ensure_bucket, fetch, holds, put
 from uecwatchd.errors import CloudAway, Halted, Rejected
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
@@ -45,18 +45,12 @@ def bundle(cloud: Cloud, tmp_path: Path) -> Path:
     """The manifest of a bundle in a folder, beside its parts."""
     source = tmp_path / f"karmic-{random.randrange(10**9)}.img"  # noqa: S311 (only to be another)
     source.write_bytes(random.randbytes(IMAGE_BYTES))  # noqa: S311 (only not to be compressible)
-    account, folder = cloud.account, tmp_path / "bundle"
-    folder.mkdir()
-    return bundle_to_folder(
-        source,
-        folder,
-        kind="machine",
-        arch="x86_64",
-        user=account.account,
-        user_key=account.user_key,
-        user_cert=account.user_cert,
-        cloud_cert=account.cloud_cert,
-    )
+    return bundled(source, tmp_path / "bundle", cloud.account)
+
+
+def bundled(source: Path, folder: Path, account: Account) -> Path:
+    parties = Parties(account.account, account.user_key, account.user_cert, account.cloud_cert)
+    return bundle_to_folder(source, folder, Claims("machine", "x86_64"), parties).path
 
 
 def upload(cloud: Cloud, manifest: Path) -> str:
@@ -98,7 +92,7 @@ def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
 def test_a_deregistered_image_is_not_found_again(cloud: Cloud, bundle: Path) -> None:
     location = upload(cloud, bundle)
     image_id = register_it(cloud, location)
-    deregister(cloud, image_id)
+    cloud.ec2.deregister_image(ImageId=image_id)
     assert find(cloud, location) is None
     assert image_id not in [image.id for image in images(cloud)]
 
@@ -120,9 +114,12 @@ def test_a_manifest_that_is_not_there_is_refused_for_good(cloud: Cloud) -> None:
     assert caught.value.request_id
 
 
-def test_an_object_that_is_not_there_does_not_exist(cloud: Cloud) -> None:
+def test_an_object_is_held_when_its_bytes_are_just_these(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
-    assert not exists(cloud, "images", "nothing")
+    put(cloud, "images", "held", b"these")
+    assert holds(cloud, "images", "held", b"these")
+    assert not holds(cloud, "images", "held", b"those")
+    assert not holds(cloud, "images", "nothing", b"")
 
 
 def test_a_bucket_of_somebody_else_halts(cloud: Cloud, sandbox: Sandbox) -> None:
@@ -139,6 +136,16 @@ def test_wrong_credentials_halt(cloud: Cloud, wrong: str, half: str) -> None:
     with pytest.raises(Halted, match="key") as caught:
         ensure_bucket(stranger, "images") if half == "s3" else images(stranger)
     assert "WRONG" not in str(caught.value) or wrong == "access_key"
+
+
+def test_a_wrong_account_number_halts(cloud: Cloud, tmp_path: Path) -> None:
+    source = tmp_path / "karmic.img"
+    source.write_bytes(bytes(512))
+    location = upload(cloud, bundled(source, tmp_path / "b", replace(cloud.account, account="999999999999")))
+    with pytest.raises(Halted, match="account number") as halted:
+        register_it(cloud, location)
+    assert "999999999999" in halted.value.why
+    assert "EC2_USER_ID" in halted.value.hint
 
 
 def test_a_secret_of_the_configuration_goes_before_the_eucarc(sandbox: Sandbox) -> None:

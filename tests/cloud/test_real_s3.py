@@ -15,7 +15,7 @@ from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import DIALECTS, SANDBOX
-from uecwatchd.cloud.upload import ensure_bucket, exists, fetch, put
+from uecwatchd.cloud.upload import ensure_bucket, fetch, holds, put
 from uecwatchd.delivery import in_flight
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted, Rejected
@@ -53,11 +53,12 @@ def test_a_bucket_is_made_once_and_then_found(cloud: Cloud) -> None:
     assert "fresh" in [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]
 
 
-def test_what_is_not_there_does_not_exist_and_cannot_be_fetched(cloud: Cloud) -> None:
+def test_what_is_not_there_is_not_held_and_cannot_be_fetched(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
     put(cloud, "images", "there", b"x")
-    assert exists(cloud, "images", "there")
-    assert not exists(cloud, "images", "not-there")
+    assert holds(cloud, "images", "there", b"x")
+    assert not holds(cloud, "images", "there", b"y")
+    assert not holds(cloud, "images", "not-there", b"x")
     with pytest.raises(Rejected, match="a file of the bundle is not in the bucket"):
         list(fetch(cloud, "images", "not-there"))
 

@@ -21,7 +21,7 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.refusal import ROWS, translated
 from uecwatchd.cloud.register import images
 from uecwatchd.cloud.silence import QUOTE_CHARACTERS, SILENCES
-from uecwatchd.cloud.upload import exists, fetch
+from uecwatchd.cloud.upload import fetch, holds
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected, UecError
 
 
@@ -108,6 +108,14 @@ CASES = (
         500, "InternalError", "the manifest referenced is invalid or unavailable", Rejected, "it cannot read"
     ),
     Case(406, "", "Manifest has invalid signature: x", Halted, "it does not know the certificate"),
+    Case(
+        400,
+        "InvalidManifest",
+        "The manifest's user 999999999999 is not the account that registers it",
+        Halted,
+        "the account number that we write",
+    ),
+    Case(500, "", "Manifest user does not match account 000100729354", Halted, "the account number that we"),
     Case(
         500, "", "Cannot register image of size 32 bytes because it exceeds", Rejected, "the image is larger"
     ),
@@ -246,10 +254,10 @@ def test_an_answer_that_may_have_no_body_is_judged_by_its_status(
 ) -> None:
     script.says(status)
     if expected is None:
-        assert not exists(cloud, "images", "x")
+        assert not holds(cloud, "images", "x", b"")
     else:
         with pytest.raises(expected):
-            exists(cloud, "images", "x")
+            holds(cloud, "images", "x", b"")
 
 
 # --- no answer at all --------------------------------------------------------------------------------------

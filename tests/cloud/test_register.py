@@ -8,14 +8,13 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.register import (
     POLL_EVERY_SECONDS,
-    deregister,
     find,
     images,
     probe,
     register,
     wait,
 )
-from uecwatchd.errors import CloudAway, Deferred, Rejected
+from uecwatchd.errors import CloudAway, Deferred, Rejected, Stopped
 
 NAMESPACE = "http://ec2.amazonaws.com/doc/2009-04-04/"
 
@@ -165,12 +164,6 @@ def test_a_success_without_an_id_is_none(cloud: Cloud, script: Any) -> None:
         register_all(cloud)
 
 
-def test_an_image_is_taken_off_the_list(cloud: Cloud, script: Any) -> None:
-    script.says(body="<DeregisterImageResponse><return>true</return></DeregisterImageResponse>")
-    deregister(cloud, "emi-3C9F10E7")
-    assert asked(script.requests[0])["ImageId"] == "emi-3C9F10E7"
-
-
 # --- waiting -----------------------------------------------------------------------------------------------
 
 
@@ -225,6 +218,19 @@ def test_waiting_ends(
     time = Time()
     with pytest.raises(Deferred, match=f"waiting for ami-1: it is {why} after 6 s"):
         wait(scripted("aws"), "ami-1", clock=time.clock, sleep=time.sleep, timeout=6)
+
+
+def test_waiting_is_put_down_by_a_sleep_that_raises(scripted: Callable[[str], Cloud], script: Any) -> None:
+    script.says(body=listing(item("ami-1", "pending")))
+    stopped = Stopped("ami-1", "the service stops", "It goes on at the next start.")
+
+    def sleep(_: float) -> None:
+        raise stopped
+
+    with pytest.raises(Stopped) as raised:
+        wait(scripted("openstack"), "ami-1", sleep=sleep)
+    assert raised.value is stopped
+    assert len(script.requests) == 1
 
 
 def test_a_probe_asks_both_halves(cloud: Cloud, script: Any) -> None:

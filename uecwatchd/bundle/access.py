@@ -1,8 +1,35 @@
-"""Words for a file that the system does not let us read."""
+"""Words for files and folders that cannot be read or written."""
 
+import errno
 from pathlib import Path
 
-from uecwatchd.errors import NotPermitted
+from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class NoInput(Rejected):
+    """What was to be read is not there, or is no file."""
+
+    exit_code = 66
+
+
+class NoOutput(Rejected):
+    """What was to be written cannot be, where it was to be."""
+
+    exit_code = 73
+
+
+def no_file(path: Path) -> NoInput:
+    """The error for a `path` at which no regular file lies."""
+    if path.is_dir():
+        return NoInput(path.name or str(path), "it is a folder", "Name the file itself.")
+    if path.exists():
+        return NoInput(
+            path.name, "it is not a regular file", "Copy what it holds into a file, and name that."
+        )
+    return NoInput(path.name, f"there is no such file in {path.parent}", "Look whether it was moved.")
 
 
 def closed(path: Path, *, what: str) -> NotPermitted:
@@ -13,6 +40,18 @@ def closed(path: Path, *, what: str) -> NotPermitted:
         return NotPermitted(what, "a folder above it is closed to us", f"Look with: namei -l {path}.")
     why = f"cannot read it (mode {facts.st_mode & 0o7777:04o}, owner {_owner(path, facts.st_uid)})"
     return NotPermitted(what, why, f"Try: chmod g+r {path}, with a group that we are in.")
+
+
+def unwritable(folder: Path, fault: OSError) -> UecError:
+    """The error for a folder in which the system did not let us make something."""
+    if isinstance(fault, FileExistsError):
+        return NoOutput(str(folder), "it is not a folder", "Name a folder, or a new name for one.")
+    why = f"cannot write there: {fault.strerror}"
+    if fault.errno in FULL:
+        return Deferred(str(folder), why, "Make room, and try again.")
+    if fault.errno in CLOSED:
+        return NotPermitted(str(folder), why, "Name a folder that we may write to.")
+    return NoOutput(str(folder), why, "Name another folder.")
 
 
 def _owner(path: Path, uid: int) -> str:

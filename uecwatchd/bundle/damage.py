@@ -11,8 +11,8 @@ HINT = "Fetch it again; if that does not help, bundle the image again."
 class Damaged(Rejected):
     """Raised by the layers that see bytes but know no file name; `blamed_on` adds the name."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__("the bundle", why, HINT)
+    def __init__(self, why: str, hint: str = HINT) -> None:
+        super().__init__("the bundle", why, hint)
 
 
 @contextmanager

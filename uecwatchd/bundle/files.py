@@ -4,11 +4,11 @@ What appears under its name is whole: everything is written to a temporary file 
 disk, and linked to its name, which fails rather than replace something. The manifest comes last.
 """
 
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from secrets import token_hex
@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.x509 import Certificate
 
-from uecwatchd.bundle.access import closed
+from uecwatchd.bundle.access import NoOutput, closed, no_file, unwritable
 from uecwatchd.bundle.keys import fits, public_key
 from uecwatchd.bundle.manifest import (
     LIMIT_BYTES,
@@ -29,64 +29,72 @@ from uecwatchd.bundle.manifest import (
 )
 from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
 from uecwatchd.bundle.stream import CHUNK_BYTES, Bundling, Part, Secret, Totals
-from uecwatchd.bundle.unbundle import open_secret, unbundle
-from uecwatchd.errors import Deferred, Halted, NotPermitted, Rejected, UecError
+from uecwatchd.bundle.unbundle import Unbundled, open_secret, unbundle
+from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.image import Arch, Role
 
 FILE_MODE = 0o640  # an image may hold secrets; the group that drops images may read what became of them
 TOKEN_CHARS = 16  # 64 bits of the content's digest: names that do not meet by chance
 HOLE_BYTES = 64 * 1024  # zeros of this length and alignment become holes; file systems allot by 4 to 64 KiB
-FULL = (errno.ENOSPC, errno.EDQUOT)
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a manifest says that the bytes do not. The ids are registered ones, and only a machine has any."""
+
+    kind: Role
+    arch: Arch
+    kernel_id: str | None = None
+    ramdisk_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Who bundles, known to the cloud by an account number, and the cloud that may open the bundle."""
+
+    user: str
+    user_key: RSAPrivateKey = field(repr=False)
+    user_cert: Certificate
+    cloud_cert: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """A bundle in a folder: its manifest, where that lies, and the SHA-256 of the image in hex."""
+
+    path: Path
+    manifest: Manifest
+    sha256: str
 
 
 def bundle_to_folder(
     source: Path,
     folder: Path,
+    claims: Claims,
+    parties: Parties,
     *,
-    kind: Role,
-    arch: Arch,
-    user: str,
-    user_key: RSAPrivateKey,
-    user_cert: Certificate,
-    cloud_cert: Certificate,
-    kernel: str | None = None,
-    ramdisk: str | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Path:
-    """Bundles one image; returns the manifest's path. After a failure the folder holds nothing new.
+) -> Bundled:
+    """Bundles one image. After a failure the folder holds nothing new.
 
     The image is read twice, first for the digest that names the parts.
-    `kernel` and `ramdisk` are registered ids, and mean something on a machine only.
     """
-    _check_pair(user_key, user_cert)
+    _check_pair(parties)
     secret = Secret.random()
     with opened(source) as image, ExitStack() as undo:
+        _make(folder)
         size, sha256 = _measured(image, source)
-        prefix = bundle_prefix(kind, source.name, token=sha256[:TOKEN_CHARS])
+        prefix = bundle_prefix(claims.kind, source.name, token=sha256[:TOKEN_CHARS])
         path = folder / manifest_name(prefix)
         _check_free(path)
         name = portable(source.name)
         bundling = Bundling(image, name=name, size=size, prefix=prefix, secret=secret, progress=progress)
         totals = _write_parts(bundling, folder, undo)
         _check_unchanged(totals, sha256, source)
-        manifest = Manifest(
-            name=name,
-            user=user,
-            kind=kind,
-            arch=arch,
-            tar_sha1=totals.tar_sha1,
-            size=totals.size,
-            bundled_size=totals.bundled_size,
-            for_cloud=seal_secret(secret, public_key(cloud_cert)),
-            for_user=seal_secret(secret, public_key(user_cert)),
-            parts=totals.parts,
-            kernel_id=kernel,
-            ramdisk_id=ramdisk,
-        )
-        _write(path, write_manifest(manifest, key=user_key), undo)
+        manifest = _manifest(name, totals, secret, claims, parties)
+        _write(path, write_manifest(manifest, key=parties.user_key), undo)
         undo.pop_all()
-    return path
+    return Bundled(path, manifest, sha256)
 
 
 def unbundle_to_folder(
@@ -96,23 +104,24 @@ def unbundle_to_folder(
     key: RSAPrivateKey,
     side: Literal["user", "cloud"],
     signer: RSAPublicKey | None = None,
-) -> Path:
-    """Unbundles the parts beside `manifest`; returns the image's path, named as it is inside the bundle.
+) -> tuple[Path, Unbundled]:
+    """Unbundles the parts beside `manifest` into a file named as the image is inside the bundle.
 
     `key` is the private key of that `side`; when `signer` is given, the manifest must be signed by its owner.
     Zeros become holes. After a failure the folder holds nothing new.
     """
     data = _manifest_bytes(manifest)
     listed = read_manifest(data, name=manifest.name)
+    secret = open_secret(listed, key, side=side)  # first: whose bundle it is explains a strange signature
     if signer is not None:
         check_signature(data, signer, name=manifest.name)
-    secret = open_secret(listed, key, side=side)
+    _make(folder)
     with _temporary(folder) as file:
         found = unbundle(listed, _from_folder(manifest.parent), secret=secret, sink=SparseFile(file))
         file.truncate(found.size)
         path = folder / found.name
         _publish(file, path)
-    return path
+    return path, found
 
 
 class SparseFile:
@@ -141,7 +150,7 @@ def opened(path: Path) -> Iterator[FileIO]:
     """A file to read from. Whatever goes wrong with reading inside the `with` is raised as our error."""
     try:
         if not path.is_file():
-            raise Rejected(path.name, f"there is no such file in {path.parent}", "Look whether it was moved.")
+            raise no_file(path)
         with path.open("rb", buffering=0) as file:
             yield file
     except PermissionError:
@@ -152,8 +161,8 @@ def opened(path: Path) -> Iterator[FileIO]:
         ) from fault
 
 
-def _check_pair(key: RSAPrivateKey, certificate: Certificate) -> None:
-    if not fits(key, certificate):
+def _check_pair(parties: Parties) -> None:
+    if not fits(parties.user_key, parties.user_cert):
         hint = "Name a key and a certificate that were issued together."
         raise Halted("the user's private key", "it does not belong to the user's certificate", hint)
 
@@ -177,6 +186,23 @@ def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:
     for slice_ in bundling:
         _write(folder / slice_.part.name, slice_.data, undo)
     return bundling.totals
+
+
+def _manifest(name: str, totals: Totals, secret: Secret, claims: Claims, parties: Parties) -> Manifest:
+    return Manifest(
+        name=name,
+        user=parties.user,
+        kind=claims.kind,
+        arch=claims.arch,
+        tar_sha1=totals.tar_sha1,
+        size=totals.size,
+        bundled_size=totals.bundled_size,
+        for_cloud=seal_secret(secret, public_key(parties.cloud_cert)),
+        for_user=seal_secret(secret, public_key(parties.user_cert)),
+        parts=totals.parts,
+        kernel_id=claims.kernel_id,
+        ramdisk_id=claims.ramdisk_id,
+    )
 
 
 def _manifest_bytes(path: Path) -> bytes:
@@ -204,7 +230,6 @@ def _write(path: Path, data: bytes, undo: ExitStack) -> None:
 def _temporary(folder: Path) -> Iterator[BinaryIO]:
     """A new file in `folder`, gone afterwards unless `_publish` has given it a second name."""
     with _spoken(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f".uecwatchd-{token_hex(8)}.part"
         with open(path, "xb", opener=_private) as file:
             try:
@@ -231,14 +256,19 @@ def _publish(file: BinaryIO, path: Path) -> None:
         os.close(folder)
 
 
+def _make(folder: Path) -> None:
+    with _spoken(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def _check_free(path: Path) -> None:
     with _spoken(path.parent):
         if path.exists() or path.is_symlink():
             raise _taken(path)
 
 
-def _taken(path: Path) -> Rejected:
-    return Rejected(
+def _taken(path: Path) -> NoOutput:
+    return NoOutput(
         path.name, f"there is one in {path.parent} already", "Name another folder, or move it away."
     )
 
@@ -249,13 +279,4 @@ def _spoken(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
-        raise _unwritable(folder, fault) from fault
-
-
-def _unwritable(folder: Path, fault: OSError) -> UecError:
-    why = f"cannot write there: {fault.strerror}"
-    if fault.errno in FULL:
-        return Deferred(str(folder), why, "Make room, and try again.")
-    if fault.errno in CLOSED:
-        return NotPermitted(str(folder), why, "Name a folder that we may write to.")
-    return Rejected(str(folder), why, "Name another folder.")
+        raise unwritable(folder, fault) from fault

@@ -1,7 +1,7 @@
 """RSA certificates and keys from files, and the sealing of a bundle's secret with them.
 
-What is sealed is text: the 32 lower-case hex characters of the AES key (and of the IV), encrypted with
-RSA PKCS#1 v1.5, and the result written as hex again.
+AES key and IV are sealed one by one, each as 32 hex digits in lower case, by RSA PKCS#1 v1.5; what that
+gives is hex once more.
 """
 
 import re
@@ -84,7 +84,10 @@ def unseal(sealed: str, key: RSAPrivateKey) -> bytes:
     except ValueError:
         text = b""
     if not _SECRET_TEXT.fullmatch(text):
-        raise Damaged("its encrypted key was not made for this private key")
+        raise Damaged(
+            "it was not sealed for this key",
+            "Open it with the private key of the user it was bundled for, or with that of the cloud.",
+        )
     return bytes.fromhex(text.decode())
 
 

@@ -3,8 +3,8 @@
 Written like this, but on one line, since the signature covers the text and not what it means:
 
     manifest
-      version                 2007-10-10
-      bundler                 name, version, release
+      version                 the format's: 2007-10-10
+      bundler                 who wrote it: name, version, release
       machine_configuration
         architecture          i386 or x86_64
         block_device_mapping  mapping {virtual, device}, each         machines only, optional

@@ -4,8 +4,8 @@
 
 Each stage is a function from an iterator of chunks to an iterator of chunks; `Bundling` is the list of them.
 What comes out depends on nothing but the image, its name, the secret, and the deflate library:
-a bundling that was interrupted is taken up again by running it once more with the same secret
-and passing over the parts whose SHA-1 is known to be stored.
+run once more with the same secret, it makes the same parts, so that of a bundle whose upload was interrupted
+only those need to be sent that are not stored yet.
 """
 
 import hashlib
@@ -51,12 +51,12 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One encrypted slice of a bundle. A manifest does not list sizes: read back from one, `size` is 0."""
+    """What is stored as one object. Manifests do not tell sizes: in a part read from one, `size` is 0."""
 
     index: int
     name: str
     size: int
-    sha1: str  # of the encrypted bytes: what the node checks before it decrypts
+    sha1: str  # of what is stored; nodes compare it before they decrypt
 
 
 @dataclass(frozen=True, slots=True)

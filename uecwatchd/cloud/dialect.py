@@ -156,8 +156,8 @@ DIALECTS: Mapping[str, Dialect] = {
 def fitting_name(dialect: Dialect, name: str) -> str:
     """The nearest name that the cloud takes, empty where images have none.
 
-    Characters it refuses become hyphens; a name that is too long loses its middle, for a digest at its end
-    is what keeps it unique.
+    Characters it refuses become hyphens; a name that is too long loses its middle, for what
+    tells it from others may stand at its end.
     """
     if dialect.name_pattern is None:
         return ""

@@ -81,6 +81,10 @@ class Gates:
         with self._turn:
             return {name: closed.error for name, closed in self._closed.items()}
 
+    def probe_due(self) -> bool:
+        with self._turn:
+            return any(self._clock() >= closed.probe_at for closed in self._closed.values())
+
     def probe(self) -> tuple[str, ...]:
         """Try each closed gate whose time has come with fresh credentials; the names of those now open."""
         with self._turn:

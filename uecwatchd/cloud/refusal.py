@@ -116,7 +116,7 @@ ROWS = (
         "NoSuchKey",
         Rejected,
         "a file of the bundle is not in the bucket",
-        "If somebody deleted it, `uecwatchd retry SET` uploads it again.",
+        "If somebody deleted it, deregister the image, and drop its files again.",
     ),
     Row(
         "BadDigest|InvalidDigest",
@@ -140,6 +140,13 @@ ROWS = (
         " eucarc.",
     ),
     Row(
+        "manifest'?s? (user|owner|account).*(is not|not match|not belong|mismatch|differ)",
+        Halted,
+        "the account number that we write into manifests is not that of the access key",
+        "Correct account, or EC2_USER_ID (on newer clouds EC2_ACCOUNT_NUMBER) in the eucarc, or fetch new"
+        " credentials and set eucarc.",
+    ),
+    Row(
         "cannot register image of size|image.*size.*exceeds",
         Rejected,
         "the image is larger than it takes",
@@ -149,7 +156,7 @@ ROWS = (
         "InvalidManifest",
         Rejected,
         "it finds a mistake in the manifest",
-        "Compare the dialect with the cloud; `uecwatchd verify SET` shows whether the bundle is whole.",
+        "Compare the dialect with the cloud; its administrator's logs may say more than its answer.",
     ),
     # The registration
     Row(
@@ -163,7 +170,7 @@ ROWS = (
         "referenced (kernel|ramdisk) id is invalid|Invalid(AKI|ARI)ID|Invalid(Kernel|Ramdisk)",
         Rejected,
         "it has no kernel or ramdisk of that id",
-        "Compare kernel and ramdisk in the sidecar with what `uecwatchd images` lists.",
+        "Compare kernel and ramdisk in the sidecar with the ids that the cloud lists.",
     ),
     Row(
         "(kernel|ramdisk) id must be specified",
@@ -182,7 +189,7 @@ ROWS = (
         r"InvalidAMIName\.Duplicate",
         Rejected,
         "an image of that name is registered already",
-        "Choose another name in the sidecar, or leave it out: the default name is unique.",
+        "Choose another name in the sidecar.",
     ),
     Row(
         r"InvalidAMIName\.Malformed",
@@ -200,7 +207,7 @@ ROWS = (
         "InvalidAMIID",
         Rejected,
         "it has no image of that id",
-        "Compare the id with what `uecwatchd images` lists.",
+        "Compare the id with those that the cloud lists.",
     ),
     # The dialect
     Row(
@@ -238,7 +245,7 @@ ROWS = (
         "",
         Rejected,
         "it refused",
-        "Its own words say why; change that, then: uecwatchd retry SET.",
+        "Its own words say why; change that, then touch the set's files.",
         range(400, 500),
     ),
     Row(

@@ -1,4 +1,4 @@
-"""Images as a cloud knows them: registered, found again, waited for, and taken off its list.
+"""Images as a cloud knows them: registered, found again, and waited for.
 
 What holds everywhere, and makes a second registration harmless, is the image's location: the cloud gives it
 back as it was sent. It is looked for in the whole list of our own images, on our side, since the first
@@ -60,8 +60,17 @@ def images(cloud: Cloud) -> tuple[Image, ...]:
 
 def find(cloud: Cloud, location: str) -> Image | None:
     """The image registered from this manifest, if there is one that is or will be of use."""
+    return _useful(cloud, lambda image: image.location == _plain(location))
+
+
+def find_key(cloud: Cloud, key: str) -> Image | None:
+    """The same for a manifest of this name in whatever bucket."""
+    return _useful(cloud, lambda image: image.location.partition("/")[2] == key)
+
+
+def _useful(cloud: Cloud, fits: Callable[[Image], bool]) -> Image | None:
     useful = {AVAILABLE} | cloud.dialect.pending_states
-    found = [image for image in images(cloud) if image.location == _plain(location) and image.state in useful]
+    found = [image for image in images(cloud) if image.state in useful and fits(image)]
     return next((image for image in found if image.state == AVAILABLE), found[0] if found else None)
 
 
@@ -110,7 +119,8 @@ def wait(
 ) -> Image:
     """Watch an image until it is available; one that is not listed yet is waited for as well.
 
-    Raises `Rejected` if it fails, `Deferred` when `timeout` seconds have not been enough.
+    Raises `Rejected` if it fails, `Deferred` when `timeout` seconds have not been enough, and whatever
+    `sleep` raises: that is how the wait is put down.
     """
     deadline = clock() + timeout
     while True:
@@ -122,12 +132,6 @@ def wait(
         if clock() >= deadline:
             raise _too_slow(cloud, image_id, image, timeout)
         sleep(POLL_EVERY_SECONDS)
-
-
-def deregister(cloud: Cloud, image_id: str) -> None:
-    """Take an image off the cloud's list. Some servers only mark it at the first request: ask again then."""
-    with translated(cloud.name, f"deregistering {image_id}"):
-        cloud.ec2.deregister_image(ImageId=image_id)
 
 
 def probe(cloud: Cloud) -> None:

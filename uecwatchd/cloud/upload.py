@@ -132,12 +132,13 @@ def fetch(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
             yield from body.iter_chunks(FETCH_BYTES)
 
 
-def exists(cloud: Cloud, bucket: str, key: str) -> bool:
+def holds(cloud: Cloud, bucket: str, key: str, data: bytes) -> bool:
+    """Whether just these bytes lie there already, as far as size and ETag can tell."""
     with translated(cloud.name, f"looking for {bucket}/{key}"):
         try:
-            cloud.s3.head_object(Bucket=bucket, Key=key)
+            answer = cloud.s3.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return False
             raise
-    return True
+    return answer.get("ContentLength") == len(data) and _etag(answer) == hashlib.md5(data).hexdigest()

@@ -15,6 +15,7 @@ from time import sleep
 from typing import Any
 
 from uecwatchd import spool
+from uecwatchd.bundle.access import NoOutput, no_file, unwritable
 from uecwatchd.demo.material import kernel, make_set
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.sandbox.server import Sandbox
@@ -56,7 +57,8 @@ def show(folder: Path, files: Sequence[Path], *, say: Say, clock: Callable[[], f
     """
     folder = folder.resolve()
     drop, config = folder / "spool", folder / "uecwatchd.toml"
-    drop.mkdir(parents=True)
+    _must_be_there(files)
+    _make(drop)
     with Sandbox(folder / "cloud") as cloud:
         say(f"1. An embedded cloud answers on {cloud.url}, with an account of its own in {cloud.eucarc}.")
         config.write_text(
@@ -72,17 +74,41 @@ def show(folder: Path, files: Sequence[Path], *, say: Say, clock: Callable[[], f
         say(f"3. The service starts: uecwatchd run --config {config}")
         with _daemon(config, say):
             say(f"4. The files are dropped: cp {' '.join(f.name for f in files)} {drop}")
-            subprocess.run(["cp", "-r", "--", *map(str, files), str(drop)], check=True)
+            _drop(files, drop)
             rows = _await_end(config, clock)
         _show_results(drop, config, rows, say)
     say(f"Everything stays in {folder}. To go on: uecwatchd sandbox --dir {folder / 'cloud'} --port 0")
     return 0
 
 
+def _must_be_there(files: Sequence[Path]) -> None:
+    """A folder may be dropped as well as a file."""
+    for file in files:
+        if not file.is_dir() and not file.is_file():
+            raise no_file(file)
+
+
+def _make(drop: Path) -> None:
+    try:
+        drop.mkdir(parents=True)
+    except OSError as fault:
+        if drop.exists():
+            hint = "Name a new folder: the demo begins with an empty spool."
+            raise NoOutput(str(drop.parent), "there is a spool in it already", hint) from fault
+        raise unwritable(drop.parent, fault) from fault
+
+
 def _real_set(folder: Path) -> tuple[Path, ...]:
     made = make_set(folder / "made", kernel=kernel(folder / "kernel"), name=SET_NAME)
     files = (made.machine, made.kernel, made.ramdisk, made.sidecar)
     return tuple(file for file in files if file is not None)
+
+
+def _drop(files: Sequence[Path], drop: Path) -> None:
+    copied = subprocess.run(["cp", "-r", "--", *map(str, files), str(drop)], check=False)
+    if copied.returncode:
+        why = f"cp ended with {copied.returncode}"
+        raise NoOutput(str(drop), why, "What it said stands above.")
 
 
 @contextmanager
@@ -142,7 +168,11 @@ def _status(config: Path) -> list[Mapping[str, Any]]:
 
 def _uecwatchd(*arguments: str) -> str:
     command = [sys.executable, "-m", "uecwatchd", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    ended = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if ended.returncode:
+        why = f"uecwatchd {arguments[0]} ended with {ended.returncode}"
+        raise Rejected("the demo", why, "What it said stands above.")
+    return ended.stdout
 
 
 def _show_results(drop: Path, config: Path, rows: Sequence[Mapping[str, Any]], say: Say) -> None:

@@ -6,6 +6,16 @@ The order of arrival never matters, and ambiguity is never guessed at: what is n
 """
 
 from uecwatchd.imageset.assemble import assemble
-from uecwatchd.imageset.outcome import Assembly, ImageSet, Member, Misfit, Refused, Rules, Waiting
+from uecwatchd.imageset.outcome import ROLE_WORDS, Assembly, ImageSet, Member, Misfit, Refused, Rules, Waiting
 
-__all__ = ["Assembly", "ImageSet", "Member", "Misfit", "Refused", "Rules", "Waiting", "assemble"]
+__all__ = [
+    "ROLE_WORDS",
+    "Assembly",
+    "ImageSet",
+    "Member",
+    "Misfit",
+    "Refused",
+    "Rules",
+    "Waiting",
+    "assemble",
+]

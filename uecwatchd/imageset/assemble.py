@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from uecwatchd import image
-from uecwatchd.errors import Rejected, UecError
+from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.image import Arch, Role
 from uecwatchd.imageset.draft import (
     Claims,
@@ -79,16 +79,14 @@ def _decide(
     taken: Mapping[str, Sequence[tuple[str, Stamp]]],
 ) -> ImageSet:
     """Raises NotYet with a reason, or an error, when the draft is not a complete set."""
-    files = [*draft.sidecars, *owned]
     _must_be_one_set(listing, draft)
     _must_be_open(listing, draft)
     _must_be_regular(listing, owned)
-    _must_have_settled(listing, files, rules.settle)
+    _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
     sidecar, checksums = _metadata(listing, draft, rules)
     roles = _roles(listing, draft, sidecar, owned)
-    if _wants_kernel(sidecar, roles, rules) and draft.form in ("stem", "sidecar"):
-        pool = loose_files(listing, drafts, claims)
-        pair = loose_pair(listing, draft, pool, taken)
+    if "kernel" in _missing(sidecar, roles, rules) and draft.form in ("stem", "sidecar"):
+        pair = loose_pair(listing, draft, loose_files(listing, drafts, claims), taken)
         roles = {**roles, **pair}
         draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
     if _boots_disk_alone(sidecar, rules):
@@ -98,7 +96,17 @@ def _decide(
     members = tuple(_member(listing, role, roles[role], sidecar) for role in ROLES if role in roles)
     _must_be_complete(draft, sidecar, roles, rules)
     _must_name_members(draft, sidecar, members)
-    parts = (*draft.sidecars, *_checksum_files(listing, draft), *roles.values())
+    return _image_set(listing, draft, sidecar, members, checksums)
+
+
+def _image_set(
+    listing: Listing,
+    draft: Draft,
+    sidecar: Sidecar,
+    members: tuple[Member, ...],
+    checksums: Mapping[str, str],
+) -> ImageSet:
+    files = (*draft.sidecars, *_checksum_files(listing, draft), *(member.path for member in members))
     return ImageSet(
         name=draft.name,
         folder=listing.folder,
@@ -109,8 +117,8 @@ def _decide(
         arch=_arch(sidecar, members),
         sidecar=sidecar,
         checksums=checksums,
-        files=parts,
-        stamp=_stamp(listing, parts),
+        files=files,
+        stamp=_stamp(listing, files),
     )
 
 
@@ -159,12 +167,7 @@ def _metadata(listing: Listing, draft: Draft, rules: Rules) -> tuple[Sidecar, Ma
         if isinstance(found, UecError):
             raise found
         sidecar = with_defaults(found, rules.defaults)
-    if unknown := [cloud for cloud in sidecar.clouds if cloud not in rules.clouds]:
-        raise Rejected(
-            f"{draft.name}: there is no cloud named {unknown[0]}",
-            f"the configuration has {', '.join(sorted(rules.clouds))}",
-            "Change `clouds` in the sidecar, or ask for the cloud to be configured.",
-        )
+    _must_be_configured(draft, sidecar, rules)
     checksums = dict(sidecar.sha256)
     for path in _checksum_files(listing, draft):
         read = listing.checksums[path]
@@ -172,6 +175,17 @@ def _metadata(listing: Listing, draft: Draft, rules: Rules) -> tuple[Sidecar, Ma
             raise read
         checksums.update(read)
     return sidecar, checksums
+
+
+def _must_be_configured(draft: Draft, sidecar: Sidecar, rules: Rules) -> None:
+    unknown = next((cloud for cloud in sidecar.clouds if cloud not in rules.needs), None)
+    if unknown is None:
+        return
+    what = f"{draft.name}: there is no cloud named {unknown}"
+    why = f"the configuration has {', '.join(sorted(rules.needs)) or 'none at all'}"
+    if sidecar.clouds == rules.defaults.clouds:
+        raise Halted(what, why, f"Add [cloud.{unknown}] to the configuration; see its example.")
+    raise Rejected(what, why, "Change `clouds` in the sidecar, or ask for the cloud to be configured.")
 
 
 def _checksum_files(listing: Listing, draft: Draft) -> list[str]:
@@ -231,31 +245,33 @@ def _boots_disk_alone(sidecar: Sidecar, rules: Rules) -> bool:
     return sidecar.virtualization == "hvm" and rules.disk_alone.issuperset(sidecar.clouds)
 
 
-def _wants_kernel(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> bool:
-    """Whether a machine image still lacks a kernel that its cloud would boot it with."""
-    needed = rules.kernel_needed.intersection(sidecar.clouds) and not _boots_disk_alone(sidecar, rules)
-    return "machine" in roles and "kernel" not in roles and bool(needed) and not _told(sidecar.kernel)
-
-
-def _told(value: str | None) -> bool:
-    """Whether the sidecar says how a role is filled. Taking it out of the image has no effect yet."""
-    return value not in (None, "from-image")
+def _missing(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Role]:
+    """What a machine image still lacks that one of its clouds would boot it with."""
+    if "machine" not in roles or _boots_disk_alone(sidecar, rules):
+        return set()
+    wanted = {role for cloud in sidecar.clouds for role in rules.needs[cloud]}
+    if "kernel" in roles:
+        wanted.add(
+            "ramdisk"
+        )  # a kernel of the set's own seldom finds its root without one: rather asked than missed
+    told = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
+    return {role for role in wanted if role not in roles and told.get(role) in (None, "from-image")}
 
 
 def _must_be_complete(draft: Draft, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> None:
     if "machine" not in roles and not _registers_alone(sidecar, roles):
         raise NotYet(_no_machine(draft))
-    if "machine" not in roles:
-        return
-    if _wants_kernel(sidecar, roles, rules):
+    missing = _missing(sidecar, roles, rules)
+    if "kernel" in missing:
         raise NotYet(
             f"a kernel: a paravirtual image boots only with one (add {_companion(draft, 'vmlinuz')}, "
             'or say kernel = "eki-…", kernel = "none" or virtualization = "hvm" '
             f"in {_companion(draft, 'toml')})"
         )
-    if "kernel" in roles and "ramdisk" not in roles and not _told(sidecar.ramdisk):
+    if "ramdisk" in missing:
+        kernel = roles.get("kernel", sidecar.kernel or "the kernel").rsplit("/", 1)[-1]
         raise NotYet(
-            f"a ramdisk to go with {roles['kernel'].rsplit('/', 1)[-1]} (add {_companion(draft, 'initrd')}, "
+            f"a ramdisk to go with {kernel} (add {_companion(draft, 'initrd')}, "
             f'or say ramdisk = "none" in {_companion(draft, "toml")})'
         )
 

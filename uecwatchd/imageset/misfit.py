@@ -6,6 +6,8 @@ from uecwatchd.imageset.draft import looks_like_a_member, role_of, stem_of
 from uecwatchd.imageset.outcome import ROLE_WORDS, ImageSet, Misfit
 from uecwatchd.spool import CHECKSUM_SUFFIX, KIND_WORDS, SIDECAR_SUFFIXES, Entry, Listing
 
+METADATA = (*SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)
+
 
 def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tuple[Misfit, ...]:
     """Everything that is neither in a set nor claimed by one that is not ready (`used`)."""
@@ -13,7 +15,7 @@ def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tupl
     ready_names = {found.name for found in ready}
     left: list[Misfit] = []
     for path, entry in listing.entries.items():
-        if path.endswith((*SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)) or path in chosen:
+        if path in chosen or (path.endswith(METADATA) and _has_a_set(path, used, ready_names)):
             continue
         folder = path.split("/", 1)[0] if "/" in path else ""
         if entry.kind == "folder" and "/" not in path and not looks_like_a_member(path):
@@ -23,12 +25,23 @@ def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tupl
     return tuple(left)
 
 
+def _has_a_set(path: str, used: set[str], ready: set[str]) -> bool:
+    """Sidecars always make a set of their own; checksums belong to one, or to a folder's."""
+    if path.endswith(SIDECAR_SUFFIXES) or "/" in path:
+        return True
+    return stem_of(path) in ready | {stem_of(other) for other in used}
+
+
 def _reason(listing: Listing, path: str, entry: Entry) -> str:
+    if entry.kind == "folder" and "/" in path:
+        return "a folder in a folder: a set's files lie side by side"
+    if path.endswith(METADATA):
+        return f"checksums of no set: there is none named {stem_of(path)}"
     if entry.kind != "file":
         return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken"
     role = role_of(listing, path)
     if role in ("kernel", "ramdisk"):
         return f"a {ROLE_WORDS[role]} that no machine image has taken"
     if role == "machine":
-        return "a machine image that its set's sidecar does not name"
+        return "a machine image that its set does not use"
     return "not a disk image, kernel, ramdisk, or sidecar"

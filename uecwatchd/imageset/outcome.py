@@ -18,14 +18,12 @@ ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "mac
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the configuration has to say: seconds a file must lie still, values for absent sidecar keys, and
-    the configured clouds, with those among them that boot a paravirtual image only with a kernel, and those
-    that boot a whole disk without one."""
+    """What the configuration has to say: seconds a file must lie still, values for absent sidecar keys, what
+    each configured cloud wants beside a paravirtual image, and the clouds that boot a whole disk alone."""
 
     settle: float
     defaults: Sidecar
-    clouds: frozenset[str]
-    kernel_needed: frozenset[str]
+    needs: Mapping[str, frozenset[Role]]
     disk_alone: frozenset[str]
 
 

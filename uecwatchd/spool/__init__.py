@@ -29,7 +29,7 @@ from uecwatchd.spool.listing import (
     peek_at,
     scan,
 )
-from uecwatchd.spool.output import OUTPUT_SUFFIXES, append, is_output, output_stem, place, remove
+from uecwatchd.spool.output import OUTPUT_SUFFIXES, append, check_free, is_output, output_stem, place, remove
 from uecwatchd.spool.retire import archive, discard
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "append",
     "archive",
     "changed",
+    "check_free",
     "digest",
     "discard",
     "folder_descriptor",

@@ -7,7 +7,7 @@ import hashlib
 import os
 import pwd
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,9 @@ from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
 Stamp = tuple[int, int, int, int]
+
+# Long enough that hashing runs outside Python's lock, short enough that a stop is heard at once.
+READ_BYTES = 4 * 1024 * 1024
 
 KIND_WORDS: Mapping[EntryKind, str] = {
     "folder": "a folder",
@@ -84,10 +87,11 @@ def open_below(descriptor: int, path: str) -> Iterator[FileIO]:
             opened = os.open(name, flags, dir_fd=descriptor)
         except OSError as error:
             raise cannot_open(descriptor, path, error) from error
-        file = stack.enter_context(FileIO(opened, "rb"))
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise not_regular(path, kind_of(os.fstat(opened).st_mode))
-        yield file
+        kind = kind_of(os.fstat(opened).st_mode)
+        if kind != "file":  # asked before Python's file object, which takes no folder
+            os.close(opened)
+            raise not_regular(path, kind)
+        yield stack.enter_context(FileIO(opened, "rb"))
 
 
 @contextlib.contextmanager
@@ -95,6 +99,15 @@ def open_member(folder: Path, path: str) -> Iterator[FileIO]:
     """Open a member of a set, as `open_below` does, from the spool folder's path."""
     with folder_descriptor(folder) as descriptor, open_below(descriptor, path) as file:
         yield file
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """A disk that fails under us is the disk's trouble, and passing as far as anybody knows."""
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
@@ -107,6 +120,10 @@ def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
         return Rejected(f"{path}: cannot read it", why, f"Try: chmod {bits} {path}.")
     if isinstance(error, FileNotFoundError):
         return Rejected(f"{path}: it is gone", "it was removed since it was listed", "Drop it again.")
+    return _unreadable(path, error)
+
+
+def _unreadable(path: str, error: OSError) -> Deferred:
     return Deferred(f"{path}: cannot read it", error.strerror or str(error), "Check the disk it lies on.")
 
 
@@ -132,16 +149,23 @@ def not_regular(path: str, kind: EntryKind) -> Rejected:
     )
 
 
-def digest(folder: Path, path: str, *, stamp: Stamp) -> str:
-    """The SHA-256 of a member, in hex. Raises Deferred when it is not, or does not stay, what was listed."""
-    with open_member(folder, path) as file:
+def digest(folder: Path, path: str, *, stamp: Stamp, progress: Callable[[int], None] = lambda _: None) -> str:
+    """The SHA-256 of a member, in hex. Raises Deferred when it is not, or does not stay, what was listed.
+
+    `progress` hears of the bytes read so far, and may raise to have it put down.
+    """
+    sha256, buffer, done = hashlib.sha256(), memoryview(bytearray(READ_BYTES)), 0
+    with open_member(folder, path) as file, reading(path):
         if stamp_of(os.fstat(file.fileno())) != stamp:
             raise changed(path)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        result = hashlib.file_digest(file, "sha256").hexdigest()
+        while count := file.readinto(buffer):
+            sha256.update(buffer[:count])
+            done += count
+            progress(done)
         if stamp_of(os.fstat(file.fileno())) != stamp:
             raise changed(path)
-        return result
+    return sha256.hexdigest()
 
 
 def changed(path: str) -> Deferred:
@@ -155,16 +179,17 @@ def changed(path: str) -> Deferred:
 def hold(folder: Path) -> int:
     """Lock a spool folder for this process; returns the descriptor that holds the lock until it is closed.
 
-    Raises Deferred when another daemon has it.
+    Raises Deferred when another daemon has it, and what `folder_descriptor` raises.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with folder_descriptor(folder) as descriptor:
+        held = os.dup(descriptor)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(descriptor)
+        os.close(held)
         raise Deferred(
             f"{folder}: another uecwatchd watches this folder",
             "its lock is held",
             "Stop the other one, or give this one another folder.",
         ) from error
-    return descriptor
+    return held

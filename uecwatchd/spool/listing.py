@@ -16,6 +16,7 @@ from uecwatchd.spool.door import (
     folder_descriptor,
     kind_of,
     open_below,
+    reading,
     stamp_of,
 )
 from uecwatchd.spool.output import OUTPUT_SUFFIXES, is_output
@@ -191,7 +192,7 @@ def peek_at(file: Path) -> Peek:
 
 def _peek(descriptor: int, path: str) -> Peek:
     try:
-        with open_below(descriptor, path) as file:
+        with open_below(descriptor, path) as file, reading(path):
             size = os.fstat(file.fileno()).st_size
             head = os.pread(file.fileno(), image.HEAD_BYTES, 0)
             tail = os.pread(file.fileno(), image.TAIL_BYTES, max(0, size - image.TAIL_BYTES))
@@ -216,5 +217,5 @@ def _checksums(descriptor: int, path: str) -> Mapping[str, str] | UecError:
 
 def _read_small(descriptor: int, path: str) -> bytes:
     """One byte more than the limit, so that the parser sees that there is too much."""
-    with open_below(descriptor, path) as file:
+    with open_below(descriptor, path) as file, reading(path):
         return os.pread(file.fileno(), sidecar.SIDECAR_LIMIT_BYTES + 1, 0)

@@ -49,6 +49,12 @@ def place(folder: Path, name: str, data: bytes) -> None:
         os.fsync(descriptor)
 
 
+def check_free(folder: Path, name: str) -> None:
+    """Raises as `place` would if the name is taken by somebody else's file."""
+    with folder_descriptor(folder) as descriptor:
+        _check_ours(descriptor, name)
+
+
 def append(folder: Path, name: str, text: str) -> None:
     """Add lines to a log beside the images. Raises as `place` does."""
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):

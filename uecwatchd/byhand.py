@@ -1,0 +1,148 @@
+"""The verbs `bundle` and `unbundle`: the format by hand, with the service's rules and without its spool."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from uecwatchd import spool
+from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
+from uecwatchd.bundle.keys import load_private_key, public_key
+from uecwatchd.cloud.credentials import Account, gather
+from uecwatchd.errors import Halted, Rejected, UecError
+from uecwatchd.image import Arch, Facts, Role, arch_by_name, role_by_name, unfit
+from uecwatchd.image.fitness import KEEP_HINT
+from uecwatchd.imageset import ROLE_WORDS
+from uecwatchd.settings import load
+from uecwatchd.sidecar import is_image_id
+from uecwatchd.terminal import put, put_json
+
+AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
+class Misused(UecError):
+    """Options that contradict each other, or the file that they are given with."""
+
+    exit_code: ClassVar[int] = 64
+
+
+def add_verbs(add: AddVerb) -> None:
+    verb = add("bundle", bundle, "bundle one image into a folder; no cloud is asked")
+    verb.add_argument("file", type=Path, metavar="FILE")
+    verb.add_argument("folder", type=Path, metavar="DIR")
+    verb.add_argument("--type", choices=("machine", "kernel", "ramdisk"), help="default: as it looks")
+    verb.add_argument("--arch", choices=("i386", "x86_64"), help="default: as it says of itself")
+    verb.add_argument("--kernel", type=_id_of("ki"), metavar="ID", help="a machine image's kernel: eki-…")
+    verb.add_argument("--ramdisk", type=_id_of("ri"), metavar="ID", help="a machine image's ramdisk: eri-…")
+    verb.add_argument("--keep", action="store_true", help="take a machine image as it is, bootable or not")
+    verb.add_argument("--cloud", default="default", metavar="NAME", help="whose certificates to use")
+    verb.add_argument("--json", action="store_true", help="print what was made as JSON")
+    verb = add("unbundle", unbundle, "make an image of a bundle in a folder again")
+    verb.add_argument("manifest", type=Path, metavar="MANIFEST")
+    verb.add_argument("folder", type=Path, metavar="DIR")
+    verb.add_argument("--cloud", default="default", metavar="NAME", help="whose keys to use")
+    verb.add_argument(
+        "--cloud-key", type=Path, metavar="FILE", help="open it with the cloud's private key instead of ours"
+    )
+    verb.add_argument("--json", action="store_true", help="print what was made as JSON")
+
+
+def _id_of(kind: Literal["ki", "ri"]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if is_image_id(text) and text[1:3] == kind:
+            return text
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id like e{kind}-0123ABCD or a{kind}-0123abcd")
+
+    return check
+
+
+def bundle(arguments: argparse.Namespace) -> int:
+    account = _account(arguments)
+    claims = _claims(arguments)
+    parties = Parties(account.account, account.user_key, account.user_cert, account.cloud_cert)
+    made = bundle_to_folder(arguments.file, arguments.folder, claims, parties)
+    put_json(_as_json(made)) if arguments.json else put(str(made.path))
+    return os.EX_OK
+
+
+def _claims(arguments: argparse.Namespace) -> Claims:
+    facts, size = _looked_at(arguments.file)
+    kind: Role = arguments.type or facts.role or role_by_name(arguments.file.name) or "machine"
+    if kind != "machine" and (arguments.kernel or arguments.ramdisk):
+        why = f"it is bundled as a {kind}, and only a machine image boots with others"
+        raise Misused(f"{arguments.file}: --kernel and --ramdisk", why, "Leave them out.")
+    _must_fit(arguments.file, kind, facts, size, keep=arguments.keep)
+    arch: Arch = arguments.arch or facts.arch or arch_by_name(arguments.file.name) or "x86_64"
+    return Claims(kind, arch, arguments.kernel, arguments.ramdisk)
+
+
+def _looked_at(file: Path) -> tuple[Facts, int]:
+    """What a file says of itself, and its size in bytes. A link is followed: a person has named it."""
+    with opened(file) as image:
+        size, peek = os.fstat(image.fileno()).st_size, spool.peek_at(file)
+    if isinstance(peek, UecError):
+        raise peek
+    return peek, size
+
+
+def _must_fit(file: Path, kind: Role, facts: Facts, size: int, *, keep: bool) -> None:
+    name = str(file)
+    problem = unfit(kind, facts, size=size, keep=keep, name=name)
+    if problem is None:
+        return
+    why, hint = problem
+    if facts.role not in (None, kind):
+        hint = f"Leave --type out, and it is bundled as a {facts.role}."
+    elif unfit(kind, facts, size=size, keep=True, name=name) is None:
+        hint = _kept(hint)
+    raise Rejected(f"{file.name}: it cannot be a {ROLE_WORDS[kind]}", why, hint)
+
+
+def _kept(hint: str) -> str:
+    """A hint with the way out that a sidecar would be, were there one."""
+    if hint == KEEP_HINT:
+        return "If the cloud can boot it all the same, add --keep."
+    return f"{hint.rstrip('.')}; or, to bundle it as it is, add --keep."
+
+
+def _as_json(made: Bundled) -> dict[str, Any]:
+    manifest = made.manifest
+    return {
+        "manifest": str(made.path),
+        "role": manifest.kind,
+        "arch": manifest.arch,
+        "kernel": manifest.kernel_id,
+        "ramdisk": manifest.ramdisk_id,
+        "size": manifest.size,
+        "sha256": made.sha256,
+        "bundled_size": manifest.bundled_size,
+        "tar_sha1": manifest.tar_sha1,
+        "parts": [{"name": part.name, "size": part.size, "sha1": part.sha1} for part in manifest.parts],
+    }
+
+
+def unbundle(arguments: argparse.Namespace) -> int:
+    if arguments.cloud_key:
+        key = load_private_key(arguments.cloud_key, whose="the cloud's")
+        image, found = unbundle_to_folder(arguments.manifest, arguments.folder, key=key, side="cloud")
+    else:
+        account = _account(arguments)
+        image, found = unbundle_to_folder(
+            arguments.manifest,
+            arguments.folder,
+            key=account.user_key,
+            side="user",
+            signer=public_key(account.user_cert),
+        )
+    told = {"image": str(image), "size": found.size, "sha256": found.sha256}
+    put_json(told) if arguments.json else put(str(image))
+    return os.EX_OK
+
+
+def _account(arguments: argparse.Namespace) -> Account:
+    settings = load(arguments.config, environ=os.environ)
+    if arguments.cloud not in settings.clouds:
+        why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
+        raise Halted(f"there is no cloud named {arguments.cloud}", why, "Name one of them with --cloud.")
+    return gather(settings.clouds[arguments.cloud])

@@ -1,0 +1,59 @@
+"""The roll of all sets as the service calls it: the ledger's records, read once and kept in step.
+
+The ledger stays the truth. But where a full disk keeps a record out of it, the record's class and the time of
+its next attempt must hold all the same, or the set would be tried again at every turn of the loop.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from uecwatchd.errors import UecError
+from uecwatchd.ledger import Ledger, SetRecord
+
+Key = tuple[str, str]
+
+
+def key_of(record: SetRecord) -> Key:
+    return (record.folder, record.name)
+
+
+class Roll:
+    """Belongs to the service's loop; workers write to the ledger themselves and hand in what came of it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._records = {key_of(record): record for record in ledger.sets()}
+        self._unwritten: set[Key] = set()
+
+    def get(self, key: Key) -> SetRecord | None:
+        return self._records.get(key)
+
+    def of_folder(self, folder: Path) -> Mapping[str, SetRecord]:
+        return {name: record for (place, name), record in self._records.items() if place == str(folder)}
+
+    def put(self, record: SetRecord) -> SetRecord:
+        """Remember a record, and write it down now or, if that cannot be done, at a later `catch_up`."""
+        key = key_of(record)
+        self._records[key] = record
+        self._unwritten.add(key)
+        self._write(key)
+        return record
+
+    def drop(self, record: SetRecord) -> None:
+        """Raises what the ledger raises; the record is then still on the roll."""
+        self._ledger.drop_set(record)
+        del self._records[key_of(record)]
+
+    def catch_up(self) -> None:
+        """Write down what could not be written before."""
+        for key in tuple(self._unwritten):
+            self._write(key)
+
+    def _write(self, key: Key) -> None:
+        record = self._records[key]
+        try:
+            if self._ledger.set(Path(record.folder), record.name) != record:
+                self._ledger.put_set(record)
+        except UecError:
+            return  # the state directory's own trouble is told where a set meets it
+        self._unwritten.discard(key)

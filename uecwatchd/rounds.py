@@ -1,0 +1,278 @@
+"""One look at each spool folder, and what follows from it.
+
+A round scans a folder, lets `imageset` decide, writes down what has changed, and hands the sets that are due
+to a few workers. What made somebody look, an event, a timer or a finished worker, makes no difference.
+"""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from uecwatchd import imageset, pipeline, report, sidecar, spool
+from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.errors import Deferred, Halted, UecError
+from uecwatchd.imageset import Assembly, ImageSet, Refused, Rules, Waiting
+from uecwatchd.ledger import SetRecord
+from uecwatchd.monitor import Event, Kind
+from uecwatchd.roll import Key, Roll, key_of
+from uecwatchd.settings import Settings
+from uecwatchd.verdict import failed
+from uecwatchd.watch import identity
+
+GONE = "its files were removed"
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What the rules of sets need of the configuration. Raises Halted for a mistake in `[defaults]`."""
+    dialects = {name: DIALECTS[cloud.dialect] for name, cloud in settings.clouds.items()}
+    return Rules(
+        settle=settings.spool.settle,
+        defaults=sidecar.read_defaults(settings.defaults),
+        needs={name: dialect.paravirtual_needs for name, dialect in dialects.items()},
+        disk_alone=frozenset(name for name, dialect in dialects.items() if dialect.boots_disk_alone),
+    )
+
+
+def due(record: SetRecord | None, found: ImageSet, *, now: float, closed: Mapping[str, Halted]) -> bool:
+    """Whether a ready set is to be worked on now, by its record and the clouds whose gates are closed."""
+    if record is None or record.stamp != found.stamp:
+        return True
+    if record.state == "deferred":
+        return record.next_retry is None or now >= record.next_retry
+    if record.state == "halted":
+        return found.sidecar.clouds[0] not in closed
+    return record.state in ("waiting", "queued", "working")
+
+
+class Rounds:
+    """The folders, what is known of them from the round before, and the workers. Belongs to one thread.
+
+    `monotonic` is the clock for how long files lie still; `tools.now` the one for what is stored.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        roll: Roll,
+        tools: pipeline.Tools,
+        monotonic: Callable[[], float],
+        ended: Callable[[], None],
+    ) -> None:
+        """`ended` is called, in a worker's thread, each time that a set's attempt is over."""
+        self._roll = roll
+        self._monotonic = monotonic
+        self._ended = ended
+        self._pool = ThreadPoolExecutor(settings.work.sets, thread_name_prefix="set")
+        self._running: dict[Key, Future[SetRecord]] = {}
+        self._locks: dict[Path, tuple[tuple[int, int] | None, int]] = {}
+        self.configure(settings, tools)
+
+    def configure(self, settings: Settings, tools: pipeline.Tools) -> None:
+        """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
+        self._rules = rules_of(settings)
+        self._settings, self._tools = settings, tools
+        self._listings: dict[Path, spool.Listing] = {}
+        self._assemblies: dict[Path, Assembly] = {}
+        self.troubles: dict[Path, UecError] = {}
+
+    # --- what may be asked --------------------------------------------------------------------------------
+
+    def present(self) -> tuple[SetRecord, ...]:
+        """The records of the sets that lie in the spool folders now."""
+        found = ((str(folder), name) for folder, a in self._assemblies.items() for name in _names(a))
+        records = (self._roll.get(key) for key in sorted(found))
+        return tuple(record for record in records if record)
+
+    def settling(self) -> list[float]:
+        """The monotonic times at which files will have lain still for long enough."""
+        waiting = (wait for assembly in self._assemblies.values() for wait in assembly.waiting)
+        return [wait.ready_at for wait in waiting if wait.ready_at is not None]
+
+    def next_retry(self) -> float | None:
+        """When, by the wall clock, the next deferred set is due; sets at work are not."""
+        idle = (record for record in self.present() if key_of(record) not in self._running)
+        return min((r.next_retry for r in idle if r.next_retry is not None), default=None)
+
+    def summary(self) -> str:
+        """One line with numbers, for systemd and for people."""
+        counts = Counter("working" if key_of(r) in self._running else r.state for r in self.present())
+        told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+        folders = len(self._settings.spool.folders)
+        return f"Watching {folders} folder{'s' if folders > 1 else ''}; {told or 'no sets'}"
+
+    # --- a round ------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Look at every folder once."""
+        self._reap()
+        self._roll.catch_up()
+        for folder in self._settings.spool.folders:
+            with self._by_itself(folder):
+                self._hold(folder)
+                self._look(folder)
+
+    def finish(self) -> None:
+        """Wait until every set at work has come to an end or been put down, and note it."""
+        while self._running:
+            next(iter(self._running.values())).exception()
+            self._reap()
+
+    def close(self) -> None:
+        """Finish, and let go of the folders."""
+        self.finish()
+        self._pool.shutdown()
+        for _, lock in self._locks.values():
+            os.close(lock)
+        self._locks.clear()
+
+    def _hold(self, folder: Path) -> None:
+        """Have the lock of the folder that is there now, which need not be the one of the last round."""
+        now = identity(folder)
+        before, lock = self._locks.get(folder, (None, -1))
+        if lock >= 0 and before == now:
+            return
+        if lock >= 0:
+            os.close(lock)
+            del self._locks[folder]
+        self._locks[folder] = (now, spool.hold(folder))
+
+    def _look(self, folder: Path) -> None:
+        before = self._listings.get(folder)
+        listing = spool.scan(folder, now=self._monotonic(), before=before, ignore=self._settings.spool.ignore)
+        self._listings[folder] = listing
+        records = self._roll.of_folder(folder)
+        assembly = imageset.assemble(listing, rules=self._rules, taken=taken_by(records.values()))
+        self._assemblies[folder] = assembly
+        for found in assembly.ready:
+            self._consider(found, records.get(found.name))
+        for refused in assembly.refused:
+            self._refuse(folder, refused, records.get(refused.name))
+        for waiting in assembly.waiting:
+            self._wait(folder, waiting, records.get(waiting.name))
+        self._retire(listing, assembly, records)
+        for name in records.keys() - _names(assembly):
+            self._forget_in_time(records[name])
+
+    def _consider(self, found: ImageSet, record: SetRecord | None) -> None:
+        key = (str(found.folder), found.name)
+        if record and record.reason == GONE:
+            # They are back, as when a file system was mounted again.
+            record = self._roll.put(replace(record, reason=""))
+        closed = self._tools.gates.closed()
+        if key in self._running or not due(record, found, now=self._tools.now(), closed=closed):
+            return
+        if record is None or record.stamp != found.stamp:
+            files = ", ".join(member.path for member in found.members)
+            self._tell(Kind.FOUND, f"Found set {found.name}: {files}", set_name=found.name)
+        future = self._pool.submit(pipeline.work, found, before=record, tools=self._tools)
+        future.add_done_callback(lambda _: self._ended())
+        self._running[key] = future
+
+    def _refuse(self, folder: Path, refused: Refused, record: SetRecord | None) -> None:
+        if (record and record.stamp == refused.stamp) or (str(folder), refused.name) in self._running:
+            return
+        now = self._tools.now()
+        fresh = SetRecord(str(folder), refused.name, refused.stamp, "waiting", now)
+        ended = self._roll.put(failed(fresh, refused.error, now=now, spread=self._tools.random()))
+        pipeline.show_refusal(ended, self._tools)
+
+    def _wait(self, folder: Path, waiting: Waiting, record: SetRecord | None) -> None:
+        """Write down and tell a new waiting reason, once; but a finished set is not undone by an edit."""
+        settling = waiting.ready_at is not None
+        if (str(folder), waiting.name) in self._running or (record and record.reason == waiting.reason):
+            return
+        if record and (settling or record.state == "done"):
+            return
+        now = self._tools.now()
+        fresh = SetRecord(str(folder), waiting.name, "", "waiting", now, reason=waiting.reason)
+        self._roll.put(fresh)
+        if not settling:
+            what = f"{waiting.name}: waiting for {waiting.reason}"
+            self._tell(Kind.WAITING, what, set_name=waiting.name)
+            report.publish(fresh)
+
+    def _retire(self, listing: spool.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
+        """Take finished sets' files away where the configuration says so, but none that others still need."""
+        if (after := self._settings.spool.after) == "keep":
+            return
+        done = [found for found in assembly.ready if _is_done(found, records.get(found.name))]
+        needed = {path for found in assembly.ready if found not in done for path in found.files}
+        paths = dict.fromkeys(path for found in done for path in found.files if path not in needed)
+        files = [(path, listing.entries[path].stamp) for path in paths]
+        if after == "delete":
+            spool.discard(listing.folder, files)
+        else:
+            spool.archive(listing.folder, files, when=datetime.fromtimestamp(self._tools.now(), UTC))
+
+    def _forget_in_time(self, record: SetRecord) -> None:
+        """Outputs of a set whose files are gone go after a while: users cannot remove them themselves."""
+        if key_of(record) in self._running:
+            return
+        if record.reason != GONE:
+            self._roll.put(replace(record, reason=GONE, since=self._tools.now()))
+        elif self._tools.now() - record.since >= self._settings.spool.linger:
+            report.clear(record)
+            self._roll.drop(record)
+
+    def _reap(self) -> None:
+        """Take the results of workers that have ended. A fault of ours defers the set and says so."""
+        for key in [key for key, future in self._running.items() if future.done()]:
+            future = self._running.pop(key)
+            fault = future.exception()
+            if fault is None:
+                self._roll.put(future.result())
+            else:
+                self._blame_ourselves(key, fault)
+
+    def _blame_ourselves(self, key: Key, fault: BaseException) -> None:
+        folder, name = key
+        what = f"{name}: a fault of uecwatchd itself"
+        self._tell(Kind.FAULT, f"{what}: {fault!r}", "error", set_name=name)
+        now = self._tools.now()
+        record = self._roll.get(key) or SetRecord(folder, name, "", "working", now)
+        record = replace(record, attempt=record.attempt + 1)
+        error = Deferred(what, repr(fault), "Please report it, with the journal's lines about it.")
+        self._roll.put(failed(record, error, now=now, spread=self._tools.random()))
+
+    @contextlib.contextmanager
+    def _by_itself(self, folder: Path) -> Iterator[None]:
+        """One folder's trouble is told once while it lasts, and does not keep the others from their turn."""
+        try:
+            yield
+        except UecError as error:
+            self._trouble(folder, error)
+        except Exception as fault:  # noqa: BLE001 (no file that anybody drops may end the daemon)
+            what = f"{folder}: a fault of uecwatchd itself"
+            self._trouble(folder, Deferred(what, repr(fault), "Please report it."))
+        else:
+            if self.troubles.pop(folder, None):
+                self._tell(Kind.READY, f"{folder}: the trouble is over")
+
+    def _trouble(self, folder: Path, error: UecError) -> None:
+        if str(self.troubles.get(folder)) != str(error):
+            self._tell(Kind.FAULT, str(error), "error")
+        self.troubles[folder] = error
+
+    def _tell(self, kind: Kind, sentence: str, level: str = "info", *, set_name: str = "") -> None:
+        self._tools.monitor.tell(Event(kind, sentence, set_name, level))  # type: ignore[arg-type]
+
+
+def _is_done(found: ImageSet, record: SetRecord | None) -> bool:
+    return record is not None and record.state == "done" and record.stamp == found.stamp
+
+
+def _names(assembly: Assembly) -> set[str]:
+    ready, waiting, refused = assembly.ready, assembly.waiting, assembly.refused
+    return {r.name for r in ready} | {w.name for w in waiting} | {r.name for r in refused}
+
+
+def taken_by(records: Iterable[SetRecord]) -> dict[str, tuple[tuple[str, spool.Stamp], ...]]:
+    """Which files finished sets were made of, by the set's name."""
+    done = (record for record in records if record.state == "done")
+    return {record.name: tuple((m.path, m.stamp) for m in record.members) for record in done}

@@ -1,0 +1,55 @@
+"""What the verbs print: data on standard output, talk on standard error, and no file name as it comes."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from uecwatchd.errors import UecError
+from uecwatchd.strangers import printable
+
+
+class Unwritten(UecError):
+    """Standard output takes no more, and that is no fault of the work that was done."""
+
+    exit_code: ClassVar[int] = 74
+
+
+def say(text: str) -> None:
+    print(printable(text), file=sys.stderr)
+
+
+def put(text: str) -> None:
+    """One line, in which no file name can hide another line or an order to the terminal."""
+    with _written():
+        print(printable(text))
+
+
+def put_json(value: object) -> None:
+    with _written():
+        print(json.dumps(value, indent=2))
+
+
+def flush() -> None:
+    """Before a verb has succeeded: what could not be written is known only now."""
+    with _written():
+        sys.stdout.flush()
+
+
+def let_go() -> None:
+    """Nobody is to hear of what is still held back for standard output, nor Python's complaint about that."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as fault:
+        let_go()
+        why = f"cannot write to it: {fault.strerror}"
+        raise Unwritten("standard output", why, "Send it where there is room.") from fault
