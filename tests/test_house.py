@@ -49,7 +49,7 @@ def test_the_table_names_every_room_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_a_room_imports_only_from_rooms_above_it(path: Path) -> None:
+def test_imports_point_only_upwards_in_the_table(path: Path) -> None:
     order = rooms()
     mine = order.index(room_of(path))
     assert {room for room in imported_rooms(path) if order.index(room) > mine} == set()

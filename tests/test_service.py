@@ -201,7 +201,7 @@ def test_a_planted_output_is_found_before_anything_is_registered(
     assert record.state == "done"
 
 
-def test_a_bad_new_configuration_keeps_the_old_one_and_a_good_one_is_taken(
+def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(
     host: Host, real_set: RealSet, heard: Heard
 ) -> None:
     good = host.config.read_text()

@@ -4,7 +4,7 @@ Whether something is tried again is a property of its type, decided where it is 
 
 - `Rejected`: the user must change something. Tried again when the files change, or on request.
 - `Deferred`: something passing. Tried again by itself, on a schedule.
-- `Halted`: our own side is wrong. Nothing runs against that cloud until a probe succeeds.
+- `Halted`: our own side is wrong, and every set would fail of it: the cloud is left alone until it is mended.
 """
 
 from typing import ClassVar

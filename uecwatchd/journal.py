@@ -1,4 +1,4 @@
-"""Log sentences with fields to journald or a terminal; owns the message ids.
+"""Where the sentences go, and under which message ids.
 
 One event is one finished sentence. Where it goes:
 
@@ -149,7 +149,7 @@ class Journal:
 
 
 def sentence_of(event: Event) -> str:
-    """The event's sentence with its hint: a first line must be enough to act on."""
+    """The event's sentence with its hint: whoever reads only this line can act."""
     hint = str(event.fields.get("hint", ""))
     if not hint or hint in event.sentence:
         return event.sentence

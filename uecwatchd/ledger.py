@@ -1,4 +1,4 @@
-"""What has been done with each set, on disk, so that no crash costs more than one step.
+"""The memory of the service: where every set and every bundle stands, written before the next step is taken.
 
 One SQLite file in the state directory, readable by the service's user alone because it holds the keys of
 bundles under way. Three kinds of record:

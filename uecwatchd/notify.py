@@ -1,4 +1,4 @@
-"""Speaks sd_notify: ready, status, watchdog, reload, extend.
+"""How systemd is told: that we are ready, alive, at work, or on the way out.
 
 Written here in a few lines, since the unit's `Type=notify` must work without the optional systemd-python.
 The protocol is one datagram of `NAME=value` lines to the socket that `$NOTIFY_SOCKET` names.

@@ -1,4 +1,4 @@
-"""The only conductor: runs the stages of one set in order, records each, decides reject, defer or halt.
+"""One attempt at one set: stage after stage, each written down before it begins, up to success or an error.
 
 A stage takes the job and returns the next one. What has been done stands in the ledger before the next stage
 begins, so that a job broken off anywhere is taken up where it was.

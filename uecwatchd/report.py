@@ -1,4 +1,4 @@
-"""The files beside the image, and the words in them.
+"""What people and scripts find next to what they dropped.
 
 For a set `karmic`, in the order in which they appear when all goes well:
 
@@ -189,7 +189,7 @@ def _instant(when: float | None) -> str | None:
 
 
 def write_failure(record: SetRecord, error: Failure) -> bytes:
-    """Three short paragraphs: what, why, what to do and when it is tried again."""
+    """A paragraph each for what went wrong, for the reason, and for what comes next."""
     what, why, hint = (printable(text) for text in (error.what, error.why, error.hint))
     request = f"\nThe cloud's request id: {printable(error.request_id)}" if error.request_id else ""
     paragraphs = (f"{what}.", f"Why: {why}.{request}", f"{hint}\n{when_again(record)}")

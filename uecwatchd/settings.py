@@ -1,4 +1,4 @@
-"""Configuration file, environment and credentials as one frozen record, with kind messages for mistakes.
+"""What an administrator has set, wherever it was set, and what is wrong with it in words.
 
 A setting is taken from the first of these that has it:
 

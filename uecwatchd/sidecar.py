@@ -1,4 +1,4 @@
-"""The metadata file beside an image: read, checked, defaulted.
+"""What somebody wrote about an image: the sidecar, and the sums in a checksum file.
 
 The text comes from whoever may write to the drop folder, so everything is bounded, and every way in which it
 can be wrong ends as one `Rejected` that lists all mistakes.

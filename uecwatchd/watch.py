@@ -1,7 +1,7 @@
-"""Wakes the daemon when a folder may have changed; knows when it has gone deaf.
+"""Events from the kernel about the spool folders, and whether they can still be trusted.
 
-Events are hints and the scan is the truth: an event does nothing but set a flag, every decision comes from a
-fresh scan, and the scan also runs by itself.
+An event is no more than a reason to look: it sets a flag, and what is then done is decided from what lies
+there. The service looks by itself as well, now and then.
 Where the kernel cannot see what other hosts write, no events are asked for at all.
 """
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
 from uecwatchd.cloud.client import Cloud, connect
-from uecwatchd.cloud.credentials import gather
+from uecwatchd.cloud.credentials import Account, gather
 from uecwatchd.cloud.dialect import SANDBOX
 from uecwatchd.cloud.register import find, images, probe, register, wait
 from uecwatchd.cloud.upload import ensure_bucket, fetch, holds, put

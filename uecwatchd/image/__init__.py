@@ -1,4 +1,4 @@
-"""What a file is: role, format, architecture and layout, told from its first bytes, then from its name.
+"""What a file is, and what it can serve as, told from its first bytes, then from its name.
 
 Nothing here opens a file: bytes and names in, facts and reasons out.
 """

@@ -1,4 +1,4 @@
-"""The drop folder: list it, know how long each file has lain still, open it safely, put files beside it.
+"""Everything that is read from a drop folder or written to it.
 
 Input and output without rules: what a listing means is decided in `imageset`.
 
