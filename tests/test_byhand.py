@@ -156,10 +156,8 @@ def test_a_folder_that_cannot_be_made_is_said_so(
 
 def test_a_bundle_for_somebody_else_is_said_to_be(host: Host, disk: Path, tmp_path: Path) -> None:
     manifest = host.run("bundle", str(disk), str(tmp_path / "b")).stdout.strip()
-    ours = next(path for path in host.cloud.folder.glob("*.pem") if "pk" in path.name)
     stranger = tmp_path / "stranger.pem"
     subprocess.run(["openssl", "genrsa", "-out", str(stranger), "2048"], check=True, capture_output=True)
-    assert ours.read_bytes() != stranger.read_bytes()
     words = refused(host.run("unbundle", manifest, str(tmp_path / "t"), "--cloud-key", str(stranger)), 65)
     assert "it was not sealed for this key" in words
     assert "bundle the image again" not in words

@@ -2,18 +2,22 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from uecwatchd import spool
 from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cloud.credentials import Account, gather
 from uecwatchd.errors import Halted, Rejected, UecError
-from uecwatchd.image import Arch, Facts, Role, arch_by_name, role_by_name, unfit
+from uecwatchd.image import Arch, Facts, Role, amount, arch_by_name, role_by_name, unfit
 from uecwatchd.image.fitness import KEEP_HINT
 from uecwatchd.imageset import ROLE_WORDS
+from uecwatchd.journal import journal_monitor
+from uecwatchd.monitor import Event, Kind, Monitor, Progress
 from uecwatchd.settings import load
 from uecwatchd.sidecar import is_image_id
 from uecwatchd.terminal import put, put_json
@@ -24,7 +28,7 @@ AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Arg
 class Misused(UecError):
     """Options that contradict each other, or the file that they are given with."""
 
-    exit_code: ClassVar[int] = 64
+    exit_code = 64
 
 
 def add_verbs(add: AddVerb) -> None:
@@ -61,9 +65,18 @@ def bundle(arguments: argparse.Namespace) -> int:
     account = _account(arguments)
     claims = _claims(arguments)
     parties = Parties(account.account, account.user_key, account.user_cert, account.cloud_cert)
-    made = bundle_to_folder(arguments.file, arguments.folder, claims, parties)
+    journal = journal_monitor(os.environ, sys.stderr)
+    progress = partial(_show, journal, arguments.file.name, arguments.file.stat().st_size)
+    made = bundle_to_folder(arguments.file, arguments.folder, claims, parties, progress=progress)
+    what = f"Bundled {arguments.file.name}: {amount(made.manifest.size)} as {made.manifest.name}"
+    journal.tell(Event(Kind.DONE, what, arguments.file.name))
     put_json(_as_json(made)) if arguments.json else put(str(made.path))
     return os.EX_OK
+
+
+def _show(monitor: Monitor, name: str, size: int, done: int) -> None:
+    """On a terminal a line that moves; elsewhere nobody would read it."""
+    monitor.progress(Progress(name, "bundle", name, done, size))
 
 
 def _claims(arguments: argparse.Namespace) -> Claims:

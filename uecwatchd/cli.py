@@ -27,10 +27,7 @@ from uecwatchd.notify import Notifier, StatusMonitor
 from uecwatchd.rounds import rules_of, taken_by
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
-from uecwatchd.terminal import flush, let_go
-from uecwatchd.terminal import put as _put
-from uecwatchd.terminal import put_json as _put_json
-from uecwatchd.terminal import say as _say
+from uecwatchd.terminal import flush, let_go, put, put_json, say
 from uecwatchd.verify import verify
 
 EX_OK = 0
@@ -60,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush()
         return code
     except UecError as error:
-        _say(f"uecwatchd: {error.what}: {error.why}")
-        _say(f"  {error.hint}")
+        say(f"uecwatchd: {error.what}: {error.why}")
+        say(f"  {error.hint}")
         return error.exit_code
     except BrokenPipeError:
         # `uecwatchd status | head`: nobody is left to read the rest, nor Python's complaint about that.
@@ -70,7 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="uecwatchd", description="Drop a disk image in a folder; find its EMI beside it.")
+    parser = _Parser(
+        prog="uecwatchd",
+        description="Makes registered cloud images of the disk images that people put in a folder.",
+    )
     parser.add_argument("--version", action="version", version=f"uecwatchd {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add(verbs, "run", run, "watch the spool folders until stopped (for systemd)")
@@ -140,7 +140,7 @@ def _await_ledger(settings: Settings, notifier: Notifier, stopped: threading.Eve
         try:
             return open_ledger(settings.state.dir)
         except Deferred as error:
-            _say(f"uecwatchd: {error}")
+            say(f"uecwatchd: {error}")
             notifier.status(f"Waiting: {error.what}: {error.why}")
             notifier.extend(2 * LEDGER_RETRY_SECONDS)
             stopped.wait(LEDGER_RETRY_SECONDS)
@@ -164,10 +164,10 @@ def once(arguments: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: service.stop())
         records = service.once()
     changed = [r for r in records if before.get((r.folder, r.name)) != r]
-    _say(_summed_up(records, changed))
+    say(_summed_up(records, changed))
     if arguments.json:
         found = [status.Row(r.folder, r.name, r.state, "", r) for r in records]
-        _put_json([status.as_json(row) for row in found])
+        put_json([status.as_json(row) for row in found])
     return max((trouble.exit_code for trouble in service.troubles), default=_exit_code(records))
 
 
@@ -193,12 +193,12 @@ def _exit_code(records: Iterable[SetRecord]) -> int:
 def check(arguments: argparse.Namespace) -> int:
     findings = list(checkup.examine(_settings(arguments), now=datetime.now(UTC)))
     if arguments.json:
-        _put_json([{"level": f.level, "what": f.what, "hint": f.hint} for f in findings])
+        put_json([{"level": f.level, "what": f.what, "hint": f.hint} for f in findings])
         return checkup.exit_code(findings)
     for finding in findings:
-        _put(f"{finding.level:<8} {finding.what}")
+        put(f"{finding.level:<8} {finding.what}")
         if finding.hint:
-            _put(f"{'':8} {finding.hint}")
+            put(f"{'':8} {finding.hint}")
     return checkup.exit_code(findings)
 
 
@@ -211,14 +211,14 @@ def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> 
     if name:
         rows = [row for row in rows if row.name == name]
         if not rows and not troubles:
-            _say(f"uecwatchd: there is nothing named {name} in the spool folders")
+            say(f"uecwatchd: there is nothing named {name} in the spool folders")
             return EX_NO_INPUT
     if as_json:
-        _put_json([status.as_json(row) for row in rows])
+        put_json([status.as_json(row) for row in rows])
     for line in () if as_json else _worded(rows, in_full=bool(name)):
-        _put(line)
+        put(line)
     if not rows and not troubles and not as_json:
-        _say("The spool folders are empty.")
+        say("The spool folders are empty.")
     return max((trouble.exit_code for trouble in troubles), default=EX_OK)
 
 
@@ -244,7 +244,7 @@ def _rows(settings: Settings) -> tuple[list[status.Row], list[UecError]]:
         try:
             listing = spool.scan(folder, now=rules.settle, ignore=settings.spool.ignore, seen=0.0)
         except UecError as error:
-            _say(f"uecwatchd: {error}")
+            say(f"uecwatchd: {error}")
             troubles.append(error)
             continue
         assembly = imageset.assemble(listing, rules=rules, taken=taken_by(mine))
@@ -262,12 +262,12 @@ def verify_set(arguments: argparse.Namespace) -> int:
         against = finding.source or "the ledger's digest (the file is gone)"
         found.append({"role": finding.role, "id": finding.image_id, "sha256": finding.sha256})
         if not arguments.json:
-            _put(
+            put(
                 f"{finding.role:<8} {finding.image_id} equals {against}: {amount(finding.size)}, "
                 f"SHA-256 {finding.sha256}"
             )
     if arguments.json:
-        _put_json(found)
+        put_json(found)
     return EX_OK
 
 
@@ -301,11 +301,11 @@ def sandbox(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with sandbox_class(folder, port=arguments.port, dialect=arguments.dialect) as cloud:
-        _put(f"EC2_URL={cloud.ec2_url}")
-        _put(f"S3_URL={cloud.s3_url}")
-        _put(f"eucarc={cloud.eucarc}")
+        put(f"EC2_URL={cloud.ec2_url}")
+        put(f"S3_URL={cloud.s3_url}")
+        put(f"eucarc={cloud.eucarc}")
         flush()
-        _say(f"The embedded cloud keeps everything in {folder}. End it with Ctrl-C.")
+        say(f"The embedded cloud keeps everything in {folder}. End it with Ctrl-C.")
         ended.wait()
     return EX_OK
 
@@ -315,7 +315,7 @@ def demo(arguments: argparse.Namespace) -> int:
     from uecwatchd.demo.show import show
 
     folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-demo-"))
-    return show(folder, tuple(arguments.files), say=_put, clock=time.monotonic)
+    return show(folder, tuple(arguments.files), say=put, clock=time.monotonic)
 
 
 def _sandbox_class() -> Any:

@@ -258,16 +258,21 @@ def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: 
 def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecord:
     order.check()
     bundle = ledger.put_bundle(replace(bundle, state="registering"))
-    image_id = register.register(
-        order.cloud,
-        location=bundle.location,
-        name=order.name or bundle.prefix,
-        description=order.description,
-        arch=order.arch,
-        kernel=order.kernel_id,
-        ramdisk=order.ramdisk_id,
-        virtualization=order.virtualization,
-    )
+    try:
+        image_id = register.register(
+            order.cloud,
+            location=bundle.location,
+            name=order.name or bundle.prefix,
+            description=order.description,
+            arch=order.arch,
+            kernel=order.kernel_id,
+            ramdisk=order.ramdisk_id,
+            virtualization=order.virtualization,
+        )
+    except Rejected:
+        # Somebody may have damaged a part: the next attempt looks at each of them again.
+        ledger.put_bundle(replace(bundle, state="planned"))
+        raise
     register.wait(order.cloud, image_id, sleep=order.sleep)
     what = f"{order.set_name}: registered {order.member.role} {order.member.name} as {image_id}"
     fields = {"file": order.member.path, "cloud": order.cloud.name, _id_field(order): image_id}

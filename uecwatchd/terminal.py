@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
 
 from uecwatchd.errors import UecError
 from uecwatchd.strangers import printable
@@ -14,7 +13,7 @@ from uecwatchd.strangers import printable
 class Unwritten(UecError):
     """Standard output takes no more, and that is no fault of the work that was done."""
 
-    exit_code: ClassVar[int] = 74
+    exit_code = 74
 
 
 def say(text: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from uecwatchd import spool
 from uecwatchd.bundle.keys import public_key
-from uecwatchd.bundle.manifest import LIMIT_BYTES, Manifest, check_signature, read_manifest
+from uecwatchd.bundle.manifest import LIMIT_BYTES, check_signature, read_manifest
 from uecwatchd.bundle.stream import Part
 from uecwatchd.bundle.unbundle import Nowhere, Sink, Unbundled, open_secret, unbundle
 from uecwatchd.cloud.client import Cloud
@@ -69,8 +69,11 @@ def take_back(cloud: Cloud, location: str, sink: Sink) -> Unbundled:
     Raises Rejected for a damaged bundle, and what the cloud room raises when the cloud does not answer.
     """
     bucket, key = location.split("/", 1)
-    manifest = _manifest(cloud, bucket, key)
+    data = _fetched(cloud, bucket, key)
+    manifest = read_manifest(data, name=key)
+    # Opened before the signature is looked at: who has another key now is told that, and not of damage.
     secret = open_secret(manifest, cloud.account.user_key, side="user")
+    check_signature(data, public_key(cloud.account.user_cert), name=key)
 
     def part(wanted: Part) -> Iterator[bytes]:
         return fetch(cloud, bucket, wanted.name)
@@ -78,17 +81,15 @@ def take_back(cloud: Cloud, location: str, sink: Sink) -> Unbundled:
     return unbundle(manifest, part, secret=secret, sink=sink)
 
 
-def _manifest(cloud: Cloud, bucket: str, key: str) -> Manifest:
+def _fetched(cloud: Cloud, bucket: str, key: str) -> bytes:
+    """A manifest's bytes, of which there are never more than a server would read."""
     data = bytearray()
     for chunk in fetch(cloud, bucket, key):
         data += chunk
         if len(data) > LIMIT_BYTES:
-            raise Rejected(
-                f"{bucket}/{key}: too large for a manifest", f"over {LIMIT_BYTES} bytes", "Look at it."
-            )
-    manifest = read_manifest(bytes(data), name=key)
-    check_signature(bytes(data), public_key(cloud.account.user_cert), name=key)
-    return manifest
+            why = f"it has more than {LIMIT_BYTES} bytes"
+            raise Rejected(f"{bucket}/{key}: this is no manifest", why, "Look who else writes to the bucket.")
+    return bytes(data)
 
 
 def _expected(folder: Path, member: MemberRecord) -> tuple[str, str]:
