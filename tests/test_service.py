@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uecwatchd import spool
+from uecwatchd.cloud.gate import Gates
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted
 from uecwatchd.imageset import ImageSet
 from uecwatchd.ledger import SetRecord, open_ledger
 from uecwatchd.monitor import Kind
 from uecwatchd.notify import Notifier
-from uecwatchd.rounds import due
+from uecwatchd.pipeline import Tools
+from uecwatchd.roll import Roll
+from uecwatchd.rounds import Rounds, due
 from uecwatchd.service import Service
 from uecwatchd.settings import load
 from uecwatchd.sidecar import Sidecar
@@ -182,6 +185,23 @@ def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_wa
             (host.spool / "notes.toml").write_text("nonsense")
             until((host.spool / "notes.uec.error").exists, "another set's turn")
             silent.close()  # or the stop would wait for an answer until the time is up
+
+
+def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: RealSet, heard: Heard) -> None:
+    drop(host, real_set, "karmic")
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        gates = Gates(settings.clouds, uploads=1, bucket="images")
+        tools = Tools(book, gates, heard, threading.Event(), uploads=1, configured_bucket="images")
+        roll = Roll(book)
+        rounds = Rounds(settings, roll=roll, tools=tools, monotonic=time.monotonic, ended=lambda: None)
+        rounds.turn()
+        assert rounds.settling()
+        shutil.rmtree(host.spool)
+        rounds.turn()
+        assert rounds.settling() == []
+        assert list(rounds.troubles) == [host.spool]
+        rounds.close()
 
 
 def test_a_planted_output_is_found_before_anything_is_registered(

@@ -10,6 +10,7 @@ The steps, with what the ledger says after each:
 """
 
 import hashlib
+import json
 import os
 import time
 from collections import deque
@@ -84,7 +85,7 @@ def _identity(order: Order) -> str:
     if order.member.role == "machine":
         boot = (order.kernel_id or "", order.ramdisk_id or "", order.virtualization or "")
         traits += [*boot, order.bucket, *order.wishes]
-    return hashlib.sha256("\n".join(traits).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
 
 
 def _find(order: Order, bundle: BundleRecord) -> register.Image | None:

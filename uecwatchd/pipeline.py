@@ -5,6 +5,7 @@ begins, so that a job broken off anywhere is taken up where it was.
 """
 
 import hashlib
+import json
 import os
 import threading
 import time
@@ -171,11 +172,10 @@ def withdraw(job: Job, tools: Tools) -> Job:
 def fingerprint_of(record: SetRecord, found: ImageSet) -> str:
     """A digest of all that makes an image what it is and is called: whenever this differs, there is another
     image to register, under another name."""
-    contents = [f"{m.role}={m.sha256}" for m in record.members]
-    given = [str(found.kernel_id), str(found.ramdisk_id), found.arch, str(found.sidecar.virtualization)]
-    return hashlib.sha256(
-        "\n".join([*contents, *given, record.cloud, record.bucket, *wishes(found)]).encode()
-    ).hexdigest()
+    contents = [(m.role, m.sha256) for m in record.members]
+    boot = (found.kernel_id, found.ramdisk_id, found.arch, found.sidecar.virtualization)
+    traits = (contents, boot, record.cloud, record.bucket, wishes(found))
+    return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
 
 
 def wishes(found: ImageSet) -> tuple[str, ...]:

@@ -95,9 +95,11 @@ class Rounds:
         return [wait.ready_at for wait in waiting if wait.ready_at is not None]
 
     def next_retry(self) -> float | None:
-        """When, by the wall clock, the next deferred set is due; sets at work are not."""
-        idle = (record for record in self.present() if key_of(record) not in self._running)
-        return min((r.next_retry for r in idle if r.next_retry is not None), default=None)
+        """When, by the wall clock, the next deferred set is due; sets at work or not ready are not."""
+        ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
+        keys = {(str(found.folder), found.name) for found in ready} - self._running.keys()
+        records = (self._roll.get(key) for key in keys)
+        return min((r.next_retry for r in records if r and r.next_retry is not None), default=None)
 
     def summary(self) -> str:
         """One line with numbers, for systemd and for people."""
@@ -255,6 +257,8 @@ class Rounds:
                 self._tell(Kind.READY, f"{folder}: the trouble is over")
 
     def _trouble(self, folder: Path, error: UecError) -> None:
+        # What was seen there before would only make the loop look again and again.
+        self._assemblies.pop(folder, None)
         if str(self.troubles.get(folder)) != str(error):
             self._tell(Kind.FAULT, str(error), "error")
         self.troubles[folder] = error
