@@ -138,6 +138,15 @@ def test_touched_files_keep_their_ids_also_while_the_cloud_is_away(done: Host) -
     done.cloud.start()
 
 
+def test_new_content_takes_the_old_ids_away_also_when_the_cloud_is_away(done: Host) -> None:
+    done.cloud.stop()
+    with (done.spool / "tiny.img").open("ab") as image:
+        image.write(bytes(512))
+    assert done.run("once").returncode == 69
+    assert not list(done.spool.glob("tiny.e?i"))
+    done.cloud.start()
+
+
 def test_another_name_for_known_content_is_another_image(done: Host) -> None:
     text = (done.spool / "tiny.toml").read_text()
     old = (done.spool / "tiny.emi").read_text()

@@ -160,6 +160,13 @@ def test_an_incomplete_set_says_what_it_waits_for(files: Mapping[str, str | byte
         ({**STEM, "karmic.img": "symlink"}, "karmic.img: it is a symbolic link", "Copy the image"),
         ({**STEM, "karmic.img": "fifo"}, "karmic.img: it is a named pipe", "Copy the image"),
         ({**STEM, "karmic.img": "folder"}, "karmic.img: it is a folder", "Copy the image"),
+        ({**STEM, "karmic.toml": "symlink"}, "karmic.toml: it is a symbolic link", "Copy the image"),
+        ({**STEM, "karmic.toml": "folder"}, "karmic.toml: it is a folder", "Copy the image"),
+        ({**STEM, "karmic.sha256": "symlink"}, "karmic.sha256: it is a symbolic link", "Copy the image"),
+        ({"karmic.toml": "symlink"}, "karmic.toml: it is a symbolic link", "Copy the image"),
+        ({**FOLDER, "karmic/image.toml": "symlink"}, "karmic/image.toml: it is a symbolic link", "Copy"),
+        ({**FOLDER, "karmic/image.json": "fifo"}, "karmic/image.json: it is a named pipe", "Copy"),
+        ({**FOLDER, "karmic/x.sha256": "folder"}, "karmic/x.sha256: it is a folder", "Copy"),
         ({**STEM, "karmic.img": "cut short"}, "karmic.img: it cannot be the set's machine image", "Copy it"),
         ({**STEM, "karmic.vmlinuz": "text"}, "karmic.vmlinuz: it cannot be the set's kernel", ""),
         ({**STEM, "karmic.toml": b'clouds = ["moon"]'}, "karmic: there is no cloud named moon", "Change"),
@@ -354,13 +361,16 @@ NAMES = st.builds(
 
 @given(files=st.dictionaries(NAMES, CONTENTS, max_size=8))
 def test_every_name_is_accounted_for_whatever_lies_there(files: dict[str, str | bytes]) -> None:
-    files = {p: c for p, c in files.items() if isinstance(c, bytes) == p.endswith((".toml", ".json"))}
+    odd = ("symlink", "fifo", "folder")
+    files = {
+        p: c for p, c in files.items() if c in odd or isinstance(c, bytes) == p.endswith((".toml", ".json"))
+    }
     assembly = decide(files)
     named = {path for found in assembly.ready for path in members(found).values()}
     named |= {misfit.path for misfit in assembly.misfits}
     unready = {one.name for one in (*assembly.waiting, *assembly.refused)}
     for path in files:
-        assert path in named or stem_of(path) in unready or path.endswith((".toml", ".json")), (
+        assert path in named or stem_of(path) in unready or isinstance(files[path], bytes), (
             path,
             assembly,
         )

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -202,6 +203,22 @@ def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: R
         assert rounds.settling() == []
         assert list(rounds.troubles) == [host.spool]
         rounds.close()
+
+
+def test_what_a_failing_disk_kept_from_us_is_read_again_in_time(host: Host, heard: Heard) -> None:
+    image = host.spool / "x.img"
+    image.touch()
+    (host.spool / "x.toml").write_text('kernel = "none"')
+    subprocess.run(["mount", "--bind", "/proc/self/mem", image], check=True)  # whose first byte is an EIO
+    try:
+        states = []
+        for moment in (1000.0, 1001.0, 1040.0):
+            with service(host, heard, now=lambda moment=moment: moment) as again:
+                (record,) = again.once()
+            states.append((record.state, record.attempt))
+    finally:
+        subprocess.run(["umount", "--lazy", image], check=True)
+    assert states == [("deferred", 1), ("deferred", 1), ("deferred", 2)]
 
 
 def test_a_planted_output_is_found_before_anything_is_registered(

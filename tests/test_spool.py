@@ -1,6 +1,7 @@
 import os
 import socket
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,61 @@ def test_an_output_that_does_not_fit_is_deferred_and_leaves_nothing_half_written
         spool.place(small_disk, "a.uec.json", b"x" * (2 << 20))
     assert (small_disk / "a.uec.json").read_bytes() == b"first"
     assert [path.name for path in small_disk.iterdir()] == ["a.uec.json"]
+
+
+def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -> None:
+    for name in (".a.emi.uec.0123abcd", ".b.emi.uec.0123abcd", ".a.img.Xy12", "a.emi"):
+        (tmp_path / name).write_text("x")
+    os.chown(tmp_path / ".b.emi.uec.0123abcd", 65534, 65534)
+    spool.sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.img.Xy12", ".b.emi.uec.0123abcd", "a.emi"]
+
+
+def _with_stamps(folder: Path, *paths: str) -> list[tuple[str, spool.Stamp]]:
+    return [(path, spool.stamp_of((folder / path).stat())) for path in paths]
+
+
+def test_finished_files_are_archived_by_day_and_nothing_is_replaced(tmp_path: Path) -> None:
+    when = datetime(2026, 11, 22, tzinfo=UTC)
+    for content in ("one", "two"):
+        (tmp_path / "a.img").write_text(content)
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "disk").write_text(content)
+        spool.archive(tmp_path, _with_stamps(tmp_path, "a.img", "set/disk"), when=when)
+    day = tmp_path / "done" / "2026" / "11" / "22"
+    assert (day / "a.img").read_text() == "one"
+    assert (day / "a.img.1").read_text() == "two"
+    assert (day / "set" / "disk.1").read_text() == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["done"], "an emptied folder goes with its files"
+
+
+def test_a_planted_archive_is_not_used(tmp_path: Path) -> None:
+    evil, drop = tmp_path / "evil", tmp_path / "spool"
+    evil.mkdir()
+    drop.mkdir()
+    (drop / "a.img").write_text("x")
+    (drop / "done").symlink_to(evil)
+    files = _with_stamps(drop, "a.img")
+    with pytest.raises(Deferred, match="cannot archive"):
+        spool.archive(drop, files, when=datetime(2026, 11, 22, tzinfo=UTC))
+    assert not list(evil.iterdir())
+    (drop / "done").unlink()
+    (drop / "done").mkdir()
+    os.chown(drop / "done", 65534, 65534)
+    with pytest.raises(Deferred, match="not the service's"):
+        spool.archive(drop, files, when=datetime(2026, 11, 22, tzinfo=UTC))
+    assert (drop / "a.img").exists()
+
+
+def test_a_file_that_has_changed_since_is_neither_archived_nor_deleted(tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_text("x")
+    files = _with_stamps(tmp_path, "a.img")
+    (tmp_path / "a.img").write_text("another")
+    spool.discard(tmp_path, files)
+    spool.archive(tmp_path, files, when=datetime(2026, 11, 22, tzinfo=UTC))
+    assert (tmp_path / "a.img").exists()
+    spool.discard(tmp_path, _with_stamps(tmp_path, "a.img"))
+    assert not (tmp_path / "a.img").exists()
 
 
 def test_a_log_is_added_to(tmp_path: Path) -> None:

@@ -31,11 +31,9 @@ def test_the_class_is_the_errors(error: UecError, state: str) -> None:
     assert (record.next_retry is not None) == (state == "deferred")
 
 
-@pytest.mark.parametrize(
-    ("attempt", "delay"), [(1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (500, 3600)]
-)
-def test_retries_are_30_seconds_apart_doubling_to_an_hour(attempt: int, delay: int) -> None:
-    record = failed(replace(RECORD, attempt=attempt), PASSING, now=1000.0, spread=0.5)
+@pytest.mark.parametrize(("before", "delay"), [(0, 30), (1, 60), (2, 120), (6, 1920), (7, 3600), (500, 3600)])
+def test_retries_are_30_seconds_apart_doubling_to_an_hour(before: int, delay: int) -> None:
+    record = failed(replace(RECORD, attempt=99, deferrals=before), PASSING, now=1000.0, spread=0.5)
     assert record.next_retry == 1000.0 + delay
 
 
@@ -44,6 +42,14 @@ def test_retries_are_spread_by_a_tenth_either_way(spread: float) -> None:
     retry = failed(RECORD, PASSING, now=1000.0, spread=spread).next_retry
     assert retry is not None
     assert 1027.0 <= retry <= 1033.0
+
+
+def test_another_class_in_between_begins_the_count_anew() -> None:
+    first = failed(RECORD, PASSING, now=1000.0, spread=0.5)
+    halted = failed(first, Halted("a", "b", "c"), now=2000.0, spread=0.5)
+    again = failed(halted, PASSING, now=1000.0 + 3 * GIVE_UP_SECONDS, spread=0.5)
+    assert again.state == "deferred"
+    assert (again.deferrals, again.next_retry) == (1, again.since + 30)
 
 
 def test_what_has_not_passed_after_two_days_is_rejected() -> None:

@@ -106,7 +106,7 @@ def _must_fit(file: Path, kind: Role, facts: Facts, size: int, *, keep: bool) ->
         return
     why, hint = problem
     if facts.role not in (None, kind):
-        hint = f"Leave --type out, and it is bundled as a {facts.role}."
+        hint = f"Leave --type out, and it is bundled as a {ROLE_WORDS[facts.role]}."
     elif unfit(kind, facts, size=size, keep=True, name=name) is None:
         hint = _kept(hint)
     raise Rejected(f"{file.name}: it cannot be a {ROLE_WORDS[kind]}", why, hint)

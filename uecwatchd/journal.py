@@ -266,6 +266,8 @@ class StdlibHandler(logging.Handler):
 
 def take_over_stdlib(journal: Journal) -> logging.Handler:
     """Make the journal the root logger's handler. Gives it back, to be removed by who ends the program."""
+    # It complains of its own thread's end at an ordinary stop. Whether it still watches, `watch` sees itself.
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     handler = StdlibHandler(journal)
     logging.getLogger().addHandler(handler)
     return handler

@@ -41,7 +41,8 @@ MIGRATIONS = (
         folder TEXT NOT NULL, name TEXT NOT NULL, stamp TEXT NOT NULL, state TEXT NOT NULL,
         stage TEXT NOT NULL, attempt INTEGER NOT NULL, since REAL NOT NULL, next_retry REAL,
         reason TEXT NOT NULL, cloud TEXT NOT NULL, bucket TEXT NOT NULL, arch TEXT NOT NULL,
-        first_failure REAL, idle TEXT NOT NULL, members TEXT NOT NULL, fingerprint TEXT NOT NULL, error TEXT,
+        deferrals INTEGER NOT NULL, first_failure REAL, idle TEXT NOT NULL, members TEXT NOT NULL,
+        fingerprint TEXT NOT NULL, error TEXT,
         PRIMARY KEY (folder, name)
     ) STRICT;
     CREATE TABLE bundles (
@@ -101,6 +102,7 @@ class SetRecord:
     cloud: str = ""
     bucket: str = ""
     arch: str = ""
+    deferrals: int = 0  # in a row, since `first_failure`
     first_failure: float | None = None
     idle: tuple[str, ...] = ()
     members: tuple[MemberRecord, ...] = ()

@@ -92,6 +92,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
         cloud=found.sidecar.clouds[0],
         bucket=found.sidecar.bucket,
         arch=found.arch,
+        deferrals=same.deferrals if same else 0,
         first_failure=same.first_failure if same else None,
         idle=idle_keys(found.sidecar),
         members=tuple(MemberRecord(m.role, m.path, m.size, m.stamp) for m in found.members),
@@ -317,9 +318,9 @@ def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     """What is done with a set, in order, and what each step is called."""
     return (
         ("read the files", measure),
+        ("withdraw what is no longer so", withdraw),
         ("check the sums", hold_against_sums),
         ("enter the cloud", enter_cloud),
-        ("withdraw what is no longer so", withdraw),
         ("name the image", name_it),
         *((f"deliver the {ROLE_WORDS[m.role]}", deliver(m.role)) for m in found.members),
         ("publish", publish),
@@ -331,7 +332,7 @@ def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
 
 def _succeed(job: Job, tools: Tools) -> SetRecord:
     tools.gates.came_through(job.record.cloud)
-    done = replace(job.record, state="done", stage="", since=tools.now(), first_failure=None)
+    done = replace(job.record, state="done", stage="", since=tools.now(), deferrals=0, first_failure=None)
     return tools.ledger.put_set(done)
 
 

@@ -52,9 +52,7 @@ class LogFile:
         """Not kept: a log is read afterwards, when only what came of it matters."""
 
     def begin(self, attempt: int, *, started: float) -> None:
-        self._append(
-            f"\n--- attempt {attempt}, {moment(started)} UTC\n" if attempt > 1 else "--- attempt 1\n"
-        )
+        self._append(f"--- attempt {attempt}, {moment(started)} UTC\n")
 
     def _append(self, text: str) -> None:
         try:
@@ -147,7 +145,7 @@ def as_json(record: SetRecord, progress: Progress | None = None) -> dict[str, ob
         "stage": record.stage,
         "attempt": record.attempt,
         "next_retry": _instant(record.next_retry),
-        "waiting_for": record.reason or None,
+        "waiting_for": record.reason if record.state == "waiting" else None,
         "cloud": record.cloud,
         "bucket": record.bucket,
         "arch": record.arch,

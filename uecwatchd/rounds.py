@@ -6,6 +6,7 @@ to a few workers. What made somebody look, an event, a timer or a finished worke
 
 import contextlib
 import os
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -114,6 +115,8 @@ class Rounds:
         """Look at every folder once."""
         self._reap()
         self._roll.catch_up()
+        for folder in self._locks.keys() - set(self._settings.spool.folders):
+            os.close(self._locks.pop(folder)[1])
         for folder in self._settings.spool.folders:
             with self._by_itself(folder):
                 self._hold(folder)
@@ -143,6 +146,7 @@ class Rounds:
             os.close(lock)
             del self._locks[folder]
         self._locks[folder] = (now, spool.hold(folder))
+        spool.sweep(folder)
 
     def _look(self, folder: Path) -> None:
         before = self._listings.get(folder)
@@ -177,10 +181,12 @@ class Rounds:
         self._running[key] = future
 
     def _refuse(self, folder: Path, refused: Refused, record: SetRecord | None) -> None:
-        if (record and record.stamp == refused.stamp) or (str(folder), refused.name) in self._running:
-            return
         now = self._tools.now()
-        fresh = SetRecord(str(folder), refused.name, refused.stamp, "waiting", now)
+        same = record if record and record.stamp == refused.stamp else None
+        if (str(folder), refused.name) in self._running or (same and not _passed(same, now)):
+            return
+        fresh = same or SetRecord(str(folder), refused.name, refused.stamp, "waiting", now)
+        fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
         ended = self._roll.put(failed(fresh, refused.error, now=now, spread=self._tools.random()))
         pipeline.show_refusal(ended, self._tools)
 
@@ -235,12 +241,18 @@ class Rounds:
     def _blame_ourselves(self, key: Key, fault: BaseException) -> None:
         folder, name = key
         what = f"{name}: a fault of uecwatchd itself"
-        self._tell(Kind.FAULT, f"{what}: {fault!r}", "error", set_name=name)
+        self._tell_fault(what, fault, name)
         now = self._tools.now()
         record = self._roll.get(key) or SetRecord(folder, name, "", "working", now)
         record = replace(record, attempt=record.attempt + 1)
         error = Deferred(what, repr(fault), "Please report it, with the journal's lines about it.")
-        self._roll.put(failed(record, error, now=now, spread=self._tools.random()))
+        with contextlib.suppress(UecError):  # the fault has been told; its copy beside the file is a courtesy
+            report.publish(self._roll.put(failed(record, error, now=now, spread=self._tools.random())))
+
+    def _tell_fault(self, what: str, fault: BaseException, set_name: str = "") -> None:
+        """With the traceback as a field: it is the journal's lines that a report to us needs."""
+        fields = {"traceback": "".join(traceback.format_exception(fault))}
+        self._tools.monitor.tell(Event(Kind.FAULT, f"{what}: {fault!r}", set_name, "error", fields))
 
     @contextlib.contextmanager
     def _by_itself(self, folder: Path) -> Iterator[None]:
@@ -251,6 +263,8 @@ class Rounds:
             self._trouble(folder, error)
         except Exception as fault:  # noqa: BLE001 (no file that anybody drops may end the daemon)
             what = f"{folder}: a fault of uecwatchd itself"
+            if folder not in self.troubles:
+                self._tell_fault(what, fault)
             self._trouble(folder, Deferred(what, repr(fault), "Please report it."))
         else:
             if self.troubles.pop(folder, None):
@@ -265,6 +279,11 @@ class Rounds:
 
     def _tell(self, kind: Kind, sentence: str, level: str = "info", *, set_name: str = "") -> None:
         self._tools.monitor.tell(Event(kind, sentence, set_name, level))  # type: ignore[arg-type]
+
+
+def _passed(record: SetRecord, now: float) -> bool:
+    """Whether the time has come to look again at what could not even be read."""
+    return record.state == "deferred" and record.next_retry is not None and now >= record.next_retry
 
 
 def _is_done(found: ImageSet, record: SetRecord | None) -> bool:

@@ -12,6 +12,7 @@ from uecwatchd import report
 from uecwatchd.image import amount
 from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import SetRecord
+from uecwatchd.rounds import GONE
 from uecwatchd.spool import Listing, is_output
 
 # What is left for the reason on a terminal of usual width; a longer name pushes its own line only.
@@ -37,8 +38,12 @@ def rows(listing: Listing, assembly: Assembly, records: Iterable[SetRecord]) -> 
     sets.update({name: _of_record(record) for name, record in known.items()})
     others = [Row(folder, m.path, "misfit", m.reason) for m in assembly.misfits]
     passed = {path: why for path, why in listing.ignored.items() if not is_output(path)}
-    others += [Row(folder, path, "ignored", f"its name matches {why}") for path, why in passed.items()]
+    others += [Row(folder, path, "ignored", _why_ignored(why)) for path, why in passed.items()]
     return (*(sets[name] for name in sorted(sets)), *sorted(others, key=lambda row: row.name))
+
+
+def _why_ignored(why: str) -> str:
+    return why if " " in why else f"its name matches {why}"
 
 
 def _unseen(folder: str, assembly: Assembly, known: Mapping[str, SetRecord]) -> Iterable[Row]:
@@ -67,6 +72,8 @@ def _of_record(record: SetRecord) -> Row:
 
 
 def _detail(record: SetRecord) -> str:
+    if record.reason == GONE:
+        return GONE
     if record.state == "waiting":
         return f"for {record.reason}, since {report.moment(record.since)} UTC"
     if record.error:

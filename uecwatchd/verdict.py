@@ -27,15 +27,17 @@ def failed(record: SetRecord, error: UecError, *, now: float, spread: float) -> 
     failure = Failure(error.kind, error.what, error.why, error.hint, error.request_id, error.exit_code)
     if not isinstance(error, Deferred):
         state: State = "halted" if isinstance(error, Halted) else "rejected"
-        return replace(record, state=state, since=now, next_retry=None, error=failure)
+        record = replace(record, state=state, since=now, deferrals=0, first_failure=None)
+        return replace(record, next_retry=None, error=failure)
     first = record.first_failure or now
     if now - first > GIVE_UP_SECONDS:
         why = f"{error.why}, for two days and {record.attempt} attempts"
         failure = replace(failure, kind="rejected", why=why, exit_code=Rejected.exit_code)
         return replace(record, state="rejected", since=now, next_retry=None, error=failure)
-    delay = min(FIRST_DELAY_SECONDS * 2 ** (record.attempt - 1), LONGEST_DELAY_SECONDS)
+    delay = min(FIRST_DELAY_SECONDS * 2**record.deferrals, LONGEST_DELAY_SECONDS)
     retry = now + delay * (1 - JITTER / 2 + JITTER * spread)
-    return replace(record, state="deferred", since=now, first_failure=first, next_retry=retry, error=failure)
+    record = replace(record, deferrals=record.deferrals + 1, first_failure=first)
+    return replace(record, state="deferred", since=now, next_retry=retry, error=failure)
 
 
 def failure_event(record: SetRecord) -> Event:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509 import Certificate
 
-from uecwatchd.bundle.keys import fits, load_certificate, load_private_key
+from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.eucarc import read_eucarc
 from uecwatchd.errors import Halted, NotPermitted
@@ -67,6 +67,7 @@ def gather(settings: CloudSettings) -> Account:
     sources = _Sources(settings.name, settings, _eucarc(settings))
     needs_urls = not DIALECTS[settings.dialect].regional
     user_cert, user_key = _pair(sources)
+    cloud_cert = _cloud_certificate(sources, user_cert)
     return Account(
         cloud=settings.name,
         ec2_url=_url(sources, "ec2_url", needed=needs_urls),
@@ -77,11 +78,22 @@ def gather(settings: CloudSettings) -> Account:
         account=_account_number(sources),
         user_cert=user_cert,
         user_key=user_key,
-        cloud_cert=load_certificate(
-            _file(sources, "cloud_cert", "cloud certificate"), whose="the cloud's certificate"
-        ),
+        cloud_cert=cloud_cert,
         ca_bundle=_ca_bundle(settings),
     )
+
+
+def _cloud_certificate(sources: _Sources, user_cert: Certificate) -> Certificate:
+    """Bundles sealed for the user twice would be refused one by one, and their droppers blamed for it."""
+    path = _file(sources, "cloud_cert", "cloud certificate")
+    certificate = load_certificate(path, whose="the cloud's certificate")
+    if public_key(certificate).public_numbers() == public_key(user_cert).public_numbers():
+        raise Halted(
+            f"cloud {sources.cloud}: {path} (cloud_cert)",
+            "it is the user's certificate, not the cloud's",
+            "Set cloud_cert to the cloud's own, cloud-cert.pem beside most eucarcs.",
+        )
+    return certificate
 
 
 def _eucarc(settings: CloudSettings) -> Mapping[str, str]:

@@ -81,6 +81,8 @@ def _decide(
     """Raises NotYet with a reason, or an error, when the draft is not a complete set."""
     _must_be_one_set(listing, draft)
     _must_be_open(listing, draft)
+    for path in (*draft.sidecars, *_checksum_files(listing, draft)):
+        _must_be_file(listing, path)
     _must_be_regular(listing, owned)
     _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
     sidecar, checksums = _metadata(listing, draft, rules)
@@ -192,7 +194,7 @@ def _checksum_files(listing: Listing, draft: Draft) -> list[str]:
     names = [f"{draft.name}{CHECKSUM_SUFFIX}"]
     if draft.form == "folder":
         names = [p for p in draft.paths if p.endswith(CHECKSUM_SUFFIX)]
-    return [path for path in names if path in listing.checksums]
+    return [path for path in names if path in listing.entries]
 
 
 def _roles(listing: Listing, draft: Draft, sidecar: Sidecar, owned: list[str]) -> dict[Role, str]:
@@ -200,6 +202,12 @@ def _roles(listing: Listing, draft: Draft, sidecar: Sidecar, owned: list[str]) -
     named = named_files(sidecar)
     roles: dict[Role, str] = {}
     for role, name in named.items():
+        if pattern := listing.ignored.get(draft.base + name):
+            raise Rejected(
+                f"{_sidecar_name(draft)} names {name}",
+                f"files with such names are passed over ({pattern})",
+                "Give the file another name, in the sidecar as well.",
+            )
         if draft.base + name not in listing.entries:
             raise NotYet(f"{name} (named in {_sidecar_name(draft)})")
         _must_be_file(listing, draft.base + name)

@@ -29,7 +29,16 @@ from uecwatchd.spool.listing import (
     peek_at,
     scan,
 )
-from uecwatchd.spool.output import OUTPUT_SUFFIXES, append, check_free, is_output, output_stem, place, remove
+from uecwatchd.spool.output import (
+    OUTPUT_SUFFIXES,
+    append,
+    check_free,
+    is_output,
+    output_stem,
+    place,
+    remove,
+    sweep,
+)
 from uecwatchd.spool.retire import archive, discard
 
 __all__ = [
@@ -61,4 +70,5 @@ __all__ = [
     "remove",
     "scan",
     "stamp_of",
+    "sweep",
 ]

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from uecwatchd import image, sidecar
-from uecwatchd.errors import UecError
+from uecwatchd.errors import Deferred, UecError
 from uecwatchd.spool.door import (
     EntryKind,
     Stamp,
@@ -173,14 +174,22 @@ def _read_contents(descriptor: int, listing: Listing, before: Listing | None) ->
     for path, entry in listing.entries.items():
         if entry.kind != "file":
             continue
-        known = before if before and before.entries.get(path) is entry else None
+        known = before if before and before.entries.get(path) is entry else Listing(listing.folder, 0)
         if path.endswith(SIDECAR_SUFFIXES):
-            sidecars[path] = known.sidecars[path] if known else _sidecar(descriptor, path)
+            sidecars[path] = _lasting(known.sidecars.get(path)) or _sidecar(descriptor, path)
         elif path.endswith(CHECKSUM_SUFFIX):
-            checksums[path] = known.checksums[path] if known else _checksums(descriptor, path)
+            checksums[path] = _lasting(known.checksums.get(path)) or _checksums(descriptor, path)
         else:
-            peeks[path] = known.peeks[path] if known else _peek(descriptor, path)
+            peeks[path] = _lasting(known.peeks.get(path)) or _peek(descriptor, path)
     return Listing(listing.folder, listing.now, listing.entries, listing.ignored, peeks, sidecars, checksums)
+
+
+Read = TypeVar("Read")
+
+
+def _lasting(known: Read | None) -> Read | None:
+    """What was read before, unless it was a passing trouble: that is looked at anew each time."""
+    return None if isinstance(known, Deferred) else known
 
 
 def peek_at(file: Path) -> Peek:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from uecwatchd.spool.door import KIND_WORDS, folder_descriptor, kind_of
 OUTPUT_SUFFIXES = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
 # NAME_MAX is 255 bytes; the longest thing we add is ".NAME.uec.error.uec." and 8 random letters.
 OUTPUT_STEM_BYTES = 200
+# What `place` calls a file until it is whole.
+UNFINISHED = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
 # Readable by the group that drops files, not by the world.
 OUTPUT_MODE = 0o640
 
@@ -53,6 +56,18 @@ def check_free(folder: Path, name: str) -> None:
     """Raises as `place` would if the name is taken by somebody else's file."""
     with folder_descriptor(folder) as descriptor:
         _check_ours(descriptor, name)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write. Only for who holds the folder's lock."""
+    with folder_descriptor(folder) as descriptor:
+        for name in sorted(os.listdir(descriptor)):  # noqa: PTH208 (a path would be resolved anew)
+            if not UNFINISHED.fullmatch(name):
+                continue
+            with contextlib.suppress(OSError):
+                status = os.lstat(name, dir_fd=descriptor)
+                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                    os.unlink(name, dir_fd=descriptor)
 
 
 def append(folder: Path, name: str, text: str) -> None:
