@@ -84,4 +84,4 @@ def test_work_is_put_down_between_two_parts_and_those_under_way_are_finished() -
 
     with pytest.raises(Stopped):
         in_flight(slices(10, []), send, uploads=UPLOADS, check=check)
-    assert sent == [0, 1]
+    assert sorted(sent) == [0, 1], "the two that were under way; which of them ends first is up to them"

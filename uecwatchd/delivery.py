@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from io import FileIO
 
 from uecwatchd import spool
-from uecwatchd.bundle.keys import public_key
-from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
+from uecwatchd.bundle.files import Claims, Parties, manifest_of
+from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
 from uecwatchd.bundle.stream import Bundling, Secret, Slice, Totals
 from uecwatchd.cloud import register
@@ -212,20 +212,9 @@ def in_flight(
 
 def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret) -> Manifest:
     account = order.cloud.account
-    return Manifest(
-        name=bundle.prefix,
-        user=account.account,
-        kind=order.member.role,
-        arch=order.arch,
-        tar_sha1=totals.tar_sha1,
-        size=totals.size,
-        bundled_size=totals.bundled_size,
-        for_cloud=seal_secret(secret, public_key(account.cloud_cert)),
-        for_user=seal_secret(secret, public_key(account.user_cert)),
-        parts=totals.parts,
-        kernel_id=order.kernel_id,
-        ramdisk_id=order.ramdisk_id,
-    )
+    claims = Claims(order.member.role, order.arch, order.kernel_id, order.ramdisk_id)
+    parties = Parties(account.account, account.user_key, account.user_cert, account.cloud_cert)
+    return manifest_of(bundle.prefix, totals, secret, claims, parties)
 
 
 def _parts(totals: Totals) -> str:

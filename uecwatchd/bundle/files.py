@@ -91,7 +91,7 @@ def bundle_to_folder(
         bundling = Bundling(image, name=name, size=size, prefix=prefix, secret=secret, progress=progress)
         totals = _write_parts(bundling, folder, undo)
         _check_unchanged(totals, sha256, source)
-        manifest = _manifest(name, totals, secret, claims, parties)
+        manifest = manifest_of(name, totals, secret, claims, parties)
         _write(path, write_manifest(manifest, key=parties.user_key), undo)
         undo.pop_all()
     return Bundled(path, manifest, sha256)
@@ -188,7 +188,8 @@ def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:
     return bundling.totals
 
 
-def _manifest(name: str, totals: Totals, secret: Secret, claims: Claims, parties: Parties) -> Manifest:
+def manifest_of(name: str, totals: Totals, secret: Secret, claims: Claims, parties: Parties) -> Manifest:
+    """What is to be said of a bundle whose last part has been made. `name` is the tar member's."""
     return Manifest(
         name=name,
         user=parties.user,
