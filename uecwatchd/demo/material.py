@@ -47,7 +47,7 @@ DEBIAN_PACKAGES = {"mke2fs": "e2fsprogs", "apt-get": "apt", "apt-cache": "apt", 
 BUSYBOX = Path("/bin/busybox")
 APPLETS = (
     "sh", "mount", "insmod", "sleep", "switch_root", "init", "hostname",
-    "grep", "poweroff", "reboot", "cat", "ls", "ps", "dmesg",
+    "grep", "poweroff", "reboot", "cat", "ls", "ps", "dmesg", "stty",
 )  # fmt: skip
 
 RAMDISK_INIT = """\
@@ -72,7 +72,9 @@ exec sh
 ROOT_STARTUP = f"""\
 #!/bin/sh
 hostname -F /etc/hostname
+dmesg -n 1  # or the kernel's lines cut ours in two
 echo {USERSPACE_LINE}
+stty sane  # returns once the line has left the serial port: powering off would lose what has not
 grep -qw {POWEROFF_WORD} /proc/cmdline && poweroff -f
 """
 ROOT_INITTAB = """\
