@@ -116,7 +116,7 @@ V4_HEADERS = {
 
 
 def s3_key(wire: Wire, *, now: datetime = NOW) -> str:
-    return check_s3(wire, secrets=AWS, now=now, rules=RULES["sandbox"]).access_key
+    return check_s3(wire, secrets=AWS, now=now, rules=RULES["sandbox"].s3).access_key
 
 
 def test_the_documented_example_of_s3_version_4_is_right() -> None:
@@ -210,7 +210,7 @@ V2_PARAMETERS = {
 
 def ec2_key(parameters: dict[str, str]) -> str:
     wire = Wire("POST", "/services/Eucalyptus", "", {"host": "cloud:8773"})
-    return check_ec2(wire, parameters, b"", secrets=AWS, now=NOW, rules=RULES["sandbox"])
+    return check_ec2(wire, parameters, b"", secrets=AWS, now=NOW, rules=RULES["sandbox"].ec2)
 
 
 def test_parameters_without_a_readable_time_are_refused() -> None:

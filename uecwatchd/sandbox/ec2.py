@@ -27,7 +27,7 @@ def read_parameters(query: str, body: bytes) -> Parameters:
 
 def answer(realm: Realm, wire: Wire, parameters: Parameters, body: bytes, *, request_id: str) -> bytes:
     """The answer's XML. Raises `Refused`."""
-    check_ec2(wire, parameters, body, secrets=realm.secrets, now=realm.clock(), rules=realm.rules)
+    check_ec2(wire, parameters, body, secrets=realm.secrets, now=realm.clock(), rules=realm.rules.ec2)
     name = required(parameters, "Action")
     required(parameters, "Version")
     if name not in ACTIONS:

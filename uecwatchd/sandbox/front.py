@@ -45,9 +45,9 @@ class Front:
     def answer(self, request: Request) -> Response:
         wire, request_id = read_wire(request), str(uuid.uuid4())
         path = unquote(wire.path)
-        if path.rstrip("/") == self.realm.rules.ec2_path:
+        if path.rstrip("/") == self.realm.rules.ec2.path:
             action, response, code = self._ec2(request, wire, request_id)
-        elif f"{path}/".startswith(f"{self.realm.rules.s3_path}/"):
+        elif f"{path}/".startswith(f"{self.realm.rules.s3.path}/"):
             action, response, code = self._s3(request, wire, request_id)
         else:
             action, response, code = "", *self._elsewhere(wire)
@@ -69,7 +69,7 @@ class Front:
             return action, Response(text, status=refused.status, content_type=XML), refused.code
 
     def _s3(self, request: Request, wire: Wire, request_id: str) -> tuple[str, Response, str]:
-        rest = unquote(wire.path).removeprefix(self.realm.rules.s3_path).removeprefix("/")
+        rest = unquote(wire.path).removeprefix(self.realm.rules.s3.path).removeprefix("/")
         bucket, _, key = rest.partition("/")
         code = ""
         try:

@@ -31,7 +31,7 @@ def register(realm: Realm, parameters: Parameters) -> Payload:
     location = required(parameters, "ImageLocation").removeprefix("/")
     name, description = _read_words(realm, parameters)
     virtualization = _read_virtualization(parameters)
-    bundle = inspection.read_bundle(realm.store, realm.identity, realm.rules, location)
+    bundle = inspection.read_bundle(realm.store, realm.identity, realm.rules.ec2, location)
     _check_agreement(parameters, bundle.claims)
     _check_member(realm, bundle.claims.kernel, type_="kernel")
     _check_member(realm, bundle.claims.ramdisk, type_="ramdisk")
@@ -59,7 +59,7 @@ def register(realm: Realm, parameters: Parameters) -> Payload:
 
 def _read_words(realm: Realm, parameters: Parameters) -> tuple[str, str]:
     name, description = parameters.get("Name", ""), parameters.get("Description", "")
-    if "Name" in parameters and not realm.rules.image_name.fullmatch(name):
+    if "Name" in parameters and not realm.rules.ec2.image_name.fullmatch(name):
         raise Refused("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits, ( ) / - _")
     _check_description(realm, description)
     realm.registry.check_name(name)
@@ -67,9 +67,10 @@ def _read_words(realm: Realm, parameters: Parameters) -> tuple[str, str]:
 
 
 def _check_description(realm: Realm, description: str) -> None:
-    if len(description) > realm.rules.description_length:
+    if len(description) > realm.rules.ec2.description_length:
         raise Refused(
-            "InvalidParameterValue", f"A description has at most {realm.rules.description_length} characters"
+            "InvalidParameterValue",
+            f"A description has at most {realm.rules.ec2.description_length} characters",
         )
 
 

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from uecwatchd.sandbox import content
+from uecwatchd.sandbox.ec2_rules import Ec2Rules
 from uecwatchd.sandbox.identity import Identity
 from uecwatchd.sandbox.manifest import SAFE_NAME, Claims, invalid, read_claims
 from uecwatchd.sandbox.refusal import Refused
-from uecwatchd.sandbox.rules import Rules
 from uecwatchd.sandbox.store import Store, StoredObject
 from uecwatchd.sandbox.unbundling import Image, Secret, check_part, unbundle
 
@@ -36,7 +36,7 @@ class Bundle:
     secret: Secret
 
 
-def read_bundle(store: Store, identity: Identity, rules: Rules, location: str) -> Bundle:
+def read_bundle(store: Store, identity: Identity, rules: Ec2Rules, location: str) -> Bundle:
     """Everything short of the parts' bytes. `location` is `bucket/key`. Raises `Refused`."""
     bucket, key = split_location(location, limit=rules.location_length)
     data = _read_manifest(store, identity, bucket, key, limit=rules.manifest_size)
@@ -64,7 +64,9 @@ def inspect(bundle: Bundle) -> Image:
     return image
 
 
-def recheck(store: Store, identity: Identity, rules: Rules, location: str, *, manifest_sha256: str) -> None:
+def recheck(
+    store: Store, identity: Identity, rules: Ec2Rules, location: str, *, manifest_sha256: str
+) -> None:
     """What a node does before it boots: manifest and parts must be those that were registered."""
     bundle = read_bundle(store, identity, rules, location)
     if bundle.manifest_sha256 != manifest_sha256:

@@ -29,7 +29,9 @@ def run(realm: Realm, parameters: Parameters) -> Payload:
     members = [image] + [images.find(realm, member) for member in (image.kernel, image.ramdisk) if member]
     for member in members:
         sha256 = member.manifest_sha256
-        inspection.recheck(realm.store, realm.identity, realm.rules, member.location, manifest_sha256=sha256)
+        inspection.recheck(
+            realm.store, realm.identity, realm.rules.ec2, member.location, manifest_sha256=sha256
+        )
     draft = Instance(
         id="",
         reservation="",

@@ -73,7 +73,7 @@ def operation(method: str, bucket: str, key: str, query: str) -> str:
 
 def answer(realm: Realm, request: Request, wire: Wire, *, bucket: str, key: str) -> Response:
     """Raises `Refused`."""
-    proof = check_s3(wire, secrets=realm.secrets, now=realm.clock(), rules=realm.rules)
+    proof = check_s3(wire, secrets=realm.secrets, now=realm.clock(), rules=realm.rules.s3)
     name = operation(wire.method, bucket, key, wire.query)
     if not name:
         raise Refused("MethodNotAllowed", "The specified method is not allowed against this resource")
@@ -157,10 +157,10 @@ def list_buckets(realm: Realm, visit: Visit) -> Response:
 
 
 def create_bucket(realm: Realm, visit: Visit) -> Response:
-    if not realm.rules.bucket_name.fullmatch(visit.bucket):
+    if not realm.rules.s3.bucket_name.fullmatch(visit.bucket):
         raise Refused("InvalidBucketName", "Bucket names have 3 to 63 lower-case letters, digits and dashes")
     bucket = Bucket(visit.bucket, realm.identity.account, _canned_acl(visit.headers), realm.clock())
-    realm.store.add_bucket(bucket, quota=realm.rules.bucket_quota)
+    realm.store.add_bucket(bucket, quota=realm.rules.s3.bucket_quota)
     return Response(headers={"Location": f"/{visit.bucket}"})
 
 

@@ -102,11 +102,11 @@ class Sandbox:
 
     @property
     def ec2_url(self) -> str:
-        return self.url + self._rules.ec2_path
+        return self.url + self._rules.ec2.path
 
     @property
     def s3_url(self) -> str:
-        return self.url + self._rules.s3_path
+        return self.url + self._rules.s3.path
 
     @property
     def eucarc(self) -> Path:
@@ -148,7 +148,7 @@ class Sandbox:
     def grant_bucket_to_other(self, name: str) -> None:
         """Makes a bucket that belongs to somebody else."""
         bucket = Bucket(name, SOMEBODY_ELSE, "private", self._clock())
-        self.realm.store.add_bucket(bucket, quota=self._rules.bucket_quota)
+        self.realm.store.add_bucket(bucket, quota=self._rules.s3.bucket_quota)
 
     def _page(self) -> str:
         return PAGE.format(

@@ -22,8 +22,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote
 
+from uecwatchd.sandbox.ec2_rules import Ec2Rules
 from uecwatchd.sandbox.refusal import Refused
-from uecwatchd.sandbox.rules import Rules
+from uecwatchd.sandbox.s3_rules import S3Rules
 
 V4_ALGORITHM = "AWS4-HMAC-SHA256"
 V4_AUTHORIZATION = re.compile(
@@ -94,7 +95,7 @@ def check_ec2(
     *,
     secrets: Mapping[str, str],
     now: datetime,
-    rules: Rules,
+    rules: Ec2Rules,
 ) -> str:
     """The access key that signed this EC2 request."""
     if "authorization" in wire.headers:
@@ -109,7 +110,7 @@ def check_ec2(
     return key
 
 
-def check_s3(wire: Wire, *, secrets: Mapping[str, str], now: datetime, rules: Rules) -> Proof:
+def check_s3(wire: Wire, *, secrets: Mapping[str, str], now: datetime, rules: S3Rules) -> Proof:
     """Who signed this S3 request, and what its body has to be."""
     authorization = wire.headers.get("authorization")
     if authorization is None:
@@ -167,7 +168,7 @@ def _aware(at: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _check_ec2_time(at: datetime, *, now: datetime, rules: Rules) -> None:
+def _check_ec2_time(at: datetime, *, now: datetime, rules: Ec2Rules) -> None:
     if at - now > timedelta(seconds=rules.ahead) or now - at > timedelta(seconds=rules.behind):
         raise Refused(
             "RequestTimeTooSkewed", f"The request is dated {at:%F %T}, this cloud's clock says {now:%F %T}"
@@ -177,14 +178,14 @@ def _check_ec2_time(at: datetime, *, now: datetime, rules: Rules) -> None:
 # S3, version 2
 
 
-def _check_s3_v2(wire: Wire, *, secrets: Mapping[str, str], rules: Rules) -> str:
+def _check_s3_v2(wire: Wire, *, secrets: Mapping[str, str], rules: S3Rules) -> str:
     match = S3_V2_AUTHORIZATION.fullmatch(wire.headers["authorization"])
     if match is None:
         raise Refused("AccessDenied", "The Authorization header has no form we know")
     secret = _secret(match["key"], secrets)
     candidates = [wire.path]
     if rules.bare_resource:
-        candidates.append(wire.path.removeprefix(rules.s3_path) or "/")
+        candidates.append(wire.path.removeprefix(rules.path) or "/")
     texts = (_s3_v2_text(wire, resource) for resource in candidates)
     ours = [base64.b64encode(hmac.digest(secret, text.encode(), hashlib.sha1)).decode() for text in texts]
     if match["signature"] not in ours:

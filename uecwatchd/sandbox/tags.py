@@ -30,7 +30,7 @@ def create(realm: Realm, parameters: Parameters) -> Payload:
             )
         if tag.key.startswith(RESERVED):
             raise Refused("InvalidParameterValue", f"Tag keys starting with {tag.key[:5]} are reserved")
-    realm.registry.add_tags(tags, limit=realm.rules.tags)
+    realm.registry.add_tags(tags, limit=realm.rules.ec2.tags)
     return {"return": True}
 
 
