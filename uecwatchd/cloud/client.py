@@ -90,7 +90,7 @@ def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
         client.meta.events.register("before-parse", _mend_error)
     s3.meta.events.unregister("before-call.s3", add_expect_header)
     s3.meta.events.register("before-sign.s3", _sign_own_path)
-    if not dialect.lists_url_encoded:
+    if not dialect.unknown_query_keys:
         s3.meta.events.unregister("before-parameter-build.s3.ListObjects", set_list_objects_encoding_type_url)
     return Cloud(account.cloud, account, dialect, s3, ec2)
 

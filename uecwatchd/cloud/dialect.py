@@ -3,11 +3,14 @@
 No other code asks which dialect it speaks to; it reads a field.
 A fact that is the same everywhere is not here: all are addressed by path, and a machine's manifest
 always carries its kernel's and ramdisk's ids, since every server reads them there.
+
+Where a record covers several versions, it says what all of them take: `euca3` is 3.1 to 3.4, and since 3.2
+refuses a filter, no Eucalyptus 3 is sent one.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from uecwatchd.image import Role
@@ -22,11 +25,35 @@ _NAME_EVERYWHERE = re.compile(r"[A-Za-z0-9()/_-]{3,128}")
 _NAME_WITH_DOTS = re.compile(r"[A-Za-z0-9()./_-]{3,128}")
 _NAME_OF_AWS = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")
 
+# Case counts: an id is compared as it is written.
+_ID_UPPER = re.compile(r"e[mkr]i-[0-9A-F]{8}")
+_ID_EUCALYPTUS = re.compile(r"e[mkr]i-[0-9A-Fa-f]{8}")
+_ID_LOWER = re.compile(r"e[mkr]i-[0-9a-f]{8}")
+_ID_LONG = re.compile(r"[ae][mkr]i-([0-9a-f]{8}|[0-9a-f]{17})")
+_ID_SHORT_OF_AWS = re.compile(r"a[mkr]i-([0-9a-f]{8}|[0-9a-f]{17})")
+
 # Everywhere.
 NAME_MINIMUM, NAME_LIMIT = 3, 128
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The largest image that is taken, in bytes. One that is not `fixed` its administrator may have moved."""
+
+    size: int
+    fixed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How far our clock may be from the cloud's, in seconds, before it refuses us."""
+
+    ahead: int
+    behind: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,118 +61,195 @@ class Dialect:
     """How one generation of cloud wants to be spoken to."""
 
     name: str
+    versions: str  # for people
+
+    # Signatures
     ec2_signature: Literal["v2", "v4"]
     s3_signature: Literal["s3", "s3v4"]  # botocore's words for S3's V2 and V4
+    signs_whole_path: bool  # a V2 signature for S3 covers the URL's path with the service's part of it
+    replay_refused: bool  # a V2 signature is taken once, and it holds the time in whole seconds
+    window: Window  # of EC2; S3's is 15 minutes both ways everywhere
+
+    # S3
     canned_acl: str | None  # lets the cloud itself read manifest and parts; None: it reads them anyway
+    head_bucket: bool
+    multipart: bool  # never needed, since a part has 10 MiB; said by `check`
+    key_prefix: bool  # manifest and parts may lie below a prefix; we use the bucket's root everywhere
+    unknown_query_keys: bool  # passes over a query key it does not know; others refuse the request
+    bucket_quota: int | None  # buckets of one account
+    bucket_size: int | None  # bytes that one bucket holds
+
+    # Registration
     register_parameters: frozenset[str]  # what RegisterImage may be sent beside ImageLocation
     name_pattern: re.Pattern[str] | None  # of a whole image name; None: an image has no name
+    id_pattern: re.Pattern[str]
+    found_by_id: bool  # DescribeImages answers a question by id rightly
     paravirtual_needs: frozenset[Role]  # what a paravirtual machine image must have beside it
+    windows_needs: frozenset[Role]  # the same for Windows: a loader and its floppy where no disk boots alone
     boots_disk_alone: bool  # a whole disk without kernel and ramdisk boots (HVM)
-    pending_states: frozenset[str]  # an image in one of these may still become available
+    kernels_by_administrators: bool  # nobody else may register kernels and ramdisks
+    disk_mapping: str | None  # the device that a manifest maps `ami` to, to say: a whole disk, paravirtual
     manifest_limit: int | None  # bytes; a longer manifest is misread or refused
-    lists_url_encoded: bool  # knows the encoding-type key; others refuse a query key they do not know
+    image_limit: Limit | None
+    pending_states: frozenset[str]  # an image in one of these may still become available
+
+    # After registration
+    filters: bool  # questions may carry filters
+    tag_limit: int  # tags on one image; 0: there are none
+    attributes: frozenset[str]  # what ModifyImageAttribute can change: `launchPermission`, `description`
+    public_by_default: bool
+
+    # Elsewhere
+    offers_certificate: bool  # gives the certificate that bundles are sealed for to whoever asks
     regional: bool  # has a known address per region, and wants a new bucket's region named
 
 
 UEC = Dialect(
     name="uec",
+    versions="UEC and Eucalyptus 1.6 to 2.0",
     ec2_signature="v2",
     s3_signature="s3",
+    signs_whole_path=True,
+    replay_refused=False,
+    window=Window(ahead=20, behind=15 * 60),
     canned_acl=None,
+    head_bucket=False,
+    multipart=False,
+    key_prefix=False,
+    unknown_query_keys=False,
+    bucket_quota=5,
+    bucket_size=5 * GIB,
     register_parameters=frozenset(),
     name_pattern=None,
+    id_pattern=_ID_UPPER,
+    found_by_id=False,
     paravirtual_needs=frozenset({"kernel"}),
+    windows_needs=frozenset({"kernel", "ramdisk"}),
     boots_disk_alone=False,
-    pending_states=frozenset(),
+    kernels_by_administrators=True,
+    disk_mapping=None,
     manifest_limit=100 * KIB,
-    lists_url_encoded=False,
+    image_limit=None,
+    pending_states=frozenset(),
+    filters=False,
+    tag_limit=0,
+    attributes=frozenset({"launchPermission"}),
+    public_by_default=True,
+    offers_certificate=False,
     regional=False,
 )
-EUCA3 = Dialect(
+EUCA3 = replace(
+    UEC,
     name="euca3",
-    ec2_signature="v2",
-    s3_signature="s3",
-    canned_acl=None,
+    versions="Eucalyptus 3.1 to 3.4",
+    replay_refused=True,
+    bucket_size=None,
     register_parameters=_DESCRIBED,
     name_pattern=_NAME_EVERYWHERE,
-    paravirtual_needs=frozenset({"kernel"}),
-    boots_disk_alone=False,
-    pending_states=frozenset(),
+    id_pattern=_ID_EUCALYPTUS,
+    found_by_id=True,
     manifest_limit=10 * MIB,
-    lists_url_encoded=False,
-    regional=False,
+    image_limit=Limit(30 * GIB, fixed=False),
+    attributes=frozenset({"launchPermission", "description"}),
+    public_by_default=False,
 )
-EUCA4 = Dialect(
+EUCA4 = replace(
+    EUCA3,
     name="euca4",
+    versions="Eucalyptus 4.0 to 4.3",
     ec2_signature="v4",  # V2 works too, but up to 4.1 a V2 signature is refused the second time
-    s3_signature="s3",
     canned_acl="aws-exec-read",
-    register_parameters=_VIRTUALIZED,
+    head_bucket=True,
+    multipart=True,
+    unknown_query_keys=True,
+    bucket_quota=100,
+    register_parameters=_VIRTUALIZED | {"Platform"},
     name_pattern=_NAME_WITH_DOTS,
+    id_pattern=_ID_LOWER,
     paravirtual_needs=frozenset({"kernel", "ramdisk"}),
+    windows_needs=frozenset(),
     boots_disk_alone=True,
+    disk_mapping="sda",
+    manifest_limit=5 * MIB,
     pending_states=frozenset({"pending"}),  # while it turns a paravirtual image into a whole disk
-    manifest_limit=5 * MIB,
-    lists_url_encoded=True,
-    regional=False,
+    filters=True,
+    tag_limit=10,
+    offers_certificate=True,  # from 4.2 on
 )
-EUCA5 = Dialect(
+EUCA5 = replace(
+    EUCA4,
     name="euca5",
-    ec2_signature="v4",
+    versions="Eucalyptus 4.4 to 5.1",
     s3_signature="s3v4",
-    canned_acl="aws-exec-read",
-    register_parameters=_VIRTUALIZED,
-    name_pattern=_NAME_WITH_DOTS,
-    paravirtual_needs=frozenset({"kernel", "ramdisk"}),
-    boots_disk_alone=True,
-    pending_states=frozenset({"pending"}),
-    manifest_limit=5 * MIB,
-    lists_url_encoded=True,
-    regional=False,
-)
-OPENSTACK = Dialect(
-    name="openstack",
-    ec2_signature="v4",
-    s3_signature="s3v4",
-    canned_acl="aws-exec-read",  # many S3 servers behind it refuse that: the upload then goes on without
-    register_parameters=_VIRTUALIZED,
-    name_pattern=_NAME_WITH_DOTS,
-    paravirtual_needs=frozenset(),
-    boots_disk_alone=True,
-    pending_states=frozenset({"pending"}),
-    manifest_limit=None,
-    lists_url_encoded=True,
-    regional=False,
+    signs_whole_path=False,
+    replay_refused=False,
+    id_pattern=_ID_LONG,
 )
 AWS = Dialect(
     name="aws",
+    versions="Amazon EC2",
     ec2_signature="v4",
     s3_signature="s3v4",
+    signs_whole_path=False,
+    replay_refused=False,
+    window=Window(ahead=5 * 60, behind=5 * 60),
     canned_acl="aws-exec-read",
+    head_bucket=True,
+    multipart=True,
+    key_prefix=True,
+    unknown_query_keys=True,
+    bucket_quota=100,
+    bucket_size=None,
     register_parameters=_VIRTUALIZED,
     name_pattern=_NAME_OF_AWS,
+    id_pattern=_ID_SHORT_OF_AWS,
+    found_by_id=True,
     paravirtual_needs=frozenset({"kernel"}),
+    windows_needs=frozenset(),
     boots_disk_alone=True,
-    pending_states=frozenset({"pending"}),
+    kernels_by_administrators=False,
+    disk_mapping=None,
     manifest_limit=None,
-    lists_url_encoded=True,
+    image_limit=Limit(10 * GIB, fixed=True),
+    pending_states=frozenset({"pending"}),
+    filters=True,
+    tag_limit=50,
+    attributes=frozenset({"launchPermission", "description"}),
+    public_by_default=False,
+    offers_certificate=False,
     regional=True,
+)
+OPENSTACK = replace(
+    AWS,
+    name="openstack",
+    versions="OpenStack with the EC2 API",
+    key_prefix=False,
+    bucket_quota=None,
+    name_pattern=_NAME_WITH_DOTS,
+    paravirtual_needs=frozenset(),
+    image_limit=None,
+    tag_limit=10,
+    regional=False,
 )
 # The embedded cloud is sent what every generation takes, and beside that only what no manifest can say:
 # a name, a description, and that an image is no paravirtual one.
-SANDBOX = Dialect(
+SANDBOX = replace(
+    EUCA3,
     name="sandbox",
+    versions="the embedded cloud",
     ec2_signature="v4",
     s3_signature="s3v4",
+    signs_whole_path=False,
+    replay_refused=False,
     canned_acl="aws-exec-read",
+    bucket_quota=100,
     register_parameters=frozenset({"Name", "Description", "VirtualizationType"}),
-    name_pattern=_NAME_EVERYWHERE,
-    paravirtual_needs=frozenset({"kernel"}),
+    id_pattern=_ID_UPPER,
     boots_disk_alone=True,
-    pending_states=frozenset({"pending"}),
+    kernels_by_administrators=False,
     manifest_limit=100 * KIB,
-    lists_url_encoded=False,
-    regional=False,
+    pending_states=frozenset({"pending"}),
+    tag_limit=10,
 )
 
 DIALECTS: Mapping[str, Dialect] = {
