@@ -3,16 +3,24 @@
 Nothing here comes from the rooms that make bundles for users: the cloud is to be judged by a third hand.
 """
 
+import base64
 import gzip
 import hashlib
+import hmac
+import http.client
 import io
 import itertools
 import random
+import socket
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import formatdate
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import boto3
 import pytest
@@ -71,6 +79,78 @@ class Clients:
 
 def _sign_whole_path(request: Any, **_: Any) -> None:
     request.auth_path = urlsplit(request.url).path
+
+
+# Requests by hand.
+
+
+class Raw(NamedTuple):
+    """One answer as it came over the wire; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Hand:
+    """Makes requests that no client library would, or the very same one twice."""
+
+    cloud: Sandbox
+
+    def sign_s3(
+        self, method: str, path: str, *, service: str = "", headers: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """The headers of a version 2 request for a bucket and key, signed with the service path before it."""
+        named = {"Date": formatdate(usegmt=True), **(headers or {})}
+        amz = sorted(
+            f"{name.lower()}:{value}\n" for name, value in named.items() if name.startswith("x-amz-")
+        )
+        whole = f"{service or urlsplit(self.cloud.s3_url).path.rstrip('/')}{path}"
+        text = f"{method}\n{named.get('Content-MD5', '')}\n\n{named['Date']}\n{''.join(amz)}{whole}"
+        identity = self.cloud.identity
+        digest = hmac.digest(identity.secret_key.encode(), text.encode(), hashlib.sha1)
+        return {**named, "Authorization": f"AWS {identity.access_key}:{base64.b64encode(digest).decode()}"}
+
+    def sign_ec2(self, action: str, **parameters: str) -> str:
+        """A version 2 query, signed, for GET."""
+        where = urlsplit(self.cloud.ec2_url)
+        known = {
+            "Action": action,
+            "Version": "2016-11-15",
+            "AWSAccessKeyId": self.cloud.identity.access_key,
+            "SignatureVersion": "2",
+            "SignatureMethod": "HmacSHA256",
+            "Timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            **parameters,
+        }
+        query = "&".join(f"{quote(n, safe='')}={quote(v, safe='-_.~')}" for n, v in sorted(known.items()))
+        text = f"GET\n{where.netloc}\n{where.path}\n{query}"
+        digest = hmac.digest(self.cloud.identity.secret_key.encode(), text.encode(), hashlib.sha256)
+        return f"{where.path}?{query}&Signature={quote(base64.b64encode(digest), safe='')}"
+
+    def ask(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Raw:
+        """On a connection of its own. A Content-Length in the headers may promise more than is sent."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.cloud.port, timeout=10)) as connection:
+            connection.request(method, path, body=body, headers=dict(headers or {}))
+            return read_raw(connection.getresponse())
+
+    def send(self, head: str, rest: bytes = b"") -> Raw:
+        """A head that `http.client` would not write: its lines, without the empty one."""
+        with socket.create_connection(("127.0.0.1", self.cloud.port), timeout=10) as connection:
+            connection.sendall(f"{head}\r\nHost: 127.0.0.1\r\n\r\n".encode() + rest)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            with response:
+                return read_raw(response)
+
+
+def read_raw(response: http.client.HTTPResponse) -> Raw:
+    return Raw(
+        response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+    )
 
 
 # What images begin with, as far as a cloud can tell.
@@ -261,6 +341,24 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def clients(cloud: Sandbox) -> Clients:
     return Clients(cloud)
+
+
+@pytest.fixture(scope="session")
+def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Sandbox]]:
+    """One cloud of each generation, for tests that do not mind each other's; without buckets."""
+    with ExitStack() as running:
+
+        @cache
+        def start(generation: str) -> Sandbox:
+            folder = tmp_path_factory.mktemp(generation)
+            return running.enter_context(Sandbox(folder, dialect=generation))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def hand() -> Callable[[Sandbox], Hand]:
+    return Hand
 
 
 @pytest.fixture(scope="session")

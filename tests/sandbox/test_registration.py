@@ -258,6 +258,6 @@ def test_a_part_changed_on_the_disk_is_found_out(
     location = forge.bundle(contents["partition"])
     name = location.removeprefix("images/").removesuffix(".manifest.xml")
     (part,) = (stored for stored in cloud.objects("images") if stored.key == f"{name}.part.0")
-    assert hashlib.md5(part.path.read_bytes()).hexdigest() == part.md5
+    assert hashlib.md5(part.path.read_bytes()).hexdigest() == part.etag
     part.path.write_bytes(part.path.read_bytes()[:-1] + b"\x00")
     assert "has not the SHA-1" in refusal(ec2.register_image, ImageLocation=location).message

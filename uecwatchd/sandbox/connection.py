@@ -1,6 +1,6 @@
 """HTTP/1.1 on werkzeug's threaded server, with what a test of a client needs beyond it.
 
-Connections are kept open, and closed after a hundred requests as Eucalyptus does.
+Connections are kept open, and closed after so many requests as Eucalyptus does, announced or not.
 `Expect: 100-continue` is answered when the body is first asked for, so that a refusal reaches the client
 before it has sent ten megabytes. A body nobody read is let run out, within limits, before the connection is
 closed: a client that is still sending would otherwise see a reset instead of the answer.
@@ -9,21 +9,50 @@ closed: a client that is still sending would otherwise see a reset instead of th
 import contextlib
 import io
 import socket
+import struct
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from werkzeug.http import http_date
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.wrappers import Request, Response
 
-KEEP_ALIVE_REQUESTS = 100  # Eucalyptus' own number
+REQUEST_LINE_LIMIT = 4 << 10  # bytes: Eucalyptus' own numbers; others take more
+HEADERS_LIMIT = 8 << 10
 IDLE_SECONDS = 60.0  # a client that vanished without a word holds its thread no longer than this
 LINGER_BYTES = 64 << 20  # six parts of a bundle: more than a client has in flight
 LINGER_SECONDS = 5.0
 LINGER_CHUNK = 1 << 16
 STOP_SECONDS = 10.0  # for requests in progress when the server stops
 
+# For SO_LINGER: on, no seconds. Such a socket is reset when it is closed.
+AT_ONCE = struct.pack("ii", 1, 0)
+
 App = Callable[[Request], Response]
+
+
+class Severed(Exception):
+    """This request gets no answer: its connection is reset. `action` is what it asked for, as far as anyone
+    looked, and `status` that of the answer it would have got, 0 if nothing was done."""
+
+    def __init__(self, fault: str, *, action: str = "", status: int = 0) -> None:
+        super().__init__(fault)
+        self.fault = fault
+        self.action = action
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """Of a server with its connections: how many requests it takes on one, and whether it says so before it
+    closes it."""
+
+    requests: Callable[[], int]
+    announced: bool
+    clock: Callable[[], datetime]
 
 
 class Body(io.RawIOBase):
@@ -61,24 +90,46 @@ class Handler(WSGIRequestHandler):
     def run_wsgi(self) -> None:
         """Answers one request. Replaces werkzeug's, which closes each connection after its first answer."""
         self.served += 1
-        length = self.headers.get("Content-Length", "0").strip()
-        if (
-            not length.isascii()
-            or not length.isdigit()
-            or len(self.headers.get_all("Content-Length", [])) > 1
-        ):
-            self.send_error(400, "Content-Length is not one number")
+        if refusal := self._refusal():
+            self.send_error(*refusal)
             return
-        body = Body(self.rfile, length=int(length), invite=self._invitation())
+        body = Body(self.rfile, length=int(self._length()), invite=self._invitation())
         environ = self.make_environ()
         environ["wsgi.input"] = body
         with Request(environ) as request:
-            response = self.server.answer(request)
+            try:
+                response = self.server.answer(request)
+            except Severed:
+                self._sever()
+                return
             with response:
                 chunked = "Transfer-Encoding" in self.headers
                 self._send(response, request, last=bool(body.left) or chunked)
         if body.left or chunked:
             self._linger()
+
+    def _length(self) -> str:
+        return str(self.headers.get("Content-Length", "0")).strip()
+
+    def _refusal(self) -> tuple[int, str] | None:
+        """Of what no half is asked about."""
+        length = self._length()
+        if (
+            not length.isascii()
+            or not length.isdigit()
+            or len(self.headers.get_all("Content-Length", [])) > 1
+        ):
+            return 400, "Content-Length is not one number"
+        if len(self.raw_requestline) > REQUEST_LINE_LIMIT:
+            return 414, "The request line is too long"
+        if sum(len(name) + len(value) for name, value in self.headers.items()) > HEADERS_LIMIT:
+            return 431, "The headers are too large"
+        return None
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Of `send_error`: without a Server header, and by the cloud's clock."""
+        self.send_response_only(code, message)
+        self.send_header("Date", http_date(self.server.habits.clock()))
 
     def handle_expect_100(self) -> bool:
         """Not yet: see `Body`."""
@@ -98,12 +149,18 @@ class Handler(WSGIRequestHandler):
         self.send_response_only(int(code), reason)
         for name, value in headers:
             self.send_header(name, value)
-        if last or self.served >= KEEP_ALIVE_REQUESTS:
+        over = self.served >= self.server.habits.requests()
+        if last or (over and self.server.habits.announced):
             self.send_header("Connection", "close")
         self.end_headers()
         for chunk in chunks:
             self.wfile.write(chunk)
         self.wfile.flush()
+        self.close_connection = self.close_connection or over
+
+    def _sever(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
 
     def _linger(self) -> None:
         """Takes in what the client is still sending, until it stops."""
@@ -121,11 +178,12 @@ class Handler(WSGIRequestHandler):
 class Server(ThreadedWSGIServer):
     """Listens on a socket it is given, and can let go of its connections when it stops."""
 
-    def __init__(self, listener: socket.socket, answer: App) -> None:
+    def __init__(self, listener: socket.socket, answer: App, *, habits: Habits) -> None:
         host, port = listener.getsockname()
         # The parent wants a WSGI application; our handler calls `answer` itself.
         super().__init__(host, port, Request.application(answer), handler=Handler, fd=listener.fileno())
         self.answer = answer
+        self.habits = habits
         self._open: set[socket.socket] = set()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="sandbox", daemon=True)
@@ -148,7 +206,12 @@ class Server(ThreadedWSGIServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        super().shutdown_request(request)
+        """Closes a connection: politely, unless it is one to be reset."""
+        lingering = request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(AT_ONCE))
+        if lingering == AT_ONCE:
+            self.close_request(request)
+        else:
+            super().shutdown_request(request)
         with self._changed:
             self._open.discard(request)
             self._changed.notify_all()

@@ -1,19 +1,39 @@
 """The EC2 half: one Query API request, from its parameters to its answer."""
 
 from collections.abc import Mapping
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
-from uecwatchd.sandbox import images, instances, tags
+from uecwatchd.sandbox import certificates, ec2_actions, images, instances, registration, tags
+from uecwatchd.sandbox.ec2_actions import Actions
+from uecwatchd.sandbox.ec2_rules import Ec2Rules
 from uecwatchd.sandbox.parameters import Action, Parameters, refuse_unknown, required
 from uecwatchd.sandbox.realm import Realm
 from uecwatchd.sandbox.refusal import Refused
-from uecwatchd.sandbox.reply import write_ec2
+from uecwatchd.sandbox.reply import EC2_NAMESPACE, EMPYREAN_NAMESPACE, write_ec2
 from uecwatchd.sandbox.signature import Wire, check_ec2, read_pairs
 
 # The largest thing a request may carry is 16 KiB of user data.
 BODY_LIMIT = 64 * 1024
 
-ACTIONS: Mapping[str, Action] = {**images.ACTIONS, **tags.ACTIONS, **instances.ACTIONS}
+ACTIONS: Mapping[str, Action] = {
+    **registration.ACTIONS,
+    **images.ACTIONS,
+    **tags.ACTIONS,
+    **instances.ACTIONS,
+    **certificates.ACTIONS,
+}
+
+
+def serves(rules: Ec2Rules, path: str) -> bool:
+    """Whether a path, without percent signs, is one of this half's."""
+    return bool(_actions(rules, path))
+
+
+def _actions(rules: Ec2Rules, path: str) -> Actions:
+    bare = path.rstrip("/") or "/"
+    if bare == rules.certificates_path:
+        return ec2_actions.CERTIFICATES
+    return rules.actions if bare in rules.paths else {}
 
 
 def read_parameters(query: str, body: bytes) -> Parameters:
@@ -27,10 +47,14 @@ def read_parameters(query: str, body: bytes) -> Parameters:
 
 def answer(realm: Realm, wire: Wire, parameters: Parameters, body: bytes, *, request_id: str) -> bytes:
     """The answer's XML. Raises `Refused`."""
-    check_ec2(wire, parameters, body, secrets=realm.secrets, now=realm.clock(), rules=realm.rules.ec2)
+    rules = realm.rules.ec2
+    check_ec2(wire, parameters, body, secrets=realm.secrets, now=realm.clock(), rules=rules)
     name = required(parameters, "Action")
     required(parameters, "Version")
-    if name not in ACTIONS:
-        raise Refused("InvalidAction", f"The action {name} is not valid for this web service")
-    refuse_unknown(parameters, ACTIONS[name].known)
-    return write_ec2(name, ACTIONS[name].run(realm, parameters), request_id=request_id)
+    actions = _actions(rules, unquote(wire.path))
+    if name not in actions:
+        raise Refused("InvalidAction", rules.errors.unbound_action.format(name=name))
+    refuse_unknown(parameters, actions[name], complaint=rules.errors.unbound_parameter)
+    payload = ACTIONS[name](realm, parameters)
+    namespace = EC2_NAMESPACE if actions is rules.actions else EMPYREAN_NAMESPACE
+    return write_ec2(name, payload, request_id=request_id, namespace=namespace)

@@ -10,12 +10,14 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request, Response
 
 from uecwatchd.sandbox import ec2, s3
+from uecwatchd.sandbox.connection import Severed
 from uecwatchd.sandbox.realm import Realm
 from uecwatchd.sandbox.refusal import Refused
-from uecwatchd.sandbox.reply import write_ec2_error, write_s3_error
-from uecwatchd.sandbox.signature import Wire
-
-XML = "text/xml; charset=utf-8"
+from uecwatchd.sandbox.replay import Signatures
+from uecwatchd.sandbox.reply import XML, write_ec2_refusal, write_s3_error
+from uecwatchd.sandbox.s3_rules import S3Rules
+from uecwatchd.sandbox.signature import Unproven, Wire, read_pairs, v2_signature
+from uecwatchd.sandbox.spoiling import Spoiled, lose_answer, spoil_etag, spoil_upload
 
 Failure = Refused | ClientDisconnected | OSError | sqlite3.Error
 FAILURES = (Refused, ClientDisconnected, OSError, sqlite3.Error)
@@ -23,8 +25,12 @@ FAILURES = (Refused, ClientDisconnected, OSError, sqlite3.Error)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request and its answer. `path` is as sent, without its query; `action` is the EC2 action or the S3
-    operation, empty if there is no such thing; `code` is the error's, empty on success."""
+    """One request and its answer.
+
+    `path` is as sent, without its query; `action` is the EC2 action or the S3 operation, empty if there is no
+    such thing; `status` is 0 if there was no answer. `code` and `message` are the refusal's and may say more
+    than the client was told; both are empty on success. `fault` is what spoiled the answer, if anything did.
+    """
 
     method: str
     path: str
@@ -32,61 +38,112 @@ class Seen:
     status: int
     code: str
     request_id: str
+    message: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request on its way to its answer."""
+
+    request: Request
+    wire: Wire
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One answer on its way out. `server` is who gives it, as the header says; `fault` is what spoiled it."""
+
+    response: Response
+    server: str
+    action: str = ""
+    refused: Refused | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """`page` is what a browser sees at the root; `record` is told of each request once it has its answer."""
+    """`page` is what a browser sees at the root; `record` is told of each request once it has its answer;
+    `pause` waits so many seconds, or until the cloud stops."""
 
     realm: Realm
+    signatures: Signatures
     page: Callable[[], str]
     record: Callable[[Seen], None]
+    pause: Callable[[float], object]
 
     def answer(self, request: Request) -> Response:
-        wire, request_id = read_wire(request), str(uuid.uuid4())
-        path = unquote(wire.path)
-        if path.rstrip("/") == self.realm.rules.ec2.path:
-            action, response, code = self._ec2(request, wire, request_id)
-        elif f"{path}/".startswith(f"{self.realm.rules.s3.path}/"):
-            action, response, code = self._s3(request, wire, request_id)
-        else:
-            action, response, code = "", *self._elsewhere(wire)
+        """Raises `Severed` where a fault wants it."""
+        asked = Asked(request, read_wire(request), str(uuid.uuid4()))
+        method, path = asked.wire.method, asked.wire.path
+        try:
+            given = self._give(asked)
+        except Severed as cut:
+            self.record(Seen(method, path, cut.action, cut.status, "", asked.id, fault=cut.fault))
+            raise
+        response, refused = given.response, given.refused
         response.date = self.realm.clock()
-        self.record(Seen(wire.method, wire.path, action, response.status_code, code, request_id))
+        if given.server:
+            response.headers["Server"] = given.server
+        code, message = (refused.code, refused.message) if refused else ("", "")
+        seen = Seen(method, path, given.action, response.status_code, code, asked.id, message, given.fault)
+        self.record(seen)
         return response
 
-    def _ec2(self, request: Request, wire: Wire, request_id: str) -> tuple[str, Response, str]:
-        action = ""
+    def _give(self, asked: Asked) -> Given:
+        faults, rules, line = self.realm.faults, self.realm.rules, self.realm.rules.line
+        self.pause(faults.value("slow"))
+        if faults.strikes("away"):
+            raise Severed("away")
+        if faults.strikes("down"):
+            busy = Response("Service Unavailable\n", status=503)
+            return Given(busy, "", refused=Refused("ServiceUnavailable", "It is down"), fault="down")
+        path, root = unquote(asked.wire.path), asked.wire.path == "/"
+        under = rules.s3.find_path(path)
+        if ec2.serves(rules.ec2, path) and (under is None or not root or _is_query(asked.wire)):
+            return self._ec2(asked)
+        if root and asked.wire.method in ("GET", "HEAD") and "authorization" not in asked.wire.headers:
+            return Given(Response(self.page(), mimetype="text/html"), "")
+        if under is None:
+            nothing = Response("Nothing is here. Look at / for what is.\n", status=404)
+            return Given(nothing, line.ec2_server, refused=Refused("NotFound", "Nothing is here"))
+        return self._s3(asked, path.removeprefix(under).removeprefix("/"))
+
+    def _ec2(self, asked: Asked) -> Given:
+        rules, wire, action = self.realm.rules, asked.wire, ""
         try:
-            body = _read_form(request, wire)
+            body = _read_form(asked.request, wire)
             parameters = ec2.read_parameters(wire.query, body)
             action = parameters.get("Action", "")
-            answer = ec2.answer(self.realm, wire, parameters, body, request_id=request_id)
-            return action, Response(answer, content_type=XML), ""
+            if rules.ec2.replay_refused and (signature := v2_signature(wire, parameters)):
+                self.signatures.use_up(signature, now=self.realm.clock())
+            answer = ec2.answer(self.realm, wire, parameters, body, request_id=asked.id)
         except FAILURES as error:
             refused = _as_refused(error)
-            text = write_ec2_error(refused.code, refused.message, request_id=request_id)
-            return action, Response(text, status=refused.status, content_type=XML), refused.code
+            written = write_ec2_refusal(refused, rules.ec2.errors, request_id=asked.id)
+            response = Response(written.body, status=written.status, content_type=written.content_type)
+            return Given(response, rules.line.ec2_server, action, refused)
+        lose_answer(self.realm.faults, action)
+        return Given(Response(answer, content_type=XML), rules.line.ec2_server, action)
 
-    def _s3(self, request: Request, wire: Wire, request_id: str) -> tuple[str, Response, str]:
-        rest = unquote(wire.path).removeprefix(self.realm.rules.s3.path).removeprefix("/")
-        bucket, _, key = rest.partition("/")
-        code = ""
+    def _s3(self, asked: Asked, rest: str) -> Given:
+        rules, wire, faults = self.realm.rules, asked.wire, self.realm.faults
+        bucket, _, key = (rest.replace("+", " ") if rules.s3.plus_is_space else rest).partition("/")
+        action, refused = s3.operation(wire.method, bucket, key, wire.query), None
         try:
+            spoil_upload(faults, action, asked.request)
             _refuse_chunked(wire)
-            response = s3.answer(self.realm, request, wire, bucket=bucket, key=key)
+            if rules.s3.replay_refused and (signature := v2_signature(wire, {})):
+                self.signatures.use_up(signature, now=self.realm.clock())
+            response = s3.answer(self.realm, asked.request, wire, bucket=bucket, key=key)
+            fault = spoil_etag(faults, action, response)
         except FAILURES as error:
             refused = _as_refused(error)
-            code = refused.code
-            text = write_s3_error(code, refused.message, resource=f"/{rest}", request_id=request_id)
-            response = Response(text, status=refused.status, mimetype="application/xml")
-        response.headers["x-amz-request-id"] = request_id
-        return s3.operation(wire.method, bucket, key, wire.query), response, code
-
-    def _elsewhere(self, wire: Wire) -> tuple[Response, str]:
-        if wire.path == "/" and wire.method in ("GET", "HEAD"):
-            return Response(self.page(), mimetype="text/html"), ""
-        return Response("Nothing is here. Look at / for what is.\n", status=404), "NotFound"
+            response = _refuse_s3(refused, rules.s3, resource=f"/{rest}", request_id=asked.id)
+            fault = refused.fault if isinstance(refused, Spoiled) else ""
+        response.headers["x-amz-request-id"] = asked.id
+        return Given(response, rules.line.s3_server, action, refused, fault)
 
 
 def read_wire(request: Request) -> Wire:
@@ -98,6 +155,11 @@ def read_wire(request: Request) -> Wire:
     path, _, query = target.partition("?")
     headers = {name.lower(): value for name, value in request.headers.items()}
     return Wire(request.method, path, query, headers)
+
+
+def _is_query(wire: Wire) -> bool:
+    """Whether a request to a root that both halves share is for EC2: S3 has no POST there, and no actions."""
+    return wire.method == "POST" or any(name == "Action" for name, _ in read_pairs(wire.query))
 
 
 def _refuse_chunked(wire: Wire) -> None:
@@ -112,6 +174,13 @@ def _read_form(request: Request, wire: Wire) -> bytes:
     if (request.content_length or 0) > ec2.BODY_LIMIT:
         raise Refused("RequestEntityTooLarge", f"The request's body is larger than {ec2.BODY_LIMIT} bytes")
     return request.get_data()
+
+
+def _refuse_s3(refused: Refused, rules: S3Rules, *, resource: str, request_id: str) -> Response:
+    if rules.mute and isinstance(refused, Unproven):
+        return Response(status=500)
+    text = write_s3_error(refused.code, refused.message, resource=resource, request_id=request_id)
+    return Response(text, status=refused.status, mimetype="application/xml")
 
 
 def _as_refused(error: Failure) -> Refused:

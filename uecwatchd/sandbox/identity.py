@@ -34,22 +34,6 @@ LIFETIME = timedelta(days=3650)  # ten years, as in Eucalyptus
 ACCESS_KEY_LETTERS = 20  # lengths of today's access and secret keys
 SECRET_KEY_LETTERS = 40
 
-EUCARC_TEXT = """\
-EUCA_KEY_DIR=$(dirname $(readlink -f ${{BASH_SOURCE}}))
-export S3_URL={s3_url}
-export EC2_URL={ec2_url}
-export EC2_PRIVATE_KEY=${{EUCA_KEY_DIR}}/{user_key}
-export EC2_CERT=${{EUCA_KEY_DIR}}/{user_certificate}
-export EUCALYPTUS_CERT=${{EUCA_KEY_DIR}}/{cloud_certificate}
-export EC2_ACCESS_KEY='{access_key}'
-export EC2_SECRET_KEY='{secret_key}'
-# The account number, which bundles carry as their user.
-export EC2_USER_ID='{account}'
-alias ec2-bundle-image="ec2-bundle-image --cert ${{EC2_CERT}} --privatekey ${{EC2_PRIVATE_KEY}} \
---user ${{EC2_USER_ID}} --ec2cert ${{EUCALYPTUS_CERT}}"
-alias ec2-upload-bundle="ec2-upload-bundle -a ${{EC2_ACCESS_KEY}} -s ${{EC2_SECRET_KEY}} --url ${{S3_URL}}"
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -58,6 +42,8 @@ class Identity:
     secret_key: str = field(repr=False)
     cloud_key: RSAPrivateKey = field(repr=False)
     user_key: RSAPrivateKey = field(repr=False)
+    cloud_certificate: bytes  # PEM, both
+    user_certificate: bytes
 
 
 def ensure_identity(folder: Path, *, now: datetime) -> Identity:
@@ -79,6 +65,8 @@ def read_identity(folder: Path) -> Identity:
             secret_key=words["secret_key"],
             cloud_key=_read_key(folder / CLOUD_KEY),
             user_key=_read_key(folder / USER_KEY),
+            cloud_certificate=(folder / CLOUD_CERTIFICATE).read_bytes(),
+            user_certificate=(folder / USER_CERTIFICATE).read_bytes(),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Halted(
@@ -136,8 +124,11 @@ def _self_signed(key: RSAPrivateKey, *, name: str, now: datetime) -> x509.Certif
     return builder.sign(key, hashes.SHA256())
 
 
-def write_eucarc(folder: Path, identity: Identity, *, ec2_url: str, s3_url: str) -> Path:
-    text = EUCARC_TEXT.format(
+def write_eucarc(
+    folder: Path, identity: Identity, *, template: str, url: str, ec2_url: str, s3_url: str
+) -> Path:
+    text = template.format(
+        url=url,
         ec2_url=ec2_url,
         s3_url=s3_url,
         user_key=USER_KEY,

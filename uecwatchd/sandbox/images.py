@@ -1,14 +1,12 @@
-"""RegisterImage, DescribeImages, DeregisterImage, and an image's attributes."""
+"""DescribeImages, DeregisterImage, and an image's attributes."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from uecwatchd.sandbox import content, inspection
-from uecwatchd.sandbox.manifest import Claims
+from uecwatchd.sandbox.ec2_rules import Ec2Rules
 from uecwatchd.sandbox.parameters import (
     Action,
     Parameters,
-    action,
     listed,
     numbered,
     passes,
@@ -20,97 +18,49 @@ from uecwatchd.sandbox.refusal import Refused
 from uecwatchd.sandbox.registry import Image, Permission, Tag
 from uecwatchd.sandbox.reply import Payload, Value
 
-IMAGE_ID = re.compile(r"e[mkr]i-[0-9A-F]{8}")
 ACCOUNT = re.compile(r"[0-9]{12}")
 LAUNCH_PERMISSION = "launchPermission"
+EVERYBODY = Permission("group", "all")
 
 
-def register(realm: Realm, parameters: Parameters) -> Payload:
-    """One location may be registered twice and gets two ids, as on real servers: the client has to look
-    first."""
-    location = required(parameters, "ImageLocation").removeprefix("/")
-    name, description = _read_words(realm, parameters)
-    virtualization = _read_virtualization(parameters)
-    bundle = inspection.read_bundle(realm.store, realm.identity, realm.rules.ec2, location)
-    _check_agreement(parameters, bundle.claims)
-    _check_member(realm, bundle.claims.kernel, type_="kernel")
-    _check_member(realm, bundle.claims.ramdisk, type_="ramdisk")
-    found = inspection.inspect(bundle)
-    if virtualization == "hvm" and not content.is_disk(found.head):
-        raise Refused("InvalidManifest", "An hvm image must be a whole disk with a boot sector")
-    draft = Image(
-        id="",
-        location=location,
-        manifest_sha256=bundle.manifest_sha256,
-        type=bundle.claims.type,
-        architecture=bundle.claims.architecture,
-        kernel=bundle.claims.kernel or "",
-        ramdisk=bundle.claims.ramdisk or "",
-        virtualization=virtualization if bundle.claims.type == "machine" else "",
-        name=name,
-        description=description,
-        size=bundle.claims.size,
-        state="available",
-        reason="",
-        registered=realm.clock().isoformat(timespec="milliseconds"),
-    )
-    return {"imageId": realm.registry.add_image(draft).id}
+def first_permissions(rules: Ec2Rules) -> tuple[Permission, ...]:
+    """Who may launch an image before anybody said so."""
+    return (EVERYBODY,) if rules.public else ()
 
 
-def _read_words(realm: Realm, parameters: Parameters) -> tuple[str, str]:
-    name, description = parameters.get("Name", ""), parameters.get("Description", "")
-    if "Name" in parameters and not realm.rules.ec2.image_name.fullmatch(name):
-        raise Refused("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits, ( ) / - _")
-    _check_description(realm, description)
-    realm.registry.check_name(name)
-    return name, description
-
-
-def _check_description(realm: Realm, description: str) -> None:
-    if len(description) > realm.rules.ec2.description_length:
+def check_description(rules: Ec2Rules, description: str) -> None:
+    if len(description) > rules.description_length:
         raise Refused(
-            "InvalidParameterValue",
-            f"A description has at most {realm.rules.ec2.description_length} characters",
+            "InvalidParameterValue", f"A description has at most {rules.description_length} characters"
         )
 
 
-def _read_virtualization(parameters: Parameters) -> str:
-    word = parameters.get("VirtualizationType", "paravirtual")
-    if word not in ("paravirtual", "hvm"):
-        raise Refused("InvalidParameterValue", f"VirtualizationType cannot be {word}")
-    return word
-
-
-def _check_agreement(parameters: Parameters, claims: Claims) -> None:
-    """What the request says as well must not contradict the manifest: servers differ in which of them
-    wins."""
-    claimed = {"Architecture": claims.architecture, "KernelId": claims.kernel, "RamdiskId": claims.ramdisk}
-    for name, value in claimed.items():
-        if name in parameters and parameters[name] != value:
-            raise Refused("InvalidParameterValue", f"{name} is {parameters[name]}, the manifest says {value}")
-
-
-def _check_member(realm: Realm, image_id: str | None, *, type_: str) -> None:
-    """A kernel or ramdisk named in a machine's manifest."""
-    if image_id is None:
-        return
-    found = realm.registry.find_image(image_id)
-    if found is None or found.type != type_:
-        raise Refused("InvalidAMIID.NotFound", f"Referenced {type_} id is invalid: {image_id}")
-
-
 def describe(realm: Realm, parameters: Parameters) -> Payload:
-    wanted = listed(parameters, "ImageId")
-    for image_id in wanted:
-        find(realm, image_id)
+    """Looking is what brings pending images forward: the answer still shows them as they were."""
     filters = read_filters(parameters)
     owned = _names_us(realm, listed(parameters, "Owner"))
     users = listed(parameters, "ExecutableBy")
     tags = realm.registry.tags()
-    images = [image for image in realm.registry.images() if not wanted or image.id in wanted]
+    images = _look_up(realm, listed(parameters, "ImageId"))
     images = [image for image in images if owned and _may_run(realm, image, users)]
     found = [image for image in images if passes(_facts(realm, image, tags), filters)]
-    return {"imagesSet": {"item": tuple(_item(realm, image, tags) for image in found)}}
+    items = tuple(_item(realm, image, tags) for image in found)
+    realm.registry.elapse()
+    return {"imagesSet": {"item": items}}
+
+
+def _look_up(realm: Realm, wanted: Collection[str]) -> list[Image]:
+    """The images of these ids, or all if there are none."""
+    rules, images = realm.rules.ec2, list(realm.registry.images())
+    if not wanted:
+        return images
+    known = [image for image in images if image.id in wanted]
+    if rules.lookup_broken:
+        return [] if known else images
+    if rules.unknown_refused:
+        for image_id in wanted:
+            find(realm, image_id)
+    return known
 
 
 def _names_us(realm: Realm, owners: Collection[str]) -> bool:
@@ -119,11 +69,12 @@ def _names_us(realm: Realm, owners: Collection[str]) -> bool:
 
 
 def _may_run(realm: Realm, image: Image, users: Collection[str]) -> bool:
-    return _names_us(realm, users) or ("all" in users and _is_public(realm, image))
+    asked = "all" in users and not realm.rules.ec2.lookup_broken
+    return _names_us(realm, users) or (asked and _is_public(realm, image))
 
 
 def find(realm: Realm, image_id: str) -> Image:
-    if not IMAGE_ID.fullmatch(image_id):
+    if not realm.rules.ec2.ids.pattern.fullmatch(image_id):
         raise Refused("InvalidAMIID.Malformed", f"Invalid id: {image_id}")
     image = realm.registry.find_image(image_id)
     if image is None:
@@ -132,7 +83,7 @@ def find(realm: Realm, image_id: str) -> Image:
 
 
 def _is_public(realm: Realm, image: Image) -> bool:
-    return Permission("group", "all") in realm.registry.permissions(image.id)
+    return EVERYBODY in realm.registry.permissions(image.id)
 
 
 def _facts(realm: Realm, image: Image, tags: Iterable[Tag]) -> Mapping[str, str]:
@@ -172,13 +123,21 @@ def _item(realm: Realm, image: Image, tags: Iterable[Tag]) -> dict[str, Value]:
         "virtualizationType": image.virtualization or None,
         "hypervisor": "kvm",
         "creationDate": image.registered.replace("+00:00", "Z"),
-        "stateReason": {"message": image.reason} if image.reason else None,
+        "platform": image.platform or None,
+        "stateReason": {"message": image.reason} if image.state == "failed" else None,
         "tagSet": {"item": mine} if mine else None,
     }
 
 
 def deregister(realm: Realm, parameters: Parameters) -> Payload:
-    realm.registry.remove_image(find(realm, required(parameters, "ImageId")).id)
+    image_id = required(parameters, "ImageId")
+    if realm.rules.ec2.false_for_unknown and realm.registry.find_image(image_id) is None:
+        return {"return": False}
+    image = find(realm, image_id)
+    if realm.rules.ec2.lingers and image.state != "deregistered":
+        realm.registry.set_image_state(image.id, "deregistered")
+    else:
+        realm.registry.remove_image(image.id)
     return {"return": True}
 
 
@@ -188,10 +147,12 @@ def modify_attribute(realm: Realm, parameters: Parameters) -> Payload:
     image = find(realm, required(parameters, "ImageId"))
     description = _new_description(parameters)
     add, remove = _new_permissions(parameters)
+    if realm.rules.ec2.groups_apart and len({one.kind for one in add + remove}) > 1:
+        raise Refused("InvalidParameterCombination", "Groups and users cannot be changed by one call")
     if description is None and not add and not remove:
         raise Refused("InvalidParameterCombination", "No attribute to modify was given")
     if description is not None:
-        _check_description(realm, description)
+        check_description(realm.rules.ec2, description)
         realm.registry.describe(image.id, description)
     realm.registry.change_permissions(image.id, add=add, remove=remove)
     return {"return": True}
@@ -248,30 +209,15 @@ def reset_attribute(realm: Realm, parameters: Parameters) -> Payload:
     image = find(realm, required(parameters, "ImageId"))
     if required(parameters, "Attribute") != LAUNCH_PERMISSION:
         raise Refused("InvalidParameterValue", "Only launchPermission can be reset")
-    realm.registry.change_permissions(image.id, add=(), remove=realm.registry.permissions(image.id))
+    before, after = realm.registry.permissions(image.id), first_permissions(realm.rules.ec2)
+    realm.registry.change_permissions(image.id, add=after, remove=before)
     return {"return": True}
 
 
 ACTIONS: Mapping[str, Action] = {
-    "RegisterImage": action(
-        register,
-        *(
-            "ImageLocation",
-            "Name",
-            "Description",
-            "Architecture",
-            "KernelId",
-            "RamdiskId",
-            "VirtualizationType",
-        ),
-    ),
-    "DescribeImages": action(describe, "ImageId.N", "Owner.N", "ExecutableBy.N", filters=True),
-    "DeregisterImage": action(deregister, "ImageId"),
-    "ModifyImageAttribute": action(
-        modify_attribute,
-        *("ImageId", "Attribute", "OperationType", "UserGroup.N", "UserId.N", "Value", "Description.Value"),
-        *(f"LaunchPermission.{verb}.N.{what}" for verb in ("Add", "Remove") for what in ("Group", "UserId")),
-    ),
-    "DescribeImageAttribute": action(describe_attribute, "ImageId", "Attribute"),
-    "ResetImageAttribute": action(reset_attribute, "ImageId", "Attribute"),
+    "DescribeImages": describe,
+    "DeregisterImage": deregister,
+    "ModifyImageAttribute": modify_attribute,
+    "DescribeImageAttribute": describe_attribute,
+    "ResetImageAttribute": reset_attribute,
 }

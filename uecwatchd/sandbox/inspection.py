@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from uecwatchd.sandbox import content
-from uecwatchd.sandbox.ec2_rules import Ec2Rules
+from uecwatchd.sandbox.ec2_rules import Ec2Rules, Moment
 from uecwatchd.sandbox.identity import Identity
 from uecwatchd.sandbox.manifest import SAFE_NAME, Claims, invalid, read_claims
 from uecwatchd.sandbox.refusal import Refused
@@ -36,22 +36,22 @@ class Bundle:
     secret: Secret
 
 
-def read_bundle(store: Store, identity: Identity, rules: Ec2Rules, location: str) -> Bundle:
+def read_bundle(
+    store: Store, identity: Identity, rules: Ec2Rules, location: str, *, moment: Moment = "register"
+) -> Bundle:
     """Everything short of the parts' bytes. `location` is `bucket/key`. Raises `Refused`."""
-    bucket, key = split_location(location, limit=rules.location_length)
-    data = _read_manifest(store, identity, bucket, key, limit=rules.manifest_size)
-    claims = read_claims(data, file_name=key)
-    if claims.size > rules.image_size:
-        raise invalid(
-            f"Cannot register image of size {claims.size}: it exceeds the maximum of {rules.image_size}"
-        )
-    if claims.user != identity.account:
-        raise invalid(f"The manifest's user {claims.user} is not the account that registers it")
-    _check_signature(claims, identity.user_key.public_key())
+    bucket, key = split_location(location, rules)
+    data = _read_manifest(store, identity, rules, bucket, key)
+    folder, _, file_name = key.rpartition("/")
+    claims = read_claims(data, file_name=file_name)
+    _check_claims(claims, identity, rules)
+    if moment in rules.signature_checked:
+        _check_signature(claims, identity.user_key.public_key())
     secret = _open_secret(claims.ec2_key, claims.ec2_iv, key=identity.cloud_key, whose="ec2")
     if _open_secret(claims.user_key, claims.user_iv, key=identity.user_key, whose="user") != secret:
         raise invalid("The key sealed for the user is not the key sealed for the cloud")
-    parts = _find_parts(store, bucket, claims, limit=rules.part_size)
+    prefix = f"{folder}/" if folder and rules.parts_beside else ""
+    parts = _find_parts(store, rules, bucket, prefix, claims)
     return Bundle(claims, hashlib.sha256(data).hexdigest(), parts, secret)
 
 
@@ -68,22 +68,24 @@ def recheck(
     store: Store, identity: Identity, rules: Ec2Rules, location: str, *, manifest_sha256: str
 ) -> None:
     """What a node does before it boots: manifest and parts must be those that were registered."""
-    bundle = read_bundle(store, identity, rules, location)
+    bundle = read_bundle(store, identity, rules, location, moment="run")
     if bundle.manifest_sha256 != manifest_sha256:
         raise invalid(f"The manifest {location} is not the one that was registered")
     for claim, part in zip(bundle.claims.parts, bundle.parts, strict=True):
         check_part(claim, part.path.read_bytes())
 
 
-def split_location(location: str, *, limit: int) -> tuple[str, str]:
-    """Keys lie at the bucket's root: the first servers cut at the slash and look no further."""
-    bucket, _, key = location.partition("/")
-    if len(location) > limit or not SAFE_NAME.fullmatch(bucket) or not SAFE_NAME.fullmatch(key):
-        raise Refused("InvalidParameterValue", f"Invalid image location: {location[:limit]}")
-    return bucket, key
+def split_location(location: str, rules: Ec2Rules) -> tuple[str, str]:
+    """Bucket and key. The first servers cut at the slash and want two halves."""
+    bucket, *names = location.split("/")
+    safe = all(SAFE_NAME.fullmatch(name) for name in (bucket, *names))
+    deep = len(names) > 1 and not rules.manifest_prefix
+    if len(location) > rules.location_length or not names or deep or not safe:
+        raise Refused("InvalidParameterValue", f"Invalid image location: {location[: rules.location_length]}")
+    return bucket, "/".join(names)
 
 
-def _read_manifest(store: Store, identity: Identity, bucket: str, key: str, *, limit: int) -> bytes:
+def _read_manifest(store: Store, identity: Identity, rules: Ec2Rules, bucket: str, key: str) -> bytes:
     try:
         owner = store.bucket(bucket).owner
         if owner != identity.account:
@@ -96,9 +98,27 @@ def _read_manifest(store: Store, identity: Identity, bucket: str, key: str, *, l
             raise invalid(f"Failed to read manifest file: {bucket}/{key}: {refused.message}") from refused
         raise
     with file:
-        if stored.size > limit:
-            raise invalid(f"The manifest has {stored.size} bytes, more than {limit}")
+        if not _is_readable(stored, rules):
+            raise invalid(f"Failed to read manifest file: {bucket}/{key}: aws-exec-read may not read it")
+        if stored.size > rules.manifest_size:
+            raise invalid(f"The manifest has {stored.size} bytes, more than {rules.manifest_size}")
         return file.read()
+
+
+def _is_readable(stored: StoredObject, rules: Ec2Rules) -> bool:
+    """The account that fetches bundles for the cloud is a stranger to the bucket."""
+    return not rules.reader_acls or stored.acl in rules.reader_acls
+
+
+def _check_claims(claims: Claims, identity: Identity, rules: Ec2Rules) -> None:
+    if rules.image_size is not None and claims.size > rules.image_size:
+        raise invalid(
+            f"Cannot register image of size {claims.size}: it exceeds the maximum of {rules.image_size}"
+        )
+    if rules.user_checked and claims.user != identity.account:
+        raise invalid(f"The manifest's user {claims.user} is not the account that registers it")
+    if rules.mapping_refused and claims.mapped:
+        raise Refused("InternalError", "An unknown error has occurred. Please try your request again.")
 
 
 def _check_signature(claims: Claims, key: RSAPublicKey) -> None:
@@ -127,14 +147,18 @@ def _unseal(sealed: str, *, key: RSAPrivateKey, what: str) -> bytes:
     return bytes.fromhex(text.decode())
 
 
-def _find_parts(store: Store, bucket: str, claims: Claims, *, limit: int) -> tuple[StoredObject, ...]:
+def _find_parts(
+    store: Store, rules: Ec2Rules, bucket: str, prefix: str, claims: Claims
+) -> tuple[StoredObject, ...]:
     found = []
     for claim in claims.parts:
-        stored = store.find(bucket, claim.filename)
+        stored = store.find(bucket, prefix + claim.filename)
         if stored is None:
             raise invalid(f"Part {claim.filename} is not in bucket {bucket}")
+        if not _is_readable(stored, rules):
+            raise invalid(f"Part {claim.filename} cannot be read: aws-exec-read may not read it")
         found.append(stored)
-    _check_sizes([stored.size for stored in found], claims.bundled_size, limit=limit)
+    _check_sizes([stored.size for stored in found], claims.bundled_size, limit=rules.part_size)
     return tuple(found)
 
 

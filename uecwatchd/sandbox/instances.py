@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from uecwatchd.sandbox import images, inspection
-from uecwatchd.sandbox.parameters import Action, Parameters, action, listed, required
+from uecwatchd.sandbox.parameters import Action, Parameters, listed, required
 from uecwatchd.sandbox.realm import Realm
 from uecwatchd.sandbox.refusal import Refused
 from uecwatchd.sandbox.registry import Instance
@@ -25,6 +25,8 @@ def run(realm: Realm, parameters: Parameters) -> Payload:
     image = images.find(realm, required(parameters, "ImageId"))
     if image.type != "machine":
         raise Refused("InvalidAMIID.Malformed", f"{image.id} is a {image.type}, not a machine image")
+    if image.state != "available":
+        raise Refused("InvalidAMIID.Unavailable", f"The image id {image.id} is {image.state}, not available")
     count = _read_count(parameters)
     members = [image] + [images.find(realm, member) for member in (image.kernel, image.ramdisk) if member]
     for member in members:
@@ -115,9 +117,8 @@ def terminate(realm: Realm, parameters: Parameters) -> Payload:
 
 
 ACTIONS: Mapping[str, Action] = {
-    # boto3 adds a ClientToken of its own.
-    "RunInstances": action(run, "ImageId", "MinCount", "MaxCount", "InstanceType", "KeyName", "ClientToken"),
-    "DescribeInstances": action(describe, "InstanceId.N"),
-    "GetConsoleOutput": action(console_output, "InstanceId"),
-    "TerminateInstances": action(terminate, "InstanceId.N"),
+    "RunInstances": run,
+    "DescribeInstances": describe,
+    "GetConsoleOutput": console_output,
+    "TerminateInstances": terminate,
 }

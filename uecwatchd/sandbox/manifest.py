@@ -64,6 +64,7 @@ class Claims:
     architecture: str
     kernel: str | None  # a machine's
     ramdisk: str | None
+    mapped: bool  # whether it has a block device mapping
     name: str
     user: str
     tar_sha1: str
@@ -93,6 +94,7 @@ def read_claims(data: bytes, *, file_name: str) -> Claims:
         architecture=_matching(root, "machine_configuration/architecture", re.compile("i386|x86_64")),
         kernel=_machine_id(root, "kernel_id", kind=kind),
         ramdisk=_machine_id(root, "ramdisk_id", kind=kind),
+        mapped=root.find("machine_configuration/block_device_mapping") is not None,
         name=_matching(image, "name", SAFE_NAME),
         user=_matching(image, "user", re.compile("[0-9]{12}")),
         tar_sha1=_matching(image, "digest", SHA1_HEX),

@@ -2,38 +2,25 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from uecwatchd.sandbox.realm import Realm
 from uecwatchd.sandbox.refusal import Refused
 from uecwatchd.sandbox.reply import Payload
 
 Parameters = Mapping[str, str]
+Action = Callable[[Realm, Parameters], Payload]
 
-# What a request of any action carries.
-COMMON = frozenset(
-    {"Action", "Version", "AWSAccessKeyId", "SignatureVersion", "SignatureMethod", "Timestamp", "Signature"}
-)
-FILTER = frozenset({"Filter.N.Name", "Filter.N.Value.N"})
+NUMBER = re.compile(r"\.[1-9]\d*(?=\.|$)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One verb of the API. `known` are its parameters' names, with N for a number."""
-
-    run: Callable[[Realm, Parameters], Payload]
-    known: frozenset[str]
-
-
-def action(run: Callable[[Realm, Parameters], Payload], *known: str, filters: bool = False) -> Action:
-    return Action(run, frozenset(known) | COMMON | (FILTER if filters else frozenset()))
-
-
-def refuse_unknown(parameters: Parameters, known: frozenset[str]) -> None:
+def refuse_unknown(parameters: Parameters, known: frozenset[str], *, complaint: str) -> None:
+    """`known` are names with N for a number; `complaint` is `Errors.unbound_parameter`."""
+    unknown = [name for name in parameters if NUMBER.sub(".N", name) not in known]
+    if unknown:
+        fields = "".join(f"{name} = {CONTROL.sub('?', parameters[name])}\n" for name in unknown)
+        raise Refused("UnknownParameter", complaint.format(name=unknown[0], fields=fields))
     for name, value in parameters.items():
-        if re.sub(r"\.[1-9]\d*(?=\.|$)", ".N", name) not in known:
-            raise Refused("UnknownParameter", f"The parameter {name} is not recognized")
         if CONTROL.search(value):
             raise Refused("InvalidParameterValue", f"The parameter {name} has control characters in it")
 

@@ -1,9 +1,10 @@
 """Everything a request is answered from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.identity import Identity
 from uecwatchd.sandbox.registry import Registry
 from uecwatchd.sandbox.rules import Rules
@@ -17,6 +18,8 @@ class Realm:
     store: Store
     registry: Registry
     clock: Callable[[], datetime]  # aware of its zone
+    faults: Faults = field(default_factory=Faults)
+    administrator: bool = True  # whether the one user may do what only administrators may
 
     @property
     def secrets(self) -> dict[str, str]:

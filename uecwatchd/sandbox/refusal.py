@@ -18,12 +18,15 @@ STATUS: Mapping[str, int] = {
     "MissingContentLength": 411,
     "NoSuchBucket": 404,
     "NoSuchKey": 404,
+    "NoSuchUpload": 404,
     "NotFound": 404,
     "NotImplemented": 501,
     "PreconditionFailed": 412,
     "RequestEntityTooLarge": 413,
     "RequestTimeTooSkewed": 403,
     "SignatureDoesNotMatch": 403,
+    "SignatureReplayed": 403,
+    "SlowDown": 503,
 }
 
 

@@ -1,19 +1,21 @@
 """Images, who may launch them, tags and instances: registry.sqlite.
 
-An image is `available` as soon as it is there. `state` and `reason` are columns all the same, so that a
-generation that answers `pending` first, or `failed` later, needs no other table.
+An image is `available` as soon as it is there, or `pending` until clients have looked at it so many times;
+what then becomes of it is settled from the start. It stays on the list as `deregistered` where the generation
+wants two calls to be rid of it.
 """
 
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from uecwatchd.sandbox.database import Database
+from uecwatchd.sandbox.ec2_rules import Ids
 from uecwatchd.sandbox.refusal import Refused
 
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE image (
     id              TEXT PRIMARY KEY,
@@ -27,7 +29,10 @@ CREATE TABLE image (
     name            TEXT NOT NULL,
     description     TEXT NOT NULL,
     size            INTEGER NOT NULL,
+    platform        TEXT NOT NULL,
     state           TEXT NOT NULL,
+    looks           INTEGER NOT NULL,
+    fate            TEXT NOT NULL,
     reason          TEXT NOT NULL,
     registered      TEXT NOT NULL
 );
@@ -58,13 +63,16 @@ CREATE TABLE instance (
 )
 """
 
-ID_BYTES = 4  # eight hex digits
-PREFIXES = {"machine": "emi", "kernel": "eki", "ramdisk": "eri"}
+ID_DIGITS = 8  # of instances and reservations
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One registered image. Empty text stands for "none"; `registered` is a time in ISO 8601, UTC."""
+    """One registered image. Empty text stands for "none"; `registered` is a time in ISO 8601, UTC.
+
+    While `state` is pending, `looks` is how many more times clients will see it so, `fate` the state it will
+    have then, and `reason` why.
+    """
 
     id: str
     location: str
@@ -77,7 +85,10 @@ class Image:
     name: str
     description: str
     size: int
+    platform: str
     state: str
+    looks: int
+    fate: str
     reason: str
     registered: str
 
@@ -121,12 +132,15 @@ class Registry:
 
     # images
 
-    def add_image(self, image: Image) -> Image:
+    def add_image(self, image: Image, *, ids: Ids, permissions: Iterable[Permission]) -> Image:
         """The image under a fresh id. Raises `Refused` (InvalidAMIName.Duplicate)."""
         with self._database.transaction() as rows:
             _refuse_taken_name(rows, image.name)
-            image = replace(image, id=_fresh_id(rows, PREFIXES[image.type], table="image", upper=True))
+            fresh = _fresh_id(rows, lambda: ids.spell(image.type, _digits(ids.digits)), table="image")
+            image = replace(image, id=fresh)
             _insert(rows, "image", image)
+            for one in permissions:
+                rows.execute("INSERT INTO permission VALUES (?, ?, ?)", (image.id, one.kind, one.value))
         return image
 
     def check_name(self, name: str) -> None:
@@ -144,6 +158,16 @@ class Registry:
     def describe(self, image_id: str, description: str) -> None:
         with self._database.transaction() as rows:
             rows.execute("UPDATE image SET description = ? WHERE id = ?", (description, image_id))
+
+    def elapse(self) -> None:
+        """A client has looked: images that are pending come nearer to their fate."""
+        with self._database.transaction() as rows:
+            rows.execute("UPDATE image SET looks = looks - 1 WHERE state = 'pending'")
+            rows.execute("UPDATE image SET state = fate WHERE state = 'pending' AND looks <= 0")
+
+    def set_image_state(self, image_id: str, state: str) -> None:
+        with self._database.transaction() as rows:
+            rows.execute("UPDATE image SET state = ? WHERE id = ?", (state, image_id))
 
     def remove_image(self, image_id: str) -> None:
         with self._database.transaction() as rows:
@@ -193,10 +217,10 @@ class Registry:
     def add_instances(self, instance: Instance, *, count: int) -> tuple[Instance, ...]:
         """`count` of them in one reservation, under fresh ids."""
         with self._database.transaction() as rows:
-            reservation = f"r-{secrets.token_hex(ID_BYTES)}"
+            reservation = f"r-{_digits(ID_DIGITS)}"
             started = []
             for _ in range(count):
-                fresh = _fresh_id(rows, "i", table="instance", upper=False)
+                fresh = _fresh_id(rows, lambda: f"i-{_digits(ID_DIGITS)}", table="instance")
                 started.append(replace(instance, id=fresh, reservation=reservation))
                 _insert(rows, "instance", started[-1])
         return tuple(started)
@@ -217,10 +241,13 @@ def _refuse_taken_name(rows: sqlite3.Connection, name: str) -> None:
         raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {row['id']}")
 
 
-def _fresh_id(rows: sqlite3.Connection, prefix: str, *, table: str, upper: bool) -> str:
+def _digits(count: int) -> str:
+    return secrets.token_hex(count)[:count]
+
+
+def _fresh_id(rows: sqlite3.Connection, make: Callable[[], str], *, table: str) -> str:
     while True:
-        digits = secrets.token_hex(ID_BYTES)
-        fresh = f"{prefix}-{digits.upper() if upper else digits}"
+        fresh = make()
         query = f"SELECT 1 FROM {table} WHERE id = ?"  # noqa: S608  # our own word
         if not rows.execute(query, (fresh,)).fetchone():
             return fresh

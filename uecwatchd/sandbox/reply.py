@@ -1,14 +1,35 @@
 """Answers as XML: nested mappings in, one document out."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from uecwatchd.sandbox.ec2_errors import KINDS, Errors, Form
+from uecwatchd.sandbox.refusal import Refused
+from uecwatchd.sandbox.signature import Unproven
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
+EMPYREAN_NAMESPACE = "http://msgs.eucalyptus.com/eucalyptus"
 S3_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 # None is left out, a tuple is a repeated element.
 Value = str | int | bool | None | Mapping[str, "Value"] | tuple["Value", ...]
 Payload = Mapping[str, Value]
+
+XML = "text/xml; charset=utf-8"
+PLAIN = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A refusal ready to be sent. `code` is what the body says, or would if it were XML."""
+
+    status: int
+    code: str
+    body: bytes
+    content_type: str
 
 
 def write_xml(root: str, payload: Payload, *, namespace: str = "") -> bytes:
@@ -34,13 +55,28 @@ def _add(parent: ElementTree.Element, name: str, value: Value) -> None:
         child.text = str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def write_ec2(action: str, payload: Payload, *, request_id: str) -> bytes:
-    return write_xml(f"{action}Response", {"requestId": request_id, **payload}, namespace=EC2_NAMESPACE)
+def write_ec2(action: str, payload: Payload, *, request_id: str, namespace: str = EC2_NAMESPACE) -> bytes:
+    return write_xml(f"{action}Response", {"requestId": request_id, **payload}, namespace=namespace)
 
 
 def write_ec2_error(code: str, message: str, *, request_id: str) -> bytes:
     error = {"Error": {"Code": code, "Message": message}}
     return write_xml("Response", {"Errors": error, "RequestID": request_id})
+
+
+def write_ec2_refusal(refused: Refused, errors: Errors, *, request_id: str) -> Written:
+    """What a generation with such errors answers."""
+    kind = "forbidden" if isinstance(refused, Unproven) else KINDS.get(refused.code)
+    form = (errors.forms.get(kind) if kind else None) or Form(refused.status)
+    code = form.code or refused.code
+    sentence = errors.words.get(refused.code, "{message}").format(message=refused.message)
+    if form.plain:
+        text = f"Failure: {form.status} {HTTPStatus(form.status).phrase}\n{sentence}\n\n"
+        return Written(form.status, code, text.encode(), PLAIN)
+    body = write_ec2_error(code, sentence, request_id=request_id)
+    if not errors.escaped:
+        body = body.replace(escape(sentence).encode(), sentence.encode())
+    return Written(form.status, code, body, XML)
 
 
 def write_s3(root: str, payload: Payload) -> bytes:

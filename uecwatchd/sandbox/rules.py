@@ -8,15 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from uecwatchd.sandbox.ec2_rules import EC2_RULES, Ec2Rules
+from uecwatchd.sandbox.eucarc import EUCARCS
+from uecwatchd.sandbox.line_rules import LINE_RULES, LineRules
 from uecwatchd.sandbox.s3_rules import S3_RULES, S3Rules
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One generation: what its two halves insist on."""
+    """One generation: what its two halves insist on, how it speaks HTTP, the credentials it hands out."""
 
     ec2: Ec2Rules
     s3: S3Rules
+    line: LineRules
+    eucarc: str  # a template of `eucarc`
 
 
-RULES: Mapping[str, Rules] = {name: Rules(EC2_RULES[name], S3_RULES[name]) for name in EC2_RULES}
+RULES: Mapping[str, Rules] = {
+    name: Rules(EC2_RULES[name], S3_RULES[name], LINE_RULES[name], EUCARCS[name]) for name in S3_RULES
+}

@@ -2,21 +2,24 @@
 
 import fcntl
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BufferedRandom
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
-from uecwatchd.sandbox.connection import Server
+from uecwatchd.sandbox.connection import Habits, Server
+from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.front import Front, Seen
 from uecwatchd.sandbox.identity import EUCARC, Identity, ensure_identity, write_eucarc
 from uecwatchd.sandbox.realm import Realm
 from uecwatchd.sandbox.registry import Image, Registry
+from uecwatchd.sandbox.replay import Signatures
 from uecwatchd.sandbox.rules import RULES
 from uecwatchd.sandbox.store import Bucket, Store, StoredObject
 
@@ -31,7 +34,7 @@ PAGE = """\
 <!doctype html><title>uecwatchd sandbox</title>
 <h1>A test cloud</h1>
 <p>This is the embedded cloud of uecwatchd: S3 and EC2 for trying out image sets, on this machine only.
-It checks bundles as strictly as real clouds do together, and boots nothing.
+It checks bundles as strictly as real clouds do, and boots nothing.
 <ul>
 <li>EC2: <code>{ec2_url}</code>
 <li>S3: <code>{s3_url}</code>
@@ -53,13 +56,23 @@ class Sandbox:
     """
 
     def __init__(
-        self, folder: Path, *, port: int = 0, dialect: str = "sandbox", clock: Callable[[], datetime] = _now
+        self,
+        folder: Path,
+        *,
+        port: int = 0,
+        dialect: str = "sandbox",
+        administrator: bool = True,
+        faults: Faults | None = None,
+        clock: Callable[[], datetime] = _now,
     ) -> None:
-        """Port 0 is any free one, known once started. `dialect` is a row of `rules.RULES`."""
+        """Port 0 is any free one, known once started. `dialect` is a row of `rules.RULES`. `administrator`:
+        whether its user may do what only administrators may. `faults` may be changed while it runs."""
         self.folder = folder
         self.port = port
+        self.faults = faults or Faults()
+        self._administrator = administrator
         self._rules = RULES[dialect]
-        self._clock = clock
+        self._true_clock = clock
         self._seen: deque[Seen] = deque(maxlen=SEEN_LIMIT)
         self._realm: Realm | None = None
         self._running = ExitStack()
@@ -72,15 +85,45 @@ class Sandbox:
             identity = ensure_identity(self.folder, now=self._clock())
             store = stack.enter_context(closing(Store(self.folder)))
             registry = stack.enter_context(closing(Registry(self.folder)))
-            self._realm = realm = Realm(identity, self._rules, store, registry, self._clock)
-            with _listen(self.port) as listener:
-                self.port = listener.getsockname()[1]
-                server = Server(listener, Front(realm, self._page, self._seen.append).answer)
-            write_eucarc(self.folder, identity, ec2_url=self.ec2_url, s3_url=self.s3_url)
+            self._realm = Realm(
+                identity,
+                self._rules,
+                store,
+                registry,
+                self._clock,
+                faults=self.faults,
+                administrator=self._administrator,
+            )
+            ended = threading.Event()
+            server = self._serve(self._realm, pause=ended.wait)
+            write_eucarc(
+                self.folder,
+                identity,
+                template=self._rules.eucarc,
+                url=self.url,
+                ec2_url=self.ec2_url,
+                s3_url=self.s3_url,
+            )
             server.start()
             stack.callback(server.stop)
+            stack.callback(ended.set)
             self._running = stack.pop_all()
         return self
+
+    def _serve(self, realm: Realm, *, pause: Callable[[float], object]) -> Server:
+        """On a port that is listened on from now."""
+        front = Front(realm, Signatures(), self._page, self._seen.append, pause)
+        habits = Habits(self._requests, self._rules.line.announced, self._clock)
+        with _listen(self.port) as listener:
+            self.port = listener.getsockname()[1]
+            return Server(listener, front.answer, habits=habits)
+
+    def _clock(self) -> datetime:
+        return self._true_clock() + timedelta(seconds=self.faults.value("skew"))
+
+    def _requests(self) -> int:
+        """How many a connection is good for."""
+        return int(self.faults.value("requests")) or self._rules.line.requests
 
     def stop(self) -> None:
         self._running.close()
@@ -106,7 +149,7 @@ class Sandbox:
 
     @property
     def s3_url(self) -> str:
-        return self.url + self._rules.s3.path
+        return self.url + (self._rules.s3.path or "/")
 
     @property
     def eucarc(self) -> Path:
@@ -131,7 +174,8 @@ class Sandbox:
 
     @property
     def refusals(self) -> tuple[Seen, ...]:
-        return tuple(seen for seen in self.requests if seen.code)
+        """The requests that were refused, but for those that a fault spoiled."""
+        return tuple(seen for seen in self.requests if seen.code and not seen.fault)
 
     def calls(self, action: str) -> tuple[Seen, ...]:
         """The requests for one EC2 action or S3 operation, such as RegisterImage or PutObject."""

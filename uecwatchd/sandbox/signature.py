@@ -8,8 +8,9 @@
 Signatures in a query string ("presigned") and bodies signed chunk by chunk ("streaming") are refused: no
 generation before 4.4 knew them.
 
-Codes of every refusal here: MissingAuthenticationToken (EC2), AccessDenied, InvalidAccessKeyId,
-SignatureDoesNotMatch, RequestTimeTooSkewed, NotImplemented, InvalidParameterValue.
+Every refusal here is `Unproven`. Codes: MissingAuthenticationToken and AuthFailure (EC2), AccessDenied,
+InvalidRequest (S3), InvalidAccessKeyId, SignatureDoesNotMatch, RequestTimeTooSkewed, NotImplemented,
+InvalidParameterValue.
 """
 
 import base64
@@ -33,7 +34,8 @@ V4_AUTHORIZATION = re.compile(
     r"/aws4_request,\s*SignedHeaders=(?P<headers>[a-z0-9;-]+),\s*Signature=(?P<signature>[0-9a-f]{64})"
 )
 V4_TIME = "%Y%m%dT%H%M%SZ"
-S3_V2_AUTHORIZATION = re.compile(r"AWS (?P<key>[^:\s]+):(?P<signature>[A-Za-z0-9+/]{27}=)")
+S3_V2_SCHEME = "AWS "
+S3_V2_AUTHORIZATION = re.compile(S3_V2_SCHEME + r"(?P<key>[^:\s]+):(?P<signature>[A-Za-z0-9+/]{27}=)")
 EC2_V2_METHODS = {"HmacSHA256": hashlib.sha256, "HmacSHA1": hashlib.sha1}
 UNSIGNED = "UNSIGNED-PAYLOAD"
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
@@ -60,6 +62,10 @@ SUB_RESOURCES = frozenset(
 )
 
 Pairs = tuple[tuple[str, str], ...]
+
+
+class Unproven(Refused):
+    """Nobody known has signed this request, or not now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +104,15 @@ def check_ec2(
     rules: Ec2Rules,
 ) -> str:
     """The access key that signed this EC2 request."""
-    if "authorization" in wire.headers:
+    if "authorization" in wire.headers and "v4" in rules.signatures:
         day = _v4_time(wire)
         key = _check_v4(wire, hashlib.sha256(body).hexdigest(), service="ec2", at=day, secrets=secrets)
         _check_ec2_time(day, now=now, rules=rules)
         return key
     if "Signature" not in parameters:
-        raise Refused("MissingAuthenticationToken", "The request carries no signature")
+        raise Unproven("MissingAuthenticationToken", "The request carries no signature that is known here")
+    if "v2" not in rules.signatures:
+        raise Unproven("AuthFailure", "Version 2 of the signature is not taken here, use version 4")
     key = _check_ec2_v2(wire, parameters, secrets=secrets)
     _check_ec2_time(_ec2_v2_time(parameters), now=now, rules=rules)
     return key
@@ -114,27 +122,39 @@ def check_s3(wire: Wire, *, secrets: Mapping[str, str], now: datetime, rules: S3
     """Who signed this S3 request, and what its body has to be."""
     authorization = wire.headers.get("authorization")
     if authorization is None:
-        raise Refused("AccessDenied", "The request carries no Authorization header")
-    if authorization.startswith("AWS "):
+        raise Unproven("AccessDenied", "The request carries no Authorization header")
+    if authorization.startswith(S3_V2_SCHEME):
+        if "v2" not in rules.signatures:
+            raise Unproven("InvalidRequest", f"This authorization is not supported. Use {V4_ALGORITHM}.")
         proof, at = Proof(_check_s3_v2(wire, secrets=secrets, rules=rules), None), _s3_v2_time(wire)
     else:
+        if "v4" not in rules.signatures:
+            raise Unproven("AccessDenied", "Invalid authorization header")
         proof, at = _check_s3_v4(wire, secrets=secrets), _v4_time(wire)
     if abs(now - at) > timedelta(seconds=rules.window):
-        raise Refused(
-            "RequestTimeTooSkewed", f"The request is dated {at:%F %T}, this cloud's clock says {now:%F %T}"
-        )
+        raise Unproven(rules.skewed_code, f"Message expired. {_dated(at, now)}")
     return proof
+
+
+def v2_signature(wire: Wire, parameters: Mapping[str, str]) -> str:
+    """What may count only once; empty for a request signed otherwise."""
+    authorization = wire.headers.get("authorization", "")
+    return authorization if authorization.startswith(S3_V2_SCHEME) else parameters.get("Signature", "")
+
+
+def _dated(at: datetime, now: datetime) -> str:
+    return f"The request is dated {at:%F %T}, this cloud's clock says {now:%F %T}"
 
 
 def _secret(access_key: str, secrets: Mapping[str, str]) -> bytes:
     if access_key not in secrets:
-        raise Refused("InvalidAccessKeyId", "The access key id does not exist in our records")
+        raise Unproven("InvalidAccessKeyId", "The access key id does not exist in our records")
     return secrets[access_key].encode()
 
 
 def _compare(ours: str, theirs: str) -> None:
     if not hmac.compare_digest(ours.encode(), theirs.encode()):
-        raise Refused(
+        raise Unproven(
             "SignatureDoesNotMatch", "The signature we calculated does not match the one you provided"
         )
 
@@ -144,10 +164,10 @@ def _compare(ours: str, theirs: str) -> None:
 
 def _check_ec2_v2(wire: Wire, parameters: Mapping[str, str], *, secrets: Mapping[str, str]) -> str:
     if parameters.get("SignatureVersion") != "2":
-        raise Refused("InvalidParameterValue", "SignatureVersion must be 2")
+        raise Unproven("InvalidParameterValue", "SignatureVersion must be 2")
     digest = EC2_V2_METHODS.get(parameters.get("SignatureMethod", ""))
     if digest is None:
-        raise Refused("InvalidParameterValue", "SignatureMethod must be HmacSHA256 or HmacSHA1")
+        raise Unproven("InvalidParameterValue", "SignatureMethod must be HmacSHA256 or HmacSHA1")
     key = parameters.get("AWSAccessKeyId", "")
     signed = _canonical_query((n, v) for n, v in parameters.items() if n != "Signature")
     text = "\n".join((wire.method, wire.headers.get("host", "").lower(), wire.path, signed))
@@ -160,7 +180,7 @@ def _ec2_v2_time(parameters: Mapping[str, str]) -> datetime:
     try:
         return _aware(datetime.fromisoformat(parameters.get("Timestamp", "")))
     except ValueError as error:
-        raise Refused("InvalidParameterValue", "Timestamp must be a time in ISO 8601") from error
+        raise Unproven("InvalidParameterValue", "Timestamp must be a time in ISO 8601") from error
 
 
 def _aware(at: datetime) -> datetime:
@@ -170,9 +190,7 @@ def _aware(at: datetime) -> datetime:
 
 def _check_ec2_time(at: datetime, *, now: datetime, rules: Ec2Rules) -> None:
     if at - now > timedelta(seconds=rules.ahead) or now - at > timedelta(seconds=rules.behind):
-        raise Refused(
-            "RequestTimeTooSkewed", f"The request is dated {at:%F %T}, this cloud's clock says {now:%F %T}"
-        )
+        raise Unproven("RequestTimeTooSkewed", _dated(at, now))
 
 
 # S3, version 2
@@ -181,11 +199,11 @@ def _check_ec2_time(at: datetime, *, now: datetime, rules: Ec2Rules) -> None:
 def _check_s3_v2(wire: Wire, *, secrets: Mapping[str, str], rules: S3Rules) -> str:
     match = S3_V2_AUTHORIZATION.fullmatch(wire.headers["authorization"])
     if match is None:
-        raise Refused("AccessDenied", "The Authorization header has no form we know")
+        raise Unproven("AccessDenied", "The Authorization header has no form we know")
     secret = _secret(match["key"], secrets)
     candidates = [wire.path]
     if rules.bare_resource:
-        candidates.append(wire.path.removeprefix(rules.path) or "/")
+        candidates.append(wire.path.removeprefix(rules.find_path(unquote(wire.path)) or "") or "/")
     texts = (_s3_v2_text(wire, resource) for resource in candidates)
     ours = [base64.b64encode(hmac.digest(secret, text.encode(), hashlib.sha1)).decode() for text in texts]
     if match["signature"] not in ours:
@@ -207,7 +225,7 @@ def _s3_v2_time(wire: Wire) -> datetime:
     try:
         return _aware(parsedate_to_datetime(wire.headers.get("x-amz-date") or wire.headers.get("date", "")))
     except ValueError as error:
-        raise Refused("AccessDenied", "The request has no Date we can read") from error
+        raise Unproven("AccessDenied", "The request has no Date we can read") from error
 
 
 # Both, version 4
@@ -216,9 +234,9 @@ def _s3_v2_time(wire: Wire) -> datetime:
 def _check_s3_v4(wire: Wire, *, secrets: Mapping[str, str]) -> Proof:
     payload = wire.headers.get("x-amz-content-sha256", "")
     if payload.startswith("STREAMING-"):
-        raise Refused("NotImplemented", "Bodies signed in chunks are not supported")
+        raise Unproven("NotImplemented", "Bodies signed in chunks are not supported")
     if payload != UNSIGNED and not SHA256_HEX.fullmatch(payload):
-        raise Refused(
+        raise Unproven(
             "AccessDenied", "x-amz-content-sha256 must be the SHA-256 of the body, or UNSIGNED-PAYLOAD"
         )
     key = _check_v4(wire, payload, service="s3", at=_v4_time(wire), secrets=secrets)
@@ -229,15 +247,15 @@ def _v4_time(wire: Wire) -> datetime:
     try:
         return datetime.strptime(wire.headers.get("x-amz-date", ""), V4_TIME).replace(tzinfo=UTC)
     except ValueError as error:
-        raise Refused("AccessDenied", "The request has no X-Amz-Date we can read") from error
+        raise Unproven("AccessDenied", "The request has no X-Amz-Date we can read") from error
 
 
 def _check_v4(wire: Wire, payload: str, *, service: str, at: datetime, secrets: Mapping[str, str]) -> str:
     match = V4_AUTHORIZATION.fullmatch(wire.headers["authorization"])
     if match is None:
-        raise Refused("AccessDenied", "The Authorization header has no form we know")
+        raise Unproven("AccessDenied", "The Authorization header has no form we know")
     if match["service"] != service or match["day"] != f"{at:%Y%m%d}":
-        raise Refused("SignatureDoesNotMatch", f"The credential's scope is not of this day and of {service}")
+        raise Unproven("SignatureDoesNotMatch", f"The credential's scope is not of this day and of {service}")
     names = match["headers"].split(";")
     _check_signed_names(wire, names)
     scope = f"{match['day']}/{match['region']}/{service}/aws4_request"
@@ -254,7 +272,7 @@ def _check_signed_names(wire: Wire, names: list[str]) -> None:
     """A header of ours that is not signed could be changed on the way."""
     needed = {"host", *(name for name in wire.headers if name.startswith("x-amz-"))}
     if missing := sorted(needed.difference(names)):
-        raise Refused(
+        raise Unproven(
             "AccessDenied", f"There were headers present which were not signed: {', '.join(missing)}"
         )
 

@@ -1,6 +1,6 @@
 """Buckets and objects on disk.
 
-    objects.sqlite   what there is: names, sizes, digests, ACLs, owners
+    objects.sqlite   what there is: names, sizes, digests, ACLs, owners, and multipart uploads in progress
     objects/         the bytes, one file for each upload, named at random
 
 An upload goes to a new file first and is then named in one transaction, so a reader sees the old object or
@@ -17,29 +17,33 @@ from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
 
+from uecwatchd.sandbox import unfinished
 from uecwatchd.sandbox.database import Database
 from uecwatchd.sandbox.refusal import Refused
+from uecwatchd.sandbox.unfinished import Unfinished
 
-VERSION = 1
-SCHEMA = """
+VERSION = 2
+SCHEMA = f"""
 CREATE TABLE bucket (
-    name    TEXT PRIMARY KEY,
-    owner   TEXT NOT NULL,
-    acl     TEXT NOT NULL,
-    created TEXT NOT NULL
+    name       TEXT PRIMARY KEY,
+    owner      TEXT NOT NULL,
+    acl        TEXT NOT NULL,
+    created    TEXT NOT NULL,
+    takes_acls INTEGER NOT NULL
 );
 CREATE TABLE object (
     bucket       TEXT NOT NULL REFERENCES bucket (name),
     key          TEXT NOT NULL,
     file         TEXT NOT NULL,
     size         INTEGER NOT NULL,
-    md5          TEXT NOT NULL,
+    etag         TEXT NOT NULL,
     acl          TEXT NOT NULL,
     content_type TEXT NOT NULL,
     notes        TEXT NOT NULL,
     modified     TEXT NOT NULL,
     PRIMARY KEY (bucket, key)
-)
+);
+{unfinished.SCHEMA}
 """
 
 
@@ -49,6 +53,7 @@ class Bucket:
     owner: str  # an account number
     acl: str
     created: datetime
+    takes_acls: bool = True  # for its objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class StoredObject:
     key: str
     path: Path
     size: int
-    md5: str
+    etag: str  # without quotes; the MD5, unless it came in parts
     acl: str  # the canned ACL it was sent with
     content_type: str
     notes: Mapping[str, str]  # the x-amz-meta-* headers, without that prefix
@@ -79,6 +84,7 @@ class Store:
         self._files = folder / "objects"
         self._files.mkdir(mode=0o700, exist_ok=True)
         self._database = Database(folder / "objects.sqlite", schema=SCHEMA, version=VERSION)
+        self.unfinished = Unfinished(self._database, self._files)
         self._sweep()
 
     def close(self) -> None:
@@ -86,7 +92,8 @@ class Store:
 
     def _sweep(self) -> None:
         with self._database.transaction() as rows:
-            known = {row["file"] for row in rows.execute("SELECT file FROM object")}
+            query = "SELECT file FROM object UNION SELECT file FROM piece"
+            known = {row["file"] for row in rows.execute(query)}
         for path in self._files.iterdir():
             if path.name not in known:
                 path.unlink()
@@ -104,19 +111,33 @@ class Store:
             raise Refused("NoSuchBucket", "The specified bucket does not exist")
         return _bucket(row)
 
-    def add_bucket(self, bucket: Bucket, *, quota: int) -> None:
+    def add_bucket(
+        self,
+        bucket: Bucket,
+        *,
+        quota: int,
+        quota_first: bool = False,
+        own_bucket_code: str = "BucketAlreadyOwnedByYou",
+    ) -> None:
+        """Leaves a bucket of one's own as it is if there is no code to refuse it with. `quota_first`: before
+        anyone asks whether the bucket exists."""
         with self._database.transaction() as rows:
             known = {row["name"]: row["owner"] for row in rows.execute("SELECT name, owner FROM bucket")}
-            if bucket.name in known:
-                ours = known[bucket.name] == bucket.owner
-                code = "BucketAlreadyOwnedByYou" if ours else "BucketAlreadyExists"
-                raise Refused(code, "The requested bucket name is not available")
-            if list(known.values()).count(bucket.owner) >= quota:
+            full = list(known.values()).count(bucket.owner) >= quota
+            if full and (quota_first or bucket.name not in known):
                 raise Refused("TooManyBuckets", "You have attempted to create more buckets than allowed")
-            values = (bucket.name, bucket.owner, bucket.acl, bucket.created.isoformat())
-            rows.execute("INSERT INTO bucket VALUES (?, ?, ?, ?)", values)
+            if bucket.name in known:
+                code = own_bucket_code if known[bucket.name] == bucket.owner else "BucketAlreadyExists"
+                if code:
+                    raise Refused(code, "The requested bucket name is not available")
+                return
+            values = (bucket.name, bucket.owner, bucket.acl, bucket.created.isoformat(), bucket.takes_acls)
+            rows.execute("INSERT INTO bucket VALUES (?, ?, ?, ?, ?)", values)
 
     def remove_bucket(self, name: str) -> None:
+        """Together with the uploads into it that are still going on."""
+        for multipart in self.unfinished.in_bucket(name):
+            self.unfinished.drop(multipart.id)
         with self._database.transaction() as rows:
             if rows.execute("SELECT 1 FROM object WHERE bucket = ? LIMIT 1", (name,)).fetchone():
                 raise Refused("BucketNotEmpty", "The bucket you tried to delete is not empty")
@@ -150,7 +171,7 @@ class Store:
             stored.key,
             stored.path.name,
             stored.size,
-            stored.md5,
+            stored.etag,
             stored.acl,
             stored.content_type,
             json.dumps(dict(stored.notes)),
@@ -199,7 +220,7 @@ class Store:
             key=row["key"],
             path=self._files / row["file"],
             size=row["size"],
-            md5=row["md5"],
+            etag=row["etag"],
             acl=row["acl"],
             content_type=row["content_type"],
             notes=json.loads(row["notes"]),
@@ -208,4 +229,5 @@ class Store:
 
 
 def _bucket(row: sqlite3.Row) -> Bucket:
-    return Bucket(row["name"], row["owner"], row["acl"], datetime.fromisoformat(row["created"]))
+    created = datetime.fromisoformat(row["created"])
+    return Bucket(row["name"], row["owner"], row["acl"], created, takes_acls=bool(row["takes_acls"]))

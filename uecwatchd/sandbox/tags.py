@@ -6,7 +6,6 @@ from uecwatchd.sandbox import images
 from uecwatchd.sandbox.parameters import (
     Action,
     Parameters,
-    action,
     listed,
     numbered,
     passes,
@@ -30,6 +29,8 @@ def create(realm: Realm, parameters: Parameters) -> Payload:
             )
         if tag.key.startswith(RESERVED):
             raise Refused("InvalidParameterValue", f"Tag keys starting with {tag.key[:5]} are reserved")
+    if realm.faults.strikes("lost-tags"):
+        return {"return": False}
     realm.registry.add_tags(tags, limit=realm.rules.ec2.tags)
     return {"return": True}
 
@@ -64,7 +65,7 @@ def _facts(item: Mapping[str, str]) -> dict[str, str]:
 
 
 ACTIONS: Mapping[str, Action] = {
-    "CreateTags": action(create, "ResourceId.N", "Tag.N.Key", "Tag.N.Value"),
-    "DeleteTags": action(delete, "ResourceId.N", "Tag.N.Key", "Tag.N.Value"),
-    "DescribeTags": action(describe, filters=True),
+    "CreateTags": create,
+    "DeleteTags": delete,
+    "DescribeTags": describe,
 }

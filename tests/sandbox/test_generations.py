@@ -1,0 +1,321 @@
+"""Who may ask, where, when and how often, generation by generation; and the credentials each hands out."""
+
+import http.client
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from uecwatchd.cli import main
+from uecwatchd.sandbox import Sandbox
+from uecwatchd.sandbox.refusal import Refused
+from uecwatchd.sandbox.replay import Signatures
+from uecwatchd.sandbox.rules import RULES
+
+
+def over(**table: Any) -> pytest.MarkDecorator:
+    """`expected` of each `generation`."""
+    assert table.keys() == RULES.keys()
+    return pytest.mark.parametrize(("generation", "expected"), table.items(), ids=table)
+
+
+@pytest.fixture
+def cloud(generation: str, clouds: Callable[[str], Sandbox]) -> Iterator[Sandbox]:
+    running = clouds(generation)
+    yield running
+    running.faults.clear()
+
+
+def status(call: Callable[..., Any], **arguments: Any) -> int:
+    try:
+        call(**arguments)
+    except ClientError as error:
+        found: int = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        return found
+    return 200
+
+
+# signatures
+
+
+# Version 2 over the whole path, version 2 as boto3 makes it by itself, version 4. 404: it is taken.
+@over(
+    sandbox=(404, 404, 404),
+    uec=(404, 500, 500),
+    euca3=(404, 403, 403),
+    euca4=(404, 404, 403),
+    euca5=(404, 404, 404),
+    openstack=(400, 400, 404),
+    aws=(400, 400, 404),
+)
+def test_s3_knows_these_signatures(expected: tuple[int, ...], cloud: Sandbox, make_clients: Any) -> None:
+    clients = make_clients(cloud)
+    ways = (
+        clients.s3(version="s3"),
+        clients.s3(version="s3", full_path=False),
+        clients.s3(version="s3v4"),
+    )
+    assert tuple(status(way.get_object, Bucket="none", Key="k") for way in ways) == expected
+
+
+@pytest.mark.parametrize("generation", ["sandbox", "euca4", "euca5"])
+def test_a_bucket_operation_as_boto3_signs_it_matches_nowhere(cloud: Sandbox, make_clients: Any) -> None:
+    """It signs a slash after the bucket that is not in its URL."""
+    assert status(make_clients(cloud).s3(version="s3", full_path=False).head_bucket, Bucket="none") == 403
+
+
+# Version 2, version 4.
+@over(
+    sandbox=(200, 200),
+    uec=(200, 403),
+    euca3=(200, 403),
+    euca4=(200, 200),
+    euca5=(200, 200),
+    openstack=(403, 200),
+    aws=(403, 200),
+)
+def test_ec2_knows_these_signatures(expected: tuple[int, int], cloud: Sandbox, make_clients: Any) -> None:
+    clients = make_clients(cloud)
+    ways = (clients.ec2(version="v2"), clients.ec2(version="v4"))
+    assert tuple(status(way.describe_images) for way in ways) == expected
+
+
+@pytest.mark.parametrize("generation", ["uec"])
+def test_the_oldest_says_nothing_about_a_failed_authentication(cloud: Sandbox, hand: Any) -> None:
+    headers = {**hand(cloud).sign_s3("GET", "/x"), "Authorization": "AWS AKID:c2lnbmF0dXJlc2lnbmF0dXJlc2k="}
+    answer = hand(cloud).ask("GET", "/services/Walrus/x", headers=headers)
+    assert (answer.status, answer.body) == (500, b"")
+    assert cloud.refusals[-1].code == "InvalidAccessKeyId"
+
+
+@over(sandbox=200, uec=200, euca3=403, euca4=403, euca5=200, openstack=None, aws=None)
+def test_a_signature_counts_once_or_more_often(expected: int | None, cloud: Sandbox, hand: Any) -> None:
+    if expected is None:
+        assert cloud.realm.rules.ec2.signatures == frozenset({"v4"})
+        return
+    by_hand = hand(cloud)
+    query = by_hand.sign_ec2("DescribeImages")
+    headers, path = by_hand.sign_s3("DELETE", "/none/k"), cloud.s3_url.removeprefix(cloud.url) + "/none/k"
+    assert (by_hand.ask("GET", query).status, by_hand.ask("DELETE", path, headers=headers).status) == (
+        200,
+        404,
+    )
+    again = by_hand.ask("GET", query), by_hand.ask("DELETE", path, headers=headers)
+    assert [answer.status for answer in again] == [expected, 403 if expected == 403 else 404]
+    told = [b"Message replay detected" in answer.body for answer in again]
+    assert told == [expected == 403] * 2
+
+
+def test_signatures_are_remembered_for_fifteen_minutes() -> None:
+    signatures, noon = Signatures(), datetime(2010, 4, 29, 12, tzinfo=UTC)
+    signatures.use_up("c2ln", now=noon)
+    with pytest.raises(Refused, match="Message replay detected"):
+        signatures.use_up("c2ln", now=noon + timedelta(minutes=15))
+    signatures.use_up("c2ln", now=noon + timedelta(minutes=16))
+
+
+# clocks
+
+
+# S3 and EC2: status and what is said.
+@over(
+    sandbox=((403, b"RequestTimeTooSkewed"), (403, b"RequestTimeTooSkewed")),
+    uec=((500, b""), (403, b"Message expired")),
+    euca3=((403, b"<Code>AccessDenied</Code><Message>Message expired"), (403, b"Message expired")),
+    euca4=((403, b"RequestTimeTooSkewed"), (403, b"Message expired")),
+    euca5=((403, b"RequestTimeTooSkewed"), (403, b"Message expired")),
+    openstack=None,
+    aws=None,
+)
+def test_an_old_request_is_refused_in_the_generations_words(
+    expected: tuple[tuple[int, bytes], ...] | None, cloud: Sandbox, hand: Any, make_clients: Any
+) -> None:
+    cloud.faults.arm("skew", 1000)
+    if expected is None:
+        assert status(make_clients(cloud).s3().list_buckets) == 403
+        assert status(make_clients(cloud).ec2().describe_images) >= 400
+        return
+    by_hand = hand(cloud)
+    path = cloud.s3_url.removeprefix(cloud.url) + "/none/old"
+    answers = (
+        by_hand.ask("DELETE", path, headers=by_hand.sign_s3("DELETE", "/none/old")),
+        by_hand.ask("GET", by_hand.sign_ec2("DescribeImages", **{"Owner.1": "self"})),
+    )
+    for answer, (code, words) in zip(answers, expected, strict=True):
+        assert answer.status == code
+        assert words in answer.body
+
+
+@pytest.mark.parametrize("generation", RULES)
+@pytest.mark.parametrize(
+    "request_line", ["GET /services/Eucalyptus", "GET /x/y", "PUT /services/Walrus/b", "GET /a b"]
+)
+def test_every_answer_is_dated_by_the_clouds_clock(request_line: str, cloud: Sandbox, hand: Any) -> None:
+    """A client that is refused for its date finds the right one there."""
+    cloud.faults.arm("skew", -7200)
+    answer = hand(cloud).send(f"{request_line} HTTP/1.1")
+    off = parsedate_to_datetime(answer.headers["date"]) - datetime.now(UTC)
+    assert -7210 < off.total_seconds() < -7190
+
+
+# paths and headers
+
+
+# The status of a request nobody signed, at S3's paths old and new and at EC2's.
+@over(
+    sandbox=(403, 404, 403, 404),
+    uec=(500, 404, 403, 404),
+    euca3=(403, 404, 403, 404),
+    euca4=(403, 403, 403, 403),
+    euca5=(403, 403, 403, 403),
+    openstack=(403, 403, 403, 403),
+    aws=(403, 403, 403, 403),
+)
+def test_services_are_where_the_generation_had_them(
+    expected: tuple[int, ...], cloud: Sandbox, hand: Any
+) -> None:
+    """Where S3 is at the root, any other path is one of its buckets."""
+    words = ("Walrus", "objectstorage", "Eucalyptus", "compute")
+    assert tuple(hand(cloud).ask("GET", f"/services/{word}").status for word in words) == expected
+
+
+@pytest.mark.parametrize("generation", ["euca4", "euca5"])
+@pytest.mark.parametrize("path", ["/services/Walrus", "/services/objectstorage"])
+def test_both_paths_of_s3_can_be_signed(path: str, cloud: Sandbox, hand: Any) -> None:
+    headers = hand(cloud).sign_s3("GET", "", service=path)
+    assert hand(cloud).ask("GET", path, headers=headers).status == 200
+
+
+@pytest.mark.parametrize("generation", ["openstack", "aws"])
+def test_two_services_at_one_root_are_told_apart(cloud: Sandbox, hand: Any, make_clients: Any) -> None:
+    assert b"test cloud" in hand(cloud).ask("GET", "/").body
+    assert b"<Errors>" in hand(cloud).ask("GET", "/?Action=DescribeImages").body
+    assert b"<Errors>" in hand(cloud).ask("POST", "/").body
+    assert make_clients(cloud).s3().list_buckets()["Buckets"] == []
+    assert make_clients(cloud).ec2().describe_images()["Images"] == []
+
+
+@over(
+    sandbox=("uecwatchd-sandbox", "uecwatchd-sandbox"),
+    uec=(None, None),
+    euca3=(None, None),
+    euca4=(None, None),
+    euca5=(None, None),
+    openstack=(None, None),
+    aws=("AmazonEC2", "AmazonS3"),
+)
+def test_each_half_says_of_itself_what_such_a_server_does(
+    expected: tuple[str | None, str | None], cloud: Sandbox, hand: Any
+) -> None:
+    ec2 = hand(cloud).ask("POST", cloud.ec2_url.removeprefix(cloud.url))
+    s3 = hand(cloud).ask("GET", cloud.s3_url.removeprefix(cloud.url).rstrip("/") + "/bucket/key")
+    assert (ec2.headers.get("server"), s3.headers.get("server")) == expected
+
+
+# connections
+
+
+@over(sandbox="close", uec=None, euca3="close", euca4="close", euca5="close", openstack="close", aws="close")
+def test_a_connection_is_over_after_a_hundred_requests_announced_or_not(
+    expected: str | None, cloud: Sandbox
+) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", cloud.port, timeout=10)) as connection:
+        for number in range(1, 101):
+            connection.request("HEAD", "/")
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.getheader("connection") == (expected if number == 100 else None)
+            assert connection.sock or (number, expected) == (100, "close")
+        if connection.sock:
+            assert connection.sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("generation", RULES)
+def test_an_upload_of_unknown_length_is_refused(cloud: Sandbox, hand: Any) -> None:
+    head = "PUT /services/Walrus/b/k HTTP/1.1\r\nTransfer-Encoding: chunked"
+    assert hand(cloud).send(head, b"1\r\nx\r\n0\r\n\r\n").status == 411
+
+
+LIMITS = {
+    "a line within its limit": ("GET /" + "x" * 4000 + " HTTP/1.1", 404),
+    "a line beyond it": ("GET /" + "x" * 4200 + " HTTP/1.1", 414),
+    "headers within their limit": ("GET /x HTTP/1.1\r\nX-Long: " + "x" * 8000, 404),
+    "headers beyond it": ("GET /x HTTP/1.1\r\nX-Long: " + "x" * 8300, 431),
+}
+
+
+@pytest.mark.parametrize("generation", ["sandbox"])
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_head_of_a_request_has_limits(name: str, cloud: Sandbox, hand: Any) -> None:
+    head, code = LIMITS[name]
+    assert hand(cloud).send(head).status == code
+
+
+# the command
+
+
+def test_the_command_offers_every_generation(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["sandbox", "--dialect", "euca6"])
+    told = capsys.readouterr().err
+    assert (ended.value.code, [name for name in RULES if f"'{name}'" not in told]) == (64, [])
+
+
+# credentials
+
+
+COMMON = {
+    "EC2_URL",
+    "S3_URL",
+    "EC2_ACCESS_KEY",
+    "EC2_SECRET_KEY",
+    "EC2_PRIVATE_KEY",
+    "EC2_CERT",
+    "EUCALYPTUS_CERT",
+}
+
+
+# What else it exports, and the words its URLs end with.
+@over(
+    sandbox=({"EC2_USER_ID"}, ("/services/Eucalyptus", "/services/Walrus")),
+    uec=({"EC2_USER_ID"}, ("/services/Eucalyptus", "/services/Walrus")),
+    euca3=(
+        {"EC2_USER_ID", "EC2_ACCOUNT_NUMBER", "EUARE_URL", "TOKEN_URL", "AWS_ACCESS_KEY"},
+        ("/services/Eucalyptus", "/services/Walrus"),
+    ),
+    euca4=(
+        {"EC2_USER_ID", "EC2_ACCOUNT_NUMBER", "AWS_IAM_URL", "TOKEN_URL", "AWS_CREDENTIAL_FILE"},
+        ("", "/services/objectstorage"),
+    ),
+    euca5=({"EC2_USER_ID", "EC2_ACCOUNT_NUMBER", "AWS_IAM_URL"}, ("", "/services/objectstorage")),
+    openstack=({"EC2_USER_ID", "NOVA_CERT"}, ("/", "/")),
+    aws=({"EC2_ACCOUNT_NUMBER", "AWS_ACCESS_KEY_ID"}, ("/", "/")),
+)
+def test_a_shell_understands_the_eucarc_of_each_generation(
+    expected: tuple[set[str], tuple[str, str]], cloud: Sandbox
+) -> None:
+    more, (ec2, s3) = expected
+    told = sourced(cloud)
+    assert told.keys() >= COMMON | more
+    assert told["EC2_URL"] == cloud.ec2_url
+    assert cloud.ec2_url.endswith(ec2)
+    assert told["S3_URL"] == cloud.s3_url
+    assert cloud.s3_url.endswith(s3)
+    assert told["EC2_SECRET_KEY"] == cloud.identity.secret_key
+    accounts = {told[name] for name in ("EC2_USER_ID", "EC2_ACCOUNT_NUMBER") if name in told}
+    assert accounts == {cloud.identity.account}
+    for name in ("EC2_PRIVATE_KEY", "EC2_CERT", "EUCALYPTUS_CERT"):
+        assert told[name].startswith(f"{cloud.folder}/")
+
+
+def sourced(cloud: Sandbox) -> dict[str, str]:
+    script = f"set -u; . {cloud.eucarc} && env && cat $EC2_PRIVATE_KEY $EC2_CERT $EUCALYPTUS_CERT >/dev/null"
+    done = subprocess.run(
+        ["bash", "-c", script], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True
+    )
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)

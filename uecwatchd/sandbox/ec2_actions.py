@@ -1,0 +1,93 @@
+"""The words of the Query API: which actions a generation has, and which parameters each of them knows.
+
+A parameter outside the list is refused, as the first servers did with everything they had no field for. N
+stands for a number.
+"""
+
+from collections.abc import Mapping
+
+Actions = Mapping[str, frozenset[str]]
+
+# What a request of any action carries.
+COMMON = frozenset(
+    {"Action", "Version", "AWSAccessKeyId", "SignatureVersion", "SignatureMethod", "Timestamp", "Signature"}
+)
+FILTERS = "Filter.N.Name Filter.N.Value.N"
+# Of these, nothing matters to an image that lies in a bucket; they are known all the same.
+DEVICES = "RootDeviceName " + " ".join(
+    f"BlockDeviceMapping.N.{what}"
+    for what in (
+        *("DeviceName", "VirtualName", "NoDevice"),
+        *("Ebs.SnapshotId", "Ebs.VolumeSize", "Ebs.VolumeType", "Ebs.DeleteOnTermination"),
+    )
+)
+LATER_PERMISSIONS = " ".join(
+    f"LaunchPermission.{verb}.N.{what}" for verb in ("Add", "Remove") for what in ("Group", "UserId")
+)
+TAGS = {
+    "CreateTags": "ResourceId.N Tag.N.Key Tag.N.Value",
+    "DeleteTags": "ResourceId.N Tag.N.Key Tag.N.Value",
+    "DescribeTags": FILTERS,
+}
+
+
+def _extended(actions: Actions, more: Mapping[str, str]) -> Actions:
+    """`more` maps an action, old or new, to parameters it has on top."""
+    fresh = {name: COMMON | frozenset(words.split()) for name, words in more.items()}
+    return {name: actions.get(name, COMMON) | fresh.get(name, COMMON) for name in {**actions, **fresh}}
+
+
+UEC = _extended(
+    {},
+    {
+        "RegisterImage": "ImageLocation",
+        "DescribeImages": "ImageId.N Owner.N ExecutableBy.N",
+        "DeregisterImage": "ImageId",
+        "ModifyImageAttribute": "ImageId Attribute OperationType UserGroup.N UserId.N",
+        "DescribeImageAttribute": "ImageId Attribute",
+        "ResetImageAttribute": "ImageId Attribute",
+        "RunInstances": "ImageId MinCount MaxCount InstanceType KeyName",
+        "DescribeInstances": "InstanceId.N",
+        "GetConsoleOutput": "InstanceId",
+        "TerminateInstances": "InstanceId.N",
+    },
+)
+
+EUCA3 = _extended(
+    UEC,
+    {
+        "RegisterImage": f"Name Description Architecture KernelId RamdiskId {DEVICES}",
+        "ModifyImageAttribute": "Value",
+        "RunInstances": "ClientToken",  # boto3 adds one by itself
+    },
+)
+
+EUCA4 = _extended(
+    EUCA3,
+    {
+        "RegisterImage": "VirtualizationType Platform",
+        "DescribeImages": FILTERS,
+        "ModifyImageAttribute": f"Description.Value {LATER_PERMISSIONS}",
+        **TAGS,
+    },
+)
+
+EUCA5 = _extended(EUCA4, {"RegisterImage": "SriovNetSupport"})
+
+AWS = _extended(
+    EUCA5, {"RegisterImage": "BillingProduct.N BootMode EnaSupport ImdsSupport TpmSupport UefiData"}
+)
+
+# What a client that wants to work with all of them may say: what most know, less what only some do.
+SANDBOX = _extended(
+    UEC,
+    {
+        "RegisterImage": "Name Description Architecture KernelId RamdiskId VirtualizationType",
+        "DescribeImages": FILTERS,
+        "ModifyImageAttribute": f"Value Description.Value {LATER_PERMISSIONS}",
+        "RunInstances": "ClientToken",
+        **TAGS,
+    },
+)
+
+CERTIFICATES = _extended({}, {"DescribeServiceCertificates": f"Format FingerprintDigest {FILTERS}"})

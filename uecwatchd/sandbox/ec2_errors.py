@@ -1,0 +1,121 @@
+"""How each generation of the EC2 half says no: the status, the code and the shape of the body.
+
+We know precisely why we refuse, and that is the code a `Refused` carries. Few servers say as much: before 3.3
+there were no codes at all, and to this day most failures of Eucalyptus arrive as one code with a sentence.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["service", "coded", "unbound", "forbidden"]
+
+# A code that is not here has to do with HTTP or with this cloud's own disk, and goes out as it is. But
+# whatever the code, a request that nobody known has signed is forbidden.
+KINDS: Mapping[str, Kind] = {
+    # The image manager will not.
+    "AuthFailure": "service",
+    "InvalidManifest": "service",
+    "InvalidParameterValue": "service",
+    "OperationNotPermitted": "service",
+    # What got a code of its own once there were codes.
+    "InvalidAMIAttributeItemValue": "coded",
+    "InvalidAMIID.Malformed": "coded",
+    "InvalidAMIID.NotFound": "coded",
+    "InvalidAMIID.Unavailable": "coded",
+    "InvalidAMIName.Duplicate": "coded",
+    "InvalidAMIName.Malformed": "coded",
+    "InvalidInstanceID.NotFound": "coded",
+    "InvalidParameterCombination": "coded",
+    "MissingParameter": "coded",
+    "TagLimitExceeded": "coded",
+    # The request could not be turned into a message at all.
+    "InvalidAction": "unbound",
+    "UnknownParameter": "unbound",
+    # Somebody known signed it, but once only.
+    "SignatureReplayed": "forbidden",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """`code` takes the place of the precise one if it is given. `plain` is text instead of XML."""
+
+    status: int
+    code: str = ""
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """`forms` by kind; a kind that is missing goes out as it is. `words` by precise code: what the server
+    says in place of our sentence, which `{message}` stands for.
+
+    `unbound_action` is made with the action's {name}; `unbound_parameter` with {name} of the first parameter
+    that is not known and with {fields}, a line for each of them.
+    """
+
+    forms: Mapping[Kind, Form] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+    escaped: bool = True  # whether a `&` or `<` in a sentence is written as XML wants it
+    unbound_action: str = "The action {name} is not valid for this web service"
+    unbound_parameter: str = "The parameter {name} is not recognized"
+
+
+FORBIDDEN = Form(403)
+BIND_ACTION = "Failed to construct message of type {name}"
+BIND_PARAMETER = "Failed to bind the following fields:\n{fields}"
+EXPIRED = {"RequestTimeTooSkewed": "Message expired: {message}"}
+# From the days before codes: every error names the part of the server that it came from.
+IMAGES = "ImageManager"
+
+AMAZON = Errors()
+
+UEC = Errors(
+    forms={
+        "service": Form(400, IMAGES),
+        "coded": Form(400, IMAGES),
+        "unbound": Form(500, plain=True),  # 2.0: 400
+        "forbidden": FORBIDDEN,
+    },
+    words={
+        **EXPIRED,
+        "InvalidManifest": "Image registration failed because the manifest referenced is invalid or"
+        " unavailable.",
+    },
+    escaped=False,
+    unbound_action=BIND_ACTION,
+    unbound_parameter=BIND_PARAMETER,
+)
+
+EUCA3 = Errors(
+    forms={
+        "service": Form(406, IMAGES),
+        "coded": Form(406, IMAGES),  # 3.3: 400, with a code
+        "unbound": Form(412, plain=True),  # 3.3: 400
+        "forbidden": FORBIDDEN,
+    },
+    words=EXPIRED,
+    escaped=False,
+    unbound_action=BIND_ACTION,
+    unbound_parameter=BIND_PARAMETER,
+)
+
+EUCA4 = Errors(
+    forms={
+        "service": Form(500, "InternalFailure"),
+        "coded": Form(400),
+        "unbound": Form(400, "InvalidParameterValue"),
+        "forbidden": FORBIDDEN,
+    },
+    words=EXPIRED,
+    unbound_action=BIND_ACTION,
+    unbound_parameter=BIND_PARAMETER,
+)
+
+EUCA5 = Errors(
+    forms={**EUCA4.forms, "service": Form(500, "InternalError")},
+    words=EXPIRED,
+    unbound_action=BIND_ACTION,
+    unbound_parameter=BIND_PARAMETER,
+)

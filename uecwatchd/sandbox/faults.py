@@ -1,0 +1,114 @@
+"""What can be made to go wrong, by name: how clouds fail that refuse nothing.
+
+A fault either strikes a number of times and is used up by them, or has a value and lasts until it is cleared.
+All of this may change while requests are being answered.
+
+What a fault does is written where it strikes: to uploads and connections in `spoiling` and `front`, to images
+and tags in the modules for these.
+"""
+
+import math
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+from uecwatchd.errors import Rejected
+
+TIMES = "times"
+LARGEST = 1e9  # thirty years of seconds: a clock that is off by many more has left the calendar
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`unit` is what its value counts: how often it strikes, or what else it is. `value` is the one it has if
+    none is given."""
+
+    text: str
+    unit: str = TIMES
+    value: float = 1
+
+
+FAULTS: Mapping[str, Fault] = {
+    "put-500": Fault("an upload is answered with 500 InternalError, and nothing is kept"),
+    "put-503": Fault("an upload is answered with 503 SlowDown, and nothing is kept"),
+    "reset-in-body": Fault("the connection is reset in the middle of an upload"),
+    "wrong-etag": Fault("an upload is kept, and answered with the ETag of something else"),
+    "lost-answer": Fault("RegisterImage is carried out, and the connection reset without an answer"),
+    "image-fails": Fault("an image is pending when it is registered, and then failed"),
+    "lost-tags": Fault("CreateTags answers false, and nothing is kept"),
+    "down": Fault("a request is answered with 503 and a line of text", value=math.inf),
+    "away": Fault("a connection is reset before its request gets an answer", value=math.inf),
+    "slow": Fault("every answer waits", "seconds", 1),
+    "skew": Fault("the cloud's clock is ahead, or behind if this is negative", "seconds", 600),
+    "requests": Fault("a connection is closed after fewer requests", "requests", 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    value: float
+    spared: int = 0  # how many occasions pass before the first it strikes
+
+
+class Faults:
+    """The faults of one cloud, safe to change from any thread."""
+
+    def __init__(self, armed: Mapping[str, float] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._armed: dict[str, Armed] = {}
+        for name, value in (armed or {}).items():
+            self.arm(name, value)
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> Self:
+        """From words like `put-503` and `slow=0.5`. Raises `Rejected`."""
+        return cls(dict(map(_read, words)))
+
+    def arm(self, name: str, value: float | None = None, *, spare: int = 0) -> None:
+        """`spare` occasions pass before the first that it spoils. Raises `KeyError`."""
+        default = FAULTS[name].value
+        with self._lock:
+            self._armed[name] = Armed(default if value is None else value, spare)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._armed.clear()
+
+    def strikes(self, name: str) -> bool:
+        """Whether this occasion is spoiled; uses up one time."""
+        with self._lock:
+            armed = self._armed.get(name, Armed(0))
+            if armed.spared:
+                self._armed[name] = replace(armed, spared=armed.spared - 1)
+            elif armed.value:
+                self._armed[name] = replace(armed, value=armed.value - 1)
+            return bool(armed.value and not armed.spared)
+
+    def value(self, name: str) -> float:
+        """Of a fault that lasts, 0 if it is not armed; of another, how often it will still strike."""
+        with self._lock:
+            return self._armed.get(name, Armed(0)).value
+
+
+def _read(word: str) -> tuple[str, float]:
+    name, _, number = word.partition("=")
+    what = f"{word}: cannot make this go wrong"
+    if name not in FAULTS:
+        raise Rejected(what, "there is no such fault", f"Use {_names()}.")
+    fault = FAULTS[name]
+    hint = f"Try: {name}={fault.value:g}."
+    try:
+        value = float(number) if number else fault.value
+    except ValueError as error:
+        raise Rejected(what, f"{number} is not a number", hint) from error
+    if fault.unit == TIMES and value < 0:
+        raise Rejected(what, f"it cannot happen {number} times", hint)
+    if not (abs(value) <= LARGEST or (fault.unit == TIMES and value == math.inf)):
+        raise Rejected(what, f"{number} is no number to work with", hint)
+    return name, value
+
+
+def _names() -> str:
+    *most, last = FAULTS
+    return f"{', '.join(most)} or {last}"
