@@ -68,7 +68,10 @@ def test_the_file_is_read(tmp_path: Path) -> None:
     assert settings.spool.settle == 0.5
     assert settings.spool.after == "archive"
     assert settings.defaults == {"bucket": "images"}
-    assert [(c.name, c.dialect) for c in settings.clouds.values()] == [("default", "euca4"), ("lab-2", "uec")]
+    assert [(c.name, c.dialect) for c in settings.clouds.values()] == [
+        ("default", "euca4"),
+        ("lab-2", "auto"),
+    ]
     assert settings.clouds["default"].account == "000100000001"
 
 
@@ -131,6 +134,23 @@ def test_a_credential_for_a_file_is_that_file(tmp_path: Path) -> None:
     folder = credentials(tmp_path, uecwatchd_cloud__lab__user_key="-----BEGIN…", another_service="x")
     cloud = loaded(tmp_path, CREDENTIALS_DIRECTORY=folder).clouds["lab"]
     assert cloud.user_key == Path(folder, "uecwatchd_cloud__lab__user_key")
+
+
+def test_the_files_of_euca2ools_can_be_one_credential_or_several_files(tmp_path: Path) -> None:
+    folder = credentials(tmp_path, uecwatchd_cloud__lab__euca2ools_files="[user a]\nkey-id = AK")
+    cloud = loaded(tmp_path, CREDENTIALS_DIRECTORY=folder).clouds["lab"]
+    assert cloud.euca2ools_files == (Path(folder, "uecwatchd_cloud__lab__euca2ools_files"),)
+    named = '[cloud.lab]\neuca2ools_files = ["lab.ini", "~/.euca/*.ini"]'
+    cloud = loaded(tmp_path, named, HOME="/home/alice").clouds["lab"]
+    assert cloud.euca2ools_files == (tmp_path / "lab.ini", Path("/home/alice/.euca/*.ini"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("euca2ools", "admin@lab"), ("profile", "lab"), ("region", "lab")]
+)
+def test_every_way_of_saying_who_we_are_can_be_a_credential(tmp_path: Path, key: str, value: str) -> None:
+    folder = credentials(tmp_path, **{f"uecwatchd_cloud__lab__{key}": f"{value}\n"})
+    assert getattr(loaded(tmp_path, CREDENTIALS_DIRECTORY=folder).clouds["lab"], key) == value
 
 
 def test_the_folders_systemd_made_stand_in_for_the_default(tmp_path: Path) -> None:
@@ -220,7 +240,7 @@ def test_a_file_that_may_not_be_read_is_a_matter_of_permission(tmp_path: Path) -
         pytest.param("[work]\nuploads = 1.5", "work.uploads must be a whole number", id="half an upload"),
         pytest.param(
             '[cloud.a]\ndialect = "euca6"',
-            'cloud.a.dialect = "euca6" must be uec, euca3, euca4, euca5, openstack, aws or sandbox '
+            'cloud.a.dialect = "euca6" must be auto, uec, euca3, euca4, euca5, openstack, aws or sandbox '
             "(did you mean euca5?)",
             id="dialect",
         ),
@@ -239,6 +259,15 @@ def test_a_file_that_may_not_be_read_is_a_matter_of_permission(tmp_path: Path) -
             '[cloud.a]\nec2_url = "192.0.2.1"',
             "cloud.a.ec2_url must be a web address (http://HOST:PORT/PATH)",
             id="no scheme",
+        ),
+        pytest.param(
+            '[cloud.a]\nregion = "eu_west"',
+            "cloud.a.region is no name for a region: use letters, digits and hyphens",
+            id="region",
+        ),
+        pytest.param('[cloud.a]\nprofile = ""', "cloud.a.profile must not be empty", id="empty profile"),
+        pytest.param(
+            '[work]\nverify = "all"', 'work.verify = "all" must be sizes or full', id="way of verifying"
         ),
         pytest.param("spool = 3", "spool must be a table", id="value for a table"),
         pytest.param("[spool]\nsettle 3", "line 2, column 8: ", id="bad TOML"),

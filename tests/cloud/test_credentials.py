@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from uecwatchd.bundle.keys import fits
-from uecwatchd.cloud.credentials import gather
+from uecwatchd.cloud.credentials import gather, sealing_certificate
 from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.settings import CloudSettings
 
@@ -101,14 +101,6 @@ def test_an_eucarc_behind_a_link_finds_its_own_files(
     assert gather(replace(settings, eucarc=link)).account == "000100729354"
 
 
-def test_a_cloud_with_known_addresses_needs_no_urls(settings: CloudSettings, folder: Path) -> None:
-    (folder / "eucarc").write_text(
-        "".join(line for line in EUCARC.splitlines(keepends=True) if "_URL" not in line)
-    )
-    account = gather(replace(settings, dialect="aws", region="eu-west-1"))
-    assert (account.ec2_url, account.s3_url, account.region) == (None, None, "eu-west-1")
-
-
 def without(variable: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         lines = [line for line in EUCARC.splitlines(keepends=True) if f"export {variable}=" not in line]
@@ -123,6 +115,10 @@ def setting(variable: str, value: str) -> Callable[[Path], None]:
 
 def gone(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
+
+
+def replaced(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content) and None
 
 
 def swapped(folder: Path) -> None:
@@ -163,10 +159,12 @@ def not_rsa(name: str) -> Callable[[Path], None]:
         ),
         pytest.param(without("EC2_CERT"), ("user_cert", "EC2_CERT"), id="no user certificate"),
         pytest.param(without("EC2_PRIVATE_KEY"), ("user_key", "EC2_PRIVATE_KEY"), id="no private key"),
-        pytest.param(
-            without("EUCALYPTUS_CERT"), ("cloud_cert", "EUCALYPTUS_CERT"), id="no cloud certificate"
-        ),
         pytest.param(gone("eucarc"), ("eucarc", "No such file", "[cloud.default]"), id="eucarc is not there"),
+        pytest.param(
+            replaced("eucarc", b"PK\x03\x04\x14"),
+            ("eucarc", "sets none", "unpack"),
+            id="eucarc is the archive",
+        ),
         pytest.param(gone("user-cert.pem"), ("user-cert.pem",), id="user certificate is not there"),
         pytest.param(gone("user-pk.pem"), ("user-pk.pem",), id="private key is not there"),
         pytest.param(gone("cloud-cert.pem"), ("cloud-cert.pem",), id="cloud certificate is not there"),
@@ -182,6 +180,63 @@ def test_what_is_missing_or_wrong_halts_and_is_named(
         gather(settings)
     assert all(word in str(caught.value) for word in named), str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+def test_no_cloud_certificate_is_no_halt_until_something_is_sealed(
+    settings: CloudSettings, folder: Path
+) -> None:
+    without("EUCALYPTUS_CERT")(folder)
+    account = gather(settings)
+    assert account.cloud_cert is None
+    with pytest.raises(Halted, match=r"no cloud certificate.*\[cloud.default\]"):
+        sealing_certificate(account)
+
+
+def test_the_users_certificate_is_not_taken_for_the_clouds(settings: CloudSettings, folder: Path) -> None:
+    (folder / "cloud-cert.pem").write_bytes((folder / "user-cert.pem").read_bytes())
+    with pytest.raises(Halted, match=r"cloud-cert\.pem \(cloud_cert\): it is the user's certificate"):
+        gather(settings)
+
+
+def without_urls(folder: Path) -> None:
+    text = "".join(line for line in EUCARC.splitlines(keepends=True) if "_URL" not in line)
+    (folder / "eucarc").write_text(text)
+
+
+def test_a_region_with_known_addresses_is_address_enough(settings: CloudSettings, folder: Path) -> None:
+    without_urls(folder)
+    account = gather(replace(settings, dialect="auto", region="eu-west-1"))
+    assert (account.ec2_url, account.s3_url, account.region) == (None, None, "eu-west-1")
+    assert gather(replace(settings, region="new", dialect="aws")).region == "new"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"dialect": "auto"}, id="nothing"),
+        pytest.param({"region": "eucalyptus", "dialect": "auto"}, id="a region that only its cloud knows"),
+        pytest.param({"region": "eu-west-1", "dialect": "uec"}, id="a cloud that has no regions"),
+        pytest.param({"dialect": "aws"}, id="a cloud of regions, and none is named"),
+        pytest.param({"region": "eu-west-1", "ec2_url": "http://127.0.0.1:8773/"}, id="half an address"),
+    ],
+)
+def test_without_addresses_a_cloud_is_not_found(
+    settings: CloudSettings, folder: Path, more: dict[str, Any]
+) -> None:
+    without_urls(folder)
+    with pytest.raises(Halted, match=r"no address for (EC2|S3): (ec2|s3)_url is not set and .*eucarc"):
+        gather(replace(settings, **more))
+
+
+@pytest.mark.parametrize("variable", ["AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"])
+def test_a_token_goes_with_the_secret_beside_it_and_with_no_other(
+    settings: CloudSettings, folder: Path, variable: str
+) -> None:
+    setting(variable, "lent")(folder)
+    assert gather(settings).session_token == "lent"
+    own = replace(settings, access_key="MINE", secret_key=SecretStr("own"))
+    assert gather(own).session_token is None
+    assert "lent" not in repr(gather(settings))
 
 
 def test_without_any_eucarc_the_setting_is_named(folder: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from uecwatchd.cloud.eucarc import read_eucarc
 
-FOLDER = Path("/home/alice/.euca")
+PATH = Path("/home/alice/.euca/eucarc")
 
 UEC = """\
 EUCA_KEY_DIR=$(dirname $(readlink -f ${BASH_SOURCE}))
@@ -26,6 +26,41 @@ export EC2_USER_ID='000100729354'
 alias ec2-bundle-image="ec2-bundle-image --cert ${EC2_CERT} --privatekey ${EC2_PRIVATE_KEY} EC2_URL=wrong"
 """
 
+EUCA2 = """\
+EUCA_KEY_DIR=$(dirname $(readlink -f ${BASH_SOURCE}))
+export S3_URL=http://10.2.0.1:8773/services/Walrus
+export EC2_URL=http://10.2.0.1:8773/services/Eucalyptus
+export EC2_PRIVATE_KEY=${EUCA_KEY_DIR}/euca2-bob-0b3d5c1e-pk.pem
+export EC2_CERT=${EUCA_KEY_DIR}/euca2-bob-0b3d5c1e-cert.pem
+export EC2_JVM_ARGS=-Djavax.net.ssl.trustStore=${EUCA_KEY_DIR}/jssecacerts
+export EUCALYPTUS_CERT=${EUCA_KEY_DIR}/cloud-cert.pem
+export EC2_ACCESS_KEY='y8wPLQBa4m2EwfPrDfgNx2AHuDlq2Nb2Qk9w'
+export EC2_SECRET_KEY='JmQ0bPzB6lH1yEwMdcCkXhK3vV1T0aQ8gA'
+# The tools from Amazon look for a number here, whatever it is.
+export EC2_USER_ID='000100729354'
+alias ec2-upload-bundle="ec2-upload-bundle -a ${EC2_ACCESS_KEY} -s ${EC2_SECRET_KEY} --url ${S3_URL}"
+"""
+
+EUCA3 = """\
+EUCA_KEY_DIR=$(cd $(dirname ${BASH_SOURCE:-$0}); pwd -P)
+export EC2_URL=http://10.3.0.1:8773/services/Eucalyptus
+export S3_URL=http://10.3.0.1:8773/services/Walrus
+export EUARE_URL=http://10.3.0.1:8773/services/Euare
+export TOKEN_URL=http://10.3.0.1:8773/services/Tokens
+export AWS_AUTO_SCALING_URL=http://10.3.0.1:8773/services/AutoScaling
+export EC2_PRIVATE_KEY=${EUCA_KEY_DIR}/euca2-admin-6e2a9b0d-pk.pem
+export EC2_CERT=${EUCA_KEY_DIR}/euca2-admin-6e2a9b0d-cert.pem
+export EUCALYPTUS_CERT=${EUCA_KEY_DIR}/cloud-cert.pem
+export EC2_ACCOUNT_NUMBER='000100729354'
+export EC2_ACCESS_KEY='AKIAAAAAAAAAAAAAAAA3'
+export EC2_SECRET_KEY='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'
+export AWS_ACCESS_KEY='AKIAAAAAAAAAAAAAAAA3'
+export AWS_SECRET_KEY='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'
+export AWS_CREDENTIAL_FILE=${EUCA_KEY_DIR}/iamrc
+export EC2_USER_ID='000100729354'
+alias ec2-bundle-image="ec2-bundle-image --cert ${EC2_CERT} --user ${EC2_ACCOUNT_NUMBER} EC2_URL=wrong"
+"""
+
 EUCA4 = """\
 EUCA_KEY_DIR=$(cd $(dirname ${BASH_SOURCE:-$0}); pwd -P)
 export EC2_URL=http://10.1.1.1:8773/services/compute
@@ -40,7 +75,7 @@ alias euca-upload-bundle="euca-upload-bundle -a ${EC2_ACCESS_KEY} EC2_URL=wrong"
 
 
 def test_the_eucarc_of_uec_is_understood() -> None:
-    found = read_eucarc(UEC, folder=FOLDER)
+    found = read_eucarc(UEC, path=PATH)
     assert found["EC2_PRIVATE_KEY"] == "/home/alice/.euca/euca2-admin-c8bd1a3f-pk.pem"
     assert found["EUCALYPTUS_CERT"] == "/home/alice/.euca/cloud-cert.pem"
     assert found["EC2_SECRET_KEY"] == "HIBmGPfQ0oGzkTEBMGyBnDM4lVNYi8ZrLTMsg=="
@@ -49,10 +84,40 @@ def test_the_eucarc_of_uec_is_understood() -> None:
 
 
 def test_the_eucarc_of_eucalyptus_4_is_understood() -> None:
-    found = read_eucarc(EUCA4, folder=FOLDER)
+    found = read_eucarc(EUCA4, path=PATH)
     assert found["EC2_URL"] == "http://10.1.1.1:8773/services/compute"
     assert found["EC2_CERT"] == "/home/alice/.euca/euca2-admin-c8bd1a3f-cert.pem"
     assert found["EC2_ACCOUNT_NUMBER"] == "000100729354"
+
+
+@pytest.mark.parametrize("text", [UEC, EUCA2, EUCA3, EUCA4], ids=["1.6", "2.0", "3.x", "4.x"])
+def test_the_eucarc_of_each_generation_says_who_and_where_we_are(text: str) -> None:
+    found = read_eucarc(text, path=PATH)
+    assert found["EC2_URL"].startswith("http://1")
+    assert found["EC2_CERT"].startswith("/home/alice/.euca/euca2-")
+    assert (found.get("EC2_ACCOUNT_NUMBER") or found["EC2_USER_ID"]) == "000100729354"
+    assert "wrong" not in " ".join(found.values())
+
+
+OPENSTACK = """\
+NOVARC=$(readlink -f "${BASH_SOURCE:-${0}}" 2>/dev/null) || NOVARC=$(python -c 'import os; print(1)')
+NOVA_KEY_DIR=${NOVARC%/*}
+export EC2_ACCESS_KEY=70b2e1b1c5f14f4c8d7b1c8e3f0a9d2e
+export EC2_SECRET_KEY=5e0c7b9a3d1f4e6b8a2c4d6e8f0a1b3c
+export EC2_URL=http://10.9.0.1:8788/
+export EC2_USER_ID=42 # nobody asks for it, and bundling wants one
+export EC2_PRIVATE_KEY=${NOVA_KEY_DIR}/pk.pem
+export EC2_CERT=${NOVA_KEY_DIR}/cert.pem
+export NOVA_CERT=${NOVA_KEY_DIR}/cacert.pem
+export EUCALYPTUS_CERT=${NOVA_CERT} # euca-bundle-image seems to require this set
+"""
+
+
+def test_the_ec2rc_of_openstack_is_understood() -> None:
+    found = read_eucarc(OPENSTACK, path=PATH)
+    assert found["EC2_PRIVATE_KEY"] == "/home/alice/.euca/pk.pem"
+    assert found["EUCALYPTUS_CERT"] == "/home/alice/.euca/cacert.pem"
+    assert found["EC2_URL"] == "http://10.9.0.1:8788/"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +134,7 @@ def test_the_eucarc_of_eucalyptus_4_is_understood() -> None:
 )
 def test_the_folder_is_found_in_each_form_it_was_ever_written(form: str) -> None:
     text = f"export EUCA_KEY_DIR={form}  # here\nexport EC2_CERT=${{EUCA_KEY_DIR}}/cert.pem\n"
-    assert read_eucarc(text, folder=FOLDER)["EC2_CERT"] == "/home/alice/.euca/cert.pem"
+    assert read_eucarc(text, path=PATH)["EC2_CERT"] == "/home/alice/.euca/cert.pem"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +153,8 @@ def test_the_folder_is_found_in_each_form_it_was_ever_written(form: str) -> None
         pytest.param("export A=${C:-d}/e", "d/e", id="default of a variable that is not set"),
         pytest.param("export A=${B:-d}", "b", id="default of a variable that is set"),
         pytest.param("export A=${C}x", "x", id="a variable that is not set is empty"),
+        pytest.param("C=/a/b/c A=${C%/*}", "/a/b", id="the folder of a path"),
+        pytest.param("C=abc A=${C%/*}", "abc", id="no folder in a path"),
         pytest.param("export A=", "", id="empty"),
         pytest.param("export A=1; export D=2", "1", id="two on a line"),
         pytest.param("export D=2 A=1", "1", id="one export for two"),
@@ -97,7 +164,7 @@ def test_the_folder_is_found_in_each_form_it_was_ever_written(form: str) -> None
     ],
 )
 def test_a_value_is_read_as_a_shell_would(line: str, value: str) -> None:
-    assert read_eucarc(f"B=b\n{line}\n", folder=FOLDER)["A"] == value
+    assert read_eucarc(f"B=b\n{line}\n", path=PATH)["A"] == value
 
 
 @pytest.mark.parametrize(
@@ -114,7 +181,7 @@ def test_a_value_is_read_as_a_shell_would(line: str, value: str) -> None:
     ],
 )
 def test_what_only_a_shell_could_tell_is_left_unset(line: str) -> None:
-    assert "A" not in read_eucarc(line, folder=FOLDER)
+    assert "A" not in read_eucarc(line, path=PATH)
 
 
 WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
@@ -137,7 +204,7 @@ def test_the_parser_and_bash_agree(values: list[str]) -> None:
         shell = ["bash", "-c", f"source {path}; env -0"]
         told = subprocess.run(shell, capture_output=True, check=True, env={"PATH": "/usr/bin:/bin"}).stdout
         by_bash = dict(line.split("=", 1) for line in told.decode().split("\0") if "=" in line)
-        ours = read_eucarc(path.read_text(), folder=path.parent)
+        ours = read_eucarc(path.read_text(), path=path)
     assert {name: ours[name] for name in ours if name != "EUCA_KEY_DIR"} == {
         name: by_bash[name] for name in by_bash if name[0] == "V"
     }

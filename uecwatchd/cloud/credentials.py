@@ -1,10 +1,11 @@
-"""Who we are on a cloud: gathered from the configuration and the eucarc, and checked before any work is done.
+"""Who we are on a cloud: gathered from wherever it is said, and checked before any work is done.
 
-A value in the configuration goes before the same value in the eucarc.
+What the configuration says itself goes before the eucarc, that before euca2ools' files, and those before a
+profile of the AWS tools; of the last three, only what the configuration names is looked at.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,31 +14,29 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509 import Certificate
 
 from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
+from uecwatchd.cloud.aws_profile import profile_source
 from uecwatchd.cloud.dialect import DIALECTS
-from uecwatchd.cloud.eucarc import read_eucarc
-from uecwatchd.errors import Halted, NotPermitted
-from uecwatchd.settings import CloudSettings
-
-# Where the eucarc of any generation keeps what a setting is about; the first that is set counts.
-EUCARC_VARIABLES: Mapping[str, tuple[str, ...]] = {
-    "ec2_url": ("EC2_URL",),
-    "s3_url": ("S3_URL",),
-    "access_key": ("EC2_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY"),
-    "secret_key": ("EC2_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY"),
-    "account": ("EC2_ACCOUNT_NUMBER", "EC2_USER_ID"),
-    "user_cert": ("EC2_CERT",),
-    "user_key": ("EC2_PRIVATE_KEY",),
-    "cloud_cert": ("EUCALYPTUS_CERT",),
-}
+from uecwatchd.cloud.euca2ools import euca2ools_source
+from uecwatchd.cloud.eucarc import eucarc_source
+from uecwatchd.cloud.source import Source
+from uecwatchd.errors import Halted
+from uecwatchd.settings import REGION, CloudSettings, keys_of
 
 _ACCOUNT_NUMBER = re.compile(r"[0-9]{12}")
+
+# A region with known addresses, eu-west-1, as against a name that a private cloud was given.
+_KNOWN_REGION = re.compile(r"[a-z]{2,3}(-[a-z]+)+-[0-9]+")
+
+
+Pair = tuple[Certificate, RSAPrivateKey]
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One user of one cloud, complete: everything is there, readable, and fits together.
+    """One user of one cloud: what is there is readable, and fits together.
 
-    A URL is None only where the cloud has known addresses per region. `account` is 12 digits.
+    Both URLs are None where the region alone says where the cloud is. `account` is 12 digits.
+    `cloud_cert` is None where nothing names it; some clouds give it to whoever asks.
     """
 
     cloud: str
@@ -49,107 +48,140 @@ class Account:
     account: str
     user_cert: Certificate
     user_key: RSAPrivateKey = field(repr=False)
-    cloud_cert: Certificate
+    cloud_cert: Certificate | None
     ca_bundle: Path | None
+    session_token: str | None = field(default=None, repr=False)  # of keys that are lent for a while
 
 
 @dataclass(frozen=True, slots=True)
-class _Sources:
-    """Both places a value may come from. `variables` are those of the eucarc, with secrets."""
+class Addresses:
+    ec2_url: str | None
+    s3_url: str | None
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Everything that is said of one cloud, the place that counts most first."""
 
     cloud: str
     settings: CloudSettings
-    variables: Mapping[str, str] = field(repr=False)
+    places: tuple[Source, ...]
+
+    def place_of(self, setting: str) -> Source | None:
+        return next((place for place in self.places if place.values.get(setting)), None)
+
+    def value(self, setting: str) -> str | None:
+        place = self.place_of(setting)
+        return place.values[setting] if place else None
 
 
 def gather(settings: CloudSettings) -> Account:
     """Raises `Halted` (`NotPermitted` for a file we may not read), naming the file and the setting."""
-    sources = _Sources(settings.name, settings, _eucarc(settings))
-    needs_urls = not DIALECTS[settings.dialect].regional
-    user_cert, user_key = _pair(sources)
-    cloud_cert = _cloud_certificate(sources, user_cert)
+    told = told_of(settings)
+    pair = fitting(told, certificate=user_certificate(told), key=user_key(told))
+    seal = cloud_certificate(told, user=pair[0])
+    number, authorities = account_number(told), ca_bundle(told)
+    return assembled(told, addresses(told), access_keys(told), number, pair, seal, authorities)
+
+
+def assembled(
+    told: Told,
+    where: Addresses,
+    keys: Keys,
+    number: str,
+    pair: Pair,
+    seal: Certificate | None,
+    authorities: Path | None,
+) -> Account:
+    """An account of its pieces, each as the functions below give it."""
     return Account(
-        cloud=settings.name,
-        ec2_url=_url(sources, "ec2_url", needed=needs_urls),
-        s3_url=_url(sources, "s3_url", needed=needs_urls),
-        region=settings.region,
-        access_key=_needed(sources, "access_key", "access key"),
-        secret_key=_needed(sources, "secret_key", "secret key"),
-        account=_account_number(sources),
-        user_cert=user_cert,
-        user_key=user_key,
-        cloud_cert=cloud_cert,
-        ca_bundle=_ca_bundle(settings),
+        cloud=told.cloud,
+        ec2_url=where.ec2_url,
+        s3_url=where.s3_url,
+        region=where.region,
+        access_key=keys.access_key,
+        secret_key=keys.secret_key,
+        account=number,
+        user_cert=pair[0],
+        user_key=pair[1],
+        cloud_cert=seal,
+        ca_bundle=authorities,
+        session_token=keys.session_token,
     )
 
 
-def _cloud_certificate(sources: _Sources, user_cert: Certificate) -> Certificate:
-    """Bundles sealed for the user twice would be refused one by one, and their droppers blamed for it."""
-    path = _file(sources, "cloud_cert", "cloud certificate")
-    certificate = load_certificate(path, whose="the cloud's certificate")
-    if public_key(certificate).public_numbers() == public_key(user_cert).public_numbers():
-        raise Halted(
-            f"cloud {sources.cloud}: {path} (cloud_cert)",
-            "it is the user's certificate, not the cloud's",
-            "Set cloud_cert to the cloud's own, cloud-cert.pem beside most eucarcs.",
-        )
-    return certificate
-
-
-def _eucarc(settings: CloudSettings) -> Mapping[str, str]:
-    if settings.eucarc is None:
-        return {}
-    path = settings.eucarc.resolve()  # the files named in it lie beside it, not beside a link to it
-    return read_eucarc(_text(path, settings.name), folder=path.parent)
-
-
-def _text(path: Path, cloud: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except PermissionError as error:
-        hint = f"Let our group read it: chgrp uecwatchd {path} && chmod g+r {path}"
-        raise NotPermitted(f"{path} (eucarc of cloud {cloud})", "cannot read it", hint) from error
-    except OSError as error:
-        hint = f"Correct eucarc under [cloud.{cloud}], or put the file there."
-        raise Halted(
-            f"{path} (eucarc of cloud {cloud})", f"cannot read it: {error.strerror}", hint
-        ) from error
-
-
-def _found(sources: _Sources, setting: str) -> str | None:
-    """The value of a setting as text, wherever it is written."""
-    value = getattr(sources.settings, setting)
-    if value is not None:
-        return value.get_secret_value() if setting == "secret_key" else str(value)
-    names = EUCARC_VARIABLES[setting]
-    return next((sources.variables[name] for name in names if sources.variables.get(name)), None)
-
-
-def _needed(sources: _Sources, setting: str, noun: str) -> str:
-    value = _found(sources, setting)
-    if value:
-        return value
-    cloud, eucarc, variable = sources.cloud, sources.settings.eucarc, EUCARC_VARIABLES[setting][0]
-    where = f"and {eucarc} does not set {variable}" if eucarc else "and there is no eucarc"
+def sealing_certificate(account: Account) -> Certificate:
+    """The one that bundles are sealed for. Raises `Halted` if nothing has named or fetched it."""
+    if account.cloud_cert is not None:
+        return account.cloud_cert
     raise Halted(
-        f"cloud {cloud}",
-        f"it has no {noun}: {setting} is not set {where}",
-        f"Set {setting} under [cloud.{cloud}], or eucarc to the file that came with the cloud's credentials.",
+        f"cloud {account.cloud}",
+        "it has no cloud certificate: cloud_cert is not set",
+        f"Set cloud_cert under [cloud.{account.cloud}] to the cloud-cert.pem that came with its credentials.",
     )
 
 
-def _url(sources: _Sources, setting: str, *, needed: bool) -> str | None:
-    if not needed and _found(sources, setting) is None:
-        return None
-    url = _needed(sources, setting, "address for S3" if setting == "s3_url" else "address for EC2").rstrip(
-        "/"
-    )
+# --- piece by piece ---------------------------------------------------------------------------------------
+
+
+def told_of(settings: CloudSettings) -> Told:
+    """Raises `Halted` for a file or profile that is named and cannot be read."""
+    return Told(settings.name, settings, tuple(_places(settings)))
+
+
+def _places(settings: CloudSettings) -> Iterator[Source]:
+    yield _configured(settings)
+    if settings.eucarc:
+        yield eucarc_source(settings.eucarc, cloud=settings.name)
+    if settings.euca2ools:
+        yield euca2ools_source(settings.euca2ools, settings.euca2ools_files, cloud=settings.name)
+    if settings.profile:
+        yield profile_source(settings.profile, cloud=settings.name)
+
+
+def _configured(settings: CloudSettings) -> Source:
+    said = {key: getattr(settings, key) for key in keys_of("cloud")}
+    if settings.secret_key:
+        said["secret_key"] = settings.secret_key.get_secret_value()
+    values = {key: str(value) for key, value in said.items() if value is not None}
+    return Source(f"[cloud.{settings.name}]", values, {})
+
+
+def addresses(told: Told) -> Addresses:
+    """Both URLs, or neither where the region is one with known addresses. Raises `Halted`."""
+    region = _region(told)
+    if not (told.value("ec2_url") or told.value("s3_url")) and _is_known(told.settings.dialect, region):
+        return Addresses(None, None, region)
+    return Addresses(_url(told, "ec2_url", "EC2"), _url(told, "s3_url", "S3"), region)
+
+
+def _is_known(dialect: str, region: str | None) -> bool:
+    named = DIALECTS.get(dialect)
+    return region is not None and (named.regional if named else bool(_KNOWN_REGION.fullmatch(region)))
+
+
+def _region(told: Told) -> str | None:
+    """What euca2ools calls a region may be no name for one; where it matters to anybody, it is."""
+    region = told.value("region")
+    return region if region and REGION.fullmatch(region) else None
+
+
+def _url(told: Told, setting: str, half: str) -> str:
+    url = _needed(told, setting, f"address for {half}").rstrip("/")
     if _is_address(url):
         return url
     raise Halted(
-        f"cloud {sources.cloud}",
+        f"cloud {told.cloud}",
         f"{setting} is not an address like http://HOST:PORT/PATH",
-        f"Correct it under [cloud.{sources.cloud}] or in the eucarc, with no user or password in it.",
+        f"Correct it under [cloud.{told.cloud}] or in the eucarc, with no user or password in it.",
     )
 
 
@@ -161,43 +193,88 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def _account_number(sources: _Sources) -> str:
-    number = _needed(sources, "account", "account number").replace("-", "").strip()
+def access_keys(told: Told) -> Keys:
+    """A token goes with the secret that stands beside it, and with no other. Raises `Halted`."""
+    access_key = _needed(told, "access_key", "access key")
+    secret_key = _needed(told, "secret_key", "secret key")
+    place = told.place_of("secret_key")
+    return Keys(access_key, secret_key, place.values.get("session_token") if place else None)
+
+
+def account_number(told: Told) -> str:
+    """Without the hyphens that some show it with. Raises `Halted`."""
+    number = _needed(told, "account", "account number").replace("-", "").strip()
     if _ACCOUNT_NUMBER.fullmatch(number):
         return number
     raise Halted(
-        f"cloud {sources.cloud}",
+        f"cloud {told.cloud}",
         f"its account number is {number}, and that is not one of 12 digits",
-        f"Set account under [cloud.{sources.cloud}] to the number of 12 digits that the cloud shows.",
+        f"Set account under [cloud.{told.cloud}] to the number of 12 digits that the cloud shows;"
+        " OpenStack has none and takes any.",
     )
 
 
-def _file(sources: _Sources, setting: str, noun: str) -> Path:
-    path = Path(_needed(sources, setting, noun))
-    return (
-        path if path.is_absolute() or not sources.settings.eucarc else sources.settings.eucarc.parent / path
-    )
+def user_certificate(told: Told) -> Certificate:
+    return load_certificate(_file(told, "user_cert", "user certificate"), whose="the user's certificate")
 
 
-def _pair(sources: _Sources) -> tuple[Certificate, RSAPrivateKey]:
-    cert_path = _file(sources, "user_cert", "user certificate")
-    key_path = _file(sources, "user_key", "user's private key")
-    certificate = load_certificate(cert_path, whose="the user's certificate")
-    key = load_private_key(key_path, whose="the user's private key")
+def user_key(told: Told) -> RSAPrivateKey:
+    return load_private_key(_file(told, "user_key", "user's private key"), whose="the user's private key")
+
+
+def fitting(told: Told, *, certificate: Certificate, key: RSAPrivateKey) -> Pair:
+    """Both as one. Raises `Halted` if they are not."""
     if fits(key, certificate):
         return certificate, key
     raise Halted(
-        f"{key_path} (user_key of cloud {sources.cloud})",
-        f"it is not the key of the certificate {cert_path} (user_cert)",
+        f"{told.value('user_key')} (user_key of cloud {told.cloud})",
+        f"it is not the key of the certificate {told.value('user_cert')} (user_cert)",
         "Use the two files that came in one set of credentials.",
     )
 
 
-def _ca_bundle(settings: CloudSettings) -> Path | None:
-    if settings.ca_bundle is None or settings.ca_bundle.is_file():
-        return settings.ca_bundle
+def cloud_certificate(told: Told, *, user: Certificate | None) -> Certificate | None:
+    """None if nothing names it. Bundles sealed for the user twice would be refused one by one, and their
+    droppers blamed for it."""
+    path = told.value("cloud_cert")
+    if path is None:
+        return None
+    certificate = load_certificate(Path(path), whose="the cloud's certificate")
+    if user is None or public_key(certificate).public_numbers() != public_key(user).public_numbers():
+        return certificate
     raise Halted(
-        f"{settings.ca_bundle} (ca_bundle of cloud {settings.name})",
+        f"cloud {told.cloud}: {path} (cloud_cert)",
+        "it is the user's certificate, not the cloud's",
+        "Set cloud_cert to the cloud's own, cloud-cert.pem beside most eucarcs.",
+    )
+
+
+def ca_bundle(told: Told) -> Path | None:
+    path = told.value("ca_bundle")
+    if path is None or Path(path).is_file():
+        return Path(path) if path else None
+    raise Halted(
+        f"{path} (ca_bundle of cloud {told.cloud})",
         "there is no such file",
         "Correct ca_bundle, or remove it to trust the public authorities.",
     )
+
+
+def _file(told: Told, setting: str, noun: str) -> Path:
+    return Path(_needed(told, setting, noun))
+
+
+def _needed(told: Told, setting: str, noun: str) -> str:
+    if value := told.value(setting):
+        return value
+    where = ", ".join(_silent(place, setting) for place in told.places[1:]) or "there is no eucarc"
+    raise Halted(
+        f"cloud {told.cloud}",
+        f"it has no {noun}: {setting} is not set and {where}",
+        f"Set {setting} under [cloud.{told.cloud}], or eucarc to the file that came with its credentials.",
+    )
+
+
+def _silent(place: Source, setting: str) -> str:
+    spelled = place.spelled.get(setting)
+    return f"{place.name} does not set {spelled}" if spelled else f"{place.name} holds nothing of the kind"

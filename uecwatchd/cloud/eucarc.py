@@ -1,14 +1,16 @@
 """The eucarc file that comes with a cloud's credentials: read as text, never run as the shell script it is.
 
 What is read of it: assignments, with or without `export`, one on a line or several; words bare, in single or
-in double quotes; `$VAR`, `${VAR}` and `${VAR:-default}` of earlier assignments. The folder of the file itself
-comes, from the oldest generation to the newest, as
+in double quotes; `$VAR`, `${VAR}`, `${VAR:-default}` and `${VAR%/*}` of earlier assignments. The place of the
+file itself comes, from the oldest generation to the newest and last in OpenStack's way, as
 
     EUCA_KEY_DIR=$(dirname $(readlink -f ${BASH_SOURCE}))
     EUCA_KEY_DIR=$(cd $(dirname ${BASH_SOURCE:-$0}); pwd -P)
+    NOVARC=$(readlink -f "${BASH_SOURCE:-${0}}" 2>/dev/null)
 
-and a command that asks for the script's own place is therefore answered with its folder. With any other
-command, the variable stays unset. Lines that do something else (aliases, `echo WARN…`) are passed over.
+and a command that asks for the script's own place is therefore answered: with its folder if `dirname` or `cd`
+is a part of it, else with its path. With any other command, the variable stays unset.
+Lines that do something else (aliases, `echo WARN…`) are passed over.
 """
 
 import re
@@ -16,9 +18,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from uecwatchd.cloud.source import PATHS, Source
+from uecwatchd.errors import Halted, NotPermitted
+
+# Where the eucarc of any generation keeps what a setting is about; the first that is set counts.
+VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "ec2_url": ("EC2_URL",),
+    "s3_url": ("S3_URL",),
+    "access_key": ("EC2_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY"),
+    "secret_key": ("EC2_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY"),
+    "session_token": ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
+    "account": ("EC2_ACCOUNT_NUMBER", "EC2_USER_ID"),
+    "user_cert": ("EC2_CERT",),
+    "user_key": ("EC2_PRIVATE_KEY",),
+    "cloud_cert": ("EUCALYPTUS_CERT",),
+}
+
 _STATEMENT = re.compile(r"[\s;]*(?:(?:export|declare\s+-x)\s+)?([A-Za-z_]\w*)=")
-_VARIABLE = re.compile(r"\$(?:(?P<plain>\w+)|\{(?P<braced>\w+)(?::?-(?P<default>[^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:(?P<plain>\w+)|\{(?P<braced>\w+)(?:(?P<parent>%/\*)|:?-(?P<default>[^}]*))?\})")
 _OWN_PLACE = re.compile(r"BASH_SOURCE|\$\{?0")
+_FOLDER_OF = re.compile(r"\b(dirname|cd)\b")
 _END_OF_WORD = " \t;"
 _ESCAPED_IN_QUOTES = frozenset('"\\$`')
 
@@ -29,14 +48,46 @@ _Found = tuple[str | None, int]
 @dataclass(frozen=True, slots=True)
 class _Scope:
     variables: Mapping[str, str]
-    folder: Path
+    path: Path
 
 
-def read_eucarc(text: str, *, folder: Path) -> Mapping[str, str]:
-    """All variables that it sets; `folder` is where the file lies."""
+def eucarc_source(path: Path, *, cloud: str) -> Source:
+    """What it says for our settings. Raises `Halted`, `NotPermitted` if it may not be read."""
+    path = path.resolve()  # the files named in it lie beside it, not beside a link to it
+    variables = read_eucarc(_text(path, cloud), path=path)
+    said = {setting: _first(variables, names) for setting, names in VARIABLES.items()}
+    values = {setting: value for setting, value in said.items() if value}
+    if not values:
+        raise Halted(
+            f"{path} (eucarc of cloud {cloud})",
+            "it sets none of the variables that an eucarc sets, such as EC2_URL and EC2_ACCESS_KEY",
+            "Name the file eucarc itself; if credentials came as an archive, unpack that first.",
+        )
+    placed = {key: str(path.parent / value) if key in PATHS else value for key, value in values.items()}
+    return Source(str(path), placed, {setting: names[0] for setting, names in VARIABLES.items()}, (path,))
+
+
+def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    return next((variables[name] for name in names if variables.get(name)), None)
+
+
+def _text(path: Path, cloud: str) -> str:
+    what = f"{path} (eucarc of cloud {cloud})"
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except PermissionError as error:
+        hint = f"Let our group read it: chgrp uecwatchd {path} && chmod g+r {path}"
+        raise NotPermitted(what, "cannot read it", hint) from error
+    except OSError as error:
+        hint = f"Correct eucarc under [cloud.{cloud}], or put the file there."
+        raise Halted(what, f"cannot read it: {error.strerror}", hint) from error
+
+
+def read_eucarc(text: str, *, path: Path) -> Mapping[str, str]:
+    """All variables that it sets; `path` is the file's own."""
     variables: dict[str, str] = {}
     for line in text.splitlines():
-        variables.update(_statements(line, _Scope(variables, folder)))
+        variables.update(_statements(line, _Scope(variables, path)))
     return variables
 
 
@@ -95,7 +146,9 @@ def _substituted(text: str, at: int, scope: _Scope) -> _Found:
 
 
 def _answered(command: str, end: int, scope: _Scope) -> _Found:
-    return str(scope.folder) if _OWN_PLACE.search(command) else None, end
+    if not _OWN_PLACE.search(command):
+        return None, end
+    return str(scope.path.parent if _FOLDER_OF.search(command) else scope.path), end
 
 
 def _variable(text: str, at: int, scope: _Scope) -> _Found:
@@ -103,6 +156,8 @@ def _variable(text: str, at: int, scope: _Scope) -> _Found:
     if not name:
         return "$", at + 1
     value = scope.variables.get(name["plain"] or name["braced"], "")
+    if name["parent"]:
+        value = value.rpartition("/")[0] or value
     return value or name["default"] or "", name.end()
 
 

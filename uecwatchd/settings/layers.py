@@ -1,4 +1,4 @@
-"""What an administrator has set, wherever it was set, and what is wrong with it in words.
+"""From the places where settings can stand to one record, and every mistake in them to a sentence.
 
 A setting is taken from the first of these that has it:
 
@@ -13,159 +13,30 @@ In 1 and 2, `UECWATCHD_ACCESS_KEY` and `UECWATCHD_SECRET_KEY` are short for thos
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from uecwatchd import strangers
 from uecwatchd.errors import Halted, NotPermitted
+from uecwatchd.settings.records import (
+    CloudSettings,
+    Settings,
+    SpoolSettings,
+    StateSettings,
+    WorkSettings,
+    cloud_name,
+)
 
 DEFAULT_CONFIG = Path("/etc/uecwatchd/uecwatchd.toml")
 PREFIX = "UECWATCHD_"
 CONFIG_VARIABLE = "UECWATCHD_CONFIG"  # says where settings are, and is none itself
-
-# For sets, each is two gigabyte-sized reads at once; for uploads, each is 10 MiB of memory per set.
-MOST_AT_ONCE = 64
-
-Dialect = Literal["uec", "euca3", "euca4", "euca5", "openstack", "aws", "sandbox"]
-
-
-# --- what values must be like -----------------------------------------------------------------------------
-
-
-def _not_a_flag(value: object) -> object:
-    # Python counts true as 1, and so would pydantic.
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-def _listed(value: object) -> object:
-    """A single text is a list of one; from the environment, a JSON list is a list."""
-    if not isinstance(value, str):
-        return value
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):  # then it is a text, such as the pattern "[ab]*"
-        return [value]
-    return parsed if isinstance(parsed, list) else [value]
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute() or "\0" in str(path):
-        raise ValueError("must be an absolute path")
-    return path
-
-
-def _apart(folders: tuple[Path, ...]) -> tuple[Path, ...]:
-    # A folder inside another would be both a spool and a set of the outer one.
-    for number, inner in enumerate(folders):
-        for outer in folders[:number] + folders[number + 1 :]:
-            if inner.is_relative_to(outer):
-                raise ValueError(f"must lie apart: {inner} lies in or is {outer}")
-    return folders
-
-
-def _web_address(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a web address (http://HOST:PORT/PATH)")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user or a password: say access_key and secret_key")
-    return text
-
-
-def _cloud_name(text: str) -> str:
-    # Lower case and no double underscore, so that the environment can spell it.
-    if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", text):
-        raise ValueError("is no name for a cloud: use lower-case letters, digits and hyphens")
-    return text
-
-
-Number = Annotated[float, BeforeValidator(_not_a_flag), Field(allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(_not_a_flag)]
-AtOnce = Annotated[Whole, Field(ge=1, le=MOST_AT_ONCE)]
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-WebAddress = Annotated[str, AfterValidator(_web_address)]
-
-STRICT = ConfigDict(extra="forbid")
-
-
-# --- the records ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolSettings:
-    """`settle`, `scan_every` and `linger` in seconds."""
-
-    __pydantic_config__ = STRICT
-
-    folders: Annotated[
-        tuple[AbsolutePath, ...], BeforeValidator(_listed), Field(min_length=1), AfterValidator(_apart)
-    ] = (Path("/var/spool/uecwatchd"),)
-    settle: Annotated[Number, Field(gt=0)] = 5.0
-    scan_every: Annotated[Number, Field(gt=0)] = 60.0
-    ignore: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    after: Literal["keep", "archive", "delete"] = "keep"
-    linger: Annotated[Whole, Field(ge=0)] = 86400
-
-
-@dataclass(frozen=True, slots=True)
-class StateSettings:
-    __pydantic_config__ = STRICT
-
-    dir: AbsolutePath = Path("/var/lib/uecwatchd")
-    work: AbsolutePath = Path("/var/cache/uecwatchd")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkSettings:
-    __pydantic_config__ = STRICT
-
-    sets: AtOnce = 2
-    uploads: AtOnce = 4
-
-
-@dataclass(frozen=True, slots=True)
-class CloudSettings:
-    """What the configuration says of one cloud; what it leaves open, the eucarc may say."""
-
-    __pydantic_config__ = STRICT
-
-    # The table's name. Under this alias it is filled in by `_named`, and is no setting a user could write.
-    name: Annotated[str, Field(validation_alias="[name]")]
-    dialect: Dialect = "uec"
-    eucarc: AbsolutePath | None = None
-    ec2_url: WebAddress | None = None
-    s3_url: WebAddress | None = None
-    region: str | None = None
-    access_key: str | None = None
-    secret_key: SecretStr | None = None
-    account: str | None = None
-    user_cert: AbsolutePath | None = None
-    user_key: AbsolutePath | None = None
-    cloud_cert: AbsolutePath | None = None
-    ca_bundle: AbsolutePath | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """`defaults` is the raw table, which `sidecar.read_defaults` checks; `source` the file that was read."""
-
-    spool: SpoolSettings = field(default_factory=SpoolSettings)
-    state: StateSettings = field(default_factory=StateSettings)
-    work: WorkSettings = field(default_factory=WorkSettings)
-    defaults: Mapping[str, object] = field(default_factory=dict)
-    clouds: Mapping[str, CloudSettings] = field(default_factory=dict)
-    source: Path | None = None
 
 
 def _named(clouds: object) -> object:
@@ -187,7 +58,7 @@ class _Door(BaseSettings):
     work: WorkSettings = WorkSettings()
     defaults: dict[str, object] = {}
     cloud: Annotated[
-        dict[Annotated[str, AfterValidator(_cloud_name)], CloudSettings], BeforeValidator(_named)
+        dict[Annotated[str, AfterValidator(cloud_name)], CloudSettings], BeforeValidator(_named)
     ] = {}
 
 
@@ -198,7 +69,7 @@ SHORT: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType(
     {(key,): ("cloud", "default", key) for key in ("access_key", "secret_key")}
 )
 FOLDERS = (("spool", "folders"), ("state", "dir"), ("state", "work"))
-FILES_OF_A_CLOUD = ("eucarc", "user_cert", "user_key", "cloud_cert", "ca_bundle")
+FILES_OF_A_CLOUD = ("eucarc", "euca2ools_files", "user_cert", "user_key", "cloud_cert", "ca_bundle")
 
 
 def keys_of(section: str) -> tuple[str, ...]:

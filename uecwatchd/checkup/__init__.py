@@ -1,0 +1,38 @@
+"""Looks at everything the service needs, and says what to do about what is wrong.
+
+Nothing is changed but in a bucket that is ours: one tiny object is put there and deleted again, since no
+right to write can be known otherwise. After a finding, whatever can still be looked at is looked at.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from uecwatchd.checkup.cloud import examine_cloud
+from uecwatchd.checkup.finding import Finding, bad, exit_code
+from uecwatchd.checkup.host import examine_configuration, examine_folder, examine_state
+from uecwatchd.cloud.upload import check_bucket_name
+from uecwatchd.errors import Halted, UecError
+from uecwatchd.settings import Settings
+from uecwatchd.sidecar import read_defaults
+
+__all__ = ["Finding", "examine", "exit_code"]
+
+
+def examine(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[Finding]:
+    """`clock` tells the time now, aware of its zone: it is held against those of the clouds."""
+    yield from examine_configuration(settings)
+    bucket = None
+    try:
+        bucket = read_defaults(settings.defaults).bucket
+        check_bucket_name(bucket, from_config=True)
+    except UecError as error:
+        yield bad(error)
+        bucket = None
+    for folder in settings.spool.folders:
+        yield from examine_folder(folder)
+    yield from examine_state(settings.state.dir)
+    if not settings.clouds:
+        hint = "Add [cloud.default] to the configuration; see its example."
+        yield Finding("bad", "no cloud is configured", hint, Halted.exit_code)
+    for cloud in settings.clouds.values():
+        yield from examine_cloud(cloud, bucket=bucket, clock=clock)

@@ -1,0 +1,187 @@
+"""One cloud: who we are there, what it is, whether both its halves know us, and the bucket."""
+
+from collections.abc import Callable, Collection, Generator, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from uecwatchd.checkup.bucket import examine_bucket
+from uecwatchd.checkup.clock import S3_WINDOW, date_of, examine_clock
+from uecwatchd.checkup.facts import facts
+from uecwatchd.checkup.finding import Finding, bad
+from uecwatchd.checkup.papers import Papers, examine_papers
+from uecwatchd.cloud.certificate import fetch_certificate, fingerprint
+from uecwatchd.cloud.client import Cloud, connect, insecure
+from uecwatchd.cloud.credentials import Account
+from uecwatchd.cloud.dialect import UEC, Window
+from uecwatchd.cloud.entry import connected, recognised
+from uecwatchd.cloud.recognise import Recognised
+from uecwatchd.cloud.refusal import translated
+from uecwatchd.errors import Halted, UecError
+from uecwatchd.settings import CloudSettings
+
+Clock = Callable[[], datetime]
+
+
+def examine_cloud(settings: CloudSettings, *, bucket: str | None, clock: Clock) -> Iterator[Finding]:
+    """`bucket` is where bundles go by default, None if its name is wrong."""
+    papers = yield from examine_papers(settings, clock())
+    if papers is None:
+        return
+    yield from _insecure(papers.account)
+    found = yield from _recognised(settings, papers.account, clock)
+    if found is None:
+        return
+    yield Finding(
+        "ok",
+        f"cloud {settings.name}: {found.dialect.versions} (dialect {found.dialect.name}), for {found.why}",
+    )
+    yield Finding("ok", f"cloud {settings.name}: {facts(found.dialect)}")
+    cloud = yield from _cloud(papers, found)
+    ours = yield from _halves(cloud, clock)
+    if ours is not None and bucket is not None:
+        yield from examine_bucket(cloud, bucket, ours)
+
+
+def _insecure(account: Account) -> Iterator[Finding]:
+    bare = [url for url in (account.ec2_url, account.s3_url) if url and insecure(url)]
+    if bare:
+        yield Finding(
+            "warning",
+            f"cloud {account.cloud}: no TLS for {' and '.join(bare)}: who listens on the way reads the names"
+            " of images and can change answers; bundles are encrypted, and keys are not sent",
+            "Use https:// where the cloud has it, with ca_bundle for an authority of its own.",
+        )
+
+
+def _recognised(
+    settings: CloudSettings, account: Account, clock: Clock
+) -> Generator[Finding, None, Recognised | None]:
+    try:
+        return recognised(settings, account)
+    except UecError as error:
+        # It may be the clock that kept us from being heard, and then the strictest of all is the measure.
+        if theirs := _date_in(error):
+            yield from examine_clock(
+                account.cloud, "the cloud", ours=clock(), theirs=theirs, window=UEC.window
+            )
+        yield bad(error, account.cloud)
+        return None
+
+
+def _date_in(error: UecError) -> datetime | None:
+    return date_of(error.__cause__.response) if isinstance(error.__cause__, ClientError) else None
+
+
+# --- the certificate that bundles are sealed for ----------------------------------------------------------
+
+
+def _cloud(papers: Papers, found: Recognised) -> Generator[Finding, None, Cloud]:
+    """A cloud that can be asked, even if nothing could be sealed for it."""
+    account = papers.account
+    bare = connect(account, found.dialect, uploads=1)
+    if not papers.sealing:
+        return bare
+    if account.cloud_cert is not None:
+        if found.dialect.offers_certificate:
+            yield from _compared(account)
+        return bare
+    try:
+        cloud = connected(account, found, uploads=1)
+    except UecError as error:
+        yield bad(error, account.cloud)
+        return bare
+    if cloud.account.cloud_cert:
+        digits = fingerprint(cloud.account.cloud_cert)[:16]
+        yield Finding("ok", f"cloud {account.cloud}: it gives its certificate itself (SHA-256 {digits}…)")
+    return cloud
+
+
+def _compared(account: Account) -> Iterator[Finding]:
+    """The cloud's own certificate against the one we have. Where it does not give it, nothing can be said."""
+    try:
+        own = fetch_certificate(account)
+    except UecError:
+        return
+    if own == account.cloud_cert:
+        yield Finding("ok", f"cloud {account.cloud}: the cloud certificate is the one that it gives itself")
+        return
+    yield Finding(
+        "bad",
+        f"cloud {account.cloud}: the cloud certificate is another cloud's: what is sealed for it, this one"
+        " could not open",
+        "Correct cloud_cert, or take it out of the configuration and the eucarc: this cloud gives its own.",
+        Halted.exit_code,
+    )
+
+
+# --- both halves by a real call ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """An answer or what was wrong with it, and both clocks at that moment."""
+
+    answer: dict[str, Any]
+    error: UecError | None
+    ours: datetime
+    theirs: datetime | None
+
+
+def _halves(cloud: Cloud, clock: Clock) -> Generator[Finding, None, Collection[str] | None]:
+    """Returns the names of our buckets; None if S3 does not tell."""
+    ec2 = _ask(cloud, "listing its images", lambda: cloud.ec2.describe_images(Owners=["self"]), clock)
+    s3 = _ask(cloud, "listing its buckets", cloud.s3.list_buckets, clock)
+    yield from _clock(cloud, "EC2", ec2, cloud.dialect.window)
+    yield from _clock(cloud, "S3", s3, S3_WINDOW)
+    images, buckets = ec2.answer.get("Images", []), s3.answer.get("Buckets", [])
+    yield (
+        bad(ec2.error, cloud.name)
+        if ec2.error
+        else Finding("ok", f"cloud {cloud.name}: EC2 knows us (images of ours: {len(images)})")
+    )
+    yield from _owners(cloud, {str(image.get("OwnerId")) for image in images})
+    if s3.error:
+        yield _of_s3(cloud, s3.error, alone=ec2.error is None)
+        return None
+    yield Finding("ok", f"cloud {cloud.name}: S3 knows us (buckets of ours: {len(buckets)})")
+    return frozenset(str(bucket["Name"]) for bucket in buckets)
+
+
+def _ask(cloud: Cloud, doing: str, call: Callable[[], dict[str, Any]], clock: Clock) -> _Heard:
+    try:
+        with translated(cloud, doing):
+            answer = call()
+    except UecError as error:
+        return _Heard({}, error, clock(), _date_in(error))
+    return _Heard(answer, None, clock(), date_of(answer))
+
+
+def _clock(cloud: Cloud, half: str, heard: _Heard, window: Window) -> Iterator[Finding]:
+    if heard.theirs:
+        yield from examine_clock(cloud.name, half, ours=heard.ours, theirs=heard.theirs, window=window)
+
+
+def _of_s3(cloud: Cloud, error: UecError, *, alone: bool) -> Finding:
+    told = bad(error, cloud.name)
+    if not alone or not isinstance(error, Halted):
+        return told
+    where = f" ({cloud.account.s3_url})" if cloud.account.s3_url else ""
+    hint = f"EC2 takes the same keys: see that s3_url{where} is of this cloud, and that they hold for S3 too."
+    return replace(told, what=f"{told.what}; it is S3 alone that refuses us", hint=hint)
+
+
+def _owners(cloud: Cloud, owners: Collection[str]) -> Iterator[Finding]:
+    """The images that are ours say whose they are. The first generation has names there, not numbers."""
+    numbers = sorted(
+        owner for owner in owners if len(owner) == len(cloud.account.account) and owner.isdigit()
+    )
+    if numbers and cloud.account.account not in numbers:
+        yield Finding(
+            "warning",
+            f"cloud {cloud.name}: the account number is {cloud.account.account}, but our images there belong"
+            f" to {', '.join(numbers)}",
+            "Correct account, or EC2_USER_ID or EC2_ACCOUNT_NUMBER in the eucarc.",
+        )

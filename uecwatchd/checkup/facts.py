@@ -1,0 +1,50 @@
+"""A generation of cloud in one line, for who wants to know how it will be spoken to."""
+
+from collections.abc import Iterator
+
+from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.image import amount
+
+
+def facts(dialect: Dialect) -> str:
+    return "; ".join((_signatures(dialect), _has(dialect), *_room(dialect), *_manners(dialect)))
+
+
+def _signatures(dialect: Dialect) -> str:
+    s3 = {"s3": "V2", "s3v4": "V4"}[dialect.s3_signature]
+    path = " over the whole path" if dialect.signs_whole_path else ""
+    once = ", none twice" if dialect.replay_refused else ""
+    return f"EC2 {dialect.ec2_signature.upper()}, S3 {s3}{path}{once}"
+
+
+def _has(dialect: Dialect) -> str:
+    abilities = {
+        "image names": dialect.name_pattern is not None,
+        "filters": dialect.filters,
+        f"{dialect.tag_limit} tags" if dialect.tag_limit else "tags": dialect.tag_limit > 0,
+        "HEAD for buckets": dialect.head_bucket,
+        "multipart uploads": dialect.multipart,
+        "prefixes": dialect.key_prefix,
+        f"ACL {dialect.canned_acl}" if dialect.canned_acl else "ACLs": dialect.canned_acl is not None,
+    }
+    told = {True: "", False: ""}
+    for known in told:
+        told[known] = ", ".join(name for name, there in abilities.items() if there is known)
+    return "; ".join(f"{word} {told[known]}" for known, word in ((True, "has"), (False, "no")) if told[known])
+
+
+def _room(dialect: Dialect) -> Iterator[str]:
+    if dialect.bucket_quota:
+        each = f" of {amount(dialect.bucket_size)}" if dialect.bucket_size else ""
+        yield f"{dialect.bucket_quota} buckets{each}"
+    if limit := dialect.image_limit:
+        yield f"images up to {amount(limit.size)}{'' if limit.fixed else ' by default'}"
+    if dialect.manifest_limit:
+        yield f"manifests up to {amount(dialect.manifest_limit)}"
+
+
+def _manners(dialect: Dialect) -> Iterator[str]:
+    yield "boots whole disks alone" if dialect.boots_disk_alone else "boots no disk without a kernel"
+    if dialect.kernels_by_administrators:
+        yield "kernels and ramdisks by administrators only"
+    yield f"images are {'public' if dialect.public_by_default else 'private'} at first"

@@ -1,0 +1,70 @@
+"""What the service needs of the machine it runs on."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from uecwatchd import ledger
+from uecwatchd.checkup.finding import Finding, bad, open_to_all
+from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.settings import Settings
+from uecwatchd.spool import folder_descriptor
+from uecwatchd.strangers import Malformed, parse_toml
+from uecwatchd.watch import MOUNTINFO, file_system_type
+
+# The ledger and a few logs; images are never copied to this disk.
+LEAST_STATE_BYTES = 16 * 1024 * 1024
+
+
+def examine_configuration(settings: Settings) -> Iterator[Finding]:
+    """It has been read already: whoever cannot read it gets no further than that."""
+    yield Finding("ok", f"configuration: {settings.source or 'built-in defaults, there is no file'}")
+    if settings.source and _holds_secrets(settings.source) and (told := open_to_all(settings.source)):
+        yield told
+
+
+def _holds_secrets(source: Path) -> bool:
+    try:
+        clouds = parse_toml(source.read_bytes()).get("cloud", {})
+    except (OSError, Malformed):  # it has just been changed, and will be read again
+        return False
+    return any("secret_key" in table for table in clouds.values())
+
+
+def examine_folder(folder: Path) -> Iterator[Finding]:
+    try:
+        with folder_descriptor(folder):
+            pass
+    except UecError as error:
+        yield bad(error)
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        hint = f"Try: chgrp uecdrop {folder} && chmod 3770 {folder}, and run this as the service's user."
+        what = f"{folder}: this user may not write results there"
+        yield Finding("bad", what, hint, NotPermitted.exit_code)
+        return
+    kind = file_system_type(folder, MOUNTINFO.read_text(errors="surrogateescape"))
+    yield Finding("ok", f"spool folder: {folder} ({kind})")
+
+
+def examine_state(folder: Path) -> Iterator[Finding]:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        hint = f"Run as the service's user, or: install -d -o uecwatchd -m 0700 {folder}."
+        what = f"{folder}: this user may not write the state directory"
+        yield Finding("bad", what, hint, NotPermitted.exit_code)
+        return
+    free = shutil.disk_usage(there).free
+    if free < LEAST_STATE_BYTES:
+        yield Finding("bad", f"{folder}: only {free} bytes are free there", "Free some space.", 75)
+        return
+    try:
+        book = ledger.read_ledger(folder)
+    except UecError as error:
+        yield bad(error)
+        return
+    told = f"a ledger of {len(book.sets())} sets" if book else "no ledger yet"
+    if book:
+        book.close()
+    yield Finding("ok", f"state directory: {folder} ({told})")

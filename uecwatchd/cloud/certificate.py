@@ -1,0 +1,131 @@
+"""The certificate that bundles are sealed for, from a cloud that gives it to whoever asks.
+
+Eucalyptus does from 4.2 on, at a service of its own beside EC2: `DescribeServiceCertificates` lists one
+certificate for each service and use, with its fingerprint.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import Certificate, load_pem_x509_certificate
+
+from uecwatchd.cloud.client import CONNECT_SECONDS, DEFAULT_REGION, is_loopback
+from uecwatchd.cloud.credentials import Account
+from uecwatchd.cloud.silence import quoted, unheard
+from uecwatchd.errors import CloudAway, Halted
+
+SERVICE_PATH = "/services/Empyrean"
+QUESTION = {
+    "Action": "DescribeServiceCertificates",
+    "Version": "eucalyptus",
+    "Format": "pem",
+    "FingerprintDigest": "SHA-256",
+}
+FORM = "application/x-www-form-urlencoded; charset=utf-8"
+WANTED = {"serviceType": "compute", "certificateUsage": "image-bundling"}
+
+# It is answered from memory.
+READ_SECONDS = 30
+
+
+def fetch_certificate(account: Account) -> Certificate:
+    """Raises `Halted` where none is offered or what is offered is unusable, `CloudAway`."""
+    what = f"cloud {account.cloud}, fetching its certificate"
+    offered = [one for one in _listed(_answer(account, what), what) if WANTED.items() <= one.items()]
+    if not offered:
+        raise _not_offered(account, what, "it lists none for the bundling of images")
+    return _certificate(offered[0], what)
+
+
+def _answer(account: Account, what: str) -> bytes:
+    request = _signed(account)
+    proxies = {} if is_loopback(request.url) else get_environ_proxies(request.url)
+    session = URLLib3Session(
+        verify=str(account.ca_bundle) if account.ca_bundle else True,
+        proxies=proxies,
+        timeout=(CONNECT_SECONDS, READ_SECONDS),
+    )
+    try:
+        answer = session.send(request.prepare())
+    except BotoCoreError as error:
+        raise unheard(what, error) from error
+    finally:
+        session.close()
+    if answer.status_code == HTTPStatus.OK:
+        return bytes(answer.content)
+    why = f"it refused ({answer.status_code} {quoted(answer.content.decode(errors='replace'))})"
+    if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise CloudAway(what, why, "It is asked again by itself.")
+    raise _not_offered(account, what, why)
+
+
+def _signed(account: Account) -> AWSRequest:
+    """A question as the newer generations sign them, for only those know an answer."""
+    parts = urlsplit(account.ec2_url or "")
+    request = AWSRequest(
+        "POST",
+        f"{parts.scheme}://{parts.netloc}{SERVICE_PATH}",
+        headers={"Content-Type": FORM},
+        data=QUESTION,
+    )
+    keys = Credentials(account.access_key, account.secret_key, account.session_token)
+    SigV4Auth(keys, "ec2", account.region or DEFAULT_REGION).add_auth(request)
+    return request
+
+
+def _listed(body: bytes, what: str) -> Iterator[Mapping[str, str]]:
+    """Each certificate's elements by name, whatever the namespace."""
+    try:
+        root = ET.fromstring(body)  # noqa: S314 (the parser bounds what entities may expand to)
+    except ET.ParseError as error:
+        raise CloudAway(
+            what, f"its answer was cut short ({error})", "It is asked again by itself."
+        ) from error
+    for item in root.iter():
+        yield {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in item}
+
+
+def _certificate(item: Mapping[str, str], what: str) -> Certificate:
+    try:
+        certificate = load_pem_x509_certificate(item.get("certificate", "").encode())
+        key = certificate.public_key()
+    except ValueError as error:
+        raise _unusable(what, "what it gives is no certificate in PEM form") from error
+    if not isinstance(key, RSAPublicKey):
+        raise _unusable(what, "its key is not RSA, with which bundles are sealed")
+    if _digits(item.get("certificateFingerprint", "")) != fingerprint(certificate):
+        raise _unusable(what, "the certificate is not the one whose fingerprint it gives")
+    return certificate
+
+
+def fingerprint(certificate: Certificate) -> str:
+    """SHA-256 of its DER form, in lower-case hex digits."""
+    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+
+
+def _digits(fingerprint: str) -> str:
+    return fingerprint.replace(":", "").lower()
+
+
+def _not_offered(account: Account, what: str, why: str) -> Halted:
+    return Halted(
+        what,
+        why,
+        f"Set cloud_cert under [cloud.{account.cloud}] to the cloud's certificate, or ask its administrator"
+        " for the right euserv:DescribeServiceCertificates.",
+    )
+
+
+def _unusable(what: str, why: str) -> Halted:
+    return Halted(what, why, "Ask the cloud's administrator for its certificate, and set cloud_cert to it.")

@@ -1,0 +1,39 @@
+"""One place that says who we are on a cloud, translated into the words of our settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What is odd about a place, and does not keep us from working."""
+
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`values` by setting, as text, secrets among them; files are absolute paths.
+
+    `spelled` is what the place calls each setting that it could have. `files` are those with secrets in them.
+    """
+
+    name: str
+    values: Mapping[str, str] = field(repr=False)
+    spelled: Mapping[str, str]
+    files: tuple[Path, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+
+
+# Settings whose values are paths.
+PATHS = frozenset({"user_cert", "user_key", "cloud_cert", "ca_bundle"})
+
+
+def at_home(path: Path) -> Path:
+    """Expand `~`; if there is no such user, or none with a home, there is no such file either."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
