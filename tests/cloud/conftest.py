@@ -1,7 +1,9 @@
-"""One account with real keys, and its servers: two real S3 servers, and one that follows a script."""
+"""One account with real keys, and its servers: three real S3 servers, and one that follows a script."""
 
+import contextlib
 import datetime
 import functools
+import getpass
 import ipaddress
 import json
 import os
@@ -245,37 +247,41 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
     raise AssertionError("the server does not listen")
 
 
-def serving(command: list[str], port: int, folder: Path) -> Iterator[str]:
-    log = folder / "server.log"
-    with log.open("wb") as output:
+@contextlib.contextmanager
+def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environ = os.environ | {
+        "TMPDIR": str(folder)
+    }  # for what one of them leaves lying about when it is killed
+    with (folder / "server.log").open("ab") as output:
         process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
         try:
-            wait_for_port(process, port)
-            yield f"http://127.0.0.1:{port}"
+            yield process
         finally:
             process.kill()  # what it holds is thrown away: a graceful end takes one of them 25 s
             process.wait(START_SECONDS)
 
 
+@contextlib.contextmanager
+def serving(command: list[str], port: int, folder: Path) -> Iterator[str]:
+    with running(command, folder) as process:
+        wait_for_port(process, port)
+        yield f"http://127.0.0.1:{port}"
+
+
 @pytest.fixture(scope="session")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def rclone(tmp_path_factory: pytest.TempPathFactory, account: Account) -> Iterator[Account]:
     folder, port = tmp_path_factory.mktemp("rclone"), free_port()
-    address = [
-        "--addr",
-        f"127.0.0.1:{port}",
-        "--auth-key",
-        f"{ACCESS_KEY},{SECRET_KEY}",
-        "--config",
-        "/dev/null",
-    ]
+    address = ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
     (folder / "store").mkdir()
-    yield from serving([program("rclone"), "serve", "s3", *address, str(folder / "store")], port, folder)
+    command = [program("rclone"), "serve", "s3", *address, "--config", "/dev/null", str(folder / "store")]
+    with serving(command, port, folder) as url:
+        yield replace(account, s3_url=url)
 
 
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def seaweed(tmp_path_factory: pytest.TempPathFactory, account: Account) -> Iterator[Account]:
     folder = tmp_path_factory.mktemp("weed")
     # One volume for a bucket instead of seven, for which there is no room.
     (folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
@@ -289,4 +295,117 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     rest = ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=128", "-volume.max=200"]
     options = ["-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-s3.config=identities.json"]
     command = [program("weed"), "server", *options, *ports, *sockets, *rest, "-master.telemetry=false"]
-    yield from serving(command, s3, folder)
+    with serving(command, s3, folder) as url:
+        yield replace(account, s3_url=url)
+    for port in (master, volume, filer, s3):  # killed, it leaves some sockets behind, always there
+        for left in Path("/tmp").glob(f"seaweedfs-*-grpc-{port + 10_000}.sock"):  # noqa: S108
+            left.unlink()
+
+
+# --- OpenStack's object store: four servers, run by the Python that Debian's python3-swift is for ----------
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+SWIFT_SERVER = """
+import sys
+from swift.common.utils import set_swift_dir
+from swift.common.wsgi import run_wsgi
+folder, kind = sys.argv[1:]
+set_swift_dir(folder)
+sys.exit(run_wsgi(f"{folder}/{kind}.conf", f"{kind}-server", verbose=True))
+"""
+
+# Each kind of thing is in one place only: on the one device of the one server that keeps such things.
+SWIFT_RINGS = """
+import sys
+from swift.common.ring import RingBuilder
+for place in sys.argv[1:]:
+    kind, port = place.split("=")
+    device = {"region": 1, "zone": 1, "device": "disk", "weight": 1, "meta": ""}
+    device.update(ip="127.0.0.1", port=int(port), replication_ip="127.0.0.1", replication_port=int(port))
+    rings = RingBuilder(part_power=4, replicas=1, min_part_hours=1)
+    rings.add_dev(device)
+    rings.rebalance()
+    rings.get_ring().save(kind + ".ring.gz")
+"""
+
+# Patient, for the tests may have half a processor. S3 wants to be given a cache: one that never answers.
+SWIFT_CONFIGURATION = """
+[DEFAULT]
+bind_ip = 127.0.0.1
+bind_port = {port}
+workers = 0
+user = {user}
+swift_dir = {folder}
+devices = {folder}/devices
+mount_check = false
+[pipeline:main]
+pipeline = {pipeline}
+[app:proxy-server]
+use = egg:swift#proxy
+account_autocreate = true
+conn_timeout = 20
+node_timeout = 20
+[app:account-server]
+use = egg:swift#account
+[app:container-server]
+use = egg:swift#container
+conn_timeout = 20
+node_timeout = 20
+[app:object-server]
+use = egg:swift#mem_object
+conn_timeout = 20
+node_timeout = 20
+container_update_timeout = 20
+[filter:catch_errors]
+use = egg:swift#catch_errors
+[filter:gatekeeper]
+use = egg:swift#gatekeeper
+[filter:cache]
+use = egg:swift#memcache
+memcache_servers = 127.0.0.1:{nobody}
+[filter:s3api]
+use = egg:swift#s3api
+[filter:tempauth]
+use = egg:swift#tempauth
+user_{account}_{user} = {secret} .admin
+"""
+SWIFT_HASHING = """
+[swift-hash]
+swift_hash_path_prefix = one
+swift_hash_path_suffix = other
+[storage-policy:0]
+name = only
+default = yes
+"""
+SWIFT_S3 = "catch_errors gatekeeper cache s3api tempauth proxy-server"
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory, account: Account) -> Iterator[Account]:
+    if subprocess.run([SYSTEM_PYTHON, "-c", "import swift"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("Swift is not installed: apt-get install python3-swift")
+    folder, user = tmp_path_factory.mktemp("swift"), getpass.getuser()
+    ports = {kind: free_port() for kind in ("account", "container", "object", "proxy")}
+    (folder / "devices" / "disk").mkdir(parents=True)
+    (folder / "swift.conf").write_text(SWIFT_HASHING)
+    rings = [f"{kind}={port}" for kind, port in ports.items() if kind != "proxy"]
+    subprocess.run([SYSTEM_PYTHON, "-c", SWIFT_RINGS, *rings], cwd=folder, check=True)
+    values = {
+        "folder": folder,
+        "user": user,
+        "account": ACCESS_KEY,
+        "secret": SECRET_KEY,
+        "nobody": free_port(),
+    }
+    with contextlib.ExitStack() as servers:
+        processes = {}
+        for kind, port in ports.items():
+            pipeline = SWIFT_S3 if kind == "proxy" else f"{kind}-server"
+            configuration = SWIFT_CONFIGURATION.format(port=port, pipeline=pipeline, **values)
+            (folder / f"{kind}.conf").write_text(configuration)
+            command = [SYSTEM_PYTHON, "-c", SWIFT_SERVER, str(folder), kind]
+            processes[kind] = servers.enter_context(running(command, folder))
+        for kind, port in ports.items():
+            wait_for_port(processes[kind], port)
+        url = f"http://127.0.0.1:{ports['proxy']}"
+        yield replace(account, s3_url=url, access_key=f"{ACCESS_KEY}:{user}")

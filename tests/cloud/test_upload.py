@@ -1,11 +1,21 @@
 import hashlib
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket, fetch, put
+from uecwatchd.cloud.upload import (
+    Stored,
+    check_bucket_name,
+    ensure_bucket,
+    fetch,
+    listed,
+    must_hold,
+    put,
+    remove,
+)
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
 
 DATA = b"encrypted"
@@ -100,6 +110,22 @@ def test_a_bucket_beyond_the_quota_halts(cloud: Cloud, script: Any) -> None:
         ensure_bucket(cloud, "images")
 
 
+def test_a_bucket_is_headed_where_that_is_known(scripted: Callable[[str], Cloud], script: Any) -> None:
+    script.says()
+    ensure_bucket(scripted("euca4"), "images")
+    assert [request.method for request in script.requests] == ["HEAD"]
+
+
+def test_the_reason_that_a_head_cannot_say_is_asked_for(
+    scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    script.says(403)
+    script.says(403, error("InvalidAccessKeyId"))
+    with pytest.raises(Halted, match="does not know our access key"):
+        ensure_bucket(scripted("euca4"), "images")
+    assert [request.method for request in script.requests] == ["HEAD", "GET"]
+
+
 # --- objects -----------------------------------------------------------------------------------------------
 
 
@@ -169,3 +195,73 @@ def test_an_object_cut_short_is_an_error_not_an_end(cloud: Cloud, script: Any) -
     script.says(body="x" * 700_000, sent=300_000)
     with pytest.raises(CloudAway, match=r"fetching images/karmic\.part\.0: the connection broke"):
         list(fetch(cloud, "images", "karmic.part.0"))
+
+
+@pytest.mark.parametrize("status", [204, 404])
+def test_an_object_that_is_gone_is_deleted(cloud: Cloud, script: Any, status: int) -> None:
+    script.says(status)
+    remove(cloud, "images", "karmic.part.0")
+    assert [request.method for request in script.requests] == ["DELETE"]
+
+
+def test_an_object_of_somebody_else_is_not(cloud: Cloud, script: Any) -> None:
+    script.says(403, error("AccessDenied"))
+    with pytest.raises(Halted, match=r"deleting images/karmic\.part\.0: our account may not do that"):
+        remove(cloud, "images", "karmic.part.0")
+
+
+# --- a bucket looked over ----------------------------------------------------------------------------------
+
+
+def page(*keys: str, more: bool) -> str:
+    found = "".join(
+        f"<Contents><Key>{key}</Key><Size>{len(DATA)}</Size><ETag>&quot;{MD5}&quot;</ETag></Contents>"
+        for key in keys
+    )
+    return f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{found}</ListBucketResult>"
+
+
+def test_a_list_goes_on_after_its_last_key(cloud: Cloud, script: Any) -> None:
+    script.says(body=page("k.0", "k.1", more=True))
+    script.says(body=page("k.2", more=False))
+    assert list(listed(cloud, "images", "k.")) == [Stored(f"k.{index}", len(DATA), MD5) for index in range(3)]
+    first, second = (dict(parse_qsl(urlsplit(request.path).query)) for request in script.requests)
+    assert second == first | {"marker": "k.1"}
+
+
+def test_a_list_that_promises_more_and_gives_nothing_ends(cloud: Cloud, script: Any) -> None:
+    script.says(body=page(more=True))
+    assert list(listed(cloud, "images", "k.")) == []
+
+
+SENT = [Stored(f"k.{index}", len(DATA), MD5) for index in range(3)]
+
+
+def test_what_lies_there_as_it_was_sent_is_enough(cloud: Cloud, script: Any) -> None:
+    script.says(body=page("k.0", "k.1", "k.2", "k.of-somebody-else", more=False))
+    must_hold(cloud, "images", "k.", SENT)
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        pytest.param(page("k.0", "k.2", more=False), r"k\.1: it is not there any more; 9 bytes", id="gone"),
+        pytest.param(
+            page("k.0", more=False), r"k\.1: .* and 1 more are not as they were sent", id="two gone"
+        ),
+        pytest.param(
+            page("k.0", "k.1", "k.2", more=False).replace("<Size>9<", "<Size>8<"),
+            r"k\.0: it has 8 bytes and the ETag",
+            id="cut short",
+        ),
+        pytest.param(
+            page("k.0", "k.1", "k.2", more=False).replace(MD5, "0" * 32),
+            r"k\.0: it has 9 bytes and the ETag 0{32}",
+            id="other bytes",
+        ),
+    ],
+)
+def test_what_lies_there_otherwise_is_deferred(cloud: Cloud, script: Any, there: str, why: str) -> None:
+    script.says(body=there)
+    with pytest.raises(Deferred, match=why):
+        must_hold(cloud, "images", "k.", SENT)

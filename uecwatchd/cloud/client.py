@@ -9,30 +9,35 @@ What is changed, and why:
 - A V2 signature covers the path as it stands in the URL, service path included. botocore signs less, which
   Eucalyptus up to 3.2 refuses for objects and every version for buckets.
 - Bodies go without `Expect: 100-continue`, for which some servers let us wait in vain.
-- Errors that are not XML, or nearly, are read for what they say.
+- Answers that are not XML, or nearly, are read for what they say.
+- A signature is sent once where a second one like it is taken for a replay.
+- No client token is made up for a request that has none: the first generation refuses to see one.
 - Nothing is tried again but a request that was never answered, once: what a 5xx means is for our own table
   to say, since several permanent failures come as one.
 """
 
-import http.client
 import ipaddress
 import re
+import threading
 from dataclasses import dataclass, field
-from html import unescape
 from typing import Any
 from urllib.parse import urlsplit
-from xml.sax.saxutils import escape
 
 import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.exceptions import ConnectionClosedError
-from botocore.handlers import add_expect_header, set_list_objects_encoding_type_url
+from botocore.handlers import (
+    add_expect_header,
+    generate_idempotent_uuid,
+    set_list_objects_encoding_type_url,
+)
 
+from uecwatchd.cloud.answer import mend
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import Dialect
-from uecwatchd.cloud.refusal import REQUEST_ID_HEADER
+from uecwatchd.cloud.replay import SentOnce
 
 # For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
 # that is up takes a connection at once, but a slow line shared by several uploads may stall for a while.
@@ -50,17 +55,14 @@ RESEND_AFTER_SECONDS = 1.0
 
 # Requests that may be sent twice without harm. RegisterImage would give two ids: whoever loses its answer
 # looks the location up instead.
-RESENDABLE = re.compile(r"(Put|Get|Head|List|Describe)\w*|CreateBucket")
+RESENDABLE = re.compile(r"(Put|Get|Head|List|Describe|Delete|Modify)\w*|Create(Bucket|Tags)")
+
+# Written like this it is heard before botocore's own listeners, one of which takes a bare `&` in an answer of
+# S3 for a broken connection.
+BEFORE_PARSING = "before-parse.*.*"
 
 # Only AWS cares: the other clouds take any region in a V4 signature.
 DEFAULT_REGION = "us-east-1"
-
-# What is read of an error's body: the longest seen is a Java stack trace of some ten KiB.
-ERROR_BODY_BYTES = 64 * 1024
-
-NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-S3_ERROR = "<Error><Code>{}</Code><Message>{}</Message></Error>"
-EC2_ERROR = f"<Response><Errors>{S3_ERROR}</Errors></Response>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class Cloud:
     # Buckets that refused a canned ACL, so that only their first object is tried with one. A shortcut:
     # forgetting it costs a request.
     without_acl: set[str] = field(default_factory=set, repr=False, compare=False)
+    # Held while a bucket is looked for and made: of two sets that begin together, one makes it.
+    bucket_turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
 def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
@@ -87,12 +91,27 @@ def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
     ec2 = session.client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
     for client in (s3, ec2):
         client.meta.events.register("needs-retry", _resend_unanswered)
-        client.meta.events.register("before-parse", _mend_error)
+        client.meta.events.register(BEFORE_PARSING, mend)
+        if dialect.replay_refused:
+            SentOnce().listen(client.meta.events)
+    _teach_s3(s3, dialect)
+    _teach_ec2(ec2)
+    return Cloud(account.cloud, account, dialect, s3, ec2)
+
+
+def _teach_s3(s3: Any, dialect: Dialect) -> None:
     s3.meta.events.unregister("before-call.s3", add_expect_header)
-    s3.meta.events.register("before-sign.s3", _sign_own_path)
+    if dialect.signs_whole_path:
+        s3.meta.events.register("before-sign.s3", _sign_own_path)
     if not dialect.unknown_query_keys:
         s3.meta.events.unregister("before-parameter-build.s3.ListObjects", set_list_objects_encoding_type_url)
-    return Cloud(account.cloud, account, dialect, s3, ec2)
+
+
+def _teach_ec2(ec2: Any) -> None:
+    ec2.meta.events.unregister("before-parameter-build", generate_idempotent_uuid)
+    # Eucalyptus wants to be told from 4.0 on, and the library knows only Amazon's parameters.
+    service = ec2.meta.service_model
+    service.operation_model("RegisterImage").input_shape.members["Platform"] = service.shape_for("String")
 
 
 def _sealed_session() -> botocore.session.Session:
@@ -109,6 +128,7 @@ def _wiring(account: Account, url: str | None, config: Config) -> dict[str, Any]
         "region_name": account.region or DEFAULT_REGION,
         "aws_access_key_id": account.access_key,
         "aws_secret_access_key": account.secret_key,
+        "aws_session_token": account.session_token,
         "verify": str(account.ca_bundle) if account.ca_bundle else True,
         "config": config.merge(Config(proxies={})) if url and is_loopback(url) else config,
     }
@@ -145,6 +165,11 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def insecure(url: str | None) -> bool:
+    """Whether what is sent there can be read and changed on its way."""
+    return url is not None and urlsplit(url).scheme == "http" and not is_loopback(url)
+
+
 def _sign_own_path(*, request: Any, **_: object) -> None:
     request.auth_path = urlsplit(request.url).path
 
@@ -159,30 +184,3 @@ def _resend_unanswered(
     replayed = response is not None and "replay detected" in str(response[1].get("Error")).lower()
     unanswered = isinstance(caught_exception, ConnectionClosedError) and RESENDABLE.fullmatch(operation.name)
     return RESEND_AFTER_SECONDS if attempts == 1 and (replayed or unanswered) else None
-
-
-def _mend_error(*, response_dict: dict[str, Any], operation_model: Any, **_: object) -> None:
-    """Write an error's body anew as the XML that its protocol promises, from whatever came.
-
-    Some servers answer with plain text, a web page, a bare `&` or nothing, of which botocore would keep no
-    more than that it could not parse it.
-    """
-    status = response_dict["status_code"]
-    if status < 300:
-        return
-    text = response_dict["body"][:ERROR_BODY_BYTES].decode(errors="replace")
-    code = _element("Code", text) or str(status)
-    message = _element("Message", text) or _plain(text) or http.client.responses.get(status, "")
-    form = S3_ERROR if operation_model.service_model.service_name == "s3" else EC2_ERROR
-    response_dict["body"] = NOT_XML.sub(" ", form.format(escape(code), escape(message))).encode()
-    if request_id := _element("RequestID", text) or _element("RequestId", text):
-        response_dict["headers"].setdefault(REQUEST_ID_HEADER, request_id)
-
-
-def _element(name: str, text: str) -> str:
-    found = re.search(rf"<(?:\w+:)?{name}\b[^>]*>(.*?)</", text, re.DOTALL)
-    return unescape(found[1]).strip() if found else ""
-
-
-def _plain(text: str) -> str:
-    return unescape(re.sub(r"<[^>]*>", " ", text)).strip()

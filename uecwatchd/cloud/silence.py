@@ -15,6 +15,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from uecwatchd.cloud.answer import Unreadable
 from uecwatchd.errors import CloudAway, Halted, UecError
 
 # The words of others are quoted up to this length: enough for every message known, and a stack trace or a web
@@ -105,7 +106,8 @@ SILENCES = (
 def unheard(what: str, error: Exception) -> UecError:
     """Our error for one of botocore's that holds no answer."""
     row = next(row for row in SILENCES if row.fits(error))
-    return row.kind(what, f"{row.why} ({quoted(str(error))})", row.hint)
+    request_id = error.request_id if isinstance(error, Unreadable) else ""
+    return row.kind(what, f"{row.why} ({quoted(str(error))})", row.hint, request_id=request_id)
 
 
 def quoted(words: str) -> str:

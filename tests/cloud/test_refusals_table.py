@@ -1,0 +1,368 @@
+"""The error table, row by row: what each generation sends, over HTTP, and what we make of it.
+
+Older servers say little about the kind of a mistake: where one has a code at all, it is the name of the
+component that failed. So the same mistake stands here once for each form that it comes in.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.cloud.refusal import translated
+from uecwatchd.cloud.refusals_table import ROWS, meaning
+from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected, UecError
+
+REQUEST_ID = "e4f1db24-8ad6-4c2d-a6e0-6b1f8a5a9b0e"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A refusal as it is sent: `body` in the form of its generation, `said` what is looked up of it."""
+
+    half: str
+    status: int
+    body: str
+    said: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x_amz_request_id": REQUEST_ID} if self.half == "s3" else {}
+
+    @property
+    def request_id(self) -> str:
+        return REQUEST_ID if self.half == "s3" or REQUEST_ID in self.body else ""
+
+
+def plain(status: int, message: str) -> Answer:
+    """What the first layers of Eucalyptus' EC2 send: no XML, the status once more in words."""
+    body = f"Failure: {status} {HTTPStatus(status).phrase}\n{message}\n\n"
+    return Answer("ec2", status, body, f"{status}: {' '.join(body.split())}")
+
+
+def ec2(status: int, code: str, message: str) -> Answer:
+    error = f"<Error><Code>{code}</Code><Message>\n{message}\n</Message></Error>"
+    body = f"<Response><Errors>{error}</Errors><RequestID>{REQUEST_ID}</RequestID></Response>"
+    return Answer("ec2", status, f'<?xml version="1.0"?>{body}', f"{code}: {message}")
+
+
+def s3(status: int, code: str, message: str) -> Answer:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message><Resource>/b/k</Resource></Error>"
+    return Answer("s3", status, f'<?xml version="1.0" encoding="UTF-8"?>\n{body}', f"{code}: {message}")
+
+
+def wordless(half: str, status: int) -> Answer:
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+    return Answer(half, status, "", f"{status}: {phrase}")
+
+
+@dataclass(frozen=True)
+class Example:
+    dialect: str
+    answer: Answer
+    kind: type[UecError]
+    why: str  # words of it
+    hint: str  # words of it
+
+    def __str__(self) -> str:
+        return f"{self.dialect}: {self.answer.status} {self.answer.said}"[:90]
+
+
+UEC_DATE = (
+    "Message has expired (times in UTC): Timestamp=2009-11-03T10:00:00 Expires=null Deadline=2009-11-03"
+)
+FUTURE = "Message was generated in the future (times in UTC): Timestamp=Tue Nov 03 10:00:00 UTC 2009"
+REPLAY = "Message replay detected.  Same signature was used within the last 15 minutes"
+UNBOUND = "Failed to bind the following fields:\nVirtualizationType = hvm"
+NOT_MINE = "Image registration failed: you must own the bucket containing the image."
+BAD_MANIFEST = "Image registration failed because the manifest referenced is invalid or unavailable."
+UNREAD = "Failed to read manifest file: images/karmic.manifest.xml"
+ADMINS = "Only administrators can register kernel images."
+NO_KERNEL = "Referenced kernel id is invalid: eki-00000000"
+NO_PLACE = "Image registration failed:  Invalid image location: /karmic.manifest.xml"
+TOO_BIG = (
+    "Cannot register image of size 42949672960 bytes because it exceeds the configured maximum instance-store"
+    " image size of 30 GB. Please contact your administrator "
+)
+
+CLOCK = "its clock and ours differ"
+ADDRESS = "Compare ec2_url and s3_url"
+GENERATION = "of another generation than its dialect says"
+
+EXAMPLES = (
+    # Unknown parameters: their names and values are quoted, and mean nothing
+    Example("uec", plain(500, UNBOUND), Halted, GENERATION, "Set dialect"),
+    Example("uec", ec2(400, "Images", UNBOUND), Halted, GENERATION, "Set dialect"),
+    Example("euca3", plain(412, UNBOUND), Halted, GENERATION, "Set dialect"),
+    Example("euca3", ec2(400, "Images", UNBOUND), Halted, GENERATION, "Set dialect"),
+    Example("euca4", ec2(400, "InvalidParameter", UNBOUND), Halted, GENERATION, "Set dialect"),
+    Example("euca3", plain(412, "Could not be bound."), Halted, GENERATION, "Set dialect"),
+    Example("euca4", ec2(400, "MissingParameter", "Name is required"), Halted, GENERATION, "Set dialect"),
+    Example("openstack", ec2(400, "InvalidAction", "Unknown action"), Halted, GENERATION, "Set dialect"),
+    Example("aws", ec2(400, "UnknownParameter", "Owner.7 is not known"), Halted, GENERATION, "Set dialect"),
+    # The clock
+    Example("uec", plain(403, UEC_DATE), Halted, CLOCK, "date -u"),
+    Example("euca3", plain(403, FUTURE), Halted, CLOCK, "date -u"),
+    Example("euca4", ec2(403, "AccessDenied", UEC_DATE), Halted, CLOCK, "date -u"),
+    Example("uec", s3(403, "403", "Unable to parse date."), Halted, CLOCK, "date -u"),
+    Example("euca3", s3(403, "AccessDenied", "Message expired. Sorry."), Halted, CLOCK, "date -u"),
+    Example(
+        "euca5", s3(403, "RequestTimeTooSkewed", "The difference is too large."), Halted, CLOCK, "date -u"
+    ),
+    Example("openstack", ec2(403, "AuthFailure", "Timestamp failed validation."), Halted, CLOCK, "date -u"),
+    Example("aws", ec2(400, "RequestExpired", "Request has expired."), Halted, CLOCK, "date -u"),
+    Example("euca3", plain(403, REPLAY), Deferred, "for one request sent twice", "by itself"),
+    Example("euca4", s3(403, "AccessDenied", REPLAY), Deferred, "for one request sent twice", "by itself"),
+    # Who we are
+    Example(
+        "uec", plain(403, "User authentication failed."), Halted, "did not accept our credentials", "eucarc"
+    ),
+    Example("euca3", s3(403, "AccessDenied", "User authentication failed."), Halted, "credentials", "eucarc"),
+    Example("openstack", ec2(401, "AuthFailure", "Unauthorized"), Halted, "credentials", "eucarc"),
+    Example(
+        "aws", s3(400, "AuthorizationHeaderMalformed", "expecting 'eu-west-1'"), Halted, "creden", "region"
+    ),
+    Example(
+        "euca4",
+        ec2(403, "InvalidAccessKeyId", "Invalid"),
+        Halted,
+        "does not know our access key",
+        "access_key",
+    ),
+    Example(
+        "aws", ec2(401, "InvalidClientTokenId", "No such token."), Halted, "our access key", "access_key"
+    ),
+    Example("euca3", s3(403, "InvalidAccessKeyId", "No such key."), Halted, "our access key", "access_key"),
+    Example("euca4", s3(403, "SignatureDoesNotMatch", "No."), Halted, "the secret key is not", "secret_key"),
+    Example("openstack", s3(403, "SignatureDoesNotMatch", "No."), Halted, "the secret key is not", "dialect"),
+    Example(
+        "aws", s3(400, "ExpiredToken", "The token has expired."), Halted, "temporary cred", "renews them"
+    ),
+    Example("uec", wordless("s3", 500), Halted, "without a word", "the secret key for S3"),
+    Example("aws", ec2(403, "UnauthorizedOperation", "No."), Halted, "our account may not do that", "right"),
+    Example(
+        "aws", ec2(401, "AuthFailure", "Not authorized for image:ami-1"), Halted, "may not do that", "right"
+    ),
+    Example("euca4", s3(403, "AccessDenied", "Access Denied"), Halted, "may not do that", "another bucket"),
+    # The bucket
+    Example(
+        "uec", ec2(400, "Images", NOT_MINE), Halted, "belongs to another account", "Choose another bucket"
+    ),
+    Example(
+        "euca3", ec2(406, "Images", NOT_MINE), Halted, "belongs to another account", "Choose another bucket"
+    ),
+    Example("euca5", s3(409, "BucketAlreadyExists", "Taken."), Halted, "another account", "another bucket"),
+    Example("uec", s3(400, "TooManyBuckets", "You have 5."), Halted, "no more buckets", "a higher quota"),
+    Example(
+        "uec", s3(400, "EntityTooLarge", "Exceeds the maximum."), Halted, "bucket is full", "a higher quota"
+    ),
+    Example(
+        "euca3", ec2(406, "Images", "EC2 image quota exceeded"), Halted, "account's quota", "higher quota"
+    ),
+    Example(
+        "openstack", s3(404, "NoSuchBucket", "Not there."), Deferred, "bucket is not there", "makes it anew"
+    ),
+    Example("euca3", s3(404, "NoSuchKey", "Not there."), Rejected, "file of the bundle is not", "deregister"),
+    Example("euca3", s3(400, "BadDigest", "Not the same."), Deferred, "not what we sent", "by itself"),
+    # The manifest
+    Example(
+        "uec", ec2(400, "Images", BAD_MANIFEST), Rejected, "or does not know the certificate", "user_cert"
+    ),
+    Example("euca3", ec2(406, "Images", BAD_MANIFEST), Rejected, "cannot read the", "the dialect is right"),
+    Example("uec", ec2(400, "Images", UNREAD), Rejected, "cannot read the manifest", "s3_url"),
+    Example("euca3", ec2(406, "Images", UNREAD), Rejected, "cannot read the manifest", "s3_url"),
+    Example(
+        "euca4", ec2(500, "InternalError", UNREAD), Rejected, "cannot read the manifest", "allowed to read"
+    ),
+    Example(
+        "euca4",
+        ec2(500, "InternalError", "Manifest has invalid signature"),
+        Halted,
+        "certificate",
+        "user_key",
+    ),
+    Example(
+        "euca3",
+        ec2(406, "Images", "Invalid Manifest: Failed to verify signature"),
+        Halted,
+        "certi",
+        "user_key",
+    ),
+    Example(
+        "euca5",
+        ec2(400, "AuthFailure", "Manifest is not accessible"),
+        Halted,
+        "account number",
+        "EC2_USER_ID",
+    ),
+    Example("euca3", ec2(406, "Images", TOO_BIG), Rejected, "larger than it takes", "raise the limit"),
+    Example(
+        "euca5", ec2(500, "InternalFailure", TOO_BIG), Rejected, "larger than it takes", "raise the limit"
+    ),
+    Example(
+        "aws", ec2(400, "InvalidManifest", "Manifest is invalid"), Rejected, "a mistake in the", "dialect"
+    ),
+    # The registration
+    Example("uec", ec2(400, "Images", ADMINS), Rejected, "only its administrators", 'kernel = "eki-…"'),
+    Example("euca3", ec2(406, "Images", ADMINS), Rejected, "only its administrators", 'kernel = "eki-…"'),
+    Example(
+        "euca4", ec2(500, "InternalError", ADMINS), Rejected, "only its administrators", "administrator's"
+    ),
+    Example(
+        "uec", ec2(400, "Images", NO_KERNEL), Rejected, "no kernel or ramdisk of that id", "Compare kernel"
+    ),
+    Example(
+        "aws", ec2(400, "InvalidAKIID.NotFound", "No."), Rejected, "no kernel or ramdisk", "Compare kernel"
+    ),
+    Example(
+        "euca3",
+        ec2(406, "Images", "Access to kernel image eki-12345678 is denied for karl"),
+        Rejected,
+        "may not use that kernel",
+        "share it with our account",
+    ),
+    Example(
+        "euca4",
+        ec2(400, "MissingParameter", "Kernel ID must be specified"),
+        Rejected,
+        "with a kernel",
+        "Add the",
+    ),
+    Example(
+        "euca4",
+        ec2(400, "MissingParameter", "Ramdisk ID must be specified"),
+        Rejected,
+        "a ramdisk",
+        "Add the",
+    ),
+    Example("uec", ec2(400, "Images", NO_PLACE), Rejected, "the manifest's place", "bucket name"),
+    Example("euca4", ec2(500, "InternalError", NO_PLACE), Rejected, "the manifest's place", "bucket name"),
+    Example(
+        "euca4",
+        ec2(400, "InvalidAMIName.Duplicate", "In use."),
+        Rejected,
+        "registered already",
+        "another name",
+    ),
+    Example(
+        "aws", ec2(400, "InvalidAMIName.Malformed", "No."), Rejected, "does not accept the image's", "128"
+    ),
+    Example(
+        "euca3", ec2(406, "Images", "Invalid virtualization type: xen"), Rejected, "virtualization", "sidecar"
+    ),
+    Example(
+        "euca4",
+        ec2(500, "InternalError", "Unknown virtualization-type"),
+        Rejected,
+        "virtualization",
+        "sidecar",
+    ),
+    Example(
+        "euca4", ec2(400, "InvalidAMIID.NotFound", "No emi."), Rejected, "no image of that id", "Compare"
+    ),
+    Example(
+        "euca4",
+        ec2(500, "InternalError", "Not a valid userId : 12"),
+        Rejected,
+        "to be shared",
+        "Correct share",
+    ),
+    Example(
+        "aws", ec2(400, "InvalidAMIAttributeItemValue", "No."), Rejected, "to be shared", "Correct share"
+    ),
+    # What passes
+    Example("aws", s3(503, "SlowDown", "Reduce your request rate."), CloudAway, "too busy", "by itself"),
+    Example("openstack", ec2(400, "RequestLimitExceeded", "Exceeded."), CloudAway, "too busy", "by itself"),
+    Example("euca4", wordless("s3", 429), CloudAway, "too busy", "by itself"),
+    Example("euca4", wordless("s3", 408), CloudAway, "too slow to hear us out", "by itself"),
+    Example("euca3", wordless("s3", 500), CloudAway, "failed without a word", "by itself"),
+    Example("uec", s3(500, "InternalError", "The disk is full."), CloudAway, "it failed", "by itself"),
+    Example("euca4", ec2(500, "InternalError", "No database."), CloudAway, "it failed", "by itself"),
+    Example("aws", wordless("ec2", 599), CloudAway, "it failed", "by itself"),
+    # Nothing known was said
+    Example("euca3", plain(403, "No."), Halted, "did not accept our credentials", "uecwatchd check"),
+    Example(
+        "euca5", Answer("ec2", 404, "<html>Not here</html>", "404: Not here"), Halted, "no such", ADDRESS
+    ),
+    Example("aws", wordless("ec2", 405), Halted, "no such service", ADDRESS),
+    Example("aws", s3(307, "TemporaryRedirect", "Elsewhere."), Halted, "at another address", ADDRESS),
+    Example(
+        "openstack", s3(501, "NotImplemented", "Not here."), Halted, "does not know this request", "dialect"
+    ),
+    Example("uec", ec2(400, "Images", "The moon is full"), Rejected, "Images: The moon is full", "own words"),
+    Example(
+        "euca3", ec2(406, "Images", "The moon is full"), Rejected, "Images: The moon is full", "own words"
+    ),
+    Example("euca4", plain(412, "The moon is full"), Rejected, "The moon is full", "own words"),
+)
+
+
+def ask(cloud: Cloud, half: str) -> None:
+    """For another thing each time, or a cloud that refuses replays would be waited for."""
+    name = os.urandom(8).hex()
+    with translated(cloud, "asking"):
+        if half == "ec2":
+            cloud.ec2.describe_images(ImageIds=[name])
+        else:
+            cloud.s3.get_object(Bucket="images", Key=name)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_an_answer_means(example: Example, scripted: Callable[[str], Cloud], script: Any) -> None:
+    answer = example.answer
+    for _ in range(2):  # one that is cured by asking again must be heard twice to be believed
+        script.says(answer.status, answer.body, **answer.headers)
+    with pytest.raises(UecError) as caught:
+        ask(scripted(example.dialect), answer.half)
+    assert type(caught.value) is example.kind
+    assert example.why in caught.value.why
+    assert example.hint in caught.value.hint
+    assert caught.value.request_id == answer.request_id
+
+
+@pytest.mark.parametrize(
+    "row", ROWS, ids=lambda row: f"{row.words or row.why} {row.statuses} {sorted(row.dialects)}"
+)
+def test_every_row_decides_some_answer(row: object) -> None:
+    """So none is shadowed by one above it."""
+    decided = [meaning(one.dialect, one.answer.status, one.answer.said) for one in EXAMPLES]
+    assert any(decision is row for decision in decided)
+
+
+def test_a_row_names_no_dialect_that_there_is_not() -> None:
+    assert frozenset().union(*(row.dialects for row in ROWS)) <= DIALECTS.keys()
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+@pytest.mark.parametrize(("statuses", "kind"), [(range(502, 600), Deferred), (range(413, 429), Rejected)])
+def test_what_no_row_knows_passes_or_is_for_the_dropper(
+    dialect: str, statuses: range, kind: type[UecError]
+) -> None:
+    rows = {meaning(dialect, status, "Strange: the moon is full") for status in statuses}
+    assert len(rows) == 1
+    assert issubclass(rows.pop().kind, kind)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.words or row.why)
+def test_a_rows_words_are_parts_of_our_sentences(row: Any) -> None:
+    assert row.why[0].islower()
+    assert not row.why.endswith(".")
+    assert row.hint[0].isupper()
+    assert row.hint.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.words and len(row.statuses) == 1000], ids=lambda row: row.words
+)
+def test_words_mean_the_same_whatever_the_status(row: Any) -> None:
+    """Unless a row of words stands higher: that is what makes a permanent 500 one."""
+    for one in EXAMPLES:
+        if meaning(one.dialect, one.answer.status, one.answer.said) is row:
+            assert {
+                meaning(one.dialect, status, one.answer.said) for status in (400, 403, 406, 412, 500)
+            } == {row}

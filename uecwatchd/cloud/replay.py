@@ -1,0 +1,60 @@
+"""Each signature is sent once.
+
+A V2 signature holds the time in whole seconds, and Eucalyptus 3.0 to 4.1 takes the second of two equal ones
+for a replay, for 15 minutes. So what was signed is looked at before it leaves, and signed again in
+another second when the same signature has gone out already: from another thread, or to ask once more.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# Two equal signatures are made in one second of the clock. Longer than any thread is kept waiting between
+# signing and sending, and than a clock is set back in daily life.
+REMEMBERED_SECONDS = 60.0
+
+# The clock that dates a signature moves only with the kernel's timer, up to 10 ms behind the one we read.
+TICK_SECONDS = 0.02
+
+_SIGNER = "uecwatchd signer"
+
+
+class SentOnce:
+    """Listens to the events of one client; shared by its threads."""
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._turn = threading.Lock()
+        self._sent: dict[str, float] = {}
+
+    def listen(self, events: Any) -> None:
+        """Hear of every request of a client: when it is about to be signed, and when it has been."""
+        events.register("before-sign", self._about_to_sign)
+        events.register_last("request-created", self._signed)
+
+    def _about_to_sign(self, *, request: Any, request_signer: Any, **_: object) -> None:
+        request.context[_SIGNER] = request_signer
+
+    def _signed(self, *, request: Any, operation_name: str, **_: object) -> None:
+        while not self.is_new(signature(request)):
+            self._sleep(1 - self._clock() % 1 + TICK_SECONDS)
+            request.context[_SIGNER].sign(operation_name, request)
+
+    def is_new(self, made: str) -> bool:
+        """Whether a signature has not been seen yet; from now on it has."""
+        now = self._clock()
+        with self._turn:
+            self._sent = {old: at for old, at in self._sent.items() if abs(now - at) < REMEMBERED_SECONDS}
+            is_new = made not in self._sent
+            self._sent.setdefault(made, now)
+        return is_new
+
+
+def signature(request: Any) -> str:
+    """As it stands in a signed request: in a header for S3, in the form that is sent for EC2."""
+    form = request.data if isinstance(request.data, Mapping) else {}
+    return str(form.get("Signature") or request.headers.get("Authorization"))
