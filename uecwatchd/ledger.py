@@ -1,13 +1,14 @@
 """The memory of the service: where every set and every bundle stands, written before the next step is taken.
 
 One SQLite file in the state directory, readable by the service's user alone because it holds the keys of
-bundles under way. Three kinds of record:
+bundles under way. Four kinds of record:
 
 - a *set*: one per name in a spool folder: its state, what it was made of, the ids it got;
 - a *bundle*: one per content and role on a cloud: where it lies, how far it has come. Sets that share a
   kernel share its bundle. The row is written before the effect it announces: `planned` before the first part
   goes up, `registering` before RegisterImage is asked;
-- a *digest*: the SHA-256 of a file as long as its stamp stands, so that nothing unchanged is read twice.
+- a *digest*: the SHA-256 of a file as long as its stamp stands, so that nothing unchanged is read twice;
+- a *cloud*: which generation it was found to be, for as long as it cannot be asked.
 """
 
 import fcntl
@@ -17,11 +18,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from uecwatchd.bundle.names import manifest_name
+from uecwatchd.cloud.upload import Stored
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.image import Role
 from uecwatchd.spool import Stamp
@@ -42,14 +44,18 @@ MIGRATIONS = (
         stage TEXT NOT NULL, attempt INTEGER NOT NULL, since REAL NOT NULL, next_retry REAL,
         reason TEXT NOT NULL, cloud TEXT NOT NULL, bucket TEXT NOT NULL, arch TEXT NOT NULL,
         deferrals INTEGER NOT NULL, first_failure REAL, idle TEXT NOT NULL, members TEXT NOT NULL,
-        fingerprint TEXT NOT NULL, error TEXT,
+        fingerprint TEXT NOT NULL, remarks TEXT NOT NULL, error TEXT,
         PRIMARY KEY (folder, name)
     ) STRICT;
     CREATE TABLE bundles (
         cloud TEXT NOT NULL, bucket TEXT NOT NULL, identity TEXT NOT NULL, role TEXT NOT NULL,
         sha256 TEXT NOT NULL, prefix TEXT NOT NULL, state TEXT NOT NULL, secret_key BLOB, secret_iv BLOB,
         parts INTEGER NOT NULL, bundled_size INTEGER NOT NULL, image_id TEXT NOT NULL,
+        made_for TEXT NOT NULL, registered REAL, objects TEXT NOT NULL,
         PRIMARY KEY (cloud, identity)
+    ) STRICT;
+    CREATE TABLE clouds (
+        name TEXT NOT NULL PRIMARY KEY, dialect TEXT NOT NULL
     ) STRICT;
     CREATE TABLE digests (
         device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
@@ -107,6 +113,7 @@ class SetRecord:
     idle: tuple[str, ...] = ()
     members: tuple[MemberRecord, ...] = ()
     fingerprint: str = ""  # of all that the ids stand for
+    remarks: tuple[str, ...] = ()  # what an image that is registered did not get of what was asked for it
     error: Failure | None = None
 
     def image_id(self, role: Role) -> str:
@@ -118,6 +125,8 @@ class BundleRecord:
     """`identity` is a digest of all that makes the bundle what it is; `prefix` begins its keys in the bucket.
 
     The key and the IV are kept until it is registered: the same source then gives the same parts again.
+    `made_for` is the folder and name of the set that first wanted it. `registered` is in seconds of the
+    epoch, None for one that was found in the cloud. `objects` is what was sent to the bucket.
     """
 
     cloud: str
@@ -132,6 +141,9 @@ class BundleRecord:
     parts: int = 0
     bundled_size: int = 0
     image_id: str = ""
+    made_for: str = ""
+    registered: float | None = None
+    objects: tuple[Stored, ...] = ()
 
     def __repr__(self) -> str:
         return f"BundleRecord({self.cloud}, {self.bucket}/{self.prefix}, {self.state}, {self.image_id})"
@@ -170,11 +182,39 @@ class Ledger:
 
     def bundle(self, cloud: str, identity: str) -> BundleRecord | None:
         rows = self._read("SELECT * FROM bundles WHERE cloud = ? AND identity = ?", cloud, identity)
-        return BundleRecord(**dict(rows[0])) if rows else None
+        return _bundle_from(rows[0]) if rows else None
+
+    def bundles(self, cloud: str) -> tuple[BundleRecord, ...]:
+        rows = self._read("SELECT * FROM bundles WHERE cloud = ? ORDER BY prefix", cloud)
+        return tuple(_bundle_from(row) for row in rows)
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
-        self._replace("bundles", {f.name: getattr(record, f.name) for f in fields(record)})
+        row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
+        row["objects"] = json.dumps([astuple(stored) for stored in record.objects])
+        self._replace("bundles", row)
         return record
+
+    def drop_bundle(self, record: BundleRecord) -> None:
+        self._write("DELETE FROM bundles WHERE cloud = ? AND identity = ?", record.cloud, record.identity)
+
+    def predecessor(self, image_id: str, *, cloud: str, made_for: str) -> BundleRecord | None:
+        """The machine image that this host registered for a set before this one, unless it was replaced."""
+        rows = self._read(
+            "SELECT * FROM bundles WHERE cloud = ? AND made_for = ? AND role = 'machine'"
+            " AND state = 'registered' AND registered IS NOT NULL AND image_id != ?"
+            " ORDER BY registered DESC LIMIT 1",
+            cloud,
+            made_for,
+            image_id,
+        )
+        return _bundle_from(rows[0]) if rows else None
+
+    def dialects(self) -> Mapping[str, str]:
+        """What each cloud was found to be, by its name."""
+        return {str(row["name"]): str(row["dialect"]) for row in self._read("SELECT * FROM clouds")}
+
+    def put_dialect(self, cloud: str, dialect: str) -> None:
+        self._replace("clouds", {"name": cloud, "dialect": dialect})
 
     def digest(self, stamp: Stamp) -> str | None:
         where = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
@@ -305,6 +345,7 @@ def _trouble() -> Iterator[None]:
 def _row_of(record: SetRecord) -> dict[str, object]:
     row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
     row["idle"] = json.dumps(record.idle)
+    row["remarks"] = json.dumps(record.remarks)
     row["members"] = json.dumps([asdict(member) for member in record.members])
     row["error"] = json.dumps(asdict(record.error)) if record.error else None
     return row
@@ -312,11 +353,16 @@ def _row_of(record: SetRecord) -> dict[str, object]:
 
 def _set_from(row: sqlite3.Row) -> SetRecord:
     values: dict[str, Any] = dict(row)
-    members = tuple(_member_from(member) for member in json.loads(values["members"]))
-    error = Failure(**json.loads(values["error"])) if values["error"] else None
-    return SetRecord(
-        **{**values, "idle": tuple(json.loads(values["idle"])), "members": members, "error": error}
-    )
+    values["idle"], values["remarks"] = (tuple(json.loads(values[key])) for key in ("idle", "remarks"))
+    values["members"] = tuple(_member_from(member) for member in json.loads(values["members"]))
+    values["error"] = Failure(**json.loads(values["error"])) if values["error"] else None
+    return SetRecord(**values)
+
+
+def _bundle_from(row: sqlite3.Row) -> BundleRecord:
+    values: dict[str, Any] = dict(row)
+    objects = tuple(Stored(*stored) for stored in json.loads(values["objects"]))
+    return BundleRecord(**{**values, "objects": objects})
 
 
 def _member_from(values: Mapping[str, Any]) -> MemberRecord:

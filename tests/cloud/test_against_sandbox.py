@@ -11,18 +11,18 @@ from pydantic import SecretStr
 
 from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
 from uecwatchd.cloud.client import Cloud, connect
-from uecwatchd.cloud.credentials import Account, gather
+from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
 from uecwatchd.cloud.dialect import SANDBOX
-from uecwatchd.cloud.register import find, images, probe, register, wait
-from uecwatchd.cloud.upload import ensure_bucket, fetch, holds, put
-from uecwatchd.errors import CloudAway, Halted, Rejected
+from uecwatchd.cloud.register import at_location, images, probe, register, wait
+from uecwatchd.cloud.upload import ensure_bucket, fetch, held, listed, must_hold, put, remove
+from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 
 # More than one part, and no whole number of them.
 IMAGE_BYTES = 11 * 1024 * 1024
 
-V2 = replace(SANDBOX, ec2_signature="v2", s3_signature="s3")
+V2 = replace(SANDBOX, ec2_signature="v2", s3_signature="s3", signs_whole_path=True)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def bundle(cloud: Cloud, tmp_path: Path) -> Path:
 
 
 def bundled(source: Path, folder: Path, account: Account) -> Path:
-    parties = Parties(account.account, account.user_key, account.user_cert, account.cloud_cert)
+    parties = Parties(account.account, account.user_key, account.user_cert, sealing_certificate(account))
     return bundle_to_folder(source, folder, Claims("machine", "x86_64"), parties).path
 
 
@@ -62,7 +62,8 @@ def upload(cloud: Cloud, manifest: Path) -> str:
 
 def register_it(cloud: Cloud, location: str) -> str:
     nothing = {"description": None, "kernel": None, "ramdisk": None, "virtualization": None}
-    return register(cloud, location=location, name=location.removeprefix("images/"), arch="x86_64", **nothing)
+    name = location.removeprefix("images/")
+    return register(cloud, location=location, name=name, arch="x86_64", platform="linux", **nothing)
 
 
 def test_the_credentials_it_gives_out_are_good_for_both_halves(cloud: Cloud) -> None:
@@ -74,7 +75,7 @@ def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
 ) -> None:
     before = len(sandbox.refusals)
     location = upload(cloud, bundle)
-    assert find(cloud, location) is None
+    assert at_location(cloud, images(cloud), location) is None
     image = wait(cloud, register_it(cloud, location))
     assert (image.location, image.state, image.type, image.arch) == (
         location,
@@ -83,7 +84,7 @@ def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
         "x86_64",
     )
     assert image.id.startswith("emi-")
-    assert find(cloud, location) == image
+    assert at_location(cloud, images(cloud), location) == image
     for file in bundle.parent.iterdir():
         assert b"".join(fetch(cloud, "images", file.name)) == file.read_bytes()
     assert {seen.code for seen in sandbox.refusals[before:]} <= {"NoSuchBucket"}
@@ -93,7 +94,7 @@ def test_a_deregistered_image_is_not_found_again(cloud: Cloud, bundle: Path) -> 
     location = upload(cloud, bundle)
     image_id = register_it(cloud, location)
     cloud.ec2.deregister_image(ImageId=image_id)
-    assert find(cloud, location) is None
+    assert at_location(cloud, images(cloud), location) is None
     assert image_id not in [image.id for image in images(cloud)]
 
 
@@ -117,9 +118,33 @@ def test_a_manifest_that_is_not_there_is_refused_for_good(cloud: Cloud) -> None:
 def test_an_object_is_held_when_its_bytes_are_just_these(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
     put(cloud, "images", "held", b"these")
-    assert holds(cloud, "images", "held", b"these")
-    assert not holds(cloud, "images", "held", b"those")
-    assert not holds(cloud, "images", "nothing", b"")
+    assert held(cloud, "images", "held", b"these")
+    assert not held(cloud, "images", "held", b"those")
+    assert not held(cloud, "images", "nothing", b"")
+
+
+def test_a_bucket_is_listed_page_by_page(cloud: Cloud) -> None:
+    bucket = f"pages-{cloud.dialect.s3_signature}"
+    ensure_bucket(cloud, bucket)
+    sent = [put(cloud, bucket, f"x.part.{number}", str(number).encode()) for number in range(5)]
+    put(cloud, bucket, "y.part.0", b"other")
+    found = list(listed(cloud, bucket, "x.part.", page_keys=2))
+    assert found == sorted(sent, key=lambda stored: stored.key)
+    must_hold(cloud, bucket, "x.", sent)
+
+
+@pytest.mark.parametrize("harm", ["damage", "remove", "cut short"])
+def test_what_is_not_as_it_was_sent_is_named(cloud: Cloud, harm: str) -> None:
+    bucket = f"harm-{cloud.dialect.s3_signature}-{harm.replace(' ', '')}"
+    ensure_bucket(cloud, bucket)
+    sent = [put(cloud, bucket, f"x.part.{number}", b"12345678") for number in range(2)]
+    if harm == "remove":
+        remove(cloud, bucket, "x.part.1")
+        remove(cloud, bucket, "x.part.1")  # is no error
+    else:
+        put(cloud, bucket, "x.part.1", b"87654321" if harm == "damage" else b"1234")
+    with pytest.raises(Deferred, match=rf"looking over {bucket}/x\.part\.1"):
+        must_hold(cloud, bucket, "x.", sent)
 
 
 def test_a_bucket_of_somebody_else_halts(cloud: Cloud, sandbox: Sandbox) -> None:

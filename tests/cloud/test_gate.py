@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.dialect import EUCA3, SANDBOX, UEC
 from uecwatchd.cloud.gate import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Gates
+from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
@@ -132,3 +135,56 @@ def test_a_wrong_secret_keeps_the_gate_closed(server: Sandbox, clock: Clock) -> 
     clock.now += FIRST_DELAY_SECONDS
     assert gate.probe() == ()
     assert "secret" in gate.closed()["default"].why
+
+
+class Met:
+    """Whom a gate has met, and why it took them for what they are."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str, str]] = []
+
+    def __call__(self, cloud: Cloud, found: Recognised) -> None:
+        self.found.append((cloud.name, found.dialect.name, found.why))
+
+
+def unnamed(server: Sandbox, clock: Clock, met: Met, *, before: dict[str, str] | None = None) -> Gates:
+    clouds = {"default": replace(settings(server), dialect="auto")}
+    return Gates(clouds, uploads=1, bucket="images", before=before, met=met, clock=clock)
+
+
+def test_a_cloud_that_has_no_name_for_its_generation_is_asked_what_it_is(
+    server: Sandbox, clock: Clock
+) -> None:
+    met = Met()
+    gate = unnamed(server, clock, met)
+    assert gate.dialects() == {"default": UEC}, "the one that wants the most of a set"
+    assert gate.probe_due()
+    gate.recognise()
+    assert gate.dialects() == {"default": SANDBOX}
+    assert met.found == [("default", "sandbox", "its answers come from uecwatchd-sandbox")]
+    assert not gate.probe_due()
+    asked = len(server.requests)
+    assert gate.enter("default").dialect == SANDBOX
+    assert len(server.requests) == asked
+
+
+def test_a_cloud_is_taken_for_what_it_was_until_it_can_be_asked(server: Sandbox, clock: Clock) -> None:
+    met = Met()
+    server.stop()
+    gate = unnamed(server, clock, met, before={"default": "euca3"})
+    gate.recognise()
+    assert gate.dialects() == {"default": EUCA3}
+    assert met.found == []
+    assert not gate.probe_due(), "not again at once"
+    server.start()
+    clock.now += FIRST_DELAY_SECONDS
+    assert gate.probe_due()
+    gate.probe()
+    assert gate.dialects() == {"default": SANDBOX}
+
+
+def test_a_configured_generation_is_not_asked_for(server: Sandbox, clock: Clock) -> None:
+    gate = gates(server, clock)
+    gate.recognise()
+    assert not server.requests
+    assert gate.dialects() == {"default": SANDBOX}

@@ -8,8 +8,12 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.register import (
     POLL_EVERY_SECONDS,
-    find,
+    at_location,
+    deregister,
+    has,
     images,
+    of_manifest,
+    of_name,
     probe,
     register,
     wait,
@@ -71,7 +75,7 @@ def test_an_image_is_found_by_its_location_with_or_without_a_slash(
     cloud: Cloud, script: Any, location: str
 ) -> None:
     script.says(body=UEC_LISTING)
-    found = find(cloud, location)
+    found = at_location(cloud, images(cloud), location)
     assert found
     assert found.id == "eki-F6DD1103"
 
@@ -81,7 +85,7 @@ def test_an_image_is_found_by_its_location_with_or_without_a_slash(
 )
 def test_an_image_elsewhere_is_not_found(cloud: Cloud, script: Any, location: str) -> None:
     script.says(body=UEC_LISTING)
-    assert find(cloud, location) is None
+    assert at_location(cloud, images(cloud), location) is None
 
 
 @pytest.mark.parametrize(
@@ -97,8 +101,62 @@ def test_only_what_is_or_may_become_available_is_found(
     scripted: Callable[[str], Cloud], script: Any, states: tuple[str, ...], found: str | None
 ) -> None:
     script.says(body=listing(*(item(f"ami-{index}", state) for index, state in enumerate(states))))
-    image = find(scripted("openstack"), "images/x.manifest.xml")
+    cloud = scripted("openstack")
+    image = at_location(cloud, images(cloud), "images/x.manifest.xml")
     assert (image and image.id) == found
+
+
+@pytest.mark.parametrize("bucket", ["images", "elsewhere"])
+def test_a_kernel_is_found_by_its_key_in_whatever_bucket(cloud: Cloud, script: Any, bucket: str) -> None:
+    script.says(body=listing(item("eki-1", "available", location=f"{bucket}/vmlinuz-1.manifest.xml")))
+    found = of_manifest(cloud, images(cloud), "vmlinuz-1.manifest.xml")
+    assert found
+    assert found.id == "eki-1"
+
+
+def test_an_image_without_a_name_has_no_name_that_could_be_taken(cloud: Cloud, script: Any) -> None:
+    script.says(body=UEC_LISTING)
+    assert of_name(cloud, images(cloud), "") is None
+
+
+def test_the_first_generation_is_asked_for_all_images_to_find_one(cloud: Cloud, script: Any) -> None:
+    """It answers a question by id wrongly: with nothing for an id that it knows."""
+    script.says(body=UEC_LISTING)
+    assert has(cloud, "eki-F6DD1103")
+    assert not any(key.startswith(("ImageId", "Owner")) for key in asked(script.requests[0]))
+    script.says(body=UEC_LISTING)
+    assert not has(cloud, "eki-f6dd1103")
+
+
+def test_later_ones_are_asked_for_the_id(scripted: Callable[[str], Cloud], script: Any) -> None:
+    cloud = scripted("euca4")
+    script.says(body=listing(item("eki-0a1b2c3d", "available")))
+    assert has(cloud, "eki-0a1b2c3d")
+    assert asked(script.requests[0])["ImageId.1"] == "eki-0a1b2c3d"
+    script.says(body=listing())
+    assert not has(cloud, "eki-0a1b2c3d")
+    script.says(
+        400, "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code></Error></Errors></Response>"
+    )
+    assert not has(cloud, "eki-0a1b2c3d")
+
+
+DONE = "<DeregisterImageResponse><return>true</return></DeregisterImageResponse>"
+
+
+def test_deregistering_may_take_two_requests(cloud: Cloud, script: Any) -> None:
+    for body in (DONE, listing(item("emi-1", "deregistered")), DONE, listing()):
+        script.says(body=body)
+    deregister(cloud, "emi-1")
+    assert [asked(request)["Action"] for request in script.requests].count("DeregisterImage") == 2
+
+
+def test_an_image_that_stays_on_the_list_is_tried_again_later(cloud: Cloud, script: Any) -> None:
+    for _ in range(2):
+        script.says(body=DONE)
+        script.says(body=listing(item("emi-1", "available")))
+    with pytest.raises(Deferred, match="it is still listed after 2 requests"):
+        deregister(cloud, "emi-1")
 
 
 # --- registering -------------------------------------------------------------------------------------------
@@ -114,6 +172,7 @@ def register_all(cloud: Cloud) -> str:
         kernel="eki-F6DD1103",
         ramdisk="eri-0B3E1166",
         virtualization="paravirtual",
+        platform="linux",
     )
 
 
@@ -152,10 +211,21 @@ def test_each_generation_is_sent_only_what_it_takes(
 def test_what_is_not_given_is_not_sent(scripted: Callable[[str], Cloud], script: Any) -> None:
     script.says(body="<RegisterImageResponse><imageId>eki-1</imageId></RegisterImageResponse>")
     nothing = {"description": None, "kernel": None, "ramdisk": None, "virtualization": None}
-    register(scripted("aws"), location="images/k.manifest.xml", name="vmlinuz-1", arch="i386", **nothing)
-    assert {"KernelId", "RamdiskId", "Description", "VirtualizationType"} & set(
-        asked(script.requests[0])
-    ) == set()
+    place = {"location": "images/k.manifest.xml", "name": "vmlinuz-1", "arch": "i386", "platform": "linux"}
+    register(scripted("euca5"), **place, **nothing)
+    sent = asked(script.requests[0])
+    assert sent.keys().isdisjoint({"KernelId", "RamdiskId", "Description", "VirtualizationType", "Platform"})
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_windows_is_named_where_a_registration_can_name_it(
+    name: str, scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    script.says(body="<RegisterImageResponse><imageId>emi-1</imageId></RegisterImageResponse>")
+    rest = {"description": None, "kernel": None, "ramdisk": None, "virtualization": "hvm"}
+    place = {"location": "images/w.manifest.xml", "name": "win", "arch": "x86_64", "platform": "windows"}
+    register(scripted(name), **place, **rest)
+    assert asked(script.requests[0]).get("Platform") == ("windows" if name in ("euca4", "euca5") else None)
 
 
 def test_a_success_without_an_id_is_none(cloud: Cloud, script: Any) -> None:

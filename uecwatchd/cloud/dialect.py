@@ -97,7 +97,7 @@ class Dialect:
     filters: bool  # questions may carry filters
     tag_limit: int  # tags on one image; 0: there are none
     attributes: frozenset[str]  # what ModifyImageAttribute can change: `launchPermission`, `description`
-    public_by_default: bool
+    public_by_default: bool  # or may be: 3.1 makes new images public, 3.2 does not
 
     # Elsewhere
     offers_certificate: bool  # gives the certificate that bundles are sealed for to whoever asks
@@ -151,7 +151,6 @@ EUCA3 = replace(
     manifest_limit=10 * MIB,
     image_limit=Limit(30 * GIB, fixed=False),
     attributes=frozenset({"launchPermission", "description"}),
-    public_by_default=False,
 )
 EUCA4 = replace(
     EUCA3,
@@ -174,6 +173,7 @@ EUCA4 = replace(
     pending_states=frozenset({"pending"}),  # while it turns a paravirtual image into a whole disk
     filters=True,
     tag_limit=10,
+    public_by_default=False,
     offers_certificate=True,  # from 4.2 on
 )
 EUCA5 = replace(
@@ -250,6 +250,7 @@ SANDBOX = replace(
     manifest_limit=100 * KIB,
     pending_states=frozenset({"pending"}),
     tag_limit=10,
+    public_by_default=False,
 )
 
 DIALECTS: Mapping[str, Dialect] = {

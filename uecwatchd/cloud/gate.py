@@ -4,16 +4,22 @@ A halt is our own side being wrong: credentials, certificates, the clock, the bu
 Every set would fail of it alike, so none is tried until a probe shows that it has passed.
 Some halts no probe can see, a right that is missing to register a kernel for one: so each time that a gate
 closes again without a single set having come through, the next probe waits twice as long.
+
+Behind a gate there is a generation of cloud, which the rules of sets depend on: named in the configuration,
+or found out by the first that enters. Until then it is taken for the one that was found the last time.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from uecwatchd.cloud.client import Cloud, connect
+from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.credentials import gather
-from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.cloud.dialect import DIALECTS, UEC, Dialect
+from uecwatchd.cloud.entry import connected, recognised
+from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
 from uecwatchd.errors import Halted, UecError
@@ -34,6 +40,8 @@ class Gates:
     """One gate for each configured cloud. Clients are made at first use and shared by all threads.
 
     `bucket` is the one sets use unless their sidecars say otherwise: no gate opens before it can be used.
+    `before` are the dialects' names that were found earlier, by cloud. `met` is told of each cloud that is
+    entered for the first time, and of one that has become another since.
     """
 
     def __init__(
@@ -42,25 +50,52 @@ class Gates:
         *,
         uploads: int,
         bucket: str,
+        before: Mapping[str, str] | None = None,
+        met: Callable[[Cloud, Recognised], None] = lambda _cloud, _found: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = clouds
+        self._before = before or {}
+        self._met = met
         self._uploads = uploads
         self._bucket = bucket
         self._clock = clock
         self._turn = threading.Lock()
+        self._connecting = threading.Lock()
         self._open: dict[str, Cloud] = {}
         self._closed: dict[str, _Closed] = {}
         self._delays: dict[str, float] = {}
+        self._known: dict[str, Dialect] = {}
+        self._recognise_at = float("-inf")
 
     def enter(self, name: str) -> Cloud:
-        """The cloud, ready to be asked. Raises the error that closed its gate."""
+        """The cloud, ready to be asked. Raises the error that closed its gate, or that keeps us out."""
+        if cloud := self._within(name):
+            return cloud
+        with self._connecting:  # the cloud is asked meanwhile, and nobody else needs to wait for that
+            return self._within(name) or self._connect(name)
+
+    def _within(self, name: str) -> Cloud | None:
         with self._turn:
             if name in self._closed:
                 raise self._closed[name].error
-            if name not in self._open:
-                self._open[name] = self._connect(name)
-            return self._open[name]
+            return self._open.get(name)
+
+    def dialects(self) -> Mapping[str, Dialect]:
+        """What each cloud is, as far as that is known now."""
+        return {**presumptions(self._settings, self._before), **self._known}
+
+    def recognise(self) -> None:
+        """Enter every cloud whose generation has still to be found out. One that is away stays unknown."""
+        for name in self._unknown():
+            with contextlib.suppress(UecError):  # the sets that want this cloud meet it, and tell it
+                self.enter(name)
+        with self._turn:
+            self._recognise_at = self._clock() + FIRST_DELAY_SECONDS
+
+    def _unknown(self) -> list[str]:
+        named = (name for name, settings in self._settings.items() if settings.dialect not in DIALECTS)
+        return [name for name in named if name not in self._known]
 
     def close(self, name: str, error: Halted) -> None:
         """Let nobody in until a probe succeeds. Closing a closed gate changes nothing."""
@@ -83,17 +118,22 @@ class Gates:
 
     def probe_due(self) -> bool:
         with self._turn:
-            return any(self._clock() >= closed.probe_at for closed in self._closed.values())
+            now = self._clock()
+            if self._unknown() and now >= self._recognise_at:
+                return True
+            return any(now >= closed.probe_at for closed in self._closed.values())
 
     def probe(self) -> tuple[str, ...]:
         """Try each closed gate whose time has come with fresh credentials; the names of those now open."""
+        self.recognise()
         with self._turn:
             due = [name for name, closed in self._closed.items() if self._clock() >= closed.probe_at]
         return tuple(name for name in due if self._opens(name))
 
     def _opens(self, name: str) -> bool:
         try:
-            cloud = self._connect(name)
+            with self._connecting:
+                cloud = self._connect(name)
             probe(cloud)
             ensure_bucket(cloud, self._bucket)
         except UecError as error:
@@ -101,7 +141,6 @@ class Gates:
             return False
         with self._turn:
             self._closed.pop(name, None)
-            self._open[name] = cloud
         return True
 
     def _stay_closed(self, name: str, error: UecError) -> None:
@@ -113,4 +152,23 @@ class Gates:
 
     def _connect(self, name: str) -> Cloud:
         settings = self._settings[name]
-        return connect(gather(settings), DIALECTS[settings.dialect], uploads=self._uploads)
+        account = gather(settings)
+        found = recognised(settings, account)
+        cloud = connected(account, found, uploads=self._uploads)
+        with self._turn:
+            self._open[name] = cloud
+            news = self._known.get(name) != found.dialect
+            self._known[name] = found.dialect
+        if news:
+            self._met(cloud, found)
+        return cloud
+
+
+def presumptions(clouds: Mapping[str, CloudSettings], before: Mapping[str, str]) -> Mapping[str, Dialect]:
+    return {name: _presumed(settings, before) for name, settings in clouds.items()}
+
+
+def _presumed(settings: CloudSettings, before: Mapping[str, str]) -> Dialect:
+    """What a cloud is taken for until it is asked: what is configured, or what was found the last time, or
+    the generation that wants the most of a set."""
+    return DIALECTS.get(settings.dialect) or DIALECTS.get(before.get(settings.name, "")) or UEC

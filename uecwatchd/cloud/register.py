@@ -10,12 +10,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import fitting_name
-from uecwatchd.cloud.refusal import translated
+from uecwatchd.cloud.refusal import code_of, translated
 from uecwatchd.errors import CloudAway, Deferred, Rejected
 
 AVAILABLE = "available"
+WINDOWS = "windows"
+
+# Eucalyptus marks an image at the first request and takes it off its list at the second.
+DEREGISTER_CALLS = 2
 
 # OpenStack fetches, joins and converts the whole bundle meanwhile: some minutes for tens of GiB.
 WAIT_SECONDS = 1800.0
@@ -23,6 +29,22 @@ WAIT_SECONDS = 1800.0
 # Often enough for a person who waits, and never two equal requests in one second, which Eucalyptus 3 takes
 # for a replay.
 POLL_EVERY_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A block device that an image brings along: a volume, or a local disk, which has a `virtual_name`.
+
+    Numbers and truth are words, as the cloud wrote them; what it leaves out is empty.
+    """
+
+    name: str
+    virtual_name: str = ""
+    snapshot: str = ""
+    size: str = ""  # GiB
+    delete_on_termination: str = ""
+    type: str = ""
+    iops: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +71,51 @@ class Image:
     virtualization: str
     hypervisor: str
     reason: str
+    tags: tuple[tuple[str, str], ...] = ()
+    owner_alias: str = ""
+    devices: tuple[Device, ...] = ()
 
 
-def images(cloud: Cloud) -> tuple[Image, ...]:
-    """All images of our account, in the cloud's order."""
-    with translated(cloud.name, "listing its images"):
-        answer = cloud.ec2.describe_images(Owners=["self"])
+def images(cloud: Cloud, *, owned: bool = True) -> tuple[Image, ...]:
+    """All images of our account, or all that we may see, in the cloud's order."""
+    whose = {"Owners": ["self"]} if owned else {}
+    with translated(cloud, "listing its images"):
+        answer = cloud.ec2.describe_images(**whose)
     return tuple(_image(listed) for listed in answer.get("Images", []))
 
 
-def find(cloud: Cloud, location: str) -> Image | None:
+def has(cloud: Cloud, image_id: str) -> bool:
+    """Whether there is an image of just this id, ours or not. The case of its letters counts."""
+    if not cloud.dialect.found_by_id:
+        return any(image.id == image_id for image in images(cloud, owned=False))
+    with translated(cloud, f"looking for {image_id}"):
+        try:
+            answer = cloud.ec2.describe_images(ImageIds=[image_id])
+        except ClientError as error:
+            if code_of(error).startswith("InvalidAMIID"):
+                return False
+            raise
+    return any(listed.get("ImageId") == image_id for listed in answer.get("Images", []))
+
+
+def at_location(cloud: Cloud, listed: Iterable[Image], location: str) -> Image | None:
     """The image registered from this manifest, if there is one that is or will be of use."""
-    return _useful(cloud, lambda image: image.location == _plain(location))
+    return _useful(cloud, (image for image in listed if image.location == _plain(location)))
 
 
-def find_key(cloud: Cloud, key: str) -> Image | None:
+def of_manifest(cloud: Cloud, listed: Iterable[Image], key: str) -> Image | None:
     """The same for a manifest of this name in whatever bucket."""
-    return _useful(cloud, lambda image: image.location.partition("/")[2] == key)
+    return _useful(cloud, (image for image in listed if image.location.partition("/")[2] == key))
 
 
-def _useful(cloud: Cloud, fits: Callable[[Image], bool]) -> Image | None:
+def of_name(cloud: Cloud, listed: Iterable[Image], name: str) -> Image | None:
+    """The image that keeps others from this name, where a name may be had once."""
+    return _useful(cloud, (image for image in listed if name and image.name == name))
+
+
+def _useful(cloud: Cloud, candidates: Iterable[Image]) -> Image | None:
     useful = {AVAILABLE} | cloud.dialect.pending_states
-    found = [image for image in images(cloud) if image.state in useful and fits(image)]
+    found = [image for image in candidates if image.state in useful]
     return next((image for image in found if image.state == AVAILABLE), found[0] if found else None)
 
 
@@ -84,10 +129,11 @@ def register(
     kernel: str | None,
     ramdisk: str | None,
     virtualization: str | None,
+    platform: str,
 ) -> str:
     """Register a manifest; the new image's id. Only what the dialect takes is sent.
 
-    After a `CloudAway` nobody knows whether it was carried out: look with `find` before asking again.
+    After a `CloudAway` nobody knows whether it was carried out: look with `at_location` before asking again.
     """
     wanted = {
         "Name": fitting_name(cloud.dialect, name),
@@ -96,10 +142,11 @@ def register(
         "KernelId": kernel,
         "RamdiskId": ramdisk,
         "VirtualizationType": virtualization,
+        "Platform": platform if platform == WINDOWS else None,  # no other is ever named
     }
     taken = {key: wanted[key] for key in wanted if key in cloud.dialect.register_parameters and wanted[key]}
     doing = f"registering {location}"
-    with translated(cloud.name, doing):
+    with translated(cloud, doing):
         answer = cloud.ec2.register_image(ImageLocation=location, **taken)
     if image_id := answer.get("ImageId"):
         return str(image_id)
@@ -134,9 +181,27 @@ def wait(
         sleep(POLL_EVERY_SECONDS)
 
 
+def deregister(cloud: Cloud, image_id: str) -> None:
+    """Take an image off the cloud's list. Raises `Deferred` if it stays there."""
+    for _ in range(DEREGISTER_CALLS):
+        with translated(cloud, f"deregistering {image_id}"):
+            try:
+                cloud.ec2.deregister_image(ImageId=image_id)
+            except ClientError as error:
+                if not code_of(error).startswith("InvalidAMIID"):
+                    raise
+        if _by_id(images(cloud), image_id) is None:
+            return
+    raise Deferred(
+        f"cloud {cloud.name}, deregistering {image_id}",
+        f"it is still listed after {DEREGISTER_CALLS} requests",
+        "It is asked again by itself; an instance may have to end first.",
+    )
+
+
 def probe(cloud: Cloud) -> None:
     """Ask both halves for what only a known user gets. Raises what is wrong."""
-    with translated(cloud.name, "listing its buckets"):
+    with translated(cloud, "listing its buckets"):
         cloud.s3.list_buckets()
     images(cloud)
 
@@ -188,4 +253,26 @@ def _image(listed: dict[str, Any]) -> Image:
         virtualization=word("VirtualizationType"),
         hypervisor=word("Hypervisor"),
         reason=str((listed.get("StateReason") or {}).get("Message") or ""),
+        tags=tuple((str(tag["Key"]), str(tag.get("Value") or "")) for tag in listed.get("Tags") or ()),
+        owner_alias=word("ImageOwnerAlias"),
+        devices=tuple(_device(mapped) for mapped in listed.get("BlockDeviceMappings") or ()),
     )
+
+
+def _device(mapped: dict[str, Any]) -> Device:
+    volume = mapped.get("Ebs") or {}
+    return Device(
+        name=_spelled(mapped.get("DeviceName")),
+        virtual_name=_spelled(mapped.get("VirtualName")),
+        snapshot=_spelled(volume.get("SnapshotId")),
+        size=_spelled(volume.get("VolumeSize")),
+        delete_on_termination=_spelled(volume.get("DeleteOnTermination")),
+        type=_spelled(volume.get("VolumeType")),
+        iops=_spelled(volume.get("Iops")),
+    )
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)

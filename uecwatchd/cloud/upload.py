@@ -3,15 +3,17 @@
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.refusal import code_of, translated
+from uecwatchd.cloud.refusal import code_of, status_of, translated
 from uecwatchd.errors import Deferred, Halted, Rejected
 
 # What every generation takes: no dots (TLS names), no capitals, nothing that a path could misread.
@@ -20,8 +22,20 @@ BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 # Answers to a canned ACL from stores that have none: Ceph, AWS since 2023, Swift.
 ACL_REFUSALS = frozenset({"InvalidArgument", "AccessControlListNotSupported", "NotImplemented"})
 
+# Keys in one page of a list, which is also the most that any server gives.
+PAGE_KEYS = 1000
+
 # How much of an object is in memory while it is read back: as much as makes the calls cheap.
 FETCH_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as the bucket has it. `size` in bytes; `etag` is its MD5 in hex unless the store encrypts."""
+
+    key: str
+    size: int
+    etag: str
 
 
 def check_bucket_name(bucket: str, *, from_config: bool) -> None:
@@ -41,27 +55,43 @@ def ensure_bucket(cloud: Cloud, bucket: str) -> None:
 
     It is looked for before it is made: some servers check the quota first, and count it twice.
     """
-    if _is_there(cloud, bucket):
-        return
-    with translated(cloud.name, f"making bucket {bucket}"):
+    with cloud.bucket_turn:
+        if not _is_there(cloud, bucket):
+            _make(cloud, bucket)
+
+
+def _make(cloud: Cloud, bucket: str) -> None:
+    with translated(cloud, f"making bucket {bucket}"):
         try:
             cloud.s3.create_bucket(Bucket=bucket, **_place(cloud))
         except ClientError as error:
-            # Another of our threads may just have made it; Eucalyptus 3 then says that it exists, no more.
+            # Another host may just have made it for us; Eucalyptus 3 then says that it exists, no more.
             if code_of(error) == "BucketAlreadyOwnedByYou" or _is_there(cloud, bucket):
                 return
             raise
 
 
 def _is_there(cloud: Cloud, bucket: str) -> bool:
-    # Listing one key, not HEAD: the first generation has no HEAD for buckets, and it says no reasons.
-    with translated(cloud.name, f"looking for bucket {bucket}"):
+    if cloud.dialect.head_bucket and (answer := _headed(cloud, bucket)) is not None:
+        return answer
+    # One key is listed: the first generations have no HEAD for buckets, and no HEAD can say a reason.
+    with translated(cloud, f"looking for bucket {bucket}"):
         try:
             cloud.s3.list_objects(Bucket=bucket, MaxKeys=1)
         except ClientError as error:
             if code_of(error) == "NoSuchBucket":
                 return False
             raise
+    return True
+
+
+def _headed(cloud: Cloud, bucket: str) -> bool | None:
+    """What HEAD says of a bucket; None when it has a reason that it cannot say."""
+    with translated(cloud, f"looking for bucket {bucket}"):
+        try:
+            cloud.s3.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            return False if status_of(error) == HTTPStatus.NOT_FOUND else None
     return True
 
 
@@ -72,7 +102,7 @@ def _place(cloud: Cloud) -> dict[str, Any]:
     return {"CreateBucketConfiguration": {"LocationConstraint": region}} if named else {}
 
 
-def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> None:
+def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> Stored:
     """Store an object, and see by its ETag that it arrived as it was sent; `Deferred` if it did not."""
     md5 = hashlib.md5(data)
     request = {
@@ -83,15 +113,17 @@ def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> None:
         "ContentMD5": b64encode(md5.digest()).decode(),
     }
     doing = f"uploading {bucket}/{key}"
-    with translated(cloud.name, doing):
+    with translated(cloud, doing):
         answer = _put_readable(cloud, bucket, request)
-    if not _is_encrypted_there(answer) and _etag(answer) != md5.hexdigest():
-        raise Deferred(
-            f"cloud {cloud.name}, {doing}",
-            f"it has stored other bytes than were sent (its ETag is {_etag(answer) or 'missing'},"
-            f" the MD5 {md5.hexdigest()})",
-            "It is sent again by itself; if that goes on, suspect a proxy on the way or the server's disk.",
-        )
+    stored = Stored(key, len(data), _etag(answer))
+    if _is_encrypted_there(answer) or stored.etag == md5.hexdigest():
+        return stored
+    raise Deferred(
+        f"cloud {cloud.name}, {doing}",
+        f"it has stored other bytes than were sent (its ETag is {stored.etag or 'missing'},"
+        f" the MD5 {md5.hexdigest()})",
+        "It is sent again by itself; if that goes on, suspect a proxy on the way or the server's disk.",
+    )
 
 
 def _put_readable(cloud: Cloud, bucket: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -126,19 +158,60 @@ def _is_encrypted_there(answer: dict[str, Any]) -> bool:
 
 def fetch(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
     """An object's bytes as they come, in pieces. Raises `Rejected` when it is not there."""
-    with translated(cloud.name, f"fetching {bucket}/{key}"):
+    with translated(cloud, f"fetching {bucket}/{key}"):
         answer = cloud.s3.get_object(Bucket=bucket, Key=key)
         with closing(answer["Body"]) as body:
             yield from body.iter_chunks(FETCH_BYTES)
 
 
-def holds(cloud: Cloud, bucket: str, key: str, data: bytes) -> bool:
-    """Whether just these bytes lie there already, as far as size and ETag can tell."""
-    with translated(cloud.name, f"looking for {bucket}/{key}"):
+def held(cloud: Cloud, bucket: str, key: str, data: bytes) -> Stored | None:
+    """The object, if just these bytes lie there already, as far as size and ETag can tell."""
+    with translated(cloud, f"looking for {bucket}/{key}"):
         try:
             answer = cloud.s3.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                return False
+            if status_of(error) == HTTPStatus.NOT_FOUND:
+                return None
             raise
-    return answer.get("ContentLength") == len(data) and _etag(answer) == hashlib.md5(data).hexdigest()
+    stored = Stored(key, int(answer.get("ContentLength", -1)), _etag(answer))
+    return stored if stored == Stored(key, len(data), hashlib.md5(data).hexdigest()) else None
+
+
+def remove(cloud: Cloud, bucket: str, key: str) -> None:
+    """Delete an object; one that is not there is deleted already."""
+    with translated(cloud, f"deleting {bucket}/{key}"):
+        try:
+            cloud.s3.delete_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if status_of(error) != HTTPStatus.NOT_FOUND:
+                raise
+
+
+def listed(cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS) -> Iterator[Stored]:
+    """What lies in a bucket under keys that begin so, in the order of the keys."""
+    after: dict[str, str] = {}
+    while True:
+        with translated(cloud, f"listing {bucket}/{prefix}*"):
+            page = cloud.s3.list_objects(Bucket=bucket, Prefix=prefix, MaxKeys=page_keys, **after)
+        found = [Stored(one["Key"], int(one["Size"]), _etag(one)) for one in page.get("Contents", [])]
+        yield from found
+        if not page.get("IsTruncated") or not found:
+            return
+        after = {"Marker": found[-1].key}  # NextMarker is only sent to those who give a delimiter
+
+
+def must_hold(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[Stored]) -> None:
+    """See that a bucket holds what was sent, by sizes and ETags. Raises `Deferred`, naming what is wrong."""
+    there = {one.key: one for one in listed(cloud, bucket, prefix)}
+    wrong = [one for one in sent if there.get(one.key) != one]
+    if not wrong:
+        return
+    first = wrong[0]
+    other = there.get(first.key)
+    why = f"it has {other.size} bytes and the ETag {other.etag}" if other else "it is not there any more"
+    others = f", and {len(wrong) - 1} more are not as they were sent" if len(wrong) > 1 else ""
+    raise Deferred(
+        f"cloud {cloud.name}, looking over {bucket}/{first.key}",
+        f"{why}; {first.size} bytes with the ETag {first.etag} were sent{others}",
+        "They are sent again by themselves; if that goes on, look who else writes to the bucket.",
+    )

@@ -1,0 +1,71 @@
+"""Every generation of the embedded cloud is recognised for what it is, by what it answers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.credentials import Account, gather
+from uecwatchd.cloud.dialect import AWS
+from uecwatchd.cloud.recognise import recognise
+from uecwatchd.errors import CloudAway, Halted
+from uecwatchd.sandbox.rules import RULES
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.settings import CloudSettings
+
+WHY = {
+    "sandbox": "its answers come from uecwatchd-sandbox",
+    "uec": "it refuses a filter with",
+    "euca3": "it refuses a filter with 412, as Eucalyptus 3.0 to 3.2 do",
+    "euca4": "it has /services/objectstorage, as Eucalyptus does from 4.0 on",
+    "euca5": "its S3 takes V4 signatures, as Eucalyptus does from 4.4 on",
+    "openstack": "its address is neither Amazon's nor one of a Eucalyptus",
+    "aws": "its answers come from AmazonS3",
+}
+
+
+def account_of(cloud: Sandbox, **changes: Any) -> Account:
+    return gather(replace(CloudSettings(name="default", eucarc=cloud.eucarc), **changes))
+
+
+@pytest.mark.parametrize("generation", sorted(RULES))
+def test_a_generation_is_recognised_by_its_answers(generation: str, tmp_path: Path) -> None:
+    with Sandbox(tmp_path, dialect=generation) as cloud:
+        found = recognise(account_of(cloud))
+        assert found.dialect.name == generation
+        assert found.why.startswith(WHY[generation])
+
+
+@pytest.mark.parametrize("generation", sorted(RULES.keys() - {"sandbox", "aws", "openstack"}))
+def test_who_is_not_known_there_is_told_so_and_not_what_it_might_be(generation: str, tmp_path: Path) -> None:
+    with Sandbox(tmp_path, dialect=generation) as cloud, pytest.raises(Halted, match="secret key"):
+        recognise(account_of(cloud, secret_key=SecretStr("wrong")))
+
+
+def test_a_cloud_that_is_away_is_not_recognised(tmp_path: Path) -> None:
+    with Sandbox(tmp_path) as cloud:
+        account = account_of(cloud)
+    with pytest.raises(CloudAway, match="finding out its generation"):
+        recognise(account)
+
+
+@pytest.mark.parametrize("url", [None, "https://ec2.eu-west-1.amazonaws.com"])
+def test_amazon_is_known_by_its_address_alone(account: Account, url: str | None) -> None:
+    assert recognise(replace(account, ec2_url=url, region="eu-west-1")).dialect == AWS
+
+
+def test_eucalyptus_from_3_3_on_takes_a_filter_and_has_no_object_storage(
+    script: Any, scripted: Callable[[str], Cloud]
+) -> None:
+    script.says(403, "<Error><Code>AccessDenied</Code><Message>V4?</Message></Error>")
+    script.says(404, "not found")
+    script.says(body="<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>")
+    found = recognise(scripted("uec").account)
+    assert (found.dialect.name, found.why) == (
+        "euca3",
+        "it takes filters and has no /services/objectstorage, as Eucalyptus 3.3 and 3.4",
+    )

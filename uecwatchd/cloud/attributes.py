@@ -1,0 +1,128 @@
+"""What a registered image is given beside its bytes: tags, a description, and who else may start it.
+
+Everything is read back: some servers answer "return: false" with a 200, and some say "true" and do nothing.
+Permissions are asked for in the oldest form, which every server knows, groups and users each by themselves.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.refusal import translated
+from uecwatchd.cloud.register import images
+from uecwatchd.errors import Rejected
+
+ALL = "all"  # the group of everybody
+LAUNCH_PERMISSION, DESCRIPTION = "launchPermission", "description"
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Who may start an image beside its owner: everybody, and these accounts."""
+
+    public: bool
+    accounts: frozenset[str]
+
+
+def tag(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> None:
+    """Raises `Rejected` for a tag that did not stick, and whatever the cloud's refusal means."""
+    doing = f"tagging {image_id}"
+    if not cloud.dialect.tag_limit:
+        raise _not_done(cloud, doing, "it has no tags")
+    with translated(cloud, doing):
+        cloud.ec2.create_tags(
+            Resources=[image_id], Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
+        )
+    there = _tags(cloud, image_id)
+    missing = sorted(key for key, value in tags.items() if there.get(key) != value)
+    if missing:
+        raise _not_done(cloud, doing, f"it has not kept {', '.join(missing)}")
+
+
+def describe(cloud: Cloud, image_id: str, text: str) -> None:
+    """See that an image has a description, which most clouds took when it was registered."""
+    doing = f"describing {image_id}"
+    if _description(cloud, image_id) == text:
+        return
+    if DESCRIPTION not in cloud.dialect.attributes:
+        raise _not_done(cloud, doing, "it keeps no descriptions")
+    with translated(cloud, doing):
+        cloud.ec2.modify_image_attribute(ImageId=image_id, Attribute=DESCRIPTION, Value=text)
+    if _description(cloud, image_id) != text:
+        raise _not_done(cloud, doing, "it has not kept the description")
+
+
+def share(
+    cloud: Cloud, image_id: str, *, public: bool | None, accounts: Iterable[str] | None, widen: bool = False
+) -> None:
+    """Let these start an image, and no others; None leaves that side as it is.
+
+    `widen` takes nobody's permission away, for a kernel that other images boot with as well.
+    """
+    doing = f"sharing {image_id}"
+    before = permissions(cloud, image_id)
+    wanted = _wanted(before, public=public, accounts=accounts, widen=widen)
+    if before == wanted:
+        return
+    for change in _changes(before, wanted):
+        with translated(cloud, doing):
+            cloud.ec2.modify_image_attribute(ImageId=image_id, Attribute=LAUNCH_PERMISSION, **change)
+    after = permissions(cloud, image_id)
+    if after != wanted:
+        raise _not_done(cloud, doing, _difference(after, wanted))
+
+
+def _wanted(
+    before: Permissions, *, public: bool | None, accounts: Iterable[str] | None, widen: bool
+) -> Permissions:
+    asked = Permissions(
+        before.public if public is None else public,
+        before.accounts if accounts is None else frozenset(accounts),
+    )
+    if not widen:
+        return asked
+    return Permissions(before.public or asked.public, before.accounts | asked.accounts)
+
+
+def permissions(cloud: Cloud, image_id: str) -> Permissions:
+    with translated(cloud, f"looking who may start {image_id}"):
+        answer = cloud.ec2.describe_image_attribute(ImageId=image_id, Attribute=LAUNCH_PERMISSION)
+    given = answer.get("LaunchPermissions") or ()
+    accounts = frozenset(str(one["UserId"]) for one in given if one.get("UserId"))
+    return Permissions(any(one.get("Group") == ALL for one in given), accounts)
+
+
+def _changes(before: Permissions, wanted: Permissions) -> Iterable[Mapping[str, object]]:
+    if wanted.public != before.public:
+        yield {"OperationType": "add" if wanted.public else "remove", "UserGroups": [ALL]}
+    if added := sorted(wanted.accounts - before.accounts):
+        yield {"OperationType": "add", "UserIds": added}
+    if removed := sorted(before.accounts - wanted.accounts):
+        yield {"OperationType": "remove", "UserIds": removed}
+
+
+def _difference(after: Permissions, wanted: Permissions) -> str:
+    if after.public != wanted.public:
+        return "it is still public" if after.public else "it is still private"
+    lacking, left = wanted.accounts - after.accounts, after.accounts - wanted.accounts
+    if lacking:
+        return f"it is not shared with {', '.join(sorted(lacking))}"
+    return f"it is still shared with {', '.join(sorted(left))}"
+
+
+def _tags(cloud: Cloud, image_id: str) -> Mapping[str, str]:
+    if not cloud.dialect.filters:
+        return dict(next((image.tags for image in images(cloud) if image.id == image_id), ()))
+    with translated(cloud, f"reading the tags of {image_id}"):
+        answer = cloud.ec2.describe_tags(Filters=[{"Name": "resource-id", "Values": [image_id]}])
+    return {str(one["Key"]): str(one.get("Value") or "") for one in answer.get("Tags") or ()}
+
+
+def _description(cloud: Cloud, image_id: str) -> str:
+    return next((image.description for image in images(cloud) if image.id == image_id), "")
+
+
+def _not_done(cloud: Cloud, doing: str, why: str) -> Rejected:
+    return Rejected(
+        f"cloud {cloud.name}, {doing}", why, "Ask its administrator; the image itself is registered."
+    )

@@ -1,0 +1,127 @@
+"""Which generation a cloud is, found out by asking it, and why we think so.
+
+The address says most: Eucalyptus' services lie below `/services/`, Amazon's hosts bear its name, and every
+other EC2 API is OpenStack's. Which Eucalyptus it is, three cheap questions tell, from the newest on:
+
+1. a list of our buckets, asked with a V4 signature: S3 knows those from 4.4 on
+2. the same at `/services/objectstorage`, asked with V2: the path came with 4.0
+3. a list of our images with a filter: taken from 3.3 on, refused with a 412 by 3.0 to 3.2, and with another
+   status before
+
+They change nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import ClientError
+
+from uecwatchd.cloud.client import connect
+from uecwatchd.cloud.credentials import Account
+from uecwatchd.cloud.dialect import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, SANDBOX, UEC, Dialect
+from uecwatchd.cloud.refusal import translated
+
+EUCALYPTUS_PATHS = "/services/"
+OBJECT_STORAGE = "/services/objectstorage"
+SERVER_NAMES: Mapping[str, Dialect] = {"uecwatchd-sandbox": SANDBOX, "AmazonS3": AWS}
+# How Eucalyptus says that it does not know a parameter, from its first version to its last.
+UNKNOWN_PARAMETER = "bind the following fields"
+OWN_FILTER = {"Name": "state", "Values": ["available"]}
+DOING = "finding out its generation"
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """A generation, and the fact that gave it away."""
+
+    dialect: Dialect
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is looked at of an answer. `said` is "Code: message", empty on success; `server` names itself."""
+
+    status: int
+    said: str
+    server: str
+
+
+def recognise(account: Account) -> Recognised:
+    """Ask the cloud. Raises what its answers mean when they tell nothing: it is away, or does not know us."""
+    if found := by_address(account.ec2_url):
+        return found
+    answer = _asked_as_newest(account)
+    if named := SERVER_NAMES.get(answer.server):
+        return Recognised(named, f"its answers come from {answer.server}")
+    if not urlsplit(account.ec2_url or "").path.startswith(EUCALYPTUS_PATHS):
+        return Recognised(OPENSTACK, "its address is neither Amazon's nor one of a Eucalyptus")
+    if not answer.said:
+        return Recognised(EUCA5, "its S3 takes V4 signatures, as Eucalyptus does from 4.4 on")
+    if _has_object_storage(account):
+        return Recognised(EUCA4, f"it has {OBJECT_STORAGE}, as Eucalyptus does from 4.0 on")
+    return _oldest(account)
+
+
+def by_address(ec2_url: str | None) -> Recognised | None:
+    """What the address alone gives away."""
+    host = urlsplit(ec2_url or "").hostname or ""
+    if not host:
+        return Recognised(AWS, "it has a region and no address")
+    if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return Recognised(AWS, f"its address is {host}")
+    return None
+
+
+def _asked_as_newest(account: Account) -> _Answer:
+    cloud = connect(account, EUCA5, uploads=1)
+    with translated(cloud, DOING):
+        try:
+            return _read(cloud.s3.list_buckets())
+        except ClientError as error:
+            return _read(error.response)
+
+
+def _has_object_storage(account: Account) -> bool:
+    cloud = connect(replace(account, s3_url=_beside(account.s3_url, OBJECT_STORAGE)), EUCA4, uploads=1)
+    with translated(cloud, DOING):
+        try:
+            cloud.s3.list_buckets()
+        except ClientError as error:
+            if _read(error.response).status == HTTPStatus.FORBIDDEN:
+                raise  # it is there, and it is us that it does not know
+            return False
+    return True
+
+
+def _oldest(account: Account) -> Recognised:
+    cloud = connect(account, UEC, uploads=1)
+    with translated(cloud, DOING):
+        try:
+            cloud.ec2.describe_images(Owners=["self"], Filters=[OWN_FILTER])
+        except ClientError as error:
+            return _refusing(_read(error.response), error)
+    return Recognised(EUCA3, f"it takes filters and has no {OBJECT_STORAGE}, as Eucalyptus 3.3 and 3.4")
+
+
+def _refusing(answer: _Answer, error: ClientError) -> Recognised:
+    if UNKNOWN_PARAMETER not in answer.said:
+        raise error
+    if answer.status == HTTPStatus.PRECONDITION_FAILED:
+        return Recognised(EUCA3, f"it refuses a filter with {answer.status}, as Eucalyptus 3.0 to 3.2 do")
+    return Recognised(UEC, f"it refuses a filter with {answer.status}, as Eucalyptus before 3.0 does")
+
+
+def _read(response: Mapping[str, Any]) -> _Answer:
+    metadata = response.get("ResponseMetadata", {})
+    error = response.get("Error") or {}
+    said = f"{error.get('Code', '')}: {error.get('Message', '')}" if error else ""
+    return _Answer(metadata["HTTPStatusCode"], said, metadata.get("HTTPHeaders", {}).get("server", ""))
+
+
+def _beside(url: str | None, path: str) -> str:
+    parts = urlsplit(url or "")
+    return f"{parts.scheme}://{parts.netloc}{path}"
