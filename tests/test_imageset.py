@@ -1,6 +1,7 @@
 """The rules on listings made up here: no file is opened, no clock is read."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from uecwatchd.sidecar import Sidecar, read_checksums, read_defaults, read_sidec
 from uecwatchd.spool import Entry, EntryKind, Listing
 
 MIB = 1 << 20
+Files = Mapping[str, str | bytes]
 FACTS: Mapping[str, Facts] = {
     "partition": Facts("ext4", "machine", None, "partition", None, None),
     "disk": Facts("mbr", "machine", None, "disk", None, None),
@@ -24,8 +26,10 @@ FACTS: Mapping[str, Facts] = {
     "ramdisk": Facts("gzip", "ramdisk", None, None, None, None),
     "text": Facts("text", None, None, None, None, None),
 }
-UEC = Rules(5.0, Sidecar(), {"default": frozenset({"kernel"})}, frozenset())
-AWS = Rules(5.0, Sidecar(), {"default": frozenset()}, frozenset({"default"}))
+KERNEL, BOTH, NOTHING = frozenset({"kernel"}), frozenset({"kernel", "ramdisk"}), frozenset[str]()
+UEC = Rules(5.0, Sidecar(), {"default": KERNEL}, {"default": BOTH}, frozenset())
+AWS = Rules(5.0, Sidecar(), {"default": KERNEL}, {"default": NOTHING}, frozenset({"default"}))
+OPENSTACK = replace(AWS, needs={"default": NOTHING})
 SETTLED = 100.0
 
 
@@ -55,7 +59,7 @@ def _sidecar(path: str, content: bytes) -> Sidecar | Rejected:
         return error
 
 
-def decide(files: Mapping[str, str | bytes], rules: Rules = UEC) -> Assembly:
+def decide(files: Files, rules: Rules = UEC) -> Assembly:
     return assemble(listing(files), rules=rules)
 
 
@@ -200,13 +204,13 @@ def test_what_is_not_plain_is_refused_in_words(
 
 
 def test_a_configuration_without_the_cloud_is_nobodys_fault_but_ours() -> None:
-    (refused,) = decide(STEM, Rules(5, Sidecar(), {}, frozenset())).refused
+    (refused,) = decide(STEM, Rules(5, Sidecar(), {}, {}, frozenset())).refused
     assert isinstance(refused.error, Halted)
     assert "none at all" in refused.error.why
 
 
 def test_a_cloud_that_wants_a_ramdisk_gets_one_also_with_a_kernel_that_is_there_already() -> None:
-    rules = Rules(5, Sidecar(), {"default": frozenset({"kernel", "ramdisk"})}, frozenset())
+    rules = replace(UEC, needs={"default": BOTH})
     files = {"karmic.img": "partition", "karmic.toml": b'kernel = "eki-12345678"'}
     assert decide(files, rules).waiting[0].reason.startswith("a ramdisk to go with eki-12345678")
     assert decide(files, UEC).ready
@@ -233,12 +237,12 @@ def test_a_lone_image_is_complete_when_its_sidecar_says_how_it_boots(text: bytes
 
 def test_a_lone_image_is_complete_when_the_defaults_say_how_it_boots() -> None:
     defaults = read_defaults({"kernel": "eki-12345678", "ramdisk": "eri-12345678"})
-    found = only(decide({"karmic.img": "partition"}, Rules(5, defaults, UEC.needs, frozenset())))
+    found = only(decide({"karmic.img": "partition"}, replace(UEC, defaults=defaults)))
     assert (found.kernel_id, found.ramdisk_id) == ("eki-12345678", "eri-12345678")
 
 
 def test_a_lone_image_is_complete_where_the_cloud_needs_no_kernel() -> None:
-    assert only(decide({"karmic.img": "partition"}, AWS)).name == "karmic"
+    assert only(decide({"karmic.img": "partition"}, OPENSTACK)).name == "karmic"
 
 
 @pytest.mark.parametrize(("rules", "ready"), [(UEC, 0), (AWS, 1)], ids=["uec", "aws"])
@@ -247,19 +251,73 @@ def test_a_whole_disk_boots_alone_only_where_the_cloud_has_hvm(rules: Rules, rea
     assert len(decide(files, rules).ready) == ready
 
 
+@pytest.mark.parametrize("sidecar", [b"", b'kernel = "none"'], ids=["no word of it", "no kernel"])
+def test_a_whole_disk_with_nothing_beside_it_is_meant_to_boot_alone(sidecar: bytes) -> None:
+    found = only(decide({"karmic.img": "disk", "karmic.toml": sidecar}, AWS))
+    assert found.virtualization == "hvm"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"karmic.img": "disk", "karmic.vmlinuz": "kernel", "karmic.initrd": "ramdisk"},
+        {"karmic.img": "disk", "karmic.toml": b'virtualization = "paravirtual"\nkernel = "eki-12345678"'},
+        {"karmic.img": "disk", "karmic.toml": b'kernel = "eki-12345678"'},
+        {"karmic.img": "partition", "karmic.toml": b'kernel = "none"'},
+    ],
+    ids=["kernel beside it", "said", "kernel's id", "partition"],
+)
+def test_an_image_that_has_a_kernel_or_is_no_disk_does_not_boot_alone(files: Files) -> None:
+    assert only(decide(files, AWS)).virtualization != "hvm"
+
+
+def test_a_partition_cannot_boot_alone() -> None:
+    files = {"karmic.img": "partition", "karmic.toml": b'virtualization = "hvm"'}
+    (refused,) = decide(files, AWS).refused
+    assert "it is a partition without a boot sector" in str(refused.error)
+
+
+def test_what_cannot_boot_alone_here_is_told_what_to_add() -> None:
+    (waiting,) = decide({"karmic.img": "disk", "karmic.toml": b'virtualization = "hvm"'}).waiting
+    assert waiting.reason == (
+        "a kernel: no disk boots by itself on cloud default "
+        '(add karmic.vmlinuz, or say kernel = "eki-…" or kernel = "none" in karmic.toml)'
+    )
+
+
+WINDOWS: Files = {
+    "win.toml": b'platform = "windows"\nmachine = "d.img"\nkernel = "memdisk"\nramdisk = "boot.img"',
+    "d.img": "disk",
+    "memdisk": "old kernel",
+    "boot.img": "ramdisk",
+}
+
+
+def test_windows_boots_through_memdisk_and_a_floppy() -> None:
+    found = only(decide(WINDOWS))
+    assert list(members(found)) == ["kernel", "ramdisk", "machine"]
+    assert found.left_out == ()
+
+
+def test_windows_needs_neither_where_a_disk_boots_by_itself() -> None:
+    found = only(decide(WINDOWS, AWS))
+    assert list(members(found)) == ["machine"]
+    assert found.left_out == ("memdisk", "boot.img")
+    assert found.virtualization == "hvm"
+    assert {"memdisk", "boot.img"} <= set(found.files)
+
+
+def test_a_windows_disk_alone_waits_for_memdisk_where_nothing_else_boots_it() -> None:
+    (waiting,) = decide({"win.img": "disk", "win.toml": b'platform = "windows"'}).waiting
+    assert waiting.reason == (
+        "a kernel: such a cloud boots Windows through memdisk and a boot floppy "
+        '(say kernel = "memdisk" and ramdisk = "…" in win.toml)'
+    )
+
+
 def test_a_sidecar_may_name_a_kernel_alone() -> None:
     files = {"karmic.toml": b'kernel = "vmlinuz-1"', "vmlinuz-1": "kernel"}
     assert members(only(decide(files))) == {"kernel": "vmlinuz-1"}
-
-
-def test_a_windows_set_may_have_a_floppy_for_a_ramdisk() -> None:
-    files = {
-        "win.toml": b'platform = "windows"\nmachine = "d.img"\nkernel = "memdisk"\nramdisk = "boot.img"',
-        "d.img": "disk",
-        "memdisk": "old kernel",
-        "boot.img": "ramdisk",
-    }
-    assert list(members(only(decide(files)))) == ["kernel", "ramdisk", "machine"]
 
 
 def test_one_kernel_serves_two_images_that_lie_beside_it() -> None:
@@ -300,7 +358,7 @@ def test_replacing_a_member_makes_another_stamp() -> None:
 
 def test_a_set_refused_for_the_configuration_is_new_once_that_has_changed() -> None:
     files = {**STEM, "karmic.toml": b'clouds = ["moon"]'}
-    rules = Rules(5, Sidecar(), {"default": frozenset(), "moon": frozenset()}, frozenset())
+    rules = replace(UEC, needs={"default": NOTHING, "moon": NOTHING})
     assert decide(files).refused[0].stamp != only(decide(files, rules)).stamp
 
 

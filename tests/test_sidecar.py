@@ -348,13 +348,12 @@ def test_a_mistake_in_the_defaults_is_ours_and_halts() -> None:
     ("text", "idle"),
     [
         ("", ()),
-        (WHOLE, ("convert", "clouds", "on_existing", "public", "share", "tags")),
+        (WHOLE, ("convert", "clouds")),
         ('kernel = "from-image"\nramdisk = "from-image"', ("kernel", "ramdisk")),
         ('kernel = "none"\nclouds = ["lab"]\non_existing = "reuse"\nconvert = "keep"', ()),
-        ('platform = "windows"', ("platform",)),
-        ('platform = "linux"\nshare = []\ntags = {}', ()),
+        ('platform = "windows"\non_existing = "fail"\npublic = true', ()),
     ],
-    ids=["empty", "whole", "from the image", "effective", "windows", "empty lists"],
+    ids=["empty", "whole", "from the image", "effective", "given to the image"],
 )
 def test_idle_keys_are_those_that_change_nothing_yet(text: str, idle: tuple[str, ...]) -> None:
     assert idle_keys(toml(text)) == idle

@@ -211,13 +211,8 @@ def idle_keys(sidecar: Sidecar) -> tuple[str, ...]:
     idle: Mapping[str, bool] = {
         "kernel": sidecar.kernel == FROM_IMAGE,
         "ramdisk": sidecar.ramdisk == FROM_IMAGE,
-        "platform": sidecar.platform == "windows",
         "convert": sidecar.convert == "raw",
         "clouds": len(sidecar.clouds) > 1,
-        "on_existing": sidecar.on_existing != "reuse",
-        "public": True,
-        "share": bool(sidecar.share),
-        "tags": bool(sidecar.tags),
     }
     return tuple(key for key in KEYS if key in sidecar.given and idle.get(key, False))
 

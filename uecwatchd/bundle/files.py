@@ -21,6 +21,7 @@ from uecwatchd.bundle.access import NoOutput, closed, no_file, unwritable
 from uecwatchd.bundle.keys import fits, public_key
 from uecwatchd.bundle.manifest import (
     LIMIT_BYTES,
+    BlockDevice,
     Manifest,
     check_signature,
     read_manifest,
@@ -40,12 +41,16 @@ HOLE_BYTES = 64 * 1024  # zeros of this length and alignment become holes; file 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a manifest says that the bytes do not. The ids are registered ones, and only a machine has any."""
+    """What a manifest says that the bytes do not. The ids are registered ones, and only a machine has any.
+
+    `root` is the device that a whole disk becomes, `sda`: a paravirtual machine without one is a partition.
+    """
 
     kind: Role
     arch: Arch
     kernel_id: str | None = None
     ramdisk_id: str | None = None
+    root: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +208,7 @@ def manifest_of(name: str, totals: Totals, secret: Secret, claims: Claims, parti
         parts=totals.parts,
         kernel_id=claims.kernel_id,
         ramdisk_id=claims.ramdisk_id,
+        block_devices=(BlockDevice("ami", claims.root),) if claims.root else (),
     )
 
 

@@ -20,6 +20,7 @@ from uecwatchd.imageset.draft import (
 )
 from uecwatchd.imageset.loose import loose_files, loose_pair
 from uecwatchd.imageset.misfit import misfits
+from uecwatchd.imageset.needs import boots_alone, missing, must_be_complete, must_be_whole_disk, sidecar_name
 from uecwatchd.imageset.outcome import (
     ROLE_WORDS,
     ROLES,
@@ -87,18 +88,20 @@ def _decide(
     _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
     sidecar, checksums = _metadata(listing, draft, rules)
     roles = _roles(listing, draft, sidecar, owned)
-    if "kernel" in _missing(sidecar, roles, rules) and draft.form in ("stem", "sidecar"):
+    alone = boots_alone(listing, sidecar, roles, rules)
+    if not alone and "kernel" in missing(sidecar, roles, rules) and draft.form in ("stem", "sidecar"):
         pair = loose_pair(listing, draft, loose_files(listing, drafts, claims), taken)
         roles = {**roles, **pair}
         draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
-    if _boots_disk_alone(sidecar, rules):
-        roles = {role: path for role, path in roles.items() if role == "machine"}
     _must_have_settled(listing, roles.values(), rules.settle)
     # What is there is judged first: that a disk is cut short matters more than that a kernel is missing.
     members = tuple(_member(listing, role, roles[role], sidecar) for role in ROLES if role in roles)
-    _must_be_complete(draft, sidecar, roles, rules)
+    if alone:
+        must_be_whole_disk(sidecar, members)
+    else:
+        must_be_complete(draft, sidecar, roles, rules)
     _must_name_members(draft, sidecar, members)
-    return _image_set(listing, draft, sidecar, members, checksums)
+    return _image_set(listing, draft, sidecar, members, checksums, alone=alone)
 
 
 def _image_set(
@@ -107,15 +110,19 @@ def _image_set(
     sidecar: Sidecar,
     members: tuple[Member, ...],
     checksums: Mapping[str, str],
+    *,
+    alone: bool,
 ) -> ImageSet:
     files = (*draft.sidecars, *_checksum_files(listing, draft), *(member.path for member in members))
     return ImageSet(
         name=draft.name,
         folder=listing.folder,
         form=draft.form,
-        members=members,
-        kernel_id=_given_id(sidecar.kernel),
-        ramdisk_id=_given_id(sidecar.ramdisk),
+        members=tuple(member for member in members if not alone or member.role == "machine"),
+        left_out=tuple(member.path for member in members if alone and member.role != "machine"),
+        kernel_id=None if alone else _given_id(sidecar.kernel),
+        ramdisk_id=None if alone else _given_id(sidecar.ramdisk),
+        virtualization="hvm" if alone else sidecar.virtualization,
         arch=_arch(sidecar, members),
         sidecar=sidecar,
         checksums=checksums,
@@ -204,12 +211,12 @@ def _roles(listing: Listing, draft: Draft, sidecar: Sidecar, owned: list[str]) -
     for role, name in named.items():
         if pattern := listing.ignored.get(draft.base + name):
             raise Rejected(
-                f"{_sidecar_name(draft)} names {name}",
+                f"{sidecar_name(draft)} names {name}",
                 f"files with such names are passed over ({pattern})",
                 "Give the file another name, in the sidecar as well.",
             )
         if draft.base + name not in listing.entries:
-            raise NotYet(f"{name} (named in {_sidecar_name(draft)})")
+            raise NotYet(f"{name} (named in {sidecar_name(draft)})")
         _must_be_file(listing, draft.base + name)
         roles[role] = draft.base + name
     spoken_for = set(roles.values())
@@ -228,10 +235,6 @@ def _must_be_file(listing: Listing, path: str) -> None:
         raise not_regular(path, kind)
 
 
-def _sidecar_name(draft: Draft) -> str:
-    return draft.sidecars[0].rsplit("/", 1)[-1] if draft.sidecars else "the configuration's [defaults]"
-
-
 def _is_declined(sidecar: Sidecar, role: Role) -> bool:
     """Whether the sidecar says that this role is filled otherwise: by an id, or by nothing."""
     value = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk, "machine": None}[role]
@@ -247,61 +250,6 @@ def _two_of(draft: Draft, role: Role, first: str, second: str) -> Rejected:
         f"{names} could both be meant",
         f'Name one in {where}: {role} = "{first.rsplit("/", 1)[-1]}".',
     )
-
-
-def _boots_disk_alone(sidecar: Sidecar, rules: Rules) -> bool:
-    return sidecar.virtualization == "hvm" and rules.disk_alone.issuperset(sidecar.clouds)
-
-
-def _missing(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Role]:
-    """What a machine image still lacks that one of its clouds would boot it with."""
-    if "machine" not in roles or _boots_disk_alone(sidecar, rules):
-        return set()
-    wanted = {role for cloud in sidecar.clouds for role in rules.needs[cloud]}
-    if "kernel" in roles:
-        wanted.add(
-            "ramdisk"
-        )  # a kernel of the set's own seldom finds its root without one: rather asked than missed
-    told = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
-    return {role for role in wanted if role not in roles and told.get(role) in (None, "from-image")}
-
-
-def _must_be_complete(draft: Draft, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> None:
-    if "machine" not in roles and not _registers_alone(sidecar, roles):
-        raise NotYet(_no_machine(draft))
-    missing = _missing(sidecar, roles, rules)
-    if "kernel" in missing:
-        raise NotYet(
-            f"a kernel: a paravirtual image boots only with one (add {_companion(draft, 'vmlinuz')}, "
-            'or say kernel = "eki-…", kernel = "none" or virtualization = "hvm" '
-            f"in {_companion(draft, 'toml')})"
-        )
-    if "ramdisk" in missing:
-        kernel = roles.get("kernel", sidecar.kernel or "the kernel").rsplit("/", 1)[-1]
-        raise NotYet(
-            f"a ramdisk to go with {kernel} (add {_companion(draft, 'initrd')}, "
-            f'or say ramdisk = "none" in {_companion(draft, "toml")})'
-        )
-
-
-def _registers_alone(sidecar: Sidecar, roles: Mapping[Role, str]) -> bool:
-    """A sidecar may name a kernel or a ramdisk and nothing else: then only that is registered."""
-    named = named_files(sidecar)
-    return "machine" not in named and bool(named) and set(named) == set(roles)
-
-
-def _no_machine(draft: Draft) -> str:
-    if draft.form == "folder":
-        return f"a machine image in {draft.name}/"
-    if draft.form == "sidecar":
-        return f'a machine image (add {draft.name}.img, or say machine = "…" in {_sidecar_name(draft)})'
-    return f"a machine image (add {draft.name}.img)"
-
-
-def _companion(draft: Draft, suffix: str) -> str:
-    if draft.form != "folder":
-        return f"{draft.name}.{suffix}"
-    return f"{draft.name}/image.toml" if suffix == "toml" else f"{draft.name}/{suffix}"
 
 
 def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member:
@@ -329,7 +277,7 @@ def _must_name_members(draft: Draft, sidecar: Sidecar, members: Iterable[Member]
             raise Rejected(
                 f"{draft.name}: sha256 names {name}",
                 f"that is not a file of this set, which has {', '.join(sorted(names))}",
-                f"Correct the name in {_sidecar_name(draft)}.",
+                f"Correct the name in {sidecar_name(draft)}.",
             )
 
 

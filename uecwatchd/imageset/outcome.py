@@ -19,11 +19,13 @@ ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "mac
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What the configuration has to say: seconds a file must lie still, values for absent sidecar keys, what
-    each configured cloud wants beside a paravirtual image, and the clouds that boot a whole disk alone."""
+    each configured cloud wants beside a paravirtual and beside a Windows image, and which boot a disk alone.
+    """
 
     settle: float
     defaults: Sidecar
     needs: Mapping[str, frozenset[Role]]
+    windows_needs: Mapping[str, frozenset[Role]]
     disk_alone: frozenset[str]
 
 
@@ -46,17 +48,20 @@ class Member:
 class ImageSet:
     """A complete set: at most one member of each role, in the order in which they are registered.
 
-    `kernel_id` and `ramdisk_id` are ids that are registered already. `checksums` are the declared SHA-256 by
-    file name. `files` are all the paths it is made of, with sidecar and sums. `stamp` changes whenever one of
-    them may have changed.
+    `left_out` are the paths of a kernel and a ramdisk that its clouds have no use for. `kernel_id` and
+    `ramdisk_id` are ids that are registered already; `virtualization` is None where nothing says it.
+    `checksums` are the declared SHA-256 by file name. `files` are all the paths it is made of, with sidecar
+    and sums. `stamp` changes whenever one of them may have changed.
     """
 
     name: str
     folder: Path
     form: Form
     members: tuple[Member, ...]
+    left_out: tuple[str, ...]
     kernel_id: str | None
     ramdisk_id: str | None
+    virtualization: Literal["paravirtual", "hvm"] | None
     arch: Arch
     sidecar: Sidecar
     checksums: Mapping[str, str]
