@@ -12,9 +12,9 @@ from uecwatchd.bundle.files import SparseFile
 from uecwatchd.cloud.client import connect
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.cloud.retrieve import take_back
 from uecwatchd.demo import material
 from uecwatchd.settings import load
-from uecwatchd.verify import take_back
 
 if TYPE_CHECKING:
     from tests.conftest import Host

@@ -36,7 +36,21 @@ else:
     Heard = Host = Any
 
 PATIENCE_SECONDS = 60.0
-FOUND = ImageSet("karmic", Path("/s"), "stem", (), None, None, "x86_64", Sidecar(), {}, (), "stamp")
+FOUND = ImageSet(
+    name="karmic",
+    folder=Path("/s"),
+    form="stem",
+    members=(),
+    left_out=(),
+    kernel_id=None,
+    ramdisk_id=None,
+    virtualization=None,
+    arch="x86_64",
+    sidecar=Sidecar(),
+    checksums={},
+    files=(),
+    stamp="stamp",
+)
 RECORD = SetRecord("/s", "karmic", "stamp", "done", 0.0, cloud="default")
 CLOSED = {"default": Halted("a", "b", "c")}
 
@@ -193,7 +207,9 @@ def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: R
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         gates = Gates(settings.clouds, uploads=1, bucket="images")
-        tools = Tools(book, gates, heard, threading.Event(), uploads=1, configured_bucket="images")
+        tools = Tools(
+            book, gates, heard, threading.Event(), uploads=1, full=False, configured_bucket="images"
+        )
         roll = Roll(book)
         rounds = Rounds(settings, roll=roll, tools=tools, monotonic=time.monotonic, ended=lambda: None)
         rounds.turn()

@@ -2,11 +2,14 @@
 
 The steps, with what the ledger says after each:
 
-1. look: is there an image at this location already? then it is ours to *adopt*, whatever the ledger knew
+1. look: is there an image at this location already? then it is ours to *adopt*, whatever the ledger knew,
+   unless the set asked for `on_existing = "fail"` and it is not the set's own
 2. `planned`: the place in the bucket and the keys are decided and written down
 3. the parts go up, several at a time, straight from memory; the manifest last: `uploaded`
-4. `registering` is written down, RegisterImage is asked, and the cloud is watched until it is content
-5. `registered`, with the id; the keys are forgotten
+4. the bucket is looked over: every object is there with the size and the ETag that it was sent with, and if
+   that is wanted, the whole bundle is fetched and opened
+5. `registering` is written down, RegisterImage is asked, and the cloud is watched until it is content
+6. `registered`, with the id; the keys are forgotten
 """
 
 import hashlib
@@ -24,10 +27,14 @@ from uecwatchd.bundle.files import Claims, Parties, manifest_of
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
 from uecwatchd.bundle.stream import Bundling, Secret, Slice, Totals
+from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud import register
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.upload import holds, put
-from uecwatchd.errors import Rejected
+from uecwatchd.cloud.credentials import sealing_certificate
+from uecwatchd.cloud.dialect import fitting_name
+from uecwatchd.cloud.retrieve import take_back
+from uecwatchd.cloud.upload import Stored, held, must_hold, put
+from uecwatchd.errors import Deferred, Rejected, UecError
 from uecwatchd.image import Arch, amount
 from uecwatchd.imageset import Member
 from uecwatchd.ledger import BundleRecord, Ledger
@@ -43,6 +50,9 @@ class Order:
 
     `name` is the name a machine image gets where the cloud takes one; kernels and ramdisks are named after
     their content, because many sets share them. `wishes` are traits of an image beside its content.
+    `made_for` is the set's folder and name; `unique` refuses an image that is there and not this set's.
+    `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
+    before it is registered.
     """
 
     set_name: str
@@ -56,11 +66,17 @@ class Order:
     name: str | None
     description: str | None
     virtualization: str | None
+    platform: str
+    whole_disk: bool
     wishes: tuple[str, ...]
+    made_for: str
+    unique: bool
+    full: bool
     uploads: int
     monitor: Monitor
     check: Callable[[], None]
     sleep: Callable[[float], None]
+    now: Callable[[], float]
 
 
 def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleRecord:
@@ -69,13 +85,17 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
     with ledger.claim(f"{order.cloud.name}/{identity}"):
         known = ledger.bundle(order.cloud.name, identity)
         bundle = known or _plan(order, identity)
-        if there := _find(order, bundle):
+        listed = register.images(order.cloud)
+        if there := _find(order, bundle, listed):
+            _must_be_ours(order, known, there)
             return _adopt(order, bundle, there, ledger)
+        _must_have_name(order, listed)
         if bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
             known, bundle = None, _plan(order, identity)
         if bundle.state == "planned":
             bundle = _send(order, ledger.put_bundle(bundle), source, again=known is not None)
             ledger.put_bundle(bundle)
+        _look_over(order, bundle, ledger)
         return _register(order, bundle, ledger)
 
 
@@ -88,12 +108,34 @@ def _identity(order: Order) -> str:
     return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
 
 
-def _find(order: Order, bundle: BundleRecord) -> register.Image | None:
+def _find(order: Order, bundle: BundleRecord, listed: tuple[register.Image, ...]) -> register.Image | None:
     """What is registered from this bundle already. Kernels and ramdisks are looked for in every bucket, since
     their keys come from their content alone and their names may be had only once."""
     if order.member.role == "machine":
-        return register.find(order.cloud, bundle.location)
-    return register.find_key(order.cloud, manifest_name(bundle.prefix))
+        return register.at_location(order.cloud, listed, bundle.location)
+    return register.of_manifest(order.cloud, listed, manifest_name(bundle.prefix))
+
+
+def _must_be_ours(order: Order, known: BundleRecord | None, there: register.Image) -> None:
+    """With `on_existing = "fail"`, only what this very set began may be taken for its own."""
+    if not order.unique or (known and known.made_for == order.made_for):
+        return
+    raise Rejected(
+        f"{order.set_name}: it is registered already",
+        f'{there.id} on cloud {order.cloud.name} has the same content, and on_existing = "fail"',
+        f'Use {there.id}, deregister it, or say on_existing = "reuse" in the sidecar.',
+    )
+
+
+def _must_have_name(order: Order, listed: tuple[register.Image, ...]) -> None:
+    """Known before gigabytes go up: no two images of an account may have one name."""
+    name = fitting_name(order.cloud.dialect, order.name or "") if order.name else ""
+    if holder := register.of_name(order.cloud, listed, name):
+        raise Rejected(
+            f"{order.set_name}: the name {name} is taken",
+            f"{holder.id} on cloud {order.cloud.name} has it, and has another content",
+            "Deregister that image, or choose a name that changes with the content, such as {stem}-{sha8}.",
+        )
 
 
 def _plan(order: Order, identity: str) -> BundleRecord:
@@ -108,6 +150,7 @@ def _plan(order: Order, identity: str) -> BundleRecord:
         state="planned",
         secret_key=secret.key,
         secret_iv=secret.iv,
+        made_for=order.made_for,
     )
 
 
@@ -127,7 +170,9 @@ def _adopt(order: Order, bundle: BundleRecord, there: register.Image, ledger: Le
     fields = {"file": order.member.path, "cloud": order.cloud.name, _id_field(order): ready.id}
     order.monitor.tell(Event(Kind.ADOPTED, what, order.set_name, fields=fields))
     bucket = there.location.split("/")[0]
-    return ledger.put_bundle(_registered(replace(bundle, bucket=bucket), ready.id))
+    # Asked for by us, with the answer lost on the way: then it is this host that made it.
+    made = order.now() if bundle.state == "registering" else bundle.registered
+    return ledger.put_bundle(_registered(replace(bundle, bucket=bucket, registered=made), ready.id))
 
 
 def _registered(bundle: BundleRecord, image_id: str) -> BundleRecord:
@@ -141,15 +186,16 @@ def _send(order: Order, bundle: BundleRecord, source: FileIO, *, again: bool) ->
     """
     secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
     began = time.monotonic()
-    totals = _send_parts(order, bundle, secret, source, again=again)
+    totals, parts = _send_parts(order, bundle, secret, source, again=again)
     if spool.stamp_of(os.fstat(source.fileno())) != order.member.stamp or totals.sha256 != order.sha256:
         raise spool.changed(order.member.path)
     _tell_bundled(order, totals)
     manifest = write_manifest(_manifest(order, bundle, totals, secret), key=order.cloud.account.user_key)
     _must_be_readable(order, manifest, totals)
-    put(order.cloud, bundle.bucket, manifest_name(bundle.prefix), manifest)
+    last = put(order.cloud, bundle.bucket, manifest_name(bundle.prefix), manifest)
     _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
-    return replace(bundle, state="uploaded", parts=len(totals.parts), bundled_size=totals.bundled_size)
+    sent = replace(bundle, state="uploaded", objects=(*parts, last))
+    return replace(sent, parts=len(totals.parts), bundled_size=totals.bundled_size)
 
 
 def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
@@ -163,16 +209,19 @@ def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
         )
 
 
-def _send_parts(order: Order, bundle: BundleRecord, secret: Secret, source: FileIO, *, again: bool) -> Totals:
+def _send_parts(
+    order: Order, bundle: BundleRecord, secret: Secret, source: FileIO, *, again: bool
+) -> tuple[Totals, tuple[Stored, ...]]:
     member, ready = order.member, 0
+    stored: dict[int, Stored] = {}
 
     def progress(done: int) -> None:
         stage = f"upload the {member.role}"
         order.monitor.progress(Progress(order.set_name, stage, member.name, done, member.size, ready + 1))
 
     def send(piece: Slice) -> None:
-        if not (again and holds(order.cloud, bundle.bucket, piece.part.name, piece.data)):
-            put(order.cloud, bundle.bucket, piece.part.name, piece.data)
+        place = (order.cloud, bundle.bucket, piece.part.name, piece.data)
+        stored[piece.part.index] = (held(*place) if again else None) or put(*place)
 
     def check() -> None:
         nonlocal ready
@@ -189,7 +238,7 @@ def _send_parts(order: Order, bundle: BundleRecord, secret: Secret, source: File
         progress=progress,
     )
     in_flight(bundling, send, uploads=order.uploads, check=check)
-    return bundling.totals
+    return bundling.totals, tuple(stored[index] for index in sorted(stored))
 
 
 def in_flight(
@@ -212,8 +261,9 @@ def in_flight(
 
 def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret) -> Manifest:
     account = order.cloud.account
-    claims = Claims(order.member.role, order.arch, order.kernel_id, order.ramdisk_id)
-    parties = Parties(account.account, account.user_key, account.user_cert, account.cloud_cert)
+    root = order.cloud.dialect.disk_mapping if order.whole_disk else None
+    claims = Claims(order.member.role, order.arch, order.kernel_id, order.ramdisk_id, root)
+    parties = Parties(account.account, account.user_key, account.user_cert, sealing_certificate(account))
     return manifest_of(bundle.prefix, totals, secret, claims, parties)
 
 
@@ -245,6 +295,31 @@ def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: 
     order.monitor.tell(Event(Kind.UPLOADED, what, order.set_name, fields=fields))
 
 
+def _look_over(order: Order, bundle: BundleRecord, ledger: Ledger) -> None:
+    """See that the bucket holds the bundle before the cloud is asked to read it. Whatever is wrong with it,
+    the next attempt looks at each part again."""
+    order.check()
+    try:
+        must_hold(order.cloud, bundle.bucket, bundle.prefix, bundle.objects)
+        if order.full:
+            _take_back(order, bundle)
+    except UecError:
+        ledger.put_bundle(replace(bundle, state="planned"))
+        raise
+
+
+def _take_back(order: Order, bundle: BundleRecord) -> None:
+    found = take_back(order.cloud, bundle.location, Nowhere())
+    if found.sha256 != order.sha256:
+        raise Deferred(
+            f"cloud {order.cloud.name}, opening {bundle.location}",
+            f"the image in it has SHA-256 {found.sha256}, the file {order.sha256}",
+            "It is sent again by itself; if that goes on, look who else writes to the bucket.",
+        )
+    what = f"{order.set_name}: opened {bundle.location} again: it holds {order.member.name}, bit by bit"
+    order.monitor.tell(Event(Kind.UPLOADED, what, order.set_name, fields={"cloud": order.cloud.name}))
+
+
 def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecord:
     order.check()
     bundle = ledger.put_bundle(replace(bundle, state="registering"))
@@ -258,6 +333,7 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
             kernel=order.kernel_id,
             ramdisk=order.ramdisk_id,
             virtualization=order.virtualization,
+            platform=order.platform,
         )
     except Rejected:
         # Somebody may have damaged a part: the next attempt looks at each of them again.
@@ -267,7 +343,7 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
     what = f"{order.set_name}: registered {order.member.role} {order.member.name} as {image_id}"
     fields = {"file": order.member.path, "cloud": order.cloud.name, _id_field(order): image_id}
     order.monitor.tell(Event(Kind.REGISTERED, what, order.set_name, fields=fields))
-    return ledger.put_bundle(_registered(bundle, image_id))
+    return ledger.put_bundle(replace(_registered(bundle, image_id), registered=order.now()))
 
 
 def _id_field(order: Order) -> str:

@@ -153,6 +153,7 @@ def as_json(record: SetRecord, progress: Progress | None = None) -> dict[str, ob
         "members": [_member(member) for member in record.members],
         "manifests": [member.manifest for member in record.members if member.manifest],
         "progress": _progress(progress),
+        "remarks": list(record.remarks),
         "without_effect_yet": list(record.idle),
         "error": _failure(record.error),
     }

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from uecwatchd import imageset, pipeline, report, sidecar, spool
-from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.cloud.dialect import Dialect
 from uecwatchd.errors import Deferred, Halted, UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Rules, Waiting
 from uecwatchd.ledger import SetRecord
@@ -28,13 +28,14 @@ from uecwatchd.watch import identity
 GONE = "its files were removed"
 
 
-def rules_of(settings: Settings) -> Rules:
-    """What the rules of sets need of the configuration. Raises Halted for a mistake in `[defaults]`."""
-    dialects = {name: DIALECTS[cloud.dialect] for name, cloud in settings.clouds.items()}
+def rules_of(settings: Settings, dialects: Mapping[str, Dialect]) -> Rules:
+    """What the rules of sets need of the configuration, and of the clouds as far as they are known. Raises
+    Halted for a mistake in `[defaults]`."""
     return Rules(
         settle=settings.spool.settle,
         defaults=sidecar.read_defaults(settings.defaults),
         needs={name: dialect.paravirtual_needs for name, dialect in dialects.items()},
+        windows_needs={name: dialect.windows_needs for name, dialect in dialects.items()},
         disk_alone=frozenset(name for name, dialect in dialects.items() if dialect.boots_disk_alone),
     )
 
@@ -76,7 +77,7 @@ class Rounds:
 
     def configure(self, settings: Settings, tools: pipeline.Tools) -> None:
         """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
-        self._rules = rules_of(settings)
+        self._rules = rules_of(settings, tools.gates.dialects())
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, spool.Listing] = {}
         self._assemblies: dict[Path, Assembly] = {}
@@ -115,6 +116,7 @@ class Rounds:
         """Look at every folder once."""
         self._reap()
         self._roll.catch_up()
+        self._rules = rules_of(self._settings, self._tools.gates.dialects())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
             os.close(self._locks.pop(folder)[1])
         for folder in self._settings.spool.folders:

@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 
 from uecwatchd import ledger, pipeline
+from uecwatchd.cloud.client import Cloud, insecure
+from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import Gates
+from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.errors import UecError
 from uecwatchd.ledger import Ledger, SetRecord
 from uecwatchd.monitor import Event, Kind, Monitor
@@ -23,6 +26,8 @@ LEAST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
 # `once` waits for files that are still being written, but not for one that never comes to rest.
 ONCE_PATIENCE_SETTLES = 12
+# A cloud that is there tells what it is within one; the first look at the folders does not wait longer.
+RECOGNISE_SECONDS = 5.0
 
 
 class Service:
@@ -56,14 +61,23 @@ class Service:
         )
 
     def _tools_for(self, settings: Settings) -> pipeline.Tools:
-        bucket = rules_of(settings).defaults.bucket
+        bucket = rules_of(settings, {}).defaults.bucket
         uploads = settings.work.uploads
+        gates = Gates(
+            settings.clouds,
+            uploads=uploads,
+            bucket=bucket,
+            before=self._book.dialects(),
+            met=self._met,
+            clock=self._monotonic,
+        )
         return pipeline.Tools(
             ledger=self._book,
-            gates=Gates(settings.clouds, uploads=uploads, bucket=bucket, clock=self._monotonic),
+            gates=gates,
             monitor=self._monitor,
             stopping=self._stopping,
             uploads=uploads,
+            full=settings.work.verify == "full",
             configured_bucket=bucket,
             now=self._now,
         )
@@ -74,6 +88,7 @@ class Service:
         """Scan, do everything that can be done now, and return the records of all sets that are there."""
         patience = self._monotonic() + ONCE_PATIENCE_SETTLES * max(self._settings.spool.settle, 1.0)
         with self._alone():
+            self._tools.gates.recognise()
             while True:
                 self._rounds.turn()
                 self._rounds.finish()
@@ -87,6 +102,7 @@ class Service:
         with self._alone():
             watch = self._watch()
             try:
+                self._recognise_at_first()
                 self._turn()
                 self._tell_ways(watch)
                 notifier.ready(self._rounds.summary())
@@ -163,6 +179,22 @@ class Service:
             return
         self._probing = threading.Thread(target=self._probe_gates, args=(self._tools.gates,), daemon=True)
         self._probing.start()
+
+    def _recognise_at_first(self) -> None:
+        """What a cloud is decides what a set needs: worth a moment's wait, but a cloud may be away."""
+        self._probe()
+        if self._probing:
+            self._probing.join(RECOGNISE_SECONDS)
+
+    def _met(self, cloud: Cloud, found: Recognised) -> None:
+        if self._settings.clouds[cloud.name].dialect not in DIALECTS:
+            self._book.put_dialect(cloud.name, found.dialect.name)
+            what = f"Cloud {cloud.name} is {found.dialect.versions} (dialect {found.dialect.name})"
+            self._tell(Kind.READY, f"{what}: {found.why}")
+            self._wake.set()
+        for url in filter(insecure, (cloud.account.ec2_url, cloud.account.s3_url)):
+            what = f"Cloud {cloud.name}: {url} is asked without TLS; who is on the way can read and change it"
+            self._tell(Kind.READY, what, "warning")
 
     def _probe_gates(self, gates: Gates) -> None:
         for name in gates.probe():

@@ -109,6 +109,7 @@ def story(row: Row) -> list[str]:
         lines += [_member_line(record, role) for role in ("kernel", "ramdisk", "machine")]
         if record.error:
             lines += [f"  {record.error.hint}", f"  {report.when_again(record)}"]
+        lines += [f"  not done: {remark}" for remark in record.remarks]
         if record.idle:
             lines += [f"  no effect yet: {', '.join(record.idle)}"]
     return [line for line in lines if line.strip()]

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd import spool
-from uecwatchd.bundle.keys import public_key
-from uecwatchd.bundle.manifest import LIMIT_BYTES, check_signature, read_manifest
-from uecwatchd.bundle.stream import Part
-from uecwatchd.bundle.unbundle import Nowhere, Sink, Unbundled, open_secret, unbundle
+from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.upload import fetch
+from uecwatchd.cloud.retrieve import take_back
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.image import Role
 from uecwatchd.ledger import MemberRecord, SetRecord
@@ -61,35 +58,6 @@ def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
         found.sha256,
         source,
     )
-
-
-def take_back(cloud: Cloud, location: str, sink: Sink) -> Unbundled:
-    """Fetch what lies at "bucket/key" and pour the image into `sink`, with every check there is.
-
-    Raises Rejected for a damaged bundle, and what the cloud room raises when the cloud does not answer.
-    """
-    bucket, key = location.split("/", 1)
-    data = _fetched(cloud, bucket, key)
-    manifest = read_manifest(data, name=key)
-    # Opened before the signature is looked at: who has another key now is told that, and not of damage.
-    secret = open_secret(manifest, cloud.account.user_key, side="user")
-    check_signature(data, public_key(cloud.account.user_cert), name=key)
-
-    def part(wanted: Part) -> Iterator[bytes]:
-        return fetch(cloud, bucket, wanted.name)
-
-    return unbundle(manifest, part, secret=secret, sink=sink)
-
-
-def _fetched(cloud: Cloud, bucket: str, key: str) -> bytes:
-    """A manifest's bytes, of which there are never more than a server would read."""
-    data = bytearray()
-    for chunk in fetch(cloud, bucket, key):
-        data += chunk
-        if len(data) > LIMIT_BYTES:
-            why = f"it has more than {LIMIT_BYTES} bytes"
-            raise Rejected(f"{bucket}/{key}: this is no manifest", why, "Look who else writes to the bucket.")
-    return bytes(data)
 
 
 def _expected(folder: Path, member: MemberRecord) -> tuple[str, str]:

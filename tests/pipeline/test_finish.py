@@ -1,0 +1,182 @@
+"""What an image gets beside its bytes, and what it takes the place of, on the embedded cloud."""
+
+import random
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.cloud.attributes import Permissions, permissions
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.entry import entered
+from uecwatchd.cloud.register import Image, images
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.settings import CloudSettings
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+OTHER, THIRD = "123456789012", "210987654321"
+DISK_BYTES = 2 << 20
+
+
+def disk(seed: int) -> bytes:
+    """A whole disk with one Linux partition from its second half on, and noise in it."""
+    entry = struct.pack("<B3sB3sII", 0x80, b"\0" * 3, 0x83, b"\0" * 3, 2048, 2048)
+    noise = random.Random(seed).randbytes(DISK_BYTES // 2)  # noqa: S311 (only to be another image)
+    return bytes(446) + entry + bytes(48) + b"\x55\xaa" + bytes(DISK_BYTES // 2 - 512) + noise
+
+
+def drop(host: Host, sidecar: str = "", *, seed: int = 1, name: str = "karmic") -> None:
+    virtualization = "" if "virtualization" in sidecar else 'virtualization = "hvm"\n'
+    (host.spool / f"{name}.toml").write_text(virtualization + sidecar)
+    (host.spool / f"{name}.img").write_bytes(disk(seed))
+
+
+def registered(host: Host, name: str = "karmic") -> str:
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    return (host.spool / f"{name}.emi").read_text().strip()
+
+
+@pytest.fixture
+def cloud(embedded_cloud: Sandbox) -> Cloud:
+    settings = CloudSettings(name="default", dialect="sandbox", eucarc=embedded_cloud.eucarc)
+    return entered(settings, uploads=1, before={})
+
+
+def listed(cloud: Cloud, image_id: str) -> Image:
+    (found,) = (image for image in images(cloud) if image.id == image_id)
+    return found
+
+
+def test_the_list_of_images_leads_back_to_the_file(host: Host, cloud: Cloud) -> None:
+    drop(host, 'version = "9.10.3"\ntags = { team = "infra" }')
+    image_id = registered(host)
+    (member,) = host.report("karmic")["members"]
+    assert dict(listed(cloud, image_id).tags) == {
+        "owner": "uecwatchd",
+        "sha256": member["sha256"],
+        "host": socket.gethostname(),
+        "source": "karmic.img",
+        "version": "9.10.3",
+        "team": "infra",
+    }
+
+
+def test_what_the_user_asked_for_stays_where_there_is_not_room_for_all_tags(host: Host, cloud: Cloud) -> None:
+    wanted = {f"key{number}": "yes" for number in range(9)}
+    said = ", ".join(f'{key} = "yes"' for key in wanted)
+    drop(host, f"tags = {{ {said} }}")
+    tags = dict(listed(cloud, registered(host)).tags)
+    assert len(tags) == cloud.dialect.tag_limit
+    assert tags.items() >= wanted.items()
+    assert host.report("karmic")["remarks"] == []
+
+
+def test_a_description_and_permissions_are_as_the_sidecar_says(host: Host, cloud: Cloud) -> None:
+    drop(host, f'description = "Karmic, nightly"\npublic = true\nshare = ["{OTHER}"]')
+    image_id = registered(host)
+    assert listed(cloud, image_id).description == "Karmic, nightly"
+    assert permissions(cloud, image_id) == Permissions(public=True, accounts=frozenset({OTHER}))
+
+
+def test_editing_the_sidecar_changes_who_may_start_the_same_image(host: Host, cloud: Cloud) -> None:
+    drop(host, f'public = true\nshare = ["{OTHER}"]')
+    image_id = registered(host)
+    drop(host, f'public = false\nshare = ["{THIRD}"]')
+    assert registered(host) == image_id
+    assert permissions(cloud, image_id) == Permissions(public=False, accounts=frozenset({THIRD}))
+    assert len(host.cloud.calls("RegisterImage")) == 1
+
+
+def test_what_a_cloud_has_not_got_is_told_and_undoes_nothing(host_class: type[Host], tmp_path: Path) -> None:
+    with Sandbox(tmp_path / "old", dialect="euca3") as cloud:
+        host = host_class.made(tmp_path / "builder", cloud)
+        host.configure(host.config.read_text().replace('dialect = "sandbox"', 'dialect = "euca3"'))
+        drop(host, 'virtualization = "paravirtual"\nkernel = "none"\ntags = { team = "infra" }')
+        image_id = registered(host)
+        remark = f"cloud default, tagging {image_id}: it has no tags"
+        assert host.report("karmic")["remarks"] == [remark]
+        log = (host.spool / "karmic.uec.log").read_text()
+        assert f"it is registered, but not all was done: {remark}" in log
+        assert f"not done: {remark}" in host.run("status", "karmic").stdout
+        assert [seen.code for seen in cloud.refusals] == ["NoSuchBucket"]  # which was then made
+
+
+def test_an_older_image_is_taken_away_when_it_is_to_be_replaced(host: Host, cloud: Cloud) -> None:
+    drop(host, seed=1)
+    old = registered(host)
+    drop(host, 'on_existing = "replace"', seed=2)
+    new = registered(host)
+    assert [image.id for image in images(cloud)] == [new]
+    assert old != new
+    keys = {stored.key for stored in host.cloud.objects("uec-images")}
+    kept = host.report("karmic")["manifests"][0].partition("/")[2].removesuffix(".manifest.xml")
+    assert {key.split(".")[0] for key in keys} == {kept}
+    assert f"deregistered {old}, which it replaces" in (host.spool / "karmic.uec.log").read_text()
+    assert host.run("verify", "karmic").returncode == 0
+
+
+def test_an_older_image_stays_when_nothing_is_said_of_it(host: Host, cloud: Cloud) -> None:
+    drop(host, seed=1)
+    old = registered(host)
+    drop(host, seed=2)
+    new = registered(host)
+    assert {image.id for image in images(cloud)} == {old, new}
+
+
+def test_an_image_that_another_set_has_for_its_own_is_not_taken_away(host: Host, cloud: Cloud) -> None:
+    drop(host, seed=1)
+    drop(host, seed=1, name="twin")
+    shared = registered(host)
+    assert (host.spool / "twin.emi").read_text().strip() == shared
+    drop(host, 'on_existing = "replace"', seed=2)
+    new = registered(host)
+    assert {image.id for image in images(cloud)} == {shared, new}
+
+
+def test_only_what_this_host_registered_is_replaced(host: Host, cloud: Cloud, tmp_path: Path) -> None:
+    other = type(host).made(tmp_path / "other", host.cloud)
+    drop(other, seed=1)
+    foreign = registered(other)
+    drop(host, 'on_existing = "replace"', seed=2)
+    new = registered(host)
+    assert {image.id for image in images(cloud)} == {foreign, new}
+
+
+def test_one_that_exists_is_refused_when_it_is_to_be_new(host: Host, tmp_path: Path) -> None:
+    other = type(host).made(tmp_path / "other", host.cloud)
+    drop(other, seed=1)
+    foreign = registered(other)
+    drop(host, 'on_existing = "fail"', seed=1)
+    assert host.run("once").returncode == 65
+    error = (host.spool / "karmic.uec.error").read_text()
+    assert "karmic: it is registered already" in error
+    assert f'{foreign} on cloud default has the same content, and on_existing = "fail"' in error
+    assert not host.cloud.calls("PutObject")[len(other.cloud.calls("PutObject")) :]
+
+
+def test_a_set_that_is_to_be_new_may_be_touched_once_it_is_registered(host: Host) -> None:
+    drop(host, 'on_existing = "fail"', seed=1)
+    image_id = registered(host)
+    drop(host, 'on_existing = "fail"', seed=1)
+    assert registered(host) == image_id
+    assert len(host.cloud.calls("RegisterImage")) == 1
+
+
+@pytest.mark.parametrize("existing", ["reuse", "replace", "fail"])
+def test_a_name_that_is_taken_is_known_before_anything_goes_up(host: Host, existing: str) -> None:
+    drop(host, 'name = "karmic"', seed=1)
+    holder = registered(host)
+    sent = len(host.cloud.calls("PutObject"))
+    drop(host, f'name = "karmic"\non_existing = "{existing}"', seed=2)
+    assert host.run("once").returncode == 65
+    error = (host.spool / "karmic.uec.error").read_text()
+    assert f"{holder} on cloud default has it, and has another content" in error
+    assert len(host.cloud.calls("PutObject")) == sent
+    assert holder in [image.id for image in host.cloud.images]

@@ -1,0 +1,153 @@
+"""What the service makes of a cloud in trouble: nothing is lost, and nothing is registered twice."""
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.service import Service
+from uecwatchd.settings import load
+
+if TYPE_CHECKING:
+    from tests.conftest import Heard, Host
+else:
+    Heard = Host = Any
+
+HOUR = 3600.0
+DISK_BYTES = 25 << 20  # three parts: it is noise
+
+Turn = Callable[..., SetRecord]
+
+
+@pytest.fixture
+def noise() -> bytes:
+    return random.Random(7).randbytes(DISK_BYTES)  # noqa: S311 (only not to be compressible)
+
+
+@pytest.fixture
+def turn(host: Host, heard: Heard, noise: bytes) -> Turn:
+    """Drops one disk; each call is a run of `once` as many hours later, and gives the set's record."""
+    (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+    (host.spool / "karmic.img").write_bytes(noise)
+
+    def once(hours: float = 0.0) -> SetRecord:
+        settings = load(host.config, environ={})
+        with closing(open_ledger(settings.state.dir)) as book:
+            now = time.time() + hours * HOUR
+            (record,) = Service(settings, monitor=heard, book=book, now=lambda: now).once()
+            return record
+
+    return once
+
+
+def puts(cloud: Sandbox) -> list[str]:
+    """The parts that were sent, in the order of their answers."""
+    paths = (seen.path.rsplit("/", 1)[-1] for seen in cloud.calls("PutObject"))
+    return [path.partition(".part.")[2] for path in paths if ".part." in path]
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("put-503", "it is too busy just now"),
+        ("put-500", "it failed"),
+        ("wrong-etag", "it has stored other bytes than were sent"),
+    ],
+)
+def test_a_part_that_does_not_arrive_is_sent_again_with_those_that_are_missing(
+    host: Host, turn: Turn, fault: str, why: str
+) -> None:
+    host.cloud.faults.arm(fault, 2, spare=1)
+    deferred = turn()
+    assert deferred.state == "deferred"
+    assert deferred.error
+    assert why in deferred.error.why
+    host.cloud.faults.clear()
+    sent = len(puts(host.cloud))
+    done = turn(1)
+    assert done.state == "done"
+    assert len(puts(host.cloud)) - sent < 3, "what had arrived is not sent again"
+    assert [image.id for image in host.cloud.images] == [done.image_id("machine")]
+
+
+def test_a_connection_that_breaks_in_the_middle_of_a_part_is_made_again(host: Host, turn: Turn) -> None:
+    host.cloud.faults.arm("reset-in-body", 1, spare=1)
+    assert turn().state == "done"
+
+
+def test_a_lost_answer_to_a_registration_is_looked_for(host: Host, turn: Turn) -> None:
+    host.cloud.faults.arm("lost-answer")
+    assert turn().state == "deferred"
+    (image,) = host.cloud.images
+    done = turn(1)
+    assert (done.state, done.image_id("machine")) == ("done", image.id)
+    assert len(host.cloud.calls("RegisterImage")) == 1
+
+
+def test_a_cloud_that_is_down_defers_and_is_tried_again(host: Host, turn: Turn) -> None:
+    host.cloud.faults.arm("down")
+    assert turn().state == "deferred"
+    host.cloud.faults.clear()
+    assert turn().state == "deferred", "its time has not come"
+    assert turn(1).state == "done"
+
+
+def test_our_clock_ten_minutes_ahead_halts(host: Host, turn: Turn) -> None:
+    host.cloud.faults.arm("skew", -600)
+    halted = turn()
+    assert halted.state == "halted"
+    assert halted.error
+    assert "clock" in halted.error.why
+    host.cloud.faults.clear()
+    assert turn().state == "done"
+
+
+def test_a_server_that_closes_each_connection_is_worked_with(host: Host, turn: Turn) -> None:
+    host.cloud.faults.arm("requests", 1)
+    assert turn().state == "done"
+
+
+def test_tags_that_did_not_stick_are_a_remark(host: Host, turn: Turn) -> None:
+    host.cloud.faults.arm("lost-tags", 10)
+    done = turn()
+    assert done.state == "done"
+    assert done.remarks == (
+        f"cloud default, tagging {done.image_id('machine')}: it has not kept host, owner, sha256, source",
+    )
+
+
+def test_a_part_that_is_gone_before_the_registration_is_noticed_and_sent_again(
+    host: Host, turn: Turn
+) -> None:
+    host.cloud.faults.arm("lost-answer")
+    assert turn().state == "deferred"
+    (image,) = host.cloud.images
+    host.cloud.realm.registry.remove_image(image.id)
+    key = next(one.key for one in host.cloud.objects("uec-images") if one.key.endswith(".part.1"))
+    host.cloud.realm.store.remove("uec-images", key)
+    noticed = turn(1)
+    assert noticed.state == "deferred"
+    assert noticed.error
+    assert noticed.error.what == f"cloud default, looking over uec-images/{key}"
+    assert noticed.error.why.startswith("it is not there any more")
+    assert len(host.cloud.calls("RegisterImage")) == 1
+    sent = len(puts(host.cloud))
+    assert turn(3).state == "done"
+    assert puts(host.cloud)[sent:] == ["1"]
+
+
+@pytest.mark.parametrize(("full", "noticed"), [(True, True), (False, False)], ids=["full", "sizes"])
+def test_full_verification_opens_the_bundle_before_it_is_registered(
+    host: Host, turn: Turn, *, full: bool, noticed: bool
+) -> None:
+    if full:
+        host.configure(f'{host.config.read_text()}\n[work]\nverify = "full"\n')
+    assert turn().state == "done"
+    fetched = [seen.path for seen in host.cloud.calls("GetObject")]
+    assert bool(fetched) is noticed
+    assert ("opened uec-images/" in (host.spool / "karmic.uec.log").read_text()) is noticed

@@ -1,0 +1,160 @@
+"""The stages after registration: what the image is given, what it takes the place of, and telling of it.
+
+An image that is registered stays registered, whatever happens here: what could not be done is a remark in the
+log and in the report.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from uecwatchd import report
+from uecwatchd.cloud.attributes import describe, permissions, share, tag
+from uecwatchd.cloud.register import deregister
+from uecwatchd.cloud.upload import remove
+from uecwatchd.errors import Deferred, Stopped, UecError
+from uecwatchd.image import Role
+from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord
+from uecwatchd.monitor import Event, Kind
+from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, tell
+
+Wish = Callable[[], None]
+
+# A cloud that is busy just after a registration is usually itself again within seconds.
+TRIES = 3
+PAUSE_SECONDS = 3.0
+
+
+# --- what it is given -------------------------------------------------------------------------------------
+
+
+def furnish(job: Job, tools: Tools) -> Job:
+    """Give the images what was asked for them."""
+    for member in job.record.members:
+        for wish in _wishes_for(job, member, tools):
+            job = _granted(job, tools, wish)
+    _tell_visibility(job)
+    return job
+
+
+def _wishes_for(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Wish]:
+    cloud, sidecar = job.entered(), job.found.sidecar
+    leading = member.role == lead(job.found).role
+    if cloud.dialect.tag_limit or (leading and sidecar.tags):
+        tags = dict(list(_tags(job, member, tools).items())[: cloud.dialect.tag_limit])
+        yield lambda: tag(cloud, member.image_id, tags)
+    if leading and sidecar.description:
+        text = sidecar.description
+        yield lambda: describe(cloud, member.image_id, text)
+    public = sidecar.public if "public" in sidecar.given else None
+    accounts = sidecar.share if "share" in sidecar.given else None
+    if public is not None or accounts is not None:
+        yield lambda: share(cloud, member.image_id, public=public, accounts=accounts, widen=not leading)
+
+
+def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
+    """Whoever reads a cloud's list shall find the way back to the file. Kernels and ramdisks, which sets
+    share, say nothing of one set. What the user asked for comes first, where there is not room for all."""
+    sidecar = job.found.sidecar
+    ours = {"owner": "uecwatchd", "sha256": member.sha256, "host": tools.host}
+    if member.role != lead(job.found).role:
+        return ours
+    named = {"source": member.path.rsplit("/", 1)[-1], "version": sidecar.version or ""}
+    return {**sidecar.tags, **ours, **{key: value for key, value in named.items() if value}, **sidecar.tags}
+
+
+def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
+    """The job, with a remark if the wish came to nothing."""
+    for last in (*(False for _ in range(TRIES - 1)), True):
+        try:
+            wish()
+        except Stopped:
+            raise
+        except Deferred as error:
+            if last:
+                return _remarked(job, error)
+            tools.stopping.wait(PAUSE_SECONDS)
+            stop_if_asked(job, tools)
+        except UecError as error:
+            return _remarked(job, error)
+        else:
+            return job
+    return job
+
+
+def _remarked(job: Job, error: UecError) -> Job:
+    remark = f"{error.what}: {error.why}"
+    fields = {"error": remark, "hint": error.hint, "request_id": error.request_id}
+    told = {key: value for key, value in fields.items() if value}
+    tell(job, Kind.WORKING, f"it is registered, but not all was done: {remark}", level="warning", fields=told)
+    return replace(job, record=replace(job.record, remarks=(*job.record.remarks, remark)))
+
+
+def _tell_visibility(job: Job) -> None:
+    """Where new images are public, whoever did not ask for that shall at least read it."""
+    cloud, image_id = job.entered(), job.record.image_id(lead(job.found).role)
+    if "public" in job.found.sidecar.given or not cloud.dialect.public_by_default:
+        return
+    with suppress(UecError):  # it is nothing that was asked for
+        if permissions(cloud, image_id).public:
+            what = f"{image_id} is public, as new images are on cloud {cloud.name}"
+            tell(job, Kind.WORKING, f'{what}; "public = false" in the sidecar makes it private')
+
+
+# --- what it takes the place of ---------------------------------------------------------------------------
+
+
+def succeed_older(job: Job, tools: Tools) -> Job:
+    """With `on_existing = "replace"`, take away the image that this host registered for the set before."""
+    image_id = job.record.image_id("machine")
+    if job.found.sidecar.on_existing != "replace" or not image_id:
+        return job
+    older = tools.ledger.predecessor(image_id, cloud=job.record.cloud, made_for=job.made_for)
+    if older is None or any(_uses(record, older, job) for record in tools.ledger.sets()):
+        return job
+    return _granted(job, tools, lambda: _take_away(job, older, tools))
+
+
+def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
+    """Whether another set of the same content has this very image for its own."""
+    mine = (record.folder, record.name) == (job.record.folder, job.record.name)
+    return not mine and record.cloud == older.cloud and record.image_id("machine") == older.image_id
+
+
+def _take_away(job: Job, older: BundleRecord, tools: Tools) -> None:
+    """First off the list, then out of the bucket: an image without its parts cannot start."""
+    cloud = job.entered()
+    deregister(cloud, older.image_id)
+    for stored in older.objects:
+        remove(cloud, older.bucket, stored.key)
+    tools.ledger.drop_bundle(older)
+    what = f"deregistered {older.image_id}, which it replaces, and deleted its bundle {older.location}"
+    tell(job, Kind.REGISTERED, what, fields={"cloud": older.cloud, "bucket": older.bucket})
+
+
+# --- telling of it ----------------------------------------------------------------------------------------
+
+
+def publish(job: Job, tools: Tools) -> Job:
+    """Tell what came of it, then put the files beside the image: the log before the JSON before the ids."""
+    ids = {m.role: m.image_id for m in job.record.members}
+    seconds = round(tools.now() - job.record.since, 1)
+    what = ids.get("machine") or ids.get("kernel") or ids.get("ramdisk", "")
+    others = [f"{role} {ids[role]}" for role in ("kernel", "ramdisk") if role in ids and ids[role] != what]
+    given = [f"{r} {i}" for r, i in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)) if i]
+    with_them = f" with {' and '.join([*others, *given])}" if others or given else ""
+    job.monitor.tell(
+        Event(
+            Kind.DONE,
+            f"{job.found.name} is {what}{with_them}, {seconds} s after the attempt began",
+            job.found.name,
+            fields={**_id_fields(job.record), "cloud": job.record.cloud, "seconds": seconds},
+        )
+    )
+    report.publish(replace(job.record, state="done", stage="", since=tools.now()))
+    return job
+
+
+def _id_fields(record: SetRecord) -> dict[str, str]:
+    names: tuple[tuple[str, Role], ...] = (("emi", "machine"), ("eki", "kernel"), ("eri", "ramdisk"))
+    return {name: image_id for name, role in names if (image_id := record.image_id(role))}

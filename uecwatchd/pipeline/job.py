@@ -1,0 +1,108 @@
+"""A job on its way through the stages, and the tools that they share."""
+
+import hashlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.gate import Gates
+from uecwatchd.errors import Stopped
+from uecwatchd.image import Role
+from uecwatchd.imageset import ImageSet, Member
+from uecwatchd.ledger import Ledger, MemberRecord, SetRecord
+from uecwatchd.monitor import Event, Fields, Kind, Level, Monitor
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the stages work with. `now` gives seconds of the epoch, `random` a number from 0 to 1."""
+
+    ledger: Ledger
+    gates: Gates
+    monitor: Monitor
+    stopping: threading.Event
+    uploads: int
+    full: bool  # fetch and open each bundle before it is registered
+    configured_bucket: str
+    host: str = socket.gethostname()
+    now: Callable[[], float] = time.time
+    random: Callable[[], float] = lambda: 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt at one set: what lies in the spool, what is known of it, and its monitor."""
+
+    found: ImageSet
+    record: SetRecord
+    monitor: Monitor
+    cloud: Cloud | None = None
+
+    def known(self, role: Role) -> MemberRecord | None:
+        return next((m for m in self.record.members if m.role == role), None)
+
+    def entered(self) -> Cloud:
+        """The cloud of a job that has come past `enter_cloud`, as all later stages have."""
+        assert self.cloud is not None, "the cloud is entered first"  # noqa: S101 (the order of the stages)
+        return self.cloud
+
+    @property
+    def made_for(self) -> str:
+        """How the ledger knows, for each bundle, which set first wanted it."""
+        return f"{self.record.folder}/{self.record.name}"
+
+
+Stage = Callable[[Job, Tools], Job]
+
+
+def stop_if_asked(job: Job, tools: Tools) -> None:
+    if tools.stopping.is_set():
+        raise Stopped(
+            f"{job.found.name}: put down at: {job.record.stage or 'the beginning'}",
+            "the service was asked to stop",
+            "It is taken up again at the next start.",
+        )
+
+
+def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:
+    """Say something of a set, with its name before it."""
+    name = job.found.name
+    job.monitor.tell(Event(kind, f"{name}: {what}", name, level=level, fields=fields or {}))
+
+
+def with_member(job: Job, role: Role, **changes: str) -> Job:
+    members = tuple(_changed(job.record.members, role, changes))
+    return replace(job, record=replace(job.record, members=members))
+
+
+def _changed(
+    members: tuple[MemberRecord, ...], role: Role, changes: dict[str, str]
+) -> Iterator[MemberRecord]:
+    for member in members:
+        yield replace(member, **changes) if member.role == role else member  # type: ignore[arg-type]
+
+
+def lead(found: ImageSet) -> Member:
+    """The member that the set is about: its machine image, or the kernel or ramdisk that is its only one."""
+    return found.member("machine") or found.members[0]
+
+
+def fingerprint_of(record: SetRecord, found: ImageSet) -> str:
+    """A digest of all that makes an image what it is and is called: whenever this differs, there is another
+    image to register, under another name."""
+    contents = [(m.role, m.sha256) for m in record.members]
+    boot = (found.kernel_id, found.ramdisk_id, found.arch, found.virtualization)
+    traits = (contents, boot, record.cloud, record.bucket, wishes(found))
+    return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
+
+
+def wishes(found: ImageSet) -> tuple[str, ...]:
+    """What the sidecar wants the image to be called. A name with the date in it is the same wish tomorrow;
+    and who wants no name of his own is content with an image of the same bytes under another's."""
+    sidecar = found.sidecar
+    named = (sidecar.name, found.name, sidecar.version or "") if "name" in sidecar.given else ()
+    return (*named, sidecar.description or "")

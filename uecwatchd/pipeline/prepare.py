@@ -1,0 +1,143 @@
+"""The stages before anything goes up: what is read of the files, and what can be known of the cloud."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from uecwatchd import report, spool
+from uecwatchd.cloud.dialect import NAME_LIMIT, NAME_MINIMUM
+from uecwatchd.cloud.register import has, probe
+from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
+from uecwatchd.errors import Halted, Rejected
+from uecwatchd.image import amount
+from uecwatchd.imageset import Member
+from uecwatchd.monitor import Kind, Progress
+from uecwatchd.pipeline.job import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
+from uecwatchd.sidecar import render_name
+
+
+def measure(job: Job, tools: Tools) -> Job:
+    """Know every member's SHA-256. An unchanged stamp stands for an unchanged content."""
+    for member in job.found.members:
+        sha256 = tools.ledger.digest(member.stamp) or _digest(job, member, tools)
+        job = with_member(job, member.role, sha256=sha256)
+    return job
+
+
+def _digest(job: Job, member: Member, tools: Tools) -> str:
+    def progress(done: int) -> None:
+        stop_if_asked(job, tools)
+        job.monitor.progress(Progress(job.found.name, job.record.stage, member.name, done, member.size))
+
+    sha256 = spool.digest(job.found.folder, member.path, stamp=member.stamp, progress=progress)
+    tools.ledger.put_digest(member.stamp, sha256)
+    return sha256
+
+
+def hold_against_sums(job: Job, tools: Tools) -> Job:
+    """See that every member is what was declared, where anything was."""
+    for member, known in zip(job.found.members, job.record.members, strict=True):
+        declared = job.found.checksums.get(member.name)
+        if declared and declared != known.sha256:
+            raise Rejected(
+                f"{member.path}: its SHA-256 is not the declared one",
+                f"declared {declared}, found {known.sha256}",
+                "Copy the file again; if it is the new one that is right, correct the declared sum.",
+            )
+    return job
+
+
+def withdraw(job: Job, tools: Tools) -> Job:
+    """Take the ids of an earlier content away. Files that were only touched keep theirs all along."""
+    fingerprint = fingerprint_of(job.record, job.found)
+    if job.record.fingerprint != fingerprint:
+        report.retract(job.record)
+    return replace(job, record=replace(job.record, fingerprint=fingerprint))
+
+
+def enter_cloud(job: Job, tools: Tools) -> Job:
+    """Have clients for the cloud and a bucket that is ours."""
+    bucket = job.record.bucket
+    check_bucket_name(bucket, from_config=bucket == tools.configured_bucket)
+    cloud = tools.gates.enter(job.record.cloud)
+    try:
+        ensure_bucket(cloud, bucket)
+    except Halted as error:
+        if bucket == tools.configured_bucket:
+            raise
+        probe(cloud)  # if that raises, the trouble is all of the cloud's and not one sidecar's
+        raise Rejected(error.what, error.why, "Name another bucket in the sidecar, or none.") from error
+    return replace(job, cloud=cloud)
+
+
+def name_it(job: Job, tools: Tools) -> Job:
+    """See to it that the image can have its name, before gigabytes go up under a wrong one."""
+    pattern = job.entered().dialect.name_pattern
+    if job.found.member("machine") is None or pattern is None:
+        return job
+    name = registered_name(job, tools)
+    if not name.isascii() or len(name) > NAME_LIMIT:
+        given = "name" in job.found.sidecar.given
+        raise Rejected(
+            f"{job.found.name}: its name cannot be registered",
+            f"{name} has {len(name)} characters" if name.isascii() else f"{name} is not plain ASCII",
+            f"{'Choose another' if given else 'Rename the file, or give it a'} name of {NAME_MINIMUM} to "
+            f"{NAME_LIMIT} ASCII characters{'' if given else ' in a sidecar: name = …'}.",
+        )
+    if "name" in job.found.sidecar.given and not pattern.fullmatch(name):
+        raise Rejected(
+            f"{job.found.name}: its name cannot be registered",
+            f"cloud {job.record.cloud} does not take {name}",
+            f"Use {NAME_MINIMUM} to {NAME_LIMIT} letters, digits and ( ) / _ - in the sidecar's `name`.",
+        )
+    return job
+
+
+def registered_name(job: Job, tools: Tools) -> str:
+    when = datetime.fromtimestamp(tools.now(), UTC)
+    found = job.found
+    return render_name(
+        found.sidecar.name,
+        stem=found.name,
+        sha256=job.record.fingerprint,
+        arch=found.arch,
+        version=found.sidecar.version,
+        when=when,
+    )
+
+
+def foresee(job: Job, tools: Tools) -> Job:
+    """Find out what the cloud will not take before gigabytes go up for nothing."""
+    del tools
+    for member in job.found.members:
+        _must_fit(job, member)
+    for role, image_id in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)):
+        if image_id:
+            _must_be_there(job, role, image_id)
+    return job
+
+
+def _must_fit(job: Job, member: Member) -> None:
+    cloud = job.entered()
+    limit = cloud.dialect.image_limit
+    if limit is None or member.size <= limit.size:
+        return
+    told = f"{amount(member.size)}, and cloud {cloud.name} takes {amount(limit.size)}"
+    if limit.fixed:
+        raise Rejected(f"{member.path}: it is too large", f"it has {told}", "Make the image smaller.")
+    what = f"{member.path} has {told} unless its administrator has raised the limit; trying all the same"
+    tell(job, Kind.WORKING, what, level="warning")
+
+
+def _must_be_there(job: Job, role: str, image_id: str) -> None:
+    cloud = job.entered()
+    if not cloud.dialect.id_pattern.fullmatch(image_id):
+        why = f"{image_id} is not spelled as ids are there, down to the case of the letters"
+    elif not has(cloud, image_id):
+        why = f"it knows no {image_id}"
+    else:
+        return
+    raise Rejected(
+        f"{job.found.name}: its {role} is not on cloud {cloud.name}",
+        why,
+        f"Compare {role} in the sidecar with the ids that `uecwatchd images` lists.",
+    )
