@@ -101,7 +101,18 @@ def test_the_readme_names_every_output() -> None:
 def test_every_verb_of_the_readme_exists() -> None:
     from uecwatchd.cli import main
 
-    for verb in ("run", "once", "check", "status", "verify", "bundle", "unbundle", "sandbox", "demo"):
+    for verb in (
+        "run",
+        "once",
+        "check",
+        "status",
+        "verify",
+        "images",
+        "bundle",
+        "unbundle",
+        "sandbox",
+        "demo",
+    ):
         assert f"`{verb}" in README or f"uecwatchd {verb}" in README
         with pytest.raises(SystemExit) as ended:
             main([verb, "--help"])

@@ -7,17 +7,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from uecwatchd import __version__, byhand, checkup, imageset, spool, status
-from uecwatchd.cloud.client import connect
-from uecwatchd.cloud.credentials import gather
+from uecwatchd import __version__, byhand, checkup, gallery, imageset, spool, status
 from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.cloud.entry import entered
+from uecwatchd.cloud.gate import presumptions
 from uecwatchd.errors import Deferred, Halted, Rejected, UecError
 from uecwatchd.image import amount
 from uecwatchd.journal import Journal, journal_monitor, take_over_stdlib
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     once_verb = _add(verbs, "once", once, "scan, do everything that can be done, and exit")
     once_verb.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     once_verb.add_argument("--json", action="store_true", help="print the outcome as JSON")
-    check_verb = _add(verbs, "check", check, "look at everything the service needs, and change nothing")
+    check_verb = _add(verbs, "check", check, "look at everything the service needs")
     check_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
     status_verb = _add(verbs, "status", show_status, "what became of each file; with a name: why not yet")
     status_verb.add_argument("set", nargs="?", metavar="SET")
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     verify_verb = _add(verbs, "verify", verify_set, "take a set back from the cloud and compare it")
     verify_verb.add_argument("set", metavar="SET")
     verify_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
+    gallery.add_verb(partial(_add, verbs))
     byhand.add_verbs(partial(_add, verbs))
     _add_trying(verbs)
     return parser
@@ -94,7 +95,16 @@ def _add_trying(verbs: Any) -> None:
     sandbox_verb = _add(verbs, "sandbox", sandbox, "run the embedded test cloud until interrupted")
     sandbox_verb.add_argument("--port", type=int, default=8773, help="on 127.0.0.1; 0 takes any free one")
     sandbox_verb.add_argument("--dir", type=Path, help="keep its buckets and images here")
-    sandbox_verb.add_argument("--dialect", choices=("sandbox",), default="sandbox")
+    sandbox_verb.add_argument(
+        "--dialect", choices=tuple(DIALECTS), default="sandbox", help="be as strict as that generation"
+    )
+    sandbox_verb.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="make something go wrong; a wrong NAME prints them all; may be repeated",
+    )
     demo_verb = _add(verbs, "demo", demo, "show it at work: embedded cloud, service, a real image set")
     demo_verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
     demo_verb.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
@@ -191,7 +201,7 @@ def _exit_code(records: Iterable[SetRecord]) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    findings = list(checkup.examine(_settings(arguments), now=datetime.now(UTC)))
+    findings = list(checkup.examine(_settings(arguments), clock=lambda: datetime.now(UTC)))
     if arguments.json:
         put_json([{"level": f.level, "what": f.what, "hint": f.hint} for f in findings])
         return checkup.exit_code(findings)
@@ -233,10 +243,8 @@ def _rows(settings: Settings) -> tuple[list[status.Row], list[UecError]]:
 
     Folders that cannot be looked at are told on standard error, and given back as the errors that say why.
     """
-    rules, book = rules_of(settings), read_ledger(settings.state.dir)
-    records = book.sets() if book else ()
-    if book:
-        book.close()
+    records, before = _known(settings)
+    rules = rules_of(settings, presumptions(settings.clouds, before))
     rows: list[status.Row] = []
     troubles: list[UecError] = []
     for folder in settings.spool.folders:
@@ -254,9 +262,8 @@ def _rows(settings: Settings) -> tuple[list[status.Row], list[UecError]]:
 
 def verify_set(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    record = _registered(settings, arguments.set)
-    cloud_settings = settings.clouds[record.cloud]
-    cloud = connect(gather(cloud_settings), DIALECTS[cloud_settings.dialect], uploads=settings.work.uploads)
+    record, before = _registered(settings, arguments.set)
+    cloud = entered(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before)
     found: list[dict[str, object]] = []
     for finding in verify(record, cloud):
         against = finding.source or "the ledger's digest (the file is gone)"
@@ -271,12 +278,17 @@ def verify_set(arguments: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _registered(settings: Settings, name: str) -> SetRecord:
-    book = read_ledger(settings.state.dir)
-    records = [r for r in book.sets() if r.name == name] if book else []
-    if book:
-        book.close()
-    record = next((r for r in records if r.state == "done"), None)
+def _known(settings: Settings) -> tuple[Sequence[SetRecord], Mapping[str, str]]:
+    """The ledger's sets, and what each cloud was found to be."""
+    if book := read_ledger(settings.state.dir):
+        with closing(book):
+            return book.sets(), book.dialects()
+    return (), {}
+
+
+def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, str]]:
+    records, before = _known(settings)
+    record = next((r for r in records if r.name == name and r.state == "done"), None)
     if record is None:
         raise Rejected(
             f"{name}: it is not registered", "the ledger has no finished set of this name", _look()
@@ -284,7 +296,7 @@ def _registered(settings: Settings, name: str) -> SetRecord:
     if record.cloud not in settings.clouds:
         why = f"it was registered on cloud {record.cloud}, which is not configured"
         raise Halted(f"{name}: cannot look", why, "Use the configuration it was registered with.")
-    return record
+    return record, before
 
 
 def _look() -> str:
@@ -296,11 +308,12 @@ def _look() -> str:
 
 def sandbox(arguments: argparse.Namespace) -> int:
     sandbox_class = _sandbox_class()
+    faults = _faults(arguments.fault)
     folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-sandbox-"))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with sandbox_class(folder, port=arguments.port, dialect=arguments.dialect) as cloud:
+    with sandbox_class(folder, port=arguments.port, dialect=arguments.dialect, faults=faults) as cloud:
         put(f"EC2_URL={cloud.ec2_url}")
         put(f"S3_URL={cloud.s3_url}")
         put(f"eucarc={cloud.eucarc}")
@@ -308,6 +321,12 @@ def sandbox(arguments: argparse.Namespace) -> int:
         say(f"The embedded cloud keeps everything in {folder}. End it with Ctrl-C.")
         ended.wait()
     return EX_OK
+
+
+def _faults(words: Sequence[str]) -> Any:
+    from uecwatchd.sandbox.faults import Faults
+
+    return Faults.parse(words)
 
 
 def demo(arguments: argparse.Namespace) -> int:

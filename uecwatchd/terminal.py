@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from uecwatchd.errors import UecError
@@ -24,6 +24,12 @@ def put(text: str) -> None:
     """One line, in which no file name can hide another line or an order to the terminal."""
     with _written():
         print(printable(text))
+
+
+def put_row(fields: Iterable[str]) -> None:
+    """One line of fields parted by tabs, in which no field can hide another."""
+    with _written():
+        print("\t".join(printable(field) for field in fields))
 
 
 def put_json(value: object) -> None:

@@ -1,0 +1,179 @@
+"""The verb `images`: what a cloud lists, in the columns of euca-describe-images, and which of it we made.
+
+A line for an image, then one for each of its block devices, then one for each of its tags. Fields are parted
+by tabs, and one without a value is empty, so that scripts may count (euca2ools 3.4):
+
+    IMAGE id location owner state public|private architecture type kernel ramdisk platform root-device-type
+        virtualization hypervisor
+    BLOCKDEVICEMAPPING EBS device snapshot size delete-on-termination type iops
+    BLOCKDEVICEMAPPING EPHEMERAL device virtual-name
+    TAG image id key value
+
+The location is BUCKET/MANIFEST, also where an image has a name; the owner is its alias for an account that has
+one. What euca2ools cannot know comes last: a line about an image that this host made has a fifteenth field,
+`here`.
+
+Shown are our account's own images, or all that we may see. What others let us start is no list of its own, as
+it is in euca2ools: the first generation answers that question with nothing.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from uecwatchd.cloud.entry import entered
+from uecwatchd.cloud.register import Device, Image, images
+from uecwatchd.errors import Halted
+from uecwatchd.ledger import BundleRecord, SetRecord, read_ledger
+from uecwatchd.settings import Settings, load
+from uecwatchd.sidecar import read_defaults
+from uecwatchd.terminal import put_json, put_row, say
+
+AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+Row = tuple[str, ...]
+
+MADE_HERE = "here"
+COLUMNS = f"""Fields are parted by tabs and may be empty: IMAGE, id, location (BUCKET/MANIFEST), owner,
+state, public or private, architecture, type, kernel, ramdisk, platform, root device type, virtualization,
+hypervisor. A fifteenth field, "{MADE_HERE}", marks what this host made. Block devices and tags follow in lines
+of their own."""
+
+
+# --- the verb ---------------------------------------------------------------------------------------------
+
+
+def add_verb(add: AddVerb) -> None:
+    verb = add("images", show, "what a cloud lists, as euca-describe-images prints it")
+    verb.add_argument("cloud", nargs="?", metavar="CLOUD", help="default: the one that sets go to")
+    verb.add_argument("--all", action="store_true", help="others' images too, as far as they are open to us")
+    verb.add_argument("--made-here", action="store_true", help="only what this host made")
+    verb.add_argument("--json", action="store_true", help="print the images as JSON")
+    verb.epilog = COLUMNS
+
+
+def show(arguments: argparse.Namespace) -> int:
+    settings = load(arguments.config, environ=os.environ)
+    name = arguments.cloud or read_defaults(settings.defaults).clouds[0]
+    exhibits = gathered(settings, name, owned=not arguments.all)
+    shown = [exhibit for exhibit in exhibits if exhibit.origin or not arguments.made_here]
+    if arguments.json:
+        put_json([as_json(exhibit) for exhibit in shown])
+        return os.EX_OK
+    for exhibit in shown:
+        for row in rows(exhibit):
+            put_row(row)
+    if not shown:
+        say(f"Cloud {name} lists no such image.")
+    return os.EX_OK
+
+
+def gathered(settings: Settings, name: str, *, owned: bool) -> tuple["Exhibit", ...]:
+    """What a configured cloud lists, all of it or our account's own. Raises what the cloud's answers mean."""
+    if name not in settings.clouds:
+        why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
+        raise Halted(f"there is no cloud named {name}", why, "Name one of them.")
+    book = read_ledger(settings.state.dir)
+    bundles = book.bundles(name) if book else ()
+    sets = [record for record in book.sets() if record.cloud == name] if book else ()
+    before = book.dialects() if book else {}
+    if book:
+        book.close()
+    cloud = entered(settings.clouds[name], uploads=1, before=before)
+    return hung(images(cloud, owned=owned), bundles=bundles, sets=sets)
+
+
+# --- what is shown ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What this host made an image of: the content's SHA-256, and the sets that hold it now."""
+
+    sha256: str
+    sets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """An image as the cloud lists it. `origin` is None for one that came from elsewhere."""
+
+    image: Image
+    origin: Origin | None
+
+
+def hung(
+    listed: Iterable[Image], *, bundles: Iterable[BundleRecord], sets: Iterable[SetRecord]
+) -> tuple[Exhibit, ...]:
+    """Exhibits in the order of their ids, each once. `bundles` and `sets` are those of the images' cloud."""
+    contents = {bundle.image_id: bundle.sha256 for bundle in bundles if bundle.registered is not None}
+    held = [(member.image_id, record.name) for record in sets for member in record.members]
+    by_id = {image.id: image for image in listed}
+    return tuple(Exhibit(by_id[each], _origin(each, contents, held)) for each in sorted(by_id))
+
+
+def _origin(image_id: str, contents: Mapping[str, str], held: Iterable[tuple[str, str]]) -> Origin | None:
+    if image_id not in contents:
+        return None
+    return Origin(contents[image_id], tuple(sorted({name for one, name in held if one == image_id})))
+
+
+def rows(exhibit: Exhibit) -> Iterator[Row]:
+    """The fields of its lines."""
+    image = exhibit.image
+    yield _line(image) + ((MADE_HERE,) if exhibit.origin else ())
+    for device in image.devices:
+        yield _mapping(device)
+    for key, value in image.tags:
+        yield "TAG", "image", image.id, key, value
+
+
+def _line(image: Image) -> Row:
+    return (
+        "IMAGE",
+        image.id,
+        image.location,
+        image.owner_alias or image.owner,
+        image.state,
+        "public" if image.public else "private",
+        image.arch,
+        image.type,
+        image.kernel,
+        image.ramdisk,
+        image.platform,
+        image.root_device,
+        image.virtualization,
+        image.hypervisor,
+    )
+
+
+def _mapping(device: Device) -> Row:
+    if device.virtual_name:
+        return "BLOCKDEVICEMAPPING", "EPHEMERAL", device.name, device.virtual_name
+    volume = (device.snapshot, device.size, device.delete_on_termination, device.type, device.iops)
+    return "BLOCKDEVICEMAPPING", "EBS", device.name, *volume
+
+
+def as_json(exhibit: Exhibit) -> dict[str, object]:
+    """What a program may want to know of an image; `made_here` is null for one from elsewhere."""
+    image, origin = exhibit.image, exhibit.origin
+    return {
+        "id": image.id,
+        "location": image.location,
+        "name": image.name,
+        "description": image.description,
+        "owner": image.owner,
+        "state": image.state,
+        "reason": image.reason,
+        "public": image.public,
+        "architecture": image.arch,
+        "type": image.type,
+        "kernel": image.kernel,
+        "ramdisk": image.ramdisk,
+        "platform": image.platform,
+        "root_device_type": image.root_device,
+        "virtualization": image.virtualization,
+        "hypervisor": image.hypervisor,
+        "tags": dict(image.tags),
+        "made_here": {"sha256": origin.sha256, "sets": list(origin.sets)} if origin else None,
+    }
