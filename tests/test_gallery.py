@@ -76,7 +76,7 @@ NEW = image(
     tags=(("team", "infra"), ("empty", "")),
 )
 
-# Written by hand from what euca2ools 3.4 prints.
+# Written by hand in the order of euca2ools 3.4.
 PRINTED = {
     OLD: [
         "IMAGE|emi-3C9F10E7|images/karmic-1.manifest.xml|admin|available|public|x86_64|machine"
@@ -84,7 +84,7 @@ PRINTED = {
     ],
     KERNEL: ["IMAGE|eki-F6DD1103|images/vmlinuz-1.manifest.xml|admin||private||kernel||||||"],
     NEW: [
-        f"IMAGE|ami-0a1b2c3d4e5f60718|{ACCOUNT}/windows-2012|amazon|pending|private|x86_64|machine"
+        "IMAGE|ami-0a1b2c3d4e5f60718|amazon/windows-2012|amazon|pending|private|x86_64|machine"
         "|||windows|ebs|hvm|xen",
         "BLOCKDEVICEMAPPING|EBS|/dev/sda1|snap-1|30|true|gp2|",
         "BLOCKDEVICEMAPPING|EPHEMERAL|xvdca|ephemeral0",

@@ -9,9 +9,8 @@ by tabs, and one without a value is empty, so that scripts may count (euca2ools 
     BLOCKDEVICEMAPPING EPHEMERAL device virtual-name
     TAG image id key value
 
-The location is BUCKET/MANIFEST, also where an image has a name; the owner is its alias for an account that has
-one. What euca2ools cannot know comes last: a line about an image that this host made has a fifteenth field,
-`here`.
+The location is BUCKET/MANIFEST, also where an image has a name; the owner is its alias where it has one.
+What euca2ools cannot know comes last: a line about an image that this host made has a fifteenth field, `here`.
 
 Shown are our account's own images, or all that we may see. What others let us start is no list of its own, as
 it is in euca2ools: the first generation answers that question with nothing.
@@ -36,8 +35,8 @@ Row = tuple[str, ...]
 MADE_HERE = "here"
 COLUMNS = f"""Fields are parted by tabs and may be empty: IMAGE, id, location (BUCKET/MANIFEST), owner,
 state, public or private, architecture, type, kernel, ramdisk, platform, root device type, virtualization,
-hypervisor. A fifteenth field, "{MADE_HERE}", marks what this host made. Block devices and tags follow in lines
-of their own."""
+hypervisor. A fifteenth field, "{MADE_HERE}", marks what this host made. Block devices and tags follow in
+lines of their own."""
 
 
 # --- the verb ---------------------------------------------------------------------------------------------

@@ -382,8 +382,8 @@ SWIFT_S3 = "catch_errors gatekeeper cache s3api tempauth proxy-server"
 
 @pytest.fixture(scope="session")
 def swift(tmp_path_factory: pytest.TempPathFactory, account: Account) -> Iterator[Account]:
-    if subprocess.run([SYSTEM_PYTHON, "-c", "import swift"], stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("Swift is not installed: apt-get install python3-swift")
+    found = subprocess.run([SYSTEM_PYTHON, "-c", "import swift"], capture_output=True, check=False)
+    assert not found.returncode, "Swift is missing: apt-get install python3-swift"
     folder, user = tmp_path_factory.mktemp("swift"), getpass.getuser()
     ports = {kind: free_port() for kind in ("account", "container", "object", "proxy")}
     (folder / "devices" / "disk").mkdir(parents=True)
