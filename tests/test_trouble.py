@@ -4,10 +4,12 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import SetRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
@@ -151,3 +153,20 @@ def test_full_verification_opens_the_bundle_before_it_is_registered(
     fetched = [seen.path for seen in host.cloud.calls("GetObject")]
     assert bool(fetched) is noticed
     assert ("opened uec-images/" in (host.spool / "karmic.uec.log").read_text()) is noticed
+
+
+@pytest.mark.parametrize("generation", ["uec", "euca3", "euca4", "euca5"])
+def test_who_may_not_register_kernels_learns_it_before_the_machine_goes_up(
+    host_class: type[Host], real_set: RealSet, tmp_path: Path, generation: str
+) -> None:
+    with Sandbox(tmp_path / "cloud", dialect=generation, administrator=False) as cloud:
+        host = host_class.made(tmp_path / "builder", cloud)
+        host.configure(host.config.read_text().replace('dialect = "sandbox"', f'dialect = "{generation}"'))
+        host.drop(
+            real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"]
+        )
+        assert host.run("once").returncode == 65
+        error = (host.spool / "k.uec.error").read_text()
+        assert "only its administrators may register kernels and ramdisks" in error
+        assert 'kernel = "eki-…"' in error
+        assert {stored.key.split("-")[0] for stored in cloud.objects("uec-images")} == {"vmlinuz"}

@@ -10,7 +10,7 @@ by tabs, and one without a value is empty, so that scripts may count (euca2ools 
     TAG image id key value
 
 The location is BUCKET/MANIFEST, also where an image has a name; the owner is its alias where it has one.
-What euca2ools cannot know comes last: a line about an image that this host made has a fifteenth field, `here`.
+What euca2ools cannot know comes last: the line of an image that this host made has a fifteenth field, `here`.
 
 Shown are our account's own images, or all that we may see. What others let us start is no list of its own, as
 it is in euca2ools: the first generation answers that question with nothing.
