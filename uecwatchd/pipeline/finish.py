@@ -4,21 +4,30 @@ An image that is registered stays registered, whatever happens here: what could 
 log and in the report.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from uecwatchd import report
 from uecwatchd.cloud.attributes import describe, permissions, share, tag
+from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.register import deregister
 from uecwatchd.cloud.upload import remove
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.image import Role
 from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord
-from uecwatchd.monitor import Event, Kind
+from uecwatchd.monitor import Event, Kind, Level
 from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, tell
 
-Wish = Callable[[], None]
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Something to be done for an image, and what it was, once it has been."""
+
+    grant: Callable[[], None]
+    done: str
+    level: Level = "info"
+
 
 # A cloud that is busy just after a registration is usually itself again within seconds.
 TRIES = 3
@@ -38,18 +47,29 @@ def furnish(job: Job, tools: Tools) -> Job:
 
 
 def _wishes_for(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Wish]:
-    cloud, sidecar = job.entered(), job.found.sidecar
+    cloud, sidecar, image_id = job.entered(), job.found.sidecar, member.image_id
     leading = member.role == lead(job.found).role
     if cloud.dialect.tag_limit or (leading and sidecar.tags):
         tags = dict(list(_tags(job, member, tools).items())[: cloud.dialect.tag_limit])
-        yield lambda: tag(cloud, member.image_id, tags)
+        done = f"tagged {image_id} with {', '.join(sorted(tags))}"
+        yield Wish(lambda: tag(cloud, image_id, tags), done, "debug")
     if leading and sidecar.description:
         text = sidecar.description
-        yield lambda: describe(cloud, member.image_id, text)
+        yield Wish(lambda: describe(cloud, image_id, text), f"described {image_id}: {text}", "debug")
     public = sidecar.public if "public" in sidecar.given else None
     accounts = sidecar.share if "share" in sidecar.given else None
     if public is not None or accounts is not None:
-        yield lambda: share(cloud, member.image_id, public=public, accounts=accounts, widen=not leading)
+        yield Wish(
+            lambda: share(cloud, image_id, public=public, accounts=accounts, widen=not leading),
+            f"{image_id} may be started by {_starters(public=public, accounts=accounts or ())}",
+        )
+
+
+def _starters(*, public: bool | None, accounts: Sequence[str]) -> str:
+    if public:
+        return "everybody"
+    others = f" and {', '.join(accounts)}" if accounts else " alone" if public is False else ""
+    return f"its owner{others}"
 
 
 def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
@@ -67,7 +87,7 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
     """The job, with a remark if the wish came to nothing."""
     for last in (*(False for _ in range(TRIES - 1)), True):
         try:
-            wish()
+            wish.grant()
         except Stopped:
             raise
         except Deferred as error:
@@ -78,7 +98,8 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
         except UecError as error:
             return _remarked(job, error)
         else:
-            return job
+            tell(job, Kind.REGISTERED, wish.done, level=wish.level)
+            break
     return job
 
 
@@ -112,7 +133,9 @@ def succeed_older(job: Job, tools: Tools) -> Job:
     older = tools.ledger.predecessor(image_id, cloud=job.record.cloud, made_for=job.made_for)
     if older is None or any(_uses(record, older, job) for record in tools.ledger.sets()):
         return job
-    return _granted(job, tools, lambda: _take_away(job, older, tools))
+    cloud, where = job.entered(), older.location
+    done = f"deregistered {older.image_id}, which it replaces, and deleted its bundle {where}"
+    return _granted(job, tools, Wish(lambda: _take_away(cloud, older, tools), done))
 
 
 def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
@@ -121,15 +144,12 @@ def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
     return not mine and record.cloud == older.cloud and record.image_id("machine") == older.image_id
 
 
-def _take_away(job: Job, older: BundleRecord, tools: Tools) -> None:
+def _take_away(cloud: Cloud, older: BundleRecord, tools: Tools) -> None:
     """First off the list, then out of the bucket: an image without its parts cannot start."""
-    cloud = job.entered()
     deregister(cloud, older.image_id)
     for stored in older.objects:
         remove(cloud, older.bucket, stored.key)
     tools.ledger.drop_bundle(older)
-    what = f"deregistered {older.image_id}, which it replaces, and deleted its bundle {older.location}"
-    tell(job, Kind.REGISTERED, what, fields={"cloud": older.cloud, "bucket": older.bucket})
 
 
 # --- telling of it ----------------------------------------------------------------------------------------
