@@ -1,6 +1,8 @@
 """What the service makes of a cloud in trouble: nothing is lost, and nothing is registered twice."""
 
+import os
 import random
+import struct
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -170,3 +172,89 @@ def test_who_may_not_register_kernels_learns_it_before_the_machine_goes_up(
         assert "only its administrators may register kernels and ramdisks" in error
         assert 'kernel = "eki-…"' in error
         assert {stored.key.split("-")[0] for stored in cloud.objects("uec-images")} == {"vmlinuz"}
+
+
+def test_a_part_that_rots_where_its_etag_stays_right_is_made_anew(host: Host, turn: Turn) -> None:
+    host.configure(f'{host.config.read_text()}\n[work]\nverify = "full"\n')
+    host.cloud.faults.arm("put-503", 1, spare=3)  # the manifest
+    assert turn().state == "deferred"
+    part = next(one for one in host.cloud.objects("uec-images") if one.key.endswith(".part.1"))
+    damaged = bytearray(part.path.read_bytes())
+    damaged[4096] ^= 1
+    part.path.write_bytes(damaged)
+    noticed = turn(1)
+    assert (noticed.state, noticed.error and noticed.error.kind) == ("deferred", "deferred")
+    assert not host.cloud.calls("RegisterImage")
+    assert turn(3).state == "done"
+
+
+def test_an_image_that_failed_makes_room_for_the_next_attempt(
+    host_class: type[Host], tmp_path: Path, heard: Heard
+) -> None:
+    with Sandbox(tmp_path / "cloud", dialect="openstack") as cloud:
+        host = host_class.made(tmp_path / "builder", cloud)
+        host.configure(host.config.read_text().replace('"sandbox"', '"openstack"'))
+        (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+        (host.spool / "karmic.img").write_bytes(bytes(1 << 20))
+        cloud.faults.arm("image-fails")
+        assert host.run("once").returncode == 65
+        (failed,) = cloud.images
+        os.utime(host.spool / "karmic.img")
+        assert host.run("once").returncode == 0
+        (image,) = cloud.images
+        assert image.id != failed.id
+        assert (host.spool / "karmic.emi").read_text() == f"{image.id}\n"
+        assert f"deregistered {failed.id}, which is failed" in (host.spool / "karmic.uec.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why", "code"),
+    [("wrong key", "the secret key is not that of the access key", 78), ("away", "the connection broke", 69)],
+)
+def test_a_disk_that_waits_for_a_cloud_to_be_recognised_says_what_is_in_the_way(
+    host_class: type[Host], tmp_path: Path, trouble: str, why: str, code: int
+) -> None:
+    with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
+        host = host_class.made(tmp_path / "builder", cloud)
+        extra = 'secret_key = "wrong"\n' if trouble == "wrong key" else ""
+        host.configure(host.config.read_text().replace('dialect = "sandbox"\n', extra))
+        if trouble == "away":
+            cloud.faults.arm("away")
+        disk = bytearray(1 << 20)
+        disk[446:462] = struct.pack("<B3sB3sII", 0x80, b"\0" * 3, 0x83, b"\0" * 3, 1024, 1024)
+        disk[510:512] = b"\x55\xaa"
+        (host.spool / "karmic.img").write_bytes(disk)
+        ended = host.run("once")
+        assert ended.returncode == code
+        assert f"karmic: waiting for cloud default to tell what it wants ({'cloud default, '}" in ended.stderr
+        assert why in ended.stderr
+        assert "a kernel" not in ended.stderr
+        assert why in host.run("status", "karmic").stdout
+
+
+def test_a_platform_that_is_named_later_makes_another_image(host_class: type[Host], tmp_path: Path) -> None:
+    with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
+        host = host_class.made(tmp_path / "builder", cloud)
+        host.configure(host.config.read_text().replace('"sandbox"', '"euca4"'))
+        disk = bytearray(1 << 20)
+        disk[446:462] = struct.pack("<B3sB3sII", 0x80, b"\0" * 3, 0x07, b"\0" * 3, 1024, 1024)
+        disk[510:512] = b"\x55\xaa"
+        (host.spool / "win.img").write_bytes(disk)
+        assert host.run("once").returncode == 0
+        (host.spool / "win.toml").write_text('platform = "windows"\n')
+        assert host.run("once").returncode == 0
+        assert sorted(image.platform for image in cloud.images) == ["", "windows"]
+
+
+def test_what_was_begun_in_one_bucket_goes_on_in_another_if_that_is_wanted_by_then(
+    host: Host, heard: Heard, real_set: RealSet
+) -> None:
+    host.drop(real_set.kernel, names=["linux.vmlinuz"])
+    (host.spool / "linux.toml").write_text('kernel = "linux.vmlinuz"\n')
+    host.cloud.faults.arm("put-503", 1, spare=1)
+    assert host.run("once").returncode == 69
+    host.configure(host.config.read_text().replace("uec-images", "other-images"))
+    os.utime(host.spool / "linux.vmlinuz")
+    assert host.run("once").returncode == 0
+    (image,) = host.cloud.images
+    assert image.location.startswith("other-images/")

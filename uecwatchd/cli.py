@@ -17,7 +17,8 @@ from typing import Any, NoReturn, cast
 from uecwatchd import __version__, byhand, checkup, gallery, imageset, spool, status
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.entry import entered
-from uecwatchd.cloud.gate import presumptions
+from uecwatchd.cloud.gate import presumptions, unrecognised
+from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.errors import Deferred, Halted, Rejected, UecError
 from uecwatchd.image import amount
 from uecwatchd.journal import Journal, journal_monitor, take_over_stdlib
@@ -244,7 +245,8 @@ def _rows(settings: Settings) -> tuple[list[status.Row], list[UecError]]:
     Folders that cannot be looked at are told on standard error, and given back as the errors that say why.
     """
     records, before = _known(settings)
-    rules = rules_of(settings, presumptions(settings.clouds, before))
+    strange = dict.fromkeys(unrecognised(settings.clouds, before))
+    rules = rules_of(settings, presumptions(settings.clouds, before), strange)
     rows: list[status.Row] = []
     troubles: list[UecError] = []
     for folder in settings.spool.folders:
@@ -278,15 +280,15 @@ def verify_set(arguments: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _known(settings: Settings) -> tuple[Sequence[SetRecord], Mapping[str, str]]:
+def _known(settings: Settings) -> tuple[Sequence[SetRecord], Mapping[str, Remembered]]:
     """The ledger's sets, and what each cloud was found to be."""
     if book := read_ledger(settings.state.dir):
         with closing(book):
-            return book.sets(), book.dialects()
+            return book.sets(), book.clouds()
     return (), {}
 
 
-def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, str]]:
+def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, Remembered]]:
     records, before = _known(settings)
     record = next((r for r in records if r.name == name and r.state == "done"), None)
     if record is None:

@@ -26,7 +26,7 @@ from uecwatchd import spool
 from uecwatchd.bundle.files import Claims, Parties, manifest_of
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
-from uecwatchd.bundle.stream import Bundling, Secret, Slice, Totals
+from uecwatchd.bundle.stream import Bundling, Part, Secret, Slice, Totals
 from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud import register
 from uecwatchd.cloud.client import Cloud
@@ -34,7 +34,7 @@ from uecwatchd.cloud.credentials import sealing_certificate
 from uecwatchd.cloud.dialect import fitting_name
 from uecwatchd.cloud.retrieve import take_back
 from uecwatchd.cloud.upload import Stored, held, must_hold, put
-from uecwatchd.errors import Deferred, Rejected, UecError
+from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.image import Arch, amount
 from uecwatchd.imageset import Member
 from uecwatchd.ledger import BundleRecord, Ledger
@@ -83,13 +83,14 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
     """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
     identity = _identity(order)
     with ledger.claim(f"{order.cloud.name}/{identity}"):
-        known = ledger.bundle(order.cloud.name, identity)
+        known = _known(order, ledger, identity)
         bundle = known or _plan(order, identity)
         listed = register.images(order.cloud)
         if there := _find(order, bundle, listed):
             _must_be_ours(order, known, there)
             return _adopt(order, bundle, there, ledger)
-        _must_have_name(order, listed)
+        listed = _without_failed(order, known, listed)
+        _must_have_name(order, bundle, listed)
         if bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
             known, bundle = None, _plan(order, identity)
         if bundle.state == "planned":
@@ -99,12 +100,19 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
         return _register(order, bundle, ledger)
 
 
+def _known(order: Order, ledger: Ledger, identity: str) -> BundleRecord | None:
+    """What was begun. Not in a bucket that is another by now: that one may be gone, or somebody else's."""
+    known = ledger.bundle(order.cloud.name, identity)
+    elsewhere = known and known.state in ("planned", "uploaded") and known.bucket != order.bucket
+    return None if elsewhere else known
+
+
 def _identity(order: Order) -> str:
     """All that makes an image what it is; equal identities need one bundle, of kernels in whatever bucket."""
     traits = [order.member.role, order.sha256, order.arch, order.cloud.account.account]
     if order.member.role == "machine":
         boot = (order.kernel_id or "", order.ramdisk_id or "", order.virtualization or "")
-        traits += [*boot, order.bucket, *order.wishes]
+        traits += [*boot, order.platform, order.bucket, *order.wishes]
     return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
 
 
@@ -127,15 +135,30 @@ def _must_be_ours(order: Order, known: BundleRecord | None, there: register.Imag
     )
 
 
-def _must_have_name(order: Order, listed: tuple[register.Image, ...]) -> None:
+def _without_failed(
+    order: Order, known: BundleRecord | None, listed: tuple[register.Image, ...]
+) -> tuple[register.Image, ...]:
+    """Take what we registered and what then failed off the cloud's list, where it would keep the name."""
+    failed = register.of_no_use(order.cloud, listed, known.location) if known else ()
+    for image in failed:
+        register.deregister(order.cloud, image.id)
+        what = f"{order.set_name}: deregistered {image.id}, which is {image.state}, to register it anew"
+        order.monitor.tell(Event(Kind.REGISTERED, what, order.set_name, fields={"cloud": order.cloud.name}))
+    return tuple(image for image in listed if image not in failed)
+
+
+def _must_have_name(order: Order, bundle: BundleRecord, listed: tuple[register.Image, ...]) -> None:
     """Known before gigabytes go up: no two images of an account may have one name."""
-    name = fitting_name(order.cloud.dialect, order.name or "") if order.name else ""
-    if holder := register.of_name(order.cloud, listed, name):
-        raise Rejected(
-            f"{order.set_name}: the name {name} is taken",
-            f"{holder.id} on cloud {order.cloud.name} has it, and has another content",
-            "Deregister that image, or choose a name that changes with the content, such as {stem}-{sha8}.",
-        )
+    name = fitting_name(order.cloud.dialect, order.name or bundle.prefix)
+    holder = register.of_name(listed, name)
+    if holder is None:
+        return
+    other = ", or choose a name that changes with the content, such as {stem}-{sha8}" if order.name else ""
+    raise Rejected(
+        f"{order.set_name}: the name {name} is taken",
+        f"{holder.id} on cloud {order.cloud.name} has it, with another content (it is {holder.state})",
+        f"Deregister {holder.id}{other}.",
+    )
 
 
 def _plan(order: Order, identity: str) -> BundleRecord:
@@ -296,26 +319,34 @@ def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: 
 
 
 def _look_over(order: Order, bundle: BundleRecord, ledger: Ledger) -> None:
-    """See that the bucket holds the bundle before the cloud is asked to read it. Whatever is wrong with it,
-    the next attempt looks at each part again."""
+    """See that the bucket holds the bundle before the cloud is asked to read it."""
     order.check()
     try:
         must_hold(order.cloud, bundle.bucket, bundle.prefix, bundle.objects)
-        if order.full:
-            _take_back(order, bundle)
-    except UecError:
-        ledger.put_bundle(replace(bundle, state="planned"))
+    except Deferred:
+        ledger.put_bundle(replace(bundle, state="planned"))  # the next attempt sends what is not there
         raise
+    if order.full:
+        try:
+            _open_again(order, bundle)
+        except Rejected as error:
+            # The ETags tell nothing of what is fetched: made anew, with another key, each part is sent again.
+            ledger.drop_bundle(bundle)
+            hint = "It is bundled and sent anew by itself; if that goes on, suspect the server's disk."
+            raise Deferred(error.what, error.why, hint) from error
 
 
-def _take_back(order: Order, bundle: BundleRecord) -> None:
-    found = take_back(order.cloud, bundle.location, Nowhere())
+def _open_again(order: Order, bundle: BundleRecord) -> None:
+    def before_part(part: Part) -> None:
+        order.check()
+        done, stage = part.index * order.member.size // bundle.parts, f"open the {order.member.role} again"
+        name, size = order.member.name, order.member.size
+        order.monitor.progress(Progress(order.set_name, stage, name, done, size, part.index + 1))
+
+    found = take_back(order.cloud, bundle.location, Nowhere(), before_part=before_part)
     if found.sha256 != order.sha256:
-        raise Deferred(
-            f"cloud {order.cloud.name}, opening {bundle.location}",
-            f"the image in it has SHA-256 {found.sha256}, the file {order.sha256}",
-            "It is sent again by itself; if that goes on, look who else writes to the bucket.",
-        )
+        why = f"the image in it has SHA-256 {found.sha256}, the file {order.sha256}"
+        raise Rejected(f"cloud {order.cloud.name}, opening {bundle.location}", why, "Bundle it anew.")
     what = f"{order.set_name}: opened {bundle.location} again: it holds {order.member.name}, bit by bit"
     order.monitor.tell(Event(Kind.UPLOADED, what, order.set_name, fields={"cloud": order.cloud.name}))
 

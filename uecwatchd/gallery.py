@@ -75,7 +75,7 @@ def gathered(settings: Settings, name: str, *, owned: bool) -> tuple["Exhibit", 
     book = read_ledger(settings.state.dir)
     bundles = book.bundles(name) if book else ()
     sets = [record for record in book.sets() if record.cloud == name] if book else ()
-    before = book.dialects() if book else {}
+    before = book.clouds() if book else {}
     if book:
         book.close()
     cloud = entered(settings.clouds[name], uploads=1, before=before)

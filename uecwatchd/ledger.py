@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uecwatchd.bundle.names import manifest_name
+from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.cloud.upload import Stored
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.image import Role
@@ -55,7 +56,7 @@ MIGRATIONS = (
         PRIMARY KEY (cloud, identity)
     ) STRICT;
     CREATE TABLE clouds (
-        name TEXT NOT NULL PRIMARY KEY, dialect TEXT NOT NULL
+        name TEXT NOT NULL PRIMARY KEY, dialect TEXT NOT NULL, address TEXT NOT NULL
     ) STRICT;
     CREATE TABLE digests (
         device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
@@ -209,12 +210,13 @@ class Ledger:
         )
         return _bundle_from(rows[0]) if rows else None
 
-    def dialects(self) -> Mapping[str, str]:
+    def clouds(self) -> Mapping[str, Remembered]:
         """What each cloud was found to be, by its name."""
-        return {str(row["name"]): str(row["dialect"]) for row in self._read("SELECT * FROM clouds")}
+        rows = self._read("SELECT * FROM clouds")
+        return {str(row["name"]): Remembered(str(row["dialect"]), str(row["address"])) for row in rows}
 
-    def put_dialect(self, cloud: str, dialect: str) -> None:
-        self._replace("clouds", {"name": cloud, "dialect": dialect})
+    def put_cloud(self, name: str, found: Remembered) -> None:
+        self._replace("clouds", {"name": name, **asdict(found)})
 
     def digest(self, stamp: Stamp) -> str | None:
         where = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from uecwatchd import imageset, pipeline, report, sidecar, spool
 from uecwatchd.cloud.dialect import Dialect
@@ -28,15 +29,20 @@ from uecwatchd.watch import identity
 GONE = "its files were removed"
 
 
-def rules_of(settings: Settings, dialects: Mapping[str, Dialect]) -> Rules:
-    """What the rules of sets need of the configuration, and of the clouds as far as they are known. Raises
-    Halted for a mistake in `[defaults]`."""
+def rules_of(
+    settings: Settings,
+    dialects: Mapping[str, Dialect],
+    strange: Mapping[str, UecError | None] = MappingProxyType({}),
+) -> Rules:
+    """What the rules of sets need of the configuration, and of the clouds as far as they are known; `strange`
+    are those that are not, with the reason. Raises Halted for a mistake in `[defaults]`."""
     return Rules(
         settle=settings.spool.settle,
         defaults=sidecar.read_defaults(settings.defaults),
         needs={name: dialect.paravirtual_needs for name, dialect in dialects.items()},
         windows_needs={name: dialect.windows_needs for name, dialect in dialects.items()},
         disk_alone=frozenset(name for name, dialect in dialects.items() if dialect.boots_disk_alone),
+        strange={name: f"{why.what}: {why.why}" if why else "" for name, why in strange.items()},
     )
 
 
@@ -77,7 +83,7 @@ class Rounds:
 
     def configure(self, settings: Settings, tools: pipeline.Tools) -> None:
         """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
-        self._rules = rules_of(settings, tools.gates.dialects())
+        self._rules = rules_of(settings, tools.gates.dialects(), tools.gates.strange())
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, spool.Listing] = {}
         self._assemblies: dict[Path, Assembly] = {}
@@ -116,7 +122,8 @@ class Rounds:
         """Look at every folder once."""
         self._reap()
         self._roll.catch_up()
-        self._rules = rules_of(self._settings, self._tools.gates.dialects())
+        gates = self._tools.gates
+        self._rules = rules_of(self._settings, gates.dialects(), gates.strange())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
             os.close(self._locks.pop(folder)[1])
         for folder in self._settings.spool.folders:

@@ -10,8 +10,8 @@ from uecwatchd import ledger, pipeline
 from uecwatchd.cloud.client import Cloud, insecure
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import Gates
-from uecwatchd.cloud.recognise import Recognised
-from uecwatchd.errors import UecError
+from uecwatchd.cloud.recognise import Recognised, Remembered, address_of
+from uecwatchd.errors import Halted, UecError
 from uecwatchd.ledger import Ledger, SetRecord
 from uecwatchd.monitor import Event, Kind, Monitor
 from uecwatchd.notify import Notifier
@@ -33,7 +33,8 @@ RECOGNISE_SECONDS = 5.0
 class Service:
     """The daemon. `now` is the wall clock for what is stored, `monotonic` the one for how long things lie.
 
-    `troubles` are the errors that kept spool folders from being looked at in the last round.
+    `troubles` are the errors that kept spool folders from being looked at in the last round, and those that
+    keep sets waiting for a cloud to be recognised.
     """
 
     def __init__(
@@ -67,8 +68,9 @@ class Service:
             settings.clouds,
             uploads=uploads,
             bucket=bucket,
-            before=self._book.dialects(),
+            before=self._book.clouds(),
             met=self._met,
+            missed=self._missed,
             clock=self._monotonic,
         )
         return pipeline.Tools(
@@ -114,7 +116,9 @@ class Service:
 
     @property
     def troubles(self) -> tuple[UecError, ...]:
-        return tuple(self._rounds.troubles.values())
+        waits = any(record.state == "waiting" for record in self._rounds.present())
+        strange = (error for error in self._tools.gates.strange().values() if error and waits)
+        return (*self._rounds.troubles.values(), *strange)
 
     def ask_reload(self) -> None:
         """From a signal handler: the next turn of the loop reads the configuration again."""
@@ -188,13 +192,17 @@ class Service:
 
     def _met(self, cloud: Cloud, found: Recognised) -> None:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:
-            self._book.put_dialect(cloud.name, found.dialect.name)
+            self._book.put_cloud(cloud.name, Remembered(found.dialect.name, address_of(cloud.account)))
             what = f"Cloud {cloud.name} is {found.dialect.versions} (dialect {found.dialect.name})"
             self._tell(Kind.READY, f"{what}: {found.why}")
             self._wake.set()
         for url in filter(insecure, (cloud.account.ec2_url, cloud.account.s3_url)):
             what = f"Cloud {cloud.name}: {url} is asked without TLS; who is on the way can read and change it"
             self._tell(Kind.READY, what, "warning")
+
+    def _missed(self, error: UecError) -> None:
+        self._tell(Kind.HALTED if isinstance(error, Halted) else Kind.DEFERRED, str(error), "warning")
+        self._wake.set()
 
     def _probe_gates(self, gates: Gates) -> None:
         for name in gates.probe():

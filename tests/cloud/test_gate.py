@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import EUCA3, SANDBOX, UEC
 from uecwatchd.cloud.gate import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Gates
-from uecwatchd.cloud.recognise import Recognised
-from uecwatchd.errors import Halted
+from uecwatchd.cloud.recognise import Recognised, Remembered
+from uecwatchd.errors import Halted, UecError
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 
@@ -147,7 +147,7 @@ class Met:
         self.found.append((cloud.name, found.dialect.name, found.why))
 
 
-def unnamed(server: Sandbox, clock: Clock, met: Met, *, before: dict[str, str] | None = None) -> Gates:
+def unnamed(server: Sandbox, clock: Clock, met: Met, *, before: dict[str, Remembered] | None = None) -> Gates:
     clouds = {"default": replace(settings(server), dialect="auto")}
     return Gates(clouds, uploads=1, bucket="images", before=before, met=met, clock=clock)
 
@@ -171,9 +171,10 @@ def test_a_cloud_that_has_no_name_for_its_generation_is_asked_what_it_is(
 def test_a_cloud_is_taken_for_what_it_was_until_it_can_be_asked(server: Sandbox, clock: Clock) -> None:
     met = Met()
     server.stop()
-    gate = unnamed(server, clock, met, before={"default": "euca3"})
+    gate = unnamed(server, clock, met, before={"default": Remembered("euca3", "")})
     gate.recognise()
     assert gate.dialects() == {"default": EUCA3}
+    assert gate.strange() == {}
     assert met.found == []
     assert not gate.probe_due(), "not again at once"
     server.start()
@@ -188,3 +189,17 @@ def test_a_configured_generation_is_not_asked_for(server: Sandbox, clock: Clock)
     gate.recognise()
     assert not server.requests
     assert gate.dialects() == {"default": SANDBOX}
+
+
+def test_why_a_cloud_is_not_known_is_told_once(tmp_path: Path, clock: Clock) -> None:
+    missed: list[UecError] = []
+    with Sandbox(tmp_path, dialect="euca4") as server:
+        wrong = replace(settings(server), dialect="auto", secret_key=SecretStr("wrong"))
+        gate = Gates({"default": wrong}, uploads=1, bucket="images", missed=missed.append, clock=clock)
+        assert gate.strange() == {"default": None}
+        gate.recognise()
+        gate.recognise()
+    (told,) = map(str, missed)
+    assert "secret key" in told
+    assert str(gate.strange()["default"]) == told
+    assert gate.closed(), "it is our side that is wrong"

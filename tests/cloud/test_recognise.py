@@ -69,3 +69,26 @@ def test_eucalyptus_from_3_3_on_takes_a_filter_and_has_no_object_storage(
         "euca3",
         "it takes filters and has no /services/objectstorage, as Eucalyptus 3.3 and 3.4",
     )
+
+
+# How many questions each generation is asked before it is known.
+QUESTIONS = {"sandbox": 1, "aws": 1, "openstack": 1, "euca5": 1, "euca4": 2, "euca3": 3, "uec": 3}
+
+
+@pytest.mark.parametrize(("generation", "asked"), [(g, n) for g in QUESTIONS for n in range(QUESTIONS[g])])
+def test_a_cloud_that_is_overloaded_says_nothing_about_its_age(
+    generation: str, asked: int, tmp_path: Path
+) -> None:
+    with Sandbox(tmp_path, dialect=generation) as cloud:
+        cloud.faults.arm("down", 1, spare=asked)
+        with pytest.raises(CloudAway):
+            recognise(account_of(cloud))
+        assert recognise(account_of(cloud)).dialect.name == generation
+
+
+def test_a_eucalyptus_that_is_known_by_one_address_only_is_recognised(
+    script: Any, scripted: Callable[[str], Cloud]
+) -> None:
+    script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
+    account = scripted("uec").account
+    assert recognise(replace(account, ec2_url=script.url)).dialect.name == "euca5"

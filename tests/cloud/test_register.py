@@ -116,7 +116,7 @@ def test_a_kernel_is_found_by_its_key_in_whatever_bucket(cloud: Cloud, script: A
 
 def test_an_image_without_a_name_has_no_name_that_could_be_taken(cloud: Cloud, script: Any) -> None:
     script.says(body=UEC_LISTING)
-    assert of_name(cloud, images(cloud), "") is None
+    assert of_name(images(cloud), "") is None
 
 
 def test_the_first_generation_is_asked_for_all_images_to_find_one(cloud: Cloud, script: Any) -> None:
@@ -141,17 +141,26 @@ def test_later_ones_are_asked_for_the_id(scripted: Callable[[str], Cloud], scrip
     assert not has(cloud, "eki-0a1b2c3d")
 
 
+def test_what_is_not_there_any_more_needs_no_deregistration(cloud: Cloud, script: Any) -> None:
+    """Eucalyptus 3 would answer that there is no such image, with a 406."""
+    script.says(body=listing())
+    deregister(cloud, "emi-1")
+    assert len(script.requests) == 1
+
+
 DONE = "<DeregisterImageResponse><return>true</return></DeregisterImageResponse>"
 
 
 def test_deregistering_may_take_two_requests(cloud: Cloud, script: Any) -> None:
-    for body in (DONE, listing(item("emi-1", "deregistered")), DONE, listing()):
+    there, marked = listing(item("emi-1", "available")), listing(item("emi-1", "deregistered"))
+    for body in (there, DONE, marked, DONE, listing()):
         script.says(body=body)
     deregister(cloud, "emi-1")
     assert [asked(request)["Action"] for request in script.requests].count("DeregisterImage") == 2
 
 
 def test_an_image_that_stays_on_the_list_is_tried_again_later(cloud: Cloud, script: Any) -> None:
+    script.says(body=listing(item("emi-1", "available")))
     for _ in range(2):
         script.says(body=DONE)
         script.says(body=listing(item("emi-1", "available")))

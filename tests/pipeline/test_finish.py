@@ -177,6 +177,6 @@ def test_a_name_that_is_taken_is_known_before_anything_goes_up(host: Host, exist
     drop(host, f'name = "karmic"\non_existing = "{existing}"', seed=2)
     assert host.run("once").returncode == 65
     error = (host.spool / "karmic.uec.error").read_text()
-    assert f"{holder} on cloud default has it, and has another content" in error
+    assert f"{holder} on cloud default has it, with another content (it is available)" in error
     assert len(host.cloud.calls("PutObject")) == sent
     assert holder in [image.id for image in host.cloud.images]

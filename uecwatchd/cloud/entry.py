@@ -7,18 +7,20 @@ from uecwatchd.cloud.certificate import fetch_certificate
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
-from uecwatchd.cloud.recognise import Recognised, recognise
+from uecwatchd.cloud.recognise import Recognised, Remembered, address_of, recognise
 from uecwatchd.settings import CloudSettings
 
 
-def entered(settings: CloudSettings, *, uploads: int, before: Mapping[str, str]) -> Cloud:
+def entered(settings: CloudSettings, *, uploads: int, before: Mapping[str, Remembered]) -> Cloud:
     """A cloud, ready to be asked. Raises what `gather` raises, and what the cloud's answers mean.
 
-    `before` are the dialects' names that were found earlier, by cloud: those are not asked for again.
+    `before` is what was found earlier, by cloud: that is not asked for again at the same address.
     """
     account = gather(settings)
-    known = DIALECTS.get(before.get(settings.name, ""))
-    found = Recognised(known, "it was so before") if known else recognised(settings, account)
+    known = before.get(settings.name)
+    if settings.dialect in DIALECTS or known is None or known.address != address_of(account):
+        return connected(account, recognised(settings, account), uploads=uploads)
+    found = Recognised(DIALECTS[known.dialect], "it was so before")
     return connected(account, found, uploads=uploads)
 
 

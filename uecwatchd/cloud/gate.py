@@ -9,7 +9,6 @@ Behind a gate there is a generation of cloud, which the rules of sets depend on:
 or found out by the first that enters. Until then it is taken for the one that was found the last time.
 """
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.dialect import DIALECTS, UEC, Dialect
 from uecwatchd.cloud.entry import connected, recognised
-from uecwatchd.cloud.recognise import Recognised
+from uecwatchd.cloud.recognise import Recognised, Remembered
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
 from uecwatchd.errors import Halted, UecError
@@ -40,8 +39,8 @@ class Gates:
     """One gate for each configured cloud. Clients are made at first use and shared by all threads.
 
     `bucket` is the one sets use unless their sidecars say otherwise: no gate opens before it can be used.
-    `before` are the dialects' names that were found earlier, by cloud. `met` is told of each cloud that is
-    entered for the first time, and of one that has become another since.
+    `before` is what clouds were found to be earlier. `met` is told of each cloud that is entered for the
+    first time, and of one that has become another since; `missed` why a generation cannot be found out.
     """
 
     def __init__(
@@ -50,13 +49,15 @@ class Gates:
         *,
         uploads: int,
         bucket: str,
-        before: Mapping[str, str] | None = None,
+        before: Mapping[str, Remembered] | None = None,
         met: Callable[[Cloud, Recognised], None] = lambda _cloud, _found: None,
+        missed: Callable[[UecError], None] = lambda _error: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = clouds
         self._before = before or {}
         self._met = met
+        self._missed = missed
         self._uploads = uploads
         self._bucket = bucket
         self._clock = clock
@@ -66,6 +67,7 @@ class Gates:
         self._closed: dict[str, _Closed] = {}
         self._delays: dict[str, float] = {}
         self._known: dict[str, Dialect] = {}
+        self._strange: dict[str, UecError] = {}
         self._recognise_at = float("-inf")
 
     def enter(self, name: str) -> Cloud:
@@ -85,13 +87,28 @@ class Gates:
         """What each cloud is, as far as that is known now."""
         return {**presumptions(self._settings, self._before), **self._known}
 
+    def strange(self) -> Mapping[str, UecError | None]:
+        """The clouds of which nothing is known, not even from earlier, and why, once they were asked."""
+        unknown = unrecognised(self._settings, self._before)
+        return {name: self._strange.get(name) for name in unknown if name not in self._known}
+
     def recognise(self) -> None:
         """Enter every cloud whose generation has still to be found out. One that is away stays unknown."""
         for name in self._unknown():
-            with contextlib.suppress(UecError):  # the sets that want this cloud meet it, and tell it
+            try:
                 self.enter(name)
+            except UecError as error:
+                self._miss(name, error)
         with self._turn:
             self._recognise_at = self._clock() + FIRST_DELAY_SECONDS
+
+    def _miss(self, name: str, error: UecError) -> None:
+        if isinstance(error, Halted):
+            self.close(name, error)
+        news = str(self._strange.get(name)) != str(error)
+        self._strange[name] = error
+        if news:
+            self._missed(error)
 
     def _unknown(self) -> list[str]:
         named = (name for name, settings in self._settings.items() if settings.dialect not in DIALECTS)
@@ -164,11 +181,18 @@ class Gates:
         return cloud
 
 
-def presumptions(clouds: Mapping[str, CloudSettings], before: Mapping[str, str]) -> Mapping[str, Dialect]:
-    return {name: _presumed(settings, before) for name, settings in clouds.items()}
-
-
-def _presumed(settings: CloudSettings, before: Mapping[str, str]) -> Dialect:
-    """What a cloud is taken for until it is asked: what is configured, or what was found the last time, or
+def presumptions(
+    clouds: Mapping[str, CloudSettings], before: Mapping[str, Remembered]
+) -> Mapping[str, Dialect]:
+    """What clouds are taken for until they are asked: what is configured, or what was found the last time, or
     the generation that wants the most of a set."""
-    return DIALECTS.get(settings.dialect) or DIALECTS.get(before.get(settings.name, "")) or UEC
+    remembered = {name: known.dialect for name, known in before.items()}
+    return {
+        name: DIALECTS.get(settings.dialect) or DIALECTS.get(remembered.get(name, "")) or UEC
+        for name, settings in clouds.items()
+    }
+
+
+def unrecognised(clouds: Mapping[str, CloudSettings], before: Mapping[str, Remembered]) -> tuple[str, ...]:
+    """Those of which the configuration says nothing and nothing was found earlier."""
+    return tuple(n for n, one in clouds.items() if one.dialect not in DIALECTS and n not in before)

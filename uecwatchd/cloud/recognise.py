@@ -8,7 +8,8 @@ other EC2 API is OpenStack's. Which Eucalyptus it is, three cheap questions tell
 3. a list of our images with a filter: taken from 3.3 on, refused with a 412 by 3.0 to 3.2, and with another
    status before
 
-They change nothing.
+They change nothing. Only an answer that such a server gives counts: a server that is overloaded says nothing
+about its age.
 """
 
 from collections.abc import Mapping
@@ -30,6 +31,10 @@ SERVER_NAMES: Mapping[str, Dialect] = {"uecwatchd-sandbox": SANDBOX, "AmazonS3":
 # How Eucalyptus says that it does not know a parameter, from its first version to its last.
 UNKNOWN_PARAMETER = "bind the following fields"
 OWN_FILTER = {"Name": "state", "Values": ["available"]}
+# How a server says that it knows no V4 signatures, the first of them without a word; and no such path.
+REFUSES_V4 = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN})
+WITHOUT_A_WORD = "500: Internal Server Error"
+KNOWS_NO_PATH = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 DOING = "finding out its generation"
 
 
@@ -39,6 +44,14 @@ class Recognised:
 
     dialect: Dialect
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a cloud was found to be, by its dialect's name, and the address where it was."""
+
+    dialect: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ def recognise(account: Account) -> Recognised:
     answer = _asked_as_newest(account)
     if named := SERVER_NAMES.get(answer.server):
         return Recognised(named, f"its answers come from {answer.server}")
-    if not urlsplit(account.ec2_url or "").path.startswith(EUCALYPTUS_PATHS):
+    if not any(_is_eucalyptus(url) for url in (account.ec2_url, account.s3_url)):
         return Recognised(OPENSTACK, "its address is neither Amazon's nor one of a Eucalyptus")
     if not answer.said:
         return Recognised(EUCA5, "its S3 takes V4 signatures, as Eucalyptus does from 4.4 on")
@@ -76,13 +89,25 @@ def by_address(ec2_url: str | None) -> Recognised | None:
     return None
 
 
+def address_of(account: Account) -> str:
+    """What makes a cloud another one: where it is asked."""
+    return " ".join(part or "-" for part in (account.ec2_url, account.s3_url, account.region))
+
+
+def _is_eucalyptus(url: str | None) -> bool:
+    return urlsplit(url or "").path.startswith(EUCALYPTUS_PATHS)
+
+
 def _asked_as_newest(account: Account) -> _Answer:
     cloud = connect(account, EUCA5, uploads=1)
     with translated(cloud, DOING):
         try:
             return _read(cloud.s3.list_buckets())
         except ClientError as error:
-            return _read(error.response)
+            answer = _read(error.response)
+            if answer.status not in REFUSES_V4 and answer.said != WITHOUT_A_WORD:
+                raise
+            return answer
 
 
 def _has_object_storage(account: Account) -> bool:
@@ -91,7 +116,7 @@ def _has_object_storage(account: Account) -> bool:
         try:
             cloud.s3.list_buckets()
         except ClientError as error:
-            if _read(error.response).status == HTTPStatus.FORBIDDEN:
+            if _read(error.response).status not in KNOWS_NO_PATH:
                 raise  # it is there, and it is us that it does not know
             return False
     return True

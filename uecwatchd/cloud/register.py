@@ -108,15 +108,24 @@ def of_manifest(cloud: Cloud, listed: Iterable[Image], key: str) -> Image | None
     return _useful(cloud, (image for image in listed if image.location.partition("/")[2] == key))
 
 
-def of_name(cloud: Cloud, listed: Iterable[Image], name: str) -> Image | None:
-    """The image that keeps others from this name, where a name may be had once."""
-    return _useful(cloud, (image for image in listed if name and image.name == name))
+def of_name(listed: Iterable[Image], name: str) -> Image | None:
+    """The image that keeps others from this name, where a name may be had once. One that failed does, too."""
+    return next((image for image in listed if name and image.name == name), None)
+
+
+def of_no_use(cloud: Cloud, listed: Iterable[Image], location: str) -> tuple[Image, ...]:
+    """What was registered from this manifest and has failed, or is about to leave the list."""
+    useful = _useful_states(cloud)
+    return tuple(one for one in listed if one.location == _plain(location) and one.state not in useful)
 
 
 def _useful(cloud: Cloud, candidates: Iterable[Image]) -> Image | None:
-    useful = {AVAILABLE} | cloud.dialect.pending_states
-    found = [image for image in candidates if image.state in useful]
+    found = [image for image in candidates if image.state in _useful_states(cloud)]
     return next((image for image in found if image.state == AVAILABLE), found[0] if found else None)
+
+
+def _useful_states(cloud: Cloud) -> frozenset[str]:
+    return cloud.dialect.pending_states | {AVAILABLE}
 
 
 def register(
@@ -182,7 +191,9 @@ def wait(
 
 
 def deregister(cloud: Cloud, image_id: str) -> None:
-    """Take an image off the cloud's list. Raises `Deferred` if it stays there."""
+    """Take an image off the cloud's list, if it is there. Raises `Deferred` if it stays."""
+    if _by_id(images(cloud), image_id) is None:
+        return
     for _ in range(DEREGISTER_CALLS):
         with translated(cloud, f"deregistering {image_id}"):
             try:

@@ -1,6 +1,6 @@
 """A bundle's way back out of its bucket."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import LIMIT_BYTES, check_signature, read_manifest
@@ -11,9 +11,12 @@ from uecwatchd.cloud.upload import fetch
 from uecwatchd.errors import Rejected
 
 
-def take_back(cloud: Cloud, location: str, sink: Sink) -> Unbundled:
+def take_back(
+    cloud: Cloud, location: str, sink: Sink, *, before_part: Callable[[Part], None] = lambda _part: None
+) -> Unbundled:
     """Fetch what lies at "bucket/key" and pour the image into `sink`, with every check there is.
 
+    `before_part` is called with each part before it is fetched; what it raises puts the work down.
     Raises Rejected for a damaged bundle, and what the cloud room raises when the cloud does not answer.
     """
     bucket, key = location.split("/", 1)
@@ -24,6 +27,7 @@ def take_back(cloud: Cloud, location: str, sink: Sink) -> Unbundled:
     check_signature(data, public_key(cloud.account.user_cert), name=key)
 
     def part(wanted: Part) -> Iterator[bytes]:
+        before_part(wanted)
         return fetch(cloud, bucket, wanted.name)
 
     return unbundle(manifest, part, secret=secret, sink=sink)

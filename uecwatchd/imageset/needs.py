@@ -44,6 +44,9 @@ def must_be_complete(draft: Draft, sidecar: Sidecar, roles: Mapping[Role, str], 
     if "machine" not in roles and not _registers_alone(sidecar, roles):
         raise NotYet(_no_machine(draft))
     lacking = missing(sidecar, roles, rules)
+    if unknown := next((cloud for cloud in sidecar.clouds if lacking and cloud in rules.strange), None):
+        why = rules.strange[unknown]
+        raise NotYet(f"cloud {unknown} to tell what it wants{f' ({why})' if why else ''}")
     if "kernel" in lacking:
         raise NotYet(_no_kernel(draft, sidecar, rules))
     if "ramdisk" in lacking:

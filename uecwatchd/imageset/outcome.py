@@ -1,7 +1,7 @@
 """What the rules say of a listing: sets that are ready, waiting or refused, and files that fit nowhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "mac
 class Rules:
     """What the configuration has to say: seconds a file must lie still, values for absent sidecar keys, what
     each configured cloud wants beside a paravirtual and beside a Windows image, and which boot a disk alone.
+    `strange` are the clouds whose wants are not known yet, each with the reason, if there is one.
     """
 
     settle: float
@@ -27,6 +28,7 @@ class Rules:
     needs: Mapping[str, frozenset[Role]]
     windows_needs: Mapping[str, frozenset[Role]]
     disk_alone: frozenset[str]
+    strange: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,17 +131,24 @@ def succeed_older(job: Job, tools: Tools) -> Job:
     if job.found.sidecar.on_existing != "replace" or not image_id:
         return job
     older = tools.ledger.predecessor(image_id, cloud=job.record.cloud, made_for=job.made_for)
-    if older is None or any(_uses(record, older, job) for record in tools.ledger.sets()):
+    if older is None:
         return job
     cloud, where = job.entered(), older.location
     done = f"deregistered {older.image_id}, which it replaces, and deleted its bundle {where}"
-    return _granted(job, tools, Wish(lambda: _take_away(cloud, older, tools), done))
+    with tools.ledger.claim(f"{older.cloud}/{older.identity}"):  # nobody adopts it meanwhile
+        if any(_uses(record, older, job) for record in tools.ledger.sets()):
+            return job
+        return _granted(job, tools, Wish(lambda: _take_away(cloud, older, tools), done))
 
 
 def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
-    """Whether another set of the same content has this very image for its own."""
-    mine = (record.folder, record.name) == (job.record.folder, job.record.name)
-    return not mine and record.cloud == older.cloud and record.image_id("machine") == older.image_id
+    """Whether another set has this very image for its own, or is at work on the same content and soon may."""
+    if (record.folder, record.name) == (job.record.folder, job.record.name) or record.cloud != older.cloud:
+        return False
+    machine = next((member for member in record.members if member.role == "machine"), None)
+    if machine is None:
+        return False
+    return machine.image_id == older.image_id or (not machine.image_id and machine.sha256 == older.sha256)
 
 
 def _take_away(cloud: Cloud, older: BundleRecord, tools: Tools) -> None:
