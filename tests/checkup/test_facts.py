@@ -18,7 +18,7 @@ EUCA3_TOLD = (
     "no filters, tags, HEAD for buckets, multipart uploads, prefixes, ACLs",
     "5 buckets",
     "images up to 30 GiB by default",
-    "manifests up to 10 MiB",
+    "manifests up to 9.537 MiB",
     "boots no disk without a kernel",
     "kernels and ramdisks by administrators only",
     "images are public at first",

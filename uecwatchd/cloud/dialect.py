@@ -19,6 +19,7 @@ from uecwatchd.image import Role
 # Older servers refuse the whole request for one parameter that they do not know.
 _DESCRIBED = frozenset({"Name", "Description", "Architecture", "KernelId", "RamdiskId"})
 _VIRTUALIZED = _DESCRIBED | {"VirtualizationType"}
+_MAPPED = frozenset({"RootDeviceName", "BlockDeviceMapping"})
 
 # Accepted by every server that takes a name at all: dots came with Eucalyptus 4.0.
 _NAME_EVERYWHERE = re.compile(r"[A-Za-z0-9()/_-]{3,128}")
@@ -144,11 +145,11 @@ EUCA3 = replace(
     versions="Eucalyptus 3.1 to 3.4",
     replay_refused=True,
     bucket_size=None,
-    register_parameters=_DESCRIBED,
+    register_parameters=_DESCRIBED | _MAPPED,
     name_pattern=_NAME_EVERYWHERE,
     id_pattern=_ID_EUCALYPTUS,
     found_by_id=True,
-    manifest_limit=10 * MIB,
+    manifest_limit=10_000_000,
     image_limit=Limit(30 * GIB, fixed=False),
     attributes=frozenset({"launchPermission", "description"}),
 )
@@ -162,7 +163,7 @@ EUCA4 = replace(
     multipart=True,
     unknown_query_keys=True,
     bucket_quota=100,
-    register_parameters=_VIRTUALIZED | {"Platform"},
+    register_parameters=_VIRTUALIZED | _MAPPED | {"Platform"},
     name_pattern=_NAME_WITH_DOTS,
     id_pattern=_ID_LOWER,
     paravirtual_needs=frozenset({"kernel", "ramdisk"}),
@@ -184,6 +185,7 @@ EUCA5 = replace(
     signs_whole_path=False,
     replay_refused=False,
     id_pattern=_ID_LONG,
+    register_parameters=EUCA4.register_parameters | {"SriovNetSupport"},
 )
 AWS = Dialect(
     name="aws",
@@ -200,7 +202,7 @@ AWS = Dialect(
     unknown_query_keys=True,
     bucket_quota=100,
     bucket_size=None,
-    register_parameters=_VIRTUALIZED,
+    register_parameters=_VIRTUALIZED | _MAPPED | {"SriovNetSupport"},
     name_pattern=_NAME_OF_AWS,
     id_pattern=_ID_SHORT_OF_AWS,
     found_by_id=True,
