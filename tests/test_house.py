@@ -75,11 +75,6 @@ def test_modules_and_functions_can_be_taken_in(path: Path) -> None:
             assert length <= LONGEST_FUNCTION_LINES, f"{node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_no_code_asks_which_dialect_it_speaks(path: Path) -> None:
-    assert not re.search(r"dialect(\.name)?\s*(==|!=|in \()", path.read_text())
-
-
 def test_ci_runs_the_readmes_test_command_and_nothing_else() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert "<!-- test it -->" in script

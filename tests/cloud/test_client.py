@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -252,6 +253,18 @@ def test_no_signature_is_sent_twice_where_that_is_a_replay(
     for thread in threads:
         thread.join()
     assert len({signature_of(request) for request in script.requests}) == 3
+
+
+def test_another_client_of_that_cloud_sends_no_signature_twice_either(account: Account, script: Any) -> None:
+    """The cloud is recognised by one client, and the next one begins with the same question."""
+    urls = {"ec2_url": f"{script.url}/services/Eucalyptus", "s3_url": f"{script.url}/services/Walrus"}
+    both = [connect(replace(account, **urls), DIALECTS["euca3"], uploads=1) for _ in range(2)]
+    for body in (NO_BUCKETS, NO_IMAGES) * 2:
+        script.says(body=body)
+    time.sleep(1 - time.time() % 1)  # so that nothing but our patience parts the questions
+    for cloud in both:
+        probe(cloud)
+    assert len({signature_of(request) for request in script.requests}) == 4
 
 
 def signature_of(request: Any) -> str:

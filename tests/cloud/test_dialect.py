@@ -1,37 +1,8 @@
-import ast
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import uecwatchd
 from uecwatchd.cloud.dialect import AWS, DIALECTS, EUCA3, EUCA4, UEC, fitting_name
-
-PACKAGE = Path(uecwatchd.__file__).parent
-
-# The configuration names its dialect, and the embedded cloud has a table of its own.
-MAY_NAME_DIALECTS = ("cloud/dialect.py", "settings.py", "sandbox/", "demo/")
-
-
-def compared(tree: ast.AST) -> set[object]:
-    """Every constant that something is compared with."""
-    nodes = list(ast.walk(tree))
-    sides = [
-        side for node in nodes if isinstance(node, ast.Compare) for side in (node.left, *node.comparators)
-    ]
-    sides += [node.value for node in nodes if isinstance(node, ast.MatchValue)]
-    flat = [part for side in sides for part in ast.walk(side)]
-    return {node.value for node in flat if isinstance(node, ast.Constant)}
-
-
-def test_no_other_code_asks_which_dialect_it_is() -> None:
-    asking = []
-    for path in PACKAGE.rglob("*.py"):
-        name = path.relative_to(PACKAGE).as_posix()
-        if not name.startswith(MAY_NAME_DIALECTS) and compared(ast.parse(path.read_text())) & set(DIALECTS):
-            asking.append(name)
-    assert asking == []
 
 
 def test_a_dialect_is_known_by_its_own_name() -> None:

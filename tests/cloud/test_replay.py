@@ -28,26 +28,36 @@ class Request:
         return self.data.get("Signature") or self.headers["Authorization"]
 
 
-class Client:
-    """Sends requests as botocore does; its signatures hold the time in whole seconds."""
+class Clock:
+    """Goes only while somebody sleeps."""
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.slept = 0.0
-        self.events = HierarchicalEmitter()
-        self.events.register("request-created.s3", self.handler)
-        SentOnce(clock=lambda: self.now, sleep=self.sleep).listen(self.events)
+
+    def __call__(self) -> float:
+        return self.now
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
         self.now += seconds
+
+
+class Client:
+    """Sends requests as botocore does; its signatures hold the time in whole seconds."""
+
+    def __init__(self, clock: Clock, once: SentOnce) -> None:
+        self.clock = clock
+        self.events = HierarchicalEmitter()
+        self.events.register("request-created.s3", self.handler)
+        once.listen(self.events)
 
     def handler(self, *, request: Request, operation_name: str, **_: object) -> None:
         self.sign(operation_name, request)
 
     def sign(self, operation_name: str, request: Request) -> None:
         self.events.emit(f"before-sign.s3.{operation_name}", request=request, request_signer=self)
-        made = f"{request.text} at {int(self.now - TIMER_SECONDS)}"
+        made = f"{request.text} at {int(self.clock.now - TIMER_SECONDS)}"
         if request.in_form:
             request.data["Signature"] = made
         else:
@@ -58,45 +68,60 @@ class Client:
         return request.signature
 
 
+def client_of(clock: Clock) -> Client:
+    return Client(clock, SentOnce(clock=clock, sleep=clock.sleep))
+
+
 @pytest.mark.parametrize("in_form", [False, True], ids=["S3", "EC2"])
 def test_what_is_asked_again_in_one_second_waits_for_the_next(in_form: bool) -> None:  # noqa: FBT001 (a table)
-    client = Client(now=100.25)
+    clock = Clock(100.25)
+    client = client_of(clock)
     signed = [client.send(Request("GET /", in_form)) for _ in range(3)]
     assert signed == ["GET / at 100", "GET / at 101", "GET / at 102"]
-    assert client.slept == pytest.approx(0.77 + 1.0, abs=0.05)
+    assert clock.slept == pytest.approx(0.77 + 1.0, abs=0.05)
+
+
+def test_what_another_client_asked_in_that_second_waits_for_the_next() -> None:
+    clock = Clock(100.25)
+    once = SentOnce(clock=clock, sleep=clock.sleep)
+    signed = [Client(clock, once).send(Request("GET /")) for _ in range(2)]
+    assert signed == ["GET / at 100", "GET / at 101"]
 
 
 def test_different_requests_wait_for_nothing() -> None:
-    client = Client(now=100.0)
+    clock = Clock(100.0)
+    client = client_of(clock)
     for name in ("a", "b", "c"):
         client.send(Request(name))
-    assert client.slept == 0
+    assert clock.slept == 0
 
 
 def test_the_same_request_in_another_second_waits_for_nothing() -> None:
-    client = Client(now=100.0)
+    clock = Clock(100.0)
+    client = client_of(clock)
     client.send(Request("a"))
-    client.now = 101.0
+    clock.now = 101.0
     client.send(Request("a"))
-    assert client.slept == 0
+    assert clock.slept == 0
 
 
 def test_a_clock_that_is_set_back_is_noticed() -> None:
-    client = Client(now=100.5)
+    clock = Clock(100.5)
+    client = client_of(clock)
     client.send(Request("a"))
-    client.now = 103.5
+    clock.now = 103.5
     client.send(Request("a"))
-    client.now = 100.5
+    clock.now = 100.5
     assert client.send(Request("a")) == "a at 101"
 
 
 def test_old_signatures_are_forgotten() -> None:
-    client = Client(now=100.0)
-    once = SentOnce(clock=lambda: client.now)
+    clock = Clock(100.0)
+    once = SentOnce(clock=clock)
     assert once.is_new("a")
-    client.now += REMEMBERED_SECONDS - 1
+    clock.now += REMEMBERED_SECONDS - 1
     assert not once.is_new("a")
-    client.now += 1
+    clock.now += 1
     assert once.is_new("a")
 
 

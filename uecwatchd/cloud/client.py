@@ -53,6 +53,10 @@ EC2_READ_SECONDS = 300
 # again in another second.
 RESEND_AFTER_SECONDS = 1.0
 
+# One for all clients of this process, since it is the server that remembers: which of them asked, it cannot
+# tell. What is recognised by one client is asked by the next one within the same second.
+_SENT = SentOnce()
+
 # Requests that may be sent twice without harm. RegisterImage would give two ids: whoever loses its answer
 # looks the location up instead.
 RESENDABLE = re.compile(r"(Put|Get|Head|List|Describe|Delete|Modify)\w*|Create(Bucket|Tags)")
@@ -93,7 +97,7 @@ def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
         client.meta.events.register("needs-retry", _resend_unanswered)
         client.meta.events.register(BEFORE_PARSING, mend)
         if dialect.replay_refused:
-            SentOnce().listen(client.meta.events)
+            _SENT.listen(client.meta.events)
     _teach_s3(s3, dialect)
     _teach_ec2(ec2)
     return Cloud(account.cloud, account, dialect, s3, ec2)

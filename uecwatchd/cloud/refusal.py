@@ -9,7 +9,7 @@ from botocore.parsers import ResponseParserError
 
 from uecwatchd.cloud.answer import REQUEST_ID_HEADER
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.refusals_table import meaning
+from uecwatchd.cloud.refusals_table import Refusal, meaning
 from uecwatchd.cloud.silence import quoted, unheard
 from uecwatchd.errors import UecError
 
@@ -36,11 +36,16 @@ def status_of(error: ClientError) -> int:
 
 
 def _refused(cloud: Cloud, what: str, error: ClientError) -> UecError:
-    status = status_of(error)
-    said = " ".join(f"{code_of(error)}: {error.response.get('Error', {}).get('Message', '')}".split())
-    row = meaning(cloud.dialect.name, status, said)
-    why = f"{row.why} ({status} {quoted(said)})"
+    refusal = _read(cloud, error)
+    row = meaning(cloud.dialect.name, refusal)
+    why = f"{row.why} ({refusal.status} {quoted(f'{refusal.code}: {refusal.message}')})"
     return row.kind(what, why, row.hint, request_id=_request_id(error.response["ResponseMetadata"]))
+
+
+def _read(cloud: Cloud, error: ClientError) -> Refusal:
+    of_s3 = error.operation_name in cloud.s3.meta.service_model.operation_names
+    message = " ".join(str(error.response.get("Error", {}).get("Message", "")).split())
+    return Refusal("s3" if of_s3 else "ec2", status_of(error), code_of(error), message)
 
 
 def _request_id(metadata: Mapping[str, Any]) -> str:

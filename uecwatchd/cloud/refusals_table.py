@@ -5,16 +5,26 @@ Rows about words come before rows about statuses, for the same mistake has anoth
 generation: an unreadable manifest is a 400 on UEC, a 406 on Eucalyptus 3 and a 500 on Eucalyptus 4, and what
 will never work must not be tried for two days because it came as a 500.
 
+Messages quote names that whoever drops files has chosen, and a cloud is not to be closed to everybody because
+somebody calls an image `AccessDenied`. So a code is looked for where codes stand, and in the message only
+what no name can be: several words of a sentence.
+
 Whom no row knows by words is judged by its status. A 5xx passes, and who meets it for two days on end is
 rejected after all, as with everything that is deferred; a 4xx is for the dropper to read.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected, UecError
 
+Half = Literal["s3", "ec2"]
+
 ANY_STATUS = range(1000)
+BOTH_HALVES: frozenset[Half] = frozenset({"s3", "ec2"})
+S3_ALONE: frozenset[Half] = frozenset({"s3"})
 EVERY_DIALECT: frozenset[str] = frozenset()
 
 # Its RegisterImage has one sentence for whatever is the matter with a manifest, a bad signature included.
@@ -29,9 +39,19 @@ REFUSES_WITHOUT_A_WORD = frozenset({"uec"})
 BINDING_IS_412 = frozenset({"euca3"})
 
 # What an empty body is read as.
-NO_WORD = "^500: Internal Server Error$"
+NO_WORD = "^Internal Server Error$"
+
+# What stands for a code where a server has none, or one for everything. Its message may then begin with one.
+NO_CODE = re.compile(r"\d{3}|Internal(Error|Failure)")
+LEADING_CODE = re.compile(r"([A-Z]\w+(?:\.\w+)?)(?::|$)")
+# Some servers say what kind of a code it is after a point, and those in Java what it is in Java.
+CODE_END = r"(\.\w+|Exception)?"
+# What may stand beside words of a sentence, and not within a name.
+WORDS_BEGIN, WORDS_END = r"(?<![\w./-])", r"(?![\w/-])"
 
 NOT_KNOWN = "it did not accept our credentials"
+NO_RIGHT = "our account may not do that: the bucket is another account's, or a right is missing"
+ASK_FOR_RIGHT = "Choose another bucket, or ask the cloud's administrator for the right."
 OTHER_GENERATION = "it is of another generation than its dialect says"
 SET_DIALECT = (
     'Set dialect to that of the cloud\'s version (uec, euca3, euca4, euca5, openstack or aws), or to "auto".'
@@ -39,284 +59,333 @@ SET_DIALECT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One kind of refusal. `words` is looked for in "Code: message", whatever the case; empty fits all."""
+class Refusal:
+    """What a cloud answered. `code` is its word for it, or the status once more where it had none; `message`
+    is in one line."""
 
-    words: str
+    half: Half
+    status: int
+    code: str
+    message: str
+
+    @property
+    def codes(self) -> Iterator[str]:
+        yield self.code
+        if NO_CODE.fullmatch(self.code) and (leading := LEADING_CODE.match(self.message)):
+            yield leading[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of refusal: it has that code, or those words in its message; whatever it says, if the row has
+    neither. Case does not count."""
+
     kind: type[UecError]
     why: str
     hint: str
+    code: str = ""
+    words: str = ""
     statuses: range = ANY_STATUS
+    halves: frozenset[Half] = BOTH_HALVES
     dialects: frozenset[str] = EVERY_DIALECT
 
-    def fits(self, dialect: str, status: int, said: str) -> bool:
-        at_home = not self.dialects or dialect in self.dialects
-        return at_home and status in self.statuses and re.search(self.words, said, re.IGNORECASE) is not None
+    def fits(self, dialect: str, refusal: Refusal) -> bool:
+        if refusal.status not in self.statuses or refusal.half not in self.halves:
+            return False
+        if self.dialects and dialect not in self.dialects:
+            return False
+        return not (self.code or self.words) or self._has_code(refusal) or self._has_words(refusal)
+
+    def _has_code(self, refusal: Refusal) -> bool:
+        pattern = f"(?:{self.code}){CODE_END}"
+        return bool(self.code) and any(re.fullmatch(pattern, code, re.IGNORECASE) for code in refusal.codes)
+
+    def _has_words(self, refusal: Refusal) -> bool:
+        pattern = f"{WORDS_BEGIN}(?:{self.words}){WORDS_END}"
+        return bool(self.words) and re.search(pattern, refusal.message, re.IGNORECASE) is not None
 
 
 ROWS = (
-    # What is not understood is quoted whole, with values that would fit other rows
-    Row("bind the following fields", Halted, OTHER_GENERATION, SET_DIALECT),
-    # Who we are, and what time it is
+    # What quotes a whole request, or a name with spaces in it, says enough by its first words or its code
+    Row(Halted, OTHER_GENERATION, SET_DIALECT, words="bind the following fields"),
     Row(
-        "message replay detected",
-        Deferred,
-        "it takes two requests made in the same second for one request sent twice",
-        "It is asked again by itself.",
-    ),
-    Row(
-        "message (has )?expired|generated in the future|unable to parse date|RequestTimeTooSkewed"
-        "|RequestExpired|SignatureExpired|RequestInTheFuture|timestamp.*(expired|future)"
-        "|timestamp failed validation",
-        Halted,
-        "it finds our requests out of date, so its clock and ours differ",
-        "Compare `date -u` on both machines, and let both follow one time server.",
-    ),
-    Row(
-        "manifest.*signature",
-        Halted,
-        "it does not know the certificate whose key signed the manifest",
-        "Set user_cert and user_key to the pair that this cloud gave us, or fetch new credentials and set"
-        " eucarc.",
-    ),
-    Row(
-        "SignatureDoesNotMatch|signature.*(do(es)? not match|mismatch)|failed to verify signature"
-        "|signature verification failed",
-        Halted,
-        "it did not accept our signature: the secret key is not that of the access key",
-        "Copy secret_key again, or fetch new credentials and set eucarc; if the key is right, compare the"
-        " dialect with the cloud.",
-    ),
-    Row(
-        "InvalidAccessKeyId|InvalidClientTokenId|UnrecognizedClient|InvalidAccessKey\\b"
-        "|access key id you provided",
-        Halted,
-        "it does not know our access key",
-        "Fetch new credentials from this cloud and set eucarc, or access_key and secret_key.",
-    ),
-    Row(
-        "ExpiredToken|InvalidToken|TokenRefreshRequired",
-        Halted,
-        "our temporary credentials have run out",
-        "See that whatever renews them runs; new ones are looked for by themselves.",
-    ),
-    Row(
-        "manifest is not accessible"
-        "|manifest'?s? (user|owner|account).*(is not|not match|not belong|mismatch|differ)",
-        Halted,
-        "the account number that we write into manifests is not that of the access key",
-        "Correct account, or EC2_USER_ID (on newer clouds EC2_ACCOUNT_NUMBER) in the eucarc, or fetch new"
-        " credentials and set eucarc.",
-    ),
-    Row(
-        "access to (kernel|ramdisk) image .* denied",
         Rejected,
-        "our account may not use that kernel or ramdisk",
-        "Name another one in the sidecar, or ask its owner to share it with our account.",
+        "an image of that name is registered already",
+        "Deregister the image that has it, or choose another name in the sidecar.",
+        code=r"InvalidAMIName\.Duplicate",
     ),
     Row(
-        "AuthFailure(?!.*not authorized)|AuthorizationHeaderMalformed|user authentication failed"
-        "|not authenticated",
-        Halted,
-        NOT_KNOWN,
-        "Fetch new credentials from this cloud and set eucarc, or access_key and secret_key, and region where"
-        " the cloud has regions.",
-    ),
-    Row(
-        "AccessDenied|UnauthorizedOperation|not authorized",
-        Halted,
-        "our account may not do that: the bucket is another account's, or a right is missing",
-        "Choose another bucket, or ask the cloud's administrator for the right.",
-    ),
-    # The bucket
-    Row(
-        "you must own the bucket",
-        Halted,
-        "the bucket belongs to another account, and only its owner may register what lies in it",
-        'Choose another bucket: bucket = "…" under [defaults] or in the sidecar.',
-    ),
-    Row(
-        "BucketAlreadyExists|BucketNotOwned",
-        Halted,
-        "the bucket belongs to another account",
-        'Choose another bucket: bucket = "…" under [defaults] or in the sidecar.',
-    ),
-    Row(
-        "TooManyBuckets",
-        Halted,
-        "our account may have no more buckets",
-        "Name a bucket that exists, delete one, or ask the cloud's administrator for a higher quota.",
-    ),
-    Row(
-        "EntityTooLarge|QuotaExceeded|quota.*exceed|exceed.*quota",
-        Halted,
-        "the bucket is full, or our account's quota is",
-        "Delete bundles that no image needs, choose another bucket, or ask the cloud's administrator for a"
-        " higher quota.",
-    ),
-    Row(
-        "NoSuchBucket",
-        Deferred,
-        "the bucket is not there",
-        "If somebody deleted it, the next attempt makes it anew.",
-    ),
-    Row(
-        "NoSuchKey",
         Rejected,
-        "a file of the bundle is not in the bucket",
-        "If somebody deleted it, deregister the image, and drop its files again.",
+        "it does not accept the image's name",
+        "Choose a name of 3 to 128 letters, digits and hyphens in the sidecar.",
+        code=r"InvalidAMIName\.Malformed",
     ),
     Row(
-        "BadDigest|InvalidDigest",
-        Deferred,
-        "what arrived is not what we sent",
-        "It is sent again by itself.",
-    ),
-    # The manifest
-    Row(
-        "manifest referenced is invalid or unavailable",
-        Rejected,
-        "it cannot read the manifest in the bucket, or does not know the certificate whose key signed it",
-        "See that s3_url and ec2_url are of one cloud, and that user_cert and user_key are the pair that it"
-        " gave us.",
-        dialects=ONE_SENTENCE_FOR_MANIFESTS,
-    ),
-    Row(
-        "failed to read manifest file|manifest referenced is invalid or unavailable",
-        Rejected,
-        "it cannot read the manifest in the bucket",
-        "See that s3_url and ec2_url are of one cloud, and that the dialect is right: some clouds must be"
-        " allowed to read what we upload.",
-    ),
-    Row(
-        "cannot register image of size|image.*size.*exceeds",
-        Rejected,
-        "the image is larger than it takes",
-        "Make the image smaller, or ask the cloud's administrator to raise the limit.",
-    ),
-    Row(
-        "InvalidManifest",
-        Rejected,
-        "it finds a mistake in the manifest",
-        "Compare the dialect with the cloud; its administrator's logs may say more than its answer.",
-    ),
-    # The registration
-    Row(
-        "only administrators can register",
-        Rejected,
-        "only its administrators may register kernels and ramdisks",
-        'Name registered ones in the sidecar (kernel = "eki-…", ramdisk = "eri-…"), or give this service an'
-        " administrator's credentials.",
-    ),
-    Row(
-        "referenced (kernel|ramdisk) id is invalid|Invalid(AKI|ARI)ID|Invalid(Kernel|Ramdisk)",
-        Rejected,
-        "it has no kernel or ramdisk of that id",
-        "Compare kernel and ramdisk in the sidecar with the ids that the cloud lists.",
-    ),
-    Row(
-        "(kernel|ramdisk) id must be specified",
         Rejected,
         "it boots this image only with a kernel and a ramdisk",
         'Add the missing file to the set, or name a registered one in the sidecar (kernel = "eki-…",'
         ' ramdisk = "eri-…").',
+        words="(kernel|ramdisk) id must be specified",
     ),
     Row(
-        "invalid image location|InvalidAMILocation",
-        Rejected,
-        "it does not accept the manifest's place in the bucket",
-        "Choose a bucket name of 3 to 63 lower case letters, digits and hyphens.",
-    ),
-    Row(
-        r"InvalidAMIName\.Duplicate",
-        Rejected,
-        "an image of that name is registered already",
-        "Choose another name in the sidecar.",
-    ),
-    Row(
-        r"InvalidAMIName\.Malformed",
-        Rejected,
-        "it does not accept the image's name",
-        "Choose a name of 3 to 128 letters, digits and hyphens in the sidecar.",
-    ),
-    Row(
-        "invalid virtuali[sz]ation|virtuali[sz]ation.?type",
-        Rejected,
-        "it does not boot images of that virtualization",
-        "Change virtualization in the sidecar.",
-    ),
-    Row(
-        "InvalidAMIID",
-        Rejected,
-        "it has no image of that id",
-        "Compare the id with those that the cloud lists.",
-    ),
-    Row(
-        "not a valid userid|InvalidUserID|InvalidAMIAttributeItemValue",
-        Rejected,
-        "it has no account of a number that the image is to be shared with",
-        "Correct share in the sidecar.",
-    ),
-    # The dialect
-    Row(
-        "UnknownParameter|MissingParameter|InvalidAction|InvalidQueryParameter",
         Halted,
         OTHER_GENERATION,
         SET_DIALECT,
+        code="UnknownParameter|MissingParameter|InvalidAction|InvalidQueryParameter",
+    ),
+    # Who we are, and what time it is
+    Row(
+        Deferred,
+        "it takes two requests made in the same second for one request sent twice",
+        "It is asked again by itself.",
+        words="message replay detected",
+    ),
+    Row(
+        Halted,
+        "it finds our requests out of date, so its clock and ours differ",
+        "Compare `date -u` on both machines, and let both follow one time server.",
+        code="RequestTimeTooSkewed|RequestExpired|SignatureExpired|RequestInTheFuture",
+        words="message (has )?expired|generated in the future|unable to parse date"
+        "|timestamp ((is|has|was) )?(expired|in the future)|timestamp failed validation",
+    ),
+    Row(
+        Halted,
+        f"{OTHER_GENERATION}: it does not take our version of the signature",
+        SET_DIALECT,
+        code="MissingAuthenticationToken",
+        words="invalid authorization header|use AWS4-HMAC-SHA256|version [24] of the signature is not taken",
+    ),
+    Row(
+        Halted,
+        "it does not know the certificate whose key signed the manifest",
+        "Set user_cert and user_key to the pair that this cloud gave us, or fetch new credentials and set"
+        " eucarc.",
+        words="manifest has (an )?invalid signature|invalid manifest: failed to verify signature",
+    ),
+    Row(
+        Halted,
+        "it did not accept our signature: the secret key is not that of the access key",
+        "Copy secret_key again, or fetch new credentials and set eucarc; if the key is right, compare the"
+        " dialect with the cloud.",
+        code="SignatureDoesNotMatch|InvalidSignature",
+        words="signatures? (do(es)? not match|mismatch)|signature we calculated does not match"
+        "|failed to verify signature|signature verification failed",
+    ),
+    Row(
+        Halted,
+        "it does not know our access key",
+        "Fetch new credentials from this cloud and set eucarc, or access_key and secret_key.",
+        code="InvalidAccessKey(Id)?|InvalidClientTokenId|UnrecognizedClient",
+        words="access key id you provided",
+    ),
+    Row(
+        Halted,
+        "our temporary credentials have run out",
+        "See that whatever renews them runs; new ones are looked for by themselves.",
+        code="ExpiredToken|InvalidToken|TokenRefreshRequired",
+    ),
+    Row(
+        Halted,
+        "the account number that we write into manifests is not that of the access key",
+        "Correct account, or EC2_USER_ID (on newer clouds EC2_ACCOUNT_NUMBER) in the eucarc, or fetch new"
+        " credentials and set eucarc.",
+        words="manifest is not accessible"
+        r"|manifest('s)? (user|owner|account) (\w+ )?(is not|differs|does not (match|belong))",
+    ),
+    Row(
+        Rejected,
+        "our account may not use that kernel or ramdisk",
+        "Name another one in the sidecar, or ask its owner to share it with our account.",
+        words=r"access to (kernel|ramdisk) image \S+ (is )?denied",
+    ),
+    Row(Halted, NO_RIGHT, ASK_FOR_RIGHT, words="not authorized"),
+    Row(
+        Halted,
+        NOT_KNOWN,
+        "Fetch new credentials from this cloud and set eucarc, or access_key and secret_key; if they are"
+        " right, compare the dialect with the cloud, and region where it has regions.",
+        code="AuthFailure|AuthorizationHeaderMalformed",
+        words="user authentication failed|not authenticated",
+    ),
+    Row(Halted, NO_RIGHT, ASK_FOR_RIGHT, code="AccessDenied|UnauthorizedOperation"),
+    # The bucket
+    Row(
+        Halted,
+        "the bucket belongs to another account, and only its owner may register what lies in it",
+        'Choose another bucket: bucket = "…" under [defaults] or in the sidecar.',
+        words="you must own the bucket",
+    ),
+    Row(
+        Halted,
+        "the bucket belongs to another account",
+        'Choose another bucket: bucket = "…" under [defaults] or in the sidecar.',
+        code="BucketAlreadyExists|BucketNotOwned",
+    ),
+    Row(
+        Halted,
+        "our account may have no more buckets",
+        "Name a bucket that exists, delete one, or ask the cloud's administrator for a higher quota.",
+        code="TooManyBuckets",
+    ),
+    Row(
+        Halted,
+        "the bucket is full, or our account's quota is",
+        "Delete bundles that no image needs, choose another bucket, or ask the cloud's administrator for a"
+        " higher quota.",
+        code=r"EntityTooLarge|\w*QuotaExceeded",
+        words=r"quota (is |was |has been )?exceeded|exceed(s|ed)? (\w+ )?quota",
+    ),
+    Row(
+        Deferred,
+        "somebody else is making or deleting the bucket at this moment",
+        "It is asked again by itself.",
+        code="OperationAborted",
+    ),
+    Row(
+        Deferred,
+        "the bucket is not there",
+        "If somebody deleted it, the next attempt makes it anew.",
+        code="NoSuchBucket",
+    ),
+    Row(
+        Rejected,
+        "a file of the bundle is not in the bucket",
+        "If somebody deleted it, deregister the image, and drop its files again.",
+        code="NoSuchKey",
+    ),
+    Row(
+        Deferred,
+        "what arrived is not what we sent",
+        "It is sent again by itself.",
+        code="BadDigest|InvalidDigest",
+    ),
+    # The manifest
+    Row(
+        Rejected,
+        "it cannot read the manifest in the bucket, or does not know the certificate whose key signed it",
+        "See that s3_url and ec2_url are of one cloud, that user_cert and user_key are the pair that it gave"
+        " us and cloud_cert is its own; then touch the set's files.",
+        words="manifest referenced is invalid or unavailable",
+        dialects=ONE_SENTENCE_FOR_MANIFESTS,
+    ),
+    Row(
+        Rejected,
+        "it cannot read the manifest in the bucket",
+        "See that s3_url and ec2_url are of one cloud, and that the dialect is right: some clouds must be"
+        " allowed to read what we upload.",
+        words="failed to read manifest file|manifest referenced is invalid or unavailable",
+    ),
+    Row(
+        Rejected,
+        "the image is larger than it takes",
+        "Make the image smaller, or ask the cloud's administrator to raise the limit.",
+        words="cannot register image of size|image size exceeds",
+    ),
+    Row(
+        Rejected,
+        "it finds a mistake in the manifest",
+        "Compare cloud_cert and the dialect with the cloud, then touch the set's files; its administrator's"
+        " logs may say more than its answer.",
+        code="InvalidManifest",
+    ),
+    # The registration
+    Row(
+        Rejected,
+        "only its administrators may register kernels and ramdisks",
+        'Name registered ones in the sidecar (kernel = "eki-…", ramdisk = "eri-…"), or give this service an'
+        " administrator's credentials and touch the set's files.",
+        words="only administrators can register",
+    ),
+    Row(
+        Rejected,
+        "it has no kernel or ramdisk of that id",
+        "Compare kernel and ramdisk in the sidecar with the ids that the cloud lists.",
+        code=r"Invalid(AKI|ARI)ID|Invalid(Kernel|Ramdisk)\w*",
+        words="referenced (kernel|ramdisk) id is invalid",
+    ),
+    Row(
+        Rejected,
+        "it does not accept the manifest's place in the bucket",
+        "Choose a bucket name of 3 to 63 lower case letters, digits and hyphens.",
+        code="InvalidAMILocation",
+        words="invalid image location",
+    ),
+    Row(
+        Rejected,
+        "it does not boot images of that virtualization",
+        "Change virtualization in the sidecar.",
+        words="(invalid|unknown|unsupported) virtuali[sz]ation[ -]?(type)?"
+        "|parameter virtuali[sz]ationtype is invalid"
+        r"|virtuali[sz]ation type (\S+ )?is (invalid|not (valid|supported))",
+    ),
+    Row(
+        Rejected,
+        "it has no image of that id",
+        "Compare the id with those that the cloud lists.",
+        code="InvalidAMIID",
+    ),
+    Row(
+        Rejected,
+        "it has no account of a number that the image is to be shared with",
+        "Correct share in the sidecar.",
+        code="InvalidUserID|InvalidAMIAttributeItemValue",
+        words="not a valid userid",
     ),
     # What passes
     Row(
-        "SlowDown|Throttl|RequestLimitExceeded|TooManyRequests|ServiceUnavailable|RequestTimeout\\b",
         CloudAway,
         "it is too busy just now",
         "It is asked again by itself.",
+        code=r"SlowDown|(Request)?Throttl\w*|RequestLimitExceeded|TooManyRequests|ServiceUnavailable"
+        "|RequestTimeout",
     ),
     # Nothing known was said: the status decides
-    Row("", Halted, NOT_KNOWN, "Run `uecwatchd check`.", range(401, 404)),
+    Row(Halted, NOT_KNOWN, "Run `uecwatchd check`.", statuses=range(401, 404)),
     Row(
-        "^40[45]:",  # no code of its own: no S3 or EC2 said this
         Halted,
         "there is no such service at its address",
         "Compare ec2_url and s3_url with the cloud's eucarc, and region where the cloud has regions.",
-        range(404, 406),
+        code="40[45]",  # no code of its own: no S3 or EC2 said this
+        statuses=range(404, 406),
     ),
     Row(
-        "",
         Halted,
         "the service is at another address",
         "Compare ec2_url and s3_url with the cloud's eucarc, and region where the cloud has regions.",
-        range(300, 400),
+        statuses=range(300, 400),
     ),
-    Row("", Halted, OTHER_GENERATION, SET_DIALECT, range(412, 413), dialects=BINDING_IS_412),
-    Row("", CloudAway, "it was too slow to hear us out", "It is asked again by itself.", range(408, 409)),
-    Row("", CloudAway, "it is too busy just now", "It is asked again by itself.", range(429, 430)),
+    Row(Halted, OTHER_GENERATION, SET_DIALECT, statuses=range(412, 413), dialects=BINDING_IS_412),
     Row(
-        "",
+        CloudAway, "it was too slow to hear us out", "It is asked again by itself.", statuses=range(408, 409)
+    ),
+    Row(CloudAway, "it is too busy just now", "It is asked again by itself.", statuses=range(429, 430)),
+    Row(
         Rejected,
         "it refused",
         "Its own words say why; change that, then touch the set's files.",
-        range(400, 500),
+        statuses=range(400, 500),
     ),
+    Row(Halted, "it does not know this request", SET_DIALECT, statuses=range(501, 502)),
     Row(
-        "",
-        Halted,
-        "it does not know this request",
-        SET_DIALECT,
-        range(501, 502),
-    ),
-    Row(
-        NO_WORD,
         Halted,
         "it failed without a word, as it also does when it does not know us",
         "If the cloud is well, fetch new credentials and set eucarc: the secret key for S3 is wrong.",
-        range(500, 501),
+        words=NO_WORD,
+        statuses=range(500, 501),
+        halves=S3_ALONE,
         dialects=REFUSES_WITHOUT_A_WORD,
     ),
-    Row(NO_WORD, CloudAway, "it failed without a word", "It is asked again by itself.", range(500, 501)),
-    Row("", CloudAway, "it failed", "It is asked again by itself."),
+    Row(
+        CloudAway,
+        "it failed without a word",
+        "It is asked again by itself.",
+        words=NO_WORD,
+        statuses=range(500, 501),
+    ),
+    Row(CloudAway, "it failed", "It is asked again by itself."),
 )
 
 
-def meaning(dialect: str, status: int, said: str) -> Row:
+def meaning(dialect: str, refusal: Refusal) -> Row:
     """What an answer means; the last row fits everything."""
-    return next(row for row in ROWS if row.fits(dialect, status, said))
+    return next(row for row in ROWS if row.fits(dialect, refusal))

@@ -2,7 +2,8 @@
 
 A V2 signature holds the time in whole seconds, and Eucalyptus 3.0 to 4.1 takes the second of two equal ones
 for a replay, for 15 minutes. So what was signed is looked at before it leaves, and signed again in
-another second when the same signature has gone out already: from another thread, or to ask once more.
+another second when the same signature has gone out already: from another thread or another client, or to ask
+once more.
 """
 
 import threading
@@ -21,7 +22,7 @@ _SIGNER = "uecwatchd signer"
 
 
 class SentOnce:
-    """Listens to the events of one client; shared by its threads."""
+    """Listens to the events of any number of clients; may be shared by threads."""
 
     def __init__(
         self, *, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
@@ -32,7 +33,7 @@ class SentOnce:
         self._sent: dict[str, float] = {}
 
     def listen(self, events: Any) -> None:
-        """Hear of every request of a client: when it is about to be signed, and when it has been."""
+        """Hear of every request of one more client: when it is about to be signed, and when it has been."""
         events.register("before-sign", self._about_to_sign)
         events.register_last("request-created", self._signed)
 
