@@ -9,8 +9,7 @@ UEC_TOLD = (
     "5 buckets of 5 GiB",
     "manifests up to 100 KiB",
     "boots no disk without a kernel",
-    "kernels and ramdisks by administrators only",
-    "images are public at first",
+    "images may be public at first",
 )
 EUCA3_TOLD = (
     "EC2 V2, S3 V2 over the whole path, none twice",
@@ -20,8 +19,7 @@ EUCA3_TOLD = (
     "images up to 30 GiB by default",
     "manifests up to 9.537 MiB",
     "boots no disk without a kernel",
-    "kernels and ramdisks by administrators only",
-    "images are public at first",
+    "images may be public at first",
 )
 
 

@@ -106,7 +106,7 @@ def test_an_account_number_that_our_images_do_not_have_is_told(
         state="available", looks=0, fate="available", reason="", registered="2026-11-22T00:00:00.000Z",
     )  # fmt: skip
     cloud.realm.registry.add_image(image, ids=cloud.realm.rules.ec2.ids, permissions=())
-    (told,) = of(check('account = "999999999999"', eucarc=cloud.eucarc, dialect="auto"), "warning")
+    (told,) = of(check('account = "999999999999"', eucarc=cloud.eucarc, dialect="auto"), "bad")
     assert f"our images there belong to {cloud.identity.account}" in told
     assert of(check(eucarc=cloud.eucarc, dialect="auto"), "warning") == []
 

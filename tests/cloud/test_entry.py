@@ -3,11 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from cryptography.x509 import load_pem_x509_certificate
 
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.recognise import Remembered, address_of
+from uecwatchd.errors import Halted
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 
@@ -39,6 +41,13 @@ def test_what_is_configured_goes_before_what_was_found(tmp_path: Path) -> None:
         settings = replace(settings_of(cloud), dialect="openstack")
         before = remembered(settings, "euca5")
         assert entered(settings, uploads=1, before=before).dialect.name == "openstack"
+
+
+def test_a_certificate_of_another_cloud_is_known_before_anything_is_sealed_for_it(tmp_path: Path) -> None:
+    with Sandbox(tmp_path / "a", dialect="euca4") as cloud, Sandbox(tmp_path / "b") as other:
+        settings = replace(settings_of(cloud), cloud_cert=other.eucarc.parent / "cloud-cert.pem")
+        with pytest.raises(Halted, match="the cloud certificate is another cloud's"):
+            entered(settings, uploads=1, before={})
 
 
 def test_a_certificate_is_fetched_where_none_is_named_and_the_cloud_gives_it(tmp_path: Path) -> None:

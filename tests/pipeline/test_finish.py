@@ -12,6 +12,7 @@ from uecwatchd.cloud.attributes import Permissions, permissions
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.register import Image, images
+from uecwatchd.demo.material import RealSet
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 
@@ -85,6 +86,52 @@ def test_a_description_and_permissions_are_as_the_sidecar_says(host: Host, cloud
     assert permissions(cloud, image_id) == Permissions(public=True, accounts=frozenset({OTHER}))
 
 
+def test_a_description_that_is_edited_changes_the_image_that_is_there(host: Host, cloud: Cloud) -> None:
+    drop(host, 'description = "first"\non_existing = "replace"')
+    image_id = registered(host)
+    drop(host, 'description = "second"\non_existing = "replace"')
+    assert registered(host) == image_id
+    assert listed(cloud, image_id).description == "second"
+    assert len(host.cloud.calls("RegisterImage")) == 1
+
+
+def test_the_log_says_who_may_start_an_image_as_the_cloud_says_it(host: Host) -> None:
+    drop(host, f'public = false\nshare = ["{OTHER}"]')
+    image_id = registered(host)
+    log = host.spool / "karmic.uec.log"
+    assert f"karmic: {image_id} may be started by its owner and {OTHER}" in log.read_text()
+    drop(host, "public = false\nshare = []")
+    registered(host)
+    assert f"karmic: {image_id} may be started by its owner alone" in log.read_text()
+    drop(host, "public = true")
+    registered(host)
+    assert f"karmic: {image_id} may be started by everybody" in log.read_text()
+
+
+def test_a_set_that_shares_its_image_with_another_is_told_whose_word_holds(host: Host) -> None:
+    drop(host, "public = false", name="twin")
+    registered(host, "twin")
+    drop(host, "public = true")
+    image_id = registered(host)
+    assert f"{image_id} is the image of twin too" in (host.spool / "karmic.uec.log").read_text()
+
+
+def test_a_kernel_that_others_boot_with_is_not_taken_from_them(
+    host: Host, cloud: Cloud, real_set: RealSet
+) -> None:
+    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["a.img", "a.vmlinuz", "a.initrd"])
+    (host.spool / "a.toml").write_text("public = true\n")
+    registered(host, "a")
+    (host.spool / "a.toml").write_text("public = false\n")
+    machine = registered(host, "a")
+    kernel = (host.spool / "a.eki").read_text().strip()
+    assert not permissions(cloud, machine).public
+    assert permissions(cloud, kernel).public
+    log = (host.spool / "a.uec.log").read_text().rpartition("--- attempt")[2]
+    assert f"{machine} may be started by its owner alone" in log
+    assert f"{kernel} may be started by everybody" in log
+
+
 def test_editing_the_sidecar_changes_who_may_start_the_same_image(host: Host, cloud: Cloud) -> None:
     drop(host, f'public = true\nshare = ["{OTHER}"]')
     image_id = registered(host)
@@ -100,10 +147,13 @@ def test_what_a_cloud_has_not_got_is_told_and_undoes_nothing(host_class: type[Ho
         host.configure(host.config.read_text().replace('dialect = "sandbox"', 'dialect = "euca3"'))
         drop(host, 'virtualization = "paravirtual"\nkernel = "none"\ntags = { team = "infra" }')
         image_id = registered(host)
-        remark = f"cloud default, tagging {image_id}: it has no tags"
+        remark = (
+            f"cloud default, tagging {image_id}: it has no tags."
+            " Ask its administrator; the image itself is registered."
+        )
         assert host.report("karmic")["remarks"] == [remark]
         log = (host.spool / "karmic.uec.log").read_text()
-        assert f"it is registered, but not all was done: {remark}" in log
+        assert f"karmic: it is registered, but not all is as it was asked for: {remark.split('. ')[0]}" in log
         assert f"not done: {remark}" in host.run("status", "karmic").stdout
         assert [seen.code for seen in cloud.refusals] == ["NoSuchBucket"]  # which was then made
 

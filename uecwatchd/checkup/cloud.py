@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,10 +13,10 @@ from uecwatchd.checkup.clock import S3_WINDOW, date_of, examine_clock
 from uecwatchd.checkup.facts import facts
 from uecwatchd.checkup.finding import Finding, bad
 from uecwatchd.checkup.papers import Papers, examine_papers
-from uecwatchd.cloud.certificate import fetch_certificate, fingerprint
+from uecwatchd.cloud.certificate import fingerprint
 from uecwatchd.cloud.client import Cloud, connect, insecure
 from uecwatchd.cloud.credentials import Account
-from uecwatchd.cloud.dialect import UEC, Window
+from uecwatchd.cloud.dialect import EUCA5, UEC, Window
 from uecwatchd.cloud.entry import connected, recognised
 from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.cloud.refusal import translated
@@ -39,6 +40,9 @@ def examine_cloud(settings: CloudSettings, *, bucket: str | None, clock: Clock) 
         f"cloud {settings.name}: {found.dialect.versions} (dialect {found.dialect.name}), for {found.why}",
     )
     yield Finding("ok", f"cloud {settings.name}: {facts(found.dialect)}")
+    if found.dialect.kernels_by_administrators:
+        what = "kernels and ramdisks are for administrators to register; whether we are one shows when we do"
+        yield Finding("ok", f"cloud {settings.name}: {what}")
     cloud = yield from _cloud(papers, found)
     ours = yield from _halves(cloud, clock)
     if ours is not None and bucket is not None:
@@ -67,8 +71,22 @@ def _recognised(
             yield from examine_clock(
                 account.cloud, "the cloud", ours=clock(), theirs=theirs, window=UEC.window
             )
-        yield bad(error, account.cloud)
+        yield _blamed(account, error, clock)
         return None
+
+
+def _blamed(account: Account, error: UecError, clock: Clock) -> Finding:
+    """A cloud is recognised by its S3 first: if EC2 knows us, it is S3 alone that does not."""
+    for dialect in (EUCA5, UEC) if isinstance(error, Halted) else ():
+        cloud = connect(account, dialect, uploads=1)
+        if not _ask(cloud, "listing its images", partial(_own_images, cloud), clock).error:
+            return _of_s3(cloud, error, alone=True)
+    return bad(error, account.cloud)
+
+
+def _own_images(cloud: Cloud) -> dict[str, Any]:
+    answer: dict[str, Any] = cloud.ec2.describe_images(Owners=["self"])
+    return answer
 
 
 def _date_in(error: UecError) -> datetime | None:
@@ -84,37 +102,21 @@ def _cloud(papers: Papers, found: Recognised) -> Generator[Finding, None, Cloud]
     bare = connect(account, found.dialect, uploads=1)
     if not papers.sealing:
         return bare
-    if account.cloud_cert is not None:
-        if found.dialect.offers_certificate:
-            yield from _compared(account)
-        return bare
     try:
         cloud = connected(account, found, uploads=1)
     except UecError as error:
         yield bad(error, account.cloud)
         return bare
-    if cloud.account.cloud_cert:
-        digits = fingerprint(cloud.account.cloud_cert)[:16]
-        yield Finding("ok", f"cloud {account.cloud}: it gives its certificate itself (SHA-256 {digits}…)")
+    yield Finding("ok", f"cloud {account.cloud}: {_sealed_for(account, cloud)}")
     return cloud
 
 
-def _compared(account: Account) -> Iterator[Finding]:
-    """The cloud's own certificate against the one we have. Where it does not give it, nothing can be said."""
-    try:
-        own = fetch_certificate(account)
-    except UecError:
-        return
-    if own == account.cloud_cert:
-        yield Finding("ok", f"cloud {account.cloud}: the cloud certificate is the one that it gives itself")
-        return
-    yield Finding(
-        "bad",
-        f"cloud {account.cloud}: the cloud certificate is another cloud's: what is sealed for it, this one"
-        " could not open",
-        "Correct cloud_cert, or take it out of the configuration and the eucarc: this cloud gives its own.",
-        Halted.exit_code,
-    )
+def _sealed_for(before: Account, cloud: Cloud) -> str:
+    if before.cloud_cert is None and cloud.account.cloud_cert:
+        return f"it gives its certificate itself (SHA-256 {fingerprint(cloud.account.cloud_cert)[:16]}…)"
+    if cloud.dialect.offers_certificate:
+        return "the cloud certificate is not known to be another cloud's"
+    return "whether the cloud certificate is this cloud's cannot be known before something is registered"
 
 
 # --- both halves by a real call ---------------------------------------------------------------------------
@@ -132,7 +134,7 @@ class _Heard:
 
 def _halves(cloud: Cloud, clock: Clock) -> Generator[Finding, None, Collection[str] | None]:
     """Returns the names of our buckets; None if S3 does not tell."""
-    ec2 = _ask(cloud, "listing its images", lambda: cloud.ec2.describe_images(Owners=["self"]), clock)
+    ec2 = _ask(cloud, "listing its images", partial(_own_images, cloud), clock)
     s3 = _ask(cloud, "listing its buckets", cloud.s3.list_buckets, clock)
     yield from _clock(cloud, "EC2", ec2, cloud.dialect.window)
     yield from _clock(cloud, "S3", s3, S3_WINDOW)
@@ -179,9 +181,11 @@ def _owners(cloud: Cloud, owners: Collection[str]) -> Iterator[Finding]:
         owner for owner in owners if len(owner) == len(cloud.account.account) and owner.isdigit()
     )
     if numbers and cloud.account.account not in numbers:
+        demanded = cloud.dialect.account_checked
         yield Finding(
-            "warning",
+            "bad" if demanded else "warning",
             f"cloud {cloud.name}: the account number is {cloud.account.account}, but our images there belong"
             f" to {', '.join(numbers)}",
             "Correct account, or EC2_USER_ID or EC2_ACCOUNT_NUMBER in the eucarc.",
+            Halted.exit_code if demanded else 0,
         )

@@ -45,6 +45,6 @@ def _room(dialect: Dialect) -> Iterator[str]:
 
 def _manners(dialect: Dialect) -> Iterator[str]:
     yield "boots whole disks alone" if dialect.boots_disk_alone else "boots no disk without a kernel"
-    if dialect.kernels_by_administrators:
-        yield "kernels and ramdisks by administrators only"
-    yield f"images are {'public' if dialect.public_by_default else 'private'} at first"
+    if dialect.account_checked:
+        yield "account numbers are checked"
+    yield "images may be public at first" if dialect.public_by_default else "images are private at first"

@@ -54,8 +54,8 @@ def describe(cloud: Cloud, image_id: str, text: str) -> None:
 
 def share(
     cloud: Cloud, image_id: str, *, public: bool | None, accounts: Iterable[str] | None, widen: bool = False
-) -> None:
-    """Let these start an image, and no others; None leaves that side as it is.
+) -> Permissions:
+    """Let these start an image, and no others; None leaves that side as it is. Returns who then may.
 
     `widen` takes nobody's permission away, for a kernel that other images boot with as well.
     """
@@ -63,13 +63,14 @@ def share(
     before = permissions(cloud, image_id)
     wanted = _wanted(before, public=public, accounts=accounts, widen=widen)
     if before == wanted:
-        return
+        return before
     for change in _changes(before, wanted):
         with translated(cloud, doing):
             cloud.ec2.modify_image_attribute(ImageId=image_id, Attribute=LAUNCH_PERMISSION, **change)
     after = permissions(cloud, image_id)
     if after != wanted:
         raise _not_done(cloud, doing, _difference(after, wanted))
+    return after
 
 
 def _wanted(

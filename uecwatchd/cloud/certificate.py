@@ -23,7 +23,7 @@ from cryptography.x509 import Certificate, load_pem_x509_certificate
 from uecwatchd.cloud.client import CONNECT_SECONDS, DEFAULT_REGION, is_loopback
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.silence import quoted, unheard
-from uecwatchd.errors import CloudAway, Halted
+from uecwatchd.errors import CloudAway, Halted, UecError
 
 SERVICE_PATH = "/services/Empyrean"
 QUESTION = {
@@ -37,6 +37,15 @@ WANTED = {"serviceType": "compute", "certificateUsage": "image-bundling"}
 
 # It is answered from memory.
 READ_SECONDS = 30
+
+
+def is_of_another(account: Account) -> bool:
+    """Whether the certificate that was given is not the one that the cloud gives itself. Where it gives none
+    after all, as Eucalyptus 4.0 and 4.1, nothing can be said."""
+    try:
+        return fetch_certificate(account) != account.cloud_cert
+    except UecError:
+        return False
 
 
 def fetch_certificate(account: Account) -> Certificate:

@@ -101,6 +101,7 @@ class Dialect:
     public_by_default: bool  # or may be: 3.1 makes new images public, 3.2 does not
 
     # Elsewhere
+    account_checked: bool  # the account number in a manifest must be the one of the access key
     offers_certificate: bool  # gives the certificate that bundles are sealed for to whoever asks
     regional: bool  # has a known address per region, and wants a new bucket's region named
 
@@ -136,6 +137,7 @@ UEC = Dialect(
     tag_limit=0,
     attributes=frozenset({"launchPermission"}),
     public_by_default=True,
+    account_checked=False,
     offers_certificate=False,
     regional=False,
 )
@@ -175,6 +177,7 @@ EUCA4 = replace(
     filters=True,
     tag_limit=10,
     public_by_default=False,
+    account_checked=True,
     offers_certificate=True,  # from 4.2 on
 )
 EUCA5 = replace(
@@ -218,6 +221,7 @@ AWS = Dialect(
     tag_limit=50,
     attributes=frozenset({"launchPermission", "description"}),
     public_by_default=False,
+    account_checked=False,
     offers_certificate=False,
     regional=True,
 )

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from uecwatchd.cloud.certificate import fetch_certificate
+from uecwatchd.cloud.certificate import fetch_certificate, is_of_another
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of, recognise
+from uecwatchd.errors import Halted
 from uecwatchd.settings import CloudSettings
 
 
@@ -36,8 +37,14 @@ def connected(account: Account, found: Recognised, *, uploads: int) -> Cloud:
 
 
 def _sealing(account: Account, dialect: Dialect) -> Account:
-    """Fetch the certificate that bundles are sealed for, if none was given. Raises Halted."""
+    """See that bundles are sealed for this cloud, by its own word where it gives that. Raises Halted."""
     if account.cloud_cert is None and dialect.offers_certificate:
-        account = replace(account, cloud_cert=fetch_certificate(account))
+        return replace(account, cloud_cert=fetch_certificate(account))
+    if dialect.offers_certificate and is_of_another(account):
+        raise Halted(
+            f"cloud {account.cloud}: the cloud certificate is another cloud's",
+            "what is sealed for it, this cloud could not open",
+            "Correct cloud_cert, or take it out of configuration and eucarc: this cloud gives its own.",
+        )
     sealing_certificate(account)  # without it, every set would fail of it
     return account

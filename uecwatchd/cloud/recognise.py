@@ -123,7 +123,8 @@ def _has_object_storage(account: Account) -> bool:
 
 
 def _oldest(account: Account) -> Recognised:
-    cloud = connect(account, UEC, uploads=1)
+    # Of the two that it may be, the one must not be sent a signature twice.
+    cloud = connect(account, replace(UEC, replay_refused=True), uploads=1)
     with translated(cloud, DOING):
         try:
             cloud.ec2.describe_images(Owners=["self"], Filters=[OWN_FILTER])

@@ -47,7 +47,7 @@ def _order(job: Job, member: Member, known: MemberRecord, tools: Tools) -> Order
         ramdisk_id=_id_for_machine(job, "ramdisk") if machine else None,
         name=registered_name(job, tools) if machine else None,
         description=found.sidecar.description if machine else None,
-        wishes=wishes(found) if machine else (),
+        wishes=wishes(found) if machine and job.entered().dialect.name_pattern else (),
         virtualization=found.virtualization if machine else None,
         platform=found.sidecar.platform if machine else "linux",
         whole_disk=machine and not hvm and member.facts.layout == "disk",

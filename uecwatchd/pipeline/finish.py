@@ -4,12 +4,12 @@ An image that is registered stays registered, whatever happens here: what could 
 log and in the report.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from uecwatchd import report
-from uecwatchd.cloud.attributes import describe, permissions, share, tag
+from uecwatchd.cloud.attributes import Permissions, describe, permissions, share, tag
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.register import deregister
 from uecwatchd.cloud.upload import remove
@@ -22,12 +22,17 @@ from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, tell
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Something to be done for an image, and what it was, once it has been."""
+    """Something to be done for an image. `grant` does it, and says in words what has come of it.
 
-    grant: Callable[[], None]
-    done: str
+    What is `urgent` may not be left undone for a cloud that is busy: then the set is deferred.
+    """
+
+    grant: Callable[[], str]
     level: Level = "info"
+    urgent: bool = False
 
+
+NOT_AGAIN = "It is not tried again by itself: touch a file of the set to have it done."
 
 # A cloud that is busy just after a registration is usually itself again within seconds.
 TRIES = 3
@@ -43,6 +48,7 @@ def furnish(job: Job, tools: Tools) -> Job:
         for wish in _wishes_for(job, member, tools):
             job = _granted(job, tools, wish)
     _tell_visibility(job)
+    _tell_shared(job, tools)
     return job
 
 
@@ -51,25 +57,35 @@ def _wishes_for(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Wish]:
     leading = member.role == lead(job.found).role
     if cloud.dialect.tag_limit or (leading and sidecar.tags):
         tags = dict(list(_tags(job, member, tools).items())[: cloud.dialect.tag_limit])
-        done = f"tagged {image_id} with {', '.join(sorted(tags))}"
-        yield Wish(lambda: tag(cloud, image_id, tags), done, "debug")
+        yield Wish(lambda: _tagged(cloud, image_id, tags), "debug")
     if leading and sidecar.description:
         text = sidecar.description
-        yield Wish(lambda: describe(cloud, image_id, text), f"described {image_id}: {text}", "debug")
+        yield Wish(lambda: _described(cloud, image_id, text), "debug")
     public = sidecar.public if "public" in sidecar.given else None
     accounts = sidecar.share if "share" in sidecar.given else None
     if public is not None or accounts is not None:
-        yield Wish(
-            lambda: share(cloud, image_id, public=public, accounts=accounts, widen=not leading),
-            f"{image_id} may be started by {_starters(public=public, accounts=accounts or ())}",
-        )
+
+        def shared() -> str:
+            given = share(cloud, image_id, public=public, accounts=accounts, widen=not leading)
+            return f"{image_id} may be started by {_starters(given)}"
+
+        yield Wish(shared, urgent=public is False)
 
 
-def _starters(*, public: bool | None, accounts: Sequence[str]) -> str:
-    if public:
+def _tagged(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> str:
+    tag(cloud, image_id, tags)
+    return f"tagged {image_id} with {', '.join(sorted(tags))}"
+
+
+def _described(cloud: Cloud, image_id: str, text: str) -> str:
+    describe(cloud, image_id, text)
+    return f"{image_id} is described as: {text}"
+
+
+def _starters(given: Permissions) -> str:
+    if given.public:
         return "everybody"
-    others = f" and {', '.join(accounts)}" if accounts else " alone" if public is False else ""
-    return f"its owner{others}"
+    return " and ".join(["its owner", *sorted(given.accounts)]) if given.accounts else "its owner alone"
 
 
 def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
@@ -87,28 +103,41 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
     """The job, with a remark if the wish came to nothing."""
     for last in (*(False for _ in range(TRIES - 1)), True):
         try:
-            wish.grant()
+            done = wish.grant()
         except Stopped:
             raise
         except Deferred as error:
+            if last and wish.urgent:
+                raise
             if last:
-                return _remarked(job, error)
+                return _remarked(job, error.what, error.why, NOT_AGAIN, error.request_id)
             tools.stopping.wait(PAUSE_SECONDS)
             stop_if_asked(job, tools)
         except UecError as error:
-            return _remarked(job, error)
+            return _remarked(job, error.what, error.why, error.hint, error.request_id)
         else:
-            tell(job, Kind.REGISTERED, wish.done, level=wish.level)
+            tell(job, Kind.REGISTERED, done, level=wish.level)
             break
     return job
 
 
-def _remarked(job: Job, error: UecError) -> Job:
-    remark = f"{error.what}: {error.why}"
-    fields = {"error": remark, "hint": error.hint, "request_id": error.request_id}
+def _remarked(job: Job, what: str, why: str, hint: str, request_id: str = "") -> Job:
+    fields = {"error": f"{what}: {why}", "hint": hint, "request_id": request_id}
     told = {key: value for key, value in fields.items() if value}
-    tell(job, Kind.WORKING, f"it is registered, but not all was done: {remark}", level="warning", fields=told)
-    return replace(job, record=replace(job.record, remarks=(*job.record.remarks, remark)))
+    sentence = f"it is registered, but not all is as it was asked for: {what}: {why}"
+    tell(job, Kind.WORKING, sentence, level="warning", fields=told)
+    remarks = (*job.record.remarks, f"{what}: {why}. {hint}")
+    return replace(job, record=replace(job.record, remarks=remarks))
+
+
+def _tell_shared(job: Job, tools: Tools) -> None:
+    """One image can have but one set of permissions: who has it in common with another set shall know."""
+    role = lead(job.found).role
+    image_id = job.record.image_id(role)
+    others = [r.name for r in tools.ledger.sets() if _is_other(r, job) and r.image_id(role) == image_id]
+    if others and job.found.sidecar.given & {"public", "share"}:
+        what = f"{image_id} is the image of {', '.join(others)} too: who said last who may start it is heeded"
+        tell(job, Kind.WORKING, what, level="warning")
 
 
 def _tell_visibility(job: Job) -> None:
@@ -133,17 +162,15 @@ def succeed_older(job: Job, tools: Tools) -> Job:
     older = tools.ledger.predecessor(image_id, cloud=job.record.cloud, made_for=job.made_for)
     if older is None:
         return job
-    cloud, where = job.entered(), older.location
-    done = f"deregistered {older.image_id}, which it replaces, and deleted its bundle {where}"
     with tools.ledger.claim(f"{older.cloud}/{older.identity}"):  # nobody adopts it meanwhile
         if any(_uses(record, older, job) for record in tools.ledger.sets()):
             return job
-        return _granted(job, tools, Wish(lambda: _take_away(cloud, older, tools), done))
+        return _granted(job, tools, Wish(lambda: _take_away(job.entered(), older, tools)))
 
 
 def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
     """Whether another set has this very image for its own, or is at work on the same content and soon may."""
-    if (record.folder, record.name) == (job.record.folder, job.record.name) or record.cloud != older.cloud:
+    if not _is_other(record, job):
         return False
     machine = next((member for member in record.members if member.role == "machine"), None)
     if machine is None:
@@ -151,12 +178,18 @@ def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
     return machine.image_id == older.image_id or (not machine.image_id and machine.sha256 == older.sha256)
 
 
-def _take_away(cloud: Cloud, older: BundleRecord, tools: Tools) -> None:
+def _is_other(record: SetRecord, job: Job) -> bool:
+    same = (record.folder, record.name) == (job.record.folder, job.record.name)
+    return not same and record.cloud == job.record.cloud
+
+
+def _take_away(cloud: Cloud, older: BundleRecord, tools: Tools) -> str:
     """First off the list, then out of the bucket: an image without its parts cannot start."""
     deregister(cloud, older.image_id)
     for stored in older.objects:
         remove(cloud, older.bucket, stored.key)
     tools.ledger.drop_bundle(older)
+    return f"deregistered {older.image_id}, which it replaces, and deleted its bundle {older.location}"
 
 
 # --- telling of it ----------------------------------------------------------------------------------------

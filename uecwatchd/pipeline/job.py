@@ -104,5 +104,4 @@ def wishes(found: ImageSet) -> tuple[str, ...]:
     """What the sidecar wants the image to be called. A name with the date in it is the same wish tomorrow;
     and who wants no name of his own is content with an image of the same bytes under another's."""
     sidecar = found.sidecar
-    named = (sidecar.name, found.name, sidecar.version or "") if "name" in sidecar.given else ()
-    return (*named, sidecar.description or "")
+    return (sidecar.name, found.name, sidecar.version or "") if "name" in sidecar.given else ()

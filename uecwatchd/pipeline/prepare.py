@@ -65,7 +65,8 @@ def enter_cloud(job: Job, tools: Tools) -> Job:
         if bucket == tools.configured_bucket:
             raise
         probe(cloud)  # if that raises, the trouble is all of the cloud's and not one sidecar's
-        raise Rejected(error.what, error.why, "Name another bucket in the sidecar, or none.") from error
+        hint = "Name another bucket in the sidecar, or none."
+        raise Rejected(error.what, error.why, hint, request_id=error.request_id) from error
     return replace(job, cloud=cloud)
 
 
