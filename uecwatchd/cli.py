@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from uecwatchd import __version__, byhand, checkup, gallery, imageset, spool, status
-from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.gate import presumptions, unrecognised
 from uecwatchd.cloud.recognise import Remembered
@@ -45,6 +44,15 @@ LEDGER_RETRY_SECONDS = 30.0
 
 
 class _Parser(argparse.ArgumentParser):
+    """`appendix` makes the end of the help when somebody asks for it: nothing of that is imported before."""
+
+    appendix: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        if self.appendix:
+            self.epilog = self.appendix()
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
@@ -97,15 +105,20 @@ def _add_trying(verbs: Any) -> None:
     sandbox_verb.add_argument("--port", type=int, default=8773, help="on 127.0.0.1; 0 takes any free one")
     sandbox_verb.add_argument("--dir", type=Path, help="keep its buckets and images here")
     sandbox_verb.add_argument(
-        "--dialect", choices=tuple(DIALECTS), default="sandbox", help="be as strict as that generation"
+        "--dialect", default="sandbox", metavar="NAME", help="be as strict as that generation"
+    )
+    sandbox_verb.add_argument(
+        "--no-administrator", action="store_true", help="let its user do only what everybody may"
     )
     sandbox_verb.add_argument(
         "--fault",
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="make something go wrong; a wrong NAME prints them all; may be repeated",
+        help="make something go wrong; may be repeated",
     )
+    sandbox_verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    sandbox_verb.appendix = _dialects_and_faults
     demo_verb = _add(verbs, "demo", demo, "show it at work: embedded cloud, service, a real image set")
     demo_verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
     demo_verb.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
@@ -310,12 +323,20 @@ def _look() -> str:
 
 def sandbox(arguments: argparse.Namespace) -> int:
     sandbox_class = _sandbox_class()
-    faults = _faults(arguments.fault)
+    from uecwatchd.sandbox.faults import Faults
+    from uecwatchd.sandbox.rules import RULES
+
+    if arguments.dialect not in RULES:
+        say(f"uecwatchd: --dialect {arguments.dialect}: the embedded cloud knows no such generation")
+        say(f"  Use one of: {', '.join(RULES)}.")
+        return EX_USAGE
+    options = {"dialect": arguments.dialect, "administrator": not arguments.no_administrator}
+    faults = Faults.parse(arguments.fault)
     folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-sandbox-"))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with sandbox_class(folder, port=arguments.port, dialect=arguments.dialect, faults=faults) as cloud:
+    with sandbox_class(folder, port=arguments.port, faults=faults, **options) as cloud:
         put(f"EC2_URL={cloud.ec2_url}")
         put(f"S3_URL={cloud.s3_url}")
         put(f"eucarc={cloud.eucarc}")
@@ -325,10 +346,14 @@ def sandbox(arguments: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _faults(words: Sequence[str]) -> Any:
-    from uecwatchd.sandbox.faults import Faults
-
-    return Faults.parse(words)
+def _dialects_and_faults() -> str:
+    try:
+        from uecwatchd.sandbox.faults import described
+        from uecwatchd.sandbox.rules import RULES
+    except ImportError:
+        return "What --dialect and --fault take is told once uecwatchd[sandbox] is installed."
+    lines = "\n".join(f"  {line}" for line in described())
+    return f"dialects: {', '.join(RULES)}\n\nfaults:\n{lines}"
 
 
 def demo(arguments: argparse.Namespace) -> int:

@@ -3,8 +3,9 @@
 import hashlib
 import math
 import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def test_so_many_uploads_are_answered_with_an_error_and_not_kept(
     assert faulty.refusals == ()
 
 
+def test_an_upload_nobody_signed_uses_up_no_fault(faulty: Sandbox, hand: Any) -> None:
+    faults = ("put-500", "put-503", "reset-in-body")
+    for name in faults:
+        faulty.faults.arm(name)
+    assert hand(faulty).ask("PUT", f"/services/Walrus/{BUCKET}/unsigned", body=b"x").status == 403
+    assert [faulty.faults.value(name) for name in faults] == [1, 1, 1]
+
+
 def test_some_uploads_may_pass_before_the_one_that_fails(faulty: Sandbox, upload: Any, refusal: Any) -> None:
     faulty.faults.arm("put-503", spare=2)
     upload("first")
@@ -78,6 +87,17 @@ def test_a_connection_is_reset_in_the_middle_of_a_body(faulty: Sandbox, upload: 
     assert keys(faulty) & {"reset", "after"} == {"after"}
     seen, _ = faulty.calls("PutObject")[-2:]
     assert (seen.status, seen.fault) == (0, "reset-in-body")
+
+
+@pytest.mark.parametrize("body", [b"", b"x"], ids=["no byte", "one byte"])
+def test_a_connection_is_reset_in_the_middle_of_hardly_a_body(
+    body: bytes, faulty: Sandbox, upload: Any
+) -> None:
+    faulty.faults.arm("reset-in-body")
+    with pytest.raises(ConnectionClosedError):
+        upload("reset", body)
+    seen = faulty.calls("PutObject")[-1]
+    assert (seen.status, seen.code, seen.fault) == (0, "", "reset-in-body")
 
 
 def test_an_etag_of_something_else_comes_back(faulty: Sandbox, upload: Any) -> None:
@@ -155,16 +175,30 @@ def test_answers_can_be_slow(faulty: Sandbox, upload: Any) -> None:
     assert 0.3 <= time.monotonic() - began < 5
 
 
+class Telling(Faults):
+    """Tells when a request asks how long it has to wait."""
+
+    def __init__(self, armed: Mapping[str, float]) -> None:
+        super().__init__(armed)
+        self.asked = threading.Event()
+
+    def value(self, name: str) -> float:
+        if name == "slow":
+            self.asked.set()
+        return super().value(name)
+
+
 def test_a_cloud_that_is_stopped_does_not_wait_for_slow_answers(tmp_path: Path, hand: Any) -> None:
-    cloud = Sandbox(tmp_path / "cloud", faults=Faults({"slow": 60}))
-    cloud.start()
+    faults = Telling({"slow": 60})
+    cloud = Sandbox(tmp_path / "cloud", faults=faults).start()
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(hand(cloud).ask, "GET", "/")
-        time.sleep(0.1)  # for the request to be under way
+        answer = pool.submit(hand(cloud).ask, "GET", "/")
+        assert faults.asked.wait(5)
+        assert not answer.done()
         began = time.monotonic()
         cloud.stop()
         assert time.monotonic() - began < 5
-        asked.exception()
+        assert answer.result().status == 200
 
 
 @pytest.mark.parametrize("seconds", [1000, -1000])
@@ -186,9 +220,9 @@ def test_a_connection_can_be_good_for_fewer_requests(faulty: Sandbox, hand: Any)
 
 
 def test_faults_are_read_from_words() -> None:
-    faults = Faults.parse(["put-503=2", "slow=0.5", "down", "wrong-etag"])
-    values = [faults.value(name) for name in ("put-503", "slow", "down", "wrong-etag", "skew")]
-    assert values == [2, 0.5, math.inf, 1, 0]
+    faults = Faults.parse(["put-503=2", "put-500=inf", "slow=0.5", "down", "wrong-etag", "skew=-1.5"])
+    names = ("put-503", "put-500", "slow", "down", "wrong-etag", "skew", "requests")
+    assert [faults.value(name) for name in names] == [2, math.inf, 0.5, math.inf, 1, -1.5, 0]
 
 
 def test_the_command_refuses_a_word_before_it_starts_anything(
@@ -206,10 +240,17 @@ def test_the_command_refuses_a_word_before_it_starts_anything(
         ("put-504", "there is no such fault"),
         ("", "there is no such fault"),
         ("put-503=two", "two is not a number"),
-        ("slow=nan", "nan is no number to work with"),
-        ("slow=inf", "inf is no number to work with"),
-        ("skew=-1e10", "-1e10 is no number to work with"),
-        ("put-503=-1", "it cannot happen -1 times"),
+        ("slow=nan", "nan is no number of seconds to work with"),
+        ("slow=inf", "inf is no number of seconds to work with"),
+        ("slow=-1", "-1 is no number of seconds to work with"),
+        ("skew=-1e10", "-1e10 is no number of seconds to work with"),
+        ("put-503=-1", "-1 is no number of times to work with"),
+        ("put-503=0", "0 is no number of times to work with"),
+        ("put-500=0.5", "0.5 is no number of times to work with"),
+        ("put-500=1.5", "1.5 is not a whole number"),
+        ("requests=0.5", "0.5 is no number of requests to work with"),
+        ("requests=inf", "inf is no number of requests to work with"),
+        ("pending=2.5", "2.5 is not a whole number"),
     ],
 )
 def test_a_word_that_is_no_fault_is_refused_with_what_there_is(word: str, why: str) -> None:
@@ -223,6 +264,12 @@ def test_a_fault_that_is_counted_strikes_so_often_whoever_asks() -> None:
     faults = Faults({"put-500": 50})
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(lambda _: faults.strikes("put-500"), range(200))) == 50
+
+
+def test_a_fault_strikes_no_fraction_of_a_time() -> None:
+    faults = Faults({"put-500": 1.5})
+    assert [faults.strikes("put-500") for _ in range(3)] == [True, False, False]
+    assert 0 <= faults.value("put-500") < 1
 
 
 def test_every_fault_has_a_value_that_makes_it_happen() -> None:

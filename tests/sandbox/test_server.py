@@ -116,6 +116,18 @@ def test_a_folder_with_something_else_in_it_is_not_used(text: str, folder: Path)
         pass
 
 
+def test_a_folder_stays_what_it_was_made_as(folder: Path) -> None:
+    with Sandbox(folder, dialect="aws") as cloud:
+        account = cloud.identity.account
+    with pytest.raises(Halted) as caught:
+        Sandbox(folder, dialect="euca4").start()
+    assert caught.value.what == f"{folder}: cannot play euca4 there"
+    assert caught.value.why.startswith("it was made as aws")
+    assert "--dialect aws" in caught.value.hint
+    with Sandbox(folder, dialect="aws") as cloud:
+        assert cloud.identity.account == account
+
+
 def test_everything_in_the_folder_is_private(cloud: Sandbox) -> None:
     assert stat.S_IMODE(cloud.folder.stat().st_mode) & 0o077 == 0
     for path in cloud.folder.glob("*"):

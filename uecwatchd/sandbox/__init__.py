@@ -25,9 +25,9 @@ What it does not check
 - It has one account, so sharing is recorded and nobody can make use of it.
 - It does not look at habits of a writer that no server looks at (mode and time stamps in the tar or gzip
   header), reads no file systems, and cannot tell a kernel that boots from one that merely has its magic.
-- As `sandbox` it is the portable intersection of the generations and not one of them: what only some servers
-  refuse, it mostly takes. Otherwise it plays one generation, each rule as strict as the strictest version of
-  it had it. The tables are in `rules`.
+- As `sandbox` it is none of the generations: what only some servers refuse, it mostly takes. Otherwise it
+  plays one of them, each rule as strict as the strictest version of it had it, and its folder stays with it.
+  The tables are in `rules`.
 - Nothing is flushed to disk beyond what the system does by itself: it survives its own end, not a power cut.
 """
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 from werkzeug.http import http_date
@@ -32,6 +33,9 @@ STOP_SECONDS = 10.0  # for requests in progress when the server stops
 AT_ONCE = struct.pack("ii", 1, 0)
 
 App = Callable[[Request], Response]
+# Told of a request that did not get as far as that: its method and its path without the query, as far as they
+# could be read, the status it was answered with and why.
+TurnAway = Callable[[str, str, HTTPStatus, str], None]
 
 
 class Severed(Exception):
@@ -126,6 +130,13 @@ class Handler(WSGIRequestHandler):
             return 431, "The headers are too large"
         return None
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Of the parent's refusals, too, where `self.path` may be missing or that of the request before."""
+        words = self.requestline.split()
+        method, path = (words[0], words[1].partition("?")[0]) if len(words) > 1 else ("", "")
+        self.server.turn_away(method, path, HTTPStatus(code), message or "")
+        super().send_error(code, message, explain)
+
     def send_response(self, code: int, message: str | None = None) -> None:
         """Of `send_error`: without a Server header, and by the cloud's clock."""
         self.send_response_only(code, message)
@@ -178,11 +189,12 @@ class Handler(WSGIRequestHandler):
 class Server(ThreadedWSGIServer):
     """Listens on a socket it is given, and can let go of its connections when it stops."""
 
-    def __init__(self, listener: socket.socket, answer: App, *, habits: Habits) -> None:
+    def __init__(self, listener: socket.socket, answer: App, *, turn_away: TurnAway, habits: Habits) -> None:
         host, port = listener.getsockname()
         # The parent wants a WSGI application; our handler calls `answer` itself.
         super().__init__(host, port, Request.application(answer), handler=Handler, fd=listener.fileno())
         self.answer = answer
+        self.turn_away = turn_away
         self.habits = habits
         self._open: set[socket.socket] = set()
         self._changed = threading.Condition()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import unquote, unquote_plus
 
-from uecwatchd.sandbox import certificates, ec2_actions, images, instances, registration, tags
+from uecwatchd.sandbox import certificates, ec2_actions, hollow, images, instances, registration, tags
 from uecwatchd.sandbox.ec2_actions import Actions
 from uecwatchd.sandbox.ec2_rules import Ec2Rules
 from uecwatchd.sandbox.parameters import Action, Parameters, refuse_unknown, required
@@ -21,6 +21,7 @@ ACTIONS: Mapping[str, Action] = {
     **tags.ACTIONS,
     **instances.ACTIONS,
     **certificates.ACTIONS,
+    **hollow.ACTIONS,
 }
 
 
@@ -45,10 +46,14 @@ def read_parameters(query: str, body: bytes) -> Parameters:
     return dict(pairs)
 
 
-def answer(realm: Realm, wire: Wire, parameters: Parameters, body: bytes, *, request_id: str) -> bytes:
+def authenticate(realm: Realm, wire: Wire, parameters: Parameters, body: bytes) -> None:
+    """Raises `Unproven`."""
+    check_ec2(wire, parameters, body, secrets=realm.secrets, now=realm.clock(), rules=realm.rules.ec2)
+
+
+def answer(realm: Realm, wire: Wire, parameters: Parameters, *, request_id: str) -> bytes:
     """The answer's XML. Raises `Refused`."""
     rules = realm.rules.ec2
-    check_ec2(wire, parameters, body, secrets=realm.secrets, now=realm.clock(), rules=rules)
     name = required(parameters, "Action")
     required(parameters, "Version")
     actions = _actions(rules, unquote(wire.path))

@@ -29,6 +29,18 @@ TAGS = {
     "DeleteTags": "ResourceId.N Tag.N.Key Tag.N.Value",
     "DescribeTags": FILTERS,
 }
+# Answered with success by servers that do nothing then: the answer has no id in it.
+_DISK = " ".join(
+    f"DiskContainer{n}.{what}"
+    for n in ("", ".N")
+    for what in ("Description", "Format", "Url", "UserBucket.S3Bucket", "UserBucket.S3Key")
+)
+HOLLOW = {
+    "CopyImage": "SourceRegion SourceImageId Name Description ClientToken",
+    "ImportImage": f"Architecture Description Platform ClientToken {_DISK}",
+    "ImportSnapshot": f"Description ClientToken {_DISK}",
+}
+SRIOV = {"RegisterImage": "SriovNetSupport"}
 
 
 def _extended(actions: Actions, more: Mapping[str, str]) -> Actions:
@@ -62,7 +74,7 @@ EUCA3 = _extended(
     },
 )
 
-EUCA4 = _extended(
+_FROM_2013 = _extended(
     EUCA3,
     {
         "RegisterImage": "VirtualizationType Platform",
@@ -72,13 +84,18 @@ EUCA4 = _extended(
     },
 )
 
-EUCA5 = _extended(EUCA4, {"RegisterImage": "SriovNetSupport"})
+EUCA4 = _extended(_FROM_2013, HOLLOW)
+
+EUCA5 = _extended(EUCA4, SRIOV)
+
+OPENSTACK = _extended(_FROM_2013, SRIOV)
 
 AWS = _extended(
-    EUCA5, {"RegisterImage": "BillingProduct.N BootMode EnaSupport ImdsSupport TpmSupport UefiData"}
+    OPENSTACK, {"RegisterImage": "BillingProduct.N BootMode EnaSupport ImdsSupport TpmSupport UefiData"}
 )
 
-# What a client that wants to work with all of them may say: what most know, less what only some do.
+# What a client may say that means to work with all of them: what most know, though none of the first, and not
+# what only the later do.
 SANDBOX = _extended(
     UEC,
     {

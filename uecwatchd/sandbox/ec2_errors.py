@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["service", "coded", "unbound", "forbidden"]
+Kind = Literal["service", "coded", "unbound", "forbidden", "replayed"]
 
 # A code that is not here has to do with HTTP or with this cloud's own disk, and goes out as it is. But
 # whatever the code, a request that nobody known has signed is forbidden.
@@ -33,23 +33,25 @@ KINDS: Mapping[str, Kind] = {
     "InvalidAction": "unbound",
     "UnknownParameter": "unbound",
     # Somebody known signed it, but once only.
-    "SignatureReplayed": "forbidden",
+    "SignatureReplayed": "replayed",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """`code` takes the place of the precise one if it is given. `plain` is text instead of XML."""
+    """`code` takes the place of the precise one if it is given, `words` of our sentence, which `{message}`
+    stands for. `plain` is text instead of XML."""
 
     status: int
     code: str = ""
     plain: bool = False
+    words: str = "{message}"
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
     """`forms` by kind; a kind that is missing goes out as it is. `words` by precise code: what the server
-    says in place of our sentence, which `{message}` stands for.
+    says in place of the form's words.
 
     `unbound_action` is made with the action's {name}; `unbound_parameter` with {name} of the first parameter
     that is not known and with {fields}, a line for each of them.
@@ -62,10 +64,15 @@ class Errors:
     unbound_parameter: str = "The parameter {name} is not recognized"
 
 
-FORBIDDEN = Form(403)
+# Before 3.3 who is refused at the door gets a line of text.
+OLD_DOOR: Mapping[Kind, Form] = {
+    "forbidden": Form(403, plain=True, words="User authentication failed."),
+    "replayed": Form(403, plain=True),
+}
+DOOR: Mapping[Kind, Form] = {"forbidden": Form(403), "replayed": Form(403, "AccessDenied")}
 BIND_ACTION = "Failed to construct message of type {name}"
 BIND_PARAMETER = "Failed to bind the following fields:\n{fields}"
-EXPIRED = {"RequestTimeTooSkewed": "Message expired: {message}"}
+EXPIRED = {"RequestTimeTooSkewed": "Message expired ({message})"}
 # From the days before codes: every error names the part of the server that it came from.
 IMAGES = "ImageManager"
 
@@ -73,10 +80,10 @@ AMAZON = Errors()
 
 UEC = Errors(
     forms={
+        **OLD_DOOR,
         "service": Form(400, IMAGES),
         "coded": Form(400, IMAGES),
         "unbound": Form(500, plain=True),  # 2.0: 400
-        "forbidden": FORBIDDEN,
     },
     words={
         **EXPIRED,
@@ -90,10 +97,10 @@ UEC = Errors(
 
 EUCA3 = Errors(
     forms={
+        **OLD_DOOR,
         "service": Form(406, IMAGES),
         "coded": Form(406, IMAGES),  # 3.3: 400, with a code
         "unbound": Form(412, plain=True),  # 3.3: 400
-        "forbidden": FORBIDDEN,
     },
     words=EXPIRED,
     escaped=False,
@@ -103,10 +110,10 @@ EUCA3 = Errors(
 
 EUCA4 = Errors(
     forms={
+        **DOOR,
         "service": Form(500, "InternalFailure"),
         "coded": Form(400),
         "unbound": Form(400, "InvalidParameterValue"),
-        "forbidden": FORBIDDEN,
     },
     words=EXPIRED,
     unbound_action=BIND_ACTION,

@@ -74,7 +74,7 @@ class Ec2Rules:
     location_length: int
     manifest_prefix: bool  # whether a manifest's key may have slashes
     parts_beside: bool  # whether parts then lie under that prefix too, and not at the root
-    manifest_size: int
+    manifest_size: int | None
     part_size: int
     image_size: int | None
     reader_acls: frozenset[str]  # canned ACLs of which each object needs one; empty: nobody looks
@@ -99,8 +99,10 @@ class Ec2Rules:
         return self.paths[0]
 
 
-# What every generation accepts, apart from Name: Eucalyptus 1.6 refuses it, 4.2 demands it, so it is
-# optional.
+# No server there ever was, nor what all of them accept: that would be next to nothing, as 1.6 refuses even
+# the Name that 4.2 demands. It takes what a client may say to it and most generations take: names,
+# descriptions, filters, tags. The rows below refuse those, each where its servers do. Of a manifest and its
+# parts it wants nearly all that any of them wants.
 SANDBOX = Ec2Rules(
     paths=("/services/Eucalyptus",),
     certificates_path="",
@@ -210,13 +212,16 @@ EUCA5 = replace(
 OPENSTACK = replace(
     SANDBOX,
     paths=("/",),
-    actions=ec2_actions.EUCA5,
+    actions=ec2_actions.OPENSTACK,
     signatures=frozenset({"v4"}),
+    # A date may be off by so much in both directions. 20 seconds and a quarter of an hour is Eucalyptus'.
+    ahead=5 * 60,
+    behind=5 * 60,
     name_required=True,
     image_name=EUCA4.image_name,
     ids=Ids("ami", "aki", "ari", digits=8),
     manifest_prefix=True,
-    manifest_size=5 * MIB,  # no limit is known: the least of the later servers'
+    manifest_size=None,
     image_size=None,
     signature_checked=frozenset(),
     user_checked=False,
@@ -229,6 +234,7 @@ OPENSTACK = replace(
 AWS = replace(
     OPENSTACK,
     actions=ec2_actions.AWS,
+    image_name=re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}"),
     tags=50,
     ids=Ids("ami", "aki", "ari", digits=17),
     parts_beside=True,

@@ -15,17 +15,31 @@ from typing import Self
 
 from uecwatchd.errors import Rejected
 
-TIMES = "times"
 LARGEST = 1e9  # thirty years of seconds: a clock that is off by many more has left the calendar
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """What a value counts, and which values do anything."""
+
+    name: str
+    least: float = 1
+    most: float = LARGEST
+    whole: bool = True
+
+
+TIMES = Unit("times", most=math.inf)
+REQUESTS, LOOKS = Unit("requests"), Unit("looks")
+SECONDS = Unit("seconds", least=0, whole=False)
+SECONDS_EITHER_WAY = Unit("seconds", least=-LARGEST, whole=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
-    """`unit` is what its value counts: how often it strikes, or what else it is. `value` is the one it has if
-    none is given."""
+    """`unit` is TIMES of one that is used up by striking. `value` is the one it has if none is given."""
 
     text: str
-    unit: str = TIMES
+    unit: Unit = TIMES
     value: float = 1
 
 
@@ -36,12 +50,13 @@ FAULTS: Mapping[str, Fault] = {
     "wrong-etag": Fault("an upload is kept, and answered with the ETag of something else"),
     "lost-answer": Fault("RegisterImage is carried out, and the connection reset without an answer"),
     "image-fails": Fault("an image is pending when it is registered, and then failed"),
+    "pending": Fault("an image is pending for so many DescribeImages after it is registered", LOOKS, 3),
     "lost-tags": Fault("CreateTags answers false, and nothing is kept"),
     "down": Fault("a request is answered with 503 and a line of text", value=math.inf),
     "away": Fault("a connection is reset before its request gets an answer", value=math.inf),
-    "slow": Fault("every answer waits", "seconds", 1),
-    "skew": Fault("the cloud's clock is ahead, or behind if this is negative", "seconds", 600),
-    "requests": Fault("a connection is closed after fewer requests", "requests", 1),
+    "slow": Fault("every answer waits", SECONDS),
+    "skew": Fault("the cloud's clock is ahead, or behind if this is negative", SECONDS_EITHER_WAY, 600),
+    "requests": Fault("a connection is closed after fewer requests", REQUESTS),
 }
 
 
@@ -81,9 +96,9 @@ class Faults:
             armed = self._armed.get(name, Armed(0))
             if armed.spared:
                 self._armed[name] = replace(armed, spared=armed.spared - 1)
-            elif armed.value:
+            elif armed.value >= 1:
                 self._armed[name] = replace(armed, value=armed.value - 1)
-            return bool(armed.value and not armed.spared)
+            return armed.value >= 1 and not armed.spared
 
     def value(self, name: str) -> float:
         """Of a fault that lasts, 0 if it is not armed; of another, how often it will still strike."""
@@ -96,17 +111,22 @@ def _read(word: str) -> tuple[str, float]:
     what = f"{word}: cannot make this go wrong"
     if name not in FAULTS:
         raise Rejected(what, "there is no such fault", f"Use {_names()}.")
-    fault = FAULTS[name]
-    hint = f"Try: {name}={fault.value:g}."
+    unit, value = FAULTS[name].unit, FAULTS[name].value
+    hint = f"Try: {name}={value:g}."
     try:
-        value = float(number) if number else fault.value
+        value = float(number) if number else value
     except ValueError as error:
         raise Rejected(what, f"{number} is not a number", hint) from error
-    if fault.unit == TIMES and value < 0:
-        raise Rejected(what, f"it cannot happen {number} times", hint)
-    if not (abs(value) <= LARGEST or (fault.unit == TIMES and value == math.inf)):
-        raise Rejected(what, f"{number} is no number to work with", hint)
+    if not unit.least <= value <= unit.most:
+        raise Rejected(what, f"{number} is no number of {unit.name} to work with", hint)
+    if unit.whole and value % 1 != 0 and value != math.inf:
+        raise Rejected(what, f"{number} is not a whole number", hint)
     return name, value
+
+
+def described() -> tuple[str, ...]:
+    """A line for each fault, as one writes it and what it does."""
+    return tuple(f"{name}[={fault.unit.name}]: {fault.text}" for name, fault in FAULTS.items())
 
 
 def _names() -> str:

@@ -2,8 +2,9 @@
 
 import sqlite3
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import unquote, urlsplit
 
 from werkzeug.exceptions import ClientDisconnected
@@ -27,9 +28,10 @@ FAILURES = (Refused, ClientDisconnected, OSError, sqlite3.Error)
 class Seen:
     """One request and its answer.
 
-    `path` is as sent, without its query; `action` is the EC2 action or the S3 operation, empty if there is no
-    such thing; `status` is 0 if there was no answer. `code` and `message` are the refusal's and may say more
-    than the client was told; both are empty on success. `fault` is what spoiled the answer, if anything did.
+    `path` is as sent, without its query; like `method` it is empty if it could not be read. `action` is the
+    EC2 action or the S3 operation, empty if there is no such thing; `status` is 0 if there was no answer.
+    `code` and `message` are the refusal's and may say more than the client was told; both are empty on
+    success. `fault` is what spoiled the answer, if anything did.
     """
 
     method: str
@@ -94,6 +96,8 @@ class Front:
     def _give(self, asked: Asked) -> Given:
         faults, rules, line = self.realm.faults, self.realm.rules, self.realm.rules.line
         self.pause(faults.value("slow"))
+        # These two stand for what lies before the service, or for its absence: nobody there knows who asks,
+        # so they are struck by whatever comes, and no signature is remembered.
         if faults.strikes("away"):
             raise Severed("away")
         if faults.strikes("down"):
@@ -116,9 +120,10 @@ class Front:
             body = _read_form(asked.request, wire)
             parameters = ec2.read_parameters(wire.query, body)
             action = parameters.get("Action", "")
-            if rules.ec2.replay_refused and (signature := v2_signature(wire, parameters)):
-                self.signatures.use_up(signature, now=self.realm.clock())
-            answer = ec2.answer(self.realm, wire, parameters, body, request_id=asked.id)
+            ec2.authenticate(self.realm, wire, parameters, body)
+            if rules.ec2.replay_refused:
+                self._use_up(wire, parameters)
+            answer = ec2.answer(self.realm, wire, parameters, request_id=asked.id)
         except FAILURES as error:
             refused = _as_refused(error)
             written = write_ec2_refusal(refused, rules.ec2.errors, request_id=asked.id)
@@ -132,11 +137,12 @@ class Front:
         bucket, _, key = (rest.replace("+", " ") if rules.s3.plus_is_space else rest).partition("/")
         action, refused = s3.operation(wire.method, bucket, key, wire.query), None
         try:
-            spoil_upload(faults, action, asked.request)
             _refuse_chunked(wire)
-            if rules.s3.replay_refused and (signature := v2_signature(wire, {})):
-                self.signatures.use_up(signature, now=self.realm.clock())
-            response = s3.answer(self.realm, asked.request, wire, bucket=bucket, key=key)
+            proof = s3.authenticate(self.realm, wire)
+            if rules.s3.replay_refused:
+                self._use_up(wire, {})
+            spoil_upload(faults, action, asked.request)
+            response = s3.answer(self.realm, asked.request, wire, proof, bucket=bucket, key=key)
             fault = spoil_etag(faults, action, response)
         except FAILURES as error:
             refused = _as_refused(error)
@@ -144,6 +150,17 @@ class Front:
             fault = refused.fault if isinstance(refused, Spoiled) else ""
         response.headers["x-amz-request-id"] = asked.id
         return Given(response, rules.line.s3_server, action, refused, fault)
+
+    def _use_up(self, wire: Wire, parameters: Mapping[str, str]) -> None:
+        """By a request whose sender is known, whatever becomes of it: who was answered with 500 and sends the
+        same again is refused."""
+        if signature := v2_signature(wire, parameters):
+            self.signatures.use_up(signature, now=self.realm.clock())
+
+    def turn_away(self, method: str, path: str, status: HTTPStatus, message: str) -> None:
+        """Records what the connection refused by itself."""
+        code = status.phrase.replace(" ", "").replace("-", "")
+        self.record(Seen(method, path, "", int(status), code, str(uuid.uuid4()), message))
 
 
 def read_wire(request: Request) -> Wire:
@@ -179,7 +196,7 @@ def _read_form(request: Request, wire: Wire) -> bytes:
 def _refuse_s3(refused: Refused, rules: S3Rules, *, resource: str, request_id: str) -> Response:
     if rules.mute and isinstance(refused, Unproven):
         return Response(status=500)
-    text = write_s3_error(refused.code, refused.message, resource=resource, request_id=request_id)
+    text = write_s3_error(refused, resource=resource, request_id=request_id)
     return Response(text, status=refused.status, mimetype="application/xml")
 
 

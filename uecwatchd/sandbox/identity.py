@@ -7,6 +7,7 @@ Made on the first start and kept in the folder, readable by its owner only:
     euca2-admin-pk.pem    the user's key and certificate (EC2_PRIVATE_KEY, EC2_CERT)
     euca2-admin-cert.pem
     identity.json         {version, account, access_key, secret_key}; written last: it vouches for the rest
+    dialect               the generation the cloud plays, for good: a word and a line end
     eucarc                rewritten at each start, since the port may be another
 """
 
@@ -27,7 +28,7 @@ from uecwatchd.errors import Halted
 VERSION = 1
 CLOUD_KEY, CLOUD_CERTIFICATE = "cloud-pk.pem", "cloud-cert.pem"
 USER_KEY, USER_CERTIFICATE = "euca2-admin-pk.pem", "euca2-admin-cert.pem"
-IDENTITY, EUCARC = "identity.json", "eucarc"
+IDENTITY, DIALECT, EUCARC = "identity.json", "dialect", "eucarc"
 
 KEY_BITS = 2048  # what every generation issued
 LIFETIME = timedelta(days=3650)  # ten years, as in Eucalyptus
@@ -44,6 +45,20 @@ class Identity:
     user_key: RSAPrivateKey = field(repr=False)
     cloud_certificate: bytes  # PEM, both
     user_certificate: bytes
+
+
+def ensure_dialect(folder: Path, dialect: str) -> None:
+    """The folder is one generation's for good. Raises `Halted` if it is another's."""
+    path = folder / DIALECT
+    if not path.exists():
+        write_private(path, f"{dialect}\n".encode())
+    before = path.read_text(errors="replace").strip()
+    if before != dialect:
+        raise Halted(
+            f"{folder}: cannot play {dialect} there",
+            f"it was made as {before}, and generations do not take each other's ids",
+            f"Try: --dialect {before}, or another folder.",
+        )
 
 
 def ensure_identity(folder: Path, *, now: datetime) -> Identity:

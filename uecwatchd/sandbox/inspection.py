@@ -100,7 +100,7 @@ def _read_manifest(store: Store, identity: Identity, rules: Ec2Rules, bucket: st
     with file:
         if not _is_readable(stored, rules):
             raise invalid(f"Failed to read manifest file: {bucket}/{key}: aws-exec-read may not read it")
-        if stored.size > rules.manifest_size:
+        if rules.manifest_size is not None and stored.size > rules.manifest_size:
             raise invalid(f"The manifest has {stored.size} bytes, more than {rules.manifest_size}")
         return file.read()
 

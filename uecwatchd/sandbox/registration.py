@@ -1,7 +1,7 @@
 """RegisterImage: what the request asks for, what the manifest says, and which of the two counts."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uecwatchd.sandbox import content, images, inspection
 from uecwatchd.sandbox.ec2_rules import Ec2Rules, Fate
@@ -126,7 +126,7 @@ def _check_member(realm: Realm, image_id: str, *, type_: str) -> None:
 
 def _draft(realm: Realm, wish: Wish, bundle: Bundle, *, location: str, kernel: str, ramdisk: str) -> Image:
     """The image without its id."""
-    fate = DOOM if realm.faults.strikes("image-fails") else realm.rules.ec2.fate
+    fate = _fate(realm)
     return Image(
         id="",
         location=location,
@@ -146,6 +146,12 @@ def _draft(realm: Realm, wish: Wish, bundle: Bundle, *, location: str, kernel: s
         reason=fate.reason,
         registered=realm.clock().isoformat(timespec="milliseconds"),
     )
+
+
+def _fate(realm: Realm) -> Fate:
+    fate = DOOM if realm.faults.strikes("image-fails") else realm.rules.ec2.fate
+    looks = int(realm.faults.value("pending"))
+    return replace(fate, looks=looks) if looks else fate
 
 
 ACTIONS: Mapping[str, Action] = {"RegisterImage": register}

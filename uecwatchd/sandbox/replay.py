@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from uecwatchd.sandbox.refusal import Refused
 
 MEMORY = timedelta(minutes=15)  # after this its date is too old anyway
+# The servers' own words, spaces included.
+REPLAYED = "Message replay detected.  Same signature was used within the last 15 minutes"
 
 
 class Signatures:
@@ -24,5 +26,5 @@ class Signatures:
             while self._seen and now - next(iter(self._seen.values())) > MEMORY:
                 self._seen.popitem(last=False)
             if signature in self._seen:
-                raise Refused("SignatureReplayed", "Message replay detected. Same signature was used before.")
+                raise Refused("SignatureReplayed", REPLAYED)
             self._seen[signature] = now

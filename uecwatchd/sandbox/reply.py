@@ -18,6 +18,9 @@ S3_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 Value = str | int | bool | None | Mapping[str, "Value"] | tuple["Value", ...]
 Payload = Mapping[str, Value]
 
+# What S3's servers say where we have a code that is known to nobody else.
+S3_CODES: Mapping[str, str] = {"SignatureReplayed": "AccessDenied"}
+
 XML = "text/xml; charset=utf-8"
 PLAIN = "text/plain; charset=utf-8"
 
@@ -69,7 +72,7 @@ def write_ec2_refusal(refused: Refused, errors: Errors, *, request_id: str) -> W
     kind = "forbidden" if isinstance(refused, Unproven) else KINDS.get(refused.code)
     form = (errors.forms.get(kind) if kind else None) or Form(refused.status)
     code = form.code or refused.code
-    sentence = errors.words.get(refused.code, "{message}").format(message=refused.message)
+    sentence = errors.words.get(refused.code, form.words).format(message=refused.message)
     if form.plain:
         text = f"Failure: {form.status} {HTTPStatus(form.status).phrase}\n{sentence}\n\n"
         return Written(form.status, code, text.encode(), PLAIN)
@@ -83,7 +86,7 @@ def write_s3(root: str, payload: Payload) -> bytes:
     return write_xml(root, payload, namespace=S3_NAMESPACE)
 
 
-def write_s3_error(code: str, message: str, *, resource: str, request_id: str) -> bytes:
-    return write_xml(
-        "Error", {"Code": code, "Message": message, "Resource": resource, "RequestId": request_id}
-    )
+def write_s3_error(refused: Refused, *, resource: str, request_id: str) -> bytes:
+    code = S3_CODES.get(refused.code, refused.code)
+    where = {"Resource": resource, "RequestId": request_id}
+    return write_xml("Error", {"Code": code, "Message": refused.message, **where})

@@ -13,7 +13,7 @@ from uecwatchd.sandbox import buckets, multipart, objects
 from uecwatchd.sandbox.realm import Realm
 from uecwatchd.sandbox.refusal import Refused
 from uecwatchd.sandbox.s3_rules import S3Rules
-from uecwatchd.sandbox.signature import SUB_RESOURCES, Wire, check_s3, read_pairs
+from uecwatchd.sandbox.signature import SUB_RESOURCES, Proof, Wire, check_s3, read_pairs
 from uecwatchd.sandbox.visit import Handler, Visit, read_small_body
 
 
@@ -76,12 +76,15 @@ def operation(method: str, bucket: str, key: str, query: str) -> str:
     return NAMES.get((level, method, other)) or NAMES.get((level, method, ""), "")
 
 
-def answer(realm: Realm, request: Request, wire: Wire, *, bucket: str, key: str) -> Response:
+def authenticate(realm: Realm, wire: Wire) -> Proof:
+    """Raises `Unproven`."""
+    return check_s3(wire, secrets=realm.secrets, now=realm.clock(), rules=realm.rules.s3)
+
+
+def answer(realm: Realm, request: Request, wire: Wire, proof: Proof, *, bucket: str, key: str) -> Response:
     """Raises `Refused`."""
-    rules = realm.rules.s3
-    proof = check_s3(wire, secrets=realm.secrets, now=realm.clock(), rules=rules)
     query = dict(read_pairs(wire.query))
-    found = _find(rules, operation(wire.method, bucket, key, wire.query), query)
+    found = _find(realm.rules.s3, operation(wire.method, bucket, key, wire.query), query)
     visit = Visit(request, wire.headers, query, proof, bucket, key)
     if not found.reads:
         read_small_body(realm, visit)

@@ -60,7 +60,10 @@ class S3Rules:
         return next((mine for mine in self.paths if f"{path}/".startswith(f"{mine}/")), None)
 
 
-# What every generation accepts.
+# No server there ever was, nor what all of them accept. It takes what any S3 client does unless it is told
+# not to, and most generations take: HEAD on a bucket, the encoding-type that boto3 adds to a listing, version
+# 2 signed without the service path. The rows of the first servers refuse these. What a client can do without,
+# it has not: uploads in parts, and query keys beyond a listing's.
 _SANDBOX = S3Rules(
     paths=("/services/Walrus",),
     signatures=frozenset({"v2", "v4"}),

@@ -16,7 +16,7 @@ from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.sandbox.connection import Habits, Server
 from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.front import Front, Seen
-from uecwatchd.sandbox.identity import EUCARC, Identity, ensure_identity, write_eucarc
+from uecwatchd.sandbox.identity import EUCARC, Identity, ensure_dialect, ensure_identity, write_eucarc
 from uecwatchd.sandbox.realm import Realm
 from uecwatchd.sandbox.registry import Image, Registry
 from uecwatchd.sandbox.replay import Signatures
@@ -52,7 +52,7 @@ class Sandbox:
     """A cloud over a folder, which is made if need be. `with` starts and stops it.
 
     Stopped, it can be started again, and listens on the port it had. Raises on start `Deferred` if another
-    one runs over the folder, `Halted` if the port is taken or the folder is not a cloud's.
+    one runs over the folder, `Halted` if the port is taken or the folder is no cloud's, or another dialect's.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Sandbox:
         self.port = port
         self.faults = faults or Faults()
         self._administrator = administrator
+        self._dialect = dialect
         self._rules = RULES[dialect]
         self._true_clock = clock
         self._seen: deque[Seen] = deque(maxlen=SEEN_LIMIT)
@@ -83,6 +84,7 @@ class Sandbox:
         with ExitStack() as stack:
             stack.enter_context(_hold(self.folder))
             identity = ensure_identity(self.folder, now=self._clock())
+            ensure_dialect(self.folder, self._dialect)
             store = stack.enter_context(closing(Store(self.folder)))
             registry = stack.enter_context(closing(Registry(self.folder)))
             self._realm = Realm(
@@ -116,7 +118,7 @@ class Sandbox:
         habits = Habits(self._requests, self._rules.line.announced, self._clock)
         with _listen(self.port) as listener:
             self.port = listener.getsockname()[1]
-            return Server(listener, front.answer, habits=habits)
+            return Server(listener, front.answer, turn_away=front.turn_away, habits=habits)
 
     def _clock(self) -> datetime:
         return self._true_clock() + timedelta(seconds=self.faults.value("skew"))

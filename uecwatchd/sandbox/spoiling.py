@@ -21,14 +21,15 @@ class Spoiled(Refused):
 
 
 def spoil_upload(faults: Faults, action: str, request: Request) -> None:
-    """Before anything is kept. Raises `Spoiled` or `Severed`."""
+    """After its sender is known and before anything is kept. Raises `Spoiled` or `Severed`."""
     if action not in UPLOADS:
         return
     for name in REFUSALS:
         if faults.strikes(name):
             raise Spoiled(name)
     if faults.strikes("reset-in-body"):
-        request.stream.read((request.content_length or 0) // 2)
+        if half := (request.content_length or 0) // 2:  # to read nothing counts as a body that ended early
+            request.stream.read(half)
         raise Severed("reset-in-body", action=action)
 
 

@@ -51,6 +51,20 @@ def test_a_pending_image_may_fail(box: Any) -> None:
     assert state(box, again) == "available"
 
 
+@pytest.mark.parametrize(
+    ("faults", "end"),
+    [(("pending",), "available"), (("pending", "image-fails"), "failed")],
+    ids=["and then available", "and then failed"],
+)
+def test_an_image_may_be_pending_for_longer(faults: tuple[str, ...], end: str, box: Any) -> None:
+    location = box.bundle()
+    for fault in faults:
+        box.cloud.faults.arm(fault)
+    image_id = box.register(location).one("imageId")
+    box.cloud.faults.clear()
+    assert [state(box, image_id) for _ in range(5)] == ["pending"] * 3 + [end] * 2
+
+
 def test_an_image_is_public_or_private_from_the_start(box: Any) -> None:
     image_id = box.machine()
     assert is_public(box, image_id) == (box.generation in PUBLIC)
