@@ -12,15 +12,16 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import pytest
 
 from uecwatchd import gallery
 from uecwatchd.demo.material import DISK_START_SECTOR, Kernel, ramdisk
 from uecwatchd.sandbox import Sandbox, Seen
+from uecwatchd.sandbox.registry import Image
 from uecwatchd.settings import load
 
 if TYPE_CHECKING:
@@ -37,9 +38,14 @@ PACKAGES = {"mke2fs": "e2fsprogs", "mkfs.fat": "dosfstools", "mkntfs": "ntfs-3g"
 # How many questions it takes at most to find out a generation; only these may be refused.
 MOST_PROBES = 3
 # All the sets that are dropped, so that they wait together for clouds that take their time.
-SETS_AT_ONCE, UPLOADS_AT_ONCE = 5, 2
+SETS_AT_ONCE, UPLOADS_AT_ONCE = 8, 2
 # Enough to see by what rules an unnamed cloud is served: a disk that boots alone or waits, and a kernel.
 CHEAPEST = ("lone.img", "loader.toml", "memdisk-2")
+BUCKET = "uec-images"
+
+# Whatever else an answer is, it is a refusal, but for one: that there is no such bucket, to who asks whether.
+GRANTED = range(200, 300)
+NO_BUCKET = {("HeadBucket", "NoSuchBucket"), ("ListObjects", "NoSuchBucket")}
 
 
 # --- what a generation is to end up with --------------------------------------------------------------------
@@ -61,12 +67,15 @@ class Generation:
     virtualization: bool = True  # whether it lists kinds of machines
     platform: bool = True  # whether it can be told that an image is Windows
     acls: bool = True  # whether its S3 takes the ACL that lets others' clouds read a bundle
+    kernel_needed: bool = True  # whether a paravirtual machine must have a kernel
+    ramdisk_needed: bool = False  # the same of a ramdisk, whoever's the kernel is
+    disk_mapped: bool = False  # whether a manifest says of a paravirtual machine that it is a whole disk
 
 
 GENERATIONS: Mapping[str, Generation] = {
     "uec": Generation(
         "e?i-[0-9A-F]{8}",
-        probes_refused=2,
+        probes_refused=3,
         named=False,
         public=True,
         disk_alone=False,
@@ -76,16 +85,20 @@ GENERATIONS: Mapping[str, Generation] = {
     ),
     "euca3": Generation(
         "e?i-[0-9A-Fa-f]{8}",
-        probes_refused=2,
+        probes_refused=3,
         public=True,  # as 3.1 has it
         disk_alone=False,
         windows_alone=False,
         virtualization=False,
         platform=False,
     ),
-    "euca4": Generation("e?i-[0-9a-f]{8}", probes_refused=1),
-    "euca5": Generation("[ae]?i-([0-9a-f]{8}|[0-9a-f]{17})", probes_refused=0),
-    "openstack": Generation("a?i-[0-9a-f]{8}", probes_refused=0, platform=False, acls=False),
+    "euca4": Generation("e?i-[0-9a-f]{8}", probes_refused=1, ramdisk_needed=True, disk_mapped=True),
+    "euca5": Generation(
+        "[ae]?i-([0-9a-f]{8}|[0-9a-f]{17})", probes_refused=0, ramdisk_needed=True, disk_mapped=True
+    ),
+    "openstack": Generation(
+        "a?i-[0-9a-f]{8}", probes_refused=0, platform=False, acls=False, kernel_needed=False
+    ),
     "aws": Generation("a?i-[0-9a-f]{17}", probes_refused=0, platform=False, acls=False),
     "sandbox": Generation("e?i-[0-9A-F]{8}", probes_refused=0, windows_alone=False, platform=False),
 }
@@ -114,17 +127,21 @@ def whole_disk(disk: Path, partition: Path, *, kind: int) -> None:
 
 @pytest.fixture(scope="module")
 def drops(real_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files of five sets, to be copied into a spool:
+    """A folder with the files of eight sets, to be copied into a spool:
 
     `linux` in three files of one stem; `disk`, a whole disk whose sidecar says hvm; `lone`, another without a
-    sidecar; `loader`, a kernel that its sidecar names alone; and `windows`, as memdisk boots it.
+    sidecar; `loader`, a kernel that its sidecar names alone; and `windows`, as memdisk boots it. `xen`, a
+    whole disk, and `borrower`, a partition, are to boot with what a cloud has: `LENT` are their sidecars.
+    `bare` is a partition with nothing to boot it.
     """
     assert SYSLINUX.exists(), "memdisk is missing: apt-get install syslinux-common"
     made, folder = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("drops")
     run("mke2fs", "-q", "-t", "ext2", folder / "linux.img", "2m")
     shutil.copy(real_kernel.image, folder / "linux.vmlinuz")
     (folder / "linux.initrd").write_bytes(ramdisk(real_kernel))
-    for name in ("disk", "lone"):
+    for name in ("borrower", "bare"):
+        run("mke2fs", "-q", "-t", "ext2", "-L", name, folder / f"{name}.img", "1m")
+    for name in ("disk", "lone", "xen"):
         run("mke2fs", "-q", "-t", "ext2", "-L", name, made / name, "1m")
         whole_disk(folder / f"{name}.img", made / name, kind=LINUX_TYPE)
     (folder / "disk.toml").write_text('virtualization = "hvm"\n')
@@ -142,15 +159,51 @@ def drops(real_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+# Sidecars of sets that boot with a kernel and a ramdisk of the cloud's own.
+LENT = {
+    "xen": 'virtualization = "paravirtual"\nkernel = "{kernel}"\nramdisk = "{ramdisk}"\n',
+    "borrower": 'kernel = "{kernel}"\n',
+}
+
+
+def lend(cloud: Sandbox) -> Mapping[str, str]:
+    """The ids of a kernel and a ramdisk that a cloud has had all along, by role."""
+    ids: dict[str, str] = {}
+    for role in ("kernel", "ramdisk"):
+        image = Image(
+            id="",
+            location=f"theirs/{role}.manifest.xml",
+            manifest_sha256="",
+            type=role,
+            architecture="x86_64",
+            kernel="",
+            ramdisk="",
+            virtualization="",
+            name=f"their-{role}",
+            description="",
+            size=MIB,
+            platform="",
+            state="available",
+            looks=0,
+            fate="available",
+            reason="",
+            registered="2010-04-29T12:00:00.000+00:00",
+        )
+        ids[role] = cloud.realm.registry.add_image(image, ids=cloud.realm.rules.ec2.ids, permissions=()).id
+    return ids
+
+
 # --- a run --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one `once` has asked for and left behind. `images`: what `images` shows of the cloud, by id."""
+    """What one `once` has asked for and left behind. `images`: what `images` shows of the cloud, by id, but
+    for what was `lent`, whose ids are by role."""
 
     wanted: Generation
     host: Host
+    lent: Mapping[str, str]
     returncode: int
     talk: str = field(repr=False)
     requests: Sequence[Seen] = field(repr=False)
@@ -177,6 +230,15 @@ class Run:
         assert report["state"] == "waiting", report
         assert self.outputs(name) == [f"{name}.uec.json"]
         return str(report["waiting_for"])
+
+    def mappings(self) -> Mapping[str, Mapping[str | None, str | None]]:
+        """What the manifests that lie in the bucket say of devices, by location."""
+        stored = [one for one in self.host.cloud.objects(BUCKET) if one.key.endswith(".manifest.xml")]
+        roots = {f"{BUCKET}/{one.key}": ElementTree.fromstring(one.path.read_text()) for one in stored}  # noqa: S314 (our own)
+        return {
+            location: {row.findtext("virtual"): row.findtext("device") for row in root.iter("mapping")}
+            for location, root in roots.items()
+        }
 
     def outputs(self, name: str) -> list[str]:
         return [file for file in self.host.outputs() if file.startswith(f"{name}.")]
@@ -207,17 +269,20 @@ def pair(
         hosts = [host_class.made(cloud.folder.with_suffix(".host"), cloud) for cloud in (named, found_out)]
         for host, names in zip(hosts, (everything, CHEAPEST), strict=True):
             host.drop(*(drops / name for name in names))
-        runs = pool.map(run_once, hosts, (dialect, "auto"), (GENERATIONS[dialect],) * 2)
-        yield Pair(*runs)
+        lent = lend(named)
+        for name, text in LENT.items():
+            (hosts[0].spool / f"{name}.toml").write_text(text.format_map(lent))
+        wanted = GENERATIONS[dialect]
+        yield Pair(*pool.map(run_once, hosts, (dialect, "auto"), (lent, {}), (wanted, wanted)))
 
 
-def run_once(host: Host, said: str, wanted: Generation) -> Run:
+def run_once(host: Host, said: str, lent: Mapping[str, str], wanted: Generation) -> Run:
     text = host.config.read_text().replace('dialect = "sandbox"', f'dialect = "{said}"')
     host.configure(f"{text}\n[work]\nsets = {SETS_AT_ONCE}\nuploads = {UPLOADS_AT_ONCE}\n")
     ended, requests = host.run("once"), host.cloud.requests
     shown = gallery.gathered(load(host.config, environ={}), "default", owned=True)
-    images = {exhibit.image.id: gallery.as_json(exhibit) for exhibit in shown}
-    return Run(wanted, host, ended.returncode, ended.stderr, requests, images)
+    images = {e.image.id: gallery.as_json(e) for e in shown if e.image.id not in lent.values()}
+    return Run(wanted, host, lent, ended.returncode, ended.stderr, requests, images)
 
 
 @pytest.fixture
@@ -280,30 +345,70 @@ def test_windows_boots_as_its_generation_boots_it(ran: Run) -> None:
     assert left_out == alone
 
 
+def test_a_paravirtual_disk_is_mapped_where_its_generation_looks_for_that(ran: Run) -> None:
+    machine = ran.images[ran.done("xen", "machine")["machine"]]
+    assert (machine["kernel"], machine["ramdisk"]) == (ran.lent["kernel"], ran.lent["ramdisk"])
+    if ran.wanted.virtualization:
+        assert machine["virtualization"] == "paravirtual"
+    mapped = {location: mapping for location, mapping in ran.mappings().items() if mapping}
+    assert mapped == ({machine["location"]: {"ami": "sda"}} if ran.wanted.disk_mapped else {})
+
+
+def test_a_machine_without_a_ramdisk_waits_for_one_where_it_needs_it(ran: Run) -> None:
+    kernel = ran.lent["kernel"]
+    if ran.wanted.ramdisk_needed:
+        assert ran.waits("borrower").startswith(f"a ramdisk to go with {kernel} ")
+        return
+    machine = ran.images[ran.done("borrower", "machine")["machine"]]
+    assert (machine["kernel"], machine["ramdisk"]) == (kernel, "")
+
+
+def test_a_partition_alone_waits_for_a_kernel_where_it_needs_one(ran: Run) -> None:
+    if ran.wanted.kernel_needed:
+        assert ran.waits("bare").startswith("a kernel: a paravirtual image boots only with one ")
+        return
+    machine = ran.images[ran.done("bare", "machine")["machine"]]
+    assert (machine["kernel"], machine["ramdisk"]) == ("", "")
+
+
 def test_every_image_is_called_and_shown_as_its_generation_does(ran: Run) -> None:
     for image in ran.images.values():
         assert bool(image["name"]) == ran.wanted.named
         assert image["public"] == ran.wanted.public
-        assert image["location"].startswith("uec-images/")
+        assert image["location"].startswith(f"{BUCKET}/")
         assert image["made_here"] is not None
-    waiting = 0 if ran.wanted.disk_alone else 2
+    waiting = not ran.wanted.disk_alone or ran.wanted.ramdisk_needed or ran.wanted.kernel_needed
     assert ran.returncode == (75 if waiting else 0), ran.talk
 
 
 def test_nothing_was_sent_that_the_cloud_refuses(ran: Run) -> None:
-    assert [seen for seen in refused(ran) if not asks_for_acl(seen)] == []
-    acls = [seen for seen in refused(ran) if asks_for_acl(seen)]
-    # Whether a store has ACLs is found out by sending one; uploads that are under way by then find out too.
-    assert len(acls) <= (0 if ran.wanted.acls else SETS_AT_ONCE * UPLOADS_AT_ONCE)
+    assert amiss(ran) == []
+    check_questions(ran)
+
+
+def amiss(ran: Run) -> list[Seen]:
+    return [seen for seen in refused(ran) if not asks_for_bucket(seen) and not asks_for_acl(seen)]
 
 
 def refused(ran: Run) -> list[Seen]:
-    """That there is no such thing is an answer to the question whether there is, and no refusal."""
-    return [seen for seen in ran.requests if seen.code and seen.status != HTTPStatus.NOT_FOUND]
+    return [seen for seen in ran.requests if seen.status not in GRANTED]
+
+
+def asks_for_bucket(seen: Seen) -> bool:
+    return (seen.action, seen.code) in NO_BUCKET
 
 
 def asks_for_acl(seen: Seen) -> bool:
     return seen.action == "PutObject" and "ACL" in seen.message
+
+
+def check_questions(ran: Run) -> None:
+    """What only a refusal tells is asked once: whether there is a bucket, and whether its store has ACLs.
+    Sets that are under way by then may ask as well, but not with a manifest, nor with another bundle."""
+    assert len([seen for seen in refused(ran) if asks_for_bucket(seen)]) == 1
+    paths = [seen.path for seen in refused(ran) if asks_for_acl(seen)]
+    assert [path for path in paths if ".part." not in path] == []
+    assert len({path.partition(".part.")[0] for path in paths}) <= (0 if ran.wanted.acls else SETS_AT_ONCE)
 
 
 def test_no_request_is_made_twice_for_one_image(ran: Run) -> None:
@@ -318,6 +423,6 @@ def test_a_cloud_that_is_not_named_is_found_out_and_served_as_if_it_were(pair: P
     check_kernel(ran)
     check_disk(ran, "lone")
     probes = ran.requests[:MOST_PROBES]
-    amiss = [seen for seen in refused(ran) if not asks_for_acl(seen)]
-    assert [seen for seen in amiss if seen not in probes] == []
-    assert len(amiss) == ran.wanted.probes_refused
+    assert [seen for seen in amiss(ran) if seen not in probes] == []
+    assert len(amiss(ran)) == ran.wanted.probes_refused
+    check_questions(ran)

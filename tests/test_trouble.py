@@ -1,5 +1,6 @@
 """What the service makes of a cloud in trouble: nothing is lost, and nothing is registered twice."""
 
+import logging
 import os
 import random
 import struct
@@ -82,6 +83,9 @@ def test_a_part_that_does_not_arrive_is_sent_again_with_those_that_are_missing(
 def test_a_connection_that_breaks_in_the_middle_of_a_part_is_made_again(host: Host, turn: Turn) -> None:
     host.cloud.faults.arm("reset-in-body", 1, spare=1)
     assert turn().state == "done"
+    tried = [(seen.path, seen.fault) for seen in host.cloud.calls("PutObject")]
+    (broken,) = [path for path, fault in tried if fault == "reset-in-body"]
+    assert tried.count((broken, "")) == 1
 
 
 def test_a_lost_answer_to_a_registration_is_looked_for(host: Host, turn: Turn) -> None:
@@ -111,9 +115,14 @@ def test_our_clock_ten_minutes_ahead_halts(host: Host, turn: Turn) -> None:
     assert turn().state == "done"
 
 
-def test_a_server_that_closes_each_connection_is_worked_with(host: Host, turn: Turn) -> None:
+def test_a_server_that_closes_each_connection_is_worked_with(
+    host: Host, turn: Turn, caplog: pytest.LogCaptureFixture
+) -> None:
     host.cloud.faults.arm("requests", 1)
-    assert turn().state == "done"
+    with caplog.at_level(logging.DEBUG, logger="urllib3.connectionpool"):
+        assert turn().state == "done"
+    made = [line for line in caplog.messages if line.startswith(("Starting new", "Resetting dropped"))]
+    assert len(made) == len(host.cloud.requests) > 10
 
 
 def test_tags_that_did_not_stick_are_a_remark(host: Host, turn: Turn) -> None:
@@ -121,7 +130,8 @@ def test_tags_that_did_not_stick_are_a_remark(host: Host, turn: Turn) -> None:
     done = turn()
     assert done.state == "done"
     assert done.remarks == (
-        f"cloud default, tagging {done.image_id('machine')}: it has not kept host, owner, sha256, source",
+        f"cloud default, tagging {done.image_id('machine')}: it has not kept host, owner, sha256, source."
+        " Ask its administrator; the image itself is registered.",
     )
 
 
