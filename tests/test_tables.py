@@ -144,6 +144,10 @@ LIBERTIES: Mapping[str, Liberty] = {
     "paravirtual_needs": Liberty(  # to leave out
         lambda d: BOOTERS - d.paravirtual_needs, lambda r: set() if r.ec2.paravirtual_needs_both else BOOTERS
     ),
+    "paravirtual_demands": Liberty(  # to leave out, if the sidecar says so
+        lambda d: BOOTERS - d.paravirtual_demands,
+        lambda r: set() if r.ec2.paravirtual_needs_both else BOOTERS,
+    ),
     "windows_needs": Liberty(  # to leave out
         lambda d: BOOTERS - d.windows_needs, lambda r: BOOTERS if has_hvm(r) else set()
     ),
@@ -184,9 +188,6 @@ APART = {
 
 NO_KERNEL = Difference({"ramdisk"}, "would take a machine that has no kernel, which boots nowhere")
 SENDS_ACL = Difference({"aws-exec-read"}, "is asked once for each bucket whether it has ACLs, by sending one")
-OWN_ACCOUNT = Difference(
-    taken=True, why="is always sent the account's own number; it is `check` that minds less"
-)
 NO_PLATFORM = Difference(USED - {"Platform"}, "is told the kind of machine instead")
 UNKNOWN = "may be any cloud, which is asked for no more than it needs"
 # By liberty and generation.
@@ -199,8 +200,6 @@ DIFFERENCES: Mapping[tuple[str, str], Difference] = {
     ("id_pattern", "euca5"): Difference(spelled("ae", SHORT, LONG), "has several forms, by version"),
     ("id_pattern", "openstack"): Difference(spelled("a", SHORT, LONG), "has Amazon's forms, by version"),
     ("id_pattern", "aws"): Difference(spelled("a", SHORT, LONG), "has images from the days of short ids"),
-    ("account_checked", "aws"): OWN_ACCOUNT,
-    ("account_checked", "sandbox"): OWN_ACCOUNT,
     # Less is taken
     **{("paravirtual_needs", generation): NO_KERNEL for generation in ("uec", "euca3", "aws", "sandbox")},
     ("register_parameters.used", "openstack"): NO_PLATFORM,

@@ -268,3 +268,17 @@ def test_what_was_begun_in_one_bucket_goes_on_in_another_if_that_is_wanted_by_th
     assert host.run("once").returncode == 0
     (image,) = host.cloud.images
     assert image.location.startswith("other-images/")
+
+
+def test_what_a_cloud_demands_is_known_before_anything_goes_up(
+    host_class: type[Host], real_set: RealSet, tmp_path: Path
+) -> None:
+    with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
+        host = host_class.made(tmp_path / "builder", cloud)
+        host.configure(host.config.read_text().replace('"sandbox"', '"euca4"'))
+        host.drop(real_set.machine, real_set.kernel, names=["k.img", "k.vmlinuz"])
+        (host.spool / "k.toml").write_text('ramdisk = "none"\n')
+        assert host.run("once").returncode == 65
+        error = (host.spool / "k.uec.error").read_text()
+        assert "k: cloud default takes no such image without a ramdisk" in error
+        assert not cloud.calls("PutObject")

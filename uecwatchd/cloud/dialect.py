@@ -86,6 +86,7 @@ class Dialect:
     id_pattern: re.Pattern[str]
     found_by_id: bool  # DescribeImages answers a question by id rightly
     paravirtual_needs: frozenset[Role]  # what a paravirtual machine image must have beside it
+    paravirtual_demands: frozenset[Role]  # without which it refuses such an image, whatever the sidecar says
     windows_needs: frozenset[Role]  # the same for Windows: a loader and its floppy where no disk boots alone
     boots_disk_alone: bool  # a whole disk without kernel and ramdisk boots (HVM)
     kernels_by_administrators: bool  # nobody else may register kernels and ramdisks
@@ -126,6 +127,7 @@ UEC = Dialect(
     id_pattern=_ID_UPPER,
     found_by_id=False,
     paravirtual_needs=frozenset({"kernel"}),
+    paravirtual_demands=frozenset(),
     windows_needs=frozenset({"kernel", "ramdisk"}),
     boots_disk_alone=False,
     kernels_by_administrators=True,
@@ -169,6 +171,7 @@ EUCA4 = replace(
     name_pattern=_NAME_WITH_DOTS,
     id_pattern=_ID_LOWER,
     paravirtual_needs=frozenset({"kernel", "ramdisk"}),
+    paravirtual_demands=frozenset({"kernel", "ramdisk"}),
     windows_needs=frozenset(),
     boots_disk_alone=True,
     disk_mapping="sda",
@@ -210,6 +213,7 @@ AWS = Dialect(
     id_pattern=_ID_SHORT_OF_AWS,
     found_by_id=True,
     paravirtual_needs=frozenset({"kernel"}),
+    paravirtual_demands=frozenset(),
     windows_needs=frozenset(),
     boots_disk_alone=True,
     kernels_by_administrators=False,
@@ -221,7 +225,7 @@ AWS = Dialect(
     tag_limit=50,
     attributes=frozenset({"launchPermission", "description"}),
     public_by_default=False,
-    account_checked=False,
+    account_checked=True,
     offers_certificate=False,
     regional=True,
 )
@@ -234,6 +238,7 @@ OPENSTACK = replace(
     name_pattern=_NAME_WITH_DOTS,
     paravirtual_needs=frozenset(),
     image_limit=None,
+    account_checked=False,
     tag_limit=10,
     regional=False,
 )
@@ -256,6 +261,7 @@ SANDBOX = replace(
     manifest_limit=100 * KIB,
     pending_states=frozenset({"pending"}),
     tag_limit=10,
+    account_checked=True,
     public_by_default=False,
 )
 

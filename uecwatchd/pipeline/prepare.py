@@ -111,10 +111,26 @@ def foresee(job: Job, tools: Tools) -> Job:
     del tools
     for member in job.found.members:
         _must_fit(job, member)
+    _must_have_what_is_demanded(job)
     for role, image_id in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)):
         if image_id:
             _must_be_there(job, role, image_id)
     return job
+
+
+def _must_have_what_is_demanded(job: Job) -> None:
+    """A sidecar may say that there is no kernel or no ramdisk; not every cloud takes that for an answer."""
+    found, cloud = job.found, job.entered()
+    if found.member("machine") is None or found.virtualization == "hvm":
+        return
+    given = {"kernel": found.kernel_id, "ramdisk": found.ramdisk_id}
+    there = {member.role for member in found.members}
+    if lacking := [r for r in sorted(cloud.dialect.paravirtual_demands - there) if not given[r]]:
+        raise Rejected(
+            f"{found.name}: cloud {cloud.name} takes no such image without a {' and a '.join(lacking)}",
+            f"it is paravirtual, and {cloud.dialect.versions} boots those with both",
+            'Add the file, name one that is registered ("eki-…", "eri-…"), or drop a disk that boots alone.',
+        )
 
 
 def _must_fit(job: Job, member: Member) -> None:
