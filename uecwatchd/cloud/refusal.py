@@ -38,7 +38,9 @@ def status_of(error: ClientError) -> int:
 def _refused(cloud: Cloud, what: str, error: ClientError) -> UecError:
     refusal = _read(cloud, error)
     row = meaning(cloud.dialect.name, refusal)
-    why = f"{row.why} ({refusal.status} {quoted(f'{refusal.code}: {refusal.message}')})"
+    # A server without codes of its own has the status for one: said once is enough.
+    said = f"{refusal.code}: {refusal.message}".removeprefix(f"{refusal.status}: ")
+    why = f"{row.why} ({refusal.status} {quoted(said)})"
     return row.kind(what, why, row.hint, request_id=_request_id(error.response["ResponseMetadata"]))
 
 
