@@ -308,6 +308,12 @@ def test_a_mistake_in_a_credential_names_the_credential(tmp_path: Path) -> None:
     assert "credential uecwatchd_cloud__default__secretkey" in why
 
 
+def test_a_credential_without_its_cloud_is_told_its_name(tmp_path: Path) -> None:
+    folder = credentials(tmp_path, uecwatchd_eucarc="x")
+    why = complaint(tmp_path, CREDENTIALS_DIRECTORY=folder)
+    assert "name it uecwatchd_cloud__NAME__eucarc (from credential uecwatchd_eucarc)" in why
+
+
 def test_a_missing_credentials_folder_is_a_mistake_of_the_unit(tmp_path: Path) -> None:
     why = complaint(tmp_path, CREDENTIALS_DIRECTORY=str(tmp_path / "missing"))
     assert "No such file" in why

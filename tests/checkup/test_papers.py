@@ -65,6 +65,21 @@ def test_an_eucarc_without_s3_url_names_variable_and_setting(
     assert exit_code(findings) == 78
 
 
+@pytest.mark.parametrize(
+    ("variable", "line"),
+    [
+        pytest.param("S3_URL", "account {0.account}, access key {0.access_key}", id="no address"),
+        pytest.param("EC2_SECRET_KEY", "account {0.account}", id="no secret key"),
+        pytest.param("EC2_USER_ID", "access key {0.access_key}", id="no account number"),
+    ],
+)
+def test_what_is_missing_hides_neither_account_nor_key(
+    papers: Papers, box: Sandbox, own_eucarc: Callable[..., Path], of: Of, variable: str, line: str
+) -> None:
+    eucarc = own_eucarc(lambda text: text.replace(f"export {variable}=", "export NOTHING="))
+    assert f"cloud default: {line.format(box.identity)}. " in of(papers(eucarc=eucarc), "ok")
+
+
 def test_a_key_of_another_certificate_is_told(
     papers: Papers, box: Sandbox, the_bad: Callable[..., str]
 ) -> None:

@@ -128,3 +128,10 @@ def test_what_a_profile_lacks_is_said_in_its_own_words(home: Path, user: Any) ->
         gather(settings(home, profile="empty"))
     with pytest.raises(Halted, match="the AWS profile lab holds nothing of the kind"):
         gather(CloudSettings(name="lab", profile="lab", account="123456789012"))
+
+
+def test_keys_of_the_environment_are_in_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert profile_source("environment", cloud="lab").files
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert profile_source("environment", cloud="lab").files == ()

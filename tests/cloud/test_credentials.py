@@ -273,3 +273,34 @@ def test_neither_key_shows_in_the_account(settings: CloudSettings) -> None:
     shown = repr(gather(settings))
     assert SECRET not in shown
     assert "user_key" not in shown
+
+
+@pytest.mark.parametrize(
+    ("damage", "what", "hint"),
+    [
+        pytest.param(without("S3_URL"), "no address for S3", "Add `export S3_URL=…` to", id="address"),
+        pytest.param(
+            without("EC2_CERT"), "no user certificate", "Add `export EC2_CERT=…` to", id="certificate"
+        ),
+        pytest.param(setting("EC2_USER_ID", "123"), "account number 123 is not", "Set account", id="account"),
+        pytest.param(setting("S3_URL", "walrus"), "address for S3 is not one", "Correct it", id="no address"),
+    ],
+)
+def test_the_first_line_of_an_error_is_enough_to_act_on(
+    settings: CloudSettings, folder: Path, damage: Callable[[Path], None], what: str, hint: str
+) -> None:
+    damage(folder)
+    with pytest.raises(Halted) as caught:
+        gather(settings)
+    assert what in caught.value.what
+    assert caught.value.hint.startswith(hint)
+    assert "[cloud.default]" in caught.value.hint
+
+
+def test_a_missing_cloud_certificate_is_named_in_the_first_line(
+    settings: CloudSettings, folder: Path
+) -> None:
+    without("EUCALYPTUS_CERT")(folder)
+    with pytest.raises(Halted, match="EUCALYPTUS_CERT") as caught:
+        sealing_certificate(gather(settings))
+    assert caught.value.what == "cloud default: it has no cloud certificate"

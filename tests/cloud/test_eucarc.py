@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from uecwatchd.cloud.eucarc import read_eucarc
 
 PATH = Path("/home/alice/.euca/eucarc")
+HOME = Path("/var/lib/uecwatchd")
 
 UEC = """\
 EUCA_KEY_DIR=$(dirname $(readlink -f ${BASH_SOURCE}))
@@ -75,7 +76,7 @@ alias euca-upload-bundle="euca-upload-bundle -a ${EC2_ACCESS_KEY} EC2_URL=wrong"
 
 
 def test_the_eucarc_of_uec_is_understood() -> None:
-    found = read_eucarc(UEC, path=PATH)
+    found = read_eucarc(UEC, path=PATH, home=HOME)
     assert found["EC2_PRIVATE_KEY"] == "/home/alice/.euca/euca2-admin-c8bd1a3f-pk.pem"
     assert found["EUCALYPTUS_CERT"] == "/home/alice/.euca/cloud-cert.pem"
     assert found["EC2_SECRET_KEY"] == "HIBmGPfQ0oGzkTEBMGyBnDM4lVNYi8ZrLTMsg=="
@@ -84,7 +85,7 @@ def test_the_eucarc_of_uec_is_understood() -> None:
 
 
 def test_the_eucarc_of_eucalyptus_4_is_understood() -> None:
-    found = read_eucarc(EUCA4, path=PATH)
+    found = read_eucarc(EUCA4, path=PATH, home=HOME)
     assert found["EC2_URL"] == "http://10.1.1.1:8773/services/compute"
     assert found["EC2_CERT"] == "/home/alice/.euca/euca2-admin-c8bd1a3f-cert.pem"
     assert found["EC2_ACCOUNT_NUMBER"] == "000100729354"
@@ -92,7 +93,7 @@ def test_the_eucarc_of_eucalyptus_4_is_understood() -> None:
 
 @pytest.mark.parametrize("text", [UEC, EUCA2, EUCA3, EUCA4], ids=["1.6", "2.0", "3.x", "4.x"])
 def test_the_eucarc_of_each_generation_says_who_and_where_we_are(text: str) -> None:
-    found = read_eucarc(text, path=PATH)
+    found = read_eucarc(text, path=PATH, home=HOME)
     assert found["EC2_URL"].startswith("http://1")
     assert found["EC2_CERT"].startswith("/home/alice/.euca/euca2-")
     assert (found.get("EC2_ACCOUNT_NUMBER") or found["EC2_USER_ID"]) == "000100729354"
@@ -114,7 +115,7 @@ export EUCALYPTUS_CERT=${NOVA_CERT} # euca-bundle-image seems to require this se
 
 
 def test_the_ec2rc_of_openstack_is_understood() -> None:
-    found = read_eucarc(OPENSTACK, path=PATH)
+    found = read_eucarc(OPENSTACK, path=PATH, home=HOME)
     assert found["EC2_PRIVATE_KEY"] == "/home/alice/.euca/pk.pem"
     assert found["EUCALYPTUS_CERT"] == "/home/alice/.euca/cacert.pem"
     assert found["EC2_URL"] == "http://10.9.0.1:8788/"
@@ -134,7 +135,7 @@ def test_the_ec2rc_of_openstack_is_understood() -> None:
 )
 def test_the_folder_is_found_in_each_form_it_was_ever_written(form: str) -> None:
     text = f"export EUCA_KEY_DIR={form}  # here\nexport EC2_CERT=${{EUCA_KEY_DIR}}/cert.pem\n"
-    assert read_eucarc(text, path=PATH)["EC2_CERT"] == "/home/alice/.euca/cert.pem"
+    assert read_eucarc(text, path=PATH, home=HOME)["EC2_CERT"] == "/home/alice/.euca/cert.pem"
 
 
 @pytest.mark.parametrize(
@@ -152,19 +153,35 @@ def test_the_folder_is_found_in_each_form_it_was_ever_written(form: str) -> None
         pytest.param("export A=$B/c", "b/c", id="variable without braces"),
         pytest.param("export A=${C:-d}/e", "d/e", id="default of a variable that is not set"),
         pytest.param("export A=${B:-d}", "b", id="default of a variable that is set"),
-        pytest.param("export A=${C}x", "x", id="a variable that is not set is empty"),
+        pytest.param("C= A=${C}x", "x", id="a variable that is set to nothing"),
+        pytest.param("export A=$HOME/.euca/pk.pem", f"{HOME}/.euca/pk.pem", id="home"),
+        pytest.param("export A=~/.euca/pk.pem", f"{HOME}/.euca/pk.pem", id="tilde"),
+        pytest.param("export A='~/pk.pem'", "~/pk.pem", id="a tilde in quotes is one"),
+        pytest.param("export A=~alice", "~alice", id="a tilde before a name is left"),
+        pytest.param("export A=${C:-$HOME/.euca}", f"{HOME}/.euca", id="home in a default"),
+        pytest.param("export D=x && export A=y", "y", id="behind &&"),
+        pytest.param("A=1&&D=2", "1", id="&& without spaces"),
+        pytest.param("A=1||A=2", "1", id="|| behind what is known"),
+        pytest.param("A=$(hostname) || A=2", "2", id="|| behind what is not"),
+        pytest.param("echo hello; A=1", "1", id="behind a command"),
+        pytest.param("if true; then A=1; fi", "1", id="a branch"),
+        pytest.param("export \\\n  A=1", "1", id="continued before the name"),
+        pytest.param("export A=x\\\ny", "xy", id="continued in a word"),
+        pytest.param('export A="x\\\ny"', "xy", id="continued in double quotes"),
+        pytest.param("export A='x\ny'", "x\ny", id="quotes over two lines"),
+        pytest.param("A=1\necho 'see\nA=EVIL\n'", "1", id="a line inside of a quote is no assignment"),
+        pytest.param("# it's here\nA=1", "1", id="a quote in a comment opens nothing"),
         pytest.param("C=/a/b/c A=${C%/*}", "/a/b", id="the folder of a path"),
         pytest.param("C=abc A=${C%/*}", "abc", id="no folder in a path"),
         pytest.param("export A=", "", id="empty"),
         pytest.param("export A=1; export D=2", "1", id="two on a line"),
         pytest.param("export D=2 A=1", "1", id="one export for two"),
-        pytest.param("export A='open", "open", id="a quote that never ends"),
         pytest.param("export A=x\r", "x", id="a line end from Windows"),
         pytest.param("export A=$", "$", id="a lone dollar"),
     ],
 )
 def test_a_value_is_read_as_a_shell_would(line: str, value: str) -> None:
-    assert read_eucarc(f"B=b\n{line}\n", path=PATH)["A"] == value
+    assert read_eucarc(f"B=b\n{line}\n", path=PATH, home=HOME)["A"] == value
 
 
 @pytest.mark.parametrize(
@@ -173,6 +190,13 @@ def test_a_value_is_read_as_a_shell_would(line: str, value: str) -> None:
         "export A=$(cat /etc/shadow)",
         "export A=`whoami`",
         'export A="x-$(hostname)"',
+        "export A='open",
+        'export A="open',
+        "export A=$(open",
+        "export A=$NOBODY/x",
+        "export A=${NOBODY}/x",
+        "export A=${HOME:0:2}",
+        "B=$(hostname); A=$B/x",
         "# export A=x",
         "echo A=x",
         'alias a="b A=x"',
@@ -181,14 +205,15 @@ def test_a_value_is_read_as_a_shell_would(line: str, value: str) -> None:
     ],
 )
 def test_what_only_a_shell_could_tell_is_left_unset(line: str) -> None:
-    assert "A" not in read_eucarc(line, path=PATH)
+    assert "A" not in read_eucarc(line, path=PATH, home=HOME)
 
 
 WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
 QUOTED = WORDS.map(shlex.quote)
 DOUBLE_QUOTED = WORDS.map(lambda word: '"' + "".join(f"\\{c}" if c in '"\\$`' else c for c in word) + '"')
+# A bare $V0 would take the next word's letters for its own: those are names that nothing sets.
 REFERENCES = st.sampled_from(
-    ["$V0", "${V0}", '"${V0} $V0"', "${UNSET_HERE:-other}", "${EUCA_KEY_DIR}/pk.pem"]
+    ['"$V0"', "${V0}", '"${V0} $V0"', "${UNSET_HERE:-other}", "${EUCA_KEY_DIR}/pk.pem"]
 )
 VALUES = st.lists(QUOTED | DOUBLE_QUOTED | REFERENCES, min_size=1, max_size=3).map("".join)
 
@@ -197,6 +222,7 @@ VALUES = st.lists(QUOTED | DOUBLE_QUOTED | REFERENCES, min_size=1, max_size=3).m
 @given(st.lists(VALUES, min_size=1, max_size=8))
 def test_the_parser_and_bash_agree(values: list[str]) -> None:
     lines = ["EUCA_KEY_DIR=$(cd $(dirname ${BASH_SOURCE:-$0}); pwd -P)"]
+    lines += ["export V0="]
     lines += [f"export V{index}={value}" for index, value in enumerate(values)]
     with tempfile.TemporaryDirectory() as name:
         path = Path(name).resolve() / "eucarc"
@@ -204,7 +230,26 @@ def test_the_parser_and_bash_agree(values: list[str]) -> None:
         shell = ["bash", "-c", f"source {path}; env -0"]
         told = subprocess.run(shell, capture_output=True, check=True, env={"PATH": "/usr/bin:/bin"}).stdout
         by_bash = dict(line.split("=", 1) for line in told.decode().split("\0") if "=" in line)
-        ours = read_eucarc(path.read_text(), path=path)
+        ours = read_eucarc(path.read_text(), path=path, home=HOME)
     assert {name: ours[name] for name in ours if name != "EUCA_KEY_DIR"} == {
         name: by_bash[name] for name in by_bash if name[0] == "V"
     }
+
+
+SCRIPT = st.lists(
+    st.sampled_from(list("A=x~ \t\n\r;&|#'\"`$(){}:-%/*\\"))
+    | st.sampled_from(["export ", "${A", "${A:-", "\u2028"])
+    | st.characters()
+).map("".join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SCRIPT)
+def test_any_text_is_read_to_its_end(text: str) -> None:
+    assert all(isinstance(value, str) for value in read_eucarc(text, path=PATH, home=HOME).values())
+    assert read_eucarc(f"B=1\n{text}", path=PATH, home=HOME)["B"] == "1"
+
+
+@pytest.mark.parametrize("piece", ["${A:-", '"$(', "$(", "`", "\\\n", "A=$A;", "'\"", "${A:-$", "&|;", "${"])
+def test_no_text_is_read_for_long(piece: str) -> None:
+    read_eucarc(f"A={piece * 20_000}", path=PATH, home=HOME)

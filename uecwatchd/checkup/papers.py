@@ -52,10 +52,12 @@ def examine_papers(settings: CloudSettings, now: datetime) -> Generator[Finding,
     authorities = yield from _piece(told, credentials.ca_bundle)
     if seal:
         yield from _dated(told, "cloud certificate", "cloud_cert", seal, now)
+    named = [f"account {number}"] if number else []
+    named += [f"access key {keys.access_key}"] if keys else []
+    if named:
+        yield Finding("ok", f"cloud {told.cloud}: {', '.join(named)}")
     if where is None or keys is None or bool(authorities) != bool(told.value("ca_bundle")):
         return None
-    if number:
-        yield Finding("ok", f"cloud {told.cloud}: account {number}, access key {keys.access_key}")
     account = credentials.assembled(told, where, keys, number or "", pair or _made_up(), seal, authorities)
     return Papers(account, sealing=bool(seal) == bool(told.value("cloud_cert")))
 

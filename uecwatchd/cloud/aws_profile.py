@@ -18,6 +18,9 @@ from uecwatchd.errors import Halted, UecError
 # In place of a profile's name: what the AWS tools take where no profile is named.
 ENVIRONMENT = "environment"
 
+# What botocore calls the way to keys in AWS_* variables, which come before those of any file.
+FROM_ENVIRONMENT = "env"
+
 SPELLED = {
     "access_key": "aws_access_key_id",
     "secret_key": "aws_secret_access_key",
@@ -78,15 +81,22 @@ def _endpoint(session: botocore.session.Session, service: str) -> str | None:
 
 
 def _files(session: botocore.session.Session) -> tuple[Path, ...]:
+    credentials = session.get_credentials()
+    if credentials is not None and credentials.method == FROM_ENVIRONMENT:
+        return ()
     named = at_home(Path(session.get_config_variable("credentials_file")))
     return (named,) if named.is_file() else ()
 
 
 def _unusable(error: Exception, name: str, cloud: str) -> UecError:
-    what = f"cloud {cloud}, AWS profile {name}"
     if isinstance(error, ProfileNotFound):
         hint = "They are looked for in ~/.aws of the service's user, or where $AWS_CONFIG_FILE and"
         hint += " $AWS_SHARED_CREDENTIALS_FILE say."
-        return Halted(what, "there is no such profile", hint)
-    why = f"it gives no keys ({' '.join(str(error).split()).rstrip('.')})"
-    return Halted(what, why, "Try: aws sts get-caller-identity, as the service's user.")
+        what = f"cloud {cloud}, AWS profile {name}: there is no such profile"
+        return Halted(what, "the AWS tools' files have none of that name", hint)
+    why = " ".join(str(error).split()).rstrip(".")
+    return Halted(
+        f"cloud {cloud}, AWS profile {name}: it gives no keys",
+        why,
+        "Try: aws sts get-caller-identity, as the service's user.",
+    )

@@ -18,7 +18,7 @@ from uecwatchd.cloud.aws_profile import profile_source
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.euca2ools import euca2ools_source
 from uecwatchd.cloud.eucarc import eucarc_source
-from uecwatchd.cloud.source import Source
+from uecwatchd.cloud.source import Source, at_home
 from uecwatchd.errors import Halted
 from uecwatchd.settings import REGION, CloudSettings, keys_of
 
@@ -123,9 +123,10 @@ def sealing_certificate(account: Account) -> Certificate:
     if account.cloud_cert is not None:
         return account.cloud_cert
     raise Halted(
-        f"cloud {account.cloud}",
-        "it has no cloud certificate: cloud_cert is not set",
-        f"Set cloud_cert under [cloud.{account.cloud}] to the cloud-cert.pem that came with its credentials.",
+        f"cloud {account.cloud}: it has no cloud certificate",
+        "neither cloud_cert nor an eucarc's EUCALYPTUS_CERT names one",
+        f"Set cloud_cert under [cloud.{account.cloud}], or EUCALYPTUS_CERT in its eucarc, to the"
+        " cloud-cert.pem that came with its credentials.",
     )
 
 
@@ -140,7 +141,7 @@ def told_of(settings: CloudSettings) -> Told:
 def _places(settings: CloudSettings) -> Iterator[Source]:
     yield _configured(settings)
     if settings.eucarc:
-        yield eucarc_source(settings.eucarc, cloud=settings.name)
+        yield eucarc_source(settings.eucarc, cloud=settings.name, home=at_home(Path("~")))
     if settings.euca2ools:
         yield euca2ools_source(settings.euca2ools, settings.euca2ools_files, cloud=settings.name)
     if settings.profile:
@@ -179,7 +180,7 @@ def _url(told: Told, setting: str, half: str) -> str:
     if _is_address(url):
         return url
     raise Halted(
-        f"cloud {told.cloud}",
+        f"cloud {told.cloud}: its address for {half} is not one",
         f"{setting} is not an address like http://HOST:PORT/PATH",
         f"Correct it under [cloud.{told.cloud}] or in the eucarc, with no user or password in it.",
     )
@@ -207,8 +208,8 @@ def account_number(told: Told) -> str:
     if _ACCOUNT_NUMBER.fullmatch(number):
         return number
     raise Halted(
-        f"cloud {told.cloud}",
-        f"its account number is {number}, and that is not one of 12 digits",
+        f"cloud {told.cloud}: its account number {number} is not one of 12 digits",
+        f"that is what {place.name if (place := told.place_of('account')) else told.cloud} says",
         f"Set account under [cloud.{told.cloud}] to the number of 12 digits that the cloud shows;"
         " OpenStack has none and takes any.",
     )
@@ -269,10 +270,20 @@ def _needed(told: Told, setting: str, noun: str) -> str:
         return value
     where = ", ".join(_silent(place, setting) for place in told.places[1:]) or "there is no eucarc"
     raise Halted(
-        f"cloud {told.cloud}",
-        f"it has no {noun}: {setting} is not set and {where}",
-        f"Set {setting} under [cloud.{told.cloud}], or eucarc to the file that came with its credentials.",
+        f"cloud {told.cloud}: it has no {noun}",
+        f"{setting} is not set and {where}",
+        _remedy(told, setting),
     )
+
+
+def _remedy(told: Told, setting: str) -> str:
+    """Where it would have been looked for first, or in the configuration."""
+    table = f"under [cloud.{told.cloud}]"
+    if remedy := next((place.remedies[setting] for place in told.places if setting in place.remedies), None):
+        return f"{remedy}, or set {setting} {table}."
+    if told.places[1:]:
+        return f"Set {setting} {table}."
+    return f"Set {setting} {table}, or eucarc to the file that came with its credentials."
 
 
 def _silent(place: Source, setting: str) -> str:

@@ -91,7 +91,9 @@ def euca2ools_source(choice: str, patterns: Iterable[Path], *, cloud: str) -> So
         values["region"] = _value(_lookup(told.regions, region, "name")) or region.rpartition(":")[2]
     secrets = {one.file for setting, one in said.items() if setting == "secret_key"}
     spelled = _spelled(told.users, user, USER_OPTIONS) | _spelled(told.regions, region, REGION_OPTIONS)
-    return Source(f"euca2ools ({choice})", values, spelled, tuple(secrets), tuple(_remarks(told, region)))
+    remarks = tuple(_remarks(told, region))
+    remedies = _remedies(told.users, user, USER_OPTIONS) | _remedies(told.regions, region, REGION_OPTIONS)
+    return Source(f"euca2ools ({choice})", values, spelled, tuple(secrets), remarks, remedies)
 
 
 def _default_user(told: _Configuration, region: str) -> str:
@@ -113,6 +115,15 @@ def _spelled(sections: _Sections, name: str, options: Mapping[str, str]) -> dict
     """How each setting is called there; `name` is empty if nothing names the section."""
     where = f"under {sections.header(name)}" if name else f"for no {sections.kind} is named"
     return {setting: f"{option}, {where}" for setting, option in options.items()}
+
+
+def _remedies(sections: _Sections, name: str, options: Mapping[str, str]) -> dict[str, str]:
+    if not name:
+        return {}
+    header = sections.header(name)
+    return {
+        setting: f"Write {option} under {header} of euca2ools' files" for setting, option in options.items()
+    }
 
 
 def _placed(setting: str, said: _Said) -> str:
@@ -139,8 +150,8 @@ def _must_exist(sections: _Sections, name: str, files: tuple[Path, ...]) -> None
     looked = ", ".join(map(str, files)) or "no file, for there is none"
     real = [one for one in sections.named if "*" not in one]
     raise Halted(
-        f"cloud {sections.cloud}",
-        f"euca2ools has no section {sections.header(name)}{did_you_mean(name, real)}; looked in {looked}",
+        f"cloud {sections.cloud}: euca2ools has no section {sections.header(name)}{did_you_mean(name, real)}",
+        f"looked in {looked}",
         f"Correct euca2ools under [cloud.{sections.cloud}], or name the ini file in euca2ools_files.",
     )
 
@@ -187,8 +198,8 @@ def _longer(sections: _Sections, name: str) -> str | None:
     nearest = [one for one in ending if one.count(":") == fewest]
     if len(nearest) > 1:
         raise Halted(
-            f"cloud {sections.cloud}",
-            f"euca2ools' {name} may be {' or '.join(nearest)}",
+            f"cloud {sections.cloud}: euca2ools' {name} is not one region or user",
+            f"it may be {' or '.join(nearest)}",
             f"Write the whole name in euca2ools under [cloud.{sections.cloud}].",
         )
     return nearest[0] if nearest else None

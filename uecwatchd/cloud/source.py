@@ -17,7 +17,8 @@ class Remark:
 class Source:
     """`values` by setting, as text, secrets among them; files are absolute paths.
 
-    `spelled` is what the place calls each setting that it could have. `files` are those with secrets in them.
+    `spelled` is what the place calls each setting that it could have, and `remedies` how to say it there, as
+    the beginning of a sentence. `files` are those with secrets in them.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Source:
     spelled: Mapping[str, str]
     files: tuple[Path, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    remedies: Mapping[str, str] = field(default_factory=dict)
 
 
 # Settings whose values are paths.

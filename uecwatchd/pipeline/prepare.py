@@ -128,7 +128,7 @@ def _must_have_what_is_demanded(job: Job) -> None:
     if lacking := [r for r in sorted(cloud.dialect.paravirtual_demands - there) if not given[r]]:
         raise Rejected(
             f"{found.name}: cloud {cloud.name} takes no such image without a {' and a '.join(lacking)}",
-            f"it is paravirtual, and {cloud.dialect.versions} boots those with both",
+            "it is paravirtual, and this generation of cloud refuses those that lack one",
             'Add the file, name one that is registered ("eki-…", "eri-…"), or drop a disk that boots alone.',
         )
 

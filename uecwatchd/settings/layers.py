@@ -246,17 +246,30 @@ def _mistakes(error: ValidationError, layers: Iterable[_Layer], source: Path | N
     named = {path: name for layer in reversed(tuple(layers)) for path, name in layer.names.items()}
     found = strangers.complaints(error, noun="setting", known=_known)
     why = strangers.listed(
-        f"{_misplaced(path) or sentence}{_said_by(path, named)}" for path, sentence in found
+        f"{_misplaced(path, named) or sentence}{_said_by(path, named)}" for path, sentence in found
     )
     what = str(source) if source else "the configuration"
     return Halted(what, why, "Correct this, then run `uecwatchd check`.")
 
 
-def _misplaced(path: strangers.Path) -> str | None:
-    """What to say of a setting that stands before the first table instead of in its own."""
+def _misplaced(path: strangers.Path, named: Mapping[strangers.Path, str]) -> str | None:
+    """What to say of a setting that stands before the first table instead of in its own, or is named so."""
     homes = (section for section in SECTIONS if len(path) == 1 and path[0] in keys_of(section))
     home = next(homes, None)
-    return f"{path[0]} belongs under [{'cloud.NAME' if home == 'cloud' else home}]" if home else None
+    if not home:
+        return None
+    table = "cloud.NAME" if home == "cloud" else home
+    return f"{path[0]} belongs under [{table}]{_proper_name(table, str(path[0]), named.get(path))}"
+
+
+def _proper_name(table: str, key: str, name: str | None) -> str:
+    """How a variable or credential is to be called; nothing for a line of the file."""
+    if name is None:
+        return ""
+    inner = f"{table.replace('.', '__')}__{key}"
+    return (
+        f": name it {f'{PREFIX}{inner}'.upper() if name.startswith(PREFIX) else f'{PREFIX.lower()}{inner}'}"
+    )
 
 
 def _said_by(path: strangers.Path, named: Mapping[strangers.Path, str]) -> str:
