@@ -158,7 +158,7 @@ def test_another_name_for_known_content_is_another_image(done: Host) -> None:
     assert any(name.startswith("my-own-") for name in names)
 
 
-@pytest.mark.parametrize("more", ['bucket = "other"', 'virtualization = "paravirtual"', 'description = "x"'])
+@pytest.mark.parametrize("more", ['bucket = "other"', 'virtualization = "paravirtual"'])
 def test_other_metadata_for_known_content_is_another_image_with_a_name_of_its_own(
     done: Host, more: str
 ) -> None:
@@ -169,6 +169,17 @@ def test_other_metadata_for_known_content_is_another_image_with_a_name_of_its_ow
     ended = done.run("once")
     assert ended.returncode == 0, ended.stderr
     assert len(done.cloud.calls("RegisterImage")) == 4, "a machine, and no second kernel or ramdisk"
+
+
+def test_another_description_is_given_to_the_image_that_is_there(done: Host) -> None:
+    lines = (done.spool / "tiny.toml").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("description")]
+    (done.spool / "tiny.toml").write_text("\n".join(['description = "another one"', *kept]))
+    ended = done.run("once")
+    assert ended.returncode == 0, ended.stderr
+    machine = (done.spool / "tiny.emi").read_text().strip()
+    assert len(done.cloud.calls("RegisterImage")) == 3
+    assert {i.id: i.description for i in done.cloud.images}[machine] == "another one"
 
 
 def test_the_same_content_under_another_stem_is_the_image_that_is_known(
