@@ -9,7 +9,16 @@ import pytest
 
 from uecwatchd import ledger
 from uecwatchd.errors import Deferred, Halted, NotPermitted
-from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, SetRecord, open_ledger, read_ledger
+from uecwatchd.ledger import (
+    Advance,
+    BundleRecord,
+    Failure,
+    MemberRecord,
+    Request,
+    SetRecord,
+    open_ledger,
+    read_ledger,
+)
 
 MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, (1, 2, 3, 4), "ab" * 32, "emi-1", "b/k")
 RECORD = SetRecord(
@@ -50,6 +59,45 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
         assert book.bundle("default", "f" * 64) == BUNDLE
         done = book.put_bundle(replace(BUNDLE, state="registered", secret_key=None, secret_iv=None))
         assert book.bundle("default", "f" * 64) == done
+
+
+def test_what_people_ask_for_is_kept_in_order_until_it_is_done(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_request(Request("/spool", "karmic", "retry"))
+        book.put_request(Request("/spool", "jaunty", "forget"))
+        first, second = book.requests()
+        assert (first.name, second.verb) == ("karmic", "forget")
+        book.drop_request(first)
+        assert book.requests() == (second,)
+
+
+def test_a_set_is_held_since_it_was_held_first(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_hold("/spool", "karmic", since=5.0)
+        book.put_hold("/spool", "karmic", since=9.0)
+        assert book.holds() == {("/spool", "karmic"): 5.0}
+        book.drop_hold("/spool", "karmic")
+        assert book.holds() == {}
+
+
+def test_only_the_last_advance_of_a_set_is_kept(tmp_path: Path) -> None:
+    first = Advance("/spool", "karmic", "upload", "karmic.img", 1, 1 << 40, 1, 5.0, 6.0)
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_advance(first)
+        book.put_advance(replace(first, done=2))
+        assert book.advances() == {("/spool", "karmic"): replace(first, done=2)}
+        book.drop_advance("/spool", "karmic")
+        assert book.advances() == {}
+
+
+def test_a_ledger_of_the_first_version_is_taken_over_with_all_that_is_in_it(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as old:
+        old.executescript(f"{ledger.MIGRATIONS[0]} PRAGMA user_version = 1;")
+        old.execute("INSERT INTO clouds VALUES ('default', 'uec', 'http://cloud')")
+        old.commit()
+    with closing(open_ledger(tmp_path)) as book:
+        assert [*book.clouds()] == ["default"]
+        assert book.requests() == ()
 
 
 def test_a_digest_holds_only_as_long_as_the_whole_stamp(tmp_path: Path) -> None:

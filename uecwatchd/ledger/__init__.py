@@ -1,0 +1,48 @@
+"""The memory of the service: where every set and every bundle stands, written before the next step is taken.
+
+One SQLite file in the state directory, readable by the service's user alone because it holds the keys of
+bundles under way. The kinds of record:
+
+- a *set*: one per name in a spool folder: its state, what it was made of, the ids it got;
+- a *bundle*: one per content and role on a cloud: where it lies, how far it has come. Sets that share a
+  kernel share its bundle. The row is written before the effect it announces: `planned` before the first part
+  goes up, `registering` before RegisterImage is asked;
+- a *digest*: the SHA-256 of a file as long as its stamp stands, so that nothing unchanged is read twice;
+- a *cloud*: which generation it was found to be, for as long as it cannot be asked;
+- a *request* or a *hold*: what somebody asked for on the command line, for the daemon to find;
+- an *advance*: how far the work on a set has come, for whoever asks.
+"""
+
+from uecwatchd.ledger.book import Ledger, open_ledger, read_ledger
+from uecwatchd.ledger.file import FILE_NAME, MIGRATIONS
+from uecwatchd.ledger.lock import LOCK_NAME, hold
+from uecwatchd.ledger.records import (
+    Advance,
+    BundleRecord,
+    BundleState,
+    Failure,
+    MemberRecord,
+    Request,
+    SetRecord,
+    State,
+    Verb,
+)
+
+__all__ = [
+    "FILE_NAME",
+    "LOCK_NAME",
+    "MIGRATIONS",
+    "Advance",
+    "BundleRecord",
+    "BundleState",
+    "Failure",
+    "Ledger",
+    "MemberRecord",
+    "Request",
+    "SetRecord",
+    "State",
+    "Verb",
+    "hold",
+    "open_ledger",
+    "read_ledger",
+]

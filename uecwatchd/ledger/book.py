@@ -1,0 +1,186 @@
+"""The open ledger: what is written and read in it."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, fields
+from pathlib import Path
+from typing import Any
+
+from uecwatchd.cloud.recognise import Remembered
+from uecwatchd.cloud.upload import Stored
+from uecwatchd.ledger.file import open_file, read_file, trouble
+from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
+from uecwatchd.spool import Stamp
+
+
+class Ledger:
+    """The open file. Usable from several threads; each call is one transaction on disk when it returns."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._turn = threading.RLock()
+        self._identities: dict[str, threading.Lock] = {}
+
+    def close(self) -> None:
+        with self._turn:
+            self._connection.close()
+
+    def set(self, folder: Path, name: str) -> SetRecord | None:
+        rows = self._read("SELECT * FROM sets WHERE folder = ? AND name = ?", str(folder), name)
+        return _set_from(rows[0]) if rows else None
+
+    def sets(self, folder: Path | None = None) -> tuple[SetRecord, ...]:
+        rows = self._read("SELECT * FROM sets ORDER BY folder, name")
+        return tuple(_set_from(row) for row in rows if folder is None or row["folder"] == str(folder))
+
+    def put_set(self, record: SetRecord) -> SetRecord:
+        self._replace("sets", _row_of(record))
+        return record
+
+    def drop_set(self, record: SetRecord) -> None:
+        self._write("DELETE FROM sets WHERE folder = ? AND name = ?", record.folder, record.name)
+
+    def bundle(self, cloud: str, identity: str) -> BundleRecord | None:
+        rows = self._read("SELECT * FROM bundles WHERE cloud = ? AND identity = ?", cloud, identity)
+        return _bundle_from(rows[0]) if rows else None
+
+    def bundles(self, cloud: str) -> tuple[BundleRecord, ...]:
+        rows = self._read("SELECT * FROM bundles WHERE cloud = ? ORDER BY prefix", cloud)
+        return tuple(_bundle_from(row) for row in rows)
+
+    def put_bundle(self, record: BundleRecord) -> BundleRecord:
+        row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
+        row["objects"] = json.dumps([astuple(stored) for stored in record.objects])
+        self._replace("bundles", row)
+        return record
+
+    def drop_bundle(self, record: BundleRecord) -> None:
+        self._write("DELETE FROM bundles WHERE cloud = ? AND identity = ?", record.cloud, record.identity)
+
+    def predecessor(self, image_id: str, *, cloud: str, made_for: str) -> BundleRecord | None:
+        """The machine image that this host registered for a set before this one, unless it was replaced."""
+        rows = self._read(
+            "SELECT * FROM bundles WHERE cloud = ? AND made_for = ? AND role = 'machine'"
+            " AND state = 'registered' AND registered IS NOT NULL AND image_id != ?"
+            " ORDER BY registered DESC LIMIT 1",
+            cloud,
+            made_for,
+            image_id,
+        )
+        return _bundle_from(rows[0]) if rows else None
+
+    def clouds(self) -> Mapping[str, Remembered]:
+        """What each cloud was found to be, by its name."""
+        rows = self._read("SELECT * FROM clouds")
+        return {str(row["name"]): Remembered(str(row["dialect"]), str(row["address"])) for row in rows}
+
+    def put_cloud(self, name: str, found: Remembered) -> None:
+        self._replace("clouds", {"name": name, **asdict(found)})
+
+    def digest(self, stamp: Stamp) -> str | None:
+        where = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
+        rows = self._read(f"SELECT sha256 FROM digests WHERE {where}", *stamp)  # noqa: S608 (constant)
+        return str(rows[0]["sha256"]) if rows else None
+
+    def put_digest(self, stamp: Stamp, sha256: str) -> None:
+        names = ("device", "inode", "size", "ctime_ns")
+        self._replace("digests", {**dict(zip(names, stamp, strict=True)), "sha256": sha256})
+
+    # --- what people ask for, also while a daemon runs -----------------------------------------------------
+
+    def requests(self) -> tuple[Request, ...]:
+        """What has been asked for and not yet been done, in order."""
+        rows = self._read("SELECT * FROM requests ORDER BY number")
+        return tuple(Request(**dict(row)) for row in rows)
+
+    def put_request(self, request: Request) -> None:
+        values = (request.folder, request.name, request.verb)
+        self._write("INSERT INTO requests (folder, name, verb) VALUES (?, ?, ?)", *values)
+
+    def drop_request(self, request: Request) -> None:
+        self._write("DELETE FROM requests WHERE number = ?", request.number)
+
+    def holds(self) -> Mapping[tuple[str, str], float]:
+        """Since when, in seconds of the epoch, sets are held back, by folder and name."""
+        return {(row["folder"], row["name"]): row["since"] for row in self._read("SELECT * FROM holds")}
+
+    def put_hold(self, folder: str, name: str, *, since: float) -> None:
+        self._write("INSERT OR IGNORE INTO holds VALUES (?, ?, ?)", folder, name, since)
+
+    def drop_hold(self, folder: str, name: str) -> None:
+        self._write("DELETE FROM holds WHERE folder = ? AND name = ?", folder, name)
+
+    def advances(self) -> Mapping[tuple[str, str], Advance]:
+        """How far the work on each set had come when that was last written down."""
+        rows = self._read("SELECT * FROM advances")
+        return {(row["folder"], row["name"]): Advance(**dict(row)) for row in rows}
+
+    def put_advance(self, advance: Advance) -> None:
+        self._replace("advances", asdict(advance))
+
+    def drop_advance(self, folder: str, name: str) -> None:
+        self._write("DELETE FROM advances WHERE folder = ? AND name = ?", folder, name)
+
+    # --- the same for all --------------------------------------------------------------------------------
+
+    @contextmanager
+    def claim(self, identity: str) -> Iterator[None]:
+        """Hold one bundle's work for this thread: two sets of one kernel make it once, the second waits."""
+        with self._turn:
+            lock = self._identities.setdefault(identity, threading.Lock())
+        with lock:
+            yield
+
+    def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
+        with self._turn, trouble():
+            return list(self._connection.execute(statement, values))
+
+    def _write(self, statement: str, *values: object) -> None:
+        with self._turn, trouble(), self._connection:
+            self._connection.execute(statement, values)
+
+    def _replace(self, table: str, row: Mapping[str, object]) -> None:
+        marks = ", ".join("?" for _ in row)
+        self._write(f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) VALUES ({marks})", *row.values())  # noqa: S608 (names of our own fields)
+
+
+def open_ledger(folder: Path) -> Ledger:
+    """Open the ledger, making or migrating it. Raises NotPermitted, Halted or Deferred with what to do."""
+    return Ledger(open_file(folder))
+
+
+def read_ledger(folder: Path) -> Ledger | None:
+    """Open the ledger for looking only; None when there is none yet. Raises as `open_ledger` does."""
+    connection = read_file(folder)
+    return Ledger(connection) if connection else None
+
+
+def _row_of(record: SetRecord) -> dict[str, object]:
+    row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
+    row["idle"] = json.dumps(record.idle)
+    row["remarks"] = json.dumps(record.remarks)
+    row["members"] = json.dumps([asdict(member) for member in record.members])
+    row["error"] = json.dumps(asdict(record.error)) if record.error else None
+    return row
+
+
+def _set_from(row: sqlite3.Row) -> SetRecord:
+    values: dict[str, Any] = dict(row)
+    values["idle"], values["remarks"] = (tuple(json.loads(values[key])) for key in ("idle", "remarks"))
+    values["members"] = tuple(_member_from(member) for member in json.loads(values["members"]))
+    values["error"] = Failure(**json.loads(values["error"])) if values["error"] else None
+    return SetRecord(**values)
+
+
+def _bundle_from(row: sqlite3.Row) -> BundleRecord:
+    values: dict[str, Any] = dict(row)
+    objects = tuple(Stored(*stored) for stored in json.loads(values["objects"]))
+    return BundleRecord(**{**values, "objects": objects})
+
+
+def _member_from(values: Mapping[str, Any]) -> MemberRecord:
+    device, inode, size, ctime_ns = values["stamp"]  # JSON has no tuples
+    return MemberRecord(**{**values, "stamp": (device, inode, size, ctime_ns)})

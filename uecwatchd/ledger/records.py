@@ -1,0 +1,128 @@
+"""What the ledger remembers, as frozen records."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from uecwatchd.bundle.names import manifest_name
+from uecwatchd.cloud.upload import Stored
+from uecwatchd.image import Role
+from uecwatchd.spool import Stamp
+
+State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]
+BundleState = Literal["planned", "uploaded", "registering", "registered"]
+Verb = Literal["retry", "forget"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it is kept and shown. `kind` is rejected, deferred or halted, `exit_code` a command's."""
+
+    kind: str
+    what: str
+    why: str
+    hint: str
+    request_id: str = ""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """A member as it was used. `image_id` and `manifest` ("bucket/key") are empty until there are any."""
+
+    role: Role
+    path: str
+    size: int
+    stamp: Stamp
+    sha256: str = ""
+    image_id: str = ""
+    manifest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetRecord:
+    """Times are seconds of the epoch. `since` is when the state began, `first_failure` when this job's first
+    deferral was; `reason` is what a waiting set waits for; `idle` the sidecar keys without effect yet."""
+
+    folder: str
+    name: str
+    stamp: str
+    state: State
+    since: float
+    stage: str = ""
+    attempt: int = 0
+    next_retry: float | None = None
+    reason: str = ""
+    cloud: str = ""
+    bucket: str = ""
+    arch: str = ""
+    deferrals: int = 0  # in a row, since `first_failure`
+    first_failure: float | None = None
+    idle: tuple[str, ...] = ()
+    members: tuple[MemberRecord, ...] = ()
+    fingerprint: str = ""  # of all that the ids stand for
+    remarks: tuple[str, ...] = ()  # what an image that is registered did not get of what was asked for it
+    error: Failure | None = None
+
+    def image_id(self, role: Role) -> str:
+        return next((m.image_id for m in self.members if m.role == role), "")
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRecord:
+    """`identity` is a digest of all that makes the bundle what it is; `prefix` begins its keys in the bucket.
+
+    The key and the IV are kept until it is registered: the same source then gives the same parts again.
+    `made_for` is the folder and name of the set that first wanted it. `registered` is in seconds of the
+    epoch, None for one that was found in the cloud. `objects` is what was sent to the bucket.
+    """
+
+    cloud: str
+    bucket: str
+    identity: str
+    role: Role
+    sha256: str
+    prefix: str
+    state: BundleState
+    secret_key: bytes | None = None
+    secret_iv: bytes | None = None
+    parts: int = 0
+    bundled_size: int = 0
+    image_id: str = ""
+    made_for: str = ""
+    registered: float | None = None
+    objects: tuple[Stored, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"BundleRecord({self.cloud}, {self.bucket}/{self.prefix}, {self.state}, {self.image_id})"
+
+    @property
+    def location(self) -> str:
+        return f"{self.bucket}/{manifest_name(self.prefix)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asked to be done with a set. `number` tells the order; 0 before it is written down."""
+
+    folder: str
+    name: str
+    verb: Verb
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """How far the work on a set had come at `moment`, and when this stage began: both seconds of the epoch.
+
+    `done` and `total` are bytes of the member `file`; `part` counts from 1, and is 0 where there are none.
+    """
+
+    folder: str
+    name: str
+    stage: str
+    file: str
+    done: int
+    total: int
+    part: int
+    began: float
+    moment: float
