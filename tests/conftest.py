@@ -1,13 +1,18 @@
 """What the tests of several rooms stand on: a real kernel and set, an embedded cloud, the program itself."""
 
+import atexit
+import functools
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -57,6 +62,46 @@ sys.exit(uecwatchd.cli.main(sys.argv[1:]))
 """
 
 
+class Nursery:
+    """The process that forks a run of the program for whoever asks. Ends with the tests."""
+
+    def __init__(self) -> None:
+        self._asker, theirs = socket.socketpair()
+        self._asker.settimeout(PROGRAM_SECONDS)
+        with theirs:
+            script = str(Path(__file__).with_name("nursery.py"))
+            self._process = subprocess.Popen(
+                [sys.executable, script], stdin=theirs, stdout=subprocess.DEVNULL
+            )
+
+    def run(self, arguments: Sequence[str], *, environ: Mapping[str, str]) -> "CompletedProcess[str]":
+        request = {"argv": arguments, "environ": environ, "cwd": str(Path.cwd())}
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as talk:
+            socket.send_fds(self._asker, [json.dumps(request).encode()], [out.fileno(), talk.fileno()])
+            with self._asker.makefile() as answers:
+                child = int(answers.readline())
+                try:
+                    status = int(answers.readline())
+                except TimeoutError:
+                    os.kill(child, signal.SIGKILL)
+                    raise
+            out.seek(0)
+            talk.seek(0)
+            code = os.waitstatus_to_exitcode(status)
+            return CompletedProcess(list(arguments), code, out.read(), talk.read())
+
+    def close(self) -> None:
+        self._asker.close()
+        self._process.wait(PROGRAM_SECONDS)
+
+
+@functools.cache
+def nursery() -> Nursery:
+    made = Nursery()
+    atexit.register(made.close)
+    return made
+
+
 @dataclass(frozen=True)
 class Host:
     """A build host: a spool folder, a state directory, a configuration, and the program to run on them."""
@@ -79,22 +124,15 @@ class Host:
     def configure(self, text: str) -> None:
         self.config.write_text(text)
 
-    def run(
-        self, *arguments: str, environ: Mapping[str, str] | None = None
-    ) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, environ: Mapping[str, str] | None = None) -> "CompletedProcess[str]":
         """Run `uecwatchd` as a user would; its output as text."""
-        return subprocess.run(
-            [sys.executable, "-m", "uecwatchd", *arguments],
-            env={**os.environ, "UECWATCHD_CONFIG": str(self.config), **(environ or {})},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PROGRAM_SECONDS,
+        return nursery().run(
+            arguments, environ={**os.environ, "UECWATCHD_CONFIG": str(self.config), **(environ or {})}
         )
 
     def run_as_nobody(
         self, *arguments: str, spool_mode: int = 0o777, closed: Path | None = None
-    ) -> "subprocess.CompletedProcess[str]":
+    ) -> "CompletedProcess[str]":
         """Run `uecwatchd` as a user without rights of its own, to whom spool, state and keys are open."""
         open_way(self.folder)
         open_way(self.cloud.folder)
