@@ -55,7 +55,9 @@ def salvaged(aside: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
     for table in WISHES:
         with (
             suppress(sqlite3.DatabaseError),
-            closing(sqlite3.connect(f"file:{quote(os.fsencode(aside))}?mode=ro&immutable=1", uri=True)) as connection,
+            closing(
+                sqlite3.connect(f"file:{quote(os.fsencode(aside))}?mode=ro&immutable=1", uri=True)
+            ) as connection,
         ):
             for row in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608 (one of two constants)
                 yield table, tuple(row)

@@ -13,6 +13,7 @@ from uecwatchd import boundary
 from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.cloud.upload import Stored
 from uecwatchd.errors import Deferred
+from uecwatchd.image import Role
 from uecwatchd.ledger.aside import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
@@ -74,6 +75,11 @@ class Ledger:
         where = "cloud = ? AND identity = ?"
         self._write("forget bundle", f"DELETE FROM bundles WHERE {where}", record.cloud, record.identity)  # noqa: S608 (constant)
         self._forget_for_good()
+
+    def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
+        """What a set began and has not registered, of one role."""
+        mine = (bundle for bundle in self.bundles(cloud) if bundle.made_for == made_for)
+        return tuple(one for one in mine if one.role == role and one.state != "registered")
 
     def predecessor(self, image_id: str, *, cloud: str, made_for: str) -> BundleRecord | None:
         """The machine image that this host registered for a set before this one, unless it was replaced."""
