@@ -96,7 +96,8 @@ def publish(record: SetRecord) -> None:
         return
     spool.remove(folder, f"{stem}.uec.error")
     if record.state == "done":
-        spool.append(folder, f"{stem}.uec.log", "")  # the ids prove that there is a log, and that it is ours
+        # The ids prove that there is a log, that it is ours, and that a power cut takes none of it.
+        spool.append(folder, f"{stem}.uec.log", "", lasting=True)
         for role, suffix in reversed(list(ID_SUFFIXES.items())):
             if image_id := record.image_id(role):
                 spool.place(folder, stem + suffix, f"{image_id}\n".encode())

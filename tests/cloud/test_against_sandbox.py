@@ -14,7 +14,7 @@ from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
 from uecwatchd.cloud.dialect import SANDBOX
 from uecwatchd.cloud.register import at_location, images, probe, register, wait
-from uecwatchd.cloud.upload import ensure_bucket, fetch, held, listed, must_hold, put, remove
+from uecwatchd.cloud.upload import ensure_bucket, fetch, holds, listed, must_hold, put, remove
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
@@ -118,9 +118,10 @@ def test_a_manifest_that_is_not_there_is_refused_for_good(cloud: Cloud) -> None:
 def test_an_object_is_held_when_its_bytes_are_just_these(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
     put(cloud, "images", "held", b"these")
-    assert held(cloud, "images", "held", b"these")
-    assert not held(cloud, "images", "held", b"those")
-    assert not held(cloud, "images", "nothing", b"")
+    (there,) = listed(cloud, "images", "held")
+    assert holds(there, b"these")
+    assert not holds(there, b"those")
+    assert not holds(None, b"")
 
 
 def test_a_bucket_is_listed_page_by_page(cloud: Cloud) -> None:

@@ -22,7 +22,7 @@ from uecwatchd.cloud.upload import (
     Stored,
     ensure_bucket,
     fetch,
-    held,
+    holds,
     listed,
     must_hold,
     put,
@@ -66,9 +66,10 @@ def test_a_bucket_is_made_once_and_then_found(cloud: Cloud) -> None:
 def test_what_is_not_there_is_not_held_and_cannot_be_fetched(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
     put(cloud, "images", "there", b"x")
-    assert held(cloud, "images", "there", b"x")
-    assert not held(cloud, "images", "there", b"y")
-    assert not held(cloud, "images", "not-there", b"x")
+    (there,) = listed(cloud, "images", "there")
+    assert holds(there, b"x")
+    assert not holds(there, b"y")
+    assert not list(listed(cloud, "images", "not-there"))
     with pytest.raises(Rejected, match="a file of the bundle is not in the bucket"):
         list(fetch(cloud, "images", "not-there"))
 

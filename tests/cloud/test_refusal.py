@@ -19,7 +19,7 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.refusal import translated
 from uecwatchd.cloud.register import images
 from uecwatchd.cloud.silence import QUOTE_CHARACTERS, SILENCES
-from uecwatchd.cloud.upload import fetch, held, listed
+from uecwatchd.cloud.upload import fetch, listed, remove
 from uecwatchd.errors import CloudAway, Halted, Rejected, UecError
 
 # --- bodies that are not what the protocol promises --------------------------------------------------------
@@ -80,10 +80,10 @@ def test_an_answer_that_may_have_no_body_is_judged_by_its_status(
 ) -> None:
     script.says(status)
     if expected is None:
-        assert not held(cloud, "images", "x", b"")
+        remove(cloud, "images", "x")
     else:
         with pytest.raises(expected):
-            held(cloud, "images", "x", b"")
+            remove(cloud, "images", "x")
 
 
 # --- no answer at all --------------------------------------------------------------------------------------

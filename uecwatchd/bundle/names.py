@@ -40,5 +40,14 @@ def manifest_name(prefix: str) -> str:
     return f"{prefix}.manifest.xml"
 
 
+def part_name(prefix: str, index: int) -> str:
+    return f"{parts_prefix(prefix)}{index}"
+
+
+def parts_prefix(prefix: str) -> str:
+    """What the names of all parts of a bundle begin with, and of nothing else."""
+    return f"{prefix}.part."
+
+
 def _portable(name: str) -> str:
     return _UNPORTABLE.sub("-", name)[:STEM_LIMIT].strip("-.")

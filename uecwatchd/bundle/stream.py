@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from uecwatchd.bundle import tar
+from uecwatchd.bundle.names import part_name
 from uecwatchd.errors import Deferred
 
 # Eucalyptus nodes hold, verify and fetch again parts of up to 11 MiB; larger ones get no second try.
@@ -35,6 +36,10 @@ DEFLATE_LEVEL = 1
 GZIP_WINDOW = 16 + 15
 AES_BLOCK_BITS = 128
 SECRET_BYTES = 16
+# What a tar adds to a file at most: its header, and blocks of NULs up to a full record of 20 blocks.
+TAR_BYTES = 512 + 2 * 10240
+# zlib's own bound for what it makes of n bytes has these besides n's own fractions, with gzip's frame.
+GZIP_BYTES = 13 + 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +216,14 @@ def cut(chunks: Chunks, *, prefix: str, part_size: int) -> Iterator[Slice]:
 
 def _slice(data: bytes, *, index: int, prefix: str) -> Slice:
     sha1 = hashlib.sha1(data).hexdigest()
-    return Slice(Part(index, f"{prefix}.part.{index}", len(data), sha1), data)
+    return Slice(Part(index, part_name(prefix, index), len(data), sha1), data)
+
+
+def most_parts(size: int) -> int:
+    """How many parts an image of that many bytes can become at worst, when nothing of it can be deflated."""
+    archived = size + TAR_BYTES
+    deflated = archived + (archived >> 12) + (archived >> 14) + (archived >> 25) + GZIP_BYTES
+    return -(-(deflated + AES_BLOCK_BITS // 8) // PART_SIZE)
 
 
 def _read_into(buffer: memoryview, source: Source, name: str) -> int:

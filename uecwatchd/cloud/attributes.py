@@ -7,6 +7,7 @@ Permissions are asked for in the oldest form, which every server knows, groups a
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from uecwatchd import boundary
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.refusal import translated
 from uecwatchd.cloud.register import images
@@ -29,7 +30,7 @@ def tag(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> None:
     doing = f"tagging {image_id}"
     if not cloud.dialect.tag_limit:
         raise _not_done(cloud, doing, "it has no tags")
-    with translated(cloud, doing):
+    with translated(cloud, doing), boundary.effect("CreateTags"):
         cloud.ec2.create_tags(
             Resources=[image_id], Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
         )
@@ -46,7 +47,7 @@ def describe(cloud: Cloud, image_id: str, text: str) -> None:
         return
     if DESCRIPTION not in cloud.dialect.attributes:
         raise _not_done(cloud, doing, "it keeps no descriptions")
-    with translated(cloud, doing):
+    with translated(cloud, doing), boundary.effect("ModifyImageAttribute"):
         cloud.ec2.modify_image_attribute(ImageId=image_id, Attribute=DESCRIPTION, Value=text)
     if _description(cloud, image_id) != text:
         raise _not_done(cloud, doing, "it has not kept the description")
@@ -65,7 +66,7 @@ def share(
     if before == wanted:
         return before
     for change in _changes(before, wanted):
-        with translated(cloud, doing):
+        with translated(cloud, doing), boundary.effect("ModifyImageAttribute"):
             cloud.ec2.modify_image_attribute(ImageId=image_id, Attribute=LAUNCH_PERMISSION, **change)
     after = permissions(cloud, image_id)
     if after != wanted:

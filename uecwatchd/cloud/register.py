@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from uecwatchd import boundary
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import fitting_name
 from uecwatchd.cloud.refusal import code_of, translated
@@ -155,7 +156,7 @@ def register(
     }
     taken = {key: wanted[key] for key in wanted if key in cloud.dialect.register_parameters and wanted[key]}
     doing = f"registering {location}"
-    with translated(cloud, doing):
+    with translated(cloud, doing), boundary.effect("RegisterImage"):
         answer = cloud.ec2.register_image(ImageLocation=location, **taken)
     if image_id := answer.get("ImageId"):
         return str(image_id)
@@ -195,7 +196,7 @@ def deregister(cloud: Cloud, image_id: str) -> None:
     if _by_id(images(cloud), image_id) is None:
         return
     for _ in range(DEREGISTER_CALLS):
-        with translated(cloud, f"deregistering {image_id}"):
+        with translated(cloud, f"deregistering {image_id}"), boundary.effect("DeregisterImage"):
             try:
                 cloud.ec2.deregister_image(ImageId=image_id)
             except ClientError as error:

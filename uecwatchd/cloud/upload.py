@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from uecwatchd import boundary
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.refusal import code_of, status_of, translated
 from uecwatchd.errors import Deferred, Halted, Rejected
@@ -57,7 +58,8 @@ def ensure_bucket(cloud: Cloud, bucket: str) -> None:
     """
     with cloud.bucket_turn:
         if not _is_there(cloud, bucket):
-            _make(cloud, bucket)
+            with boundary.effect("make bucket"):
+                _make(cloud, bucket)
 
 
 def _make(cloud: Cloud, bucket: str) -> None:
@@ -164,22 +166,16 @@ def fetch(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
             yield from body.iter_chunks(FETCH_BYTES)
 
 
-def held(cloud: Cloud, bucket: str, key: str, data: bytes) -> Stored | None:
-    """The object, if just these bytes lie there already, as far as size and ETag can tell."""
-    with translated(cloud, f"looking for {bucket}/{key}"):
-        try:
-            answer = cloud.s3.head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if status_of(error) == HTTPStatus.NOT_FOUND:
-                return None
-            raise
-    stored = Stored(key, int(answer.get("ContentLength", -1)), _etag(answer))
-    return stored if stored == Stored(key, len(data), hashlib.md5(data).hexdigest()) else None
+def holds(stored: Stored | None, data: bytes) -> bool:
+    """Whether what the bucket lists is just these bytes, as far as size and ETag can tell."""
+    if stored is None or stored.size != len(data):
+        return False
+    return stored.etag == hashlib.md5(data).hexdigest()
 
 
 def remove(cloud: Cloud, bucket: str, key: str) -> None:
     """Delete an object; one that is not there is deleted already."""
-    with translated(cloud, f"deleting {bucket}/{key}"):
+    with translated(cloud, f"deleting {bucket}/{key}"), boundary.effect("remove object"):
         try:
             cloud.s3.delete_object(Bucket=bucket, Key=key)
         except ClientError as error:

@@ -14,7 +14,7 @@ bundles under way. The kinds of record:
 """
 
 from uecwatchd.ledger.book import Ledger, open_ledger, read_ledger
-from uecwatchd.ledger.file import FILE_NAME, MIGRATIONS
+from uecwatchd.ledger.file import FILE_NAME, MIGRATIONS, Damaged
 from uecwatchd.ledger.lock import LOCK_NAME, hold
 from uecwatchd.ledger.records import (
     Advance,
@@ -35,6 +35,7 @@ __all__ = [
     "Advance",
     "BundleRecord",
     "BundleState",
+    "Damaged",
     "Failure",
     "Ledger",
     "MemberRecord",

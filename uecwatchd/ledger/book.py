@@ -3,17 +3,23 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
+from uecwatchd import boundary
 from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.cloud.upload import Stored
-from uecwatchd.ledger.file import open_file, read_file, trouble
+from uecwatchd.errors import Deferred
+from uecwatchd.image import Role
+from uecwatchd.ledger.aside import alone, is_gone, salvaged, set_aside
+from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
 from uecwatchd.spool import Stamp
+
+FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
 
 
 class Ledger:
@@ -37,28 +43,43 @@ class Ledger:
         return tuple(_set_from(row) for row in rows if folder is None or row["folder"] == str(folder))
 
     def put_set(self, record: SetRecord) -> SetRecord:
-        self._replace("sets", _row_of(record))
+        name = f"note set {record.state}: {record.stage}" if record.stage else f"note set {record.state}"
+        self._replace(name, "sets", _row_of(record))
         return record
 
     def drop_set(self, record: SetRecord) -> None:
-        self._write("DELETE FROM sets WHERE folder = ? AND name = ?", record.folder, record.name)
+        self._write(
+            "forget set", "DELETE FROM sets WHERE folder = ? AND name = ?", record.folder, record.name
+        )
 
     def bundle(self, cloud: str, identity: str) -> BundleRecord | None:
         rows = self._read("SELECT * FROM bundles WHERE cloud = ? AND identity = ?", cloud, identity)
         return _bundle_from(rows[0]) if rows else None
 
     def bundles(self, cloud: str) -> tuple[BundleRecord, ...]:
-        rows = self._read("SELECT * FROM bundles WHERE cloud = ? ORDER BY prefix", cloud)
-        return tuple(_bundle_from(row) for row in rows)
+        return tuple(bundle for bundle in self.all_bundles() if bundle.cloud == cloud)
+
+    def all_bundles(self) -> tuple[BundleRecord, ...]:
+        """Of all clouds, ordered by where they lie."""
+        return tuple(_bundle_from(row) for row in self._read("SELECT * FROM bundles ORDER BY cloud, prefix"))
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
         row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
         row["objects"] = json.dumps([astuple(stored) for stored in record.objects])
-        self._replace("bundles", row)
+        self._replace(f"note bundle {record.state}", "bundles", row)
+        if record.secret_key is None:
+            self._forget_for_good()
         return record
 
     def drop_bundle(self, record: BundleRecord) -> None:
-        self._write("DELETE FROM bundles WHERE cloud = ? AND identity = ?", record.cloud, record.identity)
+        where = "cloud = ? AND identity = ?"
+        self._write("forget bundle", f"DELETE FROM bundles WHERE {where}", record.cloud, record.identity)  # noqa: S608 (constant)
+        self._forget_for_good()
+
+    def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
+        """What a set began and has not registered, of one role."""
+        mine = (bundle for bundle in self.bundles(cloud) if bundle.made_for == made_for)
+        return tuple(one for one in mine if one.role == role and one.state != "registered")
 
     def predecessor(self, image_id: str, *, cloud: str, made_for: str) -> BundleRecord | None:
         """The machine image that this host registered for a set before this one, unless it was replaced."""
@@ -78,7 +99,7 @@ class Ledger:
         return {str(row["name"]): Remembered(str(row["dialect"]), str(row["address"])) for row in rows}
 
     def put_cloud(self, name: str, found: Remembered) -> None:
-        self._replace("clouds", {"name": name, **asdict(found)})
+        self._replace("note cloud", "clouds", {"name": name, **asdict(found)})
 
     def digest(self, stamp: Stamp) -> str | None:
         where = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
@@ -87,7 +108,7 @@ class Ledger:
 
     def put_digest(self, stamp: Stamp, sha256: str) -> None:
         names = ("device", "inode", "size", "ctime_ns")
-        self._replace("digests", {**dict(zip(names, stamp, strict=True)), "sha256": sha256})
+        self._replace("note digest", "digests", {**dict(zip(names, stamp, strict=True)), "sha256": sha256})
 
     # --- what people ask for, also while a daemon runs -----------------------------------------------------
 
@@ -98,20 +119,20 @@ class Ledger:
 
     def put_request(self, request: Request) -> None:
         values = (request.folder, request.name, request.verb)
-        self._write("INSERT INTO requests (folder, name, verb) VALUES (?, ?, ?)", *values)
+        self._write("note request", "INSERT INTO requests (folder, name, verb) VALUES (?, ?, ?)", *values)
 
     def drop_request(self, request: Request) -> None:
-        self._write("DELETE FROM requests WHERE number = ?", request.number)
+        self._write("forget request", "DELETE FROM requests WHERE number = ?", request.number)
 
     def holds(self) -> Mapping[tuple[str, str], float]:
         """Since when, in seconds of the epoch, sets are held back, by folder and name."""
         return {(row["folder"], row["name"]): row["since"] for row in self._read("SELECT * FROM holds")}
 
     def put_hold(self, folder: str, name: str, *, since: float) -> None:
-        self._write("INSERT OR IGNORE INTO holds VALUES (?, ?, ?)", folder, name, since)
+        self._write("note hold", "INSERT OR IGNORE INTO holds VALUES (?, ?, ?)", folder, name, since)
 
     def drop_hold(self, folder: str, name: str) -> None:
-        self._write("DELETE FROM holds WHERE folder = ? AND name = ?", folder, name)
+        self._write("forget hold", "DELETE FROM holds WHERE folder = ? AND name = ?", folder, name)
 
     def advances(self) -> Mapping[tuple[str, str], Advance]:
         """How far the work on each set had come when that was last written down."""
@@ -119,10 +140,18 @@ class Ledger:
         return {(row["folder"], row["name"]): Advance(**dict(row)) for row in rows}
 
     def put_advance(self, advance: Advance) -> None:
-        self._replace("advances", asdict(advance))
+        self._replace("note advance", "advances", asdict(advance))
 
     def drop_advance(self, folder: str, name: str) -> None:
-        self._write("DELETE FROM advances WHERE folder = ? AND name = ?", folder, name)
+        self._write("forget advance", "DELETE FROM advances WHERE folder = ? AND name = ?", folder, name)
+
+    def take_over(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
+        """Write down what people had asked for in another ledger: rows of this version's tables."""
+        for table, values in rows:
+            marks = ", ".join("?" for _ in values)
+            statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608 (our own tables)
+            with suppress(Deferred):  # a row that makes no sense
+                self._write("take over a wish", statement, *values)
 
     # --- the same for all --------------------------------------------------------------------------------
 
@@ -138,24 +167,71 @@ class Ledger:
         with self._turn, trouble():
             return list(self._connection.execute(statement, values))
 
-    def _write(self, statement: str, *values: object) -> None:
-        with self._turn, trouble(), self._connection:
+    def _write(self, moment: str, statement: str, *values: object) -> None:
+        with self._turn, trouble(), boundary.effect(moment), self._connection:
             self._connection.execute(statement, values)
 
-    def _replace(self, table: str, row: Mapping[str, object]) -> None:
+    def _replace(self, moment: str, table: str, row: Mapping[str, object]) -> None:
         marks = ", ".join("?" for _ in row)
-        self._write(f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) VALUES ({marks})", *row.values())  # noqa: S608 (names of our own fields)
+        statement = f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) VALUES ({marks})"  # noqa: S608 (names of our own fields)
+        self._write(moment, statement, *row.values())
+
+    def _forget_for_good(self) -> None:
+        """What is deleted is zeroed in the file, but the log before it has it still."""
+        with self._turn, trouble(), boundary.effect("empty the ledger's log"):
+            empty_log(self._connection)
 
 
-def open_ledger(folder: Path) -> Ledger:
-    """Open the ledger, making or migrating it. Raises NotPermitted, Halted or Deferred with what to do."""
-    return Ledger(open_file(folder))
+def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> Ledger:
+    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, Damaged or Deferred.
+
+    Where `lost` is given, one that is damaged is set aside for a new one, and `lost` hears of that, or of one
+    that is gone, in a sentence.
+    """
+    gone = is_gone(folder)
+    try:
+        book = _proven(open_file(folder), folder)
+    except Damaged:
+        if lost is None:
+            raise
+        return _begun_anew(folder, lost)
+    if gone and lost:
+        lost(f"{folder / FILE_NAME}: the ledger was gone, and is begun anew; {FOUND_AGAIN}")
+    return book
+
+
+def _begun_anew(folder: Path, lost: Callable[[str], None]) -> Ledger:
+    with alone(folder):
+        try:
+            return _proven(open_file(folder), folder)  # another process may have been quicker
+        except Damaged as damage:
+            why = damage.why
+        aside = set_aside(folder)
+        book = Ledger(open_file(folder))
+        book.take_over(salvaged(aside))
+    lost(f"{folder / FILE_NAME}: the ledger was damaged ({why}) and is now {aside.name}; {FOUND_AGAIN}")
+    return book
 
 
 def read_ledger(folder: Path) -> Ledger | None:
     """Open the ledger for looking only; None when there is none yet. Raises as `open_ledger` does."""
     connection = read_file(folder)
-    return Ledger(connection) if connection else None
+    return _proven(connection, folder) if connection else None
+
+
+def _proven(connection: sqlite3.Connection, folder: Path) -> Ledger:
+    """The ledger, if all that it says can be understood: SQLite itself knows only its own marks."""
+    book = Ledger(connection)
+    try:
+        book.sets()
+        book.all_bundles()
+    except (ValueError, TypeError, KeyError) as error:
+        book.close()
+        raise damaged(folder / FILE_NAME, f"a row of it makes no sense: {error}") from error
+    except BaseException:
+        book.close()
+        raise
+    return book
 
 
 def _row_of(record: SetRecord) -> dict[str, object]:

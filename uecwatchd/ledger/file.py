@@ -1,16 +1,31 @@
 """The ledger's file: its schema and the ways from older ones, and SQLite's errors in our words."""
 
+import errno
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
+from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 
 FILE_NAME = "ledger.sqlite"
 # How long a statement waits for another process (`status`, a second daemon's last gasp) to finish writing.
 BUSY_SECONDS = 10.0
+# An extended result code of SQLite has the plain one in its lowest byte.
+PLAIN_CODE = 0xFF
+# What SQLite says of a file that no waiting will mend. All else passes: a lock, a full disk, a lost mount.
+DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+HINTS: Mapping[int, str] = {
+    sqlite3.SQLITE_FULL: "Free some space in the state directory; work resumes by itself.",
+    sqlite3.SQLITE_BUSY: "Another process is writing to it; work resumes by itself once that has ended.",
+    sqlite3.SQLITE_READONLY: "Let the service's user write to the state directory and all that is in it.",
+    sqlite3.SQLITE_CANTOPEN: "Let the service's user write to the state directory and all that is in it.",
+    sqlite3.SQLITE_IOERR: "Look at the disk that the state directory lies on; work resumes by itself.",
+}
+OTHER_HINT = "Nothing is lost, and work resumes by itself; if that goes on, look at the state directory."
 
 # Each entry takes the schema from its index to the next version; a released entry is never edited.
 MIGRATIONS = (
@@ -56,20 +71,28 @@ MIGRATIONS = (
 )
 
 
+class Damaged(Halted):
+    """The ledger cannot be read any more, and no waiting will change that."""
+
+
 def open_file(folder: Path) -> sqlite3.Connection:
-    """Open the ledger, making or migrating it. Raises NotPermitted, Halted or Deferred with what to do."""
+    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, Damaged or Deferred."""
     path = folder / FILE_NAME
     with folder_trouble(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         # Made by hand first, since SQLite would make it readable by everyone.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     with trouble():
-        connection = _connect(path)
+        connection = _connect(path, mode="rw")
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             # A power cut may not lose what was announced to be on disk.
             connection.execute("PRAGMA synchronous = FULL")
+            # Keys that were deleted shall not lie about in free pages.
+            connection.execute("PRAGMA secure_delete = ON")
+            _must_be_sound(connection, path)
             _migrate(connection, path)
+            empty_log(connection)
         except BaseException:
             connection.close()
             raise
@@ -84,27 +107,67 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
             return None
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     with trouble():
-        connection = _connect(path)
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version != len(MIGRATIONS):
+        connection = _connect(path, mode="ro")
+        try:
+            _must_be_sound(connection, path)
+            version = _version(connection)
+            if version != len(MIGRATIONS):
+                raise _other_version(path, version)
+        except BaseException:
             connection.close()
-            raise _other_version(path, version)
-        connection.execute("PRAGMA query_only = ON")
+            raise
     return connection
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+def make_folder(folder: Path) -> None:
+    """The state directory; a new one is on the disk, and not only on its way there, when this returns."""
+    if folder.is_dir():
+        return
+    with boundary.effect("make the state directory"):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's names on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def empty_log(connection: sqlite3.Connection) -> None:
+    """Bring all that was written into the file itself, as far as readers and the disk let us."""
+    with suppress(sqlite3.OperationalError):  # it is brought there at the next occasion
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
+    where = f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}"
+    connection = sqlite3.connect(where, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     return connection
 
 
+def _must_be_sound(connection: sqlite3.Connection, path: Path) -> None:
+    """A page that was overwritten is noticed now, and not in the middle of a set's work."""
+    found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    if found != "ok":
+        raise damaged(path, found)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    version = _version(connection)
     if version > len(MIGRATIONS):
         raise _other_version(path, version)
     for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {number}; COMMIT;")
+        with boundary.effect(f"take the ledger to version {number}"):
+            connection.executescript(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {number}; COMMIT;")
 
 
 def _other_version(path: Path, version: int) -> Halted:
@@ -112,6 +175,15 @@ def _other_version(path: Path, version: int) -> Halted:
         f"{path}: this ledger is of version {version}",
         f"this uecwatchd reads version {len(MIGRATIONS)}",
         "Start the newer uecwatchd once as the service's user; never delete the ledger to get around this.",
+    )
+
+
+def damaged(path: Path | None, why: str) -> Damaged:
+    return Damaged(
+        f"{path or 'the ledger'}: it is damaged",
+        " ".join(why.split()),
+        "Restart the service: it sets the ledger aside, begins a new one, and finds what is registered in the"
+        " clouds again. Then look at the disk that it lies on.",
     )
 
 
@@ -126,10 +198,9 @@ def folder_trouble(folder: Path) -> Iterator[None]:
             f"Run as the service's user, or: chown -R uecwatchd {folder}.",
         ) from error
     except OSError as error:
+        remedy = "Mount it for writing." if error.errno == errno.EROFS else "Free some space or mount it."
         raise Deferred(
-            f"{folder}: cannot use the state directory",
-            error.strerror or str(error),
-            "Free some space or mount what it lies on.",
+            f"{folder}: cannot use the state directory", error.strerror or str(error), remedy
         ) from error
 
 
@@ -138,15 +209,8 @@ def trouble() -> Iterator[None]:
     """SQLite's errors as ours: a full disk and a lock pass by themselves, a damaged file does not."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise Deferred(
-            "the ledger: cannot use it",
-            str(error),
-            "Free some space in the state directory; nothing is lost, and work resumes by itself.",
-        ) from error
     except sqlite3.DatabaseError as error:
-        raise Halted(
-            "the ledger: it is damaged",
-            str(error),
-            "Stop the service, keep a copy of the state directory, and restore it from a backup.",
-        ) from error
+        code = getattr(error, "sqlite_errorcode", 0) & PLAIN_CODE
+        if code in DAMAGE:
+            raise damaged(None, str(error)) from error
+        raise Deferred("the ledger: cannot use it", str(error), HINTS.get(code, OTHER_HINT)) from error

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
-from uecwatchd.ledger.file import folder_trouble
+from uecwatchd.ledger.file import folder_trouble, make_folder
 
 LOCK_NAME = "lock"
 
@@ -17,7 +17,7 @@ def hold(folder: Path) -> int:
     Raises Deferred, naming the process that has it.
     """
     with folder_trouble(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(folder / LOCK_NAME, flags, 0o600)
     try:

@@ -4,8 +4,9 @@ import os
 
 from uecwatchd import report, spool
 from uecwatchd.delivery import Order, bundle_and_register
+from uecwatchd.errors import Rejected
 from uecwatchd.image import Role
-from uecwatchd.imageset import Member
+from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import MemberRecord
 from uecwatchd.monitor import Tee
 from uecwatchd.pipeline.job import Job, Stage, Tools, lead, stop_if_asked, wishes, with_member
@@ -57,9 +58,22 @@ def _order(job: Job, member: Member, known: MemberRecord, tools: Tools) -> Order
         uploads=tools.uploads,
         monitor=Tee((job.monitor, report.ReportFile(job.record))),
         check=lambda: stop_if_asked(job, tools),
+        unchanged=lambda: _must_be_unchanged(found),
         sleep=sleep,
         now=tools.now,
     )
+
+
+def _must_be_unchanged(found: ImageSet) -> None:
+    """Raises Deferred when a member is not any more what was listed, be it another than the one at hand."""
+    for member in found.members:
+        try:
+            with spool.open_member(found.folder, member.path) as file:
+                stamp = spool.stamp_of(os.fstat(file.fileno()))
+        except Rejected as error:  # removed, or something else in its place
+            raise spool.changed(member.path) from error
+        if stamp != member.stamp:
+            raise spool.changed(member.path)
 
 
 def _id_for_machine(job: Job, role: Role) -> str | None:

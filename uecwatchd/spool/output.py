@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.spool.door import KIND_WORDS, folder_descriptor, kind_of
 
@@ -43,13 +44,15 @@ def place(folder: Path, name: str, data: bytes) -> None:
         _check_ours(descriptor, name)
         temporary = f".{name}.uec.{secrets.token_hex(4)}"
         try:
-            _write_new(descriptor, temporary, data)
-            os.rename(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+            with boundary.effect(f"write {_ending(name)}"):
+                _write_new(descriptor, temporary, data)
+            with boundary.effect(f"place {_ending(name)}"):
+                os.rename(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+                os.fsync(descriptor)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=descriptor)
             raise
-        os.fsync(descriptor)
 
 
 def check_free(folder: Path, name: str) -> None:
@@ -70,22 +73,44 @@ def sweep(folder: Path) -> None:
                     os.unlink(name, dir_fd=descriptor)
 
 
-def append(folder: Path, name: str, text: str) -> None:
-    """Add lines to a log beside the images. Raises as `place` does."""
+def append(folder: Path, name: str, text: str, *, lasting: bool = False) -> None:
+    """Add lines to a log beside the images. Raises as `place` does.
+
+    What is `lasting` is on the disk when this returns, with all that was added before.
+    """
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
         _check_ours(descriptor, name)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        opened = os.open(name, flags, OUTPUT_MODE, dir_fd=descriptor)
-        with os.fdopen(opened, "ab") as file:  # buffered: a raw write may stop half way on a full disk
-            file.write(text.encode("utf-8", "backslashreplace"))
+        with boundary.effect(f"append to {_ending(name)}"):
+            opened = os.open(name, flags, OUTPUT_MODE, dir_fd=descriptor)
+            with os.fdopen(opened, "ab") as file:  # buffered: a raw write may stop half way on a full disk
+                file.write(text.encode("utf-8", "backslashreplace"))
+                file.flush()
+                if lasting:
+                    os.fsync(opened)
 
 
 def remove(folder: Path, name: str) -> None:
     """Take one of our outputs away, if it is there and ours."""
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
         _check_ours(descriptor, name)
-        with contextlib.suppress(FileNotFoundError):
+        if not _is_there(descriptor, name):
+            return
+        with boundary.effect(f"remove {_ending(name)}"):
             os.unlink(name, dir_fd=descriptor)
+            os.fsync(descriptor)  # or a power cut would bring back what is no longer so
+
+
+def _is_there(descriptor: int, name: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(name, dir_fd=descriptor)
+        return True
+    return False
+
+
+def _ending(name: str) -> str:
+    """Which of our outputs it is: the moments of writing it are named so for every set."""
+    return next((suffix for suffix in OUTPUT_SUFFIXES if name.endswith(suffix)), name)
 
 
 def _write_new(descriptor: int, name: str, data: bytes) -> None:

@@ -1,87 +1,32 @@
-"""One member on its way into the cloud: bundled, uploaded and registered, once for each content.
-
-The steps, with what the ledger says after each:
-
-1. look: is there an image at this location already? then it is ours to *adopt*, whatever the ledger knew,
-   unless the set asked for `on_existing = "fail"` and it is not the set's own
-2. `planned`: the place in the bucket and the keys are decided and written down
-3. the parts go up, several at a time, straight from memory; the manifest last: `uploaded`
-4. the bucket is looked over: every object is there with the size and the ETag that it was sent with, and if
-   that is wanted, the whole bundle is fetched and opened
-5. `registering` is written down, RegisterImage is asked, and the cloud is watched until it is content
-6. `registered`, with the id; the keys are forgotten
-"""
+"""The steps that one member takes, in order."""
 
 import hashlib
 import json
-import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import FileIO
 
-from uecwatchd import spool
-from uecwatchd.bundle.files import Claims, Parties, manifest_of
-from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
-from uecwatchd.bundle.stream import Bundling, Part, Secret, Slice, Totals
+from uecwatchd.bundle.stream import Part, Secret
 from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud import register
-from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.credentials import sealing_certificate
 from uecwatchd.cloud.dialect import fitting_name
 from uecwatchd.cloud.retrieve import take_back
-from uecwatchd.cloud.upload import Stored, held, must_hold, put
+from uecwatchd.cloud.upload import must_hold
+from uecwatchd.delivery.leftovers import clear_leftovers
+from uecwatchd.delivery.order import Order
+from uecwatchd.delivery.sending import send
 from uecwatchd.errors import Deferred, Rejected
-from uecwatchd.image import Arch, amount
-from uecwatchd.imageset import Member
 from uecwatchd.ledger import BundleRecord, Ledger
-from uecwatchd.monitor import Event, Fields, Kind, Monitor, Progress
+from uecwatchd.monitor import Event, Kind, Progress
 
 # 64 bits of the identity: names that do not meet by chance, in keys that a person can still read.
 TOKEN_CHARS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be delivered where. `check` is called between parts and raises when work is to be put down.
-
-    `name` is the name a machine image gets where the cloud takes one; kernels and ramdisks are named after
-    their content, because many sets share them. `wishes` are traits of an image beside its content.
-    `made_for` is the set's folder and name; `unique` refuses an image that is there and not this set's.
-    `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
-    before it is registered.
-    """
-
-    set_name: str
-    member: Member
-    sha256: str
-    cloud: Cloud
-    bucket: str
-    arch: Arch
-    kernel_id: str | None
-    ramdisk_id: str | None
-    name: str | None
-    description: str | None
-    virtualization: str | None
-    platform: str
-    whole_disk: bool
-    wishes: tuple[str, ...]
-    made_for: str
-    unique: bool
-    full: bool
-    uploads: int
-    monitor: Monitor
-    check: Callable[[], None]
-    sleep: Callable[[float], None]
-    now: Callable[[], float]
-
-
 def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleRecord:
     """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
     identity = _identity(order)
+    clear_leftovers(order, ledger, but=identity)
     with ledger.claim(f"{order.cloud.name}/{identity}"):
         known = _known(order, ledger, identity)
         bundle = known or _plan(order, identity)
@@ -94,7 +39,7 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
         if bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
             known, bundle = None, _plan(order, identity)
         if bundle.state == "planned":
-            bundle = _send(order, ledger.put_bundle(bundle), source, again=known is not None)
+            bundle = send(order, ledger.put_bundle(bundle), source, again=known is not None)
             ledger.put_bundle(bundle)
         _look_over(order, bundle, ledger)
         return _register(order, bundle, ledger)
@@ -202,122 +147,6 @@ def _registered(bundle: BundleRecord, image_id: str) -> BundleRecord:
     return replace(bundle, state="registered", image_id=image_id, secret_key=None, secret_iv=None)
 
 
-def _send(order: Order, bundle: BundleRecord, source: FileIO, *, again: bool) -> BundleRecord:
-    """Bundle and upload in one stream: nothing of the image is written to a disk.
-
-    The same key and IV make the same parts, so `again` needs to send only those that are not there yet.
-    """
-    secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
-    began = time.monotonic()
-    totals, parts = _send_parts(order, bundle, secret, source, again=again)
-    if spool.stamp_of(os.fstat(source.fileno())) != order.member.stamp or totals.sha256 != order.sha256:
-        raise spool.changed(order.member.path)
-    _tell_bundled(order, totals)
-    manifest = write_manifest(_manifest(order, bundle, totals, secret), key=order.cloud.account.user_key)
-    _must_be_readable(order, manifest, totals)
-    last = put(order.cloud, bundle.bucket, manifest_name(bundle.prefix), manifest)
-    _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
-    sent = replace(bundle, state="uploaded", objects=(*parts, last))
-    return replace(sent, parts=len(totals.parts), bundled_size=totals.bundled_size)
-
-
-def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
-    limit = order.cloud.dialect.manifest_limit
-    if limit is not None and len(manifest) > limit:
-        raise Rejected(
-            f"{order.member.path}: too large for cloud {order.cloud.name}",
-            f"the manifest of its {len(totals.parts)} parts has {amount(len(manifest))}, "
-            f"and such a cloud reads no more than {amount(limit)}",
-            "Make the image smaller, or put less into it.",
-        )
-
-
-def _send_parts(
-    order: Order, bundle: BundleRecord, secret: Secret, source: FileIO, *, again: bool
-) -> tuple[Totals, tuple[Stored, ...]]:
-    member, ready = order.member, 0
-    stored: dict[int, Stored] = {}
-
-    def progress(done: int) -> None:
-        stage = f"upload the {member.role}"
-        order.monitor.progress(Progress(order.set_name, stage, member.name, done, member.size, ready + 1))
-
-    def send(piece: Slice) -> None:
-        place = (order.cloud, bundle.bucket, piece.part.name, piece.data)
-        stored[piece.part.index] = (held(*place) if again else None) or put(*place)
-
-    def check() -> None:
-        nonlocal ready
-        ready += 1
-        order.check()
-
-    source.seek(0)
-    bundling = Bundling(
-        source,
-        name=bundle.prefix,
-        size=member.size,
-        prefix=bundle.prefix,
-        secret=secret,
-        progress=progress,
-    )
-    in_flight(bundling, send, uploads=order.uploads, check=check)
-    return bundling.totals, tuple(stored[index] for index in sorted(stored))
-
-
-def in_flight(
-    slices: Iterable[Slice], send: Callable[[Slice], None], *, uploads: int, check: Callable[[], None]
-) -> None:
-    """Send slices with at most `uploads` of them under way; memory holds those and the one being made.
-
-    Raises what `send` or `check` raised, after the parts under way have ended.
-    """
-    under_way: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(uploads, thread_name_prefix="upload") as pool:
-        for piece in slices:
-            check()
-            if len(under_way) == uploads:
-                under_way.popleft().result()
-            under_way.append(pool.submit(send, piece))
-        while under_way:
-            under_way.popleft().result()
-
-
-def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret) -> Manifest:
-    account = order.cloud.account
-    root = order.cloud.dialect.disk_mapping if order.whole_disk else None
-    claims = Claims(order.member.role, order.arch, order.kernel_id, order.ramdisk_id, root)
-    parties = Parties(account.account, account.user_key, account.user_cert, sealing_certificate(account))
-    return manifest_of(bundle.prefix, totals, secret, claims, parties)
-
-
-def _parts(totals: Totals) -> str:
-    return "1 part" if len(totals.parts) == 1 else f"{len(totals.parts)} parts"
-
-
-def _tell_bundled(order: Order, totals: Totals) -> None:
-    what = (
-        f"{order.set_name}: bundled {order.member.name}: {amount(totals.size)} as {_parts(totals)} "
-        f"of {amount(totals.bundled_size)} in all"
-    )
-    fields: Fields = {"file": order.member.path, "bytes": totals.bundled_size}
-    order.monitor.tell(Event(Kind.BUNDLED, what, order.set_name, "debug", fields))
-
-
-def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: float) -> None:
-    what = (
-        f"{order.set_name}: uploaded {order.member.role} {order.member.name} to {bundle.location}: "
-        f"{amount(totals.size)} as {_parts(totals)} in {seconds} s"
-    )
-    fields: Fields = {
-        "file": order.member.path,
-        "cloud": order.cloud.name,
-        "bucket": bundle.bucket,
-        "bytes": totals.bundled_size,
-        "seconds": seconds,
-    }
-    order.monitor.tell(Event(Kind.UPLOADED, what, order.set_name, fields=fields))
-
-
 def _look_over(order: Order, bundle: BundleRecord, ledger: Ledger) -> None:
     """See that the bucket holds the bundle before the cloud is asked to read it."""
     order.check()
@@ -353,6 +182,7 @@ def _open_again(order: Order, bundle: BundleRecord) -> None:
 
 def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecord:
     order.check()
+    order.unchanged()
     bundle = ledger.put_bundle(replace(bundle, state="registering"))
     try:
         image_id = register.register(

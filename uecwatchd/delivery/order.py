@@ -1,0 +1,45 @@
+"""What is to be delivered, where, and with which tools."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.image import Arch
+from uecwatchd.imageset import Member
+from uecwatchd.monitor import Monitor
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be delivered where. `check` is called between parts and raises when work is to be put down.
+
+    `name` is the name a machine image gets where the cloud takes one; kernels and ramdisks are named after
+    their content, because many sets share them. `wishes` are traits of an image beside its content.
+    `made_for` is the set's folder and name; `unique` refuses an image that is there and not this set's.
+    `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
+    before it is registered. `unchanged` raises when a file of the set is not any more what was listed.
+    """
+
+    set_name: str
+    member: Member
+    sha256: str
+    cloud: Cloud
+    bucket: str
+    arch: Arch
+    kernel_id: str | None
+    ramdisk_id: str | None
+    name: str | None
+    description: str | None
+    virtualization: str | None
+    platform: str
+    whole_disk: bool
+    wishes: tuple[str, ...]
+    made_for: str
+    unique: bool
+    full: bool
+    uploads: int
+    monitor: Monitor
+    check: Callable[[], None]
+    unchanged: Callable[[], None]
+    sleep: Callable[[float], None]
+    now: Callable[[], float]

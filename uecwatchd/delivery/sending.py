@@ -1,0 +1,166 @@
+"""A bundle on its way into the bucket: made as it is sent, and never twice what lies there already."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from io import FileIO
+from itertools import takewhile
+
+from uecwatchd import boundary, spool
+from uecwatchd.bundle.files import Claims, Parties, manifest_of
+from uecwatchd.bundle.manifest import Manifest, write_manifest
+from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
+from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
+from uecwatchd.cloud.credentials import sealing_certificate
+from uecwatchd.cloud.upload import Stored, holds, listed, put
+from uecwatchd.delivery.order import Order
+from uecwatchd.errors import Rejected
+from uecwatchd.image import amount
+from uecwatchd.ledger import BundleRecord
+from uecwatchd.monitor import Event, Fields, Kind, Progress
+
+
+def send(order: Order, bundle: BundleRecord, source: FileIO, *, again: bool) -> BundleRecord:
+    """Bundle and upload in one stream: nothing of the image is written to a disk.
+
+    The same key and IV make the same parts, so `again` needs to send only those that are not there yet.
+    """
+    secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
+    began = time.monotonic()
+    there = _already_there(order, bundle) if again else {}
+    totals, parts = _send_parts(order, bundle, secret, source, there=there)
+    if spool.stamp_of(os.fstat(source.fileno())) != order.member.stamp or totals.sha256 != order.sha256:
+        raise spool.changed(order.member.path)
+    _tell_bundled(order, totals)
+    manifest = write_manifest(_manifest(order, bundle, totals, secret), key=order.cloud.account.user_key)
+    _must_be_readable(order, manifest, totals)
+    with boundary.effect("put manifest"):
+        last = put(order.cloud, bundle.bucket, manifest_name(bundle.prefix), manifest)
+    _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
+    sent = replace(bundle, state="uploaded", objects=(*parts, last))
+    return replace(sent, parts=len(totals.parts), bundled_size=totals.bundled_size)
+
+
+def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
+    limit = order.cloud.dialect.manifest_limit
+    if limit is not None and len(manifest) > limit:
+        raise Rejected(
+            f"{order.member.path}: too large for cloud {order.cloud.name}",
+            f"the manifest of its {len(totals.parts)} parts has {amount(len(manifest))}, "
+            f"and such a cloud reads no more than {amount(limit)}",
+            "Make the image smaller, or put less into it.",
+        )
+
+
+def _send_parts(
+    order: Order, bundle: BundleRecord, secret: Secret, source: FileIO, *, there: Mapping[str, Stored]
+) -> tuple[Totals, tuple[Stored, ...]]:
+    member, ready = order.member, 0
+    stored: dict[int, Stored] = {}
+
+    def progress(done: int) -> None:
+        stage = f"upload the {member.role}"
+        order.monitor.progress(Progress(order.set_name, stage, member.name, done, member.size, ready + 1))
+
+    def send_one(piece: Slice) -> None:
+        listed_there = there.get(piece.part.name)
+        if listed_there is None or not holds(listed_there, piece.data):
+            with boundary.effect("put part"):
+                listed_there = put(order.cloud, bundle.bucket, piece.part.name, piece.data)
+        stored[piece.part.index] = listed_there
+
+    def check() -> None:
+        nonlocal ready
+        ready += 1
+        order.check()
+
+    source.seek(0)
+    bundling = Bundling(
+        source,
+        name=bundle.prefix,
+        size=member.size,
+        prefix=bundle.prefix,
+        secret=secret,
+        progress=progress,
+    )
+    in_flight(bundling, send_one, uploads=order.uploads, check=check)
+    return bundling.totals, tuple(stored[index] for index in sorted(stored))
+
+
+def _already_there(order: Order, bundle: BundleRecord) -> Mapping[str, Stored]:
+    """The parts that an earlier attempt has sent, by one look at the bucket. Says where it goes on."""
+    parts = {one.key: one for one in listed(order.cloud, bundle.bucket, parts_prefix(bundle.prefix))}
+    if parts:
+        place = _place(bundle, parts, size=order.member.size)
+        what = f"Resuming {order.set_name} at upload, {place}"
+        fields: Fields = {"file": order.member.path, "stage": f"upload the {order.member.role}"}
+        order.monitor.tell(Event(Kind.RESUMED, what, order.set_name, fields=fields))
+    return parts
+
+
+def _place(bundle: BundleRecord, parts: Mapping[str, Stored], *, size: int) -> str:
+    """Which part is the first that lacks, and of how many: known for sure once the last one was sent."""
+    names = (part_name(bundle.prefix, index) for index in range(len(parts)))
+    ready = sum(1 for _ in takewhile(parts.__contains__, names))
+    last = ready > 0 and parts[part_name(bundle.prefix, ready - 1)].size < PART_SIZE
+    if last or ready == bundle.parts > 0:
+        return "the manifest"
+    of = str(bundle.parts) if bundle.parts else f"at most {most_parts(size)}"
+    return f"part {ready + 1} of {of}"
+
+
+def in_flight(
+    slices: Iterable[Slice], send: Callable[[Slice], None], *, uploads: int, check: Callable[[], None]
+) -> None:
+    """Send slices with at most `uploads` of them under way; memory holds those and the one being made.
+
+    Raises what `send` or `check` raised, after the parts under way have ended.
+    """
+    under_way: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(uploads, thread_name_prefix="upload") as pool:
+        for piece in slices:
+            check()
+            if len(under_way) == uploads:
+                under_way.popleft().result()
+            under_way.append(pool.submit(send, piece))
+        while under_way:
+            under_way.popleft().result()
+
+
+def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret) -> Manifest:
+    account = order.cloud.account
+    root = order.cloud.dialect.disk_mapping if order.whole_disk else None
+    claims = Claims(order.member.role, order.arch, order.kernel_id, order.ramdisk_id, root)
+    parties = Parties(account.account, account.user_key, account.user_cert, sealing_certificate(account))
+    return manifest_of(bundle.prefix, totals, secret, claims, parties)
+
+
+def _parts(totals: Totals) -> str:
+    return "1 part" if len(totals.parts) == 1 else f"{len(totals.parts)} parts"
+
+
+def _tell_bundled(order: Order, totals: Totals) -> None:
+    what = (
+        f"{order.set_name}: bundled {order.member.name}: {amount(totals.size)} as {_parts(totals)} "
+        f"of {amount(totals.bundled_size)} in all"
+    )
+    fields: Fields = {"file": order.member.path, "bytes": totals.bundled_size}
+    order.monitor.tell(Event(Kind.BUNDLED, what, order.set_name, "debug", fields))
+
+
+def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: float) -> None:
+    what = (
+        f"{order.set_name}: uploaded {order.member.role} {order.member.name} to {bundle.location}: "
+        f"{amount(totals.size)} as {_parts(totals)} in {seconds} s"
+    )
+    fields: Fields = {
+        "file": order.member.path,
+        "cloud": order.cloud.name,
+        "bucket": bundle.bucket,
+        "bytes": totals.bundled_size,
+        "seconds": seconds,
+    }
+    order.monitor.tell(Event(Kind.UPLOADED, what, order.set_name, fields=fields))
