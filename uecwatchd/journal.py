@@ -58,6 +58,7 @@ MESSAGE_IDS: Mapping[Kind, str] = MappingProxyType(
         Kind.WATCH_LOST: "76e22a642ad34cd98a11c2a0b1e9e3e5",
         Kind.RELOAD: "7ac5db29f3744c5fbf9a04cbcd6ea879",
         Kind.STOPPING: "4b06b756c31946289e8b270f2033b691",
+        Kind.ASKED: "f6c7938aca424c788c3ef0b324ff047f",
         Kind.FAULT: "0e6f259708af486ab7c00d8d4a3d25d8",
     }
 )
@@ -78,7 +79,7 @@ REDRAW_SECONDS = 0.1
 PACE_SECONDS = 1.0
 
 # After these nothing is at work on the set until another event says so.
-ENDS = frozenset({Kind.DONE, Kind.DEFERRED, Kind.REJECTED, Kind.HALTED, Kind.WAITING, Kind.FAULT})
+ENDS = frozenset({Kind.DONE, Kind.DEFERRED, Kind.REJECTED, Kind.HALTED, Kind.WAITING, Kind.ASKED, Kind.FAULT})
 
 Sink = Literal["journal", "marked", "terminal", "plain"]
 

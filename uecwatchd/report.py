@@ -13,13 +13,14 @@ and `karmic.uec.error` while something is wrong. They are copies for people: not
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from uecwatchd import spool
-from uecwatchd.errors import UecError
+from uecwatchd.errors import Rejected, UecError
 from uecwatchd.image import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Progress
@@ -116,11 +117,11 @@ def retract(record: SetRecord) -> None:
 
 
 def clear(record: SetRecord) -> None:
-    """Take everything of ours away that lies beside where a set's files were."""
-    retract(record)
+    """Take everything of ours away that lies beside where a set's files were; what is not ours stays."""
     stem = spool.output_stem(record.name)
-    for suffix in (".uec.error", ".uec.json", ".uec.log"):
-        spool.remove(Path(record.folder), stem + suffix)
+    for suffix in (*ID_SUFFIXES.values(), ".uec.error", ".uec.json", ".uec.log"):
+        with suppress(Rejected):
+            spool.remove(Path(record.folder), stem + suffix)
 
 
 def write_report(record: SetRecord, progress: Progress | None = None) -> bytes:
