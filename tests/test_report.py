@@ -79,13 +79,20 @@ def test_what_is_no_report_is_not_read_as_one(data: bytes) -> None:
 def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> None:
     now = [0.0]
     monitor = report.ReportFile(record, clock=lambda: now[0])
-    progress = Progress("karmic", "upload", "karmic.img", 100, 512)
-    monitor.progress(progress)
+    monitor.progress(Progress("karmic", "upload", "karmic.img", 100, 512, 1))
     assert not (tmp_path / "karmic.uec.json").exists()
     now[0] = report.PROGRESS_EVERY_SECONDS
-    monitor.progress(progress)
+    monitor.progress(Progress("karmic", "upload", "karmic.img", 400, 512, 3))
     told = report.read_report((tmp_path / "karmic.uec.json").read_bytes())
-    assert told["progress"] == {"file": "karmic.img", "done": 100, "total": 512}
+    assert told["progress"] == {
+        "stage": "upload",
+        "file": "karmic.img",
+        "part": 3,
+        "done": 400,
+        "total": 512,
+        "rate": 60,
+        "seconds_left": 2,
+    }
 
 
 def test_a_name_cannot_forge_lines_nor_give_orders_to_a_terminal(record: SetRecord, tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from uecwatchd import __version__, byhand, checkup, gallery, imageset, spool, status
+from uecwatchd import __version__, byhand, checkup, gallery, orders, status
 from uecwatchd.cloud.entry import entered
-from uecwatchd.cloud.gate import presumptions, unrecognised
 from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.errors import Deferred, Halted, Rejected, UecError
 from uecwatchd.image import amount
@@ -24,7 +23,6 @@ from uecwatchd.journal import Journal, journal_monitor, take_over_stdlib
 from uecwatchd.ledger import Ledger, SetRecord, open_ledger, read_ledger
 from uecwatchd.monitor import Tee
 from uecwatchd.notify import Notifier, StatusMonitor
-from uecwatchd.rounds import rules_of, taken_by
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
 from uecwatchd.terminal import flush, let_go, put, put_json, say
@@ -94,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     verify_verb = _add(verbs, "verify", verify_set, "take a set back from the cloud and compare it")
     verify_verb.add_argument("set", metavar="SET")
     verify_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
+    orders.add_verbs(partial(_add, verbs))
     gallery.add_verb(partial(_add, verbs))
     byhand.add_verbs(partial(_add, verbs))
     _add_trying(verbs)
@@ -231,48 +230,28 @@ def show_status(arguments: argparse.Namespace) -> int:
 
 
 def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> int:
-    rows, troubles = _rows(settings)
-    if name:
-        rows = [row for row in rows if row.name == name]
-        if not rows and not troubles:
-            say(f"uecwatchd: there is nothing named {name} in the spool folders")
-            return EX_NO_INPUT
+    found = status.survey(settings, now=time.time())
+    for trouble in found.troubles:
+        say(f"uecwatchd: {trouble}")
+    rows = status.about(found.rows, name) if name else found.rows
+    if name and not rows and not found.troubles:
+        say(f"uecwatchd: there is nothing named {name} in the spool folders")
+        return EX_NO_INPUT
     if as_json:
         put_json([status.as_json(row) for row in rows])
-    for line in () if as_json else _worded(rows, in_full=bool(name)):
+    for line in () if as_json else _worded(rows, name):
         put(line)
-    if not rows and not troubles and not as_json:
+    if not rows and not found.troubles and not as_json:
         say("The spool folders are empty.")
-    return max((trouble.exit_code for trouble in troubles), default=EX_OK)
+    if not found.known.alive and any(row.needs_daemon for row in rows):
+        say(f"No daemon is running on {settings.state.dir}: nothing goes on until one does.")
+    return max((trouble.exit_code for trouble in found.troubles), default=EX_OK)
 
 
-def _worded(rows: Sequence[status.Row], *, in_full: bool) -> list[str]:
-    if in_full:
-        return [line for row in rows for line in status.story(row)]
+def _worded(rows: Sequence[status.Row], name: str | None) -> list[str]:
+    if name:
+        return [line for row in rows for line in status.story(row, asked=name)]
     return status.table(rows) if rows else []
-
-
-def _rows(settings: Settings) -> tuple[list[status.Row], list[UecError]]:
-    """A fresh look that takes every file for settled: only the service knows how long each has lain still.
-
-    Folders that cannot be looked at are told on standard error, and given back as the errors that say why.
-    """
-    records, before = _known(settings)
-    strange = dict.fromkeys(unrecognised(settings.clouds, before))
-    rules = rules_of(settings, presumptions(settings.clouds, before), strange)
-    rows: list[status.Row] = []
-    troubles: list[UecError] = []
-    for folder in settings.spool.folders:
-        mine = [record for record in records if record.folder == str(folder)]
-        try:
-            listing = spool.scan(folder, now=rules.settle, ignore=settings.spool.ignore, seen=0.0)
-        except UecError as error:
-            say(f"uecwatchd: {error}")
-            troubles.append(error)
-            continue
-        assembly = imageset.assemble(listing, rules=rules, taken=taken_by(mine))
-        rows += status.rows(listing, assembly, mine)
-    return rows, troubles
 
 
 def verify_set(arguments: argparse.Namespace) -> int:
@@ -293,16 +272,12 @@ def verify_set(arguments: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _known(settings: Settings) -> tuple[Sequence[SetRecord], Mapping[str, Remembered]]:
-    """The ledger's sets, and what each cloud was found to be."""
+def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, Remembered]]:
+    records: Sequence[SetRecord] = ()
+    before: Mapping[str, Remembered] = {}
     if book := read_ledger(settings.state.dir):
         with closing(book):
-            return book.sets(), book.clouds()
-    return (), {}
-
-
-def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, Remembered]]:
-    records, before = _known(settings)
+            records, before = book.sets(), book.clouds()
     record = next((r for r in records if r.name == name and r.state == "done"), None)
     if record is None:
         raise Rejected(

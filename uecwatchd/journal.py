@@ -26,6 +26,7 @@ from structlog.processors import CallsiteParameter, CallsiteParameterAdder, Time
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from uecwatchd.monitor import Event, Kind, Level, Progress
+from uecwatchd.pace import Pacer, told
 from uecwatchd.strangers import printable
 
 Send = Callable[..., object]  # systemd.journal.send(MESSAGE, **fields)
@@ -58,6 +59,7 @@ MESSAGE_IDS: Mapping[Kind, str] = MappingProxyType(
         Kind.WATCH_LOST: "76e22a642ad34cd98a11c2a0b1e9e3e5",
         Kind.RELOAD: "7ac5db29f3744c5fbf9a04cbcd6ea879",
         Kind.STOPPING: "4b06b756c31946289e8b270f2033b691",
+        Kind.ASKED: "f6c7938aca424c788c3ef0b324ff047f",
         Kind.FAULT: "0e6f259708af486ab7c00d8d4a3d25d8",
     }
 )
@@ -74,11 +76,8 @@ ERASE_LINE = "\r\x1b[K"
 
 # More often than this an eye cannot follow a number, and ten thousand parts would be ten thousand writes.
 REDRAW_SECONDS = 0.1
-# A shorter span than this tells nothing about speed: the first part comes out of a cache.
-PACE_SECONDS = 1.0
-
 # After these nothing is at work on the set until another event says so.
-ENDS = frozenset({Kind.DONE, Kind.DEFERRED, Kind.REJECTED, Kind.HALTED, Kind.WAITING, Kind.FAULT})
+ENDS = frozenset({Kind.DONE, Kind.DEFERRED, Kind.REJECTED, Kind.HALTED, Kind.WAITING, Kind.ASKED, Kind.FAULT})
 
 Sink = Literal["journal", "marked", "terminal", "plain"]
 
@@ -281,43 +280,30 @@ class Underway:
     """What is at work just now, one phrase for each set. Safe to use from several threads."""
 
     clock: Callable[[], float]
-    _begun: dict[str, tuple[Progress, float]] = field(default_factory=dict)
+    _pacers: dict[str, Pacer] = field(default_factory=dict)
     _phrases: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, progress: Progress) -> None:
         with self._lock:
-            self._phrases[progress.set] = phrase(progress, speed=self._speed(progress))
+            pacer = self._pacers.setdefault(progress.set, Pacer())
+            self._phrases[progress.set] = phrase(progress, speed=pacer.speed(progress, self.clock()))
 
     def drop(self, name: str) -> None:
         with self._lock:
-            self._begun.pop(name, None)
+            self._pacers.pop(name, None)
             self._phrases.pop(name, None)
 
     def text(self) -> str:
         with self._lock:
             return "; ".join(self._phrases.values())
 
-    def _speed(self, progress: Progress) -> float:
-        """Bytes per second since this stage of this set was first heard of."""
-        now = self.clock()
-        first, since = self._begun.get(progress.set, (progress, now))
-        if (first.stage, first.file) != (progress.stage, progress.file) or progress.done < first.done:
-            first, since = progress, now
-        self._begun[progress.set] = (first, since)
-        return (progress.done - first.done) / (now - since) if now - since >= PACE_SECONDS else 0.0
-
 
 def phrase(progress: Progress, *, speed: float) -> str:
     """Say `karmic: upload the machine, part 37, 31 %, 84 MB/s`, as much of it as is known."""
-    known = [f"{progress.set}: {progress.stage}"]
-    if progress.part:
-        known.append(f"part {progress.part}")
-    if progress.total:
-        known.append(f"{100 * progress.done // progress.total} %")
-    if speed:
-        known.append(f"{speed / 1e6:.1f} MB/s")
-    return printable(", ".join(known))
+    p = progress
+    known = told(part=p.part, done=p.done, total=p.total, speed=speed)
+    return printable(", ".join([f"{p.set}: {p.stage}", *known]))
 
 
 class ProgressLine:

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     WATCH_LOST = "watch_lost"
     RELOAD = "reload"
     STOPPING = "stopping"
+    ASKED = "asked"
     FAULT = "fault"
 
 

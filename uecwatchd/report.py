@@ -13,16 +13,18 @@ and `karmic.uec.error` while something is wrong. They are copies for people: not
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from uecwatchd import spool
-from uecwatchd.errors import UecError
+from uecwatchd.errors import Rejected, UecError
 from uecwatchd.image import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Progress
+from uecwatchd.pace import Pacer, seconds_left
 from uecwatchd.strangers import printable
 
 JSON_VERSION = 1
@@ -68,16 +70,20 @@ class ReportFile:
         self._record = record
         self._clock = clock
         self._written = clock()
+        self._pacer = Pacer()
 
     def tell(self, event: Event) -> None:
         """Nothing: a change of state is published with its record."""
 
     def progress(self, progress: Progress) -> None:
-        if self._clock() - self._written < PROGRESS_EVERY_SECONDS:
+        now = self._clock()
+        speed = self._pacer.speed(progress, now)
+        if now - self._written < PROGRESS_EVERY_SECONDS:
             return
-        self._written = self._clock()
+        self._written = now
         stem = spool.output_stem(self._record.name)
-        spool.place(Path(self._record.folder), f"{stem}.uec.json", write_report(self._record, progress))
+        told = as_json(self._record, progress_as_json(progress, speed))
+        spool.place(Path(self._record.folder), f"{stem}.uec.json", _encoded(told))
 
 
 def moment(when: datetime | float) -> str:
@@ -117,16 +123,20 @@ def retract(record: SetRecord) -> None:
 
 
 def clear(record: SetRecord) -> None:
-    """Take everything of ours away that lies beside where a set's files were."""
-    retract(record)
+    """Take everything of ours away that lies beside where a set's files were; what is not ours stays."""
     stem = spool.output_stem(record.name)
-    for suffix in (".uec.error", ".uec.json", ".uec.log"):
-        spool.remove(Path(record.folder), stem + suffix)
+    for suffix in (*ID_SUFFIXES.values(), ".uec.error", ".uec.json", ".uec.log"):
+        with suppress(Rejected):
+            spool.remove(Path(record.folder), stem + suffix)
 
 
-def write_report(record: SetRecord, progress: Progress | None = None) -> bytes:
+def write_report(record: SetRecord) -> bytes:
     """The JSON beside the image. Sizes in bytes, times in UTC, null where there is nothing to say."""
-    return (json.dumps(as_json(record, progress), indent=2, ensure_ascii=False) + "\n").encode()
+    return _encoded(as_json(record))
+
+
+def _encoded(told: Mapping[str, object]) -> bytes:
+    return (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_report(data: bytes) -> Mapping[str, Any]:
@@ -137,15 +147,16 @@ def read_report(data: bytes) -> Mapping[str, Any]:
     return report
 
 
-def as_json(record: SetRecord, progress: Progress | None = None) -> dict[str, object]:
+def as_json(record: SetRecord, progress: Mapping[str, object] | None = None) -> dict[str, object]:
+    """`progress` is what `progress_as_json` gives, while a stage is under way."""
     return {
         "version": JSON_VERSION,
         "set": record.name,
         "state": record.state,
-        "since": _instant(record.since),
+        "since": instant(record.since),
         "stage": record.stage,
         "attempt": record.attempt,
-        "next_retry": _instant(record.next_retry),
+        "next_retry": instant(record.next_retry),
         "waiting_for": record.reason if record.state == "waiting" else None,
         "cloud": record.cloud,
         "bucket": record.bucket,
@@ -153,17 +164,25 @@ def as_json(record: SetRecord, progress: Progress | None = None) -> dict[str, ob
         "ids": {role: record.image_id(role) or None for role in ID_SUFFIXES},
         "members": [_member(member) for member in record.members],
         "manifests": [member.manifest for member in record.members if member.manifest],
-        "progress": _progress(progress),
+        "progress": progress,
         "remarks": list(record.remarks),
         "without_effect_yet": list(record.idle),
         "error": _failure(record.error),
     }
 
 
-def _progress(progress: Progress | None) -> dict[str, str | int] | None:
-    if progress is None:
-        return None
-    return {"file": progress.file, "done": progress.done, "total": progress.total}
+def progress_as_json(progress: Progress, speed: float) -> dict[str, object]:
+    """Sizes and `speed` in bytes, null where it is not known yet."""
+    p, left = progress, seconds_left(done=progress.done, total=progress.total, speed=speed)
+    return {
+        "stage": p.stage,
+        "file": p.file or None,
+        "part": p.part or None,
+        "done": p.done,
+        "total": p.total,
+        "rate": round(speed) or None,
+        "seconds_left": None if left is None else round(left),
+    }
 
 
 def _member(member: MemberRecord) -> dict[str, object]:
@@ -184,7 +203,7 @@ def _failure(error: Failure | None) -> dict[str, str] | None:
     return {**told, "request_id": error.request_id} if error.request_id else told
 
 
-def _instant(when: float | None) -> str | None:
+def instant(when: float | None) -> str | None:
     return None if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -203,4 +222,4 @@ def when_again(record: SetRecord) -> str:
         )
     if record.state == "halted":
         return "Nothing is lost: it is tried again by itself as soon as the cloud can be used."
-    return "It is tried again when the files change."
+    return f"It is tried again when its files change, or after: uecwatchd retry {record.name}"

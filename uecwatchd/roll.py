@@ -42,7 +42,8 @@ class Roll:
     def drop(self, record: SetRecord) -> None:
         """Raises what the ledger raises; the record is then still on the roll."""
         self._ledger.drop_set(record)
-        del self._records[key_of(record)]
+        self._records.pop(key_of(record), None)
+        self._unwritten.discard(key_of(record))
 
     def catch_up(self) -> None:
         """Write down what could not be written before."""

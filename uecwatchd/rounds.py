@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from uecwatchd import imageset, pipeline, report, sidecar, spool
 from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.errors import Deferred, Halted, UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Rules, Waiting
 from uecwatchd.ledger import SetRecord
@@ -74,6 +75,8 @@ class Rounds:
     ) -> None:
         """`ended` is called, in a worker's thread, each time that a set's attempt is over."""
         self._roll = roll
+        self._control = Control(tools.ledger, tools.brake, roll)
+        drop_advances(tools.ledger)
         self._monotonic = monotonic
         self._ended = ended
         self._pool = ThreadPoolExecutor(settings.work.sets, thread_name_prefix="set")
@@ -106,12 +109,19 @@ class Rounds:
         """When, by the wall clock, the next deferred set is due; sets at work or not ready are not."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {(str(found.folder), found.name) for found in ready} - self._running.keys()
+        keys -= self._control.wanted.holds.keys()
         records = (self._roll.get(key) for key in keys)
         return min((r.next_retry for r in records if r and r.next_retry is not None), default=None)
 
+    def asked(self) -> bool:
+        """Whether somebody has asked for something since the last round."""
+        return self._control.news()
+
     def summary(self) -> str:
         """One line with numbers, for systemd and for people."""
-        counts = Counter("working" if key_of(r) in self._running else r.state for r in self.present())
+        held = self._control.wanted.holds
+        states = {r: "held" if key_of(r) in held else r.state for r in self.present()}
+        counts = Counter("working" if key_of(r) in self._running else state for r, state in states.items())
         told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
         folders = len(self._settings.spool.folders)
         return f"Watching {folders} folder{'s' if folders > 1 else ''}; {told or 'no sets'}"
@@ -123,6 +133,8 @@ class Rounds:
         self._reap()
         self._roll.catch_up()
         gates = self._tools.gates
+        if self._control.heed(self._running.keys(), gates, self._tools.monitor):
+            self._ended()
         self._rules = rules_of(self._settings, gates.dialects(), gates.strange())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
             os.close(self._locks.pop(folder)[1])
@@ -164,12 +176,17 @@ class Rounds:
         records = self._roll.of_folder(folder)
         assembly = imageset.assemble(listing, rules=self._rules, taken=taken_by(records.values()))
         self._assemblies[folder] = assembly
+        held = self._control.held(folder)
         for found in assembly.ready:
-            self._consider(found, records.get(found.name))
+            if found.name not in held:
+                self._consider(found, records.get(found.name))
         for refused in assembly.refused:
-            self._refuse(folder, refused, records.get(refused.name))
+            if refused.name not in held:
+                self._refuse(folder, refused, records.get(refused.name))
         for waiting in assembly.waiting:
-            self._wait(folder, waiting, records.get(waiting.name))
+            if waiting.name not in held:
+                self._wait(folder, waiting, records.get(waiting.name))
+        self._control.decline(folder, assembly, self._running.keys())
         self._retire(listing, assembly, records)
         for name in records.keys() - _names(assembly):
             self._forget_in_time(records[name])
@@ -180,20 +197,26 @@ class Rounds:
             # They are back, as when a file system was mounted again.
             record = self._roll.put(replace(record, reason=""))
         closed = self._tools.gates.closed()
-        if key in self._running or not due(record, found, now=self._tools.now(), closed=closed):
+        asked = self._control.wanted.asked(key, "retry")
+        if key in self._running or not (asked or due(record, found, now=self._tools.now(), closed=closed)):
             return
         if record is None or record.stamp != found.stamp:
             files = ", ".join(member.path for member in found.members)
             self._tell(Kind.FOUND, f"Found set {found.name}: {files}", set_name=found.name)
-        future = self._pool.submit(pipeline.work, found, before=record, tools=self._tools)
+        before = renewed(record) if asked else record
+        future = self._pool.submit(pipeline.work, found, before=before, tools=self._tools)
         future.add_done_callback(lambda _: self._ended())
         self._running[key] = future
 
     def _refuse(self, folder: Path, refused: Refused, record: SetRecord | None) -> None:
         now = self._tools.now()
+        key = (str(folder), refused.name)
         same = record if record and record.stamp == refused.stamp else None
-        if (str(folder), refused.name) in self._running or (same and not _passed(same, now)):
+        asked = self._control.wanted.asked(key, "retry")
+        if key in self._running or (same and not asked and not _passed(same, now)):
             return
+        self._control.answer(key, "retry")
+        same = renewed(same) if asked else same
         fresh = same or SetRecord(str(folder), refused.name, refused.stamp, "waiting", now)
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
         ended = self._roll.put(failed(fresh, refused.error, now=now, spread=self._tools.random()))
@@ -241,6 +264,8 @@ class Rounds:
         """Take the results of workers that have ended. A fault of ours defers the set and says so."""
         for key in [key for key, future in self._running.items() if future.done()]:
             future = self._running.pop(key)
+            self._control.answer(key, "retry")
+            drop_advances(self._tools.ledger, [key])
             fault = future.exception()
             if fault is None:
                 self._roll.put(future.result())

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from uecwatchd import ledger, pipeline
+from uecwatchd import bell, ledger, pipeline
 from uecwatchd.cloud.client import Cloud, insecure
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of
+from uecwatchd.control import Brake
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.ledger import Ledger, SetRecord
 from uecwatchd.monitor import Event, Kind, Monitor
@@ -53,6 +54,7 @@ class Service:
         self._monotonic = monotonic
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self._brake = Brake()
         self._reload_asked = False
         self._probing: threading.Thread | None = None
         self._scanned = float("-inf")
@@ -78,6 +80,7 @@ class Service:
             gates=gates,
             monitor=self._monitor,
             stopping=self._stopping,
+            brake=self._brake,
             uploads=uploads,
             full=settings.work.verify == "full",
             configured_bucket=bucket,
@@ -101,7 +104,7 @@ class Service:
 
     def run(self, notifier: Notifier, *, reloaded: Callable[[], Settings] | None = None) -> None:
         """Work until asked to stop; then put down what is at work between two steps, and return."""
-        with self._alone():
+        with self._alone(), bell.listening(self._settings.state.dir, self._wake.set):
             watch = self._watch()
             try:
                 self._recognise_at_first()
@@ -153,7 +156,7 @@ class Service:
             watch.restart()
             woken = True
         self._probe()
-        if woken or self._pause(watch) <= 0:
+        if woken or self._pause(watch) <= 0 or self._rounds.asked():
             self._turn()
             notifier.status(self._rounds.summary())
         # Fed from here alone: a loop that hangs, in a scan or in a dead mount, must be noticed.

@@ -6,6 +6,7 @@ The order of arrival never matters, and ambiguity is never guessed at: what is n
 """
 
 from uecwatchd.imageset.assemble import assemble
+from uecwatchd.imageset.draft import stem_of
 from uecwatchd.imageset.outcome import ROLE_WORDS, Assembly, ImageSet, Member, Misfit, Refused, Rules, Waiting
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Rules",
     "Waiting",
     "assemble",
+    "stem_of",
 ]

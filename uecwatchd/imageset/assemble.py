@@ -54,15 +54,17 @@ def assemble(
         owned = own_paths(listing, draft, claims)
         if not owned and not draft.sidecars and draft.form != "folder":
             continue
-        used.update(owned, draft.sidecars)
+        files = (*draft.sidecars, *owned)
+        used.update(files)
+        files = tuple(dict.fromkeys([*files, *_checksum_files(listing, draft)]))
         try:
             found = _decide(listing, draft, owned, drafts, claims=claims, rules=rules, taken=taken or {})
         except NotYet as wait:
-            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at))
+            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files))
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.
             stamp = "refused-" + _stamp(listing, [*draft.sidecars, *owned])
-            refused.append(Refused(draft.name, error, stamp))
+            refused.append(Refused(draft.name, error, stamp, files))
         else:
             ready.append(found)
             used.update(m.path for m in found.members)

@@ -76,20 +76,23 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Not yet. `ready_at` is the monotonic time at which waiting ends by itself, if it does."""
+    """Not yet. `ready_at` is the monotonic time at which waiting ends by itself, if it does; `files` are what
+    there is of it."""
 
     name: str
     reason: str
     ready_at: float | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Will never be ready as it lies there. `stamp` changes when a file that matters does."""
+    """Will never be ready as it lies there. `stamp` changes when one of its `files` does."""
 
     name: str
     error: UecError
     stamp: str
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

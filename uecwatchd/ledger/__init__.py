@@ -15,7 +15,7 @@ bundles under way. The kinds of record:
 
 from uecwatchd.ledger.book import Ledger, open_ledger, read_ledger
 from uecwatchd.ledger.file import FILE_NAME, MIGRATIONS, Damaged
-from uecwatchd.ledger.lock import LOCK_NAME, hold
+from uecwatchd.ledger.lock import LOCK_NAME, hold, is_held
 from uecwatchd.ledger.records import (
     Advance,
     BundleRecord,
@@ -44,6 +44,7 @@ __all__ = [
     "State",
     "Verb",
     "hold",
+    "is_held",
     "open_ledger",
     "read_ledger",
 ]

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,19 +10,22 @@ from uecwatchd.errors import Deferred
 from uecwatchd.ledger.file import folder_trouble, make_folder
 
 LOCK_NAME = "lock"
+# A verb has the lock for some milliseconds; a daemon that starts just then shall not take it for another one.
+PATIENCE_SECONDS = 1.0
+ASK_EVERY_SECONDS = 0.05
 
 
-def hold(folder: Path) -> int:
+def hold(folder: Path, *, patience: float = PATIENCE_SECONDS) -> int:
     """Be the only daemon on a state directory; returns the descriptor that holds the lock until it is closed.
 
-    Raises Deferred, naming the process that has it.
+    Raises Deferred, naming the process that has it, when that keeps it for longer than `patience` seconds.
     """
     with folder_trouble(folder):
         make_folder(folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(folder / LOCK_NAME, flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, patience)
     except OSError as error:
         holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
@@ -34,3 +38,31 @@ def hold(folder: Path) -> int:
     with suppress(OSError):  # on a full disk: the lock holds without a name in it
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _lock(descriptor: int, patience: float) -> None:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(ASK_EVERY_SECONDS)
+        else:
+            return
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a daemon is at work on a state directory, or another verb, for a moment. Makes nothing."""
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uecwatchd import report
+from uecwatchd.control import AdvanceWriter
 from uecwatchd.errors import Halted, Stopped, UecError
 from uecwatchd.image import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
@@ -60,7 +61,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
             job = stage(job, tools)
         return _succeed(job, tools)
     except Stopped as stopped:
-        return _end(job, replace(job.record, state="queued"), tools, _put_down(stopped))
+        return _end(job, replace(job.record, state="queued"), tools, _put_down(stopped, tools))
     except UecError as error:
         return _fail(job, error, tools)
 
@@ -83,7 +84,8 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
         members=tuple(MemberRecord(m.role, m.path, m.size, m.stamp) for m in found.members),
         fingerprint=before.fingerprint if before else "",
     )
-    return Job(found, record, Tee((report.LogFile(found.folder, found.name), tools.monitor)))
+    advance = AdvanceWriter(tools.ledger, record, now=tools.now)
+    return Job(found, record, Tee((report.LogFile(found.folder, found.name), advance, tools.monitor)))
 
 
 def _announce(job: Job, before: SetRecord | None) -> None:
@@ -130,8 +132,9 @@ def show_refusal(record: SetRecord, tools: Tools) -> None:
     _attempt(record, tools, lambda: report.retract(record), lambda: report.publish(record))
 
 
-def _put_down(stopped: Stopped) -> Event:
-    return Event(Kind.STOPPING, f"{stopped.what}: {stopped.why}. {stopped.hint}")
+def _put_down(stopped: Stopped, tools: Tools) -> Event:
+    kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
+    return Event(kind, f"{stopped.what}: {stopped.why}. {stopped.hint}")
 
 
 def _end(job: Job, record: SetRecord, tools: Tools, event: Event) -> SetRecord:

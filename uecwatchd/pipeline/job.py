@@ -6,10 +6,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.gate import Gates
+from uecwatchd.control import NEXT, Brake
 from uecwatchd.errors import Stopped
 from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
@@ -28,6 +29,7 @@ class Tools:
     uploads: int
     full: bool  # fetch and open each bundle before it is registered
     configured_bucket: str
+    brake: Brake = field(default_factory=Brake)
     host: str = socket.gethostname()
     now: Callable[[], float] = time.time
     random: Callable[[], float] = lambda: 0.5
@@ -60,12 +62,12 @@ Stage = Callable[[Job, Tools], Job]
 
 
 def stop_if_asked(job: Job, tools: Tools) -> None:
+    """Raises Stopped when the service is to end, or when somebody wants this very set to be left alone."""
+    what = f"{job.found.name}: put down at: {job.record.stage or 'the beginning'}"
     if tools.stopping.is_set():
-        raise Stopped(
-            f"{job.found.name}: put down at: {job.record.stage or 'the beginning'}",
-            "the service was asked to stop",
-            "It is taken up again at the next start.",
-        )
+        raise Stopped(what, "the service was asked to stop", "It is taken up again at the next start.")
+    if why := tools.brake.why(job.record.folder, job.record.name):
+        raise Stopped(what, why, NEXT[why].format(name=job.record.name))
 
 
 def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:

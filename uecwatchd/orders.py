@@ -1,0 +1,270 @@
+"""The verbs `retry`, `forget`, `hold` and `release`: what somebody wants done with a set.
+
+Each writes to the ledger, where the daemon finds it, and rings for a daemon that runs. Only `forget` does all
+of its work itself when none does, and takes the daemon's lock for it.
+"""
+
+import argparse
+import os
+import pwd
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from uecwatchd import bell, ledger, report
+from uecwatchd.control import clear_traces
+from uecwatchd.errors import Deferred, NotPermitted, UecError
+from uecwatchd.imageset import stem_of
+from uecwatchd.ledger import Ledger, Request, open_ledger
+from uecwatchd.pace import span
+from uecwatchd.settings import Settings, load
+from uecwatchd.status import Row, Survey, about, survey
+from uecwatchd.strangers import did_you_mean
+from uecwatchd.terminal import put_json, say
+
+AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+Verb = Literal["retry", "forget", "hold", "release"]
+
+VERBS: dict[Verb, str] = {
+    "retry": "try a set again now, whatever became of it before",
+    "forget": "let go of all that is known of a set; its image stays in the cloud",
+    "hold": "leave a set alone, also one that is at work or not there yet",
+    "release": "let a set go on that was held",
+}
+# Long enough for another verb to be done; a daemon keeps its lock for life.
+LOCK_PATIENCE_SECONDS = 0.1
+
+
+class Unknown(UecError):
+    exit_code = 66
+
+
+class Ambiguous(UecError):
+    exit_code = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to come of a verb: whether anything is to be done, and what to say of it."""
+
+    act: bool
+    sentence: str
+    exit_code: int = os.EX_OK
+
+
+def _yes(sentence: str) -> Verdict:
+    return Verdict(act=True, sentence=sentence)
+
+
+def _no(sentence: str, exit_code: int = os.EX_OK) -> Verdict:
+    return Verdict(act=False, sentence=sentence, exit_code=exit_code)
+
+
+# --- the verbs --------------------------------------------------------------------------------------------
+
+
+def add_verbs(add: AddVerb) -> None:
+    for verb, text in VERBS.items():
+        parser = add(verb, partial(_run, verb), text)
+        parser.add_argument("set", metavar="SET", help="its name, or FOLDER/NAME")
+        parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
+
+
+def _run(verb: Verb, arguments: argparse.Namespace) -> int:
+    settings = load(arguments.config, environ=os.environ)
+    state = settings.state.dir
+    with _permitted(verb, arguments.set):
+        become_owner(state)
+        found = survey(settings, now=time.time())
+        row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
+        verdict = decide(verb, row, alive=found.known.alive)
+        if verdict.act:
+            _act(verb, row, settings)
+    say(verdict.sentence)
+    if arguments.json:
+        told = {"verb": verb, "folder": row.folder, "set": row.name, "state": row.state}
+        put_json({**told, "done": verdict.act, "next": verdict.sentence})
+    return verdict.exit_code
+
+
+@contextmanager
+def _permitted(verb: Verb, name: str) -> Iterator[None]:
+    try:
+        yield
+    except NotPermitted as error:
+        hint = f"Try: sudo uecwatchd {verb} {name}"
+        raise NotPermitted(f"{name}: cannot {verb} it", f"{error.what}: {error.why}", hint) from error
+
+
+def become_owner(state: Path) -> None:
+    """As root, go on as the user to whom the state directory belongs.
+
+    What root makes there would be closed to the service, and what the service has put beside the images would
+    be somebody else's to root.
+    """
+    if os.geteuid() != 0 or not state.exists():
+        return
+    status = state.stat()
+    if status.st_uid == 0:
+        return
+    try:
+        entry = pwd.getpwuid(status.st_uid)
+    except KeyError:
+        os.setgroups([])
+        os.setgid(status.st_gid)
+    else:
+        os.initgroups(entry.pw_name, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+    os.setuid(status.st_uid)
+
+
+def _act(verb: Verb, row: Row, settings: Settings) -> None:
+    state = settings.state.dir
+    with closing(open_ledger(state)) as book:
+        if verb == "hold":
+            book.put_hold(row.folder, row.name, since=time.time())
+        elif verb == "release":
+            book.drop_hold(row.folder, row.name)
+        elif verb == "retry":
+            book.put_request(Request(row.folder, row.name, "retry"))
+        elif not _forgotten(row, book, state):
+            book.put_request(Request(row.folder, row.name, "forget"))
+    bell.ring(state)
+
+
+def _forgotten(row: Row, book: Ledger, state: Path) -> bool:
+    """Forget a set here and now, unless a daemon is at work that has to do it."""
+    try:
+        lock = ledger.hold(state, patience=LOCK_PATIENCE_SECONDS)
+    except Deferred:
+        return False
+    try:
+        for request in book.requests():
+            if (request.folder, request.name) == (row.folder, row.name):
+                book.drop_request(request)
+        if record := book.set(Path(row.folder), row.name):
+            clear_traces(record, book)
+            book.drop_set(record)
+    finally:
+        os.close(lock)
+    return True
+
+
+# --- which set is meant -----------------------------------------------------------------------------------
+
+
+def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -> Row:
+    """The one set that is meant, by its name or that of a file of it. Raises Unknown or Ambiguous."""
+    rows = [row for row in about(found.rows, words) if row.is_set]
+    if len(rows) > 1:
+        named = " or ".join(f"{row.folder}/{row.name}" for row in rows)
+        raise Ambiguous(f"{words}: more than one set could be meant", f"{len(rows)} have it", f"Say {named}.")
+    if rows:
+        return rows[0]
+    if verb == "hold":
+        return _to_come(found, words, folders)
+    if outside := about(found.rows, words):
+        row = outside[0]
+        raise Unknown(f"{words}: it is in no set", f"{row.state}: {row.detail}", "See: uecwatchd status")
+    if found.troubles:
+        raise found.troubles[0]
+    near = did_you_mean(words, (row.name for row in found.rows if row.is_set))
+    why = f"no spool folder has it{near}"
+    raise Unknown(f"{words}: there is no such set", why, "See what there is: uecwatchd status")
+
+
+def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
+    """A set that may come to be. It is held by the name it will have, also when a file of it was named."""
+    place, _, name = words.rpartition("/")
+    chosen = [folder for folder in folders if not place or str(folder) == place.rstrip("/")]
+    if len(chosen) != 1 or not name:
+        named = " or ".join(f"{folder}/{name or 'NAME'}" for folder in folders)
+        why = (
+            f"it is not there yet, and there are {len(folders)} spool folders" if chosen else "no such folder"
+        )
+        raise Ambiguous(f"{words}: which folder is meant?", why, f"Say {named}.")
+    near = did_you_mean(name, (row.name for row in found.rows if row.is_set))
+    return Row(str(chosen[0]), stem_of(name), "absent", f"it is not there yet{near}")
+
+
+# --- what comes of it -------------------------------------------------------------------------------------
+
+
+def decide(verb: Verb, row: Row, *, alive: bool) -> Verdict:
+    """What a verb means for a set as it stands; `alive` is whether a daemon runs."""
+    later = "" if alive else " No daemon is running: it is done when one does, or by: uecwatchd once"
+    if verb == "retry":
+        return _retry(row, later)
+    if verb == "forget":
+        return _forget(row)
+    return _hold(row) if verb == "hold" else _release(row, later)
+
+
+def _retry(row: Row, later: str) -> Verdict:
+    name, record = row.name, row.record
+    if row.held_since is not None:
+        why = f"{name} is held since {report.moment(row.held_since)} UTC, and nothing is tried before:"
+        return _no(f"{why} uecwatchd release {name}", os.EX_TEMPFAIL)
+    if row.state == "working":
+        return _no(f"{name} is at work already: {row.detail}.")
+    if row.to_go is not None:
+        why = f"{name} waits {row.detail}; it is begun by itself in {span(row.to_go)}."
+        return _no(why + later, os.EX_TEMPFAIL)
+    if row.state == "waiting":
+        why = f"{name} waits {row.detail}. Nothing can be tried before that is there; then it is by itself."
+        return _no(why, os.EX_TEMPFAIL)
+    if record is None or row.state in ("new", "queued"):
+        return _no(f"{name} is begun by itself: {row.detail}.{later}")
+    if not row.files:
+        return _no(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
+    return _yes(_AGAIN[record.state].format(name=name, cloud=record.cloud) + later)
+
+
+_AGAIN = {
+    "done": "{name} is done: its image is looked for in the cloud, registered anew only if it is gone,"
+    " and the files beside it are written again.",
+    "rejected": "{name} is tried again now, though nothing about its files has changed.",
+    "deferred": "{name} is tried again now, and if need be for two days from now on.",
+    "halted": "cloud {cloud} is asked now, and {name} is tried as soon as the cloud can be used.",
+}
+
+
+def _forget(row: Row) -> Verdict:
+    name, record = row.name, row.record
+    if record is None:
+        return _no(f"Nothing is known of {name} that could be forgotten: {row.detail}.")
+    first = f"{name} is put down before its next part and then forgotten" if row.state == "working" else ""
+    ids = [member.image_id for member in record.members if member.image_id]
+    stays = f" What it became stays in the cloud: {', '.join(ids)}." if ids else ""
+    return _yes(f"{first or f'{name} is forgotten'}.{stays}{_anew(row)}")
+
+
+def _anew(row: Row) -> str:
+    if not row.files:
+        return ""
+    if row.held_since is not None:
+        return f" Its files still lie there, and it stays held until: uecwatchd release {row.name}"
+    return " Its files still lie there, so it begins anew, as if they had just been dropped."
+
+
+def _hold(row: Row) -> Verdict:
+    name = row.name
+    if row.held_since is not None:
+        return _no(f"{name} is held already, since {report.moment(row.held_since)} UTC.")
+    until = f"until: uecwatchd release {name}"
+    if row.state == "working":
+        return _yes(f"{name} is put down before its next part, and held {until}")
+    if row.state == "absent":
+        return _yes(f"{name} is held once it comes ({row.detail}), {until}")
+    return _yes(f"{name} is held ({row.state}: {row.detail}), {until}")
+
+
+def _release(row: Row, later: str) -> Verdict:
+    if row.held_since is None:
+        return _no(f"{row.name} is not held ({row.state}: {row.detail}).")
+    what = "it goes on where it was" if row.files else "nothing of it lies there"
+    return _yes(f"{row.name} is held no longer: {what}.{later if row.files else ''}")

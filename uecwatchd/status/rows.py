@@ -1,0 +1,231 @@
+"""What is answered about each name, decided from a listing, what the rules say of it, and what is known."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from uecwatchd.image import amount
+from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting
+from uecwatchd.ledger import Advance, SetRecord
+from uecwatchd.pace import rate, seconds_left, span, told
+from uecwatchd.roll import Key
+from uecwatchd.rounds import GONE
+from uecwatchd.spool import OUTPUT_SUFFIXES, Listing, is_output, output_stem
+
+Outcome = ImageSet | Waiting | Refused | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger says. `now` and the times of holds are seconds of the epoch; `alive` is whether a
+    daemon runs, `asked` are the sets for which somebody has asked for another attempt."""
+
+    now: float
+    alive: bool = False
+    records: tuple[SetRecord, ...] = ()
+    holds: Mapping[Key, float] = field(default_factory=dict)
+    advances: Mapping[Key, Advance] = field(default_factory=dict)
+    asked: frozenset[Key] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the answer. `record` is there for sets that have one, `files` are the set's own as they lie
+    there, `outputs` what the service has put beside them; `to_go` are seconds until its files have settled."""
+
+    folder: str
+    name: str
+    state: str
+    detail: str
+    record: SetRecord | None = None
+    files: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    hint: str = ""
+    held_since: float | None = None
+    to_go: float | None = None
+    advance: Advance | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self.state not in ("misfit", "ignored")
+
+    @property
+    def needs_daemon(self) -> bool:
+        """Whether it is a daemon's turn to do something with it."""
+        return self.state in ("working", "queued", "new", "deferred", "halted")
+
+
+def rows(listing: Listing, assembly: Assembly, known: Known) -> tuple[Row, ...]:
+    """The rows of one folder: sets by name, then what is in no set."""
+    folder = str(listing.folder)
+    records = {record.name: record for record in known.records if record.folder == folder}
+    outcomes: dict[str, Outcome] = {waiting.name: waiting for waiting in assembly.waiting}
+    outcomes |= {found.name: found for found in assembly.ready}
+    outcomes |= {refused.name: refused for refused in assembly.refused}
+    held = {name for place, name in known.holds if place == folder}
+    names = sorted(outcomes.keys() | records.keys() | held)
+    outputs, strays = _outputs(listing, names)
+    sets = [_set_row(listing, name, outcomes.get(name), records.get(name), known) for name in names]
+    others = [Row(folder, m.path, "misfit", m.reason) for m in assembly.misfits]
+    others += [Row(folder, path, "ignored", why) for path, why in strays]
+    return (
+        *(replace(row, outputs=outputs.get(row.name, ())) for row in sets),
+        *sorted(others, key=lambda row: row.name),
+    )
+
+
+def _outputs(
+    listing: Listing, names: Iterable[str]
+) -> tuple[Mapping[str, tuple[str, ...]], list[tuple[str, str]]]:
+    """What is passed over: outputs by the set that they belong to, and all else with the reason."""
+    stems = {output_stem(name): name for name in names}
+    outputs: dict[str, tuple[str, ...]] = {}
+    strays = []
+    for path, why in listing.ignored.items():
+        name = stems.get(_stem(path))
+        if name is not None:
+            outputs[name] = (*outputs.get(name, ()), path)
+        elif is_output(path):
+            strays.append(
+                (path, f"it is named like an output of the service, and there is no set {_stem(path)}")
+            )
+        else:
+            strays.append((path, why if " " in why else f"its name matches {why}"))
+    return outputs, strays
+
+
+def _stem(path: str) -> str:
+    """What is left of an output's name without its ending; the path itself of anything else."""
+    return next((path[: -len(suffix)] for suffix in OUTPUT_SUFFIXES if path.endswith(suffix)), path)
+
+
+def about(found: Iterable[Row], words: str) -> tuple[Row, ...]:
+    """The rows that answer for a name: of a set, of a file, or of either with its folder before it."""
+    found = tuple(found)
+    folder, _, name = words.rpartition("/")
+    inside = [row for row in found if folder and row.folder.rstrip("/") == folder.rstrip("/")]
+    within = [row for row in inside if name == row.name] or [row for row in inside if _answers_for(row, name)]
+    named = [row for row in found if words == row.name] or [row for row in found if _answers_for(row, words)]
+    return tuple(within or named)
+
+
+def _answers_for(row: Row, path: str) -> bool:
+    return path in row.files or path in row.outputs
+
+
+# --- the row of a set -------------------------------------------------------------------------------------
+
+
+def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | None, known: Known) -> Row:
+    folder = str(listing.folder)
+    files = outcome.files if outcome else ()
+    if name in listing.entries:  # a set that is a folder
+        files = (name, *files)
+    row = Row(folder, name, "", "", record, tuple(dict.fromkeys(files)))
+    row = _standing(row, outcome, listing.now, known)
+    since = known.holds.get((folder, name))
+    return _held(row, since, alive=known.alive) if since is not None else row
+
+
+def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
+    """The row with its state, and the reason for it. `now` is the listing's, by whatever clock."""
+    record, key = row.record, (row.folder, row.name)
+    if record and record.state == "working" and known.alive:
+        advance = known.advances.get(key)
+        return replace(row, state="working", detail=_working(record, advance), advance=advance)
+    if key in known.asked:
+        return replace(row, state="queued", detail="somebody asked for it to be tried again")
+    if outcome is None:
+        return _absent(row)
+    if isinstance(outcome, Waiting):
+        return _waiting(row, outcome, now)
+    if record and record.stamp == outcome.stamp:
+        return _of_record(row, record, known)
+    if isinstance(outcome, Refused):
+        error = outcome.error
+        return replace(
+            row, state=error.kind, detail=f"{error.what}: {error.why}. {error.hint}", hint=error.hint
+        )
+    return replace(row, state="new", detail=f"complete: {plan(outcome)}")
+
+
+def plan(found: ImageSet) -> str:
+    """What is to be done with a set that is complete."""
+    parts = [f"{member.role} {member.path} ({amount(member.size)})" for member in found.members]
+    cloud = found.sidecar.clouds[0]
+    return f"to be registered on cloud {cloud}, in bucket {found.sidecar.bucket}: {', '.join(parts)}"
+
+
+def _absent(row: Row) -> Row:
+    if row.record is None:
+        return replace(row, state="absent", detail="nothing of this name lies there yet")
+    return replace(row, state=row.record.state, detail=GONE)
+
+
+def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
+    record = row.record
+    if waiting.ready_at is not None:
+        to_go = max(0.0, waiting.ready_at - now)
+        return replace(
+            row, state="waiting", detail=f"for {waiting.reason} ({span(to_go)} to go)", to_go=to_go
+        )
+    if record and record.state == "done":
+        detail = f"{_ids(record)}; its files have changed since, and wait for {waiting.reason}"
+        return replace(row, state="done", detail=detail)
+    since = f", since {_moment(record.since)}" if record and record.reason == waiting.reason else ""
+    return replace(row, state="waiting", detail=f"for {waiting.reason}{since}")
+
+
+def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
+    if record.error:
+        detail, hint = _failure(record, known.now), record.error.hint
+        return replace(row, state=record.state, detail=detail, hint=hint)
+    if record.state == "done":
+        return replace(row, state="done", detail=_ids(record))
+    # "working" without a daemon, too: it was broken off.
+    at = f"put down at: {record.stage}" if record.stage else "about to begin"
+    return replace(row, state="queued", detail=f"{at} ({_attempt(record)})")
+
+
+def _failure(record: SetRecord, now: float) -> str:
+    error = record.error
+    assert error is not None, "asked for failures alone"  # noqa: S101 (for mypy)
+    told_why = f"{error.what}: {error.why}"
+    if record.state != "deferred" or record.next_retry is None:
+        return f"{told_why}. {error.hint}"
+    again = "now" if record.next_retry <= now else f"in {span(record.next_retry - now)}"
+    return f"{told_why}; again {again} ({_attempt(record)} was the last)"
+
+
+def _ids(record: SetRecord) -> str:
+    return ", ".join(member.image_id for member in record.members[::-1])
+
+
+def _attempt(record: SetRecord) -> str:
+    return f"attempt {record.attempt}"
+
+
+def _working(record: SetRecord, advance: Advance | None) -> str:
+    if advance is None:
+        return f"{record.stage or 'beginning'} ({_attempt(record)})"
+    a, speed = advance, speed_of(advance)
+    file = [a.file] if a.file else []
+    pace = told(part=a.part, done=a.done, total=a.total, speed=speed)
+    left = seconds_left(done=a.done, total=a.total, speed=speed)
+    ahead = [f"{span(left)} left"] if left is not None else []
+    return f"{a.stage}: {', '.join([*file, *pace, *ahead])} ({_attempt(record)})"
+
+
+def speed_of(advance: Advance) -> float:
+    return rate(advance.done, advance.moment - advance.began)
+
+
+def _held(row: Row, since: float, *, alive: bool) -> Row:
+    if row.state == "working" and alive:
+        return replace(row, held_since=since, detail=f"{row.detail}; held: put down before its next part")
+    otherwise = row.detail if row.state == "absent" else f"{row.state}: {row.detail}"
+    return replace(row, state="held", held_since=since, detail=f"since {_moment(since)}; {otherwise}")
+
+
+def _moment(when: float) -> str:
+    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M:%S} UTC"

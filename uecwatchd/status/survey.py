@@ -1,0 +1,74 @@
+"""The look at folders, ledger and lock that an answer begins with. It changes nothing and makes no file."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from uecwatchd import imageset, ledger, spool
+from uecwatchd.cloud.gate import presumptions, unrecognised
+from uecwatchd.cloud.recognise import Remembered
+from uecwatchd.errors import UecError
+from uecwatchd.ledger import read_ledger
+from uecwatchd.rounds import rules_of, taken_by
+from uecwatchd.settings import Settings
+from uecwatchd.spool import Listing
+from uecwatchd.status.rows import Known, Row, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """`troubles` are the folders that cannot be looked at, as the errors that say why."""
+
+    rows: tuple[Row, ...]
+    known: Known
+    troubles: tuple[UecError, ...] = ()
+
+
+def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
+    """`settled` is to take every file for one that has lain still for long enough.
+
+    Otherwise that is told by when a file was last changed. The daemon counts from when it first saw the file:
+    it takes longer by as much as it was started later. Raises what the ledger raises.
+    """
+    known, before = _known(settings, now)
+    strange = dict.fromkeys(unrecognised(settings.clouds, before))
+    rules = rules_of(settings, presumptions(settings.clouds, before), strange)
+    found: list[Row] = []
+    troubles: list[UecError] = []
+    for folder in settings.spool.folders:
+        try:
+            listing = spool.scan(folder, now=0.0, ignore=settings.spool.ignore)
+        except UecError as error:
+            troubles.append(error)
+            found += _unseen(known, str(folder), error)
+            continue
+        aged = _aged(listing, now=now, settled=settled)
+        taken = taken_by(record for record in known.records if record.folder == str(folder))
+        found += rows(aged, imageset.assemble(aged, rules=rules, taken=taken), known)
+    return Survey(tuple(found), known, tuple(troubles))
+
+
+def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Remembered]]:
+    alive = ledger.is_held(settings.state.dir)
+    book = read_ledger(settings.state.dir)
+    if book is None:
+        return Known(now, alive), {}
+    with closing(book):
+        asked = frozenset((r.folder, r.name) for r in book.requests() if r.verb == "retry")
+        known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked)
+        return known, book.clouds()
+
+
+def _unseen(known: Known, folder: str, error: UecError) -> list[Row]:
+    why = f"its folder cannot be looked at: {error.why}"
+    return [Row(folder, r.name, r.state, why, r) for r in known.records if r.folder == folder]
+
+
+def _aged(listing: Listing, *, now: float, settled: bool) -> Listing:
+    """The listing with change times for when files were first seen; one from the future is another host's."""
+    entries = {
+        path: replace(entry, since=0.0 if settled or changed > now else changed)
+        for path, entry in listing.entries.items()
+        for changed in (entry.stamp[3] / 1e9,)
+    }
+    return replace(listing, now=now, entries=entries)

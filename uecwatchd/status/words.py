@@ -1,0 +1,93 @@
+"""The answer as people read it, and as programs do."""
+
+from collections.abc import Iterable, Iterator
+
+from uecwatchd import report
+from uecwatchd.image import amount
+from uecwatchd.ledger import SetRecord
+from uecwatchd.monitor import Progress
+from uecwatchd.spool import is_output
+from uecwatchd.status.rows import Row, speed_of
+
+# What is left for the reason on a terminal of usual width; a longer name pushes its own line only.
+NAME_COLUMNS = 40
+
+
+def as_json(row: Row) -> dict[str, object]:
+    """Sizes in bytes, times in UTC, null where there is nothing to say."""
+    record, hold = row.record, row.held_since
+    told: dict[str, object] = {
+        "folder": row.folder,
+        "name": row.name,
+        "state": row.state,
+        "detail": row.detail,
+        "hint": row.hint or None,
+        "files": list(row.files),
+        "held_since": report.instant(hold),
+        "seconds_to_go": None if row.to_go is None else round(row.to_go, 1),
+        "next_retry": report.instant(record.next_retry) if record else None,
+        "progress": _progress(row),
+    }
+    return {**told, "report": report.as_json(record)} if record else told
+
+
+def _progress(row: Row) -> dict[str, object] | None:
+    a = row.advance
+    if a is None:
+        return None
+    return report.progress_as_json(Progress(row.name, a.stage, a.file, a.done, a.total, a.part), speed_of(a))
+
+
+def table(found: Iterable[Row]) -> list[str]:
+    """Columns for people; one line a row."""
+    lines = [("SET", "STATE", ""), *((row.name, row.state, row.detail) for row in found)]
+    width = min(max(len(name) for name, _, _ in lines), NAME_COLUMNS)
+    return [f"{name:<{width}}  {state:<8}  {detail}".rstrip() for name, state, detail in lines]
+
+
+def story(row: Row, *, asked: str) -> list[str]:
+    """All there is to say about one name, in lines; `asked` is how it was asked for."""
+    return [
+        *_belonging(row, asked.rpartition("/")[2]),
+        f"{row.name}: {row.state}",
+        f"  {row.detail}",
+        *_more(row),
+    ]
+
+
+def _belonging(row: Row, asked: str) -> Iterator[str]:
+    if asked == row.name or not row.is_set:
+        return
+    if is_output(asked):
+        yield f"{asked} is the service's own output for the set {row.name}."
+    else:
+        yield f"{asked} is a file of the set {row.name}."
+
+
+def _more(row: Row) -> Iterator[str]:
+    if row.files:
+        yield f"  files: {', '.join(row.files)}"
+    record = row.record
+    if record is None:
+        return
+    yield f"  since {report.moment(record.since)} UTC, attempt {record.attempt}"
+    yield from (_member(record, role) for role in ("kernel", "ramdisk", "machine") if _has(record, role))
+    if record.error:
+        yield f"  {record.error.what}: {record.error.why}"
+        yield f"  {record.error.hint}"
+        if record.error.request_id:
+            yield f"  The cloud's request id: {record.error.request_id}"
+        yield f"  {report.when_again(record)}"
+    yield from (f"  not done: {remark}" for remark in record.remarks)
+    if record.idle:
+        yield f"  no effect yet: {', '.join(record.idle)}"
+
+
+def _has(record: SetRecord, role: str) -> bool:
+    return any(member.role == role for member in record.members)
+
+
+def _member(record: SetRecord, role: str) -> str:
+    member = next(m for m in record.members if m.role == role)
+    place = f" {member.image_id} at {member.manifest}" if member.image_id else ""
+    return f"  {role}: {member.path} ({amount(member.size)}){place}"
