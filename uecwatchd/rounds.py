@@ -27,6 +27,8 @@ from uecwatchd.verdict import failed
 from uecwatchd.watch import identity
 
 GONE = "its files were removed"
+# Between two looks at a file that somebody has open for writing, where none has to lie still.
+LEAST_REST_SECONDS = 1.0
 
 
 def rules_of(
@@ -50,11 +52,11 @@ def due(record: SetRecord | None, found: ImageSet, *, now: float, closed: Mappin
     """Whether a ready set is to be worked on now, by its record and the clouds whose gates are closed."""
     if record is None or record.stamp != found.stamp:
         return True
-    if record.state == "deferred":
+    if record.state in ("deferred", "waiting"):
         return record.next_retry is None or now >= record.next_retry
     if record.state == "halted":
         return found.sidecar.clouds[0] not in closed
-    return record.state in ("waiting", "queued", "working")
+    return record.state in ("queued", "working")
 
 
 class Rounds:
@@ -163,6 +165,7 @@ class Rounds:
         self._listings[folder] = listing
         records = self._roll.of_folder(folder)
         assembly = imageset.assemble(listing, rules=self._rules, taken=taken_by(records.values()))
+        assembly = self._closed(folder, assembly, records)
         self._assemblies[folder] = assembly
         for found in assembly.ready:
             self._consider(found, records.get(found.name))
@@ -174,13 +177,27 @@ class Rounds:
         for name in records.keys() - _names(assembly):
             self._forget_in_time(records[name])
 
+    def _closed(self, folder: Path, assembly: Assembly, records: Mapping[str, SetRecord]) -> Assembly:
+        """Put back what would be begun or refused now, but somebody has one of its files open for writing."""
+        news: list[ImageSet | Refused] = []
+        news += [found for found in assembly.ready if self._is_due(found, records.get(found.name))]
+        news += [one for one in assembly.refused if _stamp_of(records.get(one.name)) != one.stamp]
+        asked = ((one.name, spool.open_for_writing(folder, one.files)) for one in news)
+        written = {name: path for name, path in asked if path}
+        pause = max(self._settings.spool.settle, LEAST_REST_SECONDS)
+        return imageset.put_back(assembly, written, ready_at=self._monotonic() + pause)
+
+    def _is_due(self, found: ImageSet, record: SetRecord | None) -> bool:
+        if (str(found.folder), found.name) in self._running:
+            return False
+        return due(record, found, now=self._tools.now(), closed=self._tools.gates.closed())
+
     def _consider(self, found: ImageSet, record: SetRecord | None) -> None:
         key = (str(found.folder), found.name)
         if record and record.reason == GONE:
             # They are back, as when a file system was mounted again.
             record = self._roll.put(replace(record, reason=""))
-        closed = self._tools.gates.closed()
-        if key in self._running or not due(record, found, now=self._tools.now(), closed=closed):
+        if not self._is_due(found, record):
             return
         if record is None or record.stamp != found.stamp:
             files = ", ".join(member.path for member in found.members)
@@ -201,15 +218,14 @@ class Rounds:
 
     def _wait(self, folder: Path, waiting: Waiting, record: SetRecord | None) -> None:
         """Write down and tell a new waiting reason, once; but a finished set is not undone by an edit."""
-        settling = waiting.ready_at is not None
         if (str(folder), waiting.name) in self._running or (record and record.reason == waiting.reason):
             return
-        if record and (settling or record.state == "done"):
+        if record and (waiting.brief or record.state == "done"):
             return
         now = self._tools.now()
         fresh = SetRecord(str(folder), waiting.name, "", "waiting", now, reason=waiting.reason)
         self._roll.put(fresh)
-        if not settling:
+        if not waiting.brief:
             what = f"{waiting.name}: waiting for {waiting.reason}"
             self._tell(Kind.WAITING, what, set_name=waiting.name)
             report.publish(fresh)
@@ -293,6 +309,10 @@ class Rounds:
 def _passed(record: SetRecord, now: float) -> bool:
     """Whether the time has come to look again at what could not even be read."""
     return record.state == "deferred" and record.next_retry is not None and now >= record.next_retry
+
+
+def _stamp_of(record: SetRecord | None) -> str:
+    return record.stamp if record else ""
 
 
 def _is_done(found: ImageSet, record: SetRecord | None) -> bool:

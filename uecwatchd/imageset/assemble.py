@@ -58,11 +58,11 @@ def assemble(
         try:
             found = _decide(listing, draft, owned, drafts, claims=claims, rules=rules, taken=taken or {})
         except NotYet as wait:
-            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at))
+            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, wait.brief))
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.
-            stamp = "refused-" + _stamp(listing, [*draft.sidecars, *owned])
-            refused.append(Refused(draft.name, error, stamp))
+            files = tuple(dict.fromkeys((*draft.sidecars, *owned)))
+            refused.append(Refused(draft.name, error, "refused-" + _stamp(listing, files), files))
         else:
             ready.append(found)
             used.update(m.path for m in found.members)
@@ -128,6 +128,7 @@ def _image_set(
         checksums=checksums,
         files=files,
         stamp=_stamp(listing, files),
+        changed=max(listing.entries[path].stamp[3] for path in files) / 1e9,
     )
 
 
@@ -166,7 +167,7 @@ def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) ->
     for path in paths:
         ready_at = listing.entries[path].since + settle
         if listing.now < ready_at:
-            raise NotYet(f"{path} to lie still for {settle:g} s", ready_at)
+            raise NotYet(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
 
 
 def _metadata(listing: Listing, draft: Draft, rules: Rules) -> tuple[Sidecar, Mapping[str, str]]:

@@ -19,6 +19,7 @@ from uecwatchd.spool.door import (
     open_member,
     stamp_of,
 )
+from uecwatchd.spool.lease import open_for_writing
 from uecwatchd.spool.listing import (
     CHECKSUM_SUFFIX,
     SIDECAR_SUFFIXES,
@@ -63,6 +64,7 @@ __all__ = [
     "is_output",
     "not_regular",
     "open_below",
+    "open_for_writing",
     "open_member",
     "output_stem",
     "peek_at",
