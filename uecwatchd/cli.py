@@ -265,7 +265,8 @@ def _rows(settings: Settings) -> tuple[list[status.Row], list[UecError]]:
     for folder in settings.spool.folders:
         mine = [record for record in records if record.folder == str(folder)]
         try:
-            listing = spool.scan(folder, now=rules.settle, ignore=settings.spool.ignore, seen=0.0)
+            ignore, owner = settings.spool.ignore, _service_user(settings)
+            listing = spool.scan(folder, now=rules.settle, ignore=ignore, seen=0.0, owner=owner)
         except UecError as error:
             say(f"uecwatchd: {error}")
             troubles.append(error)
@@ -273,6 +274,14 @@ def _rows(settings: Settings) -> tuple[list[status.Row], list[UecError]]:
         assembly = imageset.assemble(listing, rules=rules, taken=taken_by(mine))
         rows += status.rows(listing, assembly, mine)
     return rows, troubles
+
+
+def _service_user(settings: Settings) -> int:
+    """Whose the outputs are: people of other names ask what became of their files."""
+    try:
+        return settings.state.dir.stat().st_uid
+    except OSError:
+        return os.geteuid()
 
 
 def verify_set(arguments: argparse.Namespace) -> int:

@@ -88,6 +88,7 @@ class Rounds:
         self._rules = rules_of(settings, tools.gates.dialects(), tools.gates.strange())
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, spool.Listing] = {}
+        self._asides: dict[str, str] = {}
         self._assemblies: dict[Path, Assembly] = {}
         self.troubles: dict[Path, UecError] = {}
 
@@ -138,6 +139,16 @@ class Rounds:
         while self._running:
             next(iter(self._running.values())).exception()
             self._reap()
+
+    def occupy(self) -> None:
+        """Take the folders that can be taken. Raises Occupied when another daemon has one of them."""
+        for folder in self._settings.spool.folders:
+            try:
+                self._hold(folder)
+            except spool.Occupied:
+                raise
+            except UecError:
+                continue  # told, and tried again, at each turn
 
     def close(self) -> None:
         """Finish, and let go of the folders."""
@@ -228,7 +239,8 @@ class Rounds:
         if not waiting.brief:
             what = f"{waiting.name}: waiting for {waiting.reason}"
             self._tell(Kind.WAITING, what, set_name=waiting.name)
-            report.publish(fresh)
+            with self._aside(waiting.name):
+                report.publish(fresh)
 
     def _retire(self, listing: spool.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         """Take finished sets' files away where the configuration says so, but none that others still need."""
@@ -237,11 +249,14 @@ class Rounds:
         done = [found for found in assembly.ready if _is_done(found, records.get(found.name))]
         needed = {path for found in assembly.ready if found not in done for path in found.files}
         paths = dict.fromkeys(path for found in done for path in found.files if path not in needed)
-        files = [(path, listing.entries[path].stamp) for path in paths]
-        if after == "delete":
-            spool.discard(listing.folder, files)
-        else:
-            spool.archive(listing.folder, files, when=datetime.fromtimestamp(self._tools.now(), UTC))
+        when = datetime.fromtimestamp(self._tools.now(), UTC)
+        for path in paths:
+            files = [(path, listing.entries[path].stamp)]
+            with self._aside(path):
+                if after == "delete":
+                    spool.discard(listing.folder, files)
+                else:
+                    spool.archive(listing.folder, files, when=when)
 
     def _forget_in_time(self, record: SetRecord) -> None:
         """Outputs of a set whose files are gone go after a while: users cannot remove them themselves."""
@@ -250,8 +265,9 @@ class Rounds:
         if record.reason != GONE:
             self._roll.put(replace(record, reason=GONE, since=self._tools.now()))
         elif self._tools.now() - record.since >= self._settings.spool.linger:
-            report.clear(record)
-            self._roll.drop(record)
+            with self._aside(record.name):
+                report.clear(record)
+                self._roll.drop(record)
 
     def _reap(self) -> None:
         """Take the results of workers that have ended. A fault of ours defers the set and says so."""
@@ -278,6 +294,18 @@ class Rounds:
         """With the traceback as a field: it is the journal's lines that a report to us needs."""
         fields = {"traceback": "".join(traceback.format_exception(fault))}
         self._tools.monitor.tell(Event(Kind.FAULT, f"{what}: {fault!r}", set_name, "error", fields))
+
+    @contextlib.contextmanager
+    def _aside(self, what: str) -> Iterator[None]:
+        """Trouble with one thing in a folder is told once, and keeps nothing else there from its turn."""
+        try:
+            yield
+        except UecError as error:
+            if self._asides.get(what) != str(error):
+                self._tell(Kind.FAULT, str(error), "error")
+            self._asides[what] = str(error)
+        else:
+            self._asides.pop(what, None)
 
     @contextlib.contextmanager
     def _by_itself(self, folder: Path) -> Iterator[None]:

@@ -37,7 +37,8 @@ def rows(listing: Listing, assembly: Assembly, records: Iterable[SetRecord]) -> 
     sets = {row.name: row for row in _unseen(folder, assembly, known)}
     sets.update({name: _of_record(record) for name, record in known.items()})
     others = [Row(folder, m.path, "misfit", m.reason) for m in assembly.misfits]
-    passed = {path: why for path, why in listing.ignored.items() if not is_output(path)}
+    # Ours are what the row of their set is about; those of somebody else are among the misfits.
+    passed = {path: why for path, why in listing.ignored.items() if "/" in path or not is_output(path)}
     others += [Row(folder, path, "ignored", _why_ignored(why)) for path, why in passed.items()]
     return (*(sets[name] for name in sorted(sets)), *sorted(others, key=lambda row: row.name))
 

@@ -33,7 +33,15 @@ from uecwatchd.imageset.outcome import (
     Waiting,
 )
 from uecwatchd.sidecar import Sidecar, is_image_id, with_defaults
-from uecwatchd.spool import CHECKSUM_SUFFIX, Listing, Stamp, not_regular
+from uecwatchd.spool import (
+    CHECKSUM_SUFFIX,
+    OUTPUT_SUFFIXES,
+    Listing,
+    Stamp,
+    name_taken,
+    not_regular,
+    output_stem,
+)
 
 
 def assemble(
@@ -62,7 +70,8 @@ def assemble(
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.
             files = tuple(dict.fromkeys((*draft.sidecars, *owned)))
-            refused.append(Refused(draft.name, error, "refused-" + _stamp(listing, files), files))
+            stamp = "refused-" + _stamp(listing, (*files, *_planted(listing, draft)))
+            refused.append(Refused(draft.name, error, stamp, files))
         else:
             ready.append(found)
             used.update(m.path for m in found.members)
@@ -81,6 +90,8 @@ def _decide(
 ) -> ImageSet:
     """Raises NotYet with a reason, or an error, when the draft is not a complete set."""
     _must_be_one_set(listing, draft)
+    if draft.name not in taken:  # a finished set has its outputs, and keeps them
+        _must_have_outputs(listing, draft)
     _must_be_open(listing, draft)
     for path in (*draft.sidecars, *_checksum_files(listing, draft)):
         _must_be_file(listing, path)
@@ -147,6 +158,17 @@ def _must_be_one_set(listing: Listing, draft: Draft) -> None:
             f"the folder {draft.name}/ and {', '.join(others)}",
             "Rename one of them, or move the files into the folder.",
         )
+
+
+def _must_have_outputs(listing: Listing, draft: Draft) -> None:
+    """Raises Rejected where somebody has put something in the place of what the service is to write."""
+    for name in _planted(listing, draft):
+        raise name_taken(name, listing.planted[name].kind)
+
+
+def _planted(listing: Listing, draft: Draft) -> list[str]:
+    stem = output_stem(draft.name)
+    return [name for suffix in OUTPUT_SUFFIXES if (name := stem + suffix) in listing.planted]
 
 
 def _must_be_open(listing: Listing, draft: Draft) -> None:
@@ -296,5 +318,6 @@ def _arch(sidecar: Sidecar, members: Sequence[Member]) -> Arch:
 
 
 def _stamp(listing: Listing, paths: Iterable[str]) -> str:
-    stamps = sorted((path, listing.entries[path].stamp) for path in set(paths))
+    seen = {**listing.planted, **listing.entries}
+    stamps = sorted((path, seen[path].stamp) for path in set(paths))
     return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]

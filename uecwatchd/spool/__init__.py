@@ -13,7 +13,6 @@ from uecwatchd.spool.door import (
     changed,
     digest,
     folder_descriptor,
-    hold,
     not_regular,
     open_below,
     open_member,
@@ -30,11 +29,13 @@ from uecwatchd.spool.listing import (
     peek_at,
     scan,
 )
+from uecwatchd.spool.lock import Occupied, hold
 from uecwatchd.spool.output import (
     OUTPUT_SUFFIXES,
     append,
     check_free,
     is_output,
+    name_taken,
     output_stem,
     place,
     remove,
@@ -50,6 +51,7 @@ __all__ = [
     "Entry",
     "EntryKind",
     "Listing",
+    "Occupied",
     "Peek",
     "Stamp",
     "append",
@@ -62,6 +64,7 @@ __all__ = [
     "hold",
     "ignored_by",
     "is_output",
+    "name_taken",
     "not_regular",
     "open_below",
     "open_for_writing",
