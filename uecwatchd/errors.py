@@ -43,6 +43,21 @@ class CloudAway(Deferred):
     exit_code = 69
 
 
+class NotYet(UecError):
+    """No failure: somebody may still be at work on the files, so the set goes back to waiting for `reason`.
+
+    `until` is when, in seconds of the epoch, it is looked at again if nothing has changed by then.
+    """
+
+    kind = "waiting"
+    exit_code = 75
+
+    def __init__(self, reason: str, *, until: float) -> None:
+        super().__init__(reason, "it is not so yet", "It is looked at again as soon as a file changes.")
+        self.reason = reason
+        self.until = until
+
+
 class Halted(UecError):
     kind = "halted"
     exit_code = 78

@@ -28,6 +28,8 @@ from uecwatchd.verdict import failed
 from uecwatchd.watch import identity
 
 GONE = "its files were removed"
+# Between two looks at a file that somebody has open for writing, where none has to lie still.
+LEAST_REST_SECONDS = 1.0
 
 
 def rules_of(
@@ -51,11 +53,11 @@ def due(record: SetRecord | None, found: ImageSet, *, now: float, closed: Mappin
     """Whether a ready set is to be worked on now, by its record and the clouds whose gates are closed."""
     if record is None or record.stamp != found.stamp:
         return True
-    if record.state == "deferred":
+    if record.state in ("deferred", "waiting"):
         return record.next_retry is None or now >= record.next_retry
     if record.state == "halted":
         return found.sidecar.clouds[0] not in closed
-    return record.state in ("waiting", "queued", "working")
+    return record.state in ("queued", "working")
 
 
 class Rounds:
@@ -89,6 +91,7 @@ class Rounds:
         self._rules = rules_of(settings, tools.gates.dialects(), tools.gates.strange())
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, spool.Listing] = {}
+        self._asides: dict[str, str] = {}
         self._assemblies: dict[Path, Assembly] = {}
         self.troubles: dict[Path, UecError] = {}
 
@@ -149,6 +152,16 @@ class Rounds:
             next(iter(self._running.values())).exception()
             self._reap()
 
+    def occupy(self) -> None:
+        """Take the folders that can be taken. Raises Occupied when another daemon has one of them."""
+        for folder in self._settings.spool.folders:
+            try:
+                self._hold(folder)
+            except spool.Occupied:
+                raise
+            except UecError:
+                continue  # told, and tried again, at each turn
+
     def close(self) -> None:
         """Finish, and let go of the folders."""
         self.finish()
@@ -175,6 +188,7 @@ class Rounds:
         self._listings[folder] = listing
         records = self._roll.of_folder(folder)
         assembly = imageset.assemble(listing, rules=self._rules, taken=taken_by(records.values()))
+        assembly = self._closed(folder, assembly, records)
         self._assemblies[folder] = assembly
         held = self._control.held(folder)
         for found in assembly.ready:
@@ -191,18 +205,33 @@ class Rounds:
         for name in records.keys() - _names(assembly):
             self._forget_in_time(records[name])
 
+    def _closed(self, folder: Path, assembly: Assembly, records: Mapping[str, SetRecord]) -> Assembly:
+        """Put back what would be begun or refused now, but somebody has one of its files open for writing."""
+        news: list[ImageSet | Refused] = []
+        news += [found for found in assembly.ready if self._is_due(found, records.get(found.name))]
+        news += [one for one in assembly.refused if _stamp_of(records.get(one.name)) != one.stamp]
+        asked = ((one.name, spool.open_for_writing(folder, one.files)) for one in news)
+        written = {name: path for name, path in asked if path}
+        pause = max(self._settings.spool.settle, LEAST_REST_SECONDS)
+        return imageset.put_back(assembly, written, ready_at=self._monotonic() + pause)
+
+    def _is_due(self, found: ImageSet, record: SetRecord | None) -> bool:
+        if (str(found.folder), found.name) in self._running:
+            return False
+        asked = self._control.wanted.asked((str(found.folder), found.name), "retry")
+        return asked or due(record, found, now=self._tools.now(), closed=self._tools.gates.closed())
+
     def _consider(self, found: ImageSet, record: SetRecord | None) -> None:
         key = (str(found.folder), found.name)
         if record and record.reason == GONE:
             # They are back, as when a file system was mounted again.
             record = self._roll.put(replace(record, reason=""))
-        closed = self._tools.gates.closed()
-        asked = self._control.wanted.asked(key, "retry")
-        if key in self._running or not (asked or due(record, found, now=self._tools.now(), closed=closed)):
+        if not self._is_due(found, record):
             return
         if record is None or record.stamp != found.stamp:
             files = ", ".join(member.path for member in found.members)
             self._tell(Kind.FOUND, f"Found set {found.name}: {files}", set_name=found.name)
+        asked = self._control.wanted.asked(key, "retry")
         before = renewed(record) if asked else record
         future = self._pool.submit(pipeline.work, found, before=before, tools=self._tools)
         future.add_done_callback(lambda _: self._ended())
@@ -224,18 +253,18 @@ class Rounds:
 
     def _wait(self, folder: Path, waiting: Waiting, record: SetRecord | None) -> None:
         """Write down and tell a new waiting reason, once; but a finished set is not undone by an edit."""
-        settling = waiting.ready_at is not None
         if (str(folder), waiting.name) in self._running or (record and record.reason == waiting.reason):
             return
-        if record and (settling or record.state == "done"):
+        if record and (waiting.brief or record.state == "done"):
             return
         now = self._tools.now()
         fresh = SetRecord(str(folder), waiting.name, "", "waiting", now, reason=waiting.reason)
         self._roll.put(fresh)
-        if not settling:
+        if not waiting.brief:
             what = f"{waiting.name}: waiting for {waiting.reason}"
             self._tell(Kind.WAITING, what, set_name=waiting.name)
-            report.publish(fresh)
+            with self._aside(waiting.name):
+                report.publish(fresh)
 
     def _retire(self, listing: spool.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         """Take finished sets' files away where the configuration says so, but none that others still need."""
@@ -244,11 +273,14 @@ class Rounds:
         done = [found for found in assembly.ready if _is_done(found, records.get(found.name))]
         needed = {path for found in assembly.ready if found not in done for path in found.files}
         paths = dict.fromkeys(path for found in done for path in found.files if path not in needed)
-        files = [(path, listing.entries[path].stamp) for path in paths]
-        if after == "delete":
-            spool.discard(listing.folder, files)
-        else:
-            spool.archive(listing.folder, files, when=datetime.fromtimestamp(self._tools.now(), UTC))
+        when = datetime.fromtimestamp(self._tools.now(), UTC)
+        for path in paths:
+            files = [(path, listing.entries[path].stamp)]
+            with self._aside(path):
+                if after == "delete":
+                    spool.discard(listing.folder, files)
+                else:
+                    spool.archive(listing.folder, files, when=when)
 
     def _forget_in_time(self, record: SetRecord) -> None:
         """Outputs of a set whose files are gone go after a while: users cannot remove them themselves."""
@@ -257,8 +289,9 @@ class Rounds:
         if record.reason != GONE:
             self._roll.put(replace(record, reason=GONE, since=self._tools.now()))
         elif self._tools.now() - record.since >= self._settings.spool.linger:
-            report.clear(record)
-            self._roll.drop(record)
+            with self._aside(record.name):
+                report.clear(record)
+                self._roll.drop(record)
 
     def _reap(self) -> None:
         """Take the results of workers that have ended. A fault of ours defers the set and says so."""
@@ -287,6 +320,18 @@ class Rounds:
         """With the traceback as a field: it is the journal's lines that a report to us needs."""
         fields = {"traceback": "".join(traceback.format_exception(fault))}
         self._tools.monitor.tell(Event(Kind.FAULT, f"{what}: {fault!r}", set_name, "error", fields))
+
+    @contextlib.contextmanager
+    def _aside(self, what: str) -> Iterator[None]:
+        """Trouble with one thing in a folder is told once, and keeps nothing else there from its turn."""
+        try:
+            yield
+        except UecError as error:
+            if self._asides.get(what) != str(error):
+                self._tell(Kind.FAULT, str(error), "error")
+            self._asides[what] = str(error)
+        else:
+            self._asides.pop(what, None)
 
     @contextlib.contextmanager
     def _by_itself(self, folder: Path) -> Iterator[None]:
@@ -318,6 +363,10 @@ class Rounds:
 def _passed(record: SetRecord, now: float) -> bool:
     """Whether the time has come to look again at what could not even be read."""
     return record.state == "deferred" and record.next_retry is not None and now >= record.next_retry
+
+
+def _stamp_of(record: SetRecord | None) -> str:
+    return record.stamp if record else ""
 
 
 def _is_done(found: ImageSet, record: SetRecord | None) -> bool:

@@ -135,9 +135,11 @@ class Service:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Be the only daemon on the state directory; each folder's lock is taken in its turn."""
+        """Be the only daemon on the state directory and on the folders; a folder that comes later is taken in
+        its turn."""
         lock = ledger.hold(self._settings.state.dir)
         try:
+            self._rounds.occupy()
             yield
         finally:
             self._rounds.close()

@@ -7,7 +7,17 @@ The order of arrival never matters, and ambiguity is never guessed at: what is n
 
 from uecwatchd.imageset.assemble import assemble
 from uecwatchd.imageset.draft import stem_of
-from uecwatchd.imageset.outcome import ROLE_WORDS, Assembly, ImageSet, Member, Misfit, Refused, Rules, Waiting
+from uecwatchd.imageset.outcome import (
+    ROLE_WORDS,
+    Assembly,
+    ImageSet,
+    Member,
+    Misfit,
+    Refused,
+    Rules,
+    Waiting,
+    put_back,
+)
 
 __all__ = [
     "ROLE_WORDS",
@@ -19,5 +29,6 @@ __all__ = [
     "Rules",
     "Waiting",
     "assemble",
+    "put_back",
     "stem_of",
 ]

@@ -33,7 +33,15 @@ from uecwatchd.imageset.outcome import (
     Waiting,
 )
 from uecwatchd.sidecar import Sidecar, is_image_id, with_defaults
-from uecwatchd.spool import CHECKSUM_SUFFIX, Listing, Stamp, not_regular
+from uecwatchd.spool import (
+    CHECKSUM_SUFFIX,
+    OUTPUT_SUFFIXES,
+    Listing,
+    Stamp,
+    name_taken,
+    not_regular,
+    output_stem,
+)
 
 
 def assemble(
@@ -60,10 +68,10 @@ def assemble(
         try:
             found = _decide(listing, draft, owned, drafts, claims=claims, rules=rules, taken=taken or {})
         except NotYet as wait:
-            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files))
+            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files, brief=wait.brief))
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.
-            stamp = "refused-" + _stamp(listing, [*draft.sidecars, *owned])
+            stamp = "refused-" + _stamp(listing, (*files, *_planted(listing, draft)))
             refused.append(Refused(draft.name, error, stamp, files))
         else:
             ready.append(found)
@@ -83,6 +91,8 @@ def _decide(
 ) -> ImageSet:
     """Raises NotYet with a reason, or an error, when the draft is not a complete set."""
     _must_be_one_set(listing, draft)
+    if draft.name not in taken:  # a finished set has its outputs, and keeps them
+        _must_have_outputs(listing, draft)
     _must_be_open(listing, draft)
     for path in (*draft.sidecars, *_checksum_files(listing, draft)):
         _must_be_file(listing, path)
@@ -130,6 +140,7 @@ def _image_set(
         checksums=checksums,
         files=files,
         stamp=_stamp(listing, files),
+        changed=max(listing.entries[path].stamp[3] for path in files) / 1e9,
     )
 
 
@@ -150,6 +161,17 @@ def _must_be_one_set(listing: Listing, draft: Draft) -> None:
         )
 
 
+def _must_have_outputs(listing: Listing, draft: Draft) -> None:
+    """Raises Rejected where somebody has put something in the place of what the service is to write."""
+    for name in _planted(listing, draft):
+        raise name_taken(name, listing.planted[name].kind)
+
+
+def _planted(listing: Listing, draft: Draft) -> list[str]:
+    stem = output_stem(draft.name)
+    return [name for suffix in OUTPUT_SUFFIXES if (name := stem + suffix) in listing.planted]
+
+
 def _must_be_open(listing: Listing, draft: Draft) -> None:
     """A folder that cannot be listed stands among the peeks as the error that says why."""
     trouble = listing.peeks.get(draft.name) if draft.form == "folder" else None
@@ -168,7 +190,7 @@ def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) ->
     for path in paths:
         ready_at = listing.entries[path].since + settle
         if listing.now < ready_at:
-            raise NotYet(f"{path} to lie still for {settle:g} s", ready_at)
+            raise NotYet(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
 
 
 def _metadata(listing: Listing, draft: Draft, rules: Rules) -> tuple[Sidecar, Mapping[str, str]]:
@@ -297,5 +319,6 @@ def _arch(sidecar: Sidecar, members: Sequence[Member]) -> Arch:
 
 
 def _stamp(listing: Listing, paths: Iterable[str]) -> str:
-    stamps = sorted((path, listing.entries[path].stamp) for path in set(paths))
+    seen = {**listing.planted, **listing.entries}
+    stamps = sorted((path, seen[path].stamp) for path in set(paths))
     return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]

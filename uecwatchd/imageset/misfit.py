@@ -13,7 +13,7 @@ def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tupl
     """Everything that is neither in a set nor claimed by one that is not ready (`used`)."""
     chosen = {member.path for found in ready for member in found.members}
     ready_names = {found.name for found in ready}
-    left: list[Misfit] = []
+    left = [Misfit(path, _planted_reason(entry)) for path, entry in listing.planted.items()]
     for path, entry in listing.entries.items():
         if path in chosen or (path.endswith(METADATA) and _has_a_set(path, used, ready_names)):
             continue
@@ -23,6 +23,10 @@ def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tupl
         if path not in used or folder in ready_names or stem_of(path) in ready_names:
             left.append(Misfit(path, _reason(listing, path, entry)))
     return tuple(left)
+
+
+def _planted_reason(entry: Entry) -> str:
+    return f"{KIND_WORDS[entry.kind]} that is not the service's, under the name of something it writes"
 
 
 def _has_a_set(path: str, used: set[str], ready: set[str]) -> bool:

@@ -1,7 +1,7 @@
 """What the rules say of a listing: sets that are ready, waiting or refused, and files that fit nowhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +53,8 @@ class ImageSet:
     `left_out` are the paths of a kernel and a ramdisk that its clouds have no use for. `kernel_id` and
     `ramdisk_id` are ids that are registered already; `virtualization` is None where nothing says it.
     `checksums` are the declared SHA-256 by file name. `files` are all the paths it is made of, with sidecar
-    and sums. `stamp` changes whenever one of them may have changed.
+    and sums. `stamp` changes whenever one of them may have changed; `changed` is when the last of them did,
+    in seconds of the epoch, by the clock of the host that has the disk.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ImageSet:
     checksums: Mapping[str, str]
     files: tuple[str, ...]
     stamp: str
+    changed: float = 0.0
 
     def member(self, role: Role) -> Member | None:
         return next((m for m in self.members if m.role == role), None)
@@ -76,18 +78,23 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Not yet. `ready_at` is the monotonic time at which waiting ends by itself, if it does; `files` are what
-    there is of it."""
+    """Not yet. `ready_at` is the monotonic time at which it is worth looking again, if it is by itself.
+
+    `files` are what there is of it.
+
+    `brief` is what every file waits for: that it lies still for a few seconds, of which nobody need be told.
+    """
 
     name: str
     reason: str
     ready_at: float | None = None
     files: tuple[str, ...] = ()
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Will never be ready as it lies there. `stamp` changes when one of its `files` does."""
+    """Will never be ready as it lies there. `stamp` changes when one of the `files` that matter does."""
 
     name: str
     error: UecError
@@ -109,10 +116,25 @@ class Assembly:
     misfits: tuple[Misfit, ...] = ()
 
 
+def put_back(assembly: Assembly, written: Mapping[str, str], *, ready_at: float) -> Assembly:
+    """Have sets wait of which somebody still has a file open for writing, whatever was made of them so far.
+
+    `written` has the file's path by the name of the set.
+    """
+    waits = tuple(
+        Waiting(name, f"{path} to be closed by the process that writes it", ready_at)
+        for name, path in written.items()
+    )
+    ready = tuple(found for found in assembly.ready if found.name not in written)
+    refused = tuple(one for one in assembly.refused if one.name not in written)
+    return replace(assembly, ready=ready, waiting=(*assembly.waiting, *waits), refused=refused)
+
+
 class NotYet(Exception):
     """No error: it carries a waiting reason up to `assemble`."""
 
-    def __init__(self, reason: str, ready_at: float | None = None) -> None:
+    def __init__(self, reason: str, ready_at: float | None = None, *, brief: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.ready_at = ready_at
+        self.brief = brief

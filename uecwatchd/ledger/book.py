@@ -111,7 +111,7 @@ class Ledger:
         self._replace("note digest", "digests", {**dict(zip(names, stamp, strict=True)), "sha256": sha256})
 
     def drop_digest(self, stamp: Stamp) -> None:
-        self._write("DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
+        self._write("forget digest", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
 
     # --- what people ask for, also while a daemon runs -----------------------------------------------------
 

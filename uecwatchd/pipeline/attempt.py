@@ -10,7 +10,7 @@ from pathlib import Path
 
 from uecwatchd import report
 from uecwatchd.control import AdvanceWriter
-from uecwatchd.errors import Halted, Stopped, UecError
+from uecwatchd.errors import Halted, NotYet, Stopped, UecError
 from uecwatchd.image import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
 from uecwatchd.ledger import MemberRecord, SetRecord
@@ -62,6 +62,8 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
         return _succeed(job, tools)
     except Stopped as stopped:
         return _end(job, replace(job.record, state="queued"), tools, _put_down(stopped, tools))
+    except NotYet as wait:
+        return _put_back(job, wait, tools)
     except UecError as error:
         return _fail(job, error, tools)
 
@@ -85,7 +87,9 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
         fingerprint=before.fingerprint if before else "",
     )
     advance = AdvanceWriter(tools.ledger, record, now=tools.now)
-    return Job(found, record, Tee((report.LogFile(found.folder, found.name), advance, tools.monitor)))
+    monitor = Tee((report.LogFile(found.folder, found.name), advance, tools.monitor))
+    waited = same.next_retry if same and same.state == "waiting" else None
+    return Job(found, record, monitor, fresh_until=waited)
 
 
 def _announce(job: Job, before: SetRecord | None) -> None:
@@ -116,6 +120,14 @@ def _succeed(job: Job, tools: Tools) -> SetRecord:
     tools.gates.came_through(job.record.cloud)
     done = replace(job.record, state="done", stage="", since=tools.now(), deferrals=0, first_failure=None)
     return tools.ledger.put_set(done)
+
+
+def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
+    """A set that is not there whole after all waits again, with the files it was judged by in its stamp."""
+    record = replace(job.record, state="waiting", stage="", since=tools.now(), reason=wait.reason)
+    record = replace(record, next_retry=wait.until, deferrals=0, first_failure=None)
+    what = f"{record.name}: waiting for {wait.reason}"
+    return _end(job, record, tools, Event(Kind.WAITING, what, record.name))
 
 
 def _fail(job: Job, error: UecError, tools: Tools) -> SetRecord:

@@ -37,12 +37,16 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt at one set: what lies in the spool, what is known of it, and its monitor."""
+    """One attempt at one set: what lies in the spool, what is known of it, and its monitor.
+
+    `fresh_until` is what an earlier attempt at the same files said of when they stop being fresh.
+    """
 
     found: ImageSet
     record: SetRecord
     monitor: Monitor
     cloud: Cloud | None = None
+    fresh_until: float | None = None
 
     def known(self, role: Role) -> MemberRecord | None:
         return next((m for m in self.record.members if m.role == role), None)

@@ -7,12 +7,16 @@ from uecwatchd import report, spool
 from uecwatchd.cloud.dialect import NAME_LIMIT, NAME_MINIMUM
 from uecwatchd.cloud.register import has, probe
 from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
-from uecwatchd.errors import Halted, Rejected
+from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.image import amount
 from uecwatchd.imageset import Member
 from uecwatchd.monitor import Kind, Progress
 from uecwatchd.pipeline.job import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
 from uecwatchd.sidecar import render_name
+
+# A writer that pauses for longer than a file must lie still, as a copy over a line that hangs does, goes on
+# within ten minutes or not at all.
+FRESH_SECONDS = 600.0
 
 
 def measure(job: Job, tools: Tools) -> Job:
@@ -34,16 +38,34 @@ def _digest(job: Job, member: Member, tools: Tools) -> str:
 
 
 def hold_against_sums(job: Job, tools: Tools) -> Job:
-    """See that every member is what was declared, where anything was."""
+    """See that every member is what was declared, where anything was.
+
+    Raises NotYet for what somebody may still be writing, Rejected for what nobody is any more.
+    """
     for member, known in zip(job.found.members, job.record.members, strict=True):
         declared = job.found.checksums.get(member.name)
-        if declared and declared != known.sha256:
-            raise Rejected(
-                f"{member.path}: its SHA-256 is not the declared one",
-                f"declared {declared}, found {known.sha256}",
-                "Copy the file again; if it is the new one that is right, correct the declared sum.",
-            )
+        if declared is None or declared == known.sha256:
+            continue
+        until = fresh_until(job, now=tools.now())
+        if tools.now() < until:
+            raise NotYet(f"{member.path} to have its declared SHA-256", until=until)
+        raise Rejected(
+            f"{member.path}: its SHA-256 is not the declared one",
+            f"declared {declared}, found {known.sha256}",
+            "Copy the file again; if it is the new one that is right, correct the declared sum.",
+        )
     return job
+
+
+def fresh_until(job: Job, *, now: float) -> float:
+    """When a set as it lies there stops being fresh: said once, and then kept with its record.
+
+    The files' change times only ever shorten the wait. They may be those of another host's clock, and one
+    that is ahead of ours would have the set wait for ever.
+    """
+    if job.fresh_until is not None:
+        return job.fresh_until
+    return min(now, job.found.changed) + FRESH_SECONDS
 
 
 def withdraw(job: Job, tools: Tools) -> Job:

@@ -13,12 +13,12 @@ from uecwatchd.spool.door import (
     changed,
     digest,
     folder_descriptor,
-    hold,
     not_regular,
     open_below,
     open_member,
     stamp_of,
 )
+from uecwatchd.spool.lease import open_for_writing
 from uecwatchd.spool.listing import (
     CHECKSUM_SUFFIX,
     SIDECAR_SUFFIXES,
@@ -29,11 +29,13 @@ from uecwatchd.spool.listing import (
     peek_at,
     scan,
 )
+from uecwatchd.spool.lock import Occupied, hold
 from uecwatchd.spool.output import (
     OUTPUT_SUFFIXES,
     append,
     check_free,
     is_output,
+    name_taken,
     output_stem,
     place,
     remove,
@@ -49,6 +51,7 @@ __all__ = [
     "Entry",
     "EntryKind",
     "Listing",
+    "Occupied",
     "Peek",
     "Stamp",
     "append",
@@ -61,8 +64,10 @@ __all__ = [
     "hold",
     "ignored_by",
     "is_output",
+    "name_taken",
     "not_regular",
     "open_below",
+    "open_for_writing",
     "open_member",
     "output_stem",
     "peek_at",

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import pwd
@@ -174,22 +173,3 @@ def changed(path: str) -> Deferred:
         "its size, change time or inode is no longer what was listed",
         "Nothing was registered from it; it is taken again once it lies still.",
     )
-
-
-def hold(folder: Path) -> int:
-    """Lock a spool folder for this process; returns the descriptor that holds the lock until it is closed.
-
-    Raises Deferred when another daemon has it, and what `folder_descriptor` raises.
-    """
-    with folder_descriptor(folder) as descriptor:
-        held = os.dup(descriptor)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(held)
-        raise Deferred(
-            f"{folder}: another uecwatchd watches this folder",
-            "its lock is held",
-            "Stop the other one, or give this one another folder.",
-        ) from error
-    return held

@@ -4,7 +4,7 @@ import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from uecwatchd.spool.door import (
     reading,
     stamp_of,
 )
-from uecwatchd.spool.output import OUTPUT_SUFFIXES, is_output
+from uecwatchd.spool.output import OUTPUT_SUFFIXES, is_foreign, is_output
 from uecwatchd.spool.retire import ARCHIVE
 
 SIDECAR_SUFFIXES = (".toml", ".json")
@@ -61,6 +61,7 @@ class Listing:
 
     Mappings are keyed by the path relative to `folder`: "karmic.img", "karmic/disk.img".
     A file that cannot be read, or a folder that cannot be listed, stands in them as the error that says why.
+    `planted` is what bears the name of an output and was not put there by the service.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Listing:
     peeks: Mapping[str, Peek] = field(default_factory=dict)
     sidecars: Mapping[str, sidecar.Sidecar | UecError] = field(default_factory=dict)
     checksums: Mapping[str, Mapping[str, str] | UecError] = field(default_factory=dict)
+    planted: Mapping[str, Entry] = field(default_factory=dict)
 
     def top(self) -> list[Entry]:
         return [entry for path, entry in self.entries.items() if "/" not in path]
@@ -92,10 +94,12 @@ def scan(
     before: Listing | None = None,
     ignore: Sequence[str] = (),
     seen: float | None = None,
+    owner: int | None = None,
 ) -> Listing:
     """List a folder. What has the same stamp as in the listing `before` is not read again.
 
     `seen` is the time at which to take what is new here to have been seen first; `now` unless told.
+    `owner` is the user as whom the service runs; this process's unless told.
     Raises NotPermitted when the folder cannot be listed, Deferred when it is not there.
     """
     since = now if seen is None else seen
@@ -110,7 +114,9 @@ def scan(
             except OSError as error:
                 closed[name] = cannot_open(descriptor, name, error)
         entries = {path: _with_age(path, entry, before) for path, entry in entries.items()}
-        return _read_contents(descriptor, Listing(folder, now, entries, ignored, closed), before)
+        planted = _planted(descriptor, ignored, owner=os.geteuid() if owner is None else owner, since=since)
+        found = Listing(folder, now, entries, ignored, closed, planted=planted)
+        return _read_contents(descriptor, found, before)
 
 
 def _list_below(
@@ -151,6 +157,17 @@ def _list(
             entries[prefix + name] = _entry(name, os.lstat(name, dir_fd=descriptor), since)
 
 
+def _planted(descriptor: int, ignored: Mapping[str, str], *, owner: int, since: float) -> Mapping[str, Entry]:
+    """Only beside the sets: the service puts nothing into a set's own folder."""
+    planted: dict[str, Entry] = {}
+    for name in (path for path in ignored if "/" not in path and is_output(path)):
+        with suppress(FileNotFoundError):
+            status = os.lstat(name, dir_fd=descriptor)
+            if is_foreign(status, owner=owner):
+                planted[name] = _entry(name, status, since)
+    return planted
+
+
 def _is_text(name: str) -> bool:
     return not any("\udc80" <= character <= "\udcff" for character in name)
 
@@ -181,7 +198,7 @@ def _read_contents(descriptor: int, listing: Listing, before: Listing | None) ->
             checksums[path] = _lasting(known.checksums.get(path)) or _checksums(descriptor, path)
         else:
             peeks[path] = _lasting(known.peeks.get(path)) or _peek(descriptor, path)
-    return Listing(listing.folder, listing.now, listing.entries, listing.ignored, peeks, sidecars, checksums)
+    return replace(listing, peeks=peeks, sidecars=sidecars, checksums=checksums)
 
 
 Read = TypeVar("Read")

@@ -1,6 +1,7 @@
 """What we put beside the files: whole or not at all, and never in place of what is not ours."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -11,13 +12,15 @@ from pathlib import Path
 
 from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Rejected
-from uecwatchd.spool.door import KIND_WORDS, folder_descriptor, kind_of
+from uecwatchd.spool.door import KIND_WORDS, EntryKind, folder_descriptor, kind_of
 
 OUTPUT_SUFFIXES = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
 # NAME_MAX is 255 bytes; the longest thing we add is ".NAME.uec.error.uec." and 8 random letters.
 OUTPUT_STEM_BYTES = 200
 # What `place` calls a file until it is whole.
 UNFINISHED = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
+# How file systems say that they have no hard links: FAT, some FUSE and network file systems.
+NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
 # Readable by the group that drops files, not by the world.
 OUTPUT_MODE = 0o640
 
@@ -41,18 +44,39 @@ def place(folder: Path, name: str, data: bytes) -> None:
     Raises Rejected when the name is taken by somebody else's file, Deferred when the disk is full.
     """
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
-        _check_ours(descriptor, name)
-        temporary = f".{name}.uec.{secrets.token_hex(4)}"
-        try:
-            with boundary.effect(f"write {_ending(name)}"):
-                _write_new(descriptor, temporary, data)
-            with boundary.effect(f"place {_ending(name)}"):
+        _place(descriptor, name, data)
+
+
+def _place(descriptor: int, name: str, data: bytes) -> None:
+    replaces = _check_ours(descriptor, name)
+    temporary = f".{name}.uec.{secrets.token_hex(4)}"
+    try:
+        with boundary.effect(f"write {_ending(name)}"):
+            _write_new(descriptor, temporary, data)
+        with boundary.effect(f"place {_ending(name)}"):
+            if replaces or not _is_named(descriptor, temporary, name):
                 os.rename(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
-                os.fsync(descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=descriptor)
-            raise
+            os.fsync(descriptor)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=descriptor)
+
+
+def _is_named(descriptor: int, temporary: str, name: str) -> bool:
+    """Give a finished file its name, which fails, as a rename would not, where somebody was faster.
+
+    False where the file system has no hard links, and nothing better than a rename can be had.
+    """
+    try:
+        os.link(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
+    except FileExistsError:
+        _check_ours(descriptor, name)
+        return False
+    except OSError as error:
+        if error.errno in NO_HARD_LINKS:
+            return False
+        raise
+    return True
 
 
 def check_free(folder: Path, name: str) -> None:
@@ -77,17 +101,31 @@ def append(folder: Path, name: str, text: str, *, lasting: bool = False) -> None
     """Add lines to a log beside the images. Raises as `place` does.
 
     What is `lasting` is on the disk when this returns, with all that was added before.
+    A log that has a second name is begun anew: somebody may have given another file of ours the log's name,
+    to have us write into it.
     """
+    data = text.encode("utf-8", "backslashreplace")
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
-        _check_ours(descriptor, name)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        status = _check_ours(descriptor, name)
+        if status is None or status.st_nlink > 1:
+            _place(descriptor, name, data)
+            return
         with boundary.effect(f"append to {_ending(name)}"):
-            opened = os.open(name, flags, OUTPUT_MODE, dir_fd=descriptor)
-            with os.fdopen(opened, "ab") as file:  # buffered: a raw write may stop half way on a full disk
-                file.write(text.encode("utf-8", "backslashreplace"))
-                file.flush()
-                if lasting:
-                    os.fsync(opened)
+            _append(descriptor, name, data, lasting=lasting)
+
+
+def _append(descriptor: int, name: str, data: bytes, *, lasting: bool) -> None:
+    # O_NONBLOCK and the second look: somebody may have put a pipe or a link in its place since the first.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    opened = os.open(name, flags, dir_fd=descriptor)
+    with os.fdopen(opened, "ab") as file:  # buffered: a raw write may stop half way on a full disk
+        now = os.fstat(opened)
+        if is_foreign(now, owner=os.geteuid()) or now.st_nlink > 1:
+            raise name_taken(name, kind_of(now.st_mode))
+        file.write(data)
+        file.flush()
+        if lasting:
+            os.fsync(opened)
 
 
 def remove(folder: Path, name: str) -> None:
@@ -122,17 +160,29 @@ def _write_new(descriptor: int, name: str, data: bytes) -> None:
         os.fsync(opened)
 
 
-def _check_ours(descriptor: int, name: str) -> None:
+def _check_ours(descriptor: int, name: str) -> os.stat_result | None:
+    """What is there under the name, if anything is. Raises Rejected for what is not ours."""
     try:
         status = os.lstat(name, dir_fd=descriptor)
     except FileNotFoundError:
-        return
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-        raise Rejected(
-            f"{name}: cannot write it",
-            f"the name is taken by {KIND_WORDS[kind_of(status.st_mode)]} that is not the service's",
-            f"Move {name} away and touch the set's files.",
-        )
+        return None
+    if is_foreign(status, owner=os.geteuid()):
+        raise name_taken(name, kind_of(status.st_mode))
+    return status
+
+
+def is_foreign(status: os.stat_result, *, owner: int) -> bool:
+    """Whether it is not the user `owner` who put there what stands under an output's name."""
+    return not stat.S_ISREG(status.st_mode) or status.st_uid != owner
+
+
+def name_taken(name: str, kind: EntryKind) -> Rejected:
+    """That an output's name is not to be had."""
+    return Rejected(
+        f"{name}: cannot write it",
+        f"the name is taken by {KIND_WORDS[kind]} that is not the service's",
+        f"Move {name} away.",
+    )
 
 
 @contextlib.contextmanager

@@ -82,10 +82,12 @@ def _outputs(
     outputs: dict[str, tuple[str, ...]] = {}
     strays = []
     for path, why in listing.ignored.items():
+        if path in listing.planted:  # among the misfits
+            continue
         name = stems.get(_stem(path))
         if name is not None:
             outputs[name] = (*outputs.get(name, ()), path)
-        elif is_output(path):
+        elif "/" not in path and is_output(path):
             strays.append(
                 (path, f"it is named like an output of the service, and there is no set {_stem(path)}")
             )

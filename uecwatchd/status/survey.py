@@ -1,5 +1,6 @@
 """The look at folders, ledger and lock that an answer begins with. It changes nothing and makes no file."""
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -37,7 +38,8 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
     troubles: list[UecError] = []
     for folder in settings.spool.folders:
         try:
-            listing = spool.scan(folder, now=0.0, ignore=settings.spool.ignore)
+            owner = _service_user(settings)
+            listing = spool.scan(folder, now=0.0, ignore=settings.spool.ignore, owner=owner)
         except UecError as error:
             troubles.append(error)
             found += _unseen(known, str(folder), error)
@@ -57,6 +59,14 @@ def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Remember
         asked = frozenset((r.folder, r.name) for r in book.requests() if r.verb == "retry")
         known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked)
         return known, book.clouds()
+
+
+def _service_user(settings: Settings) -> int:
+    """Whose the outputs are: people of other names ask what became of their files."""
+    try:
+        return settings.state.dir.stat().st_uid
+    except OSError:
+        return os.geteuid()
 
 
 def _unseen(known: Known, folder: str, error: UecError) -> list[Row]:

@@ -1,0 +1,68 @@
+"""One daemon for one spool folder, whatever state directories there are."""
+
+import fcntl
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from uecwatchd.errors import Deferred
+from uecwatchd.spool.door import folder_descriptor
+from uecwatchd.strangers import printable
+
+LOCKS = Path("/proc/locks")
+# Enough of a command line to know which service it is.
+COMMAND_CHARS = 120
+
+
+class Occupied(Deferred):
+    """Another process has the folder's lock."""
+
+
+def hold(folder: Path) -> int:
+    """Lock a spool folder for this process; returns the descriptor that holds the lock until it is closed.
+
+    Raises Occupied, naming the process that has it where that can be known, and what `folder_descriptor` does.
+    """
+    with folder_descriptor(folder) as descriptor:
+        held = os.dup(descriptor)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        status = os.fstat(held)
+        os.close(held)
+        raise Occupied(
+            f"{folder}: another uecwatchd watches this folder",
+            f"{_described(_holder(status))} holds its lock",
+            "Stop the other one, or give this one another folder.",
+        ) from error
+    return held
+
+
+def _holder(status: os.stat_result) -> int | None:
+    with suppress(OSError):
+        return holder_in(LOCKS.read_text().splitlines(), status)
+    return None
+
+
+def holder_in(locks: Iterable[str], status: os.stat_result) -> int | None:
+    """The process that has the lock of a file, from the lines of /proc/locks; None when they do not say.
+
+    A line is `1: FLOCK ADVISORY WRITE 841 fe:00:131074 0 EOF`: process, then device in hex and inode. For a
+    process that our namespace does not see it is 0, or missing; on btrfs the devices differ: nobody is blamed.
+    """
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    for fields in (line.split() for line in locks):
+        if fields[1:2] == ["FLOCK"] and len(fields) > 5 and fields[5] == place:
+            return int(fields[4]) or None
+    return None
+
+
+def _described(process: int | None) -> str:
+    if process is None:
+        return "a process that cannot be seen from here"
+    with suppress(OSError):
+        words = Path(f"/proc/{process}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        if command := printable(" ".join(filter(None, words)))[:COMMAND_CHARS]:
+            return f"process {process} ({command})"
+    return f"process {process}"
