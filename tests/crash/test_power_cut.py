@@ -7,7 +7,7 @@ it from writing by itself what nobody asked it to write.
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,17 +97,22 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def cut(
+def make(
     scene_class: type[Scene], host_class: type[Host], disk: Disk, cloud: Sandbox, tmp_path: Path
-) -> Scene:
-    spool, state = disk.mount / "spool", disk.mount / "state"
-    host = host_class(tmp_path, spool, state, tmp_path / "uecwatchd.toml", cloud)
-    text = CONFIGURATION.format(spool=spool, state=state, eucarc=cloud.eucarc, settle=0.05)
-    host.configure(f"{text}\n[work]\nuploads = 1\n")
-    scene = scene_class(host, spool)
-    scene.sweep_cloud()
-    scene.asked = len(cloud.requests)
-    return scene
+) -> Callable[[Path], Scene]:
+    """Makes the host whose spool lies on the disk; its state directory is given."""
+
+    def make(state: Path) -> Scene:
+        spool = disk.mount / "spool"
+        host = host_class(tmp_path, spool, state, tmp_path / "uecwatchd.toml", cloud)
+        text = CONFIGURATION.format(spool=spool, state=state, eucarc=cloud.eucarc, settle=0.05)
+        host.configure(f"{text}\n[work]\nuploads = 1\n")
+        scene = scene_class(host, spool)
+        scene.sweep_cloud()
+        scene.asked = len(cloud.requests)
+        return scene
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -124,8 +129,9 @@ def cut(
     ids=lambda at: f"{at[0]} ({at[2]})",
 )
 def test_a_power_cut_loses_nothing_that_was_announced(
-    cut: Scene, killer: Killer, disk: Disk, at: tuple[str, str, int]
+    make: Callable[[Path], Scene], killer: Killer, disk: Disk, at: tuple[str, str, int]
 ) -> None:
+    cut = make(disk.mount / "state")
     assert killer.run(cut.host, "once", at=at) == KILLED
     disk.fail()
     assert [*cut.broken_promises()] == []
@@ -136,9 +142,11 @@ def test_a_power_cut_loses_nothing_that_was_announced(
 
 
 def test_ids_that_were_withdrawn_do_not_come_back_with_the_power(
-    cut: Scene, killer: Killer, disk: Disk
+    make: Callable[[Path], Scene], killer: Killer, disk: Disk, tmp_path: Path
 ) -> None:
-    """The set's content is another one, and its attempt fails after the power is back."""
+    """The set's content is another one, and its attempt fails after the power is back. The state directory,
+    on another disk, says already that they were withdrawn."""
+    cut = make(tmp_path / "state")
     assert killer.run(cut.host, "once") == 0, cut.told()
     with (cut.host.spool / "tiny.img").open("r+b") as image:
         image.seek(-1, 2)
