@@ -21,7 +21,7 @@ from uecwatchd.errors import Deferred, Halted, Rejected, UecError
 from uecwatchd.image import amount
 from uecwatchd.journal import Journal, journal_monitor, take_over_stdlib
 from uecwatchd.ledger import Ledger, SetRecord, open_ledger, read_ledger
-from uecwatchd.monitor import Tee
+from uecwatchd.monitor import Event, Kind, Monitor, Tee
 from uecwatchd.notify import Notifier, StatusMonitor
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     monitor = Tee((_journal(), StatusMonitor(notifier)))
-    book = _await_ledger(settings, notifier, stopped)
+    book = _await_ledger(settings, notifier, stopped, monitor)
     if book is None:
         return EX_OK
     with closing(book):
@@ -157,17 +157,23 @@ def run(arguments: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _await_ledger(settings: Settings, notifier: Notifier, stopped: threading.Event) -> Ledger | None:
+def _await_ledger(
+    settings: Settings, notifier: Notifier, stopped: threading.Event, monitor: Monitor
+) -> Ledger | None:
     """Open the ledger, however long a full disk keeps us from it; None when asked to stop before that."""
     while not stopped.is_set():
         try:
-            return open_ledger(settings.state.dir)
+            return open_ledger(settings.state.dir, lost=partial(_tell_lost, monitor))
         except Deferred as error:
             say(f"uecwatchd: {error}")
             notifier.status(f"Waiting: {error.what}: {error.why}")
             notifier.extend(2 * LEDGER_RETRY_SECONDS)
             stopped.wait(LEDGER_RETRY_SECONDS)
     return None
+
+
+def _tell_lost(monitor: Monitor, sentence: str) -> None:
+    monitor.tell(Event(Kind.LEDGER_LOST, sentence, level="error"))
 
 
 def _journal() -> Journal:
@@ -180,9 +186,10 @@ def once(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     if arguments.dry_run:
         return show_rows(settings, as_json=arguments.json)
-    with closing(open_ledger(settings.state.dir)) as book:
+    journal = _journal()
+    with closing(open_ledger(settings.state.dir, lost=partial(_tell_lost, journal))) as book:
         before = {(r.folder, r.name): r for r in book.sets()}
-        service = Service(settings, monitor=_journal(), book=book)
+        service = Service(settings, monitor=journal, book=book)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         records = service.once()

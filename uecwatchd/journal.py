@@ -56,6 +56,7 @@ MESSAGE_IDS: Mapping[Kind, str] = MappingProxyType(
         Kind.REJECTED: "a2a60d7ae7cd4fa0b5feae40029258f6",
         Kind.HALTED: "f594d48a721243a88607dcfa93aa360f",
         Kind.RESUMED: "512a4274e3784645bd2319b90db664d5",
+        Kind.LEDGER_LOST: "e5b40f6276544783bd2671da03998cc1",
         Kind.WATCH_LOST: "76e22a642ad34cd98a11c2a0b1e9e3e5",
         Kind.RELOAD: "7ac5db29f3744c5fbf9a04cbcd6ea879",
         Kind.STOPPING: "4b06b756c31946289e8b270f2033b691",

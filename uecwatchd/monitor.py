@@ -29,6 +29,7 @@ class Kind(StrEnum):
     REJECTED = "rejected"
     HALTED = "halted"
     RESUMED = "resumed"
+    LEDGER_LOST = "ledger_lost"
     WATCH_LOST = "watch_lost"
     RELOAD = "reload"
     STOPPING = "stopping"

@@ -107,7 +107,7 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
             return None
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     with trouble():
-        connection = _connect(path, mode="ro")
+        connection = _connect(path, mode=_reading_mode(folder))
         try:
             _must_be_sound(connection, path)
             version = _version(connection)
@@ -117,6 +117,12 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
             connection.close()
             raise
     return connection
+
+
+def _reading_mode(folder: Path) -> str:
+    """To read, SQLite keeps notes beside its file. Where it cannot, nobody can change the file either."""
+    frozen = os.statvfs(folder).f_flag & os.ST_RDONLY and not (folder / f"{FILE_NAME}-wal").exists()
+    return "ro&immutable=1" if frozen else "ro"
 
 
 def make_folder(folder: Path) -> None:

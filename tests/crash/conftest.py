@@ -1,0 +1,220 @@
+"""A program that can be killed at a moment of one's choice, and a build host that can be begun anew."""
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import open_ledger
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.spool import OUTPUT_SUFFIXES
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+KILLER = Path(__file__).parent / "killer.py"
+BUCKET = "uec-images"
+NAME = "tiny"
+MEMBERS = ("tiny.img", "tiny.vmlinuz", "tiny.initrd")
+# Behind the file system, which does not mind: what cannot be deflated makes a third part.
+NOISE_BYTES = 7 << 20
+SETTLE_SECONDS = 0.05
+KINDS = ["kernel", "machine", "ramdisk"]
+TEMPORARY = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
+# In the order in which they appear.
+IN_ORDER = (".uec.log", ".uec.json", ".eki", ".eri", ".emi")
+
+
+@dataclass(frozen=True)
+class Killer:
+    """Runs the program in processes of their own, made by the server in `killer.py`."""
+
+    server: "subprocess.Popen[str]"
+
+    def begin(self, host: Host, *arguments: str, at: tuple[str, str, int] | None = None) -> int:
+        """The child's pid. It dies when it comes from moment `at[0]` to `at[1]` for the `at[2]`th time."""
+        (host.folder / "crossed").unlink(missing_ok=True)
+        order = {
+            "arguments": arguments,
+            "config": str(host.config),
+            "crossed": str(host.folder / "crossed"),
+            "stderr": str(host.folder / "stderr"),
+            "at": at,
+        }
+        assert self.server.stdin
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        return int(self._line())
+
+    def ended(self) -> int:
+        """How the child that was begun last has ended: an exit code, or a signal's number below zero."""
+        return int(self._line())
+
+    def run(self, host: Host, *arguments: str, at: tuple[str, str, int] | None = None) -> int:
+        self.begin(host, *arguments, at=at)
+        return self.ended()
+
+    def _line(self) -> str:
+        assert self.server.stdout
+        return self.server.stdout.readline()
+
+
+@dataclass
+class Scene:
+    """One build host and its cloud, swept clean for each case: nothing of a case is there in the next."""
+
+    host: Host
+    material: Path
+    asked: int = 0  # the cloud, up to now, by cases before this one
+
+    def begin_anew(self, members: tuple[str, ...] = MEMBERS) -> None:
+        for folder in (self.host.spool, self.host.state):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.host.spool.mkdir()
+        (self.host.folder / "stderr").unlink(missing_ok=True)
+        self.sweep_cloud()
+        for name in members:
+            self.drop(name)
+        self.asked = len(self.host.cloud.requests)
+
+    def drop(self, name: str, *, to: str = "") -> None:
+        """A link, which costs no time: nobody writes to it."""
+        (self.host.spool / (to or name)).hardlink_to(self.material / name)
+
+    def sweep_cloud(self) -> None:
+        realm = self.host.cloud.realm
+        for image in realm.registry.images():
+            realm.registry.remove_image(image.id)
+        if any(bucket.name == BUCKET for bucket in realm.store.buckets()):
+            for one in realm.store.objects(BUCKET):
+                realm.store.remove(BUCKET, one.key)
+            realm.store.remove_bucket(BUCKET)
+
+    def crossed(self) -> list[str]:
+        """The moments that the last run crossed, in order."""
+        return (self.host.folder / "crossed").read_text().splitlines()
+
+    def told(self) -> str:
+        return (self.host.folder / "stderr").read_text()
+
+    def puts(self) -> Counter[str]:
+        """How often each object was stored with success in this case, by its key."""
+        seen = self.host.cloud.requests[self.asked :]
+        paths = (one.path for one in seen if one.action == "PutObject" and not one.code)
+        return Counter(path.rsplit("/", 1)[-1] for path in paths)
+
+    def images(self) -> list[tuple[str, str]]:
+        """Type and id of what is registered, ordered."""
+        return sorted((image.type, image.id) for image in self.host.cloud.images)
+
+    def broken_promises(self) -> Iterator[str]:
+        """A file's existence proves the ones before it."""
+        spool = self.host.spool
+        there = [(self.host.spool / f"tiny{suffix}").exists() for suffix in IN_ORDER]
+        if there != sorted(there, reverse=True):
+            yield f"outputs out of order: {dict(zip(IN_ORDER, there, strict=True))}"
+        if there[2] and json.loads((self.host.spool / "tiny.uec.json").read_text())["state"] != "done":
+            yield "an id before the report says done"
+        if there[-1] and (spool / "tiny.emi").read_text() not in (spool / "tiny.uec.log").read_text().replace(
+            " with", "\n"
+        ):
+            yield "the machine's id before the log says so"
+
+    def wrong_beside_the_files(self) -> Iterator[str]:
+        spool = self.host.spool
+        report = json.loads((spool / "tiny.uec.json").read_text())
+        if report["state"] != "done" or report["error"]:
+            yield f"it is {report['state']}"
+        ids = [(spool / f"tiny{suffix}").read_text().strip() for suffix in (".eki", ".emi", ".eri")]
+        if ids != [image_id for _, image_id in self.images()]:
+            yield f"ids beside the files: {ids}"
+        if sorted(report["ids"].values()) != sorted(ids):
+            yield f"ids in the report: {report['ids']}"
+        if left := [path.name for path in spool.iterdir() if TEMPORARY.fullmatch(path.name)]:
+            yield f"left over: {left}"
+        if f"tiny is {ids[1]}" not in (spool / "tiny.uec.log").read_text():
+            yield "the log does not say so"
+        outputs = sorted(path.name for path in spool.iterdir() if path.name.endswith(OUTPUT_SUFFIXES))
+        if outputs != sorted(f"tiny{suffix}" for suffix in IN_ORDER):
+            yield f"outputs: {outputs}"
+
+    def wrong_in_the_ledger(self) -> Iterator[str]:
+        with closing(open_ledger(self.host.state)) as book:
+            (record,) = book.sets()
+            bundles = book.bundles("default")
+        if record.state != "done" or len(bundles) != len(KINDS):
+            yield f"the ledger has {record} and {bundles}"
+        if any(bundle.secret_key or bundle.secret_iv or bundle.state != "registered" for bundle in bundles):
+            yield "keys in the ledger"
+
+    def wrong_on_the_list(self) -> Iterator[str]:
+        if [kind for kind, _ in self.images()] != KINDS:
+            yield f"registered: {self.images()}"
+
+    def await_state(self, state: str, *, seconds: float = 30.0) -> None:
+        end = time.monotonic() + seconds
+        while not self._is(state):
+            assert time.monotonic() < end, self.told()
+            time.sleep(0.05)
+
+    def _is(self, state: str) -> bool:
+        report = self.host.spool / f"{NAME}.uec.json"
+        return report.exists() and json.loads(report.read_bytes())["state"] == state
+
+
+@pytest.fixture(scope="session")
+def killer() -> Iterator[Killer]:
+    server = subprocess.Popen(
+        [sys.executable, str(KILLER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with server:
+        yield Killer(server)
+        assert server.stdin
+        server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def material(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real set, its machine image with so much noise behind it that it makes several parts."""
+    folder = tmp_path_factory.mktemp("material")
+    sources = (real_set.machine, real_set.kernel, real_set.ramdisk)
+    for name, source in zip(MEMBERS, sources, strict=True):
+        subprocess.run(["cp", "--sparse=always", str(source), str(folder / name)], check=True)
+    with (folder / "tiny.img").open("ab") as image:
+        image.write(random.Random(4).randbytes(NOISE_BYTES))  # noqa: S311 (only not to be compressible)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scene(
+    host_class: type[Host], material: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("scene")
+    with Sandbox(folder / "cloud") as cloud:
+        host = host_class.made(folder / "host", cloud)
+        text = host.config.read_text().replace("settle = 0.3", f"settle = {SETTLE_SECONDS}")
+        # One part at a time: then no part at all has a reason to be sent twice.
+        host.configure(f"{text}\n[work]\nuploads = 1\n")
+        scene = Scene(host, material)
+        scene.begin_anew()
+        yield scene
+
+
+@pytest.fixture(scope="session")
+def scene_class() -> type[Scene]:
+    """For a host that lies on a disk of its own."""
+    return Scene

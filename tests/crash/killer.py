@@ -1,0 +1,76 @@
+"""A server of processes that end themselves at a chosen moment, for the tests beside it.
+
+It has the program imported, and makes a child of its own for each line of JSON on its standard input:
+
+    {"arguments": ["once"], "config": FILE, "crossed": FILE, "stderr": FILE,
+     "at": ["after put part", "before put part", 2]}
+
+The child writes down each moment that it crosses, and ends itself with SIGKILL when it crosses the second of
+those two moments right after the first one, for the second time; `at` may be null. The server answers at once
+with the child's pid, and then with how it ended.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+
+from uecwatchd import boundary, cli
+
+
+def listener(crossed: int, at: tuple[str, str, int] | None) -> boundary.Crossing:
+    turn = threading.Lock()  # moments are crossed in several threads
+    last, left = "", at[2] if at else 0
+
+    def cross(moment: str) -> None:
+        nonlocal last, left
+        with turn:
+            os.write(crossed, f"{moment}\n".encode())
+            if at and (last, moment) == tuple(at[:2]):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            last = moment
+
+    return cross
+
+
+def child(order: dict[str, Any]) -> int:
+    os.environ["UECWATCHD_CONFIG"] = order["config"]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    os.dup2(os.open(order["stderr"], flags, 0o600), 2)
+    os.dup2(2, 1)
+    boundary.listen(listener(os.open(order["crossed"], flags, 0o600), order["at"]))
+    try:
+        return cli.main(order["arguments"])
+    finally:
+        sys.stderr.flush()
+
+
+def warm() -> None:
+    """What botocore reads of its models is read once, for all children."""
+    session = botocore.session.get_session()
+    for service in ("s3", "ec2"):
+        session.create_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
+
+
+def serve() -> None:
+    warm()
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(child(json.loads(line)))
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    serve()

@@ -1,0 +1,154 @@
+"""The crash matrix: one clean run tells which moments there are, and the program is killed at each of them.
+
+Between two effects that follow each other nothing outlives the process, so to be killed after the one is to
+be killed before the other: such a *gap* is one point of the matrix. Each is tried where a run first comes
+through it, and those of an upload and a registration with the largest member as well. To be quick, a few
+gaps that follow each other share a set: the program is killed in the first, started, killed in the next, and
+so on, and started once more. The table of all points, and of what came of them, is printed by
+
+    pytest -q -rP tests/crash/test_matrix.py
+"""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.crash.conftest import Killer, Scene
+else:
+    Killer = Scene = Any
+
+# The cases are dealt to a few tests, which two workers can run at once.
+SHARES = 4
+# Gaps that share a set: a run that is taken up again costs as much as a whole one.
+IN_A_ROW = 3
+KILLED = -9
+# What an upload and a registration consist of.
+AGAIN = ("put part", "note bundle registering", "RegisterImage", "append to .uec.log")
+TOKEN = re.compile(r"-[0-9a-f]{16}\.")
+# Whatever becomes of the code: were one of these not crossed, the matrix would have a hole.
+MUST_BE_CROSSED = (
+    "make the state directory", "take the ledger to version 1", "make bucket", "note digest",
+    "note set waiting", "note set working: read the files", "note set working: deliver the kernel",
+    "note set working: deliver the machine image", "note set working: publish",
+    "note bundle planned", "put part", "put manifest", "note bundle uploaded", "note bundle registering",
+    "RegisterImage", "note bundle registered", "empty the ledger's log", "CreateTags", "append to .uec.log",
+    "write .uec.json", "place .uec.json", "place .eki", "place .eri", "place .emi", "note set done",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Where to kill: between the end of one effect and the beginning of the next, at the nth time."""
+
+    after: str
+    before: str
+    nth: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.after or 'at the start'} | {self.before}{' (last)' if self.nth > 1 else ''}"
+
+    @property
+    def at(self) -> tuple[str, str, int]:
+        return (f"after {self.after}" if self.after else "", f"before {self.before}", self.nth)
+
+
+@dataclass(frozen=True)
+class Clean:
+    """What a run does that nobody kills."""
+
+    moments: list[str]
+    puts: Counter[str]
+
+
+@pytest.fixture(scope="module")
+def clean(scene: Scene, killer: Killer) -> Clean:
+    scene.begin_anew()
+    assert killer.run(scene.host, "once") == 0, scene.told()
+    return Clean(scene.crossed(), scene.puts())
+
+
+def effect(moment: str) -> str:
+    return moment.partition(" ")[2]
+
+
+def cases(moments: list[str]) -> list[tuple[Gap, ...]]:
+    """Which gaps are tried together: a few in the order of the run, and those at the largest member alone."""
+    count = Counter(gap for gap in map(gap_of, pairwise(["", *moments])) if gap)
+    found = list(count)
+    last = [replace(gap, nth=count[gap]) for gap in found if gap.after in AGAIN and gap.before in AGAIN]
+    chains = [tuple(found[at : at + IN_A_ROW]) for at in range(0, len(found), IN_A_ROW)]
+    return chains + [(gap,) for gap in last]
+
+
+def gap_of(neighbours: tuple[str, str]) -> Gap | None:
+    one, other = neighbours
+    if one.startswith("before ") or other.startswith("after "):
+        return None  # an effect is under way
+    return Gap(effect(one), effect(other))
+
+
+def test_the_clean_run_crosses_the_moments_that_matter(clean: Clean) -> None:
+    found = [gap for case in cases(clean.moments) for gap in case]
+    for name in MUST_BE_CROSSED:
+        assert name in {gap.before for gap in found}
+        assert name in {gap.after for gap in found} or name == MUST_BE_CROSSED[-1], name
+    assert Gap("put part", "put part", 3) in found
+    assert set(clean.puts.values()) == {1}
+    assert len([key for key in clean.puts if ".part." in key]) == 2 + 1 + 3
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_set_ends_registered_once_wherever_the_program_is_killed(
+    scene: Scene, killer: Killer, clean: Clean, share: int
+) -> None:
+    wrong = {}
+    for case in cases(clean.moments)[share::SHARES]:
+        found = list(what_is_wrong(scene, killer, clean, case))
+        for gap in case:
+            sys.stdout.write(f"{gap!s:<95}  {'; '.join(found) or 'registered once'}\n")
+            wrong.update({str(gap): found} if found else {})
+    assert not wrong
+
+
+def what_is_wrong(scene: Scene, killer: Killer, clean: Clean, case: tuple[Gap, ...]) -> Iterator[str]:
+    """Kill the program in each gap, run it once more, and tell in words what is not as it should be."""
+    scene.begin_anew()
+    for number, gap in enumerate(case):
+        if killer.run(scene.host, "once", at=gap.at) == KILLED:
+            yield from scene.broken_promises()
+            continue
+        # Where the run before has come too far already, a new set begins.
+        yield from what_is_wrong(scene, killer, clean, case[number:]) if number else ["not killed"]
+        return
+    if code := killer.run(scene.host, "once"):
+        yield f"it ended with {code}: {scene.told()}"
+        return
+    yield from scene.broken_promises()
+    yield from wrong_in_the_cloud(scene, clean, case)
+    yield from scene.wrong_beside_the_files()
+    yield from scene.wrong_in_the_ledger()
+
+
+def wrong_in_the_cloud(scene: Scene, clean: Clean, case: tuple[Gap, ...]) -> Iterator[str]:
+    yield from scene.wrong_on_the_list()
+    puts, there = scene.puts(), {one.key for one in scene.host.cloud.objects("uec-images")}
+    if sorted(map(plain, puts)) != sorted(map(plain, clean.puts)) or there != puts.keys():
+        yield f"objects: {sorted(there)}, sent: {sorted(puts)}"
+    if twice := [key for key, count in puts.items() if count > 1 and ".part." in key]:
+        yield f"sent twice: {twice}"
+    # A manifest is signed anew each time, and is sent again when nobody knows that it has arrived.
+    unsure = sum(gap.before in ("append to .uec.log", "note bundle uploaded") for gap in case)
+    if sum(count - 1 for key, count in puts.items() if ".manifest." in key) > unsure:
+        yield f"manifests sent again: {puts}"
+
+
+def plain(key: str) -> str:
+    """A key without what is different in each case: a machine's bundle is named after its kernel's id too."""
+    return TOKEN.sub(".", key)

@@ -1,0 +1,196 @@
+"""An upload goes on where it was, an answer that was lost is looked for, and what changes is thrown away."""
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from io import BytesIO
+from os import kill
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd import boundary
+from uecwatchd.bundle.stream import Bundling, Secret, most_parts
+from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
+from uecwatchd.service import Service
+from uecwatchd.settings import load
+
+if TYPE_CHECKING:
+    from tests.conftest import Heard, Host
+    from tests.crash.conftest import Killer, Scene
+else:
+    Heard = Host = Killer = Scene = Any
+
+KILLED = -9
+HOUR = 3600.0
+DISK_BYTES = 15 << 20  # two parts: it is noise
+KEPT = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\n'
+
+Turn = Callable[..., SetRecord]
+
+
+# --- an upload that was broken off ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        (("after put part", "before put part", 3), "Resuming tiny at upload, part 3 of at most 6"),
+        (("after append to .uec.log", "before put manifest", 3), "Resuming tiny at upload, the manifest"),
+    ],
+    ids=["in the middle", "before the manifest"],
+)
+def test_an_upload_goes_on_at_the_part_that_lacks(
+    scene: Scene, killer: Killer, at: tuple[str, str, int], told: str
+) -> None:
+    scene.begin_anew()
+    assert killer.run(scene.host, "once", at=at) == KILLED
+    asked = len(scene.host.cloud.requests)
+    assert killer.run(scene.host, "once") == 0
+    assert told in scene.told()
+    assert told in (scene.host.spool / "tiny.uec.log").read_text()
+    assert set(scene.puts().values()) == {1}
+    assert "HeadObject" not in {seen.action for seen in scene.host.cloud.requests[asked:]}
+
+
+def test_a_killed_daemon_goes_on_as_well(scene: Scene, killer: Killer) -> None:
+    scene.begin_anew()
+    killer.begin(scene.host, "run", at=("after put part", "before put part", 3))
+    assert killer.ended() == KILLED
+    pid = killer.begin(scene.host, "run")
+    scene.await_state("done")
+    kill(pid, signal.SIGTERM)
+    assert killer.ended() == 0
+    assert "Resuming tiny at: deliver the machine image" in scene.told()
+    assert "Resuming tiny at upload, part 3 of at most 6" in scene.told()
+    assert set(scene.puts().values()) == {1}
+
+
+@pytest.mark.parametrize("size", [1, (10 << 20) - 3000, 10 << 20])
+def test_no_image_makes_more_parts_than_was_foretold(size: int) -> None:
+    noise = random.Random(size).randbytes(size)  # noqa: S311 (only not to be compressible)
+    bundling = Bundling(BytesIO(noise), name="n", size=size, prefix="p", secret=Secret.random())
+    assert sum(1 for _ in bundling) == most_parts(size)
+
+
+# --- within this process ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def turn(host: Host, heard: Heard) -> Turn:
+    """Each call is a run of `once` as many hours later, and gives the record of the set of that name."""
+
+    def once(hours: float = 0.0, name: str = "karmic") -> SetRecord:
+        settings = load(host.config, environ={})
+        with closing(open_ledger(settings.state.dir)) as book:
+            now = time.time() + hours * HOUR
+            records = Service(settings, monitor=heard, book=book, now=lambda: now).once()
+            return next(record for record in records if record.name == name)
+
+    return once
+
+
+@pytest.fixture
+def at_moment() -> Iterator[Callable[[str, int, Callable[[], object]], None]]:
+    """Has something done when a moment is crossed for the nth time."""
+
+    def arm(moment: str, nth: int, act: Callable[[], object]) -> None:
+        crossed: list[str] = []
+
+        def cross(name: str) -> None:
+            crossed.append(name)
+            if name == moment and crossed.count(name) == nth:
+                act()
+
+        boundary.listen(cross)
+
+    yield arm
+    boundary.listen(lambda _: None)
+
+
+def drop_noise(host: Host, name: str = "karmic", seed: int = 1) -> None:
+    (host.spool / f"{name}.toml").write_text(KEPT)
+    noise = random.Random(seed).randbytes(DISK_BYTES)  # noqa: S311 (only not to be compressible)
+    (host.spool / f"{name}.img").write_bytes(noise)
+
+
+def edit(host: Host, name: str) -> None:
+    with (host.spool / name).open("r+b") as file:
+        byte = file.read(1)
+        file.seek(0)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["with the ledger", "without it"])
+@pytest.mark.parametrize("spare", [0, 2], ids=["kernel", "machine"])
+def test_a_registration_whose_answer_was_lost_is_looked_for(
+    host: Host, turn: Turn, real_set: RealSet, spare: int, *, lost: bool
+) -> None:
+    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"])
+    host.cloud.faults.arm("lost-answer", 1, spare=spare)
+    assert turn(name="k").state == "deferred"
+    assert len(host.cloud.images) == spare + 1
+    if lost:
+        (host.state / FILE_NAME).unlink()
+    done = turn(1, name="k")
+    assert done.state == "done"
+    assert {member.image_id for member in done.members} == {image.id for image in host.cloud.images}
+    assert len(host.cloud.calls("RegisterImage")) == 3
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["after put part", "before put manifest", "after note bundle uploaded"],
+)
+def test_nothing_is_registered_from_a_member_that_changes_and_nothing_of_it_stays(
+    host: Host, turn: Turn, at_moment: Callable[..., None], moment: str
+) -> None:
+    drop_noise(host)
+    at_moment(moment, 1, lambda: edit(host, "karmic.img"))
+    deferred = turn()
+    assert deferred.state == "deferred"
+    assert deferred.error
+    assert "changed while it was read" in deferred.error.what
+    assert not host.cloud.calls("RegisterImage")
+    before = {one.key for one in host.cloud.objects("uec-images")}
+    done = turn()
+    assert done.state == "done", done.error
+    after = {one.key for one in host.cloud.objects("uec-images")}
+    assert before
+    assert not before & after
+    assert len(after) == 3
+    with closing(open_ledger(host.state)) as book:
+        assert [bundle.state for bundle in book.bundles("default")] == ["registered"]
+    assert f"removed {len(before)} objects" in (host.spool / "karmic.uec.log").read_text()
+
+
+def test_no_machine_is_registered_when_its_kernel_changes_meanwhile(
+    host: Host, turn: Turn, real_set: RealSet, at_moment: Callable[..., None]
+) -> None:
+    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"])
+    at_moment("before put manifest", 3, lambda: edit(host, "k.vmlinuz"))
+    assert turn(name="k").state == "deferred"
+    assert [image.type for image in host.cloud.images] == ["kernel", "ramdisk"]
+
+
+def test_what_another_set_goes_on_with_is_not_removed(
+    host: Host, turn: Turn, at_moment: Callable[..., None]
+) -> None:
+    drop_noise(host)
+    host.cloud.faults.arm("put-503", 1, spare=1)
+    assert turn().state == "deferred"
+    (part,) = host.cloud.objects("uec-images")
+    drop_noise(host, name="twin")
+    host.cloud.faults.arm("put-503", 9)
+    assert turn(name="twin").state == "deferred"
+    host.cloud.faults.clear()
+    edit(host, "karmic.img")
+    assert turn().state == "done"
+    assert part.key in {one.key for one in host.cloud.objects("uec-images")}
+    assert turn(1, name="twin").state == "done"
+    assert [seen.path for seen in host.cloud.calls("PutObject") if not seen.code].count(
+        f"/uec-images/{part.key}"
+    ) <= 1

@@ -1,0 +1,100 @@
+"""The daemon is killed while it takes an older image's place, and while it archives what it was made of."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.crash.conftest import Killer, Scene
+else:
+    Killer = Scene = Any
+
+KILLED = -9
+DISK_BYTES = 12 << 20  # two parts: it is noise
+SIDECAR = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\non_existing = "replace"\n'
+PATIENCE_SECONDS = 30.0
+# What only a set does that replaces another, or whose files are archived.
+EFFECTS = ("DeregisterImage", "remove object", "forget bundle", "archive a file")
+
+
+def noise(seed: int) -> bytes:
+    return random.Random(seed).randbytes(DISK_BYTES)  # noqa: S311 (only not to be compressible)
+
+
+OLDER, NEWER = noise(1), noise(2)
+
+
+@pytest.fixture
+def archiving(scene: Scene) -> Iterator[Scene]:
+    before = scene.host.config.read_text()
+    scene.host.configure(before.replace("[spool]\n", '[spool]\nafter = "archive"\n'))
+    yield scene
+    scene.host.configure(before)
+
+
+def drop(scene: Scene, data: bytes) -> None:
+    (scene.host.spool / "tiny.toml").write_text(SIDECAR)
+    (scene.host.spool / "tiny.img").write_bytes(data)
+
+
+def archived(scene: Scene) -> list[Path]:
+    return [path for path in (scene.host.spool / "done").rglob("*") if path.is_file()]
+
+
+def run_daemon(scene: Scene, killer: Killer) -> None:
+    """Run it until the newer disk is archived, and stop it."""
+    pid = killer.begin(scene.host, "run")
+    end = time.monotonic() + PATIENCE_SECONDS
+    while (scene.host.spool / "tiny.img").exists() or (scene.host.spool / "tiny.toml").exists():
+        assert time.monotonic() < end, scene.told()
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGTERM)
+    assert killer.ended() == 0, scene.told()
+
+
+def prepare(scene: Scene, killer: Killer) -> None:
+    """The older disk is registered; the newer one has been dropped in its place."""
+    scene.begin_anew(())
+    drop(scene, OLDER)
+    assert killer.run(scene.host, "once") == 0, scene.told()
+    drop(scene, NEWER)
+
+
+def test_an_image_is_replaced_and_its_files_archived_once_wherever_the_daemon_is_killed(
+    archiving: Scene, killer: Killer
+) -> None:
+    scene = archiving
+    prepare(scene, killer)
+    run_daemon(scene, killer)
+    check(scene)
+    gaps = dict.fromkeys(gap for gap in pairwise(scene.crossed()) if is_of_interest(*gap))
+    assert {name for gap in gaps for name in EFFECTS if gap[0] == f"after {name}"} == set(EFFECTS)
+    for gap in gaps:
+        prepare(scene, killer)
+        killer.begin(scene.host, "run", at=(*gap, 1))
+        assert killer.ended() == KILLED, gap
+        run_daemon(scene, killer)
+        check(scene)
+
+
+def is_of_interest(one: str, other: str) -> bool:
+    return one.startswith("after ") and other.startswith("before ") and one.partition(" ")[2] in EFFECTS
+
+
+def check(scene: Scene) -> None:
+    """Only the newer image is there, with its bundle and no other, and each file was archived once."""
+    ((_, image_id),) = scene.images()
+    assert (scene.host.spool / "tiny.emi").read_text() == f"{image_id}\n"
+    keys = {one.key for one in scene.host.cloud.objects("uec-images")}
+    assert len(keys) == 3
+    assert len({key.split(".")[0] for key in keys}) == 1
+    assert sorted(path.name for path in archived(scene)) == ["tiny.img", "tiny.toml"]
+    (disk,) = [path for path in archived(scene) if path.name == "tiny.img"]
+    assert disk.read_bytes() == NEWER
