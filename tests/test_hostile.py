@@ -9,10 +9,11 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,63 +214,66 @@ def test_an_output_is_never_written_through_another_name_of_it(tmp_path: Path) -
     assert other.read_text() == "ours, elsewhere\n"
 
 
-def _keep_swapping(
-    at: Path, first: Callable[[Path], None], second: Callable[[Path], None]
-) -> Callable[[], None]:
-    """Have a thread put one thing and the other in a place, until what is given back is called."""
-    ended = threading.Event()
+# A process of its own: two threads of one interpreter seldom meet within a system call.
+SWAP = """
+import itertools, os, sys
+at, *kinds = sys.argv[1:]
+spare = os.path.join(os.path.dirname(at), ".swap")
+for kind in itertools.cycle(kinds):
+    what, _, rest = kind.partition(":")
+    if what == "file":
+        with open(spare, "w") as file:
+            file.write(rest)
+    elif what == "pipe":
+        os.mkfifo(spare)
+    else:
+        {"link": os.symlink, "name": os.link}[what](rest, spare)
+    try:
+        os.rename(spare, at)
+    finally:
+        if os.path.lexists(spare):  # two names of one file are left as they are by a rename
+            os.unlink(spare)
+"""
+# The same for a folder, which no rename replaces: there are moments in which nothing is there.
+SWAP_FOLDER = """
+import os, sys
+at, kept, target = sys.argv[1:]
+while True:
+    os.rename(kept, at)
+    os.rename(at, kept)
+    os.symlink(target, at)
+    os.unlink(at)
+"""
 
-    def swap() -> None:
-        spare = at.parent / ".swap"
-        while not ended.is_set():
-            for make in (first, second):
-                make(spare)
-                spare.replace(at)
 
-    thread = threading.Thread(target=swap)
-    thread.start()
-
-    def stop() -> None:
-        ended.set()
-        thread.join()
-
-    return stop
-
-
-def _link_to(target: Path) -> Callable[[Path], None]:
-    return lambda at: at.symlink_to(target)
-
-
-def _owned(data: str) -> Callable[[Path], None]:
-    return lambda at: at.write_text(data) and None
+@contextmanager
+def swapping(script: str, *arguments: str | Path) -> Iterator[None]:
+    """Have things swapped in one place, again and again."""
+    process = subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)])
+    try:
+        yield
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _for_a_while() -> Iterator[int]:
-    end, turn = time.monotonic() + 0.5, 0
+    end, turn = time.monotonic() + 0.7, 0
     while time.monotonic() < end:
         yield (turn := turn + 1)
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "second name"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "name"])
 def test_a_log_swapped_while_it_is_written_leads_nowhere_else(tmp_path: Path, kind: str) -> None:
     place, target = tmp_path / "spool", tmp_path / "target"
     place.mkdir()
     target.write_bytes(SECRET)
     log = place / "karmic.uec.log"
-    others: Mapping[str, Callable[[Path], None]] = {
-        "link": _link_to(target),
-        "pipe": os.mkfifo,
-        "second name": lambda at: at.hardlink_to(target),
-    }
-    stop = _keep_swapping(log, _owned("ours\n"), others[kind])
-    try:
+    with swapping(SWAP, log, "file:ours", f"{kind}:{target}"):
         for _ in _for_a_while():
             with suppress(Rejected, Deferred):
                 spool.append(place, log.name, "a line\n")
-            with suppress(Rejected, Deferred):
-                spool.place(place, log.name, b"whole\n")
-    finally:
-        stop()
     assert target.read_bytes() == SECRET
 
 
@@ -316,20 +320,19 @@ def test_a_link_swapped_in_between_the_scan_and_the_opening_is_not_followed(
     mine, theirs = (text + b"  a.img\n" if what == "sums" else text for text in (mine, theirs))
     (outside / path.rsplit("/", 1)[-1]).write_bytes(theirs)
     at = place / path.split("/")[0]
+    scripts: list[str | Path] = [SWAP, at, f"file:{mine.decode()}", f"link:{outside / path}"]
     if what == "folder":
-        stop = _keep_swapping_folders(at, mine, outside)
-    else:
-        stop = _keep_swapping(at, lambda spare: spare.write_bytes(mine) and None, _link_to(outside / path))
+        (tmp_path / "kept").mkdir()
+        (tmp_path / "kept" / "a.img").write_bytes(mine)
+        scripts = [SWAP_FOLDER, at, tmp_path / "kept", outside]
     seen = 0
-    try:
+    with swapping(str(scripts[0]), *scripts[1:]):
         for _ in _for_a_while():
             listing = spool.scan(place, now=1.0)
             with suppress(UecError), spool.open_member(place, path) as file:
                 assert file.read() == mine
                 seen += 1
             assert_mine(listing, path)
-    finally:
-        stop()
     assert seen, "some turns must have met the file itself"
 
 
@@ -342,30 +345,6 @@ def assert_mine(listing: spool.Listing, path: str) -> None:
         assert sums == {"a.img": "1" * 64}
     if isinstance(listing.peeks.get(path), Facts):
         assert listing.entries[path].size in (len(b"mine"), len(b"1" * 64))
-
-
-def _keep_swapping_folders(at: Path, mine: bytes, outside: Path) -> Callable[[], None]:
-    """A folder cannot be replaced by a rename, so there are moments in which nothing is there."""
-    ended = threading.Event()
-    kept = at.parent / ".kept"
-    kept.mkdir()
-    (kept / "a.img").write_bytes(mine)
-
-    def swap() -> None:
-        while not ended.is_set():
-            kept.rename(at)
-            at.rename(kept)
-            at.symlink_to(outside)
-            at.unlink()
-
-    thread = threading.Thread(target=swap)
-    thread.start()
-
-    def stop() -> None:
-        ended.set()
-        thread.join()
-
-    return stop
 
 
 # --- names and texts --------------------------------------------------------------------------------------
