@@ -258,3 +258,39 @@ def _move(host: Host, image: Path, change: str) -> None:
             file.seek(-1, os.SEEK_END)
             file.write(b"!")
         os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+# --- a set whose file is open -----------------------------------------------------------------------------
+
+
+def test_once_waits_for_a_file_to_be_closed_and_says_so_when_that_takes_too_long(host: Host) -> None:
+    (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+    with (host.spool / "karmic.img").open("wb", buffering=0) as file:
+        file.write(CONTENT)
+        host.configure(host.config.read_text().replace("settle = 0.3", "settle = 0"))
+        held = host.run("once")
+        assert held.returncode == 75
+        told = "for karmic.img to be closed by the process that writes it"
+        assert held.stderr.count(f"karmic: waiting {told}") == 1
+        assert told in host.run("status", "karmic").stdout
+        assert not host.cloud.calls("PutObject")
+        waiting = host.popen("once")
+        time.sleep(2)
+    _, talk = waiting.communicate(timeout=PATIENCE_SECONDS)
+    assert waiting.returncode == 0, talk
+    assert host.report("karmic")["state"] == "done"
+
+
+def test_a_file_cut_short_is_not_refused_while_it_is_open(host: Host, heard: Heard) -> None:
+    (host.spool / "karmic.toml").write_text('kernel = "none"\n')
+    image = host.spool / "karmic.img"
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", image, "4m"], check=True)
+    os.truncate(image, 1 << 20)
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        with image.open("ab"):
+            (record,) = Service(settings, monitor=heard, book=book).once()
+            assert (record.state, record.error) == ("waiting", None)
+            assert not (host.spool / "karmic.uec.error").exists()
+        (record,) = Service(settings, monitor=heard, book=book).once()
+    assert record.state == "rejected"
