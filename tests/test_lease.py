@@ -94,6 +94,30 @@ def test_a_file_of_somebody_else_is_not_asked_about_without_the_right_to(
         assert written(file) is None
 
 
+# What the unit's AmbientCapabilities=CAP_LEASE comes to: another user, without any right but capability 28.
+WITH_CAP_LEASE = """
+import ctypes, os, pathlib, struct, sys
+from uecwatchd import spool
+libc, bits = ctypes.CDLL(None, use_errno=True), 1 << 28
+assert libc.prctl(8, 1, 0, 0, 0) == 0
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+header, sets = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", bits, bits, 0, 0, 0, 0)
+assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+print(spool.open_for_writing(pathlib.Path(sys.argv[1]), ["a.img"]))
+"""
+
+
+def test_the_one_right_that_the_unit_gives_is_enough_for_the_files_of_others(
+    file: Path, as_nobody: None
+) -> None:
+    del as_nobody
+    os.seteuid(0)
+    command = [sys.executable, "-c", WITH_CAP_LEASE, str(file.parent)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "None\n"
+    with file.open("ab"):
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "a.img\n"
+
+
 def test_a_denial_by_a_file_system_with_rules_of_its_own_is_no_proof(file: Path) -> None:
     assert file_system_of(-1) == ""
     with file.open("rb") as opened:
