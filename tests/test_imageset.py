@@ -180,6 +180,7 @@ def test_an_incomplete_set_says_what_it_waits_for(files: Mapping[str, str | byte
             "karmic: sha256 names karmik.img",
             "Correct the name in karmic.toml.",
         ),
+        ({**FOLDER, "karmic/karmic.toml": b""}, "karmic/karmic.toml: it is not read", "Rename it."),
         (
             {**TRIO, "vmlinuz-2.6.32": "kernel", "initrd.img-2.6.32": "ramdisk"},
             "karmic: more than one kernel could be meant",
@@ -348,6 +349,12 @@ def test_a_folder_in_a_folder_is_one_too_many() -> None:
     assert misfit.reason.startswith("a folder in a folder")
 
 
+def test_two_sidecars_are_told_of_in_one_order() -> None:
+    files = {"karmic.toml": b"", "karmic.json": b"{}"}
+    backwards = dict(reversed(list(files.items())))
+    assert str(decide(files).refused[0].error) == str(decide(backwards).refused[0].error)
+
+
 def test_replacing_a_member_makes_another_stamp() -> None:
     before = only(decide(STEM)).stamp
     replaced = listing(STEM)
@@ -376,8 +383,10 @@ def test_checksums_come_from_the_sidecar_and_from_a_file() -> None:
         ({"notes": "symlink"}, "a symbolic link"),
         ({**STEM, "karmic.toml": b'machine = "karmic.img"', "karmic.qcow2": "disk"}, "does not use"),
         ({"orphan.sha256": b"ab" * 32 + b"  x.img\n"}, "checksums of no set"),
+        ({"orphan.sha256": "folder"}, "checksums of no set"),
+        ({**FOLDER, "karmic/packer.json": b"{}"}, "the sidecar is called image.toml"),
     ],
-    ids=["text", "lone kernel", "link", "left over", "checksums"],
+    ids=["text", "lone kernel", "link", "left over", "checksums", "folder for checksums", "other metadata"],
 )
 def test_what_is_in_no_set_is_a_misfit_with_a_reason(files: Mapping[str, str | bytes], word: str) -> None:
     (misfit,) = decide(files).misfits

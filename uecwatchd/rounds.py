@@ -28,8 +28,6 @@ from uecwatchd.verdict import failed
 from uecwatchd.watch import identity
 
 GONE = "its files were removed"
-# Between two looks at a file that somebody has open for writing, where none has to lie still.
-LEAST_REST_SECONDS = 1.0
 
 
 def rules_of(
@@ -212,8 +210,8 @@ class Rounds:
         news += [one for one in assembly.refused if _stamp_of(records.get(one.name)) != one.stamp]
         asked = ((one.name, spool.open_for_writing(folder, one.files)) for one in news)
         written = {name: path for name, path in asked if path}
-        pause = max(self._settings.spool.settle, LEAST_REST_SECONDS)
-        return imageset.put_back(assembly, written, ready_at=self._monotonic() + pause)
+        ready_at = self._monotonic() + self._settings.spool.settle
+        return imageset.put_back(assembly, written, ready_at=ready_at)
 
     def _is_due(self, found: ImageSet, record: SetRecord | None) -> bool:
         if (str(found.folder), found.name) in self._running:

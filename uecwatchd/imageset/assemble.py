@@ -17,6 +17,7 @@ from uecwatchd.imageset.draft import (
     named_files,
     own_paths,
     role_of,
+    stem_of,
 )
 from uecwatchd.imageset.loose import loose_files, loose_pair
 from uecwatchd.imageset.misfit import misfits
@@ -36,6 +37,7 @@ from uecwatchd.sidecar import Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import (
     CHECKSUM_SUFFIX,
     OUTPUT_SUFFIXES,
+    SIDECAR_SUFFIXES,
     Listing,
     Stamp,
     name_taken,
@@ -151,6 +153,14 @@ def _must_be_one_set(listing: Listing, draft: Draft) -> None:
             " and ".join(path.rsplit("/", 1)[-1] for path in draft.sidecars) + " lie there",
             "Remove one of them.",
         )
+    for path in draft.paths if draft.form == "folder" else ():
+        name = path.rsplit("/", 1)[-1]
+        if name.endswith(SIDECAR_SUFFIXES) and stem_of(name) == draft.name:
+            raise Rejected(
+                f"{path}: it is not read",
+                "in a set's folder the sidecar is called image.toml or image.json",
+                "Rename it.",
+            )
     folder = listing.entries.get(draft.name)
     if draft.form != "folder" and folder and folder.kind == "folder" and draft.name in draft.paths:
         others = [p for p in (*draft.sidecars, *draft.paths) if p != draft.name]

@@ -47,19 +47,24 @@ def drafts_of(listing: Listing) -> list[Draft]:
     """Every set that the names in a folder may mean, each name once, in the order of their names."""
     sidecars: dict[str, list[str]] = {}
     stems: dict[str, list[str]] = {}
-    for entry in listing.top():
+    for entry in _by_name(listing.top()):
         if entry.name.endswith(SIDECAR_SUFFIXES):  # of whatever kind: what is no file is refused, not missed
             sidecars.setdefault(stem_of(entry.name), []).append(entry.name)
-        elif not _is_a_set(entry) and _may_be_member(listing, entry):
+        elif not is_a_set(entry) and _may_be_member(listing, entry):
             stems.setdefault(stem_of(entry.name), []).append(entry.name)
-    folders = {entry.name for entry in listing.top() if _is_a_set(entry)}
+    folders = {entry.name for entry in listing.top() if is_a_set(entry)}
     return [
         _draft(listing, name, sidecars.get(name, []), stems.get(name, []), folder=name in folders)
         for name in sorted({*sidecars, *stems, *folders})
     ]
 
 
-def _is_a_set(entry: Entry) -> bool:
+def _by_name(entries: Iterable[Entry]) -> list[Entry]:
+    """Whatever is said of several files names them in one order, or each listing would have news of them."""
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def is_a_set(entry: Entry) -> bool:
     """A folder, unless it bears the name of a file that could be in a set."""
     name = entry.name
     named_like_a_file = looks_like_a_member(name) or name.endswith((*SIDECAR_SUFFIXES, CHECKSUM_SUFFIX))
@@ -68,7 +73,7 @@ def _is_a_set(entry: Entry) -> bool:
 
 def _draft(listing: Listing, name: str, sidecars: list[str], stems: list[str], *, folder: bool) -> Draft:
     if folder and not sidecars and not stems:
-        inside = [f"{name}/{entry.name}" for entry in listing.within(name)]
+        inside = [f"{name}/{entry.name}" for entry in _by_name(listing.within(name))]
         own = [p for p in inside if p.rsplit("/", 1)[-1] in FOLDER_SIDECARS]
         return Draft(name, "folder", f"{name}/", tuple(own), tuple(p for p in inside if p not in own))
     # A folder beside files of its name is ambiguous; it stands among the paths so that this can be said.

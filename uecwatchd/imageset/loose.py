@@ -16,7 +16,7 @@ def loose_files(
     """Kernels and ramdisks in the spool itself that no sidecar names and no stem binds, by version."""
     pool: dict[str, dict[Role, list[str]]] = {}
     bound = {path for draft in drafts for path in draft.paths}
-    for entry in listing.top():
+    for entry in sorted(listing.top(), key=lambda entry: entry.name):
         role = role_of(listing, entry.name)
         if not is_loose(entry.name) or entry.name in claims or entry.name in bound or role is None:
             continue

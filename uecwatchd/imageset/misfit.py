@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from uecwatchd.imageset.draft import looks_like_a_member, role_of, stem_of
+from uecwatchd.imageset.draft import FOLDER_SIDECARS, is_a_set, role_of, stem_of
 from uecwatchd.imageset.outcome import ROLE_WORDS, ImageSet, Misfit
 from uecwatchd.spool import CHECKSUM_SUFFIX, KIND_WORDS, SIDECAR_SUFFIXES, Entry, Listing
 
@@ -18,7 +18,7 @@ def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tupl
         if path in chosen or (path.endswith(METADATA) and _has_a_set(path, used, ready_names)):
             continue
         folder = path.split("/", 1)[0] if "/" in path else ""
-        if entry.kind == "folder" and "/" not in path and not looks_like_a_member(path):
+        if "/" not in path and is_a_set(entry):
             continue
         if path not in used or folder in ready_names or stem_of(path) in ready_names:
             left.append(Misfit(path, _reason(listing, path, entry)))
@@ -31,7 +31,9 @@ def _planted_reason(entry: Entry) -> str:
 
 def _has_a_set(path: str, used: set[str], ready: set[str]) -> bool:
     """Sidecars always make a set of their own; checksums belong to one, or to a folder's."""
-    if path.endswith(SIDECAR_SUFFIXES) or "/" in path:
+    if "/" in path:
+        return path.endswith(CHECKSUM_SUFFIX) or path.rsplit("/", 1)[-1] in FOLDER_SIDECARS
+    if path.endswith(SIDECAR_SUFFIXES):
         return True
     return stem_of(path) in ready | {stem_of(other) for other in used}
 
@@ -39,6 +41,8 @@ def _has_a_set(path: str, used: set[str], ready: set[str]) -> bool:
 def _reason(listing: Listing, path: str, entry: Entry) -> str:
     if entry.kind == "folder" and "/" in path:
         return "a folder in a folder: a set's files lie side by side"
+    if path.endswith(SIDECAR_SUFFIXES):
+        return "not read: in a set's folder the sidecar is called image.toml or image.json"
     if path.endswith(METADATA):
         return f"checksums of no set: there is none named {stem_of(path)}"
     if entry.kind != "file":

@@ -22,7 +22,7 @@ class Occupied(Deferred):
 def hold(folder: Path) -> int:
     """Lock a spool folder for this process; returns the descriptor that holds the lock until it is closed.
 
-    Raises Occupied, naming the process that has it where that can be known, and what `folder_descriptor` does.
+    Raises Occupied, naming the process that has it as far as is known, and what `folder_descriptor` raises.
     """
     with folder_descriptor(folder) as descriptor:
         held = os.dup(descriptor)
@@ -48,8 +48,8 @@ def _holder(status: os.stat_result) -> int | None:
 def holder_in(locks: Iterable[str], status: os.stat_result) -> int | None:
     """The process that has the lock of a file, from the lines of /proc/locks; None when they do not say.
 
-    A line is `1: FLOCK ADVISORY WRITE 841 fe:00:131074 0 EOF`: process, then device in hex and inode. For a
-    process that our namespace does not see it is 0, or missing; on btrfs the devices differ: nobody is blamed.
+    A line is `1: FLOCK ADVISORY WRITE 841 fe:00:131074 0 EOF`: process, then device in hex and inode. A
+    process that our namespace does not see is 0, or not told of; on btrfs the devices differ.
     """
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for fields in (line.split() for line in locks):
