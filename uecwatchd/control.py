@@ -106,6 +106,7 @@ class Control:
                     self._ledger.drop_request(request)
         open_requests = tuple(r for r in self.wanted.requests if r.number not in self._answered)
         self.wanted = replace(self.wanted, requests=open_requests)
+        self._brake.put(self.wanted.brakes())  # or what begins anew would be put down at once
 
     def held(self, folder: Path) -> Collection[str]:
         """The names of the sets in a folder that are not to be touched."""

@@ -30,8 +30,8 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the answer. `record` is there for sets that have one, `files` are the set's own as they lie
-    there, `outputs` what the service has put beside them; `to_go` are seconds until its files have settled."""
+    """One line of the answer. `record` is there for sets that have one, `files` are its own as they lie
+    there, `outputs` what the service put beside them; `to_go` are seconds until its files have settled."""
 
     folder: str
     name: str
