@@ -19,12 +19,14 @@ from uecwatchd.ledger import BundleRecord, MemberRecord, Request, SetRecord, ope
 from uecwatchd.monitor import Progress
 from uecwatchd.orders import decide
 from uecwatchd.roll import Roll
+from uecwatchd.service import Service
+from uecwatchd.settings import load
 from uecwatchd.status import Row
 
 if TYPE_CHECKING:
-    from tests.conftest import Host
+    from tests.conftest import Heard, Host
 else:
-    Host = Any
+    Heard = Host = Any
 
 PATIENCE_SECONDS = 60.0
 MEMBER = MemberRecord("machine", "karmic.img", 512, (1, 2, 3, 4), "ab" * 32)
@@ -73,6 +75,14 @@ def asked(host: Host, *words: str, code: int = 0) -> tuple[str, str]:
 
 def said(host: Host, *words: str, code: int = 0) -> str:
     return asked(host, *words, code=code)[1]
+
+
+def once(host: Host, heard: Heard) -> list[tuple[str, int]]:
+    """State and number of attempts of each set after everything was done that can be."""
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        records = Service(settings, monitor=heard, book=book).once()
+    return [(record.state, record.attempt) for record in records]
 
 
 def row(host: Host, name: str) -> dict[str, Any]:
@@ -168,41 +178,45 @@ def test_a_halted_cloud_is_asked_at_once_when_somebody_asks(host: Host, real_set
 # --- of a stopped one -------------------------------------------------------------------------------------
 
 
-def test_without_a_daemon_the_next_one_finds_what_was_asked_for(host: Host, real_set: RealSet) -> None:
+def test_without_a_daemon_the_next_one_finds_what_was_asked_for(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
     drop(host, real_set, "karmic")
     (host.spool / "karmic.toml").write_text('on_existing = "fail"\nkernel = "eki-00000000"')
-    assert host.run("once").returncode == 65
-    assert host.run("once").returncode == 65
-    assert host.report("karmic")["attempt"] == 1
+    assert once(host, heard) == once(host, heard) == [("rejected", 1)]
     told = said(host, "retry", "karmic")
     assert "though nothing about its files has changed" in told
     assert "No daemon is running" in told
     assert row(host, "karmic")["state"] == "queued"
-    for _ in range(2):
-        assert host.run("once").returncode == 65
-    assert host.report("karmic")["attempt"] == 2, "once, and not at every start"
+    assert once(host, heard) == once(host, heard) == [("rejected", 2)], "once, and not at every start"
 
 
-def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet) -> None:
+def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet, heard: Heard) -> None:
     assert "once it comes" in said(host, "hold", "karmic.img")
     assert "already" in said(host, "hold", "karmic")
     assert row(host, "karmic")["detail"].endswith("nothing of this name lies there yet")
     drop(host, real_set, "karmic")
-    assert "Nothing to do" in host.run("once").stderr
+    assert once(host, heard) == []
     assert host.outputs() == []
     found = row(host, "karmic")
     assert found["state"] == "held"
     assert "complete: to be registered" in found["detail"]
     assert "held no longer" in said(host, "release", "karmic")
     assert "is not held" in said(host, "release", "karmic")
-    assert host.run("once").returncode == 0
+    assert once(host, heard) == [("done", 1)]
     assert (host.spool / "karmic.emi").exists()
 
 
-def test_what_is_forgotten_leaves_no_trace_but_its_image(host: Host, real_set: RealSet) -> None:
+def test_a_finished_set_is_told_of_again_and_what_is_forgotten_leaves_no_trace_but_its_image(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
     drop(host, real_set, "karmic")
-    assert host.run("once").returncode == 0
+    assert once(host, heard) == [("done", 1)]
     emi = (host.spool / "karmic.emi").read_text().strip()
+    (host.spool / "karmic.emi").unlink()
+    said(host, "retry", "karmic")
+    assert once(host, heard) == [("done", 2)]
+    assert (host.spool / "karmic.emi").read_text().strip() == emi
     (host.spool / "karmic.eri").unlink()
     (host.spool / "karmic.eri").symlink_to("/etc/motd")
     told = json.loads(asked(host, "forget", "karmic", "--json")[0])
@@ -216,18 +230,7 @@ def test_what_is_forgotten_leaves_no_trace_but_its_image(host: Host, real_set: R
         assert book.digest(_stamp(host.spool / "karmic.img")) is None
         assert [b.state for b in book.bundles("default")] == ["registered"] * 3
     (host.spool / "karmic.eri").unlink()
-    assert host.run("once").returncode == 0
-    assert (host.spool / "karmic.emi").read_text().strip() == emi
-    assert len(host.cloud.calls("RegisterImage")) == 3
-
-
-def test_a_finished_set_is_registered_anew_only_if_its_image_is_gone(host: Host, real_set: RealSet) -> None:
-    drop(host, real_set, "karmic")
-    assert host.run("once").returncode == 0
-    emi = (host.spool / "karmic.emi").read_text().strip()
-    (host.spool / "karmic.emi").unlink()
-    said(host, "retry", "karmic")
-    assert host.run("once").returncode == 0
+    assert once(host, heard) == [("done", 1)]
     assert (host.spool / "karmic.emi").read_text().strip() == emi
     assert len(host.cloud.calls("RegisterImage")) == 3
 
