@@ -50,16 +50,16 @@ def drafts_of(listing: Listing) -> list[Draft]:
     for entry in listing.top():
         if entry.name.endswith(SIDECAR_SUFFIXES):  # of whatever kind: what is no file is refused, not missed
             sidecars.setdefault(stem_of(entry.name), []).append(entry.name)
-        elif not _is_a_set(entry) and _may_be_member(listing, entry):
+        elif not is_a_set(entry) and _may_be_member(listing, entry):
             stems.setdefault(stem_of(entry.name), []).append(entry.name)
-    folders = {entry.name for entry in listing.top() if _is_a_set(entry)}
+    folders = {entry.name for entry in listing.top() if is_a_set(entry)}
     return [
         _draft(listing, name, sidecars.get(name, []), stems.get(name, []), folder=name in folders)
         for name in sorted({*sidecars, *stems, *folders})
     ]
 
 
-def _is_a_set(entry: Entry) -> bool:
+def is_a_set(entry: Entry) -> bool:
     """A folder, unless it bears the name of a file that could be in a set."""
     name = entry.name
     named_like_a_file = looks_like_a_member(name) or name.endswith((*SIDECAR_SUFFIXES, CHECKSUM_SUFFIX))

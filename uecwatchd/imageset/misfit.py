@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from uecwatchd.imageset.draft import looks_like_a_member, role_of, stem_of
+from uecwatchd.imageset.draft import is_a_set, role_of, stem_of
 from uecwatchd.imageset.outcome import ROLE_WORDS, ImageSet, Misfit
 from uecwatchd.spool import CHECKSUM_SUFFIX, KIND_WORDS, SIDECAR_SUFFIXES, Entry, Listing
 
@@ -18,7 +18,7 @@ def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tupl
         if path in chosen or (path.endswith(METADATA) and _has_a_set(path, used, ready_names)):
             continue
         folder = path.split("/", 1)[0] if "/" in path else ""
-        if entry.kind == "folder" and "/" not in path and not looks_like_a_member(path):
+        if "/" not in path and is_a_set(entry):
             continue
         if path not in used or folder in ready_names or stem_of(path) in ready_names:
             left.append(Misfit(path, _reason(listing, path, entry)))

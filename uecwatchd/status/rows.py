@@ -119,7 +119,7 @@ def _answers_for(row: Row, path: str) -> bool:
 def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | None, known: Known) -> Row:
     folder = str(listing.folder)
     files = outcome.files if outcome else ()
-    if name in listing.entries:  # a set that is a folder
+    if (entry := listing.entries.get(name)) and entry.kind == "folder":
         files = (name, *files)
     row = Row(folder, name, "", "", record, tuple(dict.fromkeys(files)))
     row = _standing(row, outcome, listing.now, known)
