@@ -50,7 +50,7 @@ def until(done: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
     while not done():
         assert time.monotonic() < end, f"waited too long for {what}"
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def asked(host: Host, *words: str, code: int = 0) -> tuple[str, str]:

@@ -106,7 +106,7 @@ def _check_ours(descriptor: int, name: str) -> None:
         raise Rejected(
             f"{name}: cannot write it",
             f"the name is taken by {KIND_WORDS[kind_of(status.st_mode)]} that is not the service's",
-            f"Move {name} away and touch the set's files.",
+            f"Move {name} away, then retry the set.",
         )
 
 

@@ -113,6 +113,14 @@ def _answers_for(row: Row, path: str) -> bool:
     return path in row.files or path in row.outputs
 
 
+def begun_now(row: Row, now: float) -> bool:
+    """Whether a daemon would do something with a set at this moment (seconds of the epoch)."""
+    if row.state == "deferred" and row.record and row.record.next_retry is not None:
+        return row.record.next_retry <= now
+    fresh_refusal = row.record is None and row.state in ("rejected", "deferred")
+    return fresh_refusal or row.state in ("new", "queued", "halted")
+
+
 # --- the row of a set -------------------------------------------------------------------------------------
 
 
