@@ -131,7 +131,7 @@ def test_a_name_of_a_file_is_answered_for_as_well(
     (row,) = about(mixed, name)
     assert row.state == state
     assert words in "\n".join(story(row, asked=name))
-    assert about(mixed, f"{row.folder}/{name}") == (row,)
+    assert about(mixed, f"{row.folder}/{name}") == about(mixed, f"{name}/") == (row,)
     assert about(mixed, f"/elsewhere/{name}") == ()
 
 
@@ -226,8 +226,8 @@ def test_a_held_set_says_since_when_and_what_it_would_be_otherwise(waiting: Path
 
 
 def test_a_set_asked_for_again_is_queued(waiting: Path) -> None:
-    row = row_with(waiting, asked=frozenset({(str(waiting), "karmic")}))
-    assert (row.state, row.detail) == ("queued", "somebody asked for it to be tried again")
+    row = row_with(waiting, asked={(str(waiting), "karmic"): "retry"})
+    assert (row.state, row.detail) == ("queued", "to be tried again, as somebody asked")
 
 
 @pytest.mark.parametrize(
@@ -263,10 +263,11 @@ def test_a_daemon_at_work_tells_how_far_it_is_and_a_killed_one_is_not_taken_for_
 ) -> None:
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"])
     with (host.spool / "k.img").open("ab") as image:
-        image.write(os.urandom(100 << 20))
+        image.write(os.urandom(40 << 20))
+    host.configure(host.config.read_text() + "[work]\nuploads = 1\n")
+    host.cloud.faults.arm("slow", 0.6)
     process = host.popen("run")
     try:
-        host.cloud.faults.arm("slow", 0.6)
         told: list[dict[str, Any]] = []
 
         def uploading() -> bool:

@@ -6,26 +6,27 @@ from datetime import UTC, datetime
 
 from uecwatchd.image import amount
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting
-from uecwatchd.ledger import Advance, SetRecord
+from uecwatchd.ledger import Advance, SetRecord, Verb
 from uecwatchd.pace import rate, seconds_left, span, told
 from uecwatchd.roll import Key
 from uecwatchd.rounds import GONE
 from uecwatchd.spool import OUTPUT_SUFFIXES, Listing, is_output, output_stem
 
 Outcome = ImageSet | Waiting | Refused | None
+ASKED: Mapping[Verb, str] = {"retry": "tried again", "forget": "forgotten"}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the ledger says. `now` and the times of holds are seconds of the epoch; `alive` is whether a
-    daemon runs, `asked` are the sets for which somebody has asked for another attempt."""
+    daemon runs, `asked` what somebody has asked for that is not done yet."""
 
     now: float
     alive: bool = False
     records: tuple[SetRecord, ...] = ()
     holds: Mapping[Key, float] = field(default_factory=dict)
     advances: Mapping[Key, Advance] = field(default_factory=dict)
-    asked: frozenset[Key] = frozenset()
+    asked: Mapping[Key, Verb] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def _stem(path: str) -> str:
 
 def about(found: Iterable[Row], words: str) -> tuple[Row, ...]:
     """The rows that answer for a name: of a set, of a file, or of either with its folder before it."""
-    found = tuple(found)
+    found, words = tuple(found), words.rstrip("/")  # as a shell completes the name of a folder
     folder, _, name = words.rpartition("/")
     inside = [row for row in found if folder and row.folder.rstrip("/") == folder.rstrip("/")]
     within = [row for row in inside if name == row.name] or [row for row in inside if _answers_for(row, name)]
@@ -141,8 +142,8 @@ def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
     if record and record.state == "working" and known.alive:
         advance = known.advances.get(key)
         return replace(row, state="working", detail=_working(record, advance), advance=advance)
-    if key in known.asked:
-        return replace(row, state="queued", detail="somebody asked for it to be tried again")
+    if verb := known.asked.get(key):
+        return replace(row, state="queued", detail=f"to be {ASKED[verb]}, as somebody asked")
     if outcome is None:
         return _absent(row)
     if isinstance(outcome, Waiting):
