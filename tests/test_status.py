@@ -211,6 +211,15 @@ def test_what_the_ledger_says_of_a_set_is_told_as_it_is(
     assert changed.state == "rejected", "its files are others now, and those are refused"
 
 
+def test_a_waiting_set_says_since_when_and_what_the_daemon_knows_of_the_reason(waiting: Path) -> None:
+    reason = "karmic.img (named in karmic.toml)"
+    record = record_of(waiting, state="waiting", reason=f"{reason} (more)", since=0.0)
+    assert (
+        row_with(waiting, records=(record,)).detail == f"for {reason} (more), since 1970-01-01 00:00:00 UTC"
+    )
+    assert row_with(waiting, records=(replace(record, reason="x"),)).detail == f"for {reason}"
+
+
 def test_a_held_set_says_since_when_and_what_it_would_be_otherwise(waiting: Path) -> None:
     holds = {(str(waiting), "karmic"): 0.0, (str(waiting), "lucid"): 60.0}
     karmic, lucid = seen(waiting, Known(NOW, holds=holds))

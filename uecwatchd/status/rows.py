@@ -181,8 +181,10 @@ def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
     if record and record.state == "done":
         detail = f"{_ids(record)}; its files have changed since, and wait for {waiting.reason}"
         return replace(row, state="done", detail=detail)
-    since = f", since {_moment(record.since)}" if record and record.reason == waiting.reason else ""
-    return replace(row, state="waiting", detail=f"for {waiting.reason}{since}")
+    if record and record.state == "waiting" and record.reason.startswith(waiting.reason):
+        # The daemon has asked the cloud, and may know more of what is in the way.
+        return replace(row, state="waiting", detail=f"for {record.reason}, since {_moment(record.since)}")
+    return replace(row, state="waiting", detail=f"for {waiting.reason}")
 
 
 def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
