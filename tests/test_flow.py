@@ -349,7 +349,10 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(host: Host, real_set
     ended = host.run("once", "--dry-run")
     assert ended.returncode == 0
     assert "karmic  new       complete: to be registered on cloud default" in ended.stdout
-    assert json.loads(host.run("once", "--dry-run", "--json").stdout)[0]["state"] == "new"
+    assert "1 to be worked on, nothing to be done with 0" in ended.stderr
+    (host.spool / "lucid.toml").write_text('machine = "lucid.img"')
+    (row,) = json.loads(host.run("once", "--dry-run", "--json").stdout)
+    assert (row["name"], row["state"]) == ("karmic", "new")
     assert host.outputs() == []
     assert not host.state.exists()
 

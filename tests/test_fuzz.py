@@ -401,7 +401,7 @@ def check_folder(files: Mapping[bytes, bytes]) -> str:
         assembly = assemble(
             listing, rules=Rules(5.0, Sidecar(), {"default": SOME}, {"default": BOTH}, frozenset())
         )
-        rows = status.rows(listing, assembly, ())
+        rows = status.rows(listing, assembly, status.Known(100.0))
         table = status.table(rows)
         assert len(listing.entries) + len(listing.ignored) == len(files)
         assert all(printable(line).isprintable() for line in table)

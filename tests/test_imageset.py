@@ -426,6 +426,11 @@ NAMES = st.builds(
 )
 
 
+def test_a_folder_named_like_checksums_is_mentioned() -> None:
+    (misfit,) = decide({"karmic.sha256": "folder"}).misfits
+    assert misfit.path == "karmic.sha256"
+
+
 @given(files=st.dictionaries(NAMES, CONTENTS, max_size=8))
 def test_every_name_is_accounted_for_whatever_lies_there(files: dict[str, str | bytes]) -> None:
     odd = ("symlink", "fifo", "folder")

@@ -185,7 +185,7 @@ def _journal() -> Journal:
 def once(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     if arguments.dry_run:
-        return show_rows(settings, as_json=arguments.json)
+        return show_plan(settings, as_json=arguments.json)
     journal = _journal()
     with closing(open_ledger(settings.state.dir, lost=partial(_tell_lost, journal))) as book:
         before = {(r.folder, r.name): r for r in book.sets()}
@@ -199,6 +199,21 @@ def once(arguments: argparse.Namespace) -> int:
         found = [status.Row(r.folder, r.name, r.state, "", r) for r in records]
         put_json([status.as_json(row) for row in found])
     return max((trouble.exit_code for trouble in service.troubles), default=_exit_code(records))
+
+
+def show_plan(settings: Settings, *, as_json: bool) -> int:
+    """What `once` would do: it waits for files to settle, so all of them are taken to have."""
+    found = status.survey(settings, now=time.time(), settled=True)
+    for trouble in found.troubles:
+        say(f"uecwatchd: {trouble}")
+    rows = [row for row in found.rows if status.begun_now(row, found.known.now)]
+    if as_json:
+        put_json([status.as_json(row) for row in rows])
+    for line in status.table(rows) if rows and not as_json else ():
+        put(line)
+    others = sum(row.is_set for row in found.rows) - len(rows)
+    say(f"{len(rows)} to be worked on, nothing to be done with {others}.")
+    return max((trouble.exit_code for trouble in found.troubles), default=EX_OK)
 
 
 def _summed_up(records: Sequence[SetRecord], changed: Sequence[SetRecord]) -> str:

@@ -8,7 +8,7 @@ has come.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,6 +106,7 @@ class Control:
                     self._ledger.drop_request(request)
         open_requests = tuple(r for r in self.wanted.requests if r.number not in self._answered)
         self.wanted = replace(self.wanted, requests=open_requests)
+        self._brake.put(self.wanted.brakes())  # or what begins anew would be put down at once
 
     def held(self, folder: Path) -> Collection[str]:
         """The names of the sets in a folder that are not to be touched."""
@@ -116,7 +117,10 @@ class Control:
 
         A set at work is put down first, and forgotten once it is.
         """
+        before = self.wanted
         self.look()
+        for event in news_between(before, self.wanted):
+            monitor.tell(event)
         for key in self.wanted.keys("forget"):
             if key not in running:
                 self._forget(key, monitor)
@@ -150,6 +154,18 @@ class Control:
     def _read(self) -> Wanted:
         requests = tuple(r for r in self._ledger.requests() if r.number not in self._answered)
         return Wanted(requests, self._ledger.holds())
+
+
+def news_between(before: Wanted, after: Wanted) -> Iterator[Event]:
+    """What to say of the difference, once for each set."""
+    changes = (
+        (after.holds.keys() - before.holds.keys(), "held back until it is released"),
+        (before.holds.keys() - after.holds.keys(), "released"),
+        (set(after.keys("retry")) - set(before.keys("retry")), "to be tried again"),
+    )
+    for keys, word in changes:
+        for _, name in sorted(keys):
+            yield Event(Kind.ASKED, f"{name}: {word}, as somebody asked", name)
 
 
 def _is_halted(record: SetRecord | None, closed: Mapping[str, Halted]) -> bool:

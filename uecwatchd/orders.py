@@ -179,7 +179,7 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
 
 def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
     """A set that may come to be. It is held by the name it will have, also when a file of it was named."""
-    place, _, name = words.rpartition("/")
+    place, _, name = words.rstrip("/").rpartition("/")
     chosen = [folder for folder in folders if not place or str(folder) == place.rstrip("/")]
     if len(chosen) != 1 or not name:
         named = " or ".join(f"{folder}/{name or 'NAME'}" for folder in folders)

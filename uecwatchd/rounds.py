@@ -76,7 +76,6 @@ class Rounds:
         """`ended` is called, in a worker's thread, each time that a set's attempt is over."""
         self._roll = roll
         self._control = Control(tools.ledger, tools.brake, roll)
-        drop_advances(tools.ledger)
         self._monotonic = monotonic
         self._ended = ended
         self._pool = ThreadPoolExecutor(settings.work.sets, thread_name_prefix="set")
@@ -268,7 +267,9 @@ class Rounds:
         """Take finished sets' files away where the configuration says so, but none that others still need."""
         if (after := self._settings.spool.after) == "keep":
             return
+        held = self._control.held(listing.folder)
         done = [found for found in assembly.ready if _is_done(found, records.get(found.name))]
+        done = [found for found in done if found.name not in held]
         needed = {path for found in assembly.ready if found not in done for path in found.files}
         paths = dict.fromkeys(path for found in done for path in found.files if path not in needed)
         when = datetime.fromtimestamp(self._tools.now(), UTC)

@@ -11,7 +11,7 @@ from uecwatchd.cloud.client import Cloud, insecure
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of
-from uecwatchd.control import Brake
+from uecwatchd.control import Brake, drop_advances
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.ledger import Ledger, SetRecord
 from uecwatchd.monitor import Event, Kind, Monitor
@@ -138,6 +138,7 @@ class Service:
         """Be the only daemon on the state directory and on the folders; a folder that comes later is taken in
         its turn."""
         lock = ledger.hold(self._settings.state.dir)
+        drop_advances(self._book)
         try:
             self._rounds.occupy()
             yield

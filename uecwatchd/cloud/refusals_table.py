@@ -264,7 +264,7 @@ ROWS = (
         Rejected,
         "it cannot read the manifest in the bucket, or does not know the certificate whose key signed it",
         "See that s3_url and ec2_url are of one cloud, that user_cert and user_key are the pair that it gave"
-        " us and cloud_cert is its own; then touch the set's files.",
+        " us and cloud_cert is its own; then retry the set.",
         words="manifest referenced is invalid or unavailable",
         dialects=ONE_SENTENCE_FOR_MANIFESTS,
     ),
@@ -284,7 +284,7 @@ ROWS = (
     Row(
         Rejected,
         "it finds a mistake in the manifest",
-        "Compare cloud_cert and the dialect with the cloud, then touch the set's files; its administrator's"
+        "Compare cloud_cert and the dialect with the cloud, then retry the set; its administrator's"
         " logs may say more than its answer.",
         code="InvalidManifest",
     ),
@@ -293,7 +293,7 @@ ROWS = (
         Rejected,
         "only its administrators may register kernels and ramdisks",
         'Name registered ones in the sidecar (kernel = "eki-…", ramdisk = "eri-…"), or give this service an'
-        " administrator's credentials and touch the set's files.",
+        " administrator's credentials and retry the set.",
         words="only administrators can register",
     ),
     Row(
@@ -362,7 +362,7 @@ ROWS = (
     Row(
         Rejected,
         "it refused",
-        "Its own words say why; change that, then touch the set's files.",
+        "Its own words say why; change that, then retry the set.",
         statuses=range(400, 500),
     ),
     Row(Halted, "it does not know this request", SET_DIALECT, statuses=range(501, 502)),

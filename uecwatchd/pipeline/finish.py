@@ -32,7 +32,7 @@ class Wish:
     urgent: bool = False
 
 
-NOT_AGAIN = "It is not tried again by itself: touch a file of the set to have it done."
+NOT_AGAIN = "It is not tried again by itself. To have it done: uecwatchd retry {name}"
 
 # A cloud that is busy just after a registration is usually itself again within seconds.
 TRIES = 3
@@ -110,7 +110,9 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
             if last and wish.urgent:
                 raise
             if last:
-                return _remarked(job, error.what, error.why, NOT_AGAIN, error.request_id)
+                return _remarked(
+                    job, error.what, error.why, NOT_AGAIN.format(name=job.found.name), error.request_id
+                )
             tools.stopping.wait(PAUSE_SECONDS)
             stop_if_asked(job, tools)
         except UecError as error:

@@ -6,32 +6,33 @@ from datetime import UTC, datetime
 
 from uecwatchd.image import amount
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting
-from uecwatchd.ledger import Advance, SetRecord
+from uecwatchd.ledger import Advance, SetRecord, Verb
 from uecwatchd.pace import rate, seconds_left, span, told
 from uecwatchd.roll import Key
 from uecwatchd.rounds import GONE
 from uecwatchd.spool import OUTPUT_SUFFIXES, Listing, is_output, output_stem
 
 Outcome = ImageSet | Waiting | Refused | None
+ASKED: Mapping[Verb, str] = {"retry": "tried again", "forget": "forgotten"}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the ledger says. `now` and the times of holds are seconds of the epoch; `alive` is whether a
-    daemon runs, `asked` are the sets for which somebody has asked for another attempt."""
+    daemon runs, `asked` what somebody has asked for that is not done yet."""
 
     now: float
     alive: bool = False
     records: tuple[SetRecord, ...] = ()
     holds: Mapping[Key, float] = field(default_factory=dict)
     advances: Mapping[Key, Advance] = field(default_factory=dict)
-    asked: frozenset[Key] = frozenset()
+    asked: Mapping[Key, Verb] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the answer. `record` is there for sets that have one, `files` are the set's own as they lie
-    there, `outputs` what the service has put beside them; `to_go` are seconds until its files have settled."""
+    """One line of the answer. `record` is there for sets that have one, `files` are its own as they lie
+    there, `outputs` what the service put beside them; `to_go` are seconds until its files have settled."""
 
     folder: str
     name: str
@@ -103,7 +104,7 @@ def _stem(path: str) -> str:
 
 def about(found: Iterable[Row], words: str) -> tuple[Row, ...]:
     """The rows that answer for a name: of a set, of a file, or of either with its folder before it."""
-    found = tuple(found)
+    found, words = tuple(found), words.rstrip("/")  # as a shell completes the name of a folder
     folder, _, name = words.rpartition("/")
     inside = [row for row in found if folder and row.folder.rstrip("/") == folder.rstrip("/")]
     within = [row for row in inside if name == row.name] or [row for row in inside if _answers_for(row, name)]
@@ -115,13 +116,21 @@ def _answers_for(row: Row, path: str) -> bool:
     return path in row.files or path in row.outputs
 
 
+def begun_now(row: Row, now: float) -> bool:
+    """Whether a daemon would do something with a set at this moment (seconds of the epoch)."""
+    if row.state == "deferred" and row.record and row.record.next_retry is not None:
+        return row.record.next_retry <= now
+    fresh_refusal = row.record is None and row.state in ("rejected", "deferred")
+    return fresh_refusal or row.state in ("new", "queued", "halted")
+
+
 # --- the row of a set -------------------------------------------------------------------------------------
 
 
 def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | None, known: Known) -> Row:
     folder = str(listing.folder)
     files = outcome.files if outcome else ()
-    if name in listing.entries:  # a set that is a folder
+    if (entry := listing.entries.get(name)) and entry.kind == "folder":
         files = (name, *files)
     row = Row(folder, name, "", "", record, tuple(dict.fromkeys(files)))
     row = _standing(row, outcome, listing.now, known)
@@ -135,8 +144,8 @@ def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
     if record and record.state == "working" and known.alive:
         advance = known.advances.get(key)
         return replace(row, state="working", detail=_working(record, advance), advance=advance)
-    if key in known.asked:
-        return replace(row, state="queued", detail="somebody asked for it to be tried again")
+    if verb := known.asked.get(key):
+        return replace(row, state="queued", detail=f"to be {ASKED[verb]}, as somebody asked")
     if outcome is None:
         return _absent(row)
     if isinstance(outcome, Waiting):
@@ -174,8 +183,10 @@ def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
     if record and record.state == "done":
         detail = f"{_ids(record)}; its files have changed since, and wait for {waiting.reason}"
         return replace(row, state="done", detail=detail)
-    since = f", since {_moment(record.since)}" if record and record.reason == waiting.reason else ""
-    return replace(row, state="waiting", detail=f"for {waiting.reason}{since}")
+    if record and record.state == "waiting" and record.reason.startswith(waiting.reason):
+        # The daemon has asked the cloud, and may know more of what is in the way.
+        return replace(row, state="waiting", detail=f"for {record.reason}, since {_moment(record.since)}")
+    return replace(row, state="waiting", detail=f"for {waiting.reason}")
 
 
 def _of_record(row: Row, record: SetRecord, known: Known) -> Row:

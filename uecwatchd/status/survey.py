@@ -56,7 +56,7 @@ def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Remember
     if book is None:
         return Known(now, alive), {}
     with closing(book):
-        asked = frozenset((r.folder, r.name) for r in book.requests() if r.verb == "retry")
+        asked = {(r.folder, r.name): r.verb for r in book.requests()}
         known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked)
         return known, book.clouds()
 

@@ -48,7 +48,7 @@ def table(found: Iterable[Row]) -> list[str]:
 def story(row: Row, *, asked: str) -> list[str]:
     """All there is to say about one name, in lines; `asked` is how it was asked for."""
     return [
-        *_belonging(row, asked.rpartition("/")[2]),
+        *_belonging(row, asked.rstrip("/").rpartition("/")[2]),
         f"{row.name}: {row.state}",
         f"  {row.detail}",
         *_more(row),

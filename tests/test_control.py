@@ -1,0 +1,393 @@
+"""What people ask for: of a running daemon, of a stopped one, and by which user."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.cli import main
+from uecwatchd.control import AdvanceWriter, Brake, Control, Wanted, is_its_alone, news_between, renewed
+from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import BundleRecord, MemberRecord, Request, SetRecord, open_ledger
+from uecwatchd.monitor import Progress
+from uecwatchd.orders import decide
+from uecwatchd.roll import Roll
+from uecwatchd.service import Service
+from uecwatchd.settings import load
+from uecwatchd.status import Row
+
+if TYPE_CHECKING:
+    from tests.conftest import Heard, Host
+else:
+    Heard = Host = Any
+
+PATIENCE_SECONDS = 60.0
+MEMBER = MemberRecord("machine", "karmic.img", 512, (1, 2, 3, 4), "ab" * 32)
+RECORD = SetRecord("/s", "karmic", "stamp", "deferred", 1.0, cloud="c", members=(MEMBER,))
+BUNDLE = BundleRecord("c", "b", "f" * 64, "machine", "ab" * 32, "karmic-1", "planned", made_for="/s/karmic")
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < end, f"waited too long for {what}"
+        time.sleep(0.05)
+
+
+def drop(host: Host, made: RealSet, name: str, *, more: int = 0) -> None:
+    """A set of this name, with `more` MiB at its end that nothing could shorten."""
+    names = [f"{name}.{ending}" for ending in ("img", "vmlinuz", "initrd")]
+    with (host.folder / "image").open("wb") as image:
+        image.write(made.machine.read_bytes())
+        image.write(os.urandom(more << 20))
+    host.drop(host.folder / "image", made.kernel, made.ramdisk, names=names)
+
+
+@contextmanager
+def daemon(host: Host) -> Iterator[None]:
+    process = host.popen("run")
+    try:
+        yield
+    finally:
+        process.terminate()
+        _, talk = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, talk
+
+
+def state(host: Host, name: str) -> str:
+    return str(host.report(name)["state"]) if (host.spool / f"{name}.uec.json").exists() else ""
+
+
+def asked(host: Host, *words: str, code: int = 0) -> tuple[str, str]:
+    """What a verb has put out as data and as talk; here and now, since a process takes a second to begin."""
+    with redirect_stdout(StringIO()) as data, redirect_stderr(StringIO()) as talk:
+        ended = main([*words, "--config", str(host.config)])
+    assert ended == code, talk.getvalue()
+    return data.getvalue(), talk.getvalue()
+
+
+def said(host: Host, *words: str, code: int = 0) -> str:
+    return asked(host, *words, code=code)[1]
+
+
+def once(host: Host, heard: Heard) -> list[tuple[str, int]]:
+    """State and number of attempts of each set after everything was done that can be."""
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        records = Service(settings, monitor=heard, book=book).once()
+    return [(record.state, record.attempt) for record in records]
+
+
+def row(host: Host, name: str) -> dict[str, Any]:
+    (found,) = json.loads(asked(host, "status", name, "--json")[0])
+    return dict(found)
+
+
+# --- of a running daemon ----------------------------------------------------------------------------------
+
+
+def test_a_set_put_off_in_an_outage_is_tried_at_once_when_somebody_asks(
+    host: Host, real_set: RealSet
+) -> None:
+    drop(host, real_set, "karmic")
+    host.cloud.stop()
+    with daemon(host):
+        until(lambda: state(host, "karmic") == "deferred", "the outage to be met")
+        assert row(host, "karmic")["next_retry"]
+        host.cloud.start()
+        since = time.monotonic()
+        assert "tried again now" in said(host, "retry", "karmic")
+        until((host.spool / "karmic.emi").exists, "the EMI")
+        assert time.monotonic() - since < 25, "sooner than by itself, which takes 27 s at least"
+        with closing(open_ledger(host.state)) as book:
+            until(lambda: not book.requests(), "the request to be done with")
+        assert "is done" in said(host, "retry", "karmic.img")
+        until(lambda: host.report("karmic")["attempt"] == 3, "the third attempt")
+        until(lambda: state(host, "karmic") == "done", "its end")
+    assert len(host.cloud.calls("RegisterImage")) == 3
+
+
+def test_a_set_held_during_its_upload_is_put_down_and_goes_on_after_its_release(
+    host: Host, real_set: RealSet
+) -> None:
+    drop(host, real_set, "karmic", more=40)
+    host.configure(host.config.read_text() + "[work]\nuploads = 1\n")
+    host.cloud.faults.arm("slow", 0.4)
+
+    def machine_parts() -> list[str]:
+        return [seen.path for seen in host.cloud.calls("PutObject") if "karmic-" in seen.path]
+
+    with daemon(host):
+        until(lambda: bool(machine_parts()), "the first part")
+        assert "put down before its next part" in said(host, "hold", "karmic")
+        until(lambda: state(host, "karmic") == "queued", "the set to be put down")
+        assert row(host, "karmic")["state"] == "held"
+    sent = len(machine_parts())
+    assert sent < 4, "of five parts and a manifest"
+    host.cloud.faults.clear()
+    with daemon(host):
+        assert "nothing is tried before" in said(host, "retry", "karmic", code=75)
+        found = row(host, "karmic")
+        assert (found["state"], len(machine_parts())) == ("held", sent)
+        assert found["held_since"]
+        assert "goes on where it was" in said(host, "release", "karmic")
+        until((host.spool / "karmic.emi").exists, "the EMI")
+    assert len(machine_parts()) == len(set(machine_parts())), "no part is sent twice"
+    log = (host.spool / "karmic.uec.log").read_text()
+    assert "put down at: deliver the machine image: it is held" in log
+
+
+def test_a_set_at_work_is_put_down_before_it_is_forgotten_and_begins_anew(
+    host: Host, real_set: RealSet
+) -> None:
+    drop(host, real_set, "karmic", more=20)
+    host.configure(host.config.read_text() + "[work]\nuploads = 1\n")
+    host.cloud.faults.arm("slow", 0.4)
+    with daemon(host):
+        until(lambda: len(host.cloud.calls("RegisterImage")) == 2, "kernel and ramdisk")
+        told = said(host, "forget", "karmic")
+        assert "put down before its next part and then forgotten" in told
+        assert "begins anew" in told
+        host.cloud.faults.clear()
+        until((host.spool / "karmic.emi").exists, "the EMI")
+        until(lambda: state(host, "karmic") == "done", "its end")
+    assert host.report("karmic")["attempt"] == 1
+    assert "put down" not in (host.spool / "karmic.uec.log").read_text(), "the old log is gone"
+    assert len(host.cloud.calls("RegisterImage")) == 3
+
+
+def test_a_halted_cloud_is_asked_at_once_when_somebody_asks(host: Host, real_set: RealSet) -> None:
+    eucarc = host.cloud.eucarc
+    text = eucarc.read_text()
+    eucarc.write_text(text.replace("EC2_SECRET_KEY=", "EC2_SECRET_KEY=wrong"))
+    drop(host, real_set, "karmic")
+    with daemon(host):
+        until(lambda: state(host, "karmic") == "halted", "the refusal")
+        eucarc.write_text(text)
+        since = time.monotonic()
+        assert "is asked now" in said(host, "retry", "karmic")
+        until((host.spool / "karmic.emi").exists, "the EMI")
+        assert time.monotonic() - since < 25, "the probe comes by itself only after 30 s"
+
+
+# --- of a stopped one -------------------------------------------------------------------------------------
+
+
+def test_without_a_daemon_the_next_one_finds_what_was_asked_for(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(host, real_set, "karmic")
+    (host.spool / "karmic.toml").write_text('on_existing = "fail"\nkernel = "eki-00000000"')
+    assert once(host, heard) == once(host, heard) == [("rejected", 1)]
+    told = said(host, "retry", "karmic")
+    assert "though nothing about its files has changed" in told
+    assert "No daemon is running" in told
+    assert row(host, "karmic")["state"] == "queued"
+    assert once(host, heard) == once(host, heard) == [("rejected", 2)], "once, and not at every start"
+
+
+def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet, heard: Heard) -> None:
+    assert "once it comes" in said(host, "hold", "karmic.img")
+    assert "already" in said(host, "hold", "karmic")
+    assert row(host, "karmic")["detail"].endswith("nothing of this name lies there yet")
+    drop(host, real_set, "karmic")
+    assert once(host, heard) == []
+    assert host.outputs() == []
+    found = row(host, "karmic")
+    assert found["state"] == "held"
+    assert "complete: to be registered" in found["detail"]
+    assert "held no longer" in said(host, "release", "karmic")
+    assert "is not held" in said(host, "release", "karmic")
+    assert once(host, heard) == [("done", 1)]
+    assert (host.spool / "karmic.emi").exists()
+
+
+def test_a_finished_set_is_told_of_again_and_what_is_forgotten_leaves_no_trace_but_its_image(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(host, real_set, "karmic")
+    assert once(host, heard) == [("done", 1)]
+    emi = (host.spool / "karmic.emi").read_text().strip()
+    (host.spool / "karmic.emi").unlink()
+    said(host, "retry", "karmic")
+    assert once(host, heard) == [("done", 2)]
+    assert (host.spool / "karmic.emi").read_text().strip() == emi
+    (host.spool / "karmic.eri").unlink()
+    (host.spool / "karmic.eri").symlink_to("/etc/motd")
+    told = json.loads(asked(host, "forget", "karmic", "--json")[0])
+    assert (told["done"], told["set"], told["state"]) == (True, "karmic", "done")
+    assert "stays in the cloud" in told["next"]
+    assert emi in told["next"]
+    assert host.outputs() == ["karmic.eri"], "what is not ours is not touched"
+    with closing(open_ledger(host.state)) as book:
+        assert book.sets() == ()
+        assert book.requests() == ()
+        assert book.digest(_stamp(host.spool / "karmic.img")) is None
+        assert [b.state for b in book.bundles("default")] == ["registered"] * 3
+    (host.spool / "karmic.eri").unlink()
+    assert once(host, heard) == [("done", 1)]
+    assert (host.spool / "karmic.emi").read_text().strip() == emi
+    assert len(host.cloud.calls("RegisterImage")) == 3
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int]:
+    status = path.stat()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+# --- which set is meant, and by whom ----------------------------------------------------------------------
+
+
+def test_a_name_in_two_folders_is_told_apart_by_its_folder(host: Host) -> None:
+    second = host.folder / "second"
+    second.mkdir()
+    host.configure(host.config.read_text().replace(f'["{host.spool}"]', f'["{host.spool}", "{second}"]'))
+    for folder in (host.spool, second):
+        (folder / "karmic.toml").write_text('machine = "karmic.img"')
+    told = said(host, "hold", "karmic", code=64)
+    assert f"Say {host.spool}/karmic or {second}/karmic" in told
+    said(host, "hold", f"{second}/karmic")
+    states = {r["folder"]: r["state"] for r in json.loads(host.run("status", "karmic", "--json").stdout)}
+    assert states[str(second)] == "held"
+    assert states[str(host.spool)] != "held"
+    assert "spool folders" in said(host, "hold", "lucid", code=64)
+    assert "which folder" in said(host, "hold", "/nowhere/lucid", code=64)
+
+
+@pytest.mark.parametrize("verb", ["retry", "forget", "release"])
+def test_a_name_that_is_not_there_is_answered_with_the_nearest(host: Host, verb: str) -> None:
+    (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
+    assert "did you mean karmic?" in said(host, verb, "karmik", code=66)
+
+
+def test_a_file_in_no_set_is_no_set(host: Host) -> None:
+    (host.spool / "notes.txt").write_text("hello")
+    assert "not a disk image" in said(host, "retry", "notes.txt", code=66)
+
+
+def test_root_leaves_nothing_behind_that_the_service_cannot_use(host: Host, real_set: RealSet) -> None:
+    drop(host, real_set, "karmic")
+    assert host.run_as_nobody("once").returncode == 0
+    for words in (["hold", "karmic"], ["release", "karmic"], ["retry", "karmic"], ["status"]):
+        assert host.run(*words).returncode == 0
+    assert {path.stat().st_uid for path in host.state.iterdir()} == {65534}
+    again = host.run_as_nobody("once")
+    assert again.returncode == 0, again.stderr
+    assert host.report("karmic")["attempt"] == 2
+    assert host.run("forget", "karmic").returncode == 0
+    assert host.outputs() == [], "root removes what the service has put there"
+
+
+def test_who_may_not_write_to_the_ledger_is_told_so(host: Host) -> None:
+    (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
+    host.run("once")
+    host.folder.chmod(0o755)
+    ended = host.run_as_nobody("hold", "karmic")  # makes the folder nobody's, but not what is in it
+    assert ended.returncode == 77, ended.stderr
+    assert "Try: sudo uecwatchd hold karmic" in ended.stderr
+
+
+# --- rules ------------------------------------------------------------------------------------------------
+
+DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",))
+
+
+@pytest.mark.parametrize(
+    ("row", "act", "words"),
+    [
+        (DEFERRED, True, "for two days from now on"),
+        (replace(DEFERRED, state="rejected", record=replace(RECORD, state="rejected")), True, "again now"),
+        (replace(DEFERRED, state="halted", record=replace(RECORD, state="halted")), True, "cloud c is asked"),
+        (replace(DEFERRED, state="done", record=replace(RECORD, state="done")), True, "only if it is gone"),
+        (replace(DEFERRED, held_since=1.0), False, "uecwatchd release karmic"),
+        (replace(DEFERRED, state="working", detail="upload"), False, "at work already: upload"),
+        (replace(DEFERRED, state="waiting", detail="for it to settle", to_go=3.2), False, "by itself in 3 s"),
+        (replace(DEFERRED, state="waiting", detail="for a kernel"), False, "waits for a kernel"),
+        (replace(DEFERRED, state="new", record=None), False, "begun by itself"),
+        (replace(DEFERRED, files=(), detail="its files were removed"), False, "files were removed"),
+    ],
+    ids=[
+        *("deferred", "rejected", "halted", "done", "held", "at work", "too young", "waiting", "new", "gone"),
+    ],
+)
+def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> None:  # noqa: FBT001
+    verdict = decide("retry", row, alive=True)
+    assert verdict.act is act
+    assert words in verdict.sentence
+
+
+def test_only_a_bundle_under_way_that_no_other_set_needs_is_forgotten_with_its_set() -> None:
+    other = replace(RECORD, name="lucid", members=(replace(MEMBER, sha256="cd" * 32),))
+    assert is_its_alone(BUNDLE, RECORD, [other])
+    assert not is_its_alone(BUNDLE, RECORD, [replace(other, members=(MEMBER,))])
+    assert not is_its_alone(replace(BUNDLE, made_for="/s/lucid"), RECORD, [])
+    assert not is_its_alone(replace(BUNDLE, state="registering"), RECORD, [])
+    assert not is_its_alone(replace(BUNDLE, state="registered"), RECORD, [])
+
+
+def test_an_attempt_that_was_asked_for_counts_its_two_days_anew() -> None:
+    late = replace(RECORD, deferrals=9, first_failure=5.0)
+    assert renewed(late) == replace(RECORD, deferrals=0, first_failure=None)
+    assert renewed(None) is None
+
+
+def test_holds_and_requests_to_forget_stop_what_is_at_work(tmp_path: Path) -> None:
+    brake = Brake()
+    with closing(open_ledger(tmp_path)) as book:
+        control = Control(book, brake, Roll(book))
+        assert not control.news()
+        book.put_hold("/s", "karmic", since=1.0)
+        book.put_request(Request("/s", "lucid", "forget"))
+        assert control.news()
+        control.look()
+        assert not control.news()
+    assert brake.why("/s", "karmic") == "it is held"
+    assert brake.why("/s", "lucid") == "it is to be forgotten"
+    assert brake.why("/t", "karmic") == ""
+
+
+def test_what_is_asked_for_is_told_once() -> None:
+    asked = Wanted(
+        (Request("/s", "karmic", "retry", 1), Request("/s", "karmic", "retry", 2)), {("/s", "a"): 1.0}
+    )
+    told = [event.sentence for event in news_between(Wanted(), asked)]
+    assert told == [
+        "a: held back until it is released, as somebody asked",
+        "karmic: to be tried again, as somebody asked",
+    ]
+    assert not list(news_between(asked, asked))
+    assert [e.sentence for e in news_between(asked, Wanted())] == ["a: released, as somebody asked"]
+
+
+def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        control = Control(book, Brake(), Roll(book))
+        book.put_request(Request("/s", "karmic", "retry"))
+        control.look()
+        assert control.wanted.asked(("/s", "karmic"), "retry")
+        book._connection.execute("PRAGMA query_only = ON")  # as on a disk that was mounted read-only
+        control.answer(("/s", "karmic"), "retry")
+        control.look()
+        assert not control.wanted.asked(("/s", "karmic"), "retry")
+        assert len(book.requests()) == 1
+
+
+def test_an_advance_is_written_now_and_then_and_counts_from_the_files_beginning(tmp_path: Path) -> None:
+    clock = [0.0]
+    with closing(open_ledger(tmp_path)) as book:
+        writer = AdvanceWriter(book, RECORD, now=lambda: 1000 + clock[0], monotonic=lambda: clock[0])
+        for second in range(6):
+            clock[0] = float(second)
+            file = "karmic.vmlinuz" if second < 3 else "karmic.img"
+            writer.progress(Progress("karmic", "upload", file, second, 6, second))
+            written = book.advances().get(("/s", "karmic"))
+            assert (written.done if written else 0) == second // 2 * 2
+    assert written
+    assert (written.file, written.began, written.moment) == ("karmic.img", 1003.0, 1004.0)
