@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
@@ -16,10 +17,11 @@ from uecwatchd.cli import main
 from uecwatchd.control import AdvanceWriter, Brake, Control, Wanted, is_its_alone, news_between, renewed
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import BundleRecord, MemberRecord, Request, SetRecord, open_ledger
-from uecwatchd.monitor import Progress
+from uecwatchd.monitor import Kind, Progress
+from uecwatchd.notify import Notifier
 from uecwatchd.orders import decide
 from uecwatchd.roll import Roll
-from uecwatchd.service import Service
+from uecwatchd.service import LONGEST_PAUSE_SECONDS, Service
 from uecwatchd.settings import load
 from uecwatchd.status import Row
 
@@ -175,6 +177,36 @@ def test_a_halted_cloud_is_asked_at_once_when_somebody_asks(host: Host, real_set
         assert "is asked now" in said(host, "retry", "karmic")
         until((host.spool / "karmic.emi").exists, "the EMI")
         assert time.monotonic() - since < 25, "the probe comes by itself only after 30 s"
+
+
+def test_an_idle_daemon_hears_the_bell_at_once_and_without_it_at_its_next_tick(
+    host: Host, heard: Heard
+) -> None:
+    host.configure(host.config.read_text().replace("scan_every = 5", "scan_every = 600"))
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        service = Service(settings, monitor=heard, book=book)
+        loop = threading.Thread(target=service.run, args=(Notifier({}),))
+        loop.start()
+        try:
+            until(lambda: (host.state / "bell").exists(), "the bell")
+            since = time.monotonic()
+            for verb in ("hold", "release", "hold"):
+                count = len(heard.sentences(Kind.ASKED))
+                said(host, verb, "karmic")
+                until(
+                    lambda count=count: len(heard.sentences(Kind.ASKED)) > count, "the daemon to hear of it"
+                )
+            assert time.monotonic() - since < LONGEST_PAUSE_SECONDS
+            (host.state / "bell").unlink()
+            said(host, "release", "karmic")
+            until(
+                lambda: "karmic: released, as somebody asked" in heard.sentences(Kind.ASKED)[2:], "the tick"
+            )
+        finally:
+            service.stop()
+            loop.join(PATIENCE_SECONDS)
+        assert not loop.is_alive()
 
 
 # --- of a stopped one -------------------------------------------------------------------------------------
