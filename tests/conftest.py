@@ -6,12 +6,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from uecwatchd.cli import main
 from uecwatchd.demo.material import Kernel, RealSet, kernel, make_set
 from uecwatchd.demo.show import CONFIGURATION
 from uecwatchd.monitor import Event, Kind, Progress
@@ -91,6 +94,13 @@ class Host:
             check=False,
             timeout=PROGRAM_SECONDS,
         )
+
+    def ask(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        """Run a verb in this process, where a new one would take a second: its data, and its talk."""
+        with redirect_stdout(StringIO()) as data, redirect_stderr(StringIO()) as talk:
+            ended = main([*arguments, "--config", str(self.config)])
+        assert ended == code, talk.getvalue()
+        return data.getvalue(), talk.getvalue()
 
     def run_as_nobody(
         self, *arguments: str, spool_mode: int = 0o777, closed: Path | None = None

@@ -5,15 +5,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from uecwatchd.cli import main
 from uecwatchd.control import AdvanceWriter, Brake, Control, Wanted, is_its_alone, news_between, renewed
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import BundleRecord, MemberRecord, Request, SetRecord, open_ledger
@@ -67,16 +65,8 @@ def state(host: Host, name: str) -> str:
     return str(host.report(name)["state"]) if (host.spool / f"{name}.uec.json").exists() else ""
 
 
-def asked(host: Host, *words: str, code: int = 0) -> tuple[str, str]:
-    """What a verb has put out as data and as talk; here and now, since a process takes a second to begin."""
-    with redirect_stdout(StringIO()) as data, redirect_stderr(StringIO()) as talk:
-        ended = main([*words, "--config", str(host.config)])
-    assert ended == code, talk.getvalue()
-    return data.getvalue(), talk.getvalue()
-
-
 def said(host: Host, *words: str, code: int = 0) -> str:
-    return asked(host, *words, code=code)[1]
+    return host.ask(*words, code=code)[1]
 
 
 def once(host: Host, heard: Heard) -> list[tuple[str, int]]:
@@ -88,7 +78,7 @@ def once(host: Host, heard: Heard) -> list[tuple[str, int]]:
 
 
 def row(host: Host, name: str) -> dict[str, Any]:
-    (found,) = json.loads(asked(host, "status", name, "--json")[0])
+    (found,) = json.loads(host.ask("status", name, "--json")[0])
     return dict(found)
 
 
@@ -225,6 +215,13 @@ def test_without_a_daemon_the_next_one_finds_what_was_asked_for(
     assert once(host, heard) == once(host, heard) == [("rejected", 2)], "once, and not at every start"
 
 
+def test_what_cannot_even_be_read_is_looked_at_again(host: Host, heard: Heard) -> None:
+    (host.spool / "karmic.toml").write_text("nonsense")
+    assert once(host, heard) == once(host, heard) == [("rejected", 1)]
+    said(host, "retry", "karmic")
+    assert once(host, heard) == once(host, heard) == [("rejected", 2)]
+
+
 def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet, heard: Heard) -> None:
     assert "once it comes" in said(host, "hold", "karmic.img")
     assert "already" in said(host, "hold", "karmic")
@@ -253,7 +250,7 @@ def test_a_finished_set_is_told_of_again_and_what_is_forgotten_leaves_no_trace_b
     assert (host.spool / "karmic.emi").read_text().strip() == emi
     (host.spool / "karmic.eri").unlink()
     (host.spool / "karmic.eri").symlink_to("/etc/motd")
-    told = json.loads(asked(host, "forget", "karmic", "--json")[0])
+    told = json.loads(host.ask("forget", "karmic", "--json")[0])
     assert (told["done"], told["set"], told["state"]) == (True, "karmic", "done")
     assert "stays in the cloud" in told["next"]
     assert emi in told["next"]
@@ -307,7 +304,7 @@ def test_a_file_in_no_set_is_no_set(host: Host) -> None:
 def test_root_leaves_nothing_behind_that_the_service_cannot_use(host: Host, real_set: RealSet) -> None:
     drop(host, real_set, "karmic")
     assert host.run_as_nobody("once").returncode == 0
-    for words in (["hold", "karmic"], ["release", "karmic"], ["retry", "karmic"], ["status"]):
+    for words in (["hold", "lucid"], ["retry", "karmic"], ["status"]):
         assert host.run(*words).returncode == 0
     assert {path.stat().st_uid for path in host.state.iterdir()} == {65534}
     again = host.run_as_nobody("once")
