@@ -10,13 +10,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
+from uecwatchd.cli import main
 from uecwatchd.demo.material import Kernel, RealSet, kernel, make_set
 from uecwatchd.demo.show import CONFIGURATION
 from uecwatchd.monitor import Event, Kind, Progress
@@ -129,6 +132,13 @@ class Host:
         return nursery().run(
             arguments, environ={**os.environ, "UECWATCHD_CONFIG": str(self.config), **(environ or {})}
         )
+
+    def ask(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        """Run a verb in this process, where a new one would take a second: its data, and its talk."""
+        with redirect_stdout(StringIO()) as data, redirect_stderr(StringIO()) as talk:
+            ended = main([*arguments, "--config", str(self.config)])
+        assert ended == code, talk.getvalue()
+        return data.getvalue(), talk.getvalue()
 
     def run_as_nobody(
         self, *arguments: str, spool_mode: int = 0o777, closed: Path | None = None

@@ -2,24 +2,24 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from uecwatchd.cli import main
 from uecwatchd.control import AdvanceWriter, Brake, Control, Wanted, is_its_alone, news_between, renewed
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import BundleRecord, MemberRecord, Request, SetRecord, open_ledger
-from uecwatchd.monitor import Progress
+from uecwatchd.monitor import Kind, Progress
+from uecwatchd.notify import Notifier
 from uecwatchd.orders import decide
 from uecwatchd.roll import Roll
-from uecwatchd.service import Service
+from uecwatchd.service import LONGEST_PAUSE_SECONDS, Service
 from uecwatchd.settings import load
 from uecwatchd.status import Row
 
@@ -65,16 +65,8 @@ def state(host: Host, name: str) -> str:
     return str(host.report(name)["state"]) if (host.spool / f"{name}.uec.json").exists() else ""
 
 
-def asked(host: Host, *words: str, code: int = 0) -> tuple[str, str]:
-    """What a verb has put out as data and as talk; here and now, since a process takes a second to begin."""
-    with redirect_stdout(StringIO()) as data, redirect_stderr(StringIO()) as talk:
-        ended = main([*words, "--config", str(host.config)])
-    assert ended == code, talk.getvalue()
-    return data.getvalue(), talk.getvalue()
-
-
 def said(host: Host, *words: str, code: int = 0) -> str:
-    return asked(host, *words, code=code)[1]
+    return host.ask(*words, code=code)[1]
 
 
 def once(host: Host, heard: Heard) -> list[tuple[str, int]]:
@@ -86,7 +78,7 @@ def once(host: Host, heard: Heard) -> list[tuple[str, int]]:
 
 
 def row(host: Host, name: str) -> dict[str, Any]:
-    (found,) = json.loads(asked(host, "status", name, "--json")[0])
+    (found,) = json.loads(host.ask("status", name, "--json")[0])
     return dict(found)
 
 
@@ -177,6 +169,36 @@ def test_a_halted_cloud_is_asked_at_once_when_somebody_asks(host: Host, real_set
         assert time.monotonic() - since < 25, "the probe comes by itself only after 30 s"
 
 
+def test_an_idle_daemon_hears_the_bell_at_once_and_without_it_at_its_next_tick(
+    host: Host, heard: Heard
+) -> None:
+    host.configure(host.config.read_text().replace("scan_every = 5", "scan_every = 600"))
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        service = Service(settings, monitor=heard, book=book)
+        loop = threading.Thread(target=service.run, args=(Notifier({}),))
+        loop.start()
+        try:
+            until(lambda: (host.state / "bell").exists(), "the bell")
+            since = time.monotonic()
+            for verb in ("hold", "release", "hold"):
+                count = len(heard.sentences(Kind.ASKED))
+                said(host, verb, "karmic")
+                until(
+                    lambda count=count: len(heard.sentences(Kind.ASKED)) > count, "the daemon to hear of it"
+                )
+            assert time.monotonic() - since < LONGEST_PAUSE_SECONDS
+            (host.state / "bell").unlink()
+            said(host, "release", "karmic")
+            until(
+                lambda: "karmic: released, as somebody asked" in heard.sentences(Kind.ASKED)[2:], "the tick"
+            )
+        finally:
+            service.stop()
+            loop.join(PATIENCE_SECONDS)
+        assert not loop.is_alive()
+
+
 # --- of a stopped one -------------------------------------------------------------------------------------
 
 
@@ -191,6 +213,13 @@ def test_without_a_daemon_the_next_one_finds_what_was_asked_for(
     assert "No daemon is running" in told
     assert row(host, "karmic")["state"] == "queued"
     assert once(host, heard) == once(host, heard) == [("rejected", 2)], "once, and not at every start"
+
+
+def test_what_cannot_even_be_read_is_looked_at_again(host: Host, heard: Heard) -> None:
+    (host.spool / "karmic.toml").write_text("nonsense")
+    assert once(host, heard) == once(host, heard) == [("rejected", 1)]
+    said(host, "retry", "karmic")
+    assert once(host, heard) == once(host, heard) == [("rejected", 2)]
 
 
 def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet, heard: Heard) -> None:
@@ -221,7 +250,7 @@ def test_a_finished_set_is_told_of_again_and_what_is_forgotten_leaves_no_trace_b
     assert (host.spool / "karmic.emi").read_text().strip() == emi
     (host.spool / "karmic.eri").unlink()
     (host.spool / "karmic.eri").symlink_to("/etc/motd")
-    told = json.loads(asked(host, "forget", "karmic", "--json")[0])
+    told = json.loads(host.ask("forget", "karmic", "--json")[0])
     assert (told["done"], told["set"], told["state"]) == (True, "karmic", "done")
     assert "stays in the cloud" in told["next"]
     assert emi in told["next"]
@@ -275,7 +304,7 @@ def test_a_file_in_no_set_is_no_set(host: Host) -> None:
 def test_root_leaves_nothing_behind_that_the_service_cannot_use(host: Host, real_set: RealSet) -> None:
     drop(host, real_set, "karmic")
     assert host.run_as_nobody("once").returncode == 0
-    for words in (["hold", "karmic"], ["release", "karmic"], ["retry", "karmic"], ["status"]):
+    for words in (["hold", "lucid"], ["retry", "karmic"], ["status"]):
         assert host.run(*words).returncode == 0
     assert {path.stat().st_uid for path in host.state.iterdir()} == {65534}
     again = host.run_as_nobody("once")

@@ -207,3 +207,25 @@ def test_a_second_daemon_is_told_who_holds_the_lock(tmp_path: Path) -> None:
 def test_a_state_directory_of_somebody_else_is_named(tmp_path: Path, as_nobody: None) -> None:
     with pytest.raises(NotPermitted, match="state directory"):
         open_ledger(tmp_path / "state")
+
+
+def test_whether_a_daemon_runs_is_seen_without_getting_in_its_way(tmp_path: Path) -> None:
+    assert not ledger.is_held(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    held = ledger.hold(tmp_path)
+    assert ledger.is_held(tmp_path)
+    os.close(held)
+    assert not ledger.is_held(tmp_path)
+
+
+def test_a_daemon_waits_for_a_verb_that_has_the_lock_for_a_moment(tmp_path: Path) -> None:
+    verb = ledger.hold(tmp_path)
+    threading.Timer(0.2, os.close, [verb]).start()
+    os.close(ledger.hold(tmp_path))
+
+
+def test_a_digest_that_is_dropped_is_taken_anew(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_digest((1, 2, 3, 4), "ab" * 32)
+        book.drop_digest((1, 2, 3, 4))
+        assert book.digest((1, 2, 3, 4)) is None

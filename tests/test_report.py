@@ -109,3 +109,11 @@ def test_everything_of_ours_can_be_cleared_away(record: SetRecord, tmp_path: Pat
     report.publish(record)
     report.clear(record)
     assert names(tmp_path) == []
+
+
+def test_what_is_not_ours_stays_when_ours_is_cleared_away(record: SetRecord, tmp_path: Path) -> None:
+    report.publish(record)
+    (tmp_path / "karmic.eri").unlink()
+    (tmp_path / "karmic.eri").symlink_to("/etc/motd")
+    report.clear(record)
+    assert names(tmp_path) == ["karmic.eri"]

@@ -266,5 +266,6 @@ def _hold(row: Row) -> Verdict:
 def _release(row: Row, later: str) -> Verdict:
     if row.held_since is None:
         return _no(f"{row.name} is not held ({row.state}: {row.detail}).")
-    what = "it goes on where it was" if row.files else "nothing of it lies there"
+    goes_on = "it goes on where it was" if row.record else "it is begun"
+    what = goes_on if row.files else "nothing of it lies there"
     return _yes(f"{row.name} is held no longer: {what}.{later if row.files else ''}")

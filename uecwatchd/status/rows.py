@@ -226,7 +226,8 @@ def _working(record: SetRecord, advance: Advance | None) -> str:
     pace = told(part=a.part, done=a.done, total=a.total, speed=speed)
     left = seconds_left(done=a.done, total=a.total, speed=speed)
     ahead = [f"{span(left)} left"] if left is not None else []
-    return f"{a.stage}: {', '.join([*file, *pace, *ahead])} ({_attempt(record)})"
+    words = ", ".join([*file, *pace, *ahead])
+    return f"{a.stage}{f': {words}' if words else ''} ({_attempt(record)})"
 
 
 def speed_of(advance: Advance) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from uecwatchd import report
 from uecwatchd.image import amount
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger import MemberRecord
 from uecwatchd.monitor import Progress
 from uecwatchd.spool import is_output
 from uecwatchd.status.rows import Row, speed_of
@@ -70,24 +70,20 @@ def _more(row: Row) -> Iterator[str]:
     record = row.record
     if record is None:
         return
-    yield f"  since {report.moment(record.since)} UTC, attempt {record.attempt}"
-    yield from (_member(record, role) for role in ("kernel", "ramdisk", "machine") if _has(record, role))
-    if record.error:
-        yield f"  {record.error.what}: {record.error.why}"
-        yield f"  {record.error.hint}"
-        if record.error.request_id:
-            yield f"  The cloud's request id: {record.error.request_id}"
+    attempt = f", attempt {record.attempt}" if record.attempt else ""
+    yield f"  since {report.moment(record.since)} UTC{attempt}"
+    yield from (_member(member) for member in record.members)
+    if error := record.error:
+        told = (f"{error.what}: {error.why}", error.hint)
+        yield from (f"  {text}" for text in told if text not in row.detail)
+        if error.request_id:
+            yield f"  The cloud's request id: {error.request_id}"
         yield f"  {report.when_again(record)}"
     yield from (f"  not done: {remark}" for remark in record.remarks)
     if record.idle:
         yield f"  no effect yet: {', '.join(record.idle)}"
 
 
-def _has(record: SetRecord, role: str) -> bool:
-    return any(member.role == role for member in record.members)
-
-
-def _member(record: SetRecord, role: str) -> str:
-    member = next(m for m in record.members if m.role == role)
+def _member(member: MemberRecord) -> str:
     place = f" {member.image_id} at {member.manifest}" if member.image_id else ""
-    return f"  {role}: {member.path} ({amount(member.size)}){place}"
+    return f"  {member.role}: {member.path} ({amount(member.size)}){place}"
