@@ -19,7 +19,7 @@ from uecwatchd import imageset, pipeline, report, sidecar, spool
 from uecwatchd.cloud.dialect import Dialect
 from uecwatchd.errors import Deferred, Halted, UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Rules, Waiting
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger import Leaving, SetRecord
 from uecwatchd.monitor import Event, Kind
 from uecwatchd.roll import Key, Roll, key_of
 from uecwatchd.settings import Settings
@@ -158,9 +158,12 @@ class Rounds:
         spool.sweep(folder)
 
     def _look(self, folder: Path) -> None:
+        stuck = self._see_off(folder)
         before = self._listings.get(folder)
         listing = spool.scan(folder, now=self._monotonic(), before=before, ignore=self._settings.spool.ignore)
         self._listings[folder] = listing
+        if stuck:
+            listing = self._without_leaving(listing)
         records = self._roll.of_folder(folder)
         assembly = imageset.assemble(listing, rules=self._rules, taken=taken_by(records.values()))
         self._assemblies[folder] = assembly
@@ -173,6 +176,8 @@ class Rounds:
         self._retire(listing, assembly, records)
         for name in records.keys() - _names(assembly):
             self._forget_in_time(records[name])
+        if stuck:
+            raise stuck
 
     def _consider(self, found: ImageSet, record: SetRecord | None) -> None:
         key = (str(found.folder), found.name)
@@ -221,11 +226,32 @@ class Rounds:
         done = [found for found in assembly.ready if _is_done(found, records.get(found.name))]
         needed = {path for found in assembly.ready if found not in done for path in found.files}
         paths = dict.fromkeys(path for found in done for path in found.files if path not in needed)
-        files = [(path, listing.entries[path].stamp) for path in paths]
-        if after == "delete":
-            spool.discard(listing.folder, files)
-        else:
-            spool.archive(listing.folder, files, when=datetime.fromtimestamp(self._tools.now(), UTC))
+        folder = str(listing.folder)
+        if paths:
+            leaving = [Leaving(folder, path, listing.entries[path].stamp, after) for path in paths]
+            self._tools.ledger.put_leaving(leaving)
+        if stuck := self._see_off(listing.folder):
+            raise stuck
+
+    def _see_off(self, folder: Path) -> UecError | None:
+        """Take away what was noted as leaving, now or before a crash; what keeps us from it, if anything."""
+        leaving = self._tools.ledger.leaving(folder)
+        archived = [(one.path, one.stamp) for one in leaving if one.way == "archive"]
+        deleted = [(one.path, one.stamp) for one in leaving if one.way == "delete"]
+        try:
+            spool.archive(folder, archived, when=datetime.fromtimestamp(self._tools.now(), UTC))
+            spool.discard(folder, deleted)
+        except UecError as error:
+            return error
+        if leaving:
+            self._tools.ledger.drop_leaving(folder)
+        return None
+
+    def _without_leaving(self, listing: spool.Listing) -> spool.Listing:
+        """Half a set is not to be taken for another one."""
+        leaving = {(one.path, one.stamp) for one in self._tools.ledger.leaving(listing.folder)}
+        entries = {path: e for path, e in listing.entries.items() if (path, e.stamp) not in leaving}
+        return replace(listing, entries=entries)
 
     def _forget_in_time(self, record: SetRecord) -> None:
         """Outputs of a set whose files are gone go after a while: users cannot remove them themselves."""

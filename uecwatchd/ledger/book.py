@@ -16,7 +16,7 @@ from uecwatchd.errors import Deferred
 from uecwatchd.image import Role
 from uecwatchd.ledger.aside import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
-from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
+from uecwatchd.ledger.records import Advance, BundleRecord, Failure, Leaving, MemberRecord, Request, SetRecord
 from uecwatchd.spool import Stamp
 
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
@@ -109,6 +109,20 @@ class Ledger:
     def put_digest(self, stamp: Stamp, sha256: str) -> None:
         names = ("device", "inode", "size", "ctime_ns")
         self._replace("note digest", "digests", {**dict(zip(names, stamp, strict=True)), "sha256": sha256})
+
+    def leaving(self, folder: Path) -> tuple[Leaving, ...]:
+        """What is about to leave a folder, or was when the power failed."""
+        rows = self._read("SELECT * FROM leaving WHERE folder = ? ORDER BY path", str(folder))
+        return tuple(_leaving_from(row) for row in rows)
+
+    def put_leaving(self, files: Iterable[Leaving]) -> None:
+        """All of them or none: half a set that leaves would leave the other half behind."""
+        rows = [(one.folder, one.path, json.dumps(one.stamp), one.way) for one in files]
+        with self._turn, trouble(), boundary.effect("note what leaves"), self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO leaving VALUES (?, ?, ?, ?)", rows)
+
+    def drop_leaving(self, folder: Path) -> None:
+        self._write("forget what left", "DELETE FROM leaving WHERE folder = ?", str(folder))
 
     # --- what people ask for, also while a daemon runs -----------------------------------------------------
 
@@ -255,6 +269,11 @@ def _bundle_from(row: sqlite3.Row) -> BundleRecord:
     values: dict[str, Any] = dict(row)
     objects = tuple(Stored(*stored) for stored in json.loads(values["objects"]))
     return BundleRecord(**{**values, "objects": objects})
+
+
+def _leaving_from(row: sqlite3.Row) -> Leaving:
+    device, inode, size, ctime_ns = json.loads(row["stamp"])
+    return Leaving(row["folder"], row["path"], (device, inode, size, ctime_ns), row["way"])
 
 
 def _member_from(values: Mapping[str, Any]) -> MemberRecord:
