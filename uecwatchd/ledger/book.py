@@ -57,7 +57,8 @@ class Ledger:
         return _bundle_from(rows[0]) if rows else None
 
     def bundles(self, cloud: str) -> tuple[BundleRecord, ...]:
-        return tuple(bundle for bundle in self.all_bundles() if bundle.cloud == cloud)
+        rows = self._read("SELECT * FROM bundles WHERE cloud = ? ORDER BY prefix", cloud)
+        return tuple(_bundle_from(row) for row in rows)
 
     def all_bundles(self) -> tuple[BundleRecord, ...]:
         """Of all clouds, ordered by where they lie."""
@@ -78,8 +79,9 @@ class Ledger:
 
     def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
         """What a set began and has not registered, of one role."""
-        mine = (bundle for bundle in self.bundles(cloud) if bundle.made_for == made_for)
-        return tuple(one for one in mine if one.role == role and one.state != "registered")
+        where = "cloud = ? AND made_for = ? AND role = ? AND state != 'registered'"
+        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, made_for, role)  # noqa: S608 (constant)
+        return tuple(_bundle_from(row) for row in rows)
 
     def predecessor(self, image_id: str, *, cloud: str, made_for: str) -> BundleRecord | None:
         """The machine image that this host registered for a set before this one, unless it was replaced."""
