@@ -20,7 +20,7 @@ from uecwatchd.cloud.dialect import Dialect
 from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.errors import Deferred, Halted, UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Rules, Waiting
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger import Leaving, SetRecord
 from uecwatchd.monitor import Event, Kind
 from uecwatchd.roll import Key, Roll, key_of
 from uecwatchd.settings import Settings
@@ -180,9 +180,11 @@ class Rounds:
         spool.sweep(folder)
 
     def _look(self, folder: Path) -> None:
+        self._see_off(folder)
         before = self._listings.get(folder)
         listing = spool.scan(folder, now=self._monotonic(), before=before, ignore=self._settings.spool.ignore)
         self._listings[folder] = listing
+        listing = self._without_leaving(listing)
         records = self._roll.of_folder(folder)
         assembly = imageset.assemble(listing, rules=self._rules, taken=taken_by(records.values()))
         assembly = self._closed(folder, assembly, records)
@@ -272,14 +274,31 @@ class Rounds:
         done = [found for found in done if found.name not in held]
         needed = {path for found in assembly.ready if found not in done for path in found.files}
         paths = dict.fromkeys(path for found in done for path in found.files if path not in needed)
+        folder = str(listing.folder)
+        if paths:
+            leaving = [Leaving(folder, path, listing.entries[path].stamp, after) for path in paths]
+            self._tools.ledger.put_leaving(leaving)
+        self._see_off(listing.folder)
+
+    def _see_off(self, folder: Path) -> None:
+        """Take away what was noted as leaving, now or before a crash; what cannot go is told, and stays noted."""
+        leaving = self._tools.ledger.leaving(folder)
         when = datetime.fromtimestamp(self._tools.now(), UTC)
-        for path in paths:
-            files = [(path, listing.entries[path].stamp)]
-            with self._aside(path):
-                if after == "delete":
-                    spool.discard(listing.folder, files)
+        for one in leaving:
+            files = [(one.path, one.stamp)]
+            with self._aside(one.path):
+                if one.way == "delete":
+                    spool.discard(folder, files)
                 else:
-                    spool.archive(listing.folder, files, when=when)
+                    spool.archive(folder, files, when=when)
+        if leaving and not any(one.path in self._asides for one in leaving):
+            self._tools.ledger.drop_leaving(folder)
+
+    def _without_leaving(self, listing: spool.Listing) -> spool.Listing:
+        """Half a set is not to be taken for another one."""
+        leaving = {(one.path, one.stamp) for one in self._tools.ledger.leaving(listing.folder)}
+        entries = {path: e for path, e in listing.entries.items() if (path, e.stamp) not in leaving}
+        return replace(listing, entries=entries)
 
     def _forget_in_time(self, record: SetRecord) -> None:
         """Outputs of a set whose files are gone go after a while: users cannot remove them themselves."""

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,8 @@ MEMBERS = ("tiny.img", "tiny.vmlinuz", "tiny.initrd")
 # Behind the file system, which does not mind: what cannot be deflated makes a third part.
 NOISE_BYTES = 7 << 20
 SETTLE_SECONDS = 0.05
+# Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.
+PATIENCE_SECONDS = 60.0
 KINDS = ["kernel", "machine", "ramdisk"]
 TEMPORARY = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
 # In the order in which they appear.
@@ -43,7 +46,7 @@ IN_ORDER = (".uec.log", ".uec.json", ".eki", ".eri", ".emi")
 class Killer:
     """Runs the program in processes of their own, made by the server in `killer.py`."""
 
-    server: "subprocess.Popen[str]"
+    server: "subprocess.Popen[bytes]"
 
     def begin(self, host: Host, *arguments: str, at: tuple[str, str, int] | None = None) -> int:
         """The child's pid. It dies when it comes from moment `at[0]` to `at[1]` for the `at[2]`th time."""
@@ -56,8 +59,7 @@ class Killer:
             "at": at,
         }
         assert self.server.stdin
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
+        self.server.stdin.write(json.dumps(order).encode() + b"\n")
         return int(self._line())
 
     def ended(self) -> int:
@@ -68,8 +70,10 @@ class Killer:
         self.begin(host, *arguments, at=at)
         return self.ended()
 
-    def _line(self) -> str:
+    def _line(self) -> bytes:
         assert self.server.stdout
+        ready, _, _ = select.select([self.server.stdout], [], [], PATIENCE_SECONDS)
+        assert ready, "the program has not ended"
         return self.server.stdout.readline()
 
 
@@ -179,7 +183,7 @@ class Scene:
 @pytest.fixture(scope="session")
 def killer() -> Iterator[Killer]:
     server = subprocess.Popen(
-        [sys.executable, str(KILLER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(KILLER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
     with server:
         yield Killer(server)

@@ -50,9 +50,11 @@ def archived(scene: Scene) -> list[Path]:
 
 def run_daemon(scene: Scene, killer: Killer) -> None:
     """Run it until the newer disk is archived, and stop it."""
+    begun = scene.told().count("Watching")
     pid = killer.begin(scene.host, "run")
     end = time.monotonic() + PATIENCE_SECONDS
-    while (scene.host.spool / "tiny.img").exists() or (scene.host.spool / "tiny.toml").exists():
+    left = [scene.host.spool / name for name in ("tiny.img", "tiny.toml")]
+    while scene.told().count("Watching") == begun or any(path.exists() for path in left):
         assert time.monotonic() < end, scene.told()
         time.sleep(0.05)
     os.kill(pid, signal.SIGTERM)

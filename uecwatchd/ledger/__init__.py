@@ -10,6 +10,7 @@ bundles under way. The kinds of record:
 - a *digest*: the SHA-256 of a file as long as its stamp stands, so that nothing unchanged is read twice;
 - a *cloud*: which generation it was found to be, for as long as it cannot be asked;
 - a *request* or a *hold*: what somebody asked for on the command line, for the daemon to find;
+- what is *leaving* a folder, from before its first file is moved until after the last;
 - an *advance*: how far the work on a set has come, for whoever asks.
 """
 
@@ -21,6 +22,7 @@ from uecwatchd.ledger.records import (
     BundleRecord,
     BundleState,
     Failure,
+    Leaving,
     MemberRecord,
     Request,
     SetRecord,
@@ -37,6 +39,7 @@ __all__ = [
     "BundleState",
     "Damaged",
     "Failure",
+    "Leaving",
     "Ledger",
     "MemberRecord",
     "Request",

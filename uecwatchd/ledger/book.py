@@ -16,7 +16,7 @@ from uecwatchd.errors import Deferred
 from uecwatchd.image import Role
 from uecwatchd.ledger.aside import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
-from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
+from uecwatchd.ledger.records import Advance, BundleRecord, Failure, Leaving, MemberRecord, Request, SetRecord
 from uecwatchd.spool import Stamp
 
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
@@ -57,7 +57,8 @@ class Ledger:
         return _bundle_from(rows[0]) if rows else None
 
     def bundles(self, cloud: str) -> tuple[BundleRecord, ...]:
-        return tuple(bundle for bundle in self.all_bundles() if bundle.cloud == cloud)
+        rows = self._read("SELECT * FROM bundles WHERE cloud = ? ORDER BY prefix", cloud)
+        return tuple(_bundle_from(row) for row in rows)
 
     def all_bundles(self) -> tuple[BundleRecord, ...]:
         """Of all clouds, ordered by where they lie."""
@@ -78,8 +79,9 @@ class Ledger:
 
     def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
         """What a set began and has not registered, of one role."""
-        mine = (bundle for bundle in self.bundles(cloud) if bundle.made_for == made_for)
-        return tuple(one for one in mine if one.role == role and one.state != "registered")
+        where = "cloud = ? AND made_for = ? AND role = ? AND state != 'registered'"
+        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, made_for, role)  # noqa: S608 (constant)
+        return tuple(_bundle_from(row) for row in rows)
 
     def predecessor(self, image_id: str, *, cloud: str, made_for: str) -> BundleRecord | None:
         """The machine image that this host registered for a set before this one, unless it was replaced."""
@@ -112,6 +114,20 @@ class Ledger:
 
     def drop_digest(self, stamp: Stamp) -> None:
         self._write("forget digest", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
+
+    def leaving(self, folder: Path) -> tuple[Leaving, ...]:
+        """What is about to leave a folder, or was when the power failed."""
+        rows = self._read("SELECT * FROM leaving WHERE folder = ? ORDER BY path", str(folder))
+        return tuple(_leaving_from(row) for row in rows)
+
+    def put_leaving(self, files: Iterable[Leaving]) -> None:
+        """All of them or none: half a set that leaves would leave the other half behind."""
+        rows = [(one.folder, one.path, json.dumps(one.stamp), one.way) for one in files]
+        with self._turn, trouble(), boundary.effect("note what leaves"), self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO leaving VALUES (?, ?, ?, ?)", rows)
+
+    def drop_leaving(self, folder: Path) -> None:
+        self._write("forget what left", "DELETE FROM leaving WHERE folder = ?", str(folder))
 
     # --- what people ask for, also while a daemon runs -----------------------------------------------------
 
@@ -258,6 +274,11 @@ def _bundle_from(row: sqlite3.Row) -> BundleRecord:
     values: dict[str, Any] = dict(row)
     objects = tuple(Stored(*stored) for stored in json.loads(values["objects"]))
     return BundleRecord(**{**values, "objects": objects})
+
+
+def _leaving_from(row: sqlite3.Row) -> Leaving:
+    device, inode, size, ctime_ns = json.loads(row["stamp"])
+    return Leaving(row["folder"], row["path"], (device, inode, size, ctime_ns), row["way"])
 
 
 def _member_from(values: Mapping[str, Any]) -> MemberRecord:

@@ -68,6 +68,13 @@ MIGRATIONS = (
         began REAL NOT NULL, moment REAL NOT NULL, PRIMARY KEY (folder, name)
     ) STRICT;
     """,
+    # What is about to be taken out of a folder: half a set would be taken for another one.
+    """
+    CREATE TABLE leaving (
+        folder TEXT NOT NULL, path TEXT NOT NULL, stamp TEXT NOT NULL, way TEXT NOT NULL,
+        PRIMARY KEY (folder, path)
+    ) STRICT;
+    """,
 )
 
 

@@ -10,6 +10,7 @@ from uecwatchd.spool import Stamp
 
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
+Way = Literal["archive", "delete"]
 Verb = Literal["retry", "forget"]
 
 
@@ -98,6 +99,16 @@ class BundleRecord:
     @property
     def location(self) -> str:
         return f"{self.bucket}/{manifest_name(self.prefix)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A finished set's file that is about to leave its folder, archived or deleted."""
+
+    folder: str
+    path: str
+    stamp: Stamp
+    way: Way
 
 
 @dataclass(frozen=True, slots=True)

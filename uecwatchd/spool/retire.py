@@ -108,6 +108,8 @@ def _clear_away(descriptor: int, above: list[str]) -> None:
 def _trouble(path: str, verb: str) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError:
+        return  # it is gone already, with its folder
     except OSError as error:
         raise Deferred(
             f"{path}: cannot {verb} it",
