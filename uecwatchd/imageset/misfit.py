@@ -13,9 +13,10 @@ def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tupl
     """Everything that is neither in a set nor claimed by one that is not ready (`used`)."""
     chosen = {member.path for found in ready for member in found.members}
     ready_names = {found.name for found in ready}
+    stems = ready_names | {stem_of(path) for path in used}
     left: list[Misfit] = []
     for path, entry in listing.entries.items():
-        if path in chosen or (path.endswith(METADATA) and _has_a_set(path, used, ready_names)):
+        if path in chosen or (path.endswith(METADATA) and _has_a_set(path, stems)):
             continue
         folder = path.split("/", 1)[0] if "/" in path else ""
         if entry.kind == "folder" and "/" not in path and not looks_like_a_member(path):
@@ -25,11 +26,11 @@ def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tupl
     return tuple(left)
 
 
-def _has_a_set(path: str, used: set[str], ready: set[str]) -> bool:
+def _has_a_set(path: str, stems: set[str]) -> bool:
     """Sidecars always make a set of their own; checksums belong to one, or to a folder's."""
     if path.endswith(SIDECAR_SUFFIXES) or "/" in path:
         return True
-    return stem_of(path) in ready | {stem_of(other) for other in used}
+    return stem_of(path) in stems
 
 
 def _reason(listing: Listing, path: str, entry: Entry) -> str:
