@@ -1,7 +1,7 @@
 """One look at each spool folder, and what follows from it.
 
-A round scans a folder, lets `imageset` decide, writes down what has changed, and hands the sets that are due
-to a few workers. What made somebody look, an event, a timer or a finished worker, makes no difference.
+A round scans a folder, lets `imageset` decide, writes down what has changed, and tells the crew which sets
+are due. What made somebody look, an event or a timer, makes no difference.
 """
 
 import contextlib
@@ -9,24 +9,27 @@ import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from uecwatchd import imageset, pipeline, report, sidecar, spool
 from uecwatchd.cloud.dialect import Dialect
-from uecwatchd.errors import Deferred, Halted, UecError
+from uecwatchd.crew import Crew
+from uecwatchd.errors import CloudAway, Deferred, UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Rules, Waiting
 from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Event, Kind
 from uecwatchd.roll import Key, Roll, key_of
 from uecwatchd.settings import Settings
-from uecwatchd.verdict import failed
+from uecwatchd.verdict import failed, retry_due, shifted
 from uecwatchd.watch import identity
 
 GONE = "its files were removed"
+# The wall clock against the one that only counts: more than any slew between two rounds, less than a delay.
+JUMP_SECONDS = 10.0
 
 
 def rules_of(
@@ -46,12 +49,12 @@ def rules_of(
     )
 
 
-def due(record: SetRecord | None, found: ImageSet, *, now: float, closed: Mapping[str, Halted]) -> bool:
+def due(record: SetRecord | None, found: ImageSet, *, now: float, closed: Mapping[str, UecError]) -> bool:
     """Whether a ready set is to be worked on now, by its record and the clouds whose gates are closed."""
     if record is None or record.stamp != found.stamp:
         return True
     if record.state == "deferred":
-        return record.next_retry is None or now >= record.next_retry
+        return retry_due(record, now=now, closed=found.sidecar.clouds[0] in closed)
     if record.state == "halted":
         return found.sidecar.clouds[0] not in closed
     return record.state in ("waiting", "queued", "working")
@@ -75,9 +78,9 @@ class Rounds:
         """`ended` is called, in a worker's thread, each time that a set's attempt is over."""
         self._roll = roll
         self._monotonic = monotonic
-        self._ended = ended
-        self._pool = ThreadPoolExecutor(settings.work.sets, thread_name_prefix="set")
-        self._running: dict[Key, Future[SetRecord]] = {}
+        self._crew = Crew(settings.work.sets, ended=ended)
+        self._away: set[str] = set()
+        self._clocks_apart: float | None = None
         self._locks: dict[Path, tuple[tuple[int, int] | None, int]] = {}
         self.configure(settings, tools)
 
@@ -87,6 +90,7 @@ class Rounds:
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, spool.Listing] = {}
         self._assemblies: dict[Path, Assembly] = {}
+        self._crew.dismiss_all()
         self.troubles: dict[Path, UecError] = {}
 
     # --- what may be asked --------------------------------------------------------------------------------
@@ -105,13 +109,13 @@ class Rounds:
     def next_retry(self) -> float | None:
         """When, by the wall clock, the next deferred set is due; sets at work or not ready are not."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
-        keys = {(str(found.folder), found.name) for found in ready} - self._running.keys()
+        keys = {_key(found) for found in ready} - self._crew.working - self._crew.due.keys()
         records = (self._roll.get(key) for key in keys)
         return min((r.next_retry for r in records if r and r.next_retry is not None), default=None)
 
     def summary(self) -> str:
         """One line with numbers, for systemd and for people."""
-        counts = Counter("working" if key_of(r) in self._running else r.state for r in self.present())
+        counts = Counter("working" if key_of(r) in self._crew.working else r.state for r in self.present())
         told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
         folders = len(self._settings.spool.folders)
         return f"Watching {folders} folder{'s' if folders > 1 else ''}; {told or 'no sets'}"
@@ -119,8 +123,9 @@ class Rounds:
     # --- a round ------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Look at every folder once."""
+        """Look at every folder once, and begin what there is room for."""
         self._reap()
+        self._mind_the_clocks()
         self._roll.catch_up()
         gates = self._tools.gates
         self._rules = rules_of(self._settings, gates.dialects(), gates.strange())
@@ -130,17 +135,37 @@ class Rounds:
             with self._by_itself(folder):
                 self._hold(folder)
                 self._look(folder)
+        self.tend()
+
+    def tend(self) -> bool:
+        """Take what workers have done, and begin what there is room for now, by what the last round has seen.
+        Whether there was anything to take."""
+        ended = self._reap()
+        if not self._tools.stopping.is_set():
+            tools, roll = self._tools, self._roll
+            self._crew.begin(
+                lambda found: partial(pipeline.work, found, before=roll.get(_key(found)), tools=tools)
+            )
+        self._tell_outages()
+        return ended
+
+    def work_off(self) -> None:
+        """Wait until all that is due has been begun and has come to an end, or a stop was asked for."""
+        self.tend()
+        while self._crew.working:
+            self._crew.wait()
+            self.tend()
 
     def finish(self) -> None:
         """Wait until every set at work has come to an end or been put down, and note it."""
-        while self._running:
-            next(iter(self._running.values())).exception()
+        while self._crew.working:
+            self._crew.wait()
             self._reap()
 
     def close(self) -> None:
         """Finish, and let go of the folders."""
         self.finish()
-        self._pool.shutdown()
+        self._crew.close()
         for _, lock in self._locks.values():
             os.close(lock)
         self._locks.clear()
@@ -164,8 +189,11 @@ class Rounds:
         records = self._roll.of_folder(folder)
         assembly = imageset.assemble(listing, rules=self._rules, taken=taken_by(records.values()))
         self._assemblies[folder] = assembly
-        for found in assembly.ready:
-            self._consider(found, records.get(found.name))
+        closed = self._tools.gates.closed()
+        due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), closed=closed)]
+        again = {name for name, record in records.items() if record.state == "deferred"}
+        expected = ((f, f.name in again and f.stamp == records[f.name].stamp) for f in due_sets)
+        self._crew.expect(folder, expected, now=self._monotonic())
         for refused in assembly.refused:
             self._refuse(folder, refused, records.get(refused.name))
         for waiting in assembly.waiting:
@@ -174,25 +202,50 @@ class Rounds:
         for name in records.keys() - _names(assembly):
             self._forget_in_time(records[name])
 
-    def _consider(self, found: ImageSet, record: SetRecord | None) -> None:
-        key = (str(found.folder), found.name)
+    def _is_due(self, found: ImageSet, record: SetRecord | None, *, closed: Mapping[str, UecError]) -> bool:
         if record and record.reason == GONE:
             # They are back, as when a file system was mounted again.
             record = self._roll.put(replace(record, reason=""))
-        closed = self._tools.gates.closed()
-        if key in self._running or not due(record, found, now=self._tools.now(), closed=closed):
-            return
-        if record is None or record.stamp != found.stamp:
+        now = self._tools.now()
+        if _key(found) in self._crew.working or not due(record, found, now=now, closed=closed):
+            return False
+        if (record is None or record.stamp != found.stamp) and not self._crew.waits(found):
             files = ", ".join(member.path for member in found.members)
             self._tell(Kind.FOUND, f"Found set {found.name}: {files}", set_name=found.name)
-        future = self._pool.submit(pipeline.work, found, before=record, tools=self._tools)
-        future.add_done_callback(lambda _: self._ended())
-        self._running[key] = future
+        return True
+
+    def _tell_outages(self) -> None:
+        """Once for each cloud that has gone away, however many sets meet with it."""
+        closed = self._tools.gates.closed()
+        away = {name: error for name, error in closed.items() if isinstance(error, CloudAway)}
+        for name in away.keys() - self._away:
+            sets = self._wanting(name)
+            waiting = f"{sets} set{' waits' if sets == 1 else 's wait'} for it"
+            self._tell(Kind.DEFERRED, f"Cloud {name} is away: {away[name].why}; {waiting}", "warning")
+        self._away = set(away)
+
+    def _wanting(self, cloud: str) -> int:
+        """How many sets that are complete have still to go to a cloud."""
+        ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
+        keys = {_key(found) for found in ready if found.sidecar.clouds[0] == cloud}
+        begun = (record for record in map(self._roll.get, keys - self._crew.due.keys()) if record)
+        return len(keys & self._crew.due.keys()) + sum(record.state == "deferred" for record in begun)
+
+    def _mind_the_clocks(self) -> None:
+        """Where the time was set, or the machine slept, what is still to be waited stays what it was."""
+        apart = self._tools.now() - self._monotonic()
+        jumped = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
+        self._clocks_apart = apart
+        if abs(jumped) < JUMP_SECONDS:
+            return
+        for record in self._roll.records():
+            if record.state == "deferred" and key_of(record) not in self._crew.working:
+                self._roll.put(shifted(record, jumped))
 
     def _refuse(self, folder: Path, refused: Refused, record: SetRecord | None) -> None:
         now = self._tools.now()
         same = record if record and record.stamp == refused.stamp else None
-        if (str(folder), refused.name) in self._running or (same and not _passed(same, now)):
+        if (str(folder), refused.name) in self._crew.working or (same and not _passed(same, now)):
             return
         fresh = same or SetRecord(str(folder), refused.name, refused.stamp, "waiting", now)
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
@@ -202,7 +255,7 @@ class Rounds:
     def _wait(self, folder: Path, waiting: Waiting, record: SetRecord | None) -> None:
         """Write down and tell a new waiting reason, once; but a finished set is not undone by an edit."""
         settling = waiting.ready_at is not None
-        if (str(folder), waiting.name) in self._running or (record and record.reason == waiting.reason):
+        if (str(folder), waiting.name) in self._crew.working or (record and record.reason == waiting.reason):
             return
         if record and (settling or record.state == "done"):
             return
@@ -229,7 +282,7 @@ class Rounds:
 
     def _forget_in_time(self, record: SetRecord) -> None:
         """Outputs of a set whose files are gone go after a while: users cannot remove them themselves."""
-        if key_of(record) in self._running:
+        if key_of(record) in self._crew.working:
             return
         if record.reason != GONE:
             self._roll.put(replace(record, reason=GONE, since=self._tools.now()))
@@ -237,15 +290,16 @@ class Rounds:
             report.clear(record)
             self._roll.drop(record)
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
         """Take the results of workers that have ended. A fault of ours defers the set and says so."""
-        for key in [key for key, future in self._running.items() if future.done()]:
-            future = self._running.pop(key)
+        ended = self._crew.take()
+        for key, future in ended:
             fault = future.exception()
             if fault is None:
                 self._roll.put(future.result())
             else:
                 self._blame_ourselves(key, fault)
+        return bool(ended)
 
     def _blame_ourselves(self, key: Key, fault: BaseException) -> None:
         folder, name = key
@@ -282,6 +336,7 @@ class Rounds:
     def _trouble(self, folder: Path, error: UecError) -> None:
         # What was seen there before would only make the loop look again and again.
         self._assemblies.pop(folder, None)
+        self._crew.dismiss(folder)
         if str(self.troubles.get(folder)) != str(error):
             self._tell(Kind.FAULT, str(error), "error")
         self.troubles[folder] = error
@@ -297,6 +352,10 @@ def _passed(record: SetRecord, now: float) -> bool:
 
 def _is_done(found: ImageSet, record: SetRecord | None) -> bool:
     return record is not None and record.state == "done" and record.stamp == found.stamp
+
+
+def _key(found: ImageSet) -> Key:
+    return (str(found.folder), found.name)
 
 
 def _names(assembly: Assembly) -> set[str]:
