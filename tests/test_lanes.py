@@ -1,10 +1,10 @@
 """Whose turn it is: every set is begun in the end, and a small one does not wait for large ones."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.lanes import LARGE_BYTES, TURNS, Candidate, begun_next
+from uecwatchd.lanes import LARGE_BYTES, TURNS, Candidate, begun_next, express
 
 LARGE = 200 * 1024**3
 SMALL = 1024**2
@@ -36,14 +36,23 @@ def test_new_sets_and_those_tried_again_take_turns() -> None:
 @pytest.mark.parametrize("lanes", [1, 2, 4])
 def test_a_small_set_passes_large_ones_that_hold_every_lane(lanes: int) -> None:
     due = [new("large", LARGE), new("small", since=9.0)]
-    assert names(begun_next(due, [LARGE] * lanes, lanes=lanes, turn=0)) == ["small"]
+    passing = express(due, [LARGE] * lanes, lanes=lanes)
+    assert passing == due[1]
 
 
-def test_the_express_lane_is_one_and_for_small_sets_alone() -> None:
-    assert begun_next([new("small")], [LARGE, LARGE, SMALL], lanes=2, turn=0) == ()
-    assert begun_next([new("large", LARGE)], [LARGE], lanes=1, turn=0) == ()
-    assert begun_next([new("half", LARGE // 2)], [LARGE], lanes=1, turn=0) == ()
-    assert begun_next([new("tiny", 1)], [LARGE_BYTES - 1], lanes=1, turn=0) == ()
+@pytest.mark.parametrize(
+    ("waiting", "running"),
+    [(SMALL, [LARGE, LARGE, SMALL]), (SMALL, [LARGE, SMALL]), (SMALL, [LARGE]), (LARGE // 2, [LARGE] * 2)],
+    ids=["it is taken", "a lane will soon be free", "a lane is free", "not that much smaller"],
+)
+def test_the_express_lane_is_one_and_for_small_sets_beside_large_ones(
+    waiting: int, running: list[int]
+) -> None:
+    assert express([new("a", waiting)], running, lanes=2) is None
+
+
+def test_what_is_at_work_must_be_large_for_anything_to_pass_it() -> None:
+    assert express([new("tiny", 1)], [LARGE_BYTES - 1], lanes=1) is None
 
 
 # One set more at each step: its size, and whether it is tried again.
@@ -56,27 +65,28 @@ ARRIVALS = st.lists(st.tuples(st.sampled_from([1, SMALL, LARGE_BYTES, LARGE]), s
     lanes=st.integers(1, 4),
     turn=st.integers(0, len(TURNS) - 1),
 )
+@settings(max_examples=60)
 def test_every_set_is_begun_within_a_bounded_number_of_starts(
     first: list[tuple[int, bool]], stream: list[tuple[int, bool]], lanes: int, turn: int
 ) -> None:
     """However many arrive meanwhile: at each completion of the oldest set at work, another one arrives."""
     waiting = [Candidate(("/s", f"{i:03}"), size, float(i), kind) for i, (size, kind) in enumerate(first)]
-    arrivals, running, began = iter(stream), list[Candidate](), 0
     bound = {
         c.key: len(TURNS) * sum(o.again == c.again and o.since <= c.since for o in waiting) for c in waiting
     }
+    arrivals, running, began = iter(stream), list[Candidate](), 0
     for moment in range(len(first) + len(stream) + 1):
-        before = turn + began
-        for chosen in begun_next(waiting, [c.size for c in running], lanes=lanes, turn=before):
-            began += 1
-            if chosen.key in bound:
-                # Those on the express lane are extra, and take nobody's turn for good.
-                assert began <= 2 * bound.pop(chosen.key) + lanes
-            waiting.remove(chosen)
-            running.append(chosen)
-        if not waiting:
-            break
-        running.pop(0)
+        chosen = begun_next(waiting, [c.size for c in running], lanes=lanes, turn=turn + began)
+        for number, candidate in enumerate(chosen, start=began + 1):
+            assert number <= bound.pop(candidate.key, number)
+        began += len(chosen)
+        running += chosen
+        waiting = [c for c in waiting if c not in chosen]
+        if passing := express(waiting, [c.size for c in running], lanes=lanes):
+            bound.pop(passing.key, None)
+            waiting.remove(passing)
+            running.append(passing)
+        running = running[1:]
         if arrived := next(arrivals, None):
             waiting.append(Candidate(("/s", f"{100 + moment}"), arrived[0], 1000.0 + moment, arrived[1]))
     assert not bound
@@ -92,14 +102,16 @@ def test_a_large_set_is_not_starved_by_an_endless_stream_of_small_ones() -> None
     assert "large" in begun
 
 
-def test_of_many_small_sets_and_a_large_one_that_came_first_most_are_begun_beside_it() -> None:
-    """Two lanes, one set ends at each step, the large one never: fifty small ones pass it one by one."""
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_fifty_small_sets_are_begun_beside_a_large_one_that_never_ends(lanes: int) -> None:
     waiting = [new("large", LARGE)] + [new(f"s{i:02}", since=1.0) for i in range(50)]
     running, began = list[Candidate](), 0
     for _ in range(60):
-        for chosen in begun_next(waiting, [c.size for c in running], lanes=2, turn=began):
-            began += 1
-            waiting.remove(chosen)
-            running.append(chosen)
+        chosen = begun_next(waiting, [c.size for c in running], lanes=lanes, turn=began)
+        began += len(chosen)
+        running += chosen
+        waiting = [c for c in waiting if c not in chosen]
+        if passing := express(waiting, [c.size for c in running], lanes=lanes):
+            waiting.remove(passing)
         running = [c for c in running if c.size == LARGE]
     assert waiting == []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd.imageset import ImageSet
-from uecwatchd.lanes import Candidate, begun_next
+from uecwatchd.lanes import Candidate, begun_next, express
 from uecwatchd.ledger import SetRecord
 from uecwatchd.roll import Key
 
@@ -38,8 +38,8 @@ class Crew:
         self._ended = ended
         self._pool = ThreadPoolExecutor(lanes + 1, thread_name_prefix="set")  # one more for the express lane
         self._working: dict[Key, _AtWork] = {}
-        self._due: dict[Path, Mapping[Key, Due]] = {}
-        self._begun = 0
+        self._due: dict[Path, dict[Key, Due]] = {}
+        self._turn = 0
 
     @property
     def working(self) -> Set[Key]:
@@ -75,17 +75,22 @@ class Crew:
 
     def begin(self, work_on: Callable[[ImageSet], Callable[[], SetRecord]]) -> None:
         """Hand sets to the workers that are free for them; what is to be done is asked for here and now."""
-        due = self.due
-        at_work = [each.size for each in self._working.values()]
-        candidates = (each.candidate for each in due.values())
-        for candidate in begun_next(candidates, at_work, lanes=self._lanes, turn=self._begun):
-            found = due[candidate.key].found
-            future = self._pool.submit(work_on(found))
-            self._working[candidate.key] = _AtWork(future, candidate.size)
-            self._begun += 1
-            left = self._due[found.folder]
-            self._due[found.folder] = {key: each for key, each in left.items() if key != candidate.key}
-            future.add_done_callback(lambda _: self._ended())
+        due = {key: each.candidate for key, each in self.due.items()}
+        chosen = begun_next(due.values(), self._sizes(), lanes=self._lanes, turn=self._turn)
+        self._turn += len(chosen)
+        for candidate in chosen:
+            self._start(due.pop(candidate.key), work_on)
+        if passing := express(due.values(), self._sizes(), lanes=self._lanes):
+            self._start(passing, work_on)
+
+    def _sizes(self) -> list[int]:
+        return [each.size for each in self._working.values()]
+
+    def _start(self, candidate: Candidate, work_on: Callable[[ImageSet], Callable[[], SetRecord]]) -> None:
+        expected = self._due[Path(candidate.key[0])]
+        future = self._pool.submit(work_on(expected.pop(candidate.key).found))
+        self._working[candidate.key] = _AtWork(future, candidate.size)
+        future.add_done_callback(lambda _: self._ended())
 
     def take(self) -> list[tuple[Key, Future[SetRecord]]]:
         """The work that is over."""

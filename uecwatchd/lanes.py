@@ -47,28 +47,29 @@ def begun_next(
     candidates: Iterable[Candidate], running: Iterable[int], *, lanes: int, turn: int
 ) -> tuple[Candidate, ...]:
     """The sets to begin now, in order. `running` are the sizes of those at work; `turn` is how many have been
-    begun before, which decides whose turn it is."""
-    waiting, sizes = list(candidates), list(running)
+    begun so before, which decides whose turn it is."""
+    waiting = list(candidates)
     chosen: list[Candidate] = []
-    while waiting and len(sizes) < lanes:
+    for _ in range(min(len(waiting), lanes - len(list(running)))):
         chosen.append(_whose_turn(waiting, turn=turn + len(chosen)))
         waiting.remove(chosen[-1])
-        sizes.append(chosen[-1].size)
-    if len(sizes) == lanes and (passing := _express(waiting, sizes)):
-        chosen.append(passing)
     return tuple(chosen)
+
+
+def express(candidates: Iterable[Candidate], running: Iterable[int], *, lanes: int) -> Candidate | None:
+    """The set to begin beside what holds every lane, if there is one. It takes nobody's turn: counted as one,
+    it could always be the same kind's that falls to it."""
+    sizes = tuple(running)
+    if len(sizes) != lanes or min(sizes) < LARGE_BYTES:
+        return None
+    passing = (each for each in candidates if each.size <= min(sizes) // EXPRESS_FRACTION)
+    return min(passing, key=_by_age, default=None)
 
 
 def _whose_turn(waiting: Sequence[Candidate], *, turn: int) -> Candidate:
     kind, manner = TURNS[turn % len(TURNS)]
     of_kind = [candidate for candidate in waiting if candidate.again == (kind == "again")]
     return min(of_kind or waiting, key=_by_size if manner == "smallest" else _by_age)
-
-
-def _express(waiting: Iterable[Candidate], running: Sequence[int]) -> Candidate | None:
-    least = min(running)
-    passing = (c for c in waiting if least >= LARGE_BYTES and c.size <= least // EXPRESS_FRACTION)
-    return min(passing, key=_by_age, default=None)
 
 
 def _by_size(candidate: Candidate) -> tuple[float, float, Key]:
