@@ -228,8 +228,9 @@ class Rounds:
         """How many sets that are complete have still to go to a cloud."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {_key(found) for found in ready if found.sidecar.clouds[0] == cloud}
-        begun = (record for record in map(self._roll.get, keys - self._crew.due.keys()) if record)
-        return len(keys & self._crew.due.keys()) + sum(record.state == "deferred" for record in begun)
+        under_way = self._crew.due.keys() | self._crew.working
+        others = (record for record in map(self._roll.get, keys - under_way) if record)
+        return len(keys & under_way) + sum(record.state == "deferred" for record in others)
 
     def _mind_the_clocks(self) -> None:
         """Where the time was set, or the machine slept, what is still to be waited stays what it was."""
