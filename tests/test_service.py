@@ -1,6 +1,7 @@
 """Rounds of the service in this process: real spools, a real cloud, made-up clocks."""
 
 import hashlib
+import math
 import os
 import shutil
 import socket
@@ -117,15 +118,16 @@ def drop(host: Host, made: RealSet, name: str) -> None:
     host.drop(made.machine, made.kernel, made.ramdisk, names=names)
 
 
-def test_a_cloud_that_is_away_defers_and_the_time_of_the_retry_survives_a_restart(
+def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restart(
     host: Host, real_set: RealSet, heard: Heard
 ) -> None:
     drop(host, real_set, "karmic")
-    host.cloud.stop()
+    host.cloud.faults.arm("put-503", math.inf)
     with service(host, heard, now=lambda: 1000.0) as first:
         (record,) = first.once()
     assert (record.state, record.next_retry) == ("deferred", 1030.0)
-    host.cloud.start()
+    assert not any("is away" in sentence for sentence in heard.sentences(Kind.DEFERRED)), "others get through"
+    host.cloud.faults.clear()
     with service(host, heard, now=lambda: 1029.0) as early:
         (record,) = early.once()
     assert (record.state, record.attempt) == ("deferred", 1)

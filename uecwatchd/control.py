@@ -15,7 +15,7 @@ from pathlib import Path
 
 from uecwatchd import report
 from uecwatchd.cloud.gate import Gates
-from uecwatchd.errors import Halted, UecError
+from uecwatchd.errors import UecError
 from uecwatchd.imageset import Assembly
 from uecwatchd.ledger import Advance, BundleRecord, Ledger, Request, SetRecord, Verb
 from uecwatchd.monitor import Event, Kind, Monitor, Progress
@@ -125,12 +125,13 @@ class Control:
             if key not in running:
                 self._forget(key, monitor)
         closed = gates.closed()
-        hurried = [key for key in self.wanted.keys("retry") if _is_halted(self._roll.get(key), closed)]
-        for key in hurried:
-            record = self._roll.get(key)
-            gates.hurry(record.cloud if record else "")
-            self.answer(key, "retry")
-        return bool(hurried)
+        asked = [self._roll.get(key) for key in self.wanted.keys("retry")]
+        shut_out = [record for record in asked if record and _is_shut_out(record, closed)]
+        for record in shut_out:
+            gates.hurry(record.cloud)
+            self._roll.put(replace(record, next_retry=None))  # it is due as soon as its cloud's gate opens
+            self.answer(key_of(record), "retry")
+        return bool(shut_out)
 
     def decline(self, folder: Path, assembly: Assembly, running: Collection[Key]) -> None:
         """Let go of what is asked of sets that are held, wait for a file, or are not there."""
@@ -168,8 +169,8 @@ def news_between(before: Wanted, after: Wanted) -> Iterator[Event]:
             yield Event(Kind.ASKED, f"{name}: {word}, as somebody asked", name)
 
 
-def _is_halted(record: SetRecord | None, closed: Mapping[str, Halted]) -> bool:
-    return record is not None and record.state == "halted" and record.cloud in closed
+def _is_shut_out(record: SetRecord, closed: Collection[str]) -> bool:
+    return record.state in ("halted", "deferred") and record.cloud in closed
 
 
 def renewed(record: SetRecord | None) -> SetRecord | None:

@@ -220,6 +220,8 @@ def when_again(record: SetRecord) -> str:
         return (
             f"It is tried again by itself at {moment(record.next_retry)} UTC (attempt {record.attempt + 1})."
         )
+    if record.state == "deferred":
+        return "Nothing is lost: it is tried again by itself as soon as the cloud answers."
     if record.state == "halted":
         return "Nothing is lost: it is tried again by itself as soon as the cloud can be used."
     return f"It is tried again when its files change, or after: uecwatchd retry {record.name}"

@@ -28,6 +28,9 @@ class Roll:
     def get(self, key: Key) -> SetRecord | None:
         return self._records.get(key)
 
+    def records(self) -> tuple[SetRecord, ...]:
+        return tuple(self._records.values())
+
     def of_folder(self, folder: Path) -> Mapping[str, SetRecord]:
         return {name: record for (place, name), record in self._records.items() if place == str(folder)}
 

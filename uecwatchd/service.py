@@ -21,8 +21,12 @@ from uecwatchd.rounds import Rounds, rules_of
 from uecwatchd.settings import Settings
 from uecwatchd.watch import Watch
 
-# Between two rounds, however many events there are: a large copy raises thousands.
-LEAST_PAUSE_SECONDS = 0.2
+# Between two turns of the loop, however many events there are: a large copy raises thousands.
+LEAST_PAUSE_SECONDS = 0.02
+# Between two looks at the folders; and where these take long, because much lies in them, nine times as long
+# as the last one took, so that a spool which changes all the time costs no more than a tenth of a processor.
+LEAST_SCAN_PAUSE_SECONDS = 0.2
+SCAN_PAUSE_TIMES = 9
 # How late it is noticed that a watched folder was replaced, or that a gate's time for a probe has come.
 LONGEST_PAUSE_SECONDS = 10.0
 # `once` waits for files that are still being written, but not for one that never comes to rest.
@@ -58,6 +62,8 @@ class Service:
         self._reload_asked = False
         self._probing: threading.Thread | None = None
         self._scanned = float("-inf")
+        self._scan_next = float("-inf")
+        self._scan_wanted = False
         self._tools = self._tools_for(settings)
         self._rounds = Rounds(
             settings, roll=Roll(book), tools=self._tools, monotonic=monotonic, ended=self._wake.set
@@ -96,11 +102,11 @@ class Service:
             self._tools.gates.recognise()
             while True:
                 self._rounds.turn()
-                self._rounds.finish()
+                self._rounds.work_off()
                 ready = self._rounds.settling()
                 if self._stopping.is_set() or not ready or self._monotonic() > patience:
                     return self._rounds.present()
-                self._stopping.wait(max(LEAST_PAUSE_SECONDS, min(ready) - self._monotonic()))
+                self._stopping.wait(max(LEAST_SCAN_PAUSE_SECONDS, min(ready) - self._monotonic()))
 
     def run(self, notifier: Notifier, *, reloaded: Callable[[], Settings] | None = None) -> None:
         """Work until asked to stop; then put down what is at work between two steps, and return."""
@@ -159,8 +165,12 @@ class Service:
             watch.restart()
             woken = True
         self._probe()
-        if woken or self._pause(watch) <= 0 or self._rounds.asked():
+        ended = self._rounds.tend()
+        self._scan_wanted |= woken or self._scan_due(watch) or self._rounds.asked()
+        if self._scan_wanted and self._monotonic() >= self._scan_next:
             self._turn()
+            notifier.status(self._rounds.summary())
+        elif ended:
             notifier.status(self._rounds.summary())
         # Fed from here alone: a loop that hangs, in a scan or in a dead mount, must be noticed.
         notifier.watchdog()
@@ -168,17 +178,31 @@ class Service:
         return watch
 
     def _turn(self) -> None:
+        self._scan_wanted = False
         self._scanned = self._monotonic()
         self._rounds.turn()
+        took = self._monotonic() - self._scanned
+        self._scan_next = self._scanned + took + max(LEAST_SCAN_PAUSE_SECONDS, SCAN_PAUSE_TIMES * took)
 
     def _pause(self, watch: Watch) -> float:
-        """Seconds until something is due by itself: files have settled, a retry, the next full scan."""
+        """Seconds until there is something to do by itself: a scan, or a closed gate to be tried."""
+        now = self._monotonic()
+        scan = self._scan_next - now if self._scan_wanted else self._scan_in(watch)
+        asked = self._probing is not None and self._probing.is_alive()
+        probe = None if asked else self._tools.gates.next_probe()
+        return max(0.0, scan if probe is None else min(scan, probe - now))
+
+    def _scan_due(self, watch: Watch) -> bool:
+        return self._scan_in(watch) <= 0
+
+    def _scan_in(self, watch: Watch) -> float:
+        """Seconds until a scan is due by itself: files have settled, a retry, the next full scan."""
         scan_every = min(way.scan_every for way in watch.ways)
         pauses = [self._scanned + scan_every - self._monotonic()]
         pauses += [ready_at - self._monotonic() for ready_at in self._rounds.settling()]
         if (retry := self._rounds.next_retry()) is not None:
             pauses.append(retry - self._now())
-        return max(0.0, min(pauses))
+        return min(pauses)
 
     def _probe(self) -> None:
         """Ask closed clouds in a thread of its own: one that takes a call and never answers may not hang us.

@@ -12,6 +12,8 @@ from uecwatchd.monitor import Event, Fields, Kind
 FIRST_DELAY_SECONDS = 30.0
 LONGEST_DELAY_SECONDS = 3600.0
 GIVE_UP_SECONDS = 2 * 86400.0
+# What is further away than any delay was written by another clock: the time has been set back since.
+BEYOND_ANY_DELAY_SECONDS = 1.2 * LONGEST_DELAY_SECONDS
 # Spread retries by a fifth, so that sets deferred by one outage do not come back in one moment.
 JITTER = 0.2
 
@@ -22,22 +24,47 @@ KIND_OF_FAILURE: Mapping[str, Kind] = {
 }
 
 
-def failed(record: SetRecord, error: UecError, *, now: float, spread: float) -> SetRecord:
-    """What an error makes of a set: the class is the error's, the time of the next attempt is ours."""
+def failed(record: SetRecord, error: UecError, *, now: float, spread: float, away: bool = False) -> SetRecord:
+    """What an error makes of a set: the class is the error's, the time of the next attempt is ours.
+
+    A set whose cloud is `away` has no such time: it is due as soon as that answers again.
+    """
     failure = Failure(error.kind, error.what, error.why, error.hint, error.request_id, error.exit_code)
     if not isinstance(error, Deferred):
         state: State = "halted" if isinstance(error, Halted) else "rejected"
         record = replace(record, state=state, since=now, deferrals=0, first_failure=None)
         return replace(record, next_retry=None, error=failure)
-    first = record.first_failure or now
-    if now - first > GIVE_UP_SECONDS:
+    first = min(record.first_failure or now, now)
+    if _for_too_long(first, now):
         why = f"{error.why}, for two days and {record.attempt} attempts"
         failure = replace(failure, kind="rejected", why=why, exit_code=Rejected.exit_code)
         return replace(record, state="rejected", since=now, next_retry=None, error=failure)
     delay = min(FIRST_DELAY_SECONDS * 2**record.deferrals, LONGEST_DELAY_SECONDS)
     retry = now + delay * (1 - JITTER / 2 + JITTER * spread)
     record = replace(record, deferrals=record.deferrals + 1, first_failure=first)
-    return replace(record, state="deferred", since=now, next_retry=retry, error=failure)
+    return replace(record, state="deferred", since=now, next_retry=None if away else retry, error=failure)
+
+
+def retry_due(record: SetRecord, *, now: float, closed: bool) -> bool:
+    """Whether a deferred set is to be tried again. `closed` is whether its cloud's gate is."""
+    if record.next_retry is None:  # it waits for its cloud, but not for ever
+        return not closed or _for_too_long(record.first_failure or now, now)
+    return not now < record.next_retry < now + BEYOND_ANY_DELAY_SECONDS
+
+
+def _for_too_long(first: float, now: float) -> bool:
+    return now - first > GIVE_UP_SECONDS
+
+
+def shifted(record: SetRecord, by: float) -> SetRecord:
+    """A deferred set's record once the clock was set, or the machine has slept: what was waited, and what is
+    still to be, stays what it was. `by` is in seconds, positive where the clock jumped ahead."""
+    retry, first = record.next_retry, record.first_failure
+    return replace(
+        record,
+        next_retry=None if retry is None else retry + by,
+        first_failure=None if first is None else first + by,
+    )
 
 
 def failure_event(record: SetRecord) -> Event:

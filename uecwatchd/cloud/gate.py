@@ -1,18 +1,23 @@
-"""Whether a cloud may be worked against: closed by a halt, opened again by a probe.
+"""Whether a cloud may be worked against: closed by a halt or an outage, opened again by a probe.
 
 A halt is our own side being wrong: credentials, certificates, the clock, the bucket.
 Every set would fail of it alike, so none is tried until a probe shows that it has passed.
 Some halts no probe can see, a right that is missing to register a kernel for one: so each time that a gate
 closes again without a single set having come through, the next probe waits twice as long.
 
+An outage is a cloud that does not answer. One request that fails says little, a server that is busy drops
+some: so whoever meets with it asks once more by a probe, and only if that fails too the gate is closed.
+From then on the probe alone asks, instead of each set.
+
 Behind a gate there is a generation of cloud, which the rules of sets depend on: named in the configuration,
 or found out by the first that enters. Until then it is taken for the one that was found the last time.
 """
 
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.credentials import gather
@@ -21,18 +26,27 @@ from uecwatchd.cloud.entry import connected, recognised
 from uecwatchd.cloud.recognise import Recognised, Remembered
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
-from uecwatchd.errors import Halted, UecError
+from uecwatchd.errors import CloudAway, Halted, UecError
 from uecwatchd.settings import CloudSettings
 
 # Soon after an administrator has mended something, and no nuisance to a cloud that is being mended.
 FIRST_DELAY_SECONDS = 30.0
 LONGEST_DELAY_SECONDS = 3600.0
+# A cloud that is away comes back by itself, often within seconds, and people are waiting for it then. A few
+# small requests in five minutes are nothing to a server that comes up.
+FIRST_OUTAGE_DELAY_SECONDS = 5.0
+LONGEST_OUTAGE_DELAY_SECONDS = 300.0
+# Either way: several hosts that lost one cloud in one moment are not to find it again in one moment.
+OUTAGE_JITTER = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class _Closed:
-    error: Halted
+    """`delay` is what to wait, in seconds, from a probe that failed to the next one."""
+
+    error: Halted | CloudAway
     probe_at: float
+    delay: float
 
 
 class Gates:
@@ -53,6 +67,7 @@ class Gates:
         met: Callable[[Cloud, Recognised], None] = lambda _cloud, _found: None,
         missed: Callable[[UecError], None] = lambda _error: None,
         clock: Callable[[], float] = time.monotonic,
+        spread: Callable[[], float] = random.random,
     ) -> None:
         self._settings = clouds
         self._before = before or {}
@@ -61,8 +76,10 @@ class Gates:
         self._uploads = uploads
         self._bucket = bucket
         self._clock = clock
+        self._spread = spread
         self._turn = threading.Lock()
         self._connecting = threading.Lock()
+        self._doubting = threading.Lock()
         self._open: dict[str, Cloud] = {}
         self._closed: dict[str, _Closed] = {}
         self._delays: dict[str, float] = {}
@@ -121,15 +138,34 @@ class Gates:
                 return
             delay = self._delays.get(name, FIRST_DELAY_SECONDS)
             self._delays[name] = min(2 * delay, LONGEST_DELAY_SECONDS)
-            self._closed[name] = _Closed(error, self._clock() + delay)
+            self._closed[name] = _Closed(error, self._clock() + delay, FIRST_DELAY_SECONDS)
             self._open.pop(name, None)
+
+    def away(self, name: str) -> bool:
+        """Whether a cloud that gave somebody no answer is away for everybody; if so, its gate is closed."""
+        with self._doubting:  # one asks for all whom the same outage has met
+            if name not in self.closed():
+                self._doubt(name)
+        return isinstance(self.closed().get(name), CloudAway)
+
+    def _doubt(self, name: str) -> None:
+        try:
+            self._ask(name)
+        except CloudAway as error:
+            with self._turn:
+                delay = FIRST_OUTAGE_DELAY_SECONDS
+                self._closed[name] = _Closed(error, self._clock() + self._jittered(delay), delay)
+        except Halted as error:
+            self.close(name, error)
+        except UecError:
+            return  # it answered, and of what it said each set will hear in its turn
 
     def came_through(self, name: str) -> None:
         """A set has been registered: whatever closed this gate before is over."""
         with self._turn:
             self._delays.pop(name, None)
 
-    def closed(self) -> Mapping[str, Halted]:
+    def closed(self) -> Mapping[str, Halted | CloudAway]:
         with self._turn:
             return {name: closed.error for name, closed in self._closed.items()}
 
@@ -137,7 +173,12 @@ class Gates:
         """Probe a closed gate at the next occasion, since somebody asked for it."""
         with self._turn:
             if closed := self._closed.get(name):
-                self._closed[name] = _Closed(closed.error, self._clock())
+                self._closed[name] = replace(closed, probe_at=self._clock())
+
+    def next_probe(self) -> float | None:
+        """When, by the clock, the next closed gate is to be tried."""
+        with self._turn:
+            return min((closed.probe_at for closed in self._closed.values()), default=None)
 
     def probe_due(self) -> bool:
         with self._turn:
@@ -155,10 +196,7 @@ class Gates:
 
     def _opens(self, name: str) -> bool:
         try:
-            with self._connecting:
-                cloud = self._connect(name)
-            probe(cloud)
-            ensure_bucket(cloud, self._bucket)
+            self._ask(name)
         except UecError as error:
             self._stay_closed(name, error)
             return False
@@ -166,12 +204,27 @@ class Gates:
             self._closed.pop(name, None)
         return True
 
+    def _ask(self, name: str) -> None:
+        """The probe: all that every set needs of a cloud, with credentials read anew."""
+        with self._connecting:
+            cloud = self._connect(name)
+        probe(cloud)
+        ensure_bucket(cloud, self._bucket)
+
     def _stay_closed(self, name: str, error: UecError) -> None:
         """A cloud that is away says nothing of what closed its gate; another halt is the newer reason."""
         with self._turn:
-            before = self._closed[name].error
-            reason = error if isinstance(error, Halted) else before
-            self._closed[name] = _Closed(reason, self._clock() + FIRST_DELAY_SECONDS)
+            before = self._closed[name]
+            if isinstance(error, Halted):
+                before = _Closed(error, 0, FIRST_DELAY_SECONDS)
+            wait = before.delay
+            if isinstance(before.error, CloudAway):
+                longer = min(2 * before.delay, LONGEST_OUTAGE_DELAY_SECONDS)
+                before, wait = replace(before, delay=longer), self._jittered(longer)
+            self._closed[name] = replace(before, probe_at=self._clock() + wait)
+
+    def _jittered(self, delay: float) -> float:
+        return delay * (1 - OUTAGE_JITTER / 2 + OUTAGE_JITTER * self._spread())
 
     def _connect(self, name: str) -> Cloud:
         settings = self._settings[name]

@@ -9,7 +9,6 @@ from uecwatchd import image
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.image import Arch, Role
 from uecwatchd.imageset.draft import (
-    Claims,
     Draft,
     claims_of,
     drafts_of,
@@ -19,7 +18,7 @@ from uecwatchd.imageset.draft import (
     role_of,
     stem_of,
 )
-from uecwatchd.imageset.loose import loose_files, loose_pair
+from uecwatchd.imageset.loose import Loose, loose_pair, loose_pairs
 from uecwatchd.imageset.misfit import misfits
 from uecwatchd.imageset.needs import boots_alone, missing, must_be_complete, must_be_whole_disk, sidecar_name
 from uecwatchd.imageset.outcome import (
@@ -56,6 +55,7 @@ def assemble(
     """
     drafts = drafts_of(listing)
     claims = claims_of(listing, drafts)
+    loose = loose_pairs(listing, drafts, claims, taken or {})
     ready: list[ImageSet] = []
     waiting: list[Waiting] = []
     refused: list[Refused] = []
@@ -68,7 +68,9 @@ def assemble(
         used.update(files)
         files = tuple(dict.fromkeys([*files, *_checksum_files(listing, draft)]))
         try:
-            found = _decide(listing, draft, owned, drafts, claims=claims, rules=rules, taken=taken or {})
+            found = _decide(
+                listing, draft, owned, loose=loose, rules=rules, finished=draft.name in (taken or {})
+            )
         except NotYet as wait:
             waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files, brief=wait.brief))
         except UecError as error:
@@ -82,18 +84,11 @@ def assemble(
 
 
 def _decide(
-    listing: Listing,
-    draft: Draft,
-    owned: list[str],
-    drafts: Iterable[Draft],
-    *,
-    claims: Claims,
-    rules: Rules,
-    taken: Mapping[str, Sequence[tuple[str, Stamp]]],
+    listing: Listing, draft: Draft, owned: list[str], *, loose: Loose, rules: Rules, finished: bool
 ) -> ImageSet:
     """Raises NotYet with a reason, or an error, when the draft is not a complete set."""
     _must_be_one_set(listing, draft)
-    if draft.name not in taken:  # a finished set has its outputs, and keeps them
+    if not finished:  # or it has its outputs, and keeps them
         _must_have_outputs(listing, draft)
     _must_be_open(listing, draft)
     for path in (*draft.sidecars, *_checksum_files(listing, draft)):
@@ -104,7 +99,7 @@ def _decide(
     roles = _roles(listing, draft, sidecar, owned)
     alone = boots_alone(listing, sidecar, roles, rules)
     if not alone and "kernel" in missing(sidecar, roles, rules) and draft.form in ("stem", "sidecar"):
-        pair = loose_pair(listing, draft, loose_files(listing, drafts, claims), taken)
+        pair = loose_pair(draft, loose)
         roles = {**roles, **pair}
         draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
     _must_have_settled(listing, roles.values(), rules.settle)

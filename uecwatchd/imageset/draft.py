@@ -52,9 +52,13 @@ def drafts_of(listing: Listing) -> list[Draft]:
             sidecars.setdefault(stem_of(entry.name), []).append(entry.name)
         elif not is_a_set(entry) and _may_be_member(listing, entry):
             stems.setdefault(stem_of(entry.name), []).append(entry.name)
-    folders = {entry.name for entry in listing.top() if is_a_set(entry)}
+    folders: dict[str, list[str]] = {entry.name: [] for entry in listing.top() if is_a_set(entry)}
+    for path in sorted(listing.entries):  # once for all of them: there may be thousands
+        folder, slash, _ = path.partition("/")
+        if slash and folder in folders:
+            folders[folder].append(path)
     return [
-        _draft(listing, name, sidecars.get(name, []), stems.get(name, []), folder=name in folders)
+        _draft(name, sidecars.get(name, []), stems.get(name, []), inside=folders.get(name))
         for name in sorted({*sidecars, *stems, *folders})
     ]
 
@@ -71,13 +75,13 @@ def is_a_set(entry: Entry) -> bool:
     return entry.kind == "folder" and not named_like_a_file
 
 
-def _draft(listing: Listing, name: str, sidecars: list[str], stems: list[str], *, folder: bool) -> Draft:
-    if folder and not sidecars and not stems:
-        inside = [f"{name}/{entry.name}" for entry in _by_name(listing.within(name))]
+def _draft(name: str, sidecars: list[str], stems: list[str], *, inside: list[str] | None) -> Draft:
+    """`inside` are the files of the folder of this name, if there is one."""
+    if inside is not None and not sidecars and not stems:
         own = [p for p in inside if p.rsplit("/", 1)[-1] in FOLDER_SIDECARS]
         return Draft(name, "folder", f"{name}/", tuple(own), tuple(p for p in inside if p not in own))
     # A folder beside files of its name is ambiguous; it stands among the paths so that this can be said.
-    paths = [*stems, *([name] if folder else [])]
+    paths = [*stems, *([name] if inside is not None else [])]
     return Draft(name, "sidecar" if sidecars else "stem", "", tuple(sidecars), tuple(paths))
 
 
@@ -124,7 +128,9 @@ def named_files(sidecar: Sidecar) -> Mapping[Role, str]:
 def own_paths(listing: Listing, draft: Draft, claims: Claims) -> list[str]:
     """The files of a draft: its own by stem or folder that no other sidecar names, and those it names."""
     own = [p for p in draft.paths if draft.name in claims.get(p, (draft.name,))]
-    named = [p for p, owners in claims.items() if draft.name in owners and p in listing.entries]
+    sidecars = (listing.sidecars.get(path) for path in draft.sidecars)
+    told = [name for found in sidecars if isinstance(found, Sidecar) for name in named_files(found).values()]
+    named = [draft.base + name for name in told if draft.base + name in listing.entries]
     return list(dict.fromkeys([*own, *named]))
 
 

@@ -1,6 +1,7 @@
 """The loose trio: a machine image beside a kernel and a ramdisk that carry one version in their names."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from uecwatchd import image
 from uecwatchd.errors import Rejected
@@ -10,7 +11,42 @@ from uecwatchd.imageset.outcome import ROLE_WORDS
 from uecwatchd.spool import Listing, Stamp
 
 
-def loose_files(
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Kernel and ramdisk of one version, and the names of the finished sets that were made of both."""
+
+    files: Mapping[Role, str]
+    holders: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """What an image may take, found once for all images; `trouble` is what stands in the way of all of it."""
+
+    pairs: tuple[Pair, ...] = ()
+    trouble: Rejected | None = None
+
+
+def loose_pairs(
+    listing: Listing,
+    drafts: Iterable[Draft],
+    claims: Claims,
+    taken: Mapping[str, Sequence[tuple[str, Stamp]]],
+) -> Loose:
+    pool = _loose_files(listing, drafts, claims)
+    try:
+        pairs = [_pair(version, found) for version, found in sorted(pool.items())]
+    except Rejected as error:
+        return Loose(trouble=error)
+    holders: dict[tuple[str, Stamp], set[str]] = {}
+    for name, files in taken.items():
+        for file in files:
+            holders.setdefault(file, set()).add(name)
+    complete = [pair for pair in pairs if set(pair) == {"kernel", "ramdisk"}]
+    return Loose(tuple(Pair(pair, _holders_of(listing, pair, holders)) for pair in complete))
+
+
+def _loose_files(
     listing: Listing, drafts: Iterable[Draft], claims: Claims
 ) -> dict[str, dict[Role, list[str]]]:
     """Kernels and ramdisks in the spool itself that no sidecar names and no stem binds, by version."""
@@ -25,27 +61,21 @@ def loose_files(
     return pool
 
 
-def loose_pair(
-    listing: Listing,
-    draft: Draft,
-    pool: Mapping[str, Mapping[Role, list[str]]],
-    taken: Mapping[str, Sequence[tuple[str, Stamp]]],
-) -> dict[Role, str]:
+def loose_pair(draft: Draft, loose: Loose) -> Mapping[Role, str]:
     """The one pair of kernel and ramdisk of one version that an image may take; nothing if there is none."""
-    pairs = [_pair(version, found) for version, found in sorted(pool.items())]
-    pairs = [pair for pair in pairs if set(pair) == {"kernel", "ramdisk"}]
-    mine = [pair for pair in pairs if _is_taken(listing, pair, taken.get(draft.name, ()))]
-    others = [stamps for name, stamps in taken.items() if name != draft.name]
-    free = [pair for pair in pairs if not any(_is_taken(listing, pair, stamps) for stamps in others)]
-    candidates = mine or free or pairs
+    if loose.trouble:
+        raise loose.trouble
+    mine = [pair for pair in loose.pairs if draft.name in pair.holders]
+    free = [pair for pair in loose.pairs if not pair.holders - {draft.name}]
+    candidates = mine or free or loose.pairs
     if len(candidates) > 1:
-        names = ", ".join(pair["kernel"] for pair in candidates)
+        names = ", ".join(pair.files["kernel"] for pair in candidates)
         raise Rejected(
             f"{draft.name}: more than one kernel could be meant",
             f"{names} lie beside it, each with a ramdisk",
             f'Name one in {draft.name}.toml: kernel = "…", ramdisk = "…".',
         )
-    return candidates[0] if candidates else {}
+    return candidates[0].files if candidates else {}
 
 
 def _pair(version: str, found: Mapping[Role, list[str]]) -> dict[Role, str]:
@@ -59,5 +89,8 @@ def _pair(version: str, found: Mapping[Role, list[str]]) -> dict[Role, str]:
     return {role: names[0] for role, names in found.items()}
 
 
-def _is_taken(listing: Listing, pair: Mapping[Role, str], stamps: Sequence[tuple[str, Stamp]]) -> bool:
-    return all((path, listing.entries[path].stamp) in stamps for path in pair.values())
+def _holders_of(
+    listing: Listing, pair: Mapping[Role, str], holders: Mapping[tuple[str, Stamp], set[str]]
+) -> frozenset[str]:
+    files = ((path, listing.entries[path].stamp) for path in pair.values())
+    return frozenset(set.intersection(*(holders.get(file, set()) for file in files)))

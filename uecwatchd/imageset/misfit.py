@@ -13,9 +13,10 @@ def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tupl
     """Everything that is neither in a set nor claimed by one that is not ready (`used`)."""
     chosen = {member.path for found in ready for member in found.members}
     ready_names = {found.name for found in ready}
+    stems = ready_names | {stem_of(path) for path in used}
     left = [Misfit(path, _planted_reason(entry)) for path, entry in listing.planted.items()]
     for path, entry in listing.entries.items():
-        if path in chosen or (path.endswith(METADATA) and _has_a_set(path, used, ready_names)):
+        if path in chosen or (path.endswith(METADATA) and _has_a_set(path, stems)):
             continue
         folder = path.split("/", 1)[0] if "/" in path else ""
         if "/" not in path and is_a_set(entry):
@@ -29,13 +30,13 @@ def _planted_reason(entry: Entry) -> str:
     return f"{KIND_WORDS[entry.kind]} that is not the service's, under the name of something it writes"
 
 
-def _has_a_set(path: str, used: set[str], ready: set[str]) -> bool:
+def _has_a_set(path: str, stems: set[str]) -> bool:
     """Sidecars always make a set of their own; checksums belong to one, or to a folder's."""
     if "/" in path:
         return path.endswith(CHECKSUM_SUFFIX) or path.rsplit("/", 1)[-1] in FOLDER_SIDECARS
     if path.endswith(SIDECAR_SUFFIXES):
         return True
-    return stem_of(path) in ready | {stem_of(other) for other in used}
+    return stem_of(path) in stems
 
 
 def _reason(listing: Listing, path: str, entry: Entry) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from uecwatchd import report
 from uecwatchd.control import AdvanceWriter
-from uecwatchd.errors import Halted, NotYet, Stopped, UecError
+from uecwatchd.errors import CloudAway, Halted, NotYet, Stopped, UecError
 from uecwatchd.image import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
 from uecwatchd.ledger import MemberRecord, SetRecord
@@ -131,10 +131,14 @@ def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
 
 
 def _fail(job: Job, error: UecError, tools: Tools) -> SetRecord:
-    record = failed(job.record, error, now=tools.now(), spread=tools.random())
+    away = isinstance(error, CloudAway) and tools.gates.away(job.record.cloud)
+    record = failed(job.record, error, now=tools.now(), spread=tools.random(), away=away)
     if isinstance(error, Halted):
         tools.gates.close(job.record.cloud, error)
-    return _end(job, record, tools, failure_event(record))
+    event = failure_event(record)
+    if away and record.state == "deferred":  # the outage is told once, and not once for each set
+        event = replace(event, level="info")
+    return _end(job, record, tools, event)
 
 
 def show_refusal(record: SetRecord, tools: Tools) -> None:

@@ -76,9 +76,6 @@ class Listing:
     def top(self) -> list[Entry]:
         return [entry for path, entry in self.entries.items() if "/" not in path]
 
-    def within(self, folder: str) -> list[Entry]:
-        return [entry for path, entry in self.entries.items() if path.startswith(f"{folder}/")]
-
 
 def ignored_by(name: str, patterns: Sequence[str] = ()) -> str | None:
     """The pattern because of which a name is passed over, if one does."""

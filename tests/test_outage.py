@@ -1,0 +1,188 @@
+"""A cloud that goes away and comes back, many sets at once, a clock that is set: real rounds, small disks."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.cloud.gate import Gates
+from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import open_ledger
+from uecwatchd.monitor import Kind
+from uecwatchd.notify import Notifier
+from uecwatchd.pipeline import Tools
+from uecwatchd.roll import Roll
+from uecwatchd.rounds import Rounds
+from uecwatchd.service import Service
+from uecwatchd.settings import load
+from uecwatchd.verdict import GIVE_UP_SECONDS
+
+if TYPE_CHECKING:
+    from tests.conftest import Heard, Host
+else:
+    Heard = Host = Any
+
+PATIENCE_SECONDS = 60.0
+SETS = 12
+
+
+def drop_disks(host: Host, number: int = SETS) -> None:
+    for i in range(number):
+        (host.spool / f"d{i:02}.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+        noise = random.Random(i).randbytes(4096)  # noqa: S311 (only not to be all alike)
+        (host.spool / f"d{i:02}.img").write_bytes(noise)
+
+
+def once(host: Host, heard: Heard, *, now: Callable[[], float] = time.time) -> list[str]:
+    """A run of the service; the states of the sets."""
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        records = Service(settings, monitor=heard, book=book, now=now).once()
+    return [record.state for record in records]
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < end, f"waited too long for {what}"
+        time.sleep(0.05)
+
+
+def alerts(heard: Heard) -> list[str]:
+    return [event.sentence for event in heard.events if event.level in ("warning", "error")]
+
+
+@contextmanager
+def rounds(
+    host: Host, heard: Heard, *, now: Callable[[], float], monotonic: Callable[[], float] | None = None
+) -> Iterator[Rounds]:
+    """Rounds by made-up clocks; one for both unless told."""
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        gates = Gates(settings.clouds, uploads=1, bucket="images", clock=monotonic or now)
+        stopping = threading.Event()
+        tools = Tools(
+            book, gates, heard, stopping, uploads=1, full=False, configured_bucket="images", now=now
+        )
+        made = Rounds(settings, roll=Roll(book), tools=tools, monotonic=monotonic or now, ended=lambda: None)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def test_an_outage_is_told_once_and_its_sets_are_taken_when_it_is_over(host: Host, heard: Heard) -> None:
+    host.cloud.stop()
+    drop_disks(host)
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        daemon = Service(settings, monitor=heard, book=book)
+        loop = threading.Thread(target=daemon.run, args=(Notifier({}),))
+        loop.start()
+        try:
+            until(lambda: len(list(host.spool.glob("*.uec.error"))) == SETS, "each set to say why")
+            assert "as soon as the cloud answers" in (host.spool / "d07.uec.error").read_text()
+            host.cloud.start()
+            until(lambda: len(list(host.spool.glob("*.emi"))) == SETS, "the images")
+        finally:
+            daemon.stop()
+            loop.join(PATIENCE_SECONDS)
+    (alert,) = alerts(heard)
+    assert alert.startswith("Cloud default is away: ")
+    assert alert.endswith(f"; {SETS} sets wait for it")
+    assert [s for s in heard.sentences(Kind.READY) if "again" in s] == ["Cloud default can be used again"]
+
+
+def test_while_a_cloud_is_away_each_set_does_not_ask_it(host: Host, heard: Heard) -> None:
+    host.cloud.faults.arm("down")
+    drop_disks(host)
+    assert once(host, heard) == ["deferred"] * SETS
+    # Two at work when it is met, and the probe of whoever comes first.
+    assert len(host.cloud.requests) <= 8
+    assert host.report("d11")["error"]["what"].startswith("cloud default")
+
+
+def test_a_cloud_away_for_longer_than_two_days_rejects_and_a_touch_makes_it_wait_again(
+    host: Host, heard: Heard
+) -> None:
+    drop_disks(host, 3)
+    host.cloud.stop()
+    assert once(host, heard, now=lambda: 1000.0) == ["deferred"] * 3
+    late = 1001.0 + GIVE_UP_SECONDS
+    assert once(host, heard, now=lambda: late) == ["rejected"] * 3
+    assert "for two days" in (host.spool / "d02.uec.error").read_text()
+    (host.spool / "d01.img").touch()
+    assert once(host, heard, now=lambda: late + 60) == ["rejected", "deferred", "rejected"]
+    host.cloud.start()
+    assert once(host, heard, now=lambda: late + 120) == ["rejected", "done", "rejected"]
+
+
+def test_the_cap_is_kept_for_sets_that_only_wait(host: Host, heard: Heard) -> None:
+    moment = [1000.0]
+    drop_disks(host, 3)
+    host.cloud.stop()
+    with rounds(host, heard, now=lambda: moment[0]) as made:
+        for moment[0], state in ((1000.0, "waiting"), (1010.0, "deferred"), (9000.0, "deferred")):
+            made.turn()
+            made.work_off()
+            assert [record.state for record in made.present()] == [state] * 3
+        assert {record.attempt for record in made.present()} == {1}, "waiting is no attempt"
+        moment[0] = 1020.0 + GIVE_UP_SECONDS
+        made.turn()
+        made.work_off()
+        assert [record.state for record in made.present()] == ["rejected"] * 3
+
+
+@pytest.mark.parametrize("jump", [-30 * 86400.0, 30 * 86400.0], ids=["back", "ahead"])
+def test_a_clock_that_is_set_changes_no_waiting_time(host: Host, heard: Heard, jump: float) -> None:
+    wall, count = [1e9], [0.0]
+    drop_disks(host, 1)
+    host.cloud.faults.arm("put-503", 1e6)
+    attempts = []
+    with rounds(host, heard, now=lambda: wall[0], monotonic=lambda: count[0]) as made:
+        for seconds, by in ((0, 0.0), (10, 0.0), (5, jump), (10, 0.0), (10, 0.0), (10, 0.0)):
+            count[0] += seconds
+            wall[0] += seconds + by
+            made.turn()
+            made.work_off()
+            attempts += [record.attempt for record in made.present()]
+    assert attempts == [0, 1, 1, 1, 1, 2]
+
+
+def test_a_rejected_set_is_not_tried_again_at_a_restart_nor_by_any_number_of_rounds(
+    host: Host, heard: Heard
+) -> None:
+    drop_disks(host, 2)
+    (host.spool / "d00.img.sha256").unlink(missing_ok=True)
+    (host.spool / "d00.toml").write_text(
+        f'kernel = "none"\nconvert = "keep"\nsha256 = {{"d00.img" = "{"0" * 64}"}}\n'
+    )
+    assert once(host, heard)[1] == "done"
+    told = len(heard.events)
+    asked = len(host.cloud.requests)
+    with rounds(host, heard, now=time.time) as made:
+        for _ in range(100):
+            made.turn()
+            made.work_off()
+    assert once(host, heard) == ["rejected", "done"]
+    assert len(host.cloud.requests) == asked
+    assert [e.sentence for e in heard.events[told:] if e.kind in (Kind.WORKING, Kind.REJECTED)] == []
+
+
+def test_many_sets_that_share_kernel_and_ramdisk_register_them_once(
+    host: Host, heard: Heard, real_set: RealSet
+) -> None:
+    host.configure(host.config.read_text() + "\n[work]\nsets = 8\n")
+    drop_disks(host, 24)
+    host.drop(real_set.kernel, real_set.ramdisk, names=["vmlinuz", "initrd"])
+    for sidecar in host.spool.glob("*.toml"):
+        sidecar.write_text('kernel = "vmlinuz"\nramdisk = "initrd"\nconvert = "keep"\n')
+    assert once(host, heard) == ["done"] * 24
+    assert len(host.cloud.calls("RegisterImage")) == 26
+    puts = [seen.path for seen in host.cloud.calls("PutObject")]
+    assert len(puts) == len(set(puts))
+    assert len({host.report(f"d{i:02}")["ids"]["kernel"] for i in range(24)}) == 1

@@ -1,0 +1,107 @@
+"""The workers, and the sets that are due until there is a worker free for them.
+
+A set is begun when there is room for it and not before: until then it can be changed, taken away, or left for
+the next start at once.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Set
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from uecwatchd.imageset import ImageSet
+from uecwatchd.lanes import Candidate, begun_next, express
+from uecwatchd.ledger import SetRecord
+from uecwatchd.roll import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A set that is to be begun, and what it counts for among others."""
+
+    found: ImageSet
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class _AtWork:
+    future: Future[SetRecord]
+    size: int
+
+
+class Crew:
+    """Belongs to the service's loop. `ended` is called, in a worker's thread, each time that a set's work is
+    over."""
+
+    def __init__(self, lanes: int, *, ended: Callable[[], None]) -> None:
+        self._lanes = lanes
+        self._ended = ended
+        self._pool = ThreadPoolExecutor(lanes + 1, thread_name_prefix="set")  # one more for the express lane
+        self._working: dict[Key, _AtWork] = {}
+        self._due: dict[Path, dict[Key, Due]] = {}
+        self._turn = 0
+
+    @property
+    def working(self) -> Set[Key]:
+        return self._working.keys()
+
+    @property
+    def due(self) -> Mapping[Key, Due]:
+        return {key: due for sets in self._due.values() for key, due in sets.items()}
+
+    def waits(self, found: ImageSet) -> bool:
+        """Whether this very set is due already, and nothing of it has changed."""
+        known = self._due.get(found.folder, {}).get((str(found.folder), found.name))
+        return known is not None and known.found.stamp == found.stamp
+
+    def expect(self, folder: Path, sets: Iterable[tuple[ImageSet, bool]], *, now: float) -> None:
+        """The sets of a folder that are due as of now, each with whether it is tried again, in place of those
+        that were. Who waited before has waited since then."""
+        before = self._due.get(folder, {})
+        expected: dict[Key, Due] = {}
+        for found, again in sets:
+            key = (str(folder), found.name)
+            since = before[key].candidate.since if key in before else now
+            size = sum(member.size for member in found.members)
+            expected[key] = Due(found, Candidate(key, size, since, again))
+        self._due[folder] = expected
+
+    def dismiss(self, folder: Path) -> None:
+        """Expect nothing from this folder until it has been looked at again."""
+        self._due.pop(folder, None)
+
+    def dismiss_all(self) -> None:
+        self._due.clear()
+
+    def begin(self, work_on: Callable[[ImageSet], Callable[[], SetRecord]]) -> None:
+        """Hand sets to the workers that are free for them; what is to be done is asked for here and now."""
+        due = {key: each.candidate for key, each in self.due.items()}
+        chosen = begun_next(due.values(), self._sizes(), lanes=self._lanes, turn=self._turn)
+        self._turn += len(chosen)
+        for candidate in chosen:
+            self._start(due.pop(candidate.key), work_on)
+        if passing := express(due.values(), self._sizes(), lanes=self._lanes):
+            self._start(passing, work_on)
+
+    def _sizes(self) -> list[int]:
+        return [each.size for each in self._working.values()]
+
+    def _start(self, candidate: Candidate, work_on: Callable[[ImageSet], Callable[[], SetRecord]]) -> None:
+        expected = self._due[Path(candidate.key[0])]
+        future = self._pool.submit(work_on(expected.pop(candidate.key).found))
+        self._working[candidate.key] = _AtWork(future, candidate.size)
+        future.add_done_callback(lambda _: self._ended())
+
+    def take(self) -> list[tuple[Key, Future[SetRecord]]]:
+        """The work that is over."""
+        over = [(key, each.future) for key, each in self._working.items() if each.future.done()]
+        for key, _ in over:
+            del self._working[key]
+        return over
+
+    def wait(self) -> None:
+        """Until some of the work is over."""
+        wait([each.future for each in self._working.values()], return_when=FIRST_COMPLETED)
+
+    def close(self) -> None:
+        self._pool.shutdown()

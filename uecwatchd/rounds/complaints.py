@@ -1,0 +1,39 @@
+"""Trouble that is told once while it lasts, and keeps nothing else from its turn."""
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+
+from uecwatchd.errors import UecError
+from uecwatchd.monitor import Event, Kind, Level, Monitor
+
+
+class Complaints:
+    """What has been complained of and not mended yet, by what it is about."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._made: dict[str, str] = {}
+
+    def standing(self, what: str) -> bool:
+        return what in self._made
+
+    @contextlib.contextmanager
+    def about(self, what: str) -> Iterator[None]:
+        """Do something to one thing in a folder; a UecError of it is told here, and goes no further."""
+        try:
+            yield
+        except UecError as error:
+            if self._made.get(what) != str(error):
+                self.tell(Kind.FAULT, str(error), "error")
+            self._made[what] = str(error)
+        else:
+            self._made.pop(what, None)
+
+    def tell(self, kind: Kind, sentence: str, level: Level = "info", *, set_name: str = "") -> None:
+        self._monitor.tell(Event(kind, sentence, set_name, level))
+
+    def tell_fault(self, what: str, fault: BaseException, set_name: str = "") -> None:
+        """With the traceback as a field: it is the journal's lines that a report to us needs."""
+        fields = {"traceback": "".join(traceback.format_exception(fault))}
+        self._monitor.tell(Event(Kind.FAULT, f"{what}: {fault!r}", set_name, "error", fields))

@@ -1,0 +1,57 @@
+"""The files of finished sets on their way out of a folder, where the configuration has them not stay.
+
+What leaves is noted before the first file is moved: half a set that a crash left behind is not another set.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from uecwatchd import spool
+from uecwatchd.imageset import Assembly, ImageSet
+from uecwatchd.ledger import Leaving, Ledger, SetRecord
+from uecwatchd.rounds.complaints import Complaints
+from uecwatchd.rounds.rules import is_done
+
+
+def leaving_of(
+    listing: spool.Listing,
+    assembly: Assembly,
+    records: Mapping[str, SetRecord],
+    *,
+    held: Collection[str],
+    way: Literal["archive", "delete"],
+) -> list[Leaving]:
+    """The files of finished sets, but none that others still need. `way` is `archive` or `delete`."""
+    done = [found for found in assembly.ready if is_done(found, records.get(found.name))]
+    done = [found for found in done if found.name not in held]
+    paths = _of_these_alone(assembly.ready, done)
+    return [Leaving(str(listing.folder), path, listing.entries[path].stamp, way) for path in paths]
+
+
+def _of_these_alone(ready: Iterable[ImageSet], done: list[ImageSet]) -> Iterable[str]:
+    needed = {path for found in ready if found not in done for path in found.files}
+    return dict.fromkeys(path for found in done for path in found.files if path not in needed)
+
+
+def see_off(folder: Path, ledger: Ledger, complaints: Complaints, *, now: float) -> None:
+    """Take away what was noted as leaving, now or before a crash; what cannot go is told and stays noted."""
+    leaving = ledger.leaving(folder)
+    for one in leaving:
+        files = [(one.path, one.stamp)]
+        with complaints.about(one.path):
+            if one.way == "delete":
+                spool.discard(folder, files)
+            else:
+                spool.archive(folder, files, when=datetime.fromtimestamp(now, UTC))
+    if leaving and not any(complaints.standing(one.path) for one in leaving):
+        ledger.drop_leaving(folder)
+
+
+def without_leaving(listing: spool.Listing, leaving: Iterable[Leaving]) -> spool.Listing:
+    """Half a set is not to be taken for another one."""
+    gone = {(one.path, one.stamp) for one in leaving}
+    entries = {path: entry for path, entry in listing.entries.items() if (path, entry.stamp) not in gone}
+    return replace(listing, entries=entries) if gone else listing

@@ -1,0 +1,73 @@
+"""What a round decides by: rules without I/O."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from uecwatchd import sidecar, spool
+from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.errors import UecError
+from uecwatchd.imageset import Assembly, ImageSet, Rules
+from uecwatchd.ledger import SetRecord
+from uecwatchd.roll import Key
+from uecwatchd.settings import Settings
+from uecwatchd.verdict import retry_due
+
+GONE = "its files were removed"
+
+
+def rules_of(
+    settings: Settings,
+    dialects: Mapping[str, Dialect],
+    strange: Mapping[str, UecError | None] = MappingProxyType({}),
+) -> Rules:
+    """What the rules of sets need of the configuration, and of the clouds as far as they are known; `strange`
+    are those that are not, with the reason. Raises Halted for a mistake in `[defaults]`."""
+    return Rules(
+        settle=settings.spool.settle,
+        defaults=sidecar.read_defaults(settings.defaults),
+        needs={name: dialect.paravirtual_needs for name, dialect in dialects.items()},
+        windows_needs={name: dialect.windows_needs for name, dialect in dialects.items()},
+        disk_alone=frozenset(name for name, dialect in dialects.items() if dialect.boots_disk_alone),
+        strange={name: f"{why.what}: {why.why}" if why else "" for name, why in strange.items()},
+    )
+
+
+def due(record: SetRecord | None, found: ImageSet, *, now: float, closed: Mapping[str, UecError]) -> bool:
+    """Whether a ready set is to be worked on now, by its record and the clouds whose gates are closed."""
+    if record is None or record.stamp != found.stamp:
+        return True
+    if record.state == "waiting":
+        return retry_due(record, now=now, closed=False)
+    if record.state == "deferred":
+        return retry_due(record, now=now, closed=found.sidecar.clouds[0] in closed)
+    if record.state == "halted":
+        return found.sidecar.clouds[0] not in closed
+    return record.state in ("queued", "working")
+
+
+def passed(record: SetRecord, now: float) -> bool:
+    """Whether the time has come to look again at what could not even be read."""
+    return record.state == "deferred" and record.next_retry is not None and now >= record.next_retry
+
+
+def stamp_of(record: SetRecord | None) -> str:
+    return record.stamp if record else ""
+
+
+def is_done(found: ImageSet, record: SetRecord | None) -> bool:
+    return record is not None and record.state == "done" and record.stamp == found.stamp
+
+
+def key_of_set(found: ImageSet) -> Key:
+    return (str(found.folder), found.name)
+
+
+def names_in(assembly: Assembly) -> set[str]:
+    ready, waiting, refused = assembly.ready, assembly.waiting, assembly.refused
+    return {r.name for r in ready} | {w.name for w in waiting} | {r.name for r in refused}
+
+
+def taken_by(records: Iterable[SetRecord]) -> dict[str, tuple[tuple[str, spool.Stamp], ...]]:
+    """Which files finished sets were made of, by the set's name."""
+    done = (record for record in records if record.state == "done")
+    return {record.name: tuple((m.path, m.stamp) for m in record.members) for record in done}
