@@ -185,6 +185,18 @@ def test_a_ledger_that_may_not_be_written_says_whose_it_should_be(host: Host) ->
     assert "this user may not read and write it" in ended.stderr
 
 
+def test_a_crash_while_the_ledger_is_set_aside_costs_nothing_more(
+    scene: Scene, killer: Killer, state: Path
+) -> None:
+    before = scene.images()
+    overwrite_header(state / FILE_NAME)
+    at = ("after set the ledger aside", "before take the ledger to version 1", 1)
+    assert killer.run(scene.host, "once", at=at) == KILLED
+    assert killer.run(scene.host, "once") == 0, scene.told()
+    assert scene.images() == before
+    assert [*scene.wrong_beside_the_files(), *scene.wrong_in_the_ledger()] == []
+
+
 def test_a_key_is_gone_from_the_disk_once_its_bundle_is_registered(scene: Scene, killer: Killer) -> None:
     scene.begin_anew(("tiny.img",))
     (scene.host.spool / "tiny.toml").write_text('kernel = "none"\nramdisk = "none"\n')

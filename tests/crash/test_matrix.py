@@ -27,7 +27,7 @@ else:
 # The cases are dealt to a few tests, which two workers can run at once.
 SHARES = 4
 # Gaps that share a set: a run that is taken up again costs as much as a whole one.
-IN_A_ROW = 3
+IN_A_ROW = 2
 KILLED = -9
 # What an upload and a registration consist of.
 AGAIN = ("put part", "note bundle registering", "RegisterImage", "append to .uec.log")
