@@ -1,8 +1,10 @@
 """The rules on listings made up here: no file is opened, no clock is read."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -446,3 +448,45 @@ def test_every_name_is_accounted_for_whatever_lies_there(files: dict[str, str | 
             path,
             assembly,
         )
+
+
+def folders(number: int) -> dict[str, str | bytes]:
+    made: dict[str, str | bytes] = {}
+    for name in (f"s{i}" for i in range(number)):
+        made |= {name: "folder", f"{name}/d.img": "partition", f"{name}/k": "kernel", f"{name}/r": "ramdisk"}
+    return made
+
+
+def sidecars(number: int) -> dict[str, str | bytes]:
+    made: dict[str, str | bytes] = {}
+    for i in range(number):
+        text = f'machine = "m{i}"\nkernel = "k{i}"\nramdisk = "r{i}"\n'.encode()
+        made |= {f"s{i}.toml": text, f"m{i}": "partition", f"k{i}": "kernel", f"r{i}": "ramdisk"}
+    return made
+
+
+def loose(number: int) -> dict[str, str | bytes]:
+    return {f"s{i}.img": "partition" for i in range(number)} | {"vmlinuz-1": "kernel", "initrd-1": "ramdisk"}
+
+
+@pytest.mark.parametrize("files", [folders, sidecars, loose])
+def test_four_times_the_sets_take_four_times_the_work(files: Callable[[int], dict[str, str | bytes]]) -> None:
+    assert _steps(files(400)) < 5 * _steps(files(100))
+
+
+def _steps(files: Mapping[str, str | bytes]) -> int:
+    """How many lines of ours are run, counting each turn of a comprehension, for one assembly."""
+    made, steps = listing(files), 0
+
+    def count(frame: FrameType, event: str, _: object) -> Callable[..., object]:
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        return count
+
+    sys.settrace(count)
+    try:
+        assemble(made, rules=UEC)
+    finally:
+        sys.settrace(None)
+    return steps

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from uecwatchd.errors import CloudAway, Deferred, Halted, NotPermitted, Rejected, UecError
 from uecwatchd.ledger import SetRecord
-from uecwatchd.verdict import GIVE_UP_SECONDS, failed, failure_event
+from uecwatchd.verdict import GIVE_UP_SECONDS, failed, failure_event, retry_due
 
 RECORD = SetRecord("/s", "karmic", "stamp", "working", 0.0, stage="publish", attempt=1, cloud="default")
 PASSING = Deferred("the cloud", "it is away", "Wait.")
@@ -61,6 +61,39 @@ def test_what_has_not_passed_after_two_days_is_rejected() -> None:
     assert last.error
     assert last.error.kind == "rejected"
     assert "for two days" in last.error.why
+
+
+@pytest.mark.parametrize(
+    ("next_retry", "first", "closed", "expected"),
+    [
+        (1010.0, 900.0, False, False),
+        (1000.0, 900.0, False, True),
+        (1000.0, 900.0, True, True),
+        (1000.0 + 30 * 86400.0, 900.0, False, True),
+        (None, 900.0, False, True),
+        (None, 900.0, True, False),
+        (None, 999.0 - GIVE_UP_SECONDS, True, True),
+        (None, 1000.0 + 30 * 86400.0, True, False),
+    ],
+    ids=[
+        *("too early", "in time", "in time, to say that it waits for its cloud"),
+        *("written by a clock that was ahead", "its cloud is back", "its cloud is away", "for too long"),
+        "first failed by a clock that was ahead",
+    ],
+)
+def test_when_a_deferred_set_is_due(
+    next_retry: float | None,
+    first: float,
+    closed: bool,  # noqa: FBT001
+    expected: bool,  # noqa: FBT001
+) -> None:
+    record = replace(RECORD, state="deferred", next_retry=next_retry, first_failure=first)
+    assert retry_due(record, now=1000.0, closed=closed) is expected
+
+
+def test_a_set_whose_cloud_is_away_has_no_time_of_its_own() -> None:
+    record = failed(RECORD, CloudAway("a", "b", "c"), now=1000.0, spread=0.5, away=True)
+    assert (record.state, record.next_retry, record.first_failure) == ("deferred", None, 1000.0)
 
 
 def test_the_sentence_says_what_and_why_and_the_fields_say_what_to_do() -> None:

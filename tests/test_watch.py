@@ -59,6 +59,19 @@ def test_reading_does_not_wake_the_daemon(tmp_path: Path, wake: threading.Event)
     assert not wake.wait(0.5)
 
 
+@pytest.mark.usefixtures("watch")
+def test_what_is_written_beside_the_images_does_not_wake_the_daemon(
+    tmp_path: Path, wake: threading.Event
+) -> None:
+    (tmp_path / "s" / ".a.uec.json.uec.0123abcd").write_bytes(b"x")
+    (tmp_path / "s" / ".a.uec.json.uec.0123abcd").rename(tmp_path / "s" / "a.uec.json")
+    (tmp_path / "s" / "a.uec.json").unlink()
+    assert not wake.wait(0.5)
+    (tmp_path / "s" / "a.uec.json").write_bytes(b"x")
+    (tmp_path / "s" / "a.uec.json").rename(tmp_path / "s" / "a.img")
+    assert wake.wait(PATIENCE_SECONDS), "what is renamed to an image is one"
+
+
 def _delete(folder: Path) -> None:
     shutil.rmtree(folder)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import random
 import signal
 import sys
 import tempfile
@@ -149,7 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
     if book is None:
         return EX_OK
     with closing(book):
-        service = Service(settings, monitor=monitor, book=book)
+        service = Service(settings, monitor=monitor, book=book, spread=random.random)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         signal.signal(signal.SIGHUP, lambda *_: service.ask_reload())
@@ -189,7 +190,7 @@ def once(arguments: argparse.Namespace) -> int:
     journal = _journal()
     with closing(open_ledger(settings.state.dir, lost=partial(_tell_lost, journal))) as book:
         before = {(r.folder, r.name): r for r in book.sets()}
-        service = Service(settings, monitor=journal, book=book)
+        service = Service(settings, monitor=journal, book=book, spread=random.random)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         records = service.once()

@@ -50,12 +50,15 @@ class Service:
         book: Ledger,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        spread: Callable[[], float] = lambda: 0.5,
     ) -> None:
+        """`spread` gives numbers from 0 to 1, by which retries are kept from coming in one moment."""
         self._settings = settings
         self._monitor = monitor
         self._book = book
         self._now = now
         self._monotonic = monotonic
+        self._spread = spread
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._brake = Brake()
@@ -91,6 +94,7 @@ class Service:
             full=settings.work.verify == "full",
             configured_bucket=bucket,
             now=self._now,
+            random=self._spread,
         )
 
     # --- the two ways to run ------------------------------------------------------------------------------

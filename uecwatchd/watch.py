@@ -5,6 +5,7 @@ there. The service looks by itself as well, now and then.
 Where the kernel cannot see what other hosts write, no events are asked for at all.
 """
 
+import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from uecwatchd.errors import NotPermitted, UecError
-from uecwatchd.spool import folder_descriptor
+from uecwatchd.spool import folder_descriptor, is_output
 
 # What a change of content or name looks like; opening and closing without writing happens at our own reading.
 WAKING = frozenset({"created", "modified", "moved", "deleted", "closed"})
@@ -47,8 +48,17 @@ class _Wake(FileSystemEventHandler):
         self._flag = wake
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in WAKING:
+        # A folder is "modified" by what is told of by an event of its own.
+        if event.event_type not in WAKING or (event.is_directory and event.event_type == "modified"):
+            return
+        if not all(_is_ours(path) for path in (event.src_path, event.dest_path) if path):
             self._flag.set()
+
+
+def _is_ours(path: str | bytes) -> bool:
+    """Whether it is a file that we put beside the images, or are just writing: no reason to look again."""
+    name = os.fsdecode(path).rsplit("/", 1)[-1]
+    return is_output(name) or (name.startswith(".") and ".uec." in name)
 
 
 @dataclass(frozen=True, slots=True)

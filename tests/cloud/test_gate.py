@@ -1,17 +1,26 @@
 """Real gates before the embedded cloud; only the clock is made up."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from pydantic import SecretStr
 
-from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.client import MOST_REQUESTS, Cloud
 from uecwatchd.cloud.dialect import EUCA3, SANDBOX, UEC
-from uecwatchd.cloud.gate import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Gates
+from uecwatchd.cloud.gate import (
+    FIRST_DELAY_SECONDS,
+    FIRST_OUTAGE_DELAY_SECONDS,
+    LONGEST_DELAY_SECONDS,
+    LONGEST_OUTAGE_DELAY_SECONDS,
+    Gates,
+)
 from uecwatchd.cloud.recognise import Recognised, Remembered
-from uecwatchd.errors import Halted, UecError
+from uecwatchd.errors import CloudAway, Halted, UecError
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 
@@ -203,3 +212,53 @@ def test_why_a_cloud_is_not_known_is_told_once(tmp_path: Path, clock: Clock) -> 
     assert "secret key" in told
     assert str(gate.strange()["default"]) == told
     assert gate.closed(), "it is our side that is wrong"
+
+
+def test_a_request_that_failed_alone_closes_no_gate(server: Sandbox, clock: Clock) -> None:
+    gate = gates(server, clock)
+    assert not gate.away("default")
+    assert not gate.closed()
+
+
+def test_a_cloud_that_is_away_is_asked_less_and_less_and_lets_in_when_it_answers(
+    server: Sandbox, clock: Clock
+) -> None:
+    clouds = {"default": settings(server)}
+    gate = Gates(clouds, uploads=1, bucket="images", clock=clock, spread=lambda: 0.5)
+    server.faults.arm("down")
+    assert gate.away("default")
+    asked = len(server.requests)
+    with pytest.raises(CloudAway):
+        gate.enter("default")
+    assert gate.away("default")
+    assert len(server.requests) == asked, "a closed gate answers for the cloud"
+    waits = []
+    for _ in range(8):
+        probe_at = gate.next_probe()
+        assert probe_at is not None
+        waits.append(probe_at - clock.now)
+        clock.now = probe_at
+        assert gate.probe() == ()
+    assert waits[:3] == [FIRST_OUTAGE_DELAY_SECONDS, 10.0, 20.0]
+    assert waits[-1] == LONGEST_OUTAGE_DELAY_SECONDS
+    server.faults.clear()
+    clock.now += LONGEST_OUTAGE_DELAY_SECONDS
+    assert gate.probe() == ("default",)
+    assert gate.enter("default").name == "default"
+
+
+def test_a_request_that_fails_makes_room_for_the_next(server: Sandbox, clock: Clock) -> None:
+    cloud = gates(server, clock).enter("default")
+    server.stop()
+    for _ in range(MOST_REQUESTS + 1):
+        with pytest.raises(EndpointConnectionError):
+            cloud.s3.list_buckets()
+
+
+def test_requests_beyond_the_limit_wait_for_their_turn(server: Sandbox, clock: Clock) -> None:
+    cloud = gates(server, clock).enter("default")
+    server.faults.arm("slow", 0.5)
+    began = time.monotonic()
+    with ThreadPoolExecutor(MOST_REQUESTS + 1) as pool:
+        list(pool.map(lambda _: cloud.s3.list_buckets(), range(MOST_REQUESTS + 1)))
+    assert time.monotonic() - began >= 1.0

@@ -65,6 +65,10 @@ RESENDABLE = re.compile(r"(Put|Get|Head|List|Describe|Delete|Modify)\w*|Create(B
 # S3 for a broken connection.
 BEFORE_PARSING = "before-parse.*.*"
 
+# Over all sets together, for the sake of a small cloud's one front end; more only where a single set is to
+# send more at once, since then somebody has asked for it.
+MOST_REQUESTS = 16
+
 # Only AWS cares: the other clouds take any region in a V4 signature.
 DEFAULT_REGION = "us-east-1"
 
@@ -89,9 +93,11 @@ class Cloud:
 
 
 def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
-    """Make the clients; `uploads` is how many requests to S3 run at once. Nothing is sent yet."""
+    """Make the clients; `uploads` is how many requests to S3 one set makes at once. Nothing is sent yet."""
     session = boto3.session.Session(botocore_session=_sealed_session())
-    s3 = session.client("s3", **_wiring(account, account.s3_url, _s3_config(dialect, uploads)))
+    most = max(MOST_REQUESTS, uploads)
+    s3 = session.client("s3", **_wiring(account, account.s3_url, _s3_config(dialect, most)))
+    _limit(s3, most)
     ec2 = session.client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
     for client in (s3, ec2):
         client.meta.events.register("needs-retry", _resend_unanswered)
@@ -101,6 +107,23 @@ def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
     _teach_s3(s3, dialect)
     _teach_ec2(ec2)
     return Cloud(account.cloud, account, dialect, s3, ec2)
+
+
+def _limit(client: Any, most: int) -> None:
+    """Let no more than so many requests be under way; the others wait in their threads.
+
+    botocore tells of every request that ends, also of one that fails before an answer.
+    """
+    room = threading.BoundedSemaphore(most)
+
+    def enter(**_: object) -> None:
+        room.acquire()
+
+    def leave(**_: object) -> None:
+        room.release()
+
+    client.meta.events.register_last("before-send", enter)
+    client.meta.events.register_first("response-received", leave)
 
 
 def _teach_s3(s3: Any, dialect: Dialect) -> None:

@@ -1,0 +1,204 @@
+"""How the service bears a load, in figures. Run by hand: `python tests/bench/load.py [--sets N]`.
+
+Everything runs on this machine against the embedded cloud, in a folder that is removed in the end. The
+default of 1,000 sets takes a few minutes; what else runs here shows in the figures.
+"""
+
+import argparse
+import gzip
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from uecwatchd import imageset, spool
+from uecwatchd.cloud.dialect import UEC
+from uecwatchd.imageset import Rules
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.sidecar import Sidecar
+
+CONFIGURATION = """\
+[spool]
+folders = ["{spool}"]
+settle = 0.3
+
+[state]
+dir = "{state}"
+
+[defaults]
+bucket = "images"
+
+[work]
+sets = {workers}
+
+[cloud.default]
+dialect = "sandbox"
+eucarc = "{eucarc}"
+"""
+SMALL_BYTES = 64 * 1024
+LARGE_BYTES = 3 * 1024**3
+IDLE_SECONDS = 30.0
+PATIENCE_SECONDS = 280.0
+RULES = Rules(
+    settle=0.0,
+    defaults=Sidecar(),
+    needs={"default": UEC.paravirtual_needs},
+    windows_needs={"default": UEC.windows_needs},
+    disk_alone=frozenset(),
+)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--sets", type=int, default=1000, help="sets dropped at once (1000)")
+    number: int = arguments.parse_args().sets
+    say("command", " ".join(sys.orig_argv[1:]))
+    say("machine", f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {platform.release()}")
+    for files in (100, 1000, 10_000):
+        with tempfile.TemporaryDirectory() as folder:
+            say(f"scan of {files} files", scan_times(Path(folder), files))
+    for title, measure in (
+        (f"{number} small sets", lambda bench: many_small(bench, number)),
+        ("100 sets of one kernel and ramdisk", shared_kernel),
+        ("50 small beside a large one, sets = 1", beside_large),
+        ("idle", idle),
+    ):
+        with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder) / "cloud") as cloud:
+            say(title, measure(Bench(Path(folder), cloud)))
+
+
+def say(what: str, figures: str) -> None:
+    sys.stdout.write(f"{what:<40}{figures}\n")
+    sys.stdout.flush()
+
+
+class Bench:
+    """A spool, a state directory, a cloud, and the service as a process on them."""
+
+    def __init__(self, folder: Path, cloud: Sandbox) -> None:
+        self.spool, self.cloud = folder / "spool", cloud
+        self.spool.mkdir()
+        self._folder = folder
+
+    def drop(self, number: int, *, text: str = 'kernel = "none"\nconvert = "keep"\n') -> None:
+        for i in range(number):
+            noise = random.Random(i).randbytes(SMALL_BYTES)  # noqa: S311 (only not to be all alike)
+            (self.spool / f"s{i:04}.img").write_bytes(noise)
+            (self.spool / f"s{i:04}.toml").write_text(text)
+
+    def start(self, verb: str, *, workers: int = 2) -> "subprocess.Popen[bytes]":
+        config = self._folder / "uecwatchd.toml"
+        state = self._folder / "state"
+        config.write_text(
+            CONFIGURATION.format(spool=self.spool, state=state, eucarc=self.cloud.eucarc, workers=workers)
+        )
+        command = [sys.executable, "-m", "uecwatchd", verb]
+        environ = {**os.environ, "UECWATCHD_CONFIG": str(config)}
+        return subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def done(self) -> int:
+        return len(list(self.spool.glob("*.emi")))
+
+
+def scan_times(folder: Path, files: int) -> str:
+    for i in range(files // 4):
+        for ending in ("img", "vmlinuz", "initrd"):
+            (folder / f"s{i:05}.{ending}").write_bytes(b"a few bytes")
+        (folder / f"s{i:05}.toml").touch()
+    before, told = None, []
+    for moment in (0.0, 10.0):
+        began = time.perf_counter()
+        before = spool.scan(folder, now=moment, before=before)
+        imageset.assemble(before, rules=RULES)
+        told.append(f"{time.perf_counter() - began:.2f} s")
+    return f"first {told[0]}, unchanged {told[1]}"
+
+
+def many_small(bench: Bench, number: int) -> str:
+    bench.drop(number)
+    return run_once(bench, number, workers=2)
+
+
+def shared_kernel(bench: Bench) -> str:
+    bench.drop(100, text='kernel = "memdisk"\nramdisk = "initrd"\nconvert = "keep"\n')
+    (bench.spool / "memdisk").write_bytes(Path("/usr/lib/syslinux/memdisk").read_bytes())
+    (bench.spool / "initrd").write_bytes(gzip.compress(b"070701" + bytes(SMALL_BYTES)))
+    figures = run_once(bench, 100, workers=8)
+    return f"{figures}; {len(bench.cloud.calls('RegisterImage'))} registrations"
+
+
+def run_once(bench: Bench, number: int, *, workers: int) -> str:
+    began = time.perf_counter()
+    process = bench.start("once", workers=workers)
+    _, status, usage = os.wait4(process.pid, 0)
+    took = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    rate = f"{bench.done()} of {number} done in {took:.0f} s, {bench.done() / took:.1f} sets/s"
+    return f"{rate}, peak memory {usage.ru_maxrss // 1024} MiB (exit {process.returncode})"
+
+
+def beside_large(bench: Bench) -> str:
+    (bench.spool / "large.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+    (bench.spool / "large.img").touch()
+    os.truncate(bench.spool / "large.img", LARGE_BYTES)
+    process = bench.start("run", workers=1)
+    began = time.perf_counter()
+    try:
+        until((bench.spool / "large.uec.json").exists)
+        bench.drop(50)
+        dropped = time.perf_counter()
+        until(lambda: bench.done() - (bench.spool / "large.emi").exists() == 50)
+        small = time.perf_counter() - dropped
+        until((bench.spool / "large.emi").exists)
+        large = time.perf_counter() - began
+    finally:
+        stop(process)
+    return f"the small ones after {small:.0f} s, the large one ({LARGE_BYTES >> 30} GiB) after {large:.0f} s"
+
+
+def idle(bench: Bench) -> str:
+    process = bench.start("run")
+    try:
+        time.sleep(5.0)
+        before, used = switches(process.pid), processor_seconds(process.pid)
+        time.sleep(IDLE_SECONDS)
+        woken = (switches(process.pid) - before) * 60 / IDLE_SECONDS
+        used = (processor_seconds(process.pid) - used) * 60 / IDLE_SECONDS
+    finally:
+        stop(process)
+    return f"{woken:.0f} wake-ups and {used * 1000:.0f} ms of processor a minute"
+
+
+def switches(pid: int) -> int:
+    """How often the threads of a process have gone to sleep by themselves."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    lines = (line for text in texts for line in text.splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        if time.monotonic() > end:
+            raise TimeoutError("this takes too long: is the machine busy?")
+        time.sleep(0.1)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGTERM)
+    process.wait(PATIENCE_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
