@@ -8,7 +8,7 @@ import contextlib
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +26,9 @@ from uecwatchd.roll import Key, Roll, key_of
 from uecwatchd.settings import Settings
 from uecwatchd.verdict import failed, retry_due, shifted
 from uecwatchd.watch import identity
+
+# A look at ten thousand files takes less than one; where it takes longer, people wait for their images.
+SLOW_LOOK_SECONDS = 5.0
 
 GONE = "its files were removed"
 # The wall clock against the one that only counts: more than any slew between two rounds, less than a delay.
@@ -92,6 +95,7 @@ class Rounds:
         self._assemblies: dict[Path, Assembly] = {}
         self._crew.dismiss_all()
         self.troubles: dict[Path, UecError] = {}
+        self._slow: set[Path] = set()
 
     # --- what may be asked --------------------------------------------------------------------------------
 
@@ -122,8 +126,8 @@ class Rounds:
 
     # --- a round ------------------------------------------------------------------------------------------
 
-    def turn(self) -> None:
-        """Look at every folder once, and begin what there is room for."""
+    def turn(self, folders: Collection[Path] | None = None) -> None:
+        """Look once at every folder, or at those named, and begin what there is room for."""
         self._reap()
         self._mind_the_clocks()
         self._roll.catch_up()
@@ -131,8 +135,8 @@ class Rounds:
         self._rules = rules_of(self._settings, gates.dialects(), gates.strange())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
             os.close(self._locks.pop(folder)[1])
-        for folder in self._settings.spool.folders:
-            with self._by_itself(folder):
+        for folder in self._settings.spool.folders if folders is None else folders:
+            with self._by_itself(folder), self._timed(folder):
                 self._hold(folder)
                 self._look(folder)
         self.tend()
@@ -333,6 +337,18 @@ class Rounds:
         else:
             if self.troubles.pop(folder, None):
                 self._tell(Kind.READY, f"{folder}: the trouble is over")
+
+    @contextlib.contextmanager
+    def _timed(self, folder: Path) -> Iterator[None]:
+        """A look that takes long is told once while it does: a failing disk or a slow file server."""
+        began = self._monotonic()
+        yield
+        took = self._monotonic() - began
+        if took < SLOW_LOOK_SECONDS:
+            self._slow.discard(folder)
+        elif folder not in self._slow:
+            self._slow.add(folder)
+            self._tell(Kind.FAULT, f"{folder}: it took {took:.0f} s to look at it once", "warning")
 
     def _trouble(self, folder: Path, error: UecError) -> None:
         # What was seen there before would only make the loop look again and again.
