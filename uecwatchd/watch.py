@@ -99,8 +99,8 @@ class Watch:
         """Begin to watch what can be watched; the rest is scanned. Never raises: see `ways`."""
         self._seen = {folder: identity(folder) for folder in self._folders}
         # Started before it is given folders: a limit that is reached is then told for the folder it concerns.
-        observer = Observer()
         try:
+            observer = Observer()
             observer.start()
         except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
             self._observer = None
