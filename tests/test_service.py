@@ -1,5 +1,6 @@
 """Rounds of the service in this process: real spools, a real cloud, made-up clocks."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -327,3 +328,56 @@ def _replace_when_first_part_is_up(host: Host) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_loop_that_hangs_is_no_longer_vouched_for(host: Host, heard: Heard) -> None:
+    goes = threading.Event()
+    goes.set()
+
+    def monotonic() -> float:
+        goes.wait(PATIENCE_SECONDS)
+        return time.monotonic()
+
+    settings = load(host.config, environ={})
+    address = str(host.folder / "notify")
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        closing(open_ledger(settings.state.dir)) as book,
+    ):
+        systemd.bind(address)
+        made = Service(settings, monitor=heard, book=book, monotonic=monotonic)
+        notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"})
+        loop = threading.Thread(target=made.run, args=(notifier,))
+        loop.start()
+        try:
+            until(lambda: b"WATCHDOG=1" in systemd.recv(4096), "the first feed")
+            goes.clear()
+            systemd.settimeout(1.0)
+            with contextlib.suppress(TimeoutError):
+                for _ in range(5):  # no more than what was under way when it began to hang
+                    systemd.recv(4096)
+                pytest.fail("fed though it hangs")
+            goes.set()
+            systemd.settimeout(PATIENCE_SECONDS)
+            until(lambda: b"WATCHDOG=1" in systemd.recv(4096), "the feed after it")
+        finally:
+            goes.set()
+            made.stop()
+            loop.join(PATIENCE_SECONDS)
+
+
+def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
+    ticks = iter(range(0, 100_000, 7))
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        gates = Gates(settings.clouds, uploads=1, bucket="images")
+        tools = Tools(
+            book, gates, heard, threading.Event(), uploads=1, full=False, configured_bucket="images"
+        )
+        rounds = Rounds(
+            settings, roll=Roll(book), tools=tools, monotonic=lambda: float(next(ticks)), ended=lambda: None
+        )
+        rounds.turn()
+        rounds.turn()
+        rounds.close()
+    assert len([s for s in heard.sentences(Kind.FAULT) if "to look at it once" in s]) == 1

@@ -1,5 +1,8 @@
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.watch import Watch, file_system_type
+from uecwatchd.watch import Watch, Way, deaf, file_system_type, overdue
 
 PATIENCE_SECONDS = 10.0
 
@@ -141,3 +144,97 @@ def test_the_real_mount_table_is_understood(tmp_path: Path) -> None:
     assert file_system_type(Path("/proc"), text) == "proc"
     assert file_system_type(tmp_path, text) in text
     assert os.path.ismount("/proc")
+
+
+LIMITED = """
+import sys, threading
+from pathlib import Path
+from uecwatchd.watch import Watch
+limit, folder = Path("/proc/sys/user/" + sys.argv[1]), Path(sys.argv[2])
+limit.write_text("0")
+wake = threading.Event()
+watch = Watch([folder], wake, scan_every=60)
+watch.start()
+print(watch.ways[0])
+print(watch.improve(), repr(watch.lost()))
+limit.write_text("100")
+print(watch.improve(), watch.ways[0].events, repr(watch.lost()))
+(folder / "a.img").write_bytes(b"x")
+print(wake.wait(10))
+watch.stop()
+"""
+
+
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_a_limit_of_inotify_is_named_and_events_come_back_when_it_is_raised(
+    limit: str, tmp_path: Path
+) -> None:
+    argv = ["unshare", "-U", "-r", sys.executable, "-c", LIMITED, limit, str(tmp_path)]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS * 3)
+    first, *rest = told.stdout.splitlines()
+    assert f"raise fs.inotify.{limit.replace('inotify', 'user')}: scan every 15 s" in first
+    assert rest == ["False ''", "True True ''", "True"]
+
+
+@pytest.mark.usefixtures("as_nobody")
+def test_a_folder_that_becomes_readable_is_watched_by_events_again(
+    tmp_path: Path, wake: threading.Event
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0)
+        watch = Watch([folder], wake, scan_every=60)
+        watch.start()
+        try:
+            assert [way.why for way in watch.ways] == ["not readable"]
+            folder.chmod(0o700)
+            assert watch.improve()
+            assert [way.events for way in watch.ways] == [True]
+        finally:
+            watch.stop()
+
+
+def test_a_folder_that_is_mounted_over_is_noticed(watch: Watch, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True)
+    try:
+        assert "mounted over" in watch.lost()
+        watch.restart()
+        assert watch.lost() == ""
+        watch.stop()
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    assert "mounted over" in watch.lost()
+
+
+LOCAL = Way(Path("/local"), events=True, scan_every=60.0)
+REMOTE = Way(Path("/remote"), events=False, scan_every=15.0, why="nfs4")
+
+
+def test_each_folder_is_scanned_by_its_own_timer() -> None:
+    looked = {LOCAL.folder: 100.0, REMOTE.folder: 100.0}
+    late = overdue(looked, [LOCAL, REMOTE], now=115.0)
+    assert late == {LOCAL.folder: -45.0, REMOTE.folder: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("looked", "now", "expected"),
+    [
+        ({LOCAL.folder: 0.0, REMOTE.folder: 0.0}, 45.0, ""),
+        ({LOCAL.folder: 0.0, REMOTE.folder: 0.0}, 46.0, "/remote for 31 s"),
+        ({LOCAL.folder: 0.0, REMOTE.folder: 90.0}, 91.0, "/local for 31 s"),
+        ({LOCAL.folder: 0.0}, 1.0, "/remote for inf s"),
+    ],
+    ids=["within the grace", "the remote one", "the local one", "never looked at"],
+)
+def test_who_has_not_looked_for_a_scan_period_is_deaf(
+    looked: dict[Path, float], now: float, expected: str
+) -> None:
+    why = deaf(looked, [LOCAL, REMOTE], now=now)
+    assert expected in why
+    assert bool(expected) is bool(why)
+
+
+def test_every_escape_of_the_mount_table_is_understood() -> None:
+    line = "22 1 8:1 / / rw - ext4 x rw\n30 22 0:4 / /srv/a\\011b\\134c rw - cifs //x/y rw"
+    assert file_system_type(Path("/srv/a\tb\\c"), line) == "cifs"

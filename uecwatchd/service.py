@@ -4,7 +4,8 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 from uecwatchd import bell, ledger, pipeline
 from uecwatchd.cloud.client import Cloud, insecure
@@ -19,7 +20,7 @@ from uecwatchd.notify import Notifier
 from uecwatchd.roll import Roll
 from uecwatchd.rounds import Rounds, rules_of
 from uecwatchd.settings import Settings
-from uecwatchd.watch import Watch
+from uecwatchd.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
 
 # Between two turns of the loop, however many events there are: a large copy raises thousands.
 LEAST_PAUSE_SECONDS = 0.02
@@ -64,7 +65,9 @@ class Service:
         self._brake = Brake()
         self._reload_asked = False
         self._probing: threading.Thread | None = None
-        self._scanned = float("-inf")
+        self._looked: dict[Path, float] = {}
+        self._improved = float("-inf")
+        self._deaf = ""
         self._scan_next = float("-inf")
         self._scan_wanted = False
         self._tools = self._tools_for(settings)
@@ -164,49 +167,79 @@ class Service:
         self._wake.clear()
         if self._reload_asked:
             watch = self._reload(watch, notifier, reloaded)
-        if lost := watch.lost():
-            self._tell(Kind.WATCH_LOST, f"Lost the watch: {lost}; watching anew", "warning")
-            watch.restart()
-            woken = True
+        woken |= self._mend(watch)
         self._probe()
         ended = self._rounds.tend()
-        self._scan_wanted |= woken or self._scan_due(watch) or self._rounds.asked()
-        if self._scan_wanted and self._monotonic() >= self._scan_next:
-            self._turn()
+        self._scan_wanted |= woken or self._sets_due_in() <= 0 or self._rounds.asked()
+        folders = self._settings.spool.folders if self._scan_wanted else self._overdue(watch)
+        if folders and self._monotonic() >= self._scan_next:
+            self._turn(folders)
             notifier.status(self._rounds.summary())
         elif ended:
             notifier.status(self._rounds.summary())
-        # Fed from here alone: a loop that hangs, in a scan or in a dead mount, must be noticed.
-        notifier.watchdog()
+        self._feed(watch, notifier)
         self._stopping.wait(LEAST_PAUSE_SECONDS)
         return watch
 
-    def _turn(self) -> None:
+    def _mend(self, watch: Watch) -> bool:
+        """Watch anew what can no longer be trusted, or can be watched at last. Whether to look everywhere:
+        what was written in between has told nobody."""
+        now = self._monotonic()
+        if lost := watch.lost():
+            self._tell(Kind.WATCH_LOST, f"Lost the watch: {lost}; watching anew", "warning")
+            before = watch.ways
+            watch.restart()
+            self._tell_ways(watch, before)
+            return True
+        if now - self._improved < TRY_AGAIN_SECONDS:
+            return False
+        self._improved, before = now, watch.ways
+        improved = watch.improve()
+        self._tell_ways(watch, before)
+        return improved
+
+    def _feed(self, watch: Watch, notifier: Notifier) -> None:
+        """Tell systemd that we live, if we hear. From the loop alone: one that hangs, in a scan or in a dead
+        mount, must be noticed."""
+        why = deaf(self._looked, watch.ways, now=self._monotonic())
+        if not why:
+            notifier.watchdog()
+        elif not self._deaf:
+            self._tell(Kind.FAULT, f"No longer fit for work, and telling systemd so: {why}", "error")
+        self._deaf = why
+
+    def _turn(self, folders: Collection[Path] | None = None) -> None:
+        """Look at some of the folders, or at all."""
+        folders = self._settings.spool.folders if folders is None else folders
         self._scan_wanted = False
-        self._scanned = self._monotonic()
-        self._rounds.turn()
-        took = self._monotonic() - self._scanned
-        self._scan_next = self._scanned + took + max(LEAST_SCAN_PAUSE_SECONDS, SCAN_PAUSE_TIMES * took)
+        began = self._monotonic()
+        self._rounds.turn(folders)
+        ended = self._monotonic()
+        self._looked.update(dict.fromkeys(folders, ended))
+        # Never so long that a full scan comes late.
+        pause = min(SCAN_PAUSE_TIMES * (ended - began), self._settings.spool.scan_every)
+        self._scan_next = ended + max(LEAST_SCAN_PAUSE_SECONDS, pause)
+
+    def _overdue(self, watch: Watch) -> tuple[Path, ...]:
+        late = overdue(self._looked, watch.ways, now=self._monotonic())
+        return tuple(folder for folder, seconds in late.items() if seconds >= 0)
 
     def _pause(self, watch: Watch) -> float:
         """Seconds until there is something to do by itself: a scan, or a closed gate to be tried."""
         now = self._monotonic()
-        scan = self._scan_next - now if self._scan_wanted else self._scan_in(watch)
+        late = overdue(self._looked, watch.ways, now=now).values()
+        scan = 0.0 if self._scan_wanted else min(self._sets_due_in(), -max(late))
         asked = self._probing is not None and self._probing.is_alive()
         probe = None if asked else self._tools.gates.next_probe()
+        scan = max(scan, self._scan_next - now)
         return max(0.0, scan if probe is None else min(scan, probe - now))
 
-    def _scan_due(self, watch: Watch) -> bool:
-        return self._scan_in(watch) <= 0
-
-    def _scan_in(self, watch: Watch) -> float:
-        """Seconds until a scan is due by itself: files have settled, a retry, the next full scan."""
-        scan_every = min(way.scan_every for way in watch.ways)
-        pauses = [self._scanned + scan_every - self._monotonic()]
-        pauses += [ready_at - self._monotonic() for ready_at in self._rounds.settling()]
+    def _sets_due_in(self) -> float:
+        """Seconds until files have settled or a retry is due; infinite if neither is to come."""
+        pauses = [ready_at - self._monotonic() for ready_at in self._rounds.settling()]
         if (retry := self._rounds.next_retry()) is not None:
             pauses.append(retry - self._now())
-        return min(pauses)
+        return min(pauses, default=float("inf"))
 
     def _probe(self) -> None:
         """Ask closed clouds in a thread of its own: one that takes a call and never answers may not hang us.
@@ -250,9 +283,10 @@ class Service:
         watch.start()
         return watch
 
-    def _tell_ways(self, watch: Watch) -> None:
+    def _tell_ways(self, watch: Watch, before: Collection[Way] = ()) -> None:
         for way in watch.ways:
-            self._tell(Kind.READY, f"Watching {way}")
+            if way not in before:
+                self._tell(Kind.READY, f"Watching {way}", "warning" if way.passing else "info")
 
     def _reload(self, watch: Watch, notifier: Notifier, reloaded: Callable[[], Settings] | None) -> Watch:
         self._reload_asked = False

@@ -5,9 +5,11 @@ there. The service looks by itself as well, now and then.
 Where the kernel cannot see what other hosts write, no events are asked for at all.
 """
 
+import errno
 import os
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +40,18 @@ DEAF_FILE_SYSTEMS = (
 # Seconds between scans there: often enough for a person who waits, seldom enough for a file server.
 DEAF_SCAN_SECONDS = 15.0
 
+# Beyond a folder's scan period, before the daemon counts as deaf: a scan of a slow disk, a busy processor.
+DEAF_GRACE_SECONDS = 30.0
+# Between two tries to have events where a limit, a mode or a missing folder forbade them. Each costs a walk
+# through the folder, and people raise limits by hand.
+TRY_AGAIN_SECONDS = 60.0
+
 MOUNTINFO = Path("/proc/self/mountinfo")
+# Space, tab, newline and backslash are written there as a backslash and three octal digits.
+OCTAL = re.compile(r"\\([0-7]{3})")
+
+# The setting to raise, by what the kernel answers when it is reached.
+LIMITS = {errno.ENOSPC: "fs.inotify.max_user_watches", errno.EMFILE: "fs.inotify.max_user_instances"}
 
 
 class _Wake(FileSystemEventHandler):
@@ -65,13 +78,15 @@ def _is_ours(path: str | bytes) -> bool:
 class Way:
     """How a folder is watched: by events or not, and how often it is scanned (seconds) whatever comes.
 
-    `why` is empty, or says what stands in the way of events.
+    `why` is empty, or says what stands in the way of events; `passing` is whether that may come to an end
+    while the folder stays the same.
     """
 
     folder: Path
     events: bool
     scan_every: float
     why: str = ""
+    passing: bool = False
 
     def __str__(self) -> str:
         if self.events:
@@ -84,7 +99,7 @@ class Watch:
 
     def __init__(self, folders: Iterable[Path], wake: threading.Event, *, scan_every: float) -> None:
         self._folders = tuple(folders)
-        self._wake = wake
+        self._handler = _Wake(wake)
         self._scan_every = scan_every
         self._observer: BaseObserver | None = None
         self._seen: dict[Path, tuple[int, int] | None] = {}
@@ -93,9 +108,16 @@ class Watch:
     def start(self) -> None:
         """Begin to watch what can be watched; the rest is scanned. Never raises: see `ways`."""
         self._seen = {folder: identity(folder) for folder in self._folders}
-        self._observer = Observer()
-        self.ways = tuple(self._way(folder, self._observer) for folder in self._folders)
-        self._observer.start()
+        # Started before it is given folders: a limit that is reached is then told for the folder it concerns.
+        try:
+            observer = Observer()
+            observer.start()
+        except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
+            self._observer = None
+            self.ways = tuple(self._scanned(folder, error) for folder in self._folders)
+            return
+        self._observer = observer
+        self.ways = tuple(self._way(folder, observer) for folder in self._folders)
 
     def stop(self) -> None:
         if self._observer and self._observer.is_alive():
@@ -115,22 +137,57 @@ class Watch:
         changed = [folder for folder, before in self._seen.items() if identity(folder) != before]
         if changed:
             return f"{changed[0]} was replaced, removed or mounted over"
+        if not (watched := [way for way in self.ways if way.events]):
+            return ""
         if self._observer is None or not self._observer.is_alive():
             return "the observer's thread has ended"
-        if len([e for e in self._observer.emitters if e.is_alive()]) < sum(way.events for way in self.ways):
+        if len([e for e in self._observer.emitters if e.is_alive()]) < len(watched):
             return "an emitter's thread has ended"
         return ""
 
+    def improve(self) -> bool:
+        """Ask for events again where only a passing reason stood in the way. Whether anything has changed."""
+        before, observer = self.ways, self._observer
+        if observer is None:
+            self.restart()
+        else:
+            self.ways = tuple(self._way(w.folder, observer) if w.passing else w for w in before)
+        return self.ways != before
+
     def _way(self, folder: Path, observer: BaseObserver) -> Way:
-        if why := _deaf_because(folder):
-            return Way(folder, events=False, scan_every=min(self._scan_every, DEAF_SCAN_SECONDS), why=why)
+        if why := _unreachable_because(folder):
+            return Way(folder, events=False, scan_every=self._seldom(), why=why, passing=True)
+        if (kind := _type_of(folder)).startswith(DEAF_FILE_SYSTEMS):
+            return Way(folder, events=False, scan_every=self._seldom(), why=kind)
         try:
             # One level down, because a set may come as a folder; inotify does not look below by itself.
-            observer.schedule(_Wake(self._wake), str(folder), recursive=True)
-        except OSError as error:  # the inotify limits: fs.inotify.max_user_watches, max_user_instances
-            why = f"no inotify, {error.strerror or error}; raise fs.inotify.max_user_watches"
-            return Way(folder, events=False, scan_every=min(self._scan_every, DEAF_SCAN_SECONDS), why=why)
+            observer.schedule(self._handler, str(folder), recursive=True)
+        except (OSError, RuntimeError) as error:
+            return self._scanned(folder, error)
         return Way(folder, events=True, scan_every=self._scan_every)
+
+    def _scanned(self, folder: Path, error: OSError | RuntimeError) -> Way:
+        return Way(folder, events=False, scan_every=self._seldom(), why=_refusal(error), passing=True)
+
+    def _seldom(self) -> float:
+        return min(self._scan_every, DEAF_SCAN_SECONDS)
+
+
+def overdue(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) -> dict[Path, float]:
+    """For each folder, the seconds since its next full scan was due: negative while it is not.
+
+    `looked` is when the last look at each had come to an end, on the clock of `now`.
+    """
+    return {way.folder: now - looked.get(way.folder, float("-inf")) - way.scan_every for way in ways}
+
+
+def deaf(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) -> str:
+    """Why the daemon hears nothing of a folder any more, by when it looked at each last; empty if it does."""
+    late = overdue(looked, ways, now=now)
+    worst = max(late, key=lambda folder: late[folder], default=None)
+    if worst is None or late[worst] <= DEAF_GRACE_SECONDS:
+        return ""
+    return f"nobody has looked at {worst} for {late[worst]:.0f} s longer than its scans are apart"
 
 
 def identity(folder: Path) -> tuple[int, int] | None:
@@ -142,28 +199,36 @@ def identity(folder: Path) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino)
 
 
-def _deaf_because(folder: Path) -> str:
+def _unreachable_because(folder: Path) -> str:
     try:
         with folder_descriptor(folder):
-            pass
+            return ""
     except NotPermitted:
         return "not readable"
     except UecError:
         return "not there"
-    kind = file_system_type(folder, MOUNTINFO.read_text(errors="surrogateescape"))
-    return kind if kind.startswith(DEAF_FILE_SYSTEMS) else ""
+
+
+def _refusal(error: OSError | RuntimeError) -> str:
+    if isinstance(error, OSError) and error.errno in LIMITS:
+        return f"no inotify, {error.strerror}; raise {LIMITS[error.errno]}"
+    return f"no inotify, {error}"
+
+
+def _type_of(folder: Path) -> str:
+    return file_system_type(folder, MOUNTINFO.read_text(errors="surrogateescape"))
 
 
 def file_system_type(folder: Path, mountinfo: str) -> str:
     """The type of the file system that a folder lies on, from the text of `/proc/self/mountinfo`.
 
-    Its fifth field is the mount point with spaces as octal escapes; the type follows the lone hyphen.
+    Its fifth field is the mount point, escaped; the type follows the lone hyphen.
     """
     best, kind = "", ""
     path = str(folder.resolve())
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        point = before.split(" ")[4].replace("\\040", " ")
+        point = OCTAL.sub(lambda found: chr(int(found[1], 8)), before.split(" ")[4])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):  # the later of two mounts on one point lies on top
             best, kind = point, after.split(" ")[0]

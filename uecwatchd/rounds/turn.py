@@ -7,7 +7,7 @@ are due. What made somebody look, an event or a timer, makes no difference.
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ from uecwatchd.settings import Settings
 from uecwatchd.verdict import failed, shifted
 from uecwatchd.watch import identity
 
+# A look at ten thousand files takes less than one; where it takes longer, people wait for their images.
+SLOW_LOOK_SECONDS = 5.0
 # The wall clock against the one that only counts: more than any slew between two rounds, less than a delay.
 JUMP_SECONDS = 10.0
 
@@ -66,6 +68,7 @@ class Rounds:
         self._assemblies: dict[Path, Assembly] = {}
         self._crew.dismiss_all()
         self.troubles: dict[Path, UecError] = {}
+        self._slow: set[Path] = set()
 
     # --- what may be asked --------------------------------------------------------------------------------
 
@@ -105,8 +108,8 @@ class Rounds:
 
     # --- a round ------------------------------------------------------------------------------------------
 
-    def turn(self) -> None:
-        """Look at every folder once, and begin what there is room for."""
+    def turn(self, folders: Collection[Path] | None = None) -> None:
+        """Look once at every folder, or at those named, and begin what there is room for."""
         self._reap()
         self._mind_the_clocks()
         self._roll.catch_up()
@@ -116,8 +119,8 @@ class Rounds:
         self._rules = rules_of(self._settings, gates.dialects(), gates.strange())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
             os.close(self._locks.pop(folder)[1])
-        for folder in self._settings.spool.folders:
-            with self._by_itself(folder):
+        for folder in self._settings.spool.folders if folders is None else folders:
+            with self._by_itself(folder), self._timed(folder):
                 self._hold(folder)
                 self._look(folder)
         self.tend()
@@ -362,6 +365,18 @@ class Rounds:
         else:
             if self.troubles.pop(folder, None):
                 self._complaints.tell(Kind.READY, f"{folder}: the trouble is over")
+
+    @contextlib.contextmanager
+    def _timed(self, folder: Path) -> Iterator[None]:
+        """A look that takes long is told once while it does: a failing disk or a slow file server."""
+        began = self._monotonic()
+        yield
+        took = self._monotonic() - began
+        if took < SLOW_LOOK_SECONDS:
+            self._slow.discard(folder)
+        elif folder not in self._slow:
+            self._slow.add(folder)
+            self._complaints.tell(Kind.FAULT, f"{folder}: it took {took:.0f} s to look at it once", "warning")
 
     def _trouble(self, folder: Path, error: UecError) -> None:
         # What was seen there before would only make the loop look again and again.

@@ -1,0 +1,95 @@
+"""Every fault of the embedded cloud at random under many sets, with a daemon that is killed at random."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+# By hand: UECWATCHD_FAULT_SETS=200 pytest tests/test_faults.py -s
+SETS = int(os.environ.get("UECWATCHD_FAULT_SETS", "20"))
+SEED = int(os.environ.get("UECWATCHD_FAULT_SEED", "4"))
+STORM_SECONDS = 0.4 * SETS
+PATIENCE_SECONDS = 60.0 + 2 * SETS
+KILL_SHARE = 0.15
+
+# The real service, whose clocks run sixty times as fast, so that a retry after 30 s comes after half of one.
+DAEMON = """
+import sys, time
+from pathlib import Path
+from contextlib import closing
+from uecwatchd.ledger import open_ledger
+from uecwatchd.notify import Notifier
+from uecwatchd.service import Service
+from uecwatchd.settings import load
+class Silent:
+    def tell(self, event): pass
+    def progress(self, progress): pass
+began = float(sys.argv[1])
+fast = lambda: began + (time.time() - began) * 60
+settings = load(Path(sys.argv[2]), environ={})
+with closing(open_ledger(settings.state.dir)) as book:
+    Service(settings, monitor=Silent(), book=book, now=fast, monotonic=fast).run(
+        Notifier({"WATCHDOG_USEC": "400000"})  # only so that the loop turns often, with clocks that fast
+    )
+"""
+ONCE = ("put-500", "put-503", "reset-in-body", "wrong-etag", "lost-answer", "image-fails", "lost-tags")
+LASTING = {"down": 3.0, "away": 3.0, "slow": 0.05, "skew": 600.0, "requests": 2.0, "pending": 2.0}
+
+
+def daemon(host: Host, began: float) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", DAEMON, str(began), str(host.config)])
+
+
+def drop(host: Host) -> None:
+    for i in range(SETS):
+        (host.spool / f"d{i:03}.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+        (host.spool / f"d{i:03}.img").write_bytes(random.Random(i).randbytes(4096))  # noqa: S311
+
+
+def done(host: Host) -> int:
+    return len(list(host.spool.glob("d*.emi")))
+
+
+def test_nothing_is_lost_or_doubled_by_random_faults_and_kills(host: Host) -> None:
+    chance = random.Random(SEED)  # noqa: S311
+    armed: Counter[str] = Counter()
+    began, kills = time.time(), 0
+    drop(host)
+    process = daemon(host, began)
+    try:
+        while done(host) < SETS and time.time() - began < PATIENCE_SECONDS:
+            time.sleep(chance.uniform(0.1, 0.5))
+            if time.time() - began > STORM_SECONDS:
+                host.cloud.faults.clear()
+                continue
+            name = chance.choice((*ONCE, *LASTING))
+            host.cloud.faults.arm(name, LASTING.get(name, 2.0), spare=chance.randrange(3) * (name in ONCE))
+            armed[name] += 1
+            if chance.random() < KILL_SHARE:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+                process = daemon(host, began)
+            assert process.poll() is None, "the daemon has ended by itself"
+    finally:
+        process.kill()
+        process.wait()
+    seen = Counter(image.state for image in host.cloud.images)
+    usable = [image for image in host.cloud.images if image.state == "available"]
+    locations = Counter(image.location for image in usable)
+    doubled = {location for location, times in locations.items() if times > 1}
+    took = time.time() - began
+    print(f"{SETS} sets, seed {SEED}, {took:.0f} s, kills {kills}, armed {dict(armed)}")  # noqa: T201 (the figures, for who runs it by hand)
+    print(f"lost {SETS - done(host)}, images {len(usable)}, doubled {len(doubled)}, states {dict(seen)}")  # noqa: T201
+    assert done(host) == SETS
+    assert len(usable) == SETS
+    assert not doubled
