@@ -157,10 +157,7 @@ def test_a_rejected_set_is_not_tried_again_at_a_restart_nor_by_any_number_of_rou
     host: Host, heard: Heard
 ) -> None:
     drop_disks(host, 2)
-    (host.spool / "d00.img.sha256").unlink(missing_ok=True)
-    (host.spool / "d00.toml").write_text(
-        f'kernel = "none"\nconvert = "keep"\nsha256 = {{"d00.img" = "{"0" * 64}"}}\n'
-    )
+    (host.spool / "d00.toml").write_text('kernel = "eki-00000000"\nconvert = "keep"\n')
     assert once(host, heard)[1] == "done"
     told = len(heard.events)
     asked = len(host.cloud.requests)

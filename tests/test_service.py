@@ -314,7 +314,7 @@ def test_a_member_replaced_while_it_is_read_is_not_registered(
     if record.state == "deferred":
         assert record.error
         assert "changed" in record.error.what
-        assert len(host.cloud.images) == 2, "kernel and ramdisk, and no machine of half old, half new bytes"
+        assert not [i for i in host.cloud.images if i.id.startswith("emi-")], "of half old, half new bytes"
     else:
         assert record.members[-1].sha256 == _sha256(host.spool / "karmic.img")
 
