@@ -69,8 +69,7 @@ class Nursery:
     """The process that forks a run of the program for whoever asks. Ends with the tests."""
 
     def __init__(self) -> None:
-        self._asker, theirs = socket.socketpair()
-        self._asker.settimeout(PROGRAM_SECONDS)
+        self._asker, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         with theirs:
             script = str(Path(__file__).with_name("nursery.py"))
             self._process = subprocess.Popen(
@@ -78,16 +77,14 @@ class Nursery:
             )
 
     def run(self, arguments: Sequence[str], *, environ: Mapping[str, str]) -> "CompletedProcess[str]":
-        request = {"argv": arguments, "environ": environ, "cwd": str(Path.cwd())}
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as talk:
-            socket.send_fds(self._asker, [json.dumps(request).encode()], [out.fileno(), talk.fileno()])
-            with self._asker.makefile() as answers:
-                child = int(answers.readline())
-                try:
-                    status = int(answers.readline())
-                except TimeoutError:
-                    os.kill(child, signal.SIGKILL)
-                    raise
+        request = json.dumps({"argv": arguments, "environ": environ, "cwd": str(Path.cwd())}).encode()
+        answer, theirs = socket.socketpair()
+        answer.settimeout(PROGRAM_SECONDS)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as talk, answer:
+            with theirs:
+                descriptors = [out.fileno(), talk.fileno(), theirs.fileno()]
+                socket.send_fds(self._asker, [request], descriptors)
+            status = _wait_status(answer)
             out.seek(0)
             talk.seek(0)
             code = os.waitstatus_to_exitcode(status)
@@ -96,6 +93,16 @@ class Nursery:
     def close(self) -> None:
         self._asker.close()
         self._process.wait(PROGRAM_SECONDS)
+
+
+def _wait_status(answer: socket.socket) -> int:
+    with answer.makefile() as lines:
+        child = int(lines.readline())
+        try:
+            return int(lines.readline())
+        except TimeoutError:
+            os.kill(child, signal.SIGKILL)
+            raise
 
 
 @functools.cache

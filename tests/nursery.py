@@ -3,13 +3,14 @@
 Each run is a process of its own, with its own environment, working directory and output, that ends as
 `python -m uecwatchd` would. Only what every start has in common, the imports, is done once.
 
-The requests come over a Unix socket on standard input, one at a time: JSON with `argv`, `environ` and `cwd`,
-and the run's standard output and standard error as descriptors. The answer is the run's process id at once,
-then its wait status, a line each.
+The requests come over a Unix socket on standard input, a packet each: JSON with `argv`, `environ` and `cwd`,
+and three descriptors: the run's standard output and standard error, and where to answer. The answer is the
+run's process id at once, then its wait status, a line each. Several runs may go on at a time.
 """
 
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -25,21 +26,32 @@ REQUEST_BYTES = 1 << 20
 def serve() -> int:
     """The exit code of a run in its own process; 0 in the first process, when nobody asks any more."""
     asker = socket.socket(fileno=0)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     while True:
-        data, descriptors, _, _ = socket.recv_fds(asker, REQUEST_BYTES, 2)
+        data, descriptors, _, _ = socket.recv_fds(asker, REQUEST_BYTES, 3)
         if not data:
             return 0
-        child = os.fork()
-        if child == 0:
-            return _run(json.loads(data), descriptors)
+        if os.fork() == 0:
+            asker.close()
+            return _keep(json.loads(data), *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
-        asker.sendall(f"{child}\n".encode())
-        _, status = os.waitpid(child, 0)
-        asker.sendall(f"{status}\n".encode())
 
 
-def _run(request: dict[str, object], descriptors: list[int]) -> int:
+def _keep(request: dict[str, object], out: int, talk: int, answers: int) -> int:
+    """Start a run, say its process id, wait for its end, and say how it was."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    child = os.fork()
+    if child == 0:
+        os.close(answers)
+        return _run(request, out, talk)
+    os.write(answers, f"{child}\n".encode())
+    _, status = os.waitpid(child, 0)
+    os.write(answers, f"{status}\n".encode())
+    os._exit(0)
+
+
+def _run(request: dict[str, object], *descriptors: int) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, descriptor in enumerate((nothing, *descriptors)):
         os.dup2(descriptor, number)

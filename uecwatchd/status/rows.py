@@ -175,7 +175,7 @@ def _absent(row: Row) -> Row:
 
 def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
     record = row.record
-    if waiting.ready_at is not None:
+    if waiting.brief and waiting.ready_at is not None:
         to_go = max(0.0, waiting.ready_at - now)
         return replace(
             row, state="waiting", detail=f"for {waiting.reason} ({span(to_go)} to go)", to_go=to_go

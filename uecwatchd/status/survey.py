@@ -9,6 +9,7 @@ from uecwatchd import imageset, ledger, spool
 from uecwatchd.cloud.gate import presumptions, unrecognised
 from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.errors import UecError
+from uecwatchd.imageset import Assembly, ImageSet, Refused
 from uecwatchd.ledger import read_ledger
 from uecwatchd.rounds import rules_of, taken_by
 from uecwatchd.settings import Settings
@@ -46,7 +47,8 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
             continue
         aged = _aged(listing, now=now, settled=settled)
         taken = taken_by(record for record in known.records if record.folder == str(folder))
-        found += rows(aged, imageset.assemble(aged, rules=rules, taken=taken), known)
+        assembly = _closed(imageset.assemble(aged, rules=rules, taken=taken), listing, known)
+        found += rows(aged, assembly, known)
     return Survey(tuple(found), known, tuple(troubles))
 
 
@@ -59,6 +61,16 @@ def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Remember
         asked = {(r.folder, r.name): r.verb for r in book.requests()}
         known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked)
         return known, book.clouds()
+
+
+def _closed(assembly: Assembly, listing: Listing, known: Known) -> Assembly:
+    """Of what is new, that waits of which somebody still has a file open for writing."""
+    folder = str(listing.folder)
+    seen = {record.name: record.stamp for record in known.records if record.folder == folder}
+    judged: list[ImageSet | Refused] = [*assembly.ready, *assembly.refused]
+    news = [one for one in judged if seen.get(one.name) != one.stamp]
+    asked = ((one.name, spool.open_for_writing(listing.folder, one.files)) for one in news)
+    return imageset.put_back(assembly, {name: path for name, path in asked if path}, ready_at=0.0)
 
 
 def _service_user(settings: Settings) -> int:
