@@ -6,7 +6,7 @@ The order of arrival never matters, and ambiguity is never guessed at: what is n
 """
 
 from uecwatchd.imageset.assemble import assemble
-from uecwatchd.imageset.draft import stem_of
+from uecwatchd.imageset.draft import is_a_set, stem_of
 from uecwatchd.imageset.outcome import (
     ROLE_WORDS,
     Assembly,
@@ -29,6 +29,7 @@ __all__ = [
     "Rules",
     "Waiting",
     "assemble",
+    "is_a_set",
     "put_back",
     "stem_of",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from uecwatchd.image import amount
-from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting
+from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting, is_a_set
 from uecwatchd.ledger import Advance, SetRecord, Verb
 from uecwatchd.pace import rate, seconds_left, span, told
 from uecwatchd.roll import Key
@@ -130,7 +130,7 @@ def begun_now(row: Row, now: float) -> bool:
 def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | None, known: Known) -> Row:
     folder = str(listing.folder)
     files = outcome.files if outcome else ()
-    if (entry := listing.entries.get(name)) and entry.kind == "folder":
+    if (entry := listing.entries.get(name)) and is_a_set(entry):
         files = (name, *files)
     row = Row(folder, name, "", "", record, tuple(dict.fromkeys(files)))
     row = _standing(row, outcome, listing.now, known)
