@@ -1,0 +1,218 @@
+"""Disks that fill up, turn read-only or fail under the real program: nothing lost, nothing done twice."""
+
+import os
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.demo.material import RealSet
+from uecwatchd.room import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
+
+if TYPE_CHECKING:
+    from tests.conftest import Heard, Host
+else:
+    Heard = Host = Any
+
+PATIENCE_SECONDS = 60.0
+# Longer than the first delay of a retry with its jitter, shorter than what makes the daemon deaf.
+PAST_THE_RETRY_SECONDS = 34.0
+MIB = 1 << 20
+# Each room has what a set and the ledger need, and little more.
+INODES = 200
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A file system of its own in a folder, that can be filled up and given room again."""
+
+    folder: Path
+
+    def remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
+
+    def fill(self, way: str, *, spare: int = 0) -> None:
+        """Leave no more than `spare` bytes or files."""
+        found = os.statvfs(self.folder)
+        if way == "bytes":
+            (self.folder / "filler").write_bytes(bytes(max(0, found.f_bavail * found.f_frsize - spare)))
+            return
+        with suppress(OSError):
+            for number in range(found.f_favail - spare):
+                (self.folder / f"filler{number}").touch()
+
+    def give_room(self) -> None:
+        for filler in self.folder.glob("filler*"):
+            filler.unlink()
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[[Path], Disk]]:
+    """Mounts tmpfs over folders. Needs root, as installing the tests' packages did."""
+    mounted: list[Path] = []
+
+    def make(folder: Path, size: int = 96 * MIB) -> Disk:
+        folder.mkdir(exist_ok=True)
+        options = f"size={size},nr_inodes={INODES},mode=0755"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+        mounted.append(folder)
+        return Disk(folder)
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def small_set(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory) -> RealSet:
+    """The real kernel and ramdisk with a file system of one MiB."""
+    image = tmp_path_factory.mktemp("small") / "small.img"
+    subprocess.run(["mkfs.ext4", "-q", str(image), "1M"], check=True)
+    return replace(real_set, machine=image)
+
+
+def drop(host: Host, made: RealSet) -> dict[str, bytes]:
+    """Drop the set `karmic`; what lies there then, that must lie there ever after."""
+    names = [f"karmic.{ending}" for ending in ("img", "vmlinuz", "initrd")]
+    host.drop(made.machine, made.kernel, made.ramdisk, names=names)
+    return {name: (host.spool / name).read_bytes() for name in names}
+
+
+def assert_done_once(host: Host, files: dict[str, bytes]) -> None:
+    """The set is registered, one image of each kind; its files are as they were, and so is the ledger."""
+    assert {name: (host.spool / name).read_bytes() for name in files} == files
+    kinds = [image.id[:3] for image in host.cloud.images if image.state == "available"]
+    assert sorted(kinds) == ["eki", "emi", "eri"]
+    assert [f"karmic{ending}" in host.outputs() for ending in (".emi", ".eki", ".eri", ".uec.error")] == [
+        *(True, True, True, False)
+    ]
+    assert not [path.name for path in host.spool.iterdir() if path.name.startswith(".")]
+    with closing(sqlite3.connect(host.state / "ledger.sqlite")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+# --- the rule ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (Space(LEAST_BYTES, LEAST_INODES, 100), ""),
+        (Space(LEAST_BYTES - 1, LEAST_INODES, 100), "511 KiB are left"),
+        (Space(LEAST_BYTES, LEAST_INODES - 1, 100), "it takes 15 more"),
+        (Space(LEAST_BYTES, 0, 0), ""),
+        (Space(LEAST_BYTES, LEAST_INODES, 100, read_only=True), "read-only"),
+    ],
+    ids=["enough", "a byte short", "a file short", "files are not counted", "read-only"],
+)
+def test_a_disk_must_have_room_for_a_sets_results(space: Space, expected: str) -> None:
+    why, remedy = lacking(space)
+    assert expected in why
+    assert bool(expected) is bool(why) is bool(remedy)
+
+
+def test_a_folder_that_cannot_be_asked_is_told_of_by_who_works_in_it(tmp_path: Path) -> None:
+    check_room(tmp_path / "none", "the spool folder")
+
+
+# --- full -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def once_uploading(host: Host, act: Callable[[], None]) -> Iterator[None]:
+    """Act as soon as a part has gone up, and the work is not over for some time."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.005):
+            if host.cloud.calls("PutObject"):
+                act()
+                host.cloud.faults.clear()
+                return
+
+    host.cloud.faults.arm("slow", 0.1)
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+# What is left free: less than a set needs, or nothing.
+@pytest.mark.parametrize(
+    ("place", "way", "spare"),
+    [
+        ("spool", "bytes", 0),
+        ("spool", "files", 8),
+        ("state", "bytes", LEAST_BYTES * 3 // 4),
+        ("state", "files", 8),
+    ],
+    ids=["spool", "spool, short of files", "state, short", "state, short of files"],
+)
+def test_work_is_not_begun_that_could_not_be_written_down(
+    place: str, way: str, spare: int, host: Host, small_set: RealSet, mount: Callable[[Path], Disk]
+) -> None:
+    disk = mount(host.spool if place == "spool" else host.state)
+    assert host.run("once").returncode == 0  # the ledger is there
+    files = drop(host, small_set)
+    disk.fill(way, spare=spare)
+    ended = host.run("once")
+    assert ended.returncode == 75, ended.stderr
+    assert f"no room in the {place}" in ended.stderr
+    assert "its disk is full" in ended.stderr
+    assert not host.cloud.calls("PutObject")
+    if spare:
+        assert f"no room in the {place}" in (host.spool / "karmic.uec.error").read_text()
+    assert_resumed(host, disk, files)
+
+
+@pytest.mark.parametrize("way", ["bytes", "files"])
+@pytest.mark.parametrize("place", ["spool", "state"])
+def test_a_disk_that_fills_up_amidst_the_work_defers_a_set(
+    place: str, way: str, host: Host, small_set: RealSet, mount: Callable[[Path], Disk]
+) -> None:
+    disk = mount(host.spool if place == "spool" else host.state)
+    assert host.run("once").returncode == 0
+    files = drop(host, small_set)
+    with once_uploading(host, lambda: disk.fill(way)):
+        ended = host.run("once")
+    if (place, way) == ("state", "files"):
+        assert ended.returncode == 0, "the ledger's files are there, and need no other"
+    else:
+        assert ended.returncode == 75, ended.stderr
+        assert "karmic is deferred" in ended.stderr
+        assert "full" in ended.stderr or "No space left" in ended.stderr
+        assert not (host.spool / "karmic.emi").exists()
+    assert_resumed(host, disk, files)
+
+
+@pytest.mark.parametrize("way", ["bytes", "files"])
+def test_a_ledger_that_cannot_be_opened_on_a_full_disk_says_that_it_is_full(
+    way: str, host: Host, small_set: RealSet, mount: Callable[[Path], Disk]
+) -> None:
+    disk = mount(host.state)
+    assert host.run("once").returncode == 0
+    files = drop(host, small_set)
+    disk.fill(way)
+    ended = host.run("once")
+    assert ended.returncode == 75
+    assert "its disk is full" in ended.stderr
+    assert "Free some space" in ended.stderr or "Remove some files" in ended.stderr
+    assert host.outputs() == []
+    assert_resumed(host, disk, files)
+
+
+def assert_resumed(host: Host, disk: Disk, files: dict[str, bytes]) -> None:
+    disk.give_room()
+    host.run("retry", "karmic")  # as its time would come
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    assert_done_once(host, files)
