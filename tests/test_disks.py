@@ -1,9 +1,12 @@
 """Disks that fill up, turn read-only or fail under the real program: nothing lost, nothing done twice."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,14 +16,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import open_ledger
+from uecwatchd.monitor import Kind
+from uecwatchd.notify import Notifier
 from uecwatchd.room import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
+from uecwatchd.service import Service
+from uecwatchd.settings import load
 
 if TYPE_CHECKING:
     from tests.conftest import Heard, Host
 else:
     Heard = Host = Any
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 20.0
 # Longer than the first delay of a retry with its jitter, shorter than what makes the daemon deaf.
 PAST_THE_RETRY_SECONDS = 34.0
 MIB = 1 << 20
@@ -72,9 +80,9 @@ def mount() -> Iterator[Callable[[Path], Disk]]:
 @pytest.fixture(scope="module")
 def small_set(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory) -> RealSet:
     """The real kernel and ramdisk with a file system of one MiB."""
-    image = tmp_path_factory.mktemp("small") / "small.img"
-    subprocess.run(["mkfs.ext4", "-q", str(image), "1M"], check=True)
-    return replace(real_set, machine=image)
+    folder = tmp_path_factory.mktemp("small")
+    subprocess.run(["mkfs.ext4", "-q", str(folder / "small.img"), "1M"], check=True)
+    return replace(real_set, machine=folder / "small.img")
 
 
 def drop(host: Host, made: RealSet) -> dict[str, bytes]:
@@ -161,7 +169,7 @@ def test_work_is_not_begun_that_could_not_be_written_down(
     place: str, way: str, spare: int, host: Host, small_set: RealSet, mount: Callable[[Path], Disk]
 ) -> None:
     disk = mount(host.spool if place == "spool" else host.state)
-    assert host.run("once").returncode == 0  # the ledger is there
+    open_ledger(host.state).close()
     files = drop(host, small_set)
     disk.fill(way, spare=spare)
     ended = host.run("once")
@@ -180,7 +188,7 @@ def test_a_disk_that_fills_up_amidst_the_work_defers_a_set(
     place: str, way: str, host: Host, small_set: RealSet, mount: Callable[[Path], Disk]
 ) -> None:
     disk = mount(host.spool if place == "spool" else host.state)
-    assert host.run("once").returncode == 0
+    open_ledger(host.state).close()
     files = drop(host, small_set)
     with once_uploading(host, lambda: disk.fill(way)):
         ended = host.run("once")
@@ -199,7 +207,7 @@ def test_a_ledger_that_cannot_be_opened_on_a_full_disk_says_that_it_is_full(
     way: str, host: Host, small_set: RealSet, mount: Callable[[Path], Disk]
 ) -> None:
     disk = mount(host.state)
-    assert host.run("once").returncode == 0
+    open_ledger(host.state).close()
     files = drop(host, small_set)
     disk.fill(way)
     ended = host.run("once")
@@ -207,12 +215,155 @@ def test_a_ledger_that_cannot_be_opened_on_a_full_disk_says_that_it_is_full(
     assert "its disk is full" in ended.stderr
     assert "Free some space" in ended.stderr or "Remove some files" in ended.stderr
     assert host.outputs() == []
-    assert_resumed(host, disk, files)
+    disk.give_room()
+    assert host.run("once").returncode == 0
+    assert_done_once(host, files)
 
 
 def assert_resumed(host: Host, disk: Disk, files: dict[str, bytes]) -> None:
     disk.give_room()
-    host.run("retry", "karmic")  # as its time would come
+    if not (host.spool / "karmic.emi").exists():
+        host.ask("retry", "karmic")  # as its time would come
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    assert_done_once(host, files)
+
+
+# --- under a daemon ---------------------------------------------------------------------------------------
+
+
+class Clocks:
+    """Both clocks of a daemon, which may be moved on together: time passes, as nobody likes to wait."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def now(self) -> float:
+        return time.time() + self._ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def pass_by(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < end, f"waited too long for {what}"
+        time.sleep(0.02)
+
+
+@contextmanager
+def daemon(host: Host, heard: Heard, clocks: Clocks) -> Iterator[Service]:
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        made = Service(settings, monitor=heard, book=book, now=clocks.now, monotonic=clocks.monotonic)
+        loop = threading.Thread(target=made.run, args=(Notifier({}),))
+        loop.start()
+        try:
+            until(lambda: bool(heard.sentences(Kind.READY)), "the first round")
+            yield made
+        finally:
+            made.stop()
+            loop.join(PATIENCE_SECONDS)
+            assert not loop.is_alive()
+
+
+def _read_only(disk: Disk) -> None:
+    """Refused by the kernel in the moment in which a file there is written."""
+    for _ in range(200):
+        with suppress(subprocess.CalledProcessError):
+            return disk.remount("ro")
+        time.sleep(0.01)
+    raise AssertionError("something is written there all the time")
+
+
+@pytest.mark.parametrize(
+    ("place", "harm", "mend", "told"),
+    [
+        ("spool", lambda disk: disk.fill("bytes"), Disk.give_room, "No space left on device"),
+        ("state", lambda disk: disk.fill("bytes"), lambda disk: disk.remount(f"size={128 * MIB}"), "full"),
+        ("spool", _read_only, lambda disk: disk.remount("rw"), "Read-only file system"),
+    ],
+    ids=["spool full", "state full", "spool read-only"],
+)
+def test_a_daemon_lives_through_it_and_resumes_by_itself(
+    place: str,
+    harm: Callable[[Disk], None],
+    mend: Callable[[Disk], None],
+    told: str,
+    host: Host,
+    heard: Heard,
+    small_set: RealSet,
+    mount: Callable[[Path], Disk],
+) -> None:
+    disk = mount(host.spool if place == "spool" else host.state)
+    clocks = Clocks()
+    with daemon(host, heard, clocks) as service:
+        with once_uploading(host, lambda: harm(disk)):
+            files = drop(host, small_set)
+            until(lambda: bool(heard.sentences(Kind.DEFERRED)), "the set to be deferred")
+        assert told in heard.sentences(Kind.DEFERRED)[0]
+        assert not (host.spool / "karmic.emi").exists()
+        clocks.pass_by(PAST_THE_RETRY_SECONDS)  # tried again while it is so, and deferred again
+        until(lambda: len(heard.sentences(Kind.DEFERRED)) > 1, "the second attempt")
+        assert "no room in the" in heard.sentences(Kind.DEFERRED)[1]
+        assert not service.troubles, "the folder itself can be looked at"
+        mend(disk)
+        for _ in range(2):  # the second delay is twice as long; in steps, or the daemon would count as deaf
+            clocks.pass_by(PAST_THE_RETRY_SECONDS)
+            time.sleep(0.3)
+        until(lambda: (host.spool / "karmic.emi").exists(), "the set to be done")
+    assert_done_once(host, files)
+
+
+def test_the_ledgers_disk_cannot_be_made_read_only_under_a_daemon(
+    host: Host, heard: Heard, mount: Callable[[Path], Disk]
+) -> None:
+    disk = mount(host.state)
+    with daemon(host, heard, Clocks()), pytest.raises(subprocess.CalledProcessError):
+        disk.remount("ro")
+    disk.remount("ro")
+    ended = host.run("once")
+    assert ended.returncode == 75
+    assert "Mount it for writing" in ended.stderr
+
+
+# --- failing ----------------------------------------------------------------------------------------------
+
+STRACE = shutil.which("strace")
+
+
+@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("state/ledger.sqlite-wal", "the ledger: cannot use it: disk I/O error"),
+        ("spool", "Input/output error"),
+    ],
+    ids=["ledger", "results"],
+)
+def test_a_disk_that_fails_to_keep_what_was_written_defers_the_set(
+    path: str, told: str, host: Host, small_set: RealSet
+) -> None:
+    open_ledger(host.state).close()
+    files = drop(host, small_set)
+    calls = "fsync,fdatasync"
+    tracer = [str(STRACE), "-f", "-qq", "-o", os.devnull, "--seccomp-bpf", "-P", str(host.folder / path)]
+    inject = ["-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO:when=5+5"]
+    ended = subprocess.run(
+        [*tracer, *inject, sys.executable, "-m", "uecwatchd", "once", "--config", str(host.config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert ended.returncode == 75, ended.stderr
+    assert told in ended.stderr
+    assert not (host.spool / "karmic.emi").exists()
+    host.ask("retry", "karmic")
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
     assert_done_once(host, files)
