@@ -48,11 +48,10 @@ class Disk:
     def fill(self, way: str, *, spare: int = 0) -> None:
         """Leave no more than `spare` bytes or files."""
         found = os.statvfs(self.folder)
-        if way == "bytes":
-            (self.folder / "filler").write_bytes(bytes(max(0, found.f_bavail * found.f_frsize - spare)))
-            return
-        with suppress(OSError):
-            for number in range(found.f_favail - spare):
+        with suppress(OSError):  # the program writes there as well
+            if way == "bytes":
+                (self.folder / "filler").write_bytes(bytes(max(0, found.f_bavail * found.f_frsize - spare)))
+            for number in range(found.f_favail - spare if way == "files" else 0):
                 (self.folder / f"filler{number}").touch()
 
     def give_room(self) -> None:
@@ -283,11 +282,10 @@ def _read_only(disk: Disk) -> None:
 @pytest.mark.parametrize(
     ("place", "harm", "mend", "told"),
     [
-        ("spool", lambda disk: disk.fill("bytes"), Disk.give_room, "No space left on device"),
         ("state", lambda disk: disk.fill("bytes"), lambda disk: disk.remount(f"size={128 * MIB}"), "full"),
         ("spool", _read_only, lambda disk: disk.remount("rw"), "Read-only file system"),
     ],
-    ids=["spool full", "state full", "spool read-only"],
+    ids=["state full", "spool read-only"],
 )
 def test_a_daemon_lives_through_it_and_resumes_by_itself(
     place: str,
@@ -367,3 +365,44 @@ def test_a_disk_that_fails_to_keep_what_was_written_defers_the_set(
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
     assert_done_once(host, files)
+
+
+# --- away -------------------------------------------------------------------------------------------------
+
+
+def test_a_spool_that_is_unmounted_is_taken_up_again_and_nothing_of_it_is_forgotten(
+    host: Host, heard: Heard, small_set: RealSet, tmp_path: Path
+) -> None:
+    # The worst case: what is not there is forgotten at once.
+    text = host.config.read_text().replace("settle =", "linger = 0\nsettle =")
+    other = tmp_path / "other"
+    host.configure(text.replace("folders = [", f'folders = ["{other}", '))
+    (tmp_path / "disk").mkdir()
+    other.mkdir()
+    bind = ["mount", "--bind", str(tmp_path / "disk"), str(other)]
+    subprocess.run(bind, check=True)
+    there = replace(host, spool=other)
+    try:
+        with daemon(host, heard, Clocks()):
+            files = drop(there, small_set)
+            until(lambda: (other / "karmic.emi").exists(), "the set to be done")
+            before = there.outputs()
+            subprocess.run(["umount", "--lazy", str(other)], check=True)
+            until(lambda: heard.sentences(Kind.WATCH_LOST) != [], "the loss to be noticed")
+            shutil.copy(small_set.machine, host.spool / "second.img")
+            (host.spool / "second.toml").write_text('kernel = "none"\nramdisk = "none"\n')
+            until(lambda: (host.spool / "second.uec.json").exists(), "the other spool to go on")
+            other.rmdir()
+            until(lambda: any("cannot open" in told for told in heard.sentences(Kind.FAULT)), "a sentence")
+            other.mkdir()
+            subprocess.run(bind, check=True)
+            until(lambda: any("is over" in told for told in heard.sentences(Kind.READY)), "the spool again")
+            (other / "third.vmlinuz").write_bytes(b"none")
+            until(lambda: (other / "third.uec.json").exists(), "the spool to be taken up")
+        assert sum("cannot open" in told for told in heard.sentences(Kind.FAULT)) == 1
+        assert [name for name in there.outputs() if name.startswith("karmic")] == before
+        calls = [image for image in host.cloud.images if image.id.startswith(("eki", "eri"))]
+        assert len(calls) == 2, "nothing is registered twice"
+        assert {name: (other / name).read_bytes() for name in files} == files
+    finally:
+        subprocess.run(["umount", "--lazy", str(other)], check=True)
