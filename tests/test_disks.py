@@ -176,6 +176,7 @@ def test_work_is_not_begun_that_could_not_be_written_down(
     assert f"no room in the {place}" in ended.stderr
     assert "its disk is full" in ended.stderr
     assert not host.cloud.calls("PutObject")
+    assert f"no room in the {place}" in host.run("check").stdout
     if spare:
         assert f"no room in the {place}" in (host.spool / "karmic.uec.error").read_text()
     assert_resumed(host, disk, files)
@@ -375,6 +376,7 @@ def test_a_spool_that_is_unmounted_is_taken_up_again_and_nothing_of_it_is_forgot
 ) -> None:
     # The worst case: what is not there is forgotten at once.
     text = host.config.read_text().replace("settle =", "linger = 0\nsettle =")
+    text = text.replace("scan_every = 5", "scan_every = 1")
     other = tmp_path / "other"
     host.configure(text.replace("folders = [", f'folders = ["{other}", '))
     (tmp_path / "disk").mkdir()

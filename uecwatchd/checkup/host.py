@@ -1,20 +1,17 @@
 """What the service needs of the machine it runs on."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from uecwatchd import ledger
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
 from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.room import check_room
 from uecwatchd.settings import Settings
 from uecwatchd.spool import folder_descriptor
 from uecwatchd.strangers import Malformed, parse_toml
 from uecwatchd.watch import MOUNTINFO, file_system_type
-
-# The ledger and a few logs; images are never copied to this disk.
-LEAST_STATE_BYTES = 16 * 1024 * 1024
 
 
 def examine_configuration(settings: Settings) -> Iterator[Finding]:
@@ -44,6 +41,11 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
         what = f"{folder}: this user may not write results there"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
+    try:
+        check_room(folder, "the spool folder")
+    except UecError as error:
+        yield bad(error)
+        return
     kind = file_system_type(folder, MOUNTINFO.read_text(errors="surrogateescape"))
     yield Finding("ok", f"spool folder: {folder} ({kind})")
 
@@ -55,11 +57,8 @@ def examine_state(folder: Path) -> Iterator[Finding]:
         what = f"{folder}: this user may not write the state directory"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
-    free = shutil.disk_usage(there).free
-    if free < LEAST_STATE_BYTES:
-        yield Finding("bad", f"{folder}: only {free} bytes are free there", "Free some space.", 75)
-        return
     try:
+        check_room(there, "the state directory")
         book = ledger.read_ledger(folder)
     except UecError as error:
         yield bad(error)
