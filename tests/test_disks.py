@@ -328,6 +328,7 @@ def test_the_ledgers_disk_cannot_be_made_read_only_under_a_daemon(
     ended = host.run("once")
     assert ended.returncode == 75
     assert "Mount it for writing" in ended.stderr
+    assert "no room in the state directory: it is mounted read-only" in host.run("check").stdout
 
 
 # --- failing ----------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def _holds_secrets(source: Path) -> bool:
 def examine_folder(folder: Path) -> Iterator[Finding]:
     try:
         with folder_descriptor(folder):
-            pass
+            check_room(folder, "the spool folder")  # first: nobody may write to a disk that is read-only
     except UecError as error:
         yield bad(error)
         return
@@ -41,24 +41,23 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
         what = f"{folder}: this user may not write results there"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
-    try:
-        check_room(folder, "the spool folder")
-    except UecError as error:
-        yield bad(error)
-        return
     kind = file_system_type(folder, MOUNTINFO.read_text(errors="surrogateescape"))
     yield Finding("ok", f"spool folder: {folder} ({kind})")
 
 
 def examine_state(folder: Path) -> Iterator[Finding]:
     there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        check_room(there, "the state directory")
+    except UecError as error:
+        yield bad(error)
+        return
     if not os.access(there, os.W_OK | os.X_OK):
         hint = f"Run as the service's user, or: install -d -o uecwatchd -m 0700 {folder}."
         what = f"{folder}: this user may not write the state directory"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
     try:
-        check_room(there, "the state directory")
         book = ledger.read_ledger(folder)
     except UecError as error:
         yield bad(error)
