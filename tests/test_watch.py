@@ -1,5 +1,7 @@
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,6 +75,97 @@ def test_what_is_written_beside_the_images_does_not_wake_the_daemon(
     (tmp_path / "s" / "a.uec.json").write_bytes(b"x")
     (tmp_path / "s" / "a.uec.json").rename(tmp_path / "s" / "a.img")
     assert wake.wait(PATIENCE_SECONDS), "what is renamed to an image is one"
+
+
+@pytest.mark.usefixtures("watch")
+def test_a_file_that_is_made_readable_wakes_the_daemon(tmp_path: Path, wake: threading.Event) -> None:
+    image = tmp_path / "s" / "a.img"
+    image.write_bytes(b"x")
+    image.chmod(0o600)
+    time.sleep(0.5)  # let every event of the writing arrive
+    wake.clear()
+    image.chmod(0o640)
+    assert wake.wait(PATIENCE_SECONDS)
+
+
+HOSTILE = (b"\xff\xfe.img", b"a\nb\x1b[31m%s{0}.img", b"-" * 255, b".uec.", b"'\"\\.img")
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=["no text", "escapes", "longest", "almost ours", "quotes"])
+def test_no_name_silences_the_events(
+    name: bytes, watch: Watch, tmp_path: Path, wake: threading.Event
+) -> None:
+    Path(os.fsdecode(bytes(tmp_path / "s") + b"/" + name)).write_bytes(b"x")
+    assert name == b".uec." or wake.wait(PATIENCE_SECONDS)
+    time.sleep(0.2)
+    wake.clear()
+    _copy(tmp_path / "s")
+    assert wake.wait(PATIENCE_SECONDS)
+    assert watch.lost() == ""
+
+
+# More events than the kernel keeps for a reader that does not come: at least three for each new file.
+FLOOD_FILES = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) // 2
+STOPPED = """
+import sys, threading
+from pathlib import Path
+from uecwatchd.watch import Watch
+wake = threading.Event()
+watch = Watch([Path(sys.argv[1])], wake, scan_every=60)
+watch.start()
+print("watching", flush=True)
+print(wake.wait(10), flush=True)
+while wake.wait(1):
+    wake.clear()
+print("quiet", flush=True)
+print(wake.wait(10), repr(watch.lost()), flush=True)
+watch.stop()
+"""
+
+
+@pytest.mark.skipif(FLOOD_FILES > 20_000, reason="the kernel's queue is too long to be filled here")
+def test_more_events_than_the_kernel_keeps_do_not_silence_those_that_follow(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", STOPPED, str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        try:
+            assert child.stdout.readline() == "watching\n"
+            child.send_signal(signal.SIGSTOP)
+            for number in range(FLOOD_FILES):
+                (tmp_path / f"{number}.img").touch()
+            child.send_signal(signal.SIGCONT)
+            assert [child.stdout.readline() for _ in range(2)] == ["True\n", "quiet\n"]
+            (tmp_path / "after.img").touch()
+            assert child.stdout.readline() == "True ''\n"
+        finally:
+            child.kill()
+
+
+@pytest.fixture
+def fuse(tmp_path: Path) -> Iterator[Path]:
+    """A file system behind which stands a process: NTFS, by way of ntfs-3g."""
+    if not Path("/dev/fuse").exists() or not shutil.which("ntfs-3g"):
+        pytest.skip("there is no FUSE here")
+    image, folder = tmp_path / "ntfs", tmp_path / "fuse"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    subprocess.run(["mkfs.ntfs", "-F", "-q", str(image)], check=True, capture_output=True)
+    if subprocess.run(["ntfs-3g", str(image), str(folder)], check=False, capture_output=True).returncode:
+        pytest.skip("FUSE may not be used here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_behind_fuse_there_are_no_events_and_more_scans(fuse: Path, wake: threading.Event) -> None:
+    watch = Watch([fuse], wake, scan_every=60)
+    watch.start()
+    try:
+        (way,) = watch.ways
+        assert (way.events, way.scan_every, way.passing) == (False, 15.0, False)
+        assert re.fullmatch(rf"{fuse} \(fuse[a-z0-9.-]*: scan every 15 s\)", str(way))
+    finally:
+        watch.stop()
 
 
 def _delete(folder: Path) -> None:

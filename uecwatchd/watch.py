@@ -20,8 +20,9 @@ from watchdog.observers.api import BaseObserver
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.spool import folder_descriptor, is_output
 
-# What a change of content or name looks like; opening and closing without writing happens at our own reading.
-WAKING = frozenset({"created", "modified", "moved", "deleted", "closed"})
+# What a change of content, name or mode looks like; opening and closing without writing happens at our own
+# reading.
+WAKING = frozenset({"created", "modified", "moved", "deleted", "closed", "attrib"})
 
 # File systems on which other hosts, or a process behind them, write without the kernel's knowing.
 DEAF_FILE_SYSTEMS = (

@@ -153,7 +153,7 @@ def test_a_lock_of_another_process_passes(state: Path) -> None:
         with (
             closing(sqlite3.connect(state / FILE_NAME, timeout=0)) as connection,
             pytest.raises(Deferred, match="Another process is writing"),
-            ledger.file.trouble(),
+            ledger.file.trouble(state),
         ):
             connection.execute("BEGIN IMMEDIATE")
 

@@ -1,20 +1,17 @@
 """What the service needs of the machine it runs on."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from uecwatchd import ledger
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
 from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.room import check_room
 from uecwatchd.settings import Settings
 from uecwatchd.spool import folder_descriptor
 from uecwatchd.strangers import Malformed, parse_toml
 from uecwatchd.watch import MOUNTINFO, file_system_type
-
-# The ledger and a few logs; images are never copied to this disk.
-LEAST_STATE_BYTES = 16 * 1024 * 1024
 
 
 def examine_configuration(settings: Settings) -> Iterator[Finding]:
@@ -35,7 +32,7 @@ def _holds_secrets(source: Path) -> bool:
 def examine_folder(folder: Path) -> Iterator[Finding]:
     try:
         with folder_descriptor(folder):
-            pass
+            check_room(folder, "the spool folder")  # first: nobody may write to a disk that is read-only
     except UecError as error:
         yield bad(error)
         return
@@ -50,14 +47,15 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
 
 def examine_state(folder: Path) -> Iterator[Finding]:
     there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        check_room(there, "the state directory")
+    except UecError as error:
+        yield bad(error)
+        return
     if not os.access(there, os.W_OK | os.X_OK):
         hint = f"Run as the service's user, or: install -d -o uecwatchd -m 0700 {folder}."
         what = f"{folder}: this user may not write the state directory"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
-        return
-    free = shutil.disk_usage(there).free
-    if free < LEAST_STATE_BYTES:
-        yield Finding("bad", f"{folder}: only {free} bytes are free there", "Free some space.", 75)
         return
     try:
         book = ledger.read_ledger(folder)

@@ -25,8 +25,9 @@ FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is r
 class Ledger:
     """The open file. Usable from several threads; each call is one transaction on disk when it returns."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
+        self.folder = folder
         self._turn = threading.RLock()
         self._identities: dict[str, threading.Lock] = {}
 
@@ -123,7 +124,7 @@ class Ledger:
     def put_leaving(self, files: Iterable[Leaving]) -> None:
         """All of them or none: half a set that leaves would leave the other half behind."""
         rows = [(one.folder, one.path, json.dumps(one.stamp), one.way) for one in files]
-        with self._turn, trouble(), boundary.effect("note what leaves"), self._connection:
+        with self._turn, trouble(self.folder), boundary.effect("note what leaves"), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO leaving VALUES (?, ?, ?, ?)", rows)
 
     def drop_leaving(self, folder: Path) -> None:
@@ -183,11 +184,11 @@ class Ledger:
             yield
 
     def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
-        with self._turn, trouble():
+        with self._turn, trouble(self.folder):
             return list(self._connection.execute(statement, values))
 
     def _write(self, moment: str, statement: str, *values: object) -> None:
-        with self._turn, trouble(), boundary.effect(moment), self._connection:
+        with self._turn, trouble(self.folder), boundary.effect(moment), self._connection:
             self._connection.execute(statement, values)
 
     def _replace(self, moment: str, table: str, row: Mapping[str, object]) -> None:
@@ -197,7 +198,7 @@ class Ledger:
 
     def _forget_for_good(self) -> None:
         """What is deleted is zeroed in the file, but the log before it has it still."""
-        with self._turn, trouble(), boundary.effect("empty the ledger's log"):
+        with self._turn, trouble(self.folder), boundary.effect("empty the ledger's log"):
             empty_log(self._connection)
 
 
@@ -226,7 +227,7 @@ def _begun_anew(folder: Path, lost: Callable[[str], None]) -> Ledger:
         except Damaged as damage:
             why = damage.why
         aside = set_aside(folder)
-        book = Ledger(open_file(folder))
+        book = Ledger(open_file(folder), folder)
         book.take_over(salvaged(aside))
     lost(f"{folder / FILE_NAME}: the ledger was damaged ({why}) and is now {aside.name}; {FOUND_AGAIN}")
     return book
@@ -240,7 +241,7 @@ def read_ledger(folder: Path) -> Ledger | None:
 
 def _proven(connection: sqlite3.Connection, folder: Path) -> Ledger:
     """The ledger, if all that it says can be understood: SQLite itself knows only its own marks."""
-    book = Ledger(connection)
+    book = Ledger(connection, folder)
     try:
         book.sets()
         book.all_bundles()

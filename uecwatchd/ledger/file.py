@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Halted, NotPermitted
+from uecwatchd.room import lacking, space_of
 
 FILE_NAME = "ledger.sqlite"
 # How long a statement waits for another process (`status`, a second daemon's last gasp) to finish writing.
@@ -25,6 +26,8 @@ HINTS: Mapping[int, str] = {
     sqlite3.SQLITE_CANTOPEN: "Let the service's user write to the state directory and all that is in it.",
     sqlite3.SQLITE_IOERR: "Look at the disk that the state directory lies on; work resumes by itself.",
 }
+# All that it may say of a disk without room for another file, or one that has become read-only.
+VAGUE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
 OTHER_HINT = "Nothing is lost, and work resumes by itself; if that goes on, look at the state directory."
 
 # Each entry takes the schema from its index to the next version; a released entry is never edited.
@@ -89,7 +92,7 @@ def open_file(folder: Path) -> sqlite3.Connection:
         make_folder(folder)
         # Made by hand first, since SQLite would make it readable by everyone.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    with trouble():
+    with trouble(folder):
         connection = _connect(path, mode="rw")
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -113,7 +116,7 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
         if not path.is_file():
             return None
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    with trouble():
+    with trouble(folder):
         connection = _connect(path, mode=_reading_mode(folder))
         try:
             _must_be_sound(connection, path)
@@ -218,7 +221,7 @@ def folder_trouble(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def trouble() -> Iterator[None]:
+def trouble(folder: Path) -> Iterator[None]:
     """SQLite's errors as ours: a full disk and a lock pass by themselves, a damaged file does not."""
     try:
         yield
@@ -226,4 +229,8 @@ def trouble() -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & PLAIN_CODE
         if code in DAMAGE:
             raise damaged(None, str(error)) from error
-        raise Deferred("the ledger: cannot use it", str(error), HINTS.get(code, OTHER_HINT)) from error
+        why, hint = str(error), HINTS.get(code, OTHER_HINT)
+        space = space_of(folder) if code in VAGUE else None
+        if space and any(lack := lacking(space)):
+            why, hint = f"{error}, and {lack[0]}", f"{lack[1]}; work resumes by itself."
+        raise Deferred("the ledger: cannot use it", why, hint) from error

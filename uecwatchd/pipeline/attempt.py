@@ -26,6 +26,7 @@ from uecwatchd.pipeline.prepare import (
     name_it,
     withdraw,
 )
+from uecwatchd.room import check_room
 from uecwatchd.sidecar import idle_keys
 from uecwatchd.verdict import failed, failure_event
 
@@ -54,6 +55,8 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
     job = _begin(found, before, tools)
     try:
         report.check_names(job.record)
+        check_room(found.folder, "the spool folder")
+        check_room(tools.ledger.folder, "the state directory")
         _announce(job, before)
         for name, stage in stages_of(found):
             stop_if_asked(job, tools)
