@@ -22,7 +22,8 @@ from uecwatchd.cloud.gate import Gates
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted
 from uecwatchd.imageset import ImageSet
-from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
+from uecwatchd.ledger.file import Damaged
 from uecwatchd.monitor import Kind
 from uecwatchd.notify import Notifier
 from uecwatchd.pipeline import Tools
@@ -381,3 +382,20 @@ def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
         rounds.turn()
         rounds.close()
     assert len([s for s in heard.sentences(Kind.FAULT) if "to look at it once" in s]) == 1
+
+
+def test_a_ledger_that_is_damaged_meanwhile_ends_the_daemon_so_that_it_is_started_again(
+    host: Host, heard: Heard
+) -> None:
+    (host.spool / "d.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+    (host.spool / "d.img").write_bytes(bytes(4096))
+    with service(host, heard) as daemon:
+        path = host.state / FILE_NAME
+        with path.open("r+b") as file:
+            file.truncate(0)
+            file.write(b"\xff" * 65536)
+        for log in host.state.glob(f"{FILE_NAME}-*"):
+            log.write_bytes(b"\xff" * 65536)
+        with pytest.raises(Damaged) as ended:
+            daemon.once()
+    assert ended.value.exit_code not in (64, 77, 78), "those that systemd does not start again"

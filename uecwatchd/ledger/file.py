@@ -82,7 +82,13 @@ MIGRATIONS = (
 
 
 class Damaged(Halted):
-    """The ledger cannot be read any more, and no waiting will change that."""
+    """The ledger cannot be read any more, and no waiting will change that.
+
+    A daemon that meets with it ends, and not as for a mistake in the configuration: systemd starts it again,
+    and the start sets the damaged file aside.
+    """
+
+    exit_code = 74
 
 
 def open_file(folder: Path) -> sqlite3.Connection:

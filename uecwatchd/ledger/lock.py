@@ -15,6 +15,10 @@ PATIENCE_SECONDS = 1.0
 ASK_EVERY_SECONDS = 0.05
 
 
+class _HeldByAnother(Exception):
+    """That a lock was not to be had in time."""
+
+
 def hold(folder: Path, *, patience: float = PATIENCE_SECONDS) -> int:
     """Be the only daemon on a state directory; returns the descriptor that holds the lock until it is closed.
 
@@ -25,8 +29,9 @@ def hold(folder: Path, *, patience: float = PATIENCE_SECONDS) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(folder / LOCK_NAME, flags, 0o600)
     try:
-        _lock(descriptor, patience)
-    except OSError as error:
+        with folder_trouble(folder):
+            _lock(descriptor, patience)
+    except _HeldByAnother as error:
         holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise Deferred(
@@ -34,8 +39,8 @@ def hold(folder: Path, *, patience: float = PATIENCE_SECONDS) -> int:
             f"process {holder} holds the lock",
             "Let it finish or stop it; one daemon works for all the spool folders.",
         ) from error
-    os.ftruncate(descriptor, 0)
     with suppress(OSError):  # on a full disk: the lock holds without a name in it
+        os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
 
@@ -45,9 +50,9 @@ def _lock(descriptor: int, patience: float) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError as error:
             if time.monotonic() >= end:
-                raise
+                raise _HeldByAnother from error
             time.sleep(ASK_EVERY_SECONDS)
         else:
             return

@@ -13,7 +13,7 @@ from uecwatchd.control import AdvanceWriter
 from uecwatchd.errors import CloudAway, Halted, NotYet, Stopped, UecError
 from uecwatchd.image import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
-from uecwatchd.ledger import MemberRecord, SetRecord
+from uecwatchd.ledger import Damaged, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Fields, Kind, Progress, Tee
 from uecwatchd.pipeline.deliver import deliver
 from uecwatchd.pipeline.finish import furnish, publish, succeed_older
@@ -50,7 +50,8 @@ def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
 def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecord:
     """Make one attempt at a set; the record of how it ended. `before` is its record up to now.
 
-    Never raises a UecError: whatever goes wrong is in the record, in the files beside the image, and told.
+    Raises no UecError but the ledger's Damaged: whatever else goes wrong is in the record, in the files
+    beside the image, and told.
     """
     job = _begin(found, before, tools)
     try:
@@ -65,6 +66,8 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
         return _succeed(job, tools)
     except Stopped as stopped:
         return _end(job, replace(job.record, state="queued"), tools, _put_down(stopped, tools))
+    except Damaged:
+        raise  # there is nothing to keep a record in
     except NotYet as wait:
         return _put_back(job, wait, tools)
     except UecError as error:

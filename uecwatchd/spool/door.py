@@ -118,7 +118,8 @@ def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
         why, bits = _mode_and_owner(descriptor, path.rsplit("/", 1)[-1])
         return Rejected(f"{path}: cannot read it", why, f"Try: chmod {bits} {path}.")
     if isinstance(error, FileNotFoundError):
-        return Rejected(f"{path}: it is gone", "it was removed since it was listed", "Drop it again.")
+        hint = "What lies there is looked at anew; drop it again if it was not meant to go."
+        return Deferred(f"{path}: it is gone", "it was removed since it was listed", hint)
     return _unreadable(path, error)
 
 
