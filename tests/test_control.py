@@ -335,6 +335,8 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
         (replace(DEFERRED, state="rejected", record=replace(RECORD, state="rejected")), True, "again now"),
         (replace(DEFERRED, state="halted", record=replace(RECORD, state="halted")), True, "cloud c is asked"),
         (replace(DEFERRED, state="done", record=replace(RECORD, state="done")), True, "only if it is gone"),
+        (replace(DEFERRED, state="rejected", record=replace(RECORD, state="waiting")), True, "again now"),
+        (replace(DEFERRED, state="rejected", record=replace(RECORD, state="done")), True, "again now"),
         (replace(DEFERRED, held_since=1.0), False, "uecwatchd release karmic"),
         (replace(DEFERRED, state="working", detail="upload"), False, "at work already: upload"),
         (replace(DEFERRED, state="waiting", detail="for it to settle", to_go=3.2), False, "by itself in 3 s"),
@@ -343,7 +345,20 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
         (replace(DEFERRED, files=(), detail="its files were removed"), False, "files were removed"),
     ],
     ids=[
-        *("deferred", "rejected", "halted", "done", "held", "at work", "too young", "waiting", "new", "gone"),
+        *(
+            "deferred",
+            "rejected",
+            "halted",
+            "done",
+            "spoiled while it waited",
+            "spoiled when done",
+            "held",
+            "at work",
+            "too young",
+            "waiting",
+            "new",
+            "gone",
+        ),
     ],
 )
 def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> None:  # noqa: FBT001

@@ -175,8 +175,8 @@ def test_a_stage_without_a_measure_is_told_by_its_name(waiting: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "more", "words"),
     [
-        ("deferred", {"next_retry": NOW + 90}, "the cloud: away; again in 90 s (attempt 2 was the last)"),
-        ("deferred", {"next_retry": NOW - 1}, "the cloud: away; again now (attempt 2 was the last)"),
+        ("deferred", {"next_retry": NOW + 90}, "the cloud: away; again in 90 s (attempt 2 failed)"),
+        ("deferred", {"next_retry": NOW - 1}, "the cloud: away; again now (attempt 2 failed)"),
         ("rejected", {}, "the cloud: away. Wait for it."),
         ("halted", {}, "the cloud: away. Wait for it."),
         ("done", {"error": None}, "emi-1"),

@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -268,6 +269,8 @@ def take_over_stdlib(journal: Journal) -> logging.Handler:
     """Make the journal the root logger's handler. Gives it back, to be removed by who ends the program."""
     # It complains of its own thread's end at an ordinary stop. Whether it still watches, `watch` sees itself.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+    # Of folders that are made faster than it can keep up with: what it misses, the next look finds.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
     handler = StdlibHandler(journal)
     logging.getLogger().addHandler(handler)
     return handler

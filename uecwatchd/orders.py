@@ -165,11 +165,11 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
         raise Ambiguous(f"{words}: more than one set could be meant", f"{len(rows)} have it", f"Say {named}.")
     if rows:
         return rows[0]
-    if verb == "hold":
-        return _to_come(found, words, folders)
     if outside := about(found.rows, words):
         row = outside[0]
         raise Unknown(f"{words}: it is in no set", f"{row.state}: {row.detail}", "See: uecwatchd status")
+    if verb == "hold":
+        return _to_come(found, words, folders)
     if found.troubles:
         raise found.troubles[0]
     near = did_you_mean(words, (row.name for row in found.rows if row.is_set))
@@ -221,7 +221,7 @@ def _retry(row: Row, later: str) -> Verdict:
         return _no(f"{name} is begun by itself: {row.detail}.{later}")
     if not row.files:
         return _no(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
-    return _yes(_AGAIN[record.state].format(name=name, cloud=record.cloud) + later)
+    return _yes(_AGAIN[row.state].format(name=name, cloud=record.cloud) + later)
 
 
 _AGAIN = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from uecwatchd.errors import UecError
-from uecwatchd.ledger import Damaged, Ledger, SetRecord
+from uecwatchd.ledger import Ledger, SetRecord
 
 Key = tuple[str, str]
 
@@ -58,8 +58,6 @@ class Roll:
         try:
             if self._ledger.set(Path(record.folder), record.name) != record:
                 self._ledger.put_set(record)
-        except Damaged:
-            raise
         except UecError:
             return  # the state directory's own trouble is told where a set meets it
         self._unwritten.discard(key)

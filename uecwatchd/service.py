@@ -294,6 +294,7 @@ class Service:
         try:
             settings = reloaded() if reloaded else self._settings
             tools = self._tools_for(settings)
+            tools.gates.go_on_from(self._tools.gates)
             self._rounds.configure(settings, tools)
         except UecError as error:
             self._tell(Kind.RELOAD, f"Kept the old configuration: {error}", "error")

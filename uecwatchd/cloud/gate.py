@@ -141,6 +141,19 @@ class Gates:
             self._closed[name] = _Closed(error, self._clock() + delay, FIRST_DELAY_SECONDS)
             self._open.pop(name, None)
 
+    def go_on_from(self, earlier: "Gates") -> None:
+        """Keep closed what is closed, for clouds of which the configuration says the same as before.
+
+        Whoever had the configuration read again may have mended what it names, so each is probed at once.
+        """
+        same = {name for name, one in self._settings.items() if one == earlier._settings.get(name)}
+        with earlier._turn:
+            closed = {name: one for name, one in earlier._closed.items() if name in same}
+            delays = {name: delay for name, delay in earlier._delays.items() if name in same}
+        with self._turn:
+            self._closed.update({n: replace(one, probe_at=self._clock()) for n, one in closed.items()})
+            self._delays.update(delays)
+
     def away(self, name: str) -> bool:
         """Whether a cloud that gave somebody no answer is away for everybody; if so, its gate is closed."""
         with self._doubting:  # one asks for all whom the same outage has met
@@ -215,13 +228,9 @@ class Gates:
         """A cloud that is away says nothing of what closed its gate; another halt is the newer reason."""
         with self._turn:
             before = self._closed[name]
-            if isinstance(error, Halted):
-                before = _Closed(error, 0, FIRST_DELAY_SECONDS)
-            wait = before.delay
-            if isinstance(before.error, CloudAway):
-                longer = min(2 * before.delay, LONGEST_OUTAGE_DELAY_SECONDS)
-                before, wait = replace(before, delay=longer), self._jittered(longer)
-            self._closed[name] = replace(before, probe_at=self._clock() + wait)
+            reason = error if isinstance(error, Halted) else before.error
+            longer = min(2 * before.delay, LONGEST_OUTAGE_DELAY_SECONDS)
+            self._closed[name] = _Closed(reason, self._clock() + self._jittered(longer), longer)
 
     def _jittered(self, delay: float) -> float:
         return delay * (1 - OUTAGE_JITTER / 2 + OUTAGE_JITTER * self._spread())

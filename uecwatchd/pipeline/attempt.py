@@ -13,7 +13,7 @@ from uecwatchd.control import AdvanceWriter
 from uecwatchd.errors import CloudAway, Halted, NotYet, Stopped, UecError
 from uecwatchd.image import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
-from uecwatchd.ledger import Damaged, MemberRecord, SetRecord
+from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Fields, Kind, Progress, Tee
 from uecwatchd.pipeline.deliver import deliver
 from uecwatchd.pipeline.finish import furnish, publish, succeed_older
@@ -50,8 +50,7 @@ def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
 def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecord:
     """Make one attempt at a set; the record of how it ended. `before` is its record up to now.
 
-    Raises no UecError but the ledger's Damaged: whatever else goes wrong is in the record, in the files
-    beside the image, and told.
+    Never raises a UecError: whatever goes wrong is in the record, in the files beside the image, and told.
     """
     job = _begin(found, before, tools)
     try:
@@ -66,8 +65,6 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
         return _succeed(job, tools)
     except Stopped as stopped:
         return _end(job, replace(job.record, state="queued"), tools, _put_down(stopped, tools))
-    except Damaged:
-        raise  # there is nothing to keep a record in
     except NotYet as wait:
         return _put_back(job, wait, tools)
     except UecError as error:
@@ -139,10 +136,11 @@ def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
 def _fail(job: Job, error: UecError, tools: Tools) -> SetRecord:
     away = isinstance(error, CloudAway) and tools.gates.away(job.record.cloud)
     record = failed(job.record, error, now=tools.now(), spread=tools.random(), away=away)
+    known = job.record.cloud in tools.gates.closed()
     if isinstance(error, Halted):
         tools.gates.close(job.record.cloud, error)
     event = failure_event(record)
-    if away and record.state == "deferred":  # the outage is told once, and not once for each set
+    if known and record.state in ("deferred", "halted"):  # what closed a gate is told once, not by each set
         event = replace(event, level="info")
     return _end(job, record, tools, event)
 

@@ -5,7 +5,6 @@ import traceback
 from collections.abc import Iterator
 
 from uecwatchd.errors import UecError
-from uecwatchd.ledger import Damaged
 from uecwatchd.monitor import Event, Kind, Level, Monitor
 
 
@@ -24,8 +23,6 @@ class Complaints:
         """Do something to one thing in a folder; a UecError of it is told here, and goes no further."""
         try:
             yield
-        except Damaged:
-            raise  # nothing can be done any more
         except UecError as error:
             if self._made.get(what) != str(error):
                 self.tell(Kind.FAULT, str(error), "error")

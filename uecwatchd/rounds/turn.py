@@ -17,7 +17,7 @@ from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.crew import Crew
 from uecwatchd.errors import CloudAway, Deferred, UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting
-from uecwatchd.ledger import Damaged, SetRecord
+from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
 from uecwatchd.roll import Key, Roll, key_of
 from uecwatchd.rounds.complaints import Complaints
@@ -335,8 +335,6 @@ class Rounds:
             fault = future.exception()
             if fault is None:
                 self._roll.put(future.result())
-            elif isinstance(fault, Damaged):
-                raise fault
             else:
                 self._blame_ourselves(key, fault)
         return bool(ended)
@@ -357,8 +355,6 @@ class Rounds:
         """One folder's trouble is told once while it lasts, and does not keep the others from their turn."""
         try:
             yield
-        except Damaged:
-            raise  # no folder's trouble, but the end of all work
         except UecError as error:
             self._trouble(folder, error)
         except Exception as fault:  # noqa: BLE001 (no file that anybody drops may end the daemon)

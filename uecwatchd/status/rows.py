@@ -207,7 +207,7 @@ def _failure(record: SetRecord, now: float) -> str:
     if record.state != "deferred" or record.next_retry is None:
         return f"{told_why}. {error.hint}"
     again = "now" if record.next_retry <= now else f"in {span(record.next_retry - now)}"
-    return f"{told_why}; again {again} ({_attempt(record)} was the last)"
+    return f"{told_why}; again {again} ({_attempt(record)} failed)"
 
 
 def _ids(record: SetRecord) -> str:
