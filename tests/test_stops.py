@@ -1,9 +1,10 @@
 """The real program stopped wherever it may be: it ends soon, says where it was, and goes on from there."""
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from subprocess import Popen
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import FILE_NAME
 
 if TYPE_CHECKING:
     from tests.conftest import Host
@@ -26,6 +28,9 @@ SLOW_SECONDS = 1.0
 LOOKS = 2  # at an image that is pending: one before the stop, and one after
 # Sparse, and read in a time that can be met.
 LARGE_BYTES = 128 << 20
+# An exit that systemd answers with another start.
+EX_IOERR = 74
+PAGE_BYTES = 4096
 ROLES = ("eki", "emi", "eri")
 
 
@@ -127,4 +132,32 @@ def test_a_stop_in_any_stage_is_soon_and_loses_nothing(host: Host, real_set: Rea
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
     assert f"Resuming karmic at: {moment.stage}" in ended.stderr
+    in_order(host)
+
+
+def spoil_ledger(host: Host) -> None:
+    """Overwrite its pages under a daemon, which takes them for those it remembers until somebody writes."""
+    path = host.state / FILE_NAME
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("INSERT INTO holds VALUES ('/nowhere', 'nothing', 0)")
+        with path.open("r+b") as file:
+            file.seek(PAGE_BYTES)
+            file.write(b"\xa5" * (path.stat().st_size - PAGE_BYTES))
+
+
+def test_a_ledger_damaged_in_the_middle_ends_the_daemon_and_the_next_begins_it_anew(
+    host: Host, real_set: RealSet
+) -> None:
+    drop(host, real_set)
+    with daemon(host) as process:
+        until(lambda: uploading(host), "the machine image's upload")
+        host.cloud.faults.arm("slow", SLOW_SECONDS)
+        spoil_ledger(host)
+        _, talk = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == EX_IOERR, talk
+    assert talk.count("uecwatchd: the ledger: it is damaged: ") == 1
+    host.cloud.faults.clear()
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    assert "nothing is registered twice" in ended.stderr
     in_order(host)

@@ -106,7 +106,7 @@ def test_status_says_that_the_ledger_is_damaged_and_leaves_it_alone(
 ) -> None:
     damage(state / FILE_NAME)
     before = (state / FILE_NAME).read_bytes()
-    assert killer.run(scene.host, "status") == 78
+    assert killer.run(scene.host, "status") == 74
     assert "it is damaged" in scene.told()
     assert (state / FILE_NAME).read_bytes() == before
     assert not [path.name for path in state.iterdir() if ".damaged-" in path.name]

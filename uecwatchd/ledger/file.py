@@ -78,8 +78,11 @@ MIGRATIONS = (
 )
 
 
-class Damaged(Halted):
-    """The ledger cannot be read any more, and no waiting will change that."""
+class Damaged(Deferred):
+    """The ledger cannot be read any more. Only a start puts that right: whoever has the file open should end,
+    so that there is one."""
+
+    exit_code = 74
 
 
 def open_file(folder: Path) -> sqlite3.Connection:
