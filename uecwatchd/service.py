@@ -110,13 +110,17 @@ class Service:
             while True:
                 self._rounds.turn()
                 self._rounds.work_off()
+                self._must_have_a_ledger()
                 ready = self._rounds.settling()
                 if self._stopping.is_set() or not ready or self._monotonic() > patience:
                     return self._rounds.present()
                 self._stopping.wait(max(LEAST_SCAN_PAUSE_SECONDS, min(ready) - self._monotonic()))
 
     def run(self, notifier: Notifier, *, reloaded: Callable[[], Settings] | None = None) -> None:
-        """Work until asked to stop; then put down what is at work between two steps, and return."""
+        """Work until asked to stop; then put down what is at work between two steps, and return.
+
+        Raises Damaged, having put it down as well, when the ledger is found to be damaged.
+        """
         with self._alone(), bell.listening(self._settings.state.dir, self._wake.set):
             watch = self._watch()
             try:
@@ -171,6 +175,7 @@ class Service:
         self._probe()
         ended = self._rounds.tend()
         self._scan_wanted |= woken or self._sets_due_in() <= 0 or self._rounds.asked()
+        self._must_have_a_ledger()
         folders = self._settings.spool.folders if self._scan_wanted else self._overdue(watch)
         if folders and self._monotonic() >= self._scan_next:
             self._turn(folders)
@@ -180,6 +185,13 @@ class Service:
         self._feed(watch, notifier)
         self._stopping.wait(LEAST_PAUSE_SECONDS)
         return watch
+
+    def _must_have_a_ledger(self) -> None:
+        """Raises Damaged once anybody found the ledger to be so: only a start begins it anew, and what is done
+        until then is not written down."""
+        if self._book.damage:
+            self.stop()
+            raise self._book.damage
 
     def _mend(self, watch: Watch) -> bool:
         """Watch anew what can no longer be trusted, or can be watched at last. Whether to look everywhere:

@@ -23,13 +23,17 @@ FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is r
 
 
 class Ledger:
-    """The open file. Usable from several threads; each call is one transaction on disk when it returns."""
+    """The open file. Usable from several threads; each call is one transaction on disk when it returns.
+
+    `damage` is what was raised when the file was first found to be damaged, if it was.
+    """
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
         self.folder = folder
         self._turn = threading.RLock()
         self._identities: dict[str, threading.Lock] = {}
+        self.damage: Damaged | None = None
 
     def close(self) -> None:
         with self._turn:
@@ -124,7 +128,7 @@ class Ledger:
     def put_leaving(self, files: Iterable[Leaving]) -> None:
         """All of them or none: half a set that leaves would leave the other half behind."""
         rows = [(one.folder, one.path, json.dumps(one.stamp), one.way) for one in files]
-        with self._turn, trouble(self.folder), boundary.effect("note what leaves"), self._connection:
+        with self._turn, self._trouble(), boundary.effect("note what leaves"), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO leaving VALUES (?, ?, ?, ?)", rows)
 
     def drop_leaving(self, folder: Path) -> None:
@@ -183,12 +187,22 @@ class Ledger:
         with lock:
             yield
 
+    @contextmanager
+    def _trouble(self) -> Iterator[None]:
+        """Whoever calls may have nobody to tell of damage: it is remembered for the one who can end."""
+        try:
+            with trouble(self.folder):
+                yield
+        except Damaged as damage:
+            self.damage = self.damage or damage
+            raise
+
     def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
-        with self._turn, trouble(self.folder):
+        with self._turn, self._trouble():
             return list(self._connection.execute(statement, values))
 
     def _write(self, moment: str, statement: str, *values: object) -> None:
-        with self._turn, trouble(self.folder), boundary.effect(moment), self._connection:
+        with self._turn, self._trouble(), boundary.effect(moment), self._connection:
             self._connection.execute(statement, values)
 
     def _replace(self, moment: str, table: str, row: Mapping[str, object]) -> None:
@@ -198,7 +212,7 @@ class Ledger:
 
     def _forget_for_good(self) -> None:
         """What is deleted is zeroed in the file, but the log before it has it still."""
-        with self._turn, trouble(self.folder), boundary.effect("empty the ledger's log"):
+        with self._turn, self._trouble(), boundary.effect("empty the ledger's log"):
             empty_log(self._connection)
 
 

@@ -81,12 +81,9 @@ MIGRATIONS = (
 )
 
 
-class Damaged(Halted):
-    """The ledger cannot be read any more, and no waiting will change that.
-
-    A daemon that meets with it ends, and not as for a mistake in the configuration: systemd starts it again,
-    and the start sets the damaged file aside.
-    """
+class Damaged(Deferred):
+    """The ledger cannot be read any more. Only a start puts that right: whoever has the file open should end,
+    so that there is one."""
 
     exit_code = 74
 

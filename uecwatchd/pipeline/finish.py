@@ -102,6 +102,7 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
 def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
     """The job, with a remark if the wish came to nothing."""
     for last in (*(False for _ in range(TRIES - 1)), True):
+        stop_if_asked(job, tools)
         try:
             done = wish.grant()
         except Stopped:
@@ -114,7 +115,6 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
                     job, error.what, error.why, NOT_AGAIN.format(name=job.found.name), error.request_id
                 )
             tools.stopping.wait(PAUSE_SECONDS)
-            stop_if_asked(job, tools)
         except UecError as error:
             return _remarked(job, error.what, error.why, error.hint, error.request_id)
         else:
@@ -167,7 +167,7 @@ def succeed_older(job: Job, tools: Tools) -> Job:
     with tools.ledger.claim(f"{older.cloud}/{older.identity}"):  # nobody adopts it meanwhile
         if any(_uses(record, older, job) for record in tools.ledger.sets()):
             return job
-        return _granted(job, tools, Wish(lambda: _take_away(job.entered(), older, tools)))
+        return _granted(job, tools, Wish(lambda: _take_away(job, older, tools)))
 
 
 def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
@@ -185,10 +185,15 @@ def _is_other(record: SetRecord, job: Job) -> bool:
     return not same and record.cloud == job.record.cloud
 
 
-def _take_away(cloud: Cloud, older: BundleRecord, tools: Tools) -> str:
-    """First off the list, then out of the bucket: an image without its parts cannot start."""
+def _take_away(job: Job, older: BundleRecord, tools: Tools) -> str:
+    """First off the list, then out of the bucket: an image without its parts cannot start.
+
+    Put down in the middle, it is done from the beginning again: the ledger knows the bundle until the end.
+    """
+    cloud = job.entered()
     deregister(cloud, older.image_id)
     for stored in older.objects:
+        stop_if_asked(job, tools)
         remove(cloud, older.bucket, stored.key)
     tools.ledger.drop_bundle(older)
     return f"deregistered {older.image_id}, which it replaces, and deleted its bundle {older.location}"

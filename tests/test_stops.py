@@ -1,0 +1,163 @@
+"""The real program stopped wherever it may be: it ends soon, says where it was, and goes on from there."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from subprocess import Popen
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import FILE_NAME
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+PATIENCE_SECONDS = 30.0
+# Between two looks: less than the shortest stage takes.
+LOOK_SECONDS = 0.005
+# What an answer may take that was under way, and some more for a busy machine.
+STOP_SECONDS = 5.0
+SLOW_SECONDS = 1.0
+LOOKS = 2  # at an image that is pending: one before the stop, and one after
+# Sparse, and read in a time that can be met.
+LARGE_BYTES = 128 << 20
+# An exit that systemd answers with another start.
+EX_IOERR = 74
+PAGE_BYTES = 4096
+ROLES = ("eki", "emi", "eri")
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < end, f"waited too long for {what}"
+        time.sleep(LOOK_SECONDS)
+
+
+def told(host: Host, key: str) -> str:
+    """What the report says, "" before there is one."""
+    return str(host.report("karmic")[key] or "") if (host.spool / "karmic.uec.json").exists() else ""
+
+
+def drop(host: Host, made: RealSet) -> None:
+    host.drop(
+        made.machine, made.kernel, made.ramdisk, names=["karmic.img", "karmic.vmlinuz", "karmic.initrd"]
+    )
+
+
+@contextmanager
+def daemon(host: Host) -> Iterator[Popen[str]]:
+    """The real program. Asked to stop in the end, if nobody did."""
+    process = host.popen("run")
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def stop(process: "Popen[str]") -> None:
+    began = time.monotonic()
+    process.terminate()
+    _, talk = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, talk
+    assert time.monotonic() - began < STOP_SECONDS, talk
+
+
+def in_order(host: Host) -> None:
+    """All that a finished set leaves: one image of each kind, its outputs, and nothing else."""
+    assert sorted(image.id[:3] for image in host.cloud.images) == sorted(ROLES)
+    assert host.outputs() == [f"karmic.{end}" for end in (*ROLES, "uec.json", "uec.log")]
+    ids = {(host.spool / f"karmic.{role}").read_text().strip() for role in ROLES}
+    assert ids == {image.id for image in host.cloud.images}
+    assert not [path.name for path in host.spool.iterdir() if path.name.startswith(".karmic")]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """In which stage to stop. The fault that holds it open is armed once `before` has come to pass, and the
+    stop comes with `now`."""
+
+    stage: str
+    before: Callable[[Host], bool] = lambda _host: True
+    now: Callable[[Host], bool] = lambda _host: True
+    fault: str = "slow"
+    value: float = SLOW_SECONDS
+
+
+def in_stage(name: str) -> Callable[[Host], bool]:
+    return lambda host: told(host, "stage") == name
+
+
+def uploading(host: Host) -> bool:
+    return any("/karmic" in seen.path for seen in host.cloud.calls("PutObject"))
+
+
+def registered(count: int) -> Callable[[Host], bool]:
+    return lambda host: len(host.cloud.calls("RegisterImage")) >= count
+
+
+MACHINE = "deliver the machine image"
+MOMENTS = {
+    "reading the files": Moment("read the files"),
+    "entering the cloud": Moment("enter the cloud"),
+    "uploading the kernel": Moment("deliver the kernel", before=in_stage("deliver the kernel")),
+    "uploading the machine": Moment(MACHINE, before=uploading),
+    "registration pending": Moment(
+        MACHINE, before=in_stage(MACHINE), now=registered(3), fault="pending", value=LOOKS
+    ),
+    "finishing": Moment("give it tags and permissions", before=registered(3)),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+def test_a_stop_in_any_stage_is_soon_and_loses_nothing(host: Host, real_set: RealSet, moment: Moment) -> None:
+    drop(host, real_set)
+    if moment.stage == "read the files":
+        os.truncate(host.spool / "karmic.img", LARGE_BYTES)
+    with daemon(host) as process:
+        until(lambda: moment.before(host), "what comes before")
+        host.cloud.faults.arm(moment.fault, moment.value)
+        until(lambda: in_stage(moment.stage)(host) and moment.now(host), moment.stage)
+        stop(process)
+    assert (told(host, "state"), told(host, "stage")) == ("queued", moment.stage)
+    host.cloud.faults.clear()
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    assert f"Resuming karmic at: {moment.stage}" in ended.stderr
+    in_order(host)
+
+
+def spoil_ledger(host: Host) -> None:
+    """Overwrite its pages under a daemon, which takes them for those it remembers until somebody writes."""
+    path = host.state / FILE_NAME
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("INSERT INTO holds VALUES ('/nowhere', 'nothing', 0)")
+        with path.open("r+b") as file:
+            file.seek(PAGE_BYTES)
+            file.write(b"\xa5" * (path.stat().st_size - PAGE_BYTES))
+
+
+def test_a_ledger_damaged_in_the_middle_ends_the_daemon_and_the_next_begins_it_anew(
+    host: Host, real_set: RealSet
+) -> None:
+    drop(host, real_set)
+    with daemon(host) as process:
+        until(lambda: uploading(host), "the machine image's upload")
+        host.cloud.faults.arm("slow", SLOW_SECONDS)
+        spoil_ledger(host)
+        _, talk = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == EX_IOERR, talk
+    assert talk.count("uecwatchd: the ledger: it is damaged: ") == 1
+    host.cloud.faults.clear()
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    assert "nothing is registered twice" in ended.stderr
+    in_order(host)
