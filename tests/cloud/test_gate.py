@@ -95,7 +95,7 @@ def test_credentials_are_read_anew_for_a_probe(server: Sandbox, clock: Clock, tm
         if file.suffix == ".pem":
             (tmp_path / file.name).write_bytes(file.read_bytes())
     eucarc.write_text(good)
-    clock.now += FIRST_DELAY_SECONDS
+    clock.now += 3 * FIRST_DELAY_SECONDS
     assert gate.probe() == ("default",)
 
 
@@ -116,8 +116,38 @@ def test_a_cloud_that_is_away_leaves_the_reason_as_it_was(server: Sandbox, clock
     assert gate.probe() == ()
     assert gate.closed()["default"] is REASON
     server.start()
-    clock.now += FIRST_DELAY_SECONDS
+    clock.now += 3 * FIRST_DELAY_SECONDS
     assert gate.probe() == ("default",)
+
+
+def test_a_halt_that_lasts_is_probed_less_and_less(server: Sandbox, clock: Clock) -> None:
+    server.grant_bucket_to_other("theirs")
+    clouds = {"default": settings(server)}
+    gate = Gates(clouds, uploads=1, bucket="theirs", clock=clock, spread=lambda: 0.5)
+    gate.close("default", REASON)
+    waits = []
+    for _ in range(6):
+        due = gate.next_probe()
+        assert due is not None
+        waits.append(due - clock.now)
+        clock.now = due
+        assert gate.probe() == ()
+    assert waits == [30.0, 60.0, 120.0, 240.0, 300.0, 300.0]
+
+
+def test_what_is_closed_stays_closed_when_the_configuration_is_read_again(
+    server: Sandbox, clock: Clock
+) -> None:
+    before, after = gates(server, clock), gates(server, clock)
+    before.close("default", REASON)
+    after.go_on_from(before)
+    assert after.closed() == {"default": REASON}
+    assert after.next_probe() == clock.now, "but it may have been mended"
+    other = Gates(
+        {"default": replace(settings(server), region="elsewhere")}, uploads=1, bucket="images", clock=clock
+    )
+    other.go_on_from(before)
+    assert not other.closed()
 
 
 def test_a_gate_that_closes_again_and_again_is_probed_less_and_less(server: Sandbox, clock: Clock) -> None:
