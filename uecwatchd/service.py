@@ -187,8 +187,8 @@ class Service:
         return watch
 
     def _must_have_a_ledger(self) -> None:
-        """Raises Damaged once anybody found the ledger to be so: only a start begins it anew, and what is done
-        until then is not written down."""
+        """Raises Damaged once anybody found the ledger to be so: only a start begins it anew, and until then
+        nothing is written down."""
         if self._book.damage:
             self.stop()
             raise self._book.damage
