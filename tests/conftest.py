@@ -168,10 +168,10 @@ class Host:
             timeout=PROGRAM_SECONDS,
         )
 
-    def popen(self, *arguments: str) -> "subprocess.Popen[str]":
+    def popen(self, *arguments: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [sys.executable, "-m", "uecwatchd", *arguments],
-            env={**os.environ, "UECWATCHD_CONFIG": str(self.config)},
+            env={**os.environ, "UECWATCHD_CONFIG": str(self.config), **(environ or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,16 +1,20 @@
 """The real program stopped wherever it may be: it ends soon, says where it was, and goes on from there."""
 
 import os
+import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from subprocess import Popen
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import FILE_NAME
 
@@ -161,3 +165,123 @@ def test_a_ledger_damaged_in_the_middle_ends_the_daemon_and_the_next_begins_it_a
     assert ended.returncode == 0, ended.stderr
     assert "nothing is registered twice" in ended.stderr
     in_order(host)
+
+
+# --- another configuration --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """The real program as its systemd knows it."""
+
+    process: "Popen[str]"
+    systemd: socket.socket
+
+    def ready(self) -> None:
+        """Wait until it says so."""
+        while not self.systemd.recv(65536).startswith(b"READY=1"):
+            pass
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+        while not self.systemd.recv(65536).startswith(b"RELOADING=1"):
+            pass
+        self.ready()
+
+    def stop(self) -> str:
+        self.process.terminate()
+        _, talk = self.process.communicate(timeout=PATIENCE_SECONDS)
+        assert self.process.returncode == 0, talk
+        return talk
+
+
+@contextmanager
+def watched(host: Host) -> Iterator[Daemon]:
+    address = host.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(address))
+        systemd.settimeout(PATIENCE_SECONDS)
+        made = Daemon(host.popen("run", environ={"NOTIFY_SOCKET": str(address)}), systemd)
+        try:
+            made.ready()
+            yield made
+        finally:
+            made.process.kill()
+            made.process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no daemon has the folder's lock."""
+    try:
+        os.close(spool.hold(folder))
+    except spool.Occupied:
+        return False
+    return True
+
+
+def test_a_broken_configuration_is_told_in_one_sentence_and_the_old_one_works_on(
+    host: Host, real_set: RealSet
+) -> None:
+    good = host.config.read_text()
+    with watched(host) as running:
+        for bad in ("[spool", good.replace("settle", "setle"), good.replace("bucket =", "buckt =")):
+            host.configure(bad)
+            running.reload()
+        drop(host, real_set)
+        until(lambda: told(host, "state") == "done", "the set, by the old configuration")
+        talk = running.stop()
+    complaints = [line for line in talk.splitlines() if "Kept the old configuration: " in line]
+    assert len(complaints) == 3
+    assert ["settle" in line for line in complaints] == [False, True, False]
+    assert "bucket" in complaints[2]
+    assert "Traceback" not in talk
+    in_order(host)
+
+
+def test_folders_come_and_go_with_the_configuration(host: Host, real_set: RealSet) -> None:
+    good, second = host.config.read_text(), host.folder / "second"
+    second.mkdir()
+    with watched(host) as running:
+        host.configure(good.replace(f'["{host.spool}"]', f'["{host.spool}", "{second}"]'))
+        running.reload()
+        assert not is_free(host.spool)
+        assert not is_free(second)
+        host.configure(good.replace(str(host.spool), str(second)))
+        running.reload()
+        assert is_free(host.spool)
+        drop(host, real_set)
+        drop(replace(host, spool=second), real_set)
+        until(lambda: told(replace(host, spool=second), "state") == "done", "the set in the new folder")
+        running.stop()
+    assert host.outputs() == [], "nobody looks at the folder that was let go"
+    in_order(replace(host, spool=second))
+
+
+def test_a_set_at_work_comes_to_its_end_when_its_cloud_is_taken_out(host: Host, real_set: RealSet) -> None:
+    good = host.config.read_text()
+    drop(host, real_set)
+    with watched(host) as running:
+        until(lambda: uploading(host), "the machine image's upload")
+        host.cloud.faults.arm("slow", SLOW_SECONDS / 2)
+        host.configure(good.replace("[cloud.default]", "[cloud.other]"))
+        running.reload()
+        assert told(host, "state") == "working"
+        host.cloud.faults.clear()
+        until(lambda: told(host, "state") != "working", "its end")
+        talk = running.stop()
+    assert told(host, "state") == "done", talk
+    assert "Traceback" not in talk
+    in_order(host)
+
+
+def test_a_changed_time_to_settle_takes_effect(host: Host, real_set: RealSet) -> None:
+    good = host.config.read_text()
+    host.configure(good.replace("settle = 0.3", "settle = 3600"))
+    drop(host, real_set)
+    with watched(host) as running:
+        assert told(host, "state") != "working"
+        assert not host.cloud.requests
+        host.configure(good)
+        running.reload()
+        until(lambda: told(host, "state") == "done", "the set")
+        running.stop()
