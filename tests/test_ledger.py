@@ -12,6 +12,7 @@ from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.ledger import (
     Advance,
     BundleRecord,
+    Damaged,
     Failure,
     MemberRecord,
     Request,
@@ -148,7 +149,7 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / ledger.FILE_NAME
     path.write_bytes(b"this is no database" * 1000)
-    with pytest.raises(ledger.Damaged, match="is damaged"):
+    with pytest.raises(Damaged, match="damaged"):
         open_ledger(tmp_path)
     assert path.read_bytes().startswith(b"this is no database")
 
