@@ -1,6 +1,7 @@
 """The real program stopped wherever it may be: it ends soon, says where it was, and goes on from there."""
 
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -16,7 +17,7 @@ import pytest
 
 from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
-from uecwatchd.ledger import FILE_NAME
+from uecwatchd.ledger import FILE_NAME, open_ledger
 
 if TYPE_CHECKING:
     from tests.conftest import Host
@@ -30,6 +31,9 @@ LOOK_SECONDS = 0.005
 STOP_SECONDS = 5.0
 SLOW_SECONDS = 1.0
 LOOKS = 2  # at an image that is pending: one before the stop, and one after
+CYCLES = 12
+# From before the program can hear a signal until it has begun to upload.
+CYCLE_SECONDS = (0.1, 1.6)
 # Sparse, and read in a time that can be met.
 LARGE_BYTES = 128 << 20
 # An exit that systemd answers with another start.
@@ -58,12 +62,12 @@ def drop(host: Host, made: RealSet) -> None:
 
 @contextmanager
 def daemon(host: Host) -> Iterator[Popen[str]]:
-    """The real program. Asked to stop in the end, if nobody did."""
+    """The real program. Killed in the end, if it has not ended."""
     process = host.popen("run")
     try:
         yield process
     finally:
-        process.terminate()
+        process.kill()
         process.communicate(timeout=PATIENCE_SECONDS)
 
 
@@ -136,6 +140,45 @@ def test_a_stop_in_any_stage_is_soon_and_loses_nothing(host: Host, real_set: Rea
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
     assert f"Resuming karmic at: {moment.stage}" in ended.stderr
+    in_order(host)
+
+
+def has_open(pid: int, path: Path) -> bool:
+    try:
+        return any(entry.resolve() == path for entry in (Path("/proc") / str(pid) / "fd").iterdir())
+    except FileNotFoundError:  # one that was closed meanwhile
+        return False
+
+
+def test_a_stop_that_comes_while_the_ledger_is_opened_is_not_lost(host: Host) -> None:
+    open_ledger(host.state).close()
+    path = host.state / FILE_NAME
+    with closing(sqlite3.connect(path)) as other, daemon(host) as process:
+        other.execute("BEGIN IMMEDIATE")  # for which whoever opens it waits a while
+        until(lambda: has_open(process.pid, path), "the ledger to be opened")
+        process.terminate()
+        other.rollback()
+        _, talk = process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 0, talk
+
+
+def test_many_starts_and_stops_at_any_moment_leave_one_image_of_each_kind(
+    host: Host, real_set: RealSet
+) -> None:
+    drop(host, real_set)
+    host.cloud.faults.arm("slow", SLOW_SECONDS / 4)
+    moments = random.Random(4)  # noqa: S311 (only not to be regular)
+    for _ in range(CYCLES):
+        with daemon(host) as process:
+            time.sleep(moments.uniform(*CYCLE_SECONDS))
+            process.terminate()
+            _, talk = process.communicate(timeout=PATIENCE_SECONDS)
+        # Before the program can hear of it, a signal ends it at once, which systemd takes for no failure.
+        assert process.returncode in (0, -signal.SIGTERM), talk
+    host.cloud.faults.clear()
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    assert told(host, "state") == "done"
     in_order(host)
 
 

@@ -153,6 +153,8 @@ def run(arguments: argparse.Namespace) -> int:
         service = Service(settings, monitor=monitor, book=book, spread=random.random)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
+        if stopped.is_set():  # asked while the ledger was opened
+            service.stop()
         signal.signal(signal.SIGHUP, lambda *_: service.ask_reload())
         service.run(notifier, reloaded=lambda: _settings(arguments))
     return EX_OK
