@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 else:
     Host = Any
 
-PATIENCE_SECONDS = 30.0
+# On a busy machine a set may be deferred once, and that is for half a minute.
+PATIENCE_SECONDS = 90.0
 # Between two looks: less than the shortest stage takes.
 LOOK_SECONDS = 0.005
 # What an answer may take that was under way, and some more for a busy machine.
