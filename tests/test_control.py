@@ -119,8 +119,8 @@ def test_a_set_held_during_its_upload_is_put_down_and_goes_on_after_its_release(
     with daemon(host):
         until(lambda: bool(machine_parts()), "the first part")
         assert "put down before its next part" in said(host, "hold", "karmic")
-        until(lambda: state(host, "karmic") == "queued", "the set to be put down")
-        assert row(host, "karmic")["state"] == "held"
+        until(lambda: row(host, "karmic")["state"] == "held", "the set to be put down")
+        assert state(host, "karmic") == "queued"
     sent = len(machine_parts())
     assert sent < 4, "of five parts and a manifest"
     host.cloud.faults.clear()

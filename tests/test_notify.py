@@ -32,6 +32,18 @@ class Systemd:
     def heard(self) -> str:
         return self._socket.recv(65536).decode()
 
+    def full(self) -> int:
+        """Send, as somebody else would, until nothing more fits; how many messages that takes."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.settimeout(0)
+            other.connect(self._socket.getsockname())
+            for count in range(1 << 20):
+                try:
+                    other.send(b"X=1")
+                except BlockingIOError:
+                    return count
+        raise AssertionError("there is always room")
+
     def silent(self) -> bool:
         return not select.select([self._socket], [], [], 0)[0]
 
@@ -74,6 +86,28 @@ def test_a_status_is_one_line_whatever_a_set_is_called(systemd: Systemd) -> None
 @pytest.mark.parametrize("address", ["", "vsock:2:1234", "/nowhere/notify"], ids=["none", "vsock", "gone"])
 def test_where_nobody_listens_nothing_happens(address: str) -> None:
     Notifier({"NOTIFY_SOCKET": address} if address else {}, PID).ready("x")
+
+
+def test_a_status_that_finds_no_room_is_told_with_the_next_sign_of_life(systemd: Systemd) -> None:
+    notifier = Notifier(systemd.environ, PID)
+    count = systemd.full()
+    for done in range(1000):
+        notifier.work(f"karmic: part {done}")
+    assert [systemd.heard() for _ in range(count)] == ["X=1"] * count
+    assert systemd.silent(), "nothing waited for room"
+    notifier.watchdog()
+    assert systemd.heard() == "WATCHDOG=1\nSTATUS=karmic: part 999"
+    notifier.watchdog()
+    assert systemd.heard() == "WATCHDOG=1"
+
+
+def test_what_systemd_must_know_waits_until_there_is_room(systemd: Systemd) -> None:
+    count = systemd.full()
+    reader = threading.Timer(0.2, lambda: [systemd.heard() for _ in range(count)])
+    reader.start()
+    Notifier(systemd.environ, PID).ready("Watching 2 folders")
+    reader.join()
+    assert systemd.heard() == "READY=1\nSTATUS=Watching 2 folders"
 
 
 def open_files() -> set[str]:

@@ -4,7 +4,6 @@ Written here in a few lines, since the unit's `Type=notify` must work without th
 The protocol is one datagram of `NAME=value` lines to the socket that `$NOTIFY_SOCKET` names.
 """
 
-import contextlib
 import os
 import socket
 import threading
@@ -15,7 +14,7 @@ from uecwatchd.journal import ENDS, Underway
 from uecwatchd.monitor import Event, Progress
 from uecwatchd.strangers import printable
 
-# systemd takes a message at once or is stuck itself; the work is not to be stuck with it.
+# systemd takes a message at once or is busy itself; the work is not to be stuck with it.
 SEND_TIMEOUT_SECONDS = 1.0
 # `systemctl status` is read by people; systemd tells each change on the bus.
 STATUS_SECONDS = 1.0
@@ -34,6 +33,7 @@ class Notifier:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._clock = clock
         self._summary = self._work = ""
+        self._untold = False
         self._lock = threading.Lock()
         self.watchdog_seconds = _watchdog_seconds(environ, pid or os.getpid())
 
@@ -52,10 +52,16 @@ class Notifier:
         with self._lock:
             self._summary = self._summary if summary is None else summary
             self._work = self._work if work is None else work
-            self._send(*lines, _status("; ".join(filter(None, (self._work, self._summary)))))
+            # A status is not worth waiting for: it is told again with the next sign of life.
+            self._untold = not self._send(*lines, self._status(), wait=bool(lines))
+
+    def _status(self) -> str:
+        # A newline in a file's name would begin another assignment, such as STOPPING=1.
+        return f"STATUS={printable('; '.join(filter(None, (self._work, self._summary))))}"
 
     def watchdog(self) -> None:
-        self._send("WATCHDOG=1")
+        with self._lock:
+            self._untold = not self._send("WATCHDOG=1", *([self._status()] if self._untold else []))
 
     def reloading(self) -> None:
         """To be followed by `ready`, also when the new configuration was bad and the old one is kept."""
@@ -68,15 +74,21 @@ class Notifier:
         """Ask for that much more time to start or stop, counted from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
-    def _send(self, *lines: str) -> None:
+    def _send(self, *lines: str, wait: bool = True) -> bool:
+        """Whether the message went out, or there is nobody to hear it."""
         if not self._address:
-            return
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
-            contextlib.suppress(OSError),  # nobody listens any more: as libsystemd, carry on
-        ):
-            out.settimeout(SEND_TIMEOUT_SECONDS)
-            out.sendto("\n".join(lines).encode("utf-8", errors="backslashreplace"), self._address)
+            return True
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+            out.settimeout(SEND_TIMEOUT_SECONDS if wait else 0)
+            try:
+                # Only of a socket that is connected does the kernel tell when its other end has room.
+                out.connect(self._address)
+                out.send("\n".join(lines).encode("utf-8", errors="backslashreplace"))
+            except (BlockingIOError, TimeoutError):
+                return False
+            except OSError:  # nobody listens any more: as libsystemd, carry on
+                return True
+        return True
 
 
 def _address(text: str) -> str:
@@ -84,11 +96,6 @@ def _address(text: str) -> str:
     if text.startswith("@"):
         return f"\0{text[1:]}"
     return text if text.startswith("/") else ""
-
-
-def _status(text: str) -> str:
-    # A newline in a file's name would begin another assignment, such as STOPPING=1.
-    return f"STATUS={printable(text)}"
 
 
 def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
