@@ -18,7 +18,7 @@ from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds import Rounds
 from uecwatchd.service import Service
-from uecwatchd.settings import load
+from uecwatchd.settings import WorkSettings, load
 from uecwatchd.verdict import GIVE_UP_SECONDS
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def rounds(
     with closing(open_ledger(settings.state.dir)) as book:
         gates = Gates(settings.clouds, uploads=1, bucket="images", clock=monotonic or now)
         stopping = threading.Event()
-        tools = Tools(
-            book, gates, heard, stopping, uploads=1, full=False, configured_bucket="images", now=now
-        )
+        tools = Tools(book, gates, heard, stopping, work=WorkSettings(), configured_bucket="images", now=now)
         made = Rounds(settings, roll=Roll(book), tools=tools, monotonic=monotonic or now, ended=lambda: None)
         try:
             yield made

@@ -30,7 +30,7 @@ from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds import Rounds, due
 from uecwatchd.service import Service
-from uecwatchd.settings import load
+from uecwatchd.settings import WorkSettings, load
 from uecwatchd.sidecar import Sidecar
 
 if TYPE_CHECKING:
@@ -211,9 +211,7 @@ def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: R
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         gates = Gates(settings.clouds, uploads=1, bucket="images")
-        tools = Tools(
-            book, gates, heard, threading.Event(), uploads=1, full=False, configured_bucket="images"
-        )
+        tools = Tools(book, gates, heard, threading.Event(), work=WorkSettings(), configured_bucket="images")
         roll = Roll(book)
         rounds = Rounds(settings, roll=roll, tools=tools, monotonic=time.monotonic, ended=lambda: None)
         rounds.turn()
@@ -372,9 +370,7 @@ def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         gates = Gates(settings.clouds, uploads=1, bucket="images")
-        tools = Tools(
-            book, gates, heard, threading.Event(), uploads=1, full=False, configured_bucket="images"
-        )
+        tools = Tools(book, gates, heard, threading.Event(), work=WorkSettings(), configured_bucket="images")
         rounds = Rounds(
             settings, roll=Roll(book), tools=tools, monotonic=lambda: float(next(ticks)), ended=lambda: None
         )

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from uecwatchd import spool
+from uecwatchd import digest, spool
 from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
@@ -128,7 +128,7 @@ def _as_json(made: Bundled) -> dict[str, Any]:
         "kernel": manifest.kernel_id,
         "ramdisk": manifest.ramdisk_id,
         "size": manifest.size,
-        "sha256": made.sha256,
+        **digest.named(made.digest),
         "bundled_size": manifest.bundled_size,
         "tar_sha1": manifest.tar_sha1,
         "parts": [{"name": part.name, "size": part.size, "sha1": part.sha1} for part in manifest.parts],
@@ -148,7 +148,7 @@ def unbundle(arguments: argparse.Namespace) -> int:
             side="user",
             signer=public_key(account.user_cert),
         )
-    told = {"image": str(image), "size": found.size, "sha256": found.sha256}
+    told = {"image": str(image), "size": found.size, **digest.named(found.digest)}
     put_json(told) if arguments.json else put(str(image))
     return os.EX_OK
 

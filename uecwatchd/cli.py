@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from uecwatchd import __version__, byhand, checkup, gallery, orders, status
+from uecwatchd import __version__, byhand, checkup, digest, gallery, orders, status
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.errors import Deferred, Halted, Rejected, UecError
@@ -286,11 +286,11 @@ def verify_set(arguments: argparse.Namespace) -> int:
     found: list[dict[str, object]] = []
     for finding in verify(record, cloud):
         against = finding.source or "the ledger's digest (the file is gone)"
-        found.append({"role": finding.role, "id": finding.image_id, "sha256": finding.sha256})
+        found.append({"role": finding.role, "id": finding.image_id, **digest.named(finding.digest)})
         if not arguments.json:
             put(
                 f"{finding.role:<8} {finding.image_id} equals {against}: {amount(finding.size)}, "
-                f"SHA-256 {finding.sha256}"
+                f"{digest.spoken(finding.digest)}"
             )
     if arguments.json:
         put_json(found)

@@ -21,6 +21,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from uecwatchd import digest
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.register import Device, Image, images
 from uecwatchd.errors import Halted
@@ -174,5 +175,5 @@ def as_json(exhibit: Exhibit) -> dict[str, object]:
         "virtualization": image.virtualization,
         "hypervisor": image.hypervisor,
         "tags": dict(image.tags),
-        "made_here": {"sha256": origin.sha256, "sets": list(origin.sets)} if origin else None,
+        "made_here": {**digest.named(origin.sha256), "sets": list(origin.sets)} if origin else None,
     }

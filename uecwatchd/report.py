@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uecwatchd import spool
+from uecwatchd import digest, spool
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.image import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
@@ -190,7 +190,7 @@ def _member(member: MemberRecord) -> dict[str, object]:
         "role": member.role,
         "file": member.path,
         "size": member.size,
-        "sha256": member.sha256 or None,
+        **digest.named(member.sha256),
         "id": member.image_id or None,
         "manifest": member.manifest or None,
     }

@@ -77,10 +77,9 @@ class Service:
 
     def _tools_for(self, settings: Settings) -> pipeline.Tools:
         bucket = rules_of(settings, {}).defaults.bucket
-        uploads = settings.work.uploads
         gates = Gates(
             settings.clouds,
-            uploads=uploads,
+            uploads=settings.work.uploads,
             bucket=bucket,
             before=self._book.clouds(),
             met=self._met,
@@ -93,8 +92,7 @@ class Service:
             monitor=self._monitor,
             stopping=self._stopping,
             brake=self._brake,
-            uploads=uploads,
-            full=settings.work.verify == "full",
+            work=settings.work,
             configured_bucket=bucket,
             now=self._now,
             random=self._spread,

@@ -14,6 +14,7 @@ from uecwatchd import spool
 from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.retrieve import take_back
+from uecwatchd.digest import digest_like
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.image import Role
 from uecwatchd.ledger import MemberRecord, SetRecord
@@ -29,7 +30,7 @@ class Finding:
     manifest: str
     size: int
     parts: int
-    sha256: str
+    digest: str
     source: str
 
 
@@ -41,12 +42,12 @@ def verify(record: SetRecord, cloud: Cloud) -> Iterator[Finding]:
 
 
 def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
-    found = take_back(cloud, member.manifest, Nowhere())
     expected, source = _expected(folder, member)
-    if found.sha256 != expected:
+    found = take_back(cloud, member.manifest, Nowhere(), digest_like(expected))
+    if found.digest != expected:
         raise Rejected(
             f"{member.manifest}: it is not what {source or 'the ledger'} is",
-            f"the image in the cloud has SHA-256 {found.sha256}, expected {expected}",
+            f"the image in the cloud has the digest {found.digest}, expected {expected}",
             "The file may have changed since; if not, drop it anew and deregister this image.",
         )
     return Finding(
@@ -55,7 +56,7 @@ def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
         member.manifest,
         found.size,
         len(found.parts),
-        found.sha256,
+        found.digest,
         source,
     )
 

@@ -2,10 +2,12 @@
 
 import gzip
 import hashlib
-import io
+import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from io import FileIO
 
 import pytest
 from cryptography import x509
@@ -64,6 +66,20 @@ class Made:
 Bundle = Callable[..., Made]
 
 
+@contextmanager
+def in_memory(image: bytes) -> Iterator[FileIO]:
+    """A file with these bytes, opened for reading and writing."""
+    with FileIO(os.memfd_create("image"), "r+b") as file:
+        file.write(image)
+        file.seek(0)
+        yield file
+
+
+@pytest.fixture(scope="session")
+def a_file() -> Callable[[bytes], AbstractContextManager[FileIO]]:
+    return in_memory
+
+
 def new_pair(name: str) -> Pair:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
@@ -98,11 +114,18 @@ def bundle() -> Bundle:
 
     def make(image: bytes, *, part_size: int = PART_SIZE, secret: Secret | None = None) -> Made:
         secret = secret or Secret.random()
-        source, size = io.BytesIO(image), len(image)
-        return keep(
-            Bundling(source, name="karmic.img", size=size, prefix="k", secret=secret, part_size=part_size),
-            secret,
-        )
+        with in_memory(image) as source:
+            return keep(
+                Bundling(
+                    source,
+                    name="karmic.img",
+                    size=len(image),
+                    prefix="k",
+                    secret=secret,
+                    part_size=part_size,
+                ),
+                secret,
+            )
 
     return make
 
@@ -135,7 +158,10 @@ def wrap() -> Bundle:
 
 def keep(bundling: Bundling, secret: Secret) -> Made:
     """Runs a bundling to its end."""
-    objects = {piece.part.name: piece.data for piece in bundling}
+    objects = {}
+    for piece in bundling:
+        objects[piece.part.name] = bytes(piece.data)
+        bundling.give_back(piece)
     totals = bundling.totals
     manifest = a_manifest(totals.size, totals.bundled_size, totals.tar_sha1, totals.parts)
     return Made(manifest, objects, secret)

@@ -23,9 +23,15 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+def ignore(_done: int) -> None:
+    pass
+
+
 @pytest.fixture
 def make(user, cloud) -> Callable[..., Path]:
-    def bundle(source: Path, folder: Path, *, key=user.key, kind="machine", progress=None, **ids) -> Path:
+    def bundle(
+        source: Path, folder: Path, *, key=user.key, kind="machine", progress=lambda _done: None, **ids
+    ) -> Path:
         parties = Parties("000100000001", key, user.certificate, cloud.certificate)
         claims = Claims(kind, "x86_64", **ids)
         return bundle_to_folder(source, folder, claims, parties, progress=progress).path
@@ -49,7 +55,7 @@ def test_what_is_bundled_into_a_folder_is_unbundled_from_it(
     key = user.key if side == "user" else cloud.key
     signer = public_key(user.certificate)
     out, found = unbundle_to_folder(made, tmp_path / "out", key=key, side=side, signer=signer)
-    assert (found.size, found.sha256) == (len(IMAGE), hashlib.sha256(IMAGE).hexdigest())
+    assert (found.size, found.digest) == (len(IMAGE), hashlib.sha256(IMAGE).hexdigest())
     assert out.name == "karmic.img"
     assert out.read_bytes() == IMAGE
     assert names(tmp_path / "out") == ["karmic.img"]
@@ -234,7 +240,7 @@ def test_a_folder_that_cannot_be_made_is_said_so(
 def test_what_is_bundled_is_described(source: Path, tmp_path: Path, user, cloud) -> None:
     parties = Parties("000100000001", user.key, user.certificate, cloud.certificate)
     made: Bundled = bundle_to_folder(source, tmp_path / "b", Claims("machine", "i386"), parties)
-    assert made.sha256 == hashlib.sha256(IMAGE).hexdigest()
+    assert made.digest == hashlib.sha256(IMAGE).hexdigest()
     assert (made.manifest.kind, made.manifest.arch, made.manifest.size) == ("machine", "i386", len(IMAGE))
     assert [part.size for part in made.manifest.parts] == [made.manifest.bundled_size]
 

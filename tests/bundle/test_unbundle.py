@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from uecwatchd.bundle import unbundle as room
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import seal_secret
-from uecwatchd.bundle.stream import CHUNK_BYTES, Part, Secret
-from uecwatchd.bundle.unbundle import HELD_BYTES, Nowhere, open_secret, unbundle
+from uecwatchd.bundle.stream import Part, Secret
+from uecwatchd.bundle.unbundle import CHUNK_BYTES, HELD_BYTES, Nowhere, open_secret, unbundle
 from uecwatchd.errors import Rejected
 
 IMAGE = hashlib.shake_256(b"karmic").digest(200_000)
@@ -49,7 +49,7 @@ def test_a_bundle_by_others_is_taken_when_nothing_is_wrong(wrap: Callable) -> No
     found, sink = wrap(GOOD, size=512).unbundle()
     assert sink.data == b"boot" * 128
     assert found.tar_sha1 == hashlib.sha1(GOOD).hexdigest()
-    assert found.sha256 == hashlib.sha256(b"boot" * 128).hexdigest()
+    assert found.digest == hashlib.sha256(b"boot" * 128).hexdigest()
 
 
 @pytest.mark.parametrize("at", [0, 1, 30_000, 65_535])
@@ -202,7 +202,7 @@ def test_holes_stay_holes_also_where_no_map_entry_marks_the_end(wrap: Callable) 
     found, sink = made.unbundle()
     assert sink.holes == [(0, 4096), (4608, 15_392)]
     assert sink.data == bytes(4096) + b"boot" * 128 + bytes(15_392)
-    assert found.sha256 == hashlib.sha256(sink.data).hexdigest()
+    assert found.digest == hashlib.sha256(sink.data).hexdigest()
 
 
 @pytest.mark.parametrize("size", [0, 511, 513])

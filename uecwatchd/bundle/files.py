@@ -7,7 +7,7 @@ disk, and linked to its name, which fails rather than replace something. The man
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import BinaryIO, Literal
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.x509 import Certificate
 
+from uecwatchd import extents
 from uecwatchd.bundle.access import NoOutput, closed, no_file, unwritable
 from uecwatchd.bundle.keys import fits, public_key
 from uecwatchd.bundle.manifest import (
@@ -29,13 +30,14 @@ from uecwatchd.bundle.manifest import (
     write_manifest,
 )
 from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
-from uecwatchd.bundle.stream import CHUNK_BYTES, Bundling, Part, Secret, Totals
-from uecwatchd.bundle.unbundle import Unbundled, open_secret, unbundle
+from uecwatchd.bundle.stream import Bundling, Part, Secret, Totals
+from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
+from uecwatchd.digest import fitting_file
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.image import Arch, Role
 
 FILE_MODE = 0o640  # an image may hold secrets; the group that drops images may read what became of them
-TOKEN_CHARS = 16  # 64 bits of the content's digest: names that do not meet by chance
+TOKEN_CHARS = 16  # 64 bits: names that do not meet by chance
 HOLE_BYTES = 64 * 1024  # zeros of this length and alignment become holes; file systems allot by 4 to 64 KiB
 
 
@@ -65,11 +67,11 @@ class Parties:
 
 @dataclass(frozen=True, slots=True)
 class Bundled:
-    """A bundle in a folder: its manifest, where that lies, and the SHA-256 of the image in hex."""
+    """A bundle in a folder: its manifest, where that lies, and the digest of the image."""
 
     path: Path
     manifest: Manifest
-    sha256: str
+    digest: str
 
 
 def bundle_to_folder(
@@ -78,28 +80,36 @@ def bundle_to_folder(
     claims: Claims,
     parties: Parties,
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda _done: None,
 ) -> Bundled:
-    """Bundles one image. After a failure the folder holds nothing new.
-
-    The image is read twice, first for the digest that names the parts.
-    """
+    """Bundles one image, in one read. After a failure the folder holds nothing new."""
     _check_pair(parties)
     secret = Secret.random()
     with opened(source) as image, ExitStack() as undo:
         _make(folder)
-        size, sha256 = _measured(image, source)
-        prefix = bundle_prefix(claims.kind, source.name, token=sha256[:TOKEN_CHARS])
+        status = os.fstat(image.fileno())
+        if not status.st_size:
+            raise Rejected(source.name, "it is empty", "Copy it here again.")
+        prefix = bundle_prefix(claims.kind, source.name, token=_token(status))
         path = folder / manifest_name(prefix)
         _check_free(path)
         name = portable(source.name)
-        bundling = Bundling(image, name=name, size=size, prefix=prefix, secret=secret, progress=progress)
+        bundling = Bundling(
+            image,
+            name=name,
+            size=status.st_size,
+            prefix=prefix,
+            secret=secret,
+            extents=extents.stored(image.fileno(), status.st_size),
+            digest=fitting_file(status),
+            progress=progress,
+        )
         totals = _write_parts(bundling, folder, undo)
-        _check_unchanged(totals, sha256, source)
+        _check_unchanged(image, status, source)
         manifest = manifest_of(name, totals, secret, claims, parties)
         _write(path, write_manifest(manifest, key=parties.user_key), undo)
         undo.pop_all()
-    return Bundled(path, manifest, sha256)
+    return Bundled(path, manifest, totals.digest)
 
 
 def unbundle_to_folder(
@@ -122,7 +132,8 @@ def unbundle_to_folder(
         check_signature(data, signer, name=manifest.name)
     _make(folder)
     with _temporary(folder) as file:
-        found = unbundle(listed, _from_folder(manifest.parent), secret=secret, sink=SparseFile(file))
+        fetch = _from_folder(manifest.parent)
+        found = unbundle(listed, fetch, secret=secret, sink=SparseFile(file))
         file.truncate(found.size)
         path = folder / found.name
         _publish(file, path)
@@ -172,24 +183,23 @@ def _check_pair(parties: Parties) -> None:
         raise Halted("the user's private key", "it does not belong to the user's certificate", hint)
 
 
-def _measured(image: FileIO, source: Path) -> tuple[int, str]:
-    """Size and SHA-256 of an image that is then wound back."""
-    sha256 = hashlib.file_digest(image, "sha256").hexdigest()
-    size = image.tell()
-    image.seek(0)
-    if not size:
-        raise Rejected(source.name, "it is empty", "Copy it here again.")
-    return size, sha256
+def _token(status: os.stat_result) -> str:
+    """The same for a file until it is written to: to digest what is in it would take a read of its own."""
+    stamp = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+    return hashlib.sha256(repr(stamp).encode()).hexdigest()[:TOKEN_CHARS]
 
 
-def _check_unchanged(totals: Totals, sha256: str, source: Path) -> None:
-    if totals.sha256 != sha256:
+def _check_unchanged(image: FileIO, before: os.stat_result, source: Path) -> None:
+    after = os.fstat(image.fileno())
+    if (after.st_size, after.st_ctime_ns) != (before.st_size, before.st_ctime_ns):
         raise Deferred(source.name, "it changed while being read", "Leave the file alone, and try again.")
 
 
 def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:
-    for slice_ in bundling:
-        _write(folder / slice_.part.name, slice_.data, undo)
+    with closing(bundling):
+        for slice_ in bundling:
+            _write(folder / slice_.part.name, slice_.data, undo)
+            bundling.give_back(slice_)
     return bundling.totals
 
 
@@ -226,7 +236,7 @@ def _from_folder(folder: Path) -> Callable[[Part], Iterator[bytes]]:
     return fetch
 
 
-def _write(path: Path, data: bytes, undo: ExitStack) -> None:
+def _write(path: Path, data: bytes | memoryview, undo: ExitStack) -> None:
     with _temporary(path.parent) as file:
         file.write(data)
         _publish(file, path)

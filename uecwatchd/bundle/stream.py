@@ -1,45 +1,42 @@
 """An image becomes a bundle's parts in one pass, without a byte of it copied to disk.
 
-    image bytes → tar → gzip → AES-128-CBC → parts of 10 MiB
+    image's data → tar → gzip → AES-128-CBC → parts of 10 MiB
 
-Each stage is a function from an iterator of chunks to an iterator of chunks; `Bundling` is the list of them.
-What comes out depends on nothing but the image, its name, the secret, and the deflate library:
-run once more with the same secret, it makes the same parts, so that of a bundle whose upload was interrupted
-only those need to be sent that are not stored yet.
+The archive is cut into blocks of 1 MiB. Threads, as many as there are processors, each read a block and
+deflate it; in order again, the blocks go through what cannot be shared out: the archive's SHA-1 and CRC-32
+and the image's digest, each in a thread of its own, and the cipher, in the thread that asks for slices. What
+comes out depends on nothing but the image and where its holes are, its name, the secret, and the deflate
+library: run once more with the same secret, it makes the same parts, so that of a bundle whose upload was
+interrupted only those need to be sent that are not stored yet.
 """
 
 import hashlib
-import zlib
-from collections.abc import Callable, Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from secrets import token_bytes
-from typing import Protocol
+from typing import Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
-from cryptography.hazmat.primitives.padding import PKCS7
 
-from uecwatchd.bundle import tar
+from uecwatchd.bundle import deflate, layout
+from uecwatchd.bundle.deflate import deflater
 from uecwatchd.bundle.names import part_name
-from uecwatchd.errors import Deferred
+from uecwatchd.bundle.packing import BLOCK_BYTES, Image, Sums, packed
+from uecwatchd.digest import Digest, Flat
+from uecwatchd.extents import Extent
+from uecwatchd.settings import Compression
 
 # Eucalyptus nodes hold, verify and fetch again parts of up to 11 MiB; larger ones get no second try.
 PART_SIZE = 10 * 1024 * 1024
-# Large enough that hashing and deflating run outside Python's lock nearly all the time, small beside a part.
-CHUNK_BYTES = 1024 * 1024
-# Deflate is nearly the whole cost of bundling. Programs and libraries on one core: level 1 does 74 MB/s
-# and leaves 43 %, level 4 57 MB/s and 40 %, level 6 28 MB/s and 39 %. On a cloud's own network the bytes
-# that a higher level saves are sent in less time than it takes to save them.
-DEFLATE_LEVEL = 1
-# 15 is deflate's largest window; 16 more make it gzip, whose header zlib writes with mtime 0 and no name.
-GZIP_WINDOW = 16 + 15
-AES_BLOCK_BITS = 128
+AES_BLOCK_BYTES = 16
 SECRET_BYTES = 16
 # What a tar adds to a file at most: its header, and blocks of NULs up to a full record of 20 blocks.
 TAR_BYTES = 512 + 2 * 10240
-# zlib's own bound for what it makes of n bytes has these besides n's own fractions, with gzip's frame.
-GZIP_BYTES = 13 + 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +63,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A finished part and its bytes."""
+    """A finished part and its bytes, which are overwritten once the slice has been given back."""
 
     part: Part
-    data: bytes = field(repr=False)
+    data: memoryview = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,64 +76,66 @@ class Totals:
     size: int
     bundled_size: int
     tar_sha1: str
-    sha256: str  # of the image itself
+    digest: str  # of the image itself, of the kind that was asked for
     parts: tuple[Part, ...]
 
 
-class Source(Protocol):
-    """A binary file opened for reading."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None: ...
-
-
-class Hash(Protocol):
-    def update(self, data: bytes | memoryview, /) -> None: ...
-
-    def hexdigest(self) -> str: ...
-
-
 class Bundling(Iterator[Slice]):
-    """Iterate over it for the slices, in order; then `totals` is there.
+    """Iterate over it for the slices, in order; then `totals` is there. Give each slice back once it is
+    stored.
 
-    Holds two parts and a few chunks in memory, however large the image.
-    `size` is what the image is known to have: raises `Deferred` when the source turns out shorter or longer.
-    Raises `Rejected` at once when `name` cannot stand in a tar header.
-    `progress` is called with the image bytes read so far.
+    Memory holds as many parts as have not been given back, and a few blocks, however large the image.
+    `extents` are what the image stores, with holes everywhere else; None for all of its `size` bytes.
+    `part_size` is a multiple of 16, and `progress` hears how many bytes of the image are dealt with.
+    Raises `Rejected` at once when `name` cannot stand in a tar header; `Deferred` when the source turns out
+    shorter or longer than `size`, or cannot be read on. To be closed when it is given up half-way.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: FileIO,
         *,
         name: str,
         size: int,
         prefix: str,
         secret: Secret,
+        extents: tuple[Extent, ...] | None = None,
+        digest: Digest | None = None,
+        compression: Compression = "fast",
+        threads: int | None = None,
         part_size: int = PART_SIZE,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] = lambda _done: None,
     ) -> None:
-        self._sha256 = hashlib.sha256()
-        self._tar_sha1 = hashlib.sha1()
+        library = deflater(compression)
         self._size = size
-        self._parts: list[Part] = []
+        self._digest = digest or Flat()
+        self._sums = Sums(self._digest, library.crc32)
+        self._cutter = Cutter(secret, prefix, part_size)
         self._totals: Totals | None = None
-
-        image = read(source, name=name, size=size, progress=progress)
-        image = hashed(image, self._sha256)
-        stream = archived(image, header=tar.header(name, size=size), trailer=tar.trailer(size))
-        stream = hashed(stream, self._tar_sha1)
-        stream = deflated(stream)
-        stream = encrypted(stream, secret)
-        self._slices = cut(stream, prefix=prefix, part_size=part_size)
+        stored = (Extent(0, size),) if extents is None else extents
+        self._stream = packed(
+            layout.blocks(name, size=size, extents=stored, block_bytes=BLOCK_BYTES),
+            Image(source, name, size),
+            self._sums,
+            deflated=library.block,
+            threads=threads or len(os.sched_getaffinity(0)),
+            progress=progress,
+        )
+        self._slices = self._cutter.cut(self._stream)
 
     def __next__(self) -> Slice:
         try:
-            slice_ = next(self._slices)
+            return next(self._slices)
         except StopIteration:
             self._totals = self._sum_up()
             raise
-        self._parts.append(slice_.part)
-        return slice_
+
+    def give_back(self, slice_: Slice) -> None:
+        """Let the slice's memory be used again."""
+        self._cutter.take_back(slice_)
+
+    def close(self) -> None:
+        self._stream.close()
 
     @property
     def totals(self) -> Totals:
@@ -145,95 +144,67 @@ class Bundling(Iterator[Slice]):
         return self._totals
 
     def _sum_up(self) -> Totals:
+        parts = tuple(self._cutter.parts)
         return Totals(
             size=self._size,
-            bundled_size=sum(part.size for part in self._parts),
-            tar_sha1=self._tar_sha1.hexdigest(),
-            sha256=self._sha256.hexdigest(),
-            parts=tuple(self._parts),
+            bundled_size=sum(part.size for part in parts),
+            tar_sha1=self._sums.sha1.hexdigest(),
+            digest=self._digest.text(),
+            parts=parts,
         )
 
 
-Chunks = Iterator[bytes | memoryview]
+class Cutter:
+    """Encrypts a stream right into the memory of the part it becomes."""
+
+    def __init__(self, secret: Secret, prefix: str, part_size: int) -> None:
+        self._encryptor = Cipher(AES(secret.key), CBC(secret.iv)).encryptor()
+        self._prefix, self._part_size = prefix, part_size
+        self._spare: deque[Any] = deque()
+        self.parts: list[Part] = []
+
+    def cut(self, stream: Iterable[bytes]) -> Iterator[Slice]:
+        """Slices of `part_size`; the last one is what is left, and never empty."""
+        # What the cipher has taken of a part, and what it has given: it keeps back what is not a full block
+        # yet.
+        memory, taken, given = self._memory(), 0, 0
+        for data in padded(stream):
+            rest = memoryview(data)
+            while rest:
+                piece, rest = rest[: self._part_size - taken], rest[self._part_size - taken :]
+                given += self._encryptor.update_into(piece, memory[given:])
+                taken += len(piece)
+                if taken == self._part_size:
+                    yield self._slice(memory[:given])
+                    memory, taken, given = self._memory(), 0, 0
+        if given:
+            yield self._slice(memory[:given])
+
+    def take_back(self, slice_: Slice) -> None:
+        self._spare.append(slice_.data.obj)
+
+    def _memory(self) -> memoryview:
+        # The cipher wants room for a block more than it is going to fill.
+        return memoryview(self._spare.pop() if self._spare else bytearray(self._part_size + AES_BLOCK_BYTES))
+
+    def _slice(self, data: memoryview) -> Slice:
+        index = len(self.parts)
+        part = Part(index, part_name(self._prefix, index), len(data), hashlib.sha1(data).hexdigest())
+        self.parts.append(part)
+        return Slice(part, data)
 
 
-def read(source: Source, *, name: str, size: int, progress: Callable[[int], None] | None) -> Chunks:
-    """The image's bytes. Each chunk is overwritten by the next: a stage that keeps one has to copy it."""
-    buffer = memoryview(bytearray(CHUNK_BYTES))
-    done = 0
-    while count := _read_into(buffer, source, name):
-        done += count
-        if done > size:
-            raise _changed(name, f"more than the {size} bytes it had")
-        if progress is not None:
-            progress(done)
-        yield buffer[:count]
-    if done < size:
-        raise _changed(name, f"{done} bytes instead of {size}")
-
-
-def hashed(chunks: Chunks, digest: Hash) -> Chunks:
-    for chunk in chunks:
-        digest.update(chunk)
-        yield chunk
-
-
-def archived(image: Chunks, *, header: bytes, trailer: bytes) -> Chunks:
-    yield header
-    yield from image
-    yield trailer
-
-
-def deflated(chunks: Chunks) -> Chunks:
-    """One gzip member: readers in Java stop after the first, and take what they have for the whole."""
-    deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, GZIP_WINDOW)
-    for chunk in chunks:
-        yield deflate.compress(chunk)
-    yield deflate.flush()
-
-
-def encrypted(chunks: Chunks, secret: Secret) -> Chunks:
-    padder = PKCS7(AES_BLOCK_BITS).padder()
-    encryptor = Cipher(AES(secret.key), CBC(secret.iv)).encryptor()
-    for chunk in chunks:
-        yield encryptor.update(padder.update(chunk))
-    yield encryptor.update(padder.finalize()) + encryptor.finalize()
-
-
-def cut(chunks: Chunks, *, prefix: str, part_size: int) -> Iterator[Slice]:
-    """Slices of `part_size`; the last one is what is left, and never empty."""
-    held = bytearray()
-    index = 0
-    for chunk in chunks:
-        held += chunk
-        while len(held) >= part_size:
-            yield _slice(bytes(held[:part_size]), index=index, prefix=prefix)
-            del held[:part_size]
-            index += 1
-    if held:
-        yield _slice(bytes(held), index=index, prefix=prefix)
-
-
-def _slice(data: bytes, *, index: int, prefix: str) -> Slice:
-    sha1 = hashlib.sha1(data).hexdigest()
-    return Slice(Part(index, part_name(prefix, index), len(data), sha1), data)
+def padded(stream: Iterable[bytes]) -> Iterator[bytes]:
+    """The stream, filled up to whole blocks of the cipher: PKCS#7, RFC 5652 section 6.3."""
+    length = 0
+    for data in stream:
+        length += len(data)
+        yield data
+    fill = AES_BLOCK_BYTES - length % AES_BLOCK_BYTES
+    yield bytes([fill]) * fill
 
 
 def most_parts(size: int) -> int:
     """How many parts an image of that many bytes can become at worst, when nothing of it can be deflated."""
-    archived = size + TAR_BYTES
-    deflated = archived + (archived >> 12) + (archived >> 14) + (archived >> 25) + GZIP_BYTES
-    return -(-(deflated + AES_BLOCK_BITS // 8) // PART_SIZE)
-
-
-def _read_into(buffer: memoryview, source: Source, name: str) -> int:
-    try:
-        return source.readinto(buffer) or 0
-    except OSError as fault:
-        hint = "It is tried again; look at the disk or the mount that it lies on."
-        raise Deferred(name, f"cannot read on: {fault.strerror}", hint) from fault
-
-
-def _changed(name: str, found: str) -> Deferred:
-    hint = "Leave the file alone once it has been dropped; it is tried again."
-    return Deferred(name, f"it changed while being read: {found}", hint)
+    deflated = deflate.most(size + TAR_BYTES, block=BLOCK_BYTES)
+    return -(-(deflated + AES_BLOCK_BYTES) // PART_SIZE)

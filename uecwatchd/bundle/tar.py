@@ -1,4 +1,4 @@
-"""The one-member tar archive inside a bundle: GNU format written, GNU and old-GNU sparse read.
+"""The one-member tar archive inside a bundle: GNU format, with holes as old-GNU sparse, and read back.
 
 Own code where the standard library has `tarfile`, since the way back has to be stricter than that module
 (one member, nothing after it, no PAX), has to leave holes as holes, and sees the stream only once.
@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.bundle.names import is_plain
 from uecwatchd.errors import Rejected
+from uecwatchd.extents import EXTENT_LIMIT, Extent
 
 BLOCK = 512
 RECORD = 20 * BLOCK  # what tar's default blocking factor pads an archive to
 NAME_LIMIT = 100  # the header's name field: a longer name takes a second member, which readers refuse
-EXTENT_LIMIT = 1 << 20  # about 120 MB as records; an 8 GiB image with a hole every 8 KiB has as many
 
 REGULAR = (b"0", b"\0")
 SPARSE = b"S"
@@ -45,15 +45,8 @@ REFUSED_TYPES = {
 _GNU_MAGIC = b"ustar  \0"
 _POSIX_MAGIC = b"ustar\x0000"
 _MAP_ENTRY = 24
+_MAP_FIRST, _MAP_FURTHER = 4, 21  # entries in the header, and in each block that follows it
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A stretch of an image that the archive stores; what lies between two of them is a hole. In bytes."""
-
-    offset: int
-    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +71,44 @@ def header(name: str, *, size: int) -> bytes:
     return member.tobuf(tarfile.GNU_FORMAT, "ascii", "strict")
 
 
-def trailer(size: int) -> bytes:
-    """What follows `size` bytes of image: its last block filled up, two empty ones, the record filled up."""
-    used = BLOCK + _padded(size) + 2 * BLOCK
-    return bytes(_padded(size) - size + 2 * BLOCK + -used % RECORD)
+def sparse_header(name: str, size: int, extents: tuple[Extent, ...]) -> bytes:
+    """The blocks before a member that is stored without its holes, in the old GNU way.
+
+    `extents` begin at multiples of 512 and end at such or with the image: GNU tar stores each in whole
+    blocks, others one right behind the other, and so they are the same. Raises `Rejected` as `header` does.
+    """
+    stored = sum(extent.length for extent in extents)
+    if not extents or extents[-1].offset + extents[-1].length < size:
+        extents = (*extents, Extent(size, 0))  # or GNU tar would make the file end with its last data
+    entries = [_field(extent.offset) + _field(extent.length) for extent in extents]
+    first, rest = entries[:_MAP_FIRST], entries[_MAP_FIRST:]
+    block = bytearray(header(name, size=stored))
+    block[156:157] = SPARSE
+    block[386 : 386 + _MAP_ENTRY * len(first)] = b"".join(first)
+    block[482] = bool(rest)
+    block[483:495] = _field(size)
+    block[148:156] = b"%06o\0 " % _sum_of(block)
+    return bytes(block) + b"".join(_further_blocks(rest))
+
+
+def _further_blocks(entries: list[bytes]) -> Iterator[bytes]:
+    for at in range(0, len(entries), _MAP_FURTHER):
+        more = at + _MAP_FURTHER < len(entries)
+        yield b"".join(entries[at : at + _MAP_FURTHER]).ljust(504, b"\0") + bytes([more]) + bytes(7)
+
+
+def _field(number: int) -> bytes:
+    """A number as GNU writes it in 12 bytes: octal below 8 GiB, then big-endian behind a byte of 0x80."""
+    return b"%011o\0" % number if number < 8**11 else b"\x80" + number.to_bytes(11)
+
+
+def trailer(stored: int, *, header: int = BLOCK) -> bytes:
+    """What follows `stored` bytes of image: its last block filled up, two empty ones, the record filled up.
+
+    `header` is the length of what stands before them.
+    """
+    used = header + _padded(stored) + 2 * BLOCK
+    return bytes(_padded(stored) - stored + 2 * BLOCK + -used % RECORD)
 
 
 class Tape:
@@ -144,14 +171,17 @@ def read_member(tape: Tape) -> Member:
 
 
 def _check_header(block: bytes) -> None:
-    summed = sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
-    if block[257:265] not in (_GNU_MAGIC, _POSIX_MAGIC) or _number(block[148:156]) != summed:
+    if block[257:265] not in (_GNU_MAGIC, _POSIX_MAGIC) or _number(block[148:156]) != _sum_of(block):
         raise Damaged("there is no tar archive inside")
     kind = block[156:157]
     if kind in REGULAR or (kind == SPARSE and block[257:265] == _GNU_MAGIC):
         return
     found = REFUSED_TYPES.get(kind, f"a member of type {kind!r}")
     raise Damaged(f"its archive begins with {found}, not with a regular file")
+
+
+def _sum_of(block: bytes | bytearray) -> int:
+    return sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
 
 
 def _name(block: bytes) -> str:
@@ -180,7 +210,7 @@ def _sparse_map(block: bytes, tape: Tape) -> Iterator[Extent]:
     extended, blocks = block[482], 0
     while extended:
         blocks += 1
-        if blocks * 21 > EXTENT_LIMIT:
+        if blocks * _MAP_FURTHER > EXTENT_LIMIT:
             raise Damaged(f"its archive's sparse map has more than {EXTENT_LIMIT} entries")
         block = tape.block()
         yield from _map_entries(block[:504])

@@ -21,16 +21,21 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from uecwatchd.bundle.damage import HINT, Damaged, blamed_on
 from uecwatchd.bundle.keys import unseal
 from uecwatchd.bundle.manifest import Manifest
-from uecwatchd.bundle.stream import AES_BLOCK_BITS, CHUNK_BYTES, GZIP_WINDOW, Part, Secret
+from uecwatchd.bundle.stream import Part, Secret
 from uecwatchd.bundle.tar import Member, Tape, read_member
+from uecwatchd.digest import Digest, fitting
 from uecwatchd.errors import Rejected
+from uecwatchd.extents import Extent
 
 # A part is held back until its SHA-1 is seen to be right, so that damage is blamed on the part and not on
 # what it does further down. Parts that are larger than a node would hold pass through as they come.
 HELD_BYTES = 11 * 1024 * 1024
+# What is handed on at once.
+CHUNK_BYTES = 1024 * 1024
+GZIP_WINDOW = 16 + 15  # deflate's largest window, in gzip's frame
+AES_BLOCK_BITS = 128
 # Zlib copies what it could not use yet, once for each chunk it hands out: in small bites that costs nothing.
 BITE_BYTES = 64 * 1024
-ZEROS = bytes(CHUNK_BYTES)
 
 
 class Sink(Protocol):
@@ -53,11 +58,11 @@ class Nowhere:
 
 @dataclass(frozen=True, slots=True)
 class Unbundled:
-    """What came out: the member's name, its size with holes, digests in hex, the parts with their sizes."""
+    """What came out: the member's name, its size with holes, its digest, the parts with their sizes."""
 
     name: str
     size: int
-    sha256: str  # of the image, holes read as zeros
+    digest: str
     tar_sha1: str
     parts: tuple[Part, ...]
 
@@ -70,9 +75,14 @@ def open_secret(manifest: Manifest, key: RSAPrivateKey, *, side: Literal["user",
 
 
 def unbundle(
-    manifest: Manifest, fetch: Callable[[Part], Iterable[bytes]], *, secret: Secret, sink: Sink
+    manifest: Manifest,
+    fetch: Callable[[Part], Iterable[bytes]],
+    *,
+    secret: Secret,
+    sink: Sink,
+    digest: Digest | None = None,
 ) -> Unbundled:
-    """Fetches the parts in order and pours the image into `sink`.
+    """Fetches the parts in order and pours the image into `sink` and `digest`, by itself one that fits.
 
     Raises `Rejected` about the first part or, failing that, the bundle that is not as it should be.
     What the sink got until then is worth nothing: the last check comes after the last byte.
@@ -89,11 +99,13 @@ def unbundle(
             raise Damaged(
                 f"its archive holds {member.size} bytes of image, its manifest says {manifest.size}"
             )
-        sha256 = pour(tape, member, sink)
+        stored = sum(extent.length for extent in member.extents)
+        digest = digest or fitting(member.size, stored=stored)
+        pour(tape, member, sink, digest)
         tar_sha1 = tape.finish()
         if tar_sha1 != manifest.tar_sha1:
             raise Damaged(f"its archive's SHA-1 is {tar_sha1}, its manifest says {manifest.tar_sha1}")
-    return Unbundled(member.name, member.size, sha256, tar_sha1, tuple(seen))
+    return Unbundled(member.name, member.size, digest.text(), tar_sha1, tuple(seen))
 
 
 def verified(
@@ -158,23 +170,14 @@ def _inflate(inflate: "zlib._Decompress", bite: bytes) -> Iterator[bytes]:
         bite = inflate.unconsumed_tail
 
 
-def pour(tape: Tape, member: Member, sink: Sink) -> str:
-    """Hands the member's stored stretches and its holes to `sink`. Returns the SHA-256 of it all, in hex."""
-    digest = hashlib.sha256()
+def pour(tape: Tape, member: Member, sink: Sink, digest: Digest) -> None:
+    """Hands the member's stored stretches and its holes to `sink` and `digest`."""
     at = 0
-    for extent in member.extents:
-        _leave_hole(extent.offset - at, digest.update, sink)
+    for extent in (*member.extents, Extent(member.size, 0)):
+        if hole := extent.offset - at:
+            sink.skip(hole)
+            digest.skip(hole)
         for chunk in tape.take(extent.length):
             digest.update(chunk)
             sink.write(chunk)
         at = extent.offset + extent.length
-    _leave_hole(member.size - at, digest.update, sink)
-    return digest.hexdigest()
-
-
-def _leave_hole(count: int, update: Callable[[bytes], None], sink: Sink) -> None:
-    if not count:
-        return
-    sink.skip(count)
-    for at in range(0, count, len(ZEROS)):
-        update(ZEROS[: count - at])

@@ -8,13 +8,19 @@ from uecwatchd.bundle.stream import Part
 from uecwatchd.bundle.unbundle import Sink, Unbundled, open_secret, unbundle
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.upload import fetch
+from uecwatchd.digest import Digest
 from uecwatchd.errors import Rejected
 
 
 def take_back(
-    cloud: Cloud, location: str, sink: Sink, *, before_part: Callable[[Part], None] = lambda _part: None
+    cloud: Cloud,
+    location: str,
+    sink: Sink,
+    digest: Digest,
+    *,
+    before_part: Callable[[Part], None] = lambda _part: None,
 ) -> Unbundled:
-    """Fetch what lies at "bucket/key" and pour the image into `sink`, with every check there is.
+    """Fetch what lies at "bucket/key" and pour the image into `sink` and `digest`, with every check there is.
 
     `before_part` is called with each part before it is fetched; what it raises puts the work down.
     Raises Rejected for a damaged bundle, and what the cloud room raises when the cloud does not answer.
@@ -30,7 +36,7 @@ def take_back(
         before_part(wanted)
         return fetch(cloud, bucket, wanted.name)
 
-    return unbundle(manifest, part, secret=secret, sink=sink)
+    return unbundle(manifest, part, secret=secret, sink=sink, digest=digest)
 
 
 def _fetched(cloud: Cloud, bucket: str, key: str) -> bytes:

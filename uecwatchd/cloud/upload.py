@@ -166,7 +166,7 @@ def fetch(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
             yield from body.iter_chunks(FETCH_BYTES)
 
 
-def holds(stored: Stored | None, data: bytes) -> bool:
+def holds(stored: Stored | None, data: bytes | memoryview) -> bool:
     """Whether what the bucket lists is just these bytes, as far as size and ETag can tell."""
     if stored is None or stored.size != len(data):
         return False

@@ -7,6 +7,7 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.image import Arch
 from uecwatchd.imageset import Member
 from uecwatchd.monitor import Monitor
+from uecwatchd.settings import Compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,13 @@ class Order:
     their content, because many sets share them. `wishes` are traits of an image beside its content.
     `made_for` is the set's folder and name; `unique` refuses an image that is there and not this set's.
     `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
-    before it is registered. `unchanged` raises when a file of the set is not any more what was listed.
+    before it is registered. `sparse` has holes left out of the bundle. `unchanged` raises when a file of the
+    set is not any more what was listed.
     """
 
     set_name: str
     member: Member
-    sha256: str
+    digest: str
     cloud: Cloud
     bucket: str
     arch: Arch
@@ -38,6 +40,8 @@ class Order:
     unique: bool
     full: bool
     uploads: int
+    sparse: bool
+    compression: Compression
     monitor: Monitor
     check: Callable[[], None]
     unchanged: Callable[[], None]

@@ -5,11 +5,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from io import FileIO
 from itertools import takewhile
 
-from uecwatchd import boundary, spool
+from uecwatchd import boundary, extents, spool
 from uecwatchd.bundle.files import Claims, Parties, manifest_of
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
@@ -17,6 +18,7 @@ from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret, Slice, Totals, 
 from uecwatchd.cloud.credentials import sealing_certificate
 from uecwatchd.cloud.upload import Stored, holds, listed, put
 from uecwatchd.delivery.order import Order
+from uecwatchd.digest import digest_like
 from uecwatchd.errors import Rejected
 from uecwatchd.image import amount
 from uecwatchd.ledger import BundleRecord
@@ -32,7 +34,7 @@ def send(order: Order, bundle: BundleRecord, source: FileIO, *, again: bool) -> 
     began = time.monotonic()
     there = _already_there(order, bundle) if again else {}
     totals, parts = _send_parts(order, bundle, secret, source, there=there)
-    if spool.stamp_of(os.fstat(source.fileno())) != order.member.stamp or totals.sha256 != order.sha256:
+    if spool.stamp_of(os.fstat(source.fileno())) != order.member.stamp or totals.digest != order.digest:
         raise spool.changed(order.member.path)
     _tell_bundled(order, totals)
     manifest = write_manifest(_manifest(order, bundle, totals, secret), key=order.cloud.account.user_key)
@@ -77,16 +79,19 @@ def _send_parts(
         ready += 1
         order.check()
 
-    source.seek(0)
     bundling = Bundling(
         source,
         name=bundle.prefix,
         size=member.size,
         prefix=bundle.prefix,
         secret=secret,
+        extents=extents.stored(source.fileno(), member.size) if order.sparse else None,
+        digest=digest_like(order.digest),
+        compression=order.compression,
         progress=progress,
     )
-    in_flight(bundling, send_one, uploads=order.uploads, check=check)
+    with closing(bundling):
+        in_flight(bundling, send_one, uploads=order.uploads, check=check, sent=bundling.give_back)
     return bundling.totals, tuple(stored[index] for index in sorted(stored))
 
 
@@ -113,21 +118,33 @@ def _place(bundle: BundleRecord, parts: Mapping[str, Stored], *, size: int) -> s
 
 
 def in_flight(
-    slices: Iterable[Slice], send: Callable[[Slice], None], *, uploads: int, check: Callable[[], None]
+    slices: Iterable[Slice],
+    send: Callable[[Slice], None],
+    *,
+    uploads: int,
+    check: Callable[[], None],
+    sent: Callable[[Slice], None] = lambda _piece: None,
 ) -> None:
     """Send slices with at most `uploads` of them under way; memory holds those and the one being made.
 
-    Raises what `send` or `check` raised, after the parts under way have ended.
+    `check` is called before each is sent, `sent` once it is, both in this thread.
+    Raises what any of them raised, after the parts under way have ended.
     """
-    under_way: deque[Future[None]] = deque()
+    under_way: deque[tuple[Future[None], Slice]] = deque()
+
+    def wait_for_oldest() -> None:
+        upload, piece = under_way.popleft()
+        upload.result()
+        sent(piece)
+
     with ThreadPoolExecutor(uploads, thread_name_prefix="upload") as pool:
         for piece in slices:
             check()
             if len(under_way) == uploads:
-                under_way.popleft().result()
-            under_way.append(pool.submit(send, piece))
+                wait_for_oldest()
+            under_way.append((pool.submit(send, piece), piece))
         while under_way:
-            under_way.popleft().result()
+            wait_for_oldest()
 
 
 def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret) -> Manifest:

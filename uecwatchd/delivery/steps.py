@@ -15,6 +15,7 @@ from uecwatchd.cloud.upload import must_hold
 from uecwatchd.delivery.leftovers import clear_leftovers
 from uecwatchd.delivery.order import Order
 from uecwatchd.delivery.sending import send
+from uecwatchd.digest import digest_like
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.monitor import Event, Kind, Progress
@@ -54,7 +55,7 @@ def _known(order: Order, ledger: Ledger, identity: str) -> BundleRecord | None:
 
 def _identity(order: Order) -> str:
     """All that makes an image what it is; equal identities need one bundle, of kernels in whatever bucket."""
-    traits = [order.member.role, order.sha256, order.arch, order.cloud.account.account]
+    traits = [order.member.role, order.digest, order.arch, order.cloud.account.account]
     if order.member.role == "machine":
         boot = (order.kernel_id or "", order.ramdisk_id or "", order.virtualization or "")
         traits += [*boot, order.platform, order.bucket, *order.wishes]
@@ -113,7 +114,7 @@ def _plan(order: Order, identity: str) -> BundleRecord:
         bucket=order.bucket,
         identity=identity,
         role=order.member.role,
-        sha256=order.sha256,
+        sha256=order.digest,
         prefix=bundle_prefix(order.member.role, _telling_name(order), token=identity[:TOKEN_CHARS]),
         state="planned",
         secret_key=secret.key,
@@ -172,9 +173,10 @@ def _open_again(order: Order, bundle: BundleRecord) -> None:
         name, size = order.member.name, order.member.size
         order.monitor.progress(Progress(order.set_name, stage, name, done, size, part.index + 1))
 
-    found = take_back(order.cloud, bundle.location, Nowhere(), before_part=before_part)
-    if found.sha256 != order.sha256:
-        why = f"the image in it has SHA-256 {found.sha256}, the file {order.sha256}"
+    digest = digest_like(order.digest)
+    take_back(order.cloud, bundle.location, Nowhere(), digest, before_part=before_part)
+    if digest.text() != order.digest:
+        why = f"the image in it has the digest {digest.text()}, the file {order.digest}"
         raise Rejected(f"cloud {order.cloud.name}, opening {bundle.location}", why, "Bundle it anew.")
     what = f"{order.set_name}: opened {bundle.location} again: it holds {order.member.name}, bit by bit"
     order.monitor.tell(Event(Kind.UPLOADED, what, order.set_name, fields={"cloud": order.cloud.name}))

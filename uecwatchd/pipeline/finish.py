@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from uecwatchd import report
+from uecwatchd import digest, report
 from uecwatchd.cloud.attributes import Permissions, describe, permissions, share, tag
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.register import deregister
@@ -92,7 +92,7 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
     """Whoever reads a cloud's list shall find the way back to the file. Kernels and ramdisks, which sets
     share, say nothing of one set. What the user asked for comes first, where there is not room for all."""
     sidecar = job.found.sidecar
-    ours = {"owner": "uecwatchd", "sha256": member.sha256, "host": tools.host}
+    ours = {"owner": "uecwatchd", **digest.tagged(member.sha256), "host": tools.host}
     if member.role != lead(job.found).role:
         return ours
     named = {"source": member.path.rsplit("/", 1)[-1], "version": sidecar.version or ""}

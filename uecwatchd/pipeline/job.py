@@ -16,6 +16,7 @@ from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import Ledger, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Fields, Kind, Level, Monitor
+from uecwatchd.settings import WorkSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,7 @@ class Tools:
     gates: Gates
     monitor: Monitor
     stopping: threading.Event
-    uploads: int
-    full: bool  # fetch and open each bundle before it is registered
+    work: WorkSettings
     configured_bucket: str
     brake: Brake = field(default_factory=Brake)
     host: str = socket.gethostname()

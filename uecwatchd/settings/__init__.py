@@ -4,6 +4,7 @@ from uecwatchd.settings.layers import SECTIONS, keys_of, load
 from uecwatchd.settings.records import (
     REGION,
     CloudSettings,
+    Compression,
     Settings,
     SpoolSettings,
     StateSettings,
@@ -15,6 +16,7 @@ __all__ = [
     "REGION",
     "SECTIONS",
     "CloudSettings",
+    "Compression",
     "Settings",
     "SpoolSettings",
     "StateSettings",

@@ -25,6 +25,7 @@ REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 Dialect = Literal["auto", "uec", "euca3", "euca4", "euca5", "openstack", "aws", "sandbox"]
 Verify = Literal["sizes", "full"]
+Compression = Literal["fast", "small"]
 
 
 # --- what values must be like -----------------------------------------------------------------------------
@@ -131,6 +132,8 @@ class WorkSettings:
     sets: AtOnce = 2
     uploads: AtOnce = 4
     verify: Verify = "sizes"
+    compression: Compression = "fast"
+    sparse: bool = True
 
 
 @dataclass(frozen=True, slots=True)

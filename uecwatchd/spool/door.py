@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import os
 import pwd
 import stat
@@ -11,13 +10,16 @@ from io import FileIO
 from pathlib import Path
 from typing import Literal
 
+from uecwatchd.digest import Digest, fitting_file
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
+from uecwatchd.extents import Extent, stored
 
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
 Stamp = tuple[int, int, int, int]
 
 # Long enough that hashing runs outside Python's lock, short enough that a stop is heard at once.
 READ_BYTES = 4 * 1024 * 1024
+SKIP_BYTES = 64 * 1024 * 1024
 
 KIND_WORDS: Mapping[EntryKind, str] = {
     "folder": "a folder",
@@ -149,23 +151,43 @@ def not_regular(path: str, kind: EntryKind) -> Rejected:
     )
 
 
-def digest(folder: Path, path: str, *, stamp: Stamp, progress: Callable[[int], None] = lambda _: None) -> str:
-    """The SHA-256 of a member, in hex. Raises Deferred when it is not, or does not stay, what was listed.
+def digest(
+    folder: Path,
+    path: str,
+    *,
+    stamp: Stamp,
+    taken: Digest | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> str:
+    """A member's digest: `taken`, which is a new one, or one that fits the file. Its holes are not read.
 
-    `progress` hears of the bytes read so far, and may raise to have it put down.
+    `progress` hears of the bytes dealt with so far, and may raise to have it put down.
+    Raises Deferred when it is not, or does not stay, what was listed.
     """
-    sha256, buffer, done = hashlib.sha256(), memoryview(bytearray(READ_BYTES)), 0
     with open_member(folder, path) as file, reading(path):
-        if stamp_of(os.fstat(file.fileno())) != stamp:
+        status = os.fstat(file.fileno())
+        if stamp_of(status) != stamp:
             raise changed(path)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while count := file.readinto(buffer):
-            sha256.update(buffer[:count])
-            done += count
-            progress(done)
+        taken = taken or fitting_file(status)
+        _read(file, status.st_size, taken, progress)
         if stamp_of(os.fstat(file.fileno())) != stamp:
             raise changed(path)
-    return sha256.hexdigest()
+    return taken.text()
+
+
+def _read(file: FileIO, size: int, taken: Digest, progress: Callable[[int], None]) -> None:
+    buffer, done = memoryview(bytearray(READ_BYTES)), 0
+    for extent in (*stored(file.fileno(), size), Extent(size, 0)):
+        while hole := min(extent.offset - done, SKIP_BYTES):
+            taken.skip(hole)
+            done += hole
+            progress(done)
+        end = file.seek(done) + extent.length
+        while count := file.readinto(buffer[: end - done]):
+            taken.update(buffer[:count])
+            done += count
+            progress(done)
 
 
 def changed(path: str) -> Deferred:

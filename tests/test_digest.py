@@ -1,0 +1,75 @@
+import hashlib
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from uecwatchd.digest import BLOCK_BYTES, MARK, MOST_ZEROS, Blocks, Flat, digest_like, fitting, named, tagged
+
+BYTES = st.one_of(
+    st.binary(max_size=200),
+    st.builds(lambda count: b"\0" * count, st.integers(0, 3 * BLOCK_BYTES)),
+    st.builds(lambda one, count: one * count, st.binary(min_size=1, max_size=8), st.integers(0, 400_000)),
+)
+
+
+def by_the_book(data: bytes) -> str:
+    """What the room's docstring says, in as many words."""
+    blocks = [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
+    digests = [hashlib.sha256(one).digest() if any(one) else bytes(32) for one in blocks]
+    return MARK + hashlib.sha256(b"".join(digests) + len(data).to_bytes(8)).hexdigest()
+
+
+@given(pieces=st.lists(BYTES, max_size=4))
+@example(pieces=[b"\0" * (2 * BLOCK_BYTES)])
+@example(pieces=[b"\0" * (BLOCK_BYTES - 1), b"\1"])
+@example(pieces=[b"\1", b"\0" * BLOCK_BYTES])
+def test_blocks_have_the_digest_that_is_written_down(pieces: list[bytes]) -> None:
+    whole, cut = Blocks(), Blocks()
+    whole.update(b"".join(pieces))
+    for piece in pieces:
+        cut.update(piece)
+    assert whole.text() == cut.text() == by_the_book(b"".join(pieces))
+
+
+@given(pieces=st.lists(st.tuples(st.booleans(), BYTES), max_size=5))
+def test_a_digest_does_not_depend_on_which_zeros_are_holes(pieces: list[tuple[bool, bytes]]) -> None:
+    data = b"".join(bytes(len(piece)) if hole else piece for hole, piece in pieces)
+    for kind in (Flat, Blocks):
+        read, skipped = kind(), kind()
+        read.update(data)
+        for hole, piece in pieces:
+            skipped.skip(len(piece)) if hole else skipped.update(piece)
+        assert read.text() == skipped.text()
+
+
+def test_many_terabytes_of_hole_cost_nothing() -> None:
+    digest = Blocks()
+    digest.skip(16 << 40)
+    tree = hashlib.sha256()
+    for _ in range(16):
+        tree.update(bytes(32 << 20))
+    tree.update((16 << 40).to_bytes(8))
+    assert digest.text() == MARK + tree.hexdigest()
+
+
+def test_the_plain_digest_is_that_of_sha256sum() -> None:
+    digest = Flat()
+    digest.update(b"karmic")
+    digest.skip(3 * BLOCK_BYTES + 1)
+    assert digest.text() == hashlib.sha256(b"karmic" + bytes(3 * BLOCK_BYTES + 1)).hexdigest()
+
+
+def test_only_what_is_mostly_holes_and_large_is_spared_the_plain_digest() -> None:
+    assert isinstance(fitting(MOST_ZEROS, stored=0), Flat)
+    assert isinstance(fitting(MOST_ZEROS + 1, stored=0), Blocks)
+    assert isinstance(fitting(10 * MOST_ZEROS, stored=5 * MOST_ZEROS), Flat)
+    assert isinstance(fitting(10 * MOST_ZEROS, stored=4 * MOST_ZEROS), Blocks)
+
+
+def test_a_digest_tells_its_kind() -> None:
+    for kind in (Flat, Blocks):
+        assert isinstance(digest_like(kind().text()), kind)
+    assert named(Flat().text()) == {"sha256": hashlib.sha256().hexdigest()}
+    assert named(Blocks().text()) == {"sha256": None, "digest": Blocks().text()}
+    assert named("") == {"sha256": None}
+    assert list(tagged(Blocks().text())) == ["digest"]

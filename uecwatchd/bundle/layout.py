@@ -1,0 +1,58 @@
+"""How an image's archive is put together, in blocks that can be read and deflated apart from each other."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from uecwatchd.bundle import tar
+from uecwatchd.extents import Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """So many bytes of the image, from `offset` on."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of the archive: `size` bytes, from `before` over `pieces` of the image to `after`."""
+
+    before: bytes
+    pieces: tuple[Piece, ...]
+    after: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.before) + sum(piece.length for piece in self.pieces) + len(self.after)
+
+
+def blocks(name: str, *, size: int, extents: tuple[Extent, ...], block_bytes: int) -> Iterator[Block]:
+    """The archive of an image in blocks of that many bytes; the last one is what is left.
+
+    Raises Rejected for a name that cannot stand in a header.
+    """
+    length = sum(extent.length for extent in extents)
+    header = tar.header(name, size=size) if length == size else tar.sparse_header(name, size, extents)
+    trailer = tar.trailer(length, header=len(header))
+    return _cut(header, extents, trailer, block_bytes)
+
+
+def _cut(header: bytes, extents: tuple[Extent, ...], trailer: bytes, size: int) -> Iterator[Block]:
+    while len(header) > size:
+        yield Block(header[:size], (), b"")
+        header = header[size:]
+    before, pieces, room = header, list[Piece](), size - len(header)
+    for extent in extents:
+        offset, end = extent.offset, extent.offset + extent.length
+        while offset < end:
+            if not room:
+                yield Block(before, tuple(pieces), b"")
+                before, pieces, room = b"", [], size
+            piece = Piece(offset, min(room, end - offset))
+            pieces.append(piece)
+            offset, room = offset + piece.length, room - piece.length
+    yield Block(before, tuple(pieces), trailer[:room])
+    for at in range(room, len(trailer), size):
+        yield Block(trailer[at : at + size], (), b"")

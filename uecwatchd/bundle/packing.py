@@ -1,0 +1,208 @@
+"""Blocks of an archive are read and deflated by several threads, and come out in order.
+
+What has to see them in order, their digests, is fed on the way in a thread for each, so that these work
+while later blocks are being deflated. Memory holds the blocks that are ahead, in the deflating threads, and
+those that are behind, which a digest still has to take; both are bounded, and their buffers used again.
+"""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from io import FileIO
+
+from uecwatchd.bundle import deflate
+from uecwatchd.bundle.layout import Block
+from uecwatchd.digest import Digest
+from uecwatchd.errors import Deferred
+
+# Large enough that the work is done outside Python's lock nearly all the time, and that a block alone is
+# deflated as well as within the whole; small beside a part.
+BLOCK_BYTES = 1024 * 1024
+# Blocks that wait, on top of one for each thread: so that none is without work while the oldest is still at
+# it.
+SPARE_BLOCKS = 2
+
+
+Deflated = Callable[[memoryview], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A file to read from, what messages call it, and the bytes it is known to have."""
+
+    file: FileIO = field(repr=False)
+    name: str
+    size: int
+
+    def fill(self, block: Block, buffer: memoryview) -> memoryview:
+        """The block's bytes, within `buffer`. Raises Deferred when the file cannot be read, or ends early."""
+        at = len(block.before)
+        buffer[:at] = block.before
+        for piece in block.pieces:
+            self._read(buffer[at : at + piece.length], piece.offset)
+            at += piece.length
+        buffer[at : block.size] = block.after
+        return buffer[: block.size]
+
+    def check_end(self) -> None:
+        """Raises Deferred when there is more than was known of."""
+        if self._pread(memoryview(bytearray(1)), self.size):
+            raise self._changed(f"more than the {self.size} bytes it had")
+
+    def _read(self, target: memoryview, offset: int) -> None:
+        while target:
+            count = self._pread(target, offset)
+            if not count:
+                raise self._changed(f"{offset} bytes instead of {self.size}")
+            target, offset = target[count:], offset + count
+
+    def _pread(self, target: memoryview, offset: int) -> int:
+        try:
+            return os.preadv(self.file.fileno(), [target], offset)
+        except OSError as fault:
+            hint = "It is tried again; look at the disk or the mount that it lies on."
+            raise Deferred(self.name, f"cannot read on: {fault.strerror}", hint) from fault
+
+    def _changed(self, found: str) -> Deferred:
+        hint = "Leave the file alone once it has been dropped; it is tried again."
+        return Deferred(self.name, f"it changed while being read: {found}", hint)
+
+
+class Sums:
+    """What is known of a stream once all of it has passed: the archive's SHA-1 and CRC-32, its length, and
+    the digest of the image in it."""
+
+    def __init__(self, digest: Digest, crc32: Callable[[bytes | memoryview, int], int]) -> None:
+        self.archive_bytes = self.crc = self.image_bytes = 0
+        self.sha1 = hashlib.sha1()
+        self._digest, self._crc32 = digest, crc32
+
+    def take_archive(self, data: memoryview) -> None:
+        self.sha1.update(data)
+        self.crc = self._crc32(data, self.crc)
+        self.archive_bytes += len(data)
+
+    def take_image(self, block: Block, data: memoryview) -> None:
+        at = len(block.before)
+        for piece in block.pieces:
+            self.skip_to(piece.offset)
+            self._digest.update(data[at : at + piece.length])
+            at, self.image_bytes = at + piece.length, piece.offset + piece.length
+
+    def skip_to(self, offset: int) -> None:
+        self._digest.skip(offset - self.image_bytes)
+        self.image_bytes = offset
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A block that is being deflated, and the buffer it was read into."""
+
+    block: Block
+    buffer: memoryview = field(repr=False)
+    packed: Future[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A buffer, and the digests that have yet to take what is in it."""
+
+    buffer: memoryview = field(repr=False)
+    digests: tuple[Future[None], ...]
+
+
+class Line:
+    """The blocks under way: `ahead` is deflated by as many threads as there are processors, and what is
+    `behind` is taken by one thread for each digest, in order."""
+
+    def __init__(self, image: Image, sums: Sums, deflated: Deflated, threads: int) -> None:
+        self._image, self._sums, self._deflated = image, sums, deflated
+        self._ahead: deque[Ahead] = deque()
+        self._behind: deque[Behind] = deque()
+        self._free: list[memoryview] = []
+        self._most = threads + SPARE_BLOCKS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="deflate")
+        self._archive = ThreadPoolExecutor(1, thread_name_prefix="sha1")
+        self._digest = ThreadPoolExecutor(1, thread_name_prefix="digest")
+
+    def close(self) -> None:
+        """Wait for what is being done just now, and forget the rest."""
+        for pool in (self._pool, self._archive, self._digest):
+            pool.shutdown(cancel_futures=True)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._ahead) >= self._most
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._ahead
+
+    def begin(self, block: Block) -> None:
+        buffer = self._free.pop() if self._free else memoryview(bytearray(BLOCK_BYTES))
+        self._ahead.append(Ahead(block, buffer, self._pool.submit(self._pack, block, buffer)))
+
+    def finish(self) -> tuple[Block, bytes]:
+        """The oldest block, deflated. Raises Deferred when it could not be read."""
+        oldest = self._ahead.popleft()
+        packed = oldest.packed.result()
+        data = oldest.buffer[: oldest.block.size]
+        archive = self._archive.submit(self._sums.take_archive, data)
+        digest = self._digest.submit(self._sums.take_image, oldest.block, data)
+        self._behind.append(Behind(oldest.buffer, (archive, digest)))
+        if len(self._behind) > self._most:
+            self._let_go()
+        return oldest.block, packed
+
+    def settle(self) -> None:
+        """Wait until the digests have taken all there was."""
+        while self._behind:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        passed = self._behind.popleft()
+        for digest in passed.digests:
+            digest.result()
+        self._free.append(passed.buffer)
+
+    def _pack(self, block: Block, buffer: memoryview) -> bytes:
+        return self._deflated(self._image.fill(block, buffer))
+
+
+def packed(
+    blocks: Iterable[Block],
+    image: Image,
+    sums: Sums,
+    *,
+    deflated: Deflated,
+    threads: int,
+    progress: Callable[[int], None],
+) -> Generator[bytes]:
+    """An archive as one gzip member, in pieces; with the last of them, `sums` are those of all of it.
+
+    Raises Deferred when the image cannot be read, or turns out shorter or longer than it was.
+    """
+    with closing(Line(image, sums, deflated, threads)) as line:
+        yield deflate.HEADER
+        for block in blocks:
+            line.begin(block)
+            if line.is_full:
+                yield _finished(line, progress)
+        while not line.is_empty:
+            yield _finished(line, progress)
+        line.settle()
+    image.check_end()
+    sums.skip_to(image.size)
+    progress(image.size)
+    yield deflate.ending(sums.crc, sums.archive_bytes)
+
+
+def _finished(line: Line, progress: Callable[[int], None]) -> bytes:
+    block, packed = line.finish()
+    if block.pieces:
+        progress(block.pieces[-1].offset + block.pieces[-1].length)
+    return packed
