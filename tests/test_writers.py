@@ -324,7 +324,7 @@ def test_what_the_cloud_has_is_what_the_writers_left(ended: Ended) -> None:
     settings = load(ended.host.config, environ={})
     cloud = entered(settings.clouds["default"], uploads=1, before={})
     with closing(open_ledger(settings.state.dir)) as book:
-        found = {r.name: [finding.sha256 for finding in verify(r, cloud)] for r in book.sets()}
+        found = {r.name: [finding.digest for finding in verify(r, cloud)] for r in book.sets()}
     assert found == {name: [sha256] for name, sha256 in ended.meant.items()}
 
 

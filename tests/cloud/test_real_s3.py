@@ -132,7 +132,7 @@ def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSe
     )
     put(cloud, "images", manifest_name(prefix), write_manifest(manifest, key=account.user_key))
     back = take_back(cloud, f"images/{manifest_name(prefix)}", Nowhere())
-    assert back.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert back.digest == hashlib.sha256(source.read_bytes()).hexdigest()
     assert len(back.parts) == 2
 
 

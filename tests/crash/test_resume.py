@@ -5,8 +5,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from io import BytesIO
+from io import FileIO
 from os import kill
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -70,10 +71,11 @@ def test_a_killed_daemon_goes_on_as_well(scene: Scene, killer: Killer) -> None:
 
 
 @pytest.mark.parametrize("size", [1, (10 << 20) - 3000, 10 << 20])
-def test_no_image_makes_more_parts_than_was_foretold(size: int) -> None:
-    noise = random.Random(size).randbytes(size)  # noqa: S311 (only not to be compressible)
-    bundling = Bundling(BytesIO(noise), name="n", size=size, prefix="p", secret=Secret.random())
-    assert sum(1 for _ in bundling) == most_parts(size)
+def test_no_image_makes_more_parts_than_was_foretold(size: int, tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(random.Random(size).randbytes(size))  # noqa: S311 (not to be compressible)
+    with FileIO(tmp_path / "noise") as noise:
+        bundling = Bundling(noise, name="n", size=size, prefix="p", secret=Secret.random())
+        assert sum(1 for _ in bundling) == most_parts(size)
 
 
 # --- within this process ----------------------------------------------------------------------------------

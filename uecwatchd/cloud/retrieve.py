@@ -16,11 +16,11 @@ def take_back(
     cloud: Cloud,
     location: str,
     sink: Sink,
-    digest: Digest,
+    digest: Digest | None = None,
     *,
     before_part: Callable[[Part], None] = lambda _part: None,
 ) -> Unbundled:
-    """Fetch what lies at "bucket/key" and pour the image into `sink` and `digest`, with every check there is.
+    """Fetch what lies at "bucket/key" and pour the image into `sink` and `digest`, by itself one that fits.
 
     `before_part` is called with each part before it is fetched; what it raises puts the work down.
     Raises Rejected for a damaged bundle, and what the cloud room raises when the cloud does not answer.
