@@ -13,12 +13,18 @@ are not mistaken for each other.
 
 import hashlib
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 BLOCK_BYTES = 1024 * 1024
 MARK = "blocks-"
 # Half a second's worth. Nobody misses that, and people compare what `sha256sum` prints.
 MOST_ZEROS = 1 << 30
+# How long a digest can be busy with a hole before it hears that nobody wants it any more.
+SKIP_BYTES = 64 * 1024 * 1024
+# Pieces that wait for a digest: enough that neither side often waits for the other.
+MOST_WAITING = 8
 STAT_BLOCK = 512  # of st_blocks, whatever the file system's own are
 ZEROS = bytes(BLOCK_BYTES)
 NO_BLOCK = bytes(hashlib.sha256().digest_size)
@@ -66,18 +72,18 @@ def spoken(text: str) -> str:
 
 
 class Flat:
-    """The SHA-256, in hex."""
+    """The SHA-256, in hex; or another of the standard ones."""
 
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-        self.update = self._sha256.update
+    def __init__(self, algorithm: str = "sha256") -> None:
+        self._hash = hashlib.new(algorithm)
+        self.update = self._hash.update
 
     def skip(self, count: int, /) -> None:
         for at in range(0, count, BLOCK_BYTES):
             self.update(memoryview(ZEROS)[: count - at])
 
     def text(self) -> str:
-        return self._sha256.hexdigest()
+        return self._hash.hexdigest()
 
 
 class Blocks:
@@ -128,6 +134,38 @@ class Blocks:
         for done in range(0, count, at_once):
             self._tree.update(memoryview(ZEROS)[: len(NO_BLOCK) * min(at_once, count - done)])
         self._length += count * BLOCK_BYTES
+
+
+class Aside:
+    """Feeds a digest in a thread of its own, while whoever reads on does the next thing.
+
+    What is given must not be written to afterwards; a bounded number of pieces wait. To be closed.
+    """
+
+    def __init__(self, digest: Digest) -> None:
+        self._digest = digest
+        self._waiting: deque[Future[None]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="digest")
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        self._later(self._thread.submit(self._digest.update, data))
+
+    def skip(self, count: int, /) -> None:
+        for done in range(0, count, SKIP_BYTES):
+            self._later(self._thread.submit(self._digest.skip, min(SKIP_BYTES, count - done)))
+
+    def text(self) -> str:
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._digest.text()
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _later(self, done: Future[None]) -> None:
+        self._waiting.append(done)
+        if len(self._waiting) > MOST_WAITING:
+            self._waiting.popleft().result()
 
 
 def _is_zero(piece: memoryview) -> bool:

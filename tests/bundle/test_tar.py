@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.bundle.tar import RECORD, Extent, Member, Tape, header, read_member, trailer
+from uecwatchd.digest import Flat
 
 GIB = 1024**3
 
 
 def read(block: bytes, *more: bytes) -> Member:
-    return read_member(Tape(iter((block, *more))))
+    return read_member(Tape(iter((block, *more)), Flat("sha1")))
 
 
 def resummed(block: bytearray) -> bytes:

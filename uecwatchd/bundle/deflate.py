@@ -54,9 +54,15 @@ class Deflater:
 
 def deflater(compression: Compression, libraries: Iterable[str] = LIBRARIES) -> Deflater:
     """The first that is installed of these libraries. The last one of them all is Python's own."""
+    module = best_module(libraries)
+    return Deflater(module, LIBRARIES[module.__name__][compression])
+
+
+def best_module(libraries: Iterable[str] = LIBRARIES) -> Any:
+    """The first that is installed, with all that zlib has. Raises LookupError."""
     for name in libraries:
         try:
-            return Deflater(import_module(name), LIBRARIES[name][compression])
+            return import_module(name)
         except ImportError:
             continue
     raise LookupError(f"there is none of {', '.join(libraries)}")

@@ -19,6 +19,7 @@ from cryptography.x509 import Certificate
 
 from uecwatchd import extents
 from uecwatchd.bundle.access import NoOutput, closed, no_file, unwritable
+from uecwatchd.bundle.in_flight import in_flight
 from uecwatchd.bundle.keys import fits, public_key
 from uecwatchd.bundle.manifest import (
     LIMIT_BYTES,
@@ -30,13 +31,14 @@ from uecwatchd.bundle.manifest import (
     write_manifest,
 )
 from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
-from uecwatchd.bundle.stream import Bundling, Part, Secret, Totals
+from uecwatchd.bundle.stream import Bundling, Part, Secret, Slice, Totals
 from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
 from uecwatchd.digest import fitting_file
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.image import Arch, Role
 
 FILE_MODE = 0o640  # an image may hold secrets; the group that drops images may read what became of them
+WRITERS = 4  # a disk flushes several parts in hardly more time than one
 TOKEN_CHARS = 16  # 64 bits: names that do not meet by chance
 HOLE_BYTES = 64 * 1024  # zeros of this length and alignment become holes; file systems allot by 4 to 64 KiB
 
@@ -196,10 +198,11 @@ def _check_unchanged(image: FileIO, before: os.stat_result, source: Path) -> Non
 
 
 def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:
+    def write(slice_: Slice) -> None:
+        _write(folder / slice_.part.name, slice_.data, undo)
+
     with closing(bundling):
-        for slice_ in bundling:
-            _write(folder / slice_.part.name, slice_.data, undo)
-            bundling.give_back(slice_)
+        in_flight(bundling, write, at_once=WRITERS, done=bundling.give_back)
     return bundling.totals
 
 

@@ -24,7 +24,7 @@ from uecwatchd.errors import Deferred
 BLOCK_BYTES = 1024 * 1024
 # Blocks that wait, on top of one for each thread: so that none is without work while the oldest is still at
 # it.
-SPARE_BLOCKS = 2
+SPARE_BLOCKS = 4
 
 
 Deflated = Callable[[memoryview], bytes]

@@ -16,7 +16,6 @@ A header is one block of 512 bytes; the fields read here, by offset:
     483  real size     12 bytes, with the holes                         } same flag at offset 504
 """
 
-import hashlib
 import re
 import tarfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.bundle.names import is_plain
+from uecwatchd.digest import Digest
 from uecwatchd.errors import Rejected
 from uecwatchd.extents import EXTENT_LIMIT, Extent
 
@@ -114,11 +114,11 @@ def trailer(stored: int, *, header: int = BLOCK) -> bytes:
 class Tape:
     """An archive read once, forward; everything that passes goes into its SHA-1."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[bytes], sha1: Digest) -> None:
         self._chunks = chunks
         self._chunk = b""
         self._at = 0
-        self._sha1 = hashlib.sha1()
+        self._sha1 = sha1
         self._length = 0
 
     def take(self, count: int) -> Iterator[bytes]:
@@ -142,7 +142,7 @@ class Tape:
             trailing += len(piece)
         if trailing < 2 * BLOCK or self._length % BLOCK:
             raise Damaged("the end of its archive is cut off")
-        return self._sha1.hexdigest()
+        return self._sha1.text()
 
     def _piece(self, limit: int) -> bytes:
         """The next bytes, at most `limit` of them; none at the end."""

@@ -15,7 +15,6 @@ The steps, with what the ledger says after each:
 """
 
 from uecwatchd.delivery.order import Order
-from uecwatchd.delivery.sending import in_flight
 from uecwatchd.delivery.steps import bundle_and_register
 
 __all__ = ["Order", "bundle_and_register", "in_flight"]

@@ -2,9 +2,7 @@
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from io import FileIO
@@ -12,6 +10,7 @@ from itertools import takewhile
 
 from uecwatchd import boundary, extents, spool
 from uecwatchd.bundle.files import Claims, Parties, manifest_of
+from uecwatchd.bundle.in_flight import in_flight
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
@@ -91,7 +90,7 @@ def _send_parts(
         progress=progress,
     )
     with closing(bundling):
-        in_flight(bundling, send_one, uploads=order.uploads, check=check, sent=bundling.give_back)
+        in_flight(bundling, send_one, at_once=order.uploads, check=check, done=bundling.give_back)
     return bundling.totals, tuple(stored[index] for index in sorted(stored))
 
 
@@ -115,36 +114,6 @@ def _place(bundle: BundleRecord, parts: Mapping[str, Stored], *, size: int) -> s
         return "the manifest"
     of = str(bundle.parts) if bundle.parts else f"at most {most_parts(size)}"
     return f"part {ready + 1} of {of}"
-
-
-def in_flight(
-    slices: Iterable[Slice],
-    send: Callable[[Slice], None],
-    *,
-    uploads: int,
-    check: Callable[[], None],
-    sent: Callable[[Slice], None] = lambda _piece: None,
-) -> None:
-    """Send slices with at most `uploads` of them under way; memory holds those and the one being made.
-
-    `check` is called before each is sent, `sent` once it is, both in this thread.
-    Raises what any of them raised, after the parts under way have ended.
-    """
-    under_way: deque[tuple[Future[None], Slice]] = deque()
-
-    def wait_for_oldest() -> None:
-        upload, piece = under_way.popleft()
-        upload.result()
-        sent(piece)
-
-    with ThreadPoolExecutor(uploads, thread_name_prefix="upload") as pool:
-        for piece in slices:
-            check()
-            if len(under_way) == uploads:
-                wait_for_oldest()
-            under_way.append((pool.submit(send, piece), piece))
-        while under_way:
-            wait_for_oldest()
 
 
 def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret) -> Manifest:

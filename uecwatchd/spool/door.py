@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Literal
 
-from uecwatchd.digest import Digest, fitting_file
+from uecwatchd.digest import SKIP_BYTES, Digest, fitting_file
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.extents import Extent, stored
 
@@ -19,7 +19,6 @@ Stamp = tuple[int, int, int, int]
 
 # Long enough that hashing runs outside Python's lock, short enough that a stop is heard at once.
 READ_BYTES = 4 * 1024 * 1024
-SKIP_BYTES = 64 * 1024 * 1024
 
 KIND_WORDS: Mapping[EntryKind, str] = {
     "folder": "a folder",

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from uecwatchd.bundle.in_flight import in_flight
 from uecwatchd.bundle.stream import Part, Slice
-from uecwatchd.delivery import in_flight
 from uecwatchd.errors import Deferred, Stopped
 
 UPLOADS = 3
@@ -23,7 +23,7 @@ def nothing() -> None:
 
 def test_every_slice_is_sent_once() -> None:
     sent: list[int] = []
-    in_flight(slices(20, []), lambda piece: sent.append(piece.part.index), uploads=UPLOADS, check=nothing)
+    in_flight(slices(20, []), lambda piece: sent.append(piece.part.index), at_once=UPLOADS, check=nothing)
     assert sorted(sent) == list(range(20))
 
 
@@ -37,7 +37,7 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
         sent.append(piece.part.index)
 
     worker = threading.Thread(
-        target=in_flight, args=(slices(10, made), send), kwargs={"uploads": UPLOADS, "check": nothing}
+        target=in_flight, args=(slices(10, made), send), kwargs={"at_once": UPLOADS, "check": nothing}
     )
     worker.start()
     for ended in range(10):
@@ -66,7 +66,7 @@ def test_a_failed_upload_ends_the_stream_with_its_own_error() -> None:
             raise Deferred("p", "reset", "Again.")
 
     with pytest.raises(Deferred, match="reset"):
-        in_flight(slices(1000, made), send, uploads=UPLOADS, check=nothing)
+        in_flight(slices(1000, made), send, at_once=UPLOADS, check=nothing)
     assert len(made) < 20
 
 
@@ -83,5 +83,5 @@ def test_work_is_put_down_between_two_parts_and_those_under_way_are_finished() -
         sent.append(piece.part.index)
 
     with pytest.raises(Stopped):
-        in_flight(slices(10, []), send, uploads=UPLOADS, check=check)
+        in_flight(slices(10, []), send, at_once=UPLOADS, check=check)
     assert sorted(sent) == [0, 1], "the two that were under way; which of them ends first is up to them"
