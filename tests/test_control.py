@@ -282,7 +282,10 @@ def test_a_name_in_two_folders_is_told_apart_by_its_folder(host: Host) -> None:
         (folder / "karmic.toml").write_text('machine = "karmic.img"')
     told = said(host, "hold", "karmic", code=64)
     assert f"Say {host.spool}/karmic or {second}/karmic" in told
-    said(host, "hold", f"{second}/karmic")
+    assert f"until: uecwatchd release {second}/karmic" in said(host, "hold", f"{second}/karmic")
+    table = host.ask("status")[0].splitlines()
+    assert [line.split()[0] for line in table[1:]] == [f"{host.spool}:", "karmic", f"{second}:", "karmic"]
+    assert f"in {second}: karmic.toml" in host.ask("status", f"{second}/karmic")[0]
     states = {r["folder"]: r["state"] for r in json.loads(host.run("status", "karmic", "--json").stdout)}
     assert states[str(second)] == "held"
     assert states[str(host.spool)] != "held"
@@ -294,6 +297,14 @@ def test_a_name_in_two_folders_is_told_apart_by_its_folder(host: Host) -> None:
 def test_a_name_that_is_not_there_is_answered_with_the_nearest(host: Host, verb: str) -> None:
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     assert "did you mean karmic?" in said(host, verb, "karmik", code=66)
+
+
+def test_what_is_compared_with_the_cloud_is_named_with_its_folder_where_two_have_the_name(host: Host) -> None:
+    with closing(open_ledger(host.state)) as book:
+        for folder in ("/a", "/b"):
+            book.put_set(replace(RECORD, folder=folder, state="done", cloud="elsewhere"))
+    assert "Say /a/karmic or /b/karmic" in said(host, "verify", "karmic", code=64)
+    assert "cloud elsewhere, which is not configured" in said(host, "verify", "/b/karmic", code=78)
 
 
 def test_a_file_in_no_set_is_no_set(host: Host) -> None:
@@ -337,7 +348,7 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
         (replace(DEFERRED, state="done", record=replace(RECORD, state="done")), True, "only if it is gone"),
         (replace(DEFERRED, state="rejected", record=replace(RECORD, state="waiting")), True, "again now"),
         (replace(DEFERRED, state="rejected", record=replace(RECORD, state="done")), True, "again now"),
-        (replace(DEFERRED, held_since=1.0), False, "uecwatchd release karmic"),
+        (replace(DEFERRED, held_since=1.0), False, "uecwatchd release /s/karmic"),
         (replace(DEFERRED, state="working", detail="upload"), False, "at work already: upload"),
         (replace(DEFERRED, state="waiting", detail="for it to settle", to_go=3.2), False, "by itself in 3 s"),
         (replace(DEFERRED, state="waiting", detail="for a kernel"), False, "waits for a kernel"),

@@ -88,10 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     check_verb = _add(verbs, "check", check, "look at everything the service needs")
     check_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
     status_verb = _add(verbs, "status", show_status, "what became of each file; with a name: why not yet")
-    status_verb.add_argument("set", nargs="?", metavar="SET")
+    status_verb.add_argument("set", nargs="?", metavar="SET", help=f"{orders.HOW_NAMED}, or a file")
     status_verb.add_argument("--json", action="store_true", help="print the rows as JSON")
     verify_verb = _add(verbs, "verify", verify_set, "take a set back from the cloud and compare it")
-    verify_verb.add_argument("set", metavar="SET")
+    verify_verb.add_argument("set", metavar="SET", help=orders.HOW_NAMED)
     verify_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
     orders.add_verbs(partial(_add, verbs))
     gallery.add_verb(partial(_add, verbs))
@@ -212,7 +212,7 @@ def show_plan(settings: Settings, *, as_json: bool) -> int:
     rows = [row for row in found.rows if status.begun_now(row, found.known.now)]
     if as_json:
         put_json([status.as_json(row) for row in rows])
-    for line in status.table(rows) if rows and not as_json else ():
+    for line in _table(rows, settings) if not as_json else ():
         put(line)
     others = sum(row.is_set for row in found.rows) - len(rows)
     say(f"{len(rows)} to be worked on, nothing to be done with {others}.")
@@ -264,7 +264,7 @@ def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> 
         return EX_NO_INPUT
     if as_json:
         put_json([status.as_json(row) for row in rows])
-    for line in () if as_json else _worded(rows, name):
+    for line in () if as_json else _worded(rows, name, settings):
         put(line)
     if not rows and not found.troubles and not as_json:
         say("The spool folders are empty.")
@@ -273,10 +273,14 @@ def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> 
     return max((trouble.exit_code for trouble in found.troubles), default=EX_OK)
 
 
-def _worded(rows: Sequence[status.Row], name: str | None) -> list[str]:
+def _worded(rows: Sequence[status.Row], name: str | None, settings: Settings) -> list[str]:
     if name:
         return [line for row in rows for line in status.story(row, asked=name)]
-    return status.table(rows) if rows else []
+    return _table(rows, settings)
+
+
+def _table(rows: Sequence[status.Row], settings: Settings) -> list[str]:
+    return status.table(rows, folders=len(settings.spool.folders)) if rows else []
 
 
 def verify_set(arguments: argparse.Namespace) -> int:
@@ -303,7 +307,11 @@ def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, 
     if book := read_ledger(settings.state.dir):
         with closing(book):
             records, before = book.sets(), book.clouds()
-    record = next((r for r in records if r.name == name and r.state == "done"), None)
+    done = [r for r in records if r.state == "done"]
+    meant = [r for r in done if name in (r.name, f"{r.folder}/{r.name}")]
+    if len(meant) > 1:
+        raise orders.Ambiguous.of(name, meant)
+    record = next(iter(meant), None)
     if record is None:
         raise Rejected(
             f"{name}: it is not registered", "the ledger has no finished set of this name", _look()

@@ -29,7 +29,7 @@ HELD = "it is held"
 FORGOTTEN = "it is to be forgotten"
 # What happens to a set that is put down for one of these reasons.
 NEXT: Mapping[str, str] = {
-    HELD: "It goes on where it was after: uecwatchd release {name}",
+    HELD: "It goes on where it was after: {release}",
     FORGOTTEN: "If its files still lie there, it begins anew.",
 }
 

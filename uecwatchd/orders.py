@@ -13,17 +13,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from uecwatchd import bell, ledger, report
 from uecwatchd.control import clear_traces
 from uecwatchd.errors import Deferred, NotPermitted, UecError
 from uecwatchd.imageset import stem_of
-from uecwatchd.ledger import Ledger, Request, open_ledger
+from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
 from uecwatchd.pace import span
 from uecwatchd.settings import Settings, load
 from uecwatchd.status import Row, Survey, about, survey
-from uecwatchd.strangers import did_you_mean
+from uecwatchd.strangers import did_you_mean, shell_word
 from uecwatchd.terminal import put_json, say
 
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -35,6 +35,7 @@ VERBS: dict[Verb, str] = {
     "hold": "leave a set alone, also one that is at work or not there yet",
     "release": "let a set go on that was held",
 }
+HOW_NAMED = "its name, or FOLDER/NAME"
 # Long enough for another verb to be done; a daemon keeps its lock for life.
 LOCK_PATIENCE_SECONDS = 0.1
 
@@ -45,6 +46,11 @@ class Unknown(UecError):
 
 class Ambiguous(UecError):
     exit_code = 64
+
+    @classmethod
+    def of(cls, words: str, meant: Sequence[Row | SetRecord]) -> Self:
+        named = " or ".join(shell_word(f"{one.folder}/{one.name}") for one in meant)
+        return cls(f"{words}: more than one set could be meant", f"{len(meant)} have it", f"Say {named}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ def _no(sentence: str, exit_code: int = os.EX_OK) -> Verdict:
 def add_verbs(add: AddVerb) -> None:
     for verb, text in VERBS.items():
         parser = add(verb, partial(_run, verb), text)
-        parser.add_argument("set", metavar="SET", help="its name, or FOLDER/NAME")
+        parser.add_argument("set", metavar="SET", help=HOW_NAMED)
         parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
 
 
@@ -96,7 +102,7 @@ def _permitted(verb: Verb, name: str) -> Iterator[None]:
     try:
         yield
     except NotPermitted as error:
-        hint = f"Try: sudo uecwatchd {verb} {name}"
+        hint = f"Try: sudo uecwatchd {verb} {shell_word(name)}"
         raise NotPermitted(f"{name}: cannot {verb} it", f"{error.what}: {error.why}", hint) from error
 
 
@@ -161,8 +167,7 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
     """The one set that is meant, by its name or that of a file of it. Raises Unknown or Ambiguous."""
     rows = [row for row in about(found.rows, words) if row.is_set]
     if len(rows) > 1:
-        named = " or ".join(f"{row.folder}/{row.name}" for row in rows)
-        raise Ambiguous(f"{words}: more than one set could be meant", f"{len(rows)} have it", f"Say {named}.")
+        raise Ambiguous.of(words, rows)
     if rows:
         return rows[0]
     if outside := about(found.rows, words):
@@ -182,7 +187,7 @@ def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
     place, _, name = words.rstrip("/").rpartition("/")
     chosen = [folder for folder in folders if not place or str(folder) == place.rstrip("/")]
     if len(chosen) != 1 or not name:
-        named = " or ".join(f"{folder}/{name or 'NAME'}" for folder in folders)
+        named = " or ".join(shell_word(f"{folder}/{name or 'NAME'}") for folder in folders)
         why = (
             f"it is not there yet, and there are {len(folders)} spool folders" if chosen else "no such folder"
         )
@@ -204,11 +209,15 @@ def decide(verb: Verb, row: Row, *, alive: bool) -> Verdict:
     return _hold(row) if verb == "hold" else _release(row, later)
 
 
+def _order(verb: Verb, row: Row) -> str:
+    return report.order(verb, row.folder, row.name)
+
+
 def _retry(row: Row, later: str) -> Verdict:
     name, record = row.name, row.record
     if row.held_since is not None:
         why = f"{name} is held since {report.moment(row.held_since)} UTC, and nothing is tried before:"
-        return _no(f"{why} uecwatchd release {name}", os.EX_TEMPFAIL)
+        return _no(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
     if row.state == "working":
         return _no(f"{name} is at work already: {row.detail}.")
     if row.to_go is not None:
@@ -247,7 +256,7 @@ def _anew(row: Row) -> str:
     if not row.files:
         return ""
     if row.held_since is not None:
-        return f" Its files still lie there, and it stays held until: uecwatchd release {row.name}"
+        return f" Its files still lie there, and it stays held until: {_order('release', row)}"
     return " Its files still lie there, so it begins anew, as if they had just been dropped."
 
 
@@ -255,7 +264,7 @@ def _hold(row: Row) -> Verdict:
     name = row.name
     if row.held_since is not None:
         return _no(f"{name} is held already, since {report.moment(row.held_since)} UTC.")
-    until = f"until: uecwatchd release {name}"
+    until = f"until: {_order('release', row)}"
     if row.state == "working":
         return _yes(f"{name} is put down before its next part, and held {until}")
     if row.state == "absent":

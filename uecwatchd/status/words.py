@@ -8,9 +8,11 @@ from uecwatchd.ledger import MemberRecord
 from uecwatchd.monitor import Progress
 from uecwatchd.spool import is_output
 from uecwatchd.status.rows import Row, speed_of
+from uecwatchd.strangers import printable
 
 # What is left for the reason on a terminal of usual width; a longer name pushes its own line only.
 NAME_COLUMNS = 40
+HEADING = ("SET", "STATE", "")
 
 
 def as_json(row: Row) -> dict[str, object]:
@@ -38,11 +40,23 @@ def _progress(row: Row) -> dict[str, object] | None:
     return report.progress_as_json(Progress(row.name, a.stage, a.file, a.done, a.total, a.part), speed_of(a))
 
 
-def table(found: Iterable[Row]) -> list[str]:
-    """Columns for people; one line a row."""
-    lines = [("SET", "STATE", ""), *((row.name, row.state, row.detail) for row in found)]
-    width = min(max(len(name) for name, _, _ in lines), NAME_COLUMNS)
-    return [f"{name:<{width}}  {state:<8}  {detail}".rstrip() for name, state, detail in lines]
+def table(found: Iterable[Row], *, folders: int = 1) -> list[str]:
+    """Columns for people, one line a row; under the name of its folder, where there is more than one."""
+    found = tuple(found)
+    cells = [(printable(row.name), row.state, printable(row.detail)) for row in found]
+    width = min(max(len(name) for name, _, _ in (HEADING, *cells)), NAME_COLUMNS)
+    lines, last = [_line(HEADING, width)], ""
+    for row, line in zip(found, cells, strict=True):
+        if folders > 1 and row.folder != last:
+            lines.append(f"{printable(row.folder)}:")
+        last = row.folder
+        lines.append(_line(line, width))
+    return lines
+
+
+def _line(cells: tuple[str, str, str], width: int) -> str:
+    name, state, detail = cells
+    return f"{name:<{width}}  {state:<8}  {detail}".rstrip()
 
 
 def story(row: Row, *, asked: str) -> list[str]:
@@ -65,8 +79,7 @@ def _belonging(row: Row, asked: str) -> Iterator[str]:
 
 
 def _more(row: Row) -> Iterator[str]:
-    if row.files:
-        yield f"  files: {', '.join(row.files)}"
+    yield f"  in {row.folder}{': ' if row.files else ''}{', '.join(row.files)}"
     record = row.record
     if record is None:
         return
