@@ -14,7 +14,7 @@ import pytest
 
 from uecwatchd.control import AdvanceWriter, Brake, Control, Wanted, is_its_alone, news_between, renewed
 from uecwatchd.demo.material import RealSet
-from uecwatchd.ledger import BundleRecord, MemberRecord, Request, SetRecord, open_ledger
+from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, Request, SetRecord, open_ledger
 from uecwatchd.monitor import Kind, Progress
 from uecwatchd.notify import Notifier
 from uecwatchd.orders import decide
@@ -293,6 +293,35 @@ def test_a_name_in_two_folders_is_told_apart_by_its_folder(host: Host) -> None:
     assert "which folder" in said(host, "hold", "/nowhere/lucid", code=64)
 
 
+def test_a_held_set_of_a_folder_that_is_gone_is_not_taken_for_its_namesake(host: Host) -> None:
+    second = host.folder / "second"
+    second.mkdir()
+    host.configure(host.config.read_text().replace(f'["{host.spool}"]', f'["{host.spool}", "{second}"]'))
+    (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
+    said(host, "hold", f"{second}/karmic")
+    second.rmdir()
+    data, talk = host.ask("status", code=75)
+    assert "its folder cannot be looked at: it is not there: deleted, or not mounted" in data
+    assert f"{second}: cannot open the spool folder" in talk
+    assert f"{second}/karmic" in said(host, "release", "karmic", code=64)
+    assert "cannot be tried" not in said(host, "retry", f"{second}/karmic", code=75), (
+        "it is held first of all"
+    )
+    assert "Its folder cannot be looked at" in said(host, "release", f"{second}/karmic")
+
+
+def test_a_name_that_is_not_utf_8_is_asked_for_as_it_is_and_as_it_is_shown(host: Host) -> None:
+    Path(os.fsdecode(os.fsencode(host.spool) + b"/kar\xffmic.img")).write_bytes(b"x")
+    for words in ("kar\udcffmic.img", r"kar\xffmic.img"):
+        assert "a name that is not UTF-8" in host.ask("status", words)[0]
+        (found,) = json.loads(host.ask("status", words, "--json")[0])
+        assert found["name"] == r"kar\xffmic.img"
+        assert "a name that is not UTF-8" in said(host, "hold", words, code=66)
+    assert r"kar\xfe is held once it comes" in said(host, "hold", "kar\udcfe")
+    said(host, "release", "kar\udcfe")
+    assert "karmic" not in host.ask("status", "kar\udcfe", code=66)[0]
+
+
 @pytest.mark.parametrize("verb", ["retry", "forget", "release"])
 def test_a_name_that_is_not_there_is_answered_with_the_nearest(host: Host, verb: str) -> None:
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
@@ -376,6 +405,27 @@ def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> No
     verdict = decide("retry", row, alive=True)
     assert verdict.act is act
     assert words in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("state", "files", "words"),
+    [
+        ("rejected", ("a",), "It is tried again when its files change, or after: uecwatchd retry /s/karmic"),
+        ("deferred", ("a",), "It is tried again at 1970-01-01 00:00:09 UTC"),
+        ("halted", ("a",), "as soon as the cloud can be used"),
+        ("done", ("a",), "It is done: told."),
+        ("waiting", ("a",), "It is waiting: told."),
+        ("queued", ("a",), "It goes on where it was."),
+        ("new", ("a",), "It is begun."),
+        ("absent", (), "Told."),
+    ],
+)
+def test_a_release_tells_what_becomes_of_the_set(state: str, files: tuple[str, ...], words: str) -> None:
+    error = Failure(state, "w", "y", "H.") if state in ("rejected", "deferred", "halted") else None
+    record = replace(RECORD, state=state, error=error, next_retry=9.0)  # type: ignore[arg-type]
+    otherwise = replace(DEFERRED, state=state, detail="told", record=record, files=files)
+    row = replace(otherwise, state="held", held_since=1.0, otherwise=otherwise)
+    assert words in decide("release", row, alive=True).sentence
 
 
 def test_only_a_bundle_under_way_that_no_other_set_needs_is_forgotten_with_its_set() -> None:

@@ -52,7 +52,7 @@ def test_a_failure_is_three_paragraphs_and_goes_when_it_is_over(record: SetRecor
     assert paragraphs == [
         "cloud default is away.",
         "Why: connection refused.\nThe cloud's request id: req-1",
-        "Wait.\nIt is tried again by itself at 1970-01-02 01:01:01 UTC (attempt 5).\n",
+        "Wait.\nIt is tried again at 1970-01-02 01:01:01 UTC (attempt 5).\n",
     ]
     report.publish(record)
     assert not (tmp_path / "karmic.uec.error").exists()

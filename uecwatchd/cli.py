@@ -26,6 +26,7 @@ from uecwatchd.monitor import Event, Kind, Monitor, Tee
 from uecwatchd.notify import Notifier, StatusMonitor
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
+from uecwatchd.strangers import spelled
 from uecwatchd.terminal import flush, let_go, put, put_json, say
 from uecwatchd.verify import verify
 
@@ -88,10 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     check_verb = _add(verbs, "check", check, "look at everything the service needs")
     check_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
     status_verb = _add(verbs, "status", show_status, "what became of each file; with a name: why not yet")
-    status_verb.add_argument("set", nargs="?", metavar="SET", help=f"{orders.HOW_NAMED}, or a file")
+    status_verb.add_argument(
+        "set", nargs="?", metavar="SET", type=spelled, help=f"{orders.HOW_NAMED}, or a file"
+    )
     status_verb.add_argument("--json", action="store_true", help="print the rows as JSON")
     verify_verb = _add(verbs, "verify", verify_set, "take a set back from the cloud and compare it")
-    verify_verb.add_argument("set", metavar="SET", help=orders.HOW_NAMED)
+    verify_verb.add_argument("set", metavar="SET", type=spelled, help=orders.HOW_NAMED)
     verify_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
     orders.add_verbs(partial(_add, verbs))
     gallery.add_verb(partial(_add, verbs))

@@ -23,7 +23,7 @@ from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
 from uecwatchd.pace import span
 from uecwatchd.settings import Settings, load
 from uecwatchd.status import Row, Survey, about, survey
-from uecwatchd.strangers import did_you_mean, shell_word
+from uecwatchd.strangers import did_you_mean, shell_word, spelled
 from uecwatchd.terminal import put_json, say
 
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -76,7 +76,7 @@ def _no(sentence: str, exit_code: int = os.EX_OK) -> Verdict:
 def add_verbs(add: AddVerb) -> None:
     for verb, text in VERBS.items():
         parser = add(verb, partial(_run, verb), text)
-        parser.add_argument("set", metavar="SET", help=HOW_NAMED)
+        parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
         parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
 
 
@@ -137,7 +137,7 @@ def _act(verb: Verb, row: Row, settings: Settings) -> None:
             book.drop_hold(row.folder, row.name)
         elif verb == "retry":
             book.put_request(Request(row.folder, row.name, "retry"))
-        elif not _forgotten(row, book, state):
+        elif not row.seen or not _forgotten(row, book, state):
             book.put_request(Request(row.folder, row.name, "forget"))
     bell.ring(state)
 
@@ -220,6 +220,8 @@ def _retry(row: Row, later: str) -> Verdict:
         return _no(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
     if row.state == "working":
         return _no(f"{name} is at work already: {row.detail}.")
+    if not row.seen:
+        return _no(f"{name} cannot be tried: {row.detail}.", os.EX_TEMPFAIL)
     if row.to_go is not None:
         why = f"{name} waits {row.detail}; it is begun by itself in {span(row.to_go)}."
         return _no(why + later, os.EX_TEMPFAIL)
@@ -246,6 +248,10 @@ def _forget(row: Row) -> Verdict:
     name, record = row.name, row.record
     if record is None:
         return _no(f"Nothing is known of {name} that could be forgotten: {row.detail}.")
+    if not row.seen:
+        return _yes(
+            f"{name} is forgotten as soon as what lies beside its files can be taken away: {row.detail}."
+        )
     first = f"{name} is put down before its next part and then forgotten" if row.state == "working" else ""
     ids = [member.image_id for member in record.members if member.image_id]
     stays = f" What it became stays in the cloud: {', '.join(ids)}." if ids else ""
@@ -275,6 +281,23 @@ def _hold(row: Row) -> Verdict:
 def _release(row: Row, later: str) -> Verdict:
     if row.held_since is None:
         return _no(f"{row.name} is not held ({row.state}: {row.detail}).")
-    goes_on = "it goes on where it was" if row.record else "it is begun"
-    what = goes_on if row.files else "nothing of it lies there"
-    return _yes(f"{row.name} is held no longer: {what}.{later if row.files else ''}")
+    return _yes(f"{row.name} is held no longer. {_from_now_on(row.otherwise or row, later)}")
+
+
+def _from_now_on(row: Row, later: str) -> str:
+    """What becomes of a set that nobody holds."""
+    record = row.record
+    if not row.files or not row.seen:
+        return _sentence(row.detail)
+    if record and record.error and record.state == row.state:
+        return report.when_again(record) + (later if row.needs_daemon else "")
+    words = {
+        "new": "It is begun.",
+        "queued": "It goes on where it was.",
+        "working": "It goes on where it was.",
+    }
+    return words.get(row.state, _sentence(f"it is {row.state}: {row.detail}")) + later
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."

@@ -223,9 +223,7 @@ def order(verb: str, folder: str, name: str) -> str:
 
 def when_again(record: SetRecord) -> str:
     if record.state == "deferred" and record.next_retry is not None:
-        return (
-            f"It is tried again by itself at {moment(record.next_retry)} UTC (attempt {record.attempt + 1})."
-        )
+        return f"It is tried again at {moment(record.next_retry)} UTC (attempt {record.attempt + 1})."
     if record.state == "deferred":
         return "Nothing is lost: it is tried again by itself as soon as the cloud answers."
     if record.state == "halted":

@@ -1,10 +1,11 @@
 """The answer as people read it, and as programs do."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from uecwatchd import report
 from uecwatchd.image import amount
-from uecwatchd.ledger import MemberRecord
+from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.monitor import Progress
 from uecwatchd.spool import is_output
 from uecwatchd.status.rows import Row, speed_of
@@ -17,7 +18,7 @@ HEADING = ("SET", "STATE", "")
 
 def as_json(row: Row) -> dict[str, object]:
     """Sizes in bytes, times in UTC, null where there is nothing to say."""
-    record, hold = row.record, row.held_since
+    record, hold = _still_so(row), row.held_since
     told: dict[str, object] = {
         "folder": row.folder,
         "name": row.name,
@@ -31,6 +32,12 @@ def as_json(row: Row) -> dict[str, object]:
         "progress": _progress(row),
     }
     return {**told, "report": report.as_json(record)} if record else told
+
+
+def _still_so(row: Row) -> SetRecord | None:
+    """The record, without a time of the next attempt that no longer holds: it is held, or asked for now."""
+    record = row.record
+    return replace(record, next_retry=None) if record and record.state != row.state else record
 
 
 def _progress(row: Row) -> dict[str, object] | None:
@@ -70,7 +77,7 @@ def story(row: Row, *, asked: str) -> list[str]:
 
 
 def _belonging(row: Row, asked: str) -> Iterator[str]:
-    if asked == row.name or not row.is_set:
+    if asked in (row.name, printable(row.name)) or not row.is_set:
         return
     if is_output(asked):
         yield f"{asked} is the service's own output for the set {row.name}."
@@ -91,7 +98,8 @@ def _more(row: Row) -> Iterator[str]:
         yield from (f"  {text}" for text in told if text not in row.detail)
         if error.request_id:
             yield f"  The cloud's request id: {error.request_id}"
-        yield f"  {report.when_again(record)}"
+        if row.state == record.state:
+            yield f"  {report.when_again(record)}"
     yield from (f"  not done: {remark}" for remark in record.remarks)
     if record.idle:
         yield f"  no effect yet: {', '.join(record.idle)}"
