@@ -363,6 +363,22 @@ def test_who_may_not_write_to_the_ledger_is_told_so(host: Host) -> None:
     assert "Try: sudo uecwatchd hold karmic" in ended.stderr
 
 
+@pytest.mark.parametrize("closed", ["state", "configuration"])
+def test_who_may_not_look_is_told_who_may_and_what_lies_beside_the_files(host: Host, closed: str) -> None:
+    (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
+    host.run("once")
+    host.folder.chmod(0o755)
+    if closed == "configuration":
+        host.config.chmod(0o600)
+    ended = host.run_as_nobody("status", "a b")  # makes the state directory nobody's, but not what is in it
+    assert ended.returncode == 77, ended.stderr
+    assert (
+        "Try: sudo uecwatchd status 'a b'; or read what lies beside your file: NAME.uec.error" in ended.stderr
+    )
+    assert "chown" not in ended.stderr
+    assert "chgrp" not in ended.stderr
+
+
 # --- rules ------------------------------------------------------------------------------------------------
 
 DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",))

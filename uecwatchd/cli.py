@@ -41,6 +41,7 @@ WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
 
 # A disk is given space by hand, or not at all: no hurry, and no flood of lines in the journal.
 LEDGER_RETRY_SECONDS = 30.0
+BESIDES = "; or read what lies beside your file: NAME.uec.error, NAME.uec.json, NAME.uec.log."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -254,7 +255,8 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def show_status(arguments: argparse.Namespace) -> int:
-    return show_rows(_settings(arguments), as_json=arguments.json, name=arguments.set)
+    with orders.permitted("status", arguments.set, besides=BESIDES):
+        return show_rows(_settings(arguments), as_json=arguments.json, name=arguments.set)
 
 
 def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> int:
@@ -287,8 +289,9 @@ def _table(rows: Sequence[status.Row], settings: Settings) -> list[str]:
 
 
 def verify_set(arguments: argparse.Namespace) -> int:
-    settings = _settings(arguments)
-    record, before = _registered(settings, arguments.set)
+    with orders.permitted("verify", arguments.set):
+        settings = _settings(arguments)
+        record, before = _registered(settings, arguments.set)
     cloud = entered(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before)
     found: list[dict[str, object]] = []
     for finding in verify(record, cloud):

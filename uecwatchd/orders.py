@@ -81,9 +81,9 @@ def add_verbs(add: AddVerb) -> None:
 
 
 def _run(verb: Verb, arguments: argparse.Namespace) -> int:
-    settings = load(arguments.config, environ=os.environ)
-    state = settings.state.dir
-    with _permitted(verb, arguments.set):
+    with permitted(verb, arguments.set):
+        settings = load(arguments.config, environ=os.environ)
+        state = settings.state.dir
         become_owner(state)
         found = survey(settings, now=time.time())
         row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
@@ -98,12 +98,19 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _permitted(verb: Verb, name: str) -> Iterator[None]:
+def permitted(verb: str, name: str | None, *, besides: str = "") -> Iterator[None]:
+    """Tell whoever may not read the configuration or the ledger who may; `besides` is what there is for all.
+
+    What is missing when root asks is the service's user's to have: that hint is not ours to give.
+    """
+    as_root = os.geteuid() == 0
     try:
         yield
     except NotPermitted as error:
-        hint = f"Try: sudo uecwatchd {verb} {shell_word(name)}"
-        raise NotPermitted(f"{name}: cannot {verb} it", f"{error.what}: {error.why}", hint) from error
+        if as_root:
+            raise
+        command = " ".join(["Try: sudo uecwatchd", verb, *([shell_word(name)] if name else [])])
+        raise NotPermitted(error.what, error.why, f"{command}{besides}") from error
 
 
 def become_owner(state: Path) -> None:

@@ -116,9 +116,10 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
     """Open the ledger for looking only; None when there is none yet. Raises as `open_file` does."""
     path = folder / FILE_NAME
     with folder_trouble(folder):
-        if not path.is_file():
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
             return None
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     with trouble(folder):
         connection = _connect(path, mode=_reading_mode(folder))
         try:
