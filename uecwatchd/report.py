@@ -225,7 +225,7 @@ def when_again(record: SetRecord) -> str:
     if record.state == "deferred" and record.next_retry is not None:
         return f"It is tried again at {moment(record.next_retry)} UTC (attempt {record.attempt + 1})."
     if record.state == "deferred":
-        return "Nothing is lost: it is tried again by itself as soon as the cloud answers."
+        return "Nothing is lost: it is tried again as soon as the cloud answers."
     if record.state == "halted":
-        return "Nothing is lost: it is tried again by itself as soon as the cloud can be used."
+        return "Nothing is lost: it is tried again as soon as the cloud can be used."
     return f"It is tried again when its files change, or after: {order('retry', record.folder, record.name)}"
