@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from uecwatchd.control import AdvanceWriter, Brake, Control, Wanted, is_its_alone, news_between, renewed
+from uecwatchd.cloud.gate import Gates
+from uecwatchd.control import (
+    AdvanceWriter,
+    Brake,
+    Control,
+    ProbeWriter,
+    Wanted,
+    is_its_alone,
+    news_between,
+    renewed,
+)
 from uecwatchd.demo.material import RealSet
+from uecwatchd.errors import Halted
 from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, Request, SetRecord, open_ledger
 from uecwatchd.monitor import Kind, Progress
 from uecwatchd.notify import Notifier
@@ -92,6 +103,7 @@ def test_a_set_put_off_in_an_outage_is_tried_at_once_when_somebody_asks(
     host.cloud.stop()
     with daemon(host):
         until(lambda: state(host, "karmic") == "deferred", "the outage to be met")
+        until(lambda: bool(row(host, "karmic")["cloud_asked"]), "the time of the next probe to be known")
         assert row(host, "karmic")["next_retry"] is None, "it waits for the cloud, not for a time"
         host.cloud.start()
         since = time.monotonic()
@@ -498,6 +510,26 @@ def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_pat
         control.look()
         assert not control.wanted.asked(("/s", "karmic"), "retry")
         assert len(book.requests()) == 1
+
+
+def test_when_a_cloud_is_asked_next_is_written_down_when_it_changes_and_gone_when_it_is_over(
+    tmp_path: Path,
+) -> None:
+    gates = Gates({}, uploads=1, bucket="b", clock=lambda: 100.0)
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_probes({"left behind": 1.0})
+        writer = ProbeWriter(book, now=lambda: 1100.0, monotonic=lambda: 100.0)
+        writer.write(gates)
+        assert book.probes() == {}
+        gates.close("c", Halted("a", "b", "C."))
+        writer.write(gates)
+        assert book.probes() == {"c": 1130.0}
+        book.put_probes({})
+        writer.write(gates)
+        assert book.probes() == {}, "it is not written again while it stays the same"
+        gates.hurry("c")
+        writer.write(gates)
+        assert book.probes() == {"c": 1100.0}
 
 
 def test_an_advance_is_written_now_and_then_and_counts_from_the_files_beginning(tmp_path: Path) -> None:

@@ -283,6 +283,32 @@ def test_a_set_that_is_held_or_asked_for_again_has_no_time_of_its_next_attempt(
     assert row.detail == "to be tried again, as somebody asked" or meanwhile == "held"
 
 
+@pytest.mark.parametrize(
+    ("state", "changes", "words"),
+    [
+        ("halted", {}, "the cloud: away. Wait. Cloud c is asked in 40 s."),
+        ("deferred", {}, "the cloud: away. Wait. Cloud c is asked in 40 s."),
+        ("deferred", {"now": NOW + 41}, "the cloud: away. Wait. Cloud c is asked now."),
+        ("halted", {"alive": False}, "the cloud: away. Wait."),
+        ("halted", {"probes": {"other": NOW}}, "the cloud: away. Wait."),
+    ],
+    ids=["halted", "away", "at this moment", "no daemon", "another cloud"],
+)
+def test_a_set_that_waits_for_its_cloud_tells_when_that_is_asked(
+    tmp_path: Path, state: str, changes: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "karmic.toml").write_text("nonsense")
+    listing = spool.scan(tmp_path, now=NOW, seen=0.0)
+    (refused,) = imageset.assemble(listing, rules=RULES).refused
+    error = Failure(state, "the cloud", "away", "Wait.")
+    record = record_of(tmp_path, state=state, error=error, cloud="c", stamp=refused.stamp)
+    known = replace(Known(NOW, alive=True, records=(record,), probes={"c": NOW + 40}), **changes)
+    (row,) = seen(tmp_path, known)
+    assert row.detail == words
+    asked = as_json(row)["cloud_asked"]
+    assert asked == ("1970-01-01T02:47:20Z" if "is asked" in words else None)
+
+
 def test_of_a_folder_that_is_gone_all_is_told_that_is_known(tmp_path: Path) -> None:
     folder = str(tmp_path)
     known = Known(

@@ -78,6 +78,10 @@ MIGRATIONS = (
         PRIMARY KEY (folder, path)
     ) STRICT;
     """,
+    # When a daemon will ask the clouds that are closed to it, for those who ask what a set waits for.
+    """
+    CREATE TABLE probes (cloud TEXT NOT NULL PRIMARY KEY, moment REAL NOT NULL) STRICT;
+    """,
 )
 
 

@@ -21,7 +21,8 @@ ASKED: Mapping[Verb, str] = {"retry": "tried again", "forget": "forgotten"}
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the ledger says. `now` and the times of holds are seconds of the epoch; `alive` is whether a
-    daemon runs, `asked` what somebody has asked for that is not done yet."""
+    daemon runs, `asked` what somebody has asked for that is not done yet, `probes` when it asks each cloud
+    that cannot be used."""
 
     now: float
     alive: bool = False
@@ -29,6 +30,13 @@ class Known:
     holds: Mapping[Key, float] = field(default_factory=dict)
     advances: Mapping[Key, Advance] = field(default_factory=dict)
     asked: Mapping[Key, Verb] = field(default_factory=dict)
+    probes: Mapping[str, float] = field(default_factory=dict)
+
+    def probe_of(self, record: SetRecord) -> float | None:
+        """When the cloud is asked that a set waits for, if it does and if anybody will."""
+        waits = record.state == "halted" or (record.state == "deferred" and record.next_retry is None)
+        held = (record.folder, record.name) in self.holds
+        return self.probes.get(record.cloud) if waits and self.alive and not held else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class Row:
     """One line of the answer. `record` is there for sets that have one, `files` are its own as they lie
     there, `outputs` what the service put beside them; `to_go` are seconds until its files have settled.
     `otherwise` is what a held set's row would be if it were not held, `seen` whether its folder could be
-    looked at."""
+    looked at, `probe_at` (seconds of the epoch) when the cloud is asked that it waits for."""
 
     folder: str
     name: str
@@ -51,6 +59,7 @@ class Row:
     advance: Advance | None = None
     otherwise: "Row | None" = None
     seen: bool = True
+    probe_at: float | None = None
 
     @property
     def is_set(self) -> bool:
@@ -215,9 +224,8 @@ def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
 
 def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
     if record.error:
-        held = (row.folder, row.name) in known.holds
-        detail, hint = _failure(record, known.now, held=held), record.error.hint
-        return replace(row, state=record.state, detail=detail, hint=hint)
+        row = replace(row, state=record.state, hint=record.error.hint, probe_at=known.probe_of(record))
+        return replace(row, detail=_failure(record, known))
     if record.state == "done":
         return replace(row, state="done", detail=_ids(record))
     # "working" without a daemon, too: it was broken off.
@@ -225,14 +233,20 @@ def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
     return replace(row, state="queued", detail=f"{at} ({_attempt(record)})")
 
 
-def _failure(record: SetRecord, now: float, *, held: bool) -> str:
+def _failure(record: SetRecord, known: Known) -> str:
     error = record.error
     assert error is not None, "asked for failures alone"  # noqa: S101 (for mypy)
     told_why = f"{error.what}: {error.why}"
+    held = (record.folder, record.name) in known.holds
     if record.state != "deferred" or record.next_retry is None or held:
-        return f"{told_why}. {error.hint}"
-    again = "now" if record.next_retry <= now else f"in {span(record.next_retry - now)}"
-    return f"{told_why}; again {again} ({_attempt(record)} failed)"
+        probe = known.probe_of(record)
+        asked = "" if probe is None else f" Cloud {record.cloud} is asked {_when(probe, known.now)}."
+        return f"{told_why}. {error.hint}{asked}"
+    return f"{told_why}; again {_when(record.next_retry, known.now)} ({_attempt(record)} failed)"
+
+
+def _when(moment: float, now: float) -> str:
+    return "now" if moment <= now else f"in {span(moment - now)}"
 
 
 def _ids(record: SetRecord) -> str:

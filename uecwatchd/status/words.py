@@ -29,6 +29,7 @@ def as_json(row: Row) -> dict[str, object]:
         "held_since": report.instant(hold),
         "seconds_to_go": None if row.to_go is None else round(row.to_go, 1),
         "next_retry": report.instant(record.next_retry) if record else None,
+        "cloud_asked": report.instant(row.probe_at),
         "progress": _progress(row),
     }
     return {**told, "report": report.as_json(record)} if record else told
