@@ -107,7 +107,7 @@ def test_a_set_put_off_in_an_outage_is_tried_at_once_when_somebody_asks(
         assert row(host, "karmic")["next_retry"] is None, "it waits for the cloud, not for a time"
         host.cloud.start()
         since = time.monotonic()
-        assert "tried again now" in said(host, "retry", "karmic")
+        assert "is asked now" in said(host, "retry", "karmic")
         until((host.spool / "karmic.emi").exists, "the EMI")
         assert time.monotonic() - since < 25, "sooner than by itself, which takes 27 s at least"
         with closing(open_ledger(host.state)) as book:
@@ -399,7 +399,8 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
 @pytest.mark.parametrize(
     ("row", "act", "words"),
     [
-        (DEFERRED, True, "for two days from now on"),
+        (replace(DEFERRED, record=replace(RECORD, next_retry=9.0)), True, "for two days from now on"),
+        (DEFERRED, True, "cloud c is asked now"),
         (replace(DEFERRED, state="rejected", record=replace(RECORD, state="rejected")), True, "again now"),
         (replace(DEFERRED, state="halted", record=replace(RECORD, state="halted")), True, "cloud c is asked"),
         (replace(DEFERRED, state="done", record=replace(RECORD, state="done")), True, "only if it is gone"),
@@ -415,6 +416,7 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
     ids=[
         *(
             "deferred",
+            "away",
             "rejected",
             "halted",
             "done",
@@ -442,7 +444,7 @@ def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> No
         ("deferred", ("a",), "It is tried again at 1970-01-01 00:00:09 UTC"),
         ("halted", ("a",), "as soon as the cloud can be used"),
         ("done", ("a",), "It is done: told."),
-        ("waiting", ("a",), "It is waiting: told."),
+        ("waiting", ("a",), "It waits told."),
         ("queued", ("a",), "It goes on where it was."),
         ("new", ("a",), "It is begun."),
         ("absent", (), "Told."),

@@ -195,10 +195,9 @@ def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
     chosen = [folder for folder in folders if not place or str(folder) == place.rstrip("/")]
     if len(chosen) != 1 or not name:
         named = " or ".join(shell_word(f"{folder}/{name or 'NAME'}") for folder in folders)
-        why = (
-            f"it is not there yet, and there are {len(folders)} spool folders" if chosen else "no such folder"
-        )
-        raise Ambiguous(f"{words}: which folder is meant?", why, f"Say {named}.")
+        several = f"it is not there yet, and there are {len(folders)} spool folders"
+        why = several if chosen else "that is none of the spool folders"
+        raise Ambiguous(f"{words}: cannot tell which folder is meant", why, f"Say {named}.")
     near = did_you_mean(name, (row.name for row in found.rows if row.is_set))
     return Row(str(chosen[0]), stem_of(name), "absent", f"it is not there yet{near}")
 
@@ -233,13 +232,15 @@ def _retry(row: Row, later: str) -> Verdict:
         why = f"{name} waits {row.detail}; it is begun by itself in {span(row.to_go)}."
         return _no(why + later, os.EX_TEMPFAIL)
     if row.state == "waiting":
-        why = f"{name} waits {row.detail}. Nothing can be tried before that is there; then it is by itself."
+        why = f"{name} waits {row.detail}. It is begun by itself once that is there, and cannot be before."
         return _no(why, os.EX_TEMPFAIL)
     if record is None or row.state in ("new", "queued"):
         return _no(f"{name} is begun by itself: {row.detail}.{later}")
     if not row.files:
         return _no(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
-    return _yes(_AGAIN[row.state].format(name=name, cloud=record.cloud) + later)
+    away = row.state == "deferred" and record.next_retry is None
+    words = _AGAIN["halted" if away else row.state]
+    return _yes(words.format(name=name, cloud=record.cloud) + later)
 
 
 _AGAIN = {
@@ -247,7 +248,7 @@ _AGAIN = {
     " and the files beside it are written again.",
     "rejected": "{name} is tried again now, though nothing about its files has changed.",
     "deferred": "{name} is tried again now, and if need be for two days from now on.",
-    "halted": "cloud {cloud} is asked now, and {name} is tried as soon as the cloud can be used.",
+    "halted": "cloud {cloud} is asked now, and {name} is tried as soon as it can be used.",
 }
 
 
@@ -296,12 +297,14 @@ def _from_now_on(row: Row, later: str) -> str:
     record = row.record
     if not row.files or not row.seen:
         return _sentence(row.detail)
+    later = later if row.needs_daemon or row.state == "waiting" else ""
     if record and record.error and record.state == row.state:
-        return report.when_again(record) + (later if row.needs_daemon else "")
+        return report.when_again(record) + later
     words = {
         "new": "It is begun.",
         "queued": "It goes on where it was.",
         "working": "It goes on where it was.",
+        "waiting": f"It waits {row.detail}.",
     }
     return words.get(row.state, _sentence(f"it is {row.state}: {row.detail}")) + later
 

@@ -92,7 +92,8 @@ def _more(row: Row) -> Iterator[str]:
     if record is None:
         return
     attempt = f", attempt {record.attempt}" if record.attempt else ""
-    yield f"  since {report.moment(record.since)} UTC{attempt}"
+    before = "" if row.state == record.state else "before that "
+    yield f"  {before}{record.state} since {report.moment(record.since)} UTC{attempt}"
     yield from (_member(member) for member in record.members)
     if error := record.error:
         told = (f"{error.what}: {error.why}", error.hint)
