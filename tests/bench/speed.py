@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -78,6 +77,7 @@ def _lines(folder: Path) -> Iterator[str]:
     images = dict(materials(folder))
     yield from throughput(images, folder)
     yield from primitives(images["dense"], cores)
+    yield from drops(images, folder, cores)
     yield from holes(images["dense"], folder)
     yield from memory(folder)
 
@@ -289,6 +289,75 @@ def _nowhere(data: memoryview, index: int) -> None:
     del data, index
 
 
+# --- (c) from the drop to the EMI -------------------------------------------------------------------------
+
+CONFIGURATION = """\
+[spool]
+folders = ["{spool}"]
+settle = 0.1
+[state]
+dir = "{state}"
+[defaults]
+bucket = "images"
+[cloud.default]
+dialect = "sandbox"
+eucarc = "{eucarc}"
+"""
+CLOUD = """
+import sys
+from pathlib import Path
+from uecwatchd.sandbox.server import Sandbox
+with Sandbox(Path(sys.argv[1])) as cloud:
+    print(cloud.eucarc, flush=True)
+    sys.stdin.read()
+"""
+SIDECAR = 'kernel = "none"\nconvert = "keep"\n'
+
+
+def drops(images: dict[str, Path], folder: Path, cores: int) -> Iterator[str]:
+    """`uecwatchd once` on one image, and the embedded cloud, which has the same processors."""
+    yield from ("", "## From the drop to the EMI, on loopback", "")
+    yield "| image | bundling s | to the EMI s | ratio | our processor s | the cloud's | at best s |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, path in images.items():
+        alone = timed(path, _nowhere)
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            seconds, ours, theirs = dropped(path, Path(place))
+        best = (ours + theirs) / cores
+        yield (
+            f"| {name} | {alone.seconds:.2f} | {seconds:.2f} | {seconds / alone.seconds:.2f} | {ours:.2f} "
+            f"| {theirs:.2f} | {best:.2f} |"
+        )
+
+
+def dropped(path: Path, place: Path) -> tuple[float, float, float]:
+    """Wall seconds of a run of `once`, its processor seconds, and those of the cloud."""
+    spool, config = place / "spool", place / "uecwatchd.toml"
+    spool.mkdir()
+    command = [sys.executable, "-c", CLOUD, str(place / "cloud")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cloud:
+        assert cloud.stdout is not None
+        eucarc = cloud.stdout.readline().strip()
+        config.write_text(CONFIGURATION.format(spool=spool, state=place / "state", eucarc=eucarc))
+        subprocess.run(["cp", "--sparse=auto", str(path), str(spool / "karmic.img")], check=True)
+        (spool / "karmic.toml").write_text(SIDECAR)
+        environ = {**os.environ, "UECWATCHD_CONFIG": str(config)}
+        before, theirs, began = _children(), _processor_of(cloud.pid), time.monotonic()
+        once = [sys.executable, "-m", "uecwatchd", "once"]
+        done = subprocess.run(once, env=environ, check=True, capture_output=True, text=True)
+        seconds = time.monotonic() - began
+        assert (spool / "karmic.emi").exists(), done.stderr
+        theirs = _processor_of(cloud.pid) - theirs
+        ours = _children() - before
+        cloud.communicate("")
+    return seconds, ours, theirs
+
+
+def _processor_of(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 # --- holes ------------------------------------------------------------------------------------------------
 
 
@@ -339,8 +408,6 @@ def memory(folder: Path) -> Iterator[str]:
                 image.seek(at)
                 image.write(os.urandom(10 * MIB))
             image.truncate(size)
-        with FileIO(path) as source:
-            del source
         child = subprocess.run(
             [sys.executable, "-c", CHILD, str(path)], check=True, capture_output=True, text=True
         )
@@ -350,7 +417,7 @@ def memory(folder: Path) -> Iterator[str]:
 
 
 CHILD = """
-import os, resource, sys, time
+import os, sys, time
 from collections import deque
 from uecwatchd.bundle.stream import Bundling, Secret
 from uecwatchd.extents import stored
@@ -364,7 +431,8 @@ with open(sys.argv[1], "rb", buffering=0) as source:
         if len(held) > 4:
             made.give_back(held.popleft())
         most = max(most, len(os.listdir("/proc/self/fd")))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, most, time.monotonic() - began)
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(peak, most, time.monotonic() - began)
 """
 
 
