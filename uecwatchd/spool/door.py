@@ -81,7 +81,7 @@ def open_below(descriptor: int, path: str) -> Iterator[FileIO]:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(folder, flags, dir_fd=descriptor)
                 stack.callback(os.close, descriptor)
-            # To open a device can rewind a tape or start a watchdog, and a FIFO waits: seen first, then opened.
+            # To open a device can rewind a tape or start a watchdog, a FIFO waits: seen first, then opened.
             seen = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
             stack.callback(os.close, seen)
             kind = kind_of(os.fstat(seen).st_mode)
