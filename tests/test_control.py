@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from uecwatchd.control import AdvanceWriter, Brake, Control, Wanted, is_its_alone, news_between, renewed
+from uecwatchd.cloud.gate import Gates
+from uecwatchd.control import (
+    AdvanceWriter,
+    Brake,
+    Control,
+    ProbeWriter,
+    Wanted,
+    is_its_alone,
+    news_between,
+    renewed,
+)
 from uecwatchd.demo.material import RealSet
-from uecwatchd.ledger import BundleRecord, MemberRecord, Request, SetRecord, open_ledger
+from uecwatchd.errors import Halted
+from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, Request, SetRecord, open_ledger
 from uecwatchd.monitor import Kind, Progress
 from uecwatchd.notify import Notifier
 from uecwatchd.orders import decide
@@ -92,10 +103,11 @@ def test_a_set_put_off_in_an_outage_is_tried_at_once_when_somebody_asks(
     host.cloud.stop()
     with daemon(host):
         until(lambda: state(host, "karmic") == "deferred", "the outage to be met")
+        until(lambda: bool(row(host, "karmic")["cloud_asked"]), "the time of the next probe to be known")
         assert row(host, "karmic")["next_retry"] is None, "it waits for the cloud, not for a time"
         host.cloud.start()
         since = time.monotonic()
-        assert "tried again now" in said(host, "retry", "karmic")
+        assert "is asked now" in said(host, "retry", "karmic")
         until((host.spool / "karmic.emi").exists, "the EMI")
         assert time.monotonic() - since < 25, "sooner than by itself, which takes 27 s at least"
         with closing(open_ledger(host.state)) as book:
@@ -282,7 +294,10 @@ def test_a_name_in_two_folders_is_told_apart_by_its_folder(host: Host) -> None:
         (folder / "karmic.toml").write_text('machine = "karmic.img"')
     told = said(host, "hold", "karmic", code=64)
     assert f"Say {host.spool}/karmic or {second}/karmic" in told
-    said(host, "hold", f"{second}/karmic")
+    assert f"until: uecwatchd release {second}/karmic" in said(host, "hold", f"{second}/karmic")
+    table = host.ask("status")[0].splitlines()
+    assert [line.split()[0] for line in table[1:]] == [f"{host.spool}:", "karmic", f"{second}:", "karmic"]
+    assert f"in {second}: karmic.toml" in host.ask("status", f"{second}/karmic")[0]
     states = {r["folder"]: r["state"] for r in json.loads(host.run("status", "karmic", "--json").stdout)}
     assert states[str(second)] == "held"
     assert states[str(host.spool)] != "held"
@@ -290,10 +305,47 @@ def test_a_name_in_two_folders_is_told_apart_by_its_folder(host: Host) -> None:
     assert "which folder" in said(host, "hold", "/nowhere/lucid", code=64)
 
 
+def test_a_held_set_of_a_folder_that_is_gone_is_not_taken_for_its_namesake(host: Host) -> None:
+    second = host.folder / "second"
+    second.mkdir()
+    host.configure(host.config.read_text().replace(f'["{host.spool}"]', f'["{host.spool}", "{second}"]'))
+    (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
+    said(host, "hold", f"{second}/karmic")
+    second.rmdir()
+    data, talk = host.ask("status", code=75)
+    assert "its folder cannot be looked at: it is not there: deleted, or not mounted" in data
+    assert f"{second}: cannot open the spool folder" in talk
+    assert f"{second}/karmic" in said(host, "release", "karmic", code=64)
+    assert "cannot be tried" not in said(host, "retry", f"{second}/karmic", code=75), (
+        "it is held first of all"
+    )
+    assert "Its folder cannot be looked at" in said(host, "release", f"{second}/karmic")
+
+
+def test_a_name_that_is_not_utf_8_is_asked_for_as_it_is_and_as_it_is_shown(host: Host) -> None:
+    Path(os.fsdecode(os.fsencode(host.spool) + b"/kar\xffmic.img")).write_bytes(b"x")
+    for words in ("kar\udcffmic.img", r"kar\xffmic.img"):
+        assert "a name that is not UTF-8" in host.ask("status", words)[0]
+        (found,) = json.loads(host.ask("status", words, "--json")[0])
+        assert found["name"] == r"kar\xffmic.img"
+        assert "a name that is not UTF-8" in said(host, "hold", words, code=66)
+    assert r"kar\xfe is held once it comes" in said(host, "hold", "kar\udcfe")
+    said(host, "release", "kar\udcfe")
+    assert "karmic" not in host.ask("status", "kar\udcfe", code=66)[0]
+
+
 @pytest.mark.parametrize("verb", ["retry", "forget", "release"])
 def test_a_name_that_is_not_there_is_answered_with_the_nearest(host: Host, verb: str) -> None:
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     assert "did you mean karmic?" in said(host, verb, "karmik", code=66)
+
+
+def test_what_is_compared_with_the_cloud_is_named_with_its_folder_where_two_have_the_name(host: Host) -> None:
+    with closing(open_ledger(host.state)) as book:
+        for folder in ("/a", "/b"):
+            book.put_set(replace(RECORD, folder=folder, state="done", cloud="elsewhere"))
+    assert "Say /a/karmic or /b/karmic" in said(host, "verify", "karmic", code=64)
+    assert "cloud elsewhere, which is not configured" in said(host, "verify", "/b/karmic", code=78)
 
 
 def test_a_file_in_no_set_is_no_set(host: Host) -> None:
@@ -323,6 +375,22 @@ def test_who_may_not_write_to_the_ledger_is_told_so(host: Host) -> None:
     assert "Try: sudo uecwatchd hold karmic" in ended.stderr
 
 
+@pytest.mark.parametrize("closed", ["state", "configuration"])
+def test_who_may_not_look_is_told_who_may_and_what_lies_beside_the_files(host: Host, closed: str) -> None:
+    (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
+    host.run("once")
+    host.folder.chmod(0o755)
+    if closed == "configuration":
+        host.config.chmod(0o600)
+    ended = host.run_as_nobody("status", "a b")  # makes the state directory nobody's, but not what is in it
+    assert ended.returncode == 77, ended.stderr
+    assert (
+        "Try: sudo uecwatchd status 'a b'; or read what lies beside your file: NAME.uec.error" in ended.stderr
+    )
+    assert "chown" not in ended.stderr
+    assert "chgrp" not in ended.stderr
+
+
 # --- rules ------------------------------------------------------------------------------------------------
 
 DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",))
@@ -331,13 +399,14 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
 @pytest.mark.parametrize(
     ("row", "act", "words"),
     [
-        (DEFERRED, True, "for two days from now on"),
+        (replace(DEFERRED, record=replace(RECORD, next_retry=9.0)), True, "for two days from now on"),
+        (DEFERRED, True, "cloud c is asked now"),
         (replace(DEFERRED, state="rejected", record=replace(RECORD, state="rejected")), True, "again now"),
         (replace(DEFERRED, state="halted", record=replace(RECORD, state="halted")), True, "cloud c is asked"),
         (replace(DEFERRED, state="done", record=replace(RECORD, state="done")), True, "only if it is gone"),
         (replace(DEFERRED, state="rejected", record=replace(RECORD, state="waiting")), True, "again now"),
         (replace(DEFERRED, state="rejected", record=replace(RECORD, state="done")), True, "again now"),
-        (replace(DEFERRED, held_since=1.0), False, "uecwatchd release karmic"),
+        (replace(DEFERRED, held_since=1.0), False, "uecwatchd release /s/karmic"),
         (replace(DEFERRED, state="working", detail="upload"), False, "at work already: upload"),
         (replace(DEFERRED, state="waiting", detail="for it to settle", to_go=3.2), False, "by itself in 3 s"),
         (replace(DEFERRED, state="waiting", detail="for a kernel"), False, "waits for a kernel"),
@@ -347,6 +416,7 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
     ids=[
         *(
             "deferred",
+            "away",
             "rejected",
             "halted",
             "done",
@@ -365,6 +435,27 @@ def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> No
     verdict = decide("retry", row, alive=True)
     assert verdict.act is act
     assert words in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("state", "files", "words"),
+    [
+        ("rejected", ("a",), "It is tried again when its files change, or after: uecwatchd retry /s/karmic"),
+        ("deferred", ("a",), "It is tried again at 1970-01-01 00:00:09 UTC"),
+        ("halted", ("a",), "as soon as the cloud can be used"),
+        ("done", ("a",), "It is done: told."),
+        ("waiting", ("a",), "It waits told."),
+        ("queued", ("a",), "It goes on where it was."),
+        ("new", ("a",), "It is begun."),
+        ("absent", (), "Told."),
+    ],
+)
+def test_a_release_tells_what_becomes_of_the_set(state: str, files: tuple[str, ...], words: str) -> None:
+    error = Failure(state, "w", "y", "H.") if state in ("rejected", "deferred", "halted") else None
+    record = replace(RECORD, state=state, error=error, next_retry=9.0)  # type: ignore[arg-type]
+    otherwise = replace(DEFERRED, state=state, detail="told", record=record, files=files)
+    row = replace(otherwise, state="held", held_since=1.0, otherwise=otherwise)
+    assert words in decide("release", row, alive=True).sentence
 
 
 def test_only_a_bundle_under_way_that_no_other_set_needs_is_forgotten_with_its_set() -> None:
@@ -421,6 +512,26 @@ def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_pat
         control.look()
         assert not control.wanted.asked(("/s", "karmic"), "retry")
         assert len(book.requests()) == 1
+
+
+def test_when_a_cloud_is_asked_next_is_written_down_when_it_changes_and_gone_when_it_is_over(
+    tmp_path: Path,
+) -> None:
+    gates = Gates({}, uploads=1, bucket="b", clock=lambda: 100.0)
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_probes({"left behind": 1.0})
+        writer = ProbeWriter(book, now=lambda: 1100.0, monotonic=lambda: 100.0)
+        writer.write(gates)
+        assert book.probes() == {}
+        gates.close("c", Halted("a", "b", "C."))
+        writer.write(gates)
+        assert book.probes() == {"c": 1130.0}
+        book.put_probes({})
+        writer.write(gates)
+        assert book.probes() == {}, "it is not written again while it stays the same"
+        gates.hurry("c")
+        writer.write(gates)
+        assert book.probes() == {"c": 1100.0}
 
 
 def test_an_advance_is_written_now_and_then_and_counts_from_the_files_beginning(tmp_path: Path) -> None:

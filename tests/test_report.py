@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,10 +52,30 @@ def test_a_failure_is_three_paragraphs_and_goes_when_it_is_over(record: SetRecor
     assert paragraphs == [
         "cloud default is away.",
         "Why: connection refused.\nThe cloud's request id: req-1",
-        "Wait.\nIt is tried again by itself at 1970-01-02 01:01:01 UTC (attempt 5).\n",
+        "Wait.\nIt is tried again at 1970-01-02 01:01:01 UTC (attempt 5).\n",
     ]
     report.publish(record)
     assert not (tmp_path / "karmic.uec.error").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("karmic", "uecwatchd retry /srv/a/karmic"),
+        ("it's a", "uecwatchd retry '/srv/a/it'\"'\"'s a'"),
+        ("x\n\udcff'\\", "uecwatchd retry $'/srv/a/x\\x0a\\xff\\x27\\x5c'"),
+    ],
+    ids=["plain", "quoted", "unprintable"],
+)
+def test_a_hint_names_the_set_with_its_folder_as_a_shell_takes_it(name: str, command: str) -> None:
+    told = report.order("retry", "/srv/a", name)
+    assert told == command
+    words = subprocess.run(
+        ["bash", "-c", f'uecwatchd() {{ printf %s "$2"; }}; {told}'], capture_output=True, check=True
+    )
+    assert words.stdout == os.fsencode(f"/srv/a/{name}")
+    rejected = SetRecord("/srv/a", name, "s", "rejected", 1.0, error=Failure("rejected", "x", "y", "Z."))
+    assert command in report.write_failure(rejected, Failure("rejected", "x", "y", "Z.")).decode()
 
 
 def test_ids_are_taken_away_from_the_last_to_the_first(record: SetRecord, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from uecwatchd.imageset import Rules
 from uecwatchd.ledger import Advance, Failure, MemberRecord, SetRecord
 from uecwatchd.pace import span
 from uecwatchd.sidecar import Sidecar
-from uecwatchd.status import Known, Row, about, as_json, rows, story, table
+from uecwatchd.status import Known, Row, about, as_json, rows, story, table, unseen
 
 if TYPE_CHECKING:
     from tests.conftest import Host
@@ -123,6 +124,36 @@ def test_a_name_of_a_file_is_answered_for_as_well(
     assert words in "\n".join(story(row, asked=name))
     assert about(mixed, f"{row.folder}/{name}") == about(mixed, f"{name}/") == (row,)
     assert about(mixed, f"/elsewhere/{name}") == ()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "{spool}/karmic",
+        "{spool}//karmic/",
+        "karmic/",
+        "./karmic",
+        "karmic/disk.img",
+        "{spool}/karmic/disk.img",
+    ],
+)
+def test_a_set_that_is_a_folder_is_found_by_any_path_to_it(tmp_path: Path, asked: str) -> None:
+    (tmp_path / "karmic").mkdir()
+    (tmp_path / "karmic" / "disk.img").write_bytes(b"x" * 600)
+    (row,) = about(seen(tmp_path, Known(NOW)), asked.format(spool=tmp_path))
+    assert row.name == "karmic"
+
+
+def test_a_name_that_would_break_a_line_is_one_row_in_line_with_the_others(tmp_path: Path) -> None:
+    for name in (b"a\nb.txt", b"tab\t.txt", b"kar\xffmic.txt", b"\x1b[31mred.txt", b"plain.txt"):
+        (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))).write_bytes(b"x")
+    found = seen(tmp_path, Known(NOW))
+    lines = table(found)
+    assert len(lines) == 6
+    assert all(line.isprintable() for line in lines)
+    assert len({re.search("STATE|misfit|ignored", line).start() for line in lines}) == 1  # type: ignore[union-attr]
+    for line in lines[1:]:
+        assert len(about(found, line.split()[0])) == 1, "what the table shows can be asked for"
 
 
 # --- what is known of the work ----------------------------------------------------------------------------
@@ -232,9 +263,61 @@ def test_a_held_set_says_since_when_and_what_it_would_be_otherwise(waiting: Path
     assert at_work.detail.endswith("held: put down before its next part")
 
 
-def test_a_set_asked_for_again_is_queued(waiting: Path) -> None:
-    row = row_with(waiting, asked={(str(waiting), "karmic"): "retry"})
-    assert (row.state, row.detail) == ("queued", "to be tried again, as somebody asked")
+@pytest.mark.parametrize("meanwhile", ["asked", "held"])
+def test_a_set_that_is_held_or_asked_for_again_has_no_time_of_its_next_attempt(
+    waiting: Path, meanwhile: str
+) -> None:
+    error = Failure("deferred", "the cloud", "away", "Wait.")
+    record = record_of(waiting, state="deferred", error=error, next_retry=NOW + 90)
+    key = (str(waiting), "karmic")
+    row = row_with(
+        waiting,
+        records=(record,),
+        **({"asked": {key: "retry"}} if meanwhile == "asked" else {"holds": {key: NOW}}),
+    )
+    told = "\n".join(story(row, asked="karmic"))
+    assert row.state == {"asked": "queued", "held": "held"}[meanwhile]
+    assert "It is tried again" not in told
+    assert "again in" not in told
+    assert as_json(row)["next_retry"] is None
+    assert row.detail == "to be tried again, as somebody asked" or meanwhile == "held"
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "words"),
+    [
+        ("halted", {}, "the cloud: away. Wait. Cloud c is asked in 40 s."),
+        ("deferred", {}, "the cloud: away. Wait. Cloud c is asked in 40 s."),
+        ("deferred", {"now": NOW + 41}, "the cloud: away. Wait. Cloud c is asked now."),
+        ("halted", {"alive": False}, "the cloud: away. Wait."),
+        ("halted", {"probes": {"other": NOW}}, "the cloud: away. Wait."),
+    ],
+    ids=["halted", "away", "at this moment", "no daemon", "another cloud"],
+)
+def test_a_set_that_waits_for_its_cloud_tells_when_that_is_asked(
+    tmp_path: Path, state: str, changes: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "karmic.toml").write_text("nonsense")
+    listing = spool.scan(tmp_path, now=NOW, seen=0.0)
+    (refused,) = imageset.assemble(listing, rules=RULES).refused
+    error = Failure(state, "the cloud", "away", "Wait.")
+    record = record_of(tmp_path, state=state, error=error, cloud="c", stamp=refused.stamp)
+    known = replace(Known(NOW, alive=True, records=(record,), probes={"c": NOW + 40}), **changes)
+    (row,) = seen(tmp_path, known)
+    assert row.detail == words
+    asked = as_json(row)["cloud_asked"]
+    assert asked == ("1970-01-01T02:47:20Z" if "is asked" in words else None)
+
+
+def test_of_a_folder_that_is_gone_all_is_told_that_is_known(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    known = Known(
+        NOW, records=(record_of(tmp_path),), holds={(folder, "karmic"): 0.0, (folder, "lucid"): 60.0}
+    )
+    karmic, lucid = unseen(folder, known, why="its folder is gone")
+    assert (karmic.state, lucid.state) == ("held", "held")
+    assert karmic.detail == "since 1970-01-01 00:00:00 UTC; working: its folder is gone"
+    assert lucid.detail == "since 1970-01-01 00:01:00 UTC; its folder is gone"
 
 
 @pytest.mark.parametrize(

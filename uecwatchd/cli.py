@@ -26,6 +26,7 @@ from uecwatchd.monitor import Event, Kind, Monitor, Tee
 from uecwatchd.notify import Notifier, StatusMonitor
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
+from uecwatchd.strangers import spelled
 from uecwatchd.terminal import flush, let_go, put, put_json, say
 from uecwatchd.verify import verify
 
@@ -40,6 +41,7 @@ WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
 
 # A disk is given space by hand, or not at all: no hurry, and no flood of lines in the journal.
 LEDGER_RETRY_SECONDS = 30.0
+BESIDES = "; or read what lies beside your file: NAME.uec.error, NAME.uec.json, NAME.uec.log."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,10 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     check_verb = _add(verbs, "check", check, "look at everything the service needs")
     check_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
     status_verb = _add(verbs, "status", show_status, "what became of each file; with a name: why not yet")
-    status_verb.add_argument("set", nargs="?", metavar="SET")
+    status_verb.add_argument(
+        "set", nargs="?", metavar="SET", type=spelled, help=f"{orders.HOW_NAMED}, or a file"
+    )
     status_verb.add_argument("--json", action="store_true", help="print the rows as JSON")
     verify_verb = _add(verbs, "verify", verify_set, "take a set back from the cloud and compare it")
-    verify_verb.add_argument("set", metavar="SET")
+    verify_verb.add_argument("set", metavar="SET", type=spelled, help=orders.HOW_NAMED)
     verify_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
     orders.add_verbs(partial(_add, verbs))
     gallery.add_verb(partial(_add, verbs))
@@ -212,7 +216,7 @@ def show_plan(settings: Settings, *, as_json: bool) -> int:
     rows = [row for row in found.rows if status.begun_now(row, found.known.now)]
     if as_json:
         put_json([status.as_json(row) for row in rows])
-    for line in status.table(rows) if rows and not as_json else ():
+    for line in _table(rows, settings) if not as_json else ():
         put(line)
     others = sum(row.is_set for row in found.rows) - len(rows)
     say(f"{len(rows)} to be worked on, nothing to be done with {others}.")
@@ -251,7 +255,8 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def show_status(arguments: argparse.Namespace) -> int:
-    return show_rows(_settings(arguments), as_json=arguments.json, name=arguments.set)
+    with orders.permitted("status", arguments.set, besides=BESIDES):
+        return show_rows(_settings(arguments), as_json=arguments.json, name=arguments.set)
 
 
 def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> int:
@@ -264,7 +269,7 @@ def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> 
         return EX_NO_INPUT
     if as_json:
         put_json([status.as_json(row) for row in rows])
-    for line in () if as_json else _worded(rows, name):
+    for line in () if as_json else _worded(rows, name, settings):
         put(line)
     if not rows and not found.troubles and not as_json:
         say("The spool folders are empty.")
@@ -273,15 +278,20 @@ def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> 
     return max((trouble.exit_code for trouble in found.troubles), default=EX_OK)
 
 
-def _worded(rows: Sequence[status.Row], name: str | None) -> list[str]:
+def _worded(rows: Sequence[status.Row], name: str | None, settings: Settings) -> list[str]:
     if name:
         return [line for row in rows for line in status.story(row, asked=name)]
-    return status.table(rows) if rows else []
+    return _table(rows, settings)
+
+
+def _table(rows: Sequence[status.Row], settings: Settings) -> list[str]:
+    return status.table(rows, folders=len(settings.spool.folders)) if rows else []
 
 
 def verify_set(arguments: argparse.Namespace) -> int:
-    settings = _settings(arguments)
-    record, before = _registered(settings, arguments.set)
+    with orders.permitted("verify", arguments.set):
+        settings = _settings(arguments)
+        record, before = _registered(settings, arguments.set)
     cloud = entered(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before)
     found: list[dict[str, object]] = []
     for finding in verify(record, cloud):
@@ -303,7 +313,11 @@ def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, 
     if book := read_ledger(settings.state.dir):
         with closing(book):
             records, before = book.sets(), book.clouds()
-    record = next((r for r in records if r.name == name and r.state == "done"), None)
+    done = [r for r in records if r.state == "done"]
+    meant = [r for r in done if name in (r.name, f"{r.folder}/{r.name}")]
+    if len(meant) > 1:
+        raise orders.Ambiguous.of(name, meant)
+    record = next(iter(meant), None)
     if record is None:
         raise Rejected(
             f"{name}: it is not registered", "the ledger has no finished set of this name", _look()

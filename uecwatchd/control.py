@@ -29,7 +29,7 @@ HELD = "it is held"
 FORGOTTEN = "it is to be forgotten"
 # What happens to a set that is put down for one of these reasons.
 NEXT: Mapping[str, str] = {
-    HELD: "It goes on where it was after: uecwatchd release {name}",
+    HELD: "It goes on where it was after: {release}",
     FORGOTTEN: "If its files still lie there, it begins anew.",
 }
 
@@ -244,6 +244,33 @@ class AdvanceWriter:
     def _advance(self, progress: Progress) -> Advance:
         p, moment = progress, self._now()
         return Advance(*self._key, p.stage, p.file, p.done, p.total, p.part, self._began, moment)
+
+
+class ProbeWriter:
+    """Writes down when the clouds that cannot be used are asked next. For the loop and its probes' thread.
+
+    `now` is the wall clock, `monotonic` the one of the gates.
+    """
+
+    def __init__(
+        self, ledger: Ledger, *, now: Callable[[], float], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ledger = ledger
+        self._now = now
+        self._monotonic = monotonic
+        self._turn = threading.Lock()
+        self._written: Mapping[str, float] | None = None
+
+    def write(self, gates: Gates) -> None:
+        """What is already written costs nothing; what cannot be written is tried again at the next call."""
+        with self._turn, suppress(UecError):
+            if self._written is None and not self._ledger.probes():
+                self._written = {}
+            probes = gates.probes()
+            if probes != self._written:
+                ahead = self._now() - self._monotonic()
+                self._ledger.put_probes({cloud: at + ahead for cloud, at in probes.items()})
+                self._written = probes
 
 
 def drop_advances(ledger: Ledger, keys: Iterable[Key] | None = None) -> None:

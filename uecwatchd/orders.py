@@ -13,17 +13,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from uecwatchd import bell, ledger, report
 from uecwatchd.control import clear_traces
 from uecwatchd.errors import Deferred, NotPermitted, UecError
 from uecwatchd.imageset import stem_of
-from uecwatchd.ledger import Ledger, Request, open_ledger
+from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
 from uecwatchd.pace import span
 from uecwatchd.settings import Settings, load
 from uecwatchd.status import Row, Survey, about, survey
-from uecwatchd.strangers import did_you_mean
+from uecwatchd.strangers import did_you_mean, shell_word, spelled
 from uecwatchd.terminal import put_json, say
 
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -35,6 +35,7 @@ VERBS: dict[Verb, str] = {
     "hold": "leave a set alone, also one that is at work or not there yet",
     "release": "let a set go on that was held",
 }
+HOW_NAMED = "its name, or FOLDER/NAME"
 # Long enough for another verb to be done; a daemon keeps its lock for life.
 LOCK_PATIENCE_SECONDS = 0.1
 
@@ -45,6 +46,11 @@ class Unknown(UecError):
 
 class Ambiguous(UecError):
     exit_code = 64
+
+    @classmethod
+    def of(cls, words: str, meant: Sequence[Row | SetRecord]) -> Self:
+        named = " or ".join(shell_word(f"{one.folder}/{one.name}") for one in meant)
+        return cls(f"{words}: more than one set could be meant", f"{len(meant)} have it", f"Say {named}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +76,14 @@ def _no(sentence: str, exit_code: int = os.EX_OK) -> Verdict:
 def add_verbs(add: AddVerb) -> None:
     for verb, text in VERBS.items():
         parser = add(verb, partial(_run, verb), text)
-        parser.add_argument("set", metavar="SET", help="its name, or FOLDER/NAME")
+        parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
         parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
 
 
 def _run(verb: Verb, arguments: argparse.Namespace) -> int:
-    settings = load(arguments.config, environ=os.environ)
-    state = settings.state.dir
-    with _permitted(verb, arguments.set):
+    with permitted(verb, arguments.set):
+        settings = load(arguments.config, environ=os.environ)
+        state = settings.state.dir
         become_owner(state)
         found = survey(settings, now=time.time())
         row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
@@ -92,12 +98,19 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _permitted(verb: Verb, name: str) -> Iterator[None]:
+def permitted(verb: str, name: str | None, *, besides: str = "") -> Iterator[None]:
+    """Tell whoever may not read the configuration or the ledger who may; `besides` is what there is for all.
+
+    What is missing when root asks is the service's user's to have: that hint is not ours to give.
+    """
+    as_root = os.geteuid() == 0
     try:
         yield
     except NotPermitted as error:
-        hint = f"Try: sudo uecwatchd {verb} {name}"
-        raise NotPermitted(f"{name}: cannot {verb} it", f"{error.what}: {error.why}", hint) from error
+        if as_root:
+            raise
+        command = " ".join(["Try: sudo uecwatchd", verb, *([shell_word(name)] if name else [])])
+        raise NotPermitted(error.what, error.why, f"{command}{besides}") from error
 
 
 def become_owner(state: Path) -> None:
@@ -131,7 +144,7 @@ def _act(verb: Verb, row: Row, settings: Settings) -> None:
             book.drop_hold(row.folder, row.name)
         elif verb == "retry":
             book.put_request(Request(row.folder, row.name, "retry"))
-        elif not _forgotten(row, book, state):
+        elif not row.seen or not _forgotten(row, book, state):
             book.put_request(Request(row.folder, row.name, "forget"))
     bell.ring(state)
 
@@ -161,8 +174,7 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
     """The one set that is meant, by its name or that of a file of it. Raises Unknown or Ambiguous."""
     rows = [row for row in about(found.rows, words) if row.is_set]
     if len(rows) > 1:
-        named = " or ".join(f"{row.folder}/{row.name}" for row in rows)
-        raise Ambiguous(f"{words}: more than one set could be meant", f"{len(rows)} have it", f"Say {named}.")
+        raise Ambiguous.of(words, rows)
     if rows:
         return rows[0]
     if outside := about(found.rows, words):
@@ -182,11 +194,10 @@ def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
     place, _, name = words.rstrip("/").rpartition("/")
     chosen = [folder for folder in folders if not place or str(folder) == place.rstrip("/")]
     if len(chosen) != 1 or not name:
-        named = " or ".join(f"{folder}/{name or 'NAME'}" for folder in folders)
-        why = (
-            f"it is not there yet, and there are {len(folders)} spool folders" if chosen else "no such folder"
-        )
-        raise Ambiguous(f"{words}: which folder is meant?", why, f"Say {named}.")
+        named = " or ".join(shell_word(f"{folder}/{name or 'NAME'}") for folder in folders)
+        several = f"it is not there yet, and there are {len(folders)} spool folders"
+        why = several if chosen else "that is none of the spool folders"
+        raise Ambiguous(f"{words}: cannot tell which folder is meant", why, f"Say {named}.")
     near = did_you_mean(name, (row.name for row in found.rows if row.is_set))
     return Row(str(chosen[0]), stem_of(name), "absent", f"it is not there yet{near}")
 
@@ -204,24 +215,32 @@ def decide(verb: Verb, row: Row, *, alive: bool) -> Verdict:
     return _hold(row) if verb == "hold" else _release(row, later)
 
 
+def _order(verb: Verb, row: Row) -> str:
+    return report.order(verb, row.folder, row.name)
+
+
 def _retry(row: Row, later: str) -> Verdict:
     name, record = row.name, row.record
     if row.held_since is not None:
         why = f"{name} is held since {report.moment(row.held_since)} UTC, and nothing is tried before:"
-        return _no(f"{why} uecwatchd release {name}", os.EX_TEMPFAIL)
+        return _no(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
     if row.state == "working":
         return _no(f"{name} is at work already: {row.detail}.")
+    if not row.seen:
+        return _no(f"{name} cannot be tried: {row.detail}.", os.EX_TEMPFAIL)
     if row.to_go is not None:
         why = f"{name} waits {row.detail}; it is begun by itself in {span(row.to_go)}."
         return _no(why + later, os.EX_TEMPFAIL)
     if row.state == "waiting":
-        why = f"{name} waits {row.detail}. Nothing can be tried before that is there; then it is by itself."
+        why = f"{name} waits {row.detail}. It is begun by itself once that is there, and cannot be before."
         return _no(why, os.EX_TEMPFAIL)
     if record is None or row.state in ("new", "queued"):
         return _no(f"{name} is begun by itself: {row.detail}.{later}")
     if not row.files:
         return _no(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
-    return _yes(_AGAIN[row.state].format(name=name, cloud=record.cloud) + later)
+    away = row.state == "deferred" and record.next_retry is None
+    words = _AGAIN["halted" if away else row.state]
+    return _yes(words.format(name=name, cloud=record.cloud) + later)
 
 
 _AGAIN = {
@@ -229,7 +248,7 @@ _AGAIN = {
     " and the files beside it are written again.",
     "rejected": "{name} is tried again now, though nothing about its files has changed.",
     "deferred": "{name} is tried again now, and if need be for two days from now on.",
-    "halted": "cloud {cloud} is asked now, and {name} is tried as soon as the cloud can be used.",
+    "halted": "cloud {cloud} is asked now, and {name} is tried as soon as it can be used.",
 }
 
 
@@ -237,6 +256,10 @@ def _forget(row: Row) -> Verdict:
     name, record = row.name, row.record
     if record is None:
         return _no(f"Nothing is known of {name} that could be forgotten: {row.detail}.")
+    if not row.seen:
+        return _yes(
+            f"{name} is forgotten as soon as what lies beside its files can be taken away: {row.detail}."
+        )
     first = f"{name} is put down before its next part and then forgotten" if row.state == "working" else ""
     ids = [member.image_id for member in record.members if member.image_id]
     stays = f" What it became stays in the cloud: {', '.join(ids)}." if ids else ""
@@ -247,7 +270,7 @@ def _anew(row: Row) -> str:
     if not row.files:
         return ""
     if row.held_since is not None:
-        return f" Its files still lie there, and it stays held until: uecwatchd release {row.name}"
+        return f" Its files still lie there, and it stays held until: {_order('release', row)}"
     return " Its files still lie there, so it begins anew, as if they had just been dropped."
 
 
@@ -255,7 +278,7 @@ def _hold(row: Row) -> Verdict:
     name = row.name
     if row.held_since is not None:
         return _no(f"{name} is held already, since {report.moment(row.held_since)} UTC.")
-    until = f"until: uecwatchd release {name}"
+    until = f"until: {_order('release', row)}"
     if row.state == "working":
         return _yes(f"{name} is put down before its next part, and held {until}")
     if row.state == "absent":
@@ -266,6 +289,25 @@ def _hold(row: Row) -> Verdict:
 def _release(row: Row, later: str) -> Verdict:
     if row.held_since is None:
         return _no(f"{row.name} is not held ({row.state}: {row.detail}).")
-    goes_on = "it goes on where it was" if row.record else "it is begun"
-    what = goes_on if row.files else "nothing of it lies there"
-    return _yes(f"{row.name} is held no longer: {what}.{later if row.files else ''}")
+    return _yes(f"{row.name} is held no longer. {_from_now_on(row.otherwise or row, later)}")
+
+
+def _from_now_on(row: Row, later: str) -> str:
+    """What becomes of a set that nobody holds."""
+    record = row.record
+    if not row.files or not row.seen:
+        return _sentence(row.detail)
+    later = later if row.needs_daemon or row.state == "waiting" else ""
+    if record and record.error and record.state == row.state:
+        return report.when_again(record) + later
+    words = {
+        "new": "It is begun.",
+        "queued": "It goes on where it was.",
+        "working": "It goes on where it was.",
+        "waiting": f"It waits {row.detail}.",
+    }
+    return words.get(row.state, _sentence(f"it is {row.state}: {row.detail}")) + later
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."

@@ -25,7 +25,7 @@ from uecwatchd.image import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Progress
 from uecwatchd.pace import Pacer, seconds_left
-from uecwatchd.strangers import printable
+from uecwatchd.strangers import printable, shell_word
 
 JSON_VERSION = 1
 # Often enough for a person who looks again and again, seldom enough not to matter to the disk.
@@ -215,13 +215,17 @@ def write_failure(record: SetRecord, error: Failure) -> bytes:
     return ("\n\n".join(paragraphs) + "\n").encode("utf-8", "backslashreplace")
 
 
+def order(verb: str, folder: str, name: str) -> str:
+    """The command for a set, as hints give it. With its folder: another folder may have the name, or may have
+    it by the time that the hint is read."""
+    return f"uecwatchd {verb} {shell_word(f'{folder}/{name}')}"
+
+
 def when_again(record: SetRecord) -> str:
     if record.state == "deferred" and record.next_retry is not None:
-        return (
-            f"It is tried again by itself at {moment(record.next_retry)} UTC (attempt {record.attempt + 1})."
-        )
+        return f"It is tried again at {moment(record.next_retry)} UTC (attempt {record.attempt + 1})."
     if record.state == "deferred":
-        return "Nothing is lost: it is tried again by itself as soon as the cloud answers."
+        return "Nothing is lost: it is tried again as soon as the cloud answers."
     if record.state == "halted":
-        return "Nothing is lost: it is tried again by itself as soon as the cloud can be used."
-    return f"It is tried again when its files change, or after: uecwatchd retry {record.name}"
+        return "Nothing is lost: it is tried again as soon as the cloud can be used."
+    return f"It is tried again when its files change, or after: {order('retry', record.folder, record.name)}"

@@ -55,4 +55,4 @@ def check_room(folder: Path, what: str) -> None:
     space = space_of(folder)
     why, remedy = lacking(space) if space else ("", "")
     if why:
-        raise Deferred(f"{folder}: no room in {what}", why, f"{remedy}; work resumes by itself.")
+        raise Deferred(f"{folder}: no room in {what}", why, f"{remedy}.")

@@ -12,7 +12,7 @@ from uecwatchd.cloud.client import Cloud, insecure
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of
-from uecwatchd.control import Brake, drop_advances
+from uecwatchd.control import Brake, ProbeWriter, drop_advances
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.ledger import Ledger, SetRecord
 from uecwatchd.monitor import Event, Kind, Monitor
@@ -58,6 +58,7 @@ class Service:
         self._monitor = monitor
         self._book = book
         self._now = now
+        self._started = now()
         self._monotonic = monotonic
         self._spread = spread
         self._wake = threading.Event()
@@ -65,6 +66,7 @@ class Service:
         self._brake = Brake()
         self._reload_asked = False
         self._probing: threading.Thread | None = None
+        self._probes = ProbeWriter(book, now=now, monotonic=monotonic)
         self._looked: dict[Path, float] = {}
         self._improved = float("-inf")
         self._deaf = ""
@@ -97,6 +99,7 @@ class Service:
             full=settings.work.verify == "full",
             configured_bucket=bucket,
             now=self._now,
+            started=self._started,
             random=self._spread,
         )
 
@@ -174,6 +177,7 @@ class Service:
         woken |= self._mend(watch)
         self._probe()
         ended = self._rounds.tend()
+        self._probes.write(self._tools.gates)
         self._scan_wanted |= woken or self._sets_due_in() <= 0 or self._rounds.asked()
         self._must_have_a_ledger()
         folders = self._settings.spool.folders if self._scan_wanted else self._overdue(watch)
@@ -286,6 +290,7 @@ class Service:
         for name in gates.probe():
             self._tell(Kind.READY, f"Cloud {name} can be used again")
             self._wake.set()
+        self._probes.write(gates)
 
     # --- configuration ------------------------------------------------------------------------------------
 

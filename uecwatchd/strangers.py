@@ -4,7 +4,9 @@ Both doors share this: the configuration (`settings`) and the sidecar beside an 
 """
 
 import json
+import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import islice
@@ -155,8 +157,26 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
+def spelled(name: str) -> str:
+    """A file name from the kernel as text: bytes that are not UTF-8 come out as `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
+
+
+def shell_word(text: str) -> str:
+    """The text as one word of a command, to be copied from what was printed and given to a shell as it is."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = (_as_in_shell(byte) for byte in os.fsencode(text))
+    return f"$'{''.join(escaped)}'"
+
+
+def _as_in_shell(byte: int) -> str:
+    plain = byte < 0x80 and chr(byte).isprintable() and chr(byte) not in "'\\"
+    return chr(byte) if plain else f"\\x{byte:02x}"
 
 
 def _shown(text: str) -> str:

@@ -8,7 +8,7 @@ from uecwatchd.errors import Deferred, Halted, Rejected, UecError
 from uecwatchd.ledger import Failure, SetRecord, State
 from uecwatchd.monitor import Event, Fields, Kind
 
-# From "a switch was rebooted" to "the night shift is over": 30 s doubling to an hour, for two days of trying.
+# From "a switch was rebooted" to "the night shift is over": 30 s doubling to an hour, for two days.
 FIRST_DELAY_SECONDS = 30.0
 LONGEST_DELAY_SECONDS = 3600.0
 GIVE_UP_SECONDS = 2 * 86400.0
@@ -36,7 +36,7 @@ def failed(record: SetRecord, error: UecError, *, now: float, spread: float, awa
         return replace(record, next_retry=None, error=failure)
     first = min(record.first_failure or now, now)
     if _for_too_long(first, now):
-        why = f"{error.why}, for two days of trying and {record.attempt} attempts"
+        why = f"{error.why}, for two days and {record.attempt} attempts"
         failure = replace(failure, kind="rejected", why=why, exit_code=Rejected.exit_code)
         return replace(record, state="rejected", since=now, next_retry=None, error=failure)
     delay = min(FIRST_DELAY_SECONDS * 2**record.deferrals, LONGEST_DELAY_SECONDS)
@@ -47,8 +47,8 @@ def failed(record: SetRecord, error: UecError, *, now: float, spread: float, awa
 
 def retry_due(record: SetRecord, *, now: float, closed: bool) -> bool:
     """Whether a deferred set is to be tried again. `closed` is whether its cloud's gate is."""
-    if record.next_retry is None:  # it waits for its cloud
-        return not closed
+    if record.next_retry is None:  # it waits for its cloud, but not for ever
+        return not closed or _for_too_long(record.first_failure or now, now)
     return not now < record.next_retry < now + BEYOND_ANY_DELAY_SECONDS
 
 
@@ -56,19 +56,18 @@ def _for_too_long(first: float, now: float) -> bool:
     return now - first > GIVE_UP_SECONDS
 
 
-def resumed(record: SetRecord, *, now: float) -> SetRecord:
-    """A set's record as the set is taken up again at `now`: only what was waited as planned counts as trying.
+def resumed(record: SetRecord, *, started: float) -> SetRecord:
+    """A set's record as the set is taken up again by a service that started then.
 
-    While no service ran, or the cloud was away, nothing was tried: `first_failure` moves on by that time.
+    Of the time before, in which no service may have run, only a pause counts towards the two days: the one
+    that was planned, or the longest there is for a set that waited for its cloud. `first_failure` moves on by
+    the rest.
     """
     if record.first_failure is None:
         return record
-    planned = 0.0
-    if record.state == "deferred" and record.next_retry is not None:
-        planned = max(0.0, record.next_retry - record.since)
-    waited = now - record.since
-    tried = min(max(0.0, waited), planned)
-    return replace(record, first_failure=record.first_failure + waited - tried)
+    pause = LONGEST_DELAY_SECONDS if record.next_retry is None else record.next_retry - record.since
+    idle = max(0.0, started - record.since - max(0.0, pause))
+    return replace(record, first_failure=record.first_failure + idle)
 
 
 def shifted(record: SetRecord, by: float) -> SetRecord:
@@ -77,7 +76,6 @@ def shifted(record: SetRecord, by: float) -> SetRecord:
     retry, first = record.next_retry, record.first_failure
     return replace(
         record,
-        since=record.since + by,
         next_retry=None if retry is None else retry + by,
         first_failure=None if first is None else first + by,
     )

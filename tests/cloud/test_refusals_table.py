@@ -147,8 +147,8 @@ EXAMPLES = (
     ),
     Example("openstack", ec2(403, "AuthFailure", "Timestamp failed validation."), Halted, CLOCK, "date -u"),
     Example("aws", ec2(400, "RequestExpired", "Request has expired."), Halted, CLOCK, "date -u"),
-    Example("euca3", plain(403, REPLAY), Deferred, "for one request sent twice", "by itself"),
-    Example("euca4", s3(403, "AccessDenied", REPLAY), Deferred, "for one request sent twice", "by itself"),
+    Example("euca3", plain(403, REPLAY), Deferred, "for one request sent twice", "only wait"),
+    Example("euca4", s3(403, "AccessDenied", REPLAY), Deferred, "for one request sent twice", "only wait"),
     # Who we are
     Example(
         "uec", plain(403, "User authentication failed."), Halted, "did not accept our credentials", "eucarc"
@@ -190,7 +190,7 @@ EXAMPLES = (
         "euca3", ec2(406, "Images", NOT_MINE), Halted, "belongs to another account", "Choose another bucket"
     ),
     Example("euca5", s3(409, "BucketAlreadyExists", "Taken."), Halted, "another account", "another bucket"),
-    Example("aws", s3(409, "OperationAborted", "Try again."), Deferred, "at this moment", "by itself"),
+    Example("aws", s3(409, "OperationAborted", "Try again."), Deferred, "at this moment", "only wait"),
     Example("uec", s3(400, "TooManyBuckets", "You have 5."), Halted, "no more buckets", "a higher quota"),
     Example(
         "uec", s3(400, "EntityTooLarge", "Exceeds the maximum."), Halted, "bucket is full", "a higher quota"
@@ -202,7 +202,7 @@ EXAMPLES = (
         "openstack", s3(404, "NoSuchBucket", "Not there."), Deferred, "bucket is not there", "makes it anew"
     ),
     Example("euca3", s3(404, "NoSuchKey", "Not there."), Rejected, "file of the bundle is not", "deregister"),
-    Example("euca3", s3(400, "BadDigest", "Not the same."), Deferred, "not what we sent", "by itself"),
+    Example("euca3", s3(400, "BadDigest", "Not the same."), Deferred, "not what we sent", "only wait"),
     # The manifest
     Example(
         "uec", ec2(400, "Images", BAD_MANIFEST), Rejected, "or does not know the certificate", "user_cert"
@@ -313,15 +313,15 @@ EXAMPLES = (
         "aws", ec2(400, "InvalidAMIAttributeItemValue", "No."), Rejected, "to be shared", "Correct share"
     ),
     # What passes
-    Example("aws", s3(503, "SlowDown", "Reduce your request rate."), CloudAway, "too busy", "by itself"),
-    Example("openstack", ec2(400, "RequestLimitExceeded", "Exceeded."), CloudAway, "too busy", "by itself"),
-    Example("euca4", wordless("s3", 429), CloudAway, "too busy", "by itself"),
-    Example("euca4", wordless("s3", 408), CloudAway, "too slow to hear us out", "by itself"),
-    Example("uec", wordless("ec2", 500), CloudAway, "failed without a word", "by itself"),
-    Example("euca3", wordless("s3", 500), CloudAway, "failed without a word", "by itself"),
-    Example("uec", s3(500, "InternalError", "The disk is full."), CloudAway, "it failed", "by itself"),
-    Example("euca4", ec2(500, "InternalError", "No database."), CloudAway, "it failed", "by itself"),
-    Example("aws", wordless("ec2", 599), CloudAway, "it failed", "by itself"),
+    Example("aws", s3(503, "SlowDown", "Reduce your request rate."), CloudAway, "too busy", "only wait"),
+    Example("openstack", ec2(400, "RequestLimitExceeded", "Exceeded."), CloudAway, "too busy", "only wait"),
+    Example("euca4", wordless("s3", 429), CloudAway, "too busy", "only wait"),
+    Example("euca4", wordless("s3", 408), CloudAway, "too slow to hear us out", "only wait"),
+    Example("uec", wordless("ec2", 500), CloudAway, "failed without a word", "only wait"),
+    Example("euca3", wordless("s3", 500), CloudAway, "failed without a word", "only wait"),
+    Example("uec", s3(500, "InternalError", "The disk is full."), CloudAway, "it failed", "only wait"),
+    Example("euca4", ec2(500, "InternalError", "No database."), CloudAway, "it failed", "only wait"),
+    Example("aws", wordless("ec2", 599), CloudAway, "it failed", "only wait"),
     # Nothing known was said
     Example("euca3", plain(403, "No."), Halted, "did not accept our credentials", "uecwatchd check"),
     Example(
@@ -469,3 +469,9 @@ def test_where_names_have_spaces_the_code_stands_above_them(name: str) -> None:
 @pytest.mark.parametrize("message", ["SignatureDoesNotMatch", "SignatureDoesNotMatch: Not the same."])
 def test_a_server_without_codes_may_begin_with_one(code: str, message: str) -> None:
     assert "secret key" in meaning("euca3", Refusal("s3", 403, code, message)).why
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code or row.words or row.why)
+def test_a_hint_does_not_foretell_when_it_is_tried_again(row: Any) -> None:
+    """That follows it, told by who knows: a verb by hand asks once, and the service by its own schedule."""
+    assert "again" not in row.hint or not issubclass(row.kind, Deferred)

@@ -137,6 +137,26 @@ def test_what_people_asked_for_is_taken_over_from_a_damaged_ledger(state: Path) 
         assert book.sets() == ()
 
 
+def test_what_stands_only_in_the_log_of_a_damaged_ledger_is_taken_over_as_well(
+    state: Path, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    with closing(open_ledger(state)) as book:
+        book.put_hold("/spool", "karmic", since=5.0)
+        spoil_row(state / FILE_NAME)
+        shutil.copytree(state, killed)  # as a killed process leaves it
+    assert (killed / f"{FILE_NAME}-wal").stat().st_size
+    with closing(open_ledger(killed, lost=lambda _: None)) as book:
+        assert book.holds() == {("/spool", "karmic"): 5.0}
+
+
+def test_two_ledgers_damaged_within_a_second_are_both_kept(state: Path) -> None:
+    for _ in range(2):
+        overwrite_header(state / FILE_NAME)
+        open_ledger(state, lost=lambda _: None).close()
+    assert len([path for path in state.iterdir() if ".damaged-" in path.name]) == 2
+
+
 def test_a_passing_trouble_sets_nothing_aside(small_disk: Path) -> None:
     told: list[str] = []
     open_ledger(small_disk).close()

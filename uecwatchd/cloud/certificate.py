@@ -75,7 +75,7 @@ def _answer(account: Account, what: str) -> bytes:
         return bytes(answer.content)
     why = f"it refused ({answer.status_code} {quoted(answer.content.decode(errors='replace'))})"
     if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-        raise CloudAway(what, why, "It is asked again by itself.")
+        raise CloudAway(what, why, "You need only wait.")
     raise _not_offered(account, what, why)
 
 
@@ -98,9 +98,7 @@ def _listed(body: bytes, what: str) -> Iterator[Mapping[str, str]]:
     try:
         root = ET.fromstring(body)  # noqa: S314 (the parser bounds what entities may expand to)
     except ET.ParseError as error:
-        raise CloudAway(
-            what, f"its answer was cut short ({error})", "It is asked again by itself."
-        ) from error
+        raise CloudAway(what, f"its answer was cut short ({error})", "You need only wait.") from error
     for item in root.iter():
         yield {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in item}
 

@@ -193,6 +193,11 @@ class Gates:
         with self._turn:
             return min((closed.probe_at for closed in self._closed.values()), default=None)
 
+    def probes(self) -> Mapping[str, float]:
+        """When, by the clock, each closed gate is to be tried."""
+        with self._turn:
+            return {name: closed.probe_at for name, closed in self._closed.items()}
+
     def probe_due(self) -> bool:
         with self._turn:
             now = self._clock()

@@ -137,7 +137,7 @@ ROWS = (
     Row(
         Deferred,
         "it takes two requests made in the same second for one request sent twice",
-        "It is asked again by itself.",
+        "You need only wait.",
         words="message replay detected",
     ),
     Row(
@@ -238,7 +238,7 @@ ROWS = (
     Row(
         Deferred,
         "somebody else is making or deleting the bucket at this moment",
-        "It is asked again by itself.",
+        "You need only wait.",
         code="OperationAborted",
     ),
     Row(
@@ -256,7 +256,7 @@ ROWS = (
     Row(
         Deferred,
         "what arrived is not what we sent",
-        "It is sent again by itself.",
+        "You need only wait.",
         code="BadDigest|InvalidDigest",
     ),
     # The manifest
@@ -335,7 +335,7 @@ ROWS = (
     Row(
         CloudAway,
         "it is too busy just now",
-        "It is asked again by itself.",
+        "You need only wait.",
         code=r"SlowDown|(Request)?Throttl\w*|RequestLimitExceeded|TooManyRequests|ServiceUnavailable"
         "|RequestTimeout",
     ),
@@ -355,10 +355,8 @@ ROWS = (
         statuses=range(300, 400),
     ),
     Row(Halted, OTHER_GENERATION, SET_DIALECT, statuses=range(412, 413), dialects=BINDING_IS_412),
-    Row(
-        CloudAway, "it was too slow to hear us out", "It is asked again by itself.", statuses=range(408, 409)
-    ),
-    Row(CloudAway, "it is too busy just now", "It is asked again by itself.", statuses=range(429, 430)),
+    Row(CloudAway, "it was too slow to hear us out", "You need only wait.", statuses=range(408, 409)),
+    Row(CloudAway, "it is too busy just now", "You need only wait.", statuses=range(429, 430)),
     Row(
         Rejected,
         "it refused",
@@ -378,11 +376,11 @@ ROWS = (
     Row(
         CloudAway,
         "it failed without a word",
-        "It is asked again by itself.",
+        "You need only wait.",
         words=NO_WORD,
         statuses=range(500, 501),
     ),
-    Row(CloudAway, "it failed", "It is asked again by itself."),
+    Row(CloudAway, "it failed", "You need only wait."),
 )
 
 

@@ -162,7 +162,9 @@ def register(
         return str(image_id)
     why = "it answered without an id"
     raise CloudAway(
-        f"cloud {cloud.name}, {doing}", why, "It is looked for by itself before it is tried again."
+        f"cloud {cloud.name}, {doing}",
+        why,
+        "It is not registered twice: the cloud's list is looked through first.",
     )
 
 
@@ -207,7 +209,7 @@ def deregister(cloud: Cloud, image_id: str) -> None:
     raise Deferred(
         f"cloud {cloud.name}, deregistering {image_id}",
         f"it is still listed after {DEREGISTER_CALLS} requests",
-        "It is asked again by itself; an instance may have to end first.",
+        "An instance of it may have to end first.",
     )
 
 
@@ -240,7 +242,7 @@ def _too_slow(cloud: Cloud, image_id: str, image: Image | None, timeout: float) 
     return Deferred(
         f"cloud {cloud.name}, waiting for {image_id}",
         f"it is {state} after {timeout:.0f} s",
-        "It is looked at again by itself, and not registered twice.",
+        "It is not registered twice.",
     )
 
 

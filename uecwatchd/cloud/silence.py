@@ -53,7 +53,7 @@ SILENCES = (
         "it does not speak TLS at that address",
         "Write http:// instead of https:// in ec2_url or s3_url, or correct the port.",
     ),
-    Silence(SSLError, "", CloudAway, "the TLS connection failed", "It is asked again by itself."),
+    Silence(SSLError, "", CloudAway, "the TLS connection failed", "You need only wait."),
     Silence(
         EndpointConnectionError,
         "name or service not known|name resolution|nodename|no address associated",
@@ -75,7 +75,7 @@ SILENCES = (
         "nobody answers at its address",
         "See that the cloud runs, that ec2_url and s3_url are its own, and that no firewall stands between.",
     ),
-    Silence(ReadTimeoutError, "", CloudAway, "it did not answer in time", "It is asked again by itself."),
+    Silence(ReadTimeoutError, "", CloudAway, "it did not answer in time", "You need only wait."),
     Silence(
         ProxyConnectionError,
         "",
@@ -90,9 +90,9 @@ SILENCES = (
         "a web page answered where the cloud should have",
         "Compare ec2_url and s3_url with the cloud's eucarc.",
     ),
-    Silence(ResponseParserError, "", CloudAway, "its answer was cut short", "It is asked again by itself."),
-    Silence(HTTPClientError, "", CloudAway, "the connection broke", "It is asked again by itself."),
-    Silence(IncompleteReadError, "", CloudAway, "the connection broke", "It is asked again by itself."),
+    Silence(ResponseParserError, "", CloudAway, "its answer was cut short", "You need only wait."),
+    Silence(HTTPClientError, "", CloudAway, "the connection broke", "You need only wait."),
+    Silence(IncompleteReadError, "", CloudAway, "the connection broke", "You need only wait."),
     Silence(
         BotoCoreError,
         "",

@@ -124,7 +124,7 @@ def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> Stored
         f"cloud {cloud.name}, {doing}",
         f"it has stored other bytes than were sent (its ETag is {stored.etag or 'missing'},"
         f" the MD5 {md5.hexdigest()})",
-        "It is sent again by itself; if that goes on, suspect a proxy on the way or the server's disk.",
+        "If that goes on, suspect a proxy on the way or the server's disk.",
     )
 
 

@@ -161,7 +161,7 @@ def _look_over(order: Order, bundle: BundleRecord, ledger: Ledger) -> None:
         except Rejected as error:
             # The ETags tell nothing of what is fetched: made anew, with another key, each part is sent again.
             ledger.drop_bundle(bundle)
-            hint = "It is bundled and sent anew by itself; if that goes on, suspect the server's disk."
+            hint = "It is bundled and sent anew; if that goes on, suspect the server's disk."
             raise Deferred(error.what, error.why, hint) from error
 
 

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -41,13 +42,19 @@ def alone(folder: Path) -> Iterator[None]:
 def set_aside(folder: Path) -> Path:
     """Give the ledger another name, under which nothing looks for it; that name."""
     path = folder / FILE_NAME
-    aside = folder / f"{FILE_NAME}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    aside = _free_name(folder)
     with folder_trouble(folder), boundary.effect("set the ledger aside"):
         for ending in (*COMPANIONS, ""):
             with suppress(FileNotFoundError):
                 os.rename(f"{path}{ending}", f"{aside}{ending}")  # noqa: PTH104 (names with endings are no paths)
         sync_folder(folder)
     return aside
+
+
+def _free_name(folder: Path) -> Path:
+    plain = f"{FILE_NAME}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    names = chain([plain], (f"{plain}-{number}" for number in count(2)))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def salvaged(aside: Path) -> Iterator[tuple[str, tuple[object, ...]]]:

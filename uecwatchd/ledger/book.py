@@ -169,6 +169,16 @@ class Ledger:
     def drop_advance(self, folder: str, name: str) -> None:
         self._write("forget advance", "DELETE FROM advances WHERE folder = ? AND name = ?", folder, name)
 
+    def probes(self) -> Mapping[str, float]:
+        """When, in seconds of the epoch, the clouds that cannot be used are asked next, by their names."""
+        return {str(row["cloud"]): row["moment"] for row in self._read("SELECT * FROM probes")}
+
+    def put_probes(self, moments: Mapping[str, float]) -> None:
+        """These and no others."""
+        with self._turn, self._trouble(), boundary.effect("note probes"), self._connection:
+            self._connection.execute("DELETE FROM probes")
+            self._connection.executemany("INSERT INTO probes VALUES (?, ?)", moments.items())
+
     def take_over(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
         """Write down what people had asked for in another ledger: rows of this version's tables."""
         for table, values in rows:

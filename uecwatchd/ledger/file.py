@@ -79,6 +79,10 @@ MIGRATIONS = (
         PRIMARY KEY (folder, path)
     ) STRICT;
     """,
+    # When a daemon will ask the clouds that are closed to it, for those who ask what a set waits for.
+    """
+    CREATE TABLE probes (cloud TEXT NOT NULL PRIMARY KEY, moment REAL NOT NULL) STRICT;
+    """,
 )
 
 
@@ -119,9 +123,10 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
     path = folder / FILE_NAME
     with folder_trouble(folder):
         _must_be_a_file(path)
-        if not path.is_file():
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
             return None
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     with trouble(folder):
         connection = _connect(path, mode=_reading_mode(folder))
         try:

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from uecwatchd import spool
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.file import folder_trouble, make_folder
 
@@ -32,11 +33,12 @@ def hold(folder: Path, *, patience: float = PATIENCE_SECONDS) -> int:
         with folder_trouble(folder):
             _lock(descriptor, patience)
     except _HeldByAnother as error:
-        holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
+        noted = os.pread(descriptor, 64, 0).strip()
+        holder = spool.holder_of(descriptor, noted=int(noted) if noted.isdigit() else None)
         os.close(descriptor)
         raise Deferred(
             f"{folder}: another uecwatchd is at work here",
-            f"process {holder} holds the lock",
+            f"{holder} holds its lock",
             "Let it finish or stop it; one daemon works for all the spool folders.",
         ) from error
     with suppress(OSError):  # on a full disk: the lock holds without a name in it

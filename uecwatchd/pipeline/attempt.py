@@ -72,7 +72,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
 
 
 def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
-    same = resumed(before, now=tools.now()) if before and before.stamp == found.stamp else None
+    same = resumed(before, started=tools.started) if before and before.stamp == found.stamp else None
     record = SetRecord(
         folder=str(found.folder),
         name=found.name,

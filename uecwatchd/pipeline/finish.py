@@ -32,7 +32,7 @@ class Wish:
     urgent: bool = False
 
 
-NOT_AGAIN = "It is not tried again by itself. To have it done: uecwatchd retry {name}"
+NOT_AGAIN = "It is not tried again by itself. To have it done: {order}"
 
 # A cloud that is busy just after a registration is usually itself again within seconds.
 TRIES = 3
@@ -111,9 +111,8 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
             if last and wish.urgent:
                 raise
             if last:
-                return _remarked(
-                    job, error.what, error.why, NOT_AGAIN.format(name=job.found.name), error.request_id
-                )
+                again = NOT_AGAIN.format(order=report.order("retry", job.record.folder, job.record.name))
+                return _remarked(job, error.what, error.why, again, error.request_id)
             tools.stopping.wait(PAUSE_SECONDS)
         except UecError as error:
             return _remarked(job, error.what, error.why, error.hint, error.request_id)

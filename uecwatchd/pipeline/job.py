@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from uecwatchd import report
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.control import NEXT, Brake
@@ -20,7 +21,8 @@ from uecwatchd.monitor import Event, Fields, Kind, Level, Monitor
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the stages work with. `now` gives seconds of the epoch, `random` a number from 0 to 1."""
+    """What the stages work with. `now` gives seconds of the epoch, `random` a number from 0 to 1; `started`
+    is when this service did, and by itself before everything."""
 
     ledger: Ledger
     gates: Gates
@@ -32,6 +34,7 @@ class Tools:
     brake: Brake = field(default_factory=Brake)
     host: str = socket.gethostname()
     now: Callable[[], float] = time.time
+    started: float = float("-inf")
     random: Callable[[], float] = lambda: 0.5
 
 
@@ -71,7 +74,8 @@ def stop_if_asked(job: Job, tools: Tools) -> None:
     if tools.stopping.is_set():
         raise Stopped(what, "the service was asked to stop", "It is taken up again at the next start.")
     if why := tools.brake.why(job.record.folder, job.record.name):
-        raise Stopped(what, why, NEXT[why].format(name=job.record.name))
+        release = report.order("release", job.record.folder, job.record.name)
+        raise Stopped(what, why, NEXT[why].format(release=release))
 
 
 def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:

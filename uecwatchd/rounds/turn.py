@@ -287,7 +287,7 @@ class Rounds:
             return
         self._control.answer(key, "retry")
         same = renewed(same) if asked else same
-        fresh = resumed(same, now=now) if same else None
+        fresh = resumed(same, started=self._tools.started) if same else None
         fresh = fresh or SetRecord(str(folder), refused.name, refused.stamp, "waiting", now)
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
         ended = self._roll.put(failed(fresh, refused.error, now=now, spread=self._tools.random()))
@@ -346,7 +346,7 @@ class Rounds:
         self._complaints.tell_fault(what, fault, name)
         now = self._tools.now()
         record = self._roll.get(key) or SetRecord(folder, name, "", "working", now)
-        record = replace(resumed(record, now=now), attempt=record.attempt + 1)
+        record = replace(resumed(record, started=self._tools.started), attempt=record.attempt + 1)
         error = Deferred(what, repr(fault), "Please report it, with the journal's lines about it.")
         with contextlib.suppress(UecError):  # the fault has been told; its copy beside the file is a courtesy
             report.publish(self._roll.put(failed(record, error, now=now, spread=self._tools.random())))

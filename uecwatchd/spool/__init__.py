@@ -29,7 +29,7 @@ from uecwatchd.spool.listing import (
     peek_at,
     scan,
 )
-from uecwatchd.spool.lock import Occupied, hold
+from uecwatchd.spool.lock import Occupied, hold, holder_of
 from uecwatchd.spool.output import (
     OUTPUT_SUFFIXES,
     append,
@@ -62,6 +62,7 @@ __all__ = [
     "discard",
     "folder_descriptor",
     "hold",
+    "holder_of",
     "ignored_by",
     "is_output",
     "name_taken",

@@ -19,6 +19,7 @@ Stamp = tuple[int, int, int, int]
 # Long enough that hashing runs outside Python's lock, short enough that a stop is heard at once.
 READ_BYTES = 4 * 1024 * 1024
 
+NOT_THERE = "it is not there: deleted, or not mounted"
 KIND_WORDS: Mapping[EntryKind, str] = {
     "folder": "a folder",
     "symlink": "a symbolic link",
@@ -59,7 +60,7 @@ def folder_descriptor(folder: Path) -> Iterator[int]:
     except OSError as error:
         raise Deferred(
             f"{folder}: cannot open the spool folder",
-            error.strerror or str(error),
+            NOT_THERE if error.errno == errno.ENOENT else error.strerror or str(error),
             f"Make it (mkdir -p {folder}) or mount what it lies on; it is looked for at each scan.",
         ) from error
     try:

@@ -22,6 +22,7 @@ from uecwatchd.spool.door import (
 )
 from uecwatchd.spool.output import OUTPUT_SUFFIXES, is_foreign, is_output
 from uecwatchd.spool.retire import ARCHIVE
+from uecwatchd.strangers import spelled
 
 SIDECAR_SUFFIXES = (".toml", ".json")
 CHECKSUM_SUFFIX = ".sha256"
@@ -143,9 +144,7 @@ def _list(
 ) -> None:
     for name in sorted(os.listdir(descriptor)):
         if not _is_text(name):  # no cloud, journal or ledger could be told of it
-            ignored[prefix + os.fsencode(name).decode("utf-8", "backslashreplace")] = (
-                "a name that is not UTF-8"
-            )
+            ignored[prefix + spelled(name)] = "a name that is not UTF-8"
             continue
         if pattern := ignored_by(name, ignore):
             ignored[prefix + name] = pattern

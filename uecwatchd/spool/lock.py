@@ -29,20 +29,23 @@ def hold(folder: Path) -> int:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        status = os.fstat(held)
+        holder = holder_of(held)
         os.close(held)
         raise Occupied(
             f"{folder}: another uecwatchd watches this folder",
-            f"{_described(_holder(status))} holds its lock",
+            f"{holder} holds its lock",
             "Stop the other one, or give this one another folder.",
         ) from error
     return held
 
 
-def _holder(status: os.stat_result) -> int | None:
+def holder_of(descriptor: int, *, noted: int | None = None) -> str:
+    """Who has the lock of an open file, in words; `noted` is the process to name where the kernel does not
+    say."""
     with suppress(OSError):
-        return holder_in(LOCKS.read_text().splitlines(), status)
-    return None
+        if process := holder_in(LOCKS.read_text().splitlines(), os.fstat(descriptor)):
+            return _described(process)
+    return _described(noted)
 
 
 def holder_in(locks: Iterable[str], status: os.stat_result) -> int | None:

@@ -5,8 +5,20 @@ is in no set with the reason, a file that is passed over with the pattern. The l
 a fresh look at the folder says what lies there, also when no daemon runs.
 """
 
-from uecwatchd.status.rows import Known, Row, about, begun_now, rows
+from uecwatchd.status.rows import Known, Row, about, begun_now, rows, unseen
 from uecwatchd.status.survey import Survey, survey
 from uecwatchd.status.words import as_json, story, table
 
-__all__ = ["Known", "Row", "Survey", "about", "as_json", "begun_now", "rows", "story", "survey", "table"]
+__all__ = [
+    "Known",
+    "Row",
+    "Survey",
+    "about",
+    "as_json",
+    "begun_now",
+    "rows",
+    "story",
+    "survey",
+    "table",
+    "unseen",
+]

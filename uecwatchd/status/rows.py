@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from posixpath import normpath
 
 from uecwatchd.image import amount
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting, is_a_set
@@ -11,6 +12,7 @@ from uecwatchd.pace import rate, seconds_left, span, told
 from uecwatchd.roll import Key
 from uecwatchd.rounds import GONE
 from uecwatchd.spool import OUTPUT_SUFFIXES, Listing, is_output, output_stem
+from uecwatchd.strangers import printable
 
 Outcome = ImageSet | Waiting | Refused | None
 ASKED: Mapping[Verb, str] = {"retry": "tried again", "forget": "forgotten"}
@@ -19,7 +21,8 @@ ASKED: Mapping[Verb, str] = {"retry": "tried again", "forget": "forgotten"}
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the ledger says. `now` and the times of holds are seconds of the epoch; `alive` is whether a
-    daemon runs, `asked` what somebody has asked for that is not done yet."""
+    daemon runs, `asked` what somebody has asked for that is not done yet, `probes` when it asks each cloud
+    that cannot be used."""
 
     now: float
     alive: bool = False
@@ -27,12 +30,21 @@ class Known:
     holds: Mapping[Key, float] = field(default_factory=dict)
     advances: Mapping[Key, Advance] = field(default_factory=dict)
     asked: Mapping[Key, Verb] = field(default_factory=dict)
+    probes: Mapping[str, float] = field(default_factory=dict)
+
+    def probe_of(self, record: SetRecord) -> float | None:
+        """When the cloud is asked that a set waits for, if it does and if anybody will."""
+        waits = record.state == "halted" or (record.state == "deferred" and record.next_retry is None)
+        held = (record.folder, record.name) in self.holds
+        return self.probes.get(record.cloud) if waits and self.alive and not held else None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the answer. `record` is there for sets that have one, `files` are its own as they lie
-    there, `outputs` what the service put beside them; `to_go` are seconds until its files have settled."""
+    there, `outputs` what the service put beside them; `to_go` are seconds until its files have settled.
+    `otherwise` is what a held set's row would be if it were not held, `seen` whether its folder could be
+    looked at, `probe_at` (seconds of the epoch) when the cloud is asked that it waits for."""
 
     folder: str
     name: str
@@ -45,6 +57,9 @@ class Row:
     held_since: float | None = None
     to_go: float | None = None
     advance: Advance | None = None
+    otherwise: "Row | None" = None
+    seen: bool = True
+    probe_at: float | None = None
 
     @property
     def is_set(self) -> bool:
@@ -73,6 +88,18 @@ def rows(listing: Listing, assembly: Assembly, known: Known) -> tuple[Row, ...]:
         *(replace(row, outputs=outputs.get(row.name, ())) for row in sets),
         *sorted(others, key=lambda row: row.name),
     )
+
+
+def unseen(folder: str, known: Known, *, why: str) -> tuple[Row, ...]:
+    """What is known of the sets in a folder that cannot be looked at."""
+    records = {record.name: record for record in known.records if record.folder == folder}
+    held = {name: since for (place, name), since in known.holds.items() if place == folder}
+    found = []
+    for name in sorted(records.keys() | held.keys()):
+        record = records.get(name)
+        row = Row(folder, name, record.state if record else "absent", why, record, seen=False)
+        found.append(_held(row, held[name], alive=known.alive) if name in held else row)
+    return tuple(found)
 
 
 def _outputs(
@@ -104,16 +131,19 @@ def _stem(path: str) -> str:
 
 def about(found: Iterable[Row], words: str) -> tuple[Row, ...]:
     """The rows that answer for a name: of a set, of a file, or of either with its folder before it."""
-    found, words = tuple(found), words.rstrip("/")  # as a shell completes the name of a folder
-    folder, _, name = words.rpartition("/")
-    inside = [row for row in found if folder and row.folder.rstrip("/") == folder.rstrip("/")]
-    within = [row for row in inside if name == row.name] or [row for row in inside if _answers_for(row, name)]
-    named = [row for row in found if words == row.name] or [row for row in found if _answers_for(row, words)]
-    return tuple(within or named)
+    words = normpath(words)  # a shell completes "folder/", and people type "./karmic.img"
+    paths = [(row, words.removeprefix(f"{row.folder.rstrip('/')}/")) for row in found]
+    within = [(row, path) for row, path in paths if path != words]
+    for asked in (within, paths):
+        named = [row for row, path in asked if path in (row.name, printable(row.name))]
+        if answers := named or [row for row, path in asked if _answers_for(row, path)]:
+            return tuple(answers)
+    return ()
 
 
 def _answers_for(row: Row, path: str) -> bool:
-    return path in row.files or path in row.outputs
+    theirs = (*row.files, *row.outputs)
+    return path in theirs or path in map(printable, theirs)
 
 
 def begun_now(row: Row, now: float) -> bool:
@@ -133,8 +163,8 @@ def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | 
     if (entry := listing.entries.get(name)) and is_a_set(entry):
         files = (name, *files)
     row = Row(folder, name, "", "", record, tuple(dict.fromkeys(files)))
-    row = _standing(row, outcome, listing.now, known)
     since = known.holds.get((folder, name))
+    row = _standing(row, outcome, listing.now, known)
     return _held(row, since, alive=known.alive) if since is not None else row
 
 
@@ -191,8 +221,8 @@ def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
 
 def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
     if record.error:
-        detail, hint = _failure(record, known.now), record.error.hint
-        return replace(row, state=record.state, detail=detail, hint=hint)
+        row = replace(row, state=record.state, hint=record.error.hint, probe_at=known.probe_of(record))
+        return replace(row, detail=_failure(record, known))
     if record.state == "done":
         return replace(row, state="done", detail=_ids(record))
     # "working" without a daemon, too: it was broken off.
@@ -200,14 +230,20 @@ def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
     return replace(row, state="queued", detail=f"{at} ({_attempt(record)})")
 
 
-def _failure(record: SetRecord, now: float) -> str:
+def _failure(record: SetRecord, known: Known) -> str:
     error = record.error
     assert error is not None, "asked for failures alone"  # noqa: S101 (for mypy)
     told_why = f"{error.what}: {error.why}"
-    if record.state != "deferred" or record.next_retry is None:
-        return f"{told_why}. {error.hint}"
-    again = "now" if record.next_retry <= now else f"in {span(record.next_retry - now)}"
-    return f"{told_why}; again {again} ({_attempt(record)} failed)"
+    held = (record.folder, record.name) in known.holds
+    if record.state != "deferred" or record.next_retry is None or held:
+        probe = known.probe_of(record)
+        asked = "" if probe is None else f" Cloud {record.cloud} is asked {_when(probe, known.now)}."
+        return f"{told_why}. {error.hint}{asked}"
+    return f"{told_why}; again {_when(record.next_retry, known.now)} ({_attempt(record)} failed)"
+
+
+def _when(moment: float, now: float) -> str:
+    return "now" if moment <= now else f"in {span(moment - now)}"
 
 
 def _ids(record: SetRecord) -> str:
@@ -237,8 +273,9 @@ def speed_of(advance: Advance) -> float:
 def _held(row: Row, since: float, *, alive: bool) -> Row:
     if row.state == "working" and alive:
         return replace(row, held_since=since, detail=f"{row.detail}; held: put down before its next part")
-    otherwise = row.detail if row.state == "absent" else f"{row.state}: {row.detail}"
-    return replace(row, state="held", held_since=since, detail=f"since {_moment(since)}; {otherwise}")
+    told_else = row.detail if row.state == "absent" else f"{row.state}: {row.detail}"
+    detail = f"since {_moment(since)}; {told_else}"
+    return replace(row, state="held", held_since=since, detail=detail, otherwise=row)
 
 
 def _moment(when: float) -> str:

@@ -14,7 +14,7 @@ from uecwatchd.ledger import read_ledger
 from uecwatchd.rounds import rules_of, taken_by
 from uecwatchd.settings import Settings
 from uecwatchd.spool import Listing
-from uecwatchd.status.rows import Known, Row, rows
+from uecwatchd.status.rows import Known, Row, rows, unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
             listing = spool.scan(folder, now=0.0, ignore=settings.spool.ignore, owner=owner)
         except UecError as error:
             troubles.append(error)
-            found += _unseen(known, str(folder), error)
+            found += unseen(str(folder), known, why=f"its folder cannot be looked at: {error.why}")
             continue
         aged = _aged(listing, now=now, settled=settled)
         taken = taken_by(record for record in known.records if record.folder == str(folder))
@@ -59,7 +59,7 @@ def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Remember
         return Known(now, alive), {}
     with closing(book):
         asked = {(r.folder, r.name): r.verb for r in book.requests()}
-        known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked)
+        known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked, book.probes())
         return known, book.clouds()
 
 
@@ -79,11 +79,6 @@ def _service_user(settings: Settings) -> int:
         return settings.state.dir.stat().st_uid
     except OSError:
         return os.geteuid()
-
-
-def _unseen(known: Known, folder: str, error: UecError) -> list[Row]:
-    why = f"its folder cannot be looked at: {error.why}"
-    return [Row(folder, r.name, r.state, why, r) for r in known.records if r.folder == folder]
 
 
 def _aged(listing: Listing, *, now: float, settled: bool) -> Listing:
