@@ -1,6 +1,7 @@
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -230,3 +231,20 @@ def test_a_digest_that_is_dropped_is_taken_anew(tmp_path: Path) -> None:
         book.put_digest((1, 2, 3, 4), "ab" * 32)
         book.drop_digest((1, 2, 3, 4))
         assert book.digest((1, 2, 3, 4)) is None
+
+
+@pytest.mark.parametrize("opening", [ledger.open_ledger, ledger.read_ledger], ids=["to write", "to read"])
+@pytest.mark.parametrize("kind", ["a symbolic link", "a folder"])
+def test_a_ledger_that_is_no_file_is_named_for_what_it_is(
+    tmp_path: Path, opening: Callable[[Path], object], kind: str
+) -> None:
+    at = tmp_path / "ledger.sqlite"
+    if kind == "a folder":
+        at.mkdir()
+    else:
+        (tmp_path / "elsewhere").touch()
+        at.symlink_to("elsewhere")
+    with pytest.raises(Halted) as caught:
+        opening(tmp_path)
+    assert caught.value.what == f"{at}: this is no ledger"
+    assert kind in caught.value.why

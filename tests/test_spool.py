@@ -1,5 +1,6 @@
 import os
 import socket
+import stat
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -291,3 +292,12 @@ def test_only_one_daemon_holds_a_spool_folder(tmp_path: Path) -> None:
         spool.hold(tmp_path)
     os.close(held)
     os.close(spool.hold(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")
+def test_a_device_is_seen_for_what_it_is_without_being_opened(tmp_path: Path) -> None:
+    # No driver has this number: whoever opens it hears ENXIO, as of a socket.
+    os.mknod(tmp_path / "a.img", stat.S_IFCHR | 0o666, os.makedev(240, 99))
+    with pytest.raises(Rejected) as caught, spool.open_member(tmp_path, "a.img"):
+        pass
+    assert caught.value.what == "a.img: it is a device"

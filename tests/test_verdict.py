@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from uecwatchd.errors import CloudAway, Deferred, Halted, NotPermitted, Rejected, UecError
 from uecwatchd.ledger import SetRecord
-from uecwatchd.verdict import GIVE_UP_SECONDS, failed, failure_event, retry_due
+from uecwatchd.verdict import GIVE_UP_SECONDS, failed, failure_event, resumed, retry_due
 
 RECORD = SetRecord("/s", "karmic", "stamp", "working", 0.0, stage="publish", attempt=1, cloud="default")
 PASSING = Deferred("the cloud", "it is away", "Wait.")
@@ -89,6 +89,56 @@ def test_when_a_deferred_set_is_due(
 ) -> None:
     record = replace(RECORD, state="deferred", next_retry=next_retry, first_failure=first)
     assert retry_due(record, now=1000.0, closed=closed) is expected
+
+
+def test_a_weekend_without_a_service_does_not_count() -> None:
+    record, now = RECORD, 1000.0
+    for _ in range(4):  # each begun and ended with a passing trouble
+        record = failed(resumed(record, started=now), PASSING, now=now, spread=0.5)
+        assert record.state == "deferred"
+        now += GIVE_UP_SECONDS
+
+
+@given(
+    pauses=st.lists(
+        st.tuples(st.sampled_from(["on", "off"]), st.booleans(), st.floats(1.0, 1e6)), max_size=30
+    )
+)
+def test_all_the_time_of_a_service_counts_and_one_pause_of_that_without(
+    pauses: list[tuple[str, bool, float]],
+) -> None:
+    record, now, started, tried = RECORD, 1e6, 1e6, 0.0
+    for service, away, waited in pauses:
+        record = failed(resumed(record, started=started), PASSING, now=now, spread=0.5, away=away)
+        if abs(tried - GIVE_UP_SECONDS) > 1.0:  # floats of the epoch are not exact
+            assert (record.state == "rejected") == (tried > GIVE_UP_SECONDS)
+        if record.state == "rejected":
+            break
+        pause = 3600.0 if record.next_retry is None else record.next_retry - now
+        tried += waited if service == "on" else min(waited, pause)
+        now += waited
+        started = started if service == "on" else now
+
+
+def test_a_trouble_that_is_tried_all_the_time_ends_after_two_days() -> None:
+    for every in (None, 60.0):  # a daemon, and a run of `once` each minute
+        record, now = RECORD, 1000.0
+        for _ in range(10_000):
+            started = 1000.0 if every is None else now
+            record = failed(resumed(record, started=started), PASSING, now=now, spread=0.5)
+            if record.next_retry is None:
+                break
+            now = record.next_retry + (every or 0.0)
+        assert record.state == "rejected"
+        assert GIVE_UP_SECONDS < now - 1000.0 < GIVE_UP_SECONDS + 3 * 3600.0
+
+
+@pytest.mark.parametrize("jump", [-5e6, -3600.0, 5e6], ids=["months back", "an hour back", "months ahead"])
+def test_a_clock_set_while_nobody_ran_does_not_end_the_trying(jump: float) -> None:
+    first = failed(RECORD, PASSING, now=1e7, spread=0.5)
+    now = 1e7 + jump
+    again = failed(resumed(first, started=now), PASSING, now=now, spread=0.5)
+    assert again.state == "deferred"
 
 
 def test_a_set_whose_cloud_is_away_has_no_time_of_its_own() -> None:

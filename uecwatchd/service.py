@@ -58,6 +58,7 @@ class Service:
         self._monitor = monitor
         self._book = book
         self._now = now
+        self._started = now()
         self._monotonic = monotonic
         self._spread = spread
         self._wake = threading.Event()
@@ -96,6 +97,7 @@ class Service:
             work=settings.work,
             configured_bucket=bucket,
             now=self._now,
+            started=self._started,
             random=self._spread,
         )
 

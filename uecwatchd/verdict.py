@@ -56,6 +56,20 @@ def _for_too_long(first: float, now: float) -> bool:
     return now - first > GIVE_UP_SECONDS
 
 
+def resumed(record: SetRecord, *, started: float) -> SetRecord:
+    """A set's record as the set is taken up again by a service that started then.
+
+    Of the time before, in which no service may have run, only a pause counts towards the two days: the one
+    that was planned, or the longest there is for a set that waited for its cloud. `first_failure` moves on by
+    the rest.
+    """
+    if record.first_failure is None:
+        return record
+    pause = LONGEST_DELAY_SECONDS if record.next_retry is None else record.next_retry - record.since
+    idle = max(0.0, started - record.since - max(0.0, pause))
+    return replace(record, first_failure=record.first_failure + idle)
+
+
 def shifted(record: SetRecord, by: float) -> SetRecord:
     """A deferred set's record once the clock was set, or the machine has slept: what was waited, and what is
     still to be, stays what it was. `by` is in seconds, positive where the clock jumped ahead."""

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.room import lacking, space_of
+from uecwatchd.spool.door import KIND_WORDS, kind_of
 
 FILE_NAME = "ledger.sqlite"
 # How long a statement waits for another process (`status`, a second daemon's last gasp) to finish writing.
@@ -97,6 +98,7 @@ def open_file(folder: Path) -> sqlite3.Connection:
     path = folder / FILE_NAME
     with folder_trouble(folder):
         make_folder(folder)
+        _must_be_a_file(path)
         # Made by hand first, since SQLite would make it readable by everyone.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     with trouble(folder):
@@ -120,6 +122,7 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
     """Open the ledger for looking only; None when there is none yet. Raises as `open_file` does."""
     path = folder / FILE_NAME
     with folder_trouble(folder):
+        _must_be_a_file(path)
         try:
             os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError:
@@ -135,6 +138,18 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
             connection.close()
             raise
     return connection
+
+
+def _must_be_a_file(path: Path) -> None:
+    """No link is followed: what it leads to may be another's, or lie where it is not kept."""
+    with suppress(FileNotFoundError):
+        kind = kind_of(path.lstat().st_mode)
+        if kind != "file":
+            raise Halted(
+                f"{path}: this is no ledger",
+                f"it is {KIND_WORDS[kind]}, and the ledger is a regular file in the state directory itself",
+                "Move it away, and name another place by dir under [state] if the ledger is to lie there.",
+            )
 
 
 def _reading_mode(folder: Path) -> str:

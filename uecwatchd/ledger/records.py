@@ -42,7 +42,8 @@ class MemberRecord:
 @dataclass(frozen=True, slots=True)
 class SetRecord:
     """Times are seconds of the epoch. `since` is when the state began, `first_failure` when this job's first
-    deferral was; `reason` is what a waiting set waits for; `idle` the sidecar keys without effect yet."""
+    deferral was, moved on by what was not spent on trying since; `reason` is what a waiting set waits for;
+    `idle` the sidecar keys without effect yet."""
 
     folder: str
     name: str

@@ -28,7 +28,7 @@ from uecwatchd.pipeline.prepare import (
 )
 from uecwatchd.room import check_room
 from uecwatchd.sidecar import idle_keys
-from uecwatchd.verdict import failed, failure_event
+from uecwatchd.verdict import failed, failure_event, resumed
 
 
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
@@ -72,7 +72,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
 
 
 def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
-    same = before if before and before.stamp == found.stamp else None
+    same = resumed(before, started=tools.started) if before and before.stamp == found.stamp else None
     record = SetRecord(
         folder=str(found.folder),
         name=found.name,

@@ -22,7 +22,8 @@ from uecwatchd.settings import WorkSettings
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the stages work with. `now` gives seconds of the epoch, `random` a number from 0 to 1."""
+    """What the stages work with. `now` gives seconds of the epoch, `random` a number from 0 to 1; `started`
+    is when this service did, and by itself before everything."""
 
     ledger: Ledger
     gates: Gates
@@ -33,6 +34,7 @@ class Tools:
     brake: Brake = field(default_factory=Brake)
     host: str = socket.gethostname()
     now: Callable[[], float] = time.time
+    started: float = float("-inf")
     random: Callable[[], float] = lambda: 0.5
 
 

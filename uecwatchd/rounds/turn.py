@@ -24,7 +24,7 @@ from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.leave import leaving_of, see_off, without_leaving
 from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, passed, rules_of, stamp_of, taken_by
 from uecwatchd.settings import Settings
-from uecwatchd.verdict import failed, shifted
+from uecwatchd.verdict import failed, resumed, shifted
 from uecwatchd.watch import identity
 
 # A look at ten thousand files takes less than one; where it takes longer, people wait for their images.
@@ -287,7 +287,8 @@ class Rounds:
             return
         self._control.answer(key, "retry")
         same = renewed(same) if asked else same
-        fresh = same or SetRecord(str(folder), refused.name, refused.stamp, "waiting", now)
+        fresh = resumed(same, started=self._tools.started) if same else None
+        fresh = fresh or SetRecord(str(folder), refused.name, refused.stamp, "waiting", now)
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
         ended = self._roll.put(failed(fresh, refused.error, now=now, spread=self._tools.random()))
         pipeline.show_refusal(ended, self._tools)
@@ -345,7 +346,7 @@ class Rounds:
         self._complaints.tell_fault(what, fault, name)
         now = self._tools.now()
         record = self._roll.get(key) or SetRecord(folder, name, "", "working", now)
-        record = replace(record, attempt=record.attempt + 1)
+        record = replace(resumed(record, started=self._tools.started), attempt=record.attempt + 1)
         error = Deferred(what, repr(fault), "Please report it, with the journal's lines about it.")
         with contextlib.suppress(UecError):  # the fault has been told; its copy beside the file is a courtesy
             report.publish(self._roll.put(failed(record, error, now=now, spread=self._tools.random())))

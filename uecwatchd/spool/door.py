@@ -83,15 +83,15 @@ def open_below(descriptor: int, path: str) -> Iterator[FileIO]:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(folder, flags, dir_fd=descriptor)
                 stack.callback(os.close, descriptor)
-            # O_NONBLOCK: opening a FIFO without a writer would wait for ever.
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            opened = os.open(name, flags, dir_fd=descriptor)
+            # To open a device can rewind a tape or start a watchdog, a FIFO waits: seen first, then opened.
+            seen = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+            stack.callback(os.close, seen)
+            kind = kind_of(os.fstat(seen).st_mode)
+            if kind != "file":
+                raise not_regular(path, kind)
+            opened = os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise cannot_open(descriptor, path, error) from error
-        kind = kind_of(os.fstat(opened).st_mode)
-        if kind != "file":  # asked before Python's file object, which takes no folder
-            os.close(opened)
-            raise not_regular(path, kind)
         yield stack.enter_context(FileIO(opened, "rb"))
 
 
@@ -114,8 +114,6 @@ def reading(path: str) -> Iterator[None]:
 def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
     if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link in place of the file, or of its folder
         return not_regular(path, "symlink")
-    if error.errno == errno.ENXIO:
-        return not_regular(path, "socket")
     if isinstance(error, PermissionError):
         why, bits = _mode_and_owner(descriptor, path.rsplit("/", 1)[-1])
         return Rejected(f"{path}: cannot read it", why, f"Try: chmod {bits} {path}.")

@@ -131,10 +131,7 @@ def _stem(path: str) -> str:
 
 def about(found: Iterable[Row], words: str) -> tuple[Row, ...]:
     """The rows that answer for a name: of a set, of a file, or of either with its folder before it."""
-    found, words = (
-        tuple(found),
-        normpath(words),
-    )  # a shell completes "folder/", and people type "./karmic.img"
+    words = normpath(words)  # a shell completes "folder/", and people type "./karmic.img"
     paths = [(row, words.removeprefix(f"{row.folder.rstrip('/')}/")) for row in found]
     within = [(row, path) for row, path in paths if path != words]
     for asked in (within, paths):
