@@ -1,16 +1,17 @@
-"""More than 8 GiB, where a tar header changes the way it writes numbers. Slow: half a minute of hashing."""
+"""More than 8 GiB, where a tar header changes the way it writes numbers."""
 
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from uecwatchd.bundle.stream import Bundling, Secret
-from uecwatchd.bundle.tar import Tape, read_member
+from uecwatchd.bundle.tar import Tape, header, read_member
 from uecwatchd.bundle.unbundle import Nowhere, unbundle
 from uecwatchd.digest import Blocks, Flat
-from uecwatchd.extents import stored
+from uecwatchd.extents import Extent, stored
 
 SIZE = 8 * 1024**3 + 512
 MARKS = {0: b"first", 5 * 1024**3: b"middle", SIZE - 4: b"last"}
@@ -26,15 +27,17 @@ def vast(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("sparse", [False, True], ids=["with its zeros", "without its holes"])
-def test_an_image_of_more_than_8_gib_comes_back_as_it_was(
-    vast: Path, as_made: Callable, *, sparse: bool
-) -> None:
+def test_an_image_of_more_than_8_gib_comes_back_as_it_was(vast: Path, as_made: Callable) -> None:
     secret = Secret.random()
     with vast.open("rb", buffering=0) as source:
-        extents = stored(source.fileno(), SIZE) if sparse else None
         bundling = Bundling(
-            source, name="vast.img", size=SIZE, prefix="v", secret=secret, extents=extents, digest=Blocks()
+            source,
+            name="vast.img",
+            size=SIZE,
+            prefix="v",
+            secret=secret,
+            extents=stored(source.fileno(), SIZE),
+            digest=Blocks(),
         )
         made = as_made(bundling, secret)
     digest = Blocks()
@@ -51,3 +54,10 @@ def test_gnu_tar_s_sparse_archive_of_more_than_8_gib_is_read(vast: Path) -> None
     assert (member.name, member.size) == ("vast.img", SIZE)
     for at in MARKS:
         assert any(extent.offset <= at < extent.offset + extent.length for extent in member.extents)
+
+
+def test_a_header_tells_more_than_8_gib_without_a_hole_as_gnu_tar_does() -> None:
+    block = header("vast.img", size=SIZE)
+    assert tarfile.TarInfo.frombuf(block, "ascii", "strict").size == SIZE
+    assert read_member(Tape(iter([block]), Flat("sha1"))).extents == (Extent(0, SIZE),)
+    assert block[124:136] == b"\x80" + SIZE.to_bytes(11)
