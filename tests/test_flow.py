@@ -130,6 +130,18 @@ def test_touching_a_file_makes_no_other_image(done: Host) -> None:
     assert len(done.cloud.calls("RegisterImage")) == 3
 
 
+def test_a_finished_set_that_waits_for_another_sum_has_no_ids_until_it_has_that(done: Host) -> None:
+    ids = {path.name: path.read_text() for path in done.spool.glob("tiny.e*")}
+    (done.spool / "tiny.sha256").write_text(f"{'0' * 64}  tiny.img\n")
+    assert done.run("once").returncode == 75
+    assert done.report("tiny")["state"] == "waiting"
+    assert not list(done.spool.glob("tiny.e*"))
+    (done.spool / "tiny.sha256").unlink()
+    assert done.run("once").returncode == 0
+    assert {path.name: path.read_text() for path in done.spool.glob("tiny.e*")} == ids
+    assert len(done.cloud.calls("RegisterImage")) == 3
+
+
 def test_touched_files_keep_their_ids_also_while_the_cloud_is_away(done: Host) -> None:
     done.cloud.stop()
     (done.spool / "tiny.img").touch()

@@ -147,6 +147,20 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
             opening(tmp_path)
 
 
+@pytest.mark.parametrize("version", [-3, 0, 1])
+def test_a_database_whose_tables_are_not_those_of_its_version_is_damaged(
+    tmp_path: Path, version: int
+) -> None:
+    open_ledger(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as raw:
+        raw.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(Damaged, match="damaged"):
+        open_ledger(tmp_path)
+    told: list[str] = []
+    open_ledger(tmp_path, lost=told.append).close()
+    assert len(told) == 1
+
+
 def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / ledger.FILE_NAME
     path.write_bytes(b"this is no database" * 1000)

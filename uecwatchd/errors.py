@@ -32,6 +32,10 @@ class Rejected(UecError):
     exit_code = 65
 
 
+class BundleRefused(Rejected):
+    """The cloud does not take a bundle as it lies in the bucket; another attempt has to make it anew."""
+
+
 class Deferred(UecError):
     kind = "deferred"
     exit_code = 75

@@ -95,6 +95,9 @@ def moment(when: datetime | float) -> str:
 def publish(record: SetRecord) -> None:
     """Bring the files beside the image up to what the record says, in the promised order."""
     folder, stem = Path(record.folder), spool.output_stem(record.name)
+    if record.state == "waiting":  # whatever was registered was made of other files than it waits for
+        with suppress(Rejected):
+            retract(record)
     if record.error:
         spool.place(folder, f"{stem}.uec.error", write_failure(record, record.error))
     spool.place(folder, f"{stem}.uec.json", write_report(record))

@@ -139,6 +139,17 @@ def test_a_power_cut_loses_nothing_that_was_announced(
     assert [key for key, count in cut.puts().items() if count > 1 and ".part." in key] == []
 
 
+def test_ids_are_there_when_the_ledger_on_another_disk_says_so(
+    make: Callable[[Path], Scene], killer: Killer, disk: Disk, tmp_path: Path
+) -> None:
+    """Nothing that is flushed for the ledger takes what lies in the spool along."""
+    cut = make(tmp_path / "state")
+    assert killer.run(cut.host, "once") == 0, cut.told()
+    disk.fail()
+    assert [*cut.broken_promises()] == []
+    assert sorted(path.suffix for path in cut.host.spool.glob("tiny.e*")) == [".eki", ".emi", ".eri"]
+
+
 def test_ids_that_were_withdrawn_do_not_come_back_with_the_power(
     make: Callable[[Path], Scene], killer: Killer, disk: Disk, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from io import FileIO
 from os import kill
 from pathlib import Path
@@ -55,6 +56,39 @@ def test_an_upload_goes_on_at_the_part_that_lacks(
     assert told in (scene.host.spool / "tiny.uec.log").read_text()
     assert set(scene.puts().values()) == {1}
     assert "HeadObject" not in {seen.action for seen in scene.host.cloud.requests[asked:]}
+
+
+def test_a_part_that_is_another_by_its_etag_is_sent_again_and_no_other(scene: Scene, killer: Killer) -> None:
+    scene.begin_anew()
+    assert killer.run(scene.host, "once", at=("after put part", "before put part", 3)) == KILLED
+    store = scene.host.cloud.realm.store
+    (there,) = [
+        one for one in store.objects("uec-images") if one.key.endswith(".part.0") and "tiny" in one.key
+    ]
+    upload = store.receive([bytes(there.size)])
+    store.put(replace(there, path=upload.path, etag=upload.md5))
+    assert killer.run(scene.host, "once") == 0
+    assert {key for key, count in scene.puts().items() if count > 1} == {there.key}
+    assert scene.host.run("verify", "tiny").returncode == 0
+
+
+def test_a_part_that_rots_while_its_etag_stays_is_sent_again_with_all_others_after_a_retry(
+    scene: Scene, killer: Killer
+) -> None:
+    """What the bucket tells of it is right, and the cloud finds the mistake when it is asked to register."""
+    scene.begin_anew()
+    at = ("after note bundle uploaded", "before note bundle registering", 3)
+    assert killer.run(scene.host, "once", at=at) == KILLED
+    store = scene.host.cloud.realm.store
+    (there,) = [
+        one for one in store.objects("uec-images") if one.key.endswith(".part.0") and "tiny" in one.key
+    ]
+    there.path.write_bytes(bytes(there.size))
+    assert killer.run(scene.host, "once") == 65
+    assert scene.host.run("retry", "tiny").returncode == 0
+    assert killer.run(scene.host, "once") == 0
+    assert scene.host.run("verify", "tiny").returncode == 0
+    assert len(scene.images()) == 3
 
 
 def test_a_killed_daemon_goes_on_as_well(scene: Scene, killer: Killer) -> None:

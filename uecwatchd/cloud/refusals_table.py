@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected, UecError
+from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected, UecError
 
 Half = Literal["s3", "ec2"]
 
@@ -261,7 +261,7 @@ ROWS = (
     ),
     # The manifest
     Row(
-        Rejected,
+        BundleRefused,
         "it cannot read the manifest in the bucket, or does not know the certificate whose key signed it",
         "See that s3_url and ec2_url are of one cloud, that user_cert and user_key are the pair that it gave"
         " us and cloud_cert is its own; then retry the set.",
@@ -269,7 +269,7 @@ ROWS = (
         dialects=ONE_SENTENCE_FOR_MANIFESTS,
     ),
     Row(
-        Rejected,
+        BundleRefused,
         "it cannot read the manifest in the bucket",
         "See that s3_url and ec2_url are of one cloud, and that the dialect is right: some clouds must be"
         " allowed to read what we upload.",
@@ -282,7 +282,7 @@ ROWS = (
         words="cannot register image of size|image size exceeds",
     ),
     Row(
-        Rejected,
+        BundleRefused,
         "it finds a mistake in the manifest",
         "Compare cloud_cert and the dialect with the cloud, then retry the set; its administrator's"
         " logs may say more than its answer.",

@@ -16,7 +16,7 @@ from uecwatchd.delivery.leftovers import clear_leftovers
 from uecwatchd.delivery.order import Order
 from uecwatchd.delivery.sending import send
 from uecwatchd.digest import digest_like
-from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.errors import BundleRefused, Deferred, Rejected
 from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.monitor import Event, Kind, Progress
 
@@ -198,6 +198,10 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
             virtualization=order.virtualization,
             platform=order.platform,
         )
+    except BundleRefused:
+        # What the bucket says of its parts cannot be believed: with another key each of them is sent again.
+        ledger.drop_bundle(bundle)
+        raise
     except Rejected:
         # Somebody may have damaged a part: the next attempt looks at each of them again.
         ledger.put_bundle(replace(bundle, state="planned"))

@@ -48,8 +48,9 @@ class Ledger:
         return tuple(_set_from(row) for row in rows if folder is None or row["folder"] == str(folder))
 
     def put_set(self, record: SetRecord) -> SetRecord:
+        """Which stage a set is at need not outlast a power cut: it is found out again."""
         name = f"note set {record.state}: {record.stage}" if record.stage else f"note set {record.state}"
-        self._replace(name, "sets", _row_of(record))
+        self._replace(name, "sets", _row_of(record), lasting=record.state != "working")
         return record
 
     def drop_set(self, record: SetRecord) -> None:
@@ -115,7 +116,12 @@ class Ledger:
 
     def put_digest(self, stamp: Stamp, sha256: str) -> None:
         names = ("device", "inode", "size", "ctime_ns")
-        self._replace("note digest", "digests", {**dict(zip(names, stamp, strict=True)), "sha256": sha256})
+        self._replace(
+            "note digest",
+            "digests",
+            {**dict(zip(names, stamp, strict=True)), "sha256": sha256},
+            lasting=False,
+        )
 
     def drop_digest(self, stamp: Stamp) -> None:
         self._write("forget digest", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
@@ -164,10 +170,16 @@ class Ledger:
         return {(row["folder"], row["name"]): Advance(**dict(row)) for row in rows}
 
     def put_advance(self, advance: Advance) -> None:
-        self._replace("note advance", "advances", asdict(advance))
+        self._replace("note advance", "advances", asdict(advance), lasting=False)
 
     def drop_advance(self, folder: str, name: str) -> None:
-        self._write("forget advance", "DELETE FROM advances WHERE folder = ? AND name = ?", folder, name)
+        self._write(
+            "forget advance",
+            "DELETE FROM advances WHERE folder = ? AND name = ?",
+            folder,
+            name,
+            lasting=False,
+        )
 
     def probes(self) -> Mapping[str, float]:
         """When, in seconds of the epoch, the clouds that cannot be used are asked next, by their names."""
@@ -211,14 +223,20 @@ class Ledger:
         with self._turn, self._trouble():
             return list(self._connection.execute(statement, values))
 
-    def _write(self, moment: str, statement: str, *values: object) -> None:
-        with self._turn, self._trouble(), boundary.effect(moment), self._connection:
-            self._connection.execute(statement, values)
+    def _write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
+        """Write what outlives this process at once, and where it is `lasting` a power cut as well.
 
-    def _replace(self, moment: str, table: str, row: Mapping[str, object]) -> None:
+        What is not is on the disk before anything lasting that is written after it.
+        """
+        with self._turn, self._trouble(), boundary.effect(moment):
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+            with self._connection:
+                self._connection.execute(statement, values)
+
+    def _replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
         marks = ", ".join("?" for _ in row)
         statement = f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) VALUES ({marks})"  # noqa: S608 (names of our own fields)
-        self._write(moment, statement, *row.values())
+        self._write(moment, statement, *row.values(), lasting=lasting)
 
     def _forget_for_good(self) -> None:
         """What is deleted is zeroed in the file, but the log before it has it still."""

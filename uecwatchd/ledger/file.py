@@ -204,9 +204,18 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     version = _version(connection)
     if version > len(MIGRATIONS):
         raise _other_version(path, version)
+    if version < 0:
+        raise damaged(path, f"its version is {version}")
     for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
-        with boundary.effect(f"take the ledger to version {number}"):
-            connection.executescript(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {number}; COMMIT;")
+        script = f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {number}; COMMIT;"
+        try:
+            with boundary.effect(f"take the ledger to version {number}"):
+                connection.executescript(script)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise
+            # Its tables are not those of the version it bears: another program's, or its mark is lost.
+            raise damaged(path, str(error)) from error
 
 
 def _other_version(path: Path, version: int) -> Halted:

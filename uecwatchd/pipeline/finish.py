@@ -18,6 +18,7 @@ from uecwatchd.image import Role
 from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Kind, Level
 from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, tell
+from uecwatchd.strangers import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,8 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
     ours = {"owner": "uecwatchd", **digest.tagged(member.sha256), "host": tools.host}
     if member.role != lead(job.found).role:
         return ours
-    named = {"source": member.path.rsplit("/", 1)[-1], "version": sidecar.version or ""}
+    # No cloud takes a control character in a tag, and the user has not asked for this one.
+    named = {"source": printable(member.path.rsplit("/", 1)[-1]), "version": sidecar.version or ""}
     return {**sidecar.tags, **ours, **{key: value for key, value in named.items() if value}, **sidecar.tags}
 
 
