@@ -136,10 +136,18 @@ def test_a_finished_set_that_waits_for_another_sum_has_no_ids_until_it_has_that(
     assert done.run("once").returncode == 75
     assert done.report("tiny")["state"] == "waiting"
     assert not list(done.spool.glob("tiny.e*"))
+    assert "declared SHA-256" in done.run("status").stdout
     (done.spool / "tiny.sha256").unlink()
     assert done.run("once").returncode == 0
     assert {path.name: path.read_text() for path in done.spool.glob("tiny.e*")} == ids
     assert len(done.cloud.calls("RegisterImage")) == 3
+
+
+def test_a_finished_set_stays_finished_when_its_cloud_is_taken_out_of_the_configuration(done: Host) -> None:
+    before = {path.name: path.read_bytes() for path in done.spool.iterdir()}
+    done.configure(done.config.read_text().replace("[cloud.default]", "[cloud.other]"))
+    assert done.run("once").returncode == 0
+    assert {path.name: path.read_bytes() for path in done.spool.iterdir()} == before
 
 
 def test_touched_files_keep_their_ids_also_while_the_cloud_is_away(done: Host) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from uecwatchd import imageset, pipeline, report, spool
 from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.crew import Crew
-from uecwatchd.errors import CloudAway, Deferred, UecError
+from uecwatchd.errors import CloudAway, Deferred, Halted, UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting
 from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
@@ -279,6 +279,9 @@ class Rounds:
                 self._roll.put(shifted(record, jumped))
 
     def _refuse(self, folder: Path, refused: Refused, record: SetRecord | None) -> None:
+        """Write down and tell why a set cannot be begun; what is finished is not undone by our mistakes."""
+        if record and record.state == "done" and isinstance(refused.error, Halted):
+            return
         now = self._tools.now()
         key = (str(folder), refused.name)
         same = record if record and record.stamp == refused.stamp else None
