@@ -17,7 +17,7 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.refusal import translated
 from uecwatchd.cloud.refusals_table import ANY_STATUS, BOTH_HALVES, ROWS, Half, Refusal, Row, meaning
-from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected, UecError
+from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected, UecError
 
 REQUEST_ID = "e4f1db24-8ad6-4c2d-a6e0-6b1f8a5a9b0e"
 
@@ -205,13 +205,23 @@ EXAMPLES = (
     Example("euca3", s3(400, "BadDigest", "Not the same."), Deferred, "not what we sent", "only wait"),
     # The manifest
     Example(
-        "uec", ec2(400, "Images", BAD_MANIFEST), Rejected, "or does not know the certificate", "user_cert"
+        "uec",
+        ec2(400, "Images", BAD_MANIFEST),
+        BundleRefused,
+        "or does not know the certificate",
+        "user_cert",
     ),
-    Example("euca3", ec2(406, "Images", BAD_MANIFEST), Rejected, "cannot read the", "the dialect is right"),
-    Example("uec", ec2(400, "Images", UNREAD), Rejected, "cannot read the manifest", "s3_url"),
-    Example("euca3", ec2(406, "Images", UNREAD), Rejected, "cannot read the manifest", "s3_url"),
     Example(
-        "euca4", ec2(500, "InternalError", UNREAD), Rejected, "cannot read the manifest", "allowed to read"
+        "euca3", ec2(406, "Images", BAD_MANIFEST), BundleRefused, "cannot read the", "the dialect is right"
+    ),
+    Example("uec", ec2(400, "Images", UNREAD), BundleRefused, "cannot read the manifest", "s3_url"),
+    Example("euca3", ec2(406, "Images", UNREAD), BundleRefused, "cannot read the manifest", "s3_url"),
+    Example(
+        "euca4",
+        ec2(500, "InternalError", UNREAD),
+        BundleRefused,
+        "cannot read the manifest",
+        "allowed to read",
     ),
     Example(
         "euca4",
@@ -239,11 +249,19 @@ EXAMPLES = (
         "euca5", ec2(500, "InternalFailure", TOO_BIG), Rejected, "larger than it takes", "raise the limit"
     ),
     Example(
-        "aws", ec2(400, "InvalidManifest", "Manifest is invalid"), Rejected, "a mistake in the", "dialect"
+        "aws",
+        ec2(400, "InvalidManifest", "Manifest is invalid"),
+        BundleRefused,
+        "a mistake in the",
+        "dialect",
     ),
-    Example("euca4", ec2(500, "InternalError", UNREAD_1), Rejected, "cannot read the", "allowed to read"),
-    Example("euca4", ec2(500, "InternalError", UNREAD_2), Rejected, "cannot read the", "allowed to read"),
-    Example("uec", ec2(400, "Images", UNREAD_3), Rejected, "cannot read the manifest", "s3_url"),
+    Example(
+        "euca4", ec2(500, "InternalError", UNREAD_1), BundleRefused, "cannot read the", "allowed to read"
+    ),
+    Example(
+        "euca4", ec2(500, "InternalError", UNREAD_2), BundleRefused, "cannot read the", "allowed to read"
+    ),
+    Example("uec", ec2(400, "Images", UNREAD_3), BundleRefused, "cannot read the manifest", "s3_url"),
     # The registration
     Example("uec", ec2(400, "Images", ADMINS), Rejected, "only its administrators", 'kernel = "eki-…"'),
     Example("euca3", ec2(406, "Images", ADMINS), Rejected, "only its administrators", 'kernel = "eki-…"'),
