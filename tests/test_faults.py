@@ -88,8 +88,11 @@ def test_nothing_is_lost_or_doubled_by_random_faults_and_kills(host: Host) -> No
     locations = Counter(image.location for image in usable)
     doubled = {location for location, times in locations.items() if times > 1}
     took = time.time() - began
-    print(f"{SETS} sets, seed {SEED}, {took:.0f} s, kills {kills}, armed {dict(armed)}")  # noqa: T201 (the figures, for who runs it by hand)
-    print(f"lost {SETS - done(host)}, images {len(usable)}, doubled {len(doubled)}, states {dict(seen)}")  # noqa: T201
+    struck = dict(host.cloud.faults.struck())
+    storm = f"seed {SEED}, {took:.0f} s, kills {kills}, armed {armed.total()} times, struck {struck}"
+    outcome = f"lost {SETS - done(host)}, images {len(usable)}, doubled {len(doubled)}, states {dict(seen)}"
+    print(f"{SETS} sets, {storm}\n{outcome}")  # noqa: T201 (the figures, for who runs it by hand)
     assert done(host) == SETS
     assert len(usable) == SETS
     assert not doubled
+    assert len(struck) >= min(len({*ONCE, *LASTING}), SETS // 4), "the faults have met the daemon"

@@ -2,6 +2,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -262,3 +263,19 @@ def test_a_ledger_that_is_no_file_is_named_for_what_it_is(
         opening(tmp_path)
     assert caught.value.what == f"{at}: this is no ledger"
     assert kind in caught.value.why
+
+
+def test_a_ledger_that_is_just_being_made_is_none_yet_for_those_who_look(tmp_path: Path) -> None:
+    (tmp_path / ledger.FILE_NAME).touch()
+    assert read_ledger(tmp_path) is None
+
+
+def test_several_processes_that_make_the_ledger_at_once_all_have_it(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for attempt in range(5):
+            folder = tmp_path / str(attempt)
+            folder.mkdir()
+            books = list(pool.map(lambda _, folder=folder: open_ledger(folder), range(8)))
+            assert [book.sets() for book in books] == [()] * 8
+            for book in books:
+                book.close()

@@ -210,7 +210,7 @@ def test_a_crash_while_the_ledger_is_set_aside_costs_nothing_more(
 ) -> None:
     before = scene.images()
     overwrite_header(state / FILE_NAME)
-    at = ("after set the ledger aside", "before take the ledger to version 1", 1)
+    at = ("after set the ledger aside", "before bring the ledger up to date", 1)
     assert killer.run(scene.host, "once", at=at) == KILLED
     assert killer.run(scene.host, "once") == 0, scene.told()
     assert scene.images() == before

@@ -34,7 +34,7 @@ AGAIN = ("put part", "note bundle registering", "RegisterImage", "append to .uec
 TOKEN = re.compile(r"-[0-9a-f]{16}\.")
 # Whatever becomes of the code: were one of these not crossed, the matrix would have a hole.
 MUST_BE_CROSSED = (
-    "make the state directory", "take the ledger to version 1", "make bucket", "note digest",
+    "make the state directory", "bring the ledger up to date", "make bucket", "note digest",
     "note set waiting", "note set working: read the files", "note set working: deliver the kernel",
     "note set working: deliver the machine image", "note set working: publish",
     "note bundle planned", "put part", "put manifest", "note bundle uploaded", "note bundle registering",

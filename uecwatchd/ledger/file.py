@@ -132,6 +132,9 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
         try:
             _must_be_sound(connection, path)
             version = _version(connection)
+            if version == 0 and _is_empty(connection):  # somebody is just making it
+                connection.close()
+                return None
             if version != len(MIGRATIONS):
                 raise _other_version(path, version)
         except BaseException:
@@ -196,24 +199,33 @@ def _must_be_sound(connection: sqlite3.Connection, path: Path) -> None:
         raise damaged(path, found)
 
 
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+
+
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """All of it at once: whoever looks meanwhile sees a ledger of the version before, or of this one."""
     version = _version(connection)
     if version > len(MIGRATIONS):
         raise _other_version(path, version)
     if version < 0:
         raise damaged(path, f"its version is {version}")
-    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
-        script = f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {number}; COMMIT;"
-        try:
-            with boundary.effect(f"take the ledger to version {number}"):
-                connection.executescript(script)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-                raise
+    if version == len(MIGRATIONS):
+        return
+    statements = " ".join(MIGRATIONS[version:])
+    script = f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {len(MIGRATIONS)}; COMMIT;"
+    try:
+        with boundary.effect("bring the ledger up to date"):
+            connection.executescript(script)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        connection.rollback()
+        if _version(connection) != len(MIGRATIONS):  # or another process was quicker
             # Its tables are not those of the version it bears: another program's, or its mark is lost.
             raise damaged(path, str(error)) from error
 

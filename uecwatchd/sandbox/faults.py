@@ -9,6 +9,7 @@ and tags in the modules for these.
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
@@ -72,6 +73,7 @@ class Faults:
     def __init__(self, armed: Mapping[str, float] | None = None) -> None:
         self._lock = threading.Lock()
         self._armed: dict[str, Armed] = {}
+        self._struck: Counter[str] = Counter()
         for name, value in (armed or {}).items():
             self.arm(name, value)
 
@@ -98,12 +100,21 @@ class Faults:
                 self._armed[name] = replace(armed, spared=armed.spared - 1)
             elif armed.value >= 1:
                 self._armed[name] = replace(armed, value=armed.value - 1)
-            return armed.value >= 1 and not armed.spared
+            strikes = armed.value >= 1 and not armed.spared
+            self._struck[name] += strikes
+            return strikes
+
+    def struck(self) -> Mapping[str, int]:
+        """How many occasions each fault has spoiled so far, those that last included."""
+        with self._lock:
+            return +self._struck
 
     def value(self, name: str) -> float:
         """Of a fault that lasts, 0 if it is not armed; of another, how often it will still strike."""
         with self._lock:
-            return self._armed.get(name, Armed(0)).value
+            value = self._armed.get(name, Armed(0)).value
+            self._struck[name] += bool(value)
+            return value
 
 
 def _read(word: str) -> tuple[str, float]:
