@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from uecwatchd.cloud.register import Device, Image
+from uecwatchd.cloud.images import Device, Image
 from uecwatchd.demo.material import RealSet
 from uecwatchd.gallery import MADE_HERE, Exhibit, Origin, as_json, hung, rows
 from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord

@@ -301,6 +301,47 @@ def test_two_sets_of_one_kernel_that_start_at_the_same_moment_register_it_once(
     assert len(host.cloud.calls("RegisterImage")) == 4
 
 
+def drop_small(host: Host, count: int, *, more: str = "") -> None:
+    for index in range(count):
+        (host.spool / f"small{index:02}.img").write_bytes(os.urandom(65536))
+        (host.spool / f"small{index:02}.toml").write_text(f'kernel = "none"\nconvert = "keep"\n{more}')
+
+
+def test_not_every_set_asks_for_the_list_of_all_images(host: Host, heard: Heard) -> None:
+    drop_small(host, 12)
+    with service(host, heard) as made:
+        records = made.once()
+    assert [record.state for record in records] == ["done"] * 12
+    # Each asks for its own image twice, whether it is there and which tags it has, and hardly one for all.
+    assert len(host.cloud.calls("DescribeImages")) < 30
+
+
+def test_two_sets_of_one_name_that_come_together_have_one_upload(host: Host, heard: Heard) -> None:
+    """The list that the second set looks at was asked for before the first one was registered."""
+    drop_small(host, 2, more='name = "small"\n')
+    settings = load(host.config, environ={"UECWATCHD_WORK__SETS": "1"})
+    with closing(open_ledger(settings.state.dir)) as book:
+        records = Service(settings, monitor=heard, book=book).once()
+    states = {record.name: record.state for record in records}
+    assert states == {"small00": "done", "small01": "rejected"}
+    assert "the name small is taken" in (host.spool / "small01.uec.error").read_text()
+    assert not any("small01" in seen.path for seen in host.cloud.calls("PutObject"))
+
+
+def test_an_image_taken_off_the_list_a_moment_ago_is_not_taken_for_ours(host: Host, heard: Heard) -> None:
+    drop_small(host, 1)
+    output = host.spool / "small00.emi"
+    with running(host, heard):
+        until(output.exists, "the first image")
+        (image,) = host.cloud.images
+        host.cloud.realm.registry.remove_image(image.id)
+        host.ask("forget", "small00")
+        until(lambda: len(host.cloud.calls("RegisterImage")) == 2, "the second image")
+        until(lambda: output.exists() and output.read_text().strip() != image.id, "its id")
+    (new,) = host.cloud.images
+    assert output.read_text().strip() == new.id
+
+
 def test_a_member_replaced_while_it_is_read_is_not_registered(
     host: Host, real_set: RealSet, heard: Heard
 ) -> None:

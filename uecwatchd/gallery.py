@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from uecwatchd import digest
 from uecwatchd.cloud.entry import entered
-from uecwatchd.cloud.register import Device, Image, images
+from uecwatchd.cloud.images import Device, Image, images
 from uecwatchd.errors import Halted
 from uecwatchd.ledger import BundleRecord, SetRecord, read_ledger
 from uecwatchd.settings import Settings, load

@@ -13,7 +13,8 @@ from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
 from uecwatchd.cloud.dialect import SANDBOX
-from uecwatchd.cloud.register import at_location, images, probe, register, wait
+from uecwatchd.cloud.images import at_location, images
+from uecwatchd.cloud.register import probe, register, wait
 from uecwatchd.cloud.upload import ensure_bucket, fetch, holds, listed, must_hold, put, remove
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
 from uecwatchd.sandbox.server import Sandbox

@@ -10,7 +10,7 @@ import pytest
 
 from uecwatchd.cli import main
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.register import Device, images
+from uecwatchd.cloud.images import Device, images
 
 EMPTY = "<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>"
 

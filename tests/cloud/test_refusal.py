@@ -16,8 +16,8 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.images import images
 from uecwatchd.cloud.refusal import translated
-from uecwatchd.cloud.register import images
 from uecwatchd.cloud.silence import QUOTE_CHARACTERS, SILENCES
 from uecwatchd.cloud.upload import fetch, listed, remove
 from uecwatchd.errors import CloudAway, Halted, Rejected, UecError

@@ -6,18 +6,8 @@ import pytest
 
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
-from uecwatchd.cloud.register import (
-    POLL_EVERY_SECONDS,
-    at_location,
-    deregister,
-    has,
-    images,
-    of_manifest,
-    of_name,
-    probe,
-    register,
-    wait,
-)
+from uecwatchd.cloud.images import at_location, images, of_manifest, of_name, one
+from uecwatchd.cloud.register import POLL_EVERY_SECONDS, deregister, probe, register, wait
 from uecwatchd.errors import CloudAway, Deferred, Rejected, Stopped
 
 NAMESPACE = "http://ec2.amazonaws.com/doc/2009-04-04/"
@@ -122,23 +112,23 @@ def test_an_image_without_a_name_has_no_name_that_could_be_taken(cloud: Cloud, s
 def test_the_first_generation_is_asked_for_all_images_to_find_one(cloud: Cloud, script: Any) -> None:
     """It answers a question by id wrongly: with nothing for an id that it knows."""
     script.says(body=UEC_LISTING)
-    assert has(cloud, "eki-F6DD1103")
+    assert one(cloud, "eki-F6DD1103", owned=False)
     assert not any(key.startswith(("ImageId", "Owner")) for key in asked(script.requests[0]))
     script.says(body=UEC_LISTING)
-    assert not has(cloud, "eki-f6dd1103")
+    assert one(cloud, "eki-f6dd1103", owned=False) is None
 
 
 def test_later_ones_are_asked_for_the_id(scripted: Callable[[str], Cloud], script: Any) -> None:
     cloud = scripted("euca4")
     script.says(body=listing(item("eki-0a1b2c3d", "available")))
-    assert has(cloud, "eki-0a1b2c3d")
+    assert one(cloud, "eki-0a1b2c3d", owned=False)
     assert asked(script.requests[0])["ImageId.1"] == "eki-0a1b2c3d"
     script.says(body=listing())
-    assert not has(cloud, "eki-0a1b2c3d")
+    assert one(cloud, "eki-0a1b2c3d", owned=False) is None
     script.says(
         400, "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code></Error></Errors></Response>"
     )
-    assert not has(cloud, "eki-0a1b2c3d")
+    assert one(cloud, "eki-0a1b2c3d", owned=False) is None
 
 
 def test_what_is_not_there_any_more_needs_no_deregistration(cloud: Cloud, script: Any) -> None:

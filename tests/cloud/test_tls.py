@@ -13,7 +13,7 @@ import pytest
 from uecwatchd.cloud.client import connect
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import UEC
-from uecwatchd.cloud.register import images
+from uecwatchd.cloud.images import images
 from uecwatchd.errors import Halted
 
 NO_IMAGES = "<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>"

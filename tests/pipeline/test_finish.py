@@ -11,7 +11,7 @@ import pytest
 from uecwatchd.cloud.attributes import Permissions, permissions
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.entry import entered
-from uecwatchd.cloud.register import Image, images
+from uecwatchd.cloud.images import Image, images
 from uecwatchd.demo.material import RealSet
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings

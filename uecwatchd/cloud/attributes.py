@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from uecwatchd import boundary
 from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.images import one
 from uecwatchd.cloud.refusal import translated
-from uecwatchd.cloud.register import images
 from uecwatchd.errors import Rejected
 
 ALL = "all"  # the group of everybody
@@ -114,14 +114,16 @@ def _difference(after: Permissions, wanted: Permissions) -> str:
 
 def _tags(cloud: Cloud, image_id: str) -> Mapping[str, str]:
     if not cloud.dialect.filters:
-        return dict(next((image.tags for image in images(cloud) if image.id == image_id), ()))
+        image = one(cloud, image_id)
+        return dict(image.tags) if image else {}
     with translated(cloud, f"reading the tags of {image_id}"):
         answer = cloud.ec2.describe_tags(Filters=[{"Name": "resource-id", "Values": [image_id]}])
     return {str(one["Key"]): str(one.get("Value") or "") for one in answer.get("Tags") or ()}
 
 
 def _description(cloud: Cloud, image_id: str) -> str:
-    return next((image.description for image in images(cloud) if image.id == image_id), "")
+    image = one(cloud, image_id)
+    return image.description if image else ""
 
 
 def _not_done(cloud: Cloud, doing: str, why: str) -> Rejected:

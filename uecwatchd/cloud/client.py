@@ -37,6 +37,7 @@ from botocore.handlers import (
 from uecwatchd.cloud.answer import mend
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.cloud.lately import Lately
 from uecwatchd.cloud.replay import SentOnce
 
 # For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
@@ -88,6 +89,8 @@ class Cloud:
     # Buckets that refused a canned ACL, so that only their first object is tried with one. A shortcut:
     # forgetting it costs a request.
     without_acl: set[str] = field(default_factory=set, repr=False, compare=False)
+    # The list of our images: long, and wanted by every set.
+    own_images: Lately[Any] = field(default_factory=Lately, repr=False, compare=False)
     # Held while a bucket is looked for and made: of two sets that begin together, one makes it.
     bucket_turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 

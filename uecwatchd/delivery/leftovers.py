@@ -5,7 +5,7 @@ No one else knows of these objects: they would lie in the bucket for ever.
 
 from dataclasses import replace
 
-from uecwatchd.cloud import register
+from uecwatchd.cloud.images import at_location, images
 from uecwatchd.cloud.upload import listed, remove
 from uecwatchd.delivery.order import Order
 from uecwatchd.errors import Stopped, UecError
@@ -34,7 +34,7 @@ def _clear(order: Order, left: BundleRecord, ledger: Ledger) -> None:
     now = ledger.bundle(left.cloud, left.identity)
     if now is None or now.state == "registered" or _is_wanted(order, now, ledger):
         return
-    if there := register.at_location(order.cloud, register.images(order.cloud), now.location):
+    if there := at_location(order.cloud, images(order.cloud), now.location):
         # Its registration was carried out, and the answer lost: an image like any other of this set's past.
         done = replace(now, state="registered", image_id=there.id, registered=order.now())
         ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))

@@ -8,7 +8,7 @@ from io import FileIO
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
 from uecwatchd.bundle.stream import Part, Secret
 from uecwatchd.bundle.unbundle import Nowhere
-from uecwatchd.cloud import register
+from uecwatchd.cloud import images, register
 from uecwatchd.cloud.dialect import fitting_name
 from uecwatchd.cloud.retrieve import take_back
 from uecwatchd.cloud.upload import must_hold
@@ -31,7 +31,7 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
     with ledger.claim(f"{order.cloud.name}/{identity}"):
         known = _known(order, ledger, identity)
         bundle = known or _plan(order, identity)
-        listed = register.images(order.cloud)
+        listed = _listed(order, known, bundle)
         if there := _find(order, bundle, listed):
             _must_be_ours(order, known, there)
             return _adopt(order, bundle, there, ledger)
@@ -62,15 +62,24 @@ def _identity(order: Order) -> str:
     return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
 
 
-def _find(order: Order, bundle: BundleRecord, listed: tuple[register.Image, ...]) -> register.Image | None:
+def _listed(order: Order, known: BundleRecord | None, bundle: BundleRecord) -> tuple[images.Image, ...]:
+    """Asked for now, but where nothing was begun and a list of a moment ago has nothing in our way either:
+    the upload comes in between anyhow."""
+    lately = () if known else images.images_lately(order.cloud)
+    if known or _find(order, bundle, lately) or _holder(order, bundle, lately):
+        return images.images(order.cloud)
+    return lately
+
+
+def _find(order: Order, bundle: BundleRecord, listed: tuple[images.Image, ...]) -> images.Image | None:
     """What is registered from this bundle already. Kernels and ramdisks are looked for in every bucket, since
     their keys come from their content alone and their names may be had only once."""
     if order.member.role == "machine":
-        return register.at_location(order.cloud, listed, bundle.location)
-    return register.of_manifest(order.cloud, listed, manifest_name(bundle.prefix))
+        return images.at_location(order.cloud, listed, bundle.location)
+    return images.of_manifest(order.cloud, listed, manifest_name(bundle.prefix))
 
 
-def _must_be_ours(order: Order, known: BundleRecord | None, there: register.Image) -> None:
+def _must_be_ours(order: Order, known: BundleRecord | None, there: images.Image) -> None:
     """With `on_existing = "fail"`, only what this very set began may be taken for its own."""
     if not order.unique or (known and known.made_for == order.made_for):
         return
@@ -82,10 +91,10 @@ def _must_be_ours(order: Order, known: BundleRecord | None, there: register.Imag
 
 
 def _without_failed(
-    order: Order, known: BundleRecord | None, listed: tuple[register.Image, ...]
-) -> tuple[register.Image, ...]:
+    order: Order, known: BundleRecord | None, listed: tuple[images.Image, ...]
+) -> tuple[images.Image, ...]:
     """Take what we registered and what then failed off the cloud's list, where it would keep the name."""
-    failed = register.of_no_use(order.cloud, listed, known.location) if known else ()
+    failed = images.of_no_use(order.cloud, listed, known.location) if known else ()
     for image in failed:
         register.deregister(order.cloud, image.id)
         what = f"{order.set_name}: deregistered {image.id}, which is {image.state}, to register it anew"
@@ -93,18 +102,23 @@ def _without_failed(
     return tuple(image for image in listed if image not in failed)
 
 
-def _must_have_name(order: Order, bundle: BundleRecord, listed: tuple[register.Image, ...]) -> None:
+def _must_have_name(order: Order, bundle: BundleRecord, listed: tuple[images.Image, ...]) -> None:
     """Known before gigabytes go up: no two images of an account may have one name."""
-    name = fitting_name(order.cloud.dialect, order.name or bundle.prefix)
-    holder = register.of_name(listed, name)
+    holder = _holder(order, bundle, listed)
     if holder is None:
         return
+    name = holder.name
     other = ", or choose a name that changes with the content, such as {stem}-{sha8}" if order.name else ""
     raise Rejected(
         f"{order.set_name}: the name {name} is taken",
         f"{holder.id} on cloud {order.cloud.name} has it, with another content (it is {holder.state})",
         f"Deregister {holder.id}{other}.",
     )
+
+
+def _holder(order: Order, bundle: BundleRecord, listed: tuple[images.Image, ...]) -> images.Image | None:
+    """The image that has the name already."""
+    return images.of_name(listed, fitting_name(order.cloud.dialect, order.name or bundle.prefix))
 
 
 def _plan(order: Order, identity: str) -> BundleRecord:
@@ -131,7 +145,7 @@ def _telling_name(order: Order) -> str:
     return order.member.facts.version or ""
 
 
-def _adopt(order: Order, bundle: BundleRecord, there: register.Image, ledger: Ledger) -> BundleRecord:
+def _adopt(order: Order, bundle: BundleRecord, there: images.Image, ledger: Ledger) -> BundleRecord:
     ready = register.wait(order.cloud, there.id, sleep=order.sleep)
     what = (
         f"{order.set_name}: {order.member.role} {order.member.name} is {ready.id} already ({bundle.location})"

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from uecwatchd import report, spool
 from uecwatchd.cloud.dialect import NAME_LIMIT, NAME_MINIMUM
-from uecwatchd.cloud.register import has, probe
+from uecwatchd.cloud.images import one
+from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
 from uecwatchd.digest import Digest, Flat, digest_like
 from uecwatchd.errors import Halted, NotYet, Rejected
@@ -186,7 +187,7 @@ def _must_be_there(job: Job, role: str, image_id: str) -> None:
     cloud = job.entered()
     if not cloud.dialect.id_pattern.fullmatch(image_id):
         why = f"{image_id} is not spelled as ids are there, down to the case of the letters"
-    elif not has(cloud, image_id):
+    elif one(cloud, image_id, owned=False) is None:
         why = f"it knows no {image_id}"
     else:
         return
