@@ -38,11 +38,13 @@ bucket = "images"
 sets = {workers}
 
 [cloud.default]
-dialect = "sandbox"
+dialect = "{dialect}"
 eucarc = "{eucarc}"
 """
 SMALL_BYTES = 64 * 1024
-LARGE_BYTES = 3 * 1024**3
+LARGE_BYTES = 200 * 1024**3
+LARGE_PIECES = 1024
+PIECE_BYTES = 4 * 1024**2  # of noise, in all as much as takes a while
 IDLE_SECONDS = 30.0
 PATIENCE_SECONDS = 280.0
 RULES = Rules(
@@ -63,14 +65,17 @@ def main() -> None:
     for files in (100, 1000, 10_000):
         with tempfile.TemporaryDirectory() as folder:
             say(f"scan of {files} files", scan_times(Path(folder), files))
-    for title, measure in (
-        (f"{number} small sets", lambda bench: many_small(bench, number)),
-        ("100 sets of one kernel and ramdisk", shared_kernel),
-        ("50 small beside a large one, sets = 1", beside_large),
-        ("idle", idle),
+    for title, dialect, measure in (
+        (f"{number} small sets", "sandbox", lambda bench: many_small(bench, number)),
+        ("100 sets of one kernel and ramdisk", "sandbox", shared_kernel),
+        ("50 small beside a large one, sets = 1", "uec", beside_large),  # no limit to an image's size
+        ("idle", "sandbox", idle),
     ):
-        with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder) / "cloud") as cloud:
-            say(title, measure(Bench(Path(folder), cloud)))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Sandbox(Path(folder) / "cloud", dialect=dialect) as cloud,
+        ):
+            say(title, measure(Bench(Path(folder), cloud, dialect)))
 
 
 def say(what: str, figures: str) -> None:
@@ -81,8 +86,8 @@ def say(what: str, figures: str) -> None:
 class Bench:
     """A spool, a state directory, a cloud, and the service as a process on them."""
 
-    def __init__(self, folder: Path, cloud: Sandbox) -> None:
-        self.spool, self.cloud = folder / "spool", cloud
+    def __init__(self, folder: Path, cloud: Sandbox, dialect: str = "sandbox") -> None:
+        self.spool, self.cloud, self._dialect = folder / "spool", cloud, dialect
         self.spool.mkdir()
         self._folder = folder
 
@@ -96,7 +101,13 @@ class Bench:
         config = self._folder / "uecwatchd.toml"
         state = self._folder / "state"
         config.write_text(
-            CONFIGURATION.format(spool=self.spool, state=state, eucarc=self.cloud.eucarc, workers=workers)
+            CONFIGURATION.format(
+                spool=self.spool,
+                state=state,
+                dialect=self._dialect,
+                eucarc=self.cloud.eucarc,
+                workers=workers,
+            )
         )
         command = [sys.executable, "-m", "uecwatchd", verb]
         environ = {**os.environ, "UECWATCHD_CONFIG": str(config)}
@@ -145,8 +156,11 @@ def run_once(bench: Bench, number: int, *, workers: int) -> str:
 
 def beside_large(bench: Bench) -> str:
     (bench.spool / "large.toml").write_text('kernel = "none"\nconvert = "keep"\n')
-    (bench.spool / "large.img").touch()
-    os.truncate(bench.spool / "large.img", LARGE_BYTES)
+    with (bench.spool / "large.img").open("wb") as image:
+        for index in range(LARGE_PIECES):
+            image.seek(index * (LARGE_BYTES // LARGE_PIECES))
+            image.write(os.urandom(PIECE_BYTES))
+        image.truncate(LARGE_BYTES)
     process = bench.start("run", workers=1)
     began = time.perf_counter()
     try:
@@ -156,10 +170,19 @@ def beside_large(bench: Bench) -> str:
         until(lambda: bench.done() - (bench.spool / "large.emi").exists() == 50)
         small = time.perf_counter() - dropped
         until((bench.spool / "large.emi").exists)
-        large = time.perf_counter() - began
+        large, memory = time.perf_counter() - began, peak(process.pid)
     finally:
         stop(process)
-    return f"the small ones after {small:.0f} s, the large one ({LARGE_BYTES >> 30} GiB) after {large:.0f} s"
+    size = f"{LARGE_BYTES >> 30} GiB, {LARGE_PIECES * PIECE_BYTES >> 30} GiB of noise in it"
+    return (
+        f"the small ones after {small:.1f} s, the large one ({size}) after {large:.0f} s, peak {memory} MiB"
+    )
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process had so far, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
 
 def idle(bench: Bench) -> str:

@@ -167,13 +167,41 @@ def _check_member(member: tarfile.TarInfo, claims: Claims) -> None:
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Image:
-    """tarfile itself raises where there is less than the header says."""
-    head, tail = b"", b""
-    with cast(IO[bytes], tar.extractfile(member)) as content:  # None only for what is no file
-        while chunk := content.read(CHUNK):
-            head += chunk[: HEAD - len(head)]
-            tail = (tail + chunk[-TAIL:])[-TAIL:]
-    return Image(head, tail)
+    """All the data that the member has, but not its holes, of which there may be terabytes.
+
+    tarfile itself raises where there is less than the header says.
+    """
+    head = Window(0, bytearray(min(HEAD, member.size)))
+    tail = Window(max(0, member.size - TAIL), bytearray(min(TAIL, member.size)))
+    # Its buffer wants to know whether a stream can seek; what is below the buffer just goes on reading.
+    content = cast(io.BufferedReader, tar.extractfile(member)).detach()  # None only for what is no file
+    for start, size in _extents(member):
+        content.seek(start)
+        for at in range(start, start + size, CHUNK):
+            chunk = content.read(min(CHUNK, start + size - at)) or b""
+            head.take(chunk, at)
+            tail.take(chunk, at)
+    return Image(bytes(head.content), bytes(tail.content))
+
+
+def _extents(member: tarfile.TarInfo) -> list[tuple[int, int]]:
+    """Where a member has data: offset and length of each piece, in bytes."""
+    sparse = cast(list[tuple[int, int]] | None, member.sparse)
+    return [(0, member.size)] if sparse is None else sparse
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Some bytes of an image, beginning at `start`; zero until they are taken."""
+
+    start: int
+    content: bytearray
+
+    def take(self, chunk: bytes, at: int) -> None:
+        """What a chunk, which lies at `at` in the image, has of them."""
+        low, high = max(at, self.start), min(at + len(chunk), self.start + len(self.content))
+        if low < high:
+            self.content[low - self.start : high - self.start] = chunk[low - at : high - at]
 
 
 def _check_trailer(tar: tarfile.TarFile) -> None:
