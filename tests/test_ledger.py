@@ -272,7 +272,7 @@ def test_a_ledger_that_is_just_being_made_is_none_yet_for_those_who_look(tmp_pat
 
 def test_several_processes_that_make_the_ledger_at_once_all_have_it(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        for attempt in range(5):
+        for attempt in range(20):
             folder = tmp_path / str(attempt)
             folder.mkdir()
             books = list(pool.map(lambda _, folder=folder: open_ledger(folder), range(8)))

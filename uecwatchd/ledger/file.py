@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from uecwatchd.spool.door import KIND_WORDS, kind_of
 FILE_NAME = "ledger.sqlite"
 # How long a statement waits for another process (`status`, a second daemon's last gasp) to finish writing.
 BUSY_SECONDS = 10.0
+BUSY_PAUSE_SECONDS = 0.05
 # An extended result code of SQLite has the plain one in its lowest byte.
 PLAIN_CODE = 0xFF
 # What SQLite says of a file that no waiting will mend. All else passes: a lock, a full disk, a lost mount.
@@ -83,6 +85,10 @@ MIGRATIONS = (
     """
     CREATE TABLE probes (cloud TEXT NOT NULL PRIMARY KEY, moment REAL NOT NULL) STRICT;
     """,
+    # The ids in a machine's manifest: its parts stay good when a kernel comes back under another id.
+    """
+    ALTER TABLE bundles ADD COLUMN boot TEXT NOT NULL DEFAULT '';
+    """,
 )
 
 
@@ -104,7 +110,7 @@ def open_file(folder: Path) -> sqlite3.Connection:
     with trouble(folder):
         connection = _connect(path, mode="rw")
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _keep_log(connection)
             # A power cut may not lose what was announced to be on disk.
             connection.execute("PRAGMA synchronous = FULL")
             # Keys that were deleted shall not lie about in free pages.
@@ -190,6 +196,20 @@ def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(where, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """Have what is written go to a log first. Where several make the ledger at once, SQLite does not wait for
+    the others here, whatever its timeout is."""
+    for _ in range(round(BUSY_SECONDS / BUSY_PAUSE_SECONDS)):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PLAIN_CODE != sqlite3.SQLITE_BUSY:
+                raise
+        time.sleep(BUSY_PAUSE_SECONDS)
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _must_be_sound(connection: sqlite3.Connection, path: Path) -> None:
