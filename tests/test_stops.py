@@ -117,7 +117,7 @@ MACHINE = "deliver the machine image"
 MOMENTS = {
     "reading the files": Moment("read the files"),
     "entering the cloud": Moment("enter the cloud"),
-    "uploading the kernel": Moment("deliver the kernel", before=in_stage("deliver the kernel")),
+    "uploading": Moment(MACHINE, before=in_stage(MACHINE)),
     "uploading the machine": Moment(MACHINE, before=uploading),
     "registration pending": Moment(
         MACHINE, before=in_stage(MACHINE), now=registered(3), fault="pending", value=LOOKS

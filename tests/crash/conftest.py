@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -37,9 +37,13 @@ SETTLE_SECONDS = 0.05
 # Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.
 PATIENCE_SECONDS = 60.0
 KINDS = ["kernel", "machine", "ramdisk"]
+LANE = re.compile(r"(\d+: )?(.*)")
 TEMPORARY = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
 # In the order in which they appear.
 IN_ORDER = (".uec.log", ".uec.json", ".eki", ".eri", ".emi")
+
+
+Crossing = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Killer:
 
     server: "subprocess.Popen[bytes]"
 
-    def begin(self, host: Host, *arguments: str, at: tuple[str, str, int] | None = None) -> int:
+    def begin(self, host: Host, *arguments: str, at: Crossing | None = None, lane: str = "") -> int:
         """The child's pid. It dies when it comes from moment `at[0]` to `at[1]` for the `at[2]`th time."""
         (host.folder / "crossed").unlink(missing_ok=True)
         order = {
@@ -56,7 +60,7 @@ class Killer:
             "config": str(host.config),
             "crossed": str(host.folder / "crossed"),
             "stderr": str(host.folder / "stderr"),
-            "at": at,
+            "at": (*at, lane) if at else None,
         }
         assert self.server.stdin
         self.server.stdin.write(json.dumps(order).encode() + b"\n")
@@ -66,8 +70,8 @@ class Killer:
         """How the child that was begun last has ended: an exit code, or a signal's number below zero."""
         return int(self._line())
 
-    def run(self, host: Host, *arguments: str, at: tuple[str, str, int] | None = None) -> int:
-        self.begin(host, *arguments, at=at)
+    def run(self, host: Host, *arguments: str, at: Crossing | None = None, lane: str = "") -> int:
+        self.begin(host, *arguments, at=at, lane=lane)
         return self.ended()
 
     def _line(self) -> bytes:
@@ -108,9 +112,18 @@ class Scene:
                 realm.store.remove(BUCKET, one.key)
             realm.store.remove_bucket(BUCKET)
 
-    def crossed(self) -> list[str]:
-        """The moments that the last run crossed, in order."""
-        return (self.host.folder / "crossed").read_text().splitlines()
+    def crossed(self) -> dict[str, list[str]]:
+        """The moments that the last run crossed, in order, by lane: see `killer.py`."""
+        lanes: dict[str, list[str]] = defaultdict(list)
+        for line in (self.host.folder / "crossed").read_text().splitlines():
+            lane, moment = LANE.fullmatch(line).groups("")  # type: ignore[union-attr]
+            lanes[lane].append(moment)
+        return lanes
+
+    def manifests_on_their_way(self) -> int:
+        """Of how many the last run has not written down that they have arrived."""
+        both = ("before put manifest", "after note bundle uploaded")
+        return sum(lane.count(both[0]) - lane.count(both[1]) for lane in self.crossed().values())
 
     def told(self) -> str:
         return (self.host.folder / "stderr").read_text()

@@ -3,15 +3,19 @@
 It has the program imported, and makes a child of its own for each line of JSON on its standard input:
 
     {"arguments": ["once"], "config": FILE, "crossed": FILE, "stderr": FILE,
-     "at": ["after put part", "before put part", 2]}
+     "at": ["after put part", "before put part", 2, ""]}
 
 The child writes down each moment that it crosses, and ends itself with SIGKILL when it crosses the second of
 those two moments right after the first one, for the second time; `at` may be null. The server answers at once
 with the child's pid, and then with how it ended.
+
+What is done beside the machine image, in threads of its own, happens in a *lane* of its own, and so each of
+them has its own order. The lane of the kernel is "0: ", that of the ramdisk "1: ", and that of all else "".
 """
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -22,22 +26,32 @@ import botocore.session
 
 from uecwatchd import boundary, cli
 
+BESIDE = re.compile(r"beside_(\d+)")
 
-def listener(crossed: int, at: tuple[str, str, int] | None) -> boundary.Crossing:
+
+def lane() -> str:
+    """Threads that send parts are called after the one that makes them."""
+    beside = BESIDE.match(threading.current_thread().name)
+    return f"{beside[1]}: " if beside else ""
+
+
+def listener(crossed: int, at: tuple[str, str, int, str] | None) -> boundary.Crossing:
     turn = threading.Lock()  # moments are crossed in several threads
-    last, left = "", at[2] if at else 0
+    last: dict[str, str] = {}
+    left = at[2] if at else 0
 
     def cross(moment: str) -> None:
         if moment.endswith("advance"):  # told every few seconds to whoever asks, and lost without harm
             return
-        nonlocal last, left
+        nonlocal left
+        here = lane()
         with turn:
-            os.write(crossed, f"{moment}\n".encode())
-            if at and (last, moment) == tuple(at[:2]):
+            os.write(crossed, f"{here}{moment}\n".encode())
+            if at and (last.get(here, ""), moment, here) == (at[0], at[1], at[3]):
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
-            last = moment
+            last[here] = moment
 
     return cross
 

@@ -9,7 +9,6 @@ so on, and started once more. The table of all points, and of what came of them,
     pytest -q -rP tests/crash/test_matrix.py
 """
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -31,12 +30,11 @@ IN_A_ROW = 2
 KILLED = -9
 # What an upload and a registration consist of.
 AGAIN = ("put part", "note bundle registering", "RegisterImage", "append to .uec.log")
-TOKEN = re.compile(r"-[0-9a-f]{16}\.")
 # Whatever becomes of the code: were one of these not crossed, the matrix would have a hole.
 MUST_BE_CROSSED = (
     "make the state directory", "bring the ledger up to date", "make bucket", "note digest",
-    "note set waiting", "note set working: read the files", "note set working: deliver the kernel",
-    "note set working: deliver the machine image", "note set working: publish",
+    "note set waiting", "note set working: read the files", "note set working: deliver the machine image",
+    "note set working: publish",
     "note bundle planned", "put part", "put manifest", "note bundle uploaded", "note bundle registering",
     "RegisterImage", "note bundle registered", "empty the ledger's log", "CreateTags", "append to .uec.log",
     "write .uec.json", "place .uec.json", "place .eki", "place .eri", "place .emi", "note set done",
@@ -49,10 +47,11 @@ class Gap:
 
     after: str
     before: str
+    lane: str
     nth: int = 1
 
     def __str__(self) -> str:
-        return f"{self.after or 'at the start'} | {self.before}{' (last)' if self.nth > 1 else ''}"
+        return f"{self.lane}{self.after or 'at the start'} | {self.before}{' (last)' if self.nth > 1 else ''}"
 
     @property
     def at(self) -> tuple[str, str, int]:
@@ -63,7 +62,7 @@ class Gap:
 class Clean:
     """What a run does that nobody kills."""
 
-    moments: list[str]
+    lanes: dict[str, list[str]]
     puts: Counter[str]
 
 
@@ -78,28 +77,29 @@ def effect(moment: str) -> str:
     return moment.partition(" ")[2]
 
 
-def cases(moments: list[str]) -> list[tuple[Gap, ...]]:
+def cases(lanes: dict[str, list[str]]) -> list[tuple[Gap, ...]]:
     """Which gaps are tried together: a few in the order of the run, and those at the largest member alone."""
-    count = Counter(gap for gap in map(gap_of, pairwise(["", *moments])) if gap)
+    count = Counter(
+        gap for lane, moments in lanes.items() for gap in gaps(lane, moments if lane else ["", *moments])
+    )
     found = list(count)
     last = [replace(gap, nth=count[gap]) for gap in found if gap.after in AGAIN and gap.before in AGAIN]
     chains = [tuple(found[at : at + IN_A_ROW]) for at in range(0, len(found), IN_A_ROW)]
     return chains + [(gap,) for gap in last]
 
 
-def gap_of(neighbours: tuple[str, str]) -> Gap | None:
-    one, other = neighbours
-    if one.startswith("before ") or other.startswith("after "):
-        return None  # an effect is under way
-    return Gap(effect(one), effect(other))
+def gaps(lane: str, moments: list[str]) -> Iterator[Gap]:
+    for one, other in pairwise(moments):
+        if not (one.startswith("before ") or other.startswith("after ")):  # an effect is under way
+            yield Gap(effect(one), effect(other), lane)
 
 
 def test_the_clean_run_crosses_the_moments_that_matter(clean: Clean) -> None:
-    found = [gap for case in cases(clean.moments) for gap in case]
+    found = [gap for case in cases(clean.lanes) for gap in case]
     for name in MUST_BE_CROSSED:
         assert name in {gap.before for gap in found}
         assert name in {gap.after for gap in found} or name == MUST_BE_CROSSED[-1], name
-    assert Gap("put part", "put part", 3) in found
+    assert Gap("put part", "put part", "", 2) in found
     assert set(clean.puts.values()) == {1}
     assert len([key for key in clean.puts if ".part." in key]) == 2 + 1 + 3
 
@@ -109,7 +109,7 @@ def test_a_set_ends_registered_once_wherever_the_program_is_killed(
     scene: Scene, killer: Killer, clean: Clean, share: int
 ) -> None:
     wrong = {}
-    for case in cases(clean.moments)[share::SHARES]:
+    for case in cases(clean.lanes)[share::SHARES]:
         found = list(what_is_wrong(scene, killer, clean, case))
         for gap in case:
             sys.stdout.write(f"{gap!s:<95}  {'; '.join(found) or 'registered once'}\n")
@@ -120,8 +120,10 @@ def test_a_set_ends_registered_once_wherever_the_program_is_killed(
 def what_is_wrong(scene: Scene, killer: Killer, clean: Clean, case: tuple[Gap, ...]) -> Iterator[str]:
     """Kill the program in each gap, run it once more, and tell in words what is not as it should be."""
     scene.begin_anew()
+    unsure = 0
     for number, gap in enumerate(case):
-        if killer.run(scene.host, "once", at=gap.at) == KILLED:
+        if killer.run(scene.host, "once", at=gap.at, lane=gap.lane) == KILLED:
+            unsure += scene.manifests_on_their_way()
             yield from scene.broken_promises()
             continue
         # Where the run before has come too far already, a new set begins.
@@ -131,24 +133,18 @@ def what_is_wrong(scene: Scene, killer: Killer, clean: Clean, case: tuple[Gap, .
         yield f"it ended with {code}: {scene.told()}"
         return
     yield from scene.broken_promises()
-    yield from wrong_in_the_cloud(scene, clean, case)
+    yield from wrong_in_the_cloud(scene, clean, unsure)
     yield from scene.wrong_beside_the_files()
     yield from scene.wrong_in_the_ledger()
 
 
-def wrong_in_the_cloud(scene: Scene, clean: Clean, case: tuple[Gap, ...]) -> Iterator[str]:
+def wrong_in_the_cloud(scene: Scene, clean: Clean, unsure: int) -> Iterator[str]:
     yield from scene.wrong_on_the_list()
     puts, there = scene.puts(), {one.key for one in scene.host.cloud.objects("uec-images")}
-    if sorted(map(plain, puts)) != sorted(map(plain, clean.puts)) or there != puts.keys():
+    if not puts.keys() == clean.puts.keys() == there:
         yield f"objects: {sorted(there)}, sent: {sorted(puts)}"
     if twice := [key for key, count in puts.items() if count > 1 and ".part." in key]:
         yield f"sent twice: {twice}"
     # A manifest is signed anew each time, and is sent again when nobody knows that it has arrived.
-    unsure = sum(gap.before in ("append to .uec.log", "note bundle uploaded") for gap in case)
     if sum(count - 1 for key, count in puts.items() if ".manifest." in key) > unsure:
         yield f"manifests sent again: {puts}"
-
-
-def plain(key: str) -> str:
-    """A key without what is different in each case: a machine's bundle is named after its kernel's id too."""
-    return TOKEN.sub(".", key)

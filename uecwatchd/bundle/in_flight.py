@@ -1,5 +1,6 @@
 """Slices are stored while the next ones are being made."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +28,7 @@ def in_flight(
         stored.result()
         done(piece)
 
-    with ThreadPoolExecutor(at_once, thread_name_prefix="part") as pool:
+    with ThreadPoolExecutor(at_once, f"{threading.current_thread().name} part") as pool:
         for piece in slices:
             check()
             if len(under_way) == at_once:

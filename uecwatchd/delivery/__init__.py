@@ -6,7 +6,8 @@ The steps, with what the ledger says after each:
    unless the set asked for `on_existing = "fail"` and it is not the set's own
 2. what the set began with another content, and will never finish, is taken out of the bucket
 3. `planned`: the place in the bucket and the keys are decided and written down
-4. the parts go up, several at a time, straight from memory; the manifest last: `uploaded`
+4. the parts go up, several at a time, straight from memory; the manifest last, when the ids that stand in it
+   are known: `uploaded`
 5. the bucket is looked over: every object is there with the size and the ETag that it was sent with, and if
    that is wanted, the whole bundle is fetched and opened
 6. the files are looked at once more: from a set that has changed under us nothing is registered
@@ -14,7 +15,7 @@ The steps, with what the ledger says after each:
 8. `registered`, with the id; the keys are forgotten
 """
 
-from uecwatchd.delivery.order import Order
+from uecwatchd.delivery.order import NO_BOOT, Boot, BootIds, Order
 from uecwatchd.delivery.steps import bundle_and_register
 
-__all__ = ["Order", "bundle_and_register", "in_flight"]
+__all__ = ["NO_BOOT", "Boot", "BootIds", "Order", "bundle_and_register"]

@@ -11,6 +11,32 @@ from uecwatchd.settings import Compression
 
 
 @dataclass(frozen=True, slots=True)
+class BootIds:
+    """The registered kernel and ramdisk that a machine boots with, where it has them."""
+
+    kernel: str | None = None
+    ramdisk: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kernel or ''} {self.ramdisk or ''}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What a machine boots with.
+
+    `traits` tells kernel and ramdisk from all others before they are registered. `ids` waits until they are,
+    and raises what kept them from it.
+    """
+
+    traits: tuple[str, str]
+    ids: Callable[[], BootIds]
+
+
+NO_BOOT = Boot(("", ""), BootIds)
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What is to be delivered where. `check` is called between parts and raises when work is to be put down.
 
@@ -28,8 +54,7 @@ class Order:
     cloud: Cloud
     bucket: str
     arch: Arch
-    kernel_id: str | None
-    ramdisk_id: str | None
+    boot: Boot
     name: str | None
     description: str | None
     virtualization: str | None

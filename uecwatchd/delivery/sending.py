@@ -16,7 +16,7 @@ from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
 from uecwatchd.cloud.credentials import sealing_certificate
 from uecwatchd.cloud.upload import Stored, holds, listed, put
-from uecwatchd.delivery.order import Order
+from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.digest import digest_like
 from uecwatchd.errors import Rejected
 from uecwatchd.image import amount
@@ -36,12 +36,15 @@ def send(order: Order, bundle: BundleRecord, source: FileIO, *, again: bool) -> 
     if spool.stamp_of(os.fstat(source.fileno())) != order.member.stamp or totals.digest != order.digest:
         raise spool.changed(order.member.path)
     _tell_bundled(order, totals)
-    manifest = write_manifest(_manifest(order, bundle, totals, secret), key=order.cloud.account.user_key)
+    boot = order.boot.ids()
+    manifest = write_manifest(
+        _manifest(order, bundle, totals, secret, boot), key=order.cloud.account.user_key
+    )
     _must_be_readable(order, manifest, totals)
     with boundary.effect("put manifest"):
         last = put(order.cloud, bundle.bucket, manifest_name(bundle.prefix), manifest)
     _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
-    sent = replace(bundle, state="uploaded", objects=(*parts, last))
+    sent = replace(bundle, state="uploaded", objects=(*parts, last), boot=str(boot))
     return replace(sent, parts=len(totals.parts), bundled_size=totals.bundled_size)
 
 
@@ -116,10 +119,10 @@ def _place(bundle: BundleRecord, parts: Mapping[str, Stored], *, size: int) -> s
     return f"part {ready + 1} of {of}"
 
 
-def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret) -> Manifest:
+def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret, boot: BootIds) -> Manifest:
     account = order.cloud.account
     root = order.cloud.dialect.disk_mapping if order.whole_disk else None
-    claims = Claims(order.member.role, order.arch, order.kernel_id, order.ramdisk_id, root)
+    claims = Claims(order.member.role, order.arch, boot.kernel, boot.ramdisk, root)
     parties = Parties(account.account, account.user_key, account.user_cert, sealing_certificate(account))
     return manifest_of(bundle.prefix, totals, secret, claims, parties)
 

@@ -13,7 +13,7 @@ from uecwatchd.cloud.dialect import fitting_name
 from uecwatchd.cloud.retrieve import take_back
 from uecwatchd.cloud.upload import must_hold
 from uecwatchd.delivery.leftovers import clear_leftovers
-from uecwatchd.delivery.order import Order
+from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.delivery.sending import send
 from uecwatchd.digest import digest_like
 from uecwatchd.errors import BundleRefused, Deferred, Rejected
@@ -26,7 +26,7 @@ TOKEN_CHARS = 16
 
 def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleRecord:
     """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
-    identity = _identity(order)
+    identity = _free_identity(order)
     clear_leftovers(order, ledger, but=identity)
     with ledger.claim(f"{order.cloud.name}/{identity}"):
         known = _known(order, ledger, identity)
@@ -39,7 +39,7 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
         _must_have_name(order, bundle, listed)
         if bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
             known, bundle = None, _plan(order, identity)
-        if bundle.state == "planned":
+        if bundle.state == "planned" or bundle.boot != str(order.boot.ids()):
             bundle = send(order, ledger.put_bundle(bundle), source, again=known is not None)
             ledger.put_bundle(bundle)
         _look_over(order, bundle, ledger)
@@ -53,12 +53,30 @@ def _known(order: Order, ledger: Ledger, identity: str) -> BundleRecord | None:
     return None if elsewhere else known
 
 
-def _identity(order: Order) -> str:
+def _free_identity(order: Order) -> str:
+    """A kernel that left the cloud may have come back under another id since. The image of its old one has
+    the place then, and is no good to us."""
+    identity = _identity(order, order.boot.traits)
+    if order.member.role != "machine":
+        return identity
+    location = f"{order.bucket}/{manifest_name(_prefix(order, identity))}"
+    there = images.at_location(order.cloud, images.images_lately(order.cloud), location)
+    if there is None or _boots_alike(there, order.boot.ids()):
+        return identity
+    return _identity(order, str(order.boot.ids()))
+
+
+def _boots_alike(there: images.Image, boot: BootIds) -> bool:
+    """As far as the cloud tells; one that boots with nothing of its own may be given the cloud's default."""
+    pairs = ((there.kernel, boot.kernel), (there.ramdisk, boot.ramdisk))
+    return all(listed == wanted for listed, wanted in pairs if listed and wanted)
+
+
+def _identity(order: Order, boot: object) -> str:
     """All that makes an image what it is; equal identities need one bundle, of kernels in whatever bucket."""
-    traits = [order.member.role, order.digest, order.arch, order.cloud.account.account]
+    traits: list[object] = [order.member.role, order.digest, order.arch, order.cloud.account.account]
     if order.member.role == "machine":
-        boot = (order.kernel_id or "", order.ramdisk_id or "", order.virtualization or "")
-        traits += [*boot, order.platform, order.bucket, *order.wishes]
+        traits += [boot, order.virtualization, order.platform, order.bucket, *order.wishes]
     return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
 
 
@@ -129,12 +147,16 @@ def _plan(order: Order, identity: str) -> BundleRecord:
         identity=identity,
         role=order.member.role,
         sha256=order.digest,
-        prefix=bundle_prefix(order.member.role, _telling_name(order), token=identity[:TOKEN_CHARS]),
+        prefix=_prefix(order, identity),
         state="planned",
         secret_key=secret.key,
         secret_iv=secret.iv,
         made_for=order.made_for,
     )
+
+
+def _prefix(order: Order, identity: str) -> str:
+    return bundle_prefix(order.member.role, _telling_name(order), token=identity[:TOKEN_CHARS])
 
 
 def _telling_name(order: Order) -> str:
@@ -199,6 +221,7 @@ def _open_again(order: Order, bundle: BundleRecord) -> None:
 def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecord:
     order.check()
     order.unchanged()
+    boot = order.boot.ids()
     bundle = ledger.put_bundle(replace(bundle, state="registering"))
     try:
         image_id = register.register(
@@ -207,8 +230,8 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
             name=order.name or bundle.prefix,
             description=order.description,
             arch=order.arch,
-            kernel=order.kernel_id,
-            ramdisk=order.ramdisk_id,
+            kernel=boot.kernel,
+            ramdisk=boot.ramdisk,
             virtualization=order.virtualization,
             platform=order.platform,
         )

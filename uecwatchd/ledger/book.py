@@ -66,6 +66,11 @@ class Ledger:
         rows = self._read("SELECT * FROM bundles WHERE cloud = ? ORDER BY prefix", cloud)
         return tuple(_bundle_from(row) for row in rows)
 
+    def has_registered_boot(self, cloud: str) -> bool:
+        """Whether this host has registered a kernel or a ramdisk there."""
+        of_boot = "cloud = ? AND role <> 'machine' AND registered IS NOT NULL"
+        return bool(self._read(f"SELECT 1 FROM bundles WHERE {of_boot} LIMIT 1", cloud))  # noqa: S608
+
     def all_bundles(self) -> tuple[BundleRecord, ...]:
         """Of all clouds, ordered by where they lie."""
         return tuple(_bundle_from(row) for row in self._read("SELECT * FROM bundles ORDER BY cloud, prefix"))

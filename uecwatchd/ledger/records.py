@@ -75,7 +75,8 @@ class BundleRecord:
 
     The key and the IV are kept until it is registered: the same source then gives the same parts again.
     `made_for` is the folder and name of the set that first wanted it. `registered` is in seconds of the
-    epoch, None for one that was found in the cloud. `objects` is what was sent to the bucket.
+    epoch, None for one that was found in the cloud. `objects` is what was sent to the bucket; `boot` the ids
+    of kernel and ramdisk in the manifest among them.
     """
 
     cloud: str
@@ -93,6 +94,7 @@ class BundleRecord:
     made_for: str = ""
     registered: float | None = None
     objects: tuple[Stored, ...] = ()
+    boot: str = ""
 
     def __repr__(self) -> str:
         return f"BundleRecord({self.cloud}, {self.bucket}/{self.prefix}, {self.state}, {self.image_id})"

@@ -17,7 +17,7 @@ from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Fields, Kind, Progress, Tee
 from uecwatchd.pipeline.deliver import deliver
 from uecwatchd.pipeline.finish import furnish, publish, succeed_older
-from uecwatchd.pipeline.job import Job, Stage, Tools, stop_if_asked, tell
+from uecwatchd.pipeline.job import Job, Stage, Tools, lead, stop_if_asked, tell
 from uecwatchd.pipeline.prepare import (
     enter_cloud,
     foresee,
@@ -40,7 +40,7 @@ def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
         ("enter the cloud", enter_cloud),
         ("name the image", name_it),
         ("see what the cloud takes", foresee),
-        *((f"deliver the {ROLE_WORDS[m.role]}", deliver(m.role)) for m in found.members),
+        (f"deliver the {ROLE_WORDS[lead(found).role]}", deliver),
         ("give it tags and permissions", furnish),
         ("take the older one's place", succeed_older),
         ("publish", publish),

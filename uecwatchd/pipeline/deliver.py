@@ -1,51 +1,126 @@
-"""The stage of each member: into the cloud with it."""
+"""The stage of the members: into the cloud with them, all at once as far as ids allow.
+
+A machine's manifest names its kernel and its ramdisk by their ids; its parts name nothing. So the parts go up
+while kernel and ramdisk are bundled, uploaded and registered beside them, and the manifest waits for both.
+"""
 
 import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 
 from uecwatchd import report, spool
-from uecwatchd.delivery import Order, bundle_and_register
-from uecwatchd.errors import Rejected
+from uecwatchd.delivery import NO_BOOT, Boot, BootIds, Order, bundle_and_register
+from uecwatchd.errors import Rejected, Stopped
 from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
-from uecwatchd.ledger import MemberRecord
-from uecwatchd.monitor import Tee
-from uecwatchd.pipeline.job import Job, Stage, Tools, lead, stop_if_asked, wishes, with_member
+from uecwatchd.ledger import BundleRecord
+from uecwatchd.monitor import Monitor, Quiet, Tee
+from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, wishes, with_member
 from uecwatchd.pipeline.prepare import registered_name
 
-
-def deliver(role: Role) -> Stage:
-    """The stage that bundles, uploads and registers the member of one role, if the set has one."""
-
-    def stage(job: Job, tools: Tools) -> Job:
-        member, known = job.found.member(role), job.known(role)
-        if member is None or known is None:
-            return job
-        with spool.open_member(job.found.folder, member.path) as source:
-            if spool.stamp_of(os.fstat(source.fileno())) != member.stamp:
-                raise spool.changed(member.path)
-            bundle = bundle_and_register(_order(job, member, known, tools), source, tools.ledger)
-        return with_member(job, role, image_id=bundle.image_id, manifest=bundle.location)
-
-    return stage
+Deliveries = Mapping[Role, "Future[BundleRecord]"]
 
 
-def _order(job: Job, member: Member, known: MemberRecord, tools: Tools) -> Order:
+def deliver(job: Job, tools: Tools) -> Job:
+    """Bundle, upload and register all members of a set. None is left on its way when this ends.
+
+    Raises what went wrong with one of them; the others are put down then.
+    """
+    main = lead(job.found)
+    others = [member for member in job.found.members if member is not main]
+    given_up = threading.Event()
+    with ThreadPoolExecutor(max(1, len(others)), "beside") as threads:
+        aside = partial(_take, job, tools, NO_BOOT, Quiet(job.monitor), partial(_go_on, given_up))
+        beside: Deliveries = {member.role: threads.submit(aside, member) for member in others}
+        try:
+            _make_sure(job, beside, tools)
+            boot, monitor = _boot(job, beside), Tee((job.monitor, report.ReportFile(job.record)))
+            done = {main.role: _take(job, tools, boot, monitor, partial(_must_go_well, beside), main)}
+            done.update({role: delivery.result() for role, delivery in beside.items()})
+        except BaseException:
+            given_up.set()
+            raise
+    for role, bundle in done.items():
+        job = with_member(job, role, image_id=bundle.image_id, manifest=bundle.location)
+    return job
+
+
+def _make_sure(job: Job, beside: Deliveries, tools: Tools) -> None:
+    """Where only administrators may register kernels, and we never have, no byte of the machine goes up
+    before it has come out that we may."""
+    cloud = job.entered()
+    if cloud.dialect.kernels_by_administrators and not tools.ledger.has_registered_boot(cloud.name):
+        wait(beside.values())
+        _must_go_well(beside)
+
+
+def _go_on(given_up: threading.Event) -> None:
+    if given_up.is_set():
+        why = "another file of its set could not be delivered"
+        raise Stopped("put down", why, "It is taken up again with the set.")
+
+
+def _must_go_well(beside: Deliveries) -> None:
+    """Raises what went wrong beside us."""
+    for delivery in beside.values():
+        if delivery.done():
+            delivery.result()
+
+
+def _boot(job: Job, beside: Deliveries) -> Boot:
+    """What the machine boots with: of what was given the id, of a member its content until it has one."""
+    found = job.found
+    given: Mapping[Role, str | None] = {"kernel": found.kernel_id, "ramdisk": found.ramdisk_id}
+
+    def trait(role: Role) -> str:
+        known = job.known(role)
+        return given[role] or (known.sha256 if known else "")
+
+    def registered(role: Role) -> str | None:
+        return given[role] or (beside[role].result().image_id if role in beside else None)
+
+    return Boot(
+        (trait("kernel"), trait("ramdisk")), lambda: BootIds(registered("kernel"), registered("ramdisk"))
+    )
+
+
+def _take(
+    job: Job, tools: Tools, boot: Boot, monitor: Monitor, check: Callable[[], None], member: Member
+) -> BundleRecord:
+    """One member all the way. `check` raises when it is to be put down for what another one has met."""
+
+    def check_both() -> None:
+        stop_if_asked(job, tools)
+        check()
+
+    with spool.open_member(job.found.folder, member.path) as source:
+        if spool.stamp_of(os.fstat(source.fileno())) != member.stamp:
+            raise spool.changed(member.path)
+        order = _order(job, tools, boot, monitor, check_both, member)
+        return bundle_and_register(order, source, tools.ledger)
+
+
+def _order(
+    job: Job, tools: Tools, boot: Boot, monitor: Monitor, check: Callable[[], None], member: Member
+) -> Order:
     found, machine = job.found, member.role == "machine"
+    known = job.known(member.role)
     hvm = found.virtualization == "hvm"
 
     def sleep(seconds: float) -> None:
         tools.stopping.wait(seconds)
-        stop_if_asked(job, tools)
+        check()
 
     return Order(
         set_name=found.name,
         member=member,
-        digest=known.sha256,
+        digest=known.sha256 if known else "",
         cloud=job.entered(),
         bucket=job.record.bucket,
         arch=found.arch,
-        kernel_id=_id_for_machine(job, "kernel") if machine else None,
-        ramdisk_id=_id_for_machine(job, "ramdisk") if machine else None,
+        boot=boot if machine else NO_BOOT,
         name=registered_name(job, tools) if machine else None,
         description=found.sidecar.description if machine else None,
         wishes=wishes(found) if machine and job.entered().dialect.name_pattern else (),
@@ -58,8 +133,8 @@ def _order(job: Job, member: Member, known: MemberRecord, tools: Tools) -> Order
         uploads=tools.work.uploads,
         sparse=tools.work.sparse,
         compression=tools.work.compression,
-        monitor=Tee((job.monitor, report.ReportFile(job.record))),
-        check=lambda: stop_if_asked(job, tools),
+        monitor=monitor,
+        check=check,
         unchanged=lambda: _must_be_unchanged(found),
         sleep=sleep,
         now=tools.now,
@@ -76,8 +151,3 @@ def _must_be_unchanged(found: ImageSet) -> None:
             raise spool.changed(member.path) from error
         if stamp != member.stamp:
             raise spool.changed(member.path)
-
-
-def _id_for_machine(job: Job, role: Role) -> str | None:
-    given = job.found.kernel_id if role == "kernel" else job.found.ramdisk_id
-    return given or job.record.image_id(role) or None

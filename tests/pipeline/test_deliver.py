@@ -1,0 +1,121 @@
+"""The members of a set on their way at once: what waits for what, and what becomes of the others."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd import boundary
+from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.service import Service
+from uecwatchd.settings import load
+
+if TYPE_CHECKING:
+    from tests.conftest import Heard, Host
+else:
+    Heard = Host = Any
+
+PATIENCE_SECONDS = 60.0
+NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
+
+
+@pytest.fixture
+def crossing() -> Iterator[Callable[[Callable[[str], None]], None]]:
+    """Has a function called with each moment, in the thread that crosses it."""
+    yield boundary.listen
+    boundary.listen(lambda _: None)
+
+
+@pytest.fixture
+def first_generation(
+    request: pytest.FixtureRequest, host_class: type[Host], tmp_path: Path
+) -> Iterator[Host]:
+    administrator = getattr(request, "param", True)
+    with Sandbox(tmp_path / "cloud", dialect="uec", administrator=administrator) as cloud:
+        host = host_class.made(tmp_path / "host", cloud)
+        host.configure(host.config.read_text().replace('"sandbox"', '"uec"'))
+        yield host
+
+
+def drop(host: Host, made: RealSet) -> None:
+    host.drop(made.machine, made.kernel, made.ramdisk, names=NAMES)
+
+
+def once(host: Host, heard: Heard) -> SetRecord:
+    with closing(open_ledger(host.state)) as book:
+        (record,) = Service(load(host.config, environ={}), monitor=heard, book=book).once()
+    return record
+
+
+def sent(host: Host, what: str) -> list[str]:
+    """Keys of the machine's objects that the cloud has taken."""
+    paths = (Path(seen.path).name for seen in host.cloud.calls("PutObject") if not seen.code)
+    return [name for name in paths if name.startswith("tiny-") and what in name]
+
+
+def test_the_machine_goes_up_while_its_kernel_is_registered_and_its_manifest_waits_for_it(
+    host: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
+) -> None:
+    parts_are_up, manifests_before = threading.Event(), []
+
+    def cross(moment: str) -> None:
+        if moment == "before RegisterImage" and not parts_are_up.is_set():
+            assert parts_are_up.wait(PATIENCE_SECONDS), "the machine waits for its kernel"
+            manifests_before.extend(sent(host, ".manifest."))
+        if moment == "after put part" and sent(host, ".part."):
+            parts_are_up.set()
+
+    drop(host, real_set)
+    crossing(cross)
+    record = once(host, heard)
+    assert record.state == "done", record.error
+    assert manifests_before == []
+    kernel, ramdisk = (record.image_id(role) for role in ("kernel", "ramdisk"))
+    (machine,) = (image for image in host.cloud.images if image.type == "machine")
+    assert (machine.kernel, machine.ramdisk) == (kernel, ramdisk)
+
+
+def test_a_kernel_that_fails_has_the_machine_put_down(
+    host: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
+) -> None:
+    drop(host, real_set)
+    host.cloud.faults.arm("image-fails", 1)
+    record = once(host, heard)
+    assert record.state == "rejected"
+    assert record.error
+    assert "registering uec-images/" in record.error.what
+    assert "tiny-" not in record.error.what, "it is not the machine that failed"
+    assert sent(host, ".manifest.") == []
+    assert not [thread for thread in threading.enumerate() if "beside" in thread.name]
+
+
+def test_a_kernel_that_came_back_under_another_id_gets_a_machine_of_its_own(
+    first_generation: Host, real_set: RealSet, heard: Heard
+) -> None:
+    host = first_generation  # where images have no names that could be taken
+    drop(host, real_set)
+    first = once(host, heard)
+    host.cloud.realm.registry.remove_image(first.image_id("kernel"))
+    host.ask("forget", "tiny")
+    second = once(host, heard)
+    assert second.state == "done", second.error
+    machines = {image.id: image.kernel for image in host.cloud.images if image.type == "machine"}
+    assert machines == {one.image_id("machine"): one.image_id("kernel") for one in (first, second)}
+    host.ask("forget", "tiny")
+    assert once(host, heard).members == second.members
+    assert len(host.cloud.images) == 4
+
+
+@pytest.mark.parametrize("first_generation", [False], indirect=True, ids=["no administrator"])
+def test_no_byte_of_a_machine_goes_up_before_we_know_that_we_may_register_its_kernel(
+    first_generation: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(first_generation, real_set)
+    record = once(first_generation, heard)
+    assert record.state in ("rejected", "halted"), record.error
+    assert sent(first_generation, "tiny") == []
