@@ -363,7 +363,7 @@ def test_a_daemon_at_work_tells_how_far_it_is_and_a_killed_one_is_not_taken_for_
         def uploading() -> bool:
             told[:] = json.loads(host.ask("status", "--json")[0])
             progress = told[0]["progress"] if told else None
-            return bool(progress) and progress["file"] == "k.img" and bool(progress["part"])
+            return bool(progress) and progress["file"] == "k.img" and bool(progress["rate"])
 
         until(uploading, "progress")
         (row,) = told

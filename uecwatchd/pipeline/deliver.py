@@ -7,7 +7,7 @@ while kernel and ramdisk are bundled, uploaded and registered beside them, and t
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from uecwatchd import report, spool
@@ -28,32 +28,46 @@ def deliver(job: Job, tools: Tools) -> Job:
 
     Raises what went wrong with one of them; the others are put down then.
     """
+    way = _at_once if _may_begin(job, tools) else _one_by_one
+    for role, bundle in way(job, tools).items():
+        job = with_member(job, role, image_id=bundle.image_id, manifest=bundle.location)
+    return job
+
+
+def _may_begin(job: Job, tools: Tools) -> bool:
+    """Where only administrators may register kernels, and we never have, no byte of a machine goes up before
+    it has come out that we may."""
+    cloud = job.entered()
+    return not cloud.dialect.kernels_by_administrators or tools.ledger.has_registered_boot(cloud.name)
+
+
+def _one_by_one(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
+    done: dict[Role, BundleRecord] = {}
+    boot = _boot(job, done.get)
+    for member in job.found.members:  # the machine is the last of them
+        done[member.role] = _take(job, tools, boot, _shown(job), lambda: None, member)
+    return done
+
+
+def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
     main = lead(job.found)
     others = [member for member in job.found.members if member is not main]
     given_up = threading.Event()
     with ThreadPoolExecutor(max(1, len(others)), "beside") as threads:
         aside = partial(_take, job, tools, NO_BOOT, Quiet(job.monitor), partial(_go_on, given_up))
         beside: Deliveries = {member.role: threads.submit(aside, member) for member in others}
+        boot = _boot(job, lambda role: beside[role].result() if role in beside else None)
         try:
-            _make_sure(job, beside, tools)
-            boot, monitor = _boot(job, beside), Tee((job.monitor, report.ReportFile(job.record)))
-            done = {main.role: _take(job, tools, boot, monitor, partial(_must_go_well, beside), main)}
-            done.update({role: delivery.result() for role, delivery in beside.items()})
+            done = {main.role: _take(job, tools, boot, _shown(job), partial(_must_go_well, beside), main)}
+            return done | {role: delivery.result() for role, delivery in beside.items()}
         except BaseException:
             given_up.set()
             raise
-    for role, bundle in done.items():
-        job = with_member(job, role, image_id=bundle.image_id, manifest=bundle.location)
-    return job
 
 
-def _make_sure(job: Job, beside: Deliveries, tools: Tools) -> None:
-    """Where only administrators may register kernels, and we never have, no byte of the machine goes up
-    before it has come out that we may."""
-    cloud = job.entered()
-    if cloud.dialect.kernels_by_administrators and not tools.ledger.has_registered_boot(cloud.name):
-        wait(beside.values())
-        _must_go_well(beside)
+def _shown(job: Job) -> Monitor:
+    """Where the progress of one member is told, and written beside the image."""
+    return Tee((job.monitor, report.ReportFile(job.record)))
 
 
 def _go_on(given_up: threading.Event) -> None:
@@ -69,21 +83,20 @@ def _must_go_well(beside: Deliveries) -> None:
             delivery.result()
 
 
-def _boot(job: Job, beside: Deliveries) -> Boot:
+def _boot(job: Job, registered: Callable[[Role], BundleRecord | None]) -> Boot:
     """What the machine boots with: of what was given the id, of a member its content until it has one."""
-    found = job.found
-    given: Mapping[Role, str | None] = {"kernel": found.kernel_id, "ramdisk": found.ramdisk_id}
+    given: Mapping[Role, str | None] = {"kernel": job.found.kernel_id, "ramdisk": job.found.ramdisk_id}
 
     def trait(role: Role) -> str:
         known = job.known(role)
         return given[role] or (known.sha256 if known else "")
 
-    def registered(role: Role) -> str | None:
-        return given[role] or (beside[role].result().image_id if role in beside else None)
+    def image_id(role: Role) -> str | None:
+        bundle = None if given[role] else registered(role)
+        return bundle.image_id if bundle else given[role]
 
-    return Boot(
-        (trait("kernel"), trait("ramdisk")), lambda: BootIds(registered("kernel"), registered("ramdisk"))
-    )
+    traits = (trait("kernel"), trait("ramdisk"))
+    return Boot(traits, lambda: BootIds(image_id("kernel"), image_id("ramdisk")))
 
 
 def _take(
