@@ -1,7 +1,8 @@
 """Runs the program again and again without importing it each time: a fork for each run.
 
 Each run is a process of its own, with its own environment, working directory and output, that ends as
-`python -m uecwatchd` would. Only what every start has in common, the imports, is done once.
+`python -m uecwatchd` would. Only what every start has in common is done once: the imports,
+and what most read of the cloud library's models.
 
 The requests come over a Unix socket on standard input, a packet each: JSON with `argv`, `environ` and `cwd`,
 and three descriptors: the run's standard output and standard error, and where to answer. The answer is the
@@ -19,6 +20,7 @@ import uecwatchd.byhand
 import uecwatchd.cli
 import uecwatchd.demo.show
 import uecwatchd.sandbox.server
+from uecwatchd.cloud.client import make_client
 
 REQUEST_BYTES = 1 << 20
 
@@ -26,6 +28,8 @@ REQUEST_BYTES = 1 << 20
 def serve() -> int:
     """The exit code of a run in its own process; 0 in the first process, when nobody asks any more."""
     asker = socket.socket(fileno=0)
+    for service in ("s3", "ec2"):
+        make_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     while True:
         data, descriptors, _, _ = socket.recv_fds(asker, REQUEST_BYTES, 3)

@@ -22,9 +22,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import botocore.session
-
 from uecwatchd import boundary, cli
+from uecwatchd.cloud.client import make_client
 
 BESIDE = re.compile(r"beside_(\d+)")
 
@@ -70,9 +69,8 @@ def child(order: dict[str, Any]) -> int:
 
 def warm() -> None:
     """What botocore reads of its models is read once, for all children."""
-    session = botocore.session.get_session()
     for service in ("s3", "ec2"):
-        session.create_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
+        make_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
 
 
 def serve() -> None:

@@ -16,6 +16,7 @@ What is changed, and why:
   to say, since several permanent failures come as one.
 """
 
+import functools
 import ipaddress
 import re
 import threading
@@ -95,13 +96,16 @@ class Cloud:
     bucket_turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
+# A session is not to be used by two threads at a time; its clients are.
+_MAKING = threading.Lock()
+
+
 def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
     """Make the clients; `uploads` is how many requests to S3 one set makes at once. Nothing is sent yet."""
-    session = boto3.session.Session(botocore_session=_sealed_session())
     most = max(MOST_REQUESTS, uploads)
-    s3 = session.client("s3", **_wiring(account, account.s3_url, _s3_config(dialect, most)))
+    s3 = make_client("s3", **_wiring(account, account.s3_url, _s3_config(dialect, most)))
     _limit(s3, most)
-    ec2 = session.client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
+    ec2 = make_client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
     for client in (s3, ec2):
         client.meta.events.register("needs-retry", _resend_unanswered)
         client.meta.events.register(BEFORE_PARSING, mend)
@@ -142,6 +146,18 @@ def _teach_ec2(ec2: Any) -> None:
     # Eucalyptus wants to be told from 4.0 on, and the library knows only Amazon's parameters.
     service = ec2.meta.service_model
     service.operation_model("RegisterImage").input_shape.members["Platform"] = service.shape_for("String")
+
+
+def make_client(service: str, **wiring: Any) -> Any:
+    """A client of "s3" or "ec2", which shares nothing with another one but what the library read of it."""
+    with _MAKING:
+        return _session().client(service, **wiring)
+
+
+@functools.cache
+def _session() -> boto3.session.Session:
+    """One for all clouds, which knows none of them: to read its models anew is most of making a client."""
+    return boto3.session.Session(botocore_session=_sealed_session())
 
 
 def _sealed_session() -> botocore.session.Session:
