@@ -6,9 +6,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from runs import children, nowhere, processor_of, timed
+from runs import nowhere, processor_of, timed
 
 CONFIGURATION = """\
 [spool]
@@ -33,26 +34,41 @@ with Sandbox(Path(sys.argv[1])) as cloud:
 SIDECAR = 'kernel = "none"\nconvert = "keep"\n'
 
 
+@dataclass(frozen=True)
+class Drop:
+    """A run of `once`: seconds, the processors' seconds, peak RSS in MiB, and when each line was said."""
+
+    seconds: float
+    ours: float
+    theirs: float
+    peak: float
+    said: tuple[tuple[float, str], ...]
+
+
 def drops(images: dict[str, Path], folder: Path, cores: int) -> Iterator[str]:
     """`uecwatchd once` on one image, and the embedded cloud, which has the same processors."""
     yield from ("", "## From the drop to the EMI, on loopback", "")
     yield "| image | bundling s | to the EMI s | ratio | our processor s | the cloud's | at best s |"
     yield "|---|---|---|---|---|---|---|"
+    spoken = {}
     for name, path in images.items():
         if not name.startswith("mixed"):  # the others are no images that a cloud would take
             continue
         alone = timed(path, nowhere)
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            seconds, ours, theirs = dropped(path, Path(place))
-        best = (ours + theirs) / cores
+            run = dropped(path, Path(place))
         yield (
-            f"| {name} | {alone.seconds:.2f} | {seconds:.2f} | {seconds / alone.seconds:.2f} | {ours:.2f} "
-            f"| {theirs:.2f} | {best:.2f} |"
+            f"| {name} | {alone.seconds:.2f} | {run.seconds:.2f} | {run.seconds / alone.seconds:.2f} "
+            f"| {run.ours:.2f} | {run.theirs:.2f} | {(run.ours + run.theirs) / cores:.2f} |"
         )
+        spoken[name] = run.said
+    for name, said in spoken.items():
+        yield from ("", f'When the service said what of "{name}", in seconds after its start:', "", "```")
+        yield from (f"{seconds:6.2f}  {line}" for seconds, line in said)
+        yield "```"
 
 
-def dropped(path: Path, place: Path) -> tuple[float, float, float]:
-    """Wall seconds of a run of `once`, its processor seconds, and those of the cloud."""
+def dropped(path: Path, place: Path) -> Drop:
     spool, config = place / "spool", place / "uecwatchd.toml"
     spool.mkdir()
     command = [sys.executable, "-c", CLOUD, str(place / "cloud")]
@@ -62,13 +78,24 @@ def dropped(path: Path, place: Path) -> tuple[float, float, float]:
         config.write_text(CONFIGURATION.format(spool=spool, state=place / "state", eucarc=eucarc))
         subprocess.run(["cp", "--sparse=auto", str(path), str(spool / "karmic.img")], check=True)
         (spool / "karmic.toml").write_text(SIDECAR)
-        environ = {**os.environ, "UECWATCHD_CONFIG": str(config)}
-        before, theirs, began = children(), processor_of(cloud.pid), time.monotonic()
-        once = [sys.executable, "-m", "uecwatchd", "once"]
-        done = subprocess.run(once, env=environ, check=True, capture_output=True, text=True)
-        seconds = time.monotonic() - began
-        assert (spool / "karmic.emi").exists(), done.stderr
-        theirs = processor_of(cloud.pid) - theirs
-        ours = children() - before
+        drop = once(config, cloud.pid)
+        assert (spool / "karmic.emi").exists(), "\n".join(line for _, line in drop.said)
         cloud.communicate("")
-    return seconds, ours, theirs
+    return drop
+
+
+def once(config: Path, cloud: int) -> Drop:
+    """`uecwatchd once` with this configuration; `cloud` is the process of the cloud."""
+    environ, said = {**os.environ, "UECWATCHD_CONFIG": str(config)}, []
+    theirs, began = processor_of(cloud), time.monotonic()
+    command = [sys.executable, "-m", "uecwatchd", "once"]
+    service = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+    assert service.stderr is not None
+    with service.stderr as lines:
+        for line in lines:
+            said.append((time.monotonic() - began, line.rstrip()))
+    _, status, usage = os.wait4(service.pid, 0)
+    service.returncode = os.waitstatus_to_exitcode(status)
+    seconds, theirs = time.monotonic() - began, processor_of(cloud) - theirs
+    ours = usage.ru_utime + usage.ru_stime
+    return Drop(seconds, ours, theirs, usage.ru_maxrss / 1024, tuple(said))
