@@ -89,7 +89,9 @@ def once(config: Path, cloud: int) -> Drop:
     environ, said = {**os.environ, "UECWATCHD_CONFIG": str(config)}, []
     theirs, began = processor_of(cloud), time.monotonic()
     command = [sys.executable, "-m", "uecwatchd", "once"]
-    service = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+    service = subprocess.Popen(
+        command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     assert service.stderr is not None
     with service.stderr as lines:
         for line in lines:

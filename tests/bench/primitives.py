@@ -27,13 +27,13 @@ def primitives(path: Path, cores: int) -> Iterator[str]:
         reading = processor(lambda: [source.readinto(block) for block in blocks])
     whole = len(blocks) * BLOCK_BYTES
     library = deflater("fast")
-    packed = [library.block(block) for block in blocks]
+    packed = [library.block(memoryview(block)) for block in blocks]
     left = sum(map(len, packed)) / whole
     costs = {
         "read": reading,
         "SHA-256 of the image": processor(lambda: hashed("sha256", blocks)),
         "SHA-1 of the archive": processor(lambda: hashed("sha1", blocks)),
-        "deflate": processor(lambda: [library.block(block) for block in blocks]),
+        "deflate": processor(lambda: [library.block(memoryview(block)) for block in blocks]),
         "AES-128-CBC": processor(lambda: encrypted(packed)),
         "SHA-1 of the parts": processor(lambda: hashed("sha1", packed)),
     }

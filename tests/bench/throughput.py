@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from runs import GIB, MB, SECRET, Run, children, in_turn, timed
@@ -23,9 +24,9 @@ def throughput(images: dict[str, Path], folder: Path) -> Iterator[str]:
     yield from ("", "## Bundling 1 GiB, into files", "", f"| {HEADINGS} |", f"|{'---|' * 8}")
     for name, path in images.items():
         ours, classic, pigz = in_turn(
-            lambda path=path: into_files(path, folder),
-            lambda path=path: pipeline(path, folder, "gzip"),
-            lambda path=path: pipeline(path, folder, "pigz"),
+            partial(into_files, path, folder),
+            partial(pipeline, path, folder, "gzip"),
+            partial(pipeline, path, folder, "pigz"),
         )
         speeds = " | ".join(f"{GIB / one.seconds / MB:.0f}" for one in (ours, classic, pigz))
         ratios = f"{classic.seconds / ours.seconds:.1f} | {pigz.seconds / ours.seconds:.1f}"
