@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import nowhere, processor_of, timed
+from runs import nowhere, peak_of, processor_of, timed
 
 CONFIGURATION = """\
 [spool]
@@ -93,11 +93,13 @@ def once(config: Path, cloud: int) -> Drop:
         command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert service.stderr is not None
+    peak = 0.0
     with service.stderr as lines:
         for line in lines:
             said.append((time.monotonic() - began, line.rstrip()))
+            peak = max(peak, peak_of(service.pid))  # the last line is said after all work
     _, status, usage = os.wait4(service.pid, 0)
     service.returncode = os.waitstatus_to_exitcode(status)
     seconds, theirs = time.monotonic() - began, processor_of(cloud) - theirs
     ours = usage.ru_utime + usage.ru_stime
-    return Drop(seconds, ours, theirs, usage.ru_maxrss / 1024, tuple(said))
+    return Drop(seconds, ours, theirs, peak, tuple(said))

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from load import Bench, scan_seconds
 from plot import can_plot, plot
+from runs import peak_of
 
 from uecwatchd.sandbox.server import Sandbox
+
+# Little beside the least that is measured, some two seconds.
+SAMPLE_SECONDS = 0.02
 
 
 def sets(folder: Path, plots: Path | None, *, numbers: tuple[int, ...]) -> Iterator[str]:
@@ -34,12 +38,16 @@ def once(bench: Bench, number: int) -> tuple[float, float, float]:
     """Seconds, peak RSS in MiB and processor seconds of the service until all these sets are done."""
     began = time.monotonic()
     process = bench.start("once")
-    _, status, usage = os.wait4(process.pid, 0)
+    peak, ended = 0.0, 0
+    while not ended:
+        peak = max(peak, peak_of(process.pid))
+        time.sleep(SAMPLE_SECONDS)
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     seconds = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if bench.done() != number:
         raise RuntimeError(f"{bench.done()} of {number} sets are done, exit {process.returncode}")
-    return seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime
+    return seconds, peak, usage.ru_utime + usage.ru_stime
 
 
 def files(folder: Path, plots: Path | None, *, numbers: tuple[int, ...]) -> Iterator[str]:
