@@ -1,0 +1,69 @@
+"""Every benchmark, in one run, on this machine.
+
+Run by hand: `python tests/bench/all.py [--folder DIR] [--results DIR] [--quick]`. It takes half an hour and
+20 GB of disk in DIR, all of it removed in the end; `--quick` leaves the longest of each out. The tables are
+printed, and written with their plots to `RESULTS.md` in the folder of results.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from drops import drops
+from holes import holes
+from machine import machine
+from materials import materials
+from memory import daemon, memory
+from plot import can_plot
+from primitives import primitives
+from scaling import files, sets
+from throughput import throughput
+
+READING = """
+Other work on the machine shows in the seconds. Compare the ratios, all of whose parts were measured in turn
+within this one run, and not the seconds of two runs.
+"""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="to work in")
+    arguments.add_argument("--results", type=Path, default=Path(__file__).parent, help="for what came out")
+    arguments.add_argument("--quick", action="store_true", help="leave the longest of each out")
+    given = arguments.parse_args()
+    given.results.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="uecwatchd-bench-") as folder:
+        lines = list(told(report(Path(folder), given.results, quick=given.quick)))
+    (given.results / "RESULTS.md").write_text("\n".join(lines) + "\n")
+
+
+def told(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        print(line, flush=True)  # noqa: T201
+        yield line
+
+
+def report(folder: Path, plots: Path, *, quick: bool) -> Iterator[str]:
+    cores, least = len(os.sched_getaffinity(0)), -1 if quick else None
+    yield from ("# What was measured", "", f"`{' '.join(sys.orig_argv)}`, {datetime.now(UTC):%Y-%m-%d}", "")
+    yield from machine()
+    yield READING.rstrip()
+    if not can_plot():
+        yield from ("", "Without plots, which need `pip install .[bench]`.")
+    images = dict(materials(folder))
+    yield from throughput(images, folder)
+    yield from primitives(images["dense"], cores)
+    yield from drops(images, folder, cores)
+    yield from holes(images["dense"], folder)
+    yield from memory(folder, plots, sizes=(1, 10, 100)[:least])
+    yield from daemon(images["mixed, written out"], folder)
+    yield from sets(folder, plots, numbers=(1, 10, 100, 1000)[:least])
+    yield from files(folder, plots, numbers=(10, 100, 1000, 10_000, 100_000)[:least])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""(d) Memory and processor of a process that bundles, over time, and of the service itself."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from drops import dropped
+from plot import can_plot, plot
+from runs import GIB, MIB, processor_of
+
+SAMPLE_SECONDS = 0.2
+CHILD = """
+import os, sys
+from collections import deque
+from uecwatchd.bundle.stream import Bundling, Secret
+from uecwatchd.extents import stored
+held = deque()
+with open(sys.argv[1], "rb", buffering=0) as source:
+    size = os.fstat(source.fileno()).st_size
+    extents = stored(source.fileno(), size)
+    made = Bundling(source, name="k", size=size, prefix="k", secret=Secret.random(), extents=extents)
+    for piece in made:
+        held.append(piece)
+        if len(held) > 4:
+            made.give_back(held.popleft())
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    seconds: float
+    rss: float  # MiB
+    processor: float  # seconds
+    files: int
+
+
+def memory(folder: Path, plots: Path | None, *, sizes: tuple[int, ...] = (1, 10, 100)) -> Iterator[str]:
+    """`sizes` in GiB."""
+    yield ""
+    yield "## Memory and processor of a process that bundles (a tenth of the image noise, 4 parts kept)"
+    yield ""
+    yield "| image | peak RSS MiB | open files | seconds | processor seconds |"
+    yield "|---|---|---|---|---|"
+    taken = {}
+    for size in sizes:
+        path = growing(folder / "growing.img", size * GIB)
+        samples = taken[f"{size} GiB"] = sampled([sys.executable, "-c", CHILD, str(path)])
+        path.unlink()
+        files = max(one.files for one in samples)
+        last = samples[-1]
+        yield f"| {size} GiB | {peak(samples):.0f} | {files} | {last.seconds:.1f} | {last.processor:.1f} |"
+    if plots and can_plot():
+        for name, unit in (("rss", "RSS, MiB"), ("processor", "processor seconds")):
+            curves = {key: [(one.seconds, getattr(one, name)) for one in taken[key]] for key in taken}
+            plot(plots / f"{name}.svg", curves, x="seconds", y=unit)
+            yield from ("", f"![{unit}]({name}.svg)")
+
+
+def daemon(dense: Path, folder: Path) -> Iterator[str]:
+    """The service with default settings, on 1 GiB that is dense; at most 200 MiB is the target."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        run = dropped(dense, Path(place))
+    yield from ("", f"`uecwatchd once` on 1 GiB, dense: peak RSS {run.peak:.0f} MiB (target: 200 at most).")
+
+
+def growing(path: Path, size: int) -> Path:
+    noise = os.urandom(10 * MIB)  # deflate looks back 32 KiB: the same again is noise to it
+    with path.open("wb") as image:
+        for at in range(0, size, 100 * MIB):
+            image.seek(at)
+            image.write(noise)
+        image.truncate(size)
+    return path
+
+
+def sampled(command: list[str]) -> list[Sample]:
+    began, samples = time.monotonic(), []
+    with subprocess.Popen(command) as child:
+        while child.poll() is None:
+            if sample := _sample(child.pid, time.monotonic() - began):
+                samples.append(sample)
+            time.sleep(SAMPLE_SECONDS)
+    if child.returncode or not samples:
+        raise RuntimeError(f"bundling ended with {child.returncode} after {len(samples)} samples")
+    return samples
+
+
+def _sample(pid: int, seconds: float) -> Sample | None:
+    """None once the process has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        processor = processor_of(pid)
+    except OSError:
+        return None
+    sizes = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")]
+    return Sample(seconds, sizes[0], processor, files) if sizes else None
+
+
+def peak(samples: list[Sample]) -> float:
+    return max(one.rss for one in samples)

@@ -1,0 +1,84 @@
+"""One way through one image, measured."""
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from uecwatchd.bundle.stream import Bundling, Secret
+from uecwatchd.digest import fitting_file
+from uecwatchd.extents import stored
+
+MB, MIB, GIB = 10**6, 1 << 20, 1 << 30
+ROUNDS = 3
+SECRET = Secret(b"k" * 16, b"i" * 16)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way through one image: wall and processor seconds, and what came out, in bytes."""
+
+    seconds: float
+    processor: float
+    made: int
+
+
+def timed(path: Path, keep: Callable[[memoryview, int], object], threads: int | None = None) -> Run:
+    with path.open("rb", buffering=0) as source:
+        status, began, before = os.fstat(source.fileno()), time.monotonic(), time.process_time()
+        bundling = Bundling(
+            source,
+            name="karmic.img",
+            size=status.st_size,
+            prefix="karmic",
+            secret=SECRET,
+            extents=stored(source.fileno(), status.st_size),
+            digest=fitting_file(status),
+            threads=threads,
+        )
+        for piece in bundling:
+            keep(piece.data, piece.part.index)
+            bundling.give_back(piece)
+    return Run(time.monotonic() - began, time.process_time() - before, bundling.totals.bundled_size)
+
+
+def in_turn(*ways: Callable[[], Run]) -> list[Run]:
+    """Each way so many times, one after the other; of each the run in the middle."""
+    runs = [[way() for way in ways] for _ in range(ROUNDS)]
+    return [sorted(each, key=lambda run: run.seconds)[ROUNDS // 2] for each in zip(*runs, strict=True)]
+
+
+def nowhere(data: memoryview, index: int) -> None:
+    del data, index
+
+
+def processor(work: Callable[[], object]) -> float:
+    """Processor seconds of this thread; the least of several times."""
+
+    def once() -> float:
+        before = time.thread_time()
+        work()
+        return time.thread_time() - before
+
+    return min(once() for _ in range(ROUNDS))
+
+
+def children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def processor_of(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_of(pid: int) -> float:
+    """MiB; 0 once it has ended. Not `ru_maxrss`, which counts what the parent had when it forked."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return max((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), default=0.0)
