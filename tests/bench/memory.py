@@ -61,11 +61,14 @@ def memory(folder: Path, plots: Path | None, *, sizes: tuple[int, ...] = (1, 10,
             yield from ("", f"![{unit}]({name}.svg)")
 
 
-def daemon(dense: Path, folder: Path) -> Iterator[str]:
-    """The service with default settings, on 1 GiB that is dense; at most 200 MiB is the target."""
+def daemon(image: Path, folder: Path) -> Iterator[str]:
+    """The service with default settings, on 1 GiB without a hole; at most 200 MiB is the target."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        run = dropped(dense, Path(place))
-    yield from ("", f"`uecwatchd once` on 1 GiB, dense: peak RSS {run.peak:.0f} MiB (target: 200 at most).")
+        run = dropped(image, Path(place))
+    yield from (
+        "",
+        f"`uecwatchd once` on 1 GiB without a hole: peak RSS {run.peak:.0f} MiB (target: 200 at most).",
+    )
 
 
 def growing(path: Path, size: int) -> Path:

@@ -23,7 +23,13 @@ FRESH_SECONDS = 600.0
 
 
 def measure(job: Job, tools: Tools) -> Job:
-    """Know every member's SHA-256. An unchanged stamp stands for an unchanged content."""
+    """Know every member's SHA-256. An unchanged stamp stands for an unchanged content.
+
+    A new file is read twice: here, and while it is bundled, which takes the digest once more from its own
+    read. Nothing could begin without the first: whether these bytes are what their sum declares, whether they
+    are registered already (as a kernel that many sets share is), and what the keys in the bucket are called,
+    by which an image is found again whatever becomes of the ledger.
+    """
     for member in job.found.members:
         sha256 = tools.ledger.digest(member.stamp) or _digest(job, member, tools)
         job = with_member(job, member.role, sha256=sha256)
