@@ -119,8 +119,11 @@ def _append(descriptor: int, name: str, data: bytes, *, lasting: bool) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     opened = os.open(name, flags, dir_fd=descriptor)
     with os.fdopen(opened, "ab") as file:  # buffered: a raw write may stop half way on a full disk
-        now = os.fstat(opened)
-        if is_foreign(now, owner=os.geteuid()) or now.st_nlink > 1:
+        # What has this name, and no other, at one and the same moment: looked at through the file alone, one
+        # name of two may have gone since it was opened, and be the log's.
+        now = os.lstat(name, dir_fd=descriptor)
+        same = os.path.samestat(now, os.fstat(opened))
+        if not same or is_foreign(now, owner=os.geteuid()) or now.st_nlink > 1:
             raise name_taken(name, kind_of(now.st_mode))
         file.write(data)
         file.flush()
