@@ -6,11 +6,13 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from io import FileIO
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
-from uecwatchd.digest import SKIP_BYTES, Digest, fitting_file
+from uecwatchd.digest import MOST_WAITING, SKIP_BYTES, Aside, Digest, fitting_file
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.extents import Extent, stored
 
@@ -18,7 +20,7 @@ EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
 Stamp = tuple[int, int, int, int]
 
 # Long enough that hashing runs outside Python's lock, short enough that a stop is heard at once.
-READ_BYTES = 4 * 1024 * 1024
+READ_BYTES = 1024 * 1024
 
 NOT_THERE = "it is not there: deleted, or not mounted"
 KIND_WORDS: Mapping[EntryKind, str] = {
@@ -167,24 +169,26 @@ def digest(
         if stamp_of(status) != stamp:
             raise changed(path)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        taken = taken or fitting_file(status)
-        _read(file, status.st_size, taken, progress)
+        with closing(Aside(taken or fitting_file(status))) as aside:
+            _read(file, status.st_size, aside, progress)
+            text = aside.text()
         if stamp_of(os.fstat(file.fileno())) != stamp:
             raise changed(path)
-    return taken.text()
+    return text
 
 
-def _read(file: FileIO, size: int, taken: Digest, progress: Callable[[int], None]) -> None:
-    buffer, done = memoryview(bytearray(READ_BYTES)), 0
+def _read(file: FileIO, size: int, taken: Aside, progress: Callable[[int], None]) -> None:
+    # One is read into while the others wait for the digest, which is about as fast as the reading.
+    buffers, done = cycle([memoryview(bytearray(READ_BYTES)) for _ in range(MOST_WAITING + 2)]), 0
     for extent in (*stored(file.fileno(), size), Extent(size, 0)):
         while hole := min(extent.offset - done, SKIP_BYTES):
             taken.skip(hole)
             done += hole
             progress(done)
-        end = file.seek(done) + extent.length
+        end, buffer = file.seek(done) + extent.length, next(buffers)
         while count := file.readinto(buffer[: end - done]):
             taken.update(buffer[:count])
-            done += count
+            done, buffer = done + count, next(buffers)
             progress(done)
 
 
