@@ -324,6 +324,6 @@ def _arch(sidecar: Sidecar, members: Sequence[Member]) -> Arch:
 
 
 def _stamp(listing: Listing, paths: Iterable[str]) -> str:
-    seen = {**listing.planted, **listing.entries}
-    stamps = sorted((path, seen[path].stamp) for path in set(paths))
+    seen = {path: listing.entries.get(path) or listing.planted[path] for path in paths}
+    stamps = sorted((path, entry.stamp) for path, entry in seen.items())
     return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]
