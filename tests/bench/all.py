@@ -7,7 +7,6 @@ printed, and written with their plots to `RESULTS.md` in the folder of results.
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -49,7 +48,8 @@ def told(lines: Iterator[str]) -> Iterator[str]:
 
 def report(folder: Path, plots: Path, *, quick: bool) -> Iterator[str]:
     cores, least = len(os.sched_getaffinity(0)), -1 if quick else None
-    yield from ("# What was measured", "", f"`{' '.join(sys.orig_argv)}`, {datetime.now(UTC):%Y-%m-%d}", "")
+    command = f"python tests/bench/all.py{' --quick' if quick else ''}"
+    yield from ("# What was measured", "", f"`{command}`, {datetime.now(UTC):%Y-%m-%d}", "")
     yield from machine()
     yield READING.rstrip()
     if not can_plot():
