@@ -1,7 +1,8 @@
 """The stage of the members: into the cloud with them, all at once as far as ids allow.
 
 A machine's manifest names its kernel and its ramdisk by their ids; its parts name nothing. So the parts go up
-while kernel and ramdisk are bundled, uploaded and registered beside them, and the manifest waits for both.
+while kernel and ramdisk, one after the other, are bundled, uploaded and registered beside them, and the
+manifest waits for both.
 """
 
 import os
@@ -53,7 +54,8 @@ def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
     main = lead(job.found)
     others = [member for member in job.found.members if member is not main]
     given_up = threading.Event()
-    with ThreadPoolExecutor(max(1, len(others)), "beside") as threads:
+    # One thread for all of them, and one part at a time: whatever is on its way at once needs memory at once.
+    with ThreadPoolExecutor(1, "beside") as threads:
         aside = partial(_take, job, tools, NO_BOOT, Quiet(job.monitor), partial(_go_on, given_up))
         beside: Deliveries = {member.role: threads.submit(aside, member) for member in others}
         boot = _boot(job, lambda role: beside[role].result() if role in beside else None)
@@ -143,7 +145,7 @@ def _order(
         made_for=job.made_for,
         unique=found.sidecar.on_existing == "fail" and member == lead(found),
         full=tools.work.verify == "full",
-        uploads=tools.work.uploads,
+        uploads=tools.work.uploads if member == lead(found) else 1,
         sparse=tools.work.sparse,
         compression=tools.work.compression,
         monitor=monitor,
