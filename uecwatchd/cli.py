@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from uecwatchd import __version__, byhand, checkup, digest, gallery, orders, status
+from uecwatchd import __version__, byhand, checkup, digest, gallery, memory, orders, status
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.errors import Deferred, Halted, Rejected, UecError
@@ -61,6 +61,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
+    memory.keep_together()
     arguments = _parser().parse_args(argv)
     try:
         code = cast("Callable[[argparse.Namespace], int]", arguments.verb)(arguments)

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import FileIO
+from mmap import mmap
 
 from uecwatchd.bundle import deflate
 from uecwatchd.bundle.layout import Block
@@ -23,8 +24,8 @@ from uecwatchd.errors import Deferred
 # deflated as well as within the whole; small beside a part.
 BLOCK_BYTES = 1024 * 1024
 # Blocks that wait, on top of one for each thread: so that none is without work while the oldest is still at
-# it.
-SPARE_BLOCKS = 4
+# it, or a digest is.
+SPARE_BLOCKS = 2
 
 
 Deflated = Callable[[memoryview], bytes]
@@ -143,7 +144,7 @@ class Line:
         return not self._ahead
 
     def begin(self, block: Block) -> None:
-        buffer = self._free.pop() if self._free else memoryview(bytearray(BLOCK_BYTES))
+        buffer = self._free.pop() if self._free else memoryview(mmap(-1, BLOCK_BYTES))
         self._ahead.append(Ahead(block, buffer, self._pool.submit(self._pack, block, buffer)))
 
     def finish(self) -> tuple[Block, bytes]:
@@ -154,7 +155,7 @@ class Line:
         archive = self._archive.submit(self._sums.take_archive, data)
         digest = self._digest.submit(self._sums.take_image, oldest.block, data)
         self._behind.append(Behind(oldest.buffer, (archive, digest)))
-        if len(self._behind) > self._most:
+        if len(self._behind) > SPARE_BLOCKS:
             self._let_go()
         return oldest.block, packed
 

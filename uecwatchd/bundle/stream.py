@@ -12,10 +12,10 @@ interrupted only those need to be sent that are not stored yet.
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
+from mmap import mmap
 from secrets import token_bytes
 from typing import Any
 
@@ -33,6 +33,8 @@ from uecwatchd.settings import Compression
 
 # Eucalyptus nodes hold, verify and fetch again parts of up to 11 MiB; larger ones get no second try.
 PART_SIZE = 10 * 1024 * 1024
+# More than these have no work: the cipher cannot be shared out, and is four times as fast as one of them.
+MOST_THREADS = 4
 AES_BLOCK_BYTES = 16
 SECRET_BYTES = 16
 # What a tar adds to a file at most: its header, and blocks of NULs up to a full record of 20 blocks.
@@ -118,7 +120,7 @@ class Bundling(Iterator[Slice]):
             Image(source, name, size),
             self._sums,
             deflated=library.block,
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=threads or min(MOST_THREADS, len(os.sched_getaffinity(0))),
             progress=progress,
         )
         self._slices = self._cutter.cut(self._stream)
@@ -160,36 +162,40 @@ class Cutter:
     def __init__(self, secret: Secret, prefix: str, part_size: int) -> None:
         self._encryptor = Cipher(AES(secret.key), CBC(secret.iv)).encryptor()
         self._prefix, self._part_size = prefix, part_size
-        self._spare: deque[Any] = deque()
+        self._spare: Any = None  # one is enough: that for the part which comes next
         self.parts: list[Part] = []
 
     def cut(self, stream: Iterable[bytes]) -> Iterator[Slice]:
         """Slices of `part_size`; the last one is what is left, and never empty."""
         # What the cipher has taken of a part, and what it has given: it keeps back what is not a full block
-        # yet.
-        memory, taken, given = self._memory(), 0, 0
+        # yet. The digest follows piece by piece: a whole part at once would leave the deflating threads with
+        # nothing to do for that long.
+        memory, sha1, taken, given = self._memory(), hashlib.sha1(), 0, 0
         for data in padded(stream):
             rest = memoryview(data)
             while rest:
                 piece, rest = rest[: self._part_size - taken], rest[self._part_size - taken :]
-                given += self._encryptor.update_into(piece, memory[given:])
-                taken += len(piece)
+                fresh = memory[given : given + self._encryptor.update_into(piece, memory[given:])]
+                sha1.update(fresh)
+                taken, given = taken + len(piece), given + len(fresh)
                 if taken == self._part_size:
-                    yield self._slice(memory[:given])
-                    memory, taken, given = self._memory(), 0, 0
+                    yield self._slice(memory[:given], sha1.hexdigest())
+                    memory, sha1, taken, given = self._memory(), hashlib.sha1(), 0, 0
         if given:
-            yield self._slice(memory[:given])
+            yield self._slice(memory[:given], sha1.hexdigest())
 
     def take_back(self, slice_: Slice) -> None:
-        self._spare.append(slice_.data.obj)
+        self._spare = slice_.data.obj
 
     def _memory(self) -> memoryview:
-        # The cipher wants room for a block more than it is going to fill.
-        return memoryview(self._spare.pop() if self._spare else bytearray(self._part_size + AES_BLOCK_BYTES))
+        # Pages of their own, so that the system has them back once a part is let go: of what Python gives
+        # out, much would stay. The cipher wants room for a block more than it is going to fill.
+        memory, self._spare = self._spare or mmap(-1, self._part_size + AES_BLOCK_BYTES), None
+        return memoryview(memory)
 
-    def _slice(self, data: memoryview) -> Slice:
+    def _slice(self, data: memoryview, sha1: str) -> Slice:
         index = len(self.parts)
-        part = Part(index, part_name(self._prefix, index), len(data), hashlib.sha1(data).hexdigest())
+        part = Part(index, part_name(self._prefix, index), len(data), sha1)
         self.parts.append(part)
         return Slice(part, data)
 
