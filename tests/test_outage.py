@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
@@ -65,7 +66,16 @@ def rounds(
     with closing(open_ledger(settings.state.dir)) as book:
         gates = Gates(settings.clouds, uploads=1, bucket="images", clock=monotonic or now)
         stopping = threading.Event()
-        tools = Tools(book, gates, heard, stopping, work=WorkSettings(), configured_bucket="images", now=now)
+        tools = Tools(
+            book,
+            gates,
+            heard,
+            stopping,
+            work=WorkSettings(),
+            lines=Lines(1),
+            configured_bucket="images",
+            now=now,
+        )
         made = Rounds(settings, roll=Roll(book), tools=tools, monotonic=monotonic or now, ended=lambda: None)
         try:
             yield made

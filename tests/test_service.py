@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uecwatchd import spool
+from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted
@@ -211,7 +212,15 @@ def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: R
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         gates = Gates(settings.clouds, uploads=1, bucket="images")
-        tools = Tools(book, gates, heard, threading.Event(), work=WorkSettings(), configured_bucket="images")
+        tools = Tools(
+            book,
+            gates,
+            heard,
+            threading.Event(),
+            work=WorkSettings(),
+            lines=Lines(1),
+            configured_bucket="images",
+        )
         roll = Roll(book)
         rounds = Rounds(settings, roll=roll, tools=tools, monotonic=time.monotonic, ended=lambda: None)
         rounds.turn()
@@ -411,7 +420,15 @@ def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         gates = Gates(settings.clouds, uploads=1, bucket="images")
-        tools = Tools(book, gates, heard, threading.Event(), work=WorkSettings(), configured_bucket="images")
+        tools = Tools(
+            book,
+            gates,
+            heard,
+            threading.Event(),
+            work=WorkSettings(),
+            lines=Lines(1),
+            configured_bucket="images",
+        )
         rounds = Rounds(
             settings, roll=Roll(book), tools=tools, monotonic=lambda: float(next(ticks)), ended=lambda: None
         )

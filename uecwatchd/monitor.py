@@ -83,16 +83,3 @@ class Tee:
     def progress(self, progress: Progress) -> None:
         for monitor in self.monitors:
             monitor.progress(progress)
-
-
-@dataclass(frozen=True, slots=True)
-class Quiet:
-    """Passes on what has happened, and not how far it is: that is for another to tell."""
-
-    monitor: Monitor
-
-    def tell(self, event: Event) -> None:
-        self.monitor.tell(event)
-
-    def progress(self, progress: Progress) -> None:
-        """Not passed on."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from uecwatchd import bell, ledger, pipeline
+from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud, insecure
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import Gates
@@ -95,6 +96,7 @@ class Service:
             stopping=self._stopping,
             brake=self._brake,
             work=settings.work,
+            lines=Lines(settings.work.uploads),
             configured_bucket=bucket,
             now=self._now,
             started=self._started,

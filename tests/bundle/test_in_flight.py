@@ -1,10 +1,11 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from uecwatchd.bundle.in_flight import in_flight
+from uecwatchd.bundle.in_flight import Lines, in_flight
 from uecwatchd.bundle.stream import Part, Slice
 from uecwatchd.errors import Deferred, Stopped
 
@@ -23,7 +24,9 @@ def nothing() -> None:
 
 def test_every_slice_is_sent_once() -> None:
     sent: list[int] = []
-    in_flight(slices(20, []), lambda piece: sent.append(piece.part.index), at_once=UPLOADS, check=nothing)
+    in_flight(
+        slices(20, []), lambda piece: sent.append(piece.part.index), lines=Lines(UPLOADS), check=nothing
+    )
     assert sorted(sent) == list(range(20))
 
 
@@ -37,7 +40,7 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
         sent.append(piece.part.index)
 
     worker = threading.Thread(
-        target=in_flight, args=(slices(10, made), send), kwargs={"at_once": UPLOADS, "check": nothing}
+        target=in_flight, args=(slices(10, made), send), kwargs={"lines": Lines(UPLOADS), "check": nothing}
     )
     worker.start()
     for ended in range(10):
@@ -48,6 +51,38 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
         _until(lambda ended=ended: len(sent) == ended + 1)
     worker.join(10)
     assert not worker.is_alive()
+
+
+def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_lines_and_one_at_least() -> None:
+    lines = Lines(UPLOADS)
+    with lines.shared() as first:
+        assert first() == UPLOADS
+        with lines.shared() as second:
+            assert (first(), second()) == (1, 1)
+        assert first() == UPLOADS
+        with ExitStack() as crowd:
+            shares = [crowd.enter_context(lines.shared()) for _ in range(2 * UPLOADS)]
+            assert {share() for share in shares} == {1}
+
+
+def test_who_has_more_than_its_share_lets_go_before_it_goes_on() -> None:
+    lines, under_way, most = Lines(UPLOADS), set[int](), list[int]()
+    other, joined = ExitStack(), list[object]()
+
+    def check() -> None:
+        if len(most) >= 10 and not joined:
+            joined.append(other.enter_context(lines.shared()))
+
+    def send(piece: Slice) -> None:
+        under_way.add(piece.part.index)
+        time.sleep(0.005)
+        most.append(len(under_way))
+        under_way.remove(piece.part.index)
+
+    with other:
+        in_flight(slices(40, []), send, lines=lines, check=check)
+    assert max(most[:10]) == UPLOADS
+    assert set(most[10 + 2 * UPLOADS :]) == {1}
 
 
 def _until(true: object) -> None:
@@ -66,7 +101,7 @@ def test_a_failed_upload_ends_the_stream_with_its_own_error() -> None:
             raise Deferred("p", "reset", "Again.")
 
     with pytest.raises(Deferred, match="reset"):
-        in_flight(slices(1000, made), send, at_once=UPLOADS, check=nothing)
+        in_flight(slices(1000, made), send, lines=Lines(UPLOADS), check=nothing)
     assert len(made) < 20
 
 
@@ -83,5 +118,5 @@ def test_work_is_put_down_between_two_parts_and_those_under_way_are_finished() -
         sent.append(piece.part.index)
 
     with pytest.raises(Stopped):
-        in_flight(slices(10, []), send, at_once=UPLOADS, check=check)
+        in_flight(slices(10, []), send, lines=Lines(UPLOADS), check=check)
     assert sorted(sent) == [0, 1], "the two that were under way; which of them ends first is up to them"

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from uecwatchd.bundle.in_flight import in_flight
+from uecwatchd.bundle.in_flight import Lines, in_flight
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
 from uecwatchd.bundle.names import manifest_name
@@ -117,7 +117,7 @@ def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSe
         size = source.stat().st_size
         bundling = Bundling(image, name=prefix, size=size, prefix=prefix, secret=secret)
         send = partial(_send, cloud)
-        in_flight(bundling, send, at_once=4, check=lambda: None)
+        in_flight(bundling, send, lines=Lines(4), check=lambda: None)
     manifest = Manifest(
         name=prefix,
         user=account.account,

@@ -9,8 +9,8 @@ The child writes down each moment that it crosses, and ends itself with SIGKILL 
 those two moments right after the first one, for the second time; `at` may be null. The server answers at once
 with the child's pid, and then with how it ended.
 
-What is done beside the machine image, in a thread of its own, happens in a *lane* of its own, and so each of
-the two has its own order. The lane of kernel and ramdisk is "0: ", that of all else "".
+What is done beside the machine image, in threads of its own, happens in a *lane* of its own, and so each of
+them has its own order. The lane of the kernel is "0: ", that of the ramdisk "1: ", and that of all else "".
 """
 
 import json

@@ -1,8 +1,10 @@
 """The members of a set on their way at once: what waits for what, and what becomes of the others."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +80,21 @@ def test_the_machine_goes_up_while_its_kernel_is_registered_and_its_manifest_wai
     kernel, ramdisk = (record.image_id(role) for role in ("kernel", "ramdisk"))
     (machine,) = (image for image in host.cloud.images if image.type == "machine")
     assert (machine.kernel, machine.ramdisk) == (kernel, ramdisk)
+
+
+def test_members_are_sent_one_after_the_other_and_the_machine_last(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(host, real_set)
+    assert once(host, heard).state == "done"
+    puts = (Path(seen.path).name for seen in host.cloud.calls("PutObject") if not seen.code)
+    bundles = [name for name, _ in groupby(re.sub(r"\.(part\.\d+|manifest\.xml)$", "", put) for put in puts)]
+    assert len(bundles) == len(set(bundles)) == len(NAMES)
+    assert bundles[-1].startswith("tiny-")
+    stages = [stage for stage, _ in groupby(progress.stage for progress in heard.progresses)]
+    sending = [stage for stage in stages if stage.startswith("upload ")]
+    assert sorted(sending[:2]) == ["upload the kernel", "upload the ramdisk"]
+    assert sending[2:] == ["upload the machine"]
 
 
 def test_a_kernel_that_fails_has_the_machine_put_down(

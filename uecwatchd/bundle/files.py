@@ -19,7 +19,7 @@ from cryptography.x509 import Certificate
 
 from uecwatchd import extents
 from uecwatchd.bundle.access import NoOutput, closed, no_file, unwritable
-from uecwatchd.bundle.in_flight import in_flight
+from uecwatchd.bundle.in_flight import Lines, in_flight
 from uecwatchd.bundle.keys import fits, public_key
 from uecwatchd.bundle.manifest import (
     LIMIT_BYTES,
@@ -202,7 +202,7 @@ def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:
         _write(folder / slice_.part.name, slice_.data, undo)
 
     with closing(bundling):
-        in_flight(bundling, write, at_once=WRITERS, done=bundling.give_back)
+        in_flight(bundling, write, lines=Lines(WRITERS), done=bundling.give_back)
     return bundling.totals
 
 

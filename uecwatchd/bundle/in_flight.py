@@ -1,22 +1,48 @@
-"""Slices are stored while the next ones are being made."""
+"""Slices are stored while the next ones are being made, as many at once as there are lines for."""
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from uecwatchd.bundle.stream import Slice
+
+
+class Lines:
+    """How many slices are stored at once, of all bundles together: each has an even share, and one at least.
+
+    For each of them memory holds a part, and the line out of the house does not get wider by sharing it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._lock = threading.Lock()
+        self._sharers = 0
+
+    @contextmanager
+    def shared(self) -> Iterator[Callable[[], int]]:
+        """For one bundle, while it is stored: what tells its share, which changes as others come and go."""
+        self._count(+1)
+        try:
+            yield lambda: max(1, self.most // self._sharers)
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._sharers += more
 
 
 def in_flight(
     slices: Iterable[Slice],
     store: Callable[[Slice], None],
     *,
-    at_once: int,
+    lines: Lines,
     check: Callable[[], None] = lambda: None,
     done: Callable[[Slice], None] = lambda _piece: None,
 ) -> None:
-    """Store slices with at most `at_once` of them under way; memory holds those and the one being made.
+    """Store slices on the lines there are for them; memory holds those under way and the one being made.
 
     `check` is called before each is stored, `done` once it is, both in this thread.
     Raises what any of them raised, after the parts under way have ended.
@@ -28,10 +54,11 @@ def in_flight(
         stored.result()
         done(piece)
 
-    with ThreadPoolExecutor(at_once, f"{threading.current_thread().name} part") as pool:
+    threads = ThreadPoolExecutor(lines.most, f"{threading.current_thread().name} part")
+    with threads as pool, lines.shared() as share:
         for piece in slices:
             check()
-            if len(under_way) == at_once:
+            while len(under_way) >= share():
                 wait_for_oldest()
             under_way.append((pool.submit(store, piece), piece))
         while under_way:

@@ -1,8 +1,10 @@
 """What is to be delivered, where, and with which tools."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.image import Arch
 from uecwatchd.imageset import Member
@@ -45,7 +47,7 @@ class Order:
     `made_for` is the set's folder and name; `unique` refuses an image that is there and not this set's.
     `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
     before it is registered. `sparse` has holes left out of the bundle. `unchanged` raises when a file of the
-    set is not any more what was listed.
+    set is not any more what was listed. `turn` is held while it is sent, on its share of `lines`.
     """
 
     set_name: str
@@ -64,11 +66,12 @@ class Order:
     made_for: str
     unique: bool
     full: bool
-    uploads: int
+    lines: Lines
     sparse: bool
     compression: Compression
     monitor: Monitor
     check: Callable[[], None]
+    turn: Callable[[], AbstractContextManager[None]]
     unchanged: Callable[[], None]
     sleep: Callable[[float], None]
     now: Callable[[], float]

@@ -93,7 +93,7 @@ def _send_parts(
         progress=progress,
     )
     with closing(bundling):
-        in_flight(bundling, send_one, at_once=order.uploads, check=check, done=bundling.give_back)
+        in_flight(bundling, send_one, lines=order.lines, check=check, done=bundling.give_back)
     return bundling.totals, tuple(stored[index] for index in sorted(stored))
 
 

@@ -40,8 +40,9 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
         if bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
             known, bundle = None, _plan(order, identity)
         if bundle.state == "planned" or bundle.boot != str(order.boot.ids()):
-            bundle = send(order, ledger.put_bundle(bundle), source, again=known is not None)
-            ledger.put_bundle(bundle)
+            bundle = ledger.put_bundle(bundle)
+            with order.turn():
+                bundle = ledger.put_bundle(send(order, bundle, source, again=known is not None))
         _look_over(order, bundle, ledger)
         return _register(order, bundle, ledger)
 

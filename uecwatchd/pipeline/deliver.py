@@ -1,14 +1,15 @@
 """The stage of the members: into the cloud with them, all at once as far as ids allow.
 
 A machine's manifest names its kernel and its ramdisk by their ids; its parts name nothing. So the parts go up
-while kernel and ramdisk, one after the other, are bundled, uploaded and registered beside them, and the
-manifest waits for both.
+while the cloud registers kernel and ramdisk, and the manifest waits for both. They are sent one after the
+other all the same: the line and the processors are shared, and what is being sent needs memory.
 """
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
 from uecwatchd import report, spool
@@ -17,11 +18,12 @@ from uecwatchd.errors import Rejected, Stopped
 from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import BundleRecord
-from uecwatchd.monitor import Monitor, Quiet, Tee
+from uecwatchd.monitor import Monitor, Tee
 from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, wishes, with_member
 from uecwatchd.pipeline.prepare import registered_name
 
 Deliveries = Mapping[Role, "Future[BundleRecord]"]
+Turn = Callable[[], AbstractContextManager[None]]
 
 
 def deliver(job: Job, tools: Tools) -> Job:
@@ -46,7 +48,7 @@ def _one_by_one(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
     done: dict[Role, BundleRecord] = {}
     boot = _boot(job, done.get)
     for member in job.found.members:  # the machine is the last of them
-        done[member.role] = _take(job, tools, boot, _shown(job), lambda: None, member)
+        done[member.role] = _take(job, tools, boot, _shown(job), lambda: None, nullcontext, member)
     return done
 
 
@@ -54,17 +56,57 @@ def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
     main = lead(job.found)
     others = [member for member in job.found.members if member is not main]
     given_up = threading.Event()
-    # One thread for all of them, and one part at a time: whatever is on its way at once needs memory at once.
-    with ThreadPoolExecutor(1, "beside") as threads:
-        aside = partial(_take, job, tools, NO_BOOT, Quiet(job.monitor), partial(_go_on, given_up))
+    turns = Turns(len(others))
+    with ThreadPoolExecutor(max(1, len(others)), "beside") as threads:
+        aside = partial(_take_aside, job, tools, turns, given_up)
         beside: Deliveries = {member.role: threads.submit(aside, member) for member in others}
         boot = _boot(job, lambda role: beside[role].result() if role in beside else None)
         try:
-            done = {main.role: _take(job, tools, boot, _shown(job), partial(_must_go_well, beside), main)}
+            check = partial(_must_go_well, beside)
+            done = {main.role: _take(job, tools, boot, _shown(job), check, turns.last, main)}
             return done | {role: delivery.result() for role, delivery in beside.items()}
         except BaseException:
             given_up.set()
             raise
+
+
+class Turns:
+    """Who sends when: those beside the machine first, one at a time, and then the machine.
+
+    Whoever has its turn waits for nobody.
+    """
+
+    def __init__(self, beside: int) -> None:
+        self._one = threading.Lock()
+        self._over = threading.Semaphore(0)
+        self._beside = beside
+
+    @contextmanager
+    def beside(self) -> Iterator[Turn]:
+        """For one of those beside the machine, all its way: it may fail before its turn, or need none."""
+        with ExitStack() as way:
+            way.callback(self._over.release)
+            yield partial(self._early, way)
+
+    @contextmanager
+    def _early(self, way: ExitStack) -> Iterator[None]:
+        with self._one:
+            yield
+        way.close()
+
+    @contextmanager
+    def last(self) -> Iterator[None]:
+        for _ in range(self._beside):
+            self._over.acquire()
+        self._beside = 0
+        yield
+
+
+def _take_aside(
+    job: Job, tools: Tools, turns: Turns, given_up: threading.Event, member: Member
+) -> BundleRecord:
+    with turns.beside() as turn:
+        return _take(job, tools, NO_BOOT, _shown(job), partial(_go_on, given_up), turn, member)
 
 
 def _shown(job: Job) -> Monitor:
@@ -102,7 +144,13 @@ def _boot(job: Job, registered: Callable[[Role], BundleRecord | None]) -> Boot:
 
 
 def _take(
-    job: Job, tools: Tools, boot: Boot, monitor: Monitor, check: Callable[[], None], member: Member
+    job: Job,
+    tools: Tools,
+    boot: Boot,
+    monitor: Monitor,
+    check: Callable[[], None],
+    turn: Turn,
+    member: Member,
 ) -> BundleRecord:
     """One member all the way. `check` raises when it is to be put down for what another one has met."""
 
@@ -113,12 +161,18 @@ def _take(
     with spool.open_member(job.found.folder, member.path) as source:
         if spool.stamp_of(os.fstat(source.fileno())) != member.stamp:
             raise spool.changed(member.path)
-        order = _order(job, tools, boot, monitor, check_both, member)
+        order = _order(job, tools, boot, monitor, check_both, turn, member)
         return bundle_and_register(order, source, tools.ledger)
 
 
 def _order(
-    job: Job, tools: Tools, boot: Boot, monitor: Monitor, check: Callable[[], None], member: Member
+    job: Job,
+    tools: Tools,
+    boot: Boot,
+    monitor: Monitor,
+    check: Callable[[], None],
+    turn: Turn,
+    member: Member,
 ) -> Order:
     found, machine = job.found, member.role == "machine"
     known = job.known(member.role)
@@ -145,7 +199,8 @@ def _order(
         made_for=job.made_for,
         unique=found.sidecar.on_existing == "fail" and member == lead(found),
         full=tools.work.verify == "full",
-        uploads=tools.work.uploads if member == lead(found) else 1,
+        lines=tools.lines,
+        turn=turn,
         sparse=tools.work.sparse,
         compression=tools.work.compression,
         monitor=monitor,

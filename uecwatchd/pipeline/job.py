@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from uecwatchd import report
+from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.control import NEXT, Brake
@@ -30,6 +31,7 @@ class Tools:
     monitor: Monitor
     stopping: threading.Event
     work: WorkSettings
+    lines: Lines
     configured_bucket: str
     brake: Brake = field(default_factory=Brake)
     host: str = socket.gethostname()

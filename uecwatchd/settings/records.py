@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
-# For sets, each is two gigabyte-sized reads at once; for uploads, each is 10 MiB of memory per set.
+# For sets, each is two gigabyte-sized reads at once; for uploads, each is 10 MiB of memory.
 MOST_AT_ONCE = 64
 
 # Where euca2ools itself looks, in its order: what comes later counts more.
