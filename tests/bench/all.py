@@ -1,8 +1,8 @@
 """Every benchmark, in one run, on this machine.
 
-Run by hand: `python tests/bench/all.py [--folder DIR] [--results DIR] [--quick]`. It takes half an hour and
-20 GB of disk in DIR, all of it removed in the end; `--quick` leaves the longest of each out. The tables are
-printed, and written with their plots to `RESULTS.md` in the folder of results.
+Run by hand: `python tests/bench/all.py [--folder DIR] [--results DIR] [--quick]`. It takes a quarter of an
+hour and 20 GB of disk in DIR, all of it removed in the end; `--quick` leaves the longest of each out. The
+tables are printed, and written with their plots to `RESULTS.md` in the folder of results.
 """
 
 import argparse
@@ -16,9 +16,10 @@ from drops import drops
 from holes import holes
 from machine import machine
 from materials import materials
-from memory import daemon, memory
+from memory import memory
 from plot import can_plot
 from primitives import primitives
+from resident import resident
 from scaling import files, sets
 from throughput import throughput
 
@@ -60,7 +61,7 @@ def report(folder: Path, plots: Path, *, quick: bool) -> Iterator[str]:
     yield from drops(images, folder, cores)
     yield from holes(images["dense"], folder)
     yield from memory(folder, plots, sizes=(1, 10, 100)[:least])
-    yield from daemon(images["mixed, written out"], folder)
+    yield from resident(folder)
     yield from sets(folder, plots, numbers=(1, 10, 100, 1000)[:least])
     yield from files(folder, plots, numbers=(10, 100, 1000, 10_000, 100_000)[:least])
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import nowhere, peak_of, processor_of, timed
+from runs import nowhere, processor_of, timed
 
 CONFIGURATION = """\
 [spool]
@@ -41,12 +41,11 @@ PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Drop:
-    """A run of `once`: seconds, the processors' seconds, peak RSS in MiB, and when each line was said."""
+    """A run of `once`: seconds, the processors' seconds, and when each line was said."""
 
     seconds: float
     ours: float
     theirs: float
-    peak: float
     said: tuple[tuple[float, str], ...]
 
     def when(self, words: str) -> float:
@@ -164,13 +163,11 @@ def once(config: Path, cloud: int) -> Drop:
         command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert service.stderr is not None
-    peak = 0.0
     with service.stderr as lines:
         for line in lines:
             said.append((time.monotonic() - began, line.rstrip()))
-            peak = max(peak, peak_of(service.pid))  # the last line is said after all work
     _, status, usage = os.wait4(service.pid, 0)
     service.returncode = os.waitstatus_to_exitcode(status)
     seconds, theirs = time.monotonic() - began, processor_of(cloud) - theirs
     ours = usage.ru_utime + usage.ru_stime
-    return Drop(seconds, ours, theirs, peak, tuple(said))
+    return Drop(seconds, ours, theirs, tuple(said))

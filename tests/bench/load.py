@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from runs import peak_of, processor_of, watched
+
 from uecwatchd import imageset, spool
 from uecwatchd.cloud.dialect import UEC
 from uecwatchd.imageset import Rules
@@ -97,7 +99,7 @@ class Bench:
             (self.spool / f"s{i:04}.img").write_bytes(noise)
             (self.spool / f"s{i:04}.toml").write_text(text)
 
-    def start(self, verb: str, *, workers: int = 2) -> "subprocess.Popen[bytes]":
+    def start(self, *verb: str, workers: int = 2) -> "subprocess.Popen[bytes]":
         config = self._folder / "uecwatchd.toml"
         state = self._folder / "state"
         config.write_text(
@@ -109,7 +111,7 @@ class Bench:
                 workers=workers,
             )
         )
-        command = [sys.executable, "-m", "uecwatchd", verb]
+        command = [sys.executable, "-m", "uecwatchd", *verb]
         environ = {**os.environ, "UECWATCHD_CONFIG": str(config)}
         return subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -150,13 +152,9 @@ def shared_kernel(bench: Bench) -> str:
 
 
 def run_once(bench: Bench, number: int, *, workers: int) -> str:
-    began = time.perf_counter()
-    process = bench.start("once", workers=workers)
-    _, status, usage = os.wait4(process.pid, 0)
-    took = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    rate = f"{bench.done()} of {number} done in {took:.0f} s, {bench.done() / took:.1f} sets/s"
-    return f"{rate}, peak memory {usage.ru_maxrss // 1024} MiB (exit {process.returncode})"
+    run = watched(bench.start("once", workers=workers))
+    rate = f"{bench.done()} of {number} done in {run.seconds:.0f} s, {bench.done() / run.seconds:.1f} sets/s"
+    return f"{rate}, peak memory {run.peak:.0f} MiB"
 
 
 def beside_large(bench: Bench) -> str:
@@ -175,29 +173,25 @@ def beside_large(bench: Bench) -> str:
         until(lambda: bench.done() - (bench.spool / "large.emi").exists() == 50)
         small = time.perf_counter() - dropped
         until((bench.spool / "large.emi").exists)
-        large, memory = time.perf_counter() - began, peak(process.pid)
+        large, memory = time.perf_counter() - began, peak_of(process.pid)
     finally:
         stop(process)
     size = f"{LARGE_BYTES >> 30} GiB, {LARGE_PIECES * PIECE_BYTES >> 30} GiB of noise in it"
-    return (
-        f"the small ones after {small:.1f} s, the large one ({size}) after {large:.0f} s, peak {memory} MiB"
+    small_ones, large_one = (
+        f"the small ones after {small:.1f} s",
+        f"the large one ({size}) after {large:.0f} s",
     )
-
-
-def peak(pid: int) -> int:
-    """The most memory that a process had so far, in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+    return f"{small_ones}, {large_one}, peak {memory:.0f} MiB"
 
 
 def idle(bench: Bench) -> str:
     process = bench.start("run")
     try:
         time.sleep(5.0)
-        before, used = switches(process.pid), processor_seconds(process.pid)
+        before, used = switches(process.pid), processor_of(process.pid)
         time.sleep(IDLE_SECONDS)
         woken = (switches(process.pid) - before) * 60 / IDLE_SECONDS
-        used = (processor_seconds(process.pid) - used) * 60 / IDLE_SECONDS
+        used = (processor_of(process.pid) - used) * 60 / IDLE_SECONDS
     finally:
         stop(process)
     return f"{woken:.0f} wake-ups and {used * 1000:.0f} ms of processor a minute"
@@ -208,11 +202,6 @@ def switches(pid: int) -> int:
     texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
     lines = (line for text in texts for line in text.splitlines())
     return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
-
-
-def processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def until(done: Callable[[], bool]) -> None:

@@ -1,15 +1,13 @@
-"""(d) Memory and processor of a process that bundles, over time, and of the service itself."""
+"""(d) Memory and processor of a process that bundles, over time."""
 
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drops import dropped
 from plot import can_plot, plot
 from runs import GIB, MIB, processor_of
 
@@ -17,8 +15,10 @@ SAMPLE_SECONDS = 0.2
 CHILD = """
 import os, sys
 from collections import deque
+from uecwatchd import memory
 from uecwatchd.bundle.stream import Bundling, Secret
 from uecwatchd.extents import stored
+memory.keep_together()
 held = deque()
 with open(sys.argv[1], "rb", buffering=0) as source:
     size = os.fstat(source.fileno()).st_size
@@ -59,16 +59,6 @@ def memory(folder: Path, plots: Path | None, *, sizes: tuple[int, ...] = (1, 10,
             curves = {key: [(one.seconds, getattr(one, name)) for one in taken[key]] for key in taken}
             plot(plots / f"{name}.svg", curves, x="seconds", y=unit)
             yield from ("", f"![{unit}]({name}.svg)")
-
-
-def daemon(image: Path, folder: Path) -> Iterator[str]:
-    """The service with default settings, on 1 GiB without a hole; at most 200 MiB is the target."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        run = dropped(image, Path(place))
-    yield from (
-        "",
-        f"`uecwatchd once` on 1 GiB without a hole: peak RSS {run.peak:.0f} MiB (target: 200 at most).",
-    )
 
 
 def growing(path: Path, size: int) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from uecwatchd.extents import stored
 
 MB, MIB, GIB = 10**6, 1 << 20, 1 << 30
 ROUNDS = 3
+# Little beside the least that is measured, half a second.
+SAMPLE_SECONDS = 0.02
 SECRET = Secret(b"k" * 16, b"i" * 16)
 
 
@@ -23,6 +26,15 @@ class Run:
     seconds: float
     processor: float
     made: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A process from its start to its end: wall and processor seconds, and its peak RSS in MiB."""
+
+    seconds: float
+    processor: float
+    peak: float
 
 
 def timed(path: Path, keep: Callable[[memoryview, int], object], threads: int | None = None) -> Run:
@@ -73,6 +85,20 @@ def children() -> float:
 def processor_of(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def watched(process: "subprocess.Popen[bytes]") -> Watched:
+    """To be called right after its start. Raises RuntimeError when it ends badly."""
+    began = time.monotonic()
+    peak, ended = 0.0, 0
+    while not ended:
+        peak = max(peak, peak_of(process.pid))
+        time.sleep(SAMPLE_SECONDS)
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{process.args!r} has ended with {process.returncode}")
+    return Watched(time.monotonic() - began, usage.ru_utime + usage.ru_stime, peak)
 
 
 def peak_of(pid: int) -> float:
