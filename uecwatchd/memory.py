@@ -1,7 +1,8 @@
-"""How the C library keeps the memory of this process."""
+"""What this process holds of the machine's memory, and no more."""
 
 import ctypes
 from contextlib import suppress
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 M_ARENA_MAX = -8  # malloc.h of glibc
 
@@ -15,3 +16,9 @@ def keep_together() -> None:
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+def pages(size: int) -> memoryview:
+    """So many bytes in pages of their own, which the system has back as soon as they are let go: of what
+    Python gives out itself, much would stay."""
+    return memoryview(mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS))

@@ -13,8 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import FileIO
-from mmap import mmap
 
+from uecwatchd import memory
 from uecwatchd.bundle import deflate
 from uecwatchd.bundle.layout import Block
 from uecwatchd.digest import Digest
@@ -144,7 +144,7 @@ class Line:
         return not self._ahead
 
     def begin(self, block: Block) -> None:
-        buffer = self._free.pop() if self._free else memoryview(mmap(-1, BLOCK_BYTES))
+        buffer = self._free.pop() if self._free else memory.pages(BLOCK_BYTES)
         self._ahead.append(Ahead(block, buffer, self._pool.submit(self._pack, block, buffer)))
 
     def finish(self) -> tuple[Block, bytes]:

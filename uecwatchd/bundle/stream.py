@@ -15,7 +15,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
-from mmap import mmap
 from secrets import token_bytes
 from typing import Any
 
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
+from uecwatchd import memory
 from uecwatchd.bundle import deflate, layout
 from uecwatchd.bundle.deflate import deflater
 from uecwatchd.bundle.names import part_name
@@ -170,28 +170,27 @@ class Cutter:
         # What the cipher has taken of a part, and what it has given: it keeps back what is not a full block
         # yet. The digest follows piece by piece: a whole part at once would leave the deflating threads with
         # nothing to do for that long.
-        memory, sha1, taken, given = self._memory(), hashlib.sha1(), 0, 0
+        room, sha1, taken, given = self._memory(), hashlib.sha1(), 0, 0
         for data in padded(stream):
             rest = memoryview(data)
             while rest:
                 piece, rest = rest[: self._part_size - taken], rest[self._part_size - taken :]
-                fresh = memory[given : given + self._encryptor.update_into(piece, memory[given:])]
+                fresh = room[given : given + self._encryptor.update_into(piece, room[given:])]
                 sha1.update(fresh)
                 taken, given = taken + len(piece), given + len(fresh)
                 if taken == self._part_size:
-                    yield self._slice(memory[:given], sha1.hexdigest())
-                    memory, sha1, taken, given = self._memory(), hashlib.sha1(), 0, 0
+                    yield self._slice(room[:given], sha1.hexdigest())
+                    room, sha1, taken, given = self._memory(), hashlib.sha1(), 0, 0
         if given:
-            yield self._slice(memory[:given], sha1.hexdigest())
+            yield self._slice(room[:given], sha1.hexdigest())
 
     def take_back(self, slice_: Slice) -> None:
         self._spare = slice_.data.obj
 
     def _memory(self) -> memoryview:
-        # Pages of their own, so that the system has them back once a part is let go: of what Python gives
-        # out, much would stay. The cipher wants room for a block more than it is going to fill.
-        memory, self._spare = self._spare or mmap(-1, self._part_size + AES_BLOCK_BYTES), None
-        return memoryview(memory)
+        # The cipher wants room for a block more than it is going to fill.
+        spare, self._spare = self._spare, None
+        return memory.pages(self._part_size + AES_BLOCK_BYTES) if spare is None else memoryview(spare)
 
     def _slice(self, data: memoryview, sha1: str) -> Slice:
         index = len(self.parts)

@@ -12,6 +12,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
+from uecwatchd import memory
 from uecwatchd.digest import MOST_WAITING, SKIP_BYTES, Aside, Digest, fitting_file
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.extents import Extent, stored
@@ -179,7 +180,7 @@ def digest(
 
 def _read(file: FileIO, size: int, taken: Aside, progress: Callable[[int], None]) -> None:
     # One is read into while the others wait for the digest, which is about as fast as the reading.
-    buffers, done = cycle([memoryview(bytearray(READ_BYTES)) for _ in range(MOST_WAITING + 2)]), 0
+    buffers, done = cycle([memory.pages(READ_BYTES) for _ in range(MOST_WAITING + 2)]), 0
     for extent in (*stored(file.fileno(), size), Extent(size, 0)):
         while hole := min(extent.offset - done, SKIP_BYTES):
             taken.skip(hole)
