@@ -7,10 +7,11 @@ other all the same: the line and the processors are shared, and what is being se
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import takewhile
 
 from uecwatchd import report, spool
 from uecwatchd.delivery import NO_BOOT, Boot, BootIds, Order, bundle_and_register
@@ -48,22 +49,24 @@ def _one_by_one(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
     done: dict[Role, BundleRecord] = {}
     boot = _boot(job, done.get)
     for member in job.found.members:  # the machine is the last of them
-        done[member.role] = _take(job, tools, boot, _shown(job), lambda: None, nullcontext, member)
+        done[member.role] = _take(job, tools, boot, lambda: None, nullcontext, member)
     return done
 
 
 def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
-    main = lead(job.found)
+    main, turns, given_up = lead(job.found), Turns(job.found.members), threading.Event()
     others = [member for member in job.found.members if member is not main]
-    given_up = threading.Event()
-    turns = Turns(len(others))
+
+    def take(member: Member, boot: Boot, check: Callable[[], None]) -> BundleRecord:
+        with turns.until_over(member) as turn:
+            return _take(job, tools, boot, check, turn, member)
+
     with ThreadPoolExecutor(max(1, len(others)), "beside") as threads:
-        aside = partial(_take_aside, job, tools, turns, given_up)
-        beside: Deliveries = {member.role: threads.submit(aside, member) for member in others}
+        go_on = partial(_go_on, given_up)
+        beside: Deliveries = {one.role: threads.submit(take, one, NO_BOOT, go_on) for one in others}
         boot = _boot(job, lambda role: beside[role].result() if role in beside else None)
         try:
-            check = partial(_must_go_well, beside)
-            done = {main.role: _take(job, tools, boot, _shown(job), check, turns.last, main)}
+            done = {main.role: take(main, boot, partial(_must_go_well, beside))}
             return done | {role: delivery.result() for role, delivery in beside.items()}
         except BaseException:
             given_up.set()
@@ -71,42 +74,29 @@ def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
 
 
 class Turns:
-    """Who sends when: those beside the machine first, one at a time, and then the machine.
+    """Who sends when: each member of a set once those before it have sent, will not, or have failed.
 
-    Whoever has its turn waits for nobody.
+    Sets that share members cannot wait for each other for ever: of each role one has the claim, and its
+    holder waits for none but roles before it.
     """
 
-    def __init__(self, beside: int) -> None:
-        self._one = threading.Lock()
-        self._over = threading.Semaphore(0)
-        self._beside = beside
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._over = {member.role: threading.Event() for member in members}
 
     @contextmanager
-    def beside(self) -> Iterator[Turn]:
-        """For one of those beside the machine, all its way: it may fail before its turn, or need none."""
-        with ExitStack() as way:
-            way.callback(self._over.release)
-            yield partial(self._early, way)
+    def until_over(self, member: Member) -> Iterator[Turn]:
+        """For all of a member's way: it may fail before its turn, or not need it."""
+        try:
+            yield partial(self._turn, member)
+        finally:
+            self._over[member.role].set()
 
     @contextmanager
-    def _early(self, way: ExitStack) -> Iterator[None]:
-        with self._one:
-            yield
-        way.close()
-
-    @contextmanager
-    def last(self) -> Iterator[None]:
-        for _ in range(self._beside):
-            self._over.acquire()
-        self._beside = 0
+    def _turn(self, member: Member) -> Iterator[None]:
+        for _, before in takewhile(lambda one: one[0] != member.role, self._over.items()):
+            before.wait()
         yield
-
-
-def _take_aside(
-    job: Job, tools: Tools, turns: Turns, given_up: threading.Event, member: Member
-) -> BundleRecord:
-    with turns.beside() as turn:
-        return _take(job, tools, NO_BOOT, _shown(job), partial(_go_on, given_up), turn, member)
+        self._over[member.role].set()
 
 
 def _shown(job: Job) -> Monitor:
@@ -147,7 +137,6 @@ def _take(
     job: Job,
     tools: Tools,
     boot: Boot,
-    monitor: Monitor,
     check: Callable[[], None],
     turn: Turn,
     member: Member,
@@ -161,7 +150,7 @@ def _take(
     with spool.open_member(job.found.folder, member.path) as source:
         if spool.stamp_of(os.fstat(source.fileno())) != member.stamp:
             raise spool.changed(member.path)
-        order = _order(job, tools, boot, monitor, check_both, turn, member)
+        order = _order(job, tools, boot, check_both, turn, member)
         return bundle_and_register(order, source, tools.ledger)
 
 
@@ -169,7 +158,6 @@ def _order(
     job: Job,
     tools: Tools,
     boot: Boot,
-    monitor: Monitor,
     check: Callable[[], None],
     turn: Turn,
     member: Member,
@@ -203,7 +191,7 @@ def _order(
         turn=turn,
         sparse=tools.work.sparse,
         compression=tools.work.compression,
-        monitor=monitor,
+        monitor=_shown(job),
         check=check,
         unchanged=lambda: _must_be_unchanged(found),
         sleep=sleep,
