@@ -44,13 +44,15 @@ def first_generation(
         yield host
 
 
-def drop(host: Host, made: RealSet) -> None:
-    host.drop(made.machine, made.kernel, made.ramdisk, names=NAMES)
+def drop(host: Host, made: RealSet, *, name: str = "tiny") -> None:
+    names = [file.replace("tiny", name) for file in NAMES]
+    host.drop(made.machine, made.kernel, made.ramdisk, names=names)
 
 
-def once(host: Host, heard: Heard) -> SetRecord:
+def once(host: Host, heard: Heard, *, name: str = "tiny") -> SetRecord:
     with closing(open_ledger(host.state)) as book:
-        (record,) = Service(load(host.config, environ={}), monitor=heard, book=book).once()
+        records = Service(load(host.config, environ={}), monitor=heard, book=book).once()
+    (record,) = (record for record in records if record.name == name)
     return record
 
 
@@ -125,6 +127,34 @@ def test_a_kernel_that_came_back_under_another_id_gets_a_machine_of_its_own(
     host.ask("forget", "tiny")
     assert once(host, heard).members == second.members
     assert len(host.cloud.images) == 4
+
+
+def test_a_set_of_another_name_takes_no_machine_of_a_kernel_that_is_gone(
+    first_generation: Host, real_set: RealSet, heard: Heard
+) -> None:
+    host = first_generation
+    drop(host, real_set)
+    first = once(host, heard)
+    host.cloud.realm.registry.remove_image(first.image_id("kernel"))
+    drop(host, real_set, name="other")
+    other = once(host, heard, name="other")
+    assert other.state == "done", other.error
+    machines = {image.id: image.kernel for image in host.cloud.images if image.type == "machine"}
+    assert machines[other.image_id("machine")] == other.image_id("kernel") != first.image_id("kernel")
+
+
+def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_gone(
+    first_generation: Host, real_set: RealSet, heard: Heard
+) -> None:
+    host = first_generation
+    drop(host, real_set)
+    first = once(host, heard)
+    for role in ("kernel", "machine"):
+        host.cloud.realm.registry.remove_image(first.image_id(role))
+        host.ask("forget", "tiny")
+        last = once(host, heard)
+        assert last.state == "done", last.error
+    assert sorted(i.id for i in host.cloud.images) == sorted(m.image_id for m in last.members)
 
 
 @pytest.mark.parametrize("first_generation", [False], indirect=True, ids=["no administrator"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from io import FileIO
 
@@ -26,7 +27,7 @@ TOKEN_CHARS = 16
 
 def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleRecord:
     """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
-    identity = _free_identity(order)
+    identity = _free_identity(order, ledger)
     clear_leftovers(order, ledger, but=identity)
     with ledger.claim(f"{order.cloud.name}/{identity}"):
         known = _known(order, ledger, identity)
@@ -54,17 +55,30 @@ def _known(order: Order, ledger: Ledger, identity: str) -> BundleRecord | None:
     return None if elsewhere else known
 
 
-def _free_identity(order: Order) -> str:
+def _free_identity(order: Order, ledger: Ledger) -> str:
     """A kernel that left the cloud may have come back under another id since. The image of its old one has
-    the place then, and is no good to us."""
+    the place then, and is no good to us; what was made in its stead is, also once the old one has gone."""
     identity = _identity(order, order.boot.traits)
     if order.member.role != "machine":
         return identity
-    location = f"{order.bucket}/{manifest_name(_prefix(order, identity))}"
-    there = images.at_location(order.cloud, images.images_lately(order.cloud), location)
-    if there is None or _boots_alike(there, order.boot.ids()):
-        return identity
-    return _identity(order, str(order.boot.ids()))
+    others = ledger.machines(order.cloud.name, sha256=order.digest)
+    there = images.at_location(
+        order.cloud, images.images_lately(order.cloud), _place(order, identity, others)
+    )
+    if there is None and not others.keys() - {identity}:
+        return identity  # without waiting for the ids
+    boot = order.boot.ids()
+    instead = _identity(order, str(boot))
+    if there is None:
+        return instead if instead in others else identity
+    return identity if _boots_alike(there, boot) else instead
+
+
+def _place(order: Order, identity: str, begun: Mapping[str, BundleRecord]) -> str:
+    """Where an image is looked for: a set of another name may have had it made."""
+    if known := begun.get(identity):
+        return known.location
+    return f"{order.bucket}/{manifest_name(_prefix(order, identity))}"
 
 
 def _boots_alike(there: images.Image, boot: BootIds) -> bool:

@@ -94,6 +94,12 @@ class Ledger:
         rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, made_for, role)  # noqa: S608 (constant)
         return tuple(_bundle_from(row) for row in rows)
 
+    def machines(self, cloud: str, *, sha256: str) -> Mapping[str, BundleRecord]:
+        """The bundles that were made, or begun, of one machine image, by their identities."""
+        where = "cloud = ? AND sha256 = ? AND role = 'machine'"
+        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, sha256)  # noqa: S608 (constant)
+        return {bundle.identity: bundle for bundle in map(_bundle_from, rows)}
+
     def predecessor(self, image_id: str, *, cloud: str, made_for: str) -> BundleRecord | None:
         """The machine image that this host registered for a set before this one, unless it was replaced."""
         rows = self._read(
