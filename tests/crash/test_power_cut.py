@@ -8,6 +8,7 @@ it from writing by itself what nobody asked it to write.
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uecwatchd.demo.show import CONFIGURATION
+from uecwatchd.ledger import Leaving, open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
@@ -47,10 +49,16 @@ class Disk:
 
     def fail(self) -> None:
         """The power fails, and is back."""
-        copy = self.file.with_suffix(".cut")
-        run("cp", "--sparse=always", str(self.file), str(copy))
+        self.cut()
+        self.come_back()
+
+    def cut(self) -> None:
+        run("cp", "--sparse=always", str(self.file), str(self.file.with_suffix(".cut")))
+
+    def come_back(self) -> None:
+        """With what was on the disk at the cut. Whoever has a file open there has closed it."""
         self.down()
-        copy.replace(self.file)
+        self.file.with_suffix(".cut").replace(self.file)
         self.up()
 
 
@@ -169,3 +177,16 @@ def test_ids_that_were_withdrawn_do_not_come_back_with_the_power(
     cut.host.cloud.faults.clear()
     assert json.loads((cut.host.spool / "tiny.uec.json").read_text())["state"] == "deferred"
     assert not [path.name for path in cut.host.spool.iterdir() if path.suffix in (".emi", ".eri", ".eki")]
+
+
+def test_files_that_are_about_to_leave_are_noted_for_good(disk: Disk) -> None:
+    """Or what a power cut leaves of them in the spool, on another disk, is taken for another set."""
+    state, stamp = disk.mount / "state", (1, 2, 3, 4)
+    leaving = Leaving("/spool", "tiny.img", stamp, "archive")
+    with closing(open_ledger(state)) as book:
+        book.put_digest(stamp, "0" * 64)  # which need not last
+        book.put_leaving([leaving])
+        disk.cut()
+    disk.come_back()
+    with closing(open_ledger(state)) as book:
+        assert book.leaving(Path("/spool")) == (leaving,)

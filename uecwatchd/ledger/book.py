@@ -145,8 +145,8 @@ class Ledger:
     def put_leaving(self, files: Iterable[Leaving]) -> None:
         """All of them or none: half a set that leaves would leave the other half behind."""
         rows = [(one.folder, one.path, json.dumps(one.stamp), one.way) for one in files]
-        with self._turn, self._trouble(), boundary.effect("note what leaves"), self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO leaving VALUES (?, ?, ?, ?)", rows)
+        with self._writing("note what leaves") as connection:
+            connection.executemany("INSERT OR REPLACE INTO leaving VALUES (?, ?, ?, ?)", rows)
 
     def drop_leaving(self, folder: Path) -> None:
         self._write("forget what left", "DELETE FROM leaving WHERE folder = ?", str(folder))
@@ -198,9 +198,9 @@ class Ledger:
 
     def put_probes(self, moments: Mapping[str, float]) -> None:
         """These and no others."""
-        with self._turn, self._trouble(), boundary.effect("note probes"), self._connection:
-            self._connection.execute("DELETE FROM probes")
-            self._connection.executemany("INSERT INTO probes VALUES (?, ?)", moments.items())
+        with self._writing("note probes", lasting=False) as connection:
+            connection.execute("DELETE FROM probes")
+            connection.executemany("INSERT INTO probes VALUES (?, ?)", moments.items())
 
     def take_over(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
         """Write down what people had asked for in another ledger: rows of this version's tables."""
@@ -235,6 +235,11 @@ class Ledger:
             return list(self._connection.execute(statement, values))
 
     def _write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
+        with self._writing(moment, lasting=lasting) as connection:
+            connection.execute(statement, values)
+
+    @contextmanager
+    def _writing(self, moment: str, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
         """Write what outlives this process at once, and where it is `lasting` a power cut as well.
 
         What is not is on the disk before anything lasting that is written after it.
@@ -242,7 +247,7 @@ class Ledger:
         with self._turn, self._trouble(), boundary.effect(moment):
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
             with self._connection:
-                self._connection.execute(statement, values)
+                yield self._connection
 
     def _replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
         marks = ", ".join("?" for _ in row)
