@@ -219,6 +219,18 @@ def test_a_set_that_is_to_be_new_may_be_touched_once_it_is_registered(host: Host
     assert len(host.cloud.calls("RegisterImage")) == 1
 
 
+def test_what_another_set_began_belongs_to_the_one_that_registers_it(host: Host) -> None:
+    host.cloud.faults.arm("put-503", 1)
+    drop(host, seed=1, name="lucid")
+    assert host.run("once").returncode == 69
+    for file in host.spool.glob("lucid.*"):
+        file.unlink()
+    drop(host, 'on_existing = "fail"', seed=1)
+    image_id = registered(host)
+    drop(host, 'on_existing = "fail"', seed=1)
+    assert registered(host) == image_id, "it is not refused its own image"
+
+
 @pytest.mark.parametrize("existing", ["reuse", "replace", "fail"])
 def test_a_name_that_is_taken_is_known_before_anything_goes_up(host: Host, existing: str) -> None:
     drop(host, 'name = "karmic"', seed=1)

@@ -237,7 +237,8 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
     order.check()
     order.unchanged()
     boot = order.boot.ids()
-    bundle = ledger.put_bundle(replace(bundle, state="registering"))
+    # Whoever asks for an image has it made, whichever set began to upload it.
+    bundle = ledger.put_bundle(replace(bundle, state="registering", made_for=order.made_for))
     try:
         image_id = register.register(
             order.cloud,

@@ -74,9 +74,9 @@ class BundleRecord:
     """`identity` is a digest of all that makes the bundle what it is; `prefix` begins its keys in the bucket.
 
     The key and the IV are kept until it is registered: the same source then gives the same parts again.
-    `made_for` is the folder and name of the set that first wanted it. `registered` is in seconds of the
-    epoch, None for one that was found in the cloud. `objects` is what was sent to the bucket; `boot` the ids
-    of kernel and ramdisk in the manifest among them.
+    `made_for` is the folder and name of the set that began it, or then of the one that had it registered.
+    `registered` is in seconds of the epoch, None for one that was found in the cloud. `objects` is what was
+    sent to the bucket; `boot` the ids of kernel and ramdisk in the manifest among them.
     """
 
     cloud: str

@@ -63,7 +63,7 @@ class Job:
 
     @property
     def made_for(self) -> str:
-        """How the ledger knows, for each bundle, which set first wanted it."""
+        """How the ledger knows, for each bundle, which set it was made for."""
         return f"{self.record.folder}/{self.record.name}"
 
 
