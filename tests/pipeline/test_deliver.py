@@ -1,5 +1,6 @@
 """The members of a set on their way at once: what waits for what, and what becomes of the others."""
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -155,6 +156,35 @@ def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_g
         last = once(host, heard)
         assert last.state == "done", last.error
     assert sorted(i.id for i in host.cloud.images) == sorted(m.image_id for m in last.members)
+
+
+def test_a_kernel_that_another_host_registers_meanwhile_is_taken_over(
+    host: Host,
+    make_host: Callable[[str], Host],
+    real_set: RealSet,
+    heard: Heard,
+    crossing: Callable[..., None],
+) -> None:
+    other = make_host("other")
+    other.configure(other.config.read_text().replace("uec-images", "other-images"))
+    drop(host, real_set)
+    drop(other, real_set)
+    with (other.spool / "tiny.img").open("r+b") as machine:  # or it would have this one's name
+        machine.seek(-1, os.SEEK_END)
+        machine.write(b"!")
+    began = threading.Event()
+
+    def cross(moment: str) -> None:
+        if moment == "before put part" and not began.is_set():
+            began.set()
+            assert other.run("once").returncode == 0
+
+    crossing(cross)
+    record = once(host, heard)
+    assert record.state == "done", record.error
+    kernel, ramdisk = ((other.spool / f"tiny.{suffix}").read_text().strip() for suffix in ("eki", "eri"))
+    assert (record.image_id("kernel"), record.image_id("ramdisk")) == (kernel, ramdisk)
+    assert sorted(image.type for image in host.cloud.images) == ["kernel", "machine", "machine", "ramdisk"]
 
 
 @pytest.mark.parametrize("first_generation", [False], indirect=True, ids=["no administrator"])

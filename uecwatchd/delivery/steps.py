@@ -257,7 +257,11 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
         raise
     except Rejected:
         # Somebody may have damaged a part: the next attempt looks at each of them again.
-        ledger.put_bundle(replace(bundle, state="planned"))
+        bundle = ledger.put_bundle(replace(bundle, state="planned"))
+        # Or another host of our account was quicker with the same, and ours has its name no more.
+        if there := _find(order, bundle, images.images(order.cloud)):
+            _must_be_ours(order, None, there)
+            return _adopt(order, bundle, there, ledger)
         raise
     register.wait(order.cloud, image_id, sleep=order.sleep)
     what = f"{order.set_name}: registered {order.member.role} {order.member.name} as {image_id}"
