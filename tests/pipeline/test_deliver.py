@@ -158,32 +158,55 @@ def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_g
     assert sorted(i.id for i in host.cloud.images) == sorted(m.image_id for m in last.members)
 
 
+@pytest.fixture
+def meanwhile(
+    make_host: Callable[[str], Host], real_set: RealSet, crossing: Callable[..., None]
+) -> Callable[[str], Host]:
+    """Another host of the account, which delivers the same kernel in the midst of ours, into that bucket."""
+
+    def make(bucket: str) -> Host:
+        other = make_host("other")
+        other.configure(other.config.read_text().replace("uec-images", bucket))
+        drop(other, real_set)
+        with (other.spool / "tiny.img").open("r+b") as machine:  # or it would have this one's name
+            machine.seek(-1, os.SEEK_END)
+            machine.write(b"!")
+        began = threading.Event()
+
+        def cross(moment: str) -> None:
+            if moment == "before put part" and not began.is_set():
+                began.set()
+                assert other.run("once").returncode == 0
+
+        crossing(cross)
+        return other
+
+    return make
+
+
 def test_a_kernel_that_another_host_registers_meanwhile_is_taken_over(
-    host: Host,
-    make_host: Callable[[str], Host],
-    real_set: RealSet,
-    heard: Heard,
-    crossing: Callable[..., None],
+    host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, heard: Heard
 ) -> None:
-    other = make_host("other")
-    other.configure(other.config.read_text().replace("uec-images", "other-images"))
     drop(host, real_set)
-    drop(other, real_set)
-    with (other.spool / "tiny.img").open("r+b") as machine:  # or it would have this one's name
-        machine.seek(-1, os.SEEK_END)
-        machine.write(b"!")
-    began = threading.Event()
-
-    def cross(moment: str) -> None:
-        if moment == "before put part" and not began.is_set():
-            began.set()
-            assert other.run("once").returncode == 0
-
-    crossing(cross)
+    other = meanwhile("other-images")
     record = once(host, heard)
     assert record.state == "done", record.error
     kernel, ramdisk = ((other.spool / f"tiny.{suffix}").read_text().strip() for suffix in ("eki", "eri"))
     assert (record.image_id("kernel"), record.image_id("ramdisk")) == (kernel, ramdisk)
+    assert sorted(image.type for image in host.cloud.images) == ["kernel", "machine", "machine", "ramdisk"]
+
+
+def test_a_kernel_of_another_host_that_ours_went_up_into_is_made_whole(
+    host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, heard: Heard
+) -> None:
+    drop(host, real_set)
+    other = meanwhile("uec-images")
+    assert once(host, heard).state == "deferred"
+    host.ask("retry", "tiny")
+    record = once(host, heard)
+    assert record.state == "done", record.error
+    for each in (host, other):
+        assert each.run("verify", "tiny").returncode == 0
     assert sorted(image.type for image in host.cloud.images) == ["kernel", "machine", "machine", "ramdisk"]
 
 

@@ -35,6 +35,8 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
         listed = _listed(order, known, bundle)
         if there := _find(order, bundle, listed):
             _must_be_ours(order, known, there)
+            if known and known.state in ("planned", "uploaded") and known.location == there.location:
+                bundle = _made_whole(order, known, source, ledger)
             return _adopt(order, bundle, there, ledger)
         listed = _without_failed(order, known, listed)
         _must_have_name(order, bundle, listed)
@@ -42,10 +44,25 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
             known, bundle = None, _plan(order, identity)
         if bundle.state == "planned" or bundle.boot != str(order.boot.ids()):
             bundle = ledger.put_bundle(bundle)
-            with order.turn():
-                bundle = ledger.put_bundle(send(order, bundle, source, again=known is not None))
+            bundle = _sent(order, bundle, source, ledger, again=known is not None)
         _look_over(order, bundle, ledger)
         return _register(order, bundle, ledger)
+
+
+def _sent(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, again: bool) -> BundleRecord:
+    with order.turn():
+        return ledger.put_bundle(send(order, bundle, source, again=again))
+
+
+def _made_whole(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger) -> BundleRecord:
+    """Another host of our account registered it from the very place that we were sending to: some parts there
+    may be ours, which its key does not open. What is not all of one hand is sent again, to be of ours."""
+    try:
+        _open_again(order, bundle)
+    except Rejected:
+        bundle = _sent(order, bundle, source, ledger, again=True)
+        _look_over(order, bundle, ledger)
+    return bundle
 
 
 def _known(order: Order, ledger: Ledger, identity: str) -> BundleRecord | None:
@@ -220,7 +237,10 @@ def _look_over(order: Order, bundle: BundleRecord, ledger: Ledger) -> None:
 def _open_again(order: Order, bundle: BundleRecord) -> None:
     def before_part(part: Part) -> None:
         order.check()
-        done, stage = part.index * order.member.size // bundle.parts, f"open the {order.member.role} again"
+        done, stage = (
+            part.index * order.member.size // (bundle.parts or 1),
+            f"open the {order.member.role} again",
+        )
         name, size = order.member.name, order.member.size
         order.monitor.progress(Progress(order.set_name, stage, name, done, size, part.index + 1))
 
