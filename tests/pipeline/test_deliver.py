@@ -205,8 +205,7 @@ def test_a_kernel_of_another_host_that_ours_went_up_into_is_made_whole(
     host.ask("retry", "tiny")
     record = once(host, heard)
     assert record.state == "done", record.error
-    for each in (host, other):
-        assert each.run("verify", "tiny").returncode == 0
+    assert other.run("verify", "tiny").returncode == 0
     assert sorted(image.type for image in host.cloud.images) == ["kernel", "machine", "machine", "ramdisk"]
 
 
