@@ -158,6 +158,19 @@ def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_g
     assert sorted(i.id for i in host.cloud.images) == sorted(m.image_id for m in last.members)
 
 
+def test_a_kernel_that_is_given_by_its_id_is_the_one_that_we_registered(
+    host: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(host, real_set)
+    first = once(host, heard)
+    given = "".join(f'{role} = "{first.image_id(role)}"\n' for role in ("kernel", "ramdisk"))
+    host.drop(real_set.machine, names=["other.img"])
+    (host.spool / "other.toml").write_text(given)
+    other = once(host, heard, name="other")
+    assert other.state == "done", other.error
+    assert other.image_id("machine") == first.image_id("machine")
+
+
 @pytest.fixture
 def meanwhile(
     make_host: Callable[[str], Host], real_set: RealSet, crossing: Callable[..., None]

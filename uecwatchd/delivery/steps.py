@@ -85,7 +85,7 @@ def _free_identity(order: Order, ledger: Ledger) -> str:
     if there is None and not others.keys() - {identity}:
         return identity  # without waiting for the ids
     boot = order.boot.ids()
-    instead = _identity(order, str(boot))
+    instead = _identity(order, (boot.kernel or "", boot.ramdisk or ""))
     if there is None:
         return instead if instead in others else identity
     return identity if _boots_alike(there, boot) else instead

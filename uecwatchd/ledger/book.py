@@ -94,6 +94,12 @@ class Ledger:
         rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, made_for, role)  # noqa: S608 (constant)
         return tuple(_bundle_from(row) for row in rows)
 
+    def content(self, cloud: str, image_id: str) -> str | None:
+        """The digest of what was registered under an id, if this host knows it."""
+        where = "cloud = ? AND image_id = ? AND state = 'registered'"
+        rows = self._read(f"SELECT sha256 FROM bundles WHERE {where}", cloud, image_id)  # noqa: S608 (constant)
+        return str(rows[0]["sha256"]) if rows else None
+
     def machines(self, cloud: str, *, sha256: str) -> Mapping[str, BundleRecord]:
         """The bundles that were made, or begun, of one machine image, by their identities."""
         where = "cloud = ? AND sha256 = ? AND role = 'machine'"

@@ -47,7 +47,7 @@ def _may_begin(job: Job, tools: Tools) -> bool:
 
 def _one_by_one(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
     done: dict[Role, BundleRecord] = {}
-    boot = _boot(job, done.get)
+    boot = _boot(job, tools, done.get)
     for member in job.found.members:  # the machine is the last of them
         done[member.role] = _take(job, tools, boot, lambda: None, nullcontext, member)
     return done
@@ -64,7 +64,7 @@ def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
     with ThreadPoolExecutor(max(1, len(others)), "beside") as threads:
         go_on = partial(_go_on, given_up)
         beside: Deliveries = {one.role: threads.submit(take, one, NO_BOOT, go_on) for one in others}
-        boot = _boot(job, lambda role: beside[role].result() if role in beside else None)
+        boot = _boot(job, tools, lambda role: beside[role].result() if role in beside else None)
         try:
             done = {main.role: take(main, boot, partial(_must_go_well, beside))}
             return done | {role: delivery.result() for role, delivery in beside.items()}
@@ -117,13 +117,16 @@ def _must_go_well(beside: Deliveries) -> None:
             delivery.result()
 
 
-def _boot(job: Job, registered: Callable[[Role], BundleRecord | None]) -> Boot:
-    """What the machine boots with: of what was given the id, of a member its content until it has one."""
+def _boot(job: Job, tools: Tools, registered: Callable[[Role], BundleRecord | None]) -> Boot:
+    """What the machine boots with, each told by its content as far as we know that: a kernel is the same one
+    whether it lies in the set or is given by its id. Of others there is the id alone."""
     given: Mapping[Role, str | None] = {"kernel": job.found.kernel_id, "ramdisk": job.found.ramdisk_id}
 
     def trait(role: Role) -> str:
+        if image_id := given[role]:
+            return tools.ledger.content(job.record.cloud, image_id) or image_id
         known = job.known(role)
-        return given[role] or (known.sha256 if known else "")
+        return known.sha256 if known else ""
 
     def image_id(role: Role) -> str | None:
         bundle = None if given[role] else registered(role)
