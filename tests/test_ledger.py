@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd import ledger
-from uecwatchd.errors import Deferred, Halted, NotPermitted
+from uecwatchd.errors import Deferred, Halted, NotPermitted, Stopped
 from uecwatchd.ledger import (
     Advance,
     BundleRecord,
@@ -206,6 +206,27 @@ def test_work_on_one_identity_is_done_by_one_thread_at_a_time(tmp_path: Path) ->
             order.append("first")
         other.join()
     assert order == ["first", "second"]
+
+
+def test_who_waits_for_another_can_be_asked_to_wait_no_more(tmp_path: Path) -> None:
+    def check() -> None:
+        raise Stopped("kernel", "somebody holds it", "Release it.")
+
+    with closing(open_ledger(tmp_path)) as book:
+
+        def wait() -> None:
+            with pytest.raises(Stopped), book.claim("kernel", check=check):
+                pass
+            stopped.set()
+
+        stopped = threading.Event()
+        with book.claim("kernel"):
+            other = threading.Thread(target=wait)
+            other.start()
+            assert stopped.wait(10)
+            other.join()
+        with book.claim("kernel"):
+            """It is free afterwards."""
 
 
 def _claim(book: ledger.Ledger, order: list[str]) -> None:

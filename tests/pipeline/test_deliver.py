@@ -3,8 +3,9 @@
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ import pytest
 
 from uecwatchd import boundary
 from uecwatchd.demo.material import RealSet
+from uecwatchd.errors import Deferred, Stopped
+from uecwatchd.image import Role
 from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.pipeline.deliver import Turns
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 from uecwatchd.settings import load
@@ -97,6 +101,41 @@ def test_members_are_sent_one_after_the_other_and_the_machine_last(
     stages = [stage for stage, _ in groupby(progress.stage for progress in heard.progresses)]
     sending = [stage for stage in stages if stage.startswith("upload ")]
     assert sending == ["upload the kernel", "upload the ramdisk", "upload the machine"]
+
+
+ROLES: tuple[Role, ...] = ("kernel", "ramdisk", "machine")
+
+
+def test_a_member_has_its_turn_when_all_before_it_have_sent_failed_or_need_not_send() -> None:
+    turns, had = Turns(ROLES), list[str]()
+
+    def machine() -> None:
+        with turns.until_over("machine") as turn, turn(nothing):
+            had.append("machine")
+
+    waiting = threading.Thread(target=machine)
+    waiting.start()
+    with suppress(Deferred), turns.until_over("ramdisk"):
+        raise Deferred("ramdisk", "it failed", "Again.")
+    with turns.until_over("kernel") as turn:
+        with turn(nothing):
+            time.sleep(0.1)  # had it not waited, the machine would be through by now
+            had.append("kernel")
+        waiting.join(PATIENCE_SECONDS)  # the kernel is still on its way
+        assert had == ["kernel", "machine"]
+
+
+def test_who_waits_for_its_turn_can_be_asked_to_wait_no_more() -> None:
+    def check() -> None:
+        raise Stopped("machine", "somebody holds it", "Release it.")
+
+    turns = Turns(ROLES)
+    with pytest.raises(Stopped), turns.until_over("machine") as turn, turn(check):
+        raise AssertionError("the kernel has not had its turn")
+
+
+def nothing() -> None:
+    pass
 
 
 def test_a_kernel_that_fails_has_the_machine_put_down(

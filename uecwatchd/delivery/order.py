@@ -71,7 +71,7 @@ class Order:
     compression: Compression
     monitor: Monitor
     check: Callable[[], None]
-    turn: Callable[[], AbstractContextManager[None]]
+    turn: Callable[[Callable[[], None]], AbstractContextManager[object]]
     unchanged: Callable[[], None]
     sleep: Callable[[float], None]
     now: Callable[[], float]

@@ -29,7 +29,7 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
     """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
     identity = _free_identity(order, ledger)
     clear_leftovers(order, ledger, but=identity)
-    with ledger.claim(f"{order.cloud.name}/{identity}"):
+    with ledger.claim(f"{order.cloud.name}/{identity}", check=order.check):
         known = _known(order, ledger, identity)
         bundle = known or _plan(order, identity)
         listed = _listed(order, known, bundle)
@@ -50,7 +50,7 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
 
 
 def _sent(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, again: bool) -> BundleRecord:
-    with order.turn():
+    with order.turn(order.check):
         return ledger.put_bundle(send(order, bundle, source, again=again))
 
 
@@ -237,11 +237,8 @@ def _look_over(order: Order, bundle: BundleRecord, ledger: Ledger) -> None:
 def _open_again(order: Order, bundle: BundleRecord) -> None:
     def before_part(part: Part) -> None:
         order.check()
-        done, stage = (
-            part.index * order.member.size // (bundle.parts or 1),
-            f"open the {order.member.role} again",
-        )
-        name, size = order.member.name, order.member.size
+        name, size, stage = order.member.name, order.member.size, f"open the {order.member.role} again"
+        done = part.index * size // bundle.parts if bundle.parts else 0
         order.monitor.progress(Progress(order.set_name, stage, name, done, size, part.index + 1))
 
     digest = digest_like(order.digest)

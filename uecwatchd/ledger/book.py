@@ -19,6 +19,8 @@ from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_f
 from uecwatchd.ledger.records import Advance, BundleRecord, Failure, Leaving, MemberRecord, Request, SetRecord
 from uecwatchd.spool import Stamp
 
+# How long somebody who wants a set put down waits for one that itself waits for another.
+CHECK_SECONDS = 1.0
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
 
 
@@ -219,12 +221,19 @@ class Ledger:
     # --- the same for all --------------------------------------------------------------------------------
 
     @contextmanager
-    def claim(self, identity: str) -> Iterator[None]:
-        """Hold one bundle's work for this thread: two sets of one kernel make it once, the second waits."""
+    def claim(self, identity: str, *, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold one bundle's work for this thread: two sets of one kernel make it once, the second waits.
+
+        `check` is called while it waits, and raises when it need not wait any more.
+        """
         with self._turn:
             lock = self._identities.setdefault(identity, threading.Lock())
-        with lock:
+        while not lock.acquire(timeout=CHECK_SECONDS):
+            check()
+        try:
             yield
+        finally:
+            lock.release()
 
     @contextmanager
     def _trouble(self) -> Iterator[None]:

@@ -24,7 +24,11 @@ from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, wishes, with
 from uecwatchd.pipeline.prepare import registered_name
 
 Deliveries = Mapping[Role, "Future[BundleRecord]"]
-Turn = Callable[[], AbstractContextManager[None]]
+# Takes what is called while one waits, and raises when one need not wait any more.
+Turn = Callable[[Callable[[], None]], AbstractContextManager[object]]
+
+# How long somebody who wants a set put down waits for one that itself waits for another.
+CHECK_SECONDS = 1.0
 
 
 def deliver(job: Job, tools: Tools) -> Job:
@@ -54,11 +58,12 @@ def _one_by_one(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
 
 
 def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
-    main, turns, given_up = lead(job.found), Turns(job.found.members), threading.Event()
+    main, given_up = lead(job.found), threading.Event()
+    turns = Turns([member.role for member in job.found.members])
     others = [member for member in job.found.members if member is not main]
 
     def take(member: Member, boot: Boot, check: Callable[[], None]) -> BundleRecord:
-        with turns.until_over(member) as turn:
+        with turns.until_over(member.role) as turn:
             return _take(job, tools, boot, check, turn, member)
 
     with ThreadPoolExecutor(max(1, len(others)), "beside") as threads:
@@ -80,23 +85,24 @@ class Turns:
     holder waits for none but roles before it.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self._over = {member.role: threading.Event() for member in members}
+    def __init__(self, roles: Sequence[Role]) -> None:
+        self._over = {role: threading.Event() for role in roles}
 
     @contextmanager
-    def until_over(self, member: Member) -> Iterator[Turn]:
+    def until_over(self, role: Role) -> Iterator[Turn]:
         """For all of a member's way: it may fail before its turn, or not need it."""
         try:
-            yield partial(self._turn, member)
+            yield partial(self._turn, role)
         finally:
-            self._over[member.role].set()
+            self._over[role].set()
 
     @contextmanager
-    def _turn(self, member: Member) -> Iterator[None]:
-        for _, before in takewhile(lambda one: one[0] != member.role, self._over.items()):
-            before.wait()
+    def _turn(self, role: Role, check: Callable[[], None]) -> Iterator[None]:
+        for before in takewhile(lambda one: one != role, self._over):
+            while not self._over[before].wait(CHECK_SECONDS):
+                check()
         yield
-        self._over[member.role].set()
+        self._over[role].set()
 
 
 def _shown(job: Job) -> Monitor:

@@ -197,5 +197,5 @@ def changed(path: str) -> Deferred:
     return Deferred(
         f"{path}: it changed while it was read",
         "its size, change time or inode is no longer what was listed",
-        "Nothing was registered from it; it is taken again once it lies still.",
+        "Its set is taken up again once it lies still.",
     )
