@@ -58,11 +58,23 @@ def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_lines_and_one
     with lines.shared() as first:
         assert first() == UPLOADS
         with lines.shared() as second:
-            assert (first(), second()) == (1, 1)
+            assert (first(), second()) == (1, 1), "and two parts are being made"
+            assert lines.sharers() == 2
         assert first() == UPLOADS
         with ExitStack() as crowd:
             shares = [crowd.enter_context(lines.shared()) for _ in range(2 * UPLOADS)]
             assert {share() for share in shares} == {1}
+
+
+@pytest.mark.parametrize(
+    ("most", "shares"), [(1, [1, 1]), (3, [1, 1]), (4, [2, 1]), (5, [2, 2]), (8, [2, 2, 2]), (9, [3, 2, 2])]
+)
+def test_parts_in_memory_are_no_more_for_being_shared_out(most: int, shares: list[int]) -> None:
+    lines = Lines(most)
+    with ExitStack() as all_of_them:
+        told = [all_of_them.enter_context(lines.shared()) for _ in shares]
+        assert [share() for share in told] == shares
+        assert sum(shares) + len(shares) <= max(most + 1, 2 * len(shares))
 
 
 def test_who_has_more_than_its_share_lets_go_before_it_goes_on() -> None:

@@ -5,33 +5,42 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 from uecwatchd.bundle.stream import Slice
 
 
 class Lines:
-    """How many slices are stored at once, of all bundles together: each has an even share, and one at least.
+    """How many slices are stored at once, of all bundles together.
 
-    For each of them memory holds a part, and the line out of the house does not get wider by sharing it.
+    Memory holds one part more than that, the one being made, and they are shared out evenly: each bundle has
+    one on its way at least, and one being made. A line out of the house does not get wider by sharing it.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._lock = threading.Lock()
-        self._sharers = 0
+        self._sharers: list[object] = []
 
     @contextmanager
     def shared(self) -> Iterator[Callable[[], int]]:
         """For one bundle, while it is stored: what tells its share, which changes as others come and go."""
-        self._count(+1)
-        try:
-            yield lambda: max(1, self.most // self._sharers)
-        finally:
-            self._count(-1)
-
-    def _count(self, more: int) -> None:
+        me = object()
         with self._lock:
-            self._sharers += more
+            self._sharers.append(me)
+        try:
+            yield partial(self._share, me)
+        finally:
+            with self._lock:
+                self._sharers.remove(me)
+
+    def _share(self, me: object) -> int:
+        with self._lock:
+            place, sharers = self._sharers.index(me), len(self._sharers)
+        return max(1, (self.most + sharers - place) // sharers - 1)
+
+    def sharers(self) -> int:
+        return max(1, len(self._sharers))
 
 
 def in_flight(

@@ -24,8 +24,8 @@ from uecwatchd.errors import Deferred
 # deflated as well as within the whole; small beside a part.
 BLOCK_BYTES = 1024 * 1024
 # Blocks that wait, on top of one for each thread: so that none is without work while the oldest is still at
-# it, or a digest is.
-SPARE_BLOCKS = 2
+# it, or a digest is. Bundles made at once share them: what one leaves of the processors, another takes.
+SPARE_BLOCKS = 4
 
 
 Deflated = Callable[[memoryview], bytes]
@@ -120,12 +120,14 @@ class Line:
     """The blocks under way: `ahead` is deflated by as many threads as there are processors, and what is
     `behind` is taken by one thread for each digest, in order."""
 
-    def __init__(self, image: Image, sums: Sums, deflated: Deflated, threads: int) -> None:
+    def __init__(
+        self, image: Image, sums: Sums, deflated: Deflated, threads: int, sharers: Callable[[], int]
+    ) -> None:
         self._image, self._sums, self._deflated = image, sums, deflated
         self._ahead: deque[Ahead] = deque()
         self._behind: deque[Behind] = deque()
-        self._free: list[memoryview] = []
-        self._most = threads + SPARE_BLOCKS
+        self._free: memoryview | None = None  # one is enough: that for the block which comes next
+        self._threads, self._sharers = threads, sharers
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="deflate")
         self._archive = ThreadPoolExecutor(1, thread_name_prefix="sha1")
         self._digest = ThreadPoolExecutor(1, thread_name_prefix="digest")
@@ -137,14 +139,18 @@ class Line:
 
     @property
     def is_full(self) -> bool:
-        return len(self._ahead) >= self._most
+        return len(self._ahead) >= self._threads + self._spare
+
+    @property
+    def _spare(self) -> int:
+        return max(1, SPARE_BLOCKS // self._sharers())
 
     @property
     def is_empty(self) -> bool:
         return not self._ahead
 
     def begin(self, block: Block) -> None:
-        buffer = self._free.pop() if self._free else memory.pages(BLOCK_BYTES)
+        buffer, self._free = self._free or memory.pages(BLOCK_BYTES), None
         self._ahead.append(Ahead(block, buffer, self._pool.submit(self._pack, block, buffer)))
 
     def finish(self) -> tuple[Block, bytes]:
@@ -155,7 +161,7 @@ class Line:
         archive = self._archive.submit(self._sums.take_archive, data)
         digest = self._digest.submit(self._sums.take_image, oldest.block, data)
         self._behind.append(Behind(oldest.buffer, (archive, digest)))
-        if len(self._behind) > SPARE_BLOCKS:
+        while len(self._behind) > self._spare:
             self._let_go()
         return oldest.block, packed
 
@@ -168,7 +174,7 @@ class Line:
         passed = self._behind.popleft()
         for digest in passed.digests:
             digest.result()
-        self._free.append(passed.buffer)
+        self._free = passed.buffer
 
     def _pack(self, block: Block, buffer: memoryview) -> bytes:
         return self._deflated(self._image.fill(block, buffer))
@@ -181,17 +187,18 @@ def packed(
     *,
     deflated: Deflated,
     threads: int,
+    sharers: Callable[[], int],
     progress: Callable[[int], None],
 ) -> Generator[bytes]:
     """An archive as one gzip member, in pieces; with the last of them, `sums` are those of all of it.
 
     Raises Deferred when the image cannot be read, or turns out shorter or longer than it was.
     """
-    with closing(Line(image, sums, deflated, threads)) as line:
+    with closing(Line(image, sums, deflated, threads, sharers)) as line:
         yield deflate.HEADER
         for block in blocks:
             line.begin(block)
-            if line.is_full:
+            while line.is_full:
                 yield _finished(line, progress)
         while not line.is_empty:
             yield _finished(line, progress)

@@ -88,7 +88,8 @@ class Bundling(Iterator[Slice]):
 
     Memory holds as many parts as have not been given back, and a few blocks, however large the image.
     `extents` are what the image stores, with holes everywhere else; None for all of its `size` bytes.
-    `part_size` is a multiple of 16, and `progress` hears how many bytes of the image are dealt with.
+    `sharers` tells how many bundles are being made just now, this one among them; `part_size` is a multiple
+    of 16, and `progress` hears how many bytes of the image are dealt with.
     Raises `Rejected` at once when `name` cannot stand in a tar header; `Deferred` when the source turns out
     shorter or longer than `size`, or cannot be read on. To be closed when it is given up half-way.
     """
@@ -105,6 +106,7 @@ class Bundling(Iterator[Slice]):
         digest: Digest | None = None,
         compression: Compression = "fast",
         threads: int | None = None,
+        sharers: Callable[[], int] = lambda: 1,
         part_size: int = PART_SIZE,
         progress: Callable[[int], None] = lambda _done: None,
     ) -> None:
@@ -121,6 +123,7 @@ class Bundling(Iterator[Slice]):
             self._sums,
             deflated=library.block,
             threads=threads or min(MOST_THREADS, len(os.sched_getaffinity(0))),
+            sharers=sharers,
             progress=progress,
         )
         self._slices = self._cutter.cut(self._stream)

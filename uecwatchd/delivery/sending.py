@@ -90,6 +90,7 @@ def _send_parts(
         extents=extents.stored(source.fileno(), member.size) if order.sparse else None,
         digest=digest_like(order.digest),
         compression=order.compression,
+        sharers=order.lines.sharers,
         progress=progress,
     )
     with closing(bundling):
