@@ -28,8 +28,8 @@ else:
 PATIENCE_SECONDS = 90.0
 # Between two looks: less than the shortest stage takes.
 LOOK_SECONDS = 0.005
-# What an answer may take that was under way, and some more for a busy machine.
-STOP_SECONDS = 5.0
+# What answers may take that were under way, and what a busy disk may take for what is to last.
+STOP_SECONDS = 15.0
 SLOW_SECONDS = 1.0
 LOOKS = 2  # at an image that is pending: one before the stop, and one after
 CYCLES = 12

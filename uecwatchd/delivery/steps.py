@@ -45,6 +45,7 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
         if bundle.state == "planned" or bundle.boot != str(order.boot.ids()):
             bundle = ledger.put_bundle(bundle)
             bundle = _sent(order, bundle, source, ledger, again=known is not None)
+        order.check()
         _look_over(order, bundle, ledger)
         return _register(order, bundle, ledger)
 
