@@ -35,8 +35,8 @@ LOOKS = 2  # at an image that is pending: one before the stop, and one after
 CYCLES = 12
 # From before the program can hear a signal until it has begun to upload.
 CYCLE_SECONDS = (0.1, 1.6)
-# Sparse, and read in a time that can be met.
-LARGE_BYTES = 128 << 20
+# Sparse, and read in a time that no look can miss.
+LARGE_BYTES = 512 << 20
 # An exit that systemd answers with another start.
 EX_IOERR = 74
 PAGE_BYTES = 4096
