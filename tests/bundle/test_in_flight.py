@@ -53,6 +53,18 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
     assert not worker.is_alive()
 
 
+def test_a_part_that_takes_long_keeps_no_line_from_the_others() -> None:
+    others = threading.Semaphore(0)
+
+    def send(piece: Slice) -> None:
+        if piece.part.index:
+            others.release()
+        else:
+            assert all(others.acquire(timeout=2) for _ in range(9)), "the other lines stood idle"
+
+    in_flight(slices(10, []), send, lines=Lines(UPLOADS))
+
+
 def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_lines_and_one_at_least() -> None:
     lines = Lines(UPLOADS)
     with lines.shared() as first:

@@ -1,9 +1,8 @@
 """Slices are stored while the next ones are being made, as many at once as there are lines for."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 
@@ -56,19 +55,20 @@ def in_flight(
     `check` is called before each is stored, `done` once it is, both in this thread.
     Raises what any of them raised, after the parts under way have ended.
     """
-    under_way: deque[tuple[Future[None], Slice]] = deque()
+    under_way: dict[Future[None], Slice] = {}
 
-    def wait_for_oldest() -> None:
-        stored, piece = under_way.popleft()
-        stored.result()
-        done(piece)
+    def wait_for_some() -> None:  # whichever they are: one that is sent anew holds up no other
+        for stored in wait(under_way, return_when=FIRST_COMPLETED).done:
+            piece = under_way.pop(stored)
+            stored.result()
+            done(piece)
 
     threads = ThreadPoolExecutor(lines.most, f"{threading.current_thread().name} part")
     with threads as pool, lines.shared() as share:
         for piece in slices:
             check()
             while len(under_way) >= share():
-                wait_for_oldest()
-            under_way.append((pool.submit(store, piece), piece))
+                wait_for_some()
+            under_way[pool.submit(store, piece)] = piece
         while under_way:
-            wait_for_oldest()
+            wait_for_some()
