@@ -239,6 +239,20 @@ def test_a_sum_that_is_wrong_is_not_computed_again_while_nothing_changes(
     assert turn(FRESH_SECONDS + 5).stage == "deliver the machine image", "where the lie comes out"
 
 
+def test_a_digest_that_a_file_turns_out_not_to_have_is_computed_again(
+    dropped: Path, turn: Turn, host: Host
+) -> None:
+    """Pages that somebody has mapped are written to with no word of it in the file's times."""
+    dropped.write_bytes(CONTENT)
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        book.put_digest(spool.stamp_of(dropped.stat()), RIGHT[::-1])
+    (host.spool / "karmic.sha256").unlink()
+    found = turn()
+    assert (found.state, found.error.what) == ("deferred", "karmic.img: it changed while it was read")
+    assert turn(FRESH_SECONDS).state == "done"
+
+
 # --- what moves while it is read --------------------------------------------------------------------------
 
 

@@ -20,11 +20,11 @@ from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.digest import digest_like
 from uecwatchd.errors import Rejected
 from uecwatchd.image import amount
-from uecwatchd.ledger import BundleRecord
+from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.monitor import Event, Fields, Kind, Progress
 
 
-def send(order: Order, bundle: BundleRecord, source: FileIO, *, again: bool) -> BundleRecord:
+def send(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, again: bool) -> BundleRecord:
     """Bundle and upload in one stream: nothing of the image is written to a disk.
 
     The same key and IV make the same parts, so `again` needs to send only those that are not there yet.
@@ -33,8 +33,7 @@ def send(order: Order, bundle: BundleRecord, source: FileIO, *, again: bool) -> 
     began = time.monotonic()
     there = _already_there(order, bundle) if again else {}
     totals, parts = _send_parts(order, bundle, secret, source, there=there)
-    if spool.stamp_of(os.fstat(source.fileno())) != order.member.stamp or totals.digest != order.digest:
-        raise spool.changed(order.member.path)
+    _must_be_what_was_read(order, source, totals, ledger)
     _tell_bundled(order, totals)
     boot = order.boot.ids()
     manifest = write_manifest(
@@ -46,6 +45,14 @@ def send(order: Order, bundle: BundleRecord, source: FileIO, *, again: bool) -> 
     _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
     sent = replace(bundle, state="uploaded", objects=(*parts, last), boot=str(boot))
     return replace(sent, parts=len(totals.parts), bundled_size=totals.bundled_size)
+
+
+def _must_be_what_was_read(order: Order, source: FileIO, totals: Totals, ledger: Ledger) -> None:
+    if spool.stamp_of(os.fstat(source.fileno())) == order.member.stamp and totals.digest == order.digest:
+        return
+    # What is written through a mapping may leave the stamp as it was, and what is kept of it wrong for ever.
+    ledger.drop_digest(order.member.stamp)
+    raise spool.changed(order.member.path)
 
 
 def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:

@@ -52,7 +52,7 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
 
 def _sent(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, again: bool) -> BundleRecord:
     with order.turn(order.check):
-        return ledger.put_bundle(send(order, bundle, source, again=again))
+        return ledger.put_bundle(send(order, bundle, source, ledger, again=again))
 
 
 def _made_whole(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger) -> BundleRecord:

@@ -196,6 +196,6 @@ def _read(file: FileIO, size: int, taken: Aside, progress: Callable[[int], None]
 def changed(path: str) -> Deferred:
     return Deferred(
         f"{path}: it changed while it was read",
-        "its size, change time or inode is no longer what was listed",
+        "its content, size, change time or inode is no longer what it was",
         "Its set is taken up again once it lies still.",
     )
