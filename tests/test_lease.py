@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uecwatchd import spool
+from uecwatchd.digest import MARK, MOST_ZEROS
 from uecwatchd.errors import Rejected
 from uecwatchd.imageset import Assembly, Refused, put_back
 from uecwatchd.ledger import open_ledger
@@ -237,6 +238,20 @@ def test_a_sum_that_is_wrong_is_not_computed_again_while_nothing_changes(
     with closing(open_ledger(settings.state.dir)) as book:
         book.put_digest(spool.stamp_of(dropped.stat()), RIGHT)  # were it computed, it would be another
     assert turn(FRESH_SECONDS + 5).stage == "deliver the machine image", "where the lie comes out"
+
+
+def test_the_sum_of_a_file_that_is_mostly_holes_is_computed_once_while_nothing_changes(
+    dropped: Path, turn: Turn, host: Host
+) -> None:
+    os.truncate(dropped, MOST_ZEROS + (1 << 20))
+    assert turn().state == "waiting"
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        stamp = spool.stamp_of(dropped.stat())
+        assert str(book.digest(stamp)).startswith(MARK)
+        assert book.sum(stamp)
+        book.put_sum(stamp, RIGHT)  # were it computed, it would be another
+    assert turn(FRESH_SECONDS + 5).state == "done"
 
 
 def test_a_digest_that_a_file_turns_out_not_to_have_is_computed_again(

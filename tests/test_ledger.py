@@ -112,6 +112,17 @@ def test_a_digest_holds_only_as_long_as_the_whole_stamp(tmp_path: Path) -> None:
         assert book.digest((1, 2, 3, 4)) is None
 
 
+def test_a_sum_is_known_as_long_as_the_digest_beside_it(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_digest((1, 2, 3, 4), "blocks-ab")
+        assert book.sum((1, 2, 3, 4)) is None
+        book.put_sum((1, 2, 3, 4), "cd")
+        assert (book.digest((1, 2, 3, 4)), book.sum((1, 2, 3, 4))) == ("blocks-ab", "cd")
+        assert book.sum((1, 2, 3, 5)) is None
+        book.put_digest((1, 2, 3, 5), "blocks-ef")
+        assert book.sum((1, 2, 3, 5)) is None
+
+
 def test_nobody_else_can_read_the_ledger_for_it_holds_keys(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path / "state")) as book:
         book.put_bundle(BUNDLE)

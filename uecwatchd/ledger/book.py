@@ -21,6 +21,7 @@ from uecwatchd.spool import Stamp
 
 # How long somebody who wants a set put down waits for one that itself waits for another.
 CHECK_SECONDS = 1.0
+OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
 
 
@@ -129,9 +130,18 @@ class Ledger:
         self._replace("note cloud", "clouds", {"name": name, **asdict(found)})
 
     def digest(self, stamp: Stamp) -> str | None:
-        where = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
-        rows = self._read(f"SELECT sha256 FROM digests WHERE {where}", *stamp)  # noqa: S608 (constant)
+        rows = self._read(f"SELECT sha256 FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
         return str(rows[0]["sha256"]) if rows else None
+
+    def sum(self, stamp: Stamp) -> str | None:
+        """The plain SHA-256 of a file whose digest is of another kind, where it was computed."""
+        rows = self._read(f"SELECT sum FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
+        return rows[0]["sum"] if rows else None
+
+    def put_sum(self, stamp: Stamp, sha256: str) -> None:
+        """Beside the digest, and as long as that is known."""
+        update = f"UPDATE digests SET sum = ? WHERE {OF_STAMP}"  # noqa: S608 (constant)
+        self._write("note sum", update, sha256, *stamp, lasting=False)
 
     def put_digest(self, stamp: Stamp, sha256: str) -> None:
         names = ("device", "inode", "size", "ctime_ns")

@@ -89,6 +89,10 @@ MIGRATIONS = (
     """
     ALTER TABLE bundles ADD COLUMN boot TEXT NOT NULL DEFAULT '';
     """,
+    # The plain SHA-256 of what has a digest of another kind, once it was asked for.
+    """
+    ALTER TABLE digests ADD COLUMN sum TEXT;
+    """,
 )
 
 

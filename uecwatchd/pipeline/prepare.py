@@ -74,9 +74,19 @@ def hold_against_sums(job: Job, tools: Tools) -> Job:
 
 
 def _sha256(job: Job, member: Member, known: MemberRecord, tools: Tools) -> str:
-    """What `sha256sum` would say: for most files it is what they are told apart by anyway."""
-    kind = digest_like(known.sha256)
-    return known.sha256 if isinstance(kind, Flat) else _read(job, member, tools, Flat())
+    """What `sha256sum` would say: for most files it is what they are told apart by anyway.
+
+    That of one that is mostly holes takes a read of its own, once: the sum may have come after the digest.
+    """
+    if isinstance(digest_like(known.sha256), Flat):
+        return known.sha256
+    return tools.ledger.sum(member.stamp) or _sum(job, member, tools)
+
+
+def _sum(job: Job, member: Member, tools: Tools) -> str:
+    sha256 = _read(job, member, tools, Flat())
+    tools.ledger.put_sum(member.stamp, sha256)
+    return sha256
 
 
 def fresh_until(job: Job, *, now: float) -> float:
