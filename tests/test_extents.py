@@ -1,13 +1,15 @@
 import os
 import random
+import tracemalloc
 from io import FileIO
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uecwatchd.extents import HOLE_BYTES, Extent, fewer, stored
+from uecwatchd.extents import HOLE_BYTES, Extent, fewer, rounded, stored
 
 MIB = 1 << 20
 
@@ -85,3 +87,22 @@ def test_too_many_extents_are_joined_over_the_shortest_holes(gaps: list[tuple[in
     filled = sum(n.length for n in after) - sum(one.length for one in before)
     holes = sorted(hole for hole, _ in gaps[1:])
     assert filled == sum(holes[: len(before) - len(after)])
+
+
+@given(holes=st.lists(st.integers(1, 9), max_size=40), limit=st.integers(1, 12))
+def test_which_holes_are_left_does_not_depend_on_how_many_are_known_at_once(
+    holes: list[int], limit: int
+) -> None:
+    starts = [HOLE_BYTES * (number + place) for number, place in enumerate(accumulate(holes))]
+    size = (starts or [0])[-1] + HOLE_BYTES
+    whole = [Extent(start, HOLE_BYTES) for start in starts]
+    assert rounded(((start, start + 1) for start in starts), size, limit) == fewer(whole, limit)
+
+
+def test_memory_stays_bounded_however_many_holes_a_file_has() -> None:
+    stretches = ((at, at + 1) for at in range(0, 2 * HOLE_BYTES * 100_000, 2 * HOLE_BYTES))
+    tracemalloc.start()
+    assert len(rounded(stretches, 2 * HOLE_BYTES * 100_000, 1000)) == 1000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20

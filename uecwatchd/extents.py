@@ -5,15 +5,16 @@ Whoever leaves such holes out does the work for what is in a file, and not for w
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from errno import EINVAL, ENOTSUP, ENXIO
 from itertools import pairwise
 
 # Shorter holes cost more than they save: an entry in a map, and a read of their own.
 HOLE_BYTES = 64 * 1024
-# If a file has more stretches, its shortest holes are filled. As records they are about 120 MB.
-EXTENT_LIMIT = 1 << 20
+# If a file has more stretches, its shortest holes are filled. As records, and in a tar's header, these are
+# about 20 MB; a terabyte's file system has a tenth of them.
+MOST_EXTENTS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,21 @@ def stored(descriptor: int, size: int) -> tuple[Extent, ...]:
     Each begins at a multiple of `HOLE_BYTES` and ends at one or with the file, whatever lies between them.
     Raises OSError.
     """
+    return rounded(_stretches(descriptor, size), size, MOST_EXTENTS)
+
+
+def rounded(stretches: Iterable[tuple[int, int]], size: int, limit: int) -> tuple[Extent, ...]:
+    """No more than that many, and never much more on the way: a file has as many holes as somebody likes."""
     found = list[Extent]()
-    for start, end in _stretches(descriptor, size):
+    for start, end in stretches:
         start -= start % HOLE_BYTES
         end = min(size, end + -end % HOLE_BYTES)
         if found and start <= found[-1].offset + found[-1].length:
             start = found.pop().offset
         found.append(Extent(start, end - start))
-    return fewer(found, EXTENT_LIMIT)
+        if len(found) == 2 * limit:  # which holes are the longest of all does not depend on it
+            found = list(fewer(found, limit))
+    return fewer(found, limit)
 
 
 def _stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@ import hashlib
 import os
 import subprocess
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from uecwatchd.bundle.layout import blocks
 from uecwatchd.bundle.packing import Image
 from uecwatchd.bundle.stream import Bundling, Secret
 from uecwatchd.digest import Blocks
-from uecwatchd.extents import Extent
+from uecwatchd.extents import HOLE_BYTES, MOST_EXTENTS, Extent
 
 # Stretches and holes in units of 512 bytes, and what an image has beyond them.
 RUNS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=60)
@@ -128,3 +129,13 @@ def test_gunzip_and_tar_read_a_bundle_of_many_blocks(tmp_path: Path, a_file: Cal
     assert gzip.decompress(zipped) == plain
     subprocess.run(["tar", "-x"], input=plain, cwd=tmp_path, check=True)
     assert (tmp_path / "karmic.img").read_bytes() == image
+
+
+def test_memory_stays_bounded_however_many_holes_an_image_has() -> None:
+    tracemalloc.start()
+    extents = tuple(Extent(2 * HOLE_BYTES * n, HOLE_BYTES) for n in range(MOST_EXTENTS))
+    plan = blocks("karmic.img", size=2 * HOLE_BYTES * len(extents), extents=extents, block_bytes=1 << 20)
+    assert sum(block.size for block in plan) > HOLE_BYTES * len(extents)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 24 << 20

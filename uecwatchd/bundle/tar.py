@@ -25,9 +25,11 @@ from uecwatchd.bundle.damage import Damaged
 from uecwatchd.bundle.names import is_plain
 from uecwatchd.digest import Digest
 from uecwatchd.errors import Rejected
-from uecwatchd.extents import EXTENT_LIMIT, Extent
+from uecwatchd.extents import Extent
 
 BLOCK = 512
+# Entries in a map that are read. We write fewer (`extents.MOST_EXTENTS`); as records these are about 120 MB.
+MAP_LIMIT = 1 << 20
 RECORD = 20 * BLOCK  # what tar's default blocking factor pads an archive to
 NAME_LIMIT = 100  # the header's name field: a longer name takes a second member, which readers refuse
 
@@ -80,21 +82,24 @@ def sparse_header(name: str, size: int, extents: tuple[Extent, ...]) -> bytes:
     stored = sum(extent.length for extent in extents)
     if not extents or extents[-1].offset + extents[-1].length < size:
         extents = (*extents, Extent(size, 0))  # or GNU tar would make the file end with its last data
-    entries = [_field(extent.offset) + _field(extent.length) for extent in extents]
-    first, rest = entries[:_MAP_FIRST], entries[_MAP_FIRST:]
+    first, rest = extents[:_MAP_FIRST], extents[_MAP_FIRST:]
     block = bytearray(header(name, size=stored))
     block[156:157] = SPARSE
-    block[386 : 386 + _MAP_ENTRY * len(first)] = b"".join(first)
+    block[386 : 386 + _MAP_ENTRY * len(first)] = _entries(first)
     block[482] = bool(rest)
     block[483:495] = _field(size)
     block[148:156] = b"%06o\0 " % _sum_of(block)
-    return bytes(block) + b"".join(_further_blocks(rest))
+    return b"".join((block, *_further_blocks(rest)))
 
 
-def _further_blocks(entries: list[bytes]) -> Iterator[bytes]:
-    for at in range(0, len(entries), _MAP_FURTHER):
-        more = at + _MAP_FURTHER < len(entries)
-        yield b"".join(entries[at : at + _MAP_FURTHER]).ljust(504, b"\0") + bytes([more]) + bytes(7)
+def _further_blocks(extents: tuple[Extent, ...]) -> Iterator[bytes]:
+    for at in range(0, len(extents), _MAP_FURTHER):
+        more = at + _MAP_FURTHER < len(extents)
+        yield _entries(extents[at : at + _MAP_FURTHER]).ljust(504, b"\0") + bytes([more]) + bytes(7)
+
+
+def _entries(extents: tuple[Extent, ...]) -> bytes:
+    return b"".join(_field(extent.offset) + _field(extent.length) for extent in extents)
 
 
 def _field(number: int) -> bytes:
@@ -210,8 +215,8 @@ def _sparse_map(block: bytes, tape: Tape) -> Iterator[Extent]:
     extended, blocks = block[482], 0
     while extended:
         blocks += 1
-        if blocks * _MAP_FURTHER > EXTENT_LIMIT:
-            raise Damaged(f"its archive's sparse map has more than {EXTENT_LIMIT} entries")
+        if blocks * _MAP_FURTHER > MAP_LIMIT:
+            raise Damaged(f"its archive's sparse map has more than {MAP_LIMIT} entries")
         block = tape.block()
         yield from _map_entries(block[:504])
         extended = block[504]
