@@ -14,6 +14,7 @@ from pathlib import Path
 
 from drops import drops
 from holes import holes
+from links import links
 from machine import machine
 from materials import materials
 from memory import memory
@@ -57,6 +58,7 @@ def report(folder: Path, plots: Path, *, quick: bool) -> Iterator[str]:
         yield from ("", "Without plots, which need `pip install .[bench]`.")
     images = dict(materials(folder))
     yield from throughput(images, folder)
+    yield from links(images["dense"])
     yield from primitives(images["dense"], cores)
     yield from drops(images, folder, cores)
     yield from holes(images["dense"], folder)

@@ -1,0 +1,57 @@
+"""(a) What the levels of compression are worth over a line that is not wider than it is."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from runs import GIB, SECRET, Run, in_turn
+
+from uecwatchd.bundle.in_flight import Lines, in_flight
+from uecwatchd.bundle.stream import Bundling, Slice
+from uecwatchd.settings import Compression, WorkSettings
+
+LEVELS: tuple[Compression, ...] = get_args(Compression)
+GBITS = (1, 10)
+
+
+def links(path: Path) -> Iterator[str]:
+    """Seconds until the last part is through. The line takes no processor time, which a real one does."""
+    yield from ("", "## Levels of compression over a line (dense image, bundling and sending)", "")
+    yield f"| line | {' | '.join(f'{level} s | leaves' for level in LEVELS)} |"
+    yield f"|---|{'---|---|' * len(LEVELS)}"
+    for gbits in GBITS:
+        runs = in_turn(*(partial(sent, path, level, gbits * 10**9 / 8) for level in LEVELS))
+        cells = " | ".join(f"{run.seconds:.2f} | {run.made / GIB:.1%}" for run in runs)
+        yield f"| {gbits} Gbit/s | {cells} |"
+    yield from ("", f'The default is "{WorkSettings().compression}".')
+
+
+class Line:
+    """Parts go through it one behind the other, so many bytes in a second."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._turn, self._free = rate, threading.Lock(), 0.0
+
+    def send(self, piece: Slice) -> None:
+        with self._turn:
+            self._free = max(self._free, time.monotonic()) + len(piece.data) / self._rate
+            there = self._free
+        time.sleep(max(0.0, there - time.monotonic()))
+
+
+def sent(path: Path, level: Compression, rate: float) -> Run:
+    with path.open("rb", buffering=0) as source:
+        size = os.fstat(source.fileno()).st_size
+        began, before = time.monotonic(), time.process_time()
+        bundling = Bundling(
+            source, name="karmic.img", size=size, prefix="karmic", secret=SECRET, compression=level
+        )
+        lines = Lines(WorkSettings().uploads)
+        with closing(bundling):
+            in_flight(bundling, Line(rate).send, lines=lines, done=bundling.give_back)
+    return Run(time.monotonic() - began, time.process_time() - before, bundling.totals.bundled_size)
