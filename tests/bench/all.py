@@ -1,8 +1,9 @@
 """Every benchmark, in one run, on this machine.
 
 Run by hand: `python tests/bench/all.py [--folder DIR] [--results DIR] [--quick]`. It takes a quarter of an
-hour and 20 GB of disk in DIR, all of it removed in the end; `--quick` leaves the longest of each out. The
-tables are printed, and written with their plots to `RESULTS.md` in the folder of results.
+hour and 20 GB of disk in DIR, all of it removed in the end. The tables are printed, and written with their
+plots to `RESULTS.md` in the folder of results; `--quick` leaves the longest of each out, and writes nothing
+unless it is told where.
 """
 
 import argparse
@@ -33,13 +34,16 @@ within this one run, and not the seconds of two runs.
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="to work in")
-    arguments.add_argument("--results", type=Path, default=Path(__file__).parent, help="for what came out")
+    arguments.add_argument("--results", type=Path, help="for what came out")
     arguments.add_argument("--quick", action="store_true", help="leave the longest of each out")
     given = arguments.parse_args()
-    given.results.mkdir(parents=True, exist_ok=True)
+    results = given.results or (None if given.quick else Path(__file__).parent)
+    if results:
+        results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="uecwatchd-bench-") as folder:
-        lines = list(told(report(Path(folder), given.results, quick=given.quick)))
-    (given.results / "RESULTS.md").write_text("\n".join(lines) + "\n")
+        lines = list(told(report(Path(folder), results, quick=given.quick)))
+    if results:
+        (results / "RESULTS.md").write_text("\n".join(lines) + "\n")
 
 
 def told(lines: Iterator[str]) -> Iterator[str]:
@@ -48,7 +52,7 @@ def told(lines: Iterator[str]) -> Iterator[str]:
         yield line
 
 
-def report(folder: Path, plots: Path, *, quick: bool) -> Iterator[str]:
+def report(folder: Path, plots: Path | None, *, quick: bool) -> Iterator[str]:
     cores, least = len(os.sched_getaffinity(0)), -1 if quick else None
     command = f"python tests/bench/all.py{' --quick' if quick else ''}"
     yield from ("# What was measured", "", f"`{command}`, {datetime.now(UTC):%Y-%m-%d}", "")

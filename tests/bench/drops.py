@@ -7,13 +7,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
-from runs import nowhere, processor_of, timed
+from runs import ROUNDS, SAMPLE_SECONDS, in_turn, nowhere, processor_of, timed
 
 CONFIGURATION = """\
 [spool]
@@ -39,61 +42,109 @@ SIDECAR = 'kernel = "none"\nconvert = "keep"\n'
 PATIENCE_SECONDS = 30.0
 
 
+READING = """
+From the beginning of the attempt: the file is read for its digest and the cloud asked what it is and has,
+then the image is bundled and uploaded in one go, and then the cloud reads the whole bundle before it gives an
+id. The embedded cloud does that on the same processors; of rclone, a real S3 server, only the upload is
+measured.
+"""
+PROFILE = """
+Who had the processors meanwhile, in seconds. The last row of each image is the least that the same work can
+take of them, in stages that overlap without end: a target below it cannot be reached.
+"""
+STAGES = ("before the upload", "bundle and upload", "registration")
+
+
 @dataclass(frozen=True)
-class Drop:
-    """A run of `once`: seconds, the processors' seconds, and when each line was said."""
+class Taken:
+    """Seconds that passed, and seconds of processors taken in them: ours, and the cloud's."""
 
     seconds: float
     ours: float
     theirs: float
+
+    def __sub__(self, other: "Taken") -> "Taken":
+        return Taken(self.seconds - other.seconds, self.ours - other.ours, self.theirs - other.theirs)
+
+    def idle(self, cores: int) -> float:
+        return cores * self.seconds - self.ours - self.theirs
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A run of `once`: when each line was said, and what was taken from its start on, sampled."""
+
     said: tuple[tuple[float, str], ...]
+    samples: tuple[Taken, ...]
 
     def when(self, words: str) -> float:
-        """When it was said, in seconds after the attempt began."""
-        begin = next(moment for moment, line in self.said if ": attempt 1 on cloud" in line)
         found = [moment for moment, line in self.said if words in line]
         assert found, "\n".join(line for _, line in self.said)
-        return found[0] - begin
+        return found[0]
 
     @property
     def uploading(self) -> float:
         """Seconds of bundling and uploading, as it says itself."""
         return float(re.findall(r"parts? in (\d+\.\d) s", "\n".join(line for _, line in self.said))[0])
 
+    @property
+    def sent(self) -> float:
+        return self.when(": uploaded ")
+
+    def stages(self) -> dict[str, Taken]:
+        """The whole attempt, cut where the upload begins and where it ends."""
+        ends = (": attempt 1 on cloud", None, ": uploaded ", "karmic is emi-")
+        moments = [self.sent - self.uploading if words is None else self.when(words) for words in ends]
+        taken = [min(self.samples, key=lambda one: abs(one.seconds - moment)) for moment in moments]
+        return {stage: after - before for stage, (before, after) in zip(STAGES, pairwise(taken), strict=True)}
+
 
 def drops(images: dict[str, Path], folder: Path, cores: int) -> Iterator[str]:
     """`uecwatchd once` on one image, and the embedded cloud, which has the same processors."""
     yield from ("", "## From the drop to the EMI, on loopback", "")
-    yield (
-        "From the beginning of the attempt: the file is read for its digest, then it is bundled and uploaded "
-        "in one go, and then the cloud reads the whole bundle before it gives an id. The embedded cloud does "
-        "that on the same processors; of rclone, a real S3 server, only the upload is measured."
+    yield READING.strip()
+    yield from (
+        "",
+        "| image | S3 | bundling alone s | upload s | upload / alone | to the EMI s | EMI / alone |",
     )
-    yield ""
-    yield (
-        "| image | S3 | bundling alone s | digest s | bundle and upload s | registration s | to the EMI s "
-        "| EMI / alone | upload / alone | our processor s | the cloud's | both, on all processors s |"
-    )
-    yield f"|{'---|' * 12}"
+    yield f"|{'---|' * 7}"
+    profiles = list[str]()
     for name, path in images.items():
         if not name.startswith("mixed"):  # the others are no images that a cloud would take
             continue
-        alone = timed(path, nowhere).seconds
+        alone = in_turn(partial(timed, path, nowhere))[0].seconds
+        begun = f"| {name} |"
+        run = middle(path, folder)
+        whole = sum(one.seconds for one in run.stages().values())
+        upload = f"{alone:.2f} | {run.uploading:.1f} | {run.uploading / alone:.2f}"
+        yield f"{begun} embedded | {upload} | {whole:.2f} | {whole / alone:.2f} |"
+        profiles.extend(profile(begun, run, cores, alone))
+        run = middle(path, folder, real=True)
+        yield f"{begun} rclone | {alone:.2f} | {run.uploading:.1f} | {run.uploading / alone:.2f} | | |"
+    yield PROFILE.rstrip()
+    yield from ("", "| image | stage | took | our processor | the cloud's | idle | took / alone |")
+    yield f"|{'---|' * 7}"
+    yield from profiles
+
+
+def profile(begun: str, run: Drop, cores: int, alone: float) -> Iterator[str]:
+    """What each stage takes of the processors, and what all of them would take if none were ever idle."""
+    for stage, one in run.stages().items():
+        took = f"{one.seconds:.2f} | {one.ours:.2f} | {one.theirs:.2f} | {one.idle(cores):.2f}"
+        yield f"{begun} {stage} | {took} | {one.seconds / alone:.2f} |"
+    ours = sum(one.ours for one in run.stages().values())
+    theirs = sum(one.theirs for one in run.stages().values())
+    least = (ours + theirs) / cores
+    yield f"{begun} none ever idle | {least:.2f} | {ours:.2f} | {theirs:.2f} | 0 | {least / alone:.2f} |"
+
+
+def middle(path: Path, folder: Path, *, real: bool = False) -> Drop:
+    """The run in the middle of several."""
+    runs = list[Drop]()
+    for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            run = dropped(path, Path(place))
-        done, sent = run.when("karmic is emi-"), run.when(": uploaded ")
-        yield (
-            f"| {name} | embedded | {alone:.2f} | {sent - run.uploading:.1f} | {run.uploading:.1f} "
-            f"| {done - sent:.2f} | {done:.2f} | {done / alone:.2f} | {run.uploading / alone:.2f} "
-            f"| {run.ours:.2f} | {run.theirs:.2f} | {(run.ours + run.theirs) / cores:.2f} |"
-        )
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            run = dropped(path, Path(place), real=True)
-        sent = run.when(": uploaded ")
-        yield (
-            f"| {name} | rclone | {alone:.2f} | {sent - run.uploading:.1f} | {run.uploading:.1f} | | | "
-            f"| {run.uploading / alone:.2f} | | {run.theirs:.2f} | |"
-        )
+            runs.append(dropped(path, Path(place), real=real))
+    return sorted(runs, key=lambda run: run.uploading)[ROUNDS // 2]
 
 
 def dropped(path: Path, place: Path, *, real: bool = False) -> Drop:
@@ -156,18 +207,23 @@ def _await(port: int) -> None:
 
 def once(config: Path, cloud: int) -> Drop:
     """`uecwatchd once` with this configuration; `cloud` is the process of the cloud."""
-    environ, said = {**os.environ, "UECWATCHD_CONFIG": str(config)}, []
-    theirs, began = processor_of(cloud), time.monotonic()
+    environ, said, samples = {**os.environ, "UECWATCHD_CONFIG": str(config)}, [], list[Taken]()
+    theirs, began, over = processor_of(cloud), time.monotonic(), threading.Event()
     command = [sys.executable, "-m", "uecwatchd", "once"]
-    service = subprocess.Popen(
+    with subprocess.Popen(
         command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    assert service.stderr is not None
-    with service.stderr as lines:
-        for line in lines:
+    ) as service:
+
+        def sample() -> None:
+            while not over.wait(SAMPLE_SECONDS):
+                moment, ours = time.monotonic() - began, processor_of(service.pid)
+                samples.append(Taken(moment, ours, processor_of(cloud) - theirs))
+
+        sampling = threading.Thread(target=sample)
+        sampling.start()
+        assert service.stderr is not None
+        for line in service.stderr:
             said.append((time.monotonic() - began, line.rstrip()))
-    _, status, usage = os.wait4(service.pid, 0)
-    service.returncode = os.waitstatus_to_exitcode(status)
-    seconds, theirs = time.monotonic() - began, processor_of(cloud) - theirs
-    ours = usage.ru_utime + usage.ru_stime
-    return Drop(seconds, ours, theirs, tuple(said))
+        over.set()
+        sampling.join()
+    return Drop(tuple(said), tuple(samples))

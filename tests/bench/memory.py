@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plot import can_plot, plot
-from runs import GIB, MIB, processor_of
+from runs import GIB, MIB, peak_of, processor_of
 
 SAMPLE_SECONDS = 0.2
+PAGE = os.sysconf("SC_PAGE_SIZE")
 CHILD = """
 import os, sys
 from collections import deque
@@ -34,7 +35,8 @@ with open(sys.argv[1], "rb", buffering=0) as source:
 @dataclass(frozen=True)
 class Sample:
     seconds: float
-    rss: float  # MiB
+    rss: float  # MiB, and so is the peak until then
+    peak: float
     processor: float  # seconds
     files: int
 
@@ -51,9 +53,9 @@ def memory(folder: Path, plots: Path | None, *, sizes: tuple[int, ...] = (1, 10,
         path = growing(folder / "growing.img", size * GIB)
         samples = taken[f"{size} GiB"] = sampled([sys.executable, "-c", CHILD, str(path)])
         path.unlink()
-        files = max(one.files for one in samples)
+        files, peak = (max(getattr(one, name) for one in samples) for name in ("files", "peak"))
         last = samples[-1]
-        yield f"| {size} GiB | {peak(samples):.0f} | {files} | {last.seconds:.1f} | {last.processor:.1f} |"
+        yield f"| {size} GiB | {peak:.0f} | {files} | {last.seconds:.1f} | {last.processor:.1f} |"
     if plots and can_plot():
         for name, unit in (("rss", "RSS, MiB"), ("processor", "processor seconds")):
             curves = {key: [(one.seconds, getattr(one, name)) for one in taken[key]] for key in taken}
@@ -86,14 +88,9 @@ def sampled(command: list[str]) -> list[Sample]:
 def _sample(pid: int, seconds: float) -> Sample | None:
     """None once the process has ended."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         processor = processor_of(pid)
     except OSError:
         return None
-    sizes = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")]
-    return Sample(seconds, sizes[0], processor, files) if sizes else None
-
-
-def peak(samples: list[Sample]) -> float:
-    return max(one.rss for one in samples)
+    return Sample(seconds, pages * PAGE / MIB, peak_of(pid), processor, files) if pages else None
