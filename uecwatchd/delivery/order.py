@@ -47,7 +47,8 @@ class Order:
     `made_for` is the set's folder and name; `unique` refuses an image that is there and not this set's.
     `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
     before it is registered. `sparse` has holes left out of the bundle. `unchanged` raises when a file of the
-    set is not any more what was listed. `turn` is held while it is sent, on its share of `lines`.
+    set is not any more what was listed. `turn` is held while it is sent, on its share of `lines`. What has a
+    default is said of machines alone.
     """
 
     set_name: str
@@ -56,13 +57,6 @@ class Order:
     cloud: Cloud
     bucket: str
     arch: Arch
-    boot: Boot
-    name: str | None
-    description: str | None
-    virtualization: str | None
-    platform: str
-    whole_disk: bool
-    wishes: tuple[str, ...]
     made_for: str
     unique: bool
     full: bool
@@ -75,3 +69,10 @@ class Order:
     unchanged: Callable[[], None]
     sleep: Callable[[float], None]
     now: Callable[[], float]
+    boot: Boot = NO_BOOT
+    name: str | None = None
+    description: str | None = None
+    virtualization: str | None = None
+    platform: str = "linux"
+    whole_disk: bool = False
+    wishes: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ bundles under way. The kinds of record:
 - an *advance*: how far the work on a set has come, for whoever asks.
 """
 
-from uecwatchd.ledger.book import Ledger, open_ledger, read_ledger
+from uecwatchd.ledger.book import CHECK_SECONDS, Ledger, open_ledger, read_ledger
 from uecwatchd.ledger.file import FILE_NAME, MIGRATIONS, Damaged
 from uecwatchd.ledger.lock import LOCK_NAME, hold, is_held
 from uecwatchd.ledger.records import (
@@ -32,6 +32,7 @@ from uecwatchd.ledger.records import (
 )
 
 __all__ = [
+    "CHECK_SECONDS",
     "FILE_NAME",
     "LOCK_NAME",
     "MIGRATIONS",

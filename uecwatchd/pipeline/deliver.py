@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 
@@ -18,7 +19,7 @@ from uecwatchd.delivery import NO_BOOT, Boot, BootIds, Order, bundle_and_registe
 from uecwatchd.errors import Rejected, Stopped
 from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
-from uecwatchd.ledger import BundleRecord
+from uecwatchd.ledger import CHECK_SECONDS, BundleRecord
 from uecwatchd.monitor import Monitor, Tee
 from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, wishes, with_member
 from uecwatchd.pipeline.prepare import registered_name
@@ -27,8 +28,15 @@ Deliveries = Mapping[Role, "Future[BundleRecord]"]
 # Takes what is called while one waits, and raises when one need not wait any more.
 Turn = Callable[[Callable[[], None]], AbstractContextManager[object]]
 
-# How long somebody who wants a set put down waits for one that itself waits for another.
-CHECK_SECONDS = 1.0
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a member goes: what it boots with, how it waits for its turn, and what raises when it is to be put
+    down for what another one has met."""
+
+    boot: Boot = NO_BOOT
+    turn: Turn = nullcontext
+    check: Callable[[], None] = lambda: None
 
 
 def deliver(job: Job, tools: Tools) -> Job:
@@ -51,9 +59,9 @@ def _may_begin(job: Job, tools: Tools) -> bool:
 
 def _one_by_one(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
     done: dict[Role, BundleRecord] = {}
-    boot = _boot(job, tools, done.get)
+    way = Way(_boot(job, tools, done.get))
     for member in job.found.members:  # the machine is the last of them
-        done[member.role] = _take(job, tools, boot, lambda: None, nullcontext, member)
+        done[member.role] = _take(job, tools, way, member)
     return done
 
 
@@ -62,16 +70,16 @@ def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
     turns = Turns([member.role for member in job.found.members])
     others = [member for member in job.found.members if member is not main]
 
-    def take(member: Member, boot: Boot, check: Callable[[], None]) -> BundleRecord:
+    def take(member: Member, way: Way) -> BundleRecord:
         with turns.until_over(member.role) as turn:
-            return _take(job, tools, boot, check, turn, member)
+            return _take(job, tools, replace(way, turn=turn), member)
 
     with ThreadPoolExecutor(max(1, len(others)), "beside") as threads:
-        go_on = partial(_go_on, given_up)
-        beside: Deliveries = {one.role: threads.submit(take, one, NO_BOOT, go_on) for one in others}
+        way = Way(check=partial(_go_on, given_up))
+        beside: Deliveries = {one.role: threads.submit(take, one, way) for one in others}
         boot = _boot(job, tools, lambda role: beside[role].result() if role in beside else None)
         try:
-            done = {main.role: take(main, boot, partial(_must_go_well, beside))}
+            done = {main.role: take(main, Way(boot, check=partial(_must_go_well, beside)))}
             return done | {role: delivery.result() for role, delivery in beside.items()}
         except BaseException:
             given_up.set()
@@ -142,69 +150,64 @@ def _boot(job: Job, tools: Tools, registered: Callable[[Role], BundleRecord | No
     return Boot(traits, lambda: BootIds(image_id("kernel"), image_id("ramdisk")))
 
 
-def _take(
-    job: Job,
-    tools: Tools,
-    boot: Boot,
-    check: Callable[[], None],
-    turn: Turn,
-    member: Member,
-) -> BundleRecord:
-    """One member all the way. `check` raises when it is to be put down for what another one has met."""
+def _take(job: Job, tools: Tools, way: Way, member: Member) -> BundleRecord:
+    """One member all the way."""
 
-    def check_both() -> None:
+    def check() -> None:
         stop_if_asked(job, tools)
-        check()
+        way.check()
 
     with spool.open_member(job.found.folder, member.path) as source:
         if spool.stamp_of(os.fstat(source.fileno())) != member.stamp:
             raise spool.changed(member.path)
-        order = _order(job, tools, boot, check_both, turn, member)
+        order = _order(job, tools, replace(way, check=check), member)
+        if member.role == "machine":
+            order = _with_a_machines(order, job, tools, way.boot)
         return bundle_and_register(order, source, tools.ledger)
 
 
-def _order(
-    job: Job,
-    tools: Tools,
-    boot: Boot,
-    check: Callable[[], None],
-    turn: Turn,
-    member: Member,
-) -> Order:
-    found, machine = job.found, member.role == "machine"
-    known = job.known(member.role)
-    hvm = found.virtualization == "hvm"
+def _order(job: Job, tools: Tools, way: Way, member: Member) -> Order:
+    """What is said of every member."""
 
     def sleep(seconds: float) -> None:
         tools.stopping.wait(seconds)
-        check()
+        way.check()
 
+    known = job.known(member.role)
     return Order(
-        set_name=found.name,
+        set_name=job.found.name,
         member=member,
         digest=known.sha256 if known else "",
         cloud=job.entered(),
         bucket=job.record.bucket,
-        arch=found.arch,
-        boot=boot if machine else NO_BOOT,
-        name=registered_name(job, tools) if machine else None,
-        description=found.sidecar.description if machine else None,
-        wishes=wishes(found) if machine and job.entered().dialect.name_pattern else (),
-        virtualization=found.virtualization if machine else None,
-        platform=found.sidecar.platform if machine else "linux",
-        whole_disk=machine and not hvm and member.facts.layout == "disk",
+        arch=job.found.arch,
         made_for=job.made_for,
-        unique=found.sidecar.on_existing == "fail" and member == lead(found),
+        unique=job.found.sidecar.on_existing == "fail" and member == lead(job.found),
         full=tools.work.verify == "full",
         lines=tools.lines,
-        turn=turn,
         sparse=tools.work.sparse,
         compression=tools.work.compression,
         monitor=_shown(job),
-        check=check,
-        unchanged=lambda: _must_be_unchanged(found),
+        check=way.check,
+        turn=way.turn,
+        unchanged=lambda: _must_be_unchanged(job.found),
         sleep=sleep,
         now=tools.now,
+    )
+
+
+def _with_a_machines(order: Order, job: Job, tools: Tools, boot: Boot) -> Order:
+    """What only machines have. Of kernels and ramdisks, which many sets share, no set says anything."""
+    found = job.found
+    return replace(
+        order,
+        boot=boot,
+        name=registered_name(job, tools),
+        description=found.sidecar.description,
+        wishes=wishes(found) if order.cloud.dialect.name_pattern else (),
+        virtualization=found.virtualization,
+        platform=found.sidecar.platform,
+        whole_disk=found.virtualization != "hvm" and order.member.facts.layout == "disk",
     )
 
 
