@@ -23,7 +23,7 @@ from uecwatchd.cloud.gate import Gates
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted
 from uecwatchd.imageset import ImageSet
-from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
+from uecwatchd.ledger import FILE_NAME, Ledger, SetRecord, open_ledger
 from uecwatchd.ledger.file import Damaged
 from uecwatchd.monitor import Kind
 from uecwatchd.notify import Notifier
@@ -31,7 +31,7 @@ from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds import Rounds, due
 from uecwatchd.service import Service
-from uecwatchd.settings import WorkSettings, load
+from uecwatchd.settings import Settings, WorkSettings, load
 from uecwatchd.sidecar import Sidecar
 
 if TYPE_CHECKING:
@@ -207,20 +207,17 @@ def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_wa
             silent.close()  # or the stop would wait for an answer until the time is up
 
 
+def tools_of(settings: Settings, book: Ledger, heard: Heard) -> Tools:
+    gates = Gates(settings.clouds, uploads=1, bucket="images")
+    work, lines = WorkSettings(), Lines(1)
+    return Tools(book, gates, heard, threading.Event(), work=work, lines=lines, configured_bucket="images")
+
+
 def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: RealSet, heard: Heard) -> None:
     drop(host, real_set, "karmic")
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        gates = Gates(settings.clouds, uploads=1, bucket="images")
-        tools = Tools(
-            book,
-            gates,
-            heard,
-            threading.Event(),
-            work=WorkSettings(),
-            lines=Lines(1),
-            configured_bucket="images",
-        )
+        tools = tools_of(settings, book, heard)
         roll = Roll(book)
         rounds = Rounds(settings, roll=roll, tools=tools, monotonic=time.monotonic, ended=lambda: None)
         rounds.turn()
@@ -288,7 +285,7 @@ def test_a_halted_cloud_is_used_again_after_a_reload(host: Host, real_set: RealS
     drop(host, real_set, "karmic")
     with running(host, heard) as daemon:
         until((host.spool / "karmic.uec.error").exists, "the error")
-        assert host.report("karmic")["state"] == "halted"
+        until(lambda: host.report("karmic")["state"] == "halted", "the report, which comes after it")
         host.configure(good)
         daemon.ask_reload()
         until((host.spool / "karmic.emi").exists, "the EMI")
@@ -419,16 +416,7 @@ def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
     ticks = iter(range(0, 100_000, 7))
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        gates = Gates(settings.clouds, uploads=1, bucket="images")
-        tools = Tools(
-            book,
-            gates,
-            heard,
-            threading.Event(),
-            work=WorkSettings(),
-            lines=Lines(1),
-            configured_bucket="images",
-        )
+        tools = tools_of(settings, book, heard)
         rounds = Rounds(
             settings, roll=Roll(book), tools=tools, monotonic=lambda: float(next(ticks)), ended=lambda: None
         )

@@ -152,6 +152,11 @@ def test_a_kernel_that_fails_has_the_machine_put_down(
     assert not [thread for thread in threading.enumerate() if "beside" in thread.name]
 
 
+def machines(host: Host) -> dict[str, str | None]:
+    """The kernel of each machine."""
+    return {image.id: image.kernel for image in host.cloud.images if image.type == "machine"}
+
+
 def test_a_kernel_that_came_back_under_another_id_gets_a_machine_of_its_own(
     first_generation: Host, real_set: RealSet, heard: Heard
 ) -> None:
@@ -162,8 +167,7 @@ def test_a_kernel_that_came_back_under_another_id_gets_a_machine_of_its_own(
     host.ask("forget", "tiny")
     second = once(host, heard)
     assert second.state == "done", second.error
-    machines = {image.id: image.kernel for image in host.cloud.images if image.type == "machine"}
-    assert machines == {one.image_id("machine"): one.image_id("kernel") for one in (first, second)}
+    assert machines(host) == {one.image_id("machine"): one.image_id("kernel") for one in (first, second)}
     host.ask("forget", "tiny")
     assert once(host, heard).members == second.members
     assert len(host.cloud.images) == 4
@@ -179,8 +183,7 @@ def test_a_set_of_another_name_takes_no_machine_of_a_kernel_that_is_gone(
     drop(host, real_set, name="other")
     other = once(host, heard, name="other")
     assert other.state == "done", other.error
-    machines = {image.id: image.kernel for image in host.cloud.images if image.type == "machine"}
-    assert machines[other.image_id("machine")] == other.image_id("kernel") != first.image_id("kernel")
+    assert machines(host)[other.image_id("machine")] == other.image_id("kernel") != first.image_id("kernel")
 
 
 def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_gone(
