@@ -26,6 +26,7 @@ from uecwatchd.monitor import Event, Kind, Monitor, Tee
 from uecwatchd.notify import Notifier, StatusMonitor
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
+from uecwatchd.signals import ENDING, answer
 from uecwatchd.strangers import spelled
 from uecwatchd.terminal import flush, let_go, put, put_json, say
 from uecwatchd.verify import verify
@@ -148,19 +149,18 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 def run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     notifier, stopped = Notifier(os.environ), threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    ends = [stopped.set]
+    answer(ENDING, lambda: [end() for end in ends])
     monitor = Tee((_journal(), StatusMonitor(notifier)))
     book = _await_ledger(settings, notifier, stopped, monitor)
     if book is None:
         return EX_OK
     with closing(book):
         service = Service(settings, monitor=monitor, book=book, spread=random.random)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
+        ends.append(service.stop)
         if stopped.is_set():  # asked while the ledger was opened
             service.stop()
-        signal.signal(signal.SIGHUP, lambda *_: service.ask_reload())
+        answer([signal.SIGHUP], service.ask_reload)
         service.run(notifier, reloaded=lambda: _settings(arguments))
     return EX_OK
 
@@ -198,8 +198,7 @@ def once(arguments: argparse.Namespace) -> int:
     with closing(open_ledger(settings.state.dir, lost=partial(_tell_lost, journal))) as book:
         before = {(r.folder, r.name): r for r in book.sets()}
         service = Service(settings, monitor=journal, book=book, spread=random.random)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
+        answer(ENDING, service.stop)
         records = service.once()
     changed = [r for r in records if before.get((r.folder, r.name)) != r]
     say(_summed_up(records, changed))
@@ -349,8 +348,7 @@ def sandbox(arguments: argparse.Namespace) -> int:
     faults = Faults.parse(arguments.fault)
     folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-sandbox-"))
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    answer(ENDING, ended.set)
     with sandbox_class(folder, port=arguments.port, faults=faults, **options) as cloud:
         put(f"EC2_URL={cloud.ec2_url}")
         put(f"S3_URL={cloud.s3_url}")

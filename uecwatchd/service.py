@@ -144,12 +144,12 @@ class Service:
         return (*self._rounds.troubles.values(), *strange)
 
     def ask_reload(self) -> None:
-        """From a signal handler: the next turn of the loop reads the configuration again."""
+        """From any thread: the next turn of the loop reads the configuration again."""
         self._reload_asked = True
         self._wake.set()
 
     def stop(self) -> None:
-        """From a signal handler."""
+        """From any thread."""
         self._stopping.set()
         self._wake.set()
 

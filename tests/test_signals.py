@@ -1,0 +1,39 @@
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from uecwatchd.signals import answer
+
+PATIENCE_SECONDS = 20.0
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGUSR1)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_each_signal_is_answered() -> None:
+    answered = threading.Semaphore(0)
+    answer([signal.SIGUSR1], answered.release)
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert answered.acquire(timeout=PATIENCE_SECONDS)
+
+
+def test_a_signal_is_answered_though_the_main_thread_holds_what_the_answer_needs() -> None:
+    held, answered = threading.Lock(), threading.Event()
+
+    def act() -> None:
+        with held:
+            answered.set()
+
+    answer([signal.SIGUSR1], act)
+    with held:
+        os.kill(os.getpid(), signal.SIGUSR1)  # has been handled when this returns
+        assert not answered.is_set()
+    assert answered.wait(PATIENCE_SECONDS)
