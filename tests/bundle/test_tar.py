@@ -1,5 +1,7 @@
 import subprocess
 import tarfile
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from uecwatchd.bundle.tar import RECORD, Extent, Member, Tape, header, read_memb
 from uecwatchd.digest import Flat
 
 GIB = 1024**3
+MANY = 5000  # blocks of a map
 
 
 def read(block: bytes, *more: bytes) -> Member:
@@ -136,7 +139,22 @@ def test_a_sparse_map_goes_on_in_blocks_of_21_entries() -> None:
     second = b"".join(packed[4:25]) + b"\1" + bytes(7)
     third = b"".join(packed[25:]).ljust(512, b"\0")
     found = read(sparse(270, 30_000, *entries[:4], extended=1), second, third)
-    assert found == Member("k.img", 30_000, tuple(Extent(*entry) for entry in entries))
+    assert (found.name, found.size) == ("k.img", 30_000)
+    assert list(found.extents) == [Extent(*entry) for entry in entries]
+
+
+def test_memory_stays_bounded_however_long_a_sparse_map_is() -> None:
+    def blocks() -> Iterator[bytes]:
+        yield sparse(0, MANY, extended=1)
+        for number in range(MANY):
+            yield b"%011o\0%011o\0" % (number, 0) * 21 + (b"\1" if number < MANY - 1 else b"\0") + bytes(7)
+
+    tracemalloc.start()
+    found = read_member(Tape(blocks(), Flat("sha1")))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(1 for _ in found.extents) == 21 * MANY
+    assert peak < 20 * 21 * MANY
 
 
 @pytest.mark.parametrize(
@@ -147,8 +165,9 @@ def test_a_sparse_map_goes_on_in_blocks_of_21_entries() -> None:
         (sparse(10, 9000, (8995, 10)), "does not fit the sizes"),
         (sparse(20, 9000, (0, 10)), "does not fit the sizes"),
         (sparse(0, 9000, (0, 10)), "does not fit the sizes"),
+        (edited(386, b"\x80" + b"\xff" * 11, block=sparse(10, 9000, (0, 10))), "does not fit the sizes"),
     ],
-    ids=["backwards", "overlap", "past the end", "too little stored", "too much stored"],
+    ids=["backwards", "overlap", "past the end", "too little stored", "too much stored", "beyond all sizes"],
 )
 def test_a_sparse_map_that_makes_no_sense_is_refused(block: bytes, why: str) -> None:
     with pytest.raises(Damaged, match=why):

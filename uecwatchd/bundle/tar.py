@@ -18,7 +18,8 @@ A header is one block of 512 bytes; the fields read here, by offset:
 
 import re
 import tarfile
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from uecwatchd.bundle.damage import Damaged
@@ -28,7 +29,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.extents import Extent
 
 BLOCK = 512
-# Entries in a map that are read. We write fewer (`extents.MOST_EXTENTS`); as records these are about 120 MB.
+# Entries in a map that are read, 16 MiB of them. We write fewer (`extents.MOST_EXTENTS`).
 MAP_LIMIT = 1 << 20
 RECORD = 20 * BLOCK  # what tar's default blocking factor pads an archive to
 NAME_LIMIT = 100  # the header's name field: a longer name takes a second member, which readers refuse
@@ -57,7 +58,24 @@ class Member:
 
     name: str
     size: int
-    extents: tuple[Extent, ...]
+    extents: Iterable[Extent]
+
+
+class Map(Iterable[Extent]):
+    """The stretches of somebody else's archive, of which there may be very many: 16 bytes each."""
+
+    def __init__(self, extents: Iterable[Extent]) -> None:
+        """Raises `Damaged` for what is larger than anything can be."""
+        self._numbers = array("Q")
+        try:
+            for extent in extents:
+                self._numbers.extend((extent.offset, extent.length))
+        except OverflowError:
+            raise _unfit() from None
+
+    def __iter__(self) -> Iterator[Extent]:
+        numbers = iter(self._numbers)
+        return map(Extent, numbers, numbers)
 
 
 def header(name: str, *, size: int) -> bytes:
@@ -170,7 +188,7 @@ def read_member(tape: Tape) -> Member:
     name, stored = _name(block), _number(block[124:136])
     if block[156:157] != SPARSE:
         return Member(name, stored, (Extent(0, stored),))
-    size, extents = _number(block[483:495]), tuple(_sparse_map(block, tape))
+    size, extents = _number(block[483:495]), Map(_sparse_map(block, tape))
     _check_map(extents, stored=stored, size=size)
     return Member(name, size, extents)
 
@@ -230,14 +248,18 @@ def _map_entries(fields: bytes) -> Iterator[Extent]:
         yield Extent(_number(fields[at : at + 12]), _number(fields[at + 12 : at + _MAP_ENTRY]))
 
 
-def _check_map(extents: tuple[Extent, ...], *, stored: int, size: int) -> None:
+def _check_map(extents: Iterable[Extent], *, stored: int, size: int) -> None:
     end = 0
     for extent in extents:
         if extent.offset < end:
             raise Damaged("its archive's sparse map runs backwards")
         end = extent.offset + extent.length
     if end > size or sum(extent.length for extent in extents) != stored:
-        raise Damaged("its archive's sparse map does not fit the sizes beside it")
+        raise _unfit()
+
+
+def _unfit() -> Damaged:
+    return Damaged("its archive's sparse map does not fit the sizes beside it")
 
 
 def _padded(size: int) -> int:

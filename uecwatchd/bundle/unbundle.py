@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -222,7 +223,7 @@ def _inflate(inflate: Any, bite: bytes, error: type[Exception]) -> Iterator[byte
 def pour(tape: Tape, member: Member, sink: Sink, digest: Digest) -> None:
     """Hands the member's stored stretches and its holes to `sink` and `digest`."""
     at = 0
-    for extent in (*member.extents, Extent(member.size, 0)):
+    for extent in chain(member.extents, [Extent(member.size, 0)]):
         if hole := extent.offset - at:
             sink.skip(hole)
             digest.skip(hole)
