@@ -62,7 +62,7 @@ def report(folder: Path, plots: Path | None, *, quick: bool) -> Iterator[str]:
         yield from ("", "Without plots, which need `pip install .[bench]`.")
     images = dict(materials(folder))
     yield from throughput(images, folder)
-    yield from links(images["dense"])
+    yield from links(images)
     yield from primitives(images["dense"], cores)
     yield from drops(images, folder, cores)
     yield from holes(images["dense"], folder)

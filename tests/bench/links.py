@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -19,15 +20,15 @@ LEVELS: tuple[Compression, ...] = get_args(Compression)
 GBITS = (1, 10)
 
 
-def links(path: Path) -> Iterator[str]:
+def links(images: dict[str, Path]) -> Iterator[str]:
     """Seconds until the last part is through. The line takes no processor time, which a real one does."""
-    yield from ("", "## Levels of compression over a line (dense image, bundling and sending)", "")
-    yield f"| line | {' | '.join(f'{level} s | leaves' for level in LEVELS)} |"
-    yield f"|---|{'---|---|' * len(LEVELS)}"
-    for gbits in GBITS:
-        runs = in_turn(*(partial(sent, path, level, gbits * 10**9 / 8) for level in LEVELS))
+    yield from ("", "## Levels of compression over a line (bundling and sending)", "")
+    yield f"| image | line | {' | '.join(f'{level} s | leaves' for level in LEVELS)} |"
+    yield f"|---|---|{'---|---|' * len(LEVELS)}"
+    for name, gbits in product(("dense", "mixed, written out"), GBITS):
+        runs = in_turn(*(partial(sent, images[name], level, gbits * 10**9 / 8) for level in LEVELS))
         cells = " | ".join(f"{run.seconds:.2f} | {run.made / GIB:.1%}" for run in runs)
-        yield f"| {gbits} Gbit/s | {cells} |"
+        yield f"| {name} | {gbits} Gbit/s | {cells} |"
     yield from ("", f'The default is "{WorkSettings().compression}".')
 
 
