@@ -219,6 +219,11 @@ def test_a_cloud_that_wants_a_ramdisk_gets_one_also_with_a_kernel_that_is_there_
     assert decide(files, UEC).ready
 
 
+def test_who_wants_no_kernel_is_not_asked_for_a_ramdisk_to_go_with_it() -> None:
+    rules = replace(UEC, needs={"default": BOTH})
+    assert decide({"karmic.img": "partition", "karmic.toml": b'kernel = "none"'}, rules).ready
+
+
 def test_a_cut_off_disk_is_refused_even_while_its_kernel_is_missing() -> None:
     assert decide({"karmic.img": "cut short"}).refused
 

@@ -35,6 +35,8 @@ def missing(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Ro
     if "kernel" in roles:
         # A kernel of the set's own seldom finds its root without one: rather asked than missed.
         wanted.add("ramdisk")
+    if sidecar.kernel == NONE:
+        wanted.discard("ramdisk")  # it boots nothing by itself; a cloud that takes no such image says so
     told = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
     return {role for role in wanted if role not in roles and told.get(role) in (None, FROM_IMAGE)}
 
