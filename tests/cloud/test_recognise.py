@@ -92,3 +92,46 @@ def test_a_eucalyptus_that_is_known_by_one_address_only_is_recognised(
     script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
     account = scripted("uec").account
     assert recognise(replace(account, ec2_url=script.url)).dialect.name == "euca5"
+
+
+NO_FILTER = "Failure: 500 Internal Server Error\r\nFailed to bind the following fields:\nFilter.1.Name\n"
+NO_SUCH_PATH = {
+    "1.6": (500, "Failure: 500 Internal Server Error\r\n"),
+    "2.0": (500, "Failure: 500 Internal Server Error\r\nnull"),
+    "2.0 with a message": (500, "Failure: 500 Internal Server Error\r\nNo pipeline accepts /services/x"),
+    "2.0 with a stack trace": (
+        500,
+        "Failure: 500 Internal Server Error\r\nnull\r\njava.lang.Exception\r\n\tat a.b",
+    ),
+    "3.0 and later": (404, "<Response><Errors><Error><Code>404 Not Found</Code></Error></Errors></Response>"),
+    "no such method there": (405, "Failure: 405 Method Not Allowed\r\n"),
+}
+
+
+@pytest.mark.parametrize("version", NO_SUCH_PATH)
+def test_each_way_to_say_that_there_is_no_such_path_counts(
+    version: str, script: Any, scripted: Callable[[str], Cloud]
+) -> None:
+    script.says(403, "<Error><Code>AccessDenied</Code><Message>V4?</Message></Error>")
+    status, body = NO_SUCH_PATH[version]
+    script.says(status, body)
+    script.says(500, NO_FILTER)
+    assert recognise(scripted("uec").account).dialect.name == "uec"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (503, "Failure: 503 Service Unavailable\r\nSystem has not yet completed booting."),
+        (500, "<Error><Code>InternalError</Code><Message>We failed.</Message></Error>"),
+        (502, "<html><h1>502 Bad Gateway</h1></html>"),
+        (500, "Internal Server Error. Failure: 500 times."),
+    ],
+)
+def test_a_server_that_fails_does_not_lack_the_path(
+    status: int, body: str, script: Any, scripted: Callable[[str], Cloud]
+) -> None:
+    script.says(403, "<Error><Code>AccessDenied</Code><Message>V4?</Message></Error>")
+    script.says(status, body)
+    with pytest.raises(CloudAway):
+        recognise(scripted("uec").account)

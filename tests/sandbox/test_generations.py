@@ -211,7 +211,7 @@ def test_every_answer_is_dated_by_the_clouds_clock(request_line: str, cloud: San
 # The status of a request nobody signed, at S3's paths old and new and at EC2's.
 @over(
     sandbox=(403, 404, 403, 404),
-    uec=(500, 404, 403, 404),
+    uec=(500, 500, 403, 500),
     euca3=(403, 404, 403, 404),
     euca4=(403, 403, 403, 403),
     euca5=(403, 403, 403, 403),
@@ -281,6 +281,27 @@ def test_a_connection_is_over_after_a_hundred_requests_announced_or_not(
 def test_an_upload_of_unknown_length_is_refused(cloud: Sandbox, hand: Any) -> None:
     head = "PUT /services/Walrus/b/k HTTP/1.1\r\nTransfer-Encoding: chunked"
     assert hand(cloud).send(head, b"1\r\nx\r\n0\r\n\r\n").status == 411
+
+
+FAULT = '<?xml version="1.0"?><Response><Errors><Error><Code>404 Not Found</Code>'
+
+
+@pytest.mark.parametrize(
+    ("generation", "code", "begins"),
+    [
+        ("sandbox", 404, "Nothing is here"),
+        ("uec", 500, "Failure: 500 Internal Server Error\r\n"),
+        ("euca3", 404, FAULT),
+        ("euca4", 404, FAULT),
+        ("euca5", 404, FAULT),
+    ],
+)
+def test_a_path_that_nobody_serves_is_answered_as_by_that_generation(
+    code: int, begins: str, cloud: Sandbox, hand: Any
+) -> None:
+    for path in ("/services/Nothing", "/services/objectstorageX", "/nothing/at/all"):
+        answer = hand(cloud).ask("GET", path)
+        assert (answer.status, answer.body.decode().startswith(begins)) == (code, True)
 
 
 LIMITS = {

@@ -9,9 +9,22 @@ other EC2 API is OpenStack's. Which Eucalyptus it is, three cheap questions tell
    status before
 
 They change nothing. Only an answer that such a server gives counts: a server that is overloaded says nothing
-about its age.
+about its age. What each generation answers, read in its own sources (`NioServerHandler` for paths that it
+does not have, its bindings for the rest):
+
+| Eucalyptus | 1. V4 list of buckets | 2. /services/objectstorage | 3. a filter |
+|---|---|---|---|
+| 1.6 | 500, no body | 500, text: `Failure: 500 Internal Server Error` | 500, text: `Failed to bind …` |
+| 2.0 | 403 | the same, and the exception's message in a second line | 400, text |
+| 3.0 to 3.2 | 403 | 404, XML with that code | 412, text |
+| 3.3, 3.4 | 403 | 404, XML with that code | 200 |
+| 4.0 to 4.3 | 403 | 200 | - |
+| 4.4 to 5.1 | 200 | - | - |
+
+A 2.0 that is still starting says so with 503, whatever it is asked.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -35,6 +48,8 @@ OWN_FILTER = {"Name": "state", "Values": ["available"]}
 REFUSES_V4 = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN})
 WITHOUT_A_WORD = "500: Internal Server Error"
 KNOWS_NO_PATH = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
+# The first two generations fail at such a path, with this line of text at the beginning.
+FAILS_AT_PATH = re.compile(r"500: Failure: 500\b")
 DOING = "finding out its generation"
 
 
@@ -116,10 +131,14 @@ def _has_object_storage(account: Account) -> bool:
         try:
             cloud.s3.list_buckets()
         except ClientError as error:
-            if _read(error.response).status not in KNOWS_NO_PATH:
+            if not _lacks_path(_read(error.response)):
                 raise  # it is there, and it is us that it does not know
             return False
     return True
+
+
+def _lacks_path(answer: _Answer) -> bool:
+    return answer.status in KNOWS_NO_PATH or FAILS_AT_PATH.match(answer.said) is not None
 
 
 def _oldest(account: Account) -> Recognised:

@@ -110,7 +110,8 @@ class Front:
         if root and asked.wire.method in ("GET", "HEAD") and "authorization" not in asked.wire.headers:
             return Given(Response(self.page(), mimetype="text/html"), "")
         if under is None:
-            nothing = Response("Nothing is here. Look at / for what is.\n", status=404)
+            nowhere = line.nowhere
+            nothing = Response(nowhere.body, status=nowhere.status, content_type=nowhere.content_type)
             return Given(nothing, line.ec2_server, refused=Refused("NotFound", "Nothing is here"))
         return self._s3(asked, path.removeprefix(under).removeprefix("/"))
 

@@ -1,28 +1,53 @@
-"""What each generation does with HTTP itself, before either half is asked."""
+"""What each generation does with HTTP itself, before either half is asked.
+
+What becomes of a request for a path that nobody serves was read in the servers' sources
+(`NioServerHandler.exceptionCaught` and `sendError`): up to 2.0 it is an exception like any other, answered
+with 500 and a line of text, to which 2.0 adds the exception's message; from 3.0 on it is a 404 in XML.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
+class Nowhere:
+    status: int
+    body: str
+    content_type: str = "text/plain; charset=UTF-8"
+
+
+# Of this cloud itself, and of those in whose place any web server may stand.
+_HELPFUL = Nowhere(404, "Nothing is here. Look at / for what is.\n", "text/plain; charset=utf-8")
+# 1.6; 2.0 has the exception's message in a second line, `null` if there is none.
+_FAILURE = Nowhere(500, "Failure: 500 Internal Server Error\r\n")
+_FAULT = Nowhere(
+    404,
+    '<?xml version="1.0"?><Response><Errors><Error><Code>404 Not Found</Code><Message>unknown</Message>'
+    "</Error></Errors><RequestID>unknown</RequestID></Response>",
+)
+
+
+@dataclass(frozen=True, slots=True)
 class LineRules:
     """`ec2_server` and `s3_server` are what the halves say of themselves in the header Server; empty:
-    nothing."""
+    nothing. `nowhere` is the answer at a path that nobody serves."""
 
     ec2_server: str
     s3_server: str
     requests: int  # on one connection
     announced: bool  # whether the last answer on a connection says that it is the last
+    nowhere: Nowhere
 
 
-_EUCALYPTUS = LineRules(ec2_server="", s3_server="", requests=100, announced=True)
+_EUCALYPTUS = LineRules(ec2_server="", s3_server="", requests=100, announced=True, nowhere=_FAULT)
+_OTHERS = replace(_EUCALYPTUS, nowhere=_HELPFUL)
 
 LINE_RULES: Mapping[str, LineRules] = {
-    "sandbox": replace(_EUCALYPTUS, ec2_server="uecwatchd-sandbox", s3_server="uecwatchd-sandbox"),
-    "uec": replace(_EUCALYPTUS, announced=False),
+    "sandbox": replace(_OTHERS, ec2_server="uecwatchd-sandbox", s3_server="uecwatchd-sandbox"),
+    "uec": replace(_EUCALYPTUS, announced=False, nowhere=_FAILURE),
     "euca3": _EUCALYPTUS,
     "euca4": _EUCALYPTUS,
     "euca5": _EUCALYPTUS,
-    "openstack": _EUCALYPTUS,  # its servers have other numbers, none of them smaller
-    "aws": replace(_EUCALYPTUS, ec2_server="AmazonEC2", s3_server="AmazonS3"),
+    "openstack": _OTHERS,  # its servers have other numbers, none of them smaller
+    "aws": replace(_OTHERS, ec2_server="AmazonEC2", s3_server="AmazonS3"),
 }
