@@ -17,6 +17,7 @@ from uecwatchd.cloud.gate import (
     FIRST_OUTAGE_DELAY_SECONDS,
     LONGEST_DELAY_SECONDS,
     LONGEST_OUTAGE_DELAY_SECONDS,
+    Closed,
     Gates,
 )
 from uecwatchd.cloud.recognise import Recognised, Remembered
@@ -262,19 +263,49 @@ def test_a_cloud_that_is_away_is_asked_less_and_less_and_lets_in_when_it_answers
         gate.enter("default")
     assert gate.away("default")
     assert len(server.requests) == asked, "a closed gate answers for the cloud"
-    waits = []
-    for _ in range(8):
+    for _ in range(3):
         probe_at = gate.next_probe()
         assert probe_at is not None
-        waits.append(probe_at - clock.now)
+        assert probe_at - clock.now == FIRST_OUTAGE_DELAY_SECONDS
         clock.now = probe_at
         assert gate.probe() == ()
-    assert waits[:3] == [FIRST_OUTAGE_DELAY_SECONDS, 10.0, 20.0]
-    assert waits[-1] == LONGEST_OUTAGE_DELAY_SECONDS
     server.faults.clear()
     clock.now += LONGEST_OUTAGE_DELAY_SECONDS
     assert gate.probe() == ("default",)
     assert gate.enter("default").name == "default"
+
+
+def test_an_outage_is_probed_at_one_pace_for_three_minutes_and_then_less_and_less() -> None:
+    closed, now, waits = Closed(CloudAway("cloud", "away", "Wait."), 0.0, 5.0, 5.0), 0.0, []
+    while now < 3600:
+        now = closed.probe_at
+        delay = closed.next_delay(now)
+        waits.append(delay)
+        closed = replace(closed, probe_at=now + delay, delay=delay)
+    assert waits[:35] == [FIRST_OUTAGE_DELAY_SECONDS] * 35
+    assert waits[35:40] == [10.0, 20.0, 40.0, 80.0, 160.0]
+    assert set(waits[40:]) == {LONGEST_OUTAGE_DELAY_SECONDS}
+    assert len(waits) < 60, "in an hour"
+
+
+@pytest.mark.parametrize("lasted", [1.0, 45.0])
+def test_a_server_that_was_started_again_is_noticed_within_seconds(
+    lasted: float, server: Sandbox, clock: Clock
+) -> None:
+    gate = gates(server, clock)
+    server.stop()
+    assert gate.away("default")
+    began = clock.now
+    while clock.now - began < lasted:
+        probe_at = gate.next_probe()
+        assert probe_at is not None
+        clock.now = max(clock.now, probe_at)
+        assert gate.probe() == ()
+    server.start()
+    back = clock.now
+    while not gate.probe():
+        clock.now += 0.5
+    assert clock.now - back <= 1.1 * FIRST_OUTAGE_DELAY_SECONDS
 
 
 def test_a_request_that_fails_makes_room_for_the_next(server: Sandbox, clock: Clock) -> None:

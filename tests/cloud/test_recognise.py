@@ -11,6 +11,8 @@ from pydantic import SecretStr
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.credentials import Account, gather
 from uecwatchd.cloud.dialect import AWS
+from uecwatchd.cloud.entry import entered
+from uecwatchd.cloud.images import images as own_images
 from uecwatchd.cloud.recognise import recognise
 from uecwatchd.errors import CloudAway, Halted
 from uecwatchd.sandbox.rules import RULES
@@ -135,3 +137,28 @@ def test_a_server_that_fails_does_not_lack_the_path(
     script.says(status, body)
     with pytest.raises(CloudAway):
         recognise(scripted("uec").account)
+
+
+@pytest.mark.parametrize(
+    "path", ["/services/Cloud", "/services/Admin", "/services/Cloud/", "/services/cloud", "/services/Cloud/x"]
+)
+def test_novas_own_interface_is_openstack(path: str, script: Any, scripted: Callable[[str], Cloud]) -> None:
+    script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
+    account = replace(scripted("uec").account, ec2_url=script.url + path, s3_url=script.url)
+    assert recognise(account).dialect.name == "openstack"
+
+
+@pytest.mark.parametrize("path", ["/services/CloudWatch", "/services/compute", "/services/Eucalyptus"])
+def test_other_services_are_a_eucalyptus(path: str, script: Any, scripted: Callable[[str], Cloud]) -> None:
+    script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
+    account = replace(scripted("uec").account, ec2_url=script.url + path, s3_url=script.url)
+    assert recognise(account).dialect.name == "euca5"
+
+
+@pytest.mark.parametrize("path", ["/services/Cloud", "/services/Admin"])
+def test_the_embedded_openstack_answers_where_nova_did(path: str, tmp_path: Path) -> None:
+    with Sandbox(tmp_path, dialect="openstack") as cloud:
+        found = entered(
+            CloudSettings(name="default", eucarc=cloud.eucarc, ec2_url=cloud.url + path), uploads=1, before={}
+        )
+        assert (found.dialect.name, own_images(found)) == ("openstack", ())

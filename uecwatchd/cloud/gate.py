@@ -32,21 +32,29 @@ from uecwatchd.settings import CloudSettings
 # Soon after an administrator has mended something, and no nuisance to a cloud that is being mended.
 FIRST_DELAY_SECONDS = 30.0
 LONGEST_DELAY_SECONDS = 3600.0
-# A cloud that is away comes back by itself, often within seconds, and people are waiting for it then. A few
-# small requests in five minutes are nothing to a server that comes up.
+# A cloud that is away comes back by itself, and people are waiting for it then. Most outages are a server
+# that is started again: it is asked at one pace as long as that may take, and then less and less. A few small
+# requests in a minute are nothing to a server that comes up.
 FIRST_OUTAGE_DELAY_SECONDS = 5.0
+FIRST_OUTAGE_MINUTES = 3
 LONGEST_OUTAGE_DELAY_SECONDS = 300.0
 # Either way: several hosts that lost one cloud in one moment are not to find it again in one moment.
 OUTAGE_JITTER = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class _Closed:
-    """`delay` is what to wait, in seconds, from a probe that failed to the next one."""
+class Closed:
+    """`since` and `probe_at` by the clock; `delay` is in seconds, from a probe that failed to the next."""
 
     error: Halted | CloudAway
+    since: float
     probe_at: float
     delay: float
+
+    def next_delay(self, now: float) -> float:
+        if isinstance(self.error, CloudAway) and now - self.since < 60 * FIRST_OUTAGE_MINUTES:
+            return self.delay
+        return min(2 * self.delay, LONGEST_OUTAGE_DELAY_SECONDS)
 
 
 class Gates:
@@ -81,7 +89,7 @@ class Gates:
         self._connecting = threading.Lock()
         self._doubting = threading.Lock()
         self._open: dict[str, Cloud] = {}
-        self._closed: dict[str, _Closed] = {}
+        self._closed: dict[str, Closed] = {}
         self._delays: dict[str, float] = {}
         self._known: dict[str, Dialect] = {}
         self._strange: dict[str, UecError] = {}
@@ -138,7 +146,8 @@ class Gates:
                 return
             delay = self._delays.get(name, FIRST_DELAY_SECONDS)
             self._delays[name] = min(2 * delay, LONGEST_DELAY_SECONDS)
-            self._closed[name] = _Closed(error, self._clock() + delay, FIRST_DELAY_SECONDS)
+            now = self._clock()
+            self._closed[name] = Closed(error, now, now + delay, FIRST_DELAY_SECONDS)
             self._open.pop(name, None)
 
     def go_on_from(self, earlier: "Gates") -> None:
@@ -166,8 +175,8 @@ class Gates:
             self._ask(name)
         except CloudAway as error:
             with self._turn:
-                delay = FIRST_OUTAGE_DELAY_SECONDS
-                self._closed[name] = _Closed(error, self._clock() + self._jittered(delay), delay)
+                delay, now = FIRST_OUTAGE_DELAY_SECONDS, self._clock()
+                self._closed[name] = Closed(error, now, now + self._jittered(delay), delay)
         except Halted as error:
             self.close(name, error)
         except UecError:
@@ -232,10 +241,12 @@ class Gates:
     def _stay_closed(self, name: str, error: UecError) -> None:
         """A cloud that is away says nothing of what closed its gate; another halt is the newer reason."""
         with self._turn:
-            before = self._closed[name]
+            before, now = self._closed[name], self._clock()
             reason = error if isinstance(error, Halted) else before.error
-            longer = min(2 * before.delay, LONGEST_OUTAGE_DELAY_SECONDS)
-            self._closed[name] = _Closed(reason, self._clock() + self._jittered(longer), longer)
+            delay = before.next_delay(now)
+            self._closed[name] = replace(
+                before, error=reason, probe_at=now + self._jittered(delay), delay=delay
+            )
 
     def _jittered(self, delay: float) -> float:
         return delay * (1 - OUTAGE_JITTER / 2 + OUTAGE_JITTER * self._spread())

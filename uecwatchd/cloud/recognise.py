@@ -1,7 +1,8 @@
 """Which generation a cloud is, found out by asking it, and why we think so.
 
 The address says most: Eucalyptus' services lie below `/services/`, Amazon's hosts bear its name, and every
-other EC2 API is OpenStack's. Which Eucalyptus it is, three cheap questions tell, from the newest on:
+other EC2 API is OpenStack's. Nova had its own below `/services/` too, as `Cloud` and `Admin`, which no
+Eucalyptus has. Which Eucalyptus it is, three cheap questions tell, from the newest on:
 
 1. a list of our buckets, asked with a V4 signature: S3 knows those from 4.4 on
 2. the same at `/services/objectstorage`, asked with V2: the path came with 4.0
@@ -39,6 +40,7 @@ from uecwatchd.cloud.dialect import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, SANDBOX
 from uecwatchd.cloud.refusal import translated
 
 EUCALYPTUS_PATHS = "/services/"
+NOVA_PATHS = re.compile(r"/services/(cloud|admin)(/|$)", re.IGNORECASE)
 OBJECT_STORAGE = "/services/objectstorage"
 SERVER_NAMES: Mapping[str, Dialect] = {"uecwatchd-sandbox": SANDBOX, "AmazonS3": AWS}
 # How Eucalyptus says that it does not know a parameter, from its first version to its last.
@@ -85,6 +87,8 @@ def recognise(account: Account) -> Recognised:
     answer = _asked_as_newest(account)
     if named := SERVER_NAMES.get(answer.server):
         return Recognised(named, f"its answers come from {answer.server}")
+    if NOVA_PATHS.match(urlsplit(account.ec2_url or "").path):
+        return Recognised(OPENSTACK, "its EC2 is where OpenStack's Nova had it")
     if not any(_is_eucalyptus(url) for url in (account.ec2_url, account.s3_url)):
         return Recognised(OPENSTACK, "its address is neither Amazon's nor one of a Eucalyptus")
     if not answer.said:

@@ -208,10 +208,11 @@ EUCA5 = replace(
 )
 
 # Amazon's interface over another cloud. Both services live at the root of a host of their own; here they
-# share one port, and a POST to the root is none of S3's operations.
+# share one port, and a POST to the root is none of S3's operations. Nova's own interface, before it became a
+# service of its own, was at the other two.
 OPENSTACK = replace(
     SANDBOX,
-    paths=("/",),
+    paths=("/", "/services/Cloud", "/services/Admin"),
     actions=ec2_actions.OPENSTACK,
     signatures=frozenset({"v4"}),
     # A date may be off by so much in both directions. 20 seconds and a quarter of an hour is Eucalyptus'.
@@ -233,6 +234,7 @@ OPENSTACK = replace(
 
 AWS = replace(
     OPENSTACK,
+    paths=("/",),
     actions=ec2_actions.AWS,
     image_name=re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}"),
     tags=50,
