@@ -1,6 +1,7 @@
 """What a file's name says: the last resort for a role, and what pairs a kernel with its ramdisk."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from uecwatchd.image.content import Arch, Role
@@ -17,6 +18,16 @@ ARCH_WORDS: Mapping[str, Arch] = {
     "i386": "i386", "i486": "i386", "i586": "i386", "i686": "i386",
 }  # fmt: skip
 ARCH_NAME = re.compile(rf"(?<![a-z0-9])({'|'.join(ARCH_WORDS)})(?![a-z0-9])")
+
+
+def folded(name: str) -> str:
+    """Return a name as file systems compare it that know no case and one spelling of each accent (NFC)."""
+    return name.lower() if name.isascii() else composed(composed(name).casefold())
+
+
+def composed(name: str) -> str:
+    """Return a name with each accent in its letter (NFC): macOS writes them apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def role_by_name(name: str) -> Role | None:

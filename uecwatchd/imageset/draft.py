@@ -1,5 +1,6 @@
 """Which files of a listing may belong together, before anything is decided about them."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ MEMBER_SUFFIXES = (
     *(".vmlinuz", ".vmlinux", ".kernel", ".bzimage"),
     *(".initrd", ".initramfs", ".ramdisk", ".cpio"),
 )
+# A copy that was set aside, or is not whole yet, has more behind it: "web.raw.old", "web.img-journal".
+_MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
 # How the files of a kernel are named when they belong to no one image: these never form a stem of their own.
 LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
 FOLDER_SIDECARS = ("image.toml", "image.json")
@@ -100,7 +103,18 @@ def _may_be_member(listing: Listing, entry: Entry) -> bool:
     if looks_like_a_member(entry.name):
         return True
     peek = listing.peeks.get(entry.name)
-    return isinstance(peek, Facts) and peek.role == "machine"
+    return isinstance(peek, Facts) and peek.role == "machine" and not set_aside(entry.name)
+
+
+def set_aside(name: str) -> str | None:
+    """Return what stands behind the ending of an image in a name that ends otherwise: `.old` of web.raw.old.
+
+    Such a name is not an image's, whatever the file holds.
+    """
+    if looks_like_a_member(name):
+        return None
+    found = _MORE_BEHIND.search(image.folded(name))
+    return found[1] if found else None
 
 
 def claims_of(listing: Listing, drafts: Iterable[Draft]) -> Claims:
@@ -127,11 +141,16 @@ def named_files(sidecar: Sidecar) -> Mapping[Role, str]:
 
 def own_paths(listing: Listing, draft: Draft, claims: Claims) -> list[str]:
     """The files of a draft: its own by stem or folder that no other sidecar names, and those it names."""
-    own = [p for p in draft.paths if draft.name in claims.get(p, (draft.name,))]
+    own = [p for p in draft.paths if draft.name in claims.get(p, (draft.name,)) and not _is_copy(listing, p)]
     sidecars = (listing.sidecars.get(path) for path in draft.sidecars)
     told = [name for found in sidecars if isinstance(found, Sidecar) for name in named_files(found).values()]
     named = [draft.base + name for name in told if draft.base + name in listing.entries]
     return list(dict.fromkeys([*own, *named]))
+
+
+def _is_copy(listing: Listing, path: str) -> bool:
+    """Whether a file is a machine image by its content alone, and was set aside by its name."""
+    return role_of(listing, path) == "machine" and set_aside(path.rsplit("/", 1)[-1]) is not None
 
 
 def role_of(listing: Listing, path: str) -> Role | None:

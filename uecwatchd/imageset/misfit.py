@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from uecwatchd.imageset.draft import FOLDER_SIDECARS, is_a_set, role_of, stem_of
+from uecwatchd.imageset.draft import FOLDER_SIDECARS, is_a_set, role_of, set_aside, stem_of
 from uecwatchd.imageset.outcome import ROLE_WORDS, ImageSet, Misfit
 from uecwatchd.spool import CHECKSUM_SUFFIX, KIND_WORDS, SIDECAR_SUFFIXES, Entry, Listing
 
@@ -49,6 +49,10 @@ def _reason(listing: Listing, path: str, entry: Entry) -> str:
     if entry.kind != "file":
         return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken"
     role = role_of(listing, path)
+    if role == "machine" and (more := set_aside(path.rsplit("/", 1)[-1])):
+        return (
+            f"not taken for an image: its name goes on with {more} behind the ending; rename it if it is one"
+        )
     if role in ("kernel", "ramdisk"):
         return f"a {ROLE_WORDS[role]} that no machine image has taken"
     if role == "machine":

@@ -21,11 +21,11 @@ from uecwatchd.spool.door import (
 from uecwatchd.spool.lease import open_for_writing
 from uecwatchd.spool.listing import (
     CHECKSUM_SUFFIX,
+    NOT_UTF8,
     SIDECAR_SUFFIXES,
     Entry,
     Listing,
     Peek,
-    ignored_by,
     peek_at,
     scan,
 )
@@ -41,11 +41,13 @@ from uecwatchd.spool.output import (
     remove,
     sweep,
 )
+from uecwatchd.spool.passed_over import ignored_by
 from uecwatchd.spool.retire import archive, discard
 
 __all__ = [
     "CHECKSUM_SUFFIX",
     "KIND_WORDS",
+    "NOT_UTF8",
     "OUTPUT_SUFFIXES",
     "SIDECAR_SUFFIXES",
     "Entry",

@@ -1,6 +1,5 @@
 """What lies in a folder: names, ages, and what the files say of themselves in their first bytes."""
 
-import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,25 +19,13 @@ from uecwatchd.spool.door import (
     reading,
     stamp_of,
 )
-from uecwatchd.spool.output import OUTPUT_SUFFIXES, is_foreign, is_output
-from uecwatchd.spool.retire import ARCHIVE
+from uecwatchd.spool.output import is_foreign, is_output
+from uecwatchd.spool.passed_over import ignored_by
 from uecwatchd.strangers import spelled
 
 SIDECAR_SUFFIXES = (".toml", ".json")
 CHECKSUM_SUFFIX = ".sha256"
-
-IGNORED = (
-    ".*",  # hidden: rsync, editors and our own temporary files
-    "*.part",
-    "*.tmp",
-    "*.filepart",  # WinSCP
-    "*.crdownload",  # browsers
-    "*~",
-    "._*",  # macOS resource forks
-    "@eaDir",  # NAS index folders
-    "lost+found",
-    ARCHIVE,  # where finished sets go when the configuration says `after = "archive"`
-)
+NOT_UTF8 = "a name that is not UTF-8"  # stands where the pattern would that a name matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +63,6 @@ class Listing:
 
     def top(self) -> list[Entry]:
         return [entry for path, entry in self.entries.items() if "/" not in path]
-
-
-def ignored_by(name: str, patterns: Sequence[str] = ()) -> str | None:
-    """The pattern because of which a name is passed over, if one does."""
-    if is_output(name):
-        return next(f"*{suffix}" for suffix in OUTPUT_SUFFIXES if name.endswith(suffix))
-    return next((p for p in (*IGNORED, *patterns) if fnmatch.fnmatchcase(name, p)), None)
 
 
 def scan(
@@ -144,13 +124,17 @@ def _list(
 ) -> None:
     for name in sorted(os.listdir(descriptor)):
         if not _is_text(name):  # no cloud, journal or ledger could be told of it
-            ignored[prefix + spelled(name)] = "a name that is not UTF-8"
+            ignored[prefix + spelled(name)] = NOT_UTF8
             continue
         if pattern := ignored_by(name, ignore):
             ignored[prefix + name] = pattern
             continue
         with suppress(FileNotFoundError):  # removed since listdir
-            entries[prefix + name] = _entry(name, os.lstat(name, dir_fd=descriptor), since)
+            entry = _entry(name, os.lstat(name, dir_fd=descriptor), since)
+            if entry.kind == "folder" and (pattern := ignored_by(name, is_folder=True)):
+                ignored[prefix + name] = pattern
+            else:
+                entries[prefix + name] = entry
 
 
 def _planted(descriptor: int, ignored: Mapping[str, str], *, owner: int, since: float) -> Mapping[str, Entry]:

@@ -11,7 +11,7 @@ from uecwatchd.ledger import Advance, SetRecord, Verb
 from uecwatchd.pace import rate, seconds_left, span, told
 from uecwatchd.roll import Key
 from uecwatchd.rounds import GONE
-from uecwatchd.spool import OUTPUT_SUFFIXES, Listing, is_output, output_stem
+from uecwatchd.spool import NOT_UTF8, OUTPUT_SUFFIXES, Listing, is_output, output_stem
 from uecwatchd.strangers import printable
 
 Outcome = ImageSet | Waiting | Refused | None
@@ -120,7 +120,7 @@ def _outputs(
                 (path, f"it is named like an output of the service, and there is no set {_stem(path)}")
             )
         else:
-            strays.append((path, why if " " in why else f"its name matches {why}"))
+            strays.append((path, why if why == NOT_UTF8 else f"its name matches {why}"))
     return outputs, strays
 
 

@@ -1,0 +1,43 @@
+"""A folder of real files, looked at and decided as a daemon does it, for the tests of names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from uecwatchd import spool, status
+from uecwatchd.imageset import Assembly, Rules, assemble
+from uecwatchd.sidecar import Sidecar
+
+NOW = 100.0
+# A whole disk of one partition, as small as its table allows.
+MBR = (
+    bytes(0x1BE) + bytes([0x80, 0, 0, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0]) + bytes(48) + b"\x55\xaa"
+).ljust(4096, b"\0")
+# A cloud that boots a disk alone: where nothing else is waited for, only names and sidecars hold a set.
+ALONE = Rules(
+    5.0,
+    Sidecar(),
+    {"default": frozenset({"kernel"})},
+    {"default": frozenset()},
+    frozenset({"default"}),
+)
+
+
+def lay(folder: Path, files: Mapping[str, bytes | str]) -> None:
+    """Write files, and the folders they lie in."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def decided(folder: Path) -> Assembly:
+    return assemble(spool.scan(folder, now=NOW, seen=0.0), rules=ALONE)
+
+
+def rows_in(folder: Path) -> tuple[status.Row, ...]:
+    listing = spool.scan(folder, now=NOW, seen=0.0)
+    return status.rows(listing, assemble(listing, rules=ALONE), status.Known(NOW))
+
+
+def row_of(folder: Path, name: str) -> status.Row:
+    return next(row for row in rows_in(folder) if row.name == name)
