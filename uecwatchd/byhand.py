@@ -11,7 +11,7 @@ from typing import Any, Literal
 from uecwatchd import digest, spool
 from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
 from uecwatchd.bundle.keys import load_private_key, public_key
-from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
+from uecwatchd.cloud.credentials import Account, bundle_user, gather, sealing_certificate
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.image import Arch, Facts, Role, amount, arch_by_name, role_by_name, unfit
 from uecwatchd.image.fitness import KEEP_HINT
@@ -64,7 +64,7 @@ def _id_of(kind: Literal["ki", "ri"]) -> Callable[[str], str]:
 def bundle(arguments: argparse.Namespace) -> int:
     account = _account(arguments)
     claims = _claims(arguments)
-    parties = Parties(account.account, account.user_key, account.user_cert, sealing_certificate(account))
+    parties = Parties(bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account))
     journal = journal_monitor(os.environ, sys.stderr)
     progress = partial(_show, journal, arguments.file.name, arguments.file.stat().st_size)
     made = bundle_to_folder(arguments.file, arguments.folder, claims, parties, progress=progress)

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from uecwatchd.bundle.keys import fits
-from uecwatchd.cloud.credentials import gather, sealing_certificate
+from uecwatchd.cloud.credentials import bundle_user, gather, numbered, sealing_certificate
+from uecwatchd.cloud.dialect import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, UEC, Dialect
 from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.settings import CloudSettings
 
@@ -92,6 +93,38 @@ def test_the_account_number_of_eucalyptus_4_goes_before_the_user_id(
     assert gather(settings).account == "999999999999"
 
 
+# As files of credentials have it: UEC and Eucalyptus 1.6, every OpenStack, a name, a project, nothing.
+ODD_NUMBERS = [
+    pytest.param("85284638479465098132043786554361028735", "85284638479465098132043786554361028735", id="38"),
+    pytest.param("42", "42", id="nova"),
+    pytest.param("admin", "admin", id="a word"),
+    pytest.param("5f0d3c1e9a7b4c2d8e6f0a1b2c3d4e5f", "5f0d3c1e9a7b4c2d8e6f0a1b2c3d4e5f", id="a project"),
+    pytest.param("Ärger & <b>", "000000000000", id="what no manifest should hold"),
+    pytest.param("", "000000000000", id="empty"),
+    pytest.param(None, "000000000000", id="absent"),
+]
+
+
+@pytest.mark.parametrize(("number", "named"), ODD_NUMBERS)
+@pytest.mark.parametrize("dialect", [UEC, EUCA3, OPENSTACK], ids=lambda dialect: dialect.name)
+def test_any_account_number_will_do_where_the_cloud_compares_none(
+    settings: CloudSettings, folder: Path, number: str | None, named: str, dialect: Dialect
+) -> None:
+    (without("EC2_USER_ID") if number is None else setting("EC2_USER_ID", number))(folder)
+    account = numbered(gather(settings), dialect)
+    assert bundle_user(account) == named
+
+
+@pytest.mark.parametrize(("number", "named"), ODD_NUMBERS)
+@pytest.mark.parametrize("dialect", [EUCA4, EUCA5, AWS], ids=lambda dialect: dialect.name)
+def test_where_the_cloud_compares_it_an_account_number_has_twelve_digits(
+    settings: CloudSettings, folder: Path, number: str | None, named: str, dialect: Dialect
+) -> None:
+    (without("EC2_USER_ID") if number is None else setting("EC2_USER_ID", number))(folder)
+    with pytest.raises(Halted, match=r"account number.*\[cloud\.default\].*12 digits"):
+        numbered(gather(settings), dialect)
+
+
 def test_an_eucarc_behind_a_link_finds_its_own_files(
     settings: CloudSettings, folder: Path, tmp_path: Path
 ) -> None:
@@ -150,13 +183,6 @@ def not_rsa(name: str) -> Callable[[Path], None]:
         ),
         pytest.param(without("EC2_ACCESS_KEY"), ("access_key", "EC2_ACCESS_KEY"), id="no access key"),
         pytest.param(without("EC2_SECRET_KEY"), ("secret_key", "EC2_SECRET_KEY"), id="no secret key"),
-        pytest.param(without("EC2_USER_ID"), ("account", "EC2_ACCOUNT_NUMBER"), id="no account number"),
-        pytest.param(
-            setting("EC2_USER_ID", "admin"), ("account", "admin", "12 digits"), id="account is a word"
-        ),
-        pytest.param(
-            setting("EC2_USER_ID", "123"), ("account", "123", "12 digits"), id="account is too short"
-        ),
         pytest.param(without("EC2_CERT"), ("user_cert", "EC2_CERT"), id="no user certificate"),
         pytest.param(without("EC2_PRIVATE_KEY"), ("user_key", "EC2_PRIVATE_KEY"), id="no private key"),
         pytest.param(gone("eucarc"), ("eucarc", "No such file", "[cloud.default]"), id="eucarc is not there"),
@@ -282,7 +308,6 @@ def test_neither_key_shows_in_the_account(settings: CloudSettings) -> None:
         pytest.param(
             without("EC2_CERT"), "no user certificate", "Add `export EC2_CERT=…` to", id="certificate"
         ),
-        pytest.param(setting("EC2_USER_ID", "123"), "account number 123 is not", "Set account", id="account"),
         pytest.param(setting("S3_URL", "walrus"), "address for S3 is not one", "Correct it", id="no address"),
     ],
 )

@@ -46,7 +46,7 @@ def examine_papers(settings: CloudSettings, now: datetime) -> Generator[Finding,
     yield from _places(told)
     where = yield from _piece(told, credentials.addresses)
     keys = yield from _piece(told, credentials.access_keys)
-    number = yield from _piece(told, credentials.account_number)
+    number = credentials.account_number(told)
     certificate, pair = yield from _pair(told, now)
     seal = yield from _piece(told, partial(credentials.cloud_certificate, user=certificate))
     authorities = yield from _piece(told, credentials.ca_bundle)
@@ -58,7 +58,7 @@ def examine_papers(settings: CloudSettings, now: datetime) -> Generator[Finding,
         yield Finding("ok", f"cloud {told.cloud}: {', '.join(named)}")
     if where is None or keys is None or bool(authorities) != bool(told.value("ca_bundle")):
         return None
-    account = credentials.assembled(told, where, keys, number or "", pair or _made_up(), seal, authorities)
+    account = credentials.assembled(told, where, keys, number, pair or _made_up(), seal, authorities)
     return Papers(account, sealing=bool(seal) == bool(told.value("cloud_cert")))
 
 

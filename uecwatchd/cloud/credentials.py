@@ -15,7 +15,7 @@ from cryptography.x509 import Certificate
 
 from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
 from uecwatchd.cloud.aws_profile import profile_source
-from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.cloud.dialect import DIALECTS, Dialect
 from uecwatchd.cloud.euca2ools import euca2ools_source
 from uecwatchd.cloud.eucarc import eucarc_source
 from uecwatchd.cloud.source import Source, at_home
@@ -23,6 +23,9 @@ from uecwatchd.errors import Halted
 from uecwatchd.settings import REGION, CloudSettings, keys_of
 
 _ACCOUNT_NUMBER = re.compile(r"[0-9]{12}")
+# The manifest must name a user; a generation that compares it with nobody takes any word there.
+_ANY_USER = re.compile(r"[0-9A-Za-z]{1,64}")
+NOBODY = "0" * 12
 
 # A region with known addresses, eu-west-1, as against a name that a private cloud was given.
 _KNOWN_REGION = re.compile(r"[a-z]{2,3}(-[a-z]+)+-[0-9]+")
@@ -35,7 +38,8 @@ Pair = tuple[Certificate, RSAPrivateKey]
 class Account:
     """One user of one cloud: what is there is readable, and fits together.
 
-    Both URLs are None where the region alone says where the cloud is. `account` is 12 digits.
+    Both URLs are None where the region alone says where the cloud is. `account` is what the credentials say,
+    without hyphens, or empty; `numbered` sees that it is one of 12 digits where the cloud compares it.
     `cloud_cert` is None where nothing names it; some clouds give it to whoever asks.
     """
 
@@ -116,6 +120,28 @@ def assembled(
         ca_bundle=authorities,
         session_token=keys.session_token,
     )
+
+
+def numbered(account: Account, dialect: Dialect) -> Account:
+    """Check the account number where this generation compares it with the caller's.
+
+    Elsewhere the credentials of real clouds hold any other word: a number of 38 digits on UEC, 42 in every
+    file that nova gave out, nothing on Eucalyptus 1.5. Raises `Halted`.
+    """
+    if not dialect.account_checked or _ACCOUNT_NUMBER.fullmatch(account.account):
+        return account
+    said = f"its account number {account.account} is not one of 12 digits"
+    raise Halted(
+        f"cloud {account.cloud}: {said if account.account else 'it has no account number'}",
+        "this generation compares the one in a bundle with its own",
+        f"Set account under [cloud.{account.cloud}], or EC2_ACCOUNT_NUMBER in its eucarc, to the number of"
+        " 12 digits that the cloud shows.",
+    )
+
+
+def bundle_user(account: Account) -> str:
+    """Return what a manifest names as its user: the account number, a placeholder if there is none."""
+    return account.account if _ANY_USER.fullmatch(account.account) else NOBODY
 
 
 def sealing_certificate(account: Account) -> Certificate:
@@ -203,16 +229,8 @@ def access_keys(told: Told) -> Keys:
 
 
 def account_number(told: Told) -> str:
-    """Without the hyphens that some show it with. Raises `Halted`."""
-    number = _needed(told, "account", "account number").replace("-", "").strip()
-    if _ACCOUNT_NUMBER.fullmatch(number):
-        return number
-    raise Halted(
-        f"cloud {told.cloud}: its account number {number} is not one of 12 digits",
-        f"that is what {place.name if (place := told.place_of('account')) else told.cloud} says",
-        f"Set account under [cloud.{told.cloud}] to the number of 12 digits that the cloud shows;"
-        " OpenStack has none and takes any.",
-    )
+    """Return it without the hyphens that some show it with; empty if nothing says it."""
+    return (told.value("account") or "").replace("-", "").strip()
 
 
 def user_certificate(told: Told) -> Certificate:

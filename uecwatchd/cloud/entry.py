@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from uecwatchd.cloud.certificate import fetch_certificate, is_of_another
 from uecwatchd.cloud.client import Cloud, connect
-from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
+from uecwatchd.cloud.credentials import Account, gather, numbered, sealing_certificate
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of, recognise
 from uecwatchd.errors import Halted
@@ -33,7 +33,8 @@ def recognised(settings: CloudSettings, account: Account) -> Recognised:
 
 
 def connected(account: Account, found: Recognised, *, uploads: int) -> Cloud:
-    return connect(_sealing(account, found.dialect), found.dialect, uploads=uploads)
+    account = _sealing(numbered(account, found.dialect), found.dialect)
+    return connect(account, found.dialect, uploads=uploads)
 
 
 def _sealing(account: Account, dialect: Dialect) -> Account:

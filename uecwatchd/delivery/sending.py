@@ -14,7 +14,7 @@ from uecwatchd.bundle.in_flight import in_flight
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
-from uecwatchd.cloud.credentials import sealing_certificate
+from uecwatchd.cloud.credentials import bundle_user, sealing_certificate
 from uecwatchd.cloud.upload import Stored, holds, listed, put
 from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.digest import digest_like
@@ -131,7 +131,7 @@ def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret
     account = order.cloud.account
     root = order.cloud.dialect.disk_mapping if order.whole_disk else None
     claims = Claims(order.member.role, order.arch, boot.kernel, boot.ramdisk, root)
-    parties = Parties(account.account, account.user_key, account.user_cert, sealing_certificate(account))
+    parties = Parties(bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account))
     return manifest_of(bundle.prefix, totals, secret, claims, parties)
 
 

@@ -25,8 +25,8 @@ export EC2_CERT=${{EUCA_KEY_DIR}}/{user_certificate}
 export EUCALYPTUS_CERT=${{EUCA_KEY_DIR}}/{cloud_certificate}
 export EC2_ACCESS_KEY='{access_key}'
 export EC2_SECRET_KEY='{secret_key}'
-# The account number, which bundles carry as their user.
-export EC2_USER_ID='{account}'
+# The number of the user, not of an account: this generation has none. Bundles carry it.
+export EC2_USER_ID='{user_number}'
 """ + _aliases("${{EC2_USER_ID}}")
 
 # Services that are not there get a warning in place of their variable.
@@ -54,8 +54,7 @@ export EC2_USER_ID='{account}'
 # From 4.0 the words in the paths are the services' own names.
 _EUCALYPTUS_4 = _EUCALYPTUS.replace("export EUARE_URL=", "export AWS_IAM_URL=")
 
-# What the dashboard of OpenStack gave out, but for the account: it wrote 42 there, and had the user find out
-# which project an image belongs to.
+# What the dashboard of OpenStack gave out: everybody's user id is 42.
 _OPENSTACK = """\
 NOVARC=$(readlink -f "${{BASH_SOURCE:-${{0}}}}" 2>/dev/null)
 NOVA_KEY_DIR=${{NOVARC%/*}}
@@ -63,7 +62,7 @@ export EC2_ACCESS_KEY={access_key}
 export EC2_SECRET_KEY={secret_key}
 export EC2_URL={ec2_url}
 export S3_URL={s3_url}
-export EC2_USER_ID={account} # which project bundles belong to
+export EC2_USER_ID=42 # nova does not use user id, but bundling requires it
 export EC2_PRIVATE_KEY=${{NOVA_KEY_DIR}}/{user_key}
 export EC2_CERT=${{NOVA_KEY_DIR}}/{user_certificate}
 export NOVA_CERT=${{NOVA_KEY_DIR}}/{cloud_certificate}
@@ -87,7 +86,7 @@ export AWS_SECRET_ACCESS_KEY='{secret_key}'
 
 # The fields of a template are those of `identity.write_eucarc`.
 EUCARCS: Mapping[str, str] = {
-    "sandbox": _UEC,
+    "sandbox": _UEC.replace("{user_number}", "{account}"),  # which it checks, as later generations do
     "uec": _UEC,
     "euca3": _EUCALYPTUS,
     "euca4": _EUCALYPTUS_4,

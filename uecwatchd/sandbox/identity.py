@@ -11,6 +11,7 @@ Made on the first start and kept in the folder, readable by its owner only:
     eucarc                rewritten at each start, since the port may be another
 """
 
+import hashlib
 import json
 import secrets
 import string
@@ -152,9 +153,15 @@ def write_eucarc(
         access_key=identity.access_key,
         secret_key=identity.secret_key,
         account=identity.account,
+        user_number=_user_number(identity.account),
     )
     write_private(folder / EUCARC, text.encode())
     return folder / EUCARC
+
+
+def _user_number(account: str) -> str:
+    """Return 38 digits, as UEC and Eucalyptus 1.6 number their users."""
+    return f"{int(hashlib.sha256(account.encode()).hexdigest(), 16) % 10**38:038}"
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -116,7 +116,7 @@ def _check_claims(claims: Claims, identity: Identity, rules: Ec2Rules) -> None:
             f"Cannot register image of size {claims.size}: it exceeds the maximum of {rules.image_size}"
         )
     if rules.user_checked and claims.user != identity.account:
-        raise invalid(f"The manifest's user {claims.user} is not the account that registers it")
+        raise invalid(f"The manifest's <user> {claims.user} is not the account that registers it")
     if rules.mapping_refused and claims.mapped:
         raise Refused("InternalError", "An unknown error has occurred. Please try your request again.")
 

@@ -18,6 +18,8 @@ ImageType = Literal["machine", "kernel", "ramdisk"]
 
 MARK = "true"
 SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+")
+# Any text of one line: whether it is the number of an account is asked only where the generation compares it.
+USER = re.compile(r"[ -~]+")
 NUMBER = re.compile(r"[1-9][0-9]*")
 SHA1_HEX = re.compile(r"[0-9a-f]{40}")
 HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
@@ -96,7 +98,7 @@ def read_claims(data: bytes, *, file_name: str) -> Claims:
         ramdisk=_machine_id(root, "ramdisk_id", kind=kind),
         mapped=root.find("machine_configuration/block_device_mapping") is not None,
         name=_matching(image, "name", SAFE_NAME),
-        user=_matching(image, "user", re.compile("[0-9]{12}")),
+        user=_matching(image, "user", USER),
         tar_sha1=_matching(image, "digest", SHA1_HEX),
         size=int(_matching(image, "size", NUMBER)),
         bundled_size=int(_matching(image, "bundled_size", NUMBER)),
