@@ -38,6 +38,12 @@ TOLD_BY = {"launchPermission": "UserGroup", "description": "Value"}
 CHARACTERS = (*string.printable, "ä", "\u2011", "\U0001d4a6")
 NAMES = (*(f"ab{character}cd" for character in CHARACTERS), *("a" * n for n in (0, 1, 2, 3, 128, 129)))
 
+BUCKETS = (
+    *NAMES,
+    *("a" * n for n in (63, 64, 255, 256)),
+    *("UEC-Images", "my_images", "-ab", "ab-", ".ab", "a..b"),
+)
+
 # As some cloud has spelled an id, and as none has.
 SHORT, LONG = "0f3c9e12", "0f3c9e120f3c9e123"
 DIGITS = (SHORT, SHORT.upper(), LONG, LONG.upper(), SHORT[1:])
@@ -121,6 +127,9 @@ LIBERTIES: Mapping[str, Liberty] = {
     "multipart": Liberty(lambda d: d.multipart, lambda r: r.s3.multipart),
     "key_prefix": Liberty(lambda d: d.key_prefix, lambda r: r.ec2.manifest_prefix and r.ec2.parts_beside),
     "unknown_query_keys": Liberty(lambda d: d.unknown_query_keys, lambda r: not r.s3.unknown_key_code),
+    "bucket_pattern": Liberty(
+        lambda d: matching(d.bucket_pattern, BUCKETS), lambda r: matching(r.s3.bucket_name, BUCKETS)
+    ),
     "bucket_quota": Liberty(lambda d: limit(d.bucket_quota), lambda r: r.s3.bucket_quota),
     "bucket_size": Liberty(lambda d: limit(d.bucket_size), lambda r: limit(r.s3.bucket_size)),
     "register_parameters": Liberty(

@@ -29,20 +29,20 @@ def error(code: str) -> str:
 # --- names -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bucket", ["abc", "uec-images", "9-9", "a" * 63])
-def test_a_portable_bucket_name_passes(bucket: str) -> None:
+@pytest.mark.parametrize("bucket", ["abc", "uec-images", "9-9", "a" * 63, "UEC-Images", "my_images", "a.b.c"])
+def test_a_name_that_some_cloud_takes_passes(bucket: str) -> None:
     check_bucket_name(bucket, from_config=True)
 
 
 BAD_NAMES = [
     "",
     "ab",
-    "a" * 64,
-    "Images",
-    "my_bucket",
-    "a.b.c",
+    "a" * 256,
     "-abc",
-    "abc-",
+    ".abc",
+    "_abc",
+    "a b",
+    "a?b",
     "a/b",
     "büc",
     "abc\n",
@@ -73,6 +73,41 @@ def test_a_missing_bucket_is_made(cloud: Cloud, script: Any) -> None:
     ensure_bucket(cloud, "images")
     assert [request.method for request in script.requests] == ["GET", "PUT"]
     assert script.requests[1].body == b""
+
+
+OLD_NAMES = ["UEC-Images", "my_images", "images.of.2009", "a" * 64]
+
+
+@pytest.mark.parametrize("bucket", OLD_NAMES)
+@pytest.mark.parametrize("dialect", ["uec", "euca3", "euca4", "euca5"])
+def test_walrus_makes_buckets_with_the_names_of_its_time(
+    scripted: Callable[[str], Cloud], script: Any, dialect: str, bucket: str
+) -> None:
+    script.says(404, error("NoSuchBucket"))
+    script.says(200)
+    ensure_bucket(scripted(dialect), bucket)
+    assert script.requests[-1].method == "PUT"
+
+
+@pytest.mark.parametrize("bucket", ["UEC-Images", "my_images", "a..b", "a" * 64])
+@pytest.mark.parametrize("dialect", ["openstack", "aws", "sandbox"])
+def test_where_a_name_can_no_longer_be_made_nothing_is_sent_to_make_it(
+    scripted: Callable[[str], Cloud], script: Any, dialect: str, bucket: str
+) -> None:
+    script.says(404, error("NoSuchBucket"))
+    with pytest.raises(Halted, match=f"bucket {bucket}: it is not there, and the cloud makes none"):
+        ensure_bucket(scripted(dialect), bucket)
+    assert {request.method for request in script.requests} <= {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("bucket", OLD_NAMES)
+@pytest.mark.parametrize("dialect", ["openstack", "aws", "sandbox"])
+def test_a_bucket_that_exists_is_taken_whatever_its_name(
+    scripted: Callable[[str], Cloud], script: Any, dialect: str, bucket: str
+) -> None:
+    script.says(body="<ListBucketResult/>")
+    ensure_bucket(scripted(dialect), bucket)
+    assert len(script.requests) == 1
 
 
 def test_a_bucket_that_another_thread_just_made_is_fine(cloud: Cloud, script: Any) -> None:

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from uecwatchd.checkup.finding import Finding, bad
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.refusal import code_of, status_of, translated
-from uecwatchd.cloud.upload import put, remove
+from uecwatchd.cloud.upload import must_be_makeable, put, remove
 from uecwatchd.errors import Halted, UecError
 
 KEY_PREFIX = "uecwatchd-check-"
@@ -51,6 +51,10 @@ def _of_another(cloud: Cloud, bucket: str) -> Finding:
 
 
 def _missing(cloud: Cloud, bucket: str, number: int) -> Finding:
+    try:
+        must_be_makeable(cloud, bucket)
+    except UecError as error:
+        return bad(error, cloud.name)
     quota = cloud.dialect.bucket_quota
     if quota is None or number < quota:
         return Finding(

@@ -57,6 +57,13 @@ class Window:
     behind: int
 
 
+# Walrus, and from 4.0 on the gateway in front of it unless its administrator restricts it, take what the
+# first region of Amazon took. Today's S3 wants names of hosts.
+_BUCKET_OF_WALRUS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
+_BUCKET_OF_AWS = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_BUCKET_EVERYWHERE = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How one generation of cloud wants to be spoken to."""
@@ -77,6 +84,7 @@ class Dialect:
     multipart: bool  # never needed, since a part has 10 MiB; said by `check`
     key_prefix: bool  # manifest and parts may lie below a prefix; we use the bucket's root everywhere
     unknown_query_keys: bool  # passes over a query key it does not know; others refuse the request
+    bucket_pattern: re.Pattern[str]  # of the name of a bucket that can be made
     bucket_quota: int | None  # buckets of one account
     bucket_size: int | None  # bytes that one bucket holds
 
@@ -120,6 +128,7 @@ UEC = Dialect(
     multipart=False,
     key_prefix=False,
     unknown_query_keys=False,
+    bucket_pattern=_BUCKET_OF_WALRUS,
     bucket_quota=5,
     bucket_size=5 * GIB,
     register_parameters=frozenset(),
@@ -206,6 +215,7 @@ AWS = Dialect(
     multipart=True,
     key_prefix=True,
     unknown_query_keys=True,
+    bucket_pattern=_BUCKET_OF_AWS,
     bucket_quota=100,
     bucket_size=None,
     register_parameters=_VIRTUALIZED | _MAPPED | {"SriovNetSupport"},
@@ -253,6 +263,7 @@ SANDBOX = replace(
     signs_whole_path=False,
     replay_refused=False,
     canned_acl="aws-exec-read",
+    bucket_pattern=_BUCKET_EVERYWHERE,
     bucket_quota=100,
     register_parameters=frozenset({"Name", "Description", "VirtualizationType"}),
     id_pattern=_ID_UPPER,

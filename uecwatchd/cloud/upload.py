@@ -17,8 +17,10 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.refusal import code_of, status_of, translated
 from uecwatchd.errors import Deferred, Halted, Rejected
 
-# What every generation takes: no dots (TLS names), no capitals, nothing that a path could misread.
-BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+# What any generation takes, and nothing that a path could misread. Which of it names a *new* bucket is the
+# dialect's to say: one that exists was taken once, by an older version or another server than today's.
+BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
+CHOOSE_A_NAME = "Choose 3 to 63 lower case letters, digits and hyphens, with no hyphen at either end."
 
 # Answers to a canned ACL from stores that have none: Ceph, AWS since 2023, Swift.
 ACL_REFUSALS = frozenset({"InvalidArgument", "AccessControlListNotSupported", "NotImplemented"})
@@ -47,7 +49,7 @@ def check_bucket_name(bucket: str, *, from_config: bool) -> None:
     raise kind(
         f"bucket {bucket!r}",
         "no cloud takes that as a bucket's name",
-        "Choose 3 to 63 lower case letters, digits and hyphens, with no hyphen at either end.",
+        CHOOSE_A_NAME,
     )
 
 
@@ -58,8 +60,19 @@ def ensure_bucket(cloud: Cloud, bucket: str) -> None:
     """
     with cloud.bucket_turn:
         if not _is_there(cloud, bucket):
+            must_be_makeable(cloud, bucket)
             with boundary.effect("make bucket"):
                 _make(cloud, bucket)
+
+
+def must_be_makeable(cloud: Cloud, bucket: str) -> None:
+    """Raises `Halted` when the cloud makes no bucket of this name."""
+    if not cloud.dialect.bucket_pattern.fullmatch(bucket):
+        raise Halted(
+            f"cloud {cloud.name}: bucket {bucket}",
+            "it is not there, and the cloud makes none of such a name",
+            CHOOSE_A_NAME,
+        )
 
 
 def _make(cloud: Cloud, bucket: str) -> None:

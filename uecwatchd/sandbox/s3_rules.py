@@ -77,7 +77,7 @@ _SANDBOX = S3Rules(
     listing_keys=_LISTING,
     harmless_keys=frozenset({"x-id"}),  # SDKs name the operation in the URL
     unknown_key_code="InvalidArgument",
-    bucket_name=re.compile(r"[a-z0-9-]{3,63}"),
+    bucket_name=re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]"),
     bucket_quota=100,  # from 3.4; the older 5 would only forbid parallel tests
     quota_first=False,
     own_bucket_code="BucketAlreadyOwnedByYou",
@@ -98,6 +98,7 @@ _EUCA3 = replace(
     head_bucket=False,
     listing_keys=_OLD_LISTING,
     harmless_keys=frozenset(),
+    bucket_name=re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}"),
     bucket_quota=5,
     own_bucket_code="BucketAlreadyExists",
     plus_is_space=True,
@@ -115,7 +116,14 @@ _EUCA4 = replace(
     own_bucket_code="",
     content_md5_checked=False,
 )
-_OTHERS = replace(_SANDBOX, paths=("",), signatures=frozenset({"v4"}), multipart=True, unknown_key_code="")
+_OTHERS = replace(
+    _SANDBOX,
+    paths=("",),
+    signatures=frozenset({"v4"}),
+    multipart=True,
+    unknown_key_code="",
+    bucket_name=re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+)
 
 S3_RULES: Mapping[str, S3Rules] = {
     "sandbox": _SANDBOX,
