@@ -163,6 +163,18 @@ def test_a_bundle_for_somebody_else_is_said_to_be(host: Host, disk: Path, tmp_pa
     assert "bundle the image again" not in words
 
 
+def test_an_archive_without_a_digest_is_told_as_a_warning(host: Host, disk: Path, tmp_path: Path) -> None:
+    manifest = Path(host.run("bundle", str(disk), str(tmp_path / "b")).stdout.strip())
+    digest = re.compile("(?<=<digest algorithm='SHA1'>)[0-9a-f]{40}")
+    manifest.write_text(digest.sub(hashlib.sha1().hexdigest(), manifest.read_text(), count=1))
+    key = str(host.cloud.folder / "cloud-pk.pem")
+    ended = host.run("unbundle", str(manifest), str(tmp_path / "t"), "--cloud-key", key)
+    assert ended.returncode == 0
+    assert "warning:" in ended.stderr
+    assert "SHA-1 of nothing" in ended.stderr
+    assert (tmp_path / "t" / "karmic.img").read_bytes() == disk.read_bytes()
+
+
 # --- what is told -----------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from uecwatchd.journal import journal_monitor
 from uecwatchd.monitor import Event, Kind, Monitor, Progress
 from uecwatchd.settings import load
 from uecwatchd.sidecar import is_image_id
-from uecwatchd.terminal import put, put_json
+from uecwatchd.terminal import put, put_json, say
 
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
@@ -147,6 +147,11 @@ def unbundle(arguments: argparse.Namespace) -> int:
             key=account.user_key,
             side="user",
             signer=public_key(account.user_cert),
+        )
+    if not found.tar_checked:
+        say(
+            f"warning: {arguments.manifest} has the SHA-1 of nothing for its archive, as euca2ools 1.2 and"
+            " 1.3 wrote it; the sums of its parts and of what is compressed in them were checked"
         )
     told = {"image": str(image), "size": found.size, **digest.named(found.digest)}
     put_json(told) if arguments.json else put(str(image))

@@ -117,8 +117,11 @@ def test_openssl_verifies_our_signature_over_what_a_server_cuts_out(
         run(*verifying, stdin=cut.replace("x86_64", "i386").encode())
 
 
-def made_by_tools(image: Path, folder: Path, pems: Path, *options: str) -> Path:
-    """A bundle of `image` as a shell script would make it; the manifest's path."""
+def made_by_tools(image: Path, folder: Path, pems: Path, *options: str, digest: str = "") -> Path:
+    """A bundle of `image` as a shell script would make it; the manifest's path.
+
+    `digest` is what the manifest says of the archive, its SHA-1 if that is empty.
+    """
     tar = run("tar", "--format=gnu", *options, "-cf-", "-C", image.parent, image.name)
     key, iv = os.urandom(16).hex(), os.urandom(16).hex()
     encrypted = run(
@@ -142,7 +145,7 @@ def made_by_tools(image: Path, folder: Path, pems: Path, *options: str) -> Path:
     machine = "<machine_configuration>\n  <architecture>i386</architecture>\n</machine_configuration>"
     described = f"""<image>
         <name>{image.name}</name> <user>000100000001</user> <type>machine</type>
-        <digest algorithm="SHA1">{sha1(tar)}</digest>
+        <digest algorithm="SHA1">{digest or sha1(tar)}</digest>
         <size>{image.stat().st_size}</size>
         <bundled_size>{len(encrypted)}</bundled_size>
         <ec2_encrypted_key algorithm="AES-128-CBC">{sealed("cloud", key)}</ec2_encrypted_key>
@@ -188,6 +191,52 @@ def test_a_bundle_made_by_tar_gzip_and_openssl_is_taken(
     assert out == tmp_path / "out" / "holey.img"
     run("cmp", holey, out)
     assert out.stat().st_blocks * 512 < 2 * len(BLOCKS) * 64 * 1024 < holey.stat().st_size
+
+
+def test_the_digest_of_nothing_that_early_euca2ools_wrote_is_taken_with_a_word(
+    holey: Path, pems: Path, tmp_path: Path, user
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    manifest = made_by_tools(holey, tmp_path / "bundle", pems, digest=hashlib.sha1().hexdigest())
+    out, found = unbundle_to_folder(
+        manifest, tmp_path / "out", key=user.key, side="user", signer=public_key(user.certificate)
+    )
+    run("cmp", holey, out)
+    assert not found.tar_checked
+
+
+@pytest.mark.parametrize(
+    "digest", ["0" * 40, hashlib.sha1(b"\0").hexdigest(), hashlib.sha1().hexdigest()[::-1]]
+)
+def test_no_other_wrong_digest_is_taken(holey: Path, pems: Path, tmp_path: Path, user, digest: str) -> None:
+    (tmp_path / "bundle").mkdir()
+    manifest = made_by_tools(holey, tmp_path / "bundle", pems, digest=digest)
+    with pytest.raises(Rejected, match="its archive's SHA-1 is"):
+        unbundle_to_folder(manifest, tmp_path / "out", key=user.key, side="user")
+
+
+def flipped(part: Path) -> None:
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+
+
+def cut(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[:-16])
+
+
+@pytest.mark.parametrize("number", [0, 3, -1])
+@pytest.mark.parametrize("damage", [flipped, cut])
+def test_without_a_digest_of_the_archive_damage_is_found_by_the_parts(
+    holey: Path, pems: Path, tmp_path: Path, user, damage, number: int
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    manifest = made_by_tools(holey, tmp_path / "bundle", pems, digest=hashlib.sha1().hexdigest())
+    part = sorted((tmp_path / "bundle").glob("*.part.*"), key=lambda one: int(one.suffix[1:]))[number]
+    damage(part)
+    with pytest.raises(Rejected, match=rf"{part.name}: its SHA-1 is"):
+        unbundle_to_folder(manifest, tmp_path / "out", key=user.key, side="user")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("version", ["0.0", "0.1", "1.0"])

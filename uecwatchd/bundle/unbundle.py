@@ -40,6 +40,8 @@ FETCHES = 3
 CHUNK_BYTES = 1024 * 1024
 GZIP_WINDOW = 16 + 15  # deflate's largest window, in gzip's frame
 AES_BLOCK_BITS = 128
+# euca2ools 1.2 and 1.3 took the archive's digest from a pipe that they never read: it is that of nothing.
+SHA1_OF_NOTHING = hashlib.sha1().hexdigest()
 # Zlib copies what it could not use yet, once for each chunk it hands out: in small bites that costs nothing.
 BITE_BYTES = 64 * 1024
 
@@ -72,13 +74,17 @@ class Nowhere:
 
 @dataclass(frozen=True, slots=True)
 class Unbundled:
-    """What came out: the member's name, its size with holes, its digest, the parts with their sizes."""
+    """What came out: the member's name, its size with holes, its digest, the parts with their sizes.
+
+    `tar_checked` is whether the manifest had a digest of the archive; those of parts are always compared.
+    """
 
     name: str
     size: int
     digest: str
     tar_sha1: str
     parts: tuple[Part, ...]
+    tar_checked: bool = True
 
 
 def open_secret(manifest: Manifest, key: RSAPrivateKey, *, side: Literal["user", "cloud"]) -> Secret:
@@ -115,10 +121,10 @@ def unbundle(
         stored = sum(extent.length for extent in member.extents)
         taken = stack.enter_context(closing(Aside(digest or fitting(member.size, stored=stored))))
         pour(tape, member, sink, taken)
-        tar_sha1 = tape.finish()
-        if tar_sha1 != manifest.tar_sha1:
+        tar_sha1, checked = tape.finish(), manifest.tar_sha1 != SHA1_OF_NOTHING
+        if checked and tar_sha1 != manifest.tar_sha1:
             raise Damaged(f"its archive's SHA-1 is {tar_sha1}, its manifest says {manifest.tar_sha1}")
-        return Unbundled(member.name, member.size, taken.text(), tar_sha1, tuple(seen))
+        return Unbundled(member.name, member.size, taken.text(), tar_sha1, tuple(seen), checked)
 
 
 @dataclass(frozen=True, slots=True)
