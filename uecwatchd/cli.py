@@ -26,7 +26,7 @@ from uecwatchd.monitor import Event, Kind, Monitor, Tee
 from uecwatchd.notify import Notifier, StatusMonitor
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
-from uecwatchd.signals import ENDING, answer
+from uecwatchd.signals import ENDING, answer, answer_end, stopped_by_signals
 from uecwatchd.strangers import spelled
 from uecwatchd.terminal import flush, let_go, put, put_json, say
 from uecwatchd.verify import verify
@@ -150,7 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     notifier, stopped = Notifier(os.environ), threading.Event()
     ends = [stopped.set]
-    answer(ENDING, lambda: [end() for end in ends])
+    answer_end(lambda: [end() for end in ends], code=EX_OK)
     monitor = Tee((_journal(), StatusMonitor(notifier)))
     book = _await_ledger(settings, notifier, stopped, monitor)
     if book is None:
@@ -198,7 +198,7 @@ def once(arguments: argparse.Namespace) -> int:
     with closing(open_ledger(settings.state.dir, lost=partial(_tell_lost, journal))) as book:
         before = {(r.folder, r.name): r for r in book.sets()}
         service = Service(settings, monitor=journal, book=book, spread=random.random)
-        answer(ENDING, service.stop)
+        answer_end(service.stop, code=EX_DEFERRED)
         records = service.once()
     changed = [r for r in records if before.get((r.folder, r.name)) != r]
     say(_summed_up(records, changed))
@@ -243,7 +243,9 @@ def _exit_code(records: Iterable[SetRecord]) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    findings = list(checkup.examine(_settings(arguments), clock=lambda: datetime.now(UTC)))
+    stop = stopped_by_signals(code=EX_DEFERRED)
+    findings = list(checkup.examine(_settings(arguments), clock=lambda: datetime.now(UTC), stop=stop))
+    stop.may_go_on()
     if arguments.json:
         put_json([{"level": f.level, "what": f.what, "hint": f.hint} for f in findings])
         return checkup.exit_code(findings)
@@ -292,7 +294,8 @@ def verify_set(arguments: argparse.Namespace) -> int:
     with orders.permitted("verify", arguments.set):
         settings = _settings(arguments)
         record, before = _registered(settings, arguments.set)
-    cloud = entered(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before)
+    stop = stopped_by_signals(code=EX_DEFERRED)
+    cloud = entered(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before, stop=stop)
     found: list[dict[str, object]] = []
     for finding in verify(record, cloud):
         against = finding.source or "the ledger's digest (the file is gone)"

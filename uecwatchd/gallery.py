@@ -28,6 +28,7 @@ from uecwatchd.errors import Halted
 from uecwatchd.ledger import BundleRecord, SetRecord, read_ledger
 from uecwatchd.settings import Settings, load
 from uecwatchd.sidecar import read_defaults
+from uecwatchd.signals import NEVER, Stop, stopped_by_signals
 from uecwatchd.terminal import put_json, put_row, say
 
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -55,7 +56,7 @@ def add_verb(add: AddVerb) -> None:
 def show(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     name = arguments.cloud or read_defaults(settings.defaults).clouds[0]
-    exhibits = gathered(settings, name, owned=not arguments.all)
+    exhibits = gathered(settings, name, owned=not arguments.all, stop=stopped_by_signals(code=os.EX_TEMPFAIL))
     shown = [exhibit for exhibit in exhibits if exhibit.origin or not arguments.made_here]
     if arguments.json:
         put_json([as_json(exhibit) for exhibit in shown])
@@ -68,7 +69,7 @@ def show(arguments: argparse.Namespace) -> int:
     return os.EX_OK
 
 
-def gathered(settings: Settings, name: str, *, owned: bool) -> tuple["Exhibit", ...]:
+def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) -> tuple["Exhibit", ...]:
     """What a configured cloud lists, all of it or our account's own. Raises what the cloud's answers mean."""
     if name not in settings.clouds:
         why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
@@ -79,7 +80,7 @@ def gathered(settings: Settings, name: str, *, owned: bool) -> tuple["Exhibit", 
     before = book.clouds() if book else {}
     if book:
         book.close()
-    cloud = entered(settings.clouds[name], uploads=1, before=before)
+    cloud = entered(settings.clouds[name], uploads=1, before=before, stop=stop)
     return hung(images(cloud, owned=owned), bundles=bundles, sets=sets)
 
 

@@ -269,6 +269,9 @@ def take_over_stdlib(journal: Journal) -> logging.Handler:
     """Make the journal the root logger's handler. Gives it back, to be removed by who ends the program."""
     # It complains of its own thread's end at an ordinary stop. Whether it still watches, `watch` sees itself.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+    # It warns of each answer whose head is odd, with all of it: as much, and as often, as a cloud likes.
+    # What keeps an answer from being read is raised, and told by us.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     # Of folders that are made faster than it can keep up with: what it misses, the next look finds.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
     handler = StdlibHandler(journal)

@@ -21,6 +21,7 @@ from uecwatchd.notify import Notifier
 from uecwatchd.roll import Roll
 from uecwatchd.rounds import Rounds, rules_of
 from uecwatchd.settings import Settings
+from uecwatchd.signals import Stop
 from uecwatchd.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
 
 # Between two turns of the loop, however many events there are: a large copy raises thousands.
@@ -63,7 +64,7 @@ class Service:
         self._monotonic = monotonic
         self._spread = spread
         self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self._stopping = Stop()
         self._brake = Brake()
         self._reload_asked = False
         self._probing: threading.Thread | None = None
@@ -88,6 +89,7 @@ class Service:
             met=self._met,
             missed=self._missed,
             clock=self._monotonic,
+            stop=self._stopping,
         )
         return pipeline.Tools(
             ledger=self._book,
@@ -270,7 +272,10 @@ class Service:
         """What a cloud is decides what a set needs: worth a moment's wait, but a cloud may be away."""
         self._probe()
         if self._probing:
-            self._probing.join(RECOGNISE_SECONDS)
+            for _ in range(round(RECOGNISE_SECONDS / LEAST_SCAN_PAUSE_SECONDS)):
+                self._probing.join(LEAST_SCAN_PAUSE_SECONDS)
+                if self._stopping.is_set() or not self._probing.is_alive():
+                    return
 
     def _met(self, cloud: Cloud, found: Recognised) -> None:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:

@@ -14,12 +14,14 @@ from uecwatchd.cloud.upload import check_bucket_name
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.settings import Settings
 from uecwatchd.sidecar import read_defaults
+from uecwatchd.signals import NEVER, Stop
 
 __all__ = ["Finding", "examine", "exit_code"]
 
 
-def examine(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[Finding]:
-    """`clock` tells the time now, aware of its zone: it is held against those of the clouds."""
+def examine(settings: Settings, *, clock: Callable[[], datetime], stop: Stop = NEVER) -> Iterator[Finding]:
+    """`clock` tells the time now, aware of its zone: it is held against those of the clouds. After a `stop`
+    what is found tells nothing."""
     yield from examine_configuration(settings)
     bucket = None
     try:
@@ -35,4 +37,4 @@ def examine(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[Fi
         hint = "Add [cloud.default] to the configuration; see its example."
         yield Finding("bad", "no cloud is configured", hint, Halted.exit_code)
     for cloud in settings.clouds.values():
-        yield from examine_cloud(cloud, bucket=bucket, clock=clock)
+        yield from examine_cloud(cloud, bucket=bucket, clock=clock, stop=stop)

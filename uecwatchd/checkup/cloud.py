@@ -22,17 +22,20 @@ from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.cloud.refusal import translated
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.settings import CloudSettings
+from uecwatchd.signals import Stop
 
 Clock = Callable[[], datetime]
 
 
-def examine_cloud(settings: CloudSettings, *, bucket: str | None, clock: Clock) -> Iterator[Finding]:
+def examine_cloud(
+    settings: CloudSettings, *, bucket: str | None, clock: Clock, stop: Stop
+) -> Iterator[Finding]:
     """`bucket` is where bundles go by default, None if its name is wrong."""
     papers = yield from examine_papers(settings, clock())
     if papers is None:
         return
     yield from _insecure(papers.account)
-    found = yield from _recognised(settings, papers.account, clock)
+    found = yield from _recognised(settings, papers.account, clock, stop)
     if found is None:
         return
     yield Finding(
@@ -43,7 +46,7 @@ def examine_cloud(settings: CloudSettings, *, bucket: str | None, clock: Clock) 
     if found.dialect.kernels_by_administrators:
         what = "kernels and ramdisks are for administrators to register; whether we are one shows when we do"
         yield Finding("ok", f"cloud {settings.name}: {what}")
-    cloud = yield from _cloud(papers, found)
+    cloud = yield from _cloud(papers, found, stop)
     ours = yield from _halves(cloud, clock)
     if ours is not None and bucket is not None:
         yield from examine_bucket(cloud, bucket, ours)
@@ -61,24 +64,24 @@ def _insecure(account: Account) -> Iterator[Finding]:
 
 
 def _recognised(
-    settings: CloudSettings, account: Account, clock: Clock
+    settings: CloudSettings, account: Account, clock: Clock, stop: Stop
 ) -> Generator[Finding, None, Recognised | None]:
     try:
-        return recognised(settings, account)
+        return recognised(settings, account, stop=stop)
     except UecError as error:
         # It may be the clock that kept us from being heard, and then the strictest of all is the measure.
         if theirs := _date_in(error):
             yield from examine_clock(
                 account.cloud, "the cloud", ours=clock(), theirs=theirs, window=UEC.window
             )
-        yield _blamed(account, error, clock)
+        yield _blamed(account, error, clock, stop)
         return None
 
 
-def _blamed(account: Account, error: UecError, clock: Clock) -> Finding:
+def _blamed(account: Account, error: UecError, clock: Clock, stop: Stop) -> Finding:
     """A cloud is recognised by its S3 first: if EC2 knows us, it is S3 alone that does not."""
     for dialect in (EUCA5, UEC) if isinstance(error, Halted) else ():
-        cloud = connect(account, dialect, uploads=1)
+        cloud = connect(account, dialect, uploads=1, stop=stop)
         if not _ask(cloud, "listing its images", partial(_own_images, cloud), clock).error:
             return _of_s3(cloud, error, alone=True)
     return bad(error, account.cloud)
@@ -96,14 +99,14 @@ def _date_in(error: UecError) -> datetime | None:
 # --- the certificate that bundles are sealed for ----------------------------------------------------------
 
 
-def _cloud(papers: Papers, found: Recognised) -> Generator[Finding, None, Cloud]:
+def _cloud(papers: Papers, found: Recognised, stop: Stop) -> Generator[Finding, None, Cloud]:
     """A cloud that can be asked, even if nothing could be sealed for it."""
     account = papers.account
-    bare = connect(account, found.dialect, uploads=1)
+    bare = connect(account, found.dialect, uploads=1, stop=stop)
     if not papers.sealing:
         return bare
     try:
-        cloud = connected(account, found, uploads=1)
+        cloud = connected(account, found, uploads=1, stop=stop)
     except UecError as error:
         yield bad(error, account.cloud)
         return bare

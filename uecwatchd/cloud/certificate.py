@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
 from uecwatchd.cloud.client import CONNECT_SECONDS, DEFAULT_REGION, is_loopback
+from uecwatchd.cloud.connections import Wire
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.silence import quoted, unheard
-from uecwatchd.errors import CloudAway, Halted, UecError
+from uecwatchd.errors import CloudAway, Halted, Stopped, UecError
+from uecwatchd.signals import NEVER, Stop
 
 SERVICE_PATH = "/services/Empyrean"
 QUESTION = {
@@ -37,27 +39,31 @@ WANTED = {"serviceType": "compute", "certificateUsage": "image-bundling"}
 
 # It is answered from memory.
 READ_SECONDS = 30
+# A certificate has two kilobytes, and a cloud has some ten.
+ANSWER_BYTES = 1024 * 1024
 
 
-def is_of_another(account: Account) -> bool:
+def is_of_another(account: Account, *, stop: Stop = NEVER) -> bool:
     """Whether the certificate that was given is not the one that the cloud gives itself. Where it gives none
     after all, as Eucalyptus 4.0 and 4.1, nothing can be said."""
     try:
-        return fetch_certificate(account) != account.cloud_cert
+        return fetch_certificate(account, stop=stop) != account.cloud_cert
+    except Stopped:
+        raise
     except UecError:
         return False
 
 
-def fetch_certificate(account: Account) -> Certificate:
+def fetch_certificate(account: Account, *, stop: Stop = NEVER) -> Certificate:
     """Raises `Halted` where none is offered or what is offered is unusable, `CloudAway`."""
     what = f"cloud {account.cloud}, fetching its certificate"
-    offered = [one for one in _listed(_answer(account, what), what) if WANTED.items() <= one.items()]
+    offered = [one for one in _listed(_answer(account, what, stop), what) if WANTED.items() <= one.items()]
     if not offered:
         raise _not_offered(account, what, "it lists none for the bundling of images")
     return _certificate(offered[0], what)
 
 
-def _answer(account: Account, what: str) -> bytes:
+def _answer(account: Account, what: str, stop: Stop) -> bytes:
     request = _signed(account)
     proxies = {} if is_loopback(request.url) else get_environ_proxies(request.url)
     session = URLLib3Session(
@@ -65,8 +71,9 @@ def _answer(account: Account, what: str) -> bytes:
         proxies=proxies,
         timeout=(CONNECT_SECONDS, READ_SECONDS),
     )
+    wire = Wire(session, seconds=2 * READ_SECONDS, limit=ANSWER_BYTES, most=1, stop=stop)
     try:
-        answer = session.send(request.prepare())
+        answer = wire.send(request.prepare())
     except BotoCoreError as error:
         raise unheard(what, error) from error
     finally:

@@ -12,6 +12,7 @@ What is changed, and why:
 - Answers that are not XML, or nearly, are read for what they say.
 - A signature is sent once where a second one like it is taken for a replay.
 - No client token is made up for a request that has none: the first generation refuses to see one.
+- Every answer has a size that it may have and a time by which it must be there.
 - Nothing is tried again but a request that was never answered, once: what a 5xx means is for our own table
   to say, since several permanent failures come as one.
 """
@@ -36,10 +37,12 @@ from botocore.handlers import (
 )
 
 from uecwatchd.cloud.answer import mend
+from uecwatchd.cloud.connections import Wire
 from uecwatchd.cloud.credentials import Account
-from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.cloud.dialect import MIB, Dialect
 from uecwatchd.cloud.lately import Lately
 from uecwatchd.cloud.replay import SentOnce
+from uecwatchd.signals import NEVER, Stop
 
 # For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
 # that is up takes a connection at once, but a slow line shared by several uploads may stall for a while.
@@ -66,6 +69,16 @@ RESENDABLE = re.compile(r"(Put|Get|Head|List|Describe|Delete|Modify)\w*|Create(B
 # Written like this it is heard before botocore's own listeners, one of which takes a bare `&` in an answer of
 # S3 for a broken connection.
 BEFORE_PARSING = "before-parse.*.*"
+
+# From the first byte that is sent to the last that comes, beside what the bytes themselves take. Many times
+# what a server under load needs, and no longer: a probe, or a set, waits meanwhile.
+S3_SECONDS = 180
+EC2_SECONDS = 600
+
+# Of one answer. From S3 nothing longer comes than a part, of 10 MiB, or a thousand names of a kilobyte each
+# in a list. EC2 says a thousand bytes of an image: a list of sixty thousand.
+S3_ANSWER_BYTES = 16 * MIB
+EC2_ANSWER_BYTES = 64 * MIB
 
 # Over all sets together, for the sake of a small cloud's one front end; more only where a single set is to
 # send more at once, since then somebody has asked for it.
@@ -100,12 +113,16 @@ class Cloud:
 _MAKING = threading.Lock()
 
 
-def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
-    """Make the clients; `uploads` is how many requests to S3 one set makes at once. Nothing is sent yet."""
+def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NEVER) -> Cloud:
+    """Make the clients; `uploads` is how many requests to S3 one set makes at once. Nothing is sent yet.
+
+    `stop` ends what they ask.
+    """
     most = max(MOST_REQUESTS, uploads)
     s3 = make_client("s3", **_wiring(account, account.s3_url, _s3_config(dialect, most)))
-    _limit(s3, most)
+    _bound(s3, seconds=S3_SECONDS, limit=S3_ANSWER_BYTES, most=most, stop=stop)
     ec2 = make_client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
+    _bound(ec2, seconds=EC2_SECONDS, limit=EC2_ANSWER_BYTES, most=most, stop=stop)
     for client in (s3, ec2):
         client.meta.events.register("needs-retry", _resend_unanswered)
         client.meta.events.register(BEFORE_PARSING, mend)
@@ -116,21 +133,10 @@ def connect(account: Account, dialect: Dialect, *, uploads: int) -> Cloud:
     return Cloud(account.cloud, account, dialect, s3, ec2)
 
 
-def _limit(client: Any, most: int) -> None:
-    """Let no more than so many requests be under way; the others wait in their threads.
-
-    botocore tells of every request that ends, also of one that fails before an answer.
-    """
-    room = threading.BoundedSemaphore(most)
-
-    def enter(**_: object) -> None:
-        room.acquire()
-
-    def leave(**_: object) -> None:
-        room.release()
-
-    client.meta.events.register_last("before-send", enter)
-    client.meta.events.register_first("response-received", leave)
+def _bound(client: Any, **limits: Any) -> None:
+    """Have everything that a client asks go over a wire of ours, which has it end."""
+    endpoint = client._endpoint
+    endpoint.http_session = Wire(endpoint.http_session, **limits)
 
 
 def _teach_s3(s3: Any, dialect: Dialect) -> None:

@@ -26,8 +26,9 @@ from uecwatchd.cloud.entry import connected, recognised
 from uecwatchd.cloud.recognise import Recognised, Remembered
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
-from uecwatchd.errors import CloudAway, Halted, UecError
+from uecwatchd.errors import CloudAway, Halted, Stopped, UecError
 from uecwatchd.settings import CloudSettings
+from uecwatchd.signals import NEVER, Stop
 
 # Soon after an administrator has mended something, and no nuisance to a cloud that is being mended.
 FIRST_DELAY_SECONDS = 30.0
@@ -76,6 +77,7 @@ class Gates:
         missed: Callable[[UecError], None] = lambda _error: None,
         clock: Callable[[], float] = time.monotonic,
         spread: Callable[[], float] = random.random,
+        stop: Stop = NEVER,
     ) -> None:
         self._settings = clouds
         self._before = before or {}
@@ -85,6 +87,7 @@ class Gates:
         self._bucket = bucket
         self._clock = clock
         self._spread = spread
+        self._stop = stop
         self._turn = threading.Lock()
         self._connecting = threading.Lock()
         self._doubting = threading.Lock()
@@ -122,6 +125,8 @@ class Gates:
         for name in self._unknown():
             try:
                 self.enter(name)
+            except Stopped:
+                return
             except UecError as error:
                 self._miss(name, error)
         with self._turn:
@@ -254,8 +259,8 @@ class Gates:
     def _connect(self, name: str) -> Cloud:
         settings = self._settings[name]
         account = gather(settings)
-        found = recognised(settings, account)
-        cloud = connected(account, found, uploads=self._uploads)
+        found = recognised(settings, account, stop=self._stop)
+        cloud = connected(account, found, uploads=self._uploads, stop=self._stop)
         with self._turn:
             self._open[name] = cloud
             news = self._known.get(name) != found.dialect

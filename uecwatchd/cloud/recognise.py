@@ -38,6 +38,7 @@ from uecwatchd.cloud.client import connect
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, SANDBOX, UEC, Dialect
 from uecwatchd.cloud.refusal import translated
+from uecwatchd.signals import NEVER, Stop
 
 EUCALYPTUS_PATHS = "/services/"
 NOVA_PATHS = re.compile(r"/services/(cloud|admin)(/|$)", re.IGNORECASE)
@@ -80,11 +81,11 @@ class _Answer:
     server: str
 
 
-def recognise(account: Account) -> Recognised:
+def recognise(account: Account, *, stop: Stop = NEVER) -> Recognised:
     """Ask the cloud. Raises what its answers mean when they tell nothing: it is away, or does not know us."""
     if found := by_address(account.ec2_url):
         return found
-    answer = _asked_as_newest(account)
+    answer = _asked_as_newest(account, stop)
     if named := SERVER_NAMES.get(answer.server):
         return Recognised(named, f"its answers come from {answer.server}")
     if NOVA_PATHS.match(urlsplit(account.ec2_url or "").path):
@@ -93,9 +94,9 @@ def recognise(account: Account) -> Recognised:
         return Recognised(OPENSTACK, "its address is neither Amazon's nor one of a Eucalyptus")
     if not answer.said:
         return Recognised(EUCA5, "its S3 takes V4 signatures, as Eucalyptus does from 4.4 on")
-    if _has_object_storage(account):
+    if _has_object_storage(account, stop):
         return Recognised(EUCA4, f"it has {OBJECT_STORAGE}, as Eucalyptus does from 4.0 on")
-    return _oldest(account)
+    return _oldest(account, stop)
 
 
 def by_address(ec2_url: str | None) -> Recognised | None:
@@ -117,8 +118,8 @@ def _is_eucalyptus(url: str | None) -> bool:
     return urlsplit(url or "").path.startswith(EUCALYPTUS_PATHS)
 
 
-def _asked_as_newest(account: Account) -> _Answer:
-    cloud = connect(account, EUCA5, uploads=1)
+def _asked_as_newest(account: Account, stop: Stop) -> _Answer:
+    cloud = connect(account, EUCA5, uploads=1, stop=stop)
     with translated(cloud, DOING):
         try:
             return _read(cloud.s3.list_buckets())
@@ -129,8 +130,9 @@ def _asked_as_newest(account: Account) -> _Answer:
             return answer
 
 
-def _has_object_storage(account: Account) -> bool:
-    cloud = connect(replace(account, s3_url=_beside(account.s3_url, OBJECT_STORAGE)), EUCA4, uploads=1)
+def _has_object_storage(account: Account, stop: Stop) -> bool:
+    beside = replace(account, s3_url=_beside(account.s3_url, OBJECT_STORAGE))
+    cloud = connect(beside, EUCA4, uploads=1, stop=stop)
     with translated(cloud, DOING):
         try:
             cloud.s3.list_buckets()
@@ -145,9 +147,9 @@ def _lacks_path(answer: _Answer) -> bool:
     return answer.status in KNOWS_NO_PATH or FAILS_AT_PATH.match(answer.said) is not None
 
 
-def _oldest(account: Account) -> Recognised:
+def _oldest(account: Account, stop: Stop) -> Recognised:
     # Of the two that it may be, the one must not be sent a signature twice.
-    cloud = connect(account, replace(UEC, replay_refused=True), uploads=1)
+    cloud = connect(account, replace(UEC, replay_refused=True), uploads=1, stop=stop)
     with translated(cloud, DOING):
         try:
             cloud.ec2.describe_images(Owners=["self"], Filters=[OWN_FILTER])

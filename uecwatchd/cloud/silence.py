@@ -16,6 +16,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from uecwatchd.cloud.answer import Unreadable
+from uecwatchd.cloud.connections import AnswerTooLong
 from uecwatchd.errors import CloudAway, Halted, UecError
 
 # The words of others are quoted up to this length: enough for every message known, and a stack trace or a web
@@ -39,6 +40,13 @@ class Silence:
 
 
 SILENCES = (
+    Silence(
+        AnswerTooLong,
+        "",
+        Halted,
+        "its answer has no end that we could wait for",
+        "Ask its administrator, with the time of day; where it lists very many images, deregister old ones.",
+    ),
     Silence(
         SSLError,
         "certificate.verify.failed|doesn't match",
