@@ -4,8 +4,20 @@ Nothing here opens a file: bytes and names in, facts and reasons out.
 """
 
 from uecwatchd.image.content import HEAD_BYTES, TAIL_BYTES, Arch, Facts, Layout, Role, sniff
-from uecwatchd.image.fitness import amount, unfit
-from uecwatchd.image.names import arch_by_name, composed, folded, role_by_name, version_by_name
+from uecwatchd.image.fitness import amount, is_floppy, unfit, unfit_together
+from uecwatchd.image.names import (
+    arch_by_name,
+    composed,
+    flavour_by_name,
+    folded,
+    is_loader,
+    is_spare,
+    is_versioned,
+    pairing_by_name,
+    role_by_name,
+    stems_by_name,
+    version_by_name,
+)
 
 __all__ = [
     "HEAD_BYTES",
@@ -17,9 +29,17 @@ __all__ = [
     "amount",
     "arch_by_name",
     "composed",
+    "flavour_by_name",
     "folded",
+    "is_floppy",
+    "is_loader",
+    "is_spare",
+    "is_versioned",
+    "pairing_by_name",
     "role_by_name",
     "sniff",
+    "stems_by_name",
     "unfit",
+    "unfit_together",
     "version_by_name",
 ]

@@ -43,6 +43,7 @@ MACHINE_HINTS: Mapping[str, str] = {
     "iso9660": "Install from it into a disk image, and drop that.",
 }
 KEEP_HINT = 'If the cloud can boot it all the same, put convert = "keep" in the sidecar.'
+LINUX_KERNELS = frozenset({"bzimage"})
 CONTAINERS = frozenset({"qcow", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 COMPRESSORS = frozenset({"gzip", "xz", "lzma", "bzip2", "zstd", "lz4", "lzop"})  # each name is also a program
 
@@ -118,6 +119,20 @@ def unfit_ramdisk(facts: Facts, size: int, name: str) -> Reason | None:
     return (
         f"{it_is(facts)}, not a ramdisk",
         "A ramdisk is a cpio archive, compressed or not, or a boot floppy for memdisk.",
+    )
+
+
+def is_floppy(facts: Facts) -> bool:
+    return "fat" in (facts.format, facts.inside)
+
+
+def unfit_together(kernel: Facts, ramdisk: Facts) -> Reason | None:
+    """Why a ramdisk is none of this kernel's: Linux mounts no FAT as its root, and memdisk nothing else."""
+    if kernel.format not in LINUX_KERNELS or not is_floppy(ramdisk):
+        return None
+    return (
+        f"{it_is(ramdisk)}, as memdisk starts it, and the kernel is Linux",
+        "Give the kernel its own initrd, a cpio archive.",
     )
 
 

@@ -13,6 +13,21 @@ COMPRESSED_NAME = re.compile(r"\.(gz|xz|lzma|bz2|zst|lz4|lzo)$")
 VERSION_NAME = re.compile(
     r"(?<![a-z0-9])(?:vmlinu[xz]|bzimage|kernel|initrd(?:\.img)?|initramfs|ramdisk)[-_](\d.*)"
 )
+# The words that a kernel's or a ramdisk's name begins with, or has behind its image's: "web-vmlinuz-virtual".
+BOOT_WORDS = r"vmlinu[xz]|bzimage|kernel|memdisk|loader|initrd|initramfs|ramdisk|floppy"
+BOOT_NAME = re.compile(rf"(?:{BOOT_WORDS})(?:\.img)?(?:[-_.](?P<rest>.+))?", re.IGNORECASE)
+BOOT_WORD_INSIDE = re.compile(rf"[-_.](?=(?:{BOOT_WORDS})(?:[-_.]|$))", re.IGNORECASE)
+FILE_ENDING = re.compile(r"\.(img|cpio|bin|image|efi|signed|gz|xz|lzma|bz2|zst|lz4|lzo)$", re.IGNORECASE)
+NUMBERED = re.compile(r"(?<![a-z0-9])\d+\.\d+", re.IGNORECASE)
+# What boots a machine in an emergency, dumps one that crashed, or was put aside by an update.
+SPARE_NAME = re.compile(
+    r"(?<![a-z0-9])(rescue|fallback|recovery)(?![a-z0-9])|kdump|\.(old|bak|orig|save|dpkg-\w+)(-dkms)?$",
+    re.IGNORECASE,
+)
+LOADER_NAME = re.compile(r"[-_.]loader$", re.IGNORECASE)
+MICROCODE_NAME = re.compile(
+    r"(?<![a-z0-9])(intel|amd|early)[-_](ucode|uc|microcode)(?![a-z0-9])", re.IGNORECASE
+)
 ARCH_WORDS: Mapping[str, Arch] = {
     "amd64": "x86_64", "x86_64": "x86_64", "x86-64": "x86_64", "x64": "x86_64",
     "i386": "i386", "i486": "i386", "i586": "i386", "i686": "i386",
@@ -49,6 +64,47 @@ def arch_by_name(name: str) -> Arch | None:
 
 def version_by_name(name: str) -> str | None:
     """What pairs a kernel with its ramdisk: `2.6.28-11-server` of initrd.img-2.6.28-11-server."""
-    plain = COMPRESSED_NAME.sub("", name)
-    found = VERSION_NAME.search(plain)
-    return found[1].removesuffix(".img") if found else None
+    found = VERSION_NAME.search(without_endings(name))
+    return found[1] if found else None
+
+
+def pairing_by_name(name: str) -> str:
+    """What the names of a kernel and of its ramdisk have in common, with or without a version: `linux` of
+    initramfs-linux.img, and nothing of a bare vmlinuz."""
+    found = BOOT_NAME.fullmatch(without_endings(name))
+    return version_by_name(name) or (found["rest"] if found and found["rest"] else "")
+
+
+def flavour_by_name(name: str) -> str:
+    """What is behind the last word for a boot file: `virtual` of web-vmlinuz-virtual."""
+    starts = [found.end() for found in BOOT_WORD_INSIDE.finditer(name)]
+    return pairing_by_name(name[starts[-1] :] if starts else name)
+
+
+def without_endings(name: str) -> str:
+    while (plain := FILE_ENDING.sub("", name)) not in (name, ""):
+        name = plain
+    return name
+
+
+def is_versioned(pairing: str) -> bool:
+    return pairing[:1].isdigit() or NUMBERED.search(pairing) is not None
+
+
+def is_loader(name: str) -> bool:
+    """Whether it is what a published set has beside its kernel: it loads one that lies in the image."""
+    return LOADER_NAME.search(without_endings(name)) is not None
+
+
+def is_spare(name: str) -> bool:
+    """Whether a kernel or ramdisk is one that nobody means who does not name it."""
+    plain = COMPRESSED_NAME.sub("", name).removesuffix(".img")
+    return (SPARE_NAME.search(plain) or MICROCODE_NAME.search(plain)) is not None
+
+
+def stems_by_name(name: str) -> list[str]:
+    """Of which images a kernel, ramdisk, loader or floppy may be, as published sets name them, the longest
+    first: `lucid` of lucid-vmlinuz-virtual, lucid.initrd.gz and initrd-lucid.img."""
+    before = [name[: found.start()] for found in BOOT_WORD_INSIDE.finditer(name) if found.start()]
+    behind = BOOT_NAME.fullmatch(without_endings(name))
+    return [*reversed(before), *([behind["rest"]] if behind and behind["rest"] else [])]

@@ -13,12 +13,10 @@ from uecwatchd.imageset.draft import (
     claims_of,
     drafts_of,
     looks_like_a_member,
-    named_files,
     own_paths,
-    role_of,
     stem_of,
 )
-from uecwatchd.imageset.loose import Loose, loose_pair, loose_pairs
+from uecwatchd.imageset.loose import Loose, boot_folders, loose_pair, loose_pairs
 from uecwatchd.imageset.misfit import misfits
 from uecwatchd.imageset.needs import boots_alone, missing, must_be_complete, must_be_whole_disk, sidecar_name
 from uecwatchd.imageset.outcome import (
@@ -32,6 +30,7 @@ from uecwatchd.imageset.outcome import (
     Rules,
     Waiting,
 )
+from uecwatchd.imageset.roles import roles_of
 from uecwatchd.sidecar import Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import (
     CHECKSUM_SUFFIX,
@@ -56,6 +55,7 @@ def assemble(
     drafts = drafts_of(listing)
     claims = claims_of(listing, drafts)
     loose = loose_pairs(listing, drafts, claims, taken or {})
+    folders = boot_folders(listing, drafts)
     ready: list[ImageSet] = []
     waiting: list[Waiting] = []
     refused: list[Refused] = []
@@ -64,27 +64,35 @@ def assemble(
         owned = own_paths(listing, draft, claims)
         if not owned and not draft.sidecars and draft.form != "folder":
             continue
-        files = (*draft.sidecars, *owned)
-        used.update(files)
-        files = tuple(dict.fromkeys([*files, *_checksum_files(listing, draft)]))
+        files = tuple(dict.fromkeys([*draft.sidecars, *owned, *_checksum_files(listing, draft)]))
+        finished = draft.name in (taken or {})
         try:
             found = _decide(
-                listing, draft, owned, loose=loose, rules=rules, finished=draft.name in (taken or {})
+                listing, draft, owned, loose=loose, folders=folders, rules=rules, finished=finished
             )
         except NotYet as wait:
             waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files, brief=wait.brief))
+            used.update(files)
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.
             stamp = "refused-" + _stamp(listing, (*files, *_planted(listing, draft)))
             refused.append(Refused(draft.name, error, stamp, files))
+            used.update(files)
         else:
             ready.append(found)
-            used.update(m.path for m in found.members)
+            used.update(found.files)
     return Assembly(tuple(ready), tuple(waiting), tuple(refused), misfits(listing, ready, used))
 
 
 def _decide(
-    listing: Listing, draft: Draft, owned: list[str], *, loose: Loose, rules: Rules, finished: bool
+    listing: Listing,
+    draft: Draft,
+    owned: list[str],
+    *,
+    loose: Sequence[Loose],
+    folders: Sequence[str],
+    rules: Rules,
+    finished: bool,
 ) -> ImageSet:
     """Raises NotYet with a reason, or an error, when the draft is not a complete set."""
     _must_be_one_set(listing, draft)
@@ -96,8 +104,10 @@ def _decide(
     _must_be_regular(listing, owned)
     _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
     sidecar, checksums = _metadata(listing, draft, rules)
-    roles = _roles(listing, draft, sidecar, owned)
-    alone = boots_alone(listing, sidecar, roles, rules)
+    roles = roles_of(listing, draft, sidecar, owned)
+    own = {role: path for role, path in roles.items() if path not in draft.lent}
+    alone = boots_alone(listing, sidecar, own, rules)
+    roles = own if alone else roles
     if not alone and "kernel" in missing(sidecar, roles, rules) and draft.form in ("stem", "sidecar"):
         pair = loose_pair(draft, loose)
         roles = {**roles, **pair}
@@ -108,7 +118,8 @@ def _decide(
     if alone:
         must_be_whole_disk(sidecar, members)
     else:
-        must_be_complete(draft, sidecar, roles, rules)
+        must_be_complete(listing, draft, sidecar, roles, rules, folders)
+    _must_go_together(sidecar, members)
     _must_name_members(draft, sidecar, members)
     return _image_set(listing, draft, sidecar, members, checksums, alone=alone)
 
@@ -233,52 +244,9 @@ def _checksum_files(listing: Listing, draft: Draft) -> list[str]:
     return [path for path in names if path in listing.entries]
 
 
-def _roles(listing: Listing, draft: Draft, sidecar: Sidecar, owned: list[str]) -> dict[Role, str]:
-    """Which file has which role: as the sidecar says, else by content, else by name."""
-    named = named_files(sidecar)
-    roles: dict[Role, str] = {}
-    for role, name in named.items():
-        if pattern := listing.ignored.get(draft.base + name):
-            raise Rejected(
-                f"{sidecar_name(draft)} names {name}",
-                f"files with such names are passed over ({pattern})",
-                "Give the file another name, in the sidecar as well.",
-            )
-        if draft.base + name not in listing.entries:
-            raise NotYet(f"{name} (named in {sidecar_name(draft)})")
-        _must_be_file(listing, draft.base + name)
-        roles[role] = draft.base + name
-    spoken_for = set(roles.values())
-    for path in owned:
-        found = role_of(listing, path)
-        if path in spoken_for or found is None or _is_declined(sidecar, found) or found in named:
-            continue
-        if found in roles:
-            raise _two_of(draft, found, roles[found], path)
-        roles[found] = path
-    return roles
-
-
 def _must_be_file(listing: Listing, path: str) -> None:
     if (kind := listing.entries[path].kind) != "file":
         raise not_regular(path, kind)
-
-
-def _is_declined(sidecar: Sidecar, role: Role) -> bool:
-    """Whether the sidecar says that this role is filled otherwise: by an id, or by nothing."""
-    value = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk, "machine": None}[role]
-    return value is not None and (value == "none" or is_image_id(value))
-
-
-def _two_of(draft: Draft, role: Role, first: str, second: str) -> Rejected:
-    where = "image.toml" if draft.form == "folder" else f"{draft.name}.toml"
-    place = f"{draft.name}/" if draft.form == "folder" else draft.name
-    names = " and ".join(path.rsplit("/", 1)[-1] for path in (first, second))
-    return Rejected(
-        f"two {ROLE_WORDS[role]}s in {place}",
-        f"{names} could both be meant",
-        f'Name one in {where}: {role} = "{first.rsplit("/", 1)[-1]}".',
-    )
 
 
 def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member:
@@ -296,6 +264,15 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
         why, hint = problem
         raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
     return Member(role, path, entry.size, entry.stamp, peek)
+
+
+def _must_go_together(sidecar: Sidecar, members: Iterable[Member]) -> None:
+    there = {member.role: member for member in members}
+    if sidecar.platform == "windows" or not {"kernel", "ramdisk"} <= there.keys():
+        return
+    ramdisk = there["ramdisk"]
+    if problem := image.unfit_together(there["kernel"].facts, ramdisk.facts):
+        raise Rejected(f"{ramdisk.path}: it cannot be the ramdisk of {there['kernel'].name}", *problem)
 
 
 def _must_name_members(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:

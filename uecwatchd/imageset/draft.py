@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uecwatchd import image
 from uecwatchd.errors import UecError
 from uecwatchd.image import Facts, Role
 from uecwatchd.imageset.outcome import Form
+from uecwatchd.imageset.published import boot_files, images_of
 from uecwatchd.sidecar import Sidecar, is_image_id
 from uecwatchd.spool import CHECKSUM_SUFFIX, SIDECAR_SUFFIXES, Entry, Listing
 
@@ -22,6 +23,8 @@ MEMBER_SUFFIXES = (
 _MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
 # How the files of a kernel are named when they belong to no one image: these never form a stem of their own.
 LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
+# Likewise, unless they end like a file of a stem: kernel-genkernel-x86_64-5.4.0-gentoo.
+LOOSE_WITHOUT_SUFFIX = ("kernel-", "bzimage-", "ramdisk-")
 FOLDER_SIDECARS = ("image.toml", "image.json")
 
 # The names of the sets whose sidecars name a file, by the file's path.
@@ -30,13 +33,15 @@ Claims = Mapping[str, Collection[str]]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The files that may make up one set, before anything is decided. Paths relative to the spool folder."""
+    """The files that may make up one set, before anything is decided. Paths relative to the spool folder.
+    `lent` are boot files that other images of its system may take as well."""
 
     name: str
     form: Form
     base: str  # "" or "karmic/": where the files lie
     sidecars: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    lent: frozenset[str] = frozenset()
 
 
 def stem_of(name: str) -> str:
@@ -55,15 +60,45 @@ def drafts_of(listing: Listing) -> list[Draft]:
             sidecars.setdefault(stem_of(entry.name), []).append(entry.name)
         elif not is_a_set(entry) and _may_be_member(listing, entry):
             stems.setdefault(stem_of(entry.name), []).append(entry.name)
+    lent = _with_boot_files(listing, sidecars, stems)
     folders: dict[str, list[str]] = {entry.name: [] for entry in listing.top() if is_a_set(entry)}
     for path in sorted(listing.entries):  # once for all of them: there may be thousands
         folder, slash, _ = path.partition("/")
         if slash and folder in folders:
             folders[folder].append(path)
     return [
-        _draft(name, sidecars.get(name, []), stems.get(name, []), inside=folders.get(name))
+        replace(
+            _draft(name, sidecars.get(name, []), stems.get(name, []), inside=folders.get(name)),
+            lent=frozenset(lent.get(name, ())),
+        )
         for name in sorted({*sidecars, *stems, *folders})
     ]
+
+
+def _with_boot_files(
+    listing: Listing, sidecars: Mapping[str, list[str]], stems: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """Give published kernels and ramdisks to the stems of their images; by stem, those that are only lent."""
+    lent: dict[str, list[str]] = {}
+    with_image = {stem for stem, paths in stems.items() if any(_may_be_machine(listing, p) for p in paths)}
+    images = images_of({*with_image, *sidecars})
+    for path in boot_files(listing, [entry.name for entry in _by_name(listing.top())]):
+        owners, is_lent = images.sets_of(path)
+        stem = stem_of(path)
+        if not owners or stem in owners or image.folded(stem) in images.names:
+            continue
+        if path in stems.get(stem, ()):
+            stems[stem].remove(path)
+        for owner in owners:
+            stems.setdefault(owner, []).append(path)
+            lent.setdefault(owner, []).extend([path] if is_lent else [])
+    for stem in [stem for stem, paths in stems.items() if not paths]:
+        del stems[stem]
+    return lent
+
+
+def _may_be_machine(listing: Listing, path: str) -> bool:
+    return role_of(listing, path) in ("machine", None)
 
 
 def _by_name(entries: Iterable[Entry]) -> list[Entry]:
@@ -93,7 +128,9 @@ def looks_like_a_member(name: str) -> bool:
 
 
 def is_loose(name: str) -> bool:
-    return name.lower().startswith(LOOSE_PREFIXES)
+    lower = name.lower()
+    bare = lower.startswith(LOOSE_WITHOUT_SUFFIX) and not lower.endswith(MEMBER_SUFFIXES)
+    return bare or lower.startswith(LOOSE_PREFIXES)
 
 
 def _may_be_member(listing: Listing, entry: Entry) -> bool:

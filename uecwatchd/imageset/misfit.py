@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable
 
-from uecwatchd.imageset.draft import FOLDER_SIDECARS, is_a_set, role_of, set_aside, stem_of
+from uecwatchd.image import Role
+from uecwatchd.imageset.draft import FOLDER_SIDECARS, Draft, is_a_set, role_of, set_aside, stem_of
+from uecwatchd.imageset.needs import place_for, said
 from uecwatchd.imageset.outcome import ROLE_WORDS, ImageSet, Misfit
+from uecwatchd.imageset.roles import first_fitting
 from uecwatchd.spool import CHECKSUM_SUFFIX, KIND_WORDS, SIDECAR_SUFFIXES, Entry, Listing
 
 METADATA = (*SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)
@@ -12,16 +15,12 @@ METADATA = (*SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)
 def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tuple[Misfit, ...]:
     """Everything that is neither in a set nor claimed by one that is not ready (`used`)."""
     chosen = {member.path for found in ready for member in found.members}
-    ready_names = {found.name for found in ready}
-    stems = ready_names | {stem_of(path) for path in used}
+    stems = {found.name for found in ready} | {stem_of(path) for path in used}
     left = [Misfit(path, _planted_reason(entry)) for path, entry in listing.planted.items()]
     for path, entry in listing.entries.items():
         if path in chosen or (path.endswith(METADATA) and _has_a_set(path, stems)):
             continue
-        folder = path.split("/", 1)[0] if "/" in path else ""
-        if "/" not in path and is_a_set(entry):
-            continue
-        if path not in used or folder in ready_names or stem_of(path) in ready_names:
+        if ("/" in path or not is_a_set(entry)) and path not in used:
             left.append(Misfit(path, _reason(listing, path, entry)))
     return tuple(left)
 
@@ -54,7 +53,15 @@ def _reason(listing: Listing, path: str, entry: Entry) -> str:
             f"not taken for an image: its name goes on with {more} behind the ending; rename it if it is one"
         )
     if role in ("kernel", "ramdisk"):
-        return f"a {ROLE_WORDS[role]} that no machine image has taken"
+        return f"a {ROLE_WORDS[role]} that no machine image has taken{_alone(listing, role, path)}"
     if role == "machine":
         return "a machine image that its set does not use"
     return "not a disk image, kernel, ramdisk, or sidecar"
+
+
+def _alone(listing: Listing, role: Role, path: str) -> str:
+    """What to write for it to be registered as it is."""
+    if "/" in path or first_fitting(listing, role, [path]) is None:
+        return ""
+    draft = Draft(path, "stem", "")
+    return f"; to register it alone, write {place_for(draft)}, and in it: {said(draft, {role: path})}"

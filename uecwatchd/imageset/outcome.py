@@ -20,7 +20,8 @@ ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "mac
 class Rules:
     """What the configuration has to say: seconds a file must lie still, values for absent sidecar keys, what
     each configured cloud wants beside a paravirtual and beside a Windows image, and which boot a disk alone.
-    `strange` are the clouds whose wants are not known yet, each with the reason, if there is one.
+    `demands` is what no sidecar can talk a cloud out of. `strange` are the clouds whose wants are not known
+    yet, each with the reason, if there is one.
     """
 
     settle: float
@@ -29,6 +30,7 @@ class Rules:
     windows_needs: Mapping[str, frozenset[Role]]
     disk_alone: frozenset[str]
     strange: Mapping[str, str] = field(default_factory=dict)
+    demands: Mapping[str, frozenset[Role]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

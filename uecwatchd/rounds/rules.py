@@ -29,6 +29,7 @@ def rules_of(
         windows_needs={name: dialect.windows_needs for name, dialect in dialects.items()},
         disk_alone=frozenset(name for name, dialect in dialects.items() if dialect.boots_disk_alone),
         strange={name: f"{why.what}: {why.why}" if why else "" for name, why in strange.items()},
+        demands={name: dialect.paravirtual_demands for name, dialect in dialects.items()},
     )
 
 
