@@ -1,6 +1,6 @@
 """A folder of real files, looked at and decided as a daemon does it, for the tests of names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from uecwatchd import spool, status
@@ -41,3 +41,8 @@ def rows_in(folder: Path) -> tuple[status.Row, ...]:
 
 def row_of(folder: Path, name: str) -> status.Row:
     return next(row for row in rows_in(folder) if row.name == name)
+
+
+def again(folder: Path, taken: Mapping[str, Sequence[tuple[str, spool.Stamp]]]) -> Assembly:
+    """Decide as after a round in which the sets in `taken` were finished."""
+    return assemble(spool.scan(folder, now=NOW, seen=0.0), rules=ALONE, taken=taken)

@@ -310,9 +310,9 @@ def _lay(found: Any, path: str, content: str, text: str, *, since: float, number
     found.entries[path] = spool.Entry(path.rsplit("/", 1)[-1], kind, MIB, (1, number, MIB, 7), since)
     if kind != "file":
         return
-    if path.endswith(spool.SIDECAR_SUFFIXES):
+    if spool.is_sidecar(path):
         found.sidecars[path] = _read(lambda: read_sidecar("k.toml", text.encode()))
-    elif path.endswith(spool.CHECKSUM_SUFFIX):
+    elif spool.is_sums(path):
         found.checksums[path] = TROUBLE if content == "trouble" else {"a.img": "ab" * 32}
     else:
         found.peeks[path] = FACTS.get(content, TROUBLE)
@@ -369,7 +369,7 @@ def _is_told_of(path: str, found: spool.Listing, assembly: Assembly) -> bool:
     return (
         path in used
         or path in {misfit.path for misfit in assembly.misfits}
-        or stem_of(path) in open_sets
+        or image.folded(stem_of(path)) in {image.folded(name) for name in open_sets}
         or ("/" in path and folder in open_sets)
         or (path in claimed and bool(open_sets))
         or (kind == "folder" and path in every_set)
@@ -381,7 +381,7 @@ def _order_does_not_matter(lying: Lying, found: spool.Listing, assembly: Assembl
     entries = {path: found.entries[path] for path in shuffled}
     others = {
         key: {path: getattr(found, key)[path] for path in sorted(getattr(found, key), reverse=True)}
-        for key in ("peeks", "sidecars", "checksums", "planted")
+        for key in ("peeks", "sidecars", "checksums", "planted", "keys")
     }
     assert told(assemble(replace(found, entries=entries, **others), rules=lying.rules)) == told(assembly)
 

@@ -39,6 +39,8 @@ NONE, FROM_IMAGE = "none", "from-image"
 _ID = re.compile(r"[ae](mi|ki|ri)-([0-9A-Fa-f]{8}|[0-9A-Fa-f]{17})")
 _ALMOST_ID = re.compile(r"[ae](mi|ki|ri)-[0-9A-Za-z]*")
 _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramdisk"})
+_ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
+_BESIDES = re.compile(r"\s*(?:[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.)\s*")  # comments, sections, brackets
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 # The widest set that any cloud takes in an image's name; narrower ones are the dialect's to refuse.
@@ -181,14 +183,45 @@ KEYS = tuple(one.name for one in fields(Sidecar) if one.name != "given")
 _SCHEMA = TypeAdapter(Sidecar)
 
 
+class Foreign(Rejected):
+    """Another program's document under a name that sidecars have."""
+
+
 def read_sidecar(file_name: str, data: bytes) -> Sidecar:
-    """Read `NAME.toml` or `NAME.json`. Raises Rejected, whatever the bytes are."""
-    parse = strangers.parse_json if file_name.endswith(".json") else strangers.parse_toml
+    """Read `NAME.toml` or `NAME.json`. Raises Rejected, whatever the bytes are.
+
+    JSON without a single key of a sidecar is Foreign: many programs put such files beside images.
+    """
+    is_json = file_name.lower().endswith(".json")
     try:
-        return _check(parse(_bounded(data)))
+        table = strangers.parse_json(_bounded(data)) if is_json else strangers.parse_toml(_bounded(data))
+        if is_json and table and not table.keys() & set(KEYS):
+            raise _foreign(file_name, table)
+        return _check(table)
+    except strangers.NoTable as error:
+        raise _foreign(file_name, {}) from error
     except strangers.Malformed as error:
         hint = f"Correct {_last(file_name)} and save it again."
         raise Rejected(f"{file_name}: it cannot be used", str(error), hint) from error
+
+
+def _foreign(file_name: str, table: Mapping[str, object]) -> Foreign:
+    found = strangers.listed(strangers.quoted(key) for key in table)
+    return Foreign(
+        f"{file_name}: it is not a sidecar of uecwatchd",
+        f"it has none of the keys that a sidecar has, but {found}" if table else "it is JSON, but no object",
+        f"Move it away or rename it; or write {_last(file_name)[:-5]}.toml, and it is left alone.",
+    )
+
+
+def keys_in(data: bytes) -> tuple[str, ...]:
+    """Return which keys of a sidecar a text gives, be it TOML, JSON, YAML or an ini file; none of prose."""
+    try:
+        lines = [line for line in strangers.decode(data).splitlines() if not _BESIDES.fullmatch(line)]
+    except strangers.Malformed:
+        return ()
+    given = [found[1].lower() for line in lines if (found := _ASSIGNMENT.match(line))]
+    return tuple(key for key in KEYS if key in given) if 2 * len(given) > len(lines) else ()
 
 
 def read_defaults(table: Mapping[str, object]) -> Sidecar:

@@ -51,6 +51,10 @@ class Malformed(ValueError):
     """The text cannot be parsed at all. The message says where and why, without a full stop."""
 
 
+class NoTable(Malformed):
+    """The text is JSON, but no object."""
+
+
 def decode(data: bytes) -> str:
     """Read UTF-8, with or without the byte order mark that Windows editors put in front."""
     try:
@@ -108,7 +112,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise Malformed("a number has too many digits") from error
     if not isinstance(table, dict):
-        raise Malformed("must be one JSON object, in braces")
+        raise NoTable("must be one JSON object, in braces")
     return table
 
 

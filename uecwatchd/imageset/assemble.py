@@ -10,14 +10,16 @@ from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.image import Arch, Role
 from uecwatchd.imageset.draft import (
     Draft,
+    as_spelled,
     claims_of,
     drafts_of,
+    is_a_set,
     looks_like_a_member,
     own_paths,
-    stem_of,
 )
 from uecwatchd.imageset.loose import Loose, boot_folders, loose_pair, loose_pairs
 from uecwatchd.imageset.misfit import misfits
+from uecwatchd.imageset.nearby import Nearby, look_around, must_be_heeded
 from uecwatchd.imageset.needs import boots_alone, missing, must_be_complete, must_be_whole_disk, sidecar_name
 from uecwatchd.imageset.outcome import (
     ROLE_WORDS,
@@ -31,11 +33,10 @@ from uecwatchd.imageset.outcome import (
     Waiting,
 )
 from uecwatchd.imageset.roles import roles_of
-from uecwatchd.sidecar import Sidecar, is_image_id, with_defaults
+from uecwatchd.sidecar import Foreign, Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import (
     CHECKSUM_SUFFIX,
     OUTPUT_SUFFIXES,
-    SIDECAR_SUFFIXES,
     Listing,
     Stamp,
     name_taken,
@@ -52,36 +53,50 @@ def assemble(
     `taken` tells which members, by set name, finished sets were made of: a loose kernel stays with the image
     it was registered with when another one arrives later.
     """
+    taken = taken or {}
+    listing = as_spelled(listing)
     drafts = drafts_of(listing)
     claims = claims_of(listing, drafts)
-    loose = loose_pairs(listing, drafts, claims, taken or {})
+    owned_by = {draft.name: own_paths(listing, draft, claims) for draft in drafts}
+    near = look_around(listing, drafts, owned_by)
+    loose = loose_pairs(listing, drafts, claims, taken)
     folders = boot_folders(listing, drafts)
     ready: list[ImageSet] = []
     waiting: list[Waiting] = []
     refused: list[Refused] = []
     used: set[str] = set()
+    read: set[str] = set()
     for draft in drafts:
-        owned = own_paths(listing, draft, claims)
-        if not owned and not draft.sidecars and draft.form != "folder":
+        owned = owned_by[draft.name]
+        if not owned and draft.form != "folder" and _says_nothing(listing, draft, near):
             continue
+        read.update(draft.sidecars)
         files = tuple(dict.fromkeys([*draft.sidecars, *owned, *_checksum_files(listing, draft)]))
-        finished = draft.name in (taken or {})
+        kept = taken.get(draft.name)
         try:
             found = _decide(
-                listing, draft, owned, loose=loose, folders=folders, rules=rules, finished=finished
+                listing, draft, owned, near=near, loose=loose, folders=folders, rules=rules, taken=kept
             )
         except NotYet as wait:
             waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files, brief=wait.brief))
             used.update(files)
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.
-            stamp = "refused-" + _stamp(listing, (*files, *_planted(listing, draft)))
+            lying = (stray.path for stray in near.of(draft, owned) if not stray.hidden)
+            matter = dict.fromkeys((*files, *_planted(listing, draft), *lying))
+            stamp = "refused-" + _stamp(listing, matter)
             refused.append(Refused(draft.name, error, stamp, files))
             used.update(files)
         else:
             ready.append(found)
             used.update(found.files)
-    return Assembly(tuple(ready), tuple(waiting), tuple(refused), misfits(listing, ready, used))
+    return Assembly(tuple(ready), tuple(waiting), tuple(refused), misfits(listing, ready, used, read))
+
+
+def _says_nothing(listing: Listing, draft: Draft, near: Nearby) -> bool:
+    """Whether a sidecar without files makes no set: it is another program's, or bears another set's name."""
+    sidecars = [listing.sidecars.get(path) for path in draft.sidecars]
+    return draft.name in near.meant or all(isinstance(found, Foreign) for found in sidecars)
 
 
 def _decide(
@@ -89,14 +104,18 @@ def _decide(
     draft: Draft,
     owned: list[str],
     *,
+    near: Nearby,
     loose: Sequence[Loose],
     folders: Sequence[str],
     rules: Rules,
-    finished: bool,
+    taken: Sequence[tuple[str, Stamp]] | None,
 ) -> ImageSet:
-    """Raises NotYet with a reason, or an error, when the draft is not a complete set."""
+    """Raises NotYet with a reason, or an error, when the draft is not a complete set.
+
+    `taken` are the members that a finished set of this name was made of.
+    """
     _must_be_one_set(listing, draft)
-    if not finished:  # or it has its outputs, and keeps them
+    if taken is None:  # or it has its outputs, and keeps them
         _must_have_outputs(listing, draft)
     _must_be_open(listing, draft)
     for path in (*draft.sidecars, *_checksum_files(listing, draft)):
@@ -104,7 +123,9 @@ def _decide(
     _must_be_regular(listing, owned)
     _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
     sidecar, checksums = _metadata(listing, draft, rules)
-    roles = roles_of(listing, draft, sidecar, owned)
+    roles = roles_of(listing, draft, sidecar, owned, near.there)
+    if not {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ()):
+        must_be_heeded(near, draft, tuple(roles.values()))
     own = {role: path for role, path in roles.items() if path not in draft.lent}
     alone = boots_alone(listing, sidecar, own, rules)
     roles = own if alone else roles
@@ -159,20 +180,12 @@ def _must_be_one_set(listing: Listing, draft: Draft) -> None:
             " and ".join(path.rsplit("/", 1)[-1] for path in draft.sidecars) + " lie there",
             "Remove one of them.",
         )
-    for path in draft.paths if draft.form == "folder" else ():
-        name = path.rsplit("/", 1)[-1]
-        if name.endswith(SIDECAR_SUFFIXES) and stem_of(name) == draft.name:
-            raise Rejected(
-                f"{path}: it is not read",
-                "in a set's folder the sidecar is called image.toml or image.json",
-                "Rename it.",
-            )
-    folder = listing.entries.get(draft.name)
-    if draft.form != "folder" and folder and folder.kind == "folder" and draft.name in draft.paths:
-        others = [p for p in (*draft.sidecars, *draft.paths) if p != draft.name]
+    folders = [p for p in draft.paths if draft.form != "folder" and is_a_set(listing.entries[p])]
+    if folders:
+        others = [p for p in (*draft.sidecars, *draft.paths) if p not in folders]
         raise Rejected(
             f"{draft.name}: two sets have this name",
-            f"the folder {draft.name}/ and {', '.join(others)}",
+            f"the folder {'/ and '.join(folders)}/ and {', '.join(others)}",
             "Rename one of them, or move the files into the folder.",
         )
 

@@ -1,16 +1,18 @@
 """Which files of a listing may belong together, before anything is decided about them."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from uecwatchd import image
 from uecwatchd.errors import UecError
 from uecwatchd.image import Facts, Role
 from uecwatchd.imageset.outcome import Form
 from uecwatchd.imageset.published import boot_files, images_of
-from uecwatchd.sidecar import Sidecar, is_image_id
-from uecwatchd.spool import CHECKSUM_SUFFIX, SIDECAR_SUFFIXES, Entry, Listing
+from uecwatchd.sidecar import Foreign, Sidecar, is_image_id
+from uecwatchd.spool import CHECKSUM_SUFFIX, SIDECAR_SUFFIXES, Entry, Listing, is_sidecar, is_sums
 
 # A stem is what is left of a name without one of these. Any other ending belongs to the name: "ubuntu-9.10".
 MEMBER_SUFFIXES = (
@@ -21,6 +23,7 @@ MEMBER_SUFFIXES = (
 )
 # A copy that was set aside, or is not whole yet, has more behind it: "web.raw.old", "web.img-journal".
 _MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
+SUFFIXES = (*MEMBER_SUFFIXES, *SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)
 # How the files of a kernel are named when they belong to no one image: these never form a stem of their own.
 LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
 # Likewise, unless they end like a file of a stem: kernel-genkernel-x86_64-5.4.0-gentoo.
@@ -46,33 +49,42 @@ class Draft:
 
 def stem_of(name: str) -> str:
     """The name of the set that a file of this name belongs to by its stem."""
-    lower = name.lower()
-    suffixes = (*MEMBER_SUFFIXES, *SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)
-    return next((name[: -len(s)] for s in suffixes if lower.endswith(s) and len(name) > len(s)), name)
+    return next((name[: -len(s)] for s in SUFFIXES if len(name) > len(s) and _ends(name, s)), name)
+
+
+def _ends(name: str, suffix: str) -> bool:
+    return name[-len(suffix) :].lower() == suffix
+
+
+def key_of(name: str) -> str:
+    """What the stems of all files of one set have in common, however they are written."""
+    return image.folded(stem_of(name))
 
 
 def drafts_of(listing: Listing) -> list[Draft]:
     """Every set that the names in a folder may mean, each name once, in the order of their names."""
     sidecars: dict[str, list[str]] = {}
     stems: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     for entry in _by_name(listing.top()):
-        if entry.name.endswith(SIDECAR_SUFFIXES):  # of whatever kind: what is no file is refused, not missed
-            sidecars.setdefault(stem_of(entry.name), []).append(entry.name)
-        elif not is_a_set(entry) and _may_be_member(listing, entry):
-            stems.setdefault(stem_of(entry.name), []).append(entry.name)
+        if is_sidecar(entry.name):  # of whatever kind: what is no file is refused, not missed
+            sidecars.setdefault(key_of(entry.name), []).append(entry.name)
+        elif is_a_set(entry):
+            folders.setdefault(image.folded(entry.name), []).append(entry.name)
+        elif _may_be_member(listing, entry):
+            stems.setdefault(key_of(entry.name), []).append(entry.name)
     lent = _with_boot_files(listing, sidecars, stems)
-    folders: dict[str, list[str]] = {entry.name: [] for entry in listing.top() if is_a_set(entry)}
+    inside: dict[str, list[str]] = {name: [] for names in folders.values() for name in names}
     for path in sorted(listing.entries):  # once for all of them: there may be thousands
         folder, slash, _ = path.partition("/")
-        if slash and folder in folders:
-            folders[folder].append(path)
-    return [
-        replace(
-            _draft(name, sidecars.get(name, []), stems.get(name, []), inside=folders.get(name)),
-            lent=frozenset(lent.get(name, ())),
-        )
-        for name in sorted({*sidecars, *stems, *folders})
-    ]
+        if slash and folder in inside:
+            inside[folder].append(path)
+    found: list[Draft] = []
+    for key in {*sidecars, *stems, *folders}:
+        lying = (_without_foreign(listing, sidecars.get(key, [])), stems.get(key, []), folders.get(key, []))
+        drafts = _drafts(listing, key, *lying, inside=inside)
+        found += [replace(draft, lent=frozenset(lent.get(key, ()))) for draft in drafts]
+    return sorted(found, key=lambda draft: draft.name)
 
 
 def _with_boot_files(
@@ -84,8 +96,8 @@ def _with_boot_files(
     images = images_of({*with_image, *sidecars})
     for path in boot_files(listing, [entry.name for entry in _by_name(listing.top())]):
         owners, is_lent = images.sets_of(path)
-        stem = stem_of(path)
-        if not owners or stem in owners or image.folded(stem) in images.names:
+        stem = key_of(path)
+        if not owners or stem in owners or stem in images.names:
             continue
         if path in stems.get(stem, ()):
             stems[stem].remove(path)
@@ -109,22 +121,43 @@ def _by_name(entries: Iterable[Entry]) -> list[Entry]:
 def is_a_set(entry: Entry) -> bool:
     """A folder, unless it bears the name of a file that could be in a set."""
     name = entry.name
-    named_like_a_file = looks_like_a_member(name) or name.endswith((*SIDECAR_SUFFIXES, CHECKSUM_SUFFIX))
+    named_like_a_file = looks_like_a_member(name) or is_sidecar(name) or is_sums(name)
     return entry.kind == "folder" and not named_like_a_file
 
 
-def _draft(name: str, sidecars: list[str], stems: list[str], *, inside: list[str] | None) -> Draft:
-    """`inside` are the files of the folder of this name, if there is one."""
-    if inside is not None and not sidecars and not stems:
-        own = [p for p in inside if p.rsplit("/", 1)[-1] in FOLDER_SIDECARS]
-        return Draft(name, "folder", f"{name}/", tuple(own), tuple(p for p in inside if p not in own))
+def _without_foreign(listing: Listing, sidecars: list[str]) -> list[str]:
+    """Another program's document is in nobody's way where the set has a sidecar of its own."""
+    own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), Foreign)]
+    return own or sidecars
+
+
+def _drafts(
+    listing: Listing,
+    key: str,
+    sidecars: list[str],
+    stems: list[str],
+    folders: list[str],
+    *,
+    inside: Mapping[str, list[str]],
+) -> list[Draft]:
+    """What files and folders of one stem make up; `inside` are the paths in each folder."""
+    if not sidecars and not stems:
+        return [_folder(listing, name, inside[name]) for name in folders]
     # A folder beside files of its name is ambiguous; it stands among the paths so that this can be said.
-    paths = [*stems, *([name] if inside is not None else [])]
-    return Draft(name, "sidecar" if sidecars else "stem", "", tuple(sidecars), tuple(paths))
+    own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), Foreign)]
+    name = stem_of(next(path for path in (*own, *stems, *sidecars) if key_of(path) == key))
+    form: Form = "sidecar" if sidecars else "stem"
+    return [Draft(name, form, "", tuple(sidecars), (*stems, *folders))]
+
+
+def _folder(listing: Listing, name: str, inside: list[str]) -> Draft:
+    own = [path for path in inside if image.folded(path.rsplit("/", 1)[-1]) in FOLDER_SIDECARS]
+    own = _without_foreign(listing, own)
+    return Draft(name, "folder", f"{name}/", tuple(own), tuple(path for path in inside if path not in own))
 
 
 def looks_like_a_member(name: str) -> bool:
-    return name.lower().endswith(MEMBER_SUFFIXES) or is_loose(name)
+    return image.folded(name).endswith(MEMBER_SUFFIXES) or is_loose(name)
 
 
 def is_loose(name: str) -> bool:
@@ -152,6 +185,52 @@ def set_aside(name: str) -> str | None:
         return None
     found = _MORE_BEHIND.search(image.folded(name))
     return found[1] if found else None
+
+
+def as_spelled(listing: Listing) -> Listing:
+    """The listing with the files that sidecars and sums name under the names that they lie there by.
+
+    macOS takes the accents of a name apart, and what was typed on another system has them in one.
+    """
+    metadata = {**listing.sidecars, **listing.checksums}
+    told = {path: _names_in(found) for path, found in metadata.items()}
+    if all(_base(path) + name in listing.entries for path, names in told.items() for name in names):
+        return listing
+    spelled: dict[str, list[str]] = {}
+    for path in listing.entries:
+        spelled.setdefault(image.composed(path), []).append(path)
+
+    def found_as(path: str, name: str) -> str:
+        there = spelled.get(image.composed(_base(path) + name), ())
+        exact = _base(path) + name in listing.entries
+        return there[0].rsplit("/", 1)[-1] if len(there) == 1 and not exact else name
+
+    sidecars = {path: _respelled(found, partial(found_as, path)) for path, found in listing.sidecars.items()}
+    sums = {
+        path: {found_as(path, name): digest for name, digest in read.items()}
+        if isinstance(read, Mapping)
+        else read
+        for path, read in listing.checksums.items()
+    }
+    return replace(listing, sidecars=sidecars, checksums=sums)
+
+
+def _base(path: str) -> str:
+    return path[: path.rfind("/") + 1]
+
+
+def _names_in(found: Sidecar | Mapping[str, str] | UecError) -> Iterable[str]:
+    if isinstance(found, Sidecar):
+        return (*named_files(found).values(), *found.sha256)
+    return () if isinstance(found, UecError) else found
+
+
+def _respelled(found: Sidecar | UecError, spell: Callable[[str], str]) -> Sidecar | UecError:
+    if isinstance(found, UecError):
+        return found
+    named: dict[str, Any] = {role: spell(name) for role, name in named_files(found).items()}
+    sums = {spell(name): digest for name, digest in found.sha256.items()}
+    return replace(found, **named, sha256=sums)
 
 
 def claims_of(listing: Listing, drafts: Iterable[Draft]) -> Claims:

@@ -2,25 +2,30 @@
 
 from collections.abc import Iterable
 
+from uecwatchd import image
+from uecwatchd.errors import UecError
 from uecwatchd.image import Role
-from uecwatchd.imageset.draft import FOLDER_SIDECARS, Draft, is_a_set, role_of, set_aside, stem_of
+from uecwatchd.imageset.draft import Draft, is_a_set, key_of, role_of, set_aside, stem_of
 from uecwatchd.imageset.needs import place_for, said
 from uecwatchd.imageset.outcome import ROLE_WORDS, ImageSet, Misfit
 from uecwatchd.imageset.roles import first_fitting
-from uecwatchd.spool import CHECKSUM_SUFFIX, KIND_WORDS, SIDECAR_SUFFIXES, Entry, Listing
+from uecwatchd.sidecar import Foreign, Sidecar
+from uecwatchd.spool import KIND_WORDS, Entry, Listing, is_sidecar, is_sums
 
-METADATA = (*SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)
 
+def misfits(
+    listing: Listing, ready: Iterable[ImageSet], used: set[str], read: set[str]
+) -> tuple[Misfit, ...]:
+    """Everything that is neither in a set nor claimed by one that is not ready (`used`).
 
-def misfits(listing: Listing, ready: Iterable[ImageSet], used: set[str]) -> tuple[Misfit, ...]:
-    """Everything that is neither in a set nor claimed by one that is not ready (`used`)."""
-    chosen = {member.path for found in ready for member in found.members}
-    stems = {found.name for found in ready} | {stem_of(path) for path in used}
+    `read` are the sidecars of all sets, ready or not.
+    """
+    keys = {image.folded(found.name) for found in ready} | {key_of(path) for path in used}
     left = [Misfit(path, _planted_reason(entry)) for path, entry in listing.planted.items()]
     for path, entry in listing.entries.items():
-        if path in chosen or (path.endswith(METADATA) and _has_a_set(path, stems)):
+        if path in read or (is_sums(path) and ("/" in path or key_of(path) in keys)):
             continue
-        if ("/" in path or not is_a_set(entry)) and path not in used:
+        if ("/" in path or not is_a_set(entry)) and (path not in used or is_sidecar(path)):
             left.append(Misfit(path, _reason(listing, path, entry)))
     return tuple(left)
 
@@ -29,21 +34,12 @@ def _planted_reason(entry: Entry) -> str:
     return f"{KIND_WORDS[entry.kind]} that is not the service's, under the name of something it writes"
 
 
-def _has_a_set(path: str, stems: set[str]) -> bool:
-    """Sidecars always make a set of their own; checksums belong to one, or to a folder's."""
-    if "/" in path:
-        return path.endswith(CHECKSUM_SUFFIX) or path.rsplit("/", 1)[-1] in FOLDER_SIDECARS
-    if path.endswith(SIDECAR_SUFFIXES):
-        return True
-    return stem_of(path) in stems
-
-
 def _reason(listing: Listing, path: str, entry: Entry) -> str:
     if entry.kind == "folder" and "/" in path:
         return "a folder in a folder: a set's files lie side by side"
-    if path.endswith(SIDECAR_SUFFIXES):
-        return "not read: in a set's folder the sidecar is called image.toml or image.json"
-    if path.endswith(METADATA):
+    if is_sidecar(path):
+        return _unread(path, listing.sidecars.get(path))
+    if is_sums(path):
         return f"checksums of no set: there is none named {stem_of(path)}"
     if entry.kind != "file":
         return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken"
@@ -56,6 +52,8 @@ def _reason(listing: Listing, path: str, entry: Entry) -> str:
         return f"a {ROLE_WORDS[role]} that no machine image has taken{_alone(listing, role, path)}"
     if role == "machine":
         return "a machine image that its set does not use"
+    if listing.keys.get(path):
+        return f"not read, though it gives {', '.join(listing.keys[path])}: a sidecar ends in .toml or .json"
     return "not a disk image, kernel, ramdisk, or sidecar"
 
 
@@ -65,3 +63,11 @@ def _alone(listing: Listing, role: Role, path: str) -> str:
         return ""
     draft = Draft(path, "stem", "")
     return f"; to register it alone, write {place_for(draft)}, and in it: {said(draft, {role: path})}"
+
+
+def _unread(path: str, found: Sidecar | UecError | None) -> str:
+    if isinstance(found, Foreign):
+        return f"not a sidecar of uecwatchd: {found.why}"
+    if "/" in path:
+        return "not read: in a set's folder the sidecar is called image.toml or image.json"
+    return "not read: a sidecar is called like its set, without the ending of an image, and ends in .toml"

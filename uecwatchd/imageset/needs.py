@@ -90,7 +90,7 @@ def place_for(draft: Draft) -> str:
 def said(draft: Draft, named: Mapping[Role, str]) -> str:
     """Lines for that sidecar that name files. What JSON quotes, TOML understands."""
     quoted = {role: json.dumps(path.rsplit("/", 1)[-1], ensure_ascii=False) for role, path in named.items()}
-    if place_for(draft).endswith(".json"):
+    if place_for(draft).lower().endswith(".json"):
         return ", ".join(f'"{role}": {name}' for role, name in quoted.items())
     return " and, on a line of its own, ".join(f"{role} = {name}" for role, name in quoted.items())
 

@@ -12,9 +12,14 @@ from uecwatchd.sidecar import Sidecar, is_image_id
 from uecwatchd.spool import Listing, not_regular
 
 
-def roles_of(listing: Listing, draft: Draft, sidecar: Sidecar, owned: Iterable[str]) -> dict[Role, str]:
-    """Raises NotYet for a file that is named and not there, Rejected where two could be meant."""
-    named = _named(listing, draft, sidecar)
+def roles_of(
+    listing: Listing, draft: Draft, sidecar: Sidecar, owned: Iterable[str], there: Mapping[str, str]
+) -> dict[Role, str]:
+    """Raises NotYet for a file that is named and not there, Rejected where two could be meant.
+
+    `there` is every path by its folded name.
+    """
+    named = _named(listing, draft, sidecar, there)
     found = _candidates(listing, sidecar, named, owned)
     roles = dict(named)
     for role in ("machine", "kernel"):
@@ -27,7 +32,7 @@ def roles_of(listing: Listing, draft: Draft, sidecar: Sidecar, owned: Iterable[s
     return roles
 
 
-def _named(listing: Listing, draft: Draft, sidecar: Sidecar) -> dict[Role, str]:
+def _named(listing: Listing, draft: Draft, sidecar: Sidecar, there: Mapping[str, str]) -> dict[Role, str]:
     roles: dict[Role, str] = {}
     for role, name in named_files(sidecar).items():
         if pattern := listing.ignored.get(draft.base + name):
@@ -37,7 +42,9 @@ def _named(listing: Listing, draft: Draft, sidecar: Sidecar) -> dict[Role, str]:
                 "Give the file another name, in the sidecar as well.",
             )
         if draft.base + name not in listing.entries:
-            raise NotYet(f"{name} (named in {sidecar_name(draft)})")
+            other = there.get(image.folded(draft.base + name))
+            but = f"; {other} lies there: names are told apart by their letters' case" if other else ""
+            raise NotYet(f"{name} (named in {sidecar_name(draft)}{but})")
         if (kind := listing.entries[draft.base + name].kind) != "file":
             raise not_regular(draft.base + name, kind)
         roles[role] = draft.base + name

@@ -18,11 +18,10 @@ from uecwatchd.spool.door import (
     open_member,
     stamp_of,
 )
+from uecwatchd.spool.kinds import CHECKSUM_SUFFIX, SIDECAR_SUFFIXES, is_sidecar, is_sums
 from uecwatchd.spool.lease import open_for_writing
 from uecwatchd.spool.listing import (
-    CHECKSUM_SUFFIX,
     NOT_UTF8,
-    SIDECAR_SUFFIXES,
     Entry,
     Listing,
     Peek,
@@ -41,15 +40,17 @@ from uecwatchd.spool.output import (
     remove,
     sweep,
 )
-from uecwatchd.spool.passed_over import ignored_by
+from uecwatchd.spool.passed_over import ENDINGS, UNFINISHED, ignored_by
 from uecwatchd.spool.retire import archive, discard
 
 __all__ = [
     "CHECKSUM_SUFFIX",
+    "ENDINGS",
     "KIND_WORDS",
     "NOT_UTF8",
     "OUTPUT_SUFFIXES",
     "SIDECAR_SUFFIXES",
+    "UNFINISHED",
     "Entry",
     "EntryKind",
     "Listing",
@@ -67,6 +68,8 @@ __all__ = [
     "holder_of",
     "ignored_by",
     "is_output",
+    "is_sidecar",
+    "is_sums",
     "name_taken",
     "not_regular",
     "open_below",

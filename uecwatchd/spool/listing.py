@@ -19,12 +19,11 @@ from uecwatchd.spool.door import (
     reading,
     stamp_of,
 )
+from uecwatchd.spool.kinds import is_sidecar, is_sums
 from uecwatchd.spool.output import is_foreign, is_output
 from uecwatchd.spool.passed_over import ignored_by
 from uecwatchd.strangers import spelled
 
-SIDECAR_SUFFIXES = (".toml", ".json")
-CHECKSUM_SUFFIX = ".sha256"
 NOT_UTF8 = "a name that is not UTF-8"  # stands where the pattern would that a name matches
 
 
@@ -49,6 +48,7 @@ class Listing:
 
     Mappings are keyed by the path relative to `folder`: "karmic.img", "karmic/disk.img".
     A file that cannot be read, or a folder that cannot be listed, stands in them as the error that says why.
+    `keys` are the keys of a sidecar that a small text under another name gives.
     `planted` is what bears the name of an output and was not put there by the service.
     """
 
@@ -60,6 +60,7 @@ class Listing:
     sidecars: Mapping[str, sidecar.Sidecar | UecError] = field(default_factory=dict)
     checksums: Mapping[str, Mapping[str, str] | UecError] = field(default_factory=dict)
     planted: Mapping[str, Entry] = field(default_factory=dict)
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def top(self) -> list[Entry]:
         return [entry for path, entry in self.entries.items() if "/" not in path]
@@ -168,17 +169,20 @@ def _read_contents(descriptor: int, listing: Listing, before: Listing | None) ->
     peeks = dict(listing.peeks)
     sidecars: dict[str, sidecar.Sidecar | UecError] = {}
     checksums: dict[str, Mapping[str, str] | UecError] = {}
+    keys: dict[str, tuple[str, ...]] = {}
     for path, entry in listing.entries.items():
         if entry.kind != "file":
             continue
         known = before if before and before.entries.get(path) is entry else Listing(listing.folder, 0)
-        if path.endswith(SIDECAR_SUFFIXES):
+        if is_sidecar(path):
             sidecars[path] = _lasting(known.sidecars.get(path)) or _sidecar(descriptor, path)
-        elif path.endswith(CHECKSUM_SUFFIX):
+        elif is_sums(path):
             checksums[path] = _lasting(known.checksums.get(path)) or _checksums(descriptor, path)
         else:
-            peeks[path] = _lasting(known.peeks.get(path)) or _peek(descriptor, path)
-    return replace(listing, peeks=peeks, sidecars=sidecars, checksums=checksums)
+            peek = peeks[path] = _lasting(known.peeks.get(path)) or _peek(descriptor, path)
+            if isinstance(peek, image.Facts) and peek.format == "text":
+                keys[path] = known.keys[path] if path in known.keys else _keys(descriptor, path, entry.size)
+    return replace(listing, peeks=peeks, sidecars=sidecars, checksums=checksums, keys=keys)
 
 
 Read = TypeVar("Read")
@@ -212,6 +216,15 @@ def _sidecar(descriptor: int, path: str) -> sidecar.Sidecar | UecError:
         return sidecar.read_sidecar(path, _read_small(descriptor, path))
     except UecError as error:
         return error
+
+
+def _keys(descriptor: int, path: str, size: int) -> tuple[str, ...]:
+    """What a text says that may have been meant for a sidecar; nothing if it is too large for one."""
+    try:
+        small = size <= sidecar.SIDECAR_LIMIT_BYTES
+        return sidecar.keys_in(_read_small(descriptor, path)) if small else ()
+    except UecError:
+        return ()
 
 
 def _checksums(descriptor: int, path: str) -> Mapping[str, str] | UecError:

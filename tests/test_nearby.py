@@ -1,0 +1,334 @@
+"""No image goes up past metadata that was meant for it: real files, on a cloud that boots a disk alone."""
+
+import subprocess
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.near import MBR, again, decided, lay, row_of
+from uecwatchd.errors import Rejected
+from uecwatchd.imageset import ImageSet
+from uecwatchd.sidecar import Foreign
+
+PRIVATE = "public = false\n"
+DEBIAN = '{"apiVersion": "v1", "kind": "List", "items": []}'
+NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+def only(folder: Path) -> ImageSet:
+    assembly = decided(folder)
+    assert not assembly.waiting, assembly
+    assert not assembly.refused, assembly
+    (found,) = assembly.ready
+    return found
+
+
+def held(folder: Path, name: str = "karmic") -> str:
+    """Return the sentence by which the set is held; that it is told by `status` is part of it."""
+    assembly = decided(folder)
+    assert not assembly.ready, assembly
+    told = {one.name: str(one.error) for one in assembly.refused}
+    told |= {one.name: one.reason for one in assembly.waiting}
+    assert row_of(folder, name).state in ("rejected", "waiting")
+    return told[name]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"KARMIC.IMG": MBR, "KARMIC.TOML": PRIVATE},
+        {"Karmic.img": MBR, "karmic.toml": PRIVATE},
+        {"karmic.img": MBR, "Karmic.Toml": PRIVATE},
+        {"karmic.img": MBR, "karmic.JSON": '{"public": false}'},
+        {f"{NFD}.img": MBR, f"{NFC}.toml": PRIVATE},
+        {f"{NFC}.img": MBR, f"{NFD.upper()}.TOML": PRIVATE},
+        {"STRASSE.img": MBR, "straße.toml": PRIVATE},
+        {"one/disk.img": MBR, "one/Image.toml": PRIVATE},
+        {"one/disk.img": MBR, "one/IMAGE.JSON": '{"public": false}'},
+        {"karmic.img": MBR, "karmic.toml": b"\xef\xbb\xbf" + PRIVATE.encode()},
+        {"karmic.img": MBR, "karmic.toml": PRIVATE.replace("\n", "\r\n")},
+        {f"{NFD}.img": MBR, "karmic.toml": f'{PRIVATE}machine = "{NFC}.img"'},
+        {f"{NFC}.img": MBR, "karmic.toml": f'{PRIVATE}machine = "{NFD}.img"'},
+        {f"one/{NFD}.img": MBR, "one/x.img": MBR, "one/image.toml": f'{PRIVATE}machine = "{NFC}.img"'},
+    ],
+    ids=lambda files: "+".join(files).encode("ascii", "backslashreplace").decode().replace("/", "-"),
+)
+def test_a_sidecar_counts_however_its_name_is_written(tmp_path: Path, files: Mapping[str, str]) -> None:
+    lay(tmp_path, files)
+    found = only(tmp_path)
+    assert "public" in found.sidecar.given
+    assert [member.role for member in found.members] == ["machine"]
+
+
+def test_the_exact_spelling_wins_over_another_one(tmp_path: Path) -> None:
+    lay(tmp_path, {f"{NFC}.img": MBR, f"{NFD}.img": MBR, "karmic.toml": f'machine = "{NFD}.img"'})
+    assert {f.name: f.members[0].path for f in decided(tmp_path).ready}["karmic"] == f"{NFD}.img"
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({"karmic.img": MBR, "Karmic.img": MBR}, ("karmic.img", "Karmic.img")),
+        ({"karmic.img": MBR, "karmic.toml": "", "KARMIC.TOML": ""}, ("karmic.toml", "KARMIC.TOML")),
+        ({"karmic.img": MBR, "karmic.toml": "", "karmic.JSON": "{}"}, ("karmic.toml", "karmic.JSON")),
+        ({"karmic.img": MBR, "Karmic/disk.img": MBR}, ("karmic.img", "Karmic/")),
+        (
+            {"karmic/d.img": MBR, "karmic/image.toml": "", "karmic/Image.toml": ""},
+            ("image.toml", "Image.toml"),
+        ),
+    ],
+    ids=["images", "sidecars", "toml and json", "folder", "in a folder"],
+)
+def test_two_that_differ_in_case_alone_are_refused_by_both_names(
+    tmp_path: Path, files: Mapping[str, str], names: tuple[str, str]
+) -> None:
+    lay(tmp_path, files)
+    assembly = decided(tmp_path)
+    assert not assembly.ready
+    (refused,) = assembly.refused
+    assert all(name in str(refused.error) for name in names)
+
+
+def test_a_named_file_that_differs_in_case_is_not_taken_and_both_names_are_told(tmp_path: Path) -> None:
+    lay(tmp_path, {"Karmic.img": MBR, "mine.toml": 'machine = "karmic.img"'})
+    assert "Karmic.img lies there" in held_by(tmp_path, "mine")
+    assert "karmic.img (named in mine.toml" in held_by(tmp_path, "mine")
+
+
+def held_by(folder: Path, name: str) -> str:
+    return next(one.reason for one in decided(folder).waiting if one.name == name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("karmic.img.toml", "karmic.toml.txt", "karmic.tml", "karmic.tolm", "karmic.jsn", "karmic .toml"),
+        *("karmic.yaml", "karmic.yml", "karmic.ini", "karmic.YAML", "karmic.img.json", "Karmic.IMG.toml"),
+        *(
+            ".karmic.toml",
+            "karmic.toml~",
+            "karmic.toml.bak",
+            "karmic.toml.old",
+            ".karmic.toml.swp",
+            "#karmic.toml#",
+        ),
+        *(
+            "karmic.toml.part",
+            "karmic.toml.crdownload",
+            ".karmic.toml.Xy12aB",
+            "karmic.toml.tmp",
+            "karmic.toml.1",
+        ),
+        *(
+            "karmic (1).toml",
+            "Copy of karmic.toml",
+            "karmic - Copy.toml",
+            "karmic.toml.dpkg-old",
+            "karmic.toml (2)",
+        ),
+        *("karmic.sync-conflict-20261128-101010-ABCDEFG.toml", "karmic.txt", "karmic.conf", "karmic"),
+        *(
+            "Karmik.toml",
+            "karmci.toml",
+            "karmicc.toml",
+            "karmi.toml",
+            "karmic-sidecar.toml",
+            "karmic_meta.json",
+        ),
+        *("image.toml", "sidecar.json", "metadata.toml"),
+    ],
+)
+def test_metadata_that_nearly_bears_its_name_holds_a_set(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: '{"public": false}' if name.endswith("json") else PRIVATE})
+    told = held(tmp_path)
+    assert name in told
+    assert "karmic.toml" in told or "karmic.json" in told
+    (tmp_path / name).unlink()
+    assert only(tmp_path).name == "karmic"
+
+
+@pytest.mark.parametrize(
+    ("image", "sidecar", "text"),
+    [
+        ("karmic-server-amd64.img", "karmic.toml", ""),
+        ("web-01.img", "web01.toml", ""),
+        ("web-01.img", "web_01.toml", ""),
+        ("karmic.img", "mine.toml", 'machine = "karmik.img"'),
+        ("karmic.img", "mine.toml", 'machine = "karmic-server.img"'),
+        ("karmic/disk.img", "karmik.toml", ""),
+    ],
+)
+def test_a_sidecar_without_an_image_holds_the_set_that_it_nearly_names(
+    tmp_path: Path, image: str, sidecar: str, text: str
+) -> None:
+    lay(tmp_path, {image: MBR, sidecar: f"{PRIVATE}{text}"})
+    assembly = decided(tmp_path)
+    assert not assembly.ready
+    assert any(sidecar in one.reason for one in assembly.waiting if one.name != sidecar.removesuffix(".toml"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "disk.toml",
+            "one.toml",
+            "packer.json",
+            "image.yaml",
+            "sidecar.toml",
+            "image.toml.txt",
+            ".image.toml",
+        ),
+        *("image.toml~", "image.tml", "disk.img.toml", "notes.txt", "image", "image.json.bak", "Disk.JSON"),
+    ],
+)
+def test_whatever_metadata_lies_in_a_set_s_folder_holds_it(tmp_path: Path, name: str) -> None:
+    text = '{"public": false}' if "json" in name.lower() else PRIVATE
+    lay(tmp_path, {"one/disk.img": MBR, f"one/{name}": text})
+    told = held(tmp_path, "one")
+    assert f"one/{name}" in told
+    assert "image.toml" in told or "image.json" in told
+
+
+@pytest.mark.parametrize("name", ["disk.toml", "other.json", "image.yaml", "disk.txt"])
+def test_a_second_sidecar_in_a_folder_is_refused_beside_the_right_one(tmp_path: Path, name: str) -> None:
+    text = '{"public": false}' if name.endswith("json") else PRIVATE
+    lay(tmp_path, {"one/disk.img": MBR, "one/image.toml": "", f"one/{name}": text})
+    told = held(tmp_path, "one")
+    assert f"one/{name}: it is not read" in told
+    assert "Write what it says into one/image.toml" in told
+
+
+@pytest.mark.parametrize(
+    ("set_aside", "sidecar"),
+    [
+        ("karmic.toml~", "karmic.toml"),
+        (".karmic.toml.swp", "karmic.toml"),
+        ("karmic.toml.bak", "karmic.TOML"),
+        ("._karmic.toml", "karmic.toml"),
+        ("karmic.yaml", "karmic.toml"),
+        ("one/image.toml~", "one/image.toml"),
+    ],
+)
+def test_what_editors_leave_beside_a_sidecar_holds_nothing(
+    tmp_path: Path, set_aside: str, sidecar: str
+) -> None:
+    image = "one/d.img" if sidecar.startswith("one/") else "karmic.img"
+    lay(tmp_path, {image: MBR, sidecar: PRIVATE, set_aside: "x: 1\n"})
+    assert "public" in only(tmp_path).sidecar.given
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "web-2.toml",
+            "web2.toml",
+            "lucid.toml",
+            "b.toml",
+            "readme.txt",
+            "README",
+            "package.json",
+            "._karmic.toml",
+        ),
+        *("karmic.manifest", "karmic.log", "karmic.emi", "karmic.uec.json"),
+    ],
+)
+def test_what_has_another_name_holds_nothing(tmp_path: Path, name: str) -> None:
+    image = "web-1.img" if name.startswith("web-") else "web1.img" if name.startswith("web") else "karmic.img"
+    image = "a.img" if name == "b.toml" else image
+    text = (
+        DEBIAN
+        if name.endswith(".json")
+        else ""
+        if name.endswith(".toml")
+        else "some prose\nmore of it\nname: x\n"
+    )
+    lay(tmp_path, {image: MBR, name: text})
+    assert [found.members[0].path for found in decided(tmp_path).ready] == [image]
+
+
+def test_the_command_of_the_hint_mends_it(tmp_path: Path) -> None:
+    for folder, image, name in (("", "karmic.img", "karmic.img.toml"), ("a b/", "disk.img", "disk.toml")):
+        lay(tmp_path, {folder + image: MBR, folder + name: PRIVATE})
+    commands = [one.error.hint.partition("Try: ")[2] for one in decided(tmp_path).refused]
+    for command in commands:
+        run(tmp_path, command)
+    assert {f.name: f.sidecar.given for f in decided(tmp_path).ready} == dict.fromkeys(
+        ("karmic", "a b"), frozenset({"public"})
+    )
+
+
+def run(folder: Path, command: str) -> None:
+    subprocess.run(["sh", "-c", command], cwd=folder, check=True)
+
+
+@pytest.mark.parametrize(
+    "text", [DEBIAN, "[1, 2]", '"x"', '{"kernal": "x"}', '{"builds": [], "last_run_uuid": ""}']
+)
+@pytest.mark.parametrize("name", ["karmic.json", "KARMIC.JSON", "karmic.img.json"])
+def test_another_program_s_json_holds_the_set_and_says_that_it_is_no_sidecar(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: text})
+    told = held(tmp_path)
+    assert name in told
+    assert "did you mean" not in told
+    assert "ove it away" in told
+    lay(tmp_path, {"karmic.toml": PRIVATE})
+    assert "public" in only(tmp_path).sidecar.given
+
+
+def test_another_program_s_json_says_which_keys_it_has(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "karmic.json": DEBIAN})
+    (refused,) = decided(tmp_path).refused
+    assert isinstance(refused.error, Foreign)
+    assert isinstance(refused.error, Rejected)
+    assert '"apiVersion"; "kind"; "items"' in refused.error.why
+    assert "write karmic.toml" in refused.error.hint
+
+
+def test_another_program_s_json_alone_is_no_set(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.json": DEBIAN})
+    assembly = decided(tmp_path)
+    assert not assembly.refused
+    assert "not a sidecar" in row_of(tmp_path, "karmic.json").detail
+
+
+def test_json_with_a_key_of_ours_among_others_is_a_sidecar_with_a_mistake(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "karmic.json": '{"public": false, "kernal": "x"}'})
+    assert "did you mean kernel?" in held(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        *("karmic.img.aria2", "karmic.img.st", "karmic.img.part", "karmic.img.PART", "Karmic.img.crdownload"),
+        *(
+            "karmic.img.lftp-pget-status",
+            "karmic.img.b1c2d3e4.partial",
+            "karmic.img.download",
+            "karmic.img.tmp",
+        ),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "set/"])
+def test_a_file_is_waited_for_while_a_download_tool_keeps_its_note_beside_it(
+    tmp_path: Path, note: str, place: str
+) -> None:
+    lay(tmp_path, {f"{place}karmic.img": MBR, place + note: "x"})
+    told = held(tmp_path, "set" if place else "karmic")
+    assert f"{place}{note} lies beside it" in told
+    (tmp_path / (place + note)).unlink()
+    only(tmp_path)
+
+
+def test_a_finished_set_is_not_undone_by_what_comes_to_lie_near_it(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR})
+    taken = {"karmic": [(member.path, member.stamp) for member in only(tmp_path).members]}
+    lay(tmp_path, {"karmic.yaml": PRIVATE, "karmic.img.aria2": "x", "karmik.toml": ""})
+    assert [found.name for found in again(tmp_path, taken).ready] == ["karmic"]
+    (tmp_path / "karmic.img").write_bytes(MBR + MBR)
+    assert not again(tmp_path, taken).ready

@@ -1,0 +1,290 @@
+"""Metadata that lies near a set and is read for none: somebody meant it for something.
+
+An image is never registered past it. What bears the set's own name with something else before or behind it,
+or lies in the set's folder, holds that set until it is renamed or moved away; so does a sidecar without an
+image whose name is nearly the set's, until its own image comes; and so does the note that a download tool
+keeps beside a file which has its full size from the beginning.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from uecwatchd import image
+from uecwatchd.errors import Rejected, UecError
+from uecwatchd.imageset.draft import Draft, key_of, named_files, role_of
+from uecwatchd.imageset.outcome import NotYet
+from uecwatchd.sidecar import Foreign, Sidecar
+from uecwatchd.spool import ENDINGS, UNFINISHED, Listing, is_output, is_sidecar
+from uecwatchd.strangers import shell_word
+
+# Names of metadata: what sidecars end in, slips of the pen for it, and what other programs use for the same.
+FAMILY = re.compile(r"\.(?:toml|json)\w?$|\.(?:tom|tml|oml|tol|jso|jsn|jon|tmol|tolm|otml|jsno|josn|ojsn)$"
+                    r"|\.(?:ya?ml|ini|meta|metadata|sidecar|uecwatchd)$")  # fmt: skip
+# What stands before or behind a name when a program, or a person, puts a copy of the file beside it.
+_BEFORE = re.compile(r"^(?:\.~lock\.|\.#|~\$|[.#~\s]|copy of |copy_of_)+")
+_BEHIND = re.compile(
+    r"(?:[~#\s]|\.txt|\.text|\.\d+|\.[0-9a-f]{8}|\s*\(\d+\)|[ _-]+copy|\.sync-conflict-[\w-]+"
+    r"|_conflict-[\w-]+|\s*\([^()]*(?:conflicted copy|case conflict)[^()]*\)"
+    rf"|{'|'.join(re.escape(ending) for ending in sorted(ENDINGS, key=len, reverse=True))}"
+    r"|\.dpkg-\w+|\.ucf-\w+|\.(?:bak|old|orig|save)[-_.\d]+)$"
+)
+_RSYNC = re.compile(r"^(\..+)\.[a-z0-9]{6}$")  # a folded name: the six letters were of either case
+_EDGE = re.compile(r"[\W_]+$")
+# Sidecars called so at the top of a folder may be meant for any image there.
+GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
+LETTERS = 4  # of a name in which one wrong letter is a slip and not another name
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Metadata that no set reads. `hidden` is passed over by its name; `ours` has a key of a sidecar, or may
+    have one and cannot be read; `right` would be a sidecar under the right name."""
+
+    path: str
+    hidden: bool = False
+    ours: bool = False
+    right: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Nearby:
+    """What lies near, by the folded name of a set, path of a file, or folder that it lies near to.
+
+    `alike` are sidecars without an image, by the name of the set that they nearly name; `meant` are drafts
+    that are but such a stray, and no set; `notes` are those of download tools, by the file they are kept for.
+    """
+
+    strays: Mapping[str, Sequence[Stray]] = field(default_factory=dict)
+    alike: Mapping[str, str] = field(default_factory=dict)
+    meant: frozenset[str] = frozenset()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    there: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, draft: Draft, paths: Iterable[str]) -> Iterator[Stray]:
+        """Give each stray once that bears the name of a set or of one of its files, or lies in its folder."""
+        keys = [image.folded(draft.base or draft.name), *map(image.folded, paths)]
+        found = (stray for key in keys for stray in self.strays.get(key, ()))
+        return (stray for stray in dict.fromkeys(found) if stray.path not in draft.sidecars)
+
+
+def look_around(listing: Listing, drafts: Sequence[Draft], owned: Mapping[str, Sequence[str]]) -> Nearby:
+    """Find what lies near the sets. `owned` are the paths of each draft, by its name."""
+    whole = [draft for draft in drafts if _has_machine(listing, draft, owned[draft.name])]
+    named = {draft.name for draft in whole}
+    read = {path for draft in whole for path in draft.sidecars}
+    lone = [draft for draft in drafts if draft.form == "sidecar" and draft.name not in named]
+    strays: dict[str, list[Stray]] = {}
+    there = {image.folded(path): path for path in listing.entries}
+    for stray in _strays(listing, read, there):
+        for key in _keys_of(stray):
+            strays.setdefault(key, []).append(stray)
+    targets = {key for draft in whole for key in _targets(draft, owned[draft.name])}
+    meant = {d.name for d in lone if any(targets.intersection(_keys(path)) for path in d.sidecars)}
+    bare = [draft for draft in whole if not draft.sidecars]
+    others = [draft for draft in lone if draft.name not in meant]
+    return Nearby(strays, _alike(listing, others, bare), frozenset(meant), _notes(listing), there)
+
+
+def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
+    return any(role_of(listing, path) == "machine" for path in paths)
+
+
+def _targets(draft: Draft, paths: Iterable[str]) -> list[str]:
+    return [image.folded(draft.base or draft.name), *map(image.folded, paths)]
+
+
+# --- whose name it bears ----------------------------------------------------------------------------------
+
+
+def _strays(listing: Listing, read: set[str], there: Mapping[str, str]) -> Iterator[Stray]:
+    for path, entry in listing.entries.items():
+        if path in read or entry.kind == "folder":
+            continue
+        found, keys = listing.sidecars.get(path), listing.keys.get(path)
+        right = is_sidecar(_core(path)) and (bool(keys) or isinstance(found, Sidecar))
+        if keys or is_sidecar(path) or FAMILY.search(_core(path)):
+            yield Stray(path, ours=bool(keys) or _speaks_to_us(found), right=right)
+    for path in listing.ignored:
+        core = _core(path)
+        if FAMILY.search(core) and not is_output(image.folded(path)) and _beside(path, core) not in there:
+            yield Stray(path, hidden=True)
+
+
+def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
+    """Whether a file reads like a sidecar, or may be one that cannot be read."""
+    if isinstance(found, Sidecar):
+        return bool(found.given)
+    return isinstance(found, UecError) and not isinstance(found, Foreign)
+
+
+def _core(path: str) -> str:
+    """Return a file's name without what copies have before and behind it: `a.toml` of `.a.toml.swp`."""
+    name = image.folded(path.rsplit("/", 1)[-1])
+    if name.startswith("._"):  # the resource fork that macOS keeps of another file
+        return ""
+    if found := _RSYNC.match(name):
+        name = found[1]
+    name, before = _BEFORE.sub("", name), ""
+    while name != before:
+        before, name = name, _BEHIND.sub("", name)
+    return re.sub(r"(?:\s*\(\d+\)|[ _-]+copy|\.sync-conflict-[\w-]+|_conflict-[\w-]+)(?=\.\w+$)", "", name)
+
+
+def _beside(path: str, name: str) -> str:
+    return image.folded(path[: path.rfind("/") + 1]) + name
+
+
+def _keys(path: str) -> set[str]:
+    """Return what a stray at the top of a folder may be named after: a set, or a file of one."""
+    core = _core(path)
+    stems = {core, FAMILY.sub("", core), core.rpartition(".")[0]}
+    stems |= {_EDGE.sub("", stem) for stem in stems}
+    return {key for stem in stems if stem for key in (stem, key_of(stem))}
+
+
+def _keys_of(stray: Stray) -> set[str]:
+    folder, slash, _ = stray.path.rpartition("/")
+    return {image.folded(folder + slash)} if slash else _keys(stray.path)
+
+
+# --- whose name it nearly bears ---------------------------------------------------------------------------
+
+
+def _alike(listing: Listing, lone: Sequence[Draft], bare: Sequence[Draft]) -> dict[str, str]:
+    """Which sidecar without an image nearly names which set without a sidecar."""
+    if not lone or not bare:
+        return {}
+    keys = {draft.name: image.folded(draft.name) for draft in bare}
+    index: dict[str, list[str]] = {}
+    for name, key in keys.items():
+        for trait in _traits(key):
+            index.setdefault(trait, []).append(name)
+    found: dict[str, str] = {}
+    for draft in lone:
+        path = draft.sidecars[0]
+        if isinstance(listing.sidecars.get(path), Foreign):
+            continue
+        for stem in _stems(listing, draft):
+            near = {
+                name for trait in _traits(stem) for name in index.get(trait, ()) if _is_near(stem, keys[name])
+            }
+            near |= set(keys) if stem in GENERAL else set()
+            found |= {name: path for name in near if name not in found}
+    return found
+
+
+def _stems(listing: Listing, draft: Draft) -> set[str]:
+    """Return the stem of a sidecar, and that of the machine image which it names and which is not there."""
+    stems = {image.folded(draft.name)}
+    for path in draft.sidecars:
+        found = listing.sidecars.get(path)
+        machine = named_files(found).get("machine") if isinstance(found, Sidecar) else None
+        stems |= {key_of(machine)} if machine else set()
+    return stems
+
+
+def _traits(key: str) -> set[str]:
+    """What two names have in common if one letter differs, one has more words, or only signs differ."""
+    letters = {key[:i] + key[i + 1 :] for i in range(len(key))} if len(key) >= LETTERS else set()
+    words = {key[: found.start()] for found in re.finditer(r"[\W_]", key)}
+    return {key, re.sub(r"[\W_]", "", key), *letters, *words}
+
+
+def _is_near(stem: str, key: str) -> bool:
+    """Names that differ in their numbers are versions of one thing, and not slips."""
+    if re.sub(r"[\W_]", "", stem) == re.sub(r"[\W_]", "", key):
+        return True
+    if _begins(key, stem):
+        return True
+    if _begins(stem, key):
+        return any(letter.isalpha() for letter in stem[len(key) :])
+    return _numbers(stem) == _numbers(key) and min(len(stem), len(key)) >= LETTERS and _slips(stem, key)
+
+
+def _begins(longer: str, shorter: str) -> bool:
+    return longer.startswith(shorter) and bool(re.match(r"[\W_]", longer[len(shorter) :]))
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"[0-9]+", text)]
+
+
+def _slips(one: str, other: str) -> bool:
+    """Whether one letter was left out, added, mistaken, or two were exchanged."""
+    if abs(len(one) - len(other)) > 1:
+        return False
+    start = next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+    a, b = one[start:], other[start:]
+    return a[1:] == b or a == b[1:] or a[1:] == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
+
+
+# --- downloads --------------------------------------------------------------------------------------------
+
+
+def _notes(listing: Listing) -> dict[str, str]:
+    """Which file has beside it what a download tool keeps there until the file is whole."""
+    notes: dict[str, str] = {}
+    for path in sorted((*listing.ignored, *listing.entries)):
+        plain = image.folded(path)
+        ending = next((end for end in UNFINISHED if plain.endswith(end)), None)
+        if ending and not plain.rsplit("/", 1)[-1].startswith("."):
+            target = plain.removesuffix(ending)
+            notes.setdefault(target, path)
+            notes.setdefault(re.sub(r"\.[0-9a-f]{8}$", "", target), path)  # rclone's
+    return notes
+
+
+# --- what follows -----------------------------------------------------------------------------------------
+
+
+def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
+    """Raises what holds a set because of something near it. `paths` are the files it is to be made of."""
+    for path in (*paths, *draft.sidecars):
+        if note := near.notes.get(image.folded(path)):
+            raise NotYet(
+                f"{path} to be whole: {note} lies beside it; remove that if nothing is copied any more"
+            )
+    for stray in near.of(draft, paths):
+        if draft.sidecars and not stray.ours:
+            continue  # the set has what it is to be read by; the other one is told of
+        if stray.hidden:
+            name = sidecar_of(draft)
+            raise NotYet(
+                f"{name}: {stray.path} lies there, which is not read; rename it to {name} or move it away"
+            )
+        raise _not_read(draft, stray)
+    if not draft.sidecars and (other := near.alike.get(draft.name)):
+        raise NotYet(
+            f"a decision about {other}, which nearly has its name and is read for no image: "
+            f"rename it to {sidecar_of(draft)} if it is meant for this one, else move it away"
+        )
+
+
+def sidecar_of(draft: Draft) -> str:
+    """The path of the sidecar that a set has, or would be read by."""
+    return (
+        draft.sidecars[0]
+        if draft.sidecars
+        else f"{draft.name}/image.toml"
+        if draft.base
+        else f"{draft.name}.toml"
+    )
+
+
+def _not_read(draft: Draft, stray: Stray) -> Rejected:
+    name = sidecar_of(draft)
+    if draft.base:
+        why = "in a set's folder the sidecar is called image.toml or image.json"
+    else:
+        why = f"it lies beside the set {draft.name}, whose sidecar is called {name}"
+    if draft.sidecars:
+        hint = f"Write what it says into {name}, and move it away."
+    elif stray.right:
+        to = name.removesuffix(".toml") + _core(stray.path)[-5:]
+        hint = f"Rename it. Try: mv {shell_word(stray.path)} {shell_word(to)}"
+    else:
+        hint = f"Rename it if it is not meant for this set, or move it away; what is meant goes into {name}."
+    return Rejected(f"{stray.path}: it is not read", why, hint)
