@@ -47,6 +47,10 @@ class CloudAway(Deferred):
     exit_code = 69
 
 
+class StillAway(CloudAway):
+    """It failed several times, with pauses in between: not to be tried again before a longer one."""
+
+
 class NotYet(UecError):
     """No failure: somebody may still be at work on the files, so the set goes back to waiting for `reason`.
 

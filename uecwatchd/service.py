@@ -12,6 +12,7 @@ from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud, insecure
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import Gates
+from uecwatchd.cloud.patience import Patience
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of
 from uecwatchd.control import Brake, ProbeWriter, drop_advances
 from uecwatchd.errors import Halted, UecError
@@ -54,8 +55,10 @@ class Service:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         spread: Callable[[], float] = lambda: 0.5,
+        patience: Patience = Patience(),  # noqa: B008 (it is frozen)
     ) -> None:
-        """`spread` gives numbers from 0 to 1, by which retries are kept from coming in one moment."""
+        """`spread` gives numbers from 0 to 1, by which retries are kept from coming in one moment. `patience`
+        is how long a worker stays with a cloud that is not ready."""
         self._settings = settings
         self._monitor = monitor
         self._book = book
@@ -63,6 +66,7 @@ class Service:
         self._started = now()
         self._monotonic = monotonic
         self._spread = spread
+        self._patience = patience
         self._wake = threading.Event()
         self._stopping = Stop()
         self._brake = Brake()
@@ -103,6 +107,7 @@ class Service:
             now=self._now,
             started=self._started,
             random=self._spread,
+            patience=self._patience,
         )
 
     # --- the two ways to run ------------------------------------------------------------------------------

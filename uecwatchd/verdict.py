@@ -24,11 +24,22 @@ KIND_OF_FAILURE: Mapping[str, Kind] = {
 }
 
 
-def failed(record: SetRecord, error: UecError, *, now: float, spread: float, away: bool = False) -> SetRecord:
+def failed(
+    record: SetRecord,
+    error: UecError,
+    *,
+    now: float,
+    spread: float,
+    away: bool = False,
+    further: bool = False,
+) -> SetRecord:
     """What an error makes of a set: the class is the error's, the time of the next attempt is ours.
 
-    A set whose cloud is `away` has no such time: it is due as soon as that answers again.
+    A set whose cloud is `away` has no such time: it is due as soon as that answers again. One that has come
+    `further` than ever before begins its pauses and its two days anew.
     """
+    if further:
+        record = replace(record, deferrals=0, first_failure=None)
     failure = Failure(error.kind, error.what, error.why, error.hint, error.request_id, error.exit_code)
     if not isinstance(error, Deferred):
         state: State = "halted" if isinstance(error, Halted) else "rejected"

@@ -15,6 +15,7 @@ import pytest
 
 from uecwatchd import boundary
 from uecwatchd.bundle.stream import Bundling, Secret, most_parts
+from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
 from uecwatchd.service import Service
@@ -145,7 +146,9 @@ def turn(host: Host, heard: Heard) -> Turn:
         settings = load(host.config, environ={})
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + hours * HOUR
-            records = Service(settings, monitor=heard, book=book, now=lambda: now).once()
+            records = Service(
+                settings, monitor=heard, book=book, now=lambda: now, patience=Patience(tries=())
+            ).once()
             return next(record for record in records if record.name == name)
 
     return once

@@ -3,6 +3,7 @@
 import random
 import socket
 import struct
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,17 @@ from uecwatchd.cloud.attributes import Permissions, permissions
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import Image, images
+from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings
+from uecwatchd.service import Service
+from uecwatchd.settings import CloudSettings, load
 
 if TYPE_CHECKING:
-    from tests.conftest import Host
+    from tests.conftest import Heard, Host
 else:
-    Host = Any
+    Heard = Host = Any
 
 OTHER, THIRD = "123456789012", "210987654321"
 DISK_BYTES = 2 << 20
@@ -219,10 +223,13 @@ def test_a_set_that_is_to_be_new_may_be_touched_once_it_is_registered(host: Host
     assert len(host.cloud.calls("RegisterImage")) == 1
 
 
-def test_what_another_set_began_belongs_to_the_one_that_registers_it(host: Host) -> None:
+def test_what_another_set_began_belongs_to_the_one_that_registers_it(host: Host, heard: Heard) -> None:
     host.cloud.faults.arm("put-503", 1)
     drop(host, seed=1, name="lucid")
-    assert host.run("once").returncode == 69
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        (record,) = Service(settings, monitor=heard, book=book, patience=Patience(tries=())).once()
+    assert record.state == "deferred"
     for file in host.spool.glob("lucid.*"):
         file.unlink()
     drop(host, 'on_existing = "fail"', seed=1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.patience import Patience
 from uecwatchd.image import Arch
 from uecwatchd.imageset import Member
 from uecwatchd.monitor import Monitor
@@ -47,8 +48,9 @@ class Order:
     `made_for` is the set's folder and name; `unique` refuses an image that is there and not this set's.
     `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
     before it is registered. `sparse` has holes left out of the bundle. `unchanged` raises when a file of the
-    set is not any more what was listed. `turn` is held while it is sent, on its share of `lines`. What has a
-    default is said of machines alone.
+    set is not any more what was listed. `turn` is held while it is sent, on its share of `lines`. `sleep`
+    raises as `check` does. `arrived` hears how many parts lie in the bucket. `spread` gives numbers from 0
+    to 1. What has a default is said of machines alone.
     """
 
     set_name: str
@@ -68,6 +70,9 @@ class Order:
     turn: Callable[[Callable[[], None]], AbstractContextManager[object]]
     unchanged: Callable[[], None]
     sleep: Callable[[float], None]
+    arrived: Callable[[int], None]
+    patience: Patience
+    spread: Callable[[], float]
     now: Callable[[], float]
     boot: Boot = NO_BOOT
     name: str | None = None

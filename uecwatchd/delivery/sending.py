@@ -15,6 +15,7 @@ from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
 from uecwatchd.cloud.credentials import bundle_user, sealing_certificate
+from uecwatchd.cloud.patience import again
 from uecwatchd.cloud.upload import Stored, holds, listed, put
 from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.digest import digest_like
@@ -24,14 +25,16 @@ from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.monitor import Event, Fields, Kind, Progress
 
 
-def send(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, again: bool) -> BundleRecord:
+def send(
+    order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, resuming: bool
+) -> BundleRecord:
     """Bundle and upload in one stream: nothing of the image is written to a disk.
 
-    The same key and IV make the same parts, so `again` needs to send only those that are not there yet.
+    The same key and IV make the same parts, so `resuming` needs to send only those that are not there yet.
     """
     secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
     began = time.monotonic()
-    there = _already_there(order, bundle) if again else {}
+    there = _already_there(order, bundle) if resuming else {}
     totals, parts = _send_parts(order, bundle, secret, source, there=there)
     _must_be_what_was_read(order, source, totals, ledger)
     _tell_bundled(order, totals)
@@ -40,8 +43,7 @@ def send(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, 
         _manifest(order, bundle, totals, secret, boot), key=order.cloud.account.user_key
     )
     _must_be_readable(order, manifest, totals)
-    with boundary.effect("put manifest"):
-        last = put(order.cloud, bundle.bucket, manifest_name(bundle.prefix), manifest)
+    last = _put(order, "put manifest", bundle.bucket, manifest_name(bundle.prefix), manifest)
     _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
     sent = replace(bundle, state="uploaded", objects=(*parts, last), boot=str(boot))
     return replace(sent, parts=len(totals.parts), bundled_size=totals.bundled_size)
@@ -79,9 +81,9 @@ def _send_parts(
     def send_one(piece: Slice) -> None:
         listed_there = there.get(piece.part.name)
         if listed_there is None or not holds(listed_there, piece.data):
-            with boundary.effect("put part"):
-                listed_there = put(order.cloud, bundle.bucket, piece.part.name, piece.data)
+            listed_there = _put(order, "put part", bundle.bucket, piece.part.name, piece.data)
         stored[piece.part.index] = listed_there
+        order.arrived(len(stored))
 
     def check() -> None:
         nonlocal ready
@@ -103,6 +105,14 @@ def _send_parts(
     with closing(bundling):
         in_flight(bundling, send_one, lines=order.lines, check=check, done=bundling.give_back)
     return bundling.totals, tuple(stored[index] for index in sorted(stored))
+
+
+def _put(order: Order, moment: str, bucket: str, key: str, data: bytes | memoryview) -> Stored:
+    def put_once() -> Stored:
+        with boundary.effect(moment):
+            return put(order.cloud, bucket, key, data)
+
+    return again(put_once, patience=order.patience, sleep=order.sleep, spread=order.spread)
 
 
 def _already_there(order: Order, bundle: BundleRecord) -> Mapping[str, Stored]:

@@ -44,15 +44,17 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
             known, bundle = None, _plan(order, identity)
         if bundle.state == "planned" or bundle.boot != str(order.boot.ids()):
             bundle = ledger.put_bundle(bundle)
-            bundle = _sent(order, bundle, source, ledger, again=known is not None)
+            bundle = _sent(order, bundle, source, ledger, resuming=known is not None)
         order.check()
         _look_over(order, bundle, ledger)
         return _register(order, bundle, ledger)
 
 
-def _sent(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, again: bool) -> BundleRecord:
+def _sent(
+    order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, resuming: bool
+) -> BundleRecord:
     with order.turn(order.check):
-        return ledger.put_bundle(send(order, bundle, source, ledger, again=again))
+        return ledger.put_bundle(send(order, bundle, source, ledger, resuming=resuming))
 
 
 def _made_whole(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger) -> BundleRecord:
@@ -61,7 +63,7 @@ def _made_whole(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledg
     try:
         _open_again(order, bundle)
     except Rejected:
-        bundle = _sent(order, bundle, source, ledger, again=True)
+        bundle = _sent(order, bundle, source, ledger, resuming=True)
         _look_over(order, bundle, ledger)
     return bundle
 

@@ -28,7 +28,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class MemberRecord:
-    """A member as it was used. `image_id` and `manifest` ("bucket/key") are empty until there are any."""
+    """A member as it was used. `image_id` and `manifest` ("bucket/key") are empty until there are any.
+
+    `parts` is the most parts of it that have lain in the bucket.
+    """
 
     role: Role
     path: str
@@ -37,6 +40,7 @@ class MemberRecord:
     sha256: str = ""
     image_id: str = ""
     manifest: str = ""
+    parts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

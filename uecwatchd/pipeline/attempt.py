@@ -6,18 +6,19 @@ begins, so that a job broken off anywhere is taken up where it was.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from uecwatchd import report
 from uecwatchd.control import AdvanceWriter
-from uecwatchd.errors import CloudAway, Halted, NotYet, Stopped, UecError
+from uecwatchd.errors import CloudAway, Halted, NotYet, StillAway, Stopped, UecError
 from uecwatchd.image import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
 from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Fields, Kind, Progress, Tee
 from uecwatchd.pipeline.deliver import deliver
 from uecwatchd.pipeline.finish import furnish, publish, succeed_older
-from uecwatchd.pipeline.job import Job, Stage, Tools, lead, stop_if_asked, tell
+from uecwatchd.pipeline.job import Job, Stage, Tools, lead, pause, stop_if_asked, tell
 from uecwatchd.pipeline.prepare import (
     enter_cloud,
     foresee,
@@ -61,18 +62,38 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
         for name, stage in stages_of(found):
             stop_if_asked(job, tools)
             job = _keep(job, replace(job.record, stage=name), tools)
-            job = stage(job, tools)
+            job = _taken(stage, job, tools)
         return _succeed(job, tools)
     except Stopped as stopped:
-        return _end(job, replace(job.record, state="queued"), tools, _put_down(stopped, tools))
+        queued = replace(job.record, state="queued", members=job.reach.noted(job.record.members))
+        return _end(job, queued, tools, _put_down(stopped, tools))
     except NotYet as wait:
         return _put_back(job, wait, tools)
     except UecError as error:
         return _fail(job, error, tools)
 
 
+def _taken(stage: Stage, job: Job, tools: Tools) -> Job:
+    """A stage, begun again in place while the cloud gives no good answer and is there all the same.
+
+    Each stage may be: what it has done it finds done, an image registered without an answer included.
+    """
+    for seconds in tools.patience.tries:
+        try:
+            return stage(job, tools)
+        except StillAway:
+            raise
+        except CloudAway as error:
+            if tools.gates.away(job.record.cloud):
+                raise
+            tell(job, Kind.WORKING, f"tried again in a moment: {error.what}: {error.why}")
+        pause(seconds * (1 + tools.random()), tools, partial(stop_if_asked, job, tools))
+    return stage(job, tools)
+
+
 def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
     same = resumed(before, started=tools.started) if before and before.stamp == found.stamp else None
+    parts = {member.role: member.parts for member in same.members} if same else {}
     record = SetRecord(
         folder=str(found.folder),
         name=found.name,
@@ -86,7 +107,9 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
         deferrals=same.deferrals if same else 0,
         first_failure=same.first_failure if same else None,
         idle=idle_keys(found.sidecar),
-        members=tuple(MemberRecord(m.role, m.path, m.size, m.stamp) for m in found.members),
+        members=tuple(
+            MemberRecord(m.role, m.path, m.size, m.stamp, parts=parts.get(m.role, 0)) for m in found.members
+        ),
         fingerprint=before.fingerprint if before else "",
     )
     advance = AdvanceWriter(tools.ledger, record, now=tools.now)
@@ -135,7 +158,10 @@ def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
 
 def _fail(job: Job, error: UecError, tools: Tools) -> SetRecord:
     away = isinstance(error, CloudAway) and tools.gates.away(job.record.cloud)
-    record = failed(job.record, error, now=tools.now(), spread=tools.random(), away=away)
+    reached = job.reach.noted(job.record.members)
+    further = sum(one.parts for one in reached) > sum(one.parts for one in job.record.members)
+    record = replace(job.record, members=reached)
+    record = failed(record, error, now=tools.now(), spread=tools.random(), away=away, further=further)
     known = job.record.cloud in tools.gates.closed()
     if isinstance(error, Halted):
         tools.gates.close(job.record.cloud, error)

@@ -21,7 +21,7 @@ from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import CHECK_SECONDS, BundleRecord
 from uecwatchd.monitor import Monitor, Tee
-from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, wishes, with_member
+from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
 from uecwatchd.pipeline.prepare import registered_name
 
 Deliveries = Mapping[Role, "Future[BundleRecord]"]
@@ -169,10 +169,6 @@ def _take(job: Job, tools: Tools, way: Way, member: Member) -> BundleRecord:
 def _order(job: Job, tools: Tools, way: Way, member: Member) -> Order:
     """What is said of every member."""
 
-    def sleep(seconds: float) -> None:
-        tools.stopping.wait(seconds)
-        way.check()
-
     known = job.known(member.role)
     return Order(
         set_name=job.found.name,
@@ -191,7 +187,10 @@ def _order(job: Job, tools: Tools, way: Way, member: Member) -> Order:
         check=way.check,
         turn=way.turn,
         unchanged=lambda: _must_be_unchanged(job.found),
-        sleep=sleep,
+        sleep=lambda seconds: pause(seconds, tools, way.check),
+        arrived=partial(job.reach.arrived, member.role),
+        patience=tools.patience,
+        spread=tools.random,
         now=tools.now,
     )
 

@@ -7,17 +7,19 @@ log and in the report.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from uecwatchd import digest, report
 from uecwatchd.cloud.attributes import Permissions, describe, permissions, share, tag
 from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.patience import again
 from uecwatchd.cloud.register import deregister
 from uecwatchd.cloud.upload import remove
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.image import Role
 from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Kind, Level
-from uecwatchd.pipeline.job import Job, Tools, lead, stop_if_asked, tell
+from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, tell
 from uecwatchd.strangers import printable
 
 
@@ -34,10 +36,6 @@ class Wish:
 
 
 NOT_AGAIN = "It is not tried again by itself. To have it done: {order}"
-
-# A cloud that is busy just after a registration is usually itself again within seconds.
-TRIES = 3
-PAUSE_SECONDS = 3.0
 
 
 # --- what it is given -------------------------------------------------------------------------------------
@@ -103,24 +101,25 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
 
 def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
     """The job, with a remark if the wish came to nothing."""
-    for last in (*(False for _ in range(TRIES - 1)), True):
-        stop_if_asked(job, tools)
-        try:
-            done = wish.grant()
-        except Stopped:
+    check = partial(stop_if_asked, job, tools)
+    check()
+    try:
+        done = again(
+            wish.grant,
+            patience=tools.patience,
+            sleep=lambda seconds: pause(seconds, tools, check),
+            spread=tools.random,
+        )
+    except Stopped:
+        raise
+    except Deferred as error:
+        if wish.urgent:
             raise
-        except Deferred as error:
-            if last and wish.urgent:
-                raise
-            if last:
-                again = NOT_AGAIN.format(order=report.order("retry", job.record.folder, job.record.name))
-                return _remarked(job, error.what, error.why, again, error.request_id)
-            tools.stopping.wait(PAUSE_SECONDS)
-        except UecError as error:
-            return _remarked(job, error.what, error.why, error.hint, error.request_id)
-        else:
-            tell(job, Kind.REGISTERED, done, level=wish.level)
-            break
+        hint = NOT_AGAIN.format(order=report.order("retry", job.record.folder, job.record.name))
+        return _remarked(job, error.what, error.why, hint, error.request_id)
+    except UecError as error:
+        return _remarked(job, error.what, error.why, error.hint, error.request_id)
+    tell(job, Kind.REGISTERED, done, level=wish.level)
     return job
 
 

@@ -5,18 +5,19 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from uecwatchd import report
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.gate import Gates
+from uecwatchd.cloud.patience import Patience
 from uecwatchd.control import NEXT, Brake
 from uecwatchd.errors import Stopped
 from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
-from uecwatchd.ledger import Ledger, MemberRecord, SetRecord
+from uecwatchd.ledger import CHECK_SECONDS, Ledger, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Fields, Kind, Level, Monitor
 from uecwatchd.settings import WorkSettings
 
@@ -38,13 +39,33 @@ class Tools:
     now: Callable[[], float] = time.time
     started: float = float("-inf")
     random: Callable[[], float] = lambda: 0.5
+    patience: Patience = field(default_factory=Patience)
+
+
+class Reach:
+    """How many parts of each member lie in the bucket, as one attempt has put or found them there. May be
+    shared by threads."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._parts: dict[Role, int] = {}
+
+    def arrived(self, role: Role, parts: int) -> None:
+        with self._turn:
+            self._parts[role] = max(parts, self._parts.get(role, 0))
+
+    def noted(self, members: Iterable[MemberRecord]) -> tuple[MemberRecord, ...]:
+        """The members with the most parts of each, by this attempt and by those before."""
+        with self._turn:
+            return tuple(replace(one, parts=max(one.parts, self._parts.get(one.role, 0))) for one in members)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One attempt at one set: what lies in the spool, what is known of it, and its monitor.
 
-    `fresh_until` is what an earlier attempt at the same files said of when they stop being fresh.
+    `fresh_until` is what an earlier attempt at the same files said of when they stop being fresh. `reach` is
+    how far this one has come.
     """
 
     found: ImageSet
@@ -52,6 +73,7 @@ class Job:
     monitor: Monitor
     cloud: Cloud | None = None
     fresh_until: float | None = None
+    reach: Reach = field(default_factory=Reach)
 
     def known(self, role: Role) -> MemberRecord | None:
         return next((m for m in self.record.members if m.role == role), None)
@@ -78,6 +100,16 @@ def stop_if_asked(job: Job, tools: Tools) -> None:
     if why := tools.brake.why(job.record.folder, job.record.name):
         release = report.order("release", job.record.folder, job.record.name)
         raise Stopped(what, why, NEXT[why].format(release=release))
+
+
+def pause(seconds: float, tools: Tools, check: Callable[[], None]) -> None:
+    """Wait, and call `check` at least once a second: it raises when it need not be waited any more."""
+    end = time.monotonic() + seconds
+    while not tools.stopping.wait(min(CHECK_SECONDS, max(0.0, end - time.monotonic()))):
+        check()
+        if time.monotonic() >= end:
+            return
+    check()
 
 
 def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:

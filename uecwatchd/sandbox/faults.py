@@ -30,7 +30,7 @@ class Unit:
 
 
 TIMES = Unit("times", most=math.inf)
-REQUESTS, LOOKS = Unit("requests"), Unit("looks")
+REQUESTS, LOOKS, UPLOADS = Unit("requests"), Unit("looks"), Unit("uploads")
 SECONDS = Unit("seconds", least=0, whole=False)
 SECONDS_EITHER_WAY = Unit("seconds", least=-LARGEST, whole=False)
 
@@ -47,6 +47,7 @@ class Fault:
 FAULTS: Mapping[str, Fault] = {
     "put-500": Fault("an upload is answered with 500 InternalError, and nothing is kept"),
     "put-503": Fault("an upload is answered with 503 SlowDown, and nothing is kept"),
+    "put-503-every": Fault("one upload of so many is answered with 503 SlowDown", UPLOADS, 3),
     "reset-in-body": Fault("the connection is reset in the middle of an upload"),
     "wrong-etag": Fault("an upload is kept, and answered with the ETag of something else"),
     "lost-answer": Fault("RegisterImage is carried out, and the connection reset without an answer"),
@@ -74,6 +75,7 @@ class Faults:
         self._lock = threading.Lock()
         self._armed: dict[str, Armed] = {}
         self._struck: Counter[str] = Counter()
+        self._occasions: Counter[str] = Counter()
         for name, value in (armed or {}).items():
             self.arm(name, value)
 
@@ -101,6 +103,15 @@ class Faults:
             elif armed.value >= 1:
                 self._armed[name] = replace(armed, value=armed.value - 1)
             strikes = armed.value >= 1 and not armed.spared
+            self._struck[name] += strikes
+            return strikes
+
+    def strikes_one_in(self, name: str) -> bool:
+        """Whether this occasion is the last one of as many as the fault's value says."""
+        with self._lock:
+            every = self._armed.get(name, Armed(0)).value
+            self._occasions[name] += 1
+            strikes = every >= 1 and self._occasions[name] % every == 0
             self._struck[name] += strikes
             return strikes
 

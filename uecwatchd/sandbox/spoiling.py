@@ -9,7 +9,7 @@ from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.refusal import Refused
 
 UPLOADS = ("PutObject", "UploadPart")
-REFUSALS = {"put-500": "InternalError", "put-503": "SlowDown"}
+REFUSALS = {"put-500": "InternalError", "put-503": "SlowDown", "put-503-every": "SlowDown"}
 
 
 class Spoiled(Refused):
@@ -25,7 +25,7 @@ def spoil_upload(faults: Faults, action: str, request: Request) -> None:
     if action not in UPLOADS:
         return
     for name in REFUSALS:
-        if faults.strikes(name):
+        if faults.strikes_one_in(name) if name.endswith("-every") else faults.strikes(name):
             raise Spoiled(name)
     if faults.strikes("reset-in-body"):
         if half := (request.content_length or 0) // 2:  # to read nothing counts as a body that ended early

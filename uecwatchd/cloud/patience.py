@@ -1,0 +1,44 @@
+"""How long work stays with a cloud that is not ready: a request is made again, an image is looked at again.
+
+A cloud that answers 503 or drops a connection is usually itself again within seconds, and whoever gives up at
+the first such answer throws away what has been made for it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from uecwatchd.errors import CloudAway, Deferred, StillAway
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Pauses in seconds, each the least: up to as much again is added by chance, so that several requests
+    refused in one moment do not come back in one moment."""
+
+    tries: tuple[float, ...] = (1.0, 2.0, 4.0)  #: before a request without a good answer is made again
+
+
+def again(
+    ask: Callable[[], Answer],
+    *,
+    patience: Patience,
+    sleep: Callable[[float], None],
+    spread: Callable[[], float],
+) -> Answer:
+    """Ask, and ask again after a passing trouble, as often as `patience` says. Only for what may be repeated.
+
+    Raises what `ask` raises in the end, with `StillAway` in place of `CloudAway`; and what `sleep` raises,
+    which is how it is stopped. `spread` gives numbers from 0 to 1.
+    """
+    for pause in patience.tries:
+        try:
+            return ask()
+        except Deferred:
+            sleep(pause * (1 + spread()))
+    try:
+        return ask()
+    except CloudAway as error:
+        raise StillAway(error.what, error.why, error.hint, request_id=error.request_id) from error
