@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from uecwatchd import digest, spool
 from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
@@ -36,7 +36,7 @@ def add_verbs(add: AddVerb) -> None:
     verb.add_argument("file", type=Path, metavar="FILE")
     verb.add_argument("folder", type=Path, metavar="DIR")
     verb.add_argument("--type", choices=("machine", "kernel", "ramdisk"), help="default: as it looks")
-    verb.add_argument("--arch", choices=("i386", "x86_64"), help="default: as it says of itself")
+    verb.add_argument("--arch", choices=get_args(Arch), metavar="ARCH", help="default: as it says of itself")
     verb.add_argument("--kernel", type=_id_of("ki"), metavar="ID", help="a machine image's kernel: eki-…")
     verb.add_argument("--ramdisk", type=_id_of("ri"), metavar="ID", help="a machine image's ramdisk: eri-…")
     verb.add_argument("--keep", action="store_true", help="take a machine image as it is, bootable or not")

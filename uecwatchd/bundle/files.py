@@ -35,7 +35,7 @@ from uecwatchd.bundle.stream import Bundling, Part, Secret, Slice, Totals
 from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
 from uecwatchd.digest import fitting_file
 from uecwatchd.errors import Deferred, Halted, Rejected
-from uecwatchd.image import Arch, Role
+from uecwatchd.image import Role
 
 FILE_MODE = 0o640  # an image may hold secrets; the group that drops images may read what became of them
 WRITERS = 4  # a disk flushes several parts in hardly more time than one
@@ -51,7 +51,7 @@ class Claims:
     """
 
     kind: Role
-    arch: Arch
+    arch: str  # in the cloud's own word
     kernel_id: str | None = None
     ramdisk_id: str | None = None
     root: str | None = None

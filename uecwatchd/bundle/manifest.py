@@ -6,7 +6,7 @@ Written like this, but on one line, since the signature covers the text and not 
       version                 the format's: 2007-10-10
       bundler                 who wrote it: name, version, release
       machine_configuration
-        architecture          i386 or x86_64
+        architecture          i386 or x86_64; what else a cloud has a word for
         block_device_mapping  mapping {virtual, device}, each         machines only, optional
         product_codes         product_code, each                      machines only, optional
         kernel_id             on a machine its kernel's id; on a kernel the word "true"
@@ -76,6 +76,10 @@ _SHA1 = re.compile(r"[0-9A-Fa-f]{40}")
 _HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
+# Words of Nova for what is called otherwise elsewhere.
+OTHER_ARCHITECTURES = ("aarch64", "armv7l")
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """A bundle's key and IV as only one reader can open them, in hex."""
@@ -99,7 +103,7 @@ class Manifest:
     name: str
     user: str
     kind: Role
-    arch: Arch
+    arch: str  # in the cloud's own word
     tar_sha1: str
     size: int
     bundled_size: int
@@ -295,11 +299,11 @@ def _kind(declared: str | None, kernel_id: str | None, ramdisk_id: str | None) -
     return told.pop() if told else "machine"
 
 
-def _arch(machine: Element) -> Arch:
+def _arch(machine: Element) -> str:
     arch = _required(machine, "architecture")
-    if arch not in get_args(Arch):
-        raise Damaged(f"its <architecture> is {arch}, not i386 or x86_64")
-    return cast(Arch, arch)
+    if arch not in (*get_args(Arch), *OTHER_ARCHITECTURES):
+        raise Damaged(f"its <architecture> is {arch}, and none that a cloud knows")
+    return arch
 
 
 def _sealed(image: Element, reader: str) -> Sealed:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from uecwatchd.image import Role
+from uecwatchd.image import Arch, Role
 
 # What RegisterImage takes beside ImageLocation, from the generation on that first bound each name.
 # Older servers refuse the whole request for one parameter that they do not know.
@@ -32,6 +32,27 @@ _ID_EUCALYPTUS = re.compile(r"e[mkr]i-[0-9A-Fa-f]{8}")
 _ID_LOWER = re.compile(r"e[mkr]i-[0-9a-f]{8}")
 _ID_LONG = re.compile(r"[ae][mkr]i-([0-9a-f]{8}|[0-9a-f]{17})")
 _ID_SHORT_OF_AWS = re.compile(r"a[mkr]i-([0-9a-f]{8}|[0-9a-f]{17})")
+
+# Eucalyptus has no other words, whatever its nodes are.
+_ARCHITECTURES: Mapping[Arch, str] = {"i386": "i386", "x86_64": "x86_64"}
+# Nova's, who has them from libvirt: an instance of an image with any other is refused.
+_ARCHITECTURES_OF_NOVA: Mapping[Arch, str] = {
+    **_ARCHITECTURES,
+    "arm64": "aarch64",
+    "arm": "armv7l",
+    "ppc64le": "ppc64le",
+    "ppc64": "ppc64",
+    "ppc": "ppc",
+    "s390x": "s390x",
+    "s390": "s390",
+    "ia64": "ia64",
+    "alpha": "alpha",
+    "parisc": "parisc",
+    "mips64el": "mips64el",
+    "mips64": "mips64",
+    "mipsel": "mipsel",
+    "mips": "mips",
+}
 
 # Everywhere.
 NAME_MINIMUM, NAME_LIMIT = 3, 128
@@ -101,6 +122,7 @@ class Dialect:
     disk_mapping: str | None  # the device that a manifest maps `ami` to, to say: a whole disk, paravirtual
     manifest_limit: int | None  # bytes; a longer manifest is misread or refused
     image_limit: Limit | None
+    architectures: Mapping[Arch, str]  # that it registers images for, and its word for each
     pending_states: frozenset[str]  # an image in one of these may still become available
 
     # After registration
@@ -143,6 +165,7 @@ UEC = Dialect(
     disk_mapping=None,
     manifest_limit=100 * KIB,
     image_limit=None,
+    architectures=_ARCHITECTURES,
     pending_states=frozenset(),
     filters=False,
     tag_limit=0,
@@ -230,6 +253,7 @@ AWS = Dialect(
     disk_mapping=None,
     manifest_limit=None,
     image_limit=Limit(10 * GIB, fixed=True),
+    architectures={**_ARCHITECTURES, "arm64": "arm64"},
     pending_states=frozenset({"pending"}),
     filters=True,
     tag_limit=50,
@@ -248,6 +272,7 @@ OPENSTACK = replace(
     name_pattern=_NAME_WITH_DOTS,
     paravirtual_needs=frozenset(),
     image_limit=None,
+    architectures=_ARCHITECTURES_OF_NOVA,
     account_checked=False,
     tag_limit=10,
     regional=False,

@@ -81,3 +81,8 @@ class Order:
     platform: str = "linux"
     whole_disk: bool = False
     wishes: tuple[str, ...] = ()
+
+    @property
+    def arch_word(self) -> str:
+        """What the cloud calls the architecture; it was looked up before anything was sent."""
+        return self.cloud.dialect.architectures.get(self.arch, self.arch)

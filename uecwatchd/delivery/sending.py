@@ -140,7 +140,7 @@ def _place(bundle: BundleRecord, parts: Mapping[str, Stored], *, size: int) -> s
 def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret, boot: BootIds) -> Manifest:
     account = order.cloud.account
     root = order.cloud.dialect.disk_mapping if order.whole_disk else None
-    claims = Claims(order.member.role, order.arch, boot.kernel, boot.ramdisk, root)
+    claims = Claims(order.member.role, order.arch_word, boot.kernel, boot.ramdisk, root)
     parties = Parties(bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account))
     return manifest_of(bundle.prefix, totals, secret, claims, parties)
 

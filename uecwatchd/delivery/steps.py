@@ -265,7 +265,7 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
             location=bundle.location,
             name=order.name or bundle.prefix,
             description=order.description,
-            arch=order.arch,
+            arch=order.arch_word,
             kernel=boot.kernel,
             ramdisk=boot.ramdisk,
             virtualization=order.virtualization,

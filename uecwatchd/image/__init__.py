@@ -3,10 +3,12 @@
 Nothing here opens a file: bytes and names in, facts and reasons out.
 """
 
-from uecwatchd.image.content import HEAD_BYTES, TAIL_BYTES, Arch, Facts, Layout, Role, sniff
+from uecwatchd.image.content import HEAD_BYTES, TAIL_BYTES, sniff
 from uecwatchd.image.fitness import amount, is_floppy, unfit, unfit_together
+from uecwatchd.image.look import Arch, Facts, Layout, Role
 from uecwatchd.image.names import (
     arch_by_name,
+    arches_by_name,
     composed,
     flavour_by_name,
     folded,
@@ -28,6 +30,7 @@ __all__ = [
     "Role",
     "amount",
     "arch_by_name",
+    "arches_by_name",
     "composed",
     "flavour_by_name",
     "folded",

@@ -3,8 +3,8 @@
 Nothing here opens a file: `sniff` is handed the first `HEAD_BYTES` and the last `TAIL_BYTES`.
 A slice past the end of the head is short and reads as zero, so no content, however mangled, can raise.
 
-Offsets are those of the formats' own papers: Linux boot protocol (x86/boot.rst), ext4 disk layout, UEFI GPT,
-qcow2 (QEMU's interop/qcow2.txt), VMware Virtual Disk Format 1.1, Microsoft VHD 1.0, ECMA-119, System V ELF.
+Offsets are those of the formats' own papers: ext4 disk layout, UEFI GPT, qcow2
+(QEMU's interop/qcow2.txt), VMware Virtual Disk Format 1.1, Microsoft VHD 1.0, ECMA-119.
 """
 
 import bz2
@@ -12,16 +12,14 @@ import lzma
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
-from uuid import UUID
+from typing import Protocol
 
-Role = Literal["machine", "kernel", "ramdisk"]
-Arch = Literal["i386", "x86_64"]
-Layout = Literal["disk", "partition"]
+from uecwatchd.image import kernels
+from uecwatchd.image.look import SECTOR_BYTES, Facts, Look, Probe, Role
+from uecwatchd.image.partition_types import PARTITION_ARCH
 
 HEAD_BYTES = 68 * 1024  # up to the end of btrfs' superblock, the farthest from the start of all
 TAIL_BYTES = 512  # a VHD's footer
-SECTOR_BYTES = 512  # what partition tables count in, and what a node's block device is a multiple of
 FLOPPY_MAX_BYTES = 2880 * 1024  # the largest floppy ever sold: what boots Windows through memdisk
 XZ_MEMORY_BYTES = 96 << 20  # `xz -9` needs 65 MiB to decompress; more is not worth a look inside
 TEXT_SAMPLE_BYTES = 4096  # a page without one control character is text
@@ -30,40 +28,6 @@ MAX_PARTITIONS = 128  # looked at in a GPT: what it reserves room for
 RAMDISK_FILE_SYSTEMS = frozenset(
     {"ext2", "fat", "squashfs", "cramfs", "romfs"}
 )  # what initrds and boot floppies hold
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What content says about itself. `role` is what it is meant for; None where content cannot tell."""
-
-    format: str
-    role: Role | None = None
-    arch: Arch | None = None
-    layout: Layout | None = None
-    claimed: int | None = None  # bytes it says it has at least; more than the file has = truncated
-    version: str | None = None  # a kernel's own version, as `uname -r` would print it
-    inside: str | None = None  # the format of what a compressed file holds, where that can be seen
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """The bytes a probe may look at, and the size in bytes of the whole file."""
-
-    head: bytes
-    tail: bytes
-    size: int
-
-    def has(self, at: int, magic: bytes) -> bool:
-        return self.head.startswith(magic, at)
-
-    def le(self, at: int, width: int) -> int:
-        return int.from_bytes(self.head[at : at + width], "little")
-
-    def be(self, at: int, width: int) -> int:
-        return int.from_bytes(self.head[at : at + width], "big")
-
-
-Probe = Callable[[Look], Facts | None]
 
 
 def sniff(head: bytes, tail: bytes, *, size: int) -> Facts:
@@ -76,67 +40,7 @@ def identify(look: Look) -> Facts:
     return next((facts for facts in found if facts), Facts("unknown"))
 
 
-# --- kernels ---
-
-
-def linux(look: Look) -> Facts | None:
-    """A bzImage, or memdisk, which passes itself off as one to load a floppy as its initrd."""
-    if not (look.has(0x1FE, b"\x55\xaa") and look.has(0x202, b"HdrS")):
-        return None
-    protocol = look.le(0x206, 2)
-    words = kernel_version(look)
-    facts = Facts("bzimage", role="kernel", claimed=kernel_bytes(look, protocol))
-    if words[:1] == ["MEMDISK"]:
-        return replace(facts, format="memdisk")
-    return replace(facts, arch=kernel_arch(look, protocol), version=words[0] if words else None)
-
-
-def kernel_version(look: Look) -> list[str]:
-    pointer = look.le(0x20E, 2)
-    start = pointer + 0x200
-    field = look.head[start : start + 128] if pointer else b""
-    return field.split(b"\0")[0].decode("ascii", "replace").split()
-
-
-def kernel_arch(look: Look, protocol: int) -> Arch | None:
-    """XLF_KERNEL_64 exists since protocol 2.12 (Linux 3.8). An older kernel does not say."""
-    if protocol < 0x20C:
-        return None
-    return "x86_64" if look.le(0x236, 2) & 1 else "i386"
-
-
-def kernel_bytes(look: Look, protocol: int) -> int:
-    setup = ((look.le(0x1F1, 1) or 4) + 1) * SECTOR_BYTES  # 0 stands for 4; the boot sector comes on top
-    if protocol < 0x204:  # the size had two bytes, too few to be right
-        return setup
-    return max(setup, setup + look.le(0x1F4, 4) * 16 - 15)  # in paragraphs, the last not always filled
-
-
-ELF_ARCH: Mapping[int, Arch] = {3: "i386", 62: "x86_64"}
-ELF_FIXED = 2  # ET_EXEC: linked to fixed addresses, as kernels are and distributions' programs are no longer
-
-
-def elf(look: Look) -> Facts | None:
-    """A vmlinux or a para-virtual boot loader; any other program has no role."""
-    if not look.has(0, b"\x7fELF"):
-        return None
-    is_wide = look.le(4, 1) == 2
-    start, step, count = ((40, 8), (58, 2), (60, 2)) if is_wide else ((32, 4), (46, 2), (48, 2))
-    claimed = look.le(*start) + look.le(*step) * look.le(*count)  # the table of sections comes last
-    arch = ELF_ARCH.get(look.le(18, 2))
-    is_kernel = arch and look.le(16, 2) == ELF_FIXED
-    return Facts("elf", role="kernel" if is_kernel else None, arch=arch, claimed=claimed)
-
-
 # --- disks ---
-
-# Root and /usr partition types of the Discoverable Partitions Specification that name an architecture.
-PARTITION_ARCH: Mapping[bytes, Arch] = {
-    UUID("44479540-f297-41b2-9af7-d131d5f0458a").bytes_le: "i386",
-    UUID("75250d76-8cc6-458e-bd66-bd47cc81a812").bytes_le: "i386",
-    UUID("4f68bce3-e8cd-4db1-96e7-fbcaf984b709").bytes_le: "x86_64",
-    UUID("8484680c-9521-48c6-9c11-b0720656f69e").bytes_le: "x86_64",
-}
 
 
 def gpt(look: Look) -> Facts | None:
@@ -148,7 +52,8 @@ def gpt(look: Look) -> Facts | None:
     table, count, step = look.le(sector + 72, 8) * sector, look.le(sector + 80, 4), look.le(sector + 84, 4)
     places = (table + i * step for i in range(min(count, MAX_PARTITIONS)))
     kinds = (look.head[at : at + 16] for at in places)
-    arch = next((PARTITION_ARCH[kind] for kind in kinds if kind in PARTITION_ARCH), None)
+    arches = [PARTITION_ARCH[kind] for kind in kinds if kind in PARTITION_ARCH]
+    arch = next(iter(sorted(arches, key=lambda arch: arch != "x86_64")), None)  # of several, what hosts run
     return Facts("gpt", role="machine", arch=arch, layout="disk", claimed=claimed)
 
 
@@ -282,7 +187,7 @@ def text(look: Look) -> Facts | None:
 
 # Order matters: a fixed VHD has a disk's first sector, a bootable CD a partition table, and a partition table
 # outweighs what an earlier file system left behind it.
-PROBES: tuple[Probe, ...] = (hollow, linux, vhd, signed, gpt, mbr, ext, fat, elf, text)
+PROBES: tuple[Probe, ...] = (hollow, *kernels.HEADED, vhd, signed, gpt, mbr, ext, fat, *kernels.OTHERS, text)
 
 
 # --- compressed files ---

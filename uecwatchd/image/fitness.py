@@ -3,12 +3,17 @@
 from collections.abc import Callable, Mapping
 from shlex import quote
 
-from uecwatchd.image.content import RAMDISK_FILE_SYSTEMS, SECTOR_BYTES, Facts, Role
+from uecwatchd.image.content import RAMDISK_FILE_SYSTEMS
+from uecwatchd.image.look import SECTOR_BYTES, Facts, Role
 
 Reason = tuple[str, str]  # why, as in an error, and a hint
 
 DESCRIPTIONS: Mapping[str, str] = {
     "bzimage": "a Linux kernel",
+    "image": "a Linux kernel",
+    "zimage": "a Linux kernel",
+    "uimage": "an image for U-Boot",
+    "pe": "an EFI program",
     "memdisk": "a memdisk boot loader",
     "elf": "an ELF program",
     "gpt": "a partitioned disk (GPT)",
@@ -43,7 +48,7 @@ MACHINE_HINTS: Mapping[str, str] = {
     "iso9660": "Install from it into a disk image, and drop that.",
 }
 KEEP_HINT = 'If the cloud can boot it all the same, put convert = "keep" in the sidecar.'
-LINUX_KERNELS = frozenset({"bzimage"})
+LINUX_KERNELS = frozenset({"bzimage", "image", "zimage"})
 CONTAINERS = frozenset({"qcow", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 COMPRESSORS = frozenset({"gzip", "xz", "lzma", "bzip2", "zstd", "lz4", "lzop"})  # each name is also a program
 

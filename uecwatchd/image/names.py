@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from uecwatchd.image.content import Arch, Role
+from uecwatchd.image.look import Arch, Role
 
 RAMDISK_NAME = re.compile(r"(?<![a-z0-9])(initrd|initramfs|ramdisk)")
 KERNEL_NAME = re.compile(r"vmlinu[xz]|(?<![a-z0-9])(bzimage|kernel|memdisk)")
@@ -28,9 +28,20 @@ LOADER_NAME = re.compile(r"[-_.]loader$", re.IGNORECASE)
 MICROCODE_NAME = re.compile(
     r"(?<![a-z0-9])(intel|amd|early)[-_](ucode|uc|microcode)(?![a-z0-9])", re.IGNORECASE
 )
+# No bare "arm", "alpha" or "arc": in names of images they mean other things as often.
 ARCH_WORDS: Mapping[str, Arch] = {
     "amd64": "x86_64", "x86_64": "x86_64", "x86-64": "x86_64", "x64": "x86_64",
     "i386": "i386", "i486": "i386", "i586": "i386", "i686": "i386",
+    "arm64": "arm64", "aarch64": "arm64",
+    "armhf": "arm", "armhfp": "arm", "armel": "arm", "armv5": "arm", "armv5tel": "arm", "armv6": "arm",
+    "armv6l": "arm", "armv6hl": "arm", "armv7": "arm", "armv7a": "arm", "armv7l": "arm", "armv7hl": "arm",
+    "ppc64le": "ppc64le", "ppc64el": "ppc64le", "powerpc64le": "ppc64le", "ppc64": "ppc64",
+    "powerpc64": "ppc64", "ppc": "ppc", "powerpc": "ppc", "riscv64": "riscv64",
+    "riscv64gc": "riscv64", "riscv32": "riscv32",
+    "s390x": "s390x", "s390": "s390", "ia64": "ia64", "loongarch64": "loongarch64", "loong64": "loongarch64",
+    "mips64el": "mips64el", "mips64le": "mips64el", "mips64": "mips64", "mipsel": "mipsel",
+    "mipsle": "mipsel", "mips": "mips",
+    "hppa": "parisc", "parisc": "parisc",
 }  # fmt: skip
 ARCH_NAME = re.compile(rf"(?<![a-z0-9])({'|'.join(ARCH_WORDS)})(?![a-z0-9])")
 
@@ -58,8 +69,12 @@ def role_by_name(name: str) -> Role | None:
 
 def arch_by_name(name: str) -> Arch | None:
     """None too where a name speaks of both."""
-    arches = {ARCH_WORDS[word] for word in ARCH_NAME.findall(name.lower())}
-    return arches.pop() if len(arches) == 1 else None
+    arches = arches_by_name(name)
+    return next(iter(arches)) if len(arches) == 1 else None
+
+
+def arches_by_name(name: str) -> frozenset[Arch]:
+    return frozenset(ARCH_WORDS[word] for word in ARCH_NAME.findall(name.lower()))
 
 
 def version_by_name(name: str) -> str | None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from uecwatchd import image
 from uecwatchd.errors import Halted, Rejected, UecError
-from uecwatchd.image import Arch, Role
+from uecwatchd.image import Role
+from uecwatchd.imageset.architecture import arch_of
 from uecwatchd.imageset.draft import (
     Draft,
     as_spelled,
@@ -155,6 +156,7 @@ def _image_set(
     alone: bool,
 ) -> ImageSet:
     files = (*draft.sidecars, *_checksum_files(listing, draft), *(member.path for member in members))
+    arch, ground = arch_of(draft, sidecar, members)
     return ImageSet(
         name=draft.name,
         folder=listing.folder,
@@ -164,7 +166,8 @@ def _image_set(
         kernel_id=None if alone else _given_id(sidecar.kernel),
         ramdisk_id=None if alone else _given_id(sidecar.ramdisk),
         virtualization="hvm" if alone else sidecar.virtualization,
-        arch=_arch(sidecar, members),
+        arch=arch,
+        arch_known_by=ground,
         sidecar=sidecar,
         checksums=checksums,
         files=files,
@@ -302,15 +305,6 @@ def _must_name_members(draft: Draft, sidecar: Sidecar, members: Iterable[Member]
 
 def _given_id(value: str | None) -> str | None:
     return value if value and is_image_id(value) else None
-
-
-def _arch(sidecar: Sidecar, members: Sequence[Member]) -> Arch:
-    """As told; else as the kernel, then the disk says of itself; else by name; else what all hosts run."""
-    if sidecar.arch:
-        return sidecar.arch
-    told = [m.facts.arch for m in members if m.facts.arch]
-    named = [arch for m in reversed(members) if (arch := image.arch_by_name(m.name))]
-    return next(iter([*told, *named]), "x86_64")
 
 
 def _stamp(listing: Listing, paths: Iterable[str]) -> str:

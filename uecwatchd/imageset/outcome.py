@@ -56,7 +56,7 @@ class ImageSet:
     `ramdisk_id` are ids that are registered already; `virtualization` is None where nothing says it.
     `checksums` are the declared SHA-256 by file name. `files` are all the paths it is made of, with sidecar
     and sums. `stamp` changes whenever one of them may have changed; `changed` is when the last of them did,
-    in seconds of the epoch, by the clock of the host that has the disk.
+    in seconds of the epoch, by the clock of the host that has the disk. `arch_known_by` is how `arch` is.
     """
 
     name: str
@@ -73,6 +73,7 @@ class ImageSet:
     files: tuple[str, ...]
     stamp: str
     changed: float = 0.0
+    arch_known_by: Literal["told", "content", "name", "nothing"] = "told"
 
     def member(self, role: Role) -> Member | None:
         return next((m for m in self.members if m.role == role), None)

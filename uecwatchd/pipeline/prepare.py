@@ -21,6 +21,21 @@ from uecwatchd.sidecar import render_name
 # within ten minutes or not at all.
 FRESH_SECONDS = 600.0
 
+# How an architecture is known, and what to do where that is not right.
+KNOWN_BY = {
+    "told": "that is what `arch` says",
+    "content": "that is what its files say of themselves",
+    "name": "that is what its name says",
+    "nothing": "that is what all else is taken for",
+}
+_ELSEWHERE = "Name a cloud with such hosts in the sidecar: clouds = …"
+WAYS_OUT = {
+    "told": "Correct `arch`, or name a cloud with such hosts.",
+    "content": _ELSEWHERE,
+    "name": f'If the name misleads, say so in the sidecar: arch = "x86_64". {_ELSEWHERE}',
+    "nothing": _ELSEWHERE,
+}
+
 
 def measure(job: Job, tools: Tools) -> Job:
     """Know every member's SHA-256. An unchanged stamp stands for an unchanged content.
@@ -163,6 +178,7 @@ def registered_name(job: Job, tools: Tools) -> str:
 def foresee(job: Job, tools: Tools) -> Job:
     """Find out what the cloud will not take before gigabytes go up for nothing."""
     del tools
+    _must_be_for_its_hosts(job)
     for member in job.found.members:
         _must_fit(job, member)
     _must_have_what_is_demanded(job)
@@ -170,6 +186,23 @@ def foresee(job: Job, tools: Tools) -> Job:
         if image_id:
             _must_be_there(job, role, image_id)
     return job
+
+
+def _must_be_for_its_hosts(job: Job) -> None:
+    """Raises Rejected for an architecture that the cloud has no word for; tells where files say another."""
+    found, cloud = job.found, job.entered()
+    known = cloud.dialect.architectures
+    if found.arch not in known:
+        raise Rejected(
+            f"{found.name}: cloud {cloud.name} takes no images for {found.arch}",
+            f"{KNOWN_BY[found.arch_known_by]}, and {cloud.dialect.versions} takes those for "
+            f"{', '.join(sorted(known))}",
+            WAYS_OUT[found.arch_known_by],
+        )
+    for member in found.members:
+        if member.facts.arch not in (None, found.arch):
+            what = f"{member.path} is for {member.facts.arch} by its content; registered for {found.arch}"
+            tell(job, Kind.WORKING, what, level="warning")
 
 
 def _must_have_what_is_demanded(job: Job) -> None:

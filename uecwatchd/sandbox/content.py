@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 
 from uecwatchd.sandbox.manifest import ImageType
 
-HEAD = 1 << 16  # compressed heads need some length before anything comes out of them
+HEAD = (
+    68 << 10
+)  # compressed heads need some length before anything comes out of them; s390 has its mark at 64
 TAIL = 512  # a fixed VHD has its only mark in the last sector
 SECTOR = 512
 
@@ -73,7 +75,7 @@ def _unfit_kernel(head: bytes, tail: bytes, size: int) -> str | None:
     del tail, size
     if _has(head, BOOT_MARK) and _has(head, LINUX_MARK):
         return None
-    if head.startswith((b"\x7fELF", GZIP)):
+    if head.startswith((b"\x7fELF", GZIP)) or any(_has(head, mark) for mark in OTHER_KERNELS):
         return None
     return "it is no bzImage, ELF or gzip"
 
@@ -126,6 +128,12 @@ INFLATE: Mapping[bytes, Callable[[bytes], bytes | None]] = {
     XZ: _unxz,
     LZMA: _unxz,
 }
+
+# Those of ARM (Image, zImage), RISC-V, s390, and one that unpacks itself under EFI.
+OTHER_KERNELS = (
+    *((56, b"ARM\x64"), (0x24, b"\x18\x28\x6f\x01"), (56, b"RSC\x05")),
+    *((0x10008, b"S390EP"), (4, b"zimg"), (0, b"\x27\x05\x19\x56")),
+)
 
 JUDGES: Mapping[ImageType, Callable[[bytes, bytes, int], str | None]] = {
     "machine": _unfit_machine,

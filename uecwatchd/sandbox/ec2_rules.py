@@ -80,6 +80,7 @@ class Ec2Rules:
     reader_acls: frozenset[str]  # canned ACLs of which each object needs one; empty: nobody looks
     signature_checked: frozenset[Moment]
     user_checked: bool  # whether <user> must be the account's number
+    architectures: frozenset[str]  # in manifests and requests
     mapping_refused: bool  # whether a block device mapping in the manifest breaks the server
     # kernels
     contradiction_refused: bool  # whether the request may not differ from the manifest; else it prevails
@@ -128,6 +129,7 @@ SANDBOX = Ec2Rules(
     reader_acls=frozenset(),
     signature_checked=frozenset({"register", "run"}),
     user_checked=True,
+    architectures=frozenset({"i386", "x86_64"}),
     mapping_refused=False,
     contradiction_refused=True,  # servers differ in which of the two prevails
     paravirtual_needs_both=False,
@@ -226,6 +228,25 @@ OPENSTACK = replace(
     image_size=None,
     signature_checked=frozenset(),
     user_checked=False,
+    # Nova knows them by libvirt's names, and refuses to start an image with any other.
+    architectures=frozenset(
+        {
+            *("alpha", "armv6l", "armv7l", "aarch64", "i386", "i486", "i586", "i686", "ia64", "m68k", "mips"),
+            *(
+                "mipsel",
+                "mips64",
+                "mips64el",
+                "parisc",
+                "parisc64",
+                "ppc",
+                "ppc64",
+                "ppc64le",
+                "s390",
+                "s390x",
+            ),
+            *("sparc", "sparc64", "x86_64", "amd64"),
+        }
+    ),
     mapping_refused=True,
     contradiction_refused=False,
     fate=Fate(looks=1),
@@ -243,6 +264,7 @@ AWS = replace(
     image_size=10 * GIB,
     signature_checked=frozenset({"register", "run"}),
     user_checked=True,
+    architectures=frozenset({"i386", "x86_64", "arm64"}),
     mapping_refused=False,
 )
 

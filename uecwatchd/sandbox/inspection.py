@@ -117,6 +117,8 @@ def _check_claims(claims: Claims, identity: Identity, rules: Ec2Rules) -> None:
         )
     if rules.user_checked and claims.user != identity.account:
         raise invalid(f"The manifest's <user> {claims.user} is not the account that registers it")
+    if claims.architecture not in rules.architectures:
+        raise invalid(f"The manifest's <architecture> {claims.architecture} is unknown")
     if rules.mapping_refused and claims.mapped:
         raise Refused("InternalError", "An unknown error has occurred. Please try your request again.")
 

@@ -93,7 +93,7 @@ def read_claims(data: bytes, *, file_name: str) -> Claims:
     kind = _read_type(root, file_name=file_name)
     return Claims(
         type=kind,
-        architecture=_matching(root, "machine_configuration/architecture", re.compile("i386|x86_64")),
+        architecture=_matching(root, "machine_configuration/architecture", re.compile("[a-z0-9_]+")),
         kernel=_machine_id(root, "kernel_id", kind=kind),
         ramdisk=_machine_id(root, "ramdisk_id", kind=kind),
         mapped=root.find("machine_configuration/block_device_mapping") is not None,

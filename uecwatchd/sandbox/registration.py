@@ -13,7 +13,6 @@ from uecwatchd.sandbox.refusal import Refused
 from uecwatchd.sandbox.registry import Image
 from uecwatchd.sandbox.reply import Payload
 
-ARCHITECTURES = ("i386", "x86_64")
 PLATFORMS = ("windows", "linux")
 VIRTUALIZATIONS = ("paravirtual", "hvm")
 # One that failed or was deregistered is no kernel for anybody.
@@ -63,7 +62,7 @@ def _read_wish(realm: Realm, parameters: Parameters) -> Wish:
     return Wish(
         name=name,
         description=description,
-        architecture=_one_of(parameters, "Architecture", ARCHITECTURES),
+        architecture=_one_of(parameters, "Architecture", realm.rules.ec2.architectures),
         kernel=parameters.get("KernelId", ""),
         ramdisk=parameters.get("RamdiskId", ""),
         platform=platform,

@@ -1,0 +1,144 @@
+"""Kernels of every architecture, told from their headers.
+
+Offsets are those of Linux' own papers: x86/boot.rst, arch/arm64/booting.rst and riscv's
+boot-image-header.rst; of its headers for ARM's zImage, LoongArch, s390 and the compressed EFI image (zboot);
+of System V ELF, of the PE format, and of U-Boot's image.h.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from uecwatchd.image.look import SECTOR_BYTES, Arch, Facts, Look, Probe, Role
+
+
+def linux(look: Look) -> Facts | None:
+    """A bzImage, or memdisk, which passes itself off as one to load a floppy as its initrd."""
+    if not (look.has(0x1FE, b"\x55\xaa") and look.has(0x202, b"HdrS")):
+        return None
+    protocol = look.le(0x206, 2)
+    words = kernel_version(look)
+    facts = Facts("bzimage", role="kernel", claimed=kernel_bytes(look, protocol))
+    if words[:1] == ["MEMDISK"]:
+        return replace(facts, format="memdisk")
+    return replace(facts, arch=kernel_arch(look, protocol), version=words[0] if words else None)
+
+
+def kernel_version(look: Look) -> list[str]:
+    pointer = look.le(0x20E, 2)
+    start = pointer + 0x200
+    field = look.head[start : start + 128] if pointer else b""
+    return field.split(b"\0")[0].decode("ascii", "replace").split()
+
+
+def kernel_arch(look: Look, protocol: int) -> Arch | None:
+    """XLF_KERNEL_64 exists since protocol 2.12 (Linux 3.8). An older kernel does not say."""
+    if protocol < 0x20C:
+        return None
+    return "x86_64" if look.le(0x236, 2) & 1 else "i386"
+
+
+def kernel_bytes(look: Look, protocol: int) -> int:
+    setup = ((look.le(0x1F1, 1) or 4) + 1) * SECTOR_BYTES  # 0 stands for 4; the boot sector comes on top
+    if protocol < 0x204:  # the size had two bytes, too few to be right
+        return setup
+    return max(setup, setup + look.le(0x1F4, 4) * 16 - 15)  # in paragraphs, the last not always filled
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A magic that the kernels of one architecture have at one place."""
+
+    at: int
+    magic: bytes
+    arch: Arch
+
+
+HEADERS = (
+    Header(56, b"ARM\x64", "arm64"),
+    Header(56, b"RSC\x05", "riscv64"),
+    Header(56, b"\xcd\x23\x82\x81", "loongarch64"),
+    Header(0x10008, b"S390EP", "s390x"),
+)
+RISCV32_TEXT_OFFSET = 0x400000  # where such a kernel is loaded to; one of 64 bits to half of it
+ZBOOT_MAGIC = b"zimg"  # a compressed kernel that unpacks itself under EFI
+
+
+def image(look: Look) -> Facts | None:
+    """An uncompressed kernel; some are EFI programs as well, which begin with MZ."""
+    found = next((header for header in HEADERS if look.has(header.at, header.magic)), None)
+    if found is None or look.has(4, ZBOOT_MAGIC):
+        return None
+    is_narrow = found.arch == "riscv64" and look.le(8, 8) == RISCV32_TEXT_OFFSET
+    return Facts("image", role="kernel", arch="riscv32" if is_narrow else found.arch)
+
+
+def zimage(look: Look) -> Facts | None:
+    """ARM's, of 32 bits, of either byte order; its start and end are addresses."""
+    if look.has(0x24, b"\x18\x28\x6f\x01"):
+        return Facts("zimage", role="kernel", arch="arm", claimed=max(0, look.le(0x2C, 4) - look.le(0x28, 4)))
+    if look.has(0x24, b"\x01\x6f\x28\x18"):
+        return Facts("zimage", role="kernel", arch="arm", claimed=max(0, look.be(0x2C, 4) - look.be(0x28, 4)))
+    return None
+
+
+UBOOT_ARCH: Mapping[int, Arch] = {
+    1: "alpha", 2: "arm", 3: "i386", 4: "ia64", 5: "mips", 6: "mips64", 7: "ppc", 8: "s390",
+    22: "arm64", 23: "arc", 24: "x86_64", 26: "riscv64",
+}  # fmt: skip
+UBOOT_ROLES: Mapping[int, Role] = {2: "kernel", 3: "ramdisk", 4: "kernel"}  # 4: kernel and ramdisk in one
+
+
+def uimage(look: Look) -> Facts | None:
+    """U-Boot's wrapping of 64 bytes; its word for ARM covers both widths of old, and says so from 2013 on."""
+    if not look.has(0, b"\x27\x05\x19\x56"):
+        return None
+    role, arch = UBOOT_ROLES.get(look.le(30, 1)), UBOOT_ARCH.get(look.le(29, 1))
+    return Facts("uimage", role=role, arch=arch, claimed=64 + look.be(12, 4))
+
+
+PE_ARCH: Mapping[int, Arch] = {
+    0x14C: "i386", 0x8664: "x86_64", 0xAA64: "arm64", 0x1C0: "arm", 0x1C2: "arm", 0x1C4: "arm", 0x200: "ia64",
+    0x5032: "riscv32", 0x5064: "riscv64", 0x6264: "loongarch64", 0x166: "mipsel", 0x1F0: "ppc",
+}  # fmt: skip
+
+
+def pe(look: Look) -> Facts | None:
+    """An EFI program: a compressed kernel that is one, or else what no cloud starts by itself."""
+    start = look.le(0x3C, 4)
+    if not (look.has(0, b"MZ") and look.has(start, b"PE\0\0")):
+        return None
+    arch = PE_ARCH.get(look.le(start + 4, 2))
+    return Facts("pe", role="kernel" if look.has(4, ZBOOT_MAGIC) else None, arch=arch)
+
+
+# By e_machine, class (1: 32 bits, 2: 64) and byte order (1: little, 2: big).
+ELF_ARCH: Mapping[tuple[int, int, int], Arch] = {
+    (3, 1, 1): "i386", (62, 2, 1): "x86_64", (62, 1, 1): "x86_64", (183, 2, 1): "arm64", (40, 1, 1): "arm",
+    (40, 1, 2): "arm", (21, 2, 1): "ppc64le", (21, 2, 2): "ppc64", (20, 1, 2): "ppc", (243, 2, 1): "riscv64",
+    (243, 1, 1): "riscv32", (22, 2, 2): "s390x", (22, 1, 2): "s390", (50, 2, 1): "ia64",
+    (258, 2, 1): "loongarch64", (8, 2, 1): "mips64el", (8, 2, 2): "mips64", (8, 1, 1): "mipsel",
+    (8, 1, 2): "mips", (0x9026, 2, 1): "alpha", (195, 1, 1): "arc", (15, 1, 2): "parisc",
+    (191, 2, 1): "tilegx",
+}  # fmt: skip
+ELF_FIXED = 2  # ET_EXEC: linked to fixed addresses, as kernels are and distributions' programs are no longer
+ELF_MOVABLE = 3  # ET_DYN: so are kernels that move themselves, in the half of memory that no program has
+UPPER_HALF = 1 << 63
+
+
+def elf(look: Look) -> Facts | None:
+    """A vmlinux or a para-virtual boot loader; any other program has no role."""
+    if not look.has(0, b"\x7fELF"):
+        return None
+    number = look.be if look.le(5, 1) == 2 else look.le
+    is_wide = look.le(4, 1) == 2
+    start, step, count = ((40, 8), (58, 2), (60, 2)) if is_wide else ((32, 4), (46, 2), (48, 2))
+    claimed = number(*start) + number(*step) * number(*count)  # the table of sections comes last
+    arch = ELF_ARCH.get((number(18, 2), look.le(4, 1), look.le(5, 1)))
+    moves = number(16, 2) == ELF_MOVABLE and is_wide and number(24, 8) >= UPPER_HALF
+    is_kernel = arch and (number(16, 2) == ELF_FIXED or moves)
+    return Facts("elf", role="kernel" if is_kernel else None, arch=arch, claimed=claimed)
+
+
+# Those whose headers nothing else has, and those that lie behind what marks a disk.
+HEADED: tuple[Probe, ...] = (linux, image)
+OTHERS: tuple[Probe, ...] = (zimage, uimage, pe, elf)
