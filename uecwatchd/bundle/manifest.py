@@ -76,10 +76,6 @@ _SHA1 = re.compile(r"[0-9A-Fa-f]{40}")
 _HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
-# Words of Nova for what is called otherwise elsewhere.
-OTHER_ARCHITECTURES = ("aarch64", "armv7l")
-
-
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """A bundle's key and IV as only one reader can open them, in hex."""
@@ -301,7 +297,7 @@ def _kind(declared: str | None, kernel_id: str | None, ramdisk_id: str | None) -
 
 def _arch(machine: Element) -> str:
     arch = _required(machine, "architecture")
-    if arch not in (*get_args(Arch), *OTHER_ARCHITECTURES):
+    if arch not in (*get_args(Arch), "aarch64", "armv7l"):  # Nova's words for arm64 and arm
         raise Damaged(f"its <architecture> is {arch}, and none that a cloud knows")
     return arch
 
