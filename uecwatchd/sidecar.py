@@ -6,7 +6,7 @@ can be wrong ends as one `Rejected` that lists all mistakes.
 
 import re
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter,
 
 from uecwatchd import strangers
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.image import Arch
+from uecwatchd.image import Arch, sums_target
 
 # Two hundred checksums and a long description take 20 KiB; a disk image named karmic.toml is not read whole.
 SIDECAR_LIMIT_BYTES = 64 * 1024
@@ -42,6 +42,7 @@ _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramd
 _ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
 _BESIDES = re.compile(r"\s*(?:[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.)\s*")  # comments, sections, brackets
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+_TAG = re.compile(r"\\?[A-Z][A-Z0-9-]* ?\(")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 # The widest set that any cloud takes in an image's name; narrower ones are the dialect's to refuse.
 _NAME_TEXT = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]*")
@@ -315,33 +316,80 @@ def _last(path: str) -> str:
 
 
 def read_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
-    """Read what `sha256sum` writes: a digest, a space, a space or `*`, a name. Gives name → digest.
+    """Read what `sha256sum` writes, with and without --tag, or a digest alone. Gives name → digest.
 
-    A leading `./` is what `sha256sum ./*` writes, and left out. Raises Rejected.
+    A leading `./` is what `sha256sum ./*` writes, and left out. In a list for several files names may be
+    paths, and sums of other kinds are left out; so is the armor of a signed text. Raises Rejected.
     """
+    name = _last(file_name)
+    target = sums_target(name) or ""
     digests: dict[str, str] = {}
     try:
-        for number, line in enumerate(strangers.decode(_bounded(data)).split("\n"), start=1):
-            if line.strip() and not line.startswith("#"):
-                _add_checksum(digests, line.removesuffix("\r"), place=f"line {number}")
-        if not digests:
+        lines = _unarmored(strangers.decode(_bounded(data)).split("\n"))
+        for number, line in lines:
+            _add_checksum(digests, line, target=target, place=f"line {number}")
+        if not digests and not (lines and _is_general(name)):
             raise strangers.Malformed("it holds no checksum")
     except strangers.Malformed as error:
-        hint = f"Write it anew: sha256sum FILE > {_last(file_name)}"
+        hint = f"Write it anew: sha256sum FILE > {strangers.shell_word(name)}"
         raise Rejected(f"{file_name}: it cannot be used", str(error), hint) from error
     return digests
 
 
-def _add_checksum(digests: dict[str, str], line: str, *, place: str) -> None:
-    if line.startswith("\\"):
-        raise strangers.Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
-    parts = re.fullmatch(r"(?P<digest>[0-9A-Fa-f]{64}) [ *](?:\./)?(?P<name>.+)", line)
-    if parts is None:
+def _is_general(name: str) -> bool:
+    """Whether a list may have sums of other kinds: by its name it does not say which it has."""
+    return "256" not in name
+
+
+def _unarmored(lines: Iterable[str]) -> list[tuple[int, str]]:
+    """The lines that say something, with their numbers; of a signed text those that are signed."""
+    told: list[tuple[int, str]] = []
+    is_header = False
+    for number, line in enumerate((line.removesuffix("\r") for line in lines), start=1):
+        if line == "-----BEGIN PGP SIGNATURE-----":
+            break
+        is_header = line == "-----BEGIN PGP SIGNED MESSAGE-----" or (is_header and bool(line.strip()))
+        if line.strip() and not line.startswith("#") and not is_header:
+            told.append((number, line.removeprefix("- ")))
+    return told
+
+
+_SUM = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9A-Fa-f]{64}) [ *](?:\./)?(?P<name>.+)")
+_TAGGED = re.compile(
+    r"(?P<escaped>\\?)SHA(?:2-)?256 ?\((?:\./)?(?P<name>.+)\) ?= ?(?P<digest>[0-9A-Fa-f]{64})"
+)
+_OTHER_SUM = re.compile(
+    r"\\?(?:[A-Z][A-Z0-9-]* ?\(.+\) ?= ?[0-9A-Za-z]+|(?:[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{56}"
+    r"|[0-9A-Fa-f]{96}|[0-9A-Fa-f]{128}) [ *].+)"
+)
+
+
+def _add_checksum(digests: dict[str, str], line: str, *, target: str, place: str) -> None:
+    if _SHA256.fullmatch(line.strip()) and "." in target:
+        parts = {"escaped": "", "digest": line.strip(), "name": target}
+    elif found := _SUM.fullmatch(line) or _TAGGED.fullmatch(line):
+        parts = found.groupdict()
+    elif _OTHER_SUM.fullmatch(line) and (_TAG.match(line) or not target):
+        return
+    else:
         raise strangers.Malformed(f"{place} is not a SHA-256, two spaces and a name")
-    try:
-        name = _plain_name(parts["name"])
-    except ValueError as error:
-        raise strangers.Malformed(f"{place}: name {error}") from error
+    name = _listed_name(parts["name"], is_escaped=bool(parts["escaped"]), target=target, place=place)
     digest = parts["digest"].lower()
     if digests.setdefault(name, digest) != digest:
         raise strangers.Malformed(f"{place}: a second and different digest for {name}")
+
+
+def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str:
+    """A name in a list, or a path where it is for many files; `sha256sum /tmp/a.img` writes a path too."""
+    if is_escaped:
+        name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
+    if not name.isprintable() and is_escaped:
+        raise strangers.Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
+    if _last(name) == target or (not target and not name.startswith(".")):
+        return _last(name) if target else name
+    try:
+        return _plain_name(name)
+    except ValueError as error:
+        if not target:  # one of many, and never a member
+            return name
+        raise strangers.Malformed(f"{place}: name {error}") from error

@@ -16,8 +16,10 @@ from uecwatchd.image.names import (
     is_spare,
     is_versioned,
     pairing_by_name,
+    proof_target,
     role_by_name,
     stems_by_name,
+    sums_target,
     version_by_name,
 )
 
@@ -39,9 +41,11 @@ __all__ = [
     "is_spare",
     "is_versioned",
     "pairing_by_name",
+    "proof_target",
     "role_by_name",
     "sniff",
     "stems_by_name",
+    "sums_target",
     "unfit",
     "unfit_together",
     "version_by_name",

@@ -46,6 +46,35 @@ ARCH_WORDS: Mapping[str, Arch] = {
 ARCH_NAME = re.compile(rf"(?<![a-z0-9])({'|'.join(ARCH_WORDS)})(?![a-z0-9])")
 
 
+# What lists of sums are called: karmic.img.sha256, SHA256SUMS, sha256sum.txt, Fedora-41-CHECKSUM, and so on.
+SUMS_NAME = re.compile(
+    r"(?:(?P<target>.+?)[-_.])?(?:sha-?256(?:[-_.]?sums?)?|checksums?)(?:\.sha-?256.*)?(?:\.txt)?",
+    re.IGNORECASE,
+)
+# Sums of other kinds, and signatures.
+_OTHER_SUMS = r"(?:md5|sha-?1|sha-?224|sha-?384|sha-?512|b2|blake2b?|crc32)"
+OTHER_PROOF = re.compile(
+    rf"(?:(?P<target>.+?)[-_.])?{_OTHER_SUMS}[-_.]?sums?(?:\.txt)?"
+    rf"|(?P<file>.+)\.(?:{_OTHER_SUMS}(?:\.txt)?|sfv|asc|sig|sign|gpg|pgp|minisig|p7s)",
+    re.IGNORECASE,
+)
+
+
+def sums_target(name: str) -> str | None:
+    """Return the file or set whose sums a file holds by its name: "" where it names them itself.
+
+    Returns None if that is not the name of a list of SHA-256 sums.
+    """
+    found = SUMS_NAME.fullmatch(name)
+    return (found["target"] or "") if found else None
+
+
+def proof_target(name: str) -> str | None:
+    """Return the same of sums of another kind, and of a signature."""
+    found = OTHER_PROOF.fullmatch(name)
+    return (found["target"] or found["file"] or "") if found else None
+
+
 def folded(name: str) -> str:
     """Return a name as file systems compare it that know no case and one spelling of each accent (NFC)."""
     return name.lower() if name.isascii() else composed(composed(name).casefold())

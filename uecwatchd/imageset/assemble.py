@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from uecwatchd import image
 from uecwatchd.errors import Halted, Rejected, UecError
@@ -20,7 +20,7 @@ from uecwatchd.imageset.draft import (
 )
 from uecwatchd.imageset.loose import Loose, boot_folders, loose_pair, loose_pairs
 from uecwatchd.imageset.misfit import misfits
-from uecwatchd.imageset.nearby import Nearby, look_around, must_be_heeded
+from uecwatchd.imageset.nearby import Nearby, look_around, must_be_heeded, unheeded
 from uecwatchd.imageset.needs import boots_alone, missing, must_be_complete, must_be_whole_disk, sidecar_name
 from uecwatchd.imageset.outcome import (
     ROLE_WORDS,
@@ -34,9 +34,9 @@ from uecwatchd.imageset.outcome import (
     Waiting,
 )
 from uecwatchd.imageset.roles import roles_of
+from uecwatchd.imageset.sums import Declared, Lists, declared, lists_in
 from uecwatchd.sidecar import Foreign, Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import (
-    CHECKSUM_SUFFIX,
     OUTPUT_SUFFIXES,
     Listing,
     Stamp,
@@ -44,6 +44,16 @@ from uecwatchd.spool import (
     not_regular,
     output_stem,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What lies beside all sets of a folder, found once."""
+
+    near: Nearby
+    lists: Lists
+    loose: Sequence[Loose]
+    folders: Sequence[str]
 
 
 def assemble(
@@ -59,9 +69,12 @@ def assemble(
     drafts = drafts_of(listing)
     claims = claims_of(listing, drafts)
     owned_by = {draft.name: own_paths(listing, draft, claims) for draft in drafts}
-    near = look_around(listing, drafts, owned_by)
-    loose = loose_pairs(listing, drafts, claims, taken)
-    folders = boot_folders(listing, drafts)
+    around = _Around(
+        look_around(listing, drafts, owned_by),
+        lists_in(listing),
+        loose_pairs(listing, drafts, claims, taken),
+        boot_folders(listing, drafts),
+    )
     ready: list[ImageSet] = []
     waiting: list[Waiting] = []
     refused: list[Refused] = []
@@ -69,29 +82,30 @@ def assemble(
     read: set[str] = set()
     for draft in drafts:
         owned = owned_by[draft.name]
-        if not owned and draft.form != "folder" and _says_nothing(listing, draft, near):
+        if not owned and draft.form != "folder" and _says_nothing(listing, draft, around.near):
             continue
         read.update(draft.sidecars)
-        files = tuple(dict.fromkeys([*draft.sidecars, *owned, *_checksum_files(listing, draft)]))
-        kept = taken.get(draft.name)
+        files = tuple(dict.fromkeys([*draft.sidecars, *owned, *around.lists.about(draft, owned)]))
         try:
-            found = _decide(
-                listing, draft, owned, near=near, loose=loose, folders=folders, rules=rules, taken=kept
-            )
+            found = _decide(listing, draft, owned, around, rules=rules, taken=taken.get(draft.name))
         except NotYet as wait:
             waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files, brief=wait.brief))
             used.update(files)
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.
-            lying = (stray.path for stray in near.of(draft, owned) if not stray.hidden)
-            matter = dict.fromkeys((*files, *_planted(listing, draft), *lying))
-            stamp = "refused-" + _stamp(listing, matter)
+            stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, draft, owned, around.near)))
             refused.append(Refused(draft.name, error, stamp, files))
             used.update(files)
         else:
             ready.append(found)
             used.update(found.files)
     return Assembly(tuple(ready), tuple(waiting), tuple(refused), misfits(listing, ready, used, read))
+
+
+def _in_the_way(listing: Listing, draft: Draft, owned: Iterable[str], near: Nearby) -> list[str]:
+    """The paths of what is in no set, and a set may be refused for."""
+    strays = [stray.path for stray in near.of(draft, owned) if not stray.hidden]
+    return [*_planted(listing, draft), *strays]
 
 
 def _says_nothing(listing: Listing, draft: Draft, near: Nearby) -> bool:
@@ -104,10 +118,8 @@ def _decide(
     listing: Listing,
     draft: Draft,
     owned: list[str],
+    around: _Around,
     *,
-    near: Nearby,
-    loose: Sequence[Loose],
-    folders: Sequence[str],
     rules: Rules,
     taken: Sequence[tuple[str, Stamp]] | None,
 ) -> ImageSet:
@@ -119,31 +131,38 @@ def _decide(
     if taken is None:  # or it has its outputs, and keeps them
         _must_have_outputs(listing, draft)
     _must_be_open(listing, draft)
-    for path in (*draft.sidecars, *_checksum_files(listing, draft)):
+    for path in (*draft.sidecars, *around.lists.of(draft, owned)):
         _must_be_file(listing, path)
     _must_be_regular(listing, owned)
     _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
-    sidecar, checksums = _metadata(listing, draft, rules)
-    roles = roles_of(listing, draft, sidecar, owned, near.there)
-    if not {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ()):
-        must_be_heeded(near, draft, tuple(roles.values()))
+    sidecar = _metadata(listing, draft, rules)
+    roles = roles_of(listing, draft, sidecar, owned, around.near.there)
+    is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
+    if not is_finished:
+        strays = around.near.of(draft, roles.values())
+        _must_have_settled(listing, [stray.path for stray in strays if not stray.hidden], rules.settle)
+        must_be_heeded(around.near, draft, tuple(roles.values()))
     own = {role: path for role, path in roles.items() if path not in draft.lent}
     alone = boots_alone(listing, sidecar, own, rules)
     roles = own if alone else roles
     if not alone and "kernel" in missing(sidecar, roles, rules) and draft.form in ("stem", "sidecar"):
-        pair = loose_pair(draft, loose)
+        pair = loose_pair(draft, around.loose)
         roles = {**roles, **pair}
         draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
     _must_have_settled(listing, roles.values(), rules.settle)
+    paths = tuple(roles.values())
+    sums = declared(listing, around.lists, draft, sidecar, paths, owned=owned, is_finished=is_finished)
+    _must_have_settled(listing, sums.files, rules.settle)
     # What is there is judged first: that a disk is cut short matters more than that a kernel is missing.
     members = tuple(_member(listing, role, roles[role], sidecar) for role in ROLES if role in roles)
     if alone:
         must_be_whole_disk(sidecar, members)
     else:
-        must_be_complete(listing, draft, sidecar, roles, rules, folders)
+        must_be_complete(listing, draft, sidecar, roles, rules, around.folders)
     _must_go_together(sidecar, members)
     _must_name_members(draft, sidecar, members)
-    return _image_set(listing, draft, sidecar, members, checksums, alone=alone)
+    unread = unheeded(listing, around.near, draft, paths)
+    return _image_set(listing, draft, sidecar, members, sums, alone=alone, unread=unread)
 
 
 def _image_set(
@@ -151,11 +170,12 @@ def _image_set(
     draft: Draft,
     sidecar: Sidecar,
     members: tuple[Member, ...],
-    checksums: Mapping[str, str],
+    sums: Declared,
     *,
     alone: bool,
+    unread: tuple[str, ...],
 ) -> ImageSet:
-    files = (*draft.sidecars, *_checksum_files(listing, draft), *(member.path for member in members))
+    files = (*draft.sidecars, *sums.files, *(member.path for member in members))
     arch, ground = arch_of(draft, sidecar, members)
     return ImageSet(
         name=draft.name,
@@ -169,9 +189,11 @@ def _image_set(
         arch=arch,
         arch_known_by=ground,
         sidecar=sidecar,
-        checksums=checksums,
+        checksums=sums.digests,
+        shared=sums.shared,
+        unread=unread,
         files=files,
-        stamp=_stamp(listing, files),
+        stamp=_stamp(listing, files, sums),
         changed=max(listing.entries[path].stamp[3] for path in files) / 1e9,
     )
 
@@ -225,7 +247,7 @@ def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) ->
             raise NotYet(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
 
 
-def _metadata(listing: Listing, draft: Draft, rules: Rules) -> tuple[Sidecar, Mapping[str, str]]:
+def _metadata(listing: Listing, draft: Draft, rules: Rules) -> Sidecar:
     sidecar = rules.defaults
     if draft.sidecars:
         found = listing.sidecars[draft.sidecars[0]]
@@ -233,13 +255,7 @@ def _metadata(listing: Listing, draft: Draft, rules: Rules) -> tuple[Sidecar, Ma
             raise found
         sidecar = with_defaults(found, rules.defaults)
     _must_be_configured(draft, sidecar, rules)
-    checksums = dict(sidecar.sha256)
-    for path in _checksum_files(listing, draft):
-        read = listing.checksums[path]
-        if isinstance(read, UecError):
-            raise read
-        checksums.update(read)
-    return sidecar, checksums
+    return sidecar
 
 
 def _must_be_configured(draft: Draft, sidecar: Sidecar, rules: Rules) -> None:
@@ -251,13 +267,6 @@ def _must_be_configured(draft: Draft, sidecar: Sidecar, rules: Rules) -> None:
     if sidecar.clouds == rules.defaults.clouds:
         raise Halted(what, why, f"Add [cloud.{unknown}] to the configuration; see its example.")
     raise Rejected(what, why, "Change `clouds` in the sidecar, or ask for the cloud to be configured.")
-
-
-def _checksum_files(listing: Listing, draft: Draft) -> list[str]:
-    names = [f"{draft.name}{CHECKSUM_SUFFIX}"]
-    if draft.form == "folder":
-        names = [p for p in draft.paths if p.endswith(CHECKSUM_SUFFIX)]
-    return [path for path in names if path in listing.entries]
 
 
 def _must_be_file(listing: Listing, path: str) -> None:
@@ -307,7 +316,11 @@ def _given_id(value: str | None) -> str | None:
     return value if value and is_image_id(value) else None
 
 
-def _stamp(listing: Listing, paths: Iterable[str]) -> str:
-    seen = {path: listing.entries.get(path) or listing.planted[path] for path in paths}
-    stamps = sorted((path, entry.stamp) for path, entry in seen.items())
+def _stamp(listing: Listing, paths: Iterable[str], sums: Declared | None = None) -> str:
+    """What changes whenever one of the files may have; of a list that others share, what it says."""
+    shared = sums.shared if sums else ()
+    seen = {path: listing.entries.get(path) or listing.planted[path] for path in paths if path not in shared}
+    stamps: list[object] = [*sorted((path, entry.stamp) for path, entry in seen.items())]
+    if sums and shared:
+        stamps.append(sorted(sums.digests.items()))
     return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]

@@ -12,7 +12,7 @@ from uecwatchd.image import Facts, Role
 from uecwatchd.imageset.outcome import Form
 from uecwatchd.imageset.published import boot_files, images_of
 from uecwatchd.sidecar import Foreign, Sidecar, is_image_id
-from uecwatchd.spool import CHECKSUM_SUFFIX, SIDECAR_SUFFIXES, Entry, Listing, is_sidecar, is_sums
+from uecwatchd.spool import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, Entry, Listing, is_sidecar, is_sums
 
 # A stem is what is left of a name without one of these. Any other ending belongs to the name: "ubuntu-9.10".
 MEMBER_SUFFIXES = (
@@ -23,7 +23,7 @@ MEMBER_SUFFIXES = (
 )
 # A copy that was set aside, or is not whole yet, has more behind it: "web.raw.old", "web.img-journal".
 _MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
-SUFFIXES = (*MEMBER_SUFFIXES, *SIDECAR_SUFFIXES, CHECKSUM_SUFFIX)
+SUFFIXES = (*MEMBER_SUFFIXES, *SIDECAR_SUFFIXES, *CHECKSUM_SUFFIXES)
 # How the files of a kernel are named when they belong to no one image: these never form a stem of their own.
 LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
 # Likewise, unless they end like a file of a stem: kernel-genkernel-x86_64-5.4.0-gentoo.

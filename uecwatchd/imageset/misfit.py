@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from uecwatchd import image
 from uecwatchd.errors import UecError
 from uecwatchd.image import Role
-from uecwatchd.imageset.draft import Draft, is_a_set, key_of, role_of, set_aside, stem_of
+from uecwatchd.imageset.draft import Draft, is_a_set, role_of, set_aside, stem_of
 from uecwatchd.imageset.needs import place_for, said
 from uecwatchd.imageset.outcome import ROLE_WORDS, ImageSet, Misfit
 from uecwatchd.imageset.roles import first_fitting
@@ -20,10 +20,9 @@ def misfits(
 
     `read` are the sidecars of all sets, ready or not.
     """
-    keys = {image.folded(found.name) for found in ready} | {key_of(path) for path in used}
     left = [Misfit(path, _planted_reason(entry)) for path, entry in listing.planted.items()]
     for path, entry in listing.entries.items():
-        if path in read or (is_sums(path) and ("/" in path or key_of(path) in keys)):
+        if path in read:
             continue
         if ("/" in path or not is_a_set(entry)) and (path not in used or is_sidecar(path)):
             left.append(Misfit(path, _reason(listing, path, entry)))
@@ -40,9 +39,13 @@ def _reason(listing: Listing, path: str, entry: Entry) -> str:
     if is_sidecar(path):
         return _unread(path, listing.sidecars.get(path))
     if is_sums(path):
-        return f"checksums of no set: there is none named {stem_of(path)}"
+        if listing.checksums.get(path) == {}:
+            return "checksums of a kind that is not checked: SHA-256 is, as sha256sum writes it"
+        return f"checksums of no set: there is none named {stem_of(path)}, and it names no file of another"
     if entry.kind != "file":
         return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken"
+    if image.proof_target(path.rsplit("/", 1)[-1]) is not None:
+        return "checksums or a signature of a kind that is not checked: SHA-256 is, as sha256sum writes it"
     role = role_of(listing, path)
     if role == "machine" and (more := set_aside(path.rsplit("/", 1)[-1])):
         return (

@@ -15,12 +15,13 @@ from uecwatchd.errors import Rejected, UecError
 from uecwatchd.imageset.draft import Draft, key_of, named_files, role_of
 from uecwatchd.imageset.outcome import NotYet
 from uecwatchd.sidecar import Foreign, Sidecar
-from uecwatchd.spool import ENDINGS, UNFINISHED, Listing, is_output, is_sidecar
+from uecwatchd.spool import ENDINGS, UNFINISHED, Listing, is_output, is_sidecar, is_sums
 from uecwatchd.strangers import shell_word
 
 # Names of metadata: what sidecars end in, slips of the pen for it, and what other programs use for the same.
 FAMILY = re.compile(r"\.(?:toml|json)\w?$|\.(?:tom|tml|oml|tol|jso|jsn|jon|tmol|tolm|otml|jsno|josn|ojsn)$"
                     r"|\.(?:ya?ml|ini|meta|metadata|sidecar|uecwatchd)$")  # fmt: skip
+_MAYBE = re.compile(r"\.(?:t|j|o|y|ini|meta|sidecar|uecwatchd)", re.IGNORECASE)  # cheap, for most names
 # What stands before or behind a name when a program, or a person, puts a copy of the file beside it.
 _BEFORE = re.compile(r"^(?:\.~lock\.|\.#|~\$|[.#~\s]|copy of |copy_of_)+")
 _BEHIND = re.compile(
@@ -60,6 +61,7 @@ class Nearby:
     meant: frozenset[str] = frozenset()
     notes: Mapping[str, str] = field(default_factory=dict)
     there: Mapping[str, str] = field(default_factory=dict)
+    proofs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def of(self, draft: Draft, paths: Iterable[str]) -> Iterator[Stray]:
         """Give each stray once that bears the name of a set or of one of its files, or lies in its folder."""
@@ -83,7 +85,9 @@ def look_around(listing: Listing, drafts: Sequence[Draft], owned: Mapping[str, S
     meant = {d.name for d in lone if any(targets.intersection(_keys(path)) for path in d.sidecars)}
     bare = [draft for draft in whole if not draft.sidecars]
     others = [draft for draft in lone if draft.name not in meant]
-    return Nearby(strays, _alike(listing, others, bare), frozenset(meant), _notes(listing), there)
+    return Nearby(
+        strays, _alike(listing, others, bare), frozenset(meant), _notes(listing), there, _proofs(listing)
+    )
 
 
 def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
@@ -102,12 +106,13 @@ def _strays(listing: Listing, read: set[str], there: Mapping[str, str]) -> Itera
         if path in read or entry.kind == "folder":
             continue
         found, keys = listing.sidecars.get(path), listing.keys.get(path)
-        right = is_sidecar(_core(path)) and (bool(keys) or isinstance(found, Sidecar))
-        if keys or is_sidecar(path) or FAMILY.search(_core(path)):
+        right = (bool(keys) or isinstance(found, Sidecar)) and is_sidecar(_core(path))
+        if keys or is_sidecar(path) or _is_family(path):
             yield Stray(path, ours=bool(keys) or _speaks_to_us(found), right=right)
     for path in listing.ignored:
-        core = _core(path)
-        if FAMILY.search(core) and not is_output(image.folded(path)) and _beside(path, core) not in there:
+        if not _is_family(path) or is_output(image.folded(path)):
+            continue
+        if _beside(path, _core(path)) not in there:
             yield Stray(path, hidden=True)
 
 
@@ -116,6 +121,10 @@ def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
     if isinstance(found, Sidecar):
         return bool(found.given)
     return isinstance(found, UecError) and not isinstance(found, Foreign)
+
+
+def _is_family(path: str) -> bool:
+    return bool(_MAYBE.search(path)) and bool(FAMILY.search(_core(path)))
 
 
 def _core(path: str) -> str:
@@ -261,6 +270,34 @@ def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
             f"a decision about {other}, which nearly has its name and is read for no image: "
             f"rename it to {sidecar_of(draft)} if it is meant for this one, else move it away"
         )
+
+
+def unheeded(listing: Listing, near: Nearby, draft: Draft, paths: Sequence[str]) -> tuple[str, ...]:
+    """Say what lies near a set and changes nothing: it is told of before the set goes up."""
+    told = [
+        f"{stray.path} is not read: the sidecar is {sidecar_of(draft)}"
+        for stray in near.of(draft, paths)
+        if not stray.hidden
+    ]
+    keys = {image.folded(draft.base or draft.name), *map(image.folded, paths), ""}
+    proofs = [path for key in keys for path in near.proofs.get(key, ())]
+    told += [
+        f"{path} is not checked: only SHA-256 is, as sha256sum writes it" for path in sorted(set(proofs))
+    ]
+    return tuple(told)
+
+
+def _proofs(listing: Listing) -> dict[str, list[str]]:
+    """Sums of other kinds and signatures, by the folded file, set or folder they are for; "" is for all."""
+    proofs: dict[str, list[str]] = {}
+    for path in sorted(listing.entries):
+        base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
+        target = image.proof_target(name)
+        if target is None and is_sums(path) and listing.checksums.get(path) == {}:
+            target = image.sums_target(name)
+        if target is not None:
+            proofs.setdefault(image.folded(base or target), []).append(path)
+    return proofs
 
 
 def sidecar_of(draft: Draft) -> str:

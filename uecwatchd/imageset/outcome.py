@@ -54,9 +54,11 @@ class ImageSet:
 
     `left_out` are the paths of a kernel and a ramdisk that its clouds have no use for. `kernel_id` and
     `ramdisk_id` are ids that are registered already; `virtualization` is None where nothing says it.
-    `checksums` are the declared SHA-256 by file name. `files` are all the paths it is made of, with sidecar
-    and sums. `stamp` changes whenever one of them may have changed; `changed` is when the last of them did,
-    in seconds of the epoch, by the clock of the host that has the disk. `arch_known_by` is how `arch` is.
+    `checksums` are the declared SHA-256 by file name. `shared` are lists of sums that name other files as
+    well; `unread` are sentences about what lies near and is not heeded. `files` are all the paths it is made
+    of, with sidecar and sums. `stamp` changes whenever one of them may have changed; `changed` is when the
+    last of them did, in seconds of the epoch, by the clock of the host that has the disk. `arch_known_by`
+    is how `arch` is.
     """
 
     name: str
@@ -74,6 +76,8 @@ class ImageSet:
     stamp: str
     changed: float = 0.0
     arch_known_by: Literal["told", "content", "name", "nothing"] = "told"
+    shared: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def member(self, role: Role) -> Member | None:
         return next((m for m in self.members if m.role == role), None)

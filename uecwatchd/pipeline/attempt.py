@@ -134,6 +134,8 @@ def _announce(job: Job, before: SetRecord | None) -> None:
     if found.left_out:
         unused = " and ".join(found.left_out)
         tell(job, Kind.WORKING, f"{unused} left out: cloud {record.cloud} boots the disk by itself")
+    for sentence in found.unread:
+        tell(job, Kind.WORKING, sentence, level="warning")
     if record.idle:
         what = f"these keys have no effect yet: {', '.join(record.idle)}"
         tell(job, Kind.WORKING, what, level="warning")

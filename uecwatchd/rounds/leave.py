@@ -33,7 +33,9 @@ def leaving_of(
 
 def _of_these_alone(ready: Iterable[ImageSet], done: list[ImageSet]) -> Iterable[str]:
     needed = {path for found in ready if found not in done for path in found.files}
-    return dict.fromkeys(path for found in done for path in found.files if path not in needed)
+    return dict.fromkeys(
+        path for found in done for path in found.files if path not in needed | set(found.shared)
+    )
 
 
 def see_off(folder: Path, ledger: Ledger, complaints: Complaints, *, now: float) -> None:

@@ -18,7 +18,7 @@ from uecwatchd.spool.door import (
     open_member,
     stamp_of,
 )
-from uecwatchd.spool.kinds import CHECKSUM_SUFFIX, SIDECAR_SUFFIXES, is_sidecar, is_sums
+from uecwatchd.spool.kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, is_sidecar, is_sums
 from uecwatchd.spool.lease import open_for_writing
 from uecwatchd.spool.listing import (
     NOT_UTF8,
@@ -44,7 +44,7 @@ from uecwatchd.spool.passed_over import ENDINGS, UNFINISHED, ignored_by
 from uecwatchd.spool.retire import archive, discard
 
 __all__ = [
-    "CHECKSUM_SUFFIX",
+    "CHECKSUM_SUFFIXES",
     "ENDINGS",
     "KIND_WORDS",
     "NOT_UTF8",

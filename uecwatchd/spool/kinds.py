@@ -3,7 +3,7 @@
 from uecwatchd import image
 
 SIDECAR_SUFFIXES = (".toml", ".json")
-CHECKSUM_SUFFIX = ".sha256"
+CHECKSUM_SUFFIXES = (".sha256", ".sha256sum", ".sha256sums")  # by which a list may bear the stem of its set
 
 
 def is_sidecar(path: str) -> bool:
@@ -11,4 +11,4 @@ def is_sidecar(path: str) -> bool:
 
 
 def is_sums(path: str) -> bool:
-    return image.folded(path).endswith(CHECKSUM_SUFFIX)
+    return image.sums_target(path.rsplit("/", 1)[-1]) is not None

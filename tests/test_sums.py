@@ -1,0 +1,192 @@
+"""Every SHA-256 that somebody put beside an image is compared, or told of: real files in a real folder."""
+
+import hashlib
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.near import MBR, decided, lay, row_of
+from uecwatchd import spool
+from uecwatchd.ledger import SetRecord
+from uecwatchd.rounds.leave import leaving_of
+
+RIGHT = hashlib.sha256(MBR).hexdigest()
+WRONG = "0" * 64
+OTHER = "f" * 64
+SIGNED = (
+    "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n# karmic.img: 4096 bytes\n"
+    f"SHA256 (karmic.img) = {WRONG}\n-----BEGIN PGP SIGNATURE-----\n\niQIz\n-----END PGP SIGNATURE-----\n"
+)
+
+
+def refusal(folder: Path, name: str = "karmic") -> str:
+    assembly = decided(folder)
+    assert not assembly.ready, assembly
+    return next(str(one.error) for one in assembly.refused if one.name == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("karmic.img.sha256", WRONG),
+        ("karmic.img.sha256", f"{WRONG}\r\n"),
+        ("karmic.img.sha256", f"{WRONG}  karmic.img\n"),
+        ("karmic.img.sha256", f"{WRONG} *karmic.img\n"),
+        ("karmic.img.sha256", f"{WRONG}  /home/ann/karmic.img\n"),
+        ("karmic.img.SHA256", f"\ufeff{WRONG}  ./karmic.img\n"),
+        ("KARMIC.IMG.SHA256", f"{WRONG}  karmic.img\n"),
+        ("karmic.img.sha256sum", WRONG),
+        ("karmic.img.sha256.txt", WRONG.upper()),
+        ("karmic.img.CHECKSUM", f"# karmic.img: 4096 bytes\nSHA256 (karmic.img) = {WRONG}\n"),
+        ("karmic.sha256sums", f"{WRONG}  karmic.img\n"),
+        ("SHA256SUMS", f"{OTHER} *lucid.img\n{WRONG} *karmic.img\n"),
+        ("SHA256SUMS.txt", f"{WRONG}  karmic.img\n"),
+        ("sha256sum.txt", f"{WRONG}  karmic.img\n"),
+        ("SHA256", f"{WRONG}  karmic.img\n"),
+        ("checksums.txt", f"{'a' * 32}  karmic.img\n{WRONG}  karmic.img\n{'b' * 128}  karmic.img\n"),
+        ("CHECKSUM", f"MD5 (karmic.img) = {'a' * 32}\nSHA256 (karmic.img) = {WRONG}\n"),
+        ("CHECKSUM.SHA256-FreeBSD-14.1", f"SHA256 (karmic.img) = {WRONG}\n"),
+        ("Fedora-Cloud-41-1.4-x86_64-CHECKSUM", SIGNED),
+        ("SHA256SUMS", f"SHA2-256(karmic.img)= {WRONG}\n"),
+        ("mine.sha256", f"{WRONG}  karmic.img\n"),
+        ("SHA256SUMS", f"{OTHER}  other/karmic.img\n{WRONG}  karmic.img\n"),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "karmic/"])
+def test_a_list_counts_by_its_name_and_by_the_files_it_names(
+    tmp_path: Path, name: str, text: str, place: str
+) -> None:
+    lay(tmp_path, {f"{place}karmic.img": MBR, place + name: text})
+    (found,) = decided(tmp_path).ready
+    assert found.checksums["karmic.img"] == WRONG
+    assert place + name in found.files
+    assert row_of(tmp_path, "karmic").files.count(place + name) == 1
+
+
+def test_what_sha256sum_writes_with_a_tag_or_an_odd_name_is_read(tmp_path: Path) -> None:
+    lay(tmp_path, {"a\\b.img": MBR, "(c) d.img": MBR})
+    for name, options in (("1.sha256sum", ["--tag"]), ("2.sha256sum", ["--binary"])):
+        done = subprocess.run(
+            ["sha256sum", *options, "a\\b.img", "(c) d.img"], cwd=tmp_path, capture_output=True, check=True
+        )
+        assert done.stdout.startswith(b"\\")
+        (tmp_path / name).write_bytes(done.stdout)
+    assert [dict(found.checksums) for found in decided(tmp_path).ready] == [
+        {"(c) d.img": RIGHT},
+        {"a\\b.img": RIGHT},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("karmic.img.sha256", "<html>404</html>", "line 1 is not a SHA-256"),
+        ("karmic.img.sha256", "", "it holds no checksum"),
+        ("karmic.img.sha256", WRONG[:40], "line 1 is not a SHA-256"),
+        ("karmic.img.sha256", f"{WRONG}  karmik.img\n", "it names no file of this set"),
+        ("karmic.sha256", f"{WRONG}  KARMIC.IMG\n", "it names no file of this set"),
+        ("karmic.img.CHECKSUM", "<html>", "line 1 is not a SHA-256"),
+        ("SHA256SUMS", "<html>404</html>", "line 1 is not a SHA-256"),
+        ("SHA256SUMS", f"{WRONG}  Karmic.img\n", "SHA256SUMS names Karmic.img"),
+        ("SHA256SUMS", f"{WRONG}  pool/karmic.img\n", "SHA256SUMS names pool/karmic.img"),
+        ("sha256sum.txt", b"\xff\xfe\x00", "not UTF-8"),
+    ],
+)
+def test_what_cannot_be_understood_and_is_meant_for_a_set_holds_it(
+    tmp_path: Path, name: str, text: str | bytes, why: str
+) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: text})
+    assert why in refusal(tmp_path)
+    assert name in refusal(tmp_path)
+    (tmp_path / name).unlink()
+    assert decided(tmp_path).ready
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"karmic.img.sha256": WRONG, "SHA256SUMS": f"{OTHER}  karmic.img\n"},
+        {"karmic.sha256": f"{WRONG}  karmic.img\n", "karmic.img.sha256": OTHER},
+        {"karmic.toml": f'sha256 = {{"karmic.img" = "{WRONG}"}}', "karmic.sha256": f"{OTHER}  karmic.img\n"},
+        {"SHA256SUMS": f"{WRONG}  karmic.img\n", "CHECKSUM": f"SHA256 (karmic.img) = {OTHER}\n"},
+    ],
+    ids="+".join,
+)
+def test_sums_that_are_at_odds_are_refused_by_the_names_of_both_lists(
+    tmp_path: Path, files: Mapping[str, str]
+) -> None:
+    lay(tmp_path, {"karmic.img": MBR, **files})
+    assert all(name in refusal(tmp_path) for name in files)
+
+
+def test_two_lists_that_agree_are_both_heeded(tmp_path: Path) -> None:
+    lay(
+        tmp_path,
+        {"karmic.img": MBR, "karmic.img.sha256": RIGHT, "SHA256SUMS": f"{RIGHT.upper()}  karmic.img\n"},
+    )
+    (found,) = decided(tmp_path).ready
+    assert {"karmic.img.sha256", "SHA256SUMS"} <= set(found.files)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("karmic.img.md5", "karmic.md5", "karmic.img.sha512", "karmic.img.sha1", "karmic.img.asc"),
+        *("karmic.img.sig", "karmic.img.gpg", "MD5SUMS", "SHA512SUMS", "sha1sum.txt", "KARMIC.IMG.MD5"),
+    ],
+)
+def test_sums_of_another_kind_and_signatures_are_told_of_before_the_set_goes_up(
+    tmp_path: Path, name: str
+) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: f"{'a' * 32}  karmic.img\n"})
+    (found,) = decided(tmp_path).ready
+    assert found.unread == (f"{name} is not checked: only SHA-256 is, as sha256sum writes it",)
+    assert "not checked" in row_of(tmp_path, name).detail
+
+
+def test_a_checksum_file_of_other_sums_alone_is_told_of(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "CHECKSUM": f"SHA512 (karmic.img) = {'a' * 128}\n"})
+    (found,) = decided(tmp_path).ready
+    assert "CHECKSUM is not checked" in found.unread[0]
+
+
+def test_another_program_s_json_beside_a_sidecar_is_told_of_before_the_set_goes_up(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "karmic.toml": "", "karmic.json": '{"apiVersion": "v1"}'})
+    (found,) = decided(tmp_path).ready
+    assert found.unread == ("karmic.json is not read: the sidecar is karmic.toml",)
+
+
+def test_a_list_for_many_files_stays_while_one_set_leaves_and_makes_no_set_new(tmp_path: Path) -> None:
+    lay(tmp_path, {"a1.img": MBR, "b2.img": MBR, "SHA256SUMS": f"{RIGHT}  a1.img\n{RIGHT}  b2.img\n"})
+    first = {found.name: found for found in decided(tmp_path).ready}
+    records = {
+        name: replace(SetRecord(str(tmp_path), name, found.stamp, "done", 0.0))
+        for name, found in first.items()
+    }
+    listing = spool.scan(tmp_path, now=100.0, seen=0.0)
+    leaving = leaving_of(listing, decided(tmp_path), records, held=(), way="archive")
+    assert [one.path for one in leaving] == ["a1.img", "b2.img"]
+    lay(tmp_path, {"SHA256SUMS": f"{RIGHT}  a1.img\n{RIGHT}  b2.img\n{OTHER}  c3.img\n"})
+    assert {found.name: found.stamp for found in decided(tmp_path).ready} == {
+        name: found.stamp for name, found in first.items()
+    }
+    lay(tmp_path, {"SHA256SUMS": f"{OTHER}  a1.img\n{RIGHT}  b2.img\n"})
+    changed = {found.name: found.stamp for found in decided(tmp_path).ready}
+    assert [name for name in changed if changed[name] != first[name].stamp] == ["a1"]
+
+
+def test_a_list_of_one_set_alone_leaves_with_it(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "SHA256SUMS": f"{RIGHT}  karmic.img\n"})
+    (found,) = decided(tmp_path).ready
+    assert not found.shared
+    assert "SHA256SUMS" in found.files
+
+
+def test_a_list_that_nobody_can_read_holds_no_set_that_has_another_or_is_finished(tmp_path: Path) -> None:
+    lay(tmp_path, {"a1.img": MBR, "b2.img": MBR, "a1.img.sha256": RIGHT, "SHA256SUMS": "<html>"})
+    assembly = decided(tmp_path)
+    assert [found.name for found in assembly.ready] == ["a1"]
+    assert [one.name for one in assembly.refused] == ["b2"]

@@ -1,0 +1,137 @@
+"""Declared SHA-256: which lists of sums count for a set, and what they say of its files together.
+
+A list counts by its name, karmic.sha256 and karmic.img.sha256, by lying in the set's folder, or by naming one
+of its files, as SHA256SUMS does. One that nobody can read may be meant for any set beside it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from uecwatchd import image
+from uecwatchd.errors import Rejected, UecError
+from uecwatchd.imageset.draft import Draft
+from uecwatchd.sidecar import Sidecar
+from uecwatchd.spool import Listing, is_sums, not_regular
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The lists in a spool folder: by the folded path, set or folder that their names speak of; those that
+    name a file, each with the name as it stands there, by the file's folded path; and those that cannot be
+    read, by the folder they lie in."""
+
+    own: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    naming: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    broken: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def of(self, draft: Draft, paths: Iterable[str]) -> list[str]:
+        """Give the lists that are the set's own; what is wrong with one of them is the set's trouble."""
+        keys = [draft.base or draft.name, *paths]
+        return list(dict.fromkeys(found for key in keys for found in self.own.get(image.folded(key), ())))
+
+    def about(self, draft: Draft, paths: Sequence[str]) -> list[str]:
+        """Give the lists that are the set's own, and those that name one of its files."""
+        naming = [where for path in paths for where, _ in self.naming.get(image.folded(path), ())]
+        return list(dict.fromkeys([*self.of(draft, paths), *naming]))
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What is declared of a set's files, by name; which lists say so, and `shared` those that name others."""
+
+    digests: Mapping[str, str]
+    files: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+
+
+def lists_in(listing: Listing) -> Lists:
+    own: dict[str, list[str]] = {}
+    naming: dict[str, list[tuple[str, str]]] = {}
+    broken: dict[str, list[str]] = {}
+    for path in sorted(path for path in listing.entries if is_sums(path)):
+        base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
+        target, read = image.sums_target(name), listing.checksums.get(path)
+        if base or target:
+            own.setdefault(image.folded(base or target or ""), []).append(path)
+        if not base and not isinstance(read, Mapping) and (not target or "256" not in name):
+            broken.setdefault(base, []).append(path)
+        for told in read if isinstance(read, Mapping) else ():
+            naming.setdefault(image.folded(base + told.rsplit("/", 1)[-1]), []).append((path, told))
+    return Lists(own, naming, broken)
+
+
+def declared(
+    listing: Listing,
+    lists: Lists,
+    draft: Draft,
+    sidecar: Sidecar,
+    paths: Sequence[str],
+    *,
+    owned: Sequence[str],
+    is_finished: bool,
+) -> Declared:
+    """Put together what is declared of the files at `paths`. Raises what is wrong with a list that counts.
+
+    `is_finished` is whether the set was registered as it lies there: what comes later concerns others.
+    """
+    own = lists.of(draft, (*owned, *paths))
+    reads = {path: _read(listing, path) for path in own}
+    names = {path: path[len(draft.base) :] for path in paths}
+    for path, read in reads.items():
+        if read and not set(names.values()) & set(read):
+            raise _names_none(path, read, names.values())
+    reads |= {path: _read(listing, path) for path in _naming(lists, names) if path not in reads}
+    digests = dict(sidecar.sha256)
+    says = dict.fromkeys(digests, draft.sidecars[0] if draft.sidecars else "[defaults]")
+    for path, read in reads.items():
+        for name in names.values():
+            if name in read and digests.setdefault(name, read[name]) != read[name]:
+                raise _at_odds(name, says[name], path)
+            says.setdefault(name, path)
+    unread = lists.broken.get(draft.base, ())
+    if unread and not digests and not is_finished:
+        _read(listing, unread[0])
+    shared = tuple(p for p, read in reads.items() if p not in own and not set(read) <= set(names.values()))
+    return Declared(digests, tuple(reads), shared)
+
+
+def _read(listing: Listing, path: str) -> Mapping[str, str]:
+    if (kind := listing.entries[path].kind) != "file":
+        raise not_regular(path, kind)
+    read = listing.checksums[path]
+    if isinstance(read, UecError):
+        raise read
+    return read
+
+
+def _naming(lists: Lists, names: Mapping[str, str]) -> list[str]:
+    """Give the lists that name a file. Raises Rejected where one names it in another way and in no other."""
+    found: list[str] = []
+    for path, name in names.items():
+        told = lists.naming.get(image.folded(path), ())
+        exact = [where for where, as_told in told if as_told == name]
+        for where, as_told in told:
+            if where not in exact and "/" not in where:
+                raise Rejected(
+                    f"{path}: {where} names {as_told}",
+                    "that may be this file, whose name is written otherwise",
+                    f"Write {name} there, or take the line out.",
+                )
+        found += exact
+    return list(dict.fromkeys(found))
+
+
+def _names_none(path: str, read: Iterable[str], names: Iterable[str]) -> Rejected:
+    return Rejected(
+        f"{path}: it names no file of this set",
+        f"it has sums of {', '.join(read)}, and the set has {', '.join(sorted(names))}",
+        "Correct the names in it, or move it away.",
+    )
+
+
+def _at_odds(name: str, first: str, second: str) -> Rejected:
+    return Rejected(
+        f"{name}: two SHA-256 are declared",
+        f"{first} and {second} say different ones",
+        "Correct one of them, or move it away.",
+    )
