@@ -130,6 +130,9 @@ LIBERTIES: Mapping[str, Liberty] = {
     "bucket_pattern": Liberty(
         lambda d: matching(d.bucket_pattern, BUCKETS), lambda r: matching(r.s3.bucket_name, BUCKETS)
     ),
+    "architectures": Liberty(
+        lambda d: set(d.architectures.values()), lambda r: r.ec2.architectures, choice=True
+    ),
     "bucket_quota": Liberty(lambda d: limit(d.bucket_quota), lambda r: r.s3.bucket_quota),
     "bucket_size": Liberty(lambda d: limit(d.bucket_size), lambda r: limit(r.s3.bucket_size)),
     "register_parameters": Liberty(

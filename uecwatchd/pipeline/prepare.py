@@ -195,8 +195,7 @@ def _must_be_for_its_hosts(job: Job) -> None:
     if found.arch not in known:
         raise Rejected(
             f"{found.name}: cloud {cloud.name} takes no images for {found.arch}",
-            f"{KNOWN_BY[found.arch_known_by]}, and {cloud.dialect.versions} takes those for "
-            f"{', '.join(sorted(known))}",
+            f"{KNOWN_BY[found.arch_known_by]}, and it takes those for {', '.join(sorted(known))}",
             WAYS_OUT[found.arch_known_by],
         )
     for member in found.members:
