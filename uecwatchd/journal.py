@@ -62,6 +62,7 @@ MESSAGE_IDS: Mapping[Kind, str] = MappingProxyType(
         Kind.RELOAD: "7ac5db29f3744c5fbf9a04cbcd6ea879",
         Kind.STOPPING: "4b06b756c31946289e8b270f2033b691",
         Kind.ASKED: "f6c7938aca424c788c3ef0b324ff047f",
+        Kind.LEFT_OUT: "7d1f0c9be5a64cf7a3f2f7c1e08b6d45",
         Kind.FAULT: "0e6f259708af486ab7c00d8d4a3d25d8",
     }
 )

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     RELOAD = "reload"
     STOPPING = "stopping"
     ASKED = "asked"
+    LEFT_OUT = "left_out"
     FAULT = "fault"
 
 

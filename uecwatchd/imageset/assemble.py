@@ -99,7 +99,8 @@ def assemble(
         else:
             ready.append(found)
             used.update(found.files)
-    return Assembly(tuple(ready), tuple(waiting), tuple(refused), misfits(listing, ready, used, read))
+    left = misfits(listing, used, read)
+    return Assembly(tuple(ready), tuple(waiting), tuple(refused), left)
 
 
 def _in_the_way(listing: Listing, draft: Draft, owned: Iterable[str], near: Nearby) -> list[str]:

@@ -1,21 +1,20 @@
 """What is left over, with the reason: silence about a file is what users of drop folders complain of."""
 
-from collections.abc import Iterable
-
 from uecwatchd import image
 from uecwatchd.errors import UecError
 from uecwatchd.image import Role
 from uecwatchd.imageset.draft import Draft, is_a_set, role_of, set_aside, stem_of
 from uecwatchd.imageset.needs import place_for, said
-from uecwatchd.imageset.outcome import ROLE_WORDS, ImageSet, Misfit
+from uecwatchd.imageset.outcome import ROLE_WORDS, Misfit
+from uecwatchd.imageset.packed import reason_packed
 from uecwatchd.imageset.roles import first_fitting
 from uecwatchd.sidecar import Foreign, Sidecar
 from uecwatchd.spool import KIND_WORDS, Entry, Listing, is_sidecar, is_sums
 
+NOT_CHECKED = "a kind that is not checked: SHA-256 is, as sha256sum writes it"
 
-def misfits(
-    listing: Listing, ready: Iterable[ImageSet], used: set[str], read: set[str]
-) -> tuple[Misfit, ...]:
+
+def misfits(listing: Listing, used: set[str], read: set[str]) -> tuple[Misfit, ...]:
     """Everything that is neither in a set nor claimed by one that is not ready (`used`).
 
     `read` are the sidecars of all sets, ready or not.
@@ -24,39 +23,57 @@ def misfits(
     for path, entry in listing.entries.items():
         if path in read:
             continue
-        if ("/" in path or not is_a_set(entry)) and (path not in used or is_sidecar(path)):
-            left.append(Misfit(path, _reason(listing, path, entry)))
+        if ("/" in path or not is_a_set(entry)) and (path not in used or _is_of_no_use(listing, path)):
+            left.append(Misfit(path, *_reason(listing, path, entry)))
     return tuple(left)
+
+
+def _is_of_no_use(listing: Listing, path: str) -> bool:
+    """Whether no set can use a file as it is, in whose folder it may lie."""
+    if is_sidecar(path):
+        return True
+    return role_of(listing, path) is None and reason_packed(listing, path) is not None
 
 
 def _planted_reason(entry: Entry) -> str:
     return f"{KIND_WORDS[entry.kind]} that is not the service's, under the name of something it writes"
 
 
-def _reason(listing: Listing, path: str, entry: Entry) -> str:
+def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:
+    """Why a file is in no set, and whether that is to be told before anybody asks."""
     if entry.kind == "folder" and "/" in path:
-        return "a folder in a folder: a set's files lie side by side"
+        return "a folder in a folder: a set's files lie side by side", False
+    name = path.rsplit("/", 1)[-1]
     if is_sidecar(path):
-        return _unread(path, listing.sidecars.get(path))
+        return _unread(path, listing.sidecars.get(path)), True
     if is_sums(path):
-        if listing.checksums.get(path) == {}:
-            return "checksums of a kind that is not checked: SHA-256 is, as sha256sum writes it"
-        return f"checksums of no set: there is none named {stem_of(path)}, and it names no file of another"
+        return _of_sums(listing, path), False
     if entry.kind != "file":
-        return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken"
-    if image.proof_target(path.rsplit("/", 1)[-1]) is not None:
-        return "checksums or a signature of a kind that is not checked: SHA-256 is, as sha256sum writes it"
+        return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken", False
+    if image.proof_target(name) is not None:
+        return f"checksums or a signature of {NOT_CHECKED}", False
+    if packed := reason_packed(listing, path):
+        return packed
     role = role_of(listing, path)
-    if role == "machine" and (more := set_aside(path.rsplit("/", 1)[-1])):
-        return (
-            f"not taken for an image: its name goes on with {more} behind the ending; rename it if it is one"
-        )
+    if role == "machine" and (more := set_aside(name)):
+        why = f"its name goes on with {more} behind the ending; rename it if it is one"
+        return f"not taken for an image: {why}", True
+    if keys := listing.keys.get(path):
+        return f"not read, though it gives {', '.join(keys)}: a sidecar ends in .toml or .json", True
+    return _of_role(listing, path, role), False
+
+
+def _of_sums(listing: Listing, path: str) -> str:
+    if listing.checksums.get(path) == {}:
+        return f"checksums of {NOT_CHECKED}"
+    return f"checksums of no set: there is none named {stem_of(path)}, and it names no file of another"
+
+
+def _of_role(listing: Listing, path: str, role: Role | None) -> str:
     if role in ("kernel", "ramdisk"):
         return f"a {ROLE_WORDS[role]} that no machine image has taken{_alone(listing, role, path)}"
     if role == "machine":
         return "a machine image that its set does not use"
-    if listing.keys.get(path):
-        return f"not read, though it gives {', '.join(listing.keys[path])}: a sidecar ends in .toml or .json"
     return "not a disk image, kernel, ramdisk, or sidecar"
 
 

@@ -111,8 +111,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
+    """A file in no set. `is_news` is whether somebody may wait for something to become of it."""
+
     path: str
     reason: str
+    is_news: bool = False
 
 
 @dataclass(frozen=True, slots=True)

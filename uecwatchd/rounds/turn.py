@@ -22,6 +22,7 @@ from uecwatchd.monitor import Kind
 from uecwatchd.roll import Key, Roll, key_of
 from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.leave import leaving_of, see_off, without_leaving
+from uecwatchd.rounds.remnants import Remnants
 from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, passed, rules_of, stamp_of, taken_by
 from uecwatchd.settings import Settings
 from uecwatchd.verdict import failed, resumed, shifted
@@ -56,6 +57,7 @@ class Rounds:
         self._crew = Crew(settings.work.sets, ended=ended)
         self._away: set[str] = set()
         self._clocks_apart: float | None = None
+        self._remnants: dict[Path, Remnants] = {}
         self._locks: dict[Path, tuple[tuple[int, int] | None, int]] = {}
         self.configure(settings, tools)
 
@@ -201,6 +203,7 @@ class Rounds:
             if waiting.name not in held:
                 self._wait(folder, waiting, records.get(waiting.name))
         self._control.decline(folder, assembly, self._crew.working)
+        self._remnants.setdefault(folder, Remnants()).tell(assembly.misfits, self._tools.monitor)
         self._retire(listing, assembly, records)
         for name in records.keys() - names_in(assembly):
             self._forget_in_time(records[name])

@@ -1,0 +1,102 @@
+"""A packed image is told of once, with a command that works: real tools, a real service."""
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.near import MBR, decided, lay, row_of
+from uecwatchd.monitor import Kind
+from uecwatchd.rounds.remnants import MOST_TOLD, Remnants
+
+if TYPE_CHECKING:
+    from tests.conftest import Heard, Host
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("karmic.img.zst", "zstd -q --rm karmic.img"),
+        ("karmic.img.gz", "gzip karmic.img"),
+        ("karmic.img.xz", "xz karmic.img"),
+        ("karmic.img.lzma", "xz --format=lzma karmic.img"),
+        ("karmic.img.bz2", "bzip2 karmic.img"),
+        ("karmic.img.lz4", "lz4 -q karmic.img karmic.img.lz4 && rm karmic.img"),
+        ("karmic.img.lzo", "lzop -qU karmic.img"),
+        ("Karmic.IMG.ZST", "zstd -q --rm karmic.img && mv karmic.img.zst Karmic.IMG.ZST"),
+        ("karmic.img.XZ", "xz karmic.img && mv karmic.img.xz karmic.img.XZ"),
+        ("k c.tar.gz", "tar -czf 'k c.tar.gz' karmic.img && rm karmic.img"),
+        ("k.tgz", "tar -czf k.tgz karmic.img && rm karmic.img"),
+        ("k.tar.zst", "tar --zstd -cf k.tar.zst karmic.img && rm karmic.img"),
+        ("k.tar.lz4", "tar -c karmic.img | lz4 -q > k.tar.lz4 && rm karmic.img"),
+        ("k.ova", "tar -cf k.ova karmic.img && rm karmic.img"),
+        ("k.iso.zip", "python3 -m zipfile -c k.iso.zip karmic.img && rm karmic.img"),
+        ("nothing", "tar -cf nothing karmic.img && rm karmic.img"),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "a set/"])
+def test_a_packed_image_is_no_set_and_the_command_of_its_reason_unpacks_it(
+    tmp_path: Path, name: str, pack: str, place: str
+) -> None:
+    lay(tmp_path, {f"{place}karmic.img": MBR})
+    subprocess.run(["sh", "-c", pack], cwd=tmp_path / place, check=True)
+    (misfit,) = decided(tmp_path).misfits
+    assert misfit.is_news
+    assert misfit.path == place + name
+    assert not decided(tmp_path).ready
+    assert row_of(tmp_path, place + name).detail == misfit.reason
+    subprocess.run(
+        ["sh", "-c", misfit.reason.partition("Try: ")[2]], cwd=tmp_path, check=True, capture_output=True
+    )
+    (found,) = decided(tmp_path).ready
+    assert found.members[0].path.lower() == f"{place}karmic.img"
+
+
+def test_a_packed_image_that_lies_there_unpacked_is_no_news(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR})
+    subprocess.run(["zstd", "-q", "karmic.img"], cwd=tmp_path, check=True)
+    assembly = decided(tmp_path)
+    assert [found.name for found in assembly.ready] == ["karmic"]
+    assert [(one.reason, one.is_news) for one in assembly.misfits] == [
+        ("karmic.img lies there unpacked", False)
+    ]
+
+
+@pytest.mark.parametrize("name", ["dump.sql.gz", "notes.txt.xz", "syslog.1.zst"])
+def test_what_is_compressed_and_no_image_is_no_news(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {name: b"\x28\xb5\x2f\xfd" + bytes(20)})
+    (misfit,) = decided(tmp_path).misfits
+    assert not misfit.is_news
+
+
+def test_each_is_told_once_while_it_lies_there_and_many_are_told_together(
+    tmp_path: Path, heard: "Heard"
+) -> None:
+    remnants = Remnants()
+    lay(tmp_path, {"k.tar.gz": "x", "web.raw.1": MBR, "notes.md": "x"})
+    for _ in range(3):
+        remnants.tell(decided(tmp_path).misfits, heard)
+    assert len(heard.sentences(Kind.LEFT_OUT)) == 2
+    (tmp_path / "k.tar.gz").unlink()
+    remnants.tell(decided(tmp_path).misfits, heard)
+    lay(tmp_path, {"k.tar.gz": "x"})
+    remnants.tell(decided(tmp_path).misfits, heard)
+    assert len(heard.sentences(Kind.LEFT_OUT)) == 3
+    lay(tmp_path, {f"m{number}.tgz": "x" for number in range(MOST_TOLD + 5)})
+    remnants.tell(decided(tmp_path).misfits, heard)
+    told = heard.sentences(Kind.LEFT_OUT)[3:]
+    assert len(told) == MOST_TOLD + 1
+    assert told[-1].startswith("5 more files are in no set")
+
+
+def test_the_service_tells_of_a_packed_image_and_of_what_is_not_checked(host: "Host") -> None:
+    disk = host.spool / "web.img"
+    disk.write_bytes(MBR)
+    (host.spool / "web.toml").write_text('kernel = "none"\nramdisk = "none"\npublic = false\n')
+    (host.spool / "web.img.md5").write_text("0" * 32 + "  web.img\n")
+    (host.spool / "more.tar.gz").write_bytes(b"x")
+    done = host.run("once")
+    assert "more.tar.gz: an archive is not taken as it is. Try: tar -xf more.tar.gz" in done.stderr
+    log = (host.spool / "web.uec.log").read_text()
+    assert "web.img.md5 is not checked: only SHA-256 is" in log
