@@ -306,4 +306,6 @@ def _remedy(told: Told, setting: str) -> str:
 
 def _silent(place: Source, setting: str) -> str:
     spelled = place.spelled.get(setting)
+    if reason := place.reasons.get(setting):
+        return f"of {place.name}, {reason}"
     return f"{place.name} does not set {spelled}" if spelled else f"{place.name} holds nothing of the kind"

@@ -18,7 +18,8 @@ class Source:
     """`values` by setting, as text, secrets among them; files are absolute paths.
 
     `spelled` is what the place calls each setting that it could have, and `remedies` how to say it there, as
-    the beginning of a sentence. `files` are those with secrets in them.
+    the beginning of a sentence; `reasons` why one that is there is not known. `files` are those with secrets
+    in them.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Source:
     files: tuple[Path, ...] = ()
     remarks: tuple[Remark, ...] = ()
     remedies: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 # Settings whose values are paths.
