@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.near import MBR, again, decided, lay, row_of
+from tests.near import ALONE, MBR, again, decided, lay, row_of
+from uecwatchd import spool
 from uecwatchd.errors import Rejected
-from uecwatchd.imageset import ImageSet
+from uecwatchd.imageset import ImageSet, assemble
 from uecwatchd.sidecar import Foreign
 
 PRIVATE = "public = false\n"
@@ -250,14 +251,41 @@ def test_what_has_another_name_holds_nothing(tmp_path: Path, name: str) -> None:
     assert [found.members[0].path for found in decided(tmp_path).ready] == [image]
 
 
+def test_what_systems_lay_into_every_folder_holds_nothing(tmp_path: Path) -> None:
+    litter = ("desktop.ini", "Desktop.ini", ".DS_Store", "Thumbs.db", "._image.toml", ".hidden.yaml")
+    lay(tmp_path, {"one/disk.img": MBR, **{f"one/{name}": "x" for name in litter}})
+    assert only(tmp_path).name == "one"
+
+
+def test_a_sidecar_that_the_administrator_has_passed_over_holds_nothing(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "karmic.json": DEBIAN})
+    listing = spool.scan(tmp_path, now=100.0, seen=0.0, ignore=("*.json",))
+    assert [found.name for found in assemble(listing, rules=ALONE).ready] == ["karmic"]
+
+
+@pytest.mark.parametrize("name", ["karmic.yaml", "karmic.img.json", "one/packer.json", "one/x.yaml"])
+def test_the_other_way_of_the_hint_mends_it_too(tmp_path: Path, name: str) -> None:
+    text = DEBIAN if name.endswith("json") else "builds: 1\n"
+    lay(tmp_path, {"one/disk.img" if "/" in name else "karmic.img": MBR, name: text})
+    (refused,) = decided(tmp_path).refused
+    to = "one/image.toml" if "/" in name else "karmic.toml"
+    assert refused.error.hint == f"Move it away; or write {to}, and it is left alone."
+    lay(tmp_path, {to: PRIVATE})
+    assert name in " ".join(only(tmp_path).unread)
+
+
 def test_the_command_of_the_hint_mends_it(tmp_path: Path) -> None:
-    for folder, image, name in (("", "karmic.img", "karmic.img.toml"), ("a b/", "disk.img", "disk.toml")):
+    for folder, image, name in (
+        ("", "karmic.img", "karmic.img.toml"),
+        ("", "-x.img", "-x.img.toml"),
+        ("a b/", "disk.img", "disk.toml"),
+    ):
         lay(tmp_path, {folder + image: MBR, folder + name: PRIVATE})
     commands = [one.error.hint.partition("Try: ")[2] for one in decided(tmp_path).refused]
     for command in commands:
         run(tmp_path, command)
     assert {f.name: f.sidecar.given for f in decided(tmp_path).ready} == dict.fromkeys(
-        ("karmic", "a b"), frozenset({"public"})
+        ("karmic", "-x", "a b"), frozenset({"public"})
     )
 
 

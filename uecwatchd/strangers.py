@@ -178,6 +178,11 @@ def shell_word(text: str) -> str:
     return f"$'{''.join(escaped)}'"
 
 
+def file_word(path: str) -> str:
+    """Likewise for the name of a file, which a command must not take for an option."""
+    return shell_word(f"./{path}" if path.startswith("-") else path)
+
+
 def _as_in_shell(byte: int) -> str:
     plain = byte < 0x80 and chr(byte).isprintable() and chr(byte) not in "'\\"
     return chr(byte) if plain else f"\\x{byte:02x}"

@@ -15,8 +15,17 @@ from uecwatchd.errors import Rejected, UecError
 from uecwatchd.imageset.draft import Draft, key_of, named_files, role_of
 from uecwatchd.imageset.outcome import NotYet
 from uecwatchd.sidecar import Foreign, Sidecar
-from uecwatchd.spool import ENDINGS, UNFINISHED, Listing, is_output, is_sidecar, is_sums
-from uecwatchd.strangers import shell_word
+from uecwatchd.spool import (
+    ENDINGS,
+    SYSTEM_NAMES,
+    UNFINISHED,
+    Listing,
+    ignored_by,
+    is_output,
+    is_sidecar,
+    is_sums,
+)
+from uecwatchd.strangers import file_word
 
 # Names of metadata: what sidecars end in, slips of the pen for it, and what other programs use for the same.
 FAMILY = re.compile(r"\.(?:toml|json)\w?$|\.(?:tom|tml|oml|tol|jso|jsn|jon|tmol|tolm|otml|jsno|josn|ojsn)$"
@@ -110,10 +119,19 @@ def _strays(listing: Listing, read: set[str], there: Mapping[str, str]) -> Itera
         if keys or is_sidecar(path) or _is_family(path):
             yield Stray(path, ours=bool(keys) or _speaks_to_us(found), right=right)
     for path in listing.ignored:
-        if not _is_family(path) or is_output(image.folded(path)):
-            continue
-        if _beside(path, _core(path)) not in there:
+        if _is_hidden_metadata(path) and _beside(path, _core(path)) not in there:
             yield Stray(path, hidden=True)
+
+
+def _is_hidden_metadata(path: str) -> bool:
+    """Whether a name that is passed over is a sidecar's, but for what stands before or behind it.
+
+    What the administrator has passed over, and what systems lay into every folder, is meant for no set.
+    """
+    name = path.rsplit("/", 1)[-1]
+    if not _is_family(path) or is_output(image.folded(name)) or ignored_by(name) is None:
+        return False
+    return image.folded(name) not in SYSTEM_NAMES and ("/" not in path or is_sidecar(_core(path)))
 
 
 def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
@@ -321,7 +339,9 @@ def _not_read(draft: Draft, stray: Stray) -> Rejected:
         hint = f"Write what it says into {name}, and move it away."
     elif stray.right:
         to = name.removesuffix(".toml") + _core(stray.path)[-5:]
-        hint = f"Rename it. Try: mv {shell_word(stray.path)} {shell_word(to)}"
+        hint = f"Rename it. Try: mv {file_word(stray.path)} {file_word(to)}"
+    elif stray.ours:
+        hint = f"Write what it says into {name}, as TOML, and move it away."
     else:
-        hint = f"Rename it if it is not meant for this set, or move it away; what is meant goes into {name}."
+        hint = f"Move it away; or write {name}, and it is left alone."
     return Rejected(f"{stray.path}: it is not read", why, hint)

@@ -7,7 +7,7 @@ from uecwatchd import image
 from uecwatchd.image import Facts
 from uecwatchd.imageset.draft import MEMBER_SUFFIXES
 from uecwatchd.spool import Listing
-from uecwatchd.strangers import shell_word
+from uecwatchd.strangers import file_word
 
 # Commands write beside the file, and leave it there: {name} is the file, {folder} where it lies, {to} what is
 # left of its name.
@@ -52,9 +52,9 @@ def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
     to = path[: -len(compression)]
     if to in listing.entries:
         return f"{to} lies there unpacked", False
-    command = f"{COMPRESSIONS[compression]} -dc < {shell_word(path)} > {shell_word(to)}"
+    command = f"{COMPRESSIONS[compression]} -dc < {file_word(path)} > {file_word(to)}"
     if compression == ".zst" and path.endswith(compression):
-        command = f"zstd -d {shell_word(path)}"
+        command = f"zstd -d {file_word(path)}"
     return f"a compressed image is not taken as it is. Try: {command}", True
 
 
@@ -65,10 +65,10 @@ def _names_image(plain: str) -> bool:
 
 
 def _filled(command: str, path: str) -> str:
-    folder = shell_word(path.rpartition("/")[0])
+    folder = file_word(path.rpartition("/")[0])
     inside = "/" in path
     return command.format(
-        name=shell_word(path),
+        name=file_word(path),
         into=f" -C {folder}" if inside else "",
         unzip=f" -d {folder}" if inside else "",
         seven=f" -o{folder}" if inside else "",

@@ -40,7 +40,7 @@ from uecwatchd.spool.output import (
     remove,
     sweep,
 )
-from uecwatchd.spool.passed_over import ENDINGS, UNFINISHED, ignored_by
+from uecwatchd.spool.passed_over import ENDINGS, SYSTEM_NAMES, UNFINISHED, ignored_by
 from uecwatchd.spool.retire import archive, discard
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "NOT_UTF8",
     "OUTPUT_SUFFIXES",
     "SIDECAR_SUFFIXES",
+    "SYSTEM_NAMES",
     "UNFINISHED",
     "Entry",
     "EntryKind",
