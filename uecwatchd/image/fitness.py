@@ -53,11 +53,14 @@ CONTAINERS = frozenset({"qcow", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 COMPRESSORS = frozenset({"gzip", "xz", "lzma", "bzip2", "zstd", "lz4", "lzop"})  # each name is also a program
 
 
-def unfit(role: Role, facts: Facts, *, size: int, keep: bool = False, name: str = "FILE") -> Reason | None:
+def unfit(
+    role: Role, facts: Facts, *, size: int, keep: bool = False, name: str = "FILE", in_set: bool = False
+) -> Reason | None:
     """Why content cannot serve in a role, and what to do about it; None when it can.
 
     `size` is the file's, in bytes; `name` stands in the hints' commands.
     `keep` is the sidecar's word that a machine image is meant as it is: only an incomplete one is refused.
+    What is `in_set` is made anew under its own name: by another it would be in another set.
     """
     if not size:
         return "the file is empty", "Copy it again."
@@ -65,7 +68,11 @@ def unfit(role: Role, facts: Facts, *, size: int, keep: bool = False, name: str 
         return truncated(facts, facts.claimed, size)
     if role == "machine" and keep:
         return None
-    return JUDGES[role](facts, size, quote(name))
+    reason, made = JUDGES[role](facts, size, quote(name)), f"{quote(name)}.part"
+    if reason is None or not in_set:
+        return reason
+    why, hint = reason
+    return why, hint.replace(f"{quote(name)}.raw", f"{made} && mv {made} {quote(name)}")
 
 
 def truncated(facts: Facts, claimed: int, size: int) -> Reason:

@@ -286,7 +286,8 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
             "by its name it is metadata",
             "Name the image itself in the sidecar.",
         )
-    if problem := image.unfit(role, peek, size=entry.size, keep=sidecar.convert == "keep", name=path):
+    keep = sidecar.convert == "keep"
+    if problem := image.unfit(role, peek, size=entry.size, keep=keep, name=path, in_set=True):
         why, hint = problem
         raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
     return Member(role, path, entry.size, entry.stamp, peek)

@@ -1,0 +1,68 @@
+"""What hints tell people to type, typed: the set is ready then."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copy
+
+import pytest
+
+from uecwatchd import spool
+from uecwatchd.demo.material import RealSet
+from uecwatchd.imageset import Assembly, Rules, assemble
+from uecwatchd.sidecar import Sidecar
+
+BOTH = frozenset({"kernel", "ramdisk"})
+UEC = Rules(0.0, Sidecar(), {"default": frozenset({"kernel"})}, {"default": BOTH}, frozenset())
+
+
+def decide(folder: Path) -> Assembly:
+    return assemble(spool.scan(folder, now=100.0), rules=UEC)
+
+
+def qcow2(source: Path, target: Path) -> None:
+    subprocess.run(["qemu-img", "convert", "-q", "-O", "qcow2", source, target], check=True)
+
+
+def packed(source: Path, target: Path) -> None:
+    target.write_bytes(subprocess.run(["gzip", "-1c", source], capture_output=True, check=True).stdout)
+
+
+def uneven(source: Path, target: Path) -> None:
+    target.write_bytes(source.read_bytes() + b"x")
+
+
+@pytest.mark.parametrize(
+    ("make", "machine", "boot", "sidecar"),
+    [
+        (qcow2, "web.img", "web", ""),
+        (qcow2, "web.qcow2", "web", 'machine = "web.qcow2"'),
+        (qcow2, "my web.img", "my web", ""),
+        (qcow2, "one/web.qcow2", "one/web", ""),
+        (packed, "one/disk.gz", "one/web", ""),
+        (packed, "web.img.gz", "web", 'machine = "web.img.gz"'),
+        (uneven, "web.img", "web", ""),
+    ],
+)
+def test_a_command_that_is_proposed_for_an_image_makes_its_set_ready(
+    tmp_path: Path,
+    real_set: RealSet,
+    make: Callable[[Path, Path], None],
+    machine: str,
+    boot: str,
+    sidecar: str,
+) -> None:
+    (tmp_path / machine).parent.mkdir(exist_ok=True)
+    make(real_set.machine, tmp_path / machine)
+    copy(real_set.kernel, tmp_path / f"{boot}.vmlinuz")
+    copy(real_set.ramdisk, tmp_path / f"{boot}.initrd")
+    if sidecar:
+        (tmp_path / "web.toml").write_text(sidecar)
+    (refused,) = decide(tmp_path).refused
+    command = re.fullmatch(r"Try: (.+)", refused.error.hint)
+    assert command, refused.error.hint
+    subprocess.run(["sh", "-c", command[1]], cwd=tmp_path, check=True)
+    (ready,) = decide(tmp_path).ready
+    assert ready.name == refused.name
+    assert {member.role for member in ready.members} == {"machine", *BOTH}
