@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from uecwatchd import image, spool, status
 from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
+from uecwatchd.checksums import read_checksums
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.eucarc import read_eucarc
 from uecwatchd.errors import Rejected, UecError
@@ -30,7 +31,7 @@ from uecwatchd.imageset import Assembly, Rules, assemble
 from uecwatchd.imageset.draft import named_files, stem_of
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
-from uecwatchd.sidecar import KEYS, Sidecar, read_checksums, read_sidecar
+from uecwatchd.sidecar import KEYS, Sidecar, read_sidecar
 from uecwatchd.strangers import printable
 
 # So few that the whole file takes some seconds; what a rule is worth is found out by hand.

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uecwatchd.checksums import read_checksums
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.image import Facts
 from uecwatchd.imageset import Assembly, ImageSet, Rules, assemble
 from uecwatchd.imageset.draft import stem_of
-from uecwatchd.sidecar import Sidecar, read_checksums, read_defaults, read_sidecar
+from uecwatchd.sidecar import Sidecar, read_defaults, read_sidecar
 from uecwatchd.spool import Entry, EntryKind, Listing
 
 MIB = 1 << 20

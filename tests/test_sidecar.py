@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from uecwatchd.checksums import read_checksums
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.sidecar import (
     KEYS,
@@ -19,7 +20,6 @@ from uecwatchd.sidecar import (
     Sidecar,
     idle_keys,
     is_image_id,
-    read_checksums,
     read_defaults,
     read_sidecar,
     render_name,

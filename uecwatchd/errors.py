@@ -7,7 +7,11 @@ Whether something is tried again is a property of its type, decided where it is 
 - `Halted`: our own side is wrong, and every set would fail of it: the cloud is left alone until it is mended.
 """
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+# Room for ten mistakes of a sidecar, or for the longest path there is. What more a stranger's text would add
+# is of use to nobody, and a listing keeps the errors of thousands of files.
+LONGEST_TEXT_CHARS = 5000
 
 
 class UecError(Exception):
@@ -17,6 +21,7 @@ class UecError(Exception):
     exit_code: ClassVar[int] = 70
 
     def __init__(self, what: str, why: str, hint: str, *, request_id: str = "") -> None:
+        what, why, hint = map(_cut, (what, why, hint))
         super().__init__(what, why, hint)
         self.what = what
         self.why = why
@@ -82,3 +87,20 @@ class Stopped(UecError):
 
     kind = "stopped"
     exit_code = 75
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT_CHARS else f"{text[:LONGEST_TEXT_CHARS]}…"
+
+
+Error = TypeVar("Error", bound=BaseException)
+
+
+def words_of(error: Error) -> Error:
+    """Strip an error of all but its words, so that it can be kept.
+
+    A traceback holds the variables of each function that the error came through, and grows each time that the
+    same error is raised; what the error was raised from holds its own.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error

@@ -1,4 +1,4 @@
-"""What somebody wrote about an image: the sidecar, and the sums in a checksum file.
+"""What somebody wrote about an image: the sidecar.
 
 The text comes from whoever may write to the drop folder, so everything is bounded, and every way in which it
 can be wrong ends as one `Rejected` that lists all mistakes.
@@ -6,7 +6,7 @@ can be wrong ends as one `Rejected` that lists all mistakes.
 
 import re
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -16,13 +16,19 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter,
 
 from uecwatchd import strangers
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.image import Arch, sums_target
+from uecwatchd.image import Arch
 
 # Two hundred checksums and a long description take 20 KiB; a disk image named karmic.toml is not read whole.
 SIDECAR_LIMIT_BYTES = 64 * 1024
-# Dots join TOML keys, and the parser's time grows with the square of a key's parts: 64 KiB of `a.a.a` take it
-# 17 s, two thousand parts 50 ms.
-MOST_DOTS = 2000
+# Two hundred of each, for no set has more files, and no cloud as many accounts or tags. Each entry that is
+# wrong costs a kilobyte until the mistakes are worded, and 64 KiB have room for thirty thousand.
+MOST_ENTRIES = 200
+# Each of these costs the TOML parser some microseconds, and a key's dots the square of their number: counted
+# before it is asked, 64 KiB take it 10 ms at most instead of 17 s.
+MOST_MARKS = 1000
+MARKS: Mapping[bytes, str] = MappingProxyType(
+    {b".": "dots", b"=": "equals signs", b",": "commas", b"[": "brackets", b"{": "braces"}
+)
 
 # What all clouds together allow: names and descriptions as RegisterImage takes them, tags as Eucalyptus 4.
 NAME_MAX_CHARS = 128
@@ -42,7 +48,6 @@ _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramd
 _ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
 _BESIDES = re.compile(r"\s*(?:[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.)\s*")  # comments, sections, brackets
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
-_TAG = re.compile(r"\\?[A-Z][A-Z0-9-]* ?\(")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 # The widest set that any cloud takes in an image's name; narrower ones are the dialect's to refuse.
 _NAME_TEXT = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]*")
@@ -56,7 +61,7 @@ def is_image_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def _plain_name(text: str) -> str:
+def plain_name(text: str) -> str:
     """A name of a file beside the sidecar. Dot files are never members: the spool does not see them."""
     if text in ("", ".", ".."):
         raise ValueError(f"= {strangers.quoted(text)} is not the name of a file")
@@ -74,7 +79,7 @@ def _plain_name(text: str) -> str:
 def _machine(text: str) -> str:
     if is_image_id(text):
         raise ValueError(f"= {strangers.quoted(text)} is an id, but a machine image must be a file")
-    return _plain_name(text)
+    return plain_name(text)
 
 
 def _boot_file(role: Literal["ki", "ri"]) -> Callable[[str], str]:
@@ -83,7 +88,7 @@ def _boot_file(role: Literal["ki", "ri"]) -> Callable[[str], str]:
     def check(text: str) -> str:
         almost = _ALMOST_ID.fullmatch(text)
         if almost is None:
-            return _plain_name(text)
+            return plain_name(text)
         if not is_image_id(text):
             raise ValueError(f"= {strangers.quoted(text)} is not an id, which has 8 or 17 hex digits")
         if almost[1] != role:
@@ -145,7 +150,7 @@ Line = Annotated[str, Field(min_length=1), AfterValidator(_line)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS), AfterValidator(_name_template)]
 Version = Annotated[str, Field(min_length=1, max_length=VERSION_MAX_CHARS), AfterValidator(_line)]
 Description = Annotated[str, Field(min_length=1, max_length=DESCRIPTION_MAX_CHARS), AfterValidator(_line)]
-PlainName = Annotated[str, AfterValidator(_plain_name)]
+PlainName = Annotated[str, AfterValidator(plain_name)]
 TagKey = Annotated[str, Field(min_length=1, max_length=TAG_KEY_MAX_CHARS), AfterValidator(_tag_key)]
 TagValue = Annotated[str, Field(max_length=TAG_VALUE_MAX_CHARS), AfterValidator(_line)]
 
@@ -188,31 +193,42 @@ class Foreign(Rejected):
     """Another program's document under a name that sidecars have."""
 
 
+class NotOurs(strangers.Malformed):
+    """The text has none of the keys of a sidecar."""
+
+
 def read_sidecar(file_name: str, data: bytes) -> Sidecar:
     """Read `NAME.toml` or `NAME.json`. Raises Rejected, whatever the bytes are.
 
     JSON without a single key of a sidecar is Foreign: many programs put such files beside images.
     """
-    is_json = file_name.lower().endswith(".json")
     try:
-        table = strangers.parse_json(_bounded(data)) if is_json else strangers.parse_toml(_bounded(data))
-        if is_json and table and not table.keys() & set(KEYS):
-            raise _foreign(file_name, table)
-        return _check(table)
-    except strangers.NoTable as error:
-        raise _foreign(file_name, {}) from error
+        return parse_sidecar(data, is_json=file_name.lower().endswith(".json"))
     except strangers.Malformed as error:
-        hint = f"Correct {_last(file_name)} and save it again."
-        raise Rejected(f"{file_name}: it cannot be used", str(error), hint) from error
+        raise unusable_sidecar(file_name, error) from error
 
 
-def _foreign(file_name: str, table: Mapping[str, object]) -> Foreign:
-    found = strangers.listed(strangers.quoted(key) for key in table)
-    return Foreign(
-        f"{file_name}: it is not a sidecar of uecwatchd",
-        f"it has none of the keys that a sidecar has, but {found}" if table else "it is JSON, but no object",
-        f"Move it away or rename it; or write {_last(file_name)[:-5]}.toml, and it is left alone.",
-    )
+def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
+    """Raises Malformed with every mistake there is."""
+    if not is_json:
+        return _check(_parse_toml(data))
+    table = strangers.parse_json(bounded(data))
+    if table and not table.keys() & set(KEYS):
+        found = strangers.listed(strangers.quoted(key) for key in table)
+        raise NotOurs(f"it has none of the keys that a sidecar has, but {found}")
+    return _check(table)
+
+
+def unusable_sidecar(file_name: str, error: strangers.Malformed) -> Rejected:
+    """What is said of a file because of what is wrong with its text."""
+    if isinstance(error, NotOurs | strangers.NoTable):
+        return Foreign(
+            f"{file_name}: it is not a sidecar of uecwatchd",
+            str(error) if isinstance(error, NotOurs) else "it is JSON, but no object",
+            f"Move it away or rename it; or write {last_part(file_name)[:-5]}.toml, and it is left alone.",
+        )
+    hint = f"Correct {last_part(file_name)} and save it again."
+    return Rejected(f"{file_name}: it cannot be used", str(error), hint)
 
 
 def keys_in(data: bytes) -> tuple[str, ...]:
@@ -274,16 +290,33 @@ def render_name(
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def _bounded(data: bytes) -> bytes:
+def bounded(data: bytes) -> bytes:
     if len(data) > SIDECAR_LIMIT_BYTES:
         raise strangers.Malformed(f"larger than the {SIDECAR_LIMIT_BYTES} bytes that metadata may have")
-    if data.count(b".") > MOST_DOTS:
-        raise strangers.Malformed(f"it has more than {MOST_DOTS} dots")
     return data
+
+
+def _parse_toml(data: bytes) -> dict[str, object]:
+    for mark, words in MARKS.items():
+        if bounded(data).count(mark) > MOST_MARKS:
+            raise strangers.Malformed(f"it has more than {MOST_MARKS} {words}")
+    return strangers.parse_toml(data)
+
+
+def _must_be_modest(table: Mapping[str, object]) -> None:
+    """Limit every list and table, before each of their entries is looked at by itself."""
+    if len(table) > MOST_ENTRIES:
+        raise strangers.Malformed(f"it must not have more than {MOST_ENTRIES} keys")
+    for key, value in table.items():
+        if isinstance(value, list | tuple | dict) and len(value) > MOST_ENTRIES:
+            raise strangers.Malformed(
+                f"{strangers.dotted((key,))} must not have more than {MOST_ENTRIES} entries"
+            )
 
 
 def _check(table: Mapping[str, object]) -> Sidecar:
     """Raises Malformed with every mistake there is."""
+    _must_be_modest(table)
     try:
         sidecar = _SCHEMA.validate_python({**table, "[given]": frozenset(table)})
     except ValidationError as error:
@@ -308,88 +341,5 @@ def _contradictions(sidecar: Sidecar) -> Iterator[str]:
         roles[name] = role
 
 
-def _last(path: str) -> str:
+def last_part(path: str) -> str:
     return path.rsplit("/", 1)[-1]
-
-
-# --- checksums --------------------------------------------------------------------------------------------
-
-
-def read_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
-    """Read what `sha256sum` writes, with and without --tag, or a digest alone. Gives name → digest.
-
-    A leading `./` is what `sha256sum ./*` writes, and left out. In a list for several files names may be
-    paths, and sums of other kinds are left out; so is the armor of a signed text. Raises Rejected.
-    """
-    name = _last(file_name)
-    target = sums_target(name) or ""
-    digests: dict[str, str] = {}
-    try:
-        lines = _unarmored(strangers.decode(_bounded(data)).split("\n"))
-        for number, line in lines:
-            _add_checksum(digests, line, target=target, place=f"line {number}")
-        if not digests and not (lines and _is_general(name)):
-            raise strangers.Malformed("it holds no checksum")
-    except strangers.Malformed as error:
-        hint = f"Write it anew: sha256sum FILE > {strangers.shell_word(name)}"
-        raise Rejected(f"{file_name}: it cannot be used", str(error), hint) from error
-    return digests
-
-
-def _is_general(name: str) -> bool:
-    """Whether a list may have sums of other kinds: by its name it does not say which it has."""
-    return "256" not in name
-
-
-def _unarmored(lines: Iterable[str]) -> list[tuple[int, str]]:
-    """The lines that say something, with their numbers; of a signed text those that are signed."""
-    told: list[tuple[int, str]] = []
-    is_header = False
-    for number, line in enumerate((line.removesuffix("\r") for line in lines), start=1):
-        if line == "-----BEGIN PGP SIGNATURE-----":
-            break
-        is_header = line == "-----BEGIN PGP SIGNED MESSAGE-----" or (is_header and bool(line.strip()))
-        if line.strip() and not line.startswith("#") and not is_header:
-            told.append((number, line.removeprefix("- ")))
-    return told
-
-
-_SUM = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9A-Fa-f]{64}) [ *](?:\./)?(?P<name>.+)")
-_TAGGED = re.compile(
-    r"(?P<escaped>\\?)SHA(?:2-)?256 ?\((?:\./)?(?P<name>.+)\) ?= ?(?P<digest>[0-9A-Fa-f]{64})"
-)
-_OTHER_SUM = re.compile(
-    r"\\?(?:[A-Z][A-Z0-9-]* ?\(.+\) ?= ?[0-9A-Za-z]+|(?:[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{56}"
-    r"|[0-9A-Fa-f]{96}|[0-9A-Fa-f]{128}) [ *].+)"
-)
-
-
-def _add_checksum(digests: dict[str, str], line: str, *, target: str, place: str) -> None:
-    if _SHA256.fullmatch(line.strip()) and "." in target:
-        parts = {"escaped": "", "digest": line.strip(), "name": target}
-    elif found := _SUM.fullmatch(line) or _TAGGED.fullmatch(line):
-        parts = found.groupdict()
-    elif _OTHER_SUM.fullmatch(line) and (_TAG.match(line) or not target):
-        return
-    else:
-        raise strangers.Malformed(f"{place} is not a SHA-256, two spaces and a name")
-    name = _listed_name(parts["name"], is_escaped=bool(parts["escaped"]), target=target, place=place)
-    digest = parts["digest"].lower()
-    if digests.setdefault(name, digest) != digest:
-        raise strangers.Malformed(f"{place}: a second and different digest for {name}")
-
-
-def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str:
-    """A name in a list, or a path where it is for many files; `sha256sum /tmp/a.img` writes a path too."""
-    if is_escaped:
-        name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
-    if not name.isprintable() and is_escaped:
-        raise strangers.Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
-    if _last(name) == target or (not target and not name.startswith(".")):
-        return _last(name) if target else name
-    try:
-        return _plain_name(name)
-    except ValueError as error:
-        if not target:  # one of many, and never a member
-            return name
-        raise strangers.Malformed(f"{place}: name {error}") from error

@@ -47,8 +47,15 @@ OTHER_WORDS: Mapping[str, str] = MappingProxyType(
 _TOML_POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 
 
+# Room for ten mistakes. A parser's own words may quote a key of 64 KiB, and each letter of it may become ten.
+COMPLAINT_SHOWN_CHARS = 2000
+
+
 class Malformed(ValueError):
     """The text cannot be parsed at all. The message says where and why, without a full stop."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why if len(why) <= COMPLAINT_SHOWN_CHARS else f"{why[:COMPLAINT_SHOWN_CHARS]}…")
 
 
 class NoTable(Malformed):

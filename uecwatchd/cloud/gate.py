@@ -26,7 +26,7 @@ from uecwatchd.cloud.entry import connected, recognised
 from uecwatchd.cloud.recognise import Recognised, Remembered
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
-from uecwatchd.errors import CloudAway, Halted, Stopped, UecError
+from uecwatchd.errors import CloudAway, Halted, Stopped, UecError, words_of
 from uecwatchd.settings import CloudSettings
 from uecwatchd.signals import NEVER, Stop
 
@@ -108,7 +108,7 @@ class Gates:
     def _within(self, name: str) -> Cloud | None:
         with self._turn:
             if name in self._closed:
-                raise self._closed[name].error
+                raise words_of(self._closed[name].error)
             return self._open.get(name)
 
     def dialects(self) -> Mapping[str, Dialect]:
@@ -136,7 +136,7 @@ class Gates:
         if isinstance(error, Halted):
             self.close(name, error)
         news = str(self._strange.get(name)) != str(error)
-        self._strange[name] = error
+        self._strange[name] = words_of(error)
         if news:
             self._missed(error)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from uecwatchd import image, sidecar
+from uecwatchd import checksums, image, sidecar
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.spool.door import (
     EntryKind,
@@ -229,7 +229,7 @@ def _keys(descriptor: int, path: str, size: int) -> tuple[str, ...]:
 
 def _checksums(descriptor: int, path: str) -> Mapping[str, str] | UecError:
     try:
-        return sidecar.read_checksums(path, _read_small(descriptor, path))
+        return checksums.read_checksums(path, _read_small(descriptor, path))
     except UecError as error:
         return error
 

@@ -1,0 +1,106 @@
+"""The sums in a checksum file, in each form that tools write them.
+
+The text comes from whoever may write to the drop folder, and every way in which it can be wrong ends as one
+`Rejected`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from uecwatchd import strangers
+from uecwatchd.errors import Rejected
+from uecwatchd.image import sums_target
+from uecwatchd.sidecar import bounded, last_part, plain_name
+
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+_TAG = re.compile(r"\\?[A-Z][A-Z0-9-]* ?\(")
+
+
+def read_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
+    """Read what `sha256sum` writes, with and without --tag, or a digest alone. Gives name → digest.
+
+    A leading `./` is what `sha256sum ./*` writes, and left out. In a list for several files names may be
+    paths, and sums of other kinds are left out; so is the armor of a signed text. Raises Rejected.
+    """
+    try:
+        return parse_checksums(file_name, data)
+    except strangers.Malformed as error:
+        raise unusable_checksums(file_name, error) from error
+
+
+def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
+    """Raises Malformed at the first line that is wrong."""
+    name = last_part(file_name)
+    target = sums_target(name) or ""
+    digests: dict[str, str] = {}
+    lines = _unarmored(strangers.decode(bounded(data)).split("\n"))
+    for number, line in lines:
+        _add_checksum(digests, line, target=target, place=f"line {number}")
+    if not digests and not (lines and _is_general(name)):
+        raise strangers.Malformed("it holds no checksum")
+    return digests
+
+
+def unusable_checksums(file_name: str, error: strangers.Malformed) -> Rejected:
+    """What is said of a file because of what is wrong with its text."""
+    hint = f"Write it anew: sha256sum FILE > {strangers.shell_word(last_part(file_name))}"
+    return Rejected(f"{file_name}: it cannot be used", str(error), hint)
+
+
+def _is_general(name: str) -> bool:
+    """Whether a list may have sums of other kinds: by its name it does not say which it has."""
+    return "256" not in name
+
+
+def _unarmored(lines: Iterable[str]) -> list[tuple[int, str]]:
+    """The lines that say something, with their numbers; of a signed text those that are signed."""
+    told: list[tuple[int, str]] = []
+    is_header = False
+    for number, line in enumerate((line.removesuffix("\r") for line in lines), start=1):
+        if line == "-----BEGIN PGP SIGNATURE-----":
+            break
+        is_header = line == "-----BEGIN PGP SIGNED MESSAGE-----" or (is_header and bool(line.strip()))
+        if line.strip() and not line.startswith("#") and not is_header:
+            told.append((number, line.removeprefix("- ")))
+    return told
+
+
+_SUM = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9A-Fa-f]{64}) [ *](?:\./)?(?P<name>.+)")
+_TAGGED = re.compile(
+    r"(?P<escaped>\\?)SHA(?:2-)?256 ?\((?:\./)?(?P<name>.+)\) ?= ?(?P<digest>[0-9A-Fa-f]{64})"
+)
+_OTHER_SUM = re.compile(
+    r"\\?(?:[A-Z][A-Z0-9-]* ?\(.+\) ?= ?[0-9A-Za-z]+|(?:[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{56}"
+    r"|[0-9A-Fa-f]{96}|[0-9A-Fa-f]{128}) [ *].+)"
+)
+
+
+def _add_checksum(digests: dict[str, str], line: str, *, target: str, place: str) -> None:
+    if _SHA256.fullmatch(line.strip()) and "." in target:
+        parts = {"escaped": "", "digest": line.strip(), "name": target}
+    elif found := _SUM.fullmatch(line) or _TAGGED.fullmatch(line):
+        parts = found.groupdict()
+    elif _OTHER_SUM.fullmatch(line) and (_TAG.match(line) or not target):
+        return
+    else:
+        raise strangers.Malformed(f"{place} is not a SHA-256, two spaces and a name")
+    name = _listed_name(parts["name"], is_escaped=bool(parts["escaped"]), target=target, place=place)
+    digest = parts["digest"].lower()
+    if digests.setdefault(name, digest) != digest:
+        raise strangers.Malformed(f"{place}: a second and different digest for {name}")
+
+
+def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str:
+    """A name in a list, or a path where it is for many files; `sha256sum /tmp/a.img` writes a path too."""
+    if is_escaped:
+        name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
+    if not name.isprintable() and is_escaped:
+        raise strangers.Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
+    if last_part(name) == target or (not target and not name.startswith(".")):
+        return last_part(name) if target else name
+    try:
+        return plain_name(name)
+    except ValueError as error:
+        if not target:  # one of many, and never a member
+            return name
+        raise strangers.Malformed(f"{place}: name {error}") from error
