@@ -4,7 +4,8 @@ The ledger stays the truth. But where a full disk keeps a record out of it, the 
 its next attempt must hold all the same, or the set would be tried again at every turn of the loop.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from uecwatchd.errors import UecError
@@ -41,6 +42,20 @@ class Roll:
         self._unwritten.add(key)
         self._write(key)
         return record
+
+    def put_all(self, records: Iterable[SetRecord]) -> None:
+        """Remember several, and write them down in one go; each by itself where that cannot be done."""
+        found = {key_of(record): record for record in records}
+        self._records.update(found)
+        with suppress(UecError):
+            self._ledger.put_sets(found.values())
+            self._unwritten.difference_update(found)
+            return
+        self._unwritten.update(found)
+
+    def remember(self, record: SetRecord) -> None:
+        """Remember what need not outlast this process."""
+        self._records[key_of(record)] = record
 
     def drop(self, record: SetRecord) -> None:
         """Raises what the ledger raises; the record is then still on the roll."""

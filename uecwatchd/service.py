@@ -122,7 +122,8 @@ class Service:
                 self._rounds.work_off()
                 self._must_have_a_ledger()
                 ready = self._rounds.settling()
-                if self._stopping.is_set() or not ready or self._monotonic() > patience:
+                late = self._monotonic() > patience and not self._rounds.behind()
+                if self._stopping.is_set() or not ready or late:
                     return self._rounds.present()
                 self._stopping.wait(max(LEAST_SCAN_PAUSE_SECONDS, min(ready) - self._monotonic()))
 
@@ -190,8 +191,8 @@ class Service:
         folders = self._settings.spool.folders if self._scan_wanted else self._overdue(watch)
         if folders and self._monotonic() >= self._scan_next:
             self._turn(folders)
-            notifier.status(self._rounds.summary())
-        elif ended:
+            ended = True
+        if ended:
             notifier.status(self._rounds.summary())
         self._feed(watch, notifier)
         self._stopping.wait(LEAST_PAUSE_SECONDS)
@@ -238,8 +239,9 @@ class Service:
         self._rounds.turn(folders)
         ended = self._monotonic()
         self._looked.update(dict.fromkeys(folders, ended))
-        # Never so long that a full scan comes late.
-        pause = min(SCAN_PAUSE_TIMES * (ended - began), self._settings.spool.scan_every)
+        # Never so long that a full scan comes late. What is still to be read comes to an end by being read.
+        times = 1 if self._rounds.behind() else SCAN_PAUSE_TIMES
+        pause = min(times * (ended - began), self._settings.spool.scan_every)
         self._scan_next = ended + max(LEAST_SCAN_PAUSE_SECONDS, pause)
 
     def _overdue(self, watch: Watch) -> tuple[Path, ...]:
@@ -248,6 +250,8 @@ class Service:
 
     def _pause(self, watch: Watch) -> float:
         """Seconds until there is something to do by itself: a scan, or a closed gate to be tried."""
+        if self._rounds.untold():
+            return 0.0
         now = self._monotonic()
         late = overdue(self._looked, watch.ways, now=now).values()
         scan = 0.0 if self._scan_wanted else min(self._sets_due_in(), -max(late))

@@ -16,6 +16,7 @@ from uecwatchd.imageset.outcome import (
     Refused,
     Rules,
     Waiting,
+    being_written,
     put_back,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "Rules",
     "Waiting",
     "assemble",
+    "being_written",
     "is_a_set",
     "put_back",
     "stem_of",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uecwatchd import image
-from uecwatchd.errors import Halted, Rejected, UecError
+from uecwatchd.errors import Halted, Rejected, UecError, words_of
 from uecwatchd.image import Role
 from uecwatchd.imageset.architecture import arch_of
 from uecwatchd.imageset.draft import (
@@ -35,6 +35,7 @@ from uecwatchd.imageset.outcome import (
 )
 from uecwatchd.imageset.roles import roles_of
 from uecwatchd.imageset.sums import Declared, Lists, declared, lists_in
+from uecwatchd.imageset.unread import must_have_been_read, unread_sidecar
 from uecwatchd.sidecar import Foreign, Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import (
     OUTPUT_SUFFIXES,
@@ -75,6 +76,7 @@ def assemble(
         loose_pairs(listing, drafts, claims, taken),
         boot_folders(listing, drafts),
     )
+    late = unread_sidecar(listing)
     ready: list[ImageSet] = []
     waiting: list[Waiting] = []
     refused: list[Refused] = []
@@ -87,14 +89,16 @@ def assemble(
         read.update(draft.sidecars)
         files = tuple(dict.fromkeys([*draft.sidecars, *owned, *around.lists.about(draft, owned)]))
         try:
+            if late and not draft.sidecars and draft.form != "folder":
+                must_have_been_read(listing, [late])
             found = _decide(listing, draft, owned, around, rules=rules, taken=taken.get(draft.name))
         except NotYet as wait:
-            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files, brief=wait.brief))
+            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files, wait.brief, wait.unread))
             used.update(files)
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.
             stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, draft, owned, around.near)))
-            refused.append(Refused(draft.name, error, stamp, files))
+            refused.append(Refused(draft.name, words_of(error), stamp, files))
             used.update(files)
         else:
             ready.append(found)
@@ -136,13 +140,12 @@ def _decide(
         _must_be_file(listing, path)
     _must_be_regular(listing, owned)
     _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
+    must_have_been_read(listing, (*draft.sidecars, *owned))
     sidecar = _metadata(listing, draft, rules)
     roles = roles_of(listing, draft, sidecar, owned, around.near.there)
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
     if not is_finished:
-        strays = around.near.of(draft, roles.values())
-        _must_have_settled(listing, [stray.path for stray in strays if not stray.hidden], rules.settle)
-        must_be_heeded(around.near, draft, tuple(roles.values()))
+        _must_heed_strays(listing, draft, tuple(roles.values()), around.near, rules.settle)
     own = {role: path for role, path in roles.items() if path not in draft.lent}
     alone = boots_alone(listing, sidecar, own, rules)
     roles = own if alone else roles
@@ -152,6 +155,7 @@ def _decide(
         draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
     _must_have_settled(listing, roles.values(), rules.settle)
     paths = tuple(roles.values())
+    must_have_been_read(listing, paths)
     sums = declared(listing, around.lists, draft, sidecar, paths, owned=owned, is_finished=is_finished)
     _must_have_settled(listing, sums.files, rules.settle)
     # What is there is judged first: that a disk is cut short matters more than that a kernel is missing.
@@ -239,6 +243,15 @@ def _must_be_regular(listing: Listing, paths: Iterable[str]) -> None:
         kind = listing.entries[path].kind
         if kind != "file" and looks_like_a_member(path.rsplit("/", 1)[-1]):
             raise not_regular(path, kind)
+
+
+def _must_heed_strays(
+    listing: Listing, draft: Draft, paths: tuple[str, ...], near: Nearby, settle: float
+) -> None:
+    strays = [stray.path for stray in near.of(draft, paths) if not stray.hidden]
+    _must_have_settled(listing, strays, settle)
+    must_have_been_read(listing, strays)
+    must_be_heeded(near, draft, paths)
 
 
 def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) -> None:

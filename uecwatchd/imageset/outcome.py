@@ -90,6 +90,7 @@ class Waiting:
     `files` are what there is of it.
 
     `brief` is what every file waits for: that it lies still for a few seconds, of which nobody need be told.
+    `unread` is that the look did not come to read it: nothing is known to have changed.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Waiting:
     ready_at: float | None = None
     files: tuple[str, ...] = ()
     brief: bool = False
+    unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +133,24 @@ def put_back(assembly: Assembly, written: Mapping[str, str], *, ready_at: float)
 
     `written` has the file's path by the name of the set.
     """
-    waits = tuple(
-        Waiting(name, f"{path} to be closed by the process that writes it", ready_at)
-        for name, path in written.items()
-    )
+    waits = tuple(being_written(name, path, ready_at) for name, path in written.items())
     ready = tuple(found for found in assembly.ready if found.name not in written)
     refused = tuple(one for one in assembly.refused if one.name not in written)
     return replace(assembly, ready=ready, waiting=(*assembly.waiting, *waits), refused=refused)
 
 
+def being_written(name: str, path: str, ready_at: float) -> Waiting:
+    return Waiting(name, f"{path} to be closed by the process that writes it", ready_at)
+
+
 class NotYet(Exception):
     """No error: it carries a waiting reason up to `assemble`."""
 
-    def __init__(self, reason: str, ready_at: float | None = None, *, brief: bool = False) -> None:
+    def __init__(
+        self, reason: str, ready_at: float | None = None, *, brief: bool = False, unread: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.ready_at = ready_at
         self.brief = brief
+        self.unread = unread

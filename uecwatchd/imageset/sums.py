@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from uecwatchd import image
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.imageset.draft import Draft
+from uecwatchd.imageset.unread import must_have_been_read
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Listing, is_sums, not_regular
 
@@ -48,6 +49,7 @@ def lists_in(listing: Listing) -> Lists:
     own: dict[str, list[str]] = {}
     naming: dict[str, list[tuple[str, str]]] = {}
     broken: dict[str, list[str]] = {}
+    there = {image.folded(path) for path in listing.entries}
     for path in sorted(path for path in listing.entries if is_sums(path)):
         base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
         target, read = image.sums_target(name), listing.checksums.get(path)
@@ -56,7 +58,8 @@ def lists_in(listing: Listing) -> Lists:
         if not base and not isinstance(read, Mapping) and (not target or "256" not in name):
             broken.setdefault(base, []).append(path)
         for told in read if isinstance(read, Mapping) else ():
-            naming.setdefault(image.folded(base + told.rsplit("/", 1)[-1]), []).append((path, told))
+            if (named := image.folded(base + told.rsplit("/", 1)[-1])) in there:
+                naming.setdefault(named, []).append((path, told))
     return Lists(own, naming, broken)
 
 
@@ -98,6 +101,7 @@ def declared(
 def _read(listing: Listing, path: str) -> Mapping[str, str]:
     if (kind := listing.entries[path].kind) != "file":
         raise not_regular(path, kind)
+    must_have_been_read(listing, [path])
     read = listing.checksums[path]
     if isinstance(read, UecError):
         raise read

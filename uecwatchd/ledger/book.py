@@ -56,6 +56,16 @@ class Ledger:
         self._replace(name, "sets", _row_of(record), lasting=record.state != "working")
         return record
 
+    def put_sets(self, records: Iterable[SetRecord]) -> None:
+        """All of them or none, in the time that one takes."""
+        rows = [_row_of(record) for record in records]
+        if not rows:
+            return
+        marks = ", ".join(f":{name}" for name in rows[0])
+        statement = f"INSERT OR REPLACE INTO sets ({', '.join(rows[0])}) VALUES ({marks})"  # noqa: S608 (names of our own fields)
+        with self._writing(f"note {'a set' if len(rows) == 1 else 'sets'}") as connection:
+            connection.executemany(statement, rows)
+
     def drop_set(self, record: SetRecord) -> None:
         self._write(
             "forget set", "DELETE FROM sets WHERE folder = ? AND name = ?", record.folder, record.name

@@ -30,6 +30,14 @@ class Complaints:
         else:
             self._made.pop(what, None)
 
+    def while_it_lasts(self, what: str, sentence: str) -> None:
+        """Tell a sentence once, until `what` has come to an end: then the sentence is empty."""
+        if not sentence:
+            self._made.pop(what, None)
+        elif what not in self._made:
+            self._made[what] = sentence
+            self.tell(Kind.FAULT, sentence, "warning")
+
     def tell(self, kind: Kind, sentence: str, level: Level = "info", *, set_name: str = "") -> None:
         self._monitor.tell(Event(kind, sentence, set_name, level))
 

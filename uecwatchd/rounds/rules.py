@@ -51,10 +51,6 @@ def passed(record: SetRecord, now: float) -> bool:
     return record.state == "deferred" and record.next_retry is not None and now >= record.next_retry
 
 
-def stamp_of(record: SetRecord | None) -> str:
-    return record.stamp if record else ""
-
-
 def is_done(found: ImageSet, record: SetRecord | None) -> bool:
     return record is not None and record.state == "done" and record.stamp == found.stamp
 

@@ -15,15 +15,16 @@ from pathlib import Path
 from uecwatchd import imageset, pipeline, report, spool
 from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.crew import Crew
-from uecwatchd.errors import CloudAway, Deferred, Halted, UecError
-from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting
+from uecwatchd.errors import CloudAway, Deferred, UecError, words_of
+from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
 from uecwatchd.roll import Key, Roll, key_of
 from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.leave import leaving_of, see_off, without_leaving
+from uecwatchd.rounds.notices import Notices
 from uecwatchd.rounds.remnants import Remnants
-from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, passed, rules_of, stamp_of, taken_by
+from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, rules_of, taken_by
 from uecwatchd.settings import Settings
 from uecwatchd.verdict import failed, resumed, shifted
 from uecwatchd.watch import identity
@@ -69,8 +70,16 @@ class Rounds:
         self._complaints = Complaints(tools.monitor)
         self._assemblies: dict[Path, Assembly] = {}
         self._crew.dismiss_all()
+        self._notices = Notices(
+            tools,
+            roll=self._roll,
+            control=self._control,
+            complaints=self._complaints,
+            working=lambda: self._crew.working,
+            clock=self._monotonic,
+            settle=settings.spool.settle,
+        )
         self.troubles: dict[Path, UecError] = {}
-        self._slow: set[Path] = set()
 
     # --- what may be asked --------------------------------------------------------------------------------
 
@@ -96,6 +105,14 @@ class Rounds:
     def asked(self) -> bool:
         """Whether somebody has asked for something since the last round."""
         return self._control.news()
+
+    def untold(self) -> bool:
+        """Whether something is still to be said of sets that cannot be begun."""
+        return self._notices.left()
+
+    def behind(self) -> bool:
+        """Whether the last look at some folder left files to the next one."""
+        return any(listing.unread for listing in self._listings.values())
 
     def summary(self) -> str:
         """One line with numbers, for systemd and for people."""
@@ -133,14 +150,18 @@ class Rounds:
         ended = self._reap()
         if not self._tools.stopping.is_set():
             self._crew.begin(self._work_on)
+        for folder, written in self._notices.work_off().items():
+            found = self._assemblies[folder]
+            self._assemblies[folder] = imageset.put_back(found, written, ready_at=self._settled())
         self._tell_outages()
         return ended
 
     def work_off(self) -> None:
         """Wait until all that is due has been begun and has come to an end, or a stop was asked for."""
         self.tend()
-        while self._crew.working:
-            self._crew.wait()
+        while self._crew.working or self._notices.left():
+            if not self._notices.left():
+                self._crew.wait()
             self.tend()
 
     def finish(self) -> None:
@@ -185,39 +206,34 @@ class Rounds:
         before = self._listings.get(folder)
         listing = spool.scan(folder, now=self._monotonic(), before=before, ignore=self._settings.spool.ignore)
         self._listings[folder] = listing
+        self._tell_what_is_left(listing)
         listing = without_leaving(listing, ledger.leaving(folder))
         records = self._roll.of_folder(folder)
         assembly = imageset.assemble(listing, rules=self._rules, taken=taken_by(records.values()))
         closed = self._tools.gates.closed()
         self._welcome_back(assembly, records)
         due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), closed=closed)]
-        assembly = self._closed(folder, assembly, due_sets, records)
+        assembly = self._closed(folder, assembly, due_sets)
         self._assemblies[folder] = assembly
         held = self._control.held(folder)
         ready = {found.name for found in assembly.ready} - set(held)
         self._expect(folder, [found for found in due_sets if found.name in ready], records)
-        for refused in assembly.refused:
-            if refused.name not in held:
-                self._refuse(folder, refused, records.get(refused.name))
-        for waiting in assembly.waiting:
-            if waiting.name not in held:
-                self._wait(folder, waiting, records.get(waiting.name))
+        self._notices.expect(folder, assembly, lambda path: listing.stamp(path)[3])
         self._control.decline(folder, assembly, self._crew.working)
         self._remnants.setdefault(folder, Remnants()).tell(assembly.misfits, self._tools.monitor)
         self._retire(listing, assembly, records)
         for name in records.keys() - names_in(assembly):
             self._forget_in_time(records[name])
 
-    def _closed(
-        self, folder: Path, assembly: Assembly, due_sets: Iterable[ImageSet], records: Mapping[str, SetRecord]
-    ) -> Assembly:
-        """Put back what would be begun or refused now, but somebody has one of its files open for writing."""
-        news: list[ImageSet | Refused] = [*due_sets]
-        news += [one for one in assembly.refused if stamp_of(records.get(one.name)) != one.stamp]
-        asked = ((one.name, spool.open_for_writing(folder, one.files)) for one in news)
+    def _closed(self, folder: Path, assembly: Assembly, due_sets: Iterable[ImageSet]) -> Assembly:
+        """Put back what would be begun now, but somebody has one of its files open for writing."""
+        asked = ((one.name, spool.open_for_writing(folder, one.files)) for one in due_sets)
         written = {name: path for name, path in asked if path}
-        ready_at = self._monotonic() + self._settings.spool.settle
-        return imageset.put_back(assembly, written, ready_at=ready_at)
+        return imageset.put_back(assembly, written, ready_at=self._settled())
+
+    def _settled(self) -> float:
+        """When what is written now will have lain still."""
+        return self._monotonic() + self._settings.spool.settle
 
     def _welcome_back(self, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         """Files may be there again, as when a file system was mounted anew."""
@@ -280,39 +296,6 @@ class Rounds:
         for record in self._roll.records():
             if record.state == "deferred" and key_of(record) not in self._crew.working:
                 self._roll.put(shifted(record, jumped))
-
-    def _refuse(self, folder: Path, refused: Refused, record: SetRecord | None) -> None:
-        """Write down and tell why a set cannot be begun; what is finished is not undone by our mistakes."""
-        if record and record.state == "done" and isinstance(refused.error, Halted):
-            return
-        now = self._tools.now()
-        key = (str(folder), refused.name)
-        same = record if record and record.stamp == refused.stamp else None
-        asked = self._control.wanted.asked(key, "retry")
-        if key in self._crew.working or (same and not asked and not passed(same, now)):
-            return
-        self._control.answer(key, "retry")
-        same = renewed(same) if asked else same
-        fresh = resumed(same, started=self._tools.started) if same else None
-        fresh = fresh or SetRecord(str(folder), refused.name, refused.stamp, "waiting", now)
-        fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
-        ended = self._roll.put(failed(fresh, refused.error, now=now, spread=self._tools.random()))
-        pipeline.show_refusal(ended, self._tools)
-
-    def _wait(self, folder: Path, waiting: Waiting, record: SetRecord | None) -> None:
-        """Write down and tell a new waiting reason, once; but a finished set is not undone by an edit."""
-        if (str(folder), waiting.name) in self._crew.working or (record and record.reason == waiting.reason):
-            return
-        if record and (waiting.brief or record.state == "done"):
-            return
-        now = self._tools.now()
-        fresh = SetRecord(str(folder), waiting.name, "", "waiting", now, reason=waiting.reason)
-        self._roll.put(fresh)
-        if not waiting.brief:
-            what = f"{waiting.name}: waiting for {waiting.reason}"
-            self._complaints.tell(Kind.WAITING, what, set_name=waiting.name)
-            with self._complaints.about(waiting.name):
-                report.publish(fresh)
 
     def _retire(self, listing: spool.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         if (way := self._settings.spool.after) == "keep":
@@ -379,16 +362,22 @@ class Rounds:
         began = self._monotonic()
         yield
         took = self._monotonic() - began
-        if took < SLOW_LOOK_SECONDS:
-            self._slow.discard(folder)
-        elif folder not in self._slow:
-            self._slow.add(folder)
-            self._complaints.tell(Kind.FAULT, f"{folder}: it took {took:.0f} s to look at it once", "warning")
+        slow = f"{folder}: it took {took:.0f} s to look at it once" if took >= SLOW_LOOK_SECONDS else ""
+        self._complaints.while_it_lasts(f"{folder}: slow", slow)
+
+    def _tell_what_is_left(self, listing: spool.Listing) -> None:
+        """What one look had no time or no room for."""
+        folder, unread, crowded = listing.folder, len(listing.unread), len(listing.crowded)
+        late = f"{folder}: much lies there; {unread} files are still to be read, at the next looks"
+        self._complaints.while_it_lasts(f"{folder}: unread", late if unread else "")
+        large = f"{folder}: there is too much metadata; the sets of the {crowded} largest files of it wait"
+        self._complaints.while_it_lasts(f"{folder}: crowded", large if crowded else "")
 
     def _trouble(self, folder: Path, error: UecError) -> None:
         # What was seen there before would only make the loop look again and again.
         self._assemblies.pop(folder, None)
         self._crew.dismiss(folder)
+        self._notices.dismiss(folder)
         if str(self.troubles.get(folder)) != str(error):
             self._complaints.tell(Kind.FAULT, str(error), "error")
-        self.troubles[folder] = error
+        self.troubles[folder] = words_of(error)

@@ -6,6 +6,7 @@ Everything is reached through a descriptor of the folder and without following l
 may write to a spool are not the people whose rights the daemon has.
 """
 
+from uecwatchd.spool.contents import Budget, Peek, peek_at
 from uecwatchd.spool.door import (
     KIND_WORDS,
     EntryKind,
@@ -20,14 +21,7 @@ from uecwatchd.spool.door import (
 )
 from uecwatchd.spool.kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, is_sidecar, is_sums
 from uecwatchd.spool.lease import open_for_writing
-from uecwatchd.spool.listing import (
-    NOT_UTF8,
-    Entry,
-    Listing,
-    Peek,
-    peek_at,
-    scan,
-)
+from uecwatchd.spool.listing import NOT_UTF8, Entry, Listing, scan
 from uecwatchd.spool.lock import Occupied, hold, holder_of
 from uecwatchd.spool.output import (
     OUTPUT_SUFFIXES,
@@ -52,6 +46,7 @@ __all__ = [
     "SIDECAR_SUFFIXES",
     "SYSTEM_NAMES",
     "UNFINISHED",
+    "Budget",
     "Entry",
     "EntryKind",
     "Listing",

@@ -5,21 +5,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
-from uecwatchd import checksums, image, sidecar
-from uecwatchd.errors import Deferred, UecError
-from uecwatchd.spool.door import (
-    EntryKind,
-    Stamp,
-    cannot_open,
-    folder_descriptor,
-    kind_of,
-    open_below,
-    reading,
-    stamp_of,
-)
-from uecwatchd.spool.kinds import is_sidecar, is_sums
+from uecwatchd.errors import UecError, words_of
+from uecwatchd.sidecar import Sidecar
+from uecwatchd.spool.contents import Budget, Contents, Peek, Sums, read_contents
+from uecwatchd.spool.door import EntryKind, Stamp, cannot_open, folder_descriptor, kind_of, stamp_of
 from uecwatchd.spool.output import is_foreign, is_output
 from uecwatchd.spool.passed_over import ignored_by
 from uecwatchd.strangers import spelled
@@ -39,9 +29,6 @@ class Entry:
     since: float
 
 
-Peek = image.Facts | UecError
-
-
 @dataclass(frozen=True, slots=True)
 class Listing:
     """A folder and its sub-folders, one level deep, at one moment.
@@ -50,6 +37,7 @@ class Listing:
     A file that cannot be read, or a folder that cannot be listed, stands in them as the error that says why.
     `keys` are the keys of a sidecar that a small text under another name gives.
     `planted` is what bears the name of an output and was not put there by the service.
+    `unread` are files that the next look reads, `crowded` are metadata for which there is no room.
     """
 
     folder: Path
@@ -57,10 +45,16 @@ class Listing:
     entries: Mapping[str, Entry] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     peeks: Mapping[str, Peek] = field(default_factory=dict)
-    sidecars: Mapping[str, sidecar.Sidecar | UecError] = field(default_factory=dict)
-    checksums: Mapping[str, Mapping[str, str] | UecError] = field(default_factory=dict)
+    sidecars: Mapping[str, Sidecar | UecError] = field(default_factory=dict)
+    checksums: Mapping[str, Sums | UecError] = field(default_factory=dict)
     planted: Mapping[str, Entry] = field(default_factory=dict)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    crowded: frozenset[str] = frozenset()
+
+    def stamp(self, path: str) -> Stamp:
+        """Of a file, or of what stands in the place of an output."""
+        return (self.entries.get(path) or self.planted[path]).stamp
 
     def top(self) -> list[Entry]:
         return [entry for path, entry in self.entries.items() if "/" not in path]
@@ -74,11 +68,13 @@ def scan(
     ignore: Sequence[str] = (),
     seen: float | None = None,
     owner: int | None = None,
+    budget: Budget | None = None,
 ) -> Listing:
     """List a folder. What has the same stamp as in the listing `before` is not read again.
 
     `seen` is the time at which to take what is new here to have been seen first; `now` unless told.
-    `owner` is the user as whom the service runs; this process's unless told.
+    `owner` is the user as whom the service runs; this process's unless told. What is over the `budget` is
+    listed as unread.
     Raises NotPermitted when the folder cannot be listed, Deferred when it is not there.
     """
     since = now if seen is None else seen
@@ -91,11 +87,11 @@ def scan(
             try:
                 _list_below(descriptor, name, entries, ignored, ignore=ignore, since=since)
             except OSError as error:
-                closed[name] = cannot_open(descriptor, name, error)
+                closed[name] = words_of(cannot_open(descriptor, name, error))
         entries = {path: _with_age(path, entry, before) for path, entry in entries.items()}
         planted = _planted(descriptor, ignored, owner=os.geteuid() if owner is None else owner, since=since)
         found = Listing(folder, now, entries, ignored, closed, planted=planted)
-        return _read_contents(descriptor, found, before)
+        return _read_contents(descriptor, found, before or Listing(folder, now), budget or Budget())
 
 
 def _list_below(
@@ -164,77 +160,18 @@ def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:
     return known
 
 
-def _read_contents(descriptor: int, listing: Listing, before: Listing | None) -> Listing:
+def _read_contents(descriptor: int, listing: Listing, before: Listing, budget: Budget) -> Listing:
     """Fill in what the files say of themselves, from the listing before where nothing changed."""
-    peeks = dict(listing.peeks)
-    sidecars: dict[str, sidecar.Sidecar | UecError] = {}
-    checksums: dict[str, Mapping[str, str] | UecError] = {}
-    keys: dict[str, tuple[str, ...]] = {}
-    for path, entry in listing.entries.items():
-        if entry.kind != "file":
-            continue
-        known = before if before and before.entries.get(path) is entry else Listing(listing.folder, 0)
-        if is_sidecar(path):
-            sidecars[path] = _lasting(known.sidecars.get(path)) or _sidecar(descriptor, path)
-        elif is_sums(path):
-            checksums[path] = _lasting(known.checksums.get(path)) or _checksums(descriptor, path)
-        else:
-            peek = peeks[path] = _lasting(known.peeks.get(path)) or _peek(descriptor, path)
-            if isinstance(peek, image.Facts) and peek.format == "text":
-                keys[path] = known.keys[path] if path in known.keys else _keys(descriptor, path, entry.size)
-    return replace(listing, peeks=peeks, sidecars=sidecars, checksums=checksums, keys=keys)
-
-
-Read = TypeVar("Read")
-
-
-def _lasting(known: Read | None) -> Read | None:
-    """What was read before, unless it was a passing trouble: that is looked at anew each time."""
-    return None if isinstance(known, Deferred) else known
-
-
-def peek_at(file: Path) -> Peek:
-    """What one file anywhere says of itself, for a person who named it."""
-    resolved = file.resolve()
-    with folder_descriptor(resolved.parent) as descriptor:
-        return _peek(descriptor, resolved.name)
-
-
-def _peek(descriptor: int, path: str) -> Peek:
-    try:
-        with open_below(descriptor, path) as file, reading(path):
-            size = os.fstat(file.fileno()).st_size
-            head = os.pread(file.fileno(), image.HEAD_BYTES, 0)
-            tail = os.pread(file.fileno(), image.TAIL_BYTES, max(0, size - image.TAIL_BYTES))
-    except UecError as error:
-        return error
-    return image.sniff(head, tail, size=size)
-
-
-def _sidecar(descriptor: int, path: str) -> sidecar.Sidecar | UecError:
-    try:
-        return sidecar.read_sidecar(path, _read_small(descriptor, path))
-    except UecError as error:
-        return error
-
-
-def _keys(descriptor: int, path: str, size: int) -> tuple[str, ...]:
-    """What a text says that may have been meant for a sidecar; nothing if it is too large for one."""
-    try:
-        small = size <= sidecar.SIDECAR_LIMIT_BYTES
-        return sidecar.keys_in(_read_small(descriptor, path)) if small else ()
-    except UecError:
-        return ()
-
-
-def _checksums(descriptor: int, path: str) -> Mapping[str, str] | UecError:
-    try:
-        return checksums.read_checksums(path, _read_small(descriptor, path))
-    except UecError as error:
-        return error
-
-
-def _read_small(descriptor: int, path: str) -> bytes:
-    """One byte more than the limit, so that the parser sees that there is too much."""
-    with open_below(descriptor, path) as file, reading(path):
-        return os.pread(file.fileno(), sidecar.SIDECAR_LIMIT_BYTES + 1, 0)
+    same = [path for path, entry in listing.entries.items() if before.entries.get(path) is entry]
+    b = before
+    earlier = Contents(b.peeks, b.sidecars, b.checksums, b.keys, b.unread, b.crowded)
+    found = read_contents(descriptor, listing.entries, before=earlier, same=same, budget=budget)
+    return replace(
+        listing,
+        peeks={**listing.peeks, **found.peeks},
+        sidecars=found.sidecars,
+        checksums=found.checksums,
+        keys=found.keys,
+        unread=found.unread,
+        crowded=found.crowded,
+    )

@@ -179,7 +179,8 @@ def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
     if outcome is None:
         return _absent(row)
     if isinstance(outcome, Waiting):
-        return _waiting(row, outcome, now)
+        known_else = record and outcome.unread and record.state != "waiting"
+        return _of_record(row, record, known) if record and known_else else _waiting(row, outcome, now)
     if record and record.stamp == outcome.stamp:
         return _of_record(row, record, known)
     if isinstance(outcome, Refused):
@@ -205,7 +206,7 @@ def _absent(row: Row) -> Row:
 
 def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
     record = row.record
-    if waiting.brief and waiting.ready_at is not None:
+    if waiting.brief and waiting.ready_at is not None and not waiting.unread:
         to_go = max(0.0, waiting.ready_at - now)
         return replace(
             row, state="waiting", detail=f"for {waiting.reason} ({span(to_go)} to go)", to_go=to_go

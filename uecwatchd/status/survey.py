@@ -16,6 +16,9 @@ from uecwatchd.settings import Settings
 from uecwatchd.spool import Listing
 from uecwatchd.status.rows import Known, Row, rows, unseen
 
+# Somebody waits for the answer, and tens of thousands of files are read in this time.
+READ_SECONDS = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -40,7 +43,9 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
     for folder in settings.spool.folders:
         try:
             owner = _service_user(settings)
-            listing = spool.scan(folder, now=0.0, ignore=settings.spool.ignore, owner=owner)
+            budget = spool.Budget(seconds=READ_SECONDS)
+            ignore = settings.spool.ignore
+            listing = spool.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
         except UecError as error:
             troubles.append(error)
             found += unseen(str(folder), known, why=f"its folder cannot be looked at: {error.why}")

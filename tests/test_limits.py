@@ -1,0 +1,284 @@
+"""A folder that holds whatever there is room for: no look at it takes more than its time and its memory."""
+
+import gc
+import itertools
+import os
+import signal
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cage import cage
+from uecwatchd import spool
+from uecwatchd.errors import LONGEST_TEXT_CHARS, Deferred, Rejected, UecError
+from uecwatchd.imageset import Rules, assemble
+from uecwatchd.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar, read_sidecar
+from uecwatchd.spool.contents import Contents, read_contents
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+MIB = 1 << 20
+PATIENCE_SECONDS = 120.0
+RULES = Rules(1.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset({"default"}))
+KEEP = 'kernel = "none"\nconvert = "keep"\n'
+
+
+def image(folder: Path, name: str, *, fill: bytes = b"\x01") -> None:
+    """A set of one image that is complete by itself."""
+    (folder / f"{name}.img").write_bytes(fill * MIB)
+    (folder / f"{name}.toml").write_text(KEEP)
+
+
+def full(piece: Callable[[int], bytes], *, head: bytes = b"", tail: bytes = b"") -> bytes:
+    """As many pieces as a file of metadata may hold."""
+    room, pieces = SIDECAR_LIMIT_BYTES - len(head) - len(tail), []
+    for one in map(piece, itertools.count()):
+        if (room := room - len(one)) < 0:
+            return head + b"".join(pieces) + tail
+        pieces.append(one)
+    raise AssertionError
+
+
+DIGEST = b"0123456789abcdef" * 4
+# By the ending of the file's name: what costs the most to parse, to refuse, or to keep.
+WORST: Mapping[str, tuple[str, bytes]] = {
+    "a list of numbers": (".toml", full(lambda _: b"1,", head=b"share=[", tail=b"]")),
+    "a list of short texts": (".toml", full(lambda _: b'"a",', head=b"share=[", tail=b"]")),
+    "a list of tables": (".toml", full(lambda _: b"{},", head=b"clouds=[", tail=b"]")),
+    "unknown keys": (".toml", full(lambda n: b"k%d=1\n" % n)),
+    "unknown tables": (".toml", full(lambda n: b"[a%d]\n" % n)),
+    "tags": (".toml", full(lambda n: b"k%d=1," % n, head=b"tags={", tail=b"}")),
+    "sums": (".toml", full(lambda n: b"k%d=1," % n, head=b"sha256={", tail=b"}")),
+    "a key twice": (".toml", b'["' + b"a" * 30_000 + b'"]\n["' + b"a" * 30_000 + b'"]\n'),
+    "keys in ten bytes a letter": (
+        ".toml",
+        b"".join(b'"%d%s"=1\n' % (n, "\U000e0001".encode() * 90) for n in range(150)),
+    ),
+    "dots": (".toml", b"a" + b".a" * 999 + b"=1"),
+    "escapes": (".toml", full(lambda _: b"\\u0041", head=b'description="', tail=b'"')),
+    "numbers in JSON": (".json", full(lambda _: b"1,", head=b'{"share":[', tail=b"1]}")),
+    "keys in JSON": (".json", full(lambda n: b'"k%d":1,' % n, head=b"{", tail=b'"z":1}')),
+    "lists in JSON": (".json", full(lambda _: b"[],", head=b'{"tags":[', tail=b"1]}")),
+    "good sums": (".sha256", full(lambda n: DIGEST + b"  %d\n" % n)),
+    "good sums that are kept": (
+        ".toml",
+        b"sha256={" + b",".join(b'"%d"="%s"' % (n, DIGEST) for n in range(MOST_ENTRIES)) + b"}",
+    ),
+}
+
+
+def test_ten_thousand_worst_sidecars_in_256_mib_keep_nobody_from_an_image(host: Host) -> None:
+    for number, (suffix, data) in zip(range(10_000), itertools.cycle(WORST.values()), strict=False):
+        (host.spool / f"{number}{suffix}").write_bytes(data)
+    log = host.folder / "log"
+    command = [sys.executable, "-m", "uecwatchd", "run"]
+    with cage(256 * MIB) as small:
+        environ = {**os.environ, "UECWATCHD_CONFIG": str(host.config)}
+        daemon = small.popen(command, environ=environ, talk=log)
+        try:
+            until(lambda: "Watching" in log.read_text(), daemon)
+            image(host.spool, "good")
+            until((host.spool / "good.emi").exists, daemon)
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(PATIENCE_SECONDS) == 0
+        finally:
+            daemon.kill()
+            daemon.wait()
+        assert small.kills() == 0
+
+
+def until(come: Callable[[], bool], daemon: Any) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not come():
+        assert daemon.poll() is None, "it has ended"
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+# --- what is kept -----------------------------------------------------------------------------------------
+
+
+def kept_bytes(look: Callable[[], object]) -> tuple[object, int]:
+    """What a look gives, and how much memory that holds on to."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        found = look()
+        gc.collect()
+        return found, tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", WORST)
+def test_of_the_worst_metadata_little_is_kept(tmp_path: Path, kind: str) -> None:
+    suffix, data = WORST[kind]
+    (tmp_path / f"karmic{suffix}").write_bytes(data)
+    spool.scan(tmp_path, now=0.0)  # or what parsers remember of their first time would count
+    _, kept = kept_bytes(lambda: spool.scan(tmp_path, now=0.0))
+    most = 6 * len(data) if kind.startswith("good") else 20 * 1024
+    assert kept < most
+
+
+def test_a_refusal_keeps_its_words_and_nothing_that_led_to_it(tmp_path: Path) -> None:
+    (tmp_path / "karmic.toml").write_bytes(b"share = [1]")
+    (tmp_path / "karmic.sha256").write_bytes(b"nothing")
+    (tmp_path / "lucid.img").symlink_to("/etc/shadow")
+    (tmp_path / "closed").mkdir()
+    listing = spool.scan(tmp_path, now=0.0)
+    for _ in range(3):
+        assembly = assemble(replace(listing, now=100.0), rules=RULES)
+    errors = [*listing.sidecars.values(), *listing.checksums.values(), *(r.error for r in assembly.refused)]
+    assert len(errors) == 4
+    for error in errors:
+        assert isinstance(error, UecError)
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        (
+            "k.toml",
+            b"share = [" + b'"123456789012",' * 201 + b"]",
+            "share must not have more than 200 entries",
+        ),
+        ("k.toml", b"clouds = [" + b'"a",' * 201 + b"]", "clouds must not have more than 200 entries"),
+        ("k.toml", b"".join(b"[[machine]]\n" for _ in range(201)), "machine must not have more than 200"),
+        ("k.toml", b"".join(b"tags.k%d = 'x'\n" % n for n in range(201)), "tags must not have more than 200"),
+        ("k.toml", b"".join(b"k%d = 1\n" % n for n in range(201)), "must not have more than 200 keys"),
+        ("k.json", full(lambda n: b'"k%d":1,' % n, head=b'{"sha256":{', tail=b'"z":1}}'), "sha256 must not"),
+        ("k.toml", full(lambda _: b"1,", head=b"x=[", tail=b"]"), "it has more than 1000 commas"),
+        ("k.toml", full(lambda _: b"[", head=b"x="), "it has more than 1000 brackets"),
+        ("k.toml", full(lambda _: b"{a=", head=b"x="), "it has more than 1000 equals signs"),
+    ],
+)
+def test_no_list_and_no_table_is_longer_than_any_set_needs(name: str, data: bytes, why: str) -> None:
+    with pytest.raises(Rejected, match=why):
+        read_sidecar(name, data)
+
+
+def test_what_two_hundred_accounts_and_sums_take_is_read() -> None:
+    accounts = ", ".join(f'"{n:012}"' for n in range(200))
+    sums = ", ".join(f'"linux-6.1.0-{n}.img" = "{DIGEST.decode()}"' for n in range(200))
+    read = read_sidecar("k.toml", f"share = [{accounts}]\nsha256 = {{ {sums} }}".encode())
+    assert (len(read.share), len(read.sha256)) == (200, 200)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_no_error_is_longer_than_anybody_reads(size: int) -> None:
+    error = Rejected("x" * size, "y" * size, "z" * size)
+    assert len(str(error)) <= 3 * (LONGEST_TEXT_CHARS + 3)
+
+
+# --- what one look reads ----------------------------------------------------------------------------------
+
+
+def ticking() -> Callable[[], float]:
+    """A clock that a second passes on at each look at it."""
+    ticks = itertools.count()
+    return lambda: float(next(ticks))
+
+
+def linked(folder: Path, data: bytes) -> spool.Listing:
+    """A look at one file of metadata that has 36 names."""
+    (folder / "0.toml").write_bytes(data)
+    for name in [*(f"{number}.toml" for number in range(1, 35)), "other.json"]:
+        (folder / name).hardlink_to(folder / "0.toml")
+    return spool.scan(folder, now=0.0)
+
+
+def test_each_inode_is_read_once_for_all_its_names(tmp_path: Path) -> None:
+    found = linked(tmp_path, b'name = "one"').sidecars
+    (read,) = {id(said) for path, said in found.items() if path != "other.json"}
+    assert id(found["0.toml"]) == read
+    assert isinstance(found["other.json"], Rejected), "another ending is another way to read it"
+
+
+def test_what_is_wrong_with_an_inode_is_told_of_each_of_its_names(tmp_path: Path) -> None:
+    errors = linked(tmp_path, b"x = 1").sidecars
+    assert len(errors) == 36
+    for path, error in errors.items():
+        assert isinstance(error, Rejected)
+        assert error.what == f"{path}: it cannot be used"
+    assert len({id(e.why) for p, e in errors.items() if isinstance(e, Rejected) and p != "other.json"}) == 1
+
+
+def test_a_look_reads_for_as_long_as_it_may_and_the_next_ones_read_the_rest(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / f"{number}.img").write_bytes(b"x")
+    listing, looks = None, 0
+    while listing is None or listing.unread:
+        budget = spool.Budget(seconds=10.0, clock=ticking())
+        listing = spool.scan(tmp_path, now=0.0, before=listing, budget=budget)
+        looks += 1
+        assert len(listing.peeks) + len(listing.unread) == 50
+    assert looks == 5
+
+
+@pytest.mark.parametrize("which", ["the newest", "the oldest", "the smallest"])
+def test_neither_the_new_nor_the_old_nor_the_small_wait_for_the_rest(tmp_path: Path, which: str) -> None:
+    names = [f"{number}.toml" for number in range(100)]
+    mine = {"the newest": "99.toml", "the oldest": "0.toml", "the smallest": "50.toml"}[which]
+    for name in names:
+        (tmp_path / name).write_bytes(b"#" * (10 if name == "50.toml" else 1000))
+        os.utime(tmp_path / name)
+    budget = spool.Budget(seconds=5.0, clock=ticking())
+    listing = spool.scan(tmp_path, now=0.0, budget=budget)
+    assert mine in listing.sidecars
+    assert len(listing.sidecars) < 10
+
+
+def test_a_set_whose_files_have_not_been_read_waits_for_a_moment_and_is_not_told_of(tmp_path: Path) -> None:
+    image(tmp_path, "karmic")
+    (tmp_path / "lucid.img").write_bytes(b"x")
+    listing = replace(spool.scan(tmp_path, now=0.0), now=100.0)
+    for unread in ("karmic.img", "karmic.toml"):
+        found = assemble(replace(listing, unread=frozenset({unread})), rules=RULES)
+        (wait,) = [wait for wait in found.waiting if wait.name == "karmic"]
+        assert (wait.brief, wait.ready_at) == (True, 100.0)
+
+
+def test_what_has_no_sidecar_waits_until_all_that_could_name_it_were_read(tmp_path: Path) -> None:
+    (tmp_path / "lucid.img").write_bytes(b"x" * MIB)
+    (tmp_path / "private.toml").write_text('machine = "lucid.img"\npublic = false\n')
+    listing = replace(spool.scan(tmp_path, now=0.0), now=100.0, unread=frozenset({"private.toml"}))
+    found = assemble(replace(listing, sidecars={}), rules=RULES)
+    assert {wait.name for wait in found.waiting} == {"lucid", "private"}
+    assert not found.ready
+
+
+def test_of_more_metadata_than_there_is_room_for_the_smallest_is_kept(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.toml").write_bytes(b"#" * 1000)
+    (tmp_path / "small.toml").write_bytes(b"#")
+    budget = spool.Budget(kept=10_000)
+    first = spool.scan(tmp_path, now=0.0, budget=budget)
+    again = spool.scan(tmp_path, now=0.0, before=first, budget=budget)
+    for listing in (first, again):
+        assert "small.toml" in listing.sidecars
+        assert (len(listing.sidecars), len(listing.crowded), len(listing.unread)) == (10, 11, 0)
+    for path in first.sidecars:
+        (tmp_path / path).unlink()
+    assert len(spool.scan(tmp_path, now=0.0, before=again, budget=budget).sidecars) == 10
+
+
+def test_another_file_in_a_listed_ones_place_does_not_speak_for_its_other_names(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"')
+    (tmp_path / "a.toml").hardlink_to(tmp_path / "mine.toml")
+    entries = spool.scan(tmp_path, now=0.0).entries
+    (tmp_path / ".forged").write_text('name = "forged"')
+    (tmp_path / ".forged").rename(tmp_path / "a.toml")
+    nothing = Contents({}, {}, {}, {}, frozenset(), frozenset())
+    with spool.folder_descriptor(tmp_path) as descriptor:
+        found = read_contents(descriptor, entries, before=nothing, same=(), budget=spool.Budget())
+    assert all(isinstance(said, Deferred) for said in found.sidecars.values())

@@ -1,0 +1,176 @@
+"""What is to be said of sets that cannot be begun: written down and told a few at a time.
+
+Each costs several writes that wait for the disk. Fifteen thousand files that are no images
+shall not have everybody wait for as many sentences: in between, the loop does all else that is due.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from uecwatchd import pipeline, report, spool
+from uecwatchd.control import Control, renewed
+from uecwatchd.errors import Halted
+from uecwatchd.imageset import Assembly, Refused, Waiting, being_written
+from uecwatchd.ledger import SetRecord
+from uecwatchd.monitor import Kind
+from uecwatchd.roll import Key, Roll
+from uecwatchd.rounds.complaints import Complaints
+from uecwatchd.rounds.rules import passed
+from uecwatchd.verdict import failed, resumed
+
+# How many are written to the ledger in one transaction.
+HANDFUL = 20
+# How long one turn of the loop spends on them.
+TELLING_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """That a set of a folder is refused, or waits for something."""
+
+    folder: Path
+    about: Refused | Waiting
+
+    @property
+    def refused(self) -> bool:
+        return isinstance(self.about, Refused)
+
+    @property
+    def key(self) -> Key:
+        return (str(self.folder), self.about.name)
+
+
+class Notices:
+    """Belongs to the service's loop. `working` are the sets at work, of which nothing is said meanwhile.
+
+    A file that is still being written is looked at again after `settle` seconds of the `clock`.
+    """
+
+    def __init__(
+        self,
+        tools: pipeline.Tools,
+        *,
+        roll: Roll,
+        control: Control,
+        complaints: Complaints,
+        working: Callable[[], Collection[Key]],
+        clock: Callable[[], float],
+        settle: float,
+    ) -> None:
+        self._clock = clock
+        self._settle = settle
+        self._tools = tools
+        self._roll = roll
+        self._control = control
+        self._complaints = complaints
+        self._working = working
+        self._untold: dict[Path, dict[Key, Notice]] = {}
+
+    def expect(self, folder: Path, assembly: Assembly, changed: Callable[[str], int]) -> None:
+        """What a look at a folder has found, in place of what the look before had.
+
+        `changed` gives a file's change time in nanoseconds.
+        """
+        held = self._control.held(folder)
+        said: tuple[Refused | Waiting, ...] = (*assembly.refused, *assembly.waiting)
+        notices = (Notice(folder, one) for one in said if one.name not in held)
+        news = [notice for notice in notices if self._judged(notice)]
+        asked = [notice for notice in news if self._is_asked(notice.key)]
+        by_age = sorted(news, key=lambda notice: max(map(changed, notice.about.files), default=0))
+        told = {notice.key: notice for notice in (*asked, *_from_both_ends(by_age))}
+        self._untold[folder] = {key: notice for key, notice in told.items() if not self._is_brief(notice)}
+
+    def dismiss(self, folder: Path) -> None:
+        self._untold.pop(folder, None)
+
+    def left(self) -> bool:
+        """Whether there is something to be said, and time for it."""
+        return any(self._untold.values()) and not self._tools.stopping.is_set()
+
+    def work_off(self) -> Mapping[Path, Mapping[str, str]]:
+        """Say some of it.
+
+        Gives the sets that were put off because a file of theirs is being written: by folder, its path by
+        their names.
+        """
+        end, written = self._clock() + TELLING_SECONDS, dict[Path, dict[str, str]]()
+        while self.left() and self._clock() < end:
+            folder, notices = next((folder, found) for folder, found in self._untold.items() if found)
+            handful = [notices.pop(key) for key in list(islice(notices, HANDFUL))]
+            written.setdefault(folder, {}).update(self._say(handful))
+        return written
+
+    def _say(self, handful: Iterable[Notice]) -> Mapping[str, str]:
+        told, written = [], {}
+        for notice in handful:
+            if notice.refused and (path := spool.open_for_writing(notice.folder, notice.about.files)):
+                written[notice.about.name] = path
+                wait = being_written(notice.about.name, path, self._clock() + self._settle)
+                told.append(replace(notice, about=wait))
+            else:
+                told.append(notice)
+        records = {notice.key: record for notice in told if (record := self._judged(notice))}
+        self._roll.put_all(records.values())
+        for notice in told:
+            if record := records.get(notice.key):
+                self._show(notice, record)
+        return written
+
+    def _is_brief(self, notice: Notice) -> bool:
+        """Whether it is nothing to be told; then it is known at once."""
+        brief = isinstance(notice.about, Waiting) and notice.about.brief
+        if brief and (record := self._judged(notice)):
+            self._roll.remember(record)
+        return brief
+
+    def _is_asked(self, key: Key) -> bool:
+        return self._control.wanted.asked(key, "retry")
+
+    def _judged(self, notice: Notice) -> SetRecord | None:
+        """The record of what is to be said, None if that was said before or is not to be."""
+        if notice.key in self._working():
+            return None
+        record = self._roll.get(notice.key)
+        if isinstance(notice.about, Refused):
+            return self._refused(notice, notice.about, record)
+        return self._waiting(notice, notice.about, record)
+
+    def _refused(self, notice: Notice, refused: Refused, record: SetRecord | None) -> SetRecord | None:
+        """What is finished is not undone by our mistakes."""
+        now, asked = self._tools.now(), self._is_asked(notice.key)
+        same = record if record and record.stamp == refused.stamp else None
+        if record and record.state == "done" and isinstance(refused.error, Halted):
+            return None
+        if same and not asked and not passed(same, now):
+            return None
+        same = renewed(same) if asked else same
+        fresh = resumed(same, started=self._tools.started) if same else None
+        fresh = fresh or SetRecord(*notice.key, refused.stamp, "waiting", now)
+        fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
+        return failed(fresh, refused.error, now=now, spread=self._tools.random())
+
+    def _waiting(self, notice: Notice, waiting: Waiting, record: SetRecord | None) -> SetRecord | None:
+        """A new reason, once; but a finished set is not undone by an edit."""
+        if record and (waiting.brief or record.state == "done" or record.reason == waiting.reason):
+            return None
+        return SetRecord(*notice.key, "", "waiting", self._tools.now(), reason=waiting.reason)
+
+    def _show(self, notice: Notice, record: SetRecord) -> None:
+        name = notice.about.name
+        if isinstance(notice.about, Refused):
+            self._control.answer(notice.key, "retry")
+            pipeline.show_refusal(record, self._tools)
+        else:
+            what = f"{name}: waiting for {record.reason}"
+            self._complaints.tell(Kind.WAITING, what, set_name=name)
+            with self._complaints.about(name):
+                report.publish(record)
+
+
+def _from_both_ends(notices: Sequence[Notice]) -> Iterator[Notice]:
+    """The newest and the oldest in turn: neither who comes now waits for thousands, nor anybody for ever."""
+    for old, new in zip(notices, reversed(notices), strict=True):
+        yield new
+        yield old
