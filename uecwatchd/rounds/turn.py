@@ -15,7 +15,7 @@ from pathlib import Path
 from uecwatchd import imageset, pipeline, report, spool
 from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.crew import Crew
-from uecwatchd.errors import CloudAway, Deferred, UecError, words_of
+from uecwatchd.errors import CloudAway, Deferred, Halted, UecError, words_of
 from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
@@ -197,6 +197,9 @@ class Rounds:
         if lock >= 0:
             os.close(lock)
             del self._locks[folder]
+        if twin := next((other for other, (known, _) in self._locks.items() if known == now), None):
+            what, hint = f"{folder} and {twin} are the same folder", "Take one of them out of spool.folders."
+            raise Halted(what, "it has come to be so since the configuration was read", hint)
         self._locks[folder] = (now, spool.hold(folder))
         spool.sweep(folder)
 

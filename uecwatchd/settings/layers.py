@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from uecwatchd import strangers
 from uecwatchd.errors import Halted, NotPermitted
+from uecwatchd.settings.places import clashes
 from uecwatchd.settings.records import (
     CloudSettings,
     Settings,
@@ -36,6 +37,7 @@ from uecwatchd.settings.records import (
 
 DEFAULT_CONFIG = Path("/etc/uecwatchd/uecwatchd.toml")
 PREFIX = "UECWATCHD_"
+CORRECT = "Correct this, then run `uecwatchd check`."
 CONFIG_VARIABLE = "UECWATCHD_CONFIG"  # says where settings are, and is none itself
 
 
@@ -115,7 +117,10 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
         door = _lay_over(layers)
     except ValidationError as error:
         raise _mistakes(error, layers, source) from None  # pydantic's own words might show a secret
-    return Settings(door.spool, door.state, door.work, door.defaults, door.cloud, source)
+    settings = Settings(door.spool, door.state, door.work, door.defaults, door.cloud, source)
+    if why := strangers.listed(clashes(settings)):
+        raise Halted(_where(source), why, CORRECT)
+    return settings
 
 
 def _lay_over(layers: Iterable[_Layer]) -> _Door:
@@ -248,8 +253,11 @@ def _mistakes(error: ValidationError, layers: Iterable[_Layer], source: Path | N
     why = strangers.listed(
         f"{_misplaced(path, named) or sentence}{_said_by(path, named)}" for path, sentence in found
     )
-    what = str(source) if source else "the configuration"
-    return Halted(what, why, "Correct this, then run `uecwatchd check`.")
+    return Halted(_where(source), why, CORRECT)
+
+
+def _where(source: Path | None) -> str:
+    return str(source) if source else "the configuration"
 
 
 def _misplaced(path: strangers.Path, named: Mapping[strangers.Path, str]) -> str | None:

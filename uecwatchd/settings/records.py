@@ -55,15 +55,6 @@ def _absolute(path: Path) -> Path:
     return path
 
 
-def _apart(folders: tuple[Path, ...]) -> tuple[Path, ...]:
-    # A folder inside another would be both a spool and a set of the outer one.
-    for number, inner in enumerate(folders):
-        for outer in folders[:number] + folders[number + 1 :]:
-            if inner.is_relative_to(outer):
-                raise ValueError(f"must lie apart: {inner} lies in or is {outer}")
-    return folders
-
-
 def _web_address(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -107,9 +98,9 @@ class SpoolSettings:
 
     __pydantic_config__ = STRICT
 
-    folders: Annotated[
-        tuple[AbsolutePath, ...], BeforeValidator(_listed), Field(min_length=1), AfterValidator(_apart)
-    ] = (Path("/var/spool/uecwatchd"),)
+    folders: Annotated[tuple[AbsolutePath, ...], BeforeValidator(_listed), Field(min_length=1)] = (
+        Path("/var/spool/uecwatchd"),
+    )
     settle: Annotated[Number, Field(gt=0)] = 5.0
     scan_every: Annotated[Number, Field(gt=0)] = 60.0
     ignore: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()

@@ -1,0 +1,217 @@
+"""Folders of a configuration that are one, or lie in one another, by whatever path they are named."""
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.errors import Halted
+from uecwatchd.settings import load
+from uecwatchd.settings.places import Place, place_of
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+PATIENCE_SECONDS = 60.0
+
+
+@pytest.fixture
+def mounts() -> Iterator[Callable[[Path, Path], None]]:
+    """Shows one folder in the place of another, until the test is over."""
+    made: list[Path] = []
+
+    def bind(source: Path, target: Path) -> None:
+        target.mkdir()
+        subprocess.run(["mount", "--bind", source, target], check=True)
+        made.append(target)
+
+    yield bind
+    for target in reversed(made):
+        subprocess.run(["umount", "--lazy", target], check=True)
+
+
+Second = Callable[[Path, Callable[[Path, Path], None]], str]
+
+
+def a_link(real: Path, bind: Callable[[Path, Path], None]) -> str:
+    del bind
+    real.with_name("other").symlink_to(real)
+    return "other"
+
+
+def a_link_above(real: Path, bind: Callable[[Path, Path], None]) -> str:
+    del bind
+    real.with_name("way").symlink_to(real.parent)
+    return "way/real"
+
+
+def a_bind_mount(real: Path, bind: Callable[[Path, Path], None]) -> str:
+    bind(real, real.with_name("other"))
+    return "other"
+
+
+def dots(real: Path, bind: Callable[[Path, Path], None]) -> str:
+    del real, bind
+    return "real/../real"
+
+
+def a_slash(real: Path, bind: Callable[[Path, Path], None]) -> str:
+    del real, bind
+    return "real/"
+
+
+def a_relative_path(real: Path, bind: Callable[[Path, Path], None]) -> str:
+    del bind
+    return f"../{real.parent.name}/./real"
+
+
+SAME: Mapping[str, Second] = {
+    made.__name__: made for made in (a_link, a_link_above, a_bind_mount, dots, a_slash, a_relative_path)
+}
+
+
+def configured(folder: Path, *folders: str, state: str = "state") -> Path:
+    config = folder / "uecwatchd.toml"
+    names = ", ".join(f'"{name}"' for name in folders)
+    config.write_text(f'[spool]\nfolders = [{names}]\n[state]\ndir = "{state}"\nwork = "work"\n')
+    return config
+
+
+def complaint(config: Path) -> str:
+    with pytest.raises(Halted) as halted:
+        load(config, environ={})
+    assert halted.value.exit_code == 78
+    return str(halted.value)
+
+
+@pytest.mark.parametrize("way", SAME)
+def test_two_paths_to_one_folder_are_said_to_be_the_same(
+    tmp_path: Path, mounts: Callable[[Path, Path], None], way: str
+) -> None:
+    (tmp_path / "real").mkdir()
+    other = SAME[way](tmp_path / "real", mounts)
+    told = complaint(configured(tmp_path, "real", other))
+    assert f"{tmp_path}/real and {Path(tmp_path, other)} are the same folder" in told
+
+
+def inside_by_name(outer: Path, bind: Callable[[Path, Path], None]) -> str:
+    del bind
+    (outer / "inner").mkdir()
+    return "real/inner"
+
+
+def inside_by_link(outer: Path, bind: Callable[[Path, Path], None]) -> str:
+    del bind
+    (outer / "inner").mkdir()
+    outer.with_name("way").symlink_to(outer / "inner")
+    return "way"
+
+
+def inside_by_mount(outer: Path, bind: Callable[[Path, Path], None]) -> str:
+    (outer / "inner").mkdir()
+    bind(outer / "inner", outer.with_name("way"))
+    return "way"
+
+
+def inside_and_not_there_yet(outer: Path, bind: Callable[[Path, Path], None]) -> str:
+    del outer, bind
+    return "real/later"
+
+
+INSIDE = (inside_by_name, inside_by_link, inside_by_mount, inside_and_not_there_yet)
+
+
+@pytest.mark.parametrize("way", INSIDE)
+@pytest.mark.parametrize("order", [1, -1], ids=["outer first", "inner first"])
+def test_a_folder_in_another_is_refused_whatever_leads_there(
+    tmp_path: Path, mounts: Callable[[Path, Path], None], way: Second, order: int
+) -> None:
+    (tmp_path / "real").mkdir()
+    inner = way(tmp_path / "real", mounts)
+    told = complaint(configured(tmp_path, *["real", inner][::order]))
+    assert f"must lie apart: {tmp_path}/{inner} lies in {tmp_path}/real" in told
+
+
+@pytest.mark.parametrize("way", [*INSIDE, a_link, a_bind_mount, dots])
+def test_the_state_directory_never_lies_in_a_spool(
+    tmp_path: Path, mounts: Callable[[Path, Path], None], way: Second
+) -> None:
+    (tmp_path / "real").mkdir()
+    told = complaint(configured(tmp_path, "real", state=way(tmp_path / "real", mounts)))
+    assert "state.dir must lie outside spool.folders" in told
+
+
+def test_a_spool_may_lie_in_the_state_directory_and_beside_a_name_that_begins_alike(tmp_path: Path) -> None:
+    (tmp_path / "state" / "spool").mkdir(parents=True)
+    (tmp_path / "state" / "spool2").mkdir()
+    assert load(configured(tmp_path, "state/spool", "state/spool2"), environ={}).spool.folders
+
+
+@pytest.mark.parametrize(
+    ("folder", "place"),
+    [
+        ("/srv/a", Place("8:1", PurePosixPath("/srv/a"))),
+        ("/mnt/b c/d", Place("8:2", PurePosixPath("/data/d"))),
+        ("/mnt/b cd", Place("8:1", PurePosixPath("/mnt/b cd"))),
+        ("/over/x", Place("0:9", PurePosixPath("/x"))),
+    ],
+)
+def test_a_place_is_read_from_the_mounts(folder: str, place: Place) -> None:
+    mountinfo = """1 0 8:1 / / rw - ext4 /dev/a rw
+2 1 8:2 /data /mnt/b\\040c rw - ext4 /dev/b rw
+3 1 8:3 / /over rw - ext4 /dev/c rw
+4 3 0:9 / /over rw - tmpfs tmpfs rw"""
+    assert place_of(Path(folder), mountinfo) == place
+
+
+@pytest.mark.parametrize("verb", ["run", "once", "check", "status"])
+def test_each_verb_ends_with_78_and_says_so(host: Host, verb: str) -> None:
+    (host.folder / "link").symlink_to(host.spool)
+    host.configure(host.config.read_text().replace("folders = [", f'folders = ["{host.folder}/link", '))
+    ended = host.run(verb)
+    assert ended.returncode == 78
+    assert f"{host.folder}/link and {host.spool} are the same folder" in ended.stdout + ended.stderr
+
+
+def test_a_reload_keeps_the_old_configuration_and_says_why(host: Host) -> None:
+    running = host.popen("run")
+    assert running.stderr
+    try:
+        while "Watching" not in running.stderr.readline():
+            assert running.poll() is None
+        (host.folder / "link").symlink_to(host.spool)
+        host.configure(host.config.read_text().replace("folders = [", f'folders = ["{host.folder}/link", '))
+        running.send_signal(signal.SIGHUP)
+        told = running.stderr.readline()
+        assert "Kept the old configuration" in told
+        assert "are the same folder" in told
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=PATIENCE_SECONDS)
+
+
+def test_a_folder_that_becomes_another_one_is_told_of_and_left_alone(
+    make_host: Callable[..., Host], tmp_path: Path
+) -> None:
+    host = make_host()
+    other = host.folder / "other"
+    other.mkdir()
+    host.configure(host.config.read_text().replace("folders = [", f'folders = ["{other}", '))
+    running = host.popen("run")
+    assert running.stderr
+    try:
+        while "Watching" not in running.stderr.readline():
+            assert running.poll() is None
+        other.rename(host.folder / "away")
+        other.symlink_to(host.spool)
+        while "are the same folder" not in (line := running.stderr.readline()):
+            assert line
+        assert running.poll() is None
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=PATIENCE_SECONDS)
