@@ -25,7 +25,7 @@ from uecwatchd.image import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Progress
 from uecwatchd.pace import Pacer, seconds_left
-from uecwatchd.strangers import printable, shell_word
+from uecwatchd.strangers import json_text, printable, shell_word
 
 JSON_VERSION = 1
 # Often enough for a person who looks again and again, seldom enough not to matter to the disk.
@@ -139,7 +139,7 @@ def write_report(record: SetRecord) -> bytes:
 
 
 def _encoded(told: Mapping[str, object]) -> bytes:
-    return (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json_text(told) + "\n").encode()
 
 
 def read_report(data: bytes) -> Mapping[str, Any]:

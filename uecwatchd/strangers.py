@@ -50,6 +50,9 @@ _TOML_POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+
 # Room for ten mistakes. A parser's own words may quote a key of 64 KiB, and each letter of it may become ten.
 COMPLAINT_SHOWN_CHARS = 2000
 
+# Beside a line's end, which JSON has between its words and never in them.
+_NOT_SHOWN = re.compile(r"[^\n -~]")
+
 
 class Malformed(ValueError):
     """The text cannot be parsed at all. The message says where and why, without a full stop."""
@@ -166,6 +169,16 @@ def printable(text: str) -> str:
     come out as `\\n`, `\\x1b`, `\\u202e`, `\\udcff`.
     """
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def json_text(value: object, *, ascii_only: bool = False) -> str:
+    """JSON over several lines, in which nothing moves the cursor of a terminal that shows it."""
+    text = json.dumps(value, indent=2, ensure_ascii=ascii_only)
+    return _NOT_SHOWN.sub(lambda found: found[0] if found[0].isprintable() else _in_json(found[0]), text)
+
+
+def _in_json(char: str) -> str:
+    return json.dumps(char)[1:-1] if char > "\x7f" else f"\\u{ord(char):04x}"
 
 
 def spelled(name: str) -> str:

@@ -1,13 +1,12 @@
 """What the verbs print: data on standard output, talk on standard error, and no file name as it comes."""
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from uecwatchd.errors import UecError
-from uecwatchd.strangers import printable
+from uecwatchd.strangers import json_text, printable
 
 
 class Unwritten(UecError):
@@ -34,7 +33,7 @@ def put_row(fields: Iterable[str]) -> None:
 
 def put_json(value: object) -> None:
     with _written():
-        print(json.dumps(value, indent=2))
+        print(json_text(value, ascii_only=True))
 
 
 def flush() -> None:
