@@ -81,7 +81,10 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
     if book:
         book.close()
     cloud = entered(settings.clouds[name], uploads=1, before=before, stop=stop)
-    return hung(images(cloud, owned=owned), bundles=bundles, sets=sets)
+    listed = images(cloud, owned=owned)
+    if strange := sum(not image.id for image in listed):
+        say(f"Cloud {name} lists {strange} more under what is no id; ask its administrator.")
+    return hung(listed, bundles=bundles, sets=sets)
 
 
 # --- what is shown ----------------------------------------------------------------------------------------
@@ -109,7 +112,7 @@ def hung(
     """Exhibits in the order of their ids, each once. `bundles` and `sets` are those of the images' cloud."""
     contents = {bundle.image_id: bundle.sha256 for bundle in bundles if bundle.registered is not None}
     held = [(member.image_id, record.name) for record in sets for member in record.members]
-    by_id = {image.id: image for image in listed}
+    by_id = {image.id: image for image in listed if image.id}
     return tuple(Exhibit(by_id[each], _origin(each, contents, held)) for each in sorted(by_id))
 
 

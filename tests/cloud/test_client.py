@@ -159,7 +159,7 @@ def test_without_need_a_signature_covers_what_the_library_says(account: Account,
 def test_a_parameter_of_eucalyptus_that_amazon_has_not_is_sent(
     name: str, scripted: Callable[[str], Cloud], script: Any
 ) -> None:
-    script.says(body="<RegisterImageResponse><imageId>emi-1</imageId></RegisterImageResponse>")
+    script.says(body="<RegisterImageResponse><imageId>emi-00000001</imageId></RegisterImageResponse>")
     scripted(name).ec2.register_image(ImageLocation="images/w.manifest.xml", Platform="windows")
     sent = dict(parse_qsl(script.requests[0].body.decode()))
     ours = {"Action", "Version", "ImageLocation", "Platform"}
@@ -209,10 +209,10 @@ def test_a_request_is_sent_again_only_once(cloud: Cloud, script: Any) -> None:
     [
         pytest.param(lambda cloud: remove(cloud, "images", "karmic.part.0"), id="deleting"),
         pytest.param(
-            lambda cloud: cloud.ec2.modify_image_attribute(ImageId="emi-1", Attribute="description"),
+            lambda cloud: cloud.ec2.modify_image_attribute(ImageId="emi-00000001", Attribute="description"),
             id="describing",
         ),
-        pytest.param(lambda cloud: cloud.ec2.create_tags(Resources=["emi-1"]), id="tagging"),
+        pytest.param(lambda cloud: cloud.ec2.create_tags(Resources=["emi-00000001"]), id="tagging"),
     ],
 )
 def test_what_may_be_done_twice_is_asked_for_again(

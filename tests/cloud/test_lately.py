@@ -105,15 +105,19 @@ def test_what_we_registered_ourselves_is_in_the_list_of_a_moment_ago(
     scripted: Callable[[str], Cloud], script: Any
 ) -> None:
     cloud = replace(scripted("sandbox"), own_images=Lately())
-    for answer in (listing("emi-1"), listing("emi-2"), listing("emi-1", "emi-2", "emi-3")):
+    for answer in (
+        listing("emi-00000001"),
+        listing("emi-00000002"),
+        listing("emi-00000001", "emi-00000002", "emi-00000003"),
+    ):
         script.says(body=answer)
-    assert [image.id for image in images_lately(cloud)] == ["emi-1"]
-    found = one(cloud, "emi-2")
+    assert [image.id for image in images_lately(cloud)] == ["emi-00000001"]
+    found = one(cloud, "emi-00000002")
     assert found
     registered(cloud, found)
-    assert [image.id for image in images_lately(cloud)] == ["emi-1", "emi-2"]
-    assert [image.id for image in images(cloud)] == ["emi-1", "emi-2", "emi-3"]
-    assert [image.id for image in images_lately(cloud)] == ["emi-1", "emi-2", "emi-3"]
+    assert [image.id for image in images_lately(cloud)] == ["emi-00000001", "emi-00000002"]
+    assert [image.id for image in images(cloud)] == ["emi-00000001", "emi-00000002", "emi-00000003"]
+    assert [image.id for image in images_lately(cloud)] == ["emi-00000001", "emi-00000002", "emi-00000003"]
     assert len(script.requests) == 3
 
 
@@ -121,7 +125,7 @@ def test_an_image_of_somebody_else_is_in_no_list_of_ours(
     scripted: Callable[[str], Cloud], script: Any
 ) -> None:
     cloud = replace(scripted("sandbox"), own_images=Lately())
-    script.says(body=listing("emi-1", "emi-9"))
-    script.says(body=listing("emi-1"))
+    script.says(body=listing("emi-00000001", "emi-00000009"))
+    script.says(body=listing("emi-00000001"))
     assert len(images(cloud, owned=False)) == 2
-    assert [image.id for image in images_lately(cloud)] == ["emi-1"]
+    assert [image.id for image in images_lately(cloud)] == ["emi-00000001"]

@@ -16,6 +16,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.connections import AnswerTooLong
 from uecwatchd.cloud.images import images
 from uecwatchd.cloud.refusal import translated
 from uecwatchd.cloud.silence import QUOTE_CHARACTERS, SILENCES
@@ -115,6 +116,7 @@ UNHEARD = (
     (ResponseParserError("invalid XML received: b'<Descr'"), CloudAway, "its answer was cut short"),
     (ResponseStreamingError(error="connection broken"), CloudAway, "the connection broke"),
     (IncompleteReadError(actual_bytes=1, expected_bytes=2), CloudAway, "the connection broke"),
+    (AnswerTooLong(limit=1000), Halted, "its answer has no end"),
     (NoRegionError(), Halted, "our client library refuses to ask"),
 )
 

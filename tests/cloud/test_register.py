@@ -82,15 +82,15 @@ def test_an_image_elsewhere_is_not_found(cloud: Cloud, script: Any, location: st
     ("states", "found"),
     [
         (("failed", "deregistered"), None),
-        (("failed", "available"), "ami-1"),
-        (("pending", "available"), "ami-1"),
-        (("pending",), "ami-0"),
+        (("failed", "available"), "ami-00000001"),
+        (("pending", "available"), "ami-00000001"),
+        (("pending",), "ami-00000000"),
     ],
 )
 def test_only_what_is_or_may_become_available_is_found(
     scripted: Callable[[str], Cloud], script: Any, states: tuple[str, ...], found: str | None
 ) -> None:
-    script.says(body=listing(*(item(f"ami-{index}", state) for index, state in enumerate(states))))
+    script.says(body=listing(*(item(f"ami-{index:08}", state) for index, state in enumerate(states))))
     cloud = scripted("openstack")
     image = at_location(cloud, images(cloud), "images/x.manifest.xml")
     assert (image and image.id) == found
@@ -98,10 +98,10 @@ def test_only_what_is_or_may_become_available_is_found(
 
 @pytest.mark.parametrize("bucket", ["images", "elsewhere"])
 def test_a_kernel_is_found_by_its_key_in_whatever_bucket(cloud: Cloud, script: Any, bucket: str) -> None:
-    script.says(body=listing(item("eki-1", "available", location=f"{bucket}/vmlinuz-1.manifest.xml")))
+    script.says(body=listing(item("eki-00000001", "available", location=f"{bucket}/vmlinuz-1.manifest.xml")))
     found = of_manifest(cloud, images(cloud), "vmlinuz-1.manifest.xml")
     assert found
-    assert found.id == "eki-1"
+    assert found.id == "eki-00000001"
 
 
 def test_an_image_without_a_name_has_no_name_that_could_be_taken(cloud: Cloud, script: Any) -> None:
@@ -134,7 +134,7 @@ def test_later_ones_are_asked_for_the_id(scripted: Callable[[str], Cloud], scrip
 def test_what_is_not_there_any_more_needs_no_deregistration(cloud: Cloud, script: Any) -> None:
     """Eucalyptus 3 would answer that there is no such image, with a 406."""
     script.says(body=listing())
-    deregister(cloud, "emi-1")
+    deregister(cloud, "emi-00000001")
     assert len(script.requests) == 1
 
 
@@ -142,20 +142,26 @@ DONE = "<DeregisterImageResponse><return>true</return></DeregisterImageResponse>
 
 
 def test_deregistering_may_take_two_requests(cloud: Cloud, script: Any) -> None:
-    there, marked = listing(item("emi-1", "available")), listing(item("emi-1", "deregistered"))
+    there, marked = listing(item("emi-00000001", "available")), listing(item("emi-00000001", "deregistered"))
     for body in (there, DONE, marked, DONE, listing()):
         script.says(body=body)
-    deregister(cloud, "emi-1")
+    deregister(cloud, "emi-00000001")
     assert [asked(request)["Action"] for request in script.requests].count("DeregisterImage") == 2
 
 
 def test_an_image_that_stays_on_the_list_is_tried_again_later(cloud: Cloud, script: Any) -> None:
-    script.says(body=listing(item("emi-1", "available")))
+    script.says(body=listing(item("emi-00000001", "available")))
     for _ in range(2):
         script.says(body=DONE)
-        script.says(body=listing(item("emi-1", "available")))
+        script.says(body=listing(item("emi-00000001", "available")))
     with pytest.raises(Deferred, match="it is still listed after 2 requests"):
-        deregister(cloud, "emi-1")
+        deregister(cloud, "emi-00000001")
+
+
+# As each generation gives them.
+IDS = dict.fromkeys(("uec", "euca3", "sandbox"), "emi-3C9F10E7")
+IDS |= dict.fromkeys(("euca4", "euca5"), "emi-3c9f10e7")
+IDS |= dict.fromkeys(("openstack", "aws"), "ami-0a1b2c3d4e5f60718")
 
 
 # --- registering -------------------------------------------------------------------------------------------
@@ -200,15 +206,15 @@ SENT = {
 def test_each_generation_is_sent_only_what_it_takes(
     name: str, scripted: Callable[[str], Cloud], script: Any
 ) -> None:
-    script.says(body="<RegisterImageResponse><imageId>emi-3C9F10E7</imageId></RegisterImageResponse>")
-    assert register_all(scripted(name)) == "emi-3C9F10E7"
+    script.says(body=f"<RegisterImageResponse><imageId>{IDS[name]}</imageId></RegisterImageResponse>")
+    assert register_all(scripted(name)) == IDS[name]
     signature = ("AWSAccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "Timestamp")
     sent = asked(script.requests[0])
     assert {key: sent[key] for key in sent if key not in ("Action", "Version", *signature)} == SENT[name]
 
 
 def test_what_is_not_given_is_not_sent(scripted: Callable[[str], Cloud], script: Any) -> None:
-    script.says(body="<RegisterImageResponse><imageId>eki-1</imageId></RegisterImageResponse>")
+    script.says(body="<RegisterImageResponse><imageId>eki-00000001</imageId></RegisterImageResponse>")
     nothing = {"description": None, "kernel": None, "ramdisk": None, "virtualization": None}
     place = {"location": "images/k.manifest.xml", "name": "vmlinuz-1", "arch": "i386", "platform": "linux"}
     register(scripted("euca5"), **place, **nothing)
@@ -220,7 +226,7 @@ def test_what_is_not_given_is_not_sent(scripted: Callable[[str], Cloud], script:
 def test_windows_is_named_where_a_registration_can_name_it(
     name: str, scripted: Callable[[str], Cloud], script: Any
 ) -> None:
-    script.says(body="<RegisterImageResponse><imageId>emi-1</imageId></RegisterImageResponse>")
+    script.says(body=f"<RegisterImageResponse><imageId>{IDS[name]}</imageId></RegisterImageResponse>")
     rest = {"description": None, "kernel": None, "ramdisk": None, "virtualization": "hvm"}
     place = {"location": "images/w.manifest.xml", "name": "win", "arch": "x86_64", "platform": "windows"}
     register(scripted(name), **place, **rest)
@@ -262,20 +268,24 @@ def test_a_pending_image_is_watched_until_it_is_available(
     scripted: Callable[[str], Cloud], script: Any
 ) -> None:
     for states in ((), ("pending",), ("pending",), ("available",)):
-        script.says(body=listing(*(item("ami-1", state) for state in states)))
+        script.says(body=listing(*(item("ami-00000001", state) for state in states)))
     time = Time()
-    assert wait(scripted("openstack"), "ami-1", clock=time.clock, sleep=time.sleep).id == "ami-1"
+    assert (
+        wait(scripted("openstack"), "ami-00000001", clock=time.clock, sleep=time.sleep).id == "ami-00000001"
+    )
     assert time.slept == [POLL_EVERY_SECONDS] * 3
 
 
 def test_a_failed_image_is_rejected_with_the_clouds_reason(
     scripted: Callable[[str], Cloud], script: Any
 ) -> None:
-    script.says(body=listing(item("ami-1", "pending")))
-    script.says(body=listing(item("ami-1", "failed", reason="Checksum mismatch")))
+    script.says(body=listing(item("ami-00000001", "pending")))
+    script.says(body=listing(item("ami-00000001", "failed", reason="Checksum mismatch")))
     time = Time()
-    with pytest.raises(Rejected, match=r"images/x\.manifest\.xml: ami-1 is failed \(Checksum mismatch\)"):
-        wait(scripted("openstack"), "ami-1", clock=time.clock, sleep=time.sleep)
+    with pytest.raises(
+        Rejected, match=r"images/x\.manifest\.xml: ami-00000001 is failed \(Checksum mismatch\)"
+    ):
+        wait(scripted("openstack"), "ami-00000001", clock=time.clock, sleep=time.sleep)
 
 
 @pytest.mark.parametrize(("states", "why"), [(("pending",), "still pending"), ((), "not listed")])
@@ -283,21 +293,21 @@ def test_waiting_ends(
     scripted: Callable[[str], Cloud], script: Any, states: tuple[str, ...], why: str
 ) -> None:
     for _ in range(3):
-        script.says(body=listing(*(item("ami-1", state) for state in states)))
+        script.says(body=listing(*(item("ami-00000001", state) for state in states)))
     time = Time()
-    with pytest.raises(Deferred, match=f"waiting for ami-1: it is {why} after 6 s"):
-        wait(scripted("aws"), "ami-1", clock=time.clock, sleep=time.sleep, timeout=6)
+    with pytest.raises(Deferred, match=f"waiting for ami-00000001: it is {why} after 6 s"):
+        wait(scripted("aws"), "ami-00000001", clock=time.clock, sleep=time.sleep, timeout=6)
 
 
 def test_waiting_is_put_down_by_a_sleep_that_raises(scripted: Callable[[str], Cloud], script: Any) -> None:
-    script.says(body=listing(item("ami-1", "pending")))
-    stopped = Stopped("ami-1", "the service stops", "It goes on at the next start.")
+    script.says(body=listing(item("ami-00000001", "pending")))
+    stopped = Stopped("ami-00000001", "the service stops", "It goes on at the next start.")
 
     def sleep(_: float) -> None:
         raise stopped
 
     with pytest.raises(Stopped) as raised:
-        wait(scripted("openstack"), "ami-1", sleep=sleep)
+        wait(scripted("openstack"), "ami-00000001", sleep=sleep)
     assert raised.value is stopped
     assert len(script.requests) == 1
 

@@ -23,7 +23,7 @@ def date_of(response: Mapping[str, Any]) -> datetime | None:
     text = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
         found = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 

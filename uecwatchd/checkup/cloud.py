@@ -1,5 +1,6 @@
 """One cloud: who we are there, what it is, whether both its halves know us, and the bucket."""
 
+import re
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from uecwatchd.cloud.client import Cloud, connect, insecure
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import EUCA5, UEC, Window
 from uecwatchd.cloud.entry import connected, recognised
+from uecwatchd.cloud.images import in_answer
 from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.cloud.refusal import translated
 from uecwatchd.errors import Halted, UecError
@@ -89,7 +91,7 @@ def _blamed(account: Account, error: UecError, clock: Clock, stop: Stop) -> Find
 
 def _own_images(cloud: Cloud) -> dict[str, Any]:
     answer: dict[str, Any] = cloud.ec2.describe_images(Owners=["self"])
-    return answer
+    return {**answer, "Images": in_answer(cloud, answer)}
 
 
 def _date_in(error: UecError) -> datetime | None:
@@ -141,18 +143,18 @@ def _halves(cloud: Cloud, clock: Clock) -> Generator[Finding, None, Collection[s
     s3 = _ask(cloud, "listing its buckets", cloud.s3.list_buckets, clock)
     yield from _clock(cloud, "EC2", ec2, cloud.dialect.window)
     yield from _clock(cloud, "S3", s3, S3_WINDOW)
-    images, buckets = ec2.answer.get("Images", []), s3.answer.get("Buckets", [])
+    images, buckets = ec2.answer.get("Images", ()), s3.answer.get("Buckets", [])
     yield (
         bad(ec2.error, cloud.name)
         if ec2.error
         else Finding("ok", f"cloud {cloud.name}: EC2 knows us (images of ours: {len(images)})")
     )
-    yield from _owners(cloud, {str(image.get("OwnerId")) for image in images})
+    yield from _owners(cloud, {image.owner for image in images})
     if s3.error:
         yield _of_s3(cloud, s3.error, alone=ec2.error is None)
         return None
     yield Finding("ok", f"cloud {cloud.name}: S3 knows us (buckets of ours: {len(buckets)})")
-    return frozenset(str(bucket["Name"]) for bucket in buckets)
+    return frozenset(str(bucket.get("Name")) for bucket in buckets)
 
 
 def _ask(cloud: Cloud, doing: str, call: Callable[[], dict[str, Any]], clock: Clock) -> _Heard:
@@ -180,15 +182,13 @@ def _of_s3(cloud: Cloud, error: UecError, *, alone: bool) -> Finding:
 
 def _owners(cloud: Cloud, owners: Collection[str]) -> Iterator[Finding]:
     """The images that are ours say whose they are. The first generation has names there, not numbers."""
-    numbers = sorted(
-        owner for owner in owners if len(owner) == len(cloud.account.account) and owner.isdigit()
-    )
+    numbers = sorted(owner for owner in owners if re.fullmatch(r"[0-9]{12}", owner))
     if numbers and cloud.account.account not in numbers:
         demanded = cloud.dialect.account_checked
         yield Finding(
             "bad" if demanded else "warning",
             f"cloud {cloud.name}: the account number is {cloud.account.account}, but our images there belong"
-            f" to {', '.join(numbers)}",
+            f" to {', '.join(numbers[:3])}",
             "Correct account, or EC2_USER_ID or EC2_ACCOUNT_NUMBER in the eucarc.",
             Halted.exit_code if demanded else 0,
         )

@@ -2,17 +2,22 @@
 
 Some servers answer with plain text, a web page, a bare `&` or nothing, of which botocore would keep no more
 than that it could not parse it: neither what was said nor the request's id, which is all that a cloud's
-administrator can look for in the logs.
+administrator can look for in the logs. And some might send what botocore would take a gigabyte to read.
 """
 
 import http.client
 import re
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from html import unescape
 from typing import Any
-from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from botocore.parsers import ResponseParserError
+
+from uecwatchd.cloud.connections import AnswerTooLong
+from uecwatchd.cloud.markup import Unfit, look_through, pages
 
 # Where S3 says it. What a body says of it is kept there too.
 REQUEST_ID_HEADER = "x-amz-request-id"
@@ -20,6 +25,14 @@ REQUEST_ID_HEADER = "x-amz-request-id"
 # What is read of a body that says no more than one sentence: the longest seen is a Java stack trace of some
 # ten KiB.
 READ_BYTES = 64 * 1024
+
+# What is read at once of any success but the one that may be long: a thousand keys of a kilobyte are less.
+LONGEST_BYTES = 4 * 1024 * 1024
+# The one that may be: the list of images, read a page at a time. Its element, and where its pages are found.
+LISTING, LIST_ELEMENT, PAGES = "DescribeImages", "imagesSet", "Pages"
+
+# Longer than those of any cloud, and no more than a line of a log has room for.
+REQUEST_ID_CHARACTERS = 128
 
 NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|&#(?:[0-8]|1[124-9]|2\\d|3[01]);")
 BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9A-Fa-f]+);)")
@@ -36,12 +49,24 @@ class Unreadable(ResponseParserError):  # type: ignore[misc]  # botocore has no 
         self.request_id = request_id
 
 
-def mend(*, response_dict: dict[str, Any], operation_model: Any, **_: object) -> None:
-    """For botocore's event `before-parse`. Raises `Unreadable`."""
+def mend(
+    *,
+    response_dict: dict[str, Any],
+    operation_model: Any,
+    customized_response_dict: dict[str, Any],
+    **_: object,
+) -> None:
+    """For botocore's event `before-parse`. Raises `Unreadable`, `AnswerTooLong`."""
     if response_dict["status_code"] >= 300:
         _rewrite(response_dict, service=operation_model.service_model.service_name)
     elif response_dict["body"] and not operation_model.has_streaming_output:
-        response_dict["body"] = _parsable(response_dict)
+        if operation_model.name == LISTING:
+            first, *others = _mended(response_dict, partial(pages, parent=LIST_ELEMENT))
+            response_dict["body"], customized_response_dict[PAGES] = first, others
+            return
+        if len(response_dict["body"]) > LONGEST_BYTES:
+            raise AnswerTooLong(limit=LONGEST_BYTES)
+        (response_dict["body"],) = _mended(response_dict, _whole)
 
 
 def _rewrite(response: dict[str, Any], *, service: str) -> None:
@@ -55,24 +80,51 @@ def _rewrite(response: dict[str, Any], *, service: str) -> None:
         response["headers"][REQUEST_ID_HEADER] = request_id
 
 
-def _parsable(response: dict[str, Any]) -> bytes:
+class Careful:
+    """botocore's maker of parsers, whose parsers then raise `Unreadable` for whatever they stumble over.
+
+    A number that is none, a date of the thirtieth of February: they let through whatever Python raises there.
+    """
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+
+    def create_parser(self, protocol: str) -> "_CarefulParser":
+        return _CarefulParser(self._factory.create_parser(protocol))
+
+
+class _CarefulParser:
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+
+    def parse(self, response: dict[str, Any], shape: Any) -> Any:
+        try:
+            return self._parser.parse(response, shape)
+        except ResponseParserError:
+            raise
+        except Exception as error:  # of whatever class, as it is the answer that is wrong
+            said = f"{type(error).__name__}: {str(error)[:READ_BYTES]}"
+            raise Unreadable(said, _request_id(response, "")) from error
+
+
+def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]) -> tuple[bytes, ...]:
     """The body as it came, or without what keeps XML from being read: a name or a description may hold it."""
     body: bytes = response["body"]
-    if _is_xml(body):
-        return body
-    mended = BARE_AMPERSAND.sub("&amp;", NOT_XML.sub(" ", body.decode(errors="replace"))).encode()
-    if _is_xml(mended):
-        return mended
-    text = _text(response)
-    raise Unreadable(text, _request_id(response, text))
-
-
-def _is_xml(body: bytes) -> bool:
     try:
-        ET.fromstring(body)  # noqa: S314 (botocore reads it with the same parser)
-    except ET.ParseError:
-        return False
-    return True
+        return read(body)
+    except Unfit as unfit:
+        why = str(unfit)
+    if len(body) <= LONGEST_BYTES:
+        mended = BARE_AMPERSAND.sub("&amp;", NOT_XML.sub(" ", body.decode(errors="replace")))
+        with suppress(Unfit):
+            return read(mended.encode())
+    text = _text(response)
+    raise Unreadable(text or why, _request_id(response, text))
+
+
+def _whole(body: bytes) -> tuple[bytes]:
+    look_through(body)
+    return (body,)
 
 
 def _text(response: dict[str, Any]) -> str:
@@ -82,13 +134,15 @@ def _text(response: dict[str, Any]) -> str:
 
 def _request_id(response: dict[str, Any], text: str) -> str:
     in_body = _element("RequestID", text) or _element("RequestId", text) or _element("requestId", text)
-    return str(response["headers"].get(REQUEST_ID_HEADER) or in_body)
+    return str(response["headers"].get(REQUEST_ID_HEADER) or in_body)[:REQUEST_ID_CHARACTERS]
 
 
 def _element(name: str, text: str) -> str:
-    found = re.search(rf"<(?:\w+:)?{name}\b[^>]*>(.*?)</", text, re.DOTALL)
-    return unescape(found[1]).strip() if found else ""
+    """What the first of that name holds. Looked for so that no text takes longer than its length."""
+    found = re.search(rf"<(?:\w+:)?{name}\b[^<>]*>", text)
+    end = text.find("</", found.end()) if found else -1
+    return unescape(text[found.end() : end]).strip() if found and end >= 0 else ""
 
 
 def _plain(text: str) -> str:
-    return unescape(re.sub(r"<[^>]*>", " ", text)).strip()
+    return unescape(re.sub(r"<[^<>]*>", " ", text)).strip()

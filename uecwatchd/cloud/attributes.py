@@ -4,6 +4,7 @@ Everything is read back: some servers answer "return: false" with a 200, and som
 Permissions are asked for in the oldest form, which every server knows, groups and users each by themselves.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from uecwatchd.cloud.refusal import translated
 from uecwatchd.errors import Rejected
 
 ALL = "all"  # the group of everybody
+# Of others, as clouds name them, by number or, the first generation, by name; and more than any image has.
+ACCOUNT = re.compile(r"[A-Za-z0-9_@.+=,:-]{1,128}")
+MOST_ACCOUNTS = 10_000
 LAUNCH_PERMISSION, DESCRIPTION = "launchPermission", "description"
 
 
@@ -91,6 +95,8 @@ def permissions(cloud: Cloud, image_id: str) -> Permissions:
         answer = cloud.ec2.describe_image_attribute(ImageId=image_id, Attribute=LAUNCH_PERMISSION)
     given = answer.get("LaunchPermissions") or ()
     accounts = frozenset(str(one["UserId"]) for one in given if one.get("UserId"))
+    if len(accounts) > MOST_ACCOUNTS or not all(ACCOUNT.fullmatch(account) for account in accounts):
+        raise _not_done(cloud, f"looking who may start {image_id}", "it names accounts that are none")
     return Permissions(any(one.get("Group") == ALL for one in given), accounts)
 
 
@@ -118,7 +124,7 @@ def _tags(cloud: Cloud, image_id: str) -> Mapping[str, str]:
         return dict(image.tags) if image else {}
     with translated(cloud, f"reading the tags of {image_id}"):
         answer = cloud.ec2.describe_tags(Filters=[{"Name": "resource-id", "Values": [image_id]}])
-    return {str(one["Key"]): str(one.get("Value") or "") for one in answer.get("Tags") or ()}
+    return {str(one.get("Key")): str(one.get("Value") or "") for one in answer.get("Tags") or ()}
 
 
 def _description(cloud: Cloud, image_id: str) -> str:

@@ -23,6 +23,7 @@ from cryptography.x509 import Certificate, load_pem_x509_certificate
 from uecwatchd.cloud.client import CONNECT_SECONDS, DEFAULT_REGION, is_loopback
 from uecwatchd.cloud.connections import Wire
 from uecwatchd.cloud.credentials import Account
+from uecwatchd.cloud.markup import look_through
 from uecwatchd.cloud.silence import quoted, unheard
 from uecwatchd.errors import CloudAway, Halted, Stopped, UecError
 from uecwatchd.signals import NEVER, Stop
@@ -103,8 +104,9 @@ def _signed(account: Account) -> AWSRequest:
 def _listed(body: bytes, what: str) -> Iterator[Mapping[str, str]]:
     """Each certificate's elements by name, whatever the namespace."""
     try:
-        root = ET.fromstring(body)  # noqa: S314 (the parser bounds what entities may expand to)
-    except ET.ParseError as error:
+        look_through(body)
+        root = ET.fromstring(body)  # noqa: S314 (it has no entities, for it was looked through)
+    except (ET.ParseError, ValueError, LookupError) as error:
         raise CloudAway(what, f"its answer was cut short ({error})", "You need only wait.") from error
     for item in root.iter():
         yield {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in item}

@@ -36,7 +36,7 @@ from botocore.handlers import (
     set_list_objects_encoding_type_url,
 )
 
-from uecwatchd.cloud.answer import mend
+from uecwatchd.cloud.answer import Careful, mend
 from uecwatchd.cloud.connections import Wire
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import MIB, Dialect
@@ -134,8 +134,9 @@ def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NE
 
 
 def _bound(client: Any, **limits: Any) -> None:
-    """Have everything that a client asks go over a wire of ours, which has it end."""
+    """Have everything that a client asks go over a wire of ours, which has it end, and be read with care."""
     endpoint = client._endpoint
+    endpoint._response_parser_factory = Careful(endpoint._response_parser_factory)
     endpoint.http_session = Wire(endpoint.http_session, **limits)
 
 

@@ -13,6 +13,9 @@ from uecwatchd.cloud.refusals_table import Refusal, meaning
 from uecwatchd.cloud.silence import quoted, unheard
 from uecwatchd.errors import UecError
 
+# More than any reason known, of which the table looks for words.
+MESSAGE_CHARACTERS = 4096
+
 
 @contextmanager
 def translated(cloud: Cloud, doing: str) -> Iterator[None]:
@@ -46,7 +49,7 @@ def _refused(cloud: Cloud, what: str, error: ClientError) -> UecError:
 
 def _read(cloud: Cloud, error: ClientError) -> Refusal:
     of_s3 = error.operation_name in cloud.s3.meta.service_model.operation_names
-    message = " ".join(str(error.response.get("Error", {}).get("Message", "")).split())
+    message = " ".join(str(error.response.get("Error", {}).get("Message", ""))[:MESSAGE_CHARACTERS].split())
     return Refusal("s3" if of_s3 else "ec2", status_of(error), code_of(error), message)
 
 

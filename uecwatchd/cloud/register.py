@@ -1,18 +1,24 @@
 """Images made and taken away: registered, waited for, deregistered."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from botocore.exceptions import ClientError
 
 from uecwatchd import boundary
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import fitting_name
-from uecwatchd.cloud.images import AVAILABLE, Image, images, one, registered
+from uecwatchd.cloud.images import AVAILABLE, Image, images, is_id, one, registered
 from uecwatchd.cloud.refusal import code_of, translated
+from uecwatchd.cloud.silence import quoted
 from uecwatchd.errors import CloudAway, Deferred, Rejected
+from uecwatchd.image import Role
 
 WINDOWS = "windows"
+
+# Of what came in place of an id, enough to see what it is.
+ID_CHARACTERS = 60
+ROLE_NAMES: Mapping[Role, str] = {"machine": "machine image", "kernel": "kernel", "ramdisk": "ramdisk"}
 
 # Eucalyptus marks an image at the first request and takes it off its list at the second.
 DEREGISTER_CALLS = 2
@@ -36,8 +42,9 @@ def register(
     ramdisk: str | None,
     virtualization: str | None,
     platform: str,
+    role: Role | None = None,
 ) -> str:
-    """Register a manifest; the new image's id. Only what the dialect takes is sent.
+    """Register a manifest; the new image's id, of that `role`. Only what the dialect takes is sent.
 
     After a `CloudAway` nobody knows whether it was carried out: look with `at_location` before asking again.
     """
@@ -55,7 +62,7 @@ def register(
     with translated(cloud, doing), boundary.effect("RegisterImage"):
         answer = cloud.ec2.register_image(ImageLocation=location, **taken)
     if image_id := answer.get("ImageId"):
-        return str(image_id)
+        return _believed(cloud, str(image_id), role, doing)
     why = "it answered without an id"
     raise CloudAway(
         f"cloud {cloud.name}, {doing}",
@@ -117,17 +124,30 @@ def probe(cloud: Cloud) -> None:
     images(cloud)
 
 
+def _believed(cloud: Cloud, image_id: str, role: Role | None, doing: str) -> str:
+    """Raises Rejected: there may be an image, so that somebody has to look before another is registered."""
+    if is_id(cloud, image_id, role):
+        return image_id
+    what = f"a {ROLE_NAMES[role]}" if role else "an image"
+    raise Rejected(
+        f"cloud {cloud.name}, {doing}",
+        f"it answered with {quoted(image_id[:ID_CHARACTERS])!r}, which is no id of {what}",
+        f"See that the dialect ({cloud.dialect.name}) is right, and whether the cloud lists an image of that"
+        " location: deregister it, then retry.",
+    )
+
+
 def _failed(cloud: Cloud, image: Image) -> Rejected:
-    said = f" ({image.reason})" if image.reason else ""
+    said = f" ({quoted(image.reason)})" if image.reason else ""
     return Rejected(
         f"cloud {cloud.name}, registering {image.location}",
-        f"{image.id} is {image.state}{said}",
+        f"{image.id} is {quoted(image.state)}{said}",
         "See that the image boots on this cloud; its administrator's logs say more about the id.",
     )
 
 
 def _too_slow(cloud: Cloud, image_id: str, image: Image | None, timeout: float) -> Deferred:
-    state = f"still {image.state}" if image else "not listed"
+    state = f"still {quoted(image.state)}" if image else "not listed"
     return Deferred(
         f"cloud {cloud.name}, waiting for {image_id}",
         f"it is {state} after {timeout:.0f} s",

@@ -28,6 +28,13 @@ ACL_REFUSALS = frozenset({"InvalidArgument", "AccessControlListNotSupported", "N
 # Keys in one page of a list, which is also the most that any server gives.
 PAGE_KEYS = 1000
 
+# More than two terabytes in parts, as they are listed; and pages, of a server that gives few keys in each.
+MOST_KEYS = 200_000
+MOST_PAGES = 2000
+
+# Longer than any digest. Other headers are as long as their sender likes.
+ETAG_CHARACTERS = 64
+
 # How much of an object is in memory while it is read back: as much as makes the calls cheap.
 FETCH_BYTES = 256 * 1024
 
@@ -190,7 +197,7 @@ def _put(cloud: Cloud, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _etag(answer: dict[str, Any]) -> str:
-    return str(answer.get("ETag", "")).strip('"').lower()
+    return str(answer.get("ETag", "")).strip('"').lower()[:ETAG_CHARACTERS]
 
 
 def _is_encrypted_there(answer: dict[str, Any]) -> bool:
@@ -225,15 +232,30 @@ def remove(cloud: Cloud, bucket: str, key: str) -> None:
 
 def listed(cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS) -> Iterator[Stored]:
     """What lies in a bucket under keys that begin so, in the order of the keys."""
+    seen: set[str] = set()
     after: dict[str, str] = {}
-    while True:
-        with translated(cloud, f"listing {bucket}/{prefix}*"):
+    doing = f"listing {bucket}/{prefix}*"
+    for _ in range(MOST_PAGES):
+        with translated(cloud, doing):
             page = cloud.s3.list_objects(Bucket=bucket, Prefix=prefix, MaxKeys=page_keys, **after)
-        found = [Stored(one["Key"], int(one["Size"]), _etag(one)) for one in page.get("Contents", [])]
-        yield from found
+        found = [_stored(one) for one in page.get("Contents", [])]
+        new = [one for one in found if one.key not in seen]
+        seen.update(one.key for one in new)
+        yield from new
         if not page.get("IsTruncated") or not found:
             return
+        if not new or len(seen) > MOST_KEYS:
+            break
         after = {"Marker": found[-1].key}  # NextMarker is only sent to those who give a delimiter
+    raise Deferred(
+        f"cloud {cloud.name}, {doing}",
+        f"its list does not come to an end ({len(seen)} keys so far)",
+        "If that goes on, ask its administrator to look at its S3 service.",
+    )
+
+
+def _stored(listed: dict[str, Any]) -> Stored:
+    return Stored(str(listed.get("Key")), int(listed.get("Size") or 0), _etag(listed))
 
 
 def must_hold(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[Stored]) -> None:

@@ -12,12 +12,14 @@ from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud import images, register
 from uecwatchd.cloud.dialect import fitting_name
 from uecwatchd.cloud.retrieve import take_back
+from uecwatchd.cloud.silence import quoted
 from uecwatchd.cloud.upload import must_hold
 from uecwatchd.delivery.leftovers import clear_leftovers
 from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.delivery.sending import send
 from uecwatchd.digest import digest_like
-from uecwatchd.errors import BundleRefused, Deferred, Rejected
+from uecwatchd.errors import BundleRefused, Deferred, Halted, Rejected
+from uecwatchd.imageset import ROLE_WORDS
 from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.monitor import Event, Kind, Progress
 
@@ -164,8 +166,9 @@ def _must_have_name(order: Order, bundle: BundleRecord, listed: tuple[images.Ima
     other = ", or choose a name that changes with the content, such as {stem}-{sha8}" if order.name else ""
     raise Rejected(
         f"{order.set_name}: the name {name} is taken",
-        f"{holder.id} on cloud {order.cloud.name} has it, with another content (it is {holder.state})",
-        f"Deregister {holder.id}{other}.",
+        f"{holder.id or 'an image'} on cloud {order.cloud.name} has it, with another content"
+        f" (it is {quoted(holder.state)})",
+        f"Deregister {holder.id or 'it'}{other}.",
     )
 
 
@@ -203,6 +206,7 @@ def _telling_name(order: Order) -> str:
 
 
 def _adopt(order: Order, bundle: BundleRecord, there: images.Image, ledger: Ledger) -> BundleRecord:
+    _must_be_one(order, there)
     ready = register.wait(order.cloud, there.id, sleep=order.sleep)
     what = (
         f"{order.set_name}: {order.member.role} {order.member.name} is {ready.id} already ({bundle.location})"
@@ -213,6 +217,16 @@ def _adopt(order: Order, bundle: BundleRecord, there: images.Image, ledger: Ledg
     # Asked for by us, with the answer lost on the way: then it is this host that made it.
     made = order.now() if bundle.state == "registering" else bundle.registered
     return ledger.put_bundle(_registered(replace(bundle, bucket=bucket, registered=made), ready.id))
+
+
+def _must_be_one(order: Order, there: images.Image) -> None:
+    if images.is_id(order.cloud, there.id, order.member.role):
+        return
+    raise Halted(
+        f"cloud {order.cloud.name}, looking for {there.location}",
+        f"it lists it as {there.id}, which is no id of a {ROLE_WORDS[order.member.role]}",
+        "Ask its administrator: whoever boots it would boot something else.",
+    )
 
 
 def _registered(bundle: BundleRecord, image_id: str) -> BundleRecord:
@@ -270,6 +284,7 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
             ramdisk=boot.ramdisk,
             virtualization=order.virtualization,
             platform=order.platform,
+            role=order.member.role,
         )
     except BundleRefused:
         # What the bucket says of its parts cannot be believed: with another key each of them is sent again.
