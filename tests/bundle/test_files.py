@@ -1,7 +1,10 @@
+import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,6 +143,69 @@ def test_a_missing_part_is_named(made: Path, tmp_path: Path, user) -> None:
     next(made.parent.glob("*.part.0")).unlink()
     with pytest.raises(Rejected, match=r"part\.0: there is no such file in"):
         unbundle_to_folder(made, tmp_path / "out", key=user.key, side="user")
+
+
+PLANTED = ("link", "dangling link", "fifo", "device", "folder", "link to a device")
+
+
+def plant(path: Path, what: str) -> None:
+    """Put something in the place of a file."""
+    kept = path.rename(path.with_name("kept"))
+    match what:
+        case "link":
+            path.symlink_to(kept)
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "fifo":
+            os.mkfifo(path)
+        case "device":
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero, which has no end
+        case "folder":
+            path.mkdir()
+        case "link to a device":
+            path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("what", PLANTED)
+@pytest.mark.parametrize("of", ["*.part.0", "*.manifest.xml"])
+def test_nothing_is_read_of_a_bundle_but_regular_files(
+    made: Path, tmp_path: Path, user, of: str, what: str
+) -> None:
+    planted = next(made.parent.glob(of))
+    plant(planted, what)
+    with pytest.raises(Rejected, match=r"it is (a symbolic link|a folder|not a regular file)") as refused:
+        unbundle_to_folder(made, tmp_path / "out", key=user.key, side="user")
+    assert refused.value.exit_code == 66
+    assert planted.name in refused.value.what
+    assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []
+
+
+def test_a_file_that_was_swapped_while_it_was_written_is_not_published(
+    made: Path, tmp_path: Path, user
+) -> None:
+    """Who may write to the folder cannot have another file take the image's name."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    out.mkdir()
+    other.write_bytes(b"another's")
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            for path in out.glob(".uecwatchd-*"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    path.hardlink_to(other)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        with contextlib.suppress(Rejected):
+            unbundle_to_folder(made, out, key=user.key, side="user")
+    finally:
+        done.set()
+        thread.join()
+    image = out / "karmic.img"
+    assert not image.exists() or image.read_bytes() == IMAGE
 
 
 def test_a_manifest_that_somebody_else_signed_is_refused(made: Path, tmp_path: Path, user, cloud) -> None:

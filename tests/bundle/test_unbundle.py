@@ -6,6 +6,7 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -271,6 +272,22 @@ def test_a_part_larger_than_any_node_holds_passes_without_being_held(bundle: Cal
     assert made.unbundle()[1].data == image
     made.objects["k.part.0"] += b"x"
     refused(made, "its SHA-1 is", what="k.part.0")
+
+
+def test_a_part_without_an_end_is_not_read_for_ever(bundle: Callable) -> None:
+    made = bundle(IMAGE)
+    data, read = made.objects["k.part.0"], 0
+
+    def fetch(_part: Any) -> Iterator[bytes]:
+        nonlocal read
+        yield data
+        while True:
+            read += CHUNK_BYTES
+            yield bytes(CHUNK_BYTES)
+
+    with pytest.raises(Rejected, match="something follows its gzip member"):
+        unbundle(made.manifest, fetch, secret=made.secret, sink=Nowhere())
+    assert read < 4 * HELD_BYTES
 
 
 def test_an_expansion_of_a_thousand_to_one_comes_in_chunks(wrap: Callable) -> None:

@@ -1,6 +1,9 @@
 """Words for files and folders that cannot be read or written."""
 
 import errno
+import os
+import stat
+from io import FileIO
 from pathlib import Path
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
@@ -19,6 +22,23 @@ class NoOutput(Rejected):
     """What was to be written cannot be, where it was to be."""
 
     exit_code = 73
+
+
+def open_regular(path: Path, *, follow: bool) -> FileIO:
+    """Open a regular file to be read, through a link only if it is to be followed. Raises NoInput, OSError.
+
+    What lies there is seen first and opened then: a device may act at being opened, a named pipe waits.
+    """
+    seen = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    try:
+        mode = os.fstat(seen).st_mode
+        if stat.S_ISLNK(mode):
+            raise NoInput(path.name, "it is a symbolic link", f"Copy what it leads to: {path.readlink()}.")
+        if not stat.S_ISREG(mode):
+            raise no_file(path)
+        return FileIO(os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC), "rb")
+    finally:
+        os.close(seen)
 
 
 def no_file(path: Path) -> NoInput:

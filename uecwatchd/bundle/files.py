@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.x509 import Certificate
 
 from uecwatchd import extents
-from uecwatchd.bundle.access import NoOutput, closed, no_file, unwritable
+from uecwatchd.bundle.access import NoOutput, closed, no_file, open_regular, unwritable
 from uecwatchd.bundle.in_flight import Lines, in_flight
 from uecwatchd.bundle.keys import fits, public_key
 from uecwatchd.bundle.manifest import (
@@ -164,13 +164,16 @@ class SparseFile:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[FileIO]:
-    """A file to read from. Whatever goes wrong with reading inside the `with` is raised as our error."""
+def opened(path: Path, *, follow: bool = True) -> Iterator[FileIO]:
+    """A file to read from. Whatever goes wrong with reading inside the `with` is raised as our error.
+
+    A link is followed where a person has named it, and not where a bundle does.
+    """
     try:
-        if not path.is_file():
-            raise no_file(path)
-        with path.open("rb", buffering=0) as file:
+        with open_regular(path, follow=follow) as file:
             yield file
+    except (FileNotFoundError, NotADirectoryError):
+        raise no_file(path) from None
     except PermissionError:
         raise closed(path, what=path.name) from None
     except OSError as fault:
@@ -226,13 +229,13 @@ def manifest_of(name: str, totals: Totals, secret: Secret, claims: Claims, parti
 
 
 def _manifest_bytes(path: Path) -> bytes:
-    with opened(path) as file:
+    with opened(path, follow=False) as file:
         return file.read(LIMIT_BYTES + 1)
 
 
 def _from_folder(folder: Path) -> Callable[[Part], Iterator[bytes]]:
     def fetch(part: Part) -> Iterator[bytes]:
-        with opened(folder / part.name) as file:
+        with opened(folder / part.name, follow=False) as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
@@ -265,13 +268,14 @@ def _private(path: str, flags: int) -> int:
 def _publish(file: BinaryIO, path: Path) -> None:
     file.flush()
     os.fsync(file.fileno())
-    try:
-        path.hardlink_to(file.name)
-    except FileExistsError:
-        raise _taken(path) from None
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        # By its descriptor: under its name somebody else may have put another one. Without a descriptor of
+        # the folder, Python would give a second name to the link that stands for the file.
+        os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder, follow_symlinks=True)
         os.fsync(folder)
+    except FileExistsError:
+        raise _taken(path) from None
     finally:
         os.close(folder)
 

@@ -214,7 +214,7 @@ def _name(block: bytes) -> str:
         name = raw.decode()
     except UnicodeDecodeError:
         raise Damaged(f"the name in its archive is not text: {raw!r}") from None
-    if folder or not is_plain(name):
+    if folder or not is_plain(name) or name.startswith("."):
         raise Damaged(f"the name in its archive is not a plain file name: {name!r}")
     return name
 
