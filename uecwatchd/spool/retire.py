@@ -15,8 +15,10 @@ from uecwatchd.errors import Deferred
 from uecwatchd.spool.door import Stamp, folder_descriptor, stamp_of
 
 ARCHIVE = "done"
-# Whoever may drop files may also fetch them back; nobody but the service may put folders in between.
-ARCHIVE_MODE = 0o2750
+# Whoever may drop files may also fetch them back; nobody but the service may put folders in between. Where
+# the folder above is setgid, the kernel gives the new one its group and the bit by itself. To ask for it is
+# refused to a service under RestrictSUIDSGID=.
+ARCHIVE_MODE = 0o750
 # Files of one name archived on one day, before the last of them is taken for the work of a broken script.
 SAME_NAMES = 1000
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
