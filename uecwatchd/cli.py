@@ -5,20 +5,20 @@ import os
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, Literal, NoReturn, cast
 
 from uecwatchd import __version__, byhand, checkup, digest, gallery, memory, orders, status
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.recognise import Remembered
-from uecwatchd.errors import Deferred, Halted, Rejected, UecError
+from uecwatchd.demo import trying
+from uecwatchd.errors import Deferred, Halted, NotPermitted, Rejected, UecError
 from uecwatchd.image import amount
 from uecwatchd.journal import Journal, journal_monitor, take_over_stdlib
 from uecwatchd.ledger import Ledger, SetRecord, open_ledger, read_ledger
@@ -26,9 +26,10 @@ from uecwatchd.monitor import Event, Kind, Monitor, Tee
 from uecwatchd.notify import Notifier, StatusMonitor
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
-from uecwatchd.signals import ENDING, answer, answer_end, stopped_by_signals
-from uecwatchd.strangers import spelled
+from uecwatchd.signals import answer, answer_end, stopped_by_signals
+from uecwatchd.strangers import shell_word, spelled
 from uecwatchd.terminal import flush, let_go, put, put_json, say
+from uecwatchd.unit import Unasked, Unit, take_environment, take_user, unit_for
 from uecwatchd.verify import verify
 
 EX_OK = 0
@@ -65,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     memory.keep_together()
     arguments = _parser().parse_args(argv)
     try:
-        code = cast("Callable[[argparse.Namespace], int]", arguments.verb)(arguments)
+        with _permitted(sys.argv[1:] if argv is None else argv, arguments):
+            arguments.given = _enter(arguments)
+            code = cast("Callable[[argparse.Namespace], int]", arguments.verb)(arguments)
         flush()
         return code
     except UecError as error:
@@ -76,6 +79,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `uecwatchd status | head`: nobody is left to read the rest, nor Python's complaint about that.
         let_go()
         return EX_OK
+
+
+def _enter(arguments: argparse.Namespace) -> Unit | None:
+    """Have what the service has, as far as the verb is to do or see what the service would."""
+    if arguments.place == "own":
+        return None
+    try:
+        given = unit_for(arguments.config, name=arguments.unit)
+    except Unasked as error:
+        say(f"uecwatchd: {error}")
+        given = None
+    if given:
+        take_environment(given)
+    if arguments.place == "service" and os.geteuid() == 0:
+        take_user(given, _settings(arguments).state.dir)
+    return given
+
+
+@contextmanager
+def _permitted(argv: Sequence[str], arguments: argparse.Namespace) -> Iterator[None]:
+    """Tell those who may not read the configuration or the ledger who may.
+
+    What is missing when root asks is the service's user's to have: that hint is not ours to give.
+    """
+    as_root = os.geteuid() == 0
+    try:
+        yield
+    except NotPermitted as error:
+        if as_root or "set" not in arguments:
+            raise
+        hint = f"Try: sudo uecwatchd {' '.join(map(shell_word, argv))}"
+        raise NotPermitted(error.what, error.why, f"{hint}{arguments.besides}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,53 +124,41 @@ def _parser() -> argparse.ArgumentParser:
     once_verb = _add(verbs, "once", once, "scan, do everything that can be done, and exit")
     once_verb.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     once_verb.add_argument("--json", action="store_true", help="print the outcome as JSON")
-    check_verb = _add(verbs, "check", check, "look at everything the service needs")
+    check_verb = _add(verbs, "check", check, "look at everything the service needs", place="environment")
     check_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
     status_verb = _add(verbs, "status", show_status, "what became of each file; with a name: why not yet")
     status_verb.add_argument(
         "set", nargs="?", metavar="SET", type=spelled, help=f"{orders.HOW_NAMED}, or a file"
     )
     status_verb.add_argument("--json", action="store_true", help="print the rows as JSON")
+    status_verb.set_defaults(besides=BESIDES)
     verify_verb = _add(verbs, "verify", verify_set, "take a set back from the cloud and compare it")
     verify_verb.add_argument("set", metavar="SET", type=spelled, help=orders.HOW_NAMED)
     verify_verb.add_argument("--json", action="store_true", help="print the findings as JSON")
     orders.add_verbs(partial(_add, verbs))
     gallery.add_verb(partial(_add, verbs))
-    byhand.add_verbs(partial(_add, verbs))
-    _add_trying(verbs)
+    byhand.add_verbs(partial(_add, verbs, place="environment"))
+    trying.add_verbs(partial(_add, verbs, place="own"))
     return parser
 
 
-def _add_trying(verbs: Any) -> None:
-    sandbox_verb = _add(verbs, "sandbox", sandbox, "run the embedded test cloud until interrupted")
-    sandbox_verb.add_argument("--port", type=int, default=8773, help="on 127.0.0.1; 0 takes any free one")
-    sandbox_verb.add_argument("--dir", type=Path, help="keep its buckets and images here")
-    sandbox_verb.add_argument(
-        "--dialect", default="sandbox", metavar="NAME", help="be as strict as that generation"
-    )
-    sandbox_verb.add_argument(
-        "--no-administrator", action="store_true", help="let its user do only what everybody may"
-    )
-    sandbox_verb.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="make something go wrong; may be repeated",
-    )
-    sandbox_verb.formatter_class = argparse.RawDescriptionHelpFormatter
-    sandbox_verb.appendix = _dialects_and_faults
-    demo_verb = _add(verbs, "demo", demo, "show it at work: embedded cloud, service, a real image set")
-    demo_verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
-    demo_verb.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
-
-
-def _add(verbs: Any, name: str, act: Callable[[argparse.Namespace], int], text: str) -> _Parser:
+def _add(
+    verbs: Any,
+    name: str,
+    act: Callable[[argparse.Namespace], int],
+    text: str,
+    *,
+    place: Literal["service", "environment", "own"] = "service",
+) -> _Parser:
+    """`place` is what a verb has of the service: its user and environment, its environment, or nothing."""
     parser: _Parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="instead of /etc/uecwatchd/uecwatchd.toml"
     )
-    parser.set_defaults(verb=act)
+    parser.add_argument(
+        "--unit", metavar="NAME", help="whose environment, credentials and user to have: uecwatchd.service"
+    )
+    parser.set_defaults(verb=act, place=place, besides="")
     return parser
 
 
@@ -243,8 +266,11 @@ def _exit_code(records: Iterable[SetRecord]) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    stop = stopped_by_signals(code=EX_DEFERRED)
-    findings = list(checkup.examine(_settings(arguments), clock=lambda: datetime.now(UTC), stop=stop))
+    unit, settings = arguments.given, _settings(arguments)
+    wanted = checkup.needs(settings)
+    take_user(unit, settings.state.dir)
+    stop, clock = stopped_by_signals(code=EX_DEFERRED), partial(datetime.now, UTC)
+    findings = list(checkup.examine(settings, clock=clock, unit=unit, wanted=wanted, stop=stop))
     stop.may_go_on()
     if arguments.json:
         put_json([{"level": f.level, "what": f.what, "hint": f.hint} for f in findings])
@@ -257,8 +283,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def show_status(arguments: argparse.Namespace) -> int:
-    with orders.permitted("status", arguments.set, besides=BESIDES):
-        return show_rows(_settings(arguments), as_json=arguments.json, name=arguments.set)
+    return show_rows(_settings(arguments), as_json=arguments.json, name=arguments.set)
 
 
 def show_rows(settings: Settings, *, as_json: bool, name: str | None = None) -> int:
@@ -291,9 +316,8 @@ def _table(rows: Sequence[status.Row], settings: Settings) -> list[str]:
 
 
 def verify_set(arguments: argparse.Namespace) -> int:
-    with orders.permitted("verify", arguments.set):
-        settings = _settings(arguments)
-        record, before = _registered(settings, arguments.set)
+    settings = _settings(arguments)
+    record, before = _registered(settings, arguments.set)
     stop = stopped_by_signals(code=EX_DEFERRED)
     cloud = entered(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before, stop=stop)
     found: list[dict[str, object]] = []
@@ -333,57 +357,3 @@ def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, 
 
 def _look() -> str:
     return "See: uecwatchd status."
-
-
-# --- to try it --------------------------------------------------------------------------------------------
-
-
-def sandbox(arguments: argparse.Namespace) -> int:
-    sandbox_class = _sandbox_class()
-    from uecwatchd.sandbox.faults import Faults
-    from uecwatchd.sandbox.rules import RULES
-
-    if arguments.dialect not in RULES:
-        say(f"uecwatchd: --dialect {arguments.dialect}: the embedded cloud knows no such generation")
-        say(f"  Use one of: {', '.join(RULES)}.")
-        return EX_USAGE
-    options = {"dialect": arguments.dialect, "administrator": not arguments.no_administrator}
-    faults = Faults.parse(arguments.fault)
-    folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-sandbox-"))
-    ended = threading.Event()
-    answer(ENDING, ended.set)
-    with sandbox_class(folder, port=arguments.port, faults=faults, **options) as cloud:
-        put(f"EC2_URL={cloud.ec2_url}")
-        put(f"S3_URL={cloud.s3_url}")
-        put(f"eucarc={cloud.eucarc}")
-        flush()
-        say(f"The embedded cloud keeps everything in {folder}. End it with Ctrl-C.")
-        ended.wait()
-    return EX_OK
-
-
-def _dialects_and_faults() -> str:
-    try:
-        from uecwatchd.sandbox.faults import described
-        from uecwatchd.sandbox.rules import RULES
-    except ImportError:
-        return "What --dialect and --fault take is told once uecwatchd[sandbox] is installed."
-    lines = "\n".join(f"  {line}" for line in described())
-    return f"dialects: {', '.join(RULES)}\n\nfaults:\n{lines}"
-
-
-def demo(arguments: argparse.Namespace) -> int:
-    _sandbox_class()
-    from uecwatchd.demo.show import show
-
-    folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-demo-"))
-    return show(folder, tuple(arguments.files), say=put, clock=time.monotonic)
-
-
-def _sandbox_class() -> Any:
-    try:
-        from uecwatchd.sandbox.server import Sandbox
-    except ImportError as error:
-        why = f"the Python package {error.name} is not installed"
-        raise Halted("the embedded cloud", why, "Try: pip install 'uecwatchd[sandbox]'") from error
-    return Sandbox

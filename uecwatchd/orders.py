@@ -6,10 +6,9 @@ of its work itself when none does, and takes the daemon's lock for it.
 
 import argparse
 import os
-import pwd
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Literal, Self
 
 from uecwatchd import bell, ledger, report
 from uecwatchd.control import clear_traces
-from uecwatchd.errors import Deferred, NotPermitted, UecError
+from uecwatchd.errors import Deferred, UecError
 from uecwatchd.imageset import stem_of
 from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
 from uecwatchd.pace import span
@@ -81,58 +80,17 @@ def add_verbs(add: AddVerb) -> None:
 
 
 def _run(verb: Verb, arguments: argparse.Namespace) -> int:
-    with permitted(verb, arguments.set):
-        settings = load(arguments.config, environ=os.environ)
-        state = settings.state.dir
-        become_owner(state)
-        found = survey(settings, now=time.time())
-        row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
-        verdict = decide(verb, row, alive=found.known.alive)
-        if verdict.act:
-            _act(verb, row, settings)
+    settings = load(arguments.config, environ=os.environ)
+    found = survey(settings, now=time.time())
+    row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
+    verdict = decide(verb, row, alive=found.known.alive)
+    if verdict.act:
+        _act(verb, row, settings)
     say(verdict.sentence)
     if arguments.json:
         told = {"verb": verb, "folder": row.folder, "set": row.name, "state": row.state}
         put_json({**told, "done": verdict.act, "next": verdict.sentence})
     return verdict.exit_code
-
-
-@contextmanager
-def permitted(verb: str, name: str | None, *, besides: str = "") -> Iterator[None]:
-    """Tell whoever may not read the configuration or the ledger who may; `besides` is what there is for all.
-
-    What is missing when root asks is the service's user's to have: that hint is not ours to give.
-    """
-    as_root = os.geteuid() == 0
-    try:
-        yield
-    except NotPermitted as error:
-        if as_root:
-            raise
-        command = " ".join(["Try: sudo uecwatchd", verb, *([shell_word(name)] if name else [])])
-        raise NotPermitted(error.what, error.why, f"{command}{besides}") from error
-
-
-def become_owner(state: Path) -> None:
-    """As root, go on as the user to whom the state directory belongs.
-
-    What root makes there would be closed to the service, and what the service has put beside the images would
-    be somebody else's to root.
-    """
-    if os.geteuid() != 0 or not state.exists():
-        return
-    status = state.stat()
-    if status.st_uid == 0:
-        return
-    try:
-        entry = pwd.getpwuid(status.st_uid)
-    except KeyError:
-        os.setgroups([])
-        os.setgid(status.st_gid)
-    else:
-        os.initgroups(entry.pw_name, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-    os.setuid(status.st_uid)
 
 
 def _act(verb: Verb, row: Row, settings: Settings) -> None:

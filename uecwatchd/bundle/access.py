@@ -1,12 +1,14 @@
 """Words for files and folders that cannot be read or written."""
 
 import errno
+import grp
 import os
 import stat
 from io import FileIO
 from pathlib import Path
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
+from uecwatchd.strangers import shell_word
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -54,12 +56,15 @@ def no_file(path: Path) -> NoInput:
 
 def closed(path: Path, *, what: str) -> NotPermitted:
     """The error for `path`, called `what`, with its mode and owner and the command that opens it."""
+    shut = next((each for each in reversed(path.absolute().parents) if not os.access(each, os.X_OK)), None)
     try:
         facts = path.stat()
     except OSError:
-        return NotPermitted(what, "a folder above it is closed to us", f"Look with: namei -l {path}.")
+        hint = "Move it to a folder that is open, or have systemd hand it over: as root, uecwatchd check."
+        return NotPermitted(what, f"cannot read it: {shut or 'a folder above it'} is closed to us", hint)
     why = f"cannot read it (mode {facts.st_mode & 0o7777:04o}, owner {_owner(path, facts.st_uid)})"
-    return NotPermitted(what, why, f"Try: chmod g+r {path}, with a group that we are in.")
+    word = shell_word(str(path))
+    return NotPermitted(what, why, f"Let our group read it: chgrp {_our_group()} {word} && chmod g+r {word}")
 
 
 def unwritable(folder: Path, fault: OSError) -> UecError:
@@ -72,6 +77,13 @@ def unwritable(folder: Path, fault: OSError) -> UecError:
     if fault.errno in CLOSED:
         return NotPermitted(str(folder), why, "Name a folder that we may write to.")
     return NoOutput(str(folder), why, "Name another folder.")
+
+
+def _our_group() -> str:
+    try:
+        return grp.getgrgid(os.getegid()).gr_name
+    except KeyError:
+        return str(os.getegid())
 
 
 def _owner(path: Path, uid: int) -> str:

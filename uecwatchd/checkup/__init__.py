@@ -10,18 +10,32 @@ from datetime import datetime
 from uecwatchd.checkup.cloud import examine_cloud
 from uecwatchd.checkup.finding import Finding, bad, exit_code
 from uecwatchd.checkup.host import examine_configuration, examine_folder, examine_state
+from uecwatchd.checkup.unit import examine_unit, makes, needs
 from uecwatchd.cloud.upload import check_bucket_name
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.settings import Settings
 from uecwatchd.sidecar import read_defaults
 from uecwatchd.signals import NEVER, Stop
+from uecwatchd.unit import Need, Unit
 
-__all__ = ["Finding", "examine", "exit_code"]
+__all__ = ["Finding", "examine", "exit_code", "needs"]
 
 
-def examine(settings: Settings, *, clock: Callable[[], datetime], stop: Stop = NEVER) -> Iterator[Finding]:
+def examine(
+    settings: Settings,
+    *,
+    clock: Callable[[], datetime],
+    unit: Unit | None = None,
+    wanted: tuple[Need, ...] = (),
+    stop: Stop = NEVER,
+) -> Iterator[Finding]:
     """`clock` tells the time now, aware of its zone: it is held against those of the clouds. After a `stop`
-    what is found tells nothing."""
+    what is found tells nothing.
+
+    `wanted` is what `needs` found that the service of `unit` has to use.
+    """
+    if unit:
+        yield from examine_unit(unit, wanted)
     yield from examine_configuration(settings)
     bucket = None
     try:
@@ -32,7 +46,7 @@ def examine(settings: Settings, *, clock: Callable[[], datetime], stop: Stop = N
         bucket = None
     for folder in settings.spool.folders:
         yield from examine_folder(folder)
-    yield from examine_state(settings.state.dir)
+    yield from examine_state(settings.state.dir, made=bool(unit and makes(unit, settings.state.dir)))
     if not settings.clouds:
         hint = "Add [cloud.default] to the configuration; see its example."
         yield Finding("bad", "no cloud is configured", hint, Halted.exit_code)

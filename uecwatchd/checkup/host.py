@@ -45,8 +45,12 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
     yield Finding("ok", f"spool folder: {folder} ({kind})")
 
 
-def examine_state(folder: Path) -> Iterator[Finding]:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
+    """`made` is whether the unit makes it at a start."""
+    if made and not os.path.exists(folder):  # noqa: PTH110 (that of a Path raises)
+        yield Finding("ok", f"state directory: {folder} (systemd makes it when the service starts)")
+        return
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
     try:
         check_room(there, "the state directory")
     except UecError as error:

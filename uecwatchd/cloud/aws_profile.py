@@ -85,7 +85,7 @@ def _files(session: botocore.session.Session) -> tuple[Path, ...]:
     if credentials is not None and credentials.method == FROM_ENVIRONMENT:
         return ()
     named = at_home(Path(session.get_config_variable("credentials_file")))
-    return (named,) if named.is_file() else ()
+    return (named,) if os.path.isfile(named) else ()  # noqa: PTH113 (that of a Path raises)
 
 
 def _unusable(error: Exception, name: str, cloud: str) -> UecError:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509 import Certificate
 
+from uecwatchd.bundle.access import closed
 from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
 from uecwatchd.cloud.aws_profile import profile_source
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
@@ -165,7 +166,7 @@ def told_of(settings: CloudSettings) -> Told:
 
 
 def _places(settings: CloudSettings) -> Iterator[Source]:
-    yield _configured(settings)
+    yield configured(settings)
     if settings.eucarc:
         yield eucarc_source(settings.eucarc, cloud=settings.name, home=at_home(Path("~")))
     if settings.euca2ools:
@@ -174,7 +175,8 @@ def _places(settings: CloudSettings) -> Iterator[Source]:
         yield profile_source(settings.profile, cloud=settings.name)
 
 
-def _configured(settings: CloudSettings) -> Source:
+def configured(settings: CloudSettings) -> Source:
+    """What the configuration itself says of a cloud."""
     said = {key: getattr(settings, key) for key in keys_of("cloud")}
     if settings.secret_key:
         said["secret_key"] = settings.secret_key.get_secret_value()
@@ -270,13 +272,18 @@ def cloud_certificate(told: Told, *, user: Certificate | None) -> Certificate | 
 
 def ca_bundle(told: Told) -> Path | None:
     path = told.value("ca_bundle")
-    if path is None or Path(path).is_file():
-        return Path(path) if path else None
-    raise Halted(
-        f"{path} (ca_bundle of cloud {told.cloud})",
-        "there is no such file",
-        "Correct ca_bundle, or remove it to trust the public authorities.",
-    )
+    if path is None:
+        return None
+    what = f"{path} (ca_bundle of cloud {told.cloud})"
+    try:
+        with Path(path).open("rb"):
+            return Path(path)
+    except PermissionError as error:
+        raise closed(Path(path), what=what) from error
+    except OSError as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error.strerror}"
+        hint = "Correct ca_bundle, or remove it to trust the public authorities."
+        raise Halted(what, why, hint) from error
 
 
 def _file(told: Told, setting: str, noun: str) -> Path:

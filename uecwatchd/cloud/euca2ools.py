@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from uecwatchd.bundle.access import closed
 from uecwatchd.cloud.source import PATHS, Remark, Source, at_home
-from uecwatchd.errors import Halted, NotPermitted
+from uecwatchd.errors import Halted
 from uecwatchd.strangers import did_you_mean
 
 USER_OPTIONS: Mapping[str, str] = {
@@ -226,7 +227,9 @@ def _read(patterns: Iterable[Path], cloud: str) -> _Configuration:
 
 def _matching(pattern: Path) -> list[Path]:
     """A file, or those that a shell pattern in its name fits."""
-    return [pattern] if pattern.is_file() else sorted(pattern.parent.glob(pattern.name))
+    # Not pattern.is_file(), which raises where a folder above is closed.
+    is_a_file = os.path.isfile(pattern)  # noqa: PTH113
+    return [pattern] if is_a_file else sorted(pattern.parent.glob(pattern.name))
 
 
 def _tables(file: Path, cloud: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -236,8 +239,7 @@ def _tables(file: Path, cloud: str) -> Iterator[tuple[str, list[tuple[str, str]]
         parser.read_string(file.read_text(encoding="utf-8-sig", errors="replace"))
         yield from [(header, parser.items(header)) for header in parser.sections()]
     except PermissionError as error:
-        hint = f"Let our group read it: chgrp uecwatchd {file} && chmod g+r {file}"
-        raise NotPermitted(what, "cannot read it", hint) from error
+        raise closed(file, what=what) from error
     except OSError as error:
         hint = f"Correct euca2ools_files under [cloud.{cloud}]."
         raise Halted(what, f"cannot read it: {error.strerror}", hint) from error

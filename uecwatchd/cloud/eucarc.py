@@ -13,10 +13,11 @@ What only a shell could tell is no setting, and why is said where it lacks.
 from collections.abc import Mapping
 from pathlib import Path
 
+from uecwatchd.bundle.access import closed
 from uecwatchd.cloud.shell import Scope, read_script
 from uecwatchd.cloud.shell_commands import the_one_file
 from uecwatchd.cloud.source import PATHS, Remark, Source
-from uecwatchd.errors import Halted, NotPermitted
+from uecwatchd.errors import Halted
 
 # Where the eucarc of any generation keeps what a setting is about; the first that is set counts.
 VARIABLES: Mapping[str, tuple[str, ...]] = {
@@ -98,8 +99,7 @@ def _text(path: Path, cloud: str) -> str:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
         return text.replace("\r\n", "\n").replace("\r", "\n")
     except PermissionError as error:
-        hint = f"Let our group read it: chgrp uecwatchd {path} && chmod g+r {path}"
-        raise NotPermitted(what, "cannot read it", hint) from error
+        raise closed(path, what=what) from error
     except OSError as error:
         hint = f"Correct eucarc under [cloud.{cloud}], or put the file there."
         raise Halted(what, f"cannot read it: {error.strerror}", hint) from error

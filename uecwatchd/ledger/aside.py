@@ -26,7 +26,8 @@ WISHES = ("requests", "holds")
 
 def is_gone(folder: Path) -> bool:
     """Whether there has been a daemon here, and its ledger is not: each run leaves a lock's file behind."""
-    return (folder / LOCK_NAME).exists() and not (folder / FILE_NAME).exists()
+    # Not exists() of a Path, which raises where a folder above is closed.
+    return os.path.exists(folder / LOCK_NAME) and not os.path.exists(folder / FILE_NAME)  # noqa: PTH110
 
 
 @contextmanager

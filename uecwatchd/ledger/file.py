@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pwd
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.room import lacking, space_of
 from uecwatchd.spool.door import KIND_WORDS, kind_of
+from uecwatchd.strangers import shell_word
 
 FILE_NAME = "ledger.sqlite"
 # How long a statement waits for another process (`status`, a second daemon's last gasp) to finish writing.
@@ -271,6 +273,27 @@ def damaged(path: Path | None, why: str) -> Damaged:
     )
 
 
+def _for_whom(folder: Path) -> str:
+    """Whose the state directory is to be; what root has made in it is closed to whom it belongs to."""
+    word, us = shell_word(str(folder)), _user_name(os.geteuid())
+    try:
+        owner = folder.stat().st_uid
+    except OSError:
+        return f"Let {us} into the folders above it: namei -l {word}"
+    if owner == os.geteuid():
+        return f"Try: sudo chown -R {us} {word}"
+    if owner != 0:
+        return f"Run this as {_user_name(owner)}."
+    return f"Run this as the service's user, or let that one have it: sudo chown -R uecwatchd {word}"
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
 @contextmanager
 def folder_trouble(folder: Path) -> Iterator[None]:
     try:
@@ -278,8 +301,8 @@ def folder_trouble(folder: Path) -> Iterator[None]:
     except PermissionError as error:
         raise NotPermitted(
             f"{folder}: cannot use the state directory",
-            "this user may not read and write it",
-            f"Run as the service's user, or: chown -R uecwatchd {folder}.",
+            f"this user may not read and write {error.filename or 'it'}",
+            _for_whom(folder),
         ) from error
     except OSError as error:
         remedy = "Mount it for writing." if error.errno == errno.EROFS else "Free some space or mount it."

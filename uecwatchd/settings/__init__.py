@@ -1,6 +1,14 @@
 """What an administrator has set, wherever it was set, and what is wrong with it in words."""
 
-from uecwatchd.settings.layers import SECTIONS, keys_of, load
+from uecwatchd.settings.layers import (
+    CONFIG_VARIABLE,
+    DEFAULT_CONFIG,
+    FILES_OF_A_CLOUD,
+    PREFIX,
+    SECTIONS,
+    keys_of,
+    load,
+)
 from uecwatchd.settings.records import (
     REGION,
     CloudSettings,
@@ -13,6 +21,10 @@ from uecwatchd.settings.records import (
 )
 
 __all__ = [
+    "CONFIG_VARIABLE",
+    "DEFAULT_CONFIG",
+    "FILES_OF_A_CLOUD",
+    "PREFIX",
     "REGION",
     "SECTIONS",
     "CloudSettings",

@@ -1,0 +1,202 @@
+"""What the service does under the shipped unit, with each setting of its configuration."""
+
+import shlex
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.sandbox.server import Sandbox
+
+if TYPE_CHECKING:
+    from tests.booted.conftest import Instance, Machine
+else:
+    Instance = Machine = Any
+
+EUCARC = 'eucarc = "/etc/uecwatchd/eucarc"'
+PAIR = """user_cert = "{0}/euca2-admin-cert.pem"
+user_key = "{0}/euca2-admin-pk.pem"
+cloud_cert = "{0}/cloud-cert.pem"
+"""
+INI = """[region here]
+ec2-url = $EC2_URL
+s3-url = $S3_URL
+certificate = /etc/uecwatchd/cloud-cert.pem
+user = somebody
+[user somebody]
+key-id = $EC2_ACCESS_KEY
+secret-key = $EC2_SECRET_KEY
+account-id = $EC2_USER_ID
+private-key = /etc/uecwatchd/euca2-admin-pk.pem
+certificate = /etc/uecwatchd/euca2-admin-cert.pem
+"""
+AWS = "[default]\naws_access_key_id = $EC2_ACCESS_KEY\naws_secret_access_key = $EC2_SECRET_KEY\n"
+
+
+def filled(template: str, path: str, *, owner: str = "root:root", mode: str = "0640") -> str:
+    """A script that writes a file with the values of the eucarc in it."""
+    script = f"mkdir -p $(dirname {path}); "
+    script += "bash -c '. /etc/uecwatchd/eucarc >/dev/null 2>&1; eval \"cat <<E\n$1E\"' "
+    return script + f"sh {shlex.quote(template)} > {path}; chown {owner} {path}; chmod {mode} {path}\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A configuration by its tables, and what has to be there for it.
+
+    `dropin` is what the unit has besides, `prepare` a script that root has run before. `told` are words of
+    what `check` says where the unit as it is shipped does not do; then the command that it proposes is run.
+    """
+
+    folder: str = ""
+    tables: Mapping[str, str] = field(default_factory=dict)
+    cloud: str = EUCARC
+    dropin: str = ""
+    prepare: str = ""
+    told: tuple[str, ...] = ()
+
+
+SPOOL = "install -d -m3770 -ouecwatchd -guecdrop"
+CASES = {
+    "keeping": Case(
+        tables={
+            "spool": 'after = "keep"\nignore = ["*.skip.img"]',
+            "work": 'sets = 1\nuploads = 1\nverify = "full"\ncompression = "small"\nsparse = false',
+            "defaults": 'bucket = "others"\npublic = true',
+        }
+    ),
+    "archiving": Case(tables={"spool": 'after = "archive"', "work": "sets = 8\nuploads = 16"}),
+    "deleting": Case(tables={"spool": 'after = "delete"\nlinger = 0'}),
+    "scattered": Case(
+        "/srv/a b%n'c",
+        tables={"state": 'dir = "/srv/state"\nwork = "/srv/work"'},
+        cloud='eucarc = "/root/creds/eucarc"',
+        prepare="install -d -ouecwatchd -m0700 /srv/state\n"
+        "mkdir -p /root/creds; cp -p /etc/uecwatchd/eucarc /etc/uecwatchd/*.pem /root/creds\n",
+        told=(
+            "/srv/a b%n'c is read-only to the service (ProtectSystem=strict)",
+            "/srv/state is read-only to the service (ProtectSystem=strict)",
+            "/root/creds/eucarc is hidden from the service (ProtectHome=yes)",
+            "/root/creds/euca2-admin-pk.pem is hidden from the service (ProtectHome=yes)",
+        ),
+    ),
+    "at-home": Case(
+        "/home/alice/drop",
+        cloud=EUCARC + "\n" + PAIR.format("/home/alice/keys"),
+        prepare="chmod 711 /home/alice; install -d -oalice -m0700 /home/alice/keys\n"
+        "cp /etc/uecwatchd/*.pem /home/alice/keys\n",
+        told=(
+            "/home/alice/drop is hidden from the service (ProtectHome=yes)",
+            "/home/alice/keys/euca2-admin-pk.pem is hidden from the service (ProtectHome=yes)",
+        ),
+    ),
+    "passing": Case(
+        "/tmp/drop",  # noqa: S108 (whether that is seen is the question)
+        cloud=EUCARC + '\nca_bundle = "/root/ca.pem"',
+        prepare="cp /etc/uecwatchd/cloud-cert.pem /root/ca.pem\n",
+        told=("/drop is hidden from the service (PrivateTmp=yes)", "/root/ca.pem is hidden from the service"),
+    ),
+    "linked": Case(
+        "/var/spool/linked",
+        cloud='euca2ools = "@here"\neuca2ools_files = ["/home/alice/.euca/*.ini"]',
+        prepare=f"mkdir -p /mnt/disk; mount -t tmpfs tmpfs /mnt/disk; {SPOOL} /mnt/disk/drop\n"
+        "ln -s ../../mnt/disk/drop /var/spool/linked; chmod 711 /home/alice\n"
+        + filled(INI, "/home/alice/.euca/here.ini", owner="alice:uecwatchd"),
+        told=("/mnt/disk/drop is read-only", "/home/alice/.euca/here.ini is hidden from the service"),
+    ),
+    "profiled": Case(
+        cloud='profile = "default"\nec2_url = "$EC2_URL"\ns3_url = "$S3_URL"\nregion = "here"\n'
+        'account = "$EC2_USER_ID"\n' + PAIR.format("/etc/uecwatchd"),
+        prepare=filled(AWS, "/var/lib/uecwatchd/.aws/credentials", owner="uecwatchd"),
+    ),
+    "from-a-file": Case(
+        cloud="",
+        dropin="EnvironmentFile=/etc/default/from-a-file\n"
+        "Environment=http_proxy=http://127.0.0.1:9 no_proxy=127.0.0.1\n",
+        prepare="echo UECWATCHD_CLOUD__DEFAULT__EUCARC=/etc/uecwatchd/eucarc > /etc/default/from-a-file\n"
+        "chmod 600 /etc/default/from-a-file\n",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Tried:
+    instance: Instance
+    checks: tuple[Any, ...]  # before what it proposed was done, and after
+
+
+@pytest.fixture(scope="module")
+def tried(machine: Machine, instance_class: type[Instance], cloud: Sandbox) -> Mapping[str, Tried]:
+    """All cases, each a service of its own, tried at once; each has done a set named like it."""
+    instances = {
+        name: instance_class(machine, name, case.folder or f"/var/spool/{name}")
+        for name, case in CASES.items()
+    }
+    for name, one in instances.items():
+        _install(one, CASES[name], cloud)
+    machine.run("systemctl", "daemon-reload")
+    with ThreadPoolExecutor(2) as pool:
+        checks = dict(zip(instances, pool.map(_checked, instances.values(), CASES.values()), strict=True))
+    machine.run("systemctl", "start", *instances, check=False)
+    return {name: Tried(one, checks[name]) for name, one in instances.items()}
+
+
+def _install(one: Instance, case: Case, cloud: Sandbox) -> None:
+    one.machine.shell(case.prepare)
+    if "ln -s" not in case.prepare:
+        one.make_spool()
+    said = dict(
+        line.removeprefix("export ").split("=", 1)
+        for line in cloud.eucarc.read_text().splitlines()
+        if "=" in line
+    )
+    lines = case.cloud
+    for key, value in said.items():
+        lines = lines.replace(f"${key}", value.strip("'"))
+    one.install(
+        cloud=lines,
+        dropin=case.dropin + ("" if case.told else f"ReadWritePaths={one.spool}\n"),
+        **case.tables,
+    )
+
+
+def _checked(one: Instance, case: Case) -> tuple[Any, ...]:
+    before = one.check()
+    if not case.told:
+        return (before,)
+    command = next(finding["hint"] for finding in before if case.told[0] in finding["what"])
+    one.machine.shell(command.removeprefix("Try: "))
+    return before, one.check()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_set_is_registered_under_the_shipped_unit_once_check_is_content(
+    tried: Mapping[str, Tried], name: str
+) -> None:
+    one = tried[name].instance
+    assert [finding for finding in tried[name].checks[-1] if finding["level"] == "bad"] == []
+    one.drop(name)
+    assert one.wait_for(f"{name}.emi").startswith("emi-"), one.log()
+    leaves = {"archiving", "deleting"}
+    until_gone = one.machine.path(f"{one.spool}/{name}.img")
+    if name in leaves:
+        one.until(lambda: not until_gone.exists())
+    else:
+        assert until_gone.exists()
+
+
+def test_what_is_archived_lies_under_its_day_with_the_group_of_the_spool(tried: Mapping[str, Tried]) -> None:
+    one = tried["archiving"].instance
+    one.drop("second")
+    one.until(lambda: list(one.machine.path(f"{one.spool}/done").glob("*/*/*/second.img")))
+    found = one.machine.shell(f"find {one.spool}/done -type d -printf '%m %u %g\\n' | sort -u").stdout
+    assert found == "2750 uecwatchd uecdrop\n"
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.told])
+def test_check_says_what_the_shipped_unit_does_not_allow(tried: Mapping[str, Tried], name: str) -> None:
+    bad = [f for f in tried[name].checks[0] if f["level"] == "bad"]
+    (unit,) = [f["what"] for f in bad if f["what"].startswith(f"{name}.service")]
+    assert [words for words in CASES[name].told if words not in unit] == []

@@ -1,0 +1,153 @@
+"""Verbs by hand beside the unit: they see what systemd gives to the service, and leave nothing that it cannot
+use."""
+
+import json
+from collections.abc import Iterator
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.sandbox.server import Sandbox
+
+if TYPE_CHECKING:
+    from tests.booted.conftest import Instance, Machine
+else:
+    Instance = Machine = Any
+
+AS_SERVICE = ("runuser", "-u", "uecwatchd", "--")
+VARIABLES = {"access_key": "EC2_ACCESS_KEY", "secret_key": "EC2_SECRET_KEY"}
+ADDRESSES = {"ec2_url": "EC2_URL", "s3_url": "S3_URL"}
+FILES = {"user_key": "euca2-admin-pk", "user_cert": "euca2-admin-cert", "cloud_cert": "cloud-cert"}
+
+
+@pytest.fixture(scope="module")
+def secretive(machine: Machine, instance_class: type[Instance], cloud: Sandbox) -> Iterator[Instance]:
+    """The shipped unit under its own name, with all secrets as credentials that only root can read."""
+    one = instance_class(machine, "uecwatchd", "/var/spool/uecwatchd")
+    lines = (line.removeprefix("export ") for line in cloud.eucarc.read_text().splitlines() if "=" in line)
+    said = {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
+    machine.shell("install -d -m0700 /root/keys; cp /etc/uecwatchd/*.pem /root/keys; chmod 600 /root/keys/*")
+    dropin = "Environment='UECWATCHD_SPOOL__IGNORE=*.skip.img'\n"
+    dropin += f"Environment=UECWATCHD_CLOUD__DEFAULT__ACCOUNT={said['EC2_USER_ID']}\n"
+    dropin += "EnvironmentFile=/etc/default/uecwatchd\n"
+    for key, name in VARIABLES.items():
+        machine.write(f"/root/keys/{key}", f"{said[name]}\n", mode=0o600)
+        dropin += f"LoadCredential=uecwatchd_{key}:/root/keys/{key}\n"
+    for key, file in FILES.items():
+        dropin += f"LoadCredential=uecwatchd_cloud__default__{key}:/root/keys/{file}.pem\n"
+    machine.write("/etc/default/uecwatchd", 'UECWATCHD_DEFAULTS__BUCKET="of-the-unit"\n', mode=0o600)
+    one.install(cloud="\n".join(f'{key} = "{said[name]}"' for key, name in ADDRESSES.items()), dropin=dropin)
+    machine.shell(f"chgrp uecwatchd {one.config}; chmod 0640 {one.config}; systemctl daemon-reload")
+    yield one
+    machine.run("systemctl", "stop", "uecwatchd")
+
+
+@pytest.fixture
+def stopped(secretive: Instance) -> Instance:
+    secretive.machine.run("systemctl", "stop", "uecwatchd")
+    return secretive
+
+
+def ours(machine: Machine, *arguments: str, code: int = 0, **environ: str) -> CompletedProcess[str]:
+    """A verb as an administrator types it: as root, with nothing said of the unit."""
+    settings = [f"{name}={value}" for name, value in environ.items()]
+    ended = machine.run("env", *settings, "uecwatchd", *arguments, check=False)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended
+
+
+def of_root(one: Instance) -> str:
+    """What root owns in the service's folders."""
+    return one.machine.shell(f"find {one.state} {one.spool} -user root").stdout
+
+
+def test_check_finds_credentials_and_environment_of_a_unit_that_is_not_running(stopped: Instance) -> None:
+    found = stopped.check()
+    assert [f for f in found if f["level"] == "bad"] == []
+    assert "of-the-unit" in json.dumps(found)
+
+
+def test_a_verb_sees_what_the_unit_says_of_files_and_of_the_cloud(stopped: Instance) -> None:
+    stopped.drop("left.skip")
+    assert "*.skip.img" in ours(stopped.machine, "status").stdout
+    ours(stopped.machine, "images")
+
+
+def test_the_proxy_of_the_caller_is_not_that_of_the_service(stopped: Instance) -> None:
+    ours(stopped.machine, "images", http_proxy="http://127.0.0.1:9")
+
+
+def test_a_setting_of_the_caller_comes_before_that_of_the_unit(stopped: Instance) -> None:
+    stopped.drop("right.skip")
+    row = ours(stopped.machine, "status", "--json", "right.skip.img", UECWATCHD_SPOOL__IGNORE="none").stdout
+    assert "*.skip.img" not in row
+
+
+def test_another_configuration_has_nothing_of_the_unit(stopped: Instance) -> None:
+    stopped.machine.run("install", "-m0644", stopped.config, "/etc/uecwatchd/other.toml")
+    ended = ours(stopped.machine, "images", "--config", "/etc/uecwatchd/other.toml", code=78)
+    assert "user_cert is not set" in ended.stderr
+
+
+def test_the_user_of_the_service_is_told_to_ask_as_root(stopped: Instance) -> None:
+    ended = stopped.machine.run(*AS_SERVICE, "uecwatchd", "status", check=False)
+    assert ended.returncode == 77
+    assert "Try: sudo uecwatchd status" in ended.stderr
+
+
+def test_no_secret_outlives_the_verb(stopped: Instance) -> None:
+    ours(stopped.machine, "images")
+    places = "/run /tmp /var/tmp /dev/shm"
+    assert stopped.machine.shell(f"grep -rl 'PRIVATE KEY' {places} 2>/dev/null || true").stdout == ""
+
+
+def test_a_credential_that_is_gone_is_named(stopped: Instance) -> None:
+    stopped.machine.run("mv", "/root/keys/secret_key", "/root/keys/away")
+    try:
+        ended = ours(stopped.machine, "check", code=78)
+    finally:
+        stopped.machine.run("mv", "/root/keys/away", "/root/keys/secret_key")
+    assert "there is no /root/keys/secret_key" in ended.stderr
+
+
+def test_what_root_does_by_hand_is_the_services_afterwards(stopped: Instance) -> None:
+    machine = stopped.machine
+    machine.run("rm", "-rf", stopped.state)
+    machine.run("systemd-tmpfiles", "--create")
+    stopped.drop("byhand")
+    for verb in ("once", "check", "status", "images", "verify byhand", "hold byhand", "release byhand"):
+        ours(machine, *verb.split())
+        assert of_root(stopped) == "", verb
+    machine.run("systemctl", "start", "uecwatchd")
+    stopped.drop("later")
+    stopped.wait_for("later.emi")
+    ours(machine, "forget", "later")
+    assert of_root(stopped) == ""
+
+
+def test_status_as_root_sees_what_the_service_sees(stopped: Instance) -> None:
+    stopped.drop("private")
+    stopped.machine.run("chmod", "0600", f"{stopped.spool}/private.img")
+    try:
+        ended = ours(stopped.machine, "status", "private")
+    finally:
+        stopped.machine.run("rm", f"{stopped.spool}/private.img")
+    assert "mode 0600, owner alice" in ended.stdout
+
+
+def test_root_still_sees_who_has_a_file_open_for_writing(stopped: Instance) -> None:
+    stopped.drop("open")
+    told = stopped.machine.shell(f"exec 3>>{stopped.spool}/open.img; uecwatchd status open").stdout
+    assert "open" in told
+    assert "writ" in told
+
+
+@pytest.mark.parametrize("name", ["ledger.sqlite", "lock"])
+def test_what_root_has_left_is_mended_by_the_command_that_is_proposed(stopped: Instance, name: str) -> None:
+    machine = stopped.machine
+    ours(machine, "once")
+    machine.shell(f"chown root: {stopped.state}/{name}; chmod 600 {stopped.state}/{name}")
+    ended = ours(machine, "once", code=77)
+    machine.shell(ended.stderr.splitlines()[-1].strip().removeprefix("Try: sudo "))
+    ours(machine, "once")

@@ -1,0 +1,87 @@
+"""What a unit keeps from its service, and which lines change that. A booted systemd agrees: tests/booted."""
+
+# ruff: noqa: S108 (the folders are only named)
+
+from pathlib import PurePath
+from typing import Any
+
+import pytest
+
+from uecwatchd.unit import Need, Unit, drop_in, obstacles
+
+HOME = "ProtectHome=read-only"
+STRICT = {"ProtectSystem": "strict", "ProtectHome": "yes", "PrivateTmp": True}
+
+
+def lines(path: str, *, write: bool = False, credential: str = "", **settings: Any) -> tuple[str, ...]:
+    unit = Unit("uecwatchd.service", settings)
+    return drop_in(obstacles(unit, [Need(PurePath(path), write=write, credential=credential)]))[1:]
+
+
+@pytest.mark.parametrize(
+    ("path", "settings"),
+    [
+        ("/var/spool/uecwatchd", {**STRICT, "ReadWritePaths": ["-/var/spool/uecwatchd"]}),
+        ("/var/spool/uecwatchd/deep", {**STRICT, "ReadWritePaths": ["+/var/spool/uecwatchd"]}),
+        ("/var/lib/uecwatchd", {**STRICT, "StateDirectory": ["uecwatchd"]}),
+        ("/var/cache/mine", {**STRICT, "CacheDirectory": ["other", "mine"]}),
+        ("/home/alice/drop", {"ProtectHome": "no", "ProtectSystem": "full"}),
+        ("/home/alice/drop", {**STRICT, "ProtectHome": "read-only", "ReadWritePaths": ["/home/alice"]}),
+        ("/home/alice/drop", {**STRICT, "ProtectHome": "tmpfs", "BindPaths": [["/x", "/home/alice/drop"]]}),
+        ("/tmp/drop", {**STRICT, "BindPaths": [["/tmp/drop", "/tmp/drop", False, 0]]}),
+        ("/srv", {"ProtectSystem": "full"}),
+        ("/anything", {**STRICT, "RootDirectory": "/srv/root"}),
+    ],
+)
+def test_what_the_unit_gives_takes_no_line(path: str, settings: dict[str, Any]) -> None:
+    assert lines(path, write=True, **settings) == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "expected"),
+    [
+        ("/srv/drop", STRICT, ("ReadWritePaths=-/srv/drop",)),
+        ("/etc/drop", {"ProtectSystem": "full"}, ("ReadWritePaths=-/etc/drop",)),
+        ("/home/a", STRICT, ("ProtectHome=read-only", "ReadWritePaths=-/home/a")),
+        ("/root", {**STRICT, "ReadWritePaths": ["/root"]}, (HOME, "ReadWritePaths=-/root")),
+        ("/home/a", {**STRICT, "ProtectHome": "tmpfs"}, ("BindPaths=-/home/a",)),
+        ("/var/tmp/a", {**STRICT, "ReadWritePaths": ["/var/tmp/a"]}, ("BindPaths=-/var/tmp/a",)),
+        ("/srv/a b", STRICT, ('ReadWritePaths="-/srv/a b"',)),
+        ("/srv/50%", STRICT, ("ReadWritePaths=-/srv/50%%",)),
+        ("/tmp/a:b", STRICT, ('BindPaths="-/tmp/a\\:b"',)),
+        ("/srv/no", {"InaccessiblePaths": ["-/srv"]}, ()),
+    ],
+)  # fmt: skip
+def test_a_folder_to_be_written_takes_these_lines(
+    path: str, settings: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    assert lines(path, write=True, **settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "credential", "expected"),
+    [
+        ("/etc/uecwatchd/eucarc", "", ()),
+        ("/root/eucarc", "uecwatchd_eucarc", ("LoadCredential=uecwatchd_eucarc:/root/eucarc",)),
+        ("/root/a b%", "uecwatchd_x", ("LoadCredential=uecwatchd_x:/root/a b%%",)),
+        ("/home/a/x.ini", "", ("ProtectHome=read-only",)),
+        ("/tmp/x.ini", "", ("BindReadOnlyPaths=-/tmp/x.ini",)),
+    ],
+)  # fmt: skip
+def test_a_file_to_be_read_takes_these_lines(path: str, credential: str, expected: tuple[str, ...]) -> None:
+    assert lines(path, credential=credential, **STRICT) == expected
+
+
+def test_what_no_line_can_open_is_told_all_the_same() -> None:
+    unit = Unit("uecwatchd.service", {"InaccessiblePaths": ["/srv"]})
+    (found,) = obstacles(unit, [Need(PurePath("/srv/drop"), write=True)])
+    assert found.why == "/srv/drop is hidden from the service (InaccessiblePaths=)"
+
+
+def test_a_unit_says_which_configuration_its_service_reads() -> None:
+    command = [["/usr/bin/uecwatchd", ["uecwatchd", "--config=/etc/a.toml", "run"]]]
+    assert str(Unit("x", {"ExecStart": command}).config) == "/etc/a.toml"
+    command = [["/usr/bin/uecwatchd", ["uecwatchd", "run", "--config", "/etc/b.toml"]]]
+    assert str(Unit("x", {"ExecStart": command}).config) == "/etc/b.toml"
+    assert str(Unit("x", {"Environment": ["UECWATCHD_CONFIG=/etc/c.toml"]}).config) == "/etc/c.toml"
+    assert str(Unit("x", {}).config) == "/etc/uecwatchd/uecwatchd.toml"

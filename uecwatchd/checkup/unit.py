@@ -1,0 +1,79 @@
+"""Whether the service's unit lets it have what the configuration names."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from uecwatchd.checkup.finding import Finding
+from uecwatchd.cloud import credentials
+from uecwatchd.errors import Halted, UecError
+from uecwatchd.settings import FILES_OF_A_CLOUD, PREFIX, CloudSettings, Settings
+from uecwatchd.strangers import shell_word
+from uecwatchd.unit import Need, Unit, drop_in, obstacles
+
+CREDENTIALS = PurePath("/run/credentials")
+# Of a cloud's files those that are each a setting of its own, so that a credential can stand for them.
+AS_CREDENTIALS = tuple(key for key in FILES_OF_A_CLOUD if key != "euca2ools_files")
+
+
+def needs(settings: Settings) -> tuple[Need, ...]:
+    """The paths that the service has to use; to be asked as root, who can see them all."""
+    found = [*map(_written, (*settings.spool.folders, settings.state.dir))]
+    found += [_read(settings.source)] if settings.source else []
+    for cloud in settings.clouds.values():
+        found += _of_cloud(cloud)
+    return tuple(dict.fromkeys(need for need in found if need.write or _is_a_file(need.path)))
+
+
+def _is_a_file(path: PurePath) -> bool:
+    """What is not there is told where it is read; what is a credential already is out of any unit's way."""
+    return not path.is_relative_to(CREDENTIALS) and os.path.exists(path)  # noqa: PTH110
+
+
+def _of_cloud(cloud: CloudSettings) -> Iterator[Need]:
+    try:
+        told = credentials.told_of(cloud)
+    except UecError:  # told where the credentials are looked at; what the configuration itself names is known
+        told = credentials.Told(cloud.name, cloud, (credentials.configured(cloud),))
+    for key in AS_CREDENTIALS:
+        if path := told.value(key):
+            yield _read(Path(path), f"{PREFIX.lower()}cloud__{cloud.name}__{key}")
+    eucarc = [cloud.eucarc] if cloud.eucarc else []
+    for file in dict.fromkeys(file for place in told.places for file in place.files):
+        if file not in eucarc:
+            yield _read(file)
+
+
+def _written(path: Path) -> Need:
+    return Need(PurePath(os.path.realpath(path)), write=True)
+
+
+def _read(path: Path, credential: str = "") -> Need:
+    return Need(PurePath(os.path.realpath(path)), credential=credential)
+
+
+def makes(unit: Unit, folder: Path) -> bool:
+    """Whether systemd makes that state directory, and gives it to the service."""
+    return str(folder) in {f"/var/lib/{name}" for name in unit.listed("StateDirectory")}
+
+
+def examine_unit(unit: Unit, wanted: tuple[Need, ...]) -> Iterator[Finding]:
+    """What keeps the service from its files, and the command that adds the drop-in it takes."""
+    user = unit.text("User") or "root"
+    yield Finding("ok", f"unit: {unit.name}, whose service runs as {user}")
+    if unit.settings.get("NeedDaemonReload"):
+        hint = "Try: systemctl daemon-reload"
+        yield Finding("warning", f"{unit.name}: its files have changed since systemd read them", hint)
+    if found := obstacles(unit, wanted):
+        what = f"{unit.name}: {'; '.join(obstacle.why for obstacle in found)}"
+        lines = drop_in(found)
+        hint = _command(unit, lines) if lines else f"Correct it: systemctl edit {unit.name}"
+        yield Finding("bad", what, hint, Halted.exit_code)
+
+
+def _command(unit: Unit, lines: tuple[str, ...]) -> str:
+    """A command for root to copy: it adds the lines to a drop-in of ours, and keeps what is in it."""
+    folder = f"/etc/systemd/system/{unit.name}.d"
+    words = " ".join(map(shell_word, lines))
+    written = f"mkdir -p {folder} && printf '%s\\n' {words} >> {folder}/paths.conf"
+    return f"Try: {written} && systemctl daemon-reload && systemctl try-restart {unit.name}"

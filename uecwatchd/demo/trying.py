@@ -1,0 +1,89 @@
+"""The verbs `sandbox` and `demo`, to try the service without a cloud of one's own."""
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from uecwatchd.errors import Halted
+from uecwatchd.signals import ENDING, answer
+from uecwatchd.terminal import flush, put, say
+
+
+def add_verbs(add: Callable[[str, Callable[[argparse.Namespace], int], str], Any]) -> None:
+    sandbox_verb = add("sandbox", sandbox, "run the embedded test cloud until interrupted")
+    sandbox_verb.add_argument("--port", type=int, default=8773, help="on 127.0.0.1; 0 takes any free one")
+    sandbox_verb.add_argument("--dir", type=Path, help="keep its buckets and images here")
+    sandbox_verb.add_argument(
+        "--dialect", default="sandbox", metavar="NAME", help="be as strict as that generation"
+    )
+    sandbox_verb.add_argument(
+        "--no-administrator", action="store_true", help="let its user do only what everybody may"
+    )
+    sandbox_verb.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="make something go wrong; may be repeated",
+    )
+    sandbox_verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    sandbox_verb.appendix = _dialects_and_faults
+    demo_verb = add("demo", demo, "show it at work: embedded cloud, service, a real image set")
+    demo_verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
+    demo_verb.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
+
+
+def sandbox(arguments: argparse.Namespace) -> int:
+    sandbox_class = _sandbox_class()
+    from uecwatchd.sandbox.faults import Faults
+    from uecwatchd.sandbox.rules import RULES
+
+    if arguments.dialect not in RULES:
+        say(f"uecwatchd: --dialect {arguments.dialect}: the embedded cloud knows no such generation")
+        say(f"  Use one of: {', '.join(RULES)}.")
+        return os.EX_USAGE
+    options = {"dialect": arguments.dialect, "administrator": not arguments.no_administrator}
+    faults = Faults.parse(arguments.fault)
+    folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-sandbox-"))
+    ended = threading.Event()
+    answer(ENDING, ended.set)
+    with sandbox_class(folder, port=arguments.port, faults=faults, **options) as cloud:
+        put(f"EC2_URL={cloud.ec2_url}")
+        put(f"S3_URL={cloud.s3_url}")
+        put(f"eucarc={cloud.eucarc}")
+        flush()
+        say(f"The embedded cloud keeps everything in {folder}. End it with Ctrl-C.")
+        ended.wait()
+    return os.EX_OK
+
+
+def _dialects_and_faults() -> str:
+    try:
+        from uecwatchd.sandbox.faults import described
+        from uecwatchd.sandbox.rules import RULES
+    except ImportError:
+        return "What --dialect and --fault take is told once uecwatchd[sandbox] is installed."
+    lines = "\n".join(f"  {line}" for line in described())
+    return f"dialects: {', '.join(RULES)}\n\nfaults:\n{lines}"
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    _sandbox_class()
+    from uecwatchd.demo.show import show
+
+    folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-demo-"))
+    return show(folder, tuple(arguments.files), say=put, clock=time.monotonic)
+
+
+def _sandbox_class() -> Any:
+    try:
+        from uecwatchd.sandbox.server import Sandbox
+    except ImportError as error:
+        why = f"the Python package {error.name} is not installed"
+        raise Halted("the embedded cloud", why, "Try: pip install 'uecwatchd[sandbox]'") from error
+    return Sandbox

@@ -1,0 +1,118 @@
+"""What systemd says of a unit: its settings, with all drop-ins, as they are on the D-Bus.
+
+`busctl` asks, since its JSON has types: what `systemctl show` prints has to be taken apart again, and it does
+not print credentials. Anybody may ask.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uecwatchd.errors import Deferred
+from uecwatchd.settings import CONFIG_VARIABLE, DEFAULT_CONFIG
+from uecwatchd.strangers import printable
+
+DEFAULT_NAME = "uecwatchd.service"
+# There where systemd is process 1, and only there (sd_booted).
+BOOTED = Path("/run/systemd/system")
+BUS_PATH = "/org/freedesktop/systemd1/unit/"
+# It answers within milliseconds; when it is being loaded itself, a little later.
+ASK_SECONDS = 10.0
+
+
+class Unasked(Deferred):
+    """systemd runs here, and does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit's settings by their names on the bus, which are mostly those in the file."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+    def text(self, setting: str) -> str:
+        return str(self.settings.get(setting) or "")
+
+    def listed(self, setting: str) -> Sequence[Any]:
+        found: Sequence[Any] = self.settings.get(setting) or ()
+        return found
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What `Environment=` says; files and credentials are not in it."""
+        return dict(pair.partition("=")[::2] for pair in self.listed("Environment"))
+
+    @property
+    def config(self) -> Path:
+        """The configuration file that the service reads, as far as the unit itself says."""
+        return Path(self.config_of_command or self.environment.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+
+    @property
+    def config_of_command(self) -> str:
+        return next(_named(self.listed("ExecStart")), "")
+
+    @property
+    def is_this_process(self) -> bool:
+        """Whether it is the unit that runs us: then we have all of it already."""
+        identity = bytes(self.listed("InvocationID")).hex()
+        return bool(identity) and os.environ.get("INVOCATION_ID") == identity
+
+
+def _named(commands: Sequence[Any]) -> Iterator[str]:
+    """What `--config` names in the unit's command."""
+    for _, argv, *_ in commands:
+        for word, following in zip(argv, [*argv[1:], ""], strict=True):
+            option, equals, value = word.partition("=")
+            if option == "--config":
+                yield value if equals else following
+
+
+def unit_for(config: Path | None, *, name: str | None) -> Unit | None:
+    """The unit whose service works with that configuration; None if there is none, or it is what runs us.
+
+    `config` None is the unit's own. Raises Unasked.
+    """
+    if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
+        return None
+    unit = ask(name or DEFAULT_NAME)
+    if unit is None or unit.is_this_process:
+        return None
+    named = config or (Path(text) if (text := os.environ.get(CONFIG_VARIABLE)) else None)
+    return unit if name or named is None or _same(named, unit.config) else None
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def ask(name: str) -> Unit | None:
+    """Ask for a unit; None if there is none, or no systemd. Raises Unasked."""
+    if not BOOTED.is_dir():
+        return None
+    name = name if "." in name else f"{name}.service"
+    path = BUS_PATH + "".join(_in_a_path(byte) for byte in os.fsencode(name))
+    method = ("org.freedesktop.DBus.Properties", "GetAll", "s", "")
+    command = ["busctl", "--json=short", "call", "org.freedesktop.systemd1", path, *method]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=ASK_SECONDS, check=True)
+        answer = json.loads(done.stdout)["data"][0]
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError) as error:
+        raise _unasked(name, error) from None
+    settings = {setting: value["data"] for setting, value in answer.items()}
+    return Unit(name, settings) if settings.get("LoadState") == "loaded" else None
+
+
+def _in_a_path(byte: int) -> str:
+    plain = byte < 0x80 and chr(byte).isalnum()
+    return chr(byte) if plain else f"_{byte:02x}"
+
+
+def _unasked(name: str, error: Exception) -> Unasked:
+    told = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip()
+    why = printable(told.splitlines()[-1] if told else str(error))
+    return Unasked(f"{name}: cannot ask systemd about it", why, "Try: apt-get install dbus")
