@@ -172,9 +172,9 @@ def not_rsa(name: str) -> Callable[[Path], None]:
     [
         pytest.param(without("S3_URL"), ("s3_url", "S3_URL", "eucarc"), id="no address for S3"),
         pytest.param(without("EC2_URL"), ("ec2_url", "EC2_URL"), id="no address for EC2"),
-        pytest.param(setting("S3_URL", "walrus"), ("s3_url", "not an address"), id="S3_URL is no address"),
+        pytest.param(setting("S3_URL", "walrus"), ("S3_URL", "http://"), id="S3_URL is no address"),
         pytest.param(
-            setting("S3_URL", "http://[::1"), ("s3_url", "not an address"), id="S3_URL is half an address"
+            setting("S3_URL", "http://[::1"), ("S3_URL", "its host"), id="S3_URL is half an address"
         ),
         pytest.param(
             setting("S3_URL", "http://a:b@127.0.0.1/"),

@@ -42,6 +42,7 @@ from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import MIB, Dialect
 from uecwatchd.cloud.lately import Lately
 from uecwatchd.cloud.replay import SentOnce
+from uecwatchd.cloud.standin import ask_the_true_host, standin
 from uecwatchd.signals import NEVER, Stop
 
 # For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
@@ -130,6 +131,8 @@ def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NE
             _SENT.listen(client.meta.events)
     _teach_s3(s3, dialect)
     _teach_ec2(ec2)
+    ask_the_true_host(s3, account.s3_url)
+    ask_the_true_host(ec2, account.ec2_url)
     return Cloud(account.cloud, account, dialect, s3, ec2)
 
 
@@ -177,7 +180,7 @@ def _sealed_session() -> botocore.session.Session:
 
 def _wiring(account: Account, url: str | None, config: Config) -> dict[str, Any]:
     return {
-        "endpoint_url": url,
+        "endpoint_url": standin(url) if url else None,
         "region_name": account.region or DEFAULT_REGION,
         "aws_access_key_id": account.access_key,
         "aws_secret_access_key": account.secret_key,

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509 import Certificate
 
+from uecwatchd.address import NoAddress, read_address, shown
 from uecwatchd.bundle.access import closed
 from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
 from uecwatchd.cloud.aws_profile import profile_source
@@ -204,22 +204,18 @@ def _region(told: Told) -> str | None:
 
 
 def _url(told: Told, setting: str, half: str) -> str:
-    url = _needed(told, setting, f"address for {half}").rstrip("/")
-    if _is_address(url):
-        return url
-    raise Halted(
-        f"cloud {told.cloud}: its address for {half} is not one",
-        f"{setting} is not an address like http://HOST:PORT/PATH",
-        f"Correct it under [cloud.{told.cloud}] or in the eucarc, with no user or password in it.",
-    )
-
-
-def _is_address(url: str) -> bool:
+    url = _needed(told, setting, f"address for {half}")
     try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-    except ValueError:
-        return False
+        return read_address(url)
+    except NoAddress as error:
+        place = told.place_of(setting)
+        where = place.place_of(setting) if place else setting
+        raise Halted(
+            f"cloud {told.cloud}: its address for {half} is not one: {shown(url)}",
+            f"{error} ({where})",
+            f"Correct it there, or set {setting} under [cloud.{told.cloud}], with no user or password in it;"
+            " an address looks like http://HOST:8773/PATH.",
+        ) from error
 
 
 def access_keys(told: Told) -> Keys:

@@ -10,6 +10,7 @@ and in as many ways more as people have thought of; `shell` says which of them a
 What only a shell could tell is no setting, and why is said where it lacks.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,8 +58,9 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
     placed = {key: str(path.parent / value) if key in PATHS else value for key, value in values.items()}
     spelled = {setting: names[0] for setting, names in VARIABLES.items()}
     remedies = {setting: f"Add `export {name}=…` to {path}" for setting, name in spelled.items()}
+    lines = {setting: _line_of(names, text) for setting, names in VARIABLES.items()}
     remarks = tuple(Remark(f"{path}: {why}", f"{remedies[setting]}.") for setting, why in reasons.items())
-    return Source(str(path), placed, spelled, (path,), remarks, remedies, reasons)
+    return Source(str(path), placed, spelled, (path,), remarks, remedies, reasons, lines)
 
 
 def _untold(script: Scope, text: str, setting: str, value: str | None) -> str | None:
@@ -87,6 +89,12 @@ def _globbed(value: str, folder: Path) -> str:
 
 def _placed(value: str, folder: Path) -> str:
     return str(folder / value)
+
+
+def _line_of(names: tuple[str, ...], text: str) -> int:
+    """The last line that seems to assign one of them, for people; 0 if none does."""
+    assigned = re.compile(rf"\b(?:{'|'.join(names)})=")
+    return max((n for n, line in enumerate(text.splitlines(), 1) if assigned.search(line)), default=0)
 
 
 def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:

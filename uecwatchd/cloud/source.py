@@ -19,7 +19,7 @@ class Source:
 
     `spelled` is what the place calls each setting that it could have, and `remedies` how to say it there, as
     the beginning of a sentence; `reasons` why one that is there is not known. `files` are those with secrets
-    in them.
+    in them; `lines` where each setting stands in the first of them.
     """
 
     name: str
@@ -29,6 +29,14 @@ class Source:
     remarks: tuple[Remark, ...] = ()
     remedies: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def place_of(self, setting: str) -> str:
+        """Where somebody finds it who wants to correct it."""
+        line = self.lines.get(setting)
+        name = f"{self.name}, line {line}" if line else self.name
+        spelled = self.spelled.get(setting)
+        return f"{spelled} in {name}" if spelled else f"{setting} under {name}"
 
 
 # Settings whose values are paths.

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
+
+from uecwatchd.address import NoAddress, read_address, shown
 
 # For sets, each is two gigabyte-sized reads at once; for uploads, each is 10 MiB of memory.
 MOST_AT_ONCE = 64
@@ -56,11 +57,12 @@ def _absolute(path: Path) -> Path:
 
 
 def _web_address(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a web address (http://HOST:PORT/PATH)")
-    if parts.username is not None or parts.password is not None:
+    if shown(text) != text:
         raise ValueError("must not hold a user or a password: say access_key and secret_key")
+    try:
+        read_address(text)
+    except NoAddress as error:
+        raise ValueError(f"must be a web address (http://HOST:PORT/PATH): {error} ({shown(text)})") from error
     return text
 
 

@@ -1,0 +1,28 @@
+"""Hosts with an underscore in their names, which botocore refuses and all else takes.
+
+A client is made for a stand-in of such a host, and each of its requests is given the true one before it is
+signed. Nobody else ever sees the stand-in: neither a name server nor the cloud.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def standin(url: str) -> str:
+    """Return the URL with a host that botocore takes; the same one wherever it takes that."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.replace("_", "u")).geturl()
+
+
+def ask_the_true_host(client: Any, url: str | None) -> None:
+    """Have a client that was made for the stand-in of a URL ask its true host."""
+    if url is None or standin(url) == url:
+        return
+    true, false = urlsplit(url).netloc, urlsplit(standin(url)).netloc
+
+    def name(*, request: Any, **_: object) -> None:
+        parts = urlsplit(request.url)
+        if parts.netloc == false:
+            request.url = parts._replace(netloc=true).geturl()
+
+    client.meta.events.register_first("before-sign.*.*", name)
