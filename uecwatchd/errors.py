@@ -56,6 +56,11 @@ class StillAway(CloudAway):
     """It failed several times, with pauses in between: not to be tried again before a longer one."""
 
 
+class Unforeseen(CloudAway):
+    """Asking the cloud failed in a way that nobody thought of. It is treated like one that is away: asked
+    less and less, told once. Raised from the exception that it was."""
+
+
 class NotYet(UecError):
     """No failure: somebody may still be at work on the files, so the set goes back to waiting for `reason`.
 

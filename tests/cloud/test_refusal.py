@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import (
+    ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
+    HTTPClientError,
     IncompleteReadError,
+    InvalidRegionError,
     NoRegionError,
     ProxyConnectionError,
     ReadTimeoutError,
@@ -102,6 +105,29 @@ UNHEARD = (
         Halted,
         "it does not speak TLS",
     ),
+    *(
+        (SSLError(error=error, **URL), Halted, why)
+        for error, why in (
+            ("certificate verify failed: certificate has expired", "its TLS certificate has expired"),
+            (
+                "certificate verify failed: certificate is not yet valid",
+                "its TLS certificate is not valid yet",
+            ),
+            ("hostname 'a' doesn't match 'b'", "its TLS certificate is for another host name"),
+            ("certificate verify failed: EE certificate key too weak", "a key of its TLS is too weak"),
+            ("[SSL: DH_KEY_TOO_SMALL] dh key too small", "a key of its TLS is too weak"),
+            ("[X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found", "the file that ca_bundle"),
+            ("[SSL: UNSUPPORTED_PROTOCOL] unsupported protocol", "it speaks no newer TLS than 1.1"),
+            ("[SSL: TLSV1_ALERT_PROTOCOL_VERSION] tlsv1 alert protocol version", "it speaks no newer TLS"),
+            (
+                "[SSL: TLSV1_UNRECOGNIZED_NAME] tlsv1 unrecognized name",
+                "the TLS server at that address knows",
+            ),
+            ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required", "it wants a TLS"),
+            ("[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] sslv3 alert handshake failure", "its TLS and ours"),
+            ("[SSL: UNSAFE_LEGACY_RENEGOTIATION_DISABLED] unsafe legacy renegotiation", "its TLS and ours"),
+        )
+    ),
     (SSLError(error="EOF occurred in violation of protocol", **URL), CloudAway, "the TLS connection failed"),
     (
         EndpointConnectionError(error="Name or service not known", **URL),
@@ -112,7 +138,33 @@ UNHEARD = (
     (ConnectTimeoutError(error="timed out", **URL), CloudAway, "nobody answers at its address"),
     (ReadTimeoutError(error="timed out", **URL), CloudAway, "it did not answer in time"),
     (ProxyConnectionError(proxy_url="http://127.0.0.1:3128"), CloudAway, "the proxy on the way to it"),
-    (ResponseParserError("invalid XML received: b'<html>Hello'"), Halted, "a web page answered"),
+    (
+        ProxyConnectionError(proxy_url="x", error="Tunnel connection failed: 407 Proxy Auth"),
+        Halted,
+        "the proxy on the way to it lets us not through",
+    ),
+    (
+        ProxyConnectionError(proxy_url="x", error="Tunnel connection failed: 503 No"),
+        CloudAway,
+        "the proxy on the way does not reach it",
+    ),
+    (
+        ConnectionClosedError(error=r"BadStatusLine('\x15\x03\x01')", **URL),
+        Halted,
+        "it speaks TLS at that address",
+    ),
+    (
+        ConnectionClosedError(error="BadStatusLine('SSH-2.0-x')", **URL),
+        Halted,
+        "what answers at its address does not speak HTTP",
+    ),
+    (ConnectionClosedError(error="RemoteDisconnected", **URL), CloudAway, "the connection broke"),
+    (
+        HTTPClientError(error="sequence item 0: expected str instance, bytes found"),
+        Halted,
+        "the service says that it is at another address",
+    ),
+    (InvalidRegionError(region_name="a b"), Halted, "it sends us to a region that is none"),
     (ResponseParserError("invalid XML received: b'<Descr'"), CloudAway, "its answer was cut short"),
     (ResponseStreamingError(error="connection broken"), CloudAway, "the connection broke"),
     (IncompleteReadError(actual_bytes=1, expected_bytes=2), CloudAway, "the connection broke"),

@@ -15,15 +15,15 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
-from botocore.utils import get_environ_proxies
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
-from uecwatchd.cloud.client import CONNECT_SECONDS, DEFAULT_REGION, is_loopback
+from uecwatchd.cloud.client import CONNECT_SECONDS, DEFAULT_REGION
 from uecwatchd.cloud.connections import Wire
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.markup import look_through
+from uecwatchd.cloud.proxy import proxies_for
 from uecwatchd.cloud.silence import quoted, unheard
 from uecwatchd.errors import CloudAway, Halted, Stopped, UecError
 from uecwatchd.signals import NEVER, Stop
@@ -66,7 +66,7 @@ def fetch_certificate(account: Account, *, stop: Stop = NEVER) -> Certificate:
 
 def _answer(account: Account, what: str, stop: Stop) -> bytes:
     request = _signed(account)
-    proxies = {} if is_loopback(request.url) else get_environ_proxies(request.url)
+    proxies = proxies_for(request.url)
     session = URLLib3Session(
         verify=str(account.ca_bundle) if account.ca_bundle else True,
         proxies=proxies,

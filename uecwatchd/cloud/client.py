@@ -2,8 +2,9 @@
 
 What is changed, and why:
 
-- It knows only what we tell it: no ~/.aws, no AWS_* environment, no metadata service, and no proxy before
-  an address of this machine.
+- It knows only what we tell it: no ~/.aws, no AWS_* environment, no metadata service, and no proxy but the
+  one that the environment names for this very address.
+- Answers of somebody between us and the cloud are told apart from the cloud's.
 - No checksum trailers: Eucalyptus, Ceph and Swift refuse them. No validation of EC2 parameters: boto3
   insists on names that the first generation refuses.
 - A V2 signature covers the path as it stands in the URL, service path included. botocore signs less, which
@@ -18,7 +19,6 @@ What is changed, and why:
 """
 
 import functools
-import ipaddress
 import re
 import threading
 from dataclasses import dataclass, field
@@ -41,8 +41,10 @@ from uecwatchd.cloud.connections import Wire
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import MIB, Dialect
 from uecwatchd.cloud.lately import Lately
+from uecwatchd.cloud.proxy import is_loopback, name_proxy, proxies_for
 from uecwatchd.cloud.replay import SentOnce
 from uecwatchd.cloud.standin import ask_the_true_host, standin
+from uecwatchd.cloud.stranger import refuse_strangers
 from uecwatchd.signals import NEVER, Stop
 
 # For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
@@ -88,6 +90,9 @@ MOST_REQUESTS = 16
 # Only AWS cares: the other clouds take any region in a V4 signature.
 DEFAULT_REGION = "us-east-1"
 
+# Where there is no address, it is one of Amazon's, all of which are in this domain as far as proxies go.
+HTTPS_EVERYWHERE = "https://amazonaws.com"
+
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
@@ -124,15 +129,17 @@ def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NE
     _bound(s3, seconds=S3_SECONDS, limit=S3_ANSWER_BYTES, most=most, stop=stop)
     ec2 = make_client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
     _bound(ec2, seconds=EC2_SECONDS, limit=EC2_ANSWER_BYTES, most=most, stop=stop)
-    for client in (s3, ec2):
+    for client, url in ((s3, account.s3_url), (ec2, account.ec2_url)):
+        proxy = name_proxy(url or HTTPS_EVERYWHERE)
+        strangers = refuse_strangers(proxy=proxy, regional=dialect.regional)
+        client.meta.events.register_first(BEFORE_PARSING, strangers)
         client.meta.events.register("needs-retry", _resend_unanswered)
         client.meta.events.register(BEFORE_PARSING, mend)
         if dialect.replay_refused:
             _SENT.listen(client.meta.events)
+        ask_the_true_host(client, url)
     _teach_s3(s3, dialect)
     _teach_ec2(ec2)
-    ask_the_true_host(s3, account.s3_url)
-    ask_the_true_host(ec2, account.ec2_url)
     return Cloud(account.cloud, account, dialect, s3, ec2)
 
 
@@ -186,7 +193,7 @@ def _wiring(account: Account, url: str | None, config: Config) -> dict[str, Any]
         "aws_secret_access_key": account.secret_key,
         "aws_session_token": account.session_token,
         "verify": str(account.ca_bundle) if account.ca_bundle else True,
-        "config": config.merge(Config(proxies={})) if url and is_loopback(url) else config,
+        "config": config.merge(Config(proxies=proxies_for(url or HTTPS_EVERYWHERE))),
     }
 
 
@@ -211,14 +218,6 @@ def _ec2_config(dialect: Dialect) -> Config:
         read_timeout=EC2_READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": 1},
     )
-
-
-def is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def insecure(url: str | None) -> bool:

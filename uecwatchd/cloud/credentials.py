@@ -19,6 +19,7 @@ from uecwatchd.cloud.aws_profile import profile_source
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
 from uecwatchd.cloud.euca2ools import euca2ools_source
 from uecwatchd.cloud.eucarc import eucarc_source
+from uecwatchd.cloud.proxy import check_proxy
 from uecwatchd.cloud.source import Source, at_home
 from uecwatchd.errors import Halted
 from uecwatchd.settings import REGION, CloudSettings, keys_of
@@ -206,7 +207,7 @@ def _region(told: Told) -> str | None:
 def _url(told: Told, setting: str, half: str) -> str:
     url = _needed(told, setting, f"address for {half}")
     try:
-        return read_address(url)
+        address = read_address(url)
     except NoAddress as error:
         place = told.place_of(setting)
         where = place.place_of(setting) if place else setting
@@ -216,6 +217,8 @@ def _url(told: Told, setting: str, half: str) -> str:
             f"Correct it there, or set {setting} under [cloud.{told.cloud}], with no user or password in it;"
             " an address looks like http://HOST:8773/PATH.",
         ) from error
+    check_proxy(told.cloud, address)
+    return address
 
 
 def access_keys(told: Told) -> Keys:

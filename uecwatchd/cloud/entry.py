@@ -1,6 +1,7 @@
 """The way into a cloud: who we are there, which generation it is, what seals our bundles, the clients."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from uecwatchd.cloud.certificate import fetch_certificate, is_of_another
@@ -8,7 +9,8 @@ from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, numbered, sealing_certificate
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of, recognise
-from uecwatchd.errors import Halted
+from uecwatchd.cloud.silence import quoted
+from uecwatchd.errors import Halted, Rejected, UecError, Unforeseen
 from uecwatchd.settings import CloudSettings
 from uecwatchd.signals import NEVER, Stop
 
@@ -29,15 +31,44 @@ def entered(
 
 
 def recognised(settings: CloudSettings, account: Account, *, stop: Stop = NEVER) -> Recognised:
-    """What the configuration calls it; else what it turns out to be."""
+    """What the configuration calls it; else what it turns out to be. Never raises Rejected."""
     if named := DIALECTS.get(settings.dialect):
         return Recognised(named, "the configuration says so")
-    return recognise(account, stop=stop)
+    with on_the_way(settings.name):
+        return recognise(account, stop=stop)
 
 
 def connected(account: Account, found: Recognised, *, uploads: int, stop: Stop = NEVER) -> Cloud:
-    account = _sealing(numbered(account, found.dialect), found.dialect, stop)
-    return connect(account, found.dialect, uploads=uploads, stop=stop)
+    """A cloud that can be asked. Never raises Rejected."""
+    with on_the_way(account.cloud):
+        account = _sealing(numbered(account, found.dialect), found.dialect, stop)
+        return connect(account, found.dialect, uploads=uploads, stop=stop)
+
+
+@contextmanager
+def on_the_way(cloud: str) -> Iterator[None]:
+    """What goes wrong before any set is looked at is no set's fault: a refusal halts.
+
+    Raises Unforeseen for what is no error of ours.
+    """
+    try:
+        yield
+    except Rejected as error:
+        raise Halted(error.what, error.why, error.hint, request_id=error.request_id) from error.__cause__
+    except UecError:
+        raise
+    except Exception as fault:
+        raise unforeseen(cloud, fault) from fault
+
+
+def unforeseen(cloud: str, fault: Exception) -> Unforeseen:
+    words = f"{type(fault).__name__}: {quoted(str(fault))}"
+    return Unforeseen(
+        f"cloud {cloud}, on the way in",
+        f"asking it fails in a way that uecwatchd does not foresee ({words})",
+        "It is asked again by itself, like a cloud that is away. Please report it, with the journal's lines"
+        " about it.",
+    )
 
 
 def _sealing(account: Account, dialect: Dialect, stop: Stop) -> Account:

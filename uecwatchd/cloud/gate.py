@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.dialect import DIALECTS, UEC, Dialect
-from uecwatchd.cloud.entry import connected, recognised
+from uecwatchd.cloud.entry import connected, on_the_way, recognised
 from uecwatchd.cloud.recognise import Recognised, Remembered
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
@@ -240,8 +240,9 @@ class Gates:
         """The probe: all that every set needs of a cloud, with credentials read anew."""
         with self._connecting:
             cloud = self._connect(name)
-        probe(cloud)
-        ensure_bucket(cloud, self._bucket)
+        with on_the_way(name):
+            probe(cloud)
+            ensure_bucket(cloud, self._bucket)
 
     def _stay_closed(self, name: str, error: UecError) -> None:
         """A cloud that is away says nothing of what closed its gate; another halt is the newer reason."""
@@ -258,7 +259,8 @@ class Gates:
 
     def _connect(self, name: str) -> Cloud:
         settings = self._settings[name]
-        account = gather(settings)
+        with on_the_way(name):
+            account = gather(settings)
         found = recognised(settings, account, stop=self._stop)
         cloud = connected(account, found, uploads=self._uploads, stop=self._stop)
         with self._turn:

@@ -1,0 +1,210 @@
+"""Answers that are not the cloud's: what each is taken for, over real HTTP and by itself."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from uecwatchd.cloud.client import MOST_REQUESTS, Cloud
+from uecwatchd.cloud.entry import recognised
+from uecwatchd.cloud.images import images
+from uecwatchd.cloud.recognise import recognise
+from uecwatchd.cloud.refusal import translated
+from uecwatchd.cloud.stranger import recognise_stranger
+from uecwatchd.errors import CloudAway, Halted, UecError
+from uecwatchd.settings import CloudSettings
+
+PAGE = "<!DOCTYPE html>\n<html><head><title>Please log in</title></head><body>Hello</body></html>"
+SQUID = {"server": "squid/5.7", "x-squid-error": "ERR_ACCESS_DENIED 0", "via": "1.1 gate (squid/5.7)"}
+S3_ERROR = "<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>No.</Message></Error>"
+PROXY = "http://10.0.0.1:3128"
+
+STRANGE = {
+    "a proxy that wants a password": (
+        407,
+        SQUID,
+        "",
+        PROXY,
+        Halted,
+        f"the proxy {PROXY} (squid/5.7) wants to know",
+    ),
+    "one that nobody told us of": (407, {}, "", "", Halted, "a proxy wants to know who we are (407"),
+    "a proxy that forbids": (
+        403,
+        SQUID,
+        PAGE,
+        "",
+        Halted,
+        "a proxy on the way (squid/5.7) answered in its place",
+    ),
+    "a proxy that forbids without a word": (403, SQUID, "", PROXY, Halted, f"the proxy {PROXY}"),
+    "a proxy that forbids in text": (403, {"proxy-status": "x"}, "No.", PROXY, Halted, f"the proxy {PROXY}"),
+    "a proxy that cannot reach it": (
+        503,
+        SQUID,
+        PAGE,
+        PROXY,
+        CloudAway,
+        f"the proxy {PROXY} (squid/5.7) does not",
+    ),
+    "a gateway without a server": (
+        502,
+        {"server": "nginx"},
+        PAGE,
+        "",
+        CloudAway,
+        "something before it answered",
+    ),
+    "a gateway whose server is slow": (504, {}, PAGE, "", CloudAway, "something before it answered"),
+    "a page behind a relay": (403, {"via": "1.1 x"}, PAGE, "", Halted, "a web page answered"),
+    "text behind a relay": (403, {"via": "1.1 x"}, "Blocked by policy", "", Halted, "a web page answered"),
+    "a log-in page": (
+        200,
+        {},
+        PAGE,
+        "",
+        Halted,
+        "a web page answered where the cloud should have (200 OK: Please",
+    ),
+    "a page with an XML declaration": (200, {}, f"<?xml version='1.0'?>\n{PAGE}", "", Halted, "a web page"),
+    "a page with a comment before it": (403, {}, f"<!-- x -->{PAGE}", "", Halted, "a web page"),
+    "a network with a log-in": (511, {}, "", "", Halted, "a web page answered"),
+    "a redirect": (
+        302,
+        {"location": "http://login.example/?x=1"},
+        "",
+        "",
+        Halted,
+        "it is at http://login.example/",
+    ),
+    "a redirect for ever": (308, {"location": "/same"}, "", "", Halted, "says that it is at /same (308)"),
+    "a region of a cloud that has none": (
+        301,
+        {"location": "http://b", "x-amz-bucket-region": "eu-west-1"},
+        "",
+        "",
+        Halted,
+        "says that it is at http://b",
+    ),
+    "a place in the body": (
+        301,
+        {},
+        "<Error><Endpoint>s3.example</Endpoint></Error>",
+        "",
+        Halted,
+        "at s3.example",
+    ),
+    "what moves a terminal's cursor": (
+        302,
+        {"location": "http://a\x1b[2J"},
+        "",
+        "",
+        Halted,
+        r"http://a\x1b[2J",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_who_answers_in_the_clouds_place_is_named(name: str) -> None:
+    status, headers, text, proxy, kind, why = STRANGE[name]
+    found = recognise_stranger(status, headers, text, proxy=proxy, regional=False)
+    assert found is not None
+    assert found.kind is kind
+    assert why in found.why
+    assert found.hint.endswith(".")
+
+
+OWN = {
+    "an error in XML": (403, {}, S3_ERROR),
+    "an error in XML that was handed on": (403, {"via": "1.1 squid"}, S3_ERROR),
+    "the first generations' text": (
+        403,
+        {"via": "1.1 x"},
+        "Failure: 403 Forbidden\r\nUser authentication failed.",
+    ),
+    "the first generation's silence": (500, {"via": "1.1 x"}, ""),
+    "text of a server": (500, {}, "Only administrators can register kernel images."),
+    "its words in a page": (500, {}, "<html><h1>Only administrators can register</h1></html>"),
+    "no such path": (404, {"server": "nginx"}, PAGE),
+    "a list": (200, {"via": "1.1 squid"}, "<ListAllMyBucketsResult/>"),
+    "an object that is a page": (200, {}, ""),
+    "too busy": (503, {}, "Service Unavailable\n"),
+    "nothing to tell": (304, {}, ""),
+    "a redirect to nowhere": (301, {}, ""),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_the_cloud_says_itself_is_left_to_the_table(name: str) -> None:
+    status, headers, text = OWN[name]
+    assert recognise_stranger(status, headers, text, proxy="", regional=False) is None
+
+
+@pytest.mark.parametrize(
+    ("region", "strange"), [("eu-west-1", 0), ("no region", 1), ("-", 1), ("", 1), ("0", 1)]
+)
+def test_a_cloud_with_regions_may_send_us_to_one(region: str, strange: int) -> None:
+    headers = {"location": "http://elsewhere", "x-amz-bucket-region": region}
+    assert bool(recognise_stranger(301, headers, "", proxy="", regional=True)) == bool(strange)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("dialect", ["uec", "euca5", "aws"])
+def test_a_redirect_says_where_whatever_is_asked(
+    status: int, dialect: str, script: Any, scripted: Callable[[str], Cloud]
+) -> None:
+    cloud = scripted(dialect)
+    for ask in (cloud.s3.list_buckets, lambda: images(cloud), lambda: cloud.s3.head_bucket(Bucket="images")):
+        script.says(status, location="http://login.example/portal")
+        where = "another address" if status == 303 else r"http://login\.example/portal"
+        with (
+            pytest.raises(Halted, match=f"the service says that it is at {where}"),
+            translated(cloud, "asking"),
+        ):
+            ask()
+
+
+def test_a_bad_region_is_no_fault_of_our_library(script: Any, scripted: Callable[[str], Cloud]) -> None:
+    cloud = scripted("aws")
+    script.says(400, x_amz_bucket_region="no such region")
+    with pytest.raises(Halted, match="a region that is none"), translated(cloud, "looking"):
+        cloud.s3.head_bucket(Bucket="images")
+
+
+REFUSALS = [(407, ""), (403, PAGE), (400, PAGE), (511, PAGE), (302, ""), (418, "short and stout"), (451, "")]
+
+
+@pytest.mark.parametrize(("status", "body"), REFUSALS)
+def test_nothing_that_is_met_on_the_way_in_is_a_sets_fault(
+    status: int, body: str, script: Any, scripted: Callable[[str], Cloud]
+) -> None:
+    account = scripted("uec").account
+    for asked in range(3):
+        script.replies.clear()
+        for earlier in ((403, ""), (404, ""))[:asked]:
+            script.says(*earlier)
+        script.says(status, body, location="http://x")
+        with pytest.raises(UecError) as caught:
+            recognised(CloudSettings(name="test"), account)
+        assert isinstance(caught.value, Halted), asked
+
+
+def test_answers_of_strangers_keep_no_room_from_other_requests(script: Any, cloud: Cloud) -> None:
+    for _ in range(MOST_REQUESTS + 1):
+        script.says(200, "<html>Hello</html>")
+        with pytest.raises(Halted), translated(cloud, "asking"):
+            cloud.s3.list_buckets()
+        script.says(200, "cut")
+        with pytest.raises(CloudAway), translated(cloud, "asking"):
+            cloud.s3.list_buckets()
+
+
+def test_a_cloud_is_not_recognised_by_what_a_stranger_says(
+    script: Any, scripted: Callable[[str], Cloud]
+) -> None:
+    account = scripted("uec").account
+    script.says(403, PAGE)
+    with pytest.raises(Halted, match="a web page answered"):
+        recognise(replace(account))
