@@ -18,7 +18,15 @@ TAKEN = {
     "http://[2001:DB8:0::1]:8773/services/Eucalyptus": "http://[2001:db8::1]:8773/services/Eucalyptus",
     "http://[::1]": "http://[::1]",
     "http://cloud:": "http://cloud",
-    "http://a/%7Euser/x;y=1": "http://a/%7Euser/x;y=1",
+    "http://a/x;y=1": "http://a/x;y=1",
+    "http://cloud:0080/x": "http://cloud/x",
+    "http://[fd00::A]:80/x": "http://[fd00::a]/x",
+    "http://cloud//services//Walrus": "http://cloud/services/Walrus",
+    "http://cloud/%7euser/a%2fb": "http://cloud/~user/a%2Fb",
+    "http://cloud/%41%5a%5f%2d%30%7b%40%5b%60": "http://cloud/AZ_-0%7B%40%5B%60",
+    "http://cloud/a/../services/./Walrus/..": "http://cloud/services",
+    "http://cloud/../../services": "http://cloud/services",
+    "http://cloud/%2e%2e/services": "http://cloud/services",
 }
 REFUSED = {
     "http://-bad.example:8773/services/Eucalyptus": "the part '-bad'",
@@ -57,6 +65,9 @@ REFUSED = {
     "http://cloud/#top": "with ? or #",
     "http://cloud/services/Eucalyptüs": "its path has ü",
     "http://cloud/<html>": "its path has <",
+    "http://cloud/100%": "two digits should follow",
+    "http://cloud/%7": "two digits should follow",
+    "http://cloud/%zz": "two digits should follow",
     "http://\u2488.example": "the part ''",
     "http://" + "ü" * 70 + ".example": "name servers",
 }

@@ -2,13 +2,15 @@
 
 What a URL may be is more than what a service's address may be, and each library that it passes through
 refuses another part of the rest, some with a traceback. So it is decided here, once, with a sentence.
+It is written as it goes over the wire, since a signature covers it, and that is made of what we wrote:
+whatever a library, a proxy or a server might write in another way is written in the usual one here.
 A host may be an IPv4 or IPv6 address or a name; names with underscores are taken, since name servers and web
 servers take them, and names in other scripts are written as name servers know them (`xn--…`).
 """
 
 import ipaddress
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -20,6 +22,9 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PASSWORD = re.compile(r"(?<=//)[^/@]*@")
 # What RFC 3986 lets stand in a path.
 PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
+ESCAPE = re.compile(r"%(?:[0-9A-Fa-f]{2})?")
+# Of letters, digits and `-._~`, which need none.
+NEEDLESS_ESCAPE = re.compile(r"%(2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E)")
 
 
 class NoAddress(ValueError):
@@ -27,14 +32,13 @@ class NoAddress(ValueError):
 
 
 def read_address(text: str) -> str:
-    """Return the URL with its host in small letters, without its scheme's own port or a slash at the end.
+    """Return the URL as it is sent: its host in small letters, without its scheme's own port, or needless
+    escapes or a slash at the end.
 
     Raises NoAddress.
     """
     parts = _parts(text)
-    path = parts.path.rstrip("/")
-    if unknown := PATH.sub("", path):
-        raise NoAddress(f"its path has {unknown[0]} in it")
+    path = _path(parts)
     port = _port(parts)
     scheme = parts.scheme.lower()
     explicit = "" if port in (None, DEFAULT_PORTS[scheme]) else f":{port}"
@@ -63,6 +67,25 @@ def _parts(text: str) -> SplitResult:
     if "?" in text or "#" in text:
         raise NoAddress("it goes on after its path, with ? or #")
     return parts
+
+
+def _path(parts: SplitResult) -> str:
+    if unknown := PATH.sub("", parts.path):
+        raise NoAddress(f"its path has {unknown[0]} in it")
+    kept: list[str] = []
+    for step in ESCAPE.sub(_escape, parts.path).split("/"):
+        if step == "..":
+            del kept[-1:]
+        elif step not in ("", "."):
+            kept.append(step)
+    return "".join(f"/{step}" for step in kept)
+
+
+def _escape(found: re.Match[str]) -> str:
+    written = found[0].upper()
+    if written == "%":
+        raise NoAddress("its path has a % in it that two digits should follow")
+    return unquote(written) if NEEDLESS_ESCAPE.fullmatch(written) else written
 
 
 def _port(parts: SplitResult) -> int | None:

@@ -71,6 +71,27 @@ def test_the_credentials_it_gives_out_are_good_for_both_halves(cloud: Cloud) -> 
     probe(cloud)
 
 
+WRITTEN = {
+    "capitals": ("127.0.0.1", "LocalHost"),
+    "a capital scheme": ("http://", "HTTP://"),
+    "two slashes": ("/services/", "//services//"),
+    "percent for a letter": ("/services/", "/%73ervices/"),
+    "percent in small letters": ("/services/", "/%7e/../services/"),
+    "a dot in the path": ("/services/", "/./services/"),
+}
+
+
+@pytest.mark.parametrize(("right", "written"), WRITTEN.values(), ids=WRITTEN.keys())
+def test_an_address_may_be_written_in_several_ways(
+    cloud: Cloud, sandbox: Sandbox, right: str, written: str
+) -> None:
+    """A signature covers host and path, as they are sent."""
+    urls = {f"{half}_url": str(getattr(cloud.account, f"{half}_url")) for half in ("ec2", "s3")}
+    written_so = {name: url.replace(right, written, 1) for name, url in urls.items()}
+    settings = replace(settings_for(sandbox), **written_so)
+    probe(connect(gather(settings), cloud.dialect, uploads=1))
+
+
 def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
     cloud: Cloud, bundle: Path, sandbox: Sandbox
 ) -> None:

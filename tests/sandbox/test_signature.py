@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -231,3 +232,54 @@ def test_signed_parameters_changed_in_one_place_are_refused(name: str) -> None:
     with pytest.raises(Refused) as caught:
         ec2_key(changed)
     assert caught.value.code == code
+
+
+# --- which host a V2 signature of EC2 covers --------------------------------------------------------------
+
+
+def signed_for(host: str, header: str, *, path: str = "/services/Eucalyptus") -> str:
+    """Who signed a request of that Host header, by a signature that covers `host`."""
+    parameters = {
+        "AWSAccessKeyId": "AK",
+        "Action": "DescribeImages",
+        "SignatureMethod": "HmacSHA256",
+        "SignatureVersion": "2",
+        "Timestamp": NOW.isoformat(),
+    }
+    query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(parameters.items()))
+    text = f"POST\n{host}\n{path}\n{query}"
+    parameters["Signature"] = b64encode(hmac.digest(b"secret", text.encode(), "sha256")).decode()
+    wire = Wire("POST", path, "", {"host": header})
+    return check_ec2(wire, parameters, b"", secrets={"AK": "secret"}, now=NOW, rules=RULES["uec"].ec2)
+
+
+@pytest.mark.parametrize(
+    ("host", "header"),
+    [
+        ("cloud:28773", "cloud:28773"),
+        ("cloud", "cloud:28773"),
+        ("cloud", "cloud"),
+        ("cloud:8773", "cloud"),
+        ("Cloud:28773", "Cloud:28773"),
+    ],
+)
+def test_the_host_is_signed_as_it_is_sent_with_its_port_or_without(host: str, header: str) -> None:
+    assert signed_for(host, header) == "AK"
+
+
+@pytest.mark.parametrize(
+    ("host", "header"),
+    [
+        ("LocalHost:28773", "localhost:28773"),
+        ("localhost:28773", "LocalHost:28773"),
+        ("cloud:80", "cloud"),
+        ("cloud:443", "cloud"),
+        ("cloud:8774", "cloud:8773"),
+        ("other", "cloud"),
+        ("cloud.", "cloud"),
+        ("[fd00::a]:8773", "[fd00::a]:8773"),
+    ],
+)
+def test_another_host_is_not_what_was_signed(host: str, header: str) -> None:
+    with pytest.raises(Refused, match="does not match"):
+        signed_for(host, header)

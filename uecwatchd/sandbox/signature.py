@@ -1,6 +1,7 @@
 """Who signed a request, recomputed from the request as it came over the wire.
 
-    EC2 V2   AWSAccessKeyId … Signature among the parameters; signs method, host, path, sorted parameters
+    EC2 V2   AWSAccessKeyId … Signature among the parameters; signs method, host, path, sorted parameters.
+             Eucalyptus takes the host as it came, with its port or without
     EC2 V4   Authorization: AWS4-HMAC-SHA256 …; signs method, path, query, headers, SHA-256 of the body
     S3 V2    Authorization: AWS KEY:SIGNATURE; signs method, MD5, type, date, x-amz-* headers, resource
     S3 V4    as EC2 V4, with the body's SHA-256 announced in x-amz-content-sha256
@@ -38,6 +39,7 @@ S3_V2_SCHEME = "AWS "
 S3_V2_AUTHORIZATION = re.compile(S3_V2_SCHEME + r"(?P<key>[^:\s]+):(?P<signature>[A-Za-z0-9+/]{27}=)")
 EC2_V2_METHODS = {"HmacSHA256": hashlib.sha256, "HmacSHA1": hashlib.sha1}
 UNSIGNED = "UNSIGNED-PAYLOAD"
+EUCALYPTUS_PORT = "8773"  # of a Host header that names none
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 
 # Query keys that name a part of a resource and are therefore signed with it in S3 V2.
@@ -170,10 +172,18 @@ def _check_ec2_v2(wire: Wire, parameters: Mapping[str, str], *, secrets: Mapping
         raise Unproven("InvalidParameterValue", "SignatureMethod must be HmacSHA256 or HmacSHA1")
     key = parameters.get("AWSAccessKeyId", "")
     signed = _canonical_query((n, v) for n, v in parameters.items() if n != "Signature")
-    text = "\n".join((wire.method, wire.headers.get("host", "").lower(), wire.path, signed))
-    ours = hmac.digest(_secret(key, secrets), text.encode(), digest)
-    _compare(base64.b64encode(ours).decode(), parameters["Signature"])
+    secret = _secret(key, secrets)
+    texts = ("\n".join((wire.method, host, wire.path, signed)) for host in _ec2_v2_hosts(wire))
+    ours = [base64.b64encode(hmac.digest(secret, text.encode(), digest)).decode() for text in texts]
+    if parameters["Signature"] not in ours:
+        _compare(ours[0], parameters["Signature"])
     return key
+
+
+def _ec2_v2_hosts(wire: Wire) -> tuple[str, str]:
+    """What follows a second colon is not looked at, which leaves no right signature to an IPv6 address."""
+    host, port, *_ = (*wire.headers.get("host", "").split(":"), EUCALYPTUS_PORT)
+    return f"{host}:{port or EUCALYPTUS_PORT}", host
 
 
 def _ec2_v2_time(parameters: Mapping[str, str]) -> datetime:
