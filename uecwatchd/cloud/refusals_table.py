@@ -190,7 +190,7 @@ ROWS = (
         "Correct account, or EC2_USER_ID (on newer clouds EC2_ACCOUNT_NUMBER) in the eucarc, or fetch new"
         " credentials and set eucarc.",
         words="manifest is not accessible"
-        r"|manifest('s)? (user|owner|account) (\w+ )?(is not|differs|does not (match|belong))",
+        r"|manifest('s)? <?(user|owner|account)>? (\w+ )?(is not|differs|does not (match|belong))",
     ),
     Row(
         Rejected,
