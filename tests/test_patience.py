@@ -72,7 +72,7 @@ def test_a_part_that_gets_no_good_answer_is_sent_again_in_place(
     assert host.cloud.faults.struck()[fault] >= 2
 
 
-def test_each_try_is_signed_anew(host_class: type[Host], heard: Heard, tmp_path: Path) -> None:
+def test_each_try_is_signed_again(host_class: type[Host], heard: Heard, tmp_path: Path) -> None:
     with Sandbox(tmp_path / "cloud", dialect="euca3") as cloud:
         host = host_class.made(tmp_path / "builder", cloud)
         host.configure(host.config.read_text().replace('"sandbox"', '"euca3"'))
@@ -151,7 +151,7 @@ def test_who_gets_further_each_time_waits_no_longer_each_time(host: Host, heard:
     waits = []
     while (record := once(host, heard, NO_TRIES, lambda: moment[0])).state == "deferred":
         assert record.next_retry
-        assert record.first_failure == moment[0], "its two days begin anew"
+        assert record.first_failure == moment[0], "its two days begin again"
         waits.append(record.next_retry - moment[0])
         moment[0] = record.next_retry
     assert record.state == "done"

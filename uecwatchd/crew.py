@@ -24,6 +24,15 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """A set that is due: whether it is tried `again`, and the bytes that count among others."""
+
+    found: ImageSet
+    again: bool
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class _AtWork:
     future: Future[SetRecord]
     size: int
@@ -54,16 +63,15 @@ class Crew:
         known = self._due.get(found.folder, {}).get((str(found.folder), found.name))
         return known is not None and known.found.stamp == found.stamp
 
-    def expect(self, folder: Path, sets: Iterable[tuple[ImageSet, bool]], *, now: float) -> None:
-        """The sets of a folder that are due as of now, each with whether it is tried again, in place of those
-        that were. Who waited before has waited since then."""
+    def expect(self, folder: Path, sets: Iterable[Expected], *, now: float) -> None:
+        """The sets of a folder that are due as of now, in place of those that were. Who waited before has
+        waited since then."""
         before = self._due.get(folder, {})
         expected: dict[Key, Due] = {}
-        for found, again in sets:
-            key = (str(folder), found.name)
+        for one in sets:
+            key = (str(folder), one.found.name)
             since = before[key].candidate.since if key in before else now
-            size = sum(member.size for member in found.members)
-            expected[key] = Due(found, Candidate(key, size, since, again))
+            expected[key] = Due(one.found, Candidate(key, one.size, since, one.again))
         self._due[folder] = expected
 
     def dismiss(self, folder: Path) -> None:

@@ -76,6 +76,18 @@ class NotYet(UecError):
         self.until = until
 
 
+class Pending(UecError):
+    """No failure: the cloud has registered an image, and is still at work on it."""
+
+    kind = "waiting"
+    exit_code = 75
+
+    def __init__(self, role: str, image_id: str) -> None:
+        super().__init__(image_id, "it is pending", "It is looked at again by itself.")
+        self.role = role
+        self.image_id = image_id
+
+
 class Halted(UecError):
     kind = "halted"
     exit_code = 78

@@ -121,11 +121,14 @@ class Service:
                 self._rounds.turn()
                 self._rounds.work_off()
                 self._must_have_a_ledger()
-                ready = self._rounds.settling()
-                late = self._monotonic() > patience and not self._rounds.behind()
-                if self._stopping.is_set() or not ready or late:
+                now = self._monotonic()
+                late = now > patience and not self._rounds.behind()
+                pauses = [ready_at - now for ready_at in self._rounds.settling() if not late]
+                if (look := self._rounds.next_retry(looks=True)) is not None:
+                    pauses.append(look - self._now())  # or an image that is registered were left half done
+                if self._stopping.is_set() or not pauses:
                     return self._rounds.present()
-                self._stopping.wait(max(LEAST_SCAN_PAUSE_SECONDS, min(ready) - self._monotonic()))
+                self._stopping.wait(max(LEAST_SCAN_PAUSE_SECONDS, min(pauses)))
 
     def run(self, notifier: Notifier, *, reloaded: Callable[[], Settings] | None = None) -> None:
         """Work until asked to stop; then put down what is at work between two steps, and return.

@@ -14,6 +14,9 @@ LONGEST_DELAY_SECONDS = 3600.0
 GIVE_UP_SECONDS = 2 * 86400.0
 # What is further away than any delay was written by another clock: the time has been set back since.
 BEYOND_ANY_DELAY_SECONDS = 1.2 * LONGEST_DELAY_SECONDS
+# Most images are ready within a minute; one that takes half an hour is not noticed a minute late.
+FIRST_LOOK_SECONDS = 5.0
+LONGEST_LOOK_SECONDS = 60.0
 # Spread retries by a fifth, so that sets deferred by one outage do not come back in one moment.
 JITTER = 0.2
 
@@ -63,6 +66,11 @@ def retry_due(record: SetRecord, *, now: float, closed: bool) -> bool:
     return not now < record.next_retry < now + BEYOND_ANY_DELAY_SECONDS
 
 
+def next_look(since: float, *, now: float) -> float:
+    """When an image that is pending since then is looked at again: soon at first, and then less often."""
+    return now + min(LONGEST_LOOK_SECONDS, max(FIRST_LOOK_SECONDS, (now - since) / 10))
+
+
 def _for_too_long(first: float, now: float) -> bool:
     return now - first > GIVE_UP_SECONDS
 
@@ -82,11 +90,13 @@ def resumed(record: SetRecord, *, started: float) -> SetRecord:
 
 
 def shifted(record: SetRecord, by: float) -> SetRecord:
-    """A deferred set's record once the clock was set, or the machine has slept: what was waited, and what is
-    still to be, stays what it was. `by` is in seconds, positive where the clock jumped ahead."""
+    """The record of a set that is deferred or waits, once the clock was set or the machine has slept: what
+    was waited, and what is still to be, stays what it was. `by` is in seconds, positive where the clock
+    jumped ahead."""
     retry, first = record.next_retry, record.first_failure
     return replace(
         record,
+        since=record.since + by if record.awaits_cloud else record.since,
         next_retry=None if retry is None else retry + by,
         first_failure=None if first is None else first + by,
     )

@@ -2,6 +2,7 @@
 
 import datetime
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
 from uecwatchd.cloud.dialect import SANDBOX
 from uecwatchd.cloud.images import at_location, images
-from uecwatchd.cloud.register import probe, register, wait
+from uecwatchd.cloud.register import probe, register, watch
 from uecwatchd.cloud.upload import ensure_bucket, fetch, holds, listed, must_hold, put, remove
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
 from uecwatchd.sandbox.server import Sandbox
@@ -98,7 +99,8 @@ def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
     before = len(sandbox.refusals)
     location = upload(cloud, bundle)
     assert at_location(cloud, images(cloud), location) is None
-    image = wait(cloud, register_it(cloud, location))
+    image = watch(cloud, register_it(cloud, location), pauses=(1.0, 2.0), sleep=time.sleep)
+    assert image
     assert (image.location, image.state, image.type, image.arch) == (
         location,
         "available",

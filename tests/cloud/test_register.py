@@ -7,8 +7,8 @@ import pytest
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.images import at_location, images, of_manifest, of_name, one
-from uecwatchd.cloud.register import POLL_EVERY_SECONDS, deregister, probe, register, wait
-from uecwatchd.errors import CloudAway, Deferred, Rejected, Stopped
+from uecwatchd.cloud.register import deregister, probe, register, watch
+from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Stopped
 
 NAMESPACE = "http://ec2.amazonaws.com/doc/2009-04-04/"
 
@@ -242,64 +242,41 @@ def test_a_success_without_an_id_is_none(cloud: Cloud, script: Any) -> None:
 # --- waiting -----------------------------------------------------------------------------------------------
 
 
-class Time:
-    """A clock that moves only when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.slept: list[float] = []
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
 def test_an_image_that_is_available_is_not_waited_for(cloud: Cloud, script: Any) -> None:
     script.says(body=UEC_LISTING)
-    time = Time()
-    assert wait(cloud, "emi-3C9F10E7", clock=time.clock, sleep=time.sleep).state == "available"
-    assert time.slept == []
+    slept: list[float] = []
+    image = watch(cloud, "emi-3C9F10E7", pauses=(1.0, 2.0), sleep=slept.append)
+    assert image
+    assert (image.state, slept) == ("available", [])
 
 
-def test_a_pending_image_is_watched_until_it_is_available(
-    scripted: Callable[[str], Cloud], script: Any
+@pytest.mark.parametrize("looks", [2, 3, 4])
+def test_a_pending_image_is_looked_at_as_often_as_there_are_pauses(
+    scripted: Callable[[str], Cloud], script: Any, looks: int
 ) -> None:
-    for states in ((), ("pending",), ("pending",), ("available",)):
-        script.says(body=listing(*(item("ami-00000001", state) for state in states)))
-    time = Time()
-    assert (
-        wait(scripted("openstack"), "ami-00000001", clock=time.clock, sleep=time.sleep).id == "ami-00000001"
-    )
-    assert time.slept == [POLL_EVERY_SECONDS] * 3
+    states = [(), ("pending",), ("pending",), ("available",)]
+    for listed in states[:looks]:
+        script.says(body=listing(*(item("ami-00000001", state) for state in listed)))
+    slept: list[float] = []
+    image = watch(scripted("openstack"), "ami-00000001", pauses=[1.0] * (looks - 1), sleep=slept.append)
+    assert (image is not None) == (looks == len(states))
+    assert slept == [1.0] * (looks - 1)
 
 
-def test_a_failed_image_is_rejected_with_the_clouds_reason(
-    scripted: Callable[[str], Cloud], script: Any
+@pytest.mark.parametrize("state", ["failed", "error", "deregistered", "invalid"])
+def test_of_a_failed_image_the_bundle_is_refused_with_the_clouds_reason_and_the_certificate_named(
+    scripted: Callable[[str], Cloud], script: Any, state: str
 ) -> None:
     script.says(body=listing(item("ami-00000001", "pending")))
-    script.says(body=listing(item("ami-00000001", "failed", reason="Checksum mismatch")))
-    time = Time()
+    script.says(body=listing(item("ami-00000001", state, reason="Checksum mismatch")))
     with pytest.raises(
-        Rejected, match=r"images/x\.manifest\.xml: ami-00000001 is failed \(Checksum mismatch\)"
+        BundleRefused,
+        match=rf"images/x\.manifest\.xml: ami-00000001 is {state} \(Checksum mismatch\).*cloud_cert",
     ):
-        wait(scripted("openstack"), "ami-00000001", clock=time.clock, sleep=time.sleep)
+        watch(scripted("openstack"), "ami-00000001", pauses=(1.0,), sleep=lambda _: None)
 
 
-@pytest.mark.parametrize(("states", "why"), [(("pending",), "still pending"), ((), "not listed")])
-def test_waiting_ends(
-    scripted: Callable[[str], Cloud], script: Any, states: tuple[str, ...], why: str
-) -> None:
-    for _ in range(3):
-        script.says(body=listing(*(item("ami-00000001", state) for state in states)))
-    time = Time()
-    with pytest.raises(Deferred, match=f"waiting for ami-00000001: it is {why} after 6 s"):
-        wait(scripted("aws"), "ami-00000001", clock=time.clock, sleep=time.sleep, timeout=6)
-
-
-def test_waiting_is_put_down_by_a_sleep_that_raises(scripted: Callable[[str], Cloud], script: Any) -> None:
+def test_a_watch_is_stopped_by_a_sleep_that_raises(scripted: Callable[[str], Cloud], script: Any) -> None:
     script.says(body=listing(item("ami-00000001", "pending")))
     stopped = Stopped("ami-00000001", "the service stops", "It goes on at the next start.")
 
@@ -307,7 +284,7 @@ def test_waiting_is_put_down_by_a_sleep_that_raises(scripted: Callable[[str], Cl
         raise stopped
 
     with pytest.raises(Stopped) as raised:
-        wait(scripted("openstack"), "ami-00000001", sleep=sleep)
+        watch(scripted("openstack"), "ami-00000001", pauses=(1.0,), sleep=sleep)
     assert raised.value is stopped
     assert len(script.requests) == 1
 

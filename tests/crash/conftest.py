@@ -184,11 +184,11 @@ class Scene:
 
     def await_state(self, state: str, *, seconds: float = 30.0) -> None:
         end = time.monotonic() + seconds
-        while not self._is(state):
+        while not self.is_now(state):
             assert time.monotonic() < end, self.told()
             time.sleep(0.05)
 
-    def _is(self, state: str) -> bool:
+    def is_now(self, state: str) -> bool:
         report = self.host.spool / f"{NAME}.uec.json"
         return report.exists() and json.loads(report.read_bytes())["state"] == state
 

@@ -9,6 +9,9 @@ The child writes down each moment that it crosses, and ends itself with SIGKILL 
 those two moments right after the first one, for the second time; `at` may be null. The server answers at once
 with the child's pid, and then with how it ended.
 
+With the one argument "hasty" it is the daemon by clocks that run a thousand times as fast: what takes half an
+hour takes two seconds.
+
 What is done beside the machine image, in threads of its own, happens in a *lane* of its own, and so each of
 them has its own order. The lane of the kernel is "0: ", that of the ramdisk "1: ", and that of all else "".
 """
@@ -19,12 +22,21 @@ import re
 import signal
 import sys
 import threading
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from uecwatchd import boundary, cli
 from uecwatchd.cloud.client import make_client
+from uecwatchd.cloud.patience import Patience
+from uecwatchd.ledger import open_ledger
+from uecwatchd.monitor import Event, Progress
+from uecwatchd.notify import Notifier
+from uecwatchd.service import Service
+from uecwatchd.settings import load
 
+HASTE = 1000
 BESIDE = re.compile(r"beside_(\d+)")
 
 
@@ -62,9 +74,32 @@ def child(order: dict[str, Any]) -> int:
     os.dup2(2, 1)
     boundary.listen(listener(os.open(order["crossed"], flags, 0o600), order["at"]))
     try:
-        return cli.main(order["arguments"])
+        return hasty() if order["arguments"] == ["hasty"] else cli.main(order["arguments"])
     finally:
         sys.stderr.flush()
+
+
+class Silent:
+    def tell(self, event: Event) -> None:
+        sys.stderr.write(f"{event.sentence}\n")
+
+    def progress(self, progress: Progress) -> None:
+        pass
+
+
+def hasty() -> int:
+    def clock() -> float:
+        return began + (time.time() - began) * HASTE
+
+    began = time.time()
+    settings = load(None, environ=os.environ)
+    turning = Notifier({"WATCHDOG_USEC": "200000"})  # only so that the loop turns often
+    with closing(open_ledger(settings.state.dir)) as book:
+        service = Service(
+            settings, monitor=Silent(), book=book, now=clock, monotonic=clock, patience=Patience(looks=())
+        )
+        service.run(turning)
+    return 0
 
 
 def warm() -> None:

@@ -1,7 +1,7 @@
 """How long work stays with a cloud that is not ready: a request is made again, an image is looked at again.
 
-A cloud that answers 503 or drops a connection is usually itself again within seconds, and whoever gives up at
-the first such answer throws away what has been made for it.
+A cloud that answers 503 or drops a connection is usually itself again within seconds. To give up at the first
+such answer throws away what has been made for it.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,11 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Pauses in seconds, each the least: up to as much again is added by chance, so that several requests
-    refused in one moment do not come back in one moment."""
+    """Pauses in seconds. To those between tries up to as much again is added by chance, so that several
+    requests refused in one moment do not come back in one moment."""
 
     tries: tuple[float, ...] = (1.0, 2.0, 4.0)  #: before a request without a good answer is made again
+    looks: tuple[float, ...] = (1.0, 2.0, 3.0)  #: between looks at an image that is pending
 
 
 def again(

@@ -1,7 +1,6 @@
 """Images made and taken away: registered, waited for, deregistered."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from botocore.exceptions import ClientError
 
@@ -11,7 +10,7 @@ from uecwatchd.cloud.dialect import fitting_name
 from uecwatchd.cloud.images import AVAILABLE, Image, images, is_id, one, registered
 from uecwatchd.cloud.refusal import code_of, translated
 from uecwatchd.cloud.silence import quoted
-from uecwatchd.errors import CloudAway, Deferred, Rejected
+from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Rejected
 from uecwatchd.image import Role
 
 WINDOWS = "windows"
@@ -22,13 +21,6 @@ ROLE_NAMES: Mapping[Role, str] = {"machine": "machine image", "kernel": "kernel"
 
 # Eucalyptus marks an image at the first request and takes it off its list at the second.
 DEREGISTER_CALLS = 2
-
-# OpenStack fetches, joins and converts the whole bundle meanwhile: some minutes for tens of GiB.
-WAIT_SECONDS = 1800.0
-
-# Often enough for a person who waits, and never two equal requests in one second, which Eucalyptus 3 takes
-# for a replay.
-POLL_EVERY_SECONDS = 3.0
 
 
 def register(
@@ -71,30 +63,24 @@ def register(
     )
 
 
-def wait(
-    cloud: Cloud,
-    image_id: str,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-    timeout: float = WAIT_SECONDS,
-) -> Image:
-    """Watch an image until it is available; one that is not listed yet is waited for as well.
+def watch(
+    cloud: Cloud, image_id: str, *, pauses: Iterable[float], sleep: Callable[[float], None]
+) -> Image | None:
+    """Look at an image until it is available, once more after each pause; None if it is not even then.
 
-    Raises `Rejected` if it fails, `Deferred` when `timeout` seconds have not been enough, and whatever
-    `sleep` raises: that is how the wait is put down.
+    One that is not listed yet counts as pending. Raises `BundleRefused` if it has failed, and whatever
+    `sleep` raises: that is how the watch is stopped.
     """
-    deadline = clock() + timeout
-    while True:
+    for pause in (0.0, *pauses):
+        if pause:
+            sleep(pause)
         image = one(cloud, image_id)
         if image and image.state == AVAILABLE:
             registered(cloud, image)
             return image
         if image and image.state not in cloud.dialect.pending_states:
             raise _failed(cloud, image)
-        if clock() >= deadline:
-            raise _too_slow(cloud, image_id, image, timeout)
-        sleep(POLL_EVERY_SECONDS)
+    return None
 
 
 def deregister(cloud: Cloud, image_id: str) -> None:
@@ -137,19 +123,11 @@ def _believed(cloud: Cloud, image_id: str, role: Role | None, doing: str) -> str
     )
 
 
-def _failed(cloud: Cloud, image: Image) -> Rejected:
+def _failed(cloud: Cloud, image: Image) -> BundleRefused:
     said = f" ({quoted(image.reason)})" if image.reason else ""
-    return Rejected(
+    return BundleRefused(
         f"cloud {cloud.name}, registering {image.location}",
         f"{image.id} is {quoted(image.state)}{said}",
-        "See that the image boots on this cloud; its administrator's logs say more about the id.",
-    )
-
-
-def _too_slow(cloud: Cloud, image_id: str, image: Image | None, timeout: float) -> Deferred:
-    state = f"still {quoted(image.state)}" if image else "not listed"
-    return Deferred(
-        f"cloud {cloud.name}, waiting for {image_id}",
-        f"it is {state} after {timeout:.0f} s",
-        "It is not registered twice.",
+        f"See that cloud_cert under [cloud.{cloud.name}], or in its eucarc, is this cloud's certificate, and"
+        " that the image boots there; then retry the set. Its administrator's logs say more about the id.",
     )

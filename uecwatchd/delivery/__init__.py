@@ -11,11 +11,13 @@ The steps, with what the ledger says after each:
 5. the bucket is looked over: every object is there with the size and the ETag that it was sent with, and if
    that is wanted, the whole bundle is fetched and opened
 6. the files are looked at once more: from a set that has changed under us nothing is registered
-7. `registering` is written down, RegisterImage is asked, and the cloud is watched until it is content
+7. `registering` is written down, and RegisterImage is asked. An image that is pending for longer than
+   moments ends the attempt with `Pending`: the next one finds it at step 1
 8. `registered`, with the id; the keys are forgotten
 """
 
 from uecwatchd.delivery.order import NO_BOOT, Boot, BootIds, Order
 from uecwatchd.delivery.steps import bundle_and_register
+from uecwatchd.delivery.waiting import UNLISTED_SECONDS, WAIT_SECONDS
 
-__all__ = ["NO_BOOT", "Boot", "BootIds", "Order", "bundle_and_register"]
+__all__ = ["NO_BOOT", "UNLISTED_SECONDS", "WAIT_SECONDS", "Boot", "BootIds", "Order", "bundle_and_register"]

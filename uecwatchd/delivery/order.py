@@ -1,6 +1,6 @@
 """What is to be delivered, where, and with which tools."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -49,8 +49,9 @@ class Order:
     `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
     before it is registered. `sparse` has holes left out of the bundle. `unchanged` raises when a file of the
     set is not any more what was listed. `turn` is held while it is sent, on its share of `lines`. `sleep`
-    raises as `check` does. `arrived` hears how many parts lie in the bucket. `spread` gives numbers from 0
-    to 1. What has a default is said of machines alone.
+    raises as `check` does. `arrived` hears how many parts lie in the bucket. `waited` is for how many seconds
+    the set has waited for images, by their ids. `spread` gives numbers from 0 to 1. What has a default is
+    said of machines alone.
     """
 
     set_name: str
@@ -71,6 +72,7 @@ class Order:
     unchanged: Callable[[], None]
     sleep: Callable[[float], None]
     arrived: Callable[[int], None]
+    waited: Mapping[str, float]
     patience: Patience
     spread: Callable[[], float]
     now: Callable[[], float]

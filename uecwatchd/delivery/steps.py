@@ -16,7 +16,8 @@ from uecwatchd.cloud.silence import quoted
 from uecwatchd.cloud.upload import must_hold
 from uecwatchd.delivery.leftovers import clear_leftovers
 from uecwatchd.delivery.order import BootIds, Order
-from uecwatchd.delivery.sending import send
+from uecwatchd.delivery.sending import sealed_with, send
+from uecwatchd.delivery.waiting import is_overdue, missed, settled, taken_back
 from uecwatchd.digest import digest_like
 from uecwatchd.errors import BundleRefused, Deferred, Halted, Rejected
 from uecwatchd.imageset import ROLE_WORDS
@@ -37,19 +38,34 @@ def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleR
         listed = _listed(order, known, bundle)
         if there := _find(order, bundle, listed):
             _must_be_ours(order, known, there)
-            if known and known.state in ("planned", "uploaded") and known.location == there.location:
-                bundle = _made_whole(order, known, source, ledger)
-            return _adopt(order, bundle, there, ledger)
-        listed = _without_failed(order, known, listed)
-        _must_have_name(order, bundle, listed)
-        if bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
+            if not is_overdue(order, bundle, there):
+                if known and known.state in ("planned", "uploaded") and known.location == there.location:
+                    bundle = _made_whole(order, known, source, ledger)
+                return _adopt(order, bundle, there, ledger)
+            bundle = taken_back(order, bundle, there, ledger)
+            listed = tuple(image for image in listed if image.id != there.id)
+        failed = images.of_no_use(order.cloud, listed, bundle.location)
+        if failed:  # no image could be made of it: with another key each of its parts is sent again
+            known, bundle = None, ledger.put_bundle(_plan(order, identity))
+            listed = _without(order, failed, listed)
+        elif bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
             known, bundle = None, _plan(order, identity)
-        if bundle.state == "planned" or bundle.boot != str(order.boot.ids()):
+        elif bundle.state == "registering" and bundle.image_id:
+            bundle = missed(order, bundle, ledger)
+        _must_have_name(order, bundle, listed)
+        if not _is_ready(order, bundle):
             bundle = ledger.put_bundle(bundle)
             bundle = _sent(order, bundle, source, ledger, resuming=known is not None)
         order.check()
         _look_over(order, bundle, ledger)
         return _register(order, bundle, ledger)
+
+
+def _is_ready(order: Order, bundle: BundleRecord) -> bool:
+    """Whether a bundle lies in the bucket, with a manifest that is still right."""
+    if bundle.state == "planned" or bundle.sealed != sealed_with(order):
+        return False
+    return bundle.boot == str(order.boot.ids())
 
 
 def _sent(
@@ -145,11 +161,10 @@ def _must_be_ours(order: Order, known: BundleRecord | None, there: images.Image)
     )
 
 
-def _without_failed(
-    order: Order, known: BundleRecord | None, listed: tuple[images.Image, ...]
+def _without(
+    order: Order, failed: tuple[images.Image, ...], listed: tuple[images.Image, ...]
 ) -> tuple[images.Image, ...]:
-    """Take what we registered and what then failed off the cloud's list, where it would keep the name."""
-    failed = images.of_no_use(order.cloud, listed, known.location) if known else ()
+    """Take what was registered from our place and has failed off the cloud's list: it would keep the name."""
     for image in failed:
         register.deregister(order.cloud, image.id)
         what = f"{order.set_name}: deregistered {image.id}, which is {image.state}, to register it anew"
@@ -207,7 +222,9 @@ def _telling_name(order: Order) -> str:
 
 def _adopt(order: Order, bundle: BundleRecord, there: images.Image, ledger: Ledger) -> BundleRecord:
     _must_be_one(order, there)
-    ready = register.wait(order.cloud, there.id, sleep=order.sleep)
+    ready = settled(order, bundle, there.id, ledger)
+    if bundle.state == "registering" and bundle.image_id == ready.id:
+        return _finished(order, bundle, ready.id, ledger)
     what = (
         f"{order.set_name}: {order.member.role} {order.member.name} is {ready.id} already ({bundle.location})"
     )
@@ -272,7 +289,8 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
     order.unchanged()
     boot = order.boot.ids()
     # Whoever asks for an image has it made, whichever set began to upload it.
-    bundle = ledger.put_bundle(replace(bundle, state="registering", made_for=order.made_for))
+    bundle = replace(bundle, state="registering", made_for=order.made_for, image_id="")
+    bundle = ledger.put_bundle(bundle)
     try:
         image_id = register.register(
             order.cloud,
@@ -298,7 +316,11 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
             _must_be_ours(order, None, there)
             return _adopt(order, bundle, there, ledger)
         raise
-    register.wait(order.cloud, image_id, sleep=order.sleep)
+    settled(order, bundle, image_id, ledger)
+    return _finished(order, bundle, image_id, ledger)
+
+
+def _finished(order: Order, bundle: BundleRecord, image_id: str, ledger: Ledger) -> BundleRecord:
     what = f"{order.set_name}: registered {order.member.role} {order.member.name} as {image_id}"
     fields = {"file": order.member.path, "cloud": order.cloud.name, _id_field(order): image_id}
     order.monitor.tell(Event(Kind.REGISTERED, what, order.set_name, fields=fields))

@@ -367,7 +367,7 @@ def _set_from(row: sqlite3.Row) -> SetRecord:
 def _bundle_from(row: sqlite3.Row) -> BundleRecord:
     values: dict[str, Any] = dict(row)
     objects = tuple(Stored(*stored) for stored in json.loads(values["objects"]))
-    return BundleRecord(**{**values, "objects": objects})
+    return BundleRecord(**{**values, "objects": objects, "renewed": bool(values["renewed"])})
 
 
 def _leaving_from(row: sqlite3.Row) -> Leaving:

@@ -95,6 +95,12 @@ MIGRATIONS = (
     """
     ALTER TABLE digests ADD COLUMN sum TEXT;
     """,
+    # What a manifest was sealed with, for it is no good once that has changed; and whether an image that did
+    # not get ready was registered a second time.
+    """
+    ALTER TABLE bundles ADD COLUMN sealed TEXT NOT NULL DEFAULT '';
+    ALTER TABLE bundles ADD COLUMN renewed INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

@@ -30,7 +30,8 @@ class Failure:
 class MemberRecord:
     """A member as it was used. `image_id` and `manifest` ("bucket/key") are empty until there are any.
 
-    `parts` is the most parts of it that have lain in the bucket.
+    `parts` is the most parts of it that have lain in the bucket; `pending` the id of an image that the cloud
+    is still at work on.
     """
 
     role: Role
@@ -41,6 +42,7 @@ class MemberRecord:
     image_id: str = ""
     manifest: str = ""
     parts: int = 0
+    pending: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,12 @@ class SetRecord:
     remarks: tuple[str, ...] = ()  # what an image that is registered did not get of what was asked for it
     error: Failure | None = None
 
+    @property
+    def awaits_cloud(self) -> bool:
+        """Whether there is nothing to do for it before the cloud is done with an image. `since` is then when
+        that became pending."""
+        return self.state == "waiting" and any(member.pending for member in self.members)
+
     def image_id(self, role: Role) -> str:
         return next((m.image_id for m in self.members if m.role == role), "")
 
@@ -80,7 +88,10 @@ class BundleRecord:
     The key and the IV are kept until it is registered: the same source then gives the same parts again.
     `made_for` is the folder and name of the set that began it, or then of the one that had it registered.
     `registered` is in seconds of the epoch, None for one that was found in the cloud. `objects` is what was
-    sent to the bucket; `boot` the ids of kernel and ramdisk in the manifest among them.
+    sent to the bucket; `boot` the ids of kernel and ramdisk in the manifest among them, `sealed` a digest of
+    the certificates and the key that it was made with.
+    While it is `registering`, `image_id` is that of an image which is pending; while it is `uploaded`, of one
+    that is to be deregistered before another is registered. `renewed` is that this was done.
     """
 
     cloud: str
@@ -99,6 +110,8 @@ class BundleRecord:
     registered: float | None = None
     objects: tuple[Stored, ...] = ()
     boot: str = ""
+    sealed: str = ""
+    renewed: bool = False
 
     def __repr__(self) -> str:
         return f"BundleRecord({self.cloud}, {self.bucket}/{self.prefix}, {self.state}, {self.image_id})"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uecwatchd import report
 from uecwatchd.control import AdvanceWriter
-from uecwatchd.errors import CloudAway, Halted, NotYet, StillAway, Stopped, UecError
+from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError
 from uecwatchd.image import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
 from uecwatchd.ledger import MemberRecord, SetRecord
@@ -19,6 +19,7 @@ from uecwatchd.monitor import Event, Fields, Kind, Progress, Tee
 from uecwatchd.pipeline.deliver import deliver
 from uecwatchd.pipeline.finish import furnish, publish, succeed_older
 from uecwatchd.pipeline.job import Job, Stage, Tools, lead, pause, stop_if_asked, tell
+from uecwatchd.pipeline.pending import put_off, still_pending, waited
 from uecwatchd.pipeline.prepare import (
     enter_cloud,
     foresee,
@@ -53,6 +54,8 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
 
     Never raises a UecError: whatever goes wrong is in the record, in the files beside the image, and told.
     """
+    if waits := still_pending(found, before, tools):
+        return waits
     job = _begin(found, before, tools)
     try:
         report.check_names(job.record)
@@ -69,6 +72,9 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
         return _end(job, queued, tools, _put_down(stopped, tools))
     except NotYet as wait:
         return _put_back(job, wait, tools)
+    except Pending as pending:
+        record, event = put_off(job, pending, tools)
+        return _end(job, record, tools, event)
     except UecError as error:
         return _fail(job, error, tools)
 
@@ -114,14 +120,15 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
     )
     advance = AdvanceWriter(tools.ledger, record, now=tools.now)
     monitor = Tee((report.LogFile(found.folder, found.name), advance, tools.monitor))
-    waited = same.next_retry if same and same.state == "waiting" else None
-    return Job(found, record, monitor, fresh_until=waited)
+    fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
+    return Job(found, record, monitor, fresh_until=fresh_until, waited=waited(same, now=tools.now()))
 
 
 def _announce(job: Job, before: SetRecord | None) -> None:
     found, record = job.found, job.record
     report.LogFile(found.folder, found.name).begin(record.attempt, started=record.since)
-    if before and before.state in ("working", "queued") and before.stage and before.stamp == found.stamp:
+    broken_off = before and (before.state in ("working", "queued") or before.awaits_cloud)
+    if before and broken_off and before.stage and before.stamp == found.stamp:
         stage = before.stage
         job.monitor.tell(
             Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.name, fields={"stage": stage})

@@ -7,6 +7,7 @@ other all the same: the line and the processors are shared, and what is being se
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,13 +17,14 @@ from itertools import takewhile
 
 from uecwatchd import report, spool
 from uecwatchd.delivery import NO_BOOT, Boot, BootIds, Order, bundle_and_register
-from uecwatchd.errors import Rejected, Stopped
+from uecwatchd.errors import Pending, Rejected, Stopped
 from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import CHECK_SECONDS, BundleRecord
 from uecwatchd.monitor import Monitor, Tee
 from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
 from uecwatchd.pipeline.prepare import registered_name
+from uecwatchd.verdict import FIRST_LOOK_SECONDS
 
 Deliveries = Mapping[Role, "Future[BundleRecord]"]
 # Takes what is called while one waits, and raises when one need not wait any more.
@@ -52,8 +54,10 @@ def deliver(job: Job, tools: Tools) -> Job:
 
 def _may_begin(job: Job, tools: Tools) -> bool:
     """Where only administrators may register kernels, and we never have, no byte of a machine goes up before
-    it has come out that we may."""
+    it has come out that we may. What the set has waited for before is looked at first as well."""
     cloud = job.entered()
+    if job.waited:
+        return False
     return not cloud.dialect.kernels_by_administrators or tools.ledger.has_registered_boot(cloud.name)
 
 
@@ -66,7 +70,7 @@ def _one_by_one(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
 
 
 def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
-    main, given_up = lead(job.found), threading.Event()
+    main, given_up, needed = lead(job.found), threading.Event(), threading.Event()
     turns = Turns([member.role for member in job.found.members])
     others = [member for member in job.found.members if member is not main]
 
@@ -74,10 +78,25 @@ def _at_once(job: Job, tools: Tools) -> Mapping[Role, BundleRecord]:
         with turns.until_over(member.role) as turn:
             return _take(job, tools, replace(way, turn=turn), member)
 
+    def stay(member: Member, way: Way) -> BundleRecord:
+        """A member that is pending is looked at again until the machine needs its id, and once more then."""
+        while True:
+            last = needed.is_set()
+            try:
+                return take(member, way)
+            except Pending:
+                if last:
+                    raise
+            _until(needed, FIRST_LOOK_SECONDS, partial(_check, job, tools, way))
+
+    def id_of(role: Role) -> BundleRecord | None:
+        needed.set()
+        return beside[role].result() if role in beside else None
+
     with ThreadPoolExecutor(max(1, len(others)), "beside") as threads:
         way = Way(check=partial(_go_on, given_up))
-        beside: Deliveries = {one.role: threads.submit(take, one, way) for one in others}
-        boot = _boot(job, tools, lambda role: beside[role].result() if role in beside else None)
+        beside: Deliveries = {one.role: threads.submit(stay, one, way) for one in others}
+        boot = _boot(job, tools, id_of)
         try:
             done = {main.role: take(main, Way(boot, check=partial(_must_go_well, beside)))}
             return done | {role: delivery.result() for role, delivery in beside.items()}
@@ -153,10 +172,7 @@ def _boot(job: Job, tools: Tools, registered: Callable[[Role], BundleRecord | No
 def _take(job: Job, tools: Tools, way: Way, member: Member) -> BundleRecord:
     """One member all the way."""
 
-    def check() -> None:
-        stop_if_asked(job, tools)
-        way.check()
-
+    check = partial(_check, job, tools, way)
     with spool.open_member(job.found.folder, member.path) as source:
         if spool.stamp_of(os.fstat(source.fileno())) != member.stamp:
             raise spool.changed(member.path)
@@ -164,6 +180,18 @@ def _take(job: Job, tools: Tools, way: Way, member: Member) -> BundleRecord:
         if member.role == "machine":
             order = _with_a_machines(order, job, tools, way.boot)
         return bundle_and_register(order, source, tools.ledger)
+
+
+def _check(job: Job, tools: Tools, way: Way) -> None:
+    stop_if_asked(job, tools)
+    way.check()
+
+
+def _until(event: threading.Event, seconds: float, check: Callable[[], None]) -> None:
+    """Wait for an event, for so many seconds; `check` raises when it need not be waited for any more."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not event.wait(CHECK_SECONDS):
+        check()
 
 
 def _order(job: Job, tools: Tools, way: Way, member: Member) -> Order:
@@ -188,6 +216,7 @@ def _order(job: Job, tools: Tools, way: Way, member: Member) -> Order:
         turn=way.turn,
         unchanged=lambda: _must_be_unchanged(job.found),
         sleep=lambda seconds: pause(seconds, tools, way.check),
+        waited=job.waited,
         arrived=partial(job.reach.arrived, member.role),
         patience=tools.patience,
         spread=tools.random,

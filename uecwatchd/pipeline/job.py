@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from uecwatchd import report
@@ -65,7 +65,7 @@ class Job:
     """One attempt at one set: what lies in the spool, what is known of it, and its monitor.
 
     `fresh_until` is what an earlier attempt at the same files said of when they stop being fresh. `reach` is
-    how far this one has come.
+    how far this one has come, `waited` for how many seconds the set has waited for images before it.
     """
 
     found: ImageSet
@@ -74,6 +74,7 @@ class Job:
     cloud: Cloud | None = None
     fresh_until: float | None = None
     reach: Reach = field(default_factory=Reach)
+    waited: Mapping[str, float] = field(default_factory=dict)
 
     def known(self, role: Role) -> MemberRecord | None:
         return next((m for m in self.record.members if m.role == role), None)

@@ -1,14 +1,16 @@
 """What a round decides by: rules without I/O."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 
 from uecwatchd import sidecar, spool
 from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.crew import Expected
 from uecwatchd.errors import UecError
 from uecwatchd.imageset import Assembly, ImageSet, Rules
 from uecwatchd.ledger import SetRecord
-from uecwatchd.roll import Key
+from uecwatchd.roll import Key, key_of
 from uecwatchd.settings import Settings
 from uecwatchd.verdict import retry_due
 
@@ -37,6 +39,8 @@ def due(record: SetRecord | None, found: ImageSet, *, now: float, closed: Mappin
     """Whether a ready set is to be worked on now, by its record and the clouds whose gates are closed."""
     if record is None or record.stamp != found.stamp:
         return True
+    if record.awaits_cloud and found.sidecar.clouds[0] in closed:
+        return False
     if record.state == "waiting":
         return retry_due(record, now=now, closed=False)
     if record.state == "deferred":
@@ -49,6 +53,36 @@ def due(record: SetRecord | None, found: ImageSet, *, now: float, closed: Mappin
 def passed(record: SetRecord, now: float) -> bool:
     """Whether the time has come to look again at what could not even be read."""
     return record.state == "deferred" and record.next_retry is not None and now >= record.next_retry
+
+
+def next_of(records: Iterable[SetRecord], *, closed: Container[str], looks: bool) -> float | None:
+    """When the next of some sets is due by itself. One that waits for a cloud whose gate is closed is not,
+    whatever its time was: that is due when the gate opens. With `looks`, of those that wait for one alone."""
+    chosen = (r for r in records if not (looks and not r.awaits_cloud))
+    open_ones = (r for r in chosen if not (r.awaits_cloud and r.cloud in closed))
+    return min((r.next_retry for r in open_ones if r.next_retry is not None), default=None)
+
+
+def summary_of(
+    records: Iterable[SetRecord], held: Container[Key], working: Container[Key], *, folders: int
+) -> str:
+    """How many sets there are in which state, in one line."""
+    counts = Counter(
+        "working" if key_of(r) in working else "held" if key_of(r) in held else r.state for r in records
+    )
+    told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+    return f"Watching {folders} folder{'s' if folders > 1 else ''}; {told or 'no sets'}"
+
+
+def sized(found: ImageSet, record: SetRecord | None) -> Expected:
+    """A set that is due, with the bytes that it has still to send at most, for which it passes others.
+
+    `record` is what came of the same files before.
+    """
+    awaits = record is not None and record.awaits_cloud
+    sent = record is not None and awaits and bool(record.members[-1].pending)  # it is only looked at
+    size = 0 if sent else sum(member.size for member in found.members)
+    return Expected(found, again=awaits or (record is not None and record.state == "deferred"), size=size)
 
 
 def is_done(found: ImageSet, record: SetRecord | None) -> bool:

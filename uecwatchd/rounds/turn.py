@@ -6,7 +6,6 @@ are due. What made somebody look, an event or a timer, makes no difference.
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -24,7 +23,17 @@ from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.leave import leaving_of, see_off, without_leaving
 from uecwatchd.rounds.notices import Notices
 from uecwatchd.rounds.remnants import Remnants
-from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, rules_of, taken_by
+from uecwatchd.rounds.rules import (
+    GONE,
+    due,
+    key_of_set,
+    names_in,
+    next_of,
+    rules_of,
+    sized,
+    summary_of,
+    taken_by,
+)
 from uecwatchd.settings import Settings
 from uecwatchd.verdict import failed, resumed, shifted
 from uecwatchd.watch import identity
@@ -94,13 +103,13 @@ class Rounds:
         waiting = (wait for assembly in self._assemblies.values() for wait in assembly.waiting)
         return [wait.ready_at for wait in waiting if wait.ready_at is not None]
 
-    def next_retry(self) -> float | None:
-        """When, by the wall clock, the next deferred set is due; sets at work or not ready are not."""
+    def next_retry(self, *, looks: bool = False) -> float | None:
+        """When, by the wall clock, the next set is due that is deferred or waits, and is not at work; with
+        `looks`, of those that wait for their clouds alone."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {key_of_set(found) for found in ready} - self._crew.working - self._crew.due.keys()
-        keys -= self._control.wanted.holds.keys()
-        records = (self._roll.get(key) for key in keys)
-        return min((r.next_retry for r in records if r and r.next_retry is not None), default=None)
+        records = map(self._roll.get, keys - self._control.wanted.holds.keys())
+        return next_of(filter(None, records), closed=self._tools.gates.closed(), looks=looks)
 
     def asked(self) -> bool:
         """Whether somebody has asked for something since the last round."""
@@ -116,14 +125,8 @@ class Rounds:
 
     def summary(self) -> str:
         """One line with numbers, for systemd and for people."""
-        held = self._control.wanted.holds
-        states = {r: "held" if key_of(r) in held else r.state for r in self.present()}
-        counts = Counter(
-            "working" if key_of(r) in self._crew.working else state for r, state in states.items()
-        )
-        told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
-        folders = len(self._settings.spool.folders)
-        return f"Watching {folders} folder{'s' if folders > 1 else ''}; {told or 'no sets'}"
+        held, working = self._control.wanted.holds, self._crew.working
+        return summary_of(self.present(), held, working, folders=len(self._settings.spool.folders))
 
     # --- a round ------------------------------------------------------------------------------------------
 
@@ -260,7 +263,7 @@ class Rounds:
             if not same and not self._crew.waits(found):
                 files = ", ".join(member.path for member in found.members)
                 self._complaints.tell(Kind.FOUND, f"Found set {found.name}: {files}", set_name=found.name)
-            expected.append((found, same and record is not None and record.state == "deferred"))
+            expected.append(sized(found, record if same else None))
         self._crew.expect(folder, expected, now=self._monotonic())
 
     def _work_on(self, found: ImageSet) -> Callable[[], SetRecord]:
@@ -297,7 +300,7 @@ class Rounds:
         if abs(jumped) < JUMP_SECONDS:
             return
         for record in self._roll.records():
-            if record.state == "deferred" and key_of(record) not in self._crew.working:
+            if record.state in ("deferred", "waiting") and key_of(record) not in self._crew.working:
                 self._roll.put(shifted(record, jumped))
 
     def _retire(self, listing: spool.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:

@@ -90,6 +90,7 @@ class Ec2Rules:
     administrators_only: bool  # whether nobody else registers kernels and ramdisks
     # life of an image
     fate: Fate
+    imports_later: bool  # whether what is wrong with key and parts shows in the image, and not at once
     public: bool  # whether everybody may launch it from the start
     groups_apart: bool  # whether one call cannot change groups and users
     lingers: bool  # whether a deregistered image stays on the list until it is deregistered again
@@ -137,6 +138,7 @@ SANDBOX = Ec2Rules(
     windows_is_hvm=False,
     administrators_only=False,
     fate=Fate(),
+    imports_later=False,
     public=False,
     groups_apart=False,
     lingers=False,
@@ -250,6 +252,7 @@ OPENSTACK = replace(
     mapping_refused=True,
     contradiction_refused=False,
     fate=Fate(looks=1),
+    imports_later=True,  # it answers once it has read the manifest, and fetches and opens the parts later
     groups_apart=True,
 )
 
@@ -266,6 +269,7 @@ AWS = replace(
     user_checked=True,
     architectures=frozenset({"i386", "x86_64", "arm64"}),
     mapping_refused=False,
+    imports_later=False,
 )
 
 EC2_RULES: Mapping[str, Ec2Rules] = {

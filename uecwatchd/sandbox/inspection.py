@@ -28,12 +28,16 @@ KEY_TEXT = re.compile(rb"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A manifest that is in order, and the parts it names, all present with plausible sizes."""
+    """A manifest that is in order, and the parts it names, all present with plausible sizes.
+
+    `secret` is None where the cloud's key does not open it and that shows later; `trouble` says why.
+    """
 
     claims: Claims
     manifest_sha256: str
     parts: tuple[StoredObject, ...]
-    secret: Secret
+    secret: Secret | None
+    trouble: str = ""
 
 
 def read_bundle(
@@ -47,17 +51,29 @@ def read_bundle(
     _check_claims(claims, identity, rules)
     if moment in rules.signature_checked:
         _check_signature(claims, identity.user_key.public_key())
-    secret = _open_secret(claims.ec2_key, claims.ec2_iv, key=identity.cloud_key, whose="ec2")
-    if _open_secret(claims.user_key, claims.user_iv, key=identity.user_key, whose="user") != secret:
-        raise invalid("The key sealed for the user is not the key sealed for the cloud")
+    secret, trouble = _opened(claims, identity, rules)
     prefix = f"{folder}/" if folder and rules.parts_beside else ""
     parts = _find_parts(store, rules, bucket, prefix, claims)
-    return Bundle(claims, hashlib.sha256(data).hexdigest(), parts, secret)
+    return Bundle(claims, hashlib.sha256(data).hexdigest(), parts, secret, trouble)
+
+
+def _opened(claims: Claims, identity: Identity, rules: Ec2Rules) -> tuple[Secret | None, str]:
+    try:
+        secret = _open_secret(claims.ec2_key, claims.ec2_iv, key=identity.cloud_key, whose="ec2")
+    except Refused as refused:
+        if rules.imports_later:
+            return None, refused.message
+        raise
+    if _open_secret(claims.user_key, claims.user_iv, key=identity.user_key, whose="user") != secret:
+        raise invalid("The key sealed for the user is not the key sealed for the cloud")
+    return secret, ""
 
 
 def inspect(bundle: Bundle) -> Image:
     """Really unbundles it, and looks at what comes out. Raises `Refused`."""
     claims = bundle.claims
+    if bundle.secret is None:
+        raise invalid(bundle.trouble)
     image = unbundle(claims, bundle.parts, secret=bundle.secret)
     if why := content.unfit(claims.type, image.head, image.tail, size=claims.size):
         raise invalid(f"The content of {claims.name} is no {claims.type}: {why}")

@@ -45,12 +45,24 @@ def register(realm: Realm, parameters: Parameters) -> Payload:
     kernel, ramdisk = _choose_members(rules, wish, bundle.claims)
     _check_member(realm, kernel, type_="kernel")
     _check_member(realm, ramdisk, type_="ramdisk")
-    found = inspection.inspect(bundle)
-    if wish.virtualization == "hvm" and not content.is_disk(found.head):
-        raise Refused("InvalidManifest", "An hvm image must be a whole disk with a boot sector")
-    draft = _draft(realm, wish, bundle, location=location, kernel=kernel, ramdisk=ramdisk)
+    fate = _fate(realm, trouble=_trouble(rules, wish, bundle))
+    draft = _draft(realm, wish, bundle, fate, location=location, kernel=kernel, ramdisk=ramdisk)
     permissions = images.first_permissions(rules)
     return {"imageId": realm.registry.add_image(draft, ids=rules.ids, permissions=permissions).id}
+
+
+def _trouble(rules: Ec2Rules, wish: Wish, bundle: Bundle) -> str:
+    """Why no image can be made of a bundle, where that is found out later; empty if one can. Raises
+    `Refused`."""
+    try:
+        found = inspection.inspect(bundle)
+        if wish.virtualization == "hvm" and not content.is_disk(found.head):
+            raise Refused("InvalidManifest", "An hvm image must be a whole disk with a boot sector")
+    except Refused as refused:
+        if not rules.imports_later:
+            raise
+        return refused.message
+    return ""
 
 
 def _read_wish(realm: Realm, parameters: Parameters) -> Wish:
@@ -123,9 +135,10 @@ def _check_member(realm: Realm, image_id: str, *, type_: str) -> None:
         raise Refused("InvalidAMIID.NotFound", f"Referenced {type_} id is invalid: {image_id}")
 
 
-def _draft(realm: Realm, wish: Wish, bundle: Bundle, *, location: str, kernel: str, ramdisk: str) -> Image:
+def _draft(
+    realm: Realm, wish: Wish, bundle: Bundle, fate: Fate, *, location: str, kernel: str, ramdisk: str
+) -> Image:
     """The image without its id."""
-    fate = _fate(realm)
     return Image(
         id="",
         location=location,
@@ -147,8 +160,14 @@ def _draft(realm: Realm, wish: Wish, bundle: Bundle, *, location: str, kernel: s
     )
 
 
-def _fate(realm: Realm) -> Fate:
-    fate = DOOM if realm.faults.strikes("image-fails") else realm.rules.ec2.fate
+def _fate(realm: Realm, *, trouble: str) -> Fate:
+    fate = (
+        replace(DOOM, reason=trouble)
+        if trouble
+        else DOOM
+        if realm.faults.strikes("image-fails")
+        else realm.rules.ec2.fate
+    )
     looks = int(realm.faults.value("pending"))
     return replace(fate, looks=looks) if looks else fate
 

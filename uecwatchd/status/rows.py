@@ -228,7 +228,8 @@ def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
         return replace(row, state="done", detail=_ids(record))
     if record.state == "waiting":  # it was begun, and found not to be there whole
         again = "" if record.next_retry is None else f"; looked at {_when(record.next_retry, known.now)}"
-        detail = f"for {record.reason}, since {_moment(record.since)}{again}"
+        comma = "" if record.awaits_cloud else ","
+        detail = f"for {record.reason}{comma} since {_moment(record.since)}{again}"
         return replace(row, state="waiting", detail=detail)
     # "working" without a daemon, too: it was broken off.
     at = f"put down at: {record.stage}" if record.stage else "about to begin"

@@ -1,0 +1,398 @@
+"""Images that a cloud takes its time over, or fails to make, after it has registered them."""
+
+import os
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uecwatchd.bundle.in_flight import Lines
+from uecwatchd.cloud.gate import Gates
+from uecwatchd.cloud.patience import Patience
+from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS
+from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger import Failure, Ledger, SetRecord, open_ledger
+from uecwatchd.monitor import Kind
+from uecwatchd.pipeline import Tools
+from uecwatchd.roll import Roll
+from uecwatchd.rounds import Rounds
+from uecwatchd.sandbox.identity import ensure_identity
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.settings import WorkSettings, load
+from uecwatchd.verdict import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_look
+
+if TYPE_CHECKING:
+    from tests.conftest import Heard, Host
+else:
+    Heard = Host = Any
+
+FOR_EVER = 1e6
+
+
+@pytest.fixture
+def host(host_class: type[Host], tmp_path: Path) -> Iterator[Host]:
+    """A build host of a cloud that is at work on an image after it has registered it."""
+    with Sandbox(tmp_path / "cloud", dialect="openstack") as cloud:
+        host = host_class.made(tmp_path / "host", cloud)
+        host.configure(host.config.read_text().replace('"sandbox"', '"openstack"'))
+        yield host
+
+
+def drop(host: Host, name: str = "karmic", *, seed: int = 1) -> None:
+    (host.spool / f"{name}.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+    (host.spool / f"{name}.img").write_bytes(random.Random(seed).randbytes(4096))  # noqa: S311
+
+
+class Scene:
+    """The service's rounds by a clock of our own, with one worker, which looks at an image just once."""
+
+    def __init__(self, host: Host, heard: Heard, book: Ledger, patience: Patience) -> None:
+        self.host, self.book, self.jumped = host, book, 0.0
+        self.now = max([1e9, *(record.next_retry or 0.0 for record in book.sets())])
+        settings = load(host.config, environ={})
+        self.settings = replace(settings, work=replace(settings.work, sets=1))
+        self.tools = Tools(
+            book,
+            Gates(self.settings.clouds, uploads=1, bucket="uec-images", clock=lambda: self.now - self.jumped),
+            heard,
+            threading.Event(),
+            work=WorkSettings(),
+            lines=Lines(1),
+            configured_bucket="uec-images",
+            now=lambda: self.now,
+            patience=patience,
+        )
+        self.rounds = Rounds(
+            self.settings,
+            roll=Roll(book),
+            tools=self.tools,
+            monotonic=lambda: self.now - self.jumped,
+            ended=lambda: None,
+        )
+
+    def after(self, seconds: float, name: str = "karmic") -> SetRecord:
+        """The record of a set when so much time has passed, and everything that was due then is done."""
+        self.now += seconds
+        for _ in range(2):  # files settle in between
+            self.rounds.turn()
+            self.rounds.work_off()
+            self.now += 0.5
+        (record,) = (record for record in self.rounds.present() if record.name == name)
+        return record
+
+    def ready(self) -> None:
+        """The cloud is done with whatever is pending."""
+        for image in self.host.cloud.images:
+            if image.state == "pending":
+                self.host.cloud.realm.registry.set_image_state(image.id, "available")
+
+
+@contextmanager
+def scene(host: Host, heard: Heard, patience: Patience = Patience(looks=())) -> Iterator[Scene]:  # noqa: B008
+    with closing(open_ledger(host.state)) as book:
+        made = Scene(host, heard, book, patience)
+        try:
+            yield made
+        finally:
+            made.rounds.close()
+
+
+def registrations(host: Host) -> int:
+    return len(host.cloud.calls("RegisterImage"))
+
+
+def parts_put(host: Host) -> int:
+    return len([seen for seen in host.cloud.calls("PutObject") if ".part." in seen.path])
+
+
+def test_a_set_whose_image_is_pending_has_no_worker(host: Host, heard: Heard) -> None:
+    drop(host)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, heard) as made:
+        waiting = made.after(0)
+        assert (waiting.state, waiting.attempt, waiting.error) == ("waiting", 1, None)
+        host.cloud.faults.clear()
+        drop(host, "jaunty", seed=2)
+        made.after(0, "jaunty")
+        assert made.after(10, "jaunty").state == "done"
+        assert made.after(0).state == "waiting"
+        made.ready()
+        assert made.after(LONGEST_LOOK_SECONDS).state == "done"
+    assert registrations(host) == 2
+    assert (host.spool / "karmic.emi").exists()
+
+
+def test_what_it_waits_for_is_told_once_and_shown_by_status(host: Host, heard: Heard) -> None:
+    drop(host)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, heard) as made:
+        made.after(0)
+        (image,) = host.cloud.images
+        told = len(heard.events)
+        log = (host.spool / "karmic.uec.log").read_text()
+        for _ in range(10):
+            record = made.after(LONGEST_LOOK_SECONDS)
+        assert (record.state, record.attempt, len(heard.events)) == ("waiting", 1, told)
+        assert (host.spool / "karmic.uec.log").read_text() == log
+    sentence = f"karmic: waiting for {image.id}, pending since 2001-09-09 01:46:40 UTC on cloud default"
+    assert heard.sentences(Kind.WAITING)[-1] == sentence
+    assert sentence in log
+    line = next(line for line in host.ask("status")[0].splitlines() if line.startswith("karmic "))
+    assert f"for {image.id}, pending since 2001-09-09 01:46:40 UTC; looked at " in line
+    report = host.report("karmic")
+    assert (report["state"], report["waiting_for"]) == ("waiting", f"{image.id}, pending")
+    assert report["ids"]["machine"] is None
+
+
+def test_a_look_is_one_question_and_less_often_the_longer_it_takes(host: Host, heard: Heard) -> None:
+    drop(host)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, heard) as made:
+        made.after(0)
+        asked = len(host.cloud.requests)
+        made.after(FIRST_LOOK_SECONDS)
+        assert [seen.action for seen in host.cloud.requests[asked:]] == ["DescribeImages"]
+    assert [next_look(0, now=now) - now for now in (0, 50, 300, 1700)] == [5, 5, 30, 60]
+
+
+def test_after_one_time_out_it_is_registered_again_once_and_then_deferred(host: Host, heard: Heard) -> None:
+    drop(host)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, heard) as made:
+        made.after(0)
+        (first,) = host.cloud.images
+        parts = parts_put(host)
+        again = made.after(WAIT_SECONDS)
+        (second,) = host.cloud.images
+        assert (again.state, again.reason) == ("waiting", f"{second.id}, pending")
+        assert second.id != first.id
+        deferred = made.after(WAIT_SECONDS)
+        assert deferred.state == "deferred"
+        assert deferred.error
+        assert f"waiting for {second.id}" in deferred.error.what
+        assert made.after(60).state == "waiting", "it is looked at on"
+        assert made.after(WAIT_SECONDS).state == "deferred"
+        assert made.after(60 * 60).deferrals == 2, "and not for ever"
+        made.ready()
+        done = made.after(LONGEST_LOOK_SECONDS)
+        assert (done.state, done.image_id("machine")) == ("done", second.id)
+    assert registrations(host) == 2
+    assert parts_put(host) == parts
+
+
+def test_what_leaves_the_list_while_it_is_pending_is_registered_again_once(host: Host, heard: Heard) -> None:
+    drop(host)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, heard) as made:
+        for number, state in ((1, "waiting"), (2, "deferred")):
+            assert made.after(5).state == "waiting"
+            assert registrations(host) == number
+            (image,) = host.cloud.images
+            host.cloud.realm.registry.remove_image(image.id)
+            assert made.after(LONGEST_LOOK_SECONDS).state == "waiting", "a list may lag behind"
+            assert made.after(UNLISTED_SECONDS).state == state
+        host.cloud.faults.clear()
+        made.after(60)
+        made.ready()
+        assert made.after(60).state == "done"
+
+
+def test_a_machine_goes_up_while_its_kernel_is_pending_and_waits_for_it_without_a_worker(
+    host: Host, heard: Heard, real_set: RealSet
+) -> None:
+    names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
+    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, heard) as made:
+        waiting = made.after(0, "tiny")
+        parts = parts_put(host)
+        assert waiting.state == "waiting"
+        assert waiting.reason.startswith(("aki-", "ari-"))
+        assert any("/tiny-" in seen.path for seen in host.cloud.calls("PutObject"))
+        assert sorted(image.type for image in host.cloud.images) == ["kernel", "ramdisk"]
+        for _ in range(3):
+            assert made.after(LONGEST_LOOK_SECONDS, "tiny").state == "waiting"
+        made.ready()
+        for _ in range(3):  # what is found ready is not asked about again, but the next one is
+            record = made.after(LONGEST_LOOK_SECONDS, "tiny")
+        assert record.reason.startswith("ami-")
+        made.ready()
+        assert made.after(LONGEST_LOOK_SECONDS, "tiny").state == "done"
+        assert parts_put(host) == parts
+    assert registrations(host) == len(host.cloud.images) == 3
+
+
+@pytest.mark.parametrize("order", ["hold", "forget", "reload", "restart", "outage", "touch"])
+def test_whatever_happens_meanwhile_it_ends_registered_once(host: Host, heard: Heard, order: str) -> None:
+    drop(host)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, heard) as made:
+        assert made.after(0).state == "waiting"
+        if order == "reload":
+            made.rounds.configure(made.settings, made.tools)
+        elif order == "outage":
+            host.cloud.stop()
+            assert made.after(60).state == "deferred"
+            host.cloud.start()
+            made.now += 600
+            made.tools.gates.probe()
+            assert made.after(60).state == "waiting"
+        elif order == "touch":
+            os.utime(host.spool / "karmic.img")
+        elif order != "restart":
+            host.ask(order, "karmic")
+        asked = len(host.cloud.requests)
+        made.after(60)
+        if order == "hold":
+            assert len(host.cloud.requests) == asked
+            host.ask("release", "karmic")
+        made.ready()
+        if order == "restart":
+            made.rounds.close()
+            made = Scene(host, heard, made.book, Patience(looks=()))
+        assert made.after(60).state == "done"
+    assert registrations(host) == len(host.cloud.images) == 1
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0], ids=["back", "ahead"])
+def test_a_clock_that_is_set_neither_shortens_nor_prolongs_the_wait(
+    host: Host, heard: Heard, jump: float
+) -> None:
+    drop(host)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, heard) as made:
+        made.after(0)
+        before = made.after(0)
+        made.now += jump
+        made.jumped += jump
+        after = made.after(0)
+        assert after.since - before.since == pytest.approx(jump, abs=5)
+        assert registrations(host) == 1
+
+
+# --- an image that fails ----------------------------------------------------------------------------------
+
+
+def with_certificate(host: Host, path: Path) -> None:
+    plain = "\n".join(line for line in host.config.read_text().splitlines() if "cloud_cert" not in line)
+    host.configure(plain.replace('dialect = "openstack"', f'dialect = "openstack"\ncloud_cert = "{path}"'))
+
+
+def run(host: Host, heard: Heard) -> SetRecord:
+    """Several rounds of a service with the configuration as it is now."""
+    with scene(host, heard, Patience(looks=(0.1,))) as made:
+        made.after(0)
+        return made.after(LONGEST_LOOK_SECONDS)
+
+
+def wrongly_sealed(host: Host, heard: Heard) -> SetRecord:
+    """A set whose bundle was sealed for somebody else."""
+    drop(host)
+    other = host.folder / "other-cloud"
+    other.mkdir(exist_ok=True)
+    ensure_identity(other, now=datetime.now(UTC))
+    with_certificate(host, other / "cloud-cert.pem")
+    return run(host, heard)
+
+
+def right_again(host: Host) -> None:
+    with_certificate(host, host.cloud.folder / "cloud-cert.pem")
+
+
+@pytest.mark.parametrize("order", ["retry", "forget", "touch"])
+def test_a_bundle_that_no_image_could_be_made_of_is_made_again(host: Host, heard: Heard, order: str) -> None:
+    failed = wrongly_sealed(host, heard)
+    assert failed.state == "rejected"
+    assert failed.error
+    assert "is failed" in failed.error.why
+    assert "cloud_cert under [cloud.default]" in failed.error.hint
+    (old,) = host.cloud.images
+    right_again(host)
+    if order == "touch":
+        os.utime(host.spool / "karmic.img")
+    else:
+        host.ask(order, "karmic")
+    done = run(host, heard)
+    assert done.state == "done", done.error
+    (image,) = host.cloud.images
+    assert image.id != old.id
+    assert "Resuming karmic at upload" not in (host.spool / "karmic.uec.log").read_text()
+
+
+def test_what_a_ledger_of_before_has_of_a_failed_image_is_not_registered_again(
+    host: Host, heard: Heard
+) -> None:
+    host.cloud.faults.arm("pending", FOR_EVER)
+    sealed = wrongly_sealed(host, heard)
+    assert sealed.state == "waiting", sealed.error
+    with closing(open_ledger(host.state)) as book:
+        (record,), (bundle,) = book.sets(), book.bundles("default")
+        assert bundle.state == "registering"
+        book.put_bundle(replace(bundle, image_id="", sealed=""))
+        members = tuple(replace(member, pending="") for member in record.members)
+        error = Failure("rejected", "registering karmic", "ami-1 is failed", "See that it boots.")
+        book.put_set(replace(record, state="rejected", members=members, error=error))
+    host.cloud.faults.clear()
+    (image,) = host.cloud.images
+    host.cloud.realm.registry.set_image_state(image.id, "failed")
+    right_again(host)
+    host.ask("retry", "karmic")
+    done = run(host, heard)
+    assert done.state == "done", done.error
+
+
+@pytest.mark.parametrize("state", ["error", "deregistered", "failed"])
+def test_an_image_that_fails_after_a_long_wait_has_its_bundle_made_again(
+    host: Host, heard: Heard, state: str
+) -> None:
+    host.cloud.faults.arm("pending", FOR_EVER)
+    assert wrongly_sealed(host, heard).state == "waiting"
+    host.cloud.faults.clear()
+    (old,) = host.cloud.images
+    host.cloud.realm.registry.set_image_state(old.id, state)
+    right_again(host)
+    assert run(host, heard).state == "done"
+    (image,) = host.cloud.images
+    assert image.id != old.id
+
+
+def test_a_manifest_is_made_again_when_the_certificate_changes_before_it_is_registered(
+    host: Host, heard: Heard
+) -> None:
+    host.cloud.faults.arm("lost-answer", 1)
+    drop(host)
+    right_again(host)
+    with scene(host, heard, Patience(tries=(), looks=())) as made:
+        assert made.after(0).state == "deferred"
+    (image,) = host.cloud.images
+    host.cloud.realm.registry.remove_image(image.id)  # as if it had never been carried out
+    parts = parts_put(host)
+    with closing(open_ledger(host.state)) as book:
+        (bundle,) = book.bundles("default")
+        book.put_bundle(replace(bundle, sealed="that of another certificate"))
+    assert run(host, heard).state == "done"
+    assert parts_put(host) == parts, "the parts are sealed by nobody"
+
+
+@pytest.mark.parametrize("role", ["kernel", "ramdisk", "machine"])
+def test_any_member_may_fail_and_is_made_again_after_a_retry(
+    host: Host, heard: Heard, real_set: RealSet, role: str
+) -> None:
+    names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
+    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
+    spare = ["kernel", "ramdisk", "machine"].index(role)
+    host.cloud.faults.arm("image-fails", 1, spare=spare)
+    with scene(host, heard, Patience(looks=(0.1, 0.1))) as made:
+        assert made.after(0, "tiny").state == "rejected"
+    host.ask("retry", "tiny")
+    with scene(host, heard, Patience(looks=(0.1, 0.1))) as made:
+        for _ in range(3):
+            record = made.after(LONGEST_LOOK_SECONDS, "tiny")
+    assert record.state == "done", record.error
+    assert sorted(image.state for image in host.cloud.images) == ["available"] * 3

@@ -1,0 +1,64 @@
+"""A set whose image the cloud is still at work on: put back, and looked at now and then, at no worker's cost.
+
+A look is one question for each such image. As long as the answer is that it is pending, nothing is begun,
+told or counted; anything else, and the end of patience, makes an attempt of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from uecwatchd import report
+from uecwatchd.cloud.images import one
+from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS
+from uecwatchd.errors import Pending, UecError
+from uecwatchd.imageset import ImageSet
+from uecwatchd.ledger import SetRecord
+from uecwatchd.monitor import Event, Kind
+from uecwatchd.pipeline.job import Job, Tools
+from uecwatchd.verdict import next_look
+
+
+def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> SetRecord | None:
+    """Look at a set's pending images; its record if it has to wait on, None if there is something to do."""
+    if before is None or not before.awaits_cloud or before.stamp != found.stamp:
+        return None
+    now = tools.now()
+    waiting = now - before.since
+    try:
+        cloud = tools.gates.enter(before.cloud)
+        listed = [one(cloud, image_id) for image_id in waited(before, now=now)]
+    except UecError:  # an attempt meets with it too, and says so
+        return None
+    patience = WAIT_SECONDS if all(listed) else UNLISTED_SECONDS
+    pending = all(image is None or image.state in cloud.dialect.pending_states for image in listed)
+    if not pending or waiting >= patience or before.cloud != found.sidecar.clouds[0]:
+        return None
+    return replace(before, next_retry=next_look(before.since, now=now))
+
+
+def waited(record: SetRecord | None, *, now: float) -> Mapping[str, float]:
+    """For how many seconds a set has waited for images, by their ids."""
+    if record is None or not record.awaits_cloud:
+        return {}
+    return {member.pending: max(0.0, now - record.since) for member in record.members if member.pending}
+
+
+def put_off(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]:
+    """What a set becomes that waits for its cloud, and how that is told. It keeps its stage and its count of
+    deferrals: nothing has failed, and nothing is over."""
+    now = tools.now()
+    since = now - job.waited.get(pending.image_id, 0.0)
+    members = (
+        replace(one, pending=pending.image_id if one.role == pending.role else "")
+        for one in job.reach.noted(job.record.members)
+    )
+    record = replace(
+        job.record,
+        state="waiting",
+        since=since,
+        reason=f"{pending.image_id}, pending",
+        next_retry=next_look(since, now=now),
+        members=tuple(members),
+    )
+    what = f"waiting for {record.reason} since {report.moment(since)} UTC on cloud {record.cloud}"
+    return record, Event(Kind.WAITING, f"{record.name}: {what}", record.name, fields={"cloud": record.cloud})
