@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -29,7 +30,7 @@ DRIP_SECONDS = 0.1
 # After the cloud has begun to go wrong.
 MOMENT_SECONDS = 1.0
 EX_TEMPFAIL = 75
-PASSED_ON = ("content-type", "content-length", "etag", "server", "date", "x-amz-request-id")
+PASSED_ON = ("content-type", "etag", "server", "date", "x-amz-request-id")
 MOMENTS = random.Random(11)  # noqa: S311 (only not to be regular)
 
 
@@ -43,6 +44,7 @@ class Front:
     met: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     seen: list[str] = field(default_factory=list)
+    forge: Callable[[str, bytes], bytes] = lambda _action, content: content
 
     @property
     def url(self) -> str:
@@ -72,9 +74,9 @@ def handler_of(front: Callable[[], Front], port: int) -> type[BaseHTTPRequestHan
                 with contextlib.suppress(OSError):
                     front().act(front(), self)
                 return
-            self._pass_on(body)
+            self._pass_on(action, body)
 
-        def _pass_on(self, body: bytes) -> None:
+        def _pass_on(self, action: str, body: bytes) -> None:
             cloud = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
             with contextlib.closing(cloud):
                 cloud.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -82,11 +84,12 @@ def handler_of(front: Callable[[], Front], port: int) -> type[BaseHTTPRequestHan
                     cloud.putheader(name, value)
                 cloud.endheaders(body)
                 reply = cloud.getresponse()
-                content = reply.read()
+                content = front().forge(action, reply.read())
             self.send_response_only(reply.status)
             for name, value in reply.getheaders():
                 if name.lower() in PASSED_ON:
                     self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 
@@ -146,10 +149,14 @@ def drop(host: Host, made: RealSet) -> None:
     )
 
 
-def ended(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> str:
+def stopped(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> str:
     """Send a signal, and see that it is heard in time; what the program said."""
-    began = time.monotonic()
     process.send_signal(number)
+    return ended(process)
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
+    began = time.monotonic()
     _, talk = process.communicate(timeout=PATIENCE_SECONDS)
     assert time.monotonic() - began < STOP_SECONDS, talk
     assert "Traceback" not in talk
@@ -183,7 +190,7 @@ def test_a_stop_is_heard_whatever_the_cloud_does(
     try:
         assert front.met.wait(PATIENCE_SECONDS)
         time.sleep(MOMENTS.uniform(0, MOMENT_SECONDS))
-        talk = ended(process)
+        talk = stopped(process)
     finally:
         process.kill()
         process.wait()
@@ -197,14 +204,61 @@ def test_whoever_stops_a_verb_need_not_wait_for_the_cloud(host: Host, front: Fro
     (host.spool / "karmic.toml").write_text("")
     verbs = {verb: host.popen(*verb.split()) for verb in ("check", "images", "images --all")}
     try:
-        assert front.met.wait(PATIENCE_SECONDS)
-        time.sleep(MOMENT_SECONDS)
+        end = time.monotonic() + PATIENCE_SECONDS
+        while len(front.seen) < len(verbs):
+            assert time.monotonic() < end
+            time.sleep(DRIP_SECONDS)
         for process in verbs.values():
             process.send_signal(signal.SIGINT)
         for process in verbs.values():
-            ended(process, signal.SIGINT)
+            ended(process)
     finally:
         for process in verbs.values():
             process.kill()
             process.wait()
     assert {process.returncode for process in verbs.values()} == {EX_TEMPFAIL}
+
+
+FORGED = ("-x $(touch /tmp/x)", "emi-12345678\nemi-12345679")
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_no_id_is_written_down_that_is_none_nor_asked_for_twice(
+    forged: str, host: Host, front: Front, real_set: RealSet
+) -> None:
+    actions = ("RegisterImage", "DescribeImages")
+    host.drop(real_set.kernel, names=["karmic.vmlinuz"])
+    (host.spool / "karmic.toml").write_text('kernel = "karmic.vmlinuz"\n')
+
+    def forge(action: str, content: bytes) -> bytes:
+        return (
+            re.sub(rb"(<imageId>)[^<]*", rb"\1" + forged.encode(), content) if action in actions else content
+        )
+
+    front.forge = forge
+    for _ in range(2):
+        host.run("once")
+        host.run("retry", "karmic")
+    assert front.seen.count("RegisterImage") == 1
+    assert host.report("karmic")["state"] == "halted"
+    assert [name for name in host.outputs() if "uec" not in name] == []
+    front.forge = lambda _action, content: content
+    host.run("retry", "karmic")
+    ended = host.run("once")
+    assert host.report("karmic")["state"] == "done", ended.stderr
+    assert front.seen.count("RegisterImage") == 1
+    assert (host.spool / "karmic.eki").read_text().strip() == host.cloud.images[0].id
+
+
+def test_an_id_that_got_lost_on_its_way_is_found_in_the_list(
+    host: Host, front: Front, real_set: RealSet
+) -> None:
+    front.forge = lambda action, content: (
+        content.replace(b"<imageId>e", b"<imageId>-e") if action == "RegisterImage" else content
+    )
+    drop(host, real_set)
+    ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    ids = {(host.spool / f"karmic.{role}").read_text().strip() for role in ("eki", "eri", "emi")}
+    assert ids == {image.id for image in host.cloud.images}
+    assert front.seen.count("RegisterImage") == 3

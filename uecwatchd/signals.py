@@ -18,7 +18,9 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 # From a wish to stop to the end of the process, come what may: people and systemd wait five seconds without a
 # question. What has not been put down by then, in a disk or a library that does not come back, is left as a
 # crash would leave it, and taken up from there.
-PATIENCE_SECONDS = 4.0
+PATIENCE_SECONDS = 3.5
+# The same of a verb that only looks, and leaves nothing behind.
+LOOKING_SECONDS = 1.5
 # How long a request that is under way may go on once a stop was asked for: a part that is nearly sent, or an
 # image that is just being registered, need not be asked for twice. systemd and people wait meanwhile.
 GRACE_SECONDS = 2.0
@@ -60,11 +62,11 @@ def answer(numbers: Iterable[int], act: Callable[[], object]) -> None:
         signal.signal(number, lambda number, _frame: come.put(number))
 
 
-def answer_end(act: Callable[[], object], *, code: int) -> None:
+def answer_end(act: Callable[[], object], *, code: int, patience: float = PATIENCE_SECONDS) -> None:
     """Have `act` called when the process is to end; where no end follows soon, end it with `code`."""
 
     def end() -> None:
-        threading.Thread(target=_end_at_last, args=(code,), name="last", daemon=True).start()
+        threading.Thread(target=_end_at_last, args=(patience, code), name="last", daemon=True).start()
         act()
 
     answer(ENDING, end)
@@ -73,12 +75,12 @@ def answer_end(act: Callable[[], object], *, code: int) -> None:
 def stopped_by_signals(*, code: int) -> Stop:
     """What tells a verb that only looks whether it is to end: sooner than one that makes something."""
     stop = Stop(grace=GRACE_SECONDS / 4)
-    answer_end(stop.set, code=code)
+    answer_end(stop.set, code=code, patience=LOOKING_SECONDS)
     return stop
 
 
-def _end_at_last(code: int) -> None:
-    time.sleep(PATIENCE_SECONDS)
+def _end_at_last(seconds: float, code: int) -> None:
+    time.sleep(seconds)
     os._exit(code)
 
 
