@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Kind
@@ -99,7 +100,7 @@ def assert_done_once(host: Host, files: dict[str, bytes]) -> None:
     assert [f"karmic{ending}" in host.outputs() for ending in (".emi", ".eki", ".eri", ".uec.error")] == [
         *(True, True, True, False)
     ]
-    assert not [path.name for path in host.spool.iterdir() if path.name.startswith(".")]
+    assert not [p.name for p in host.spool.iterdir() if p.name.startswith(".") and p.name != spool.LOCK_NAME]
     with closing(sqlite3.connect(host.state / "ledger.sqlite")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 

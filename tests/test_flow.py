@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
 
 if TYPE_CHECKING:
@@ -346,7 +347,7 @@ def test_outputs_follow_their_files_after_a_while(make_host: Callable[..., Host]
         (host.spool / made.name).unlink()
     for _ in range(2):
         assert host.run("once").returncode == 0
-    assert list(host.spool.iterdir()) == []
+    assert [path.name for path in host.spool.iterdir()] == [spool.LOCK_NAME]
     assert "empty" in host.run("status").stderr
 
 

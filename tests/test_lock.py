@@ -3,12 +3,15 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import open_way
 from uecwatchd import spool
 from uecwatchd.spool.lock import holder_in
 
@@ -76,7 +79,175 @@ def test_a_folder_held_by_this_process_names_it(tmp_path: Path) -> None:
     held = spool.hold(tmp_path)
     with pytest.raises(spool.Occupied, match=rf"process {os.getpid()} \(.*py"):
         spool.hold(tmp_path)
+    os.close(held or 0)
+
+
+# --- members who want it for themselves ------------------------------------------------------------------
+
+NOBODY = 65534
+# Locks what it can, as nobody, says so, and sleeps on it.
+TAKE = """
+import fcntl, os, sys, time
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for path in sys.argv[1:]:
+    try:
+        fcntl.flock(os.open(path, os.O_RDONLY | os.O_NONBLOCK), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        print(error.strerror, flush=True)
+    else:
+        print("locked", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def taking(*paths: Path) -> Iterator[list[str]]:
+    """A member who locks what can be locked; what came of it, for each path."""
+    command = [sys.executable, "-S", "-c", TAKE, *map(str, paths)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as member:
+        assert member.stdout
+        try:
+            yield [member.stdout.readline().strip() for _ in paths]
+        finally:
+            member.kill()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A folder as the service's are: its own, and open to all who drop files."""
+    open_way(tmp_path)
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+def theirs(at: Path) -> None:
+    at.write_text("mine")
+    at.chmod(0o644)
+    os.chown(at, NOBODY, NOBODY)
+
+
+def theirs_alone(at: Path) -> None:
+    theirs(at)
+    at.chmod(0o600)
+
+
+def a_link_to_theirs(at: Path) -> None:
+    theirs(at.with_name("target"))
+    at.symlink_to("target")
+
+
+def a_link_to_nothing(at: Path) -> None:
+    at.symlink_to("/nothing/there")
+
+
+def a_pipe(at: Path) -> None:
+    os.mkfifo(at, 0o666)
+
+
+def a_folder_with_something_in_it(at: Path) -> None:
+    at.mkdir()
+    theirs(at / "file")
+    os.chown(at, NOBODY, NOBODY)
+
+
+def ours_but_open_to_all(at: Path) -> None:
+    at.write_text("ours")
+    at.chmod(0o644)
+
+
+PLANTS = (
+    *(theirs, theirs_alone, a_link_to_theirs, a_link_to_nothing, a_pipe, a_folder_with_something_in_it),
+    ours_but_open_to_all,
+)
+
+
+def test_a_member_who_locks_the_folder_keeps_nobody_from_it(shared: Path) -> None:
+    with taking(shared) as came:
+        assert came == ["locked"]
+        held = spool.hold(shared)
+    assert held is not None
     os.close(held)
+
+
+def test_a_member_can_neither_lock_the_lock_nor_take_it_away(shared: Path) -> None:
+    os.close(spool.hold(shared) or 0)
+    with taking(shared / spool.LOCK_NAME) as came:
+        assert came == ["Permission denied"]
+    removed = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", "rm", "-f", shared / spool.LOCK_NAME],
+        capture_output=True,
+        check=False,
+    )
+    assert removed.returncode != 0
+    assert (shared / spool.LOCK_NAME).exists()
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_what_is_planted_in_the_locks_place_and_locked_is_put_aside(
+    shared: Path, plant: Callable[[Path], None]
+) -> None:
+    plant(shared / spool.LOCK_NAME)
+    with taking(shared / spool.LOCK_NAME):
+        held = spool.hold(shared)
+        assert held is not None
+        assert spool.is_held(shared, held)
+        with pytest.raises(spool.Occupied):
+            spool.hold(shared)
+    os.close(held)
+    assert not (shared / "target").exists() or (shared / "target").read_text() == "mine"
+
+
+def test_what_cannot_be_put_aside_leaves_the_folder_unlocked_and_not_unserved(
+    host: Host, as_nobody_in: Callable[[Path], None]
+) -> None:
+    """The folder is somebody else's, and so is what lies there: as where an administrator gave one away."""
+    (host.spool / spool.LOCK_NAME).write_text("root's")
+    (host.spool / spool.LOCK_NAME).chmod(0o644)
+    host.spool.chmod(0o1777)
+    as_nobody_in(host.spool)
+    assert spool.hold(host.spool) is None
+
+
+def test_a_lock_that_was_taken_away_is_taken_anew_and_excludes_again(tmp_path: Path) -> None:
+    held = spool.hold(tmp_path)
+    assert held is not None
+    (tmp_path / spool.LOCK_NAME).unlink()
+    assert not spool.is_held(tmp_path, held)
+    again = spool.hold(tmp_path)
+    assert again is not None
+    with pytest.raises(spool.Occupied):
+        spool.hold(tmp_path)
+    os.close(held)
+    os.close(again)
+
+
+def test_a_daemon_starts_and_works_while_a_member_locks_all_there_is(host: Host) -> None:
+    open_way(host.folder)
+    host.spool.chmod(0o3777)
+    theirs(host.spool / spool.LOCK_NAME)
+    (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+    (host.spool / "karmic.img").write_bytes(b"\1" * (1 << 20))
+    with taking(host.spool, host.spool / spool.LOCK_NAME) as came:
+        assert came == ["locked", "locked"]
+        ended = host.run("once")
+    assert ended.returncode == 0, ended.stderr
+    assert (host.spool / "karmic.emi").exists()
+    rows = host.run("status").stdout
+    assert spool.LOCK_NAME not in rows
+
+
+@pytest.fixture
+def as_nobody_in(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
+    def become(folder: Path) -> None:
+        open_way(folder)
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
+
+    yield become
+    os.seteuid(0)
+    os.setegid(0)
 
 
 @pytest.fixture

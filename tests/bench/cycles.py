@@ -23,6 +23,7 @@ from uecwatchd.demo.material import kernel, make_set
 from uecwatchd.demo.show import CONFIGURATION
 from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.spool import LOCK_NAME
 
 # From before the program can hear a signal until well into the machine image's upload.
 EARLIEST_SECONDS, LATEST_SECONDS = 0.1, 3.0
@@ -90,7 +91,7 @@ def tell_outcome(spool: Path, state: Path, *, kinds: list[str]) -> None:
     tell("images", str(len(kinds)))
     tell("lost", str(sum(counts[role] == 0 for role in ROLES)))
     tell("doubled", str(sum(counts[role] - 1 for role in ROLES if counts[role] > 1)))
-    hidden = sum(path.name.startswith(".") for path in spool.iterdir())
+    hidden = sum(path.name.startswith(".") and path.name != LOCK_NAME for path in spool.iterdir())
     tell("leftovers", f"{hidden} temporaries, {len(unfinished)} unfinished bundles")
 
 

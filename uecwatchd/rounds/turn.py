@@ -68,7 +68,7 @@ class Rounds:
         self._away: set[str] = set()
         self._clocks_apart: float | None = None
         self._remnants: dict[Path, Remnants] = {}
-        self._locks: dict[Path, tuple[tuple[int, int] | None, int]] = {}
+        self._locks: dict[Path, tuple[tuple[int, int] | None, int | None]] = {}
         self.configure(settings, tools)
 
     def configure(self, settings: Settings, tools: pipeline.Tools) -> None:
@@ -140,7 +140,7 @@ class Rounds:
             self._ended()  # for a probe is due at once
         self._rules = rules_of(self._settings, gates.dialects(), gates.strange())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
-            os.close(self._locks.pop(folder)[1])
+            self._let_go(folder)
         for folder in self._settings.spool.folders if folders is None else folders:
             with self._by_itself(folder), self._timed(folder):
                 self._hold(folder)
@@ -187,24 +187,31 @@ class Rounds:
         """Finish, and let go of the folders."""
         self.finish()
         self._crew.close()
-        for _, lock in self._locks.values():
+        for folder in tuple(self._locks):
+            self._let_go(folder)
+
+    def _let_go(self, folder: Path) -> None:
+        if (lock := self._locks.pop(folder)[1]) is not None:
             os.close(lock)
-        self._locks.clear()
 
     def _hold(self, folder: Path) -> None:
         """Have the lock of the folder that is there now, which need not be the one of the last round."""
         now = identity(folder)
-        before, lock = self._locks.get(folder, (None, -1))
-        if lock >= 0 and before == now:
+        before, lock = self._locks.pop(folder, (None, None))
+        if lock is not None and before == now and spool.is_held(folder, lock):
+            self._locks[folder] = (now, lock)
             return
-        if lock >= 0:
+        if lock is not None:
             os.close(lock)
-            del self._locks[folder]
         if twin := next((other for other, (known, _) in self._locks.items() if known == now), None):
             what, hint = f"{folder} and {twin} are the same folder", "Take one of them out of spool.folders."
             raise Halted(what, "it has come to be so since the configuration was read", hint)
-        self._locks[folder] = (now, spool.hold(folder))
-        spool.sweep(folder)
+        lock = spool.hold(folder)
+        self._locks[folder] = (now, lock)
+        loose = f"{folder}: it is not locked against a second uecwatchd: cannot write {spool.LOCK_NAME} there"
+        self._complaints.while_it_lasts(f"{folder}: lock", loose if lock is None else "")
+        if lock is not None:
+            spool.sweep(folder)
 
     def _look(self, folder: Path) -> None:
         ledger = self._tools.ledger

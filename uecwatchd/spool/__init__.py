@@ -22,7 +22,7 @@ from uecwatchd.spool.door import (
 from uecwatchd.spool.kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, is_sidecar, is_sums
 from uecwatchd.spool.lease import open_for_writing
 from uecwatchd.spool.listing import NOT_UTF8, Entry, Listing, scan
-from uecwatchd.spool.lock import Occupied, hold, holder_of
+from uecwatchd.spool.lock import LOCK_NAME, Occupied, hold, holder_of, is_held
 from uecwatchd.spool.output import (
     OUTPUT_SUFFIXES,
     append,
@@ -41,6 +41,7 @@ __all__ = [
     "CHECKSUM_SUFFIXES",
     "ENDINGS",
     "KIND_WORDS",
+    "LOCK_NAME",
     "NOT_UTF8",
     "OUTPUT_SUFFIXES",
     "SIDECAR_SUFFIXES",
@@ -63,6 +64,7 @@ __all__ = [
     "hold",
     "holder_of",
     "ignored_by",
+    "is_held",
     "is_output",
     "is_sidecar",
     "is_sums",

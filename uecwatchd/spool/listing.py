@@ -10,6 +10,7 @@ from uecwatchd.errors import UecError, words_of
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool.contents import Budget, Contents, Peek, Sums, read_contents
 from uecwatchd.spool.door import EntryKind, Stamp, cannot_open, folder_descriptor, kind_of, stamp_of
+from uecwatchd.spool.lock import LOCK_NAME
 from uecwatchd.spool.output import is_foreign, is_output
 from uecwatchd.spool.passed_over import ignored_by
 from uecwatchd.strangers import spelled
@@ -120,6 +121,8 @@ def _list(
     since: float,
 ) -> None:
     for name in sorted(os.listdir(descriptor)):
+        if name == LOCK_NAME and not prefix:
+            continue
         if not _is_text(name):  # no cloud, journal or ledger could be told of it
             ignored[prefix + spelled(name)] = NOT_UTF8
             continue

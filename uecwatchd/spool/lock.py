@@ -1,7 +1,15 @@
-"""One daemon for one spool folder, whatever state directories there are."""
+"""One daemon for one spool folder, whatever state directories there are.
 
+The lock is on a file within the folder, so that hosts that share it over NFS meet there too. The file is the
+service's and closed to all others: whoever may open a file may lock it, and the folder itself is open to all
+who drop files. They cannot take it away either, where the folder has the sticky bit as it should have.
+"""
+
+import errno
 import fcntl
 import os
+import secrets
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,39 +21,122 @@ from uecwatchd.strangers import printable
 LOCKS = Path("/proc/locks")
 # Enough of a command line to know which service it is.
 COMMAND_CHARS = 120
+# Begins and goes on as all do that the service is just writing: no reason to look at the folder.
+LOCK_NAME = ".uec.lock"
+LOCK_MODE = 0o600
+# What somebody else puts in its place is taken away, and may be put there again in the same moment.
+TRIES = 5
 
 
 class Occupied(Deferred):
     """Another process has the folder's lock."""
 
 
-def hold(folder: Path) -> int:
+def hold(folder: Path) -> int | None:
     """Lock a spool folder for this process; returns the descriptor that holds the lock until it is closed.
 
+    None where there is no lock to be had: nothing can be written there, or what lies in its place can neither
+    be believed nor taken away.
     Raises Occupied, naming the process that has it as far as is known, and what `folder_descriptor` raises.
     """
     with folder_descriptor(folder) as descriptor:
-        held = os.dup(descriptor)
+        for _ in range(TRIES):
+            with suppress(FileNotFoundError, FileExistsError):  # somebody was faster: look again
+                lock = _opened(folder, descriptor)
+                if lock is None:
+                    return None
+                if not _is_locked(lock):
+                    holder = holder_of(lock)
+                    os.close(lock)
+                    raise occupied(folder, holder)
+                if is_held(folder, lock):
+                    return lock
+                os.close(lock)
+    return None
+
+
+def occupied(folder: Path, holder: str) -> Occupied:
+    what, why = f"{folder}: another uecwatchd watches this folder", f"{holder} holds its lock"
+    return Occupied(what, why, "Stop the other one, or give this one another folder.")
+
+
+def is_held(folder: Path, lock: int) -> bool:
+    """Whether the file that we have locked is still the one to be locked."""
+    with suppress(OSError):
+        return os.path.samestat(os.lstat(folder / LOCK_NAME), os.fstat(lock))
+    return False
+
+
+def _opened(place: Path, folder: int) -> int | None:
+    """The lock's file, a new one if need be. Raises FileNotFoundError and FileExistsError as the system does.
+
+    Nothing that others put there is opened.
+    """
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        seen = os.open(LOCK_NAME, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return _made(folder)
+    try:
+        status = os.fstat(seen)
+        if _is_to_be_believed(status, os.fstat(folder)):
+            for access in (os.O_RDWR, os.O_RDONLY):  # the first for NFS, the other on a read-only disk
+                with suppress(OSError):  # or it is root's, who was at work here before
+                    return os.open(f"/proc/self/fd/{seen}", access | os.O_CLOEXEC)
+            if process := _process_with(status):
+                raise occupied(place, described(process))
+    finally:
+        os.close(seen)
+    return _made(folder) if _is_away(folder, status) else None
+
+
+def _made(folder: int) -> int | None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(LOCK_NAME, flags, LOCK_MODE, dir_fd=folder)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk that is full or read-only, a folder that is closed to us: told where it matters
+        return None
+
+
+def _is_to_be_believed(status: os.stat_result, folder: os.stat_result) -> bool:
+    """Whether it is a file that no member could open: ours, root's, or, for root, the folder's owner's."""
+    owners = {0, os.geteuid(), *([folder.st_uid] if os.geteuid() == 0 else [])}
+    return stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & 0o077
+
+
+def _is_away(folder: int, status: os.stat_result) -> bool:
+    """Put aside what somebody else has put in the lock's place, as the folder's owner may."""
+    try:
+        if stat.S_ISDIR(status.st_mode):
+            os.rename(LOCK_NAME, f"{LOCK_NAME}.{secrets.token_hex(4)}", src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            os.unlink(LOCK_NAME, dir_fd=folder)
+    except OSError:
+        return False
+    return True
+
+
+def _is_locked(lock: int) -> bool:
+    """Have the lock, unless another process has it. Where a file system knows no locks, nobody has."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = holder_of(held)
-        os.close(held)
-        raise Occupied(
-            f"{folder}: another uecwatchd watches this folder",
-            f"{holder} holds its lock",
-            "Stop the other one, or give this one another folder.",
-        ) from error
-    return held
+        return error.errno != errno.EWOULDBLOCK
+    return True
 
 
 def holder_of(descriptor: int, *, noted: int | None = None) -> str:
     """Who has the lock of an open file, in words; `noted` is the process to name where the kernel does not
     say."""
+    return described(_process_with(os.fstat(descriptor)) or noted)
+
+
+def _process_with(status: os.stat_result) -> int | None:
+    """The process that has the lock of a file, as far as the kernel says."""
     with suppress(OSError):
-        if process := holder_in(LOCKS.read_text().splitlines(), os.fstat(descriptor)):
-            return _described(process)
-    return _described(noted)
+        return holder_in(LOCKS.read_text().splitlines(), status)
+    return None
 
 
 def holder_in(locks: Iterable[str], status: os.stat_result) -> int | None:
@@ -61,7 +152,7 @@ def holder_in(locks: Iterable[str], status: os.stat_result) -> int | None:
     return None
 
 
-def _described(process: int | None) -> str:
+def described(process: int | None) -> str:
     if process is None:
         return "a process that cannot be seen from here"
     with suppress(OSError):
