@@ -135,6 +135,29 @@ def test_the_journal_takes_a_set_whose_name_is_not_utf8(stderr: TextIO) -> None:
     assert sent[0][1]["UEC_SET"] == rb"\udcff"
 
 
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("karmic", b"karmic"),
+        ("café ☃", "café ☃".encode()),
+        ("\x1b]0;owned\x07", rb"\x1b]0;owned\x07"),
+        ("\x9b2J", rb"\x9b2J"),
+        ("a\rb\tc\x7f", rb"a\rb\tc\x7f"),
+        ("\u202egnp.exe", rb"\u202egnp.exe"),
+        ("\udcff\udc9b", rb"\udcff\udc9b"),
+    ],
+)
+def test_no_field_gives_orders_to_the_terminal_of_who_reads_it(
+    name: str, field: bytes, stderr: TextIO
+) -> None:
+    journal, sent = native(stderr)
+    fields = {"file": name, "hint": name, "error": name, "bucket": name, "traceback": f"{name}\n{name}"}
+    journal.tell(Event(Kind.REJECTED, name, name, fields=fields))
+    found = sent[0][1]
+    assert {found[f"UEC_{key}"] for key in ("SET", "FILE", "HINT", "ERROR", "BUCKET")} == {field}
+    assert found["UEC_TRACEBACK"] == field + b"\n" + field
+
+
 def test_a_journal_in_trouble_stops_no_work(stderr: TextIO) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(105, "No buffer space available")

@@ -167,7 +167,7 @@ CALL_SITE = CallsiteParameterAdder(
 
 
 def to_journal(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
-    """Turn an entry into journald's fields: upper case, and bytes, since file names need not be UTF-8."""
+    """Turn an entry into journald's fields, in upper case. A text in bytes may have several lines there."""
     fields = {
         f"UEC_{name.upper()}": _encoded(value) for name, value in entry["fields"].items() if value != ""
     }
@@ -185,7 +185,8 @@ def to_journal(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
 
 
 def _encoded(value: object) -> bytes:
-    return str(value).encode("utf-8", errors="backslashreplace")
+    """A field without orders to a terminal: the catalog inserts fields, and journalctl prints them raw."""
+    return "\n".join(printable(line) for line in str(value).split("\n")).encode()
 
 
 def to_marked_lines(_: WrappedLogger, __: str, entry: EventDict) -> str:
