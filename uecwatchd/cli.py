@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
-from uecwatchd import __version__, byhand, checkup, digest, gallery, memory, orders, status
+from uecwatchd import __version__, byhand, checkup, digest, gallery, memory, orders, status, terminal
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.demo import trying
@@ -63,7 +63,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
+    if argv is None:
+        terminal.speak_utf8()
+    terminal.escape()
     memory.keep_together()
+    memory.never_dumped()
     arguments = _parser().parse_args(argv)
     try:
         with _permitted(sys.argv[1:] if argv is None else argv, arguments):
@@ -174,7 +178,8 @@ def run(arguments: argparse.Namespace) -> int:
     notifier, stopped = Notifier(os.environ), threading.Event()
     ends = [stopped.set]
     answer_end(lambda: [end() for end in ends], code=EX_OK)
-    monitor = Tee((_journal(), StatusMonitor(notifier)))
+    monitor, reload_asked = Tee((_journal(), StatusMonitor(notifier))), threading.Event()
+    answer([signal.SIGHUP], reload_asked.set)  # by itself it would be the end
     book = _await_ledger(settings, notifier, stopped, monitor)
     if book is None:
         return EX_OK
@@ -184,6 +189,8 @@ def run(arguments: argparse.Namespace) -> int:
         if stopped.is_set():  # asked while the ledger was opened
             service.stop()
         answer([signal.SIGHUP], service.ask_reload)
+        if reload_asked.is_set():
+            service.ask_reload()
         service.run(notifier, reloaded=lambda: _settings(arguments))
     return EX_OK
 
@@ -191,15 +198,22 @@ def run(arguments: argparse.Namespace) -> int:
 def _await_ledger(
     settings: Settings, notifier: Notifier, stopped: threading.Event, monitor: Monitor
 ) -> Ledger | None:
-    """Open the ledger, however long a full disk keeps us from it; None when asked to stop before that."""
+    """Open the ledger, however long a full disk keeps us from it; None when asked to stop before that.
+
+    systemd is told that we are there: `systemctl start` would wait for it in silence, and five failed starts
+    would be the last.
+    """
+    told = ""
     while not stopped.is_set():
         try:
             return open_ledger(settings.state.dir, lost=partial(_tell_lost, monitor))
         except Deferred as error:
-            say(f"uecwatchd: {error}")
-            notifier.status(f"Waiting: {error.what}: {error.why}")
-            notifier.extend(2 * LEDGER_RETRY_SECONDS)
-            stopped.wait(LEDGER_RETRY_SECONDS)
+            if str(error) != told:
+                told = str(error)
+                monitor.tell(Event(Kind.FAULT, f"Nothing is begun yet: {error}", level="error"))
+                notifier.ready(f"Waiting: {error.what}: {error.why}")
+            notifier.watchdog()
+            stopped.wait(min(LEDGER_RETRY_SECONDS, notifier.watchdog_seconds or LEDGER_RETRY_SECONDS))
     return None
 
 

@@ -1,6 +1,7 @@
 """What this process holds of the machine's memory, and no more."""
 
 import ctypes
+import resource
 from contextlib import suppress
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
@@ -16,6 +17,12 @@ def keep_together() -> None:
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+def never_dumped() -> None:
+    """Have no core of this process written: it holds keys. A unit that forbids this has seen to it itself."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def pages(size: int) -> memoryview:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from uecwatchd.errors import UecError
 from uecwatchd.strangers import json_text, printable
@@ -13,6 +14,26 @@ class Unwritten(UecError):
     """Standard output takes no more, and that is no fault of the work that was done."""
 
     exit_code = 74
+
+
+def speak_utf8() -> None:
+    """Begin anew, if need be, with file names and configuration in UTF-8, whatever the locale says.
+
+    The same name would otherwise be other bytes for the daemon and for an administrator. What is printed
+    stays in the terminal's own encoding. To be called before anything else is done: it may not return.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    os.environ["PYTHONIOENCODING"] = f"{sys.stdout.encoding}:backslashreplace"
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+
+def escape() -> None:
+    """Have what the terminal's encoding lacks printed as an escape, and not end in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:

@@ -1,0 +1,82 @@
+"""Terminals and pipes that are not UTF-8: what they lack is escaped, and names stay the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+# As Python is where the locale is an old one; it has UTF-8 by itself in the locale C.
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+NAMES = (b"caf\xc3\xa9 \xe2\x98\x83.img", b"latin-\xe9.img", b"\xe2\x80\xa6.iso.part.img")
+
+
+def run(host: Host, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [sys.executable, "-m", "uecwatchd", *arguments],
+        env={**os.environ, "UECWATCHD_CONFIG": str(host.config), **environ},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def full(host: Host) -> Host:
+    for name in NAMES:
+        Path(os.fsdecode(os.fsencode(host.spool) + b"/" + name)).write_bytes(b"hello")
+    return host
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [ASCII, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1:strict"}, {"LC_ALL": "POSIX"}],
+    ids=["locale", "ascii", "latin-1", "posix"],
+)
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["once", "--dry-run"], ["--help"]])
+def test_what_a_terminal_cannot_show_is_escaped(
+    full: Host, arguments: list[str], environ: dict[str, str]
+) -> None:
+    ended = run(full, *arguments, **environ)
+    assert ended.returncode == 0, ended.stderr
+    assert b"Traceback" not in ended.stderr
+    if arguments == ["status"]:
+        assert b"\\u2603" in ended.stdout or "☃".encode() in ended.stdout
+
+
+def test_a_set_has_one_name_in_every_locale(full: Host) -> None:
+    def named(**environ: str) -> list[str]:
+        rows = json.loads(run(full, "status", "--json", **environ).stdout)
+        return sorted(json.dumps(row) for row in rows)
+
+    assert named(**ASCII) == named()
+    found = run(full, "status", "café ☃.img", **ASCII)
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_folder_is_found_by_its_name_in_every_locale(host: Host) -> None:
+    spool = host.folder / "café"
+    spool.mkdir()
+    host.configure(host.config.read_text().replace(str(host.spool), str(spool)))
+    ended = run(host, "status", **ASCII)
+    assert (ended.returncode, ended.stderr) == (0, b"The spool folders are empty.\n")
+
+
+def test_a_name_that_is_no_text_is_no_trouble_for_talk(host: Host) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "uecwatchd", "status", b"\xff\xfe"],
+        env={**os.environ, "UECWATCHD_CONFIG": str(host.config), **ASCII},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 66
+    assert rb"\xff\xfe" in ended.stderr
