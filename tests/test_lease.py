@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uecwatchd import spool
+from uecwatchd.demo.material import RealSet
 from uecwatchd.digest import MARK, MOST_ZEROS
-from uecwatchd.errors import Rejected
+from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.imageset import Assembly, Refused, put_back
 from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Kind
@@ -117,6 +118,58 @@ def test_the_one_right_that_the_unit_gives_is_enough_for_the_files_of_others(
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "None\n"
     with file.open("ab"):
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "a.img\n"
+
+
+HOLD = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+opened = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(file: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process that does with the file as a file server does, and gives nothing back when it is asked to."""
+    command = [sys.executable, "-c", HOLD, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_file_that_a_process_has_leased_counts_as_being_written(
+    file: Path, holder: "subprocess.Popen[str]"
+) -> None:
+    assert spool.open_for_writing(file.parent, ["gone.img", "a.img"]) == "a.img"
+    holder.communicate()
+    assert spool.open_for_writing(file.parent, ["a.img"]) is None
+
+
+def test_who_reads_a_leased_file_blames_no_disk(file: Path, holder: "subprocess.Popen[str]") -> None:
+    words = r"a\.img: cannot open it yet: a process has a lease on it"
+    with pytest.raises(Deferred, match=words), spool.open_member(file.parent, "a.img"):
+        pass
+    holder.communicate()
+    with spool.open_member(file.parent, "a.img"):
+        pass
+
+
+def test_a_set_with_a_leased_file_waits_and_goes_on_by_itself(host: Host, real_set: RealSet) -> None:
+    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, real_set.sidecar)
+    command = [sys.executable, "-c", HOLD, str(host.spool / real_set.kernel.name)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        ended = host.run("once")
+        assert ended.returncode == 75, ended.stderr
+        assert "disk" not in ended.stderr
+        assert real_set.kernel.name in host.run("status", "tiny").stdout
+        process.communicate()
+    assert host.run("once").returncode == 0
 
 
 def test_a_denial_by_a_file_system_with_rules_of_its_own_is_no_proof(file: Path) -> None:

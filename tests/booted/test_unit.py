@@ -1,5 +1,6 @@
 """What the service does under the shipped unit, with each setting of its configuration."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -200,3 +201,45 @@ def test_check_says_what_the_shipped_unit_does_not_allow(tried: Mapping[str, Tri
     bad = [f for f in tried[name].checks[0] if f["level"] == "bad"]
     (unit,) = [f["what"] for f in bad if f["what"].startswith(f"{name}.service")]
     assert [words for words in CASES[name].told if words not in unit] == []
+
+
+def test_no_name_of_a_set_gives_orders_to_a_terminal(tried: Mapping[str, Tried]) -> None:
+    one = tried["keeping"].instance
+    for name in ("evil\x1b]0;owned\x07", "c1-\x9b2J", "bidi-\u202egnp"):
+        one.drop(name)
+    search = ("journalctl", "-x", "--unit", one.name, "--no-pager")
+    one.until(lambda: len(re.findall(" is (emi-|rejected)", one.machine.run(*search).stdout)) >= 4)
+    told = one.machine.run(*search).stdout
+    assert r"evil\x1b]0;owned\x07" in told
+    assert [char for char in told if not char.isprintable() and char != "\n"] == []
+    assert "keeping is emi-" in one.machine.run("journalctl", "UEC_SET=keeping", "--no-pager").stdout
+
+
+def test_a_full_disk_is_told_of_at_once_and_work_begins_once_it_has_room(
+    machine: Machine, instance_class: type[Instance]
+) -> None:
+    one = instance_class(machine, "crowded", "/var/spool/crowded")
+    one.make_spool()
+    machine.shell(
+        "install -d -ouecwatchd -m0700 /var/lib/crowded\n"
+        "mount -t tmpfs -o size=64k,uid=uecwatchd,mode=0700 tmpfs /var/lib/crowded\n"
+        "dd if=/dev/zero of=/var/lib/crowded/full bs=1k 2>/dev/null || true\n"
+    )
+    one.install(dropin="ReadWritePaths=/var/spool/crowded\n")
+    machine.shell("systemctl daemon-reload; systemctl start crowded")
+    told = machine.run("systemctl", "show", "crowded", "--property=StatusText").stdout
+    assert "Waiting: " in told
+    assert "No space left" in told or "full" in told
+    assert "Nothing is begun yet" in one.log()
+    machine.shell("systemctl reload crowded; mount -o remount,size=64m /var/lib/crowded")
+    one.drop("crowded")
+    assert one.wait_for("crowded.emi").startswith("emi-")
+    assert machine.run("systemctl", "show", "crowded", "--property=NRestarts").stdout == "NRestarts=0\n"
+
+
+def test_no_core_of_the_service_is_written(machine: Machine, tried: Mapping[str, Tried]) -> None:
+    leader = machine.run("systemctl", "show", "keeping", "--property=MainPID", "--value").stdout.strip()
+    assert (
+        "Max core file size        0                    0"
+        in machine.path(f"/proc/{leader}/limits").read_text()
+    )

@@ -40,8 +40,8 @@ WITHOUT_EXTRA = "import sys; sys.modules['werkzeug'] = None; from uecwatchd.cli 
     ("words", "code", "told"),
     [
         (["--help"], 0, "sandbox "),
-        (["sandbox", "--help"], 0, "--fault take is told once uecwatchd[sandbox] is installed"),
-        (["sandbox"], 78, "Try: pip install 'uecwatchd[sandbox]'"),
+        (["sandbox", "--help"], 0, "--fault take is told after: "),
+        (["sandbox"], 78, " -m pip install 'werkzeug>="),
     ],
     ids=["the verbs", "one verb's help", "that verb"],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from uecwatchd.errors import UecError
+from uecwatchd.strangers import shell_word
 
 Level = Literal["ok", "warning", "bad"]
 
@@ -44,4 +45,4 @@ def open_to_all(path: Path) -> Finding | None:
     if not mode & OTHERS_READ:
         return None
     what = f"{path}: every user of this machine may read it (mode {mode & 0o7777:04o}), and it holds a secret"
-    return Finding("warning", what, f"Try: chmod o-rwx {path}")
+    return Finding("warning", what, f"Try: chmod o-rwx {shell_word(str(path))}")

@@ -10,7 +10,8 @@ from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.room import check_room
 from uecwatchd.settings import Settings
 from uecwatchd.spool import folder_descriptor
-from uecwatchd.strangers import Malformed, parse_toml
+from uecwatchd.spool.door import opened_by
+from uecwatchd.strangers import Malformed, parse_toml, shell_word
 from uecwatchd.watch import MOUNTINFO, file_system_type
 
 
@@ -37,7 +38,7 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
         yield bad(error)
         return
     if not os.access(folder, os.W_OK | os.X_OK):
-        hint = f"Try: chgrp uecdrop {folder} && chmod 3770 {folder}, and run this as the service's user."
+        hint = f"Try: {opened_by(folder)}"
         what = f"{folder}: this user may not write results there"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
@@ -57,7 +58,8 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
         yield bad(error)
         return
     if not os.access(there, os.W_OK | os.X_OK):
-        hint = f"Run as the service's user, or: install -d -o uecwatchd -m 0700 {folder}."
+        user = Path("/proc/self").owner() if os.geteuid() else "uecwatchd"
+        hint = f"Try: sudo install -d -o {user} -m 0700 {shell_word(str(folder))}"
         what = f"{folder}: this user may not write the state directory"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return

@@ -2,15 +2,18 @@
 
 import argparse
 import os
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 from uecwatchd.errors import Halted
 from uecwatchd.signals import ENDING, answer
+from uecwatchd.strangers import shell_word
 from uecwatchd.terminal import flush, put, say
 
 
@@ -67,7 +70,7 @@ def _dialects_and_faults() -> str:
         from uecwatchd.sandbox.faults import described
         from uecwatchd.sandbox.rules import RULES
     except ImportError:
-        return "What --dialect and --fault take is told once uecwatchd[sandbox] is installed."
+        return f"What --dialect and --fault take is told after: {_installed_by()}"
     lines = "\n".join(f"  {line}" for line in described())
     return f"dialects: {', '.join(RULES)}\n\nfaults:\n{lines}"
 
@@ -85,5 +88,15 @@ def _sandbox_class() -> Any:
         from uecwatchd.sandbox.server import Sandbox
     except ImportError as error:
         why = f"the Python package {error.name} is not installed"
-        raise Halted("the embedded cloud", why, "Try: pip install 'uecwatchd[sandbox]'") from error
+        raise Halted("the embedded cloud", why, f"Try: {_installed_by()}") from error
     return Sandbox
+
+
+def _installed_by() -> str:
+    """The command that installs what the extra `sandbox` lists, for this very Python."""
+    if sys.prefix == sys.base_prefix:  # a distribution's own, which pip may not change
+        return "apt-get install python3-werkzeug"
+    wanted = (line.partition(";") for line in requires("uecwatchd") or ())
+    named = [shell_word(name.strip()) for name, _, when in wanted if "sandbox" in when]
+    as_root = "" if os.access(sys.prefix, os.W_OK) else "sudo "
+    return f"{as_root}{shell_word(sys.executable)} -m pip install {' '.join(dict.fromkeys(named))}"

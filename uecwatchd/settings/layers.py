@@ -141,7 +141,8 @@ def _read(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | None,
     try:
         return path, path.read_bytes()
     except PermissionError:
-        hint = f"Try: chgrp uecwatchd {path} && chmod 640 {path}"
+        word = strangers.shell_word(str(path))
+        hint = f"Try: chgrp uecwatchd {word} && chmod 640 {word}"
         raise NotPermitted(str(path), "cannot read it", hint) from None
     except FileNotFoundError:
         if not named:

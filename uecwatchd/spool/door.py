@@ -16,6 +16,7 @@ from uecwatchd import memory
 from uecwatchd.digest import MOST_WAITING, SKIP_BYTES, Aside, Digest, fitting_file
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.extents import Extent, stored
+from uecwatchd.strangers import file_word
 
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
 Stamp = tuple[int, int, int, int]
@@ -50,22 +51,36 @@ def kind_of(mode: int) -> EntryKind:
     return next((kind for kind, true in tests if true), "device")
 
 
+def shut_above(folder: Path) -> Path | None:
+    """The first folder on the way there that our user may not pass."""
+    return next((each for each in reversed(folder.parents) if not os.access(each, os.X_OK)), None)
+
+
+def opened_by(folder: Path) -> str:
+    """The command, for root, that lets the service use a spool folder, or get nearer to it."""
+    if above := shut_above(folder):
+        return f"chmod o+x {file_word(str(above))}"
+    word = file_word(str(folder))
+    return f"chgrp uecdrop {word} && chmod 3770 {word}"
+
+
 @contextlib.contextmanager
 def folder_descriptor(folder: Path) -> Iterator[int]:
     """A descriptor of the spool folder. Its own path may lead through links: the administrator chose it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError as error:
+        above = shut_above(folder)
         raise NotPermitted(
             f"{folder}: cannot list the spool folder",
-            "the service's user has no right to read it",
-            f"Try: chgrp uecdrop {folder} && chmod 3770 {folder}.",
+            f"the service's user has no right to {f'pass {above}' if above else 'read it'}",
+            f"Try: {opened_by(folder)}",
         ) from error
     except OSError as error:
         raise Deferred(
             f"{folder}: cannot open the spool folder",
             NOT_THERE if error.errno == errno.ENOENT else error.strerror or str(error),
-            f"Make it (mkdir -p {folder}) or mount what it lies on; it is looked for at each scan.",
+            f"Make it (mkdir -p {file_word(str(folder))}) or mount what it lies on; each scan looks for it.",
         ) from error
     try:
         yield descriptor
@@ -114,15 +129,22 @@ def reading(path: str) -> Iterator[None]:
         raise _unreadable(path, error) from error
 
 
+class Leased(Deferred):
+    """A process has a lease on the file, as file servers take one, and may be writing to it."""
+
+
 def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
     if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link in place of the file, or of its folder
         return not_regular(path, "symlink")
     if isinstance(error, PermissionError):
         why, bits = _mode_and_owner(descriptor, path.rsplit("/", 1)[-1])
-        return Rejected(f"{path}: cannot read it", why, f"Try: chmod {bits} {path}.")
+        return Rejected(f"{path}: cannot read it", why, f"Try: chmod {bits} {file_word(path)}")
     if isinstance(error, FileNotFoundError):
         hint = "What lies there is looked at anew; drop it again if it was not meant to go."
         return Deferred(f"{path}: it is gone", "it was removed since it was listed", hint)
+    if isinstance(error, BlockingIOError):
+        why = "a process has a lease on it; the kernel has asked for it back, and takes it within a minute"
+        return Leased(f"{path}: cannot open it yet", why, "It is tried again by itself.")
     return _unreadable(path, error)
 
 

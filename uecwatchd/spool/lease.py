@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from uecwatchd.errors import UecError
-from uecwatchd.spool.door import folder_descriptor, open_below
+from uecwatchd.spool.door import Leased, folder_descriptor, open_below
 
 # Network file systems refuse a lease with the same error when they merely have no delegation for the file.
 LOCAL_FILE_SYSTEMS = frozenset(
@@ -46,9 +46,13 @@ def open_for_writing(folder: Path, paths: Iterable[str]) -> str | None:
 
 
 def _is_written(descriptor: int, path: str) -> bool:
-    with suppress(UecError), open_below(descriptor, path) as file:
-        return _is_denied(file.fileno()) and file_system_of(file.fileno()) in LOCAL_FILE_SYSTEMS
-    return False
+    try:
+        with open_below(descriptor, path) as file:
+            return _is_denied(file.fileno()) and file_system_of(file.fileno()) in LOCAL_FILE_SYSTEMS
+    except Leased:
+        return True
+    except UecError:
+        return False
 
 
 def _is_denied(descriptor: int) -> bool:
