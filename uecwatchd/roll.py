@@ -4,8 +4,9 @@ The ledger stays the truth. But where a full disk keeps a record out of it, the 
 its next attempt must hold all the same, or the set would be tried again at every turn of the loop.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from uecwatchd.errors import UecError
@@ -56,6 +57,19 @@ class Roll:
     def remember(self, record: SetRecord) -> None:
         """Remember what need not outlast this process."""
         self._records[key_of(record)] = record
+
+    def own(
+        self, folder: Path, owners: Mapping[str, int], proven: Collection[str]
+    ) -> Mapping[str, SetRecord]:
+        """Note whose sets of a folder are, which was not known before; the records of all that are there."""
+        for name, owner in owners.items():
+            key = (str(folder), name)
+            self._records[key] = replace(self._records[key], owner=owner)
+        try:
+            self._ledger.put_owners(folder, owners, proven=proven)
+        except UecError:
+            self._unwritten |= {(str(folder), name) for name in owners}
+        return self.of_folder(folder)
 
     def drop(self, record: SetRecord) -> None:
         """Raises what the ledger raises; the record is then still on the roll."""

@@ -50,8 +50,8 @@ class Order:
     before it is registered. `sparse` has holes left out of the bundle. `unchanged` raises when a file of the
     set is not any more what was listed. `turn` is held while it is sent, on its share of `lines`. `sleep`
     raises as `check` does. `arrived` hears how many parts lie in the bucket. `waited` is for how many seconds
-    the set has waited for images, by their ids. `spread` gives numbers from 0 to 1. What has a default is
-    said of machines alone.
+    the set has waited for images, by their ids. `spread` gives numbers from 0 to 1. `owner` is the uid that
+    the set belongs to, None where members trust each other. What has a default is said of machines alone.
     """
 
     set_name: str
@@ -61,6 +61,7 @@ class Order:
     bucket: str
     arch: Arch
     made_for: str
+    owner: int | None
     unique: bool
     full: bool
     lines: Lines

@@ -31,34 +31,59 @@ TOKEN_CHARS = 16
 def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleRecord:
     """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
     identity = _free_identity(order, ledger)
+    if _is_anothers(order, ledger.bundle(order.cloud.name, identity)):
+        return bundle_and_register(_apart(order), source, ledger)
     clear_leftovers(order, ledger, but=identity)
     with ledger.claim(f"{order.cloud.name}/{identity}", check=order.check):
         known = _known(order, ledger, identity)
-        bundle = known or _plan(order, identity)
-        listed = _listed(order, known, bundle)
-        if there := _find(order, bundle, listed):
-            _must_be_ours(order, known, there)
-            if not is_overdue(order, bundle, there):
-                if known and known.state in ("planned", "uploaded") and known.location == there.location:
-                    bundle = _made_whole(order, known, source, ledger)
-                return _adopt(order, bundle, there, ledger)
-            bundle = taken_back(order, bundle, there, ledger)
-            listed = tuple(image for image in listed if image.id != there.id)
-        failed = images.of_no_use(order.cloud, listed, bundle.location)
-        if failed:  # no image could be made of it: with another key each of its parts is sent again
-            known, bundle = None, ledger.put_bundle(_plan(order, identity))
-            listed = _without(order, failed, listed)
-        elif bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
-            known, bundle = None, _plan(order, identity)
-        elif bundle.state == "registering" and bundle.image_id:
-            bundle = missed(order, bundle, ledger)
-        _must_have_name(order, bundle, listed)
-        if not _is_ready(order, bundle):
-            bundle = ledger.put_bundle(bundle)
-            bundle = _sent(order, bundle, source, ledger, resuming=known is not None)
-        order.check()
-        _look_over(order, bundle, ledger)
-        return _register(order, bundle, ledger)
+        if not _is_anothers(order, known):
+            return _taken_all_the_way(order, known, identity, source, ledger)
+    return bundle_and_register(_apart(order), source, ledger)  # the other one was quicker
+
+
+def _is_anothers(order: Order, known: BundleRecord | None) -> bool:
+    """Whether a machine image of the same bytes is another member's.
+
+    Neither of them is to say who may start the other's image, or to take it away. Kernels are shared.
+    """
+    mine = known is None or order.owner is None or known.owner in (None, order.owner)
+    return order.member.role == "machine" and not mine
+
+
+def _apart(order: Order) -> Order:
+    """The same as an image of the owner's own, under a name that tells it from the other one."""
+    name = order.name if order.wishes or order.name is None else f"{order.name}-{order.owner}"
+    return replace(order, name=name, wishes=(*order.wishes, f"owner {order.owner}"))
+
+
+def _taken_all_the_way(
+    order: Order, known: BundleRecord | None, identity: str, source: FileIO, ledger: Ledger
+) -> BundleRecord:
+    bundle = known or _plan(order, identity)
+    listed = _listed(order, known, bundle)
+    if there := _find(order, bundle, listed):
+        _must_be_ours(order, known, there)
+        if not is_overdue(order, bundle, there):
+            if known and known.state in ("planned", "uploaded") and known.location == there.location:
+                bundle = _made_whole(order, known, source, ledger)
+            return _adopt(order, bundle, there, ledger)
+        bundle = taken_back(order, bundle, there, ledger)
+        listed = tuple(image for image in listed if image.id != there.id)
+    failed = images.of_no_use(order.cloud, listed, bundle.location)
+    if failed:  # no image could be made of it: with another key each of its parts is sent again
+        known, bundle = None, ledger.put_bundle(_plan(order, identity))
+        listed = _without(order, failed, listed)
+    elif bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
+        known, bundle = None, _plan(order, identity)
+    elif bundle.state == "registering" and bundle.image_id:
+        bundle = missed(order, bundle, ledger)
+    _must_have_name(order, bundle, listed)
+    if not _is_ready(order, bundle):
+        bundle = ledger.put_bundle(bundle)
+        bundle = _sent(order, bundle, source, ledger, resuming=known is not None)
+    order.check()
+    _look_over(order, bundle, ledger)
+    return _register(order, bundle, ledger)
 
 
 def _is_ready(order: Order, bundle: BundleRecord) -> bool:
@@ -152,7 +177,8 @@ def _find(order: Order, bundle: BundleRecord, listed: tuple[images.Image, ...]) 
 
 def _must_be_ours(order: Order, known: BundleRecord | None, there: images.Image) -> None:
     """With `on_existing = "fail"`, only what this very set began may be taken for its own."""
-    if not order.unique or (known and known.made_for == order.made_for):
+    mine = known and known.made_for == order.made_for and known.owner in (None, order.owner)
+    if not order.unique or mine:
         return
     raise Rejected(
         f"{order.set_name}: it is registered already",
@@ -205,6 +231,7 @@ def _plan(order: Order, identity: str) -> BundleRecord:
         secret_key=secret.key,
         secret_iv=secret.iv,
         made_for=order.made_for,
+        owner=order.owner,
     )
 
 
@@ -233,7 +260,9 @@ def _adopt(order: Order, bundle: BundleRecord, there: images.Image, ledger: Ledg
     bucket = there.location.split("/")[0]
     # Asked for by us, with the answer lost on the way: then it is this host that made it.
     made = order.now() if bundle.state == "registering" else bundle.registered
-    return ledger.put_bundle(_registered(replace(bundle, bucket=bucket, registered=made), ready.id))
+    owner = order.owner if bundle.owner is None else bundle.owner
+    bundle = replace(bundle, bucket=bucket, registered=made, owner=owner)
+    return ledger.put_bundle(_registered(bundle, ready.id))
 
 
 def _must_be_one(order: Order, there: images.Image) -> None:
@@ -289,7 +318,7 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
     order.unchanged()
     boot = order.boot.ids()
     # Whoever asks for an image has it made, whichever set began to upload it.
-    bundle = replace(bundle, state="registering", made_for=order.made_for, image_id="")
+    bundle = replace(bundle, state="registering", made_for=order.made_for, owner=order.owner, image_id="")
     bundle = ledger.put_bundle(bundle)
     try:
         image_id = register.register(

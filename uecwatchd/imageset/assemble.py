@@ -28,11 +28,14 @@ from uecwatchd.imageset.outcome import (
     Assembly,
     ImageSet,
     Member,
+    Misfit,
     NotYet,
     Refused,
     Rules,
     Waiting,
 )
+from uecwatchd.imageset.owners import Made, Part, Taken, View, joined, views_of
+from uecwatchd.imageset.policy import must_be_open
 from uecwatchd.imageset.roles import roles_of
 from uecwatchd.imageset.sums import Declared, Lists, declared, lists_in
 from uecwatchd.imageset.unread import must_have_been_read, unread_sidecar
@@ -40,7 +43,6 @@ from uecwatchd.sidecar import Foreign, Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import (
     OUTPUT_SUFFIXES,
     Listing,
-    Stamp,
     name_taken,
     not_regular,
     output_stem,
@@ -58,15 +60,31 @@ class _Around:
 
 
 def assemble(
-    listing: Listing, *, rules: Rules, taken: Mapping[str, Sequence[tuple[str, Stamp]]] | None = None
+    listing: Listing,
+    *,
+    rules: Rules,
+    taken: Taken | None = None,
+    holders: Mapping[str, int] | None = None,
+    done: Mapping[str, str] | None = None,
 ) -> Assembly:
     """Decide about every name in a listing.
 
     `taken` tells which members, by set name, finished sets were made of: a loose kernel stays with the image
-    it was registered with when another one arrives later.
+    it was registered with when another one arrives later. `holders` are the uids that names belong to, while
+    their sets exist. `done` are the stamps of finished sets, which a policy that came later does not undo.
     """
     taken = taken or {}
-    listing = as_spelled(listing)
+    views, left_out = [View(listing)], dict[str, Misfit]()
+    if rules.people is not None:
+        views, left_out = views_of(listing, rules.people, holders=holders or {}, taken=taken)
+    return joined([_decided(view, rules, taken, done or {}) for view in views], left_out)
+
+
+def _decided(view: View, rules: Rules, taken: Taken, done: Mapping[str, str]) -> Part:
+    """Decide about the sets that belong to a view."""
+    taken = {name: files for name, files in taken.items() if view.decides(name)}
+    listing = as_spelled(view.listing)
+    view = replace(view, listing=listing)
     drafts = drafts_of(listing)
     claims = claims_of(listing, drafts)
     owned_by = {draft.name: own_paths(listing, draft, claims) for draft in drafts}
@@ -82,29 +100,34 @@ def assemble(
     refused: list[Refused] = []
     used: set[str] = set()
     read: set[str] = set()
-    for draft in drafts:
+    for draft in [draft for draft in drafts if view.decides(draft.name)]:
         owned = owned_by[draft.name]
         if not owned and draft.form != "folder" and _says_nothing(listing, draft, around.near):
             continue
         read.update(draft.sidecars)
         files = tuple(dict.fromkeys([*draft.sidecars, *owned, *around.lists.about(draft, owned)]))
+        owner = view.owner_among(files or (draft.name,))
         try:
             if late and not draft.sidecars and draft.form != "folder":
                 must_have_been_read(listing, [late])
-            found = _decide(listing, draft, owned, around, rules=rules, taken=taken.get(draft.name))
+            found = _decide(view, draft, owned, around, rules=rules, taken=taken.get(draft.name))
+            if found.stamp != done.get(found.name):
+                _must_be_allowed(listing, draft, rules)
         except NotYet as wait:
-            waiting.append(Waiting(draft.name, wait.reason, wait.ready_at, files, wait.brief, wait.unread))
+            reason = wait.reason + view.note(draft.name, wait)
+            late_or_brief = (wait.brief, wait.unread)
+            waiting.append(Waiting(draft.name, reason, wait.ready_at, files, *late_or_brief, owner))
             used.update(files)
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.
             stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, draft, owned, around.near)))
-            refused.append(Refused(draft.name, words_of(error), stamp, files))
+            refused.append(Refused(draft.name, words_of(error), stamp, files, owner))
             used.update(files)
         else:
             ready.append(found)
             used.update(found.files)
     left = misfits(listing, used, read)
-    return Assembly(tuple(ready), tuple(waiting), tuple(refused), left)
+    return Part(view, Assembly(tuple(ready), tuple(waiting), tuple(refused), left), frozenset(used | read))
 
 
 def _in_the_way(listing: Listing, draft: Draft, owned: Iterable[str], near: Nearby) -> list[str]:
@@ -120,29 +143,30 @@ def _says_nothing(listing: Listing, draft: Draft, near: Nearby) -> bool:
 
 
 def _decide(
-    listing: Listing,
+    view: View,
     draft: Draft,
     owned: list[str],
     around: _Around,
     *,
     rules: Rules,
-    taken: Sequence[tuple[str, Stamp]] | None,
+    taken: Made | None,
 ) -> ImageSet:
     """Raises NotYet with a reason, or an error, when the draft is not a complete set.
 
     `taken` are the members that a finished set of this name was made of.
     """
+    listing = view.listing
     _must_be_one_set(listing, draft)
     if taken is None:  # or it has its outputs, and keeps them
         _must_have_outputs(listing, draft)
-    _must_be_open(listing, draft)
-    for path in (*draft.sidecars, *around.lists.of(draft, owned)):
-        _must_be_file(listing, path)
-    _must_be_regular(listing, owned)
+    _must_be_readable(listing, draft, owned, around.lists)
     _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
     must_have_been_read(listing, (*draft.sidecars, *owned))
     sidecar = _metadata(listing, draft, rules)
+    if taken is None:  # or its policy may have come later than its image
+        _must_be_allowed(listing, draft, rules)
     roles = roles_of(listing, draft, sidecar, owned, around.near.there)
+    _must_be_theirs(view, draft, [roles["machine"]] if "machine" in roles else [])
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
     if not is_finished:
         _must_heed_strays(listing, draft, tuple(roles.values()), around.near, rules.settle)
@@ -164,14 +188,20 @@ def _decide(
         must_be_whole_disk(sidecar, members)
     else:
         must_be_complete(listing, draft, sidecar, roles, rules, around.folders)
-    _must_go_together(sidecar, members)
-    _must_name_members(draft, sidecar, members)
+    _must_be_theirs(view, draft, [] if "machine" in roles else roles.values())
+    _must_go_together(draft, sidecar, members)
     unread = unheeded(listing, around.near, draft, paths)
-    return _image_set(listing, draft, sidecar, members, sums, alone=alone, unread=unread)
+    return _image_set(view, draft, sidecar, members, sums, alone=alone, unread=unread)
+
+
+def _must_be_theirs(view: View, draft: Draft, leading: Iterable[str]) -> None:
+    """Raise NotYet where root's image, or root's kernel alone, is all that a member's set is about."""
+    if theirs := [path for path in leading if not view.is_own(path)]:
+        raise NotYet(f"files of its own: {view.why_not(theirs, draft.name)}")
 
 
 def _image_set(
-    listing: Listing,
+    view: View,
     draft: Draft,
     sidecar: Sidecar,
     members: tuple[Member, ...],
@@ -180,6 +210,7 @@ def _image_set(
     alone: bool,
     unread: tuple[str, ...],
 ) -> ImageSet:
+    listing = view.listing
     files = (*draft.sidecars, *sums.files, *(member.path for member in members))
     arch, ground = arch_of(draft, sidecar, members)
     return ImageSet(
@@ -195,8 +226,9 @@ def _image_set(
         arch_known_by=ground,
         sidecar=sidecar,
         checksums=sums.digests,
-        shared=sums.shared,
-        unread=unread,
+        shared=(*sums.shared, *view.borrowed(files, draft.name)),
+        unread=(*unread, *view.left_out(draft.name)),
+        owner=view.owner_among([member.path for member in reversed(members)]),
         files=files,
         stamp=_stamp(listing, files, sums),
         changed=max(listing.entries[path].stamp[3] for path in files) / 1e9,
@@ -231,11 +263,14 @@ def _planted(listing: Listing, draft: Draft) -> list[str]:
     return [name for suffix in OUTPUT_SUFFIXES if (name := stem + suffix) in listing.planted]
 
 
-def _must_be_open(listing: Listing, draft: Draft) -> None:
+def _must_be_readable(listing: Listing, draft: Draft, owned: Iterable[str], lists: Lists) -> None:
     """A folder that cannot be listed stands among the peeks as the error that says why."""
     trouble = listing.peeks.get(draft.name) if draft.form == "folder" else None
     if isinstance(trouble, UecError):
         raise trouble
+    for path in (*draft.sidecars, *lists.of(draft, owned)):
+        _must_be_file(listing, path)
+    _must_be_regular(listing, owned)
 
 
 def _must_be_regular(listing: Listing, paths: Iterable[str]) -> None:
@@ -272,6 +307,13 @@ def _metadata(listing: Listing, draft: Draft, rules: Rules) -> Sidecar:
     return sidecar
 
 
+def _must_be_allowed(listing: Listing, draft: Draft, rules: Rules) -> None:
+    for path in draft.sidecars:
+        found = listing.sidecars[path]
+        if isinstance(found, Sidecar):
+            must_be_open(found, rules.defaults, rules.policy, file=path)
+
+
 def _must_be_configured(draft: Draft, sidecar: Sidecar, rules: Rules) -> None:
     unknown = next((cloud for cloud in sidecar.clouds if cloud not in rules.needs), None)
     if unknown is None:
@@ -306,7 +348,8 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
     return Member(role, path, entry.size, entry.stamp, peek)
 
 
-def _must_go_together(sidecar: Sidecar, members: Iterable[Member]) -> None:
+def _must_go_together(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:
+    _must_name_members(draft, sidecar, members)
     there = {member.role: member for member in members}
     if sidecar.platform == "windows" or not {"kernel", "ramdisk"} <= there.keys():
         return

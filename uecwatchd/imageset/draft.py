@@ -113,6 +113,27 @@ def _may_be_machine(listing: Listing, path: str) -> bool:
     return role_of(listing, path) in ("machine", None)
 
 
+def keys_in(listing: Listing) -> Mapping[str, str]:
+    """By path, what the stems of all files of its set have in common; loose kernels have nothing."""
+    folders = {entry.name for entry in listing.top() if is_a_set(entry)}
+    keys: dict[str, str] = {}
+    for path, entry in listing.entries.items():
+        top, slash, _ = path.partition("/")
+        if top in folders:
+            keys[path] = image.folded(top)
+        elif not slash and (key := _key_in(listing, entry)):
+            keys[path] = key
+    return keys
+
+
+def _key_in(listing: Listing, entry: Entry) -> str:
+    if is_sums(entry.name):
+        return key_of(image.sums_target(entry.name) or "")
+    if is_sidecar(entry.name):
+        return "" if isinstance(listing.sidecars.get(entry.name), Foreign) else key_of(entry.name)
+    return key_of(entry.name) if _may_be_member(listing, entry) else ""
+
+
 def _by_name(entries: Iterable[Entry]) -> list[Entry]:
     """Whatever is said of several files names them in one order, or each listing would have news of them."""
     return sorted(entries, key=lambda entry: entry.name)

@@ -66,9 +66,10 @@ def must_be_complete(
         raise NotYet(f"cloud {unknown} to tell what it wants{f' ({why})' if why else ''}")
     if "kernel" in lacking:
         alone = rules.disk_alone.issuperset(sidecar.clouds) and _is_disk(listing, roles)
-        raise NotYet(_no_kernel(draft, sidecar, rules, alone=alone) + _elsewhere(listing, draft, folders))
+        reason = _no_kernel(draft, sidecar, rules, alone=alone) + _elsewhere(listing, draft, folders)
+        raise NotYet(reason, lacking=lacking)
     if "ramdisk" in lacking:
-        raise NotYet(_no_ramdisk(draft, sidecar, roles, rules))
+        raise NotYet(_no_ramdisk(draft, sidecar, roles, rules), lacking=lacking)
 
 
 def must_be_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:

@@ -1,12 +1,13 @@
 """What the rules say of a listing: sets that are ready, waiting or refused, and files that fit nowhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from uecwatchd.errors import UecError
 from uecwatchd.image import Arch, Facts, Role
+from uecwatchd.settings import Policy
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Stamp
 
@@ -17,11 +18,23 @@ ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "mac
 
 
 @dataclass(frozen=True, slots=True)
+class People:
+    """Who is who in a folder whose members do not trust each other.
+
+    Files of the uids in `common`, root's and the service's, count for everybody. `name` spells a uid out.
+    """
+
+    common: frozenset[int]
+    name: Callable[[int], str] = str
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What the configuration has to say: seconds a file must lie still, values for absent sidecar keys, what
     each configured cloud wants beside a paravirtual and beside a Windows image, and which boot a disk alone.
     `demands` is what no sidecar can talk a cloud out of. `strange` are the clouds whose wants are not known
-    yet, each with the reason, if there is one.
+    yet, each with the reason, if there is one. `people` is None where members trust each other; `policy` is
+    what their sidecars may ask for.
     """
 
     settle: float
@@ -31,6 +44,8 @@ class Rules:
     disk_alone: frozenset[str]
     strange: Mapping[str, str] = field(default_factory=dict)
     demands: Mapping[str, frozenset[Role]] = field(default_factory=dict)
+    people: People | None = None
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +70,11 @@ class ImageSet:
     `left_out` are the paths of a kernel and a ramdisk that its clouds have no use for. `kernel_id` and
     `ramdisk_id` are ids that are registered already; `virtualization` is None where nothing says it.
     `checksums` are the declared SHA-256 by file name. `shared` are lists of sums that name other files as
-    well; `unread` are sentences about what lies near and is not heeded. `files` are all the paths it is made
-    of, with sidecar and sums. `stamp` changes whenever one of them may have changed; `changed` is when the
-    last of them did, in seconds of the epoch, by the clock of the host that has the disk. `arch_known_by`
-    is how `arch` is.
+    well, and what root or the service has put there for all; `unread` are sentences about what lies near and
+    is not heeded. `files` are all the paths it is made of, with sidecar and sums. `stamp` changes whenever
+    one of them may have changed; `changed` is when the last of them did, in seconds of the epoch, by the
+    clock of the host that has the disk. `arch_known_by` is how `arch` is. `owner` is the uid that it belongs
+    to, None where members trust each other.
     """
 
     name: str
@@ -78,6 +94,7 @@ class ImageSet:
     arch_known_by: Literal["told", "content", "name", "nothing"] = "told"
     shared: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    owner: int | None = None
 
     def member(self, role: Role) -> Member | None:
         return next((m for m in self.members if m.role == role), None)
@@ -99,6 +116,7 @@ class Waiting:
     files: tuple[str, ...] = ()
     brief: bool = False
     unread: bool = False
+    owner: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +127,7 @@ class Refused:
     error: UecError
     stamp: str
     files: tuple[str, ...] = ()
+    owner: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +152,11 @@ def put_back(assembly: Assembly, written: Mapping[str, str], *, ready_at: float)
 
     `written` has the file's path by the name of the set.
     """
-    waits = tuple(being_written(name, path, ready_at) for name, path in written.items())
+    whose = {one.name: one.owner for one in assembly.ready}
+    whose |= {one.name: one.owner for one in assembly.refused}
+    waits = tuple(
+        replace(being_written(name, path, ready_at), owner=whose.get(name)) for name, path in written.items()
+    )
     ready = tuple(found for found in assembly.ready if found.name not in written)
     refused = tuple(one for one in assembly.refused if one.name not in written)
     return replace(assembly, ready=ready, waiting=(*assembly.waiting, *waits), refused=refused)
@@ -144,13 +167,25 @@ def being_written(name: str, path: str, ready_at: float) -> Waiting:
 
 
 class NotYet(Exception):
-    """No error: it carries a waiting reason up to `assemble`."""
+    """No error: it carries a waiting reason up to `assemble`.
+
+    `lacking` are the roles that nothing fills, `path` is the file that is not there.
+    """
 
     def __init__(
-        self, reason: str, ready_at: float | None = None, *, brief: bool = False, unread: bool = False
+        self,
+        reason: str,
+        ready_at: float | None = None,
+        *,
+        brief: bool = False,
+        unread: bool = False,
+        lacking: Iterable[Role] = (),
+        path: str = "",
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.ready_at = ready_at
         self.brief = brief
         self.unread = unread
+        self.lacking = frozenset(lacking)
+        self.path = path

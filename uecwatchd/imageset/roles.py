@@ -44,7 +44,7 @@ def _named(listing: Listing, draft: Draft, sidecar: Sidecar, there: Mapping[str,
         if draft.base + name not in listing.entries:
             other = there.get(image.folded(draft.base + name))
             but = f"; {other} lies there: names are told apart by their letters' case" if other else ""
-            raise NotYet(f"{name} (named in {sidecar_name(draft)}{but})")
+            raise NotYet(f"{name} (named in {sidecar_name(draft)}{but})", path=draft.base + name)
         if (kind := listing.entries[draft.base + name].kind) != "file":
             raise not_regular(draft.base + name, kind)
         roles[role] = draft.base + name

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
@@ -71,6 +71,16 @@ class Ledger:
             "forget set", "DELETE FROM sets WHERE folder = ? AND name = ?", record.folder, record.name
         )
 
+    def put_owners(self, folder: Path, owners: Mapping[str, int], *, proven: Collection[str]) -> None:
+        """Note whose sets are, where that was not known; of the `proven` ones also what was made for them."""
+        made = [(owners[name], f"{folder}/{name}") for name in proven]
+        with self._writing("note owners") as connection:
+            connection.executemany(
+                "UPDATE sets SET owner = ? WHERE folder = ? AND name = ? AND owner IS NULL",
+                [(uid, str(folder), name) for name, uid in owners.items()],
+            )
+            connection.executemany("UPDATE bundles SET owner = ? WHERE made_for = ? AND owner IS NULL", made)
+
     def bundle(self, cloud: str, identity: str) -> BundleRecord | None:
         rows = self._read("SELECT * FROM bundles WHERE cloud = ? AND identity = ?", cloud, identity)
         return _bundle_from(rows[0]) if rows else None
@@ -119,15 +129,23 @@ class Ledger:
         rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, sha256)  # noqa: S608 (constant)
         return {bundle.identity: bundle for bundle in map(_bundle_from, rows)}
 
-    def predecessor(self, image_id: str, *, cloud: str, made_for: str) -> BundleRecord | None:
-        """The machine image that this host registered for a set before this one, unless it was replaced."""
+    def predecessor(
+        self, image_id: str, *, cloud: str, made_for: str, owner: int | None = None
+    ) -> BundleRecord | None:
+        """The machine image that this host registered for a set before this one, unless it was replaced.
+
+        Where an `owner` is given, for a set of that owner's.
+        """
         rows = self._read(
             "SELECT * FROM bundles WHERE cloud = ? AND made_for = ? AND role = 'machine'"
             " AND state = 'registered' AND registered IS NOT NULL AND image_id != ?"
+            " AND (? IS NULL OR owner = ?)"
             " ORDER BY registered DESC LIMIT 1",
             cloud,
             made_for,
             image_id,
+            owner,
+            owner,
         )
         return _bundle_from(rows[0]) if rows else None
 

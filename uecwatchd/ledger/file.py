@@ -101,6 +101,11 @@ MIGRATIONS = (
     ALTER TABLE bundles ADD COLUMN sealed TEXT NOT NULL DEFAULT '';
     ALTER TABLE bundles ADD COLUMN renewed INTEGER NOT NULL DEFAULT 0;
     """,
+    # The uid that a set, and the image made of it, belongs to; unknown for older ones until files are seen.
+    """
+    ALTER TABLE sets ADD COLUMN owner INTEGER;
+    ALTER TABLE bundles ADD COLUMN owner INTEGER;
+    """,
 )
 
 

@@ -49,7 +49,8 @@ class MemberRecord:
 class SetRecord:
     """Times are seconds of the epoch. `since` is when the state began, `first_failure` when this job's first
     deferral was, moved on by what was not spent on trying since; `reason` is what a waiting set waits for;
-    `idle` the sidecar keys without effect yet."""
+    `idle` the sidecar keys without effect yet; `owner` the uid that the name belongs to, None where no look
+    at the files has told it yet."""
 
     folder: str
     name: str
@@ -70,6 +71,7 @@ class SetRecord:
     fingerprint: str = ""  # of all that the ids stand for
     remarks: tuple[str, ...] = ()  # what an image that is registered did not get of what was asked for it
     error: Failure | None = None
+    owner: int | None = None
 
     @property
     def awaits_cloud(self) -> bool:
@@ -92,6 +94,7 @@ class BundleRecord:
     the certificates and the key that it was made with.
     While it is `registering`, `image_id` is that of an image which is pending; while it is `uploaded`, of one
     that is to be deregistered before another is registered. `renewed` is that this was done.
+    `owner` is the uid that its set belongs to, None where that is not known.
     """
 
     cloud: str
@@ -112,6 +115,7 @@ class BundleRecord:
     boot: str = ""
     sealed: str = ""
     renewed: bool = False
+    owner: int | None = None
 
     def __repr__(self) -> str:
         return f"BundleRecord({self.cloud}, {self.bucket}/{self.prefix}, {self.state}, {self.image_id})"

@@ -117,6 +117,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
             MemberRecord(m.role, m.path, m.size, m.stamp, parts=parts.get(m.role, 0)) for m in found.members
         ),
         fingerprint=before.fingerprint if before else "",
+        owner=found.owner,
     )
     advance = AdvanceWriter(tools.ledger, record, now=tools.now)
     monitor = Tee((report.LogFile(found.folder, found.name), advance, tools.monitor))

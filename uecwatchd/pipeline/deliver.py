@@ -206,6 +206,7 @@ def _order(job: Job, tools: Tools, way: Way, member: Member) -> Order:
         bucket=job.record.bucket,
         arch=job.found.arch,
         made_for=job.made_for,
+        owner=job.found.owner,
         unique=job.found.sidecar.on_existing == "fail" and member == lead(job.found),
         full=tools.work.verify == "full",
         lines=tools.lines,

@@ -161,7 +161,9 @@ def succeed_older(job: Job, tools: Tools) -> Job:
     image_id = job.record.image_id("machine")
     if job.found.sidecar.on_existing != "replace" or not image_id:
         return job
-    older = tools.ledger.predecessor(image_id, cloud=job.record.cloud, made_for=job.made_for)
+    older = tools.ledger.predecessor(
+        image_id, cloud=job.record.cloud, made_for=job.made_for, owner=job.found.owner
+    )
     if older is None:
         return job
     with tools.ledger.claim(f"{older.cloud}/{older.identity}"):  # nobody adopts it meanwhile

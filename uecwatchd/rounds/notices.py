@@ -108,7 +108,7 @@ class Notices:
             if notice.refused and (path := spool.open_for_writing(notice.folder, notice.about.files)):
                 written[notice.about.name] = path
                 wait = being_written(notice.about.name, path, self._clock() + self._settle)
-                told.append(replace(notice, about=wait))
+                told.append(replace(notice, about=replace(wait, owner=notice.about.owner)))
             else:
                 told.append(notice)
         records = {notice.key: record for notice in told if (record := self._judged(notice))}
@@ -147,7 +147,7 @@ class Notices:
             return None
         same = renewed(same) if asked else same
         fresh = resumed(same, started=self._tools.started) if same else None
-        fresh = fresh or SetRecord(*notice.key, refused.stamp, "waiting", now)
+        fresh = fresh or SetRecord(*notice.key, refused.stamp, "waiting", now, owner=refused.owner)
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
         return failed(fresh, refused.error, now=now, spread=self._tools.random())
 
@@ -155,7 +155,8 @@ class Notices:
         """A new reason, once; but a finished set is not undone by an edit."""
         if record and (waiting.brief or record.state == "done" or record.reason == waiting.reason):
             return None
-        return SetRecord(*notice.key, "", "waiting", self._tools.now(), reason=waiting.reason)
+        now = self._tools.now()
+        return SetRecord(*notice.key, "", "waiting", now, reason=waiting.reason, owner=waiting.owner)
 
     def _show(self, notice: Notice, record: SetRecord) -> None:
         name = notice.about.name

@@ -23,17 +23,8 @@ from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.leave import leaving_of, see_off, without_leaving
 from uecwatchd.rounds.notices import Notices
 from uecwatchd.rounds.remnants import Remnants
-from uecwatchd.rounds.rules import (
-    GONE,
-    due,
-    key_of_set,
-    names_in,
-    next_of,
-    rules_of,
-    sized,
-    summary_of,
-    taken_by,
-)
+from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, next_of, rules_of, sized, summary_of
+from uecwatchd.rounds.whose import known_of, newly_owned, rules_in
 from uecwatchd.settings import Settings
 from uecwatchd.verdict import failed, resumed, shifted
 from uecwatchd.watch import identity
@@ -222,7 +213,10 @@ class Rounds:
         self._tell_what_is_left(listing)
         listing = without_leaving(listing, ledger.leaving(folder))
         records = self._roll.of_folder(folder)
-        assembly = imageset.assemble(listing, rules=self._rules, taken=taken_by(records.values()))
+        rules = rules_in(folder, self._rules, self._settings.spool, service=os.geteuid())
+        assembly = imageset.assemble(listing, rules=rules, **known_of(records.values(), rules.people))
+        owners, proven = newly_owned(assembly, listing, records)
+        records = self._roll.own(folder, owners, proven) if owners else records
         closed = self._tools.gates.closed()
         self._welcome_back(assembly, records)
         due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), closed=closed)]
@@ -252,7 +246,7 @@ class Rounds:
         """Files may be there again, as when a file system was mounted anew."""
         for found in assembly.ready:
             if (record := records.get(found.name)) and record.reason == GONE:
-                self._roll.put(replace(record, reason=""))
+                self._roll.put(replace(record, reason="", owner=found.owner))
 
     def _is_due(self, found: ImageSet, record: SetRecord | None, *, closed: Mapping[str, UecError]) -> bool:
         key = key_of_set(found)

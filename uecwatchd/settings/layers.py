@@ -28,6 +28,7 @@ from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.settings.places import clashes
 from uecwatchd.settings.records import (
     CloudSettings,
+    FolderPolicy,
     Settings,
     SpoolSettings,
     StateSettings,
@@ -50,12 +51,22 @@ def _named(clouds: object) -> object:
     }
 
 
+def _for_folders_that_are_watched(spool: SpoolSettings) -> SpoolSettings:
+    """A policy for a folder that is misspelt would leave the folder open that it was meant for."""
+    for folder in spool.policy:
+        if folder not in spool.folders:
+            watched = [str(one) for one in spool.folders]
+            near = strangers.did_you_mean(str(folder), watched)
+            raise ValueError(f"has a policy for {folder}, which is not among its folders{near}")
+    return spool
+
+
 class _Door(BaseSettings):
     """The tables as the file has them: `[cloud.NAME]`, where the record says `clouds`."""
 
     model_config = SettingsConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    spool: SpoolSettings = SpoolSettings()
+    spool: Annotated[SpoolSettings, AfterValidator(_for_folders_that_are_watched)] = SpoolSettings()
     state: StateSettings = StateSettings()
     work: WorkSettings = WorkSettings()
     defaults: dict[str, object] = {}
@@ -289,4 +300,6 @@ def _said_by(path: strangers.Path, named: Mapping[strangers.Path, str]) -> str:
 
 
 def _known(path: strangers.Path) -> Iterable[str]:
+    if path[:2] == ("spool", "policy"):
+        return [one.name for one in fields(FolderPolicy)]
     return keys_of(str(path[0])) if path else _Door.model_fields

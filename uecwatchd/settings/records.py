@@ -26,6 +26,9 @@ REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 Dialect = Literal["auto", "uec", "euca3", "euca4", "euca5", "openstack", "aws", "sandbox"]
 Verify = Literal["sizes", "full"]
+Members = Literal["separate", "trusted"]
+# What a sidecar may be kept from saying. All else in it is about its own files alone.
+Closable = Literal["public", "share", "bucket", "on_existing", "clouds"]
 Compression = Literal["fast", "small"]
 
 
@@ -48,6 +51,16 @@ def _listed(value: object) -> object:
     except (ValueError, RecursionError):  # then it is a text, such as the pattern "[ab]*"
         return [value]
     return parsed if isinstance(parsed, list) else [value]
+
+
+def _table(value: object) -> object:
+    """From the environment, a table is written as JSON has it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _absolute(path: Path) -> Path:
@@ -95,6 +108,32 @@ STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
+class FolderPolicy:
+    """What holds in one spool folder in place of the same keys under [spool]; None where those hold."""
+
+    __pydantic_config__ = STRICT
+
+    members: Members | None = None
+    closed: Annotated[tuple[Closable, ...], BeforeValidator(_listed)] | None = None
+    buckets: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
+    clouds: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Whether the members of a folder trust each other, and what their sidecars may ask for.
+
+    `closed` are keys that they may not use, `buckets` patterns of the buckets and `clouds` the clouds that
+    they may name: any, where these are empty.
+    """
+
+    members: Members = "separate"
+    closed: tuple[Closable, ...] = ()
+    buckets: tuple[str, ...] = ()
+    clouds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SpoolSettings:
     """`settle`, `scan_every` and `linger` in seconds."""
 
@@ -108,6 +147,20 @@ class SpoolSettings:
     ignore: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     after: Literal["keep", "archive", "delete"] = "keep"
     linger: Annotated[Whole, Field(ge=0)] = 86400
+    members: Members = "separate"
+    closed: Annotated[tuple[Closable, ...], BeforeValidator(_listed)] = ()
+    buckets: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    clouds: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    policy: Annotated[Mapping[AbsolutePath, FolderPolicy], BeforeValidator(_table)] = field(
+        default_factory=dict
+    )
+
+    def policy_of(self, folder: Path) -> Policy:
+        """What holds in a folder: what is said of it, else what is said of all."""
+        own = self.policy.get(folder, FolderPolicy())
+        said = {key: getattr(own, key) for key in ("members", "closed", "buckets", "clouds")}
+        general = {key: getattr(self, key) for key in said}
+        return Policy(**{key: general[key] if value is None else value for key, value in said.items()})
 
 
 @dataclass(frozen=True, slots=True)

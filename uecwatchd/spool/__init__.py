@@ -18,6 +18,7 @@ from uecwatchd.spool.door import (
     open_below,
     open_member,
     stamp_of,
+    user_name,
 )
 from uecwatchd.spool.kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, is_sidecar, is_sums
 from uecwatchd.spool.lease import open_for_writing
@@ -80,4 +81,5 @@ __all__ = [
     "scan",
     "stamp_of",
     "sweep",
+    "user_name",
 ]

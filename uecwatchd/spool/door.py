@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import pwd
 import stat
@@ -159,11 +160,16 @@ def _mode_and_owner(descriptor: int, name: str) -> tuple[str, str]:
     except OSError:
         return "permission denied", "g+rX"
     bits = "g+rx" if stat.S_ISDIR(status.st_mode) else "g+r"
+    return f"mode {stat.S_IMODE(status.st_mode):04o}, owner {user_name(status.st_uid)}", bits
+
+
+@functools.lru_cache(maxsize=1024)
+def user_name(uid: int) -> str:
+    """Return a user's name, or the number where it has none."""
     try:
-        owner = pwd.getpwuid(status.st_uid).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        owner = str(status.st_uid)
-    return f"mode {stat.S_IMODE(status.st_mode):04o}, owner {owner}", bits
+        return f"uid {uid}"
 
 
 def not_regular(path: str, kind: EntryKind) -> Rejected:

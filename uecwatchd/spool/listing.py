@@ -1,7 +1,7 @@
 """What lies in a folder: names, ages, and what the files say of themselves in their first bytes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,13 +21,15 @@ NOT_UTF8 = "a name that is not UTF-8"  # stands where the pattern would that a n
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One name in a folder, as `lstat` sees it. `since` is our own monotonic clock's reading in seconds when
-    this stamp was first seen: modification times are forged by `cp -p` and differ between NFS hosts."""
+    this stamp was first seen: modification times are forged by `cp -p` and differ between NFS hosts.
+    `owner` is a uid."""
 
     name: str
     kind: EntryKind
     size: int
     stamp: Stamp
     since: float
+    owner: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,10 @@ class Listing:
     Mappings are keyed by the path relative to `folder`: "karmic.img", "karmic/disk.img".
     A file that cannot be read, or a folder that cannot be listed, stands in them as the error that says why.
     `keys` are the keys of a sidecar that a small text under another name gives.
-    `planted` is what bears the name of an output and was not put there by the service.
+    `planted` is what bears the name of an output and was not put there by the service; `ignored_of` tells
+    whose the other names are that are passed over.
     `unread` are files that the next look reads, `crowded` are metadata for which there is no room.
+    In the view that one member has of a folder, `owner` is that member's uid; `others` has the whole folder.
     """
 
     folder: Path
@@ -52,6 +56,9 @@ class Listing:
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     crowded: frozenset[str] = frozenset()
+    ignored_of: Mapping[str, int] = field(default_factory=dict)
+    owner: int | None = None
+    others: Mapping[str, Entry] = field(default_factory=dict)
 
     def stamp(self, path: str) -> Stamp:
         """Of a file, or of what stands in the place of an output."""
@@ -91,7 +98,8 @@ def scan(
                 closed[name] = words_of(cannot_open(descriptor, name, error))
         entries = {path: _with_age(path, entry, before) for path, entry in entries.items()}
         planted = _planted(descriptor, ignored, owner=os.geteuid() if owner is None else owner, since=since)
-        found = Listing(folder, now, entries, ignored, closed, planted=planted)
+        whose = _owners(descriptor, ignored)
+        found = Listing(folder, now, entries, ignored, closed, planted=planted, ignored_of=whose)
         return _read_contents(descriptor, found, before or Listing(folder, now), budget or Budget())
 
 
@@ -148,12 +156,22 @@ def _planted(descriptor: int, ignored: Mapping[str, str], *, owner: int, since: 
     return planted
 
 
+def _owners(descriptor: int, ignored: Iterable[str]) -> Mapping[str, int]:
+    owners: dict[str, int] = {}
+    for path in ignored:
+        with suppress(OSError):  # gone meanwhile, or a name that is no text
+            if not is_output(path):
+                owners[path] = os.lstat(path, dir_fd=descriptor).st_uid
+    return owners
+
+
 def _is_text(name: str) -> bool:
     return not any("\udc80" <= character <= "\udcff" for character in name)
 
 
 def _entry(name: str, status: os.stat_result, since: float) -> Entry:
-    return Entry(name, kind_of(status.st_mode), status.st_size, stamp_of(status), since)
+    kind = kind_of(status.st_mode)
+    return Entry(name, kind, status.st_size, stamp_of(status), since, owner=status.st_uid)
 
 
 def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:

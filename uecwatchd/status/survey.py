@@ -11,7 +11,7 @@ from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.errors import UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused
 from uecwatchd.ledger import read_ledger
-from uecwatchd.rounds import rules_of, taken_by
+from uecwatchd.rounds import known_of, rules_in, rules_of
 from uecwatchd.settings import Settings
 from uecwatchd.spool import Listing
 from uecwatchd.status.rows import Known, Row, rows, unseen
@@ -51,8 +51,10 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
             found += unseen(str(folder), known, why=f"its folder cannot be looked at: {error.why}")
             continue
         aged = _aged(listing, now=now, settled=settled)
-        taken = taken_by(record for record in known.records if record.folder == str(folder))
-        assembly = _closed(imageset.assemble(aged, rules=rules, taken=taken), listing, known)
+        records = [record for record in known.records if record.folder == str(folder)]
+        here = rules_in(folder, rules, settings.spool, service=owner)
+        assembly = imageset.assemble(aged, rules=here, **known_of(records, here.people))
+        assembly = _closed(assembly, listing, known)
         found += rows(aged, assembly, known)
     return Survey(tuple(found), known, tuple(troubles))
 

@@ -1,0 +1,262 @@
+"""Three members of a group, with uids of their own, in a folder of mode 3770; the service has a fourth uid.
+
+One story for all tests here: alice and carol drop their sets, which are done; then bob does what he can
+beside them, and the service looks again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import open_way
+from uecwatchd.cloud.attributes import permissions
+from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.entry import entered
+from uecwatchd.cloud.images import images
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.settings import CloudSettings
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+else:
+    Host = Any
+
+SERVICE, ALICE, BOB, CAROL, GROUP = 4990, 4001, 4002, 4003, 4900
+MIB = 1 << 20
+README = Path(__file__).parents[1] / "README.md"
+PATIENCE_SECONDS = 120
+AS_SERVICE = f"""
+import os, sys, encodings.idna, encodings.utf_8_sig, uecwatchd.cli
+os.setgroups([{GROUP}]); os.setgid({SERVICE}); os.setuid({SERVICE})
+sys.exit(uecwatchd.cli.main(sys.argv[1:]))
+"""
+
+
+@dataclass(frozen=True)
+class Shared:
+    host: Host
+    cloud: Cloud
+
+    @property
+    def spool(self) -> Path:
+        return self.host.spool
+
+    def does(self, uid: int, command: str, *, umask: int = 0o022) -> None:
+        """Have a member do something in the spool, with no other rights than a member's."""
+        subprocess.run(
+            ["sh", "-ec", command],
+            cwd=self.spool,
+            user=uid,
+            group=uid,
+            extra_groups=[GROUP],
+            umask=umask,
+            check=True,
+        )
+
+    def drops(self, uid: int, name: str, text: str, *, umask: int = 0o022) -> None:
+        self.does(uid, f"cat > {name} <<'END'\n{text}\nEND", umask=umask)
+
+    def images(self, uid: int, *names: str, umask: int = 0o022) -> None:
+        made = (f"printf %s {name * 20} > {name}; truncate -s {MIB} {name}" for name in names)
+        self.does(uid, "; ".join(made), umask=umask)
+
+    def serve(self, *verb: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", AS_SERVICE, *(verb or ("once",))],
+            env={**os.environ, "UECWATCHD_CONFIG": str(self.host.config), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        asked = self.serve("status", "--json")
+        assert asked.stdout, asked.stderr
+        found = json.loads(asked.stdout)
+        return {
+            f"{row['name']}/" if row["state"] not in ("misfit", "ignored") else row["name"]: row
+            for row in found
+        }
+
+    def emi(self, name: str) -> str:
+        return (self.spool / f"{name}.emi").read_text().strip()
+
+    def is_public(self, image_id: str) -> bool:
+        return permissions(self.cloud, image_id).public
+
+    def listed(self) -> set[str]:
+        return {image.id for image in images(self.cloud)}
+
+
+@pytest.fixture(scope="module")
+def make_shared(host_class: type[Host]) -> Iterator[Any]:
+    """In folders of their own: another session closes that of pytest to all users when it starts."""
+    with ExitStack() as stack:
+
+        def make(settings: str = "") -> Shared:
+            place = Path(stack.enter_context(TemporaryDirectory(prefix="members-")))
+            cloud = stack.enter_context(Sandbox(place / "cloud"))
+            return _shared(host_class, place, cloud, settings)
+
+        yield make
+
+
+def _shared(host_class: type[Host], place: Path, cloud: Sandbox, settings: str) -> Shared:
+    host = host_class.made(place / "host", cloud)
+    host.configure(
+        host.config.read_text()
+        .replace("settle =", f"{settings}\nsettle =")
+        .replace("[defaults]", '[defaults]\nkernel = "none"\nconvert = "keep"')
+    )
+    open_way(host.folder)
+    open_way(cloud.folder)
+    os.chown(host.spool, SERVICE, GROUP)
+    host.spool.chmod(0o3770)
+    host.state.mkdir(mode=0o700)
+    os.chown(host.state, SERVICE, SERVICE)
+    for key in cloud.folder.rglob("*"):
+        key.chmod(0o755 if key.is_dir() else 0o644)
+    entry = CloudSettings(name="default", dialect="sandbox", eucarc=cloud.eucarc)
+    return Shared(host, entered(entry, uploads=1, before={}))
+
+
+@dataclass(frozen=True)
+class Story:
+    shared: Shared
+    before: Mapping[str, str]
+    told: str
+    rows: Mapping[str, Mapping[str, Any]]
+
+
+VICTIMS = ("plain", "private", "replaced", "summed", "both", "folder", "copied")
+
+
+@pytest.fixture(scope="module")
+def story(make_shared: Any) -> Story:
+    shared = make_shared("linger = 0")
+    spool = shared.spool
+    shared.images(ALICE, *(f"{name}.img" for name in VICTIMS if name != "folder"), "waits.img", "unready.img")
+    shared.drops(ALICE, "private.toml", "public = false")
+    shared.drops(ALICE, "waits.toml", 'kernel = "waits.vmlinuz"')
+    shared.does(ALICE, "mkdir folder; chmod 3775 folder")
+    shared.images(ALICE, "folder/disk.img")
+    shared.images(ALICE, "secret.img")
+    shared.does(ALICE, "mv secret.img .secret")
+    os.chown(spool / ".secret", ALICE, SERVICE)  # as an ACL for the service alone would
+    (spool / ".secret").chmod(0o640)
+    shared.images(CAROL, "swapped.img")
+    shared.does(ALICE, "mv unready.img .unready")
+    first = shared.serve()
+    assert first.returncode in (0, 75), first.stderr
+    before = {name: shared.emi(name) for name in (*VICTIMS, "swapped")}
+
+    (spool / "secret.img").hardlink_to(spool / ".secret")
+    (spool / ".secret").unlink()
+    shared.does(ALICE, "mv .unready unready.img")
+    shared.drops(BOB, "leak.toml", 'machine = "secret.img"\npublic = true')
+    evil = 'public = true\non_existing = "replace"\nshare = ["123456789012"]\nmachine = "bobs.img"'
+    shared.images(BOB, "bobs.img", "replaced.raw", "both.raw", "later.raw")
+    for name in ("plain", "replaced", "unready"):
+        shared.drops(BOB, f"{name}.toml", evil)
+    shared.drops(BOB, "private.json", '{"public": true}')
+    shared.drops(BOB, "summed.sha256", f"{'0' * 64}  summed.img")
+    shared.drops(BOB, "both.toml", "public = perhaps")
+    shared.images(BOB, "waits.vmlinuz")
+    shared.drops(BOB, "later.emi", "emi-deadbeef")
+    for name in ("plain", "summed"):
+        shared.does(BOB, f"mkdir {name}; chmod 700 {name}")
+    shared.drops(BOB, "folder/image.toml", "public = true")
+    shared.does(BOB, "cp copied.img mine.img")
+    shared.drops(BOB, "mine.toml", "public = true")
+    shared.does(CAROL, "rm swapped.img")
+    shared.does(BOB, "cp bobs.img swapped.img")
+    shared.drops(BOB, "swapped.toml", 'on_existing = "replace"')
+    second = shared.serve()
+    return Story(shared, before, second.stderr, shared.rows())
+
+
+@pytest.mark.parametrize("name", VICTIMS)
+def test_what_bob_does_beside_a_finished_set_leaves_its_image_as_it_was(story: Story, name: str) -> None:
+    shared = story.shared
+    assert shared.emi(name) == story.before[name]
+    assert story.before[name] in shared.listed()
+    assert permissions(shared.cloud, story.before[name]).accounts == frozenset()
+    assert not shared.is_public(story.before[name])
+    assert story.rows[f"{name}/"]["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("plain.toml", "plain"),
+        ("private.json", "private"),
+        ("replaced.toml", "replaced"),
+        ("replaced.raw", "replaced"),
+        ("summed.sha256", "summed"),
+        ("both.toml", "both"),
+        ("both.raw", "both"),
+        ("waits.vmlinuz", "waits"),
+    ],
+)
+def test_status_tells_why_bobs_file_does_not_count(story: Story, file: str, name: str) -> None:
+    detail = story.rows[file]["detail"]
+    assert f"it belongs to uid {BOB}, and the set {name} to uid {ALICE}: only files of one owner" in detail
+
+
+def test_a_set_that_waits_for_what_bob_has_says_so(story: Story) -> None:
+    detail = story.rows["waits/"]["detail"]
+    assert f"waits.vmlinuz belongs to uid {BOB}, the set waits to uid {ALICE}" in detail
+
+
+def test_a_file_that_only_the_service_may_read_is_published_by_nobody(story: Story) -> None:
+    row = story.rows["leak/"]
+    assert row["state"] == "waiting"
+    assert f"secret.img belongs to uid {ALICE}, the set leak to uid {BOB}" in row["detail"]
+    assert not (story.shared.spool / "leak.emi").exists()
+
+
+def test_a_set_that_is_new_goes_up_without_bobs_sidecar_and_that_is_told_first(story: Story) -> None:
+    shared = story.shared
+    assert not shared.is_public(shared.emi("unready"))
+    left_out = f"unready: left out: unready.toml belongs to uid {BOB}, the set unready to uid {ALICE}"
+    assert left_out in story.told
+    assert story.told.index(left_out) < story.told.index("registered machine unready.img")
+
+
+def test_of_the_same_bytes_each_owner_has_an_image(story: Story) -> None:
+    shared = story.shared
+    assert shared.emi("mine") != story.before["copied"]
+    assert shared.is_public(shared.emi("mine"))
+
+
+def test_a_name_that_is_free_again_does_not_bring_its_last_owners_image_with_it(story: Story) -> None:
+    shared = story.shared
+    told = [shared.serve().stderr for _ in range(3) if not (shared.spool / "swapped.emi").exists()]
+    assert (shared.spool / "swapped.emi").exists(), told
+    assert shared.emi("swapped") != story.before["swapped"]
+    assert story.before["swapped"] in shared.listed()
+
+
+@pytest.mark.parametrize(("name", "believed"), [("plain", True), ("later", False), ("linked", False)])
+def test_the_loop_of_the_readme_believes_the_service_alone(
+    story: Story, name: str, *, believed: bool
+) -> None:
+    shared = story.shared
+    command = README.read_text().split("<!-- wait for it -->", 1)[1].split("```", 2)[1].removeprefix("sh\n")
+    condition = command.split("until ", 1)[1].split("; do ", 1)[0]
+    condition = condition.replace("karmic", name).replace("uecwatchd", str(SERVICE))
+    shared.does(BOB, "ln -sf plain.emi linked.emi")
+    asked = subprocess.run(
+        ["sh", "-c", condition], cwd=shared.spool, user=ALICE, group=ALICE, extra_groups=[GROUP]
+    )
+    assert (asked.returncode == 0) is believed

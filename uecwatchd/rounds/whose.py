@@ -1,0 +1,79 @@
+"""Whose the sets in a folder are, as far as the ledger knows it, and what its policy is."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict
+
+from uecwatchd import spool
+from uecwatchd.imageset import Assembly, ImageSet, People, Refused, Rules, Waiting
+from uecwatchd.ledger import SetRecord
+from uecwatchd.rounds.rules import GONE, taken_by
+from uecwatchd.settings import SpoolSettings
+
+ROOT = 0
+
+
+def rules_in(folder: Path, rules: Rules, settings: SpoolSettings, *, service: int) -> Rules:
+    """Give the rules for one folder. `service` is the uid that the service runs as."""
+    policy = settings.policy_of(folder)
+    people = People(frozenset({ROOT, service}), spool.user_name) if policy.members == "separate" else None
+    return replace(rules, people=people, policy=policy)
+
+
+class Past(TypedDict):
+    """What the ledger says of the sets in a folder that matters for what becomes of its files."""
+
+    taken: Mapping[str, Sequence[tuple[str, spool.Stamp]]]
+    holders: Mapping[str, int]
+    done: Mapping[str, str]
+
+
+def known_of(records: Collection[SetRecord], people: People | None) -> Past:
+    done = {record.name: record.stamp for record in records if record.state == "done"}
+    return Past(taken=taken_by(records), holders=_holders_of(records, people), done=done)
+
+
+def _holders_of(records: Iterable[SetRecord], people: People | None) -> dict[str, int]:
+    """Tell whose a name is: a set has it as long as its files lie there, or its ids do.
+
+    What root has put there for all waits for any member's image, until there is one of root's own.
+    """
+    common = people.common if people else frozenset[int]()
+    return {
+        record.name: record.owner
+        for record in records
+        if record.owner is not None
+        and (_has_ids(record) or (record.reason != GONE and record.owner not in common))
+    }
+
+
+def _has_ids(record: SetRecord) -> bool:
+    return any(member.image_id for member in record.members)
+
+
+def newly_owned(
+    assembly: Assembly, listing: spool.Listing, records: Mapping[str, SetRecord]
+) -> tuple[dict[str, int], set[str]]:
+    """Tell whose those sets are of which an older ledger does not say it, and which of them are proven to be,
+    by a file that they were made of.
+
+    What an image was made of may be gone, and another's files lie there: that set is not its owner's.
+    """
+    sets: tuple[ImageSet | Waiting | Refused, ...] = (
+        *assembly.ready,
+        *assembly.waiting,
+        *assembly.refused,
+    )
+    owners: dict[str, int] = {}
+    proven: set[str] = set()
+    for one in sets:
+        record = records.get(one.name)
+        if one.owner is None or record is None or record.owner is not None:
+            continue
+        entries = ((listing.entries.get(member.path), member.stamp) for member in record.members)
+        if any(entry and (entry.stamp, entry.owner) == (stamp, one.owner) for entry, stamp in entries):
+            proven.add(one.name)
+        if one.name in proven or not _has_ids(record):
+            owners[one.name] = one.owner
+    return owners, proven
