@@ -1,13 +1,19 @@
 """A folder that holds whatever there is room for: no look at it takes more than its time and its memory."""
 
+import contextlib
 import gc
 import itertools
 import os
 import signal
+import socket
+import sqlite3
+import subprocess
 import sys
+import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +24,8 @@ from tests.cage import cage
 from uecwatchd import spool
 from uecwatchd.errors import LONGEST_TEXT_CHARS, Deferred, Rejected, UecError
 from uecwatchd.imageset import Rules, assemble
+from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
+from uecwatchd.roll import Roll
 from uecwatchd.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar, read_sidecar
 from uecwatchd.spool.contents import Contents, read_contents
 
@@ -282,3 +290,125 @@ def test_another_file_in_a_listed_ones_place_does_not_speak_for_its_other_names(
     with spool.folder_descriptor(tmp_path) as descriptor:
         found = read_contents(descriptor, entries, before=nothing, same=(), budget=spool.Budget())
     assert all(isinstance(said, Deferred) for said in found.sidecars.values())
+
+
+# --- what is said of it -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(host: Host, **environ: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """The daemon on a host, from its first word on; its log in `host.folder / "log"`."""
+    with (host.folder / "log").open("wb") as out:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "uecwatchd", "run"],
+            env={**os.environ, "UECWATCHD_CONFIG": str(host.config), **environ},
+            stderr=out,
+        )
+    try:
+        until(lambda: "Watching" in (host.folder / "log").read_text(), daemon)
+        yield daemon
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(PATIENCE_SECONDS) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+@pytest.fixture
+def heard_by_systemd(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The address for `$NOTIFY_SOCKET`, and what comes there."""
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
+        ours.bind(str(tmp_path / "notify"))
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while data := ours.recv(65536):
+                    heard.append(data.decode())
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        yield str(tmp_path / "notify"), heard
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def flood(folder: Path, bad: int) -> None:
+    for number in range(bad):
+        (folder / f"bad{number}.img").write_bytes(b"no image")
+        (folder / f"empty{number}").write_bytes(b"")
+    for number in range(bad // 4):
+        (folder / f"folder{number}").mkdir()
+
+
+def test_a_set_that_can_be_begun_does_not_wait_for_what_is_said_of_thousands(
+    host: Host, heard_by_systemd: tuple[str, list[str]]
+) -> None:
+    address, heard = heard_by_systemd
+    flood(host.spool, 1500)
+    with served(host, NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000") as daemon:
+        image(host.spool, "good")
+        until((host.spool / "good.emi").exists, daemon)
+        assert len(list(host.spool.glob("bad*.uec.error"))) < 1500, "some are still to be told of"
+        told = len(heard)
+        until(lambda: any("WATCHDOG=1" in each for each in heard[told:]), daemon)
+        until(lambda: any("rejected" in each for each in heard[told:]), daemon)
+
+
+def test_systemd_hears_of_a_first_look_that_goes_on(
+    host: Host, heard_by_systemd: tuple[str, list[str]]
+) -> None:
+    address, heard = heard_by_systemd
+    flood(host.spool, 20)
+    with served(host, NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000"):
+        pass
+    first = [each.split("=")[0] for each in heard]
+    assert first.index("EXTEND_TIMEOUT_USEC") < first.index("READY")
+
+
+def test_a_look_tells_of_each_name_and_each_file_that_it_comes_past(tmp_path: Path) -> None:
+    flood(tmp_path, 20)
+    beats: list[None] = []
+    spool.scan(tmp_path, now=0.0, budget=spool.Budget(beat=lambda: beats.append(None)))
+    assert len(beats) == 2 * 40 + 5
+
+
+def test_once_says_all_there_is_to_say(host: Host) -> None:
+    flood(host.spool, 60)
+    ended = host.run("once")
+    assert ended.returncode == 65
+    assert len(list(host.spool.glob("bad*.uec.error"))) == 60
+    assert len(list(host.spool.glob("folder*.uec.json"))) == 15
+
+
+def record(name: str, **values: Any) -> SetRecord:
+    return SetRecord("/s", name, "stamp", "rejected", 1.0, **values)
+
+
+def test_several_records_are_written_all_or_none(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_sets([record("a"), record("b")])
+        with pytest.raises(UecError):
+            book.put_sets([record("c"), replace(record("d"), since=None)])  # type: ignore[arg-type]
+        assert [found.name for found in book.sets()] == ["a", "b"]
+
+
+def test_records_that_could_not_be_written_together_are_written_later(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book, closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+        roll = Roll(book)
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON sets BEGIN SELECT RAISE(ABORT, 'full'); END")
+        roll.put_all([record("a"), record("b")])
+        assert [found.name for found in roll.records()] == ["a", "b"]
+        assert not book.sets()
+        other.execute("DROP TRIGGER full")
+        roll.catch_up()
+        assert [found.name for found in book.sets()] == ["a", "b"]
+
+
+def test_that_files_are_to_lie_still_is_known_and_written_nowhere(host: Host) -> None:
+    host.configure(host.config.read_text().replace("settle = 0.3", "settle = 3600"))
+    image(host.spool, "karmic")
+    with served(host) as daemon:
+        until(lambda: "Watching" in (host.folder / "log").read_text(), daemon)
+    with closing(open_ledger(host.state)) as book:
+        assert not book.sets()

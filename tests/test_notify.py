@@ -101,6 +101,18 @@ def test_a_status_that_finds_no_room_is_told_with_the_next_sign_of_life(systemd:
     assert systemd.heard() == "WATCHDOG=1"
 
 
+def test_a_status_that_is_shown_already_is_not_told_again(systemd: Systemd) -> None:
+    notifier = Notifier(systemd.environ, PID)
+    for _ in range(3):
+        notifier.status("2 waiting")
+        notifier.work("")
+    notifier.ready("2 waiting")
+    notifier.status("1 waiting")
+    told = [systemd.heard() for _ in range(3)]
+    assert told == ["STATUS=2 waiting", "READY=1\nSTATUS=2 waiting", "STATUS=1 waiting"]
+    assert systemd.silent()
+
+
 def test_what_systemd_must_know_waits_until_there_is_room(systemd: Systemd) -> None:
     count = systemd.full()
     reader = threading.Timer(0.2, lambda: [systemd.heard() for _ in range(count)])

@@ -32,7 +32,7 @@ class Notifier:
     ) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._clock = clock
-        self._summary = self._work = ""
+        self._summary = self._work = self._shown = ""
         self._untold = False
         self._lock = threading.Lock()
         self.watchdog_seconds = _watchdog_seconds(environ, pid or os.getpid())
@@ -52,8 +52,11 @@ class Notifier:
         with self._lock:
             self._summary = self._summary if summary is None else summary
             self._work = self._work if work is None else work
+            if not lines and self._status() == self._shown and not self._untold:
+                return
             # A status is not worth waiting for: it is told again with the next sign of life.
             self._untold = not self._send(*lines, self._status(), wait=bool(lines))
+            self._shown = self._status()
 
     def _status(self) -> str:
         # A newline in a file's name would begin another assignment, such as STOPPING=1.

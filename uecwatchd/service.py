@@ -33,6 +33,10 @@ LEAST_SCAN_PAUSE_SECONDS = 0.2
 SCAN_PAUSE_TIMES = 9
 # How late it is noticed that a watched folder was replaced, or that a gate's time for a probe has come.
 LONGEST_PAUSE_SECONDS = 10.0
+# Between two lines for `systemctl status` while nothing happens but that sets are told of.
+STATUS_SECONDS = 2.0
+# How much more time to start is asked for while the first look goes on.
+STARTING_SECONDS = 60.0
 # `once` waits for files that are still being written, but not for one that never comes to rest.
 ONCE_PATIENCE_SETTLES = 12
 # A cloud that is there tells what it is within one; the first look at the folders does not wait longer.
@@ -76,11 +80,19 @@ class Service:
         self._looked: dict[Path, float] = {}
         self._improved = float("-inf")
         self._deaf = ""
+        self._notifier = Notifier({})
+        self._is_ready = False
+        self._went_on_next = self._status_next = float("-inf")
         self._scan_next = float("-inf")
         self._scan_wanted = False
         self._tools = self._tools_for(settings)
         self._rounds = Rounds(
-            settings, roll=Roll(book), tools=self._tools, monotonic=monotonic, ended=self._wake.set
+            settings,
+            roll=Roll(book),
+            tools=self._tools,
+            monotonic=monotonic,
+            ended=self._wake.set,
+            went_on=self._went_on,
         )
 
     def _tools_for(self, settings: Settings) -> pipeline.Tools:
@@ -136,12 +148,14 @@ class Service:
         Raises Damaged, having put it down as well, when the ledger is found to be damaged.
         """
         with self._alone(), bell.listening(self._settings.state.dir, self._wake.set):
+            self._notifier = notifier
             watch = self._watch()
             try:
                 self._recognise_at_first()
                 self._turn()
                 self._tell_ways(watch)
                 notifier.ready(self._rounds.summary())
+                self._is_ready = True
                 while not self._stopping.is_set():
                     watch = self._tick(watch, notifier, reloaded)
             finally:
@@ -195,7 +209,8 @@ class Service:
         if folders and self._monotonic() >= self._scan_next:
             self._turn(folders)
             ended = True
-        if ended:
+        if ended or (self._rounds.untold() and self._monotonic() >= self._status_next):
+            self._status_next = self._monotonic() + STATUS_SECONDS
             notifier.status(self._rounds.summary())
         self._feed(watch, notifier)
         self._stopping.wait(LEAST_PAUSE_SECONDS)
@@ -233,6 +248,18 @@ class Service:
         elif not self._deaf:
             self._tell(Kind.FAULT, f"No longer fit for work, and telling systemd so: {why}", "error")
         self._deaf = why
+
+    def _went_on(self) -> None:
+        """A look has come past one more file: systemd is told now and then, or it would take a long one for a
+        hang. What does hang, in a dead mount say, comes past none."""
+        now = self._monotonic()
+        if now < self._went_on_next:
+            return
+        self._went_on_next = now + (self._notifier.watchdog_seconds or LONGEST_PAUSE_SECONDS) / 2
+        if self._is_ready:
+            self._notifier.watchdog()
+        else:
+            self._notifier.extend(STARTING_SECONDS)
 
     def _turn(self, folders: Collection[Path] | None = None) -> None:
         """Look at some of the folders, or at all."""

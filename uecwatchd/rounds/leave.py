@@ -3,17 +3,22 @@
 What leaves is noted before the first file is moved: half a set that a crash left behind is not another set.
 """
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from uecwatchd import spool
+from uecwatchd import report, spool
 from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import Leaving, Ledger, SetRecord
+from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints
-from uecwatchd.rounds.rules import is_done
+from uecwatchd.rounds.rules import GONE, is_done
+
+# Each costs the disk several waits, and nobody waits for it.
+FORGETTING_SECONDS = 1.0
 
 
 def leaving_of(
@@ -57,3 +62,20 @@ def without_leaving(listing: spool.Listing, leaving: Iterable[Leaving]) -> spool
     gone = {(one.path, one.stamp) for one in leaving}
     entries = {path: entry for path, entry in listing.entries.items() if (path, entry.stamp) not in gone}
     return replace(listing, entries=entries) if gone else listing
+
+
+def forget_in_time(
+    records: Iterable[SetRecord], *, roll: Roll, complaints: Complaints, now: float, linger: float
+) -> None:
+    """Outputs of sets whose files are gone go after a while: users cannot remove them themselves.
+
+    What takes too long is left to the next look.
+    """
+    gone = list(records)
+    roll.put_all([replace(record, reason=GONE, since=now) for record in gone if record.reason != GONE])
+    end = time.monotonic() + FORGETTING_SECONDS
+    for record in gone:
+        if record.reason == GONE and now - record.since >= linger and time.monotonic() < end:
+            with complaints.about(record.name):
+                report.clear(record)
+                roll.drop(record)

@@ -20,7 +20,7 @@ from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
 from uecwatchd.roll import Key, Roll, key_of
 from uecwatchd.rounds.complaints import Complaints
-from uecwatchd.rounds.leave import leaving_of, see_off, without_leaving
+from uecwatchd.rounds.leave import forget_in_time, leaving_of, see_off, without_leaving
 from uecwatchd.rounds.notices import Notices
 from uecwatchd.rounds.remnants import Remnants
 from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, next_of, rules_of, sized, summary_of
@@ -49,8 +49,11 @@ class Rounds:
         tools: pipeline.Tools,
         monotonic: Callable[[], float],
         ended: Callable[[], None],
+        went_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """`ended` is called, in a worker's thread, each time that a set's attempt is over."""
+        """`ended` is called, in a worker's thread, each time that a set's attempt is over; `went_on` whenever
+        a look has come past another file."""
+        self._went_on = went_on
         self._roll = roll
         self._control = Control(tools.ledger, tools.brake, roll)
         self._monotonic = monotonic
@@ -207,8 +210,9 @@ class Rounds:
     def _look(self, folder: Path) -> None:
         ledger = self._tools.ledger
         see_off(folder, ledger, self._complaints, now=self._tools.now())
-        before = self._listings.get(folder)
-        listing = spool.scan(folder, now=self._monotonic(), before=before, ignore=self._settings.spool.ignore)
+        before, budget = self._listings.get(folder), spool.Budget(beat=self._went_on)
+        ignore = self._settings.spool.ignore
+        listing = spool.scan(folder, now=self._monotonic(), before=before, ignore=ignore, budget=budget)
         self._listings[folder] = listing
         self._tell_what_is_left(listing)
         listing = without_leaving(listing, ledger.leaving(folder))
@@ -229,8 +233,14 @@ class Rounds:
         self._control.decline(folder, assembly, self._crew.working)
         self._remnants.setdefault(folder, Remnants()).tell(assembly.misfits, self._tools.monitor)
         self._retire(listing, assembly, records)
-        for name in records.keys() - names_in(assembly):
-            self._forget_in_time(records[name])
+        absent = (records[name] for name in records.keys() - names_in(assembly))
+        forget_in_time(
+            [record for record in absent if key_of(record) not in self._crew.working],
+            roll=self._roll,
+            complaints=self._complaints,
+            now=self._tools.now(),
+            linger=self._settings.spool.linger,
+        )
 
     def _closed(self, folder: Path, assembly: Assembly, due_sets: Iterable[ImageSet]) -> Assembly:
         """Put back what would be begun now, but somebody has one of its files open for writing."""
@@ -244,9 +254,9 @@ class Rounds:
 
     def _welcome_back(self, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         """Files may be there again, as when a file system was mounted anew."""
-        for found in assembly.ready:
-            if (record := records.get(found.name)) and record.reason == GONE:
-                self._roll.put(replace(record, reason="", owner=found.owner))
+        back = ((records.get(found.name), found.owner) for found in assembly.ready)
+        gone = [(record, owner) for record, owner in back if record and record.reason == GONE]
+        self._roll.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
 
     def _is_due(self, found: ImageSet, record: SetRecord | None, *, closed: Mapping[str, UecError]) -> bool:
         key = key_of_set(found)
@@ -300,9 +310,8 @@ class Rounds:
         self._clocks_apart = apart
         if abs(jumped) < JUMP_SECONDS:
             return
-        for record in self._roll.records():
-            if record.state in ("deferred", "waiting") and key_of(record) not in self._crew.working:
-                self._roll.put(shifted(record, jumped))
+        waits = [record for record in self._roll.records() if record.state in ("deferred", "waiting")]
+        self._roll.put_all([shifted(r, jumped) for r in waits if key_of(r) not in self._crew.working])
 
     def _retire(self, listing: spool.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         if (way := self._settings.spool.after) == "keep":
@@ -311,17 +320,6 @@ class Rounds:
         if leaving := leaving_of(listing, assembly, records, held=held, way=way):
             self._tools.ledger.put_leaving(leaving)
             see_off(listing.folder, self._tools.ledger, self._complaints, now=self._tools.now())
-
-    def _forget_in_time(self, record: SetRecord) -> None:
-        """Outputs of a set whose files are gone go after a while: users cannot remove them themselves."""
-        if key_of(record) in self._crew.working:
-            return
-        if record.reason != GONE:
-            self._roll.put(replace(record, reason=GONE, since=self._tools.now()))
-        elif self._tools.now() - record.since >= self._settings.spool.linger:
-            with self._complaints.about(record.name):
-                report.clear(record)
-                self._roll.drop(record)
 
     def _reap(self) -> bool:
         """Take the results of workers that have ended. A fault of ours defers the set and says so."""

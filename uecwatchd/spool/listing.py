@@ -1,7 +1,7 @@
 """What lies in a folder: names, ages, and what the files say of themselves in their first bytes."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -85,22 +85,22 @@ def scan(
     listed as unread.
     Raises NotPermitted when the folder cannot be listed, Deferred when it is not there.
     """
-    since = now if seen is None else seen
+    since, budget = now if seen is None else seen, budget or Budget()
     entries: dict[str, Entry] = {}
     ignored: dict[str, str] = {}
     with folder_descriptor(folder) as descriptor:
-        _list(descriptor, "", entries, ignored, ignore=ignore, since=since)
+        _list(descriptor, "", entries, ignored, ignore=ignore, since=since, beat=budget.beat)
         closed: dict[str, Peek] = {}
         for name in [e.name for e in entries.values() if e.kind == "folder"]:
             try:
-                _list_below(descriptor, name, entries, ignored, ignore=ignore, since=since)
+                _list_below(descriptor, name, entries, ignored, ignore=ignore, since=since, beat=budget.beat)
             except OSError as error:
                 closed[name] = words_of(cannot_open(descriptor, name, error))
         entries = {path: _with_age(path, entry, before) for path, entry in entries.items()}
         planted = _planted(descriptor, ignored, owner=os.geteuid() if owner is None else owner, since=since)
         whose = _owners(descriptor, ignored)
         found = Listing(folder, now, entries, ignored, closed, planted=planted, ignored_of=whose)
-        return _read_contents(descriptor, found, before or Listing(folder, now), budget or Budget())
+        return _read_contents(descriptor, found, before or Listing(folder, now), budget)
 
 
 def _list_below(
@@ -111,10 +111,11 @@ def _list_below(
     *,
     ignore: Sequence[str],
     since: float,
+    beat: Callable[[], None],
 ) -> None:
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
-        _list(descriptor, f"{name}/", entries, ignored, ignore=ignore, since=since)
+        _list(descriptor, f"{name}/", entries, ignored, ignore=ignore, since=since, beat=beat)
     finally:
         os.close(descriptor)
 
@@ -127,8 +128,10 @@ def _list(
     *,
     ignore: Sequence[str],
     since: float,
+    beat: Callable[[], None],
 ) -> None:
     for name in sorted(os.listdir(descriptor)):
+        beat()
         if name == LOCK_NAME and not prefix:
             continue
         if not _is_text(name):  # no cloud, journal or ledger could be told of it
