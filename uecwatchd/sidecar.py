@@ -48,7 +48,8 @@ _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramd
 _ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
 _BESIDES = re.compile(r"\s*(?:[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.)\s*")  # comments, sections, brackets
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
-_ACCOUNT = re.compile(r"[0-9]{12}")
+# An account's number, or the id of a project: which of them it can share images with, each cloud says itself.
+_ACCOUNT = re.compile(r"[0-9]{12}|[0-9a-f]{32}")
 # The widest set that any cloud takes in an image's name; narrower ones are the dialect's to refuse.
 _NAME_TEXT = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]*")
 
@@ -124,7 +125,9 @@ def _name_template(text: str) -> str:
 
 def _account(text: str) -> str:
     if not _ACCOUNT.fullmatch(text):
-        raise ValueError(f"= {strangers.quoted(text)} is no account number, which has 12 digits")
+        raise ValueError(
+            f"= {strangers.quoted(text)} is no account: 12 digits, or 32 hex digits of a project"
+        )
     return text
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,10 @@ import pytest
 
 from uecwatchd.checkup import Finding, exit_code
 from uecwatchd.checkup.bucket import KEY_PREFIX
+from uecwatchd.cloud.credentials import gather, sealed_with
+from uecwatchd.ledger import BundleRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.settings import Settings
 
 if TYPE_CHECKING:
     from tests.checkup.conftest import Hands
@@ -168,3 +172,42 @@ def test_plain_http_to_another_machine_is_an_honest_warning(check: Check, of: Of
     told = next(one for one in of(findings, "warning") if "TLS" in one)
     assert "no TLS for http://0.0.0.1/services/Eucalyptus:" in told
     assert "https://0.0.0.1" not in told
+
+
+@pytest.mark.parametrize(
+    ("dialect", "number", "words"),
+    [
+        (
+            "openstack",
+            5,
+            "the cloud certificate is its own: it has made 5 images of what was sealed",
+        ),
+        ("openstack", 0, "cannot be known before something is registered"),
+        (
+            "uec",
+            1,
+            "1 image registered with this cloud certificate; whether it is right shows",
+        ),
+        ("euca3", 2, "2 images registered with this cloud certificate"),
+    ],
+)
+def test_what_was_registered_tells_of_the_certificate(
+    configured: Callable[..., Settings],
+    check: Check,
+    tmp_path: Path,
+    of: Of,
+    dialect: str,
+    number: int,
+    words: str,
+) -> None:
+    def registered(identity: str, sealed: str) -> BundleRecord:
+        return BundleRecord("default", "b", identity, "machine", "0", "p", "registered", sealed=sealed)
+
+    with Sandbox(tmp_path / "other", dialect=dialect) as cloud:
+        settings = configured(eucarc=cloud.eucarc, dialect=dialect)
+        sealed = sealed_with(gather(settings.clouds["default"]))
+        with closing(open_ledger(settings.state.dir)) as book:
+            for one in range(number):
+                book.put_bundle(registered(str(one), sealed))
+            book.put_bundle(registered("other", "another certificate"))
+        assert words in "\n".join(of(check(eucarc=cloud.eucarc, dialect=dialect), "ok"))

@@ -43,7 +43,7 @@ class Asking(NamedTuple):
 MAY_ASK = {
     # What refusals mean
     Asking("cloud/refusals_table.py", "", "word"): "has rows for one generation alone",
-    Asking("cloud/refusals_table.py", "fits", "choosing"): "compares a row with the dialect",
+    Asking("cloud/refusal_rows.py", "fits", "choosing"): "compares a row with the dialect",
     Asking("cloud/refusal.py", "_refused", "reading"): "looks a refusal up in that table",
     # What a cloud is has to be found out, and is then presumed
     Asking("cloud/recognise.py", "", "constant"): "names what a server may be found to be",

@@ -16,7 +16,8 @@ import pytest
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.refusal import translated
-from uecwatchd.cloud.refusals_table import ANY_STATUS, BOTH_HALVES, ROWS, Half, Refusal, Row, meaning
+from uecwatchd.cloud.refusal_rows import ANY_STATUS, BOTH_HALVES, Half, Refusal, Row
+from uecwatchd.cloud.refusals_table import ROWS, meaning
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected, UecError
 
 REQUEST_ID = "e4f1db24-8ad6-4c2d-a6e0-6b1f8a5a9b0e"
@@ -88,6 +89,8 @@ UNBOUND = "Failed to bind the following fields:\nVirtualizationType = hvm"
 NOT_MINE = "Image registration failed: you must own the bucket containing the image."
 BAD_MANIFEST = "Image registration failed because the manifest referenced is invalid or unavailable."
 UNREAD = "Failed to read manifest file: images/karmic.manifest.xml"
+PUBLICIZE = "403 Forbidden: You are not authorized to complete publicize_image action."
+NO_BUCKET = "(NoSuchBucket) when calling the GetObject operation: The specified bucket does not exist"
 UNREAD_1 = "Failed to read manifest file: images/AccessDenied-1.manifest.xml"
 UNREAD_2 = "Failed to read manifest file: images/my-signature-1.manifest.xml"
 UNREAD_3 = "Failed to read manifest file: /b/TooManyBuckets.manifest.xml"
@@ -182,6 +185,12 @@ EXAMPLES = (
         "aws", ec2(401, "AuthFailure", "Not authorized for image:ami-1"), Halted, "may not do that", "right"
     ),
     Example("euca4", s3(403, "AccessDenied", "Access Denied"), Halted, "may not do that", "another bucket"),
+    Example("openstack", s3(403, "403", "You are not authorized"), Halted, "may not", "another bucket"),
+    Example("aws", ec2(403, "UnauthorizedOperation", "No."), Halted, "a right is missing", "for the right"),
+    Example("openstack", ec2(403, "403", "You are not authorized"), Halted, "a right is missing", "right"),
+    Example("openstack", ec2(403, "HTTPForbidden", PUBLICIZE), Rejected, "image public", "publicize_image"),
+    Example("openstack", ec2(400, "NoSuchBucket", "Not there."), Halted, "does not know", "of one cloud"),
+    Example("openstack", ec2(500, "ClientError", NO_BUCKET), Halted, "does not know", "of one cloud"),
     # The bucket
     Example(
         "uec", ec2(400, "Images", NOT_MINE), Halted, "belongs to another account", "Choose another bucket"

@@ -46,11 +46,11 @@ class Clock:
 class Client:
     """Sends requests as botocore does; its signatures hold the time in whole seconds."""
 
-    def __init__(self, clock: Clock, once: SentOnce) -> None:
+    def __init__(self, clock: Clock, once: SentOnce, *, reads: bool = True) -> None:
         self.clock = clock
         self.events = HierarchicalEmitter()
         self.events.register("request-created.s3", self.handler)
-        once.listen(self.events)
+        once.listen(self.events, reads=reads)
 
     def handler(self, *, request: Request, operation_name: str, **_: object) -> None:
         self.sign(operation_name, request)
@@ -63,8 +63,8 @@ class Client:
         else:
             request.headers["Authorization"] = made
 
-    def send(self, request: Request) -> str:
-        self.events.emit("request-created.s3.Ask", request=request, operation_name="Ask")
+    def send(self, request: Request, operation: str = "Ask") -> str:
+        self.events.emit(f"request-created.s3.{operation}", request=request, operation_name=operation)
         return request.signature
 
 
@@ -79,6 +79,21 @@ def test_what_is_asked_again_in_one_second_waits_for_the_next(in_form: bool) -> 
     signed = [client.send(Request("GET /", in_form)) for _ in range(3)]
     assert signed == ["GET / at 100", "GET / at 101", "GET / at 102"]
     assert clock.slept == pytest.approx(0.77 + 1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("operation", "waits"),
+    [
+        *(("CreateTags", True), ("RegisterImage", True), ("ModifyImageAttribute", True), ("PutObject", True)),
+        *(("DescribeTags", False), ("ListObjects", False), ("HeadBucket", False), ("GetObject", False)),
+    ],
+)
+def test_where_replays_are_not_refused_only_changes_wait(operation: str, waits: bool) -> None:  # noqa: FBT001
+    clock = Clock(100.25)
+    client = Client(clock, SentOnce(clock=clock, sleep=clock.sleep), reads=False)
+    first, second = (client.send(Request("a"), operation) for _ in range(2))
+    assert (first != second) is waits
+    assert bool(clock.slept) is waits
 
 
 def test_what_another_client_asked_in_that_second_waits_for_the_next() -> None:

@@ -249,3 +249,97 @@ def test_a_name_that_is_taken_is_known_before_anything_goes_up(host: Host, exist
     assert f"{holder} on cloud default has it, with another content (it is available)" in error
     assert len(host.cloud.calls("PutObject")) == sent
     assert holder in [image.id for image in host.cloud.images]
+
+
+# --- what is taken out of a sidecar -----------------------------------------------------------------------
+
+
+def test_a_tag_that_is_taken_out_of_the_sidecar_is_taken_off_the_image(host: Host, cloud: Cloud) -> None:
+    drop(host, 'version = "1"\ntags = { team = "infra", site = "berlin" }')
+    image_id = registered(host)
+    assert {"team", "site", "version"} <= dict(listed(cloud, image_id).tags).keys()
+    drop(host, 'tags = { site = "paris" }')
+    assert registered(host) == image_id
+    tags = dict(listed(cloud, image_id).tags)
+    assert tags["site"] == "paris"
+    assert not {"team", "version"} & tags.keys()
+    assert f"took the tags team, version off {image_id}" in (host.spool / "karmic.uec.log").read_text()
+
+
+def test_a_description_that_is_taken_out_of_the_sidecar_is_taken_off_the_image(
+    host: Host, cloud: Cloud
+) -> None:
+    drop(host, 'description = "nightly"')
+    image_id = registered(host)
+    drop(host)
+    assert registered(host) == image_id
+    assert listed(cloud, image_id).description == ""
+
+
+def test_what_somebody_else_gave_an_image_stays(host: Host, cloud: Cloud) -> None:
+    drop(host, 'tags = { team = "infra" }')
+    drop(host, 'tags = { team = "infra" }\ndescription = "of both"', name="twin")
+    image_id = registered(host)
+    cloud.ec2.create_tags(Resources=[image_id], Tags=[{"Key": "byhand", "Value": "yes"}])
+    drop(host)
+    assert registered(host) == image_id
+    found = listed(cloud, image_id)
+    assert (dict(found.tags).get("team"), dict(found.tags).get("byhand")) == ("infra", "yes"), "twin has it"
+    assert found.description == "of both"
+
+
+def test_there_is_room_for_new_tags_where_old_ones_go(host: Host, cloud: Cloud) -> None:
+    drop(host, "tags = { " + ", ".join(f'a{number} = "yes"' for number in range(10)) + " }")
+    image_id = registered(host)
+    wanted = {f"b{number}": "yes" for number in range(10)}
+    drop(host, "tags = { " + ", ".join(f'{key} = "yes"' for key in wanted) + " }")
+    registered(host)
+    assert dict(listed(cloud, image_id).tags) == wanted
+    assert host.report("karmic")["remarks"] == []
+
+
+def test_what_an_image_has_already_is_not_written_again(host: Host) -> None:
+    drop(host, 'tags = { team = "infra" }')
+    registered(host)
+    written = len(host.cloud.calls("CreateTags"))
+    drop(host, 'tags = { team = "infra" }')
+    drop(host, 'tags = { team = "infra" }', name="twin", seed=2)
+    registered(host)
+    assert len(host.cloud.calls("CreateTags")) - written == 1, "of the other image alone"
+
+
+# --- with whom it can be shared ---------------------------------------------------------------------------
+
+PROJECT = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    ("generation", "said", "why"),
+    [
+        ("openstack", f'share = ["{OTHER}"]', "lets everybody start an image, or its owner alone"),
+        ("openstack", f'share = ["{PROJECT}"]', "lets everybody start an image, or its owner alone"),
+        ("euca5", f'share = ["{PROJECT}"]', f"{PROJECT} is no account there, which has 12 digits"),
+        ("sandbox", f'share = ["{OTHER}", "{PROJECT}"]', f"{PROJECT} is no account there"),
+    ],
+)
+def test_with_whom_a_cloud_cannot_share_is_known_before_anything_goes_up(
+    host_class: type[Host], tmp_path: Path, generation: str, said: str, why: str
+) -> None:
+    with Sandbox(tmp_path / "other", dialect=generation) as cloud:
+        host = host_class.made(tmp_path / "builder", cloud)
+        host.configure(host.config.read_text().replace('dialect = "sandbox"', f'dialect = "{generation}"'))
+        drop(host, said)
+        assert host.run("once").returncode == 65
+        assert why in (host.spool / "karmic.uec.error").read_text()
+        assert not cloud.calls("PutObject")
+
+
+@pytest.mark.parametrize("said", ["public = true", "share = []", "public = true\nshare = []"])
+def test_openstack_shares_with_everybody_or_nobody(host_class: type[Host], tmp_path: Path, said: str) -> None:
+    with Sandbox(tmp_path / "other", dialect="openstack") as cloud:
+        host = host_class.made(tmp_path / "builder", cloud)
+        host.configure(host.config.read_text().replace('"sandbox"', '"openstack"'))
+        drop(host, said)
+        assert host.run("once").returncode == 0
+        assert host.report("karmic")["remarks"] == []
+        assert {seen.code for seen in cloud.calls("ModifyImageAttribute")} <= {""}

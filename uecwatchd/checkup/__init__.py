@@ -4,7 +4,9 @@ Nothing is changed but in a bucket that is ours: one tiny object is put there an
 right to write can be known otherwise. After a finding, whatever can still be looked at is looked at.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from datetime import datetime
 
 from uecwatchd.checkup.cloud import examine_cloud
@@ -13,6 +15,7 @@ from uecwatchd.checkup.host import examine_configuration, examine_folder, examin
 from uecwatchd.checkup.unit import examine_unit, makes, needs
 from uecwatchd.cloud.upload import check_bucket_name
 from uecwatchd.errors import Halted, UecError
+from uecwatchd.ledger import read_ledger
 from uecwatchd.settings import Settings
 from uecwatchd.sidecar import read_defaults
 from uecwatchd.signals import NEVER, Stop
@@ -50,5 +53,15 @@ def examine(
     if not settings.clouds:
         hint = "Add [cloud.default] to the configuration; see its example."
         yield Finding("bad", "no cloud is configured", hint, Halted.exit_code)
+    sealed = _sealed(settings)
     for cloud in settings.clouds.values():
-        yield from examine_cloud(cloud, bucket=bucket, clock=clock, stop=stop)
+        yield from examine_cloud(cloud, bucket=bucket, clock=clock, stop=stop, sealed=sealed)
+
+
+def _sealed(settings: Settings) -> Mapping[str, int]:
+    """How many images this host has registered with each pair of certificates, as far as the ledger tells."""
+    with suppress(UecError):
+        if book := read_ledger(settings.state.dir):
+            with closing(book):
+                return Counter(one.sealed for one in book.all_bundles() if one.state == "registered")
+    return {}

@@ -26,10 +26,14 @@ def examine_bucket(cloud: Cloud, bucket: str, ours: Collection[str]) -> Iterator
     except UecError as error:
         yield bad(error, cloud.name)
         return
-    yield _of_another(cloud, bucket) if exists else _missing(cloud, bucket, len(ours))
+    if exists is None:
+        yield _closed(cloud, bucket)
+    else:
+        yield _of_another(cloud, bucket) if exists else _missing(cloud, bucket, len(ours))
 
 
-def _exists(cloud: Cloud, bucket: str) -> bool:
+def _exists(cloud: Cloud, bucket: str) -> bool | None:
+    """None where the cloud does not tell whether it is another's or not there at all."""
     with translated(cloud, f"looking for bucket {bucket}"):
         try:
             cloud.s3.list_objects(Bucket=bucket, MaxKeys=1)
@@ -38,7 +42,28 @@ def _exists(cloud: Cloud, bucket: str) -> bool:
                 return False
             if status_of(error) != 403:
                 raise
+            return _tells_what_is_missing(cloud) or None
     return True
+
+
+def _tells_what_is_missing(cloud: Cloud) -> bool:
+    """Whether a bucket that nobody has is said not to be there, even to those who may not make it."""
+    try:
+        cloud.s3.list_objects(Bucket=KEY_PREFIX + secrets.token_hex(8), MaxKeys=1)
+    except ClientError as error:
+        return code_of(error) == "NoSuchBucket"
+    return False
+
+
+def _closed(cloud: Cloud, bucket: str) -> Finding:
+    return Finding(
+        "bad",
+        f"cloud {cloud.name}: bucket {bucket} is closed to us: it is another account's, or it is not there"
+        " and our account may not make it",
+        'Choose another: bucket = "…" under [defaults]; or have the cloud\'s administrator make it for us, or'
+        " give us the right to.",
+        Halted.exit_code,
+    )
 
 
 def _of_another(cloud: Cloud, bucket: str) -> Finding:

@@ -1,7 +1,7 @@
 """One cloud: who we are there, what it is, whether both its halves know us, and the bucket."""
 
 import re
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -16,7 +16,7 @@ from uecwatchd.checkup.finding import Finding, bad
 from uecwatchd.checkup.papers import Papers, examine_papers
 from uecwatchd.cloud.certificate import fingerprint
 from uecwatchd.cloud.client import Cloud, connect, insecure
-from uecwatchd.cloud.credentials import Account
+from uecwatchd.cloud.credentials import Account, sealed_with
 from uecwatchd.cloud.dialect import EUCA5, UEC, Window
 from uecwatchd.cloud.entry import connected, recognised
 from uecwatchd.cloud.images import in_answer
@@ -30,9 +30,10 @@ Clock = Callable[[], datetime]
 
 
 def examine_cloud(
-    settings: CloudSettings, *, bucket: str | None, clock: Clock, stop: Stop
+    settings: CloudSettings, *, bucket: str | None, clock: Clock, stop: Stop, sealed: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """`bucket` is where bundles go by default, None if its name is wrong."""
+    """`bucket` is where bundles go by default, None if its name is wrong; `sealed` is how many images this
+    host has registered with each pair of certificates."""
     papers = yield from examine_papers(settings, clock())
     if papers is None:
         return
@@ -48,7 +49,7 @@ def examine_cloud(
     if found.dialect.kernels_by_administrators:
         what = "kernels and ramdisks are for administrators to register; whether we are one shows when we do"
         yield Finding("ok", f"cloud {settings.name}: {what}")
-    cloud = yield from _cloud(papers, found, stop)
+    cloud = yield from _cloud(papers, found, stop, sealed)
     ours = yield from _halves(cloud, clock)
     if ours is not None and bucket is not None:
         yield from examine_bucket(cloud, bucket, ours)
@@ -101,7 +102,9 @@ def _date_in(error: UecError) -> datetime | None:
 # --- the certificate that bundles are sealed for ----------------------------------------------------------
 
 
-def _cloud(papers: Papers, found: Recognised, stop: Stop) -> Generator[Finding, None, Cloud]:
+def _cloud(
+    papers: Papers, found: Recognised, stop: Stop, sealed: Mapping[str, int]
+) -> Generator[Finding, None, Cloud]:
     """A cloud that can be asked, even if nothing could be sealed for it."""
     account = papers.account
     bare = connect(account, found.dialect, uploads=1, stop=stop)
@@ -112,15 +115,21 @@ def _cloud(papers: Papers, found: Recognised, stop: Stop) -> Generator[Finding, 
     except UecError as error:
         yield bad(error, account.cloud)
         return bare
-    yield Finding("ok", f"cloud {account.cloud}: {_sealed_for(account, cloud)}")
+    yield Finding("ok", f"cloud {account.cloud}: {_sealed_for(account, cloud, sealed)}")
     return cloud
 
 
-def _sealed_for(before: Account, cloud: Cloud) -> str:
+def _sealed_for(before: Account, cloud: Cloud, sealed: Mapping[str, int]) -> str:
     if before.cloud_cert is None and cloud.account.cloud_cert:
         return f"it gives its certificate itself (SHA-256 {fingerprint(cloud.account.cloud_cert)[:16]}…)"
     if cloud.dialect.offers_certificate:
         return "the cloud certificate is not known to be another cloud's"
+    number = sealed.get(sealed_with(cloud.account), 0)
+    images = "1 image" if number == 1 else f"{number} images"
+    if number and cloud.dialect.opens_bundles:
+        return f"the cloud certificate is its own: it has made {images} of what was sealed for that"
+    if number:
+        return f"{images} registered with this cloud certificate; whether it is right shows when one starts"
     return "whether the cloud certificate is this cloud's cannot be known before something is registered"
 
 

@@ -5,7 +5,7 @@ Permissions are asked for in the oldest form, which every server knows, groups a
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from uecwatchd import boundary
@@ -30,10 +30,15 @@ class Permissions:
 
 
 def tag(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> None:
-    """Raises `Rejected` for a tag that did not stick, and whatever the cloud's refusal means."""
+    """Write the tags that lack or are others. Raises `Rejected` for a tag that did not stick, and whatever
+    the cloud's refusal means."""
     doing = f"tagging {image_id}"
     if not cloud.dialect.tag_limit:
         raise _not_done(cloud, doing, "it has no tags")
+    before = _tags(cloud, image_id)
+    tags = {key: value for key, value in tags.items() if before.get(key) != value}
+    if not tags:
+        return
     with translated(cloud, doing), boundary.effect("CreateTags"):
         cloud.ec2.create_tags(
             Resources=[image_id], Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
@@ -44,8 +49,21 @@ def tag(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> None:
         raise _not_done(cloud, doing, f"it has not kept {', '.join(missing)}")
 
 
+def untag(cloud: Cloud, image_id: str, keys: Collection[str]) -> None:
+    """Take tags away, whatever their values are. Raises `Rejected` for one that stays."""
+    doing = f"taking tags off {image_id}"
+    there = sorted(_tags(cloud, image_id).keys() & set(keys))
+    if not there:
+        return
+    with translated(cloud, doing), boundary.effect("DeleteTags"):
+        cloud.ec2.delete_tags(Resources=[image_id], Tags=[{"Key": key} for key in there])
+    if left := sorted(_tags(cloud, image_id).keys() & set(there)):
+        raise _not_done(cloud, doing, f"it has kept {', '.join(left)}")
+
+
 def describe(cloud: Cloud, image_id: str, text: str) -> None:
-    """See that an image has a description, which most clouds took when it was registered."""
+    """See that an image has a description, which most clouds took when it was registered; an empty text takes
+    it off."""
     doing = f"describing {image_id}"
     if _description(cloud, image_id) == text:
         return

@@ -135,8 +135,7 @@ def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NE
         client.meta.events.register_first(BEFORE_PARSING, strangers)
         client.meta.events.register("needs-retry", _resend_unanswered)
         client.meta.events.register(BEFORE_PARSING, mend)
-        if dialect.replay_refused:
-            _SENT.listen(client.meta.events)
+        _SENT.listen(client.meta.events, reads=dialect.replay_refused)
         ask_the_true_host(client, url)
     _teach_s3(s3, dialect)
     _teach_ec2(ec2)

@@ -4,12 +4,14 @@ What the configuration says itself goes before the eucarc, that before euca2ools
 profile of the AWS tools; of the last three, only what the configuration names is looked at.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import Certificate
 
 from uecwatchd.address import NoAddress, read_address, shown
@@ -156,6 +158,16 @@ def sealing_certificate(account: Account) -> Certificate:
         f"Set cloud_cert under [cloud.{account.cloud}], or EUCALYPTUS_CERT in its eucarc, to the"
         " cloud-cert.pem that came with its credentials.",
     )
+
+
+def sealed_with(account: Account) -> str:
+    """A digest of what manifests are sealed and signed with: with another certificate they are others."""
+    key = account.user_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    digest = hashlib.sha256(key)
+    for certificate in (account.user_cert, sealing_certificate(account)):
+        digest.update(certificate.public_bytes(Encoding.DER))
+    digest.update(bundle_user(account).encode())
+    return digest.hexdigest()
 
 
 # --- piece by piece ---------------------------------------------------------------------------------------

@@ -54,6 +54,8 @@ _ARCHITECTURES_OF_NOVA: Mapping[Arch, str] = {
     "mips": "mips",
 }
 
+_ACCOUNT_NUMBER = re.compile(r"[0-9]{12}")
+
 # Everywhere.
 NAME_MINIMUM, NAME_LIMIT = 3, 128
 
@@ -128,11 +130,13 @@ class Dialect:
     # After registration
     filters: bool  # questions may carry filters
     tag_limit: int  # tags on one image; 0: there are none
+    shares_with: re.Pattern[str] | None  # an account that an image may be shared with; None: only everybody
     attributes: frozenset[str]  # what ModifyImageAttribute can change: `launchPermission`, `description`
     public_by_default: bool  # or may be: 3.1 makes new images public, 3.2 does not
 
     # Elsewhere
     account_checked: bool  # the account number in a manifest must be the one of the access key
+    opens_bundles: bool  # once an image is available, the cloud has opened its bundle with its own key
     offers_certificate: bool  # gives the certificate that bundles are sealed for to whoever asks
     regional: bool  # has a known address per region, and wants a new bucket's region named
 
@@ -169,9 +173,11 @@ UEC = Dialect(
     pending_states=frozenset(),
     filters=False,
     tag_limit=0,
+    shares_with=_ACCOUNT_NUMBER,
     attributes=frozenset({"launchPermission"}),
     public_by_default=True,
     account_checked=False,
+    opens_bundles=False,
     offers_certificate=False,
     regional=False,
 )
@@ -257,9 +263,11 @@ AWS = Dialect(
     pending_states=frozenset({"pending"}),
     filters=True,
     tag_limit=50,
+    shares_with=_ACCOUNT_NUMBER,
     attributes=frozenset({"launchPermission", "description"}),
     public_by_default=False,
     account_checked=True,
+    opens_bundles=True,
     offers_certificate=False,
     regional=True,
 )
@@ -275,6 +283,7 @@ OPENSTACK = replace(
     architectures=_ARCHITECTURES_OF_NOVA,
     account_checked=False,
     tag_limit=10,
+    shares_with=None,  # its permissions know the group of everybody, and no projects
     regional=False,
 )
 # The embedded cloud is sent what every generation takes, and beside that only what no manifest can say:
@@ -299,6 +308,7 @@ SANDBOX = replace(
     tag_limit=10,
     account_checked=True,
     public_by_default=False,
+    opens_bundles=True,
 )
 
 DIALECTS: Mapping[str, Dialect] = {

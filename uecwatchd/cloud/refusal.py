@@ -9,7 +9,8 @@ from botocore.parsers import ResponseParserError
 
 from uecwatchd.cloud.answer import REQUEST_ID_HEADER
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.refusals_table import Refusal, meaning
+from uecwatchd.cloud.refusal_rows import Refusal
+from uecwatchd.cloud.refusals_table import meaning
 from uecwatchd.cloud.silence import quoted, unheard
 from uecwatchd.errors import UecError
 

@@ -13,19 +13,8 @@ Whom no row knows by words is judged by its status. A 5xx passes, and who meets 
 rejected after all, as with everything that is deferred; a 4xx is for the dropper to read.
 """
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
-
-from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected, UecError
-
-Half = Literal["s3", "ec2"]
-
-ANY_STATUS = range(1000)
-BOTH_HALVES: frozenset[Half] = frozenset({"s3", "ec2"})
-S3_ALONE: frozenset[Half] = frozenset({"s3"})
-EVERY_DIALECT: frozenset[str] = frozenset()
+from uecwatchd.cloud.refusal_rows import EC2_ALONE, S3_ALONE, Refusal, Row
+from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected
 
 # Its RegisterImage has one sentence for whatever is the matter with a manifest, a bad signature included.
 ONE_SENTENCE_FOR_MANIFESTS = frozenset({"uec"})
@@ -41,68 +30,15 @@ BINDING_IS_412 = frozenset({"euca3"})
 # What an empty body is read as.
 NO_WORD = "^Internal Server Error$"
 
-# What stands for a code where a server has none, or one for everything. Its message may then begin with one.
-NO_CODE = re.compile(r"\d{3}|Internal(Error|Failure)")
-LEADING_CODE = re.compile(r"([A-Z]\w+(?:\.\w+)?)(?::|$)")
-# Some servers say what kind of a code it is after a point, and those in Java what it is in Java.
-CODE_END = r"(\.\w+|Exception)?"
-# What may stand beside words of a sentence, and not within a name.
-WORDS_BEGIN, WORDS_END = r"(?<![\w./-])", r"(?![\w/-])"
-
 NOT_KNOWN = "it did not accept our credentials"
 NO_RIGHT = "our account may not do that: the bucket is another account's, or a right is missing"
 ASK_FOR_RIGHT = "Choose another bucket, or ask the cloud's administrator for the right."
+NO_RIGHT_OF_EC2 = "our account may not do that: a right is missing"
+ASK_FOR_RIGHT_OF_EC2 = "Ask the cloud's administrator for the right."
 OTHER_GENERATION = "it is of another generation than its dialect says"
 SET_DIALECT = (
     'Set dialect to that of the cloud\'s version (uec, euca3, euca4, euca5, openstack or aws), or to "auto".'
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """What a cloud answered. `code` is its word for it, or the status once more where it had none; `message`
-    is in one line."""
-
-    half: Half
-    status: int
-    code: str
-    message: str
-
-    @property
-    def codes(self) -> Iterator[str]:
-        yield self.code
-        if NO_CODE.fullmatch(self.code) and (leading := LEADING_CODE.match(self.message)):
-            yield leading[1]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One kind of refusal: it has that code, or those words in its message; whatever it says, if the row has
-    neither. Case does not count."""
-
-    kind: type[UecError]
-    why: str
-    hint: str
-    code: str = ""
-    words: str = ""
-    statuses: range = ANY_STATUS
-    halves: frozenset[Half] = BOTH_HALVES
-    dialects: frozenset[str] = EVERY_DIALECT
-
-    def fits(self, dialect: str, refusal: Refusal) -> bool:
-        if refusal.status not in self.statuses or refusal.half not in self.halves:
-            return False
-        if self.dialects and dialect not in self.dialects:
-            return False
-        return not (self.code or self.words) or self._has_code(refusal) or self._has_words(refusal)
-
-    def _has_code(self, refusal: Refusal) -> bool:
-        pattern = f"(?:{self.code}){CODE_END}"
-        return bool(self.code) and any(re.fullmatch(pattern, code, re.IGNORECASE) for code in refusal.codes)
-
-    def _has_words(self, refusal: Refusal) -> bool:
-        pattern = f"{WORDS_BEGIN}(?:{self.words}){WORDS_END}"
-        return bool(self.words) and re.search(pattern, refusal.message, re.IGNORECASE) is not None
 
 
 ROWS = (
@@ -198,6 +134,14 @@ ROWS = (
         "Name another one in the sidecar, or ask its owner to share it with our account.",
         words=r"access to (kernel|ramdisk) image \S+ (is )?denied",
     ),
+    Row(
+        Rejected,
+        "our account may not make an image public, or take that back",
+        "Take public out of the sidecar, or ask the cloud's administrator for the right publicize_image.",
+        words="publicize_image",
+        halves=EC2_ALONE,
+    ),
+    Row(Halted, NO_RIGHT_OF_EC2, ASK_FOR_RIGHT_OF_EC2, words="not authorized", halves=EC2_ALONE),
     Row(Halted, NO_RIGHT, ASK_FOR_RIGHT, words="not authorized"),
     Row(
         Halted,
@@ -206,6 +150,13 @@ ROWS = (
         " right, compare the dialect with the cloud, and region where it has regions.",
         code="AuthFailure|AuthorizationHeaderMalformed",
         words="user authentication failed|not authenticated",
+    ),
+    Row(
+        Halted,
+        NO_RIGHT_OF_EC2,
+        ASK_FOR_RIGHT_OF_EC2,
+        code="AccessDenied|UnauthorizedOperation",
+        halves=EC2_ALONE,
     ),
     Row(Halted, NO_RIGHT, ASK_FOR_RIGHT, code="AccessDenied|UnauthorizedOperation"),
     # The bucket
@@ -240,6 +191,14 @@ ROWS = (
         "somebody else is making or deleting the bucket at this moment",
         "You need only wait.",
         code="OperationAborted",
+    ),
+    Row(
+        Halted,
+        "its EC2 does not know the bucket that S3 has just taken the bundle into",
+        "See that s3_url and ec2_url are of one cloud: compare both with its eucarc.",
+        code="NoSuchBucket",
+        words="(specified )?bucket does not exist",
+        halves=EC2_ALONE,
     ),
     Row(
         Deferred,
@@ -366,8 +325,9 @@ ROWS = (
     Row(Halted, "it does not know this request", SET_DIALECT, statuses=range(501, 502)),
     Row(
         Halted,
-        "it failed without a word, as it also does when it does not know us",
-        "If the cloud is well, fetch new credentials and set eucarc: the secret key for S3 is wrong.",
+        "it failed without a word, as it also does when it does not know us or our clock is wrong",
+        "If the cloud is well, compare `date -u` on both machines; if the clocks agree, the secret key for S3"
+        " is wrong: fetch new credentials and set eucarc.",
         words=NO_WORD,
         statuses=range(500, 501),
         halves=S3_ALONE,

@@ -1,4 +1,4 @@
-"""Each signature is sent once.
+"""Each signature is sent once, or each that changes something.
 
 A V2 signature holds the time in whole seconds, and Eucalyptus 3.0 to 4.1 takes the second of two equal ones
 for a replay, for 15 minutes. So what was signed is looked at before it leaves, and signed again in
@@ -6,6 +6,7 @@ another second when the same signature has gone out already: from another thread
 once more.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ REMEMBERED_SECONDS = 60.0
 TICK_SECONDS = 0.02
 
 _SIGNER = "uecwatchd signer"
+READS = re.compile("Get|Head|List|Describe")
 
 
 class SentOnce:
@@ -32,10 +34,14 @@ class SentOnce:
         self._turn = threading.Lock()
         self._sent: dict[str, float] = {}
 
-    def listen(self, events: Any) -> None:
-        """Hear of every request of one more client: when it is about to be signed, and when it has been."""
+    def listen(self, events: Any, *, reads: bool) -> None:
+        """Hear of every request of one more client: when it is about to be signed, and when it has been.
+
+        Without `reads`, of those alone that may change something: to be kept from asking the same question
+        twice in a second would cost every set some of its time.
+        """
         events.register("before-sign", self._about_to_sign)
-        events.register_last("request-created", self._signed)
+        events.register_last("request-created", self._signed if reads else self._signed_change)
 
     def _about_to_sign(self, *, request: Any, request_signer: Any, **_: object) -> None:
         request.context[_SIGNER] = request_signer
@@ -44,6 +50,10 @@ class SentOnce:
         while not self.is_new(signature(request)):
             self._sleep(1 - self._clock() % 1 + TICK_SECONDS)
             request.context[_SIGNER].sign(operation_name, request)
+
+    def _signed_change(self, *, request: Any, operation_name: str, **_: object) -> None:
+        if not READS.match(operation_name):
+            self._signed(request=request, operation_name=operation_name)
 
     def is_new(self, made: str) -> bool:
         """Whether a signature has not been seen yet; from now on it has."""

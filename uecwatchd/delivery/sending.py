@@ -1,6 +1,5 @@
 """A bundle on its way into the bucket: made as it is sent, and never twice what lies there already."""
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -9,15 +8,13 @@ from dataclasses import replace
 from io import FileIO
 from itertools import takewhile
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from uecwatchd import boundary, extents, spool
 from uecwatchd.bundle.files import Claims, Parties, manifest_of
 from uecwatchd.bundle.in_flight import in_flight
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
-from uecwatchd.cloud.credentials import bundle_user, sealing_certificate
+from uecwatchd.cloud.credentials import bundle_user, sealed_with, sealing_certificate
 from uecwatchd.cloud.patience import again
 from uecwatchd.cloud.upload import Stored, holds, listed, put
 from uecwatchd.delivery.order import BootIds, Order
@@ -49,21 +46,13 @@ def send(
     last = _put(order, "put manifest", bundle.bucket, manifest_name(bundle.prefix), manifest)
     _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
     sent = replace(
-        bundle, state="uploaded", objects=(*parts, last), boot=str(boot), sealed=sealed_with(order)
+        bundle,
+        state="uploaded",
+        objects=(*parts, last),
+        boot=str(boot),
+        sealed=sealed_with(order.cloud.account),
     )
     return replace(sent, parts=len(totals.parts), bundled_size=totals.bundled_size)
-
-
-def sealed_with(order: Order) -> str:
-    """A digest of what a manifest is sealed and signed with: with another certificate it is another one."""
-    account = order.cloud.account
-    key = account.user_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    certificates = (account.user_cert, sealing_certificate(account))
-    digest = hashlib.sha256(key)
-    for certificate in certificates:
-        digest.update(certificate.public_bytes(Encoding.DER))
-    digest.update(bundle_user(account).encode())
-    return digest.hexdigest()
 
 
 def _must_be_what_was_read(order: Order, source: FileIO, totals: Totals, ledger: Ledger) -> None:

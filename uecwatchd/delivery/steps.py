@@ -10,13 +10,14 @@ from uecwatchd.bundle.names import bundle_prefix, manifest_name
 from uecwatchd.bundle.stream import Part, Secret
 from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud import images, register
+from uecwatchd.cloud.credentials import sealed_with
 from uecwatchd.cloud.dialect import fitting_name
 from uecwatchd.cloud.retrieve import take_back
 from uecwatchd.cloud.silence import quoted
 from uecwatchd.cloud.upload import must_hold
 from uecwatchd.delivery.leftovers import clear_leftovers
 from uecwatchd.delivery.order import BootIds, Order
-from uecwatchd.delivery.sending import sealed_with, send
+from uecwatchd.delivery.sending import send
 from uecwatchd.delivery.waiting import is_overdue, missed, settled, taken_back
 from uecwatchd.digest import digest_like
 from uecwatchd.errors import BundleRefused, Deferred, Halted, Rejected
@@ -88,7 +89,7 @@ def _taken_all_the_way(
 
 def _is_ready(order: Order, bundle: BundleRecord) -> bool:
     """Whether a bundle lies in the bucket, with a manifest that is still right."""
-    if bundle.state == "planned" or bundle.sealed != sealed_with(order):
+    if bundle.state == "planned" or bundle.sealed != sealed_with(order.cloud.account):
         return False
     return bundle.boot == str(order.boot.ids())
 

@@ -5,18 +5,17 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from uecwatchd import boundary
 from uecwatchd.cloud.recognise import Remembered
-from uecwatchd.cloud.upload import Stored
 from uecwatchd.errors import Deferred
 from uecwatchd.image import Role
 from uecwatchd.ledger.aside import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
-from uecwatchd.ledger.records import Advance, BundleRecord, Failure, Leaving, MemberRecord, Request, SetRecord
+from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
+from uecwatchd.ledger.rows import bundle_from, bundle_row, leaving_from, set_from, set_row
 from uecwatchd.spool import Stamp
 
 # How long somebody who wants a set put down waits for one that itself waits for another.
@@ -44,21 +43,21 @@ class Ledger:
 
     def set(self, folder: Path, name: str) -> SetRecord | None:
         rows = self._read("SELECT * FROM sets WHERE folder = ? AND name = ?", str(folder), name)
-        return _set_from(rows[0]) if rows else None
+        return set_from(rows[0]) if rows else None
 
     def sets(self, folder: Path | None = None) -> tuple[SetRecord, ...]:
         rows = self._read("SELECT * FROM sets ORDER BY folder, name")
-        return tuple(_set_from(row) for row in rows if folder is None or row["folder"] == str(folder))
+        return tuple(set_from(row) for row in rows if folder is None or row["folder"] == str(folder))
 
     def put_set(self, record: SetRecord) -> SetRecord:
         """Which stage a set is at need not outlast a power cut: it is found out again."""
         name = f"note set {record.state}: {record.stage}" if record.stage else f"note set {record.state}"
-        self._replace(name, "sets", _row_of(record), lasting=record.state != "working")
+        self._replace(name, "sets", set_row(record), lasting=record.state != "working")
         return record
 
     def put_sets(self, records: Iterable[SetRecord]) -> None:
         """All of them or none, in the time that one takes."""
-        rows = [_row_of(record) for record in records]
+        rows = [set_row(record) for record in records]
         if not rows:
             return
         marks = ", ".join(f":{name}" for name in rows[0])
@@ -83,11 +82,11 @@ class Ledger:
 
     def bundle(self, cloud: str, identity: str) -> BundleRecord | None:
         rows = self._read("SELECT * FROM bundles WHERE cloud = ? AND identity = ?", cloud, identity)
-        return _bundle_from(rows[0]) if rows else None
+        return bundle_from(rows[0]) if rows else None
 
     def bundles(self, cloud: str) -> tuple[BundleRecord, ...]:
         rows = self._read("SELECT * FROM bundles WHERE cloud = ? ORDER BY prefix", cloud)
-        return tuple(_bundle_from(row) for row in rows)
+        return tuple(bundle_from(row) for row in rows)
 
     def has_registered_boot(self, cloud: str) -> bool:
         """Whether this host has registered a kernel or a ramdisk there."""
@@ -96,12 +95,10 @@ class Ledger:
 
     def all_bundles(self) -> tuple[BundleRecord, ...]:
         """Of all clouds, ordered by where they lie."""
-        return tuple(_bundle_from(row) for row in self._read("SELECT * FROM bundles ORDER BY cloud, prefix"))
+        return tuple(bundle_from(row) for row in self._read("SELECT * FROM bundles ORDER BY cloud, prefix"))
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
-        row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
-        row["objects"] = json.dumps([astuple(stored) for stored in record.objects])
-        self._replace(f"note bundle {record.state}", "bundles", row)
+        self._replace(f"note bundle {record.state}", "bundles", bundle_row(record))
         if record.secret_key is None:
             self._forget_for_good()
         return record
@@ -115,7 +112,7 @@ class Ledger:
         """What a set began and has not registered, of one role."""
         where = "cloud = ? AND made_for = ? AND role = ? AND state != 'registered'"
         rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, made_for, role)  # noqa: S608 (constant)
-        return tuple(_bundle_from(row) for row in rows)
+        return tuple(bundle_from(row) for row in rows)
 
     def content(self, cloud: str, image_id: str) -> str | None:
         """The digest of what was registered under an id, if this host knows it."""
@@ -127,7 +124,7 @@ class Ledger:
         """The bundles that were made, or begun, of one machine image, by their identities."""
         where = "cloud = ? AND sha256 = ? AND role = 'machine'"
         rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, sha256)  # noqa: S608 (constant)
-        return {bundle.identity: bundle for bundle in map(_bundle_from, rows)}
+        return {bundle.identity: bundle for bundle in map(bundle_from, rows)}
 
     def predecessor(
         self, image_id: str, *, cloud: str, made_for: str, owner: int | None = None
@@ -147,7 +144,7 @@ class Ledger:
             owner,
             owner,
         )
-        return _bundle_from(rows[0]) if rows else None
+        return bundle_from(rows[0]) if rows else None
 
     def clouds(self) -> Mapping[str, Remembered]:
         """What each cloud was found to be, by its name."""
@@ -186,7 +183,7 @@ class Ledger:
     def leaving(self, folder: Path) -> tuple[Leaving, ...]:
         """What is about to leave a folder, or was when the power failed."""
         rows = self._read("SELECT * FROM leaving WHERE folder = ? ORDER BY path", str(folder))
-        return tuple(_leaving_from(row) for row in rows)
+        return tuple(leaving_from(row) for row in rows)
 
     def put_leaving(self, files: Iterable[Leaving]) -> None:
         """All of them or none: half a set that leaves would leave the other half behind."""
@@ -363,36 +360,3 @@ def _proven(connection: sqlite3.Connection, folder: Path) -> Ledger:
         book.close()
         raise
     return book
-
-
-def _row_of(record: SetRecord) -> dict[str, object]:
-    row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
-    row["idle"] = json.dumps(record.idle)
-    row["remarks"] = json.dumps(record.remarks)
-    row["members"] = json.dumps([asdict(member) for member in record.members])
-    row["error"] = json.dumps(asdict(record.error)) if record.error else None
-    return row
-
-
-def _set_from(row: sqlite3.Row) -> SetRecord:
-    values: dict[str, Any] = dict(row)
-    values["idle"], values["remarks"] = (tuple(json.loads(values[key])) for key in ("idle", "remarks"))
-    values["members"] = tuple(_member_from(member) for member in json.loads(values["members"]))
-    values["error"] = Failure(**json.loads(values["error"])) if values["error"] else None
-    return SetRecord(**values)
-
-
-def _bundle_from(row: sqlite3.Row) -> BundleRecord:
-    values: dict[str, Any] = dict(row)
-    objects = tuple(Stored(*stored) for stored in json.loads(values["objects"]))
-    return BundleRecord(**{**values, "objects": objects, "renewed": bool(values["renewed"])})
-
-
-def _leaving_from(row: sqlite3.Row) -> Leaving:
-    device, inode, size, ctime_ns = json.loads(row["stamp"])
-    return Leaving(row["folder"], row["path"], (device, inode, size, ctime_ns), row["way"])
-
-
-def _member_from(values: Mapping[str, Any]) -> MemberRecord:
-    device, inode, size, ctime_ns = values["stamp"]  # JSON has no tuples
-    return MemberRecord(**{**values, "stamp": (device, inode, size, ctime_ns)})

@@ -27,6 +27,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Furnished:
+    """What an image was given for a set beside its bytes: the keys of tags, and whether it was described."""
+
+    image_id: str
+    tags: tuple[str, ...] = ()
+    described: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MemberRecord:
     """A member as it was used. `image_id` and `manifest` ("bucket/key") are empty until there are any.
 
@@ -43,6 +52,7 @@ class MemberRecord:
     manifest: str = ""
     parts: int = 0
     pending: str = ""
+    furnished: Furnished | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ def _taken(stage: Stage, job: Job, tools: Tools) -> Job:
 def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
     same = resumed(before, started=tools.started) if before and before.stamp == found.stamp else None
     parts = {member.role: member.parts for member in same.members} if same else {}
+    furnished = {member.role: member.furnished for member in before.members} if before else {}
     record = SetRecord(
         folder=str(found.folder),
         name=found.name,
@@ -114,7 +115,12 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
         first_failure=same.first_failure if same else None,
         idle=idle_keys(found.sidecar),
         members=tuple(
-            MemberRecord(m.role, m.path, m.size, m.stamp, parts=parts.get(m.role, 0)) for m in found.members
+            MemberRecord(
+                *(m.role, m.path, m.size, m.stamp),
+                parts=parts.get(m.role, 0),
+                furnished=furnished.get(m.role),
+            )
+            for m in found.members
         ),
         fingerprint=before.fingerprint if before else "",
         owner=found.owner,

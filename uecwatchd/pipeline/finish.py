@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from uecwatchd import digest, report
-from uecwatchd.cloud.attributes import Permissions, describe, permissions, share, tag
+from uecwatchd.cloud.attributes import Permissions, describe, permissions, share, tag, untag
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.patience import again
 from uecwatchd.cloud.register import deregister
 from uecwatchd.cloud.upload import remove
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.image import Role
-from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord
+from uecwatchd.ledger import BundleRecord, Furnished, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Kind, Level
-from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, tell
+from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, tell, with_member
 from uecwatchd.strangers import printable
 
 
@@ -42,7 +42,20 @@ NOT_AGAIN = "It is not tried again by itself. To have it done: {order}"
 
 
 def furnish(job: Job, tools: Tools) -> Job:
-    """Give the images what was asked for them."""
+    """Give the images what was asked for them, and take off what was asked for before and is no more."""
+    role = lead(job.found).role
+    before = next((member.furnished for member in job.record.members if member.role == role), None)
+    now = _furnished(job, tools)
+    if before and before.image_id == now.image_id:
+        now_or_before = replace(
+            now,
+            tags=tuple(dict.fromkeys((*before.tags, *now.tags))),
+            described=now.described or before.described,
+        )
+        job = _noted(job, tools, now_or_before)
+        for wish in _unwishes(job, before, now, tools):
+            job = _granted(job, tools, wish)
+    job = _noted(job, tools, now)
     for member in job.record.members:
         for wish in _wishes_for(job, member, tools):
             job = _granted(job, tools, wish)
@@ -51,11 +64,50 @@ def furnish(job: Job, tools: Tools) -> Job:
     return job
 
 
+def _furnished(job: Job, tools: Tools) -> Furnished:
+    """What this set gives its leading image beside who may start it."""
+    member = next(member for member in job.record.members if member.role == lead(job.found).role)
+    tags = tuple(_fitting_tags(job, member, tools)) if job.entered().dialect.tag_limit else ()
+    return Furnished(member.image_id, tags, described=job.found.sidecar.description is not None)
+
+
+def _noted(job: Job, tools: Tools, furnished: Furnished) -> Job:
+    """Written down before it is done: whatever happens then, it is known to be ours to take off."""
+    role = lead(job.found).role
+    if any(member.furnished == furnished for member in job.record.members if member.role == role):
+        return job
+    job = with_member(job, role, furnished=furnished)
+    tools.ledger.put_set(job.record)
+    return job
+
+
+def _unwishes(job: Job, before: Furnished, now: Furnished, tools: Tools) -> Iterator[Wish]:
+    """What is to be taken off an image. What another set gave it too stays."""
+    cloud, image_id = job.entered(), now.image_id
+    others = [
+        member.furnished
+        for record in tools.ledger.sets()
+        if _is_other(record, job)
+        for member in record.members
+        if member.furnished and member.furnished.image_id == image_id
+    ]
+    kept = {key for other in others for key in other.tags} | set(now.tags)
+    if stale := [key for key in before.tags if key not in kept]:
+        yield Wish(lambda: _untagged(cloud, image_id, stale))
+    if before.described and not now.described and not any(other.described for other in others):
+        yield Wish(lambda: _described(cloud, image_id, ""))
+
+
+def _untagged(cloud: Cloud, image_id: str, keys: list[str]) -> str:
+    untag(cloud, image_id, keys)
+    return f"took the tags {', '.join(sorted(keys))} off {image_id}"
+
+
 def _wishes_for(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Wish]:
     cloud, sidecar, image_id = job.entered(), job.found.sidecar, member.image_id
     leading = member.role == lead(job.found).role
     if cloud.dialect.tag_limit or (leading and sidecar.tags):
-        tags = dict(list(_tags(job, member, tools).items())[: cloud.dialect.tag_limit])
+        tags = _fitting_tags(job, member, tools)
         yield Wish(lambda: _tagged(cloud, image_id, tags), "debug")
     if leading and sidecar.description:
         text = sidecar.description
@@ -78,7 +130,7 @@ def _tagged(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> str:
 
 def _described(cloud: Cloud, image_id: str, text: str) -> str:
     describe(cloud, image_id, text)
-    return f"{image_id} is described as: {text}"
+    return f"{image_id} is described as: {text}" if text else f"took the description off {image_id}"
 
 
 def _starters(given: Permissions) -> str:
@@ -97,6 +149,10 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
     # No cloud takes a control character in a tag, and the user has not asked for this one.
     named = {"source": printable(member.path.rsplit("/", 1)[-1]), "version": sidecar.version or ""}
     return {**sidecar.tags, **ours, **{key: value for key, value in named.items() if value}, **sidecar.tags}
+
+
+def _fitting_tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
+    return dict(list(_tags(job, member, tools).items())[: job.entered().dialect.tag_limit])
 
 
 def _granted(job: Job, tools: Tools, wish: Wish) -> Job:

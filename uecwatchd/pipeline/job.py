@@ -17,7 +17,7 @@ from uecwatchd.control import NEXT, Brake
 from uecwatchd.errors import Stopped
 from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
-from uecwatchd.ledger import CHECK_SECONDS, Ledger, MemberRecord, SetRecord
+from uecwatchd.ledger import CHECK_SECONDS, Furnished, Ledger, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Fields, Kind, Level, Monitor
 from uecwatchd.settings import WorkSettings
 
@@ -119,13 +119,13 @@ def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fiel
     job.monitor.tell(Event(kind, f"{name}: {what}", name, level=level, fields=fields or {}))
 
 
-def with_member(job: Job, role: Role, **changes: str) -> Job:
+def with_member(job: Job, role: Role, **changes: str | Furnished | None) -> Job:
     members = tuple(_changed(job.record.members, role, changes))
     return replace(job, record=replace(job.record, members=members))
 
 
 def _changed(
-    members: tuple[MemberRecord, ...], role: Role, changes: dict[str, str]
+    members: tuple[MemberRecord, ...], role: Role, changes: Mapping[str, str | Furnished | None]
 ) -> Iterator[MemberRecord]:
     for member in members:
         yield replace(member, **changes) if member.role == role else member  # type: ignore[arg-type]

@@ -182,6 +182,7 @@ def foresee(job: Job, tools: Tools) -> Job:
     for member in job.found.members:
         _must_fit(job, member)
     _must_have_what_is_demanded(job)
+    _must_be_shareable(job)
     for role, image_id in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)):
         if image_id:
             _must_be_there(job, role, image_id)
@@ -217,6 +218,21 @@ def _must_have_what_is_demanded(job: Job) -> None:
             "it is paravirtual, and this generation of cloud refuses those that lack one",
             'Add the file, name one that is registered ("eki-…", "eri-…"), or drop a disk that boots alone.',
         )
+
+
+def _must_be_shareable(job: Job) -> None:
+    cloud, accounts = job.entered(), job.found.sidecar.share
+    pattern = cloud.dialect.shares_with
+    wrong = [account for account in accounts if not (pattern and pattern.fullmatch(account))]
+    if not wrong:
+        return
+    if pattern is None:
+        why = "it lets everybody start an image, or its owner alone"
+        hint = "Take share out of the sidecar, or [defaults]; public = true is for everybody."
+    else:
+        why = f"{', '.join(wrong)} is no account there, which has 12 digits"
+        hint = "Correct share in the sidecar."
+    raise Rejected(f"{job.found.name}: cloud {cloud.name} cannot share it so", why, hint)
 
 
 def _must_fit(job: Job, member: Member) -> None:

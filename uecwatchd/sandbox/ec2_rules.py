@@ -92,6 +92,7 @@ class Ec2Rules:
     fate: Fate
     imports_later: bool  # whether what is wrong with key and parts shows in the image, and not at once
     public: bool  # whether everybody may launch it from the start
+    shared_with_users: bool  # whether single accounts can be let start an image
     groups_apart: bool  # whether one call cannot change groups and users
     lingers: bool  # whether a deregistered image stays on the list until it is deregistered again
     false_for_unknown: bool  # whether deregistering what is not there is answered with false
@@ -140,6 +141,7 @@ SANDBOX = Ec2Rules(
     fate=Fate(),
     imports_later=False,
     public=False,
+    shared_with_users=True,
     groups_apart=False,
     lingers=False,
     false_for_unknown=False,
@@ -252,6 +254,7 @@ OPENSTACK = replace(
     mapping_refused=True,
     contradiction_refused=False,
     fate=Fate(looks=1),
+    shared_with_users=False,
     imports_later=True,  # it answers once it has read the manifest, and fetches and opens the parts later
     groups_apart=True,
 )
@@ -270,6 +273,7 @@ AWS = replace(
     architectures=frozenset({"i386", "x86_64", "arm64"}),
     mapping_refused=False,
     imports_later=False,
+    shared_with_users=True,
 )
 
 EC2_RULES: Mapping[str, Ec2Rules] = {

@@ -147,6 +147,9 @@ def modify_attribute(realm: Realm, parameters: Parameters) -> Payload:
     image = find(realm, required(parameters, "ImageId"))
     description = _new_description(parameters)
     add, remove = _new_permissions(parameters)
+    users = any(one.kind == "user" for one in add + remove)
+    if users and not realm.rules.ec2.shared_with_users:
+        raise Refused("InvalidParameterCombination", "Operation type and group must be given, and no user")
     if realm.rules.ec2.groups_apart and len({one.kind for one in add + remove}) > 1:
         raise Refused("InvalidParameterCombination", "Groups and users cannot be changed by one call")
     if description is None and not add and not remove:

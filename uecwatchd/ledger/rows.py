@@ -1,0 +1,51 @@
+"""Rows of the ledger's file and the records that they are of, both ways."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, fields
+from typing import Any
+
+from uecwatchd.cloud.upload import Stored
+from uecwatchd.ledger.records import BundleRecord, Failure, Furnished, Leaving, MemberRecord, SetRecord
+
+
+def set_row(record: SetRecord) -> dict[str, object]:
+    row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
+    row["idle"] = json.dumps(record.idle)
+    row["remarks"] = json.dumps(record.remarks)
+    row["members"] = json.dumps([asdict(member) for member in record.members])
+    row["error"] = json.dumps(asdict(record.error)) if record.error else None
+    return row
+
+
+def set_from(row: sqlite3.Row) -> SetRecord:
+    values: dict[str, Any] = dict(row)
+    values["idle"], values["remarks"] = (tuple(json.loads(values[key])) for key in ("idle", "remarks"))
+    values["members"] = tuple(_member_from(member) for member in json.loads(values["members"]))
+    values["error"] = Failure(**json.loads(values["error"])) if values["error"] else None
+    return SetRecord(**values)
+
+
+def bundle_row(record: BundleRecord) -> dict[str, object]:
+    row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
+    row["objects"] = json.dumps([astuple(stored) for stored in record.objects])
+    return row
+
+
+def bundle_from(row: sqlite3.Row) -> BundleRecord:
+    values: dict[str, Any] = dict(row)
+    objects = tuple(Stored(*stored) for stored in json.loads(values["objects"]))
+    return BundleRecord(**{**values, "objects": objects, "renewed": bool(values["renewed"])})
+
+
+def leaving_from(row: sqlite3.Row) -> Leaving:
+    device, inode, size, ctime_ns = json.loads(row["stamp"])
+    return Leaving(row["folder"], row["path"], (device, inode, size, ctime_ns), row["way"])
+
+
+def _member_from(values: Mapping[str, Any]) -> MemberRecord:
+    device, inode, size, ctime_ns = values["stamp"]  # JSON has no tuples
+    given = values.get("furnished")
+    furnished = Furnished(**{**given, "tags": tuple(given["tags"])}) if given else None
+    return MemberRecord(**{**values, "stamp": (device, inode, size, ctime_ns), "furnished": furnished})
