@@ -37,7 +37,10 @@ def lacking(space: Space) -> tuple[str, str]:
     """What keeps work from being written down on such a disk, and what to do about it; two empty texts if
     nothing does."""
     if space.read_only:
-        return "it is mounted read-only", "Mount it for writing"
+        return (
+            "it is mounted read-only",
+            "Mount it for writing, or let the unit write there (uecwatchd check)",
+        )
     if space.free_bytes < LEAST_BYTES:
         left, least = space.free_bytes // 1024, LEAST_BYTES // 1024
         why = f"its disk is full: {left} KiB are left, and a set may need {least}"

@@ -8,6 +8,7 @@ from io import FileIO
 from pathlib import Path
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
+from uecwatchd.spool.door import shut_above
 from uecwatchd.strangers import shell_word
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -56,12 +57,13 @@ def no_file(path: Path) -> NoInput:
 
 def closed(path: Path, *, what: str) -> NotPermitted:
     """The error for `path`, called `what`, with its mode and owner and the command that opens it."""
-    shut = next((each for each in reversed(path.absolute().parents) if not os.access(each, os.X_OK)), None)
     try:
         facts = path.stat()
     except OSError:
         hint = "Move it to a folder that is open, or have systemd hand it over: as root, uecwatchd check."
-        return NotPermitted(what, f"cannot read it: {shut or 'a folder above it'} is closed to us", hint)
+        return NotPermitted(
+            what, f"cannot read it: {shut_above(path) or 'a folder above it'} is closed to us", hint
+        )
     why = f"cannot read it (mode {facts.st_mode & 0o7777:04o}, owner {_owner(path, facts.st_uid)})"
     word = shell_word(str(path))
     return NotPermitted(what, why, f"Let our group read it: chgrp {_our_group()} {word} && chmod g+r {word}")

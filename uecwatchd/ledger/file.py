@@ -316,7 +316,9 @@ def folder_trouble(folder: Path) -> Iterator[None]:
             _for_whom(folder),
         ) from error
     except OSError as error:
-        remedy = "Mount it for writing." if error.errno == errno.EROFS else "Free some space or mount it."
+        read_only = error.errno == errno.EROFS
+        there = "Mount it for writing, or let the unit write there (uecwatchd check)."
+        remedy = there if read_only else "Free some space or mount it."
         raise Deferred(
             f"{folder}: cannot use the state directory", error.strerror or str(error), remedy
         ) from error

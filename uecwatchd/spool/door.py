@@ -54,7 +54,8 @@ def kind_of(mode: int) -> EntryKind:
 
 def shut_above(folder: Path) -> Path | None:
     """The first folder on the way there that our user may not pass."""
-    return next((each for each in reversed(folder.parents) if not os.access(each, os.X_OK)), None)
+    above = reversed(folder.absolute().parents)
+    return next((each for each in above if not os.access(each, os.X_OK, effective_ids=True)), None)
 
 
 def opened_by(folder: Path) -> str:

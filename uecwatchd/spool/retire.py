@@ -116,5 +116,5 @@ def _trouble(path: str, verb: str) -> Iterator[None]:
         raise Deferred(
             f"{path}: cannot {verb} it",
             error.strerror or str(error),
-            "Let the service's user write to the folder, or set spool.after to keep.",
+            'Let the service write there (uecwatchd check), or set after = "keep" under [spool].',
         ) from error
