@@ -29,6 +29,7 @@ from uecwatchd.settings import Settings, load
 from uecwatchd.signals import answer, answer_end, stopped_by_signals
 from uecwatchd.strangers import shell_word, spelled
 from uecwatchd.terminal import flush, let_go, put, put_json, say
+from uecwatchd.unforeseen import our_fault
 from uecwatchd.unit import Unasked, Unit, take_environment, take_user, unit_for
 from uecwatchd.verify import verify
 
@@ -83,6 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `uecwatchd status | head`: nobody is left to read the rest, nor Python's complaint about that.
         let_go()
         return EX_OK
+    except Exception as fault:  # noqa: BLE001 (whoever typed a command is told in words whatever it is)
+        found = our_fault("this command", fault)
+        say(f"uecwatchd: {found.what}: {found.why}")
+        say(f"  Please report it, with these places: {found.way}")
+        return found.exit_code
 
 
 def _enter(arguments: argparse.Namespace) -> Unit | None:
@@ -180,6 +186,7 @@ def run(arguments: argparse.Namespace) -> int:
     answer_end(lambda: [end() for end in ends], code=EX_OK)
     monitor, reload_asked = Tee((_journal(), StatusMonitor(notifier))), threading.Event()
     answer([signal.SIGHUP], reload_asked.set)  # by itself it would be the end
+    threading.excepthook = partial(_tell_of_thread, monitor)
     book = _await_ledger(settings, notifier, stopped, monitor)
     if book is None:
         return EX_OK
@@ -215,6 +222,12 @@ def _await_ledger(
             notifier.watchdog()
             stopped.wait(min(LEDGER_RETRY_SECONDS, notifier.watchdog_seconds or LEDGER_RETRY_SECONDS))
     return None
+
+
+def _tell_of_thread(monitor: Monitor, ended: threading.ExceptHookArgs) -> None:
+    if isinstance(ended.exc_value, Exception):
+        fault = our_fault(f"thread {ended.thread.name if ended.thread else ''}", ended.exc_value)
+        monitor.tell(Event(Kind.FAULT, str(fault), level="error", fields={"traceback": fault.trace}))
 
 
 def _tell_lost(monitor: Monitor, sentence: str) -> None:

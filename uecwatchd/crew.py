@@ -34,6 +34,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class _AtWork:
+    found: ImageSet
     future: Future[SetRecord]
     size: int
 
@@ -96,16 +97,17 @@ class Crew:
 
     def _start(self, candidate: Candidate, work_on: Callable[[ImageSet], Callable[[], SetRecord]]) -> None:
         expected = self._due[Path(candidate.key[0])]
-        future = self._pool.submit(work_on(expected.pop(candidate.key).found))
-        self._working[candidate.key] = _AtWork(future, candidate.size)
+        found = expected.pop(candidate.key).found
+        future = self._pool.submit(work_on(found))
+        self._working[candidate.key] = _AtWork(found, future, candidate.size)
         future.add_done_callback(lambda _: self._ended())
 
-    def take(self) -> list[tuple[Key, Future[SetRecord]]]:
+    def take(self) -> list[tuple[ImageSet, Future[SetRecord]]]:
         """The work that is over."""
-        over = [(key, each.future) for key, each in self._working.items() if each.future.done()]
-        for key, _ in over:
+        over = {key: each for key, each in self._working.items() if each.future.done()}
+        for key in over:
             del self._working[key]
-        return over
+        return [(each.found, each.future) for each in over.values()]
 
     def wait(self) -> None:
         """Until some of the work is over."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from uecwatchd.errors import UecError
 from uecwatchd.ledger import Ledger, SetRecord
+from uecwatchd.unforeseen import in_words
 
 Key = tuple[str, str]
 
@@ -85,8 +86,9 @@ class Roll:
     def _write(self, key: Key) -> None:
         record = self._records[key]
         try:
-            if self._ledger.set(Path(record.folder), record.name) != record:
-                self._ledger.put_set(record)
+            with in_words("the ledger"):
+                if self._ledger.set(Path(record.folder), record.name) != record:
+                    self._ledger.put_set(record)
         except UecError:
             return  # the state directory's own trouble is told where a set meets it
         self._unwritten.discard(key)

@@ -23,6 +23,7 @@ from uecwatchd.roll import Roll
 from uecwatchd.rounds import Rounds, rules_of
 from uecwatchd.settings import Settings
 from uecwatchd.signals import Stop
+from uecwatchd.unforeseen import OurFault, Recurring
 from uecwatchd.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
 
 # Between two turns of the loop, however many events there are: a large copy raises thousands.
@@ -76,6 +77,9 @@ class Service:
         self._brake = Brake()
         self._reload_asked = False
         self._probing: threading.Thread | None = None
+        self._loop = Recurring("the service's loop", tell=self._tell_fault)
+        self._asking = Recurring("asking the clouds", tell=self._tell_fault)
+        self._asked_again_at = float("-inf")
         self._probes = ProbeWriter(book, now=now, monotonic=monotonic)
         self._looked: dict[Path, float] = {}
         self._improved = float("-inf")
@@ -194,6 +198,14 @@ class Service:
     # --- one turn of the loop -----------------------------------------------------------------------------
 
     def _tick(self, watch: Watch, notifier: Notifier, reloaded: Callable[[], Settings] | None) -> Watch:
+        """Go once around. While what nobody foresaw keeps us from it systemd hears nothing of us, and at last
+        begins us anew."""
+        with self._loop.guarded():
+            watch = self._go_around(watch, notifier, reloaded)
+        self._stopping.wait(self._loop.pause)
+        return watch
+
+    def _go_around(self, watch: Watch, notifier: Notifier, reloaded: Callable[[], Settings] | None) -> Watch:
         pause = min(self._pause(watch), LONGEST_PAUSE_SECONDS)
         woken = self._wake.wait(min(pause, notifier.watchdog_seconds or pause))
         self._wake.clear()
@@ -304,6 +316,8 @@ class Service:
         """
         if not self._tools.gates.probe_due() or (self._probing and self._probing.is_alive()):
             return
+        if self._monotonic() < self._asked_again_at:
+            return
         self._probing = threading.Thread(target=self._probe_gates, args=(self._tools.gates,), daemon=True)
         self._probing.start()
 
@@ -331,10 +345,12 @@ class Service:
         self._wake.set()
 
     def _probe_gates(self, gates: Gates) -> None:
-        for name in gates.probe():
-            self._tell(Kind.READY, f"Cloud {name} can be used again")
-            self._wake.set()
-        self._probes.write(gates)
+        with self._asking.guarded():
+            for name in gates.probe():
+                self._tell(Kind.READY, f"Cloud {name} can be used again")
+                self._wake.set()
+            self._probes.write(gates)
+        self._asked_again_at = self._monotonic() + self._asking.pause
 
     # --- configuration ------------------------------------------------------------------------------------
 
@@ -374,3 +390,6 @@ class Service:
 
     def _tell(self, kind: Kind, sentence: str, level: str = "info") -> None:
         self._monitor.tell(Event(kind, sentence, level=level))  # type: ignore[arg-type]
+
+    def _tell_fault(self, fault: OurFault) -> None:
+        self._monitor.tell(Event(Kind.FAULT, str(fault), level="error", fields={"traceback": fault.trace}))

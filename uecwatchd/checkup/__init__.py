@@ -5,7 +5,7 @@ right to write can be known otherwise. After a finding, whatever can still be lo
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import datetime
 
@@ -19,6 +19,7 @@ from uecwatchd.ledger import read_ledger
 from uecwatchd.settings import Settings
 from uecwatchd.sidecar import read_defaults
 from uecwatchd.signals import NEVER, Stop
+from uecwatchd.unforeseen import OurFault, in_words
 from uecwatchd.unit import Need, Unit
 
 __all__ = ["Finding", "examine", "exit_code", "needs"]
@@ -48,14 +49,25 @@ def examine(
         yield bad(error)
         bucket = None
     for folder in settings.spool.folders:
-        yield from examine_folder(folder)
-    yield from examine_state(settings.state.dir, made=bool(unit and makes(unit, settings.state.dir)))
+        yield from _in_words(str(folder), examine_folder(folder))
+    state = examine_state(settings.state.dir, made=bool(unit and makes(unit, settings.state.dir)))
+    yield from _in_words(str(settings.state.dir), state)
     if not settings.clouds:
         hint = "Add [cloud.default] to the configuration; see its example."
         yield Finding("bad", "no cloud is configured", hint, Halted.exit_code)
     sealed = _sealed(settings)
     for cloud in settings.clouds.values():
-        yield from examine_cloud(cloud, bucket=bucket, clock=clock, stop=stop, sealed=sealed)
+        found = examine_cloud(cloud, bucket=bucket, clock=clock, stop=stop, sealed=sealed)
+        yield from _in_words(f"cloud {cloud.name}", found)
+
+
+def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What nobody foresaw is a finding too, and the last one of its thing."""
+    try:
+        with in_words(what):
+            yield from findings
+    except OurFault as error:
+        yield bad(error)
 
 
 def _sealed(settings: Settings) -> Mapping[str, int]:

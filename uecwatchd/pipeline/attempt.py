@@ -30,6 +30,7 @@ from uecwatchd.pipeline.prepare import (
 )
 from uecwatchd.room import check_room
 from uecwatchd.sidecar import idle_keys
+from uecwatchd.unforeseen import OurFault, in_words
 from uecwatchd.verdict import failed, failure_event, resumed
 
 
@@ -58,15 +59,16 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
         return waits
     job = _begin(found, before, tools)
     try:
-        report.check_names(job.record)
-        check_room(found.folder, "the spool folder")
-        check_room(tools.ledger.folder, "the state directory")
-        _announce(job, before)
-        for name, stage in stages_of(found):
-            stop_if_asked(job, tools)
-            job = _keep(job, replace(job.record, stage=name), tools)
-            job = _taken(stage, job, tools)
-        return _succeed(job, tools)
+        with in_words(found.name):
+            report.check_names(job.record)
+            check_room(found.folder, "the spool folder")
+            check_room(tools.ledger.folder, "the state directory")
+            _announce(job, before)
+            for name, stage in stages_of(found):
+                stop_if_asked(job, tools)
+                job = _keep(job, replace(job.record, stage=name), tools)
+                job = _taken(stage, job, tools)
+            return _succeed(job, tools)
     except Stopped as stopped:
         queued = replace(job.record, state="queued", members=job.reach.noted(job.record.members))
         return _end(job, queued, tools, _put_down(stopped, tools))
@@ -182,6 +184,8 @@ def _fail(job: Job, error: UecError, tools: Tools) -> SetRecord:
     if isinstance(error, Halted):
         tools.gates.close(job.record.cloud, error)
     event = failure_event(record)
+    if isinstance(error, OurFault) and record.deferrals <= 1:  # with each attempt it would be told again
+        event = replace(event, fields={**event.fields, "traceback": error.trace})
     if known and record.state in ("deferred", "halted"):  # what closed a gate is told once, not by each set
         event = replace(event, level="info")
     return _end(job, record, tools, event)
@@ -210,7 +214,8 @@ def _attempt(record: SetRecord, tools: Tools, *steps: Callable[[], object]) -> N
     """Do what can be done of several last things, and tell what cannot."""
     for step in steps:
         try:
-            step()
+            with in_words(record.name):
+                step()
         except UecError as trouble:
             what = f"{record.name}: {trouble}"
             tools.monitor.tell(Event(Kind.FAULT, what, record.name, level="error"))

@@ -1,11 +1,11 @@
 """Trouble that is told once while it lasts, and keeps nothing else from its turn."""
 
 import contextlib
-import traceback
 from collections.abc import Iterator
 
 from uecwatchd.errors import UecError
 from uecwatchd.monitor import Event, Kind, Level, Monitor
+from uecwatchd.unforeseen import OurFault, in_words
 
 
 class Complaints:
@@ -22,10 +22,11 @@ class Complaints:
     def about(self, what: str) -> Iterator[None]:
         """Do something to one thing in a folder; a UecError of it is told here, and goes no further."""
         try:
-            yield
+            with in_words(what):
+                yield
         except UecError as error:
             if self._made.get(what) != str(error):
-                self.tell(Kind.FAULT, str(error), "error")
+                self.tell_error(error)
             self._made[what] = str(error)
         else:
             self._made.pop(what, None)
@@ -41,7 +42,7 @@ class Complaints:
     def tell(self, kind: Kind, sentence: str, level: Level = "info", *, set_name: str = "") -> None:
         self._monitor.tell(Event(kind, sentence, set_name, level))
 
-    def tell_fault(self, what: str, fault: BaseException, set_name: str = "") -> None:
-        """With the traceback as a field: it is the journal's lines that a report to us needs."""
-        fields = {"traceback": "".join(traceback.format_exception(fault))}
-        self._monitor.tell(Event(Kind.FAULT, f"{what}: {fault!r}", set_name, "error", fields))
+    def tell_error(self, error: UecError, set_name: str = "") -> None:
+        """With the traceback of a fault of ours as a field: a report to us needs it."""
+        fields = {"traceback": error.trace} if isinstance(error, OurFault) else {}
+        self._monitor.tell(Event(Kind.FAULT, str(error), set_name, "error", fields))

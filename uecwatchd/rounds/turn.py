@@ -14,11 +14,11 @@ from pathlib import Path
 from uecwatchd import imageset, pipeline, report, spool
 from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.crew import Crew
-from uecwatchd.errors import CloudAway, Deferred, Halted, UecError, words_of
+from uecwatchd.errors import CloudAway, Halted, UecError, words_of
 from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
-from uecwatchd.roll import Key, Roll, key_of
+from uecwatchd.roll import Roll, key_of
 from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.leave import forget_in_time, leaving_of, see_off, without_leaving
 from uecwatchd.rounds.notices import Notices
@@ -26,6 +26,7 @@ from uecwatchd.rounds.remnants import Remnants
 from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, next_of, rules_of, sized, summary_of
 from uecwatchd.rounds.whose import known_of, newly_owned, rules_in
 from uecwatchd.settings import Settings
+from uecwatchd.unforeseen import in_words, our_fault
 from uecwatchd.verdict import failed, resumed, shifted
 from uecwatchd.watch import identity
 
@@ -324,39 +325,36 @@ class Rounds:
     def _reap(self) -> bool:
         """Take the results of workers that have ended. A fault of ours defers the set and says so."""
         ended = self._crew.take()
-        for key, future in ended:
+        for found, future in ended:
+            key = key_of_set(found)
             self._control.answer(key, "retry")
             drop_advances(self._tools.ledger, [key])
             fault = future.exception()
             if fault is None:
                 self._roll.put(future.result())
             else:
-                self._blame_ourselves(key, fault)
+                self._blame_ourselves(found, fault)
         return bool(ended)
 
-    def _blame_ourselves(self, key: Key, fault: BaseException) -> None:
-        folder, name = key
-        what = f"{name}: a fault of uecwatchd itself"
-        self._complaints.tell_fault(what, fault, name)
-        now = self._tools.now()
-        record = self._roll.get(key) or SetRecord(folder, name, "", "working", now)
-        record = replace(resumed(record, started=self._tools.started), attempt=record.attempt + 1)
-        error = Deferred(what, repr(fault), "Please report it, with the journal's lines about it.")
-        with contextlib.suppress(UecError):  # the fault has been told; its copy beside the file is a courtesy
+    def _blame_ourselves(self, found: ImageSet, fault: BaseException) -> None:
+        """For what kept even the end of an attempt from being written down."""
+        error, now = our_fault(found.name, fault), self._tools.now()
+        self._complaints.tell_error(error, found.name)
+        record = self._roll.get(key_of_set(found))
+        record = record or SetRecord(str(found.folder), found.name, "", "working", now)
+        record = replace(resumed(record, started=self._tools.started), stamp=found.stamp)
+        record = replace(record, attempt=record.attempt + 1)
+        with contextlib.suppress(UecError), in_words(found.name):  # the copy beside the file is a courtesy
             report.publish(self._roll.put(failed(record, error, now=now, spread=self._tools.random())))
 
     @contextlib.contextmanager
     def _by_itself(self, folder: Path) -> Iterator[None]:
         """One folder's trouble is told once while it lasts, and does not keep the others from their turn."""
         try:
-            yield
+            with in_words(str(folder)):  # no file that anybody drops may end the daemon
+                yield
         except UecError as error:
             self._trouble(folder, error)
-        except Exception as fault:  # noqa: BLE001 (no file that anybody drops may end the daemon)
-            what = f"{folder}: a fault of uecwatchd itself"
-            if folder not in self.troubles:
-                self._complaints.tell_fault(what, fault)
-            self._trouble(folder, Deferred(what, repr(fault), "Please report it."))
         else:
             if self.troubles.pop(folder, None):
                 self._complaints.tell(Kind.READY, f"{folder}: the trouble is over")
@@ -384,5 +382,5 @@ class Rounds:
         self._crew.dismiss(folder)
         self._notices.dismiss(folder)
         if str(self.troubles.get(folder)) != str(error):
-            self._complaints.tell(Kind.FAULT, str(error), "error")
+            self._complaints.tell_error(error)
         self.troubles[folder] = words_of(error)

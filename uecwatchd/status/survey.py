@@ -15,6 +15,7 @@ from uecwatchd.rounds import known_of, rules_in, rules_of
 from uecwatchd.settings import Settings
 from uecwatchd.spool import Listing
 from uecwatchd.status.rows import Known, Row, rows, unseen
+from uecwatchd.unforeseen import in_words
 
 # Somebody waits for the answer, and tens of thousands of files are read in this time.
 READ_SECONDS = 10.0
@@ -42,20 +43,20 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
     troubles: list[UecError] = []
     for folder in settings.spool.folders:
         try:
-            owner = _service_user(settings)
-            budget = spool.Budget(seconds=READ_SECONDS)
-            ignore = settings.spool.ignore
-            listing = spool.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
+            with in_words(str(folder)):
+                owner = _service_user(settings)
+                budget = spool.Budget(seconds=READ_SECONDS)
+                ignore = settings.spool.ignore
+                listing = spool.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
+                aged = _aged(listing, now=now, settled=settled)
+                records = [record for record in known.records if record.folder == str(folder)]
+                here = rules_in(folder, rules, settings.spool, service=owner)
+                assembly = imageset.assemble(aged, rules=here, **known_of(records, here.people))
+                assembly = _closed(assembly, listing, known)
+                found += rows(aged, assembly, known)
         except UecError as error:
             troubles.append(error)
             found += unseen(str(folder), known, why=f"its folder cannot be looked at: {error.why}")
-            continue
-        aged = _aged(listing, now=now, settled=settled)
-        records = [record for record in known.records if record.folder == str(folder)]
-        here = rules_in(folder, rules, settings.spool, service=owner)
-        assembly = imageset.assemble(aged, rules=here, **known_of(records, here.people))
-        assembly = _closed(assembly, listing, known)
-        found += rows(aged, assembly, known)
     return Survey(tuple(found), known, tuple(troubles))
 
 

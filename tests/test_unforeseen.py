@@ -1,0 +1,74 @@
+"""Whatever exception it is, it becomes a sentence, and is told once while it lasts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.unforeseen import LONGEST_PAUSE_SECONDS, OurFault, Recurring, in_words, our_fault
+
+KINDS = [ValueError, KeyError, OSError, RecursionError, MemoryError, StopIteration, AssertionError]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_exception_becomes_an_error_of_ours(kind: type[Exception]) -> None:
+    with pytest.raises(OurFault, match=f"karmic: a fault of uecwatchd itself: {kind.__name__}") as caught:  # noqa: SIM117
+        with in_words("karmic"):
+            raise kind("planted")
+    assert isinstance(caught.value, Deferred)
+    assert "planted" in caught.value.trace
+
+
+def test_an_error_of_ours_stays_what_it_is() -> None:
+    error = Rejected("a", "b", "c")
+    with pytest.raises(Rejected) as caught, in_words("karmic"):
+        raise error
+    assert caught.value is error
+
+
+@given(st.text(max_size=2000))
+def test_its_words_are_one_short_line_that_a_terminal_can_be_shown(words: str) -> None:
+    fault = our_fault("karmic", ValueError(words))
+    assert str(fault).isprintable()
+    assert len(fault.why) < 1000
+
+
+def test_the_place_in_this_program_is_named() -> None:
+    with pytest.raises(OurFault) as caught, in_words("karmic"):
+        our_fault("karmic", None)  # type: ignore[arg-type] (that is the mistake)
+    assert "unforeseen.py:" in caught.value.why
+    assert "unforeseen.py:" in caught.value.way
+
+
+def test_what_fails_again_and_again_is_told_once_and_tried_less_and_less() -> None:
+    told: list[OurFault] = []
+    thing = Recurring("the loop", tell=told.append)
+    pauses = []
+    for _ in range(10):
+        with thing.guarded():
+            raise ValueError("the same")
+        pauses.append(thing.pause)
+    assert len(told) == 1
+    assert pauses == sorted(pauses)
+    assert pauses[0] > 0
+    assert pauses[-1] == LONGEST_PAUSE_SECONDS
+    with thing.guarded():
+        raise ValueError("another")
+    assert len(told) == 2
+
+
+def test_what_works_again_is_told_anew_when_it_fails_anew() -> None:
+    told: list[OurFault] = []
+    thing = Recurring("the loop", tell=told.append)
+    for _ in range(2):
+        with thing.guarded():
+            raise ValueError("the same")
+        with thing.guarded():
+            pass
+        assert thing.pause == 0
+    assert len(told) == 2
+
+
+def test_an_error_of_ours_is_not_kept_from_who_waits_for_it() -> None:
+    with pytest.raises(Rejected), Recurring("the loop", tell=lambda _: None).guarded():
+        raise Rejected("a", "b", "c")
