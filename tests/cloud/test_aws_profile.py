@@ -1,6 +1,7 @@
 """Profiles and environment of the AWS tools: looked at when they are asked for, and only then."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,88 @@ def test_a_profile_that_gives_nothing_halts(name: str, words: tuple[str, ...]) -
     with pytest.raises(Halted) as caught:
         profile_source(name, cloud="lab")
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def profile_of(home: Path, lines: str) -> None:
+    (home / "config").write_text(f"[profile lent]\nregion = eu-west-1\n{lines}\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        pytest.param("credential_process = /nonexistent/keys", "/nonexistent/keys", id="it is missing"),
+        pytest.param("credential_process = /bin/echo hello", "is not JSON", id="it prints no JSON"),
+        pytest.param("credential_process = /bin/echo []", "'list'", id="it prints a list"),
+        pytest.param("credential_process = /bin/echo {}", "Unsupported version", id="it prints an object"),
+        pytest.param("credential_process = /bin/false", "custom-process", id="it fails in silence"),
+        pytest.param("credential_process = /bin/echo 'a", "No closing quotation", id="its quotes are open"),
+        pytest.param(
+            "role_arn = arn:aws:iam::1:role/x\nweb_identity_token_file = /nonexistent/token",
+            "/nonexistent/token: No such file",
+            id="a token's file is missing",
+        ),
+    ],
+)
+def test_whatever_comes_of_what_a_profile_names_halts_with_a_sentence(
+    home: Path, lines: str, words: str
+) -> None:
+    profile_of(home, lines)
+    with pytest.raises(Halted, match="AWS profile lent: it gives no keys") as caught:
+        profile_source("lent", cloud="lab")
+    assert words in caught.value.why
+    assert "aws configure list --profile lent" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        pytest.param("/bin/sleep 1000", id="it sleeps"),
+        pytest.param('/bin/sh -c "sleep 1000; true"', id="its child sleeps"),
+    ],
+)
+def test_a_program_for_keys_that_waits_for_somebody_is_ended(home: Path, helper: str) -> None:
+    profile_of(home, f"credential_process = {helper}")
+    with pytest.raises(Halted, match="was not through in time"):
+        profile_source("lent", cloud="lab", helper_seconds=1)
+
+
+def test_a_program_for_keys_that_works_is_taken_at_its_word_also_for_a_role(home: Path) -> None:
+    said = '{"Version": 1, "AccessKeyId": "AKIALENT", "SecretAccessKey": "s", "SessionToken": "t"}'
+    (home / "said").write_text(said)
+    profile_of(home, f"credential_process = /bin/cat {home / 'said'}")
+    assert profile_source("lent", cloud="lab").values["access_key"] == "AKIALENT"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(CREDENTIALS + "[lab]\n", "line 10 begins [lab] for a second time", id="a section twice"),
+        pytest.param(
+            CREDENTIALS + "aws_access_key_id = AKIAOTHER\n",
+            "line 10 gives aws_access_key_id of [half] for a second time",
+            id="an option twice",
+        ),
+        pytest.param("a = b\n" + CREDENTIALS, "line 1 stands before any [section]", id="no section"),
+        pytest.param("\ufeff" + CREDENTIALS, "begins with a byte order mark", id="a mark of Windows"),
+        pytest.param(CREDENTIALS + "sEcReT\n", "line 10 cannot be understood", id="half a line"),
+        pytest.param(
+            CREDENTIALS + "s3 =\n  sEcReT\n", "one of the indented lines", id="half a line of a table"
+        ),
+        pytest.param(CREDENTIALS + "# caf\udce9\n", "line 10 is not UTF-8", id="another encoding"),
+    ],
+)
+def test_of_an_unreadable_file_the_line_is_told_and_no_secret(home: Path, text: str, words: str) -> None:
+    (home / "credentials").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(Halted, match=re.escape(words)) as caught:
+        profile_source("lab", cloud="lab")
+    assert str(home / "credentials") in caught.value.what
+    assert "sEcReT" not in str(caught.value)
+
+
+@pytest.mark.parametrize("services", ["ec2 = http://127.0.0.1/", "ec2 =", "ec2 =\n  region = a"])
+def test_services_that_are_no_table_name_no_address(home: Path, services: str) -> None:
+    profile_of(home, f"services = odd\n[services odd]\n{services}")
+    assert "ec2_url" not in profile_source("lent", cloud="lab").values
 
 
 def settings(folder: Path, **more: Any) -> CloudSettings:
