@@ -6,10 +6,11 @@ beside them, and the service looks again.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ from uecwatchd.cloud.attributes import permissions
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import images
+from uecwatchd.demo.material import Kernel
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 
@@ -124,8 +126,9 @@ def _shared(host_class: type[Host], place: Path, cloud: Sandbox, settings: str) 
     host.spool.chmod(0o3770)
     host.state.mkdir(mode=0o700)
     os.chown(host.state, SERVICE, SERVICE)
-    for key in cloud.folder.rglob("*"):
-        key.chmod(0o755 if key.is_dir() else 0o644)
+    for key in list(cloud.folder.rglob("*")):
+        with suppress(FileNotFoundError):  # the cloud's own
+            key.chmod(0o755 if key.is_dir() else 0o644)
     entry = CloudSettings(name="default", dialect="sandbox", eucarc=cloud.eucarc)
     return Shared(host, entered(entry, uploads=1, before={}))
 
@@ -260,3 +263,22 @@ def test_the_loop_of_the_readme_believes_the_service_alone(
         ["sh", "-c", condition], cwd=shared.spool, user=ALICE, group=ALICE, extra_groups=[GROUP]
     )
     assert (asked.returncode == 0) is believed
+
+
+def test_a_kernel_alone_is_not_taken_away_from_those_who_boot_with_it(
+    make_shared: Any, real_kernel: Kernel
+) -> None:
+    shared = make_shared()
+    shutil.copy(real_kernel.image, shared.host.folder / "vmlinuz")
+    (shared.host.folder / "vmlinuz").chmod(0o644)
+    shared.images(ALICE, "web.img")
+    shared.does(ALICE, f"cp {shared.host.folder}/vmlinuz web.vmlinuz")
+    shared.drops(ALICE, "web.toml", 'kernel = "web.vmlinuz"\nramdisk = "none"\npublic = true')
+    assert shared.serve().returncode == 0
+    kernel = (shared.spool / "web.eki").read_text().strip()
+    assert shared.is_public(kernel)
+    shared.does(BOB, f"cp {shared.host.folder}/vmlinuz mine")
+    shared.drops(BOB, "boot.toml", 'kernel = "mine"\npublic = false\nshare = []')
+    assert shared.serve().returncode == 0
+    assert (shared.spool / "boot.eki").read_text().strip() == kernel
+    assert shared.is_public(kernel)

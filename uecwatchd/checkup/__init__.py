@@ -12,6 +12,7 @@ from datetime import datetime
 from uecwatchd.checkup.cloud import examine_cloud
 from uecwatchd.checkup.finding import Finding, bad, exit_code
 from uecwatchd.checkup.host import examine_configuration, examine_folder, examine_state
+from uecwatchd.checkup.members import examine_members
 from uecwatchd.checkup.unit import examine_unit, makes, needs
 from uecwatchd.cloud.upload import check_bucket_name
 from uecwatchd.errors import Halted, UecError
@@ -50,6 +51,8 @@ def examine(
         bucket = None
     for folder in settings.spool.folders:
         yield from _in_words(str(folder), examine_folder(folder))
+        policy = settings.spool.policy_of(folder)
+        yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
     state = examine_state(settings.state.dir, made=bool(unit and makes(unit, settings.state.dir)))
     yield from _in_words(str(settings.state.dir), state)
     if not settings.clouds:

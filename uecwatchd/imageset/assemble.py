@@ -113,6 +113,7 @@ def _decided(view: View, rules: Rules, taken: Taken, done: Mapping[str, str]) ->
             found = _decide(view, draft, owned, around, rules=rules, taken=taken.get(draft.name))
             if found.stamp != done.get(found.name):
                 _must_be_allowed(listing, draft, rules)
+                view.must_be_its_owners(found.files)
         except NotYet as wait:
             reason = wait.reason + view.note(draft.name, wait)
             late_or_brief = (wait.brief, wait.unread)

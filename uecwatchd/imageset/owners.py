@@ -55,6 +55,15 @@ class View:
             return self.listing.owner
         return self.listing.entries[paths[0]].owner
 
+    def must_be_its_owners(self, files: Sequence[str]) -> None:
+        """Raises NotYet for a file that somebody besides its owner may have written or named."""
+        tops = [path.partition("/")[0] for path in files]
+        for path in dict.fromkeys([*tops, *files]) if self.people else ():
+            if found := self.listing.entries[path].exposed:
+                where = shell_word(str(self.listing.folder / path))
+                remedy = f"try: {found.command} {where}" if found.command else "copy it anew"
+                raise NotYet(f"{path} to be its owner's alone: {found.why} ({remedy})")
+
     def borrowed(self, files: Sequence[str], name: str) -> tuple[str, ...]:
         """Those files of a set that are there for all, and for no other set if they bear its name."""
         key = image.folded(name)

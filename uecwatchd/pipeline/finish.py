@@ -105,7 +105,7 @@ def _untagged(cloud: Cloud, image_id: str, keys: list[str]) -> str:
 
 def _wishes_for(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Wish]:
     cloud, sidecar, image_id = job.entered(), job.found.sidecar, member.image_id
-    leading = member.role == lead(job.found).role
+    leading = member.role == lead(job.found).role and not _is_anothers_too(job, image_id, tools)
     if cloud.dialect.tag_limit or (leading and sidecar.tags):
         tags = _fitting_tags(job, member, tools)
         yield Wish(lambda: _tagged(cloud, image_id, tags), "debug")
@@ -121,6 +121,16 @@ def _wishes_for(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Wish]:
             return f"{image_id} may be started by {_starters(given)}"
 
         yield Wish(shared, urgent=public is False)
+
+
+def _is_anothers_too(job: Job, image_id: str, tools: Tools) -> bool:
+    """Whether a set of another owner has this image, as it may have a kernel: nothing is taken from it."""
+    mine = job.found.owner
+    others = (record for record in tools.ledger.sets() if _is_other(record, job))
+    return mine is not None and any(
+        record.owner not in (None, mine) and any(member.image_id == image_id for member in record.members)
+        for record in others
+    )
 
 
 def _tagged(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 Whoever may drop files decides how many there are and what is in them. So each inode is read once, however
 many names it has; what a look has no time for is left to the next one; and of the metadata that is kept the
 smallest comes first, since thousands of real sidecars take less room than a hundred made up to fill it.
+Time and room are shared by the owners of the files.
 """
 
 import heapq
@@ -10,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +41,8 @@ class File(Protocol):
     def size(self) -> int: ...
     @property
     def stamp(self) -> Stamp: ...
+    @property
+    def owner(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +118,28 @@ def _key(path: str, stamp: Stamp) -> tuple[Stamp, str]:
 
 
 class _Shelf:
-    """Which metadata there is room for: whenever there is too much, the largest has to go."""
+    """Which metadata there is room for: whenever there is too much, the largest has to go of who has most."""
 
     def __init__(self, room: int) -> None:
         self.left = room
-        self._largest: list[tuple[int, str]] = []
+        self._largest: dict[int, list[tuple[int, str]]] = {}
+        self._taken: dict[int, int] = {}
 
-    def put(self, path: str, size: int) -> list[str]:
+    def put(self, path: str, file: File) -> list[str]:
         """The paths that have to go now."""
-        heapq.heappush(self._largest, (-size, path))
-        self.left -= size
+        heapq.heappush(self._largest.setdefault(file.owner, []), (-file.size, path))
+        self._add(file.owner, file.size)
         gone = []
         while self.left < 0:
-            weight, largest = heapq.heappop(self._largest)
-            self.left -= weight
+            most = max(self._taken, key=lambda owner: self._taken[owner])
+            weight, largest = heapq.heappop(self._largest[most])
+            self._add(most, weight)
             gone.append(largest)
         return gone
+
+    def _add(self, owner: int, size: int) -> None:
+        self._taken[owner] = self._taken.get(owner, 0) + size
+        self.left -= size
 
 
 def read_contents(
@@ -206,7 +216,7 @@ class _Look:
         form = self._form_of(path)
         if form is self._peeks or isinstance(form.read[path], UecError):
             return
-        for gone in self._shelf.put(path, self._files[path].size):
+        for gone in self._shelf.put(path, self._files[path]):
             self._form_of(gone).drop(gone, self._files[gone].stamp)
             self._crowded.add(gone)
 
@@ -217,6 +227,15 @@ class _Look:
 
 
 def _in_turn(files: Mapping[str, File]) -> Iterator[str]:
+    """The owners take turns: nobody waits for what somebody else has put there by the thousand."""
+    owned: dict[int, dict[str, File]] = {}
+    for path, file in files.items():
+        owned.setdefault(file.owner, {})[path] = file
+    turns = zip_longest(*map(_in_turn_of_one, owned.values()))
+    return (path for turn in turns for path in turn if path is not None)
+
+
+def _in_turn_of_one(files: Mapping[str, File]) -> Iterator[str]:
     """The smallest, the newest and the oldest take turns.
 
     So neither thousands of large files nor thousands of old ones stand before a set that is dropped now, and

@@ -10,6 +10,7 @@ from uecwatchd.errors import UecError, words_of
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool.contents import Budget, Contents, Peek, Sums, read_contents
 from uecwatchd.spool.door import EntryKind, Stamp, cannot_open, folder_descriptor, kind_of, stamp_of
+from uecwatchd.spool.exposure import Exposure, exposure
 from uecwatchd.spool.lock import LOCK_NAME
 from uecwatchd.spool.output import is_foreign, is_output
 from uecwatchd.spool.passed_over import ignored_by
@@ -22,7 +23,7 @@ NOT_UTF8 = "a name that is not UTF-8"  # stands where the pattern would that a n
 class Entry:
     """One name in a folder, as `lstat` sees it. `since` is our own monotonic clock's reading in seconds when
     this stamp was first seen: modification times are forged by `cp -p` and differ between NFS hosts.
-    `owner` is a uid."""
+    `owner` is a uid; `exposed` says how others may have had a hand in it."""
 
     name: str
     kind: EntryKind
@@ -30,6 +31,7 @@ class Entry:
     stamp: Stamp
     since: float
     owner: int = 0
+    exposed: Exposure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +175,8 @@ def _is_text(name: str) -> bool:
 
 
 def _entry(name: str, status: os.stat_result, since: float) -> Entry:
-    kind = kind_of(status.st_mode)
-    return Entry(name, kind, status.st_size, stamp_of(status), since, owner=status.st_uid)
+    kind, owner, exposed = kind_of(status.st_mode), status.st_uid, exposure(status)
+    return Entry(name, kind, status.st_size, stamp_of(status), since, owner=owner, exposed=exposed)
 
 
 def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:

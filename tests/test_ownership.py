@@ -1,0 +1,164 @@
+"""Whose a name and an image is, as the ledger keeps it, also from before it did."""
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.test_imageset import MIB, UEC
+from tests.test_owners import ALICE, BOB, NAMED, PEOPLE, ROOT, SEPARATE, STEM, Files, decided, owned
+from uecwatchd import ledger, spool
+from uecwatchd.imageset import Assembly, assemble
+from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord, open_ledger
+from uecwatchd.roll import Roll
+from uecwatchd.rounds.leave import leaving_of
+from uecwatchd.rounds.rules import GONE
+from uecwatchd.rounds.whose import known_of, newly_owned
+from uecwatchd.spool.contents import Contents, read_contents
+
+FOLDER = Path("/spool")
+BUNDLE = BundleRecord(
+    "c",
+    "b",
+    "f" * 64,
+    "machine",
+    "ab" * 32,
+    "p",
+    "registered",
+    image_id="emi-1",
+    made_for="/spool/web",
+    registered=1.0,
+)
+NOTHING = Contents({}, {}, {}, {}, frozenset(), frozenset())
+
+
+def record_of(files: Files, *, owner: int | None = None, image_id: str = "emi-1") -> SetRecord:
+    entry = owned(files).entries["web.img"]
+    member = MemberRecord("machine", "web.img", MIB, entry.stamp, image_id=image_id)
+    return SetRecord("/spool", "web", "s", "done", 0.0, members=(member,), owner=owner)
+
+
+# --- a ledger of before -----------------------------------------------------------------------------------
+
+
+def test_a_ledger_of_before_is_taken_over_with_owners_unknown(tmp_path: Path) -> None:
+    before = next(i for i, text in enumerate(ledger.MIGRATIONS) if "ADD COLUMN owner" in text)
+    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as old:
+        old.executescript(f"{' '.join(ledger.MIGRATIONS[:before])} PRAGMA user_version = {before};")
+        old.execute(
+            "INSERT INTO bundles (cloud, bucket, identity, role, sha256, prefix, state, parts, bundled_size,"
+            " image_id, made_for, registered, objects) VALUES ('c', 'b', 'i', 'machine', 'x', 'p',"
+            " 'registered', 1, 1, 'emi-1', '/spool/web', 1.0, '[]')"
+        )
+        old.commit()
+    with closing(open_ledger(tmp_path)) as book:
+        (bundle,) = book.bundles("c")
+        assert bundle.owner is None
+        assert book.predecessor("emi-2", cloud="c", made_for="/spool/web") == bundle
+        assert book.predecessor("emi-2", cloud="c", made_for="/spool/web", owner=BOB) is None
+
+
+def test_a_set_of_before_is_whose_file_it_was_made_of_and_so_is_its_image(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_set(record_of(STEM))
+        book.put_bundle(BUNDLE)
+        roll, listing = Roll(book), owned(STEM)
+        owners, proven = newly_owned(decided(STEM), listing, roll.of_folder(FOLDER))
+        assert (owners, proven) == ({"web": ALICE}, {"web"})
+        assert roll.own(FOLDER, owners, proven)["web"].owner == ALICE
+        assert book.sets()[0].owner == ALICE
+        assert book.predecessor("emi-2", cloud="c", made_for="/spool/web", owner=ALICE)
+        assert book.predecessor("emi-2", cloud="c", made_for="/spool/web", owner=BOB) is None
+
+
+def test_another_whose_file_lies_there_now_does_not_come_by_an_image_of_before() -> None:
+    bobs: Files = {
+        "shift.txt": (BOB, "text"),
+        **{path: (BOB, content) for path, (_, content) in STEM.items()},
+    }
+    assert newly_owned(decided(bobs), owned(bobs), {"web": record_of(STEM)}) == ({}, set())
+    waiting = record_of(STEM, image_id="")
+    assert newly_owned(decided(bobs), owned(bobs), {"web": waiting}) == ({"web": BOB}, set())
+
+
+# --- how long a name is somebody's ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({}, True),
+        ({"reason": GONE}, True),  # its ids lie there
+        ({"members": (), "state": "waiting", "reason": "a kernel"}, True),
+        ({"members": (), "state": "rejected"}, True),
+        ({"members": (), "reason": GONE}, False),
+        ({"owner": None}, False),
+        ({"owner": ROOT}, True),
+        ({"owner": ROOT, "members": (), "state": "waiting"}, False),  # for any member's image
+    ],
+)
+def test_a_name_is_its_owners_while_files_or_ids_lie_there(
+    changes: dict[str, object], *, holds: bool
+) -> None:
+    record = replace(record_of(STEM, owner=ALICE), **changes)  # type: ignore[arg-type]
+    assert ("web" in known_of([record], PEOPLE)["holders"]) is holds
+
+
+def test_a_name_in_other_letters_is_the_same_name() -> None:
+    files: Files = {"WEB.img": (BOB, "partition"), "WEB.toml": (BOB, b'kernel = "none"')}
+    assembly = assemble(owned(files), rules=SEPARATE, holders={"web": ALICE})
+    assert assembly == Assembly(misfits=assembly.misfits)
+    assert {misfit.path for misfit in assembly.misfits} == set(files)
+
+
+# --- what goes with a set, and what is shared -------------------------------------------------------------
+
+
+def test_what_root_has_put_there_for_all_does_not_leave_with_a_members_set() -> None:
+    files: Files = {**NAMED, "vmlinuz-1": (ROOT, "kernel")}
+    assembly = decided(files)
+    records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
+    gone = leaving_of(owned(files), assembly, records, held=(), way="delete")
+    assert {one.path for one in gone} == {"web.toml", "base.img", "initrd-1"}
+    alone = decided({path: (ROOT, content) for path, (_, content) in NAMED.items()})
+    assert alone.ready[0].shared == ()
+
+
+def test_root_owned_sidecars_leave_with_the_image_whose_name_they_bear() -> None:
+    files: Files = {
+        **STEM,
+        "web.toml": (ROOT, b"public = true"),
+        "web.sha256": (ROOT, b"%b  web.img\n" % (b"0" * 64)),
+    }
+    (found,) = decided(files).ready
+    assert {"web.toml", "web.sha256"} <= set(found.files)
+    assert found.shared == ()
+
+
+def test_nothing_has_an_owner_where_members_trust_each_other() -> None:
+    (found,) = assemble(owned(STEM), rules=UEC).ready
+    assert found.owner is None
+
+
+@pytest.mark.parametrize("many", [200, 2000])
+def test_room_and_time_for_metadata_are_shared_by_owners(tmp_path: Path, many: int) -> None:
+    """The largest, the oldest and the only one of alice's is kept beside what bob drops by the thousand."""
+    (tmp_path / "web.toml").write_text(f'description = "{"x" * 200}"\n')
+    os.chown(tmp_path / "web.toml", ALICE, ALICE)
+    for number in range(many):
+        (tmp_path / f"{number}.toml").write_text("public = true\n")
+        os.chown(tmp_path / f"{number}.toml", BOB, BOB)
+    found = spool.scan(tmp_path, now=0.0, budget=spool.Budget(kept=1000))
+    assert "web.toml" in found.sidecars
+    assert len(found.crowded) > many // 2
+    ticks = iter(range(many))
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    budget = spool.Budget(seconds=3, clock=lambda: next(ticks))
+    try:
+        read = read_contents(descriptor, found.entries, before=NOTHING, same=(), budget=budget)
+    finally:
+        os.close(descriptor)
+    assert "web.toml" in read.sidecars
