@@ -23,11 +23,12 @@ import pytest
 from tests.cage import cage
 from uecwatchd import spool
 from uecwatchd.errors import LONGEST_TEXT_CHARS, Deferred, Rejected, UecError
-from uecwatchd.imageset import Rules, assemble
+from uecwatchd.imageset import People, Rules, assemble
 from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
 from uecwatchd.roll import Roll
 from uecwatchd.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar, read_sidecar
 from uecwatchd.spool.contents import Contents, read_contents
+from uecwatchd.spool.many import MOST_NAMES_IN_A_SET
 
 if TYPE_CHECKING:
     from tests.conftest import Host
@@ -412,3 +413,78 @@ def test_that_files_are_to_lie_still_is_known_and_written_nowhere(host: Host) ->
         until(lambda: "Watching" in (host.folder / "log").read_text(), daemon)
     with closing(open_ledger(host.state)) as book:
         assert not book.sets()
+
+
+# --- whose it is ------------------------------------------------------------------------------------------
+
+ALICE, BOB = 1001, 1002
+
+
+def dropped(folder: Path, name: str, data: bytes, owner: int) -> None:
+    (folder / name).write_bytes(data)
+    os.chown(folder / name, owner, owner)
+
+
+def test_owners_take_turns_at_being_read(tmp_path: Path) -> None:
+    for number in range(100):
+        dropped(tmp_path, f"{number}.toml", b"#", BOB)
+    for name in ("a.img", "a.toml", "b.img"):
+        dropped(tmp_path, name, b"#" * 1000, ALICE)
+    listing = spool.scan(tmp_path, now=0.0, budget=spool.Budget(seconds=7.0, clock=ticking()))
+    assert {"a.img", "a.toml", "b.img"} <= {*listing.peeks, *listing.sidecars}
+    assert len(listing.unread) > 90
+
+
+def test_whoever_has_most_metadata_loses_some_of_it(tmp_path: Path) -> None:
+    for number in range(100):
+        dropped(tmp_path, f"{number}.toml", b"#" * 100, BOB)
+    dropped(tmp_path, "a.toml", b"#" * 4000, ALICE)
+    listing = spool.scan(tmp_path, now=0.0, budget=spool.Budget(kept=8000))
+    assert "a.toml" in listing.sidecars
+    assert len(listing.crowded) == 60
+
+
+def test_whoever_has_most_names_loses_some_of_them(tmp_path: Path) -> None:
+    for number in range(100):
+        dropped(tmp_path, f"bob{number}.img", b"", BOB)
+    for name in ("alice.img", "alice.toml"):
+        dropped(tmp_path, name, b"", ALICE)
+    listing = spool.scan(tmp_path, now=0.0, budget=spool.Budget(names=50))
+    assert len(listing.entries) == 50
+    assert {"alice.img", "alice.toml"} <= listing.entries.keys()
+    assert listing.left_out == {BOB: 52}
+
+
+def test_what_is_left_out_is_told_once(host: Host) -> None:
+    with served(host, UECWATCHD_SPOOL__SCAN_EVERY="0.2") as daemon:
+        for number in range(MOST_NAMES_IN_A_SET + 1):
+            (host.spool / "new").mkdir(exist_ok=True)
+            (host.spool / "new" / f"{number}").touch()
+        image(host.spool, "good")
+        until((host.spool / "good.emi").exists, daemon)
+        until((host.spool / "new.uec.error").exists, daemon)
+    assert "more lies in it than the 1000 files" in (host.spool / "new.uec.error").read_text()
+    assert (host.folder / "log").read_text().count("new is rejected") == 1
+
+
+def test_folders_of_one_owner_leave_room_for_those_of_another(tmp_path: Path) -> None:
+    for owner, count in ((BOB, 20), (ALICE, 1)):
+        for folder in (tmp_path / f"{owner}-{number}" for number in range(count)):
+            folder.mkdir()
+            os.chown(folder, owner, owner)
+            for number in range(10):
+                (folder / f"{number}").touch()
+    listing = spool.scan(tmp_path, now=0.0, budget=spool.Budget(names=100))
+    assert f"{ALICE}-0" not in listing.peeks
+    assert sum(isinstance(peek, Rejected) for peek in listing.peeks.values()) == 15
+    assert len(listing.entries) == 21 + 60
+
+
+def test_a_sidecar_of_another_owner_that_is_not_read_yet_holds_nothing(tmp_path: Path) -> None:
+    dropped(tmp_path, "a.img", b"x" * MIB, ALICE)
+    dropped(tmp_path, "b.toml", b"", BOB)
+    unread = frozenset({"b.toml"})
+    listing = replace(spool.scan(tmp_path, now=0.0), now=100.0, unread=unread, sidecars={})
+    for people, is_held in ((None, True), (People(frozenset({0})), False)):
+        found = assemble(listing, rules=replace(RULES, people=people))
+        assert any(w.name == "a" and "to be read" in w.reason for w in found.waiting) == is_held

@@ -8,7 +8,7 @@ from uecwatchd.spool import Listing, is_sidecar
 
 def unread_sidecar(listing: Listing) -> str | None:
     """A sidecar beside the sets that has not been read yet: it may name any file that has none of its own."""
-    paths = (path for path in listing.unread if is_sidecar(path) and "/" not in path)
+    paths = (path for path in listing.unread & listing.entries.keys() if is_sidecar(path) and "/" not in path)
     return min(paths, default=None)
 
 

@@ -375,6 +375,11 @@ class Rounds:
         self._complaints.while_it_lasts(f"{folder}: unread", late if unread else "")
         large = f"{folder}: there is too much metadata; the sets of the {crowded} largest files of it wait"
         self._complaints.while_it_lasts(f"{folder}: crowded", large if crowded else "")
+        whose = " and ".join(
+            f"{number} of {spool.user_name(uid)}" for uid, number in listing.left_out.items()
+        )
+        many = f"{folder}: more lies there than is looked at; left out are names of files: {whose}"
+        self._complaints.while_it_lasts(f"{folder}: left out", many if whose else "")
 
     def _trouble(self, folder: Path, error: UecError) -> None:
         # What was seen there before would only make the loop look again and again.

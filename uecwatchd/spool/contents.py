@@ -20,6 +20,7 @@ from uecwatchd.errors import Deferred, UecError, words_of
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool.door import EntryKind, Stamp, changed, folder_descriptor, open_below, reading, stamp_of
 from uecwatchd.spool.kinds import is_sidecar, is_sums
+from uecwatchd.spool.many import MOST_NAMES
 from uecwatchd.strangers import Malformed
 
 # How long one look reads: some thousand files, and shorter than people notice.
@@ -63,13 +64,15 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one look may spend: `seconds` of reading, and `kept` bytes of metadata; `clock` counts seconds.
+    """What one look may spend: `seconds` of reading, `kept` bytes of metadata, and so many `names` of the
+    folder itself; `clock` counts seconds.
 
     `beat` is called after each file, for those who want to know that the look goes on.
     """
 
     seconds: float = READ_SECONDS
     kept: int = KEPT_BYTES
+    names: int = MOST_NAMES
     clock: Callable[[], float] = time.monotonic
     beat: Callable[[], None] = lambda: None
 

@@ -1,17 +1,18 @@
 """What lies in a folder: names, ages, and what the files say of themselves in their first bytes."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from uecwatchd.errors import UecError, words_of
+from uecwatchd.errors import Rejected, UecError, words_of
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool.contents import Budget, Contents, Peek, Sums, read_contents
 from uecwatchd.spool.door import EntryKind, Stamp, cannot_open, folder_descriptor, kind_of, stamp_of
 from uecwatchd.spool.exposure import Exposure, exposure
 from uecwatchd.spool.lock import LOCK_NAME
+from uecwatchd.spool.many import MOST_NAMES_IN_A_SET, names_in
 from uecwatchd.spool.output import is_foreign, is_output
 from uecwatchd.spool.passed_over import ignored_by
 from uecwatchd.strangers import spelled
@@ -43,7 +44,8 @@ class Listing:
     `keys` are the keys of a sidecar that a small text under another name gives.
     `planted` is what bears the name of an output and was not put there by the service; `ignored_of` tells
     whose the other names are that are passed over.
-    `unread` are files that the next look reads, `crowded` are metadata for which there is no room.
+    `unread` are files that the next look reads, `crowded` are metadata for which there is no room; `left_out`
+    is how many names of each owner are too many.
     In the view that one member has of a folder, `owner` is that member's uid; `others` has the whole folder.
     """
 
@@ -61,6 +63,7 @@ class Listing:
     ignored_of: Mapping[str, int] = field(default_factory=dict)
     owner: int | None = None
     others: Mapping[str, Entry] = field(default_factory=dict)
+    left_out: Mapping[int, int] = field(default_factory=dict)
 
     def stamp(self, path: str) -> Stamp:
         """Of a file, or of what stands in the place of an output."""
@@ -88,66 +91,82 @@ def scan(
     Raises NotPermitted when the folder cannot be listed, Deferred when it is not there.
     """
     since, budget = now if seen is None else seen, budget or Budget()
-    entries: dict[str, Entry] = {}
-    ignored: dict[str, str] = {}
+    names = _Names(ignore, since, budget)
     with folder_descriptor(folder) as descriptor:
-        _list(descriptor, "", entries, ignored, ignore=ignore, since=since, beat=budget.beat)
+        left_out = names.take(descriptor, "", budget.names)
         closed: dict[str, Peek] = {}
-        for name in [e.name for e in entries.values() if e.kind == "folder"]:
+        for entry in names.folders():
             try:
-                _list_below(descriptor, name, entries, ignored, ignore=ignore, since=since, beat=budget.beat)
+                names.take_below(descriptor, entry)
             except OSError as error:
-                closed[name] = words_of(cannot_open(descriptor, name, error))
-        entries = {path: _with_age(path, entry, before) for path, entry in entries.items()}
-        planted = _planted(descriptor, ignored, owner=os.geteuid() if owner is None else owner, since=since)
-        whose = _owners(descriptor, ignored)
-        found = Listing(folder, now, entries, ignored, closed, planted=planted, ignored_of=whose)
-        return _read_contents(descriptor, found, before or Listing(folder, now), budget)
+                closed[entry.name] = words_of(cannot_open(descriptor, entry.name, error))
+            except Rejected as error:
+                closed[entry.name] = words_of(error)
+        entries = {path: _with_age(path, entry, before) for path, entry in names.entries.items()}
+        service = os.geteuid() if owner is None else owner
+        planted = _planted(descriptor, names.ignored, owner=service, since=since)
+        whose = _owners(descriptor, names.ignored)
+        found = Listing(folder, now, entries, names.ignored, closed, planted=planted, ignored_of=whose)
+        return _read_contents(
+            descriptor, replace(found, left_out=left_out), before or Listing(folder, now), budget
+        )
 
 
-def _list_below(
-    parent: int,
-    name: str,
-    entries: dict[str, Entry],
-    ignored: dict[str, str],
-    *,
-    ignore: Sequence[str],
-    since: float,
-    beat: Callable[[], None],
-) -> None:
-    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        _list(descriptor, f"{name}/", entries, ignored, ignore=ignore, since=since, beat=beat)
-    finally:
-        os.close(descriptor)
+class _Names:
+    """The names in a folder and in those below it, as far as there is room for them."""
 
+    def __init__(self, ignore: Sequence[str], since: float, budget: Budget) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.ignored: dict[str, str] = {}
+        self._ignore = ignore
+        self._since = since
+        self._budget = budget
+        self._room: dict[int, int] = {}
 
-def _list(
-    descriptor: int,
-    prefix: str,
-    entries: dict[str, Entry],
-    ignored: dict[str, str],
-    *,
-    ignore: Sequence[str],
-    since: float,
-    beat: Callable[[], None],
-) -> None:
-    for name in sorted(os.listdir(descriptor)):
-        beat()
+    def folders(self) -> list[Entry]:
+        """The folders beside the sets; each of their owners has the same room for what is in them."""
+        found = [entry for entry in self.entries.values() if entry.kind == "folder"]
+        owners = {entry.owner for entry in found}
+        self._room = {owner: self._budget.names // len(owners) for owner in owners}
+        return found
+
+    def take_below(self, parent: int, folder: Entry) -> None:
+        """Raises Rejected for a folder with more in it than there is room for, or than any set has."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        most, before = min(MOST_NAMES_IN_A_SET, self._room[folder.owner]), len(self.entries)
+        descriptor = os.open(folder.name, flags, dir_fd=parent)
+        try:
+            if self.take(descriptor, f"{folder.name}/", most):
+                why = f"more lies in it than the {most} files that there is room for"
+                hint = "Leave the files of one set alone in it, and remove folders that are done with."
+                raise Rejected(f"{folder.name}/: it is not looked at", why, hint)
+        finally:
+            os.close(descriptor)
+            self._room[folder.owner] -= len(self.entries) - before
+
+    def take(self, descriptor: int, prefix: str, most: int) -> Mapping[int, int]:
+        """Take in what lies in one folder; how many names of each owner are left out."""
+        names, left_out = names_in(descriptor, most)
+        for name in names if not (left_out and prefix) else ():
+            self._budget.beat()
+            self._take(descriptor, prefix, name)
+        return left_out
+
+    def _take(self, descriptor: int, prefix: str, name: str) -> None:
         if name == LOCK_NAME and not prefix:
-            continue
+            return
         if not _is_text(name):  # no cloud, journal or ledger could be told of it
-            ignored[prefix + spelled(name)] = NOT_UTF8
-            continue
-        if pattern := ignored_by(name, ignore):
-            ignored[prefix + name] = pattern
-            continue
-        with suppress(FileNotFoundError):  # removed since listdir
-            entry = _entry(name, os.lstat(name, dir_fd=descriptor), since)
+            self.ignored[prefix + spelled(name)] = NOT_UTF8
+            return
+        if pattern := ignored_by(name, self._ignore):
+            self.ignored[prefix + name] = pattern
+            return
+        with suppress(FileNotFoundError):  # removed since it was listed
+            entry = _entry(name, os.lstat(name, dir_fd=descriptor), self._since)
             if entry.kind == "folder" and (pattern := ignored_by(name, is_folder=True)):
-                ignored[prefix + name] = pattern
+                self.ignored[prefix + name] = pattern
             else:
-                entries[prefix + name] = entry
+                self.entries[prefix + name] = entry
 
 
 def _planted(descriptor: int, ignored: Mapping[str, str], *, owner: int, since: float) -> Mapping[str, Entry]:
