@@ -156,9 +156,9 @@ def test_a_file_we_may_not_read_names_the_chmod(tmp_path: Path, request: pytest.
     listing = spool.scan(tmp_path, now=1.0)
     peek, folder = listing.peeks["a.img"], listing.peeks["set"]
     assert isinstance(peek, Rejected)
-    assert (peek.why, peek.hint) == ("mode 0600, owner root", "Try: chmod g+r a.img.")
+    assert (peek.why, peek.hint) == ("mode 0600, owner root", "Try: chmod g+r a.img")
     assert isinstance(folder, Rejected)
-    assert folder.hint == "Try: chmod g+rx set."
+    assert folder.hint == "Try: chmod g+rx set"
 
 
 def test_a_spool_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
