@@ -39,7 +39,7 @@ def failed(
     """What an error makes of a set: the class is the error's, the time of the next attempt is ours.
 
     A set whose cloud is `away` has no such time: it is due as soon as that answers again. One that has come
-    `further` than ever before begins its pauses and its two days anew.
+    `further` than ever before begins its pauses and its two days again.
     """
     if further:
         record = replace(record, deferrals=0, first_failure=None)
