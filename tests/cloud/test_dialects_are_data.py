@@ -56,7 +56,12 @@ MAY_ASK = {
     Asking("service.py", "_met", "reading"): "writes it into journal and ledger",
     Asking("settings/records.py", "", "word"): "has what may be configured",
     Asking("strangers.py", "", "word"): "has what people write who mean one",
-    Asking("cli.py", "_add_trying", "word"): "makes a verb and a default of the embedded cloud's own name",
+    Asking("cloud/images.py", "_useful", "reading"): "prints it",
+    Asking("cloud/register.py", "_believed", "reading"): "prints it",
+    Asking(
+        "demo/trying.py", "add_verbs", "word"
+    ): "makes a verb and a default of the embedded cloud's own name",
+    Asking("demo/trying.py", "_installed_by", "word"): "names the extra that is called like it",
 }
 
 
