@@ -33,7 +33,7 @@ AGAIN = ("put part", "note bundle registering", "RegisterImage", "append to .uec
 # Whatever becomes of the code: were one of these not crossed, the matrix would have a hole.
 MUST_BE_CROSSED = (
     "make the state directory", "bring the ledger up to date", "make bucket", "note digest",
-    "note a set", "note set working: read the files", "note set working: deliver the machine image",
+    "note set working: read the files", "note set working: deliver the machine image",
     "note set working: publish",
     "note bundle planned", "put part", "put manifest", "note bundle uploaded", "note bundle registering",
     "RegisterImage", "note bundle registered", "empty the ledger's log", "CreateTags", "append to .uec.log",
