@@ -4,6 +4,7 @@ import atexit
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -240,6 +241,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def fuse(tmp_path: Path) -> Iterator[Path]:
+    """A file system behind which stands a process: NTFS, by way of ntfs-3g."""
+    if not Path("/dev/fuse").exists() or not shutil.which("ntfs-3g"):
+        pytest.skip("there is no FUSE here")
+    image, folder = tmp_path / "ntfs", tmp_path / "fuse"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    subprocess.run(["mkfs.ntfs", "-F", "-q", str(image)], check=True, capture_output=True)
+    if subprocess.run(["ntfs-3g", str(image), str(folder)], check=False, capture_output=True).returncode:
+        pytest.skip("FUSE may not be used here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture

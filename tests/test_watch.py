@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.watch import Watch, Way, deaf, file_system_type, overdue
+from uecwatchd.mounts import file_system_type
+from uecwatchd.watch import Watch, Way, deaf, overdue
 
 PATIENCE_SECONDS = 10.0
 
@@ -139,22 +140,6 @@ def test_more_events_than_the_kernel_keeps_do_not_silence_those_that_follow(tmp_
             assert child.stdout.readline() == "True ''\n"
         finally:
             child.kill()
-
-
-@pytest.fixture
-def fuse(tmp_path: Path) -> Iterator[Path]:
-    """A file system behind which stands a process: NTFS, by way of ntfs-3g."""
-    if not Path("/dev/fuse").exists() or not shutil.which("ntfs-3g"):
-        pytest.skip("there is no FUSE here")
-    image, folder = tmp_path / "ntfs", tmp_path / "fuse"
-    folder.mkdir()
-    with image.open("wb") as file:
-        file.truncate(4 << 20)
-    subprocess.run(["mkfs.ntfs", "-F", "-q", str(image)], check=True, capture_output=True)
-    if subprocess.run(["ntfs-3g", str(image), str(folder)], check=False, capture_output=True).returncode:
-        pytest.skip("FUSE may not be used here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_behind_fuse_there_are_no_events_and_more_scans(fuse: Path, wake: threading.Event) -> None:

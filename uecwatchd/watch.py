@@ -7,7 +7,6 @@ Where the kernel cannot see what other hosts write, no events are asked for at a
 
 import errno
 import os
-import re
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,26 +17,13 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.mounts import is_shared, type_of
 from uecwatchd.spool import folder_descriptor, is_output
 
 # What a change of content, name or mode looks like; opening and closing without writing happens at our own
 # reading.
 WAKING = frozenset({"created", "modified", "moved", "deleted", "closed", "attrib"})
 
-# File systems on which other hosts, or a process behind them, write without the kernel's knowing.
-DEAF_FILE_SYSTEMS = (
-    "nfs",
-    "cifs",
-    "smb",
-    "9p",
-    "fuse",
-    "ceph",
-    "glusterfs",
-    "afs",
-    "ocfs2",
-    "gfs2",
-    "virtiofs",
-)
 # Seconds between scans there: often enough for a person who waits, seldom enough for a file server.
 DEAF_SCAN_SECONDS = 15.0
 
@@ -46,10 +32,6 @@ DEAF_GRACE_SECONDS = 30.0
 # Between two tries to have events where a limit, a mode or a missing folder forbade them. Each costs a walk
 # through the folder, and people raise limits by hand.
 TRY_AGAIN_SECONDS = 60.0
-
-MOUNTINFO = Path("/proc/self/mountinfo")
-# Space, tab, newline and backslash are written there as a backslash and three octal digits.
-OCTAL = re.compile(r"\\([0-7]{3})")
 
 # The setting to raise, by what the kernel answers when it is reached.
 LIMITS = {errno.ENOSPC: "fs.inotify.max_user_watches", errno.EMFILE: "fs.inotify.max_user_instances"}
@@ -158,7 +140,7 @@ class Watch:
     def _way(self, folder: Path, observer: BaseObserver) -> Way:
         if why := _unreachable_because(folder):
             return Way(folder, events=False, scan_every=self._seldom(), why=why, passing=True)
-        if (kind := _type_of(folder)).startswith(DEAF_FILE_SYSTEMS):
+        if is_shared(kind := type_of(folder)):
             return Way(folder, events=False, scan_every=self._seldom(), why=kind)
         try:
             # One level down, because a set may come as a folder; inotify does not look below by itself.
@@ -214,23 +196,3 @@ def _refusal(error: OSError | RuntimeError) -> str:
     if isinstance(error, OSError) and error.errno in LIMITS:
         return f"no inotify, {error.strerror}; raise {LIMITS[error.errno]}"
     return f"no inotify, {error}"
-
-
-def _type_of(folder: Path) -> str:
-    return file_system_type(folder, MOUNTINFO.read_text(errors="surrogateescape"))
-
-
-def file_system_type(folder: Path, mountinfo: str) -> str:
-    """The type of the file system that a folder lies on, from the text of `/proc/self/mountinfo`.
-
-    Its fifth field is the mount point, escaped; the type follows the lone hyphen.
-    """
-    best, kind = "", ""
-    path = str(folder.resolve())
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        point = OCTAL.sub(lambda found: chr(int(found[1], 8)), before.split(" ")[4])
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):  # the later of two mounts on one point lies on top
-            best, kind = point, after.split(" ")[0]
-    return kind

@@ -7,12 +7,13 @@ from pathlib import Path
 from uecwatchd import ledger
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
 from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.ledger.file import ON_A_LOCAL_DISK
+from uecwatchd.mounts import is_shared, type_of
 from uecwatchd.room import check_room
 from uecwatchd.settings import Settings
 from uecwatchd.spool import folder_descriptor
 from uecwatchd.spool.door import opened_by
 from uecwatchd.strangers import Malformed, parse_toml, shell_word
-from uecwatchd.watch import MOUNTINFO, file_system_type
 
 
 def examine_configuration(settings: Settings) -> Iterator[Finding]:
@@ -42,8 +43,7 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
         what = f"{folder}: this user may not write results there"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
-    kind = file_system_type(folder, MOUNTINFO.read_text(errors="surrogateescape"))
-    yield Finding("ok", f"spool folder: {folder} ({kind})")
+    yield Finding("ok", f"spool folder: {folder} ({type_of(folder) or 'file system unknown'})")
 
 
 def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
@@ -72,3 +72,6 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
     if book:
         book.close()
     yield Finding("ok", f"state directory: {folder} ({told})")
+    if is_shared(kind := type_of(there)):
+        what = f"{folder}: the state directory lies on {kind}, which may keep no locks, or lose them"
+        yield Finding("warning", what, f"{ON_A_LOCAL_DISK}; the spool folders may well lie on {kind}.")

@@ -1,6 +1,7 @@
 """The ledger's file: its schema and the ways from older ones, and SQLite's errors in our words."""
 
 import errno
+import fcntl
 import os
 import pwd
 import sqlite3
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Halted, NotPermitted
+from uecwatchd.mounts import is_shared, type_of
 from uecwatchd.room import lacking, space_of
 from uecwatchd.spool.door import KIND_WORDS, kind_of
 from uecwatchd.strangers import shell_word
@@ -33,6 +35,13 @@ HINTS: Mapping[int, str] = {
 }
 # All that it may say of a disk without room for another file, or one that has become read-only.
 VAGUE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
+ON_A_LOCAL_DISK = "Set dir under [state] to a folder on a disk of this machine"
+# What a file system answers that keeps no locks: NFS without its lock service, some behind FUSE.
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+# What SQLite says where locks, or memory that processes share, are not to be had. It waits for a lock in vain
+# before it does.
+UNSHARED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL})
+LOCAL = f"{ON_A_LOCAL_DISK}."
 OTHER_HINT = "Nothing is lost, and work resumes by itself; if that goes on, look at the state directory."
 
 # Each entry takes the schema from its index to the next version; a released entry is never edited.
@@ -116,18 +125,25 @@ class Damaged(Deferred):
     exit_code = 74
 
 
-def open_file(folder: Path) -> sqlite3.Connection:
-    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, Damaged or Deferred."""
+def open_file(folder: Path, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, Damaged or Deferred.
+
+    `busy` is how long it waits for another process.
+    """
     path = folder / FILE_NAME
     with folder_trouble(folder):
         make_folder(folder)
         _must_be_a_file(path)
         # Made by hand first, since SQLite would make it readable by everyone.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    with trouble(folder):
-        connection = _connect(path, mode="rw")
+        made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            _keep_log(connection)
+            _must_keep_locks(made)
+        finally:
+            os.close(made)
+    with trouble(folder):
+        connection = _connect(path, mode="rw", busy=busy)
+        try:
+            _keep_log(connection, busy)
             # A power cut may not lose what was announced to be on disk.
             connection.execute("PRAGMA synchronous = FULL")
             # Keys that were deleted shall not lie about in free pages.
@@ -208,25 +224,34 @@ def empty_log(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, *, mode: str, busy: float = BUSY_SECONDS) -> sqlite3.Connection:
     where = f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}"
-    connection = sqlite3.connect(where, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+    connection = sqlite3.connect(where, uri=True, timeout=busy, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     return connection
 
 
-def _keep_log(connection: sqlite3.Connection) -> None:
+def _must_keep_locks(opened: int) -> None:
+    """Raises OSError where locks are not to be had: SQLite takes that for a lock of somebody else's."""
+    try:
+        fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
+    except BlockingIOError:  # somebody has one: so there are locks
+        return
+
+
+def _keep_log(connection: sqlite3.Connection, busy: float) -> None:
     """Have what is written go to a log first. Where several make the ledger at once, SQLite does not wait for
-    the others here, whatever its timeout is."""
-    for _ in range(round(BUSY_SECONDS / BUSY_PAUSE_SECONDS)):
+    the others here, whatever its timeout is; elsewhere it does, each time that it is asked."""
+    end = time.monotonic() + busy
+    while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & PLAIN_CODE != sqlite3.SQLITE_BUSY:
+            locked = error.sqlite_errorcode & PLAIN_CODE == sqlite3.SQLITE_BUSY
+            if not locked or time.monotonic() >= end:
                 raise
         time.sleep(BUSY_PAUSE_SECONDS)
-    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _must_be_sound(connection: sqlite3.Connection, path: Path) -> None:
@@ -319,9 +344,12 @@ def folder_trouble(folder: Path) -> Iterator[None]:
         read_only = error.errno == errno.EROFS
         there = "Mount it for writing, or let the unit write there (uecwatchd check)."
         remedy = there if read_only else "Free some space or mount it."
-        raise Deferred(
-            f"{folder}: cannot use the state directory", error.strerror or str(error), remedy
-        ) from error
+        what, why = f"{folder}: cannot use the state directory", error.strerror or str(error)
+        if error.errno in NO_LOCKS:
+            raise Halted(
+                what, f"its file system, {type_of(folder)}, keeps no locks ({why})", LOCAL
+            ) from error
+        raise Deferred(what, why, remedy) from error
 
 
 @contextmanager
@@ -337,4 +365,6 @@ def trouble(folder: Path) -> Iterator[None]:
         space = space_of(folder) if code in VAGUE else None
         if space and any(lack := lacking(space)):
             why, hint = f"{error}, and {lack[0]}", f"{lack[1]}; work resumes by itself."
+        if code in UNSHARED and is_shared(kind := type_of(folder)):
+            why, hint = f"{why}, and the state directory lies on {kind}", LOCAL
         raise Deferred("the ledger: cannot use it", why, hint) from error

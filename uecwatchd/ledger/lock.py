@@ -68,8 +68,10 @@ def is_held(folder: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # its file system keeps no locks, and no daemon works without
+        return False
     finally:
         os.close(descriptor)
     return False

@@ -1,0 +1,103 @@
+"""Where the state directory lies: on a disk of this machine, or where locks do not hold."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from uecwatchd.checkup.host import examine_state
+from uecwatchd.errors import Deferred
+from uecwatchd.ledger.file import FILE_NAME, open_file
+from uecwatchd.mounts import is_shared, type_of
+
+if TYPE_CHECKING:
+    from tests.conftest import Host
+
+STRACE = shutil.which("strace") or ""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["nfs4", "smb3", "vboxsf", "prl_fs", "lustre", "beegfs", "fuse.sshfs", "fuseblk", "virtiofs", "9p"],
+)
+def test_a_file_system_that_others_write_to_is_known_as_that(kind: str) -> None:
+    assert is_shared(kind)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "bcachefs", "ntfs3", ""])
+def test_a_disk_of_this_machine_is_its_own(kind: str) -> None:
+    assert not is_shared(kind)
+
+
+def test_check_warns_of_a_state_directory_that_others_share(fuse: Path, tmp_path: Path) -> None:
+    levels = [finding.level for finding in examine_state(tmp_path)]
+    (_, warning) = examine_state(fuse / "state")
+    assert levels == ["ok"]
+    assert (warning.level, type_of(fuse) in warning.what) == ("warning", True)
+    assert "Set dir under [state]" in warning.hint
+
+
+@pytest.mark.skipif(not STRACE, reason="strace is not installed")
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [("fcntl", "ENOLCK"), ("flock", "ENOLCK"), ("flock", "EOPNOTSUPP"), ("fcntl", "ENOSYS")],
+)
+def test_a_state_directory_without_locks_is_a_mistake_of_ours_and_told_at_once(
+    host: "Host", call: str, error: str
+) -> None:
+    faulty = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}")
+    paths = [word for name in (FILE_NAME, "lock") for word in ("-P", str(host.state / name))]
+    program = (sys.executable, "-m", "uecwatchd", "once", "--config", str(host.config))
+    host.state.mkdir()
+    run = subprocess.run(
+        [STRACE, "-f", "-qq", "-o", os.devnull, *faulty, *paths, *program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode == 78, run.stderr
+    assert "keeps no locks" in run.stderr
+    assert "Set dir under [state]" in run.stderr
+
+
+LOCKER = """
+import sqlite3, sys
+held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held.execute(sys.argv[2])
+held.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    "way", ["PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = DELETE", "PRAGMA journal_mode = MEMORY"]
+)
+@pytest.mark.parametrize("known", [False, True], ids=["a new ledger", "one that is known"])
+def test_a_ledger_that_somebody_keeps_locked_is_told_in_time(
+    tmp_path: Path, way: str, *, known: bool
+) -> None:
+    if known:
+        open_file(tmp_path).close()
+    else:
+        with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+            other.execute("VACUUM")
+    command = [sys.executable, "-c", LOCKER, str(tmp_path / FILE_NAME), way]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        began = time.monotonic()
+        with pytest.raises(Deferred, match="Another process is writing to it"):
+            open_file(tmp_path, busy=0.2)
+        took = time.monotonic() - began
+        holder.communicate()
+    assert took < 10
+    open_file(tmp_path).close()
