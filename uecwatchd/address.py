@@ -19,7 +19,10 @@ LONGEST_HOST = 253
 LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-PASSWORD = re.compile(r"(?<=//)[^/@]*@")
+# To the last of them: somebody's password may hold one itself, or a slash, and be no less secret for that.
+PASSWORD = re.compile(r"(?<=//).*@", re.DOTALL)
+# What may stand there as it is.
+PLAIN = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2}")
 # What RFC 3986 lets stand in a path.
 PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 ESCAPE = re.compile(r"%(?:[0-9A-Fa-f]{2})?")
@@ -48,6 +51,19 @@ def read_address(text: str) -> str:
 def shown(text: str) -> str:
     """A URL as it may be printed, without a user's name or password in it."""
     return PASSWORD.sub("***@", text)
+
+
+def read_user(text: str) -> str:
+    """Return a URL without the user and the password in it, which must be written as they are in URLs.
+
+    Raises NoAddress.
+    """
+    found = PASSWORD.search(text)
+    odd = PLAIN.sub("", found[0][:-1]) if found else ""
+    if odd:
+        escaped = "".join(f"%{byte:02X}" for byte in odd[0].encode(errors="surrogateescape"))
+        raise NoAddress(f"its user or password has {odd[0]!r} in it, which is written {escaped} there")
+    return PASSWORD.sub("", text)
 
 
 def _parts(text: str) -> SplitResult:

@@ -112,6 +112,34 @@ def test_a_proxy_that_cannot_be_used_halts_and_is_named(proxy: str) -> None:
     check_proxy("default", NAME, {"http_proxy": proxy, "no_proxy": "cloud.example"})
 
 
+@pytest.mark.parametrize(
+    ("secret", "escaped"),
+    [
+        pytest.param("top@hat", "'@' in it, which is written %40", id="at"),
+        pytest.param("top#hat", "'#' in it, which is written %23", id="number sign"),
+        pytest.param("top/hat", "'/' in it, which is written %2F", id="slash"),
+        pytest.param("top?hat", "'?' in it, which is written %3F", id="question mark"),
+        pytest.param("top@h#t/", "'@' in it, which is written %40", id="several"),
+        pytest.param("top%hat", "'%' in it, which is written %25", id="percent"),
+        pytest.param("t\u00f6p hat", "'\u00f6' in it, which is written %C3%B6", id="another script"),
+    ],
+)
+def test_a_proxys_password_that_is_not_written_as_in_urls_is_told_and_not_shown(
+    secret: str, escaped: str
+) -> None:
+    environ = {"http_proxy": f"http://worker:{secret}@10.9.9.9:3128"}
+    with pytest.raises(Halted, match="cannot use the proxy") as caught:
+        check_proxy("lab", NAME, environ)
+    assert caught.value.what.endswith("http://***@10.9.9.9:3128")
+    assert escaped in caught.value.why
+    assert all(piece not in str(caught.value) for piece in ("worker", "hat", secret))
+
+
+@pytest.mark.parametrize("secret", ["top%40hat", "a.b_c~d!$&'()*+,;=:-", "%C3%B6", ""])
+def test_a_proxys_password_may_have_anything_in_it_that_is_written_as_in_urls(secret: str) -> None:
+    check_proxy("lab", NAME, {"http_proxy": f"http://worker:{secret}@10.9.9.9:3128"})
+
+
 def test_a_proxys_password_is_not_told() -> None:
     assert name_proxy(NAME, {"http_proxy": "http://p:p@gate:3128"}) == "http://***@gate:3128"
 

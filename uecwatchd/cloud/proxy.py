@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from uecwatchd.address import DEFAULT_PORTS, NoAddress, read_address, shown
+from uecwatchd.address import DEFAULT_PORTS, NoAddress, read_address, read_user, shown
 from uecwatchd.errors import Halted
 
 KIND = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -32,7 +32,7 @@ def check_proxy(cloud: str, url: str, environ: Mapping[str, str] = os.environ) -
     """Raises Halted if the proxy for a URL is of a kind that we cannot use, or is none."""
     for proxy in proxies_for(url, environ).values():
         try:
-            read_address(_without_user(proxy))
+            read_address(read_user(proxy))
         except NoAddress as error:
             variable, _ = _named(url, environ)
             raise Halted(
@@ -87,7 +87,3 @@ def _named(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
 
 def _first(environ: Mapping[str, str], *names: str) -> str:
     return next((environ[name] for name in names if environ.get(name)), "")
-
-
-def _without_user(proxy: str) -> str:
-    return re.sub(r"(?<=://)[^/@]*@", "", proxy)
