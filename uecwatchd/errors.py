@@ -58,7 +58,11 @@ class StillAway(CloudAway):
 
 class Unforeseen(CloudAway):
     """Asking the cloud failed in a way that nobody thought of. It is treated like one that is away: asked
-    less and less, told once. Raised from the exception that it was."""
+    less and less, told once. `trace` is the traceback, as text, for who is to mend it."""
+
+    def __init__(self, what: str, why: str, hint: str, *, trace: str) -> None:
+        super().__init__(what, why, hint)
+        self.trace = trace
 
 
 class NotYet(UecError):

@@ -11,7 +11,7 @@ from uecwatchd import bell, ledger, pipeline
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud, insecure
 from uecwatchd.cloud.dialect import DIALECTS
-from uecwatchd.cloud.gate import Gates
+from uecwatchd.cloud.gate import TOLD_CLOSINGS, Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of
 from uecwatchd.control import Brake, ProbeWriter, drop_advances
@@ -61,9 +61,11 @@ class Service:
         monotonic: Callable[[], float] = time.monotonic,
         spread: Callable[[], float] = lambda: 0.5,
         patience: Patience = Patience(),  # noqa: B008 (it is frozen)
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         """`spread` gives numbers from 0 to 1, by which retries are kept from coming in one moment. `patience`
-        is how long a worker stays with a cloud that is not ready."""
+        is how long a worker stays with a cloud that is not ready; `wait` waits for an event, or so many
+        seconds by the clock, and returns whether it has come."""
         self._settings = settings
         self._monitor = monitor
         self._book = book
@@ -72,6 +74,7 @@ class Service:
         self._monotonic = monotonic
         self._spread = spread
         self._patience = patience
+        self._wait = wait
         self._wake = threading.Event()
         self._stopping = Stop()
         self._brake = Brake()
@@ -172,6 +175,11 @@ class Service:
         strange = (error for error in self._tools.gates.strange().values() if error and waits)
         return (*self._rounds.troubles.values(), *strange)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a set is at work, or a cloud is being asked, at this moment."""
+        return self._rounds.busy() or bool(self._probing and self._probing.is_alive())
+
     def ask_reload(self) -> None:
         """From any thread: the next turn of the loop reads the configuration again."""
         self._reload_asked = True
@@ -207,7 +215,7 @@ class Service:
 
     def _go_around(self, watch: Watch, notifier: Notifier, reloaded: Callable[[], Settings] | None) -> Watch:
         pause = min(self._pause(watch), LONGEST_PAUSE_SECONDS)
-        woken = self._wake.wait(min(pause, notifier.watchdog_seconds or pause))
+        woken = self._wait(self._wake, min(pause, notifier.watchdog_seconds or pause))
         self._wake.clear()
         if self._reload_asked:
             watch = self._reload(watch, notifier, reloaded)
@@ -225,7 +233,7 @@ class Service:
             self._status_next = self._monotonic() + STATUS_SECONDS
             notifier.status(self._rounds.summary())
         self._feed(watch, notifier)
-        self._stopping.wait(LEAST_PAUSE_SECONDS)
+        self._wait(self._stopping, LEAST_PAUSE_SECONDS)
         return watch
 
     def _must_have_a_ledger(self) -> None:
@@ -332,7 +340,8 @@ class Service:
 
     def _met(self, cloud: Cloud, found: Recognised) -> None:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:
-            self._book.put_cloud(cloud.name, Remembered(found.dialect.name, address_of(cloud.account)))
+            with contextlib.suppress(UecError):  # what cannot be kept is found out again at the next start
+                self._book.put_cloud(cloud.name, Remembered(found.dialect.name, address_of(cloud.account)))
             what = f"Cloud {cloud.name} is {found.dialect.versions} (dialect {found.dialect.name})"
             self._tell(Kind.READY, f"{what}: {found.why}")
             self._wake.set()
@@ -347,7 +356,8 @@ class Service:
     def _probe_gates(self, gates: Gates) -> None:
         with self._asking.guarded():
             for name in gates.probe():
-                self._tell(Kind.READY, f"Cloud {name} can be used again")
+                if gates.closings(name) < TOLD_CLOSINGS:
+                    self._tell(Kind.READY, f"Cloud {name} can be used again")
                 self._wake.set()
             self._probes.write(gates)
         self._asked_again_at = self._monotonic() + self._asking.pause

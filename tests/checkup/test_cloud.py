@@ -3,18 +3,18 @@
 import re
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from uecwatchd.checkup import Finding, exit_code
+from uecwatchd.checkup import Finding, examine, exit_code
 from uecwatchd.checkup.bucket import KEY_PREFIX
 from uecwatchd.cloud.credentials import gather, sealed_with
 from uecwatchd.ledger import BundleRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import Settings
+from uecwatchd.settings import CloudSettings, Settings, SpoolSettings, StateSettings
 
 if TYPE_CHECKING:
     from tests.checkup.conftest import Hands
@@ -211,3 +211,27 @@ def test_what_was_registered_tells_of_the_certificate(
                 book.put_bundle(registered(str(one), sealed))
             book.put_bundle(registered("other", "another certificate"))
         assert words in "\n".join(of(check(eucarc=cloud.eucarc, dialect=dialect), "ok"))
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_what_nobody_foresaw_is_a_finding_and_the_other_clouds_are_looked_at(
+    calls: int, box: Sandbox, tmp_path: Path
+) -> None:
+    left = [calls]
+
+    def clock() -> datetime:
+        left[0] -= 1
+        if left[0] == -1:
+            raise RuntimeError("no time")
+        return datetime.now(UTC)
+
+    clouds = {name: CloudSettings(name=name, eucarc=box.eucarc) for name in ("first", "second")}
+    settings = Settings(
+        spool=SpoolSettings(folders=(tmp_path,)), state=StateSettings(dir=tmp_path / "state"), clouds=clouds
+    )
+    findings = list(examine(settings, clock=clock))
+    (found,) = [finding for finding in findings if "a fault of uecwatchd itself" in finding.what]
+    assert "cloud first" in found.what
+    assert "RuntimeError: no time" in found.what
+    assert exit_code(findings) == 70
+    assert [finding for finding in findings if "cloud second: S3 knows us" in finding.what]

@@ -17,11 +17,12 @@ from uecwatchd.cloud.gate import (
     FIRST_OUTAGE_DELAY_SECONDS,
     LONGEST_DELAY_SECONDS,
     LONGEST_OUTAGE_DELAY_SECONDS,
+    STEADY_SECONDS,
     Closed,
     Gates,
 )
 from uecwatchd.cloud.recognise import Recognised, Remembered
-from uecwatchd.errors import CloudAway, Halted, UecError
+from uecwatchd.errors import CloudAway, Halted, UecError, Unforeseen
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 
@@ -323,3 +324,74 @@ def test_requests_beyond_the_limit_wait_for_their_turn(server: Sandbox, clock: C
     with ThreadPoolExecutor(MOST_REQUESTS + 1) as pool:
         list(pool.map(lambda _: cloud.s3.list_buckets(), range(MOST_REQUESTS + 1)))
     assert time.monotonic() - began >= 1.0
+
+
+def test_what_nobody_foresaw_is_probed_like_an_outage(server: Sandbox, clock: Clock) -> None:
+    odd = replace(settings(server), user_cert=Path("/etc\0/cert.pem"))
+    gate = Gates({"default": odd}, uploads=1, bucket="images", clock=clock, spread=lambda: 0.5)
+    assert gate.away("default"), "whatever it was, all sets would meet it"
+    error = gate.closed()["default"]
+    assert isinstance(error, Unforeseen)
+    assert "ValueError: embedded null byte" in error.why
+    assert "Traceback" in error.trace
+    with pytest.raises(CloudAway):
+        gate.enter("default")
+    for _ in range(3):
+        assert not gate.probe_due(), "not again at once"
+        clock.now += FIRST_OUTAGE_DELAY_SECONDS
+        assert gate.probe() == ()
+
+
+def test_what_nobody_foresaw_and_is_over_lets_in(server: Sandbox, clock: Clock) -> None:
+    def met(cloud: Cloud, found: Recognised) -> None:
+        raise KeyError(cloud.name)
+
+    clouds = {"default": replace(settings(server), dialect="auto")}
+    gate = Gates(clouds, uploads=1, bucket="images", met=met, clock=clock, spread=lambda: 0.5)
+    gate.recognise()
+    assert "KeyError: 'default'" in str(gate.closed()["default"])
+    clock.now += FIRST_OUTAGE_DELAY_SECONDS
+    assert gate.probe() == ("default",)
+
+
+def test_a_halt_that_an_outage_turns_into_is_told_once(tmp_path: Path, clock: Clock) -> None:
+    missed: list[UecError] = []
+    with Sandbox(tmp_path, dialect="euca4") as server:
+        wrong = replace(settings(server), dialect="auto", secret_key=SecretStr("wrong"))
+        gate = Gates({"default": wrong}, uploads=1, bucket="images", missed=missed.append, clock=clock)
+        server.stop()
+        gate.recognise()
+        assert missed == [], "an outage is told with the sets that wait"
+        server.start()
+        for _ in range(4):
+            clock.now += 2 * FIRST_DELAY_SECONDS
+            assert gate.probe() == ()
+    (told,) = map(str, missed)
+    assert "secret key" in told
+
+
+def test_a_cloud_that_comes_and_goes_is_asked_less_and_less(server: Sandbox, clock: Clock) -> None:
+    gate = Gates({"default": settings(server)}, uploads=1, bucket="images", clock=clock, spread=lambda: 0.5)
+    waits = []
+    for _ in range(4):
+        server.faults.arm("down")
+        assert gate.away("default")
+        server.faults.clear()
+        probe_at = gate.next_probe()
+        assert probe_at is not None
+        waits.append(probe_at - clock.now)
+        clock.now = probe_at
+        assert gate.probe() == ("default",)
+    assert waits == [5.0, 15.0, 45.0, 135.0]
+    assert gate.closings("default") == 4
+    gate.came_through("default")
+    assert gate.closings("default") == 0
+
+
+def test_a_gate_that_was_open_for_long_closes_as_for_the_first_time(server: Sandbox, clock: Clock) -> None:
+    gate = gates(server, clock)
+    for _ in range(3):
+        gate.close("default", REASON)
+        clock.now += FIRST_DELAY_SECONDS
+        assert gate.probe() == ("default",)
+        clock.now += STEADY_SECONDS + 1

@@ -9,10 +9,10 @@ from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, numbered, sealing_certificate
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of, recognise
-from uecwatchd.cloud.silence import quoted
 from uecwatchd.errors import Halted, Rejected, UecError, Unforeseen
 from uecwatchd.settings import CloudSettings
 from uecwatchd.signals import NEVER, Stop
+from uecwatchd.unforeseen import our_fault
 
 
 def entered(
@@ -62,12 +62,13 @@ def on_the_way(cloud: str) -> Iterator[None]:
 
 
 def unforeseen(cloud: str, fault: Exception) -> Unforeseen:
-    words = f"{type(fault).__name__}: {quoted(str(fault))}"
+    words = our_fault(cloud, fault)
     return Unforeseen(
         f"cloud {cloud}, on the way in",
-        f"asking it fails in a way that uecwatchd does not foresee ({words})",
+        f"asking it fails in a way that uecwatchd does not foresee ({words.why})",
         "It is asked again by itself, like a cloud that is away. Please report it, with the journal's lines"
         " about it.",
+        trace=words.trace,
     )
 
 

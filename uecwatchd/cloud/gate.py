@@ -7,7 +7,8 @@ closes again without a single set having come through, the next probe waits twic
 
 An outage is a cloud that does not answer. One request that fails says little, a server that is busy drops
 some: so whoever meets with it asks once more by a probe, and only if that fails too the gate is closed.
-From then on the probe alone asks, instead of each set.
+From then on the probe alone asks, instead of each set. One that comes and goes without a set coming through
+is asked less and less as well.
 
 Behind a gate there is a generation of cloud, which the rules of sets depend on: named in the configuration,
 or found out by the first that enters. Until then it is taken for the one that was found the last time.
@@ -43,19 +44,31 @@ LONGEST_OUTAGE_DELAY_SECONDS = 300.0
 OUTAGE_JITTER = 0.2
 
 
+# A gate that was open for so long before it closes has nothing to do with what closed it earlier.
+STEADY_SECONDS = 600.0
+# How often in a row a gate's closing is told, and how much later each time an outage is first probed.
+TOLD_CLOSINGS = 3
+OUTAGE_TIMES = 3
+MOST_TIMES = 10  # enough to reach the longest delay
+
+
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """`since` and `probe_at` by the clock; `delay` is in seconds, from a probe that failed to the next."""
+    """`since` and `probe_at` by the clock; `delay` is in seconds, from a probe that failed to the next.
+
+    `told` are the causes that somebody has told since.
+    """
 
     error: Halted | CloudAway
     since: float
     probe_at: float
     delay: float
+    told: frozenset[str] = frozenset()
 
     def next_delay(self, now: float) -> float:
         if isinstance(self.error, CloudAway) and now - self.since < 60 * FIRST_OUTAGE_MINUTES:
             return self.delay
-        return min(2 * self.delay, LONGEST_OUTAGE_DELAY_SECONDS)
+        return max(self.delay, min(2 * self.delay, LONGEST_OUTAGE_DELAY_SECONDS))
 
 
 class Gates:
@@ -63,7 +76,7 @@ class Gates:
 
     `bucket` is the one sets use unless their sidecars say otherwise: no gate opens before it can be used.
     `before` is what clouds were found to be earlier. `met` is told of each cloud that is entered for the
-    first time, and of one that has become another since; `missed` why a generation cannot be found out.
+    first time, and of one that has become another since; `missed` of each halt that a probe has met, once.
     """
 
     def __init__(
@@ -93,16 +106,15 @@ class Gates:
         self._doubting = threading.Lock()
         self._open: dict[str, Cloud] = {}
         self._closed: dict[str, Closed] = {}
-        self._delays: dict[str, float] = {}
+        self._closings: dict[str, int] = {}
+        self._opened: dict[str, float] = {}
         self._known: dict[str, Dialect] = {}
-        self._strange: dict[str, UecError] = {}
-        self._recognise_at = float("-inf")
 
     def enter(self, name: str) -> Cloud:
         """The cloud, ready to be asked. Raises the error that closed its gate, or that keeps us out."""
         if cloud := self._within(name):
             return cloud
-        with self._connecting:  # the cloud is asked meanwhile, and nobody else needs to wait for that
+        with self._connecting, on_the_way(name):  # nobody else needs to ask meanwhile
             return self._within(name) or self._connect(name)
 
     def _within(self, name: str) -> Cloud | None:
@@ -117,43 +129,56 @@ class Gates:
 
     def strange(self) -> Mapping[str, UecError | None]:
         """The clouds of which nothing is known, not even from earlier, and why, once they were asked."""
-        unknown = unrecognised(self._settings, self._before)
-        return {name: self._strange.get(name) for name in unknown if name not in self._known}
+        unknown, closed = unrecognised(self._settings, self._before), self.closed()
+        return {name: closed.get(name) for name in unknown if name not in self._known}
 
     def recognise(self) -> None:
-        """Enter every cloud whose generation has still to be found out. One that is away stays unknown."""
+        """Enter every cloud whose generation has still to be found out. One that keeps us out is closed."""
         for name in self._unknown():
             try:
                 self.enter(name)
             except Stopped:
                 return
+            except Halted as error:
+                self.close(name, error)
+                self._missed(error)
             except UecError as error:
-                self._miss(name, error)
-        with self._turn:
-            self._recognise_at = self._clock() + FIRST_DELAY_SECONDS
-
-    def _miss(self, name: str, error: UecError) -> None:
-        if isinstance(error, Halted):
-            self.close(name, error)
-        news = str(self._strange.get(name)) != str(error)
-        self._strange[name] = words_of(error)
-        if news:
-            self._missed(error)
+                self._close_away(name, error)
 
     def _unknown(self) -> list[str]:
         named = (name for name, settings in self._settings.items() if settings.dialect not in DIALECTS)
-        return [name for name in named if name not in self._known]
+        return [name for name in named if name not in self._known and name not in self._closed]
 
     def close(self, name: str, error: Halted) -> None:
-        """Let nobody in until a probe succeeds. Closing a closed gate changes nothing."""
+        """Let nobody in until a probe succeeds; whoever calls tells why. Closing a closed gate changes
+        nothing."""
+        self._close(name, error, first=FIRST_DELAY_SECONDS, times=2, later=FIRST_DELAY_SECONDS)
+
+    def _close_away(self, name: str, error: UecError) -> None:
+        away = error if isinstance(error, CloudAway) else CloudAway(error.what, error.why, error.hint)
+        self._close(name, away, first=FIRST_OUTAGE_DELAY_SECONDS, times=OUTAGE_TIMES, later=None)
+
+    def _close(
+        self, name: str, error: Halted | CloudAway, *, first: float, times: int, later: float | None
+    ) -> None:
+        """The first probe is due after `first` seconds, `times` as many if it is the second closing in a row,
+        and so on; the next one `later` than that, or as late again."""
         with self._turn:
             if name in self._closed:
                 return
-            delay = self._delays.get(name, FIRST_DELAY_SECONDS)
-            self._delays[name] = min(2 * delay, LONGEST_DELAY_SECONDS)
             now = self._clock()
-            self._closed[name] = Closed(error, now, now + delay, FIRST_DELAY_SECONDS)
+            if now - self._opened.get(name, float("-inf")) > STEADY_SECONDS:
+                self._closings.pop(name, None)
+            before = self._closings.get(name, 0)
+            self._closings[name] = before + 1
+            delay = min(first * times ** min(before, MOST_TIMES), LONGEST_DELAY_SECONDS)
+            wait = delay if later else self._jittered(delay)
+            self._closed[name] = Closed(error, now, now + wait, later or delay, frozenset({_cause(error)}))
             self._open.pop(name, None)
+
+    def closings(self, name: str) -> int:
+        """How often in a row the gate was closed with no set coming through and no long time between."""
+        return self._closings.get(name, 0)
 
     def go_on_from(self, earlier: "Gates") -> None:
         """Keep closed what is closed, for clouds of which the configuration says the same as before.
@@ -163,10 +188,10 @@ class Gates:
         same = {name for name, one in self._settings.items() if one == earlier._settings.get(name)}
         with earlier._turn:
             closed = {name: one for name, one in earlier._closed.items() if name in same}
-            delays = {name: delay for name, delay in earlier._delays.items() if name in same}
+            closings = {name: number for name, number in earlier._closings.items() if name in same}
         with self._turn:
             self._closed.update({n: replace(one, probe_at=self._clock()) for n, one in closed.items()})
-            self._delays.update(delays)
+            self._closings.update(closings)
 
     def away(self, name: str) -> bool:
         """Whether a cloud that gave somebody no answer is away for everybody; if so, its gate is closed."""
@@ -179,18 +204,17 @@ class Gates:
         try:
             self._ask(name)
         except CloudAway as error:
-            with self._turn:
-                delay, now = FIRST_OUTAGE_DELAY_SECONDS, self._clock()
-                self._closed[name] = Closed(error, now, now + self._jittered(delay), delay)
+            self._close_away(name, error)
         except Halted as error:
             self.close(name, error)
+            self._missed(error)
         except UecError:
             return  # it answered, and of what it said each set will hear in its turn
 
     def came_through(self, name: str) -> None:
         """A set has been registered: whatever closed this gate before is over."""
         with self._turn:
-            self._delays.pop(name, None)
+            self._closings.pop(name, None)
 
     def closed(self) -> Mapping[str, Halted | CloudAway]:
         with self._turn:
@@ -215,9 +239,7 @@ class Gates:
     def probe_due(self) -> bool:
         with self._turn:
             now = self._clock()
-            if self._unknown() and now >= self._recognise_at:
-                return True
-            return any(now >= closed.probe_at for closed in self._closed.values())
+            return bool(self._unknown()) or any(now >= each.probe_at for each in self._closed.values())
 
     def probe(self) -> tuple[str, ...]:
         """Try each closed gate whose time has come with fresh credentials; the names of those now open."""
@@ -234,13 +256,14 @@ class Gates:
             return False
         with self._turn:
             self._closed.pop(name, None)
+            self._opened[name] = self._clock()
         return True
 
     def _ask(self, name: str) -> None:
         """The probe: all that every set needs of a cloud, with credentials read anew."""
-        with self._connecting:
-            cloud = self._connect(name)
         with on_the_way(name):
+            with self._connecting:
+                cloud = self._connect(name)
             probe(cloud)
             ensure_bucket(cloud, self._bucket)
 
@@ -248,19 +271,25 @@ class Gates:
         """A cloud that is away says nothing of what closed its gate; another halt is the newer reason."""
         with self._turn:
             before, now = self._closed[name], self._clock()
-            reason = error if isinstance(error, Halted) else before.error
+            other = isinstance(error, Halted) and _cause(error) != _cause(before.error)
+            news = other and _cause(error) not in before.told
             delay = before.next_delay(now)
             self._closed[name] = replace(
-                before, error=reason, probe_at=now + self._jittered(delay), delay=delay
+                before,
+                error=error if other else before.error,  # type: ignore[arg-type]  # it is a Halted then
+                probe_at=now + self._jittered(delay),
+                delay=delay,
+                told=before.told | {_cause(error)},
             )
+        if news:
+            self._missed(error)
 
     def _jittered(self, delay: float) -> float:
         return delay * (1 - OUTAGE_JITTER / 2 + OUTAGE_JITTER * self._spread())
 
     def _connect(self, name: str) -> Cloud:
         settings = self._settings[name]
-        with on_the_way(name):
-            account = gather(settings)
+        account = gather(settings)
         found = recognised(settings, account, stop=self._stop)
         cloud = connected(account, found, uploads=self._uploads, stop=self._stop)
         with self._turn:
@@ -270,6 +299,11 @@ class Gates:
         if news:
             self._met(cloud, found)
         return cloud
+
+
+def _cause(error: UecError) -> str:
+    """What is wrong, without the words of others, which may be other ones each time."""
+    return f"{error.kind}: {error.why.partition(' (')[0]}"
 
 
 def presumptions(

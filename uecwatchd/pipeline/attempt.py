@@ -135,7 +135,10 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
 
 def _announce(job: Job, before: SetRecord | None) -> None:
     found, record = job.found, job.record
-    report.LogFile(found.folder, found.name).begin(record.attempt, started=record.since)
+    log = report.LogFile(found.folder, found.name)
+    log.begin(record.attempt, started=record.since)
+    if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
+        job = replace(job, monitor=log)  # the journal has it from the first attempt
     broken_off = before and (before.state in ("working", "queued") or before.awaits_cloud)
     if before and broken_off and before.stage and before.stamp == found.stamp:
         stage = before.stage

@@ -14,7 +14,7 @@ from pathlib import Path
 from uecwatchd import imageset, pipeline, report, spool
 from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.crew import Crew
-from uecwatchd.errors import CloudAway, Halted, UecError, words_of
+from uecwatchd.errors import Halted, UecError, words_of
 from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
@@ -22,6 +22,7 @@ from uecwatchd.roll import Roll, key_of
 from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.leave import forget_in_time, leaving_of, see_off, without_leaving
 from uecwatchd.rounds.notices import Notices
+from uecwatchd.rounds.outages import Outages
 from uecwatchd.rounds.remnants import Remnants
 from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, next_of, rules_of, sized, summary_of
 from uecwatchd.rounds.whose import known_of, newly_owned, rules_in
@@ -60,7 +61,6 @@ class Rounds:
         self._monotonic = monotonic
         self._ended = ended
         self._crew = Crew(settings.work.sets, ended=ended)
-        self._away: set[str] = set()
         self._clocks_apart: float | None = None
         self._remnants: dict[Path, Remnants] = {}
         self._locks: dict[Path, tuple[tuple[int, int] | None, int | None]] = {}
@@ -72,6 +72,7 @@ class Rounds:
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, spool.Listing] = {}
         self._complaints = Complaints(tools.monitor)
+        self._outages = Outages(tools.monitor)
         self._assemblies: dict[Path, Assembly] = {}
         self._crew.dismiss_all()
         self._notices = Notices(
@@ -105,6 +106,9 @@ class Rounds:
         keys = {key_of_set(found) for found in ready} - self._crew.working - self._crew.due.keys()
         records = map(self._roll.get, keys - self._control.wanted.holds.keys())
         return next_of(filter(None, records), closed=self._tools.gates.closed(), looks=looks)
+
+    def busy(self) -> bool:
+        return bool(self._crew.working)
 
     def asked(self) -> bool:
         """Whether somebody has asked for something since the last round."""
@@ -151,7 +155,7 @@ class Rounds:
         for folder, written in self._notices.work_off().items():
             found = self._assemblies[folder]
             self._assemblies[folder] = imageset.put_back(found, written, ready_at=self._settled())
-        self._tell_outages()
+        self._outages.tell(self._tools.gates, wanting=self._wanting)
         return ended
 
     def work_off(self) -> None:
@@ -283,18 +287,6 @@ class Rounds:
         if self._control.wanted.asked(key_of_set(found), "retry"):
             record = renewed(record)
         return partial(pipeline.work, found, before=record, tools=self._tools)
-
-    def _tell_outages(self) -> None:
-        """Once for each cloud that has gone away, however many sets meet with it."""
-        closed = self._tools.gates.closed()
-        away = {name: error for name, error in closed.items() if isinstance(error, CloudAway)}
-        for name in away.keys() - self._away:
-            sets = self._wanting(name)
-            waiting = f"{sets} set{' waits' if sets == 1 else 's wait'} for it"
-            self._complaints.tell(
-                Kind.DEFERRED, f"Cloud {name} is away: {away[name].why}; {waiting}", "warning"
-            )
-        self._away = set(away)
 
     def _wanting(self, cloud: str) -> int:
         """How many sets that are complete have still to go to a cloud."""

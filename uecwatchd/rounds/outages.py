@@ -1,0 +1,33 @@
+"""Clouds that go away, each told once."""
+
+from collections.abc import Callable
+
+from uecwatchd.cloud.gate import TOLD_CLOSINGS, Gates
+from uecwatchd.errors import CloudAway, Unforeseen
+from uecwatchd.monitor import Event, Kind, Monitor
+
+
+class Outages:
+    """However many sets meet with one, and however often a cloud comes back for a moment."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._told: set[str] = set()
+
+    def tell(self, gates: Gates, *, wanting: Callable[[str], int]) -> None:
+        """`wanting` is how many sets have still to go to a cloud."""
+        closed = gates.closed()
+        away = {name: error for name, error in closed.items() if isinstance(error, CloudAway)}
+        for name in away.keys() - self._told:
+            if (times := gates.closings(name)) <= TOLD_CLOSINGS:
+                self._tell(name, away[name], sets=wanting(name), last=times == TOLD_CLOSINGS)
+        self._told = set(away)
+
+    def _tell(self, name: str, error: CloudAway, *, sets: int, last: bool) -> None:
+        what = f"Cloud {name} is away: {error.why}"
+        if sets:
+            what += f"; {sets} set{' waits' if sets == 1 else 's wait'} for it"
+        if last:
+            what += f", and it is so for the {TOLD_CLOSINGS}rd time: more is told when a set comes through"
+        fields = {"traceback": error.trace} if isinstance(error, Unforeseen) else {}
+        self._monitor.tell(Event(Kind.DEFERRED, what, level="warning", fields=fields))
