@@ -272,15 +272,20 @@ def test_a_cloud_that_comes_and_goes_floods_nobody(host: Host) -> None:
 # --- disks -------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def disk_in_place_of(folder: Path, *, size: str = "1m") -> Iterator[None]:
+def mount_disk(folder: Path) -> None:
     """A small file system of its own. Needs root."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
+
+
+@contextmanager
+def disk_in_place_of(folder: Path) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    mount_disk(folder)
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        while folder.is_mount():  # perhaps another one over it
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(folder: Path) -> None:
@@ -290,6 +295,11 @@ def fill(folder: Path) -> None:
 
 
 def write_protect(folder: Path) -> None:
+    """Put the same files on a disk in its place that is read-only, as after an error."""
+    copy = folder.with_name(f"{folder.name}-copy")
+    shutil.copytree(folder, copy)
+    mount_disk(folder)
+    shutil.copytree(copy, folder, dirs_exist_ok=True)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
 
 
@@ -323,7 +333,10 @@ def test_a_disk_that_fails_floods_nobody(kind: str, moment: float, host: Host) -
         if mounted:
             stack.enter_context(disk_in_place_of(folder))
         drop_disk(host)
-        host.cloud.faults.arm("put-503", 1e6)
 
-        one_hour(host, lines, at={moment: lambda: spoil(folder)})
+        def trouble() -> None:
+            drop_disk(host, "jaunty")
+            spoil(folder)
+
+        one_hour(host, lines, at={moment: trouble})
         judge(f"{kind}, {'at once' if moment < 1 else 'later'}", lines, len(host.cloud.requests))

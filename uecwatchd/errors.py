@@ -7,6 +7,7 @@ Whether something is tried again is a property of its type, decided where it is 
 - `Halted`: our own side is wrong, and every set would fail of it: the cloud is left alone until it is mended.
 """
 
+import re
 from typing import ClassVar, TypeVar
 
 # Room for ten mistakes of a sidecar, or for the longest path there is. What more a stranger's text would add
@@ -115,6 +116,11 @@ def _cut(text: str) -> str:
 
 
 Error = TypeVar("Error", bound=BaseException)
+
+
+def cause_of(why: str) -> str:
+    """A reason without what may differ each time that it is met: numbers, and others' words in brackets."""
+    return re.sub(r" \(.*|[0-9]+", "", why)
 
 
 def words_of(error: Error) -> Error:

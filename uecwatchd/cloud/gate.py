@@ -27,7 +27,7 @@ from uecwatchd.cloud.entry import connected, on_the_way, recognised
 from uecwatchd.cloud.recognise import Recognised, Remembered
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
-from uecwatchd.errors import CloudAway, Halted, Stopped, UecError, words_of
+from uecwatchd.errors import CloudAway, Halted, Stopped, UecError, cause_of, words_of
 from uecwatchd.settings import CloudSettings
 from uecwatchd.signals import NEVER, Stop
 
@@ -302,8 +302,7 @@ class Gates:
 
 
 def _cause(error: UecError) -> str:
-    """What is wrong, without the words of others, which may be other ones each time."""
-    return f"{error.kind}: {error.why.partition(' (')[0]}"
+    return f"{error.kind}: {cause_of(error.why)}"
 
 
 def presumptions(

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from uecwatchd import report
 from uecwatchd.control import AdvanceWriter
-from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError
+from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.image import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
 from uecwatchd.ledger import MemberRecord, SetRecord
-from uecwatchd.monitor import Event, Fields, Kind, Progress, Tee
+from uecwatchd.monitor import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.pipeline.deliver import deliver
 from uecwatchd.pipeline.finish import furnish, publish, succeed_older
 from uecwatchd.pipeline.job import Job, Stage, Tools, lead, pause, stop_if_asked, tell
@@ -78,7 +78,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
         record, event = put_off(job, pending, tools)
         return _end(job, record, tools, event)
     except UecError as error:
-        return _fail(job, error, tools)
+        return _fail(job, error, tools, before)
 
 
 def _taken(stage: Stage, job: Job, tools: Tools) -> Job:
@@ -177,7 +177,7 @@ def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
     return _end(job, record, tools, Event(Kind.WAITING, what, record.name))
 
 
-def _fail(job: Job, error: UecError, tools: Tools) -> SetRecord:
+def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> SetRecord:
     away = isinstance(error, CloudAway) and tools.gates.away(job.record.cloud)
     reached = job.reach.noted(job.record.members)
     further = sum(one.parts for one in reached) > sum(one.parts for one in job.record.members)
@@ -191,14 +191,26 @@ def _fail(job: Job, error: UecError, tools: Tools) -> SetRecord:
         event = replace(event, fields={**event.fields, "traceback": error.trace})
     if known and record.state in ("deferred", "halted"):  # what closed a gate is told once, not by each set
         event = replace(event, level="info")
+    if _is_known(record, before):
+        job = replace(job, monitor=report.LogFile(job.found.folder, job.found.name))
     return _end(job, record, tools, event)
 
 
-def show_refusal(record: SetRecord, tools: Tools) -> None:
+def show_refusal(record: SetRecord, tools: Tools, *, before: SetRecord | None) -> None:
     """Tell of a set that cannot even be begun, in the journal and beside its files."""
-    monitor = Tee((report.LogFile(Path(record.folder), record.name), tools.monitor))
+    log = report.LogFile(Path(record.folder), record.name)
+    monitor = log if _is_known(record, before) else Tee((log, tools.monitor))
     monitor.tell(failure_event(record))
-    _attempt(record, tools, lambda: report.retract(record), lambda: report.publish(record))
+    _attempt(record, monitor, lambda: report.retract(record), lambda: report.publish(record))
+
+
+def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
+    """Whether the same files came to nothing for the same reason the last time: then the journal has it."""
+    if before is None or before.stamp != record.stamp or before.state != record.state:
+        return False
+    errors = (before.error, record.error)
+    told, now = (cause_of(error.why) if error else "" for error in errors)
+    return told == now
 
 
 def _put_down(stopped: Stopped, tools: Tools) -> Event:
@@ -209,11 +221,11 @@ def _put_down(stopped: Stopped, tools: Tools) -> Event:
 def _end(job: Job, record: SetRecord, tools: Tools, event: Event) -> SetRecord:
     """Show and keep a record that ends an attempt, as far as the disks let us."""
     job.monitor.tell(replace(event, set=record.name))
-    _attempt(record, tools, lambda: report.publish(record), lambda: tools.ledger.put_set(record))
+    _attempt(record, job.monitor, lambda: report.publish(record), lambda: tools.ledger.put_set(record))
     return record
 
 
-def _attempt(record: SetRecord, tools: Tools, *steps: Callable[[], object]) -> None:
+def _attempt(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -> None:
     """Do what can be done of several last things, and tell what cannot."""
     for step in steps:
         try:
@@ -221,7 +233,7 @@ def _attempt(record: SetRecord, tools: Tools, *steps: Callable[[], object]) -> N
                 step()
         except UecError as trouble:
             what = f"{record.name}: {trouble}"
-            tools.monitor.tell(Event(Kind.FAULT, what, record.name, level="error"))
+            monitor.tell(Event(Kind.FAULT, what, record.name, level="error"))
 
 
 def _keep(job: Job, record: SetRecord, tools: Tools) -> Job:

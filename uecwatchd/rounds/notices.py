@@ -111,11 +111,12 @@ class Notices:
                 told.append(replace(notice, about=replace(wait, owner=notice.about.owner)))
             else:
                 told.append(notice)
+        before = {notice.key: self._roll.get(notice.key) for notice in told}
         records = {notice.key: record for notice in told if (record := self._judged(notice))}
         self._roll.put_all(records.values())
         for notice in told:
             if record := records.get(notice.key):
-                self._show(notice, record)
+                self._show(notice, record, before[notice.key])
         return written
 
     def _is_brief(self, notice: Notice) -> bool:
@@ -158,11 +159,11 @@ class Notices:
         now = self._tools.now()
         return SetRecord(*notice.key, "", "waiting", now, reason=waiting.reason, owner=waiting.owner)
 
-    def _show(self, notice: Notice, record: SetRecord) -> None:
+    def _show(self, notice: Notice, record: SetRecord, before: SetRecord | None) -> None:
         name = notice.about.name
         if isinstance(notice.about, Refused):
             self._control.answer(notice.key, "retry")
-            pipeline.show_refusal(record, self._tools)
+            pipeline.show_refusal(record, self._tools, before=before)
         else:
             what = f"{name}: waiting for {record.reason}"
             self._complaints.tell(Kind.WAITING, what, set_name=name)
