@@ -9,18 +9,19 @@ from pathlib import Path
 
 from uecwatchd import bell, ledger, pipeline
 from uecwatchd.bundle.in_flight import Lines
-from uecwatchd.cloud.client import Cloud, insecure
+from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import TOLD_CLOSINGS, Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of
 from uecwatchd.control import Brake, ProbeWriter, drop_advances
-from uecwatchd.errors import Halted, UecError
+from uecwatchd.errors import UecError
 from uecwatchd.ledger import Ledger, SetRecord
 from uecwatchd.monitor import Event, Kind, Monitor
 from uecwatchd.notify import Notifier
 from uecwatchd.roll import Roll
 from uecwatchd.rounds import Rounds, rules_of
+from uecwatchd.rounds.outages import introduced, warned
 from uecwatchd.settings import Settings
 from uecwatchd.signals import Stop
 from uecwatchd.unforeseen import OurFault, Recurring
@@ -223,7 +224,7 @@ class Service:
         self._probe()
         ended = self._rounds.tend()
         self._probes.write(self._tools.gates)
-        self._scan_wanted |= woken or self._sets_due_in() <= 0 or self._rounds.asked()
+        self._scan_wanted |= woken or self._rounds.due_in() <= 0 or self._rounds.asked()
         self._must_have_a_ledger()
         folders = self._settings.spool.folders if self._scan_wanted else self._overdue(watch)
         if folders and self._monotonic() >= self._scan_next:
@@ -304,18 +305,11 @@ class Service:
             return 0.0
         now = self._monotonic()
         late = overdue(self._looked, watch.ways, now=now).values()
-        scan = 0.0 if self._scan_wanted else min(self._sets_due_in(), -max(late))
+        scan = 0.0 if self._scan_wanted else min(self._rounds.due_in(), -max(late))
         asked = self._probing is not None and self._probing.is_alive()
         probe = None if asked else self._tools.gates.next_probe()
         scan = max(scan, self._scan_next - now)
         return max(0.0, scan if probe is None else min(scan, probe - now))
-
-    def _sets_due_in(self) -> float:
-        """Seconds until files have settled or a retry is due; infinite if neither is to come."""
-        pauses = [ready_at - self._monotonic() for ready_at in self._rounds.settling()]
-        if (retry := self._rounds.next_retry()) is not None:
-            pauses.append(retry - self._now())
-        return min(pauses, default=float("inf"))
 
     def _probe(self) -> None:
         """Ask closed clouds in a thread of its own: one that takes a call and never answers may not hang us.
@@ -342,15 +336,13 @@ class Service:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:
             with contextlib.suppress(UecError):  # what cannot be kept is found out again at the next start
                 self._book.put_cloud(cloud.name, Remembered(found.dialect.name, address_of(cloud.account)))
-            what = f"Cloud {cloud.name} is {found.dialect.versions} (dialect {found.dialect.name})"
-            self._tell(Kind.READY, f"{what}: {found.why}")
+            self._tell(Kind.READY, introduced(cloud, found))
             self._wake.set()
-        for url in filter(insecure, (cloud.account.ec2_url, cloud.account.s3_url)):
-            what = f"Cloud {cloud.name}: {url} is asked without TLS; who is on the way can read and change it"
-            self._tell(Kind.READY, what, "warning")
+        for sentence in warned(cloud):
+            self._tell(Kind.READY, sentence, "warning")
 
     def _missed(self, error: UecError) -> None:
-        self._tell(Kind.HALTED if isinstance(error, Halted) else Kind.DEFERRED, str(error), "warning")
+        self._tell(Kind.HALTED, str(error), "warning")
         self._wake.set()
 
     def _probe_gates(self, gates: Gates) -> None:

@@ -1,8 +1,10 @@
-"""Clouds that go away, each told once."""
+"""What is told of clouds: which they are, and that they go away."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from uecwatchd.cloud.client import Cloud, insecure
 from uecwatchd.cloud.gate import TOLD_CLOSINGS, Gates
+from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.errors import CloudAway, Unforeseen
 from uecwatchd.monitor import Event, Kind, Monitor
 
@@ -31,3 +33,12 @@ class Outages:
             what += f", and it is so for the {TOLD_CLOSINGS}rd time: more is told when a set comes through"
         fields = {"traceback": error.trace} if isinstance(error, Unforeseen) else {}
         self._monitor.tell(Event(Kind.DEFERRED, what, level="warning", fields=fields))
+
+
+def introduced(cloud: Cloud, found: Recognised) -> str:
+    return f"Cloud {cloud.name} is {found.dialect.versions} (dialect {found.dialect.name}): {found.why}"
+
+
+def warned(cloud: Cloud) -> Iterator[str]:
+    for url in filter(insecure, (cloud.account.ec2_url, cloud.account.s3_url)):
+        yield f"Cloud {cloud.name}: {url} is asked without TLS; who is on the way can read and change it"

@@ -107,6 +107,13 @@ class Rounds:
         records = map(self._roll.get, keys - self._control.wanted.holds.keys())
         return next_of(filter(None, records), closed=self._tools.gates.closed(), looks=looks)
 
+    def due_in(self) -> float:
+        """Seconds until files have settled or a retry is due; infinite if neither is to come."""
+        pauses = [ready_at - self._monotonic() for ready_at in self.settling()]
+        if (retry := self.next_retry()) is not None:
+            pauses.append(retry - self._tools.now())
+        return min(pauses, default=float("inf"))
+
     def busy(self) -> bool:
         return bool(self._crew.working)
 
