@@ -4,6 +4,7 @@ import contextlib
 import gc
 import itertools
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -23,6 +24,7 @@ import pytest
 from tests.cage import cage
 from uecwatchd import spool
 from uecwatchd.errors import LONGEST_TEXT_CHARS, Deferred, Rejected, UecError
+from uecwatchd.image import Facts
 from uecwatchd.imageset import People, Rules, assemble
 from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
 from uecwatchd.roll import Roll
@@ -488,3 +490,20 @@ def test_a_sidecar_of_another_owner_that_is_not_read_yet_holds_nothing(tmp_path:
     for people, is_held in ((None, True), (People(frozenset({0})), False)):
         found = assemble(listing, rules=replace(RULES, people=people))
         assert any(w.name == "a" and "to be read" in w.reason for w in found.waiting) == is_held
+
+
+def test_names_by_the_thousand_are_compared_in_little_memory(tmp_path: Path) -> None:
+    letters = random.Random(0)  # noqa: S311 (names, not keys)
+    names = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz_", k=240)) for _ in range(2500)]
+    entry = spool.Entry("", "file", MIB, (1, 1, MIB, 7), 0.0)
+    entries = {f"{name}.img": replace(entry, name=f"{name}.img") for name in names}
+    entries["lone.toml"] = replace(entry, name="lone.toml")
+    facts = Facts("mbr", "machine", None, "disk", None, None)
+    peeks = {path: facts for path in entries if path.endswith(".img")}
+    listing = spool.Listing(tmp_path, 100.0, entries, {}, peeks, {"lone.toml": Sidecar()}, {})
+    tracemalloc.start()
+    try:
+        assert len(assemble(listing, rules=RULES).ready) == 2500
+        assert tracemalloc.get_traced_memory()[1] < 100 * MIB
+    finally:
+        tracemalloc.stop()

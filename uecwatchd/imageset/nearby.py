@@ -44,6 +44,10 @@ _EDGE = re.compile(r"[\W_]+$")
 # Sidecars called so at the top of a folder may be meant for any image there.
 GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
 LETTERS = 4  # of a name in which one wrong letter is a slip and not another name
+# Beyond that nobody types a name, and each letter of it costs as many again.
+LETTERS_COMPARED = range(LETTERS, 65)
+# What ten thousand names have, in fifty megabytes of memory. Of more, the others are compared as a whole.
+MOST_TRAITS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ def _alike(listing: Listing, lone: Sequence[Draft], bare: Sequence[Draft]) -> di
     keys = {draft.name: image.folded(draft.name) for draft in bare}
     index: dict[str, list[str]] = {}
     for name, key in keys.items():
-        for trait in _traits(key):
+        for trait in _traits(key) if len(index) < MOST_TRAITS else {key}:
             index.setdefault(trait, []).append(name)
     found: dict[str, str] = {}
     for draft in lone:
@@ -213,7 +217,7 @@ def _stems(listing: Listing, draft: Draft) -> set[str]:
 
 def _traits(key: str) -> set[str]:
     """What two names have in common if one letter differs, one has more words, or only signs differ."""
-    letters = {key[:i] + key[i + 1 :] for i in range(len(key))} if len(key) >= LETTERS else set()
+    letters = {key[:i] + key[i + 1 :] for i in range(len(key))} if len(key) in LETTERS_COMPARED else set()
     words = {key[: found.start()] for found in re.finditer(r"[\W_]", key)}
     return {key, re.sub(r"[\W_]", "", key), *letters, *words}
 
