@@ -182,15 +182,6 @@ def test_a_number_that_is_none_is_an_answer_that_cannot_be_read(size: str, cloud
         list(listed(cloud, "images", "karmic"))
 
 
-def test_a_date_that_is_none_is_an_answer_that_cannot_be_read(
-    scripted: Callable[[str], Cloud], script: Any
-) -> None:
-    content = "<Contents><Key>k</Key><LastModified>2026-02-31T99:00:00Z</LastModified></Contents>"
-    script.says(body=f"<ListBucketResult>{content}</ListBucketResult>")
-    with pytest.raises(CloudAway):
-        list(listed(scripted("aws"), "images", "karmic"))
-
-
 # --- lists ------------------------------------------------------------------------------------------------
 
 

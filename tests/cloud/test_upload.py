@@ -164,20 +164,61 @@ def test_the_reason_that_a_head_cannot_say_is_asked_for(
 # --- objects -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("etag", [f'"{MD5}"', MD5, f'"{MD5.upper()}"'], ids=["quoted", "bare", "upper case"])
+ETAGS = {
+    "quoted": f'"{MD5}"',
+    "bare": MD5,
+    "upper case": f'"{MD5.upper()}"',
+    "weak": f'W/"{MD5}"',
+    "packed by Apache": f'"{MD5}-gzip"',
+    "packed by Jetty": f'"{MD5}--gzip"',
+    "packed, and bare": f"{MD5}-br",
+    "weak and packed": f'W/"{MD5};gzip"',
+}
+
+
+@pytest.mark.parametrize("etag", ETAGS.values(), ids=ETAGS)
 def test_an_etag_is_compared_with_our_own_md5(cloud: Cloud, script: Any, etag: str) -> None:
     script.says(ETag=etag)
     put(cloud, "images", "karmic.part.0", DATA)
 
 
-@pytest.mark.parametrize("headers", [{"ETag": f'"{"0" * 32}"'}, {}], ids=["another", "none"])
-def test_a_part_that_arrived_otherwise_is_deferred(
-    cloud: Cloud, script: Any, headers: dict[str, str]
-) -> None:
-    script.says(**headers)
+def test_a_part_that_arrived_otherwise_is_deferred(cloud: Cloud, script: Any) -> None:
+    script.says(ETag=f'"{"0" * 32}"')
     with pytest.raises(
         Deferred, match=rf"uploading images/karmic\.part\.0: it has stored other bytes.*{MD5}"
     ):
+        put(cloud, "images", "karmic.part.0", DATA)
+
+
+SAYING_NOTHING = {
+    "of several parts": {"ETag": f'"{"0" * 32}-1"'},
+    "no hex": {"ETag": '"CKih16GjycICEAE="'},
+    "shorter": {"ETag": '"5d8c72a5"'},
+    "none": {},
+    "of encrypted bytes": {"ETag": f'"{"0" * 32}"', "x_amz_server_side_encryption": "AES256"},
+}
+
+
+@pytest.mark.parametrize("headers", SAYING_NOTHING.values(), ids=SAYING_NOTHING)
+def test_where_an_etag_says_nothing_of_the_bytes_they_are_read_back(
+    cloud: Cloud, script: Any, headers: dict[str, str]
+) -> None:
+    script.says(**headers)
+    script.says(body=DATA.decode())
+    put(cloud, "images", "karmic.part.0", DATA)
+    assert [request.method for request in script.requests] == ["PUT", "GET"]
+
+
+@pytest.mark.parametrize("headers", SAYING_NOTHING.values(), ids=SAYING_NOTHING)
+@pytest.mark.parametrize(
+    ("status", "there"), [(200, "other"), (404, error("NoSuchKey"))], ids=["another object", "none"]
+)
+def test_what_is_read_back_otherwise_is_deferred(
+    cloud: Cloud, script: Any, headers: dict[str, str], status: int, there: str
+) -> None:
+    script.says(**headers)
+    script.says(status, there)
+    with pytest.raises(Deferred, match="it has stored other bytes than were sent"):
         put(cloud, "images", "karmic.part.0", DATA)
 
 
@@ -275,6 +316,30 @@ SENT = [Stored(f"k.{index}", len(DATA), MD5) for index in range(3)]
 def test_what_lies_there_as_it_was_sent_is_enough(cloud: Cloud, script: Any) -> None:
     script.says(body=page("k.0", "k.1", "k.2", "k.of-somebody-else", more=False))
     must_hold(cloud, "images", "k.", SENT)
+
+
+@pytest.mark.parametrize(
+    "listed_etag", ['W/"MD5"', '"MD5-gzip"', "", '"x-1"'], ids=["weak", "packed", "none", "of several parts"]
+)
+def test_a_list_may_show_etags_in_another_way(cloud: Cloud, script: Any, listed_etag: str) -> None:
+    there = page("k.0", "k.1", "k.2", more=False).replace(
+        f"&quot;{MD5}&quot;", listed_etag.replace("MD5", MD5)
+    )
+    script.says(body=there)
+    must_hold(cloud, "images", "k.", SENT)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["", "yesterday", "2026-02-31T99:00:00Z", "Sat, 28 Nov 2026 22:28:40 -0000 GMT", "0", "99999999999999"],
+)
+def test_how_a_server_tells_the_time_is_no_matter(cloud: Cloud, script: Any, moment: str) -> None:
+    times = f"<Key>k.0</Key><LastModified>{moment}</LastModified>"
+    script.says(body=page("k.0", more=False).replace("<Key>k.0</Key>", times))
+    assert list(listed(cloud, "images", "k.")) == [Stored("k.0", len(DATA), MD5)]
+    for header in ("last_modified", "expires"):
+        script.says(body="data", **{header: moment or "-"})
+        assert b"".join(fetch(cloud, "images", "k.0")) == b"data"
 
 
 @pytest.mark.parametrize(

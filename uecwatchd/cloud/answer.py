@@ -83,7 +83,7 @@ def _rewrite(response: dict[str, Any], *, service: str) -> None:
 class Careful:
     """botocore's maker of parsers, whose parsers then raise `Unreadable` for whatever they stumble over.
 
-    A number that is none, a date of the thirtieth of February: they let through whatever Python raises there.
+    A number that is none: they let through whatever Python raises there.
     """
 
     def __init__(self, factory: Any) -> None:

@@ -173,7 +173,10 @@ def make_client(service: str, **wiring: Any) -> Any:
 @functools.cache
 def _session() -> boto3.session.Session:
     """One for all clouds, which knows none of them: to read its models anew is most of making a client."""
-    return boto3.session.Session(botocore_session=_sealed_session())
+    sealed = _sealed_session()
+    # No moment that a cloud tells is of use to us, and servers tell them in ways of their own, or not at all.
+    sealed.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    return boto3.session.Session(botocore_session=sealed)
 
 
 def _sealed_session() -> botocore.session.Session:

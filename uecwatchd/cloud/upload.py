@@ -4,7 +4,7 @@ import hashlib
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
@@ -34,6 +34,9 @@ MOST_PAGES = 2000
 
 # Longer than any digest. Other headers are as long as their sender likes.
 ETAG_CHARACTERS = 64
+# What a web server on the way adds to one while it packs answers, or only might: nginx, Apache, Jetty.
+WEAK = re.compile(r'w/(?=")|[-;]+(?:gzip|br|deflate|zstd)(?="?$)')
+MD5 = re.compile("[0-9a-f]{32}")
 
 # How much of an object is in memory while it is read back: as much as makes the calls cheap.
 FETCH_BYTES = 256 * 1024
@@ -152,7 +155,10 @@ class Reading(RawIOBase):
 
 
 def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> Stored:
-    """Store an object, and see by its ETag that it arrived as it was sent; `Deferred` if it did not."""
+    """Store an object, and see by its ETag that it arrived as it was sent; `Deferred` if it did not.
+
+    Where that is no MD5 of it, as of a store that packs or encrypts, the object is read back instead.
+    """
     md5 = hashlib.md5(data)
     request = {
         "Bucket": bucket,
@@ -166,6 +172,9 @@ def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> Stored
         answer = _put_readable(cloud, bucket, request)
     stored = Stored(key, len(data), _etag(answer))
     if _is_encrypted_there(answer) or stored.etag == md5.hexdigest():
+        return stored
+    says_nothing = "ServerSideEncryption" in answer or not MD5.fullmatch(stored.etag)
+    if says_nothing and _md5_there(cloud, bucket, key) == md5.hexdigest():
         return stored
     raise Deferred(
         f"cloud {cloud.name}, {doing}",
@@ -197,7 +206,16 @@ def _put(cloud: Cloud, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _etag(answer: dict[str, Any]) -> str:
-    return str(answer.get("ETag", "")).strip('"').lower()[:ETAG_CHARACTERS]
+    return WEAK.sub("", str(answer.get("ETag", "")).strip().lower()).strip('"')[:ETAG_CHARACTERS]
+
+
+def _md5_there(cloud: Cloud, bucket: str, key: str) -> str:
+    """The digest of an object as it is fetched; of one that is not there, or not yet, that of nothing."""
+    digest = hashlib.md5()
+    with suppress(Rejected):
+        for piece in fetch(cloud, bucket, key):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _is_encrypted_there(answer: dict[str, Any]) -> bool:
@@ -258,10 +276,17 @@ def _stored(listed: dict[str, Any]) -> Stored:
     return Stored(str(listed.get("Key")), int(listed.get("Size") or 0), _etag(listed))
 
 
+def _is_the_same(there: Stored | None, sent: Stored) -> bool:
+    """Whether nothing speaks against it: two ETags can be compared where both are digests, or are equal."""
+    if there is None or there.size != sent.size:
+        return False
+    return there.etag == sent.etag or not (MD5.fullmatch(there.etag) and MD5.fullmatch(sent.etag))
+
+
 def must_hold(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[Stored]) -> None:
     """See that a bucket holds what was sent, by sizes and ETags. Raises `Deferred`, naming what is wrong."""
     there = {one.key: one for one in listed(cloud, bucket, prefix)}
-    wrong = [one for one in sent if there.get(one.key) != one]
+    wrong = [one for one in sent if not _is_the_same(there.get(one.key), one)]
     if not wrong:
         return
     first = wrong[0]
