@@ -92,6 +92,8 @@ def test_what_sha256sum_writes_with_a_tag_or_an_odd_name_is_read(tmp_path: Path)
         ("SHA256SUMS", "<html>404</html>", "line 1 is not a SHA-256"),
         ("SHA256SUMS", f"{WRONG}  Karmic.img\n", "SHA256SUMS names Karmic.img"),
         ("SHA256SUMS", f"{WRONG}  pool/karmic.img\n", "SHA256SUMS names pool/karmic.img"),
+        ("SHA256SUMS", f"{WRONG}  out\\karmic.img\n", "SHA256SUMS names out"),
+        ("SHA256SUMS", f"{WRONG}  Karmic.img\r{OTHER}  x.img\r", "SHA256SUMS names Karmic.img"),
         ("sha256sum.txt", b"\xff\xfe\x00", "not UTF-8"),
     ],
 )
@@ -190,3 +192,69 @@ def test_a_list_that_nobody_can_read_holds_no_set_that_has_another_or_is_finishe
     assembly = decided(tmp_path)
     assert [found.name for found in assembly.ready] == ["a1"]
     assert [one.name for one in assembly.refused] == ["b2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("karmic.sha256", f"{WRONG}  disk.img\n"),
+        ("Karmic.SHA256", f"{WRONG}  karmic/disk.img\n"),
+        ("karmic-sha256sums.txt", f"SHA256 (disk.img) = {WRONG}\n"),
+        ("SHA256SUMS", f"{OTHER}  other.img\n{WRONG}  karmic/disk.img\n"),
+        ("SHA256SUMS", f"{WRONG} *./karmic/disk.img\n"),
+        ("CHECKSUMS", f"SHA256 (karmic/disk.img) = {WRONG}\n"),
+    ],
+)
+def test_a_list_beside_a_set_s_folder_counts_for_what_lies_in_it(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    lay(tmp_path, {"karmic/disk.img": MBR, name: text})
+    (found,) = decided(tmp_path).ready
+    assert dict(found.checksums) == {"disk.img": WRONG}
+    assert name in found.files
+
+
+def test_a_list_tells_a_file_from_one_of_its_name_in_a_folder(tmp_path: Path) -> None:
+    lay(tmp_path, {"disk.img": MBR, "karmic/disk.img": MBR})
+    lay(tmp_path, {"SHA256SUMS": f"{WRONG}  disk.img\n{RIGHT}  karmic/disk.img\n"})
+    assert {found.name: dict(found.checksums) for found in decided(tmp_path).ready} == {
+        "disk": {"disk.img": WRONG},
+        "karmic": {"disk.img": RIGHT},
+    }
+
+
+def test_a_list_beside_folders_that_nobody_can_read_holds_what_lies_in_them(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic/disk.img": MBR, "SHA256SUMS": "<html>"})
+    assert "SHA256SUMS: it cannot be used" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["hashes.txt", "SUMS", "karmic.digests.lst", "SHA.TXT"])
+def test_sums_under_a_name_that_no_list_has_are_told_of(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {"a1.img": MBR, name: f"# made today\n{WRONG}  a1.img\n{OTHER}  b2.img\n"})
+    misfit = next(one for one in decided(tmp_path).misfits if one.path == name)
+    assert misfit.is_news
+    assert "not compared" in misfit.reason
+
+
+@pytest.mark.parametrize("name", ["karmic.img.digest", "karmic.sha", "karmic.txt"])
+def test_sums_under_a_wrong_name_that_is_nearly_the_set_s_hold_it(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: f"{WRONG}  karmic.img\n"})
+    assert f"{name}: it is not read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["karmic.img.sha256", "karmic.img.CHECKSUM", "karmic.img.sha256.txt", "-k 1.img.sha256"]
+)
+def test_the_command_that_writes_a_list_anew_does_so(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {name.partition(".img")[0] + ".img": MBR, name: "Algorithm  Hash\n"})
+    (refused,) = decided(tmp_path).refused
+    command = refused.error.hint.partition("Try: ")[2]
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    (found,) = decided(tmp_path).ready
+    assert list(found.checksums.values()) == [RIGHT]
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "karmic.sha256", "sha256sum.txt"])
+def test_a_list_of_unknown_files_is_not_to_be_written_by_a_command(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: "<html>"})
+    assert refusal(tmp_path).endswith("Correct it, or move it away.")

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 
 from uecwatchd import strangers
 from uecwatchd.errors import Rejected
-from uecwatchd.image import sums_target
+from uecwatchd.image import folded, role_by_name, sums_target
 from uecwatchd.sidecar import bounded, last_part, plain_name
 
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _TAG = re.compile(r"\\?[A-Z][A-Z0-9-]* ?\(")
 
 
@@ -33,7 +34,7 @@ def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
     name = last_part(file_name)
     target = sums_target(name) or ""
     digests: dict[str, str] = {}
-    lines = _unarmored(strangers.decode(bounded(data)).split("\n"))
+    lines = _unarmored(_LINE_END.split(strangers.decode(bounded(data))))
     for number, line in lines:
         _add_checksum(digests, line, target=target, place=f"line {number}")
     if not digests and not (lines and _is_general(name)):
@@ -43,7 +44,11 @@ def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
 
 def unusable_checksums(file_name: str, error: strangers.Malformed) -> Rejected:
     """What is said of a file because of what is wrong with its text."""
-    hint = f"Write it anew: sha256sum FILE > {strangers.shell_word(last_part(file_name))}"
+    folder, target = file_name[: file_name.rfind("/") + 1], sums_target(last_part(file_name))
+    hint = "Correct it, or move it away."
+    if target and role_by_name(target):
+        listed, where = strangers.file_word(folder + target), strangers.file_word(file_name)
+        hint = f"Write it anew, or move it away. Try: sha256sum {listed} > {where}"
     return Rejected(f"{file_name}: it cannot be used", str(error), hint)
 
 
@@ -56,7 +61,7 @@ def _unarmored(lines: Iterable[str]) -> list[tuple[int, str]]:
     """The lines that say something, with their numbers; of a signed text those that are signed."""
     told: list[tuple[int, str]] = []
     is_header = False
-    for number, line in enumerate((line.removesuffix("\r") for line in lines), start=1):
+    for number, line in enumerate(lines, start=1):
         if line == "-----BEGIN PGP SIGNATURE-----":
             break
         is_header = line == "-----BEGIN PGP SIGNED MESSAGE-----" or (is_header and bool(line.strip()))
@@ -96,6 +101,8 @@ def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str
         name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
     if not name.isprintable() and is_escaped:
         raise strangers.Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
+    if target and folded(name).startswith(folded(f"{target}/")):  # `sha256sum karmic/*` writes it
+        name = name.partition("/")[2]
     if last_part(name) == target or (not target and not name.startswith(".")):
         return last_part(name) if target else name
     try:

@@ -47,6 +47,7 @@ _ALMOST_ID = re.compile(r"[ae](mi|ki|ri)-[0-9A-Za-z]*")
 _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramdisk"})
 _ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
 _BESIDES = re.compile(r"\s*(?:[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.)\s*")  # comments, sections, brackets
+_LINE_OF_SUMS = re.compile(r"\\?[0-9A-Fa-f]{64}(?:\s|$)|SHA(?:2-)?256 ?\(")
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 # An account's number, or the id of a project: which of them it can share images with, each cloud says itself.
 _ACCOUNT = re.compile(r"[0-9]{12}|[0-9a-f]{32}")
@@ -235,11 +236,16 @@ def unusable_sidecar(file_name: str, error: strangers.Malformed) -> Rejected:
 
 
 def keys_in(data: bytes) -> tuple[str, ...]:
-    """Return which keys of a sidecar a text gives, be it TOML, JSON, YAML or an ini file; none of prose."""
+    """Return which keys of a sidecar a text gives, be it TOML, JSON, YAML or an ini file; none of prose.
+
+    A list of sums under another name than such lists have gives sha256.
+    """
     try:
         lines = [line for line in strangers.decode(data).splitlines() if not _BESIDES.fullmatch(line)]
     except strangers.Malformed:
         return ()
+    if lines and all(map(_LINE_OF_SUMS.match, lines)):
+        return ("sha256",)
     given = [found[1].lower() for line in lines if (found := _ASSIGNMENT.match(line))]
     return tuple(key for key in KEYS if key in given) if 2 * len(given) > len(lines) else ()
 

@@ -224,7 +224,7 @@ def as_spelled(listing: Listing) -> Listing:
     def found_as(path: str, name: str) -> str:
         there = spelled.get(image.composed(_base(path) + name), ())
         exact = _base(path) + name in listing.entries
-        return there[0].rsplit("/", 1)[-1] if len(there) == 1 and not exact else name
+        return there[0].removeprefix(_base(path)) if len(there) == 1 and not exact else name
 
     sidecars = {path: _respelled(found, partial(found_as, path)) for path, found in listing.sidecars.items()}
     sums = {

@@ -1,10 +1,12 @@
 """Declared SHA-256: which lists of sums count for a set, and what they say of its files together.
 
 A list counts by its name, karmic.sha256 and karmic.img.sha256, by lying in the set's folder, or by naming one
-of its files, as SHA256SUMS does. One that nobody can read may be meant for any set beside it.
+of its files, as SHA256SUMS does, also with the folder: karmic/disk.img. One that nobody can read may be meant
+for any set beside it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from uecwatchd import image
@@ -19,15 +21,15 @@ from uecwatchd.spool import Listing, is_sums, not_regular
 class Lists:
     """The lists in a spool folder: by the folded path, set or folder that their names speak of; those that
     name a file, each with the name as it stands there, by the file's folded path; and those that cannot be
-    read, by the folder they lie in."""
+    read."""
 
     own: Mapping[str, Sequence[str]] = field(default_factory=dict)
     naming: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
-    broken: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    broken: Sequence[str] = ()
 
     def of(self, draft: Draft, paths: Iterable[str]) -> list[str]:
         """Give the lists that are the set's own; what is wrong with one of them is the set's trouble."""
-        keys = [draft.base or draft.name, *paths]
+        keys = [draft.base or draft.name, draft.name, *paths]
         return list(dict.fromkeys(found for key in keys for found in self.own.get(image.folded(key), ())))
 
     def about(self, draft: Draft, paths: Sequence[str]) -> list[str]:
@@ -48,7 +50,7 @@ class Declared:
 def lists_in(listing: Listing) -> Lists:
     own: dict[str, list[str]] = {}
     naming: dict[str, list[tuple[str, str]]] = {}
-    broken: dict[str, list[str]] = {}
+    broken: list[str] = []
     there = {image.folded(path) for path in listing.entries}
     for path in sorted(path for path in listing.entries if is_sums(path)):
         base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
@@ -56,11 +58,17 @@ def lists_in(listing: Listing) -> Lists:
         if base or target:
             own.setdefault(image.folded(base or target or ""), []).append(path)
         if not base and not isinstance(read, Mapping) and (not target or "256" not in name):
-            broken.setdefault(base, []).append(path)
+            broken.append(path)
         for told in read if isinstance(read, Mapping) else ():
-            if (named := image.folded(base + told.rsplit("/", 1)[-1])) in there:
+            if named := next((name for name in _may_mean(base, told) if name in there), None):
                 naming.setdefault(named, []).append((path, told))
     return Lists(own, naming, broken)
+
+
+def _may_mean(base: str, told: str) -> Iterator[str]:
+    """The folded paths that a name in a list may mean, the likeliest first."""
+    yield image.folded(base + told)
+    yield image.folded(base + re.split(r"[/\\]", told)[-1])  # Windows writes the second sign
 
 
 def declared(
@@ -81,20 +89,20 @@ def declared(
     reads = {path: _read(listing, path) for path in own}
     names = {path: path[len(draft.base) :] for path in paths}
     for path, read in reads.items():
-        if read and not set(names.values()) & set(read):
+        if read and names and not set(names.values()) & set(read):
             raise _names_none(path, read, names.values())
-    reads |= {path: _read(listing, path) for path in _naming(lists, names) if path not in reads}
+    reads |= {path: _read(listing, path) for path in _naming(lists, paths) if path not in reads}
     digests = dict(sidecar.sha256)
     says = dict.fromkeys(digests, draft.sidecars[0] if draft.sidecars else "[defaults]")
-    for path, read in reads.items():
-        for name in names.values():
-            if name in read and digests.setdefault(name, read[name]) != read[name]:
-                raise _at_odds(name, says[name], path)
-            says.setdefault(name, path)
-    unread = lists.broken.get(draft.base, ())
-    if unread and not digests and not is_finished:
-        _read(listing, unread[0])
-    shared = tuple(p for p, read in reads.items() if p not in own and not set(read) <= set(names.values()))
+    for where, read in reads.items():
+        for path, name in names.items():
+            told = name if where in own else path
+            if told in read and digests.setdefault(name, read[told]) != read[told]:
+                raise _at_odds(name, says[name], where)
+            says.setdefault(name, where)
+    if lists.broken and not digests and not is_finished:
+        _read(listing, lists.broken[0])
+    shared = tuple(where for where, read in reads.items() if where not in own and not read.keys() <= {*paths})
     return Declared(digests, tuple(reads), shared)
 
 
@@ -108,18 +116,18 @@ def _read(listing: Listing, path: str) -> Mapping[str, str]:
     return read
 
 
-def _naming(lists: Lists, names: Mapping[str, str]) -> list[str]:
+def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
     """Give the lists that name a file. Raises Rejected where one names it in another way and in no other."""
     found: list[str] = []
-    for path, name in names.items():
+    for path in paths:
         told = lists.naming.get(image.folded(path), ())
-        exact = [where for where, as_told in told if as_told == name]
+        exact = [where for where, as_told in told if where[: where.rfind("/") + 1] + as_told == path]
         for where, as_told in told:
             if where not in exact and "/" not in where:
                 raise Rejected(
                     f"{path}: {where} names {as_told}",
                     "that may be this file, whose name is written otherwise",
-                    f"Write {name} there, or take the line out.",
+                    f"Write {path} there, or take the line out.",
                 )
         found += exact
     return list(dict.fromkeys(found))
