@@ -179,6 +179,7 @@ LIBERTIES: Mapping[str, Liberty] = {
     ),
     "filters": Liberty(lambda d: d.filters, lambda r: "Filter" in known(r, "DescribeImages")),
     "tag_limit": Liberty(lambda d: d.tag_limit, lambda r: r.ec2.tags if "CreateTags" in r.ec2.actions else 0),
+    "shares_with": Liberty(lambda d: d.shares_with is not None, lambda r: r.ec2.shared_with_users),
     "attributes": Liberty(
         lambda d: d.attributes,
         lambda r: {word for word, told in TOLD_BY.items() if told in known(r, "ModifyImageAttribute")},
@@ -196,6 +197,7 @@ APART = {
     "name": "is the key of both tables",
     "versions": "is for people",
     "regional": "is of addresses, and the embedded cloud has but one",
+    "opens_bundles": "is of what an image proves, and the embedded cloud opens every bundle at once",
 }
 
 NO_KERNEL = Difference({"ramdisk"}, "would take a machine that has no kernel, which boots nowhere")
@@ -209,7 +211,10 @@ DIFFERENCES: Mapping[tuple[str, str], Difference] = {
     ("canned_acl", "aws"): SENDS_ACL,
     ("bucket_quota", "openstack"): Difference(math.inf, "has any store behind it; the number is our own"),
     ("id_pattern", "euca3"): Difference(spelled("e", SHORT, SHORT.upper()), "has two forms, by version"),
-    ("id_pattern", "euca5"): Difference(spelled("ae", SHORT, LONG), "has several forms, by version"),
+    ("id_pattern", "euca4"): Difference(spelled("e", SHORT, SHORT.upper()), "has capitals if it was a 3"),
+    ("id_pattern", "euca5"): Difference(
+        spelled("ae", SHORT, LONG, SHORT.upper(), LONG.upper()), "has several forms, by version and history"
+    ),
     ("id_pattern", "openstack"): Difference(spelled("a", SHORT, LONG), "has Amazon's forms, by version"),
     ("id_pattern", "aws"): Difference(spelled("a", SHORT, LONG), "has images from the days of short ids"),
     # Less is taken

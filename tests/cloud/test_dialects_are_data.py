@@ -53,7 +53,8 @@ MAY_ASK = {
     # People are told, or tell it
     Asking("checkup/cloud.py", "examine_cloud", "reading"): "prints it",
     Asking("checkup/bucket.py", "_missing", "reading"): "prints it",
-    Asking("service.py", "_met", "reading"): "writes it into journal and ledger",
+    Asking("service.py", "_met", "reading"): "writes it into the ledger",
+    Asking("rounds/outages.py", "introduced", "reading"): "writes it into the journal",
     Asking("settings/records.py", "", "word"): "has what may be configured",
     Asking("strangers.py", "", "word"): "has what people write who mean one",
     Asking("cloud/images.py", "_useful", "reading"): "prints it",

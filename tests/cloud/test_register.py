@@ -213,6 +213,37 @@ def test_each_generation_is_sent_only_what_it_takes(
     assert {key: sent[key] for key in sent if key not in ("Action", "Version", *signature)} == SENT[name]
 
 
+# All that clouds of a generation give, by their version, their history, and what their administrators chose.
+SPELLINGS = {
+    "uec": ("emi-3C9F10E7", "emi-00000001"),
+    "euca3": ("emi-3C9F10E7", "emi-3c9f10e7"),
+    "euca4": ("emi-3c9f10e7", "emi-3C9F10E7"),
+    "euca5": (
+        "emi-3c9f10e7",
+        "emi-3C9F10E7",
+        "emi-3c9f10e70a1b2c3d4",
+        "ami-3c9f10e7",
+        "ami-3C9F10E70A1B2C3D4",
+    ),
+    "openstack": ("ami-00000001", "ami-0a1b2c3d"),
+    "aws": ("ami-0a1b2c3d", "ami-0a1b2c3d4e5f60718"),
+    "sandbox": ("emi-3C9F10E7",),
+}
+
+
+@pytest.mark.parametrize(("name", "given"), [(name, one) for name in SPELLINGS for one in SPELLINGS[name]])
+def test_no_cloud_is_locked_out_for_how_it_spells_its_ids(
+    name: str, given: str, scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    script.says(body=f"<RegisterImageResponse><imageId>{given}</imageId></RegisterImageResponse>")
+    script.says(body=listing(item(given, "available")))
+    cloud = scripted(name)
+    assert register_all(cloud) == given
+    found = at_location(cloud, images(cloud), "images/x.manifest.xml")
+    assert found
+    assert found.id == given
+
+
 def test_what_is_not_given_is_not_sent(scripted: Callable[[str], Cloud], script: Any) -> None:
     script.says(body="<RegisterImageResponse><imageId>eki-00000001</imageId></RegisterImageResponse>")
     nothing = {"description": None, "kernel": None, "ramdisk": None, "virtualization": None}

@@ -26,11 +26,11 @@ _NAME_EVERYWHERE = re.compile(r"[A-Za-z0-9()/_-]{3,128}")
 _NAME_WITH_DOTS = re.compile(r"[A-Za-z0-9()./_-]{3,128}")
 _NAME_OF_AWS = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")
 
-# Case counts: an id is compared as it is written.
+# Case counts: an id is compared as it is written. From Eucalyptus 4.0 on its administrator chooses the case
+# (`cloud.identifier_canonicalizer`): a new one has small letters, one that was a 3 before has capitals.
 _ID_UPPER = re.compile(r"e[mkr]i-[0-9A-F]{8}")
 _ID_EUCALYPTUS = re.compile(r"e[mkr]i-[0-9A-Fa-f]{8}")
-_ID_LOWER = re.compile(r"e[mkr]i-[0-9a-f]{8}")
-_ID_LONG = re.compile(r"[ae][mkr]i-([0-9a-f]{8}|[0-9a-f]{17})")
+_ID_LONG = re.compile(r"[ae][mkr]i-([0-9A-Fa-f]{8}|[0-9A-Fa-f]{17})")
 _ID_SHORT_OF_AWS = re.compile(r"a[mkr]i-([0-9a-f]{8}|[0-9a-f]{17})")
 
 # Eucalyptus has no other words, whatever its nodes are.
@@ -207,7 +207,6 @@ EUCA4 = replace(
     bucket_quota=100,
     register_parameters=_VIRTUALIZED | _MAPPED | {"Platform"},
     name_pattern=_NAME_WITH_DOTS,
-    id_pattern=_ID_LOWER,
     paravirtual_needs=frozenset({"kernel", "ramdisk"}),
     paravirtual_demands=frozenset({"kernel", "ramdisk"}),
     windows_needs=frozenset(),
