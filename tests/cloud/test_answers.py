@@ -312,3 +312,25 @@ def test_a_bucket_is_looked_for_without_believing_a_word(cloud: Cloud, script: A
     script.says(body="<ListBucketResult><Contents><Size>-x</Size></Contents></ListBucketResult>")
     with pytest.raises(CloudAway):
         ensure_bucket(cloud, "images")
+
+
+# --- packed ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "x-gzip", "gzip, identity"])
+@pytest.mark.parametrize("status", [200, 403, 500])
+def test_an_answer_that_is_packed_unasked_is_told_as_that(
+    cloud: Cloud, script: Any, coding: str, status: int
+) -> None:
+    script.says(status, "\x1f\x8b\x08 whatever", Content_Encoding=coding, x_amz_request_id="id-7")
+    with pytest.raises(Halted, match=rf"answers are packed.*Content-Encoding: {coding.lower()}") as caught:
+        list(listed(cloud, "images", "karmic"))
+    assert caught.value.request_id == "id-7"
+    assert "\x1f" not in str(caught.value)
+    assert script.requests[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("coding", ["identity", "none", "aws-chunked", " "])
+def test_an_answer_that_says_it_is_plain_is_read(cloud: Cloud, script: Any, coding: str) -> None:
+    script.says(body="<ListBucketResult></ListBucketResult>", Content_Encoding=coding)
+    assert list(listed(cloud, "images", "karmic")) == []

@@ -34,6 +34,9 @@ LISTING, LIST_ELEMENT, PAGES = "DescribeImages", "imagesSet", "Pages"
 # Longer than those of any cloud, and no more than a line of a log has room for.
 REQUEST_ID_CHARACTERS = 128
 
+# What boto3 calls the uploads that it signs piece by piece, and some stores then keep with the object.
+PLAIN = frozenset(("", "identity", "none", "aws-chunked"))
+
 NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|&#(?:[0-8]|1[124-9]|2\\d|3[01]);")
 BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9A-Fa-f]+);)")
 
@@ -49,6 +52,10 @@ class Unreadable(ResponseParserError):  # type: ignore[misc]  # botocore has no 
         self.request_id = request_id
 
 
+class Packed(Unreadable):
+    """An answer in a form that nobody asked for. It is not unpacked: it might grow without an end."""
+
+
 def mend(
     *,
     response_dict: dict[str, Any],
@@ -56,7 +63,8 @@ def mend(
     customized_response_dict: dict[str, Any],
     **_: object,
 ) -> None:
-    """For botocore's event `before-parse`. Raises `Unreadable`, `AnswerTooLong`."""
+    """For botocore's event `before-parse`. Raises `Unreadable`, `Packed`, `AnswerTooLong`."""
+    _must_be_plain(response_dict)
     if response_dict["status_code"] >= 300:
         _rewrite(response_dict, service=operation_model.service_model.service_name)
     elif response_dict["body"] and not operation_model.has_streaming_output:
@@ -67,6 +75,12 @@ def mend(
         if len(response_dict["body"]) > LONGEST_BYTES:
             raise AnswerTooLong(limit=LONGEST_BYTES)
         (response_dict["body"],) = _mended(response_dict, _whole)
+
+
+def _must_be_plain(response: dict[str, Any]) -> None:
+    coding = str(response["headers"].get("Content-Encoding") or "").strip().lower()[:REQUEST_ID_CHARACTERS]
+    if response["body"] and coding not in PLAIN:
+        raise Packed(f"Content-Encoding: {coding}", _request_id(response, ""))
 
 
 def _rewrite(response: dict[str, Any], *, service: str) -> None:

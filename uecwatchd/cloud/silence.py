@@ -20,7 +20,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.cloud.answer import Unreadable
+from uecwatchd.cloud.answer import Packed, Unreadable
 from uecwatchd.cloud.connections import AnswerTooLong
 from uecwatchd.cloud.stranger import SEE_ADDRESSES, SEE_PROXY, NotTheCloud
 from uecwatchd.errors import CloudAway, Halted, UecError
@@ -192,6 +192,13 @@ SILENCES = (
         CloudAway,
         "the proxy on the way to it does not answer",
         SEE_PROXY,
+    ),
+    Silence(
+        Packed,
+        "",
+        Halted,
+        "its answers are packed, which we did not ask for",
+        "Have the web server or proxy that stands before it leave them as they are (nginx: gzip off;).",
     ),
     Silence(ResponseParserError, "", CloudAway, "its answer was cut short", "You need only wait."),
     TLS_THERE,
