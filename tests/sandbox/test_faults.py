@@ -147,6 +147,18 @@ def test_an_image_fails_after_it_was_registered(
     assert looks[-1] == {"bad": "failed", "good": "available"}
 
 
+@pytest.mark.parametrize("looks", [5, 1e9, math.inf])
+def test_an_image_may_be_pending_for_ever(
+    looks: float, tmp_path: Path, make_forge: Any, make_clients: Any, contents: Any
+) -> None:
+    with Sandbox(tmp_path / "cloud") as cloud:
+        cloud.faults.arm("pending", looks)
+        ec2 = make_clients(cloud).ec2()
+        ec2.register_image(ImageLocation=make_forge(cloud).bundle(contents["partition"]), Name="slow")
+        states = [[i["State"] for i in ec2.describe_images()["Images"]] for _ in range(4)]
+    assert states == [["pending"]] * 4
+
+
 # the whole cloud
 
 

@@ -86,9 +86,10 @@ class Faults:
 
     def arm(self, name: str, value: float | None = None, *, spare: int = 0) -> None:
         """`spare` occasions pass before the first that it spoils. Raises `KeyError`."""
-        default = FAULTS[name].value
+        fault = FAULTS[name]
+        wanted = fault.value if value is None else value
         with self._lock:
-            self._armed[name] = Armed(default if value is None else value, spare)
+            self._armed[name] = Armed(min(wanted, fault.unit.most), spare)
 
     def clear(self) -> None:
         with self._lock:
