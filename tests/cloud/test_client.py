@@ -374,5 +374,21 @@ def test_plain_http_to_another_machine_is_insecure(url: str | None, open_to_othe
     assert insecure(url) is open_to_others
 
 
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_a_cloud_may_read_for_minutes_before_it_answers_a_registration(
+    dialect: str, scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    cloud, minutes = scripted(dialect), []
+    script.says(body=NO_IMAGES)
+    script.says(body="<RegisterImageResponse><imageId>emi-00000001</imageId></RegisterImageResponse>")
+    cloud.ec2.meta.events.register_last(
+        "before-send.ec2", lambda request, **_: minutes.append(getattr(request, "seconds", 0.0) / 60)
+    )
+    images(cloud)
+    cloud.ec2.register_image(ImageLocation="b/k.manifest.xml")
+    assert minutes[0] == 0
+    assert min(minutes[1], cloud.ec2.meta.config.read_timeout / 60) > 10
+
+
 def test_neither_key_shows_in_a_cloud(cloud: Cloud) -> None:
     assert SECRET_KEY not in repr(cloud)

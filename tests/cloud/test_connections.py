@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, HTTPClientError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
-from uecwatchd.cloud.connections import AnswerTooLong, Wire
+from uecwatchd.cloud.connections import AnswerTooLong, Wire, patient
 from uecwatchd.errors import Stopped
 from uecwatchd.signals import Stop
 
@@ -226,6 +226,21 @@ def test_a_large_upload_over_a_slow_line_has_the_time_that_it_needs(rude: Callab
 
     assert ask(wire(), rude(act).port, "PUT", body=data) == b"ok"
     assert bytes(got) == data
+
+
+def answers_late(server: Rude, caller: socket.socket) -> None:
+    read_head(caller)
+    server.over.wait(3 * SECONDS)
+    server.send(caller, OK + b"Content-Length: 2\r\n\r\nok")
+
+
+def test_a_question_of_a_kind_that_takes_long_has_an_end_of_its_own(rude: Callable[[Act], Rude]) -> None:
+    server, line = rude(answers_late), wire()
+    request = AWSRequest("POST", f"http://127.0.0.1:{server.port}/").prepare()
+    patient(PATIENCE_SECONDS)(request=request)
+    assert line.send(request).content == b"ok"
+    with pytest.raises(ReadTimeoutError):
+        ask(line, server.port)
 
 
 # --- bytes ------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from botocore.handlers import (
 )
 
 from uecwatchd.cloud.answer import Careful, mend
-from uecwatchd.cloud.connections import Wire
+from uecwatchd.cloud.connections import Wire, patient
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import MIB, Dialect
 from uecwatchd.cloud.lately import Lately
@@ -53,9 +53,6 @@ CONNECT_SECONDS = 30
 
 # S3 answers a part as soon as it has it on disk; a minute is a very slow disk.
 S3_READ_SECONDS = 60
-
-# Some clouds read the whole bundle before they answer RegisterImage: 30 GiB at about 100 MB/s.
-EC2_READ_SECONDS = 300
 
 # A V2 signature holds the time in seconds, and Eucalyptus 3 refuses one that it has seen: a request is sent
 # again in another second.
@@ -76,7 +73,10 @@ BEFORE_PARSING = "before-parse.*.*"
 # From the first byte that is sent to the last that comes, beside what the bytes themselves take. Many times
 # what a server under load needs, and no longer: a probe, or a set, waits meanwhile.
 S3_SECONDS = 180
-EC2_SECONDS = 600
+EC2_SECONDS = 300
+# Some clouds read the whole bundle before they answer RegisterImage: 30 GiB at some 35 MB/s. Who stops
+# listening sooner does not find the image on the list yet either, and would register it a second time.
+REGISTER_SECONDS = 900
 
 # Of one answer. From S3 nothing longer comes than a part, of 10 MiB, or a thousand names of a kilobyte each
 # in a list. EC2 says a thousand bytes of an image: a list of sixty thousand.
@@ -129,6 +129,7 @@ def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NE
     _bound(s3, seconds=S3_SECONDS, limit=S3_ANSWER_BYTES, most=most, stop=stop)
     ec2 = make_client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
     _bound(ec2, seconds=EC2_SECONDS, limit=EC2_ANSWER_BYTES, most=most, stop=stop)
+    ec2.meta.events.register("before-send.ec2.RegisterImage", patient(REGISTER_SECONDS))
     for client, url in ((s3, account.s3_url), (ec2, account.ec2_url)):
         proxy = name_proxy(url or HTTPS_EVERYWHERE)
         strangers = refuse_strangers(proxy=proxy, regional=dialect.regional)
@@ -217,7 +218,7 @@ def _ec2_config(dialect: Dialect) -> Config:
         signature_version=dialect.ec2_signature,
         parameter_validation=False,
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=EC2_READ_SECONDS,
+        read_timeout=REGISTER_SECONDS,  # each kind of question has an end of its own, mostly sooner
         retries={"mode": "standard", "total_max_attempts": 1},
     )
 

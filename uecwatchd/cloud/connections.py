@@ -29,7 +29,7 @@ from botocore.exceptions import HTTPClientError, ReadTimeoutError
 from uecwatchd.signals import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Between two looks at the clock while an answer is waited for.
 LOOK_SECONDS = 0.25
@@ -39,6 +39,15 @@ SLOWEST_BYTES_A_SECOND = 16 * 1024
 
 class AnswerTooLong(HTTPClientError):  # type: ignore[misc]  # botocore has no types
     fmt = "it sent more than {limit} bytes"
+
+
+def patient(seconds: float) -> "Callable[..., None]":
+    """For botocore's event `before-send`: what such an exchange may take in place of its wire's `seconds`."""
+
+    def listen(*, request: Any, **_: object) -> None:
+        request.seconds = seconds
+
+    return listen
 
 
 class Wire:
@@ -95,7 +104,8 @@ class Wire:
 
     def _patience(self, request: Any) -> float:
         expected = self._limit if request.stream_output else 0
-        return self._seconds + (_size(request) + expected) / SLOWEST_BYTES_A_SECOND
+        seconds: float = getattr(request, "seconds", self._seconds)
+        return seconds + (_size(request) + expected) / SLOWEST_BYTES_A_SECOND
 
 
 def _size(request: Any) -> int:
