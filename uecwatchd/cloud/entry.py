@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from http import HTTPStatus
+
+from botocore.exceptions import ClientError
 
 from uecwatchd.cloud.certificate import fetch_certificate, is_of_another
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, numbered, sealing_certificate
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
 from uecwatchd.cloud.recognise import Recognised, Remembered, address_of, recognise
+from uecwatchd.cloud.refusal import status_of
 from uecwatchd.errors import Halted, Rejected, UecError, Unforeseen
 from uecwatchd.settings import CloudSettings
 from uecwatchd.signals import NEVER, Stop
@@ -30,17 +34,28 @@ def entered(
     return connected(account, found, uploads=uploads, stop=stop)
 
 
+# What the keys are refused with, before it is known who refuses them.
+REFUSED = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
+
+
 def recognised(settings: CloudSettings, account: Account, *, stop: Stop = NEVER) -> Recognised:
     """What the configuration calls it; else what it turns out to be. Never raises Rejected."""
     if named := DIALECTS.get(settings.dialect):
         return Recognised(named, "the configuration says so")
     with on_the_way(settings.name):
-        return recognise(account, stop=stop)
+        try:
+            return recognise(account, stop=stop)
+        except Halted as error:
+            refused = isinstance(error.__cause__, ClientError) and status_of(error.__cause__) in REFUSED
+            if refused and _is_ipv6(account):
+                raise _unsignable(account, f"{error.why}; UEC and Eucalyptus up to 3.4 take") from error
+            raise
 
 
 def connected(account: Account, found: Recognised, *, uploads: int, stop: Stop = NEVER) -> Cloud:
     """A cloud that can be asked. Never raises Rejected."""
     with on_the_way(account.cloud):
+        _must_be_signable(account, found.dialect)
         account = _sealing(numbered(account, found.dialect), found.dialect, stop)
         return connect(account, found.dialect, uploads=uploads, stop=stop)
 
@@ -69,6 +84,24 @@ def unforeseen(cloud: str, fault: Exception) -> Unforeseen:
         "It is asked again by itself, like a cloud that is away. Please report it, with the journal's lines"
         " about it.",
         trace=words.trace,
+    )
+
+
+def _must_be_signable(account: Account, dialect: Dialect) -> None:
+    if dialect.ec2_signature == "v2" and _is_ipv6(account):
+        raise _unsignable(account, f"{dialect.versions} takes")
+
+
+def _is_ipv6(account: Account) -> bool:
+    return "[" in (account.ec2_url or "")
+
+
+def _unsignable(account: Account, who_takes: str) -> Halted:
+    """Those servers take what follows the first colon of a host for its port: no signature would be right."""
+    return Halted(
+        f"cloud {account.cloud}: it cannot be asked at {account.ec2_url}",
+        f"{who_takes} no signature for a host that is written as an IPv6 address",
+        "Write a name in ec2_url and s3_url; a line in /etc/hosts is enough to have one.",
     )
 
 
