@@ -360,3 +360,102 @@ def test_a_finished_set_is_not_undone_by_what_comes_to_lie_near_it(tmp_path: Pat
     assert [found.name for found in again(tmp_path, taken).ready] == ["karmic"]
     (tmp_path / "karmic.img").write_bytes(MBR + MBR)
     assert not again(tmp_path, taken).ready
+
+
+@pytest.mark.parametrize(
+    ("image", "sidecar"),
+    [
+        *(("karmic.img", "krmci.toml"), ("karmic.img", "kamric.toml"), ("production.img", "prodcutoin.toml")),
+        *(("web_01.img", "web-1.toml"), ("db007.img", "DB-7.toml"), ("node-0.img", "node00.toml")),
+    ],
+)
+def test_two_slips_in_a_long_word_and_noughts_make_no_other_name(
+    tmp_path: Path, image: str, sidecar: str
+) -> None:
+    lay(tmp_path, {image: MBR, sidecar: PRIVATE})
+    assert f"rename it to {image[:-4]}.toml" in held_by(tmp_path, image[:-4])
+    (tmp_path / sidecar).rename(tmp_path / f"{image[:-4]}.toml")
+    assert only(tmp_path).sidecar.public is False
+
+
+@pytest.mark.parametrize(
+    ("image", "sidecar"),
+    [
+        *(("web-de.img", "web-fr.toml"), ("prod-east.img", "prod-west.toml"), ("staging.img", "strong.toml")),
+        *(("node-0.img", "node-10.toml"), ("web1.img", "web10.toml"), ("karmic.img", "cosmic9.toml")),
+    ],
+)
+def test_another_word_or_number_is_another_name(tmp_path: Path, image: str, sidecar: str) -> None:
+    lay(tmp_path, {image: MBR, sidecar: PRIVATE})
+    assert [found.name for found in decided(tmp_path).ready] == [image[:-4]]
+
+
+def test_many_names_are_compared_in_a_time_that_does_not_grow_with_their_pairs(tmp_path: Path) -> None:
+    lay(tmp_path, {f"production-{number}.img": MBR for number in range(1, 400)})
+    lay(tmp_path, {f"prodction-{number}.toml": PRIVATE for number in range(1, 400)})
+    assert not decided(tmp_path).ready
+
+
+@pytest.mark.parametrize(
+    "name", ["karmic,toml", "karmictoml", "karmic_json", "karmik.conf", "karmic-site.cfg"]
+)
+def test_what_reads_like_a_sidecar_holds_the_set_that_it_nearly_names(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: PRIVATE})
+    told = held(tmp_path)
+    assert name in told
+    assert "rite what it says into karmic.toml, as TOML" in told
+
+
+@pytest.mark.parametrize(
+    "name", ["meta/karmic.toml", "new/karmic.json", "meta/KARMIC.img.toml", "x/karmic.conf"]
+)
+def test_a_sidecar_in_a_folder_without_an_image_may_be_meant_for_a_set_beside_it(
+    tmp_path: Path, name: str
+) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: '{"public": false}' if "json" in name else PRIVATE})
+    assert f"{name}: it is not read" in held(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["new/image.toml", "new/lucid.toml", "new/package.json", "image/image.toml"])
+def test_one_in_a_folder_that_waits_for_its_own_image_holds_no_other(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: '{"name": "x"}' if "json" in name else PRIVATE})
+    assert [found.name for found in decided(tmp_path).ready] == ["karmic"]
+
+
+@pytest.mark.parametrize(
+    "name", ["karmic.toml.txt", ".karmic.toml", "karmic.yaml", "karmic.toml~", "Karmic.tml"]
+)
+def test_what_lies_beside_a_set_s_folder_and_bears_its_name_holds_it(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {"karmic/disk.img": MBR, name: PRIVATE})
+    told = held(tmp_path)
+    assert name in told
+    assert "karmic/image.toml" in told
+
+
+def test_a_sidecar_beside_the_folder_of_its_name_is_to_be_moved_into_it(tmp_path: Path) -> None:
+    lay(
+        tmp_path, {"a b/disk.img": MBR, "a b.toml": PRIVATE, "c/disk.img": MBR, "c.JSON": '{"public": false}'}
+    )
+    for one in decided(tmp_path).refused:
+        run(tmp_path, str(one.error.hint).partition("Try: ")[2])
+    assert {f.name: f.sidecar.given for f in decided(tmp_path).ready} == dict.fromkeys(
+        ("a b", "c"), frozenset({"public"})
+    )
+
+
+@pytest.mark.parametrize("below", ["meta/image.toml", "sums/SHA256SUMS", "old/readme"])
+def test_a_folder_in_a_set_s_folder_is_told_of_before_the_set_goes_up(tmp_path: Path, below: str) -> None:
+    lay(tmp_path, {"one/disk.img": MBR})
+    (tmp_path / "one" / below).parent.mkdir()
+    (tmp_path / "one" / below).write_text(PRIVATE)
+    folder = f"one/{below.partition('/')[0]}/"
+    assert only(tmp_path).unread == (f"{folder} is not looked into: a set's files lie side by side",)
+
+
+@pytest.mark.parametrize("machine", ["karmik.img", "Karmic.img", "karmic.raw", "karmic-server.img"])
+def test_a_sidecar_that_names_another_image_is_told_which_to_name(tmp_path: Path, machine: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "mine.toml": f'{PRIVATE}machine = "{machine}"\n'})
+    told = held_by(tmp_path, "karmic")
+    assert 'say machine = "karmic.img" in it' in told
+    lay(tmp_path, {"mine.toml": f'{PRIVATE}machine = "karmic.img"\n'})
+    assert only(tmp_path).sidecar.public is False

@@ -544,3 +544,23 @@ def test_a_set_without_an_image_says_how_to_register_what_is_there(files: Files,
 def test_nobody_is_told_to_register_what_is_no_kernel(content: Facts) -> None:
     (misfit,) = decide({"vmlinuz-2.6.31": content}).misfits
     assert "alone" not in misfit.reason
+
+
+@pytest.mark.parametrize("stray", ["vmlinuz-2.6.28-11-server.toml", "initrd.img-2.6.28-11-server.json"])
+def test_a_sidecar_that_bears_the_name_of_a_loose_kernel_holds_the_image_that_takes_it(stray: str) -> None:
+    pair: Files = {"vmlinuz-2.6.28-11-server": KERNEL, "initrd.img-2.6.28-11-server": RAMDISK}
+    found = decide(
+        {
+            "image.img": PARTITION,
+            **pair,
+            stray: b'{"public": false}' if "json" in stray else b"public = false",
+        }
+    )
+    assert not found.ready
+    assert stray in str(next(one.error for one in found.refused if one.name == "image"))
+
+
+def test_a_kernel_that_a_sidecar_registers_alone_holds_no_image_of_a_like_name() -> None:
+    files: Files = {"lucid.img": PARTITION, "lucid-vmlinuz-virtual": KERNEL, "lucid-initrd-virtual": RAMDISK}
+    alone: Files = {"lucid-floppy": FLOPPY, "lucid-floppy.toml": b'ramdisk = "lucid-floppy"'}
+    assert sets({**files, **alone}).keys() == {"lucid", "lucid-floppy"}

@@ -43,10 +43,12 @@ from uecwatchd.sidecar import Foreign, Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import (
     OUTPUT_SUFFIXES,
     Listing,
+    is_sidecar,
     name_taken,
     not_regular,
     output_stem,
 )
+from uecwatchd.strangers import file_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,6 @@ def _decide(
     roles = roles_of(listing, draft, sidecar, owned, around.near.there)
     _must_be_theirs(view, draft, [roles["machine"]] if "machine" in roles else [])
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
-    if not is_finished:
-        _must_heed_strays(listing, draft, tuple(roles.values()), around.near, rules.settle)
     own = {role: path for role, path in roles.items() if path not in draft.lent}
     alone = boots_alone(listing, sidecar, own, rules)
     roles = own if alone else roles
@@ -178,6 +178,8 @@ def _decide(
         pair = loose_pair(draft, around.loose)
         roles = {**roles, **pair}
         draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
+    if not is_finished:
+        _must_heed_strays(listing, draft, tuple(roles.values()), around.near, rules.settle)
     _must_have_settled(listing, roles.values(), rules.settle)
     paths = tuple(roles.values())
     must_have_been_read(listing, paths)
@@ -249,8 +251,17 @@ def _must_be_one_set(listing: Listing, draft: Draft) -> None:
         raise Rejected(
             f"{draft.name}: two sets have this name",
             f"the folder {'/ and '.join(folders)}/ and {', '.join(others)}",
-            "Rename one of them, or move the files into the folder.",
+            _into_the_folder(listing, folders[0], others),
         )
+
+
+def _into_the_folder(listing: Listing, folder: str, others: Sequence[str]) -> str:
+    """A sidecar alone that lies beside the folder of its name is most often meant for what lies in it."""
+    to = f"{folder}/image{others[0][-5:].lower()}"
+    if len(others) == 1 and is_sidecar(others[0]) and to not in listing.entries:
+        move = f"mv {file_word(others[0])} {file_word(to)}"
+        return f"Move it into the folder, if it is meant for that. Try: {move}"
+    return "Rename one of them, or move the files into the folder."
 
 
 def _must_have_outputs(listing: Listing, draft: Draft) -> None:

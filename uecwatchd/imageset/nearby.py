@@ -7,12 +7,14 @@ keeps beside a file which has its full size from the beginning.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from uecwatchd import image
 from uecwatchd.errors import Rejected, UecError
-from uecwatchd.imageset.draft import Draft, key_of, named_files, role_of
+from uecwatchd.imageset.draft import FOLDER_SIDECARS, Draft, key_of, named_files, role_of
+from uecwatchd.imageset.likeness import is_near, traits_of
+from uecwatchd.imageset.needs import said
 from uecwatchd.imageset.outcome import NotYet
 from uecwatchd.sidecar import Foreign, Sidecar
 from uecwatchd.spool import (
@@ -41,11 +43,10 @@ _BEHIND = re.compile(
 )
 _RSYNC = re.compile(r"^(\..+)\.[a-z0-9]{6}$")  # a folded name: the six letters were of either case
 _EDGE = re.compile(r"[\W_]+$")
+_TYPE = re.compile(r"[\W_]?(?:toml|json)$")  # its dot was mistaken, or left out
 # Sidecars called so at the top of a folder may be meant for any image there.
 GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
-LETTERS = 4  # of a name in which one wrong letter is a slip and not another name
-# Beyond that nobody types a name, and each letter of it costs as many again.
-LETTERS_COMPARED = range(LETTERS, 65)
+MOST_COMPARED = 5_000  # pairs of names, of which each takes microseconds
 # What ten thousand names have, in fifty megabytes of memory. Of more, the others are compared as a whole.
 MOST_TRAITS = 200_000
 
@@ -62,6 +63,16 @@ class Stray:
 
 
 @dataclass(frozen=True, slots=True)
+class Alike:
+    """A sidecar without an image, or what reads like one. `names_machine` is whether it names an image that
+    is not there."""
+
+    path: str
+    stems: frozenset[str]
+    names_machine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Nearby:
     """What lies near, by the folded name of a set, path of a file, or folder that it lies near to.
 
@@ -70,7 +81,7 @@ class Nearby:
     """
 
     strays: Mapping[str, Sequence[Stray]] = field(default_factory=dict)
-    alike: Mapping[str, str] = field(default_factory=dict)
+    alike: Mapping[str, Alike] = field(default_factory=dict)
     meant: frozenset[str] = frozenset()
     notes: Mapping[str, str] = field(default_factory=dict)
     there: Mapping[str, str] = field(default_factory=dict)
@@ -78,7 +89,7 @@ class Nearby:
 
     def of(self, draft: Draft, paths: Iterable[str]) -> Iterator[Stray]:
         """Give each stray once that bears the name of a set or of one of its files, or lies in its folder."""
-        keys = [image.folded(draft.base or draft.name), *map(image.folded, paths)]
+        keys = _targets(draft, paths)
         found = (stray for key in keys for stray in self.strays.get(key, ()))
         return (stray for stray in dict.fromkeys(found) if stray.path not in draft.sidecars)
 
@@ -91,16 +102,20 @@ def look_around(listing: Listing, drafts: Sequence[Draft], owned: Mapping[str, S
     lone = [draft for draft in drafts if draft.form == "sidecar" and draft.name not in named]
     strays: dict[str, list[Stray]] = {}
     there = {image.folded(path): path for path in listing.entries}
+    homes = {draft.base for draft in whole}
     for stray in _strays(listing, read, there):
-        for key in _keys_of(stray):
+        for key in _keys_of(stray, homes):
             strays.setdefault(key, []).append(stray)
     targets = {key for draft in whole for key in _targets(draft, owned[draft.name])}
     meant = {d.name for d in lone if any(targets.intersection(_keys(path)) for path in d.sidecars)}
     bare = [draft for draft in whole if not draft.sidecars]
-    others = [draft for draft in lone if draft.name not in meant]
-    return Nearby(
-        strays, _alike(listing, others, bare), frozenset(meant), _notes(listing), there, _proofs(listing)
-    )
+    others = [*_without_image(listing, [draft for draft in lone if draft.name not in meant])]
+    others += [
+        Alike(path, frozenset(keys))
+        for path in listing.keys
+        if "/" not in path and not targets.intersection(keys := _keys(path))
+    ]
+    return Nearby(strays, _alike(others, bare), frozenset(meant), _notes(listing), there, _proofs(listing))
 
 
 def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
@@ -108,7 +123,7 @@ def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
 
 
 def _targets(draft: Draft, paths: Iterable[str]) -> list[str]:
-    return [image.folded(draft.base or draft.name), *map(image.folded, paths)]
+    return [*{image.folded(draft.name), image.folded(draft.base or draft.name)}, *map(image.folded, paths)]
 
 
 # --- whose name it bears ----------------------------------------------------------------------------------
@@ -169,87 +184,54 @@ def _beside(path: str, name: str) -> str:
 def _keys(path: str) -> set[str]:
     """Return what a stray at the top of a folder may be named after: a set, or a file of one."""
     core = _core(path)
-    stems = {core, FAMILY.sub("", core), core.rpartition(".")[0]}
+    stems = {core, FAMILY.sub("", core), _TYPE.sub("", core), core.rpartition(".")[0]}
     stems |= {_EDGE.sub("", stem) for stem in stems}
     return {key for stem in stems if stem for key in (stem, key_of(stem))}
 
 
-def _keys_of(stray: Stray) -> set[str]:
-    folder, slash, _ = stray.path.rpartition("/")
-    return {image.folded(folder + slash)} if slash else _keys(stray.path)
+def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
+    """`homes` are the folders of sets: a sidecar in another folder may be meant for a set beside that."""
+    folder, slash, name = stray.path.rpartition("/")
+    if not slash:
+        return _keys(stray.path)
+    elsewhere = stray.ours and folder + slash not in homes and image.folded(name) not in FOLDER_SIDECARS
+    return {image.folded(folder + slash), *(_keys(stray.path) if elsewhere else ())}
 
 
 # --- whose name it nearly bears ---------------------------------------------------------------------------
 
 
-def _alike(listing: Listing, lone: Sequence[Draft], bare: Sequence[Draft]) -> dict[str, str]:
-    """Which sidecar without an image nearly names which set without a sidecar."""
-    if not lone or not bare:
+def _without_image(listing: Listing, lone: Iterable[Draft]) -> Iterator[Alike]:
+    """Sidecars that name a kernel or a ramdisk alone, which is there, have what they are for."""
+    for draft in lone:
+        path = draft.sidecars[0]
+        found = listing.sidecars.get(path)
+        named = named_files(found) if isinstance(found, Sidecar) else {}
+        if isinstance(found, Foreign) or (named and all(name in listing.entries for name in named.values())):
+            continue
+        machine = named.get("machine")
+        stems = {image.folded(draft.name), *([key_of(machine)] if machine else [])}
+        yield Alike(path, frozenset(stems), machine is not None)
+
+
+def _alike(others: Sequence[Alike], bare: Sequence[Draft]) -> dict[str, Alike]:
+    """Which of the others nearly names which set without a sidecar."""
+    if not others or not bare:
         return {}
     keys = {draft.name: image.folded(draft.name) for draft in bare}
     index: dict[str, list[str]] = {}
     for name, key in keys.items():
-        for trait in _traits(key) if len(index) < MOST_TRAITS else {key}:
+        for trait in traits_of(key) if len(index) < MOST_TRAITS else {key}:
             index.setdefault(trait, []).append(name)
-    found: dict[str, str] = {}
-    for draft in lone:
-        path = draft.sidecars[0]
-        if isinstance(listing.sidecars.get(path), Foreign):
-            continue
-        for stem in _stems(listing, draft):
-            near = {
-                name for trait in _traits(stem) for name in index.get(trait, ()) if _is_near(stem, keys[name])
-            }
-            near |= set(keys) if stem in GENERAL else set()
-            found |= {name: path for name in near if name not in found}
+    are_few = len(others) * len(bare) <= MOST_COMPARED
+    found: dict[str, Alike] = {}
+    for other in others:
+        for stem in other.stems:
+            names = keys if are_few else [name for trait in traits_of(stem) for name in index.get(trait, ())]
+            near = {name for name in names if is_near(stem, keys[name])}
+            near |= set(keys) if stem in GENERAL and is_sidecar(other.path) else set()
+            found |= {name: other for name in near if name not in found}
     return found
-
-
-def _stems(listing: Listing, draft: Draft) -> set[str]:
-    """Return the stem of a sidecar, and that of the machine image which it names and which is not there."""
-    stems = {image.folded(draft.name)}
-    for path in draft.sidecars:
-        found = listing.sidecars.get(path)
-        machine = named_files(found).get("machine") if isinstance(found, Sidecar) else None
-        stems |= {key_of(machine)} if machine else set()
-    return stems
-
-
-def _traits(key: str) -> set[str]:
-    """What two names have in common if one letter differs, one has more words, or only signs differ."""
-    letters = {key[:i] + key[i + 1 :] for i in range(len(key))} if len(key) in LETTERS_COMPARED else set()
-    words = {key[: found.start()] for found in re.finditer(r"[\W_]", key)}
-    return {key, re.sub(r"[\W_]", "", key), *letters, *words}
-
-
-def _is_near(stem: str, key: str) -> bool:
-    """Names that differ in their numbers are versions of one thing, and not slips."""
-    if re.sub(r"[\W_]", "", stem) == re.sub(r"[\W_]", "", key):
-        return True
-    if _begins(key, stem):
-        return True
-    if _begins(stem, key):
-        return any(letter.isalpha() for letter in stem[len(key) :])
-    return _numbers(stem) == _numbers(key) and min(len(stem), len(key)) >= LETTERS and _slips(stem, key)
-
-
-def _begins(longer: str, shorter: str) -> bool:
-    return longer.startswith(shorter) and bool(re.match(r"[\W_]", longer[len(shorter) :]))
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"[0-9]+", text)]
-
-
-def _slips(one: str, other: str) -> bool:
-    """Whether one letter was left out, added, mistaken, or two were exchanged."""
-    if abs(len(one) - len(other)) > 1:
-        return False
-    start = next(
-        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
-    a, b = one[start:], other[start:]
-    return a[1:] == b or a == b[1:] or a[1:] == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
 
 
 # --- downloads --------------------------------------------------------------------------------------------
@@ -289,9 +271,21 @@ def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
         raise _not_read(draft, stray)
     if not draft.sidecars and (other := near.alike.get(draft.name)):
         raise NotYet(
-            f"a decision about {other}, which nearly has its name and is read for no image: "
-            f"rename it to {sidecar_of(draft)} if it is meant for this one, else move it away"
+            f"a decision about {other.path}, which nearly has its name and is read for no image: "
+            f"{_if_meant(other, draft, paths)} if it is meant for this one, else move it away"
         )
+
+
+def _if_meant(other: Alike, draft: Draft, paths: Sequence[str]) -> str:
+    """What to do with a sidecar that is meant for a set. The first of the set's `paths` is its image."""
+    if other.names_machine and not draft.base:
+        place = Draft(other.path, "sidecar", "", (other.path,))
+        return f"say {said(place, {'machine': paths[0]})} in it"
+    if other.names_machine:
+        return f"write what it says into {sidecar_of(draft)}, but for `machine`,"
+    if not is_sidecar(other.path):
+        return f"write what it says into {sidecar_of(draft)}, as TOML,"
+    return f"rename it to {sidecar_of(draft)}"
 
 
 def unheeded(listing: Listing, near: Nearby, draft: Draft, paths: Sequence[str]) -> tuple[str, ...]:
@@ -301,7 +295,12 @@ def unheeded(listing: Listing, near: Nearby, draft: Draft, paths: Sequence[str])
         for stray in near.of(draft, paths)
         if not stray.hidden
     ]
-    keys = {image.folded(draft.base or draft.name), *map(image.folded, paths), ""}
+    told += [
+        f"{path}/ is not looked into: a set's files lie side by side"
+        for path in draft.paths
+        if draft.base and listing.entries[path].kind == "folder"
+    ]
+    keys = {*_targets(draft, paths), ""}
     proofs = [path for key in keys for path in near.proofs.get(key, ())]
     told += [
         f"{path} is not checked: only SHA-256 is, as sha256sum writes it" for path in sorted(set(proofs))
