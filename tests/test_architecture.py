@@ -63,6 +63,10 @@ def decide(files: Mapping[str, Facts], sidecar: bytes = b"") -> tuple[str, str] 
         ({"web.img": disk("arm64")}, b"", ("arm64", "content")),
         ({"web-x86_64.img": disk("arm64")}, b"", ("arm64", "content")),
         ({"debian-arm64.img": disk()}, b"", ("arm64", "name")),
+        ({"raspios_arm_64.img": disk()}, b"", ("arm64", "name")),
+        ({"alpine-armv8.img": disk()}, b"", ("arm64", "name")),
+        ({"nocloud-AA64.img": disk()}, b"", ("arm64", "name")),
+        ({"alarm-64.img": disk()}, b"", ("x86_64", "nothing")),
         ({"debian-ppc64el.img": disk()}, b"", ("ppc64le", "name")),
         ({"debian-s390x/disk.raw": disk()}, b"", ("s390x", "name")),
         (

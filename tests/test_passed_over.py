@@ -33,6 +33,8 @@ from uecwatchd import spool
         ),
         *("__MACOSX", "__macosx", "System Volume Information", "SYSTEM VOLUME INFORMATION", "~snapshot"),
         *("Network Trash Folder", "Temporary Items", ".TemporaryItems", ".snapshot", ".stversions", ".zfs"),
+        *("Network Recycle Bin 1", "Recycle Bin - ann", "homes recycle.bin", "RecycleBin_2", "my trash can"),
+        *("Papierkorb", "Corbeille", "PAPELERA DE RECICLAJE"),
         *("@S2S", "#trash", "~trash", "$WinREAgent", "FOUND.000", "lost+found", "TheVolumeSettingsFolder"),
     ],
 )

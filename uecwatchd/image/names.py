@@ -32,7 +32,8 @@ MICROCODE_NAME = re.compile(
 ARCH_WORDS: Mapping[str, Arch] = {
     "amd64": "x86_64", "x86_64": "x86_64", "x86-64": "x86_64", "x64": "x86_64",
     "i386": "i386", "i486": "i386", "i586": "i386", "i686": "i386",
-    "arm64": "arm64", "aarch64": "arm64",
+    "arm64": "arm64", "aarch64": "arm64", "aa64": "arm64", "arm_64": "arm64", "arm-64": "arm64",
+    "armv8": "arm64", "armv8a": "arm64", "armv9": "arm64",
     "armhf": "arm", "armhfp": "arm", "armel": "arm", "armv5": "arm", "armv5tel": "arm", "armv6": "arm",
     "armv6l": "arm", "armv6hl": "arm", "armv7": "arm", "armv7a": "arm", "armv7l": "arm", "armv7hl": "arm",
     "ppc64le": "ppc64le", "ppc64el": "ppc64le", "powerpc64le": "ppc64le", "ppc64": "ppc64",

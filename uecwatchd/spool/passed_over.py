@@ -60,6 +60,11 @@ PATTERNS = (
     "*conflicted copy*",  # Dropbox, Nextcloud
     "* (case conflict*)*",
 )
+# NAS boxes add the share's name, its user's, or a number.
+SYSTEM_FOLDERS = re.compile(
+    r".*recycle[ ._-]?bin.*|.*trash[ ._-]?(?:box|can|folder).*"
+    r"|papierkorb|corbeille|cestino|lixeira|papelera.*|prullenbak"
+)
 # Boxes and systems put such a character before the folders that they keep for themselves.
 SYSTEM_SIGNS = ("@", "#", "$", "~")
 
@@ -85,6 +90,8 @@ def _built_in(plain: str, *, is_folder: bool) -> str | None:
         return f"*{ending}"
     if plain in SYSTEM_NAMES:
         return plain
+    if is_folder and (found := SYSTEM_FOLDERS.fullmatch(plain)):
+        return found[0]
     return f"{plain[0]}*" if is_folder and plain.startswith(SYSTEM_SIGNS) else None
 
 
