@@ -3,14 +3,19 @@
 import random
 import socket
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from uecwatchd.cloud.attributes import Permissions, permissions
-from uecwatchd.cloud.client import Cloud
+from uecwatchd.cloud.attributes import Permissions, permissions, tag
+from uecwatchd.cloud.client import Cloud, connect
+from uecwatchd.cloud.credentials import gather
+from uecwatchd.cloud.dialect import EUCA4
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import Image, images
 from uecwatchd.cloud.patience import Patience
@@ -343,3 +348,26 @@ def test_openstack_shares_with_everybody_or_nobody(host_class: type[Host], tmp_p
         assert host.run("once").returncode == 0
         assert host.report("karmic")["remarks"] == []
         assert {seen.code for seen in cloud.calls("ModifyImageAttribute")} <= {""}
+
+
+def test_sets_that_end_in_one_moment_tag_the_kernel_they_share_without_a_replay(
+    host_class: type[Host], tmp_path: Path
+) -> None:
+    """On a 4.1 that is asked with V2, whose second signature of one second would be refused."""
+    with Sandbox(tmp_path / "old", dialect="euca4") as sandbox:
+        host = host_class.made(tmp_path / "host", sandbox)
+        host.configure(host.config.read_text().replace('dialect = "sandbox"', 'dialect = "euca4"'))
+        drop(host)
+        image_id = registered(host)
+        account = gather(load(host.config, environ={}).clouds["default"])
+        cloud = connect(account, replace(EUCA4, ec2_signature="v2"), uploads=1)
+        begun, together = len(sandbox.requests), threading.Barrier(3)
+
+        def end(_: int) -> None:
+            together.wait()
+            tag(cloud, image_id, {"sha256": "another", "team": "infra"})
+
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(end, range(3)))
+        assert [seen.message for seen in sandbox.requests[begun:] if seen.status != 200] == []
+        assert dict(listed(cloud, image_id).tags).items() >= {"sha256": "another", "team": "infra"}.items()
