@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import open_way
 from uecwatchd import spool
 from uecwatchd.errors import Deferred, Rejected, UecError
 from uecwatchd.image import Facts
@@ -32,6 +33,7 @@ else:
     Host = Any
 
 NOBODY = 65534
+SERVICE = 4711
 MIB = 1 << 20
 SECRET = b"root:$6$secret:19000:0:99999:7:::\n"
 KEEP = 'kernel = "none"\nconvert = "keep"\n'
@@ -80,6 +82,8 @@ PLANTS: Mapping[str, Plant] = {
     plant.__name__.replace("_", "-"): plant
     for plant in (foreign_file, link_to_a_secret, second_name_of_a_users_file, pipe, folder)
 }
+# Put there by the user whose the sets are; the other kinds by somebody else.
+OF_ITS_OWNER = ("pipe", "folder")
 SUFFIXES = ("emi", "uec.json", "uec.log", "uec.error")
 
 
@@ -128,9 +132,17 @@ def test_a_set_in_whose_place_something_is_planted_is_told(
     planted: Ran, kind: str, suffix: str, state: str
 ) -> None:
     name = f"{state}-{kind}-{suffix}"
-    row = planted.rows[name, "rejected"]
-    assert f"{name}.{suffix}: cannot write it: the name is taken by a" in row["detail"]
-    assert f"{name} is rejected: {name}.{suffix}: cannot write it" in planted.log
+    taken = f"{name}.{suffix}: cannot write it"
+    if kind in OF_ITS_OWNER:
+        row = planted.rows[name, "rejected"]
+        assert f"{taken}: the name is taken by a" in row["detail"]
+        assert f"{name} is rejected: {taken}" in planted.log
+    elif state == "whole":
+        remarks = planted.rows[name, "done"]["report"]["remarks"]
+        assert sum(remark.startswith(f"{taken}: the name is taken by a") for remark in remarks) == 1
+        assert f"not all is as it was asked for: {taken}" in planted.log
+    else:
+        assert planted.rows[name, "waiting"]
 
 
 def test_nothing_planted_was_written_to_or_taken_away(planted: Ran) -> None:
@@ -142,12 +154,12 @@ def test_nothing_planted_was_written_to_or_taken_away(planted: Ran) -> None:
             for state in ("whole", "waits", "no-set"):
                 path = planted.host.spool / f"{state}-{kind}-{suffix}.{suffix}"
                 assert os.path.lexists(path), path
-    assert all(p.read_text() == "emi-deadbeef\n" for p in planted.host.spool.glob("*-foreign-file-*.emi"))
+    assert all(p.read_text() == "emi-deadbeef\n" for p in planted.host.spool.glob("*-foreign-file-emi.emi"))
 
 
-def test_only_the_set_that_nobody_stood_in_the_way_of_is_registered(planted: Ran) -> None:
+def test_a_set_that_nobody_stood_in_the_way_of_has_all_its_outputs(planted: Ran) -> None:
     assert (planted.host.spool / "zz-good.emi").exists()
-    assert len(planted.host.cloud.images) == 1
+    assert len(planted.host.cloud.images) == 2  # all other sets are of one content
 
 
 def test_what_was_in_the_way_is_moved_away_and_the_set_is_taken_by_itself(planted: Ran) -> None:
@@ -170,10 +182,14 @@ def test_a_planted_output_does_not_undo_a_finished_set(host: Host) -> None:
 def test_users_who_ask_for_the_status_see_the_services_outputs_as_the_services(host: Host) -> None:
     image(host.spool, "karmic")
     assert host.run("once").returncode == 0
-    for path in host.spool.glob("karmic.uec.*"):
-        os.chown(path, 4711, 4711)
-    os.chown(host.spool / "karmic.emi", 4711, 4711)
-    os.chown(host.state, 4711, 4711)
+    open_way(host.folder)
+    for path in (
+        *host.spool.glob("karmic.uec.*"),
+        host.spool / "karmic.emi",
+        host.state,
+        *host.state.iterdir(),
+    ):
+        os.chown(path, SERVICE, SERVICE)
     rows = json.loads(host.run("status", "--json").stdout)
     assert [(row["name"], row["state"]) for row in rows] == [("karmic", "done")]
 

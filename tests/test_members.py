@@ -9,8 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +37,7 @@ SERVICE, ALICE, BOB, CAROL, GROUP = 4990, 4001, 4002, 4003, 4900
 MIB = 1 << 20
 README = Path(__file__).parents[1] / "README.md"
 PATIENCE_SECONDS = 120
+LOOKED_AT_SECONDS = 50  # less than from one full scan to the next
 AS_SERVICE = f"""
 import os, sys, encodings.idna, encodings.utf_8_sig, uecwatchd.cli
 os.setgroups([{GROUP}]); os.setgid({SERVICE}); os.setuid({SERVICE})
@@ -80,6 +82,23 @@ class Shared:
             check=False,
             timeout=PATIENCE_SECONDS,
         )
+
+    @contextmanager
+    def daemon(self) -> Iterator[None]:
+        environ = {**os.environ, "UECWATCHD_CONFIG": str(self.host.config), "PYTHONDONTWRITEBYTECODE": "1"}
+        with (self.host.folder / "journal").open("w") as told:
+            process = subprocess.Popen([sys.executable, "-c", AS_SERVICE, "run"], env=environ, stderr=told)
+            try:
+                yield
+            finally:
+                process.terminate()
+                assert process.wait(PATIENCE_SECONDS) == 0
+
+    def until(self, done: Callable[[], bool]) -> None:
+        end = time.monotonic() + LOOKED_AT_SECONDS
+        while not done():
+            assert time.monotonic() < end, (self.host.folder / "journal").read_text()
+            time.sleep(0.05)
 
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
         asked = self.serve("status", "--json")
@@ -282,3 +301,94 @@ def test_a_kernel_alone_is_not_taken_away_from_those_who_boot_with_it(
     assert shared.serve().returncode == 0
     assert (shared.spool / "boot.eki").read_text().strip() == kernel
     assert shared.is_public(kernel)
+
+
+# What bob puts in an output's place, by the output's ending.
+IN_PLACE_OF: Mapping[str, str] = {
+    "emi": "echo emi-deadbeef > {}",
+    "uec.json": "ln -s /etc/passwd {}",
+    "uec.log": "mkfifo {}",
+    "uec.error": "mkdir {}; chmod 700 {}",
+}
+
+
+@dataclass(frozen=True)
+class Planted:
+    shared: Shared
+    first: "subprocess.CompletedProcess[str]"
+    before: Mapping[str, Mapping[str, Any]]
+    after: Mapping[str, Mapping[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def planted(make_shared: Any) -> Planted:
+    """Bob takes names of outputs, and each is freed again by the command that was told."""
+    shared = make_shared()
+    shared.images(ALICE, *(f"{suffix}-.img" for suffix in IN_PLACE_OF), "own.img")
+    for suffix, command in IN_PLACE_OF.items():
+        shared.does(BOB, command.replace("{}", f"{suffix}-.{suffix}"))
+    shared.drops(ALICE, "own.emi", "emi-12345678")
+    first, before = shared.serve(), shared.rows()
+    for remark in [remark for row in before.values() for remark in row.get("report", {}).get("remarks", ())]:
+        subprocess.run(["sh", "-ec", remark.split("or root: ", 1)[1]], check=True)
+    shared.serve()
+    return Planted(shared, first, before, shared.rows())
+
+
+@pytest.mark.parametrize("suffix", IN_PLACE_OF)
+def test_what_bob_puts_in_an_outputs_place_keeps_no_set_from_its_cloud(planted: Planted, suffix: str) -> None:
+    row, spool = planted.before[f"{suffix}-/"], planted.shared.spool
+    assert row["state"] == "done"
+    assert row["report"]["ids"]["machine"] in planted.shared.listed()
+    (remark,) = row["report"]["remarks"]
+    assert f"{suffix}-.{suffix}: cannot write it: the name is taken by a" in remark
+    assert f"it belongs to uid {BOB}. As uid {BOB} or root: mv " in remark
+    assert planted.first.stderr.count(f"{suffix}-.{suffix}: cannot write it") == 1
+    assert os.lstat(spool / f"{suffix}-.{suffix}.bak").st_uid == BOB
+
+
+@pytest.mark.parametrize("suffix", IN_PLACE_OF)
+def test_an_output_whose_name_is_free_again_is_written(planted: Planted, suffix: str) -> None:
+    row, spool = planted.after[f"{suffix}-/"], planted.shared.spool
+    assert (row["state"], row["report"]["remarks"]) == ("done", [])
+    image_id = planted.before[f"{suffix}-/"]["report"]["ids"]["machine"]
+    assert planted.shared.emi(f"{suffix}-") == row["report"]["ids"]["machine"] == image_id
+    assert json.loads((spool / f"{suffix}-.uec.json").read_text())["remarks"] == []
+    there = {ending for ending in IN_PLACE_OF if (spool / f"{suffix}-.{ending}").exists()}
+    assert there == {"emi", "uec.json", "uec.log"}
+
+
+def test_a_set_waits_for_its_own_owner_to_free_a_name(planted: Planted) -> None:
+    shared = planted.shared
+    assert planted.first.returncode == 65
+    assert planted.after["own/"]["state"] == "rejected"
+    assert (shared.spool / "own.emi").read_text() == "emi-12345678\n"
+    told = planted.after["own/"]["detail"]
+    shared.does(ALICE, told[told.index("mv -T") :].split(" It is tried")[0])
+    assert shared.serve().returncode == 0
+    assert shared.emi("own") in shared.listed()
+
+
+@pytest.mark.parametrize("fault", [{"slow": 0.2}, {"pending": 2}], ids=["at work", "pending"])
+def test_a_name_whose_owner_leaves_in_the_middle_is_the_next_ones(
+    make_shared: Any, fault: Mapping[str, float]
+) -> None:
+    shared = make_shared("linger = 0")
+    spool = shared.spool
+    shared.host.configure(shared.host.config.read_text().replace("scan_every = 5", "scan_every = 600"))
+
+    def is_begun() -> bool:
+        return bool(shared.host.cloud.images) if "pending" in fault else (spool / "web.uec.json").exists()
+
+    for name, value in fault.items():
+        shared.host.cloud.faults.arm(name, value)
+    with shared.daemon():
+        shared.images(ALICE, "web.img")
+        shared.until(is_begun)
+        shared.does(ALICE, "rm web.img")
+        shared.does(BOB, f"printf bobs > web.img; truncate -s {MIB} web.img")
+        shared.drops(BOB, "web.toml", 'public = true\non_existing = "replace"')
+        shared.until(lambda: (spool / "web.emi").exists() and shared.is_public(shared.emi("web")))
+    others = shared.listed() - {shared.emi("web")}
+    assert not any(shared.is_public(image_id) for image_id in others)
+    assert [record["state"] for record in shared.rows().values()] == ["done"]

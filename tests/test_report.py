@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from uecwatchd import report
-from uecwatchd.errors import Rejected
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Kind, Progress
 
@@ -37,11 +36,16 @@ def test_ids_appear_after_everything_they_prove(record: SetRecord, tmp_path: Pat
     assert (tmp_path / "karmic.emi").read_text() == "emi-1\n"
 
 
-def test_no_id_appears_where_somebody_else_owns_the_log(record: SetRecord, tmp_path: Path) -> None:
-    (tmp_path / "karmic.uec.log").symlink_to("/etc/motd")
-    with pytest.raises(Rejected):
-        report.publish(record)
-    assert not (tmp_path / "karmic.emi").exists()
+@pytest.mark.parametrize("suffix", [".uec.log", ".uec.json", ".emi"])
+def test_whose_place_is_taken_keeps_back_no_other_output(
+    record: SetRecord, tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / f"karmic{suffix}").symlink_to("/etc/motd")
+    (taken,) = report.publish(record)
+    assert taken.what == f"karmic{suffix}: cannot write it"
+    written = {path.name for path in tmp_path.iterdir() if path.is_file() and not path.is_symlink()}
+    expected = {"karmic.uec.log", "karmic.uec.json", "karmic.eki", "karmic.eri", "karmic.emi"}
+    assert written == expected - {f"karmic{suffix}"}
 
 
 def test_a_failure_is_three_paragraphs_and_goes_when_it_is_over(record: SetRecord, tmp_path: Path) -> None:

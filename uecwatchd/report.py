@@ -12,15 +12,16 @@ and `karmic.uec.error` while something is wrong. They are copies for people: not
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from uecwatchd import digest, spool
-from uecwatchd.errors import Rejected, UecError
+from uecwatchd.errors import UecError, words_of
 from uecwatchd.image import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Progress
@@ -83,7 +84,8 @@ class ReportFile:
         self._written = now
         stem = spool.output_stem(self._record.name)
         told = as_json(self._record, progress_as_json(progress, speed))
-        spool.place(Path(self._record.folder), f"{stem}.uec.json", _encoded(told))
+        with suppress(spool.Taken):  # told when the stage is over
+            spool.place(Path(self._record.folder), f"{stem}.uec.json", _encoded(told))
 
 
 def moment(when: datetime | float) -> str:
@@ -92,44 +94,75 @@ def moment(when: datetime | float) -> str:
     return when.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def publish(record: SetRecord) -> None:
-    """Bring the files beside the image up to what the record says, in the promised order."""
-    folder, stem = Path(record.folder), spool.output_stem(record.name)
+def publish(record: SetRecord) -> tuple[spool.Taken, ...]:
+    """Bring the files beside the image up to what the record says, in the promised order.
+
+    Returns which of them could not be written since somebody else has put something in their place: that
+    keeps back none of the others.
+    """
     if record.state == "waiting":  # whatever was registered was made of other files than it waits for
-        with suppress(Rejected):
-            retract(record)
+        retract(record)
+    taken = []
+    for write in _writing(record):
+        try:
+            write()
+        except spool.Taken as error:
+            taken.append(words_of(error))
+    return tuple(taken)
+
+
+def _writing(record: SetRecord) -> Iterator[Callable[[], None]]:
+    folder, stem = Path(record.folder), spool.output_stem(record.name)
     if record.error:
-        spool.place(folder, f"{stem}.uec.error", write_failure(record, record.error))
-    spool.place(folder, f"{stem}.uec.json", write_report(record))
+        yield partial(spool.place, folder, f"{stem}.uec.error", write_failure(record, record.error))
+    yield partial(spool.place, folder, f"{stem}.uec.json", write_report(record))
     if record.error:
         return
-    spool.remove(folder, f"{stem}.uec.error")
+    yield partial(spool.remove, folder, f"{stem}.uec.error")
     if record.state == "done":
         # The ids prove that there is a log, that it is ours, and that a power cut takes none of it.
-        spool.append(folder, f"{stem}.uec.log", "", lasting=True)
+        yield partial(spool.append, folder, f"{stem}.uec.log", "", lasting=True)
         for role, suffix in reversed(list(ID_SUFFIXES.items())):
             if image_id := record.image_id(role):
-                spool.place(folder, stem + suffix, f"{image_id}\n".encode())
+                yield partial(spool.place, folder, stem + suffix, f"{image_id}\n".encode())
 
 
 def check_names(record: SetRecord) -> None:
-    """Raises Rejected when somebody else's file bears an output's name: known before any work is done."""
+    """Raises Taken when the set's owner has put something in an output's place, who can take it away again:
+    known before any work is done. What others put there keeps nobody's set from its cloud."""
     for suffix in spool.OUTPUT_SUFFIXES:
-        spool.check_free(Path(record.folder), spool.output_stem(record.name) + suffix)
+        try:
+            spool.check_free(Path(record.folder), spool.output_stem(record.name) + suffix)
+        except spool.Taken as error:
+            if error.owner == record.owner:
+                raise
+
+
+def is_remarked(record: SetRecord, taken: spool.Taken) -> bool:
+    return any(remark.startswith(f"{taken.what}: ") for remark in record.remarks)
+
+
+def untaken(record: SetRecord, planted: Collection[str]) -> SetRecord:
+    """The record without its remarks on outputs whose names were taken and are no more."""
+    names = (spool.output_stem(record.name) + suffix for suffix in spool.OUTPUT_SUFFIXES)
+    freed = tuple(spool.taken_words(name) for name in names if name not in planted)
+    remarks = tuple(remark for remark in record.remarks if not remark.startswith(freed))
+    return replace(record, remarks=remarks)
 
 
 def retract(record: SetRecord) -> None:
     """Take the ids away, the last to appear first: the files that they were made of have changed."""
     stem = spool.output_stem(record.name)
     for suffix in ID_SUFFIXES.values():
-        spool.remove(Path(record.folder), stem + suffix)
+        with suppress(spool.Taken):
+            spool.remove(Path(record.folder), stem + suffix)
 
 
 def clear(record: SetRecord) -> None:
     """Take everything of ours away that lies beside where a set's files were; what is not ours stays."""
     stem = spool.output_stem(record.name)
     for suffix in (*ID_SUFFIXES.values(), ".uec.error", ".uec.json", ".uec.log"):
-        with suppress(Rejected):
+        with suppress(spool.Taken):
             spool.remove(Path(record.folder), stem + suffix)
 
 

@@ -161,7 +161,7 @@ def _decide(
     listing = view.listing
     _must_be_one_set(listing, draft)
     if taken is None:  # or it has its outputs, and keeps them
-        _must_have_outputs(listing, draft)
+        _must_have_outputs(view, draft, owned)
     _must_be_readable(listing, draft, owned, around.lists)
     _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
     must_have_been_read(listing, (*draft.sidecars, *owned))
@@ -264,10 +264,13 @@ def _into_the_folder(listing: Listing, folder: str, others: Sequence[str]) -> st
     return "Rename one of them, or move the files into the folder."
 
 
-def _must_have_outputs(listing: Listing, draft: Draft) -> None:
-    """Raises Rejected where somebody has put something in the place of what the service is to write."""
-    for name in _planted(listing, draft):
-        raise name_taken(name, listing.planted[name].kind)
+def _must_have_outputs(view: View, draft: Draft, owned: Sequence[str]) -> None:
+    """Raises Taken where a set's owner has put something in the place of what the service is to write."""
+    owner = view.owner_among((*draft.sidecars, *owned, draft.name))
+    for name in _planted(view.listing, draft):
+        entry = view.listing.planted[name]
+        if entry.owner == owner:
+            raise name_taken(view.listing.folder, name, entry.kind, entry.owner)
 
 
 def _planted(listing: Listing, draft: Draft) -> list[str]:

@@ -9,7 +9,7 @@ from uecwatchd.imageset.outcome import ROLE_WORDS, Misfit
 from uecwatchd.imageset.packed import reason_packed
 from uecwatchd.imageset.roles import first_fitting
 from uecwatchd.sidecar import Foreign, Sidecar
-from uecwatchd.spool import KIND_WORDS, Entry, Listing, is_sidecar, is_sums
+from uecwatchd.spool import KIND_WORDS, Entry, Listing, is_sidecar, is_sums, user_name
 
 NOT_CHECKED = "a kind that is not checked: SHA-256 is, as sha256sum writes it"
 
@@ -36,7 +36,8 @@ def _is_of_no_use(listing: Listing, path: str) -> bool:
 
 
 def _planted_reason(entry: Entry) -> str:
-    return f"{KIND_WORDS[entry.kind]} that is not the service's, under the name of something it writes"
+    what = f"{KIND_WORDS[entry.kind]} that is not the service's, under the name of something it writes"
+    return f"{what}; it belongs to {user_name(entry.owner)}"
 
 
 def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:

@@ -201,7 +201,7 @@ def show_refusal(record: SetRecord, tools: Tools, *, before: SetRecord | None) -
     log = report.LogFile(Path(record.folder), record.name)
     monitor = log if _is_known(record, before) else Tee((log, tools.monitor))
     monitor.tell(failure_event(record))
-    _attempt(record, monitor, lambda: report.retract(record), lambda: report.publish(record))
+    _attempt(record, monitor, lambda: report.retract(record), lambda: _show(record, monitor))
 
 
 def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
@@ -221,8 +221,15 @@ def _put_down(stopped: Stopped, tools: Tools) -> Event:
 def _end(job: Job, record: SetRecord, tools: Tools, event: Event) -> SetRecord:
     """Show and keep a record that ends an attempt, as far as the disks let us."""
     job.monitor.tell(replace(event, set=record.name))
-    _attempt(record, job.monitor, lambda: report.publish(record), lambda: tools.ledger.put_set(record))
+    _attempt(record, job.monitor, lambda: _show(record, job.monitor), lambda: tools.ledger.put_set(record))
     return record
+
+
+def _show(record: SetRecord, monitor: Monitor) -> None:
+    """Bring the files beside the image up to date; whose name is taken is told with a failure."""
+    for taken in report.publish(record):
+        if record.error:
+            monitor.tell(Event(Kind.FAULT, f"{record.name}: {taken}", record.name, level="error"))
 
 
 def _attempt(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -> None:

@@ -286,7 +286,11 @@ def publish(job: Job, tools: Tools) -> Job:
             fields={**_id_fields(job.record), "cloud": job.record.cloud, "seconds": seconds},
         )
     )
-    report.publish(replace(job.record, state="done", stage="", since=tools.now()))
+    done = replace(job.record, state="done", stage="", since=tools.now())
+    for taken in report.publish(done):
+        job = _remarked(job, taken.what, taken.why, taken.hint)
+    if job.record.remarks != done.remarks:  # its JSON has them too, unless that is what cannot be written
+        report.publish(replace(done, remarks=job.record.remarks))
     return job
 
 

@@ -66,16 +66,20 @@ def without_leaving(listing: spool.Listing, leaving: Iterable[Leaving]) -> spool
 
 def forget_in_time(
     records: Iterable[SetRecord], *, roll: Roll, complaints: Complaints, now: float, linger: float
-) -> None:
+) -> bool:
     """Outputs of sets whose files are gone go after a while: users cannot remove them themselves.
 
-    What takes too long is left to the next look.
+    What takes too long is left to the next look. Whether a name may have come free, for which somebody else's
+    files may lie there.
     """
     gone = list(records)
-    roll.put_all([replace(record, reason=GONE, since=now) for record in gone if record.reason != GONE])
+    freed = [replace(record, reason=GONE, since=now) for record in gone if record.reason != GONE]
+    roll.put_all(freed)
     end = time.monotonic() + FORGETTING_SECONDS
     for record in gone:
         if record.reason == GONE and now - record.since >= linger and time.monotonic() < end:
             with complaints.about(record.name):
                 report.clear(record)
                 roll.drop(record)
+                freed.append(record)
+    return bool(freed)

@@ -168,7 +168,8 @@ class Notices:
             what = f"{name}: waiting for {record.reason}"
             self._complaints.tell(Kind.WAITING, what, set_name=name)
             with self._complaints.about(name):
-                report.publish(record)
+                for taken in report.publish(record):
+                    raise taken
 
 
 def _from_both_ends(notices: Sequence[Notice]) -> Iterator[Notice]:

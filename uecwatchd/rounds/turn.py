@@ -20,6 +20,7 @@ from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
 from uecwatchd.roll import Roll, key_of
 from uecwatchd.rounds.complaints import Complaints
+from uecwatchd.rounds.freed import write_freed
 from uecwatchd.rounds.leave import forget_in_time, leaving_of, see_off, without_leaving
 from uecwatchd.rounds.notices import Notices
 from uecwatchd.rounds.outages import Outages
@@ -53,8 +54,8 @@ class Rounds:
         ended: Callable[[], None],
         went_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """`ended` is called, in a worker's thread, each time that a set's attempt is over; `went_on` whenever
-        a look has come past another file."""
+        """`ended` is called, in a worker's thread, each time that a set's attempt is over, and in ours when
+        there is reason to look again; `went_on` whenever a look has come past another file."""
         self._went_on = went_on
         self._roll = roll
         self._control = Control(tools.ledger, tools.brake, roll)
@@ -235,6 +236,9 @@ class Rounds:
         records = self._roll.own(folder, owners, proven) if owners else records
         closed = self._tools.gates.closed()
         self._welcome_back(assembly, records)
+        here = [records[name] for name in records.keys() & names_in(assembly)]
+        still = [record for record in here if key_of(record) not in self._crew.working]
+        write_freed(still, listing, roll=self._roll, complaints=self._complaints)
         due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), closed=closed)]
         assembly = self._closed(folder, assembly, due_sets)
         self._assemblies[folder] = assembly
@@ -246,13 +250,14 @@ class Rounds:
         self._remnants.setdefault(folder, Remnants()).tell(assembly.misfits, self._tools.monitor)
         self._retire(listing, assembly, records)
         absent = (records[name] for name in records.keys() - names_in(assembly))
-        forget_in_time(
+        if forget_in_time(
             [record for record in absent if key_of(record) not in self._crew.working],
             roll=self._roll,
             complaints=self._complaints,
             now=self._tools.now(),
             linger=self._settings.spool.linger,
-        )
+        ):
+            self._ended()
 
     def _closed(self, folder: Path, assembly: Assembly, due_sets: Iterable[ImageSet]) -> Assembly:
         """Put back what would be begun now, but somebody has one of its files open for writing."""

@@ -26,6 +26,7 @@ from uecwatchd.spool.listing import NOT_UTF8, Entry, Listing, scan
 from uecwatchd.spool.lock import LOCK_NAME, Occupied, hold, holder_of, is_held
 from uecwatchd.spool.output import (
     OUTPUT_SUFFIXES,
+    Taken,
     append,
     check_free,
     is_output,
@@ -34,6 +35,7 @@ from uecwatchd.spool.output import (
     place,
     remove,
     sweep,
+    taken_words,
 )
 from uecwatchd.spool.passed_over import ENDINGS, SYSTEM_NAMES, UNFINISHED, ignored_by
 from uecwatchd.spool.retire import archive, discard
@@ -55,6 +57,7 @@ __all__ = [
     "Occupied",
     "Peek",
     "Stamp",
+    "Taken",
     "append",
     "archive",
     "changed",
@@ -81,5 +84,6 @@ __all__ = [
     "scan",
     "stamp_of",
     "sweep",
+    "taken_words",
     "user_name",
 ]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Rejected
-from uecwatchd.spool.door import KIND_WORDS, EntryKind, folder_descriptor, kind_of
+from uecwatchd.spool.door import KIND_WORDS, EntryKind, folder_descriptor, kind_of, user_name
+from uecwatchd.strangers import shell_word
 
 OUTPUT_SUFFIXES = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
 # NAME_MAX is 255 bytes; the longest thing we add is ".NAME.uec.error.uec." and 8 random letters.
@@ -23,6 +24,21 @@ UNFINISHED = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
 NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
 # Readable by the group that drops files, not by the world.
 OUTPUT_MODE = 0o640
+
+
+class Taken(Rejected):
+    """An output's name is taken by what the service has not put there; `owner` is the uid of who has."""
+
+    def __init__(self, what: str, why: str, hint: str, *, owner: int) -> None:
+        super().__init__(what, why, hint)
+        self.owner = owner
+
+
+class _Foreign(Exception):
+    """What stands under an output's name is not ours."""
+
+    def __init__(self, status: os.stat_result) -> None:
+        self.status = status
 
 
 def is_output(name: str) -> bool:
@@ -41,7 +57,7 @@ def output_stem(set_name: str) -> str:
 def place(folder: Path, name: str, data: bytes) -> None:
     """Put a file beside the images, whole or not at all. Replaces only what is ours.
 
-    Raises Rejected when the name is taken by somebody else's file, Deferred when the disk is full.
+    Raises Taken when the name is taken by somebody else's file, Deferred when the disk is full.
     """
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
         _place(descriptor, name, data)
@@ -81,7 +97,7 @@ def _is_named(descriptor: int, temporary: str, name: str) -> bool:
 
 def check_free(folder: Path, name: str) -> None:
     """Raises as `place` would if the name is taken by somebody else's file."""
-    with folder_descriptor(folder) as descriptor:
+    with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
         _check_ours(descriptor, name)
 
 
@@ -124,7 +140,7 @@ def _append(descriptor: int, name: str, data: bytes, *, lasting: bool) -> None:
         now = os.lstat(name, dir_fd=descriptor)
         same = os.path.samestat(now, os.fstat(opened))
         if not same or is_foreign(now, owner=os.geteuid()) or now.st_nlink > 1:
-            raise name_taken(name, kind_of(now.st_mode))
+            raise _Foreign(now)
         file.write(data)
         file.flush()
         if lasting:
@@ -164,13 +180,13 @@ def _write_new(descriptor: int, name: str, data: bytes) -> None:
 
 
 def _check_ours(descriptor: int, name: str) -> os.stat_result | None:
-    """What is there under the name, if anything is. Raises Rejected for what is not ours."""
+    """What is there under the name, if anything is. Raises _Foreign for what is not ours."""
     try:
         status = os.lstat(name, dir_fd=descriptor)
     except FileNotFoundError:
         return None
     if is_foreign(status, owner=os.geteuid()):
-        raise name_taken(name, kind_of(status.st_mode))
+        raise _Foreign(status)
     return status
 
 
@@ -179,12 +195,20 @@ def is_foreign(status: os.stat_result, *, owner: int) -> bool:
     return not stat.S_ISREG(status.st_mode) or status.st_uid != owner
 
 
-def name_taken(name: str, kind: EntryKind) -> Rejected:
-    """That an output's name is not to be had."""
-    return Rejected(
+def taken_words(name: str) -> str:
+    """What a sentence about a taken name begins with."""
+    return f"{name}: cannot write it: the name is taken"
+
+
+def name_taken(folder: Path, name: str, kind: EntryKind, owner: int) -> Taken:
+    """That an output's name is not to be had, and how it is; what is set aside so is passed over."""
+    whose, path = user_name(owner), str(folder / name)
+    who = "root" if owner == 0 else f"{whose} or root"
+    return Taken(
         f"{name}: cannot write it",
-        f"the name is taken by {KIND_WORDS[kind]} that is not the service's",
-        f"Move {name} away.",
+        f"the name is taken by {KIND_WORDS[kind]} that is not the service's; it belongs to {whose}",
+        f"As {who}: mv -T --backup=numbered {shell_word(path)} {shell_word(f'{path}.bak')}",
+        owner=owner,
     )
 
 
@@ -192,6 +216,9 @@ def name_taken(name: str, kind: EntryKind) -> Rejected:
 def _output_trouble(folder: Path, name: str) -> Iterator[None]:
     try:
         yield
+    except _Foreign as error:
+        status = error.status
+        raise name_taken(folder, name, kind_of(status.st_mode), status.st_uid) from error
     except OSError as error:
         raise Deferred(
             f"{folder / name}: cannot write it",

@@ -1,0 +1,22 @@
+"""Outputs of finished sets that are written late, since their names were somebody else's files' before."""
+
+from collections.abc import Iterable
+
+from uecwatchd import report, spool
+from uecwatchd.ledger import SetRecord
+from uecwatchd.roll import Roll
+from uecwatchd.rounds.complaints import Complaints
+
+
+def write_freed(
+    records: Iterable[SetRecord], listing: spool.Listing, *, roll: Roll, complaints: Complaints
+) -> None:
+    """Write what is lacking beside the sets, as far as its names are free now."""
+    for record in [record for record in records if record.remarks and record.state == "done"]:
+        freed = report.untaken(record, listing.planted)
+        if freed == record:
+            continue
+        with complaints.about(record.name):
+            late = [taken for taken in report.publish(freed) if not report.is_remarked(freed, taken)]
+            if not late:  # or somebody was faster, and it is tried at the next look
+                roll.put(freed)
