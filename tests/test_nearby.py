@@ -263,10 +263,20 @@ def test_a_sidecar_that_the_administrator_has_passed_over_holds_nothing(tmp_path
     assert [found.name for found in assemble(listing, rules=ALONE).ready] == ["karmic"]
 
 
-@pytest.mark.parametrize("name", ["karmic.yaml", "karmic.img.json", "one/packer.json", "one/x.yaml"])
+@pytest.mark.parametrize("name", ["karmic.yaml", "one/user-data.yml", "one/meta.ini", "karmic.meta"])
+def test_what_gives_no_key_of_a_sidecar_and_is_none_by_its_name_is_told_of(tmp_path: Path, name: str) -> None:
+    image = "one/disk.img" if "/" in name else "karmic.img"
+    lay(tmp_path, {image: MBR, name: "builds: 1\n# public: false\n"})
+    assert [told.partition(" is not read")[0] for told in only(tmp_path).unread] == [name]
+    lay(tmp_path, {name: "uec:\n  public: false\n"})
+    assert "it is not read" in held(tmp_path, image.removesuffix("/disk.img").removesuffix(".img"))
+    lay(tmp_path, {name: "public: false\n".encode("utf-16")})
+    assert not decided(tmp_path).ready
+
+
+@pytest.mark.parametrize("name", ["karmic.img.json", "one/packer.json", "one/packages.JSON"])
 def test_the_other_way_of_the_hint_mends_it_too(tmp_path: Path, name: str) -> None:
-    text = DEBIAN if name.endswith("json") else "builds: 1\n"
-    lay(tmp_path, {"one/disk.img" if "/" in name else "karmic.img": MBR, name: text})
+    lay(tmp_path, {"one/disk.img" if "/" in name else "karmic.img": MBR, name: DEBIAN})
     (refused,) = decided(tmp_path).refused
     to = "one/image.toml" if "/" in name else "karmic.toml"
     assert refused.error.hint == f"Move it away; or write {to}, and it is left alone."

@@ -137,13 +137,14 @@ def test_two_lists_that_agree_are_both_heeded(tmp_path: Path) -> None:
     "name",
     [
         *("karmic.img.md5", "karmic.md5", "karmic.img.sha512", "karmic.img.sha1", "karmic.img.asc"),
+        *("karmic.img.sha3-256", "karmic.img.b3", "karmic.img.xxh64", "karmic.img.zsync", "karmic.img.meta4"),
         *("karmic.img.sig", "karmic.img.gpg", "MD5SUMS", "SHA512SUMS", "sha1sum.txt", "KARMIC.IMG.MD5"),
     ],
 )
 def test_sums_of_another_kind_and_signatures_are_told_of_before_the_set_goes_up(
     tmp_path: Path, name: str
 ) -> None:
-    lay(tmp_path, {"karmic.img": MBR, name: f"{'a' * 32}  karmic.img\n"})
+    lay(tmp_path, {"karmic.img": MBR, name: f"{'a' * (64 if '3' in name else 32)}  karmic.img\n"})
     (found,) = decided(tmp_path).ready
     assert found.unread == (f"{name} is not checked: only SHA-256 is, as sha256sum writes it",)
     assert "not checked" in row_of(tmp_path, name).detail
@@ -258,3 +259,22 @@ def test_the_command_that_writes_a_list_anew_does_so(tmp_path: Path, name: str) 
 def test_a_list_of_unknown_files_is_not_to_be_written_by_a_command(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"karmic.img": MBR, name: "<html>"})
     assert refusal(tmp_path).endswith("Correct it, or move it away.")
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "CHECKSUM", "Fedora-41-CHECKSUM", "sha256sum.txt"])
+def test_a_mirror_s_list_in_a_set_s_folder_holds_nothing_and_is_told_of(tmp_path: Path, name: str) -> None:
+    lay(tmp_path, {"karmic/disk.img": MBR})
+    lay(tmp_path, {f"karmic/{name}": "".join(f"{OTHER} *lucid-{number}.iso\n" for number in range(300))})
+    (found,) = decided(tmp_path).ready
+    assert found.unread == (f"karmic/{name} is not compared: it names no file of this set",)
+    assert "names no file" in row_of(tmp_path, f"karmic/{name}").detail
+    lay(tmp_path, {f"karmic/{name}": f"{OTHER} *DISK.img\n"})
+    assert f"karmic/{name} names DISK.img" in refusal(tmp_path)
+    lay(tmp_path, {f"karmic/{name}": "<html>"})
+    assert "cannot be used" in refusal(tmp_path)
+
+
+def test_of_many_wrong_names_in_a_set_s_own_list_a_few_are_told(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR})
+    lay(tmp_path, {"karmic.sha256": "".join(f"{OTHER}  lucid-{number}.iso\n" for number in range(300))})
+    assert "lucid-0.iso, lucid-1.iso, lucid-2.iso and 297 more" in refusal(tmp_path)

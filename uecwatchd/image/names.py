@@ -53,10 +53,14 @@ SUMS_NAME = re.compile(
     re.IGNORECASE,
 )
 # Sums of other kinds, and signatures.
-_OTHER_SUMS = r"(?:md5|sha-?1|sha-?224|sha-?384|sha-?512|b2|blake2b?|crc32)"
+_OTHER_SUMS = (
+    r"(?:md5|sha-?1|sha-?224|sha-?384|sha-?512(?:[-_]?256)?|sha-?3(?:[-_]?\d{3})?|b[23]|blake(?:2[bs]?|3)"
+    r"|crc32c?|xxh(?:ash)?(?:3|32|64|128)?|rmd160|ripemd160|whirlpool|sm3)"
+)
 OTHER_PROOF = re.compile(
     rf"(?:(?P<target>.+?)[-_.])?{_OTHER_SUMS}[-_.]?sums?(?:\.txt)?"
-    rf"|(?P<file>.+)\.(?:{_OTHER_SUMS}(?:\.txt)?|sfv|asc|sig|sign|gpg|pgp|minisig|p7s)",
+    rf"|(?P<file>.+)\.(?:{_OTHER_SUMS}(?:\.txt)?|sfv|asc|sig|sign|gpg|pgp|minisig|p7s"
+    r"|zsync|torrent|metalink|meta4)",
     re.IGNORECASE,
 )
 

@@ -193,7 +193,7 @@ def _decide(
         must_be_complete(listing, draft, sidecar, roles, rules, around.folders)
     _must_be_theirs(view, draft, [] if "machine" in roles else roles.values())
     _must_go_together(draft, sidecar, members)
-    unread = unheeded(listing, around.near, draft, paths)
+    unread = (*unheeded(listing, around.near, draft, paths), *sums.remarks)
     return _image_set(view, draft, sidecar, members, sums, alone=alone, unread=unread)
 
 

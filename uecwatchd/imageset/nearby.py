@@ -89,7 +89,7 @@ class Nearby:
 
     def of(self, draft: Draft, paths: Iterable[str]) -> Iterator[Stray]:
         """Give each stray once that bears the name of a set or of one of its files, or lies in its folder."""
-        keys = _targets(draft, paths)
+        keys = _targets(draft, paths) if self.strays else ()
         found = (stray for key in keys for stray in self.strays.get(key, ()))
         return (stray for stray in dict.fromkeys(found) if stray.path not in draft.sidecars)
 
@@ -136,7 +136,8 @@ def _strays(listing: Listing, read: set[str], there: Mapping[str, str]) -> Itera
         found, keys = listing.sidecars.get(path), listing.keys.get(path)
         right = (bool(keys) or isinstance(found, Sidecar)) and is_sidecar(_core(path))
         if keys or is_sidecar(path) or _is_family(path):
-            yield Stray(path, ours=bool(keys) or _speaks_to_us(found), right=right)
+            is_ours = bool(keys) or _speaks_to_us(found) or not (is_sidecar(path) or _is_text(listing, path))
+            yield Stray(path, ours=is_ours, right=right)
     for path in listing.ignored:
         if _is_hidden_metadata(path) and _beside(path, _core(path)) not in there:
             yield Stray(path, hidden=True)
@@ -158,6 +159,11 @@ def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
     if isinstance(found, Sidecar):
         return bool(found.given)
     return isinstance(found, UecError) and not isinstance(found, Foreign)
+
+
+def _is_text(listing: Listing, path: str) -> bool:
+    peek = listing.peeks.get(path)
+    return isinstance(peek, image.Facts) and peek.format == "text"
 
 
 def _is_family(path: str) -> bool:
@@ -261,8 +267,8 @@ def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
                 f"{path} to be whole: {note} lies beside it; remove that if nothing is copied any more"
             )
     for stray in near.of(draft, paths):
-        if draft.sidecars and not stray.ours:
-            continue  # the set has what it is to be read by; the other one is told of
+        if not (stray.ours or stray.hidden or is_sidecar(stray.path)) or (draft.sidecars and not stray.ours):
+            continue  # it gives no key, or the set has what it is to be read by: it is told of
         if stray.hidden:
             name = sidecar_of(draft)
             raise NotYet(

@@ -16,6 +16,8 @@ from uecwatchd.imageset.unread import must_have_been_read
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Listing, is_sums, not_regular
 
+NAMES_SHOWN = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Lists:
@@ -29,6 +31,8 @@ class Lists:
 
     def of(self, draft: Draft, paths: Iterable[str]) -> list[str]:
         """Give the lists that are the set's own; what is wrong with one of them is the set's trouble."""
+        if not self.own:
+            return []
         keys = [draft.base or draft.name, draft.name, *paths]
         return list(dict.fromkeys(found for key in keys for found in self.own.get(image.folded(key), ())))
 
@@ -40,11 +44,17 @@ class Lists:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What is declared of a set's files, by name; which lists say so, and `shared` those that name others."""
+    """What is declared of a set's files, by name; which lists say so, and `shared` those that name others.
+    `idle` lie in the set's folder, and name none of its files."""
 
     digests: Mapping[str, str]
     files: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        return [f"{path} is not compared: it names no file of this set" for path in self.idle]
 
 
 def lists_in(listing: Listing) -> Lists:
@@ -88,9 +98,10 @@ def declared(
     own = lists.of(draft, (*owned, *paths))
     reads = {path: _read(listing, path) for path in own}
     names = {path: path[len(draft.base) :] for path in paths}
-    for path, read in reads.items():
-        if read and names and not set(names.values()) & set(read):
-            raise _names_none(path, read, names.values())
+    idle = [where for where, read in reads.items() if read and names and not {*names.values()} & read.keys()]
+    for where in idle:
+        if _bears_name(where, draft, names.values()):
+            raise _names_none(where, reads[where], names.values())
     reads |= {path: _read(listing, path) for path in _naming(lists, paths) if path not in reads}
     digests = dict(sidecar.sha256)
     says = dict.fromkeys(digests, draft.sidecars[0] if draft.sidecars else "[defaults]")
@@ -103,7 +114,13 @@ def declared(
     if lists.broken and not digests and not is_finished:
         _read(listing, lists.broken[0])
     shared = tuple(where for where, read in reads.items() if where not in own and not read.keys() <= {*paths})
-    return Declared(digests, tuple(reads), shared)
+    return Declared(digests, tuple(where for where in reads if where not in idle), shared, tuple(idle))
+
+
+def _bears_name(where: str, draft: Draft, names: Iterable[str]) -> bool:
+    """Whether a list is called after a set or a file of it; else it may have come from a mirror."""
+    target = image.folded(image.sums_target(where.rsplit("/", 1)[-1]) or "")
+    return target in {image.folded(draft.name), *map(image.folded, names)}
 
 
 def _read(listing: Listing, path: str) -> Mapping[str, str]:
@@ -123,11 +140,11 @@ def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
         told = lists.naming.get(image.folded(path), ())
         exact = [where for where, as_told in told if where[: where.rfind("/") + 1] + as_told == path]
         for where, as_told in told:
-            if where not in exact and "/" not in where:
+            if where not in exact:
                 raise Rejected(
                     f"{path}: {where} names {as_told}",
                     "that may be this file, whose name is written otherwise",
-                    f"Write {path} there, or take the line out.",
+                    f"Write {path[where.rfind('/') + 1 :]} there, or take the line out.",
                 )
         found += exact
     return list(dict.fromkeys(found))
@@ -136,9 +153,14 @@ def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
 def _names_none(path: str, read: Iterable[str], names: Iterable[str]) -> Rejected:
     return Rejected(
         f"{path}: it names no file of this set",
-        f"it has sums of {', '.join(read)}, and the set has {', '.join(sorted(names))}",
+        f"it has sums of {_listed(read)}, and the set has {', '.join(sorted(names))}",
         "Correct the names in it, or move it away.",
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, more = [*names][:NAMES_SHOWN], len([*names]) - NAMES_SHOWN
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 
 def _at_odds(name: str, first: str, second: str) -> Rejected:

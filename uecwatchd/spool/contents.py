@@ -207,7 +207,8 @@ class _Look:
         form.take(self._descriptor, path, file.stamp)
         self._shelve(path)
         peek = self._peeks.read.get(path)
-        if isinstance(peek, image.Facts) and peek.format == "text":
+        is_text = isinstance(peek, image.Facts) and peek.format == "text"
+        if is_text and image.proof_target(path.rsplit("/", 1)[-1]) is None:
             self._keys.take(self._descriptor, path, file.stamp)
 
     def _is_to_be_read(self, path: str) -> bool:
