@@ -320,7 +320,7 @@ UNABLE = {
     "disk": "a kernel: no disk boots by itself on cloud default "
     '(add disk.vmlinuz, or say kernel = "eki-…" or kernel = "none" in disk.toml)',
     "lone": "a kernel: a paravirtual image boots only with one "
-    '(add lone.vmlinuz, or say kernel = "eki-…", kernel = "none" in lone.toml)',
+    '(add lone.vmlinuz, or say kernel = "eki-…" or kernel = "none" in lone.toml)',
 }
 
 

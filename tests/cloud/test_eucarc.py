@@ -247,7 +247,7 @@ SCRIPT = st.lists(
 @given(SCRIPT)
 def test_any_text_is_read_to_its_end(text: str) -> None:
     assert all(isinstance(value, str) for value in read_eucarc(text, path=PATH, home=HOME).values())
-    assert read_eucarc(f"B=1\n{text}", path=PATH, home=HOME)["B"] == "1"
+    assert read_eucarc(f"set_before=1\n{text}", path=PATH, home=HOME)["set_before"] == "1"
 
 
 @pytest.mark.parametrize("piece", ["${A:-", '"$(', "$(", "`", "\\\n", "A=$A;", "'\"", "${A:-$", "&|;", "${"])
