@@ -274,6 +274,32 @@ def test_what_gives_no_key_of_a_sidecar_and_is_none_by_its_name_is_told_of(tmp_p
     assert not decided(tmp_path).ready
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("one/network-config.yaml", "version: 2\nethernets: {}\n"),
+        ("one/os-release", 'NAME="Ubuntu"\nVERSION="9.10"\nID=ubuntu\n'),
+        ("one/build.env", "NAME=x\nARCH=amd64\n"),
+        ("one/x.mf", f"SHA256(other.img)= {'0' * 64}\n"),
+        ("karmic.txt", "Name: karmic\nVersion: 9.10\nBuilt: today\n"),
+        ("karmic.manifest.xml", "<manifest/>\n"),
+        ("karmic-notes", "some prose about it\n"),
+        ("karmik.txt", "some prose about it\n"),
+    ],
+)
+def test_what_others_write_beside_an_image_holds_nothing(tmp_path: Path, name: str, text: str) -> None:
+    lay(tmp_path, {"one/disk.img" if "/" in name else "karmic.img": MBR, name: text})
+    assert only(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["name = 'web'\n", "Public: no\nBuilt: today\n", "name: x\nkernel: none\nby: me\n"]
+)
+def test_a_text_of_keys_of_a_sidecar_holds_the_set_whose_name_it_bears(tmp_path: Path, text: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "karmic.conf": text})
+    assert "karmic.conf: it is not read" in held(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["karmic.img.json", "one/packer.json", "one/packages.JSON"])
 def test_the_other_way_of_the_hint_mends_it_too(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"one/disk.img" if "/" in name else "karmic.img": MBR, name: DEBIAN})

@@ -235,9 +235,14 @@ def unusable_sidecar(file_name: str, error: strangers.Malformed) -> Rejected:
     return Rejected(f"{file_name}: it cannot be used", str(error), hint)
 
 
+# What os-release, package lists, notes of a build and settings of a network have as well.
+COMMON_KEYS = frozenset(("name", "version", "description", "arch", "platform", "tags"))
+
+
 def keys_in(data: bytes) -> tuple[str, ...]:
     """Return which keys of a sidecar a text gives, be it TOML, JSON, YAML or an ini file; none of prose.
 
+    Keys that many programs have make no sidecar of a text with others beside them.
     A list of sums under another name than such lists have gives sha256.
     """
     try:
@@ -246,8 +251,10 @@ def keys_in(data: bytes) -> tuple[str, ...]:
         return ()
     if lines and all(map(_LINE_OF_SUMS.match, lines)):
         return ("sha256",)
-    given = [found[1].lower() for line in lines if (found := _ASSIGNMENT.match(line))]
-    return tuple(key for key in KEYS if key in given) if 2 * len(given) > len(lines) else ()
+    given = [found[1] for line in lines if (found := _ASSIGNMENT.match(line))]
+    keys = tuple(key for key in KEYS if key in map(str.lower, given))
+    is_ours = not COMMON_KEYS.issuperset(keys) or set(given) <= set(KEYS)
+    return keys if is_ours and 2 * len(given) > len(lines) else ()
 
 
 def read_defaults(table: Mapping[str, object]) -> Sidecar:

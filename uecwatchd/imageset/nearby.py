@@ -112,8 +112,8 @@ def look_around(listing: Listing, drafts: Sequence[Draft], owned: Mapping[str, S
     others = [*_without_image(listing, [draft for draft in lone if draft.name not in meant])]
     others += [
         Alike(path, frozenset(keys))
-        for path in listing.keys
-        if "/" not in path and not targets.intersection(keys := _keys(path))
+        for path, given in listing.keys.items()
+        if given and "/" not in path and not targets.intersection(keys := _keys(path))
     ]
     return Nearby(strays, _alike(others, bare), frozenset(meant), _notes(listing), there, _proofs(listing))
 
@@ -136,7 +136,12 @@ def _strays(listing: Listing, read: set[str], there: Mapping[str, str]) -> Itera
         found, keys = listing.sidecars.get(path), listing.keys.get(path)
         right = (bool(keys) or isinstance(found, Sidecar)) and is_sidecar(_core(path))
         if keys or is_sidecar(path) or _is_family(path):
-            is_ours = bool(keys) or _speaks_to_us(found) or not (is_sidecar(path) or _is_text(listing, path))
+            is_list = "/" in path and keys == ("sha256",)  # of a mirror, or for one file: it is told of
+            is_ours = (
+                (bool(keys) and not is_list)
+                or _speaks_to_us(found)
+                or not (is_sidecar(path) or _is_text(listing, path))
+            )
             yield Stray(path, ours=is_ours, right=right)
     for path in listing.ignored:
         if _is_hidden_metadata(path) and _beside(path, _core(path)) not in there:
