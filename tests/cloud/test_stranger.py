@@ -78,6 +78,8 @@ STRANGE = {
         Halted,
         "it is at http://login.example/",
     ),
+    "a redirect to nowhere": (301, {}, "", "", Halted, "says that it is elsewhere (301), and not where"),
+    "an empty place": (302, {"location": " "}, "", "", Halted, "says that it is elsewhere (302), and not"),
     "a redirect for ever": (308, {"location": "/same"}, "", "", Halted, "says that it is at /same (308)"),
     "a region of a cloud that has none": (
         301,
@@ -132,7 +134,6 @@ OWN = {
     "an object that is a page": (200, {}, ""),
     "too busy": (503, {}, "Service Unavailable\n"),
     "nothing to tell": (304, {}, ""),
-    "a redirect to nowhere": (301, {}, ""),
 }
 
 
@@ -164,6 +165,36 @@ def test_a_redirect_says_where_whatever_is_asked(
             translated(cloud, "asking"),
         ):
             ask()
+
+
+# What botocore takes for advice to look for another region.
+ADVICE = {
+    "redirect": (301, ""),
+    "moved for now": (307, "<Error><Code>TemporaryRedirect</Code><Message>Elsewhere</Message></Error>"),
+    "moved": (403, "<Error><Code>PermanentRedirect</Code><Message>Elsewhere</Message></Error>"),
+    "place": (400, "<Error><Code>IllegalLocationConstraintException</Code><Message>No</Message></Error>"),
+    "region": (400, "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-1</Region></Error>"),
+}
+
+
+@pytest.mark.parametrize("advice", ADVICE)
+@pytest.mark.parametrize("dialect", ["uec", "euca4", "openstack", "aws"])
+def test_advice_to_ask_elsewhere_is_told_and_not_followed_for_ever(
+    advice: str, dialect: str, script: Any, scripted: Callable[[str], Cloud]
+) -> None:
+    cloud = scripted(dialect)
+    asking = [cloud.s3.list_buckets]
+    if dialect != "aws":
+        asking.append(lambda: cloud.s3.list_objects(Bucket="images"))
+        asking.append(lambda: cloud.s3.put_object(Bucket="images", Key="x"))
+    for ask in asking:
+        script.requests.clear()
+        for _ in range(9):
+            script.says(*ADVICE[advice])
+        with pytest.raises(UecError), translated(cloud, "asking"):
+            ask()
+        assert len(script.requests) == 1
+        script.replies.clear()
 
 
 def test_a_bad_region_is_no_fault_of_our_library(script: Any, scripted: Callable[[str], Cloud]) -> None:

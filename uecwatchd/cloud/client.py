@@ -9,6 +9,7 @@ What is changed, and why:
   insists on names that the first generation refuses.
 - A V2 signature covers the path as it stands in the URL, service path included. botocore signs less, which
   Eucalyptus up to 3.2 refuses for objects and every version for buckets.
+- Nobody sends us elsewhere but Amazon, to a bucket's region.
 - Bodies go without `Expect: 100-continue`, for which some servers let us wait in vain.
 - Answers that are not XML, or nearly, are read for what they say.
 - A signature is sent once where a second one like it is taken for a replay.
@@ -152,6 +153,7 @@ def _bound(client: Any, **limits: Any) -> None:
 
 def _teach_s3(s3: Any, dialect: Dialect) -> None:
     s3.meta.events.unregister("before-call.s3", add_expect_header)
+    s3.meta.events.register("before-call.s3", functools.partial(_stay, regional=dialect.regional))
     if dialect.signs_whole_path:
         s3.meta.events.register("before-sign.s3", _sign_own_path)
     if not dialect.unknown_query_keys:
@@ -226,6 +228,13 @@ def _ec2_config(dialect: Dialect) -> Config:
 def insecure(url: str | None) -> bool:
     """Whether what is sent there can be read and changed on its way."""
     return url is not None and urlsplit(url).scheme == "http" and not is_loopback(url)
+
+
+def _stay(*, params: dict[str, Any], regional: bool, **_: object) -> None:
+    """Keep botocore from looking for another region where there is none, or no bucket that could be there: it
+    would ask for the bucket's, be sent on again, and so on without an end."""
+    redirect = params["context"]["s3_redirect"]
+    redirect["redirected"] = not regional or redirect["bucket"] is None
 
 
 def _sign_own_path(*, request: Any, **_: object) -> None:

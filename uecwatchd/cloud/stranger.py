@@ -141,15 +141,15 @@ def _log_in(proxy: str) -> str:
     return "Write user and password into the proxy's address, http://USER:PASSWORD@HOST:PORT. " + SEE_PROXY
 
 
-def _elsewhere(status: int, headers: Mapping[str, str], text: str) -> Stranger | None:
-    """None if it does not say where."""
+def _elsewhere(status: int, headers: Mapping[str, str], text: str) -> Stranger:
     endpoint = ENDPOINT.search(text)
-    place = headers.get("location") or (endpoint[1] if endpoint else "")
+    place = _quoted(headers.get("location") or (endpoint[1] if endpoint else ""))
     if not place:
-        return None
+        why = f"the service says that it is elsewhere ({status}), and not where"
+        return Stranger(Halted, why, SEE_ADDRESSES)
     return Stranger(
         Halted,
-        f"the service says that it is at {_quoted(place)} ({status})",
+        f"the service says that it is at {place} ({status})",
         "If that is the cloud, set ec2_url or s3_url to it; a log-in page is something on the way that wants"
         " to know who we are.",
     )
