@@ -59,6 +59,25 @@ def test_the_folder_is_found_however_a_script_asks_for_it(form: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "form",
+    [
+        r"`dirname \`readlink -f $0\``",
+        r'"`dirname \`readlink -f \$BASH_SOURCE\``"',
+        r"`cd \`dirname $0\` && pwd`",
+        r"`dirname \`readlink -f \\\`realpath $0\\\`\``",
+        r"$(dirname `readlink -f $0`)",
+    ],
+)
+def test_commands_within_commands_end_where_they_do_for_a_shell(form: str) -> None:
+    said = read(f"D={form}\nexport EC2_CERT=$D/cert.pem\nexport EC2_URL=http://here/\n")
+    assert said == {
+        "D": "/home/alice/.euca",
+        "EC2_CERT": "/home/alice/.euca/cert.pem",
+        "EC2_URL": "http://here/",
+    }
+
+
+@pytest.mark.parametrize(
     ("form", "folder"),
     [
         ("$(dirname $(dirname $0))", "/home/alice"),

@@ -46,6 +46,9 @@ _END_OF_COMMAND = "\n;&|"
 _END_OF_WORD = " \t" + _END_OF_COMMAND
 _ESCAPED_IN_QUOTES = frozenset('"\\$`')
 
+_BACKTICKED = re.compile(r"((?:[^`\\]|\\.)*)`", re.DOTALL)
+_ESCAPED_IN_BACKTICKS = re.compile(r"\\([`\\$])")
+
 # A value and where it ends in the text. None: only a shell could tell the value.
 Found = tuple[str | None, int]
 
@@ -263,7 +266,7 @@ def _quoted_piece(text: str, at: int, scope: Scope) -> Found:
 
 def _substituted(text: str, at: int, scope: Scope) -> Found:
     if text[at] == "`":
-        return _within(_answer, *_upto("`", text, at + 1), scope)
+        return _within(_answer, *_upto_backtick(text, at + 1), scope)
     if text.startswith("$(", at):
         return _within(_answer, *_upto_closing(")", text, at + 2), scope)
     if text.startswith("${", at):
@@ -285,6 +288,12 @@ def _within(read: Callable[[str, Scope], str | None], inner: str | None, end: in
 def _upto(mark: str, text: str, at: int) -> Found:
     end = text.find(mark, at)
     return (text[at:end], end + 1) if end >= 0 else (None, len(text))
+
+
+def _upto_backtick(text: str, at: int) -> Found:
+    """One with a backslash before it opens or closes what is nested."""
+    found = _BACKTICKED.match(text, at)
+    return (_ESCAPED_IN_BACKTICKS.sub(r"\1", found[1]), found.end()) if found else (None, len(text))
 
 
 def _upto_closing(closing: str, text: str, at: int) -> Found:
