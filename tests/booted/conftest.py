@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -54,6 +54,19 @@ exec systemd-nspawn --quiet --directory="$1/root" --machine="$2" --register=no -
     --link-journal=no --console=pipe --notify-ready=yes --capability=all --bind-ro="$3:/opt/uecwatchd" \\
     --bind-ro="$4:/opt/source" setpriv --pdeathsig=KILL /lib/systemd/systemd systemd.unit=basic.target
 """ % " ".join(map(str, CGROUPS))  # noqa: UP031 (braces are the shell's)
+
+# They are empty as soon as the kernel has buried all processes of the container; that may take a while.
+REMOVE_GROUPS = """\
+read -r _
+for _ in $(seq 600); do
+    find "$@" -depth -type d -exec rmdir {} + 2>/dev/null
+    left=0
+    for group; do [ ! -d "$group" ] || left=1; done
+    [ $left = 1 ] || exit 0
+    sleep 0.1
+done
+exit 1
+"""
 
 PROGRAM = """#!/opt/uecwatchd/bin/python
 import sys
@@ -112,62 +125,61 @@ def booted(folder: Path, *, environment: Path) -> Iterator[Machine]:
     """Boot a container with our program as /usr/bin/uecwatchd, from the virtual environment `environment`."""
     name = f"uecwatchd-test-{os.getpid()}-{next(NUMBERS)}"
     folder.mkdir()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+    log = folder.parent / f"{folder.name}.log"
+    with _groups_removed_after(name), _started(folder, name, environment, log) as leader:
+        machine = Machine(leader)
+        machine.write("/usr/bin/uecwatchd", PROGRAM, mode=0o755)
+        yield machine
+
+
+@contextmanager
+def _groups_removed_after(name: str) -> Iterator[None]:
+    """By a process that outlives this one: it waits for the end of a pipe, which comes also by a kill."""
+    command = ["sh", "-c", REMOVE_GROUPS, "sh", *(str(top / name) for top in CGROUPS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as remover:
+        try:
+            yield
+        finally:
+            remover.communicate(timeout=PATIENCE_SECONDS)
+    assert remover.returncode == 0, f"groups of {name} are left"
+
+
+@contextmanager
+def _started(folder: Path, name: str, environment: Path, log: Path) -> Iterator[int]:
+    """A container, once it has booted, by its process 1.
+
+    Should this process be killed, so is the container: with systemd-nspawn its process 1 goes, too.
+    """
+    command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private", "sh", "-c", BOOT]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard, log.open("w") as output:
         heard.settimeout(PATIENCE_SECONDS)
         heard.bind(f"\0{name}")
-        log = (folder.parent / f"{folder.name}.log").open("w+")
-        # Should this process be killed, so is the container: with systemd-nspawn its process 1 goes, too.
-        command = [
-            "setpriv",
-            "--pdeathsig=KILL",
-            "unshare",
-            "--mount",
-            "--propagation=private",
-            "sh",
-            "-c",
-            BOOT,
-        ]
         process = subprocess.Popen(
             [*command, "sh", str(folder), name, str(environment), str(ROOT)],
             env={**os.environ, "NOTIFY_SOCKET": f"@{name}"},
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
         )
         try:
-            machine = Machine(_leader(heard, process, log.name))
-            machine.write("/usr/bin/uecwatchd", PROGRAM, mode=0o755)
-            yield machine
+            leader = _leader(heard, process, log)
+            # Were it open and not read, its process 1 would stand still as soon as the socket is full.
+            heard.close()
+            yield leader
         finally:
             process.kill()
             process.wait(PATIENCE_SECONDS)
-            log.close()
-            _leave(name)
 
 
-def _leader(heard: socket.socket, process: "subprocess.Popen[bytes]", log: str) -> int:
+def _leader(heard: socket.socket, process: "subprocess.Popen[bytes]", log: Path) -> int:
     """Wait until process 1 says that it has booted."""
     leader = 0
     while True:
-        assert process.poll() is None, Path(log).read_text()
+        assert process.poll() is None, log.read_text()
         told = dict(line.partition("=")[::2] for line in heard.recv(4096).decode().splitlines())
         leader = int(told.get("X_NSPAWN_LEADER_PID", leader))
         if told.get("READY") == "1" and leader:
             return leader
-
-
-def _leave(name: str) -> None:
-    """Remove the container's groups, which are empty as soon as the kernel has buried all its processes."""
-    for top in CGROUPS:
-        if (top / name).is_dir():
-            until(lambda group=top / name: _is_removed(group))
-
-
-def _is_removed(group: Path) -> bool:
-    for folder, _, _ in os.walk(group, topdown=False):
-        with suppress(OSError):
-            Path(folder).rmdir()
-    return not group.exists()
 
 
 # --- the program in there ---------------------------------------------------------------------------------
