@@ -21,12 +21,17 @@ ADDRESSES = {"ec2_url": "EC2_URL", "s3_url": "S3_URL"}
 FILES = {"user_key": "euca2-admin-pk", "user_cert": "euca2-admin-cert", "cloud_cert": "cloud-cert"}
 
 
+def said_by(cloud: Sandbox) -> dict[str, str]:
+    """The variables of its eucarc."""
+    lines = (line.removeprefix("export ") for line in cloud.eucarc.read_text().splitlines() if "=" in line)
+    return {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
+
+
 @pytest.fixture(scope="module")
 def secretive(machine: Machine, instance_class: type[Instance], cloud: Sandbox) -> Iterator[Instance]:
     """The shipped unit under its own name, with all secrets as credentials that only root can read."""
     one = instance_class(machine, "uecwatchd", "/var/spool/uecwatchd")
-    lines = (line.removeprefix("export ") for line in cloud.eucarc.read_text().splitlines() if "=" in line)
-    said = {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
+    said = said_by(cloud)
     machine.shell("install -d -m0700 /root/keys; cp /etc/uecwatchd/*.pem /root/keys; chmod 600 /root/keys/*")
     dropin = "Environment='UECWATCHD_SPOOL__IGNORE=*.skip.img'\n"
     dropin += f"Environment=UECWATCHD_CLOUD__DEFAULT__ACCOUNT={said['EC2_USER_ID']}\n"
@@ -111,6 +116,56 @@ def test_a_credential_that_is_gone_is_named(stopped: Instance) -> None:
     finally:
         stopped.machine.run("mv", "/root/keys/away", "/root/keys/secret_key")
     assert "there is no /root/keys/secret_key" in ended.stderr
+
+
+SEALED = "printf %s {0} | systemd-creds encrypt --with-key=host --name={1} {2} - {3} 2>/dev/null\n"
+
+
+@pytest.fixture
+def sealed(machine: Machine, instance_class: type[Instance], cloud: Sandbox) -> Instance:
+    """A unit that has a credential of each kind there is."""
+    one = instance_class(machine, "sealed", "/var/spool/sealed")
+    one.make_spool()
+    said = said_by(cloud)
+    values = {name: said[f"EC2_{name.upper()}"] for name in VARIABLES}
+    names = {name: f"uecwatchd_{name}" for name in VARIABLES}
+    url = SEALED.format(said["S3_URL"], "uecwatchd_cloud__default__s3_url", "", "/root/s3_url.cred")
+    secret = SEALED.format(values["secret_key"], names["secret_key"], "--pretty", "-")
+    dropin = machine.shell(url + secret).stdout
+    dropin += f"SetCredential={names['access_key']}:{values['access_key']}\n"
+    dropin += "LoadCredentialEncrypted=uecwatchd_cloud__default__s3_url:/root/s3_url.cred\n"
+    dropin += "LoadCredential=uecwatchd_cloud__default__region\n"  # of the host, which gives none
+    lines = [f'ec2_url = "{said["EC2_URL"]}"', f'account = "{said["EC2_USER_ID"]}"']
+    lines += [f'{key} = "/etc/uecwatchd/{file}.pem"' for key, file in FILES.items()]
+    one.install(cloud="\n".join(lines), dropin=dropin + "ReadWritePaths=/var/spool/sealed\n")
+    machine.run("systemctl", "daemon-reload")
+    return one
+
+
+def test_credentials_of_each_kind_are_the_verbs_as_well(sealed: Instance) -> None:
+    assert [f for f in sealed.check() if f["level"] == "bad"] == []
+    sealed.verb("images")
+
+
+def test_what_of_the_unit_cannot_be_given_is_named_and_nothing_of_a_secret(sealed: Instance) -> None:
+    lines = """[Service]
+LoadCredentialEncrypted=garbled:/etc/passwd
+LoadCredentialEncrypted=gone:/root/gone.cred
+LoadCredential=closed:/run/nobody-listens.sock
+EnvironmentFile=/etc
+"""
+    sealed.machine.write("/etc/systemd/system/sealed.service.d/worse.conf", lines)
+    sealed.machine.run("systemctl", "daemon-reload")
+    ended = sealed.verb("images", check=False)
+    assert ended.returncode == 78
+    for words in (
+        "LoadCredentialEncrypted=garbled cannot be used",
+        "there is no /root/gone.cred, which LoadCredentialEncrypted= names",
+        "there is no /run/nobody-listens.sock, which LoadCredential= names",
+        "EnvironmentFile=/etc cannot be used",
+    ):
+        assert words in ended.stderr
+    assert "uecwatchd_" not in ended.stderr
 
 
 def test_what_root_does_by_hand_is_the_services_afterwards(stopped: Instance) -> None:

@@ -30,8 +30,6 @@ OF_THE_TELLER = ("INVOCATION_ID", "SYSTEMD_EXEC_PID", "CREDENTIALS_DIRECTORY", "
 CREDENTIALS = Path("/run/credentials")
 # A credential may come over a socket from a program that has to start first.
 GIVEN_SECONDS = 60.0
-# sysexits begin at 64, and systemd's own codes at 200; this is its for credentials.
-EXIT_CREDENTIALS = 243
 
 TELL = """
 import base64, json, os
@@ -115,40 +113,66 @@ def _more(unit: Unit) -> Iterator[str]:
     for setting in ("LoadCredential", "LoadCredentialEncrypted"):
         for name, path in unit.listed(setting):
             yield f"--property={setting}={name}:{path}"
-    for setting in ("SetCredential", "SetCredentialEncrypted"):
-        for name, data in unit.listed(setting):
-            escaped = "".join(f"\\x{byte:02x}" for byte in data)
-            yield f"--property={setting}={name}:{escaped}"
+    for name, data in unit.listed("SetCredential"):
+        escaped = "".join(f"\\x{byte:02x}" for byte in data)
+        yield f"--property=SetCredential={name}:{escaped}"
+    for name, data in unit.listed("SetCredentialEncrypted"):
+        encoded = base64.b64encode(bytes(data)).decode()
+        yield f"--property=SetCredentialEncrypted={name}:{encoded}"
 
 
 def _told(unit: Unit) -> Given:
     plain = [f"--setenv={name}={value}" for name, value in unit.environment.items()]
     unset = [f"--property=UnsetEnvironment={name}" for name in unit.listed("UnsetEnvironment")]
-    options = ["--quiet", "--wait", "--pipe", "--collect", *plain, *_more(unit), *unset]
-    command = ["systemd-run", *options, sys.executable, "-I", "-c", TELL]
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIVEN_SECONDS, check=True
-        )
-        environment, files = json.loads(done.stdout)
+        environment, files = json.loads(_run(*plain, *_more(unit), *unset))
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise _not_given(unit, error) from None
     told = {name: value for name, value in environment.items() if name not in OF_THE_TELLER}
     return Given(told, {name: base64.b64decode(text) for name, text in files.items()})
 
 
+def _run(*options: str) -> bytes:
+    """Have systemd start the service that tells what it got with these settings."""
+    command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *options]
+    done = subprocess.run(
+        [*command, sys.executable, "-I", "-c", TELL],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=GIVEN_SECONDS,
+        check=True,
+    )
+    return done.stdout
+
+
 def _not_given(unit: Unit, error: Exception) -> Halted:
     """The service itself could not start with such a unit."""
     what = f"{unit.name}: systemd cannot give the service its credentials and variables"
-    named = [*(path for path, may_lack in unit.listed("EnvironmentFiles") if not may_lack)]
-    named += [path for _, path in unit.listed("LoadCredential") if path.startswith("/")]
     hint = f"Correct it: systemctl edit {unit.name}"
-    if gone := [path for path in named if not Path(path).exists()]:
-        return Halted(what, f"there is no {' and no '.join(gone)}, which the unit names", hint)
+    if isinstance(error, subprocess.CalledProcessError) and (faults := [*_faults(unit)]):
+        return Halted(what, "; ".join(faults), hint)
     told = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
-    code = getattr(error, "returncode", None)
-    named_code = "one of its credentials cannot be read" if code == EXIT_CREDENTIALS else str(error)
-    return Halted(what, printable(told.splitlines()[-1] if told else named_code), hint)
+    return Halted(what, printable(told.splitlines()[-1] if told else str(error)), hint)
+
+
+def _faults(unit: Unit) -> Iterator[str]:
+    """Which of the settings fail by themselves: systemd's own words are in the journal, and name none."""
+    for option in _more(unit):
+        try:
+            _run(option)
+        except (OSError, subprocess.SubprocessError):
+            setting, _, value = option.removeprefix("--property=").partition("=")
+            yield _fault(setting, value)
+
+
+def _fault(setting: str, value: str) -> str:
+    """Say it without what a credential holds, which may stand in the unit itself."""
+    credential, _, place = value.partition(":") if "Credential" in setting else ("", "", value)
+    path = place.removeprefix("-")
+    is_a_path = path.startswith("/") and "*" not in path and not setting.startswith("Set")
+    if is_a_path and not Path(path).exists():
+        return f"there is no {printable(path)}, which {setting}= names"
+    return f"{setting}={printable(credential or path)} cannot be used"
 
 
 def _kept(unit: Unit, credentials: Mapping[str, bytes]) -> Path:
