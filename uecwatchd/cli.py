@@ -42,8 +42,8 @@ EX_DEFERRED = 75
 WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
 
 
-# A disk is given space by hand, or not at all: no hurry, and no flood of lines in the journal.
-LEDGER_RETRY_SECONDS = 30.0
+# A disk is given space by hand, by somebody who then looks whether that was enough.
+LEDGER_RETRY_SECONDS = 5.0
 BESIDES = "; or read what lies beside your file: NAME.uec.error, NAME.uec.json, NAME.uec.log."
 
 
