@@ -300,3 +300,20 @@ def test_shared_files_of_roots_are_no_part_of_what_a_set_takes_along() -> None:
     files = {**files, "web.sha256": (ROOT, b"%b  base.img\n" % (b"0" * 64))}
     found = ready(files)
     assert found.shared == ("vmlinuz-1",)
+
+
+@pytest.mark.parametrize("name", ["wbe-01.conf", "web-01-site.txt", "web-01toml"])
+def test_a_text_of_anothers_that_reads_like_a_sidecar_holds_nothing(name: str) -> None:
+    files: Files = {path.replace("web", "web-01"): one for path, one in STEM.items()}
+
+    def ready_beside(owner: int) -> list[str]:
+        found = replace(owned({**files, name: (owner, "text")}), keys={name: ("public",)})
+        return [one.name for one in assemble(found, rules=SEPARATE).ready]
+
+    assert (ready_beside(ALICE), ready_beside(BOB)) == ([], ["web-01"])
+
+
+def test_a_sidecar_of_anothers_in_a_folder_of_his_holds_nothing() -> None:
+    files: Files = {"his": (BOB, "folder"), "his/web.toml": (BOB, b"public = false"), **STEM}
+    assert ready(files)
+    assert not decided({path: (ALICE, content) for path, (_, content) in files.items()}).ready

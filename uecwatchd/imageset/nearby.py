@@ -113,7 +113,10 @@ def look_around(listing: Listing, drafts: Sequence[Draft], owned: Mapping[str, S
     others += [
         Alike(path, frozenset(keys))
         for path, given in listing.keys.items()
-        if given and "/" not in path and not targets.intersection(keys := _keys(path))
+        if given
+        and "/" not in path
+        and path in listing.entries
+        and not targets.intersection(keys := _keys(path))
     ]
     return Nearby(strays, _alike(others, bare), frozenset(meant), _notes(listing), there, _proofs(listing))
 
