@@ -47,7 +47,6 @@ _END_OF_WORD = " \t" + _END_OF_COMMAND
 _ESCAPED_IN_QUOTES = frozenset('"\\$`')
 
 _BACKTICKED = re.compile(r"((?:[^`\\]|\\.)*)`", re.DOTALL)
-_ESCAPED_IN_BACKTICKS = re.compile(r"\\([`\\$])")
 
 # A value and where it ends in the text. None: only a shell could tell the value.
 Found = tuple[str | None, int]
@@ -114,18 +113,14 @@ def _sets(text: str, at: int) -> bool:
 
 
 def _past_here_documents(text: str, at: int, scope: Scope) -> int:
-    for end, is_indented in scope.here:
+    for last, is_indented in scope.here:
         while at < len(text):
-            line, at = _line(text, at)
-            if (line.lstrip("\t") if is_indented else line) == end:
+            end = _end_of_line(text, at)
+            line, at = text[at:end], end + 1
+            if (line.lstrip("\t") if is_indented else line) == last:
                 break
     scope.here.clear()
     return at
-
-
-def _line(text: str, at: int) -> tuple[str, int]:
-    end = text.find("\n", at)
-    return (text[at:end], end + 1) if end >= 0 else (text[at:], len(text))
 
 
 def _past_pattern(text: str, at: int) -> int:
@@ -293,7 +288,7 @@ def _upto(mark: str, text: str, at: int) -> Found:
 def _upto_backtick(text: str, at: int) -> Found:
     """One with a backslash before it opens or closes what is nested."""
     found = _BACKTICKED.match(text, at)
-    return (_ESCAPED_IN_BACKTICKS.sub(r"\1", found[1]), found.end()) if found else (None, len(text))
+    return (re.sub(r"\\([`\\$])", r"\1", found[1]), found.end()) if found else (None, len(text))
 
 
 def _upto_closing(closing: str, text: str, at: int) -> Found:
