@@ -357,6 +357,7 @@ def check_listing(lying: Lying) -> str:
 def _is_told_of(path: str, found: spool.Listing, assembly: Assembly) -> bool:
     """Whether somebody who asks for this name learns what becomes of it."""
     used = {file for one in assembly.ready for file in (*one.files, *one.left_out)}
+    used |= {file for one in (*assembly.waiting, *assembly.refused) for file in one.files}
     open_sets = {one.name for one in (*assembly.waiting, *assembly.refused)}
     every_set = open_sets | {one.name for one in assembly.ready}
     claimed = {
