@@ -96,16 +96,37 @@ def test_the_certificate_of_another_cloud_is_told_where_the_cloud_gives_its_own(
     assert exit_code(findings) == 78
 
 
-def test_an_account_number_that_our_images_do_not_have_is_told(
-    playing: Playing, check: Check, of: Of
-) -> None:
-    cloud = playing("euca5")
+def have_an_image(cloud: Sandbox) -> None:
+    if cloud.images:
+        return
     image = Image(
         id="", location="ours/a.manifest.xml", manifest_sha256="", type="machine", architecture="x86_64",
         kernel="", ramdisk="", virtualization="hvm", name="a", description="", size=1, platform="",
         state="available", looks=0, fate="available", reason="", registered="2026-11-22T00:00:00.000Z",
     )  # fmt: skip
     cloud.realm.registry.add_image(image, ids=cloud.realm.rules.ec2.ids, permissions=())
+
+
+@pytest.mark.parametrize(
+    "said", ["", "EC2_USER_ID=42\n", f"EC2_USER_ID='{'85' * 19}'\n", "EC2_USER_ID=admin\n"]
+)
+def test_a_number_that_the_cloud_does_not_compare_is_no_matter_once_there_are_images(
+    playing: Playing, check: Check, of: Of, said: str
+) -> None:
+    cloud = playing("uec")
+    have_an_image(cloud)
+    eucarc = cloud.folder / "eucarc-as-it-is"
+    eucarc.touch(mode=0o600)
+    lines = cloud.eucarc.read_text().splitlines(keepends=True)
+    eucarc.write_text("".join(line for line in lines if "EC2_USER_ID" not in line) + said)
+    assert of(check(eucarc=eucarc, dialect="auto"), "warning") == []
+
+
+def test_an_account_number_that_our_images_do_not_have_is_told(
+    playing: Playing, check: Check, of: Of
+) -> None:
+    cloud = playing("euca5")
+    have_an_image(cloud)
     (told,) = of(check('account = "999999999999"', eucarc=cloud.eucarc, dialect="auto"), "bad")
     assert f"our images there belong to {cloud.identity.account}" in told
     assert of(check(eucarc=cloud.eucarc, dialect="auto"), "warning") == []

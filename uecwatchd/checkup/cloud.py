@@ -1,6 +1,5 @@
 """One cloud: who we are there, what it is, whether both its halves know us, and the bucket."""
 
-import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,7 +16,7 @@ from uecwatchd.checkup.papers import Papers, examine_papers
 from uecwatchd.cloud.certificate import fingerprint
 from uecwatchd.cloud.client import Cloud, connect, insecure
 from uecwatchd.cloud.credentials import Account, sealed_with
-from uecwatchd.cloud.dialect import EUCA5, UEC, Window
+from uecwatchd.cloud.dialect import ACCOUNT_NUMBER, EUCA5, UEC, Window
 from uecwatchd.cloud.entry import connected, recognised
 from uecwatchd.cloud.images import in_answer
 from uecwatchd.cloud.recognise import Recognised
@@ -190,9 +189,11 @@ def _of_s3(cloud: Cloud, error: UecError, *, alone: bool) -> Finding:
 
 
 def _owners(cloud: Cloud, owners: Collection[str]) -> Iterator[Finding]:
-    """The images that are ours say whose they are. The first generation has names there, not numbers."""
-    numbers = sorted(owner for owner in owners if re.fullmatch(r"[0-9]{12}", owner))
-    if numbers and cloud.account.account not in numbers:
+    """The images that are ours say whose they are. The first generation has names there, not numbers, and its
+    credentials have numbers of another kind; OpenStack's have any."""
+    numbers = sorted(filter(ACCOUNT_NUMBER.fullmatch, owners))
+    comparable = cloud.dialect.account_checked or ACCOUNT_NUMBER.fullmatch(cloud.account.account)
+    if numbers and comparable and cloud.account.account not in numbers:
         demanded = cloud.dialect.account_checked
         yield Finding(
             "bad" if demanded else "warning",

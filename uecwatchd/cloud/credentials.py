@@ -18,7 +18,7 @@ from uecwatchd.address import NoAddress, read_address, shown
 from uecwatchd.bundle.access import closed
 from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
 from uecwatchd.cloud.aws_profile import profile_source
-from uecwatchd.cloud.dialect import DIALECTS, Dialect
+from uecwatchd.cloud.dialect import ACCOUNT_NUMBER, DIALECTS, Dialect
 from uecwatchd.cloud.euca2ools import euca2ools_source
 from uecwatchd.cloud.eucarc import eucarc_source
 from uecwatchd.cloud.proxy import check_proxy
@@ -26,7 +26,6 @@ from uecwatchd.cloud.source import Source, at_home
 from uecwatchd.errors import Halted
 from uecwatchd.settings import REGION, CloudSettings, keys_of
 
-_ACCOUNT_NUMBER = re.compile(r"[0-9]{12}")
 # The manifest must name a user; a generation that compares it with nobody takes any word there.
 _ANY_USER = re.compile(r"[0-9A-Za-z]{1,64}")
 NOBODY = "0" * 12
@@ -132,7 +131,7 @@ def numbered(account: Account, dialect: Dialect) -> Account:
     Elsewhere the credentials of real clouds hold any other word: a number of 38 digits on UEC, 42 in every
     file that nova gave out, nothing on Eucalyptus 1.5. Raises `Halted`.
     """
-    if not dialect.account_checked or _ACCOUNT_NUMBER.fullmatch(account.account):
+    if not dialect.account_checked or ACCOUNT_NUMBER.fullmatch(account.account):
         return account
     said = f"its account number {account.account} is not one of 12 digits"
     raise Halted(

@@ -54,7 +54,7 @@ _ARCHITECTURES_OF_NOVA: Mapping[Arch, str] = {
     "mips": "mips",
 }
 
-_ACCOUNT_NUMBER = re.compile(r"[0-9]{12}")
+ACCOUNT_NUMBER = re.compile(r"[0-9]{12}")
 
 # Everywhere.
 NAME_MINIMUM, NAME_LIMIT = 3, 128
@@ -173,7 +173,7 @@ UEC = Dialect(
     pending_states=frozenset(),
     filters=False,
     tag_limit=0,
-    shares_with=_ACCOUNT_NUMBER,
+    shares_with=ACCOUNT_NUMBER,
     attributes=frozenset({"launchPermission"}),
     public_by_default=True,
     account_checked=False,
@@ -262,7 +262,7 @@ AWS = Dialect(
     pending_states=frozenset({"pending"}),
     filters=True,
     tag_limit=50,
-    shares_with=_ACCOUNT_NUMBER,
+    shares_with=ACCOUNT_NUMBER,
     attributes=frozenset({"launchPermission", "description"}),
     public_by_default=False,
     account_checked=True,
