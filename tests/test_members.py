@@ -392,3 +392,27 @@ def test_a_name_whose_owner_leaves_in_the_middle_is_the_next_ones(
     others = shared.listed() - {shared.emi("web")}
     assert not any(shared.is_public(image_id) for image_id in others)
     assert [record["state"] for record in shared.rows().values()] == ["done"]
+
+
+def test_a_name_belongs_to_who_is_still_copying_also_after_a_restart(make_shared: Any) -> None:
+    shared = make_shared()
+    copying = subprocess.Popen(
+        ["sh", "-c", "while head -c 4096 /dev/urandom >> web.img; do sleep 0.05; done"],
+        cwd=shared.spool,
+        user=ALICE,
+        group=ALICE,
+        extra_groups=[GROUP],
+    )
+    try:
+        shared.until((shared.spool / "web.img").exists)
+        shared.serve()
+        shared.images(BOB, "web.raw")
+        shared.drops(BOB, "web.toml", "public = true")
+        shared.serve()
+    finally:
+        copying.kill()
+        copying.wait()
+    assert not (shared.spool / "web.emi").exists()
+    assert shared.serve().returncode == 0
+    assert shared.rows()["web/"]["files"] == ["web.img"]
+    assert not shared.is_public(shared.emi("web"))

@@ -27,6 +27,7 @@ class Roll:
         self._ledger = ledger
         self._records = {key_of(record): record for record in ledger.sets()}
         self._unwritten: set[Key] = set()
+        self._remembered: set[Key] = set()
 
     def get(self, key: Key) -> SetRecord | None:
         return self._records.get(key)
@@ -41,6 +42,7 @@ class Roll:
         """Remember a record, and write it down now or, if that cannot be done, at a later `catch_up`."""
         key = key_of(record)
         self._records[key] = record
+        self._remembered.discard(key)
         self._unwritten.add(key)
         self._write(key)
         return record
@@ -49,6 +51,7 @@ class Roll:
         """Remember several, and write them down in one go; each by itself where that cannot be done."""
         found = {key_of(record): record for record in records}
         self._records.update(found)
+        self._remembered.difference_update(found)
         with suppress(UecError):
             self._ledger.put_sets(found.values())
             self._unwritten.difference_update(found)
@@ -56,8 +59,18 @@ class Roll:
         self._unwritten.update(found)
 
     def remember(self, record: SetRecord) -> None:
-        """Remember what need not outlast this process."""
+        """Remember what is most often over before it is worth writing down."""
         self._records[key_of(record)] = record
+        self._remembered.add(key_of(record))
+
+    def keep(self, *, until: float, among: Collection[Key] | None = None) -> None:
+        """Write down what was only remembered, of all sets or of some, since a time or longer.
+
+        Whose a name is has to outlast this process, as a long copy may.
+        """
+        keys = self._remembered if among is None else self._remembered.intersection(among)
+        if late := [self._records[key] for key in keys if self._records[key].since <= until]:
+            self.put_all(late)
 
     def own(
         self, folder: Path, owners: Mapping[str, int], proven: Collection[str]
@@ -76,6 +89,7 @@ class Roll:
         """Raises what the ledger raises; the record is then still on the roll."""
         self._ledger.drop_set(record)
         self._records.pop(key_of(record), None)
+        self._remembered.discard(key_of(record))
         self._unwritten.discard(key_of(record))
 
     def catch_up(self) -> None:

@@ -24,6 +24,8 @@ from uecwatchd.verdict import failed, resumed
 HANDFUL = 20
 # How long one turn of the loop spends on them.
 TELLING_SECONDS = 0.25
+# How long a set that is only settling is kept in memory alone: longer than most settle.
+REMEMBERED_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Notices:
         by_age = sorted(news, key=lambda notice: max(map(changed, notice.about.files), default=0))
         told = {notice.key: notice for notice in (*asked, *_from_both_ends(by_age))}
         self._untold[folder] = {key: notice for key, notice in told.items() if not self._is_brief(notice)}
+        brief = {(str(folder), one.name) for one in assembly.waiting if one.brief}
+        self._roll.keep(among=brief.difference(self._working()), until=self._tools.now() - REMEMBERED_SECONDS)
 
     def dismiss(self, folder: Path) -> None:
         self._untold.pop(folder, None)

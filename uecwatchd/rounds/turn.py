@@ -193,6 +193,7 @@ class Rounds:
     def close(self) -> None:
         """Finish, and let go of the folders."""
         self.finish()
+        self._roll.keep(until=self._tools.now())
         self._crew.close()
         for folder in tuple(self._locks):
             self._let_go(folder)
