@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 else:
     Instance = Machine = Any
 
+ROOT = Path(__file__).parents[2]
 EUCARC = 'eucarc = "/etc/uecwatchd/eucarc"'
 PAIR = """user_cert = "{0}/euca2-admin-cert.pem"
 user_key = "{0}/euca2-admin-pk.pem"
@@ -107,6 +109,11 @@ CASES = {
         + filled(INI, "/home/alice/.euca/here.ini", owner="alice:uecwatchd"),
         told=("/mnt/disk/drop is read-only", "/home/alice/.euca/here.ini is hidden from the service"),
     ),
+    "bound": Case(
+        "/home/closed/drop",
+        dropin="ProtectHome=tmpfs\nBindPaths=/home/closed/drop\n",
+        prepare="install -d -oalice -m0700 /home/closed\n",
+    ),
     "profiled": Case(
         cloud='profile = "default"\nec2_url = "$EC2_URL"\ns3_url = "$S3_URL"\nregion = "here"\n'
         'account = "$EC2_USER_ID"\n' + PAIR.format("/etc/uecwatchd"),
@@ -120,6 +127,13 @@ CASES = {
         "chmod 600 /etc/default/from-a-file\n",
     ),
 }
+
+
+# What the unit only proposes, with the place of its spool folder.
+LOCKS = re.findall(
+    r"^#((?:IPAddress|NoExec|Exec)\w+=.*\n)", (ROOT / "systemd/uecwatchd.service").read_text(), re.M
+)
+CASES["locked"] = Case(dropin="".join(LOCKS).replace("/var/spool/uecwatchd", "/var/spool/locked"))
 
 
 @dataclass(frozen=True)
@@ -201,6 +215,24 @@ def test_check_says_what_the_shipped_unit_does_not_allow(tried: Mapping[str, Tri
     bad = [f for f in tried[name].checks[0] if f["level"] == "bad"]
     (unit,) = [f["what"] for f in bad if f["what"].startswith(f"{name}.service")]
     assert [words for words in CASES[name].told if words not in unit] == []
+
+
+def test_with_the_locks_that_the_unit_proposes_no_program_of_others_is_run(
+    tried: Mapping[str, Tried], machine: Machine
+) -> None:
+    assert [line.partition("=")[0] for line in LOCKS] == [
+        "IPAddressDeny",
+        "IPAddressAllow",
+        "NoExecPaths",
+        "ExecPaths",
+    ]
+    leader = machine.run("systemctl", "show", "locked", "--property=MainPID", "--value").stdout.strip()
+    inside = ("nsenter", f"--target={leader}", "--mount", "--")
+    machine.run(*inside, "/opt/uecwatchd/bin/python", "-c", "pass")
+    for folder in (tried["locked"].instance.spool, "/var/lib/uecwatchd", "/tmp", "/var/tmp"):  # noqa: S108
+        machine.run(*inside, "cp", "/bin/true", f"{folder}/planted")
+        assert machine.run(*inside, f"{folder}/planted", check=False).returncode == 126, folder
+        machine.run(*inside, "rm", f"{folder}/planted")
 
 
 def test_no_name_of_a_set_gives_orders_to_a_terminal(tried: Mapping[str, Tried]) -> None:
