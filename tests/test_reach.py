@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from uecwatchd.unit import Need, Unit, drop_in, obstacles
+from uecwatchd.unit import Need, Unit, bound, drop_in, obstacles
 
 HOME = "ProtectHome=read-only"
 STRICT = {"ProtectSystem": "strict", "ProtectHome": "yes", "PrivateTmp": True}
@@ -85,3 +85,26 @@ def test_a_unit_says_which_configuration_its_service_reads() -> None:
     assert str(Unit("x", {"ExecStart": command}).config) == "/etc/b.toml"
     assert str(Unit("x", {"Environment": ["UECWATCHD_CONFIG=/etc/c.toml"]}).config) == "/etc/c.toml"
     assert str(Unit("x", {}).config) == "/etc/uecwatchd/uecwatchd.toml"
+
+
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [
+        ("/srv/drop", "BindPaths="),
+        ("/srv/drop/deep", "BindPaths="),
+        ("/home/alice/drop", "BindPaths="),
+        ("/srv/keys", "BindReadOnlyPaths="),
+        ("/srv", ""),
+        ("/srv/dropped", ""),
+        ("/home/bob", ""),
+    ],
+)
+def test_only_below_what_is_bound_the_service_sees_something_else(path: str, setting: str) -> None:
+    binds = [["/x", "/srv/drop"], ["/home/alice/drop", "/home/alice/drop"]]
+    settings = {
+        **STRICT,
+        "ProtectHome": "tmpfs",
+        "BindPaths": binds,
+        "BindReadOnlyPaths": [["/y", "/srv/keys"]],
+    }
+    assert bound(Unit("uecwatchd.service", settings), PurePath(path)) == setting

@@ -13,7 +13,7 @@ from uecwatchd.checkup.cloud import examine_cloud
 from uecwatchd.checkup.finding import Finding, bad, exit_code
 from uecwatchd.checkup.host import examine_configuration, examine_folder, examine_state
 from uecwatchd.checkup.members import examine_members
-from uecwatchd.checkup.unit import examine_unit, makes, needs
+from uecwatchd.checkup.unit import examine_unit, makes, needs, unless_bound
 from uecwatchd.cloud.upload import check_bucket_name
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.ledger import read_ledger
@@ -50,7 +50,7 @@ def examine(
         yield bad(error)
         bucket = None
     for folder in settings.spool.folders:
-        yield from _in_words(str(folder), examine_folder(folder))
+        yield from _in_words(str(folder), unless_bound(unit, folder, examine_folder(folder)))
         policy = settings.spool.policy_of(folder)
         yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
     state = examine_state(settings.state.dir, made=bool(unit and makes(unit, settings.state.dir)))

@@ -1,7 +1,7 @@
 """Whether the service's unit lets it have what the configuration names."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 from uecwatchd.checkup.finding import Finding
@@ -9,7 +9,7 @@ from uecwatchd.cloud import credentials
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.settings import FILES_OF_A_CLOUD, PREFIX, CloudSettings, Settings
 from uecwatchd.strangers import shell_word
-from uecwatchd.unit import Need, Unit, drop_in, obstacles
+from uecwatchd.unit import Need, Unit, bound, drop_in, obstacles
 
 CREDENTIALS = PurePath("/run/credentials")
 # Of a cloud's files those that are each a setting of its own, so that a credential can stand for them.
@@ -69,6 +69,17 @@ def examine_unit(unit: Unit, wanted: tuple[Need, ...]) -> Iterator[Finding]:
         lines = drop_in(found)
         hint = _command(unit, lines) if lines else f"Correct it: systemctl edit {unit.name}"
         yield Finding("bad", what, hint, Halted.exit_code)
+
+
+def unless_bound(unit: Unit | None, folder: Path, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What is found wrong with a folder says nothing where the unit has put another in its place."""
+    setting = bound(unit, PurePath(folder)) if unit else ""
+    for finding in findings:
+        if unit and setting and finding.level == "bad":
+            what = f"{folder}: only the service sees what {unit.name} has there ({setting})"
+            yield Finding("warning", what, f"Once it runs: journalctl -u {unit.name} -p warning -n 20")
+        else:
+            yield finding
 
 
 def _command(unit: Unit, lines: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ that the state directory belongs to.
 
 from uecwatchd.unit.asked import DEFAULT_NAME, Unasked, Unit, ask, unit_for
 from uecwatchd.unit.given import take_environment
-from uecwatchd.unit.reach import Need, Obstacle, drop_in, obstacles
+from uecwatchd.unit.reach import Need, Obstacle, bound, drop_in, obstacles
 from uecwatchd.unit.user import become, take_user
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Unit",
     "ask",
     "become",
+    "bound",
     "drop_in",
     "obstacles",
     "take_environment",

@@ -66,8 +66,18 @@ def obstacles(unit: Unit, needs: Iterable[Need]) -> tuple[Obstacle, ...]:
     """What stands in the way of each; nothing is known of a unit with a root of its own."""
     if unit.text("RootDirectory") or unit.text("RootImage"):
         return ()
-    rules = sorted(_rules(unit), key=lambda rule: len(rule.prefix.parts))
+    rules = _in_order(unit)
     return tuple(found for need in needs if (found := _obstacle(need, rules)))
+
+
+def bound(unit: Unit, path: PurePath) -> str:
+    """The setting by which something else than for others lies at that path for the service, or nothing."""
+    rule = _that_counts(path, _in_order(unit))
+    return rule.setting if rule.bound else ""
+
+
+def _in_order(unit: Unit) -> Sequence[_Rule]:
+    return sorted(_rules(unit), key=lambda rule: len(rule.prefix.parts))
 
 
 def _obstacle(need: Need, rules: Sequence[_Rule]) -> Obstacle | None:
