@@ -408,13 +408,15 @@ def test_records_that_could_not_be_written_together_are_written_later(tmp_path: 
         assert [found.name for found in book.sets()] == ["a", "b"]
 
 
-def test_that_files_are_to_lie_still_is_known_and_written_nowhere(host: Host) -> None:
+def test_that_files_are_to_lie_still_is_written_down_at_the_end_alone(host: Host) -> None:
     host.configure(host.config.read_text().replace("settle = 0.3", "settle = 3600"))
     image(host.spool, "karmic")
     with served(host) as daemon:
         until(lambda: "Watching" in (host.folder / "log").read_text(), daemon)
+        with closing(open_ledger(host.state)) as book:
+            assert not book.sets()
     with closing(open_ledger(host.state)) as book:
-        assert not book.sets()
+        assert [(record.name, record.state) for record in book.sets()] == [("karmic", "waiting")]
 
 
 # --- whose it is ------------------------------------------------------------------------------------------
