@@ -39,6 +39,8 @@ LONGEST_PAUSE_SECONDS = 10.0
 STATUS_SECONDS = 2.0
 # How much more time to start is asked for while the first look goes on.
 STARTING_SECONDS = 60.0
+# How late it is noticed that a cloud has answered a probe; the next one may be due soon after.
+ASKED_PAUSE_SECONDS = 1.0
 # `once` waits for files that are still being written, but not for one that never comes to rest.
 ONCE_PATIENCE_SETTLES = 12
 # A cloud that is there tells what it is within one; the first look at the folders does not wait longer.
@@ -308,7 +310,7 @@ class Service:
         late = overdue(self._looked, watch.ways, now=now).values()
         scan = 0.0 if self._scan_wanted else min(self._rounds.due_in(), -max(late))
         asked = self._probing is not None and self._probing.is_alive()
-        probe = None if asked else self._tools.gates.next_probe()
+        probe = now + ASKED_PAUSE_SECONDS if asked else self._tools.gates.next_probe()
         scan = max(scan, self._scan_next - now)
         return max(0.0, scan if probe is None else min(scan, probe - now))
 
