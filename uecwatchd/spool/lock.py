@@ -79,9 +79,8 @@ def _opened(place: Path, folder: int) -> int | None:
     try:
         status = os.fstat(seen)
         if _is_to_be_believed(status, os.fstat(folder)):
-            for access in (os.O_RDWR, os.O_RDONLY):  # the first for NFS, the other on a read-only disk
-                with suppress(OSError):  # or it is root's, who was at work here before
-                    return os.open(f"/proc/self/fd/{seen}", access | os.O_CLOEXEC)
+            with suppress(OSError):  # it is root's, who was at work here before
+                return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
             if process := _process_with(status):
                 raise occupied(place, described(process))
     finally:
@@ -90,7 +89,7 @@ def _opened(place: Path, folder: int) -> int | None:
 
 
 def _made(folder: int) -> int | None:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(LOCK_NAME, flags, LOCK_MODE, dir_fd=folder)
     except FileExistsError:
@@ -118,11 +117,29 @@ def _is_away(folder: int, status: os.stat_result) -> bool:
 
 
 def _is_locked(lock: int) -> bool:
-    """Have the lock, unless another process has it. Where a file system knows no locks, nobody has."""
+    """Have the lock, unless another process has it. Where a file system knows no locks, nobody has.
+
+    The file is open for reading, or nobody could mount the disk read-only. NFS wants it open for writing.
+    """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno == errno.EBADF and _is_writable_now(lock):
+            return _is_locked(lock)
         return error.errno != errno.EWOULDBLOCK
+    return True
+
+
+def _is_writable_now(lock: int) -> bool:
+    """Open the lock's file for writing, under the same number."""
+    if fcntl.fcntl(lock, fcntl.F_GETFL) & os.O_RDWR:
+        return False
+    try:
+        writable = os.open(f"/proc/self/fd/{lock}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.dup2(writable, lock, inheritable=False)
+    os.close(writable)
     return True
 
 
