@@ -4,12 +4,15 @@ The hour is made up; everything else is real: the loop, its threads, folders, le
 `pytest -s tests/test_flood.py` the numbers are printed as a table.
 """
 
+import ctypes
+import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +41,7 @@ THREE_MINUTES_OF_PROBES = 30
 # Buckets, images and the bucket; or, while the generation is not known, at most the three questions before.
 REQUESTS_A_PROBE = 6
 REAL_SECONDS = 120.0
+CLONE_NEWNET = 0x40000000  # of <linux/sched.h>
 
 
 @dataclass
@@ -220,6 +224,31 @@ def test_a_cloud_that_is_not_there_floods_nobody(kind: str, place: str, scheme: 
     judge(kind, lines, len(asked))
 
 
+def cut_off(act: Callable[[], object]) -> None:
+    """Do something in a thread, and in those that it begins, that see no network at all. Needs root."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def alone() -> None:
+        assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        act()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(alone).result()
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("no name server", "cloud.example:8773"), ("no way to an address", "192.0.2.1:8773")],
+)
+def test_a_network_that_fails_floods_nobody(kind: str, place: str, host: Host) -> None:
+    drop_disk(host)
+    lines = Lines()
+    at(host, place)
+    cut_off(lambda: one_hour(host, lines))
+    judge(kind, lines, 0)
+    assert any(place.split(":")[0] in event.sentence for event in lines.told)
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "scheme"),
     [
@@ -299,7 +328,7 @@ def fill(folder: Path) -> None:
 def write_protect(folder: Path) -> None:
     """Put the same files on a disk in its place that is read-only, as after an error."""
     copy = folder.with_name(f"{folder.name}-copy")
-    shutil.copytree(folder, copy)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("bell"))  # a pipe, from which no copy comes
     mount_disk(folder)
     shutil.copytree(copy, folder, dirs_exist_ok=True)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
@@ -320,6 +349,7 @@ DISKS: Mapping[str, tuple[str, bool, Callable[[Path], object]]] = {
     "a full spool": ("spool", True, fill),
     "a spool that is read-only": ("spool", True, write_protect),
     "a full state directory": ("state", True, fill),
+    "a state directory that is read-only": ("state", True, write_protect),
     "a spool that is gone": ("spool", False, take_away),
     "a spool that is a file": ("spool", False, put_a_file_there),
 }

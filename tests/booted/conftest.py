@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,12 +36,15 @@ MISSING = (
     if shutil.which("systemd-nspawn")
     else "systemd-nspawn is not installed"
 )
+PACKAGES = Path(sysconfig.get_path("purelib"))
+INSIDE = Path("/opt/uecwatchd") / PACKAGES.relative_to(sys.prefix)
 # The hierarchies that systemd keeps its units in, on a kernel with the old and the new way of grouping.
 CGROUPS = tuple(Path("/sys/fs/cgroup", name) for name in ("systemd", "unified"))
 NUMBERS = count()
 
-# $1 is an empty folder, $2 the container's name, $3 the virtual environment, $4 our source. The mounts are
-# seen in there alone, and go with the last process.
+# $1 is an empty folder, $2 the container's name, $3 a virtual environment, $4 our source, $5 the packages
+# that are installed here, and where they are to be in there. The mounts are seen in there alone, and go with
+# the last process.
 BOOT = """\
 set -e
 mount -t tmpfs -o size=1g,mode=755 tmpfs "$1"
@@ -52,7 +56,8 @@ for group in %s; do
 done
 exec systemd-nspawn --quiet --directory="$1/root" --machine="$2" --register=no --keep-unit \\
     --link-journal=no --console=pipe --notify-ready=yes --capability=all --bind-ro="$3:/opt/uecwatchd" \\
-    --bind-ro="$4:/opt/source" setpriv --pdeathsig=KILL /lib/systemd/systemd systemd.unit=basic.target
+    --bind-ro="$4:/opt/source" --bind-ro="$5" \\
+    setpriv --pdeathsig=KILL /lib/systemd/systemd systemd.unit=basic.target
 """ % " ".join(map(str, CGROUPS))  # noqa: UP031 (braces are the shell's)
 
 # They are empty as soon as the kernel has buried all processes of the container; that may take a while.
@@ -121,8 +126,15 @@ def until(happened: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) 
 
 
 @contextmanager
-def booted(folder: Path, *, environment: Path) -> Iterator[Machine]:
-    """Boot a container with our program as /usr/bin/uecwatchd, from the virtual environment `environment`."""
+def booted(folder: Path) -> Iterator[Machine]:
+    """Boot a container with our program as /usr/bin/uecwatchd.
+
+    It is run by the system's Python, since the one that runs the tests may lie where only root can read.
+    """
+    environment = folder.with_name(f"{folder.name}-environment")
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", environment], check=True)
+    there = environment / INSIDE.relative_to("/opt/uecwatchd")
+    assert there.is_dir(), "the packages here are for another Python than /usr/bin/python3"
     name = f"uecwatchd-test-{os.getpid()}-{next(NUMBERS)}"
     folder.mkdir()
     log = folder.parent / f"{folder.name}.log"
@@ -155,7 +167,7 @@ def _started(folder: Path, name: str, environment: Path, log: Path) -> Iterator[
         heard.settimeout(PATIENCE_SECONDS)
         heard.bind(f"\0{name}")
         process = subprocess.Popen(
-            [*command, "sh", str(folder), name, str(environment), str(ROOT)],
+            [*command, "sh", str(folder), name, str(environment), str(ROOT), f"{PACKAGES}:{INSIDE}"],
             env={**os.environ, "NOTIFY_SOCKET": f"@{name}"},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -222,7 +234,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 def machine(tmp_path_factory: pytest.TempPathFactory, cloud: Sandbox) -> Iterator[Machine]:
     """With everything installed, and credentials of the cloud that the service may read."""
     folder = tmp_path_factory.mktemp("booted") / "machine"
-    with booted(folder, environment=Path(sys.prefix)) as machine:
+    with booted(folder) as machine:
         machine.shell(INSTALL)
         give(machine, cloud, "/etc/uecwatchd", group="uecwatchd")
         yield machine
