@@ -23,7 +23,7 @@ import pytest
 
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.ledger import open_ledger
-from uecwatchd.monitor import Event, Progress
+from uecwatchd.monitor import Event, Kind, Progress
 from uecwatchd.notify import Notifier
 from uecwatchd.service import LEAST_PAUSE_SECONDS, Service
 from uecwatchd.settings import load
@@ -41,6 +41,7 @@ THREE_MINUTES_OF_PROBES = 30
 # Buckets, images and the bucket; or, while the generation is not known, at most the three questions before.
 REQUESTS_A_PROBE = 6
 REAL_SECONDS = 120.0
+MANY_SETS = 40
 CLONE_NEWNET = 0x40000000  # of <linux/sched.h>
 
 
@@ -285,6 +286,18 @@ def test_uploads_that_fail_flood_nobody(fault: str, host: Host) -> None:
     lines = Lines()
     one_hour(host, lines)
     judge(f"uploads: {fault}", lines, len(host.cloud.requests))
+
+
+@pytest.mark.parametrize("fault", ["put-503", "down"])
+def test_a_trouble_that_many_sets_meet_is_told_once_and_not_by_each(fault: str, host: Host) -> None:
+    for number in range(MANY_SETS):
+        drop_disk(host, f"disk{number:02}")
+    host.cloud.faults.arm(fault, 1e6)
+    lines = Lines()
+    one_hour(host, lines)
+    # That a set was found and is worked on is no word of the trouble.
+    lines.told[:] = [event for event in lines.told if event.kind not in (Kind.FOUND, Kind.WORKING)]
+    judge(f"{MANY_SETS} sets: {fault}", lines, len(host.cloud.requests))
 
 
 def test_a_cloud_that_comes_and_goes_floods_nobody(host: Host) -> None:

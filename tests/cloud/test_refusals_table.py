@@ -355,7 +355,9 @@ EXAMPLES = (
         "euca5", Answer("ec2", 404, "<html>Not here</html>", "404", "Not here"), Halted, "no such", ADDRESS
     ),
     Example("aws", wordless("ec2", 405), Halted, "no such service", ADDRESS),
-    Example("aws", s3(307, "TemporaryRedirect", "Elsewhere."), Halted, "at another address", ADDRESS),
+    Example(
+        "aws", s3(307, "TemporaryRedirect", "Elsewhere."), Halted, "elsewhere (307)", "ec2_url and s3_url"
+    ),
     Example(
         "openstack", s3(501, "NotImplemented", "Not here."), Halted, "does not know this request", "dialect"
     ),

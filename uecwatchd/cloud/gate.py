@@ -50,6 +50,8 @@ STEADY_SECONDS = 600.0
 TOLD_CLOSINGS = 3
 OUTAGE_TIMES = 3
 MOST_TIMES = 10  # enough to reach the longest delay
+# Sets that get no good answer one after the other, where a probe does. One or two may have their own trouble.
+SEVERAL_SETS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Gates:
         self._connecting = threading.Lock()
         self._doubting = threading.Lock()
         self._open: dict[str, Cloud] = {}
+        self._in_vain: dict[str, set[str]] = {}
         self._closed: dict[str, Closed] = {}
         self._closings: dict[str, int] = {}
         self._opened: dict[str, float] = {}
@@ -211,10 +214,26 @@ class Gates:
         except UecError:
             return  # it answered, and of what it said each set will hear in its turn
 
+    def in_vain(self, name: str, error: CloudAway, *, of: str) -> bool:
+        """Whether the set `of`, which got no good answer, is to wait for its cloud, and not by itself.
+
+        A cloud may answer probes and yet do nothing for anybody. After several sets in a row it counts as away.
+        """
+        if self.away(name):
+            return True
+        with self._turn:
+            met = self._in_vain.setdefault(name, set())
+            met.add(of)
+            several = len(met) >= SEVERAL_SETS
+        if several:
+            self._close_away(name, error)
+        return several
+
     def came_through(self, name: str) -> None:
         """A set has been registered: whatever closed this gate before is over."""
         with self._turn:
             self._closings.pop(name, None)
+            self._in_vain.pop(name, None)
 
     def closed(self) -> Mapping[str, Halted | CloudAway]:
         with self._turn:

@@ -178,7 +178,8 @@ def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
 
 
 def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> SetRecord:
-    away = isinstance(error, CloudAway) and tools.gates.away(job.record.cloud)
+    cloud, name = job.record.cloud, job.record.name
+    away = isinstance(error, CloudAway) and tools.gates.in_vain(cloud, error, of=name)
     reached = job.reach.noted(job.record.members)
     further = sum(one.parts for one in reached) > sum(one.parts for one in job.record.members)
     record = replace(job.record, members=reached)
@@ -190,7 +191,7 @@ def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> 
     if isinstance(error, OurFault) and record.deferrals <= 1:  # with each attempt it would be told again
         event = replace(event, fields={**event.fields, "traceback": error.trace})
     if known and record.state in ("deferred", "halted"):  # what closed a gate is told once, not by each set
-        event = replace(event, level="info")
+        event = replace(event, level="debug")
     if _is_known(record, before):
         job = replace(job, monitor=report.LogFile(job.found.folder, job.found.name))
     return _end(job, record, tools, event)
