@@ -356,9 +356,6 @@ EXAMPLES = (
     ),
     Example("aws", wordless("ec2", 405), Halted, "no such service", ADDRESS),
     Example(
-        "aws", s3(307, "TemporaryRedirect", "Elsewhere."), Halted, "elsewhere (307)", "ec2_url and s3_url"
-    ),
-    Example(
         "openstack", s3(501, "NotImplemented", "Not here."), Halted, "does not know this request", "dialect"
     ),
     Example("uec", ec2(400, "Images", "The moon is full"), Rejected, "Images: The moon is full", "own words"),

@@ -217,7 +217,7 @@ class Gates:
     def in_vain(self, name: str, error: CloudAway, *, of: str) -> bool:
         """Whether the set `of`, which got no good answer, is to wait for its cloud, and not by itself.
 
-        A cloud may answer probes and yet do nothing for anybody. After several sets in a row it counts as away.
+        A cloud may answer probes and do nothing for anybody: after several sets in a row it counts as away.
         """
         if self.away(name):
             return True
