@@ -307,12 +307,6 @@ ROWS = (
         code="40[45]",  # no code of its own: no S3 or EC2 said this
         statuses=range(404, 406),
     ),
-    Row(
-        Halted,
-        "the service is at another address",
-        "Compare ec2_url and s3_url with the cloud's eucarc, and region where the cloud has regions.",
-        statuses=range(300, 400),
-    ),
     Row(Halted, OTHER_GENERATION, SET_DIALECT, statuses=range(412, 413), dialects=BINDING_IS_412),
     Row(CloudAway, "it was too slow to hear us out", "You need only wait.", statuses=range(408, 409)),
     Row(CloudAway, "it is too busy just now", "You need only wait.", statuses=range(429, 430)),
