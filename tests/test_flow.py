@@ -328,6 +328,7 @@ def test_finished_files_are_archived_where_the_configuration_says_so(
     host.configure(host.config.read_text().replace("settle =", 'after = "archive"\nsettle ='))
     sidecar_set(host, real_set)
     assert host.run("once").returncode == 0
+    assert host.run("once").returncode == 0
     names = sorted(path.name for path in (host.spool / "done").rglob("*") if path.is_file())
     assert real_set.sidecar
     assert names == sorted(

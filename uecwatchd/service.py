@@ -141,12 +141,11 @@ class Service:
             self._tools.gates.recognise()
             while True:
                 self._rounds.turn()
-                ended = self._rounds.work_off()
+                self._rounds.work_off()
                 self._must_have_a_ledger()
                 now = self._monotonic()
-                pauses = [0.0] if ended else []
                 late = now > patience and not self._rounds.behind()
-                pauses += [ready_at - now for ready_at in self._rounds.settling() if not late]
+                pauses = [ready_at - now for ready_at in self._rounds.settling() if not late]
                 if (look := self._rounds.next_retry(looks=True)) is not None:
                     pauses.append(look - self._now())  # or an image that is registered were left half done
                 if self._stopping.is_set() or not pauses:

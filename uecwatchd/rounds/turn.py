@@ -166,17 +166,13 @@ class Rounds:
         self._outages.tell(self._tools.gates, wanting=self._wanting)
         return ended
 
-    def work_off(self) -> bool:
-        """Wait until all that is due has been begun and has come to an end, or a stop was asked for.
-
-        Returns whether anything has: what is finished leaves the folder at the next look.
-        """
-        ended = self.tend()
+    def work_off(self) -> None:
+        """Wait until all that is due has been begun and has come to an end, or a stop was asked for."""
+        self.tend()
         while self._crew.working or self._notices.left():
             if not self._notices.left():
                 self._crew.wait()
-            ended |= self.tend()
-        return ended
+            self.tend()
 
     def finish(self) -> None:
         """Wait until every set at work has come to an end or been put down, and note it."""
