@@ -349,8 +349,8 @@ def test_a_set_that_can_be_begun_does_not_wait_for_what_is_said_of_thousands(
 ) -> None:
     address, heard = heard_by_systemd
     flood(host.spool, 1500)
+    image(host.spool, "good")
     with served(host, NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000") as daemon:
-        image(host.spool, "good")
         until((host.spool / "good.uec.log").exists, daemon)
         assert len(list(host.spool.glob("bad*.uec.error"))) < 1500, "some are still to be told of"
         told = len(heard)
