@@ -100,7 +100,8 @@ class Breaker:
     def close(self) -> None:
         assert self._server.stdin
         self._server.stdin.close()
-        self._server.wait(PATIENCE_SECONDS)
+        with self._server:  # waits, and closes what it was heard by
+            pass
 
 
 @dataclass(frozen=True)
