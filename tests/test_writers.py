@@ -36,7 +36,7 @@ MIB = 1 << 20
 PATIENCE_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
 # Long enough that a set would be taken if lying still were all that is asked.
-PAUSE_SECONDS = 4 * SETTLE_SECONDS
+PAUSE_SECONDS = 8 * SETTLE_SECONDS
 
 
 @dataclass(frozen=True)
