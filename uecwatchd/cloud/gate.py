@@ -226,7 +226,7 @@ class Gates:
             met.add(of)
             several = len(met) >= SEVERAL_SETS
         if several:
-            self._close_away(name, error)
+            self._close_away(name, CloudAway(f"cloud {name}", error.why, error.hint))
         return several
 
     def came_through(self, name: str) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from uecwatchd import report
+from uecwatchd.cloud.gate import TOLD_CLOSINGS
 from uecwatchd.control import AdvanceWriter
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.image import amount
@@ -184,14 +185,15 @@ def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> 
     further = sum(one.parts for one in reached) > sum(one.parts for one in job.record.members)
     record = replace(job.record, members=reached)
     record = failed(record, error, now=tools.now(), spread=tools.random(), away=away, further=further)
-    known = job.record.cloud in tools.gates.closed()
+    closed = tools.gates.closed().get(cloud)
     if isinstance(error, Halted):
-        tools.gates.close(job.record.cloud, error)
+        tools.gates.close(cloud, error)
     event = failure_event(record)
     if isinstance(error, OurFault) and record.deferrals <= 1:  # with each attempt it would be told again
         event = replace(event, fields={**event.fields, "traceback": error.trace})
-    if known and record.state in ("deferred", "halted"):  # what closed a gate is told once, not by each set
-        event = replace(event, level="debug")
+    if closed and record.state in ("deferred", "halted"):  # who closed the gate has told why
+        met = error is not closed and tools.gates.closings(cloud) <= TOLD_CLOSINGS
+        event = replace(event, level="info" if met else "debug")
     if _is_known(record, before):
         job = replace(job, monitor=report.LogFile(job.found.folder, job.found.name))
     return _end(job, record, tools, event)
