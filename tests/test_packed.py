@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ("karmic.img.bz2", "bzip2 karmic.img"),
         ("karmic.img.lz4", "lz4 -q karmic.img karmic.img.lz4 && rm karmic.img"),
         ("karmic.img.lzo", "lzop -qU karmic.img"),
+        ("karmic.img.br", "brotli --rm karmic.img"),
         ("Karmic.IMG.ZST", "zstd -q --rm karmic.img && mv karmic.img.zst Karmic.IMG.ZST"),
         ("karmic.img.XZ", "xz karmic.img && mv karmic.img.xz karmic.img.XZ"),
         ("k c.tar.gz", "tar -czf 'k c.tar.gz' karmic.img && rm karmic.img"),
@@ -61,6 +62,19 @@ def test_a_packed_image_that_lies_there_unpacked_is_no_news(tmp_path: Path) -> N
     assert [(one.reason, one.is_news) for one in assembly.misfits] == [
         ("karmic.img lies there unpacked", False)
     ]
+
+
+@pytest.mark.parametrize("name", ["karmic.xva", "Karmic.WIM", "karmic.dmg"])
+@pytest.mark.parametrize("like", ["nothing", "a tar"])
+def test_what_another_program_exported_is_told_with_the_way_to_a_disk(
+    tmp_path: Path, name: str, like: str
+) -> None:
+    lay(tmp_path, {name: b"\x01" * 600, "ova.xml": "<x/>"})
+    if like == "a tar":
+        subprocess.run(["tar", "-cf", name, "ova.xml"], cwd=tmp_path, check=True)
+    (misfit,) = [one for one in decided(tmp_path).misfits if one.path == name]
+    assert misfit.is_news
+    assert "disk" in misfit.reason
 
 
 @pytest.mark.parametrize("name", ["dump.sql.gz", "notes.txt.xz", "syslog.1.zst"])

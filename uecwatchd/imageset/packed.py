@@ -20,6 +20,7 @@ COMPRESSIONS: Mapping[str, str] = MappingProxyType(
         ".zst": "zstd",
         ".lz4": "lz4",
         ".lzo": "lzop",
+        ".br": "brotli",
     }
 )
 _TAR = "tar -xf {name}{into}"
@@ -35,12 +36,22 @@ ARCHIVES: Mapping[str, str] = MappingProxyType(
         ".rar": "unrar x {name}",
     }
 )
+# What other programs export, and how a disk is made of it.
+EXPORTS: Mapping[str, str] = MappingProxyType(
+    {
+        ".xva": "a machine exported by Xen's toolstack is not taken as it is: export its disk as a VHD",
+        ".wim": "Windows files are no disk: apply them to one with wimlib-imagex, and drop that",
+        ".dmg": "a disk of macOS is not taken as it is: make it raw with qemu-img convert -f dmg",
+    }
+)
 _CONTENTS: Mapping[str, str] = MappingProxyType({"tar": _TAR, "zip": ARCHIVES[".zip"]})
 
 
 def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
     """Say of a packed image how to unpack it, and whether that is still to be done; None of anything else."""
     plain = image.folded(path)
+    if export := next((end for end in EXPORTS if plain.endswith(end)), None):
+        return EXPORTS[export], True
     archive = max((end for end in ARCHIVES if plain.endswith(end)), key=len, default=None)
     compression = next((end for end in COMPRESSIONS if plain.endswith(end)), None)
     peek = listing.peeks.get(path)
