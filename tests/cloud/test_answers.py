@@ -248,13 +248,14 @@ def memory_for(script: Any, body: str) -> tuple[str, int]:
 
 
 UNREADABLE = "its answer was cut short"
+MONSTROUS = "its answer is like none"
 LARGE: dict[str, tuple[Callable[[], str], str]] = {
     "many images": (lambda: listing(item("emi-12345678") * 20_000), "20000"),
     "many nothings": (lambda: listing("<item/>" * 2_000_000), "it lists more than 100000"),
-    "a long id": (lambda: listing(f"<item><imageId>{'x' * 20_000_000}</imageId></item>"), UNREADABLE),
-    "many elements": (lambda: listing(f"<item>{'<a/>' * 3_000_000}</item>"), UNREADABLE),
-    "many attributes": (lambda: "<r " + " ".join(f"a{n}='1'" for n in range(2_000_000)) + "/>", UNREADABLE),
-    "depth": (lambda: "<a>" * 5_000_000, UNREADABLE),
+    "a long id": (lambda: listing(f"<item><imageId>{'x' * 20_000_000}</imageId></item>"), MONSTROUS),
+    "many elements": (lambda: listing(f"<item>{'<a/>' * 3_000_000}</item>"), MONSTROUS),
+    "many attributes": (lambda: "<r " + " ".join(f"a{n}='1'" for n in range(2_000_000)) + "/>", MONSTROUS),
+    "depth": (lambda: "<a>" * 5_000_000, MONSTROUS),
     "a comment": (lambda: f"{listing()}<!--{'-' * 20_000_000}", UNREADABLE),
 }
 

@@ -18,7 +18,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.cloud.answer import Packed
+from uecwatchd.cloud.answer import Monstrous, Packed
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.connections import AnswerTooLong
 from uecwatchd.cloud.images import images
@@ -167,6 +167,7 @@ UNHEARD = (
     ),
     (InvalidRegionError(region_name="a b"), Halted, "it sends us to a region that is none"),
     (Packed("Content-Encoding: gzip", "id"), Halted, "its answers are packed"),
+    (Monstrous("it declares a document type", "id"), Halted, "its answer is like none"),
     (ResponseParserError("invalid XML received: b'<Descr'"), CloudAway, "its answer was cut short"),
     (ResponseStreamingError(error="connection broken"), CloudAway, "the connection broke"),
     (IncompleteReadError(actual_bytes=1, expected_bytes=2), CloudAway, "the connection broke"),

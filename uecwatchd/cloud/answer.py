@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 from botocore.parsers import ResponseParserError
 
 from uecwatchd.cloud.connections import AnswerTooLong
-from uecwatchd.cloud.markup import Unfit, look_through, pages
+from uecwatchd.cloud.markup import Broken, Unfit, look_through, pages
 
 # Where S3 says it. What a body says of it is kept there too.
 REQUEST_ID_HEADER = "x-amz-request-id"
@@ -52,6 +52,10 @@ class Unreadable(ResponseParserError):  # type: ignore[misc]  # botocore has no 
         self.request_id = request_id
 
 
+class Monstrous(Unreadable):
+    """A whole document, and so made that reading it could take more than there is."""
+
+
 class Packed(Unreadable):
     """An answer in a form that nobody asked for. It is not unpacked: it might grow without an end."""
 
@@ -63,7 +67,7 @@ def mend(
     customized_response_dict: dict[str, Any],
     **_: object,
 ) -> None:
-    """For botocore's event `before-parse`. Raises `Unreadable`, `Packed`, `AnswerTooLong`."""
+    """For botocore's event `before-parse`. Raises `Unreadable`, `Monstrous`, `Packed`, `AnswerTooLong`."""
     _must_be_plain(response_dict)
     if response_dict["status_code"] >= 300:
         _rewrite(response_dict, service=operation_model.service_model.service_name)
@@ -126,8 +130,10 @@ def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]
     body: bytes = response["body"]
     try:
         return read(body)
+    except Broken as broken:
+        why = str(broken)
     except Unfit as unfit:
-        why = str(unfit)
+        raise Monstrous(str(unfit), _request_id(response, "")) from unfit
     if len(body) <= LONGEST_BYTES:
         mended = BARE_AMPERSAND.sub("&amp;", NOT_XML.sub(" ", body.decode(errors="replace")))
         with suppress(Unfit):

@@ -26,6 +26,10 @@ class Unfit(ValueError):
     """What is wrong with a document, as the end of a sentence."""
 
 
+class Broken(Unfit):
+    """It is no XML, or not all of one document."""
+
+
 def look_through(body: bytes) -> None:
     """Raises `Unfit`."""
     _Look(body, "", most=MOST_PIECES).through()
@@ -72,7 +76,7 @@ class _Look:
                     raise Unfit(f"one of its tags has more than {LONGEST_TAG_BYTES} bytes")
             self._parser.Parse(b"", True)  # noqa: FBT003
         except expat.ExpatError as error:
-            raise Unfit(str(error)) from error
+            raise Broken(str(error)) from error
         return self._spans
 
     def _opens(self, name: str, attributes: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.cloud.answer import Packed, Unreadable
+from uecwatchd.cloud.answer import Monstrous, Packed, Unreadable
 from uecwatchd.cloud.connections import AnswerTooLong
 from uecwatchd.cloud.stranger import SEE_ADDRESSES, SEE_PROXY, NotTheCloud
 from uecwatchd.errors import CloudAway, Halted, UecError
@@ -199,6 +199,13 @@ SILENCES = (
         Halted,
         "its answers are packed, which we did not ask for",
         "Have the web server or proxy that stands before it leave them as they are (nginx: gzip off;).",
+    ),
+    Silence(
+        Monstrous,
+        "",
+        Halted,
+        "its answer is like none that a cloud gives",
+        "See that ec2_url and s3_url are the cloud's own; its administrator may know the request.",
     ),
     Silence(ResponseParserError, "", CloudAway, "its answer was cut short", "You need only wait."),
     TLS_THERE,
