@@ -161,6 +161,9 @@ EXAMPLES = (
     Example(
         "aws", s3(400, "AuthorizationHeaderMalformed", "expecting 'eu-west-1'"), Halted, "creden", "region"
     ),
+    Example("aws", s3(400, "AuthorizationQueryParametersError", "expecting"), Halted, "creden", "region"),
+    Example("aws", s3(400, "IllegalLocationConstraintException", "No"), Halted, "another region", "region"),
+    Example("aws", s3(403, "PermanentRedirect", "Elsewhere"), Halted, "another region", "s3_url"),
     Example(
         "euca4",
         ec2(403, "InvalidAccessKeyId", "Invalid"),

@@ -148,7 +148,7 @@ ROWS = (
         NOT_KNOWN,
         "Fetch new credentials from this cloud and set eucarc, or access_key and secret_key; if they are"
         " right, compare the dialect with the cloud, and region where it has regions.",
-        code="AuthFailure|AuthorizationHeaderMalformed",
+        code="AuthFailure|AuthorizationHeaderMalformed|AuthorizationQueryParametersError",
         words="user authentication failed|not authenticated",
     ),
     Row(
@@ -160,6 +160,12 @@ ROWS = (
     ),
     Row(Halted, NO_RIGHT, ASK_FOR_RIGHT, code="AccessDenied|UnauthorizedOperation"),
     # The bucket
+    Row(
+        Halted,
+        "it keeps the bucket in another region than the one that we ask in",
+        "Set region and s3_url to the bucket's, or choose another bucket.",
+        code="IllegalLocationConstraintException|InvalidLocationConstraint|(Permanent|Temporary)Redirect",
+    ),
     Row(
         Halted,
         "the bucket belongs to another account, and only its owner may register what lies in it",
