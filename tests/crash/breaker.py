@@ -16,7 +16,6 @@ import builtins
 import errno
 import importlib
 import inspect
-import json
 import os
 import pkgutil
 import sqlite3
@@ -32,7 +31,6 @@ from botocore.exceptions import BotoCoreError
 
 import uecwatchd
 from uecwatchd import cli
-from uecwatchd.cloud.client import make_client
 
 # What a library, the interpreter or the system may raise where nobody thought of it.
 FAULTS: dict[str, Callable[[], BaseException]] = {
@@ -147,19 +145,8 @@ def child(order: dict[str, Any]) -> int:
         sys.stderr.flush()
 
 
-def serve() -> None:
-    for service in ("s3", "ec2"):
-        make_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            os._exit(child(json.loads(line)))
-        sys.stdout.write(f"{pid}\n")
-        sys.stdout.flush()
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    serve()
+    from tests.crash.forks import serve
+
+    serve(child)

@@ -16,7 +16,6 @@ What is done beside the machine image, in threads of its own, happens in a *lane
 them has its own order. The lane of the kernel is "0: ", that of the ramdisk "1: ", and that of all else "".
 """
 
-import json
 import os
 import re
 import signal
@@ -28,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from uecwatchd import boundary, cli
-from uecwatchd.cloud.client import make_client
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Event, Progress
@@ -102,24 +100,8 @@ def hasty() -> int:
     return 0
 
 
-def warm() -> None:
-    """What botocore reads of its models is read once, for all children."""
-    for service in ("s3", "ec2"):
-        make_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
-
-
-def serve() -> None:
-    warm()
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            os._exit(child(json.loads(line)))
-        sys.stdout.write(f"{pid}\n")
-        sys.stdout.flush()
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    serve()
+    from tests.crash.forks import serve
+
+    serve(child)
