@@ -11,6 +11,7 @@ import pytest
 
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
+from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Kind
@@ -75,6 +76,7 @@ def rounds(
             lines=Lines(1),
             configured_bucket="images",
             now=now,
+            patience=Patience(tries=()),
         )
         made = Rounds(settings, roll=Roll(book), tools=tools, monotonic=monotonic or now, ended=lambda: None)
         try:

@@ -20,6 +20,7 @@ import pytest
 from uecwatchd import spool
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
+from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted
 from uecwatchd.imageset import ImageSet
@@ -84,10 +85,16 @@ def test_which_sets_are_due(record: SetRecord | None, closed: dict[str, Halted],
 
 
 @contextmanager
-def service(host: Host, heard: Heard, *, now: Callable[[], float] = time.time) -> Iterator[Service]:
+def service(
+    host: Host,
+    heard: Heard,
+    *,
+    now: Callable[[], float] = time.time,
+    patience: Patience = Patience(),  # noqa: B008
+) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, monitor=heard, book=book, now=now)
+        yield Service(settings, monitor=heard, book=book, now=now, patience=patience)
 
 
 @contextmanager
@@ -126,7 +133,7 @@ def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restar
 ) -> None:
     drop(host, real_set, "karmic")
     host.cloud.faults.arm("put-503", math.inf)
-    with service(host, heard) as first:
+    with service(host, heard, patience=Patience(tries=())) as first:
         (record,) = first.once()
     assert (record.state, record.next_retry) == ("deferred", record.since + 30.0)
     assert not any("is away" in sentence for sentence in heard.sentences(Kind.DEFERRED)), "others get through"
