@@ -265,6 +265,19 @@ def test_what_branches_do_not_dispute_is_known(text: str) -> None:
     assert read(text)["A"] == "1"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'A=1\nif [ -n "$TEST" ]; then A=$(hostname); fi',
+        'A=1\n[ -n "$TEST" ] && A=$(hostname)',
+        "A=1\ntesting() { A=`hostname`; }",
+        "A=1\ncase $x in a) A=$HOSTNAME;; esac",
+    ],
+)
+def test_a_branch_that_may_set_another_value_leaves_none(text: str) -> None:
+    assert "A" not in read(text)
+
+
 def test_a_check_tells_what_an_eucarc_leaves_open(tmp_path: Path) -> None:
     (tmp_path / "eucarc").write_text("export EC2_ACCESS_KEY=a\nexport EUCALYPTUS_CERT=$(find-cert)\n")
     (remark,) = eucarc_source(tmp_path / "eucarc", cloud="default", home=HOME).remarks

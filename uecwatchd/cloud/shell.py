@@ -176,7 +176,7 @@ def _assign(scope: Scope, name: str, value: str | None, at: int, *, otherwise: b
         return
     is_maybe = scope.in_branch or perhaps
     if value is None:
-        if before is None or not is_maybe:
+        if before is None or not is_maybe or name not in scope.maybe:
             scope.variables.pop(name, None)
             scope.unknown[name] = Unknown(at, scope.why or "only a shell could tell it")
         return
