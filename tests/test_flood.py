@@ -7,6 +7,7 @@ The hour is made up; everything else is real: the loop, its threads, folders, le
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -43,6 +44,8 @@ REQUESTS_A_PROBE = 6
 REAL_SECONDS = 120.0
 MANY_SETS = 40
 CLONE_NEWNET = 0x40000000  # of <linux/sched.h>
+CAPABILITY_VERSION = 0x20080522  # of <linux/capability.h>, as are these
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1 << 1, 1 << 2
 
 
 @dataclass
@@ -150,7 +153,7 @@ def answering(status: int, body: str, headers: Mapping[str, str]) -> Iterator[tu
             asked.append(self.path)
             said = body.replace("{n}", str(len(asked))).encode()
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(said))}.items():
+            for name, value in {"Content-Length": str(len(said)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(said)
@@ -183,6 +186,7 @@ CLOUDS: Mapping[str, tuple[int, str, Mapping[str, str]]] = {
     "a page that forbids": (403, PAGE, {}),
     "403": (403, "<Error><Code>InvalidAccessKeyId</Code><Message>{n}</Message></Error>", {}),
     "400 and another sentence each time": (400, "<Error><Code>Odd</Code><Message>{n}</Message></Error>", {}),
+    "half an answer": (200, "<DescribeRegionsResponse>", {"Content-Length": "1000"}),
     "a redirect": (302, "", {"Location": "http://login.example/"}),
 }
 
@@ -225,16 +229,25 @@ def test_a_cloud_that_is_not_there_floods_nobody(kind: str, place: str, scheme: 
     judge(kind, lines, len(asked))
 
 
-def cut_off(act: Callable[[], object]) -> None:
-    """Do something in a thread, and in those that it begins, that see no network at all. Needs root."""
-    libc = ctypes.CDLL(None, use_errno=True)
+LIBC = ctypes.CDLL(None, use_errno=True)
 
-    def alone() -> None:
-        assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        act()
 
+def see_no_network() -> None:
+    assert LIBC.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+
+
+def have_no_more_rights_than_others() -> None:
+    """Modes of files are heeded from now on, as if this were no root."""
+    header, rights = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    assert LIBC.capget(header, rights) == 0, os.strerror(ctypes.get_errno())
+    rights[0] &= ~(CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH)
+    assert LIBC.capset(header, rights) == 0, os.strerror(ctypes.get_errno())
+
+
+def in_a_thread_that(first: Callable[[], object], act: Callable[[], object]) -> None:
+    """Do something in a thread with less than this one has; so have those that it begins. Needs root."""
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(alone).result()
+        pool.submit(lambda: (first(), act())).result()
 
 
 @pytest.mark.parametrize(
@@ -245,7 +258,7 @@ def test_a_network_that_fails_floods_nobody(kind: str, place: str, host: Host) -
     drop_disk(host)
     lines = Lines()
     at(host, place)
-    cut_off(lambda: one_hour(host, lines))
+    in_a_thread_that(see_no_network, lambda: one_hour(host, lines))
     judge(kind, lines, 0)
     assert any(place.split(":")[0] in event.sentence for event in lines.told)
 
@@ -385,3 +398,47 @@ def test_a_disk_that_fails_floods_nobody(kind: str, moment: float, host: Host) -
 
         one_hour(host, lines, at={moment: trouble})
         judge(f"{kind}, {'at once' if moment < 1 else 'later'}", lines, len(host.cloud.requests))
+
+
+def cut_its_disk(image: Path) -> None:
+    """From now on what is read or written beyond the first sectors is an input/output error."""
+    os.truncate(image, 64 << 10)
+
+
+def end_its_process(image: Path) -> None:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(image).encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("spoil", [cut_its_disk, end_its_process])
+def test_a_file_system_that_fails_floods_nobody(
+    spoil: Callable[[Path], None], host: Host, fuse: Path
+) -> None:
+    lines = Lines()
+    host.configure(host.config.read_text().replace("[spool]", '[spool]\nmembers = "trusted"'))
+    subprocess.run(["mount", "--bind", str(fuse), str(host.spool)], check=True)
+    try:
+        drop_disk(host)
+        one_hour(host, lines, at={300.0: lambda: spoil(fuse.with_name("ntfs"))})
+    finally:
+        subprocess.run(["umount", "--lazy", str(host.spool)], check=True)
+    judge(f"a spool on FUSE: {spoil.__name__}", lines, len(host.cloud.requests))
+    assert any("error" in event.sentence or "not connected" in event.sentence for event in lines.told)
+
+
+@pytest.mark.parametrize("which", ["spool", "state"])
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o500])
+def test_a_folder_that_is_closed_floods_nobody(which: str, mode: int, host: Host) -> None:
+    folder = host.spool if which == "spool" else host.state
+    lines = Lines()
+    drop_disk(host)
+
+    def close() -> None:
+        drop_disk(host, "jaunty")
+        folder.chmod(mode)
+
+    in_a_thread_that(have_no_more_rights_than_others, lambda: one_hour(host, lines, at={300.0: close}))
+    judge(f"a {which} of mode {mode:04o}", lines, len(host.cloud.requests))
+    assert lines.told

@@ -68,26 +68,35 @@ def opened_by(folder: Path) -> str:
 
 @contextlib.contextmanager
 def folder_descriptor(folder: Path) -> Iterator[int]:
-    """A descriptor of the spool folder. Its own path may lead through links: the administrator chose it."""
+    """A descriptor of the spool folder. Its own path may lead through links: the administrator chose it.
+
+    What the system refuses meanwhile, and nobody else explains, is the folder's trouble: a disk that fails, a
+    server that goes away, rights that are taken after it was opened. Raises NotPermitted, Deferred.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError as error:
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _trouble_of(folder, error) from error
+
+
+def _trouble_of(folder: Path, error: OSError) -> UecError:
+    if isinstance(error, PermissionError):
         above = shut_above(folder)
-        raise NotPermitted(
+        return NotPermitted(
             f"{folder}: cannot list the spool folder",
             f"the service's user has no right to {f'pass {above}' if above else 'read it'}",
             f"Try: {opened_by(folder)}",
-        ) from error
-    except OSError as error:
-        raise Deferred(
-            f"{folder}: cannot open the spool folder",
-            NOT_THERE if error.errno == errno.ENOENT else error.strerror or str(error),
-            f"Make it (mkdir -p {file_word(str(folder))}) or mount what it lies on; each scan looks for it.",
-        ) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        )
+    what = f"{folder}: cannot open the spool folder"
+    if error.errno == errno.ENOENT:
+        make = f"Make it (mkdir -p {file_word(str(folder))})"
+        return Deferred(what, NOT_THERE, f"{make} or mount what it lies on; each scan looks for it.")
+    hint = "Look at the disk or the server that it lies on; each scan tries it again."
+    return Deferred(what, error.strerror or str(error), hint)
 
 
 @contextlib.contextmanager
