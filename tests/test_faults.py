@@ -19,7 +19,7 @@ else:
 
 # By hand: FAULT_SETS=200 pytest tests/test_faults.py -s
 SETS = int(os.environ.get("FAULT_SETS", "20"))
-SEED = int(os.environ.get("FAULT_SEED", "4"))
+SEED = int(os.environ.get("FAULT_SEED", "8"))
 STORM_SECONDS = 0.4 * SETS
 PATIENCE_SECONDS = 60.0 + 2 * SETS
 KILL_SHARE = 0.15
@@ -48,6 +48,8 @@ with closing(open_ledger(settings.state.dir)) as book:
 NO_KERNEL = 'kernel = "none"\n'
 ONCE = ("put-500", "put-503", "reset-in-body", "wrong-etag", "lost-answer", "image-fails", "lost-tags")
 LASTING = {"down": 3.0, "away": 3.0, "slow": 0.05, "skew": 600.0, "requests": 2.0, "pending": 2.0}
+# The storm goes on until so many kinds of fault have met the daemon, which a busy machine makes slow.
+KINDS_MET = min(len({*ONCE, *LASTING}), SETS // 4)
 
 
 def daemon(host: Host, began: float) -> "subprocess.Popen[bytes]":
@@ -82,19 +84,20 @@ def retry_failed(host: Host) -> None:
 def test_nothing_is_lost_or_doubled_by_random_faults_and_kills(host: Host) -> None:
     chance = random.Random(SEED)  # noqa: S311
     armed: Counter[str] = Counter()
+    order = chance.sample((*ONCE, *LASTING), k=len(ONCE) + len(LASTING))
     began, kills = time.time(), 0
     wanted = drop(host)
     process = daemon(host, began)
     try:
         while done(host) < SETS and time.time() - began < PATIENCE_SECONDS:
             time.sleep(chance.uniform(0.1, 0.5))
-            if time.time() - began > STORM_SECONDS:
+            if time.time() - began > STORM_SECONDS and len(host.cloud.faults.struck()) >= KINDS_MET:
                 host.cloud.faults.clear()
                 retry_failed(host)
                 continue
             if chance.random() < CALM_SHARE:  # or the lasting ones would keep the others from being met
                 host.cloud.faults.clear()
-            name = chance.choice((*ONCE, *LASTING))
+            name = order[armed.total() % len(order)]
             host.cloud.faults.arm(name, LASTING.get(name, 2.0), spare=chance.randrange(3) * (name in ONCE))
             armed[name] += 1
             if chance.random() < KILL_SHARE:
@@ -118,4 +121,4 @@ def test_nothing_is_lost_or_doubled_by_random_faults_and_kills(host: Host) -> No
     assert done(host) == SETS
     assert len(usable) == wanted
     assert not doubled
-    assert len(struck) >= min(len({*ONCE, *LASTING}), SETS // 4), "the faults have met the daemon"
+    assert len(struck) >= KINDS_MET, "the faults have met the daemon"
