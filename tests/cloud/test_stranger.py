@@ -1,5 +1,6 @@
 """Answers that are not the cloud's: what each is taken for, over real HTTP and by itself."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,9 @@ from uecwatchd.cloud.refusal import translated
 from uecwatchd.cloud.stranger import recognise_stranger
 from uecwatchd.errors import CloudAway, Halted, UecError
 from uecwatchd.settings import CloudSettings
+
+# For 64 KiB that are read in milliseconds, and would take minutes if each could be divided in many ways.
+ANSWER_SECONDS = 2
 
 PAGE = "<!DOCTYPE html>\n<html><head><title>Please log in</title></head><body>Hello</body></html>"
 SQUID = {"server": "squid/5.7", "x-squid-error": "ERR_ACCESS_DENIED 0", "via": "1.1 gate (squid/5.7)"}
@@ -239,3 +243,27 @@ def test_a_cloud_is_not_recognised_by_what_a_stranger_says(
     script.says(403, PAGE)
     with pytest.raises(Halted, match="a web page answered"):
         recognise(replace(account))
+
+
+MONSTERS = {
+    "comments without a page": "<!---->" * 9000 + "x",
+    "comments and spaces": "<!-- x --> \n" * 5000 + "<!--",
+    "declarations": "<?xml " * 10000 + ">" * 4000,
+    "titles": "<html>" + "<title>" * 9000,
+    "titles that do not end": "<html>" + "<title " * 9000,
+    "tags in a title": "<html><title>" + "<" * 65000 + "</title>",
+    "places": "<Endpoint>" * 6500,
+    "digits of no character": f"<html><title>&#{'9' * 60000};</title>",
+}
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 502])
+@pytest.mark.parametrize("name", MONSTERS)
+def test_no_answer_takes_longer_to_recognise_than_its_length(
+    name: str, status: int, script: Any, cloud: Cloud
+) -> None:
+    script.says(status, MONSTERS[name])
+    begun = time.process_time()
+    with pytest.raises(UecError), translated(cloud, "asking"):
+        cloud.s3.list_buckets()
+    assert time.process_time() - begun < ANSWER_SECONDS

@@ -39,6 +39,9 @@ PLAIN = frozenset(("", "identity", "none", "aws-chunked"))
 
 NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|&#(?:[0-8]|1[124-9]|2\\d|3[01]);")
 BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9A-Fa-f]+);)")
+# Linear whatever the text, as each ends at the next `<`; and more digits than any character's number has.
+TAG = re.compile(r"<[^<>]*>")
+NO_CHARACTER = re.compile(r"&#(?=\d{8})")
 
 S3_ERROR = "<Error><Code>{}</Code><Message>{}</Message></Error>"
 EC2_ERROR = f"<Response><Errors>{S3_ERROR}</Errors></Response>"
@@ -90,8 +93,8 @@ def _must_be_plain(response: dict[str, Any]) -> None:
 def _rewrite(response: dict[str, Any], *, service: str) -> None:
     """Write an error's body anew as the XML that its protocol promises, from whatever came."""
     status, text = response["status_code"], _text(response)
-    code = _element("Code", text) or str(status)
-    message = _element("Message", text) or _plain(text) or http.client.responses.get(status, "")
+    code = element("Code", text) or str(status)
+    message = element("Message", text) or _plain(text) or http.client.responses.get(status, "")
     form = S3_ERROR if service == "s3" else EC2_ERROR
     response["body"] = NOT_XML.sub(" ", form.format(escape(code), escape(message))).encode()
     if request_id := _request_id(response, text):
@@ -153,16 +156,21 @@ def _text(response: dict[str, Any]) -> str:
 
 
 def _request_id(response: dict[str, Any], text: str) -> str:
-    in_body = _element("RequestID", text) or _element("RequestId", text) or _element("requestId", text)
+    in_body = element("RequestID", text) or element("RequestId", text) or element("requestId", text)
     return str(response["headers"].get(REQUEST_ID_HEADER) or in_body)[:REQUEST_ID_CHARACTERS]
 
 
-def _element(name: str, text: str) -> str:
-    """What the first of that name holds. Looked for so that no text takes longer than its length."""
+def element(name: str, text: str) -> str:
+    """What the first of that name, a pattern, holds. Looked for so that no text takes longer than its length."""
     found = re.search(rf"<(?:\w+:)?{name}\b[^<>]*>", text)
     end = text.find("</", found.end()) if found else -1
-    return unescape(text[found.end() : end]).strip() if found and end >= 0 else ""
+    return _unescaped(text[found.end() : end]).strip() if found and end >= 0 else ""
 
 
 def _plain(text: str) -> str:
-    return unescape(re.sub(r"<[^<>]*>", " ", text)).strip()
+    return _unescaped(TAG.sub(" ", text)).strip()
+
+
+def _unescaped(text: str) -> str:
+    """A number that stands for no character stays: Python does not read one of thousands of digits."""
+    return unescape(NO_CHARACTER.sub("&amp;#", text))

@@ -11,11 +11,11 @@ import http.client
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import unescape
 from typing import Any
 
 from botocore.parsers import ResponseParserError
 
+from uecwatchd.cloud.answer import TAG, element
 from uecwatchd.cloud.refusals_table import ROWS
 from uecwatchd.errors import CloudAway, Halted, UecError
 from uecwatchd.settings import REGION
@@ -29,10 +29,10 @@ LACKS_PATH = frozenset({404, 405})
 PROXY_HEADERS = ("x-squid-error", "proxy-authenticate", "proxy-status", "proxy-connection")
 PROXY_SERVERS = re.compile(r"squid|proxy|privoxy|varnish|zscaler|blue ?coat|mikrotik|fortigate|sophos", re.I)
 
-PAGE = re.compile(r"\s*(<\?xml[^>]*\?>\s*)?(<!--.*?-->\s*)*<(!doctype html|html)\b", re.I | re.S)
+# What may stand before a page is taken once: whoever writes it must not make us try each way to divide it.
+PAGE = re.compile(r"(?>\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*)<(?:!doctype html|html)\b", re.I | re.S)
 OWN_WORDS = re.compile(r"\s*(<|Failure:|$)")
-TITLE = re.compile(r"<(?:title|h1)\b[^>]*>(.*?)</", re.I | re.S)
-ENDPOINT = re.compile(r"<Endpoint>(.*?)</Endpoint>", re.S)
+TITLE = "(?i:title|h1)"
 
 # A page's title or a place elsewhere is quoted up to this length.
 QUOTE_CHARACTERS = 200
@@ -142,8 +142,7 @@ def _log_in(proxy: str) -> str:
 
 
 def _elsewhere(status: int, headers: Mapping[str, str], text: str) -> Stranger:
-    endpoint = ENDPOINT.search(text)
-    place = _quoted(headers.get("location") or (endpoint[1] if endpoint else ""))
+    place = _quoted(headers.get("location") or element("Endpoint", text))
     if not place:
         why = f"the service says that it is elsewhere ({status}), and not where"
         return Stranger(Halted, why, SEE_ADDRESSES)
@@ -160,8 +159,7 @@ def _names_region(headers: Mapping[str, str]) -> bool:
 
 
 def _title(text: str) -> str:
-    found = TITLE.search(text)
-    return _quoted(re.sub(r"<[^>]*>", " ", unescape(found[1]))) if found else ""
+    return _quoted(TAG.sub(" ", element(TITLE, text)))
 
 
 def _quoted(words: str) -> str:

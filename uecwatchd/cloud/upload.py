@@ -35,7 +35,7 @@ MOST_PAGES = 2000
 # Longer than any digest. Other headers are as long as their sender likes.
 ETAG_CHARACTERS = 64
 # What a web server on the way adds to one while it packs answers, or only might: nginx, Apache, Jetty.
-WEAK = re.compile(r'w/(?=")|[-;]+(?:gzip|br|deflate|zstd)(?="?$)')
+WEAK = re.compile(r'w/(?=")|(?<![-;])[-;]+(?:gzip|br|deflate|zstd)(?="?$)')
 MD5 = re.compile("[0-9a-f]{32}")
 
 # How much of an object is in memory while it is read back: as much as makes the calls cheap.
