@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,21 @@ def test_what_root_has_put_there_for_all_does_not_leave_with_a_members_set() -> 
     assert {one.path for one in gone} == {"web.toml", "base.img", "initrd-1"}
     alone = decided({path: (ROOT, content) for path, (_, content) in NAMED.items()})
     assert alone.ready[0].shared == ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"b.toml": NAMED["web.toml"][1].replace(b"base.img", b"b.img")},  # it waits for its image
+        {"b.toml": NAMED["web.toml"][1].replace(b"base.img", b"b.img"), "b.img": b"no disk"},
+    ],
+)
+def test_a_kernel_stays_that_a_set_names_which_is_not_ready(other: Mapping[str, bytes]) -> None:
+    files: Files = {**NAMED, **{path: (ALICE, content) for path, content in other.items()}}
+    assembly = decided(files)
+    records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
+    gone = leaving_of(owned(files), assembly, records, held=(), way="delete")
+    assert {one.path for one in gone} == {"web.toml", "base.img"}
 
 
 def test_root_owned_sidecars_leave_with_the_image_whose_name_they_bear() -> None:

@@ -5,9 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from uecwatchd import image
 from uecwatchd.errors import Halted, Rejected, UecError, words_of
-from uecwatchd.image import Role
 from uecwatchd.imageset.architecture import arch_of
 from uecwatchd.imageset.draft import (
     Draft,
@@ -19,12 +17,11 @@ from uecwatchd.imageset.draft import (
     own_paths,
 )
 from uecwatchd.imageset.loose import Loose, boot_folders, loose_pair, loose_pairs
+from uecwatchd.imageset.members import members_of, must_go_together
 from uecwatchd.imageset.misfit import misfits
 from uecwatchd.imageset.nearby import Nearby, look_around, must_be_heeded, unheeded
-from uecwatchd.imageset.needs import boots_alone, missing, must_be_complete, must_be_whole_disk, sidecar_name
+from uecwatchd.imageset.needs import boots_alone, missing, must_be_complete, must_be_whole_disk
 from uecwatchd.imageset.outcome import (
-    ROLE_WORDS,
-    ROLES,
     Assembly,
     ImageSet,
     Member,
@@ -38,7 +35,7 @@ from uecwatchd.imageset.owners import Made, Part, Taken, View, joined, views_of
 from uecwatchd.imageset.policy import must_be_open
 from uecwatchd.imageset.roles import roles_of
 from uecwatchd.imageset.sums import Declared, Lists, declared, lists_in
-from uecwatchd.imageset.unread import must_have_been_read, unread_sidecar
+from uecwatchd.imageset.unread import must_be_unnamed, must_be_whole, must_have_been_read, unread_sidecar
 from uecwatchd.sidecar import Foreign, Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import (
     OUTPUT_SUFFIXES,
@@ -88,7 +85,7 @@ def _decided(view: View, rules: Rules, taken: Taken, done: Mapping[str, str]) ->
     listing = as_spelled(view.listing)
     view = replace(view, listing=listing)
     drafts = drafts_of(listing)
-    claims = claims_of(listing, drafts)
+    claims = claims_of(listing, drafts, taken)
     owned_by = {draft.name: own_paths(listing, draft, claims) for draft in drafts}
     around = _Around(
         look_around(listing, drafts, owned_by),
@@ -186,13 +183,13 @@ def _decide(
     sums = declared(listing, around.lists, draft, sidecar, paths, owned=owned, is_finished=is_finished)
     _must_have_settled(listing, sums.files, rules.settle)
     # What is there is judged first: that a disk is cut short matters more than that a kernel is missing.
-    members = tuple(_member(listing, role, roles[role], sidecar) for role in ROLES if role in roles)
+    members = members_of(listing, roles, sidecar)
     if alone:
         must_be_whole_disk(sidecar, members)
     else:
         must_be_complete(listing, draft, sidecar, roles, rules, around.folders)
     _must_be_theirs(view, draft, [] if "machine" in roles else roles.values())
-    _must_go_together(draft, sidecar, members)
+    must_go_together(draft, sidecar, members)
     unread = (*unheeded(listing, around.near, draft, paths), *sums.remarks)
     return _image_set(view, draft, sidecar, members, sums, alone=alone, unread=unread)
 
@@ -298,6 +295,9 @@ def _must_be_regular(listing: Listing, paths: Iterable[str]) -> None:
 def _must_heed_strays(
     listing: Listing, draft: Draft, paths: tuple[str, ...], near: Nearby, settle: float
 ) -> None:
+    must_be_whole(listing)
+    if not draft.sidecars and draft.form != "folder":
+        must_be_unnamed(listing, near.lone, settle)
     strays = [stray.path for stray in near.of(draft, paths) if not stray.hidden]
     _must_have_settled(listing, strays, settle)
     must_have_been_read(listing, strays)
@@ -343,46 +343,6 @@ def _must_be_configured(draft: Draft, sidecar: Sidecar, rules: Rules) -> None:
 def _must_be_file(listing: Listing, path: str) -> None:
     if (kind := listing.entries[path].kind) != "file":
         raise not_regular(path, kind)
-
-
-def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member:
-    """Raises the error that stands in the way of using a file in a role."""
-    entry, peek = listing.entries[path], listing.peeks.get(path)
-    if isinstance(peek, UecError):
-        raise peek
-    if peek is None:
-        raise Rejected(
-            f"{path}: it cannot be a {ROLE_WORDS[role]}",
-            "by its name it is metadata",
-            "Name the image itself in the sidecar.",
-        )
-    keep = sidecar.convert == "keep"
-    if problem := image.unfit(role, peek, size=entry.size, keep=keep, name=path, in_set=True):
-        why, hint = problem
-        raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
-    return Member(role, path, entry.size, entry.stamp, peek)
-
-
-def _must_go_together(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:
-    _must_name_members(draft, sidecar, members)
-    there = {member.role: member for member in members}
-    if sidecar.platform == "windows" or not {"kernel", "ramdisk"} <= there.keys():
-        return
-    ramdisk = there["ramdisk"]
-    if problem := image.unfit_together(there["kernel"].facts, ramdisk.facts):
-        raise Rejected(f"{ramdisk.path}: it cannot be the ramdisk of {there['kernel'].name}", *problem)
-
-
-def _must_name_members(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:
-    """A checksum for a file that is not in the set is a slip of the pen, and would check nothing."""
-    names = {member.name for member in members}
-    for name in dict(sidecar.sha256):
-        if name not in names:
-            raise Rejected(
-                f"{draft.name}: sha256 names {name}",
-                f"that is not a file of this set, which has {', '.join(sorted(names))}",
-                f"Correct the name in {sidecar_name(draft)}.",
-            )
 
 
 def _given_id(value: str | None) -> str | None:

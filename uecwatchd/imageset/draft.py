@@ -12,7 +12,7 @@ from uecwatchd.image import Facts, Role
 from uecwatchd.imageset.outcome import Form
 from uecwatchd.imageset.published import boot_files, images_of
 from uecwatchd.sidecar import Foreign, Sidecar, is_image_id
-from uecwatchd.spool import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, Entry, Listing, is_sidecar, is_sums
+from uecwatchd.spool import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, Entry, Listing, Stamp, is_sidecar, is_sums
 
 # A stem is what is left of a name without one of these. Any other ending belongs to the name: "ubuntu-9.10".
 MEMBER_SUFFIXES = (
@@ -254,14 +254,24 @@ def _respelled(found: Sidecar | UecError, spell: Callable[[str], str]) -> Sideca
     return replace(found, **named, sha256=sums)
 
 
-def claims_of(listing: Listing, drafts: Iterable[Draft]) -> Claims:
-    """Which files are named by sidecars, and by whose: such a file is in no other set by its stem."""
+def claims_of(
+    listing: Listing, drafts: Iterable[Draft], taken: Mapping[str, Collection[tuple[str, Stamp]]]
+) -> Claims:
+    """Which files are named by sidecars, and by whose: such a file is in no other set by its stem.
+
+    A sidecar that names no image now, as while it is being saved, keeps those that its finished set was made
+    of: `taken`, by the set's name.
+    """
     claims: dict[str, set[str]] = {}
     for draft in drafts:
-        for path in draft.sidecars:
-            found = listing.sidecars.get(path)
-            for name in named_files(found).values() if isinstance(found, Sidecar) else ():
-                claims.setdefault(draft.base + name, set()).add(draft.name)
+        told = [listing.sidecars.get(path) for path in draft.sidecars]
+        named = [named_files(found) for found in told if isinstance(found, Sidecar)]
+        paths = [draft.base + name for names in named for name in names.values()]
+        if told and not any("machine" in names for names in named):
+            made = taken.get(draft.name, ())
+            paths += [p for p, stamp in made if p in listing.entries and listing.stamp(p) == stamp]
+        for path in paths:
+            claims.setdefault(path, set()).add(draft.name)
     return claims
 
 

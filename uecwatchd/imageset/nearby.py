@@ -78,12 +78,14 @@ class Nearby:
 
     `alike` are sidecars without an image, by the name of the set that they nearly name; `meant` are drafts
     that are but such a stray, and no set; `notes` are those of download tools, by the file they are kept for.
+    `lone` is metadata beside the sets that belongs to no image by its name, and may name one.
     """
 
     strays: Mapping[str, Sequence[Stray]] = field(default_factory=dict)
     alike: Mapping[str, Alike] = field(default_factory=dict)
     meant: frozenset[str] = frozenset()
     notes: Mapping[str, str] = field(default_factory=dict)
+    lone: Sequence[str] = ()
     there: Mapping[str, str] = field(default_factory=dict)
     proofs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -118,7 +120,17 @@ def look_around(listing: Listing, drafts: Sequence[Draft], owned: Mapping[str, S
         and path in listing.entries
         and not targets.intersection(keys := _keys(path))
     ]
-    return Nearby(strays, _alike(others, bare), frozenset(meant), _notes(listing), there, _proofs(listing))
+    lone_paths = [path for d in drafts if d.form != "folder" and d.name not in named for path in d.sidecars]
+    lone_paths += [other.path for other in others if not is_sidecar(other.path)]
+    return Nearby(
+        strays,
+        _alike(others, bare),
+        frozenset(meant),
+        _notes(listing),
+        lone_paths,
+        there,
+        _proofs(listing),
+    )
 
 
 def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:

@@ -29,15 +29,18 @@ def leaving_of(
     held: Collection[str],
     way: Literal["archive", "delete"],
 ) -> list[Leaving]:
-    """The files of finished sets, but none that others still need. `way` is `archive` or `delete`."""
+    """The files of finished sets, but none that others need or wait with. `way` is `archive` or `delete`."""
     done = [found for found in assembly.ready if is_done(found, records.get(found.name))]
     done = [found for found in done if found.name not in held]
-    paths = _of_these_alone(assembly.ready, done)
+    paths = _of_these_alone(assembly, done)
     return [Leaving(str(listing.folder), path, listing.entries[path].stamp, way) for path in paths]
 
 
-def _of_these_alone(ready: Iterable[ImageSet], done: list[ImageSet]) -> Iterable[str]:
-    needed = {path for found in ready if found not in done for path in found.files}
+def _of_these_alone(assembly: Assembly, done: list[ImageSet]) -> Iterable[str]:
+    others = [found for found in assembly.ready if found not in done]
+    needed = {path for found in others for path in found.files}
+    needed |= {path for one in assembly.waiting for path in one.files}
+    needed |= {path for one in assembly.refused for path in one.files}
     return dict.fromkeys(
         path for found in done for path in found.files if path not in needed | set(found.shared)
     )

@@ -202,13 +202,14 @@ def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:
     known = before.entries.get(path) if before else None
     if known is None or known.stamp != entry.stamp:
         return entry
-    return known
+    return replace(entry, since=known.since)
 
 
 def _read_contents(descriptor: int, listing: Listing, before: Listing, budget: Budget) -> Listing:
     """Fill in what the files say of themselves, from the listing before where nothing changed."""
-    same = [path for path, entry in listing.entries.items() if before.entries.get(path) is entry]
     b = before
+    known = {path: entry.stamp for path, entry in b.entries.items()}
+    same = [path for path, entry in listing.entries.items() if known.get(path) == entry.stamp]
     earlier = Contents(b.peeks, b.sidecars, b.checksums, b.keys, b.unread, b.crowded)
     found = read_contents(descriptor, listing.entries, before=earlier, same=same, budget=budget)
     return replace(

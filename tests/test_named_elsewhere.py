@@ -1,0 +1,77 @@
+"""No image goes up while a sidecar that nobody has understood may name it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.near import ALONE, MBR, NOW, again, decided, lay
+from uecwatchd import spool
+from uecwatchd.imageset import Assembly, People, assemble
+
+NAMES_BASE = 'machine = "base.img"\npublic = false\n'
+
+
+def reasons(assembly: Assembly) -> Mapping[str, str]:
+    return {one.name: one.reason for one in assembly.waiting}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("web.toml", NAMES_BASE + "pubic = 1\n"),
+        ("web.toml", NAMES_BASE.replace("false", "False")),
+        ("web.toml", NAMES_BASE.replace("base.img", "/var/spool/base.img")),
+        ("web.toml", NAMES_BASE.encode("utf-16")),
+        ("web.toml", 'machine = "ba'),
+        ("web.json", '{"machine": "base.img", "public": false'),
+        ("web.toml.txt", NAMES_BASE),
+        ("web.yaml", "machine: base.img\npublic: false\n"),
+    ],
+)
+def test_a_sidecar_with_a_mistake_holds_the_images_that_it_may_name(
+    tmp_path: Path, name: str, said: str | bytes
+) -> None:
+    lay(tmp_path, {"base.img": MBR, name: said, "other.img": MBR, "other.toml": "public = false\n"})
+    assembly = decided(tmp_path)
+    assert [found.name for found in assembly.ready] == ["other"], "who has a sidecar is not held"
+    assert name in reasons(assembly)["base"]
+
+
+@pytest.mark.parametrize("said", ["", 'machine = "ba', "public = false\n"])
+def test_a_sidecar_that_is_just_being_saved_lets_go_of_no_image(tmp_path: Path, said: str) -> None:
+    lay(tmp_path, {"base.img": MBR, "web.toml": said})
+    (tmp_path / "base.img").touch()
+    before = spool.scan(tmp_path, now=0.0)
+    (tmp_path / "web.toml").write_text(NAMES_BASE)
+    made = spool.scan(tmp_path, now=NOW, before=before)
+    taken = {"web": tuple((path, made.stamp(path)) for path in ("web.toml", "base.img"))}
+    (tmp_path / "web.toml").write_text(said)
+    listing = spool.scan(tmp_path, now=NOW, before=made)
+    assert not assemble(listing, rules=ALONE, taken=taken).ready
+    assert "lie still" in reasons(assemble(listing, rules=ALONE))["base"], "nor where it is the first look"
+    assert not again(tmp_path, taken).ready, "nor once that has come to rest"
+
+
+def test_an_image_that_its_sidecar_no_longer_names_may_be_a_set(tmp_path: Path) -> None:
+    lay(tmp_path, {"base.img": MBR, "new.img": MBR, "web.toml": 'machine = "new.img"\n'})
+    listing = spool.scan(tmp_path, now=NOW, seen=0.0)
+    taken = {"web": (("base.img", listing.stamp("base.img")),)}
+    assert {found.name for found in again(tmp_path, taken).ready} == {"base", "web"}
+
+
+@pytest.mark.parametrize("people", [None, People(frozenset({1}))])
+@pytest.mark.parametrize("names", [1, 2, 3])
+def test_an_image_waits_while_names_beside_it_are_left_out(
+    tmp_path: Path, names: int, people: People | None
+) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "karmic.toml": "public = false\n", "a.txt": "", "b.txt": ""})
+    listing = spool.scan(tmp_path, now=NOW, seen=0.0, budget=spool.Budget(names=names))
+    assert not assemble(listing, rules=replace(ALONE, people=people)).ready
+
+
+def test_an_image_waits_while_there_is_no_room_for_what_a_sidecar_says(tmp_path: Path) -> None:
+    lay(tmp_path, {"base.img": MBR, "web.toml": NAMES_BASE + "#" * 5000})
+    listing = spool.scan(tmp_path, now=NOW, seen=0.0, budget=spool.Budget(kept=1000))
+    assert not assemble(listing, rules=ALONE).ready
