@@ -1,16 +1,18 @@
 """No image goes up past metadata that was meant for it: real files, on a cloud that boots a disk alone."""
 
+import os
 import subprocess
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.near import ALONE, MBR, again, decided, lay, row_of
+from tests.near import ALONE, MBR, NOW, again, decided, lay, row_of
 from uecwatchd import spool
 from uecwatchd.errors import Rejected
-from uecwatchd.imageset import ImageSet, assemble
+from uecwatchd.imageset import Assembly, ImageSet, People, assemble
 from uecwatchd.sidecar import Foreign
 
 PRIVATE = "public = false\n"
@@ -495,3 +497,36 @@ def test_a_sidecar_that_names_another_image_is_told_which_to_name(tmp_path: Path
     assert 'say machine = "karmic.img" in it' in told
     lay(tmp_path, {"mine.toml": f'{PRIVATE}machine = "karmic.img"\n'})
     assert only(tmp_path).sidecar.public is False
+
+
+# --- metadata of root's beside a member's image -----------------------------------------------------------
+
+SEPARATE = replace(ALONE, people=People(frozenset({0})))
+NEAR = [
+    ("karmik.toml", PRIVATE),
+    ("karmic.img.toml", PRIVATE),
+    ("karmic.yaml", "public: false\n"),
+    ("image.toml", PRIVATE),
+    ("karmic.toml.txt", PRIVATE),
+    ("web.toml", f'{PRIVATE}machine = "karmic.img" x'),
+]
+
+
+def beside_root(folder: Path, files: Mapping[str, str | bytes]) -> Assembly:
+    lay(folder, {"karmic.img": MBR, **files})
+    os.chown(folder / "karmic.img", 1000, 1000)
+    return assemble(spool.scan(folder, now=NOW, seen=0.0), rules=SEPARATE)
+
+
+@pytest.mark.parametrize(("name", "said"), NEAR)
+def test_what_root_may_have_meant_for_a_members_image_holds_it(tmp_path: Path, name: str, said: str) -> None:
+    assembly = beside_root(tmp_path, {name: said})
+    assert not assembly.ready
+    told = [str(one.error) for one in assembly.refused] + [one.reason for one in assembly.waiting]
+    assert any(name in sentence for sentence in told), assembly
+
+
+@pytest.mark.parametrize("stem", ["karmik", "karmic2", "image", "web"])
+def test_what_root_has_put_beside_an_image_of_its_own_holds_no_members(tmp_path: Path, stem: str) -> None:
+    assembly = beside_root(tmp_path, {f"{stem}.img": MBR, f"{stem}.toml": PRIVATE})
+    assert [found.name for found in assembly.ready if found.owner == 1000] == ["karmic"]

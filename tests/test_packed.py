@@ -28,6 +28,11 @@ if TYPE_CHECKING:
         ("Karmic.IMG.ZST", "zstd -q --rm karmic.img && mv karmic.img.zst Karmic.IMG.ZST"),
         ("karmic.img.XZ", "xz karmic.img && mv karmic.img.xz karmic.img.XZ"),
         ("k c.tar.gz", "tar -czf 'k c.tar.gz' karmic.img && rm karmic.img"),
+        (
+            "web-2026-11-28T10:00.tar.gz",
+            "tar -czf k karmic.img && mv k web-2026-11-28T10:00.tar.gz && rm karmic.img",
+        ),
+        ("-k.tar", "tar -cf ./-k.tar karmic.img && rm karmic.img"),
         ("k.tgz", "tar -czf k.tgz karmic.img && rm karmic.img"),
         ("k.tar.zst", "tar --zstd -cf k.tar.zst karmic.img && rm karmic.img"),
         ("k.tar.lz4", "tar -c karmic.img | lz4 -q > k.tar.lz4 && rm karmic.img"),

@@ -43,6 +43,9 @@ def uneven(source: Path, target: Path) -> None:
         (packed, "one/disk.gz", "one/web", ""),
         (packed, "web.img.gz", "web", 'machine = "web.img.gz"'),
         (uneven, "web.img", "web", ""),
+        *((make, "-x.img", "-x", "") for make in (qcow2, packed, uneven)),
+        *((make, "a:b.img", "a:b", "") for make in (qcow2, packed, uneven)),
+        (qcow2, "it's $HOME.img", "it's $HOME", ""),
     ],
 )
 def test_a_command_that_is_proposed_for_an_image_makes_its_set_ready(

@@ -2,6 +2,7 @@ import os
 import socket
 import stat
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -301,3 +302,11 @@ def test_a_device_is_seen_for_what_it_is_without_being_opened(tmp_path: Path) ->
     with pytest.raises(Rejected) as caught, spool.open_member(tmp_path, "a.img"):
         pass
     assert caught.value.what == "a.img: it is a device"
+
+
+def test_who_may_write_to_a_file_is_looked_up_at_each_look(tmp_path: Path) -> None:
+    (tmp_path / "karmic.img").write_bytes(b"x")
+    before = spool.scan(tmp_path, now=1.0)
+    earlier = replace(before.entries["karmic.img"], exposed="somebody who has left the group since")
+    after = spool.scan(tmp_path, now=2.0, before=replace(before, entries={"karmic.img": earlier}))
+    assert after.entries["karmic.img"] == before.entries["karmic.img"]

@@ -199,8 +199,9 @@ def shell_word(text: str) -> str:
 
 
 def file_word(path: str) -> str:
-    """Likewise for the name of a file, which a command must not take for an option."""
-    return shell_word(f"./{path}" if path.startswith("-") else path)
+    """Likewise for the name of a file, which a command must not take for an option or another host's."""
+    is_mistaken = path.startswith("-") or ":" in path.partition("/")[0]
+    return shell_word(f"./{path}" if is_mistaken else path)
 
 
 def _as_in_shell(byte: int) -> str:

@@ -1,10 +1,10 @@
 """Whether content can serve in a role: found out before gigabytes are uploaded, not when the node boots."""
 
 from collections.abc import Callable, Mapping
-from shlex import quote
 
 from uecwatchd.image.content import RAMDISK_FILE_SYSTEMS
 from uecwatchd.image.look import SECTOR_BYTES, Facts, Role
+from uecwatchd.strangers import file_word
 
 Reason = tuple[str, str]  # why, as in an error, and a hint
 
@@ -68,11 +68,12 @@ def unfit(
         return truncated(facts, facts.claimed, size)
     if role == "machine" and keep:
         return None
-    reason, made = JUDGES[role](facts, size, quote(name)), f"{quote(name)}.part"
+    word = file_word(name)
+    reason, made = JUDGES[role](facts, size, word), f"{word}.part"
     if reason is None or not in_set:
         return reason
     why, hint = reason
-    return why, hint.replace(f"{quote(name)}.raw", f"{made} && mv {made} {quote(name)}")
+    return why, hint.replace(f"{word}.raw", f"{made} && mv {made} {word}")
 
 
 def truncated(facts: Facts, claimed: int, size: int) -> Reason:

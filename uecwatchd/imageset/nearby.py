@@ -150,7 +150,7 @@ def _strays(listing: Listing, read: set[str], there: Mapping[str, str]) -> Itera
             continue
         found, keys = listing.sidecars.get(path), listing.keys.get(path)
         right = (bool(keys) or isinstance(found, Sidecar)) and is_sidecar(_core(path))
-        if keys or is_sidecar(path) or _is_family(path):
+        if is_metadata(listing, path):
             is_list = "/" in path and keys == ("sha256",)  # of a mirror, or for one file: it is told of
             is_ours = (
                 (bool(keys) and not is_list)
@@ -161,6 +161,11 @@ def _strays(listing: Listing, read: set[str], there: Mapping[str, str]) -> Itera
     for path in listing.ignored:
         if _is_hidden_metadata(path) and _beside(path, _core(path)) not in there:
             yield Stray(path, hidden=True)
+
+
+def is_metadata(listing: Listing, path: str) -> bool:
+    """Whether a file that is not passed over is meant to say something of an image, by its name or words."""
+    return bool(listing.keys.get(path)) or is_sidecar(path) or _is_family(path)
 
 
 def _is_hidden_metadata(path: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from uecwatchd import image
 from uecwatchd.imageset.draft import is_a_set, is_loose, key_of, keys_in, named_files, role_of, stem_of
+from uecwatchd.imageset.nearby import is_metadata
 from uecwatchd.imageset.outcome import Assembly, Misfit, NotYet, People
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Entry, Listing, Stamp, is_sums
@@ -153,7 +154,8 @@ def views_of(
     foreign: dict[str, list[str]] = {}
     for path in sorted(out):
         foreign.setdefault(out[path], []).append(path)
-    split = _Split(listing, people, paths, keys, out)
+    images = [path for path in paths[None] if path in keys and role_of(listing, path) == "machine"]
+    split = _Split(listing, people, paths, keys, out, frozenset(keys[path] for path in images))
     loose = [path for path in sorted(listing.entries) if split.serves_any(path)]
     views = [
         View(
@@ -286,13 +288,15 @@ def _misfit(listing: Listing, path: str, name: str, owner: Owner, people: People
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """A folder's paths by their owners; the keys of sets by path; and those of paths that do not count."""
+    """A folder's paths by their owners; the keys of sets by path, and those of paths that do not count;
+    `with_image` are the keys of images that are there for all."""
 
     listing: Listing
     people: People
     paths: Mapping[Owner, Sequence[str]]
     keys: Mapping[str, str]
     out: Mapping[str, str]
+    with_image: Collection[str]
 
     def serves_any(self, path: str) -> bool:
         """Whether it is a kernel or a ramdisk that bears no set's name, or a published one."""
@@ -325,8 +329,11 @@ def _seen_by(owner: Owner, split: _Split, decided: Collection[str]) -> Listing:
 def _matters(path: str, split: _Split, decided: Collection[str]) -> bool:
     if path in split.out:
         return False
-    if split.keys.get(path) in decided or split.serves_any(path):
+    key = split.keys.get(path)
+    if key in decided or split.serves_any(path):
         return True
+    if "/" not in path and key not in split.with_image and is_metadata(split.listing, path):
+        return True  # a slip of the pen may have it miss the set that it is for
     stems = image.stems_by_name(path) if "/" not in path else []
     return (is_sums(path) and "/" not in path) or any(image.folded(stem) in decided for stem in stems)
 
