@@ -161,7 +161,7 @@ def _request_id(response: dict[str, Any], text: str) -> str:
 
 
 def element(name: str, text: str) -> str:
-    """What the first of that name, a pattern, holds. Looked for so that no text takes longer than its length."""
+    """What the first of that name, a pattern, holds. No text takes longer than its length allows."""
     found = re.search(rf"<(?:\w+:)?{name}\b[^<>]*>", text)
     end = text.find("</", found.end()) if found else -1
     return _unescaped(text[found.end() : end]).strip() if found and end >= 0 else ""
