@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from uecwatchd.checkup.finding import Finding
 from uecwatchd.cloud import credentials
+from uecwatchd.cloud.aws_profile import profile_files
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.settings import FILES_OF_A_CLOUD, PREFIX, CloudSettings, Settings
 from uecwatchd.strangers import shell_word
@@ -17,7 +19,7 @@ AS_CREDENTIALS = tuple(key for key in FILES_OF_A_CLOUD if key != "euca2ools_file
 
 
 def needs(settings: Settings) -> tuple[Need, ...]:
-    """The paths that the service has to use; to be asked as root, who can see them all."""
+    """The paths that the service has to use; to be asked as root, who can see them all. Starts nothing."""
     found = [*map(_written, (*settings.spool.folders, settings.state.dir))]
     found += [_read(settings.source)] if settings.source else []
     for cloud in settings.clouds.values():
@@ -31,17 +33,18 @@ def _is_a_file(path: PurePath) -> bool:
 
 
 def _of_cloud(cloud: CloudSettings) -> Iterator[Need]:
+    """A profile is not asked: it may run a program, and who can write its files would have root run that."""
     try:
-        told = credentials.told_of(cloud)
+        told = credentials.told_of(replace(cloud, profile=None))
     except UecError:  # told where the credentials are looked at; what the configuration itself names is known
         told = credentials.Told(cloud.name, cloud, (credentials.configured(cloud),))
     for key in AS_CREDENTIALS:
         if path := told.value(key):
             yield _read(Path(path), f"{PREFIX.lower()}cloud__{cloud.name}__{key}")
     eucarc = [cloud.eucarc] if cloud.eucarc else []
-    for file in dict.fromkeys(file for place in told.places for file in place.files):
-        if file not in eucarc:
-            yield _read(file)
+    files = [file for place in told.places for file in place.files]
+    files += profile_files(cloud.profile) if cloud.profile else ()
+    yield from (_read(file) for file in dict.fromkeys(files) if file not in eucarc)
 
 
 def _written(path: Path) -> Need:

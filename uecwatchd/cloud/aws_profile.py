@@ -29,8 +29,9 @@ from uecwatchd.strangers import shell_word
 # In place of a profile's name: what the AWS tools take where no profile is named.
 ENVIRONMENT = "environment"
 
-# What botocore calls the way to keys in AWS_* variables, which come before those of any file.
-FROM_ENVIRONMENT = "env"
+# Where the AWS tools keep keys, unless $AWS_SHARED_CREDENTIALS_FILE names another place; keys in the
+# environment come before those of any file.
+CREDENTIALS_FILE = "~/.aws/credentials"
 
 # For a program that prints keys: some ask another service, and none may hold up the other clouds for longer.
 HELPER_SECONDS = 60
@@ -57,11 +58,19 @@ def profile_source(name: str, *, cloud: str, helper_seconds: int = HELPER_SECOND
     """Raises `Halted`. May ask the service that lends a role's keys, and run the program that prints them."""
     try:
         session = _session(None if name == ENVIRONMENT else name, helper_seconds)
-        values, files = dict(_values(session)), _files(session)
+        values, files = dict(_values(session)), profile_files(name)
     except Exception as error:  # whatever comes of a program or a file that it names
         raise _unusable(error, name, cloud) from error
     called = "the AWS environment" if name == ENVIRONMENT else f"the AWS profile {name}"
     return Source(called, values, SPELLED, files)
+
+
+def profile_files(name: str) -> tuple[Path, ...]:
+    """The files where a profile's keys are looked for: nothing of them is read, and no program started."""
+    if name == ENVIRONMENT and os.environ.get("AWS_ACCESS_KEY_ID"):
+        return ()
+    named = at_home(Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or CREDENTIALS_FILE))
+    return (named,) if os.path.isfile(named) else ()  # noqa: PTH113 (that of a Path raises)
 
 
 def _session(profile: str | None, helper_seconds: int) -> botocore.session.Session:
@@ -112,14 +121,6 @@ def _endpoint(session: botocore.session.Session, service: str) -> str | None:
 
 def _table(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _files(session: botocore.session.Session) -> tuple[Path, ...]:
-    credentials = session.get_credentials()
-    if credentials is not None and credentials.method == FROM_ENVIRONMENT:
-        return ()
-    named = at_home(Path(session.get_config_variable("credentials_file")))
-    return (named,) if os.path.isfile(named) else ()  # noqa: PTH113 (that of a Path raises)
 
 
 def _unusable(error: Exception, name: str, cloud: str) -> UecError:
