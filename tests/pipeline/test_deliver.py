@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from uecwatchd import boundary
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Stopped
 from uecwatchd.image import Role
-from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.ledger import BundleRecord, BundleState, SetRecord, open_ledger
 from uecwatchd.pipeline.deliver import Turns
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
@@ -272,3 +273,27 @@ def test_no_byte_of_a_machine_goes_up_before_we_know_that_we_may_register_its_ke
     record = once(first_generation, heard)
     assert record.state in ("rejected", "halted"), record.error
     assert sent(first_generation, "tiny") == []
+
+
+@pytest.mark.parametrize("state", ["planned", "uploaded", "registering"])
+def test_who_waits_for_an_earlier_content_that_another_set_works_on_can_be_stopped(
+    host: Host, real_set: RealSet, heard: Heard, state: BundleState
+) -> None:
+    drop(host, real_set)
+    left = BundleRecord("default", "b", "left", "kernel", "ab" * 32, "p", state)
+    with closing(open_ledger(host.state)) as book:
+        book.put_bundle(replace(left, made_for=f"{host.spool}/tiny"))
+        service = Service(load(host.config, environ={}), monitor=heard, book=book)
+        working = threading.Thread(target=service.once, daemon=True)
+        with book.claim("default/left", check=nothing):
+            working.start()
+            while not any(record.stage.startswith("deliver") for record in book.sets()):
+                working.join(0.05)
+            working.join(1)  # until it waits
+            service.stop()
+            working.join(PATIENCE_SECONDS / 3)
+            is_over = not working.is_alive()
+        working.join()
+        (record,) = book.sets()
+    assert is_over
+    assert record.state == "queued"

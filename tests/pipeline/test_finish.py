@@ -181,6 +181,30 @@ def test_an_older_image_is_taken_away_when_it_is_to_be_replaced(host: Host, clou
     assert host.run("verify", "karmic").returncode == 0
 
 
+def test_who_waits_for_an_older_image_that_another_set_works_on_can_be_stopped(
+    host: Host, heard: Heard
+) -> None:
+    drop(host, seed=1)
+    registered(host)
+    drop(host, 'on_existing = "replace"', seed=2)
+    with closing(open_ledger(host.state)) as book:
+        (older,) = book.all_bundles()
+        service = Service(load(host.config, environ={}), monitor=heard, book=book)
+        working = threading.Thread(target=service.once, daemon=True)
+        with book.claim(f"{older.cloud}/{older.identity}", check=lambda: None):
+            working.start()
+            while not any(record.stage.startswith("take the older") for record in book.sets()):
+                working.join(0.05)
+            working.join(1)  # until it waits
+            service.stop()
+            working.join(20)
+            is_over = not working.is_alive()
+        working.join()
+        (record,) = book.sets()
+    assert is_over
+    assert record.state == "queued"
+
+
 def test_an_older_image_stays_when_nothing_is_said_of_it(host: Host, cloud: Cloud) -> None:
     drop(host, seed=1)
     old = registered(host)

@@ -21,7 +21,7 @@ def clear_leftovers(order: Order, ledger: Ledger, *, but: str) -> None:
     for left in ledger.unfinished(order.cloud.name, made_for=order.made_for, role=order.member.role):
         if left.identity == but:
             continue
-        with ledger.claim(f"{left.cloud}/{left.identity}"):
+        with ledger.claim(f"{left.cloud}/{left.identity}", check=order.check):
             try:
                 _clear(order, left, ledger)
             except Stopped:

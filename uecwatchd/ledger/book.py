@@ -256,7 +256,7 @@ class Ledger:
     # --- the same for all --------------------------------------------------------------------------------
 
     @contextmanager
-    def claim(self, identity: str, *, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def claim(self, identity: str, *, check: Callable[[], None]) -> Iterator[None]:
         """Hold one bundle's work for this thread: two sets of one kernel make it once, the second waits.
 
         `check` is called while it waits, and raises when it need not wait any more.

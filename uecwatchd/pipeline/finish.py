@@ -232,7 +232,8 @@ def succeed_older(job: Job, tools: Tools) -> Job:
     )
     if older is None:
         return job
-    with tools.ledger.claim(f"{older.cloud}/{older.identity}"):  # nobody adopts it meanwhile
+    check = partial(stop_if_asked, job, tools)
+    with tools.ledger.claim(f"{older.cloud}/{older.identity}", check=check):  # nobody adopts it meanwhile
         if any(_uses(record, older, job) for record in tools.ledger.sets()):
             return job
         return _granted(job, tools, Wish(lambda: _take_away(job, older, tools)))
