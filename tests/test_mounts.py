@@ -44,6 +44,25 @@ def test_check_warns_of_a_state_directory_that_others_share(fuse: Path, tmp_path
     assert "Set dir under [state]" in warning.hint
 
 
+# Imports first: the interpreter may lie where only root can read.
+EXAMINED_AS = """
+import os, sys, encodings.idna
+from pathlib import Path
+from uecwatchd.checkup.host import examine_state
+os.setgroups([]); os.setuid(int(sys.argv[1]))
+print(*[finding.hint for finding in examine_state(Path(sys.argv[2]))])
+"""
+
+
+@pytest.mark.parametrize(("uid", "name"), [(54321, "54321"), (60_001, "60001"), (1, "daemon")])
+def test_the_command_for_a_state_directory_names_any_user(tmp_path: Path, uid: int, name: str) -> None:
+    state = tmp_path / "state"
+    tmp_path.chmod(0o755)
+    program = [sys.executable, "-c", EXAMINED_AS, str(uid), str(state)]
+    said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    assert said == f"Try: sudo install -d -o {name} -m 0700 {state}\n"
+
+
 @pytest.mark.skipif(not STRACE, reason="strace is not installed")
 @pytest.mark.parametrize(
     ("call", "error"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from uecwatchd import ledger
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
 from uecwatchd.errors import NotPermitted, UecError
-from uecwatchd.ledger.file import ON_A_LOCAL_DISK
+from uecwatchd.ledger.file import ON_A_LOCAL_DISK, user_name
 from uecwatchd.mounts import is_shared, type_of
 from uecwatchd.room import check_room
 from uecwatchd.settings import Settings
@@ -58,7 +58,7 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
         yield bad(error)
         return
     if not os.access(there, os.W_OK | os.X_OK):
-        user = Path("/proc/self").owner() if os.geteuid() else "uecwatchd"
+        user = user_name(os.geteuid()) if os.geteuid() else "uecwatchd"
         hint = f"Try: sudo install -d -o {user} -m 0700 {shell_word(str(folder))}"
         what = f"{folder}: this user may not write the state directory"
         yield Finding("bad", what, hint, NotPermitted.exit_code)

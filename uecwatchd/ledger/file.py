@@ -311,7 +311,7 @@ def damaged(path: Path | None, why: str) -> Damaged:
 
 def _for_whom(folder: Path) -> str:
     """Whose the state directory is to be; what root has made in it is closed to whom it belongs to."""
-    word, us = shell_word(str(folder)), _user_name(os.geteuid())
+    word, us = shell_word(str(folder)), user_name(os.geteuid())
     try:
         owner = folder.stat().st_uid
     except OSError:
@@ -319,11 +319,12 @@ def _for_whom(folder: Path) -> str:
     if owner == os.geteuid():
         return f"Try: sudo chown -R {us} {word}"
     if owner != 0:
-        return f"Run this as {_user_name(owner)}."
+        return f"Run this as {user_name(owner)}."
     return f"Run this as the service's user, or let that one have it: sudo chown -R uecwatchd {word}"
 
 
-def _user_name(number: int) -> str:
+def user_name(number: int) -> str:
+    """A user as a command takes it: by name, or by number where nobody has that."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
