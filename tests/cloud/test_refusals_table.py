@@ -347,6 +347,17 @@ EXAMPLES = (
     Example("openstack", ec2(400, "RequestLimitExceeded", "Exceeded."), CloudAway, "too busy", "only wait"),
     Example("euca4", wordless("s3", 429), CloudAway, "too busy", "only wait"),
     Example("euca4", wordless("s3", 408), CloudAway, "too slow to hear us out", "only wait"),
+    Example(
+        "euca3", wordless("s3", 413), Halted, "takes no request as large as ours", "client_max_body_size"
+    ),
+    Example("euca5", wordless("ec2", 425), CloudAway, "wants to be asked later", "only wait"),
+    Example(
+        "euca5",
+        plain(400, "Client sent an HTTP request to an HTTPS server.\n"),
+        Halted,
+        "it speaks TLS at that address",
+        "Write https://",
+    ),
     Example("uec", wordless("ec2", 500), CloudAway, "failed without a word", "only wait"),
     Example("euca3", wordless("s3", 500), CloudAway, "failed without a word", "only wait"),
     Example("uec", s3(500, "InternalError", "The disk is full."), CloudAway, "it failed", "only wait"),
@@ -406,7 +417,7 @@ def test_a_row_names_no_dialect_that_there_is_not() -> None:
 
 
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
-@pytest.mark.parametrize(("statuses", "kind"), [(range(502, 600), Deferred), (range(413, 429), Rejected)])
+@pytest.mark.parametrize(("statuses", "kind"), [(range(502, 600), Deferred), (range(414, 425), Rejected)])
 def test_what_no_row_knows_passes_or_is_for_the_dropper(
     dialect: str, statuses: range, kind: type[UecError]
 ) -> None:

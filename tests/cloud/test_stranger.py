@@ -43,7 +43,14 @@ STRANGE = {
         "a proxy on the way (squid/5.7) answered in its place",
     ),
     "a proxy that forbids without a word": (403, SQUID, "", PROXY, Halted, f"the proxy {PROXY}"),
-    "a proxy that forbids in text": (403, {"proxy-status": "x"}, "No.", PROXY, Halted, f"the proxy {PROXY}"),
+    "a proxy that forbids in text": (
+        403,
+        {"proxy-status": "x; error=http_request_denied"},
+        "No.",
+        PROXY,
+        Halted,
+        f"the proxy {PROXY}",
+    ),
     "a proxy that cannot reach it": (
         503,
         SQUID,
@@ -131,6 +138,27 @@ OWN = {
         "Failure: 403 Forbidden\r\nUser authentication failed.",
     ),
     "the first generation's silence": (500, {"via": "1.1 x"}, ""),
+    "text that a proxy kept the connection for": (
+        500,
+        {"proxy-connection": "keep-alive"},
+        "Failure: 500 Internal Server Error",
+    ),
+    "other text that a proxy kept the connection for": (
+        500,
+        {"proxy-connection": "keep-alive"},
+        "Only administrators can register kernel images.",
+    ),
+    "no word that a proxy kept the connection for": (500, {"proxy-connection": "close"}, ""),
+    "text with a proxy's word on how it got it": (
+        500,
+        {"proxy-status": "gate; received-status=500"},
+        "Only administrators can register kernel images.",
+    ),
+    "the first generations' text, signed": (
+        403,
+        {"server": "squid/5.7", "via": "1.1 x (squid/5.7)"},
+        "Failure: 403 Forbidden\r\nUser authentication failed.",
+    ),
     "text of a server": (500, {}, "Only administrators can register kernel images."),
     "its words in a page": (500, {}, "<html><h1>Only administrators can register</h1></html>"),
     "no such path": (404, {"server": "nginx"}, PAGE),
@@ -243,6 +271,65 @@ def test_a_cloud_is_not_recognised_by_what_a_stranger_says(
     script.says(403, PAGE)
     with pytest.raises(Halted, match="a web page answered"):
         recognise(replace(account))
+
+
+NGINX = (
+    "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center>\r\n{1}</body></html>"
+)
+HAPROXY = "<html><body><h1>{0}</h1>\nYour browser didn't send a complete request in time.\n</body></html>\n"
+APACHE = """<!DOCTYPE HTML PUBLIC "-//IETF//DTD HTML 2.0//EN">
+<html><head><title>400 Bad Request</title></head><body><h1>Bad Request</h1>
+<p>Your browser sent a request that this server could not understand.<br />
+Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />
+ Instead use the HTTPS scheme to access this URL, please.<br /></p></body></html>"""
+PLAIN_400 = NGINX.format(
+    "400 The plain HTTP request was sent to HTTPS port",
+    "<center>The plain HTTP request was sent to HTTPS port</center>",
+)
+
+SAID_BY_ANYBODY = {
+    "HAProxy waits no longer": (408, HAPROXY.format("408 Request Time-out"), CloudAway, "wait"),
+    "a limit of requests": (429, NGINX.format("429 Too Many Requests", ""), CloudAway, "wait"),
+    "a limit in text": (429, "Too Many Requests\n", CloudAway, "wait"),
+    "early data": (425, NGINX.format("425 Too Early", ""), CloudAway, "wait"),
+    "early data in text": (425, "Too Early", CloudAway, "wait"),
+    "a part too large": (
+        413,
+        NGINX.format("413 Request Entity Too Large", ""),
+        Halted,
+        "client_max_body_size",
+    ),
+    "a part too large, in text": (413, "Request Entity Too Large", Halted, "client_max_body_size"),
+    "a part too large, without a word": (413, "", Halted, "client_max_body_size"),
+    "nginx speaks TLS": (400, PLAIN_400, Halted, "Write https://"),
+    "Apache speaks TLS": (400, APACHE, Halted, "Write https://"),
+    "a server in Go speaks TLS": (
+        400,
+        "Client sent an HTTP request to an HTTPS server.\n",
+        Halted,
+        "Write https://",
+    ),
+    "Tomcat speaks TLS": (
+        400,
+        "Bad Request\nThis combination of host and port requires TLS.\n",
+        Halted,
+        "Write https://",
+    ),
+}
+
+
+@pytest.mark.parametrize("signed", [{}, {"Via": "1.1 gate"}, {"X_Squid_Error": "ERR_X 0"}], ids=repr)
+@pytest.mark.parametrize("name", SAID_BY_ANYBODY)
+def test_what_means_the_same_from_anybody_is_taken_for_that(
+    name: str, signed: dict[str, str], script: Any, cloud: Cloud
+) -> None:
+    status, body, kind, hint = SAID_BY_ANYBODY[name]
+    for ask in (cloud.s3.list_buckets, cloud.ec2.describe_images):
+        script.says(status, body, **signed)
+        with pytest.raises(UecError) as caught, translated(cloud, "asking"):
+            ask()
+        assert isinstance(caught.value, kind)
+        assert hint in caught.value.hint
 
 
 MONSTERS = {

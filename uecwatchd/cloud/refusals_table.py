@@ -39,6 +39,16 @@ OTHER_GENERATION = "it is of another generation than its dialect says"
 SET_DIALECT = (
     'Set dialect to that of the cloud\'s version (uec, euca3, euca4, euca5, openstack or aws), or to "auto".'
 )
+SPEAKS_TLS = "it speaks TLS at that address"
+WRITE_HTTPS = "Write https:// instead of http:// in ec2_url or s3_url, or correct the port."
+# What servers say in plain words there: nginx, Apache, those in Go, Tomcat.
+HTTP_WHERE_TLS_IS = (
+    "plain HTTP request was sent to HTTPS port|speaking plain HTTP to an SSL-enabled server port"
+    "|sent an HTTP request to an HTTPS server|combination of host and port requires TLS"
+)
+# These mean the same whoever says them: a cloud, a web server before it, or a proxy on the way.
+TOO_SLOW, TOO_LARGE, TOO_EARLY, TOO_MANY = 408, 413, 425, 429
+SAID_BY_ANYBODY = frozenset({TOO_SLOW, TOO_LARGE, TOO_EARLY, TOO_MANY})
 
 
 ROWS = (
@@ -69,6 +79,7 @@ ROWS = (
         SET_DIALECT,
         code="UnknownParameter|MissingParameter|InvalidAction|InvalidQueryParameter",
     ),
+    Row(Halted, SPEAKS_TLS, WRITE_HTTPS, words=HTTP_WHERE_TLS_IS, statuses=range(400, 401)),
     # Who we are, and what time it is
     Row(
         Deferred,
@@ -314,8 +325,27 @@ ROWS = (
         statuses=range(404, 406),
     ),
     Row(Halted, OTHER_GENERATION, SET_DIALECT, statuses=range(412, 413), dialects=BINDING_IS_412),
-    Row(CloudAway, "it was too slow to hear us out", "You need only wait.", statuses=range(408, 409)),
-    Row(CloudAway, "it is too busy just now", "You need only wait.", statuses=range(429, 430)),
+    Row(
+        CloudAway,
+        "it was too slow to hear us out",
+        "You need only wait.",
+        statuses=range(TOO_SLOW, TOO_SLOW + 1),
+    ),
+    Row(
+        Halted,
+        "something before it takes no request as large as ours",
+        "Have the web server or proxy that stands before it take 11 MiB, since a part of a bundle has 10"
+        " (nginx: client_max_body_size 11m;).",
+        code=f"{TOO_LARGE}",  # no code of its own, as above
+        statuses=range(TOO_LARGE, TOO_LARGE + 1),
+    ),
+    Row(
+        CloudAway,
+        "it wants to be asked later",
+        "You need only wait.",
+        statuses=range(TOO_EARLY, TOO_EARLY + 1),
+    ),
+    Row(CloudAway, "it is too busy just now", "You need only wait.", statuses=range(TOO_MANY, TOO_MANY + 1)),
     Row(
         Rejected,
         "it refused",

@@ -22,6 +22,7 @@ from botocore.parsers import ResponseParserError
 
 from uecwatchd.cloud.answer import Monstrous, Packed, Unreadable
 from uecwatchd.cloud.connections import AnswerTooLong
+from uecwatchd.cloud.refusals_table import SPEAKS_TLS, WRITE_HTTPS
 from uecwatchd.cloud.stranger import SEE_ADDRESSES, SEE_PROXY, NotTheCloud
 from uecwatchd.errors import CloudAway, Halted, UecError
 
@@ -57,8 +58,8 @@ TLS_THERE = Silence(
     ConnectionClosedError,
     r"BadStatusLine\('\\x15\\x03",  # the answer is a TLS alert
     Halted,
-    "it speaks TLS at that address",
-    "Write https:// instead of http:// in ec2_url or s3_url, or correct the port.",
+    SPEAKS_TLS,
+    WRITE_HTTPS,
 )
 
 SILENCES = (

@@ -4,7 +4,8 @@ They say nothing of an image, and nothing of our credentials: whatever their sta
 the cloud. So they are told apart before botocore reads them. It would follow some, and fail over others.
 What servers of clouds say themselves is XML, or in the first two generations a line that begins with
 `Failure:`; some wrap their own words in a page. A page with 404 or 405 is left alone unless a proxy has
-signed it: many a service says so that it lacks a path.
+signed it: many a service says so that it lacks a path. And what means the same from anybody is left to the
+table of refusals.
 """
 
 import http.client
@@ -16,22 +17,23 @@ from typing import Any
 from botocore.parsers import ResponseParserError
 
 from uecwatchd.cloud.answer import TAG, element
-from uecwatchd.cloud.refusals_table import ROWS
+from uecwatchd.cloud.refusals_table import HTTP_WHERE_TLS_IS, ROWS, SAID_BY_ANYBODY
 from uecwatchd.errors import CloudAway, Halted, UecError
 from uecwatchd.settings import REGION
 from uecwatchd.strangers import printable
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-PROXY_AUTHENTICATION, NETWORK_AUTHENTICATION = 407, 511
+BAD_REQUEST, PROXY_AUTHENTICATION, NETWORK_AUTHENTICATION = 400, 407, 511
 LACKS_PATH = frozenset({404, 405})
 
-# How proxies sign what they say themselves; what they hand on bears the signature `Via` at most.
-PROXY_HEADERS = ("x-squid-error", "proxy-authenticate", "proxy-status", "proxy-connection")
+# How proxies sign what they say themselves, by header and what it then holds. What they hand on may bear
+# `Via`, `Proxy-Connection`, and a `Proxy-Status` without an error.
+PROXY_HEADERS = {"x-squid-error": ".", "proxy-authenticate": ".", "proxy-status": r";\s*error="}
 PROXY_SERVERS = re.compile(r"squid|proxy|privoxy|varnish|zscaler|blue ?coat|mikrotik|fortigate|sophos", re.I)
 
 # What may stand before a page is taken once: whoever writes it must not make us try each way to divide it.
 PAGE = re.compile(r"(?>\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*)<(?:!doctype html|html)\b", re.I | re.S)
-OWN_WORDS = re.compile(r"\s*(<|Failure:|$)")
+OWN_WORDS = re.compile(r"\s*(<|Failure:)")
 TITLE = "(?i:title|h1)"
 
 # A page's title or a place elsewhere is quoted up to this length.
@@ -83,6 +85,8 @@ def recognise_stranger(
     """`headers` have names in small letters; `text` is the beginning of the body."""
     if status in REDIRECTS:
         return None if regional and _names_region(headers) else _elsewhere(status, headers, text)
+    if status in SAID_BY_ANYBODY or (status == BAD_REQUEST and re.search(HTTP_WHERE_TLS_IS, text)):
+        return None
     signature = _signature(headers)
     who = _who(proxy, signature)
     said = f"{status} {http.client.responses.get(status, '')}".strip()
@@ -107,9 +111,9 @@ def _is_strange(status: int, headers: Mapping[str, str], text: str, *, by_proxy:
         if by_proxy or relayed:
             return status not in LACKS_PATH or bool(_signature(headers))
         return status not in LACKS_PATH and not _has_words_of_a_cloud(text)
-    if _signature(headers):
-        return status >= 400 and not text.lstrip().startswith("<")
-    return status >= 400 and relayed and OWN_WORDS.match(text) is None
+    if status < 400 or OWN_WORDS.match(text):
+        return False
+    return bool(_signature(headers)) or (relayed and bool(text.strip()))
 
 
 def _has_words_of_a_cloud(text: str) -> bool:
@@ -122,7 +126,7 @@ def _signature(headers: Mapping[str, str]) -> str:
     server = headers.get("server", "")
     if PROXY_SERVERS.search(server):
         return server
-    named = next((name for name in PROXY_HEADERS if headers.get(name)), "")
+    named = next((name for name, said in PROXY_HEADERS.items() if re.search(said, headers.get(name, ""))), "")
     return headers.get("via") or server or named if named else ""
 
 
