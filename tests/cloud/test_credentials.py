@@ -236,6 +236,21 @@ def test_a_region_with_known_addresses_is_address_enough(settings: CloudSettings
     assert gather(replace(settings, region="new", dialect="aws")).region == "new"
 
 
+@pytest.mark.parametrize("proxy", ["socks5://10.0.0.1:1080", "socks5h://u:s3cret@gate", "http://a b"])
+@pytest.mark.parametrize(
+    "where", [{"dialect": "auto", "region": "eu-west-1"}, {"dialect": "aws", "region": "new"}]
+)
+def test_a_region_alone_is_asked_through_a_proxy_that_can_be_used(
+    settings: CloudSettings, folder: Path, monkeypatch: pytest.MonkeyPatch, proxy: str, where: dict[str, Any]
+) -> None:
+    without_urls(folder)
+    monkeypatch.setenv("https_proxy", proxy)
+    with pytest.raises(Halted, match=r"cannot use the proxy .*\(https_proxy in this"):
+        gather(replace(settings, **where))
+    monkeypatch.setenv("no_proxy", "amazonaws.com")
+    assert gather(replace(settings, **where)).ec2_url is None
+
+
 @pytest.mark.parametrize(
     "more",
     [

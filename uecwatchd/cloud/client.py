@@ -42,7 +42,7 @@ from uecwatchd.cloud.connections import Wire, patient
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import MIB, Dialect
 from uecwatchd.cloud.lately import Lately
-from uecwatchd.cloud.proxy import is_loopback, name_proxy, proxies_for
+from uecwatchd.cloud.proxy import HTTPS_EVERYWHERE, is_loopback, name_proxy, proxies_for
 from uecwatchd.cloud.replay import SentOnce
 from uecwatchd.cloud.standin import ask_the_true_host, standin
 from uecwatchd.cloud.stranger import refuse_strangers
@@ -90,9 +90,6 @@ MOST_REQUESTS = 16
 
 # Only AWS cares: the other clouds take any region in a V4 signature.
 DEFAULT_REGION = "us-east-1"
-
-# Where there is no address, it is one of Amazon's, all of which are in this domain as far as proxies go.
-HTTPS_EVERYWHERE = "https://amazonaws.com"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from uecwatchd.cloud.aws_profile import profile_source
 from uecwatchd.cloud.dialect import ACCOUNT_NUMBER, DIALECTS, Dialect
 from uecwatchd.cloud.euca2ools import euca2ools_source
 from uecwatchd.cloud.eucarc import eucarc_source
-from uecwatchd.cloud.proxy import check_proxy
+from uecwatchd.cloud.proxy import HTTPS_EVERYWHERE, check_proxy
 from uecwatchd.cloud.source import Source, at_home
 from uecwatchd.errors import Halted
 from uecwatchd.settings import REGION, CloudSettings, keys_of
@@ -200,6 +200,7 @@ def addresses(told: Told) -> Addresses:
     """Both URLs, or neither where the region is one with known addresses. Raises `Halted`."""
     region = _region(told)
     if not (told.value("ec2_url") or told.value("s3_url")) and _is_known(told.settings.dialect, region):
+        check_proxy(told.cloud, HTTPS_EVERYWHERE)
         return Addresses(None, None, region)
     return Addresses(_url(told, "ec2_url", "EC2"), _url(told, "s3_url", "S3"), region)
 

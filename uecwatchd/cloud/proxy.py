@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 from uecwatchd.address import DEFAULT_PORTS, NoAddress, read_address, read_user, shown
 from uecwatchd.errors import Halted
 
+# Where there is no address, it is one of Amazon's, all of which are in this domain as far as proxies go.
+HTTPS_EVERYWHERE = "https://amazonaws.com"
+
 KIND = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PORT = re.compile(r"(?P<host>\[[^]]*\]|[^:]*):(?P<port>[0-9]+)")
 
