@@ -11,7 +11,7 @@ from cryptography.x509 import Certificate
 
 from uecwatchd.cloud.certificate import fetch_certificate
 from uecwatchd.cloud.credentials import Account
-from uecwatchd.errors import CloudAway, Halted
+from uecwatchd.errors import CloudAway, Halted, UecError
 
 ANSWER = """\
 <?xml version="1.0" encoding="utf-8"?>
@@ -111,6 +111,89 @@ def test_what_cannot_be_used_halts_and_says_what_to_set(
         fetch_certificate(near)
     assert words in str(caught.value)
     assert "cloud_cert" in caught.value.hint
+
+
+PAGE = "<!DOCTYPE html><html><head><title>Please log in</title></head></html>"
+SQUID = {"Server": "squid/5.7", "X_Squid_Error": "ERR_ACCESS_DENIED 0", "Via": "1.1 gate (squid/5.7)"}
+REFUSAL = "<Response><Errors><Error><Code>{}</Code><Message>{}</Message></Error></Errors></Response>"
+# Status, body, headers; what it is taken for, its words, and what the hint says.
+ANSWERS: dict[str, tuple[int, str, dict[str, str], type[UecError], str, str]] = {
+    "a proxy wants a password": (
+        407,
+        "",
+        {"Proxy_Authenticate": "Basic"},
+        Halted,
+        "wants to know who we",
+        "",
+    ),
+    "a proxy forbids": (403, PAGE, SQUID, Halted, "a proxy on the way", "no_proxy"),
+    "a log-in page": (200, PAGE, {}, Halted, "a web page answered", "Compare ec2_url"),
+    "a way to a log-in page": (302, "", {"Location": "http://login.example/"}, Halted, "at http://login", ""),
+    "a network with a log-in": (511, "", {}, Halted, "a web page answered", ""),
+    "too many requests": (429, "", {}, CloudAway, "too busy", "only wait"),
+    "a throttled request": (
+        400,
+        REFUSAL.format("Throttling", "Slow."),
+        {},
+        CloudAway,
+        "too busy",
+        "only wait",
+    ),
+    "a failure": (500, REFUSAL.format("InternalError", "Failed."), {}, CloudAway, "it failed", "only wait"),
+    "a gateway behind a proxy": (502, PAGE, SQUID, CloudAway, "does not reach it", "no_proxy"),
+    "a gateway": (504, PAGE, {}, CloudAway, "something before it", "only wait"),
+    "a wrong key": (
+        403,
+        REFUSAL.format("InvalidClientTokenId", "No."),
+        {},
+        Halted,
+        "access key",
+        "access_key",
+    ),
+    "a wrong secret": (
+        403,
+        REFUSAL.format("SignatureDoesNotMatch", "No."),
+        {},
+        Halted,
+        "secret",
+        "secret_key",
+    ),
+    "a wrong clock": (400, REFUSAL.format("RequestExpired", "Old."), {}, Halted, "clock", "date -u"),
+    "keys that have run out": (403, REFUSAL.format("ExpiredToken", "Old."), {}, Halted, "have run out", ""),
+    "no TLS": (400, "Client sent an HTTP request to an HTTPS server.", {}, Halted, "speaks TLS", "https://"),
+    "a packed answer": (200, "packed", {"Content_Encoding": "gzip"}, Halted, "packed", "gzip off"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_its_answer_means_what_any_other_would(name: str, script: Any, near: Account) -> None:
+    status, body, headers, kind, why, hint = ANSWERS[name]
+    script.says(status, body, **headers)
+    with pytest.raises(UecError) as caught:
+        fetch_certificate(near)
+    assert isinstance(caught.value, kind)
+    assert why in caught.value.why
+    assert hint in caught.value.hint
+    assert "cloud_cert" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, REFUSAL.format("UnauthorizedOperation", "You are not authorized to perform this operation.")),
+        (400, REFUSAL.format("InvalidAction", "There is none.")),
+        (400, REFUSAL.format("InvalidParameterValue", "Failed to construct message of type X")),
+        (405, "Failure: 405 Method Not Allowed"),
+        (404, REFUSAL.format("404 Not Found", "unknown")),
+    ],
+)
+def test_where_there_is_none_for_us_it_says_what_to_set(
+    status: int, body: str, script: Any, near: Account
+) -> None:
+    script.says(status, body)
+    with pytest.raises(Halted) as caught:
+        fetch_certificate(near)
+    assert "Set cloud_cert" in caught.value.hint
 
 
 def test_a_certificate_without_rsa_cannot_be_sealed_for(script: Any, near: Account, certified: Any) -> None:

@@ -7,7 +7,7 @@ administrator can look for in the logs. And some might send what botocore would 
 
 import http.client
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from html import unescape
@@ -71,7 +71,7 @@ def mend(
     **_: object,
 ) -> None:
     """For botocore's event `before-parse`. Raises `Unreadable`, `Monstrous`, `Packed`, `AnswerTooLong`."""
-    _must_be_plain(response_dict)
+    must_be_plain(response_dict)
     if response_dict["status_code"] >= 300:
         _rewrite(response_dict, service=operation_model.service_model.service_name)
     elif response_dict["body"] and not operation_model.has_streaming_output:
@@ -84,21 +84,27 @@ def mend(
         (response_dict["body"],) = _mended(response_dict, _whole)
 
 
-def _must_be_plain(response: dict[str, Any]) -> None:
+def must_be_plain(response: Mapping[str, Any]) -> None:
+    """Raises `Packed`."""
     coding = str(response["headers"].get("Content-Encoding") or "").strip().lower()[:REQUEST_ID_CHARACTERS]
     if response["body"] and coding not in PLAIN:
-        raise Packed(f"Content-Encoding: {coding}", _request_id(response, ""))
+        raise Packed(f"Content-Encoding: {coding}", request_id_of(response, ""))
 
 
 def _rewrite(response: dict[str, Any], *, service: str) -> None:
     """Write an error's body anew as the XML that its protocol promises, from whatever came."""
-    status, text = response["status_code"], _text(response)
-    code = element("Code", text) or str(status)
-    message = element("Message", text) or _plain(text) or http.client.responses.get(status, "")
+    status, text = response["status_code"], text_of(response)
+    code, message = what_it_says(status, text)
     form = S3_ERROR if service == "s3" else EC2_ERROR
     response["body"] = NOT_XML.sub(" ", form.format(escape(code), escape(message))).encode()
-    if request_id := _request_id(response, text):
+    if request_id := request_id_of(response, text):
         response["headers"][REQUEST_ID_HEADER] = request_id
+
+
+def what_it_says(status: int, text: str) -> tuple[str, str]:
+    """A refusal's code and message; the status and its meaning in HTTP stand for what is missing."""
+    code = element("Code", text) or str(status)
+    return code, element("Message", text) or _plain(text) or http.client.responses.get(status, "")
 
 
 class Careful:
@@ -125,7 +131,7 @@ class _CarefulParser:
             raise
         except Exception as error:  # of whatever class, as it is the answer that is wrong
             said = f"{type(error).__name__}: {str(error)[:READ_BYTES]}"
-            raise Unreadable(said, _request_id(response, "")) from error
+            raise Unreadable(said, request_id_of(response, "")) from error
 
 
 def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]) -> tuple[bytes, ...]:
@@ -136,13 +142,13 @@ def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]
     except Broken as broken:
         why = str(broken)
     except Unfit as unfit:
-        raise Monstrous(str(unfit), _request_id(response, "")) from unfit
+        raise Monstrous(str(unfit), request_id_of(response, "")) from unfit
     if len(body) <= LONGEST_BYTES:
         mended = BARE_AMPERSAND.sub("&amp;", NOT_XML.sub(" ", body.decode(errors="replace")))
         with suppress(Unfit):
             return read(mended.encode())
-    text = _text(response)
-    raise Unreadable(text or why, _request_id(response, text))
+    text = text_of(response)
+    raise Unreadable(text or why, request_id_of(response, text))
 
 
 def _whole(body: bytes) -> tuple[bytes]:
@@ -150,12 +156,12 @@ def _whole(body: bytes) -> tuple[bytes]:
     return (body,)
 
 
-def _text(response: dict[str, Any]) -> str:
+def text_of(response: Mapping[str, Any]) -> str:
     body: bytes = response["body"][:READ_BYTES]
     return body.decode(errors="replace")
 
 
-def _request_id(response: dict[str, Any], text: str) -> str:
+def request_id_of(response: Mapping[str, Any], text: str) -> str:
     in_body = element("RequestID", text) or element("RequestId", text) or element("requestId", text)
     return str(response["headers"].get(REQUEST_ID_HEADER) or in_body)[:REQUEST_ID_CHARACTERS]
 

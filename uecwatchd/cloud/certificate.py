@@ -7,6 +7,7 @@ certificate for each service and use, with its fingerprint.
 import hashlib
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
@@ -15,17 +16,24 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
+from botocore.parsers import ResponseParserError
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
+from uecwatchd.cloud.answer import must_be_plain, request_id_of, text_of, what_it_says
 from uecwatchd.cloud.client import CONNECT_SECONDS, DEFAULT_REGION
 from uecwatchd.cloud.connections import Wire
 from uecwatchd.cloud.credentials import Account
+from uecwatchd.cloud.dialect import EUCA5
 from uecwatchd.cloud.markup import look_through
-from uecwatchd.cloud.proxy import proxies_for
-from uecwatchd.cloud.silence import quoted, unheard
-from uecwatchd.errors import CloudAway, Halted, Stopped, UecError
+from uecwatchd.cloud.proxy import name_proxy, proxies_for
+from uecwatchd.cloud.refusal import in_one_line, in_our_words
+from uecwatchd.cloud.refusal_rows import Refusal
+from uecwatchd.cloud.refusals_table import NO_RIGHT_OF_EC2, NO_SERVICE, OTHER_GENERATION
+from uecwatchd.cloud.silence import unheard
+from uecwatchd.cloud.stranger import refuse_strangers
+from uecwatchd.errors import CloudAway, Halted, Rejected, Stopped, UecError
 from uecwatchd.signals import NEVER, Stop
 
 SERVICE_PATH = "/services/Empyrean"
@@ -37,6 +45,9 @@ QUESTION = {
 }
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
 WANTED = {"serviceType": "compute", "certificateUsage": "image-bundling"}
+
+# What a service that has none for us says: it is not there, does not know the question, or wants a right.
+GIVES_NONE = tuple(f"{why} (" for why in (NO_SERVICE, OTHER_GENERATION, NO_RIGHT_OF_EC2))
 
 # It is answered from memory.
 READ_SECONDS = 30
@@ -56,7 +67,7 @@ def is_of_another(account: Account, *, stop: Stop = NEVER) -> bool:
 
 
 def fetch_certificate(account: Account, *, stop: Stop = NEVER) -> Certificate:
-    """Raises `Halted` where none is offered or what is offered is unusable, `CloudAway`."""
+    """Raises `Halted` where none is offered or it is unusable, and what any other answer means."""
     what = f"cloud {account.cloud}, fetching its certificate"
     offered = [one for one in _listed(_answer(account, what, stop), what) if WANTED.items() <= one.items()]
     if not offered:
@@ -74,17 +85,28 @@ def _answer(account: Account, what: str, stop: Stop) -> bytes:
     )
     wire = Wire(session, seconds=2 * READ_SECONDS, limit=ANSWER_BYTES, most=1, stop=stop)
     try:
-        answer = wire.send(request.prepare())
-    except BotoCoreError as error:
+        sent = wire.send(request.prepare())
+        answer = {"status_code": sent.status_code, "headers": sent.headers, "body": bytes(sent.content)}
+        refuse_strangers(proxy=name_proxy(request.url), regional=False)(response_dict=answer)
+        must_be_plain(answer)
+    except (BotoCoreError, ResponseParserError) as error:
         raise unheard(what, error) from error
     finally:
         session.close()
-    if answer.status_code == HTTPStatus.OK:
-        return bytes(answer.content)
-    why = f"it refused ({answer.status_code} {quoted(answer.content.decode(errors='replace'))})"
-    if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-        raise CloudAway(what, why, "You need only wait.")
-    raise _not_offered(account, what, why)
+    if answer["status_code"] < HTTPStatus.MULTIPLE_CHOICES:
+        return bytes(sent.content)
+    raise _refused(account, what, answer)
+
+
+def _refused(account: Account, what: str, answer: Mapping[str, Any]) -> UecError:
+    """As every refusal is read; but that there is none for us is to be told with what helps."""
+    text = text_of(answer)
+    code, message = what_it_says(answer["status_code"], text)
+    refusal = Refusal("ec2", answer["status_code"], code, in_one_line(message))
+    error = in_our_words(EUCA5.name, what, refusal, request_id=request_id_of(answer, text))
+    if isinstance(error, Rejected) or error.why.startswith(GIVES_NONE):
+        return _not_offered(account, what, error.why)
+    return error
 
 
 def _signed(account: Account) -> AWSRequest:

@@ -40,18 +40,27 @@ def status_of(error: ClientError) -> int:
 
 
 def _refused(cloud: Cloud, what: str, error: ClientError) -> UecError:
-    refusal = _read(cloud, error)
-    row = meaning(cloud.dialect.name, refusal)
+    request_id = _request_id(error.response["ResponseMetadata"])
+    return in_our_words(cloud.dialect.name, what, _read(cloud, error), request_id=request_id)
+
+
+def in_our_words(dialect: str, what: str, refusal: Refusal, *, request_id: str) -> UecError:
+    """What a refusal means."""
+    row = meaning(dialect, refusal)
     # A server without codes of its own has the status for one: said once is enough.
     said = f"{refusal.code}: {refusal.message}".removeprefix(f"{refusal.status}: ")
     why = f"{row.why} ({refusal.status} {quoted(said)})"
-    return row.kind(what, why, row.hint, request_id=_request_id(error.response["ResponseMetadata"]))
+    return row.kind(what, why, row.hint, request_id=request_id)
 
 
 def _read(cloud: Cloud, error: ClientError) -> Refusal:
     of_s3 = error.operation_name in cloud.s3.meta.service_model.operation_names
-    message = " ".join(str(error.response.get("Error", {}).get("Message", ""))[:MESSAGE_CHARACTERS].split())
-    return Refusal("s3" if of_s3 else "ec2", status_of(error), code_of(error), message)
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    return Refusal("s3" if of_s3 else "ec2", status_of(error), code_of(error), in_one_line(message))
+
+
+def in_one_line(message: str) -> str:
+    return " ".join(message[:MESSAGE_CHARACTERS].split())
 
 
 def _request_id(metadata: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ OTHER_GENERATION = "it is of another generation than its dialect says"
 SET_DIALECT = (
     'Set dialect to that of the cloud\'s version (uec, euca3, euca4, euca5, openstack or aws), or to "auto".'
 )
+NO_SERVICE = "there is no such service at its address"
 SPEAKS_TLS = "it speaks TLS at that address"
 WRITE_HTTPS = "Write https:// instead of http:// in ec2_url or s3_url, or correct the port."
 # What servers say in plain words there: nginx, Apache, those in Go, Tomcat.
@@ -319,7 +320,7 @@ ROWS = (
     Row(Halted, NOT_KNOWN, "Run `uecwatchd check`.", statuses=range(401, 404)),
     Row(
         Halted,
-        "there is no such service at its address",
+        NO_SERVICE,
         "Compare ec2_url and s3_url with the cloud's eucarc, and region where the cloud has regions.",
         code="40[45]",  # no code of its own: no S3 or EC2 said this
         statuses=range(404, 406),
