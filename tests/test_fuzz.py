@@ -25,7 +25,7 @@ from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
 from uecwatchd.checksums import read_checksums
 from uecwatchd.cloud.credentials import gather
-from uecwatchd.cloud.eucarc import read_eucarc
+from uecwatchd.cloud.shell import read_script
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.imageset import Assembly, Rules, assemble
 from uecwatchd.imageset.draft import named_files, stem_of
@@ -141,7 +141,7 @@ alias ec2-bundle-image="ec2-bundle-image --cert ${EC2_CERT} --user 1"
 
 def check_eucarc(data: bytes) -> str:
     text = data.decode("utf-8", "replace")
-    found = read_eucarc(text, path=Path("/etc/eucarc"), home=Path("/root"))
+    found = read_script(text, path=Path("/etc/eucarc"), home=Path("/root")).variables
     assert all(isinstance(value, str) for value in found.values())
     return "some" if found else "none"
 

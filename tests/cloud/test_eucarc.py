@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.cloud.eucarc import read_eucarc
+from uecwatchd.cloud.shell import read_script
 
 PATH = Path("/home/alice/.euca/eucarc")
 HOME = Path("/var/lib/uecwatchd")
@@ -76,7 +76,7 @@ alias euca-upload-bundle="euca-upload-bundle -a ${EC2_ACCESS_KEY} EC2_URL=wrong"
 
 
 def test_the_eucarc_of_uec_is_understood() -> None:
-    found = read_eucarc(UEC, path=PATH, home=HOME)
+    found = read_script(UEC, path=PATH, home=HOME).variables
     assert found["EC2_PRIVATE_KEY"] == "/home/alice/.euca/euca2-admin-c8bd1a3f-pk.pem"
     assert found["EUCALYPTUS_CERT"] == "/home/alice/.euca/cloud-cert.pem"
     assert found["EC2_SECRET_KEY"] == "HIBmGPfQ0oGzkTEBMGyBnDM4lVNYi8ZrLTMsg=="
@@ -85,7 +85,7 @@ def test_the_eucarc_of_uec_is_understood() -> None:
 
 
 def test_the_eucarc_of_eucalyptus_4_is_understood() -> None:
-    found = read_eucarc(EUCA4, path=PATH, home=HOME)
+    found = read_script(EUCA4, path=PATH, home=HOME).variables
     assert found["EC2_URL"] == "http://10.1.1.1:8773/services/compute"
     assert found["EC2_CERT"] == "/home/alice/.euca/euca2-admin-c8bd1a3f-cert.pem"
     assert found["EC2_ACCOUNT_NUMBER"] == "000100729354"
@@ -93,7 +93,7 @@ def test_the_eucarc_of_eucalyptus_4_is_understood() -> None:
 
 @pytest.mark.parametrize("text", [UEC, EUCA2, EUCA3, EUCA4], ids=["1.6", "2.0", "3.x", "4.x"])
 def test_the_eucarc_of_each_generation_says_who_and_where_we_are(text: str) -> None:
-    found = read_eucarc(text, path=PATH, home=HOME)
+    found = read_script(text, path=PATH, home=HOME).variables
     assert found["EC2_URL"].startswith("http://1")
     assert found["EC2_CERT"].startswith("/home/alice/.euca/euca2-")
     assert (found.get("EC2_ACCOUNT_NUMBER") or found["EC2_USER_ID"]) == "000100729354"
@@ -115,7 +115,7 @@ export EUCALYPTUS_CERT=${NOVA_CERT} # euca-bundle-image seems to require this se
 
 
 def test_the_ec2rc_of_openstack_is_understood() -> None:
-    found = read_eucarc(OPENSTACK, path=PATH, home=HOME)
+    found = read_script(OPENSTACK, path=PATH, home=HOME).variables
     assert found["EC2_PRIVATE_KEY"] == "/home/alice/.euca/pk.pem"
     assert found["EUCALYPTUS_CERT"] == "/home/alice/.euca/cacert.pem"
     assert found["EC2_URL"] == "http://10.9.0.1:8788/"
@@ -135,7 +135,7 @@ def test_the_ec2rc_of_openstack_is_understood() -> None:
 )
 def test_the_folder_is_found_in_each_form_it_was_ever_written(form: str) -> None:
     text = f"export EUCA_KEY_DIR={form}  # here\nexport EC2_CERT=${{EUCA_KEY_DIR}}/cert.pem\n"
-    assert read_eucarc(text, path=PATH, home=HOME)["EC2_CERT"] == "/home/alice/.euca/cert.pem"
+    assert read_script(text, path=PATH, home=HOME).variables["EC2_CERT"] == "/home/alice/.euca/cert.pem"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_the_folder_is_found_in_each_form_it_was_ever_written(form: str) -> None
     ],
 )
 def test_a_value_is_read_as_a_shell_would(line: str, value: str) -> None:
-    assert read_eucarc(f"B=b\n{line}\n", path=PATH, home=HOME)["A"] == value
+    assert read_script(f"B=b\n{line}\n", path=PATH, home=HOME).variables["A"] == value
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_value_is_read_as_a_shell_would(line: str, value: str) -> None:
     ],
 )
 def test_what_only_a_shell_could_tell_is_left_unset(line: str) -> None:
-    assert "A" not in read_eucarc(line, path=PATH, home=HOME)
+    assert "A" not in read_script(line, path=PATH, home=HOME).variables
 
 
 WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
@@ -230,7 +230,7 @@ def test_the_parser_and_bash_agree(values: list[str]) -> None:
         shell = ["bash", "-c", f"source {path}; env -0"]
         told = subprocess.run(shell, capture_output=True, check=True, env={"PATH": "/usr/bin:/bin"}).stdout
         by_bash = dict(line.split("=", 1) for line in told.decode().split("\0") if "=" in line)
-        ours = read_eucarc(path.read_text(), path=path, home=HOME)
+        ours = read_script(path.read_text(), path=path, home=HOME).variables
     assert {name: ours[name] for name in ours if name != "EUCA_KEY_DIR"} == {
         name: by_bash[name] for name in by_bash if name[0] == "V"
     }
@@ -246,10 +246,10 @@ SCRIPT = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(SCRIPT)
 def test_any_text_is_read_to_its_end(text: str) -> None:
-    assert all(isinstance(value, str) for value in read_eucarc(text, path=PATH, home=HOME).values())
-    assert read_eucarc(f"set_before=1\n{text}", path=PATH, home=HOME)["set_before"] == "1"
+    assert all(isinstance(value, str) for value in read_script(text, path=PATH, home=HOME).variables.values())
+    assert read_script(f"set_before=1\n{text}", path=PATH, home=HOME).variables["set_before"] == "1"
 
 
 @pytest.mark.parametrize("piece", ["${A:-", '"$(', "$(", "`", "\\\n", "A=$A;", "'\"", "${A:-$", "&|;", "${"])
 def test_no_text_is_read_for_long(piece: str) -> None:
-    read_eucarc(f"A={piece * 20_000}", path=PATH, home=HOME)
+    read_script(f"A={piece * 20_000}", path=PATH, home=HOME)

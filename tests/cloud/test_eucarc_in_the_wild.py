@@ -1,5 +1,7 @@
 """Credential files as people have written them: what of them is understood, and what is said of the rest."""
 
+import os
+import re
 import stat
 import subprocess
 from collections.abc import Mapping
@@ -11,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uecwatchd.cloud.credentials import access_keys, told_of, user_certificate
-from uecwatchd.cloud.eucarc import eucarc_source, read_eucarc
+from uecwatchd.cloud.eucarc import eucarc_source
+from uecwatchd.cloud.shell import read_script
 from uecwatchd.errors import Halted
 from uecwatchd.settings import CloudSettings
 
@@ -20,7 +23,7 @@ PATH = Path("/home/alice/.euca/eucarc")
 
 
 def read(text: str) -> Mapping[str, str]:
-    return read_eucarc(text, path=PATH, home=HOME)
+    return read_script(text, path=PATH, home=HOME).variables
 
 
 def reasons(tmp_path: Path, text: str) -> Mapping[str, str]:
@@ -180,7 +183,7 @@ def test_nothing_is_ever_run(tmp_path: Path) -> None:
     trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
     trap.chmod(stat.S_IRWXU)
     text = f"A=$({trap})\nB=`touch {tmp_path}/was-run`\n{trap}\nC=$(ls $(touch {tmp_path}/was-run)/*)\n"
-    read_eucarc(text, path=tmp_path / "eucarc", home=HOME)
+    read_script(text, path=tmp_path / "eucarc", home=HOME)
     assert not (tmp_path / "was-run").exists()
 
 
@@ -229,13 +232,26 @@ DISAGREEING = [
     "EC2_URL=http://a\nfor u in 1 2; do EC2_URL=http://b; done\n",
     "if a; then EC2_URL=http://a; elif b; then EC2_URL=http://b; else EC2_URL=http://b; fi\n",
     'if a; then H=a; else H=b; fi\nEC2_URL="http://$H"\n',
+    "EC2_URL=http://a\ntest -f /x || EC2_URL=http://b\n",
+    "EC2_URL=http://a\ntest -f /x ||  # why\n  EC2_URL=http://b\n",
+    "EC2_URL=http://a\ntest -f /x || { echo; EC2_URL=http://b; }\n",
+    "EC2_URL=http://a\n{ test -f /x; } || EC2_URL=http://b\n",
+    "EC2_URL=http://a\nif b; then c; fi && EC2_URL=http://b\n",
+    "EC2_URL=http://a\ntest -f /x && B=1 && EC2_URL=http://b\n",
+    'EC2_URL=http://a\n[ "$EC2_URL" = http://c ] || EC2_URL=http://b\n',
+    'EC2_URL=http://a\n! [ -n "$EC2_URL" ] || EC2_URL=http://b\n',
+    "[[ $x = y ]] && EC2_URL=http://a || EC2_URL=http://b\n",
+    "EC2_URL=http://a\nif x; then unset EC2_URL; fi\n",
+    "EC2_URL=http://a\ntest -f /x && unset -v EC2_URL\n",
+    "EC2_URL=http://a\ntest -f /x && EC2_URL+=/b\n",
+    "EC2_URL=http://a\nif x; then export B=1 EC2_URL=http://b; fi\n",
 ]
 
 
 @pytest.mark.parametrize("text", DISAGREEING)
 def test_branches_that_disagree_are_told_and_neither_is_taken(tmp_path: Path, text: str) -> None:
     told = reasons(tmp_path, text + "EC2_ACCESS_KEY=a\n")
-    assert "another branch sets" in told["ec2_url"]
+    assert re.search("another branch (un)?sets", told["ec2_url"])
     assert "(line " in told["ec2_url"]
 
 
@@ -259,6 +275,14 @@ def test_the_configuration_settles_what_branches_leave_open(tmp_path: Path, text
         "{ A=1; }",
         "case $x in a) A=1;; esac",
         "if a; then :; fi\nA=0\nA=1",
+        "A=1\n[[ -n ${A:-} ]] || A=2",
+        'A=1\n[ ! -z "$A" ] || { A=2; }',
+        'A=\ntest "$A" || A=1',
+        '[ -n "$A" ] || A=1',
+        "A=1 || A=2",
+        "A=1\nB=2 || A=3",
+        "A=1\nif x; then unset -f A; fi",
+        "A=1\ncmd || exit 1\nB=2",
     ],
 )
 def test_what_branches_do_not_dispute_is_known(text: str) -> None:
@@ -272,6 +296,9 @@ def test_what_branches_do_not_dispute_is_known(text: str) -> None:
         'A=1\n[ -n "$TEST" ] && A=$(hostname)',
         "A=1\ntesting() { A=`hostname`; }",
         "A=1\ncase $x in a) A=$HOSTNAME;; esac",
+        "A=$(hostname)\nif x; then A=1; fi",
+        'A=$(hostname)\n[ -n "$A" ] || A=1',
+        "export A=$(hostname) || A=1",
     ],
 )
 def test_a_branch_that_may_set_another_value_leaves_none(text: str) -> None:
@@ -284,6 +311,97 @@ def test_a_check_tells_what_an_eucarc_leaves_open(tmp_path: Path) -> None:
     why = "since `find-cert` is a command, and none is run"
     assert remark.what == f"{tmp_path}/eucarc: EUCALYPTUS_CERT (line 2) is not known, {why}"
     assert remark.hint == f"Add `export EUCALYPTUS_CERT=…` to {tmp_path}/eucarc."
+
+
+# --- what a shell would set otherwise -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("A=http://h\nA+=:8773/x", "http://h:8773/x"),
+        ("export A+=x", "x"),
+        ("A=$'abc'", "abc"),
+        ('A=$"abc"d', "abcd"),
+        ("A=\"$'abc'\"", "$'abc'"),
+        ("A=1\nA=2 euca-describe-images", "1"),
+        ("A=1\nB=$A A=2 cmd $A", "1"),
+        ("A=1\nA=2 B=3 >/dev/null cmd", "1"),
+        ("A=1 >/dev/null", "1"),
+        (": ${A:=1}", "1"),
+        (': "${A:=1}" "${A:=2}"', "1"),
+        ("export B=${A=1}", "1"),
+        ("A=\n: ${A=2}\nA=${A}1", "1"),
+        ("readonly A=1", "1"),
+        ("declare -x A=1", "1"),
+        ("declare A=1", "1"),
+        ("typeset -rx B=2 A=1", "1"),
+        ("A=1\n(A=2; A=3)", "1"),
+        ("A=1\n( cd /\nA=2 )", "1"),
+        ("A=1\nB=$(: ${A:=2})", "1"),
+        ("A=$(hostname)\nunset A\nA=${A:-1}", "1"),
+    ],
+)
+def test_each_way_to_set_a_variable_sets_it_as_in_bash(tmp_path: Path, text: str, value: str) -> None:
+    file = tmp_path / "eucarc"
+    file.write_text(text + "\n")
+    script = f'. {file} 2>/dev/null; printf %s "$A"'
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert (read(text).get("A"), told) == (value, value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A=1 cmd",
+        "A=1 . ./other",
+        "A=1\nA+=$(hostname)",
+        "A=$(hostname)\nA+=1",
+        "A=$'a\\tb'",
+        "A=(1)",
+        "A=1\nread -r A",
+        "declare -i A=1+1",
+        "B=$(hostname)\nA=${B:-1}",
+        "A=$(hostname)\n: ${A:=1}",
+        "(A=1; B=2)",
+        "B=$(: ${A:=1})",
+    ],
+)
+def test_what_is_not_set_for_good_or_not_as_it_is_written_is_not_known(text: str) -> None:
+    assert "A" not in read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        (". ./openrc\n", "`. ./openrc` is a command, and none is run (line 1)"),
+        ("# mine\nsource openrc admin\n", "`source openrc` is a command, and none is run (line 2)"),
+        ("export EC2_ACCESS_KEY=a\n[ -f x ] && . x\n", "`. x` is a command, and none is run (line 2)"),
+        ('eval "$(secret env)"\n', "`eval` is a command, and none is run (line 1)"),
+    ],
+)
+def test_a_command_that_may_set_what_lacks_is_named(tmp_path: Path, text: str, command: str) -> None:
+    (tmp_path / "eucarc").write_text(text)
+    with pytest.raises(Halted) as caught:
+        access_keys(told_of(CloudSettings(name="default", eucarc=tmp_path / "eucarc")))
+    assert caught.value.why.endswith(f"is not known, since {command}")
+    (remark,) = eucarc_source(tmp_path / "eucarc", cloud="default", home=HOME).remarks
+    assert remark.what == f"{tmp_path}/eucarc: {command}"
+
+
+@pytest.mark.parametrize("form", [*GLOBS[:5], "$EUCA_KEY_DIR/*-pk.pem", "${EUCA_KEY_DIR}/euca2-*-?k.pem"])
+def test_a_folder_that_cannot_be_listed_is_a_reason_and_no_path(
+    tmp_path: Path, as_nobody: None, form: str
+) -> None:
+    closed = tmp_path / "k"
+    os.seteuid(0)
+    closed.mkdir()
+    (closed / "eucarc").write_text(f"EUCA_KEY_DIR=$(dirname $0)\nexport EC2_PRIVATE_KEY={form}\n")
+    closed.chmod(0o711)
+    os.seteuid(65534)
+    found = eucarc_source(closed / "eucarc", cloud="default", home=HOME)
+    assert "user_key" not in found.values
+    assert f"{closed} cannot be listed (Permission denied)" in found.reasons["user_key"]
 
 
 # --- any text ---------------------------------------------------------------------------------------------
@@ -343,7 +461,7 @@ PIECES = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(PIECES | st.characters(), max_size=60).map("".join))
 def test_any_text_gives_settings_or_a_sentence(text: str) -> None:
-    found = read_eucarc(f"A=1\n{text}", path=PATH, home=HOME)
+    found = read_script(f"A=1\n{text}", path=PATH, home=HOME).variables
     assert all(isinstance(value, str) for value in found.values())
 
 
@@ -373,6 +491,13 @@ def test_any_file_gives_settings_or_halts(tmp_path_factory: pytest.TempPathFacto
         "A=$(x)\n",
         "${A:h",
         ";;",
+        "A=1 x\n",
+        "(",
+        ". x\n",
+        "A+=1\n",
+        "A=1 #\n",
+        "|| [ -n $A ] ",
+        "{ A=1; } || ",
     ],
 )
 def test_no_text_takes_long(piece: str) -> None:
@@ -389,4 +514,4 @@ def test_bash_finds_the_same_folder(tmp_path: Path, form: str) -> None:
     told = subprocess.run(
         ["bash", "-c", f". {file}; echo $D"], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert read_eucarc(file.read_text(), path=file, home=HOME)["D"] == told.stdout.strip()
+    assert read_script(file.read_text(), path=file, home=HOME).variables["D"] == told.stdout.strip()

@@ -10,13 +10,15 @@ and in as many ways more as people have thought of; `shell` says which of them a
 What only a shell could tell is no setting, and why is said where it lacks.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from uecwatchd.bundle.access import closed
-from uecwatchd.cloud.shell import Scope, read_script
+from uecwatchd.cloud.shell import read_script
 from uecwatchd.cloud.shell_commands import the_one_file
+from uecwatchd.cloud.shell_words import Scope, Unknown
 from uecwatchd.cloud.source import PATHS, Remark, Source
 from uecwatchd.errors import Halted
 
@@ -47,9 +49,10 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
     reasons = {
         setting: why for setting in VARIABLES if (why := _untold(script, text, setting, said[setting]))
     }
-    values |= {key: _globbed(values[key], path.parent) for key in PATHS & values.keys()}
+    unrun = [f"{one.why} (line {_line(text, one)})" for one in script.unrun]
+    values |= {key: _globbed(values[key], path.parent)[0] for key in PATHS & values.keys()}
     values = {setting: value for setting, value in values.items() if value}
-    if not values and not reasons:
+    if not values and not reasons and not unrun:
         raise Halted(
             f"{path} (eucarc of cloud {cloud})",
             "it sets none of the variables that an eucarc sets, such as EC2_URL and EC2_ACCESS_KEY",
@@ -60,6 +63,11 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
     remedies = {setting: f"Add `export {name}=…` to {path}" for setting, name in spelled.items()}
     lines = {setting: _line_of(names, text) for setting, names in VARIABLES.items()}
     remarks = tuple(Remark(f"{path}: {why}", f"{remedies[setting]}.") for setting, why in reasons.items())
+    remarks += tuple(
+        Remark(f"{path}: {why}", f"Add to {path} the lines that the cloud needs of it.") for why in unrun
+    )
+    for setting in spelled.keys() - values.keys() - reasons.keys() if unrun else ():
+        reasons[setting] = f"{spelled[setting]} is not known, since {unrun[0]}"
     return Source(str(path), placed, spelled, (path,), remarks, remedies, reasons, lines)
 
 
@@ -67,28 +75,26 @@ def _untold(script: Scope, text: str, setting: str, value: str | None) -> str | 
     """Why a setting that is there is not known, with its line."""
     if value:
         told = next(name for name in VARIABLES[setting] if script.variables.get(name))
-        folder = script.path.parent
-        if setting not in PATHS or _globbed(value, folder):
-            return None
-        return f"{told} is not known: {the_one_file(_placed(value, folder), folder=folder)}"
+        why = _globbed(value, script.path.parent)[1] if setting in PATHS else ""
+        return f"{told} is not known: {why}" if why else None
     name = next((name for name in VARIABLES[setting] if name in script.unknown), None)
     if name is None:
         return None
     reason = script.unknown[name]
-    return f"{name} (line {text.count(chr(10), 0, reason.at) + 1}) is not known, since {reason.why}"
+    return f"{name} (line {_line(text, reason)}) is not known, since {reason.why}"
 
 
-def _globbed(value: str, folder: Path) -> str:
-    """The path; of a pattern, which a shell fills in later, the file that fits, empty if there is not one."""
-    path = _placed(value, folder)
-    if not {"*", "?"} & set(value) or Path(path).exists():
-        return value
-    found = the_one_file(path, folder=folder)
-    return found if found.startswith("/") else ""
+def _line(text: str, reason: Unknown) -> int:
+    return text.count("\n", 0, reason.at) + 1
 
 
-def _placed(value: str, folder: Path) -> str:
-    return str(folder / value)
+def _globbed(value: str, folder: Path) -> tuple[str, str]:
+    """The path; of a pattern, which a shell fills in later, the file that fits, or nothing, and why."""
+    path = folder / value
+    if not {"*", "?"} & set(value) or os.path.exists(path):  # noqa: PTH110 (that of a Path raises)
+        return value, ""
+    found, why = the_one_file(str(path), folder=folder)
+    return found or "", why
 
 
 def _line_of(names: tuple[str, ...], text: str) -> int:
@@ -111,8 +117,3 @@ def _text(path: Path, cloud: str) -> str:
     except OSError as error:
         hint = f"Correct eucarc under [cloud.{cloud}], or put the file there."
         raise Halted(what, f"cannot read it: {error.strerror}", hint) from error
-
-
-def read_eucarc(text: str, *, path: Path, home: Path) -> Mapping[str, str]:
-    """All variables that it sets; `path` is the file's own. Raises nothing, whatever the text."""
-    return read_script(text, path=path, home=home).variables

@@ -85,9 +85,8 @@ def _ls(state: Answering, operands: list[str], _: list[str]) -> Lines:
     path = _path(state, operands[0]) if len(operands) == 1 else None
     if path is None or not PATTERN.search(path):
         return [path] if path else None
-    found = the_one_file(path, folder=state.script.parent)
-    state.why = "" if found.startswith("/") else found
-    return [found] if found.startswith("/") else None
+    found, state.why = the_one_file(path, folder=state.script.parent)
+    return None if found is None else [found]
 
 
 def _find(state: Answering, operands: list[str], arguments: list[str]) -> Lines:
@@ -118,19 +117,19 @@ def filtered(lines: Lines, words: list[str | None]) -> Lines:
     )
 
 
-def the_one_file(pattern: str, *, folder: Path) -> str:
-    """The path of the file that a pattern fits in the folder; or else why there is none, as a clause."""
+def the_one_file(pattern: str, *, folder: Path) -> tuple[str | None, str]:
+    """The path of the file that a pattern fits in the folder; or else None, and why, as a clause."""
     place, _, name = pattern.rpartition("/")
     if place != str(folder) or PATTERN.search(place):
-        return f"{name} is looked for in another folder than the file's own"
+        return None, f"{name} is looked for in another folder than the file's own"
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in islice(entries, MOST_FILES)]
     except OSError as error:
-        return f"{folder} cannot be listed ({error.strerror})"
+        return None, f"{folder} cannot be listed ({error.strerror})"
     fitting = sorted(
         n for n in names if fnmatch.fnmatchcase(n, name) and n.startswith(".") == name.startswith(".")
     )
     if len(fitting) == 1:
-        return f"{place}/{fitting[0]}"
-    return f"{' and '.join(fitting[:3])} fit {name}" if fitting else f"no file fits {name} in {folder}"
+        return f"{place}/{fitting[0]}", ""
+    return None, f"{' and '.join(fitting[:3])} fit {name}" if fitting else f"no file fits {name} in {folder}"
