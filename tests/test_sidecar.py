@@ -20,6 +20,7 @@ from uecwatchd.sidecar import (
     Sidecar,
     idle_keys,
     is_image_id,
+    keys_in,
     read_defaults,
     read_sidecar,
     render_name,
@@ -223,6 +224,16 @@ def test_no_sidecar_keeps_the_daemon_busy(text: str) -> None:
     why = complaint(text)
     assert time.process_time() - begun < 2
     assert len(why) < 2_000
+
+
+@pytest.mark.parametrize("before", ["", "[", '"'])
+@pytest.mark.parametrize("filling", [" ", "\t", "[", "] ", "{ ", "a", "a "])
+@pytest.mark.parametrize("behind", ["", "x"])
+def test_no_text_of_another_name_keeps_the_daemon_busy(before: str, filling: str, behind: str) -> None:
+    text = (before + filling * (60_000 // len(filling.encode())) + behind).encode()
+    begun = time.process_time()
+    keys_in(text)
+    assert time.process_time() - begun < 1
 
 
 # --- properties -------------------------------------------------------------------------------------------

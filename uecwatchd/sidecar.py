@@ -46,7 +46,7 @@ _ID = re.compile(r"[ae](mi|ki|ri)-([0-9A-Fa-f]{8}|[0-9A-Fa-f]{17})")
 _ALMOST_ID = re.compile(r"[ae](mi|ki|ri)-[0-9A-Za-z]*")
 _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramdisk"})
 _ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
-_BESIDES = re.compile(r"\s*(?:[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.)\s*")  # comments, sections, brackets
+_BESIDES = re.compile(r"[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.")  # comments, sections, brackets
 _LINE_OF_SUMS = re.compile(r"\\?[0-9A-Fa-f]{64}(?:\s|$)|SHA(?:2-)?256 ?\(")
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 # An account's number, or the id of a project: which of them it can share images with, each cloud says itself.
@@ -246,7 +246,7 @@ def keys_in(data: bytes) -> tuple[str, ...]:
     A list of sums under another name than such lists have gives sha256.
     """
     try:
-        lines = [line for line in strangers.decode(data).splitlines() if not _BESIDES.fullmatch(line)]
+        lines = [line for line in strangers.decode(data).splitlines() if not _BESIDES.fullmatch(line.strip())]
     except strangers.Malformed:
         return ()
     if lines and all(map(_LINE_OF_SUMS.match, lines)):
