@@ -377,6 +377,15 @@ def test_a_look_tells_of_each_name_and_each_file_that_it_comes_past(tmp_path: Pa
     assert len(beats) == 2 * 40 + 5
 
 
+def test_deciding_tells_of_each_name_and_each_set_that_it_comes_past(tmp_path: Path) -> None:
+    flood(tmp_path, 20)
+    for number in range(10):
+        (tmp_path / f"{number}.toml~").touch()
+    beats: list[None] = []
+    found = assemble(spool.scan(tmp_path, now=0.0), rules=RULES, beat=lambda: beats.append(None))
+    assert len(beats) >= 50 + len(found.ready) + len(found.waiting) + len(found.refused)
+
+
 def test_once_says_all_there_is_to_say(host: Host) -> None:
     flood(host.spool, 60)
     ended = host.run("once")

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
@@ -432,6 +433,23 @@ def test_many_names_are_compared_in_a_time_that_does_not_grow_with_their_pairs(t
     lay(tmp_path, {f"production-{number}.img": MBR for number in range(1, 400)})
     lay(tmp_path, {f"prodction-{number}.toml": PRIVATE for number in range(1, 400)})
     assert not decided(tmp_path).ready
+
+
+@pytest.mark.parametrize("name", ["x", "x.toml"])
+@pytest.mark.parametrize(
+    "filling", ["~", "#", " ", "\u3000", "~ ", "_", "- ", ".bak", ".1~", ".12345678", " (1)", " copy"]
+)
+@pytest.mark.parametrize("behind", ["", "~", "x"])
+def test_no_name_however_it_goes_on_keeps_a_look_busy(
+    tmp_path: Path, name: str, filling: str, behind: str
+) -> None:
+    room = 245 - len(name + behind)
+    long = f"{name}{filling * (room // len(filling.encode()))}{behind}"
+    lay(tmp_path, {f"{number:03}{long}": "" for number in range(100)})
+    listing = spool.scan(tmp_path, now=NOW, seen=0.0)
+    begun = time.process_time()
+    assert not assemble(listing, rules=ALONE).ready
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize(

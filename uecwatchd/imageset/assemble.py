@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uecwatchd.errors import Halted, Rejected, UecError, words_of
@@ -37,14 +37,7 @@ from uecwatchd.imageset.roles import roles_of
 from uecwatchd.imageset.sums import Declared, Lists, declared, lists_in
 from uecwatchd.imageset.unread import must_be_unnamed, must_be_whole, must_have_been_read, unread_sidecar
 from uecwatchd.sidecar import Foreign, Sidecar, is_image_id, with_defaults
-from uecwatchd.spool import (
-    OUTPUT_SUFFIXES,
-    Listing,
-    is_sidecar,
-    name_taken,
-    not_regular,
-    output_stem,
-)
+from uecwatchd.spool import OUTPUT_SUFFIXES, Listing, is_sidecar, name_taken, not_regular, output_stem
 from uecwatchd.strangers import file_word
 
 
@@ -65,21 +58,25 @@ def assemble(
     taken: Taken | None = None,
     holders: Mapping[str, int] | None = None,
     done: Mapping[str, str] | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Assembly:
     """Decide about every name in a listing.
 
     `taken` tells which members, by set name, finished sets were made of: a loose kernel stays with the image
     it was registered with when another one arrives later. `holders` are the uids that names belong to, while
     their sets exist. `done` are the stamps of finished sets, which a policy that came later does not undo.
+    `beat` is called for each name and each set, for those who want to know that it goes on.
     """
     taken = taken or {}
     views, left_out = [View(listing)], dict[str, Misfit]()
     if rules.people is not None:
         views, left_out = views_of(listing, rules.people, holders=holders or {}, taken=taken)
-    return joined([_decided(view, rules, taken, done or {}) for view in views], left_out)
+    return joined([_decided(view, rules, taken, done or {}, beat) for view in views], left_out)
 
 
-def _decided(view: View, rules: Rules, taken: Taken, done: Mapping[str, str]) -> Part:
+def _decided(
+    view: View, rules: Rules, taken: Taken, done: Mapping[str, str], beat: Callable[[], None]
+) -> Part:
     """Decide about the sets that belong to a view."""
     taken = {name: files for name, files in taken.items() if view.decides(name)}
     listing = as_spelled(view.listing)
@@ -88,18 +85,16 @@ def _decided(view: View, rules: Rules, taken: Taken, done: Mapping[str, str]) ->
     claims = claims_of(listing, drafts, taken)
     owned_by = {draft.name: own_paths(listing, draft, claims) for draft in drafts}
     around = _Around(
-        look_around(listing, drafts, owned_by),
+        look_around(listing, drafts, owned_by, beat),
         lists_in(listing),
         loose_pairs(listing, drafts, claims, taken),
         boot_folders(listing, drafts),
     )
     late = unread_sidecar(listing)
-    ready: list[ImageSet] = []
-    waiting: list[Waiting] = []
-    refused: list[Refused] = []
-    used: set[str] = set()
-    read: set[str] = set()
+    ready, waiting, refused = list[ImageSet](), list[Waiting](), list[Refused]()
+    used, read = set[str](), set[str]()
     for draft in [draft for draft in drafts if view.decides(draft.name)]:
+        beat()
         owned = owned_by[draft.name]
         if not owned and draft.form != "folder" and _says_nothing(listing, draft, around.near):
             continue
@@ -115,8 +110,7 @@ def _decided(view: View, rules: Rules, taken: Taken, done: Mapping[str, str]) ->
                 view.must_be_its_owners(found.files)
         except NotYet as wait:
             reason = wait.reason + view.note(draft.name, wait)
-            late_or_brief = (wait.brief, wait.unread)
-            waiting.append(Waiting(draft.name, reason, wait.ready_at, files, *late_or_brief, owner))
+            waiting.append(Waiting(draft.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner))
             used.update(files)
         except UecError as error:
             # Marked, so that a set refused for the configuration's sake is new once that has changed.

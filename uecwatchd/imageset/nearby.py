@@ -7,8 +7,9 @@ keeps beside a file which has its full size from the beginning.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from uecwatchd import image
 from uecwatchd.errors import Rejected, UecError
@@ -35,14 +36,18 @@ FAMILY = re.compile(r"\.(?:toml|json)\w?$|\.(?:tom|tml|oml|tol|jso|jsn|jon|tmol|
 _MAYBE = re.compile(r"\.(?:t|j|o|y|ini|meta|sidecar|uecwatchd)", re.IGNORECASE)  # cheap, for most names
 # What stands before or behind a name when a program, or a person, puts a copy of the file beside it.
 _BEFORE = re.compile(r"^(?:\.~lock\.|\.#|~\$|[.#~\s]|copy of |copy_of_)+")
+# A run of signs is tried from its beginning alone, and as a whole: names come from whoever may drop files.
+_COPY = r"(?<!\s)\s*+\(\d+\)|(?<![ _-])[ _-]++copy|\.sync-conflict-[\w-]+|_conflict-[\w-]+"
+_OF_A_COPY = re.compile(rf"(?:{_COPY})(?=\.\w+$)")
 _BEHIND = re.compile(
-    r"(?:[~#\s]|\.txt|\.text|\.\d+|\.[0-9a-f]{8}|\s*\(\d+\)|[ _-]+copy|\.sync-conflict-[\w-]+"
-    r"|_conflict-[\w-]+|\s*\([^()]*(?:conflicted copy|case conflict)[^()]*\)"
+    rf"(?:(?<![~#\s])[~#\s]++|{_COPY}|\.txt|\.text|\.\d+|\.[0-9a-f]{{8}}"
+    r"|(?<!\s)\s*+\([^()]*(?:conflicted copy|case conflict)[^()]*\)"
     rf"|{'|'.join(re.escape(ending) for ending in sorted(ENDINGS, key=len, reverse=True))}"
     r"|\.dpkg-\w+|\.ucf-\w+|\.(?:bak|old|orig|save)[-_.\d]+)$"
 )
+MOST_BEHIND = 8  # such endings, more than any file was copied and set aside one after the other
 _RSYNC = re.compile(r"^(\..+)\.[a-z0-9]{6}$")  # a folded name: the six letters were of either case
-_EDGE = re.compile(r"[\W_]+$")
+_EDGE = re.compile(r"(?<![\W_])[\W_]+$")
 _TYPE = re.compile(r"[\W_]?(?:toml|json)$")  # its dot was mistaken, or left out
 # Sidecars called so at the top of a folder may be meant for any image there.
 GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
@@ -96,8 +101,16 @@ class Nearby:
         return (stray for stray in dict.fromkeys(found) if stray.path not in draft.sidecars)
 
 
-def look_around(listing: Listing, drafts: Sequence[Draft], owned: Mapping[str, Sequence[str]]) -> Nearby:
-    """Find what lies near the sets. `owned` are the paths of each draft, by its name."""
+def look_around(
+    listing: Listing,
+    drafts: Sequence[Draft],
+    owned: Mapping[str, Sequence[str]],
+    beat: Callable[[], None] = lambda: None,
+) -> Nearby:
+    """Find what lies near the sets. `owned` are the paths of each draft, by its name.
+
+    `beat` is called for each name, for those who want to know that it goes on.
+    """
     whole = [draft for draft in drafts if _has_machine(listing, draft, owned[draft.name])]
     named = {draft.name for draft in whole}
     read = {path for draft in whole for path in draft.sidecars}
@@ -105,7 +118,7 @@ def look_around(listing: Listing, drafts: Sequence[Draft], owned: Mapping[str, S
     strays: dict[str, list[Stray]] = {}
     there = {image.folded(path): path for path in listing.entries}
     homes = {draft.base for draft in whole}
-    for stray in _strays(listing, read, there):
+    for stray in _strays(listing, read, there, beat):
         for key in _keys_of(stray, homes):
             strays.setdefault(key, []).append(stray)
     targets = {key for draft in whole for key in _targets(draft, owned[draft.name])}
@@ -144,8 +157,11 @@ def _targets(draft: Draft, paths: Iterable[str]) -> list[str]:
 # --- whose name it bears ----------------------------------------------------------------------------------
 
 
-def _strays(listing: Listing, read: set[str], there: Mapping[str, str]) -> Iterator[Stray]:
+def _strays(
+    listing: Listing, read: set[str], there: Mapping[str, str], beat: Callable[[], None]
+) -> Iterator[Stray]:
     for path, entry in listing.entries.items():
+        beat()
         if path in read or entry.kind == "folder":
             continue
         found, keys = listing.sidecars.get(path), listing.keys.get(path)
@@ -159,6 +175,7 @@ def _strays(listing: Listing, read: set[str], there: Mapping[str, str]) -> Itera
             )
             yield Stray(path, ours=is_ours, right=right)
     for path in listing.ignored:
+        beat()
         if _is_hidden_metadata(path) and _beside(path, _core(path)) not in there:
             yield Stray(path, hidden=True)
 
@@ -195,6 +212,7 @@ def _is_family(path: str) -> bool:
     return bool(_MAYBE.search(path)) and bool(FAMILY.search(_core(path)))
 
 
+@lru_cache(maxsize=1000)  # of one name it is asked several times in a row
 def _core(path: str) -> str:
     """Return a file's name without what copies have before and behind it: `a.toml` of `.a.toml.swp`."""
     name = image.folded(path.rsplit("/", 1)[-1])
@@ -202,10 +220,12 @@ def _core(path: str) -> str:
         return ""
     if found := _RSYNC.match(name):
         name = found[1]
-    name, before = _BEFORE.sub("", name), ""
-    while name != before:
+    name = _BEFORE.sub("", name)
+    for _ in range(MOST_BEHIND):
         before, name = name, _BEHIND.sub("", name)
-    return re.sub(r"(?:\s*\(\d+\)|[ _-]+copy|\.sync-conflict-[\w-]+|_conflict-[\w-]+)(?=\.\w+$)", "", name)
+        if name == before:
+            break
+    return _OF_A_COPY.sub("", name)
 
 
 def _beside(path: str, name: str) -> str:

@@ -55,7 +55,7 @@ class Rounds:
         went_on: Callable[[], None] = lambda: None,
     ) -> None:
         """`ended` is called, in a worker's thread, each time that a set's attempt is over, and in ours when
-        there is reason to look again; `went_on` whenever a look has come past another file."""
+        there is reason to look again; `went_on` whenever a look has come past another file or set."""
         self._went_on = went_on
         self._roll = roll
         self._control = Control(tools.ledger, tools.brake, roll)
@@ -232,7 +232,8 @@ class Rounds:
         listing = without_leaving(listing, ledger.leaving(folder))
         records = self._roll.of_folder(folder)
         rules = rules_in(folder, self._rules, self._settings.spool, service=os.geteuid())
-        assembly = imageset.assemble(listing, rules=rules, **known_of(records.values(), rules.people))
+        known = known_of(records.values(), rules.people)
+        assembly = imageset.assemble(listing, rules=rules, **known, beat=self._went_on)
         owners, proven = newly_owned(assembly, listing, records)
         records = self._roll.own(folder, owners, proven) if owners else records
         closed = self._tools.gates.closed()
