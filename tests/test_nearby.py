@@ -435,6 +435,35 @@ def test_many_names_are_compared_in_a_time_that_does_not_grow_with_their_pairs(t
     assert not decided(tmp_path).ready
 
 
+@pytest.mark.parametrize(
+    ("image", "sidecar", "text"),
+    [
+        ("web-a{:05}x", "web-b{:05}y", PRIVATE),
+        ("web-a{:05}x", "-web-{:05}", f'{PRIVATE}machine = "web"'),
+        ("web-a{:05}x", "other{:05}", f'{PRIVATE}machine = "image"'),
+        (f"{'a-' * 60}{{:05}}x", f"{'a-' * 60}b{{:05}}y", PRIVATE),
+        (f"{'a-' * 60}{{:05}}x", f"{'a_' * 60}b{{:05}}y", PRIVATE),
+    ],
+)
+def test_names_that_begin_alike_are_compared_in_a_time_that_does_not_grow_with_their_pairs(
+    tmp_path: Path, image: str, sidecar: str, text: str
+) -> None:
+    lay(tmp_path, {f"{image.format(number)}.img": MBR for number in range(2000)})
+    lay(tmp_path, {f"{sidecar.format(number)}.toml": text for number in range(2000)})
+    listing = spool.scan(tmp_path, now=NOW, seen=0.0, budget=spool.Budget(seconds=60))
+    begun = time.process_time()
+    assemble(listing, rules=ALONE)
+    assert time.process_time() - begun < 6
+
+
+def test_of_names_by_the_thousand_those_that_begin_with_a_sidecar_s_name_are_held(tmp_path: Path) -> None:
+    lay(tmp_path, {f"web-a{number:04}x.img": MBR for number in range(1000)})
+    lay(tmp_path, {f"web-b{number:04}y.toml": PRIVATE for number in range(1000)})
+    lay(tmp_path, {"web.toml": PRIVATE})
+    listing = spool.scan(tmp_path, now=NOW, seen=0.0, budget=spool.Budget(seconds=60))
+    assert not assemble(listing, rules=ALONE).ready
+
+
 @pytest.mark.parametrize("name", ["x", "x.toml"])
 @pytest.mark.parametrize(
     "filling", ["~", "#", " ", "\u3000", "~ ", "_", "- ", ".bak", ".1~", ".12345678", " (1)", " copy"]

@@ -1,12 +1,58 @@
 """Which of two folded names is a slip of the pen for the other, and not the name of something else."""
 
 import re
+from collections.abc import Collection, Mapping
 from itertools import zip_longest
 
 LETTERS = 4  # of a name in which one wrong letter is a slip and not another name
 # Beyond that nobody types a name, and each letter of it costs as many again.
 LETTERS_COMPARED = range(LETTERS, 65)
 LETTERS_OF_TWO = 6  # of a word in which two are
+FEW_PAIRS = (
+    5_000  # of names: each is compared in a fraction of a millisecond, whatever the two have in common
+)
+MOST_COMPARED = 100_000  # pairs of more names; beyond, names are near that begin with the whole of another
+MOST_ALIKE = 100  # names with one trait, of which each may be meant; what more have says nothing of any
+# What ten thousand names have, in fifty megabytes of memory. Of more, the others are compared as a whole.
+MOST_TRAITS = 200_000
+
+
+class Names:
+    """Names that are still to be found by another that is nearly one of them: each is given once.
+
+    `keys` are the names folded, `others` is how many they will be compared with. Whoever makes up names by
+    the thousand cannot have each compared with each.
+    """
+
+    def __init__(self, keys: Mapping[str, str], *, others: int) -> None:
+        self._keys = dict(keys)
+        self._are_few = len(keys) * others <= FEW_PAIRS
+        self._left = MOST_COMPARED
+        self._index: dict[str, list[str]] = {}
+        for name, key in () if self._are_few else keys.items():
+            for trait in traits_of(key) if len(self._index) < MOST_TRAITS else {key}:
+                self._index.setdefault(trait, []).append(name)
+
+    def take_all(self) -> list[str]:
+        names = list(self._keys)
+        self._keys.clear()
+        return names
+
+    def take_near(self, stem: str) -> list[str]:
+        near = [name for name in self._to_compare(stem) if is_near(stem, self._keys[name])]
+        for name in near:
+            del self._keys[name]
+        return near
+
+    def _to_compare(self, stem: str) -> Collection[str]:
+        if self._are_few:
+            return self._keys
+        traits = traits_of(stem) if self._left > 0 else {stem}
+        shared = {trait: self._index.get(trait, ()) for trait in traits}
+        lists = [names for trait, names in shared.items() if trait == stem or len(names) <= MOST_ALIKE]
+        found = self._keys.keys() & {name for names in lists for name in names}
+        self._left -= len(found)
+        return found
 
 
 def traits_of(key: str) -> set[str]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from uecwatchd import image
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.imageset.draft import FOLDER_SIDECARS, Draft, key_of, named_files, role_of
-from uecwatchd.imageset.likeness import is_near, traits_of
+from uecwatchd.imageset.likeness import Names
 from uecwatchd.imageset.needs import said
 from uecwatchd.imageset.outcome import NotYet
 from uecwatchd.sidecar import Foreign, Sidecar
@@ -51,9 +51,6 @@ _EDGE = re.compile(r"(?<![\W_])[\W_]+$")
 _TYPE = re.compile(r"[\W_]?(?:toml|json)$")  # its dot was mistaken, or left out
 # Sidecars called so at the top of a folder may be meant for any image there.
 GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
-MOST_COMPARED = 5_000  # pairs of names, of which each takes microseconds
-# What ten thousand names have, in fifty megabytes of memory. Of more, the others are compared as a whole.
-MOST_TRAITS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +134,7 @@ def look_around(
     lone_paths += [other.path for other in others if not is_sidecar(other.path)]
     return Nearby(
         strays,
-        _alike(others, bare),
+        _alike(others, bare, beat),
         frozenset(meant),
         _notes(listing),
         lone_paths,
@@ -265,23 +262,19 @@ def _without_image(listing: Listing, lone: Iterable[Draft]) -> Iterator[Alike]:
         yield Alike(path, frozenset(stems), machine is not None)
 
 
-def _alike(others: Sequence[Alike], bare: Sequence[Draft]) -> dict[str, Alike]:
+def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], None]) -> dict[str, Alike]:
     """Which of the others nearly names which set without a sidecar."""
     if not others or not bare:
         return {}
-    keys = {draft.name: image.folded(draft.name) for draft in bare}
-    index: dict[str, list[str]] = {}
-    for name, key in keys.items():
-        for trait in traits_of(key) if len(index) < MOST_TRAITS else {key}:
-            index.setdefault(trait, []).append(name)
-    are_few = len(others) * len(bare) <= MOST_COMPARED
-    found: dict[str, Alike] = {}
+    firsts: dict[tuple[str, bool], Alike] = {}
     for other in others:
         for stem in other.stems:
-            names = keys if are_few else [name for trait in traits_of(stem) for name in index.get(trait, ())]
-            near = {name for name in names if is_near(stem, keys[name])}
-            near |= set(keys) if stem in GENERAL and is_sidecar(other.path) else set()
-            found |= {name: other for name in near if name not in found}
+            firsts.setdefault((stem, stem in GENERAL and is_sidecar(other.path)), other)
+    names = Names({draft.name: image.folded(draft.name) for draft in bare}, others=len(firsts))
+    found: dict[str, Alike] = {}
+    for (stem, is_general), other in firsts.items():
+        beat()
+        found |= dict.fromkeys(names.take_all() if is_general else names.take_near(stem), other)
     return found
 
 
