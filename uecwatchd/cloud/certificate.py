@@ -25,7 +25,6 @@ from uecwatchd.cloud.answer import must_be_plain, request_id_of, text_of, what_i
 from uecwatchd.cloud.client import CONNECT_SECONDS, DEFAULT_REGION
 from uecwatchd.cloud.connections import Wire
 from uecwatchd.cloud.credentials import Account
-from uecwatchd.cloud.dialect import EUCA5
 from uecwatchd.cloud.markup import look_through
 from uecwatchd.cloud.proxy import name_proxy, proxies_for
 from uecwatchd.cloud.refusal import in_one_line, in_our_words
@@ -46,6 +45,8 @@ QUESTION = {
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
 WANTED = {"serviceType": "compute", "certificateUsage": "image-bundling"}
 
+# What is said differently by one dialect alone is said by the older ones, none of which has this service.
+NEWER = ""
 # What a service that has none for us says: it is not there, does not know the question, or wants a right.
 GIVES_NONE = tuple(f"{why} (" for why in (NO_SERVICE, OTHER_GENERATION, NO_RIGHT_OF_EC2))
 
@@ -103,7 +104,7 @@ def _refused(account: Account, what: str, answer: Mapping[str, Any]) -> UecError
     text = text_of(answer)
     code, message = what_it_says(answer["status_code"], text)
     refusal = Refusal("ec2", answer["status_code"], code, in_one_line(message))
-    error = in_our_words(EUCA5.name, what, refusal, request_id=request_id_of(answer, text))
+    error = in_our_words(NEWER, what, refusal, request_id=request_id_of(answer, text))
     if isinstance(error, Rejected) or error.why.startswith(GIVES_NONE):
         return _not_offered(account, what, error.why)
     return error
