@@ -14,6 +14,7 @@ from uecwatchd.cloud.dialect import AWS
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import images as own_images
 from uecwatchd.cloud.recognise import recognise
+from uecwatchd.cloud.upload import ensure_bucket, put
 from uecwatchd.errors import CloudAway, Halted
 from uecwatchd.sandbox.rules import RULES
 from uecwatchd.sandbox.server import Sandbox
@@ -74,7 +75,7 @@ def test_eucalyptus_from_3_3_on_takes_a_filter_and_has_no_object_storage(
 
 
 # How many questions each generation is asked before it is known.
-QUESTIONS = {"sandbox": 1, "aws": 1, "openstack": 1, "euca5": 1, "euca4": 2, "euca3": 3, "uec": 3}
+QUESTIONS = {"sandbox": 1, "aws": 1, "openstack": 2, "euca5": 1, "euca4": 2, "euca3": 3, "uec": 3}
 
 
 @pytest.mark.parametrize(("generation", "asked"), [(g, n) for g in QUESTIONS for n in range(QUESTIONS[g])])
@@ -162,3 +163,70 @@ def test_the_embedded_openstack_answers_where_nova_did(path: str, tmp_path: Path
             CloudSettings(name="default", eucarc=cloud.eucarc, ec2_url=cloud.url + path), uploads=1, before={}
         )
         assert (found.dialect.name, own_images(found)) == ("openstack", ())
+
+
+# As euca2ools' ini files have it where the cloud has a domain of its own.
+NAMES = {
+    "ec2 and s3": ("http://ec2.10.104.10.74.xip.io:8773", "http://s3.10.104.10.74.xip.io:8773"),
+    "with a slash": ("http://ec2.cloud.example:8773/", "http://s3.cloud.example:8773/"),
+    "its own words": ("http://compute.cloud.example:8773/", "http://objectstorage.cloud.example:8773/"),
+    "a path at one half": (
+        "http://ec2.cloud.example:8773/",
+        "http://any.example:8773/services/objectstorage",
+    ),
+}
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("generation", ["euca4", "euca5"])
+def test_a_eucalyptus_with_names_of_its_own_is_none_of_openstack(
+    generation: str, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2_url, s3_url = NAMES[names]
+    with Sandbox(tmp_path, dialect=generation) as cloud:
+        monkeypatch.setenv("http_proxy", cloud.url)  # it answers whatever host is asked for
+        settings = CloudSettings(name="default", eucarc=cloud.eucarc, ec2_url=ec2_url, s3_url=s3_url)
+        sealed_by = gather(settings).cloud_cert
+        without_certificate(cloud.eucarc)
+        found = entered(settings, uploads=1, before={})
+        assert (found.dialect.name, found.account.cloud_cert) == (generation, sealed_by)
+        ensure_bucket(found, "images")
+        put(found, "images", "karmic.part.0", b"bytes")
+        assert own_images(found) == ()
+        assert [one.key for one in cloud.objects("images")] == ["karmic.part.0"]
+
+
+def without_certificate(eucarc: Path) -> None:
+    lines = eucarc.read_text().splitlines(keepends=True)
+    eucarc.write_text("".join(line for line in lines if not line.startswith("export EUCALYPTUS_CERT")))
+
+
+FAULT = (
+    "<Response><Errors><Error><Code>404 Not Found</Code><Message>unknown</Message></Error></Errors>"
+    "</Response>"
+)
+NO_EUCALYPTUS = {
+    "it answers at any path": (200, "<DescribeRegionsResponse><regionInfo/></DescribeRegionsResponse>"),
+    "it finds nothing there": (404, "404 Not Found"),
+    "a page": (
+        404,
+        "<html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>",
+    ),
+    "it does not know us there": (
+        401,
+        "<Error><Code>AuthFailure</Code><Message>404 Not Found: x</Message></Error>",
+    ),
+    "another code": (404, FAULT.replace("404 Not Found", "NotFound")),
+}
+
+
+@pytest.mark.parametrize(
+    "answer", [*NO_EUCALYPTUS.values(), (404, FAULT)], ids=[*NO_EUCALYPTUS, "a Eucalyptus"]
+)
+def test_at_a_root_only_a_eucalyptus_refuses_an_unknown_path_as_it_does(
+    answer: tuple[int, str], script: Any, scripted: Callable[[str], Cloud]
+) -> None:
+    script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
+    script.says(*answer)
+    account = replace(scripted("uec").account, ec2_url=script.url, s3_url=script.url)
+    assert recognise(account).dialect.name == ("euca5" if answer[1] == FAULT else "openstack")

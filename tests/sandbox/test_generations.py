@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -404,3 +405,42 @@ def sourced(cloud: Sandbox) -> dict[str, str]:
         ["bash", "-c", script], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True
     )
     return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+NAMED = [
+    ("ec2.cloud.example:8773", "/?Action=DescribeImages", "DescribeImages"),
+    ("COMPUTE.cloud.example", "/?Action=DescribeImages", "DescribeImages"),
+    ("s3.cloud.example:8773", "/images", "ListObjects"),
+    ("s3.cloud.example:8773", "/services/objectstorage/images", "ListObjects"),
+    ("ec2.cloud.example:8773", "/services/None", ""),
+    ("ec2.cloud.example:8773", "/images", ""),
+    ("s3.cloud.example:8773", "/?Action=DescribeImages", "ListBuckets"),
+    ("127.0.0.1", "/?Action=DescribeImages", ""),
+    ("127.0.0.1", "/images", ""),
+    ("iam.cloud.example", "/?Action=ListUsers", ""),
+]
+
+
+@pytest.mark.parametrize("dialect", ["euca4", "euca5"])
+@pytest.mark.parametrize(("host", "path", "action"), NAMED)
+def test_each_half_of_a_newer_eucalyptus_has_a_root_at_its_own_name_alone(
+    dialect: str, host: str, path: str, action: str, tmp_path: Path
+) -> None:
+    with (
+        Sandbox(tmp_path, dialect=dialect) as cloud,
+        closing(http.client.HTTPConnection("127.0.0.1", cloud.port)) as line,
+    ):
+        line.request("GET", path, headers={"Host": host, "Authorization": "AWS x:y"})
+        answer = line.getresponse()
+        assert (answer.status, cloud.requests[-1].action) == (403 if action else 404, action)
+
+
+@pytest.mark.parametrize("dialect", ["uec", "euca3"])
+def test_older_ones_have_none(dialect: str, tmp_path: Path) -> None:
+    with (
+        Sandbox(tmp_path, dialect=dialect) as cloud,
+        closing(http.client.HTTPConnection("127.0.0.1", cloud.port)) as line,
+    ):
+        line.request("POST", "/", b"Action=DescribeImages", headers={"Host": "ec2.cloud.example"})
+        line.getresponse()
+        assert cloud.requests[-1].code == "NotFound"

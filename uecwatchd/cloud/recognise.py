@@ -2,7 +2,9 @@
 
 The address says most: Eucalyptus' services lie below `/services/`, Amazon's hosts bear its name, and every
 other EC2 API is OpenStack's. Nova had its own below `/services/` too, as `Cloud` and `Admin`, which no
-Eucalyptus has. Which Eucalyptus it is, three cheap questions tell, from the newest on:
+Eucalyptus has. From 4.0 on, a Eucalyptus with names of its own (`ec2.DOMAIN`, `s3.DOMAIN`) answers at the
+root of each as well; it is known by how it refuses a path below `/services/` that it does not have, before it
+looks at any signature. Which Eucalyptus it is, three cheap questions tell, from the newest on:
 
 1. a list of our buckets, asked with a V4 signature: S3 knows those from 4.4 on
 2. the same at `/services/objectstorage`, asked with V2: the path came with 4.0
@@ -53,6 +55,9 @@ WITHOUT_A_WORD = "500: Internal Server Error"
 KNOWS_NO_PATH = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 # The first two generations fail at such a path, with this line of text at the beginning.
 FAILS_AT_PATH = re.compile(r"500: Failure: 500\b")
+# Where no service of a Eucalyptus is, and with which code it says so from 3.0 on: nobody else's is like that.
+NOWHERE = "/services/None"
+IS_NOWHERE = re.compile("404 Not Found: ")
 DOING = "finding out its generation"
 
 
@@ -90,7 +95,7 @@ def recognise(account: Account, *, stop: Stop = NEVER) -> Recognised:
         return Recognised(named, f"its answers come from {answer.server}")
     if NOVA_PATHS.match(urlsplit(account.ec2_url or "").path):
         return Recognised(OPENSTACK, "its EC2 is where OpenStack's Nova had it")
-    if not any(_is_eucalyptus(url) for url in (account.ec2_url, account.s3_url)):
+    if not (_has_its_paths(account) or _refuses_as_eucalyptus(account, stop)):
         return Recognised(OPENSTACK, "its address is neither Amazon's nor one of a Eucalyptus")
     if not answer.said:
         return Recognised(EUCA5, "its S3 takes V4 signatures, as Eucalyptus does from 4.4 on")
@@ -114,8 +119,23 @@ def address_of(account: Account) -> str:
     return " ".join(part or "-" for part in (account.ec2_url, account.s3_url, account.region))
 
 
-def _is_eucalyptus(url: str | None) -> bool:
-    return urlsplit(url or "").path.startswith(EUCALYPTUS_PATHS)
+def _has_its_paths(account: Account) -> bool:
+    urls = (account.ec2_url, account.s3_url)
+    return any(urlsplit(url or "").path.startswith(EUCALYPTUS_PATHS) for url in urls)
+
+
+def _refuses_as_eucalyptus(account: Account, stop: Stop) -> bool:
+    beside = replace(account, ec2_url=_beside(account.ec2_url, NOWHERE))
+    cloud = connect(beside, EUCA5, uploads=1, stop=stop)
+    with translated(cloud, DOING):
+        try:
+            cloud.ec2.describe_regions()
+        except ClientError as error:
+            answer = _read(error.response)
+            if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
+            return IS_NOWHERE.match(answer.said) is not None
+    return False
 
 
 def _asked_as_newest(account: Account, stop: Stop) -> _Answer:

@@ -52,6 +52,7 @@ class Ec2Rules:
 
     # the service
     paths: tuple[str, ...]  # the first is the one handed out
+    names: frozenset[str]  # a host's first labels at which it has the root among its paths; empty: at any
     certificates_path: str  # where the cloud's certificate is given out; empty: nowhere
     actions: Actions
     errors: Errors
@@ -108,6 +109,7 @@ class Ec2Rules:
 # parts it wants nearly all that any of them wants.
 SANDBOX = Ec2Rules(
     paths=("/services/Eucalyptus",),
+    names=frozenset(),
     certificates_path="",
     actions=ec2_actions.SANDBOX,
     errors=ec2_errors.AMAZON,
@@ -183,7 +185,8 @@ EUCA3 = replace(
 # 4.0 to 4.3, each rule as strict as any of them had it.
 EUCA4 = replace(
     EUCA3,
-    paths=("/services/Eucalyptus", "/services/compute"),
+    paths=("/services/Eucalyptus", "/services/compute", "/"),
+    names=frozenset({"ec2", "compute"}),  # in the cloud's own domain
     certificates_path="/services/Empyrean",  # 4.2
     actions=ec2_actions.EUCA4,
     errors=ec2_errors.EUCA4,

@@ -105,7 +105,14 @@ class Front:
             return Given(busy, "", refused=Refused("ServiceUnavailable", "It is down"), fault="down")
         path, root = unquote(asked.wire.path), asked.wire.path == "/"
         under = rules.s3.find_path(path)
-        if ec2.serves(rules.ec2, path) and (under is None or not root or _is_query(asked.wire)):
+        if under == "" and not _is_for(asked.wire, rules.s3.names):
+            under = None
+        elsewhere = root and not _is_for(asked.wire, rules.ec2.names)
+        if (
+            ec2.serves(rules.ec2, path)
+            and not elsewhere
+            and (under is None or not root or _is_query(asked.wire))
+        ):
             return self._ec2(asked)
         if root and asked.wire.method in ("GET", "HEAD") and "authorization" not in asked.wire.headers:
             return Given(Response(self.page(), mimetype="text/html"), "")
@@ -178,6 +185,11 @@ def read_wire(request: Request) -> Wire:
 def _is_query(wire: Wire) -> bool:
     """Whether a request to a root that both halves share is for EC2: S3 has no POST there, and no actions."""
     return wire.method == "POST" or any(name == "Action" for name, _ in read_pairs(wire.query))
+
+
+def _is_for(wire: Wire, names: frozenset[str]) -> bool:
+    """Whether a request at a root is for the half with these names, by the host that it names."""
+    return not names or wire.headers.get("host", "").partition(".")[0].lower() in names
 
 
 def _refuse_chunked(wire: Wire) -> None:

@@ -25,6 +25,7 @@ class S3Rules:
     """Sizes in bytes, windows in seconds. A `…_code` is that of a refusal; empty: there is none."""
 
     paths: tuple[str, ...]  # the service's paths, without a slash at the end; the first is handed out
+    names: frozenset[str]  # a host's first labels at which it has the root among its paths; empty: at any
     # Who asks
     signatures: frozenset[str]  # versions understood: "v2", "v4"
     bare_resource: bool  # V2: whether a canonical resource without the service path is taken as well
@@ -66,6 +67,7 @@ class S3Rules:
 # it has not: uploads in parts, and query keys beyond a listing's.
 _SANDBOX = S3Rules(
     paths=("/services/Walrus",),
+    names=frozenset(),
     signatures=frozenset({"v2", "v4"}),
     bare_resource=True,
     replay_refused=False,
@@ -106,7 +108,8 @@ _EUCA3 = replace(
 # 4.0 to 4.3: the gateway in front of the store computes no digest of its own.
 _EUCA4 = replace(
     _EUCA3,
-    paths=("/services/objectstorage", "/services/Walrus"),
+    paths=("/services/objectstorage", "/services/Walrus", ""),
+    names=frozenset({"s3", "objectstorage"}),  # in the cloud's own domain
     bare_resource=True,
     skewed_code="RequestTimeTooSkewed",
     head_bucket=True,
