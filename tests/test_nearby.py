@@ -546,6 +546,21 @@ def test_a_sidecar_that_names_another_image_is_told_which_to_name(tmp_path: Path
     assert only(tmp_path).sidecar.public is False
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("karmic.yaml", 'public: false\nshare:\n  - "123456789012"\n  - "210987654321"\n  - 310987654321\n'),
+        ("karmic.yml", "public: false\nshare:\n- 123456789012\n- 210987654321\n- 310987654321\n"),
+        ("karmic.toml.txt", 'public = false\nshare = [\n  "123456789012",\n  "210987654321",\n  "3",\n]\n'),
+        ("karmic.txt", '{"public": false, "share": [\n"123456789012",\n\'210987654321\',\n3,\n]}'),
+        ("karmic.conf", "public = false\nshare =\n  123456789012,\n  210987654321,\n  310987654321,\n"),
+    ],
+)
+def test_a_list_of_several_lines_is_no_prose(tmp_path: Path, name: str, said: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: said})
+    assert name in held(tmp_path)
+
+
 # --- metadata of root's beside a member's image -----------------------------------------------------------
 
 SEPARATE = replace(ALONE, people=People(frozenset({0})))

@@ -46,7 +46,10 @@ _ID = re.compile(r"[ae](mi|ki|ri)-([0-9A-Fa-f]{8}|[0-9A-Fa-f]{17})")
 _ALMOST_ID = re.compile(r"[ae](mi|ki|ri)-[0-9A-Za-z]*")
 _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramdisk"})
 _ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
-_BESIDES = re.compile(r"[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.")  # comments, sections, brackets
+# Comments, sections, brackets, and what stands in a list of several lines.
+_BESIDES = re.compile(
+    r"""[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.|- +[^\s:=]+|(?:- +)?(?:"[^"]*"|'[^']*'),?|[^\s:=]+,"""
+)
 _LINE_OF_SUMS = re.compile(r"\\?[0-9A-Fa-f]{64}(?:\s|$)|SHA(?:2-)?256 ?\(")
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 # An account's number, or the id of a project: which of them it can share images with, each cloud says itself.
