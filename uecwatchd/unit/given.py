@@ -113,6 +113,10 @@ def _more(unit: Unit) -> Iterator[str]:
     for setting in ("LoadCredential", "LoadCredentialEncrypted"):
         for name, path in unit.listed(setting):
             yield f"--property={setting}={name}:{path}"
+    # From systemd 257 on with another name for what is found, and told twice.
+    plain = [(pattern, "") for pattern in unit.listed("ImportCredential")]
+    for pattern, name in unit.listed("ImportCredentialEx") or plain:
+        yield f"--property=ImportCredential={pattern}{name and f':{name}'}"
     for name, data in unit.listed("SetCredential"):
         escaped = "".join(f"\\x{byte:02x}" for byte in data)
         yield f"--property=SetCredential={name}:{escaped}"
