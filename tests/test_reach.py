@@ -30,6 +30,12 @@ def lines(path: str, *, write: bool = False, credential: str = "", **settings: A
         ("/home/alice/drop", {**STRICT, "ProtectHome": "tmpfs", "BindPaths": [["/x", "/home/alice/drop"]]}),
         ("/tmp/drop", {**STRICT, "BindPaths": [["/tmp/drop", "/tmp/drop", False, 0]]}),
         ("/srv", {"ProtectSystem": "full"}),
+        ("/dev/shm/drop", STRICT),
+        ("/sys", {"ProtectSystem": "strict"}),
+        ("/home/alice/drop", {"ProtectSystem": "strict", "ProtectHome": "no"}),
+        ("/home", {**STRICT, "ProtectHome": "tmpfs", "ReadWritePaths": ["/home"]}),
+        ("/srv/a/b", {"ReadOnlyPaths": ["/srv/a"], "ReadWritePaths": ["/srv/a/b"]}),
+        ("/srv/a", {"TemporaryFileSystem": [["/srv/a", ""]], "ReadWritePaths": ["/srv/a"]}),
         ("/anything", {**STRICT, "RootDirectory": "/srv/root"}),
     ],
 )
@@ -43,7 +49,17 @@ def test_what_the_unit_gives_takes_no_line(path: str, settings: dict[str, Any]) 
         ("/srv/drop", STRICT, ("ReadWritePaths=-/srv/drop",)),
         ("/etc/drop", {"ProtectSystem": "full"}, ("ReadWritePaths=-/etc/drop",)),
         ("/home/a", STRICT, ("ProtectHome=read-only", "ReadWritePaths=-/home/a")),
-        ("/root", {**STRICT, "ReadWritePaths": ["/root"]}, (HOME, "ReadWritePaths=-/root")),
+        ("/root", {**STRICT, "ReadWritePaths": ["/root"]}, ("ProtectHome=tmpfs", "BindPaths=-/root")),
+        ("/root", {"ProtectHome": "read-only"}, ("ProtectHome=tmpfs", "BindPaths=-/root")),
+        ("/root/a", {**STRICT, "ReadWritePaths": ["/root"]}, (HOME, "ReadWritePaths=-/root/a")),
+        ("/srv/a", {"ReadOnlyPaths": ["/srv/a"]}, ("ReadOnlyPaths=", "ReadWritePaths=-/srv/a")),
+        ("/srv/a", {"ReadOnlyPaths": ["-/srv/a", "/b c"], "ReadWritePaths": ["/srv/a"]},
+         ("ReadOnlyPaths=", 'ReadOnlyPaths="-/b c"', "ReadWritePaths=-/srv/a")),
+        ("/srv/a", {"ReadOnlyPaths": ["/srv/a"], "BindPaths": [["/x", "/srv/a"]]},
+         ("ReadOnlyPaths=", "ReadWritePaths=-/srv/a")),
+        ("/var/lib/a", {**STRICT, "StateDirectory": ["a"], "ReadOnlyPaths": ["/var/lib/a"]},
+         ("ReadOnlyPaths=", "ReadWritePaths=-/var/lib/a")),
+        ("/etc", {"ProtectSystem": "full", "ReadWritePaths": ["/etc"]}, ()),
         ("/home/a", {**STRICT, "ProtectHome": "tmpfs"}, ("BindPaths=-/home/a",)),
         ("/var/tmp/a", {**STRICT, "ReadWritePaths": ["/var/tmp/a"]}, ("BindPaths=-/var/tmp/a",)),
         ("/srv/a b", STRICT, ('ReadWritePaths="-/srv/a b"',)),
@@ -56,6 +72,20 @@ def test_a_folder_to_be_written_takes_these_lines(
     path: str, settings: dict[str, Any], expected: tuple[str, ...]
 ) -> None:
     assert lines(path, write=True, **settings) == expected
+
+
+def test_what_no_line_makes_writable_is_an_obstacle_all_the_same() -> None:
+    unit = Unit("x", {"BindReadOnlyPaths": [["/x", "/srv/a"]], "ReadWritePaths": ["/srv/a"]})
+    (found,) = obstacles(unit, [Need(PurePath("/srv/a"), write=True)])
+    assert found.why == "/srv/a is read-only to the service (BindReadOnlyPaths=)"
+    assert found.lines == ()
+
+
+def test_what_is_locked_is_unlocked_for_all_that_have_to_write() -> None:
+    unit = Unit("x", {"ReadOnlyPaths": ["/srv/a", "/srv/b", "/srv/c"]})
+    found = obstacles(unit, [Need(PurePath(path), write=True) for path in ("/srv/a", "/srv/b")])
+    unlocked = ["ReadOnlyPaths=", "ReadOnlyPaths=-/srv/c", "ReadWritePaths=-/srv/a", "ReadWritePaths=-/srv/b"]
+    assert drop_in(found) == ("[Service]", *unlocked)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,11 @@ CASES = {
         + filled(INI, "/home/alice/.euca/here.ini", owner="alice:uecwatchd"),
         told=("/mnt/disk/drop is read-only", "/home/alice/.euca/here.ini is hidden from the service"),
     ),
+    "sealed-off": Case(
+        "/srv/sealed-off",
+        dropin="ReadOnlyPaths=/srv/sealed-off\nReadOnlyPaths=-/mnt\nReadWritePaths=/srv/sealed-off\n",
+        told=("/srv/sealed-off is read-only to the service (ReadOnlyPaths=)",),
+    ),
     "bound": Case(
         "/home/closed/drop",
         dropin="ProtectHome=tmpfs\nBindPaths=/home/closed/drop\n",

@@ -86,8 +86,11 @@ def unless_bound(unit: Unit | None, folder: Path, findings: Iterable[Finding]) -
 
 
 def _command(unit: Unit, lines: tuple[str, ...]) -> str:
-    """A command for root to copy: it adds the lines to a drop-in of ours, and keeps what is in it."""
+    """A command for root to copy: it adds the lines to a drop-in of ours, and keeps what is in it.
+
+    Of several drop-ins the last by name has the last word, and ours may take back what another says.
+    """
     folder = f"/etc/systemd/system/{unit.name}.d"
     words = " ".join(map(shell_word, lines))
-    written = f"mkdir -p {folder} && printf '%s\\n' {words} >> {folder}/paths.conf"
+    written = f"mkdir -p {folder} && printf '%s\\n' {words} >> {folder}/zz-paths.conf"
     return f"Try: {written} && systemctl daemon-reload && systemctl try-restart {unit.name}"

@@ -1,12 +1,12 @@
 """Which paths a unit lets its service see and write, and what a drop-in has to say where that is not enough.
 
-Rules without I/O, after systemd.exec(5): of several settings that cover a path the longest prefix counts.
-Below a path that is shut (ProtectHome=yes, InaccessiblePaths=) no other one does, and below one that is empty
-(PrivateTmp=, TemporaryFileSystem=) only what is bound there.
+Rules without I/O, after systemd.exec(5): of several settings that cover a path the longest prefix counts, and
+of several for one prefix the strictest. Below a path that is shut (ProtectHome=yes, InaccessiblePaths=) no
+other one does, and below one that is empty (PrivateTmp=, TemporaryFileSystem=) only what is bound there.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Literal
 
@@ -17,6 +17,8 @@ HOMES = ("/home", "/root", "/run/user")
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 (whether they are hidden is the question)
 # For ProtectSystem=; "strict" is everything.
 SYSTEM = {"yes": ("/usr", "/boot", "/efi"), "full": ("/usr", "/boot", "/efi", "/etc"), "strict": ("/",)}
+# "strict" leaves these to other settings.
+NOT_OF_THE_SYSTEM = ("/dev", "/proc", "/sys", *HOMES)
 DIRECTORIES = {
     "StateDirectory": "/var/lib",
     "CacheDirectory": "/var/cache",
@@ -66,8 +68,10 @@ def obstacles(unit: Unit, needs: Iterable[Need]) -> tuple[Obstacle, ...]:
     """What stands in the way of each; nothing is known of a unit with a root of its own."""
     if unit.text("RootDirectory") or unit.text("RootImage"):
         return ()
-    rules = _in_order(unit)
-    return tuple(found for need in needs if (found := _obstacle(need, rules)))
+    rules, needs = _in_order(unit), tuple(needs)
+    written = {need.path for need in needs if need.write}
+    locked = [path for path in map(_path, unit.listed("ReadOnlyPaths")) if path not in written]
+    return tuple(found for need in needs if (found := _obstacle(need, rules, locked)))
 
 
 def bound(unit: Unit, path: PurePath) -> str:
@@ -77,14 +81,20 @@ def bound(unit: Unit, path: PurePath) -> str:
 
 
 def _in_order(unit: Unit) -> Sequence[_Rule]:
-    return sorted(_rules(unit), key=lambda rule: len(rule.prefix.parts))
+    """One for each prefix, the shorter first. What is bound where it may only be read may only be read."""
+    counting: dict[PurePath, _Rule] = {}
+    for rule in _rules(unit):
+        before = counting.get(rule.prefix, rule)
+        stays = (before.access, rule.access) == ("read", "write")
+        counting[rule.prefix] = replace(rule, access="read", setting=before.setting) if stays else rule
+    return sorted(counting.values(), key=lambda rule: len(rule.prefix.parts))
 
 
-def _obstacle(need: Need, rules: Sequence[_Rule]) -> Obstacle | None:
+def _obstacle(need: Need, rules: Sequence[_Rule], locked: Sequence[PurePath]) -> Obstacle | None:
     rule = _that_counts(need.path, rules)
     if rule.access == "write" or (rule.access == "read" and not need.write):
         return None
-    return Obstacle(need, rule.setting, tuple(_lines(need, rule)))
+    return Obstacle(need, rule.setting, tuple(_lines(need, rule, locked)))
 
 
 def _that_counts(path: PurePath, rules: Sequence[_Rule]) -> _Rule:
@@ -98,13 +108,21 @@ def _that_counts(path: PurePath, rules: Sequence[_Rule]) -> _Rule:
     return counts
 
 
-def _lines(need: Need, rule: _Rule) -> Iterator[str]:
-    path = str(need.path)
+def _lines(need: Need, rule: _Rule, locked: Sequence[PurePath]) -> Iterator[str]:
+    """`locked` are the paths that are to stay read-only where that is taken from the one that is needed."""
+    path, is_same = str(need.path), rule.prefix == need.path
     if need.credential and rule.access != "read":
         yield f"LoadCredential={need.credential}:{path.replace('%', '%%')}"
     elif rule.access == "empty":
         yield f"{'BindPaths' if need.write else 'BindReadOnlyPaths'}={_word(path, also=':')}"
-    elif rule.access == "read":
+    elif rule.setting.startswith("ProtectHome") and is_same:
+        yield "ProtectHome=tmpfs"
+        yield f"BindPaths={_word(path, also=':')}"
+    elif rule.access == "read" and not is_same:
+        yield f"ReadWritePaths={_word(path)}"
+    elif rule.setting == "ReadOnlyPaths=":
+        yield rule.setting
+        yield from (f"ReadOnlyPaths={_word(str(other))}" for other in locked)
         yield f"ReadWritePaths={_word(path)}"
     elif rule.setting.startswith("ProtectHome"):
         yield "ProtectHome=read-only"
@@ -125,22 +143,28 @@ def drop_in(found: Iterable[Obstacle]) -> tuple[str, ...]:
 
 
 def _rules(unit: Unit) -> Iterator[_Rule]:
-    system = unit.text("ProtectSystem")
-    yield from _all(SYSTEM.get(system, ()), "read", f"ProtectSystem={system}")
-    homes: dict[str, Access] = {"yes": "shut", "tmpfs": "empty", "read-only": "read"}
-    if home := homes.get(unit.text("ProtectHome")):
-        yield from _all(HOMES, home, f"ProtectHome={unit.text('ProtectHome')}")
-    if unit.settings.get("PrivateTmp"):
-        yield from _all(TEMPORARY, "empty", "PrivateTmp=yes")
-    empty = [path for path, *_ in unit.listed("TemporaryFileSystem")]
-    yield from _all(empty, "empty", "TemporaryFileSystem=")
-    yield from _all(unit.listed("ReadOnlyPaths"), "read", "ReadOnlyPaths=")
-    yield from _all(unit.listed("ReadWritePaths"), "write", "ReadWritePaths=")
+    """Of several for one path the last counts (systemd's namespace.c, MountMode)."""
+    system, home = unit.text("ProtectSystem"), unit.text("ProtectHome")
+
+    def of_homes(wanted: str, access: Access) -> Iterator[_Rule]:
+        return _all(HOMES if home == wanted else (), access, f"ProtectHome={home}")
+
+    yield from _all(NOT_OF_THE_SYSTEM if system == "strict" else (), "write", "")
     for setting, top in DIRECTORIES.items():
         yield from _all((f"{top}/{name}" for name in unit.listed(setting)), "write", setting)
+    yield from of_homes("tmpfs", "empty")
+    yield from _all(
+        (path for path, *_ in unit.listed("TemporaryFileSystem")), "empty", "TemporaryFileSystem="
+    )
+    yield from _all(unit.listed("ReadWritePaths"), "write", "ReadWritePaths=")
+    yield from _all(SYSTEM.get(system, ()), "read", f"ProtectSystem={system}")
+    yield from of_homes("read-only", "read")
+    yield from _all(unit.listed("ReadOnlyPaths"), "read", "ReadOnlyPaths=")
+    yield from _all(TEMPORARY if unit.settings.get("PrivateTmp") else (), "empty", "PrivateTmp=yes")
     for setting, access in _BINDING.items():
         bound = [target for _, target, *_ in unit.listed(setting)]
         yield from _all(bound, access, f"{setting}=", bound=True)
+    yield from of_homes("yes", "shut")
     yield from _all(unit.listed("InaccessiblePaths"), "shut", "InaccessiblePaths=")
 
 
@@ -149,4 +173,8 @@ _BINDING: dict[str, Access] = {"BindPaths": "write", "BindReadOnlyPaths": "read"
 
 def _all(paths: Iterable[str], access: Access, setting: str, *, bound: bool = False) -> Iterator[_Rule]:
     for path in paths:
-        yield _Rule(PurePath(path.lstrip("-+")), access, setting, bound)
+        yield _Rule(_path(path), access, setting, bound)
+
+
+def _path(listed: str) -> PurePath:
+    return PurePath(listed.lstrip("-+"))
