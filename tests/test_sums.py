@@ -53,6 +53,8 @@ def refusal(folder: Path, name: str = "karmic") -> str:
         ("SHA256SUMS", f"SHA2-256(karmic.img)= {WRONG}\n"),
         ("mine.sha256", f"{WRONG}  karmic.img\n"),
         ("SHA256SUMS", f"{OTHER}  other/karmic.img\n{WRONG}  karmic.img\n"),
+        ("SHA256SUMS", f"{OTHER}  lucid.img\0{WRONG}  karmic.img\0"),
+        ("karmic.sha256", f"{WRONG} *karmic.img\0"),
     ],
 )
 @pytest.mark.parametrize("place", ["", "karmic/"])
@@ -90,11 +92,19 @@ def test_what_sha256sum_writes_with_a_tag_or_an_odd_name_is_read(tmp_path: Path)
         ("karmic.sha256", f"{WRONG}  KARMIC.IMG\n", "it names no file of this set"),
         ("karmic.img.CHECKSUM", "<html>", "line 1 is not a SHA-256"),
         ("SHA256SUMS", "<html>404</html>", "line 1 is not a SHA-256"),
-        ("SHA256SUMS", f"{WRONG}  Karmic.img\n", "SHA256SUMS names Karmic.img"),
-        ("SHA256SUMS", f"{WRONG}  pool/karmic.img\n", "SHA256SUMS names pool/karmic.img"),
-        ("SHA256SUMS", f"{WRONG}  out\\karmic.img\n", "SHA256SUMS names out"),
-        ("SHA256SUMS", f"{WRONG}  Karmic.img\r{OTHER}  x.img\r", "SHA256SUMS names Karmic.img"),
+        ("SHA256SUMS", f"{WRONG}  Karmic.img\n", 'SHA256SUMS names "Karmic.img"'),
+        ("SHA256SUMS", f"{WRONG}  pool/karmic.img\n", 'SHA256SUMS names "pool/karmic.img"'),
+        ("SHA256SUMS", f"{WRONG}  out\\karmic.img\n", 'SHA256SUMS names "out'),
+        ("SHA256SUMS", f"{WRONG}  Karmic.img\r{OTHER}  x.img\r", 'SHA256SUMS names "Karmic.img"'),
         ("sha256sum.txt", b"\xff\xfe\x00", "not UTF-8"),
+        ("SHA256SUMS", f"{WRONG}   karmic.img\n", 'SHA256SUMS names " karmic.img"'),
+        ("SHA256SUMS", f"{WRONG}  karmic.img \n", 'SHA256SUMS names "karmic.img "'),
+        ("SHA256SUMS", f"{WRONG}  *karmic.img\n", 'SHA256SUMS names "*karmic.img"'),
+        ("SHA256SUMS", f"{WRONG}  'karmic.img'\n", "SHA256SUMS names \"'karmic.img'\""),
+        ("SHA256SUMS", f'{WRONG}  "./pool/Karmic.img",\n', "SHA256SUMS names "),
+        ("SHA256SUMS", f"{WRONG}  \u201ckarmic.img\u201d\t\n", "SHA256SUMS names "),
+        ("SHA256SUMS", f"{WRONG}  kar\u200bmic.img\x1b\n", "SHA256SUMS names "),
+        ("CHECKSUM", f"SHA256 ( karmic.img ) = {WRONG}\n", 'CHECKSUM names " karmic.img "'),
     ],
 )
 def test_what_cannot_be_understood_and_is_meant_for_a_set_holds_it(
@@ -229,6 +239,37 @@ def test_a_list_beside_folders_that_nobody_can_read_holds_what_lies_in_them(tmp_
     assert "SHA256SUMS: it cannot be used" in refusal(tmp_path)
 
 
+def test_what_is_kept_of_an_earlier_list_beside_the_present_one_is_told_by_none(tmp_path: Path) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "karmic.sha256": f"{RIGHT}  karmic.img\n", "karmic.sha256~": WRONG})
+    (found,) = decided(tmp_path).ready
+    assert found.unread == ()
+
+
+@pytest.mark.parametrize("text", [f"{WRONG}  karmic.img 4096\n", f"{WRONG}  lucid.img\n"])
+@pytest.mark.parametrize("name", ["SHA256SUMS", "hashes.sha256", "checksums.txt"])
+def test_a_list_that_names_no_file_that_is_there_is_told_of(tmp_path: Path, name: str, text: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: text})
+    misfit = next(one for one in decided(tmp_path).misfits if one.path == name)
+    assert misfit.is_news
+    assert "names no file" in misfit.reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("karmic.sha256.old", "hashes.sha256.bak", "karmic.img.sha256~", "SHA256SUMS.bak.1", ".SHA256SUMS"),
+        *("karmic.img.sha256.part", "SHA256SUMS.txt.orig", "karmic.img.CHECKSUM.save"),
+    ],
+)
+def test_a_list_whose_name_is_passed_over_is_told_of_before_the_set_goes_up(
+    tmp_path: Path, name: str
+) -> None:
+    lay(tmp_path, {"karmic.img": MBR, "lucid.img": MBR, name: f"{WRONG}  karmic.img\n"})
+    karmic, lucid = decided(tmp_path).ready
+    assert karmic.unread == (f"{name} is not checked: its name is passed over",)
+    assert lucid.unread == (() if "karmic" in name else karmic.unread)
+
+
 @pytest.mark.parametrize("name", ["hashes.txt", "SUMS", "karmic.digests.lst", "SHA.TXT"])
 def test_sums_under_a_name_that_no_list_has_are_told_of(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"a1.img": MBR, name: f"# made today\n{WRONG}  a1.img\n{OTHER}  b2.img\n"})
@@ -269,7 +310,7 @@ def test_a_mirror_s_list_in_a_set_s_folder_holds_nothing_and_is_told_of(tmp_path
     assert found.unread == (f"karmic/{name} is not compared: it names no file of this set",)
     assert "names no file" in row_of(tmp_path, f"karmic/{name}").detail
     lay(tmp_path, {f"karmic/{name}": f"{OTHER} *DISK.img\n"})
-    assert f"karmic/{name} names DISK.img" in refusal(tmp_path)
+    assert f'karmic/{name} names "DISK.img"' in refusal(tmp_path)
     lay(tmp_path, {f"karmic/{name}": "<html>"})
     assert "cannot be used" in refusal(tmp_path)
 

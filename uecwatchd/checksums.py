@@ -13,7 +13,7 @@ from uecwatchd.image import folded, role_by_name, sums_target
 from uecwatchd.sidecar import bounded, last_part, plain_name
 
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
-_LINE_END = re.compile(r"\r\n|\n|\r")
+_LINE_END = re.compile(r"\r\n|[\n\r\0]")  # the last is what `sha256sum -z` writes
 _TAG = re.compile(r"\\?[A-Z][A-Z0-9-]* ?\(")
 
 

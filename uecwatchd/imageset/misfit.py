@@ -48,7 +48,7 @@ def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:
     if is_sidecar(path):
         return _unread(path, listing.sidecars.get(path)), True
     if is_sums(path):
-        return _of_sums(listing, path), False
+        return _of_sums(listing, path), listing.checksums.get(path) != {}
     if entry.kind != "file":
         return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken", False
     if image.proof_target(name) is not None:
@@ -69,7 +69,7 @@ def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:
 def _of_sums(listing: Listing, path: str) -> str:
     if listing.checksums.get(path) == {}:
         return f"checksums of {NOT_CHECKED}"
-    return f"checksums of no set: there is none named {stem_of(path)}, and it names no file of another"
+    return f"checksums of no set: there is none named {stem_of(path)}, and it names no file that is there"
 
 
 def _of_role(listing: Listing, path: str, role: Role | None) -> str:

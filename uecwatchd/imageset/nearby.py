@@ -132,15 +132,8 @@ def look_around(
     ]
     lone_paths = [path for d in drafts if d.form != "folder" and d.name not in named for path in d.sidecars]
     lone_paths += [other.path for other in others if not is_sidecar(other.path)]
-    return Nearby(
-        strays,
-        _alike(others, bare, beat),
-        frozenset(meant),
-        _notes(listing),
-        lone_paths,
-        there,
-        _proofs(listing),
-    )
+    alike, proofs = _alike(others, bare, beat), _proofs(listing, there)
+    return Nearby(strays, alike, frozenset(meant), _notes(listing), lone_paths, there, proofs)
 
 
 def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
@@ -346,14 +339,13 @@ def unheeded(listing: Listing, near: Nearby, draft: Draft, paths: Sequence[str])
     ]
     keys = {*_targets(draft, paths), ""}
     proofs = [path for key in keys for path in near.proofs.get(key, ())]
-    told += [
-        f"{path} is not checked: only SHA-256 is, as sha256sum writes it" for path in sorted(set(proofs))
-    ]
+    told += [f"{path} is not checked: {_why_not(listing, path)}" for path in sorted(set(proofs))]
     return tuple(told)
 
 
-def _proofs(listing: Listing) -> dict[str, list[str]]:
-    """Sums of other kinds and signatures, by the folded file, set or folder they are for; "" is for all."""
+def _proofs(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:
+    """What checks nothing, by the folded file, set or folder it is for; "" is for all: sums of other kinds,
+    signatures, and lists that are passed over by their names."""
     proofs: dict[str, list[str]] = {}
     for path in sorted(listing.entries):
         base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
@@ -362,7 +354,17 @@ def _proofs(listing: Listing) -> dict[str, list[str]]:
             target = image.sums_target(name)
         if target is not None:
             proofs.setdefault(image.folded(base or target), []).append(path)
+    known = {*there, *map(key_of, listing.entries)}
+    for path in listing.ignored:
+        core, base = _core(path), path[: path.rfind("/") + 1]
+        target = image.sums_target(core)
+        if target is not None and ignored_by(path[len(base) :]) and _beside(path, core) not in there:
+            proofs.setdefault(image.folded(base or (target if target in known else "")), []).append(path)
     return proofs
+
+
+def _why_not(listing: Listing, path: str) -> str:
+    return "its name is passed over" if path in listing.ignored else "only SHA-256 is, as sha256sum writes it"
 
 
 def sidecar_of(draft: Draft) -> str:

@@ -15,8 +15,11 @@ from uecwatchd.imageset.draft import Draft
 from uecwatchd.imageset.unread import must_have_been_read
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Listing, is_sums, not_regular
+from uecwatchd.strangers import quoted
 
 NAMES_SHOWN = 3
+# A name without what stands at its edges by mistake: spaces, quotes, a second asterisk, what ends a sentence.
+_NAME = re.compile(r"[\w.~(){}\[\]](?:.*[\w.~(){}\[\]])?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,10 @@ def lists_in(listing: Listing) -> Lists:
 def _may_mean(base: str, told: str) -> Iterator[str]:
     """The folded paths that a name in a list may mean, the likeliest first."""
     yield image.folded(base + told)
-    yield image.folded(base + re.split(r"[/\\]", told)[-1])  # Windows writes the second sign
+    last = re.split(r"[/\\]", told)[-1]  # Windows writes the second sign
+    yield image.folded(base + last)
+    if found := _NAME.search("".join(filter(str.isprintable, last))):
+        yield image.folded(base + found[0])
 
 
 def declared(
@@ -142,7 +148,7 @@ def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
         for where, as_told in told:
             if where not in exact:
                 raise Rejected(
-                    f"{path}: {where} names {as_told}",
+                    f"{path}: {where} names {quoted(as_told)}",
                     "that may be this file, whose name is written otherwise",
                     f"Write {path[where.rfind('/') + 1 :]} there, or take the line out.",
                 )
