@@ -97,7 +97,7 @@ GENERATIONS: Mapping[str, Generation] = {
         "[ae]?i-([0-9a-f]{8}|[0-9a-f]{17})", probes_refused=0, ramdisk_needed=True, disk_mapped=True
     ),
     "openstack": Generation(
-        "a?i-[0-9a-f]{8}", probes_refused=0, platform=False, acls=False, kernel_needed=False
+        "a?i-[0-9a-f]{8}", probes_refused=1, platform=False, acls=False, kernel_needed=False
     ),
     "aws": Generation("a?i-[0-9a-f]{17}", probes_refused=0, platform=False, acls=False),
     "sandbox": Generation("e?i-[0-9A-F]{8}", probes_refused=0, windows_alone=False, platform=False),
