@@ -28,23 +28,23 @@ LOADER_NAME = re.compile(r"[-_.]loader$", re.IGNORECASE)
 MICROCODE_NAME = re.compile(
     r"(?<![a-z0-9])(intel|amd|early)[-_](ucode|uc|microcode)(?![a-z0-9])", re.IGNORECASE
 )
+# Behind a word may stand its version, as in Docker's arm64v8, and the order of its bytes.
 # No bare "arm", "alpha" or "arc": in names of images they mean other things as often.
+_LITTLE, _BIG = r"[-_]?(?:le|el)", r"(?:[-_]?(?:be|eb))?"
 ARCH_WORDS: Mapping[str, Arch] = {
-    "amd64": "x86_64", "x86_64": "x86_64", "x86-64": "x86_64", "x64": "x86_64",
-    "i386": "i386", "i486": "i386", "i586": "i386", "i686": "i386",
-    "arm64": "arm64", "aarch64": "arm64", "aa64": "arm64", "arm_64": "arm64", "arm-64": "arm64",
-    "armv8": "arm64", "armv8a": "arm64", "armv9": "arm64",
-    "armhf": "arm", "armhfp": "arm", "armel": "arm", "armv5": "arm", "armv5tel": "arm", "armv6": "arm",
-    "armv6l": "arm", "armv6hl": "arm", "armv7": "arm", "armv7a": "arm", "armv7l": "arm", "armv7hl": "arm",
-    "ppc64le": "ppc64le", "ppc64el": "ppc64le", "powerpc64le": "ppc64le", "ppc64": "ppc64",
-    "powerpc64": "ppc64", "ppc": "ppc", "powerpc": "ppc", "riscv64": "riscv64",
-    "riscv64gc": "riscv64", "riscv32": "riscv32",
-    "s390x": "s390x", "s390": "s390", "ia64": "ia64", "loongarch64": "loongarch64", "loong64": "loongarch64",
-    "mips64el": "mips64el", "mips64le": "mips64el", "mips64": "mips64", "mipsel": "mipsel",
-    "mipsle": "mipsel", "mips": "mips",
-    "hppa": "parisc", "parisc": "parisc",
+    r"(?:amd64|x86[-_]64|x64)(?:v[1-4])?": "x86_64",
+    r"i[3-6]86": "i386",
+    r"(?:arm[-_]?64|aarch64|aa64)(?:v[89][a-z]?|[-_]?le)?|armv[89]a?|(?<=linux[-_])arm[-_]v8": "arm64",
+    r"(?:arm(?:(?:32|eabi)[-_]?)?|(?<=linux[-_])arm[-_])v(?:[4-7][a-z]*|8l)"
+    r"|arm(?:32|hfp?|el|eabi(?:hf)?)|aarch32": "arm",
+    rf"(?:ppc|powerpc)64{_LITTLE}": "ppc64le", rf"(?:ppc|powerpc)64{_BIG}": "ppc64", "ppc|powerpc": "ppc",
+    r"riscv64[a-z]*": "riscv64", r"riscv32[a-z]*": "riscv32",
+    "s390x": "s390x", "s390": "s390", "ia64": "ia64", r"loong(?:arch)?64": "loongarch64",
+    rf"mips(?:isa)?64(?:r[1-6])?{_LITTLE}": "mips64el", rf"mips(?:isa)?64(?:r[1-6])?{_BIG}": "mips64",
+    rf"mips(?:isa32)?(?:r[1-6])?{_LITTLE}": "mipsel", rf"mips(?:isa32)?(?:r[1-6])?{_BIG}": "mips",
+    "hppa|parisc": "parisc",
 }  # fmt: skip
-ARCH_NAME = re.compile(rf"(?<![a-z0-9])({'|'.join(ARCH_WORDS)})(?![a-z0-9])")
+ARCH_NAME = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(f'({word})' for word in ARCH_WORDS)})(?![a-z0-9])")
 
 
 # What lists of sums are called: karmic.img.sha256, SHA256SUMS, sha256sum.txt, Fedora-41-CHECKSUM, and so on.
@@ -108,7 +108,8 @@ def arch_by_name(name: str) -> Arch | None:
 
 
 def arches_by_name(name: str) -> frozenset[Arch]:
-    return frozenset(ARCH_WORDS[word] for word in ARCH_NAME.findall(name.lower()))
+    arches = tuple(ARCH_WORDS.values())
+    return frozenset(arches[(found.lastindex or 1) - 1] for found in ARCH_NAME.finditer(name.lower()))
 
 
 def version_by_name(name: str) -> str | None:
