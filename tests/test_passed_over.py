@@ -35,6 +35,25 @@ from uecwatchd import spool
         *("Network Trash Folder", "Temporary Items", ".TemporaryItems", ".snapshot", ".stversions", ".zfs"),
         *("Network Recycle Bin 1", "Recycle Bin - ann", "homes recycle.bin", "RecycleBin_2", "my trash can"),
         *("Papierkorb", "Corbeille", "PAPELERA DE RECICLAJE"),
+        *(
+            "recycle",
+            "Recycle",
+            "_Recycle",
+            "RECYCLE (2)",
+            "Recycled Files",
+            "Trashes",
+            "--Trash--",
+            "Trash Bin",
+        ),
+        *("Deleted", "deleted_files", "DeletedItems", "Recently Deleted", "Deleted 2024", "trashed"),
+        *(
+            "Snapshots",
+            "snapshot",
+            "_snapshots_",
+            "Previous Versions",
+            "previous-version",
+            "PreviousVersions",
+        ),
         *("@S2S", "#trash", "~trash", "$WinREAgent", "FOUND.000", "lost+found", "TheVolumeSettingsFolder"),
     ],
 )
@@ -48,7 +67,28 @@ def test_folders_that_a_system_keeps_for_itself_are_no_sets(tmp_path: Path, fold
 
 
 @pytest.mark.parametrize(
-    "name", ["@home.img", "#1.img", "recycle.img", "trash.raw", "snapshot.img", "~a.img"]
+    "folder",
+    [
+        *(
+            "deleted-user-portal",
+            "snapshot-2024-01-01",
+            "web-snapshot",
+            "recycle-shop",
+            "bin",
+            "files",
+            "box",
+        ),
+        *("versions", "previous", "recycling", "trashed-panda", "undeleted"),
+    ],
+)
+def test_an_honest_folder_may_have_such_a_word_in_its_name(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "disk.img").write_bytes(MBR)
+    assert [found.name for found in decided(tmp_path).ready] == [folder]
+
+
+@pytest.mark.parametrize(
+    "name", ["@home.img", "#1.img", "recycle.img", "trash.raw", "snapshot.img", "deleted.img", "~a.img"]
 )
 def test_an_image_may_have_a_name_that_folders_of_systems_begin_with(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(MBR)

@@ -60,10 +60,13 @@ PATTERNS = (
     "*conflicted copy*",  # Dropbox, Nextcloud
     "* (case conflict*)*",
 )
-# NAS boxes add the share's name, its user's, or a number.
+# Names of folders without their signs, which differ from box to box. NAS boxes add the share's name, its
+# user's, or a number to a bin's; a word for it may also stand alone, or with others of the kind.
 SYSTEM_FOLDERS = re.compile(
-    r".*recycle[ ._-]?bin.*|.*trash[ ._-]?(?:box|can|folder).*"
+    r".*recyclebin.*|.*trash(?:box|can|folder).*"
     r"|papierkorb|corbeille|cestino|lixeira|papelera.*|prullenbak"
+    r"|(?=.*(?:recycle|trash|deleted))(?:recycle[dr]?|trash(?:e[ds])?|deleted|recently|bin|files?|items?|folders?)+\d*"
+    r"|snapshots?|previousversions?"
 )
 # Boxes and systems put such a character before the folders that they keep for themselves.
 SYSTEM_SIGNS = ("@", "#", "$", "~")
@@ -90,8 +93,8 @@ def _built_in(plain: str, *, is_folder: bool) -> str | None:
         return f"*{ending}"
     if plain in SYSTEM_NAMES:
         return plain
-    if is_folder and (found := SYSTEM_FOLDERS.fullmatch(plain)):
-        return found[0]
+    if is_folder and SYSTEM_FOLDERS.fullmatch(re.sub(r"[\W_]", "", plain)):
+        return plain
     return f"{plain[0]}*" if is_folder and plain.startswith(SYSTEM_SIGNS) else None
 
 
