@@ -158,6 +158,8 @@ def test_an_id_has_8_or_17_hex_digits(text: str, is_id: bool) -> None:  # noqa: 
         pytest.param('clouds = "lab"', "clouds must be a list", id="text for list"),
         pytest.param('clouds = ["lab", "lab"]', "clouds names one twice", id="cloud twice"),
         pytest.param('share = ["1234-5678-9012"]', 'share[0] = "1234-5678-9012" is no account', id="account"),
+        pytest.param(f'share = ["{"8" * 38}"]', "is no account: 12 digits, 32 hex", id="number of an eucarc"),
+        pytest.param('share = ["al ice"]', "or the name of a user", id="a name with a space"),
         pytest.param("tags = {a = 1}", "tags.a must be text in quotes", id="tag's value"),
         pytest.param('tags = {"aws:a" = "b"}', "tags.aws:a begins like the cloud's own tags", id="tag's key"),
         pytest.param(

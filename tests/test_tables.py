@@ -65,6 +65,12 @@ class Liberty:
     choice: bool = False
 
 
+def known_by(pattern: re.Pattern[str] | None) -> frozenset[str]:
+    """Which of a number, a name, the number of a UEC's eucarc and a project's id an image is shared with."""
+    named = ("123456789012", "alice", "8" * 38, "bob.smith-2", "1234-5678-9012", "")
+    return frozenset(one for one in named if pattern and pattern.fullmatch(one))
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """What is `taken` instead of what is given, and `why`."""
@@ -179,7 +185,10 @@ LIBERTIES: Mapping[str, Liberty] = {
     ),
     "filters": Liberty(lambda d: d.filters, lambda r: "Filter" in known(r, "DescribeImages")),
     "tag_limit": Liberty(lambda d: d.tag_limit, lambda r: r.ec2.tags if "CreateTags" in r.ec2.actions else 0),
-    "shares_with": Liberty(lambda d: d.shares_with is not None, lambda r: r.ec2.shared_with_users),
+    "shares_with": Liberty(
+        lambda d: known_by(d.shares_with.pattern if d.shares_with else None),
+        lambda r: known_by(r.ec2.shared_with),
+    ),
     "attributes": Liberty(
         lambda d: d.attributes,
         lambda r: {word for word, told in TOLD_BY.items() if told in known(r, "ModifyImageAttribute")},

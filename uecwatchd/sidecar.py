@@ -52,8 +52,9 @@ _BESIDES = re.compile(
 )
 _LINE_OF_SUMS = re.compile(r"\\?[0-9A-Fa-f]{64}(?:\s|$)|SHA(?:2-)?256 ?\(")
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
-# An account's number, or the id of a project: which of them it can share images with, each cloud says itself.
-_ACCOUNT = re.compile(r"[0-9]{12}|[0-9a-f]{32}")
+# An account's number, the id of a project, or a user's name: which of them it can share images with, each
+# cloud says itself.
+_ACCOUNT = re.compile(r"[0-9]{12}|[0-9a-f]{32}|(?![0-9-]+$)[A-Za-z0-9_@.+=,:-]{1,128}")
 # The widest set that any cloud takes in an image's name; narrower ones are the dialect's to refuse.
 _NAME_TEXT = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]*")
 
@@ -129,9 +130,8 @@ def _name_template(text: str) -> str:
 
 def _account(text: str) -> str:
     if not _ACCOUNT.fullmatch(text):
-        raise ValueError(
-            f"= {strangers.quoted(text)} is no account: 12 digits, or 32 hex digits of a project"
-        )
+        known = "12 digits, 32 hex digits of a project, or the name of a user"
+        raise ValueError(f"= {strangers.quoted(text)} is no account: {known}")
     return text
 
 

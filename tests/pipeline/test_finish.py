@@ -340,6 +340,7 @@ def test_what_an_image_has_already_is_not_written_again(host: Host) -> None:
 # --- with whom it can be shared ---------------------------------------------------------------------------
 
 PROJECT = "0123456789abcdef" * 2
+OLD = 'virtualization = "paravirtual"\nkernel = "none"\n'
 
 
 @pytest.mark.parametrize(
@@ -349,6 +350,12 @@ PROJECT = "0123456789abcdef" * 2
         ("openstack", f'share = ["{PROJECT}"]', "lets everybody start an image, or its owner alone"),
         ("euca5", f'share = ["{PROJECT}"]', f"{PROJECT} is no account there, which has 12 digits"),
         ("sandbox", f'share = ["{OTHER}", "{PROJECT}"]', f"{PROJECT} is no account there"),
+        ("euca3", f'{OLD}share = ["alice"]', "alice is no account there, which has 12 digits"),
+        (
+            "uec",
+            f'share = ["alice", "{OTHER}"]',
+            f"{OTHER} is no account there, which has the name of a user",
+        ),
     ],
 )
 def test_with_whom_a_cloud_cannot_share_is_known_before_anything_goes_up(
@@ -361,6 +368,20 @@ def test_with_whom_a_cloud_cannot_share_is_known_before_anything_goes_up(
         assert host.run("once").returncode == 65
         assert why in (host.spool / "karmic.uec.error").read_text()
         assert not cloud.calls("PutObject")
+
+
+@pytest.mark.parametrize("name", ["alice", "bob.smith-2", "carol@example.org"])
+def test_the_first_generation_shares_with_users_by_their_names(
+    host_class: type[Host], tmp_path: Path, name: str
+) -> None:
+    with Sandbox(tmp_path / "first", dialect="uec", administrator=True) as sandbox:
+        host = host_class.made(tmp_path / "builder", sandbox)
+        host.configure(host.config.read_text().replace('dialect = "sandbox"', 'dialect = "uec"'))
+        drop(host, f'{OLD}public = false\nshare = ["{name}"]')
+        image_id = registered(host)
+        cloud = entered(load(host.config, environ={}).clouds["default"], uploads=1, before={})
+        assert permissions(cloud, image_id) == Permissions(public=False, accounts=frozenset({name}))
+        assert host.report("karmic")["remarks"] == []
 
 
 @pytest.mark.parametrize("said", ["public = true", "share = []", "public = true\nshare = []"])

@@ -73,6 +73,19 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Accounts:
+    """How others are named that an image may be shared with; `looks` says it to people."""
+
+    pattern: re.Pattern[str]
+    looks: str
+
+
+_BY_NUMBER = Accounts(ACCOUNT_NUMBER, "12 digits")
+# Up to 2.0 ModifyImageAttribute looks its users up by their names; the numbers in their eucarcs are nobody's.
+_BY_NAME = Accounts(re.compile(r"(?![0-9]+$)[A-Za-z0-9_@.+=,:-]{1,128}"), "the name of a user")
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """How far our clock may be from the cloud's, in seconds, before it refuses us."""
 
@@ -130,7 +143,7 @@ class Dialect:
     # After registration
     filters: bool  # questions may carry filters
     tag_limit: int  # tags on one image; 0: there are none
-    shares_with: re.Pattern[str] | None  # an account that an image may be shared with; None: only everybody
+    shares_with: Accounts | None  # None: with everybody alone
     attributes: frozenset[str]  # what ModifyImageAttribute can change: `launchPermission`, `description`
     public_by_default: bool  # or may be: 3.1 makes new images public, 3.2 does not
 
@@ -173,7 +186,7 @@ UEC = Dialect(
     pending_states=frozenset(),
     filters=False,
     tag_limit=0,
-    shares_with=ACCOUNT_NUMBER,
+    shares_with=_BY_NAME,
     attributes=frozenset({"launchPermission"}),
     public_by_default=True,
     account_checked=False,
@@ -193,6 +206,7 @@ EUCA3 = replace(
     found_by_id=True,
     manifest_limit=10_000_000,
     image_limit=Limit(30 * GIB, fixed=False),
+    shares_with=_BY_NUMBER,
     attributes=frozenset({"launchPermission", "description"}),
 )
 EUCA4 = replace(
@@ -262,7 +276,7 @@ AWS = Dialect(
     pending_states=frozenset({"pending"}),
     filters=True,
     tag_limit=50,
-    shares_with=ACCOUNT_NUMBER,
+    shares_with=_BY_NUMBER,
     attributes=frozenset({"launchPermission", "description"}),
     public_by_default=False,
     account_checked=True,

@@ -222,15 +222,15 @@ def _must_have_what_is_demanded(job: Job) -> None:
 
 def _must_be_shareable(job: Job) -> None:
     cloud, accounts = job.entered(), job.found.sidecar.share
-    pattern = cloud.dialect.shares_with
-    wrong = [account for account in accounts if not (pattern and pattern.fullmatch(account))]
+    others = cloud.dialect.shares_with
+    wrong = [account for account in accounts if not (others and others.pattern.fullmatch(account))]
     if not wrong:
         return
-    if pattern is None:
+    if others is None:
         why = "it lets everybody start an image, or its owner alone"
         hint = "Take share out of the sidecar, or [defaults]; public = true is for everybody."
     else:
-        why = f"{', '.join(wrong)} is no account there, which has 12 digits"
+        why = f"{', '.join(wrong)} is no account there, which has {others.looks}"
         hint = "Correct share in the sidecar."
     raise Rejected(f"{job.found.name}: cloud {cloud.name} cannot share it so", why, hint)
 

@@ -93,7 +93,7 @@ class Ec2Rules:
     fate: Fate
     imports_later: bool  # whether what is wrong with key and parts shows in the image, and not at once
     public: bool  # whether everybody may launch it from the start
-    shared_with_users: bool  # whether single accounts can be let start an image
+    shared_with: re.Pattern[str] | None  # single accounts that can be let start an image
     groups_apart: bool  # whether one call cannot change groups and users
     lingers: bool  # whether a deregistered image stays on the list until it is deregistered again
     false_for_unknown: bool  # whether deregistering what is not there is answered with false
@@ -102,6 +102,8 @@ class Ec2Rules:
     def path(self) -> str:
         return self.paths[0]
 
+
+_ACCOUNT = re.compile(r"[0-9]{12}")
 
 # No server there ever was, nor what all of them accept: that would be next to nothing, as 1.6 refuses even
 # the Name that 4.2 demands. It takes what a client may say to it and most generations take: names,
@@ -143,7 +145,7 @@ SANDBOX = Ec2Rules(
     fate=Fate(),
     imports_later=False,
     public=False,
-    shared_with_users=True,
+    shared_with=_ACCOUNT,
     groups_apart=False,
     lingers=False,
     false_for_unknown=False,
@@ -161,6 +163,7 @@ UEC = replace(
     user_checked=False,  # users had names then, and the number in the manifest was read by nobody
     administrators_only=True,
     public=True,
+    shared_with=re.compile(r"[\w.@+=,:-]*[A-Za-z_.@+=,:-][\w.@+=,:-]*", re.ASCII),  # a user, by name
     groups_apart=True,
     false_for_unknown=True,
 )
@@ -171,6 +174,7 @@ EUCA3 = replace(
     actions=ec2_actions.EUCA3,
     errors=ec2_errors.EUCA3,
     replay_refused=True,
+    shared_with=_ACCOUNT,
     lookup_broken=False,
     manifest_prefix=True,
     manifest_size=10_000_000,
@@ -257,7 +261,7 @@ OPENSTACK = replace(
     mapping_refused=True,
     contradiction_refused=False,
     fate=Fate(looks=1),
-    shared_with_users=False,
+    shared_with=None,
     imports_later=True,  # it answers once it has read the manifest, and fetches and opens the parts later
     groups_apart=True,
 )
@@ -276,7 +280,7 @@ AWS = replace(
     architectures=frozenset({"i386", "x86_64", "arm64"}),
     mapping_refused=False,
     imports_later=False,
-    shared_with_users=True,
+    shared_with=_ACCOUNT,
 )
 
 EC2_RULES: Mapping[str, Ec2Rules] = {

@@ -1,6 +1,5 @@
 """DescribeImages, DeregisterImage, and an image's attributes."""
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 
 from uecwatchd.sandbox.ec2_rules import Ec2Rules
@@ -18,7 +17,6 @@ from uecwatchd.sandbox.refusal import Refused
 from uecwatchd.sandbox.registry import Image, Permission, Tag
 from uecwatchd.sandbox.reply import Payload, Value
 
-ACCOUNT = re.compile(r"[0-9]{12}")
 LAUNCH_PERMISSION = "launchPermission"
 EVERYBODY = Permission("group", "all")
 
@@ -147,9 +145,8 @@ def modify_attribute(realm: Realm, parameters: Parameters) -> Payload:
     image = find(realm, required(parameters, "ImageId"))
     description = _new_description(parameters)
     add, remove = _new_permissions(parameters)
-    users = any(one.kind == "user" for one in add + remove)
-    if users and not realm.rules.ec2.shared_with_users:
-        raise Refused("InvalidParameterCombination", "Operation type and group must be given, and no user")
+    for one in add + remove:
+        _must_be_known(realm.rules.ec2, one)
     if realm.rules.ec2.groups_apart and len({one.kind for one in add + remove}) > 1:
         raise Refused("InvalidParameterCombination", "Groups and users cannot be changed by one call")
     if description is None and not add and not remove:
@@ -181,15 +178,19 @@ def _new_permissions(parameters: Parameters) -> tuple[list[Permission], list[Per
 
 
 def _permissions(groups: Iterable[Parameters]) -> list[Permission]:
-    found = [
+    return [
         Permission("group", g["Group"]) if "Group" in g else Permission("user", g["UserId"]) for g in groups
     ]
-    for one in found:
-        if one.kind == "group" and one.value != "all":
+
+
+def _must_be_known(rules: Ec2Rules, one: Permission) -> None:
+    if one.kind == "group":
+        if one.value != "all":
             raise Refused("InvalidAMIAttributeItemValue", f"Invalid group: {one.value}")
-        if one.kind == "user" and not ACCOUNT.fullmatch(one.value):
-            raise Refused("InvalidAMIAttributeItemValue", f"Invalid account: {one.value}")
-    return found
+    elif rules.shared_with is None:
+        raise Refused("InvalidParameterCombination", "Operation type and group must be given, and no user")
+    elif not rules.shared_with.fullmatch(one.value):
+        raise Refused("InvalidAMIAttributeItemValue", f"Invalid account: {one.value}")
 
 
 def describe_attribute(realm: Realm, parameters: Parameters) -> Payload:
