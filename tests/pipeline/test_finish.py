@@ -353,7 +353,7 @@ OLD = 'virtualization = "paravirtual"\nkernel = "none"\n'
         ("euca3", f'{OLD}share = ["alice"]', "alice is no account there, which has 12 digits"),
         (
             "uec",
-            f'share = ["alice", "{OTHER}"]',
+            f'{OLD}share = ["alice", "{OTHER}"]',
             f"{OTHER} is no account there, which has the name of a user",
         ),
     ],
