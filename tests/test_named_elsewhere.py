@@ -39,6 +39,12 @@ def test_a_sidecar_with_a_mistake_holds_the_images_that_it_may_name(
     assert name in reasons(assembly)["base"]
 
 
+@pytest.mark.parametrize("said", ["public = maybe\n", b"\0" * 60_000, b"\xff\xfe" * 9, "a." * 10_000, "[1]"])
+def test_a_sidecar_with_a_mistake_that_names_no_image_holds_none(tmp_path: Path, said: str | bytes) -> None:
+    lay(tmp_path, {"base.img": MBR, "web.toml": said})
+    assert [found.name for found in decided(tmp_path).ready] == ["base"]
+
+
 @pytest.mark.parametrize("said", ["", 'machine = "ba', "public = false\n"])
 def test_a_sidecar_that_is_just_being_saved_lets_go_of_no_image(tmp_path: Path, said: str) -> None:
     lay(tmp_path, {"base.img": MBR, "web.toml": said})

@@ -200,6 +200,10 @@ class Foreign(Rejected):
     """Another program's document under a name that sidecars have."""
 
 
+class Nameless(Rejected):
+    """A sidecar that cannot be used, and in whose text there is no word of a machine image."""
+
+
 class NotOurs(strangers.Malformed):
     """The text has none of the keys of a sidecar."""
 
@@ -217,6 +221,14 @@ def read_sidecar(file_name: str, data: bytes) -> Sidecar:
 
 def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
     """Raises Malformed with every mistake there is."""
+    try:
+        return _parsed(data, is_json=is_json)
+    except strangers.Malformed as error:
+        error.is_nameless = b"machine" not in data.replace(b"\0", b"").lower()  # whatever it is encoded in
+        raise
+
+
+def _parsed(data: bytes, *, is_json: bool) -> Sidecar:
     if not is_json:
         return _check(_parse_toml(data))
     table = strangers.parse_json(bounded(data))
@@ -235,7 +247,8 @@ def unusable_sidecar(file_name: str, error: strangers.Malformed) -> Rejected:
             f"Move it away or rename it; or write {last_part(file_name)[:-5]}.toml, and it is left alone.",
         )
     hint = f"Correct {last_part(file_name)} and save it again."
-    return Rejected(f"{file_name}: it cannot be used", str(error), hint)
+    kind = Nameless if error.is_nameless else Rejected
+    return kind(f"{file_name}: it cannot be used", str(error), hint)
 
 
 # What os-release, package lists, notes of a build and settings of a network have as well.

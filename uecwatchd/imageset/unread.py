@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from uecwatchd.errors import UecError
 from uecwatchd.imageset.outcome import NotYet
-from uecwatchd.sidecar import Foreign
+from uecwatchd.sidecar import Foreign, Nameless
 from uecwatchd.spool import Listing, is_sidecar
 
 
@@ -28,7 +28,7 @@ def must_be_unnamed(listing: Listing, lone: Iterable[str], settle: float) -> Non
         if listing.now < ready_at:
             raise NotYet(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
         found = listing.sidecars.get(path)
-        if isinstance(found, UecError) and not isinstance(found, Foreign):
+        if isinstance(found, UecError) and not isinstance(found, Foreign | Nameless):
             raise NotYet(f"{path} to be corrected: it cannot be used, and may name this image")
         if "machine" in listing.keys.get(path, ()):
             raise NotYet(f"{path} to be renamed or moved away: it is no sidecar, and may name this image")
