@@ -404,6 +404,10 @@ def test_a_folder_that_cannot_be_listed_is_a_reason_and_no_path(
     assert f"{closed} cannot be listed (Permission denied)" in found.reasons["user_key"]
 
 
+def test_no_variable_grows_without_an_end() -> None:
+    assert read("A=0123456789\nB=1\n" + "A=$A$A\n" * 60) == {"B": "1"}
+
+
 # --- any text ---------------------------------------------------------------------------------------------
 
 PIECES = st.sampled_from(
