@@ -37,7 +37,8 @@ _ESCAPING = re.compile(r"((?:[^'\\]|\\.)*)'", re.DOTALL)
 # A value and where it ends in the text. None: only a shell could tell the value.
 Found = tuple[str | None, int]
 
-LONGEST_VALUE_CHARACTERS = 64 * 1024  # longer than any key file that stands in a variable
+# Longer than a key that stands in a variable; one that is doubled in each line soon has more.
+LONGEST_VALUE_CHARACTERS = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,7 @@ class Scope:
     def assign(self, name: str, value: str | None, *, is_maybe: bool) -> None:
         """None: only a shell could tell the value, and `why` says why."""
         before, doubt = self.variables.get(name), self.unknown.get(name)
-        if (
-            value is not None and len(value) > LONGEST_VALUE_CHARACTERS
-        ):  # one that is doubled in each line, say
+        if value is not None and len(value) > LONGEST_VALUE_CHARACTERS:
             value, self.why = None, "it is longer than any address or key"
         if value is None:
             if before is None or not is_maybe or name not in self.maybe:
