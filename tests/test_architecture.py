@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import pytest
 
+from tests.support.host import Host
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.errors import Rejected
 from uecwatchd.image import Arch, Facts
@@ -14,11 +15,6 @@ from uecwatchd.imageset import Rules, assemble
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sidecar import Sidecar, read_sidecar
 from uecwatchd.spool import Entry, Listing
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 MIB = 1 << 20
 RULES = Rules(5.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset())

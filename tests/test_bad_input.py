@@ -12,19 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.heard import Heard
+from tests.support.host import Host
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
 from uecwatchd.service import Service
 from uecwatchd.settings import load
-
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
 
 
 @dataclass(frozen=True)

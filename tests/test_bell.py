@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd import bell
-
-PATIENCE_SECONDS = 20.0
 
 
 def test_whoever_rings_wakes_the_one_that_listens_each_time(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.host import Host
 from uecwatchd.bundle.files import SparseFile
 from uecwatchd.cloud.client import connect
 from uecwatchd.cloud.credentials import gather
@@ -15,11 +15,6 @@ from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.retrieve import take_back
 from uecwatchd.demo import material
 from uecwatchd.settings import load
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 Boot = Callable[[Path, Path, Path], str]
 BOOT_SECONDS = 120  # 3 s on two idle cores; other tests may hold them

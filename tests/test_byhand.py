@@ -7,16 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.host import Host
 from uecwatchd.demo.material import RealSet
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 PACKAGE = Path(__file__).parent.parent / "uecwatchd"
 

@@ -8,18 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.demo.material import RealSet
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
-
-PATIENCE_SECONDS = 60.0
 
 
 def test_an_image_bundled_by_hand_becomes_itself_again_with_either_key(

@@ -2,16 +2,19 @@
 
 import json
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.daemon import daemon_process, daemon_thread, stop_daemon
+from tests.support.heard import Heard
+from tests.support.host import Host
+from tests.support.waiting import until
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.control import (
     AdvanceWriter,
@@ -27,29 +30,15 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
 from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, Request, SetRecord, open_ledger
 from uecwatchd.monitor import Kind, Progress
-from uecwatchd.notify import Notifier
 from uecwatchd.orders import decide
 from uecwatchd.roll import Roll
 from uecwatchd.service import LONGEST_PAUSE_SECONDS, Service
 from uecwatchd.settings import load
 from uecwatchd.status import Row
 
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
-
-PATIENCE_SECONDS = 60.0
 MEMBER = MemberRecord("machine", "karmic.img", 512, (1, 2, 3, 4), "ab" * 32)
 RECORD = SetRecord("/s", "karmic", "stamp", "deferred", 1.0, cloud="c", members=(MEMBER,))
 BUNDLE = BundleRecord("c", "b", "f" * 64, "machine", "ab" * 32, "karmic-1", "planned", made_for="/s/karmic")
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < end, f"waited too long for {what}"
-        time.sleep(0.05)
 
 
 def drop(host: Host, made: RealSet, name: str, *, more: int = 0) -> None:
@@ -63,13 +52,9 @@ def drop(host: Host, made: RealSet, name: str, *, more: int = 0) -> None:
 
 @contextmanager
 def daemon(host: Host) -> Iterator[None]:
-    process = host.popen("run")
-    try:
+    with daemon_process(host) as process:
         yield
-    finally:
-        process.terminate()
-        _, talk = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, talk
+        stop_daemon(process)
 
 
 def state(host: Host, name: str) -> str:
@@ -188,9 +173,7 @@ def test_an_idle_daemon_hears_the_bell_at_once_and_without_it_at_its_next_tick(
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         service = Service(settings, monitor=heard, book=book)
-        loop = threading.Thread(target=service.run, args=(Notifier({}),))
-        loop.start()
-        try:
+        with daemon_thread(service):
             until(lambda: (host.state / "bell").exists(), "the bell")
             since = time.monotonic()
             for verb in ("hold", "release", "hold"):
@@ -205,10 +188,6 @@ def test_an_idle_daemon_hears_the_bell_at_once_and_without_it_at_its_next_tick(
             until(
                 lambda: "karmic: released, as somebody asked" in heard.sentences(Kind.ASKED)[2:], "the tick"
             )
-        finally:
-            service.stop()
-            loop.join(PATIENCE_SECONDS)
-        assert not loop.is_alive()
 
 
 # --- of a stopped one -------------------------------------------------------------------------------------

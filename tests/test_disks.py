@@ -11,25 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.clock import Clocks
+from tests.support.daemon import daemon_thread
+from tests.support.heard import Heard
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Kind
-from uecwatchd.notify import Notifier
 from uecwatchd.room import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
 from uecwatchd.service import Service
 from uecwatchd.settings import load
 
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
-
-PATIENCE_SECONDS = 20.0
 # Longer than the first delay of a retry with its jitter, shorter than what makes the daemon deaf.
 PAST_THE_RETRY_SECONDS = 34.0
 MIB = 1 << 20
@@ -233,43 +230,14 @@ def assert_resumed(host: Host, disk: Disk, files: dict[str, bytes]) -> None:
 # --- under a daemon ---------------------------------------------------------------------------------------
 
 
-class Clocks:
-    """Both clocks of a daemon, which may be moved on together: time passes, as nobody likes to wait."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-
-    def now(self) -> float:
-        return time.time() + self._ahead
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self._ahead
-
-    def pass_by(self, seconds: float) -> None:
-        self._ahead += seconds
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < end, f"waited too long for {what}"
-        time.sleep(0.02)
-
-
 @contextmanager
 def daemon(host: Host, heard: Heard, clocks: Clocks) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         made = Service(settings, monitor=heard, book=book, now=clocks.now, monotonic=clocks.monotonic)
-        loop = threading.Thread(target=made.run, args=(Notifier({}),))
-        loop.start()
-        try:
+        with daemon_thread(made):
             until(lambda: bool(heard.sentences(Kind.READY)), "the first round")
             yield made
-        finally:
-            made.stop()
-            loop.join(PATIENCE_SECONDS)
-            assert not loop.is_alive()
 
 
 def _read_only(disk: Disk) -> None:

@@ -18,21 +18,16 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.host import Host
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Event, Kind, Progress
 from uecwatchd.notify import Notifier
 from uecwatchd.service import LEAST_PAUSE_SECONDS, Service
 from uecwatchd.settings import load
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 HOUR = 3600.0
 LINES_AN_HOUR = 20

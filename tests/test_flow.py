@@ -4,29 +4,15 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.daemon import daemon_process, stop_daemon
+from tests.support.host import Host
+from tests.support.waiting import until
 from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
-
-PATIENCE_SECONDS = 60.0
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < end, f"waited too long for {what}"
-        time.sleep(0.1)
 
 
 def sidecar_set(host: Host, made: RealSet) -> str:
@@ -259,8 +245,7 @@ def test_a_kernel_named_alone_in_a_sidecar_is_registered_alone(host: Host, real_
 
 
 def test_the_daemon_takes_what_is_dropped_and_puts_it_down_when_asked(host: Host, real_set: RealSet) -> None:
-    daemon = host.popen("run")
-    try:
+    with daemon_process(host) as daemon:
         stem_set(host, real_set)
         emi = host.spool / "karmic.emi"
         until(lambda: emi.exists() and emi.stat().st_size > 0, "the EMI")
@@ -269,25 +254,17 @@ def test_the_daemon_takes_what_is_dropped_and_puts_it_down_when_asked(host: Host
         second = host.run("once")
         assert second.returncode == 75
         assert f"process {daemon.pid}" in second.stderr
-    finally:
-        daemon.send_signal(signal.SIGTERM)
-        _, talk = daemon.communicate(timeout=PATIENCE_SECONDS)
-    assert daemon.returncode == 0, talk
-    assert "Watching" in talk
+        assert "Watching" in stop_daemon(daemon)
 
 
 def test_a_folder_moved_in_whole_is_taken(host: Host, real_set: RealSet) -> None:
-    daemon = host.popen("run")
-    try:
+    with daemon_process(host):
         outside = host.folder / "intrepid"
         outside.mkdir()
         for made, name in ((real_set.machine, "a"), (real_set.kernel, "b"), (real_set.ramdisk, "c")):
             shutil.copy(made, outside / name)
         outside.rename(host.spool / "intrepid")
         until((host.spool / "intrepid.emi").exists, "the EMI")
-    finally:
-        daemon.terminate()
-        daemon.communicate(timeout=PATIENCE_SECONDS)
 
 
 def test_a_daemon_stopped_in_the_middle_goes_on_where_it_was(host: Host, real_set: RealSet) -> None:
@@ -295,11 +272,9 @@ def test_a_daemon_stopped_in_the_middle_goes_on_where_it_was(host: Host, real_se
     # Nothing that deflate could shorten: the machine image takes seconds, in parts of 10 MiB.
     with (host.spool / "karmic.img").open("ab") as image:
         image.write(os.urandom(96 << 20))
-    daemon = host.popen("run")
-    until(lambda: any("karmic" in seen.path for seen in host.cloud.calls("PutObject")), "the first part")
-    daemon.terminate()
-    _, talk = daemon.communicate(timeout=PATIENCE_SECONDS)
-    assert daemon.returncode == 0, talk
+    with daemon_process(host) as daemon:
+        until(lambda: any("karmic" in seen.path for seen in host.cloud.calls("PutObject")), "the first part")
+        stop_daemon(daemon)
     assert not (host.spool / "karmic.emi").exists()
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
@@ -311,10 +286,10 @@ def test_a_daemon_stopped_in_the_middle_goes_on_where_it_was(host: Host, real_se
 
 def test_a_killed_daemon_loses_nothing_and_registers_nothing_twice(host: Host, real_set: RealSet) -> None:
     stem_set(host, real_set)
-    daemon = host.popen("run")
-    until(lambda: bool(host.cloud.calls("RegisterImage")), "the first registration")
-    daemon.kill()
-    daemon.communicate(timeout=PATIENCE_SECONDS)
+    with daemon_process(host) as daemon:
+        until(lambda: host.cloud.calls("RegisterImage"), "the first registration")
+        daemon.kill()
+        daemon.wait()
     assert host.run("once").returncode == 0
     assert len(host.cloud.calls("RegisterImage")) == 3
     images = [member["id"] for member in host.report("karmic")["members"]]

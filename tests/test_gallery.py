@@ -7,21 +7,17 @@ from collections.abc import Iterator
 from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.host import Host
 from uecwatchd.cloud.images import Device, Image
 from uecwatchd.demo.material import RealSet
 from uecwatchd.gallery import MADE_HERE, Exhibit, Origin, as_json, hung, rows
 from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.sandbox.registry import Tag
 from uecwatchd.sandbox.server import Sandbox
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 ACCOUNT = "000100729354"
 MEMDISK = Path("/usr/lib/syslinux/memdisk")

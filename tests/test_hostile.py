@@ -16,21 +16,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.conftest import open_way
+from tests.support.host import Host, open_way
 from uecwatchd import spool
 from uecwatchd.errors import Deferred, Rejected, UecError
 from uecwatchd.image import Facts
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sidecar import Sidecar
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 NOBODY = 65534
 SERVICE = 4711

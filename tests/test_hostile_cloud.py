@@ -11,21 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.demo.material import RealSet
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 STOP_SECONDS = 5.0
 # Longer than anything takes on a busy machine.
-PATIENCE_SECONDS = 90.0
 DRIP_SECONDS = 0.1
 # After the cloud has begun to go wrong.
 MOMENT_SECONDS = 1.0
@@ -204,10 +200,7 @@ def test_whoever_stops_a_verb_need_not_wait_for_the_cloud(host: Host, front: Fro
     (host.spool / "karmic.toml").write_text("")
     verbs = {verb: host.popen(*verb.split()) for verb in ("check", "images", "images --all")}
     try:
-        end = time.monotonic() + PATIENCE_SECONDS
-        while len(front.seen) < len(verbs):
-            assert time.monotonic() < end
-            time.sleep(DRIP_SECONDS)
+        until(lambda: len(front.seen) >= len(verbs), "each verb's question")
         for process in verbs.values():
             process.send_signal(signal.SIGINT)
         for process in verbs.values():

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import pytest
 
+from tests.support.clock import Clock
 from uecwatchd.journal import (
     MESSAGE_IDS,
     Journal,
@@ -233,14 +234,6 @@ def test_a_closed_stream_stops_no_work() -> None:
 
 
 # --- a terminal -------------------------------------------------------------------------------------------
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_progress_is_one_line_written_over_with_events_above_it(

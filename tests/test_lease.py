@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.heard import Heard
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
 from uecwatchd.digest import MARK, MOST_ZEROS
@@ -25,13 +28,6 @@ from uecwatchd.pipeline.prepare import FRESH_SECONDS
 from uecwatchd.service import Service
 from uecwatchd.settings import load
 from uecwatchd.spool.lease import file_system_of
-
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
-
-PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -351,9 +347,7 @@ def test_a_file_that_moves_while_it_goes_up_is_not_registered_then_but_is_later(
 
 
 def _move(host: Host, image: Path, change: str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not host.cloud.calls("CreateBucket") and time.monotonic() < end:
-        time.sleep(0.01)
+    until(lambda: host.cloud.calls("CreateBucket"), "the upload", pause=0.01)
     before = image.stat()
     if change == "chmod":
         image.chmod(0o600)

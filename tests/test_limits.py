@@ -11,17 +11,18 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.cage import cage
+from tests.support.cage import cage
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
 from uecwatchd.errors import LONGEST_TEXT_CHARS, Deferred, Rejected, UecError
 from uecwatchd.image import Facts
@@ -32,13 +33,7 @@ from uecwatchd.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar, read_s
 from uecwatchd.spool.contents import Contents, read_contents
 from uecwatchd.spool.many import MOST_NAMES_IN_A_SET
 
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
-
 MIB = 1 << 20
-PATIENCE_SECONDS = 120.0
 RULES = Rules(1.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset({"default"}))
 KEEP = 'kernel = "none"\nconvert = "keep"\n'
 
@@ -96,9 +91,9 @@ def test_ten_thousand_worst_sidecars_in_256_mib_keep_nobody_from_an_image(host: 
         environ = {**os.environ, "UECWATCHD_CONFIG": str(host.config)}
         daemon = small.popen(command, environ=environ, talk=log)
         try:
-            until(lambda: "Watching" in log.read_text(), daemon)
+            until_come(lambda: "Watching" in log.read_text(), daemon)
             image(host.spool, "good")
-            until((host.spool / "good.emi").exists, daemon)
+            until_come((host.spool / "good.emi").exists, daemon)
             daemon.send_signal(signal.SIGTERM)
             assert daemon.wait(PATIENCE_SECONDS) == 0
         finally:
@@ -107,12 +102,10 @@ def test_ten_thousand_worst_sidecars_in_256_mib_keep_nobody_from_an_image(host: 
         assert small.kills() == 0
 
 
-def until(come: Callable[[], bool], daemon: Any) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not come():
-        assert daemon.poll() is None, "it has ended"
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def until_come(come: Callable[[], bool], daemon: Any) -> None:
+    """Wait for what a daemon that goes on is to do."""
+    until(lambda: come() or daemon.poll() is not None)
+    assert daemon.poll() is None, "it has ended"
 
 
 # --- what is kept -----------------------------------------------------------------------------------------
@@ -308,7 +301,7 @@ def served(host: Host, **environ: str) -> Iterator["subprocess.Popen[bytes]"]:
             stderr=out,
         )
     try:
-        until(lambda: "Watching" in (host.folder / "log").read_text(), daemon)
+        until_come(lambda: "Watching" in (host.folder / "log").read_text(), daemon)
         yield daemon
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(PATIENCE_SECONDS) == 0
@@ -351,12 +344,12 @@ def test_a_set_that_can_be_begun_does_not_wait_for_what_is_said_of_thousands(
     flood(host.spool, 1500)
     image(host.spool, "good")
     with served(host, NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000") as daemon:
-        until((host.spool / "good.uec.log").exists, daemon)
+        until_come((host.spool / "good.uec.log").exists, daemon)
         assert len(list(host.spool.glob("bad*.uec.error"))) < 1500, "some are still to be told of"
         told = len(heard)
-        until((host.spool / "good.emi").exists, daemon)
-        until(lambda: any("WATCHDOG=1" in each for each in heard[told:]), daemon)
-        until(lambda: any("rejected" in each for each in heard[told:]), daemon)
+        until_come((host.spool / "good.emi").exists, daemon)
+        until_come(lambda: any("WATCHDOG=1" in each for each in heard[told:]), daemon)
+        until_come(lambda: any("rejected" in each for each in heard[told:]), daemon)
 
 
 def test_systemd_hears_of_a_first_look_that_goes_on(
@@ -422,7 +415,7 @@ def test_that_files_are_to_lie_still_is_written_down_at_the_end_alone(host: Host
     host.configure(host.config.read_text().replace("settle = 0.3", "settle = 3600"))
     image(host.spool, "karmic")
     with served(host) as daemon:
-        until(lambda: "Watching" in (host.folder / "log").read_text(), daemon)
+        until_come(lambda: "Watching" in (host.folder / "log").read_text(), daemon)
         with closing(open_ledger(host.state)) as book:
             assert not book.sets()
     with closing(open_ledger(host.state)) as book:
@@ -475,8 +468,8 @@ def test_what_is_left_out_is_told_once(host: Host) -> None:
             (host.spool / "new").mkdir(exist_ok=True)
             (host.spool / "new" / f"{number}").touch()
         image(host.spool, "good")
-        until((host.spool / "good.emi").exists, daemon)
-        until((host.spool / "new.uec.error").exists, daemon)
+        until_come((host.spool / "good.emi").exists, daemon)
+        until_come((host.spool / "new.uec.error").exists, daemon)
     assert "more lies in it than the 1000 files" in (host.spool / "new.uec.error").read_text()
     assert (host.folder / "log").read_text().count("new is rejected") == 1
 

@@ -1,37 +1,26 @@
 """One daemon for one state directory and for one spool folder, and what the second one says."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conftest import open_way
+from tests.support.daemon import daemon_process, wait_for_line
+from tests.support.host import Host, open_way
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd import spool
 from uecwatchd.spool.lock import holder_in
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
-
-PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
 def daemon(host: Host) -> Iterator["subprocess.Popen[str]"]:
-    running = host.popen("run")
-    assert running.stderr
-    while "Watching" not in running.stderr.readline():
-        assert running.poll() is None
-    yield running
-    running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=PATIENCE_SECONDS)
+    with daemon_process(host) as running:
+        wait_for_line(running, "Watching")
+        yield running
 
 
 @pytest.mark.parametrize("verb", ["run", "once"])

@@ -13,21 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.host import Host
 from uecwatchd import gallery
 from uecwatchd.demo.material import DISK_START_SECTOR, Kernel, ramdisk
 from uecwatchd.sandbox import Sandbox, Seen
 from uecwatchd.sandbox.registry import Image
 from uecwatchd.settings import load
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 MIB = 1 << 20
 SECTOR_BYTES = 512

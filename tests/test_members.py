@@ -9,17 +9,17 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.conftest import open_way
+from tests.support.host import Host, open_way
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.cloud.attributes import permissions
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.entry import entered
@@ -28,15 +28,9 @@ from uecwatchd.demo.material import Kernel
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
-
 SERVICE, ALICE, BOB, CAROL, GROUP = 4990, 4001, 4002, 4003, 4900
 MIB = 1 << 20
 README = Path(__file__).parents[1] / "README.md"
-PATIENCE_SECONDS = 120
 LOOKED_AT_SECONDS = 50  # less than from one full scan to the next
 AS_SERVICE = f"""
 import os, sys, encodings.idna, encodings.utf_8_sig, uecwatchd.cli
@@ -95,10 +89,7 @@ class Shared:
                 assert process.wait(PATIENCE_SECONDS) == 0
 
     def until(self, done: Callable[[], bool]) -> None:
-        end = time.monotonic() + LOOKED_AT_SECONDS
-        while not done():
-            assert time.monotonic() < end, (self.host.folder / "journal").read_text()
-            time.sleep(0.05)
+        until(done, patience=LOOKED_AT_SECONDS, told=(self.host.folder / "journal").read_text)
 
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
         asked = self.serve("status", "--json")

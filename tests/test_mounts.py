@@ -8,17 +8,14 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.host import Host
 from uecwatchd.checkup.host import examine_state
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.file import FILE_NAME, open_file
 from uecwatchd.mounts import is_shared, type_of
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
 
 STRACE = shutil.which("strace") or ""
 
@@ -69,7 +66,7 @@ def test_the_command_for_a_state_directory_names_any_user(tmp_path: Path, uid: i
     [("fcntl", "ENOLCK"), ("flock", "ENOLCK"), ("flock", "EOPNOTSUPP"), ("fcntl", "ENOSYS")],
 )
 def test_a_state_directory_without_locks_is_a_mistake_of_ours_and_told_at_once(
-    host: "Host", call: str, error: str
+    host: Host, call: str, error: str
 ) -> None:
     faulty = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}")
     paths = [word for name in (FILE_NAME, "lock") for word in ("-P", str(host.state / name))]

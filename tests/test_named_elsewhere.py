@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.near import ALONE, MBR, NOW, again, decided, lay
+from tests.support.near import ALONE, MBR, NOW, again, decided, lay
 from uecwatchd import spool
 from uecwatchd.imageset import Assembly, People, assemble
 

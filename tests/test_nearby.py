@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.near import ALONE, MBR, NOW, again, decided, lay, row_of
+from tests.support.near import ALONE, MBR, NOW, again, decided, lay, row_of
 from uecwatchd import spool
 from uecwatchd.errors import Rejected
 from uecwatchd.imageset import Assembly, ImageSet, People, assemble

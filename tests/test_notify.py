@@ -6,18 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clock import Clock
 from uecwatchd.monitor import Event, Kind, Progress
 from uecwatchd.notify import Notifier, StatusMonitor
 
 PID = 42
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Systemd:
@@ -74,7 +67,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]
 def test_each_message_is_one_datagram(
     systemd: Systemd, act: Callable[[Notifier], None], message: str
 ) -> None:
-    act(Notifier(systemd.environ, PID, clock=Clock()))
+    act(Notifier(systemd.environ, PID, clock=Clock(100.0)))
     assert systemd.heard() == message
 
 
@@ -164,7 +157,7 @@ def test_work_stands_before_the_summary_and_each_stays_until_replaced(systemd: S
 
 
 def test_progress_is_told_once_a_second_and_an_end_at_once(systemd: Systemd) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     monitor = StatusMonitor(Notifier(systemd.environ, PID), clock=clock)
     for step in range(31):  # three seconds in tenths
         clock.now = 100 + step / 10
@@ -178,7 +171,7 @@ def test_progress_is_told_once_a_second_and_an_end_at_once(systemd: Systemd) -> 
 
 
 def test_sets_at_work_together_are_told_together(systemd: Systemd) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     monitor = StatusMonitor(Notifier(systemd.environ, PID), clock=clock)
     monitor.progress(Progress("karmic", "upload", "karmic.img", 1, 2))
     clock.now += 1
@@ -190,7 +183,7 @@ def test_sets_at_work_together_are_told_together(systemd: Systemd) -> None:
 
 
 def test_speed_is_that_of_the_file_at_hand(systemd: Systemd) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     monitor = StatusMonitor(Notifier(systemd.environ, PID), clock=clock)
     for file, done in (("vmlinuz", 0), ("vmlinuz", 5_000_000), ("karmic.img", 0), ("karmic.img", 40_000_000)):
         monitor.progress(Progress("karmic", "upload", file, done, 100_000_000))

@@ -5,17 +5,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.daemon import daemon_thread
+from tests.support.heard import Heard
+from tests.support.host import Host
+from tests.support.waiting import until
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Kind
-from uecwatchd.notify import Notifier
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds import Rounds
@@ -23,12 +25,6 @@ from uecwatchd.service import Service
 from uecwatchd.settings import WorkSettings, load
 from uecwatchd.verdict import GIVE_UP_SECONDS
 
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
-
-PATIENCE_SECONDS = 60.0
 SETS = 12
 
 
@@ -45,13 +41,6 @@ def once(host: Host, heard: Heard, *, now: Callable[[], float] = time.time) -> l
     with closing(open_ledger(settings.state.dir)) as book:
         records = Service(settings, monitor=heard, book=book, now=now).once()
     return [record.state for record in records]
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < end, f"waited too long for {what}"
-        time.sleep(0.05)
 
 
 def alerts(heard: Heard) -> list[str]:
@@ -89,18 +78,14 @@ def test_an_outage_is_told_once_and_its_sets_are_taken_when_it_is_over(host: Hos
     host.cloud.stop()
     drop_disks(host)
     settings = load(host.config, environ={})
-    with closing(open_ledger(settings.state.dir)) as book:
-        daemon = Service(settings, monitor=heard, book=book)
-        loop = threading.Thread(target=daemon.run, args=(Notifier({}),))
-        loop.start()
-        try:
-            until(lambda: len(list(host.spool.glob("*.uec.error"))) == SETS, "each set to say why")
-            assert "as soon as the cloud answers" in (host.spool / "d07.uec.error").read_text()
-            host.cloud.start()
-            until(lambda: len(list(host.spool.glob("*.emi"))) == SETS, "the images")
-        finally:
-            daemon.stop()
-            loop.join(PATIENCE_SECONDS)
+    with (
+        closing(open_ledger(settings.state.dir)) as book,
+        daemon_thread(Service(settings, monitor=heard, book=book)),
+    ):
+        until(lambda: len(list(host.spool.glob("*.uec.error"))) == SETS, "each set to say why")
+        assert "as soon as the cloud answers" in (host.spool / "d07.uec.error").read_text()
+        host.cloud.start()
+        until(lambda: len(list(host.spool.glob("*.emi"))) == SETS, "the images")
     (alert,) = alerts(heard)
     assert alert.startswith("Cloud default is away: ")
     assert alert.endswith(f"; {SETS} sets wait for it")

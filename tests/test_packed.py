@@ -2,16 +2,14 @@
 
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.near import MBR, decided, lay, row_of
+from tests.support.heard import Heard
+from tests.support.host import Host
+from tests.support.near import MBR, decided, lay, row_of
 from uecwatchd.monitor import Kind
 from uecwatchd.rounds.remnants import MOST_TOLD, Remnants
-
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
 
 
 @pytest.mark.parametrize(
@@ -90,7 +88,7 @@ def test_what_is_compressed_and_no_image_is_no_news(tmp_path: Path, name: str) -
 
 
 def test_each_is_told_once_while_it_lies_there_and_many_are_told_together(
-    tmp_path: Path, heard: "Heard"
+    tmp_path: Path, heard: Heard
 ) -> None:
     remnants = Remnants()
     lay(tmp_path, {"k.tar.gz": "x", "web.raw.1": MBR, "notes.md": "x"})
@@ -109,7 +107,7 @@ def test_each_is_told_once_while_it_lies_there_and_many_are_told_together(
     assert told[-1].startswith("5 more files are in no set")
 
 
-def test_the_service_tells_of_a_packed_image_and_of_what_is_not_checked(host: "Host") -> None:
+def test_the_service_tells_of_a_packed_image_and_of_what_is_not_checked(host: Host) -> None:
     disk = host.spool / "web.img"
     disk.write_bytes(MBR)
     (host.spool / "web.toml").write_text('kernel = "none"\nramdisk = "none"\npublic = false\n')

@@ -7,21 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.heard import Heard
+from tests.support.host import Host
+from tests.support.waiting import until
 from uecwatchd.cloud.patience import Patience, again
 from uecwatchd.errors import CloudAway, Deferred, Rejected, StillAway, Stopped
 from uecwatchd.ledger import SetRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 from uecwatchd.settings import load
-
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
 
 MIB = 1 << 20
 # As many tries as there are, with pauses that nobody notices.
@@ -134,13 +131,6 @@ class QuietNotifier:
 
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_: None
-
-
-def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60.0
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_who_gets_further_each_time_waits_no_longer_each_time(host: Host, heard: Heard) -> None:

@@ -9,10 +9,11 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.heard import Heard
+from tests.support.host import Host
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
@@ -27,11 +28,6 @@ from uecwatchd.sandbox.identity import ensure_identity
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import WorkSettings, load
 from uecwatchd.verdict import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_look
-
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
 
 FOR_EVER = 1e6
 

@@ -4,20 +4,14 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.daemon import daemon_process, wait_for_line
+from tests.support.host import Host
 from uecwatchd.errors import Halted
 from uecwatchd.settings import load
 from uecwatchd.settings.places import Place, place_of
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
-
-PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -179,20 +173,12 @@ def test_each_verb_ends_with_78_and_says_so(host: Host, verb: str) -> None:
 
 
 def test_a_reload_keeps_the_old_configuration_and_says_why(host: Host) -> None:
-    running = host.popen("run")
-    assert running.stderr
-    try:
-        while "Watching" not in running.stderr.readline():
-            assert running.poll() is None
+    with daemon_process(host) as running:
+        wait_for_line(running, "Watching")
         (host.folder / "link").symlink_to(host.spool)
         host.configure(host.config.read_text().replace("folders = [", f'folders = ["{host.folder}/link", '))
         running.send_signal(signal.SIGHUP)
-        told = running.stderr.readline()
-        assert "Kept the old configuration" in told
-        assert "are the same folder" in told
-    finally:
-        running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=PATIENCE_SECONDS)
+        assert "are the same folder" in wait_for_line(running, "Kept the old configuration")
 
 
 def test_a_folder_that_becomes_another_one_is_told_of_and_left_alone(
@@ -202,16 +188,9 @@ def test_a_folder_that_becomes_another_one_is_told_of_and_left_alone(
     other = host.folder / "other"
     other.mkdir()
     host.configure(host.config.read_text().replace("folders = [", f'folders = ["{other}", '))
-    running = host.popen("run")
-    assert running.stderr
-    try:
-        while "Watching" not in running.stderr.readline():
-            assert running.poll() is None
+    with daemon_process(host) as running:
+        wait_for_line(running, "Watching")
         other.rename(host.folder / "away")
         other.symlink_to(host.spool)
-        while "are the same folder" not in (line := running.stderr.readline()):
-            assert line
+        wait_for_line(running, "are the same folder")
         assert running.poll() is None
-    finally:
-        running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=PATIENCE_SECONDS)

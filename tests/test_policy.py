@@ -3,10 +3,11 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.host import Host
 from tests.test_imageset import UEC, listing
 from uecwatchd.checkup.members import examine_members
 from uecwatchd.errors import Halted, Rejected
@@ -15,11 +16,6 @@ from uecwatchd.settings import FolderPolicy, Policy, load
 from uecwatchd.sidecar import read_defaults
 from uecwatchd.spool import scan
 from uecwatchd.spool.exposure import exposure
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 ALL = ("public", "share", "bucket", "on_existing", "clouds")
 NONE = b'kernel = "none"\n'

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.daemon import daemon_thread
+from tests.support.heard import Heard
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
@@ -35,12 +38,6 @@ from uecwatchd.service import Service
 from uecwatchd.settings import Settings, WorkSettings, load
 from uecwatchd.sidecar import Sidecar
 
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
-
-PATIENCE_SECONDS = 60.0
 FOUND = ImageSet(
     name="karmic",
     folder=Path("/s"),
@@ -100,27 +97,12 @@ def service(
 @contextmanager
 def running(host: Host, heard: Heard) -> Iterator[Service]:
     """The daemon's loop in a thread of this process, stopped in the end."""
-    with service(host, heard) as made:
-        loop = threading.Thread(
-            target=made.run,
-            args=(Notifier({}),),
-            kwargs={"reloaded": lambda: load(host.config, environ={})},
-        )
-        loop.start()
+    with (
+        service(host, heard) as made,
+        daemon_thread(made, reloaded=lambda: load(host.config, environ={})),
+    ):
         until(lambda: bool(heard.sentences(Kind.READY)), "the first round")
-        try:
-            yield made
-        finally:
-            made.stop()
-            loop.join(PATIENCE_SECONDS)
-            assert not loop.is_alive()
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < end, f"waited too long for {what}"
-        time.sleep(0.05)
+        yield made
 
 
 def drop(host: Host, made: RealSet, name: str) -> None:

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.signals import answer
-
-PATIENCE_SECONDS = 20.0
 
 
 @pytest.fixture(autouse=True)

@@ -3,16 +3,16 @@
 import json
 import os
 import re
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import imageset, spool
 from uecwatchd.demo.material import RealSet
 from uecwatchd.imageset import Rules
@@ -21,12 +21,6 @@ from uecwatchd.pace import span
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.status import Known, Row, about, as_json, rows, story, table, unseen
 
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
-
-PATIENCE_SECONDS = 60.0
 NEEDS_KERNEL = {"default": frozenset({"kernel"})}
 RULES = Rules(
     settle=5.0,
@@ -42,13 +36,6 @@ NOW = 10_000.0
 def seen(folder: Path, known: Known, *, now: float = NOW) -> tuple[Row, ...]:
     listing = spool.scan(folder, now=now, seen=0.0)
     return rows(listing, imageset.assemble(listing, rules=RULES), known)
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < end, f"waited too long for {what}"
-        time.sleep(0.2)
 
 
 # --- every name -------------------------------------------------------------------------------------------

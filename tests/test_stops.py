@@ -11,21 +11,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import Popen
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import FILE_NAME, open_ledger
 
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
-
 # On a busy machine a set may be deferred once, and that is for half a minute.
-PATIENCE_SECONDS = 90.0
 # Between two looks: less than the shortest stage takes.
 LOOK_SECONDS = 0.005
 # What answers may take that were under way, and what a busy disk may take for what is to last.
@@ -41,13 +36,6 @@ LARGE_BYTES = 512 << 20
 EX_IOERR = 74
 PAGE_BYTES = 4096
 ROLES = ("eki", "emi", "eri")
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < end, f"waited too long for {what}"
-        time.sleep(LOOK_SECONDS)
 
 
 def told(host: Host, key: str) -> str:
@@ -132,9 +120,9 @@ def test_a_stop_in_any_stage_is_soon_and_loses_nothing(host: Host, real_set: Rea
     if moment.stage == "read the files":
         os.truncate(host.spool / "karmic.img", LARGE_BYTES)
     with daemon(host) as process:
-        until(lambda: moment.before(host), "what comes before")
+        until(lambda: moment.before(host), "what comes before", pause=LOOK_SECONDS)
         host.cloud.faults.arm(moment.fault, moment.value)
-        until(lambda: in_stage(moment.stage)(host) and moment.now(host), moment.stage)
+        until(lambda: in_stage(moment.stage)(host) and moment.now(host), moment.stage, pause=LOOK_SECONDS)
         stop(process)
     assert (told(host, "state"), told(host, "stage")) == ("queued", moment.stage)
     host.cloud.faults.clear()

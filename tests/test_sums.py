@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.near import MBR, decided, lay, row_of
+from tests.support.near import MBR, decided, lay, row_of
 from uecwatchd import spool
 from uecwatchd.ledger import SetRecord
 from uecwatchd.rounds.leave import leaving_of

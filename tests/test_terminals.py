@@ -5,14 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
+from tests.support.host import Host
 
 # As Python is where the locale is an old one; it has UTF-8 by itself in the locale C.
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

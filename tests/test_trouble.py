@@ -8,21 +8,17 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.heard import Heard
+from tests.support.host import Host
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import SetRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 from uecwatchd.settings import load
-
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
 
 HOUR = 3600.0
 DISK_BYTES = 25 << 20  # three parts: it is noise

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.mounts import file_system_type
 from uecwatchd.watch import Watch, Way, deaf, overdue
-
-PATIENCE_SECONDS = 10.0
 
 
 @pytest.fixture

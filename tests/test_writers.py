@@ -17,23 +17,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.cloud.entry import entered
 from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import load
 from uecwatchd.verify import verify
 
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
-
 MIB = 1 << 20
-PATIENCE_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
 # Long enough that a set would be taken if lying still were all that is asked.
 PAUSE_SECONDS = 8 * SETTLE_SECONDS

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +21,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.sandbox.server import Sandbox
 
 ROOT = Path(__file__).parents[2]
 # Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.
-PATIENCE_SECONDS = 60.0
-POLL_SECONDS = 0.02
 
 MISSING = (
     "only root boots a container"
@@ -115,14 +113,6 @@ class Machine:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         path.chmod(mode)
-
-
-def until(happened: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait for something that happens by itself."""
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(POLL_SECONDS)
 
 
 @contextmanager
@@ -298,10 +288,7 @@ class Instance:
         return path.read_text()
 
     def until(self, happened: Callable[[], object]) -> None:
-        try:
-            until(happened)
-        except AssertionError as error:
-            raise AssertionError(self.log()) from error
+        until(happened, told=self.log)
 
     def log(self) -> str:
         return self.machine.run("journalctl", "--unit", self.name, "--output=cat").stdout

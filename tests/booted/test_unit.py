@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.booted.conftest import Instance, Machine
 from uecwatchd.sandbox.server import Sandbox
-
-if TYPE_CHECKING:
-    from tests.booted.conftest import Instance, Machine
-else:
-    Instance = Machine = Any
 
 ROOT = Path(__file__).parents[2]
 EUCARC = 'eucarc = "/etc/uecwatchd/eucarc"'

@@ -4,16 +4,11 @@ use."""
 import json
 from collections.abc import Iterator
 from subprocess import CompletedProcess
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.booted.conftest import Instance, Machine
 from uecwatchd.sandbox.server import Sandbox
-
-if TYPE_CHECKING:
-    from tests.booted.conftest import Instance, Machine
-else:
-    Instance = Machine = Any
 
 AS_SERVICE = ("runuser", "-u", "uecwatchd", "--")
 VARIABLES = {"access_key": "EC2_ACCESS_KEY", "secret_key": "EC2_SECRET_KEY"}

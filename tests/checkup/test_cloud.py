@@ -5,21 +5,16 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.checkup.conftest import Hands
 from uecwatchd.checkup import Finding, examine, exit_code
 from uecwatchd.checkup.bucket import KEY_PREFIX
 from uecwatchd.cloud.credentials import gather, sealed_with
 from uecwatchd.ledger import BundleRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings, Settings, SpoolSettings, StateSettings
-
-if TYPE_CHECKING:
-    from tests.checkup.conftest import Hands
-else:
-    Hands = Any
 
 Check = Callable[..., list[Finding]]
 Of = Callable[[list[Finding], str], list[str]]

@@ -14,6 +14,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, HTTPClientError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.cloud.connections import AnswerTooLong, Wire, patient
 from uecwatchd.errors import Stopped
 from uecwatchd.signals import Stop
@@ -27,7 +28,6 @@ LATE_SECONDS = 3.0
 LIMIT = 200_000
 # What the kernel takes of an endless answer on its way.
 BUFFERS = 16 << 20
-PATIENCE_SECONDS = 30.0
 DRIP_SECONDS = 0.02
 OK = b"HTTP/1.1 200 OK\r\n"
 PLENTY = b"a" * 65536
@@ -90,14 +90,9 @@ def ask(line: Wire, port: int, method: str = "GET", *, scheme: str = "http", bod
     return bytes(line.send(request).content)
 
 
-def none_is_left() -> bool:
-    """Whether each thread that asked has come to its end."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while any(thread.name == "exchange" for thread in threading.enumerate()):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
+def await_the_last() -> None:
+    """Wait until each thread that asked has come to its end."""
+    until(lambda: all(thread.name != "exchange" for thread in threading.enumerate()))
 
 
 def read_head(caller: socket.socket) -> None:
@@ -163,7 +158,7 @@ def test_an_exchange_ends_in_time_however_many_bytes_keep_coming(
     with pytest.raises(ReadTimeoutError):
         ask(wire(), rude(act).port, method, body=b"Action=DescribeImages" if method == "POST" else b"")
     assert time.monotonic() - began < SECONDS + LATE_SECONDS
-    assert none_is_left()
+    await_the_last()
 
 
 def test_a_handshake_that_never_comes_to_its_end_is_given_up(rude: Callable[[Act], Rude]) -> None:
@@ -171,7 +166,7 @@ def test_a_handshake_that_never_comes_to_its_end_is_given_up(rude: Callable[[Act
     with pytest.raises(ReadTimeoutError):
         ask(wire(), rude(says_nothing).port, scheme="https")
     assert time.monotonic() - began < SECONDS + LATE_SECONDS
-    assert none_is_left()
+    await_the_last()
 
 
 def test_a_handshake_that_drips_is_given_up(rude: Callable[[Act], Rude]) -> None:
@@ -181,7 +176,7 @@ def test_a_handshake_that_drips_is_given_up(rude: Callable[[Act], Rude]) -> None
 
     with pytest.raises(ReadTimeoutError):
         ask(wire(), rude(act).port, scheme="https")
-    assert none_is_left()
+    await_the_last()
 
 
 def test_a_host_that_takes_no_connection_is_given_up() -> None:
@@ -209,7 +204,7 @@ def test_an_upload_that_is_read_a_byte_at_a_time_is_given_up(rude: Callable[[Act
     with pytest.raises(ReadTimeoutError):
         ask(slow, server.port, "PUT", body=data)
     assert time.monotonic() - began < SECONDS + LATE_SECONDS
-    assert none_is_left()
+    await_the_last()
 
 
 def test_a_large_upload_over_a_slow_line_has_the_time_that_it_needs(rude: Callable[[Act], Rude]) -> None:
@@ -279,7 +274,7 @@ def test_an_answer_without_an_end_is_not_read_beyond_its_limit(act: Act, rude: C
     server = rude(act)
     with pytest.raises(BotoCoreError):
         ask(wire(seconds=PATIENCE_SECONDS), server.port)
-    assert none_is_left()
+    await_the_last()
     assert server.sent < LIMIT + BUFFERS
 
 
@@ -321,7 +316,7 @@ def test_a_stop_ends_what_is_under_way_after_a_short_while(act: Act, rude: Calla
     with pytest.raises((Stopped, HTTPClientError)):
         ask(wire(seconds=PATIENCE_SECONDS, stop=stop), server.port)
     assert time.monotonic() - began < GRACE_SECONDS + LATE_SECONDS
-    assert none_is_left()
+    await_the_last()
 
 
 def test_a_stop_also_ends_the_wait_for_a_turn(rude: Callable[[Act], Rude]) -> None:

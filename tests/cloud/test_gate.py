@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from pydantic import SecretStr
 
+from tests.support.clock import Clock
 from uecwatchd.cloud.client import MOST_REQUESTS, Cloud
 from uecwatchd.cloud.dialect import EUCA3, SANDBOX, UEC
 from uecwatchd.cloud.gate import (
@@ -27,14 +28,6 @@ from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 
 REASON = Halted("cloud default", "the clock is wrong", "Set it.")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

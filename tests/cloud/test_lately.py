@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.images import images, images_lately, one, registered
 from uecwatchd.cloud.lately import Lately
 from uecwatchd.errors import Halted
-
-PATIENCE_SECONDS = 30.0
 
 
 class Question:

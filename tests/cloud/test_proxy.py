@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.heard import Heard
+from tests.support.host import Host
 from uecwatchd.cloud.client import connect
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import UEC
@@ -19,11 +20,6 @@ from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 from uecwatchd.settings import load
-
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
 
 PROXY = {"http_proxy": "http://10.9.9.9:3128", "https_proxy": "http://10.9.9.9:3128"}
 NAME, ADDRESS, IPV6 = "http://Cloud.Example.:8773/x", "http://10.1.2.3:8773/x", "http://[2001:db8::5]:8773/x"

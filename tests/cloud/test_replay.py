@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from botocore.hooks import HierarchicalEmitter
 
+from tests.support.clock import Clock
 from uecwatchd.cloud.replay import REMEMBERED_SECONDS, SentOnce
 
 # What dates a signature is a little behind the clock that everybody else reads.
@@ -26,21 +27,6 @@ class Request:
     @property
     def signature(self) -> str:
         return self.data.get("Signature") or self.headers["Authorization"]
-
-
-class Clock:
-    """Goes only while somebody sleeps."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-        self.slept = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept += seconds
-        self.now += seconds
 
 
 class Client:

@@ -13,19 +13,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.spool import OUTPUT_SUFFIXES
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 KILLER = Path(__file__).parent / "killer.py"
 BUCKET = "uec-images"
@@ -35,7 +31,6 @@ MEMBERS = ("tiny.img", "tiny.vmlinuz", "tiny.initrd")
 NOISE_BYTES = 7 << 20
 SETTLE_SECONDS = 0.05
 # Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.
-PATIENCE_SECONDS = 60.0
 KINDS = ["kernel", "machine", "ramdisk"]
 LANE = re.compile(r"(\d+: )?(.*)")
 TEMPORARY = re.compile(r"\..+\.uec\.[0-9a-f]{8}")

@@ -20,16 +20,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.sandbox.server import Sandbox
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-else:
-    Host = Any
 
 BREAKER = Path(__file__).parent / "breaker.py"
 FAULTS = tuple(runpy.run_path(str(BREAKER))["FAULTS"])
@@ -44,7 +40,6 @@ WATCHED_SECONDS = 1.0
 # makes of the set. One that tells at each look would have told a hundred times.
 MOST_LINES = 14
 # Longer than anything here takes on a busy machine; what has not ended by then is killed, and told.
-PATIENCE_SECONDS = 60.0
 EXIT_CODES = {0, 65, 69, 70, 73, 74, 75, 77, 78}
 SIDECAR = 'kernel = "none"\nramdisk = "none"\npublic = true\ndescription = "d"\ntags = { a = "b" }\n'
 

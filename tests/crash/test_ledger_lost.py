@@ -9,19 +9,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.crash.conftest import Killer, Scene
+from tests.support.host import Host
 from uecwatchd import ledger
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger import FILE_NAME, Request, open_ledger, read_ledger
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-    from tests.crash.conftest import Killer, Scene
-else:
-    Host = Killer = Scene = Any
 
 KILLED = -9
 PAGE_BYTES = 4096

@@ -14,14 +14,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.crash.conftest import Killer, Scene
-else:
-    Killer = Scene = Any
+from tests.crash.conftest import Killer, Scene
 
 # The cases are dealt to a few tests, which two workers can run at once.
 SHARES = 4

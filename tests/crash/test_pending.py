@@ -3,21 +3,15 @@
 import os
 import random
 import signal
-import time
 from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 
+from tests.crash.conftest import Crossing, Killer, Scene
+from tests.support.waiting import until
 from uecwatchd.ledger import open_ledger
 
-if TYPE_CHECKING:
-    from tests.crash.conftest import Crossing, Killer, Scene
-else:
-    Crossing = Killer = Scene = Any
-
 KILLED = -9
-PATIENCE_SECONDS = 60.0
 FOR_EVER = 1e6
 SIDECAR = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\n'
 MUST_BE_CROSSED = ("note bundle registering", "RegisterImage", "note bundle uploaded", "DeregisterImage")
@@ -28,13 +22,6 @@ def begin(scene: Scene) -> None:
     (scene.host.spool / "tiny.toml").write_text(SIDECAR)
     (scene.host.spool / "tiny.img").write_bytes(random.Random(3).randbytes(4096))  # noqa: S311
     scene.host.cloud.faults.arm("pending", FOR_EVER)
-
-
-def until(done: Callable[[], bool], scene: Scene) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < end, scene.told()
-        time.sleep(0.05)
 
 
 def registrations(scene: Scene) -> int:
@@ -49,7 +36,7 @@ def run_until(done: Callable[[], bool], scene: Scene, killer: Killer) -> None:
     """Run the daemon, and kill it then, or when that never comes."""
     pid = killer.begin(scene.host, "hasty")
     try:
-        until(done, scene)
+        until(done, told=scene.told)
     finally:
         os.kill(pid, signal.SIGKILL)
         assert killer.ended() == KILLED

@@ -11,19 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.crash.conftest import Killer, Scene
+from tests.support.host import Host
 from uecwatchd.demo.show import CONFIGURATION
 from uecwatchd.ledger import Leaving, open_ledger
 from uecwatchd.sandbox.server import Sandbox
-
-if TYPE_CHECKING:
-    from tests.conftest import Host
-    from tests.crash.conftest import Killer, Scene
-else:
-    Host = Killer = Scene = Any
 
 KILLED = -9
 DISK_BYTES = 128 << 20

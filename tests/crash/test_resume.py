@@ -9,10 +9,12 @@ from dataclasses import replace
 from io import FileIO
 from os import kill
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.crash.conftest import Killer, Scene
+from tests.support.heard import Heard
+from tests.support.host import Host
 from uecwatchd import boundary
 from uecwatchd.bundle.stream import Bundling, Secret, most_parts
 from uecwatchd.cloud.patience import Patience
@@ -20,12 +22,6 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
 from uecwatchd.service import Service
 from uecwatchd.settings import load
-
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-    from tests.crash.conftest import Killer, Scene
-else:
-    Heard = Host = Killer = Scene = Any
 
 KILLED = -9
 HOUR = 3600.0

@@ -3,23 +3,18 @@
 import os
 import random
 import signal
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.crash.conftest import Killer, Scene
-else:
-    Killer = Scene = Any
+from tests.crash.conftest import Killer, Scene
+from tests.support.waiting import until
 
 KILLED = -9
 DISK_BYTES = 12 << 20  # two parts: it is noise
 SIDECAR = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\non_existing = "replace"\n'
-PATIENCE_SECONDS = 30.0
 # What only a set does that replaces another, or whose files are archived.
 EFFECTS = ("DeregisterImage", "remove object", "forget bundle", "archive a file")
 
@@ -52,11 +47,9 @@ def run_daemon(scene: Scene, killer: Killer) -> None:
     """Run it until the newer disk is archived, and stop it."""
     begun = scene.told().count("Watching")
     pid = killer.begin(scene.host, "run")
-    end = time.monotonic() + PATIENCE_SECONDS
     left = [scene.host.spool / name for name in ("tiny.img", "tiny.toml")]
-    while scene.told().count("Watching") == begun or any(path.exists() for path in left):
-        assert time.monotonic() < end, scene.told()
-        time.sleep(0.05)
+    until(lambda: scene.told().count("Watching") > begun, "the daemon", told=scene.told)
+    until(lambda: not any(path.exists() for path in left), "the archive", told=scene.told)
     os.kill(pid, signal.SIGTERM)
     assert killer.ended() == 0, scene.told()
 

@@ -9,10 +9,12 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.heard import Heard
+from tests.support.host import Host
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd import boundary
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Stopped
@@ -23,12 +25,6 @@ from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 from uecwatchd.settings import load
 
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
-
-PATIENCE_SECONDS = 60.0
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
 
 

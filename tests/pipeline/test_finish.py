@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.heard import Heard
+from tests.support.host import Host
 from uecwatchd.cloud.attributes import Permissions, permissions, tag
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import gather
@@ -24,11 +25,6 @@ from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 from uecwatchd.settings import CloudSettings, load
-
-if TYPE_CHECKING:
-    from tests.conftest import Heard, Host
-else:
-    Heard = Host = Any
 
 OTHER, THIRD = "123456789012", "210987654321"
 DISK_BYTES = 2 << 20

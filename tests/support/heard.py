@@ -1,0 +1,22 @@
+"""A listener that remembers."""
+
+from dataclasses import dataclass, field
+
+from uecwatchd.monitor import Event, Kind, Progress
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A monitor that remembers."""
+
+    events: list[Event] = field(default_factory=list)
+    progresses: list[Progress] = field(default_factory=list)
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+
+    def progress(self, progress: Progress) -> None:
+        self.progresses.append(progress)
+
+    def sentences(self, *kinds: Kind) -> list[str]:
+        return [event.sentence for event in self.events if event.kind in kinds]
