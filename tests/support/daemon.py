@@ -19,8 +19,8 @@ def daemon_process(host: Host) -> Iterator["Popen[str]"]:
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.terminate()
+        process.terminate()
+        if process.stderr and not process.stderr.closed:
             process.communicate(timeout=PATIENCE_SECONDS)
 
 
