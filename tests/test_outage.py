@@ -20,7 +20,7 @@ from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Kind
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
-from uecwatchd.rounds import Rounds
+from uecwatchd.rounds.turn import Rounds
 from uecwatchd.service import Service
 from uecwatchd.settings import WorkSettings, load
 from uecwatchd.verdict import GIVE_UP_SECONDS

@@ -23,7 +23,7 @@ from uecwatchd.ledger import Failure, Ledger, SetRecord, open_ledger
 from uecwatchd.monitor import Kind
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
-from uecwatchd.rounds import Rounds
+from uecwatchd.rounds.turn import Rounds
 from uecwatchd.sandbox.identity import ensure_identity
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import WorkSettings, load

@@ -33,7 +33,8 @@ from uecwatchd.monitor import Kind
 from uecwatchd.notify import Notifier
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
-from uecwatchd.rounds import Rounds, due
+from uecwatchd.rounds.rules import due
+from uecwatchd.rounds.turn import Rounds
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, WorkSettings, load
 from uecwatchd.sidecar import Sidecar

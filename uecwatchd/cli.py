@@ -16,7 +16,6 @@ from typing import Any, Literal, NoReturn, cast
 
 from uecwatchd import __version__, byhand, checkup, digest, gallery, memory, orders, status, terminal
 from uecwatchd.cloud.entry import entered
-from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.demo import trying
 from uecwatchd.errors import Deferred, Halted, NotPermitted, Rejected, UecError
 from uecwatchd.image import amount
@@ -29,6 +28,7 @@ from uecwatchd.settings import Settings, load
 from uecwatchd.signals import answer, answer_end, stopped_by_signals
 from uecwatchd.strangers import shell_word, spelled
 from uecwatchd.terminal import flush, let_go, put, put_json, say
+from uecwatchd.types import DetectedCloud
 from uecwatchd.unforeseen import our_fault
 from uecwatchd.unit import Unasked, Unit, take_environment, take_user, unit_for
 from uecwatchd.verify import verify
@@ -361,9 +361,9 @@ def verify_set(arguments: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, Remembered]]:
+def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, DetectedCloud]]:
     records: Sequence[SetRecord] = ()
-    before: Mapping[str, Remembered] = {}
+    before: Mapping[str, DetectedCloud] = {}
     if book := read_ledger(settings.state.dir):
         with closing(book):
             records, before = book.sets(), book.clouds()

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from uecwatchd import report
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.errors import UecError
 from uecwatchd.imageset import Assembly
-from uecwatchd.ledger import Advance, BundleRecord, Ledger, Request, SetRecord, Verb
+from uecwatchd.ledger import Advance, Ledger, Request, SetRecord, Verb
 from uecwatchd.monitor import Event, Kind, Monitor, Progress
 from uecwatchd.roll import Key, Roll, key_of
+from uecwatchd.traces import clear_traces
 
 # Often enough for whoever asks again and again, seldom enough to be no load: each is a write to the disk, and
 # a set that takes less than this needs none.
@@ -176,35 +176,6 @@ def _is_shut_out(record: SetRecord, closed: Collection[str]) -> bool:
 def renewed(record: SetRecord | None) -> SetRecord | None:
     """A record for an attempt that somebody asked for: what was deferred has its two days again."""
     return replace(record, deferrals=0, first_failure=None) if record else None
-
-
-# --- what is forgotten ------------------------------------------------------------------------------------
-
-
-def clear_traces(record: SetRecord, ledger: Ledger) -> None:
-    """Take away all that is known of a set but its own row: files beside it, digests, bundles under way.
-
-    What was registered stays in the cloud, and known as made here. Raises what the disks raise.
-    """
-    report.clear(record)
-    for member in record.members:
-        ledger.drop_digest(member.stamp)
-    others = [other for other in ledger.sets() if key_of(other) != key_of(record)]
-    for bundle in ledger.bundles(record.cloud):
-        if is_its_alone(bundle, record, others):
-            ledger.drop_bundle(bundle)
-    ledger.drop_advance(record.folder, record.name)
-
-
-def is_its_alone(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRecord]) -> bool:
-    """Whether a bundle was begun for this set, is in no image yet, and is of use to no other set.
-
-    One that the cloud was asked to register may be an image by now, which only its row leads to.
-    """
-    if bundle.made_for != f"{record.folder}/{record.name}" or bundle.state not in ("planned", "uploaded"):
-        return False
-    users = (m for other in others if other.cloud == bundle.cloud for m in other.members)
-    return not any((m.role, m.sha256) == (bundle.role, bundle.sha256) for m in users)
 
 
 # --- what is told -----------------------------------------------------------------------------------------

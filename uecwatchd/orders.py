@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 from uecwatchd import bell, ledger, report
-from uecwatchd.control import clear_traces
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.imageset import stem_of
 from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
@@ -24,6 +23,7 @@ from uecwatchd.settings import Settings, load
 from uecwatchd.status import Row, Survey, about, survey
 from uecwatchd.strangers import did_you_mean, shell_word, spelled
 from uecwatchd.terminal import put_json, say
+from uecwatchd.traces import clear_traces
 
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 Verb = Literal["retry", "forget", "hold", "release"]

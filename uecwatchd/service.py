@@ -13,17 +13,19 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import TOLD_CLOSINGS, Gates
 from uecwatchd.cloud.patience import Patience
-from uecwatchd.cloud.recognise import Recognised, Remembered, address_of
+from uecwatchd.cloud.recognise import Recognised, address_of
 from uecwatchd.control import Brake, ProbeWriter, drop_advances
 from uecwatchd.errors import UecError
 from uecwatchd.ledger import Ledger, SetRecord
 from uecwatchd.monitor import Event, Kind, Monitor
 from uecwatchd.notify import Notifier
 from uecwatchd.roll import Roll
-from uecwatchd.rounds import Rounds, rules_of
 from uecwatchd.rounds.outages import introduced, warned
+from uecwatchd.rounds.rules import rules_of
+from uecwatchd.rounds.turn import Rounds
 from uecwatchd.settings import Settings
 from uecwatchd.signals import Stop
+from uecwatchd.types import DetectedCloud
 from uecwatchd.unforeseen import OurFault, Recurring
 from uecwatchd.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
 
@@ -337,7 +339,7 @@ class Service:
     def _met(self, cloud: Cloud, found: Recognised) -> None:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:
             with contextlib.suppress(UecError):  # what cannot be kept is found out again at the next start
-                self._book.put_cloud(cloud.name, Remembered(found.dialect.name, address_of(cloud.account)))
+                self._book.put_cloud(cloud.name, DetectedCloud(found.dialect.name, address_of(cloud.account)))
             self._tell(Kind.READY, introduced(cloud, found))
             self._wake.set()
         for sentence in warned(cloud):

@@ -13,19 +13,20 @@ from cryptography.x509 import load_pem_x509_certificate
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import images
-from uecwatchd.cloud.recognise import Remembered, address_of
+from uecwatchd.cloud.recognise import address_of
 from uecwatchd.cloud.upload import ensure_bucket
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
+from uecwatchd.types import DetectedCloud
 
 
 def settings_of(cloud: Sandbox) -> CloudSettings:
     return CloudSettings(name="default", eucarc=cloud.eucarc)
 
 
-def remembered(settings: CloudSettings, dialect: str) -> dict[str, Remembered]:
-    return {"default": Remembered(dialect, address_of(gather(settings)))}
+def remembered(settings: CloudSettings, dialect: str) -> dict[str, DetectedCloud]:
+    return {"default": DetectedCloud(dialect, address_of(gather(settings)))}
 
 
 def test_what_is_known_is_not_asked_for_again(tmp_path: Path) -> None:

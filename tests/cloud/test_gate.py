@@ -22,10 +22,11 @@ from uecwatchd.cloud.gate import (
     Closed,
     Gates,
 )
-from uecwatchd.cloud.recognise import Recognised, Remembered
+from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.errors import CloudAway, Halted, UecError, Unforeseen
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
+from uecwatchd.types import DetectedCloud
 
 REASON = Halted("cloud default", "the clock is wrong", "Set it.")
 
@@ -181,7 +182,9 @@ class Met:
         self.found.append((cloud.name, found.dialect.name, found.why))
 
 
-def unnamed(server: Sandbox, clock: Clock, met: Met, *, before: dict[str, Remembered] | None = None) -> Gates:
+def unnamed(
+    server: Sandbox, clock: Clock, met: Met, *, before: dict[str, DetectedCloud] | None = None
+) -> Gates:
     clouds = {"default": replace(settings(server), dialect="auto")}
     return Gates(clouds, uploads=1, bucket="images", before=before, met=met, clock=clock)
 
@@ -205,7 +208,7 @@ def test_a_cloud_that_has_no_name_for_its_generation_is_asked_what_it_is(
 def test_a_cloud_is_taken_for_what_it_was_until_it_can_be_asked(server: Sandbox, clock: Clock) -> None:
     met = Met()
     server.stop()
-    gate = unnamed(server, clock, met, before={"default": Remembered("euca3", "")})
+    gate = unnamed(server, clock, met, before={"default": DetectedCloud("euca3", "")})
     gate.recognise()
     assert gate.dialects() == {"default": EUCA3}
     assert gate.strange() == {}

@@ -18,19 +18,10 @@ from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.retrieve import take_back
-from uecwatchd.cloud.upload import (
-    PAGE_KEYS,
-    Stored,
-    ensure_bucket,
-    fetch,
-    holds,
-    listed,
-    must_hold,
-    put,
-    remove,
-)
+from uecwatchd.cloud.upload import PAGE_KEYS, ensure_bucket, fetch, holds, listed, must_hold, put, remove
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted, Rejected
+from uecwatchd.types import StoredObject
 
 PART_BYTES = 10 * 1024 * 1024
 
@@ -82,7 +73,7 @@ def test_a_bucket_is_looked_over_by_a_keys_beginning(cloud: Cloud) -> None:
     assert list(listed(cloud, "images", f"{prefix}.part.")) == sorted(parts, key=lambda part: part.key)
     must_hold(cloud, "images", prefix, parts)
     with pytest.raises(Deferred, match="it is not there any more; 9 bytes"):
-        must_hold(cloud, "images", prefix, [*parts, Stored(f"{prefix}.part.4", 9, "0" * 32)])
+        must_hold(cloud, "images", prefix, [*parts, StoredObject(f"{prefix}.part.4", 9, "0" * 32)])
 
 
 def test_nothing_is_found_where_nothing_was_put(cloud: Cloud) -> None:

@@ -7,17 +7,9 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.upload import (
-    Stored,
-    check_bucket_name,
-    ensure_bucket,
-    fetch,
-    listed,
-    must_hold,
-    put,
-    remove,
-)
+from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket, fetch, listed, must_hold, put, remove
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
+from uecwatchd.types import StoredObject
 
 DATA = b"encrypted"
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -310,7 +302,9 @@ def page(*keys: str, more: bool) -> str:
 def test_a_list_goes_on_after_its_last_key(cloud: Cloud, script: Any) -> None:
     script.says(body=page("k.0", "k.1", more=True))
     script.says(body=page("k.2", more=False))
-    assert list(listed(cloud, "images", "k.")) == [Stored(f"k.{index}", len(DATA), MD5) for index in range(3)]
+    assert list(listed(cloud, "images", "k.")) == [
+        StoredObject(f"k.{index}", len(DATA), MD5) for index in range(3)
+    ]
     first, second = (dict(parse_qsl(urlsplit(request.path).query)) for request in script.requests)
     assert second == first | {"marker": "k.1"}
 
@@ -320,7 +314,7 @@ def test_a_list_that_promises_more_and_gives_nothing_ends(cloud: Cloud, script: 
     assert list(listed(cloud, "images", "k.")) == []
 
 
-SENT = [Stored(f"k.{index}", len(DATA), MD5) for index in range(3)]
+SENT = [StoredObject(f"k.{i}", len(DATA), MD5) for i in range(3)]
 
 
 def test_what_lies_there_as_it_was_sent_is_enough(cloud: Cloud, script: Any) -> None:
@@ -346,7 +340,7 @@ def test_a_list_may_show_etags_in_another_way(cloud: Cloud, script: Any, listed_
 def test_how_a_server_tells_the_time_is_no_matter(cloud: Cloud, script: Any, moment: str) -> None:
     times = f"<Key>k.0</Key><LastModified>{moment}</LastModified>"
     script.says(body=page("k.0", more=False).replace("<Key>k.0</Key>", times))
-    assert list(listed(cloud, "images", "k.")) == [Stored("k.0", len(DATA), MD5)]
+    assert list(listed(cloud, "images", "k.")) == [StoredObject("k.0", len(DATA), MD5)]
     for header in ("last_modified", "expires"):
         script.says(body="data", **{header: moment or "-"})
         assert b"".join(fetch(cloud, "images", "k.0")) == b"data"

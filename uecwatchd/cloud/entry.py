@@ -11,16 +11,17 @@ from uecwatchd.cloud.certificate import fetch_certificate, is_of_another
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, numbered, sealing_certificate
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
-from uecwatchd.cloud.recognise import Recognised, Remembered, address_of, recognise
+from uecwatchd.cloud.recognise import Recognised, address_of, recognise
 from uecwatchd.cloud.refusal import status_of
 from uecwatchd.errors import Halted, Rejected, UecError, Unforeseen
 from uecwatchd.settings import CloudSettings
 from uecwatchd.signals import NEVER, Stop
+from uecwatchd.types import DetectedCloud
 from uecwatchd.unforeseen import our_fault
 
 
 def entered(
-    settings: CloudSettings, *, uploads: int, before: Mapping[str, Remembered], stop: Stop = NEVER
+    settings: CloudSettings, *, uploads: int, before: Mapping[str, DetectedCloud], stop: Stop = NEVER
 ) -> Cloud:
     """A cloud, ready to be asked. Raises what `gather` raises, and what the cloud's answers mean.
 

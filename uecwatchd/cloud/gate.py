@@ -22,14 +22,16 @@ from dataclasses import dataclass, replace
 
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.credentials import gather
-from uecwatchd.cloud.dialect import DIALECTS, UEC, Dialect
+from uecwatchd.cloud.dialect import DIALECTS, Dialect
 from uecwatchd.cloud.entry import connected, on_the_way, recognised
-from uecwatchd.cloud.recognise import Recognised, Remembered
+from uecwatchd.cloud.presumed import presumptions, unrecognised
+from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
 from uecwatchd.errors import CloudAway, Halted, Stopped, UecError, cause_of, words_of
 from uecwatchd.settings import CloudSettings
 from uecwatchd.signals import NEVER, Stop
+from uecwatchd.types import DetectedCloud
 
 # Soon after an administrator has mended something, and no nuisance to a cloud that is being mended.
 FIRST_DELAY_SECONDS = 30.0
@@ -87,7 +89,7 @@ class Gates:
         *,
         uploads: int,
         bucket: str,
-        before: Mapping[str, Remembered] | None = None,
+        before: Mapping[str, DetectedCloud] | None = None,
         met: Callable[[Cloud, Recognised], None] = lambda _cloud, _found: None,
         missed: Callable[[UecError], None] = lambda _error: None,
         clock: Callable[[], float] = time.monotonic,
@@ -322,20 +324,3 @@ class Gates:
 
 def _cause(error: UecError) -> str:
     return f"{error.kind}: {cause_of(error.why)}"
-
-
-def presumptions(
-    clouds: Mapping[str, CloudSettings], before: Mapping[str, Remembered]
-) -> Mapping[str, Dialect]:
-    """What clouds are taken for until they are asked: what is configured, or what was found the last time, or
-    the generation that wants the most of a set."""
-    remembered = {name: known.dialect for name, known in before.items()}
-    return {
-        name: DIALECTS.get(settings.dialect) or DIALECTS.get(remembered.get(name, "")) or UEC
-        for name, settings in clouds.items()
-    }
-
-
-def unrecognised(clouds: Mapping[str, CloudSettings], before: Mapping[str, Remembered]) -> tuple[str, ...]:
-    """Those of which the configuration says nothing and nothing was found earlier."""
-    return tuple(n for n, one in clouds.items() if one.dialect not in DIALECTS and n not in before)

@@ -70,14 +70,6 @@ class Recognised:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """What a cloud was found to be, by its dialect's name, and the address where it was."""
-
-    dialect: str
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Answer:
     """What is looked at of an answer. `said` is "Code: message", empty on success; `server` names itself."""
 

@@ -5,7 +5,6 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from typing import Any
@@ -16,6 +15,7 @@ from uecwatchd import boundary
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.refusal import code_of, status_of, translated
 from uecwatchd.errors import Deferred, Halted, Rejected
+from uecwatchd.types import StoredObject
 
 # What any generation takes, and nothing that a path could misread. Which of it names a *new* bucket is the
 # dialect's to say: one that exists was taken once, by an older version or another server than today's.
@@ -40,15 +40,6 @@ MD5 = re.compile("[0-9a-f]{32}")
 
 # How much of an object is in memory while it is read back: as much as makes the calls cheap.
 FETCH_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An object as the bucket has it. `size` in bytes; `etag` is its MD5 in hex unless the store encrypts."""
-
-    key: str
-    size: int
-    etag: str
 
 
 def check_bucket_name(bucket: str, *, from_config: bool) -> None:
@@ -154,7 +145,7 @@ class Reading(RawIOBase):
         return self._at
 
 
-def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> Stored:
+def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
     """Store an object, and see by its ETag that it arrived as it was sent; `Deferred` if it did not.
 
     Where that is no MD5 of it, as of a store that packs or encrypts, the object is read back instead.
@@ -170,7 +161,7 @@ def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> Stored
     doing = f"uploading {bucket}/{key}"
     with translated(cloud, doing):
         answer = _put_readable(cloud, bucket, request)
-    stored = Stored(key, len(data), _etag(answer))
+    stored = StoredObject(key, len(data), _etag(answer))
     if _is_encrypted_there(answer) or stored.etag == md5.hexdigest():
         return stored
     says_nothing = "ServerSideEncryption" in answer or not MD5.fullmatch(stored.etag)
@@ -231,7 +222,7 @@ def fetch(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
             yield from body.iter_chunks(FETCH_BYTES)
 
 
-def holds(stored: Stored | None, data: bytes | memoryview) -> bool:
+def holds(stored: StoredObject | None, data: bytes | memoryview) -> bool:
     """Whether what the bucket lists is just these bytes, as far as size and ETag can tell."""
     if stored is None or stored.size != len(data):
         return False
@@ -248,7 +239,7 @@ def remove(cloud: Cloud, bucket: str, key: str) -> None:
                 raise
 
 
-def listed(cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS) -> Iterator[Stored]:
+def listed(cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS) -> Iterator[StoredObject]:
     """What lies in a bucket under keys that begin so, in the order of the keys."""
     seen: set[str] = set()
     after: dict[str, str] = {}
@@ -272,18 +263,18 @@ def listed(cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS
     )
 
 
-def _stored(listed: dict[str, Any]) -> Stored:
-    return Stored(str(listed.get("Key")), int(listed.get("Size") or 0), _etag(listed))
+def _stored(listed: dict[str, Any]) -> StoredObject:
+    return StoredObject(str(listed.get("Key")), int(listed.get("Size") or 0), _etag(listed))
 
 
-def _is_the_same(there: Stored | None, sent: Stored) -> bool:
+def _is_the_same(there: StoredObject | None, sent: StoredObject) -> bool:
     """Whether nothing speaks against it: two ETags can be compared where both are digests, or are equal."""
     if there is None or there.size != sent.size:
         return False
     return there.etag == sent.etag or not (MD5.fullmatch(there.etag) and MD5.fullmatch(sent.etag))
 
 
-def must_hold(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[Stored]) -> None:
+def must_hold(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[StoredObject]) -> None:
     """See that a bucket holds what was sent, by sizes and ETags. Raises `Deferred`, naming what is wrong."""
     there = {one.key: one for one in listed(cloud, bucket, prefix)}
     wrong = [one for one in sent if not _is_the_same(there.get(one.key), one)]

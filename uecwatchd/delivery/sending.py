@@ -16,13 +16,14 @@ from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
 from uecwatchd.cloud.credentials import bundle_user, sealed_with, sealing_certificate
 from uecwatchd.cloud.patience import again
-from uecwatchd.cloud.upload import Stored, holds, listed, put
+from uecwatchd.cloud.upload import holds, listed, put
 from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.digest import digest_like
 from uecwatchd.errors import Rejected
 from uecwatchd.image import amount
 from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.monitor import Event, Fields, Kind, Progress
+from uecwatchd.types import StoredObject
 
 
 def send(
@@ -75,10 +76,10 @@ def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
 
 
 def _send_parts(
-    order: Order, bundle: BundleRecord, secret: Secret, source: FileIO, *, there: Mapping[str, Stored]
-) -> tuple[Totals, tuple[Stored, ...]]:
+    order: Order, bundle: BundleRecord, secret: Secret, source: FileIO, *, there: Mapping[str, StoredObject]
+) -> tuple[Totals, tuple[StoredObject, ...]]:
     member, ready = order.member, 0
-    stored: dict[int, Stored] = {}
+    stored: dict[int, StoredObject] = {}
 
     def progress(done: int) -> None:
         stage = f"upload the {member.role}"
@@ -113,15 +114,15 @@ def _send_parts(
     return bundling.totals, tuple(stored[index] for index in sorted(stored))
 
 
-def _put(order: Order, moment: str, bucket: str, key: str, data: bytes | memoryview) -> Stored:
-    def put_once() -> Stored:
+def _put(order: Order, moment: str, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
+    def put_once() -> StoredObject:
         with boundary.effect(moment):
             return put(order.cloud, bucket, key, data)
 
     return again(put_once, patience=order.patience, sleep=order.sleep, spread=order.spread)
 
 
-def _already_there(order: Order, bundle: BundleRecord) -> Mapping[str, Stored]:
+def _already_there(order: Order, bundle: BundleRecord) -> Mapping[str, StoredObject]:
     """The parts that an earlier attempt has sent, by one look at the bucket. Says where it goes on."""
     parts = {one.key: one for one in listed(order.cloud, bundle.bucket, parts_prefix(bundle.prefix))}
     if parts:
@@ -132,7 +133,7 @@ def _already_there(order: Order, bundle: BundleRecord) -> Mapping[str, Stored]:
     return parts
 
 
-def _place(bundle: BundleRecord, parts: Mapping[str, Stored], *, size: int) -> str:
+def _place(bundle: BundleRecord, parts: Mapping[str, StoredObject], *, size: int) -> str:
     """Which part is the first that lacks, and of how many: known for sure once the last one was sent."""
     names = (part_name(bundle.prefix, index) for index in range(len(parts)))
     ready = sum(1 for _ in takewhile(parts.__contains__, names))

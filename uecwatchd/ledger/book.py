@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from uecwatchd import boundary
-from uecwatchd.cloud.recognise import Remembered
 from uecwatchd.errors import Deferred
 from uecwatchd.image import Role
 from uecwatchd.ledger.aside import alone, is_gone, salvaged, set_aside
@@ -17,6 +16,7 @@ from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_f
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
 from uecwatchd.ledger.rows import bundle_from, bundle_row, leaving_from, set_from, set_row
 from uecwatchd.spool import Stamp
+from uecwatchd.types import DetectedCloud
 
 # How long somebody who wants a set put down waits for one that itself waits for another.
 CHECK_SECONDS = 1.0
@@ -146,12 +146,12 @@ class Ledger:
         )
         return bundle_from(rows[0]) if rows else None
 
-    def clouds(self) -> Mapping[str, Remembered]:
+    def clouds(self) -> Mapping[str, DetectedCloud]:
         """What each cloud was found to be, by its name."""
         rows = self._read("SELECT * FROM clouds")
-        return {str(row["name"]): Remembered(str(row["dialect"]), str(row["address"])) for row in rows}
+        return {str(row["name"]): DetectedCloud(str(row["dialect"]), str(row["address"])) for row in rows}
 
-    def put_cloud(self, name: str, found: Remembered) -> None:
+    def put_cloud(self, name: str, found: DetectedCloud) -> None:
         self._replace("note cloud", "clouds", {"name": name, **asdict(found)})
 
     def digest(self, stamp: Stamp) -> str | None:

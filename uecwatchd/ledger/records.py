@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uecwatchd.bundle.names import manifest_name
-from uecwatchd.cloud.upload import Stored
 from uecwatchd.image import Role
 from uecwatchd.spool import Stamp
+from uecwatchd.types import StoredObject
 
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
@@ -121,7 +121,7 @@ class BundleRecord:
     image_id: str = ""
     made_for: str = ""
     registered: float | None = None
-    objects: tuple[Stored, ...] = ()
+    objects: tuple[StoredObject, ...] = ()
     boot: str = ""
     sealed: str = ""
     renewed: bool = False

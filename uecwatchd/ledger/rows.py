@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from uecwatchd.cloud.upload import Stored
 from uecwatchd.ledger.records import BundleRecord, Failure, Furnished, Leaving, MemberRecord, SetRecord
+from uecwatchd.types import StoredObject
 
 
 def set_row(record: SetRecord) -> dict[str, object]:
@@ -35,7 +35,7 @@ def bundle_row(record: BundleRecord) -> dict[str, object]:
 
 def bundle_from(row: sqlite3.Row) -> BundleRecord:
     values: dict[str, Any] = dict(row)
-    objects = tuple(Stored(*stored) for stored in json.loads(values["objects"]))
+    objects = tuple(StoredObject(*stored) for stored in json.loads(values["objects"]))
     return BundleRecord(**{**values, "objects": objects, "renewed": bool(values["renewed"])})
 
 

@@ -10,7 +10,7 @@ from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting, is_a_set
 from uecwatchd.ledger import Advance, SetRecord, Verb
 from uecwatchd.pace import rate, seconds_left, span, told
 from uecwatchd.roll import Key
-from uecwatchd.rounds import GONE
+from uecwatchd.rounds.rules import GONE
 from uecwatchd.spool import NOT_UTF8, OUTPUT_SUFFIXES, Listing, is_output, output_stem
 from uecwatchd.strangers import printable
 

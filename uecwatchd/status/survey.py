@@ -6,15 +6,16 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from uecwatchd import imageset, ledger, spool
-from uecwatchd.cloud.gate import presumptions, unrecognised
-from uecwatchd.cloud.recognise import Remembered
+from uecwatchd.cloud.presumed import presumptions, unrecognised
 from uecwatchd.errors import UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused
 from uecwatchd.ledger import read_ledger
-from uecwatchd.rounds import known_of, rules_in, rules_of
+from uecwatchd.rounds.rules import rules_of
+from uecwatchd.rounds.whose import known_of, rules_in
 from uecwatchd.settings import Settings
 from uecwatchd.spool import Listing
 from uecwatchd.status.rows import Known, Row, rows, unseen
+from uecwatchd.types import DetectedCloud
 from uecwatchd.unforeseen import in_words
 
 # Somebody waits for the answer, and tens of thousands of files are read in this time.
@@ -60,7 +61,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
     return Survey(tuple(found), known, tuple(troubles))
 
 
-def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Remembered]]:
+def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, DetectedCloud]]:
     alive = ledger.is_held(settings.state.dir)
     book = read_ledger(settings.state.dir)
     if book is None:
