@@ -15,6 +15,7 @@ from tests.support.daemon import daemon_process, daemon_thread, stop_daemon
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
+from uecwatchd.cli.requests import decide
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.control import (
     AdvanceWriter,
@@ -30,7 +31,6 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
 from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, Request, SetRecord, open_ledger
 from uecwatchd.monitor import Kind, Progress
-from uecwatchd.orders import decide
 from uecwatchd.roll import Roll
 from uecwatchd.service import LONGEST_PAUSE_SECONDS, Service
 from uecwatchd.settings import load

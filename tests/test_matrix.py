@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.support.host import Host
-from uecwatchd import gallery
+from uecwatchd.cli import images as gallery
 from uecwatchd.demo.material import DISK_START_SECTOR, Kernel, ramdisk
 from uecwatchd.sandbox import Sandbox, Seen
 from uecwatchd.sandbox.registry import Image

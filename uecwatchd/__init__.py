@@ -1,5 +1,8 @@
 """Turns a drop folder into a cloud image registry."""
 
-from importlib.metadata import version
 
-__version__ = version("uecwatchd")
+def version() -> str:
+    """Return the version that is installed. To find it out takes as long as all else that `--help` does."""
+    from importlib.metadata import version as installed
+
+    return installed("uecwatchd")

@@ -1,5 +1,5 @@
 import sys
 
-from uecwatchd.cli import main
+from uecwatchd.cli.main import main
 
 sys.exit(main())

@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from uecwatchd import bell, ledger, pipeline
+from uecwatchd.asking import Asking
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
-from uecwatchd.cloud.gate import TOLD_CLOSINGS, Gates
+from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.cloud.recognise import Recognised, address_of
 from uecwatchd.control import Brake, ProbeWriter, drop_advances
@@ -84,11 +85,11 @@ class Service:
         self._stopping = Stop()
         self._brake = Brake()
         self._reload_asked = False
-        self._probing: threading.Thread | None = None
         self._loop = Recurring("the service's loop", tell=self._tell_fault)
-        self._asking = Recurring("asking the clouds", tell=self._tell_fault)
-        self._asked_again_at = float("-inf")
         self._probes = ProbeWriter(book, now=now, monotonic=monotonic)
+        self._asking = Asking(
+            self._probes, opened=self._gate_opened, fault=self._tell_fault, monotonic=monotonic
+        )
         self._looked: dict[Path, float] = {}
         self._improved = float("-inf")
         self._deaf = ""
@@ -183,7 +184,7 @@ class Service:
     @property
     def busy(self) -> bool:
         """Whether a set is at work, or a cloud is being asked, at this moment."""
-        return self._rounds.busy() or bool(self._probing and self._probing.is_alive())
+        return self._rounds.busy() or self._asking.busy
 
     def ask_reload(self) -> None:
         """From any thread: the next turn of the loop reads the configuration again."""
@@ -225,7 +226,7 @@ class Service:
         if self._reload_asked:
             watch = self._reload(watch, notifier, reloaded)
         woken |= self._mend(watch)
-        self._probe()
+        self._asking.ask(self._tools.gates)
         ended = self._rounds.tend()
         self._probes.write(self._tools.gates)
         self._scan_wanted |= woken or self._rounds.due_in() <= 0 or self._rounds.asked()
@@ -310,31 +311,17 @@ class Service:
         now = self._monotonic()
         late = overdue(self._looked, watch.ways, now=now).values()
         scan = 0.0 if self._scan_wanted else min(self._rounds.due_in(), -max(late))
-        asked = self._probing is not None and self._probing.is_alive()
-        probe = now + ASKED_PAUSE_SECONDS if asked else self._tools.gates.next_probe()
+        probe = now + ASKED_PAUSE_SECONDS if self._asking.busy else self._tools.gates.next_probe()
         scan = max(scan, self._scan_next - now)
         return max(0.0, scan if probe is None else min(scan, probe - now))
 
-    def _probe(self) -> None:
-        """Ask closed clouds in a thread of its own: one that takes a call and never answers may not hang us.
-
-        The thread ends with the process, so that a stop need not wait for such an answer either.
-        """
-        if not self._tools.gates.probe_due() or (self._probing and self._probing.is_alive()):
-            return
-        if self._monotonic() < self._asked_again_at:
-            return
-        self._probing = threading.Thread(target=self._probe_gates, args=(self._tools.gates,), daemon=True)
-        self._probing.start()
-
     def _recognise_at_first(self) -> None:
         """What a cloud is decides what a set needs: worth a moment's wait, but a cloud may be away."""
-        self._probe()
-        if self._probing:
-            for _ in range(round(RECOGNISE_SECONDS / LEAST_SCAN_PAUSE_SECONDS)):
-                self._probing.join(LEAST_SCAN_PAUSE_SECONDS)
-                if self._stopping.is_set() or not self._probing.is_alive():
-                    return
+        self._asking.ask(self._tools.gates)
+        for _ in range(round(RECOGNISE_SECONDS / LEAST_SCAN_PAUSE_SECONDS)):
+            if self._stopping.is_set() or not self._asking.busy:
+                return
+            self._asking.wait(LEAST_SCAN_PAUSE_SECONDS)
 
     def _met(self, cloud: Cloud, found: Recognised) -> None:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:
@@ -349,14 +336,10 @@ class Service:
         self._tell(Kind.HALTED, str(error), "warning")
         self._wake.set()
 
-    def _probe_gates(self, gates: Gates) -> None:
-        with self._asking.guarded():
-            for name in gates.probe():
-                if gates.closings(name) < TOLD_CLOSINGS:
-                    self._tell(Kind.READY, f"Cloud {name} can be used again")
-                self._wake.set()
-            self._probes.write(gates)
-        self._asked_again_at = self._monotonic() + self._asking.pause
+    def _gate_opened(self, name: str, is_news: bool) -> None:  # noqa: FBT001 (a callback)
+        if is_news:
+            self._tell(Kind.READY, f"Cloud {name} can be used again")
+        self._wake.set()
 
     # --- configuration ------------------------------------------------------------------------------------
 

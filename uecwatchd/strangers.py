@@ -13,10 +13,11 @@ from itertools import islice
 from tomllib import TOMLDecodeError
 from tomllib import loads as toml_loads
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+if TYPE_CHECKING:  # it takes longer to import than a command that needs none of it takes to run
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 Path = tuple[str | int, ...]  # where in a document a value stands: table names, keys, list indexes
 
@@ -229,7 +230,7 @@ def listed(mistakes: Iterable[str]) -> str:
 
 
 def complaints(
-    error: ValidationError, *, noun: str, known: Callable[[Path], Iterable[str]]
+    error: "ValidationError", *, noun: str, known: Callable[[Path], Iterable[str]]
 ) -> Iterator[tuple[Path, str]]:
     """Put each of pydantic's errors into words, without its input: that might be a secret.
 
@@ -240,7 +241,7 @@ def complaints(
         yield details["loc"], _complaint(details, noun=noun, known=known)
 
 
-def _complaint(details: ErrorDetails, *, noun: str, known: Callable[[Path], Iterable[str]]) -> str:
+def _complaint(details: "ErrorDetails", *, noun: str, known: Callable[[Path], Iterable[str]]) -> str:
     path, kind, context = details["loc"], details["type"], details.get("ctx", {})
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown {noun} {dotted(path)}{did_you_mean(str(path[-1]), known(path[:-1]))}"

@@ -74,7 +74,7 @@ exit 1
 PROGRAM = """#!/opt/uecwatchd/bin/python
 import sys
 sys.path.insert(0, "/opt/source")
-from uecwatchd.cli import main
+from uecwatchd.cli.main import main
 sys.exit(main())
 """
 

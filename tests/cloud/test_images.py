@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from uecwatchd.cli import main
+from uecwatchd.cli.main import main
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.images import Device, images
 

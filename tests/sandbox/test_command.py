@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from uecwatchd.cli import main
+from uecwatchd.cli.main import main
 from uecwatchd.sandbox import Sandbox
 from uecwatchd.sandbox.faults import FAULTS
 from uecwatchd.sandbox.rules import RULES
@@ -33,7 +33,9 @@ def test_the_commands_help_lists_generations_and_faults(capsys: pytest.CaptureFi
 
 
 # The extra is missing where this module cannot be imported.
-WITHOUT_EXTRA = "import sys; sys.modules['werkzeug'] = None; from uecwatchd.cli import main; sys.exit(main())"
+WITHOUT_EXTRA = (
+    "import sys; sys.modules['werkzeug'] = None; from uecwatchd.cli.main import main; sys.exit(main())"
+)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectionClosedError
 
-from uecwatchd.cli import main
+from uecwatchd.cli.main import main
 from uecwatchd.errors import Rejected
 from uecwatchd.sandbox import Sandbox
 from uecwatchd.sandbox.faults import FAULTS, TIMES, Faults

@@ -17,7 +17,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from uecwatchd.cli import main
+from uecwatchd.cli.main import main
 from uecwatchd.demo.show import CONFIGURATION
 from uecwatchd.sandbox.server import Sandbox
 
@@ -37,9 +37,9 @@ def open_way(folder: Path) -> None:
 NOBODY = 65534
 # Imports first: the interpreter may lie where only root can read.
 AS_NOBODY = """
-import os, sys, encodings.idna, encodings.utf_8_sig, uecwatchd.cli
+import os, sys, encodings.idna, encodings.utf_8_sig, uecwatchd.cli.main
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-sys.exit(uecwatchd.cli.main(sys.argv[1:]))
+sys.exit(uecwatchd.cli.main.main(sys.argv[1:]))
 """
 
 

@@ -16,8 +16,8 @@ import socket
 import sys
 import time
 
-import uecwatchd.byhand
-import uecwatchd.cli
+import uecwatchd.cli.bundle
+import uecwatchd.cli.main
 import uecwatchd.demo.show
 import uecwatchd.sandbox.server
 from uecwatchd.cloud.client import make_client
@@ -68,7 +68,7 @@ def _run(request: dict[str, object], *descriptors: int) -> int:
     time.tzset()
     os.chdir(str(cwd))
     sys.argv = ["uecwatchd", *argv]
-    return uecwatchd.cli.main(argv)
+    return uecwatchd.cli.main.main(argv)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1
 
-from uecwatchd import __version__
+from uecwatchd import version
 from uecwatchd.bundle.damage import Damaged, blamed_on
 from uecwatchd.bundle.keys import seal
 from uecwatchd.bundle.names import is_plain
@@ -125,7 +125,7 @@ def write_manifest(manifest: Manifest, *, key: RSAPrivateKey) -> bytes:
     bundler = _element(
         "bundler",
         _element("name", "uecwatchd"),
-        _element("version", __version__),
+        _element("version", version()),
         _element("release", BUNDLER_RELEASE),
     )
     body = _element("version", FORMAT_VERSION) + bundler + machine + image

@@ -6,7 +6,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,27 @@ from uecwatchd.strangers import shell_word
 from uecwatchd.terminal import flush, put, say
 
 
-def add_verbs(add: Callable[[str, Callable[[argparse.Namespace], int], str], Any]) -> None:
-    sandbox_verb = add("sandbox", sandbox, "run the embedded test cloud until interrupted")
-    sandbox_verb.add_argument("--port", type=int, default=8773, help="on 127.0.0.1; 0 takes any free one")
-    sandbox_verb.add_argument("--dir", type=Path, help="keep its buckets and images here")
-    sandbox_verb.add_argument(
-        "--dialect", default="sandbox", metavar="NAME", help="be as strict as that generation"
-    )
-    sandbox_verb.add_argument(
+def add_sandbox_options(verb: Any) -> None:
+    verb.add_argument("--port", type=int, default=8773, help="on 127.0.0.1; 0 takes any free one")
+    verb.add_argument("--dir", type=Path, help="keep its buckets and images here")
+    verb.add_argument("--dialect", default="sandbox", metavar="NAME", help="be as strict as that generation")
+    verb.add_argument(
         "--no-administrator", action="store_true", help="let its user do only what everybody may"
     )
-    sandbox_verb.add_argument(
+    verb.add_argument(
         "--fault",
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
         help="make something go wrong; may be repeated",
     )
-    sandbox_verb.formatter_class = argparse.RawDescriptionHelpFormatter
-    sandbox_verb.appendix = _dialects_and_faults
-    demo_verb = add("demo", demo, "show it at work: embedded cloud, service, a real image set")
-    demo_verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
-    demo_verb.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
+    verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    verb.appendix = _dialects_and_faults
+
+
+def add_demo_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
+    verb.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
 
 
 def sandbox(arguments: argparse.Namespace) -> int:

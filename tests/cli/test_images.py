@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.support.host import Host
+from uecwatchd.cli.images import MADE_HERE, Exhibit, Origin, as_json, hung, rows
 from uecwatchd.cloud.images import Device, Image
 from uecwatchd.demo.material import RealSet
-from uecwatchd.gallery import MADE_HERE, Exhibit, Origin, as_json, hung, rows
 from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.sandbox.registry import Tag
 from uecwatchd.sandbox.server import Sandbox

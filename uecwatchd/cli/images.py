@@ -18,12 +18,13 @@ it is in euca2ools: the first generation answers that question with nothing.
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from uecwatchd import digest
 from uecwatchd.cloud.entry import entered
-from uecwatchd.cloud.images import Device, Image, images
+from uecwatchd.cloud.images import Device, Image
+from uecwatchd.cloud.images import images as images_of
 from uecwatchd.errors import Halted
 from uecwatchd.ledger import BundleRecord, SetRecord, read_ledger
 from uecwatchd.settings import Settings, load
@@ -31,7 +32,6 @@ from uecwatchd.sidecar import read_defaults
 from uecwatchd.signals import NEVER, Stop, stopped_by_signals
 from uecwatchd.terminal import put_json, put_row, say
 
-AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 Row = tuple[str, ...]
 
 MADE_HERE = "here"
@@ -44,16 +44,15 @@ lines of their own."""
 # --- the verb ---------------------------------------------------------------------------------------------
 
 
-def add_verb(add: AddVerb) -> None:
-    verb = add("images", show, "what a cloud lists, as euca-describe-images prints it")
-    verb.add_argument("cloud", nargs="?", metavar="CLOUD", help="default: the one that sets go to")
-    verb.add_argument("--all", action="store_true", help="others' images too, as far as they are open to us")
-    verb.add_argument("--made-here", action="store_true", help="only what this host made")
-    verb.add_argument("--json", action="store_true", help="print the images as JSON")
-    verb.epilog = COLUMNS
+def add_images_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cloud", nargs="?", metavar="CLOUD", help="default: the one that sets go to")
+    parser.add_argument("--all", action="store_true", help="others' images too, if we may see them")
+    parser.add_argument("--made-here", action="store_true", help="only what this host made")
+    parser.add_argument("--json", action="store_true", help="print the images as JSON")
+    parser.epilog = COLUMNS
 
 
-def show(arguments: argparse.Namespace) -> int:
+def images(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     name = arguments.cloud or read_defaults(settings.defaults).clouds[0]
     exhibits = gathered(settings, name, owned=not arguments.all, stop=stopped_by_signals(code=os.EX_TEMPFAIL))
@@ -81,7 +80,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
     if book:
         book.close()
     cloud = entered(settings.clouds[name], uploads=1, before=before, stop=stop)
-    listed = images(cloud, owned=owned)
+    listed = images_of(cloud, owned=owned)
     if strange := sum(not image.id for image in listed):
         say(f"Cloud {name} lists {strange} more under what is no id; ask its administrator.")
     return hung(listed, bundles=bundles, sets=sets)

@@ -22,8 +22,6 @@ from uecwatchd.settings import load
 from uecwatchd.sidecar import is_image_id
 from uecwatchd.terminal import put, put_json, say
 
-AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
-
 
 class Misused(UecError):
     """Options that contradict each other, or the file that they are given with."""
@@ -31,8 +29,7 @@ class Misused(UecError):
     exit_code = 64
 
 
-def add_verbs(add: AddVerb) -> None:
-    verb = add("bundle", bundle, "bundle one image into a folder; no cloud is asked")
+def add_bundle_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("file", type=Path, metavar="FILE")
     verb.add_argument("folder", type=Path, metavar="DIR")
     verb.add_argument("--type", choices=("machine", "kernel", "ramdisk"), help="default: as it looks")
@@ -42,7 +39,9 @@ def add_verbs(add: AddVerb) -> None:
     verb.add_argument("--keep", action="store_true", help="take a machine image as it is, bootable or not")
     verb.add_argument("--cloud", default="default", metavar="NAME", help="whose certificates to use")
     verb.add_argument("--json", action="store_true", help="print what was made as JSON")
-    verb = add("unbundle", unbundle, "make an image of a bundle in a folder again")
+
+
+def add_unbundle_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("manifest", type=Path, metavar="MANIFEST")
     verb.add_argument("folder", type=Path, metavar="DIR")
     verb.add_argument("--cloud", default="default", metavar="NAME", help="whose keys to use")

@@ -14,7 +14,7 @@ import pytest
 from tests.support.host import Host
 from uecwatchd.demo.material import RealSet
 
-PACKAGE = Path(__file__).parent.parent / "uecwatchd"
+PACKAGE = Path(__file__).parents[2] / "uecwatchd"
 
 
 @pytest.fixture

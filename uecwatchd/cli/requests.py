@@ -7,12 +7,12 @@ of its work itself when none does, and takes the daemon's lock for it.
 import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from uecwatchd import bell, ledger, report
 from uecwatchd.errors import Deferred, UecError
@@ -25,15 +25,8 @@ from uecwatchd.strangers import did_you_mean, shell_word, spelled
 from uecwatchd.terminal import put_json, say
 from uecwatchd.traces import clear_traces
 
-AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 Verb = Literal["retry", "forget", "hold", "release"]
 
-VERBS: dict[Verb, str] = {
-    "retry": "try a set again now, whatever became of it before",
-    "forget": "let go of all that is known of a set; its image stays in the cloud",
-    "hold": "leave a set alone, also one that is at work or not there yet",
-    "release": "let a set go on that was held",
-}
 HOW_NAMED = "its name, or FOLDER/NAME"
 # Long enough for another verb to be done; a daemon keeps its lock for life.
 LOCK_PATIENCE_SECONDS = 0.1
@@ -72,11 +65,12 @@ def _no(sentence: str, exit_code: int = os.EX_OK) -> Verdict:
 # --- the verbs --------------------------------------------------------------------------------------------
 
 
-def add_verbs(add: AddVerb) -> None:
-    for verb, text in VERBS.items():
-        parser = add(verb, partial(_run, verb), text)
-        parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
-        parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
+    parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
+
+
+add_retry_options = add_forget_options = add_hold_options = add_release_options = add_options
 
 
 def _run(verb: Verb, arguments: argparse.Namespace) -> int:
@@ -91,6 +85,9 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
         told = {"verb": verb, "folder": row.folder, "set": row.name, "state": row.state}
         put_json({**told, "done": verdict.act, "next": verdict.sentence})
     return verdict.exit_code
+
+
+retry, forget, hold, release = (partial(_run, verb) for verb in get_args(Verb))
 
 
 def _act(verb: Verb, row: Row, settings: Settings) -> None:

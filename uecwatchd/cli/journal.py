@@ -1,0 +1,17 @@
+"""Where a verb that works on sets tells of it."""
+
+import os
+import sys
+
+from uecwatchd.journal import Journal, journal_monitor, take_over_stdlib
+from uecwatchd.monitor import Event, Kind, Monitor
+
+
+def program_journal() -> Journal:
+    journal = journal_monitor(os.environ, sys.stderr)
+    take_over_stdlib(journal)
+    return journal
+
+
+def tell_lost(monitor: Monitor, sentence: str) -> None:
+    monitor.tell(Event(Kind.LEDGER_LOST, sentence, level="error"))

@@ -1,0 +1,185 @@
+"""The command line: which verbs there are, and how each is run.
+
+Standard output is data, standard error is talk; the exit code is one of sysexits'. The module of a verb is
+imported when the verb is used: most verbs need no cloud, and `--help` needs nothing.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, NoReturn
+
+from uecwatchd import memory, terminal, version
+from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.strangers import shell_word
+from uecwatchd.terminal import flush, let_go, say
+from uecwatchd.unforeseen import our_fault
+
+EX_OK = 0
+EX_USAGE = 64
+
+# What a verb has of the service: its user and environment, its environment, or nothing.
+Place = Literal["service", "environment", "own"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb. Its `module` has a function of the verb's name, and one that adds the verb's options."""
+
+    name: str
+    help: str
+    module: str
+    place: Place = "service"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        if add := getattr(self._loaded(), f"add_{self.name}_options", None):
+            add(parser)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        act: Callable[[argparse.Namespace], int] = getattr(self._loaded(), self.name)
+        return act(arguments)
+
+    def _loaded(self) -> ModuleType:
+        return import_module(f"uecwatchd.{self.module}")
+
+
+VERBS = (
+    Verb("run", "watch the spool folders until stopped (for systemd)", "cli.run"),
+    Verb("once", "scan, do everything that can be done, and exit", "cli.once"),
+    Verb("check", "look at everything the service needs", "cli.check", "environment"),
+    Verb("status", "what became of each file; with a name: why not yet", "cli.status"),
+    Verb("verify", "take a set back from the cloud and compare it", "cli.verify"),
+    Verb("retry", "try a set again now, whatever became of it before", "cli.requests"),
+    Verb(
+        "forget",
+        "let go of all that is known of a set; its image stays in the cloud",
+        "cli.requests",
+    ),
+    Verb("hold", "leave a set alone, also one that is at work or not there yet", "cli.requests"),
+    Verb("release", "let a set go on that was held", "cli.requests"),
+    Verb("images", "what a cloud lists, as euca-describe-images prints it", "cli.images"),
+    Verb("bundle", "bundle one image into a folder; no cloud is asked", "cli.bundle", "environment"),
+    Verb("unbundle", "make an image of a bundle in a folder again", "cli.bundle", "environment"),
+    Verb("sandbox", "run the embedded test cloud until interrupted", "demo.trying", "own"),
+    Verb("demo", "show it at work: embedded cloud, service, a real image set", "demo.trying", "own"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """`appendix` makes the end of the help when somebody asks for it: nothing of that is imported before."""
+
+    appendix: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        if self.appendix:
+            self.epilog = self.appendix()
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns its exit code."""
+    if argv is None:
+        terminal.speak_utf8()
+    terminal.escape()
+    memory.keep_together()
+    memory.never_dumped()
+    given = sys.argv[1:] if argv is None else argv
+    arguments = _parser(given).parse_args(given)
+    try:
+        with _permitted(given, arguments):
+            arguments.given = _enter(arguments)
+            code: int = arguments.verb.run(arguments)
+        flush()
+        return code
+    except UecError as error:
+        say(f"uecwatchd: {error.what}: {error.why}")
+        say(f"  {error.hint}")
+        return error.exit_code
+    except BrokenPipeError:
+        # `uecwatchd status | head`: nobody is left to read the rest, nor Python's complaint about that.
+        let_go()
+        return EX_OK
+    except Exception as fault:  # noqa: BLE001 (whoever typed a command is told in words whatever it is)
+        found = our_fault("this command", fault)
+        say(f"uecwatchd: {found.what}: {found.why}")
+        say(f"  Please report it, with these places: {found.way}")
+        return found.exit_code
+
+
+def _enter(arguments: argparse.Namespace) -> Any:
+    """Have what the service has, as far as the verb is to do or see what that would. Returns its unit."""
+    if arguments.verb.place == "own":
+        return None
+    from uecwatchd.settings import load
+    from uecwatchd.unit import Unasked, take_environment, take_user, unit_for
+
+    try:
+        given = unit_for(arguments.config, name=arguments.unit)
+    except Unasked as error:
+        say(f"uecwatchd: {error}")
+        given = None
+    if given:
+        take_environment(given)
+    if arguments.verb.place == "service" and os.geteuid() == 0:
+        take_user(given, load(arguments.config, environ=os.environ).state.dir)
+    return given
+
+
+@contextmanager
+def _permitted(argv: Sequence[str], arguments: argparse.Namespace) -> Iterator[None]:
+    """Tell those who may not read the configuration or the ledger who may.
+
+    What is missing when root asks is the service's user's to have: that hint is not ours to give.
+    """
+    as_root = os.geteuid() == 0
+    try:
+        yield
+    except NotPermitted as error:
+        if as_root or "set" not in arguments:
+            raise
+        hint = f"Try: sudo uecwatchd {' '.join(map(shell_word, argv))}"
+        raise NotPermitted(error.what, error.why, f"{hint}{arguments.besides}") from error
+
+
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command, which knows the options of that command's verb alone."""
+    parser = _Parser(
+        prog="uecwatchd",
+        description="Makes registered cloud images of the disk images that people put in a folder.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=_Parser)
+    meant = next((word for word in given if not word.startswith("-")), "")
+    for verb in VERBS:
+        text = verb.help
+        one = verbs.add_parser(verb.name, help=text, description=text[0].upper() + text[1:] + ".")
+        if verb.name == meant:
+            _add_options(one, verb)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, verb: Verb) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="instead of /etc/uecwatchd/uecwatchd.toml"
+    )
+    parser.add_argument(
+        "--unit", metavar="NAME", help="whose environment, credentials and user to have: uecwatchd.service"
+    )
+    parser.set_defaults(verb=verb, besides="")
+    verb.add_options(parser)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        sys.stdout.write(f"uecwatchd {version()}\n")
+        parser.exit()

@@ -1,0 +1,75 @@
+"""The verb `once`: everything that can be done now, or, with `--dry-run`, what that would be."""
+
+import argparse
+import os
+import random
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from functools import partial
+
+from uecwatchd import status
+from uecwatchd.cli.journal import program_journal, tell_lost
+from uecwatchd.cli.status import shown_table
+from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.service import Service
+from uecwatchd.settings import Settings, load
+from uecwatchd.signals import answer_end
+from uecwatchd.terminal import put, put_json, say
+
+# How a command that ran over several sets ends: by the first of these states that any of them is in.
+WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
+
+
+def add_once_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def once(arguments: argparse.Namespace) -> int:
+    settings = load(arguments.config, environ=os.environ)
+    if arguments.dry_run:
+        return show_plan(settings, as_json=arguments.json)
+    journal = program_journal()
+    with closing(open_ledger(settings.state.dir, lost=partial(tell_lost, journal))) as book:
+        before = {(r.folder, r.name): r for r in book.sets()}
+        service = Service(settings, monitor=journal, book=book, spread=random.random)
+        answer_end(service.stop, code=os.EX_TEMPFAIL)
+        records = service.once()
+    changed = [r for r in records if before.get((r.folder, r.name)) != r]
+    say(_summed_up(records, changed))
+    if arguments.json:
+        found = [status.Row(r.folder, r.name, r.state, "", r) for r in records]
+        put_json([status.as_json(row) for row in found])
+    return max((trouble.exit_code for trouble in service.troubles), default=_exit_code(records))
+
+
+def show_plan(settings: Settings, *, as_json: bool) -> int:
+    """What `once` would do: it waits for files to settle, so all of them are taken to have."""
+    found = status.survey(settings, now=time.time(), settled=True)
+    for trouble in found.troubles:
+        say(f"uecwatchd: {trouble}")
+    rows = [row for row in found.rows if status.begun_now(row, found.known.now)]
+    if as_json:
+        put_json([status.as_json(row) for row in rows])
+    for line in shown_table(rows, settings) if not as_json else ():
+        put(line)
+    others = sum(row.is_set for row in found.rows) - len(rows)
+    say(f"{len(rows)} to be worked on, nothing to be done with {others}.")
+    return max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)
+
+
+def _summed_up(records: Sequence[SetRecord], changed: Sequence[SetRecord]) -> str:
+    states = sorted({r.state for r in records})
+    counts = ", ".join(f"{sum(r.state == state for r in records)} {state}" for state in states)
+    if not records:
+        return "Nothing to do: no sets were found."
+    return f"Nothing to do: {counts}." if not changed else f"Worked on {len(changed)}: {counts}."
+
+
+def _exit_code(records: Iterable[SetRecord]) -> int:
+    unfinished = [record for record in records if record.state in WORST_FIRST]
+    if not unfinished:
+        return os.EX_OK
+    worst = min(unfinished, key=lambda record: WORST_FIRST.index(record.state))
+    return worst.error.exit_code if worst.error else os.EX_TEMPFAIL

@@ -1,0 +1,73 @@
+"""The verb `run`: the service, until it is asked to stop."""
+
+import argparse
+import os
+import random
+import signal
+import threading
+from contextlib import closing
+from functools import partial
+
+from uecwatchd.cli.journal import program_journal, tell_lost
+from uecwatchd.errors import Deferred
+from uecwatchd.ledger import Ledger, open_ledger
+from uecwatchd.monitor import Event, Kind, Monitor, Tee
+from uecwatchd.notify import Notifier, StatusMonitor
+from uecwatchd.service import Service
+from uecwatchd.settings import Settings, load
+from uecwatchd.signals import answer, answer_end
+from uecwatchd.unforeseen import our_fault
+
+# A disk is given space by hand, by somebody who then looks whether that was enough.
+LEDGER_RETRY_SECONDS = 5.0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = load(arguments.config, environ=os.environ)
+    notifier, stopped = Notifier(os.environ), threading.Event()
+    ends = [stopped.set]
+    answer_end(lambda: [end() for end in ends], code=os.EX_OK)
+    monitor, reload_asked = Tee((program_journal(), StatusMonitor(notifier))), threading.Event()
+    answer([signal.SIGHUP], reload_asked.set)  # by itself it would be the end
+    threading.excepthook = partial(_tell_of_thread, monitor)
+    book = _await_ledger(settings, notifier, stopped, monitor)
+    if book is None:
+        return os.EX_OK
+    with closing(book):
+        service = Service(settings, monitor=monitor, book=book, spread=random.random)
+        ends.append(service.stop)
+        if stopped.is_set():  # asked while the ledger was opened
+            service.stop()
+        answer([signal.SIGHUP], service.ask_reload)
+        if reload_asked.is_set():
+            service.ask_reload()
+        service.run(notifier, reloaded=lambda: load(arguments.config, environ=os.environ))
+    return os.EX_OK
+
+
+def _await_ledger(
+    settings: Settings, notifier: Notifier, stopped: threading.Event, monitor: Monitor
+) -> Ledger | None:
+    """Open the ledger, however long a full disk keeps us from it; None when asked to stop before that.
+
+    systemd is told that we are there: `systemctl start` would wait for it in silence, and five failed starts
+    would be the last.
+    """
+    told = ""
+    while not stopped.is_set():
+        try:
+            return open_ledger(settings.state.dir, lost=partial(tell_lost, monitor))
+        except Deferred as error:
+            if str(error) != told:
+                told = str(error)
+                monitor.tell(Event(Kind.FAULT, f"Nothing is begun yet: {error}", level="error"))
+                notifier.ready(f"Waiting: {error.what}: {error.why}")
+            notifier.watchdog()
+            stopped.wait(min(LEDGER_RETRY_SECONDS, notifier.watchdog_seconds or LEDGER_RETRY_SECONDS))
+    return None
+
+
+def _tell_of_thread(monitor: Monitor, ended: threading.ExceptHookArgs) -> None:
+    if isinstance(ended.exc_value, Exception):
+        fault = our_fault(f"thread {ended.thread.name if ended.thread else ''}", ended.exc_value)
+        monitor.tell(Event(Kind.FAULT, str(fault), level="error", fields={"traceback": fault.trace}))

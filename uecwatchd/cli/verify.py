@@ -1,0 +1,68 @@
+"""The verb `verify`: a set taken back from its cloud, and compared."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+
+from uecwatchd import digest
+from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
+from uecwatchd.cloud.entry import entered
+from uecwatchd.errors import Halted, Rejected
+from uecwatchd.image import amount
+from uecwatchd.ledger import SetRecord, read_ledger
+from uecwatchd.settings import Settings, load
+from uecwatchd.signals import stopped_by_signals
+from uecwatchd.strangers import spelled
+from uecwatchd.terminal import put, put_json
+from uecwatchd.types import DetectedCloud
+from uecwatchd.verify import verify as compared
+
+
+def add_verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    settings = load(arguments.config, environ=os.environ)
+    record, before = _registered(settings, arguments.set)
+    stop = stopped_by_signals(code=os.EX_TEMPFAIL)
+    cloud = entered(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before, stop=stop)
+    found: list[dict[str, object]] = []
+    for finding in compared(record, cloud):
+        against = finding.source or "the ledger's digest (the file is gone)"
+        found.append({"role": finding.role, "id": finding.image_id, **digest.named(finding.digest)})
+        if not arguments.json:
+            put(
+                f"{finding.role:<8} {finding.image_id} equals {against}: {amount(finding.size)}, "
+                f"{digest.spoken(finding.digest)}"
+            )
+    if arguments.json:
+        put_json(found)
+    return os.EX_OK
+
+
+def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, DetectedCloud]]:
+    records: Sequence[SetRecord] = ()
+    before: Mapping[str, DetectedCloud] = {}
+    if book := read_ledger(settings.state.dir):
+        with closing(book):
+            records, before = book.sets(), book.clouds()
+    done = [r for r in records if r.state == "done"]
+    meant = [r for r in done if name in (r.name, f"{r.folder}/{r.name}")]
+    if len(meant) > 1:
+        raise Ambiguous.of(name, meant)
+    record = next(iter(meant), None)
+    if record is None:
+        raise Rejected(
+            f"{name}: it is not registered", "the ledger has no finished set of this name", _look()
+        )
+    if record.cloud not in settings.clouds:
+        why = f"it was registered on cloud {record.cloud}, which is not configured"
+        raise Halted(f"{name}: cannot look", why, "Use the configuration it was registered with.")
+    return record, before
+
+
+def _look() -> str:
+    return "See: uecwatchd status."
