@@ -77,11 +77,19 @@ def test_an_image_is_public_or_private_from_the_start(box: Any) -> None:
 
 def test_the_old_form_of_a_permission_is_understood_wherever_users_can_be_named(box: Any) -> None:
     image_id = box.machine()
-    change = {**OLD_FORM, "ImageId": image_id, "UserId.1": STRANGER}
+    stranger = "alice" if box.generation == "uec" else STRANGER
+    change = {**OLD_FORM, "ImageId": image_id, "UserId.1": stranger}
     named = box.generation != "openstack"  # which knows everybody and nobody
     assert (box.ask("ModifyImageAttribute", change).status == 200) == named
     asked = {"ImageId": image_id, "Attribute": "launchPermission"}
-    assert (STRANGER in box.ask("DescribeImageAttribute", asked).all("userId")) == named
+    assert (stranger in box.ask("DescribeImageAttribute", asked).all("userId")) == named
+
+
+def test_the_first_generation_knows_its_users_by_name_alone(box: Any) -> None:
+    change = {**OLD_FORM, "ImageId": box.machine(), "UserId.1": STRANGER}
+    assert (box.ask("ModifyImageAttribute", change).status == 200) == (
+        box.generation not in ("uec", "openstack")
+    )
 
 
 def test_the_new_form_only_by_later_servers(box: Any) -> None:
