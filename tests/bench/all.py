@@ -23,6 +23,7 @@ from plot import can_plot
 from primitives import primitives
 from resident import resident
 from scaling import files, sets
+from startup import startup
 from throughput import throughput
 
 READING = """
@@ -68,6 +69,7 @@ def report(folder: Path, plots: Path | None, *, quick: bool) -> Iterator[str]:
     yield from holes(images["dense"], folder)
     yield from memory(folder, plots, sizes=(1, 10, 100)[:least])
     yield from resident(folder)
+    yield from startup(folder)
     yield from sets(folder, plots, numbers=(1, 10, 100, 1000)[:least])
     yield from files(folder, plots, numbers=(10, 100, 1000, 10_000, 100_000)[:least])
 
