@@ -17,16 +17,7 @@ from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.cli.requests import decide
 from uecwatchd.cloud.gate import Gates
-from uecwatchd.control import (
-    AdvanceWriter,
-    Brake,
-    Control,
-    ProbeWriter,
-    Wanted,
-    is_its_alone,
-    news_between,
-    renewed,
-)
+from uecwatchd.control import AdvanceWriter, Brake, Control, ProbeWriter, Wanted, news_between, renewed
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
 from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, Request, SetRecord, open_ledger
@@ -35,6 +26,8 @@ from uecwatchd.roll import Roll
 from uecwatchd.service import LONGEST_PAUSE_SECONDS, Service
 from uecwatchd.settings import load
 from uecwatchd.status import Row
+from uecwatchd.traces import is_its_alone
+from uecwatchd.types import SetId
 
 MEMBER = MemberRecord("machine", "karmic.img", 512, (1, 2, 3, 4), "ab" * 32)
 RECORD = SetRecord("/s", "karmic", "stamp", "deferred", 1.0, cloud="c", members=(MEMBER,))
@@ -462,9 +455,9 @@ def test_holds_and_requests_to_forget_stop_what_is_at_work(tmp_path: Path) -> No
         assert control.news()
         control.look()
         assert not control.news()
-    assert brake.why("/s", "karmic") == "it is held"
-    assert brake.why("/s", "lucid") == "it is to be forgotten"
-    assert brake.why("/t", "karmic") == ""
+    assert brake.why(SetId("/s", "karmic")) == "it is held"
+    assert brake.why(SetId("/s", "lucid")) == "it is to be forgotten"
+    assert brake.why(SetId("/t", "karmic")) == ""
 
 
 def test_what_is_asked_for_is_told_once() -> None:

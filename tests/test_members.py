@@ -33,9 +33,12 @@ MIB = 1 << 20
 README = Path(__file__).parents[1] / "README.md"
 LOOKED_AT_SECONDS = 50  # less than from one full scan to the next
 AS_SERVICE = f"""
-import os, sys, encodings.idna, encodings.utf_8_sig, uecwatchd.cli.main
+import locale, os, sys, encodings.idna, encodings.utf_8_sig
+from uecwatchd.cli.main import VERBS, main
+for verb in VERBS:
+    verb.load()
 os.setgroups([{GROUP}]); os.setgid({SERVICE}); os.setuid({SERVICE})
-sys.exit(uecwatchd.cli.main.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

@@ -9,6 +9,7 @@ import pytest
 from uecwatchd import report
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Kind, Progress
+from uecwatchd.types import SetId
 
 MEMBERS = tuple(
     MemberRecord(role, f"karmic.{role}", 512, (1, 2, 3, 4), "ab" * 32, f"{prefix}-1", f"b/{role}")  # type: ignore[arg-type]
@@ -72,7 +73,7 @@ def test_a_failure_is_three_paragraphs_and_goes_when_it_is_over(record: SetRecor
     ids=["plain", "quoted", "unprintable"],
 )
 def test_a_hint_names_the_set_with_its_folder_as_a_shell_takes_it(name: str, command: str) -> None:
-    told = report.order("retry", "/srv/a", name)
+    told = report.order("retry", SetId("/srv/a", name))
     assert told == command
     words = subprocess.run(
         ["bash", "-c", f'uecwatchd() {{ printf %s "$2"; }}; {told}'], capture_output=True, check=True

@@ -18,8 +18,9 @@ from uecwatchd.errors import UecError
 from uecwatchd.imageset import Assembly
 from uecwatchd.ledger import Advance, Ledger, Request, SetRecord, Verb
 from uecwatchd.monitor import Event, Kind, Monitor, Progress
-from uecwatchd.roll import Key, Roll, key_of
+from uecwatchd.roll import Roll
 from uecwatchd.traces import clear_traces
+from uecwatchd.types import SetId
 
 # Often enough for whoever asks again and again, seldom enough to be no load: each is a write to the disk, and
 # a set that takes less than this needs none.
@@ -41,17 +42,17 @@ class Brake:
     """Which sets at work are to be put down before their next step: set by the loop, asked by workers."""
 
     def __init__(self) -> None:
-        self._why: Mapping[Key, str] = {}
+        self._why: Mapping[SetId, str] = {}
         self._turn = threading.Lock()
 
-    def put(self, why: Mapping[Key, str]) -> None:
+    def put(self, why: Mapping[SetId, str]) -> None:
         with self._turn:
             self._why = dict(why)
 
-    def why(self, folder: str, name: str) -> str:
+    def why(self, set_id: SetId) -> str:
         """The reason to put a set down, empty if there is none."""
         with self._turn:
-            return self._why.get((folder, name), "")
+            return self._why.get(set_id, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,16 @@ class Wanted:
     """All that is asked for and not done yet, as one look at the ledger found it."""
 
     requests: tuple[Request, ...] = ()
-    holds: Mapping[Key, float] = field(default_factory=dict)
+    holds: Mapping[SetId, float] = field(default_factory=dict)
 
-    def asked(self, key: Key, verb: Verb) -> bool:
-        return any((r.folder, r.name) == key and r.verb == verb for r in self.requests)
+    def asked(self, key: SetId, verb: Verb) -> bool:
+        return any(r.set_id == key and r.verb == verb for r in self.requests)
 
-    def keys(self, verb: Verb) -> tuple[Key, ...]:
+    def keys(self, verb: Verb) -> tuple[SetId, ...]:
         """The sets for which something is asked, each once, in the order in which it was."""
-        return tuple(dict.fromkeys((r.folder, r.name) for r in self.requests if r.verb == verb))
+        return tuple(dict.fromkeys(r.set_id for r in self.requests if r.verb == verb))
 
-    def brakes(self) -> Mapping[Key, str]:
+    def brakes(self) -> Mapping[SetId, str]:
         return {**dict.fromkeys(self.holds, HELD), **dict.fromkeys(self.keys("forget"), FORGOTTEN)}
 
 
@@ -97,10 +98,10 @@ class Control:
             return self._read() != self.wanted
         return False
 
-    def answer(self, key: Key, verb: Verb) -> None:
+    def answer(self, key: SetId, verb: Verb) -> None:
         """Be done with all requests of a verb for a set."""
         for request in self.wanted.requests:
-            if (request.folder, request.name) == key and request.verb == verb:
+            if request.set_id == key and request.verb == verb:
                 self._answered.add(request.number)
                 with suppress(UecError):
                     self._ledger.drop_request(request)
@@ -112,7 +113,7 @@ class Control:
         """The names of the sets in a folder that are not to be touched."""
         return {name for place, name in self.wanted.holds if place == str(folder)}
 
-    def heed(self, running: Collection[Key], gates: Gates, monitor: Monitor) -> bool:
+    def heed(self, running: Collection[SetId], gates: Gates, monitor: Monitor) -> bool:
         """Find out what is asked for and do what needs no look at the folders; whether a probe is due now.
 
         A set at work is put down first, and forgotten once it is.
@@ -130,10 +131,10 @@ class Control:
         for record in shut_out:
             gates.hurry(record.cloud)
             self._roll.put(replace(record, next_retry=None))  # it is due as soon as its cloud's gate opens
-            self.answer(key_of(record), "retry")
+            self.answer(record.id, "retry")
         return bool(shut_out)
 
-    def decline(self, folder: Path, assembly: Assembly, running: Collection[Key]) -> None:
+    def decline(self, folder: Path, assembly: Assembly, running: Collection[SetId]) -> None:
         """Let go of what is asked of sets that are held, wait for a file, or are not there."""
         able = {found.name for found in assembly.ready} | {refused.name for refused in assembly.refused}
         able |= {waiting.name for waiting in assembly.waiting if waiting.ready_at is not None}
@@ -142,7 +143,7 @@ class Control:
             if key[0] == str(folder) and key[1] not in able and key not in running:
                 self.answer(key, "retry")
 
-    def _forget(self, key: Key, monitor: Monitor) -> None:
+    def _forget(self, key: SetId, monitor: Monitor) -> None:
         """What cannot be taken away now, for a full disk say, is so at a later look."""
         if record := self._roll.get(key):
             with suppress(UecError):
@@ -193,7 +194,7 @@ class AdvanceWriter:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
-        self._key = key_of(record)
+        self._key = record.id
         self._now = now
         self._monotonic = monotonic
         self._written = monotonic()
@@ -244,7 +245,7 @@ class ProbeWriter:
                 self._written = probes
 
 
-def drop_advances(ledger: Ledger, keys: Iterable[Key] | None = None) -> None:
+def drop_advances(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:
     """Of sets that are no longer at work; of all, before any is, since a crash leaves some behind."""
     with suppress(UecError):
         for folder, name in tuple(ledger.advances()) if keys is None else keys:

@@ -12,7 +12,7 @@ from pathlib import Path
 from uecwatchd.imageset import ImageSet
 from uecwatchd.lanes import Candidate, begun_next, express
 from uecwatchd.ledger import SetRecord
-from uecwatchd.roll import Key
+from uecwatchd.types import SetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +47,30 @@ class Crew:
         self._lanes = lanes
         self._ended = ended
         self._pool = ThreadPoolExecutor(lanes + 1, thread_name_prefix="set")  # one more for the express lane
-        self._working: dict[Key, _AtWork] = {}
-        self._due: dict[Path, dict[Key, Due]] = {}
+        self._working: dict[SetId, _AtWork] = {}
+        self._due: dict[Path, dict[SetId, Due]] = {}
         self._turn = 0
 
     @property
-    def working(self) -> Set[Key]:
+    def working(self) -> Set[SetId]:
         return self._working.keys()
 
     @property
-    def due(self) -> Mapping[Key, Due]:
+    def due(self) -> Mapping[SetId, Due]:
         return {key: due for sets in self._due.values() for key, due in sets.items()}
 
     def waits(self, found: ImageSet) -> bool:
         """Whether this very set is due already, and nothing of it has changed."""
-        known = self._due.get(found.folder, {}).get((str(found.folder), found.name))
+        known = self._due.get(found.folder, {}).get(found.id)
         return known is not None and known.found.stamp == found.stamp
 
     def expect(self, folder: Path, sets: Iterable[Expected], *, now: float) -> None:
         """The sets of a folder that are due as of now, in place of those that were. Who waited before has
         waited since then."""
         before = self._due.get(folder, {})
-        expected: dict[Key, Due] = {}
+        expected: dict[SetId, Due] = {}
         for one in sets:
-            key = (str(folder), one.found.name)
+            key = one.found.id
             since = before[key].candidate.since if key in before else now
             expected[key] = Due(one.found, Candidate(key, one.size, since, one.again))
         self._due[folder] = expected

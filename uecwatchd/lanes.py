@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from uecwatchd.roll import Key
+from uecwatchd.types import SetId
 
 TURNS: tuple[tuple[Literal["new", "again"], Literal["smallest", "oldest"]], ...] = (
     ("new", "smallest"),
@@ -37,7 +37,7 @@ class Candidate:
     """A set that is due. `size` is the bytes of its members, `since` when it came to be due, by any clock.
     `again` tells one that was deferred."""
 
-    key: Key
+    key: SetId
     size: int
     since: float
     again: bool = False
@@ -72,9 +72,9 @@ def _whose_turn(waiting: Sequence[Candidate], *, turn: int) -> Candidate:
     return min(of_kind or waiting, key=_by_size if manner == "smallest" else _by_age)
 
 
-def _by_size(candidate: Candidate) -> tuple[float, float, Key]:
+def _by_size(candidate: Candidate) -> tuple[float, float, SetId]:
     return (candidate.size, candidate.since, candidate.key)
 
 
-def _by_age(candidate: Candidate) -> tuple[float, float, Key]:
+def _by_age(candidate: Candidate) -> tuple[float, float, SetId]:
     return (candidate.since, candidate.size, candidate.key)

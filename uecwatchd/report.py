@@ -27,6 +27,7 @@ from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Progress
 from uecwatchd.pace import Pacer, seconds_left
 from uecwatchd.strangers import json_text, printable, shell_word
+from uecwatchd.types import SetId
 
 JSON_VERSION = 1
 # Often enough for a person who looks again and again, seldom enough not to matter to the disk.
@@ -251,10 +252,10 @@ def write_failure(record: SetRecord, error: Failure) -> bytes:
     return ("\n\n".join(paragraphs) + "\n").encode("utf-8", "backslashreplace")
 
 
-def order(verb: str, folder: str, name: str) -> str:
+def order(verb: str, set_id: SetId) -> str:
     """The command for a set, as hints give it. With its folder: another folder may have the name, or may have
     it by the time that the hint is read."""
-    return f"uecwatchd {verb} {shell_word(f'{folder}/{name}')}"
+    return f"uecwatchd {verb} {shell_word(str(set_id))}"
 
 
 def when_again(record: SetRecord) -> str:
@@ -264,4 +265,4 @@ def when_again(record: SetRecord) -> str:
         return "Nothing is lost: it is tried again as soon as the cloud answers."
     if record.state == "halted":
         return "Nothing is lost: it is tried again as soon as the cloud can be used."
-    return f"It is tried again when its files change, or after: {order('retry', record.folder, record.name)}"
+    return f"It is tried again when its files change, or after: {order('retry', record.id)}"

@@ -11,13 +11,8 @@ from pathlib import Path
 
 from uecwatchd.errors import UecError
 from uecwatchd.ledger import Ledger, SetRecord
+from uecwatchd.types import SetId
 from uecwatchd.unforeseen import in_words
-
-Key = tuple[str, str]
-
-
-def key_of(record: SetRecord) -> Key:
-    return (record.folder, record.name)
 
 
 class Roll:
@@ -25,11 +20,11 @@ class Roll:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._records = {key_of(record): record for record in ledger.sets()}
-        self._unwritten: set[Key] = set()
-        self._remembered: set[Key] = set()
+        self._records = {record.id: record for record in ledger.sets()}
+        self._unwritten: set[SetId] = set()
+        self._remembered: set[SetId] = set()
 
-    def get(self, key: Key) -> SetRecord | None:
+    def get(self, key: SetId) -> SetRecord | None:
         return self._records.get(key)
 
     def records(self) -> tuple[SetRecord, ...]:
@@ -40,7 +35,7 @@ class Roll:
 
     def put(self, record: SetRecord) -> SetRecord:
         """Remember a record, and write it down now or, if that cannot be done, at a later `catch_up`."""
-        key = key_of(record)
+        key = record.id
         self._records[key] = record
         self._remembered.discard(key)
         self._unwritten.add(key)
@@ -49,7 +44,7 @@ class Roll:
 
     def put_all(self, records: Iterable[SetRecord]) -> None:
         """Remember several, and write them down in one go; each by itself where that cannot be done."""
-        found = {key_of(record): record for record in records}
+        found = {record.id: record for record in records}
         self._records.update(found)
         self._remembered.difference_update(found)
         with suppress(UecError):
@@ -60,10 +55,10 @@ class Roll:
 
     def remember(self, record: SetRecord) -> None:
         """Remember what is most often over before it is worth writing down."""
-        self._records[key_of(record)] = record
-        self._remembered.add(key_of(record))
+        self._records[record.id] = record
+        self._remembered.add(record.id)
 
-    def keep(self, *, until: float, among: Collection[Key] | None = None) -> None:
+    def keep(self, *, until: float, among: Collection[SetId] | None = None) -> None:
         """Write down what was only remembered, of all sets or of some, since a time or longer.
 
         Whose a name is has to outlast this process, as a long copy may.
@@ -77,27 +72,27 @@ class Roll:
     ) -> Mapping[str, SetRecord]:
         """Note whose sets of a folder are, which was not known before; the records of all that are there."""
         for name, owner in owners.items():
-            key = (str(folder), name)
+            key = SetId(str(folder), name)
             self._records[key] = replace(self._records[key], owner=owner)
         try:
             self._ledger.put_owners(folder, owners, proven=proven)
         except UecError:
-            self._unwritten |= {(str(folder), name) for name in owners}
+            self._unwritten |= {SetId(str(folder), name) for name in owners}
         return self.of_folder(folder)
 
     def drop(self, record: SetRecord) -> None:
         """Raises what the ledger raises; the record is then still on the roll."""
         self._ledger.drop_set(record)
-        self._records.pop(key_of(record), None)
-        self._remembered.discard(key_of(record))
-        self._unwritten.discard(key_of(record))
+        self._records.pop(record.id, None)
+        self._remembered.discard(record.id)
+        self._unwritten.discard(record.id)
 
     def catch_up(self) -> None:
         """Write down what could not be written before."""
         for key in tuple(self._unwritten):
             self._write(key)
 
-    def _write(self, key: Key) -> None:
+    def _write(self, key: SetId) -> None:
         record = self._records[key]
         try:
             with in_words("the ledger"):

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from uecwatchd import report
 from uecwatchd.ledger import BundleRecord, Ledger, SetRecord
-from uecwatchd.roll import key_of
 
 
 def clear_traces(record: SetRecord, ledger: Ledger) -> None:
@@ -15,7 +14,7 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
     report.clear(record)
     for member in record.members:
         ledger.drop_digest(member.stamp)
-    others = [other for other in ledger.sets() if key_of(other) != key_of(record)]
+    others = [other for other in ledger.sets() if other.id != record.id]
     for bundle in ledger.bundles(record.cloud):
         if is_its_alone(bundle, record, others):
             ledger.drop_bundle(bundle)
@@ -27,7 +26,7 @@ def is_its_alone(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRe
 
     One that the cloud was asked to register may be an image by now, which only its row leads to.
     """
-    if bundle.made_for != f"{record.folder}/{record.name}" or bundle.state not in ("planned", "uploaded"):
+    if bundle.made_for != str(record.id) or bundle.state not in ("planned", "uploaded"):
         return False
     users = (m for other in others if other.cloud == bundle.cloud for m in other.members)
     return not any((m.role, m.sha256) == (bundle.role, bundle.sha256) for m in users)

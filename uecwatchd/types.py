@@ -1,6 +1,17 @@
 """Nouns that the rooms share, and that none of them owns."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class SetId(NamedTuple):
+    """Identifies a set: the spool folder that it lies in, and its name there."""
+
+    folder: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,12 @@ def open_way(folder: Path) -> None:
 NOBODY = 65534
 # Imports first: the interpreter may lie where only root can read.
 AS_NOBODY = """
-import os, sys, encodings.idna, encodings.utf_8_sig, uecwatchd.cli.main
+import locale, os, sys, encodings.idna, encodings.utf_8_sig
+from uecwatchd.cli.main import VERBS, main
+for verb in VERBS:
+    verb.load()
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-sys.exit(uecwatchd.cli.main.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

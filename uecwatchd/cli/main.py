@@ -38,14 +38,14 @@ class Verb:
     place: Place = "service"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        if add := getattr(self._loaded(), f"add_{self.name}_options", None):
+        if add := getattr(self.load(), f"add_{self.name}_options", None):
             add(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
-        act: Callable[[argparse.Namespace], int] = getattr(self._loaded(), self.name)
+        act: Callable[[argparse.Namespace], int] = getattr(self.load(), self.name)
         return act(arguments)
 
-    def _loaded(self) -> ModuleType:
+    def load(self) -> ModuleType:
         return import_module(f"uecwatchd.{self.module}")
 
 

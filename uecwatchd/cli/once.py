@@ -32,11 +32,11 @@ def once(arguments: argparse.Namespace) -> int:
         return show_plan(settings, as_json=arguments.json)
     journal = program_journal()
     with closing(open_ledger(settings.state.dir, lost=partial(tell_lost, journal))) as book:
-        before = {(r.folder, r.name): r for r in book.sets()}
+        before = {r.id: r for r in book.sets()}
         service = Service(settings, monitor=journal, book=book, spread=random.random)
         answer_end(service.stop, code=os.EX_TEMPFAIL)
         records = service.once()
-    changed = [r for r in records if before.get((r.folder, r.name)) != r]
+    changed = [r for r in records if before.get(r.id) != r]
     say(_summed_up(records, changed))
     if arguments.json:
         found = [status.Row(r.folder, r.name, r.state, "", r) for r in records]

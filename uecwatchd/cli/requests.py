@@ -41,7 +41,7 @@ class Ambiguous(UecError):
 
     @classmethod
     def of(cls, words: str, meant: Sequence[Row | SetRecord]) -> Self:
-        named = " or ".join(shell_word(f"{one.folder}/{one.name}") for one in meant)
+        named = " or ".join(shell_word(str(one.id)) for one in meant)
         return cls(f"{words}: more than one set could be meant", f"{len(meant)} have it", f"Say {named}.")
 
 
@@ -112,7 +112,7 @@ def _forgotten(row: Row, book: Ledger, state: Path) -> bool:
         return False
     try:
         for request in book.requests():
-            if (request.folder, request.name) == (row.folder, row.name):
+            if request.set_id == row.id:
                 book.drop_request(request)
         if record := book.set(Path(row.folder), row.name):
             clear_traces(record, book)
@@ -171,7 +171,7 @@ def decide(verb: Verb, row: Row, *, alive: bool) -> Verdict:
 
 
 def _order(verb: Verb, row: Row) -> str:
-    return report.order(verb, row.folder, row.name)
+    return report.order(verb, row.id)
 
 
 def _retry(row: Row, later: str) -> Verdict:

@@ -50,7 +50,7 @@ def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, 
         with closing(book):
             records, before = book.sets(), book.clouds()
     done = [r for r in records if r.state == "done"]
-    meant = [r for r in done if name in (r.name, f"{r.folder}/{r.name}")]
+    meant = [r for r in done if name in (r.name, str(r.id))]
     if len(meant) > 1:
         raise Ambiguous.of(name, meant)
     record = next(iter(meant), None)

@@ -10,6 +10,7 @@ from uecwatchd.image import Arch, Facts, Role
 from uecwatchd.settings import Policy
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Stamp
+from uecwatchd.types import SetId
 
 Form = Literal["sidecar", "stem", "folder", "loose"]
 
@@ -95,6 +96,10 @@ class ImageSet:
     shared: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     owner: int | None = None
+
+    @property
+    def id(self) -> SetId:
+        return SetId(str(self.folder), self.name)
 
     def member(self, role: Role) -> Member | None:
         return next((m for m in self.members if m.role == role), None)

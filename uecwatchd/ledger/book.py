@@ -16,7 +16,7 @@ from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_f
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
 from uecwatchd.ledger.rows import bundle_from, bundle_row, leaving_from, set_from, set_row
 from uecwatchd.spool import Stamp
-from uecwatchd.types import DetectedCloud
+from uecwatchd.types import DetectedCloud, SetId
 
 # How long somebody who wants a set put down waits for one that itself waits for another.
 CHECK_SECONDS = 1.0
@@ -208,9 +208,9 @@ class Ledger:
     def drop_request(self, request: Request) -> None:
         self._write("forget request", "DELETE FROM requests WHERE number = ?", request.number)
 
-    def holds(self) -> Mapping[tuple[str, str], float]:
+    def holds(self) -> Mapping[SetId, float]:
         """Since when, in seconds of the epoch, sets are held back, by folder and name."""
-        return {(row["folder"], row["name"]): row["since"] for row in self._read("SELECT * FROM holds")}
+        return {SetId(row["folder"], row["name"]): row["since"] for row in self._read("SELECT * FROM holds")}
 
     def put_hold(self, folder: str, name: str, *, since: float) -> None:
         self._write("note hold", "INSERT OR IGNORE INTO holds VALUES (?, ?, ?)", folder, name, since)
@@ -218,10 +218,10 @@ class Ledger:
     def drop_hold(self, folder: str, name: str) -> None:
         self._write("forget hold", "DELETE FROM holds WHERE folder = ? AND name = ?", folder, name)
 
-    def advances(self) -> Mapping[tuple[str, str], Advance]:
+    def advances(self) -> Mapping[SetId, Advance]:
         """How far the work on each set had come when that was last written down."""
         rows = self._read("SELECT * FROM advances")
-        return {(row["folder"], row["name"]): Advance(**dict(row)) for row in rows}
+        return {SetId(row["folder"], row["name"]): Advance(**dict(row)) for row in rows}
 
     def put_advance(self, advance: Advance) -> None:
         self._replace("note advance", "advances", asdict(advance), lasting=False)

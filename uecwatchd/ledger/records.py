@@ -6,7 +6,7 @@ from typing import Literal
 from uecwatchd.bundle.names import manifest_name
 from uecwatchd.image import Role
 from uecwatchd.spool import Stamp
-from uecwatchd.types import StoredObject
+from uecwatchd.types import SetId, StoredObject
 
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
@@ -84,6 +84,10 @@ class SetRecord:
     owner: int | None = None
 
     @property
+    def id(self) -> SetId:
+        return SetId(self.folder, self.name)
+
+    @property
     def awaits_cloud(self) -> bool:
         """Whether there is nothing to do for it before the cloud is done with an image. `since` is then when
         that became pending."""
@@ -153,6 +157,10 @@ class Request:
     name: str
     verb: Verb
     number: int = 0
+
+    @property
+    def set_id(self) -> SetId:
+        return SetId(self.folder, self.name)
 
 
 @dataclass(frozen=True, slots=True)

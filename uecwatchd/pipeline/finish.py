@@ -181,7 +181,7 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
     except Deferred as error:
         if wish.urgent:
             raise
-        hint = NOT_AGAIN.format(order=report.order("retry", job.record.folder, job.record.name))
+        hint = NOT_AGAIN.format(order=report.order("retry", job.record.id))
         return _remarked(job, error.what, error.why, hint, error.request_id)
     except UecError as error:
         return _remarked(job, error.what, error.why, error.hint, error.request_id)
@@ -250,7 +250,7 @@ def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
 
 
 def _is_other(record: SetRecord, job: Job) -> bool:
-    same = (record.folder, record.name) == (job.record.folder, job.record.name)
+    same = record.id == job.record.id
     return not same and record.cloud == job.record.cloud
 
 

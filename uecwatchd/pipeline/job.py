@@ -87,7 +87,7 @@ class Job:
     @property
     def made_for(self) -> str:
         """How the ledger knows, for each bundle, which set it was made for."""
-        return f"{self.record.folder}/{self.record.name}"
+        return str(self.record.id)
 
 
 Stage = Callable[[Job, Tools], Job]
@@ -98,8 +98,8 @@ def stop_if_asked(job: Job, tools: Tools) -> None:
     what = f"{job.found.name}: put down at: {job.record.stage or 'the beginning'}"
     if tools.stopping.is_set():
         raise Stopped(what, "the service was asked to stop", "It is taken up again at the next start.")
-    if why := tools.brake.why(job.record.folder, job.record.name):
-        release = report.order("release", job.record.folder, job.record.name)
+    if why := tools.brake.why(job.record.id):
+        release = report.order("release", job.record.id)
         raise Stopped(what, why, NEXT[why].format(release=release))
 
 

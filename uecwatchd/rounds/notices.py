@@ -15,9 +15,10 @@ from uecwatchd.errors import Halted
 from uecwatchd.imageset import Assembly, Refused, Waiting, being_written
 from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
-from uecwatchd.roll import Key, Roll
+from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.rules import passed
+from uecwatchd.types import SetId
 from uecwatchd.verdict import failed, resumed
 
 # How many are written to the ledger in one transaction.
@@ -40,8 +41,8 @@ class Notice:
         return isinstance(self.about, Refused)
 
     @property
-    def key(self) -> Key:
-        return (str(self.folder), self.about.name)
+    def key(self) -> SetId:
+        return SetId(str(self.folder), self.about.name)
 
 
 class Notices:
@@ -57,7 +58,7 @@ class Notices:
         roll: Roll,
         control: Control,
         complaints: Complaints,
-        working: Callable[[], Collection[Key]],
+        working: Callable[[], Collection[SetId]],
         clock: Callable[[], float],
         settle: float,
     ) -> None:
@@ -68,7 +69,7 @@ class Notices:
         self._control = control
         self._complaints = complaints
         self._working = working
-        self._untold: dict[Path, dict[Key, Notice]] = {}
+        self._untold: dict[Path, dict[SetId, Notice]] = {}
 
     def expect(self, folder: Path, assembly: Assembly, changed: Callable[[str], int]) -> None:
         """What a look at a folder has found, in place of what the look before had.
@@ -83,7 +84,7 @@ class Notices:
         by_age = sorted(news, key=lambda notice: max(map(changed, notice.about.files), default=0))
         told = {notice.key: notice for notice in (*asked, *_from_both_ends(by_age))}
         self._untold[folder] = {key: notice for key, notice in told.items() if not self._is_brief(notice)}
-        brief = {(str(folder), one.name) for one in assembly.waiting if one.brief}
+        brief = {SetId(str(folder), one.name) for one in assembly.waiting if one.brief}
         self._roll.keep(among=brief.difference(self._working()), until=self._tools.now() - REMEMBERED_SECONDS)
 
     def dismiss(self, folder: Path) -> None:
@@ -130,7 +131,7 @@ class Notices:
             self._roll.remember(record)
         return brief
 
-    def _is_asked(self, key: Key) -> bool:
+    def _is_asked(self, key: SetId) -> bool:
         return self._control.wanted.asked(key, "retry")
 
     def _judged(self, notice: Notice) -> SetRecord | None:

@@ -10,8 +10,8 @@ from uecwatchd.crew import Expected
 from uecwatchd.errors import UecError
 from uecwatchd.imageset import Assembly, ImageSet, Rules
 from uecwatchd.ledger import SetRecord
-from uecwatchd.roll import Key, key_of
 from uecwatchd.settings import Settings
+from uecwatchd.types import SetId
 from uecwatchd.verdict import retry_due
 
 GONE = "its files were removed"
@@ -64,12 +64,10 @@ def next_of(records: Iterable[SetRecord], *, closed: Container[str], looks: bool
 
 
 def summary_of(
-    records: Iterable[SetRecord], held: Container[Key], working: Container[Key], *, folders: int
+    records: Iterable[SetRecord], held: Container[SetId], working: Container[SetId], *, folders: int
 ) -> str:
     """How many sets there are in which state, in one line."""
-    counts = Counter(
-        "working" if key_of(r) in working else "held" if key_of(r) in held else r.state for r in records
-    )
+    counts = Counter("working" if r.id in working else "held" if r.id in held else r.state for r in records)
     told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
     return f"Watching {folders} folder{'s' if folders > 1 else ''}; {told or 'no sets'}"
 
@@ -87,10 +85,6 @@ def sized(found: ImageSet, record: SetRecord | None) -> Expected:
 
 def is_done(found: ImageSet, record: SetRecord | None) -> bool:
     return record is not None and record.state == "done" and record.stamp == found.stamp
-
-
-def key_of_set(found: ImageSet) -> Key:
-    return (str(found.folder), found.name)
 
 
 def names_in(assembly: Assembly) -> set[str]:

@@ -18,16 +18,17 @@ from uecwatchd.errors import Halted, UecError, words_of
 from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import SetRecord
 from uecwatchd.monitor import Kind
-from uecwatchd.roll import Roll, key_of
+from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.freed import write_freed
 from uecwatchd.rounds.leave import forget_in_time, leaving_of, see_off, without_leaving
 from uecwatchd.rounds.notices import Notices
 from uecwatchd.rounds.outages import Outages
 from uecwatchd.rounds.remnants import Remnants
-from uecwatchd.rounds.rules import GONE, due, key_of_set, names_in, next_of, rules_of, sized, summary_of
+from uecwatchd.rounds.rules import GONE, due, names_in, next_of, rules_of, sized, summary_of
 from uecwatchd.rounds.whose import known_of, newly_owned, rules_in
 from uecwatchd.settings import Settings
+from uecwatchd.types import SetId
 from uecwatchd.unforeseen import in_words, our_fault
 from uecwatchd.verdict import failed, resumed, shifted
 from uecwatchd.watch import identity
@@ -91,7 +92,7 @@ class Rounds:
 
     def present(self) -> tuple[SetRecord, ...]:
         """The records of the sets that lie in the spool folders now."""
-        found = ((str(folder), name) for folder, a in self._assemblies.items() for name in names_in(a))
+        found = (SetId(str(folder), name) for folder, a in self._assemblies.items() for name in names_in(a))
         records = (self._roll.get(key) for key in sorted(found))
         return tuple(record for record in records if record)
 
@@ -104,7 +105,7 @@ class Rounds:
         """When, by the wall clock, the next set is due that is deferred or waits, and is not at work; with
         `looks`, of those that wait for their clouds alone."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
-        keys = {key_of_set(found) for found in ready} - self._crew.working - self._crew.due.keys()
+        keys = {found.id for found in ready} - self._crew.working - self._crew.due.keys()
         records = map(self._roll.get, keys - self._control.wanted.holds.keys())
         return next_of(filter(None, records), closed=self._tools.gates.closed(), looks=looks)
 
@@ -239,7 +240,7 @@ class Rounds:
         closed = self._tools.gates.closed()
         self._welcome_back(assembly, records)
         here = [records[name] for name in records.keys() & names_in(assembly)]
-        still = [record for record in here if key_of(record) not in self._crew.working]
+        still = [record for record in here if record.id not in self._crew.working]
         write_freed(still, listing, roll=self._roll, complaints=self._complaints)
         due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), closed=closed)]
         assembly = self._closed(folder, assembly, due_sets)
@@ -253,7 +254,7 @@ class Rounds:
         self._retire(listing, assembly, records)
         absent = (records[name] for name in records.keys() - names_in(assembly))
         if forget_in_time(
-            [record for record in absent if key_of(record) not in self._crew.working],
+            [record for record in absent if record.id not in self._crew.working],
             roll=self._roll,
             complaints=self._complaints,
             now=self._tools.now(),
@@ -278,7 +279,7 @@ class Rounds:
         self._roll.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
 
     def _is_due(self, found: ImageSet, record: SetRecord | None, *, closed: Mapping[str, UecError]) -> bool:
-        key = key_of_set(found)
+        key = found.id
         if key in self._crew.working:
             return False
         asked = self._control.wanted.asked(key, "retry")
@@ -297,15 +298,15 @@ class Rounds:
         self._crew.expect(folder, expected, now=self._monotonic())
 
     def _work_on(self, found: ImageSet) -> Callable[[], SetRecord]:
-        record = self._roll.get(key_of_set(found))
-        if self._control.wanted.asked(key_of_set(found), "retry"):
+        record = self._roll.get(found.id)
+        if self._control.wanted.asked(found.id, "retry"):
             record = renewed(record)
         return partial(pipeline.work, found, before=record, tools=self._tools)
 
     def _wanting(self, cloud: str) -> int:
         """How many sets that are complete have still to go to a cloud."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
-        keys = {key_of_set(found) for found in ready if found.sidecar.clouds[0] == cloud}
+        keys = {found.id for found in ready if found.sidecar.clouds[0] == cloud}
         under_way = self._crew.due.keys() | self._crew.working
         others = (record for record in map(self._roll.get, keys - under_way) if record)
         return len(keys & under_way) + sum(record.state == "deferred" for record in others)
@@ -318,7 +319,7 @@ class Rounds:
         if abs(jumped) < JUMP_SECONDS:
             return
         waits = [record for record in self._roll.records() if record.state in ("deferred", "waiting")]
-        self._roll.put_all([shifted(r, jumped) for r in waits if key_of(r) not in self._crew.working])
+        self._roll.put_all([shifted(r, jumped) for r in waits if r.id not in self._crew.working])
 
     def _retire(self, listing: spool.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         if (way := self._settings.spool.after) == "keep":
@@ -332,7 +333,7 @@ class Rounds:
         """Take the results of workers that have ended. A fault of ours defers the set and says so."""
         ended = self._crew.take()
         for found, future in ended:
-            key = key_of_set(found)
+            key = found.id
             self._control.answer(key, "retry")
             drop_advances(self._tools.ledger, [key])
             fault = future.exception()
@@ -346,7 +347,7 @@ class Rounds:
         """For what kept even the end of an attempt from being written down."""
         error, now = our_fault(found.name, fault), self._tools.now()
         self._complaints.tell_error(error, found.name)
-        record = self._roll.get(key_of_set(found))
+        record = self._roll.get(found.id)
         record = record or SetRecord(str(found.folder), found.name, "", "working", now)
         record = replace(resumed(record, started=self._tools.started), stamp=found.stamp)
         record = replace(record, attempt=record.attempt + 1)

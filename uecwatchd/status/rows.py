@@ -9,10 +9,10 @@ from uecwatchd.image import amount
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting, is_a_set
 from uecwatchd.ledger import Advance, SetRecord, Verb
 from uecwatchd.pace import rate, seconds_left, span, told
-from uecwatchd.roll import Key
 from uecwatchd.rounds.rules import GONE
 from uecwatchd.spool import NOT_UTF8, OUTPUT_SUFFIXES, Listing, is_output, output_stem
 from uecwatchd.strangers import printable
+from uecwatchd.types import SetId
 
 Outcome = ImageSet | Waiting | Refused | None
 ASKED: Mapping[Verb, str] = {"retry": "tried again", "forget": "forgotten"}
@@ -27,15 +27,15 @@ class Known:
     now: float
     alive: bool = False
     records: tuple[SetRecord, ...] = ()
-    holds: Mapping[Key, float] = field(default_factory=dict)
-    advances: Mapping[Key, Advance] = field(default_factory=dict)
-    asked: Mapping[Key, Verb] = field(default_factory=dict)
+    holds: Mapping[SetId, float] = field(default_factory=dict)
+    advances: Mapping[SetId, Advance] = field(default_factory=dict)
+    asked: Mapping[SetId, Verb] = field(default_factory=dict)
     probes: Mapping[str, float] = field(default_factory=dict)
 
     def probe_of(self, record: SetRecord) -> float | None:
         """When the cloud is asked that a set waits for, if it does and if anybody will."""
         waits = record.state == "halted" or (record.state == "deferred" and record.next_retry is None)
-        held = (record.folder, record.name) in self.holds
+        held = record.id in self.holds
         return self.probes.get(record.cloud) if waits and self.alive and not held else None
 
 
@@ -60,6 +60,10 @@ class Row:
     otherwise: "Row | None" = None
     seen: bool = True
     probe_at: float | None = None
+
+    @property
+    def id(self) -> SetId:
+        return SetId(self.folder, self.name)
 
     @property
     def is_set(self) -> bool:
@@ -163,14 +167,14 @@ def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | 
     if (entry := listing.entries.get(name)) and is_a_set(entry):
         files = (name, *files)
     row = Row(folder, name, "", "", record, tuple(dict.fromkeys(files)))
-    since = known.holds.get((folder, name))
+    since = known.holds.get(row.id)
     row = _standing(row, outcome, listing.now, known)
     return _held(row, since, alive=known.alive) if since is not None else row
 
 
 def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
     """The row with its state, and the reason for it. `now` is the listing's, by whatever clock."""
-    record, key = row.record, (row.folder, row.name)
+    record, key = row.record, row.id
     if record and record.state == "working" and known.alive:
         advance = known.advances.get(key)
         return replace(row, state="working", detail=_working(record, advance), advance=advance)
@@ -240,7 +244,7 @@ def _failure(record: SetRecord, known: Known) -> str:
     error = record.error
     assert error is not None, "asked for failures alone"  # noqa: S101 (for mypy)
     told_why = f"{error.what}: {error.why}"
-    held = (record.folder, record.name) in known.holds
+    held = record.id in known.holds
     if record.state != "deferred" or record.next_retry is None or held:
         probe = known.probe_of(record)
         asked = "" if probe is None else f" Cloud {record.cloud} is asked {_when(probe, known.now)}."

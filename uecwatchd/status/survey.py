@@ -67,7 +67,7 @@ def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Detected
     if book is None:
         return Known(now, alive), {}
     with closing(book):
-        asked = {(r.folder, r.name): r.verb for r in book.requests()}
+        asked = {r.set_id: r.verb for r in book.requests()}
         known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked, book.probes())
         return known, book.clouds()
 
