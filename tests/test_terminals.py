@@ -51,7 +51,7 @@ def test_what_a_terminal_cannot_show_is_escaped(
 def test_a_set_has_one_name_in_every_locale(full: Host) -> None:
     def named(**environ: str) -> list[str]:
         rows = json.loads(run(full, "status", "--json", **environ).stdout)
-        return sorted(json.dumps(row) for row in rows)
+        return sorted(f"{row['folder']}/{row['name']}: {row['files']}" for row in rows)
 
     assert named(**ASCII) == named()
     found = run(full, "status", "café ☃.img", **ASCII)

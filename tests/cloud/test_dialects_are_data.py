@@ -47,7 +47,9 @@ MAY_ASK = {
     Asking("cloud/refusal.py", "_refused", "reading"): "looks a refusal up in that table",
     # What a cloud is has to be found out, and is then presumed
     Asking("cloud/recognise.py", "", "constant"): "names what a server may be found to be",
-    Asking("cloud/gate.py", "", "constant"): "presumes the generation that wants the most, until it is known",
+    Asking(
+        "cloud/presumed.py", "", "constant"
+    ): "presumes the generation that wants the most, until it is known",
     Asking("cloud/gate.py", "_connect", "choosing"): "sees whether it is another one than before",
     Asking("checkup/cloud.py", "", "constant"): "judges clocks by the strictest, until it is known",
     # People are told, or tell it
@@ -60,9 +62,8 @@ MAY_ASK = {
     Asking("cloud/entry.py", "_must_be_signable", "reading"): "prints it",
     Asking("cloud/images.py", "_useful", "reading"): "prints it",
     Asking("cloud/register.py", "_believed", "reading"): "prints it",
-    Asking(
-        "demo/trying.py", "add_verbs", "word"
-    ): "makes a verb and a default of the embedded cloud's own name",
+    Asking("cli/main.py", "", "word"): "has a verb of the embedded cloud's own name",
+    Asking("demo/trying.py", "add_sandbox_options", "word"): "has a default of that name",
     Asking("demo/trying.py", "_installed_by", "word"): "names the extra that is called like it",
 }
 

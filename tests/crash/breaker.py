@@ -30,7 +30,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import BotoCoreError
 
 import uecwatchd
-from uecwatchd import cli
+from uecwatchd.cli import main as cli
 
 # What a library, the interpreter or the system may raise where nobody thought of it.
 FAULTS: dict[str, Callable[[], BaseException]] = {

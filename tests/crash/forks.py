@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from uecwatchd.cli.main import VERBS
 from uecwatchd.cloud.client import make_client
 
 
 def serve(child: Callable[[dict[str, Any]], int]) -> None:
-    for service in ("s3", "ec2"):  # what botocore reads of its models is read once, for all children
+    for verb in VERBS:  # what each child needs is loaded once, and what botocore reads of its models
+        verb.load()
+    for service in ("s3", "ec2"):
         make_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
     for line in sys.stdin:
         pid = os.fork()

@@ -26,7 +26,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from uecwatchd import boundary, cli
+from uecwatchd import boundary
+from uecwatchd.cli import main as cli
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Event, Progress

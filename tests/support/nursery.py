@@ -16,7 +16,6 @@ import socket
 import sys
 import time
 
-import uecwatchd.cli.bundle
 import uecwatchd.cli.main
 import uecwatchd.demo.show
 import uecwatchd.sandbox.server
@@ -28,6 +27,8 @@ REQUEST_BYTES = 1 << 20
 def serve() -> int:
     """The exit code of a run in its own process; 0 in the first process, when nobody asks any more."""
     asker = socket.socket(fileno=0)
+    for verb in uecwatchd.cli.main.VERBS:
+        verb.load()
     for service in ("s3", "ec2"):
         make_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
