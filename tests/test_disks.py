@@ -23,9 +23,9 @@ from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
 from uecwatchd.monitor import Kind
-from uecwatchd.room import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
 from uecwatchd.service import Service
 from uecwatchd.settings import load
+from uecwatchd.system.disk_space import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
 
 # Longer than the first delay of a retry with its jitter, shorter than what makes the daemon deaf.
 PAST_THE_RETRY_SECONDS = 34.0

@@ -32,7 +32,7 @@ from uecwatchd.imageset.draft import named_files, stem_of
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.settings import CloudSettings
 from uecwatchd.sidecar import KEYS, Sidecar, read_sidecar
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 
 # So few that the whole file takes some seconds; what a rule is worth is found out by hand.
 EXAMPLES = 150

@@ -19,7 +19,6 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
-from uecwatchd.digest import MARK, MOST_ZEROS
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.imageset import Assembly, Refused, put_back
 from uecwatchd.ledger import open_ledger
@@ -28,6 +27,7 @@ from uecwatchd.pipeline.prepare import FRESH_SECONDS
 from uecwatchd.service import Service
 from uecwatchd.settings import load
 from uecwatchd.spool.lease import file_system_of
+from uecwatchd.system.digests import MARK, MOST_ZEROS
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd.mounts import file_system_type
+from uecwatchd.system.mounts import file_system_type
 from uecwatchd.watch import Watch, Way, deaf, overdue
 
 

@@ -7,10 +7,10 @@ The text comes from whoever may write to the drop folder, and every way in which
 import re
 from collections.abc import Iterable, Mapping
 
-from uecwatchd import strangers
 from uecwatchd.errors import Rejected
 from uecwatchd.image import folded, role_by_name, sums_target
 from uecwatchd.sidecar import bounded, last_part, plain_name
+from uecwatchd.system.text import Malformed, decode, file_word
 
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _LINE_END = re.compile(r"\r\n|[\n\r\0]")  # the last is what `sha256sum -z` writes
@@ -25,7 +25,7 @@ def read_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
     """
     try:
         return parse_checksums(file_name, data)
-    except strangers.Malformed as error:
+    except Malformed as error:
         raise unusable_checksums(file_name, error) from error
 
 
@@ -34,20 +34,20 @@ def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
     name = last_part(file_name)
     target = sums_target(name) or ""
     digests: dict[str, str] = {}
-    lines = _unarmored(_LINE_END.split(strangers.decode(bounded(data))))
+    lines = _unarmored(_LINE_END.split(decode(bounded(data))))
     for number, line in lines:
         _add_checksum(digests, line, target=target, place=f"line {number}")
     if not digests and not (lines and _is_general(name)):
-        raise strangers.Malformed("it holds no checksum")
+        raise Malformed("it holds no checksum")
     return digests
 
 
-def unusable_checksums(file_name: str, error: strangers.Malformed) -> Rejected:
+def unusable_checksums(file_name: str, error: Malformed) -> Rejected:
     """What is said of a file because of what is wrong with its text."""
     folder, target = file_name[: file_name.rfind("/") + 1], sums_target(last_part(file_name))
     hint = "Correct it, or move it away."
     if target and role_by_name(target):
-        listed, where = strangers.file_word(folder + target), strangers.file_word(file_name)
+        listed, where = file_word(folder + target), file_word(file_name)
         hint = f"Write it anew, or move it away. Try: sha256sum {listed} > {where}"
     return Rejected(f"{file_name}: it cannot be used", str(error), hint)
 
@@ -88,11 +88,11 @@ def _add_checksum(digests: dict[str, str], line: str, *, target: str, place: str
     elif _OTHER_SUM.fullmatch(line) and (_TAG.match(line) or not target):
         return
     else:
-        raise strangers.Malformed(f"{place} is not a SHA-256, two spaces and a name")
+        raise Malformed(f"{place} is not a SHA-256, two spaces and a name")
     name = _listed_name(parts["name"], is_escaped=bool(parts["escaped"]), target=target, place=place)
     digest = parts["digest"].lower()
     if digests.setdefault(name, digest) != digest:
-        raise strangers.Malformed(f"{place}: a second and different digest for {name}")
+        raise Malformed(f"{place}: a second and different digest for {name}")
 
 
 def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str:
@@ -100,7 +100,7 @@ def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str
     if is_escaped:
         name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
     if not name.isprintable() and is_escaped:
-        raise strangers.Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
+        raise Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
     if target and folded(name).startswith(folded(f"{target}/")):  # `sha256sum karmic/*` writes it
         name = name.partition("/")[2]
     if last_part(name) == target or (not target and not name.startswith(".")):
@@ -110,4 +110,4 @@ def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str
     except ValueError as error:
         if not target:  # one of many, and never a member
             return name
-        raise strangers.Malformed(f"{place}: name {error}") from error
+        raise Malformed(f"{place}: name {error}") from error

@@ -28,7 +28,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from uecwatchd.monitor import Event, Kind, Level, Progress
 from uecwatchd.pace import Pacer, told
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 
 Send = Callable[..., object]  # systemd.journal.send(MESSAGE, **fields)
 

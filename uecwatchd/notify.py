@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from uecwatchd.journal import ENDS, Underway
 from uecwatchd.monitor import Event, Progress
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 
 # systemd takes a message at once or is busy itself; the work is not to be stuck with it.
 SEND_TIMEOUT_SECONDS = 1.0

@@ -20,13 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from uecwatchd import digest, spool
+from uecwatchd import spool
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.image import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Progress
 from uecwatchd.pace import Pacer, seconds_left
-from uecwatchd.strangers import json_text, printable, shell_word
+from uecwatchd.system import digests
+from uecwatchd.system.text import json_text, printable, shell_word
 from uecwatchd.types import SetId
 
 JSON_VERSION = 1
@@ -227,7 +228,7 @@ def _member(member: MemberRecord) -> dict[str, object]:
         "role": member.role,
         "file": member.path,
         "size": member.size,
-        **digest.named(member.sha256),
+        **digests.named(member.sha256),
         "id": member.image_id or None,
         "manifest": member.manifest or None,
     }

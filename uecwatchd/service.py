@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from uecwatchd import bell, ledger, pipeline
+from uecwatchd import ledger, pipeline
 from uecwatchd.asking import Asking
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
@@ -25,7 +25,8 @@ from uecwatchd.rounds.outages import introduced, warned
 from uecwatchd.rounds.rules import rules_of
 from uecwatchd.rounds.turn import Rounds
 from uecwatchd.settings import Settings
-from uecwatchd.signals import Stop
+from uecwatchd.system import wakeup
+from uecwatchd.system.signals import Stop
 from uecwatchd.types import DetectedCloud
 from uecwatchd.unforeseen import OurFault, Recurring
 from uecwatchd.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
@@ -160,7 +161,7 @@ class Service:
 
         Raises Damaged, having put it down as well, when the ledger is found to be damaged.
         """
-        with self._alone(), bell.listening(self._settings.state.dir, self._wake.set):
+        with self._alone(), wakeup.listening(self._settings.state.dir, self._wake.set):
             self._notifier = notifier
             watch = self._watch()
             try:

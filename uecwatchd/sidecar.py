@@ -14,9 +14,20 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 
-from uecwatchd import strangers
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.image import Arch
+from uecwatchd.system.text import (
+    Malformed,
+    NoTable,
+    complaints,
+    decode,
+    did_you_mean,
+    dotted,
+    listed,
+    parse_json,
+    parse_toml,
+    quoted,
+)
 
 # Two hundred checksums and a long description take 20 KiB; a disk image named karmic.toml is not read whole.
 SIDECAR_LIMIT_BYTES = 64 * 1024
@@ -70,13 +81,13 @@ def is_image_id(text: str) -> bool:
 def plain_name(text: str) -> str:
     """A name of a file beside the sidecar. Dot files are never members: the spool does not see them."""
     if text in ("", ".", ".."):
-        raise ValueError(f"= {strangers.quoted(text)} is not the name of a file")
+        raise ValueError(f"= {quoted(text)} is not the name of a file")
     if "/" in text:
-        raise ValueError(f"= {strangers.quoted(text)} is a path, not the name of a file beside the sidecar")
+        raise ValueError(f"= {quoted(text)} is a path, not the name of a file beside the sidecar")
     if text.startswith("."):
-        raise ValueError(f"= {strangers.quoted(text)} is a hidden file, which is never part of a set")
+        raise ValueError(f"= {quoted(text)} is a hidden file, which is never part of a set")
     if not text.isprintable():
-        raise ValueError(f"= {strangers.quoted(text)} holds characters that cannot be shown")
+        raise ValueError(f"= {quoted(text)} holds characters that cannot be shown")
     if len(text.encode()) > FILE_NAME_MAX_BYTES:
         raise ValueError(f"is longer than the {FILE_NAME_MAX_BYTES} bytes a file name may have")
     return text
@@ -84,7 +95,7 @@ def plain_name(text: str) -> str:
 
 def _machine(text: str) -> str:
     if is_image_id(text):
-        raise ValueError(f"= {strangers.quoted(text)} is an id, but a machine image must be a file")
+        raise ValueError(f"= {quoted(text)} is an id, but a machine image must be a file")
     return plain_name(text)
 
 
@@ -96,9 +107,9 @@ def _boot_file(role: Literal["ki", "ri"]) -> Callable[[str], str]:
         if almost is None:
             return plain_name(text)
         if not is_image_id(text):
-            raise ValueError(f"= {strangers.quoted(text)} is not an id, which has 8 or 17 hex digits")
+            raise ValueError(f"= {quoted(text)} is not an id, which has 8 or 17 hex digits")
         if almost[1] != role:
-            raise ValueError(f"= {strangers.quoted(text)} is the id of a {_ID_ROLES[almost[1]]}")
+            raise ValueError(f"= {quoted(text)} is the id of a {_ID_ROLES[almost[1]]}")
         return text
 
     return check
@@ -114,24 +125,24 @@ def _name_template(text: str) -> str:
     try:
         pieces = list(string.Formatter().parse(text))
     except ValueError as error:
-        raise ValueError(f"= {strangers.quoted(text)} is no template: {error}") from error
+        raise ValueError(f"= {quoted(text)} is no template: {error}") from error
     for literal, placeholder, form, conversion in pieces:
         if not _NAME_TEXT.fullmatch(literal):
-            raise ValueError(f"= {strangers.quoted(text)} has characters that no cloud takes in a name")
+            raise ValueError(f"= {quoted(text)} has characters that no cloud takes in a name")
         if placeholder is None:
             continue
         if placeholder not in PLACEHOLDERS:
-            near = strangers.did_you_mean(placeholder, PLACEHOLDERS)
-            raise ValueError(f"has an unknown placeholder {strangers.quoted('{' + placeholder + '}')}{near}")
+            near = did_you_mean(placeholder, PLACEHOLDERS)
+            raise ValueError(f"has an unknown placeholder {quoted('{' + placeholder + '}')}{near}")
         if form or conversion:
-            raise ValueError(f"= {strangers.quoted(text)}: write {{{placeholder}}} without a format")
+            raise ValueError(f"= {quoted(text)}: write {{{placeholder}}} without a format")
     return text
 
 
 def _account(text: str) -> str:
     if not _ACCOUNT.fullmatch(text):
         known = "12 digits, 32 hex digits of a project, or the name of a user"
-        raise ValueError(f"= {strangers.quoted(text)} is no account: {known}")
+        raise ValueError(f"= {quoted(text)} is no account: {known}")
     return text
 
 
@@ -204,7 +215,7 @@ class Nameless(Rejected):
     """A sidecar that cannot be used, and in whose text there is no word of a machine image."""
 
 
-class NotOurs(strangers.Malformed):
+class NotOurs(Malformed):
     """The text has none of the keys of a sidecar."""
 
 
@@ -215,7 +226,7 @@ def read_sidecar(file_name: str, data: bytes) -> Sidecar:
     """
     try:
         return parse_sidecar(data, is_json=file_name.lower().endswith(".json"))
-    except strangers.Malformed as error:
+    except Malformed as error:
         raise unusable_sidecar(file_name, error) from error
 
 
@@ -223,7 +234,7 @@ def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
     """Raises Malformed with every mistake there is."""
     try:
         return _parsed(data, is_json=is_json)
-    except strangers.Malformed as error:
+    except Malformed as error:
         error.is_nameless = b"machine" not in data.replace(b"\0", b"").lower()  # whatever it is encoded in
         raise
 
@@ -231,16 +242,16 @@ def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
 def _parsed(data: bytes, *, is_json: bool) -> Sidecar:
     if not is_json:
         return _check(_parse_toml(data))
-    table = strangers.parse_json(bounded(data))
+    table = parse_json(bounded(data))
     if table and not table.keys() & set(KEYS):
-        found = strangers.listed(strangers.quoted(key) for key in table)
+        found = listed(quoted(key) for key in table)
         raise NotOurs(f"it has none of the keys that a sidecar has, but {found}")
     return _check(table)
 
 
-def unusable_sidecar(file_name: str, error: strangers.Malformed) -> Rejected:
+def unusable_sidecar(file_name: str, error: Malformed) -> Rejected:
     """What is said of a file because of what is wrong with its text."""
-    if isinstance(error, NotOurs | strangers.NoTable):
+    if isinstance(error, NotOurs | NoTable):
         return Foreign(
             f"{file_name}: it is not a sidecar of uecwatchd",
             str(error) if isinstance(error, NotOurs) else "it is JSON, but no object",
@@ -262,8 +273,8 @@ def keys_in(data: bytes) -> tuple[str, ...]:
     A list of sums under another name than such lists have gives sha256.
     """
     try:
-        lines = [line for line in strangers.decode(data).splitlines() if not _BESIDES.fullmatch(line.strip())]
-    except strangers.Malformed:
+        lines = [line for line in decode(data).splitlines() if not _BESIDES.fullmatch(line.strip())]
+    except Malformed:
         return ()
     if lines and all(map(_LINE_OF_SUMS.match, lines)):
         return ("sha256",)
@@ -277,7 +288,7 @@ def read_defaults(table: Mapping[str, object]) -> Sidecar:
     """Read `[defaults]` of the configuration, which may hold any sidecar key. Raises Halted."""
     try:
         return _check(table)
-    except strangers.Malformed as error:
+    except Malformed as error:
         hint = "Correct the configuration, then run `uecwatchd check`."
         raise Halted("[defaults]", str(error), hint) from error
 
@@ -324,26 +335,24 @@ def render_name(
 
 def bounded(data: bytes) -> bytes:
     if len(data) > SIDECAR_LIMIT_BYTES:
-        raise strangers.Malformed(f"larger than the {SIDECAR_LIMIT_BYTES} bytes that metadata may have")
+        raise Malformed(f"larger than the {SIDECAR_LIMIT_BYTES} bytes that metadata may have")
     return data
 
 
 def _parse_toml(data: bytes) -> dict[str, object]:
     for mark, words in MARKS.items():
         if bounded(data).count(mark) > MOST_MARKS:
-            raise strangers.Malformed(f"it has more than {MOST_MARKS} {words}")
-    return strangers.parse_toml(data)
+            raise Malformed(f"it has more than {MOST_MARKS} {words}")
+    return parse_toml(data)
 
 
 def _must_be_modest(table: Mapping[str, object]) -> None:
     """Limit every list and table, before each of their entries is looked at by itself."""
     if len(table) > MOST_ENTRIES:
-        raise strangers.Malformed(f"it must not have more than {MOST_ENTRIES} keys")
+        raise Malformed(f"it must not have more than {MOST_ENTRIES} keys")
     for key, value in table.items():
         if isinstance(value, list | tuple | dict) and len(value) > MOST_ENTRIES:
-            raise strangers.Malformed(
-                f"{strangers.dotted((key,))} must not have more than {MOST_ENTRIES} entries"
-            )
+            raise Malformed(f"{dotted((key,))} must not have more than {MOST_ENTRIES} entries")
 
 
 def _check(table: Mapping[str, object]) -> Sidecar:
@@ -352,10 +361,10 @@ def _check(table: Mapping[str, object]) -> Sidecar:
     try:
         sidecar = _SCHEMA.validate_python({**table, "[given]": frozenset(table)})
     except ValidationError as error:
-        found = strangers.complaints(error, noun="key", known=lambda _: KEYS)
-        raise strangers.Malformed(strangers.listed(sentence for _, sentence in found)) from error
-    if mistakes := strangers.listed(_contradictions(sidecar)):
-        raise strangers.Malformed(mistakes)
+        found = complaints(error, noun="key", known=lambda _: KEYS)
+        raise Malformed(listed(sentence for _, sentence in found)) from error
+    if mistakes := listed(_contradictions(sidecar)):
+        raise Malformed(mistakes)
     return sidecar
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 
 from uecwatchd.errors import UecError
-from uecwatchd.strangers import json_text, printable
+from uecwatchd.system.text import json_text, printable
 
 
 class Unwritten(UecError):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from uecwatchd.errors import Deferred, UecError
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 
 # Enough to tell one fault from another; a library may quote a whole answer of a cloud in its message.
 WORDS_CHARACTERS = 200

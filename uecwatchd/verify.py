@@ -14,10 +14,10 @@ from uecwatchd import spool
 from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.retrieve import take_back
-from uecwatchd.digest import digest_like
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.image import Role
 from uecwatchd.ledger import MemberRecord, SetRecord
+from uecwatchd.system.digests import digest_like
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from uecwatchd.errors import NotPermitted, UecError
-from uecwatchd.mounts import is_shared, type_of
 from uecwatchd.spool import folder_descriptor, is_output
+from uecwatchd.system.mounts import is_shared, type_of
 
 # What a change of content, name or mode looks like; opening and closing without writing happens at our own
 # reading.

@@ -16,9 +16,9 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 CHILD = """
 import os, sys
 from collections import deque
-from uecwatchd import memory
+from uecwatchd.system import memory
 from uecwatchd.bundle.stream import Bundling, Secret
-from uecwatchd.extents import stored
+from uecwatchd.system.extents import stored
 memory.keep_together()
 held = deque()
 with open(sys.argv[1], "rb", buffering=0) as source:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd.bundle.stream import Bundling, Secret
-from uecwatchd.digest import fitting_file
-from uecwatchd.extents import stored
+from uecwatchd.system.digests import fitting_file
+from uecwatchd.system.extents import stored
 
 MB, MIB, GIB = 10**6, 1 << 20, 1 << 30
 ROUNDS = 3

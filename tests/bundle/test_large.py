@@ -10,8 +10,8 @@ import pytest
 from uecwatchd.bundle.stream import Bundling, Secret
 from uecwatchd.bundle.tar import Tape, header, read_member
 from uecwatchd.bundle.unbundle import Nowhere, unbundle
-from uecwatchd.digest import Blocks, Flat
-from uecwatchd.extents import Extent, stored
+from uecwatchd.system.digests import Blocks, Flat
+from uecwatchd.system.extents import Extent, stored
 
 SIZE = 8 * 1024**3 + 512
 MARKS = {0: b"first", 5 * 1024**3: b"middle", SIZE - 4: b"last"}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from uecwatchd.bundle.layout import blocks
 from uecwatchd.bundle.packing import Image
 from uecwatchd.bundle.stream import Bundling, Secret
-from uecwatchd.digest import Blocks
-from uecwatchd.extents import HOLE_BYTES, MOST_EXTENTS, Extent
+from uecwatchd.system.digests import Blocks
+from uecwatchd.system.extents import HOLE_BYTES, MOST_EXTENTS, Extent
 
 # Stretches and holes in units of 512 bytes, and what an image has beyond them.
 RUNS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=60)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.bundle.tar import RECORD, Extent, Member, Tape, header, read_member, trailer
-from uecwatchd.digest import Flat
+from uecwatchd.system.digests import Flat
 
 GIB = 1024**3
 MANY = 5000  # blocks of a map

@@ -17,7 +17,7 @@ from botocore.httpsession import URLLib3Session
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.cloud.connections import AnswerTooLong, Wire, patient
 from uecwatchd.errors import Stopped
-from uecwatchd.signals import Stop
+from uecwatchd.system.signals import Stop
 
 Act = Callable[["Rude", socket.socket], None]
 

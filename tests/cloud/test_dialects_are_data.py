@@ -58,7 +58,7 @@ MAY_ASK = {
     Asking("service.py", "_met", "reading"): "writes it into the ledger",
     Asking("rounds/outages.py", "introduced", "reading"): "writes it into the journal",
     Asking("settings/records.py", "", "word"): "has what may be configured",
-    Asking("strangers.py", "", "word"): "has what people write who mean one",
+    Asking("system/text.py", "", "word"): "has what people write who mean one",
     Asking("cloud/entry.py", "_must_be_signable", "reading"): "prints it",
     Asking("cloud/images.py", "_useful", "reading"): "prints it",
     Asking("cloud/register.py", "_believed", "reading"): "prints it",

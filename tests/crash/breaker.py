@@ -58,7 +58,7 @@ ROOMS = ("ledger", "spool", "watch", "cloud", "report", "bell", "control", "roll
 # How anything at all is made, shown and ended.
 SOUND = ("__init__", "__str__", "__repr__", "__enter__", "__exit__", "close")
 # Nothing stands around the first function of a thread: each guards what it calls.
-FIRST = ("uecwatchd.bell:_listen", "uecwatchd.cloud.connections:_Exchange.run")
+FIRST = ("uecwatchd.system.wakeup:_listen", "uecwatchd.cloud.connections:_Exchange.run")
 
 
 class Breaking:

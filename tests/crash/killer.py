@@ -26,7 +26,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from uecwatchd import boundary
 from uecwatchd.cli import main as cli
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.ledger import open_ledger
@@ -34,6 +33,7 @@ from uecwatchd.monitor import Event, Progress
 from uecwatchd.notify import Notifier
 from uecwatchd.service import Service
 from uecwatchd.settings import load
+from uecwatchd.system import failpoints
 
 HASTE = 1000
 BESIDE = re.compile(r"beside_(\d+)")
@@ -45,7 +45,7 @@ def lane() -> str:
     return f"{beside[1]}: " if beside else ""
 
 
-def listener(crossed: int, at: tuple[str, str, int, str] | None) -> boundary.Crossing:
+def listener(crossed: int, at: tuple[str, str, int, str] | None) -> failpoints.Crossing:
     turn = threading.Lock()  # moments are crossed in several threads
     last: dict[str, str] = {}
     left = at[2] if at else 0
@@ -71,7 +71,7 @@ def child(order: dict[str, Any]) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     os.dup2(os.open(order["stderr"], flags, 0o600), 2)
     os.dup2(2, 1)
-    boundary.listen(listener(os.open(order["crossed"], flags, 0o600), order["at"]))
+    failpoints.listen(listener(os.open(order["crossed"], flags, 0o600), order["at"]))
     try:
         return hasty() if order["arguments"] == ["hasty"] else cli.main(order["arguments"])
     finally:

@@ -15,13 +15,13 @@ import pytest
 from tests.crash.conftest import Killer, Scene
 from tests.support.heard import Heard
 from tests.support.host import Host
-from uecwatchd import boundary
 from uecwatchd.bundle.stream import Bundling, Secret, most_parts
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
 from uecwatchd.service import Service
 from uecwatchd.settings import load
+from uecwatchd.system import failpoints
 
 KILLED = -9
 HOUR = 3600.0
@@ -162,10 +162,10 @@ def at_moment() -> Iterator[Callable[[str, int, Callable[[], object]], None]]:
             if name == moment and crossed.count(name) == nth:
                 act()
 
-        boundary.listen(cross)
+        failpoints.listen(cross)
 
     yield arm
-    boundary.listen(lambda _: None)
+    failpoints.listen(lambda _: None)
 
 
 def drop_noise(host: Host, name: str = "karmic", seed: int = 1) -> None:

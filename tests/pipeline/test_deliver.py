@@ -15,7 +15,6 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd import boundary
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Stopped
 from uecwatchd.image import Role
@@ -24,6 +23,7 @@ from uecwatchd.pipeline.deliver import Turns
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 from uecwatchd.settings import load
+from uecwatchd.system import failpoints
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
 
@@ -31,8 +31,8 @@ NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
 @pytest.fixture
 def crossing() -> Iterator[Callable[[Callable[[str], None]], None]]:
     """Has a function called with each moment, in the thread that crosses it."""
-    yield boundary.listen
-    boundary.listen(lambda _: None)
+    yield failpoints.listen
+    failpoints.listen(lambda _: None)
 
 
 @pytest.fixture

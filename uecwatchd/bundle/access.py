@@ -9,7 +9,7 @@ from pathlib import Path
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.spool.door import shut_above
-from uecwatchd.strangers import shell_word
+from uecwatchd.system.text import shell_word
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -17,7 +17,7 @@ from cryptography.x509 import Certificate, load_pem_x509_certificate
 from uecwatchd.bundle.access import closed
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.errors import Halted
-from uecwatchd.strangers import shell_word
+from uecwatchd.system.text import shell_word
 
 _HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _SECRET_TEXT = re.compile(rb"[0-9A-Fa-f]{32}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from uecwatchd.bundle import tar
-from uecwatchd.extents import Extent
+from uecwatchd.system.extents import Extent
 
 
 @dataclass(frozen=True, slots=True)

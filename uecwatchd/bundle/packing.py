@@ -14,11 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from io import FileIO
 
-from uecwatchd import memory
 from uecwatchd.bundle import deflate
 from uecwatchd.bundle.layout import Block
-from uecwatchd.digest import Digest
 from uecwatchd.errors import Deferred
+from uecwatchd.system import memory
+from uecwatchd.system.digests import Digest
 
 # Large enough that the work is done outside Python's lock nearly all the time, and that a block alone is
 # deflated as well as within the whole; small beside a part.

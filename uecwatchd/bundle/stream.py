@@ -22,14 +22,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from uecwatchd import memory
 from uecwatchd.bundle import deflate, layout
 from uecwatchd.bundle.deflate import deflater
 from uecwatchd.bundle.names import part_name
 from uecwatchd.bundle.packing import BLOCK_BYTES, Image, Sums, packed
-from uecwatchd.digest import Digest, Flat
-from uecwatchd.extents import Extent
 from uecwatchd.settings import Compression
+from uecwatchd.system import memory
+from uecwatchd.system.digests import Digest, Flat
+from uecwatchd.system.extents import Extent
 
 # Eucalyptus nodes hold, verify and fetch again parts of up to 11 MiB; larger ones get no second try.
 PART_SIZE = 10 * 1024 * 1024

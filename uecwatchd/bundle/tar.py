@@ -24,9 +24,9 @@ from dataclasses import dataclass
 
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.bundle.names import is_plain
-from uecwatchd.digest import Digest
 from uecwatchd.errors import Rejected
-from uecwatchd.extents import Extent
+from uecwatchd.system.digests import Digest
+from uecwatchd.system.extents import Extent
 
 BLOCK = 512
 # Entries in a map that are read, 16 MiB of them. We write fewer (`extents.MOST_EXTENTS`).

@@ -27,9 +27,9 @@ from uecwatchd.bundle.keys import unseal
 from uecwatchd.bundle.manifest import Manifest
 from uecwatchd.bundle.stream import Part, Secret
 from uecwatchd.bundle.tar import Member, Tape, read_member
-from uecwatchd.digest import Aside, Digest, Flat, fitting
 from uecwatchd.errors import Rejected
-from uecwatchd.extents import Extent
+from uecwatchd.system.digests import Aside, Digest, Flat, fitting
+from uecwatchd.system.extents import Extent
 
 # A part is held back until its SHA-1 is seen to be right, so that damage is blamed on the part and not on
 # what it does further down. Parts that are larger than a node would hold pass through as they come.

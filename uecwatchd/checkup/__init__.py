@@ -19,7 +19,7 @@ from uecwatchd.errors import Halted, UecError
 from uecwatchd.ledger import read_ledger
 from uecwatchd.settings import Settings
 from uecwatchd.sidecar import read_defaults
-from uecwatchd.signals import NEVER, Stop
+from uecwatchd.system.signals import NEVER, Stop
 from uecwatchd.unforeseen import OurFault, in_words
 from uecwatchd.unit import Need, Unit
 

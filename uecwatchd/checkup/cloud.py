@@ -23,7 +23,7 @@ from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.cloud.refusal import translated
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.settings import CloudSettings
-from uecwatchd.signals import Stop
+from uecwatchd.system.signals import Stop
 
 Clock = Callable[[], datetime]
 

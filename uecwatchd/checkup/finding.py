@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from uecwatchd.errors import UecError
-from uecwatchd.strangers import shell_word
+from uecwatchd.system.text import shell_word
 
 Level = Literal["ok", "warning", "bad"]
 

@@ -8,12 +8,12 @@ from uecwatchd import ledger
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.ledger.file import ON_A_LOCAL_DISK, user_name
-from uecwatchd.mounts import is_shared, type_of
-from uecwatchd.room import check_room
 from uecwatchd.settings import Settings
 from uecwatchd.spool import folder_descriptor
 from uecwatchd.spool.door import opened_by
-from uecwatchd.strangers import Malformed, parse_toml, shell_word
+from uecwatchd.system.disk_space import check_room
+from uecwatchd.system.mounts import is_shared, type_of
+from uecwatchd.system.text import Malformed, parse_toml, shell_word
 
 
 def examine_configuration(settings: Settings) -> Iterator[Finding]:

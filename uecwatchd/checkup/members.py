@@ -8,7 +8,7 @@ from uecwatchd.checkup.finding import Finding
 from uecwatchd.errors import Halted
 from uecwatchd.settings import Policy
 from uecwatchd.spool.exposure import anybody_may_link, exposure
-from uecwatchd.strangers import shell_word
+from uecwatchd.system.text import shell_word
 
 
 def examine_members(folder: Path, policy: Policy, *, clouds: Collection[str]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from uecwatchd.cloud import credentials
 from uecwatchd.cloud.aws_profile import profile_files
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.settings import FILES_OF_A_CLOUD, PREFIX, CloudSettings, Settings
-from uecwatchd.strangers import shell_word
+from uecwatchd.system.text import shell_word
 from uecwatchd.unit import Need, Unit, bound, drop_in, obstacles
 
 CREDENTIALS = PurePath("/run/credentials")

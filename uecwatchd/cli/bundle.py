@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from uecwatchd import digest, spool
+from uecwatchd import spool
 from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cloud.credentials import Account, bundle_user, gather, sealing_certificate
@@ -20,6 +20,7 @@ from uecwatchd.journal import journal_monitor
 from uecwatchd.monitor import Event, Kind, Monitor, Progress
 from uecwatchd.settings import load
 from uecwatchd.sidecar import is_image_id
+from uecwatchd.system import digests
 from uecwatchd.terminal import put, put_json, say
 
 
@@ -127,7 +128,7 @@ def _as_json(made: Bundled) -> dict[str, Any]:
         "kernel": manifest.kernel_id,
         "ramdisk": manifest.ramdisk_id,
         "size": manifest.size,
-        **digest.named(made.digest),
+        **digests.named(made.digest),
         "bundled_size": manifest.bundled_size,
         "tar_sha1": manifest.tar_sha1,
         "parts": [{"name": part.name, "size": part.size, "sha1": part.sha1} for part in manifest.parts],
@@ -152,7 +153,7 @@ def unbundle(arguments: argparse.Namespace) -> int:
             f"warning: {arguments.manifest} has the SHA-1 of nothing for its archive, as euca2ools 1.2 and"
             " 1.3 wrote it; the sums of its parts and of what is compressed in them were checked"
         )
-    told = {"image": str(image), "size": found.size, **digest.named(found.digest)}
+    told = {"image": str(image), "size": found.size, **digests.named(found.digest)}
     put_json(told) if arguments.json else put(str(image))
     return os.EX_OK
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from uecwatchd import checkup
 from uecwatchd.settings import load
-from uecwatchd.signals import stopped_by_signals
+from uecwatchd.system.signals import stopped_by_signals
 from uecwatchd.terminal import put, put_json
 from uecwatchd.unit import take_user
 

@@ -21,7 +21,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from uecwatchd import digest
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import Device, Image
 from uecwatchd.cloud.images import images as images_of
@@ -29,7 +28,8 @@ from uecwatchd.errors import Halted
 from uecwatchd.ledger import BundleRecord, SetRecord, read_ledger
 from uecwatchd.settings import Settings, load
 from uecwatchd.sidecar import read_defaults
-from uecwatchd.signals import NEVER, Stop, stopped_by_signals
+from uecwatchd.system import digests
+from uecwatchd.system.signals import NEVER, Stop, stopped_by_signals
 from uecwatchd.terminal import put_json, put_row, say
 
 Row = tuple[str, ...]
@@ -178,5 +178,5 @@ def as_json(exhibit: Exhibit) -> dict[str, object]:
         "virtualization": image.virtualization,
         "hypervisor": image.hypervisor,
         "tags": dict(image.tags),
-        "made_here": {**digest.named(origin.sha256), "sets": list(origin.sets)} if origin else None,
+        "made_here": {**digests.named(origin.sha256), "sets": list(origin.sets)} if origin else None,
     }

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
 
-from uecwatchd import memory, terminal, version
+from uecwatchd import terminal, version
 from uecwatchd.errors import NotPermitted, UecError
-from uecwatchd.strangers import shell_word
+from uecwatchd.system import memory
+from uecwatchd.system.text import shell_word
 from uecwatchd.terminal import flush, let_go, say
 from uecwatchd.unforeseen import our_fault
 

@@ -14,7 +14,7 @@ from uecwatchd.cli.status import shown_table
 from uecwatchd.ledger import SetRecord, open_ledger
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
-from uecwatchd.signals import answer_end
+from uecwatchd.system.signals import answer_end
 from uecwatchd.terminal import put, put_json, say
 
 # How a command that ran over several sets ends: by the first of these states that any of them is in.

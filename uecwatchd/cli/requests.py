@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from uecwatchd import bell, ledger, report
+from uecwatchd import ledger, report
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.imageset import stem_of
 from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
 from uecwatchd.pace import span
 from uecwatchd.settings import Settings, load
 from uecwatchd.status import Row, Survey, about, survey
-from uecwatchd.strangers import did_you_mean, shell_word, spelled
+from uecwatchd.system import wakeup
+from uecwatchd.system.text import did_you_mean, shell_word, spelled
 from uecwatchd.terminal import put_json, say
 from uecwatchd.traces import clear_traces
 
@@ -101,7 +102,7 @@ def _act(verb: Verb, row: Row, settings: Settings) -> None:
             book.put_request(Request(row.folder, row.name, "retry"))
         elif not row.seen or not _forgotten(row, book, state):
             book.put_request(Request(row.folder, row.name, "forget"))
-    bell.ring(state)
+    wakeup.ring(state)
 
 
 def _forgotten(row: Row, book: Ledger, state: Path) -> bool:

@@ -15,7 +15,7 @@ from uecwatchd.monitor import Event, Kind, Monitor, Tee
 from uecwatchd.notify import Notifier, StatusMonitor
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
-from uecwatchd.signals import answer, answer_end
+from uecwatchd.system.signals import answer, answer_end
 from uecwatchd.unforeseen import our_fault
 
 # A disk is given space by hand, by somebody who then looks whether that was enough.

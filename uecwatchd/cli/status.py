@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from uecwatchd.cli.requests import HOW_NAMED
 from uecwatchd.settings import Settings, load
 from uecwatchd.status import Row, about, as_json, story, survey, table
-from uecwatchd.strangers import spelled
+from uecwatchd.system.text import spelled
 from uecwatchd.terminal import put, put_json, say
 
 BESIDES = "; or read what lies beside your file: NAME.uec.error, NAME.uec.json, NAME.uec.log."

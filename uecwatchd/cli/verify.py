@@ -5,15 +5,15 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
-from uecwatchd import digest
 from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
 from uecwatchd.cloud.entry import entered
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.image import amount
 from uecwatchd.ledger import SetRecord, read_ledger
 from uecwatchd.settings import Settings, load
-from uecwatchd.signals import stopped_by_signals
-from uecwatchd.strangers import spelled
+from uecwatchd.system import digests
+from uecwatchd.system.signals import stopped_by_signals
+from uecwatchd.system.text import spelled
 from uecwatchd.terminal import put, put_json
 from uecwatchd.types import DetectedCloud
 from uecwatchd.verify import verify as compared
@@ -32,11 +32,11 @@ def verify(arguments: argparse.Namespace) -> int:
     found: list[dict[str, object]] = []
     for finding in compared(record, cloud):
         against = finding.source or "the ledger's digest (the file is gone)"
-        found.append({"role": finding.role, "id": finding.image_id, **digest.named(finding.digest)})
+        found.append({"role": finding.role, "id": finding.image_id, **digests.named(finding.digest)})
         if not arguments.json:
             put(
                 f"{finding.role:<8} {finding.image_id} equals {against}: {amount(finding.size)}, "
-                f"{digest.spoken(finding.digest)}"
+                f"{digests.spoken(finding.digest)}"
             )
     if arguments.json:
         put_json(found)

@@ -8,11 +8,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from uecwatchd import boundary
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.images import one
 from uecwatchd.cloud.refusal import translated
 from uecwatchd.errors import Rejected
+from uecwatchd.system import failpoints
 
 ALL = "all"  # the group of everybody
 # Of others, as clouds name them, by number or, the first generation, by name; and more than any image has.
@@ -39,7 +39,7 @@ def tag(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> None:
     tags = {key: value for key, value in tags.items() if before.get(key) != value}
     if not tags:
         return
-    with translated(cloud, doing), boundary.effect("CreateTags"):
+    with translated(cloud, doing), failpoints.effect("CreateTags"):
         cloud.ec2.create_tags(
             Resources=[image_id], Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
         )
@@ -55,7 +55,7 @@ def untag(cloud: Cloud, image_id: str, keys: Collection[str]) -> None:
     there = sorted(_tags(cloud, image_id).keys() & set(keys))
     if not there:
         return
-    with translated(cloud, doing), boundary.effect("DeleteTags"):
+    with translated(cloud, doing), failpoints.effect("DeleteTags"):
         cloud.ec2.delete_tags(Resources=[image_id], Tags=[{"Key": key} for key in there])
     if left := sorted(_tags(cloud, image_id).keys() & set(there)):
         raise _not_done(cloud, doing, f"it has kept {', '.join(left)}")
@@ -69,7 +69,7 @@ def describe(cloud: Cloud, image_id: str, text: str) -> None:
         return
     if DESCRIPTION not in cloud.dialect.attributes:
         raise _not_done(cloud, doing, "it keeps no descriptions")
-    with translated(cloud, doing), boundary.effect("ModifyImageAttribute"):
+    with translated(cloud, doing), failpoints.effect("ModifyImageAttribute"):
         cloud.ec2.modify_image_attribute(ImageId=image_id, Attribute=DESCRIPTION, Value=text)
     if _description(cloud, image_id) != text:
         raise _not_done(cloud, doing, "it has not kept the description")
@@ -88,7 +88,7 @@ def share(
     if before == wanted:
         return before
     for change in _changes(before, wanted):
-        with translated(cloud, doing), boundary.effect("ModifyImageAttribute"):
+        with translated(cloud, doing), failpoints.effect("ModifyImageAttribute"):
             cloud.ec2.modify_image_attribute(ImageId=image_id, Attribute=LAUNCH_PERMISSION, **change)
     after = permissions(cloud, image_id)
     if after != wanted:

@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConfigParseError, Pr
 
 from uecwatchd.cloud.source import Source, at_home
 from uecwatchd.errors import Halted, UecError
-from uecwatchd.strangers import shell_word
+from uecwatchd.system.text import shell_word
 
 # In place of a profile's name: what the AWS tools take where no profile is named.
 ENVIRONMENT = "environment"

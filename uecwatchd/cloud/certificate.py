@@ -33,7 +33,7 @@ from uecwatchd.cloud.refusals_table import NO_RIGHT_OF_EC2, NO_SERVICE, OTHER_GE
 from uecwatchd.cloud.silence import unheard
 from uecwatchd.cloud.stranger import refuse_strangers
 from uecwatchd.errors import CloudAway, Halted, Rejected, Stopped, UecError
-from uecwatchd.signals import NEVER, Stop
+from uecwatchd.system.signals import NEVER, Stop
 
 SERVICE_PATH = "/services/Empyrean"
 QUESTION = {

@@ -46,7 +46,7 @@ from uecwatchd.cloud.proxy import HTTPS_EVERYWHERE, is_loopback, name_proxy, pro
 from uecwatchd.cloud.replay import SentOnce
 from uecwatchd.cloud.standin import ask_the_true_host, standin
 from uecwatchd.cloud.stranger import refuse_strangers
-from uecwatchd.signals import NEVER, Stop
+from uecwatchd.system.signals import NEVER, Stop
 
 # For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
 # that is up takes a connection at once, but a slow line shared by several uploads may stall for a while.

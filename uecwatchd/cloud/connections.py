@@ -26,7 +26,7 @@ from botocore.awsrequest import (
 )
 from botocore.exceptions import HTTPClientError, ReadTimeoutError
 
-from uecwatchd.signals import Stop
+from uecwatchd.system.signals import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ from uecwatchd.cloud.recognise import Recognised, address_of, recognise
 from uecwatchd.cloud.refusal import status_of
 from uecwatchd.errors import Halted, Rejected, UecError, Unforeseen
 from uecwatchd.settings import CloudSettings
-from uecwatchd.signals import NEVER, Stop
+from uecwatchd.system.signals import NEVER, Stop
 from uecwatchd.types import DetectedCloud
 from uecwatchd.unforeseen import our_fault
 

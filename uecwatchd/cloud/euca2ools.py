@@ -25,7 +25,7 @@ from pathlib import Path
 from uecwatchd.bundle.access import closed
 from uecwatchd.cloud.source import PATHS, Remark, Source, at_home
 from uecwatchd.errors import Halted
-from uecwatchd.strangers import did_you_mean
+from uecwatchd.system.text import did_you_mean
 
 USER_OPTIONS: Mapping[str, str] = {
     "access_key": "key-id",

@@ -30,7 +30,7 @@ from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
 from uecwatchd.errors import CloudAway, Halted, Stopped, UecError, cause_of, words_of
 from uecwatchd.settings import CloudSettings
-from uecwatchd.signals import NEVER, Stop
+from uecwatchd.system.signals import NEVER, Stop
 from uecwatchd.types import DetectedCloud
 
 # Soon after an administrator has mended something, and no nuisance to a cloud that is being mended.

@@ -40,7 +40,7 @@ from uecwatchd.cloud.client import connect
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, SANDBOX, UEC, Dialect
 from uecwatchd.cloud.refusal import translated
-from uecwatchd.signals import NEVER, Stop
+from uecwatchd.system.signals import NEVER, Stop
 
 EUCALYPTUS_PATHS = "/services/"
 NOVA_PATHS = re.compile(r"/services/(cloud|admin)(/|$)", re.IGNORECASE)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 from botocore.exceptions import ClientError
 
-from uecwatchd import boundary
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import fitting_name
 from uecwatchd.cloud.images import AVAILABLE, Image, images, is_id, one, registered
@@ -12,6 +11,7 @@ from uecwatchd.cloud.refusal import code_of, translated
 from uecwatchd.cloud.silence import quoted
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Rejected
 from uecwatchd.image import Role
+from uecwatchd.system import failpoints
 
 WINDOWS = "windows"
 
@@ -51,7 +51,7 @@ def register(
     }
     taken = {key: wanted[key] for key in wanted if key in cloud.dialect.register_parameters and wanted[key]}
     doing = f"registering {location}"
-    with translated(cloud, doing), boundary.effect("RegisterImage"):
+    with translated(cloud, doing), failpoints.effect("RegisterImage"):
         answer = cloud.ec2.register_image(ImageLocation=location, **taken)
     if image_id := answer.get("ImageId"):
         return _believed(cloud, str(image_id), role, doing)
@@ -88,7 +88,7 @@ def deregister(cloud: Cloud, image_id: str) -> None:
     if one(cloud, image_id) is None:
         return
     for _ in range(DEREGISTER_CALLS):
-        with translated(cloud, f"deregistering {image_id}"), boundary.effect("DeregisterImage"):
+        with translated(cloud, f"deregistering {image_id}"), failpoints.effect("DeregisterImage"):
             try:
                 cloud.ec2.deregister_image(ImageId=image_id)
             except ClientError as error:

@@ -8,8 +8,8 @@ from uecwatchd.bundle.stream import Part
 from uecwatchd.bundle.unbundle import Sink, Unbundled, open_secret, unbundle
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.upload import fetch
-from uecwatchd.digest import Digest
 from uecwatchd.errors import Rejected
+from uecwatchd.system.digests import Digest
 
 
 def take_back(

@@ -20,7 +20,7 @@ from uecwatchd.cloud.answer import TAG, element
 from uecwatchd.cloud.refusals_table import HTTP_WHERE_TLS_IS, ROWS, SAID_BY_ANYBODY
 from uecwatchd.errors import CloudAway, Halted, UecError
 from uecwatchd.settings import REGION
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BAD_REQUEST, PROXY_AUTHENTICATION, NETWORK_AUTHENTICATION = 400, 407, 511

@@ -11,10 +11,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from uecwatchd import boundary
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.refusal import code_of, status_of, translated
 from uecwatchd.errors import Deferred, Halted, Rejected
+from uecwatchd.system import failpoints
 from uecwatchd.types import StoredObject
 
 # What any generation takes, and nothing that a path could misread. Which of it names a *new* bucket is the
@@ -62,7 +62,7 @@ def ensure_bucket(cloud: Cloud, bucket: str) -> None:
     with cloud.bucket_turn:
         if not _is_there(cloud, bucket):
             must_be_makeable(cloud, bucket)
-            with boundary.effect("make bucket"):
+            with failpoints.effect("make bucket"):
                 _make(cloud, bucket)
 
 
@@ -231,7 +231,7 @@ def holds(stored: StoredObject | None, data: bytes | memoryview) -> bool:
 
 def remove(cloud: Cloud, bucket: str, key: str) -> None:
     """Delete an object; one that is not there is deleted already."""
-    with translated(cloud, f"deleting {bucket}/{key}"), boundary.effect("remove object"):
+    with translated(cloud, f"deleting {bucket}/{key}"), failpoints.effect("remove object"):
         try:
             cloud.s3.delete_object(Bucket=bucket, Key=key)
         except ClientError as error:

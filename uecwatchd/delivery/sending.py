@@ -8,7 +8,7 @@ from dataclasses import replace
 from io import FileIO
 from itertools import takewhile
 
-from uecwatchd import boundary, extents, spool
+from uecwatchd import spool
 from uecwatchd.bundle.files import Claims, Parties, manifest_of
 from uecwatchd.bundle.in_flight import in_flight
 from uecwatchd.bundle.manifest import Manifest, write_manifest
@@ -18,11 +18,12 @@ from uecwatchd.cloud.credentials import bundle_user, sealed_with, sealing_certif
 from uecwatchd.cloud.patience import again
 from uecwatchd.cloud.upload import holds, listed, put
 from uecwatchd.delivery.order import BootIds, Order
-from uecwatchd.digest import digest_like
 from uecwatchd.errors import Rejected
 from uecwatchd.image import amount
 from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.monitor import Event, Fields, Kind, Progress
+from uecwatchd.system import extents, failpoints
+from uecwatchd.system.digests import digest_like
 from uecwatchd.types import StoredObject
 
 
@@ -116,7 +117,7 @@ def _send_parts(
 
 def _put(order: Order, moment: str, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
     def put_once() -> StoredObject:
-        with boundary.effect(moment):
+        with failpoints.effect(moment):
             return put(order.cloud, bucket, key, data)
 
     return again(put_once, patience=order.patience, sleep=order.sleep, spread=order.spread)

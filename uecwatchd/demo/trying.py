@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from uecwatchd.errors import Halted
-from uecwatchd.signals import ENDING, answer
-from uecwatchd.strangers import shell_word
+from uecwatchd.system.signals import ENDING, answer
+from uecwatchd.system.text import shell_word
 from uecwatchd.terminal import flush, put, say
 
 

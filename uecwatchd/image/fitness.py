@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from uecwatchd.image.content import RAMDISK_FILE_SYSTEMS
 from uecwatchd.image.look import SECTOR_BYTES, Facts, Role
-from uecwatchd.strangers import file_word
+from uecwatchd.system.text import file_word
 
 Reason = tuple[str, str]  # why, as in an error, and a hint
 

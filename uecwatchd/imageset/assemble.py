@@ -38,7 +38,7 @@ from uecwatchd.imageset.sums import Declared, Lists, declared, lists_in
 from uecwatchd.imageset.unread import must_be_unnamed, must_be_whole, must_have_been_read, unread_sidecar
 from uecwatchd.sidecar import Foreign, Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import OUTPUT_SUFFIXES, Listing, is_sidecar, name_taken, not_regular, output_stem
-from uecwatchd.strangers import file_word
+from uecwatchd.system.text import file_word
 
 
 @dataclass(frozen=True, slots=True)

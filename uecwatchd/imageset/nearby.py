@@ -28,7 +28,7 @@ from uecwatchd.spool import (
     is_sidecar,
     is_sums,
 )
-from uecwatchd.strangers import file_word
+from uecwatchd.system.text import file_word
 
 # Names of metadata: what sidecars end in, slips of the pen for it, and what other programs use for the same.
 FAMILY = re.compile(r"\.(?:toml|json)\w?$|\.(?:tom|tml|oml|tol|jso|jsn|jon|tmol|tolm|otml|jsno|josn|ojsn)$"

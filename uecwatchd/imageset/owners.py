@@ -14,7 +14,7 @@ from uecwatchd.imageset.nearby import is_metadata
 from uecwatchd.imageset.outcome import Assembly, Misfit, NotYet, People
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Entry, Listing, Stamp, is_sums
-from uecwatchd.strangers import shell_word
+from uecwatchd.system.text import shell_word
 
 Made = Sequence[tuple[str, Stamp]]
 Taken = Mapping[str, Made]

@@ -7,7 +7,7 @@ from uecwatchd import image
 from uecwatchd.image import Facts
 from uecwatchd.imageset.draft import MEMBER_SUFFIXES
 from uecwatchd.spool import Listing
-from uecwatchd.strangers import file_word
+from uecwatchd.system.text import file_word
 
 # Commands write beside the file, and leave it there: {name} is the file, {folder} where it lies, {to} what is
 # left of its name.

@@ -15,7 +15,7 @@ from uecwatchd.imageset.draft import Draft
 from uecwatchd.imageset.unread import must_have_been_read
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Listing, is_sums, not_regular
-from uecwatchd.strangers import quoted
+from uecwatchd.system.text import quoted
 
 NAMES_SHOWN = 3
 # A name without what stands at its edges by mistake: spaces, quotes, a second asterisk, what ends a sentence.

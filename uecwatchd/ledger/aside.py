@@ -15,9 +15,9 @@ from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
 
-from uecwatchd import boundary
 from uecwatchd.ledger.file import FILE_NAME, folder_trouble, sync_folder
 from uecwatchd.ledger.lock import LOCK_NAME, hold
+from uecwatchd.system import failpoints
 
 # What SQLite puts beside its file. They go first: a log that stayed would be read into the new file.
 COMPANIONS = ("-wal", "-shm")
@@ -44,7 +44,7 @@ def set_aside(folder: Path) -> Path:
     """Give the ledger another name, under which nothing looks for it; that name."""
     path = folder / FILE_NAME
     aside = _free_name(folder)
-    with folder_trouble(folder), boundary.effect("set the ledger aside"):
+    with folder_trouble(folder), failpoints.effect("set the ledger aside"):
         for ending in (*COMPANIONS, ""):
             with suppress(FileNotFoundError):
                 os.rename(f"{path}{ending}", f"{aside}{ending}")  # noqa: PTH104 (names with endings are no paths)

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from uecwatchd import boundary
 from uecwatchd.errors import Deferred
 from uecwatchd.image import Role
 from uecwatchd.ledger.aside import alone, is_gone, salvaged, set_aside
@@ -16,6 +15,7 @@ from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_f
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
 from uecwatchd.ledger.rows import bundle_from, bundle_row, leaving_from, set_from, set_row
 from uecwatchd.spool import Stamp
+from uecwatchd.system import failpoints
 from uecwatchd.types import DetectedCloud, SetId
 
 # How long somebody who wants a set put down waits for one that itself waits for another.
@@ -294,7 +294,7 @@ class Ledger:
 
         What is not is on the disk before anything lasting that is written after it.
         """
-        with self._turn, self._trouble(), boundary.effect(moment):
+        with self._turn, self._trouble(), failpoints.effect(moment):
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
             with self._connection:
                 yield self._connection
@@ -306,7 +306,7 @@ class Ledger:
 
     def _forget_for_good(self) -> None:
         """What is deleted is zeroed in the file, but the log before it has it still."""
-        with self._turn, self._trouble(), boundary.effect("empty the ledger's log"):
+        with self._turn, self._trouble(), failpoints.effect("empty the ledger's log"):
             empty_log(self._connection)
 
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Halted, NotPermitted
-from uecwatchd.mounts import is_shared, type_of
-from uecwatchd.room import lacking, space_of
 from uecwatchd.spool.door import KIND_WORDS, kind_of
-from uecwatchd.strangers import shell_word
+from uecwatchd.system import failpoints
+from uecwatchd.system.disk_space import lacking, space_of
+from uecwatchd.system.mounts import is_shared, type_of
+from uecwatchd.system.text import shell_word
 
 FILE_NAME = "ledger.sqlite"
 # How long a statement waits for another process (`status`, a second daemon's last gasp) to finish writing.
@@ -204,7 +204,7 @@ def make_folder(folder: Path) -> None:
     """The state directory; a new one is on the disk, and not only on its way there, when this returns."""
     if folder.is_dir():
         return
-    with boundary.effect("make the state directory"):
+    with failpoints.effect("make the state directory"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         sync_folder(folder.parent)
 
@@ -281,7 +281,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     statements = " ".join(MIGRATIONS[version:])
     script = f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {len(MIGRATIONS)}; COMMIT;"
     try:
-        with boundary.effect("bring the ledger up to date"):
+        with failpoints.effect("bring the ledger up to date"):
             connection.executescript(script)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:

@@ -29,8 +29,8 @@ from uecwatchd.pipeline.prepare import (
     name_it,
     withdraw,
 )
-from uecwatchd.room import check_room
 from uecwatchd.sidecar import idle_keys
+from uecwatchd.system.disk_space import check_room
 from uecwatchd.unforeseen import OurFault, in_words
 from uecwatchd.verdict import failed, failure_event, resumed
 

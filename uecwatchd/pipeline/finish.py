@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from uecwatchd import digest, report
+from uecwatchd import report
 from uecwatchd.cloud.attributes import Permissions, describe, permissions, share, tag, untag
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.patience import again
@@ -20,7 +20,8 @@ from uecwatchd.image import Role
 from uecwatchd.ledger import BundleRecord, Furnished, MemberRecord, SetRecord
 from uecwatchd.monitor import Event, Kind, Level
 from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, tell, with_member
-from uecwatchd.strangers import printable
+from uecwatchd.system import digests
+from uecwatchd.system.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
     """Whoever reads a cloud's list shall find the way back to the file. Kernels and ramdisks, which sets
     share, say nothing of one set. What the user asked for comes first, where there is not room for all."""
     sidecar = job.found.sidecar
-    ours = {"owner": "uecwatchd", **digest.tagged(member.sha256), "host": tools.host}
+    ours = {"owner": "uecwatchd", **digests.tagged(member.sha256), "host": tools.host}
     if member.role != lead(job.found).role:
         return ours
     # No cloud takes a control character in a tag, and the user has not asked for this one.

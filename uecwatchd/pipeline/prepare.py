@@ -8,7 +8,6 @@ from uecwatchd.cloud.dialect import NAME_LIMIT, NAME_MINIMUM
 from uecwatchd.cloud.images import one
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
-from uecwatchd.digest import Digest, Flat, digest_like
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.image import amount
 from uecwatchd.imageset import Member
@@ -16,6 +15,7 @@ from uecwatchd.ledger import MemberRecord
 from uecwatchd.monitor import Kind, Progress
 from uecwatchd.pipeline.job import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
 from uecwatchd.sidecar import render_name
+from uecwatchd.system.digests import Digest, Flat, digest_like
 
 # A writer that pauses for longer than a file must lie still, as a copy over a line that hangs does, goes on
 # within ten minutes or not at all.

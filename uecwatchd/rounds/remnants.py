@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from uecwatchd.imageset import Misfit
 from uecwatchd.monitor import Event, Kind, Monitor
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 
 # Told one by one of a folder at once; who drops more than that sees the pattern.
 MOST_TOLD = 20

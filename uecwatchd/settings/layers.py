@@ -23,7 +23,6 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from uecwatchd import strangers
 from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.settings.places import clashes
 from uecwatchd.settings.records import (
@@ -35,6 +34,7 @@ from uecwatchd.settings.records import (
     WorkSettings,
     cloud_name,
 )
+from uecwatchd.system.text import KeyPath, Malformed, complaints, did_you_mean, listed, parse_toml, shell_word
 
 DEFAULT_CONFIG = Path("/etc/uecwatchd/uecwatchd.toml")
 PREFIX = "UECWATCHD_"
@@ -56,7 +56,7 @@ def _for_folders_that_are_watched(spool: SpoolSettings) -> SpoolSettings:
     for folder in spool.policy:
         if folder not in spool.folders:
             watched = [str(one) for one in spool.folders]
-            near = strangers.did_you_mean(str(folder), watched)
+            near = did_you_mean(str(folder), watched)
             raise ValueError(f"has a policy for {folder}, which is not among its folders{near}")
     return spool
 
@@ -98,7 +98,7 @@ class _Layer:
     """Settings of one origin as nested tables. `names` tells which variable or credential said a setting."""
 
     tables: Mapping[str, Any]
-    names: Mapping[strangers.Path, str] = field(default_factory=dict)
+    names: Mapping[KeyPath, str] = field(default_factory=dict)
 
 
 class _Source(PydanticBaseSettingsSource):
@@ -129,7 +129,7 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         raise _mistakes(error, layers, source) from None  # pydantic's own words might show a secret
     settings = Settings(door.spool, door.state, door.work, door.defaults, door.cloud, source)
-    if why := strangers.listed(clashes(settings)):
+    if why := listed(clashes(settings)):
         raise Halted(_where(source), why, CORRECT)
     return settings
 
@@ -152,7 +152,7 @@ def _read(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | None,
     try:
         return path, path.read_bytes()
     except PermissionError:
-        word = strangers.shell_word(str(path))
+        word = shell_word(str(path))
         hint = f"Try: chgrp uecwatchd {word} && chmod 640 {word}"
         raise NotPermitted(str(path), "cannot read it", hint) from None
     except FileNotFoundError:
@@ -166,8 +166,8 @@ def _read(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | None,
 
 def _file(path: Path, data: bytes, *, home: str | None) -> _Layer:
     try:
-        tables = strangers.parse_toml(data)
-    except strangers.Malformed as error:
+        tables = parse_toml(data)
+    except Malformed as error:
         raise Halted(str(path), str(error), "Correct it, then run `uecwatchd check`.") from error
     return _Layer(_anchored(tables, (), folder=path.parent, home=home))
 
@@ -225,7 +225,7 @@ def _path_of(name: str) -> tuple[str, ...]:
 def _layer(said: Iterable[tuple[str, tuple[str, ...], str]]) -> _Layer:
     """Nest settings that were said one by one, as (name, path, value)."""
     tables: dict[str, Any] = {}
-    names: dict[strangers.Path, str] = {}
+    names: dict[KeyPath, str] = {}
     for name, path, value in sorted(said, key=lambda one: len(one[1])):
         table = tables
         for part in path[:-1]:
@@ -261,10 +261,8 @@ def _directories(environ: Mapping[str, str]) -> _Layer:
 
 def _mistakes(error: ValidationError, layers: Iterable[_Layer], source: Path | None) -> Halted:
     named = {path: name for layer in reversed(tuple(layers)) for path, name in layer.names.items()}
-    found = strangers.complaints(error, noun="setting", known=_known)
-    why = strangers.listed(
-        f"{_misplaced(path, named) or sentence}{_said_by(path, named)}" for path, sentence in found
-    )
+    found = complaints(error, noun="setting", known=_known)
+    why = listed(f"{_misplaced(path, named) or sentence}{_said_by(path, named)}" for path, sentence in found)
     return Halted(_where(source), why, CORRECT)
 
 
@@ -272,7 +270,7 @@ def _where(source: Path | None) -> str:
     return str(source) if source else "the configuration"
 
 
-def _misplaced(path: strangers.Path, named: Mapping[strangers.Path, str]) -> str | None:
+def _misplaced(path: KeyPath, named: Mapping[KeyPath, str]) -> str | None:
     """What to say of a setting that stands before the first table instead of in its own, or is named so."""
     homes = (section for section in SECTIONS if len(path) == 1 and path[0] in keys_of(section))
     home = next(homes, None)
@@ -292,14 +290,14 @@ def _proper_name(table: str, key: str, name: str | None) -> str:
     )
 
 
-def _said_by(path: strangers.Path, named: Mapping[strangers.Path, str]) -> str:
+def _said_by(path: KeyPath, named: Mapping[KeyPath, str]) -> str:
     """Name the variable or credential, where a mistake is not one of the file."""
     inner = (named[path[:length]] for length in range(len(path), 0, -1) if path[:length] in named)
     name = next(inner, None)
     return f" (from {name})" if name else ""
 
 
-def _known(path: strangers.Path) -> Iterable[str]:
+def _known(path: KeyPath) -> Iterable[str]:
     if path[:2] == ("spool", "policy"):
         return [one.name for one in fields(FolderPolicy)]
     return keys_of(str(path[0])) if path else _Door.model_fields

@@ -21,7 +21,7 @@ from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool.door import EntryKind, Stamp, changed, folder_descriptor, open_below, reading, stamp_of
 from uecwatchd.spool.kinds import is_sidecar, is_sums
 from uecwatchd.spool.many import MOST_NAMES
-from uecwatchd.strangers import Malformed
+from uecwatchd.system.text import Malformed
 
 # How long one look reads: some thousand files, and shorter than people notice.
 READ_SECONDS = 1.0

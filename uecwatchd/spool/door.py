@@ -13,11 +13,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
-from uecwatchd import memory
-from uecwatchd.digest import MOST_WAITING, SKIP_BYTES, Aside, Digest, fitting_file
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
-from uecwatchd.extents import Extent, stored
-from uecwatchd.strangers import file_word
+from uecwatchd.system import memory
+from uecwatchd.system.digests import MOST_WAITING, SKIP_BYTES, Aside, Digest, fitting_file
+from uecwatchd.system.extents import Extent, stored
+from uecwatchd.system.text import file_word
 
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
 Stamp = tuple[int, int, int, int]

@@ -15,7 +15,7 @@ from uecwatchd.spool.lock import LOCK_NAME
 from uecwatchd.spool.many import MOST_NAMES_IN_A_SET, names_in
 from uecwatchd.spool.output import is_foreign, is_output
 from uecwatchd.spool.passed_over import ignored_by
-from uecwatchd.strangers import spelled
+from uecwatchd.system.text import spelled
 
 NOT_UTF8 = "a name that is not UTF-8"  # stands where the pattern would that a name matches
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from uecwatchd.errors import Deferred
 from uecwatchd.spool.door import folder_descriptor
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 
 LOCKS = Path("/proc/locks")
 # Enough of a command line to know which service it is.

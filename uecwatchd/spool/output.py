@@ -10,10 +10,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from uecwatchd import boundary
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.spool.door import KIND_WORDS, EntryKind, folder_descriptor, kind_of, user_name
-from uecwatchd.strangers import shell_word
+from uecwatchd.system import failpoints
+from uecwatchd.system.text import shell_word
 
 OUTPUT_SUFFIXES = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
 # NAME_MAX is 255 bytes; the longest thing we add is ".NAME.uec.error.uec." and 8 random letters.
@@ -67,9 +67,9 @@ def _place(descriptor: int, name: str, data: bytes) -> None:
     replaces = _check_ours(descriptor, name)
     temporary = f".{name}.uec.{secrets.token_hex(4)}"
     try:
-        with boundary.effect(f"write {_ending(name)}"):
+        with failpoints.effect(f"write {_ending(name)}"):
             _write_new(descriptor, temporary, data)
-        with boundary.effect(f"place {_ending(name)}"):
+        with failpoints.effect(f"place {_ending(name)}"):
             if replaces or not _is_named(descriptor, temporary, name):
                 os.rename(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
             os.fsync(descriptor)
@@ -126,7 +126,7 @@ def append(folder: Path, name: str, text: str, *, lasting: bool = False) -> None
         if status is None or status.st_nlink > 1:
             _place(descriptor, name, data)
             return
-        with boundary.effect(f"append to {_ending(name)}"):
+        with failpoints.effect(f"append to {_ending(name)}"):
             _append(descriptor, name, data, lasting=lasting)
 
 
@@ -153,7 +153,7 @@ def remove(folder: Path, name: str) -> None:
         _check_ours(descriptor, name)
         if not _is_there(descriptor, name):
             return
-        with boundary.effect(f"remove {_ending(name)}"):
+        with failpoints.effect(f"remove {_ending(name)}"):
             os.unlink(name, dir_fd=descriptor)
             os.fsync(descriptor)  # or a power cut would bring back what is no longer so
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from uecwatchd import boundary
 from uecwatchd.errors import Deferred
 from uecwatchd.spool.door import Stamp, folder_descriptor, stamp_of
+from uecwatchd.system import failpoints
 
 ARCHIVE = "done"
 # Whoever may drop files may also fetch them back; nobody but the service may put folders in between. Where
@@ -39,7 +39,7 @@ def archive(folder: Path, files: Iterable[tuple[str, Stamp]], *, when: datetime)
                 _made(spool, (*place, *above)) as to,
             ):
                 if _is_still(source, name, stamp):
-                    with boundary.effect("archive a file"):
+                    with failpoints.effect("archive a file"):
                         os.rename(name, _free_name(to, name), src_dir_fd=source, dst_dir_fd=to)
                         os.fsync(to)  # before the folder that it left: it may be in both, but never in none
                         os.fsync(source)
@@ -53,7 +53,7 @@ def discard(folder: Path, files: Iterable[tuple[str, Stamp]]) -> None:
             *above, name = path.split("/")
             with _trouble(path, "delete"), _below(spool, above) as source:
                 if _is_still(source, name, stamp):
-                    with boundary.effect("delete a file"):
+                    with failpoints.effect("delete a file"):
                         os.unlink(name, dir_fd=source)
                         os.fsync(source)
             _clear_away(spool, above)

@@ -11,7 +11,7 @@ from uecwatchd.ledger import Advance, SetRecord, Verb
 from uecwatchd.pace import rate, seconds_left, span, told
 from uecwatchd.rounds.rules import GONE
 from uecwatchd.spool import NOT_UTF8, OUTPUT_SUFFIXES, Listing, is_output, output_stem
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 from uecwatchd.types import SetId
 
 Outcome = ImageSet | Waiting | Refused | None

@@ -9,7 +9,7 @@ from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.monitor import Progress
 from uecwatchd.spool import is_output
 from uecwatchd.status.rows import Row, speed_of
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 
 # What is left for the reason on a terminal of usual width; a longer name pushes its own line only.
 NAME_COLUMNS = 40

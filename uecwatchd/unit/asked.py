@@ -14,7 +14,7 @@ from typing import Any
 
 from uecwatchd.errors import Deferred
 from uecwatchd.settings import CONFIG_VARIABLE, DEFAULT_CONFIG
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 
 DEFAULT_NAME = "uecwatchd.service"
 # There where systemd is process 1, and only there (sd_booted).

@@ -18,7 +18,7 @@ from typing import Any
 
 from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.settings import CONFIG_VARIABLE, PREFIX
-from uecwatchd.strangers import printable
+from uecwatchd.system.text import printable
 from uecwatchd.unit.asked import Unit
 
 # What is the caller's own in any case: the terminal, the language, and settings given for this one call.

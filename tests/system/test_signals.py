@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd.signals import answer
+from uecwatchd.system.signals import answer
 
 
 @pytest.fixture(autouse=True)

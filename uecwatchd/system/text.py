@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it takes longer to import than a command that needs none of
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-Path = tuple[str | int, ...]  # where in a document a value stands: table names, keys, list indexes
+KeyPath = tuple[str | int, ...]  # where in a document a value stands: table names, keys, list indexes
 
 # Below three letters too many words begin alike.
 PREFIX_LETTERS = 3
@@ -162,7 +162,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near}?)" if near else ""
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """Write `("spool", "folders", 0)` as `spool.folders[0]`."""
     words = (f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" for part in path)
     return "".join(words).removeprefix(".")
@@ -230,8 +230,8 @@ def listed(mistakes: Iterable[str]) -> str:
 
 
 def complaints(
-    error: "ValidationError", *, noun: str, known: Callable[[Path], Iterable[str]]
-) -> Iterator[tuple[Path, str]]:
+    error: "ValidationError", *, noun: str, known: Callable[[KeyPath], Iterable[str]]
+) -> Iterator[tuple[KeyPath, str]]:
     """Put each of pydantic's errors into words, without its input: that might be a secret.
 
     `noun` is what the document calls a key; `known` lists the keys of the table at a path.
@@ -241,7 +241,7 @@ def complaints(
         yield details["loc"], _complaint(details, noun=noun, known=known)
 
 
-def _complaint(details: "ErrorDetails", *, noun: str, known: Callable[[Path], Iterable[str]]) -> str:
+def _complaint(details: "ErrorDetails", *, noun: str, known: Callable[[KeyPath], Iterable[str]]) -> str:
     path, kind, context = details["loc"], details["type"], details.get("ctx", {})
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown {noun} {dotted(path)}{did_you_mean(str(path[-1]), known(path[:-1]))}"
@@ -251,7 +251,7 @@ def _complaint(details: "ErrorDetails", *, noun: str, known: Callable[[Path], It
     return f"{_place(path)} {template.format(**context)}"
 
 
-def _place(path: Path) -> str:
+def _place(path: KeyPath) -> str:
     # pydantic marks a complaint about a table's key, not about the value under it, with "[key]",
     # and puts no place to a key that is no Unicode.
     return dotted(path[:-1] if path[-1:] == ("[key]",) else path) or "a name"

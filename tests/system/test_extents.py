@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uecwatchd.extents import HOLE_BYTES, Extent, fewer, rounded, stored
+from uecwatchd.system.extents import HOLE_BYTES, Extent, fewer, rounded, stored
 
 MIB = 1 << 20
 

@@ -2,24 +2,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from uecwatchd import boundary
+from uecwatchd.system import failpoints
 
 
 @pytest.fixture
 def crossed() -> Iterator[list[str]]:
     heard: list[str] = []
-    boundary.listen(heard.append)
+    failpoints.listen(heard.append)
     yield heard
-    boundary.listen(lambda _: None)
+    failpoints.listen(lambda _: None)
 
 
 def test_an_effect_has_a_moment_before_and_a_moment_after(crossed: list[str]) -> None:
-    with boundary.effect("put part"):
+    with failpoints.effect("put part"):
         assert crossed == ["before put part"]
     assert crossed == ["before put part", "after put part"]
 
 
 def test_an_effect_that_failed_has_no_moment_after(crossed: list[str]) -> None:
-    with pytest.raises(OSError, match="full"), boundary.effect("put part"):
+    with pytest.raises(OSError, match="full"), failpoints.effect("put part"):
         raise OSError("full")
     assert crossed == ["before put part"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.strangers import (
+from uecwatchd.system.text import (
     Malformed,
     did_you_mean,
     dotted,

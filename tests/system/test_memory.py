@@ -8,7 +8,7 @@ import pytest
 
 ALLOCATING = """
 import ctypes, sys, threading
-from uecwatchd import memory
+from uecwatchd.system import memory
 
 if sys.argv[1] == "together":
     memory.keep_together()

@@ -3,7 +3,17 @@ import hashlib
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from uecwatchd.digest import BLOCK_BYTES, MARK, MOST_ZEROS, Blocks, Flat, digest_like, fitting, named, tagged
+from uecwatchd.system.digests import (
+    BLOCK_BYTES,
+    MARK,
+    MOST_ZEROS,
+    Blocks,
+    Flat,
+    digest_like,
+    fitting,
+    named,
+    tagged,
+)
 
 BYTES = st.one_of(
     st.binary(max_size=200),
