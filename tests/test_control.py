@@ -20,8 +20,8 @@ from uecwatchd.cloud.gate import Gates
 from uecwatchd.control import AdvanceWriter, Brake, Control, ProbeWriter, Wanted, news_between, renewed
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
+from uecwatchd.events import Kind, Progress
 from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, Request, SetRecord, open_ledger
-from uecwatchd.monitor import Kind, Progress
 from uecwatchd.roll import Roll
 from uecwatchd.service import LONGEST_PAUSE_SECONDS, Service
 from uecwatchd.settings import load

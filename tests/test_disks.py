@@ -21,8 +21,8 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
+from uecwatchd.events import Kind
 from uecwatchd.ledger import open_ledger
-from uecwatchd.monitor import Kind
 from uecwatchd.service import Service
 from uecwatchd.settings import load
 from uecwatchd.system.disk_space import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking

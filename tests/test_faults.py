@@ -27,7 +27,7 @@ import sys, time
 from pathlib import Path
 from contextlib import closing
 from uecwatchd.ledger import open_ledger
-from uecwatchd.notify import Notifier
+from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service import Service
 from uecwatchd.settings import load
 class Silent:

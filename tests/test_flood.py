@@ -23,9 +23,9 @@ import pytest
 
 from tests.support.host import Host
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger import open_ledger
-from uecwatchd.monitor import Event, Kind, Progress
-from uecwatchd.notify import Notifier
+from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service import LEAST_PAUSE_SECONDS, Service
 from uecwatchd.settings import load
 

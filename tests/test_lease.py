@@ -20,9 +20,9 @@ from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.events import Kind
 from uecwatchd.imageset import Assembly, Refused, put_back
 from uecwatchd.ledger import open_ledger
-from uecwatchd.monitor import Kind
 from uecwatchd.pipeline.prepare import FRESH_SECONDS
 from uecwatchd.service import Service
 from uecwatchd.settings import load

@@ -16,8 +16,8 @@ from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
+from uecwatchd.events import Kind
 from uecwatchd.ledger import open_ledger
-from uecwatchd.monitor import Kind
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.turn import Rounds

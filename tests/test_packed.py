@@ -8,7 +8,7 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.near import MBR, decided, lay, row_of
-from uecwatchd.monitor import Kind
+from uecwatchd.events import Kind
 from uecwatchd.rounds.remnants import MOST_TOLD, Remnants
 
 

@@ -19,8 +19,8 @@ from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS
 from uecwatchd.demo.material import RealSet
+from uecwatchd.events import Kind
 from uecwatchd.ledger import Failure, Ledger, SetRecord, open_ledger
-from uecwatchd.monitor import Kind
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.turn import Rounds

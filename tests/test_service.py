@@ -26,11 +26,11 @@ from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted
+from uecwatchd.events import Kind
 from uecwatchd.imageset import ImageSet
 from uecwatchd.ledger import FILE_NAME, Ledger, SetRecord, open_ledger
 from uecwatchd.ledger.file import Damaged
-from uecwatchd.monitor import Kind
-from uecwatchd.notify import Notifier
+from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.rules import due

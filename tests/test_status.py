@@ -17,7 +17,7 @@ from uecwatchd import imageset, spool
 from uecwatchd.demo.material import RealSet
 from uecwatchd.imageset import Rules
 from uecwatchd.ledger import Advance, Failure, MemberRecord, SetRecord
-from uecwatchd.pace import span
+from uecwatchd.outputs.progress import span
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.status import Known, Row, about, as_json, rows, story, table, unseen
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.journal import MESSAGE_IDS
-from uecwatchd.monitor import Kind
+from uecwatchd.events import Kind
+from uecwatchd.outputs.journal import MESSAGE_IDS
 
 FILES = Path(__file__).parents[1] / "systemd"
 UNIT = FILES / "uecwatchd.service"

@@ -17,9 +17,9 @@ from uecwatchd.cloud.patience import Patience
 from uecwatchd.cloud.recognise import Recognised, address_of
 from uecwatchd.control import Brake, ProbeWriter, drop_advances
 from uecwatchd.errors import UecError
+from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.ledger import Ledger, SetRecord
-from uecwatchd.monitor import Event, Kind, Monitor
-from uecwatchd.notify import Notifier
+from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.outages import introduced, warned
 from uecwatchd.rounds.rules import rules_of

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from uecwatchd import report
 from uecwatchd.ledger import BundleRecord, Ledger, SetRecord
+from uecwatchd.outputs import result_files
 
 
 def clear_traces(record: SetRecord, ledger: Ledger) -> None:
@@ -11,7 +11,7 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
 
     What was registered stays in the cloud, and known as made here. Raises what the disks raise.
     """
-    report.clear(record)
+    result_files.clear(record)
     for member in record.members:
         ledger.drop_digest(member.stamp)
     others = [other for other in ledger.sets() if other.id != record.id]

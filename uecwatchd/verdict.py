@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from uecwatchd import report
 from uecwatchd.errors import Deferred, Halted, Rejected, UecError
+from uecwatchd.events import Event, Fields, Kind
 from uecwatchd.ledger import Failure, SetRecord, State
-from uecwatchd.monitor import Event, Fields, Kind
+from uecwatchd.outputs import result_files
 
 # From "a switch was rebooted" to "the night shift is over": 30 s doubling to an hour, for two days.
 FIRST_DELAY_SECONDS = 30.0
@@ -107,7 +107,7 @@ def failure_event(record: SetRecord) -> Event:
     error = record.error or Failure("rejected", record.name, "unknown", "")
     fields: Fields = {
         "error": f"{error.what}: {error.why}",
-        "hint": f"{error.hint} {report.when_again(record)}",
+        "hint": f"{error.hint} {result_files.when_again(record)}",
         "attempt": record.attempt,
         "cloud": record.cloud,
         "stage": record.stage,

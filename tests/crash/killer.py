@@ -28,9 +28,9 @@ from typing import Any
 
 from uecwatchd.cli import main as cli
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.events import Event, Progress
 from uecwatchd.ledger import open_ledger
-from uecwatchd.monitor import Event, Progress
-from uecwatchd.notify import Notifier
+from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service import Service
 from uecwatchd.settings import load
 from uecwatchd.system import failpoints

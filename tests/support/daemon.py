@@ -7,7 +7,7 @@ from subprocess import Popen
 
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd.notify import Notifier
+from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from uecwatchd.monitor import Event, Kind, Progress
+from uecwatchd.events import Event, Kind, Progress
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, o
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cloud.credentials import Account, bundle_user, gather, sealing_certificate
 from uecwatchd.errors import Halted, Rejected, UecError
+from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.image import Arch, Facts, Role, amount, arch_by_name, role_by_name, unfit
 from uecwatchd.image.fitness import KEEP_HINT
 from uecwatchd.imageset import ROLE_WORDS
-from uecwatchd.journal import journal_monitor
-from uecwatchd.monitor import Event, Kind, Monitor, Progress
+from uecwatchd.outputs.journal import journal_monitor
 from uecwatchd.settings import load
 from uecwatchd.sidecar import is_image_id
 from uecwatchd.system import digests

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from uecwatchd.journal import Journal, journal_monitor, take_over_stdlib
-from uecwatchd.monitor import Event, Kind, Monitor
+from uecwatchd.events import Event, Kind, Monitor
+from uecwatchd.outputs.journal import Journal, journal_monitor, take_over_stdlib
 
 
 def program_journal() -> Journal:

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from uecwatchd import ledger, report
+from uecwatchd import ledger
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.imageset import stem_of
 from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
-from uecwatchd.pace import span
+from uecwatchd.outputs import result_files
+from uecwatchd.outputs.progress import span
 from uecwatchd.settings import Settings, load
 from uecwatchd.status import Row, Survey, about, survey
 from uecwatchd.system import wakeup
@@ -172,13 +173,13 @@ def decide(verb: Verb, row: Row, *, alive: bool) -> Verdict:
 
 
 def _order(verb: Verb, row: Row) -> str:
-    return report.order(verb, row.id)
+    return result_files.order(verb, row.id)
 
 
 def _retry(row: Row, later: str) -> Verdict:
     name, record = row.name, row.record
     if row.held_since is not None:
-        why = f"{name} is held since {report.moment(row.held_since)} UTC, and nothing is tried before:"
+        why = f"{name} is held since {result_files.moment(row.held_since)} UTC, and nothing is tried before:"
         return _no(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
     if row.state == "working":
         return _no(f"{name} is at work already: {row.detail}.")
@@ -233,7 +234,7 @@ def _anew(row: Row) -> str:
 def _hold(row: Row) -> Verdict:
     name = row.name
     if row.held_since is not None:
-        return _no(f"{name} is held already, since {report.moment(row.held_since)} UTC.")
+        return _no(f"{name} is held already, since {result_files.moment(row.held_since)} UTC.")
     until = f"until: {_order('release', row)}"
     if row.state == "working":
         return _yes(f"{name} is put down before its next part, and held {until}")
@@ -255,7 +256,7 @@ def _from_now_on(row: Row, later: str) -> str:
         return _sentence(row.detail)
     later = later if row.needs_daemon or row.state == "waiting" else ""
     if record and record.error and record.state == row.state:
-        return report.when_again(record) + later
+        return result_files.when_again(record) + later
     words = {
         "new": "It is begun.",
         "queued": "It goes on where it was.",

@@ -10,9 +10,9 @@ from functools import partial
 
 from uecwatchd.cli.journal import program_journal, tell_lost
 from uecwatchd.errors import Deferred
+from uecwatchd.events import Event, Kind, Monitor, Tee
 from uecwatchd.ledger import Ledger, open_ledger
-from uecwatchd.monitor import Event, Kind, Monitor, Tee
-from uecwatchd.notify import Notifier, StatusMonitor
+from uecwatchd.outputs.systemd import Notifier, StatusMonitor
 from uecwatchd.service import Service
 from uecwatchd.settings import Settings, load
 from uecwatchd.system.signals import answer, answer_end

@@ -9,8 +9,8 @@ from uecwatchd.cloud.images import at_location, images
 from uecwatchd.cloud.upload import listed, remove
 from uecwatchd.delivery.order import Order
 from uecwatchd.errors import Stopped, UecError
+from uecwatchd.events import Event, Fields, Kind, Level
 from uecwatchd.ledger import BundleRecord, Ledger
-from uecwatchd.monitor import Event, Fields, Kind, Level
 
 
 def clear_leftovers(order: Order, ledger: Ledger, *, but: str) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.events import Monitor
 from uecwatchd.image import Arch
 from uecwatchd.imageset import Member
-from uecwatchd.monitor import Monitor
 from uecwatchd.settings import Compression
 
 

@@ -20,9 +20,9 @@ from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.delivery.sending import send
 from uecwatchd.delivery.waiting import is_overdue, missed, settled, taken_back
 from uecwatchd.errors import BundleRefused, Deferred, Halted, Rejected
+from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.imageset import ROLE_WORDS
 from uecwatchd.ledger import BundleRecord, Ledger
-from uecwatchd.monitor import Event, Kind, Progress
 from uecwatchd.system.digests import digest_like
 
 # 64 bits of the identity: names that do not meet by chance, in keys that a person can still read.

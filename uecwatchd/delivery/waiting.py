@@ -11,8 +11,8 @@ from uecwatchd.cloud.images import AVAILABLE, Image
 from uecwatchd.cloud.silence import quoted
 from uecwatchd.delivery.order import Order
 from uecwatchd.errors import BundleRefused, Deferred, Pending
+from uecwatchd.events import Event, Kind
 from uecwatchd.ledger import BundleRecord, Ledger
-from uecwatchd.monitor import Event, Kind
 
 # OpenStack fetches, joins and converts the whole bundle meanwhile: some minutes for tens of GiB.
 WAIT_SECONDS = 1800.0

@@ -9,14 +9,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uecwatchd import report
 from uecwatchd.cloud.gate import TOLD_CLOSINGS
 from uecwatchd.control import AdvanceWriter
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
+from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.image import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
 from uecwatchd.ledger import MemberRecord, SetRecord
-from uecwatchd.monitor import Event, Fields, Kind, Monitor, Progress, Tee
+from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.deliver import deliver
 from uecwatchd.pipeline.finish import furnish, publish, succeed_older
 from uecwatchd.pipeline.job import Job, Stage, Tools, lead, pause, stop_if_asked, tell
@@ -61,7 +61,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
     job = _begin(found, before, tools)
     try:
         with in_words(found.name):
-            report.check_names(job.record)
+            result_files.check_names(job.record)
             check_room(found.folder, "the spool folder")
             check_room(tools.ledger.folder, "the state directory")
             _announce(job, before)
@@ -129,14 +129,14 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
         owner=found.owner,
     )
     advance = AdvanceWriter(tools.ledger, record, now=tools.now)
-    monitor = Tee((report.LogFile(found.folder, found.name), advance, tools.monitor))
+    monitor = Tee((result_files.LogFile(found.folder, found.name), advance, tools.monitor))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
     return Job(found, record, monitor, fresh_until=fresh_until, waited=waited(same, now=tools.now()))
 
 
 def _announce(job: Job, before: SetRecord | None) -> None:
     found, record = job.found, job.record
-    log = report.LogFile(found.folder, found.name)
+    log = result_files.LogFile(found.folder, found.name)
     log.begin(record.attempt, started=record.since)
     if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
         job = replace(job, monitor=log)  # the journal has it from the first attempt
@@ -195,16 +195,16 @@ def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> 
         met = error is not closed and tools.gates.closings(cloud) <= TOLD_CLOSINGS
         event = replace(event, level="info" if met else "debug")
     if _is_known(record, before):
-        job = replace(job, monitor=report.LogFile(job.found.folder, job.found.name))
+        job = replace(job, monitor=result_files.LogFile(job.found.folder, job.found.name))
     return _end(job, record, tools, event)
 
 
 def show_refusal(record: SetRecord, tools: Tools, *, before: SetRecord | None) -> None:
     """Tell of a set that cannot even be begun, in the journal and beside its files."""
-    log = report.LogFile(Path(record.folder), record.name)
+    log = result_files.LogFile(Path(record.folder), record.name)
     monitor = log if _is_known(record, before) else Tee((log, tools.monitor))
     monitor.tell(failure_event(record))
-    _attempt(record, monitor, lambda: report.retract(record), lambda: _show(record, monitor))
+    _attempt(record, monitor, lambda: result_files.retract(record), lambda: _show(record, monitor))
 
 
 def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
@@ -230,7 +230,7 @@ def _end(job: Job, record: SetRecord, tools: Tools, event: Event) -> SetRecord:
 
 def _show(record: SetRecord, monitor: Monitor) -> None:
     """Bring the files beside the image up to date; whose name is taken is told with a failure."""
-    for taken in report.publish(record):
+    for taken in result_files.publish(record):
         if record.error:
             monitor.tell(Event(Kind.FAULT, f"{record.name}: {taken}", record.name, level="error"))
 
@@ -249,6 +249,6 @@ def _attempt(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) 
 def _keep(job: Job, record: SetRecord, tools: Tools) -> Job:
     """Write down where the job stands: first to the ledger, the truth, then to its copy for people."""
     tools.ledger.put_set(record)
-    report.publish(record)
+    result_files.publish(record)
     job.monitor.progress(Progress(record.name, record.stage, "", 0, 0))
     return replace(job, record=record)

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 
-from uecwatchd import report, spool
+from uecwatchd import spool
 from uecwatchd.delivery import NO_BOOT, Boot, BootIds, Order, bundle_and_register
 from uecwatchd.errors import Pending, Rejected, Stopped
+from uecwatchd.events import Monitor, Tee
 from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import CHECK_SECONDS, BundleRecord
-from uecwatchd.monitor import Monitor, Tee
+from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
 from uecwatchd.pipeline.prepare import registered_name
 from uecwatchd.verdict import FIRST_LOOK_SECONDS
@@ -134,7 +135,7 @@ class Turns:
 
 def _shown(job: Job) -> Monitor:
     """Where the progress of one member is told, and written beside the image."""
-    return Tee((job.monitor, report.ReportFile(job.record)))
+    return Tee((job.monitor, result_files.ReportFile(job.record)))
 
 
 def _go_on(given_up: threading.Event) -> None:

@@ -9,16 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from uecwatchd import report
 from uecwatchd.cloud.attributes import Permissions, describe, permissions, share, tag, untag
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.patience import again
 from uecwatchd.cloud.register import deregister
 from uecwatchd.cloud.upload import remove
 from uecwatchd.errors import Deferred, Stopped, UecError
+from uecwatchd.events import Event, Kind, Level
 from uecwatchd.image import Role
 from uecwatchd.ledger import BundleRecord, Furnished, MemberRecord, SetRecord
-from uecwatchd.monitor import Event, Kind, Level
+from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, tell, with_member
 from uecwatchd.system import digests
 from uecwatchd.system.text import printable
@@ -182,7 +182,7 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
     except Deferred as error:
         if wish.urgent:
             raise
-        hint = NOT_AGAIN.format(order=report.order("retry", job.record.id))
+        hint = NOT_AGAIN.format(order=result_files.order("retry", job.record.id))
         return _remarked(job, error.what, error.why, hint, error.request_id)
     except UecError as error:
         return _remarked(job, error.what, error.why, error.hint, error.request_id)
@@ -289,10 +289,10 @@ def publish(job: Job, tools: Tools) -> Job:
         )
     )
     done = replace(job.record, state="done", stage="", since=tools.now())
-    for taken in report.publish(done):
+    for taken in result_files.publish(done):
         job = _remarked(job, taken.what, taken.why, taken.hint)
     if job.record.remarks != done.remarks:  # its JSON has them too, unless that is what cannot be written
-        report.publish(replace(done, remarks=job.record.remarks))
+        result_files.publish(replace(done, remarks=job.record.remarks))
     return job
 
 

@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from uecwatchd import report
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.control import NEXT, Brake
 from uecwatchd.errors import Stopped
+from uecwatchd.events import Event, Fields, Kind, Level, Monitor
 from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import CHECK_SECONDS, Furnished, Ledger, MemberRecord, SetRecord
-from uecwatchd.monitor import Event, Fields, Kind, Level, Monitor
+from uecwatchd.outputs import result_files
 from uecwatchd.settings import WorkSettings
 
 
@@ -99,7 +99,7 @@ def stop_if_asked(job: Job, tools: Tools) -> None:
     if tools.stopping.is_set():
         raise Stopped(what, "the service was asked to stop", "It is taken up again at the next start.")
     if why := tools.brake.why(job.record.id):
-        release = report.order("release", job.record.id)
+        release = result_files.order("release", job.record.id)
         raise Stopped(what, why, NEXT[why].format(release=release))
 
 

@@ -7,13 +7,13 @@ told or counted; anything else, and the end of patience, makes an attempt of it.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from uecwatchd import report
 from uecwatchd.cloud.images import one
 from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS
 from uecwatchd.errors import Pending, UecError
+from uecwatchd.events import Event, Kind
 from uecwatchd.imageset import ImageSet
 from uecwatchd.ledger import SetRecord
-from uecwatchd.monitor import Event, Kind
+from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools
 from uecwatchd.verdict import next_look
 
@@ -60,5 +60,5 @@ def put_off(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]
         next_retry=next_look(since, now=now),
         members=tuple(members),
     )
-    what = f"waiting for {record.reason} since {report.moment(since)} UTC on cloud {record.cloud}"
+    what = f"waiting for {record.reason} since {result_files.moment(since)} UTC on cloud {record.cloud}"
     return record, Event(Kind.WAITING, f"{record.name}: {what}", record.name, fields={"cloud": record.cloud})

@@ -3,16 +3,17 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from uecwatchd import report, spool
+from uecwatchd import spool
 from uecwatchd.cloud.dialect import NAME_LIMIT, NAME_MINIMUM
 from uecwatchd.cloud.images import one
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
 from uecwatchd.errors import Halted, NotYet, Rejected
+from uecwatchd.events import Kind, Progress
 from uecwatchd.image import amount
 from uecwatchd.imageset import Member
 from uecwatchd.ledger import MemberRecord
-from uecwatchd.monitor import Kind, Progress
+from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
 from uecwatchd.sidecar import render_name
 from uecwatchd.system.digests import Digest, Flat, digest_like
@@ -119,7 +120,7 @@ def withdraw(job: Job, tools: Tools) -> Job:
     """Take the ids of an earlier content away. Files that were only touched keep theirs all along."""
     fingerprint = fingerprint_of(job.record, job.found)
     if job.record.fingerprint != fingerprint:
-        report.retract(job.record)
+        result_files.retract(job.record)
     return replace(job, record=replace(job.record, fingerprint=fingerprint))
 
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from uecwatchd.errors import UecError
-from uecwatchd.monitor import Event, Kind, Level, Monitor
+from uecwatchd.events import Event, Kind, Level, Monitor
 from uecwatchd.unforeseen import OurFault, in_words
 
 

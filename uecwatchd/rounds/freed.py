@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from uecwatchd import report, spool
+from uecwatchd import spool
 from uecwatchd.ledger import SetRecord
+from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints
 
@@ -13,10 +14,12 @@ def write_freed(
 ) -> None:
     """Write what is lacking beside the sets, as far as its names are free now."""
     for record in [record for record in records if record.remarks and record.state == "done"]:
-        freed = report.untaken(record, listing.planted)
+        freed = result_files.untaken(record, listing.planted)
         if freed == record:
             continue
         with complaints.about(record.name):
-            late = [taken for taken in report.publish(freed) if not report.is_remarked(freed, taken)]
+            late = [
+                taken for taken in result_files.publish(freed) if not result_files.is_remarked(freed, taken)
+            ]
             if not late:  # or somebody was faster, and it is tried at the next look
                 roll.put(freed)

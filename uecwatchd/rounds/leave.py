@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from uecwatchd import report, spool
+from uecwatchd import spool
 from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import Leaving, Ledger, SetRecord
+from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.rules import GONE, is_done
@@ -82,7 +83,7 @@ def forget_in_time(
     for record in gone:
         if record.reason == GONE and now - record.since >= linger and time.monotonic() < end:
             with complaints.about(record.name):
-                report.clear(record)
+                result_files.clear(record)
                 roll.drop(record)
                 freed.append(record)
     return bool(freed)

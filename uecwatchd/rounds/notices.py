@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from uecwatchd import pipeline, report, spool
+from uecwatchd import pipeline, spool
 from uecwatchd.control import Control, renewed
 from uecwatchd.errors import Halted
+from uecwatchd.events import Kind
 from uecwatchd.imageset import Assembly, Refused, Waiting, being_written
 from uecwatchd.ledger import SetRecord
-from uecwatchd.monitor import Kind
+from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.rules import passed
@@ -173,7 +174,7 @@ class Notices:
             what = f"{name}: waiting for {record.reason}"
             self._complaints.tell(Kind.WAITING, what, set_name=name)
             with self._complaints.about(name):
-                for taken in report.publish(record):
+                for taken in result_files.publish(record):
                     raise taken
 
 

@@ -6,7 +6,7 @@ from uecwatchd.cloud.client import Cloud, insecure
 from uecwatchd.cloud.gate import TOLD_CLOSINGS, Gates
 from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.errors import CloudAway, Unforeseen
-from uecwatchd.monitor import Event, Kind, Monitor
+from uecwatchd.events import Event, Kind, Monitor
 
 
 class Outages:

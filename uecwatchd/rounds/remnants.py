@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.imageset import Misfit
-from uecwatchd.monitor import Event, Kind, Monitor
 from uecwatchd.system.text import printable
 
 # Told one by one of a folder at once; who drops more than that sees the pattern.

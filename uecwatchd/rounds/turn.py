@@ -11,13 +11,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uecwatchd import imageset, pipeline, report, spool
+from uecwatchd import imageset, pipeline, spool
 from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.crew import Crew
 from uecwatchd.errors import Halted, UecError, words_of
+from uecwatchd.events import Kind
 from uecwatchd.imageset import Assembly, ImageSet
 from uecwatchd.ledger import SetRecord
-from uecwatchd.monitor import Kind
+from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints
 from uecwatchd.rounds.freed import write_freed
@@ -352,7 +353,7 @@ class Rounds:
         record = replace(resumed(record, started=self._tools.started), stamp=found.stamp)
         record = replace(record, attempt=record.attempt + 1)
         with contextlib.suppress(UecError), in_words(found.name):  # the copy beside the file is a courtesy
-            report.publish(self._roll.put(failed(record, error, now=now, spread=self._tools.random())))
+            result_files.publish(self._roll.put(failed(record, error, now=now, spread=self._tools.random())))
 
     @contextlib.contextmanager
     def _by_itself(self, folder: Path) -> Iterator[None]:

@@ -8,7 +8,7 @@ from posixpath import normpath
 from uecwatchd.image import amount
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting, is_a_set
 from uecwatchd.ledger import Advance, SetRecord, Verb
-from uecwatchd.pace import rate, seconds_left, span, told
+from uecwatchd.outputs.progress import rate, seconds_left, span, told
 from uecwatchd.rounds.rules import GONE
 from uecwatchd.spool import NOT_UTF8, OUTPUT_SUFFIXES, Listing, is_output, output_stem
 from uecwatchd.system.text import printable

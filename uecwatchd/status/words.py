@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from uecwatchd import report
+from uecwatchd.events import Progress
 from uecwatchd.image import amount
 from uecwatchd.ledger import MemberRecord, SetRecord
-from uecwatchd.monitor import Progress
+from uecwatchd.outputs import result_files
 from uecwatchd.spool import is_output
 from uecwatchd.status.rows import Row, speed_of
 from uecwatchd.system.text import printable
@@ -26,13 +26,13 @@ def as_json(row: Row) -> dict[str, object]:
         "detail": row.detail,
         "hint": row.hint or None,
         "files": list(row.files),
-        "held_since": report.instant(hold),
+        "held_since": result_files.instant(hold),
         "seconds_to_go": None if row.to_go is None else round(row.to_go, 1),
-        "next_retry": report.instant(record.next_retry) if record else None,
-        "cloud_asked": report.instant(row.probe_at),
+        "next_retry": result_files.instant(record.next_retry) if record else None,
+        "cloud_asked": result_files.instant(row.probe_at),
         "progress": _progress(row),
     }
-    return {**told, "report": report.as_json(record)} if record else told
+    return {**told, "report": result_files.as_json(record)} if record else told
 
 
 def _still_so(row: Row) -> SetRecord | None:
@@ -45,7 +45,9 @@ def _progress(row: Row) -> dict[str, object] | None:
     a = row.advance
     if a is None:
         return None
-    return report.progress_as_json(Progress(row.name, a.stage, a.file, a.done, a.total, a.part), speed_of(a))
+    return result_files.progress_as_json(
+        Progress(row.name, a.stage, a.file, a.done, a.total, a.part), speed_of(a)
+    )
 
 
 def table(found: Iterable[Row], *, folders: int = 1) -> list[str]:
@@ -93,7 +95,7 @@ def _more(row: Row) -> Iterator[str]:
         return
     attempt = f", attempt {record.attempt}" if record.attempt else ""
     before = "" if row.state == record.state else "before that "
-    yield f"  {before}{record.state} since {report.moment(record.since)} UTC{attempt}"
+    yield f"  {before}{record.state} since {result_files.moment(record.since)} UTC{attempt}"
     yield from (_member(member) for member in record.members)
     if error := record.error:
         told = (f"{error.what}: {error.why}", error.hint)
@@ -101,7 +103,7 @@ def _more(row: Row) -> Iterator[str]:
         if error.request_id:
             yield f"  The cloud's request id: {error.request_id}"
         if row.state == record.state:
-            yield f"  {report.when_again(record)}"
+            yield f"  {result_files.when_again(record)}"
     yield from (f"  not done: {remark}" for remark in record.remarks)
     if record.idle:
         yield f"  no effect yet: {', '.join(record.idle)}"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd import report
+from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
-from uecwatchd.monitor import Event, Kind, Progress
+from uecwatchd.outputs import result_files
 from uecwatchd.types import SetId
 
 MEMBERS = tuple(
@@ -28,10 +28,10 @@ def names(folder: Path) -> list[str]:
 
 
 def test_ids_appear_after_everything_they_prove(record: SetRecord, tmp_path: Path) -> None:
-    log = report.LogFile(tmp_path, "karmic")
+    log = result_files.LogFile(tmp_path, "karmic")
     log.begin(1, started=0.0)
     log.tell(Event(Kind.DONE, "karmic is emi-1"))
-    report.publish(record)
+    result_files.publish(record)
     order = ["karmic.uec.json", "karmic.eki", "karmic.eri", "karmic.emi"]
     assert [name for name in names(tmp_path) if name != "karmic.uec.log"] == order
     assert (tmp_path / "karmic.emi").read_text() == "emi-1\n"
@@ -42,7 +42,7 @@ def test_whose_place_is_taken_keeps_back_no_other_output(
     record: SetRecord, tmp_path: Path, suffix: str
 ) -> None:
     (tmp_path / f"karmic{suffix}").symlink_to("/etc/motd")
-    (taken,) = report.publish(record)
+    (taken,) = result_files.publish(record)
     assert taken.what == f"karmic{suffix}: cannot write it"
     written = {path.name for path in tmp_path.iterdir() if path.is_file() and not path.is_symlink()}
     expected = {"karmic.uec.log", "karmic.uec.json", "karmic.eki", "karmic.eri", "karmic.emi"}
@@ -52,14 +52,14 @@ def test_whose_place_is_taken_keeps_back_no_other_output(
 def test_a_failure_is_three_paragraphs_and_goes_when_it_is_over(record: SetRecord, tmp_path: Path) -> None:
     error = Failure("deferred", "cloud default is away", "connection refused", "Wait.", "req-1")
     late = replace(record, state="deferred", error=error, next_retry=90061.0, attempt=4)
-    report.publish(late)
+    result_files.publish(late)
     paragraphs = (tmp_path / "karmic.uec.error").read_text().split("\n\n")
     assert paragraphs == [
         "cloud default is away.",
         "Why: connection refused.\nThe cloud's request id: req-1",
         "Wait.\nIt is tried again at 1970-01-02 01:01:01 UTC (attempt 5).\n",
     ]
-    report.publish(record)
+    result_files.publish(record)
     assert not (tmp_path / "karmic.uec.error").exists()
 
 
@@ -73,26 +73,26 @@ def test_a_failure_is_three_paragraphs_and_goes_when_it_is_over(record: SetRecor
     ids=["plain", "quoted", "unprintable"],
 )
 def test_a_hint_names_the_set_with_its_folder_as_a_shell_takes_it(name: str, command: str) -> None:
-    told = report.order("retry", SetId("/srv/a", name))
+    told = result_files.order("retry", SetId("/srv/a", name))
     assert told == command
     words = subprocess.run(
         ["bash", "-c", f'uecwatchd() {{ printf %s "$2"; }}; {told}'], capture_output=True, check=True
     )
     assert words.stdout == os.fsencode(f"/srv/a/{name}")
     rejected = SetRecord("/srv/a", name, "s", "rejected", 1.0, error=Failure("rejected", "x", "y", "Z."))
-    assert command in report.write_failure(rejected, Failure("rejected", "x", "y", "Z.")).decode()
+    assert command in result_files.write_failure(rejected, Failure("rejected", "x", "y", "Z.")).decode()
 
 
 def test_ids_are_taken_away_from_the_last_to_the_first(record: SetRecord, tmp_path: Path) -> None:
-    report.publish(record)
-    report.retract(record)
+    result_files.publish(record)
+    result_files.retract(record)
     assert sorted(names(tmp_path)) == ["karmic.uec.json", "karmic.uec.log"]
-    assert list(report.ID_SUFFIXES.values()) == [".emi", ".eri", ".eki"]
+    assert list(result_files.ID_SUFFIXES.values()) == [".emi", ".eri", ".eki"]
 
 
 def test_the_json_comes_back_as_it_was_written(record: SetRecord) -> None:
-    told = report.read_report(report.write_report(record))
-    assert told == json.loads(json.dumps(report.as_json(record)))
+    told = result_files.read_report(result_files.write_report(record))
+    assert told == json.loads(json.dumps(result_files.as_json(record)))
     assert told["ids"] == {"machine": "emi-1", "ramdisk": "eri-1", "kernel": "eki-1"}
     assert told["since"] == "1970-01-01T00:00:01Z"
 
@@ -100,17 +100,17 @@ def test_the_json_comes_back_as_it_was_written(record: SetRecord) -> None:
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"version": 2}', b"\xff"])
 def test_what_is_no_report_is_not_read_as_one(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        report.read_report(data)
+        result_files.read_report(data)
 
 
 def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> None:
     now = [0.0]
-    monitor = report.ReportFile(record, clock=lambda: now[0])
+    monitor = result_files.ReportFile(record, clock=lambda: now[0])
     monitor.progress(Progress("karmic", "upload", "karmic.img", 100, 512, 1))
     assert not (tmp_path / "karmic.uec.json").exists()
-    now[0] = report.PROGRESS_EVERY_SECONDS
+    now[0] = result_files.PROGRESS_EVERY_SECONDS
     monitor.progress(Progress("karmic", "upload", "karmic.img", 400, 512, 3))
-    told = report.read_report((tmp_path / "karmic.uec.json").read_bytes())
+    told = result_files.read_report((tmp_path / "karmic.uec.json").read_bytes())
     assert told["progress"] == {
         "stage": "upload",
         "file": "karmic.img",
@@ -124,8 +124,8 @@ def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> 
 
 def test_a_name_cannot_forge_lines_nor_give_orders_to_a_terminal(record: SetRecord, tmp_path: Path) -> None:
     nasty = "x\n2026-01-01 00:00:00  forged is emi-DEADBEEF\x1b[2J"
-    report.LogFile(tmp_path, "karmic").tell(Event(Kind.DONE, f"{nasty} is emi-1"))
-    report.publish(replace(record, state="rejected", error=Failure("rejected", nasty, nasty, nasty)))
+    result_files.LogFile(tmp_path, "karmic").tell(Event(Kind.DONE, f"{nasty} is emi-1"))
+    result_files.publish(replace(record, state="rejected", error=Failure("rejected", nasty, nasty, nasty)))
     for name in ("karmic.uec.log", "karmic.uec.error"):
         text = (tmp_path / name).read_text()
         assert "\x1b" not in text
@@ -133,14 +133,14 @@ def test_a_name_cannot_forge_lines_nor_give_orders_to_a_terminal(record: SetReco
 
 
 def test_everything_of_ours_can_be_cleared_away(record: SetRecord, tmp_path: Path) -> None:
-    report.publish(record)
-    report.clear(record)
+    result_files.publish(record)
+    result_files.clear(record)
     assert names(tmp_path) == []
 
 
 def test_what_is_not_ours_stays_when_ours_is_cleared_away(record: SetRecord, tmp_path: Path) -> None:
-    report.publish(record)
+    result_files.publish(record)
     (tmp_path / "karmic.eri").unlink()
     (tmp_path / "karmic.eri").symlink_to("/etc/motd")
-    report.clear(record)
+    result_files.clear(record)
     assert names(tmp_path) == ["karmic.eri"]

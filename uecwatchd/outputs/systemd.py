@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from uecwatchd.journal import ENDS, Underway
-from uecwatchd.monitor import Event, Progress
+from uecwatchd.events import Event, Progress
+from uecwatchd.outputs.journal import ENDS, Underway
 from uecwatchd.system.text import printable
 
 # systemd takes a message at once or is busy itself; the work is not to be stuck with it.

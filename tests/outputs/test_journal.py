@@ -16,7 +16,8 @@ from typing import Any, TextIO
 import pytest
 
 from tests.support.clock import Clock
-from uecwatchd.journal import (
+from uecwatchd.events import Event, Kind, Progress, Tee
+from uecwatchd.outputs.journal import (
     MESSAGE_IDS,
     Journal,
     choose_sink,
@@ -25,7 +26,6 @@ from uecwatchd.journal import (
     sentence_of,
     take_over_stdlib,
 )
-from uecwatchd.monitor import Event, Kind, Progress, Tee
 
 DONE = Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1", "seconds": 2.5})
 REJECTED = Event(
@@ -368,8 +368,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 TELL = """
 import os, sys
-from uecwatchd.journal import journal_monitor, journal_send
-from uecwatchd.monitor import Event, Kind
+from uecwatchd.outputs.journal import journal_monitor, journal_send
+from uecwatchd.events import Event, Kind
 for send in (journal_send, None):
     journal = journal_monitor(os.environ, sys.stderr, send=send)
     journal.tell(Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1"}))

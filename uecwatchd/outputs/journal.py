@@ -26,8 +26,8 @@ import structlog
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, TimeStamper
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from uecwatchd.monitor import Event, Kind, Level, Progress
-from uecwatchd.pace import Pacer, told
+from uecwatchd.events import Event, Kind, Level, Progress
+from uecwatchd.outputs.progress import Pacer, told
 from uecwatchd.system.text import printable
 
 Send = Callable[..., object]  # systemd.journal.send(MESSAGE, **fields)
@@ -162,7 +162,7 @@ def sentence_of(event: Event) -> str:
 
 CALL_SITE = CallsiteParameterAdder(
     [CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME],
-    additional_ignores=["uecwatchd.journal", "uecwatchd.monitor"],
+    additional_ignores=["uecwatchd.outputs.journal", "uecwatchd.events"],
 )
 
 

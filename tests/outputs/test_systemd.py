@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import Clock
-from uecwatchd.monitor import Event, Kind, Progress
-from uecwatchd.notify import Notifier, StatusMonitor
+from uecwatchd.events import Event, Kind, Progress
+from uecwatchd.outputs.systemd import Notifier, StatusMonitor
 
 PID = 42
 

@@ -22,10 +22,10 @@ from typing import Any
 
 from uecwatchd import spool
 from uecwatchd.errors import UecError, words_of
+from uecwatchd.events import Event, Progress
 from uecwatchd.image import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
-from uecwatchd.monitor import Event, Progress
-from uecwatchd.pace import Pacer, seconds_left
+from uecwatchd.outputs.progress import Pacer, seconds_left
 from uecwatchd.system import digests
 from uecwatchd.system.text import json_text, printable, shell_word
 from uecwatchd.types import SetId

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uecwatchd.monitor import Progress
+from uecwatchd.events import Progress
 
 # A shorter span than this tells nothing about speed: the first part comes out of a cache.
 PACE_SECONDS = 1.0
