@@ -7,6 +7,7 @@ each of them, and the verbs with them, which takes half an hour; `EVERY=ledger` 
 
 import json
 import os
+import re
 import runpy
 import select
 import signal
@@ -24,7 +25,7 @@ from queue import SimpleQueue
 import pytest
 
 from tests.support.host import Host
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.sandbox.server import Sandbox
 
 BREAKER = Path(__file__).parent / "breaker.py"
@@ -75,10 +76,9 @@ class Breaker:
         return self.ended(self.begin(host, verb, **how))
 
     def watch(self, host: Host, **how: str) -> int:
-        """Let a daemon run for a while once it watches its folder, then stop it."""
+        """Let a daemon run for a while once it watches its folder, or says why not yet; then stop it."""
         pid = self.begin(host, "run", **how)
-        while "Watching " not in told(host, "run") and not self._has_spoken(0.05):
-            pass
+        until(lambda: re.search("Watching |Nothing is begun", told(host, "run")) or self._has_spoken(0.05))
         self._has_spoken(WATCHED_SECONDS)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
