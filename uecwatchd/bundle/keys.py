@@ -17,6 +17,7 @@ from cryptography.x509 import Certificate, load_pem_x509_certificate
 from uecwatchd.bundle.access import closed
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.errors import Halted
+from uecwatchd.system.small_files import read_small
 from uecwatchd.system.text import shell_word
 
 _HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
@@ -94,7 +95,7 @@ def unseal(sealed: str, key: RSAPrivateKey) -> bytes:
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_small(path)
     except PermissionError:
         raise closed(path, what=what) from None
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from uecwatchd.spool import folder_descriptor
 from uecwatchd.spool.door import opened_by
 from uecwatchd.system.disk_space import check_room
 from uecwatchd.system.mounts import is_shared, type_of
+from uecwatchd.system.small_files import read_small
 from uecwatchd.system.text import Malformed, parse_toml, shell_word
 
 
@@ -25,7 +26,7 @@ def examine_configuration(settings: Settings) -> Iterator[Finding]:
 
 def _holds_secrets(source: Path) -> bool:
     try:
-        clouds = parse_toml(source.read_bytes()).get("cloud", {})
+        clouds = parse_toml(read_small(source)).get("cloud", {})
     except (OSError, Malformed):  # it has just been changed, and will be read again
         return False
     return any("secret_key" in table for table in clouds.values())

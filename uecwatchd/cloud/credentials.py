@@ -25,6 +25,7 @@ from uecwatchd.cloud.proxy import HTTPS_EVERYWHERE, check_proxy
 from uecwatchd.cloud.source import Source, at_home
 from uecwatchd.errors import Halted
 from uecwatchd.settings import REGION, CloudSettings, keys_of
+from uecwatchd.system.small_files import read_small
 
 # The manifest must name a user; a generation that compares it with nobody takes any word there.
 _ANY_USER = re.compile(r"[0-9A-Za-z]{1,64}")
@@ -287,8 +288,8 @@ def ca_bundle(told: Told) -> Path | None:
         return None
     what = f"{path} (ca_bundle of cloud {told.cloud})"
     try:
-        with Path(path).open("rb"):
-            return Path(path)
+        read_small(Path(path))
+        return Path(path)
     except PermissionError as error:
         raise closed(Path(path), what=what) from error
     except OSError as error:

@@ -25,6 +25,7 @@ from pathlib import Path
 from uecwatchd.bundle.access import closed
 from uecwatchd.cloud.source import PATHS, Remark, Source, at_home
 from uecwatchd.errors import Halted
+from uecwatchd.system.small_files import read_small_text
 from uecwatchd.system.text import did_you_mean
 
 USER_OPTIONS: Mapping[str, str] = {
@@ -236,7 +237,7 @@ def _tables(file: Path, cloud: str) -> Iterator[tuple[str, list[tuple[str, str]]
     parser = ConfigParser(strict=False, inline_comment_prefixes=(";",))
     what = f"{file} (euca2ools of cloud {cloud})"
     try:
-        parser.read_string(file.read_text(encoding="utf-8-sig", errors="replace"))
+        parser.read_string(read_small_text(file, encoding="utf-8-sig", errors="replace"))
         yield from [(header, parser.items(header)) for header in parser.sections()]
     except PermissionError as error:
         raise closed(file, what=what) from error

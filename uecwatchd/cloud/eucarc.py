@@ -21,6 +21,7 @@ from uecwatchd.cloud.shell_commands import the_one_file
 from uecwatchd.cloud.shell_words import Scope, Unknown
 from uecwatchd.cloud.source import PATHS, Remark, Source
 from uecwatchd.errors import Halted
+from uecwatchd.system.small_files import read_small_text
 
 # Where the eucarc of any generation keeps what a setting is about; the first that is set counts.
 VARIABLES: Mapping[str, tuple[str, ...]] = {
@@ -110,8 +111,7 @@ def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 def _text(path: Path, cloud: str) -> str:
     what = f"{path} (eucarc of cloud {cloud})"
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        return read_small_text(path, encoding="utf-8-sig", errors="replace")
     except PermissionError as error:
         raise closed(path, what=what) from error
     except OSError as error:

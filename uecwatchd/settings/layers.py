@@ -34,6 +34,7 @@ from uecwatchd.settings.records import (
     WorkSettings,
     cloud_name,
 )
+from uecwatchd.system.small_files import read_small, read_small_text
 from uecwatchd.system.text import KeyPath, Malformed, complaints, did_you_mean, listed, parse_toml, shell_word
 
 DEFAULT_CONFIG = Path("/etc/uecwatchd/uecwatchd.toml")
@@ -150,7 +151,7 @@ def _read(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | None,
     named, by = (config, "--config") if config else (environ.get(CONFIG_VARIABLE), f"${CONFIG_VARIABLE}")
     path = Path(named or DEFAULT_CONFIG).absolute()
     try:
-        return path, path.read_bytes()
+        return path, read_small(path)
     except PermissionError:
         word = shell_word(str(path))
         hint = f"Try: chgrp uecwatchd {word} && chmod 640 {word}"
@@ -213,7 +214,7 @@ def _credential(file: Path) -> tuple[tuple[str, ...], str]:
     path = _path_of(file.name)
     if path[0] == "cloud" and path[-1] in FILES_OF_A_CLOUD:
         return path, str(file.absolute())
-    return path, file.read_text(encoding="utf-8").rstrip("\r\n")
+    return path, read_small_text(file).rstrip("\r\n")
 
 
 def _path_of(name: str) -> tuple[str, ...]:

@@ -1,0 +1,33 @@
+"""Files that are read whole: configuration, credentials, keys, certificates.
+
+A path that was mistyped may lead to a pipe in which nobody writes, or to a device that never ends.
+"""
+
+import errno
+import os
+import stat
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+
+# The longest of them, a system's bundle of all public authorities, has a quarter of it.
+LIMIT_BYTES = 1024 * 1024
+
+
+def read_small(path: Path) -> bytes:
+    """All that a file holds. Raises OSError, also if it is no regular file, or a large one."""
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        data = file.read(LIMIT_BYTES + 1)
+    if len(data) > LIMIT_BYTES:
+        raise OSError(errno.EFBIG, "it is larger than 1 MiB", str(path))
+    return data
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_small_text(path: Path, *, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """The same as text, whatever ends its lines. Raises OSError, and UnicodeDecodeError if `errors` may."""
+    return TextIOWrapper(BytesIO(read_small(path)), encoding=encoding, errors=errors).read()
