@@ -76,3 +76,39 @@ def test_a_name_that_is_no_text_is_no_trouble_for_talk(host: Host) -> None:
     )
     assert ended.returncode == 66
     assert rb"\xff\xfe" in ended.stderr
+
+
+@pytest.mark.parametrize("closed", ["0<&-", ">&-", "2>&-", ">&- 2>&-", "0<&- >&- 2>&-"])
+@pytest.mark.parametrize("locale", [{}, ASCII], ids=["UTF-8", "ASCII"])
+def test_a_stream_that_is_closed_is_one_that_nobody_reads(
+    full: Host, closed: str, locale: dict[str, str]
+) -> None:
+    for verb in ("once", "status"):
+        ended = in_shell(full, f"{verb} {closed}", **locale)
+        assert (verb, ended.returncode) == (verb, 65 if verb == "once" else 0), ended.stderr
+    assert full.outputs(), "the work was done"
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "sandbox --help", "once --help", "status --json"])
+def test_what_standard_output_does_not_take_is_told_whatever_it_is(full: Host, words: str) -> None:
+    ended = in_shell(full, f"{words} >/dev/full")
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (
+        74,
+        "uecwatchd: standard output: cannot write to it: No space left on device",
+    )
+
+
+@pytest.mark.parametrize(("words", "code"), [("status nonesuch", 66), ("nonesuch", 64), ("status", 0)])
+def test_talk_that_nobody_can_hear_changes_no_exit_code(host: Host, words: str, code: int) -> None:
+    assert in_shell(host, f"{words} 2>/dev/full").returncode == code
+
+
+def in_shell(host: Host, words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m uecwatchd {words}"],
+        env={**os.environ, "UECWATCHD_CONFIG": str(host.config), **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 
 from uecwatchd.errors import UecError
@@ -14,6 +14,21 @@ class Unwritten(UecError):
     """Standard output takes no more, and that is no fault of the work that was done."""
 
     exit_code = 74
+
+
+def never_closed() -> None:
+    """Have the three standard streams where whoever began us has closed one: it leads to /dev/null.
+
+    Whatever is opened next would otherwise have its number, and get what is said to people written into it.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            free = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(free, True)  # noqa: FBT003 (it has no name)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode))  # noqa: PTH123, SIM115 (a descriptor, and for good)
 
 
 def speak_utf8() -> None:
@@ -37,13 +52,20 @@ def escape() -> None:
 
 
 def say(text: str) -> None:
-    print(printable(text), file=sys.stderr)
+    with suppress(OSError):  # nobody hears it, and the exit code says enough
+        print(printable(text), file=sys.stderr)
 
 
 def put(text: str) -> None:
     """One line, in which no file name can hide another line or an order to the terminal."""
     with _written():
         print(printable(text))
+
+
+def put_text(text: str) -> None:
+    """Lines of our own making."""
+    with _written():
+        sys.stdout.write(text)
 
 
 def put_row(fields: Iterable[str]) -> None:

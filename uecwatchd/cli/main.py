@@ -19,7 +19,7 @@ from uecwatchd import terminal, version
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.system import memory
 from uecwatchd.system.text import shell_word
-from uecwatchd.terminal import flush, let_go, say
+from uecwatchd.terminal import flush, let_go, put_text, say
 from uecwatchd.unforeseen import our_fault
 
 EX_OK = 0
@@ -82,6 +82,14 @@ class _Parser(argparse.ArgumentParser):
             self.epilog = self.appendix()
         return super().format_help()
 
+    def print_help(self, _file: object = None) -> None:
+        """On standard output, and not in silence where that takes no more."""
+        put_text(self.format_help())
+
+    def exit(self, status: int = EX_OK, message: str | None = None) -> NoReturn:
+        flush()
+        super().exit(status, message)
+
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
@@ -89,14 +97,15 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
+    terminal.never_closed()
     if argv is None:
         terminal.speak_utf8()
     terminal.escape()
     memory.keep_together()
     memory.never_dumped()
     given = sys.argv[1:] if argv is None else argv
-    arguments = _parser(given).parse_args(given)
     try:
+        arguments = _parser(given).parse_args(given)
         with _permitted(given, arguments):
             arguments.given = _enter(arguments)
             code: int = arguments.verb.run(arguments)
@@ -182,5 +191,5 @@ def _add_options(parser: argparse.ArgumentParser, verb: Verb) -> None:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        sys.stdout.write(f"uecwatchd {version()}\n")
+        put_text(f"uecwatchd {version()}\n")
         parser.exit()
