@@ -147,3 +147,29 @@ def test_a_reader_that_goes_away_is_no_error(host: Host) -> None:
     ended = subprocess.run(["sh", "-c", reader], env=environ, capture_output=True, text=True, check=True)
     assert "Traceback" not in ended.stderr
     assert "Broken" not in ended.stderr
+
+
+BEFORE = [["--config", "{}"], ["--config={}"], ["--unit", "none.service", "--config", "{}"], ["--conf", "{}"]]
+
+
+@pytest.mark.parametrize("verb", [["status", "--json"], ["once", "--dry-run", "--json"], ["check", "--json"]])
+@pytest.mark.parametrize("words", BEFORE, ids=map(" ".join, BEFORE))
+def test_what_all_verbs_have_may_stand_before_the_verb_too(
+    host: Host, words: list[str], verb: list[str]
+) -> None:
+    words = [word.format(host.config) for word in words]
+    nowhere = {"UECWATCHD_CONFIG": "/nonexistent"}
+    before = host.run(*words, *verb, environ=nowhere)
+    behind = host.run(*verb, *words, environ=nowhere)
+    assert (before.returncode, json.loads(before.stdout)) == (behind.returncode, json.loads(behind.stdout))
+    assert "nonexistent" not in before.stderr
+
+
+def test_of_what_stands_before_and_behind_the_verb_the_last_counts(host: Host) -> None:
+    ended = host.run("--config", "/nonexistent", "status", "--config", str(host.config))
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_the_name_of_a_verb_may_be_the_value_of_an_option(host: Host) -> None:
+    ended = host.run("--unit", "images", "status", "--config", str(host.config))
+    assert (ended.returncode, ended.stdout) == (0, "")

@@ -95,6 +95,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
 
 
+class _VerbParser(_Parser):
+    """Has the options of its verb from when that verb is met: those of the others are never loaded."""
+
+    verb: Verb
+
+    def parse_known_args(self, *given: Any, **more: Any) -> Any:
+        _add_common_options(self, unset=argparse.SUPPRESS)  # what was said before the verb stays
+        self.set_defaults(verb=self.verb, besides="")
+        self.verb.add_options(self)
+        return super().parse_known_args(*given, **more)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
     terminal.never_closed()
@@ -105,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     memory.never_dumped()
     given = sys.argv[1:] if argv is None else argv
     try:
-        arguments = _parser(given).parse_args(given)
+        arguments = _parser().parse_args(given)
         with _permitted(given, arguments):
             arguments.given = _enter(arguments)
             code: int = arguments.verb.run(arguments)
@@ -161,32 +173,35 @@ def _permitted(argv: Sequence[str], arguments: argparse.Namespace) -> Iterator[N
         raise NotPermitted(error.what, error.why, f"{hint}{arguments.besides}") from error
 
 
-def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command, which knows the options of that command's verb alone."""
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="uecwatchd",
         description="Makes registered cloud images of the disk images that people put in a folder.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=_Parser)
-    meant = next((word for word in given if not word.startswith("-")), "")
+    _add_common_options(parser, unset=None)
+    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=_VerbParser)
     for verb in VERBS:
         text = verb.help
         one = verbs.add_parser(verb.name, help=text, description=text[0].upper() + text[1:] + ".")
-        if verb.name == meant:
-            _add_options(one, verb)
+        one.verb = verb
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, verb: Verb) -> None:
+def _add_common_options(parser: argparse.ArgumentParser, *, unset: str | None) -> None:
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="instead of /etc/uecwatchd/uecwatchd.toml"
+        "--config",
+        type=Path,
+        default=unset,
+        metavar="FILE",
+        help="instead of /etc/uecwatchd/uecwatchd.toml",
     )
     parser.add_argument(
-        "--unit", metavar="NAME", help="whose environment, credentials and user to have: uecwatchd.service"
+        "--unit",
+        default=unset,
+        metavar="NAME",
+        help="whose environment, credentials and user to have: uecwatchd.service",
     )
-    parser.set_defaults(verb=verb, besides="")
-    verb.add_options(parser)
 
 
 class _Version(argparse.Action):
