@@ -132,6 +132,29 @@ def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restar
     assert "attempt 2" in (host.spool / "karmic.uec.log").read_text()
 
 
+def test_once_waits_for_what_is_written_while_it_works(host: Host, real_set: RealSet, heard: Heard) -> None:
+    drop(host, real_set, "karmic")
+    (host.spool / "late.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+
+    def registered() -> bool:
+        return bool(host.cloud.calls("RegisterImage"))
+
+    def write() -> None:
+        with (host.spool / "late.img").open("wb", buffering=0) as late:
+            until(lambda: late.write(os.urandom(512)) and registered(), "the other set")
+
+    def clock() -> float:  # the first set takes longer than one waits for files
+        return time.monotonic() + 1000.0 * registered()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        records = Service(settings, monitor=heard, book=book, monotonic=clock).once()
+    writer.join()
+    assert {record.name: record.state for record in records} == {"karmic": "done", "late": "done"}
+
+
 def test_a_waiting_reason_is_told_once_for_each_change(host: Host, real_set: RealSet, heard: Heard) -> None:
     host.drop(real_set.machine, names=["karmic.img"])
     for _ in range(3):

@@ -140,7 +140,7 @@ class Service:
 
     def once(self) -> tuple[SetRecord, ...]:
         """Scan, do everything that can be done now, and return the records of all sets that are there."""
-        patience = self._monotonic() + ONCE_PATIENCE_SETTLES * max(self._settings.spool.settle, 1.0)
+        patience = ONCE_PATIENCE_SETTLES * max(self._settings.spool.settle, 1.0)
         with self._alone():
             self._tools.gates.recognise()
             while True:
@@ -148,13 +148,15 @@ class Service:
                 self._rounds.work_off()
                 self._must_have_a_ledger()
                 now = self._monotonic()
-                late = now > patience and not self._rounds.behind()
+                late = patience < 0 and not self._rounds.behind()
                 pauses = [ready_at - now for ready_at in self._rounds.settling() if not late]
                 if (look := self._rounds.next_retry(looks=True)) is not None:
                     pauses.append(look - self._now())  # or an image that is registered were left half done
                 if self._stopping.is_set() or not pauses:
                     return self._rounds.present()
-                self._stopping.wait(max(LEAST_SCAN_PAUSE_SECONDS, min(pauses)))
+                pause = max(LEAST_SCAN_PAUSE_SECONDS, min(pauses))
+                patience -= pause  # time in which it worked is none in which it only waited
+                self._stopping.wait(pause)
 
     def run(self, notifier: Notifier, *, reloaded: Callable[[], Settings] | None = None) -> None:
         """Work until asked to stop; then put down what is at work between two steps, and return.
