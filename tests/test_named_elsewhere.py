@@ -25,6 +25,8 @@ def reasons(assembly: Assembly) -> Mapping[str, str]:
         ("web.toml", NAMES_BASE.replace("base.img", "/var/spool/base.img")),
         ("web.toml", NAMES_BASE.encode("utf-16")),
         ("web.toml", 'machine = "ba'),
+        ("web.toml", "machine ="),
+        ("web.toml", NAMES_BASE.replace("base.img", "bsae.img") + "pubic = 1\n"),
         ("web.json", '{"machine": "base.img", "public": false'),
         ("web.toml.txt", NAMES_BASE),
         ("web.yaml", "machine: base.img\npublic: false\n"),
@@ -37,6 +39,24 @@ def test_a_sidecar_with_a_mistake_holds_the_images_that_it_may_name(
     assembly = decided(tmp_path)
     assert [found.name for found in assembly.ready] == ["other"], "who has a sidecar is not held"
     assert name in reasons(assembly)["base"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("local.conf", 'MACHINE = "qemux86-64"\n'),
+        ("build.env", "MACHINE=qemux86\n"),
+        ("qemu.conf", "machine = q35\n"),
+        ("inventory.yaml", "machine: m1.small\n"),
+        ("circle.yml", "machine:\n  image: ubuntu\n"),
+        ("db.toml", 'machine = "db.img"\nnmae = "x"\n'),
+        ("gitlab.toml", "[runners.machine]\nx = 1\n"),
+        ("old.toml", 'description = "the machine = old one\n'),
+    ],
+)
+def test_what_names_another_machine_holds_none(tmp_path: Path, name: str, said: str) -> None:
+    lay(tmp_path, {"base.img": MBR, name: said})
+    assert [found.name for found in decided(tmp_path).ready] == ["base"]
 
 
 @pytest.mark.parametrize("said", ["public = maybe\n", b"\0" * 60_000, b"\xff\xfe" * 9, "a." * 10_000, "[1]"])
@@ -81,3 +101,31 @@ def test_an_image_waits_while_there_is_no_room_for_what_a_sidecar_says(tmp_path:
     lay(tmp_path, {"base.img": MBR, "web.toml": NAMES_BASE + "#" * 5000})
     listing = spool.scan(tmp_path, now=NOW, seen=0.0, budget=spool.Budget(kept=1000))
     assert not assemble(listing, rules=ALONE).ready
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Cargo.toml", '[package]\nname = "x"\n[dependencies]\n'),
+        ("pyproject.toml", "[build-system]\nrequires = []\n"),
+        ("config.toml", "[runners]\nconcurrent = 1\n"),
+        ("package.json", '{"builders": []}'),
+    ],
+)
+def test_another_programs_document_beside_an_image_is_no_set(tmp_path: Path, name: str, said: str) -> None:
+    lay(tmp_path, {"base.img": MBR, name: said})
+    assembly = decided(tmp_path)
+    assert [found.name for found in assembly.ready] == ["base"]
+    assert not assembly.refused
+    assert name in {misfit.path for misfit in assembly.misfits}
+
+
+@pytest.mark.parametrize("said", ["pubic = false\n", 'machin = "x.img"\n', "kernal = 1\n"])
+def test_a_sidecar_of_nothing_but_slips_is_one_all_the_same(tmp_path: Path, said: str) -> None:
+    lay(tmp_path, {"base.img": MBR, "base.toml": said})
+    assert [one.name for one in decided(tmp_path).refused] == ["base"]
+
+
+def test_an_editor_that_has_a_sidecar_open_is_told_of(tmp_path: Path) -> None:
+    lay(tmp_path, {"base.img": MBR, ".base.toml.swp": b"b0VIM 9.0"})
+    assert "save that and close it" in reasons(decided(tmp_path))["base"]

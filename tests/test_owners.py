@@ -7,6 +7,7 @@ import pytest
 
 from tests.test_imageset import MIB, UEC, decide, listing, members
 from uecwatchd.imageset import Assembly, ImageSet, People, assemble
+from uecwatchd.lookalike import Words
 from uecwatchd.spool import Entry, Listing
 
 ROOT, SERVICE, ALICE, BOB, CAROL = 0, 990, 1001, 1002, 1003
@@ -307,7 +308,7 @@ def test_a_text_of_anothers_that_reads_like_a_sidecar_holds_nothing(name: str) -
     files: Files = {path.replace("web", "web-01"): one for path, one in STEM.items()}
 
     def ready_beside(owner: int) -> list[str]:
-        found = replace(owned({**files, name: (owner, "text")}), keys={name: ("public",)})
+        found = replace(owned({**files, name: (owner, "text")}), words={name: Words(("public",))})
         return [one.name for one in assemble(found, rules=SEPARATE).ready]
 
     assert (ready_beside(ALICE), ready_beside(BOB)) == ([], ["web-01"])

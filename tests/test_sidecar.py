@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from uecwatchd.checksums import read_checksums
 from uecwatchd.errors import Halted, Rejected
+from uecwatchd.lookalike import keys_in
 from uecwatchd.sidecar import (
     KEYS,
     SIDECAR_LIMIT_BYTES,
     Sidecar,
     idle_keys,
     is_image_id,
-    keys_in,
     read_defaults,
     read_sidecar,
     render_name,
@@ -132,7 +132,7 @@ def test_an_id_has_8_or_17_hex_digits(text: str, is_id: bool) -> None:  # noqa: 
     ("text", "why"),
     [
         pytest.param('kernal = "x"', "unknown key kernal (did you mean kernel?)", id="unknown key"),
-        pytest.param("given = []", "unknown key given", id="our own field"),
+        pytest.param("given = []\npublic = true", "unknown key given", id="our own field"),
         pytest.param('machine = "../x"', 'machine = "../x" is a path, not the name of a file', id="path up"),
         pytest.param('kernel = "/etc/shadow"', 'kernel = "/etc/shadow" is a path', id="absolute path"),
         pytest.param('machine = ".."', 'machine = ".." is not the name of a file', id="dots"),
@@ -216,7 +216,7 @@ def test_a_sidecar_too_large_to_be_one_is_refused_unread() -> None:
             "[a" + ".a" * 900 + "]\nb" + ".b" * 900 + " = 1", id="table and key just below the limit"
         ),
         pytest.param("\n".join(f"k{n} = 1" for n in range(6_000)), id="thousands of unknown keys"),
-        pytest.param("k" * 60_000 + " = 1", id="a long unknown key"),
+        pytest.param("k" * 60_000 + " = 1\npublic = true", id="a long unknown key"),
         pytest.param("a = " + "[" * 60_000, id="nested lists"),
         pytest.param('machine = "' + "/" * 60_000 + '"', id="a long value"),
     ],

@@ -37,7 +37,7 @@ def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
     lines = _unarmored(_LINE_END.split(decode(bounded(data))))
     for number, line in lines:
         _add_checksum(digests, line, target=target, place=f"line {number}")
-    if not digests and not (lines and _is_general(name)):
+    if not digests and (lines or target) and not (lines and _is_general(name)):
         raise Malformed("it holds no checksum")
     return digests
 

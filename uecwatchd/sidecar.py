@@ -17,13 +17,14 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter,
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.image import Arch
 from uecwatchd.system.text import (
+    MISTAKES_SHOWN,
     Malformed,
     NoTable,
     complaints,
-    decode,
     did_you_mean,
     dotted,
     listed,
+    nearest,
     parse_json,
     parse_toml,
     quoted,
@@ -56,12 +57,7 @@ NONE, FROM_IMAGE = "none", "from-image"
 _ID = re.compile(r"[ae](mi|ki|ri)-([0-9A-Fa-f]{8}|[0-9A-Fa-f]{17})")
 _ALMOST_ID = re.compile(r"[ae](mi|ki|ri)-[0-9A-Za-z]*")
 _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramdisk"})
-_ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
-# Comments, sections, brackets, and what stands in a list of several lines.
-_BESIDES = re.compile(
-    r"""[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.|- +[^\s:=]+|(?:- +)?(?:"[^"]*"|'[^']*'),?|[^\s:=]+,"""
-)
-_LINE_OF_SUMS = re.compile(r"\\?[0-9A-Fa-f]{64}(?:\s|$)|SHA(?:2-)?256 ?\(")
+_MACHINE = re.compile(r"""[^\w#;]*machine["']?\s*[:=]\s*["']?([^"'#\n,}]*)""", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 # An account's number, the id of a project, or a user's name: which of them it can share images with, each
 # cloud says itself.
@@ -211,8 +207,10 @@ class Foreign(Rejected):
     """Another program's document under a name that sidecars have."""
 
 
-class Nameless(Rejected):
-    """A sidecar that cannot be used, and in whose text there is no word of a machine image."""
+class Misread(Rejected):
+    """A sidecar that cannot be used. `machines` are the images that its text names, for all its mistakes."""
+
+    machines: tuple[str, ...] = ()
 
 
 class NotOurs(Malformed):
@@ -235,53 +233,45 @@ def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
     try:
         return _parsed(data, is_json=is_json)
     except Malformed as error:
-        error.is_nameless = b"machine" not in data.replace(b"\0", b"").lower()  # whatever it is encoded in
+        error.machines = machines_in(data)
         raise
 
 
 def _parsed(data: bytes, *, is_json: bool) -> Sidecar:
-    if not is_json:
-        return _check(_parse_toml(data))
-    table = parse_json(bounded(data))
-    if table and not table.keys() & set(KEYS):
+    table = parse_json(bounded(data)) if is_json else _parse_toml(data)
+    if table and not table.keys() & set(KEYS) and (is_json or not _has_slip(table)):
         found = listed(quoted(key) for key in table)
         raise NotOurs(f"it has none of the keys that a sidecar has, but {found}")
     return _check(table)
 
 
+def _has_slip(table: Mapping[str, object]) -> bool:
+    """Whether one of the first keys is nearly one of ours. TOML is for people to write, JSON for programs."""
+    return any(nearest(key, KEYS) for key in list(table)[:MISTAKES_SHOWN])
+
+
 def unusable_sidecar(file_name: str, error: Malformed) -> Rejected:
     """What is said of a file because of what is wrong with its text."""
     if isinstance(error, NotOurs | NoTable):
+        instead = f"; or write {last_part(file_name)[:-5]}.toml, and it is left alone"
         return Foreign(
             f"{file_name}: it is not a sidecar of uecwatchd",
             str(error) if isinstance(error, NotOurs) else "it is JSON, but no object",
-            f"Move it away or rename it; or write {last_part(file_name)[:-5]}.toml, and it is left alone.",
+            f"Move it away or rename it{'' if file_name.lower().endswith('.toml') else instead}.",
         )
     hint = f"Correct {last_part(file_name)} and save it again."
-    kind = Nameless if error.is_nameless else Rejected
-    return kind(f"{file_name}: it cannot be used", str(error), hint)
+    misread = Misread(f"{file_name}: it cannot be used", str(error), hint)
+    misread.machines = error.machines
+    return misread
 
 
-# What os-release, package lists, notes of a build and settings of a network have as well.
-COMMON_KEYS = frozenset(("name", "version", "description", "arch", "platform", "tags"))
+def machines_in(data: bytes) -> tuple[str, ...]:
+    """Return the values of `machine` in a text, however it is encoded and whatever is wrong with it.
 
-
-def keys_in(data: bytes) -> tuple[str, ...]:
-    """Return which keys of a sidecar a text gives, be it TOML, JSON, YAML or an ini file; none of prose.
-
-    Keys that many programs have make no sidecar of a text with others beside them.
-    A list of sums under another name than such lists have gives sha256.
+    A value is empty, or cut short, where the text is.
     """
-    try:
-        lines = [line for line in decode(data).splitlines() if not _BESIDES.fullmatch(line.strip())]
-    except Malformed:
-        return ()
-    if lines and all(map(_LINE_OF_SUMS.match, lines)):
-        return ("sha256",)
-    given = [found[1] for line in lines if (found := _ASSIGNMENT.match(line))]
-    keys = tuple(key for key in KEYS if key in map(str.lower, given))
-    is_ours = not COMMON_KEYS.issuperset(keys) or set(given) <= set(KEYS)
-    return keys if is_ours and 2 * len(given) > len(lines) else ()
+    text = data.replace(b"\0", b"").decode(errors="replace")  # UTF-16 as well
+    return tuple(found[1].strip() for line in text.splitlines() if (found := _MACHINE.match(line)))
 
 
 def read_defaults(table: Mapping[str, object]) -> Sidecar:

@@ -291,7 +291,7 @@ def _must_heed_strays(
 ) -> None:
     must_be_whole(listing)
     if not draft.sidecars and draft.form != "folder":
-        must_be_unnamed(listing, near.lone, settle)
+        must_be_unnamed(listing, near.lone, paths, settle)
     strays = [stray.path for stray in near.of(draft, paths) if not stray.hidden]
     _must_have_settled(listing, strays, settle)
     must_have_been_read(listing, strays)

@@ -59,9 +59,10 @@ def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:
     if role == "machine" and (more := set_aside(name)):
         why = f"its name goes on with {more} behind the ending; rename it if it is one"
         return f"not taken for an image: {why}", True
-    if listing.keys.get(path) == ("sha256",):
+    keys = listing.keys_given(path)
+    if keys == ("sha256",):
         return "SHA-256 that are not compared: a list of them ends in .sha256, or is called SHA256SUMS", True
-    if keys := listing.keys.get(path):
+    if keys:
         return f"not read, though it gives {', '.join(keys)}: a sidecar ends in .toml or .json", True
     return _of_role(listing, path, role), False
 

@@ -50,6 +50,7 @@ _RSYNC = re.compile(r"^(\..+)\.[a-z0-9]{6}$")  # a folded name: the six letters 
 _EDGE = re.compile(r"(?<![\W_])[\W_]+$")
 _TYPE = re.compile(r"[\W_]?(?:toml|json)$")  # its dot was mistaken, or left out
 # Sidecars called so at the top of a folder may be meant for any image there.
+SWAP = (".swp", ".swo", ".swx")
 GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
 
 
@@ -124,8 +125,8 @@ def look_around(
     others = [*_without_image(listing, [draft for draft in lone if draft.name not in meant])]
     others += [
         Alike(path, frozenset(keys))
-        for path, given in listing.keys.items()
-        if given
+        for path, given in listing.words.items()
+        if given.keys
         and "/" not in path
         and path in listing.entries
         and not targets.intersection(keys := _keys(path))
@@ -154,7 +155,7 @@ def _strays(
         beat()
         if path in read or entry.kind == "folder":
             continue
-        found, keys = listing.sidecars.get(path), listing.keys.get(path)
+        found, keys = listing.sidecars.get(path), listing.keys_given(path)
         right = (bool(keys) or isinstance(found, Sidecar)) and is_sidecar(_core(path))
         if is_metadata(listing, path):
             is_list = "/" in path and keys == ("sha256",)  # of a mirror, or for one file: it is told of
@@ -172,7 +173,7 @@ def _strays(
 
 def is_metadata(listing: Listing, path: str) -> bool:
     """Whether a file that is not passed over is meant to say something of an image, by its name or words."""
-    return bool(listing.keys.get(path)) or is_sidecar(path) or _is_family(path)
+    return bool(listing.keys_given(path)) or is_sidecar(path) or _is_family(path)
 
 
 def _is_hidden_metadata(path: str) -> bool:
@@ -302,9 +303,10 @@ def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
             continue  # it gives no key, or the set has what it is to be read by: it is told of
         if stray.hidden:
             name = sidecar_of(draft)
-            raise NotYet(
-                f"{name}: {stray.path} lies there, which is not read; rename it to {name} or move it away"
-            )
+            remedy = f"rename it to {name} or move it away"
+            if stray.path.lower().endswith(SWAP):
+                remedy = f"an editor keeps it while {name} is open: save that and close it, or remove this"
+            raise NotYet(f"{name}: {stray.path} lies there, which is not read; {remedy}")
         raise _not_read(draft, stray)
     if not draft.sidecars and (other := near.alike.get(draft.name)):
         raise NotYet(

@@ -4,11 +4,14 @@ A sidecar among them may name any file that has none of its own. No image goes u
 what nobody has understood.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from uecwatchd import image
 from uecwatchd.errors import UecError
+from uecwatchd.imageset.draft import key_of
+from uecwatchd.imageset.likeness import is_near
 from uecwatchd.imageset.outcome import NotYet
-from uecwatchd.sidecar import Foreign, Nameless
+from uecwatchd.sidecar import Foreign, Misread
 from uecwatchd.spool import Listing, is_sidecar
 
 
@@ -18,8 +21,8 @@ def unread_sidecar(listing: Listing) -> str | None:
     return min((path for path in unread if is_sidecar(path) and "/" not in path), default=None)
 
 
-def must_be_unnamed(listing: Listing, lone: Iterable[str], settle: float) -> None:
-    """Raises NotYet where metadata may name the files of a set without a sidecar.
+def must_be_unnamed(listing: Listing, lone: Iterable[str], paths: Sequence[str], settle: float) -> None:
+    """Raises NotYet where metadata may name a file of a set without a sidecar. `paths` are the set's files.
 
     `lone` are the paths of what lies beside the sets and belongs to no image by its name.
     """
@@ -28,10 +31,25 @@ def must_be_unnamed(listing: Listing, lone: Iterable[str], settle: float) -> Non
         if listing.now < ready_at:
             raise NotYet(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
         found = listing.sidecars.get(path)
-        if isinstance(found, UecError) and not isinstance(found, Foreign | Nameless):
-            raise NotYet(f"{path} to be corrected: it cannot be used, and may name this image")
-        if "machine" in listing.keys.get(path, ()):
-            raise NotYet(f"{path} to be renamed or moved away: it is no sidecar, and may name this image")
+        words = listing.words.get(path)
+        if isinstance(found, Misread):
+            may_name = _may_mean(found.machines, paths)
+        else:
+            may_name = isinstance(found, UecError) and not isinstance(found, Foreign)
+        if may_name:
+            raise NotYet(f"{path} to be corrected or moved away: it cannot be used, and may name this image")
+        if words and _may_mean(filter(None, words.machines), paths):
+            raise NotYet(f"{path} to be moved away: it is no sidecar, and may name this image")
+
+
+def _may_mean(names: Iterable[str], paths: Sequence[str]) -> bool:
+    """Whether one of the images that a text names may be one of these files.
+
+    It is if it has that name, or nearly, or if the name is only begun: the text may be cut short.
+    """
+    named = [image.folded(name.rsplit("/", 1)[-1]) for name in names]
+    there = [image.folded(path.rsplit("/", 1)[-1]) for path in paths]
+    return any(t.startswith(n) or is_near(key_of(n), key_of(t)) for n in named for t in there)
 
 
 def must_be_whole(listing: Listing) -> None:

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
-from uecwatchd import checksums, image, sidecar
+from uecwatchd import checksums, image, lookalike, sidecar
 from uecwatchd.errors import Deferred, UecError, words_of
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool.door import EntryKind, Stamp, changed, folder_descriptor, open_below, reading, stamp_of
@@ -50,14 +50,14 @@ class File(Protocol):
 class Contents:
     """By path. What could not be read stands there as the error that says why.
 
-    `keys` are the keys of a sidecar that a small text under another name gives.
+    `words` are what a small text under another name gives that may have been meant for a sidecar.
     `unread` are those whose turn comes at the next look, `crowded` those for which there is no room.
     """
 
     peeks: Mapping[str, Peek]
     sidecars: Mapping[str, Sidecar | UecError]
     checksums: Mapping[str, Sums | UecError]
-    keys: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, lookalike.Words]
     unread: frozenset[str]
     crowded: frozenset[str]
 
@@ -167,7 +167,7 @@ class _Look:
         self._budget = budget
         self._shelf = _Shelf(budget.kept)
         self._peeks = _Form(_facts, sidecar.unusable_sidecar)
-        self._keys = _Form(_keys, sidecar.unusable_sidecar)
+        self._words = _Form(_words, sidecar.unusable_sidecar)
         self._sidecars = _Form(_sidecar, sidecar.unusable_sidecar)
         self._sums = _Form(_sums, checksums.unusable_checksums)
         self._crowded: set[str] = set()
@@ -185,8 +185,8 @@ class _Look:
             if path in self._files and path in earlier:
                 self._form_of(path).keep(path, self._files[path].stamp, earlier[path])
                 self._shelve(path)
-            if path in self._files and path in before.keys:
-                self._keys.keep(path, self._files[path].stamp, before.keys[path])
+            if path in self._files and path in before.words:
+                self._words.keep(path, self._files[path].stamp, before.words[path])
         for path in before.crowded.intersection(same):
             if path in self._files and self._files[path].size > self._shelf.left:
                 self._crowded.add(path)
@@ -209,7 +209,7 @@ class _Look:
         peek = self._peeks.read.get(path)
         is_text = isinstance(peek, image.Facts) and peek.format == "text"
         if is_text and image.proof_target(path.rsplit("/", 1)[-1]) is None:
-            self._keys.take(self._descriptor, path, file.stamp)
+            self._words.take(self._descriptor, path, file.stamp)
 
     def _is_to_be_read(self, path: str) -> bool:
         """A passing trouble is looked at anew each time."""
@@ -226,8 +226,8 @@ class _Look:
 
     def contents(self) -> Contents:
         unread, crowded = frozenset(self._unread), frozenset(self._crowded)
-        keys = {path: keys for path, keys in self._keys.read.items() if not isinstance(keys, UecError)}
-        return Contents(self._peeks.read, self._sidecars.read, self._sums.read, keys, unread, crowded)
+        words = {path: words for path, words in self._words.read.items() if not isinstance(words, UecError)}
+        return Contents(self._peeks.read, self._sidecars.read, self._sums.read, words, unread, crowded)
 
 
 def _in_turn(files: Mapping[str, File]) -> Iterator[str]:
@@ -278,10 +278,10 @@ def _sidecar(descriptor: int, path: str, stamp: Stamp) -> Sidecar:
     return sidecar.parse_sidecar(_read_small(descriptor, path, stamp), is_json=is_json)
 
 
-def _keys(descriptor: int, path: str, stamp: Stamp) -> tuple[str, ...]:
+def _words(descriptor: int, path: str, stamp: Stamp) -> lookalike.Words:
     """What a text says that may have been meant for a sidecar; nothing if it is too large for one."""
     data = _read_small(descriptor, path, stamp)
-    return sidecar.keys_in(data) if len(data) <= sidecar.SIDECAR_LIMIT_BYTES else ()
+    return lookalike.words_in(data) if len(data) <= sidecar.SIDECAR_LIMIT_BYTES else lookalike.Words()
 
 
 def _sums(descriptor: int, path: str, stamp: Stamp) -> Sums:

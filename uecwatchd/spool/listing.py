@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uecwatchd.errors import Rejected, UecError, words_of
+from uecwatchd.lookalike import Words
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool.contents import Budget, Contents, Peek, Sums, read_contents
 from uecwatchd.spool.door import EntryKind, Stamp, cannot_open, folder_descriptor, kind_of, stamp_of
@@ -57,7 +58,7 @@ class Listing:
     sidecars: Mapping[str, Sidecar | UecError] = field(default_factory=dict)
     checksums: Mapping[str, Sums | UecError] = field(default_factory=dict)
     planted: Mapping[str, Entry] = field(default_factory=dict)
-    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    words: Mapping[str, Words] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     crowded: frozenset[str] = frozenset()
     ignored_of: Mapping[str, int] = field(default_factory=dict)
@@ -68,6 +69,11 @@ class Listing:
     def stamp(self, path: str) -> Stamp:
         """Of a file, or of what stands in the place of an output."""
         return (self.entries.get(path) or self.planted[path]).stamp
+
+    def keys_given(self, path: str) -> tuple[str, ...]:
+        """The keys of a sidecar that a text of another name gives."""
+        words = self.words.get(path)
+        return words.keys if words else ()
 
     def top(self) -> list[Entry]:
         return [entry for path, entry in self.entries.items() if "/" not in path]
@@ -210,14 +216,14 @@ def _read_contents(descriptor: int, listing: Listing, before: Listing, budget: B
     b = before
     known = {path: entry.stamp for path, entry in b.entries.items()}
     same = [path for path, entry in listing.entries.items() if known.get(path) == entry.stamp]
-    earlier = Contents(b.peeks, b.sidecars, b.checksums, b.keys, b.unread, b.crowded)
+    earlier = Contents(b.peeks, b.sidecars, b.checksums, b.words, b.unread, b.crowded)
     found = read_contents(descriptor, listing.entries, before=earlier, same=same, budget=budget)
     return replace(
         listing,
         peeks={**listing.peeks, **found.peeks},
         sidecars=found.sidecars,
         checksums=found.checksums,
-        keys=found.keys,
+        words=found.words,
         unread=found.unread,
         crowded=found.crowded,
     )

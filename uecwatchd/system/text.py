@@ -58,10 +58,10 @@ _NOT_SHOWN = re.compile(r"[^\n -~]")
 class Malformed(ValueError):
     """The text cannot be parsed at all. The message says where and why, without a full stop.
 
-    `is_nameless` is for who reads sidecars: whether the text names no image, for all its mistakes.
+    `machines` is for those who read sidecars: which images the text names, for all its mistakes.
     """
 
-    is_nameless = False
+    machines: tuple[str, ...] = ()
 
     def __init__(self, why: str) -> None:
         super().__init__(why if len(why) <= COMPLAINT_SHOWN_CHARS else f"{why[:COMPLAINT_SHOWN_CHARS]}…")
