@@ -372,6 +372,20 @@ EXAMPLES = (
     Example(
         "openstack", s3(501, "NotImplemented", "Not here."), Halted, "does not know this request", "dialect"
     ),
+    *(
+        Example(dialect, Answer(half, status, body, str(status), said), Halted, why, "in its place")
+        for dialect in ("uec", "euca4", "aws")
+        for half in BOTH_HALVES
+        for status, body, said, why in (
+            (418, "teapot", "teapot", "not in the way of a cloud (418 teapot)"),
+            (418, "Teapot", "Teapot", "not in the way of a cloud (418 Teapot)"),
+            (400, "Error: no", "Error: no", "not in the way of a cloud (400 Error: no)"),
+            (400, "\0\0", "", "not in the way of a cloud (400)"),
+            (409, "", "Conflict", "not in the way of a cloud (409 Conflict)"),
+            (422, '{"error": "no"}', '{"error": "no"}', "not in the way of a cloud (422"),
+            (400, "<a><Code>400</Code></a>", "400", "not in the way of a cloud (400"),
+        )
+    ),
     Example("uec", ec2(400, "Images", "The moon is full"), Rejected, "Images: The moon is full", "own words"),
     Example(
         "euca3", ec2(406, "Images", "The moon is full"), Rejected, "Images: The moon is full", "own words"

@@ -239,9 +239,16 @@ class _TlsConnection(_Watched, AWSHTTPSConnection):  # type: ignore[misc]
     response_class = _Answer
 
 
-class _Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
+class _HereAlone:
+    """Leaves advice to ask elsewhere unread: urllib3 follows none for us, and yet trips over some."""
+
+    def urlopen(self, **asked: Any) -> Any:
+        return super().urlopen(**asked, redirect=False)  # type: ignore[misc]
+
+
+class _Pool(_HereAlone, AWSHTTPConnectionPool):  # type: ignore[misc]
     ConnectionCls = _Connection
 
 
-class _TlsPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
+class _TlsPool(_HereAlone, AWSHTTPSConnectionPool):  # type: ignore[misc]
     ConnectionCls = _TlsConnection

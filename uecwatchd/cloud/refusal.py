@@ -49,7 +49,7 @@ def in_our_words(dialect: str, what: str, refusal: Refusal, *, request_id: str) 
     row = meaning(dialect, refusal)
     # A server without codes of its own has the status for one: said once is enough.
     said = f"{refusal.code}: {refusal.message}".removeprefix(f"{refusal.status}: ")
-    why = f"{row.why} ({refusal.status} {quoted(said)})"
+    why = f"{row.why} ({f'{refusal.status} {quoted(said)}'.strip()})"
     return row.kind(what, why, row.hint, request_id=request_id)
 
 

@@ -10,7 +10,8 @@ somebody calls an image `AccessDenied`. So a code is looked for where codes stan
 what no name can be: several words of a sentence.
 
 Whom no row knows by words is judged by its status. A 5xx passes, and who meets it for two days on end is
-rejected after all, as with everything that is deferred; a 4xx is for the dropper to read.
+rejected after all, as with everything that is deferred; a 4xx is for the dropper to read if it is
+the cloud's: it has a code of its own, or the one form that has none.
 """
 
 from uecwatchd.cloud.refusal_rows import EC2_ALONE, S3_ALONE, Refusal, Row
@@ -39,6 +40,8 @@ OTHER_GENERATION = "it is of another generation than its dialect says"
 SET_DIALECT = (
     'Set dialect to that of the cloud\'s version (uec, euca3, euca4, euca5, openstack or aws), or to "auto".'
 )
+REFUSED = "it refused"
+SEE_ITS_WORDS = "Its own words say why; change that, then retry the set."
 NO_SERVICE = "there is no such service at its address"
 SPEAKS_TLS = "it speaks TLS at that address"
 WRITE_HTTPS = "Write https:// instead of http:// in ec2_url or s3_url, or correct the port."
@@ -347,12 +350,16 @@ ROWS = (
         statuses=range(TOO_EARLY, TOO_EARLY + 1),
     ),
     Row(CloudAway, "it is too busy just now", "You need only wait.", statuses=range(TOO_MANY, TOO_MANY + 1)),
+    Row(Rejected, REFUSED, SEE_ITS_WORDS, words=r"^Failure: \d{3}", statuses=range(400, 500)),
     Row(
-        Rejected,
-        "it refused",
-        "Its own words say why; change that, then retry the set.",
+        Halted,
+        "it refused, and not in the way of a cloud",
+        "Compare ec2_url and s3_url with the cloud's eucarc, and see whether a web server or proxy before it"
+        " answers in its place.",
+        code=r"\d{3}",  # no code of its own, as above
         statuses=range(400, 500),
     ),
+    Row(Rejected, REFUSED, SEE_ITS_WORDS, statuses=range(400, 500)),
     Row(Halted, "it does not know this request", SET_DIALECT, statuses=range(501, 502)),
     Row(
         Halted,

@@ -23,7 +23,7 @@ from botocore.parsers import ResponseParserError
 from uecwatchd.cloud.answer import Monstrous, Packed, Unreadable
 from uecwatchd.cloud.connections import AnswerTooLong
 from uecwatchd.cloud.refusals_table import SPEAKS_TLS, WRITE_HTTPS
-from uecwatchd.cloud.stranger import SEE_ADDRESSES, SEE_PROXY, NotTheCloud
+from uecwatchd.cloud.stranger import SEE_PROXY, NotTheCloud
 from uecwatchd.errors import CloudAway, Halted, UecError
 
 # The words of others are quoted up to this length: enough for every message known, and a stack trace or a web
@@ -216,13 +216,6 @@ SILENCES = (
         Halted,
         "what answers at its address does not speak HTTP",
         "Compare host and port in ec2_url and s3_url with the cloud's eucarc.",
-    ),
-    Silence(
-        HTTPClientError,
-        "expected str instance, bytes found",  # urllib3 trips over a 303
-        Halted,
-        "the service says that it is at another address (303 See Other)",
-        SEE_ADDRESSES,
     ),
     Silence(HTTPClientError, "", CloudAway, "the connection broke", "You need only wait."),
     Silence(IncompleteReadError, "", CloudAway, "the connection broke", "You need only wait."),
