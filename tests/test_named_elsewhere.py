@@ -1,5 +1,6 @@
 """No image goes up while a sidecar that nobody has understood may name it."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -129,3 +130,16 @@ def test_a_sidecar_of_nothing_but_slips_is_one_all_the_same(tmp_path: Path, said
 def test_an_editor_that_has_a_sidecar_open_is_told_of(tmp_path: Path) -> None:
     lay(tmp_path, {"base.img": MBR, ".base.toml.swp": b"b0VIM 9.0"})
     assert "save that and close it" in reasons(decided(tmp_path))["base"]
+
+
+def test_thousands_of_mistakes_beside_thousands_of_images_are_compared_in_no_long_time(
+    tmp_path: Path,
+) -> None:
+    many = 3000
+    for number in range(many):
+        (tmp_path / f"a{number:05}.img").write_bytes(MBR)
+        (tmp_path / f"b{number:05}.toml").write_text(f'machine = "c{number:05}.img"\nx = 1\n' * 3)
+    begun = time.process_time()
+    assembly = decided(tmp_path)
+    assert time.process_time() - begun < 30, "by pairs it takes minutes"
+    assert len(assembly.waiting) + len(assembly.refused) + len(assembly.ready) >= many

@@ -16,6 +16,7 @@ from uecwatchd.imageset.draft import (
     looks_like_a_member,
     own_paths,
 )
+from uecwatchd.imageset.lone import must_be_unnamed
 from uecwatchd.imageset.loose import Loose, boot_folders, loose_pair, loose_pairs
 from uecwatchd.imageset.members import members_of, must_go_together
 from uecwatchd.imageset.misfit import misfits
@@ -35,7 +36,7 @@ from uecwatchd.imageset.owners import Made, Part, Taken, View, joined, views_of
 from uecwatchd.imageset.policy import must_be_open
 from uecwatchd.imageset.roles import roles_of
 from uecwatchd.imageset.sums import Declared, Lists, declared, lists_in
-from uecwatchd.imageset.unread import must_be_unnamed, must_be_whole, must_have_been_read, unread_sidecar
+from uecwatchd.imageset.unread import must_be_whole, must_have_been_read, unread_sidecar
 from uecwatchd.sidecar import Foreign, Sidecar, is_image_id, with_defaults
 from uecwatchd.spool import OUTPUT_SUFFIXES, Listing, is_sidecar, name_taken, not_regular, output_stem
 from uecwatchd.system.text import file_word

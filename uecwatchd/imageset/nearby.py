@@ -15,6 +15,7 @@ from uecwatchd import image
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.imageset.draft import FOLDER_SIDECARS, Draft, key_of, named_files, role_of
 from uecwatchd.imageset.likeness import Names
+from uecwatchd.imageset.lone import Lone, lone_among, machines_named
 from uecwatchd.imageset.needs import said
 from uecwatchd.imageset.outcome import NotYet
 from uecwatchd.sidecar import Foreign, Sidecar
@@ -88,7 +89,7 @@ class Nearby:
     alike: Mapping[str, Alike] = field(default_factory=dict)
     meant: frozenset[str] = frozenset()
     notes: Mapping[str, str] = field(default_factory=dict)
-    lone: Sequence[str] = ()
+    lone: Lone = Lone()  # noqa: RUF009 (it is frozen)
     there: Mapping[str, str] = field(default_factory=dict)
     proofs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -124,7 +125,7 @@ def look_around(
     bare = [draft for draft in whole if not draft.sidecars]
     others = [*_without_image(listing, [draft for draft in lone if draft.name not in meant])]
     others += [
-        Alike(path, frozenset(keys))
+        Alike(path, frozenset((*keys, *map(key_of, machines_named(listing, path)))))
         for path, given in listing.words.items()
         if given.keys
         and "/" not in path
@@ -134,7 +135,8 @@ def look_around(
     lone_paths = [path for d in drafts if d.form != "folder" and d.name not in named for path in d.sidecars]
     lone_paths += [other.path for other in others if not is_sidecar(other.path)]
     alike, proofs = _alike(others, bare, beat), _proofs(listing, there)
-    return Nearby(strays, alike, frozenset(meant), _notes(listing), lone_paths, there, proofs)
+    lone_ones = lone_among(listing, lone_paths)
+    return Nearby(strays, alike, frozenset(meant), _notes(listing), lone_ones, there, proofs)
 
 
 def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
@@ -251,9 +253,8 @@ def _without_image(listing: Listing, lone: Iterable[Draft]) -> Iterator[Alike]:
         named = named_files(found) if isinstance(found, Sidecar) else {}
         if isinstance(found, Foreign) or (named and all(name in listing.entries for name in named.values())):
             continue
-        machine = named.get("machine")
-        stems = {image.folded(draft.name), *([key_of(machine)] if machine else [])}
-        yield Alike(path, frozenset(stems), machine is not None)
+        machines = [named["machine"]] if "machine" in named else machines_named(listing, path)
+        yield Alike(path, frozenset({image.folded(draft.name), *map(key_of, machines)}), bool(machines))
 
 
 def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], None]) -> dict[str, Alike]:
