@@ -319,3 +319,12 @@ def test_of_many_wrong_names_in_a_set_s_own_list_a_few_are_told(tmp_path: Path) 
     lay(tmp_path, {"karmic.img": MBR})
     lay(tmp_path, {"karmic.sha256": "".join(f"{OTHER}  lucid-{number}.iso\n" for number in range(300))})
     assert "lucid-0.iso, lucid-1.iso, lucid-2.iso and 297 more" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["karmic.sha256", "karmic.img.sha256"])
+@pytest.mark.parametrize("packed", ["karmic.img.xz", "karmic.img.gz", "KARMIC.IMG.ZST", "karmic.img.br"])
+def test_the_sum_of_a_packed_image_beside_the_unpacked_one_says_so(
+    tmp_path: Path, name: str, packed: str
+) -> None:
+    lay(tmp_path, {"karmic.img": MBR, name: f"{OTHER}  {packed}\n"})
+    assert "the sum of the packed image" in refusal(tmp_path)

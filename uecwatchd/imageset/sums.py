@@ -6,12 +6,13 @@ for any set beside it.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from uecwatchd import image
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.imageset.draft import Draft
+from uecwatchd.imageset.packed import COMPRESSIONS
 from uecwatchd.imageset.unread import must_have_been_read
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Listing, is_sums, not_regular
@@ -156,11 +157,15 @@ def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _names_none(path: str, read: Iterable[str], names: Iterable[str]) -> Rejected:
+def _names_none(path: str, read: Collection[str], names: Collection[str]) -> Rejected:
+    packed = {image.folded(name) + ending for name in names for ending in COMPRESSIONS}
+    hint = "Correct the names in it, or move it away."
+    if any(image.folded(name) in packed for name in read):
+        hint = "That is the sum of the packed image, and cannot be compared with the unpacked: move it away."
     return Rejected(
         f"{path}: it names no file of this set",
         f"it has sums of {_listed(read)}, and the set has {', '.join(sorted(names))}",
-        "Correct the names in it, or move it away.",
+        hint,
     )
 
 
