@@ -383,7 +383,7 @@ def _order_does_not_matter(lying: Lying, found: spool.Listing, assembly: Assembl
     entries = {path: found.entries[path] for path in shuffled}
     others = {
         key: {path: getattr(found, key)[path] for path in sorted(getattr(found, key), reverse=True)}
-        for key in ("peeks", "sidecars", "checksums", "planted", "keys")
+        for key in ("peeks", "sidecars", "checksums", "planted", "words")
     }
     assert told(assemble(replace(found, entries=entries, **others), rules=lying.rules)) == told(assembly)
 

@@ -159,7 +159,11 @@ def test_a_refusal_keeps_its_words_and_nothing_that_led_to_it(tmp_path: Path) ->
         ("k.toml", b"clouds = [" + b'"a",' * 201 + b"]", "clouds must not have more than 200 entries"),
         ("k.toml", b"".join(b"[[machine]]\n" for _ in range(201)), "machine must not have more than 200"),
         ("k.toml", b"".join(b"tags.k%d = 'x'\n" % n for n in range(201)), "tags must not have more than 200"),
-        ("k.toml", b"".join(b"k%d = 1\n" % n for n in range(201)), "must not have more than 200 keys"),
+        (
+            "k.toml",
+            b"public = true\n" + b"".join(b"k%d = 1\n" % n for n in range(201)),
+            "must not have more than 200 keys",
+        ),
         ("k.json", full(lambda n: b'"k%d":1,' % n, head=b'{"sha256":{', tail=b'"z":1}}'), "sha256 must not"),
         ("k.toml", full(lambda _: b"1,", head=b"x=[", tail=b"]"), "it has more than 1000 commas"),
         ("k.toml", full(lambda _: b"[", head=b"x="), "it has more than 1000 brackets"),
@@ -209,7 +213,7 @@ def test_each_inode_is_read_once_for_all_its_names(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_an_inode_is_told_of_each_of_its_names(tmp_path: Path) -> None:
-    errors = linked(tmp_path, b"x = 1").sidecars
+    errors = linked(tmp_path, b"public = 1").sidecars
     assert len(errors) == 36
     for path, error in errors.items():
         assert isinstance(error, Rejected)

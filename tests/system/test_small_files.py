@@ -12,8 +12,12 @@ from uecwatchd.system.small_files import LIMIT_BYTES, read_small, read_small_tex
 
 
 def bind(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as one:
-        one.bind(str(path))
+    folder = os.open(path.parent, os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(f"/proc/self/fd/{folder}/{path.name}")  # a path of its own may be too long
+    finally:
+        os.close(folder)
 
 
 ODD: dict[str, Callable[[Path], object]] = {
