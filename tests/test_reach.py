@@ -10,6 +10,7 @@ import pytest
 from uecwatchd.unit import Need, Unit, bound, drop_in, obstacles
 
 HOME = "ProtectHome=read-only"
+ROOTS_HOME = "/root"  # a home, too
 STRICT = {"ProtectSystem": "strict", "ProtectHome": "yes", "PrivateTmp": True}
 
 
@@ -51,7 +52,7 @@ def test_what_the_unit_gives_takes_no_line(path: str, settings: dict[str, Any]) 
         ("/home/a", STRICT, ("ProtectHome=read-only", "ReadWritePaths=-/home/a")),
         ("/root", {**STRICT, "ReadWritePaths": ["/root"]}, ("ProtectHome=tmpfs", "BindPaths=-/root")),
         ("/root", {"ProtectHome": "read-only"}, ("ProtectHome=tmpfs", "BindPaths=-/root")),
-        ("/root/a", {**STRICT, "ReadWritePaths": ["/root"]}, (HOME, "ReadWritePaths=-/root/a")),
+        (f"{ROOTS_HOME}/a", {**STRICT, "ReadWritePaths": [ROOTS_HOME]}, (HOME, f"ReadWritePaths=-{ROOTS_HOME}/a")),
         ("/srv/a", {"ReadOnlyPaths": ["/srv/a"]}, ("ReadOnlyPaths=", "ReadWritePaths=-/srv/a")),
         ("/srv/a", {"ReadOnlyPaths": ["-/srv/a", "/b c"], "ReadWritePaths": ["/srv/a"]},
          ("ReadOnlyPaths=", 'ReadOnlyPaths="-/b c"', "ReadWritePaths=-/srv/a")),
@@ -92,8 +93,8 @@ def test_what_is_locked_is_unlocked_for_all_that_have_to_write() -> None:
     ("path", "credential", "expected"),
     [
         ("/etc/uecwatchd/eucarc", "", ()),
-        ("/root/eucarc", "uecwatchd_eucarc", ("LoadCredential=uecwatchd_eucarc:/root/eucarc",)),
-        ("/root/a b%", "uecwatchd_x", ("LoadCredential=uecwatchd_x:/root/a b%%",)),
+        (f"{ROOTS_HOME}/eucarc", "uecwatchd_eucarc", (f"LoadCredential=uecwatchd_eucarc:{ROOTS_HOME}/eucarc",)),
+        (f"{ROOTS_HOME}/a b%", "uecwatchd_x", (f"LoadCredential=uecwatchd_x:{ROOTS_HOME}/a b%%",)),
         ("/home/a/x.ini", "", ("ProtectHome=read-only",)),
         ("/tmp/x.ini", "", ("BindReadOnlyPaths=-/tmp/x.ini",)),
     ],

@@ -46,13 +46,13 @@ NUMBERS = count()
 BOOT = """\
 set -e
 mount -t tmpfs -o size=1g,mode=755 tmpfs "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
-mkdir -p "$1/root/opt/uecwatchd" "$1/root/etc/uecwatchd"
+mkdir "$1/upper" "$1/work" "$1/tree"
+mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/tree"
+mkdir -p "$1/tree/opt/uecwatchd" "$1/tree/etc/uecwatchd"
 for group in %s; do
     [ ! -d "$group" ] || { mkdir "$group/$2" && echo $$ > "$group/$2/cgroup.procs"; }
 done
-exec systemd-nspawn --quiet --directory="$1/root" --machine="$2" --register=no --keep-unit \\
+exec systemd-nspawn --quiet --directory="$1/tree" --machine="$2" --register=no --keep-unit \\
     --link-journal=no --console=pipe --notify-ready=yes --capability=all --bind-ro="$3:/opt/uecwatchd" \\
     --bind-ro="$4:/opt/source" --bind-ro="$5" \\
     setpriv --pdeathsig=KILL /lib/systemd/systemd systemd.unit=basic.target

@@ -14,6 +14,7 @@ from tests.booted.conftest import Instance, Machine
 from uecwatchd.sandbox.server import Sandbox
 
 ROOT = Path(__file__).parents[2]
+ROOTS_HOME = "/root"  # a home, too, which ProtectHome= hides
 EUCARC = 'eucarc = "/etc/uecwatchd/eucarc"'
 PAIR = """user_cert = "{0}/euca2-admin-cert.pem"
 user_key = "{0}/euca2-admin-pk.pem"
@@ -71,14 +72,14 @@ CASES = {
     "scattered": Case(
         "/srv/a b%n'c",
         tables={"state": 'dir = "/srv/state"\nwork = "/srv/work"'},
-        cloud='eucarc = "/root/creds/eucarc"',
+        cloud=f'eucarc = "{ROOTS_HOME}/creds/eucarc"',
         prepare="install -d -ouecwatchd -m0700 /srv/state\n"
-        "mkdir -p /root/creds; cp -p /etc/uecwatchd/eucarc /etc/uecwatchd/*.pem /root/creds\n",
+        f"mkdir -p {ROOTS_HOME}/creds; cp -p /etc/uecwatchd/eucarc /etc/uecwatchd/*.pem {ROOTS_HOME}/creds\n",
         told=(
             "/srv/a b%n'c is read-only to the service (ProtectSystem=strict)",
             "/srv/state is read-only to the service (ProtectSystem=strict)",
-            "/root/creds/eucarc is hidden from the service (ProtectHome=yes)",
-            "/root/creds/euca2-admin-pk.pem is hidden from the service (ProtectHome=yes)",
+            f"{ROOTS_HOME}/creds/eucarc is hidden from the service (ProtectHome=yes)",
+            f"{ROOTS_HOME}/creds/euca2-admin-pk.pem is hidden from the service (ProtectHome=yes)",
         ),
     ),
     "at-home": Case(
@@ -93,9 +94,12 @@ CASES = {
     ),
     "passing": Case(
         "/tmp/drop",  # noqa: S108 (whether that is seen is the question)
-        cloud=EUCARC + '\nca_bundle = "/root/ca.pem"',
-        prepare="cp /etc/uecwatchd/cloud-cert.pem /root/ca.pem\n",
-        told=("/drop is hidden from the service (PrivateTmp=yes)", "/root/ca.pem is hidden from the service"),
+        cloud=EUCARC + f'\nca_bundle = "{ROOTS_HOME}/ca.pem"',
+        prepare=f"cp /etc/uecwatchd/cloud-cert.pem {ROOTS_HOME}/ca.pem\n",
+        told=(
+            "/drop is hidden from the service (PrivateTmp=yes)",
+            f"{ROOTS_HOME}/ca.pem is hidden from the service",
+        ),
     ),
     "linked": Case(
         "/var/spool/linked",

@@ -27,15 +27,15 @@ def secretive(machine: Machine, instance_class: type[Instance], cloud: Sandbox) 
     """The shipped unit under its own name, with all secrets as credentials that only root can read."""
     one = instance_class(machine, "uecwatchd", "/var/spool/uecwatchd")
     said = said_by(cloud)
-    machine.shell("install -d -m0700 /root/keys; cp /etc/uecwatchd/*.pem /root/keys; chmod 600 /root/keys/*")
+    machine.shell("install -d -m0700 /srv/keys; cp /etc/uecwatchd/*.pem /srv/keys; chmod 600 /srv/keys/*")
     dropin = "Environment='UECWATCHD_SPOOL__IGNORE=*.skip.img'\n"
     dropin += f"Environment=UECWATCHD_CLOUD__DEFAULT__ACCOUNT={said['EC2_USER_ID']}\n"
     dropin += "EnvironmentFile=/etc/default/uecwatchd\n"
     for key, name in VARIABLES.items():
-        machine.write(f"/root/keys/{key}", f"{said[name]}\n", mode=0o600)
-        dropin += f"LoadCredential=uecwatchd_{key}:/root/keys/{key}\n"
+        machine.write(f"/srv/keys/{key}", f"{said[name]}\n", mode=0o600)
+        dropin += f"LoadCredential=uecwatchd_{key}:/srv/keys/{key}\n"
     for key, file in FILES.items():
-        dropin += f"LoadCredential=uecwatchd_cloud__default__{key}:/root/keys/{file}.pem\n"
+        dropin += f"LoadCredential=uecwatchd_cloud__default__{key}:/srv/keys/{file}.pem\n"
     machine.write("/etc/default/uecwatchd", 'UECWATCHD_DEFAULTS__BUCKET="of-the-unit"\n', mode=0o600)
     one.install(cloud="\n".join(f'{key} = "{said[name]}"' for key, name in ADDRESSES.items()), dropin=dropin)
     machine.shell(f"chgrp uecwatchd {one.config}; chmod 0640 {one.config}; systemctl daemon-reload")
@@ -105,12 +105,12 @@ def test_no_secret_outlives_the_verb(stopped: Instance) -> None:
 
 
 def test_a_credential_that_is_gone_is_named(stopped: Instance) -> None:
-    stopped.machine.run("mv", "/root/keys/secret_key", "/root/keys/away")
+    stopped.machine.run("mv", "/srv/keys/secret_key", "/srv/keys/away")
     try:
         ended = ours(stopped.machine, "check", code=78)
     finally:
-        stopped.machine.run("mv", "/root/keys/away", "/root/keys/secret_key")
-    assert "there is no /root/keys/secret_key" in ended.stderr
+        stopped.machine.run("mv", "/srv/keys/away", "/srv/keys/secret_key")
+    assert "there is no /srv/keys/secret_key" in ended.stderr
 
 
 SEALED = "printf %s {0} | systemd-creds encrypt --with-key=host --name={1} {2} - {3} 2>/dev/null\n"
@@ -124,11 +124,11 @@ def sealed(machine: Machine, instance_class: type[Instance], cloud: Sandbox) -> 
     said = said_by(cloud)
     values = {name: said[f"EC2_{name.upper()}"] for name in VARIABLES}
     names = {name: f"uecwatchd_{name}" for name in VARIABLES}
-    url = SEALED.format(said["S3_URL"], "uecwatchd_cloud__default__s3_url", "", "/root/s3_url.cred")
+    url = SEALED.format(said["S3_URL"], "uecwatchd_cloud__default__s3_url", "", "/srv/s3_url.cred")
     secret = SEALED.format(values["secret_key"], names["secret_key"], "--pretty", "-")
     dropin = machine.shell(url + secret).stdout
     dropin += f"SetCredential={names['access_key']}:{values['access_key']}\n"
-    dropin += "LoadCredentialEncrypted=uecwatchd_cloud__default__s3_url:/root/s3_url.cred\n"
+    dropin += "LoadCredentialEncrypted=uecwatchd_cloud__default__s3_url:/srv/s3_url.cred\n"
     dropin += "LoadCredential=uecwatchd_cloud__default__region\n"  # of the host, which gives none
     lines = [f'ec2_url = "{said["EC2_URL"]}"', f'account = "{said["EC2_USER_ID"]}"']
     lines += [f'{key} = "/etc/uecwatchd/{file}.pem"' for key, file in FILES.items()]
@@ -145,7 +145,7 @@ def test_credentials_of_each_kind_are_the_verbs_as_well(sealed: Instance) -> Non
 def test_what_of_the_unit_cannot_be_given_is_named_and_nothing_of_a_secret(sealed: Instance) -> None:
     lines = """[Service]
 LoadCredentialEncrypted=garbled:/etc/passwd
-LoadCredentialEncrypted=gone:/root/gone.cred
+LoadCredentialEncrypted=gone:/srv/gone.cred
 LoadCredential=closed:/run/nobody-listens.sock
 EnvironmentFile=/etc
 """
@@ -155,7 +155,7 @@ EnvironmentFile=/etc
     assert ended.returncode == 78
     for words in (
         "LoadCredentialEncrypted=garbled cannot be used",
-        "there is no /root/gone.cred, which LoadCredentialEncrypted= names",
+        "there is no /srv/gone.cred, which LoadCredentialEncrypted= names",
         "there is no /run/nobody-listens.sock, which LoadCredential= names",
         "EnvironmentFile=/etc cannot be used",
     ):
