@@ -10,7 +10,7 @@ import pytest
 from uecwatchd.unit import Need, Unit, bound, drop_in, obstacles
 
 HOME = "ProtectHome=read-only"
-ROOTS_HOME = "/root"  # a home, too
+AT = "/root"  # a home, too
 STRICT = {"ProtectSystem": "strict", "ProtectHome": "yes", "PrivateTmp": True}
 
 
@@ -52,7 +52,7 @@ def test_what_the_unit_gives_takes_no_line(path: str, settings: dict[str, Any]) 
         ("/home/a", STRICT, ("ProtectHome=read-only", "ReadWritePaths=-/home/a")),
         ("/root", {**STRICT, "ReadWritePaths": ["/root"]}, ("ProtectHome=tmpfs", "BindPaths=-/root")),
         ("/root", {"ProtectHome": "read-only"}, ("ProtectHome=tmpfs", "BindPaths=-/root")),
-        (f"{ROOTS_HOME}/a", {**STRICT, "ReadWritePaths": [ROOTS_HOME]}, (HOME, f"ReadWritePaths=-{ROOTS_HOME}/a")),
+        (f"{AT}/a", {**STRICT, "ReadWritePaths": [AT]}, (HOME, f"ReadWritePaths=-{AT}/a")),
         ("/srv/a", {"ReadOnlyPaths": ["/srv/a"]}, ("ReadOnlyPaths=", "ReadWritePaths=-/srv/a")),
         ("/srv/a", {"ReadOnlyPaths": ["-/srv/a", "/b c"], "ReadWritePaths": ["/srv/a"]},
          ("ReadOnlyPaths=", 'ReadOnlyPaths="-/b c"', "ReadWritePaths=-/srv/a")),
@@ -93,8 +93,8 @@ def test_what_is_locked_is_unlocked_for_all_that_have_to_write() -> None:
     ("path", "credential", "expected"),
     [
         ("/etc/uecwatchd/eucarc", "", ()),
-        (f"{ROOTS_HOME}/eucarc", "uecwatchd_eucarc", (f"LoadCredential=uecwatchd_eucarc:{ROOTS_HOME}/eucarc",)),
-        (f"{ROOTS_HOME}/a b%", "uecwatchd_x", (f"LoadCredential=uecwatchd_x:{ROOTS_HOME}/a b%%",)),
+        (f"{AT}/eucarc", "uecwatchd_eucarc", (f"LoadCredential=uecwatchd_eucarc:{AT}/eucarc",)),
+        (f"{AT}/a b%", "uecwatchd_x", (f"LoadCredential=uecwatchd_x:{AT}/a b%%",)),
         ("/home/a/x.ini", "", ("ProtectHome=read-only",)),
         ("/tmp/x.ini", "", ("BindReadOnlyPaths=-/tmp/x.ini",)),
     ],
