@@ -181,11 +181,10 @@ def test_what_root_does_by_hand_is_the_services_afterwards(stopped: Instance) ->
 def test_status_as_root_sees_what_the_service_sees(stopped: Instance) -> None:
     stopped.drop("private")
     stopped.machine.run("chmod", "0600", f"{stopped.spool}/private.img")
-    try:
-        ended = ours(stopped.machine, "status", "private")
+    try:  # which tells of it once it has lain still for a moment
+        stopped.until(lambda: "mode 0600, owner alice" in ours(stopped.machine, "status", "private").stdout)
     finally:
         stopped.machine.run("rm", f"{stopped.spool}/private.img")
-    assert "mode 0600, owner alice" in ended.stdout
 
 
 def test_root_still_sees_who_has_a_file_open_for_writing(stopped: Instance) -> None:
