@@ -54,6 +54,9 @@ RECOGNISE_SECONDS = 5.0
 class Service:
     """The daemon. `now` is the wall clock for what is stored, `monotonic` the one for how long things lie.
 
+    `spread` gives numbers from 0 to 1, by which retries are kept from coming in one moment. `patience` is how
+    long a worker stays with a cloud that is not ready; `wait` waits for an event, or so many seconds by the
+    clock, and returns whether it has come.
     `troubles` are the errors that kept spool folders from being looked at in the last round, and those that
     keep sets waiting for a cloud to be recognised.
     """
@@ -70,9 +73,6 @@ class Service:
         patience: Patience = Patience(),  # noqa: B008 (it is frozen)
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
-        """`spread` gives numbers from 0 to 1, by which retries are kept from coming in one moment. `patience`
-        is how long a worker stays with a cloud that is not ready; `wait` waits for an event, or so many
-        seconds by the clock, and returns whether it has come."""
         self._settings = settings
         self._monitor = monitor
         self._book = book
@@ -94,17 +94,18 @@ class Service:
         self._looked: dict[Path, float] = {}
         self._improved = float("-inf")
         self._deaf = ""
-        self._notifier = Notifier({})
-        self._is_ready = False
-        self._went_on_next = self._status_next = float("-inf")
-        self._scan_next = float("-inf")
+        self._notifier, self._is_ready = Notifier({}), False
+        self._went_on_next = self._status_next = self._scan_next = float("-inf")
         self._scan_wanted = False
         self._tools = self._tools_for(settings)
-        self._rounds = Rounds(
-            settings,
-            roll=Roll(book),
-            tools=self._tools,
-            monotonic=monotonic,
+        self._rounds = self._rounds_by(self._tools)
+
+    def _rounds_by(self, tools: pipeline.Tools) -> Rounds:
+        return Rounds(
+            self._settings,
+            roll=Roll(self._book),
+            tools=tools,
+            monotonic=self._monotonic,
             ended=self._wake.set,
             went_on=self._went_on,
         )

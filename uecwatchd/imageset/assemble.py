@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uecwatchd.errors import Halted, Rejected, UecError, words_of
+from uecwatchd.image import Role
 from uecwatchd.imageset.architecture import arch_of
 from uecwatchd.imageset.draft import (
     Draft,
@@ -50,6 +51,7 @@ class _Around:
     lists: Lists
     loose: Sequence[Loose]
     folders: Sequence[str]
+    late: str | None  # a sidecar that has not been read yet
 
 
 def assemble(
@@ -90,39 +92,53 @@ def _decided(
         lists_in(listing),
         loose_pairs(listing, drafts, claims, taken),
         boot_folders(listing, drafts),
+        unread_sidecar(listing),
     )
-    late = unread_sidecar(listing)
-    ready, waiting, refused = list[ImageSet](), list[Waiting](), list[Refused]()
-    used, read = set[str](), set[str]()
+    outcomes: list[ImageSet | Waiting | Refused] = []
+    read = set[str]()
     for draft in [draft for draft in drafts if view.decides(draft.name)]:
         beat()
         owned = owned_by[draft.name]
         if not owned and draft.form != "folder" and _says_nothing(listing, draft, around.near):
             continue
         read.update(draft.sidecars)
-        files = tuple(dict.fromkeys([*draft.sidecars, *owned, *around.lists.about(draft, owned)]))
-        owner = view.owner_among(files or (draft.name,))
-        try:
-            if late and not draft.sidecars and draft.form != "folder":
-                must_have_been_read(listing, [late])
-            found = _decide(view, draft, owned, around, rules=rules, taken=taken.get(draft.name))
-            if found.stamp != done.get(found.name):
-                _must_be_allowed(listing, draft, rules)
-                view.must_be_its_owners(found.files)
-        except NotYet as wait:
-            reason = wait.reason + view.note(draft.name, wait)
-            waiting.append(Waiting(draft.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner))
-            used.update(files)
-        except UecError as error:
-            # Marked, so that a set refused for the configuration's sake is new once that has changed.
-            stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, draft, owned, around.near)))
-            refused.append(Refused(draft.name, words_of(error), stamp, files, owner))
-            used.update(files)
-        else:
-            ready.append(found)
-            used.update(found.files)
+        outcomes.append(_judged(view, draft, owned, around, rules, taken.get(draft.name), done))
+    used = {path for outcome in outcomes for path in outcome.files}
+    ready = tuple(one for one in outcomes if isinstance(one, ImageSet))
+    waiting = tuple(one for one in outcomes if isinstance(one, Waiting))
+    refused = tuple(one for one in outcomes if isinstance(one, Refused))
     left = misfits(listing, used, read)
-    return Part(view, Assembly(tuple(ready), tuple(waiting), tuple(refused), left), frozenset(used | read))
+    return Part(view, Assembly(ready, waiting, refused, left), frozenset(used | read))
+
+
+def _judged(
+    view: View,
+    draft: Draft,
+    owned: list[str],
+    around: _Around,
+    rules: Rules,
+    taken: Made | None,
+    done: Mapping[str, str],
+) -> ImageSet | Waiting | Refused:
+    """Decide about one draft: it is a set, or waits for something, or is refused."""
+    listing = view.listing
+    files = tuple(dict.fromkeys([*draft.sidecars, *owned, *around.lists.about(draft, owned)]))
+    owner = view.owner_among(files or (draft.name,))
+    try:
+        if around.late and not draft.sidecars and draft.form != "folder":
+            must_have_been_read(listing, [around.late])
+        found = _decide(view, draft, owned, around, rules=rules, taken=taken)
+        if found.stamp != done.get(found.name):
+            _must_be_allowed(listing, draft, rules)
+            view.must_be_its_owners(found.files)
+    except NotYet as wait:
+        reason = wait.reason + view.note(draft.name, wait)
+        return Waiting(draft.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner)
+    except UecError as error:
+        # Marked, so that a set refused for the configuration's sake is new once that has changed.
+        stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, draft, owned, around.near)))
+        return Refused(draft.name, words_of(error), stamp, files, owner)
+    return found
 
 
 def _in_the_way(listing: Listing, draft: Draft, owned: Iterable[str], near: Nearby) -> list[str]:
@@ -138,13 +154,7 @@ def _says_nothing(listing: Listing, draft: Draft, near: Nearby) -> bool:
 
 
 def _decide(
-    view: View,
-    draft: Draft,
-    owned: list[str],
-    around: _Around,
-    *,
-    rules: Rules,
-    taken: Made | None,
+    view: View, draft: Draft, owned: list[str], around: _Around, *, rules: Rules, taken: Made | None
 ) -> ImageSet:
     """Raises NotYet with a reason, or an error, when the draft is not a complete set.
 
@@ -155,8 +165,7 @@ def _decide(
     if taken is None:  # or it has its outputs, and keeps them
         _must_have_outputs(view, draft, owned)
     _must_be_readable(listing, draft, owned, around.lists)
-    _must_have_settled(listing, [*draft.sidecars, *owned], rules.settle)
-    must_have_been_read(listing, (*draft.sidecars, *owned))
+    _must_be_known(listing, (*draft.sidecars, *owned), rules.settle)
     sidecar = _metadata(listing, draft, rules)
     if taken is None:  # or its policy may have come later than its image
         _must_be_allowed(listing, draft, rules)
@@ -164,17 +173,14 @@ def _decide(
     _must_be_theirs(view, draft, [roles["machine"]] if "machine" in roles else [])
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
     own = {role: path for role, path in roles.items() if path not in draft.lent}
-    alone = boots_alone(listing, sidecar, own, rules)
-    roles = own if alone else roles
-    if not alone and "kernel" in missing(sidecar, roles, rules) and draft.form in ("stem", "sidecar"):
-        pair = loose_pair(draft, around.loose)
-        roles = {**roles, **pair}
-        draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
-    if not is_finished:
-        _must_heed_strays(listing, draft, tuple(roles.values()), around.near, rules.settle)
-    _must_have_settled(listing, roles.values(), rules.settle)
+    if alone := boots_alone(listing, sidecar, own, rules):
+        roles = own
+    else:
+        draft, roles = _with_a_pair(draft, roles, sidecar, around.loose, rules)
     paths = tuple(roles.values())
-    must_have_been_read(listing, paths)
+    if not is_finished:
+        _must_heed_strays(listing, draft, paths, around.near, rules.settle)
+    _must_be_known(listing, paths, rules.settle)
     sums = declared(listing, around.lists, draft, sidecar, paths, owned=owned, is_finished=is_finished)
     _must_have_settled(listing, sums.files, rules.settle)
     # What is there is judged first: that a disk is cut short matters more than that a kernel is missing.
@@ -183,10 +189,21 @@ def _decide(
         must_be_whole_disk(sidecar, members)
     else:
         must_be_complete(listing, draft, sidecar, roles, rules, around.folders)
-    _must_be_theirs(view, draft, [] if "machine" in roles else roles.values())
+    _must_be_theirs(view, draft, [] if "machine" in roles else paths)
     must_go_together(draft, sidecar, members)
     unread = (*unheeded(listing, around.near, draft, paths), *sums.remarks)
     return _image_set(view, draft, sidecar, members, sums, alone=alone, unread=unread)
+
+
+def _with_a_pair(
+    draft: Draft, roles: dict[Role, str], sidecar: Sidecar, loose: Sequence[Loose], rules: Rules
+) -> tuple[Draft, dict[Role, str]]:
+    """Give a set that lacks a kernel the loose kernel and ramdisk that lie beside it, if any do."""
+    if "kernel" not in missing(sidecar, roles, rules) or draft.form not in ("stem", "sidecar"):
+        return draft, roles
+    pair = loose_pair(draft, loose)
+    draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
+    return draft, {**roles, **pair}
 
 
 def _must_be_theirs(view: View, draft: Draft, leading: Iterable[str]) -> None:
@@ -294,9 +311,14 @@ def _must_heed_strays(
     if not draft.sidecars and draft.form != "folder":
         must_be_unnamed(listing, near.lone, paths, settle)
     strays = [stray.path for stray in near.of(draft, paths) if not stray.hidden]
-    _must_have_settled(listing, strays, settle)
-    must_have_been_read(listing, strays)
+    _must_be_known(listing, strays, settle)
     must_be_heeded(near, draft, paths)
+
+
+def _must_be_known(listing: Listing, paths: Sequence[str], settle: float) -> None:
+    """Raise NotYet where files are still being written, or have not been read."""
+    _must_have_settled(listing, paths, settle)
+    must_have_been_read(listing, paths)
 
 
 def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) -> None:
