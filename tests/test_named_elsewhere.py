@@ -1,5 +1,6 @@
 """No image goes up while a sidecar that nobody has understood may name it."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -143,3 +144,15 @@ def test_thousands_of_mistakes_beside_thousands_of_images_are_compared_in_no_lon
     assembly = decided(tmp_path)
     assert time.process_time() - begun < 30, "by pairs it takes minutes"
     assert len(assembly.waiting) + len(assembly.refused) + len(assembly.ready) >= many
+
+
+def test_names_of_bobs_that_are_left_out_hold_bobs_images_alone(tmp_path: Path) -> None:
+    alice, bob = 1000, 1001
+    lay(tmp_path, {"alice.img": MBR, "bob.img": MBR, **{f"{number:03}.txt": "" for number in range(50)}})
+    for path in tmp_path.iterdir():
+        os.chown(path, alice if path.name == "alice.img" else bob, -1)
+    listing = spool.scan(tmp_path, now=NOW, seen=0.0, budget=spool.Budget(names=20))
+    assert list(listing.left_out) == [bob]
+    apart = assemble(listing, rules=replace(ALONE, people=People(frozenset({0}))))
+    assert [found.name for found in apart.ready] == ["alice"]
+    assert assemble(listing, rules=ALONE).ready == (), "where they trust each other it may be for any"

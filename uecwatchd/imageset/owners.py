@@ -315,12 +315,14 @@ def _seen_by(owner: Owner, split: _Split, decided: Collection[str]) -> Listing:
         seen += [path for path in split.paths[None] if path in named] if named else []
     entries = {path: listing.entries[path] for path in sorted(set(seen))}
     ignored = {path: why for path, why in listing.ignored.items() if _may_see_ignored(path, owner, split)}
+    whose = split.people.common if owner is None else split.people.common | {owner}
     return replace(
         listing,
         entries=entries,
         ignored=ignored,
         unread=listing.unread & entries.keys(),
         crowded=listing.crowded & entries.keys(),
+        left_out={uid: number for uid, number in listing.left_out.items() if uid in whose},
         owner=owner,
         others=listing.entries,
     )
