@@ -28,7 +28,7 @@ A 2.0 that is still starting says so with 503, whatever it is asked.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from uecwatchd.cloud.client import connect
+from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, SANDBOX, UEC, Dialect
 from uecwatchd.cloud.refusal import translated
@@ -58,6 +58,7 @@ FAILS_AT_PATH = re.compile(r"500: Failure: 500\b")
 # Where no service of a Eucalyptus is, and with which code it says so from 3.0 on: nobody else's is like that.
 NOWHERE = "/services/None"
 IS_NOWHERE = re.compile("404 Not Found: ")
+SERVER_FAILS = HTTPStatus.INTERNAL_SERVER_ERROR
 DOING = "finding out its generation"
 
 
@@ -117,42 +118,37 @@ def _has_its_paths(account: Account) -> bool:
 
 
 def _refuses_as_eucalyptus(account: Account, stop: Stop) -> bool:
-    beside = replace(account, ec2_url=_beside(account.ec2_url, NOWHERE))
-    cloud = connect(beside, EUCA5, uploads=1, stop=stop)
-    with translated(cloud, DOING):
-        try:
-            cloud.ec2.describe_regions()
-        except ClientError as error:
-            answer = _read(error.response)
-            if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise
-            return IS_NOWHERE.match(answer.said) is not None
-    return False
+    nowhere = replace(account, ec2_url=_beside(account.ec2_url, NOWHERE))
+    cloud = connect(nowhere, EUCA5, uploads=1, stop=stop)
+    answer = _told(cloud, cloud.ec2.describe_regions, lambda one: one.status < SERVER_FAILS)
+    return IS_NOWHERE.match(answer.said) is not None
 
 
 def _asked_as_newest(account: Account, stop: Stop) -> _Answer:
     cloud = connect(account, EUCA5, uploads=1, stop=stop)
-    with translated(cloud, DOING):
-        try:
-            return _read(cloud.s3.list_buckets())
-        except ClientError as error:
-            answer = _read(error.response)
-            if answer.status not in REFUSES_V4 and answer.said != WITHOUT_A_WORD:
-                raise
-            return answer
+    return _told(cloud, cloud.s3.list_buckets, _takes_no_v4)
+
+
+def _takes_no_v4(answer: _Answer) -> bool:
+    return answer.status in REFUSES_V4 or answer.said == WITHOUT_A_WORD
 
 
 def _has_object_storage(account: Account, stop: Stop) -> bool:
     beside = replace(account, s3_url=_beside(account.s3_url, OBJECT_STORAGE))
     cloud = connect(beside, EUCA4, uploads=1, stop=stop)
+    return not _lacks_path(_told(cloud, cloud.s3.list_buckets, _lacks_path))
+
+
+def _told(cloud: Cloud, ask: Callable[[], Any], tells: Callable[[_Answer], bool]) -> _Answer:
+    """The answer to a question. A refusal is raised, unless it `tells` what was to be found out."""
     with translated(cloud, DOING):
         try:
-            cloud.s3.list_buckets()
+            return _read(ask())
         except ClientError as error:
-            if not _lacks_path(_read(error.response)):
-                raise  # it is there, and it is us that it does not know
-            return False
-    return True
+            answer = _read(error.response)
+            if not tells(answer):
+                raise
+            return answer
 
 
 def _lacks_path(answer: _Answer) -> bool:
