@@ -8,9 +8,9 @@ LETTERS = 4  # of a name in which one wrong letter is a slip and not another nam
 # Beyond that nobody types a name, and each letter of it costs as many again.
 LETTERS_COMPARED = range(LETTERS, 65)
 LETTERS_OF_TWO = 6  # of a word in which two are
-FEW_PAIRS = (
-    5_000  # of names: each is compared in a fraction of a millisecond, whatever the two have in common
-)
+# So few pairs of names are all compared, whatever the two have in common: each takes a fraction of a
+# millisecond.
+FEW_PAIRS = 5_000
 MOST_COMPARED = 100_000  # pairs of more names; beyond, names are near that begin with the whole of another
 MOST_ALIKE = 100  # names with one trait, of which each may be meant; what more have says nothing of any
 # What ten thousand names have, in fifty megabytes of memory. Of more, the others are compared as a whole.
