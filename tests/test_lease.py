@@ -116,6 +116,7 @@ def test_the_one_right_that_the_unit_gives_is_enough_for_the_files_of_others(
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "a.img\n"
 
 
+LATE_SECONDS = 60.0  # how late a turn may come on a busy machine
 HOLD = """
 import fcntl, os, signal, sys
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -275,8 +276,8 @@ def test_an_old_set_with_a_wrong_sum_is_rejected_at_once(dropped: Path, turn: Tu
 def test_files_of_a_host_whose_clock_is_ahead_do_not_wait_longer(dropped: Path, turn: Turn) -> None:
     del dropped
     begun = time.time() - 86400.0
-    assert turn(-86400.0).next_retry <= begun + FRESH_SECONDS + PATIENCE_SECONDS
-    assert turn(-86400.0 + FRESH_SECONDS + PATIENCE_SECONDS).state == "rejected"
+    assert turn(-86400.0).next_retry <= begun + FRESH_SECONDS + LATE_SECONDS
+    assert turn(-86400.0 + FRESH_SECONDS + LATE_SECONDS).state == "rejected"
 
 
 def test_a_sum_that_is_wrong_is_not_computed_again_while_nothing_changes(

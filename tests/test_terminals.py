@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
+from tests.support.waiting import until
 
 # As Python is where the locale is an old one; it has UTF-8 by itself in the locale C.
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -51,9 +52,9 @@ def test_what_a_terminal_cannot_show_is_escaped(
 def test_a_set_has_one_name_in_every_locale(full: Host) -> None:
     def named(**environ: str) -> list[str]:
         rows = json.loads(run(full, "status", "--json", **environ).stdout)
-        return sorted(f"{row['folder']}/{row['name']}: {row['files']}" for row in rows)
+        return sorted(json.dumps(row) for row in rows)
 
-    assert named(**ASCII) == named()
+    until(lambda: named(**ASCII) == named(), "all files to have lain still")
     found = run(full, "status", "café ☃.img", **ASCII)
     assert found.returncode == 0, found.stderr
 

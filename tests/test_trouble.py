@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import daemon_thread
 from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.waiting import until
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import SetRecord, open_ledger
@@ -287,3 +289,28 @@ def test_what_a_cloud_demands_is_known_before_anything_goes_up(
         error = (host.spool / "k.uec.error").read_text()
         assert "k: cloud default takes no such image without a ramdisk" in error
         assert not cloud.calls("PutObject")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_set_that_is_tried_again_at_once_after_its_image_has_failed_is_registered(
+    host: Host, heard: Heard, times: int
+) -> None:
+    """The failed image keeps the name, and a list of a moment ago does not have it."""
+    settings = load(host.config, environ={})
+    with (
+        closing(open_ledger(settings.state.dir)) as book,
+        daemon_thread(Service(settings, monitor=heard, book=book)),
+    ):
+        (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+        (host.spool / "karmic.img").write_bytes(bytes(4096))
+        host.cloud.faults.arm("image-fails", times)
+        for attempt in range(1, times + 1):
+            until(lambda attempt=attempt: has_failed(host, attempt), "the image to have failed")
+            host.ask("retry", "karmic")
+        until((host.spool / "karmic.emi").exists, "the image", told=(host.spool / "karmic.uec.log").read_text)
+    assert [image.state for image in host.cloud.images] == ["available"]
+
+
+def has_failed(host: Host, attempt: int) -> bool:
+    log = host.spool / "karmic.uec.log"
+    return log.exists() and log.read_text().count(" is failed (") >= attempt

@@ -75,8 +75,9 @@ def watch(
         if pause:
             sleep(pause)
         image = one(cloud, image_id)
+        if image:
+            registered(cloud, image)  # in whatever state: one that has failed keeps its name
         if image and image.state == AVAILABLE:
-            registered(cloud, image)
             return image
         if image and image.state not in cloud.dialect.pending_states:
             raise _failed(cloud, image)
