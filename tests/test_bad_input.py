@@ -18,10 +18,10 @@ import pytest
 
 from tests.support.heard import Heard
 from tests.support.host import Host
+from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
 from uecwatchd.service import Service
-from uecwatchd.settings import load
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from uecwatchd.cloud.client import connect
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.retrieve import take_back
+from uecwatchd.config.load import load
 from uecwatchd.demo import material
-from uecwatchd.settings import load
 
 Boot = Callable[[Path, Path, Path], str]
 BOOT_SECONDS = 120  # 3 s on two idle cores; other tests may hold them

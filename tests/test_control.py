@@ -17,6 +17,7 @@ from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.cli.requests import decide
 from uecwatchd.cloud.gate import Gates
+from uecwatchd.config.load import load
 from uecwatchd.control import AdvanceWriter, Brake, Control, ProbeWriter, Wanted, news_between, renewed
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
@@ -24,7 +25,6 @@ from uecwatchd.events import Kind, Progress
 from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, Request, SetRecord, open_ledger
 from uecwatchd.roll import Roll
 from uecwatchd.service import LONGEST_PAUSE_SECONDS, Service
-from uecwatchd.settings import load
 from uecwatchd.status import Row
 from uecwatchd.traces import is_its_alone
 from uecwatchd.types import SetId

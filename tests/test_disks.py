@@ -20,11 +20,11 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
+from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.ledger import open_ledger
 from uecwatchd.service import Service
-from uecwatchd.settings import load
 from uecwatchd.system.disk_space import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
 
 # Longer than the first delay of a retry with its jitter, shorter than what makes the daemon deaf.

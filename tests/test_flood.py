@@ -23,11 +23,11 @@ import pytest
 
 from tests.support.host import Host
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.load import load
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service import LEAST_PAUSE_SECONDS, Service
-from uecwatchd.settings import load
 
 HOUR = 3600.0
 LINES_AN_HOUR = 20

@@ -26,11 +26,11 @@ from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
 from uecwatchd.checksums import read_checksums
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.shell import read_script
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.imageset import Assembly, Rules, assemble
 from uecwatchd.imageset.draft import named_files, stem_of
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings
 from uecwatchd.sidecar import KEYS, Sidecar, read_sidecar
 from uecwatchd.system.text import printable
 

@@ -11,8 +11,9 @@ import pytest
 from uecwatchd.bundle.keys import load_certificate
 from uecwatchd.cloud import credentials
 from uecwatchd.cloud.eucarc import eucarc_source
+from uecwatchd.config.load import load
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import NotPermitted
-from uecwatchd.settings import CloudSettings, load
 from uecwatchd.spool import folder_descriptor
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else and back")

@@ -18,6 +18,7 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
+from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.events import Kind
@@ -25,7 +26,6 @@ from uecwatchd.imageset import Assembly, Refused, put_back
 from uecwatchd.ledger import open_ledger
 from uecwatchd.pipeline.prepare import FRESH_SECONDS
 from uecwatchd.service import Service
-from uecwatchd.settings import load
 from uecwatchd.spool.lease import file_system_of
 from uecwatchd.system.digests import MARK, MOST_ZEROS
 

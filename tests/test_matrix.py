@@ -20,10 +20,10 @@ import pytest
 
 from tests.support.host import Host
 from uecwatchd.cli import images as gallery
+from uecwatchd.config.load import load
 from uecwatchd.demo.material import DISK_START_SECTOR, Kernel, ramdisk
 from uecwatchd.sandbox import Sandbox, Seen
 from uecwatchd.sandbox.registry import Image
-from uecwatchd.settings import load
 
 MIB = 1 << 20
 SECTOR_BYTES = 512

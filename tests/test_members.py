@@ -24,9 +24,9 @@ from uecwatchd.cloud.attributes import permissions
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import images
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.demo.material import Kernel
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings
 
 SERVICE, ALICE, BOB, CAROL, GROUP = 4990, 4001, 4002, 4003, 4900
 MIB = 1 << 20

@@ -15,6 +15,8 @@ from tests.support.waiting import until
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.load import load
+from uecwatchd.config.records import WorkSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.ledger import open_ledger
@@ -22,7 +24,6 @@ from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.turn import Rounds
 from uecwatchd.service import Service
-from uecwatchd.settings import WorkSettings, load
 from uecwatchd.verdict import GIVE_UP_SECONDS
 
 SETS = 12

@@ -14,11 +14,11 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.cloud.patience import Patience, again
+from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Deferred, Rejected, StillAway, Stopped
 from uecwatchd.ledger import SetRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
-from uecwatchd.settings import load
 
 MIB = 1 << 20
 # As many tries as there are, with pauses that nobody notices.

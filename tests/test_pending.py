@@ -17,6 +17,8 @@ from tests.support.host import Host
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.load import load
+from uecwatchd.config.records import WorkSettings
 from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
@@ -26,7 +28,6 @@ from uecwatchd.roll import Roll
 from uecwatchd.rounds.turn import Rounds
 from uecwatchd.sandbox.identity import ensure_identity
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import WorkSettings, load
 from uecwatchd.verdict import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_look
 
 FOR_EVER = 1e6

@@ -10,9 +10,10 @@ import pytest
 from tests.support.host import Host
 from tests.test_imageset import UEC, listing
 from uecwatchd.checkup.members import examine_members
+from uecwatchd.config.load import load
+from uecwatchd.config.records import FolderPolicy, Policy
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.imageset import Rules, assemble
-from uecwatchd.settings import FolderPolicy, Policy, load
 from uecwatchd.sidecar import read_defaults
 from uecwatchd.spool import scan
 from uecwatchd.spool.exposure import exposure

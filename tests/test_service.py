@@ -24,6 +24,8 @@ from uecwatchd import spool
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.load import load
+from uecwatchd.config.records import Settings, WorkSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted
 from uecwatchd.events import Kind
@@ -36,7 +38,6 @@ from uecwatchd.roll import Roll
 from uecwatchd.rounds.rules import due
 from uecwatchd.rounds.turn import Rounds
 from uecwatchd.service import Service
-from uecwatchd.settings import Settings, WorkSettings, load
 from uecwatchd.sidecar import Sidecar
 
 FOUND = ImageSet(

@@ -16,11 +16,11 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import SetRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
-from uecwatchd.settings import load
 
 HOUR = 3600.0
 DISK_BYTES = 25 << 20  # three parts: it is noise

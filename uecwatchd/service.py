@@ -15,6 +15,7 @@ from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.cloud.recognise import Recognised, address_of
+from uecwatchd.config.records import Settings
 from uecwatchd.control import Brake, ProbeWriter, drop_advances
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
@@ -24,7 +25,6 @@ from uecwatchd.roll import Roll
 from uecwatchd.rounds.outages import introduced, warned
 from uecwatchd.rounds.rules import rules_of
 from uecwatchd.rounds.turn import Rounds
-from uecwatchd.settings import Settings
 from uecwatchd.system import wakeup
 from uecwatchd.system.signals import Stop
 from uecwatchd.types import DetectedCloud

@@ -14,7 +14,7 @@ from runs import GIB, SECRET, Run, in_turn
 
 from uecwatchd.bundle.in_flight import Lines, in_flight
 from uecwatchd.bundle.stream import Bundling, Slice
-from uecwatchd.settings import Compression, WorkSettings
+from uecwatchd.config.records import Compression, WorkSettings
 
 LEVELS: tuple[Compression, ...] = get_args(Compression)
 GBITS = (1, 10)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.checkup import Finding, examine
+from uecwatchd.config.load import load
+from uecwatchd.config.records import Settings
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.store import Bucket
-from uecwatchd.settings import Settings, load
 
 TEXT = """\
 [spool]

@@ -12,9 +12,9 @@ from tests.checkup.conftest import Hands
 from uecwatchd.checkup import Finding, examine, exit_code
 from uecwatchd.checkup.bucket import KEY_PREFIX
 from uecwatchd.cloud.credentials import gather, sealed_with
+from uecwatchd.config.records import CloudSettings, Settings, SpoolSettings, StateSettings
 from uecwatchd.ledger import BundleRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings, Settings, SpoolSettings, StateSettings
 
 Check = Callable[..., list[Finding]]
 Of = Callable[[list[Finding], str], list[str]]

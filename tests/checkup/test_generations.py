@@ -11,11 +11,11 @@ from uecwatchd.checkup import Finding, exit_code
 from uecwatchd.checkup.bucket import KEY_PREFIX
 from uecwatchd.cloud.certificate import fetch_certificate
 from uecwatchd.cloud.credentials import gather
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.registry import Image
 from uecwatchd.sandbox.rules import RULES
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings
 
 Check = Callable[..., list[Finding]]
 Of = Callable[[list[Finding], str], list[str]]

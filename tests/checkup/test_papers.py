@@ -9,8 +9,8 @@ import pytest
 from uecwatchd.checkup import Finding, exit_code
 from uecwatchd.checkup.host import examine_configuration
 from uecwatchd.checkup.papers import examine_papers
+from uecwatchd.config.records import Settings
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import Settings
 
 Configured = Callable[..., Settings]
 Of = Callable[[list[Finding], str], list[str]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.checkup import needs
-from uecwatchd.settings import Settings
+from uecwatchd.config.records import Settings
 
 Configured = Callable[..., Settings]
 

@@ -8,9 +8,9 @@ import pytest
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import images
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings
 
 # The embedded cloud answers whatever host is asked for, so it can stand for a proxy that knows them all.
 HOSTS = ["_front_end_:8773", "Front_End.EXAMPLE:80", "bücher_1.example"]

@@ -17,9 +17,9 @@ from uecwatchd.cloud.dialect import SANDBOX
 from uecwatchd.cloud.images import at_location, images
 from uecwatchd.cloud.register import probe, register, watch
 from uecwatchd.cloud.upload import ensure_bucket, fetch, holds, listed, must_hold, put, remove
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings
 
 # More than one part, and no whole number of them.
 IMAGE_BYTES = 11 * 1024 * 1024

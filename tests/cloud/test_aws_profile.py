@@ -9,8 +9,8 @@ import pytest
 
 from uecwatchd.cloud.aws_profile import profile_source
 from uecwatchd.cloud.credentials import gather
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
-from uecwatchd.settings import CloudSettings
 
 CREDENTIALS = """\
 [default]

@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from uecwatchd.bundle.keys import fits
 from uecwatchd.cloud.credentials import bundle_user, gather, numbered, sealing_certificate
 from uecwatchd.cloud.dialect import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, UEC, Dialect
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, NotPermitted
-from uecwatchd.settings import CloudSettings
 
 SECRET = "HIBmGPfQ0oGzkTEBMGyBnDM4lVNYi8ZrLTMsg"
 

@@ -15,9 +15,9 @@ from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import images
 from uecwatchd.cloud.recognise import address_of
 from uecwatchd.cloud.upload import ensure_bucket
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings
 from uecwatchd.types import DetectedCloud
 
 

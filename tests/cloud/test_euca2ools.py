@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.euca2ools import euca2ools_source
 from uecwatchd.cloud.source import Source
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, NotPermitted
-from uecwatchd.settings import CloudSettings
 
 SECRET = "vrwAGfda90vFDASFEO4498qADFAeef"
 

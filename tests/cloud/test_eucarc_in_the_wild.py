@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from uecwatchd.cloud.credentials import access_keys, told_of, user_certificate
 from uecwatchd.cloud.eucarc import eucarc_source
 from uecwatchd.cloud.shell import read_script
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
-from uecwatchd.settings import CloudSettings
 
 HOME = Path("/var/lib/uecwatchd")
 PATH = Path("/home/alice/.euca/eucarc")

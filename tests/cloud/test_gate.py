@@ -23,9 +23,9 @@ from uecwatchd.cloud.gate import (
     Gates,
 )
 from uecwatchd.cloud.recognise import Recognised
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted, UecError, Unforeseen
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings
 from uecwatchd.types import DetectedCloud
 
 REASON = Halted("cloud default", "the clock is wrong", "Set it.")

@@ -15,11 +15,11 @@ from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import UEC
 from uecwatchd.cloud.images import images
 from uecwatchd.cloud.proxy import check_proxy, name_proxy, proxies_for
+from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Halted, UecError
 from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
-from uecwatchd.settings import load
 
 PROXY = {"http_proxy": "http://10.9.9.9:3128", "https_proxy": "http://10.9.9.9:3128"}
 NAME, ADDRESS, IPV6 = "http://Cloud.Example.:8773/x", "http://10.1.2.3:8773/x", "http://[2001:db8::5]:8773/x"

@@ -15,10 +15,10 @@ from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import images as own_images
 from uecwatchd.cloud.recognise import recognise
 from uecwatchd.cloud.upload import ensure_bucket, put
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted
 from uecwatchd.sandbox.rules import RULES
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.settings import CloudSettings
 
 WHY = {
     "sandbox": "its answers come from uecwatchd-sandbox",

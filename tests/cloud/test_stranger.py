@@ -13,8 +13,8 @@ from uecwatchd.cloud.images import images
 from uecwatchd.cloud.recognise import recognise
 from uecwatchd.cloud.refusal import translated
 from uecwatchd.cloud.stranger import recognise_stranger
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted, UecError
-from uecwatchd.settings import CloudSettings
 
 # For 64 KiB that are read in milliseconds, and would take minutes if each could be divided in many ways.
 ANSWER_SECONDS = 2

@@ -28,11 +28,11 @@ from typing import Any
 
 from uecwatchd.cli import main as cli
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.load import load
 from uecwatchd.events import Event, Progress
 from uecwatchd.ledger import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service import Service
-from uecwatchd.settings import load
 from uecwatchd.system import failpoints
 
 HASTE = 1000

@@ -17,10 +17,10 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.bundle.stream import Bundling, Secret, most_parts
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
 from uecwatchd.service import Service
-from uecwatchd.settings import load
 from uecwatchd.system import failpoints
 
 KILLED = -9

@@ -15,6 +15,7 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
+from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Stopped
 from uecwatchd.image import Role
@@ -22,7 +23,6 @@ from uecwatchd.ledger import BundleRecord, BundleState, SetRecord, open_ledger
 from uecwatchd.pipeline.deliver import Turns
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
-from uecwatchd.settings import load
 from uecwatchd.system import failpoints
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]

@@ -20,11 +20,12 @@ from uecwatchd.cloud.dialect import EUCA4
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import Image, images
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.load import load
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
-from uecwatchd.settings import CloudSettings, load
 
 OTHER, THIRD = "123456789012", "210987654321"
 DISK_BYTES = 2 << 20

@@ -7,9 +7,9 @@ from subprocess import Popen
 
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
+from uecwatchd.config.records import Settings
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service import Service
-from uecwatchd.settings import Settings
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from uecwatchd.settings import Compression
+from uecwatchd.config.records import Compression
 
 # Magic, method deflate, no flags, mtime 0, no word on the level, unknown system: nothing that could differ.
 HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"

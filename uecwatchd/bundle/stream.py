@@ -26,7 +26,7 @@ from uecwatchd.bundle import deflate, layout
 from uecwatchd.bundle.deflate import deflater
 from uecwatchd.bundle.names import part_name
 from uecwatchd.bundle.packing import BLOCK_BYTES, Image, Sums, packed
-from uecwatchd.settings import Compression
+from uecwatchd.config.records import Compression
 from uecwatchd.system import memory
 from uecwatchd.system.digests import Digest, Flat
 from uecwatchd.system.extents import Extent

@@ -15,9 +15,9 @@ from uecwatchd.checkup.host import examine_configuration, examine_folder, examin
 from uecwatchd.checkup.members import examine_members
 from uecwatchd.checkup.unit import examine_unit, makes, needs, unless_bound
 from uecwatchd.cloud.upload import check_bucket_name
+from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.ledger import read_ledger
-from uecwatchd.settings import Settings
 from uecwatchd.sidecar import read_defaults
 from uecwatchd.system.signals import NEVER, Stop
 from uecwatchd.unforeseen import OurFault, in_words

@@ -21,8 +21,8 @@ from uecwatchd.cloud.entry import connected, recognised
 from uecwatchd.cloud.images import in_answer
 from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.cloud.refusal import translated
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, UecError
-from uecwatchd.settings import CloudSettings
 from uecwatchd.system.signals import Stop
 
 Clock = Callable[[], datetime]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from uecwatchd import ledger
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
+from uecwatchd.config.records import Settings
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.ledger.file import ON_A_LOCAL_DISK, user_name
-from uecwatchd.settings import Settings
 from uecwatchd.spool import folder_descriptor
 from uecwatchd.spool.door import opened_by
 from uecwatchd.system.disk_space import check_room

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from uecwatchd.checkup.finding import Finding
+from uecwatchd.config.records import Policy
 from uecwatchd.errors import Halted
-from uecwatchd.settings import Policy
 from uecwatchd.spool.exposure import anybody_may_link, exposure
 from uecwatchd.system.text import shell_word
 

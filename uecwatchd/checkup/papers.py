@@ -15,8 +15,8 @@ from cryptography.x509 import Certificate
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
 from uecwatchd.cloud import credentials
 from uecwatchd.cloud.credentials import Account, Pair, Told
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import UecError
-from uecwatchd.settings import CloudSettings
 
 # Long enough to have a certificate renewed by people.
 EXPIRY_WARNING = timedelta(days=30)

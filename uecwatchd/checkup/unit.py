@@ -8,8 +8,9 @@ from pathlib import Path, PurePath
 from uecwatchd.checkup.finding import Finding
 from uecwatchd.cloud import credentials
 from uecwatchd.cloud.aws_profile import profile_files
+from uecwatchd.config.load import FILES_OF_A_CLOUD, PREFIX
+from uecwatchd.config.records import CloudSettings, Settings
 from uecwatchd.errors import Halted, UecError
-from uecwatchd.settings import FILES_OF_A_CLOUD, PREFIX, CloudSettings, Settings
 from uecwatchd.system.text import shell_word
 from uecwatchd.unit import Need, Unit, bound, drop_in, obstacles
 

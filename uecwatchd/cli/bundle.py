@@ -12,13 +12,13 @@ from uecwatchd import spool
 from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cloud.credentials import Account, bundle_user, gather, sealing_certificate
+from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.image import Arch, Facts, Role, amount, arch_by_name, role_by_name, unfit
 from uecwatchd.image.fitness import KEEP_HINT
 from uecwatchd.imageset import ROLE_WORDS
 from uecwatchd.outputs.journal import journal_monitor
-from uecwatchd.settings import load
 from uecwatchd.sidecar import is_image_id
 from uecwatchd.system import digests
 from uecwatchd.terminal import put, put_json, say

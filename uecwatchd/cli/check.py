@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from uecwatchd import checkup
-from uecwatchd.settings import load
+from uecwatchd.config.load import load
 from uecwatchd.system.signals import stopped_by_signals
 from uecwatchd.terminal import put, put_json
 from uecwatchd.unit import take_user

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from uecwatchd.cloud.entry import entered
 from uecwatchd.cloud.images import Device, Image
 from uecwatchd.cloud.images import images as images_of
+from uecwatchd.config.load import load
+from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted
 from uecwatchd.ledger import BundleRecord, SetRecord, read_ledger
-from uecwatchd.settings import Settings, load
 from uecwatchd.sidecar import read_defaults
 from uecwatchd.system import digests
 from uecwatchd.system.signals import NEVER, Stop, stopped_by_signals

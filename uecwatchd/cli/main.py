@@ -142,7 +142,7 @@ def _enter(arguments: argparse.Namespace) -> Any:
     """Have what the service has, as far as the verb is to do or see what that would. Returns its unit."""
     if arguments.verb.place == "own":
         return None
-    from uecwatchd.settings import load
+    from uecwatchd.config.load import load
     from uecwatchd.unit import Unasked, take_environment, take_user, unit_for
 
     try:

@@ -11,9 +11,10 @@ from functools import partial
 from uecwatchd import status
 from uecwatchd.cli.journal import program_journal, tell_lost
 from uecwatchd.cli.status import shown_table
+from uecwatchd.config.load import load
+from uecwatchd.config.records import Settings
 from uecwatchd.ledger import SetRecord, open_ledger
 from uecwatchd.service import Service
-from uecwatchd.settings import Settings, load
 from uecwatchd.system.signals import answer_end
 from uecwatchd.terminal import put, put_json, say
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 
 from uecwatchd import ledger
+from uecwatchd.config.load import load
+from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.imageset import stem_of
 from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.progress import span
-from uecwatchd.settings import Settings, load
 from uecwatchd.status import Row, Survey, about, survey
 from uecwatchd.system import wakeup
 from uecwatchd.system.text import did_you_mean, shell_word, spelled

@@ -9,12 +9,13 @@ from contextlib import closing
 from functools import partial
 
 from uecwatchd.cli.journal import program_journal, tell_lost
+from uecwatchd.config.load import load
+from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred
 from uecwatchd.events import Event, Kind, Monitor, Tee
 from uecwatchd.ledger import Ledger, open_ledger
 from uecwatchd.outputs.systemd import Notifier, StatusMonitor
 from uecwatchd.service import Service
-from uecwatchd.settings import Settings, load
 from uecwatchd.system.signals import answer, answer_end
 from uecwatchd.unforeseen import our_fault
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 
 from uecwatchd.cli.requests import HOW_NAMED
-from uecwatchd.settings import Settings, load
+from uecwatchd.config.load import load
+from uecwatchd.config.records import Settings
 from uecwatchd.status import Row, about, as_json, story, survey, table
 from uecwatchd.system.text import spelled
 from uecwatchd.terminal import put, put_json, say

@@ -7,10 +7,11 @@ from contextlib import closing
 
 from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
 from uecwatchd.cloud.entry import entered
+from uecwatchd.config.load import load
+from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.image import amount
 from uecwatchd.ledger import SetRecord, read_ledger
-from uecwatchd.settings import Settings, load
 from uecwatchd.system import digests
 from uecwatchd.system.signals import stopped_by_signals
 from uecwatchd.system.text import spelled

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import Certificate
 
-from uecwatchd.address import NoAddress, read_address, shown
 from uecwatchd.bundle.access import closed
 from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
 from uecwatchd.cloud.aws_profile import profile_source
@@ -23,8 +22,10 @@ from uecwatchd.cloud.euca2ools import euca2ools_source
 from uecwatchd.cloud.eucarc import eucarc_source
 from uecwatchd.cloud.proxy import HTTPS_EVERYWHERE, check_proxy
 from uecwatchd.cloud.source import Source, at_home
+from uecwatchd.config.address import NoAddress, read_address, shown
+from uecwatchd.config.load import keys_of
+from uecwatchd.config.records import REGION, CloudSettings
 from uecwatchd.errors import Halted
-from uecwatchd.settings import REGION, CloudSettings, keys_of
 from uecwatchd.system.small_files import read_small
 
 # The manifest must name a user; a generation that compares it with nobody takes any word there.

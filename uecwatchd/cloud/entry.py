@@ -13,8 +13,8 @@ from uecwatchd.cloud.credentials import Account, gather, numbered, sealing_certi
 from uecwatchd.cloud.dialect import DIALECTS, Dialect
 from uecwatchd.cloud.recognise import Recognised, address_of, recognise
 from uecwatchd.cloud.refusal import status_of
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, Rejected, UecError, Unforeseen
-from uecwatchd.settings import CloudSettings
 from uecwatchd.system.signals import NEVER, Stop
 from uecwatchd.types import DetectedCloud
 from uecwatchd.unforeseen import our_fault

@@ -28,8 +28,8 @@ from uecwatchd.cloud.presumed import presumptions, unrecognised
 from uecwatchd.cloud.recognise import Recognised
 from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import ensure_bucket
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted, Stopped, UecError, cause_of, words_of
-from uecwatchd.settings import CloudSettings
 from uecwatchd.system.signals import NEVER, Stop
 from uecwatchd.types import DetectedCloud
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from uecwatchd.cloud.dialect import DIALECTS, UEC, Dialect
-from uecwatchd.settings import CloudSettings
+from uecwatchd.config.records import CloudSettings
 from uecwatchd.types import DetectedCloud
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from uecwatchd.address import DEFAULT_PORTS, NoAddress, read_address, read_user, shown
+from uecwatchd.config.address import DEFAULT_PORTS, NoAddress, read_address, read_user, shown
 from uecwatchd.errors import Halted
 
 # Where there is no address, it is one of Amazon's, all of which are in this domain as far as proxies go.

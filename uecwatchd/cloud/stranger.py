@@ -18,8 +18,8 @@ from botocore.parsers import ResponseParserError
 
 from uecwatchd.cloud.answer import TAG, element
 from uecwatchd.cloud.refusals_table import HTTP_WHERE_TLS_IS, ROWS, SAID_BY_ANYBODY
+from uecwatchd.config.records import REGION
 from uecwatchd.errors import CloudAway, Halted, UecError
-from uecwatchd.settings import REGION
 from uecwatchd.system.text import printable
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})

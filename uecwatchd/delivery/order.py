@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.records import Compression
 from uecwatchd.events import Monitor
 from uecwatchd.image import Arch
 from uecwatchd.imageset import Member
-from uecwatchd.settings import Compression
 
 
 @dataclass(frozen=True, slots=True)

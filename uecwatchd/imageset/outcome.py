@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from uecwatchd.config.records import Policy
 from uecwatchd.errors import UecError
 from uecwatchd.image import Arch, Facts, Role
-from uecwatchd.settings import Policy
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Stamp
 from uecwatchd.types import SetId

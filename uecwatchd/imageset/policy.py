@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
+from uecwatchd.config.records import Policy
 from uecwatchd.errors import Rejected
-from uecwatchd.settings import Policy
 from uecwatchd.sidecar import Sidecar
 
 

@@ -12,6 +12,7 @@ from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
+from uecwatchd.config.records import WorkSettings
 from uecwatchd.control import NEXT, Brake
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
@@ -19,7 +20,6 @@ from uecwatchd.image import Role
 from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import CHECK_SECONDS, Furnished, Ledger, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.settings import WorkSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from types import MappingProxyType
 
 from uecwatchd import sidecar, spool
 from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.config.records import Settings
 from uecwatchd.crew import Expected
 from uecwatchd.errors import UecError
 from uecwatchd.imageset import Assembly, ImageSet, Rules
 from uecwatchd.ledger import SetRecord
-from uecwatchd.settings import Settings
 from uecwatchd.types import SetId
 from uecwatchd.verdict import retry_due
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from uecwatchd import imageset, pipeline, spool
+from uecwatchd.config.records import Settings
 from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.crew import Crew
 from uecwatchd.errors import Halted, UecError, words_of
@@ -28,7 +29,6 @@ from uecwatchd.rounds.outages import Outages
 from uecwatchd.rounds.remnants import Remnants
 from uecwatchd.rounds.rules import GONE, due, names_in, next_of, rules_of, sized, summary_of
 from uecwatchd.rounds.whose import known_of, newly_owned, rules_in
-from uecwatchd.settings import Settings
 from uecwatchd.types import SetId
 from uecwatchd.unforeseen import in_words, our_fault
 from uecwatchd.verdict import failed, resumed, shifted

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TypedDict
 
 from uecwatchd import spool
+from uecwatchd.config.records import SpoolSettings
 from uecwatchd.imageset import Assembly, ImageSet, People, Refused, Rules, Waiting
 from uecwatchd.ledger import SetRecord
 from uecwatchd.rounds.rules import GONE, taken_by
-from uecwatchd.settings import SpoolSettings
 
 ROOT = 0
 

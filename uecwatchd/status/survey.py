@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from uecwatchd import imageset, ledger, spool
 from uecwatchd.cloud.presumed import presumptions, unrecognised
+from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.imageset import Assembly, ImageSet, Refused
 from uecwatchd.ledger import read_ledger
 from uecwatchd.rounds.rules import rules_of
 from uecwatchd.rounds.whose import known_of, rules_in
-from uecwatchd.settings import Settings
 from uecwatchd.spool import Listing
 from uecwatchd.status.rows import Known, Row, rows, unseen
 from uecwatchd.types import DetectedCloud

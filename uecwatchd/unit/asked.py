@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uecwatchd.config.load import CONFIG_VARIABLE, DEFAULT_CONFIG
 from uecwatchd.errors import Deferred
-from uecwatchd.settings import CONFIG_VARIABLE, DEFAULT_CONFIG
 from uecwatchd.system.text import printable
 
 DEFAULT_NAME = "uecwatchd.service"

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uecwatchd.config.load import CONFIG_VARIABLE, PREFIX
 from uecwatchd.errors import Halted, NotPermitted
-from uecwatchd.settings import CONFIG_VARIABLE, PREFIX
 from uecwatchd.system.text import printable
 from uecwatchd.unit.asked import Unit
 

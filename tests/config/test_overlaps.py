@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.daemon import daemon_process, wait_for_line
 from tests.support.host import Host
+from uecwatchd.config.load import load
+from uecwatchd.config.overlaps import Place, place_of
 from uecwatchd.errors import Halted
-from uecwatchd.settings import load
-from uecwatchd.settings.places import Place, place_of
 
 
 @pytest.fixture

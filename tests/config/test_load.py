@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from uecwatchd.config.load import SECTIONS, keys_of, load
+from uecwatchd.config.records import Settings, SpoolSettings, StateSettings, WorkSettings
 from uecwatchd.errors import Halted, NotPermitted
-from uecwatchd.settings import SECTIONS, Settings, SpoolSettings, StateSettings, WorkSettings, keys_of, load
 from uecwatchd.sidecar import read_defaults
 
-SHIPPED = Path(__file__).parents[1] / "etc" / "uecwatchd.toml"
+SHIPPED = Path(__file__).parents[2] / "etc" / "uecwatchd.toml"
 NOBODY = 65534
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uecwatchd.address import NoAddress, read_address, shown
+from uecwatchd.config.address import NoAddress, read_address, shown
 
 TAKEN = {
     "http://front_end:8773/services/Eucalyptus": "http://front_end:8773/services/Eucalyptus",

@@ -23,9 +23,8 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from uecwatchd.errors import Halted, NotPermitted
-from uecwatchd.settings.places import clashes
-from uecwatchd.settings.records import (
+from uecwatchd.config.overlaps import clashes
+from uecwatchd.config.records import (
     CloudSettings,
     FolderPolicy,
     Settings,
@@ -34,6 +33,7 @@ from uecwatchd.settings.records import (
     WorkSettings,
     cloud_name,
 )
+from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.system.small_files import read_small, read_small_text
 from uecwatchd.system.text import KeyPath, Malformed, complaints, did_you_mean, listed, parse_toml, shell_word
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
-from uecwatchd.address import NoAddress, read_address, shown
+from uecwatchd.config.address import NoAddress, read_address, shown
 
 # For sets, each is two gigabyte-sized reads at once; for uploads, each is 10 MiB of memory.
 MOST_AT_ONCE = 64

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
-from uecwatchd.settings.records import Settings
+from uecwatchd.config.records import Settings
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 # Space, tab, newline and backslash are written there as a backslash and three octal digits.

@@ -1,0 +1,1 @@
+"""The configuration: what an administrator has set, wherever it was set, as frozen records."""
