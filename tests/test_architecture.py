@@ -10,7 +10,7 @@ import pytest
 from tests.support.host import Host
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.errors import Rejected
-from uecwatchd.image import Arch, Facts
+from uecwatchd.images.facts import Arch, Facts
 from uecwatchd.imageset import Rules, assemble
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sidecar import Sidecar, read_sidecar

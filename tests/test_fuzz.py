@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uecwatchd import image, spool, status
+from uecwatchd import spool, status
 from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
 from uecwatchd.checksums import read_checksums
@@ -28,6 +28,7 @@ from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.shell import read_script
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Rejected, UecError
+from uecwatchd.images import detect, facts, file_names, suitability
 from uecwatchd.imageset import Assembly, Rules, assemble
 from uecwatchd.imageset.draft import named_files, stem_of
 from uecwatchd.sandbox.server import Sandbox
@@ -202,19 +203,19 @@ def real_heads() -> tuple[bytes, ...]:
                 capture_output=True,
                 env={"PATH": path},
             )
-            heads.append(Path(name, "a").read_bytes()[: image.HEAD_BYTES])
+            heads.append(Path(name, "a").read_bytes()[: detect.HEAD_BYTES])
     return tuple(heads)
 
 
 def check_image(drawn: tuple[bytes, bytes, int, str]) -> str:
     head, tail, size, name = drawn
-    facts = image.sniff(head[: image.HEAD_BYTES], tail[-image.TAIL_BYTES :], size=size)
+    facts = detect.sniff(head[: detect.HEAD_BYTES], tail[-detect.TAIL_BYTES :], size=size)
     assert facts.claimed is None or facts.claimed >= 0
     for text in (facts.format, facts.version or "", facts.inside or ""):
         assert isinstance(text, str)
     for role in ("machine", "kernel", "ramdisk"):
         for keep in (False, True):
-            why, hint = image.unfit(role, facts, size=size, keep=keep, name=name) or ("x", "")
+            why, hint = suitability.unfit(role, facts, size=size, keep=keep, name=name) or ("x", "")
             assert why
             assert not why.endswith(".")
             assert hint.endswith(".") or hint.startswith("Try: ") or not hint
@@ -223,13 +224,13 @@ def check_image(drawn: tuple[bytes, bytes, int, str]) -> str:
 
 # --- a folder ---------------------------------------------------------------------------------------------
 
-FACTS: Mapping[str, image.Facts] = {
-    "partition": image.Facts("ext4", "machine", None, "partition", None, None),
-    "disk": image.Facts("mbr", "machine", None, "disk", None, None),
-    "cut short": image.Facts("ext4", "machine", None, "partition", 48 * MIB, None),
-    "kernel": image.Facts("bzimage", "kernel", "x86_64", None, None, "6.1.0-9-amd64"),
-    "ramdisk": image.Facts("gzip", "ramdisk", None, None, None, None),
-    "text": image.Facts("text", None, None, None, None, None),
+FACTS: Mapping[str, facts.Facts] = {
+    "partition": facts.Facts("ext4", "machine", None, "partition", None, None),
+    "disk": facts.Facts("mbr", "machine", None, "disk", None, None),
+    "cut short": facts.Facts("ext4", "machine", None, "partition", 48 * MIB, None),
+    "kernel": facts.Facts("bzimage", "kernel", "x86_64", None, None, "6.1.0-9-amd64"),
+    "ramdisk": facts.Facts("gzip", "ramdisk", None, None, None, None),
+    "text": facts.Facts("text", None, None, None, None, None),
 }
 KINDS = ("folder", "symlink", "fifo", "socket", "device")
 TROUBLE = Rejected("it", "cannot be read", "Try.")
@@ -251,8 +252,8 @@ TEXTS = st.builds(
 SIDECARS = st.lists(TEXTS, max_size=3).map("".join)
 CONTENTS = st.sampled_from([*FACTS, *KINDS, "trouble"])
 PLANTED = st.sampled_from(["a.emi", "b.uec.json", "a.uec.log", "c.emi"])
-SOME: frozenset[image.Role] = frozenset({"kernel"})
-BOTH: frozenset[image.Role] = frozenset({"kernel", "ramdisk"})
+SOME: frozenset[facts.Role] = frozenset({"kernel"})
+BOTH: frozenset[facts.Role] = frozenset({"kernel", "ramdisk"})
 RULES = st.builds(
     lambda needs, alone, strange: Rules(
         5.0,
@@ -262,7 +263,7 @@ RULES = st.builds(
         frozenset({"default"} if alone else ()),
         {"default": "away"} if strange else {},
     ),
-    st.sampled_from([SOME, BOTH, frozenset[image.Role]()]),
+    st.sampled_from([SOME, BOTH, frozenset[facts.Role]()]),
     st.booleans(),
     st.booleans(),
 )
@@ -371,7 +372,7 @@ def _is_told_of(path: str, found: spool.Listing, assembly: Assembly) -> bool:
     return (
         path in used
         or path in {misfit.path for misfit in assembly.misfits}
-        or image.folded(stem_of(path)) in {image.folded(name) for name in open_sets}
+        or file_names.folded(stem_of(path)) in {file_names.folded(name) for name in open_sets}
         or ("/" in path and folder in open_sets)
         or (path in claimed and bool(open_sets))
         or (kind == "folder" and path in every_set)

@@ -23,7 +23,7 @@ import pytest
 from tests.support.host import Host, open_way
 from uecwatchd import spool
 from uecwatchd.errors import Deferred, Rejected, UecError
-from uecwatchd.image import Facts
+from uecwatchd.images.facts import Facts
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sidecar import Sidecar
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uecwatchd.checksums import read_checksums
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.image import Facts
+from uecwatchd.images.facts import Facts
 from uecwatchd.imageset import Assembly, ImageSet, Rules, assemble
 from uecwatchd.imageset.draft import stem_of
 from uecwatchd.sidecar import Sidecar, read_defaults, read_sidecar

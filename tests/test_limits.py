@@ -25,7 +25,7 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd import spool
 from uecwatchd.errors import LONGEST_TEXT_CHARS, Deferred, Rejected, UecError
-from uecwatchd.image import Facts
+from uecwatchd.images.facts import Facts
 from uecwatchd.imageset import People, Rules, assemble
 from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
 from uecwatchd.roll import Roll

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.image import Facts
+from uecwatchd.images.facts import Facts
 from uecwatchd.imageset import Assembly, ImageSet, Rules, assemble
 from uecwatchd.sidecar import Sidecar, read_sidecar
 from uecwatchd.spool import Entry, EntryKind, Listing, Stamp

@@ -10,7 +10,7 @@ import pytest
 
 from uecwatchd import spool
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
-from uecwatchd.image import Facts
+from uecwatchd.images.facts import Facts
 from uecwatchd.sidecar import Sidecar
 
 

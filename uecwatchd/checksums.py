@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from uecwatchd.errors import Rejected
-from uecwatchd.image import folded, role_by_name, sums_target
+from uecwatchd.images.file_names import folded, role_by_name, sums_target
 from uecwatchd.sidecar import bounded, last_part, plain_name
 from uecwatchd.system.text import Malformed, decode, file_word
 

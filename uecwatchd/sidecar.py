@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.image import Arch
+from uecwatchd.images.facts import Arch
 from uecwatchd.system.text import (
     MISTAKES_SHOWN,
     Malformed,

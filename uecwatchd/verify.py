@@ -15,7 +15,7 @@ from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.retrieve import take_back
 from uecwatchd.errors import Rejected, UecError
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.system.digests import digest_like
 

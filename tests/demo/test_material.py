@@ -11,7 +11,8 @@ import pytest
 
 from uecwatchd.demo import material
 from uecwatchd.errors import Halted
-from uecwatchd.image import HEAD_BYTES, sniff, unfit
+from uecwatchd.images.detect import HEAD_BYTES, sniff
+from uecwatchd.images.suitability import unfit
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Stopped
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.ledger import BundleRecord, BundleState, SetRecord, open_ledger
 from uecwatchd.pipeline.deliver import Turns
 from uecwatchd.sandbox.server import Sandbox

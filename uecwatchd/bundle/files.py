@@ -33,7 +33,7 @@ from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
 from uecwatchd.bundle.stream import Bundling, Part, Secret, Slice, Totals
 from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
 from uecwatchd.errors import Deferred, Halted, Rejected
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.system import extents
 from uecwatchd.system.digests import fitting_file
 

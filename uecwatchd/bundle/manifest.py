@@ -56,7 +56,7 @@ from uecwatchd.bundle.damage import Damaged, blamed_on
 from uecwatchd.bundle.keys import seal
 from uecwatchd.bundle.names import is_plain
 from uecwatchd.bundle.stream import Part, Secret
-from uecwatchd.image import Arch, Role
+from uecwatchd.images.facts import Arch, Role
 
 FORMAT_VERSION = "2007-10-10"
 BUNDLER_RELEASE = "1"  # where the classic tools write their build number

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from uecwatchd.cloud.dialect import Dialect
-from uecwatchd.image import amount
+from uecwatchd.images.suitability import amount
 
 
 def facts(dialect: Dialect) -> str:

@@ -15,8 +15,9 @@ from uecwatchd.cloud.credentials import Account, bundle_user, gather, sealing_ce
 from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
-from uecwatchd.image import Arch, Facts, Role, amount, arch_by_name, role_by_name, unfit
-from uecwatchd.image.fitness import KEEP_HINT
+from uecwatchd.images.facts import Arch, Facts, Role
+from uecwatchd.images.file_names import arch_by_name, role_by_name
+from uecwatchd.images.suitability import KEEP_HINT, amount, unfit
 from uecwatchd.imageset import ROLE_WORDS
 from uecwatchd.outputs.journal import journal_monitor
 from uecwatchd.sidecar import is_image_id

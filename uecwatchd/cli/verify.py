@@ -10,7 +10,7 @@ from uecwatchd.cloud.entry import entered
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.image import amount
+from uecwatchd.images.suitability import amount
 from uecwatchd.ledger import SetRecord, read_ledger
 from uecwatchd.system import digests
 from uecwatchd.system.signals import stopped_by_signals

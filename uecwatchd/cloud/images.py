@@ -24,7 +24,7 @@ from uecwatchd.cloud.answer import LISTING, PAGES, Careful
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.refusal import code_of, translated
 from uecwatchd.errors import Halted
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 
 AVAILABLE = "available"
 

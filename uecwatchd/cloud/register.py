@@ -10,7 +10,7 @@ from uecwatchd.cloud.images import AVAILABLE, Image, images, is_id, one, registe
 from uecwatchd.cloud.refusal import code_of, translated
 from uecwatchd.cloud.silence import quoted
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Rejected
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.system import failpoints
 
 WINDOWS = "windows"

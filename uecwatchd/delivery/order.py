@@ -9,7 +9,7 @@ from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.config.records import Compression
 from uecwatchd.events import Monitor
-from uecwatchd.image import Arch
+from uecwatchd.images.facts import Arch
 from uecwatchd.imageset import Member
 
 

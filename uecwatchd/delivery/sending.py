@@ -20,7 +20,7 @@ from uecwatchd.cloud.upload import holds, listed, put
 from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress
-from uecwatchd.image import amount
+from uecwatchd.images.suitability import amount
 from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.system import extents, failpoints
 from uecwatchd.system.digests import digest_like

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from uecwatchd import image
 from uecwatchd.errors import Rejected
-from uecwatchd.image import Arch, Facts
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Arch, Facts
 from uecwatchd.imageset.draft import Draft
 from uecwatchd.imageset.needs import place_for
 from uecwatchd.imageset.outcome import Member
@@ -68,7 +68,7 @@ def _must_not_contradict(draft: Draft, told: Arch, said: Mapping[Member, str]) -
 def _named(draft: Draft, members: Sequence[Member]) -> list[Arch]:
     """What names say, the machine image's first; of one that speaks of i386 and x86_64, neither counts."""
     names: Iterable[str] = (*(member.name for member in reversed(members)), draft.name)
-    found = (sorted(image.arches_by_name(name)) for name in names)
+    found = (sorted(file_names.arches_by_name(name)) for name in names)
     return list(dict.fromkeys(arch for arches in found if set(arches) != set(FAMILY) for arch in arches))
 
 

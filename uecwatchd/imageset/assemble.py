@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uecwatchd.errors import Halted, Rejected, UecError, words_of
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.imageset.architecture import arch_of
 from uecwatchd.imageset.draft import (
     Draft,

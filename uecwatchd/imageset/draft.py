@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from uecwatchd import image
 from uecwatchd.errors import UecError
-from uecwatchd.image import Facts, Role
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Facts, Role
 from uecwatchd.imageset.outcome import Form
 from uecwatchd.imageset.published import boot_files, images_of
 from uecwatchd.sidecar import Foreign, Sidecar, is_image_id
@@ -58,7 +58,7 @@ def _ends(name: str, suffix: str) -> bool:
 
 def key_of(name: str) -> str:
     """What the stems of all files of one set have in common, however they are written."""
-    return image.folded(stem_of(name))
+    return file_names.folded(stem_of(name))
 
 
 def drafts_of(listing: Listing) -> list[Draft]:
@@ -70,7 +70,7 @@ def drafts_of(listing: Listing) -> list[Draft]:
         if is_sidecar(entry.name):  # of whatever kind: what is no file is refused, not missed
             sidecars.setdefault(key_of(entry.name), []).append(entry.name)
         elif is_a_set(entry):
-            folders.setdefault(image.folded(entry.name), []).append(entry.name)
+            folders.setdefault(file_names.folded(entry.name), []).append(entry.name)
         elif _may_be_member(listing, entry):
             stems.setdefault(key_of(entry.name), []).append(entry.name)
     lent = _with_boot_files(listing, sidecars, stems)
@@ -120,7 +120,7 @@ def keys_in(listing: Listing) -> Mapping[str, str]:
     for path, entry in listing.entries.items():
         top, slash, _ = path.partition("/")
         if top in folders:
-            keys[path] = image.folded(top)
+            keys[path] = file_names.folded(top)
         elif not slash and (key := _key_in(listing, entry)):
             keys[path] = key
     return keys
@@ -128,7 +128,7 @@ def keys_in(listing: Listing) -> Mapping[str, str]:
 
 def _key_in(listing: Listing, entry: Entry) -> str:
     if is_sums(entry.name):
-        return key_of(image.sums_target(entry.name) or "")
+        return key_of(file_names.sums_target(entry.name) or "")
     if is_sidecar(entry.name):
         return "" if isinstance(listing.sidecars.get(entry.name), Foreign) else key_of(entry.name)
     return key_of(entry.name) if _may_be_member(listing, entry) else ""
@@ -172,13 +172,13 @@ def _drafts(
 
 
 def _folder(listing: Listing, name: str, inside: list[str]) -> Draft:
-    own = [path for path in inside if image.folded(path.rsplit("/", 1)[-1]) in FOLDER_SIDECARS]
+    own = [path for path in inside if file_names.folded(path.rsplit("/", 1)[-1]) in FOLDER_SIDECARS]
     own = _without_foreign(listing, own)
     return Draft(name, "folder", f"{name}/", tuple(own), tuple(path for path in inside if path not in own))
 
 
 def looks_like_a_member(name: str) -> bool:
-    return image.folded(name).endswith(MEMBER_SUFFIXES) or is_loose(name)
+    return file_names.folded(name).endswith(MEMBER_SUFFIXES) or is_loose(name)
 
 
 def is_loose(name: str) -> bool:
@@ -204,7 +204,7 @@ def set_aside(name: str) -> str | None:
     """
     if looks_like_a_member(name):
         return None
-    found = _MORE_BEHIND.search(image.folded(name))
+    found = _MORE_BEHIND.search(file_names.folded(name))
     return found[1] if found else None
 
 
@@ -219,10 +219,10 @@ def as_spelled(listing: Listing) -> Listing:
         return listing
     spelled: dict[str, list[str]] = {}
     for path in listing.entries:
-        spelled.setdefault(image.composed(path), []).append(path)
+        spelled.setdefault(file_names.composed(path), []).append(path)
 
     def found_as(path: str, name: str) -> str:
-        there = spelled.get(image.composed(_base(path) + name), ())
+        there = spelled.get(file_names.composed(_base(path) + name), ())
         exact = _base(path) + name in listing.entries
         return there[0].removeprefix(_base(path)) if len(there) == 1 and not exact else name
 
@@ -302,7 +302,7 @@ def _is_copy(listing: Listing, path: str) -> bool:
 
 def role_of(listing: Listing, path: str) -> Role | None:
     peek = listing.peeks.get(path)
-    by_name = image.role_by_name(path.rsplit("/", 1)[-1])
+    by_name = file_names.role_by_name(path.rsplit("/", 1)[-1])
     if isinstance(peek, Facts):
         return peek.role or by_name
     return by_name if isinstance(peek, UecError) else None

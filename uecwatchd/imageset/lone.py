@@ -6,8 +6,8 @@ It is looked through once for a folder, and each set then asked in a time that d
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from uecwatchd import image
 from uecwatchd.errors import UecError
+from uecwatchd.images import file_names
 from uecwatchd.imageset.outcome import NotYet
 from uecwatchd.sidecar import Foreign, Misread
 from uecwatchd.spool import Listing
@@ -34,7 +34,7 @@ def machines_named(listing: Listing, path: str) -> tuple[str, ...]:
     """The folded names of images that metadata gives which is not read for a set."""
     found, words = listing.sidecars.get(path), listing.words.get(path)
     names = found.machines if isinstance(found, Misread) else words.machines if words else ()
-    return tuple(image.folded(name.rsplit("/", 1)[-1]) for name in names[:MOST_NAMES])
+    return tuple(file_names.folded(name.rsplit("/", 1)[-1]) for name in names[:MOST_NAMES])
 
 
 def lone_among(listing: Listing, paths: Sequence[str]) -> Lone:
@@ -59,7 +59,7 @@ def must_be_unnamed(listing: Listing, lone: Lone, paths: Iterable[str], settle: 
     """Raises NotYet where metadata may name a file of a set without a sidecar, which has the `paths`."""
     if lone.youngest and listing.now < (ready_at := listing.entries[lone.youngest].since + settle):
         raise NotYet(f"{lone.youngest} to lie still for {settle:g} s", ready_at, brief=True)
-    names = [image.folded(path.rsplit("/", 1)[-1]) for path in paths]
+    names = [file_names.folded(path.rsplit("/", 1)[-1]) for path in paths]
     begun = (name[:end] for name in names for end in range(len(name) + 1))
     if path := lone.unusable or next((lone.begun[part] for part in begun if part in lone.begun), ""):
         raise NotYet(f"{path} to be corrected or moved away: it cannot be used, and may name this image")

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from uecwatchd import image
 from uecwatchd.errors import Rejected
-from uecwatchd.image import Role
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Role
 from uecwatchd.imageset.draft import Claims, Draft, is_loose, role_of
 from uecwatchd.imageset.needs import place_for, said
 from uecwatchd.imageset.outcome import ROLE_WORDS
@@ -37,9 +37,9 @@ class Loose:
     @property
     def rank(self) -> int:
         """A pair that bears a version is preferred to one that bears none. A spare one is for nobody."""
-        if any(image.is_spare(path) for path in (*self.kernels, *self.ramdisks)):
+        if any(file_names.is_spare(path) for path in (*self.kernels, *self.ramdisks)):
             return 2
-        return 0 if image.is_versioned(self.pairing) else 1
+        return 0 if file_names.is_versioned(self.pairing) else 1
 
 
 SPARE_RANK = 2
@@ -101,7 +101,7 @@ def _loose_files(
         role = role_of(listing, entry.name)
         if not is_loose(entry.name) or entry.name in claims or entry.name in bound or role is None:
             continue
-        pool.setdefault(image.pairing_by_name(entry.name), {}).setdefault(role, []).append(entry.name)
+        pool.setdefault(file_names.pairing_by_name(entry.name), {}).setdefault(role, []).append(entry.name)
     return pool
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from uecwatchd import image
 from uecwatchd.errors import Rejected, UecError
-from uecwatchd.image import Role
+from uecwatchd.images import suitability
+from uecwatchd.images.facts import Role
 from uecwatchd.imageset.draft import Draft
 from uecwatchd.imageset.needs import sidecar_name
 from uecwatchd.imageset.outcome import ROLE_WORDS, ROLES, Member
@@ -29,7 +29,7 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
             "Name the image itself in the sidecar.",
         )
     keep = sidecar.convert == "keep"
-    if problem := image.unfit(role, peek, size=entry.size, keep=keep, name=path, in_set=True):
+    if problem := suitability.unfit(role, peek, size=entry.size, keep=keep, name=path, in_set=True):
         why, hint = problem
         raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
     return Member(role, path, entry.size, entry.stamp, peek)
@@ -41,7 +41,7 @@ def must_go_together(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) 
     if sidecar.platform == "windows" or not {"kernel", "ramdisk"} <= there.keys():
         return
     ramdisk = there["ramdisk"]
-    if problem := image.unfit_together(there["kernel"].facts, ramdisk.facts):
+    if problem := suitability.unfit_together(there["kernel"].facts, ramdisk.facts):
         raise Rejected(f"{ramdisk.path}: it cannot be the ramdisk of {there['kernel'].name}", *problem)
 
 

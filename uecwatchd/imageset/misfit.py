@@ -1,8 +1,8 @@
 """What is left over, with the reason: silence about a file is what users of drop folders complain of."""
 
-from uecwatchd import image
 from uecwatchd.errors import UecError
-from uecwatchd.image import Role
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Role
 from uecwatchd.imageset.draft import Draft, is_a_set, role_of, set_aside, stem_of
 from uecwatchd.imageset.needs import place_for, said
 from uecwatchd.imageset.outcome import ROLE_WORDS, Misfit
@@ -51,7 +51,7 @@ def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:
         return _of_sums(listing, path), listing.checksums.get(path) != {}
     if entry.kind != "file":
         return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken", False
-    if image.proof_target(name) is not None:
+    if file_names.proof_target(name) is not None:
         return f"checksums or a signature of {NOT_CHECKED}", False
     if packed := reason_packed(listing, path):
         return packed

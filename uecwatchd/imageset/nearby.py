@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from uecwatchd import image
 from uecwatchd.errors import Rejected, UecError
+from uecwatchd.images import facts, file_names
 from uecwatchd.imageset.draft import FOLDER_SIDECARS, Draft, key_of, named_files, role_of
 from uecwatchd.imageset.likeness import Names
 from uecwatchd.imageset.lone import Lone, lone_among, machines_named
@@ -115,7 +115,7 @@ def look_around(
     read = {path for draft in whole for path in draft.sidecars}
     lone = [draft for draft in drafts if draft.form == "sidecar" and draft.name not in named]
     strays: dict[str, list[Stray]] = {}
-    there = {image.folded(path): path for path in listing.entries}
+    there = {file_names.folded(path): path for path in listing.entries}
     homes = {draft.base for draft in whole}
     for stray in _strays(listing, read, there, beat):
         for key in _keys_of(stray, homes):
@@ -144,7 +144,10 @@ def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
 
 
 def _targets(draft: Draft, paths: Iterable[str]) -> list[str]:
-    return [*{image.folded(draft.name), image.folded(draft.base or draft.name)}, *map(image.folded, paths)]
+    return [
+        *{file_names.folded(draft.name), file_names.folded(draft.base or draft.name)},
+        *map(file_names.folded, paths),
+    ]
 
 
 # --- whose name it bears ----------------------------------------------------------------------------------
@@ -184,9 +187,9 @@ def _is_hidden_metadata(path: str) -> bool:
     What the administrator has passed over, and what systems lay into every folder, is meant for no set.
     """
     name = path.rsplit("/", 1)[-1]
-    if not _is_family(path) or is_output(image.folded(name)) or ignored_by(name) is None:
+    if not _is_family(path) or is_output(file_names.folded(name)) or ignored_by(name) is None:
         return False
-    return image.folded(name) not in SYSTEM_NAMES and ("/" not in path or is_sidecar(_core(path)))
+    return file_names.folded(name) not in SYSTEM_NAMES and ("/" not in path or is_sidecar(_core(path)))
 
 
 def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
@@ -198,7 +201,7 @@ def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
 
 def _is_text(listing: Listing, path: str) -> bool:
     peek = listing.peeks.get(path)
-    return isinstance(peek, image.Facts) and peek.format == "text"
+    return isinstance(peek, facts.Facts) and peek.format == "text"
 
 
 def _is_family(path: str) -> bool:
@@ -208,7 +211,7 @@ def _is_family(path: str) -> bool:
 @lru_cache(maxsize=1000)  # of one name it is asked several times in a row
 def _core(path: str) -> str:
     """Return a file's name without what copies have before and behind it: `a.toml` of `.a.toml.swp`."""
-    name = image.folded(path.rsplit("/", 1)[-1])
+    name = file_names.folded(path.rsplit("/", 1)[-1])
     if name.startswith("._"):  # the resource fork that macOS keeps of another file
         return ""
     if found := _RSYNC.match(name):
@@ -222,7 +225,7 @@ def _core(path: str) -> str:
 
 
 def _beside(path: str, name: str) -> str:
-    return image.folded(path[: path.rfind("/") + 1]) + name
+    return file_names.folded(path[: path.rfind("/") + 1]) + name
 
 
 def _keys(path: str) -> set[str]:
@@ -238,8 +241,8 @@ def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
     folder, slash, name = stray.path.rpartition("/")
     if not slash:
         return _keys(stray.path)
-    elsewhere = stray.ours and folder + slash not in homes and image.folded(name) not in FOLDER_SIDECARS
-    return {image.folded(folder + slash), *(_keys(stray.path) if elsewhere else ())}
+    elsewhere = stray.ours and folder + slash not in homes and file_names.folded(name) not in FOLDER_SIDECARS
+    return {file_names.folded(folder + slash), *(_keys(stray.path) if elsewhere else ())}
 
 
 # --- whose name it nearly bears ---------------------------------------------------------------------------
@@ -254,7 +257,7 @@ def _without_image(listing: Listing, lone: Iterable[Draft]) -> Iterator[Alike]:
         if isinstance(found, Foreign) or (named and all(name in listing.entries for name in named.values())):
             continue
         machines = [named["machine"]] if "machine" in named else machines_named(listing, path)
-        yield Alike(path, frozenset({image.folded(draft.name), *map(key_of, machines)}), bool(machines))
+        yield Alike(path, frozenset({file_names.folded(draft.name), *map(key_of, machines)}), bool(machines))
 
 
 def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], None]) -> dict[str, Alike]:
@@ -265,7 +268,7 @@ def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], No
     for other in others:
         for stem in other.stems:
             firsts.setdefault((stem, stem in GENERAL and is_sidecar(other.path)), other)
-    names = Names({draft.name: image.folded(draft.name) for draft in bare}, others=len(firsts))
+    names = Names({draft.name: file_names.folded(draft.name) for draft in bare}, others=len(firsts))
     found: dict[str, Alike] = {}
     for (stem, is_general), other in firsts.items():
         beat()
@@ -280,7 +283,7 @@ def _notes(listing: Listing) -> dict[str, str]:
     """Which file has beside it what a download tool keeps there until the file is whole."""
     notes: dict[str, str] = {}
     for path in sorted((*listing.ignored, *listing.entries)):
-        plain = image.folded(path)
+        plain = file_names.folded(path)
         ending = next((end for end in UNFINISHED if plain.endswith(end)), None)
         if ending and not plain.rsplit("/", 1)[-1].startswith("."):
             target = plain.removesuffix(ending)
@@ -295,7 +298,7 @@ def _notes(listing: Listing) -> dict[str, str]:
 def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
     """Raises what holds a set because of something near it. `paths` are the files it is to be made of."""
     for path in (*paths, *draft.sidecars):
-        if note := near.notes.get(image.folded(path)):
+        if note := near.notes.get(file_names.folded(path)):
             raise NotYet(
                 f"{path} to be whole: {note} lies beside it; remove that if nothing is copied any more"
             )
@@ -352,17 +355,17 @@ def _proofs(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:
     proofs: dict[str, list[str]] = {}
     for path in sorted(listing.entries):
         base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
-        target = image.proof_target(name)
+        target = file_names.proof_target(name)
         if target is None and is_sums(path) and listing.checksums.get(path) == {}:
-            target = image.sums_target(name)
+            target = file_names.sums_target(name)
         if target is not None:
-            proofs.setdefault(image.folded(base or target), []).append(path)
+            proofs.setdefault(file_names.folded(base or target), []).append(path)
     known = {*there, *map(key_of, listing.entries)}
     for path in listing.ignored:
         core, base = _core(path), path[: path.rfind("/") + 1]
-        target = image.sums_target(core)
+        target = file_names.sums_target(core)
         if target is not None and ignored_by(path[len(base) :]) and _beside(path, core) not in there:
-            proofs.setdefault(image.folded(base or (target if target in known else "")), []).append(path)
+            proofs.setdefault(file_names.folded(base or (target if target in known else "")), []).append(path)
     return proofs
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from uecwatchd.errors import Rejected
-from uecwatchd.image import Facts, Role
+from uecwatchd.images.facts import Facts, Role
 from uecwatchd.imageset.draft import Draft, named_files
 from uecwatchd.imageset.outcome import Member, NotYet, Rules
 from uecwatchd.sidecar import FROM_IMAGE, NONE, Sidecar

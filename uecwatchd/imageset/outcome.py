@@ -7,7 +7,7 @@ from typing import Literal
 
 from uecwatchd.config.records import Policy
 from uecwatchd.errors import UecError
-from uecwatchd.image import Arch, Facts, Role
+from uecwatchd.images.facts import Arch, Facts, Role
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool import Stamp
 from uecwatchd.types import SetId

@@ -8,7 +8,7 @@ stands in its way. A name is decided in one view alone: that of the member whose
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from uecwatchd import image
+from uecwatchd.images import file_names
 from uecwatchd.imageset.draft import is_a_set, is_loose, key_of, keys_in, named_files, role_of, stem_of
 from uecwatchd.imageset.nearby import is_metadata
 from uecwatchd.imageset.outcome import Assembly, Misfit, NotYet, People
@@ -41,7 +41,7 @@ class View:
     people: People | None = None
 
     def decides(self, name: str) -> bool:
-        return self.keys is None or image.folded(name) in self.keys
+        return self.keys is None or file_names.folded(name) in self.keys
 
     def is_own(self, path: str) -> bool:
         """Whether it is for this view to say of a file that no set uses it."""
@@ -67,19 +67,19 @@ class View:
 
     def borrowed(self, files: Sequence[str], name: str) -> tuple[str, ...]:
         """Those files of a set that are there for all, and for no other set if they bear its name."""
-        key = image.folded(name)
+        key = file_names.folded(name)
         return tuple(path for path in files if not self.is_own(path) and key not in _names_borne(path))
 
     def left_out(self, name: str) -> tuple[str, ...]:
         """Say which files bear the name of a set and do not count for it, in a sentence if there are any."""
-        paths = self.foreign.get(image.folded(name), ())
+        paths = self.foreign.get(file_names.folded(name), ())
         return (f"left out: {self.why_not(paths, name)}",) if paths else ()
 
     def note(self, name: str, wait: NotYet) -> str:
         """Say in a clause what others have of that which a set waits for; empty if they have nothing."""
         if self.people is None or wait.brief:
             return ""
-        paths = [*self.foreign.get(image.folded(name), ())]
+        paths = [*self.foreign.get(file_names.folded(name), ())]
         if wait.path and wait.path in self.listing.others:
             paths = [wait.path]
         elif not paths and wait.lacking.intersection(BOOT_ROLES) and self.loose:
@@ -131,8 +131,8 @@ def _spelled(owner: Owner, people: People) -> str:
 
 def _names_borne(path: str) -> Collection[str]:
     top, slash, _ = path.partition("/")
-    target = image.sums_target(top) if is_sums(top) else top
-    return (image.folded(top),) if slash else (key_of(target or ""), image.folded(target or ""))
+    target = file_names.sums_target(top) if is_sums(top) else top
+    return (file_names.folded(top),) if slash else (key_of(target or ""), file_names.folded(target or ""))
 
 
 def views_of(
@@ -199,8 +199,8 @@ class _Claim:
 def _owners_of_keys(
     listing: Listing, people: People, keys: Mapping[str, str], *, holders: Mapping[str, int], taken: Taken
 ) -> Mapping[str, Owner]:
-    made_of = {(image.folded(name), file) for name, files in taken.items() for file in files}
-    held = {image.folded(name): uid for name, uid in holders.items()}
+    made_of = {(file_names.folded(name), file) for name, files in taken.items() for file in files}
+    held = {file_names.folded(name): uid for name, uid in holders.items()}
     claims: dict[str, dict[Owner, _Claim]] = {key: {} for key in keys.values()}
     for key, path, by in _claiming(listing, people, keys):
         entry = listing.entries[path]
@@ -266,7 +266,7 @@ def _is_foreign(listing: Listing, path: str, owner: Owner, people: People) -> bo
 
 def _stem(listing: Listing, path: str) -> str:
     top = path.partition("/")[0]
-    return top if is_a_set(listing.entries[top]) else stem_of(image.sums_target(top) or top)
+    return top if is_a_set(listing.entries[top]) else stem_of(file_names.sums_target(top) or top)
 
 
 def _misfit(listing: Listing, path: str, name: str, owner: Owner, people: People) -> Misfit:
@@ -336,8 +336,8 @@ def _matters(path: str, split: _Split, decided: Collection[str]) -> bool:
         return True
     if "/" not in path and key not in split.with_image and is_metadata(split.listing, path):
         return True  # a slip of the pen may have it miss the set that it is for
-    stems = image.stems_by_name(path) if "/" not in path else []
-    return (is_sums(path) and "/" not in path) or any(image.folded(stem) in decided for stem in stems)
+    stems = file_names.stems_by_name(path) if "/" not in path else []
+    return (is_sums(path) and "/" not in path) or any(file_names.folded(stem) in decided for stem in stems)
 
 
 def _may_see_ignored(path: str, owner: Owner, split: _Split) -> bool:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from uecwatchd import image
-from uecwatchd.image import Facts
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Facts
 from uecwatchd.imageset.draft import MEMBER_SUFFIXES
 from uecwatchd.spool import Listing
 from uecwatchd.system.text import file_word
@@ -49,7 +49,7 @@ _CONTENTS: Mapping[str, str] = MappingProxyType({"tar": _TAR, "zip": ARCHIVES[".
 
 def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
     """Say of a packed image how to unpack it, and whether that is still to be done; None of anything else."""
-    plain = image.folded(path)
+    plain = file_names.folded(path)
     if export := next((end for end in EXPORTS if plain.endswith(end)), None):
         return EXPORTS[export], True
     archive = max((end for end in ARCHIVES if plain.endswith(end)), key=len, default=None)

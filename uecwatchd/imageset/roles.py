@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from uecwatchd import image
 from uecwatchd.errors import Rejected
-from uecwatchd.image import Facts, Role
+from uecwatchd.images import file_names, suitability
+from uecwatchd.images.facts import Facts, Role
 from uecwatchd.imageset.draft import Draft, named_files, role_of
 from uecwatchd.imageset.needs import place_for, said, sidecar_name
 from uecwatchd.imageset.outcome import ROLE_WORDS, NotYet
@@ -42,7 +42,7 @@ def _named(listing: Listing, draft: Draft, sidecar: Sidecar, there: Mapping[str,
                 "Give the file another name, in the sidecar as well.",
             )
         if draft.base + name not in listing.entries:
-            other = there.get(image.folded(draft.base + name))
+            other = there.get(file_names.folded(draft.base + name))
             but = f"; {other} lies there: names are told apart by their letters' case" if other else ""
             raise NotYet(f"{name} (named in {sidecar_name(draft)}{but})", path=draft.base + name)
         if (kind := listing.entries[draft.base + name].kind) != "file":
@@ -60,7 +60,7 @@ def _candidates(
         role = role_of(listing, path)
         if role is None or role in named or path in named.values() or _is_declined(sidecar, role):
             continue
-        if role != "kernel" or not image.is_loader(path):
+        if role != "kernel" or not file_names.is_loader(path):
             found.setdefault(role, []).append(path)
     return found
 
@@ -80,12 +80,12 @@ def _that_go_with(listing: Listing, sidecar: Sidecar, kernel: str | None, paths:
     if kernel is None and sidecar.kernel and is_image_id(sidecar.kernel):
         return paths
     others = [path for path in paths if not _is_floppy(listing, path)]
-    return others or [path for path in paths if image.role_by_name(path.rsplit("/", 1)[-1]) == "ramdisk"]
+    return others or [path for path in paths if file_names.role_by_name(path.rsplit("/", 1)[-1]) == "ramdisk"]
 
 
 def _is_floppy(listing: Listing, path: str) -> bool:
     facts = _facts(listing, path)
-    return facts is not None and image.is_floppy(facts)
+    return facts is not None and suitability.is_floppy(facts)
 
 
 def _facts(listing: Listing, path: str | None) -> Facts | None:
@@ -121,13 +121,13 @@ def _which(listing: Listing, draft: Draft, role: Role, found: Mapping[Role, Sequ
 
 
 def _flavour(path: str) -> str:
-    return image.flavour_by_name(path.rsplit("/", 1)[-1])
+    return file_names.flavour_by_name(path.rsplit("/", 1)[-1])
 
 
 def first_fitting(listing: Listing, role: Role, paths: Iterable[str]) -> str | None:
     """The first that would pass as a member; by the same rules as then."""
     for path in paths:
         facts, size = _facts(listing, path), listing.entries[path].size
-        if facts and not image.unfit(role, facts, size=size):
+        if facts and not suitability.unfit(role, facts, size=size):
             return path
     return None

@@ -9,8 +9,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from uecwatchd import image
 from uecwatchd.errors import Rejected, UecError
+from uecwatchd.images import file_names
 from uecwatchd.imageset.draft import Draft
 from uecwatchd.imageset.packed import COMPRESSIONS
 from uecwatchd.imageset.unread import must_have_been_read
@@ -38,11 +38,13 @@ class Lists:
         if not self.own:
             return []
         keys = [draft.base or draft.name, draft.name, *paths]
-        return list(dict.fromkeys(found for key in keys for found in self.own.get(image.folded(key), ())))
+        return list(
+            dict.fromkeys(found for key in keys for found in self.own.get(file_names.folded(key), ()))
+        )
 
     def about(self, draft: Draft, paths: Sequence[str]) -> list[str]:
         """Give the lists that are the set's own, and those that name one of its files."""
-        naming = [where for path in paths for where, _ in self.naming.get(image.folded(path), ())]
+        naming = [where for path in paths for where, _ in self.naming.get(file_names.folded(path), ())]
         return list(dict.fromkeys([*self.of(draft, paths), *naming]))
 
 
@@ -65,12 +67,12 @@ def lists_in(listing: Listing) -> Lists:
     own: dict[str, list[str]] = {}
     naming: dict[str, list[tuple[str, str]]] = {}
     broken: list[str] = []
-    there = {image.folded(path) for path in listing.entries}
+    there = {file_names.folded(path) for path in listing.entries}
     for path in sorted(path for path in listing.entries if is_sums(path)):
         base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
-        target, read = image.sums_target(name), listing.checksums.get(path)
+        target, read = file_names.sums_target(name), listing.checksums.get(path)
         if base or target:
-            own.setdefault(image.folded(base or target or ""), []).append(path)
+            own.setdefault(file_names.folded(base or target or ""), []).append(path)
         if not base and not isinstance(read, Mapping) and (not target or "256" not in name):
             broken.append(path)
         for told in read if isinstance(read, Mapping) else ():
@@ -81,11 +83,11 @@ def lists_in(listing: Listing) -> Lists:
 
 def _may_mean(base: str, told: str) -> Iterator[str]:
     """The folded paths that a name in a list may mean, the likeliest first."""
-    yield image.folded(base + told)
+    yield file_names.folded(base + told)
     last = re.split(r"[/\\]", told)[-1]  # Windows writes the second sign
-    yield image.folded(base + last)
+    yield file_names.folded(base + last)
     if found := _NAME.search("".join(filter(str.isprintable, last))):
-        yield image.folded(base + found[0])
+        yield file_names.folded(base + found[0])
 
 
 def declared(
@@ -126,8 +128,8 @@ def declared(
 
 def _bears_name(where: str, draft: Draft, names: Iterable[str]) -> bool:
     """Whether a list is called after a set or a file of it; else it may have come from a mirror."""
-    target = image.folded(image.sums_target(where.rsplit("/", 1)[-1]) or "")
-    return target in {image.folded(draft.name), *map(image.folded, names)}
+    target = file_names.folded(file_names.sums_target(where.rsplit("/", 1)[-1]) or "")
+    return target in {file_names.folded(draft.name), *map(file_names.folded, names)}
 
 
 def _read(listing: Listing, path: str) -> Mapping[str, str]:
@@ -144,7 +146,7 @@ def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
     """Give the lists that name a file. Raises Rejected where one names it in another way and in no other."""
     found: list[str] = []
     for path in paths:
-        told = lists.naming.get(image.folded(path), ())
+        told = lists.naming.get(file_names.folded(path), ())
         exact = [where for where, as_told in told if where[: where.rfind("/") + 1] + as_told == path]
         for where, as_told in told:
             if where not in exact:
@@ -158,9 +160,9 @@ def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
 
 
 def _names_none(path: str, read: Collection[str], names: Collection[str]) -> Rejected:
-    packed = {image.folded(name) + ending for name in names for ending in COMPRESSIONS}
+    packed = {file_names.folded(name) + ending for name in names for ending in COMPRESSIONS}
     hint = "Correct the names in it, or move it away."
-    if any(image.folded(name) in packed for name in read):
+    if any(file_names.folded(name) in packed for name in read):
         hint = "That is the sum of the packed image, and cannot be compared with the unpacked: move it away."
     return Rejected(
         f"{path}: it names no file of this set",

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.ledger.aside import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord

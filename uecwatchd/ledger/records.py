@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uecwatchd.bundle.names import manifest_name
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.spool import Stamp
 from uecwatchd.types import SetId, StoredObject
 

@@ -23,7 +23,7 @@ from typing import Any
 from uecwatchd import spool
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Progress
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.outputs.progress import Pacer, seconds_left
 from uecwatchd.system import digests

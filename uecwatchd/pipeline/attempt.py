@@ -13,7 +13,7 @@ from uecwatchd.cloud.gate import TOLD_CLOSINGS
 from uecwatchd.control import AdvanceWriter
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
-from uecwatchd.image import amount
+from uecwatchd.images.suitability import amount
 from uecwatchd.imageset import ROLE_WORDS, ImageSet
 from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files

@@ -19,7 +19,7 @@ from uecwatchd import spool
 from uecwatchd.delivery import NO_BOOT, Boot, BootIds, Order, bundle_and_register
 from uecwatchd.errors import Pending, Rejected, Stopped
 from uecwatchd.events import Monitor, Tee
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.imageset import ImageSet, Member
 from uecwatchd.ledger import CHECK_SECONDS, BundleRecord
 from uecwatchd.outputs import result_files

@@ -16,7 +16,7 @@ from uecwatchd.cloud.register import deregister
 from uecwatchd.cloud.upload import remove
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Level
-from uecwatchd.image import Role
+from uecwatchd.images.facts import Role
 from uecwatchd.ledger import BundleRecord, Furnished, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, tell, with_member

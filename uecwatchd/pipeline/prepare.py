@@ -10,7 +10,7 @@ from uecwatchd.cloud.register import probe
 from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
-from uecwatchd.image import amount
+from uecwatchd.images.suitability import amount
 from uecwatchd.imageset import Member
 from uecwatchd.ledger import MemberRecord
 from uecwatchd.outputs import result_files

@@ -15,8 +15,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
-from uecwatchd import checksums, image, lookalike, sidecar
+from uecwatchd import checksums, lookalike, sidecar
 from uecwatchd.errors import Deferred, UecError, words_of
+from uecwatchd.images import detect, facts, file_names
 from uecwatchd.sidecar import Sidecar
 from uecwatchd.spool.door import EntryKind, Stamp, changed, folder_descriptor, open_below, reading, stamp_of
 from uecwatchd.spool.kinds import is_sidecar, is_sums
@@ -29,7 +30,7 @@ READ_SECONDS = 1.0
 # as much at worst.
 KEPT_BYTES = 16 << 20
 
-Peek = image.Facts | UecError
+Peek = facts.Facts | UecError
 Sums = Mapping[str, str]
 
 
@@ -207,8 +208,8 @@ class _Look:
         form.take(self._descriptor, path, file.stamp)
         self._shelve(path)
         peek = self._peeks.read.get(path)
-        is_text = isinstance(peek, image.Facts) and peek.format == "text"
-        if is_text and image.proof_target(path.rsplit("/", 1)[-1]) is None:
+        is_text = isinstance(peek, facts.Facts) and peek.format == "text"
+        if is_text and file_names.proof_target(path.rsplit("/", 1)[-1]) is None:
             self._words.take(self._descriptor, path, file.stamp)
 
     def _is_to_be_read(self, path: str) -> bool:
@@ -245,7 +246,7 @@ def _in_turn_of_one(files: Mapping[str, File]) -> Iterator[str]:
     So neither thousands of large files nor thousands of old ones stand before a set that is dropped now, and
     nothing waits for ever behind what is dropped later.
     """
-    smallest = sorted(files, key=lambda path: (min(files[path].size, image.HEAD_BYTES), path))
+    smallest = sorted(files, key=lambda path: (min(files[path].size, detect.HEAD_BYTES), path))
     oldest = sorted(files, key=lambda path: (files[path].stamp[3], path))
     turns = zip(smallest, reversed(oldest), oldest, strict=True)
     return iter(dict.fromkeys(path for turn in turns for path in turn))
@@ -264,13 +265,13 @@ def peek_at(file: Path) -> Peek:
             return words_of(error)
 
 
-def _facts(descriptor: int, path: str, stamp: Stamp | None = None) -> image.Facts:
+def _facts(descriptor: int, path: str, stamp: Stamp | None = None) -> facts.Facts:
     with open_below(descriptor, path) as file, reading(path):
-        head = os.pread(file.fileno(), image.HEAD_BYTES, 0)
+        head = os.pread(file.fileno(), detect.HEAD_BYTES, 0)
         status = os.fstat(file.fileno())
-        tail = os.pread(file.fileno(), image.TAIL_BYTES, max(0, status.st_size - image.TAIL_BYTES))
+        tail = os.pread(file.fileno(), detect.TAIL_BYTES, max(0, status.st_size - detect.TAIL_BYTES))
     _must_be_listed(path, status, stamp)
-    return image.sniff(head, tail, size=status.st_size)
+    return detect.sniff(head, tail, size=status.st_size)
 
 
 def _sidecar(descriptor: int, path: str, stamp: Stamp) -> Sidecar:

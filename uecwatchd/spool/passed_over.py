@@ -9,7 +9,7 @@ import fnmatch
 import re
 from collections.abc import Sequence
 
-from uecwatchd import image
+from uecwatchd.images import file_names
 from uecwatchd.spool.output import OUTPUT_SUFFIXES, is_output
 from uecwatchd.spool.retire import ARCHIVE
 
@@ -76,7 +76,7 @@ _ANY_PATTERN = re.compile("|".join(map(fnmatch.translate, PATTERNS)), re.DOTALL)
 
 def ignored_by(name: str, patterns: Sequence[str] = (), *, is_folder: bool = False) -> str | None:
     """Return the pattern because of which a name is passed over, or None. `patterns` are the user's."""
-    plain = image.folded(name)
+    plain = file_names.folded(name)
     if is_output(plain):
         return next(f"*{suffix}" for suffix in OUTPUT_SUFFIXES if plain.endswith(suffix))
     if name == ARCHIVE:  # where finished sets go when the configuration says `after = "archive"`

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from posixpath import normpath
 
-from uecwatchd.image import amount
+from uecwatchd.images.suitability import amount
 from uecwatchd.imageset import Assembly, ImageSet, Refused, Waiting, is_a_set
 from uecwatchd.ledger import Advance, SetRecord, Verb
 from uecwatchd.outputs.progress import rate, seconds_left, span, told

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from uecwatchd.events import Progress
-from uecwatchd.image import amount
+from uecwatchd.images.suitability import amount
 from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.spool import is_output

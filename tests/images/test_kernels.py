@@ -7,8 +7,11 @@ from uuid import UUID
 
 import pytest
 
-from uecwatchd.image import HEAD_BYTES, Arch, Facts, arch_by_name, sniff, unfit
-from uecwatchd.image.partition_types import PARTITION_ARCH
+from uecwatchd.images.detect import HEAD_BYTES, sniff
+from uecwatchd.images.facts import Arch, Facts
+from uecwatchd.images.file_names import arch_by_name
+from uecwatchd.images.partition_types import PARTITION_ARCH
+from uecwatchd.images.suitability import unfit
 
 SIZE = 1 << 20
 

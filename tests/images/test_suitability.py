@@ -2,7 +2,8 @@
 
 import pytest
 
-from uecwatchd.image import Facts, Role, unfit
+from uecwatchd.images.facts import Facts, Role
+from uecwatchd.images.suitability import unfit
 
 PARTITION = Facts("ext4", "machine", layout="partition", claimed=48 << 20)
 KERNEL = Facts("bzimage", "kernel", "x86_64")

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from uecwatchd.image import kernels
-from uecwatchd.image.look import SECTOR_BYTES, Facts, Look, Probe, Role
-from uecwatchd.image.partition_types import PARTITION_ARCH
+from uecwatchd.images import kernels
+from uecwatchd.images.facts import SECTOR_BYTES, Facts, Look, Probe, Role
+from uecwatchd.images.partition_types import PARTITION_ARCH
 
 HEAD_BYTES = 68 * 1024  # up to the end of btrfs' superblock, the farthest from the start of all
 TAIL_BYTES = 512  # a VHD's footer

@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from uecwatchd.demo.material import Kernel
-from uecwatchd.image import HEAD_BYTES, TAIL_BYTES, Facts, sniff, unfit
-from uecwatchd.image.content import COMPRESSIONS, SIGNATURES
+from uecwatchd.images.detect import COMPRESSIONS, HEAD_BYTES, SIGNATURES, TAIL_BYTES, sniff
+from uecwatchd.images.facts import Facts
+from uecwatchd.images.suitability import unfit
 
 MIB = 1 << 20
 MEMDISK = Path("/usr/lib/syslinux/memdisk")

@@ -8,7 +8,7 @@ of System V ELF, of the PE format, and of U-Boot's image.h.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from uecwatchd.image.look import SECTOR_BYTES, Arch, Facts, Look, Probe, Role
+from uecwatchd.images.facts import SECTOR_BYTES, Arch, Facts, Look, Probe, Role
 
 
 def linux(look: Look) -> Facts | None:

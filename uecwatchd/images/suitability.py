@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from uecwatchd.image.content import RAMDISK_FILE_SYSTEMS
-from uecwatchd.image.look import SECTOR_BYTES, Facts, Role
+from uecwatchd.images.detect import RAMDISK_FILE_SYSTEMS
+from uecwatchd.images.facts import SECTOR_BYTES, Facts, Role
 from uecwatchd.system.text import file_word
 
 Reason = tuple[str, str]  # why, as in an error, and a hint

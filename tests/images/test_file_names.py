@@ -2,7 +2,7 @@
 
 import pytest
 
-from uecwatchd.image import arch_by_name, role_by_name, version_by_name
+from uecwatchd.images.file_names import arch_by_name, role_by_name, version_by_name
 
 
 @pytest.mark.parametrize(
