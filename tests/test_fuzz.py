@@ -20,19 +20,22 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uecwatchd import spool, status
+from uecwatchd import status
 from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
-from uecwatchd.checksums import read_checksums
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.shell import read_script
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Rejected, UecError
-from uecwatchd.images import detect, facts, file_names, suitability
-from uecwatchd.imageset import Assembly, Rules, assemble
-from uecwatchd.imageset.draft import named_files, stem_of
+from uecwatchd.images import detect, file_names, suitability
+from uecwatchd.images.facts import Facts, Role
+from uecwatchd.intake.checksums import read_checksums
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.candidates import named_files, stem_of
+from uecwatchd.intake.sets.records import Assembly, Rules
+from uecwatchd.intake.sidecar import KEYS, Sidecar, read_sidecar
+from uecwatchd.intake.spool import file_kinds, output_files, scan
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.sidecar import KEYS, Sidecar, read_sidecar
 from uecwatchd.system.text import printable
 
 # So few that the whole file takes some seconds; what a rule is worth is found out by hand.
@@ -224,13 +227,13 @@ def check_image(drawn: tuple[bytes, bytes, int, str]) -> str:
 
 # --- a folder ---------------------------------------------------------------------------------------------
 
-FACTS: Mapping[str, facts.Facts] = {
-    "partition": facts.Facts("ext4", "machine", None, "partition", None, None),
-    "disk": facts.Facts("mbr", "machine", None, "disk", None, None),
-    "cut short": facts.Facts("ext4", "machine", None, "partition", 48 * MIB, None),
-    "kernel": facts.Facts("bzimage", "kernel", "x86_64", None, None, "6.1.0-9-amd64"),
-    "ramdisk": facts.Facts("gzip", "ramdisk", None, None, None, None),
-    "text": facts.Facts("text", None, None, None, None, None),
+FACTS: Mapping[str, Facts] = {
+    "partition": Facts("ext4", "machine", None, "partition", None, None),
+    "disk": Facts("mbr", "machine", None, "disk", None, None),
+    "cut short": Facts("ext4", "machine", None, "partition", 48 * MIB, None),
+    "kernel": Facts("bzimage", "kernel", "x86_64", None, None, "6.1.0-9-amd64"),
+    "ramdisk": Facts("gzip", "ramdisk", None, None, None, None),
+    "text": Facts("text", None, None, None, None, None),
 }
 KINDS = ("folder", "symlink", "fifo", "socket", "device")
 TROUBLE = Rejected("it", "cannot be read", "Try.")
@@ -252,8 +255,8 @@ TEXTS = st.builds(
 SIDECARS = st.lists(TEXTS, max_size=3).map("".join)
 CONTENTS = st.sampled_from([*FACTS, *KINDS, "trouble"])
 PLANTED = st.sampled_from(["a.emi", "b.uec.json", "a.uec.log", "c.emi"])
-SOME: frozenset[facts.Role] = frozenset({"kernel"})
-BOTH: frozenset[facts.Role] = frozenset({"kernel", "ramdisk"})
+SOME: frozenset[Role] = frozenset({"kernel"})
+BOTH: frozenset[Role] = frozenset({"kernel", "ramdisk"})
 RULES = st.builds(
     lambda needs, alone, strange: Rules(
         5.0,
@@ -263,7 +266,7 @@ RULES = st.builds(
         frozenset({"default"} if alone else ()),
         {"default": "away"} if strange else {},
     ),
-    st.sampled_from([SOME, BOTH, frozenset[facts.Role]()]),
+    st.sampled_from([SOME, BOTH, frozenset[Role]()]),
     st.booleans(),
     st.booleans(),
 )
@@ -290,8 +293,8 @@ LYING = st.builds(
 )
 
 
-def listing_of(lying: Lying) -> spool.Listing:
-    found = spool.Listing(Path("/spool"), 100.0, {}, {}, {}, {}, {}, {})
+def listing_of(lying: Lying) -> scan.Listing:
+    found = scan.Listing(Path("/spool"), 100.0, {}, {}, {}, {}, {}, {})
     paths = {path for path, _ in lying.files}
     for number, (path, (content, text, since)) in enumerate(sorted(lying.files)):
         if "/" in path and path.split("/")[0] in paths:
@@ -302,19 +305,19 @@ def listing_of(lying: Lying) -> spool.Listing:
         if "/" in path and path.split("/")[0] not in found.entries:
             _lay(found, path.split("/")[0], "folder", "", since=0.0, number=500)
     for name in lying.planted:
-        found.planted[name] = spool.Entry(name, "fifo", 0, (1, 1, 0, 0), 0.0)  # type: ignore[index]
+        found.planted[name] = scan.Entry(name, "fifo", 0, (1, 1, 0, 0), 0.0)  # type: ignore[index]
         found.ignored[name] = "*"  # type: ignore[index]
     return found
 
 
 def _lay(found: Any, path: str, content: str, text: str, *, since: float, number: int) -> None:
     kind = content if content in KINDS else "file"
-    found.entries[path] = spool.Entry(path.rsplit("/", 1)[-1], kind, MIB, (1, number, MIB, 7), since)
+    found.entries[path] = scan.Entry(path.rsplit("/", 1)[-1], kind, MIB, (1, number, MIB, 7), since)
     if kind != "file":
         return
-    if spool.is_sidecar(path):
+    if file_kinds.is_sidecar(path):
         found.sidecars[path] = _read(lambda: read_sidecar("k.toml", text.encode()))
-    elif spool.is_sums(path):
+    elif file_kinds.is_sums(path):
         found.checksums[path] = TROUBLE if content == "trouble" else {"a.img": "ab" * 32}
     else:
         found.peeks[path] = FACTS.get(content, TROUBLE)
@@ -355,7 +358,7 @@ def check_listing(lying: Lying) -> str:
     )
 
 
-def _is_told_of(path: str, found: spool.Listing, assembly: Assembly) -> bool:
+def _is_told_of(path: str, found: scan.Listing, assembly: Assembly) -> bool:
     """Whether somebody who asks for this name learns what becomes of it."""
     used = {file for one in assembly.ready for file in (*one.files, *one.left_out)}
     used |= {file for one in (*assembly.waiting, *assembly.refused) for file in one.files}
@@ -379,7 +382,7 @@ def _is_told_of(path: str, found: spool.Listing, assembly: Assembly) -> bool:
     )
 
 
-def _order_does_not_matter(lying: Lying, found: spool.Listing, assembly: Assembly) -> None:
+def _order_does_not_matter(lying: Lying, found: scan.Listing, assembly: Assembly) -> None:
     shuffled = sorted(found.entries, key=lambda path: hash((lying.order, path)))
     entries = {path: found.entries[path] for path in shuffled}
     others = {
@@ -400,7 +403,7 @@ def check_folder(files: Mapping[bytes, bytes]) -> str:
         for file, data in files.items():
             Path(os.fsdecode(os.fsencode(name) + b"/" + file)).write_bytes(data)
         folder = Path(name)
-        listing = spool.scan(folder, now=100.0, seen=0.0)
+        listing = scan.scan(folder, now=100.0, seen=0.0)
         assembly = assemble(
             listing, rules=Rules(5.0, Sidecar(), {"default": SOME}, {"default": BOTH}, frozenset())
         )
@@ -412,7 +415,7 @@ def check_folder(files: Mapping[bytes, bytes]) -> str:
         for path in listing.entries:
             assert path in shown or _is_told_of(path, listing, assembly)
         hidden = {path for path in listing.ignored if path not in shown}
-        assert all(spool.is_output(path) for path in hidden)
+        assert all(output_files.is_output(path) for path in hidden)
         json.dumps([status.as_json(row) for row in rows]).encode()
     return f"{len(rows)} rows"
 

@@ -14,7 +14,7 @@ from uecwatchd.cloud.eucarc import eucarc_source
 from uecwatchd.config.load import load
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import NotPermitted
-from uecwatchd.spool import folder_descriptor
+from uecwatchd.intake.spool.safe_open import folder_descriptor
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else and back")
 NAME = "a 'b' $(c)"

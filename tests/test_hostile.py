@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 
 from tests.support.host import Host, open_way
-from uecwatchd import spool
 from uecwatchd.errors import Deferred, Rejected, UecError
 from uecwatchd.images.facts import Facts
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool import output_files, safe_open, scan
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.sidecar import Sidecar
 
 NOBODY = 65534
 SERVICE = 4711
@@ -211,7 +211,7 @@ def test_a_log_is_never_written_through_another_name_of_it(tmp_path: Path) -> No
     other.write_text("ours, elsewhere\n")
     (tmp_path / "spool").mkdir()
     (tmp_path / "spool" / "karmic.uec.log").hardlink_to(other)
-    spool.append(tmp_path / "spool", "karmic.uec.log", "a line\n")
+    output_files.append(tmp_path / "spool", "karmic.uec.log", "a line\n")
     assert other.read_text() == "ours, elsewhere\n"
     assert (tmp_path / "spool" / "karmic.uec.log").read_text() == "a line\n"
 
@@ -221,7 +221,7 @@ def test_an_output_is_never_written_through_another_name_of_it(tmp_path: Path) -
     other.write_text("ours, elsewhere\n")
     (tmp_path / "spool").mkdir()
     (tmp_path / "spool" / "karmic.uec.json").hardlink_to(other)
-    spool.place(tmp_path / "spool", "karmic.uec.json", b"{}")
+    output_files.place(tmp_path / "spool", "karmic.uec.json", b"{}")
     assert other.read_text() == "ours, elsewhere\n"
 
 
@@ -284,7 +284,7 @@ def test_a_log_swapped_while_it_is_written_leads_nowhere_else(tmp_path: Path, ki
     with swapping(SWAP, log, "file:ours", f"{kind}:{target}"):
         for _ in _for_a_while():
             with suppress(Rejected, Deferred):
-                spool.append(place, log.name, "a line\n")
+                output_files.append(place, log.name, "a line\n")
     assert target.read_bytes() == SECRET
 
 
@@ -296,7 +296,7 @@ def test_a_new_output_does_not_replace_what_comes_at_the_same_moment(tmp_path: P
         planter = threading.Thread(target=_plant_foreign, args=(tmp_path / name,))
         planter.start()
         try:
-            spool.place(tmp_path, name, b"emi-12345678\n")
+            output_files.place(tmp_path, name, b"emi-12345678\n")
         except Rejected:
             lost += 1
         planter.join()
@@ -339,15 +339,15 @@ def test_a_link_swapped_in_between_the_scan_and_the_opening_is_not_followed(
     seen = 0
     with swapping(str(scripts[0]), *scripts[1:]):
         for _ in _for_a_while():
-            listing = spool.scan(place, now=1.0)
-            with suppress(UecError), spool.open_member(place, path) as file:
+            listing = scan.scan(place, now=1.0)
+            with suppress(UecError), safe_open.open_member(place, path) as file:
                 assert file.read() == mine
                 seen += 1
             assert_mine(listing, path)
     assert seen, "some turns must have met the file itself"
 
 
-def assert_mine(listing: spool.Listing, path: str) -> None:
+def assert_mine(listing: scan.Listing, path: str) -> None:
     found = listing.sidecars.get(path)
     if isinstance(found, Sidecar):
         assert found.name == "mine"
@@ -426,14 +426,14 @@ def odd(tmp_path_factory: pytest.TempPathFactory, host_class: type[Host]) -> Ite
 def test_an_image_of_an_odd_name_is_registered_or_refused_in_words(odd: Ran, name: str) -> None:
     (state,) = {state for found, state in odd.rows if found == name}
     assert state in ("done", "rejected"), odd.rows[name, state]
-    stem = spool.output_stem(name)
+    stem = output_files.output_stem(name)
     assert (odd.host.spool / f"{stem}.emi").exists() == (state == "done")
     assert (odd.host.spool / f"{stem}.uec.error").exists() == (state == "rejected")
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_no_odd_name_forges_a_line_of_a_log_or_gives_orders_to_a_terminal(odd: Ran, name: str) -> None:
-    stem = spool.output_stem(name)
+    stem = output_files.output_stem(name)
     for line in (odd.host.spool / f"{stem}.uec.log").read_text().splitlines():
         assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  |--- attempt 1, | {22}", line), line
         assert line.isprintable()

@@ -58,7 +58,7 @@ def test_the_readme_has_its_two_commands(marker: str) -> None:
 
 
 def test_the_readme_names_every_output() -> None:
-    from uecwatchd.spool import OUTPUT_SUFFIXES
+    from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES
 
     assert all(f"karmic{suffix}`" in README for suffix in OUTPUT_SUFFIXES)
 

@@ -23,15 +23,16 @@ import pytest
 from tests.support.cage import cage
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd import spool
 from uecwatchd.errors import LONGEST_TEXT_CHARS, Deferred, Rejected, UecError
 from uecwatchd.images.facts import Facts
-from uecwatchd.imageset import People, Rules, assemble
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.records import People, Rules
+from uecwatchd.intake.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar, read_sidecar
+from uecwatchd.intake.spool import safe_open, scan
+from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET
+from uecwatchd.intake.spool.peek import Budget, Contents, read_contents
 from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
 from uecwatchd.roll import Roll
-from uecwatchd.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar, read_sidecar
-from uecwatchd.spool.contents import Contents, read_contents
-from uecwatchd.spool.many import MOST_NAMES_IN_A_SET
 
 MIB = 1 << 20
 RULES = Rules(1.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset({"default"}))
@@ -127,8 +128,8 @@ def kept_bytes(look: Callable[[], object]) -> tuple[object, int]:
 def test_of_the_worst_metadata_little_is_kept(tmp_path: Path, kind: str) -> None:
     suffix, data = WORST[kind]
     (tmp_path / f"karmic{suffix}").write_bytes(data)
-    spool.scan(tmp_path, now=0.0)  # or what parsers remember of their first time would count
-    _, kept = kept_bytes(lambda: spool.scan(tmp_path, now=0.0))
+    scan.scan(tmp_path, now=0.0)  # or what parsers remember of their first time would count
+    _, kept = kept_bytes(lambda: scan.scan(tmp_path, now=0.0))
     most = 6 * len(data) if kind.startswith("good") else 20 * 1024
     assert kept < most
 
@@ -138,7 +139,7 @@ def test_a_refusal_keeps_its_words_and_nothing_that_led_to_it(tmp_path: Path) ->
     (tmp_path / "karmic.sha256").write_bytes(b"nothing")
     (tmp_path / "lucid.img").symlink_to("/etc/shadow")
     (tmp_path / "closed").mkdir()
-    listing = spool.scan(tmp_path, now=0.0)
+    listing = scan.scan(tmp_path, now=0.0)
     for _ in range(3):
         assembly = assemble(replace(listing, now=100.0), rules=RULES)
     errors = [*listing.sidecars.values(), *listing.checksums.values(), *(r.error for r in assembly.refused)]
@@ -197,12 +198,12 @@ def ticking() -> Callable[[], float]:
     return lambda: float(next(ticks))
 
 
-def linked(folder: Path, data: bytes) -> spool.Listing:
+def linked(folder: Path, data: bytes) -> scan.Listing:
     """A look at one file of metadata that has 36 names."""
     (folder / "0.toml").write_bytes(data)
     for name in [*(f"{number}.toml" for number in range(1, 35)), "other.json"]:
         (folder / name).hardlink_to(folder / "0.toml")
-    return spool.scan(folder, now=0.0)
+    return scan.scan(folder, now=0.0)
 
 
 def test_each_inode_is_read_once_for_all_its_names(tmp_path: Path) -> None:
@@ -226,8 +227,8 @@ def test_a_look_reads_for_as_long_as_it_may_and_the_next_ones_read_the_rest(tmp_
         (tmp_path / f"{number}.img").write_bytes(b"x")
     listing, looks = None, 0
     while listing is None or listing.unread:
-        budget = spool.Budget(seconds=10.0, clock=ticking())
-        listing = spool.scan(tmp_path, now=0.0, before=listing, budget=budget)
+        budget = Budget(seconds=10.0, clock=ticking())
+        listing = scan.scan(tmp_path, now=0.0, before=listing, budget=budget)
         looks += 1
         assert len(listing.peeks) + len(listing.unread) == 50
     assert looks == 5
@@ -240,8 +241,8 @@ def test_neither_the_new_nor_the_old_nor_the_small_wait_for_the_rest(tmp_path: P
     for name in names:
         (tmp_path / name).write_bytes(b"#" * (10 if name == "50.toml" else 1000))
         os.utime(tmp_path / name)
-    budget = spool.Budget(seconds=5.0, clock=ticking())
-    listing = spool.scan(tmp_path, now=0.0, budget=budget)
+    budget = Budget(seconds=5.0, clock=ticking())
+    listing = scan.scan(tmp_path, now=0.0, budget=budget)
     assert mine in listing.sidecars
     assert len(listing.sidecars) < 10
 
@@ -249,7 +250,7 @@ def test_neither_the_new_nor_the_old_nor_the_small_wait_for_the_rest(tmp_path: P
 def test_a_set_whose_files_have_not_been_read_waits_for_a_moment_and_is_not_told_of(tmp_path: Path) -> None:
     image(tmp_path, "karmic")
     (tmp_path / "lucid.img").write_bytes(b"x")
-    listing = replace(spool.scan(tmp_path, now=0.0), now=100.0)
+    listing = replace(scan.scan(tmp_path, now=0.0), now=100.0)
     for unread in ("karmic.img", "karmic.toml"):
         found = assemble(replace(listing, unread=frozenset({unread})), rules=RULES)
         (wait,) = [wait for wait in found.waiting if wait.name == "karmic"]
@@ -259,7 +260,7 @@ def test_a_set_whose_files_have_not_been_read_waits_for_a_moment_and_is_not_told
 def test_what_has_no_sidecar_waits_until_all_that_could_name_it_were_read(tmp_path: Path) -> None:
     (tmp_path / "lucid.img").write_bytes(b"x" * MIB)
     (tmp_path / "private.toml").write_text('machine = "lucid.img"\npublic = false\n')
-    listing = replace(spool.scan(tmp_path, now=0.0), now=100.0, unread=frozenset({"private.toml"}))
+    listing = replace(scan.scan(tmp_path, now=0.0), now=100.0, unread=frozenset({"private.toml"}))
     found = assemble(replace(listing, sidecars={}), rules=RULES)
     assert {wait.name for wait in found.waiting} == {"lucid", "private"}
     assert not found.ready
@@ -269,26 +270,26 @@ def test_of_more_metadata_than_there_is_room_for_the_smallest_is_kept(tmp_path: 
     for number in range(20):
         (tmp_path / f"{number}.toml").write_bytes(b"#" * 1000)
     (tmp_path / "small.toml").write_bytes(b"#")
-    budget = spool.Budget(kept=10_000)
-    first = spool.scan(tmp_path, now=0.0, budget=budget)
-    again = spool.scan(tmp_path, now=0.0, before=first, budget=budget)
+    budget = Budget(kept=10_000)
+    first = scan.scan(tmp_path, now=0.0, budget=budget)
+    again = scan.scan(tmp_path, now=0.0, before=first, budget=budget)
     for listing in (first, again):
         assert "small.toml" in listing.sidecars
         assert (len(listing.sidecars), len(listing.crowded), len(listing.unread)) == (10, 11, 0)
     for path in first.sidecars:
         (tmp_path / path).unlink()
-    assert len(spool.scan(tmp_path, now=0.0, before=again, budget=budget).sidecars) == 10
+    assert len(scan.scan(tmp_path, now=0.0, before=again, budget=budget).sidecars) == 10
 
 
 def test_another_file_in_a_listed_ones_place_does_not_speak_for_its_other_names(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('name = "mine"')
     (tmp_path / "a.toml").hardlink_to(tmp_path / "mine.toml")
-    entries = spool.scan(tmp_path, now=0.0).entries
+    entries = scan.scan(tmp_path, now=0.0).entries
     (tmp_path / ".forged").write_text('name = "forged"')
     (tmp_path / ".forged").rename(tmp_path / "a.toml")
     nothing = Contents({}, {}, {}, {}, frozenset(), frozenset())
-    with spool.folder_descriptor(tmp_path) as descriptor:
-        found = read_contents(descriptor, entries, before=nothing, same=(), budget=spool.Budget())
+    with safe_open.folder_descriptor(tmp_path) as descriptor:
+        found = read_contents(descriptor, entries, before=nothing, same=(), budget=Budget())
     assert all(isinstance(said, Deferred) for said in found.sidecars.values())
 
 
@@ -370,7 +371,7 @@ def test_systemd_hears_of_a_first_look_that_goes_on(
 def test_a_look_tells_of_each_name_and_each_file_that_it_comes_past(tmp_path: Path) -> None:
     flood(tmp_path, 20)
     beats: list[None] = []
-    spool.scan(tmp_path, now=0.0, budget=spool.Budget(beat=lambda: beats.append(None)))
+    scan.scan(tmp_path, now=0.0, budget=Budget(beat=lambda: beats.append(None)))
     assert len(beats) == 2 * 40 + 5
 
 
@@ -379,7 +380,7 @@ def test_deciding_tells_of_each_name_and_each_set_that_it_comes_past(tmp_path: P
     for number in range(10):
         (tmp_path / f"{number}.toml~").touch()
     beats: list[None] = []
-    found = assemble(spool.scan(tmp_path, now=0.0), rules=RULES, beat=lambda: beats.append(None))
+    found = assemble(scan.scan(tmp_path, now=0.0), rules=RULES, beat=lambda: beats.append(None))
     assert len(beats) >= 50 + len(found.ready) + len(found.waiting) + len(found.refused)
 
 
@@ -441,7 +442,7 @@ def test_owners_take_turns_at_being_read(tmp_path: Path) -> None:
         dropped(tmp_path, f"{number}.toml", b"#", BOB)
     for name in ("a.img", "a.toml", "b.img"):
         dropped(tmp_path, name, b"#" * 1000, ALICE)
-    listing = spool.scan(tmp_path, now=0.0, budget=spool.Budget(seconds=7.0, clock=ticking()))
+    listing = scan.scan(tmp_path, now=0.0, budget=Budget(seconds=7.0, clock=ticking()))
     assert {"a.img", "a.toml", "b.img"} <= {*listing.peeks, *listing.sidecars}
     assert len(listing.unread) > 90
 
@@ -450,7 +451,7 @@ def test_whoever_has_most_metadata_loses_some_of_it(tmp_path: Path) -> None:
     for number in range(100):
         dropped(tmp_path, f"{number}.toml", b"#" * 100, BOB)
     dropped(tmp_path, "a.toml", b"#" * 4000, ALICE)
-    listing = spool.scan(tmp_path, now=0.0, budget=spool.Budget(kept=8000))
+    listing = scan.scan(tmp_path, now=0.0, budget=Budget(kept=8000))
     assert "a.toml" in listing.sidecars
     assert len(listing.crowded) == 60
 
@@ -460,7 +461,7 @@ def test_whoever_has_most_names_loses_some_of_them(tmp_path: Path) -> None:
         dropped(tmp_path, f"bob{number}.img", b"", BOB)
     for name in ("alice.img", "alice.toml"):
         dropped(tmp_path, name, b"", ALICE)
-    listing = spool.scan(tmp_path, now=0.0, budget=spool.Budget(names=50))
+    listing = scan.scan(tmp_path, now=0.0, budget=Budget(names=50))
     assert len(listing.entries) == 50
     assert {"alice.img", "alice.toml"} <= listing.entries.keys()
     assert listing.left_out == {BOB: 52}
@@ -485,7 +486,7 @@ def test_folders_of_one_owner_leave_room_for_those_of_another(tmp_path: Path) ->
             os.chown(folder, owner, owner)
             for number in range(10):
                 (folder / f"{number}").touch()
-    listing = spool.scan(tmp_path, now=0.0, budget=spool.Budget(names=100))
+    listing = scan.scan(tmp_path, now=0.0, budget=Budget(names=100))
     assert f"{ALICE}-0" not in listing.peeks
     assert sum(isinstance(peek, Rejected) for peek in listing.peeks.values()) == 15
     assert len(listing.entries) == 21 + 60
@@ -495,7 +496,7 @@ def test_a_sidecar_of_another_owner_that_is_not_read_yet_holds_nothing(tmp_path:
     dropped(tmp_path, "a.img", b"x" * MIB, ALICE)
     dropped(tmp_path, "b.toml", b"", BOB)
     unread = frozenset({"b.toml"})
-    listing = replace(spool.scan(tmp_path, now=0.0), now=100.0, unread=unread, sidecars={})
+    listing = replace(scan.scan(tmp_path, now=0.0), now=100.0, unread=unread, sidecars={})
     for people, is_held in ((None, True), (People(frozenset({0})), False)):
         found = assemble(listing, rules=replace(RULES, people=people))
         assert any(w.name == "a" and "to be read" in w.reason for w in found.waiting) == is_held
@@ -504,12 +505,12 @@ def test_a_sidecar_of_another_owner_that_is_not_read_yet_holds_nothing(tmp_path:
 def test_names_by_the_thousand_are_compared_in_little_memory(tmp_path: Path) -> None:
     letters = random.Random(0)  # noqa: S311 (names, not keys)
     names = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz_", k=240)) for _ in range(2500)]
-    entry = spool.Entry("", "file", MIB, (1, 1, MIB, 7), 0.0)
+    entry = scan.Entry("", "file", MIB, (1, 1, MIB, 7), 0.0)
     entries = {f"{name}.img": replace(entry, name=f"{name}.img") for name in names}
     entries["lone.toml"] = replace(entry, name="lone.toml")
     facts = Facts("mbr", "machine", None, "disk", None, None)
     peeks = {path: facts for path in entries if path.endswith(".img")}
-    listing = spool.Listing(tmp_path, 100.0, entries, {}, peeks, {"lone.toml": Sidecar()}, {})
+    listing = scan.Listing(tmp_path, 100.0, entries, {}, peeks, {"lone.toml": Sidecar()}, {})
     tracemalloc.start()
     try:
         assert len(assemble(listing, rules=RULES).ready) == 2500

@@ -9,16 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_imageset import MIB, UEC
-from tests.test_owners import ALICE, BOB, NAMED, PEOPLE, ROOT, SEPARATE, STEM, Files, decided, owned
-from uecwatchd import ledger, spool
-from uecwatchd.imageset import Assembly, assemble
+from tests.intake.sets.test_assemble import MIB, UEC
+from tests.intake.sets.test_owners import (
+    ALICE,
+    BOB,
+    NAMED,
+    PEOPLE,
+    ROOT,
+    SEPARATE,
+    STEM,
+    Files,
+    decided,
+    owned,
+)
+from uecwatchd import ledger
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.records import Assembly
+from uecwatchd.intake.spool import peek, scan
+from uecwatchd.intake.spool.peek import Contents, read_contents
 from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord, open_ledger
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.leave import leaving_of
 from uecwatchd.rounds.rules import GONE
 from uecwatchd.rounds.whose import known_of, newly_owned
-from uecwatchd.spool.contents import Contents, read_contents
 
 FOLDER = Path("/spool")
 BUNDLE = BundleRecord(
@@ -167,12 +180,12 @@ def test_room_and_time_for_metadata_are_shared_by_owners(tmp_path: Path, many: i
     for number in range(many):
         (tmp_path / f"{number}.toml").write_text("public = true\n")
         os.chown(tmp_path / f"{number}.toml", BOB, BOB)
-    found = spool.scan(tmp_path, now=0.0, budget=spool.Budget(kept=1000))
+    found = scan.scan(tmp_path, now=0.0, budget=peek.Budget(kept=1000))
     assert "web.toml" in found.sidecars
     assert len(found.crowded) > many // 2
     ticks = iter(range(many))
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    budget = spool.Budget(seconds=3, clock=lambda: next(ticks))
+    budget = peek.Budget(seconds=3, clock=lambda: next(ticks))
     try:
         read = read_contents(descriptor, found.entries, before=NOTHING, same=(), budget=budget)
     finally:

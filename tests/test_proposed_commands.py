@@ -8,17 +8,18 @@ from shutil import copy
 
 import pytest
 
-from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
-from uecwatchd.imageset import Assembly, Rules, assemble
-from uecwatchd.sidecar import Sidecar
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.records import Assembly, Rules
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool import scan
 
 BOTH = frozenset({"kernel", "ramdisk"})
 UEC = Rules(0.0, Sidecar(), {"default": frozenset({"kernel"})}, {"default": BOTH}, frozenset())
 
 
 def decide(folder: Path) -> Assembly:
-    return assemble(spool.scan(folder, now=100.0), rules=UEC)
+    return assemble(scan.scan(folder, now=100.0), rules=UEC)
 
 
 def qcow2(source: Path, target: Path) -> None:

@@ -20,7 +20,6 @@ from tests.support.daemon import daemon_thread
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd import spool
 from uecwatchd.bundle.in_flight import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
@@ -29,7 +28,9 @@ from uecwatchd.config.records import Settings, WorkSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted
 from uecwatchd.events import Kind
-from uecwatchd.imageset import ImageSet
+from uecwatchd.intake.sets.records import ImageSet
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool import lock
 from uecwatchd.ledger import FILE_NAME, Ledger, SetRecord, open_ledger
 from uecwatchd.ledger.file import Damaged
 from uecwatchd.outputs.systemd import Notifier
@@ -38,7 +39,6 @@ from uecwatchd.roll import Roll
 from uecwatchd.rounds.rules import due
 from uecwatchd.rounds.turn import Rounds
 from uecwatchd.service import Service
-from uecwatchd.sidecar import Sidecar
 
 FOUND = ImageSet(
     name="karmic",
@@ -205,7 +205,7 @@ def test_a_folder_that_is_removed_and_made_again_is_watched_again(
         drop(host, real_set, "karmic")
         until((host.spool / "karmic.emi").exists, "the EMI")
         with pytest.raises(Deferred, match="another uecwatchd"):
-            spool.hold(host.spool)
+            lock.hold(host.spool)
 
 
 def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_waiting(

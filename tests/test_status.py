@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd import imageset, spool
 from uecwatchd.demo.material import RealSet
-from uecwatchd.imageset import Rules
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.records import Rules
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool import scan
 from uecwatchd.ledger import Advance, Failure, MemberRecord, SetRecord
 from uecwatchd.outputs.progress import span
-from uecwatchd.sidecar import Sidecar
 from uecwatchd.status import Known, Row, about, as_json, rows, story, table, unseen
 
 NEEDS_KERNEL = {"default": frozenset({"kernel"})}
@@ -34,8 +35,8 @@ NOW = 10_000.0
 
 
 def seen(folder: Path, known: Known, *, now: float = NOW) -> tuple[Row, ...]:
-    listing = spool.scan(folder, now=now, seen=0.0)
-    return rows(listing, imageset.assemble(listing, rules=RULES), known)
+    listing = scan.scan(folder, now=now, seen=0.0)
+    return rows(listing, assemble.assemble(listing, rules=RULES), known)
 
 
 # --- every name -------------------------------------------------------------------------------------------
@@ -211,8 +212,8 @@ def test_what_the_ledger_says_of_a_set_is_told_as_it_is(
         (real_set.ramdisk, "initrd"),
     ):
         (tmp_path / f"karmic.{ending}").symlink_to(made)
-    listing = spool.scan(tmp_path, now=NOW, seen=0.0)
-    (refused,) = imageset.assemble(listing, rules=RULES).refused
+    listing = scan.scan(tmp_path, now=NOW, seen=0.0)
+    (refused,) = assemble.assemble(listing, rules=RULES).refused
     error = Failure(state, "the cloud", "away", "Wait for it.", "req-7")
     record = replace(record_of(tmp_path, state=state, error=error, stamp=refused.stamp), **more)
     row = row_with(tmp_path, records=(record,))
@@ -285,8 +286,8 @@ def test_a_set_that_waits_for_its_cloud_tells_when_that_is_asked(
     tmp_path: Path, state: str, changes: dict[str, Any], words: str
 ) -> None:
     (tmp_path / "karmic.toml").write_text("nonsense")
-    listing = spool.scan(tmp_path, now=NOW, seen=0.0)
-    (refused,) = imageset.assemble(listing, rules=RULES).refused
+    listing = scan.scan(tmp_path, now=NOW, seen=0.0)
+    (refused,) = assemble.assemble(listing, rules=RULES).refused
     error = Failure(state, "the cloud", "away", "Wait.")
     record = record_of(tmp_path, state=state, error=error, cloud="c", stamp=refused.stamp)
     known = replace(Known(NOW, alive=True, records=(record,), probes={"c": NOW + 40}), **changes)

@@ -16,8 +16,8 @@ import pytest
 
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd import spool
 from uecwatchd.demo.material import RealSet
+from uecwatchd.intake.spool import lock
 from uecwatchd.ledger import FILE_NAME, open_ledger
 
 # On a busy machine a set may be deferred once, and that is for half a minute.
@@ -245,8 +245,8 @@ def watched(host: Host) -> Iterator[Daemon]:
 def is_free(folder: Path) -> bool:
     """Whether no daemon has the folder's lock."""
     try:
-        os.close(spool.hold(folder))
-    except spool.Occupied:
+        os.close(lock.hold(folder))
+    except lock.Occupied:
         return False
     return True
 

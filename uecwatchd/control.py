@@ -16,7 +16,7 @@ from pathlib import Path
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
-from uecwatchd.imageset import Assembly
+from uecwatchd.intake.sets.records import Assembly
 from uecwatchd.ledger import Advance, Ledger, Request, SetRecord, Verb
 from uecwatchd.roll import Roll
 from uecwatchd.traces import clear_traces

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from uecwatchd.imageset import ImageSet
+from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.lanes import Candidate, begun_next, express
 from uecwatchd.ledger import SetRecord
 from uecwatchd.types import SetId

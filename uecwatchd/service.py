@@ -19,6 +19,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.control import Brake, ProbeWriter, drop_advances
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
+from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
 from uecwatchd.ledger import Ledger, SetRecord
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.roll import Roll
@@ -29,7 +30,6 @@ from uecwatchd.system import wakeup
 from uecwatchd.system.signals import Stop
 from uecwatchd.types import DetectedCloud
 from uecwatchd.unforeseen import OurFault, Recurring
-from uecwatchd.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
 
 # Between two turns of the loop, however many events there are: a large copy raises thousands.
 LEAST_PAUSE_SECONDS = 0.02

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from uecwatchd import spool
 from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.retrieve import take_back
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images.facts import Role
+from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.system.digests import digest_like
 
@@ -64,8 +64,8 @@ def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
 def _expected(folder: Path, member: MemberRecord) -> tuple[str, str]:
     """The digest to find, and the file it was read from just now, if that is still there."""
     try:
-        with spool.open_member(folder, member.path) as file:
-            stamp = spool.stamp_of(os.fstat(file.fileno()))
-        return spool.digest(folder, member.path, stamp=stamp), member.path
+        with safe_open.open_member(folder, member.path) as file:
+            stamp = safe_open.stamp_of(os.fstat(file.fileno()))
+        return safe_open.digest(folder, member.path, stamp=stamp), member.path
     except UecError:
         return member.sha256, ""

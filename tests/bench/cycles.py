@@ -21,9 +21,9 @@ from pathlib import Path
 
 from uecwatchd.demo.material import kernel, make_set
 from uecwatchd.demo.show import CONFIGURATION
+from uecwatchd.intake.spool.lock import LOCK_NAME
 from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.spool import LOCK_NAME
 
 # From before the program can hear a signal until well into the machine image's upload.
 EARLIEST_SECONDS, LATEST_SECONDS = 0.1, 3.0

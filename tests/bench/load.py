@@ -19,11 +19,12 @@ from pathlib import Path
 
 from runs import peak_of, processor_of, watched
 
-from uecwatchd import imageset, spool
 from uecwatchd.cloud.dialect import UEC
-from uecwatchd.imageset import Rules
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.records import Rules
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool import scan
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.sidecar import Sidecar
 
 CONFIGURATION = """\
 [spool]
@@ -132,8 +133,8 @@ def scan_seconds(folder: Path, files: int) -> tuple[float, float]:
     before, took = None, []
     for moment in (0.0, 10.0):
         began = time.perf_counter()
-        before = spool.scan(folder, now=moment, before=before)
-        imageset.assemble(before, rules=RULES)
+        before = scan.scan(folder, now=moment, before=before)
+        assemble.assemble(before, rules=RULES)
         took.append(time.perf_counter() - began)
     return took[0], took[1]
 

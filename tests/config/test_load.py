@@ -10,7 +10,7 @@ import pytest
 from uecwatchd.config.load import SECTIONS, keys_of, load
 from uecwatchd.config.records import Settings, SpoolSettings, StateSettings, WorkSettings
 from uecwatchd.errors import Halted, NotPermitted
-from uecwatchd.sidecar import read_defaults
+from uecwatchd.intake.sidecar import read_defaults
 
 SHIPPED = Path(__file__).parents[2] / "etc" / "uecwatchd.toml"
 NOBODY = 65534

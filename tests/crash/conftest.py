@@ -19,9 +19,9 @@ import pytest
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.demo.material import RealSet
+from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES
 from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.spool import OUTPUT_SUFFIXES
 
 KILLER = Path(__file__).parent / "killer.py"
 BUCKET = "uec-images"

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from uecwatchd import spool, status
-from uecwatchd.imageset import Assembly, Rules, assemble
-from uecwatchd.sidecar import Sidecar
+from uecwatchd import status
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.records import Assembly, Rules
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool import safe_open, scan
 
 NOW = 100.0
 # A whole disk of one partition, as small as its table allows.
@@ -31,11 +33,11 @@ def lay(folder: Path, files: Mapping[str, bytes | str]) -> None:
 
 
 def decided(folder: Path) -> Assembly:
-    return assemble(spool.scan(folder, now=NOW, seen=0.0), rules=ALONE)
+    return assemble(scan.scan(folder, now=NOW, seen=0.0), rules=ALONE)
 
 
 def rows_in(folder: Path) -> tuple[status.Row, ...]:
-    listing = spool.scan(folder, now=NOW, seen=0.0)
+    listing = scan.scan(folder, now=NOW, seen=0.0)
     return status.rows(listing, assemble(listing, rules=ALONE), status.Known(NOW))
 
 
@@ -43,6 +45,6 @@ def row_of(folder: Path, name: str) -> status.Row:
     return next(row for row in rows_in(folder) if row.name == name)
 
 
-def again(folder: Path, taken: Mapping[str, Sequence[tuple[str, spool.Stamp]]]) -> Assembly:
+def again(folder: Path, taken: Mapping[str, Sequence[tuple[str, safe_open.Stamp]]]) -> Assembly:
     """Decide as after a round in which the sets in `taken` were finished."""
-    return assemble(spool.scan(folder, now=NOW, seen=0.0), rules=ALONE, taken=taken)
+    return assemble(scan.scan(folder, now=NOW, seen=0.0), rules=ALONE, taken=taken)

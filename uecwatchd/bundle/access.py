@@ -8,7 +8,7 @@ from io import FileIO
 from pathlib import Path
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
-from uecwatchd.spool.door import shut_above
+from uecwatchd.intake.spool.safe_open import shut_above
 from uecwatchd.system.text import shell_word
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

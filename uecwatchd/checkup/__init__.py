@@ -17,8 +17,8 @@ from uecwatchd.checkup.unit import examine_unit, makes, needs, unless_bound
 from uecwatchd.cloud.upload import check_bucket_name
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, UecError
+from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger import read_ledger
-from uecwatchd.sidecar import read_defaults
 from uecwatchd.system.signals import NEVER, Stop
 from uecwatchd.unforeseen import OurFault, in_words
 from uecwatchd.unit import Need, Unit

@@ -8,9 +8,8 @@ from uecwatchd import ledger
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
 from uecwatchd.ledger.file import ON_A_LOCAL_DISK, user_name
-from uecwatchd.spool import folder_descriptor
-from uecwatchd.spool.door import opened_by
 from uecwatchd.system.disk_space import check_room
 from uecwatchd.system.mounts import is_shared, type_of
 from uecwatchd.system.small_files import read_small

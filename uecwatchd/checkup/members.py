@@ -7,7 +7,7 @@ from pathlib import Path
 from uecwatchd.checkup.finding import Finding
 from uecwatchd.config.records import Policy
 from uecwatchd.errors import Halted
-from uecwatchd.spool.exposure import anybody_may_link, exposure
+from uecwatchd.intake.spool.exposure import anybody_may_link, exposure
 from uecwatchd.system.text import shell_word
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from uecwatchd import spool
 from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cloud.credentials import Account, bundle_user, gather, sealing_certificate
@@ -18,9 +17,10 @@ from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.images.facts import Arch, Facts, Role
 from uecwatchd.images.file_names import arch_by_name, role_by_name
 from uecwatchd.images.suitability import KEEP_HINT, amount, unfit
-from uecwatchd.imageset import ROLE_WORDS
+from uecwatchd.intake.sets.records import ROLE_WORDS
+from uecwatchd.intake.sidecar import is_image_id
+from uecwatchd.intake.spool.peek import peek_at
 from uecwatchd.outputs.journal import journal_monitor
-from uecwatchd.sidecar import is_image_id
 from uecwatchd.system import digests
 from uecwatchd.terminal import put, put_json, say
 
@@ -94,7 +94,7 @@ def _claims(arguments: argparse.Namespace) -> Claims:
 def _looked_at(file: Path) -> tuple[Facts, int]:
     """What a file says of itself, and its size in bytes. A link is followed: a person has named it."""
     with opened(file) as image:
-        size, peek = os.fstat(image.fileno()).st_size, spool.peek_at(file)
+        size, peek = os.fstat(image.fileno()).st_size, peek_at(file)
     if isinstance(peek, UecError):
         raise peek
     return peek, size

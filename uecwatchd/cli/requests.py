@@ -18,7 +18,7 @@ from uecwatchd import ledger
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, UecError
-from uecwatchd.imageset import stem_of
+from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.progress import span

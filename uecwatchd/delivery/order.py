@@ -10,7 +10,7 @@ from uecwatchd.cloud.patience import Patience
 from uecwatchd.config.records import Compression
 from uecwatchd.events import Monitor
 from uecwatchd.images.facts import Arch
-from uecwatchd.imageset import Member
+from uecwatchd.intake.sets.records import Member
 
 
 @dataclass(frozen=True, slots=True)

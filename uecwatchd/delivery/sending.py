@@ -8,7 +8,6 @@ from dataclasses import replace
 from io import FileIO
 from itertools import takewhile
 
-from uecwatchd import spool
 from uecwatchd.bundle.files import Claims, Parties, manifest_of
 from uecwatchd.bundle.in_flight import in_flight
 from uecwatchd.bundle.manifest import Manifest, write_manifest
@@ -21,6 +20,7 @@ from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.suitability import amount
+from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.system import extents, failpoints
 from uecwatchd.system.digests import digest_like
@@ -58,11 +58,11 @@ def send(
 
 
 def _must_be_what_was_read(order: Order, source: FileIO, totals: Totals, ledger: Ledger) -> None:
-    if spool.stamp_of(os.fstat(source.fileno())) == order.member.stamp and totals.digest == order.digest:
+    if safe_open.stamp_of(os.fstat(source.fileno())) == order.member.stamp and totals.digest == order.digest:
         return
     # What is written through a mapping may leave the stamp as it was, and what is kept of it wrong for ever.
     ledger.drop_digest(order.member.stamp)
-    raise spool.changed(order.member.path)
+    raise safe_open.changed(order.member.path)
 
 
 def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:

@@ -21,7 +21,7 @@ from uecwatchd.delivery.sending import send
 from uecwatchd.delivery.waiting import is_overdue, missed, settled, taken_back
 from uecwatchd.errors import BundleRefused, Deferred, Halted, Rejected
 from uecwatchd.events import Event, Kind, Progress
-from uecwatchd.imageset import ROLE_WORDS
+from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.ledger import BundleRecord, Ledger
 from uecwatchd.system.digests import digest_like
 

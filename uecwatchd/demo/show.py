@@ -14,10 +14,10 @@ from threading import Thread
 from time import sleep
 from typing import Any
 
-from uecwatchd import spool
 from uecwatchd.bundle.access import NoOutput, no_file, unwritable
 from uecwatchd.demo.material import kernel, make_set
 from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.intake.spool import output_files
 from uecwatchd.sandbox.server import Sandbox
 
 Say = Callable[[str], None]
@@ -182,13 +182,13 @@ def _show_results(drop: Path, config: Path, rows: Sequence[Mapping[str, Any]], s
         say(f"     {path.stat().st_size:>12} {path.name}{content}")
     for row in rows:
         name = row["name"]
-        say(f"   {spool.output_stem(name)}.uec.log:")
-        for line in (drop / f"{spool.output_stem(name)}.uec.log").read_text().splitlines():
+        say(f"   {output_files.output_stem(name)}.uec.log:")
+        for line in (drop / f"{output_files.output_stem(name)}.uec.log").read_text().splitlines():
             say(f"     {line}")
         say(f"6. It is taken back out of the cloud and compared: uecwatchd verify {name} --config {config}")
         for line in _uecwatchd("verify", name, "--config", str(config)).splitlines():
             say(f"     {line}")
-        emi = drop / f"{spool.output_stem(name)}.emi"
+        emi = drop / f"{output_files.output_stem(name)}.emi"
         if emi.exists():
             say(f"{name} is {emi.read_text().strip()}.")
     say(f"Where to look next: uecwatchd status --config {config}, and the README for a real cloud.")

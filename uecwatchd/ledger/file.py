@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
-from uecwatchd.spool.door import KIND_WORDS, kind_of
+from uecwatchd.intake.spool.safe_open import KIND_WORDS, kind_of
 from uecwatchd.system import failpoints
 from uecwatchd.system.disk_space import lacking, space_of
 from uecwatchd.system.mounts import is_shared, type_of

@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from uecwatchd import spool
 from uecwatchd.errors import Deferred
+from uecwatchd.intake.spool import lock
 from uecwatchd.ledger.file import folder_trouble, make_folder
 
 LOCK_NAME = "lock"
@@ -34,7 +34,7 @@ def hold(folder: Path, *, patience: float = PATIENCE_SECONDS) -> int:
             _lock(descriptor, patience)
     except _HeldByAnother as error:
         noted = os.pread(descriptor, 64, 0).strip()
-        holder = spool.holder_of(descriptor, noted=int(noted) if noted.isdigit() else None)
+        holder = lock.holder_of(descriptor, noted=int(noted) if noted.isdigit() else None)
         os.close(descriptor)
         raise Deferred(
             f"{folder}: another uecwatchd is at work here",

@@ -5,7 +5,7 @@ from typing import Literal
 
 from uecwatchd.bundle.names import manifest_name
 from uecwatchd.images.facts import Role
-from uecwatchd.spool import Stamp
+from uecwatchd.intake.spool.safe_open import Stamp
 from uecwatchd.types import SetId, StoredObject
 
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]

@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from uecwatchd import spool
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Progress
 from uecwatchd.images.facts import Role
+from uecwatchd.intake.spool import output_files
 from uecwatchd.ledger import Failure, MemberRecord, SetRecord
 from uecwatchd.outputs.progress import Pacer, seconds_left
 from uecwatchd.system import digests
@@ -61,7 +61,7 @@ class LogFile:
 
     def _append(self, text: str) -> None:
         try:
-            spool.append(self.folder, f"{spool.output_stem(self.name)}.uec.log", text)
+            output_files.append(self.folder, f"{output_files.output_stem(self.name)}.uec.log", text)
         except UecError:
             return  # the same trouble meets `publish`, which says so
 
@@ -84,10 +84,10 @@ class ReportFile:
         if now - self._written < PROGRESS_EVERY_SECONDS:
             return
         self._written = now
-        stem = spool.output_stem(self._record.name)
+        stem = output_files.output_stem(self._record.name)
         told = as_json(self._record, progress_as_json(progress, speed))
-        with suppress(spool.Taken):  # told when the stage is over
-            spool.place(Path(self._record.folder), f"{stem}.uec.json", _encoded(told))
+        with suppress(output_files.Taken):  # told when the stage is over
+            output_files.place(Path(self._record.folder), f"{stem}.uec.json", _encoded(told))
 
 
 def moment(when: datetime | float) -> str:
@@ -96,7 +96,7 @@ def moment(when: datetime | float) -> str:
     return when.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def publish(record: SetRecord) -> tuple[spool.Taken, ...]:
+def publish(record: SetRecord) -> tuple[output_files.Taken, ...]:
     """Bring the files beside the image up to what the record says, in the promised order.
 
     Returns which of them could not be written since somebody else has put something in their place: that
@@ -108,64 +108,64 @@ def publish(record: SetRecord) -> tuple[spool.Taken, ...]:
     for write in _writing(record):
         try:
             write()
-        except spool.Taken as error:
+        except output_files.Taken as error:
             taken.append(words_of(error))
     return tuple(taken)
 
 
 def _writing(record: SetRecord) -> Iterator[Callable[[], None]]:
-    folder, stem = Path(record.folder), spool.output_stem(record.name)
+    folder, stem = Path(record.folder), output_files.output_stem(record.name)
     if record.error:
-        yield partial(spool.place, folder, f"{stem}.uec.error", write_failure(record, record.error))
-    yield partial(spool.place, folder, f"{stem}.uec.json", write_report(record))
+        yield partial(output_files.place, folder, f"{stem}.uec.error", write_failure(record, record.error))
+    yield partial(output_files.place, folder, f"{stem}.uec.json", write_report(record))
     if record.error:
         return
-    yield partial(spool.remove, folder, f"{stem}.uec.error")
+    yield partial(output_files.remove, folder, f"{stem}.uec.error")
     if record.state == "done":
         # The ids prove that there is a log, that it is ours, and that a power cut takes none of it.
-        yield partial(spool.append, folder, f"{stem}.uec.log", "", lasting=True)
+        yield partial(output_files.append, folder, f"{stem}.uec.log", "", lasting=True)
         for role, suffix in reversed(list(ID_SUFFIXES.items())):
             if image_id := record.image_id(role):
-                yield partial(spool.place, folder, stem + suffix, f"{image_id}\n".encode())
+                yield partial(output_files.place, folder, stem + suffix, f"{image_id}\n".encode())
 
 
 def check_names(record: SetRecord) -> None:
     """Raises Taken when the set's owner has put something in an output's place, who can take it away again:
     known before any work is done. What others put there keeps nobody's set from its cloud."""
-    for suffix in spool.OUTPUT_SUFFIXES:
+    for suffix in output_files.OUTPUT_SUFFIXES:
         try:
-            spool.check_free(Path(record.folder), spool.output_stem(record.name) + suffix)
-        except spool.Taken as error:
+            output_files.check_free(Path(record.folder), output_files.output_stem(record.name) + suffix)
+        except output_files.Taken as error:
             if error.owner == record.owner:
                 raise
 
 
-def is_remarked(record: SetRecord, taken: spool.Taken) -> bool:
+def is_remarked(record: SetRecord, taken: output_files.Taken) -> bool:
     return any(remark.startswith(f"{taken.what}: ") for remark in record.remarks)
 
 
 def untaken(record: SetRecord, planted: Collection[str]) -> SetRecord:
     """The record without its remarks on outputs whose names were taken and are no more."""
-    names = (spool.output_stem(record.name) + suffix for suffix in spool.OUTPUT_SUFFIXES)
-    freed = tuple(spool.taken_words(name) for name in names if name not in planted)
+    names = (output_files.output_stem(record.name) + suffix for suffix in output_files.OUTPUT_SUFFIXES)
+    freed = tuple(output_files.taken_words(name) for name in names if name not in planted)
     remarks = tuple(remark for remark in record.remarks if not remark.startswith(freed))
     return replace(record, remarks=remarks)
 
 
 def retract(record: SetRecord) -> None:
     """Take the ids away, the last to appear first: the files that they were made of have changed."""
-    stem = spool.output_stem(record.name)
+    stem = output_files.output_stem(record.name)
     for suffix in ID_SUFFIXES.values():
-        with suppress(spool.Taken):
-            spool.remove(Path(record.folder), stem + suffix)
+        with suppress(output_files.Taken):
+            output_files.remove(Path(record.folder), stem + suffix)
 
 
 def clear(record: SetRecord) -> None:
     """Take everything of ours away that lies beside where a set's files were; what is not ours stays."""
-    stem = spool.output_stem(record.name)
+    stem = output_files.output_stem(record.name)
     for suffix in (*ID_SUFFIXES.values(), ".uec.error", ".uec.json", ".uec.log"):
-        with suppress(spool.Taken):
-            spool.remove(Path(record.folder), stem + suffix)
+        with suppress(output_files.Taken):
+            output_files.remove(Path(record.folder), stem + suffix)
 
 
 def write_report(record: SetRecord) -> bytes:

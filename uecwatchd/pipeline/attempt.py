@@ -14,7 +14,8 @@ from uecwatchd.control import AdvanceWriter
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.images.suitability import amount
-from uecwatchd.imageset import ROLE_WORDS, ImageSet
+from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
+from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.deliver import deliver
@@ -29,7 +30,6 @@ from uecwatchd.pipeline.prepare import (
     name_it,
     withdraw,
 )
-from uecwatchd.sidecar import idle_keys
 from uecwatchd.system.disk_space import check_room
 from uecwatchd.unforeseen import OurFault, in_words
 from uecwatchd.verdict import failed, failure_event, resumed

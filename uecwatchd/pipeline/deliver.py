@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 
-from uecwatchd import spool
 from uecwatchd.delivery import NO_BOOT, Boot, BootIds, Order, bundle_and_register
 from uecwatchd.errors import Pending, Rejected, Stopped
 from uecwatchd.events import Monitor, Tee
 from uecwatchd.images.facts import Role
-from uecwatchd.imageset import ImageSet, Member
+from uecwatchd.intake.sets.records import ImageSet, Member
+from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger import CHECK_SECONDS, BundleRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
@@ -174,9 +174,9 @@ def _take(job: Job, tools: Tools, way: Way, member: Member) -> BundleRecord:
     """One member all the way."""
 
     check = partial(_check, job, tools, way)
-    with spool.open_member(job.found.folder, member.path) as source:
-        if spool.stamp_of(os.fstat(source.fileno())) != member.stamp:
-            raise spool.changed(member.path)
+    with safe_open.open_member(job.found.folder, member.path) as source:
+        if safe_open.stamp_of(os.fstat(source.fileno())) != member.stamp:
+            raise safe_open.changed(member.path)
         order = _order(job, tools, replace(way, check=check), member)
         if member.role == "machine":
             order = _with_a_machines(order, job, tools, way.boot)
@@ -245,9 +245,9 @@ def _must_be_unchanged(found: ImageSet) -> None:
     """Raises Deferred when a member is not any more what was listed, be it another than the one at hand."""
     for member in found.members:
         try:
-            with spool.open_member(found.folder, member.path) as file:
-                stamp = spool.stamp_of(os.fstat(file.fileno()))
+            with safe_open.open_member(found.folder, member.path) as file:
+                stamp = safe_open.stamp_of(os.fstat(file.fileno()))
         except Rejected as error:  # removed, or something else in its place
-            raise spool.changed(member.path) from error
+            raise safe_open.changed(member.path) from error
         if stamp != member.stamp:
-            raise spool.changed(member.path)
+            raise safe_open.changed(member.path)

@@ -17,7 +17,7 @@ from uecwatchd.control import NEXT, Brake
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
 from uecwatchd.images.facts import Role
-from uecwatchd.imageset import ImageSet, Member
+from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger import CHECK_SECONDS, Furnished, Ledger, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 

@@ -11,7 +11,7 @@ from uecwatchd.cloud.images import one
 from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS
 from uecwatchd.errors import Pending, UecError
 from uecwatchd.events import Event, Kind
-from uecwatchd.imageset import ImageSet
+from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools

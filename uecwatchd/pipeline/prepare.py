@@ -3,7 +3,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from uecwatchd import spool
 from uecwatchd.cloud.dialect import NAME_LIMIT, NAME_MINIMUM
 from uecwatchd.cloud.images import one
 from uecwatchd.cloud.register import probe
@@ -11,11 +10,12 @@ from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.suitability import amount
-from uecwatchd.imageset import Member
+from uecwatchd.intake.sets.records import Member
+from uecwatchd.intake.sidecar import render_name
+from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger import MemberRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
-from uecwatchd.sidecar import render_name
 from uecwatchd.system.digests import Digest, Flat, digest_like
 
 # A writer that pauses for longer than a file must lie still, as a copy over a line that hangs does, goes on
@@ -63,7 +63,7 @@ def _read(job: Job, member: Member, tools: Tools, taken: Digest | None = None) -
         stop_if_asked(job, tools)
         job.monitor.progress(Progress(job.found.name, job.record.stage, member.name, done, member.size))
 
-    return spool.digest(job.found.folder, member.path, stamp=member.stamp, taken=taken, progress=progress)
+    return safe_open.digest(job.found.folder, member.path, stamp=member.stamp, taken=taken, progress=progress)
 
 
 def hold_against_sums(job: Job, tools: Tools) -> Job:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from uecwatchd import spool
+from uecwatchd.intake.spool import scan
 from uecwatchd.ledger import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
@@ -10,7 +10,7 @@ from uecwatchd.rounds.complaints import Complaints
 
 
 def write_freed(
-    records: Iterable[SetRecord], listing: spool.Listing, *, roll: Roll, complaints: Complaints
+    records: Iterable[SetRecord], listing: scan.Listing, *, roll: Roll, complaints: Complaints
 ) -> None:
     """Write what is lacking beside the sets, as far as its names are free now."""
     for record in [record for record in records if record.remarks and record.state == "done"]:

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from uecwatchd import spool
-from uecwatchd.imageset import Assembly, ImageSet
+from uecwatchd.intake.sets.records import Assembly, ImageSet
+from uecwatchd.intake.spool import archive, scan
 from uecwatchd.ledger import Leaving, Ledger, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
@@ -23,7 +23,7 @@ FORGETTING_SECONDS = 1.0
 
 
 def leaving_of(
-    listing: spool.Listing,
+    listing: scan.Listing,
     assembly: Assembly,
     records: Mapping[str, SetRecord],
     *,
@@ -54,14 +54,14 @@ def see_off(folder: Path, ledger: Ledger, complaints: Complaints, *, now: float)
         files = [(one.path, one.stamp)]
         with complaints.about(one.path):
             if one.way == "delete":
-                spool.discard(folder, files)
+                archive.discard(folder, files)
             else:
-                spool.archive(folder, files, when=datetime.fromtimestamp(now, UTC))
+                archive.archive(folder, files, when=datetime.fromtimestamp(now, UTC))
     if leaving and not any(complaints.standing(one.path) for one in leaving):
         ledger.drop_leaving(folder)
 
 
-def without_leaving(listing: spool.Listing, leaving: Iterable[Leaving]) -> spool.Listing:
+def without_leaving(listing: scan.Listing, leaving: Iterable[Leaving]) -> scan.Listing:
     """Half a set is not to be taken for another one."""
     gone = {(one.path, one.stamp) for one in leaving}
     entries = {path: entry for path, entry in listing.entries.items() if (path, entry.stamp) not in gone}

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from uecwatchd import pipeline, spool
+from uecwatchd import pipeline
 from uecwatchd.control import Control, renewed
 from uecwatchd.errors import Halted
 from uecwatchd.events import Kind
-from uecwatchd.imageset import Assembly, Refused, Waiting, being_written
+from uecwatchd.intake.sets.records import Assembly, Refused, Waiting, being_written
+from uecwatchd.intake.spool import writers
 from uecwatchd.ledger import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
@@ -111,7 +112,7 @@ class Notices:
     def _say(self, handful: Iterable[Notice]) -> Mapping[str, str]:
         told, written = [], {}
         for notice in handful:
-            if notice.refused and (path := spool.open_for_writing(notice.folder, notice.about.files)):
+            if notice.refused and (path := writers.open_for_writing(notice.folder, notice.about.files)):
                 written[notice.about.name] = path
                 wait = being_written(notice.about.name, path, self._clock() + self._settle)
                 told.append(replace(notice, about=replace(wait, owner=notice.about.owner)))

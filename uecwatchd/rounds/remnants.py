@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from uecwatchd.events import Event, Kind, Monitor
-from uecwatchd.imageset import Misfit
+from uecwatchd.intake.sets.records import Misfit
 from uecwatchd.system.text import printable
 
 # Told one by one of a folder at once; who drops more than that sees the pattern.

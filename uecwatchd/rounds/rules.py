@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 
-from uecwatchd import sidecar, spool
 from uecwatchd.cloud.dialect import Dialect
 from uecwatchd.config.records import Settings
 from uecwatchd.crew import Expected
 from uecwatchd.errors import UecError
-from uecwatchd.imageset import Assembly, ImageSet, Rules
+from uecwatchd.intake import sidecar
+from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
+from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger import SetRecord
 from uecwatchd.types import SetId
 from uecwatchd.verdict import retry_due
@@ -92,7 +93,7 @@ def names_in(assembly: Assembly) -> set[str]:
     return {r.name for r in ready} | {w.name for w in waiting} | {r.name for r in refused}
 
 
-def taken_by(records: Iterable[SetRecord]) -> dict[str, tuple[tuple[str, spool.Stamp], ...]]:
+def taken_by(records: Iterable[SetRecord]) -> dict[str, tuple[tuple[str, safe_open.Stamp], ...]]:
     """Which files finished sets were made of, by the set's name."""
     done = (record for record in records if record.state == "done")
     return {record.name: tuple((m.path, m.stamp) for m in record.members) for record in done}

@@ -11,13 +11,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uecwatchd import imageset, pipeline, spool
+from uecwatchd import pipeline
 from uecwatchd.config.records import Settings
 from uecwatchd.control import Control, drop_advances, renewed
 from uecwatchd.crew import Crew
 from uecwatchd.errors import Halted, UecError, words_of
 from uecwatchd.events import Kind
-from uecwatchd.imageset import Assembly, ImageSet
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.records import Assembly, ImageSet, put_back
+from uecwatchd.intake.spool import output_files, peek, safe_open, scan, writers
+from uecwatchd.intake.spool.lock import LOCK_NAME, Occupied, hold, is_held
+from uecwatchd.intake.watch import identity
 from uecwatchd.ledger import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
@@ -32,7 +36,6 @@ from uecwatchd.rounds.whose import known_of, newly_owned, rules_in
 from uecwatchd.types import SetId
 from uecwatchd.unforeseen import in_words, our_fault
 from uecwatchd.verdict import failed, resumed, shifted
-from uecwatchd.watch import identity
 
 # A look at ten thousand files takes less than one; where it takes longer, people wait for their images.
 SLOW_LOOK_SECONDS = 5.0
@@ -73,7 +76,7 @@ class Rounds:
         """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
         self._rules = rules_of(settings, tools.gates.dialects(), tools.gates.strange())
         self._settings, self._tools = settings, tools
-        self._listings: dict[Path, spool.Listing] = {}
+        self._listings: dict[Path, scan.Listing] = {}
         self._complaints = Complaints(tools.monitor)
         self._outages = Outages(tools.monitor)
         self._assemblies: dict[Path, Assembly] = {}
@@ -164,7 +167,7 @@ class Rounds:
             self._crew.begin(self._work_on)
         for folder, written in self._notices.work_off().items():
             found = self._assemblies[folder]
-            self._assemblies[folder] = imageset.put_back(found, written, ready_at=self._settled())
+            self._assemblies[folder] = put_back(found, written, ready_at=self._settled())
         self._outages.tell(self._tools.gates, wanting=self._wanting)
         return ended
 
@@ -187,7 +190,7 @@ class Rounds:
         for folder in self._settings.spool.folders:
             try:
                 self._hold(folder)
-            except spool.Occupied:
+            except Occupied:
                 raise
             except UecError:
                 continue  # told, and tried again, at each turn
@@ -208,7 +211,7 @@ class Rounds:
         """Have the lock of the folder that is there now, which need not be the one of the last round."""
         now = identity(folder)
         before, lock = self._locks.pop(folder, (None, None))
-        if lock is not None and before == now and spool.is_held(folder, lock):
+        if lock is not None and before == now and is_held(folder, lock):
             self._locks[folder] = (now, lock)
             return
         if lock is not None:
@@ -216,26 +219,26 @@ class Rounds:
         if twin := next((other for other, (known, _) in self._locks.items() if known == now), None):
             what, hint = f"{folder} and {twin} are the same folder", "Take one of them out of spool.folders."
             raise Halted(what, "it has come to be so since the configuration was read", hint)
-        lock = spool.hold(folder)
+        lock = hold(folder)
         self._locks[folder] = (now, lock)
-        loose = f"{folder}: it is not locked against a second uecwatchd: cannot write {spool.LOCK_NAME} there"
+        loose = f"{folder}: it is not locked against a second uecwatchd: cannot write {LOCK_NAME} there"
         self._complaints.while_it_lasts(f"{folder}: lock", loose if lock is None else "")
         if lock is not None:
-            spool.sweep(folder)
+            output_files.sweep(folder)
 
     def _look(self, folder: Path) -> None:
         ledger = self._tools.ledger
         see_off(folder, ledger, self._complaints, now=self._tools.now())
-        before, budget = self._listings.get(folder), spool.Budget(beat=self._went_on)
+        before, budget = self._listings.get(folder), peek.Budget(beat=self._went_on)
         ignore = self._settings.spool.ignore
-        listing = spool.scan(folder, now=self._monotonic(), before=before, ignore=ignore, budget=budget)
+        listing = scan.scan(folder, now=self._monotonic(), before=before, ignore=ignore, budget=budget)
         self._listings[folder] = listing
         self._tell_what_is_left(listing)
         listing = without_leaving(listing, ledger.leaving(folder))
         records = self._roll.of_folder(folder)
         rules = rules_in(folder, self._rules, self._settings.spool, service=os.geteuid())
         known = known_of(records.values(), rules.people)
-        assembly = imageset.assemble(listing, rules=rules, **known, beat=self._went_on)
+        assembly = assemble.assemble(listing, rules=rules, **known, beat=self._went_on)
         owners, proven = newly_owned(assembly, listing, records)
         records = self._roll.own(folder, owners, proven) if owners else records
         closed = self._tools.gates.closed()
@@ -265,9 +268,9 @@ class Rounds:
 
     def _closed(self, folder: Path, assembly: Assembly, due_sets: Iterable[ImageSet]) -> Assembly:
         """Put back what would be begun now, but somebody has one of its files open for writing."""
-        asked = ((one.name, spool.open_for_writing(folder, one.files)) for one in due_sets)
+        asked = ((one.name, writers.open_for_writing(folder, one.files)) for one in due_sets)
         written = {name: path for name, path in asked if path}
-        return imageset.put_back(assembly, written, ready_at=self._settled())
+        return put_back(assembly, written, ready_at=self._settled())
 
     def _settled(self) -> float:
         """When what is written now will have lain still."""
@@ -322,7 +325,7 @@ class Rounds:
         waits = [record for record in self._roll.records() if record.state in ("deferred", "waiting")]
         self._roll.put_all([shifted(r, jumped) for r in waits if r.id not in self._crew.working])
 
-    def _retire(self, listing: spool.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
+    def _retire(self, listing: scan.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         if (way := self._settings.spool.after) == "keep":
             return
         held = self._control.held(listing.folder)
@@ -376,7 +379,7 @@ class Rounds:
         slow = f"{folder}: it took {took:.0f} s to look at it once" if took >= SLOW_LOOK_SECONDS else ""
         self._complaints.while_it_lasts(f"{folder}: slow", slow)
 
-    def _tell_what_is_left(self, listing: spool.Listing) -> None:
+    def _tell_what_is_left(self, listing: scan.Listing) -> None:
         """What one look had no time or no room for."""
         folder, unread, crowded = listing.folder, len(listing.unread), len(listing.crowded)
         late = f"{folder}: much lies there; {unread} files are still to be read, at the next looks"
@@ -384,7 +387,7 @@ class Rounds:
         large = f"{folder}: there is too much metadata; the sets of the {crowded} largest files of it wait"
         self._complaints.while_it_lasts(f"{folder}: crowded", large if crowded else "")
         whose = " and ".join(
-            f"{number} of {spool.user_name(uid)}" for uid, number in listing.left_out.items()
+            f"{number} of {safe_open.user_name(uid)}" for uid, number in listing.left_out.items()
         )
         many = f"{folder}: more lies there than is looked at; left out are names of files: {whose}"
         self._complaints.while_it_lasts(f"{folder}: left out", many if whose else "")

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
-from uecwatchd import spool
 from uecwatchd.config.records import SpoolSettings
-from uecwatchd.imageset import Assembly, ImageSet, People, Refused, Rules, Waiting
+from uecwatchd.intake.sets.records import Assembly, ImageSet, People, Refused, Rules, Waiting
+from uecwatchd.intake.spool import safe_open, scan
 from uecwatchd.ledger import SetRecord
 from uecwatchd.rounds.rules import GONE, taken_by
 
@@ -17,14 +17,14 @@ ROOT = 0
 def rules_in(folder: Path, rules: Rules, settings: SpoolSettings, *, service: int) -> Rules:
     """Give the rules for one folder. `service` is the uid that the service runs as."""
     policy = settings.policy_of(folder)
-    people = People(frozenset({ROOT, service}), spool.user_name) if policy.members == "separate" else None
+    people = People(frozenset({ROOT, service}), safe_open.user_name) if policy.members == "separate" else None
     return replace(rules, people=people, policy=policy)
 
 
 class Past(TypedDict):
     """What the ledger says of the sets in a folder that matters for what becomes of its files."""
 
-    taken: Mapping[str, Sequence[tuple[str, spool.Stamp]]]
+    taken: Mapping[str, Sequence[tuple[str, safe_open.Stamp]]]
     holders: Mapping[str, int]
     done: Mapping[str, str]
 
@@ -53,7 +53,7 @@ def _has_ids(record: SetRecord) -> bool:
 
 
 def newly_owned(
-    assembly: Assembly, listing: spool.Listing, records: Mapping[str, SetRecord]
+    assembly: Assembly, listing: scan.Listing, records: Mapping[str, SetRecord]
 ) -> tuple[dict[str, int], set[str]]:
     """Tell whose those sets are of which an older ledger does not say it, and which of them are proven to be,
     by a file that they were made of.

@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from uecwatchd import imageset, ledger, spool
+from uecwatchd import ledger
 from uecwatchd.cloud.presumed import presumptions, unrecognised
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
-from uecwatchd.imageset import Assembly, ImageSet, Refused
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, put_back
+from uecwatchd.intake.spool import peek, scan, writers
+from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger import read_ledger
 from uecwatchd.rounds.rules import rules_of
 from uecwatchd.rounds.whose import known_of, rules_in
-from uecwatchd.spool import Listing
 from uecwatchd.status.rows import Known, Row, rows, unseen
 from uecwatchd.types import DetectedCloud
 from uecwatchd.unforeseen import in_words
@@ -46,13 +48,13 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
         try:
             with in_words(str(folder)):
                 owner = _service_user(settings)
-                budget = spool.Budget(seconds=READ_SECONDS)
+                budget = peek.Budget(seconds=READ_SECONDS)
                 ignore = settings.spool.ignore
-                listing = spool.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
+                listing = scan.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
                 aged = _aged(listing, now=now, settled=settled)
                 records = [record for record in known.records if record.folder == str(folder)]
                 here = rules_in(folder, rules, settings.spool, service=owner)
-                assembly = imageset.assemble(aged, rules=here, **known_of(records, here.people))
+                assembly = assemble.assemble(aged, rules=here, **known_of(records, here.people))
                 assembly = _closed(assembly, listing, known)
                 found += rows(aged, assembly, known)
         except UecError as error:
@@ -78,8 +80,8 @@ def _closed(assembly: Assembly, listing: Listing, known: Known) -> Assembly:
     seen = {record.name: record.stamp for record in known.records if record.folder == folder}
     judged: list[ImageSet | Refused] = [*assembly.ready, *assembly.refused]
     news = [one for one in judged if seen.get(one.name) != one.stamp]
-    asked = ((one.name, spool.open_for_writing(listing.folder, one.files)) for one in news)
-    return imageset.put_back(assembly, {name: path for name, path in asked if path}, ready_at=0.0)
+    asked = ((one.name, writers.open_for_writing(listing.folder, one.files)) for one in news)
+    return put_back(assembly, {name: path for name, path in asked if path}, ready_at=0.0)
 
 
 def _service_user(settings: Settings) -> int:

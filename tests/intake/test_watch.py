@@ -1,0 +1,317 @@
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import PATIENCE_SECONDS
+from uecwatchd.intake.watch import Watch, Way, deaf, overdue
+from uecwatchd.system.mounts import file_system_type
+
+
+@pytest.fixture
+def wake() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def watch(tmp_path: Path, wake: threading.Event) -> Iterator[Watch]:
+    (tmp_path / "s").mkdir()
+    made = Watch([tmp_path / "s"], wake, scan_every=60)
+    made.start()
+    yield made
+    made.stop()
+
+
+def _copy(folder: Path) -> None:
+    (folder / "a.img").write_bytes(b"x")
+
+
+def _move_in(folder: Path) -> None:
+    (folder.parent / "b.img").write_bytes(b"x")
+    (folder.parent / "b.img").rename(folder / "b.img")
+
+
+def _move_folder_in(folder: Path) -> None:
+    (folder.parent / "set").mkdir()
+    (folder.parent / "set").rename(folder / "set")
+
+
+@pytest.mark.parametrize("act", [_copy, _move_in, _move_folder_in], ids=["copy", "move", "move of a folder"])
+@pytest.mark.usefixtures("watch")
+def test_what_arrives_wakes_the_daemon(
+    act: Callable[[Path], None], tmp_path: Path, wake: threading.Event
+) -> None:
+    act(tmp_path / "s")
+    assert wake.wait(PATIENCE_SECONDS)
+
+
+@pytest.mark.usefixtures("watch")
+def test_reading_does_not_wake_the_daemon(tmp_path: Path, wake: threading.Event) -> None:
+    (tmp_path / "s" / "a.img").write_bytes(b"x")
+    assert wake.wait(PATIENCE_SECONDS)
+    time.sleep(0.5)  # let every event of the writing arrive
+    wake.clear()
+    (tmp_path / "s" / "a.img").read_bytes()
+    assert not wake.wait(0.5)
+
+
+@pytest.mark.usefixtures("watch")
+def test_what_is_written_beside_the_images_does_not_wake_the_daemon(
+    tmp_path: Path, wake: threading.Event
+) -> None:
+    (tmp_path / "s" / ".a.uec.json.uec.0123abcd").write_bytes(b"x")
+    (tmp_path / "s" / ".a.uec.json.uec.0123abcd").rename(tmp_path / "s" / "a.uec.json")
+    (tmp_path / "s" / "a.uec.json").unlink()
+    assert not wake.wait(0.5)
+    (tmp_path / "s" / "a.uec.json").write_bytes(b"x")
+    (tmp_path / "s" / "a.uec.json").rename(tmp_path / "s" / "a.img")
+    assert wake.wait(PATIENCE_SECONDS), "what is renamed to an image is one"
+
+
+@pytest.mark.usefixtures("watch")
+def test_a_file_that_is_made_readable_wakes_the_daemon(tmp_path: Path, wake: threading.Event) -> None:
+    image = tmp_path / "s" / "a.img"
+    image.write_bytes(b"x")
+    image.chmod(0o600)
+    time.sleep(0.5)  # let every event of the writing arrive
+    wake.clear()
+    image.chmod(0o640)
+    assert wake.wait(PATIENCE_SECONDS)
+
+
+HOSTILE = (b"\xff\xfe.img", b"a\nb\x1b[31m%s{0}.img", b"-" * 255, b".uec.", b"'\"\\.img")
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=["no text", "escapes", "longest", "almost ours", "quotes"])
+def test_no_name_silences_the_events(
+    name: bytes, watch: Watch, tmp_path: Path, wake: threading.Event
+) -> None:
+    Path(os.fsdecode(bytes(tmp_path / "s") + b"/" + name)).write_bytes(b"x")
+    assert name == b".uec." or wake.wait(PATIENCE_SECONDS)
+    time.sleep(0.2)
+    wake.clear()
+    _copy(tmp_path / "s")
+    assert wake.wait(PATIENCE_SECONDS)
+    assert watch.lost() == ""
+
+
+# More events than the kernel keeps for a reader that does not come: at least three for each new file.
+FLOOD_FILES = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) // 2
+STOPPED = """
+import sys, threading
+from pathlib import Path
+from uecwatchd.watch import Watch
+wake = threading.Event()
+watch = Watch([Path(sys.argv[1])], wake, scan_every=60)
+watch.start()
+print("watching", flush=True)
+print(wake.wait(10), flush=True)
+while wake.wait(1):
+    wake.clear()
+print("quiet", flush=True)
+print(wake.wait(10), repr(watch.lost()), flush=True)
+watch.stop()
+"""
+
+
+@pytest.mark.skipif(FLOOD_FILES > 20_000, reason="the kernel's queue is too long to be filled here")
+def test_more_events_than_the_kernel_keeps_do_not_silence_those_that_follow(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", STOPPED, str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        try:
+            assert child.stdout.readline() == "watching\n"
+            child.send_signal(signal.SIGSTOP)
+            for number in range(FLOOD_FILES):
+                (tmp_path / f"{number}.img").touch()
+            child.send_signal(signal.SIGCONT)
+            assert [child.stdout.readline() for _ in range(2)] == ["True\n", "quiet\n"]
+            (tmp_path / "after.img").touch()
+            assert child.stdout.readline() == "True ''\n"
+        finally:
+            child.kill()
+
+
+def test_behind_fuse_there_are_no_events_and_more_scans(fuse: Path, wake: threading.Event) -> None:
+    watch = Watch([fuse], wake, scan_every=60)
+    watch.start()
+    try:
+        (way,) = watch.ways
+        assert (way.events, way.scan_every, way.passing) == (False, 15.0, False)
+        assert re.fullmatch(rf"{fuse} \(fuse[a-z0-9.-]*: scan every 15 s\)", str(way))
+    finally:
+        watch.stop()
+
+
+def _delete(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _replace(folder: Path) -> None:
+    folder.rename(folder.with_name("old"))
+    folder.mkdir()
+
+
+@pytest.mark.parametrize("act", [_delete, _replace])
+def test_a_folder_that_is_deleted_or_replaced_is_noticed(
+    act: Callable[[Path], None], watch: Watch, tmp_path: Path, wake: threading.Event
+) -> None:
+    assert watch.lost() == ""
+    act(tmp_path / "s")
+    assert "was replaced" in watch.lost()
+    (tmp_path / "s").mkdir(exist_ok=True)
+    watch.restart()
+    assert watch.lost() == ""
+    time.sleep(0.3)
+    wake.clear()
+    _copy(tmp_path / "s")
+    assert wake.wait(PATIENCE_SECONDS)
+
+
+def test_a_folder_that_is_not_there_is_scanned_for(tmp_path: Path, wake: threading.Event) -> None:
+    watch = Watch([tmp_path / "none"], wake, scan_every=60)
+    watch.start()
+    try:
+        assert [way.events for way in watch.ways] == [False]
+        assert str(watch.ways[0]) == f"{tmp_path}/none (not there: scan every 15 s)"
+    finally:
+        watch.stop()
+
+
+def test_it_says_which_way_of_watching_is_on(watch: Watch, tmp_path: Path) -> None:
+    assert str(watch.ways[0]) == f"{tmp_path}/s (inotify, full scan every 60 s)"
+
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:40 / /srv/with\\040space rw - nfs4 host:/x rw
+31 22 0:41 / /srv rw - tmpfs tmpfs rw
+32 31 0:42 / /srv/a rw - fuse.sshfs x rw
+33 31 0:43 / /srv/a rw - xfs /dev/sdb rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/var", "ext4"),
+        ("/srv", "tmpfs"),
+        ("/srv/b", "tmpfs"),
+        ("/srv/with space/x", "nfs4"),
+        ("/srvx", "ext4"),
+        ("/srv/a/b", "xfs"),
+    ],
+    ids=["root", "the mount itself", "below", "a space", "a name that begins alike", "mounted over"],
+)
+def test_the_file_system_is_that_of_the_nearest_mount(folder: str, kind: str) -> None:
+    assert file_system_type(Path(folder), MOUNTS) == kind
+
+
+def test_the_real_mount_table_is_understood(tmp_path: Path) -> None:
+    text = Path("/proc/self/mountinfo").read_text()
+    assert file_system_type(Path("/proc"), text) == "proc"
+    assert file_system_type(tmp_path, text) in text
+    assert os.path.ismount("/proc")
+
+
+LIMITED = """
+import sys, threading
+from pathlib import Path
+from uecwatchd.watch import Watch
+limit, folder = Path("/proc/sys/user/" + sys.argv[1]), Path(sys.argv[2])
+limit.write_text("0")
+wake = threading.Event()
+watch = Watch([folder], wake, scan_every=60)
+watch.start()
+print(watch.ways[0])
+print(watch.improve(), repr(watch.lost()))
+limit.write_text("100")
+print(watch.improve(), watch.ways[0].events, repr(watch.lost()))
+(folder / "a.img").write_bytes(b"x")
+print(wake.wait(10))
+watch.stop()
+"""
+
+
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_a_limit_of_inotify_is_named_and_events_come_back_when_it_is_raised(
+    limit: str, tmp_path: Path
+) -> None:
+    argv = ["unshare", "-U", "-r", sys.executable, "-c", LIMITED, limit, str(tmp_path)]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS * 3)
+    first, *rest = told.stdout.splitlines()
+    assert f"raise fs.inotify.{limit.replace('inotify', 'user')}: scan every 15 s" in first
+    assert rest == ["False ''", "True True ''", "True"]
+
+
+@pytest.mark.usefixtures("as_nobody")
+def test_a_folder_that_becomes_readable_is_watched_by_events_again(
+    tmp_path: Path, wake: threading.Event
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0)
+        watch = Watch([folder], wake, scan_every=60)
+        watch.start()
+        try:
+            assert [way.why for way in watch.ways] == ["not readable"]
+            folder.chmod(0o700)
+            assert watch.improve()
+            assert [way.events for way in watch.ways] == [True]
+        finally:
+            watch.stop()
+
+
+def test_a_folder_that_is_mounted_over_is_noticed(watch: Watch, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True)
+    try:
+        assert "mounted over" in watch.lost()
+        watch.restart()
+        assert watch.lost() == ""
+        watch.stop()
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    assert "mounted over" in watch.lost()
+
+
+LOCAL = Way(Path("/local"), events=True, scan_every=60.0)
+REMOTE = Way(Path("/remote"), events=False, scan_every=15.0, why="nfs4")
+
+
+def test_each_folder_is_scanned_by_its_own_timer() -> None:
+    looked = {LOCAL.folder: 100.0, REMOTE.folder: 100.0}
+    late = overdue(looked, [LOCAL, REMOTE], now=115.0)
+    assert late == {LOCAL.folder: -45.0, REMOTE.folder: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("looked", "now", "expected"),
+    [
+        ({LOCAL.folder: 0.0, REMOTE.folder: 0.0}, 45.0, ""),
+        ({LOCAL.folder: 0.0, REMOTE.folder: 0.0}, 46.0, "/remote for 31 s"),
+        ({LOCAL.folder: 0.0, REMOTE.folder: 90.0}, 91.0, "/local for 31 s"),
+        ({LOCAL.folder: 0.0}, 1.0, "/remote for inf s"),
+    ],
+    ids=["within the grace", "the remote one", "the local one", "never looked at"],
+)
+def test_who_has_not_looked_for_a_scan_period_is_deaf(
+    looked: dict[Path, float], now: float, expected: str
+) -> None:
+    why = deaf(looked, [LOCAL, REMOTE], now=now)
+    assert expected in why
+    assert bool(expected) is bool(why)
+
+
+def test_every_escape_of_the_mount_table_is_understood() -> None:
+    line = "22 1 8:1 / / rw - ext4 x rw\n30 22 0:4 / /srv/a\\011b\\134c rw - cifs //x/y rw"
+    assert file_system_type(Path("/srv/a\tb\\c"), line) == "cifs"

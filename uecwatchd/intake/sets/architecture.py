@@ -1,0 +1,80 @@
+"""For which architecture a set is: as told, as content says, as names say; only else as most hosts are."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from uecwatchd.errors import Rejected
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Arch, Facts
+from uecwatchd.intake.sets.candidates import Draft
+from uecwatchd.intake.sets.records import Member
+from uecwatchd.intake.sets.requirements import place_for
+from uecwatchd.intake.sidecar import Sidecar
+
+# How it is known, for the hint where a cloud does not take it.
+Ground = Literal["told", "content", "name", "nothing"]
+USUAL: Arch = "x86_64"
+# Hosts of the second run systems of the first: which of the two is meant, their owner knows best.
+FAMILY: Mapping[str, str] = {"i386": "x86", "x86_64": "x86"}
+
+
+def arch_of(draft: Draft, sidecar: Sidecar, members: Sequence[Member]) -> tuple[Arch, Ground]:
+    """Raises Rejected where one thing says another than the next, and where names say two."""
+    said = {member: family for member in members if (family := _family(member.facts))}
+    _must_agree(draft, said)
+    if sidecar.arch:
+        _must_not_contradict(draft, sidecar.arch, said)
+        return sidecar.arch, "told"
+    if exact := [member.facts.arch for member in members if member.facts.arch]:
+        return exact[0], "content"
+    named = _named(draft, members)
+    if said:  # a kernel of x86 that is older than the flag which tells the two apart
+        return next((arch for arch in named if FAMILY.get(arch, arch) in said.values()), USUAL), "content"
+    if len({FAMILY.get(arch, arch) for arch in named}) > 1:
+        raise _of_several(draft, named)
+    return (named[0], "name") if named else (USUAL, "nothing")
+
+
+def _family(facts: Facts) -> str | None:
+    if facts.arch is None:
+        return "x86" if facts.format in ("bzimage", "memdisk") else None
+    return FAMILY.get(facts.arch, facts.arch)
+
+
+def _must_agree(draft: Draft, said: Mapping[Member, str]) -> None:
+    (first, *others) = said or (None,)
+    other = next((member for member in others if first and said[member] != said[first]), None)
+    if first and other:
+        raise Rejected(
+            f"{draft.name}: its files are for different architectures",
+            f"{first.name} is for {_own(first)}, {other.name} for {_own(other)}",
+            "Replace one of them.",
+        )
+
+
+def _own(member: Member) -> str:
+    return member.facts.arch or _family(member.facts) or ""
+
+
+def _must_not_contradict(draft: Draft, told: Arch, said: Mapping[Member, str]) -> None:
+    if member := next((m for m, family in said.items() if family != FAMILY.get(told, told)), None):
+        raise Rejected(
+            f"{draft.name}: it cannot be for {told}",
+            f"arch says so, and {member.name} says of itself that it is for {_own(member)}",
+            f'Say arch = "{member.facts.arch or USUAL}" in {place_for(draft)}.',
+        )
+
+
+def _named(draft: Draft, members: Sequence[Member]) -> list[Arch]:
+    """What names say, the machine image's first; of one that speaks of i386 and x86_64, neither counts."""
+    names: Iterable[str] = (*(member.name for member in reversed(members)), draft.name)
+    found = (sorted(file_names.arches_by_name(name)) for name in names)
+    return list(dict.fromkeys(arch for arches in found if set(arches) != set(FAMILY) for arch in arches))
+
+
+def _of_several(draft: Draft, named: Sequence[Arch]) -> Rejected:
+    return Rejected(
+        f"{draft.name}: nobody knows for which architecture it is",
+        f"names speak of {' and '.join(named)}, and nothing in the files says which",
+        f'Say arch = "{named[0]}" in {place_for(draft)}, or another.',
+    )

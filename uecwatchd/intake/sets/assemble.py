@@ -1,0 +1,370 @@
+"""From a listing to an assembly: each draft is a complete set, waits for something, or is refused."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from uecwatchd.errors import Halted, Rejected, UecError, words_of
+from uecwatchd.images.facts import Role
+from uecwatchd.intake.sets.architecture import arch_of
+from uecwatchd.intake.sets.candidates import (
+    Draft,
+    as_spelled,
+    claims_of,
+    drafts_of,
+    is_a_set,
+    looks_like_a_member,
+    own_paths,
+)
+from uecwatchd.intake.sets.declared_sums import Declared, Lists, declared, lists_in
+from uecwatchd.intake.sets.lone_sidecars import must_be_unnamed
+from uecwatchd.intake.sets.loose_pairs import Loose, boot_folders, loose_pair, loose_pairs
+from uecwatchd.intake.sets.members import members_of, must_go_together
+from uecwatchd.intake.sets.owners import Made, Part, Taken, View, joined, views_of
+from uecwatchd.intake.sets.policy import must_be_open
+from uecwatchd.intake.sets.records import Assembly, ImageSet, Member, Misfit, NotYet, Refused, Rules, Waiting
+from uecwatchd.intake.sets.requirements import boots_alone, missing, must_be_complete, must_be_whole_disk
+from uecwatchd.intake.sets.roles import roles_of
+from uecwatchd.intake.sets.stray_metadata import Nearby, look_around, must_be_heeded, unheeded
+from uecwatchd.intake.sets.unlisted import must_be_whole, must_have_been_read, unread_sidecar
+from uecwatchd.intake.sets.unmatched import misfits
+from uecwatchd.intake.sidecar import Foreign, Sidecar, is_image_id, with_defaults
+from uecwatchd.intake.spool.file_kinds import is_sidecar
+from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, name_taken, output_stem
+from uecwatchd.intake.spool.safe_open import not_regular
+from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.system.text import file_word
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What lies beside all sets of a folder, found once."""
+
+    near: Nearby
+    lists: Lists
+    loose: Sequence[Loose]
+    folders: Sequence[str]
+    late: str | None  # a sidecar that has not been read yet
+
+
+def assemble(
+    listing: Listing,
+    *,
+    rules: Rules,
+    taken: Taken | None = None,
+    holders: Mapping[str, int] | None = None,
+    done: Mapping[str, str] | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> Assembly:
+    """Decide about every name in a listing.
+
+    `taken` tells which members, by set name, finished sets were made of: a loose kernel stays with the image
+    it was registered with when another one arrives later. `holders` are the uids that names belong to, while
+    their sets exist. `done` are the stamps of finished sets, which a policy that came later does not undo.
+    `beat` is called for each name and each set, for those who want to know that it goes on.
+    """
+    taken = taken or {}
+    views, left_out = [View(listing)], dict[str, Misfit]()
+    if rules.people is not None:
+        views, left_out = views_of(listing, rules.people, holders=holders or {}, taken=taken)
+    return joined([_decided(view, rules, taken, done or {}, beat) for view in views], left_out)
+
+
+def _decided(
+    view: View, rules: Rules, taken: Taken, done: Mapping[str, str], beat: Callable[[], None]
+) -> Part:
+    """Decide about the sets that belong to a view."""
+    taken = {name: files for name, files in taken.items() if view.decides(name)}
+    listing = as_spelled(view.listing)
+    view = replace(view, listing=listing)
+    drafts = drafts_of(listing)
+    claims = claims_of(listing, drafts, taken)
+    owned_by = {draft.name: own_paths(listing, draft, claims) for draft in drafts}
+    around = _Around(
+        look_around(listing, drafts, owned_by, beat),
+        lists_in(listing),
+        loose_pairs(listing, drafts, claims, taken),
+        boot_folders(listing, drafts),
+        unread_sidecar(listing),
+    )
+    outcomes: list[ImageSet | Waiting | Refused] = []
+    read = set[str]()
+    for draft in [draft for draft in drafts if view.decides(draft.name)]:
+        beat()
+        owned = owned_by[draft.name]
+        if not owned and draft.form != "folder" and _says_nothing(listing, draft, around.near):
+            continue
+        read.update(draft.sidecars)
+        outcomes.append(_judged(view, draft, owned, around, rules, taken.get(draft.name), done))
+    used = {path for outcome in outcomes for path in outcome.files}
+    ready = tuple(one for one in outcomes if isinstance(one, ImageSet))
+    waiting = tuple(one for one in outcomes if isinstance(one, Waiting))
+    refused = tuple(one for one in outcomes if isinstance(one, Refused))
+    left = misfits(listing, used, read)
+    return Part(view, Assembly(ready, waiting, refused, left), frozenset(used | read))
+
+
+def _judged(
+    view: View,
+    draft: Draft,
+    owned: list[str],
+    around: _Around,
+    rules: Rules,
+    taken: Made | None,
+    done: Mapping[str, str],
+) -> ImageSet | Waiting | Refused:
+    """Decide about one draft: it is a set, or waits for something, or is refused."""
+    listing = view.listing
+    files = tuple(dict.fromkeys([*draft.sidecars, *owned, *around.lists.about(draft, owned)]))
+    owner = view.owner_among(files or (draft.name,))
+    try:
+        if around.late and not draft.sidecars and draft.form != "folder":
+            must_have_been_read(listing, [around.late])
+        found = _decide(view, draft, owned, around, rules=rules, taken=taken)
+        if found.stamp != done.get(found.name):
+            _must_be_allowed(listing, draft, rules)
+            view.must_be_its_owners(found.files)
+    except NotYet as wait:
+        reason = wait.reason + view.note(draft.name, wait)
+        return Waiting(draft.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner)
+    except UecError as error:
+        # Marked, so that a set refused for the configuration's sake is new once that has changed.
+        stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, draft, owned, around.near)))
+        return Refused(draft.name, words_of(error), stamp, files, owner)
+    return found
+
+
+def _in_the_way(listing: Listing, draft: Draft, owned: Iterable[str], near: Nearby) -> list[str]:
+    """The paths of what is in no set, and a set may be refused for."""
+    strays = [stray.path for stray in near.of(draft, owned) if not stray.hidden]
+    return [*_planted(listing, draft), *strays]
+
+
+def _says_nothing(listing: Listing, draft: Draft, near: Nearby) -> bool:
+    """Whether a sidecar without files makes no set: it is another program's, or bears another set's name."""
+    sidecars = [listing.sidecars.get(path) for path in draft.sidecars]
+    return draft.name in near.meant or all(isinstance(found, Foreign) for found in sidecars)
+
+
+def _decide(
+    view: View, draft: Draft, owned: list[str], around: _Around, *, rules: Rules, taken: Made | None
+) -> ImageSet:
+    """Raises NotYet with a reason, or an error, when the draft is not a complete set.
+
+    `taken` are the members that a finished set of this name was made of.
+    """
+    listing = view.listing
+    _must_be_one_set(listing, draft)
+    if taken is None:  # or it has its outputs, and keeps them
+        _must_have_outputs(view, draft, owned)
+    _must_be_readable(listing, draft, owned, around.lists)
+    _must_be_known(listing, (*draft.sidecars, *owned), rules.settle)
+    sidecar = _metadata(listing, draft, rules)
+    if taken is None:  # or its policy may have come later than its image
+        _must_be_allowed(listing, draft, rules)
+    roles = roles_of(listing, draft, sidecar, owned, around.near.there)
+    _must_be_theirs(view, draft, [roles["machine"]] if "machine" in roles else [])
+    is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
+    own = {role: path for role, path in roles.items() if path not in draft.lent}
+    if alone := boots_alone(listing, sidecar, own, rules):
+        roles = own
+    else:
+        draft, roles = _with_a_pair(draft, roles, sidecar, around.loose, rules)
+    paths = tuple(roles.values())
+    if not is_finished:
+        _must_heed_strays(listing, draft, paths, around.near, rules.settle)
+    _must_be_known(listing, paths, rules.settle)
+    sums = declared(listing, around.lists, draft, sidecar, paths, owned=owned, is_finished=is_finished)
+    _must_have_settled(listing, sums.files, rules.settle)
+    # What is there is judged first: that a disk is cut short matters more than that a kernel is missing.
+    members = members_of(listing, roles, sidecar)
+    if alone:
+        must_be_whole_disk(sidecar, members)
+    else:
+        must_be_complete(listing, draft, sidecar, roles, rules, around.folders)
+    _must_be_theirs(view, draft, [] if "machine" in roles else paths)
+    must_go_together(draft, sidecar, members)
+    unread = (*unheeded(listing, around.near, draft, paths), *sums.remarks)
+    return _image_set(view, draft, sidecar, members, sums, alone=alone, unread=unread)
+
+
+def _with_a_pair(
+    draft: Draft, roles: dict[Role, str], sidecar: Sidecar, loose: Sequence[Loose], rules: Rules
+) -> tuple[Draft, dict[Role, str]]:
+    """Give a set that lacks a kernel the loose kernel and ramdisk that lie beside it, if any do."""
+    if "kernel" not in missing(sidecar, roles, rules) or draft.form not in ("stem", "sidecar"):
+        return draft, roles
+    pair = loose_pair(draft, loose)
+    draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
+    return draft, {**roles, **pair}
+
+
+def _must_be_theirs(view: View, draft: Draft, leading: Iterable[str]) -> None:
+    """Raise NotYet where root's image, or root's kernel alone, is all that a member's set is about."""
+    if theirs := [path for path in leading if not view.is_own(path)]:
+        raise NotYet(f"files of its own: {view.why_not(theirs, draft.name)}")
+
+
+def _image_set(
+    view: View,
+    draft: Draft,
+    sidecar: Sidecar,
+    members: tuple[Member, ...],
+    sums: Declared,
+    *,
+    alone: bool,
+    unread: tuple[str, ...],
+) -> ImageSet:
+    listing = view.listing
+    files = (*draft.sidecars, *sums.files, *(member.path for member in members))
+    arch, ground = arch_of(draft, sidecar, members)
+    return ImageSet(
+        name=draft.name,
+        folder=listing.folder,
+        form=draft.form,
+        members=tuple(member for member in members if not alone or member.role == "machine"),
+        left_out=tuple(member.path for member in members if alone and member.role != "machine"),
+        kernel_id=None if alone else _given_id(sidecar.kernel),
+        ramdisk_id=None if alone else _given_id(sidecar.ramdisk),
+        virtualization="hvm" if alone else sidecar.virtualization,
+        arch=arch,
+        arch_known_by=ground,
+        sidecar=sidecar,
+        checksums=sums.digests,
+        shared=(*sums.shared, *view.borrowed(files, draft.name)),
+        unread=(*unread, *view.left_out(draft.name)),
+        owner=view.owner_among([member.path for member in reversed(members)]),
+        files=files,
+        stamp=_stamp(listing, files, sums),
+        changed=max(listing.entries[path].stamp[3] for path in files) / 1e9,
+    )
+
+
+def _must_be_one_set(listing: Listing, draft: Draft) -> None:
+    if len(draft.sidecars) > 1:
+        raise Rejected(
+            f"{draft.name}: it has two sidecars",
+            " and ".join(path.rsplit("/", 1)[-1] for path in draft.sidecars) + " lie there",
+            "Remove one of them.",
+        )
+    folders = [p for p in draft.paths if draft.form != "folder" and is_a_set(listing.entries[p])]
+    if folders:
+        others = [p for p in (*draft.sidecars, *draft.paths) if p not in folders]
+        raise Rejected(
+            f"{draft.name}: two sets have this name",
+            f"the folder {'/ and '.join(folders)}/ and {', '.join(others)}",
+            _into_the_folder(listing, folders[0], others),
+        )
+
+
+def _into_the_folder(listing: Listing, folder: str, others: Sequence[str]) -> str:
+    """A sidecar alone that lies beside the folder of its name is most often meant for what lies in it."""
+    to = f"{folder}/image{others[0][-5:].lower()}"
+    if len(others) == 1 and is_sidecar(others[0]) and to not in listing.entries:
+        move = f"mv {file_word(others[0])} {file_word(to)}"
+        return f"Move it into the folder, if it is meant for that. Try: {move}"
+    return "Rename one of them, or move the files into the folder."
+
+
+def _must_have_outputs(view: View, draft: Draft, owned: Sequence[str]) -> None:
+    """Raises Taken where a set's owner has put something in the place of what the service is to write."""
+    owner = view.owner_among((*draft.sidecars, *owned, draft.name))
+    for name in _planted(view.listing, draft):
+        entry = view.listing.planted[name]
+        if entry.owner == owner:
+            raise name_taken(view.listing.folder, name, entry.kind, entry.owner)
+
+
+def _planted(listing: Listing, draft: Draft) -> list[str]:
+    stem = output_stem(draft.name)
+    return [name for suffix in OUTPUT_SUFFIXES if (name := stem + suffix) in listing.planted]
+
+
+def _must_be_readable(listing: Listing, draft: Draft, owned: Iterable[str], lists: Lists) -> None:
+    """A folder that cannot be listed stands among the peeks as the error that says why."""
+    trouble = listing.peeks.get(draft.name) if draft.form == "folder" else None
+    if isinstance(trouble, UecError):
+        raise trouble
+    for path in (*draft.sidecars, *lists.of(draft, owned)):
+        _must_be_file(listing, path)
+    _must_be_regular(listing, owned)
+
+
+def _must_be_regular(listing: Listing, paths: Iterable[str]) -> None:
+    for path in paths:
+        kind = listing.entries[path].kind
+        if kind != "file" and looks_like_a_member(path.rsplit("/", 1)[-1]):
+            raise not_regular(path, kind)
+
+
+def _must_heed_strays(
+    listing: Listing, draft: Draft, paths: tuple[str, ...], near: Nearby, settle: float
+) -> None:
+    must_be_whole(listing)
+    if not draft.sidecars and draft.form != "folder":
+        must_be_unnamed(listing, near.lone, paths, settle)
+    strays = [stray.path for stray in near.of(draft, paths) if not stray.hidden]
+    _must_be_known(listing, strays, settle)
+    must_be_heeded(near, draft, paths)
+
+
+def _must_be_known(listing: Listing, paths: Sequence[str], settle: float) -> None:
+    """Raise NotYet where files are still being written, or have not been read."""
+    _must_have_settled(listing, paths, settle)
+    must_have_been_read(listing, paths)
+
+
+def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) -> None:
+    for path in paths:
+        ready_at = listing.entries[path].since + settle
+        if listing.now < ready_at:
+            raise NotYet(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
+
+
+def _metadata(listing: Listing, draft: Draft, rules: Rules) -> Sidecar:
+    sidecar = rules.defaults
+    if draft.sidecars:
+        found = listing.sidecars[draft.sidecars[0]]
+        if isinstance(found, UecError):
+            raise found
+        sidecar = with_defaults(found, rules.defaults)
+    _must_be_configured(draft, sidecar, rules)
+    return sidecar
+
+
+def _must_be_allowed(listing: Listing, draft: Draft, rules: Rules) -> None:
+    for path in draft.sidecars:
+        found = listing.sidecars[path]
+        if isinstance(found, Sidecar):
+            must_be_open(found, rules.defaults, rules.policy, file=path)
+
+
+def _must_be_configured(draft: Draft, sidecar: Sidecar, rules: Rules) -> None:
+    unknown = next((cloud for cloud in sidecar.clouds if cloud not in rules.needs), None)
+    if unknown is None:
+        return
+    what = f"{draft.name}: there is no cloud named {unknown}"
+    why = f"the configuration has {', '.join(sorted(rules.needs)) or 'none at all'}"
+    if sidecar.clouds == rules.defaults.clouds:
+        raise Halted(what, why, f"Add [cloud.{unknown}] to the configuration; see its example.")
+    raise Rejected(what, why, "Change `clouds` in the sidecar, or ask for the cloud to be configured.")
+
+
+def _must_be_file(listing: Listing, path: str) -> None:
+    if (kind := listing.entries[path].kind) != "file":
+        raise not_regular(path, kind)
+
+
+def _given_id(value: str | None) -> str | None:
+    return value if value and is_image_id(value) else None
+
+
+def _stamp(listing: Listing, paths: Iterable[str], sums: Declared | None = None) -> str:
+    """What changes whenever one of the files may have; of a list that others share, what it says."""
+    shared = sums.shared if sums else ()
+    seen = {path: listing.entries.get(path) or listing.planted[path] for path in paths if path not in shared}
+    stamps: list[object] = [*sorted((path, entry.stamp) for path, entry in seen.items())]
+    if sums and shared:
+        stamps.append(sorted(sums.digests.items()))
+    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]

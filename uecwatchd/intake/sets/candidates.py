@@ -1,0 +1,310 @@
+"""Which files of a listing may belong together, before anything is decided about them."""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from uecwatchd.errors import UecError
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Facts, Role
+from uecwatchd.intake.sets.published import boot_files, images_of
+from uecwatchd.intake.sets.records import Form
+from uecwatchd.intake.sidecar import Foreign, Sidecar, is_image_id
+from uecwatchd.intake.spool.file_kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, is_sidecar, is_sums
+from uecwatchd.intake.spool.safe_open import Stamp
+from uecwatchd.intake.spool.scan import Entry, Listing
+
+# A stem is what is left of a name without one of these. Any other ending belongs to the name: "ubuntu-9.10".
+MEMBER_SUFFIXES = (
+    *(".img", ".raw", ".image", ".disk", ".ami", ".emi-image", ".ext2", ".ext3", ".ext4", ".iso", ".bin"),
+    *(".qcow2", ".qcow", ".vmdk", ".vhd", ".vhdx", ".vdi"),
+    *(".vmlinuz", ".vmlinux", ".kernel", ".bzimage"),
+    *(".initrd", ".initramfs", ".ramdisk", ".cpio"),
+)
+# A copy that was set aside, or is not whole yet, has more behind it: "web.raw.old", "web.img-journal".
+_MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
+SUFFIXES = (*MEMBER_SUFFIXES, *SIDECAR_SUFFIXES, *CHECKSUM_SUFFIXES)
+# How the files of a kernel are named when they belong to no one image: these never form a stem of their own.
+LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
+# Likewise, unless they end like a file of a stem: kernel-genkernel-x86_64-5.4.0-gentoo.
+LOOSE_WITHOUT_SUFFIX = ("kernel-", "bzimage-", "ramdisk-")
+FOLDER_SIDECARS = ("image.toml", "image.json")
+
+# The names of the sets whose sidecars name a file, by the file's path.
+Claims = Mapping[str, Collection[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The files that may make up one set, before anything is decided. Paths relative to the spool folder.
+    `lent` are boot files that other images of its system may take as well."""
+
+    name: str
+    form: Form
+    base: str  # "" or "karmic/": where the files lie
+    sidecars: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    lent: frozenset[str] = frozenset()
+
+
+def stem_of(name: str) -> str:
+    """The name of the set that a file of this name belongs to by its stem."""
+    return next((name[: -len(s)] for s in SUFFIXES if len(name) > len(s) and _ends(name, s)), name)
+
+
+def _ends(name: str, suffix: str) -> bool:
+    return name[-len(suffix) :].lower() == suffix
+
+
+def key_of(name: str) -> str:
+    """What the stems of all files of one set have in common, however they are written."""
+    return file_names.folded(stem_of(name))
+
+
+def drafts_of(listing: Listing) -> list[Draft]:
+    """Every set that the names in a folder may mean, each name once, in the order of their names."""
+    sidecars: dict[str, list[str]] = {}
+    stems: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
+    for entry in _by_name(listing.top()):
+        if is_sidecar(entry.name):  # of whatever kind: what is no file is refused, not missed
+            sidecars.setdefault(key_of(entry.name), []).append(entry.name)
+        elif is_a_set(entry):
+            folders.setdefault(file_names.folded(entry.name), []).append(entry.name)
+        elif _may_be_member(listing, entry):
+            stems.setdefault(key_of(entry.name), []).append(entry.name)
+    lent = _with_boot_files(listing, sidecars, stems)
+    inside: dict[str, list[str]] = {name: [] for names in folders.values() for name in names}
+    for path in sorted(listing.entries):  # once for all of them: there may be thousands
+        folder, slash, _ = path.partition("/")
+        if slash and folder in inside:
+            inside[folder].append(path)
+    found: list[Draft] = []
+    for key in {*sidecars, *stems, *folders}:
+        lying = (_without_foreign(listing, sidecars.get(key, [])), stems.get(key, []), folders.get(key, []))
+        drafts = _drafts(listing, key, *lying, inside=inside)
+        found += [replace(draft, lent=frozenset(lent.get(key, ()))) for draft in drafts]
+    return sorted(found, key=lambda draft: draft.name)
+
+
+def _with_boot_files(
+    listing: Listing, sidecars: Mapping[str, list[str]], stems: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """Give published kernels and ramdisks to the stems of their images; by stem, those that are only lent."""
+    lent: dict[str, list[str]] = {}
+    with_image = {stem for stem, paths in stems.items() if any(_may_be_machine(listing, p) for p in paths)}
+    images = images_of({*with_image, *sidecars})
+    for path in boot_files(listing, [entry.name for entry in _by_name(listing.top())]):
+        owners, is_lent = images.sets_of(path)
+        stem = key_of(path)
+        if not owners or stem in owners or stem in images.names:
+            continue
+        if path in stems.get(stem, ()):
+            stems[stem].remove(path)
+        for owner in owners:
+            stems.setdefault(owner, []).append(path)
+            lent.setdefault(owner, []).extend([path] if is_lent else [])
+    for stem in [stem for stem, paths in stems.items() if not paths]:
+        del stems[stem]
+    return lent
+
+
+def _may_be_machine(listing: Listing, path: str) -> bool:
+    return role_of(listing, path) in ("machine", None)
+
+
+def keys_in(listing: Listing) -> Mapping[str, str]:
+    """By path, what the stems of all files of its set have in common; loose kernels have nothing."""
+    folders = {entry.name for entry in listing.top() if is_a_set(entry)}
+    keys: dict[str, str] = {}
+    for path, entry in listing.entries.items():
+        top, slash, _ = path.partition("/")
+        if top in folders:
+            keys[path] = file_names.folded(top)
+        elif not slash and (key := _key_in(listing, entry)):
+            keys[path] = key
+    return keys
+
+
+def _key_in(listing: Listing, entry: Entry) -> str:
+    if is_sums(entry.name):
+        return key_of(file_names.sums_target(entry.name) or "")
+    if is_sidecar(entry.name):
+        return "" if isinstance(listing.sidecars.get(entry.name), Foreign) else key_of(entry.name)
+    return key_of(entry.name) if _may_be_member(listing, entry) else ""
+
+
+def _by_name(entries: Iterable[Entry]) -> list[Entry]:
+    """Whatever is said of several files names them in one order, or each listing would have news of them."""
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def is_a_set(entry: Entry) -> bool:
+    """A folder, unless it bears the name of a file that could be in a set."""
+    name = entry.name
+    named_like_a_file = looks_like_a_member(name) or is_sidecar(name) or is_sums(name)
+    return entry.kind == "folder" and not named_like_a_file
+
+
+def _without_foreign(listing: Listing, sidecars: list[str]) -> list[str]:
+    """Another program's document is in nobody's way where the set has a sidecar of its own."""
+    own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), Foreign)]
+    return own or sidecars
+
+
+def _drafts(
+    listing: Listing,
+    key: str,
+    sidecars: list[str],
+    stems: list[str],
+    folders: list[str],
+    *,
+    inside: Mapping[str, list[str]],
+) -> list[Draft]:
+    """What files and folders of one stem make up; `inside` are the paths in each folder."""
+    if not sidecars and not stems:
+        return [_folder(listing, name, inside[name]) for name in folders]
+    # A folder beside files of its name is ambiguous; it stands among the paths so that this can be said.
+    own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), Foreign)]
+    name = stem_of(next(path for path in (*own, *stems, *sidecars) if key_of(path) == key))
+    form: Form = "sidecar" if sidecars else "stem"
+    return [Draft(name, form, "", tuple(sidecars), (*stems, *folders))]
+
+
+def _folder(listing: Listing, name: str, inside: list[str]) -> Draft:
+    own = [path for path in inside if file_names.folded(path.rsplit("/", 1)[-1]) in FOLDER_SIDECARS]
+    own = _without_foreign(listing, own)
+    return Draft(name, "folder", f"{name}/", tuple(own), tuple(path for path in inside if path not in own))
+
+
+def looks_like_a_member(name: str) -> bool:
+    return file_names.folded(name).endswith(MEMBER_SUFFIXES) or is_loose(name)
+
+
+def is_loose(name: str) -> bool:
+    lower = name.lower()
+    bare = lower.startswith(LOOSE_WITHOUT_SUFFIX) and not lower.endswith(MEMBER_SUFFIXES)
+    return bare or lower.startswith(LOOSE_PREFIXES)
+
+
+def _may_be_member(listing: Listing, entry: Entry) -> bool:
+    """Files named like members, and files that are one by their content."""
+    if is_loose(entry.name):
+        return False
+    if looks_like_a_member(entry.name):
+        return True
+    peek = listing.peeks.get(entry.name)
+    return isinstance(peek, Facts) and peek.role == "machine" and not set_aside(entry.name)
+
+
+def set_aside(name: str) -> str | None:
+    """Return what stands behind the ending of an image in a name that ends otherwise: `.old` of web.raw.old.
+
+    Such a name is not an image's, whatever the file holds.
+    """
+    if looks_like_a_member(name):
+        return None
+    found = _MORE_BEHIND.search(file_names.folded(name))
+    return found[1] if found else None
+
+
+def as_spelled(listing: Listing) -> Listing:
+    """The listing with the files that sidecars and sums name under the names that they lie there by.
+
+    macOS takes the accents of a name apart, and what was typed on another system has them in one.
+    """
+    metadata = {**listing.sidecars, **listing.checksums}
+    told = {path: _names_in(found) for path, found in metadata.items()}
+    if all(_base(path) + name in listing.entries for path, names in told.items() for name in names):
+        return listing
+    spelled: dict[str, list[str]] = {}
+    for path in listing.entries:
+        spelled.setdefault(file_names.composed(path), []).append(path)
+
+    def found_as(path: str, name: str) -> str:
+        there = spelled.get(file_names.composed(_base(path) + name), ())
+        exact = _base(path) + name in listing.entries
+        return there[0].removeprefix(_base(path)) if len(there) == 1 and not exact else name
+
+    sidecars = {path: _respelled(found, partial(found_as, path)) for path, found in listing.sidecars.items()}
+    sums = {
+        path: {found_as(path, name): digest for name, digest in read.items()}
+        if isinstance(read, Mapping)
+        else read
+        for path, read in listing.checksums.items()
+    }
+    return replace(listing, sidecars=sidecars, checksums=sums)
+
+
+def _base(path: str) -> str:
+    return path[: path.rfind("/") + 1]
+
+
+def _names_in(found: Sidecar | Mapping[str, str] | UecError) -> Iterable[str]:
+    if isinstance(found, Sidecar):
+        return (*named_files(found).values(), *found.sha256)
+    return () if isinstance(found, UecError) else found
+
+
+def _respelled(found: Sidecar | UecError, spell: Callable[[str], str]) -> Sidecar | UecError:
+    if isinstance(found, UecError):
+        return found
+    named: dict[str, Any] = {role: spell(name) for role, name in named_files(found).items()}
+    sums = {spell(name): digest for name, digest in found.sha256.items()}
+    return replace(found, **named, sha256=sums)
+
+
+def claims_of(
+    listing: Listing, drafts: Iterable[Draft], taken: Mapping[str, Collection[tuple[str, Stamp]]]
+) -> Claims:
+    """Which files are named by sidecars, and by whose: such a file is in no other set by its stem.
+
+    A sidecar that names no image now, as while it is being saved, keeps those that its finished set was made
+    of: `taken`, by the set's name.
+    """
+    claims: dict[str, set[str]] = {}
+    for draft in drafts:
+        told = [listing.sidecars.get(path) for path in draft.sidecars]
+        named = [named_files(found) for found in told if isinstance(found, Sidecar)]
+        paths = [draft.base + name for names in named for name in names.values()]
+        if told and not any("machine" in names for names in named):
+            made = taken.get(draft.name, ())
+            paths += [p for p, stamp in made if p in listing.entries and listing.stamp(p) == stamp]
+        for path in paths:
+            claims.setdefault(path, set()).add(draft.name)
+    return claims
+
+
+def named_files(sidecar: Sidecar) -> Mapping[Role, str]:
+    """The files that a sidecar names, by role."""
+    named: dict[Role, str] = {}
+    if sidecar.machine:
+        named["machine"] = sidecar.machine
+    for role, value in (("kernel", sidecar.kernel), ("ramdisk", sidecar.ramdisk)):
+        if value and value not in ("none", "from-image") and not is_image_id(value):
+            named["kernel" if role == "kernel" else "ramdisk"] = value
+    return named
+
+
+def own_paths(listing: Listing, draft: Draft, claims: Claims) -> list[str]:
+    """The files of a draft: its own by stem or folder that no other sidecar names, and those it names."""
+    own = [p for p in draft.paths if draft.name in claims.get(p, (draft.name,)) and not _is_copy(listing, p)]
+    sidecars = (listing.sidecars.get(path) for path in draft.sidecars)
+    told = [name for found in sidecars if isinstance(found, Sidecar) for name in named_files(found).values()]
+    named = [draft.base + name for name in told if draft.base + name in listing.entries]
+    return list(dict.fromkeys([*own, *named]))
+
+
+def _is_copy(listing: Listing, path: str) -> bool:
+    """Whether a file is a machine image by its content alone, and was set aside by its name."""
+    return role_of(listing, path) == "machine" and set_aside(path.rsplit("/", 1)[-1]) is not None
+
+
+def role_of(listing: Listing, path: str) -> Role | None:
+    peek = listing.peeks.get(path)
+    by_name = file_names.role_by_name(path.rsplit("/", 1)[-1])
+    if isinstance(peek, Facts):
+        return peek.role or by_name
+    return by_name if isinstance(peek, UecError) else None

@@ -1,0 +1,86 @@
+"""Images that are packed: no cloud takes them so, and who drops one wants to know how to unpack it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Facts
+from uecwatchd.intake.sets.candidates import MEMBER_SUFFIXES
+from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.system.text import file_word
+
+# Commands write beside the file, and leave it there: {name} is the file, {folder} where it lies, {to} what is
+# left of its name.
+COMPRESSIONS: Mapping[str, str] = MappingProxyType(
+    {
+        ".gz": "gzip",
+        ".xz": "xz",
+        ".lzma": "xz",
+        ".bz2": "bzip2",
+        ".zst": "zstd",
+        ".lz4": "lz4",
+        ".lzo": "lzop",
+        ".br": "brotli",
+    }
+)
+_TAR = "tar -xf {name}{into}"
+ARCHIVES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys((".tar", ".tgz", ".txz", ".tbz", ".tbz2", ".tzst", ".tlz"), _TAR),
+        **{f".tar{ending}": _TAR for ending in (".gz", ".xz", ".lzma", ".bz2", ".zst", ".lzo", ".z")},
+        ".tar.lz4": "lz4 -dc < {name} | tar -x{into}",
+        ".ova": _TAR,
+        ".box": _TAR,
+        ".zip": "unzip {name}{unzip}",
+        ".7z": "7z x {name}{seven}",
+        ".rar": "unrar x {name}",
+    }
+)
+# What other programs export, and how a disk is made of it.
+EXPORTS: Mapping[str, str] = MappingProxyType(
+    {
+        ".xva": "a machine exported by Xen's toolstack is not taken as it is: export its disk as a VHD",
+        ".wim": "Windows files are no disk: apply them to one with wimlib-imagex, and drop that",
+        ".dmg": "a disk of macOS is not taken as it is: make it raw with qemu-img convert -f dmg",
+    }
+)
+_CONTENTS: Mapping[str, str] = MappingProxyType({"tar": _TAR, "zip": ARCHIVES[".zip"]})
+
+
+def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
+    """Say of a packed image how to unpack it, and whether that is still to be done; None of anything else."""
+    plain = file_names.folded(path)
+    if export := next((end for end in EXPORTS if plain.endswith(end)), None):
+        return EXPORTS[export], True
+    archive = max((end for end in ARCHIVES if plain.endswith(end)), key=len, default=None)
+    compression = next((end for end in COMPRESSIONS if plain.endswith(end)), None)
+    peek = listing.peeks.get(path)
+    if archive or (isinstance(peek, Facts) and peek.format in _CONTENTS):
+        command = ARCHIVES[archive] if archive else _CONTENTS[peek.format] if isinstance(peek, Facts) else ""
+        return f"an archive is not taken as it is. Try: {_filled(command, path)}", True
+    if compression is None or not _names_image(plain.removesuffix(compression)):
+        return None
+    to = path[: -len(compression)]
+    if to in listing.entries:
+        return f"{to} lies there unpacked", False
+    command = f"{COMPRESSIONS[compression]} -dc < {file_word(path)} > {file_word(to)}"
+    if compression == ".zst" and path.endswith(compression):
+        command = f"zstd -d {file_word(path)}"
+    return f"a compressed image is not taken as it is. Try: {command}", True
+
+
+def _names_image(plain: str) -> bool:
+    """Whether what is left of a folded name ends like an image, or has no ending at all."""
+    name = plain.rsplit("/", 1)[-1]
+    return name.endswith(MEMBER_SUFFIXES) or "." not in name
+
+
+def _filled(command: str, path: str) -> str:
+    folder = file_word(path.rpartition("/")[0])
+    inside = "/" in path
+    return command.format(
+        name=file_word(path),
+        into=f" -C {folder}" if inside else "",
+        unzip=f" -d {folder}" if inside else "",
+        seven=f" -o{folder}" if inside else "",
+    )

@@ -1,0 +1,186 @@
+"""Declared SHA-256: which lists of sums count for a set, and what they say of its files together.
+
+A list counts by its name, karmic.sha256 and karmic.img.sha256, by lying in the set's folder, or by naming one
+of its files, as SHA256SUMS does, also with the folder: karmic/disk.img. One that nobody can read may be meant
+for any set beside it.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from uecwatchd.errors import Rejected, UecError
+from uecwatchd.images import file_names
+from uecwatchd.intake.sets.candidates import Draft
+from uecwatchd.intake.sets.compressed import COMPRESSIONS
+from uecwatchd.intake.sets.unlisted import must_have_been_read
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool.file_kinds import is_sums
+from uecwatchd.intake.spool.safe_open import not_regular
+from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.system.text import quoted
+
+NAMES_SHOWN = 3
+# A name without what stands at its edges by mistake: spaces, quotes, a second asterisk, what ends a sentence.
+_NAME = re.compile(r"[\w.~(){}\[\]](?:.*[\w.~(){}\[\]])?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The lists in a spool folder: by the folded path, set or folder that their names speak of; those that
+    name a file, each with the name as it stands there, by the file's folded path; and those that cannot be
+    read."""
+
+    own: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    naming: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    broken: Sequence[str] = ()
+
+    def of(self, draft: Draft, paths: Iterable[str]) -> list[str]:
+        """Give the lists that are the set's own; what is wrong with one of them is the set's trouble."""
+        if not self.own:
+            return []
+        keys = [draft.base or draft.name, draft.name, *paths]
+        return list(
+            dict.fromkeys(found for key in keys for found in self.own.get(file_names.folded(key), ()))
+        )
+
+    def about(self, draft: Draft, paths: Sequence[str]) -> list[str]:
+        """Give the lists that are the set's own, and those that name one of its files."""
+        naming = [where for path in paths for where, _ in self.naming.get(file_names.folded(path), ())]
+        return list(dict.fromkeys([*self.of(draft, paths), *naming]))
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What is declared of a set's files, by name; which lists say so, and `shared` those that name others.
+    `idle` lie in the set's folder, and name none of its files."""
+
+    digests: Mapping[str, str]
+    files: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        return [f"{path} is not compared: it names no file of this set" for path in self.idle]
+
+
+def lists_in(listing: Listing) -> Lists:
+    own: dict[str, list[str]] = {}
+    naming: dict[str, list[tuple[str, str]]] = {}
+    broken: list[str] = []
+    there = {file_names.folded(path) for path in listing.entries}
+    for path in sorted(path for path in listing.entries if is_sums(path)):
+        base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
+        target, read = file_names.sums_target(name), listing.checksums.get(path)
+        if base or target:
+            own.setdefault(file_names.folded(base or target or ""), []).append(path)
+        if not base and not isinstance(read, Mapping) and (not target or "256" not in name):
+            broken.append(path)
+        for told in read if isinstance(read, Mapping) else ():
+            if named := next((name for name in _may_mean(base, told) if name in there), None):
+                naming.setdefault(named, []).append((path, told))
+    return Lists(own, naming, broken)
+
+
+def _may_mean(base: str, told: str) -> Iterator[str]:
+    """The folded paths that a name in a list may mean, the likeliest first."""
+    yield file_names.folded(base + told)
+    last = re.split(r"[/\\]", told)[-1]  # Windows writes the second sign
+    yield file_names.folded(base + last)
+    if found := _NAME.search("".join(filter(str.isprintable, last))):
+        yield file_names.folded(base + found[0])
+
+
+def declared(
+    listing: Listing,
+    lists: Lists,
+    draft: Draft,
+    sidecar: Sidecar,
+    paths: Sequence[str],
+    *,
+    owned: Sequence[str],
+    is_finished: bool,
+) -> Declared:
+    """Put together what is declared of the files at `paths`. Raises what is wrong with a list that counts.
+
+    `is_finished` is whether the set was registered as it lies there: what comes later concerns others.
+    """
+    own = lists.of(draft, (*owned, *paths))
+    reads = {path: _read(listing, path) for path in own}
+    names = {path: path[len(draft.base) :] for path in paths}
+    idle = [where for where, read in reads.items() if read and names and not {*names.values()} & read.keys()]
+    for where in idle:
+        if _bears_name(where, draft, names.values()):
+            raise _names_none(where, reads[where], names.values())
+    reads |= {path: _read(listing, path) for path in _naming(lists, paths) if path not in reads}
+    digests = dict(sidecar.sha256)
+    says = dict.fromkeys(digests, draft.sidecars[0] if draft.sidecars else "[defaults]")
+    for where, read in reads.items():
+        for path, name in names.items():
+            told = name if where in own else path
+            if told in read and digests.setdefault(name, read[told]) != read[told]:
+                raise _at_odds(name, says[name], where)
+            says.setdefault(name, where)
+    if lists.broken and not digests and not is_finished:
+        _read(listing, lists.broken[0])
+    shared = tuple(where for where, read in reads.items() if where not in own and not read.keys() <= {*paths})
+    return Declared(digests, tuple(where for where in reads if where not in idle), shared, tuple(idle))
+
+
+def _bears_name(where: str, draft: Draft, names: Iterable[str]) -> bool:
+    """Whether a list is called after a set or a file of it; else it may have come from a mirror."""
+    target = file_names.folded(file_names.sums_target(where.rsplit("/", 1)[-1]) or "")
+    return target in {file_names.folded(draft.name), *map(file_names.folded, names)}
+
+
+def _read(listing: Listing, path: str) -> Mapping[str, str]:
+    if (kind := listing.entries[path].kind) != "file":
+        raise not_regular(path, kind)
+    must_have_been_read(listing, [path])
+    read = listing.checksums[path]
+    if isinstance(read, UecError):
+        raise read
+    return read
+
+
+def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
+    """Give the lists that name a file. Raises Rejected where one names it in another way and in no other."""
+    found: list[str] = []
+    for path in paths:
+        told = lists.naming.get(file_names.folded(path), ())
+        exact = [where for where, as_told in told if where[: where.rfind("/") + 1] + as_told == path]
+        for where, as_told in told:
+            if where not in exact:
+                raise Rejected(
+                    f"{path}: {where} names {quoted(as_told)}",
+                    "that may be this file, whose name is written otherwise",
+                    f"Write {path[where.rfind('/') + 1 :]} there, or take the line out.",
+                )
+        found += exact
+    return list(dict.fromkeys(found))
+
+
+def _names_none(path: str, read: Collection[str], names: Collection[str]) -> Rejected:
+    packed = {file_names.folded(name) + ending for name in names for ending in COMPRESSIONS}
+    hint = "Correct the names in it, or move it away."
+    if any(file_names.folded(name) in packed for name in read):
+        hint = "That is the sum of the packed image, and cannot be compared with the unpacked: move it away."
+    return Rejected(
+        f"{path}: it names no file of this set",
+        f"it has sums of {_listed(read)}, and the set has {', '.join(sorted(names))}",
+        hint,
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, more = [*names][:NAMES_SHOWN], len([*names]) - NAMES_SHOWN
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
+
+
+def _at_odds(name: str, first: str, second: str) -> Rejected:
+    return Rejected(
+        f"{name}: two SHA-256 are declared",
+        f"{first} and {second} say different ones",
+        "Correct one of them, or move it away.",
+    )

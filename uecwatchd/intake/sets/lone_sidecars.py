@@ -1,0 +1,67 @@
+"""Metadata beside the sets that belongs to no image by its name, and may name one that has no sidecar.
+
+It is looked through once for a folder, and each set then asked in a time that does not grow with it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from uecwatchd.errors import UecError
+from uecwatchd.images import file_names
+from uecwatchd.intake.sets.records import NotYet
+from uecwatchd.intake.sidecar import Foreign, Misread
+from uecwatchd.intake.spool.scan import Listing
+
+# Names of images that are heeded of one text, which has one if it is meant for us.
+MOST_NAMES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Lone:
+    """`youngest` is the one that was seen to change last, `unusable` one of which nothing is known.
+
+    `begun` are those that cannot be used, by the name of the image that stands there, which may be cut short;
+    `others` are texts that are no sidecar, by the name that they give. Names are folded.
+    """
+
+    youngest: str = ""
+    unusable: str = ""
+    begun: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+
+
+def machines_named(listing: Listing, path: str) -> tuple[str, ...]:
+    """The folded names of images that metadata gives which is not read for a set."""
+    found, words = listing.sidecars.get(path), listing.words.get(path)
+    names = found.machines if isinstance(found, Misread) else words.machines if words else ()
+    return tuple(file_names.folded(name.rsplit("/", 1)[-1]) for name in names[:MOST_NAMES])
+
+
+def lone_among(listing: Listing, paths: Sequence[str]) -> Lone:
+    """`paths` are what lies beside the sets and belongs to no image by its name."""
+    begun: dict[str, str] = {}
+    others: dict[str, str] = {}
+    unusable = ""
+    for path in paths:
+        found = listing.sidecars.get(path)
+        names = dict.fromkeys(machines_named(listing, path), path)
+        if isinstance(found, Misread):
+            begun |= names
+        elif isinstance(found, UecError) and not isinstance(found, Foreign):
+            unusable = path
+        else:
+            others |= names
+    youngest = max(paths, key=lambda path: listing.entries[path].since, default="")
+    return Lone(youngest, unusable, begun, others)
+
+
+def must_be_unnamed(listing: Listing, lone: Lone, paths: Iterable[str], settle: float) -> None:
+    """Raises NotYet where metadata may name a file of a set without a sidecar, which has the `paths`."""
+    if lone.youngest and listing.now < (ready_at := listing.entries[lone.youngest].since + settle):
+        raise NotYet(f"{lone.youngest} to lie still for {settle:g} s", ready_at, brief=True)
+    names = [file_names.folded(path.rsplit("/", 1)[-1]) for path in paths]
+    begun = (name[:end] for name in names for end in range(len(name) + 1))
+    if path := lone.unusable or next((lone.begun[part] for part in begun if part in lone.begun), ""):
+        raise NotYet(f"{path} to be corrected or moved away: it cannot be used, and may name this image")
+    if path := next((lone.others[name] for name in names if name in lone.others), ""):
+        raise NotYet(f"{path} to be moved away: it is no sidecar, and may name this image")

@@ -1,0 +1,156 @@
+"""The loose trio: a machine image beside a kernel and a ramdisk that carry one version in their names."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from uecwatchd.errors import Rejected
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Role
+from uecwatchd.intake.sets.candidates import Claims, Draft, is_loose, role_of
+from uecwatchd.intake.sets.records import ROLE_WORDS
+from uecwatchd.intake.sets.requirements import place_for, said
+from uecwatchd.intake.sets.roles import first_fitting
+from uecwatchd.intake.spool.safe_open import Stamp
+from uecwatchd.intake.spool.scan import Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """Kernels and ramdisks that have `pairing` in their names: a version, or "linux", or nothing at all.
+
+    `holders` are the finished sets that were made of each file.
+    """
+
+    pairing: str
+    kernels: tuple[str, ...]
+    ramdisks: tuple[str, ...]
+    holders: Mapping[str, frozenset[str]]
+
+    @property
+    def users(self) -> frozenset[str]:
+        """The finished sets that were made of one of its kernels with one of its ramdisks."""
+        kernels, ramdisks = (
+            frozenset[str]().union(*(self.holders[path] for path in paths))
+            for paths in (self.kernels, self.ramdisks)
+        )
+        return kernels & ramdisks
+
+    @property
+    def rank(self) -> int:
+        """A pair that bears a version is preferred to one that bears none. A spare one is for nobody."""
+        if any(file_names.is_spare(path) for path in (*self.kernels, *self.ramdisks)):
+            return 2
+        return 0 if file_names.is_versioned(self.pairing) else 1
+
+
+SPARE_RANK = 2
+BOOT_ROLES = {"kernel", "ramdisk"}
+
+
+def loose_pairs(
+    listing: Listing,
+    drafts: Iterable[Draft],
+    claims: Claims,
+    taken: Mapping[str, Sequence[tuple[str, Stamp]]],
+) -> tuple[Loose, ...]:
+    """What images may take, found once for all of them: wherever there are both a kernel and a ramdisk."""
+    holders: dict[tuple[str, Stamp], set[str]] = {}
+    for name, files in taken.items():
+        for file in files:
+            holders.setdefault(file, set()).add(name)
+    pool = _loose_files(listing, drafts, claims)
+    return tuple(
+        _loose(listing, pairing, found, holders)
+        for pairing, found in sorted(pool.items())
+        if found.keys() >= {"kernel", "ramdisk"}
+    )
+
+
+def boot_folders(listing: Listing, drafts: Iterable[Draft]) -> tuple[str, ...]:
+    """Folders that hold a kernel and a ramdisk, and no image that they could be for."""
+    return tuple(
+        draft.name
+        for draft in drafts
+        if draft.form == "folder" and {role_of(listing, path) for path in draft.paths} - {None} == BOOT_ROLES
+    )
+
+
+def _loose(
+    listing: Listing,
+    pairing: str,
+    found: Mapping[Role, list[str]],
+    holders: Mapping[tuple[str, Stamp], set[str]],
+) -> Loose:
+    paths = [*found["kernel"], *found["ramdisk"]]
+    held = {path: frozenset(holders.get((path, listing.entries[path].stamp), ())) for path in paths}
+    kernels, ramdisks = (tuple(_usable(listing, role, found[role])) for role in ("kernel", "ramdisk"))
+    return Loose(pairing, kernels, ramdisks, held)
+
+
+def _usable(listing: Listing, role: Role, paths: list[str]) -> list[str]:
+    """Those that can serve in the role; all of them if none can, so that this is said of one."""
+    return [path for path in paths if first_fitting(listing, role, [path])] or paths
+
+
+def _loose_files(
+    listing: Listing, drafts: Iterable[Draft], claims: Claims
+) -> dict[str, dict[Role, list[str]]]:
+    """Kernels and ramdisks in the spool itself, named by no sidecar and bound to no stem, by pairing."""
+    pool: dict[str, dict[Role, list[str]]] = {}
+    bound = {path for draft in drafts for path in draft.paths}
+    for entry in sorted(listing.top(), key=lambda entry: entry.name):
+        role = role_of(listing, entry.name)
+        if not is_loose(entry.name) or entry.name in claims or entry.name in bound or role is None:
+            continue
+        pool.setdefault(file_names.pairing_by_name(entry.name), {}).setdefault(role, []).append(entry.name)
+    return pool
+
+
+def loose_pair(draft: Draft, pairs: Iterable[Loose]) -> Mapping[Role, str]:
+    """The one pair of kernel and ramdisk of one version that an image may take; nothing if there is none.
+
+    Raises Rejected if there is more than one. What could not be meant for the image is not in its way.
+    """
+    pairs = list(pairs)
+    for pair in pairs:
+        if draft.name in pair.users:
+            return _held_by(draft.name, pair)
+    meant = [pair for pair in pairs if pair.rank < SPARE_RANK]
+    candidates = [pair for pair in meant if not pair.users] or meant
+    best = min((pair.rank for pair in candidates), default=0)
+    candidates = [pair for pair in candidates if pair.rank == best]
+    if len(candidates) > 1:
+        raise _more_than_one(draft, candidates)
+    return _only(draft, candidates[0]) if candidates else {}
+
+
+def _held_by(name: str, pair: Loose) -> Mapping[Role, str]:
+    """What a finished image was made of stays with it."""
+    kernel, ramdisk = (
+        next(path for path in paths if name in pair.holders[path]) for paths in (pair.kernels, pair.ramdisks)
+    )
+    return {"kernel": kernel, "ramdisk": ramdisk}
+
+
+def _more_than_one(draft: Draft, candidates: Sequence[Loose]) -> Rejected:
+    return Rejected(
+        f"{draft.name}: more than one kernel could be meant",
+        f"{', '.join(pair.kernels[0] for pair in candidates)} lie beside it, each with a ramdisk",
+        f"Name one in {place_for(draft)}: {_proposed(draft, candidates[0])}.",
+    )
+
+
+def _only(draft: Draft, pair: Loose) -> Mapping[Role, str]:
+    several: tuple[tuple[Role, tuple[str, ...]], ...] = (("kernel", pair.kernels), ("ramdisk", pair.ramdisks))
+    for role, paths in several:
+        if len(paths) > 1:
+            raise Rejected(
+                f"two {ROLE_WORDS[role]}s of version {pair.pairing or 'unknown'}",
+                f"{' and '.join(paths)} could both be meant for {draft.name}",
+                f"Name one in {place_for(draft)}: {_proposed(draft, pair)}.",
+            )
+    return {"kernel": pair.kernels[0], "ramdisk": pair.ramdisks[0]}
+
+
+def _proposed(draft: Draft, pair: Loose) -> str:
+    return said(draft, {"kernel": pair.kernels[0], "ramdisk": pair.ramdisks[0]})

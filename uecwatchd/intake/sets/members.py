@@ -1,0 +1,57 @@
+"""The files of a set as its members: each must be fit for its role, and they must go together."""
+
+from collections.abc import Iterable, Mapping
+
+from uecwatchd.errors import Rejected, UecError
+from uecwatchd.images import suitability
+from uecwatchd.images.facts import Role
+from uecwatchd.intake.sets.candidates import Draft
+from uecwatchd.intake.sets.records import ROLE_WORDS, ROLES, Member
+from uecwatchd.intake.sets.requirements import sidecar_name
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool.scan import Listing
+
+
+def members_of(listing: Listing, roles: Mapping[Role, str], sidecar: Sidecar) -> tuple[Member, ...]:
+    """The members, from the path of each role's file. Raises what keeps a file from being one."""
+    return tuple(_member(listing, role, roles[role], sidecar) for role in ROLES if role in roles)
+
+
+def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member:
+    """Raises the error that stands in the way of using a file in a role."""
+    entry, peek = listing.entries[path], listing.peeks.get(path)
+    if isinstance(peek, UecError):
+        raise peek
+    if peek is None:
+        raise Rejected(
+            f"{path}: it cannot be a {ROLE_WORDS[role]}",
+            "by its name it is metadata",
+            "Name the image itself in the sidecar.",
+        )
+    keep = sidecar.convert == "keep"
+    if problem := suitability.unfit(role, peek, size=entry.size, keep=keep, name=path, in_set=True):
+        why, hint = problem
+        raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
+    return Member(role, path, entry.size, entry.stamp, peek)
+
+
+def must_go_together(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:
+    _must_name_members(draft, sidecar, members)
+    there = {member.role: member for member in members}
+    if sidecar.platform == "windows" or not {"kernel", "ramdisk"} <= there.keys():
+        return
+    ramdisk = there["ramdisk"]
+    if problem := suitability.unfit_together(there["kernel"].facts, ramdisk.facts):
+        raise Rejected(f"{ramdisk.path}: it cannot be the ramdisk of {there['kernel'].name}", *problem)
+
+
+def _must_name_members(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:
+    """A checksum for a file that is not in the set is a slip of the pen, and would check nothing."""
+    names = {member.name for member in members}
+    for name in dict(sidecar.sha256):
+        if name not in names:
+            raise Rejected(
+                f"{draft.name}: sha256 names {name}",
+                f"that is not a file of this set, which has {', '.join(sorted(names))}",
+                f"Correct the name in {sidecar_name(draft)}.",
+            )

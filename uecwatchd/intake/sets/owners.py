@@ -1,0 +1,358 @@
+"""Whose files make a set, in a folder whose members do not trust each other.
+
+Each member has a view of the folder: the member's own files, and those that root or the service has put there
+for all. The rules of sets see one view at a time, so that no file of one member is taken for another's, or
+stands in its way. A name is decided in one view alone: that of the member whose set had it first.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from uecwatchd.images import file_names
+from uecwatchd.intake.sets.candidates import (
+    is_a_set,
+    is_loose,
+    key_of,
+    keys_in,
+    named_files,
+    role_of,
+    stem_of,
+)
+from uecwatchd.intake.sets.records import Assembly, Misfit, NotYet, People
+from uecwatchd.intake.sets.stray_metadata import is_metadata
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool.file_kinds import is_sums
+from uecwatchd.intake.spool.safe_open import Stamp
+from uecwatchd.intake.spool.scan import Entry, Listing
+from uecwatchd.system.text import shell_word
+
+Made = Sequence[tuple[str, Stamp]]
+Taken = Mapping[str, Made]
+# None stands for what root and the service have put there for all.
+Owner = int | None
+BOOT_ROLES = ("kernel", "ramdisk")
+
+ONE_OWNER = "only files of one owner make a set"
+FOREIGN_SHOWN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one owner sees of a folder. Of the sets only those with `keys` are decided here; None means all.
+
+    `foreign` are the files that bear the name of a set and do not count for it, by its key; `loose` is
+    another member's kernel or ramdisk that bears no set's name. `people` is None where all files count.
+    """
+
+    listing: Listing
+    keys: frozenset[str] | None = None
+    foreign: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    loose: str = ""
+    people: People | None = None
+
+    def decides(self, name: str) -> bool:
+        return self.keys is None or file_names.folded(name) in self.keys
+
+    def is_own(self, path: str) -> bool:
+        """Whether it is for this view to say of a file that no set uses it."""
+        entry = self.listing.entries.get(path)
+        if self.people is None or entry is None:
+            return self.listing.owner is None
+        return owner_of(entry, self.people) == self.listing.owner
+
+    def owner_among(self, paths: Sequence[str]) -> int | None:
+        """Whose a set is: the member's whose view this is, else the owner's of its first file."""
+        if self.people is None or self.listing.owner is not None:
+            return self.listing.owner
+        return self.listing.entries[paths[0]].owner
+
+    def must_be_its_owners(self, files: Sequence[str]) -> None:
+        """Raises NotYet for a file that somebody besides its owner may have written or named."""
+        tops = [path.partition("/")[0] for path in files]
+        for path in dict.fromkeys([*tops, *files]) if self.people else ():
+            if found := self.listing.entries[path].exposed:
+                where = shell_word(str(self.listing.folder / path))
+                remedy = f"try: {found.command} {where}" if found.command else "copy it anew"
+                raise NotYet(f"{path} to be its owner's alone: {found.why} ({remedy})")
+
+    def borrowed(self, files: Sequence[str], name: str) -> tuple[str, ...]:
+        """Those files of a set that are there for all, and for no other set if they bear its name."""
+        key = file_names.folded(name)
+        return tuple(path for path in files if not self.is_own(path) and key not in _names_borne(path))
+
+    def left_out(self, name: str) -> tuple[str, ...]:
+        """Say which files bear the name of a set and do not count for it, in a sentence if there are any."""
+        paths = self.foreign.get(file_names.folded(name), ())
+        return (f"left out: {self.why_not(paths, name)}",) if paths else ()
+
+    def note(self, name: str, wait: NotYet) -> str:
+        """Say in a clause what others have of that which a set waits for; empty if they have nothing."""
+        if self.people is None or wait.brief:
+            return ""
+        paths = [*self.foreign.get(file_names.folded(name), ())]
+        if wait.path and wait.path in self.listing.others:
+            paths = [wait.path]
+        elif not paths and wait.lacking.intersection(BOOT_ROLES) and self.loose:
+            paths = [self.loose]
+        return f"; {self.why_not(paths, name)}" if paths else ""
+
+    def why_not(self, paths: Sequence[str], name: str) -> str:
+        """Say why files do not count for a set: "a.vmlinuz belongs to bob, the set a to alice: …"."""
+        people, whole = self.people or People(frozenset()), self.listing.others or self.listing.entries
+        whose = [f"{path} belongs to {people.name(whole[path].owner)}" for path in paths[:FOREIGN_SHOWN]]
+        more = " (and others)" if len(paths) > FOREIGN_SHOWN else ""
+        owner = _spelled(self.listing.owner, people)
+        return f"{', '.join(whose)}{more}, the set {name} to {owner}: {ONE_OWNER}"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was decided in one view, and the files that its sets use or wait with."""
+
+    view: View
+    assembly: Assembly
+    used: frozenset[str]
+
+
+def joined(parts: Sequence[Part], left_out: Mapping[str, Misfit]) -> Assembly:
+    """Put together what was decided in all views. What is there for all is in use if any set uses it."""
+    if len(parts) == 1 and not left_out:
+        return parts[0].assembly
+    misfits = {m.path: m for part in parts for m in part.assembly.misfits if part.view.is_own(m.path)}
+    borrowed = {path for part in parts for path in part.used if not part.view.is_own(path)}
+    used = {path for part in parts for path in part.used}
+    misfits = {path: misfit for path, misfit in misfits.items() if path not in borrowed}
+    misfits |= {path: misfit for path, misfit in left_out.items() if path not in used}
+    return Assembly(
+        tuple(sorted((one for part in parts for one in part.assembly.ready), key=lambda one: one.name)),
+        tuple(sorted((one for part in parts for one in part.assembly.waiting), key=lambda one: one.name)),
+        tuple(sorted((one for part in parts for one in part.assembly.refused), key=lambda one: one.name)),
+        tuple(misfits[path] for path in sorted(misfits)),
+    )
+
+
+def owner_of(entry: Entry, people: People) -> Owner:
+    return None if entry.owner in people.common else entry.owner
+
+
+def _spelled(owner: Owner, people: People) -> str:
+    return "root or the service" if owner is None else people.name(owner)
+
+
+def _names_borne(path: str) -> Collection[str]:
+    top, slash, _ = path.partition("/")
+    target = file_names.sums_target(top) if is_sums(top) else top
+    return (file_names.folded(top),) if slash else (key_of(target or ""), file_names.folded(target or ""))
+
+
+def views_of(
+    listing: Listing, people: People, *, holders: Mapping[str, int], taken: Taken
+) -> tuple[list[View], dict[str, Misfit]]:
+    """Give each owner's view, and the files that do not count for the set whose name they bear.
+
+    `holders` are the uids that the names of known sets belong to, `taken` the files of finished sets.
+    """
+    keys = keys_in(listing)
+    owners = _owners_of_keys(listing, people, keys, holders=holders, taken=taken)
+    out = {path: key for path, key in keys.items() if _is_foreign(listing, path, owners[key], people)}
+    paths: dict[Owner, list[str]] = {None: []}
+    for path, entry in listing.entries.items():
+        paths.setdefault(owner_of(entry, people), []).append(path)
+    decided: dict[Owner, set[str]] = {owner: set() for owner in paths}
+    for key, owner in owners.items():
+        decided.setdefault(owner, set()).add(key)
+    foreign: dict[str, list[str]] = {}
+    for path in sorted(out):
+        foreign.setdefault(out[path], []).append(path)
+    images = [path for path in paths[None] if path in keys and role_of(listing, path) == "machine"]
+    split = _Split(listing, people, paths, keys, out, frozenset(keys[path] for path in images))
+    loose = [path for path in sorted(listing.entries) if split.serves_any(path)]
+    views = [
+        View(
+            _seen_by(owner, split, decided[owner]),
+            frozenset(decided[owner]),
+            foreign,
+            next(
+                (path for path in loose if owner_of(listing.entries[path], people) not in (owner, None)), ""
+            ),
+            people,
+        )
+        for owner in paths
+    ]
+    shown: dict[str, str] = {}
+    for path in sorted(keys, key=lambda path: path in out):
+        shown.setdefault(keys[path], _stem(listing, path))
+    return views, {path: _misfit(listing, path, shown[key], owners[key], people) for path, key in out.items()}
+
+
+# --- whose a name is --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Claim:
+    """One owner's claim to a name; the least of several is the best."""
+
+    is_new: bool  # none of its files is one that the finished set of this name was made of
+    no_machine: bool
+    since: int  # when the oldest of its files was last changed, a time that no user can set
+    uid: int
+
+    def joined(self, other: "_Claim") -> "_Claim":
+        return _Claim(
+            self.is_new and other.is_new,
+            self.no_machine and other.no_machine,
+            min(self.since, other.since),
+            self.uid,
+        )
+
+
+def _owners_of_keys(
+    listing: Listing, people: People, keys: Mapping[str, str], *, holders: Mapping[str, int], taken: Taken
+) -> Mapping[str, Owner]:
+    made_of = {(file_names.folded(name), file) for name, files in taken.items() for file in files}
+    held = {file_names.folded(name): uid for name, uid in holders.items()}
+    claims: dict[str, dict[Owner, _Claim]] = {key: {} for key in keys.values()}
+    for key, path, by in _claiming(listing, people, keys):
+        entry = listing.entries[path]
+        owner = next(iter(_owners_on(listing, path, people)), None)
+        new = (key, (path, entry.stamp)) not in made_of
+        no_machine = role_of(listing, path) != "machine" or owner_of(entry, people) != owner
+        claim = _Claim(new, no_machine, listing.entries[by].stamp[3], -1 if owner is None else owner)
+        found = claims[key]
+        found[owner] = found[owner].joined(claim) if owner in found else claim
+    return {key: _owner_of_key(found, held.get(key), people) for key, found in claims.items()}
+
+
+def _claiming(listing: Listing, people: People, keys: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Keys, the files that speak for an owner of them, and by which file they do: itself, or a sidecar.
+
+    Sums do not, and not what others put into a member's folder. A sidecar of root's speaks for any owner.
+    """
+    for path, key in keys.items():
+        whose = _owners_on(listing, path, people)
+        if is_sums(path) or len(whose) > 1:
+            continue
+        yield key, path, path
+        for named in _named_by(listing, path):
+            if named in listing.entries and whose <= _owners_on(listing, named, people):
+                yield key, named, path
+
+
+def _owners_on(listing: Listing, path: str, people: People) -> frozenset[int]:
+    """The members among the owners of a path and of the folder that it lies in."""
+    owners = (owner_of(listing.entries[part], people) for part in (path.partition("/")[0], path))
+    return frozenset(owner for owner in owners if owner is not None)
+
+
+def _named_by(listing: Listing, path: str) -> Iterator[str]:
+    """The paths that a sidecar names."""
+    found = listing.sidecars.get(path)
+    folder, slash, _ = path.rpartition("/")
+    if isinstance(found, Sidecar):
+        yield from (f"{folder}{slash}{name}" for name in named_files(found).values())
+
+
+def _owner_of_key(found: Mapping[Owner, _Claim], holder: int | None, people: People) -> Owner:
+    """Root's own image is no member's; else who had the name first has it, as long as that set exists."""
+    members = {owner: claim for owner, claim in found.items() if owner is not None}
+    if holder is not None:
+        gone = holder not in members and None in found
+        return None if gone or holder in people.common else holder
+    if not members or (None in found and not found[None].no_machine):
+        return None
+    return min(members.values()).uid
+
+
+def _is_foreign(listing: Listing, path: str, owner: Owner, people: People) -> bool:
+    """Whether a file does not count for the set whose name it bears, which belongs to `owner`.
+
+    A sidecar, a kernel, a ramdisk, sums can be there for all; an image of root's is not for a member's set.
+    """
+    if _owners_on(listing, path, people) - {owner}:
+        return True
+    of_all = owner_of(listing.entries[path], people) is None
+    return owner is not None and of_all and role_of(listing, path) == "machine"
+
+
+def _stem(listing: Listing, path: str) -> str:
+    top = path.partition("/")[0]
+    return top if is_a_set(listing.entries[top]) else stem_of(file_names.sums_target(top) or top)
+
+
+def _misfit(listing: Listing, path: str, name: str, owner: Owner, people: People) -> Misfit:
+    """Say why a file does not count, and what to do about it."""
+    top, slash, _ = path.partition("/")
+    folder, entry = listing.entries[top], listing.entries[path]
+    whose, remedy = f"it belongs to {people.name(entry.owner)}", "give it another name"
+    if slash:
+        remedy = "put it into a folder of its owner's"
+        if owner_of(entry, people) == owner and owner_of(folder, people) not in (owner, None):
+            whose = f"it lies in {top}/, which belongs to {people.name(folder.owner)}"
+    if owner is not None and owner_of(entry, people) is None:
+        remedy = f"try: chown {people.name(owner)} {shell_word(path)}"
+    return Misfit(path, f"{whose}, and the set {name} to {_spelled(owner, people)}: {ONE_OWNER} ({remedy})")
+
+
+# --- what each owner sees ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """A folder's paths by their owners; the keys of sets by path, and those of paths that do not count;
+    `with_image` are the keys of images that are there for all."""
+
+    listing: Listing
+    people: People
+    paths: Mapping[Owner, Sequence[str]]
+    keys: Mapping[str, str]
+    out: Mapping[str, str]
+    with_image: Collection[str]
+
+    def serves_any(self, path: str) -> bool:
+        """Whether it is a kernel or a ramdisk that bears no set's name, or a published one."""
+        if "/" in path or (path in self.keys and not is_loose(path)):
+            return False
+        return is_loose(path) or role_of(self.listing, path) in BOOT_ROLES
+
+
+def _seen_by(owner: Owner, split: _Split, decided: Collection[str]) -> Listing:
+    listing = split.listing
+    seen = [path for path in split.paths[owner] if "/" not in path or path not in split.out]
+    if owner is not None:
+        # Of what is there for all only what may matter here: it may be much, and so may the members be many.
+        seen += [path for path in split.paths[None] if _matters(path, split, decided)]
+        named = {name for path in seen for name in _named_by(listing, path)}
+        seen += [path for path in split.paths[None] if path in named] if named else []
+    entries = {path: listing.entries[path] for path in sorted(set(seen))}
+    ignored = {path: why for path, why in listing.ignored.items() if _may_see_ignored(path, owner, split)}
+    whose = split.people.common if owner is None else split.people.common | {owner}
+    return replace(
+        listing,
+        entries=entries,
+        ignored=ignored,
+        unread=listing.unread & entries.keys(),
+        crowded=listing.crowded & entries.keys(),
+        left_out={uid: number for uid, number in listing.left_out.items() if uid in whose},
+        owner=owner,
+        others=listing.entries,
+    )
+
+
+def _matters(path: str, split: _Split, decided: Collection[str]) -> bool:
+    if path in split.out:
+        return False
+    key = split.keys.get(path)
+    if key in decided or split.serves_any(path):
+        return True
+    if "/" not in path and key not in split.with_image and is_metadata(split.listing, path):
+        return True  # a slip of the pen may have it miss the set that it is for
+    stems = file_names.stems_by_name(path) if "/" not in path else []
+    return (is_sums(path) and "/" not in path) or any(file_names.folded(stem) in decided for stem in stems)
+
+
+def _may_see_ignored(path: str, owner: Owner, split: _Split) -> bool:
+    """What is passed over may hold a set by its name as well: only one of the same owner."""
+    uid, top = split.listing.ignored_of.get(path), path.partition("/")[0]
+    folder = split.listing.entries.get(top)
+    whose = {uid, folder.owner if folder else None} - split.people.common - {None}
+    return whose <= {owner}

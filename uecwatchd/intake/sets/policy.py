@@ -1,0 +1,38 @@
+"""What sidecars may ask for in a folder, where the administrator has closed some of it."""
+
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from uecwatchd.config.records import Policy
+from uecwatchd.errors import Rejected
+from uecwatchd.intake.sidecar import Sidecar
+
+
+def must_be_open(sidecar: Sidecar, defaults: Sidecar, policy: Policy, *, file: str) -> None:
+    """Raises Rejected for what a sidecar asks for and may not: it is never just left out.
+
+    What holds anyway, because it is the default, may be said.
+    """
+    asked = {key for key in sidecar.given if getattr(sidecar, key) != getattr(defaults, key)}
+    if refused := next(_refusals(sidecar, asked, policy), None):
+        key, why = refused
+        raise Rejected(
+            f"{file}: {key} is not open to sidecars in this folder",
+            why,
+            f"Leave {key} out, or ask the administrator: [spool] in the configuration decides about it.",
+        )
+
+
+def _refusals(sidecar: Sidecar, asked: Iterable[str], policy: Policy) -> Iterator[tuple[str, str]]:
+    for key in policy.closed:
+        if key in asked:
+            yield key, "the configuration has it among the keys that are closed here"
+    if policy.buckets and "bucket" in asked and not _matches(sidecar.bucket, policy.buckets):
+        yield "bucket", f"{sidecar.bucket} is none of {', '.join(policy.buckets)}"
+    others = [cloud for cloud in sidecar.clouds if cloud not in policy.clouds]
+    if policy.clouds and "clouds" in asked and others:
+        yield "clouds", f"{', '.join(others)} is none of {', '.join(policy.clouds)}"
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

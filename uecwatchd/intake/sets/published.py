@@ -1,0 +1,58 @@
+"""Published sets: the boot files of an image bear its name, and what they are behind or before it.
+
+Ubuntu's are called X.img, X-vmlinuz-virtual and X-initrd-virtual, later X-disk1.img and X-vmlinuz-generic;
+cirros' X-blank.img, X-vmlinuz and X-initrd; others' X.img, vmlinuz-X and initrd-X.img.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Facts, Role
+from uecwatchd.images.suitability import COMPRESSORS
+from uecwatchd.intake.spool.scan import Listing
+
+# What an image has behind the name that it shares with its kernel, where several are made of one system.
+_KIND_OF_IMAGE = re.compile(r"[-_.](blank|disk\d*|uefi\d*|root|rootfs|image)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Sets that have an image or a sidecar, by their folded names. `kinds` has those that bear a kind behind
+    the name of their system, by that name."""
+
+    names: Mapping[str, Collection[str]]
+    kinds: Mapping[str, Collection[str]]
+
+    def sets_of(self, name: str) -> tuple[Collection[str], bool]:
+        """Whose a boot file is by its name, and whether it is only lent: to images of one system, each of
+        which may do without."""
+        stems = [file_names.folded(stem) for stem in file_names.stems_by_name(name)]
+        if own := next((self.names[stem] for stem in stems if stem in self.names), None):
+            return own, False
+        return next((self.kinds[stem] for stem in stems if stem in self.kinds), ()), True
+
+
+def images_of(names: Iterable[str]) -> Images:
+    folded: dict[str, list[str]] = {}
+    kinds: dict[str, list[str]] = {}
+    for name in sorted(names):
+        folded.setdefault(file_names.folded(name), []).append(name)
+        if (base := _KIND_OF_IMAGE.sub("", name)) != name:
+            kinds.setdefault(file_names.folded(base), []).append(name)
+    return Images(folded, kinds)
+
+
+def boot_files(listing: Listing, paths: Iterable[str]) -> list[str]:
+    """Those that may be a published kernel or ramdisk. A name alone never makes one, since logs and
+    signatures have such names as well, unless nothing can be seen of the content."""
+    return [path for path in paths if not file_names.is_spare(path) and _boot_role(listing, path)]
+
+
+def _boot_role(listing: Listing, path: str) -> Role | None:
+    peek, named = listing.peeks.get(path), file_names.role_by_name(path)
+    if peek is None or not file_names.stems_by_name(path) or file_names.is_loader(path):
+        return None
+    role = peek.role or (named if peek.format in COMPRESSORS else None) if isinstance(peek, Facts) else named
+    return role if role in ("kernel", "ramdisk") else None

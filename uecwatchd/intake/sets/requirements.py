@@ -1,0 +1,175 @@
+"""What a machine image needs beside it, where it is to be registered."""
+
+import json
+from collections.abc import Iterable, Mapping
+
+from uecwatchd.errors import Rejected
+from uecwatchd.images.facts import Facts, Role
+from uecwatchd.intake.sets.candidates import Draft, named_files
+from uecwatchd.intake.sets.records import Member, NotYet, Rules
+from uecwatchd.intake.sidecar import FROM_IMAGE, NONE, Sidecar
+from uecwatchd.intake.spool.scan import Listing
+
+
+def boots_alone(listing: Listing, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> bool:
+    """Whether the machine image boots by itself on every cloud of its set: then nothing else is registered.
+
+    A whole disk with nothing to boot it with can be meant in no other way.
+    """
+    if "machine" not in roles or not rules.disk_alone.issuperset(sidecar.clouds):
+        return False
+    if sidecar.virtualization:
+        return sidecar.virtualization == "hvm"
+    if sidecar.platform == "windows":
+        return not any(rules.windows_needs[cloud] for cloud in sidecar.clouds)
+    return (
+        _is_disk(listing, roles)
+        and set(roles) == {"machine"}
+        and {sidecar.kernel, sidecar.ramdisk} <= {None, NONE}
+    )
+
+
+def _is_disk(listing: Listing, roles: Mapping[Role, str]) -> bool:
+    peek = listing.peeks.get(roles.get("machine", ""))
+    return isinstance(peek, Facts) and peek.layout == "disk"
+
+
+def missing(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Role]:
+    """What a machine image that does not boot alone still lacks."""
+    if "machine" not in roles:
+        return set()
+    needs = rules.windows_needs if sidecar.platform == "windows" else rules.needs
+    wanted = {role for cloud in sidecar.clouds for role in needs[cloud]}
+    if "kernel" in roles:
+        # A kernel of the set's own seldom finds its root without one: rather asked than missed.
+        wanted.add("ramdisk")
+    if sidecar.kernel == NONE:
+        wanted.discard("ramdisk")  # it boots nothing by itself; a cloud that takes no such image says so
+    told = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
+    return {role for role in wanted if role not in roles and told.get(role) in (None, FROM_IMAGE)}
+
+
+def must_be_complete(
+    listing: Listing,
+    draft: Draft,
+    sidecar: Sidecar,
+    roles: Mapping[Role, str],
+    rules: Rules,
+    folders: Iterable[str],
+) -> None:
+    """Raises NotYet, saying what to add. `folders` are those that hold nothing but kernels and ramdisks."""
+    if "machine" not in roles and not _registers_alone(sidecar, roles):
+        raise NotYet(_no_machine(draft, sidecar, roles))
+    lacking = missing(sidecar, roles, rules)
+    if unknown := next((cloud for cloud in sidecar.clouds if lacking and cloud in rules.strange), None):
+        why = rules.strange[unknown]
+        raise NotYet(f"cloud {unknown} to tell what it wants{f' ({why})' if why else ''}")
+    if "kernel" in lacking:
+        alone = rules.disk_alone.issuperset(sidecar.clouds) and _is_disk(listing, roles)
+        reason = _no_kernel(draft, sidecar, rules, alone=alone) + _elsewhere(listing, draft, folders)
+        raise NotYet(reason, lacking=lacking)
+    if "ramdisk" in lacking:
+        raise NotYet(_no_ramdisk(draft, sidecar, roles, rules), lacking=lacking)
+
+
+def must_be_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
+    """Raises Rejected for a lone partition: nothing in it starts a machine by itself."""
+    machine = next(member for member in members if member.role == "machine")
+    if machine.facts.layout == "partition" and sidecar.convert != "keep":
+        raise Rejected(
+            f"{machine.path}: it cannot boot by itself",
+            "it is a partition without a boot sector and a partition table",
+            'Drop a whole disk, or add kernel and ramdisk and say virtualization = "paravirtual".',
+        )
+
+
+def place_for(draft: Draft) -> str:
+    """Where to write what is to be said of a set: its sidecar, also one that is not there yet."""
+    return _companion(draft, "toml").rsplit("/", 1)[-1]
+
+
+def said(draft: Draft, named: Mapping[Role, str]) -> str:
+    """Lines for that sidecar that name files. What JSON quotes, TOML understands."""
+    quoted = {role: json.dumps(path.rsplit("/", 1)[-1], ensure_ascii=False) for role, path in named.items()}
+    if place_for(draft).lower().endswith(".json"):
+        return ", ".join(f'"{role}": {name}' for role, name in quoted.items())
+    return " and, on a line of its own, ".join(f"{role} = {name}" for role, name in quoted.items())
+
+
+def sidecar_name(draft: Draft) -> str:
+    return draft.sidecars[0].rsplit("/", 1)[-1] if draft.sidecars else "the configuration's [defaults]"
+
+
+def _no_kernel(draft: Draft, sidecar: Sidecar, rules: Rules, *, alone: bool) -> str:
+    """`alone` is whether its clouds would boot this machine image by itself."""
+    metadata = _companion(draft, "toml")
+    if sidecar.platform == "windows":
+        return (
+            "a kernel: such a cloud boots Windows through memdisk and a boot floppy "
+            f'(say kernel = "memdisk" and ramdisk = "…" in {metadata})'
+        )
+    ways = ['kernel = "eki-…"']
+    if alone or not _demanded("kernel", sidecar, rules):
+        ways.append('kernel = "none"')
+    if alone:
+        ways.append('virtualization = "hvm"')
+    why = "a paravirtual image boots only with one"
+    if sidecar.virtualization == "hvm":
+        unable = ", ".join(sorted(set(sidecar.clouds) - rules.disk_alone))
+        why = f"no disk boots by itself on cloud {unable}"
+    told = f"{', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else ways[0]
+    return f"a kernel: {why} (add {_companion(draft, 'vmlinuz')}, or say {told} in {metadata})"
+
+
+def _demanded(role: Role, sidecar: Sidecar, rules: Rules) -> bool:
+    return any(role in rules.demands.get(cloud, ()) for cloud in sidecar.clouds)
+
+
+def _elsewhere(listing: Listing, draft: Draft, folders: Iterable[str]) -> str:
+    """Eucalyptus' archives have kvm-kernel/ and xen-kernel/ beside the image: only people know which."""
+    if draft.form == "folder":
+        inside = [path for path in draft.paths if listing.entries[path].kind == "folder"]
+        into = f"into {draft.name}/"
+    else:
+        inside, into = list(folders), "beside it"
+    if not inside:
+        return ""
+    named = " or ".join(f"{path}/" for path in inside)
+    return f"; or move the kernel and ramdisk that it wants out of {named} {into}"
+
+
+def _no_ramdisk(draft: Draft, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> str:
+    kernel = roles.get("kernel", sidecar.kernel or "the kernel").rsplit("/", 1)[-1]
+    ways = [f"add {_companion(draft, 'initrd')}"]
+    if not _demanded("ramdisk", sidecar, rules):
+        ways.append(f'say ramdisk = "none" in {_companion(draft, "toml")}')
+    return f"a ramdisk to go with {kernel} ({', or '.join(ways)})"
+
+
+def _registers_alone(sidecar: Sidecar, roles: Mapping[Role, str]) -> bool:
+    """A sidecar may name a kernel or a ramdisk and nothing else: then only that is registered."""
+    named = named_files(sidecar)
+    return "machine" not in named and bool(named) and set(named) == set(roles)
+
+
+def _no_machine(draft: Draft, sidecar: Sidecar, roles: Mapping[Role, str]) -> str:
+    if draft.form == "folder":
+        add = f"a machine image in {draft.name}/"
+    elif draft.form == "sidecar":
+        add = f'a machine image (add {draft.name}.img, or say machine = "…" in {sidecar_name(draft)})'
+    else:
+        add = f"a machine image (add {draft.name}.img)"
+    unnamed = {role: path for role, path in roles.items() if role not in named_files(sidecar)}
+    if not unnamed:
+        return add
+    return (
+        f"{add}; to register what is there alone, say {said(draft, unnamed)} in {_companion(draft, 'toml')}"
+    )
+
+
+def _companion(draft: Draft, suffix: str) -> str:
+    if suffix == "toml" and draft.sidecars:
+        return draft.sidecars[0]
+    if draft.form != "folder":
+        return f"{draft.name}.{suffix}"
+    return f"{draft.name}/image.toml" if suffix == "toml" else f"{draft.name}/{suffix}"

@@ -1,0 +1,134 @@
+"""Which file of a set has which role: as its sidecar says, else by content, else by name."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from uecwatchd.errors import Rejected
+from uecwatchd.images import file_names, suitability
+from uecwatchd.images.facts import Facts, Role
+from uecwatchd.intake.sets.candidates import Draft, named_files, role_of
+from uecwatchd.intake.sets.records import ROLE_WORDS, NotYet
+from uecwatchd.intake.sets.requirements import place_for, said, sidecar_name
+from uecwatchd.intake.sidecar import Sidecar, is_image_id
+from uecwatchd.intake.spool.safe_open import not_regular
+from uecwatchd.intake.spool.scan import Listing
+
+
+def roles_of(
+    listing: Listing, draft: Draft, sidecar: Sidecar, owned: Iterable[str], there: Mapping[str, str]
+) -> dict[Role, str]:
+    """Raises NotYet for a file that is named and not there, Rejected where two could be meant.
+
+    `there` is every path by its folded name.
+    """
+    named = _named(listing, draft, sidecar, there)
+    found = _candidates(listing, sidecar, named, owned)
+    roles = dict(named)
+    for role in ("machine", "kernel"):
+        if role in found:
+            roles[role] = _only(listing, draft, role, found)
+    if "ramdisk" in found and (
+        paths := _that_go_with(listing, sidecar, roles.get("kernel"), found["ramdisk"])
+    ):
+        roles["ramdisk"] = _only(listing, draft, "ramdisk", {**found, "ramdisk": paths})
+    return roles
+
+
+def _named(listing: Listing, draft: Draft, sidecar: Sidecar, there: Mapping[str, str]) -> dict[Role, str]:
+    roles: dict[Role, str] = {}
+    for role, name in named_files(sidecar).items():
+        if pattern := listing.ignored.get(draft.base + name):
+            raise Rejected(
+                f"{sidecar_name(draft)} names {name}",
+                f"files with such names are passed over ({pattern})",
+                "Give the file another name, in the sidecar as well.",
+            )
+        if draft.base + name not in listing.entries:
+            other = there.get(file_names.folded(draft.base + name))
+            but = f"; {other} lies there: names are told apart by their letters' case" if other else ""
+            raise NotYet(f"{name} (named in {sidecar_name(draft)}{but})", path=draft.base + name)
+        if (kind := listing.entries[draft.base + name].kind) != "file":
+            raise not_regular(draft.base + name, kind)
+        roles[role] = draft.base + name
+    return roles
+
+
+def _candidates(
+    listing: Listing, sidecar: Sidecar, named: Mapping[Role, str], owned: Iterable[str]
+) -> dict[Role, list[str]]:
+    """Files for the roles that nothing has been said of."""
+    found: dict[Role, list[str]] = {}
+    for path in owned:
+        role = role_of(listing, path)
+        if role is None or role in named or path in named.values() or _is_declined(sidecar, role):
+            continue
+        if role != "kernel" or not file_names.is_loader(path):
+            found.setdefault(role, []).append(path)
+    return found
+
+
+def _is_declined(sidecar: Sidecar, role: Role) -> bool:
+    """Whether the sidecar says that this role is filled otherwise: by an id, or by nothing."""
+    value = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk, "machine": None}[role]
+    return value is not None and (value == "none" or is_image_id(value))
+
+
+def _that_go_with(listing: Listing, sidecar: Sidecar, kernel: str | None, paths: list[str]) -> list[str]:
+    """Without the floppies, which only memdisk starts. One that bears an initrd's name is left: what is
+    wrong with it is told."""
+    started = _facts(listing, kernel)
+    if sidecar.platform == "windows" or (kernel and (not started or started.format == "memdisk")):
+        return paths
+    if kernel is None and sidecar.kernel and is_image_id(sidecar.kernel):
+        return paths
+    others = [path for path in paths if not _is_floppy(listing, path)]
+    return others or [path for path in paths if file_names.role_by_name(path.rsplit("/", 1)[-1]) == "ramdisk"]
+
+
+def _is_floppy(listing: Listing, path: str) -> bool:
+    facts = _facts(listing, path)
+    return facts is not None and suitability.is_floppy(facts)
+
+
+def _facts(listing: Listing, path: str | None) -> Facts | None:
+    peek = listing.peeks.get(path) if path else None
+    return peek if isinstance(peek, Facts) else None
+
+
+def _only(listing: Listing, draft: Draft, role: Role, found: Mapping[Role, Sequence[str]]) -> str:
+    if len(found[role]) == 1:
+        return found[role][0]
+    place = f"{draft.name}/" if draft.form == "folder" else draft.name
+    names = " and ".join(path.rsplit("/", 1)[-1] for path in found[role])
+    count = "two" if len(found[role]) == 2 else f"{len(found[role])}"
+    raise Rejected(
+        f"{count} {ROLE_WORDS[role]}s in {place}",
+        f"{names} could {'both' if count == 'two' else 'all'} be meant",
+        _which(listing, draft, role, found),
+    )
+
+
+def _which(listing: Listing, draft: Draft, role: Role, found: Mapping[Role, Sequence[str]]) -> str:
+    """Propose one that can serve, and with a kernel the ramdisk of its flavour, if there are several."""
+    chosen = first_fitting(listing, role, found[role])
+    if chosen is None:
+        return "None of them can serve: remove all but one, to be told why."
+    named = {role: chosen}
+    if role == "kernel" and len(ramdisks := found.get("ramdisk", ())) > 1:
+        cpios = [path for path in ramdisks if not _is_floppy(listing, path)]
+        alike = sorted(cpios, key=lambda path: _flavour(path) != _flavour(chosen))
+        if ramdisk := first_fitting(listing, "ramdisk", alike):
+            named["ramdisk"] = ramdisk
+    return f"Name one in {place_for(draft)}: {said(draft, named)}."
+
+
+def _flavour(path: str) -> str:
+    return file_names.flavour_by_name(path.rsplit("/", 1)[-1])
+
+
+def first_fitting(listing: Listing, role: Role, paths: Iterable[str]) -> str | None:
+    """The first that would pass as a member; by the same rules as then."""
+    for path in paths:
+        facts, size = _facts(listing, path), listing.entries[path].size
+        if facts and not suitability.unfit(role, facts, size=size):
+            return path
+    return None

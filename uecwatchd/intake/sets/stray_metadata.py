@@ -1,0 +1,396 @@
+"""Metadata that lies near a set and is read for none: somebody meant it for something.
+
+An image is never registered past it. What bears the set's own name with something else before or behind it,
+or lies in the set's folder, holds that set until it is renamed or moved away; so does a sidecar without an
+image whose name is nearly the set's, until its own image comes; and so does the note that a download tool
+keeps beside a file which has its full size from the beginning.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from uecwatchd.errors import Rejected, UecError
+from uecwatchd.images import facts, file_names
+from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, Draft, key_of, named_files, role_of
+from uecwatchd.intake.sets.lone_sidecars import Lone, lone_among, machines_named
+from uecwatchd.intake.sets.records import NotYet
+from uecwatchd.intake.sets.requirements import said
+from uecwatchd.intake.sets.similar_names import Names
+from uecwatchd.intake.sidecar import Foreign, Sidecar
+from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
+from uecwatchd.intake.spool.ignored import ENDINGS, SYSTEM_NAMES, UNFINISHED, ignored_by
+from uecwatchd.intake.spool.output_files import is_output
+from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.system.text import file_word
+
+# Names of metadata: what sidecars end in, slips of the pen for it, and what other programs use for the same.
+FAMILY = re.compile(r"\.(?:toml|json)\w?$|\.(?:tom|tml|oml|tol|jso|jsn|jon|tmol|tolm|otml|jsno|josn|ojsn)$"
+                    r"|\.(?:ya?ml|ini|meta|metadata|sidecar|uecwatchd)$")  # fmt: skip
+_MAYBE = re.compile(r"\.(?:t|j|o|y|ini|meta|sidecar|uecwatchd)", re.IGNORECASE)  # cheap, for most names
+# What stands before or behind a name when a program, or a person, puts a copy of the file beside it.
+_BEFORE = re.compile(r"^(?:\.~lock\.|\.#|~\$|[.#~\s]|copy of |copy_of_)+")
+# A run of signs is tried from its beginning alone, and as a whole: names come from whoever may drop files.
+_COPY = r"(?<!\s)\s*+\(\d+\)|(?<![ _-])[ _-]++copy|\.sync-conflict-[\w-]+|_conflict-[\w-]+"
+_OF_A_COPY = re.compile(rf"(?:{_COPY})(?=\.\w+$)")
+_BEHIND = re.compile(
+    rf"(?:(?<![~#\s])[~#\s]++|{_COPY}|\.txt|\.text|\.\d+|\.[0-9a-f]{{8}}"
+    r"|(?<!\s)\s*+\([^()]*(?:conflicted copy|case conflict)[^()]*\)"
+    rf"|{'|'.join(re.escape(ending) for ending in sorted(ENDINGS, key=len, reverse=True))}"
+    r"|\.dpkg-\w+|\.ucf-\w+|\.(?:bak|old|orig|save)[-_.\d]+)$"
+)
+MOST_BEHIND = 8  # such endings, more than any file was copied and set aside one after the other
+_RSYNC = re.compile(r"^(\..+)\.[a-z0-9]{6}$")  # a folded name: the six letters were of either case
+_EDGE = re.compile(r"(?<![\W_])[\W_]+$")
+_TYPE = re.compile(r"[\W_]?(?:toml|json)$")  # its dot was mistaken, or left out
+# Sidecars called so at the top of a folder may be meant for any image there.
+SWAP = (".swp", ".swo", ".swx")
+GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Metadata that no set reads. `hidden` is passed over by its name; `ours` has a key of a sidecar, or may
+    have one and cannot be read; `right` would be a sidecar under the right name."""
+
+    path: str
+    hidden: bool = False
+    ours: bool = False
+    right: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """A sidecar without an image, or what reads like one. `names_machine` is whether it names an image that
+    is not there."""
+
+    path: str
+    stems: frozenset[str]
+    names_machine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Nearby:
+    """What lies near, by the folded name of a set, path of a file, or folder that it lies near to.
+
+    `alike` are sidecars without an image, by the name of the set that they nearly name; `meant` are drafts
+    that are but such a stray, and no set; `notes` are those of download tools, by the file they are kept for.
+    `lone` is metadata beside the sets that belongs to no image by its name, and may name one.
+    """
+
+    strays: Mapping[str, Sequence[Stray]] = field(default_factory=dict)
+    alike: Mapping[str, Alike] = field(default_factory=dict)
+    meant: frozenset[str] = frozenset()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    lone: Lone = Lone()  # noqa: RUF009 (it is frozen)
+    there: Mapping[str, str] = field(default_factory=dict)
+    proofs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def of(self, draft: Draft, paths: Iterable[str]) -> Iterator[Stray]:
+        """Give each stray once that bears the name of a set or of one of its files, or lies in its folder."""
+        keys = _targets(draft, paths) if self.strays else ()
+        found = (stray for key in keys for stray in self.strays.get(key, ()))
+        return (stray for stray in dict.fromkeys(found) if stray.path not in draft.sidecars)
+
+
+def look_around(
+    listing: Listing,
+    drafts: Sequence[Draft],
+    owned: Mapping[str, Sequence[str]],
+    beat: Callable[[], None] = lambda: None,
+) -> Nearby:
+    """Find what lies near the sets. `owned` are the paths of each draft, by its name.
+
+    `beat` is called for each name, for those who want to know that it goes on.
+    """
+    whole = [draft for draft in drafts if _has_machine(listing, draft, owned[draft.name])]
+    named = {draft.name for draft in whole}
+    read = {path for draft in whole for path in draft.sidecars}
+    lone = [draft for draft in drafts if draft.form == "sidecar" and draft.name not in named]
+    strays: dict[str, list[Stray]] = {}
+    there = {file_names.folded(path): path for path in listing.entries}
+    homes = {draft.base for draft in whole}
+    for stray in _strays(listing, read, there, beat):
+        for key in _keys_of(stray, homes):
+            strays.setdefault(key, []).append(stray)
+    targets = {key for draft in whole for key in _targets(draft, owned[draft.name])}
+    meant = {d.name for d in lone if any(targets.intersection(_keys(path)) for path in d.sidecars)}
+    bare = [draft for draft in whole if not draft.sidecars]
+    others = [*_without_image(listing, [draft for draft in lone if draft.name not in meant])]
+    others += [
+        Alike(path, frozenset((*keys, *map(key_of, machines_named(listing, path)))))
+        for path, given in listing.words.items()
+        if given.keys
+        and "/" not in path
+        and path in listing.entries
+        and not targets.intersection(keys := _keys(path))
+    ]
+    lone_paths = [path for d in drafts if d.form != "folder" and d.name not in named for path in d.sidecars]
+    lone_paths += [other.path for other in others if not is_sidecar(other.path)]
+    alike, proofs = _alike(others, bare, beat), _proofs(listing, there)
+    lone_ones = lone_among(listing, lone_paths)
+    return Nearby(strays, alike, frozenset(meant), _notes(listing), lone_ones, there, proofs)
+
+
+def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
+    return any(role_of(listing, path) == "machine" for path in paths)
+
+
+def _targets(draft: Draft, paths: Iterable[str]) -> list[str]:
+    return [
+        *{file_names.folded(draft.name), file_names.folded(draft.base or draft.name)},
+        *map(file_names.folded, paths),
+    ]
+
+
+# --- whose name it bears ----------------------------------------------------------------------------------
+
+
+def _strays(
+    listing: Listing, read: set[str], there: Mapping[str, str], beat: Callable[[], None]
+) -> Iterator[Stray]:
+    for path, entry in listing.entries.items():
+        beat()
+        if path in read or entry.kind == "folder":
+            continue
+        found, keys = listing.sidecars.get(path), listing.keys_given(path)
+        right = (bool(keys) or isinstance(found, Sidecar)) and is_sidecar(_core(path))
+        if is_metadata(listing, path):
+            is_list = "/" in path and keys == ("sha256",)  # of a mirror, or for one file: it is told of
+            is_ours = (
+                (bool(keys) and not is_list)
+                or _speaks_to_us(found)
+                or not (is_sidecar(path) or _is_text(listing, path))
+            )
+            yield Stray(path, ours=is_ours, right=right)
+    for path in listing.ignored:
+        beat()
+        if _is_hidden_metadata(path) and _beside(path, _core(path)) not in there:
+            yield Stray(path, hidden=True)
+
+
+def is_metadata(listing: Listing, path: str) -> bool:
+    """Whether a file that is not passed over is meant to say something of an image, by its name or words."""
+    return bool(listing.keys_given(path)) or is_sidecar(path) or _is_family(path)
+
+
+def _is_hidden_metadata(path: str) -> bool:
+    """Whether a name that is passed over is a sidecar's, but for what stands before or behind it.
+
+    What the administrator has passed over, and what systems lay into every folder, is meant for no set.
+    """
+    name = path.rsplit("/", 1)[-1]
+    if not _is_family(path) or is_output(file_names.folded(name)) or ignored_by(name) is None:
+        return False
+    return file_names.folded(name) not in SYSTEM_NAMES and ("/" not in path or is_sidecar(_core(path)))
+
+
+def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
+    """Whether a file reads like a sidecar, or may be one that cannot be read."""
+    if isinstance(found, Sidecar):
+        return bool(found.given)
+    return isinstance(found, UecError) and not isinstance(found, Foreign)
+
+
+def _is_text(listing: Listing, path: str) -> bool:
+    peek = listing.peeks.get(path)
+    return isinstance(peek, facts.Facts) and peek.format == "text"
+
+
+def _is_family(path: str) -> bool:
+    return bool(_MAYBE.search(path)) and bool(FAMILY.search(_core(path)))
+
+
+@lru_cache(maxsize=1000)  # of one name it is asked several times in a row
+def _core(path: str) -> str:
+    """Return a file's name without what copies have before and behind it: `a.toml` of `.a.toml.swp`."""
+    name = file_names.folded(path.rsplit("/", 1)[-1])
+    if name.startswith("._"):  # the resource fork that macOS keeps of another file
+        return ""
+    if found := _RSYNC.match(name):
+        name = found[1]
+    name = _BEFORE.sub("", name)
+    for _ in range(MOST_BEHIND):
+        before, name = name, _BEHIND.sub("", name)
+        if name == before:
+            break
+    return _OF_A_COPY.sub("", name)
+
+
+def _beside(path: str, name: str) -> str:
+    return file_names.folded(path[: path.rfind("/") + 1]) + name
+
+
+def _keys(path: str) -> set[str]:
+    """Return what a stray at the top of a folder may be named after: a set, or a file of one."""
+    core = _core(path)
+    stems = {core, FAMILY.sub("", core), _TYPE.sub("", core), core.rpartition(".")[0]}
+    stems |= {_EDGE.sub("", stem) for stem in stems}
+    return {key for stem in stems if stem for key in (stem, key_of(stem))}
+
+
+def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
+    """`homes` are the folders of sets: a sidecar in another folder may be meant for a set beside that."""
+    folder, slash, name = stray.path.rpartition("/")
+    if not slash:
+        return _keys(stray.path)
+    elsewhere = stray.ours and folder + slash not in homes and file_names.folded(name) not in FOLDER_SIDECARS
+    return {file_names.folded(folder + slash), *(_keys(stray.path) if elsewhere else ())}
+
+
+# --- whose name it nearly bears ---------------------------------------------------------------------------
+
+
+def _without_image(listing: Listing, lone: Iterable[Draft]) -> Iterator[Alike]:
+    """Sidecars that name a kernel or a ramdisk alone, which is there, have what they are for."""
+    for draft in lone:
+        path = draft.sidecars[0]
+        found = listing.sidecars.get(path)
+        named = named_files(found) if isinstance(found, Sidecar) else {}
+        if isinstance(found, Foreign) or (named and all(name in listing.entries for name in named.values())):
+            continue
+        machines = [named["machine"]] if "machine" in named else machines_named(listing, path)
+        yield Alike(path, frozenset({file_names.folded(draft.name), *map(key_of, machines)}), bool(machines))
+
+
+def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], None]) -> dict[str, Alike]:
+    """Which of the others nearly names which set without a sidecar."""
+    if not others or not bare:
+        return {}
+    firsts: dict[tuple[str, bool], Alike] = {}
+    for other in others:
+        for stem in other.stems:
+            firsts.setdefault((stem, stem in GENERAL and is_sidecar(other.path)), other)
+    names = Names({draft.name: file_names.folded(draft.name) for draft in bare}, others=len(firsts))
+    found: dict[str, Alike] = {}
+    for (stem, is_general), other in firsts.items():
+        beat()
+        found |= dict.fromkeys(names.take_all() if is_general else names.take_near(stem), other)
+    return found
+
+
+# --- downloads --------------------------------------------------------------------------------------------
+
+
+def _notes(listing: Listing) -> dict[str, str]:
+    """Which file has beside it what a download tool keeps there until the file is whole."""
+    notes: dict[str, str] = {}
+    for path in sorted((*listing.ignored, *listing.entries)):
+        plain = file_names.folded(path)
+        ending = next((end for end in UNFINISHED if plain.endswith(end)), None)
+        if ending and not plain.rsplit("/", 1)[-1].startswith("."):
+            target = plain.removesuffix(ending)
+            notes.setdefault(target, path)
+            notes.setdefault(re.sub(r"\.[0-9a-f]{8}$", "", target), path)  # rclone's
+    return notes
+
+
+# --- what follows -----------------------------------------------------------------------------------------
+
+
+def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
+    """Raises what holds a set because of something near it. `paths` are the files it is to be made of."""
+    for path in (*paths, *draft.sidecars):
+        if note := near.notes.get(file_names.folded(path)):
+            raise NotYet(
+                f"{path} to be whole: {note} lies beside it; remove that if nothing is copied any more"
+            )
+    for stray in near.of(draft, paths):
+        if not (stray.ours or stray.hidden or is_sidecar(stray.path)) or (draft.sidecars and not stray.ours):
+            continue  # it gives no key, or the set has what it is to be read by: it is told of
+        if stray.hidden:
+            name = sidecar_of(draft)
+            remedy = f"rename it to {name} or move it away"
+            if stray.path.lower().endswith(SWAP):
+                remedy = f"an editor keeps it while {name} is open: save that and close it, or remove this"
+            raise NotYet(f"{name}: {stray.path} lies there, which is not read; {remedy}")
+        raise _not_read(draft, stray)
+    if not draft.sidecars and (other := near.alike.get(draft.name)):
+        raise NotYet(
+            f"a decision about {other.path}, which nearly has its name and is read for no image: "
+            f"{_if_meant(other, draft, paths)} if it is meant for this one, else move it away"
+        )
+
+
+def _if_meant(other: Alike, draft: Draft, paths: Sequence[str]) -> str:
+    """What to do with a sidecar that is meant for a set. The first of the set's `paths` is its image."""
+    if other.names_machine and not draft.base:
+        place = Draft(other.path, "sidecar", "", (other.path,))
+        return f"say {said(place, {'machine': paths[0]})} in it"
+    if other.names_machine:
+        return f"write what it says into {sidecar_of(draft)}, but for `machine`,"
+    if not is_sidecar(other.path):
+        return f"write what it says into {sidecar_of(draft)}, as TOML,"
+    return f"rename it to {sidecar_of(draft)}"
+
+
+def unheeded(listing: Listing, near: Nearby, draft: Draft, paths: Sequence[str]) -> tuple[str, ...]:
+    """Say what lies near a set and changes nothing: it is told of before the set goes up."""
+    told = [
+        f"{stray.path} is not read: the sidecar is {sidecar_of(draft)}"
+        for stray in near.of(draft, paths)
+        if not stray.hidden
+    ]
+    told += [
+        f"{path}/ is not looked into: a set's files lie side by side"
+        for path in draft.paths
+        if draft.base and listing.entries[path].kind == "folder"
+    ]
+    keys = {*_targets(draft, paths), ""}
+    proofs = [path for key in keys for path in near.proofs.get(key, ())]
+    told += [f"{path} is not checked: {_why_not(listing, path)}" for path in sorted(set(proofs))]
+    return tuple(told)
+
+
+def _proofs(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:
+    """What checks nothing, by the folded file, set or folder it is for; "" is for all: sums of other kinds,
+    signatures, and lists that are passed over by their names."""
+    proofs: dict[str, list[str]] = {}
+    for path in sorted(listing.entries):
+        base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
+        target = file_names.proof_target(name)
+        if target is None and is_sums(path) and listing.checksums.get(path) == {}:
+            target = file_names.sums_target(name)
+        if target is not None:
+            proofs.setdefault(file_names.folded(base or target), []).append(path)
+    known = {*there, *map(key_of, listing.entries)}
+    for path in listing.ignored:
+        core, base = _core(path), path[: path.rfind("/") + 1]
+        target = file_names.sums_target(core)
+        if target is not None and ignored_by(path[len(base) :]) and _beside(path, core) not in there:
+            proofs.setdefault(file_names.folded(base or (target if target in known else "")), []).append(path)
+    return proofs
+
+
+def _why_not(listing: Listing, path: str) -> str:
+    return "its name is passed over" if path in listing.ignored else "only SHA-256 is, as sha256sum writes it"
+
+
+def sidecar_of(draft: Draft) -> str:
+    """The path of the sidecar that a set has, or would be read by."""
+    return (
+        draft.sidecars[0]
+        if draft.sidecars
+        else f"{draft.name}/image.toml"
+        if draft.base
+        else f"{draft.name}.toml"
+    )
+
+
+def _not_read(draft: Draft, stray: Stray) -> Rejected:
+    name = sidecar_of(draft)
+    if draft.base:
+        why = "in a set's folder the sidecar is called image.toml or image.json"
+    else:
+        why = f"it lies beside the set {draft.name}, whose sidecar is called {name}"
+    if draft.sidecars:
+        hint = f"Write what it says into {name}, and move it away."
+    elif stray.right:
+        to = name.removesuffix(".toml") + _core(stray.path)[-5:]
+        hint = f"Rename it. Try: mv {file_word(stray.path)} {file_word(to)}"
+    elif stray.ours:
+        hint = f"Write what it says into {name}, as TOML, and move it away."
+    else:
+        hint = f"Move it away; or write {name}, and it is left alone."
+    return Rejected(f"{stray.path}: it is not read", why, hint)

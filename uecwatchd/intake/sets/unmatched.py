@@ -1,0 +1,99 @@
+"""What is left over, with the reason: silence about a file is what users of drop folders complain of."""
+
+from uecwatchd.errors import UecError
+from uecwatchd.images import file_names
+from uecwatchd.images.facts import Role
+from uecwatchd.intake.sets.candidates import Draft, is_a_set, role_of, set_aside, stem_of
+from uecwatchd.intake.sets.compressed import reason_packed
+from uecwatchd.intake.sets.records import ROLE_WORDS, Misfit
+from uecwatchd.intake.sets.requirements import place_for, said
+from uecwatchd.intake.sets.roles import first_fitting
+from uecwatchd.intake.sidecar import Foreign, Sidecar
+from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
+from uecwatchd.intake.spool.safe_open import KIND_WORDS, user_name
+from uecwatchd.intake.spool.scan import Entry, Listing
+
+NOT_CHECKED = "a kind that is not checked: SHA-256 is, as sha256sum writes it"
+
+
+def misfits(listing: Listing, used: set[str], read: set[str]) -> tuple[Misfit, ...]:
+    """Everything that is neither in a set nor claimed by one that is not ready (`used`).
+
+    `read` are the sidecars of all sets, ready or not.
+    """
+    left = [Misfit(path, _planted_reason(entry)) for path, entry in listing.planted.items()]
+    for path, entry in listing.entries.items():
+        if path in read:
+            continue
+        if ("/" in path or not is_a_set(entry)) and (path not in used or _is_of_no_use(listing, path)):
+            left.append(Misfit(path, *_reason(listing, path, entry)))
+    return tuple(left)
+
+
+def _is_of_no_use(listing: Listing, path: str) -> bool:
+    """Whether no set can use a file as it is, in whose folder it may lie."""
+    if is_sidecar(path):
+        return True
+    return role_of(listing, path) is None and reason_packed(listing, path) is not None
+
+
+def _planted_reason(entry: Entry) -> str:
+    what = f"{KIND_WORDS[entry.kind]} that is not the service's, under the name of something it writes"
+    return f"{what}; it belongs to {user_name(entry.owner)}"
+
+
+def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:
+    """Why a file is in no set, and whether that is to be told before anybody asks."""
+    if entry.kind == "folder" and "/" in path:
+        return "a folder in a folder: a set's files lie side by side", False
+    name = path.rsplit("/", 1)[-1]
+    if is_sidecar(path):
+        return _unread(path, listing.sidecars.get(path)), True
+    if is_sums(path):
+        return _of_sums(listing, path), listing.checksums.get(path) != {}
+    if entry.kind != "file":
+        return f"it is {KIND_WORDS[entry.kind]}, and only regular files are taken", False
+    if file_names.proof_target(name) is not None:
+        return f"checksums or a signature of {NOT_CHECKED}", False
+    if packed := reason_packed(listing, path):
+        return packed
+    role = role_of(listing, path)
+    if role == "machine" and (more := set_aside(name)):
+        why = f"its name goes on with {more} behind the ending; rename it if it is one"
+        return f"not taken for an image: {why}", True
+    keys = listing.keys_given(path)
+    if keys == ("sha256",):
+        return "SHA-256 that are not compared: a list of them ends in .sha256, or is called SHA256SUMS", True
+    if keys:
+        return f"not read, though it gives {', '.join(keys)}: a sidecar ends in .toml or .json", True
+    return _of_role(listing, path, role), False
+
+
+def _of_sums(listing: Listing, path: str) -> str:
+    if listing.checksums.get(path) == {}:
+        return f"checksums of {NOT_CHECKED}"
+    return f"checksums of no set: there is none named {stem_of(path)}, and it names no file that is there"
+
+
+def _of_role(listing: Listing, path: str, role: Role | None) -> str:
+    if role in ("kernel", "ramdisk"):
+        return f"a {ROLE_WORDS[role]} that no machine image has taken{_alone(listing, role, path)}"
+    if role == "machine":
+        return "a machine image that its set does not use"
+    return "not a disk image, kernel, ramdisk, or sidecar"
+
+
+def _alone(listing: Listing, role: Role, path: str) -> str:
+    """What to write for it to be registered as it is."""
+    if "/" in path or first_fitting(listing, role, [path]) is None:
+        return ""
+    draft = Draft(path, "stem", "")
+    return f"; to register it alone, write {place_for(draft)}, and in it: {said(draft, {role: path})}"
+
+
+def _unread(path: str, found: Sidecar | UecError | None) -> str:
+    if isinstance(found, Foreign):
+        return f"not a sidecar of uecwatchd: {found.why}"
+    if "/" in path:
+        return "not read: in a set's folder the sidecar is called image.toml or image.json"
+    return "not read: a sidecar is called like its set, without the ending of an image, and ends in .toml"

@@ -1,0 +1,227 @@
+"""What we put beside the files: whole or not at all, and never in place of what is not ours."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.intake.spool.safe_open import KIND_WORDS, EntryKind, folder_descriptor, kind_of, user_name
+from uecwatchd.system import failpoints
+from uecwatchd.system.text import shell_word
+
+OUTPUT_SUFFIXES = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
+# NAME_MAX is 255 bytes; the longest thing we add is ".NAME.uec.error.uec." and 8 random letters.
+OUTPUT_STEM_BYTES = 200
+# What `place` calls a file until it is whole.
+UNFINISHED = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
+# How file systems say that they have no hard links: FAT, some FUSE and network file systems.
+NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
+# Readable by the group that drops files, not by the world.
+OUTPUT_MODE = 0o640
+
+
+class Taken(Rejected):
+    """An output's name is taken by what the service has not put there; `owner` is the uid of who has."""
+
+    def __init__(self, what: str, why: str, hint: str, *, owner: int) -> None:
+        super().__init__(what, why, hint)
+        self.owner = owner
+
+
+class _Foreign(Exception):
+    """What stands under an output's name is not ours."""
+
+    def __init__(self, status: os.stat_result) -> None:
+        self.status = status
+
+
+def is_output(name: str) -> bool:
+    return name.endswith(OUTPUT_SUFFIXES)
+
+
+def output_stem(set_name: str) -> str:
+    """The first part of the names of a set's outputs: its name, shortened where no file could be named so."""
+    encoded = os.fsencode(set_name)
+    if len(encoded) <= OUTPUT_STEM_BYTES:
+        return set_name
+    tail = hashlib.sha256(encoded).hexdigest()[:8]
+    return encoded[: OUTPUT_STEM_BYTES - 9].decode("utf-8", "ignore") + "-" + tail
+
+
+def place(folder: Path, name: str, data: bytes) -> None:
+    """Put a file beside the images, whole or not at all. Replaces only what is ours.
+
+    Raises Taken when the name is taken by somebody else's file, Deferred when the disk is full.
+    """
+    with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
+        _place(descriptor, name, data)
+
+
+def _place(descriptor: int, name: str, data: bytes) -> None:
+    replaces = _check_ours(descriptor, name)
+    temporary = f".{name}.uec.{secrets.token_hex(4)}"
+    try:
+        with failpoints.effect(f"write {_ending(name)}"):
+            _write_new(descriptor, temporary, data)
+        with failpoints.effect(f"place {_ending(name)}"):
+            if replaces or not _is_named(descriptor, temporary, name):
+                os.rename(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+            os.fsync(descriptor)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=descriptor)
+
+
+def _is_named(descriptor: int, temporary: str, name: str) -> bool:
+    """Give a finished file its name, which fails, as a rename would not, where somebody was faster.
+
+    False where the file system has no hard links, and nothing better than a rename can be had.
+    """
+    try:
+        os.link(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
+    except FileExistsError:
+        _check_ours(descriptor, name)
+        return False
+    except OSError as error:
+        if error.errno in NO_HARD_LINKS:
+            return False
+        raise
+    return True
+
+
+def check_free(folder: Path, name: str) -> None:
+    """Raises as `place` would if the name is taken by somebody else's file."""
+    with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
+        _check_ours(descriptor, name)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write. Only for who holds the folder's lock."""
+    with folder_descriptor(folder) as descriptor:
+        for name in sorted(os.listdir(descriptor)):  # noqa: PTH208 (a path would be resolved anew)
+            if not UNFINISHED.fullmatch(name):
+                continue
+            with contextlib.suppress(OSError):
+                status = os.lstat(name, dir_fd=descriptor)
+                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                    os.unlink(name, dir_fd=descriptor)
+
+
+def append(folder: Path, name: str, text: str, *, lasting: bool = False) -> None:
+    """Add lines to a log beside the images. Raises as `place` does.
+
+    What is `lasting` is on the disk when this returns, with all that was added before.
+    A log that has a second name is begun anew: somebody may have given another file of ours the log's name,
+    to have us write into it.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
+        status = _check_ours(descriptor, name)
+        if status is None or status.st_nlink > 1:
+            _place(descriptor, name, data)
+            return
+        with failpoints.effect(f"append to {_ending(name)}"):
+            _append(descriptor, name, data, lasting=lasting)
+
+
+def _append(descriptor: int, name: str, data: bytes, *, lasting: bool) -> None:
+    # O_NONBLOCK and the second look: somebody may have put a pipe or a link in its place since the first.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    opened = os.open(name, flags, dir_fd=descriptor)
+    with os.fdopen(opened, "ab") as file:  # buffered: a raw write may stop half way on a full disk
+        # What has this name, and no other, at one and the same moment: looked at through the file alone, one
+        # name of two may have gone since it was opened, and be the log's.
+        now = os.lstat(name, dir_fd=descriptor)
+        same = os.path.samestat(now, os.fstat(opened))
+        if not same or is_foreign(now, owner=os.geteuid()) or now.st_nlink > 1:
+            raise _Foreign(now)
+        file.write(data)
+        file.flush()
+        if lasting:
+            os.fsync(opened)
+
+
+def remove(folder: Path, name: str) -> None:
+    """Take one of our outputs away, if it is there and ours."""
+    with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
+        _check_ours(descriptor, name)
+        if not _is_there(descriptor, name):
+            return
+        with failpoints.effect(f"remove {_ending(name)}"):
+            os.unlink(name, dir_fd=descriptor)
+            os.fsync(descriptor)  # or a power cut would bring back what is no longer so
+
+
+def _is_there(descriptor: int, name: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(name, dir_fd=descriptor)
+        return True
+    return False
+
+
+def _ending(name: str) -> str:
+    """Which of our outputs it is: the moments of writing it are named so for every set."""
+    return next((suffix for suffix in OUTPUT_SUFFIXES if name.endswith(suffix)), name)
+
+
+def _write_new(descriptor: int, name: str, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    opened = os.open(name, flags, OUTPUT_MODE, dir_fd=descriptor)
+    with os.fdopen(opened, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(opened)
+
+
+def _check_ours(descriptor: int, name: str) -> os.stat_result | None:
+    """What is there under the name, if anything is. Raises _Foreign for what is not ours."""
+    try:
+        status = os.lstat(name, dir_fd=descriptor)
+    except FileNotFoundError:
+        return None
+    if is_foreign(status, owner=os.geteuid()):
+        raise _Foreign(status)
+    return status
+
+
+def is_foreign(status: os.stat_result, *, owner: int) -> bool:
+    """Whether it is not the user `owner` who put there what stands under an output's name."""
+    return not stat.S_ISREG(status.st_mode) or status.st_uid != owner
+
+
+def taken_words(name: str) -> str:
+    """What a sentence about a taken name begins with."""
+    return f"{name}: cannot write it: the name is taken"
+
+
+def name_taken(folder: Path, name: str, kind: EntryKind, owner: int) -> Taken:
+    """That an output's name is not to be had, and how it is; what is set aside so is passed over."""
+    whose, path = user_name(owner), str(folder / name)
+    who = "root" if owner == 0 else f"{whose} or root"
+    return Taken(
+        f"{name}: cannot write it",
+        f"the name is taken by {KIND_WORDS[kind]} that is not the service's; it belongs to {whose}",
+        f"As {who}: mv -T --backup=numbered {shell_word(path)} {shell_word(f'{path}.bak')}",
+        owner=owner,
+    )
+
+
+@contextlib.contextmanager
+def _output_trouble(folder: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except _Foreign as error:
+        status = error.status
+        raise name_taken(folder, name, kind_of(status.st_mode), status.st_uid) from error
+    except OSError as error:
+        raise Deferred(
+            f"{folder / name}: cannot write it",
+            error.strerror or str(error),
+            "Free some space, or let the service's user write to the folder.",
+        ) from error

@@ -1,0 +1,236 @@
+"""What lies in a folder: names, ages, and what the files say of themselves in their first bytes."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from uecwatchd.errors import Rejected, UecError, words_of
+from uecwatchd.intake.misnamed import Words
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool.exposure import Exposure, exposure
+from uecwatchd.intake.spool.ignored import ignored_by
+from uecwatchd.intake.spool.lock import LOCK_NAME
+from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET, names_in
+from uecwatchd.intake.spool.output_files import is_foreign, is_output
+from uecwatchd.intake.spool.peek import Budget, Contents, Peek, Sums, read_contents
+from uecwatchd.intake.spool.safe_open import (
+    EntryKind,
+    Stamp,
+    cannot_open,
+    folder_descriptor,
+    kind_of,
+    stamp_of,
+)
+from uecwatchd.system.text import spelled
+
+NOT_UTF8 = "a name that is not UTF-8"  # stands where the pattern would that a name matches
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a folder, as `lstat` sees it. `since` is our own monotonic clock's reading in seconds when
+    this stamp was first seen: modification times are forged by `cp -p` and differ between NFS hosts.
+    `owner` is a uid; `exposed` says how others may have had a hand in it."""
+
+    name: str
+    kind: EntryKind
+    size: int
+    stamp: Stamp
+    since: float
+    owner: int = 0
+    exposed: Exposure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A folder and its sub-folders, one level deep, at one moment.
+
+    Mappings are keyed by the path relative to `folder`: "karmic.img", "karmic/disk.img".
+    A file that cannot be read, or a folder that cannot be listed, stands in them as the error that says why.
+    `keys` are the keys of a sidecar that a small text under another name gives.
+    `planted` is what bears the name of an output and was not put there by the service; `ignored_of` tells
+    whose the other names are that are passed over.
+    `unread` are files that the next look reads, `crowded` are metadata for which there is no room; `left_out`
+    is how many names of each owner are too many.
+    In the view that one member has of a folder, `owner` is that member's uid; `others` has the whole folder.
+    """
+
+    folder: Path
+    now: float
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    peeks: Mapping[str, Peek] = field(default_factory=dict)
+    sidecars: Mapping[str, Sidecar | UecError] = field(default_factory=dict)
+    checksums: Mapping[str, Sums | UecError] = field(default_factory=dict)
+    planted: Mapping[str, Entry] = field(default_factory=dict)
+    words: Mapping[str, Words] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    crowded: frozenset[str] = frozenset()
+    ignored_of: Mapping[str, int] = field(default_factory=dict)
+    owner: int | None = None
+    others: Mapping[str, Entry] = field(default_factory=dict)
+    left_out: Mapping[int, int] = field(default_factory=dict)
+
+    def stamp(self, path: str) -> Stamp:
+        """Of a file, or of what stands in the place of an output."""
+        return (self.entries.get(path) or self.planted[path]).stamp
+
+    def keys_given(self, path: str) -> tuple[str, ...]:
+        """The keys of a sidecar that a text of another name gives."""
+        words = self.words.get(path)
+        return words.keys if words else ()
+
+    def top(self) -> list[Entry]:
+        return [entry for path, entry in self.entries.items() if "/" not in path]
+
+
+def scan(
+    folder: Path,
+    *,
+    now: float,
+    before: Listing | None = None,
+    ignore: Sequence[str] = (),
+    seen: float | None = None,
+    owner: int | None = None,
+    budget: Budget | None = None,
+) -> Listing:
+    """List a folder. What has the same stamp as in the listing `before` is not read again.
+
+    `seen` is the time at which to take what is new here to have been seen first; `now` unless told.
+    `owner` is the user as whom the service runs; this process's unless told. What is over the `budget` is
+    listed as unread.
+    Raises NotPermitted when the folder cannot be listed, Deferred when it is not there.
+    """
+    since, budget = now if seen is None else seen, budget or Budget()
+    names = _Names(ignore, since, budget)
+    with folder_descriptor(folder) as descriptor:
+        left_out = names.take(descriptor, "", budget.names)
+        closed: dict[str, Peek] = {}
+        for entry in names.folders():
+            try:
+                names.take_below(descriptor, entry)
+            except OSError as error:
+                closed[entry.name] = words_of(cannot_open(descriptor, entry.name, error))
+            except Rejected as error:
+                closed[entry.name] = words_of(error)
+        entries = {path: _with_age(path, entry, before) for path, entry in names.entries.items()}
+        service = os.geteuid() if owner is None else owner
+        planted = _planted(descriptor, names.ignored, owner=service, since=since)
+        whose = _owners(descriptor, names.ignored)
+        found = Listing(folder, now, entries, names.ignored, closed, planted=planted, ignored_of=whose)
+        return _read_contents(
+            descriptor, replace(found, left_out=left_out), before or Listing(folder, now), budget
+        )
+
+
+class _Names:
+    """The names in a folder and in those below it, as far as there is room for them."""
+
+    def __init__(self, ignore: Sequence[str], since: float, budget: Budget) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.ignored: dict[str, str] = {}
+        self._ignore = ignore
+        self._since = since
+        self._budget = budget
+        self._room: dict[int, int] = {}
+
+    def folders(self) -> list[Entry]:
+        """The folders beside the sets; each of their owners has the same room for what is in them."""
+        found = [entry for entry in self.entries.values() if entry.kind == "folder"]
+        owners = {entry.owner for entry in found}
+        self._room = {owner: self._budget.names // len(owners) for owner in owners}
+        return found
+
+    def take_below(self, parent: int, folder: Entry) -> None:
+        """Raises Rejected for a folder with more in it than there is room for, or than any set has."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        most, before = min(MOST_NAMES_IN_A_SET, self._room[folder.owner]), len(self.entries)
+        descriptor = os.open(folder.name, flags, dir_fd=parent)
+        try:
+            if self.take(descriptor, f"{folder.name}/", most):
+                why = f"more lies in it than the {most} files that there is room for"
+                hint = "Leave the files of one set alone in it, and remove folders that are done with."
+                raise Rejected(f"{folder.name}/: it is not looked at", why, hint)
+        finally:
+            os.close(descriptor)
+            self._room[folder.owner] -= len(self.entries) - before
+
+    def take(self, descriptor: int, prefix: str, most: int) -> Mapping[int, int]:
+        """Take in what lies in one folder; how many names of each owner are left out."""
+        names, left_out = names_in(descriptor, most)
+        for name in names if not (left_out and prefix) else ():
+            self._budget.beat()
+            self._take(descriptor, prefix, name)
+        return left_out
+
+    def _take(self, descriptor: int, prefix: str, name: str) -> None:
+        if name == LOCK_NAME and not prefix:
+            return
+        if not _is_text(name):  # no cloud, journal or ledger could be told of it
+            self.ignored[prefix + spelled(name)] = NOT_UTF8
+            return
+        if pattern := ignored_by(name, self._ignore):
+            self.ignored[prefix + name] = pattern
+            return
+        with suppress(FileNotFoundError):  # removed since it was listed
+            entry = _entry(name, os.lstat(name, dir_fd=descriptor), self._since)
+            if entry.kind == "folder" and (pattern := ignored_by(name, is_folder=True)):
+                self.ignored[prefix + name] = pattern
+            else:
+                self.entries[prefix + name] = entry
+
+
+def _planted(descriptor: int, ignored: Mapping[str, str], *, owner: int, since: float) -> Mapping[str, Entry]:
+    """Only beside the sets: the service puts nothing into a set's own folder."""
+    planted: dict[str, Entry] = {}
+    for name in (path for path in ignored if "/" not in path and is_output(path)):
+        with suppress(FileNotFoundError):
+            status = os.lstat(name, dir_fd=descriptor)
+            if is_foreign(status, owner=owner):
+                planted[name] = _entry(name, status, since)
+    return planted
+
+
+def _owners(descriptor: int, ignored: Iterable[str]) -> Mapping[str, int]:
+    owners: dict[str, int] = {}
+    for path in ignored:
+        with suppress(OSError):  # gone meanwhile, or a name that is no text
+            if not is_output(path):
+                owners[path] = os.lstat(path, dir_fd=descriptor).st_uid
+    return owners
+
+
+def _is_text(name: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in name)
+
+
+def _entry(name: str, status: os.stat_result, since: float) -> Entry:
+    kind, owner, exposed = kind_of(status.st_mode), status.st_uid, exposure(status)
+    return Entry(name, kind, status.st_size, stamp_of(status), since, owner=owner, exposed=exposed)
+
+
+def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:
+    known = before.entries.get(path) if before else None
+    if known is None or known.stamp != entry.stamp:
+        return entry
+    return replace(entry, since=known.since)
+
+
+def _read_contents(descriptor: int, listing: Listing, before: Listing, budget: Budget) -> Listing:
+    """Fill in what the files say of themselves, from the listing before where nothing changed."""
+    b = before
+    known = {path: entry.stamp for path, entry in b.entries.items()}
+    same = [path for path, entry in listing.entries.items() if known.get(path) == entry.stamp]
+    earlier = Contents(b.peeks, b.sidecars, b.checksums, b.words, b.unread, b.crowded)
+    found = read_contents(descriptor, listing.entries, before=earlier, same=same, budget=budget)
+    return replace(
+        listing,
+        peeks={**listing.peeks, **found.peeks},
+        sidecars=found.sidecars,
+        checksums=found.checksums,
+        words=found.words,
+        unread=found.unread,
+        crowded=found.crowded,
+    )

@@ -1,0 +1,199 @@
+"""Events from the kernel about the spool folders, and whether they can still be trusted.
+
+An event is no more than a reason to look: it sets a flag, and what is then done is decided from what lies
+there. The service looks by itself as well, now and then.
+Where the kernel cannot see what other hosts write, no events are asked for at all.
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.intake.spool.output_files import is_output
+from uecwatchd.intake.spool.safe_open import folder_descriptor
+from uecwatchd.system.mounts import is_shared, type_of
+
+# What a change of content, name or mode looks like; opening and closing without writing happens at our own
+# reading.
+WAKING = frozenset({"created", "modified", "moved", "deleted", "closed", "attrib"})
+
+# Seconds between scans there: often enough for a person who waits, seldom enough for a file server.
+DEAF_SCAN_SECONDS = 15.0
+
+# Beyond a folder's scan period, before the daemon counts as deaf: a scan of a slow disk, a busy processor.
+DEAF_GRACE_SECONDS = 30.0
+# Between two tries to have events where a limit, a mode or a missing folder forbade them. Each costs a walk
+# through the folder, and people raise limits by hand.
+TRY_AGAIN_SECONDS = 60.0
+
+# The setting to raise, by what the kernel answers when it is reached.
+LIMITS = {errno.ENOSPC: "fs.inotify.max_user_watches", errno.EMFILE: "fs.inotify.max_user_instances"}
+
+
+class _Wake(FileSystemEventHandler):
+    """Sets a flag and nothing else: an exception here would silently end watchdog's dispatcher."""
+
+    def __init__(self, wake: threading.Event) -> None:
+        self._flag = wake
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        # A folder is "modified" by what is told of by an event of its own.
+        if event.event_type not in WAKING or (event.is_directory and event.event_type == "modified"):
+            return
+        if not all(_is_ours(path) for path in (event.src_path, event.dest_path) if path):
+            self._flag.set()
+
+
+def _is_ours(path: str | bytes) -> bool:
+    """Whether it is a file that we put beside the images, or are just writing: no reason to look again."""
+    name = os.fsdecode(path).rsplit("/", 1)[-1]
+    return is_output(name) or (name.startswith(".") and ".uec." in name)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a folder is watched: by events or not, and how often it is scanned (seconds) whatever comes.
+
+    `why` is empty, or says what stands in the way of events; `passing` is whether that may come to an end
+    while the folder stays the same.
+    """
+
+    folder: Path
+    events: bool
+    scan_every: float
+    why: str = ""
+    passing: bool = False
+
+    def __str__(self) -> str:
+        if self.events:
+            return f"{self.folder} (inotify, full scan every {self.scan_every:g} s)"
+        return f"{self.folder} ({self.why}: scan every {self.scan_every:g} s)"
+
+
+class Watch:
+    """Watches folders from `start` to `stop`. Not thread-safe: it belongs to the service's loop."""
+
+    def __init__(self, folders: Iterable[Path], wake: threading.Event, *, scan_every: float) -> None:
+        self._folders = tuple(folders)
+        self._handler = _Wake(wake)
+        self._scan_every = scan_every
+        self._observer: BaseObserver | None = None
+        self._seen: dict[Path, tuple[int, int] | None] = {}
+        self.ways: tuple[Way, ...] = ()
+
+    def start(self) -> None:
+        """Begin to watch what can be watched; the rest is scanned. Never raises: see `ways`."""
+        self._seen = {folder: identity(folder) for folder in self._folders}
+        # Started before it is given folders: a limit that is reached is then told for the folder it concerns.
+        try:
+            observer = Observer()
+            observer.start()
+        except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
+            self._observer = None
+            self.ways = tuple(self._scanned(folder, error) for folder in self._folders)
+            return
+        self._observer = observer
+        self.ways = tuple(self._way(folder, observer) for folder in self._folders)
+
+    def stop(self) -> None:
+        if self._observer and self._observer.is_alive():
+            self._observer.stop()
+            self._observer.join()
+        self._observer = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def lost(self) -> str:
+        """Why events can no longer be trusted; empty while they can.
+
+        A watched folder that is deleted, renamed away or mounted over leaves an observer that looks alive.
+        """
+        changed = [folder for folder, before in self._seen.items() if identity(folder) != before]
+        if changed:
+            return f"{changed[0]} was replaced, removed or mounted over"
+        if not (watched := [way for way in self.ways if way.events]):
+            return ""
+        if self._observer is None or not self._observer.is_alive():
+            return "the observer's thread has ended"
+        if len([e for e in self._observer.emitters if e.is_alive()]) < len(watched):
+            return "an emitter's thread has ended"
+        return ""
+
+    def improve(self) -> bool:
+        """Ask for events again where only a passing reason stood in the way. Whether anything has changed."""
+        before, observer = self.ways, self._observer
+        if observer is None:
+            self.restart()
+        else:
+            self.ways = tuple(self._way(w.folder, observer) if w.passing else w for w in before)
+        return self.ways != before
+
+    def _way(self, folder: Path, observer: BaseObserver) -> Way:
+        if why := _unreachable_because(folder):
+            return Way(folder, events=False, scan_every=self._seldom(), why=why, passing=True)
+        if is_shared(kind := type_of(folder)):
+            return Way(folder, events=False, scan_every=self._seldom(), why=kind)
+        try:
+            # One level down, because a set may come as a folder; inotify does not look below by itself.
+            observer.schedule(self._handler, str(folder), recursive=True)
+        except (OSError, RuntimeError) as error:
+            return self._scanned(folder, error)
+        return Way(folder, events=True, scan_every=self._scan_every)
+
+    def _scanned(self, folder: Path, error: OSError | RuntimeError) -> Way:
+        return Way(folder, events=False, scan_every=self._seldom(), why=_refusal(error), passing=True)
+
+    def _seldom(self) -> float:
+        return min(self._scan_every, DEAF_SCAN_SECONDS)
+
+
+def overdue(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) -> dict[Path, float]:
+    """For each folder, the seconds since its next full scan was due: negative while it is not.
+
+    `looked` is when the last look at each had come to an end, on the clock of `now`.
+    """
+    return {way.folder: now - looked.get(way.folder, float("-inf")) - way.scan_every for way in ways}
+
+
+def deaf(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) -> str:
+    """Why the daemon hears nothing of a folder any more, by when it looked at each last; empty if it does."""
+    late = overdue(looked, ways, now=now)
+    worst = max(late, key=lambda folder: late[folder], default=None)
+    if worst is None or late[worst] <= DEAF_GRACE_SECONDS:
+        return ""
+    return f"nobody has looked at {worst} for {late[worst]:.0f} s longer than its scans are apart"
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """What tells one folder from another in its place: device and inode; None when there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def _unreachable_because(folder: Path) -> str:
+    try:
+        with folder_descriptor(folder):
+            return ""
+    except NotPermitted:
+        return "not readable"
+    except UecError:
+        return "not there"
+
+
+def _refusal(error: OSError | RuntimeError) -> str:
+    if isinstance(error, OSError) and error.errno in LIMITS:
+        return f"no inotify, {error.strerror}; raise {LIMITS[error.errno]}"
+    return f"no inotify, {error}"
