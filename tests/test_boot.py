@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
-from uecwatchd.bundle.files import SparseFile
+from uecwatchd.bundle.folder import SparseFile
 from uecwatchd.cloud.client import connect
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.dialect import DIALECTS

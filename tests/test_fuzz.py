@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from uecwatchd import status
-from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
+from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
 from uecwatchd.cloud.credentials import gather
 from uecwatchd.cloud.shell import read_script

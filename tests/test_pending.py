@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.heard import Heard
 from tests.support.host import Host
-from uecwatchd.bundle.in_flight import Lines
+from uecwatchd.bundle.upload_slots import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.config.load import load

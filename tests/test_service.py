@@ -20,7 +20,7 @@ from tests.support.daemon import daemon_thread
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd.bundle.in_flight import Lines
+from uecwatchd.bundle.upload_slots import Lines
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.config.load import load

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from uecwatchd import ledger, pipeline
 from uecwatchd.asking import Asking
-from uecwatchd.bundle.in_flight import Lines
+from uecwatchd.bundle.upload_slots import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.dialect import DIALECTS
 from uecwatchd.cloud.gate import Gates

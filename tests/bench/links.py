@@ -12,8 +12,8 @@ from typing import get_args
 
 from runs import GIB, SECRET, Run, in_turn
 
-from uecwatchd.bundle.in_flight import Lines, in_flight
-from uecwatchd.bundle.stream import Bundling, Slice
+from uecwatchd.bundle.bundler import Bundling, Slice
+from uecwatchd.bundle.upload_slots import Lines, in_flight
 from uecwatchd.config.records import Compression, WorkSettings
 
 LEVELS: tuple[Compression, ...] = get_args(Compression)

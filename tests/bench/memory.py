@@ -17,7 +17,7 @@ CHILD = """
 import os, sys
 from collections import deque
 from uecwatchd.system import memory
-from uecwatchd.bundle.stream import Bundling, Secret
+from uecwatchd.bundle.bundler import Bundling, Secret
 from uecwatchd.system.extents import stored
 memory.keep_together()
 held = deque()

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from runs import GIB, MB, ROUNDS, SECRET, nowhere, processor, timed
 
+from uecwatchd.bundle.compress import BLOCK_BYTES
 from uecwatchd.bundle.deflate import HEADER, deflater, ending
-from uecwatchd.bundle.packing import BLOCK_BYTES
 from uecwatchd.bundle.unbundle import inflated
 
 

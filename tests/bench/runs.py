@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from uecwatchd.bundle.stream import Bundling, Secret
+from uecwatchd.bundle.bundler import Bundling, Secret
 from uecwatchd.system.digests import fitting_file
 from uecwatchd.system.extents import stored
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from uecwatchd.bundle.bundler import PART_SIZE, Bundling, Part, Secret
 from uecwatchd.bundle.manifest import Manifest, Sealed
-from uecwatchd.bundle.stream import PART_SIZE, Bundling, Part, Secret
 from uecwatchd.bundle.unbundle import Unbundled, unbundle
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.bundle.stream import Bundling, Secret
+from uecwatchd.bundle.bundler import Bundling, Secret
 from uecwatchd.bundle.tar import Tape, header, read_member
 from uecwatchd.bundle.unbundle import Nowhere, unbundle
 from uecwatchd.system.digests import Blocks, Flat

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uecwatchd.bundle.bundler import Bundling, Secret
+from uecwatchd.bundle.compress import Image
 from uecwatchd.bundle.layout import blocks
-from uecwatchd.bundle.packing import Image
-from uecwatchd.bundle.stream import Bundling, Secret
 from uecwatchd.system.digests import Blocks
 from uecwatchd.system.extents import HOLE_BYTES, MOST_EXTENTS, Extent
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uecwatchd.bundle.bundler import Part
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import (
     LIMIT_BYTES,
@@ -17,7 +18,6 @@ from uecwatchd.bundle.manifest import (
     signed_bytes,
     write_manifest,
 )
-from uecwatchd.bundle.stream import Part
 from uecwatchd.errors import Rejected
 
 # Laid out and quoted as minidom's toprettyxml does, with the elements that euca2ools 1.2 wrote for a kernel.

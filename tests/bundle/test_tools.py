@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder, unbundle_to_folder
+from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder, unbundle_to_folder
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.errors import Rejected
 

@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
 from uecwatchd.bundle import unbundle as room
+from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import seal_secret
-from uecwatchd.bundle.stream import Part, Secret
 from uecwatchd.bundle.unbundle import CHUNK_BYTES, FETCHES, HELD_BYTES, Nowhere, open_secret, unbundle
 from uecwatchd.errors import Rejected
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from uecwatchd.bundle.files import Claims, Parties, bundle_to_folder
+from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account, gather, sealing_certificate
 from uecwatchd.cloud.dialect import SANDBOX

@@ -8,12 +8,12 @@ from functools import partial
 
 import pytest
 
-from uecwatchd.bundle.in_flight import Lines, in_flight
+from uecwatchd.bundle.bundler import Bundling, Secret, Slice
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
 from uecwatchd.bundle.names import manifest_name
-from uecwatchd.bundle.stream import Bundling, Secret, Slice
 from uecwatchd.bundle.unbundle import Nowhere
+from uecwatchd.bundle.upload_slots import Lines, in_flight
 from uecwatchd.cloud.client import Cloud, connect
 from uecwatchd.cloud.credentials import Account
 from uecwatchd.cloud.dialect import DIALECTS

@@ -15,7 +15,7 @@ import pytest
 from tests.crash.conftest import Killer, Scene
 from tests.support.heard import Heard
 from tests.support.host import Host
-from uecwatchd.bundle.stream import Bundling, Secret, most_parts
+from uecwatchd.bundle.bundler import Bundling, Secret, most_parts
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
-from uecwatchd.bundle.access import closed
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.errors import Halted
+from uecwatchd.system.file_errors import closed
 from uecwatchd.system.small_files import read_small
 from uecwatchd.system.text import shell_word
 

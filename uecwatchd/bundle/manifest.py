@@ -52,10 +52,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.hashes import SHA1
 
 from uecwatchd import version
+from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.damage import Damaged, blamed_on
 from uecwatchd.bundle.keys import seal
 from uecwatchd.bundle.names import is_plain
-from uecwatchd.bundle.stream import Part, Secret
 from uecwatchd.images.facts import Arch, Role
 
 FORMAT_VERSION = "2007-10-10"

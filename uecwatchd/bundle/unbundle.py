@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.damage import HINT, Damaged, blamed_on
 from uecwatchd.bundle.deflate import best_module
 from uecwatchd.bundle.keys import unseal
 from uecwatchd.bundle.manifest import Manifest
-from uecwatchd.bundle.stream import Part, Secret
 from uecwatchd.bundle.tar import Member, Tape, read_member
 from uecwatchd.errors import Rejected
 from uecwatchd.system.digests import Aside, Digest, Flat, fitting

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
+from uecwatchd.bundle.folder import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cloud.credentials import Account, bundle_user, gather, sealing_certificate
 from uecwatchd.config.load import load

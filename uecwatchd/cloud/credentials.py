@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import Certificate
 
-from uecwatchd.bundle.access import closed
 from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
 from uecwatchd.cloud.aws_profile import profile_source
 from uecwatchd.cloud.dialect import ACCOUNT_NUMBER, DIALECTS, Dialect
@@ -26,6 +25,7 @@ from uecwatchd.config.address import NoAddress, read_address, shown
 from uecwatchd.config.load import keys_of
 from uecwatchd.config.records import REGION, CloudSettings
 from uecwatchd.errors import Halted
+from uecwatchd.system.file_errors import closed
 from uecwatchd.system.small_files import read_small
 
 # The manifest must name a user; a generation that compares it with nobody takes any word there.

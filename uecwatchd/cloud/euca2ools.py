@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from uecwatchd.bundle.access import closed
 from uecwatchd.cloud.source import PATHS, Remark, Source, at_home
 from uecwatchd.errors import Halted
+from uecwatchd.system.file_errors import closed
 from uecwatchd.system.small_files import read_small_text
 from uecwatchd.system.text import did_you_mean
 

@@ -15,12 +15,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from uecwatchd.bundle.access import closed
 from uecwatchd.cloud.shell import read_script
 from uecwatchd.cloud.shell_commands import the_one_file
 from uecwatchd.cloud.shell_words import Scope, Unknown
 from uecwatchd.cloud.source import PATHS, Remark, Source
 from uecwatchd.errors import Halted
+from uecwatchd.system.file_errors import closed
 from uecwatchd.system.small_files import read_small_text
 
 # Where the eucarc of any generation keeps what a setting is about; the first that is set counts.

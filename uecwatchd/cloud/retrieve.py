@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
+from uecwatchd.bundle.bundler import Part
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import LIMIT_BYTES, check_signature, read_manifest
-from uecwatchd.bundle.stream import Part
 from uecwatchd.bundle.unbundle import Sink, Unbundled, open_secret, unbundle
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.upload import fetch

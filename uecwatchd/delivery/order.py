@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from uecwatchd.bundle.in_flight import Lines
+from uecwatchd.bundle.upload_slots import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.patience import Patience
 from uecwatchd.config.records import Compression

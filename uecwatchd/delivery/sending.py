@@ -8,11 +8,11 @@ from dataclasses import replace
 from io import FileIO
 from itertools import takewhile
 
-from uecwatchd.bundle.files import Claims, Parties, manifest_of
-from uecwatchd.bundle.in_flight import in_flight
+from uecwatchd.bundle.bundler import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
+from uecwatchd.bundle.folder import Claims, Parties, manifest_of
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
-from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
+from uecwatchd.bundle.upload_slots import in_flight
 from uecwatchd.cloud.credentials import bundle_user, sealed_with, sealing_certificate
 from uecwatchd.cloud.patience import again
 from uecwatchd.cloud.upload import holds, listed, put

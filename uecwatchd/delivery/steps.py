@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from io import FileIO
 
+from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
-from uecwatchd.bundle.stream import Part, Secret
 from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.cloud import images, register
 from uecwatchd.cloud.credentials import sealed_with

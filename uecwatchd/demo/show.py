@@ -14,11 +14,11 @@ from threading import Thread
 from time import sleep
 from typing import Any
 
-from uecwatchd.bundle.access import NoOutput, no_file, unwritable
 from uecwatchd.demo.material import kernel, make_set
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.intake.spool import output_files
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.system.file_errors import NoOutput, no_file, unwritable
 
 Say = Callable[[str], None]
 

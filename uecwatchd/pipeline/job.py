@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from uecwatchd.bundle.in_flight import Lines
+from uecwatchd.bundle.upload_slots import Lines
 from uecwatchd.cloud.client import Cloud
 from uecwatchd.cloud.gate import Gates
 from uecwatchd.cloud.patience import Patience

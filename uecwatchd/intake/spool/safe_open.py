@@ -17,6 +17,7 @@ from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.system import memory
 from uecwatchd.system.digests import MOST_WAITING, SKIP_BYTES, Aside, Digest, fitting_file
 from uecwatchd.system.extents import Extent, stored
+from uecwatchd.system.file_errors import shut_above
 from uecwatchd.system.text import file_word
 
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
@@ -50,12 +51,6 @@ def kind_of(mode: int) -> EntryKind:
         ("socket", stat.S_ISSOCK(mode)),
     )
     return next((kind for kind, true in tests if true), "device")
-
-
-def shut_above(folder: Path) -> Path | None:
-    """The first folder on the way there that our user may not pass."""
-    above = reversed(folder.absolute().parents)
-    return next((each for each in above if not os.access(each, os.X_OK, effective_ids=True)), None)
 
 
 def opened_by(folder: Path) -> str:

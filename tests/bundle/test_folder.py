@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.bundle.access import NoOutput
-from uecwatchd.bundle.files import Bundled, Claims, Parties, bundle_to_folder, unbundle_to_folder
+from uecwatchd.bundle.folder import Bundled, Claims, Parties, bundle_to_folder, unbundle_to_folder
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import read_manifest
 from uecwatchd.errors import Deferred, Halted, NotPermitted, Rejected
+from uecwatchd.system.file_errors import NoOutput
 
 IMAGE = b"boot" * 4096 + bytes(1024 * 1024) + b"root" * 4096
 

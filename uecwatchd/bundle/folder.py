@@ -17,8 +17,7 @@ from typing import BinaryIO, Literal
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.x509 import Certificate
 
-from uecwatchd.bundle.access import NoOutput, closed, no_file, open_regular, unwritable
-from uecwatchd.bundle.in_flight import Lines, in_flight
+from uecwatchd.bundle.bundler import Bundling, Part, Secret, Slice, Totals
 from uecwatchd.bundle.keys import fits, public_key
 from uecwatchd.bundle.manifest import (
     LIMIT_BYTES,
@@ -30,12 +29,13 @@ from uecwatchd.bundle.manifest import (
     write_manifest,
 )
 from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
-from uecwatchd.bundle.stream import Bundling, Part, Secret, Slice, Totals
 from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
+from uecwatchd.bundle.upload_slots import Lines, in_flight
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.facts import Role
 from uecwatchd.system import extents
 from uecwatchd.system.digests import fitting_file
+from uecwatchd.system.file_errors import NoOutput, closed, no_file, open_regular, unwritable
 
 FILE_MODE = 0o640  # an image may hold secrets; the group that drops images may read what became of them
 WRITERS = 4  # a disk flushes several parts in hardly more time than one

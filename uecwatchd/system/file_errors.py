@@ -8,7 +8,6 @@ from io import FileIO
 from pathlib import Path
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
-from uecwatchd.intake.spool.safe_open import shut_above
 from uecwatchd.system.text import shell_word
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -93,3 +92,9 @@ def _owner(path: Path, uid: int) -> str:
         return path.owner()
     except KeyError:
         return str(uid)
+
+
+def shut_above(folder: Path) -> Path | None:
+    """Return the first folder on the way to `folder` that our user may not pass, None if there is none."""
+    above = reversed(folder.absolute().parents)
+    return next((each for each in above if not os.access(each, os.X_OK, effective_ids=True)), None)

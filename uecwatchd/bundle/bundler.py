@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from uecwatchd.bundle import deflate, layout
+from uecwatchd.bundle.compress import BLOCK_BYTES, Image, Sums, packed
 from uecwatchd.bundle.deflate import deflater
 from uecwatchd.bundle.names import part_name
-from uecwatchd.bundle.packing import BLOCK_BYTES, Image, Sums, packed
 from uecwatchd.config.records import Compression
 from uecwatchd.system import memory
 from uecwatchd.system.digests import Digest, Flat

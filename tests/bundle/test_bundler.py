@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.bundle.packing import BLOCK_BYTES, SPARE_BLOCKS
-from uecwatchd.bundle.stream import PART_SIZE, Bundling, Secret
+from uecwatchd.bundle.bundler import PART_SIZE, Bundling, Secret
+from uecwatchd.bundle.compress import BLOCK_BYTES, SPARE_BLOCKS
 from uecwatchd.errors import Deferred, Rejected
 
 DENSE = hashlib.shake_256(b"karmic").digest(3 * 1024 * 1024)  # does not deflate

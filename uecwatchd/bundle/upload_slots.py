@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 
-from uecwatchd.bundle.stream import Slice
+from uecwatchd.bundle.bundler import Slice
 
 
 class Lines:

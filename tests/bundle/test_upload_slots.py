@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from uecwatchd.bundle.in_flight import Lines, in_flight
-from uecwatchd.bundle.stream import Part, Slice
+from uecwatchd.bundle.bundler import Part, Slice
+from uecwatchd.bundle.upload_slots import Lines, in_flight
 from uecwatchd.errors import Deferred, Stopped
 
 UPLOADS = 3
