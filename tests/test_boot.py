@@ -9,10 +9,10 @@ import pytest
 
 from tests.support.host import Host
 from uecwatchd.bundle.folder import SparseFile
-from uecwatchd.cloud.client import connect
-from uecwatchd.cloud.credentials import gather
-from uecwatchd.cloud.dialect import DIALECTS
-from uecwatchd.cloud.retrieve import take_back
+from uecwatchd.clouds.client import connect
+from uecwatchd.clouds.credentials.gather import gather
+from uecwatchd.clouds.dialects import DIALECTS
+from uecwatchd.clouds.download import take_back
 from uecwatchd.config.load import load
 from uecwatchd.demo import material
 

@@ -16,7 +16,7 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.cli.requests import decide
-from uecwatchd.cloud.gate import Gates
+from uecwatchd.clouds.availability import Gates
 from uecwatchd.config.load import load
 from uecwatchd.control import AdvanceWriter, Brake, Control, ProbeWriter, Wanted, news_between, renewed
 from uecwatchd.demo.material import RealSet

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
-from uecwatchd.cloud.patience import Patience
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger import open_ledger

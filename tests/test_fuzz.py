@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from uecwatchd import status
 from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
-from uecwatchd.cloud.credentials import gather
-from uecwatchd.cloud.shell import read_script
+from uecwatchd.clouds.credentials.gather import gather
+from uecwatchd.clouds.credentials.shell import read_script
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import detect, file_names, suitability

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.bundle.keys import load_certificate
-from uecwatchd.cloud import credentials
-from uecwatchd.cloud.eucarc import eucarc_source
+from uecwatchd.clouds.credentials import gather
+from uecwatchd.clouds.credentials.eucarc import eucarc_source
 from uecwatchd.config.load import load
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import NotPermitted
@@ -27,7 +27,7 @@ def open_folder(path: Path) -> None:
 
 def read_bundle(path: Path) -> None:
     cloud = CloudSettings("default", ca_bundle=path)
-    credentials.ca_bundle(credentials.Told("default", cloud, (credentials.configured(cloud),)))
+    gather.ca_bundle(gather.Told("default", cloud, (gather.configured(cloud),)))
 
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -20,10 +20,10 @@ import pytest
 
 from tests.support.host import Host, open_way
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd.cloud.attributes import permissions
-from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.entry import entered
-from uecwatchd.cloud.images import images
+from uecwatchd.clouds.attributes import permissions
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.images import images
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.demo.material import Kernel
 from uecwatchd.sandbox.server import Sandbox

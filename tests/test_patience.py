@@ -13,7 +13,7 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
-from uecwatchd.cloud.patience import Patience, again
+from uecwatchd.clouds.patience import Patience, again
 from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Deferred, Rejected, StillAway, Stopped
 from uecwatchd.ledger import SetRecord, open_ledger

@@ -15,8 +15,8 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.bundle.upload_slots import Lines
-from uecwatchd.cloud.gate import Gates
-from uecwatchd.cloud.patience import Patience
+from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS

@@ -21,8 +21,8 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.bundle.upload_slots import Lines
-from uecwatchd.cloud.gate import Gates
-from uecwatchd.cloud.patience import Patience
+from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings, WorkSettings
 from uecwatchd.demo.material import RealSet

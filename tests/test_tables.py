@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from uecwatchd.checkup.clock import S3_WINDOW
-from uecwatchd.cloud.dialect import DIALECTS, Dialect
+from uecwatchd.clouds.dialects import DIALECTS, Dialect
 from uecwatchd.sandbox.ec2_rules import Ids
 from uecwatchd.sandbox.rules import RULES, Rules
 

@@ -15,7 +15,7 @@ from tests.support.daemon import daemon_thread
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
-from uecwatchd.cloud.patience import Patience
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import SetRecord, open_ledger

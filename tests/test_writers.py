@@ -22,7 +22,7 @@ import pytest
 
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd.cloud.entry import entered
+from uecwatchd.clouds.connect import entered
 from uecwatchd.config.load import load
 from uecwatchd.ledger import open_ledger
 from uecwatchd.sandbox.server import Sandbox

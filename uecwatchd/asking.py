@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from uecwatchd.cloud.gate import TOLD_CLOSINGS, Gates
+from uecwatchd.clouds.availability import TOLD_CLOSINGS, Gates
 from uecwatchd.control import ProbeWriter
 from uecwatchd.unforeseen import OurFault, Recurring
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from uecwatchd.cloud.gate import Gates
+from uecwatchd.clouds.availability import Gates
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.intake.sets.records import Assembly

@@ -10,11 +10,11 @@ from pathlib import Path
 from uecwatchd import ledger, pipeline
 from uecwatchd.asking import Asking
 from uecwatchd.bundle.upload_slots import Lines
-from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.dialect import DIALECTS
-from uecwatchd.cloud.gate import Gates
-from uecwatchd.cloud.patience import Patience
-from uecwatchd.cloud.recognise import Recognised, address_of
+from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.detect import Recognised, address_of
+from uecwatchd.clouds.dialects import DIALECTS
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.records import Settings
 from uecwatchd.control import Brake, ProbeWriter, drop_advances
 from uecwatchd.errors import UecError

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd.bundle.unbundle import Nowhere
-from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.retrieve import take_back
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.download import take_back
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images.facts import Role
 from uecwatchd.intake.spool import safe_open

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from runs import peak_of, processor_of, watched
 
-from uecwatchd.cloud.dialect import UEC
+from uecwatchd.clouds.dialects import UEC
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Rules
 from uecwatchd.intake.sidecar import Sidecar

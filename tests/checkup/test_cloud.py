@@ -11,7 +11,7 @@ import pytest
 from tests.checkup.conftest import Hands
 from uecwatchd.checkup import Finding, examine, exit_code
 from uecwatchd.checkup.bucket import KEY_PREFIX
-from uecwatchd.cloud.credentials import gather, sealed_with
+from uecwatchd.clouds.credentials.gather import gather, sealed_with
 from uecwatchd.config.records import CloudSettings, Settings, SpoolSettings, StateSettings
 from uecwatchd.ledger import BundleRecord, open_ledger
 from uecwatchd.sandbox.server import Sandbox

@@ -1,7 +1,7 @@
 import pytest
 
 from uecwatchd.checkup.facts import facts
-from uecwatchd.cloud.dialect import DIALECTS, EUCA3, UEC, Dialect
+from uecwatchd.clouds.dialects import DIALECTS, EUCA3, UEC, Dialect
 
 UEC_TOLD = (
     "EC2 V2, S3 V2 over the whole path",

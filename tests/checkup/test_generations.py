@@ -9,8 +9,8 @@ import pytest
 
 from uecwatchd.checkup import Finding, exit_code
 from uecwatchd.checkup.bucket import KEY_PREFIX
-from uecwatchd.cloud.certificate import fetch_certificate
-from uecwatchd.cloud.credentials import gather
+from uecwatchd.clouds.credentials.certificate import fetch_certificate
+from uecwatchd.clouds.credentials.gather import gather
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.registry import Image

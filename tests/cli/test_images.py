@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.host import Host
 from uecwatchd.cli.images import MADE_HERE, Exhibit, Origin, as_json, hung, rows
-from uecwatchd.cloud.images import Device, Image
+from uecwatchd.clouds.images import Device, Image
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.sandbox.registry import Tag

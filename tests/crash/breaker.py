@@ -54,11 +54,20 @@ FAULTS: dict[str, Callable[[], BaseException]] = {
     "BotoCoreError": lambda: BotoCoreError(),
     "StopIteration": lambda: StopIteration(),
 }
-ROOMS = ("ledger", "spool", "watch", "cloud", "report", "bell", "control", "roll")
+BREAKABLE = (
+    "uecwatchd.ledger",
+    "uecwatchd.intake.spool",
+    "uecwatchd.intake.watch",
+    "uecwatchd.clouds",
+    "uecwatchd.outputs.result_files",
+    "uecwatchd.system.wakeup",
+    "uecwatchd.control",
+    "uecwatchd.roll",
+)
 # How anything at all is made, shown and ended.
 SOUND = ("__init__", "__str__", "__repr__", "__enter__", "__exit__", "close")
 # Nothing stands around the first function of a thread: each guards what it calls.
-FIRST = ("uecwatchd.system.wakeup:_listen", "uecwatchd.cloud.connections:_Exchange.run")
+FIRST = ("uecwatchd.system.wakeup:_listen", "uecwatchd.clouds.connections:_Exchange.run")
 
 
 class Breaking:
@@ -79,8 +88,7 @@ class Breaking:
 
 def modules() -> Iterator[types.ModuleType]:
     for found in pkgutil.walk_packages(uecwatchd.__path__, "uecwatchd."):
-        room = found.name.split(".")[1]
-        if room in ROOMS:
+        if any(found.name == one or found.name.startswith(f"{one}.") for one in BREAKABLE):
             yield importlib.import_module(found.name)
 
 

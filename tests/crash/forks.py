@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uecwatchd.cli.main import VERBS
-from uecwatchd.cloud.client import make_client
+from uecwatchd.clouds.client import make_client
 
 
 def serve(child: Callable[[dict[str, Any]], int]) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from uecwatchd.cli import main as cli
-from uecwatchd.cloud.patience import Patience
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.events import Event, Progress
 from uecwatchd.ledger import open_ledger

@@ -16,7 +16,7 @@ from tests.crash.conftest import Killer, Scene
 from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.bundle.bundler import Bundling, Secret, most_parts
-from uecwatchd.cloud.patience import Patience
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger

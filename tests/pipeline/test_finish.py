@@ -13,13 +13,13 @@ import pytest
 
 from tests.support.heard import Heard
 from tests.support.host import Host
-from uecwatchd.cloud.attributes import Permissions, permissions, tag
-from uecwatchd.cloud.client import Cloud, connect
-from uecwatchd.cloud.credentials import gather
-from uecwatchd.cloud.dialect import EUCA4
-from uecwatchd.cloud.entry import entered
-from uecwatchd.cloud.images import Image, images
-from uecwatchd.cloud.patience import Patience
+from uecwatchd.clouds.attributes import Permissions, permissions, tag
+from uecwatchd.clouds.client import Cloud, connect
+from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.credentials.gather import gather
+from uecwatchd.clouds.dialects import EUCA4
+from uecwatchd.clouds.images import Image, images
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.demo.material import RealSet

@@ -19,7 +19,7 @@ import time
 import uecwatchd.cli.main
 import uecwatchd.demo.show
 import uecwatchd.sandbox.server
-from uecwatchd.cloud.client import make_client
+from uecwatchd.clouds.client import make_client
 
 REQUEST_BYTES = 1 << 20
 

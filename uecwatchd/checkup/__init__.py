@@ -14,7 +14,7 @@ from uecwatchd.checkup.finding import Finding, bad, exit_code
 from uecwatchd.checkup.host import examine_configuration, examine_folder, examine_state
 from uecwatchd.checkup.members import examine_members
 from uecwatchd.checkup.unit import examine_unit, makes, needs, unless_bound
-from uecwatchd.cloud.upload import check_bucket_name
+from uecwatchd.clouds.objects import check_bucket_name
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.intake.sidecar import read_defaults

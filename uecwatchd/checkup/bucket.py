@@ -7,9 +7,9 @@ from contextlib import nullcontext, suppress
 from botocore.exceptions import ClientError
 
 from uecwatchd.checkup.finding import Finding, bad
-from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.refusal import code_of, status_of, translated
-from uecwatchd.cloud.upload import must_be_makeable, put, remove
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.errors.translate import code_of, status_of, translated
+from uecwatchd.clouds.objects import must_be_makeable, put, remove
 from uecwatchd.errors import Halted, UecError
 
 KEY_PREFIX = "uecwatchd-check-"

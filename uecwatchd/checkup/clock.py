@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from uecwatchd.checkup.finding import Finding
-from uecwatchd.cloud.dialect import Window
+from uecwatchd.clouds.dialects import Window
 from uecwatchd.errors import Halted
 
 # S3's is the same everywhere.

@@ -13,14 +13,14 @@ from uecwatchd.checkup.clock import S3_WINDOW, date_of, examine_clock
 from uecwatchd.checkup.facts import facts
 from uecwatchd.checkup.finding import Finding, bad
 from uecwatchd.checkup.papers import Papers, examine_papers
-from uecwatchd.cloud.certificate import fingerprint
-from uecwatchd.cloud.client import Cloud, connect, insecure
-from uecwatchd.cloud.credentials import Account, sealed_with
-from uecwatchd.cloud.dialect import ACCOUNT_NUMBER, EUCA5, UEC, Window
-from uecwatchd.cloud.entry import connected, recognised
-from uecwatchd.cloud.images import in_answer
-from uecwatchd.cloud.recognise import Recognised
-from uecwatchd.cloud.refusal import translated
+from uecwatchd.clouds.client import Cloud, connect, insecure
+from uecwatchd.clouds.connect import connected, recognised
+from uecwatchd.clouds.credentials.certificate import fingerprint
+from uecwatchd.clouds.credentials.gather import Account, sealed_with
+from uecwatchd.clouds.detect import Recognised
+from uecwatchd.clouds.dialects import ACCOUNT_NUMBER, EUCA5, UEC, Window
+from uecwatchd.clouds.errors.translate import translated
+from uecwatchd.clouds.images import in_answer
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.system.signals import Stop

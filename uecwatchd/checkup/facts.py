@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.images.suitability import amount
 
 

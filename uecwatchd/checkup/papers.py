@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.x509 import Certificate
 
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
-from uecwatchd.cloud import credentials
-from uecwatchd.cloud.credentials import Account, Pair, Told
+from uecwatchd.clouds.credentials import gather
+from uecwatchd.clouds.credentials.gather import Account, Pair, Told
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import UecError
 
@@ -39,17 +39,17 @@ class Papers:
 def examine_papers(settings: CloudSettings, now: datetime) -> Generator[Finding, None, Papers | None]:
     """Returns what the cloud can be asked with, None if that is not enough."""
     try:
-        told = credentials.told_of(settings)
+        told = gather.told_of(settings)
     except UecError as error:
         yield bad(error, settings.name)
         return None
     yield from _places(told)
-    where = yield from _piece(told, credentials.addresses)
-    keys = yield from _piece(told, credentials.access_keys)
-    number = credentials.account_number(told)
+    where = yield from _piece(told, gather.addresses)
+    keys = yield from _piece(told, gather.access_keys)
+    number = gather.account_number(told)
     certificate, pair = yield from _pair(told, now)
-    seal = yield from _piece(told, partial(credentials.cloud_certificate, user=certificate))
-    authorities = yield from _piece(told, credentials.ca_bundle)
+    seal = yield from _piece(told, partial(gather.cloud_certificate, user=certificate))
+    authorities = yield from _piece(told, gather.ca_bundle)
     if seal:
         yield from _dated(told, "cloud certificate", "cloud_cert", seal, now)
     named = [f"account {number}"] if number else []
@@ -58,7 +58,7 @@ def examine_papers(settings: CloudSettings, now: datetime) -> Generator[Finding,
         yield Finding("ok", f"cloud {told.cloud}: {', '.join(named)}")
     if where is None or keys is None or bool(authorities) != bool(told.value("ca_bundle")):
         return None
-    account = credentials.assembled(told, where, keys, number, pair or _made_up(), seal, authorities)
+    account = gather.assembled(told, where, keys, number, pair or _made_up(), seal, authorities)
     return Papers(account, sealing=bool(seal) == bool(told.value("cloud_cert")))
 
 
@@ -82,13 +82,13 @@ def _places(told: Told) -> Iterator[Finding]:
 
 def _pair(told: Told, now: datetime) -> Generator[Finding, None, tuple[Certificate | None, Pair | None]]:
     """Returns the certificate, which may be good without a key, and both if they fit."""
-    certificate = yield from _piece(told, credentials.user_certificate)
-    key = yield from _piece(told, credentials.user_key)
+    certificate = yield from _piece(told, gather.user_certificate)
+    key = yield from _piece(told, gather.user_key)
     if certificate:
         yield from _dated(told, "user certificate", "user_cert", certificate, now)
     if not (certificate and key):
         return certificate, None
-    pair = yield from _piece(told, partial(credentials.fitting, certificate=certificate, key=key))
+    pair = yield from _piece(told, partial(gather.fitting, certificate=certificate, key=key))
     if pair:
         what = f"cloud {told.cloud}: private key {told.value('user_key')} is that of the certificate"
         yield Finding("ok", what)

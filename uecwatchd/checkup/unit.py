@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from uecwatchd.checkup.finding import Finding
-from uecwatchd.cloud import credentials
-from uecwatchd.cloud.aws_profile import profile_files
+from uecwatchd.clouds.credentials import gather
+from uecwatchd.clouds.credentials.aws_profile import profile_files
 from uecwatchd.config.load import FILES_OF_A_CLOUD, PREFIX
 from uecwatchd.config.records import CloudSettings, Settings
 from uecwatchd.errors import Halted, UecError
@@ -36,9 +36,9 @@ def _is_a_file(path: PurePath) -> bool:
 def _of_cloud(cloud: CloudSettings) -> Iterator[Need]:
     """A profile is not asked: it may run a program, and who can write its files would have root run that."""
     try:
-        told = credentials.told_of(replace(cloud, profile=None))
+        told = gather.told_of(replace(cloud, profile=None))
     except UecError:  # told where the credentials are looked at; what the configuration itself names is known
-        told = credentials.Told(cloud.name, cloud, (credentials.configured(cloud),))
+        told = gather.Told(cloud.name, cloud, (gather.configured(cloud),))
     for key in AS_CREDENTIALS:
         if path := told.value(key):
             yield _read(Path(path), f"{PREFIX.lower()}cloud__{cloud.name}__{key}")

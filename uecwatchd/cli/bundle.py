@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from uecwatchd.bundle.folder import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
 from uecwatchd.bundle.keys import load_private_key, public_key
-from uecwatchd.cloud.credentials import Account, bundle_user, gather, sealing_certificate
+from uecwatchd.clouds.credentials.gather import Account, bundle_user, gather, sealing_certificate
 from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress

@@ -21,9 +21,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from uecwatchd.cloud.entry import entered
-from uecwatchd.cloud.images import Device, Image
-from uecwatchd.cloud.images import images as images_of
+from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.images import Device, Image
+from uecwatchd.clouds.images import images as images_of
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted

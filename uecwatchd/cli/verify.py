@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
-from uecwatchd.cloud.entry import entered
+from uecwatchd.clouds.connect import entered
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, Rejected

@@ -5,8 +5,8 @@ No one else knows of these objects: they would lie in the bucket for ever.
 
 from dataclasses import replace
 
-from uecwatchd.cloud.images import at_location, images
-from uecwatchd.cloud.upload import listed, remove
+from uecwatchd.clouds.images import at_location, images
+from uecwatchd.clouds.objects import listed, remove
 from uecwatchd.delivery.order import Order
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Fields, Kind, Level

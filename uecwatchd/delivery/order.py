@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from uecwatchd.bundle.upload_slots import Lines
-from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.patience import Patience
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.records import Compression
 from uecwatchd.events import Monitor
 from uecwatchd.images.facts import Arch

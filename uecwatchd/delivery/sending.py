@@ -13,9 +13,9 @@ from uecwatchd.bundle.folder import Claims, Parties, manifest_of
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.upload_slots import in_flight
-from uecwatchd.cloud.credentials import bundle_user, sealed_with, sealing_certificate
-from uecwatchd.cloud.patience import again
-from uecwatchd.cloud.upload import holds, listed, put
+from uecwatchd.clouds.credentials.gather import bundle_user, sealed_with, sealing_certificate
+from uecwatchd.clouds.objects import holds, listed, put
+from uecwatchd.clouds.patience import again
 from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress

@@ -9,12 +9,12 @@ from io import FileIO
 from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
 from uecwatchd.bundle.unbundle import Nowhere
-from uecwatchd.cloud import images, register
-from uecwatchd.cloud.credentials import sealed_with
-from uecwatchd.cloud.dialect import fitting_name
-from uecwatchd.cloud.retrieve import take_back
-from uecwatchd.cloud.silence import quoted
-from uecwatchd.cloud.upload import must_hold
+from uecwatchd.clouds import images, registration
+from uecwatchd.clouds.credentials.gather import sealed_with
+from uecwatchd.clouds.dialects import fitting_name
+from uecwatchd.clouds.download import take_back
+from uecwatchd.clouds.errors.connection import quoted
+from uecwatchd.clouds.objects import must_hold
 from uecwatchd.delivery.leftovers import clear_leftovers
 from uecwatchd.delivery.order import BootIds, Order
 from uecwatchd.delivery.sending import send
@@ -193,7 +193,7 @@ def _without(
 ) -> tuple[images.Image, ...]:
     """Take what was registered from our place and has failed off the cloud's list: it would keep the name."""
     for image in failed:
-        register.deregister(order.cloud, image.id)
+        registration.deregister(order.cloud, image.id)
         what = f"{order.set_name}: deregistered {image.id}, which is {image.state}, to register it anew"
         order.monitor.tell(Event(Kind.REGISTERED, what, order.set_name, fields={"cloud": order.cloud.name}))
     return tuple(image for image in listed if image not in failed)
@@ -322,7 +322,7 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
     bundle = replace(bundle, state="registering", made_for=order.made_for, owner=order.owner, image_id="")
     bundle = ledger.put_bundle(bundle)
     try:
-        image_id = register.register(
+        image_id = registration.register(
             order.cloud,
             location=bundle.location,
             name=order.name or bundle.prefix,

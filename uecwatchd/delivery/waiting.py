@@ -6,9 +6,9 @@ looked at by the service's clock; it comes here again when there is something to
 
 from dataclasses import replace
 
-from uecwatchd.cloud import register
-from uecwatchd.cloud.images import AVAILABLE, Image
-from uecwatchd.cloud.silence import quoted
+from uecwatchd.clouds import registration
+from uecwatchd.clouds.errors.connection import quoted
+from uecwatchd.clouds.images import AVAILABLE, Image
 from uecwatchd.delivery.order import Order
 from uecwatchd.errors import BundleRefused, Deferred, Pending
 from uecwatchd.events import Event, Kind
@@ -27,7 +27,7 @@ def settled(order: Order, bundle: BundleRecord, image_id: str, ledger: Ledger) -
     once it will not use when it is registered again.
     """
     try:
-        ready = register.watch(order.cloud, image_id, pauses=order.patience.looks, sleep=order.sleep)
+        ready = registration.watch(order.cloud, image_id, pauses=order.patience.looks, sleep=order.sleep)
     except BundleRefused:
         ledger.drop_bundle(bundle)
         raise
@@ -54,7 +54,7 @@ def taken_back(order: Order, bundle: BundleRecord, there: Image, ledger: Ledger)
         raise _given_up(order, there.id, f"it is still {quoted(there.state)} after {WAIT_SECONDS:.0f} s")
     bundle = ledger.put_bundle(replace(bundle, state="uploaded", renewed=True))
     _tell(order, f"deregistering {there.id}, {quoted(there.state)} for too long, to register it again")
-    register.deregister(order.cloud, there.id)
+    registration.deregister(order.cloud, there.id)
     return ledger.put_bundle(replace(bundle, image_id=""))
 
 

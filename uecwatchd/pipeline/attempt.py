@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uecwatchd.cloud.gate import TOLD_CLOSINGS
+from uecwatchd.clouds.availability import TOLD_CLOSINGS
 from uecwatchd.control import AdvanceWriter
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee

@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from uecwatchd.cloud.attributes import Permissions, describe, permissions, share, tag, untag
-from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.patience import again
-from uecwatchd.cloud.register import deregister
-from uecwatchd.cloud.upload import remove
+from uecwatchd.clouds.attributes import Permissions, describe, permissions, share, tag, untag
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.objects import remove
+from uecwatchd.clouds.patience import again
+from uecwatchd.clouds.registration import deregister
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Level
 from uecwatchd.images.facts import Role

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from uecwatchd.bundle.upload_slots import Lines
-from uecwatchd.cloud.client import Cloud
-from uecwatchd.cloud.gate import Gates
-from uecwatchd.cloud.patience import Patience
+from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.control import NEXT, Brake
 from uecwatchd.errors import Stopped

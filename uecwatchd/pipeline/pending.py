@@ -7,7 +7,7 @@ told or counted; anything else, and the end of patience, makes an attempt of it.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from uecwatchd.cloud.images import one
+from uecwatchd.clouds.images import one
 from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS
 from uecwatchd.errors import Pending, UecError
 from uecwatchd.events import Event, Kind

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from uecwatchd.cloud.dialect import NAME_LIMIT, NAME_MINIMUM
-from uecwatchd.cloud.images import one
-from uecwatchd.cloud.register import probe
-from uecwatchd.cloud.upload import check_bucket_name, ensure_bucket
+from uecwatchd.clouds.dialects import NAME_LIMIT, NAME_MINIMUM
+from uecwatchd.clouds.images import one
+from uecwatchd.clouds.objects import check_bucket_name, ensure_bucket
+from uecwatchd.clouds.registration import probe
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.suitability import amount

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from uecwatchd.cloud.client import Cloud, insecure
-from uecwatchd.cloud.gate import TOLD_CLOSINGS, Gates
-from uecwatchd.cloud.recognise import Recognised
+from uecwatchd.clouds.availability import TOLD_CLOSINGS, Gates
+from uecwatchd.clouds.client import Cloud, insecure
+from uecwatchd.clouds.detect import Recognised
 from uecwatchd.errors import CloudAway, Unforeseen
 from uecwatchd.events import Event, Kind, Monitor
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 
-from uecwatchd.cloud.dialect import Dialect
+from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.config.records import Settings
 from uecwatchd.crew import Expected
 from uecwatchd.errors import UecError

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from uecwatchd import ledger
-from uecwatchd.cloud.presumed import presumptions, unrecognised
+from uecwatchd.clouds.presumed import presumptions, unrecognised
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sets import assemble

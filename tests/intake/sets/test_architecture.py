@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from tests.support.host import Host
-from uecwatchd.cloud.dialect import DIALECTS
+from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.errors import Rejected
 from uecwatchd.images.facts import Arch, Facts
 from uecwatchd.intake.sets import assemble

@@ -1,0 +1,224 @@
+"""Both halves against the embedded cloud, which makes every signature again and takes every bundle apart."""
+
+import datetime
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder
+from uecwatchd.clouds.client import Cloud, connect
+from uecwatchd.clouds.credentials.gather import Account, gather, sealing_certificate
+from uecwatchd.clouds.dialects import SANDBOX
+from uecwatchd.clouds.images import at_location, images
+from uecwatchd.clouds.objects import ensure_bucket, fetch, holds, listed, must_hold, put, remove
+from uecwatchd.clouds.registration import probe, register, watch
+from uecwatchd.config.records import CloudSettings
+from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
+from uecwatchd.sandbox.server import Sandbox
+
+# More than one part, and no whole number of them.
+IMAGE_BYTES = 11 * 1024 * 1024
+
+V2 = replace(SANDBOX, ec2_signature="v2", s3_signature="s3", signs_whole_path=True)
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+def settings_for(sandbox: Sandbox) -> CloudSettings:
+    return CloudSettings(name="embedded", dialect="sandbox", eucarc=sandbox.eucarc)
+
+
+@pytest.fixture(params=[SANDBOX, V2], ids=["V4", "V2"])
+def cloud(request: pytest.FixtureRequest, sandbox: Sandbox) -> Cloud:
+    return connect(gather(settings_for(sandbox)), request.param, uploads=2)
+
+
+@pytest.fixture
+def bundle(cloud: Cloud, tmp_path: Path) -> Path:
+    """The manifest of a bundle in a folder, beside its parts."""
+    source = tmp_path / f"karmic-{random.randrange(10**9)}.img"  # noqa: S311 (only to be another)
+    source.write_bytes(random.randbytes(IMAGE_BYTES))  # noqa: S311 (only not to be compressible)
+    return bundled(source, tmp_path / "bundle", cloud.account)
+
+
+def bundled(source: Path, folder: Path, account: Account) -> Path:
+    parties = Parties(account.account, account.user_key, account.user_cert, sealing_certificate(account))
+    return bundle_to_folder(source, folder, Claims("machine", "x86_64"), parties).path
+
+
+def upload(cloud: Cloud, manifest: Path) -> str:
+    ensure_bucket(cloud, "images")
+    for file in sorted(manifest.parent.iterdir()):
+        put(cloud, "images", file.name, file.read_bytes())
+    return f"images/{manifest.name}"
+
+
+def register_it(cloud: Cloud, location: str) -> str:
+    nothing = {"description": None, "kernel": None, "ramdisk": None, "virtualization": None}
+    name = location.removeprefix("images/")
+    return register(cloud, location=location, name=name, arch="x86_64", platform="linux", **nothing)
+
+
+def test_the_credentials_it_gives_out_are_good_for_both_halves(cloud: Cloud) -> None:
+    probe(cloud)
+
+
+WRITTEN = {
+    "capitals": ("127.0.0.1", "LocalHost"),
+    "a capital scheme": ("http://", "HTTP://"),
+    "two slashes": ("/services/", "//services//"),
+    "percent for a letter": ("/services/", "/%73ervices/"),
+    "percent in small letters": ("/services/", "/%7e/../services/"),
+    "a dot in the path": ("/services/", "/./services/"),
+}
+
+
+@pytest.mark.parametrize(("right", "written"), WRITTEN.values(), ids=WRITTEN.keys())
+def test_an_address_may_be_written_in_several_ways(
+    cloud: Cloud, sandbox: Sandbox, right: str, written: str
+) -> None:
+    """A signature covers host and path, as they are sent."""
+    urls = {f"{half}_url": str(getattr(cloud.account, f"{half}_url")) for half in ("ec2", "s3")}
+    written_so = {name: url.replace(right, written, 1) for name, url in urls.items()}
+    settings = replace(settings_for(sandbox), **written_so)
+    probe(connect(gather(settings), cloud.dialect, uploads=1))
+
+
+def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
+    cloud: Cloud, bundle: Path, sandbox: Sandbox
+) -> None:
+    before = len(sandbox.refusals)
+    location = upload(cloud, bundle)
+    assert at_location(cloud, images(cloud), location) is None
+    image = watch(cloud, register_it(cloud, location), pauses=(1.0, 2.0), sleep=time.sleep)
+    assert image
+    assert (image.location, image.state, image.type, image.arch) == (
+        location,
+        "available",
+        "machine",
+        "x86_64",
+    )
+    assert image.id.startswith("emi-")
+    assert at_location(cloud, images(cloud), location) == image
+    for file in bundle.parent.iterdir():
+        assert b"".join(fetch(cloud, "images", file.name)) == file.read_bytes()
+    assert {seen.code for seen in sandbox.refusals[before:]} <= {"NoSuchBucket"}
+
+
+def test_a_deregistered_image_is_not_found_again(cloud: Cloud, bundle: Path) -> None:
+    location = upload(cloud, bundle)
+    image_id = register_it(cloud, location)
+    cloud.ec2.deregister_image(ImageId=image_id)
+    assert at_location(cloud, images(cloud), location) is None
+    assert image_id not in [image.id for image in images(cloud)]
+
+
+def test_a_part_with_one_flipped_bit_is_refused_for_good(cloud: Cloud, bundle: Path) -> None:
+    location = upload(cloud, bundle)
+    part = next(file for file in bundle.parent.iterdir() if file.name.endswith(".part.0"))
+    damaged = bytearray(part.read_bytes())
+    damaged[4096] ^= 1
+    put(cloud, "images", part.name, bytes(damaged))
+    with pytest.raises(Rejected, match=f"cloud embedded, registering {location}"):
+        register_it(cloud, location)
+
+
+def test_a_manifest_that_is_not_there_is_refused_for_good(cloud: Cloud) -> None:
+    ensure_bucket(cloud, "images")
+    with pytest.raises(Rejected) as caught:
+        register_it(cloud, "images/nothing.manifest.xml")
+    assert caught.value.request_id
+
+
+def test_an_object_is_held_when_its_bytes_are_just_these(cloud: Cloud) -> None:
+    ensure_bucket(cloud, "images")
+    put(cloud, "images", "held", b"these")
+    (there,) = listed(cloud, "images", "held")
+    assert holds(there, b"these")
+    assert not holds(there, b"those")
+    assert not holds(None, b"")
+
+
+def test_a_bucket_is_listed_page_by_page(cloud: Cloud) -> None:
+    bucket = f"pages-{cloud.dialect.s3_signature}"
+    ensure_bucket(cloud, bucket)
+    sent = [put(cloud, bucket, f"x.part.{number}", str(number).encode()) for number in range(5)]
+    put(cloud, bucket, "y.part.0", b"other")
+    found = list(listed(cloud, bucket, "x.part.", page_keys=2))
+    assert found == sorted(sent, key=lambda stored: stored.key)
+    must_hold(cloud, bucket, "x.", sent)
+
+
+@pytest.mark.parametrize("harm", ["damage", "remove", "cut short"])
+def test_what_is_not_as_it_was_sent_is_named(cloud: Cloud, harm: str) -> None:
+    bucket = f"harm-{cloud.dialect.s3_signature}-{harm.replace(' ', '')}"
+    ensure_bucket(cloud, bucket)
+    sent = [put(cloud, bucket, f"x.part.{number}", b"12345678") for number in range(2)]
+    if harm == "remove":
+        remove(cloud, bucket, "x.part.1")
+        remove(cloud, bucket, "x.part.1")  # is no error
+    else:
+        put(cloud, bucket, "x.part.1", b"87654321" if harm == "damage" else b"1234")
+    with pytest.raises(Deferred, match=rf"looking over {bucket}/x\.part\.1"):
+        must_hold(cloud, bucket, "x.", sent)
+
+
+def test_a_bucket_of_somebody_else_halts(cloud: Cloud, sandbox: Sandbox) -> None:
+    bucket = f"theirs-{cloud.dialect.s3_signature}"
+    sandbox.grant_bucket_to_other(bucket)
+    with pytest.raises(Halted, match="another account"):
+        ensure_bucket(cloud, bucket)
+
+
+@pytest.mark.parametrize("wrong", ["access_key", "secret_key"])
+@pytest.mark.parametrize("half", ["s3", "ec2"])
+def test_wrong_credentials_halt(cloud: Cloud, wrong: str, half: str) -> None:
+    stranger = connect(replace(cloud.account, **{wrong: "WRONG"}), cloud.dialect, uploads=1)
+    with pytest.raises(Halted, match="key") as caught:
+        ensure_bucket(stranger, "images") if half == "s3" else images(stranger)
+    assert "WRONG" not in str(caught.value) or wrong == "access_key"
+
+
+def test_a_wrong_account_number_halts(cloud: Cloud, tmp_path: Path) -> None:
+    source = tmp_path / "karmic.img"
+    source.write_bytes(bytes(512))
+    location = upload(cloud, bundled(source, tmp_path / "b", replace(cloud.account, account="999999999999")))
+    with pytest.raises(Halted, match="account number") as halted:
+        register_it(cloud, location)
+    assert "999999999999" in halted.value.why
+    assert "EC2_USER_ID" in halted.value.hint
+
+
+def test_a_secret_of_the_configuration_goes_before_the_eucarc(sandbox: Sandbox) -> None:
+    account = gather(replace(settings_for(sandbox), secret_key=SecretStr("wrong")))
+    with pytest.raises(Halted, match="secret key"):
+        probe(connect(account, SANDBOX, uploads=1))
+
+
+@pytest.mark.parametrize("dialect", [SANDBOX, V2], ids=["V4", "V2"])
+@pytest.mark.parametrize("minutes", [-20, 20])
+def test_a_clock_that_differs_halts(tmp_path: Path, dialect: object, minutes: int) -> None:
+    off = datetime.timedelta(minutes=minutes)
+    with Sandbox(tmp_path / "cloud", clock=lambda: datetime.datetime.now(datetime.UTC) + off) as sandbox:
+        cloud = connect(gather(settings_for(sandbox)), dialect, uploads=1)
+        with pytest.raises(Halted, match="clock"):
+            images(cloud)
+        with pytest.raises(Halted, match="clock"):
+            ensure_bucket(cloud, "images")
+
+
+def test_a_cloud_that_is_down_is_away(tmp_path: Path) -> None:
+    with Sandbox(tmp_path / "cloud") as sandbox:
+        cloud = connect(gather(settings_for(sandbox)), SANDBOX, uploads=1)
+        probe(cloud)
+    with pytest.raises(CloudAway, match="nobody answers at its address"):
+        probe(cloud)

@@ -1,0 +1,32 @@
+"""What `check` says of a bucket that is closed to us, by what else the store lets on."""
+
+from typing import Any
+
+import pytest
+
+from uecwatchd.checkup.bucket import examine_bucket
+from uecwatchd.clouds.client import Cloud
+
+DENIED = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+MISSING = "<Error><Code>NoSuchBucket</Code><Message>It is not there</Message></Error>"
+EMPTY = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+EITHER = "is another account's, or it is not there and our account may not make it"
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([(403, DENIED), (404, MISSING)], "belongs to another account"),
+        ([(403, DENIED), (403, DENIED)], EITHER),
+        ([(403, DENIED), (200, EMPTY)], EITHER),
+        ([(200, EMPTY)], "belongs to another account"),
+        ([(404, MISSING)], "is not there, and is made when it is needed"),
+    ],
+    ids=["another's", "a store that tells nobody", "a store that has everything", "readable", "missing"],
+)
+def test_each_is_told_as_it_is(cloud: Cloud, script: Any, answers: list[tuple[int, str]], words: str) -> None:
+    for status, body in answers:
+        script.says(status, body=body)
+    (finding,) = examine_bucket(cloud, "images", frozenset())
+    assert words in finding.what
+    assert len(script.requests) == len(answers)

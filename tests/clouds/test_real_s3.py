@@ -1,0 +1,159 @@
+"""The S3 half against servers that others wrote: all check signatures, two Content-MD5, one refuses ACLs."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from uecwatchd.bundle.bundler import Bundling, Secret, Slice
+from uecwatchd.bundle.keys import public_key
+from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
+from uecwatchd.bundle.names import manifest_name
+from uecwatchd.bundle.unbundle import Nowhere
+from uecwatchd.bundle.upload_slots import Lines, in_flight
+from uecwatchd.clouds.client import Cloud, connect
+from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.dialects import DIALECTS
+from uecwatchd.clouds.download import take_back
+from uecwatchd.clouds.objects import PAGE_KEYS, ensure_bucket, fetch, holds, listed, must_hold, put, remove
+from uecwatchd.demo.material import RealSet
+from uecwatchd.errors import Deferred, Halted, Rejected
+from uecwatchd.types import StoredObject
+
+PART_BYTES = 10 * 1024 * 1024
+
+# Which server is asked as what: the first three with V4, and a UEC's client signs with V2.
+WAYS = ("rclone sandbox", "seaweed sandbox", "swift openstack", "seaweed uec", "swift uec")
+
+
+@pytest.fixture(params=WAYS, scope="module")
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    server, dialect = request.param.split()
+    return connect(request.getfixturevalue(server), DIALECTS[dialect], uploads=4)
+
+
+def test_a_part_comes_back_as_it_was_sent(cloud: Cloud) -> None:
+    data = os.urandom(PART_BYTES)
+    ensure_bucket(cloud, "images")
+    put(cloud, "images", "karmic-0123.part.0", data)
+    assert b"".join(fetch(cloud, "images", "karmic-0123.part.0")) == data
+
+
+def test_a_view_of_memory_is_sent_like_bytes(cloud: Cloud) -> None:
+    ensure_bucket(cloud, "images")
+    put(cloud, "images", "view.part.0", memoryview(b"..encrypted..")[2:-2])
+    assert b"".join(fetch(cloud, "images", "view.part.0")) == b"encrypted"
+
+
+def test_a_bucket_is_made_once_and_then_found(cloud: Cloud) -> None:
+    ensure_bucket(cloud, "fresh")
+    ensure_bucket(cloud, "fresh")
+    assert "fresh" in [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]
+
+
+def test_what_is_not_there_is_not_held_and_cannot_be_fetched(cloud: Cloud) -> None:
+    ensure_bucket(cloud, "images")
+    put(cloud, "images", "there", b"x")
+    (there,) = listed(cloud, "images", "there")
+    assert holds(there, b"x")
+    assert not holds(there, b"y")
+    assert not list(listed(cloud, "images", "not-there"))
+    with pytest.raises(Rejected, match="a file of the bundle is not in the bucket"):
+        list(fetch(cloud, "images", "not-there"))
+
+
+def test_a_bucket_is_looked_over_by_a_keys_beginning(cloud: Cloud) -> None:
+    ensure_bucket(cloud, "images")
+    prefix = f"karmic-{os.urandom(4).hex()}"
+    parts = [put(cloud, "images", f"{prefix}.part.{index}", b"x" * index) for index in (2, 1, 3)]
+    put(cloud, "images", f"other-{prefix}.part.1", b"y")
+    assert list(listed(cloud, "images", f"{prefix}.part.")) == sorted(parts, key=lambda part: part.key)
+    must_hold(cloud, "images", prefix, parts)
+    with pytest.raises(Deferred, match="it is not there any more; 9 bytes"):
+        must_hold(cloud, "images", prefix, [*parts, StoredObject(f"{prefix}.part.4", 9, "0" * 32)])
+
+
+def test_nothing_is_found_where_nothing_was_put(cloud: Cloud) -> None:
+    ensure_bucket(cloud, "images")
+    assert list(listed(cloud, "images", "nothing-like-it")) == []
+
+
+def test_a_right_to_write_is_tried_without_a_trace(cloud: Cloud) -> None:
+    """As `check` does."""
+    ensure_bucket(cloud, "images")
+    put(cloud, "images", "try", b"")
+    remove(cloud, "images", "try")
+    remove(cloud, "images", "try")
+    assert list(listed(cloud, "images", "try")) == []
+
+
+def test_a_list_is_read_to_its_end(seaweed: Account) -> None:
+    cloud = connect(seaweed, DIALECTS["uec"], uploads=4)
+    ensure_bucket(cloud, "long")
+    keys = [f"karmic.part.{index:04}" for index in range(PAGE_KEYS + 1)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda key: put(cloud, "long", key, b"x"), keys))
+    assert [one.key for one in listed(cloud, "long", "karmic")] == keys
+
+
+def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSet) -> None:
+    """As the service does it: parts from memory, several in flight, the manifest last; then every check."""
+    ensure_bucket(cloud, "images")
+    source, account, secret = real_set.kernel, cloud.account, Secret.random()
+    prefix = f"vmlinuz-{os.urandom(4).hex()}"
+    with source.open("rb", buffering=0) as image:
+        size = source.stat().st_size
+        bundling = Bundling(image, name=prefix, size=size, prefix=prefix, secret=secret)
+        send = partial(_send, cloud)
+        in_flight(bundling, send, lines=Lines(4), check=lambda: None)
+    manifest = Manifest(
+        name=prefix,
+        user=account.account,
+        kind="kernel",
+        arch="x86_64",
+        tar_sha1=bundling.totals.tar_sha1,
+        size=size,
+        bundled_size=bundling.totals.bundled_size,
+        for_cloud=seal_secret(secret, public_key(account.cloud_cert)),
+        for_user=seal_secret(secret, public_key(account.user_cert)),
+        parts=bundling.totals.parts,
+    )
+    put(cloud, "images", manifest_name(prefix), write_manifest(manifest, key=account.user_key))
+    back = take_back(cloud, f"images/{manifest_name(prefix)}", Nowhere())
+    assert back.digest == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert len(back.parts) == 2
+
+
+def _send(cloud: Cloud, piece: Slice) -> None:
+    put(cloud, "images", piece.part.name, piece.data)
+
+
+@pytest.mark.parametrize("wrong", ["secret_key", "access_key"])
+def test_wrong_credentials_halt(cloud: Cloud, wrong: str) -> None:
+    account = replace(cloud.account, **{wrong: "AKIDWRONG"})
+    with pytest.raises(Halted) as caught:
+        ensure_bucket(connect(account, cloud.dialect, uploads=1), "images")
+    assert "key" in caught.value.why
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_every_dialect_uploads_to_a_real_server(dialect: str, seaweed: Account) -> None:
+    cloud = connect(seaweed, DIALECTS[dialect], uploads=1)
+    bucket = f"of-{dialect}"
+    ensure_bucket(cloud, bucket)
+    put(cloud, bucket, "karmic.manifest.xml", b"<?xml version='1.0'?><manifest/>")
+    assert b"".join(fetch(cloud, bucket, "karmic.manifest.xml")) == b"<?xml version='1.0'?><manifest/>"
+
+
+@pytest.mark.parametrize("dialect", ["openstack", "euca4"])
+def test_a_store_that_will_let_nobody_else_read_is_used_all_the_same(dialect: str, swift: Account) -> None:
+    cloud = connect(swift, DIALECTS[dialect], uploads=1)
+    bucket = f"of-{dialect}"
+    ensure_bucket(cloud, bucket)
+    for key in ("karmic.part.0", "karmic.part.1"):
+        put(cloud, bucket, key, b"x")
+    assert cloud.without_acl == {bucket}
+    assert len(list(listed(cloud, bucket, "karmic"))) == 2

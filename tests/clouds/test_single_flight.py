@@ -1,0 +1,130 @@
+"""One answer for all who ask at the same time, and none that is older than they want it."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support.waiting import PATIENCE_SECONDS
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.images import images, images_lately, one, registered
+from uecwatchd.clouds.single_flight import Lately
+from uecwatchd.errors import Halted
+
+
+class Question:
+    """Answers with the number of times that it was put."""
+
+    def __init__(self) -> None:
+        self.put = 0
+
+    def __call__(self) -> int:
+        self.put += 1
+        return self.put
+
+
+@pytest.mark.parametrize(
+    ("age", "later", "answers"),
+    [
+        pytest.param(0.0, 0.0, (1, 2), id="a new one for each who wants it new"),
+        pytest.param(10.0, 9.9, (1, 1), id="the old one while it is young enough"),
+        pytest.param(10.0, 10.1, (1, 2), id="a new one when it is not"),
+    ],
+)
+def test_an_answer_is_as_young_as_it_is_wanted(age: float, later: float, answers: tuple[int, int]) -> None:
+    times = iter([100.0, 100.0, 100.0 + later, 100.0 + later])
+    question, lately = Question(), Lately[int](clock=lambda: next(times))
+    assert (lately.answer(question, age=age), lately.answer(question, age=age)) == answers
+
+
+def test_what_is_asked_while_others_wait_serves_them_all() -> None:
+    """Four come while a first answer is under way, which was asked for too early for them: they need one."""
+    question, begun, go_on = Question(), threading.Event(), threading.Event()
+    taken: list[int] = []
+    coming: set[threading.Thread] = set()
+    all_there = threading.Barrier(5)
+
+    def clock() -> float:
+        now = time.monotonic()
+        if threading.current_thread() in coming:
+            coming.discard(threading.current_thread())
+            all_there.wait(PATIENCE_SECONDS)
+        return now
+
+    def slow() -> int:
+        begun.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return question()
+
+    lately = Lately[int](clock=clock)
+    first = threading.Thread(target=lambda: taken.append(lately.answer(slow)))
+    first.start()
+    assert begun.wait(PATIENCE_SECONDS)
+    others = [threading.Thread(target=lambda: taken.append(lately.answer(question))) for _ in range(4)]
+    coming.update(others)
+    for other in others:
+        other.start()
+    all_there.wait(PATIENCE_SECONDS)
+    go_on.set()
+    for thread in (first, *others):
+        thread.join(PATIENCE_SECONDS)
+    assert sorted(taken) == [1, 2, 2, 2, 2]
+
+
+def test_an_answer_that_did_not_come_is_asked_for_again() -> None:
+    def refused() -> int:
+        raise Halted("a", "b", "c")
+
+    lately = Lately[int]()
+    with pytest.raises(Halted):
+        lately.answer(refused, age=10.0)
+    assert lately.answer(Question(), age=10.0) == 1
+
+
+def test_what_is_known_to_have_changed_is_written_into_the_answer() -> None:
+    lately = Lately[int]()
+    lately.amend(lambda answer: answer + 100)
+    assert lately.answer(Question(), age=10.0) == 1
+    lately.amend(lambda answer: answer + 100)
+    assert lately.answer(Question(), age=10.0) == 101
+
+
+# --- the list of images ------------------------------------------------------------------------------------
+
+
+def listing(*ids: str) -> str:
+    items = "".join(f"<item><imageId>{one}</imageId><imageState>available</imageState></item>" for one in ids)
+    return f"<DescribeImagesResponse><imagesSet>{items}</imagesSet></DescribeImagesResponse>"
+
+
+def test_what_we_registered_ourselves_is_in_the_list_of_a_moment_ago(
+    scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    cloud = replace(scripted("sandbox"), own_images=Lately())
+    for answer in (
+        listing("emi-00000001"),
+        listing("emi-00000002"),
+        listing("emi-00000001", "emi-00000002", "emi-00000003"),
+    ):
+        script.says(body=answer)
+    assert [image.id for image in images_lately(cloud)] == ["emi-00000001"]
+    found = one(cloud, "emi-00000002")
+    assert found
+    registered(cloud, found)
+    assert [image.id for image in images_lately(cloud)] == ["emi-00000001", "emi-00000002"]
+    assert [image.id for image in images(cloud)] == ["emi-00000001", "emi-00000002", "emi-00000003"]
+    assert [image.id for image in images_lately(cloud)] == ["emi-00000001", "emi-00000002", "emi-00000003"]
+    assert len(script.requests) == 3
+
+
+def test_an_image_of_somebody_else_is_in_no_list_of_ours(
+    scripted: Callable[[str], Cloud], script: Any
+) -> None:
+    cloud = replace(scripted("sandbox"), own_images=Lately())
+    script.says(body=listing("emi-00000001", "emi-00000009"))
+    script.says(body=listing("emi-00000001"))
+    assert len(images(cloud, owned=False)) == 2
+    assert [image.id for image in images_lately(cloud)] == ["emi-00000001"]

@@ -1,0 +1,250 @@
+"""The S3 and EC2 clients of one cloud: boto3, taught the manners of servers older than itself.
+
+What is changed, and why:
+
+- It knows only what we tell it: no ~/.aws, no AWS_* environment, no metadata service, and no proxy but the
+  one that the environment names for this very address.
+- Answers of somebody between us and the cloud are told apart from the cloud's.
+- No checksum trailers: Eucalyptus, Ceph and Swift refuse them. No validation of EC2 parameters: boto3
+  insists on names that the first generation refuses.
+- A V2 signature covers the path as it stands in the URL, service path included. botocore signs less, which
+  Eucalyptus up to 3.2 refuses for objects and every version for buckets.
+- Nobody sends us elsewhere but Amazon, to a bucket's region.
+- Bodies go without `Expect: 100-continue`, for which some servers let us wait in vain.
+- Answers that are not XML, or nearly, are read for what they say.
+- A signature is sent once where a second one like it is taken for a replay.
+- No client token is made up for a request that has none: the first generation refuses to see one.
+- Every answer has a size that it may have and a time by which it must be there.
+- Nothing is tried again but a request that was never answered, once: what a 5xx means is for our own table
+  to say, since several permanent failures come as one.
+"""
+
+import functools
+import re
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
+from botocore.exceptions import ConnectionClosedError
+from botocore.handlers import (
+    add_expect_header,
+    generate_idempotent_uuid,
+    set_list_objects_encoding_type_url,
+)
+
+from uecwatchd.clouds.connections import Wire, patient
+from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.dialects import MIB, Dialect
+from uecwatchd.clouds.errors.foreign_answers import refuse_strangers
+from uecwatchd.clouds.errors.response_repair import Careful, mend
+from uecwatchd.clouds.host_alias import ask_the_true_host, standin
+from uecwatchd.clouds.proxy import HTTPS_EVERYWHERE, is_loopback, name_proxy, proxies_for
+from uecwatchd.clouds.signature_reuse import SentOnce
+from uecwatchd.clouds.single_flight import Lately
+from uecwatchd.system.signals import NEVER, Stop
+
+# For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
+# that is up takes a connection at once, but a slow line shared by several uploads may stall for a while.
+CONNECT_SECONDS = 30
+
+# S3 answers a part as soon as it has it on disk; a minute is a very slow disk.
+S3_READ_SECONDS = 60
+
+# A V2 signature holds the time in seconds, and Eucalyptus 3 refuses one that it has seen: a request is sent
+# again in another second.
+RESEND_AFTER_SECONDS = 1.0
+
+# One for all clients of this process, since it is the server that remembers: which of them asked, it cannot
+# tell. What is recognised by one client is asked by the next one within the same second.
+_SENT = SentOnce()
+
+# Requests that may be sent twice without harm. RegisterImage would give two ids: whoever loses its answer
+# looks the location up instead.
+RESENDABLE = re.compile(r"(Put|Get|Head|List|Describe|Delete|Modify)\w*|Create(Bucket|Tags)")
+
+# Written like this it is heard before botocore's own listeners, one of which takes a bare `&` in an answer of
+# S3 for a broken connection.
+BEFORE_PARSING = "before-parse.*.*"
+
+# From the first byte that is sent to the last that comes, beside what the bytes themselves take. Many times
+# what a server under load needs, and no longer: a probe, or a set, waits meanwhile.
+S3_SECONDS = 180
+EC2_SECONDS = 300
+# Some clouds read the whole bundle before they answer RegisterImage: 30 GiB at some 35 MB/s. Who stops
+# listening sooner does not find the image on the list yet either, and would register it a second time.
+REGISTER_SECONDS = 900
+
+# Of one answer. From S3 nothing longer comes than a part, of 10 MiB, or a thousand names of a kilobyte each
+# in a list. EC2 says a thousand bytes of an image: a list of sixty thousand.
+S3_ANSWER_BYTES = 16 * MIB
+EC2_ANSWER_BYTES = 64 * MIB
+
+# Over all sets together, for the sake of a small cloud's one front end; more only where a single set is to
+# send more at once, since then somebody has asked for it.
+MOST_REQUESTS = 16
+
+# Only AWS cares: the other clouds take any region in a V4 signature.
+DEFAULT_REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """A cloud that can be asked: who we are there, how it wants to be spoken to, and the two clients.
+
+    May be shared by threads.
+    """
+
+    name: str
+    account: Account
+    dialect: Dialect
+    s3: Any = field(repr=False)
+    ec2: Any = field(repr=False)
+    # Buckets that refused a canned ACL, so that only their first object is tried with one. A shortcut:
+    # forgetting it costs a request.
+    without_acl: set[str] = field(default_factory=set, repr=False, compare=False)
+    # The list of our images: long, and wanted by every set.
+    own_images: Lately[Any] = field(default_factory=Lately, repr=False, compare=False)
+    # Held while a bucket is looked for and made: of two sets that begin together, one makes it.
+    bucket_turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+
+# A session is not to be used by two threads at a time; its clients are.
+_MAKING = threading.Lock()
+
+
+def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NEVER) -> Cloud:
+    """Make the clients; `uploads` is how many requests to S3 one set makes at once. Nothing is sent yet.
+
+    `stop` ends what they ask.
+    """
+    most = max(MOST_REQUESTS, uploads)
+    s3 = make_client("s3", **_wiring(account, account.s3_url, _s3_config(dialect, most)))
+    _bound(s3, seconds=S3_SECONDS, limit=S3_ANSWER_BYTES, most=most, stop=stop)
+    ec2 = make_client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
+    _bound(ec2, seconds=EC2_SECONDS, limit=EC2_ANSWER_BYTES, most=most, stop=stop)
+    ec2.meta.events.register("before-send.ec2.RegisterImage", patient(REGISTER_SECONDS))
+    for client, url in ((s3, account.s3_url), (ec2, account.ec2_url)):
+        proxy = name_proxy(url or HTTPS_EVERYWHERE)
+        strangers = refuse_strangers(proxy=proxy, regional=dialect.regional)
+        client.meta.events.register_first(BEFORE_PARSING, strangers)
+        client.meta.events.register("needs-retry", _resend_unanswered)
+        client.meta.events.register(BEFORE_PARSING, mend)
+        _SENT.listen(client.meta.events, reads=dialect.replay_refused)
+        ask_the_true_host(client, url)
+    _teach_s3(s3, dialect)
+    _teach_ec2(ec2)
+    return Cloud(account.cloud, account, dialect, s3, ec2)
+
+
+def _bound(client: Any, **limits: Any) -> None:
+    """Have everything that a client asks go over a wire of ours, which has it end, and be read with care."""
+    endpoint = client._endpoint
+    endpoint._response_parser_factory = Careful(endpoint._response_parser_factory)
+    endpoint.http_session = Wire(endpoint.http_session, **limits)
+
+
+def _teach_s3(s3: Any, dialect: Dialect) -> None:
+    s3.meta.events.unregister("before-call.s3", add_expect_header)
+    s3.meta.events.register("before-call.s3", functools.partial(_stay, regional=dialect.regional))
+    if dialect.signs_whole_path:
+        s3.meta.events.register("before-sign.s3", _sign_own_path)
+    if not dialect.unknown_query_keys:
+        s3.meta.events.unregister("before-parameter-build.s3.ListObjects", set_list_objects_encoding_type_url)
+
+
+def _teach_ec2(ec2: Any) -> None:
+    ec2.meta.events.unregister("before-parameter-build", generate_idempotent_uuid)
+    # Eucalyptus wants to be told from 4.0 on, and the library knows only Amazon's parameters.
+    service = ec2.meta.service_model
+    service.operation_model("RegisterImage").input_shape.members["Platform"] = service.shape_for("String")
+
+
+def make_client(service: str, **wiring: Any) -> Any:
+    """A client of "s3" or "ec2", which shares nothing with another one but what the library read of it."""
+    with _MAKING:
+        return _session().client(service, **wiring)
+
+
+@functools.cache
+def _session() -> boto3.session.Session:
+    """One for all clouds, which knows none of them: to read its models anew is most of making a client."""
+    sealed = _sealed_session()
+    # No moment that a cloud tells is of use to us, and servers tell them in ways of their own, or not at all.
+    sealed.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    return boto3.session.Session(botocore_session=sealed)
+
+
+def _sealed_session() -> botocore.session.Session:
+    """A session deaf to files and environment: each variable is left with nothing but its default."""
+    known = BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
+    deaf = {name: (None, None, default, cast) for name, (_, _, default, cast) in known}
+    nowhere = (None, None, "/dev/null", None)
+    return botocore.session.Session(deaf | {"config_file": nowhere, "credentials_file": nowhere})
+
+
+def _wiring(account: Account, url: str | None, config: Config) -> dict[str, Any]:
+    return {
+        "endpoint_url": standin(url) if url else None,
+        "region_name": account.region or DEFAULT_REGION,
+        "aws_access_key_id": account.access_key,
+        "aws_secret_access_key": account.secret_key,
+        "aws_session_token": account.session_token,
+        "verify": str(account.ca_bundle) if account.ca_bundle else True,
+        "config": config.merge(Config(proxies=proxies_for(url or HTTPS_EVERYWHERE))),
+    }
+
+
+def _s3_config(dialect: Dialect, uploads: int) -> Config:
+    return Config(
+        signature_version=dialect.s3_signature,
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        max_pool_connections=uploads,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=S3_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+
+
+def _ec2_config(dialect: Dialect) -> Config:
+    return Config(
+        signature_version=dialect.ec2_signature,
+        parameter_validation=False,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=REGISTER_SECONDS,  # each kind of question has an end of its own, mostly sooner
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+
+
+def insecure(url: str | None) -> bool:
+    """Whether what is sent there can be read and changed on its way."""
+    return url is not None and urlsplit(url).scheme == "http" and not is_loopback(url)
+
+
+def _stay(*, params: dict[str, Any], regional: bool, **_: object) -> None:
+    """Keep botocore from looking for another region where there is none, or no bucket that could be there: it
+    would ask for the bucket's, be sent on again, and so on without an end."""
+    redirect = params["context"]["s3_redirect"]
+    redirect["redirected"] = not regional or redirect["bucket"] is None
+
+
+def _sign_own_path(*, request: Any, **_: object) -> None:
+    request.auth_path = urlsplit(request.url).path
+
+
+def _resend_unanswered(
+    *, attempts: int, caught_exception: Exception | None, response: Any, operation: Any, **_: object
+) -> float | None:
+    """How long to wait before the one silent second try; None lets the failure stand.
+
+    A server closes a kept connection after 100 requests, some without a word. A replay was refused unread.
+    """
+    replayed = response is not None and "replay detected" in str(response[1].get("Error")).lower()
+    unanswered = isinstance(caught_exception, ConnectionClosedError) and RESENDABLE.fullmatch(operation.name)
+    return RESEND_AFTER_SECONDS if attempts == 1 and (replayed or unanswered) else None

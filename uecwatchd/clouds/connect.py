@@ -1,0 +1,120 @@
+"""The way into a cloud: who we are there, which generation it is, what seals our bundles, the clients."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from http import HTTPStatus
+
+from botocore.exceptions import ClientError
+
+from uecwatchd.clouds.client import Cloud, connect
+from uecwatchd.clouds.credentials.certificate import fetch_certificate, is_of_another
+from uecwatchd.clouds.credentials.gather import Account, gather, numbered, sealing_certificate
+from uecwatchd.clouds.detect import Recognised, address_of, recognise
+from uecwatchd.clouds.dialects import DIALECTS, Dialect
+from uecwatchd.clouds.errors.translate import status_of
+from uecwatchd.config.records import CloudSettings
+from uecwatchd.errors import Halted, Rejected, UecError, Unforeseen
+from uecwatchd.system.signals import NEVER, Stop
+from uecwatchd.types import DetectedCloud
+from uecwatchd.unforeseen import our_fault
+
+
+def entered(
+    settings: CloudSettings, *, uploads: int, before: Mapping[str, DetectedCloud], stop: Stop = NEVER
+) -> Cloud:
+    """A cloud, ready to be asked. Raises what `gather` raises, and what the cloud's answers mean.
+
+    `before` is what was found earlier, by cloud: that is not asked for again at the same address.
+    """
+    account = gather(settings)
+    known = before.get(settings.name)
+    if settings.dialect in DIALECTS or known is None or known.address != address_of(account):
+        return connected(account, recognised(settings, account, stop=stop), uploads=uploads, stop=stop)
+    found = Recognised(DIALECTS[known.dialect], "it was so before")
+    return connected(account, found, uploads=uploads, stop=stop)
+
+
+# What the keys are refused with, before it is known who refuses them.
+REFUSED = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
+
+
+def recognised(settings: CloudSettings, account: Account, *, stop: Stop = NEVER) -> Recognised:
+    """What the configuration calls it; else what it turns out to be. Never raises Rejected."""
+    if named := DIALECTS.get(settings.dialect):
+        return Recognised(named, "the configuration says so")
+    with on_the_way(settings.name):
+        try:
+            return recognise(account, stop=stop)
+        except Halted as error:
+            refused = isinstance(error.__cause__, ClientError) and status_of(error.__cause__) in REFUSED
+            if refused and _is_ipv6(account):
+                raise _unsignable(account, f"{error.why}; UEC and Eucalyptus up to 3.4 take") from error
+            raise
+
+
+def connected(account: Account, found: Recognised, *, uploads: int, stop: Stop = NEVER) -> Cloud:
+    """A cloud that can be asked. Never raises Rejected."""
+    with on_the_way(account.cloud):
+        _must_be_signable(account, found.dialect)
+        account = _sealing(numbered(account, found.dialect), found.dialect, stop)
+        return connect(account, found.dialect, uploads=uploads, stop=stop)
+
+
+@contextmanager
+def on_the_way(cloud: str) -> Iterator[None]:
+    """What goes wrong before any set is looked at is no set's fault: a refusal halts.
+
+    Raises Unforeseen for what is no error of ours.
+    """
+    try:
+        yield
+    except Rejected as error:
+        raise Halted(error.what, error.why, error.hint, request_id=error.request_id) from error.__cause__
+    except UecError:
+        raise
+    except Exception as fault:
+        raise unforeseen(cloud, fault) from fault
+
+
+def unforeseen(cloud: str, fault: Exception) -> Unforeseen:
+    words = our_fault(cloud, fault)
+    return Unforeseen(
+        f"cloud {cloud}, on the way in",
+        f"asking it fails in a way that uecwatchd does not foresee ({words.why})",
+        "It is asked again by itself, like a cloud that is away. Please report it, with the journal's lines"
+        " about it.",
+        trace=words.trace,
+    )
+
+
+def _must_be_signable(account: Account, dialect: Dialect) -> None:
+    if dialect.ec2_signature == "v2" and _is_ipv6(account):
+        raise _unsignable(account, f"{dialect.versions} takes")
+
+
+def _is_ipv6(account: Account) -> bool:
+    return "[" in (account.ec2_url or "")
+
+
+def _unsignable(account: Account, who_takes: str) -> Halted:
+    """Those servers take what follows the first colon of a host for its port: no signature would be right."""
+    return Halted(
+        f"cloud {account.cloud}: it cannot be asked at {account.ec2_url}",
+        f"{who_takes} no signature for a host that is written as an IPv6 address",
+        "Write a name in ec2_url and s3_url; a line in /etc/hosts is enough to have one.",
+    )
+
+
+def _sealing(account: Account, dialect: Dialect, stop: Stop) -> Account:
+    """See that bundles are sealed for this cloud, by its own word where it gives that. Raises Halted."""
+    if account.cloud_cert is None and dialect.offers_certificate:
+        return replace(account, cloud_cert=fetch_certificate(account, stop=stop))
+    if dialect.offers_certificate and is_of_another(account, stop=stop):
+        raise Halted(
+            f"cloud {account.cloud}: the cloud certificate is another cloud's",
+            "what is sealed for it, this cloud could not open",
+            "Correct cloud_cert, or take it out of configuration and eucarc: this cloud gives its own.",
+        )
+    sealing_certificate(account)  # without it, every set would fail of it
+    return account

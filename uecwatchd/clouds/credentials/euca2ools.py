@@ -1,0 +1,257 @@
+"""What euca2ools is configured with: its ini files, read by its own rules.
+
+    [global]         default-region = aws:us-east-1
+    [region lab]     ec2-url, s3-url, certificate (the cloud's), user, verify-ssl
+    [user admin]     key-id, secret-key, account-id, certificate, private-key
+
+- Of an option that is set twice the last one counts, in the order of the files.
+- Names are in groups, `aws:us-east-1`. An option that a section lacks is looked for where parts of the name
+  are a `*`, from the right: `aws:*`. Then in the one section whose name ends like that, so that `us-east-1`
+  will do. Last in `*`.
+- The value `use SECTION` or `use SECTION OPTION` stands for what is said there.
+- `~` and `$VARIABLE` are expanded in file names, and a relative one is meant from the ini file's folder.
+
+Left alone are `s3-force-sigv4`, since a cloud is asked which signatures it takes, and `verify-ssl = false`:
+whoever uses a cloud's own authority names it with ca_bundle.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from configparser import ConfigParser, Error
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+from uecwatchd.clouds.credentials.source import PATHS, Remark, Source, at_home
+from uecwatchd.errors import Halted
+from uecwatchd.system.file_errors import closed
+from uecwatchd.system.small_files import read_small_text
+from uecwatchd.system.text import did_you_mean
+
+USER_OPTIONS: Mapping[str, str] = {
+    "access_key": "key-id",
+    "secret_key": "secret-key",
+    "account": "account-id",
+    "user_cert": "certificate",
+    "user_key": "private-key",
+}
+REGION_OPTIONS: Mapping[str, str] = {"ec2_url": "ec2-url", "s3_url": "s3-url", "cloud_cert": "certificate"}
+# The second is its name in euca2ools 3.0.
+USER_OF_A_REGION = ("user", "default-user")
+FALSE = ("false", "0", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """The value of an option, and which file says so."""
+
+    value: str = field(repr=False)
+    file: Path
+
+
+_Options = Mapping[str, _Said]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sections:
+    """All sections of a kind, `user` or `region`, by name."""
+
+    kind: str
+    cloud: str
+    named: Mapping[str, _Options]
+
+    def header(self, name: str) -> str:
+        return f"[{self.kind} {name}]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Configuration:
+    files: tuple[Path, ...]
+    general: _Options
+    users: _Sections
+    regions: _Sections
+
+
+def euca2ools_source(choice: str, patterns: Iterable[Path], *, cloud: str) -> Source:
+    """What the files say for a choice in the words of `--region`: `USER@REGION`, `REGION` or `USER@`.
+
+    Raises `Halted`, `NotPermitted` for a file that may not be read.
+    """
+    told = _read(patterns, cloud)
+    user, _, region = choice.rpartition("@") if not choice.endswith("@") else (choice[:-1], "@", "")
+    region = region or _value(told.general.get("default-region"))
+    if region:
+        _must_exist(told.regions, region, told.files)
+    user = user or _default_user(told, region)
+    if user:
+        _must_exist(told.users, user, told.files)
+    said = dict(_options(told.users, user, USER_OPTIONS)) | dict(
+        _options(told.regions, region, REGION_OPTIONS)
+    )
+    values = {setting: _placed(setting, one) for setting, one in said.items()}
+    if region:
+        values["region"] = _value(_lookup(told.regions, region, "name")) or region.rpartition(":")[2]
+    secrets = {one.file for setting, one in said.items() if setting == "secret_key"}
+    spelled = _spelled(told.users, user, USER_OPTIONS) | _spelled(told.regions, region, REGION_OPTIONS)
+    remarks = tuple(_remarks(told, region))
+    remedies = _remedies(told.users, user, USER_OPTIONS) | _remedies(told.regions, region, REGION_OPTIONS)
+    return Source(f"euca2ools ({choice})", values, spelled, tuple(secrets), remarks, remedies)
+
+
+def _default_user(told: _Configuration, region: str) -> str:
+    named = (_lookup(told.regions, region, option) for option in USER_OF_A_REGION if region)
+    return next((said.value for said in named if said), _value(told.general.get("default-user")))
+
+
+def _value(said: _Said | None) -> str:
+    return said.value if said else ""
+
+
+def _options(sections: _Sections, name: str, options: Mapping[str, str]) -> Iterator[tuple[str, _Said]]:
+    for setting, option in options.items():
+        if name and (said := _lookup(sections, name, option)) and said.value:
+            yield setting, said
+
+
+def _spelled(sections: _Sections, name: str, options: Mapping[str, str]) -> dict[str, str]:
+    """How each setting is called there; `name` is empty if nothing names the section."""
+    where = f"under {sections.header(name)}" if name else f"for no {sections.kind} is named"
+    return {setting: f"{option}, {where}" for setting, option in options.items()}
+
+
+def _remedies(sections: _Sections, name: str, options: Mapping[str, str]) -> dict[str, str]:
+    if not name:
+        return {}
+    header = sections.header(name)
+    return {
+        setting: f"Write {option} under {header} of euca2ools' files" for setting, option in options.items()
+    }
+
+
+def _placed(setting: str, said: _Said) -> str:
+    if setting not in PATHS:
+        return said.value
+    return str(said.file.parent / at_home(Path(os.path.expandvars(said.value))))
+
+
+def _remarks(told: _Configuration, region: str) -> Iterator[Remark]:
+    verify = _lookup(told.regions, region, "verify-ssl") if region else None
+    if verify and verify.value.lower() in FALSE:
+        yield Remark(
+            f"{verify.file} says verify-ssl = {verify.value}, and TLS certificates are verified all the same",
+            "If the cloud's is signed by an authority of its own, name that with ca_bundle.",
+        )
+
+
+# --- sections by name -------------------------------------------------------------------------------------
+
+
+def _must_exist(sections: _Sections, name: str, files: tuple[Path, ...]) -> None:
+    if any(one in sections.named for one in _candidates(sections, name) if one.strip("*:")):
+        return
+    looked = ", ".join(map(str, files)) or "no file, for there is none"
+    real = [one for one in sections.named if "*" not in one]
+    raise Halted(
+        f"cloud {sections.cloud}: euca2ools has no section {sections.header(name)}{did_you_mean(name, real)}",
+        f"looked in {looked}",
+        f"Correct euca2ools under [cloud.{sections.cloud}], or name the ini file in euca2ools_files.",
+    )
+
+
+def _lookup(sections: _Sections, name: str, option: str, seen: tuple[str, ...] = ()) -> _Said | None:
+    for one in _candidates(sections, name):
+        if said := sections.named.get(one, {}).get(option):
+            return _followed(sections, said, option, (*seen, f"{one} {option}"))
+    return None
+
+
+def _followed(sections: _Sections, said: _Said, option: str, seen: tuple[str, ...]) -> _Said | None:
+    """What the value stands for, if it is `use SECTION` or `use SECTION OPTION`."""
+    match said.value.split():
+        case ["use", name]:
+            pass
+        case ["use", name, option]:
+            pass
+        case _:
+            return said
+    if f"{name} {option}" in seen:
+        why = f"{option} of {sections.header(name)} stands for itself"
+        raise Halted(f"{said.file} (euca2ools of cloud {sections.cloud})", why, "Write its value there.")
+    return _lookup(sections, name, option, seen)
+
+
+def _candidates(sections: _Sections, name: str) -> Iterator[str]:
+    """The sections that may say something about a name, the nearest first."""
+    parts = name.split(":")
+    for kept in product((True, False), repeat=len(parts)):
+        one = ":".join(part if keep else "*" for part, keep in zip(parts, kept, strict=True))
+        if one != "*":
+            yield one
+    if longer := _longer(sections, name):
+        yield from _candidates(sections, longer)
+    else:
+        yield "*"
+
+
+def _longer(sections: _Sections, name: str) -> str | None:
+    """The one section whose name ends with this one's groups: `aws:us-east-1` for `us-east-1`."""
+    ending = [one for one in sections.named if one.endswith(f":{name}")]
+    fewest = min((one.count(":") for one in ending), default=0)
+    nearest = [one for one in ending if one.count(":") == fewest]
+    if len(nearest) > 1:
+        raise Halted(
+            f"cloud {sections.cloud}: euca2ools' {name} is not one region or user",
+            f"it may be {' or '.join(nearest)}",
+            f"Write the whole name in euca2ools under [cloud.{sections.cloud}].",
+        )
+    return nearest[0] if nearest else None
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def _read(patterns: Iterable[Path], cloud: str) -> _Configuration:
+    files = tuple(file for pattern in patterns for file in _matching(at_home(pattern)))
+    general: dict[str, _Said] = {}
+    named: dict[str, dict[str, dict[str, _Said]]] = {"user": {}, "region": {}}
+    for file in files:
+        for header, options in _tables(file, cloud):
+            said = {option: _Said(value.strip(), file) for option, value in options}
+            match header.split():
+                case ["global"]:
+                    general |= said
+                case ["user" | "region" as kind, name]:
+                    named[kind].setdefault(name, {}).update(said)
+    users, regions = (_Sections(kind, cloud, named[kind]) for kind in ("user", "region"))
+    return _Configuration(files, general, users, regions)
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """A file, or those that a shell pattern in its name fits."""
+    # Not pattern.is_file(), which raises where a folder above is closed.
+    is_a_file = os.path.isfile(pattern)  # noqa: PTH113
+    return [pattern] if is_a_file else sorted(pattern.parent.glob(pattern.name))
+
+
+def _tables(file: Path, cloud: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    parser = ConfigParser(strict=False, inline_comment_prefixes=(";",))
+    what = f"{file} (euca2ools of cloud {cloud})"
+    try:
+        parser.read_string(read_small_text(file, encoding="utf-8-sig", errors="replace"))
+        yield from [(header, parser.items(header)) for header in parser.sections()]
+    except PermissionError as error:
+        raise closed(file, what=what) from error
+    except OSError as error:
+        hint = f"Correct euca2ools_files under [cloud.{cloud}]."
+        raise Halted(what, f"cannot read it: {error.strerror}", hint) from error
+    except Error as error:
+        # Its own words might show a secret.
+        raise Halted(what, f"it is no ini file{_place(error)}", "Correct it there.") from None
+
+
+def _place(error: Error) -> str:
+    lines = getattr(error, "errors", ()) or [(getattr(error, "lineno", None), "")]
+    section = getattr(error, "section", "")
+    if lines[0][0]:
+        return f": line {lines[0][0]} cannot be understood"
+    return f": {getattr(error, 'option', 'an option')} under [{section}] has a % that stands for nothing"

@@ -1,0 +1,331 @@
+"""Who we are on a cloud: gathered from wherever it is said, and checked before any work is done.
+
+What the configuration says itself goes before the eucarc, that before euca2ools' files, and those before a
+profile of the AWS tools; of the last three, only what the configuration names is looked at.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import Certificate
+
+from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
+from uecwatchd.clouds.credentials.aws_profile import profile_source
+from uecwatchd.clouds.credentials.euca2ools import euca2ools_source
+from uecwatchd.clouds.credentials.eucarc import eucarc_source
+from uecwatchd.clouds.credentials.source import Source, at_home
+from uecwatchd.clouds.dialects import ACCOUNT_NUMBER, DIALECTS, Dialect
+from uecwatchd.clouds.proxy import HTTPS_EVERYWHERE, check_proxy
+from uecwatchd.config.address import NoAddress, read_address, shown
+from uecwatchd.config.load import keys_of
+from uecwatchd.config.records import REGION, CloudSettings
+from uecwatchd.errors import Halted
+from uecwatchd.system.file_errors import closed
+from uecwatchd.system.small_files import read_small
+
+# The manifest must name a user; a generation that compares it with nobody takes any word there.
+_ANY_USER = re.compile(r"[0-9A-Za-z]{1,64}")
+NOBODY = "0" * 12
+
+# A region with known addresses, eu-west-1, as against a name that a private cloud was given.
+_KNOWN_REGION = re.compile(r"[a-z]{2,3}(-[a-z]+)+-[0-9]+")
+
+
+Pair = tuple[Certificate, RSAPrivateKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One user of one cloud: what is there is readable, and fits together.
+
+    Both URLs are None where the region alone says where the cloud is. `account` is what the credentials say,
+    without hyphens, or empty; `numbered` sees that it is one of 12 digits where the cloud compares it.
+    `cloud_cert` is None where nothing names it; some clouds give it to whoever asks.
+    """
+
+    cloud: str
+    ec2_url: str | None
+    s3_url: str | None
+    region: str | None
+    access_key: str
+    secret_key: str = field(repr=False)
+    account: str
+    user_cert: Certificate
+    user_key: RSAPrivateKey = field(repr=False)
+    cloud_cert: Certificate | None
+    ca_bundle: Path | None
+    session_token: str | None = field(default=None, repr=False)  # of keys that are lent for a while
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    ec2_url: str | None
+    s3_url: str | None
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Everything that is said of one cloud, the place that counts most first."""
+
+    cloud: str
+    settings: CloudSettings
+    places: tuple[Source, ...]
+
+    def place_of(self, setting: str) -> Source | None:
+        return next((place for place in self.places if place.values.get(setting)), None)
+
+    def value(self, setting: str) -> str | None:
+        place = self.place_of(setting)
+        return place.values[setting] if place else None
+
+
+def gather(settings: CloudSettings) -> Account:
+    """Raises `Halted` (`NotPermitted` for a file we may not read), naming the file and the setting."""
+    told = told_of(settings)
+    pair = fitting(told, certificate=user_certificate(told), key=user_key(told))
+    seal = cloud_certificate(told, user=pair[0])
+    number, authorities = account_number(told), ca_bundle(told)
+    return assembled(told, addresses(told), access_keys(told), number, pair, seal, authorities)
+
+
+def assembled(
+    told: Told,
+    where: Addresses,
+    keys: Keys,
+    number: str,
+    pair: Pair,
+    seal: Certificate | None,
+    authorities: Path | None,
+) -> Account:
+    """An account of its pieces, each as the functions below give it."""
+    return Account(
+        cloud=told.cloud,
+        ec2_url=where.ec2_url,
+        s3_url=where.s3_url,
+        region=where.region,
+        access_key=keys.access_key,
+        secret_key=keys.secret_key,
+        account=number,
+        user_cert=pair[0],
+        user_key=pair[1],
+        cloud_cert=seal,
+        ca_bundle=authorities,
+        session_token=keys.session_token,
+    )
+
+
+def numbered(account: Account, dialect: Dialect) -> Account:
+    """Check the account number where this generation compares it with the caller's.
+
+    Elsewhere the credentials of real clouds hold any other word: a number of 38 digits on UEC, 42 in every
+    file that nova gave out, nothing on Eucalyptus 1.5. Raises `Halted`.
+    """
+    if not dialect.account_checked or ACCOUNT_NUMBER.fullmatch(account.account):
+        return account
+    said = f"its account number {account.account} is not one of 12 digits"
+    raise Halted(
+        f"cloud {account.cloud}: {said if account.account else 'it has no account number'}",
+        "this generation compares the one in a bundle with its own",
+        f"Set account under [cloud.{account.cloud}], or EC2_ACCOUNT_NUMBER in its eucarc, to the number of"
+        " 12 digits that the cloud shows.",
+    )
+
+
+def bundle_user(account: Account) -> str:
+    """Return what a manifest names as its user: the account number, a placeholder if there is none."""
+    return account.account if _ANY_USER.fullmatch(account.account) else NOBODY
+
+
+def sealing_certificate(account: Account) -> Certificate:
+    """The one that bundles are sealed for. Raises `Halted` if nothing has named or fetched it."""
+    if account.cloud_cert is not None:
+        return account.cloud_cert
+    raise Halted(
+        f"cloud {account.cloud}: it has no cloud certificate",
+        "neither cloud_cert nor an eucarc's EUCALYPTUS_CERT names one",
+        f"Set cloud_cert under [cloud.{account.cloud}], or EUCALYPTUS_CERT in its eucarc, to the"
+        " cloud-cert.pem that came with its credentials.",
+    )
+
+
+def sealed_with(account: Account) -> str:
+    """A digest of what manifests are sealed and signed with: with another certificate they are others."""
+    key = account.user_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    digest = hashlib.sha256(key)
+    for certificate in (account.user_cert, sealing_certificate(account)):
+        digest.update(certificate.public_bytes(Encoding.DER))
+    digest.update(bundle_user(account).encode())
+    return digest.hexdigest()
+
+
+# --- piece by piece ---------------------------------------------------------------------------------------
+
+
+def told_of(settings: CloudSettings) -> Told:
+    """Raises `Halted` for a file or profile that is named and cannot be read."""
+    return Told(settings.name, settings, tuple(_places(settings)))
+
+
+def _places(settings: CloudSettings) -> Iterator[Source]:
+    yield configured(settings)
+    if settings.eucarc:
+        yield eucarc_source(settings.eucarc, cloud=settings.name, home=at_home(Path("~")))
+    if settings.euca2ools:
+        yield euca2ools_source(settings.euca2ools, settings.euca2ools_files, cloud=settings.name)
+    if settings.profile:
+        yield profile_source(settings.profile, cloud=settings.name)
+
+
+def configured(settings: CloudSettings) -> Source:
+    """What the configuration itself says of a cloud."""
+    said = {key: getattr(settings, key) for key in keys_of("cloud")}
+    if settings.secret_key:
+        said["secret_key"] = settings.secret_key.get_secret_value()
+    values = {key: str(value) for key, value in said.items() if value is not None}
+    return Source(f"[cloud.{settings.name}]", values, {})
+
+
+def addresses(told: Told) -> Addresses:
+    """Both URLs, or neither where the region is one with known addresses. Raises `Halted`."""
+    region = _region(told)
+    if not (told.value("ec2_url") or told.value("s3_url")) and _is_known(told.settings.dialect, region):
+        check_proxy(told.cloud, HTTPS_EVERYWHERE)
+        return Addresses(None, None, region)
+    return Addresses(_url(told, "ec2_url", "EC2"), _url(told, "s3_url", "S3"), region)
+
+
+def _is_known(dialect: str, region: str | None) -> bool:
+    named = DIALECTS.get(dialect)
+    return region is not None and (named.regional if named else bool(_KNOWN_REGION.fullmatch(region)))
+
+
+def _region(told: Told) -> str | None:
+    """What euca2ools calls a region may be no name for one; where it matters to anybody, it is."""
+    region = told.value("region")
+    return region if region and REGION.fullmatch(region) else None
+
+
+def _url(told: Told, setting: str, half: str) -> str:
+    url = _needed(told, setting, f"address for {half}")
+    try:
+        address = read_address(url)
+    except NoAddress as error:
+        place = told.place_of(setting)
+        where = place.place_of(setting) if place else setting
+        raise Halted(
+            f"cloud {told.cloud}: its address for {half} is not one: {shown(url)}",
+            f"{error} ({where})",
+            f"Correct it there, or set {setting} under [cloud.{told.cloud}], with no user or password in it;"
+            " an address looks like http://HOST:8773/PATH.",
+        ) from error
+    check_proxy(told.cloud, address)
+    return address
+
+
+def access_keys(told: Told) -> Keys:
+    """A token goes with the secret that stands beside it, and with no other. Raises `Halted`."""
+    access_key = _needed(told, "access_key", "access key")
+    secret_key = _needed(told, "secret_key", "secret key")
+    place = told.place_of("secret_key")
+    return Keys(access_key, secret_key, place.values.get("session_token") if place else None)
+
+
+def account_number(told: Told) -> str:
+    """Return it without the hyphens that some show it with; empty if nothing says it."""
+    return (told.value("account") or "").replace("-", "").strip()
+
+
+def user_certificate(told: Told) -> Certificate:
+    return load_certificate(_file(told, "user_cert", "user certificate"), whose="the user's certificate")
+
+
+def user_key(told: Told) -> RSAPrivateKey:
+    return load_private_key(_file(told, "user_key", "user's private key"), whose="the user's private key")
+
+
+def fitting(told: Told, *, certificate: Certificate, key: RSAPrivateKey) -> Pair:
+    """Both as one. Raises `Halted` if they are not."""
+    if fits(key, certificate):
+        return certificate, key
+    raise Halted(
+        f"{told.value('user_key')} (user_key of cloud {told.cloud})",
+        f"it is not the key of the certificate {told.value('user_cert')} (user_cert)",
+        "Use the two files that came in one set of credentials.",
+    )
+
+
+def cloud_certificate(told: Told, *, user: Certificate | None) -> Certificate | None:
+    """None if nothing names it. Bundles sealed for the user twice would be refused one by one, and their
+    droppers blamed for it."""
+    path = told.value("cloud_cert")
+    if path is None:
+        return None
+    certificate = load_certificate(Path(path), whose="the cloud's certificate")
+    if user is None or public_key(certificate).public_numbers() != public_key(user).public_numbers():
+        return certificate
+    raise Halted(
+        f"cloud {told.cloud}: {path} (cloud_cert)",
+        "it is the user's certificate, not the cloud's",
+        "Set cloud_cert to the cloud's own, cloud-cert.pem beside most eucarcs.",
+    )
+
+
+def ca_bundle(told: Told) -> Path | None:
+    path = told.value("ca_bundle")
+    if path is None:
+        return None
+    what = f"{path} (ca_bundle of cloud {told.cloud})"
+    try:
+        read_small(Path(path))
+        return Path(path)
+    except PermissionError as error:
+        raise closed(Path(path), what=what) from error
+    except OSError as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error.strerror}"
+        hint = "Correct ca_bundle, or remove it to trust the public authorities."
+        raise Halted(what, why, hint) from error
+
+
+def _file(told: Told, setting: str, noun: str) -> Path:
+    return Path(_needed(told, setting, noun))
+
+
+def _needed(told: Told, setting: str, noun: str) -> str:
+    if value := told.value(setting):
+        return value
+    where = ", ".join(_silent(place, setting) for place in told.places[1:]) or "there is no eucarc"
+    raise Halted(
+        f"cloud {told.cloud}: it has no {noun}",
+        f"{setting} is not set and {where}",
+        _remedy(told, setting),
+    )
+
+
+def _remedy(told: Told, setting: str) -> str:
+    """Where it would have been looked for first, or in the configuration."""
+    table = f"under [cloud.{told.cloud}]"
+    if remedy := next((place.remedies[setting] for place in told.places if setting in place.remedies), None):
+        return f"{remedy}, or set {setting} {table}."
+    if told.places[1:]:
+        return f"Set {setting} {table}."
+    return f"Set {setting} {table}, or eucarc to the file that came with its credentials."
+
+
+def _silent(place: Source, setting: str) -> str:
+    spelled = place.spelled.get(setting)
+    if reason := place.reasons.get(setting):
+        return f"of {place.name}, {reason}"
+    return f"{place.name} does not set {spelled}" if spelled else f"{place.name} holds nothing of the kind"

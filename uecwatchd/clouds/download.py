@@ -1,0 +1,50 @@
+"""A bundle's way back out of its bucket."""
+
+from collections.abc import Callable, Iterator
+
+from uecwatchd.bundle.bundler import Part
+from uecwatchd.bundle.keys import public_key
+from uecwatchd.bundle.manifest import LIMIT_BYTES, check_signature, read_manifest
+from uecwatchd.bundle.unbundle import Sink, Unbundled, open_secret, unbundle
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.objects import fetch
+from uecwatchd.errors import Rejected
+from uecwatchd.system.digests import Digest
+
+
+def take_back(
+    cloud: Cloud,
+    location: str,
+    sink: Sink,
+    digest: Digest | None = None,
+    *,
+    before_part: Callable[[Part], None] = lambda _part: None,
+) -> Unbundled:
+    """Fetch what lies at "bucket/key" and pour the image into `sink` and `digest`, by itself one that fits.
+
+    `before_part` is called with each part before it is fetched; what it raises puts the work down.
+    Raises Rejected for a damaged bundle, and what the cloud room raises when the cloud does not answer.
+    """
+    bucket, key = location.split("/", 1)
+    data = _fetched(cloud, bucket, key)
+    manifest = read_manifest(data, name=key)
+    # Opened before the signature is looked at: who has another key now is told that, and not of damage.
+    secret = open_secret(manifest, cloud.account.user_key, side="user")
+    check_signature(data, public_key(cloud.account.user_cert), name=key)
+
+    def part(wanted: Part) -> Iterator[bytes]:
+        before_part(wanted)
+        return fetch(cloud, bucket, wanted.name)
+
+    return unbundle(manifest, part, secret=secret, sink=sink, digest=digest)
+
+
+def _fetched(cloud: Cloud, bucket: str, key: str) -> bytes:
+    """A manifest's bytes, of which there are never more than a server would read."""
+    data = bytearray()
+    for chunk in fetch(cloud, bucket, key):
+        data += chunk
+        if len(data) > LIMIT_BYTES:
+            why = f"it has more than {LIMIT_BYTES} bytes"
+            raise Rejected(f"{bucket}/{key}: this is no manifest", why, "Look who else writes to the bucket.")
+    return bytes(data)

@@ -1,0 +1,284 @@
+"""What it means when a cloud gives no answer, or none that could be read."""
+
+import re
+import socket
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    InvalidRegionError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+from botocore.parsers import ResponseParserError
+
+from uecwatchd.clouds.connections import AnswerTooLong
+from uecwatchd.clouds.errors.foreign_answers import SEE_PROXY, NotTheCloud
+from uecwatchd.clouds.errors.response_repair import Monstrous, Packed, Unreadable
+from uecwatchd.clouds.errors.table import SPEAKS_TLS, WRITE_HTTPS
+from uecwatchd.errors import CloudAway, Halted, UecError
+
+# The words of others are quoted up to this length: enough for every message known, and a stack trace or a web
+# page does not flood the journal.
+QUOTE_CHARACTERS = 300
+
+# A server that takes TLS at all does so at once.
+HANDSHAKE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """One way of getting no answer that could be read. `words` is looked for in what the library said."""
+
+    error: type[Exception]
+    words: str
+    kind: type[UecError]
+    why: str
+    hint: str
+
+    def fits(self, error: Exception) -> bool:
+        said = f"{error} {_cause(error)}"
+        return isinstance(error, self.error) and re.search(self.words, said, re.IGNORECASE) is not None
+
+
+# An old cloud is best left as it is, and given a newer face.
+NEWER_TLS = (
+    "Ask its administrator for TLS 1.2, or put a TLS proxy that speaks both before it, such as stunnel,"
+    " and set ec2_url and s3_url to that."
+)
+TLS_THERE = Silence(
+    ConnectionClosedError,
+    r"BadStatusLine\('\\x15\\x03",  # the answer is a TLS alert
+    Halted,
+    SPEAKS_TLS,
+    WRITE_HTTPS,
+)
+
+SILENCES = (
+    Silence(
+        AnswerTooLong,
+        "",
+        Halted,
+        "its answer has no end that we could wait for",
+        "Ask its administrator, with the time of day; where it lists very many images, deregister old ones.",
+    ),
+    Silence(
+        SSLError,
+        "certificate has expired",
+        Halted,
+        "its TLS certificate has expired",
+        "Ask its administrator for a new one; if it is still valid, our clock is wrong: see `date -u`.",
+    ),
+    Silence(
+        SSLError,
+        "not yet valid",
+        Halted,
+        "its TLS certificate is not valid yet",
+        "See by `date -u` whether our clock is right; if it is, ask its administrator for a valid one.",
+    ),
+    Silence(
+        SSLError,
+        "doesn't match|does not match|mismatch|subjectAltName",
+        Halted,
+        "its TLS certificate is for another host name",
+        "Write a name that is in its certificate in ec2_url and s3_url, or ask its administrator for a"
+        " certificate with this one.",
+    ),
+    Silence(
+        SSLError,
+        "too.weak|too.small",
+        Halted,
+        "a key of its TLS is too weak for this machine",
+        "Ask its administrator for a certificate with an RSA key of 2048 bits and SHA-256, and for current"
+        " ciphers.",
+    ),
+    Silence(
+        SSLError,
+        r"no certificate or crl|\[X509|PEM lib|no such file|permission denied",
+        Halted,
+        "the file that ca_bundle names holds no certificate that can be read",
+        "Set ca_bundle to a file in PEM form with the certificate of the authority that signed the cloud's.",
+    ),
+    Silence(
+        SSLError,
+        "certificate.verify.failed",
+        Halted,
+        "its TLS certificate is not one that we trust",
+        "Set ca_bundle to the authority that signed it, for instance /etc/ssl/certs/ca-certificates.crt;"
+        " where a proxy looks into TLS, that is the proxy's.",
+    ),
+    Silence(
+        SSLError,
+        "wrong.version.number|unknown.protocol|http.request|record layer failure|packet length",
+        Halted,
+        "it does not speak TLS at that address",
+        "Write http:// instead of https:// in ec2_url or s3_url, or correct the port.",
+    ),
+    Silence(
+        SSLError,
+        "unsupported.protocol|protocol.version|legacy sigalg|no protocols|version too low",
+        Halted,
+        "it speaks no newer TLS than 1.1, which this machine refuses",
+        NEWER_TLS,
+    ),
+    Silence(
+        SSLError,
+        "unrecognized.name",
+        Halted,
+        "the TLS server at that address knows no host of that name",
+        "Write the name that the server has for the cloud in ec2_url and s3_url.",
+    ),
+    Silence(
+        SSLError,
+        r"certificate.required|alert.(bad|no|unknown|unsupported).c\w+",
+        Halted,
+        "it wants a TLS certificate of ours, and we have none",
+        "Ask its administrator for an address without: who we are is shown by signatures.",
+    ),
+    Silence(
+        SSLError,
+        "alert|shared cipher|no ciphers|legacy renegotiation|handshake failure",
+        Halted,
+        "its TLS and ours have nothing in common",
+        NEWER_TLS,
+    ),
+    Silence(SSLError, "", CloudAway, "the TLS connection failed", "You need only wait."),
+    Silence(
+        EndpointConnectionError,
+        "name or service not known|name resolution|nodename|no address associated",
+        CloudAway,
+        "its host name is not known",
+        "Compare ec2_url and s3_url with the cloud's eucarc; if they are right, the name server is away.",
+    ),
+    Silence(
+        EndpointConnectionError,
+        "",
+        CloudAway,
+        "nobody answers at its address",
+        "See that the cloud runs and that ec2_url and s3_url are its own.",
+    ),
+    Silence(
+        ConnectTimeoutError,
+        "",
+        CloudAway,
+        "nobody answers at its address",
+        "See that the cloud runs, that ec2_url and s3_url are its own, and that no firewall stands between.",
+    ),
+    Silence(ReadTimeoutError, "", CloudAway, "it did not answer in time", "You need only wait."),
+    Silence(
+        ProxyConnectionError,
+        "tunnel connection failed: 4",
+        Halted,
+        "the proxy on the way to it lets us not through",
+        SEE_PROXY,
+    ),
+    Silence(
+        ProxyConnectionError,
+        "tunnel connection failed",
+        CloudAway,
+        "the proxy on the way does not reach it",
+        SEE_PROXY,
+    ),
+    Silence(
+        ProxyConnectionError,
+        "",
+        CloudAway,
+        "the proxy on the way to it does not answer",
+        SEE_PROXY,
+    ),
+    Silence(
+        Packed,
+        "",
+        Halted,
+        "its answers are packed, which we did not ask for",
+        "Have the web server or proxy that stands before it leave them as they are (nginx: gzip off;).",
+    ),
+    Silence(
+        Monstrous,
+        "",
+        Halted,
+        "its answer is like none that a cloud gives",
+        "See that ec2_url and s3_url are the cloud's own; its administrator may know the request.",
+    ),
+    Silence(ResponseParserError, "", CloudAway, "its answer was cut short", "You need only wait."),
+    TLS_THERE,
+    Silence(
+        ConnectionClosedError,
+        "BadStatusLine",
+        Halted,
+        "what answers at its address does not speak HTTP",
+        "Compare host and port in ec2_url and s3_url with the cloud's eucarc.",
+    ),
+    Silence(HTTPClientError, "", CloudAway, "the connection broke", "You need only wait."),
+    Silence(IncompleteReadError, "", CloudAway, "the connection broke", "You need only wait."),
+    Silence(
+        InvalidRegionError,
+        "",
+        Halted,
+        "it sends us to a region that is none",
+        "Compare ec2_url, s3_url and region with the cloud's eucarc.",
+    ),
+    Silence(
+        BotoCoreError,
+        "",
+        Halted,
+        "our client library refuses to ask",
+        "Compare ec2_url, s3_url and region with the cloud's eucarc.",
+    ),
+)
+
+
+def unheard(what: str, error: Exception) -> UecError:
+    """Our error for one of botocore's that holds no answer, or none of the cloud's."""
+    if isinstance(error, NotTheCloud):
+        return error.stranger.kind(what, error.stranger.why, error.stranger.hint)
+    row = next(row for row in SILENCES if row.fits(error))
+    if isinstance(error, ConnectionClosedError) and _speaks_tls(str(error.kwargs.get("endpoint_url", ""))):
+        row = TLS_THERE
+    request_id = error.request_id if isinstance(error, Unreadable) else ""
+    return row.kind(what, f"{row.why} ({quoted(_told(error))})", row.hint, request_id=request_id)
+
+
+def _told(error: Exception) -> str:
+    """The library's words. A proxy's password it hides only in part, and what a proxy said altogether."""
+    if not isinstance(error, ProxyConnectionError):
+        return str(error)
+    reason = error.kwargs.get("error")
+    said = getattr(reason, "original_error", reason)
+    return f"{re.split('[/@]+', str(error.kwargs['proxy_url']).rstrip('/'))[-1]}: {said}"
+
+
+def _speaks_tls(url: str) -> bool:
+    """Whether a server that hung up on plain HTTP takes TLS: most say nothing before they do."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        return False
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    try:
+        with (
+            socket.create_connection((parts.hostname, parts.port or 80), HANDSHAKE_SECONDS) as line,
+            context.wrap_socket(line, server_hostname=parts.hostname),
+        ):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def quoted(words: str) -> str:
+    """Somebody else's words as a part of a sentence of ours."""
+    line = " ".join(words.split()).strip(": ").rstrip(".")
+    return line if len(line) <= QUOTE_CHARACTERS else line[:QUOTE_CHARACTERS] + "…"
+
+
+def _cause(error: Exception) -> str:
+    """What lies under an error of botocore: it keeps the reason of a failed connection out of its message."""
+    return str(error.kwargs.get("error", "")) if isinstance(error, BotoCoreError) else ""

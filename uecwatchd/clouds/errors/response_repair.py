@@ -1,0 +1,182 @@
+"""A cloud's answers, mended before botocore reads them.
+
+Some servers answer with plain text, a web page, a bare `&` or nothing, of which botocore would keep no more
+than that it could not parse it: neither what was said nor the request's id, which is all that a cloud's
+administrator can look for in the logs. And some might send what botocore would take a gigabyte to read.
+"""
+
+import http.client
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from html import unescape
+from typing import Any
+from xml.sax.saxutils import escape
+
+from botocore.parsers import ResponseParserError
+
+from uecwatchd.clouds.connections import AnswerTooLong
+from uecwatchd.clouds.errors.xml_limits import Broken, Unfit, look_through, pages
+
+# Where S3 says it. What a body says of it is kept there too.
+REQUEST_ID_HEADER = "x-amz-request-id"
+
+# What is read of a body that says no more than one sentence: the longest seen is a Java stack trace of some
+# ten KiB.
+READ_BYTES = 64 * 1024
+
+# What is read at once of any success but the one that may be long: a thousand keys of a kilobyte are less.
+LONGEST_BYTES = 4 * 1024 * 1024
+# The one that may be: the list of images, read a page at a time. Its element, and where its pages are found.
+LISTING, LIST_ELEMENT, PAGES = "DescribeImages", "imagesSet", "Pages"
+
+# Longer than those of any cloud, and no more than a line of a log has room for.
+REQUEST_ID_CHARACTERS = 128
+
+# What boto3 calls the uploads that it signs piece by piece, and some stores then keep with the object.
+PLAIN = frozenset(("", "identity", "none", "aws-chunked"))
+
+NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|&#(?:[0-8]|1[124-9]|2\\d|3[01]);")
+BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9A-Fa-f]+);)")
+# Linear whatever the text, as each ends at the next `<`; and more digits than any character's number has.
+TAG = re.compile(r"<[^<>]*>")
+NO_CHARACTER = re.compile(r"&#(?=\d{8})")
+
+S3_ERROR = "<Error><Code>{}</Code><Message>{}</Message></Error>"
+EC2_ERROR = f"<Response><Errors>{S3_ERROR}</Errors></Response>"
+
+
+class Unreadable(ResponseParserError):  # type: ignore[misc]  # botocore has no types
+    """A success of which nobody knows what it says."""
+
+    def __init__(self, said: str, request_id: str) -> None:
+        super().__init__(said)
+        self.request_id = request_id
+
+
+class Monstrous(Unreadable):
+    """A whole document, and so made that reading it could take more than there is."""
+
+
+class Packed(Unreadable):
+    """An answer in a form that nobody asked for. It is not unpacked: it might grow without an end."""
+
+
+def mend(
+    *,
+    response_dict: dict[str, Any],
+    operation_model: Any,
+    customized_response_dict: dict[str, Any],
+    **_: object,
+) -> None:
+    """For botocore's event `before-parse`. Raises `Unreadable`, `Monstrous`, `Packed`, `AnswerTooLong`."""
+    must_be_plain(response_dict)
+    if response_dict["status_code"] >= 300:
+        _rewrite(response_dict, service=operation_model.service_model.service_name)
+    elif response_dict["body"] and not operation_model.has_streaming_output:
+        if operation_model.name == LISTING:
+            first, *others = _mended(response_dict, partial(pages, parent=LIST_ELEMENT))
+            response_dict["body"], customized_response_dict[PAGES] = first, others
+            return
+        if len(response_dict["body"]) > LONGEST_BYTES:
+            raise AnswerTooLong(limit=LONGEST_BYTES)
+        (response_dict["body"],) = _mended(response_dict, _whole)
+
+
+def must_be_plain(response: Mapping[str, Any]) -> None:
+    """Raises `Packed`."""
+    coding = str(response["headers"].get("Content-Encoding") or "").strip().lower()[:REQUEST_ID_CHARACTERS]
+    if response["body"] and coding not in PLAIN:
+        raise Packed(f"Content-Encoding: {coding}", request_id_of(response, ""))
+
+
+def _rewrite(response: dict[str, Any], *, service: str) -> None:
+    """Write an error's body anew as the XML that its protocol promises, from whatever came."""
+    status, text = response["status_code"], text_of(response)
+    code, message = what_it_says(status, text)
+    form = S3_ERROR if service == "s3" else EC2_ERROR
+    response["body"] = NOT_XML.sub(" ", form.format(escape(code), escape(message))).encode()
+    if request_id := request_id_of(response, text):
+        response["headers"][REQUEST_ID_HEADER] = request_id
+
+
+def what_it_says(status: int, text: str) -> tuple[str, str]:
+    """A refusal's code and message; the status and its meaning in HTTP stand for what is missing."""
+    code = element("Code", text) or str(status)
+    return code, element("Message", text) or _plain(text) or http.client.responses.get(status, "")
+
+
+class Careful:
+    """botocore's maker of parsers, whose parsers then raise `Unreadable` for whatever they stumble over.
+
+    A number that is none: they let through whatever Python raises there.
+    """
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+
+    def create_parser(self, protocol: str) -> "_CarefulParser":
+        return _CarefulParser(self._factory.create_parser(protocol))
+
+
+class _CarefulParser:
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+
+    def parse(self, response: dict[str, Any], shape: Any) -> Any:
+        try:
+            return self._parser.parse(response, shape)
+        except ResponseParserError:
+            raise
+        except Exception as error:  # of whatever class, as it is the answer that is wrong
+            said = f"{type(error).__name__}: {str(error)[:READ_BYTES]}"
+            raise Unreadable(said, request_id_of(response, "")) from error
+
+
+def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]) -> tuple[bytes, ...]:
+    """The body as it came, or without what keeps XML from being read: a name or a description may hold it."""
+    body: bytes = response["body"]
+    try:
+        return read(body)
+    except Broken as broken:
+        why = str(broken)
+    except Unfit as unfit:
+        raise Monstrous(str(unfit), request_id_of(response, "")) from unfit
+    if len(body) <= LONGEST_BYTES:
+        mended = BARE_AMPERSAND.sub("&amp;", NOT_XML.sub(" ", body.decode(errors="replace")))
+        with suppress(Unfit):
+            return read(mended.encode())
+    text = text_of(response)
+    raise Unreadable(text or why, request_id_of(response, text))
+
+
+def _whole(body: bytes) -> tuple[bytes]:
+    look_through(body)
+    return (body,)
+
+
+def text_of(response: Mapping[str, Any]) -> str:
+    body: bytes = response["body"][:READ_BYTES]
+    return body.decode(errors="replace")
+
+
+def request_id_of(response: Mapping[str, Any], text: str) -> str:
+    in_body = element("RequestID", text) or element("RequestId", text) or element("requestId", text)
+    return str(response["headers"].get(REQUEST_ID_HEADER) or in_body)[:REQUEST_ID_CHARACTERS]
+
+
+def element(name: str, text: str) -> str:
+    """What the first of that name, a pattern, holds. No text takes longer than its length allows."""
+    found = re.search(rf"<(?:\w+:)?{name}\b[^<>]*>", text)
+    end = text.find("</", found.end()) if found else -1
+    return _unescaped(text[found.end() : end]).strip() if found and end >= 0 else ""
+
+
+def _plain(text: str) -> str:
+    return _unescaped(TAG.sub(" ", text)).strip()
+
+
+def _unescaped(text: str) -> str:
+    """A number that stands for no character stays: Python does not read one of thousands of digits."""
+    return unescape(NO_CHARACTER.sub("&amp;#", text))

@@ -1,0 +1,291 @@
+"""The bucket of a bundle: made when it is missing, filled, and read back."""
+
+import hashlib
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from http import HTTPStatus
+from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.errors.translate import code_of, status_of, translated
+from uecwatchd.errors import Deferred, Halted, Rejected
+from uecwatchd.system import failpoints
+from uecwatchd.types import StoredObject
+
+# What any generation takes, and nothing that a path could misread. Which of it names a *new* bucket is the
+# dialect's to say: one that exists was taken once, by an older version or another server than today's.
+BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
+CHOOSE_A_NAME = "Choose 3 to 63 lower case letters, digits and hyphens, with no hyphen at either end."
+
+# Answers to a canned ACL from stores that have none: Ceph, AWS since 2023, Swift.
+ACL_REFUSALS = frozenset({"InvalidArgument", "AccessControlListNotSupported", "NotImplemented"})
+
+# Keys in one page of a list, which is also the most that any server gives.
+PAGE_KEYS = 1000
+
+# More than two terabytes in parts, as they are listed; and pages, of a server that gives few keys in each.
+MOST_KEYS = 200_000
+MOST_PAGES = 2000
+
+# Longer than any digest. Other headers are as long as their sender likes.
+ETAG_CHARACTERS = 64
+# What a web server on the way adds to one while it packs answers, or only might: nginx, Apache, Jetty.
+WEAK = re.compile(r'w/(?=")|(?<![-;])[-;]+(?:gzip|br|deflate|zstd)(?="?$)')
+MD5 = re.compile("[0-9a-f]{32}")
+
+# How much of an object is in memory while it is read back: as much as makes the calls cheap.
+FETCH_BYTES = 256 * 1024
+
+
+def check_bucket_name(bucket: str, *, from_config: bool) -> None:
+    """Raises `Halted` for a bad name in the configuration, `Rejected` for one in a sidecar."""
+    if BUCKET_NAME.fullmatch(bucket):
+        return
+    kind = Halted if from_config else Rejected
+    raise kind(
+        f"bucket {bucket!r}",
+        "no cloud takes that as a bucket's name",
+        CHOOSE_A_NAME,
+    )
+
+
+def ensure_bucket(cloud: Cloud, bucket: str) -> None:
+    """See that the bucket is there and ours. Raises `Halted` when it is another's or may not be made.
+
+    It is looked for before it is made: some servers check the quota first, and count it twice.
+    """
+    with cloud.bucket_turn:
+        if not _is_there(cloud, bucket):
+            must_be_makeable(cloud, bucket)
+            with failpoints.effect("make bucket"):
+                _make(cloud, bucket)
+
+
+def must_be_makeable(cloud: Cloud, bucket: str) -> None:
+    """Raises `Halted` when the cloud makes no bucket of this name."""
+    if not cloud.dialect.bucket_pattern.fullmatch(bucket):
+        raise Halted(
+            f"cloud {cloud.name}: bucket {bucket}",
+            "it is not there, and the cloud makes none of such a name",
+            CHOOSE_A_NAME,
+        )
+
+
+def _make(cloud: Cloud, bucket: str) -> None:
+    with translated(cloud, f"making bucket {bucket}"):
+        try:
+            cloud.s3.create_bucket(Bucket=bucket, **_place(cloud))
+        except ClientError as error:
+            # Another host may just have made it for us; Eucalyptus 3 then says that it exists, no more.
+            if code_of(error) == "BucketAlreadyOwnedByYou" or _is_there(cloud, bucket):
+                return
+            raise
+
+
+def _is_there(cloud: Cloud, bucket: str) -> bool:
+    if cloud.dialect.head_bucket and (answer := _headed(cloud, bucket)) is not None:
+        return answer
+    # One key is listed: the first generations have no HEAD for buckets, and no HEAD can say a reason.
+    with translated(cloud, f"looking for bucket {bucket}"):
+        try:
+            cloud.s3.list_objects(Bucket=bucket, MaxKeys=1)
+        except ClientError as error:
+            if code_of(error) == "NoSuchBucket":
+                return False
+            raise
+    return True
+
+
+def _headed(cloud: Cloud, bucket: str) -> bool | None:
+    """What HEAD says of a bucket; None when it has a reason that it cannot say."""
+    with translated(cloud, f"looking for bucket {bucket}"):
+        try:
+            cloud.s3.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            return False if status_of(error) == HTTPStatus.NOT_FOUND else None
+    return True
+
+
+def _place(cloud: Cloud) -> dict[str, Any]:
+    # us-east-1 is the one region of AWS that must not be named.
+    region = cloud.s3.meta.region_name
+    named = cloud.dialect.regional and region != "us-east-1"
+    return {"CreateBucketConfiguration": {"LocationConstraint": region}} if named else {}
+
+
+class Reading(RawIOBase):
+    """Bytes as a file, and no second copy of them all."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # typeshed wants any Buffer
+        piece = self._data[self._at : self._at + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
+        self._at = offset + {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: len(self._data)}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
+    """Store an object, and see by its ETag that it arrived as it was sent; `Deferred` if it did not.
+
+    Where that is no MD5 of it, as of a store that packs or encrypts, the object is read back instead.
+    """
+    md5 = hashlib.md5(data)
+    request = {
+        "Bucket": bucket,
+        "Key": key,
+        "Body": Reading(data),  # read in pieces, each with a time-out of its own: a slow line may be slow
+        "ContentLength": len(data),
+        "ContentMD5": b64encode(md5.digest()).decode(),
+    }
+    doing = f"uploading {bucket}/{key}"
+    with translated(cloud, doing):
+        answer = _put_readable(cloud, bucket, request)
+    stored = StoredObject(key, len(data), _etag(answer))
+    if _is_encrypted_there(answer) or stored.etag == md5.hexdigest():
+        return stored
+    says_nothing = "ServerSideEncryption" in answer or not MD5.fullmatch(stored.etag)
+    if says_nothing and _md5_there(cloud, bucket, key) == md5.hexdigest():
+        return stored
+    raise Deferred(
+        f"cloud {cloud.name}, {doing}",
+        f"it has stored other bytes than were sent (its ETag is {stored.etag or 'missing'},"
+        f" the MD5 {md5.hexdigest()})",
+        "If that goes on, suspect a proxy on the way or the server's disk.",
+    )
+
+
+def _put_readable(cloud: Cloud, bucket: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Put an object that the cloud itself may read, as far as the store behind it has ACLs at all."""
+    acl = cloud.dialect.canned_acl
+    if acl is None or bucket in cloud.without_acl:
+        return _put(cloud, request)
+    try:
+        return _put(cloud, request | {"ACL": acl})
+    except ClientError as error:
+        if code_of(error) not in ACL_REFUSALS:
+            raise
+    answer = _put(cloud, request)
+    cloud.without_acl.add(bucket)
+    return answer
+
+
+def _put(cloud: Cloud, request: dict[str, Any]) -> dict[str, Any]:
+    request["Body"].seek(0)
+    answer: dict[str, Any] = cloud.s3.put_object(**request)
+    return answer
+
+
+def _etag(answer: dict[str, Any]) -> str:
+    return WEAK.sub("", str(answer.get("ETag", "")).strip().lower()).strip('"')[:ETAG_CHARACTERS]
+
+
+def _md5_there(cloud: Cloud, bucket: str, key: str) -> str:
+    """The digest of an object as it is fetched; of one that is not there, or not yet, that of nothing."""
+    digest = hashlib.md5()
+    with suppress(Rejected):
+        for piece in fetch(cloud, bucket, key):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _is_encrypted_there(answer: dict[str, Any]) -> bool:
+    # With a key of its own service AWS forms the ETag from the encrypted bytes.
+    return str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
+
+
+def fetch(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
+    """An object's bytes as they come, in pieces. Raises `Rejected` when it is not there."""
+    with translated(cloud, f"fetching {bucket}/{key}"):
+        answer = cloud.s3.get_object(Bucket=bucket, Key=key)
+        with closing(answer["Body"]) as body:
+            yield from body.iter_chunks(FETCH_BYTES)
+
+
+def holds(stored: StoredObject | None, data: bytes | memoryview) -> bool:
+    """Whether what the bucket lists is just these bytes, as far as size and ETag can tell."""
+    if stored is None or stored.size != len(data):
+        return False
+    return stored.etag == hashlib.md5(data).hexdigest()
+
+
+def remove(cloud: Cloud, bucket: str, key: str) -> None:
+    """Delete an object; one that is not there is deleted already."""
+    with translated(cloud, f"deleting {bucket}/{key}"), failpoints.effect("remove object"):
+        try:
+            cloud.s3.delete_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if status_of(error) != HTTPStatus.NOT_FOUND:
+                raise
+
+
+def listed(cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS) -> Iterator[StoredObject]:
+    """What lies in a bucket under keys that begin so, in the order of the keys."""
+    seen: set[str] = set()
+    after: dict[str, str] = {}
+    doing = f"listing {bucket}/{prefix}*"
+    for _ in range(MOST_PAGES):
+        with translated(cloud, doing):
+            page = cloud.s3.list_objects(Bucket=bucket, Prefix=prefix, MaxKeys=page_keys, **after)
+        found = [_stored(one) for one in page.get("Contents", [])]
+        new = [one for one in found if one.key not in seen]
+        seen.update(one.key for one in new)
+        yield from new
+        if not page.get("IsTruncated") or not found:
+            return
+        if not new or len(seen) > MOST_KEYS:
+            break
+        after = {"Marker": found[-1].key}  # NextMarker is only sent to those who give a delimiter
+    raise Deferred(
+        f"cloud {cloud.name}, {doing}",
+        f"its list does not come to an end ({len(seen)} keys so far)",
+        "If that goes on, ask its administrator to look at its S3 service.",
+    )
+
+
+def _stored(listed: dict[str, Any]) -> StoredObject:
+    return StoredObject(str(listed.get("Key")), int(listed.get("Size") or 0), _etag(listed))
+
+
+def _is_the_same(there: StoredObject | None, sent: StoredObject) -> bool:
+    """Whether nothing speaks against it: two ETags can be compared where both are digests, or are equal."""
+    if there is None or there.size != sent.size:
+        return False
+    return there.etag == sent.etag or not (MD5.fullmatch(there.etag) and MD5.fullmatch(sent.etag))
+
+
+def must_hold(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[StoredObject]) -> None:
+    """See that a bucket holds what was sent, by sizes and ETags. Raises `Deferred`, naming what is wrong."""
+    there = {one.key: one for one in listed(cloud, bucket, prefix)}
+    wrong = [one for one in sent if not _is_the_same(there.get(one.key), one)]
+    if not wrong:
+        return
+    first = wrong[0]
+    other = there.get(first.key)
+    why = f"it has {other.size} bytes and the ETag {other.etag}" if other else "it is not there any more"
+    others = f", and {len(wrong) - 1} more are not as they were sent" if len(wrong) > 1 else ""
+    raise Deferred(
+        f"cloud {cloud.name}, looking over {bucket}/{first.key}",
+        f"{why}; {first.size} bytes with the ETag {first.etag} were sent{others}",
+        "They are sent again by themselves; if that goes on, look who else writes to the bucket.",
+    )
