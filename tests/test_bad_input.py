@@ -20,7 +20,7 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service import Service
 
 

@@ -22,7 +22,8 @@ from uecwatchd.control import AdvanceWriter, Brake, Control, ProbeWriter, Wanted
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
 from uecwatchd.events import Kind, Progress
-from uecwatchd.ledger import BundleRecord, Failure, MemberRecord, Request, SetRecord, open_ledger
+from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.roll import Roll
 from uecwatchd.service import LONGEST_PAUSE_SECONDS, Service
 from uecwatchd.status import Row

@@ -23,7 +23,7 @@ from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.intake.spool import lock
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service import Service
 from uecwatchd.system.disk_space import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
 

@@ -25,7 +25,7 @@ from tests.support.host import Host
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.events import Event, Kind, Progress
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service import LEAST_PAUSE_SECONDS, Service
 

@@ -31,7 +31,9 @@ from uecwatchd.intake.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar,
 from uecwatchd.intake.spool import safe_open, scan
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET
 from uecwatchd.intake.spool.peek import Budget, Contents, read_contents
-from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.schema import FILE_NAME
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.roll import Roll
 
 MIB = 1 << 20

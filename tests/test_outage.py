@@ -19,7 +19,7 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.turn import Rounds

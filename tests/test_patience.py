@@ -16,7 +16,8 @@ from tests.support.waiting import until
 from uecwatchd.clouds.patience import Patience, again
 from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Deferred, Rejected, StillAway, Stopped
-from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 

@@ -19,10 +19,11 @@ from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
-from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS
+from uecwatchd.delivery.pending import UNLISTED_SECONDS, WAIT_SECONDS
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
-from uecwatchd.ledger import Failure, Ledger, SetRecord, open_ledger
+from uecwatchd.ledger.records import Failure, SetRecord
+from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.turn import Rounds

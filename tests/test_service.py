@@ -31,8 +31,9 @@ from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import lock
-from uecwatchd.ledger import FILE_NAME, Ledger, SetRecord, open_ledger
-from uecwatchd.ledger.file import Damaged
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.schema import FILE_NAME, Damaged
+from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.pipeline import Tools
 from uecwatchd.roll import Roll

@@ -18,7 +18,7 @@ from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
-from uecwatchd.ledger import Advance, Failure, MemberRecord, SetRecord
+from uecwatchd.ledger.records import Advance, Failure, MemberRecord, SetRecord
 from uecwatchd.outputs.progress import span
 from uecwatchd.status import Known, Row, about, as_json, rows, story, table, unseen
 

@@ -18,7 +18,8 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.demo.material import RealSet
 from uecwatchd.intake.spool import lock
-from uecwatchd.ledger import FILE_NAME, open_ledger
+from uecwatchd.ledger.schema import FILE_NAME
+from uecwatchd.ledger.sqlite import open_ledger
 
 # On a busy machine a set may be deferred once, and that is for half a minute.
 # Between two looks: less than the shortest stage takes.

@@ -18,7 +18,8 @@ from tests.support.waiting import until
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
-from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 

@@ -24,9 +24,9 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.clouds.connect import entered
 from uecwatchd.config.load import load
-from uecwatchd.ledger import open_ledger
+from uecwatchd.delivery.verify import verify
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.verify import verify
 
 MIB = 1 << 20
 SETTLE_SECONDS = 0.5

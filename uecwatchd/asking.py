@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from uecwatchd.clouds.availability import TOLD_CLOSINGS, Gates
 from uecwatchd.control import ProbeWriter
-from uecwatchd.unforeseen import OurFault, Recurring
+from uecwatchd.system.unforeseen import OurFault, Recurring
 
 
 class Asking:

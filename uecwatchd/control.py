@@ -17,7 +17,8 @@ from uecwatchd.clouds.availability import Gates
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.intake.sets.records import Assembly
-from uecwatchd.ledger import Advance, Ledger, Request, SetRecord, Verb
+from uecwatchd.ledger.records import Advance, Request, SetRecord, Verb
+from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.roll import Roll
 from uecwatchd.traces import clear_traces
 from uecwatchd.types import SetId

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.lanes import Candidate, begun_next, express
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.types import SetId
 
 

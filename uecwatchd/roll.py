@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from uecwatchd.errors import UecError
-from uecwatchd.ledger import Ledger, SetRecord
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sqlite import Ledger
+from uecwatchd.system.unforeseen import in_words
 from uecwatchd.types import SetId
-from uecwatchd.unforeseen import in_words
 
 
 class Roll:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from uecwatchd import ledger, pipeline
+from uecwatchd import pipeline
 from uecwatchd.asking import Asking
 from uecwatchd.bundle.upload_slots import Lines
 from uecwatchd.clouds.availability import Gates
@@ -20,7 +20,9 @@ from uecwatchd.control import Brake, ProbeWriter, drop_advances
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
-from uecwatchd.ledger import Ledger, SetRecord
+from uecwatchd.ledger.lock import hold
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.outages import introduced, warned
@@ -28,8 +30,8 @@ from uecwatchd.rounds.rules import rules_of
 from uecwatchd.rounds.turn import Rounds
 from uecwatchd.system import wakeup
 from uecwatchd.system.signals import Stop
+from uecwatchd.system.unforeseen import OurFault, Recurring
 from uecwatchd.types import DetectedCloud
-from uecwatchd.unforeseen import OurFault, Recurring
 
 # Between two turns of the loop, however many events there are: a large copy raises thousands.
 LEAST_PAUSE_SECONDS = 0.02
@@ -204,7 +206,7 @@ class Service:
     def _alone(self) -> Iterator[None]:
         """Be the only daemon on the state directory and on the folders; a folder that comes later is taken in
         its turn."""
-        lock = ledger.hold(self._settings.state.dir)
+        lock = hold(self._settings.state.dir)
         drop_advances(self._book)
         try:
             self._rounds.occupy()

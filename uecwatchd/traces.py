@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from uecwatchd.ledger import BundleRecord, Ledger, SetRecord
+from uecwatchd.ledger.records import BundleRecord, SetRecord
+from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs import result_files
 
 

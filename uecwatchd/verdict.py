@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from uecwatchd.errors import Deferred, Halted, Rejected, UecError
 from uecwatchd.events import Event, Fields, Kind
-from uecwatchd.ledger import Failure, SetRecord, State
+from uecwatchd.ledger.records import Failure, SetRecord, State
 from uecwatchd.outputs import result_files
 
 # From "a switch was rebooted" to "the night shift is over": 30 s doubling to an hour, for two days.

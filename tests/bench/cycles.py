@@ -22,7 +22,7 @@ from pathlib import Path
 from uecwatchd.demo.material import kernel, make_set
 from uecwatchd.demo.show import CONFIGURATION
 from uecwatchd.intake.spool.lock import LOCK_NAME
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
 # From before the program can hear a signal until well into the machine image's upload.

@@ -13,7 +13,8 @@ from uecwatchd.checkup import Finding, examine, exit_code
 from uecwatchd.checkup.bucket import KEY_PREFIX
 from uecwatchd.clouds.credentials.gather import gather, sealed_with
 from uecwatchd.config.records import CloudSettings, Settings, SpoolSettings, StateSettings
-from uecwatchd.ledger import BundleRecord, open_ledger
+from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
 Check = Callable[..., list[Finding]]

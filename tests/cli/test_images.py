@@ -15,7 +15,7 @@ from tests.support.host import Host
 from uecwatchd.cli.images import MADE_HERE, Exhibit, Origin, as_json, hung, rows
 from uecwatchd.clouds.images import Device, Image
 from uecwatchd.demo.material import RealSet
-from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord
+from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.sandbox.registry import Tag
 from uecwatchd.sandbox.server import Sandbox
 

@@ -17,7 +17,7 @@ from uecwatchd.clouds.images import images
 from uecwatchd.clouds.proxy import check_proxy, name_proxy, proxies_for
 from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Halted, UecError
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 

@@ -20,7 +20,7 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.demo.material import RealSet
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
 KILLER = Path(__file__).parent / "killer.py"

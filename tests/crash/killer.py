@@ -30,7 +30,7 @@ from uecwatchd.cli import main as cli
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.events import Event, Progress
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service import Service
 from uecwatchd.system import failpoints

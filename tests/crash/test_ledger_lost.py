@@ -14,9 +14,12 @@ import pytest
 
 from tests.crash.conftest import Killer, Scene
 from tests.support.host import Host
-from uecwatchd import ledger
 from uecwatchd.errors import Deferred
-from uecwatchd.ledger import FILE_NAME, Request, open_ledger, read_ledger
+from uecwatchd.ledger import schema
+from uecwatchd.ledger.lock import hold
+from uecwatchd.ledger.records import Request
+from uecwatchd.ledger.schema import FILE_NAME
+from uecwatchd.ledger.sqlite import open_ledger, read_ledger
 
 KILLED = -9
 PAGE_BYTES = 4096
@@ -110,7 +113,7 @@ def test_status_says_that_the_ledger_is_damaged_and_leaves_it_alone(
 def test_a_damaged_ledger_is_not_set_aside_under_a_daemon_that_has_it_open(state: Path) -> None:
     told: list[str] = []
     overwrite_header(state / FILE_NAME)
-    lock = ledger.hold(state)
+    lock = hold(state)
     try:
         with pytest.raises(Deferred, match="another uecwatchd"):
             open_ledger(state, lost=told.append)
@@ -168,7 +171,7 @@ def test_a_lock_of_another_process_passes(state: Path) -> None:
         with (
             closing(sqlite3.connect(state / FILE_NAME, timeout=0)) as connection,
             pytest.raises(Deferred, match="Another process is writing"),
-            ledger.file.trouble(state),
+            schema.trouble(state),
         ):
             connection.execute("BEGIN IMMEDIATE")
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from tests.crash.conftest import Crossing, Killer, Scene
 from tests.support.waiting import until
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 
 KILLED = -9
 FOR_EVER = 1e6

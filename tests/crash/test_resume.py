@@ -19,7 +19,9 @@ from uecwatchd.bundle.bundler import Bundling, Secret, most_parts
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
-from uecwatchd.ledger import FILE_NAME, SetRecord, open_ledger
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.schema import FILE_NAME
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service import Service
 from uecwatchd.system import failpoints
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.events import Event, Kind, Progress
-from uecwatchd.ledger import Failure, MemberRecord, SetRecord
+from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.types import SetId
 

@@ -19,7 +19,8 @@ from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Stopped
 from uecwatchd.images.facts import Role
-from uecwatchd.ledger import BundleRecord, BundleState, SetRecord, open_ledger
+from uecwatchd.ledger.records import BundleRecord, BundleState, SetRecord
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.pipeline.deliver import Turns
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service

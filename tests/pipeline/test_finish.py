@@ -23,7 +23,7 @@ from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.demo.material import RealSet
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service import Service
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support.host import Host
 from uecwatchd.checkup.host import examine_state
 from uecwatchd.errors import Deferred
-from uecwatchd.ledger.file import FILE_NAME, open_file
+from uecwatchd.ledger.schema import FILE_NAME, open_file
 from uecwatchd.system.mounts import is_shared, type_of
 
 STRACE = shutil.which("strace") or ""

@@ -18,9 +18,9 @@ from uecwatchd.clouds.objects import check_bucket_name
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.intake.sidecar import read_defaults
-from uecwatchd.ledger import read_ledger
+from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system.signals import NEVER, Stop
-from uecwatchd.unforeseen import OurFault, in_words
+from uecwatchd.system.unforeseen import OurFault, in_words
 from uecwatchd.unit import Need, Unit
 
 __all__ = ["Finding", "examine", "exit_code", "needs"]

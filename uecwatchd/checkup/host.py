@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from uecwatchd import ledger
 from uecwatchd.checkup.finding import Finding, bad, open_to_all
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
-from uecwatchd.ledger.file import ON_A_LOCAL_DISK, user_name
+from uecwatchd.ledger import sqlite
+from uecwatchd.ledger.schema import ON_A_LOCAL_DISK, user_name
 from uecwatchd.system.disk_space import check_room
 from uecwatchd.system.mounts import is_shared, type_of
 from uecwatchd.system.small_files import read_small
@@ -64,7 +64,7 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
     try:
-        book = ledger.read_ledger(folder)
+        book = sqlite.read_ledger(folder)
     except UecError as error:
         yield bad(error)
         return

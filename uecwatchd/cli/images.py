@@ -28,7 +28,8 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted
 from uecwatchd.intake.sidecar import read_defaults
-from uecwatchd.ledger import BundleRecord, SetRecord, read_ledger
+from uecwatchd.ledger.records import BundleRecord, SetRecord
+from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system import digests
 from uecwatchd.system.signals import NEVER, Stop, stopped_by_signals
 from uecwatchd.terminal import put_json, put_row, say

@@ -19,8 +19,8 @@ from uecwatchd import terminal, version
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.system import memory
 from uecwatchd.system.text import shell_word
+from uecwatchd.system.unforeseen import our_fault
 from uecwatchd.terminal import flush, let_go, put_text, say
-from uecwatchd.unforeseen import our_fault
 
 EX_OK = 0
 EX_USAGE = 64

@@ -13,7 +13,8 @@ from uecwatchd.cli.journal import program_journal, tell_lost
 from uecwatchd.cli.status import shown_table
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
-from uecwatchd.ledger import SetRecord, open_ledger
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service import Service
 from uecwatchd.system.signals import answer_end
 from uecwatchd.terminal import put, put_json, say

@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from uecwatchd import ledger
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.intake.sets.candidates import stem_of
-from uecwatchd.ledger import Ledger, Request, SetRecord, open_ledger
+from uecwatchd.ledger.lock import hold as acquire
+from uecwatchd.ledger.records import Request, SetRecord
+from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.progress import span
 from uecwatchd.status import Row, Survey, about, survey
@@ -110,7 +111,7 @@ def _act(verb: Verb, row: Row, settings: Settings) -> None:
 def _forgotten(row: Row, book: Ledger, state: Path) -> bool:
     """Forget a set here and now, unless a daemon is at work that has to do it."""
     try:
-        lock = ledger.hold(state, patience=LOCK_PATIENCE_SECONDS)
+        lock = acquire(state, patience=LOCK_PATIENCE_SECONDS)
     except Deferred:
         return False
     try:

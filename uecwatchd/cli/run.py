@@ -13,11 +13,11 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred
 from uecwatchd.events import Event, Kind, Monitor, Tee
-from uecwatchd.ledger import Ledger, open_ledger
+from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.outputs.systemd import Notifier, StatusMonitor
 from uecwatchd.service import Service
 from uecwatchd.system.signals import answer, answer_end
-from uecwatchd.unforeseen import our_fault
+from uecwatchd.system.unforeseen import our_fault
 
 # A disk is given space by hand, by somebody who then looks whether that was enough.
 LEDGER_RETRY_SECONDS = 5.0

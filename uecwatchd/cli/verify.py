@@ -9,15 +9,16 @@ from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
 from uecwatchd.clouds.connect import entered
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
+from uecwatchd.delivery.verify import verify as compared
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images.suitability import amount
-from uecwatchd.ledger import SetRecord, read_ledger
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system import digests
 from uecwatchd.system.signals import stopped_by_signals
 from uecwatchd.system.text import spelled
 from uecwatchd.terminal import put, put_json
 from uecwatchd.types import DetectedCloud
-from uecwatchd.verify import verify as compared
 
 
 def add_verify_options(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,8 @@ from uecwatchd.clouds.errors.translate import status_of
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, Rejected, UecError, Unforeseen
 from uecwatchd.system.signals import NEVER, Stop
+from uecwatchd.system.unforeseen import our_fault
 from uecwatchd.types import DetectedCloud
-from uecwatchd.unforeseen import our_fault
 
 
 def entered(

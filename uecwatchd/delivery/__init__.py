@@ -15,9 +15,3 @@ The steps, with what the ledger says after each:
    moments ends the attempt with `Pending`: the next one finds it at step 1
 8. `registered`, with the id; the keys are forgotten
 """
-
-from uecwatchd.delivery.order import NO_BOOT, Boot, BootIds, Order
-from uecwatchd.delivery.steps import bundle_and_register
-from uecwatchd.delivery.waiting import UNLISTED_SECONDS, WAIT_SECONDS
-
-__all__ = ["NO_BOOT", "UNLISTED_SECONDS", "WAIT_SECONDS", "Boot", "BootIds", "Order", "bundle_and_register"]

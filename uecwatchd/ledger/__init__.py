@@ -1,4 +1,4 @@
-"""The memory of the service: where every set and every bundle stands, written before the next step is taken.
+"""The memory of the service: the state of every set and bundle, written before the next step is taken.
 
 One SQLite file in the state directory, readable by the service's user alone because it holds the keys of
 bundles under way. The kinds of record:
@@ -12,46 +12,5 @@ bundles under way. The kinds of record:
 - a *cloud*: which generation it was found to be, for as long as it cannot be asked;
 - a *request* or a *hold*: what somebody asked for on the command line, for the daemon to find;
 - what is *leaving* a folder, from before its first file is moved until after the last;
-- an *advance*: how far the work on a set has come, for whoever asks.
+- an *advance*: the progress of the work on a set, for `status`.
 """
-
-from uecwatchd.ledger.book import CHECK_SECONDS, Ledger, open_ledger, read_ledger
-from uecwatchd.ledger.file import FILE_NAME, MIGRATIONS, Damaged
-from uecwatchd.ledger.lock import LOCK_NAME, hold, is_held
-from uecwatchd.ledger.records import (
-    Advance,
-    BundleRecord,
-    BundleState,
-    Failure,
-    Furnished,
-    Leaving,
-    MemberRecord,
-    Request,
-    SetRecord,
-    State,
-    Verb,
-)
-
-__all__ = [
-    "CHECK_SECONDS",
-    "FILE_NAME",
-    "LOCK_NAME",
-    "MIGRATIONS",
-    "Advance",
-    "BundleRecord",
-    "BundleState",
-    "Damaged",
-    "Failure",
-    "Furnished",
-    "Leaving",
-    "Ledger",
-    "MemberRecord",
-    "Request",
-    "SetRecord",
-    "State",
-    "Verb",
-    "hold",
-    "is_held",
-    "open_ledger",
-    "read_ledger",
-]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from uecwatchd.errors import Deferred
 from uecwatchd.intake.spool import lock
-from uecwatchd.ledger.file import folder_trouble, make_folder
+from uecwatchd.ledger.schema import folder_trouble, make_folder
 
 LOCK_NAME = "lock"
 # A verb has the lock for some milliseconds; a daemon that starts just then shall not take it for another one.

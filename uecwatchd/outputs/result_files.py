@@ -24,7 +24,7 @@ from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Progress
 from uecwatchd.images.facts import Role
 from uecwatchd.intake.spool import output_files
-from uecwatchd.ledger import Failure, MemberRecord, SetRecord
+from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord
 from uecwatchd.outputs.progress import Pacer, seconds_left
 from uecwatchd.system import digests
 from uecwatchd.system.text import json_text, printable, shell_word

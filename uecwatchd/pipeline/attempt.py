@@ -16,7 +16,7 @@ from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.images.suitability import amount
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.intake.sidecar import idle_keys
-from uecwatchd.ledger import MemberRecord, SetRecord
+from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.deliver import deliver
 from uecwatchd.pipeline.finish import furnish, publish, succeed_older
@@ -31,7 +31,7 @@ from uecwatchd.pipeline.prepare import (
     withdraw,
 )
 from uecwatchd.system.disk_space import check_room
-from uecwatchd.unforeseen import OurFault, in_words
+from uecwatchd.system.unforeseen import OurFault, in_words
 from uecwatchd.verdict import failed, failure_event, resumed
 
 

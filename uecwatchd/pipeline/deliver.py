@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 
-from uecwatchd.delivery import NO_BOOT, Boot, BootIds, Order, bundle_and_register
+from uecwatchd.delivery.deliver import bundle_and_register
+from uecwatchd.delivery.request import NO_BOOT, Boot, BootIds, Order
 from uecwatchd.errors import Pending, Rejected, Stopped
 from uecwatchd.events import Monitor, Tee
 from uecwatchd.images.facts import Role
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.spool import safe_open
-from uecwatchd.ledger import CHECK_SECONDS, BundleRecord
+from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.sqlite import CHECK_SECONDS
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
 from uecwatchd.pipeline.prepare import registered_name

@@ -17,7 +17,7 @@ from uecwatchd.clouds.registration import deregister
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Level
 from uecwatchd.images.facts import Role
-from uecwatchd.ledger import BundleRecord, Furnished, MemberRecord, SetRecord
+from uecwatchd.ledger.records import BundleRecord, Furnished, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, tell, with_member
 from uecwatchd.system import digests

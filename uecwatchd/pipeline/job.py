@@ -18,7 +18,8 @@ from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
 from uecwatchd.images.facts import Role
 from uecwatchd.intake.sets.records import ImageSet, Member
-from uecwatchd.ledger import CHECK_SECONDS, Furnished, Ledger, MemberRecord, SetRecord
+from uecwatchd.ledger.records import Furnished, MemberRecord, SetRecord
+from uecwatchd.ledger.sqlite import CHECK_SECONDS, Ledger
 from uecwatchd.outputs import result_files
 
 

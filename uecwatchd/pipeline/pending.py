@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from uecwatchd.clouds.images import one
-from uecwatchd.delivery import UNLISTED_SECONDS, WAIT_SECONDS
+from uecwatchd.delivery.pending import UNLISTED_SECONDS, WAIT_SECONDS
 from uecwatchd.errors import Pending, UecError
 from uecwatchd.events import Event, Kind
 from uecwatchd.intake.sets.records import ImageSet
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools
 from uecwatchd.verdict import next_look

@@ -13,7 +13,7 @@ from uecwatchd.images.suitability import amount
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sidecar import render_name
 from uecwatchd.intake.spool import safe_open
-from uecwatchd.ledger import MemberRecord
+from uecwatchd.ledger.records import MemberRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.pipeline.job import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
 from uecwatchd.system.digests import Digest, Flat, digest_like

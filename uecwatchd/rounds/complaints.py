@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Level, Monitor
-from uecwatchd.unforeseen import OurFault, in_words
+from uecwatchd.system.unforeseen import OurFault, in_words
 
 
 class Complaints:

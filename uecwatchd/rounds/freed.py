@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from uecwatchd.intake.spool import scan
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints

@@ -12,7 +12,8 @@ from typing import Literal
 
 from uecwatchd.intake.sets.records import Assembly, ImageSet
 from uecwatchd.intake.spool import archive, scan
-from uecwatchd.ledger import Leaving, Ledger, SetRecord
+from uecwatchd.ledger.records import Leaving, SetRecord
+from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints

@@ -15,7 +15,7 @@ from uecwatchd.errors import Halted
 from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import Assembly, Refused, Waiting, being_written
 from uecwatchd.intake.spool import writers
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints

@@ -11,7 +11,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.intake import sidecar
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
 from uecwatchd.intake.spool import safe_open
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.types import SetId
 from uecwatchd.verdict import retry_due
 

@@ -22,7 +22,7 @@ from uecwatchd.intake.sets.records import Assembly, ImageSet, put_back
 from uecwatchd.intake.spool import output_files, peek, safe_open, scan, writers
 from uecwatchd.intake.spool.lock import LOCK_NAME, Occupied, hold, is_held
 from uecwatchd.intake.watch import identity
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.complaints import Complaints
@@ -33,8 +33,8 @@ from uecwatchd.rounds.outages import Outages
 from uecwatchd.rounds.remnants import Remnants
 from uecwatchd.rounds.rules import GONE, due, names_in, next_of, rules_of, sized, summary_of
 from uecwatchd.rounds.whose import known_of, newly_owned, rules_in
+from uecwatchd.system.unforeseen import in_words, our_fault
 from uecwatchd.types import SetId
-from uecwatchd.unforeseen import in_words, our_fault
 from uecwatchd.verdict import failed, resumed, shifted
 
 # A look at ten thousand files takes less than one; where it takes longer, people wait for their images.

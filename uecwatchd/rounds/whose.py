@@ -8,7 +8,7 @@ from typing import TypedDict
 from uecwatchd.config.records import SpoolSettings
 from uecwatchd.intake.sets.records import Assembly, ImageSet, People, Refused, Rules, Waiting
 from uecwatchd.intake.spool import safe_open, scan
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.rounds.rules import GONE, taken_by
 
 ROOT = 0

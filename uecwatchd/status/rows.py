@@ -10,7 +10,7 @@ from uecwatchd.intake.sets.candidates import is_a_set
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, Waiting
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output, output_stem
 from uecwatchd.intake.spool.scan import NOT_UTF8, Listing
-from uecwatchd.ledger import Advance, SetRecord, Verb
+from uecwatchd.ledger.records import Advance, SetRecord, Verb
 from uecwatchd.outputs.progress import rate, seconds_left, span, told
 from uecwatchd.rounds.rules import GONE
 from uecwatchd.system.text import printable

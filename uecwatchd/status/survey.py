@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from uecwatchd import ledger
 from uecwatchd.clouds.presumed import presumptions, unrecognised
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
@@ -13,12 +12,13 @@ from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, put_back
 from uecwatchd.intake.spool import peek, scan, writers
 from uecwatchd.intake.spool.scan import Listing
-from uecwatchd.ledger import read_ledger
+from uecwatchd.ledger import lock
+from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.rounds.rules import rules_of
 from uecwatchd.rounds.whose import known_of, rules_in
 from uecwatchd.status.rows import Known, Row, rows, unseen
+from uecwatchd.system.unforeseen import in_words
 from uecwatchd.types import DetectedCloud
-from uecwatchd.unforeseen import in_words
 
 # Somebody waits for the answer, and tens of thousands of files are read in this time.
 READ_SECONDS = 10.0
@@ -64,7 +64,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
 
 
 def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, DetectedCloud]]:
-    alive = ledger.is_held(settings.state.dir)
+    alive = lock.is_held(settings.state.dir)
     book = read_ledger(settings.state.dir)
     if book is None:
         return Known(now, alive), {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from uecwatchd.events import Progress
 from uecwatchd.images.suitability import amount
 from uecwatchd.intake.spool.output_files import is_output
-from uecwatchd.ledger import MemberRecord, SetRecord
+from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.status.rows import Row, speed_of
 from uecwatchd.system.text import printable

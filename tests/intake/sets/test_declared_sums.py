@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.near import MBR, decided, lay, row_of
 from uecwatchd.intake.spool import scan
-from uecwatchd.ledger import SetRecord
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.rounds.leave import leaving_of
 
 RIGHT = hashlib.sha256(MBR).hexdigest()

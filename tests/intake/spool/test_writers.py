@@ -24,7 +24,7 @@ from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import Assembly, Refused, put_back
 from uecwatchd.intake.spool import safe_open, writers
 from uecwatchd.intake.spool.writers import file_system_of
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.pipeline.prepare import FRESH_SECONDS
 from uecwatchd.service import Service
 from uecwatchd.system.digests import MARK, MOST_ZEROS

@@ -9,10 +9,11 @@ from dataclasses import replace
 from uecwatchd.clouds import registration
 from uecwatchd.clouds.errors.connection import quoted
 from uecwatchd.clouds.images import AVAILABLE, Image
-from uecwatchd.delivery.order import Order
+from uecwatchd.delivery.request import Order
 from uecwatchd.errors import BundleRefused, Deferred, Pending
 from uecwatchd.events import Event, Kind
-from uecwatchd.ledger import BundleRecord, Ledger
+from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.sqlite import Ledger
 
 # OpenStack fetches, joins and converts the whole bundle meanwhile: some minutes for tens of GiB.
 WAIT_SECONDS = 1800.0

@@ -11,10 +11,10 @@ from pathlib import Path
 from uecwatchd.errors import Deferred
 from uecwatchd.images.facts import Role
 from uecwatchd.intake.spool.safe_open import Stamp
-from uecwatchd.ledger.aside import alone, is_gone, salvaged, set_aside
-from uecwatchd.ledger.file import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
+from uecwatchd.ledger.recovery import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.rows import bundle_from, bundle_row, leaving_from, set_from, set_row
+from uecwatchd.ledger.schema import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.system import failpoints
 from uecwatchd.types import DetectedCloud, SetId
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from uecwatchd.clouds.images import at_location, images
 from uecwatchd.clouds.objects import listed, remove
-from uecwatchd.delivery.order import Order
+from uecwatchd.delivery.request import Order
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Fields, Kind, Level
-from uecwatchd.ledger import BundleRecord, Ledger
+from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.sqlite import Ledger
 
 
 def clear_leftovers(order: Order, ledger: Ledger, *, but: str) -> None:

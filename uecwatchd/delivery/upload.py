@@ -16,12 +16,13 @@ from uecwatchd.bundle.upload_slots import in_flight
 from uecwatchd.clouds.credentials.gather import bundle_user, sealed_with, sealing_certificate
 from uecwatchd.clouds.objects import holds, listed, put
 from uecwatchd.clouds.patience import again
-from uecwatchd.delivery.order import BootIds, Order
+from uecwatchd.delivery.request import BootIds, Order
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.suitability import amount
 from uecwatchd.intake.spool import safe_open
-from uecwatchd.ledger import BundleRecord, Ledger
+from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.system import extents, failpoints
 from uecwatchd.system.digests import digest_like
 from uecwatchd.types import StoredObject

@@ -22,12 +22,13 @@ from tests.intake.sets.test_owners import (
     decided,
     owned,
 )
-from uecwatchd import ledger
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Assembly
 from uecwatchd.intake.spool import peek, scan
 from uecwatchd.intake.spool.peek import Contents, read_contents
-from uecwatchd.ledger import BundleRecord, MemberRecord, SetRecord, open_ledger
+from uecwatchd.ledger import schema
+from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.roll import Roll
 from uecwatchd.rounds.leave import leaving_of
 from uecwatchd.rounds.rules import GONE
@@ -59,9 +60,9 @@ def record_of(files: Files, *, owner: int | None = None, image_id: str = "emi-1"
 
 
 def test_a_ledger_of_before_is_taken_over_with_owners_unknown(tmp_path: Path) -> None:
-    before = next(i for i, text in enumerate(ledger.MIGRATIONS) if "ADD COLUMN owner" in text)
-    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as old:
-        old.executescript(f"{' '.join(ledger.MIGRATIONS[:before])} PRAGMA user_version = {before};")
+    before = next(i for i, text in enumerate(schema.MIGRATIONS) if "ADD COLUMN owner" in text)
+    with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as old:
+        old.executescript(f"{' '.join(schema.MIGRATIONS[:before])} PRAGMA user_version = {before};")
         old.execute(
             "INSERT INTO bundles (cloud, bucket, identity, role, sha256, prefix, state, parts, bundled_size,"
             " image_id, made_for, registered, objects) VALUES ('c', 'b', 'i', 'machine', 'x', 'p',"

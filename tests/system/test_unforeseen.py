@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uecwatchd.errors import Deferred, Rejected
-from uecwatchd.unforeseen import LONGEST_PAUSE_SECONDS, OurFault, Recurring, in_words, our_fault
+from uecwatchd.system.unforeseen import LONGEST_PAUSE_SECONDS, OurFault, Recurring, in_words, our_fault
 
 KINDS = [ValueError, KeyError, OSError, RecursionError, MemoryError, StopIteration, AssertionError]
 

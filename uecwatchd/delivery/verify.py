@@ -16,7 +16,7 @@ from uecwatchd.clouds.download import take_back
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images.facts import Role
 from uecwatchd.intake.spool import safe_open
-from uecwatchd.ledger import MemberRecord, SetRecord
+from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.system.digests import digest_like
 
 

@@ -15,14 +15,15 @@ from uecwatchd.clouds.dialects import fitting_name
 from uecwatchd.clouds.download import take_back
 from uecwatchd.clouds.errors.connection import quoted
 from uecwatchd.clouds.objects import must_hold
-from uecwatchd.delivery.leftovers import clear_leftovers
-from uecwatchd.delivery.order import BootIds, Order
-from uecwatchd.delivery.sending import send
-from uecwatchd.delivery.waiting import is_overdue, missed, settled, taken_back
+from uecwatchd.delivery.pending import is_overdue, missed, settled, taken_back
+from uecwatchd.delivery.request import BootIds, Order
+from uecwatchd.delivery.stale_uploads import clear_leftovers
+from uecwatchd.delivery.upload import send
 from uecwatchd.errors import BundleRefused, Deferred, Halted, Rejected
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.intake.sets.records import ROLE_WORDS
-from uecwatchd.ledger import BundleRecord, Ledger
+from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.system.digests import digest_like
 
 # 64 bits of the identity: names that do not meet by chance, in keys that a person can still read.

@@ -9,19 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd import ledger
 from uecwatchd.errors import Deferred, Halted, NotPermitted, Stopped
-from uecwatchd.ledger import (
-    Advance,
-    BundleRecord,
-    Damaged,
-    Failure,
-    MemberRecord,
-    Request,
-    SetRecord,
-    open_ledger,
-    read_ledger,
-)
+from uecwatchd.ledger import lock, schema, sqlite
+from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
+from uecwatchd.ledger.schema import Damaged
+from uecwatchd.ledger.sqlite import open_ledger, read_ledger
 
 MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, (1, 2, 3, 4), "ab" * 32, "emi-1", "b/k")
 RECORD = SetRecord(
@@ -94,8 +86,8 @@ def test_only_the_last_advance_of_a_set_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_ledger_of_the_first_version_is_taken_over_with_all_that_is_in_it(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as old:
-        old.executescript(f"{ledger.MIGRATIONS[0]} PRAGMA user_version = 1;")
+    with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as old:
+        old.executescript(f"{schema.MIGRATIONS[0]} PRAGMA user_version = 1;")
         old.execute("INSERT INTO clouds VALUES ('default', 'uec', 'http://cloud')")
         old.commit()
     with closing(open_ledger(tmp_path)) as book:
@@ -152,7 +144,7 @@ def test_there_is_nothing_to_read_before_the_first_run(tmp_path: Path) -> None:
 
 def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     open_ledger(tmp_path).close()
-    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as raw:
+    with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw:
         raw.execute("PRAGMA user_version = 99")
     for opening in (open_ledger, read_ledger):
         with pytest.raises(Halted, match="version 99"):
@@ -164,7 +156,7 @@ def test_a_database_whose_tables_are_not_those_of_its_version_is_damaged(
     tmp_path: Path, version: int
 ) -> None:
     open_ledger(tmp_path).close()
-    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as raw:
+    with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw:
         raw.execute(f"PRAGMA user_version = {version}")
     with pytest.raises(Damaged, match="damaged"):
         open_ledger(tmp_path)
@@ -174,7 +166,7 @@ def test_a_database_whose_tables_are_not_those_of_its_version_is_damaged(
 
 
 def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
-    path = tmp_path / ledger.FILE_NAME
+    path = tmp_path / schema.FILE_NAME
     path.write_bytes(b"this is no database" * 1000)
     with pytest.raises(Damaged, match="damaged"):
         open_ledger(tmp_path)
@@ -182,11 +174,11 @@ def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_migration_leaves_the_older_version(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as raw:
+    with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw:
         raw.execute("CREATE TABLE digests (x)")  # in the way of the first migration's third statement
     with pytest.raises(Deferred):
         open_ledger(tmp_path)
-    with closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as raw:
+    with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw:
         tables = [row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     assert tables == ["digests"]
 
@@ -202,7 +194,7 @@ def test_a_full_disk_defers_and_keeps_what_was_written(small_disk: Path) -> None
         assert {RECORD.name, "after"} <= {record.name for record in book.sets()}
 
 
-def _put_many(book: ledger.Ledger) -> None:
+def _put_many(book: sqlite.Ledger) -> None:
     for number in range(1000):
         book.put_set(replace(RECORD, name=f"set-{number}"))
 
@@ -244,17 +236,17 @@ def nothing() -> None:
     """Wait on."""
 
 
-def _claim(book: ledger.Ledger, order: list[str]) -> None:
+def _claim(book: sqlite.Ledger, order: list[str]) -> None:
     with book.claim("other", check=nothing), book.claim("kernel", check=nothing):
         order.append("second")
 
 
 def test_a_second_daemon_is_told_who_holds_the_lock(tmp_path: Path) -> None:
-    held = ledger.hold(tmp_path)
+    held = lock.hold(tmp_path)
     with pytest.raises(Deferred, match=rf"process {os.getpid()} \(.*python.*\) holds its lock"):
-        ledger.hold(tmp_path)
+        lock.hold(tmp_path)
     os.close(held)
-    os.close(ledger.hold(tmp_path))
+    os.close(lock.hold(tmp_path))
 
 
 def test_a_state_directory_of_somebody_else_is_named(tmp_path: Path, as_nobody: None) -> None:
@@ -263,18 +255,18 @@ def test_a_state_directory_of_somebody_else_is_named(tmp_path: Path, as_nobody: 
 
 
 def test_whether_a_daemon_runs_is_seen_without_getting_in_its_way(tmp_path: Path) -> None:
-    assert not ledger.is_held(tmp_path)
+    assert not lock.is_held(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    held = ledger.hold(tmp_path)
-    assert ledger.is_held(tmp_path)
+    held = lock.hold(tmp_path)
+    assert lock.is_held(tmp_path)
     os.close(held)
-    assert not ledger.is_held(tmp_path)
+    assert not lock.is_held(tmp_path)
 
 
 def test_a_daemon_waits_for_a_verb_that_has_the_lock_for_a_moment(tmp_path: Path) -> None:
-    verb = ledger.hold(tmp_path)
+    verb = lock.hold(tmp_path)
     threading.Timer(0.2, os.close, [verb]).start()
-    os.close(ledger.hold(tmp_path))
+    os.close(lock.hold(tmp_path))
 
 
 def test_a_digest_that_is_dropped_is_taken_anew(tmp_path: Path) -> None:
@@ -284,7 +276,7 @@ def test_a_digest_that_is_dropped_is_taken_anew(tmp_path: Path) -> None:
         assert book.digest((1, 2, 3, 4)) is None
 
 
-@pytest.mark.parametrize("opening", [ledger.open_ledger, ledger.read_ledger], ids=["to write", "to read"])
+@pytest.mark.parametrize("opening", [sqlite.open_ledger, sqlite.read_ledger], ids=["to write", "to read"])
 @pytest.mark.parametrize("kind", ["a symbolic link", "a folder"])
 def test_a_ledger_that_is_no_file_is_named_for_what_it_is(
     tmp_path: Path, opening: Callable[[Path], object], kind: str
@@ -302,7 +294,7 @@ def test_a_ledger_that_is_no_file_is_named_for_what_it_is(
 
 
 def test_a_ledger_that_is_just_being_made_is_none_yet_for_those_who_look(tmp_path: Path) -> None:
-    (tmp_path / ledger.FILE_NAME).touch()
+    (tmp_path / schema.FILE_NAME).touch()
     assert read_ledger(tmp_path) is None
 
 

@@ -15,8 +15,8 @@ from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
 
-from uecwatchd.ledger.file import FILE_NAME, folder_trouble, sync_folder
 from uecwatchd.ledger.lock import LOCK_NAME, hold
+from uecwatchd.ledger.schema import FILE_NAME, folder_trouble, sync_folder
 from uecwatchd.system import failpoints
 
 # What SQLite puts beside its file. They go first: a log that stayed would be read into the new file.
