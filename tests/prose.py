@@ -1,0 +1,303 @@
+"""Measure the prose and the plan of the package: `python tests/prose.py` prints the figures.
+
+Six figures, each with the worst places (file:line):
+
+(a) Function docstrings whose first line does not begin with an imperative verb.
+(b) Decodable words per thousand words of prose: words that readers of English as a second language decode
+    instead of read. Prose is docstrings, comments, string literals with a space, and the files in TEXTS.
+(c) Private functions and methods with exactly one reference.
+(d) Classes with more than MOST_ATTRIBUTES attributes.
+(e) Modules and packages at the top level of the package.
+(f) Class names that are defined twice.
+
+`tests/test_prose.py` asserts bounds for (a) and (b). The others are for a reviewer to read.
+"""
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "uecwatchd"
+TEXTS = ("README.md", "CHANGELOG.md", "etc/*.toml", "systemd/*")
+
+MOST_ATTRIBUTES = 8
+WORST = 15
+
+# Verbs that a docstring may begin with. A missing verb can be added; a noun or a question word cannot.
+VERBS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        abort accept acquire add adjust admit advance allow announce answer append apply archive ask
+        assemble assert assign attach await back begin bind block bring build bundle calculate call cancel
+        carry change check choose claim clean clear close collect combine come compare complain complete
+        compress compute connect consume continue convert copy correct count cover create cut deal decide
+        declare decode decompress decrypt defer define deflate delete deliver demand deny deregister derive
+        describe detach detect determine digest discard display distribute divide do download draw drive
+        drop dump emit empty encode encrypt end enforce ensure enter escape establish estimate evaluate
+        examine exchange exclude execute exit expand expect explain expose extend extract fail feed fetch
+        fill filter find finish fit flush follow forbid force forget form format forward free freeze gather
+        generate get give go grant group guard guess halt hand handle hash have hear hide hint hold identify
+        ignore implement import include increase indent infer inflate inform initialize insert inspect
+        install interpret invalidate invent issue iterate join judge keep kill know label launch learn leave
+        let limit link list listen load locate lock log look lower make map mark match measure merge migrate
+        mount move name narrow negotiate nest normalize note notify number obtain offer omit open order
+        overwrite pack pad pair parse pass patch pause peek pick place play point poll pop post pour predict
+        prefer prefix prepare present preserve press prevent print probe process produce prompt propose
+        protect prove provide publish pull push put query queue quote raise read rebuild receive recognise
+        recognize record recover redact reduce refresh refuse register reject release reload remember remove
+        rename render repair repeat replace reply report represent request require reread reserve reset
+        resolve respond restore restrict resume retain retire retry return reuse reverse revoke rewrite
+        rotate round run save say scan schedule seal search see select send separate serialize serve set
+        shift shorten show shut sign skip sleep snapshot sort split spread start state stop store stream
+        strip substitute suggest summarize support suppress suspend swap switch synchronize take tell
+        terminate test tidy time touch trace track transfer translate trim truncate try turn unbundle undo
+        unlock unpack update upload use validate verify wait wake walk warn watch withhold word work wrap
+        write yield
+        """,
+    )
+)
+
+# What is decodable, by pattern. Each has a plain form: "whoever" -> "the process that", "anew" -> "again", …
+DECODABLE = re.compile(
+    r"\b(?:"
+    r"who(?:so)?ever|whom(?:ever)?|whatsoever|whichever|wherever|whensoever|howsoever"
+    r"|(?:of|to|for|from|by|in|with|on|at) (?:which|whose)"
+    r"|(?:for|to|of|from|by) who"
+    r"|nor|shall|ought|anew|lest|albeit|hence(?:forth)?|hitherto|likewise|thence|whence|whereby|wherein|whereof"
+    r"|there(?:of|in|by|upon|from|to)|here(?:in|by|of)|unto|upon|whilst|amongst|nought|naught"
+    r"|put down|told of|tells? of|speaks? of|nobody (?:need|can|would|will)s?|be (?:it|they)|as yet|or other"
+    r"|has a say|have a say|heed(?:s|ed)?|comes? to naught|came of|becomes? of|goes? for|by that name"
+    r"|it be|needs? be"
+    r")\b",
+    re.IGNORECASE,
+)
+WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One finding, or one piece of prose: file, line and text."""
+
+    file: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One parsed module."""
+
+    file: str
+    text: str
+    tree: ast.Module
+
+    def at(self, node: ast.stmt | ast.expr, text: str) -> Place:
+        return Place(self.file, node.lineno, text)
+
+
+def sources(package: Path = PACKAGE) -> list[Source]:
+    """Parse every module of the package."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        found.append(Source(str(path.relative_to(package.parent)), text, ast.parse(text)))
+    return found
+
+
+# --- (a) docstrings ---------------------------------------------------------------------------------------
+
+
+def is_imperative(docstring: str) -> bool:
+    """Tell from its first word if a docstring is an order: the word is one of VERBS, in its base form."""
+    first = re.match(r"\s*([A-Za-z]+)", docstring)
+    return first is not None and first[1].lower() in VERBS
+
+
+def functions_with_docstrings(modules: Iterable[Source]) -> Iterator[tuple[Place, str]]:
+    """Yield place and docstring of each function and method; a property is an attribute, and is left out."""
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if isinstance(node, Function) and not _is_property(node) and (text := ast.get_docstring(node)):
+                yield module.at(node, f"{node.name}: {text.splitlines()[0]}"), text
+
+
+def _is_property(node: Function) -> bool:
+    return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def not_imperative(modules: Iterable[Source]) -> tuple[list[Place], float]:
+    """Return the docstrings that do not begin with a verb, and their share of all, 0 to 1."""
+    all_of_them = list(functions_with_docstrings(modules))
+    found = [place for place, text in all_of_them if not is_imperative(text)]
+    return found, len(found) / max(len(all_of_them), 1)
+
+
+# --- (b) words --------------------------------------------------------------------------------------------
+
+
+def prose(modules: Iterable[Source], root: Path = ROOT) -> Iterator[Place]:
+    """Yield every piece of prose: of the modules, and the lines of the files in TEXTS."""
+    for module in modules:
+        yield from _comments(module)
+        yield from _literals(module)
+    for path in sorted(path for pattern in TEXTS for path in root.glob(pattern)):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            yield Place(str(path.relative_to(root)), number, line)
+
+
+def _comments(module: Source) -> Iterator[Place]:
+    for token in tokenize.generate_tokens(io.StringIO(module.text).readline):
+        if token.type == tokenize.COMMENT:
+            yield Place(module.file, token.start[0], token.string)
+
+
+def _literals(module: Source) -> Iterator[Place]:
+    """Yield docstrings, and string literals with a space in them, by line."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
+            for offset, line in enumerate(node.value.splitlines()):
+                yield Place(module.file, node.lineno + offset, line)
+
+
+def decodable(pieces: Iterable[Place]) -> tuple[list[Place], float]:
+    """Return the decodable words, each with its line, and how many there are in a thousand words."""
+    found, words = [], 0
+    for piece in pieces:
+        words += len(WORD.findall(piece.text))
+        for match in DECODABLE.finditer(piece.text):
+            found.append(Place(piece.file, piece.line, f"[{match[0]}] {piece.text.strip()}"))
+    return found, 1000 * len(found) / max(words, 1)
+
+
+# --- (c) to (f): the plan ---------------------------------------------------------------------------------
+
+
+def called_once(modules: Iterable[Source]) -> tuple[list[Place], int]:
+    """Return the private functions and methods with one reference, and how many private ones there are."""
+    found, total = [], 0
+    for module in modules:
+        references = Counter(_references(module.tree))
+        for node in ast.walk(module.tree):
+            if isinstance(node, Function) and re.match(r"_(?!_)", node.name):
+                total += 1
+                if references[node.name] == 1:
+                    found.append(module.at(node, node.name))
+    return found, total
+
+
+def _references(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def wide_classes(modules: Iterable[Source]) -> list[Place]:
+    """Return the classes with more than MOST_ATTRIBUTES attributes, the widest first."""
+    found = []
+    for module, node in _classes(modules):
+        if (count := len(attributes(node))) > MOST_ATTRIBUTES:
+            found.append((count, module.at(node, f"{node.name} has {count} attributes")))
+    return [place for _, place in sorted(found, key=lambda each: -each[0])]
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """Return the names of a class' fields, and of what its methods assign to `self`."""
+    fields = {
+        item.target.id
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+    assigned = {
+        part.attr
+        for part in ast.walk(node)
+        if isinstance(part, ast.Attribute)
+        and isinstance(part.ctx, ast.Store)
+        and isinstance(part.value, ast.Name)
+        and part.value.id == "self"
+    }
+    return fields | assigned
+
+
+def _classes(modules: Iterable[Source]) -> Iterator[tuple[Source, ast.ClassDef]]:
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                yield module, node
+
+
+def top_level(package: Path = PACKAGE) -> list[str]:
+    """Return the modules and packages at the top of the package, without `__init__` and `__main__`."""
+    entries = (path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists())
+    return sorted(path.stem for path in entries if not path.stem.startswith("__"))
+
+
+def twin_classes(modules: Iterable[Source]) -> list[Place]:
+    """Return every class whose name another class has too."""
+    classes = [(module.at(node, node.name), node.name) for module, node in _classes(modules)]
+    times = Counter(name for _, name in classes)
+    return sorted((place for place, name in classes if times[name] > 1), key=lambda place: place.text)
+
+
+# --- the report -------------------------------------------------------------------------------------------
+
+
+def report() -> Iterator[str]:
+    """Yield the figures, line by line, each with its worst places."""
+    modules = sources()
+    clauses, share = not_imperative(modules)
+    words, rate = decodable(prose(modules))
+    once, private = called_once(modules)
+    wide, twins, top = wide_classes(modules), twin_classes(modules), top_level()
+    yield f"(a) docstrings that begin with no verb: {len(clauses)}, {share:.1%} of all (goal: under 3%)"
+    yield from _by_file(clauses)
+    yield f"(b) decodable words: {len(words)}, {rate:.2f} per thousand (goal: under 0.5)"
+    yield "    " + ", ".join(f"{word} {count}" for word, count in _by_word(words))
+    yield from _by_file(words)
+    yield f"(c) private functions with one reference: {len(once)} of {private}"
+    yield from _by_file(once)
+    yield f"(d) classes with more than {MOST_ATTRIBUTES} attributes: {len(wide)}"
+    yield from (f"    {place}" for place in wide)
+    yield f"(e) modules and packages at the top level: {len(top)}"
+    yield f"    {' '.join(top)}"
+    yield f"(f) classes whose name stands twice: {len(twins)}"
+    yield from (f"    {place}" for place in twins)
+
+
+def _by_word(words: Iterable[Place]) -> list[tuple[str, int]]:
+    return Counter(place.text.split("]")[0].lstrip("[").lower() for place in words).most_common()
+
+
+def _by_file(places: Iterable[Place]) -> Iterator[str]:
+    """Yield the files with the most findings, each with its first one."""
+    first: dict[str, Place] = {}
+    counts: Counter[str] = Counter()
+    for place in places:
+        first.setdefault(place.file, place)
+        counts[place.file] += 1
+    yield from (f"    {count:4} {first[file]}" for file, count in counts.most_common(WORST))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--all"]:
+        found = [*not_imperative(sources())[0], *decodable(prose(sources()))[0]]
+        sys.stdout.writelines(
+            f"{place}\n" for place in sorted(found, key=lambda place: (place.file, place.line))
+        )
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in report())
