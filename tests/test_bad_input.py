@@ -21,7 +21,7 @@ from tests.support.host import Host
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 
 
 @dataclass(frozen=True)

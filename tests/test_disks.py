@@ -24,7 +24,7 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.intake.spool import lock
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 from uecwatchd.system.disk_space import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
 
 # Longer than the first delay of a retry with its jitter, shorter than what makes the daemon deaf.

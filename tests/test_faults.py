@@ -28,7 +28,7 @@ from pathlib import Path
 from contextlib import closing
 from uecwatchd.ledger import open_ledger
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 from uecwatchd.settings import load
 class Silent:
     def tell(self, event): pass

@@ -27,7 +27,7 @@ from uecwatchd.config.load import load
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.service import LEAST_PAUSE_SECONDS, Service
+from uecwatchd.service.daemon import LEAST_PAUSE_SECONDS, Service
 
 HOUR = 3600.0
 LINES_AN_HOUR = 20

@@ -34,7 +34,7 @@ from uecwatchd.intake.spool.peek import Budget, Contents, read_contents
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.roll import Roll
+from uecwatchd.service.set_states import Roll
 
 MIB = 1 << 20
 RULES = Rules(1.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset({"default"}))

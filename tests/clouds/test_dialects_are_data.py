@@ -55,8 +55,8 @@ MAY_ASK = {
     # People are told, or tell it
     Asking("checkup/cloud.py", "examine_cloud", "reading"): "prints it",
     Asking("checkup/bucket.py", "_missing", "reading"): "prints it",
-    Asking("service.py", "_met", "reading"): "writes it into the ledger",
-    Asking("rounds/outages.py", "introduced", "reading"): "writes it into the journal",
+    Asking("service/daemon.py", "_met", "reading"): "writes it into the ledger",
+    Asking("service/cloud_notices.py", "introduced", "reading"): "writes it into the journal",
     Asking("config/records.py", "", "word"): "has what may be configured",
     Asking("system/text.py", "", "word"): "has what people write who mean one",
     Asking("clouds/connect.py", "_must_be_signable", "reading"): "prints it",

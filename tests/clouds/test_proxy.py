@@ -19,7 +19,7 @@ from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Halted, UecError
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 
 PROXY = {"http_proxy": "http://10.9.9.9:3128", "https_proxy": "http://10.9.9.9:3128"}
 NAME, ADDRESS, IPV6 = "http://Cloud.Example.:8773/x", "http://10.1.2.3:8773/x", "http://[2001:db8::5]:8773/x"

@@ -61,8 +61,8 @@ BREAKABLE = (
     "uecwatchd.clouds",
     "uecwatchd.outputs.result_files",
     "uecwatchd.system.wakeup",
-    "uecwatchd.control",
-    "uecwatchd.roll",
+    "uecwatchd.service.requests",
+    "uecwatchd.service.set_states",
 )
 # How anything at all is made, shown and ended.
 SOUND = ("__init__", "__str__", "__repr__", "__enter__", "__exit__", "close")

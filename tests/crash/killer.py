@@ -32,7 +32,7 @@ from uecwatchd.config.load import load
 from uecwatchd.events import Event, Progress
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
 
 HASTE = 1000

@@ -22,7 +22,7 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
 
 KILLED = -9

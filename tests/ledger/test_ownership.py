@@ -29,10 +29,10 @@ from uecwatchd.intake.spool.peek import Contents, read_contents
 from uecwatchd.ledger import schema
 from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.roll import Roll
-from uecwatchd.rounds.leave import leaving_of
-from uecwatchd.rounds.rules import GONE
-from uecwatchd.rounds.whose import known_of, newly_owned
+from uecwatchd.service.policy import GONE
+from uecwatchd.service.retention import leaving_of
+from uecwatchd.service.set_owners import known_of, newly_owned
+from uecwatchd.service.set_states import Roll
 
 FOLDER = Path("/spool")
 BUNDLE = BundleRecord(

@@ -9,7 +9,7 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.config.records import Settings
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 from uecwatchd.system.signals import answer_end
 from uecwatchd.terminal import put, put_json, say
 

@@ -23,11 +23,11 @@ from uecwatchd.ledger.records import Request, SetRecord
 from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.progress import span
+from uecwatchd.service.cleanup import clear_traces
 from uecwatchd.status import Row, Survey, about, survey
 from uecwatchd.system import wakeup
 from uecwatchd.system.text import did_you_mean, shell_word, spelled
 from uecwatchd.terminal import put_json, say
-from uecwatchd.traces import clear_traces
 
 Verb = Literal["retry", "forget", "hold", "release"]
 

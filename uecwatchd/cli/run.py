@@ -15,7 +15,7 @@ from uecwatchd.errors import Deferred
 from uecwatchd.events import Event, Kind, Monitor, Tee
 from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.outputs.systemd import Notifier, StatusMonitor
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 from uecwatchd.system.signals import answer, answer_end
 from uecwatchd.system.unforeseen import our_fault
 

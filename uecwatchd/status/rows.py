@@ -12,7 +12,7 @@ from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output, outp
 from uecwatchd.intake.spool.scan import NOT_UTF8, Listing
 from uecwatchd.ledger.records import Advance, SetRecord, Verb
 from uecwatchd.outputs.progress import rate, seconds_left, span, told
-from uecwatchd.rounds.rules import GONE
+from uecwatchd.service.policy import GONE
 from uecwatchd.system.text import printable
 from uecwatchd.types import SetId
 

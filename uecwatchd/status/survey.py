@@ -14,8 +14,8 @@ from uecwatchd.intake.spool import peek, scan, writers
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger import lock
 from uecwatchd.ledger.sqlite import read_ledger
-from uecwatchd.rounds.rules import rules_of
-from uecwatchd.rounds.whose import known_of, rules_in
+from uecwatchd.service.policy import rules_of
+from uecwatchd.service.set_owners import known_of, rules_in
 from uecwatchd.status.rows import Known, Row, rows, unseen
 from uecwatchd.system.unforeseen import in_words
 from uecwatchd.types import DetectedCloud

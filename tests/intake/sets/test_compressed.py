@@ -9,7 +9,7 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.near import MBR, decided, lay, row_of
 from uecwatchd.events import Kind
-from uecwatchd.rounds.remnants import MOST_TOLD, Remnants
+from uecwatchd.service.leftover_files import MOST_TOLD, Remnants
 
 
 @pytest.mark.parametrize(

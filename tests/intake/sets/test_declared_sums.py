@@ -11,7 +11,7 @@ import pytest
 from tests.support.near import MBR, decided, lay, row_of
 from uecwatchd.intake.spool import scan
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.rounds.leave import leaving_of
+from uecwatchd.service.retention import leaving_of
 
 RIGHT = hashlib.sha256(MBR).hexdigest()
 WRONG = "0" * 64

@@ -25,8 +25,8 @@ from uecwatchd.intake.sets.records import Assembly, Refused, put_back
 from uecwatchd.intake.spool import safe_open, writers
 from uecwatchd.intake.spool.writers import file_system_of
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.pipeline.prepare import FRESH_SECONDS
-from uecwatchd.service import Service
+from uecwatchd.service.attempt.prepare import FRESH_SECONDS
+from uecwatchd.service.daemon import Service
 from uecwatchd.system.digests import MARK, MOST_ZEROS
 
 

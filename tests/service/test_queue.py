@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.lanes import LARGE_BYTES, TURNS, Candidate, begun_next, express
+from uecwatchd.service.queue import LARGE_BYTES, TURNS, Candidate, begun_next, express
 
 LARGE = 200 * 1024**3
 SMALL = 1024**2

@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from uecwatchd import pipeline
-from uecwatchd.control import Control, renewed
 from uecwatchd.errors import Halted
 from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import Assembly, Refused, Waiting, being_written
 from uecwatchd.intake.spool import writers
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.roll import Roll
-from uecwatchd.rounds.complaints import Complaints
-from uecwatchd.rounds.rules import passed
+from uecwatchd.service.attempt import context, run
+from uecwatchd.service.conditions import Complaints
+from uecwatchd.service.policy import passed
+from uecwatchd.service.requests import Control, renewed
+from uecwatchd.service.retry import failed, resumed
+from uecwatchd.service.set_states import Roll
 from uecwatchd.types import SetId
-from uecwatchd.verdict import failed, resumed
 
 # How many are written to the ledger in one transaction.
 HANDFUL = 20
@@ -55,7 +55,7 @@ class Notices:
 
     def __init__(
         self,
-        tools: pipeline.Tools,
+        tools: context.Tools,
         *,
         roll: Roll,
         control: Control,
@@ -170,7 +170,7 @@ class Notices:
         name = notice.about.name
         if isinstance(notice.about, Refused):
             self._control.answer(notice.key, "retry")
-            pipeline.show_refusal(record, self._tools, before=before)
+            run.show_refusal(record, self._tools, before=before)
         else:
             what = f"{name}: waiting for {record.reason}"
             self._complaints.tell(Kind.WAITING, what, set_name=name)

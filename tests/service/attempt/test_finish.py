@@ -25,7 +25,7 @@ from uecwatchd.config.records import CloudSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 
 OTHER, THIRD = "123456789012", "210987654321"
 DISK_BYTES = 2 << 20

@@ -19,8 +19,8 @@ from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.intake.sets.records import Assembly
 from uecwatchd.ledger.records import Advance, Request, SetRecord, Verb
 from uecwatchd.ledger.sqlite import Ledger
-from uecwatchd.roll import Roll
-from uecwatchd.traces import clear_traces
+from uecwatchd.service.cleanup import clear_traces
+from uecwatchd.service.set_states import Roll
 from uecwatchd.types import SetId
 
 # Often enough for whoever asks again and again, seldom enough to be no load: each is a write to the disk, and

@@ -11,10 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uecwatchd import pipeline
 from uecwatchd.config.records import Settings
-from uecwatchd.control import Control, drop_advances, renewed
-from uecwatchd.crew import Crew
 from uecwatchd.errors import Halted, UecError, words_of
 from uecwatchd.events import Kind
 from uecwatchd.intake.sets import assemble
@@ -24,18 +21,21 @@ from uecwatchd.intake.spool.lock import LOCK_NAME, Occupied, hold, is_held
 from uecwatchd.intake.watch import identity
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.roll import Roll
-from uecwatchd.rounds.complaints import Complaints
-from uecwatchd.rounds.freed import write_freed
-from uecwatchd.rounds.leave import forget_in_time, leaving_of, see_off, without_leaving
-from uecwatchd.rounds.notices import Notices
-from uecwatchd.rounds.outages import Outages
-from uecwatchd.rounds.remnants import Remnants
-from uecwatchd.rounds.rules import GONE, due, names_in, next_of, rules_of, sized, summary_of
-from uecwatchd.rounds.whose import known_of, newly_owned, rules_in
+from uecwatchd.service.attempt import context, run
+from uecwatchd.service.cloud_notices import Outages
+from uecwatchd.service.conditions import Complaints
+from uecwatchd.service.late_outputs import write_freed
+from uecwatchd.service.leftover_files import Remnants
+from uecwatchd.service.notices import Notices
+from uecwatchd.service.policy import GONE, due, names_in, next_of, rules_of, sized, summary_of
+from uecwatchd.service.requests import Control, drop_advances, renewed
+from uecwatchd.service.retention import forget_in_time, leaving_of, see_off, without_leaving
+from uecwatchd.service.retry import failed, resumed, shifted
+from uecwatchd.service.set_owners import known_of, newly_owned, rules_in
+from uecwatchd.service.set_states import Roll
+from uecwatchd.service.workers import Crew
 from uecwatchd.system.unforeseen import in_words, our_fault
 from uecwatchd.types import SetId
-from uecwatchd.verdict import failed, resumed, shifted
 
 # A look at ten thousand files takes less than one; where it takes longer, people wait for their images.
 SLOW_LOOK_SECONDS = 5.0
@@ -54,7 +54,7 @@ class Rounds:
         settings: Settings,
         *,
         roll: Roll,
-        tools: pipeline.Tools,
+        tools: context.Tools,
         monotonic: Callable[[], float],
         ended: Callable[[], None],
         went_on: Callable[[], None] = lambda: None,
@@ -72,7 +72,7 @@ class Rounds:
         self._locks: dict[Path, tuple[tuple[int, int] | None, int | None]] = {}
         self.configure(settings, tools)
 
-    def configure(self, settings: Settings, tools: pipeline.Tools) -> None:
+    def configure(self, settings: Settings, tools: context.Tools) -> None:
         """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
         self._rules = rules_of(settings, tools.gates.dialects(), tools.gates.strange())
         self._settings, self._tools = settings, tools
@@ -305,7 +305,7 @@ class Rounds:
         record = self._roll.get(found.id)
         if self._control.wanted.asked(found.id, "retry"):
             record = renewed(record)
-        return partial(pipeline.work, found, before=record, tools=self._tools)
+        return partial(run.work, found, before=record, tools=self._tools)
 
     def _wanting(self, cloud: str) -> int:
         """How many sets that are complete have still to go to a cloud."""

@@ -14,8 +14,8 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.pipeline.job import Job, Tools
-from uecwatchd.verdict import next_look
+from uecwatchd.service.attempt.context import Job, Tools
+from uecwatchd.service.retry import next_look
 
 
 def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> SetRecord | None:

@@ -9,7 +9,7 @@ from uecwatchd.config.records import SpoolSettings
 from uecwatchd.intake.sets.records import Assembly, ImageSet, People, Refused, Rules, Waiting
 from uecwatchd.intake.spool import safe_open, scan
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.rounds.rules import GONE, taken_by
+from uecwatchd.service.policy import GONE, taken_by
 
 ROOT = 0
 

@@ -19,7 +19,7 @@ from uecwatchd.errors import CloudAway, Deferred, Rejected, StillAway, Stopped
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 
 MIB = 1 << 20
 # As many tries as there are, with pauses that nobody notices.

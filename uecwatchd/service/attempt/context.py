@@ -13,7 +13,6 @@ from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.records import WorkSettings
-from uecwatchd.control import NEXT, Brake
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
 from uecwatchd.images.facts import Role
@@ -21,6 +20,7 @@ from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger.records import Furnished, MemberRecord, SetRecord
 from uecwatchd.ledger.sqlite import CHECK_SECONDS, Ledger
 from uecwatchd.outputs import result_files
+from uecwatchd.service.requests import NEXT, Brake
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from uecwatchd.errors import Deferred, Stopped
 from uecwatchd.images.facts import Role
 from uecwatchd.ledger.records import BundleRecord, BundleState, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.pipeline.deliver import Turns
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.service import Service
+from uecwatchd.service.attempt.members import Turns
+from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]

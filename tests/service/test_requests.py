@@ -18,16 +18,24 @@ from tests.support.waiting import until
 from uecwatchd.cli.requests import decide
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.config.load import load
-from uecwatchd.control import AdvanceWriter, Brake, Control, ProbeWriter, Wanted, news_between, renewed
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
 from uecwatchd.events import Kind, Progress
 from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.roll import Roll
-from uecwatchd.service import LONGEST_PAUSE_SECONDS, Service
+from uecwatchd.service.cleanup import is_its_alone
+from uecwatchd.service.daemon import LONGEST_PAUSE_SECONDS, Service
+from uecwatchd.service.requests import (
+    AdvanceWriter,
+    Brake,
+    Control,
+    ProbeWriter,
+    Wanted,
+    news_between,
+    renewed,
+)
+from uecwatchd.service.set_states import Roll
 from uecwatchd.status import Row
-from uecwatchd.traces import is_its_alone
 from uecwatchd.types import SetId
 
 MEMBER = MemberRecord("machine", "karmic.img", 512, (1, 2, 3, 4), "ab" * 32)

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from uecwatchd.clouds.availability import TOLD_CLOSINGS
-from uecwatchd.control import AdvanceWriter
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.images.suitability import amount
@@ -18,11 +17,11 @@ from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.pipeline.deliver import deliver
-from uecwatchd.pipeline.finish import furnish, publish, succeed_older
-from uecwatchd.pipeline.job import Job, Stage, Tools, lead, pause, stop_if_asked, tell
-from uecwatchd.pipeline.pending import put_off, still_pending, waited
-from uecwatchd.pipeline.prepare import (
+from uecwatchd.service.attempt.context import Job, Stage, Tools, lead, pause, stop_if_asked, tell
+from uecwatchd.service.attempt.finish import furnish, publish, succeed_older
+from uecwatchd.service.attempt.members import deliver
+from uecwatchd.service.attempt.pending import put_off, still_pending, waited
+from uecwatchd.service.attempt.prepare import (
     enter_cloud,
     foresee,
     hold_against_sums,
@@ -30,9 +29,10 @@ from uecwatchd.pipeline.prepare import (
     name_it,
     withdraw,
 )
+from uecwatchd.service.requests import AdvanceWriter
+from uecwatchd.service.retry import failed, failure_event, resumed
 from uecwatchd.system.disk_space import check_room
 from uecwatchd.system.unforeseen import OurFault, in_words
-from uecwatchd.verdict import failed, failure_event, resumed
 
 
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:

@@ -15,7 +15,7 @@ from uecwatchd.intake.sidecar import render_name
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.pipeline.job import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
+from uecwatchd.service.attempt.context import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
 from uecwatchd.system.digests import Digest, Flat, digest_like
 
 # A writer that pauses for longer than a file must lie still, as a copy over a line that hangs does, goes on

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from uecwatchd import pipeline
-from uecwatchd.asking import Asking
 from uecwatchd.bundle.upload_slots import Lines
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.client import Cloud
@@ -16,7 +14,6 @@ from uecwatchd.clouds.detect import Recognised, address_of
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.records import Settings
-from uecwatchd.control import Brake, ProbeWriter, drop_advances
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
@@ -24,10 +21,13 @@ from uecwatchd.ledger.lock import hold
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.roll import Roll
-from uecwatchd.rounds.outages import introduced, warned
-from uecwatchd.rounds.rules import rules_of
-from uecwatchd.rounds.turn import Rounds
+from uecwatchd.service.attempt import context
+from uecwatchd.service.cloud_notices import introduced, warned
+from uecwatchd.service.policy import rules_of
+from uecwatchd.service.probing import Asking
+from uecwatchd.service.requests import Brake, ProbeWriter, drop_advances
+from uecwatchd.service.scanner import Rounds
+from uecwatchd.service.set_states import Roll
 from uecwatchd.system import wakeup
 from uecwatchd.system.signals import Stop
 from uecwatchd.system.unforeseen import OurFault, Recurring
@@ -102,7 +102,7 @@ class Service:
         self._tools = self._tools_for(settings)
         self._rounds = self._rounds_by(self._tools)
 
-    def _rounds_by(self, tools: pipeline.Tools) -> Rounds:
+    def _rounds_by(self, tools: context.Tools) -> Rounds:
         return Rounds(
             self._settings,
             roll=Roll(self._book),
@@ -112,7 +112,7 @@ class Service:
             went_on=self._went_on,
         )
 
-    def _tools_for(self, settings: Settings) -> pipeline.Tools:
+    def _tools_for(self, settings: Settings) -> context.Tools:
         bucket = rules_of(settings, {}).defaults.bucket
         gates = Gates(
             settings.clouds,
@@ -124,7 +124,7 @@ class Service:
             clock=self._monotonic,
             stop=self._stopping,
         )
-        return pipeline.Tools(
+        return context.Tools(
             ledger=self._book,
             gates=gates,
             monitor=self._monitor,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from uecwatchd.errors import CloudAway, Deferred, Halted, NotPermitted, Rejected, UecError
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.verdict import GIVE_UP_SECONDS, failed, failure_event, resumed, retry_due
+from uecwatchd.service.retry import GIVE_UP_SECONDS, failed, failure_event, resumed, retry_due
 
 RECORD = SetRecord("/s", "karmic", "stamp", "working", 0.0, stage="publish", attempt=1, cloud="default")
 PASSING = Deferred("the cloud", "it is away", "Wait.")

@@ -20,11 +20,11 @@ from uecwatchd.config.records import WorkSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.pipeline import Tools
-from uecwatchd.roll import Roll
-from uecwatchd.rounds.turn import Rounds
-from uecwatchd.service import Service
-from uecwatchd.verdict import GIVE_UP_SECONDS
+from uecwatchd.service.attempt.context import Tools
+from uecwatchd.service.daemon import Service
+from uecwatchd.service.retry import GIVE_UP_SECONDS
+from uecwatchd.service.scanner import Rounds
+from uecwatchd.service.set_states import Roll
 
 SETS = 12
 

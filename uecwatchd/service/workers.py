@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd.intake.sets.records import ImageSet
-from uecwatchd.lanes import Candidate, begun_next, express
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.service.queue import Candidate, begun_next, express
 from uecwatchd.types import SetId
 
 

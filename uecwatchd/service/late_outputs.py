@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from uecwatchd.intake.spool import scan
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.roll import Roll
-from uecwatchd.rounds.complaints import Complaints
+from uecwatchd.service.conditions import Complaints
+from uecwatchd.service.set_states import Roll
 
 
 def write_freed(

@@ -15,9 +15,9 @@ from uecwatchd.intake.spool import archive, scan
 from uecwatchd.ledger.records import Leaving, SetRecord
 from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs import result_files
-from uecwatchd.roll import Roll
-from uecwatchd.rounds.complaints import Complaints
-from uecwatchd.rounds.rules import GONE, is_done
+from uecwatchd.service.conditions import Complaints
+from uecwatchd.service.policy import GONE, is_done
+from uecwatchd.service.set_states import Roll
 
 # Each costs the disk several waits, and nobody waits for it.
 FORGETTING_SECONDS = 1.0

@@ -6,14 +6,14 @@ from types import MappingProxyType
 
 from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.config.records import Settings
-from uecwatchd.crew import Expected
 from uecwatchd.errors import UecError
 from uecwatchd.intake import sidecar
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.service.retry import retry_due
+from uecwatchd.service.workers import Expected
 from uecwatchd.types import SetId
-from uecwatchd.verdict import retry_due
 
 GONE = "its files were removed"
 

@@ -19,7 +19,7 @@ from uecwatchd.events import Event, Kind, Level
 from uecwatchd.images.facts import Role
 from uecwatchd.ledger.records import BundleRecord, Furnished, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, tell, with_member
+from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, tell, with_member
 from uecwatchd.system import digests
 from uecwatchd.system.text import printable
 

@@ -35,11 +35,11 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME, Damaged
 from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.pipeline import Tools
-from uecwatchd.roll import Roll
-from uecwatchd.rounds.rules import due
-from uecwatchd.rounds.turn import Rounds
-from uecwatchd.service import Service
+from uecwatchd.service.attempt.context import Tools
+from uecwatchd.service.daemon import Service
+from uecwatchd.service.policy import due
+from uecwatchd.service.scanner import Rounds
+from uecwatchd.service.set_states import Roll
 
 FOUND = ImageSet(
     name="karmic",

@@ -21,7 +21,7 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.service import Service
+from uecwatchd.service.daemon import Service
 
 HOUR = 3600.0
 DISK_BYTES = 25 << 20  # three parts: it is noise

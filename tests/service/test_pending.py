@@ -24,12 +24,12 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.ledger.sqlite import Ledger, open_ledger
-from uecwatchd.pipeline import Tools
-from uecwatchd.roll import Roll
-from uecwatchd.rounds.turn import Rounds
 from uecwatchd.sandbox.identity import ensure_identity
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.verdict import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_look
+from uecwatchd.service.attempt.context import Tools
+from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_look
+from uecwatchd.service.scanner import Rounds
+from uecwatchd.service.set_states import Roll
 
 FOR_EVER = 1e6
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from uecwatchd.clouds.availability import TOLD_CLOSINGS, Gates
-from uecwatchd.control import ProbeWriter
+from uecwatchd.service.requests import ProbeWriter
 from uecwatchd.system.unforeseen import OurFault, Recurring
 
 

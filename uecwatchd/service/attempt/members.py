@@ -25,9 +25,9 @@ from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.ledger.sqlite import CHECK_SECONDS
 from uecwatchd.outputs import result_files
-from uecwatchd.pipeline.job import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
-from uecwatchd.pipeline.prepare import registered_name
-from uecwatchd.verdict import FIRST_LOOK_SECONDS
+from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
+from uecwatchd.service.attempt.prepare import registered_name
+from uecwatchd.service.retry import FIRST_LOOK_SECONDS
 
 Deliveries = Mapping[Role, "Future[BundleRecord]"]
 # Takes what is called while one waits, and raises when one need not wait any more.

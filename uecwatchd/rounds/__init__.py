@@ -1,1 +1,0 @@
-"""One look at each spool folder after another, and what follows from it."""
