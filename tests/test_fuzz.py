@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uecwatchd import status
 from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
+from uecwatchd.cli.status.rows import Known, rows
+from uecwatchd.cli.status.text import row_json, table
 from uecwatchd.clouds.credentials.gather import gather
 from uecwatchd.clouds.credentials.shell import read_script
 from uecwatchd.config.records import CloudSettings
@@ -30,7 +31,7 @@ from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import detect, file_names, suitability
 from uecwatchd.images.facts import Facts, Role
 from uecwatchd.intake.checksums import read_checksums
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import named_files, stem_of
 from uecwatchd.intake.sets.records import Assembly, Rules
 from uecwatchd.intake.sidecar import KEYS, Sidecar, read_sidecar
@@ -407,17 +408,17 @@ def check_folder(files: Mapping[bytes, bytes]) -> str:
         assembly = assemble(
             listing, rules=Rules(5.0, Sidecar(), {"default": SOME}, {"default": BOTH}, frozenset())
         )
-        rows = status.rows(listing, assembly, status.Known(100.0))
-        table = status.table(rows)
+        found = rows(listing, assembly, Known(100.0))
+        lines = table(found)
         assert len(listing.entries) + len(listing.ignored) == len(files)
-        assert all(printable(line).isprintable() for line in table)
-        shown = {row.name for row in rows}
+        assert all(printable(line).isprintable() for line in lines)
+        shown = {row.name for row in found}
         for path in listing.entries:
             assert path in shown or _is_told_of(path, listing, assembly)
         hidden = {path for path in listing.ignored if path not in shown}
         assert all(output_files.is_output(path) for path in hidden)
-        json.dumps([status.as_json(row) for row in rows]).encode()
-    return f"{len(rows)} rows"
+        json.dumps([row_json(row) for row in found]).encode()
+    return f"{len(found)} rows"
 
 
 NAMED_BYTES = BYTES | mutated(TOML, JSON, SUMS)

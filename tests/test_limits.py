@@ -25,7 +25,7 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.errors import LONGEST_TEXT_CHARS, Deferred, Rejected, UecError
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import People, Rules
 from uecwatchd.intake.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar, read_sidecar
 from uecwatchd.intake.spool import safe_open, scan

@@ -9,7 +9,7 @@ from shutil import copy
 import pytest
 
 from uecwatchd.demo.material import RealSet
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly, Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from uecwatchd.checkup.clock import S3_WINDOW
+from uecwatchd.cli.check.clock import S3_WINDOW
 from uecwatchd.clouds.dialects import DIALECTS, Dialect
 from uecwatchd.sandbox.ec2_rules import Ids
 from uecwatchd.sandbox.rules import RULES, Rules

@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 
 from uecwatchd.demo.material import kernel, make_set
-from uecwatchd.demo.show import CONFIGURATION
+from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.intake.spool.lock import LOCK_NAME
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox

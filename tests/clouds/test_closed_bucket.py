@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from uecwatchd.checkup.bucket import examine_bucket
+from uecwatchd.cli.check.bucket import examine_bucket
 from uecwatchd.clouds.client import Cloud
 
 DENIED = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"

@@ -51,10 +51,10 @@ MAY_ASK = {
         "clouds/presumed.py", "", "constant"
     ): "presumes the generation that wants the most, until it is known",
     Asking("clouds/availability.py", "_connect", "choosing"): "sees whether it is another one than before",
-    Asking("checkup/cloud.py", "", "constant"): "judges clocks by the strictest, until it is known",
+    Asking("cli/check/cloud.py", "", "constant"): "judges clocks by the strictest, until it is known",
     # People are told, or tell it
-    Asking("checkup/cloud.py", "examine_cloud", "reading"): "prints it",
-    Asking("checkup/bucket.py", "_missing", "reading"): "prints it",
+    Asking("cli/check/cloud.py", "examine_cloud", "reading"): "prints it",
+    Asking("cli/check/bucket.py", "_missing", "reading"): "prints it",
     Asking("service/daemon.py", "_met", "reading"): "writes it into the ledger",
     Asking("service/cloud_notices.py", "introduced", "reading"): "writes it into the journal",
     Asking("config/records.py", "", "word"): "has what may be configured",
@@ -63,8 +63,8 @@ MAY_ASK = {
     Asking("clouds/images.py", "_useful", "reading"): "prints it",
     Asking("clouds/registration.py", "_believed", "reading"): "prints it",
     Asking("cli/main.py", "", "word"): "has a verb of the embedded cloud's own name",
-    Asking("demo/trying.py", "add_sandbox_options", "word"): "has a default of that name",
-    Asking("demo/trying.py", "_installed_by", "word"): "names the extra that is called like it",
+    Asking("cli/sandbox.py", "add_sandbox_options", "word"): "has a default of that name",
+    Asking("cli/sandbox.py", "installed_by", "word"): "names the extra that is called like it",
 }
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.crash.conftest import Killer, Scene
 from tests.support.host import Host
-from uecwatchd.demo.show import CONFIGURATION
+from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.ledger.records import Leaving
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox

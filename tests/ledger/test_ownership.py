@@ -22,7 +22,7 @@ from tests.intake.sets.test_owners import (
     decided,
     owned,
 )
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly
 from uecwatchd.intake.spool import peek, scan
 from uecwatchd.intake.spool.peek import Contents, read_contents

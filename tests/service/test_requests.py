@@ -16,6 +16,7 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.cli.requests import decide
+from uecwatchd.cli.status.rows import Row
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
@@ -35,7 +36,6 @@ from uecwatchd.service.requests import (
     renewed,
 )
 from uecwatchd.service.set_states import Roll
-from uecwatchd.status import Row
 from uecwatchd.types import SetId
 
 MEMBER = MemberRecord("machine", "karmic.img", 512, (1, 2, 3, 4), "ab" * 32)

@@ -18,7 +18,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from uecwatchd.cli.main import main
-from uecwatchd.demo.show import CONFIGURATION
+from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.sandbox.server import Sandbox
 
 # Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from uecwatchd import status
-from uecwatchd.intake.sets import assemble
+from uecwatchd.cli.status import rows
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly, Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import safe_open, scan
@@ -36,12 +36,12 @@ def decided(folder: Path) -> Assembly:
     return assemble(scan.scan(folder, now=NOW, seen=0.0), rules=ALONE)
 
 
-def rows_in(folder: Path) -> tuple[status.Row, ...]:
+def rows_in(folder: Path) -> tuple[rows.Row, ...]:
     listing = scan.scan(folder, now=NOW, seen=0.0)
-    return status.rows(listing, assemble(listing, rules=ALONE), status.Known(NOW))
+    return rows.rows(listing, assemble(listing, rules=ALONE), rows.Known(NOW))
 
 
-def row_of(folder: Path, name: str) -> status.Row:
+def row_of(folder: Path, name: str) -> rows.Row:
     return next(row for row in rows_in(folder) if row.name == name)
 
 

@@ -17,7 +17,7 @@ import sys
 import time
 
 import uecwatchd.cli.main
-import uecwatchd.demo.show
+import uecwatchd.demo.run
 import uecwatchd.sandbox.server
 from uecwatchd.clouds.client import make_client
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
-from uecwatchd.checkup.host import examine_state
+from uecwatchd.cli.check.host import examine_state
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.schema import FILE_NAME, open_file
 from uecwatchd.system.mounts import is_shared, type_of
@@ -45,7 +45,7 @@ def test_check_warns_of_a_state_directory_that_others_share(fuse: Path, tmp_path
 EXAMINED_AS = """
 import os, sys, encodings.idna
 from pathlib import Path
-from uecwatchd.checkup.host import examine_state
+from uecwatchd.cli.check.host import examine_state
 os.setgroups([]); os.setuid(int(sys.argv[1]))
 print(*[finding.hint for finding in examine_state(Path(sys.argv[2]))])
 """

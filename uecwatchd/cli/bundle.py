@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from uecwatchd.bundle.folder import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
 from uecwatchd.bundle.keys import load_private_key, public_key
+from uecwatchd.cli.output import put, put_json, say
 from uecwatchd.clouds.credentials.gather import Account, bundle_user, gather, sealing_certificate
 from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
@@ -22,7 +23,6 @@ from uecwatchd.intake.sidecar import is_image_id
 from uecwatchd.intake.spool.peek import peek_at
 from uecwatchd.outputs.journal import journal_monitor
 from uecwatchd.system import digests
-from uecwatchd.terminal import put, put_json, say
 
 
 class Misused(UecError):

@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from uecwatchd.cli.output import put_json, put_row, say
 from uecwatchd.clouds.connect import entered
 from uecwatchd.clouds.images import Device, Image
 from uecwatchd.clouds.images import images as images_of
@@ -32,7 +33,6 @@ from uecwatchd.ledger.records import BundleRecord, SetRecord
 from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system import digests
 from uecwatchd.system.signals import NEVER, Stop, stopped_by_signals
-from uecwatchd.terminal import put_json, put_row, say
 
 Row = tuple[str, ...]
 

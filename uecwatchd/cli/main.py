@@ -15,12 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
 
-from uecwatchd import terminal, version
+from uecwatchd import version
+from uecwatchd.cli import output
+from uecwatchd.cli.output import flush, let_go, put_text, say
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.system import memory
 from uecwatchd.system.text import shell_word
 from uecwatchd.system.unforeseen import our_fault
-from uecwatchd.terminal import flush, let_go, put_text, say
 
 EX_OK = 0
 EX_USAGE = 64
@@ -53,8 +54,8 @@ class Verb:
 VERBS = (
     Verb("run", "watch the spool folders until stopped (for systemd)", "cli.run"),
     Verb("once", "scan, do everything that can be done, and exit", "cli.once"),
-    Verb("check", "look at everything the service needs", "cli.check", "environment"),
-    Verb("status", "what became of each file; with a name: why not yet", "cli.status"),
+    Verb("check", "look at everything the service needs", "cli.check.verb", "environment"),
+    Verb("status", "what became of each file; with a name: why not yet", "cli.status.verb"),
     Verb("verify", "take a set back from the cloud and compare it", "cli.verify"),
     Verb("retry", "try a set again now, whatever became of it before", "cli.requests"),
     Verb(
@@ -67,8 +68,8 @@ VERBS = (
     Verb("images", "what a cloud lists, as euca-describe-images prints it", "cli.images"),
     Verb("bundle", "bundle one image into a folder; no cloud is asked", "cli.bundle", "environment"),
     Verb("unbundle", "make an image of a bundle in a folder again", "cli.bundle", "environment"),
-    Verb("sandbox", "run the embedded test cloud until interrupted", "demo.trying", "own"),
-    Verb("demo", "show it at work: embedded cloud, service, a real image set", "demo.trying", "own"),
+    Verb("sandbox", "run the embedded test cloud until interrupted", "cli.sandbox", "own"),
+    Verb("demo", "show it at work: embedded cloud, service, a real image set", "cli.demo", "own"),
 )
 
 
@@ -109,10 +110,10 @@ class _VerbParser(_Parser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
-    terminal.never_closed()
+    output.never_closed()
     if argv is None:
-        terminal.speak_utf8()
-    terminal.escape()
+        output.speak_utf8()
+    output.escape()
     memory.keep_together()
     memory.never_dumped()
     given = sys.argv[1:] if argv is None else argv
@@ -142,8 +143,10 @@ def _enter(arguments: argparse.Namespace) -> Any:
     """Have what the service has, as far as the verb is to do or see what that would. Returns its unit."""
     if arguments.verb.place == "own":
         return None
+    from uecwatchd.cli.unit.environment import take_environment
+    from uecwatchd.cli.unit.systemd import Unasked, unit_for
+    from uecwatchd.cli.unit.user import take_user
     from uecwatchd.config.load import load
-    from uecwatchd.unit import Unasked, take_environment, take_user, unit_for
 
     try:
         given = unit_for(arguments.config, name=arguments.unit)

@@ -8,16 +8,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import partial
 
-from uecwatchd import status
 from uecwatchd.cli.journal import program_journal, tell_lost
-from uecwatchd.cli.status import shown_table
+from uecwatchd.cli.output import put, put_json, say
+from uecwatchd.cli.status.rows import Row, begun_now
+from uecwatchd.cli.status.survey import survey
+from uecwatchd.cli.status.text import row_json
+from uecwatchd.cli.status.verb import shown_table
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.signals import answer_end
-from uecwatchd.terminal import put, put_json, say
 
 # How a command that ran over several sets ends: by the first of these states that any of them is in.
 WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
@@ -41,19 +43,19 @@ def once(arguments: argparse.Namespace) -> int:
     changed = [r for r in records if before.get(r.id) != r]
     say(_summed_up(records, changed))
     if arguments.json:
-        found = [status.Row(r.folder, r.name, r.state, "", r) for r in records]
-        put_json([status.as_json(row) for row in found])
+        found = [Row(r.folder, r.name, r.state, "", r) for r in records]
+        put_json([row_json(row) for row in found])
     return max((trouble.exit_code for trouble in service.troubles), default=_exit_code(records))
 
 
 def show_plan(settings: Settings, *, as_json: bool) -> int:
     """What `once` would do: it waits for files to settle, so all of them are taken to have."""
-    found = status.survey(settings, now=time.time(), settled=True)
+    found = survey(settings, now=time.time(), settled=True)
     for trouble in found.troubles:
         say(f"uecwatchd: {trouble}")
-    rows = [row for row in found.rows if status.begun_now(row, found.known.now)]
+    rows = [row for row in found.rows if begun_now(row, found.known.now)]
     if as_json:
-        put_json([status.as_json(row) for row in rows])
+        put_json([row_json(row) for row in rows])
     for line in shown_table(rows, settings) if not as_json else ():
         put(line)
     others = sum(row.is_set for row in found.rows) - len(rows)

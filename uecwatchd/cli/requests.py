@@ -14,6 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Self, get_args
 
+from uecwatchd.cli.output import put_json, say
+from uecwatchd.cli.status.rows import Row, about
+from uecwatchd.cli.status.survey import Survey, survey
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, UecError
@@ -24,10 +27,8 @@ from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.progress import span
 from uecwatchd.service.cleanup import clear_traces
-from uecwatchd.status import Row, Survey, about, survey
 from uecwatchd.system import wakeup
 from uecwatchd.system.text import did_you_mean, shell_word, spelled
-from uecwatchd.terminal import put_json, say
 
 Verb = Literal["retry", "forget", "hold", "release"]
 

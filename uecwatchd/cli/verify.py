@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
+from uecwatchd.cli.output import put, put_json
 from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
 from uecwatchd.clouds.connect import entered
 from uecwatchd.config.load import load
@@ -17,7 +18,6 @@ from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system import digests
 from uecwatchd.system.signals import stopped_by_signals
 from uecwatchd.system.text import spelled
-from uecwatchd.terminal import put, put_json
 from uecwatchd.types import DetectedCloud
 
 

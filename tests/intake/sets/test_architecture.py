@@ -11,7 +11,7 @@ from tests.support.host import Host
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.errors import Rejected
 from uecwatchd.images.facts import Arch, Facts
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Rules
 from uecwatchd.intake.sidecar import Sidecar, read_sidecar
 from uecwatchd.intake.spool.scan import Entry, Listing

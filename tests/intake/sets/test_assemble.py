@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.checksums import read_checksums
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
 from uecwatchd.intake.sidecar import Sidecar, read_defaults, read_sidecar

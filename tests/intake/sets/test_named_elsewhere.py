@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.near import ALONE, MBR, NOW, again, decided, lay
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly, People
 from uecwatchd.intake.spool import peek, scan
 

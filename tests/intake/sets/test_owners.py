@@ -7,7 +7,7 @@ import pytest
 
 from tests.intake.sets.test_assemble import MIB, UEC, decide, listing, members
 from uecwatchd.intake.misnamed import Words
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly, ImageSet, People
 from uecwatchd.intake.spool.scan import Entry, Listing
 

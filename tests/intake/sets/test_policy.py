@@ -9,11 +9,11 @@ import pytest
 
 from tests.intake.sets.test_assemble import UEC, listing
 from tests.support.host import Host
-from uecwatchd.checkup.members import examine_members
+from uecwatchd.cli.check.members import examine_members
 from uecwatchd.config.load import load
 from uecwatchd.config.records import FolderPolicy, Policy
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Rules
 from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.intake.spool.exposure import exposure

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
 from uecwatchd.intake.sidecar import Sidecar, read_sidecar
 from uecwatchd.intake.spool.safe_open import EntryKind, Stamp

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.near import ALONE, MBR, NOW, again, decided, lay, row_of
 from uecwatchd.errors import Rejected
-from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly, ImageSet, People
 from uecwatchd.intake.sidecar import Foreign
 from uecwatchd.intake.spool import peek, scan

@@ -1,0 +1,118 @@
+"""Whether bundles can go where they are to go."""
+
+import secrets
+from collections.abc import Collection, Iterator
+from contextlib import nullcontext, suppress
+
+from botocore.exceptions import ClientError
+
+from uecwatchd.cli.check.finding import Finding, bad
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.errors.translate import code_of, status_of, translated
+from uecwatchd.clouds.objects import must_be_makeable, put, remove
+from uecwatchd.errors import Halted, UecError
+
+KEY_PREFIX = "uecwatchd-check-"
+CONTENT = b"Left by `uecwatchd check`, which should have deleted it.\n"
+
+
+def examine_bucket(cloud: Cloud, bucket: str, ours: Collection[str]) -> Iterator[Finding]:
+    """`ours` are the buckets that the cloud lists for us."""
+    if bucket in ours:
+        yield _rights(cloud, bucket)
+        return
+    try:
+        exists = _exists(cloud, bucket)
+    except UecError as error:
+        yield bad(error, cloud.name)
+        return
+    if exists is None:
+        yield _closed(cloud, bucket)
+    else:
+        yield _of_another(cloud, bucket) if exists else _missing(cloud, bucket, len(ours))
+
+
+def _exists(cloud: Cloud, bucket: str) -> bool | None:
+    """None where the cloud does not tell whether it is another's or not there at all."""
+    with translated(cloud, f"looking for bucket {bucket}"):
+        try:
+            cloud.s3.list_objects(Bucket=bucket, MaxKeys=1)
+        except ClientError as error:
+            if code_of(error) == "NoSuchBucket":
+                return False
+            if status_of(error) != 403:
+                raise
+            return _tells_what_is_missing(cloud) or None
+    return True
+
+
+def _tells_what_is_missing(cloud: Cloud) -> bool:
+    """Whether a bucket that nobody has is said not to be there, even to those who may not make it."""
+    try:
+        cloud.s3.list_objects(Bucket=KEY_PREFIX + secrets.token_hex(8), MaxKeys=1)
+    except ClientError as error:
+        return code_of(error) == "NoSuchBucket"
+    return False
+
+
+def _closed(cloud: Cloud, bucket: str) -> Finding:
+    return Finding(
+        "bad",
+        f"cloud {cloud.name}: bucket {bucket} is closed to us: it is another account's, or it is not there"
+        " and our account may not make it",
+        'Choose another: bucket = "…" under [defaults]; or have the cloud\'s administrator make it for us, or'
+        " give us the right to.",
+        Halted.exit_code,
+    )
+
+
+def _of_another(cloud: Cloud, bucket: str) -> Finding:
+    return Finding(
+        "bad",
+        f"cloud {cloud.name}: bucket {bucket} belongs to another account",
+        'Choose another: bucket = "…" under [defaults].',
+        Halted.exit_code,
+    )
+
+
+def _missing(cloud: Cloud, bucket: str, number: int) -> Finding:
+    try:
+        must_be_makeable(cloud, bucket)
+    except UecError as error:
+        return bad(error, cloud.name)
+    quota = cloud.dialect.bucket_quota
+    if quota is None or number < quota:
+        return Finding(
+            "ok", f"cloud {cloud.name}: bucket {bucket} is not there, and is made when it is needed"
+        )
+    return Finding(
+        "bad",
+        f"cloud {cloud.name}: bucket {bucket} is not there and can hardly be made: we have {number} buckets,"
+        f" and {cloud.dialect.versions} allows {quota}",
+        "Name one that exists under [defaults], delete one, or have the quota raised and make it by hand.",
+        Halted.exit_code,
+    )
+
+
+def _rights(cloud: Cloud, bucket: str) -> Finding:
+    try:
+        _put_and_remove(cloud, bucket)
+    except UecError as error:
+        return bad(error, cloud.name)
+    acl = cloud.dialect.canned_acl
+    refused = bucket in cloud.without_acl
+    about_acl = f", {'without the' if refused else 'with the'} ACL {acl}" if acl else ""
+    return Finding(
+        "ok", f"cloud {cloud.name}: bucket {bucket} is ours, and takes and deletes objects{about_acl}"
+    )
+
+
+def _put_and_remove(cloud: Cloud, bucket: str) -> None:
+    """Whatever happens to the one, the other is tried; the first failure is the one to tell."""
+    key, arrived = KEY_PREFIX + secrets.token_hex(8), False
+    try:
+        put(cloud, bucket, key, CONTENT)
+        arrived = True
+    finally:
+        with nullcontext() if arrived else suppress(UecError):
+            remove(cloud, bucket, key)

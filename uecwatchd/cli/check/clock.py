@@ -1,0 +1,50 @@
+"""Our clock against a cloud's: its servers refuse what is dated wrongly, and do not say by how much."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from uecwatchd.cli.check.finding import Finding
+from uecwatchd.clouds.dialects import Window
+from uecwatchd.errors import Halted
+
+# S3's is the same everywhere.
+S3_WINDOW = Window(ahead=15 * 60, behind=15 * 60)
+
+# A date is in whole seconds and some time under way: what is less is nothing.
+TRIFLE_SECONDS = 5
+
+HINT = "Compare `date -u` on both machines, and let both follow one time server."
+
+
+def date_of(response: Mapping[str, Any]) -> datetime | None:
+    """The server's clock, as an answer has it in its head."""
+    text = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def examine_clock(
+    cloud: str, half: str, *, ours: datetime, theirs: datetime, window: Window
+) -> Iterator[Finding]:
+    """Both clocks at the same moment; `window` is what that half allows."""
+    ahead = round((ours - theirs).total_seconds())
+    if abs(ahead) <= TRIFLE_SECONDS:
+        return
+    what = (
+        f"cloud {cloud}: our clock is {abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'} that of {half}"
+    )
+    if -window.behind <= ahead <= window.ahead:
+        yield Finding("warning", f"{what}, which allows {_allowed(window, ahead)} s", HINT)
+    else:
+        yield Finding(
+            "bad", f"{what}, which refuses more than {_allowed(window, ahead)} s", HINT, Halted.exit_code
+        )
+
+
+def _allowed(window: Window, ahead: int) -> int:
+    return window.ahead if ahead > 0 else window.behind

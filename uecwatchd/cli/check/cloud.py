@@ -1,0 +1,204 @@
+"""One cloud: who we are there, what it is, whether both its halves know us, and the bucket."""
+
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from uecwatchd.cli.check.bucket import examine_bucket
+from uecwatchd.cli.check.capabilities import facts
+from uecwatchd.cli.check.clock import S3_WINDOW, date_of, examine_clock
+from uecwatchd.cli.check.credentials import Papers, examine_papers
+from uecwatchd.cli.check.finding import Finding, bad
+from uecwatchd.clouds.client import Cloud, connect, insecure
+from uecwatchd.clouds.connect import connected, recognised
+from uecwatchd.clouds.credentials.certificate import fingerprint
+from uecwatchd.clouds.credentials.gather import Account, sealed_with
+from uecwatchd.clouds.detect import Recognised
+from uecwatchd.clouds.dialects import ACCOUNT_NUMBER, EUCA5, UEC, Window
+from uecwatchd.clouds.errors.translate import translated
+from uecwatchd.clouds.images import in_answer
+from uecwatchd.config.records import CloudSettings
+from uecwatchd.errors import Halted, UecError
+from uecwatchd.system.signals import Stop
+
+Clock = Callable[[], datetime]
+
+
+def examine_cloud(
+    settings: CloudSettings, *, bucket: str | None, clock: Clock, stop: Stop, sealed: Mapping[str, int]
+) -> Iterator[Finding]:
+    """`bucket` is where bundles go by default, None if its name is wrong; `sealed` is how many images this
+    host has registered with each pair of certificates."""
+    papers = yield from examine_papers(settings, clock())
+    if papers is None:
+        return
+    yield from _insecure(papers.account)
+    found = yield from _recognised(settings, papers.account, clock, stop)
+    if found is None:
+        return
+    yield Finding(
+        "ok",
+        f"cloud {settings.name}: {found.dialect.versions} (dialect {found.dialect.name}), for {found.why}",
+    )
+    yield Finding("ok", f"cloud {settings.name}: {facts(found.dialect)}")
+    if found.dialect.kernels_by_administrators:
+        what = "kernels and ramdisks are for administrators to register; whether we are one shows when we do"
+        yield Finding("ok", f"cloud {settings.name}: {what}")
+    cloud = yield from _cloud(papers, found, stop, sealed)
+    ours = yield from _halves(cloud, clock)
+    if ours is not None and bucket is not None:
+        yield from examine_bucket(cloud, bucket, ours)
+
+
+def _insecure(account: Account) -> Iterator[Finding]:
+    bare = [url for url in (account.ec2_url, account.s3_url) if url and insecure(url)]
+    if bare:
+        yield Finding(
+            "warning",
+            f"cloud {account.cloud}: no TLS for {' and '.join(bare)}: who listens on the way reads the names"
+            " of images and can change answers; bundles are encrypted, and keys are not sent",
+            "Use https:// where the cloud has it, with ca_bundle for an authority of its own.",
+        )
+
+
+def _recognised(
+    settings: CloudSettings, account: Account, clock: Clock, stop: Stop
+) -> Generator[Finding, None, Recognised | None]:
+    try:
+        return recognised(settings, account, stop=stop)
+    except UecError as error:
+        # It may be the clock that kept us from being heard, and then the strictest of all is the measure.
+        if theirs := _date_in(error):
+            yield from examine_clock(
+                account.cloud, "the cloud", ours=clock(), theirs=theirs, window=UEC.window
+            )
+        yield _blamed(account, error, clock, stop)
+        return None
+
+
+def _blamed(account: Account, error: UecError, clock: Clock, stop: Stop) -> Finding:
+    """A cloud is recognised by its S3 first: if EC2 knows us, it is S3 alone that does not."""
+    for dialect in (EUCA5, UEC) if isinstance(error, Halted) else ():
+        cloud = connect(account, dialect, uploads=1, stop=stop)
+        if not _ask(cloud, "listing its images", partial(_own_images, cloud), clock).error:
+            return _of_s3(cloud, error, alone=True)
+    return bad(error, account.cloud)
+
+
+def _own_images(cloud: Cloud) -> dict[str, Any]:
+    answer: dict[str, Any] = cloud.ec2.describe_images(Owners=["self"])
+    return {**answer, "Images": in_answer(cloud, answer)}
+
+
+def _date_in(error: UecError) -> datetime | None:
+    return date_of(error.__cause__.response) if isinstance(error.__cause__, ClientError) else None
+
+
+# --- the certificate that bundles are sealed for ----------------------------------------------------------
+
+
+def _cloud(
+    papers: Papers, found: Recognised, stop: Stop, sealed: Mapping[str, int]
+) -> Generator[Finding, None, Cloud]:
+    """A cloud that can be asked, even if nothing could be sealed for it."""
+    account = papers.account
+    bare = connect(account, found.dialect, uploads=1, stop=stop)
+    if not papers.sealing:
+        return bare
+    try:
+        cloud = connected(account, found, uploads=1, stop=stop)
+    except UecError as error:
+        yield bad(error, account.cloud)
+        return bare
+    yield Finding("ok", f"cloud {account.cloud}: {_sealed_for(account, cloud, sealed)}")
+    return cloud
+
+
+def _sealed_for(before: Account, cloud: Cloud, sealed: Mapping[str, int]) -> str:
+    if before.cloud_cert is None and cloud.account.cloud_cert:
+        return f"it gives its certificate itself (SHA-256 {fingerprint(cloud.account.cloud_cert)[:16]}…)"
+    if cloud.dialect.offers_certificate:
+        return "the cloud certificate is not known to be another cloud's"
+    number = sealed.get(sealed_with(cloud.account), 0)
+    images = "1 image" if number == 1 else f"{number} images"
+    if number and cloud.dialect.opens_bundles:
+        return f"the cloud certificate is its own: it has made {images} of what was sealed for that"
+    if number:
+        return f"{images} registered with this cloud certificate; whether it is right shows when one starts"
+    return "whether the cloud certificate is this cloud's cannot be known before something is registered"
+
+
+# --- both halves by a real call ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """An answer or what was wrong with it, and both clocks at that moment."""
+
+    answer: dict[str, Any]
+    error: UecError | None
+    ours: datetime
+    theirs: datetime | None
+
+
+def _halves(cloud: Cloud, clock: Clock) -> Generator[Finding, None, Collection[str] | None]:
+    """Returns the names of our buckets; None if S3 does not tell."""
+    ec2 = _ask(cloud, "listing its images", partial(_own_images, cloud), clock)
+    s3 = _ask(cloud, "listing its buckets", cloud.s3.list_buckets, clock)
+    yield from _clock(cloud, "EC2", ec2, cloud.dialect.window)
+    yield from _clock(cloud, "S3", s3, S3_WINDOW)
+    images, buckets = ec2.answer.get("Images", ()), s3.answer.get("Buckets", [])
+    yield (
+        bad(ec2.error, cloud.name)
+        if ec2.error
+        else Finding("ok", f"cloud {cloud.name}: EC2 knows us (images of ours: {len(images)})")
+    )
+    yield from _owners(cloud, {image.owner for image in images})
+    if s3.error:
+        yield _of_s3(cloud, s3.error, alone=ec2.error is None)
+        return None
+    yield Finding("ok", f"cloud {cloud.name}: S3 knows us (buckets of ours: {len(buckets)})")
+    return frozenset(str(bucket.get("Name")) for bucket in buckets)
+
+
+def _ask(cloud: Cloud, doing: str, call: Callable[[], dict[str, Any]], clock: Clock) -> _Heard:
+    try:
+        with translated(cloud, doing):
+            answer = call()
+    except UecError as error:
+        return _Heard({}, error, clock(), _date_in(error))
+    return _Heard(answer, None, clock(), date_of(answer))
+
+
+def _clock(cloud: Cloud, half: str, heard: _Heard, window: Window) -> Iterator[Finding]:
+    if heard.theirs:
+        yield from examine_clock(cloud.name, half, ours=heard.ours, theirs=heard.theirs, window=window)
+
+
+def _of_s3(cloud: Cloud, error: UecError, *, alone: bool) -> Finding:
+    told = bad(error, cloud.name)
+    if not alone or not isinstance(error, Halted):
+        return told
+    where = f" ({cloud.account.s3_url})" if cloud.account.s3_url else ""
+    hint = f"EC2 takes the same keys: see that s3_url{where} is of this cloud, and that they hold for S3 too."
+    return replace(told, what=f"{told.what}; it is S3 alone that refuses us", hint=hint)
+
+
+def _owners(cloud: Cloud, owners: Collection[str]) -> Iterator[Finding]:
+    """The images that are ours say whose they are. The first generation has names there, not numbers, and its
+    credentials have numbers of another kind; OpenStack's have any."""
+    numbers = sorted(filter(ACCOUNT_NUMBER.fullmatch, owners))
+    comparable = cloud.dialect.account_checked or ACCOUNT_NUMBER.fullmatch(cloud.account.account)
+    if numbers and comparable and cloud.account.account not in numbers:
+        demanded = cloud.dialect.account_checked
+        yield Finding(
+            "bad" if demanded else "warning",
+            f"cloud {cloud.name}: the account number is {cloud.account.account}, but our images there belong"
+            f" to {', '.join(numbers[:3])}",
+            "Correct account, or EC2_USER_ID or EC2_ACCOUNT_NUMBER in the eucarc.",
+            Halted.exit_code if demanded else 0,
+        )

@@ -1,0 +1,115 @@
+"""Our credentials for a cloud, each piece for itself."""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.x509 import Certificate
+
+from uecwatchd.cli.check.finding import Finding, bad, open_to_all
+from uecwatchd.clouds.credentials import gather
+from uecwatchd.clouds.credentials.gather import Account, Pair, Told
+from uecwatchd.config.records import CloudSettings
+from uecwatchd.errors import UecError
+
+# Long enough to have a certificate renewed by people.
+EXPIRY_WARNING = timedelta(days=30)
+
+Piece = TypeVar("Piece")
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """Enough to ask the cloud, be there bundles made with it or not.
+
+    Where the user's certificate or key is wrong, `account` has a pair that was made up.
+    `sealing` is whether what is set for the cloud's certificate, if anything is, is one.
+    """
+
+    account: Account
+    sealing: bool
+
+
+def examine_papers(settings: CloudSettings, now: datetime) -> Generator[Finding, None, Papers | None]:
+    """Returns what the cloud can be asked with, None if that is not enough."""
+    try:
+        told = gather.told_of(settings)
+    except UecError as error:
+        yield bad(error, settings.name)
+        return None
+    yield from _places(told)
+    where = yield from _piece(told, gather.addresses)
+    keys = yield from _piece(told, gather.access_keys)
+    number = gather.account_number(told)
+    certificate, pair = yield from _pair(told, now)
+    seal = yield from _piece(told, partial(gather.cloud_certificate, user=certificate))
+    authorities = yield from _piece(told, gather.ca_bundle)
+    if seal:
+        yield from _dated(told, "cloud certificate", "cloud_cert", seal, now)
+    named = [f"account {number}"] if number else []
+    named += [f"access key {keys.access_key}"] if keys else []
+    if named:
+        yield Finding("ok", f"cloud {told.cloud}: {', '.join(named)}")
+    if where is None or keys is None or bool(authorities) != bool(told.value("ca_bundle")):
+        return None
+    account = gather.assembled(told, where, keys, number, pair or _made_up(), seal, authorities)
+    return Papers(account, sealing=bool(seal) == bool(told.value("cloud_cert")))
+
+
+def _piece(told: Told, take: Callable[[Told], Piece]) -> Generator[Finding, None, Piece | None]:
+    try:
+        return take(told)
+    except UecError as error:
+        yield bad(error, told.cloud)
+        return None
+
+
+def _places(told: Told) -> Iterator[Finding]:
+    for place in told.places[1:]:
+        yield Finding("ok", f"cloud {told.cloud}: credentials of {place.name}")
+        for remark in place.remarks:
+            yield Finding("warning", f"cloud {told.cloud}: {remark.what}", remark.hint)
+    key = told.value("user_key")
+    secret = [*(file for place in told.places for file in place.files), *([Path(key)] if key else [])]
+    yield from filter(None, map(open_to_all, dict.fromkeys(secret)))
+
+
+def _pair(told: Told, now: datetime) -> Generator[Finding, None, tuple[Certificate | None, Pair | None]]:
+    """Returns the certificate, which may be good without a key, and both if they fit."""
+    certificate = yield from _piece(told, gather.user_certificate)
+    key = yield from _piece(told, gather.user_key)
+    if certificate:
+        yield from _dated(told, "user certificate", "user_cert", certificate, now)
+    if not (certificate and key):
+        return certificate, None
+    pair = yield from _piece(told, partial(gather.fitting, certificate=certificate, key=key))
+    if pair:
+        what = f"cloud {told.cloud}: private key {told.value('user_key')} is that of the certificate"
+        yield Finding("ok", what)
+    return certificate, pair
+
+
+def _dated(told: Told, noun: str, setting: str, certificate: Certificate, now: datetime) -> Iterator[Finding]:
+    """An end that is near is a warning only: no server of this kind looks at it."""
+    end = certificate.not_valid_after_utc
+    what = f"cloud {told.cloud}: {noun} {told.value(setting)}"
+    if end >= now + EXPIRY_WARNING:
+        yield Finding("ok", f"{what} is good until {end:%Y-%m-%d}")
+        return
+    verb = "expired" if end < now else "expires"
+    yield Finding("warning", f"{what} {verb} on {end:%Y-%m-%d}", "Have it renewed.")
+
+
+def _made_up() -> Pair:
+    """A pair that signs nothing: requests are signed with the secret key, and nothing is bundled here."""
+    key = generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nobody")])
+    day = datetime(2000, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, day, day + timedelta(days=1))
+    return builder.sign(key, hashes.SHA256()), key

@@ -1,0 +1,83 @@
+"""Looks at everything the service needs, and says what to do about what is wrong.
+
+Nothing is changed but in a bucket that is ours: one tiny object is put there and deleted again, since no
+right to write can be known otherwise. After a finding, whatever can still be looked at is looked at.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from datetime import datetime
+
+from uecwatchd.cli.check.cloud import examine_cloud
+from uecwatchd.cli.check.finding import Finding, bad, exit_code
+from uecwatchd.cli.check.host import examine_configuration, examine_folder, examine_state
+from uecwatchd.cli.check.members import examine_members
+from uecwatchd.cli.check.unit import examine_unit, makes, needs, unless_bound
+from uecwatchd.cli.unit.reach import Need
+from uecwatchd.cli.unit.systemd import Unit
+from uecwatchd.clouds.objects import check_bucket_name
+from uecwatchd.config.records import Settings
+from uecwatchd.errors import Halted, UecError
+from uecwatchd.intake.sidecar import read_defaults
+from uecwatchd.ledger.sqlite import read_ledger
+from uecwatchd.system.signals import NEVER, Stop
+from uecwatchd.system.unforeseen import OurFault, in_words
+
+__all__ = ["Finding", "examine", "exit_code", "needs"]
+
+
+def examine(
+    settings: Settings,
+    *,
+    clock: Callable[[], datetime],
+    unit: Unit | None = None,
+    wanted: tuple[Need, ...] = (),
+    stop: Stop = NEVER,
+) -> Iterator[Finding]:
+    """`clock` tells the time now, aware of its zone: it is held against those of the clouds. After a `stop`
+    what is found tells nothing.
+
+    `wanted` is what `needs` found that the service of `unit` has to use.
+    """
+    if unit:
+        yield from examine_unit(unit, wanted)
+    yield from examine_configuration(settings)
+    bucket = None
+    try:
+        bucket = read_defaults(settings.defaults).bucket
+        check_bucket_name(bucket, from_config=True)
+    except UecError as error:
+        yield bad(error)
+        bucket = None
+    for folder in settings.spool.folders:
+        yield from _in_words(str(folder), unless_bound(unit, folder, examine_folder(folder)))
+        policy = settings.spool.policy_of(folder)
+        yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
+    state = examine_state(settings.state.dir, made=bool(unit and makes(unit, settings.state.dir)))
+    yield from _in_words(str(settings.state.dir), state)
+    if not settings.clouds:
+        hint = "Add [cloud.default] to the configuration; see its example."
+        yield Finding("bad", "no cloud is configured", hint, Halted.exit_code)
+    sealed = _sealed(settings)
+    for cloud in settings.clouds.values():
+        found = examine_cloud(cloud, bucket=bucket, clock=clock, stop=stop, sealed=sealed)
+        yield from _in_words(f"cloud {cloud.name}", found)
+
+
+def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What nobody foresaw is a finding too, and the last one of its thing."""
+    try:
+        with in_words(what):
+            yield from findings
+    except OurFault as error:
+        yield bad(error)
+
+
+def _sealed(settings: Settings) -> Mapping[str, int]:
+    """How many images this host has registered with each pair of certificates, as far as the ledger tells."""
+    with suppress(UecError):
+        if book := read_ledger(settings.state.dir):
+            with closing(book):
+                return Counter(one.sealed for one in book.all_bundles() if one.state == "registered")
+    return {}

@@ -1,0 +1,77 @@
+"""What the service needs of the machine it runs on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from uecwatchd.cli.check.finding import Finding, bad, open_to_all
+from uecwatchd.config.records import Settings
+from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
+from uecwatchd.ledger import sqlite
+from uecwatchd.ledger.schema import ON_A_LOCAL_DISK, user_name
+from uecwatchd.system.disk_space import check_room
+from uecwatchd.system.mounts import is_shared, type_of
+from uecwatchd.system.small_files import read_small
+from uecwatchd.system.text import Malformed, parse_toml, shell_word
+
+
+def examine_configuration(settings: Settings) -> Iterator[Finding]:
+    """It has been read already: whoever cannot read it gets no further than that."""
+    yield Finding("ok", f"configuration: {settings.source or 'built-in defaults, there is no file'}")
+    if settings.source and _holds_secrets(settings.source) and (told := open_to_all(settings.source)):
+        yield told
+
+
+def _holds_secrets(source: Path) -> bool:
+    try:
+        clouds = parse_toml(read_small(source)).get("cloud", {})
+    except (OSError, Malformed):  # it has just been changed, and will be read again
+        return False
+    return any("secret_key" in table for table in clouds.values())
+
+
+def examine_folder(folder: Path) -> Iterator[Finding]:
+    try:
+        with folder_descriptor(folder):
+            check_room(folder, "the spool folder")  # first: nobody may write to a disk that is read-only
+    except UecError as error:
+        yield bad(error)
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        hint = f"Try: {opened_by(folder)}"
+        what = f"{folder}: this user may not write results there"
+        yield Finding("bad", what, hint, NotPermitted.exit_code)
+        return
+    yield Finding("ok", f"spool folder: {folder} ({type_of(folder) or 'file system unknown'})")
+
+
+def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
+    """`made` is whether the unit makes it at a start."""
+    if made and not os.path.exists(folder):  # noqa: PTH110 (that of a Path raises)
+        yield Finding("ok", f"state directory: {folder} (systemd makes it when the service starts)")
+        return
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
+    try:
+        check_room(there, "the state directory")
+    except UecError as error:
+        yield bad(error)
+        return
+    if not os.access(there, os.W_OK | os.X_OK):
+        user = user_name(os.geteuid()) if os.geteuid() else "uecwatchd"
+        hint = f"Try: sudo install -d -o {user} -m 0700 {shell_word(str(folder))}"
+        what = f"{folder}: this user may not write the state directory"
+        yield Finding("bad", what, hint, NotPermitted.exit_code)
+        return
+    try:
+        book = sqlite.read_ledger(folder)
+    except UecError as error:
+        yield bad(error)
+        return
+    told = f"a ledger of {len(book.sets())} sets" if book else "no ledger yet"
+    if book:
+        book.close()
+    yield Finding("ok", f"state directory: {folder} ({told})")
+    if is_shared(kind := type_of(there)):
+        what = f"{folder}: the state directory lies on {kind}, which may keep no locks, or lose them"
+        yield Finding("warning", what, f"{ON_A_LOCAL_DISK}; the spool folders may well lie on {kind}.")

@@ -1,0 +1,46 @@
+"""Who may do what in the spool folders, and whether the folders and the kernel keep the members apart."""
+
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from uecwatchd.cli.check.finding import Finding
+from uecwatchd.config.records import Policy
+from uecwatchd.errors import Halted
+from uecwatchd.intake.spool.exposure import anybody_may_link, exposure
+from uecwatchd.system.text import shell_word
+
+
+def examine_members(folder: Path, policy: Policy, *, clouds: Collection[str]) -> Iterator[Finding]:
+    """`clouds` are the names of those that are configured. Says nothing of a folder that is not there."""
+    for cloud in policy.clouds:
+        if cloud not in clouds:
+            what = f"{folder}: sidecars may name cloud {cloud}, and there is no [cloud.{cloud}]"
+            hint = "Correct `clouds` under [spool], or under the folder's policy."
+            yield Finding("bad", what, hint, Halted.exit_code)
+    yield Finding("ok", f"members of {folder}: {_told(policy)}")
+    if policy.members == "separate":
+        yield from _kept_apart(folder)
+
+
+def _told(policy: Policy) -> str:
+    """In one line, what holds there."""
+    alone = "only files of one owner make a set" if policy.members == "separate" else "all files count"
+    closed = f"; sidecars may not say {', '.join(policy.closed)}" if policy.closed else ""
+    buckets = f"; buckets: {', '.join(policy.buckets)}" if policy.buckets else ""
+    clouds = f"; clouds: {', '.join(policy.clouds)}" if policy.clouds else ""
+    return f"{alone}{closed}{buckets}{clouds}"
+
+
+def _kept_apart(folder: Path) -> Iterator[Finding]:
+    try:
+        status = folder.stat()
+    except OSError:  # told of already
+        return
+    if not status.st_mode & stat.S_ISVTX and (found := exposure(status)):
+        what = f"{folder}: members can take each other's files away: {found.why}"
+        yield Finding("warning", what, f"Try: {found.command} {shell_word(str(folder))}")
+    if anybody_may_link():
+        what = f"{folder}: whoever is on this machine can give another's file a name there"
+        hint = "Try: sysctl -w fs.protected_hardlinks=1, and keep it in a file in /etc/sysctl.d."
+        yield Finding("warning", what, hint)

@@ -1,0 +1,98 @@
+"""Whether the service's unit lets it have what the configuration names."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from uecwatchd.cli.check.finding import Finding
+from uecwatchd.cli.unit.reach import Need, bound, drop_in, obstacles
+from uecwatchd.cli.unit.systemd import Unit
+from uecwatchd.clouds.credentials import gather
+from uecwatchd.clouds.credentials.aws_profile import profile_files
+from uecwatchd.config.load import FILES_OF_A_CLOUD, PREFIX
+from uecwatchd.config.records import CloudSettings, Settings
+from uecwatchd.errors import Halted, UecError
+from uecwatchd.system.text import shell_word
+
+CREDENTIALS = PurePath("/run/credentials")
+# Of a cloud's files those that are each a setting of its own, so that a credential can stand for them.
+AS_CREDENTIALS = tuple(key for key in FILES_OF_A_CLOUD if key != "euca2ools_files")
+
+
+def needs(settings: Settings) -> tuple[Need, ...]:
+    """The paths that the service has to use; to be asked as root, who can see them all. Starts nothing."""
+    found = [*map(_written, (*settings.spool.folders, settings.state.dir))]
+    found += [_read(settings.source)] if settings.source else []
+    for cloud in settings.clouds.values():
+        found += _of_cloud(cloud)
+    return tuple(dict.fromkeys(need for need in found if need.write or _is_a_file(need.path)))
+
+
+def _is_a_file(path: PurePath) -> bool:
+    """What is not there is told where it is read; what is a credential already is out of any unit's way."""
+    return not path.is_relative_to(CREDENTIALS) and os.path.exists(path)  # noqa: PTH110
+
+
+def _of_cloud(cloud: CloudSettings) -> Iterator[Need]:
+    """A profile is not asked: it may run a program, and who can write its files would have root run that."""
+    try:
+        told = gather.told_of(replace(cloud, profile=None))
+    except UecError:  # told where the credentials are looked at; what the configuration itself names is known
+        told = gather.Told(cloud.name, cloud, (gather.configured(cloud),))
+    for key in AS_CREDENTIALS:
+        if path := told.value(key):
+            yield _read(Path(path), f"{PREFIX.lower()}cloud__{cloud.name}__{key}")
+    eucarc = [cloud.eucarc] if cloud.eucarc else []
+    files = [file for place in told.places for file in place.files]
+    files += profile_files(cloud.profile) if cloud.profile else ()
+    yield from (_read(file) for file in dict.fromkeys(files) if file not in eucarc)
+
+
+def _written(path: Path) -> Need:
+    return Need(PurePath(os.path.realpath(path)), write=True)
+
+
+def _read(path: Path, credential: str = "") -> Need:
+    return Need(PurePath(os.path.realpath(path)), credential=credential)
+
+
+def makes(unit: Unit, folder: Path) -> bool:
+    """Whether systemd makes that state directory, and gives it to the service."""
+    return str(folder) in {f"/var/lib/{name}" for name in unit.listed("StateDirectory")}
+
+
+def examine_unit(unit: Unit, wanted: tuple[Need, ...]) -> Iterator[Finding]:
+    """What keeps the service from its files, and the command that adds the drop-in it takes."""
+    user = unit.text("User") or "root"
+    yield Finding("ok", f"unit: {unit.name}, whose service runs as {user}")
+    if unit.settings.get("NeedDaemonReload"):
+        hint = "Try: systemctl daemon-reload"
+        yield Finding("warning", f"{unit.name}: its files have changed since systemd read them", hint)
+    if found := obstacles(unit, wanted):
+        what = f"{unit.name}: {'; '.join(obstacle.why for obstacle in found)}"
+        lines = drop_in(found)
+        hint = _command(unit, lines) if lines else f"Correct it: systemctl edit {unit.name}"
+        yield Finding("bad", what, hint, Halted.exit_code)
+
+
+def unless_bound(unit: Unit | None, folder: Path, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What is found wrong with a folder says nothing where the unit has put another in its place."""
+    setting = bound(unit, PurePath(folder)) if unit else ""
+    for finding in findings:
+        if unit and setting and finding.level == "bad":
+            what = f"{folder}: only the service sees what {unit.name} has there ({setting})"
+            yield Finding("warning", what, f"Once it runs: journalctl -u {unit.name} -p warning -n 20")
+        else:
+            yield finding
+
+
+def _command(unit: Unit, lines: tuple[str, ...]) -> str:
+    """A command for root to copy: it adds the lines to a drop-in of ours, and keeps what is in it.
+
+    Of several drop-ins the last by name has the last word, and ours may take back what another says.
+    """
+    folder = f"/etc/systemd/system/{unit.name}.d"
+    words = " ".join(map(shell_word, lines))
+    written = f"mkdir -p {folder} && printf '%s\\n' {words} >> {folder}/zz-paths.conf"
+    return f"Try: {written} && systemctl daemon-reload && systemctl try-restart {unit.name}"

@@ -1,0 +1,35 @@
+"""The verb `check`: whether the service has all that it needs."""
+
+import argparse
+import os
+from datetime import UTC, datetime
+from functools import partial
+
+from uecwatchd.cli.check.examine import examine
+from uecwatchd.cli.check.finding import exit_code
+from uecwatchd.cli.check.unit import needs
+from uecwatchd.cli.output import put, put_json
+from uecwatchd.cli.unit.user import take_user
+from uecwatchd.config.load import load
+from uecwatchd.system.signals import stopped_by_signals
+
+
+def add_check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def check(arguments: argparse.Namespace) -> int:
+    unit, settings = arguments.given, load(arguments.config, environ=os.environ)
+    wanted = needs(settings)
+    take_user(unit, settings.state.dir)
+    stop, clock = stopped_by_signals(code=os.EX_TEMPFAIL), partial(datetime.now, UTC)
+    findings = list(examine(settings, clock=clock, unit=unit, wanted=wanted, stop=stop))
+    stop.may_go_on()
+    if arguments.json:
+        put_json([{"level": f.level, "what": f.what, "hint": f.hint} for f in findings])
+        return exit_code(findings)
+    for finding in findings:
+        put(f"{finding.level:<8} {finding.what}")
+        if finding.hint:
+            put(f"{'':8} {finding.hint}")
+    return exit_code(findings)

@@ -1,0 +1,102 @@
+"""The look at folders, ledger and lock that an answer begins with. It changes nothing and makes no file."""
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from uecwatchd.cli.status.rows import Known, Row, rows, unseen
+from uecwatchd.clouds.presumed import presumptions, unrecognised
+from uecwatchd.config.records import Settings
+from uecwatchd.errors import UecError
+from uecwatchd.intake.sets import assemble
+from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, put_back
+from uecwatchd.intake.spool import peek, scan, writers
+from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.ledger import lock
+from uecwatchd.ledger.sqlite import read_ledger
+from uecwatchd.service.policy import rules_of
+from uecwatchd.service.set_owners import known_of, rules_in
+from uecwatchd.system.unforeseen import in_words
+from uecwatchd.types import DetectedCloud
+
+# Somebody waits for the answer, and tens of thousands of files are read in this time.
+READ_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """`troubles` are the folders that cannot be looked at, as the errors that say why."""
+
+    rows: tuple[Row, ...]
+    known: Known
+    troubles: tuple[UecError, ...] = ()
+
+
+def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
+    """`settled` is to take every file for one that has lain still for long enough.
+
+    Otherwise that is told by when a file was last changed. The daemon counts from when it first saw the file:
+    it takes longer by as much as it was started later. Raises what the ledger raises.
+    """
+    known, before = _known(settings, now)
+    strange = dict.fromkeys(unrecognised(settings.clouds, before))
+    rules = rules_of(settings, presumptions(settings.clouds, before), strange)
+    found: list[Row] = []
+    troubles: list[UecError] = []
+    for folder in settings.spool.folders:
+        try:
+            with in_words(str(folder)):
+                owner = _service_user(settings)
+                budget = peek.Budget(seconds=READ_SECONDS)
+                ignore = settings.spool.ignore
+                listing = scan.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
+                aged = _aged(listing, now=now, settled=settled)
+                records = [record for record in known.records if record.folder == str(folder)]
+                here = rules_in(folder, rules, settings.spool, service=owner)
+                assembly = assemble.assemble(aged, rules=here, **known_of(records, here.people))
+                assembly = _closed(assembly, listing, known)
+                found += rows(aged, assembly, known)
+        except UecError as error:
+            troubles.append(error)
+            found += unseen(str(folder), known, why=f"its folder cannot be looked at: {error.why}")
+    return Survey(tuple(found), known, tuple(troubles))
+
+
+def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, DetectedCloud]]:
+    alive = lock.is_held(settings.state.dir)
+    book = read_ledger(settings.state.dir)
+    if book is None:
+        return Known(now, alive), {}
+    with closing(book):
+        asked = {r.set_id: r.verb for r in book.requests()}
+        known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked, book.probes())
+        return known, book.clouds()
+
+
+def _closed(assembly: Assembly, listing: Listing, known: Known) -> Assembly:
+    """Of what is new, that waits of which somebody still has a file open for writing."""
+    folder = str(listing.folder)
+    seen = {record.name: record.stamp for record in known.records if record.folder == folder}
+    judged: list[ImageSet | Refused] = [*assembly.ready, *assembly.refused]
+    news = [one for one in judged if seen.get(one.name) != one.stamp]
+    asked = ((one.name, writers.open_for_writing(listing.folder, one.files)) for one in news)
+    return put_back(assembly, {name: path for name, path in asked if path}, ready_at=0.0)
+
+
+def _service_user(settings: Settings) -> int:
+    """Whose the outputs are: people of other names ask what became of their files."""
+    try:
+        return settings.state.dir.stat().st_uid
+    except OSError:
+        return os.geteuid()
+
+
+def _aged(listing: Listing, *, now: float, settled: bool) -> Listing:
+    """The listing with change times for when files were first seen; one from the future is another host's."""
+    entries = {
+        path: replace(entry, since=0.0 if settled or changed > now else changed)
+        for path, entry in listing.entries.items()
+        for changed in (entry.stamp[3] / 1e9,)
+    }
+    return replace(listing, now=now, entries=entries)

@@ -1,0 +1,114 @@
+"""The answer as people read it, and as programs do."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from uecwatchd.cli.status.rows import Row, speed_of
+from uecwatchd.events import Progress
+from uecwatchd.images.suitability import amount
+from uecwatchd.intake.spool.output_files import is_output
+from uecwatchd.ledger.records import MemberRecord, SetRecord
+from uecwatchd.outputs import result_files
+from uecwatchd.system.text import printable
+
+# What is left for the reason on a terminal of usual width; a longer name pushes its own line only.
+NAME_COLUMNS = 40
+HEADING = ("SET", "STATE", "")
+
+
+def row_json(row: Row) -> dict[str, object]:
+    """Sizes in bytes, times in UTC, null where there is nothing to say."""
+    record, hold = _still_so(row), row.held_since
+    told: dict[str, object] = {
+        "folder": row.folder,
+        "name": row.name,
+        "state": row.state,
+        "detail": row.detail,
+        "hint": row.hint or None,
+        "files": list(row.files),
+        "held_since": result_files.instant(hold),
+        "seconds_to_go": None if row.to_go is None else round(row.to_go, 1),
+        "next_retry": result_files.instant(record.next_retry) if record else None,
+        "cloud_asked": result_files.instant(row.probe_at),
+        "progress": _progress(row),
+    }
+    return {**told, "report": result_files.as_json(record)} if record else told
+
+
+def _still_so(row: Row) -> SetRecord | None:
+    """The record, without a time of the next attempt that no longer holds: it is held, or asked for now."""
+    record = row.record
+    return replace(record, next_retry=None) if record and record.state != row.state else record
+
+
+def _progress(row: Row) -> dict[str, object] | None:
+    a = row.advance
+    if a is None:
+        return None
+    return result_files.progress_as_json(
+        Progress(row.name, a.stage, a.file, a.done, a.total, a.part), speed_of(a)
+    )
+
+
+def table(found: Iterable[Row], *, folders: int = 1) -> list[str]:
+    """Columns for people, one line a row; under the name of its folder, where there is more than one."""
+    found = tuple(found)
+    cells = [(printable(row.name), row.state, printable(row.detail)) for row in found]
+    width = min(max(len(name) for name, _, _ in (HEADING, *cells)), NAME_COLUMNS)
+    lines, last = [_line(HEADING, width)], ""
+    for row, line in zip(found, cells, strict=True):
+        if folders > 1 and row.folder != last:
+            lines.append(f"{printable(row.folder)}:")
+        last = row.folder
+        lines.append(_line(line, width))
+    return lines
+
+
+def _line(cells: tuple[str, str, str], width: int) -> str:
+    name, state, detail = cells
+    return f"{name:<{width}}  {state:<8}  {detail}".rstrip()
+
+
+def story(row: Row, *, asked: str) -> list[str]:
+    """All there is to say about one name, in lines; `asked` is how it was asked for."""
+    return [
+        *_belonging(row, asked.rstrip("/").rpartition("/")[2]),
+        f"{row.name}: {row.state}",
+        f"  {row.detail}",
+        *_more(row),
+    ]
+
+
+def _belonging(row: Row, asked: str) -> Iterator[str]:
+    if asked in (row.name, printable(row.name)) or not row.is_set:
+        return
+    if is_output(asked):
+        yield f"{asked} is the service's own output for the set {row.name}."
+    else:
+        yield f"{asked} is a file of the set {row.name}."
+
+
+def _more(row: Row) -> Iterator[str]:
+    yield f"  in {row.folder}{': ' if row.files else ''}{', '.join(row.files)}"
+    record = row.record
+    if record is None:
+        return
+    attempt = f", attempt {record.attempt}" if record.attempt else ""
+    before = "" if row.state == record.state else "before that "
+    yield f"  {before}{record.state} since {result_files.moment(record.since)} UTC{attempt}"
+    yield from (_member(member) for member in record.members)
+    if error := record.error:
+        told = (f"{error.what}: {error.why}", error.hint)
+        yield from (f"  {text}" for text in told if text not in row.detail)
+        if error.request_id:
+            yield f"  The cloud's request id: {error.request_id}"
+        if row.state == record.state:
+            yield f"  {result_files.when_again(record)}"
+    yield from (f"  not done: {remark}" for remark in record.remarks)
+    if record.idle:
+        yield f"  no effect yet: {', '.join(record.idle)}"
+
+
+def _member(member: MemberRecord) -> str:
+    place = f" {member.image_id} at {member.manifest}" if member.image_id else ""
+    return f"  {member.role}: {member.path} ({amount(member.size)}){place}"

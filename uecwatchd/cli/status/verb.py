@@ -1,0 +1,56 @@
+"""The verb `status`: what became of each file, and why not yet."""
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+
+from uecwatchd.cli.output import put, put_json, say
+from uecwatchd.cli.requests import HOW_NAMED
+from uecwatchd.cli.status.rows import Row, about
+from uecwatchd.cli.status.survey import survey
+from uecwatchd.cli.status.text import row_json, story, table
+from uecwatchd.config.load import load
+from uecwatchd.config.records import Settings
+from uecwatchd.system.text import spelled
+
+BESIDES = "; or read what lies beside your file: NAME.uec.error, NAME.uec.json, NAME.uec.log."
+
+
+def add_status_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.set_defaults(besides=BESIDES)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    return show_rows(load(arguments.config, environ=os.environ), in_json=arguments.json, name=arguments.set)
+
+
+def show_rows(settings: Settings, *, in_json: bool, name: str | None = None) -> int:
+    found = survey(settings, now=time.time())
+    for trouble in found.troubles:
+        say(f"uecwatchd: {trouble}")
+    rows = about(found.rows, name) if name else found.rows
+    if name and not rows and not found.troubles:
+        say(f"uecwatchd: there is nothing named {name} in the spool folders")
+        return os.EX_NOINPUT
+    if in_json:
+        put_json([row_json(row) for row in rows])
+    for line in () if in_json else _worded(rows, name, settings):
+        put(line)
+    if not rows and not found.troubles and not in_json:
+        say("The spool folders are empty.")
+    if not found.known.alive and any(row.needs_daemon for row in rows):
+        say(f"No daemon is running on {settings.state.dir}: nothing goes on until one does.")
+    return max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)
+
+
+def _worded(rows: Sequence[Row], name: str | None, settings: Settings) -> list[str]:
+    if name:
+        return [line for row in rows for line in story(row, asked=name)]
+    return shown_table(rows, settings)
+
+
+def shown_table(rows: Sequence[Row], settings: Settings) -> list[str]:
+    return table(rows, folders=len(settings.spool.folders)) if rows else []

@@ -1,0 +1,180 @@
+"""Which paths a unit lets its service see and write, and what a drop-in has to say where that is not enough.
+
+Rules without I/O, after systemd.exec(5): of several settings that cover a path the longest prefix counts, and
+of several for one prefix the strictest. Below a path that is shut (ProtectHome=yes, InaccessiblePaths=) no
+other one does, and below one that is empty (PrivateTmp=, TemporaryFileSystem=) only what is bound there.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Literal
+
+from uecwatchd.cli.unit.systemd import Unit
+
+Access = Literal["write", "read", "empty", "shut"]
+HOMES = ("/home", "/root", "/run/user")
+TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 (whether they are hidden is the question)
+# For ProtectSystem=; "strict" is everything.
+SYSTEM = {"yes": ("/usr", "/boot", "/efi"), "full": ("/usr", "/boot", "/efi", "/etc"), "strict": ("/",)}
+# "strict" leaves these to other settings.
+NOT_OF_THE_SYSTEM = ("/dev", "/proc", "/sys", *HOMES)
+DIRECTORIES = {
+    "StateDirectory": "/var/lib",
+    "CacheDirectory": "/var/cache",
+    "LogsDirectory": "/var/log",
+    "RuntimeDirectory": "/run",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A path that the service has to read, or to write, links resolved.
+
+    `credential` is the name under which systemd can hand it over instead, if it can.
+    """
+
+    path: PurePath
+    write: bool = False
+    credential: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """A path that the unit does not let the service use, by which setting, and the lines that would."""
+
+    need: Need
+    setting: str
+    lines: tuple[str, ...]
+
+    @property
+    def why(self) -> str:
+        verb = "read-only to" if self.need.write and not self.setting.startswith(_HIDING) else "hidden from"
+        return f"{self.need.path} is {verb} the service ({self.setting})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    prefix: PurePath
+    access: Access
+    setting: str
+    bound: bool = False
+
+
+_HIDING = ("ProtectHome=yes", "ProtectHome=tmpfs", "PrivateTmp", "TemporaryFileSystem", "InaccessiblePaths")
+
+
+def obstacles(unit: Unit, needs: Iterable[Need]) -> tuple[Obstacle, ...]:
+    """What stands in the way of each; nothing is known of a unit with a root of its own."""
+    if unit.text("RootDirectory") or unit.text("RootImage"):
+        return ()
+    rules, needs = _in_order(unit), tuple(needs)
+    written = {need.path for need in needs if need.write}
+    locked = [path for path in map(_path, unit.listed("ReadOnlyPaths")) if path not in written]
+    return tuple(found for need in needs if (found := _obstacle(need, rules, locked)))
+
+
+def bound(unit: Unit, path: PurePath) -> str:
+    """The setting by which something else than for others lies at that path for the service, or nothing."""
+    rule = _that_counts(path, _in_order(unit))
+    return rule.setting if rule.bound else ""
+
+
+def _in_order(unit: Unit) -> Sequence[_Rule]:
+    """One for each prefix, the shorter first. What is bound where it may only be read may only be read."""
+    counting: dict[PurePath, _Rule] = {}
+    for rule in _rules(unit):
+        before = counting.get(rule.prefix, rule)
+        stays = (before.access, rule.access) == ("read", "write")
+        counting[rule.prefix] = replace(rule, access="read", setting=before.setting) if stays else rule
+    return sorted(counting.values(), key=lambda rule: len(rule.prefix.parts))
+
+
+def _obstacle(need: Need, rules: Sequence[_Rule], locked: Sequence[PurePath]) -> Obstacle | None:
+    rule = _that_counts(need.path, rules)
+    if rule.access == "write" or (rule.access == "read" and not need.write):
+        return None
+    return Obstacle(need, rule.setting, tuple(_lines(need, rule, locked)))
+
+
+def _that_counts(path: PurePath, rules: Sequence[_Rule]) -> _Rule:
+    counts = _Rule(PurePath("/"), "write", "")
+    for rule in rules:
+        if not path.is_relative_to(rule.prefix) or (counts.access == "empty" and not rule.bound):
+            continue
+        counts = rule
+        if rule.access == "shut":
+            break
+    return counts
+
+
+def _lines(need: Need, rule: _Rule, locked: Sequence[PurePath]) -> Iterator[str]:
+    """`locked` are the paths that are to stay read-only where that is taken from the one that is needed."""
+    path, is_same = str(need.path), rule.prefix == need.path
+    if need.credential and rule.access != "read":
+        yield f"LoadCredential={need.credential}:{path.replace('%', '%%')}"
+    elif rule.access == "empty":
+        yield f"{'BindPaths' if need.write else 'BindReadOnlyPaths'}={_word(path, also=':')}"
+    elif rule.setting.startswith("ProtectHome") and is_same:
+        yield "ProtectHome=tmpfs"
+        yield f"BindPaths={_word(path, also=':')}"
+    elif rule.access == "read" and not is_same:
+        yield f"ReadWritePaths={_word(path)}"
+    elif rule.setting == "ReadOnlyPaths=":
+        yield rule.setting
+        yield from (f"ReadOnlyPaths={_word(str(other))}" for other in locked)
+        yield f"ReadWritePaths={_word(path)}"
+    elif rule.setting.startswith("ProtectHome"):
+        yield "ProtectHome=read-only"
+        if need.write:
+            yield f"ReadWritePaths={_word(path)}"
+
+
+def _word(path: str, *, also: str = "") -> str:
+    """One word of a list of paths; "-" has the service start, and say so itself, while it is not there."""
+    escaped = "".join(f"\\{char}" if char in f'\\"{also}' else char for char in path.replace("%", "%%"))
+    return f'"-{escaped}"' if any(char in escaped for char in " \t'\\") else f"-{escaped}"
+
+
+def drop_in(found: Iterable[Obstacle]) -> tuple[str, ...]:
+    """The lines of a drop-in that removes all of these; none where no line can."""
+    lines = dict.fromkeys(line for obstacle in found for line in obstacle.lines)
+    return ("[Service]", *lines) if lines else ()
+
+
+def _rules(unit: Unit) -> Iterator[_Rule]:
+    """Of several for one path the last counts (systemd's namespace.c, MountMode)."""
+    system, home = unit.text("ProtectSystem"), unit.text("ProtectHome")
+
+    def of_homes(wanted: str, access: Access) -> Iterator[_Rule]:
+        return _all(HOMES if home == wanted else (), access, f"ProtectHome={home}")
+
+    yield from _all(NOT_OF_THE_SYSTEM if system == "strict" else (), "write", "")
+    for setting, top in DIRECTORIES.items():
+        yield from _all((f"{top}/{name}" for name in unit.listed(setting)), "write", setting)
+    yield from of_homes("tmpfs", "empty")
+    yield from _all(
+        (path for path, *_ in unit.listed("TemporaryFileSystem")), "empty", "TemporaryFileSystem="
+    )
+    yield from _all(unit.listed("ReadWritePaths"), "write", "ReadWritePaths=")
+    yield from _all(SYSTEM.get(system, ()), "read", f"ProtectSystem={system}")
+    yield from of_homes("read-only", "read")
+    yield from _all(unit.listed("ReadOnlyPaths"), "read", "ReadOnlyPaths=")
+    yield from _all(TEMPORARY if unit.settings.get("PrivateTmp") else (), "empty", "PrivateTmp=yes")
+    for setting, access in _BINDING.items():
+        bound = [target for _, target, *_ in unit.listed(setting)]
+        yield from _all(bound, access, f"{setting}=", bound=True)
+    yield from of_homes("yes", "shut")
+    yield from _all(unit.listed("InaccessiblePaths"), "shut", "InaccessiblePaths=")
+
+
+_BINDING: dict[str, Access] = {"BindPaths": "write", "BindReadOnlyPaths": "read"}
+
+
+def _all(paths: Iterable[str], access: Access, setting: str, *, bound: bool = False) -> Iterator[_Rule]:
+    for path in paths:
+        yield _Rule(_path(path), access, setting, bound)
+
+
+def _path(listed: str) -> PurePath:
+    return PurePath(listed.lstrip("-+"))

@@ -1,0 +1,98 @@
+"""Root goes on as the service's user.
+
+What root made in the service's folders would be closed to the service, and what root is allowed to see says
+nothing of what the service may.
+"""
+
+import ctypes
+import grp
+import os
+import pwd
+from collections.abc import Iterable
+from pathlib import Path
+
+from uecwatchd.cli.unit.systemd import Unit
+from uecwatchd.errors import Halted
+
+# <linux/capability.h>, <linux/prctl.h>
+CAPABILITY_VERSION_3 = 0x2008_0522
+CAP_LEASE = 1 << 28
+PR_SET_KEEPCAPS = 8
+
+
+def take_user(unit: Unit | None, state: Path) -> None:
+    """As root, become the unit's user; without a unit, the one to whom the state directory belongs."""
+    if os.geteuid() != 0:
+        return
+    if unit is None or unit.settings.get("DynamicUser"):
+        _become_owner(state)
+    elif unit.text("User") not in ("", "root", "0"):
+        os.umask(int(unit.settings.get("UMask", 0o022)))
+        become(_entry(unit), group=unit.text("Group"), groups=unit.listed("SupplementaryGroups"))
+
+
+def _become_owner(state: Path) -> None:
+    try:
+        status = state.stat()
+    except OSError:
+        return
+    if status.st_uid == 0:
+        return
+    try:
+        entry = pwd.getpwuid(status.st_uid)
+    except KeyError:  # its name is known elsewhere, on the host of a container for example
+        entry = pwd.struct_passwd(("", "", status.st_uid, status.st_gid, "", "", ""))
+    become(entry)
+
+
+def _entry(unit: Unit) -> pwd.struct_passwd:
+    user = unit.text("User")
+    try:
+        return pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except KeyError:
+        why = f"there is no user {user} on this machine, and its service is to run as that one"
+        raise Halted(unit.name, why, "Try: systemd-sysusers") from None
+
+
+def become(entry: pwd.struct_passwd, *, group: str = "", groups: Iterable[str] = ()) -> None:
+    """Go on as another user, for good; of root's rights one stays, as the service has it.
+
+    That is the right to ask whether somebody has a file open for writing: without it a file could be taken
+    that the service would still wait for.
+    """
+    main = _group(group) if group else entry.pw_gid
+    more = [_group(name) for name in groups]
+    _prctl(PR_SET_KEEPCAPS, 1)
+    os.setgroups(sorted({*_groups_of(entry), *more}))
+    os.setgid(main)
+    os.setuid(entry.pw_uid)
+    _keep_only(CAP_LEASE)
+    if entry.pw_name:
+        os.environ.update(HOME=entry.pw_dir, USER=entry.pw_name, LOGNAME=entry.pw_name)
+
+
+def _groups_of(entry: pwd.struct_passwd) -> list[int]:
+    return os.getgrouplist(entry.pw_name, entry.pw_gid) if entry.pw_name else []
+
+
+def _group(name: str) -> int:
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        why = f"there is no group {name} on this machine, which the unit names"
+        raise Halted("the service's unit", why, "Try: systemd-sysusers") from None
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _keep_only(capabilities: int) -> None:
+    """Set the effective and permitted ones, of this thread and those that it will start. Where the kernel has
+    them not, what they are good for is done without."""
+    words = ctypes.c_uint32 * 6
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    # Effective, permitted, inheritable; the second three are those above 31.
+    capset = ctypes.CDLL(None).capset
+    if capset(header, words(capabilities, capabilities, 0, 0, 0, 0)) != 0:
+        capset(header, words())
