@@ -22,8 +22,9 @@ from tests.support.host import Host
 from uecwatchd.cli import images as gallery
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import DISK_START_SECTOR, Kernel, ramdisk
-from uecwatchd.sandbox import Sandbox, Seen
-from uecwatchd.sandbox.registry import Image
+from uecwatchd.sandbox.dispatch import Seen
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.sandbox.state.registry import Image
 
 MIB = 1 << 20
 SECTOR_BYTES = 512

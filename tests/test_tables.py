@@ -18,8 +18,8 @@ import pytest
 
 from uecwatchd.cli.check.clock import S3_WINDOW
 from uecwatchd.clouds.dialects import DIALECTS, Dialect
-from uecwatchd.sandbox.ec2_rules import Ids
-from uecwatchd.sandbox.rules import RULES, Rules
+from uecwatchd.sandbox.rules.ec2 import Ids
+from uecwatchd.sandbox.rules.generations import RULES, Rules
 
 VERSIONS = {"s3": "v2", "s3v4": "v4"}  # botocore's words, and everybody's
 BOOTERS = frozenset({"kernel", "ramdisk"})

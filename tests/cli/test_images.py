@@ -16,8 +16,8 @@ from uecwatchd.cli.images import MADE_HERE, Exhibit, Origin, as_json, hung, rows
 from uecwatchd.clouds.images import Device, Image
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
-from uecwatchd.sandbox.registry import Tag
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.sandbox.state.registry import Tag
 
 ACCOUNT = "000100729354"
 MEMDISK = Path("/usr/lib/syslinux/memdisk")

@@ -17,7 +17,7 @@ from uecwatchd.clouds.images import images as own_images
 from uecwatchd.clouds.objects import ensure_bucket, put
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted
-from uecwatchd.sandbox.rules import RULES
+from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.server import Sandbox
 
 WHY = {

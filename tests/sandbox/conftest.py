@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from uecwatchd.sandbox import Sandbox
+from uecwatchd.sandbox.server import Sandbox
 
 BUCKET = "images"
 KEY, IV = bytes(range(16)), bytes(range(16, 32))

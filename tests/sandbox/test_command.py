@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from uecwatchd.cli.main import main
-from uecwatchd.sandbox import Sandbox
 from uecwatchd.sandbox.faults import FAULTS
-from uecwatchd.sandbox.rules import RULES
+from uecwatchd.sandbox.rules.generations import RULES
+from uecwatchd.sandbox.server import Sandbox
 
 
 def test_the_command_offers_every_generation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +42,7 @@ WITHOUT_EXTRA = (
     ("words", "code", "told"),
     [
         (["--help"], 0, "sandbox "),
-        (["sandbox", "--help"], 0, "--fault take is told after: "),
+        (["sandbox", "--help"], 0, "dialects: sandbox, "),
         (["sandbox"], 78, " -m pip install 'werkzeug>="),
     ],
     ids=["the verbs", "one verb's help", "that verb"],

@@ -15,8 +15,8 @@ from botocore.exceptions import ConnectionClosedError
 
 from uecwatchd.cli.main import main
 from uecwatchd.errors import Rejected
-from uecwatchd.sandbox import Sandbox
 from uecwatchd.sandbox.faults import FAULTS, TIMES, Faults
+from uecwatchd.sandbox.server import Sandbox
 
 BUCKET = "images"
 

@@ -15,10 +15,10 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.sandbox import Sandbox
-from uecwatchd.sandbox.refusal import Refused
-from uecwatchd.sandbox.replay import Signatures
-from uecwatchd.sandbox.rules import RULES
+from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.http.replay import Signatures
+from uecwatchd.sandbox.rules.generations import RULES
+from uecwatchd.sandbox.server import Sandbox
 
 
 def over(**table: Any) -> pytest.MarkDecorator:

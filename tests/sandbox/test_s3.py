@@ -9,7 +9,7 @@ from botocore.handlers import validate_bucket_name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.sandbox.listing import cut_page
+from uecwatchd.sandbox.s3.listing import cut_page
 
 BOTH = pytest.mark.parametrize("version", ["s3", "s3v4"])
 

@@ -11,9 +11,9 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.handlers import set_list_objects_encoding_type_url
 
-from uecwatchd.sandbox import Sandbox
-from uecwatchd.sandbox.rules import RULES
-from uecwatchd.sandbox.store import Bucket
+from uecwatchd.sandbox.rules.generations import RULES
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.sandbox.state.store import Bucket
 
 # How a client of each generation signs.
 SIGNED = {

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
-from uecwatchd.sandbox import Sandbox
-from uecwatchd.sandbox.refusal import Refused
-from uecwatchd.sandbox.store import Bucket, StoredObject
+from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.sandbox.state.store import Bucket, StoredObject
 
 
 @pytest.fixture

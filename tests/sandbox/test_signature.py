@@ -13,10 +13,10 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from uecwatchd.sandbox import Sandbox
-from uecwatchd.sandbox.refusal import Refused
-from uecwatchd.sandbox.rules import RULES
-from uecwatchd.sandbox.signature import Wire, check_ec2, check_s3
+from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.http.signature import Wire, check_ec2, check_s3
+from uecwatchd.sandbox.rules.generations import RULES
+from uecwatchd.sandbox.server import Sandbox
 
 S3, EC2 = ("s3", "s3v4"), ("v2", "v4")
 NOW = datetime(2013, 5, 24, tzinfo=UTC)

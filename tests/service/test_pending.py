@@ -24,8 +24,8 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.ledger.sqlite import Ledger, open_ledger
-from uecwatchd.sandbox.identity import ensure_identity
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.sandbox.state.identity import ensure_identity
 from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_look
 from uecwatchd.service.scanner import Rounds

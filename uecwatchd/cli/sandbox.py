@@ -36,7 +36,7 @@ def add_sandbox_options(verb: Any) -> None:
 def sandbox(arguments: argparse.Namespace) -> int:
     cloud_class = sandbox_class()
     from uecwatchd.sandbox.faults import Faults
-    from uecwatchd.sandbox.rules import RULES
+    from uecwatchd.sandbox.rules.generations import RULES
 
     if arguments.dialect not in RULES:
         say(f"uecwatchd: --dialect {arguments.dialect}: the embedded cloud knows no such generation")
@@ -58,11 +58,9 @@ def sandbox(arguments: argparse.Namespace) -> int:
 
 
 def _dialects_and_faults() -> str:
-    try:
-        from uecwatchd.sandbox.faults import described
-        from uecwatchd.sandbox.rules import RULES
-    except ImportError:
-        return f"What --dialect and --fault take is told after: {installed_by()}"
+    from uecwatchd.sandbox.faults import described
+    from uecwatchd.sandbox.rules.generations import RULES
+
     lines = "\n".join(f"  {line}" for line in described())
     return f"dialects: {', '.join(RULES)}\n\nfaults:\n{lines}"
 

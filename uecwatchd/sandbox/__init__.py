@@ -30,8 +30,3 @@ What it does not check
   The tables are in `rules`.
 - Nothing is flushed to disk beyond what the system does by itself: it survives its own end, not a power cut.
 """
-
-from uecwatchd.sandbox.front import Seen
-from uecwatchd.sandbox.server import Sandbox
-
-__all__ = ["Sandbox", "Seen"]

@@ -3,8 +3,8 @@
 A fault either strikes a number of times and is used up by them, or has a value and lasts until it is cleared.
 All of this may change while requests are being answered.
 
-What a fault does is written where it strikes: to uploads and connections in `spoiling` and `front`, to images
-and tags in the modules for these.
+Each fault is carried out where it strikes: uploads and connections in `http.fault_injection` and `dispatch`,
+images and tags in their own modules under `ec2`.
 """
 
 import math

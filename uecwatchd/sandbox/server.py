@@ -13,15 +13,15 @@ from types import TracebackType
 from typing import Self
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
-from uecwatchd.sandbox.connection import Habits, Server
+from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.dispatch import Front, Seen
 from uecwatchd.sandbox.faults import Faults
-from uecwatchd.sandbox.front import Front, Seen
-from uecwatchd.sandbox.identity import EUCARC, Identity, ensure_dialect, ensure_identity, write_eucarc
-from uecwatchd.sandbox.realm import Realm
-from uecwatchd.sandbox.registry import Image, Registry
-from uecwatchd.sandbox.replay import Signatures
-from uecwatchd.sandbox.rules import RULES
-from uecwatchd.sandbox.store import Bucket, Store, StoredObject
+from uecwatchd.sandbox.http.connection import Habits, Server
+from uecwatchd.sandbox.http.replay import Signatures
+from uecwatchd.sandbox.rules.generations import RULES
+from uecwatchd.sandbox.state.identity import EUCARC, Identity, ensure_dialect, ensure_identity, write_eucarc
+from uecwatchd.sandbox.state.registry import Image, Registry
+from uecwatchd.sandbox.state.store import Bucket, Store, StoredObject
 
 HOST = "127.0.0.1"  # never another: the cloud's one user is whoever can read its folder
 LOCK = "lock"
@@ -65,8 +65,11 @@ class Sandbox:
         faults: Faults | None = None,
         clock: Callable[[], datetime] = _now,
     ) -> None:
-        """Port 0 is any free one, known once started. `dialect` is a row of `rules.RULES`. `administrator`:
-        whether its user may do what only administrators may. `faults` may be changed while it runs."""
+        """Prepare a cloud; it listens once it is started.
+
+        `port` 0: any free port. `dialect` is a key of `rules.generations.RULES`. `administrator` lets the
+        one user do what only administrators may. `faults` may be changed while the cloud runs.
+        """
         self.folder = folder
         self.port = port
         self.faults = faults or Faults()

@@ -12,7 +12,7 @@ from uecwatchd.cli.check.finding import Finding
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.sandbox.store import Bucket
+from uecwatchd.sandbox.state.store import Bucket
 
 TEXT = """\
 [spool]

@@ -13,9 +13,9 @@ from uecwatchd.clouds.credentials.certificate import fetch_certificate
 from uecwatchd.clouds.credentials.gather import gather
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
-from uecwatchd.sandbox.registry import Image
-from uecwatchd.sandbox.rules import RULES
+from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.sandbox.state.registry import Image
 
 Check = Callable[..., list[Finding]]
 Of = Callable[[list[Finding], str], list[str]]

@@ -23,8 +23,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from uecwatchd.sandbox import Sandbox
-from uecwatchd.sandbox.store import Bucket, StoredObject
+from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.sandbox.state.store import Bucket, StoredObject
 
 BUCKET = "images"
 FORM = "application/x-www-form-urlencoded"

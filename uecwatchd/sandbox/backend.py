@@ -1,0 +1,27 @@
+"""Everything a request is answered from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from uecwatchd.sandbox.faults import Faults
+from uecwatchd.sandbox.rules.generations import Rules
+from uecwatchd.sandbox.state.identity import Identity
+from uecwatchd.sandbox.state.registry import Registry
+from uecwatchd.sandbox.state.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    identity: Identity
+    rules: Rules
+    store: Store
+    registry: Registry
+    clock: Callable[[], datetime]  # aware of its zone
+    faults: Faults = field(default_factory=Faults)
+    administrator: bool = True  # whether the one user may do what only administrators may
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Secret keys by access key."""
+        return {self.identity.access_key: self.identity.secret_key}

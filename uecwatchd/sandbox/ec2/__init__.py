@@ -1,0 +1,1 @@
+"""The EC2 half: images, registration, tags and instances."""

@@ -1,0 +1,66 @@
+"""The EC2 half: one Query API request, from its parameters to its answer."""
+
+from collections.abc import Mapping
+from urllib.parse import unquote, unquote_plus
+
+from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.ec2 import certificates, images, instances, registration, stubs, tags
+from uecwatchd.sandbox.ec2.parameters import Action, Parameters, refuse_unknown, required
+from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.http.responses import EC2_NAMESPACE, EMPYREAN_NAMESPACE, write_ec2
+from uecwatchd.sandbox.http.signature import Wire, check_ec2, read_pairs
+from uecwatchd.sandbox.rules import ec2_actions
+from uecwatchd.sandbox.rules.ec2 import Ec2Rules
+from uecwatchd.sandbox.rules.ec2_actions import Actions
+
+# The largest thing a request may carry is 16 KiB of user data.
+BODY_LIMIT = 64 * 1024
+
+ACTIONS: Mapping[str, Action] = {
+    **registration.ACTIONS,
+    **images.ACTIONS,
+    **tags.ACTIONS,
+    **instances.ACTIONS,
+    **certificates.ACTIONS,
+    **stubs.ACTIONS,
+}
+
+
+def serves(rules: Ec2Rules, path: str) -> bool:
+    """Whether a path, without percent signs, is one of this half's."""
+    return bool(_actions(rules, path))
+
+
+def _actions(rules: Ec2Rules, path: str) -> Actions:
+    bare = path.rstrip("/") or "/"
+    if bare == rules.certificates_path:
+        return ec2_actions.CERTIFICATES
+    return rules.actions if bare in rules.paths else {}
+
+
+def read_parameters(query: str, body: bytes) -> Parameters:
+    """Those of the URL and of the form together. A form writes a space as a plus, a URL need not."""
+    form = (item.partition("=") for item in body.decode("utf-8", "replace").split("&") if item)
+    pairs = [*read_pairs(query), *((unquote_plus(name), unquote_plus(value)) for name, _, value in form)]
+    if len(dict(pairs)) != len(pairs):
+        raise Refused("InvalidParameterCombination", "A parameter occurs twice")
+    return dict(pairs)
+
+
+def authenticate(realm: Realm, wire: Wire, parameters: Parameters, body: bytes) -> None:
+    """Raises `Unproven`."""
+    check_ec2(wire, parameters, body, secrets=realm.secrets, now=realm.clock(), rules=realm.rules.ec2)
+
+
+def answer(realm: Realm, wire: Wire, parameters: Parameters, *, request_id: str) -> bytes:
+    """The answer's XML. Raises `Refused`."""
+    rules = realm.rules.ec2
+    name = required(parameters, "Action")
+    required(parameters, "Version")
+    actions = _actions(rules, unquote(wire.path))
+    if name not in actions:
+        raise Refused("InvalidAction", rules.errors.unbound_action.format(name=name))
+    refuse_unknown(parameters, actions[name], complaint=rules.errors.unbound_parameter)
+    payload = ACTIONS[name](realm, parameters)
+    namespace = EC2_NAMESPACE if actions is rules.actions else EMPYREAN_NAMESPACE
+    return write_ec2(name, payload, request_id=request_id, namespace=namespace)

@@ -1,0 +1,16 @@
+"""CopyImage, ImportImage, ImportSnapshot: answered with success and without an id, and nothing is done."""
+
+from collections.abc import Mapping
+
+from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.ec2.parameters import Action, Parameters
+from uecwatchd.sandbox.http.responses import Payload
+from uecwatchd.sandbox.rules.ec2_actions import HOLLOW
+
+
+def do_nothing(realm: Realm, parameters: Parameters) -> Payload:
+    del realm, parameters
+    return {}
+
+
+ACTIONS: Mapping[str, Action] = dict.fromkeys(HOLLOW, do_nothing)

@@ -1,0 +1,71 @@
+"""CreateTags, DescribeTags, DeleteTags."""
+
+from collections.abc import Mapping
+
+from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.ec2 import images
+from uecwatchd.sandbox.ec2.parameters import (
+    Action,
+    Parameters,
+    listed,
+    numbered,
+    passes,
+    read_filters,
+    required,
+)
+from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.http.responses import Payload
+from uecwatchd.sandbox.state.registry import Tag
+
+KEY_LENGTH, VALUE_LENGTH = 127, 255  # characters, as EC2 had it at first
+RESERVED = ("aws:", "euca:")
+
+
+def create(realm: Realm, parameters: Parameters) -> Payload:
+    for tag in (tags := _read_tags(realm, parameters)):
+        if not tag.key or len(tag.key) > KEY_LENGTH or len(tag.value) > VALUE_LENGTH:
+            raise Refused(
+                "InvalidParameterValue", f"Tag keys have 1 to {KEY_LENGTH} characters, values {VALUE_LENGTH}"
+            )
+        if tag.key.startswith(RESERVED):
+            raise Refused("InvalidParameterValue", f"Tag keys starting with {tag.key[:5]} are reserved")
+    if realm.faults.strikes("lost-tags"):
+        return {"return": False}
+    realm.registry.add_tags(tags, limit=realm.rules.ec2.tags)
+    return {"return": True}
+
+
+def delete(realm: Realm, parameters: Parameters) -> Payload:
+    realm.registry.remove_tags(_read_tags(realm, parameters))
+    return {"return": True}
+
+
+def _read_tags(realm: Realm, parameters: Parameters) -> tuple[Tag, ...]:
+    """Each tag on each resource. Only images have tags here."""
+    required(parameters, "ResourceId.1")
+    required(parameters, "Tag.1.Key")
+    resources = [images.find(realm, image_id).id for image_id in listed(parameters, "ResourceId")]
+    words = [(group.get("Key", ""), group.get("Value", "")) for group in numbered(parameters, "Tag")]
+    return tuple(Tag(resource, key, value) for resource in resources for key, value in words)
+
+
+def describe(realm: Realm, parameters: Parameters) -> Payload:
+    filters = read_filters(parameters)
+    items = (
+        {"resourceId": tag.resource, "resourceType": "image", "key": tag.key, "value": tag.value}
+        for tag in realm.registry.tags()
+    )
+    found = tuple(item for item in items if passes(_facts(item), filters))
+    return {"tagSet": {"item": found}}
+
+
+def _facts(item: Mapping[str, str]) -> dict[str, str]:
+    names = {"resourceId": "resource-id", "resourceType": "resource-type", "key": "key", "value": "value"}
+    return {names[name]: value for name, value in item.items()}
+
+
+ACTIONS: Mapping[str, Action] = {
+    "CreateTags": create,
+    "DeleteTags": delete,
+    "DescribeTags": describe,
+}

@@ -1,0 +1,217 @@
+"""The way back from parts to image, as a node goes it, judging every byte on the way.
+
+    parts → AES-128-CBC → PKCS#7 → one gzip member → SHA-1 → one tar member → image
+
+Memory holds one part and a few buffers, whatever the image's size; nothing is written to disk. Each stage
+pulls from the one before it, so a small bundle that would inflate to something huge is left off at its
+declared size.
+"""
+
+import hashlib
+import io
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, cast
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from uecwatchd.sandbox.ec2.image_content import HEAD, TAIL
+from uecwatchd.sandbox.ec2.manifest import Claims, PartClaim, invalid
+from uecwatchd.sandbox.state.store import StoredObject
+
+BLOCK = tarfile.BLOCKSIZE
+RECORD = tarfile.RECORDSIZE
+GNU_MAGIC = b"ustar  \x00"
+CHUNK = 1 << 20  # large enough that Python's own work does not count
+TRAILER = 2 * BLOCK  # zeros that end a tar, before it is filled up to a record
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    key: bytes
+    iv: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What came out: its first and last bytes."""
+
+    head: bytes
+    tail: bytes
+
+
+def unbundle(claims: Claims, parts: Iterable[StoredObject], *, secret: Secret) -> Image:
+    """Raises `Refused` (InvalidManifest) where the bundle is not what the manifest claims."""
+    inflated = _inflate(_decrypt(_read_parts(claims.parts, parts), secret))
+    stream = Hashed(inflated)
+    with io.BufferedReader(stream, CHUNK) as reader:
+        image = _read_tar(reader, claims)
+    if stream.sha1 != claims.tar_sha1:
+        raise invalid("The tar's SHA-1 is not the one in the manifest")
+    return image
+
+
+def _read_parts(claims: Iterable[PartClaim], parts: Iterable[StoredObject]) -> Iterator[bytes]:
+    for claim, part in zip(claims, parts, strict=True):
+        check_part(claim, data := part.path.read_bytes())
+        yield data
+
+
+def check_part(claim: PartClaim, data: bytes) -> None:
+    if hashlib.sha1(data, usedforsecurity=False).hexdigest() != claim.sha1:
+        raise invalid(f"Part {claim.filename} has not the SHA-1 the manifest gives")
+
+
+def _decrypt(parts: Iterable[bytes], secret: Secret) -> Iterator[bytes]:
+    decryptor = Cipher(algorithms.AES(secret.key), modes.CBC(secret.iv)).decryptor()
+    unpadder = PKCS7(algorithms.AES.block_size).unpadder()
+    for data in parts:
+        yield unpadder.update(decryptor.update(data))
+    try:
+        yield unpadder.update(decryptor.finalize()) + unpadder.finalize()
+    except ValueError as error:
+        raise invalid("The decrypted bundle's padding is wrong") from error
+
+
+def _inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The content of exactly one gzip member, with nothing after it."""
+    inflater = zlib.decompressobj(wbits=31)
+    for chunk in chunks:
+        yield from _inflate_chunk(inflater, chunk)
+        if inflater.unused_data:
+            raise invalid("Something follows the bundle's gzip member")
+    if not inflater.eof:
+        raise invalid("The bundle's gzip member is cut short")
+
+
+def _inflate_chunk(inflater: "zlib._Decompress", chunk: bytes) -> Iterator[bytes]:
+    """In bounded pieces. Output may still be pending when all input is taken: only a short piece says it is
+    not."""
+    more = True
+    while more:
+        try:
+            piece = inflater.decompress(chunk, CHUNK)
+        except zlib.error as error:
+            raise invalid(f"The decrypted bundle is not gzip: {error}") from error
+        chunk = inflater.unconsumed_tail
+        more = bool(chunk) or len(piece) == CHUNK
+        yield piece
+
+
+class Hashed(io.RawIOBase):
+    """Chunks as a file, with the SHA-1 of what was read so far."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self._sha1 = hashlib.sha1(usedforsecurity=False)
+
+    @property
+    def sha1(self) -> str:
+        return self._sha1.hexdigest()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed wants any Buffer
+        """Fills the buffer unless the chunks end, so that one look sees a whole tar header."""
+        filled = 0
+        while filled < len(buffer):
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._sha1.update(chunk)
+                self._rest = memoryview(chunk)
+            count = min(len(self._rest), len(buffer) - filled)
+            buffer[filled : filled + count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            filled += count
+        return filled
+
+
+def _read_tar(reader: "io.BufferedReader[Hashed]", claims: Claims) -> Image:
+    _check_header(reader.peek(BLOCK)[:BLOCK])
+    try:
+        with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK) as tar:
+            member = next(iter(tar))
+            _check_member(member, claims)
+            image = _read_member(tar, member)
+            _check_trailer(tar)
+            return image
+    except tarfile.TarError as error:
+        raise invalid(f"The bundle's tar cannot be read: {error}") from error
+
+
+def _check_header(header: bytes) -> None:
+    """tarfile is kind: it follows PAX headers and long names, which not every node does."""
+    kind = header[156:157]
+    if kind in (b"x", b"g"):
+        raise invalid("The bundle's tar has PAX headers")
+    if header[257:265] != GNU_MAGIC:
+        raise invalid("The bundle's tar is not in GNU format")
+    if kind not in (tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE):
+        raise invalid(
+            f"The bundle's tar begins with a member of type {kind.decode('latin-1')!r}, not with a file"
+        )
+
+
+def _check_member(member: tarfile.TarInfo, claims: Claims) -> None:
+    if member.name != claims.name:
+        raise invalid(f"The tar's member is {member.name!r}, the manifest's image {claims.name!r}")
+    if member.size != claims.size:
+        raise invalid(f"The tar's member has {member.size} bytes, the manifest's image {claims.size}")
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Image:
+    """All the data that the member has, but not its holes, of which there may be terabytes.
+
+    tarfile itself raises where there is less than the header says.
+    """
+    head = Window(0, bytearray(min(HEAD, member.size)))
+    tail = Window(max(0, member.size - TAIL), bytearray(min(TAIL, member.size)))
+    # Its buffer wants to know whether a stream can seek; what is below the buffer just goes on reading.
+    content = cast(io.BufferedReader, tar.extractfile(member)).detach()  # None only for what is no file
+    for start, size in _extents(member):
+        content.seek(start)
+        for at in range(start, start + size, CHUNK):
+            chunk = content.read(min(CHUNK, start + size - at)) or b""
+            head.take(chunk, at)
+            tail.take(chunk, at)
+    return Image(bytes(head.content), bytes(tail.content))
+
+
+def _extents(member: tarfile.TarInfo) -> list[tuple[int, int]]:
+    """Where a member has data: offset and length of each piece, in bytes."""
+    sparse = cast(list[tuple[int, int]] | None, member.sparse)
+    return [(0, member.size)] if sparse is None else sparse
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Some bytes of an image, beginning at `start`; zero until they are taken."""
+
+    start: int
+    content: bytearray
+
+    def take(self, chunk: bytes, at: int) -> None:
+        """What a chunk, which lies at `at` in the image, has of them."""
+        low, high = max(at, self.start), min(at + len(chunk), self.start + len(self.content))
+        if low < high:
+            self.content[low - self.start : high - self.start] = chunk[low - at : high - at]
+
+
+def _check_trailer(tar: tarfile.TarFile) -> None:
+    """After the member come zeros up to a full record, and nothing else: no second member, no other bytes."""
+    stream = cast(IO[bytes], tar.fileobj)
+    stream.seek(tar.offset)
+    rest = b""
+    while len(rest) < RECORD + TRAILER and (piece := stream.read(RECORD + TRAILER - len(rest))):
+        rest += piece
+    if rest.strip(b"\x00"):
+        raise invalid("Something follows the first member of the bundle's tar")
+    if not TRAILER <= len(rest) < RECORD + TRAILER or (tar.offset + len(rest)) % RECORD:
+        raise invalid(f"The bundle's tar does not end with zeros up to a multiple of {RECORD} bytes")

@@ -1,0 +1,1 @@
+"""HTTP as the test cloud speaks it: connections, signatures, answers, and injected faults."""

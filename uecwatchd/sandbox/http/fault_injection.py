@@ -1,0 +1,48 @@
+"""What armed faults do to requests and their answers."""
+
+import hashlib
+
+from werkzeug.wrappers import Request, Response
+
+from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.faults import Faults
+from uecwatchd.sandbox.http.connection import Severed
+
+UPLOADS = ("PutObject", "UploadPart")
+REFUSALS = {"put-500": "InternalError", "put-503": "SlowDown", "put-503-every": "SlowDown"}
+
+
+class Spoiled(Refused):
+    """A refusal for no reason of the client's."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(REFUSALS[fault], "Please try again")
+        self.fault = fault
+
+
+def spoil_upload(faults: Faults, action: str, request: Request) -> None:
+    """After its sender is known and before anything is kept. Raises `Spoiled` or `Severed`."""
+    if action not in UPLOADS:
+        return
+    for name in REFUSALS:
+        if faults.strikes_one_in(name) if name.endswith("-every") else faults.strikes(name):
+            raise Spoiled(name)
+    if faults.strikes("reset-in-body"):
+        if half := (request.content_length or 0) // 2:  # to read nothing counts as a body that ended early
+            request.stream.read(half)
+        raise Severed("reset-in-body", action=action)
+
+
+def spoil_etag(faults: Faults, action: str, response: Response) -> str:
+    """The fault's name if it has struck, as nobody else can tell."""
+    if action not in UPLOADS or not faults.strikes("wrong-etag"):
+        return ""
+    wrong = hashlib.md5(response.headers["ETag"].encode(), usedforsecurity=False).hexdigest()
+    response.headers["ETag"] = f'"{wrong}"'
+    return "wrong-etag"
+
+
+def lose_answer(faults: Faults, action: str) -> None:
+    """After the action is done. Raises `Severed`."""
+    if action == "RegisterImage" and faults.strikes("lost-answer"):
+        raise Severed("lost-answer", action=action, status=200)

@@ -1,0 +1,300 @@
+"""Who signed a request, recomputed from the request as it came over the wire.
+
+    EC2 V2   AWSAccessKeyId … Signature among the parameters; signs method, host, path, sorted parameters.
+             Eucalyptus takes the host as it came, with its port or without
+    EC2 V4   Authorization: AWS4-HMAC-SHA256 …; signs method, path, query, headers, SHA-256 of the body
+    S3 V2    Authorization: AWS KEY:SIGNATURE; signs method, MD5, type, date, x-amz-* headers, resource
+    S3 V4    as EC2 V4, with the body's SHA-256 announced in x-amz-content-sha256
+
+Signatures in a query string ("presigned") and bodies signed chunk by chunk ("streaming") are refused: no
+generation before 4.4 knew them.
+
+Every refusal here is `Unproven`. Codes: MissingAuthenticationToken and AuthFailure (EC2), AccessDenied,
+InvalidRequest (S3), InvalidAccessKeyId, SignatureDoesNotMatch, RequestTimeTooSkewed, NotImplemented,
+InvalidParameterValue.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote, unquote
+
+from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.rules.ec2 import Ec2Rules
+from uecwatchd.sandbox.rules.s3 import S3Rules
+
+V4_ALGORITHM = "AWS4-HMAC-SHA256"
+V4_AUTHORIZATION = re.compile(
+    V4_ALGORITHM
+    + r" Credential=(?P<key>[^/,\s]+)/(?P<day>\d{8})/(?P<region>[a-z0-9-]+)/(?P<service>[a-z0-9]+)"
+    r"/aws4_request,\s*SignedHeaders=(?P<headers>[a-z0-9;-]+),\s*Signature=(?P<signature>[0-9a-f]{64})"
+)
+V4_TIME = "%Y%m%dT%H%M%SZ"
+S3_V2_SCHEME = "AWS "
+S3_V2_AUTHORIZATION = re.compile(S3_V2_SCHEME + r"(?P<key>[^:\s]+):(?P<signature>[A-Za-z0-9+/]{27}=)")
+EC2_V2_METHODS = {"HmacSHA256": hashlib.sha256, "HmacSHA1": hashlib.sha1}
+UNSIGNED = "UNSIGNED-PAYLOAD"
+EUCALYPTUS_PORT = "8773"  # of a Host header that names none
+SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+
+# Query keys that name a part of a resource and are therefore signed with it in S3 V2.
+SUB_RESOURCES = frozenset(
+    (
+        *(
+            "acl",
+            "cors",
+            "delete",
+            "lifecycle",
+            "location",
+            "logging",
+            "notification",
+            "partNumber",
+            "policy",
+        ),
+        *("requestPayment", "tagging", "torrent", "uploadId", "uploads"),
+        *("versionId", "versioning", "versions", "website"),
+        *(f"response-{word}" for word in ("cache-control", "expires")),
+        *(f"response-content-{word}" for word in ("disposition", "encoding", "language", "type")),
+    )
+)
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+class Unproven(Refused):
+    """Nobody known has signed this request, or not now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A request's head as it was sent: `path` and `query` still percent-encoded, header names in lower
+    case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What S3's head proves. `payload` is the SHA-256 the body must have; None when the signature leaves it
+    open."""
+
+    access_key: str
+    payload: str | None
+
+
+def read_pairs(query: str) -> Pairs:
+    """The pairs of a query string, where a plus is a plus."""
+    cut = (item.partition("=") for item in query.split("&") if item)
+    return tuple((unquote(name), unquote(value)) for name, _, value in cut)
+
+
+def check_ec2(
+    wire: Wire,
+    parameters: Mapping[str, str],
+    body: bytes,
+    *,
+    secrets: Mapping[str, str],
+    now: datetime,
+    rules: Ec2Rules,
+) -> str:
+    """The access key that signed this EC2 request."""
+    if "authorization" in wire.headers and "v4" in rules.signatures:
+        day = _v4_time(wire)
+        key = _check_v4(wire, hashlib.sha256(body).hexdigest(), service="ec2", at=day, secrets=secrets)
+        _check_ec2_time(day, now=now, rules=rules)
+        return key
+    if "Signature" not in parameters:
+        raise Unproven("MissingAuthenticationToken", "The request carries no signature that is known here")
+    if "v2" not in rules.signatures:
+        raise Unproven("AuthFailure", "Version 2 of the signature is not taken here, use version 4")
+    key = _check_ec2_v2(wire, parameters, secrets=secrets)
+    _check_ec2_time(_ec2_v2_time(parameters), now=now, rules=rules)
+    return key
+
+
+def check_s3(wire: Wire, *, secrets: Mapping[str, str], now: datetime, rules: S3Rules) -> Proof:
+    """Who signed this S3 request, and what its body has to be."""
+    authorization = wire.headers.get("authorization")
+    if authorization is None:
+        raise Unproven("AccessDenied", "The request carries no Authorization header")
+    if authorization.startswith(S3_V2_SCHEME):
+        if "v2" not in rules.signatures:
+            raise Unproven("InvalidRequest", f"This authorization is not supported. Use {V4_ALGORITHM}.")
+        proof, at = Proof(_check_s3_v2(wire, secrets=secrets, rules=rules), None), _s3_v2_time(wire)
+    else:
+        if "v4" not in rules.signatures:
+            raise Unproven("AccessDenied", "Invalid authorization header")
+        proof, at = _check_s3_v4(wire, secrets=secrets), _v4_time(wire)
+    if abs(now - at) > timedelta(seconds=rules.window):
+        raise Unproven(rules.skewed_code, f"Message expired. {_dated(at, now)}")
+    return proof
+
+
+def v2_signature(wire: Wire, parameters: Mapping[str, str]) -> str:
+    """What may count only once; empty for a request signed otherwise."""
+    authorization = wire.headers.get("authorization", "")
+    return authorization if authorization.startswith(S3_V2_SCHEME) else parameters.get("Signature", "")
+
+
+def _dated(at: datetime, now: datetime) -> str:
+    return f"The request is dated {at:%F %T}, this cloud's clock says {now:%F %T}"
+
+
+def _secret(access_key: str, secrets: Mapping[str, str]) -> bytes:
+    if access_key not in secrets:
+        raise Unproven("InvalidAccessKeyId", "The access key id does not exist in our records")
+    return secrets[access_key].encode()
+
+
+def _compare(ours: str, theirs: str) -> None:
+    if not hmac.compare_digest(ours.encode(), theirs.encode()):
+        raise Unproven(
+            "SignatureDoesNotMatch", "The signature we calculated does not match the one you provided"
+        )
+
+
+# EC2, version 2
+
+
+def _check_ec2_v2(wire: Wire, parameters: Mapping[str, str], *, secrets: Mapping[str, str]) -> str:
+    if parameters.get("SignatureVersion") != "2":
+        raise Unproven("InvalidParameterValue", "SignatureVersion must be 2")
+    digest = EC2_V2_METHODS.get(parameters.get("SignatureMethod", ""))
+    if digest is None:
+        raise Unproven("InvalidParameterValue", "SignatureMethod must be HmacSHA256 or HmacSHA1")
+    key = parameters.get("AWSAccessKeyId", "")
+    signed = _canonical_query((n, v) for n, v in parameters.items() if n != "Signature")
+    secret = _secret(key, secrets)
+    texts = ("\n".join((wire.method, host, wire.path, signed)) for host in _ec2_v2_hosts(wire))
+    ours = [base64.b64encode(hmac.digest(secret, text.encode(), digest)).decode() for text in texts]
+    if parameters["Signature"] not in ours:
+        _compare(ours[0], parameters["Signature"])
+    return key
+
+
+def _ec2_v2_hosts(wire: Wire) -> tuple[str, str]:
+    """What follows a second colon is not looked at, which leaves no right signature to an IPv6 address."""
+    host, port, *_ = (*wire.headers.get("host", "").split(":"), EUCALYPTUS_PORT)
+    return f"{host}:{port or EUCALYPTUS_PORT}", host
+
+
+def _ec2_v2_time(parameters: Mapping[str, str]) -> datetime:
+    try:
+        return _aware(datetime.fromisoformat(parameters.get("Timestamp", "")))
+    except ValueError as error:
+        raise Unproven("InvalidParameterValue", "Timestamp must be a time in ISO 8601") from error
+
+
+def _aware(at: datetime) -> datetime:
+    """Both kinds of date may come without a zone, and mean UTC then."""
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _check_ec2_time(at: datetime, *, now: datetime, rules: Ec2Rules) -> None:
+    if at - now > timedelta(seconds=rules.ahead) or now - at > timedelta(seconds=rules.behind):
+        raise Unproven("RequestTimeTooSkewed", _dated(at, now))
+
+
+# S3, version 2
+
+
+def _check_s3_v2(wire: Wire, *, secrets: Mapping[str, str], rules: S3Rules) -> str:
+    match = S3_V2_AUTHORIZATION.fullmatch(wire.headers["authorization"])
+    if match is None:
+        raise Unproven("AccessDenied", "The Authorization header has no form we know")
+    secret = _secret(match["key"], secrets)
+    candidates = [wire.path]
+    if rules.bare_resource:
+        candidates.append(wire.path.removeprefix(rules.find_path(unquote(wire.path)) or "") or "/")
+    texts = (_s3_v2_text(wire, resource) for resource in candidates)
+    ours = [base64.b64encode(hmac.digest(secret, text.encode(), hashlib.sha1)).decode() for text in texts]
+    if match["signature"] not in ours:
+        _compare(ours[0], match["signature"])
+    return match["key"]
+
+
+def _s3_v2_text(wire: Wire, resource: str) -> str:
+    headers = wire.headers
+    date = "" if "x-amz-date" in headers else headers.get("date", "")
+    amz = [f"{name}:{headers[name].strip()}" for name in sorted(headers) if name.startswith("x-amz-")]
+    named = sorted((n, v) for n, v in read_pairs(wire.query) if n in SUB_RESOURCES)
+    suffix = "&".join(f"{n}={v}" if v else n for n, v in named)
+    lines = [wire.method, headers.get("content-md5", ""), headers.get("content-type", ""), date, *amz]
+    return "\n".join([*lines, f"{resource}?{suffix}" if suffix else resource])
+
+
+def _s3_v2_time(wire: Wire) -> datetime:
+    try:
+        return _aware(parsedate_to_datetime(wire.headers.get("x-amz-date") or wire.headers.get("date", "")))
+    except ValueError as error:
+        raise Unproven("AccessDenied", "The request has no Date we can read") from error
+
+
+# Both, version 4
+
+
+def _check_s3_v4(wire: Wire, *, secrets: Mapping[str, str]) -> Proof:
+    payload = wire.headers.get("x-amz-content-sha256", "")
+    if payload.startswith("STREAMING-"):
+        raise Unproven("NotImplemented", "Bodies signed in chunks are not supported")
+    if payload != UNSIGNED and not SHA256_HEX.fullmatch(payload):
+        raise Unproven(
+            "AccessDenied", "x-amz-content-sha256 must be the SHA-256 of the body, or UNSIGNED-PAYLOAD"
+        )
+    key = _check_v4(wire, payload, service="s3", at=_v4_time(wire), secrets=secrets)
+    return Proof(key, None if payload == UNSIGNED else payload)
+
+
+def _v4_time(wire: Wire) -> datetime:
+    try:
+        return datetime.strptime(wire.headers.get("x-amz-date", ""), V4_TIME).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise Unproven("AccessDenied", "The request has no X-Amz-Date we can read") from error
+
+
+def _check_v4(wire: Wire, payload: str, *, service: str, at: datetime, secrets: Mapping[str, str]) -> str:
+    match = V4_AUTHORIZATION.fullmatch(wire.headers["authorization"])
+    if match is None:
+        raise Unproven("AccessDenied", "The Authorization header has no form we know")
+    if match["service"] != service or match["day"] != f"{at:%Y%m%d}":
+        raise Unproven("SignatureDoesNotMatch", f"The credential's scope is not of this day and of {service}")
+    names = match["headers"].split(";")
+    _check_signed_names(wire, names)
+    scope = f"{match['day']}/{match['region']}/{service}/aws4_request"
+    canonical = hashlib.sha256(_v4_canonical(wire, names, payload).encode()).hexdigest()
+    text = "\n".join((V4_ALGORITHM, f"{at:{V4_TIME}}", scope, canonical))
+    step = b"AWS4" + _secret(match["key"], secrets)
+    for word in scope.split("/"):
+        step = hmac.digest(step, word.encode(), hashlib.sha256)
+    _compare(hmac.digest(step, text.encode(), hashlib.sha256).hex(), match["signature"])
+    return match["key"]
+
+
+def _check_signed_names(wire: Wire, names: list[str]) -> None:
+    """A header of ours that is not signed could be changed on the way."""
+    needed = {"host", *(name for name in wire.headers if name.startswith("x-amz-"))}
+    if missing := sorted(needed.difference(names)):
+        raise Unproven(
+            "AccessDenied", f"There were headers present which were not signed: {', '.join(missing)}"
+        )
+
+
+def _v4_canonical(wire: Wire, names: list[str], payload: str) -> str:
+    path = quote(unquote(wire.path), safe="/-_.~")
+    headers = "".join(f"{name}:{' '.join(wire.headers.get(name, '').split())}\n" for name in names)
+    return "\n".join(
+        (wire.method, path, _canonical_query(read_pairs(wire.query)), headers, ";".join(names), payload)
+    )
+
+
+def _canonical_query(pairs: Iterable[tuple[str, str]]) -> str:
+    quoted = ((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in pairs)
+    return "&".join(f"{name}={value}" for name, value in sorted(quoted))

@@ -1,0 +1,1 @@
+"""What each generation of cloud insists on, as data."""

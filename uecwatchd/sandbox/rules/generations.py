@@ -1,0 +1,28 @@
+"""What the cloud insists on, as data: one frozen row for each generation it can play.
+
+This table is the cloud's own and is not the client's table of dialects: two tables written apart can
+disagree, one cannot.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from uecwatchd.sandbox.rules.ec2 import EC2_RULES, Ec2Rules
+from uecwatchd.sandbox.rules.eucarc import EUCARCS
+from uecwatchd.sandbox.rules.http import LINE_RULES, LineRules
+from uecwatchd.sandbox.rules.s3 import S3_RULES, S3Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One generation: what its two halves insist on, how it speaks HTTP, the credentials it hands out."""
+
+    ec2: Ec2Rules
+    s3: S3Rules
+    line: LineRules
+    eucarc: str  # a template of `eucarc`
+
+
+RULES: Mapping[str, Rules] = {
+    name: Rules(EC2_RULES[name], S3_RULES[name], LINE_RULES[name], EUCARCS[name]) for name in S3_RULES
+}

@@ -1,0 +1,1 @@
+"""What the test cloud keeps on disk: objects, images, identity."""

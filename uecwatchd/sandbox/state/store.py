@@ -1,0 +1,233 @@
+"""Buckets and objects on disk.
+
+    objects.sqlite   what there is: names, sizes, digests, ACLs, owners, and multipart uploads in progress
+    objects/         the bytes, one file for each upload, named at random
+
+An upload goes to a new file first and is then named in one transaction, so a reader sees the old object or
+the new one, whole. A file no row names is what a crash left, and is removed at the next start.
+"""
+
+import hashlib
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from io import BufferedReader
+from pathlib import Path
+
+from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.state import unfinished
+from uecwatchd.sandbox.state.database import Database
+from uecwatchd.sandbox.state.unfinished import Unfinished
+
+VERSION = 2
+SCHEMA = f"""
+CREATE TABLE bucket (
+    name       TEXT PRIMARY KEY,
+    owner      TEXT NOT NULL,
+    acl        TEXT NOT NULL,
+    created    TEXT NOT NULL,
+    takes_acls INTEGER NOT NULL
+);
+CREATE TABLE object (
+    bucket       TEXT NOT NULL REFERENCES bucket (name),
+    key          TEXT NOT NULL,
+    file         TEXT NOT NULL,
+    size         INTEGER NOT NULL,
+    etag         TEXT NOT NULL,
+    acl          TEXT NOT NULL,
+    content_type TEXT NOT NULL,
+    notes        TEXT NOT NULL,
+    modified     TEXT NOT NULL,
+    PRIMARY KEY (bucket, key)
+);
+{unfinished.SCHEMA}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    name: str
+    owner: str  # an account number
+    acl: str
+    created: datetime
+    takes_acls: bool = True  # for its objects
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Bytes that have arrived and have no name yet."""
+
+    path: Path
+    size: int
+    md5: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    bucket: str
+    key: str
+    path: Path
+    size: int
+    etag: str  # without quotes; the MD5, unless it came in parts
+    acl: str  # the canned ACL it was sent with
+    content_type: str
+    notes: Mapping[str, str]  # the x-amz-meta-* headers, without that prefix
+    modified: datetime
+
+
+class Store:
+    def __init__(self, folder: Path) -> None:
+        self._files = folder / "objects"
+        self._files.mkdir(mode=0o700, exist_ok=True)
+        self._database = Database(folder / "objects.sqlite", schema=SCHEMA, version=VERSION)
+        self.unfinished = Unfinished(self._database, self._files)
+        self._sweep()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _sweep(self) -> None:
+        with self._database.transaction() as rows:
+            query = "SELECT file FROM object UNION SELECT file FROM piece"
+            known = {row["file"] for row in rows.execute(query)}
+        for path in self._files.iterdir():
+            if path.name not in known:
+                path.unlink()
+
+    # buckets
+
+    def buckets(self) -> tuple[Bucket, ...]:
+        with self._database.transaction() as rows:
+            return tuple(map(_bucket, rows.execute("SELECT * FROM bucket ORDER BY name")))
+
+    def bucket(self, name: str) -> Bucket:
+        with self._database.transaction() as rows:
+            row = rows.execute("SELECT * FROM bucket WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise Refused("NoSuchBucket", "The specified bucket does not exist")
+        return _bucket(row)
+
+    def add_bucket(
+        self,
+        bucket: Bucket,
+        *,
+        quota: int,
+        quota_first: bool = False,
+        own_bucket_code: str = "BucketAlreadyOwnedByYou",
+    ) -> None:
+        """Leaves a bucket of one's own as it is if there is no code to refuse it with. `quota_first`: before
+        anyone asks whether the bucket exists."""
+        with self._database.transaction() as rows:
+            known = {row["name"]: row["owner"] for row in rows.execute("SELECT name, owner FROM bucket")}
+            full = list(known.values()).count(bucket.owner) >= quota
+            if full and (quota_first or bucket.name not in known):
+                raise Refused("TooManyBuckets", "You have attempted to create more buckets than allowed")
+            if bucket.name in known:
+                code = own_bucket_code if known[bucket.name] == bucket.owner else "BucketAlreadyExists"
+                if code:
+                    raise Refused(code, "The requested bucket name is not available")
+                return
+            values = (bucket.name, bucket.owner, bucket.acl, bucket.created.isoformat(), bucket.takes_acls)
+            rows.execute("INSERT INTO bucket VALUES (?, ?, ?, ?, ?)", values)
+
+    def remove_bucket(self, name: str) -> None:
+        """Together with the uploads into it that are still going on."""
+        for multipart in self.unfinished.in_bucket(name):
+            self.unfinished.drop(multipart.id)
+        with self._database.transaction() as rows:
+            if rows.execute("SELECT 1 FROM object WHERE bucket = ? LIMIT 1", (name,)).fetchone():
+                raise Refused("BucketNotEmpty", "The bucket you tried to delete is not empty")
+            rows.execute("DELETE FROM bucket WHERE name = ?", (name,))
+
+    # objects
+
+    def receive(self, chunks: Iterable[bytes]) -> Upload:
+        """Writes the bytes aside as they come. The file is gone again if their source fails."""
+        path = self._files / secrets.token_hex(16)
+        md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
+        try:
+            with path.open("xb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                    md5.update(chunk)
+                    sha256.update(chunk)
+                    size += len(chunk)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return Upload(path, size, md5.hexdigest(), sha256.hexdigest())
+
+    def discard(self, upload: Upload) -> None:
+        upload.path.unlink(missing_ok=True)
+
+    def put(self, stored: StoredObject) -> None:
+        """Names an upload, in place of what had the name before. Its bucket may have gone meanwhile."""
+        values = (
+            stored.bucket,
+            stored.key,
+            stored.path.name,
+            stored.size,
+            stored.etag,
+            stored.acl,
+            stored.content_type,
+            json.dumps(dict(stored.notes)),
+            stored.modified.isoformat(),
+        )
+        with self._database.transaction() as rows:
+            if not rows.execute("SELECT 1 FROM bucket WHERE name = ?", (stored.bucket,)).fetchone():
+                raise Refused("NoSuchBucket", "The specified bucket does not exist")
+            old = self._find(rows, stored.bucket, stored.key)
+            rows.execute("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        if old:
+            old.path.unlink(missing_ok=True)
+
+    def find(self, bucket: str, key: str) -> StoredObject | None:
+        with self._database.transaction() as rows:
+            return self._find(rows, bucket, key)
+
+    def open(self, bucket: str, key: str) -> tuple[StoredObject, BufferedReader]:
+        """An object and its bytes, which stay readable even if it is replaced or deleted meanwhile."""
+        with self._database.transaction() as rows:
+            stored = self._find(rows, bucket, key)
+            if stored is None:
+                raise Refused("NoSuchKey", "The specified key does not exist")
+            return stored, stored.path.open("rb")
+
+    def objects(self, bucket: str) -> tuple[StoredObject, ...]:
+        """In the order of their keys' bytes, as listings have it."""
+        with self._database.transaction() as rows:
+            found = rows.execute("SELECT * FROM object WHERE bucket = ? ORDER BY key", (bucket,)).fetchall()
+        return tuple(map(self._stored, found))
+
+    def remove(self, bucket: str, key: str) -> None:
+        with self._database.transaction() as rows:
+            old = self._find(rows, bucket, key)
+            rows.execute("DELETE FROM object WHERE bucket = ? AND key = ?", (bucket, key))
+        if old:
+            old.path.unlink(missing_ok=True)
+
+    def _find(self, rows: sqlite3.Connection, bucket: str, key: str) -> StoredObject | None:
+        row = rows.execute("SELECT * FROM object WHERE bucket = ? AND key = ?", (bucket, key)).fetchone()
+        return None if row is None else self._stored(row)
+
+    def _stored(self, row: sqlite3.Row) -> StoredObject:
+        return StoredObject(
+            bucket=row["bucket"],
+            key=row["key"],
+            path=self._files / row["file"],
+            size=row["size"],
+            etag=row["etag"],
+            acl=row["acl"],
+            content_type=row["content_type"],
+            notes=json.loads(row["notes"]),
+            modified=datetime.fromisoformat(row["modified"]),
+        )
+
+
+def _bucket(row: sqlite3.Row) -> Bucket:
+    created = datetime.fromisoformat(row["created"])
+    return Bucket(row["name"], row["owner"], row["acl"], created, takes_acls=bool(row["takes_acls"]))
