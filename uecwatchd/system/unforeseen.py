@@ -18,7 +18,7 @@ WORDS_CHARACTERS = 200
 # A passing fault is over at once; one that lasts is tried as seldom as a folder is looked at without events.
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 class OurFault(Deferred):
