@@ -36,31 +36,37 @@ VERBS = frozenset(
         r"\w+",
         """
         abort accept acquire add adjust admit advance allow announce answer append apply archive ask
-        assemble assert assign attach await back begin bind block bring build bundle calculate call cancel
-        carry change check choose claim clean clear close collect combine come compare complain complete
-        compress compute connect consume continue convert copy correct count cover create cut deal decide
-        declare decode decompress decrypt defer define deflate delete deliver demand deny deregister derive
-        describe detach detect determine digest discard display distribute divide do download draw drive
-        drop dump emit empty encode encrypt end enforce ensure enter escape establish estimate evaluate
-        examine exchange exclude execute exit expand expect explain expose extend extract fail feed fetch
-        fill filter find finish fit flush follow forbid force forget form format forward free freeze gather
-        generate get give go grant group guard guess halt hand handle hash have hear hide hint hold identify
-        ignore implement import include increase indent infer inflate inform initialize insert inspect
-        install interpret invalidate invent issue iterate join judge keep kill know label launch learn leave
-        let limit link list listen load locate lock log look lower make map mark match measure merge migrate
-        mount move name narrow negotiate nest normalize note notify number obtain offer omit open order
-        overwrite pack pad pair parse pass patch pause peek pick place play point poll pop post pour predict
-        prefer prefix prepare present preserve press prevent print probe process produce prompt propose
-        protect prove provide publish pull push put query queue quote raise read rebuild receive recognise
-        recognize record recover redact reduce refresh refuse register reject release reload remember remove
-        rename render repair repeat replace reply report represent request require reread reserve reset
-        resolve respond restore restrict resume retain retire retry return reuse reverse revoke rewrite
-        rotate round run save say scan schedule seal search see select send separate serialize serve set
-        shift shorten show shut sign skip sleep snapshot sort split spread start state stop store stream
-        strip substitute suggest summarize support suppress suspend swap switch synchronize take tell
-        terminate test tidy time touch trace track transfer translate trim truncate try turn unbundle undo
-        unlock unpack update upload use validate verify wait wake walk warn watch withhold word work wrap
-        write yield
+        assemble assert assign attach await back bail begin bind block bound bring build bundle calculate
+        call cancel carry change check choose claim clamp clean clear close collect combine come compare
+        complain complete compose compress compute concatenate connect construct consult consume continue
+        convert copy correct count cover create cut deal decide declare decode decompress decrypt
+        deduplicate defer define deflate delete deliver demand demote deny deregister derive describe detach
+        detect determine digest disable discard dispatch display distribute divide do download draw drive
+        drop dump duplicate echo embed emit empty enable encode encrypt end enforce ensure enter enumerate
+        escape establish estimate evaluate evict examine exchange exclude execute exit expand expect explain
+        expose extend extract fail feed fetch fill filter find finish fit flush fold follow forbid force
+        forget form format forward free freeze gather generate get give go grant group grow guard guess halt
+        hand handle hash have hear hide hint hold hook identify ignore implement import impose include
+        increase indent infer inflate inform initialize initiate inject insert inspect install intercept
+        interleave interpret interrupt invalidate invent invoke issue iterate join judge keep kill know
+        label launch lay learn leave lend let lift limit link list listen load locate lock log look lower
+        make map mark mask match measure mention merge migrate mirror mix mount move name narrow negotiate
+        nest normalize note notify number observe obtain occupy offer omit open order overwrite pack pad
+        pair parallelize parse pass patch pause peek pick pin place play point poll pop post postpone pour
+        predict prefer prefix prepare present preserve press prevent print probe process produce prolong
+        promote prompt propagate propose protect prove provide publish pull purge push put query queue quote
+        raise rank reach read readjust rebuild receive recognise recognize reconnect record recover recreate
+        recurse redact reduce refresh refuse register reject release reload rely remember remove rename
+        render reopen reorder repack repair repeat replace reply report represent request require reread
+        resend reserve reset resolve respond restore restrict resubmit resume retain retire retrieve retry
+        return retype reuse reverse revert revoke rewrite roll rotate round run sanitize satisfy save say
+        scale scan schedule seal search see select send separate serialize serve set shift shorten show
+        shrink shut sign simulate skip sleep snapshot sort speak spell split spread squeeze start state step
+        stop store stream strike strip substitute suggest sum summarize support suppress suspend swap sweep
+        switch synchronize synthesize take tell terminate test throttle tidy time toggle total touch trace
+        track transfer translate trim truncate try turn unbundle undo unescape unlink unlock unpack unpin
+        unquote unwrap update upload use validate verify visit wait wake walk warn watch widen wipe withdraw
+        withhold word work wrap write yield
         """,
     )
 )
@@ -69,7 +75,7 @@ VERBS = frozenset(
 DECODABLE = re.compile(
     r"\b(?:"
     r"who(?:so)?ever|whom(?:ever)?|whatsoever|whichever|wherever|whensoever|howsoever"
-    r"|(?:of|to|for|from|by|in|with|on|at) (?:which|whose)"
+    r"|(?:of|to|for|from|by|at) (?:which|whose)"
     r"|(?:for|to|of|from|by) who"
     r"|nor|shall|ought|anew|lest|albeit|hence(?:forth)?|hitherto|likewise|thence|whence|whereby|wherein|whereof"
     r"|there(?:of|in|by|upon|from|to)|here(?:in|by|of)|unto|upon|whilst|amongst|nought|naught"

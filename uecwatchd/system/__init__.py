@@ -1,1 +1,1 @@
-"""This machine: its disks, memory, signals and files, and text that strangers wrote."""
+"""This machine: disks, memory, signals, files, and text from untrusted sources."""

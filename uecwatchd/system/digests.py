@@ -1,14 +1,13 @@
-"""What a content is told apart by.
+"""Digests that identify the content of a file.
 
-The SHA-256 of a file is what `sha256sum` prints; of one that is mostly holes, nobody has the time for it: a
-terabyte of zeros takes as long as a terabyte of anything. Such a file has the digest of its blocks instead,
-in which a block of zeros costs nothing:
+The digest of a file is its SHA-256, as `sha256sum` prints it. For a file that is mostly holes this takes too
+long: a terabyte of zeros takes as long as a terabyte of data. Such a file has the digest of its blocks
+instead, and a block of zeros costs nothing:
 
     SHA-256 of the SHA-256s of its blocks of 1 MiB, where a block of nothing but zeros counts as 32 bytes of
     zero, followed by its length in bytes as a 64-bit number, big-endian
 
-It is the same whatever of the zeros are holes, and is written with a mark before it, so that the two kinds
-are not mistaken for each other.
+The result does not depend on which of the zeros are holes. A prefix distinguishes the two kinds.
 """
 
 import hashlib
@@ -19,11 +18,11 @@ from typing import Protocol
 
 BLOCK_BYTES = 1024 * 1024
 MARK = "blocks-"
-# Half a second's worth. Nobody misses that, and people compare what `sha256sum` prints.
+# Zeros that take half a second. Below that a SHA-256 is better: people compare it with `sha256sum`.
 MOST_ZEROS = 1 << 30
-# How long a digest can be busy with a hole before it hears that nobody wants it any more.
+# A hole is digested in steps of this size, so that `close` need not wait for a large one.
 SKIP_BYTES = 64 * 1024 * 1024
-# Pieces that wait for a digest: enough that neither side often waits for the other.
+# Pieces in the queue of a digest: enough that reader and digest rarely wait for each other.
 MOST_WAITING = 8
 STAT_BLOCK = 512  # of st_blocks, whatever the file system's own are
 ZEROS = bytes(BLOCK_BYTES)
@@ -31,18 +30,21 @@ NO_BLOCK = bytes(hashlib.sha256().digest_size)
 
 
 class Digest(Protocol):
-    """Takes a content in order, its holes as such."""
+    """Digest of a content that arrives in order, with its holes."""
 
     def update(self, data: bytes | memoryview, /) -> None: ...
 
     def skip(self, count: int, /) -> None:
-        """So many bytes of zero."""
+        """Add `count` bytes of zero."""
 
     def text(self) -> str: ...
 
 
 def fitting(size: int, *, stored: int) -> Digest:
-    """The kind for a file with so much of its size stored. A copy with other holes may be of the other."""
+    """Return an empty digest of the kind for a file of `size` bytes with `stored` bytes on disk.
+
+    A copy with other holes may get the other kind.
+    """
     holes = size - stored
     return Blocks() if holes > max(MOST_ZEROS, stored) else Flat()
 
@@ -52,12 +54,12 @@ def fitting_file(status: os.stat_result) -> Digest:
 
 
 def digest_like(text: str) -> Digest:
-    """An empty one of the kind that gave this text."""
+    """Return an empty digest of the kind that produced this text."""
     return Blocks() if text.startswith(MARK) else Flat()
 
 
 def named(text: str) -> dict[str, str | None]:
-    """A digest as JSON tells it: `sha256` is there always, and null where nobody knows it."""
+    """Return a digest as it is written to JSON: `sha256` is always there, and null if it is not known."""
     if text.startswith(MARK):
         return {"sha256": None, "digest": text}
     return {"sha256": text or None}
@@ -72,7 +74,7 @@ def spoken(text: str) -> str:
 
 
 class Flat:
-    """The SHA-256, in hex; or another of the standard ones."""
+    """SHA-256 in hex, or another standard algorithm."""
 
     def __init__(self, algorithm: str = "sha256") -> None:
         self._hash = hashlib.new(algorithm)
@@ -87,12 +89,12 @@ class Flat:
 
 
 class Blocks:
-    """The digest of the blocks."""
+    """Digest of the blocks, as described above."""
 
     def __init__(self) -> None:
         self._tree = hashlib.sha256()
         self._block = hashlib.sha256()
-        self._empty = True  # whether nothing but zeros came for the block that is not full yet
+        self._empty = True  # only zeros have arrived for the current block
         self._length = 0
 
     def update(self, data: bytes | memoryview, /) -> None:
@@ -137,9 +139,9 @@ class Blocks:
 
 
 class Aside:
-    """Feeds a digest in a thread of its own, while whoever reads on does the next thing.
+    """Digest that is computed in another thread, while the caller reads the next piece.
 
-    What is given must not be written to afterwards; a bounded number of pieces wait. To be closed.
+    Do not write to a piece after passing it here. At most MOST_WAITING pieces wait. Call `close` at the end.
     """
 
     def __init__(self, digest: Digest) -> None:
@@ -169,5 +171,5 @@ class Aside:
 
 
 def _is_zero(piece: memoryview) -> bool:
-    # The ends say no nearly always; memoryviews are compared item by item, bytes at once.
+    # The first and last byte nearly always decide. Comparing memoryviews is slow, comparing bytes is fast.
     return not piece[0] and not piece[-1] and bytes(piece) == ZEROS[: len(piece)]

@@ -1,4 +1,4 @@
-"""Whether a disk has room for what the work on a set writes there: no image, but results and records."""
+"""Free space on a disk, compared with the needs of results and records. Images are not written there."""
 
 import os
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from pathlib import Path
 
 from uecwatchd.errors import Deferred
 
-# A set's results are a few KiB. Its rows in the ledger, with a line for each of a thousand parts, are some
-# hundred, and SQLite writes them twice: to its log first.
+# The results of a set take a few KiB. Its rows in the ledger, with one for each of a thousand parts, take
+# some hundred KiB, and SQLite writes them twice: to its log first.
 LEAST_BYTES = 512 * 1024
-# Six results, each also under the name that it has until it is whole, and the three files of SQLite.
+# Six results, each also under a temporary name while it is written, and the three files of SQLite.
 LEAST_INODES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What a file system has left for us. One that has no `inodes` at all, as btrfs, does not count them."""
+    """Free space of a file system. `inodes` is 0 if it does not count them, like btrfs."""
 
     free_bytes: int
     free_inodes: int
@@ -24,7 +24,10 @@ class Space:
 
 
 def space_of(folder: Path) -> Space | None:
-    """None where it cannot be known: what stands in the way is told by who works in the folder."""
+    """Return the free space for a folder, or None if it is not known.
+
+    The code that works in the folder reports why.
+    """
     try:
         found = os.statvfs(folder)
     except OSError:
@@ -34,8 +37,7 @@ def space_of(folder: Path) -> Space | None:
 
 
 def lacking(space: Space) -> tuple[str, str]:
-    """What keeps work from being written down on such a disk, and what to do about it; two empty texts if
-    nothing does."""
+    """Return why a disk cannot take results, and what to do about it; two empty texts if it can."""
     if space.read_only:
         return (
             "it is mounted read-only",
@@ -48,13 +50,15 @@ def lacking(space: Space) -> tuple[str, str]:
     if space.inodes and space.free_inodes < LEAST_INODES:
         left = space.free_inodes
         why = f"its disk is full of files: it takes {left} more, and a set may need {LEAST_INODES}"
-        return why, "Remove some files there, be they small"
+        return why, "Remove some files there, even small ones"
     return "", ""
 
 
 def check_room(folder: Path, what: str) -> None:
-    """Raises Deferred, before any work is done, where its results could not be kept. `what` is the folder's
-    part in the work, as "the spool folder"."""
+    """Raise Deferred, before any work, if there is no space for the results of a set.
+
+    `what` is the role of the folder in a sentence, for example "the spool folder".
+    """
     space = space_of(folder)
     why, remedy = lacking(space) if space else ("", "")
     if why:

@@ -1,7 +1,7 @@
-"""Where a file has something in it.
+"""The parts of a sparse file that contain data.
 
-A file system keeps no blocks for what was never written, and tells where (lseek(2), SEEK_DATA and SEEK_HOLE).
-Whoever leaves such holes out does the work for what is in a file, and not for what it could hold.
+A file system stores no blocks for what was never written, and reports where the holes are (lseek(2),
+SEEK_DATA and SEEK_HOLE). With this, the work for a file depends on its data and not on its size.
 """
 
 import os
@@ -10,32 +10,35 @@ from dataclasses import dataclass
 from errno import EINVAL, ENOTSUP, ENXIO
 from itertools import pairwise
 
-# Shorter holes cost more than they save: an entry in a map, and a read of their own.
+# Shorter holes cost more than they save: each needs an entry in a map, and a separate read.
 HOLE_BYTES = 64 * 1024
-# If a file has more stretches, its shortest holes are filled. As records, and in a tar's header, these are
-# about 20 MB; a terabyte's file system has a tenth of them.
+# If a file has more extents, its shortest holes are filled. This many take about 20 MB, as records and in the
+# header of a tar; a file system of a terabyte has a tenth of them.
 MOST_EXTENTS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A stretch of a file that holds something; what lies between two of them is a hole. In bytes."""
+    """A stretch of a file that contains data, in bytes. Between two of them is a hole."""
 
     offset: int
     length: int
 
 
 def stored(descriptor: int, size: int) -> tuple[Extent, ...]:
-    """The stretches of a file that hold something, in order; all of it where the file system cannot tell.
+    """Return the extents of a file, in order; the whole file if the file system reports no holes.
 
-    Each begins at a multiple of `HOLE_BYTES` and ends at one or with the file, whatever lies between them.
-    Raises OSError.
+    Each begins at a multiple of `HOLE_BYTES`, and ends at a multiple or at the end of the file. Raises
+    OSError.
     """
     return rounded(_stretches(descriptor, size), size, MOST_EXTENTS)
 
 
 def rounded(stretches: Iterable[tuple[int, int]], size: int, limit: int) -> tuple[Extent, ...]:
-    """No more than that many, and never much more on the way: a file has as many holes as somebody likes."""
+    """Round (start, end) pairs to multiples of `HOLE_BYTES`, and join them to at most `limit` extents.
+
+    Memory stays bounded while it reads: a file can have any number of holes.
+    """
     found = list[Extent]()
     for start, end in stretches:
         start -= start % HOLE_BYTES
@@ -43,7 +46,7 @@ def rounded(stretches: Iterable[tuple[int, int]], size: int, limit: int) -> tupl
         if found and start <= found[-1].offset + found[-1].length:
             start = found.pop().offset
         found.append(Extent(start, end - start))
-        if len(found) == 2 * limit:  # which holes are the longest of all does not depend on it
+        if len(found) == 2 * limit:  # the longest holes stay the same
             found = list(fewer(found, limit))
     return fewer(found, limit)
 

@@ -1,11 +1,11 @@
-"""The moments at which a crash would matter, each with a name.
+"""Failpoints: the moments in the program when a crash would matter, each with a name.
 
-Whatever outlives the process is done within `effect`: a row of the ledger, an object in a bucket, a call that
-changes something in a cloud, a file beside the images. So the moment before and the moment after each of them
-can be named, and a test can end the process at just that moment, as a power cut would.
+Everything that outlives the process is done within `effect`: a row of the ledger, an object in a bucket, a
+call that changes something in a cloud, a file beside the images. So a test can end the process just before or
+just after it, as a power loss would.
 
-The one global of the program: the places are in rooms that know nothing of each other, and nobody but such a
-test ever listens.
+This is the only global variable of the program. The effects are in modules that do not know each other, and
+only tests listen.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,21 +15,21 @@ Crossing = Callable[[str], None]
 
 
 def _unheard(moment: str) -> None:
-    """Nobody listens."""
+    """Ignore the moment: no test listens."""
 
 
 _listener: Crossing = _unheard
 
 
 def listen(listener: Crossing) -> None:
-    """Have `listener` called with the name of each moment: "before put part", "after put part"."""
+    """Call `listener` with the name of each moment: "before put part", "after put part"."""
     global _listener
     _listener = listener
 
 
 @contextmanager
 def effect(name: str) -> Iterator[None]:
-    """Do something that outlives the process. The moment after is only reached when it came to no error."""
+    """Do something that outlives the process. An exception skips the moment after it."""
     _listener(f"before {name}")
     yield
     _listener(f"after {name}")

@@ -1,4 +1,4 @@
-"""Words for files and folders that cannot be read or written."""
+"""Errors for files and folders that cannot be read or written, as sentences."""
 
 import errno
 import grp
@@ -15,21 +15,22 @@ CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class NoInput(Rejected):
-    """What was to be read is not there, or is no file."""
+    """The input is missing, or is not a file."""
 
     exit_code = 66
 
 
 class NoOutput(Rejected):
-    """What was to be written cannot be, where it was to be."""
+    """The output cannot be written at this place."""
 
     exit_code = 73
 
 
 def open_regular(path: Path, *, follow: bool) -> FileIO:
-    """Open a regular file to be read, through a link only if it is to be followed. Raises NoInput, OSError.
+    """Open a regular file for reading, through a link only if `follow` is set.
 
-    What lies there is seen first and opened then: a device may act at being opened, a named pipe waits.
+    The type is checked before the file is opened, because opening a device may have effects, and a named pipe
+    blocks. Raises NoInput, OSError.
     """
     seen = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     try:
@@ -44,7 +45,7 @@ def open_regular(path: Path, *, follow: bool) -> FileIO:
 
 
 def no_file(path: Path) -> NoInput:
-    """The error for a `path` at which no regular file lies."""
+    """Return the error for a `path` without a regular file."""
     if path.is_dir():
         return NoInput(path.name or str(path), "it is a folder", "Name the file itself.")
     if path.exists():
@@ -55,7 +56,7 @@ def no_file(path: Path) -> NoInput:
 
 
 def closed(path: Path, *, what: str) -> NotPermitted:
-    """The error for `path`, called `what`, with its mode and owner and the command that opens it."""
+    """Return the error for an unreadable `path`, called `what`, with the command that makes it readable."""
     try:
         facts = path.stat()
     except OSError:
@@ -69,7 +70,7 @@ def closed(path: Path, *, what: str) -> NotPermitted:
 
 
 def unwritable(folder: Path, fault: OSError) -> UecError:
-    """The error for a folder in which the system did not let us make something."""
+    """Return the error for a folder in which nothing could be created."""
     if isinstance(fault, FileExistsError):
         return NoOutput(str(folder), "it is not a folder", "Name a folder, or a new name for one.")
     why = f"cannot write there: {fault.strerror}"

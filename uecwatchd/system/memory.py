@@ -1,4 +1,4 @@
-"""What this process holds of the machine's memory, and no more."""
+"""Memory of this process: returned to the system early, and never dumped to a disk."""
 
 import ctypes
 import resource
@@ -9,23 +9,25 @@ M_ARENA_MAX = -8  # malloc.h of glibc
 
 
 def keep_together() -> None:
-    """Have one heap for all threads.
+    """Make all threads use one heap.
 
-    By default each thread gets its own, up to eight for each processor, and what one has let go no other can
-    have: blocks of images are made in one thread and let go in another, so that each heap would come to hold
-    as much as all of them need. Where the C library knows no such wish, it has one heap anyway.
+    By default glibc gives each thread its own heap, up to eight for each processor, and memory that was freed
+    in one heap is not available to another. Blocks of images are allocated in one thread and freed in
+    another, so each heap would grow to the size that all of them need. Other C libraries have one heap.
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def never_dumped() -> None:
-    """Have no core of this process written: it holds keys. A unit that forbids this has seen to it itself."""
+    """Disable core dumps of this process, because it holds keys. A unit can forbid them too."""
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def pages(size: int) -> memoryview:
-    """So many bytes in pages of their own, which the system has back as soon as they are let go: of what
-    Python gives out itself, much would stay."""
+    """Return `size` bytes of memory in separate pages, which go back to the system as soon as they are freed.
+
+    Memory that Python allocates itself would mostly stay with the process.
+    """
     return memoryview(mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS))

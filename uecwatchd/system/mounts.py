@@ -1,7 +1,7 @@
-"""Which file system a folder lies on, and whether other hosts share it.
+"""The file system of a folder, and whether other hosts share it.
 
-Of what others write there the kernel tells nothing; and locks, and memory that processes share, reach no
-further than this host, if they are to be had at all.
+The kernel reports no events for writes of other hosts. Locks and shared memory work only within this host, if
+at all.
 """
 
 import re
@@ -21,12 +21,12 @@ OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def is_shared(kind: str) -> bool:
-    """Whether others may write to a file system of this type without this kernel's knowing."""
+    """Return True if others can write to this type of file system without the kernel of this host."""
     return kind.startswith(SHARED)
 
 
 def type_of(folder: Path) -> str:
-    """The type of the file system that a folder lies on; empty where /proc is not mounted."""
+    """Return the type of the file system of a folder; empty if /proc is not mounted."""
     try:
         return file_system_type(folder, MOUNTINFO.read_text(errors="surrogateescape"))
     except OSError:
@@ -34,9 +34,9 @@ def type_of(folder: Path) -> str:
 
 
 def file_system_type(folder: Path, mountinfo: str) -> str:
-    """The type of the file system that a folder lies on, from the text of `/proc/self/mountinfo`.
+    """Return the type of the file system of a folder, from the text of `/proc/self/mountinfo`.
 
-    Its fifth field is the mount point, escaped; the type follows the lone hyphen.
+    The fifth field of a line is the mount point, escaped; the type follows the single hyphen.
     """
     best, kind = "", ""
     path = str(folder.resolve())

@@ -1,6 +1,6 @@
-"""Files that are read whole: configuration, credentials, keys, certificates.
+"""Small files that are read whole: configuration, credentials, keys, certificates.
 
-A path that was mistyped may lead to a pipe in which nobody writes, or to a device that never ends.
+A wrong path may lead to a pipe without a writer, or to a device without an end.
 """
 
 import errno
@@ -9,12 +9,12 @@ import stat
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
-# The longest of them, a system's bundle of all public authorities, has a quarter of it.
+# The longest of them, a system's bundle of all public authorities, has a quarter of that.
 LIMIT_BYTES = 1024 * 1024
 
 
 def read_small(path: Path) -> bytes:
-    """All that a file holds. Raises OSError, also if it is no regular file, or a large one."""
+    """Return the content of a file. Raises OSError, also if it is not a regular file or too large."""
     with open(path, "rb", opener=_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -29,5 +29,8 @@ def _at_once(path: str, flags: int) -> int:
 
 
 def read_small_text(path: Path, *, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """The same as text, whatever ends its lines. Raises OSError, and UnicodeDecodeError if `errors` may."""
+    """Return the content as text, with universal newlines.
+
+    Raises OSError, and UnicodeDecodeError depending on `errors`.
+    """
     return TextIOWrapper(BytesIO(read_small(path)), encoding=encoding, errors=errors).read()

@@ -1,6 +1,6 @@
-"""Text from strangers: parsed, its mistakes put into words, and made safe to print.
+"""Untrusted text: parsed, with its mistakes as sentences, and made safe to print.
 
-Both doors share this: the configuration (`settings`) and the sidecar beside an image (`sidecar`).
+The configuration and the sidecars use this.
 """
 
 import json
@@ -19,17 +19,17 @@ if TYPE_CHECKING:  # it takes longer to import than a command that needs none of
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-KeyPath = tuple[str | int, ...]  # where in a document a value stands: table names, keys, list indexes
+KeyPath = tuple[str | int, ...]  # position of a value in a document: table names, keys, list indexes
 
 # Below three letters too many words begin alike.
 PREFIX_LETTERS = 3
 
-# Who reads an error mends a few mistakes at a time, and a hostile file holds ten thousand.
+# People correct a few mistakes at a time, and a hostile file contains ten thousand.
 MISTAKES_SHOWN = 10
-# More of a wrong value than anyone needs to find it again.
+# Enough of a wrong value to find it again.
 VALUE_SHOWN_CHARS = 80
 
-# What people call things elsewhere, and no comparison of letters would find.
+# Names from elsewhere that a comparison of letters would not find.
 OTHER_WORDS: Mapping[str, str] = MappingProxyType(
     {
         "amd64": "x86_64",
@@ -48,17 +48,17 @@ OTHER_WORDS: Mapping[str, str] = MappingProxyType(
 _TOML_POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 
 
-# Room for ten mistakes. A parser's own words may quote a key of 64 KiB, and each letter of it may become ten.
+# Room for ten mistakes. A parser may quote a key of 64 KiB, and each letter of it may become ten.
 COMPLAINT_SHOWN_CHARS = 2000
 
-# Beside a line's end, which JSON has between its words and never in them.
+# Except line ends, which JSON has between its words and never in them.
 _NOT_SHOWN = re.compile(r"[^\n -~]")
 
 
 class Malformed(ValueError):
-    """The text cannot be parsed at all. The message says where and why, without a full stop.
+    """Text that cannot be parsed. The message says where and why, without a full stop.
 
-    `machines` is for those who read sidecars: which images the text names, for all its mistakes.
+    `machines` are the images that a sidecar with mistakes names.
     """
 
     machines: tuple[str, ...] = ()
@@ -68,11 +68,11 @@ class Malformed(ValueError):
 
 
 class NoTable(Malformed):
-    """The text is JSON, but no object."""
+    """JSON that is not an object."""
 
 
 def decode(data: bytes) -> str:
-    """Read UTF-8, with or without the byte order mark that Windows editors put in front."""
+    """Decode UTF-8, with or without the byte order mark of Windows editors."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -89,7 +89,7 @@ def _decode_strictly(data: bytes) -> str:
 
 
 def parse_toml(data: bytes) -> dict[str, Any]:
-    """Parse TOML; every failure, also of bounds that tomllib leaves to Python, is `Malformed`."""
+    """Parse TOML. Raises `Malformed` for every failure, also for limits of Python itself."""
     text = decode(data)
     try:
         return toml_loads(text)
@@ -112,7 +112,8 @@ def _toml_complaint(message: str, text: str) -> str:
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """Parse one JSON object; a key given twice, and the NaN that Python would allow, are `Malformed`."""
+    """Parse one JSON object. Raises `Malformed`, also for a repeated key and for NaN, which Python would
+    allow."""
     text = decode(data)
     try:
         table = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
@@ -146,7 +147,7 @@ def _refuse_constant(word: str) -> None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Which of the `known` words was probably meant, if any comes close."""
+    """Return the one of the `known` words that was probably meant, if any is similar."""
     words = tuple(known)
     other = OTHER_WORDS.get(word.lower())
     if other in words:
@@ -157,7 +158,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Give ` (did you mean settle?)`, or nothing."""
+    """Return ` (did you mean settle?)`, or an empty text if no word is similar."""
     near = nearest(word, known)
     return f" (did you mean {near}?)" if near else ""
 
@@ -178,7 +179,7 @@ def printable(text: str) -> str:
 
 
 def json_text(value: object, *, ascii_only: bool = False) -> str:
-    """JSON over several lines, in which nothing moves the cursor of a terminal that shows it."""
+    """Return JSON over several lines, without characters that move the cursor of a terminal."""
     text = json.dumps(value, indent=2, ensure_ascii=ascii_only)
     return _NOT_SHOWN.sub(lambda found: found[0] if found[0].isprintable() else _in_json(found[0]), text)
 
@@ -188,7 +189,7 @@ def _in_json(char: str) -> str:
 
 
 def spelled(name: str) -> str:
-    """A file name from the kernel as text: bytes that are not UTF-8 come out as `\\xff`."""
+    """Return a file name from the kernel as text: bytes that are not UTF-8 become `\\xff`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -197,7 +198,7 @@ def _escaped(char: str) -> str:
 
 
 def shell_word(text: str) -> str:
-    """The text as one word of a command, to be copied from what was printed and given to a shell as it is."""
+    """Return the text as one word of a shell command that can be copied and pasted."""
     if text.isprintable():
         return shlex.quote(text)
     escaped = (_as_in_shell(byte) for byte in os.fsencode(text))
@@ -205,7 +206,7 @@ def shell_word(text: str) -> str:
 
 
 def file_word(path: str) -> str:
-    """Likewise for the name of a file, which a command must not take for an option or another host's."""
+    """Return a file name as one word of a command, which does not take it for an option or another host."""
     is_mistaken = path.startswith("-") or ":" in path.partition("/")[0]
     return shell_word(f"./{path}" if is_mistaken else path)
 
@@ -224,7 +225,7 @@ def quoted(text: str) -> str:
 
 
 def listed(mistakes: Iterable[str]) -> str:
-    """Join the first mistakes into one line; the others are not even worded."""
+    """Join the first mistakes into one line. The text of the others is not even made."""
     first = list(islice(mistakes, MISTAKES_SHOWN + 1))
     return "; ".join([*first[:MISTAKES_SHOWN], *(["and more"] if len(first) > MISTAKES_SHOWN else [])])
 
@@ -232,10 +233,10 @@ def listed(mistakes: Iterable[str]) -> str:
 def complaints(
     error: "ValidationError", *, noun: str, known: Callable[[KeyPath], Iterable[str]]
 ) -> Iterator[tuple[KeyPath, str]]:
-    """Put each of pydantic's errors into words, without its input: that might be a secret.
+    """Describe each of pydantic's errors, without its input: that might be a secret.
 
-    `noun` is what the document calls a key; `known` lists the keys of the table at a path.
-    Gives (path, sentence without full stop) in pydantic's order.
+    `noun` is what the document calls a key; `known` lists the keys of the table at a path. Yields (path,
+    sentence without full stop) in pydantic's order.
     """
     for details in error.errors(include_url=False):
         yield details["loc"], _complaint(details, noun=noun, known=known)
@@ -258,7 +259,7 @@ def _place(path: KeyPath) -> str:
 
 
 def _not_listed(value: object, expected: str) -> str:
-    """Name the words a choice offers. Choices are never secret, so the wrong word is shown."""
+    """Name the allowed words. They are never secret, so the wrong word is shown."""
     words = re.findall(r"'([^']+)'", expected)
     choices = f"{', '.join(words[:-1])} or {words[-1]}"
     if not isinstance(value, str):

@@ -1,8 +1,7 @@
-"""What is no error of ours, put into words: a mistake of this program, or of a library.
+"""Unexpected exceptions as sentences: an internal error of this program, or of a library.
 
-It may come from anywhere, so it is caught where one thing ends and the next begins: an attempt at a set, a
-look at a folder, a turn of the loop, a thread, a verb. There it becomes an error like any other: a sentence
-that is told once, and a pause before the next try.
+They are caught at the border of each piece of work: an attempt at a set, a scan, a turn of the loop, a
+thread, a verb. There they become an error like any other: reported once, and retried after a pause.
 """
 
 import traceback
@@ -13,18 +12,16 @@ from pathlib import Path
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.system.text import printable
 
-# Enough to tell one fault from another; a library may quote a whole answer of a cloud in its message.
+# Enough to distinguish two errors. A library may quote a whole answer of a cloud in its message.
 WORDS_CHARACTERS = 200
-# A passing fault is over at once; one that lasts is tried as seldom as a folder is looked at without events.
+# A temporary error is over at once; a lasting one is retried as often as a folder is scanned without events.
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 HERE = Path(__file__).parents[1]
 
 
 class OurFault(Deferred):
-    """Something that uecwatchd did not foresee. `trace` is the traceback as text, for the journal; `way` the
-    places in it in one line.
-    """
+    """An internal error. `trace` is the traceback for the journal, `way` its places in one line."""
 
     exit_code = 70
 
@@ -36,12 +33,12 @@ class OurFault(Deferred):
 
 @contextmanager
 def in_words(what: str) -> Iterator[None]:
-    """Raise `OurFault` about `what` for any exception that is not an error of ours."""
+    """Raise `OurFault` about `what` for any exception that is not a UecError."""
     try:
         yield
     except UecError:
         raise
-    except Exception as fault:  # noqa: BLE001 (it is what this is for)
+    except Exception as fault:  # noqa: BLE001 (its purpose)
         raise our_fault(what, fault) from None
 
 
@@ -64,14 +61,14 @@ def _words(fault: BaseException) -> str:
 
 
 def _places(fault: BaseException) -> Iterator[str]:
-    """Where in this package it was, the innermost place last."""
+    """Yield the places in this package where the exception passed, the innermost last."""
     for frame in traceback.extract_tb(fault.__traceback__):
         if Path(frame.filename).is_relative_to(HERE):
             yield f"{Path(frame.filename).relative_to(HERE)}:{frame.lineno}"
 
 
 class Recurring:
-    """Something that may fail again and again: told when it is news, tried after pauses that grow.
+    """Work that may fail again and again: reported when the failure changes, retried after growing pauses.
 
     `pause` is the one before the next try, in seconds; 0 while all is well.
     """
@@ -84,7 +81,7 @@ class Recurring:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Do it once. A fault of ours goes no further; other errors are raised."""
+        """Do the work once. An internal error is reported here; other errors are raised."""
         try:
             with in_words(self._what):
                 yield

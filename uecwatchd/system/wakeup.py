@@ -1,8 +1,8 @@
-"""How a verb wakes the daemon: a named pipe in the state directory, beside the ledger.
+"""A wake-up for the daemon: a named pipe in the state directory, beside the ledger.
 
-Whatever is asked for stands in the ledger, and the daemon looks there now and then in any case; the bell only
-saves somebody's waiting for that. So it may be missing, full, or rung for nothing, and who rings it need not
-know which process listens, or whether one does.
+Requests are in the ledger, and the daemon reads them now and then in any case; the pipe only makes it faster.
+So the pipe may be missing, full, or written to for nothing. A verb that writes to it does not have to know
+which process listens, or if one does.
 """
 
 import os
@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BELL_NAME = "bell"
-# However often it was rung meanwhile, waking up once is enough: as much as a pipe holds.
+# All that a pipe holds: one wake-up is enough for any number of requests.
 PIPE_BYTES = 65536
 
 
 def ring(folder: Path) -> None:
-    """Wake the daemon on a state directory. Where none listens, nothing happens."""
+    """Wake the daemon of a state directory. If none listens, nothing happens."""
     with suppress(OSError):
         rope = os.open(folder / BELL_NAME, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -29,7 +29,7 @@ def ring(folder: Path) -> None:
 
 @contextmanager
 def listening(folder: Path, wake: Callable[[], None]) -> Iterator[None]:
-    """Have `wake` called, in a thread of its own that sleeps meanwhile, each time that somebody rings."""
+    """Call `wake` in a separate thread, each time a verb writes to the pipe."""
     try:
         pipe = _hung(folder)
     except OSError:  # a file system without pipes, or a full one
@@ -50,7 +50,10 @@ def listening(folder: Path, wake: Callable[[], None]) -> Iterator[None]:
 
 
 def _hung(folder: Path) -> int:
-    """A descriptor of the pipe: for both ways, so that it never comes to the end for want of a writer."""
+    """Open the pipe, after creating it if needed.
+
+    It is open for both reading and writing, so that a read never ends for lack of a writer.
+    """
     with suppress(FileExistsError):
         os.mkfifo(folder / BELL_NAME, 0o600)
     pipe = os.open(folder / BELL_NAME, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
