@@ -13,7 +13,7 @@ from typing import get_args
 from runs import GIB, SECRET, Run, in_turn
 
 from uecwatchd.bundle.bundler import Bundling, Slice
-from uecwatchd.bundle.upload_slots import Lines, in_flight
+from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
 from uecwatchd.config.records import Compression, WorkSettings
 
 LEVELS: tuple[Compression, ...] = get_args(Compression)
@@ -52,7 +52,7 @@ def sent(path: Path, level: Compression, rate: float) -> Run:
         bundling = Bundling(
             source, name="karmic.img", size=size, prefix="karmic", secret=SECRET, compression=level
         )
-        lines = Lines(WorkSettings().uploads)
+        slots = UploadSlots(WorkSettings().uploads)
         with closing(bundling):
-            in_flight(bundling, Line(rate).send, lines=lines, done=bundling.give_back)
+            in_flight(bundling, Line(rate).send, slots=slots, done=bundling.give_back)
     return Run(time.monotonic() - began, time.process_time() - before, bundling.totals.bundled_size)

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from uecwatchd.bundle.bundler import Part, Slice
-from uecwatchd.bundle.upload_slots import Lines, in_flight
+from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
 from uecwatchd.errors import Deferred, Stopped
 
 UPLOADS = 3
@@ -25,7 +25,7 @@ def nothing() -> None:
 def test_every_slice_is_sent_once() -> None:
     sent: list[int] = []
     in_flight(
-        slices(20, []), lambda piece: sent.append(piece.part.index), lines=Lines(UPLOADS), check=nothing
+        slices(20, []), lambda piece: sent.append(piece.part.index), slots=UploadSlots(UPLOADS), check=nothing
     )
     assert sorted(sent) == list(range(20))
 
@@ -40,7 +40,9 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
         sent.append(piece.part.index)
 
     worker = threading.Thread(
-        target=in_flight, args=(slices(10, made), send), kwargs={"lines": Lines(UPLOADS), "check": nothing}
+        target=in_flight,
+        args=(slices(10, made), send),
+        kwargs={"slots": UploadSlots(UPLOADS), "check": nothing},
     )
     worker.start()
     for ended in range(10):
@@ -53,28 +55,28 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
     assert not worker.is_alive()
 
 
-def test_a_part_that_takes_long_keeps_no_line_from_the_others() -> None:
+def test_a_part_that_takes_long_keeps_no_slot_from_the_others() -> None:
     others = threading.Semaphore(0)
 
     def send(piece: Slice) -> None:
         if piece.part.index:
             others.release()
         else:
-            assert all(others.acquire(timeout=2) for _ in range(9)), "the other lines stood idle"
+            assert all(others.acquire(timeout=2) for _ in range(9)), "the other slots stood idle"
 
-    in_flight(slices(10, []), send, lines=Lines(UPLOADS))
+    in_flight(slices(10, []), send, slots=UploadSlots(UPLOADS))
 
 
-def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_lines_and_one_at_least() -> None:
-    lines = Lines(UPLOADS)
-    with lines.shared() as first:
+def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_slots_and_one_at_least() -> None:
+    slots = UploadSlots(UPLOADS)
+    with slots.shared() as first:
         assert first() == UPLOADS
-        with lines.shared() as second:
+        with slots.shared() as second:
             assert (first(), second()) == (1, 1), "and two parts are being made"
-            assert lines.sharers() == 2
+            assert slots.sharers() == 2
         assert first() == UPLOADS
         with ExitStack() as crowd:
-            shares = [crowd.enter_context(lines.shared()) for _ in range(2 * UPLOADS)]
+            shares = [crowd.enter_context(slots.shared()) for _ in range(2 * UPLOADS)]
             assert {share() for share in shares} == {1}
 
 
@@ -82,20 +84,20 @@ def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_lines_and_one
     ("most", "shares"), [(1, [1, 1]), (3, [1, 1]), (4, [2, 1]), (5, [2, 2]), (8, [2, 2, 2]), (9, [3, 2, 2])]
 )
 def test_parts_in_memory_are_no_more_for_being_shared_out(most: int, shares: list[int]) -> None:
-    lines = Lines(most)
+    slots = UploadSlots(most)
     with ExitStack() as all_of_them:
-        told = [all_of_them.enter_context(lines.shared()) for _ in shares]
+        told = [all_of_them.enter_context(slots.shared()) for _ in shares]
         assert [share() for share in told] == shares
         assert sum(shares) + len(shares) <= max(most + 1, 2 * len(shares))
 
 
 def test_who_has_more_than_its_share_lets_go_before_it_goes_on() -> None:
-    lines, under_way, most = Lines(UPLOADS), set[int](), list[int]()
+    slots, under_way, most = UploadSlots(UPLOADS), set[int](), list[int]()
     other, joined = ExitStack(), list[object]()
 
     def check() -> None:
         if len(most) >= 10 and not joined:
-            joined.append(other.enter_context(lines.shared()))
+            joined.append(other.enter_context(slots.shared()))
 
     def send(piece: Slice) -> None:
         under_way.add(piece.part.index)
@@ -104,7 +106,7 @@ def test_who_has_more_than_its_share_lets_go_before_it_goes_on() -> None:
         under_way.remove(piece.part.index)
 
     with other:
-        in_flight(slices(40, []), send, lines=lines, check=check)
+        in_flight(slices(40, []), send, slots=slots, check=check)
     assert max(most[:10]) == UPLOADS
     assert set(most[10 + 2 * UPLOADS :]) == {1}
 
@@ -125,7 +127,7 @@ def test_a_failed_upload_ends_the_stream_with_its_own_error() -> None:
             raise Deferred("p", "reset", "Again.")
 
     with pytest.raises(Deferred, match="reset"):
-        in_flight(slices(1000, made), send, lines=Lines(UPLOADS), check=nothing)
+        in_flight(slices(1000, made), send, slots=UploadSlots(UPLOADS), check=nothing)
     assert len(made) < 20
 
 
@@ -142,5 +144,5 @@ def test_work_is_put_down_between_two_parts_and_those_under_way_are_finished() -
         sent.append(piece.part.index)
 
     with pytest.raises(Stopped):
-        in_flight(slices(10, []), send, lines=Lines(UPLOADS), check=check)
+        in_flight(slices(10, []), send, slots=UploadSlots(UPLOADS), check=check)
     assert sorted(sent) == [0, 1], "the two that were under way; which of them ends first is up to them"

@@ -13,7 +13,7 @@ from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
 from uecwatchd.bundle.names import manifest_name
 from uecwatchd.bundle.unbundle import Nowhere
-from uecwatchd.bundle.upload_slots import Lines, in_flight
+from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
 from uecwatchd.clouds.client import Cloud, connect
 from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.clouds.dialects import DIALECTS
@@ -108,7 +108,7 @@ def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSe
         size = source.stat().st_size
         bundling = Bundling(image, name=prefix, size=size, prefix=prefix, secret=secret)
         send = partial(_send, cloud)
-        in_flight(bundling, send, lines=Lines(4), check=lambda: None)
+        in_flight(bundling, send, slots=UploadSlots(4), check=lambda: None)
     manifest = Manifest(
         name=prefix,
         user=account.account,

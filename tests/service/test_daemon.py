@@ -20,7 +20,7 @@ from tests.support.daemon import daemon_thread
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd.bundle.upload_slots import Lines
+from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
@@ -225,8 +225,8 @@ def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_wa
 
 def tools_of(settings: Settings, book: Ledger, heard: Heard) -> Tools:
     gates = Gates(settings.clouds, uploads=1, bucket="images")
-    work, lines = WorkSettings(), Lines(1)
-    return Tools(book, gates, heard, threading.Event(), work=work, lines=lines, configured_bucket="images")
+    work, slots = WorkSettings(), UploadSlots(1)
+    return Tools(book, gates, heard, threading.Event(), work=work, slots=slots, configured_bucket="images")
 
 
 def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: RealSet, heard: Heard) -> None:

@@ -12,7 +12,7 @@ from tests.support.daemon import daemon_thread
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
-from uecwatchd.bundle.upload_slots import Lines
+from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
@@ -63,7 +63,7 @@ def rounds(
             heard,
             stopping,
             work=WorkSettings(),
-            lines=Lines(1),
+            slots=UploadSlots(1),
             configured_bucket="images",
             now=now,
             patience=Patience(tries=()),

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.heard import Heard
 from tests.support.host import Host
-from uecwatchd.bundle.upload_slots import Lines
+from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.load import load
@@ -62,7 +62,7 @@ class Scene:
             heard,
             threading.Event(),
             work=WorkSettings(),
-            lines=Lines(1),
+            slots=UploadSlots(1),
             configured_bucket="uec-images",
             now=lambda: self.now,
             patience=patience,

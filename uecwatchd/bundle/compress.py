@@ -116,7 +116,7 @@ class Behind:
     digests: tuple[Future[None], ...]
 
 
-class Line:
+class CompressionPipeline:
     """The blocks under way: `ahead` is deflated by as many threads as there are processors, and what is
     `behind` is taken by one thread for each digest, in order."""
 
@@ -194,23 +194,23 @@ def packed(
 
     Raises Deferred when the image cannot be read, or turns out shorter or longer than it was.
     """
-    with closing(Line(image, sums, deflated, threads, sharers)) as line:
+    with closing(CompressionPipeline(image, sums, deflated, threads, sharers)) as pipeline:
         yield deflate.HEADER
         for block in blocks:
-            line.begin(block)
-            while line.is_full:
-                yield _finished(line, progress)
-        while not line.is_empty:
-            yield _finished(line, progress)
-        line.settle()
+            pipeline.begin(block)
+            while pipeline.is_full:
+                yield _finished(pipeline, progress)
+        while not pipeline.is_empty:
+            yield _finished(pipeline, progress)
+        pipeline.settle()
     image.check_end()
     sums.skip_to(image.size)
     progress(image.size)
     yield deflate.ending(sums.crc, sums.archive_bytes)
 
 
-def _finished(line: Line, progress: Callable[[int], None]) -> bytes:
-    block, packed = line.finish()
+def _finished(pipeline: CompressionPipeline, progress: Callable[[int], None]) -> bytes:
+    block, packed = pipeline.finish()
     if block.pieces:
         progress(block.pieces[-1].offset + block.pieces[-1].length)
     return packed

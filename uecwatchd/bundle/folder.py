@@ -30,7 +30,7 @@ from uecwatchd.bundle.manifest import (
 )
 from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
 from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
-from uecwatchd.bundle.upload_slots import Lines, in_flight
+from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.facts import Role
 from uecwatchd.system import extents
@@ -205,7 +205,7 @@ def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:
         _write(folder / slice_.part.name, slice_.data, undo)
 
     with closing(bundling):
-        in_flight(bundling, write, lines=Lines(WRITERS), done=bundling.give_back)
+        in_flight(bundling, write, slots=UploadSlots(WRITERS), done=bundling.give_back)
     return bundling.totals
 
 

@@ -1,4 +1,4 @@
-"""Slices are stored while the next ones are being made, as many at once as there are lines for."""
+"""Upload slots: slices are stored while the next ones are made, a limited number of them at once."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -9,11 +9,11 @@ from functools import partial
 from uecwatchd.bundle.bundler import Slice
 
 
-class Lines:
+class UploadSlots:
     """How many slices are stored at once, of all bundles together.
 
     Memory holds one part more than that, the one being made, and they are shared out evenly: each bundle has
-    one on its way at least, and one being made. A line out of the house does not get wider by sharing it.
+    one on its way at least, and one being made. More uploads at once make no connection faster.
     """
 
     def __init__(self, most: int) -> None:
@@ -46,11 +46,11 @@ def in_flight(
     slices: Iterable[Slice],
     store: Callable[[Slice], None],
     *,
-    lines: Lines,
+    slots: UploadSlots,
     check: Callable[[], None] = lambda: None,
     done: Callable[[Slice], None] = lambda _piece: None,
 ) -> None:
-    """Store slices on the lines there are for them; memory holds those under way and the one being made.
+    """Store slices, as many at once as there are slots; memory holds those under way and the one being made.
 
     `check` is called before each is stored, `done` once it is, both in this thread.
     Raises what any of them raised, after the parts under way have ended.
@@ -63,8 +63,8 @@ def in_flight(
             stored.result()
             done(piece)
 
-    threads = ThreadPoolExecutor(lines.most, f"{threading.current_thread().name} part")
-    with threads as pool, lines.shared() as share:
+    threads = ThreadPoolExecutor(slots.most, f"{threading.current_thread().name} part")
+    with threads as pool, slots.shared() as share:
         for piece in slices:
             check()
             while len(under_way) >= share():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from uecwatchd.bundle.upload_slots import Lines
+from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.patience import Patience
 from uecwatchd.config.records import Compression
@@ -48,7 +48,7 @@ class Order:
     `made_for` is the set's folder and name; `unique` refuses an image that is there and not this set's.
     `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
     before it is registered. `sparse` has holes left out of the bundle. `unchanged` raises when a file of the
-    set is not any more what was listed. `turn` is held while it is sent, on its share of `lines`. `sleep`
+    set is not any more what was listed. `turn` is held while it is sent, on its share of `slots`. `sleep`
     raises as `check` does. `arrived` hears how many parts lie in the bucket. `waited` is for how many seconds
     the set has waited for images, by their ids. `spread` gives numbers from 0 to 1. `owner` is the uid that
     the set belongs to, None where members trust each other. What has a default is said of machines alone.
@@ -64,7 +64,7 @@ class Order:
     owner: int | None
     unique: bool
     full: bool
-    lines: Lines
+    slots: UploadSlots
     sparse: bool
     compression: Compression
     monitor: Monitor

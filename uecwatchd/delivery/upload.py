@@ -108,11 +108,11 @@ def _send_parts(
         extents=extents.stored(source.fileno(), member.size) if order.sparse else None,
         digest=digest_like(order.digest),
         compression=order.compression,
-        sharers=order.lines.sharers,
+        sharers=order.slots.sharers,
         progress=progress,
     )
     with closing(bundling):
-        in_flight(bundling, send_one, lines=order.lines, check=check, done=bundling.give_back)
+        in_flight(bundling, send_one, slots=order.slots, check=check, done=bundling.give_back)
     return bundling.totals, tuple(stored[index] for index in sorted(stored))
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from uecwatchd.bundle.upload_slots import Lines
+from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.detect import Recognised, address_of
@@ -131,7 +131,7 @@ class Service:
             stopping=self._stopping,
             brake=self._brake,
             work=settings.work,
-            lines=Lines(settings.work.uploads),
+            slots=UploadSlots(settings.work.uploads),
             configured_bucket=bucket,
             now=self._now,
             started=self._started,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from uecwatchd.bundle.upload_slots import Lines
+from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.patience import Patience
@@ -33,7 +33,7 @@ class Tools:
     monitor: Monitor
     stopping: threading.Event
     work: WorkSettings
-    lines: Lines
+    slots: UploadSlots
     configured_bucket: str
     brake: Brake = field(default_factory=Brake)
     host: str = socket.gethostname()

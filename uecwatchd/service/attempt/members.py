@@ -212,7 +212,7 @@ def _order(job: Job, tools: Tools, way: Way, member: Member) -> Order:
         owner=job.found.owner,
         unique=job.found.sidecar.on_existing == "fail" and member == lead(job.found),
         full=tools.work.verify == "full",
-        lines=tools.lines,
+        slots=tools.slots,
         sparse=tools.work.sparse,
         compression=tools.work.compression,
         monitor=_shown(job),
