@@ -1,1 +1,1 @@
-"""The configuration: what an administrator has set, wherever it was set, as frozen records."""
+"""The configuration from all its sources, as frozen records."""

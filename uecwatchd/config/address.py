@@ -1,11 +1,11 @@
-"""Where a service is asked: its URL, read strictly and written in one way.
+"""The URL of a service, parsed strictly and written in one normal form.
 
-What a URL may be is more than what a service's address may be, and each library that it passes through
-refuses another part of the rest, some with a traceback. So it is decided here, once, with a sentence.
-It is written as it goes over the wire, since a signature covers it, and that is made of what we wrote:
-whatever a library, a proxy or a server might write in another way is written in the usual one here.
-A host may be an IPv4 or IPv6 address or a name; names with underscores are taken, since name servers and web
-servers take them, and names in other scripts are written as name servers know them (`xn--…`).
+A URL can be more than the address of a service, and each library on the way refuses another part of it, some
+with a traceback. So this module decides once, with a sentence. The address is written as it goes over the
+wire, because a signature covers it: everything that a library, a proxy or a server could write in another way
+has its usual form here. A host may be an IPv4 or IPv6 address or a name. Names with underscores are accepted,
+as name servers and web servers do, and names in other scripts are converted to the form in the domain name
+system (`xn--…`).
 """
 
 import ipaddress
@@ -19,26 +19,26 @@ LONGEST_HOST = 253
 LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-# To the last of them: somebody's password may hold one itself, or a slash, and be no less secret for that.
+# Up to the last @: a password can contain one, or a slash, and must still be hidden.
 PASSWORD = re.compile(r"(?<=//).*@", re.DOTALL)
-# What may stand there as it is.
+# Characters that need no escape in a user or password.
 PLAIN = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2}")
-# What RFC 3986 lets stand in a path.
+# Characters that RFC 3986 allows in a path.
 PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 ESCAPE = re.compile(r"%(?:[0-9A-Fa-f]{2})?")
-# Of letters, digits and `-._~`, which need none.
+# Escapes of letters, digits and `-._~`, which need none.
 NEEDLESS_ESCAPE = re.compile(r"%(2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E)")
 
 
 class NoAddress(ValueError):
-    """What is wrong with it, as a sentence that begins with `it`."""
+    """The reason why a text is not an address, as a sentence that begins with `it`."""
 
 
 def read_address(text: str) -> str:
-    """Return the URL as it is sent: its host in small letters, without its scheme's own port, or needless
-    escapes or a slash at the end.
+    """Return the URL as it is sent.
 
-    Raises NoAddress.
+    The host is in lower case. The default port of the scheme, unnecessary escapes and a slash at the end are
+    left out. Raises NoAddress.
     """
     parts = _parts(text)
     path = _path(parts)
@@ -49,15 +49,12 @@ def read_address(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A URL as it may be printed, without a user's name or password in it."""
+    """Return a URL without the name and password of a user, so that it can be printed."""
     return PASSWORD.sub("***@", text)
 
 
 def read_user(text: str) -> str:
-    """Return a URL without the user and the password in it, which must be written as they are in URLs.
-
-    Raises NoAddress.
-    """
+    """Return a URL without user and password. Raises NoAddress if they are not escaped as URLs require."""
     found = PASSWORD.search(text)
     odd = PLAIN.sub("", found[0][:-1]) if found else ""
     if odd:
@@ -137,7 +134,7 @@ def _ipv6(host: str) -> str:
 
 
 def _in_letters(host: str) -> str:
-    """The name as name servers know it."""
+    """Return the name in ASCII, as name servers know it."""
     if host.isascii():
         return host.lower()
     try:

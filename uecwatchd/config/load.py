@@ -1,4 +1,4 @@
-"""From the places where settings can stand to one record, and every mistake in them to a sentence.
+"""Loading of the configuration: from all its sources to one record, and every mistake to a sentence.
 
 A setting is taken from the first of these that has it:
 
@@ -40,7 +40,7 @@ from uecwatchd.system.text import KeyPath, Malformed, complaints, did_you_mean, 
 DEFAULT_CONFIG = Path("/etc/uecwatchd/uecwatchd.toml")
 PREFIX = "UECWATCHD_"
 CORRECT = "Correct this, then run `uecwatchd check`."
-CONFIG_VARIABLE = "UECWATCHD_CONFIG"  # says where settings are, and is none itself
+CONFIG_VARIABLE = "UECWATCHD_CONFIG"  # names the file, and is not a setting itself
 
 
 def _named(clouds: object) -> object:
@@ -53,7 +53,7 @@ def _named(clouds: object) -> object:
 
 
 def _for_folders_that_are_watched(spool: SpoolSettings) -> SpoolSettings:
-    """A policy for a folder that is misspelt would leave the folder open that it was meant for."""
+    """Refuse a policy for an unknown folder: with a misspelt name the right folder would have no policy."""
     for folder in spool.policy:
         if folder not in spool.folders:
             watched = [str(one) for one in spool.folders]
@@ -63,7 +63,7 @@ def _for_folders_that_are_watched(spool: SpoolSettings) -> SpoolSettings:
 
 
 class _Door(BaseSettings):
-    """The tables as the file has them: `[cloud.NAME]`, where the record says `clouds`."""
+    """The tables as in the file: `[cloud.NAME]`, where the record says `clouds`."""
 
     model_config = SettingsConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -87,7 +87,7 @@ FILES_OF_A_CLOUD = ("eucarc", "euca2ools_files", "user_cert", "user_key", "cloud
 
 
 def keys_of(section: str) -> tuple[str, ...]:
-    """The settings of a section, as a configuration file spells them."""
+    """Return the settings of a section, as a configuration file spells them."""
     return tuple(one.name for one in fields(SECTIONS[section]) if one.name != "name")
 
 
@@ -96,14 +96,14 @@ def keys_of(section: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Settings of one origin as nested tables. `names` tells which variable or credential said a setting."""
+    """Settings from one source as nested tables. `names` maps each to its variable or credential."""
 
     tables: Mapping[str, Any]
     names: Mapping[KeyPath, str] = field(default_factory=dict)
 
 
 class _Source(PydanticBaseSettingsSource):
-    """Hands a layer to pydantic-settings, which lays one over the other."""
+    """Adapter that passes one layer to pydantic-settings, which merges the layers."""
 
     def __init__(self, door: type[BaseSettings], layer: _Layer) -> None:
         super().__init__(door)
@@ -117,7 +117,7 @@ class _Source(PydanticBaseSettingsSource):
 
 
 def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
-    """Read the configuration. Raises Halted with every mistake there is, NotPermitted if it is unreadable."""
+    """Read the configuration. Raises Halted with all mistakes, or NotPermitted if it is unreadable."""
     source, data = _read(config, environ)
     layers = (
         _environment(environ),
@@ -128,7 +128,7 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
     try:
         door = _lay_over(layers)
     except ValidationError as error:
-        raise _mistakes(error, layers, source) from None  # pydantic's own words might show a secret
+        raise _mistakes(error, layers, source) from None  # pydantic's message might show a secret
     settings = Settings(door.spool, door.state, door.work, door.defaults, door.cloud, source)
     if why := listed(clashes(settings)):
         raise Halted(_where(source), why, CORRECT)
@@ -147,7 +147,7 @@ def _lay_over(layers: Iterable[_Layer]) -> _Door:
 
 
 def _read(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, bytes]:
-    """The file and what it holds. One that was named must be there; the usual one need not."""
+    """Return the path and content of the file. A file that was named must exist; the default one need not."""
     named, by = (config, "--config") if config else (environ.get(CONFIG_VARIABLE), f"${CONFIG_VARIABLE}")
     path = Path(named or DEFAULT_CONFIG).absolute()
     try:
@@ -174,7 +174,7 @@ def _file(path: Path, data: bytes, *, home: str | None) -> _Layer:
 
 
 def _anchored(value: Any, path: tuple[str, ...], *, folder: Path, home: str | None) -> Any:
-    """Make relative paths absolute: they are meant from the folder of the file that holds them."""
+    """Make relative paths absolute, starting at the folder of the file that contains them."""
     if isinstance(value, dict):
         return {key: _anchored(one, (*path, key), folder=folder, home=home) for key, one in value.items()}
     if isinstance(value, list):
@@ -195,7 +195,7 @@ def _environment(environ: Mapping[str, str]) -> _Layer:
 
 
 def _credentials(environ: Mapping[str, str]) -> _Layer:
-    """The files of `$CREDENTIALS_DIRECTORY` that are named like settings; others are somebody else's."""
+    """Return the files of `$CREDENTIALS_DIRECTORY` that have names of settings; others are not for us."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         return _Layer({})
@@ -203,7 +203,7 @@ def _credentials(environ: Mapping[str, str]) -> _Layer:
         files = sorted(file for file in Path(folder).iterdir() if file.name.startswith(PREFIX.lower()))
         return _layer((f"credential {file.name}", *_credential(file)) for file in files)
     except UnicodeDecodeError as error:
-        raise Halted(folder, "a credential is not text", "Write it anew, as UTF-8.") from error
+        raise Halted(folder, "a credential is not text", "Write it again, as UTF-8.") from error
     except OSError as error:
         kind = NotPermitted if isinstance(error, PermissionError) else Halted
         why = f"cannot read {error.filename} ({error.strerror})"
@@ -218,13 +218,13 @@ def _credential(file: Path) -> tuple[tuple[str, ...], str]:
 
 
 def _path_of(name: str) -> tuple[str, ...]:
-    """Take `UECWATCHD_SPOOL__SETTLE` apart: `("spool", "settle")`."""
+    """Split `UECWATCHD_SPOOL__SETTLE` into `("spool", "settle")`."""
     path = tuple(name[len(PREFIX) :].lower().split("__"))
     return SHORT.get(path, path)
 
 
 def _layer(said: Iterable[tuple[str, tuple[str, ...], str]]) -> _Layer:
-    """Nest settings that were said one by one, as (name, path, value)."""
+    """Make nested tables from single settings, given as (name, path, value)."""
     tables: dict[str, Any] = {}
     names: dict[KeyPath, str] = {}
     for name, path, value in sorted(said, key=lambda one: len(one[1])):
@@ -239,7 +239,7 @@ def _layer(said: Iterable[tuple[str, tuple[str, ...], str]]) -> _Layer:
 
 
 def _literal(text: str) -> object:
-    """A sidecar key from the environment: true, false, lists and tables as JSON has them, else a text.
+    """Parse a sidecar key from the environment: true, false, lists and tables are JSON, the rest is text.
 
     Numbers stay text: no sidecar key is a number, but `version = "9.10"` looks like one.
     """
@@ -252,7 +252,7 @@ def _literal(text: str) -> object:
 
 
 def _directories(environ: Mapping[str, str]) -> _Layer:
-    """The folders that systemd made for the unit; it separates several by colons."""
+    """Return the folders that systemd made for the unit; it separates several by colons."""
     given = {"dir": environ.get("STATE_DIRECTORY"), "work": environ.get("CACHE_DIRECTORY")}
     return _Layer({"state": {key: value.split(":")[0] for key, value in given.items() if value}})
 
@@ -272,7 +272,7 @@ def _where(source: Path | None) -> str:
 
 
 def _misplaced(path: KeyPath, named: Mapping[KeyPath, str]) -> str | None:
-    """What to say of a setting that stands before the first table instead of in its own, or is named so."""
+    """Describe a setting that is before the first table instead of in its own, or has such a name."""
     homes = (section for section in SECTIONS if len(path) == 1 and path[0] in keys_of(section))
     home = next(homes, None)
     if not home:
@@ -282,7 +282,7 @@ def _misplaced(path: KeyPath, named: Mapping[KeyPath, str]) -> str | None:
 
 
 def _proper_name(table: str, key: str, name: str | None) -> str:
-    """How a variable or credential is to be called; nothing for a line of the file."""
+    """Return the right name of a variable or credential; empty for a line of the file."""
     if name is None:
         return ""
     inner = f"{table.replace('.', '__')}__{key}"
@@ -292,7 +292,7 @@ def _proper_name(table: str, key: str, name: str | None) -> str:
 
 
 def _said_by(path: KeyPath, named: Mapping[KeyPath, str]) -> str:
-    """Name the variable or credential, where a mistake is not one of the file."""
+    """Name the variable or credential if the mistake is not in the file."""
     inner = (named[path[:length]] for length in range(len(path), 0, -1) if path[:length] in named)
     name = next(inner, None)
     return f" (from {name})" if name else ""

@@ -1,6 +1,6 @@
-"""Where the folders of a configuration lie: two paths may lead to one folder, or one into the other.
+"""Overlaps between folders of a configuration: two paths to one folder, or one folder inside another.
 
-A path is no answer: a symbolic link, a bind mount or `..` gives one folder several.
+Paths alone cannot tell: symbolic links, bind mounts and `..` give one folder several paths.
 """
 
 import re
@@ -19,9 +19,9 @@ OCTAL = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder by its file system and by its path from the root of that, wherever that is mounted.
+    """A folder by its file system and its path from the root of that file system, not by its mount point.
 
-    `inode` tells it from all others there, if it exists.
+    `inode` identifies it there, if it exists.
     """
 
     device: str
@@ -37,9 +37,9 @@ class Place:
 
 
 def place_of(folder: Path, mountinfo: str) -> Place:
-    """Find a folder's place; `mountinfo` is the text of `/proc/self/mountinfo`.
+    """Find the place of a folder; `mountinfo` is the text of `/proc/self/mountinfo`.
 
-    Its third to fifth fields are the device, what of it is mounted, and where.
+    The third to fifth fields of a line are the device, the mounted part of it, and the mount point.
     """
     path, inode = folder, None
     with suppress(OSError, RuntimeError):  # RuntimeError: links that lead in a circle
@@ -49,7 +49,9 @@ def place_of(folder: Path, mountinfo: str) -> Place:
     device, root, point = "", "/", "/"
     for fields in (line.split(" ") for line in mountinfo.splitlines()):
         at = _plain(fields[4])
-        if path.is_relative_to(at) and len(at) >= len(point):  # the later of two on one point lies on top
+        if path.is_relative_to(at) and len(at) >= len(
+            point
+        ):  # of two on one point, the later hides the other
             device, root, point = fields[2], _plain(fields[3]), at
     return Place(device, PurePosixPath(root, path.relative_to(point)), inode)
 
@@ -59,7 +61,7 @@ def _plain(field: str) -> str:
 
 
 def clashes(settings: Settings) -> Iterator[str]:
-    """What is wrong with where the folders lie, in sentences without full stop."""
+    """Yield the overlaps between folders as sentences without full stop."""
     mountinfo = ""
     with suppress(OSError):
         mountinfo = MOUNTINFO.read_text(errors="surrogateescape")

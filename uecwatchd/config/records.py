@@ -1,4 +1,4 @@
-"""The settings as frozen records, and what each value must be like."""
+"""The settings as frozen records, with the validation of each value."""
 
 import json
 import re
@@ -11,28 +11,28 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 
 from uecwatchd.config.address import NoAddress, read_address, shown
 
-# For sets, each is two gigabyte-sized reads at once; for uploads, each is 10 MiB of memory.
+# Each set means two gigabyte-sized reads at once; each upload means 10 MiB of memory.
 MOST_AT_ONCE = 64
 
-# Where euca2ools itself looks, in its order: what comes later counts more.
+# Files of euca2ools, in its order: later files have priority.
 EUCA2OOLS_FILES = (
     Path("/etc/euca2ools/euca2ools.ini"),
     Path("/etc/euca2ools/conf.d/*.ini"),
     Path("~/.euca/*.ini"),
 )
 
-# What botocore takes.
+# Regions that botocore accepts.
 REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 Dialect = Literal["auto", "uec", "euca3", "euca4", "euca5", "openstack", "aws", "sandbox"]
 Verify = Literal["sizes", "full"]
 Members = Literal["separate", "trusted"]
-# What a sidecar may be kept from saying. All else in it is about its own files alone.
+# Keys that can be forbidden in sidecars. All other keys concern only the sidecar's own files.
 Closable = Literal["public", "share", "bucket", "on_existing", "clouds"]
 Compression = Literal["fast", "small"]
 
 
-# --- what values must be like -----------------------------------------------------------------------------
+# --- validation of values ---------------------------------------------------------------------------------
 
 
 def _not_a_flag(value: object) -> object:
@@ -43,7 +43,7 @@ def _not_a_flag(value: object) -> object:
 
 
 def _listed(value: object) -> object:
-    """A single text is a list of one; from the environment, a JSON list is a list."""
+    """Return a list: a single text becomes a list of one; a text from the environment may be a JSON list."""
     if not isinstance(value, str):
         return value
     try:
@@ -54,7 +54,7 @@ def _listed(value: object) -> object:
 
 
 def _table(value: object) -> object:
-    """From the environment, a table is written as JSON has it."""
+    """Return a table: from the environment it comes as JSON."""
     if not isinstance(value, str):
         return value
     try:
@@ -87,7 +87,7 @@ def _region(text: str) -> str:
 
 
 def cloud_name(text: str) -> str:
-    """Raises ValueError for what is none."""
+    """Check the name of a cloud. Raises ValueError."""
     # Lower case and no double underscore, so that the environment can spell it.
     if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", text):
         raise ValueError("is no name for a cloud: use lower-case letters, digits and hyphens")
@@ -109,7 +109,7 @@ STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, slots=True)
 class FolderPolicy:
-    """What holds in one spool folder in place of the same keys under [spool]; None where those hold."""
+    """Keys for one spool folder that replace those under [spool]; None keeps the one under [spool]."""
 
     __pydantic_config__ = STRICT
 
@@ -123,8 +123,8 @@ class FolderPolicy:
 class Policy:
     """Whether the members of a folder trust each other, and what their sidecars may ask for.
 
-    `closed` are keys that they may not use, `buckets` patterns of the buckets and `clouds` the clouds that
-    they may name: any, where these are empty.
+    `closed` are keys that sidecars must not have. `buckets` are patterns of buckets, and `clouds` the clouds,
+    that they may name; empty means any.
     """
 
     members: Members = "separate"
@@ -135,7 +135,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class SpoolSettings:
-    """`settle`, `scan_every` and `linger` in seconds."""
+    """Settings under [spool]. `settle`, `scan_every` and `linger` are in seconds."""
 
     __pydantic_config__ = STRICT
 
@@ -156,7 +156,7 @@ class SpoolSettings:
     )
 
     def policy_of(self, folder: Path) -> Policy:
-        """What holds in a folder: what is said of it, else what is said of all."""
+        """Return the policy of a folder: its own keys, and the general ones for the rest."""
         own = self.policy.get(folder, FolderPolicy())
         said = {key: getattr(own, key) for key in ("members", "closed", "buckets", "clouds")}
         general = {key: getattr(self, key) for key in said}
@@ -184,14 +184,14 @@ class WorkSettings:
 
 @dataclass(frozen=True, slots=True)
 class CloudSettings:
-    """What the configuration says of one cloud.
+    """The configuration of one cloud.
 
-    What it leaves open may be said by an eucarc, by euca2ools' files, or by a profile, in this order.
+    Missing values come from an eucarc, the files of euca2ools, or a profile, in this order.
     """
 
     __pydantic_config__ = STRICT
 
-    # The table's name. Under this alias it is filled in by `_named`, and is no setting a user could write.
+    # The name of the table. `_named` fills it in under this alias, which no user can write.
     name: Annotated[str, Field(validation_alias="[name]")]
     dialect: Dialect = "auto"
     eucarc: AbsolutePath | None = None
@@ -214,7 +214,7 @@ class CloudSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`defaults` is the raw table, which `sidecar.read_defaults` checks; `source` the file that was read."""
+    """All settings. `defaults` is the raw table for `read_defaults`; `source` is the configuration file."""
 
     spool: SpoolSettings = field(default_factory=SpoolSettings)
     state: StateSettings = field(default_factory=StateSettings)

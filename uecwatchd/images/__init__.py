@@ -1,4 +1,4 @@
-"""The kind of a file and its use, told from its first bytes, then from its name.
+"""The kind of a file and its possible roles, detected from its first bytes, then from its name.
 
-Nothing here opens a file: bytes and names in, facts and reasons out.
+No module here opens a file: they take bytes and names, and return facts and reasons.
 """

@@ -1,10 +1,10 @@
-"""What a file is, told from its first bytes.
+"""Detection of a file's format from its first bytes.
 
-Nothing here opens a file: `sniff` is handed the first `HEAD_BYTES` and the last `TAIL_BYTES`.
-A slice past the end of the head is short and reads as zero, so no content, however mangled, can raise.
+No function here opens a file: `sniff` gets the first `HEAD_BYTES` and the last `TAIL_BYTES`. A slice past the
+end of the head is short and reads as zero, so no content, however damaged, can raise an exception.
 
-Offsets are those of the formats' own papers: ext4 disk layout, UEFI GPT, qcow2
-(QEMU's interop/qcow2.txt), VMware Virtual Disk Format 1.1, Microsoft VHD 1.0, ECMA-119.
+Offsets are from the specifications: ext4 disk layout, UEFI GPT, qcow2 (QEMU's interop/qcow2.txt), VMware
+Virtual Disk Format 1.1, Microsoft VHD 1.0, ECMA-119.
 """
 
 import bz2
@@ -18,16 +18,16 @@ from uecwatchd.images import kernels
 from uecwatchd.images.facts import SECTOR_BYTES, Facts, Look, Probe, Role
 from uecwatchd.images.partition_types import PARTITION_ARCH
 
-HEAD_BYTES = 68 * 1024  # up to the end of btrfs' superblock, the farthest from the start of all
+HEAD_BYTES = 68 * 1024  # up to the end of the btrfs superblock, which is farthest from the start
 TAIL_BYTES = 512  # a VHD's footer
-FLOPPY_MAX_BYTES = 2880 * 1024  # the largest floppy ever sold: what boots Windows through memdisk
-XZ_MEMORY_BYTES = 96 << 20  # `xz -9` needs 65 MiB to decompress; more is not worth a look inside
-TEXT_SAMPLE_BYTES = 4096  # a page without one control character is text
-MAX_PARTITIONS = 128  # looked at in a GPT: what it reserves room for
+FLOPPY_MAX_BYTES = 2880 * 1024  # the largest floppy format; memdisk boots Windows from floppies
+XZ_MEMORY_BYTES = 96 << 20  # `xz -9` needs 65 MiB to decompress; a file that needs more is not examined
+TEXT_SAMPLE_BYTES = 4096  # a page without control characters is text
+MAX_PARTITIONS = 128  # read from a GPT, which reserves space for this number
 
 RAMDISK_FILE_SYSTEMS = frozenset(
     {"ext2", "fat", "squashfs", "cramfs", "romfs"}
-)  # what initrds and boot floppies hold
+)  # contents of initrds and boot floppies
 
 
 def sniff(head: bytes, tail: bytes, *, size: int) -> Facts:
@@ -44,7 +44,7 @@ def identify(look: Look) -> Facts:
 
 
 def gpt(look: Look) -> Facts | None:
-    """The backup header lies in the last sector, so its address says how long the disk is."""
+    """Detect a GPT. The address of its backup header, in the last sector, gives the size of the disk."""
     sector = next((n for n in (SECTOR_BYTES, 4096) if look.has(n, b"EFI PART")), None)
     if sector is None:
         return None
@@ -53,24 +53,27 @@ def gpt(look: Look) -> Facts | None:
     places = (table + i * step for i in range(min(count, MAX_PARTITIONS)))
     kinds = (look.head[at : at + 16] for at in places)
     arches = [PARTITION_ARCH[kind] for kind in kinds if kind in PARTITION_ARCH]
-    arch = next(iter(sorted(arches, key=lambda arch: arch != "x86_64")), None)  # of several, what hosts run
+    arch = next(iter(sorted(arches, key=lambda arch: arch != "x86_64")), None)  # x86_64 first, if several
     return Facts("gpt", role="machine", arch=arch, layout="disk", claimed=claimed)
 
 
 def mbr(look: Look) -> Facts | None:
-    """A boot sector whose table holds partitions: any file system's boot sector ends in 55 AA too."""
+    """Detect an MBR: a boot sector with partitions. Boot sectors of file systems end in 55 AA too."""
     entries = [Look(look.head[at : at + 16], b"", 16) for at in range(0x1BE, 0x1FE, 16)]
     used = [entry for entry in entries if entry.le(4, 1)]
     sane = all(entry.le(0, 1) in (0, 0x80) for entry in entries)
     if not (look.has(0x1FE, b"\x55\xaa") and used and sane and all(e.le(8, 4) and e.le(12, 4) for e in used)):
         return None
-    # A protective entry (EE) may claim the largest disk there is; its GPT, had it one, was read before.
+    # A protective entry (EE) may claim the largest possible disk. A GPT would have been read before.
     ends = [entry.le(8, 4) + entry.le(12, 4) for entry in used if entry.le(4, 1) != 0xEE]
     return Facts("mbr", role="machine", layout="disk", claimed=max(ends, default=1) * SECTOR_BYTES)
 
 
 def vhd(look: Look) -> Facts | None:
-    """A footer ends every VHD; a growing one starts with a copy of it, then the place of its block table."""
+    """Detect a VHD, which ends with a footer.
+
+    A dynamic one starts with a copy of the footer, then the address of its block table.
+    """
     footed = look.tail.startswith(b"conectix")
     if not look.has(0, b"conectix"):
         return Facts("vhd", role="machine") if footed else None
@@ -107,12 +110,12 @@ def fat(look: Look) -> Facts | None:
     return Facts("fat", role=role, layout="partition", claimed=claimed)
 
 
-# --- everything told by one magic ---
+# --- formats with one magic ---
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A magic at its place, what it stands for, and how its header tells the bytes there must be."""
+    """A magic at an offset, the facts it stands for, and a function for the size in the header."""
 
     facts: Facts
     at: int
@@ -129,7 +132,7 @@ def container(name: str) -> Facts:
 
 
 def qcow2_bytes(look: Look) -> int:
-    """The ends of the two tables a header points to, the L1 and the reference counts."""
+    """Return the end of the two tables in the header: the L1 table and the table of reference counts."""
     l1_end = look.be(40, 8) + look.be(36, 4) * 8
     counts_end = look.be(48, 8) + (look.be(56, 4) << min(look.be(20, 4), 21))  # clusters are 2 MiB at most
     return max(l1_end, counts_end)
@@ -185,8 +188,8 @@ def text(look: Look) -> Facts | None:
     return None if look.head[:TEXT_SAMPLE_BYTES].translate(None, printable) else Facts("text")
 
 
-# Order matters: a fixed VHD has a disk's first sector, a bootable CD a partition table, and a partition table
-# outweighs what an earlier file system left behind it.
+# The order matters: a fixed VHD has the first sector of a disk, a bootable CD has a partition table, and a
+# partition table has priority over remains of an earlier file system.
 PROBES: tuple[Probe, ...] = (hollow, *kernels.HEADED, vhd, signed, gpt, mbr, ext, fat, *kernels.OTHERS, text)
 
 
@@ -223,14 +226,14 @@ def compressed(look: Look) -> Facts | None:
     inside = contents(look.head, name)
     if inside is None:
         return Facts(name)
-    # A compressed ext2 is an initrd of old or a disk: only its name can tell.
+    # A compressed ext2 is either an old initrd or a disk: only its name can tell.
     role = None if inside.format in RAMDISK_FILE_SYSTEMS else inside.role
     return Facts(name, role=role, arch=inside.arch, version=inside.version, inside=inside.format)
 
 
 def contents(head: bytes, name: str) -> Facts | None:
-    """What the first bytes unpack to, or None where they cannot be unpacked with what Python brings along."""
-    if name == "lz4":  # its first bytes are copied as they are: nothing of four bytes came before
+    """Detect the decompressed content of the first bytes; None if Python cannot decompress them."""
+    if name == "lz4":  # its first bytes are literals: nothing before them could repeat
         return Facts("cpio", role="ramdisk") if b"070701" in head[4:32] else None
     data = unpacked(head, name) if name in DECOMPRESSORS else b""
     return identify(Look(data, b"", len(data))) if data else None
@@ -239,5 +242,5 @@ def contents(head: bytes, name: str) -> Facts | None:
 def unpacked(head: bytes, name: str) -> bytes:
     try:
         return DECOMPRESSORS[name]().decompress(head, HEAD_BYTES)
-    except (zlib.error, lzma.LZMAError, OSError):  # OSError is bz2's word for bad data
+    except (zlib.error, lzma.LZMAError, OSError):  # bz2 raises OSError for bad data
         return b""

@@ -1,4 +1,4 @@
-"""What a file's name says: the last resort for a role, and what pairs a kernel with its ramdisk."""
+"""Facts from the name of a file: a role as the last resort, and the version that pairs kernel and ramdisk."""
 
 import re
 import unicodedata
@@ -13,13 +13,14 @@ COMPRESSED_NAME = re.compile(r"\.(gz|xz|lzma|bz2|zst|lz4|lzo)$")
 VERSION_NAME = re.compile(
     r"(?<![a-z0-9])(?:vmlinu[xz]|bzimage|kernel|initrd(?:\.img)?|initramfs|ramdisk)[-_](\d.*)"
 )
-# The words that a kernel's or a ramdisk's name begins with, or has behind its image's: "web-vmlinuz-virtual".
+# Words at the start of the name of a kernel or ramdisk, or after the name of its image:
+# "web-vmlinuz-virtual".
 BOOT_WORDS = r"vmlinu[xz]|bzimage|kernel|memdisk|loader|initrd|initramfs|ramdisk|floppy"
 BOOT_NAME = re.compile(rf"(?:{BOOT_WORDS})(?:\.img)?(?:[-_.](?P<rest>.+))?", re.IGNORECASE)
 BOOT_WORD_INSIDE = re.compile(rf"[-_.](?=(?:{BOOT_WORDS})(?:[-_.]|$))", re.IGNORECASE)
 FILE_ENDING = re.compile(r"\.(img|cpio|bin|image|efi|signed|gz|xz|lzma|bz2|zst|lz4|lzo)$", re.IGNORECASE)
 NUMBERED = re.compile(r"(?<![a-z0-9])\d+\.\d+", re.IGNORECASE)
-# What boots a machine in an emergency, dumps one that crashed, or was put aside by an update.
+# Kernels and ramdisks for emergencies, for crash dumps, or set aside by an update.
 SPARE_NAME = re.compile(
     r"(?<![a-z0-9])(rescue|fallback|recovery)(?![a-z0-9])|kdump|\.(old|bak|orig|save|dpkg-\w+)(-dkms)?$",
     re.IGNORECASE,
@@ -28,8 +29,8 @@ LOADER_NAME = re.compile(r"[-_.]loader$", re.IGNORECASE)
 MICROCODE_NAME = re.compile(
     r"(?<![a-z0-9])(intel|amd|early)[-_](ucode|uc|microcode)(?![a-z0-9])", re.IGNORECASE
 )
-# Behind a word may stand its version, as in Docker's arm64v8, and the order of its bytes.
-# No bare "arm", "alpha" or "arc": in names of images they mean other things as often.
+# A word may be followed by a version, as in Docker's arm64v8, and by the byte order. Not "arm", "alpha" or
+# "arc" alone: in names of images they often mean other things.
 _LITTLE, _BIG = r"[-_]?(?:le|el)", r"(?:[-_]?(?:be|eb))?"
 ARCH_WORDS: Mapping[str, Arch] = {
     r"(?:amd64|x86[-_]64|x64)(?:v[1-4])?": "x86_64",
@@ -47,7 +48,7 @@ ARCH_WORDS: Mapping[str, Arch] = {
 ARCH_NAME = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(f'({word})' for word in ARCH_WORDS)})(?![a-z0-9])")
 
 
-# What lists of sums are called: karmic.img.sha256, SHA256SUMS, sha256sum.txt, Fedora-41-CHECKSUM, and so on.
+# Names of lists of sums: karmic.img.sha256, SHA256SUMS, sha256sum.txt, Fedora-41-CHECKSUM, and so on.
 SUMS_NAME = re.compile(
     r"(?:(?P<target>.+?)[-_.])?(?:sha-?256(?:[-_.]?sums?)?|checksums?)(?:\.sha-?256.*)?(?:\.txt)?",
     re.IGNORECASE,
@@ -66,32 +67,36 @@ OTHER_PROOF = re.compile(
 
 
 def sums_target(name: str) -> str | None:
-    """Return the file or set whose sums a file holds by its name: "" where it names them itself.
+    """Return the file or set that a list of sums is for, by its name: "" if the list itself names the files.
 
-    Returns None if that is not the name of a list of SHA-256 sums.
+    Returns None if this is not the name of a list of SHA-256 sums.
     """
     found = SUMS_NAME.fullmatch(name)
     return (found["target"] or "") if found else None
 
 
 def proof_target(name: str) -> str | None:
-    """Return the same of sums of another kind, and of a signature."""
+    """Return the same for sums of another kind, and for a signature."""
     found = OTHER_PROOF.fullmatch(name)
     return (found["target"] or found["file"] or "") if found else None
 
 
 def folded(name: str) -> str:
-    """Return a name as file systems compare it that know no case and one spelling of each accent (NFC)."""
+    """Return a name for comparison without case, and with one spelling of each accent (NFC)."""
     return name.lower() if name.isascii() else composed(composed(name).casefold())
 
 
 def composed(name: str) -> str:
-    """Return a name with each accent in its letter (NFC): macOS writes them apart."""
+    """Return a name with each accent in its letter (NFC): macOS writes them separately."""
     return unicodedata.normalize("NFC", name)
 
 
 def role_by_name(name: str) -> Role | None:
-    """`initrd.img-2.6.31` names an image and a ramdisk; `kernel-initramfs` a kernel too: ramdisks first."""
+    """Return the role that a name stands for.
+
+    `initrd.img-2.6.31` also looks like an image, and `kernel-initramfs` like a kernel, so ramdisks come
+    first.
+    """
     plain = COMPRESSED_NAME.sub("", name.lower())
     roles: Mapping[Role, re.Pattern[str]] = {
         "ramdisk": RAMDISK_NAME,
@@ -102,7 +107,7 @@ def role_by_name(name: str) -> Role | None:
 
 
 def arch_by_name(name: str) -> Arch | None:
-    """None too where a name speaks of both."""
+    """Return the architecture in a name; None if it has none or several."""
     arches = arches_by_name(name)
     return next(iter(arches)) if len(arches) == 1 else None
 
@@ -113,20 +118,25 @@ def arches_by_name(name: str) -> frozenset[Arch]:
 
 
 def version_by_name(name: str) -> str | None:
-    """What pairs a kernel with its ramdisk: `2.6.28-11-server` of initrd.img-2.6.28-11-server."""
+    """Return the version that pairs a kernel with its ramdisk.
+
+    It is `2.6.28-11-server` for initrd.img-2.6.28-11-server.
+    """
     found = VERSION_NAME.search(without_endings(name))
     return found[1] if found else None
 
 
 def pairing_by_name(name: str) -> str:
-    """What the names of a kernel and of its ramdisk have in common, with or without a version: `linux` of
-    initramfs-linux.img, and nothing of a bare vmlinuz."""
+    """Return the common part in the names of a kernel and its ramdisk, with or without a version.
+
+    It is `linux` for initramfs-linux.img, and empty for a bare vmlinuz.
+    """
     found = BOOT_NAME.fullmatch(without_endings(name))
     return version_by_name(name) or (found["rest"] if found and found["rest"] else "")
 
 
 def flavour_by_name(name: str) -> str:
-    """What is behind the last word for a boot file: `virtual` of web-vmlinuz-virtual."""
+    """Return the part after the last boot word: `virtual` in web-vmlinuz-virtual."""
     starts = [found.end() for found in BOOT_WORD_INSIDE.finditer(name)]
     return pairing_by_name(name[starts[-1] :] if starts else name)
 
@@ -142,19 +152,21 @@ def is_versioned(pairing: str) -> bool:
 
 
 def is_loader(name: str) -> bool:
-    """Whether it is what a published set has beside its kernel: it loads one that lies in the image."""
+    """Return True for the loader in a published set, which starts a kernel inside the image."""
     return LOADER_NAME.search(without_endings(name)) is not None
 
 
 def is_spare(name: str) -> bool:
-    """Whether a kernel or ramdisk is one that nobody means who does not name it."""
+    """Return True for a kernel or ramdisk that is used only if a sidecar names it."""
     plain = COMPRESSED_NAME.sub("", name).removesuffix(".img")
     return (SPARE_NAME.search(plain) or MICROCODE_NAME.search(plain)) is not None
 
 
 def stems_by_name(name: str) -> list[str]:
-    """Of which images a kernel, ramdisk, loader or floppy may be, as published sets name them, the longest
-    first: `lucid` of lucid-vmlinuz-virtual, lucid.initrd.gz and initrd-lucid.img."""
+    """Return the images that a kernel, ramdisk, loader or floppy may be for, in the style of published sets.
+
+    The longest stem comes first: `lucid` for lucid-vmlinuz-virtual, lucid.initrd.gz and initrd-lucid.img.
+    """
     before = [name[: found.start()] for found in BOOT_WORD_INSIDE.finditer(name) if found.start()]
     behind = BOOT_NAME.fullmatch(without_endings(name))
     return [*reversed(before), *([behind["rest"]] if behind and behind["rest"] else [])]

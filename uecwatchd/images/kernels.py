@@ -1,8 +1,8 @@
-"""Kernels of every architecture, told from their headers.
+"""Detection of kernels of every architecture from their headers.
 
-Offsets are those of Linux' own papers: x86/boot.rst, arch/arm64/booting.rst and riscv's
-boot-image-header.rst; of its headers for ARM's zImage, LoongArch, s390 and the compressed EFI image (zboot);
-of System V ELF, of the PE format, and of U-Boot's image.h.
+Offsets are from the documentation of Linux: x86/boot.rst, arch/arm64/booting.rst and riscv's
+boot-image-header.rst; from its headers for ARM's zImage, LoongArch, s390 and the compressed EFI image
+(zboot); from System V ELF, the PE format, and U-Boot's image.h.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from uecwatchd.images.facts import SECTOR_BYTES, Arch, Facts, Look, Probe, Role
 
 
 def linux(look: Look) -> Facts | None:
-    """A bzImage, or memdisk, which passes itself off as one to load a floppy as its initrd."""
+    """Detect a bzImage, or memdisk, which has the same header so that it can load a floppy as its initrd."""
     if not (look.has(0x1FE, b"\x55\xaa") and look.has(0x202, b"HdrS")):
         return None
     protocol = look.le(0x206, 2)
@@ -31,22 +31,22 @@ def kernel_version(look: Look) -> list[str]:
 
 
 def kernel_arch(look: Look, protocol: int) -> Arch | None:
-    """XLF_KERNEL_64 exists since protocol 2.12 (Linux 3.8). An older kernel does not say."""
+    """Return the architecture from XLF_KERNEL_64, which exists since protocol 2.12 (Linux 3.8)."""
     if protocol < 0x20C:
         return None
     return "x86_64" if look.le(0x236, 2) & 1 else "i386"
 
 
 def kernel_bytes(look: Look, protocol: int) -> int:
-    setup = ((look.le(0x1F1, 1) or 4) + 1) * SECTOR_BYTES  # 0 stands for 4; the boot sector comes on top
-    if protocol < 0x204:  # the size had two bytes, too few to be right
+    setup = ((look.le(0x1F1, 1) or 4) + 1) * SECTOR_BYTES  # 0 means 4; the boot sector is extra
+    if protocol < 0x204:  # the size had two bytes, which is not enough
         return setup
     return max(setup, setup + look.le(0x1F4, 4) * 16 - 15)  # in paragraphs, the last not always filled
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A magic that the kernels of one architecture have at one place."""
+    """The magic of one architecture's kernels, at an offset."""
 
     at: int
     magic: bytes
@@ -59,12 +59,12 @@ HEADERS = (
     Header(56, b"\xcd\x23\x82\x81", "loongarch64"),
     Header(0x10008, b"S390EP", "s390x"),
 )
-RISCV32_TEXT_OFFSET = 0x400000  # where such a kernel is loaded to; one of 64 bits to half of it
+RISCV32_TEXT_OFFSET = 0x400000  # load address of such a kernel; a 64-bit kernel has half of it
 ZBOOT_MAGIC = b"zimg"  # a compressed kernel that unpacks itself under EFI
 
 
 def image(look: Look) -> Facts | None:
-    """An uncompressed kernel; some are EFI programs as well, which begin with MZ."""
+    """Detect an uncompressed kernel; some are also EFI programs, which begin with MZ."""
     found = next((header for header in HEADERS if look.has(header.at, header.magic)), None)
     if found is None or look.has(4, ZBOOT_MAGIC):
         return None
@@ -73,7 +73,7 @@ def image(look: Look) -> Facts | None:
 
 
 def zimage(look: Look) -> Facts | None:
-    """ARM's, of 32 bits, of either byte order; its start and end are addresses."""
+    """Detect a zImage for 32-bit ARM, in either byte order. Its start and end are addresses."""
     if look.has(0x24, b"\x18\x28\x6f\x01"):
         return Facts("zimage", role="kernel", arch="arm", claimed=max(0, look.le(0x2C, 4) - look.le(0x28, 4)))
     if look.has(0x24, b"\x01\x6f\x28\x18"):
@@ -89,7 +89,10 @@ UBOOT_ROLES: Mapping[int, Role] = {2: "kernel", 3: "ramdisk", 4: "kernel"}  # 4:
 
 
 def uimage(look: Look) -> Facts | None:
-    """U-Boot's wrapping of 64 bytes; its word for ARM covers both widths of old, and says so from 2013 on."""
+    """Detect the header of U-Boot, of 64 bytes.
+
+    Its code for ARM covers both widths in old files; 64 bits has its own code since 2013.
+    """
     if not look.has(0, b"\x27\x05\x19\x56"):
         return None
     role, arch = UBOOT_ROLES.get(look.le(30, 1)), UBOOT_ARCH.get(look.le(29, 1))
@@ -103,7 +106,7 @@ PE_ARCH: Mapping[int, Arch] = {
 
 
 def pe(look: Look) -> Facts | None:
-    """An EFI program: a compressed kernel that is one, or else what no cloud starts by itself."""
+    """Detect an EFI program: a compressed kernel in this format, or another program, which no cloud starts."""
     start = look.le(0x3C, 4)
     if not (look.has(0, b"MZ") and look.has(start, b"PE\0\0")):
         return None
@@ -120,13 +123,13 @@ ELF_ARCH: Mapping[tuple[int, int, int], Arch] = {
     (8, 1, 2): "mips", (0x9026, 2, 1): "alpha", (195, 1, 1): "arc", (15, 1, 2): "parisc",
     (191, 2, 1): "tilegx",
 }  # fmt: skip
-ELF_FIXED = 2  # ET_EXEC: linked to fixed addresses, as kernels are and distributions' programs are no longer
-ELF_MOVABLE = 3  # ET_DYN: so are kernels that move themselves, in the half of memory that no program has
+ELF_FIXED = 2  # ET_EXEC: linked to fixed addresses, like kernels and unlike today's programs
+ELF_MOVABLE = 3  # ET_DYN: kernels that relocate themselves, in the upper half of the address space
 UPPER_HALF = 1 << 63
 
 
 def elf(look: Look) -> Facts | None:
-    """A vmlinux or a para-virtual boot loader; any other program has no role."""
+    """Detect a vmlinux or a para-virtual boot loader; other programs have no role."""
     if not look.has(0, b"\x7fELF"):
         return None
     number = look.be if look.le(5, 1) == 2 else look.le
@@ -139,6 +142,6 @@ def elf(look: Look) -> Facts | None:
     return Facts("elf", role="kernel" if is_kernel else None, arch=arch, claimed=claimed)
 
 
-# Those whose headers nothing else has, and those that lie behind what marks a disk.
+# Kernels with unique headers, and kernels that are probed after disks.
 HEADED: tuple[Probe, ...] = (linux, image)
 OTHERS: tuple[Probe, ...] = (zimage, uimage, pe, elf)

@@ -1,4 +1,4 @@
-"""The partition types that name an architecture: root and /usr, each with its verity data and signature.
+"""Partition types that name an architecture: root and /usr, each with its verity data and signature.
 
 From the Discoverable Partitions Specification of the UAPI group.
 """
@@ -95,7 +95,7 @@ _TYPES: Mapping[Arch, str] = {
     """,
 }
 
-# By the 16 bytes as they stand in a partition table.
+# By the 16 bytes in a partition table.
 PARTITION_ARCH: Mapping[bytes, Arch] = {
     UUID(type_).bytes_le: arch for arch, types in _TYPES.items() for type_ in types.split()
 }

@@ -1,4 +1,4 @@
-"""Whether content can serve in a role: found out before gigabytes are uploaded, not when the node boots."""
+"""Checks that content can be used in a role, before gigabytes are uploaded and a node fails to boot."""
 
 from collections.abc import Callable, Mapping
 
@@ -56,11 +56,11 @@ COMPRESSORS = frozenset({"gzip", "xz", "lzma", "bzip2", "zstd", "lz4", "lzop"}) 
 def unfit(
     role: Role, facts: Facts, *, size: int, keep: bool = False, name: str = "FILE", in_set: bool = False
 ) -> Reason | None:
-    """Why content cannot serve in a role, and what to do about it; None when it can.
+    """Return why content cannot be used in a role, and what to do about it; None if it can.
 
-    `size` is the file's, in bytes; `name` stands in the hints' commands.
-    `keep` is the sidecar's word that a machine image is meant as it is: only an incomplete one is refused.
-    What is `in_set` is made anew under its own name: by another it would be in another set.
+    `size` is that of the file, in bytes; `name` is used in the commands of hints. With `keep`, the sidecar
+    wants the machine image as it is: only an incomplete one is refused. If the file is `in_set`, the
+    suggested command writes the new image under its own name: with another name it would be in another set.
     """
     if not size:
         return "the file is empty", "Copy it again."
@@ -107,7 +107,7 @@ def unfit_machine(facts: Facts, size: int, name: str) -> Reason | None:
 
 
 def unaligned(size: int, name: str) -> Reason | None:
-    """A node attaches whole sectors: it refuses the rest, or drops it."""
+    """Return why a size is not a multiple of a sector: nodes refuse the rest, or drop it."""
     if size % SECTOR_BYTES == 0:
         return None
     return (
@@ -140,7 +140,10 @@ def is_floppy(facts: Facts) -> bool:
 
 
 def unfit_together(kernel: Facts, ramdisk: Facts) -> Reason | None:
-    """Why a ramdisk is none of this kernel's: Linux mounts no FAT as its root, and memdisk nothing else."""
+    """Return why a kernel cannot use this ramdisk.
+
+    Linux mounts no FAT as its root, and memdisk nothing else.
+    """
     if kernel.format not in LINUX_KERNELS or not is_floppy(ramdisk):
         return None
     return (
