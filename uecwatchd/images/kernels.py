@@ -106,7 +106,7 @@ PE_ARCH: Mapping[int, Arch] = {
 
 
 def pe(look: Look) -> Facts | None:
-    """Detect an EFI program: a compressed kernel in this format, or another program, which no cloud starts."""
+    """Detect an EFI program: a compressed kernel in this format, or a program that no cloud starts."""
     start = look.le(0x3C, 4)
     if not (look.has(0, b"MZ") and look.has(start, b"PE\0\0")):
         return None
