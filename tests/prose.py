@@ -60,13 +60,13 @@ VERBS = frozenset(
         render reopen reorder repack repair repeat replace reply report represent request require reread
         resend reserve reset resolve respond restore restrict resubmit resume retain retire retrieve retry
         return retype reuse reverse revert revoke rewrite roll rotate round run sanitize satisfy save say
-        scale scan schedule seal search see select send separate serialize serve set shift shorten show
-        shrink shut sign simulate skip sleep snapshot sort speak spell split spread squeeze start state step
-        stop store stream strike strip substitute suggest sum summarize support suppress suspend swap sweep
-        switch synchronize synthesize take tell terminate test throttle tidy time toggle total touch trace
-        track transfer translate trim truncate try turn unbundle undo unescape unlink unlock unpack unpin
-        unquote unwrap update upload use validate verify visit wait wake walk warn watch widen wipe withdraw
-        withhold word work wrap write yield
+        scale scan schedule seal search see select send separate serialize serve set share shift shorten
+        show shrink shut sign simulate skip sleep snapshot sort speak spell split spread squeeze start state
+        step stop store stream strike strip substitute suggest sum summarize support suppress suspend swap
+        sweep switch synchronize synthesize take tell terminate test throttle tidy time toggle total touch
+        trace track transfer translate trim truncate try turn unbundle undo unescape unlink unlock unpack
+        unpin unquote unwrap update upload use validate verify visit wait wake walk warn watch widen wipe
+        withdraw withhold word work wrap write yield
         """,
     )
 )

@@ -1,1 +1,1 @@
-"""An image as one stream of encrypted parts, and the way back."""
+"""Bundles: an image as one stream of encrypted parts, and the way back."""

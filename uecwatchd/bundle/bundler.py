@@ -1,13 +1,14 @@
-"""An image becomes a bundle's parts in one pass, without a byte of it copied to disk.
+"""Bundling of an image in one pass, without a copy on disk.
 
     image's data → tar → gzip → AES-128-CBC → parts of 10 MiB
 
-The archive is cut into blocks of 1 MiB. Threads, as many as there are processors, each read a block and
-deflate it; in order again, the blocks go through what cannot be shared out: the archive's SHA-1 and CRC-32
-and the image's digest, each in a thread of its own, and the cipher, in the thread that asks for slices. What
-comes out depends on nothing but the image and where its holes are, its name, the secret, and the deflate
-library: run once more with the same secret, it makes the same parts, so that of a bundle whose upload was
-interrupted only those need to be sent that are not stored yet.
+The archive is cut into blocks of 1 MiB. As many threads as there are processors each read a block and deflate
+it. In order again, the blocks go through the steps that cannot run in parallel: the archive's SHA-1 and
+CRC-32 and the image's digest, each in its own thread, and the cipher, in the thread that asks for slices.
+
+The result depends only on the image and its holes, its name, the secret and the deflate library. With the
+same secret, a second run makes the same parts. So after an interrupted upload, only the missing parts are
+sent.
 """
 
 import hashlib
@@ -31,19 +32,19 @@ from uecwatchd.system import memory
 from uecwatchd.system.digests import Digest, Flat
 from uecwatchd.system.extents import Extent
 
-# Eucalyptus nodes hold, verify and fetch again parts of up to 11 MiB; larger ones get no second try.
+# Eucalyptus nodes hold, verify and download again parts of up to 11 MiB; larger ones get no second try.
 PART_SIZE = 10 * 1024 * 1024
-# More than these have no work: the cipher cannot be shared out, and is four times as fast as one of them.
+# More threads would have no work: the cipher runs in one thread, and is four times as fast as one of these.
 MOST_THREADS = 4
 AES_BLOCK_BYTES = 16
 SECRET_BYTES = 16
-# What a tar adds to a file at most: its header, and blocks of NULs up to a full record of 20 blocks.
+# Maximum that a tar adds to a file: its header, and blocks of NULs up to a full record of 20 blocks.
 TAR_BYTES = 512 + 2 * 10240
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A bundle's AES-128 key and its initialisation vector. Never shown."""
+    """AES-128 key and initialisation vector of a bundle. Never shown."""
 
     key: bytes = field(repr=False)
     iv: bytes = field(repr=False)
@@ -55,17 +56,17 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is stored as one object. Manifests do not tell sizes: in a part read from one, `size` is 0."""
+    """One stored object of a bundle. Manifests contain no sizes: a part read from one has `size` 0."""
 
     index: int
     name: str
     size: int
-    sha1: str  # of what is stored; nodes compare it before they decrypt
+    sha1: str  # of the encrypted bytes; nodes compare it before they decrypt
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A finished part and its bytes, which are overwritten once the slice has been given back."""
+    """A finished part with its bytes, which are overwritten after the slice was given back."""
 
     part: Part
     data: memoryview = field(repr=False)
@@ -73,25 +74,24 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What is known of an image and its bundle once all of it has passed. Sizes in bytes, digests in hex."""
+    """Facts about an image and its bundle, complete after the last part. Sizes in bytes, digests in hex."""
 
     size: int
     bundled_size: int
     tar_sha1: str
-    digest: str  # of the image itself, of the kind that was asked for
+    digest: str  # of the image itself, of the requested kind
     parts: tuple[Part, ...]
 
 
 class Bundling(Iterator[Slice]):
-    """Iterate over it for the slices, in order; then `totals` is there. Give each slice back once it is
-    stored.
+    """Iterator over the slices of a bundle, in order; `totals` is available after the last.
 
-    Memory holds as many parts as have not been given back, and a few blocks, however large the image.
-    `extents` are what the image stores, with holes everywhere else; None for all of its `size` bytes.
-    `sharers` tells how many bundles are being made just now, this one among them; `part_size` is a multiple
-    of 16, and `progress` hears how many bytes of the image are dealt with.
-    Raises `Rejected` at once when `name` cannot stand in a tar header; `Deferred` when the source turns out
-    shorter or longer than `size`, or cannot be read on. To be closed when it is given up half-way.
+    Give each slice back when it is stored. Memory holds the parts that were not given back, and a few blocks,
+    for an image of any size. `extents` are the data of the image, with holes everywhere else; None for all of
+    its `size` bytes. `sharers` returns how many bundles are being made now, including this one. `part_size`
+    is a multiple of 16. `progress` is called with the number of bytes of the image that are done. Raises
+    `Rejected` at once if `name` does not fit into a tar header; `Deferred` if the source is shorter or longer
+    than `size`, or cannot be read. Call `close` to give up before the end.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Bundling(Iterator[Slice]):
             raise
 
     def give_back(self, slice_: Slice) -> None:
-        """Let the slice's memory be used again."""
+        """Make the memory of the slice available again."""
         self._cutter.take_back(slice_)
 
     def close(self) -> None:
@@ -160,19 +160,19 @@ class Bundling(Iterator[Slice]):
 
 
 class Cutter:
-    """Encrypts a stream right into the memory of the part it becomes."""
+    """Encryption of a stream directly into the memory of its parts."""
 
     def __init__(self, secret: Secret, prefix: str, part_size: int) -> None:
         self._encryptor = Cipher(AES(secret.key), CBC(secret.iv)).encryptor()
         self._prefix, self._part_size = prefix, part_size
-        self._spare: Any = None  # one is enough: that for the part which comes next
+        self._spare: Any = None  # one is enough: for the next part
         self.parts: list[Part] = []
 
     def cut(self, stream: Iterable[bytes]) -> Iterator[Slice]:
-        """Slices of `part_size`; the last one is what is left, and never empty."""
-        # What the cipher has taken of a part, and what it has given: it keeps back what is not a full block
-        # yet. The digest follows piece by piece: a whole part at once would leave the deflating threads with
-        # nothing to do for that long.
+        """Yield slices of `part_size`; the last one has the rest, and is never empty."""
+        # `taken` are the bytes of a part that went into the cipher, `given` those that came out: the cipher
+        # keeps an incomplete block. The digest is updated in small pieces: during a whole part at once, the
+        # deflating threads would have nothing to do.
         room, sha1, taken, given = self._memory(), hashlib.sha1(), 0, 0
         for data in padded(stream):
             rest = memoryview(data)
@@ -191,7 +191,7 @@ class Cutter:
         self._spare = slice_.data.obj
 
     def _memory(self) -> memoryview:
-        # The cipher wants room for a block more than it is going to fill.
+        # The cipher requires space for one block more than it fills.
         spare, self._spare = self._spare, None
         return memory.pages(self._part_size + AES_BLOCK_BYTES) if spare is None else memoryview(spare)
 
@@ -203,7 +203,7 @@ class Cutter:
 
 
 def padded(stream: Iterable[bytes]) -> Iterator[bytes]:
-    """The stream, filled up to whole blocks of the cipher: PKCS#7, RFC 5652 section 6.3."""
+    """Yield the stream, padded to whole blocks of the cipher: PKCS#7, RFC 5652 section 6.3."""
     length = 0
     for data in stream:
         length += len(data)
@@ -213,6 +213,6 @@ def padded(stream: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def most_parts(size: int) -> int:
-    """How many parts an image of that many bytes can become at worst, when nothing of it can be deflated."""
+    """Return the maximum number of parts for an image of `size` bytes, if nothing can be compressed."""
     deflated = deflate.most(size + TAR_BYTES, block=BLOCK_BYTES)
     return -(-(deflated + AES_BLOCK_BYTES) // PART_SIZE)

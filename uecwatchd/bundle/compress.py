@@ -1,8 +1,8 @@
-"""Blocks of an archive are read and deflated by several threads, and come out in order.
+"""Parallel compression: blocks of an archive are read and deflated by several threads, and come out in order.
 
-What has to see them in order, their digests, is fed on the way in a thread for each, so that these work
-while later blocks are being deflated. Memory holds the blocks that are ahead, in the deflating threads, and
-those that are behind, which a digest still has to take; both are bounded, and their buffers used again.
+The digests need the blocks in order. Each runs in its own thread while later blocks are being deflated.
+Memory holds the blocks ahead, in the deflating threads, and the blocks behind, which a digest has not taken
+yet. Both are limited, and their buffers are used again.
 """
 
 import hashlib
@@ -20,11 +20,12 @@ from uecwatchd.errors import Deferred
 from uecwatchd.system import memory
 from uecwatchd.system.digests import Digest
 
-# Large enough that the work is done outside Python's lock nearly all the time, and that a block alone is
-# deflated as well as within the whole; small beside a part.
+# Large enough that nearly all work is done outside Python's global lock, and that a separate block compresses
+# as well as the whole; small compared with a part.
 BLOCK_BYTES = 1024 * 1024
-# Blocks that wait, on top of one for each thread: so that none is without work while the oldest is still at
-# it, or a digest is. Bundles made at once share them: what one leaves of the processors, another takes.
+# Blocks that wait, in addition to one for each thread, so that all threads have work while the oldest block
+# or a digest is slow. Bundles that are made at the same time share them: each uses the processors that
+# another leaves free.
 SPARE_BLOCKS = 4
 
 
@@ -33,14 +34,14 @@ Deflated = Callable[[memoryview], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A file to read from, what messages call it, and the bytes it is known to have."""
+    """A file to read, its name in messages, and its expected size in bytes."""
 
     file: FileIO = field(repr=False)
     name: str
     size: int
 
     def fill(self, block: Block, buffer: memoryview) -> memoryview:
-        """The block's bytes, within `buffer`. Raises Deferred when the file cannot be read, or ends early."""
+        """Fill `buffer` with the bytes of a block. Raises Deferred if the file is unreadable or too short."""
         at = len(block.before)
         buffer[:at] = block.before
         for piece in block.pieces:
@@ -50,7 +51,7 @@ class Image:
         return buffer[: block.size]
 
     def check_end(self) -> None:
-        """Raises Deferred when there is more than was known of."""
+        """Raise Deferred if the file is longer than expected."""
         if self._pread(memoryview(bytearray(1)), self.size):
             raise self._changed(f"more than the {self.size} bytes it had")
 
@@ -74,8 +75,7 @@ class Image:
 
 
 class Sums:
-    """What is known of a stream once all of it has passed: the archive's SHA-1 and CRC-32, its length, and
-    the digest of the image in it."""
+    """Sums over the whole stream: SHA-1, CRC-32 and length of the archive, and the digest of the image."""
 
     def __init__(self, digest: Digest, crc32: Callable[[bytes | memoryview, int], int]) -> None:
         self.archive_bytes = self.crc = self.image_bytes = 0
@@ -101,7 +101,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A block that is being deflated, and the buffer it was read into."""
+    """A block that is being deflated, and its buffer."""
 
     block: Block
     buffer: memoryview = field(repr=False)
@@ -110,15 +110,18 @@ class Ahead:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """A buffer, and the digests that have yet to take what is in it."""
+    """A buffer, and the digests that are still reading it."""
 
     buffer: memoryview = field(repr=False)
     digests: tuple[Future[None], ...]
 
 
 class CompressionPipeline:
-    """The blocks under way: `ahead` is deflated by as many threads as there are processors, and what is
-    `behind` is taken by one thread for each digest, in order."""
+    """Blocks in progress, with their threads.
+
+    `ahead` blocks are being deflated, with a thread for each processor. `behind` blocks are read by one
+    thread for each digest, in order.
+    """
 
     def __init__(
         self, image: Image, sums: Sums, deflated: Deflated, threads: int, sharers: Callable[[], int]
@@ -126,14 +129,14 @@ class CompressionPipeline:
         self._image, self._sums, self._deflated = image, sums, deflated
         self._ahead: deque[Ahead] = deque()
         self._behind: deque[Behind] = deque()
-        self._free: memoryview | None = None  # one is enough: that for the block which comes next
+        self._free: memoryview | None = None  # one is enough: for the next block
         self._threads, self._sharers = threads, sharers
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="deflate")
         self._archive = ThreadPoolExecutor(1, thread_name_prefix="sha1")
         self._digest = ThreadPoolExecutor(1, thread_name_prefix="digest")
 
     def close(self) -> None:
-        """Wait for what is being done just now, and forget the rest."""
+        """Wait for the running steps, and drop the rest."""
         for pool in (self._pool, self._archive, self._digest):
             pool.shutdown(cancel_futures=True)
 
@@ -154,7 +157,7 @@ class CompressionPipeline:
         self._ahead.append(Ahead(block, buffer, self._pool.submit(self._pack, block, buffer)))
 
     def finish(self) -> tuple[Block, bytes]:
-        """The oldest block, deflated. Raises Deferred when it could not be read."""
+        """Return the oldest block, deflated. Raises Deferred if it could not be read."""
         oldest = self._ahead.popleft()
         packed = oldest.packed.result()
         data = oldest.buffer[: oldest.block.size]
@@ -166,7 +169,7 @@ class CompressionPipeline:
         return oldest.block, packed
 
     def settle(self) -> None:
-        """Wait until the digests have taken all there was."""
+        """Wait until the digests have read everything."""
         while self._behind:
             self._let_go()
 
@@ -190,9 +193,9 @@ def packed(
     sharers: Callable[[], int],
     progress: Callable[[int], None],
 ) -> Generator[bytes]:
-    """An archive as one gzip member, in pieces; with the last of them, `sums` are those of all of it.
+    """Yield an archive as one gzip member, in pieces. With the last piece, `sums` are complete.
 
-    Raises Deferred when the image cannot be read, or turns out shorter or longer than it was.
+    Raises Deferred if the image cannot be read, or is shorter or longer than expected.
     """
     with closing(CompressionPipeline(image, sums, deflated, threads, sharers)) as pipeline:
         yield deflate.HEADER

@@ -1,4 +1,4 @@
-"""What a reader of bundles says when bytes are not what the format prescribes."""
+"""Errors of a bundle's reader, for bytes that violate the format."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ HINT = "Fetch it again; if that does not help, bundle the image again."
 
 
 class Damaged(Rejected):
-    """Raised by the layers that see bytes but know no file name; `blamed_on` adds the name."""
+    """Damage found in a layer that knows no file name; `blamed_on` adds the name."""
 
     def __init__(self, why: str, hint: str = HINT) -> None:
         super().__init__("the bundle", why, hint)
@@ -17,7 +17,7 @@ class Damaged(Rejected):
 
 @contextmanager
 def blamed_on(what: str) -> Iterator[None]:
-    """Gives damage found inside the name of the manifest or part that it was found in."""
+    """Raise damage found inside as an error about this manifest or part."""
     try:
         yield
     except Damaged as damage:

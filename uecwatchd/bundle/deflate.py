@@ -1,9 +1,9 @@
-"""One gzip member, whose blocks are deflated apart from each other and so by as many threads as there are.
+"""One gzip member whose blocks are deflated independently, so that many threads can work on it.
 
-A gzip member holds one deflate stream (RFC 1952), and that is a row of blocks which follow each other bit by
-bit (RFC 1951). What a full flush ends, ends with a whole byte, and nothing after it refers to anything
-before it: stretches that are deflated separately and ended so can be put one behind the other. Readers see a
-single member, as they must: those in Java stop after the first one, and take what they have for the whole.
+A gzip member contains one deflate stream (RFC 1952): a sequence of blocks, bit by bit (RFC 1951). A full
+flush ends with a whole byte, and nothing after it refers to anything before it. So stretches that are
+deflated separately, each with a full flush, can be concatenated. Readers see a single member, as they must:
+readers in Java stop after the first one, and take that for the whole.
 """
 
 import struct
@@ -14,19 +14,19 @@ from typing import Any
 
 from uecwatchd.config.records import Compression
 
-# Magic, method deflate, no flags, mtime 0, no word on the level, unknown system: nothing that could differ.
+# Magic, method deflate, no flags, mtime 0, no level, unknown system: nothing that could differ.
 HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-# A last deflate block with nothing in it; the blocks before it do not know which of them is the last.
+# An empty last deflate block; the blocks before it do not know which of them is the last.
 LAST_BLOCK = b"\x03\x00"
 FRAME_BYTES = len(HEADER) + len(LAST_BLOCK) + 8
 # Negative: deflate without a frame. 15 is its largest window.
 WINDOW = -15
 LENGTH_LIMIT = 1 << 32
-# By how much data grows at most that cannot be deflated: a thousandth of it, and the end of a block.
+# Maximum growth of data that cannot be compressed: a thousandth of it, and the end of each block.
 GROWTH, FLUSH_BYTES = 1000, 16
-# Modules with zlib's functions, the fastest first, and their levels. Of programs and libraries, in blocks of
-# 1 MiB and on one core: ISA-L does 690 MB/s when it is to be fast and leaves 55 %, and 400 MB/s and 54 % when
-# the result is to be small; zlib-ng 130 and 54 %, or 91 and 52 %; zlib 95 and 54 %, or 45 and 52 %.
+# Modules with the functions of zlib, the fastest first, and their levels. Measured with programs and
+# libraries, in blocks of 1 MiB on one core, for "fast" and "small": ISA-L 690 MB/s to 55 % of the size, 400
+# MB/s to 54 %; zlib-ng 130 MB/s to 54 %, 91 MB/s to 52 %; zlib 95 MB/s to 54 %, 45 MB/s to 52 %.
 LIBRARIES: Mapping[str, Mapping[Compression, int]] = {
     "isal.isal_zlib": {"fast": 1, "small": 3},
     "zlib_ng.zlib_ng": {"fast": 2, "small": 6},  # its level 1 makes dense data grow by 5 %
@@ -36,30 +36,30 @@ LIBRARIES: Mapping[str, Mapping[Compression, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Deflater:
-    """A library that deflates, at one of its levels."""
+    """A compression library, at one of its levels."""
 
     module: Any
     level: int
 
     def block(self, data: bytes | memoryview) -> bytes:
-        """A stretch of a deflate stream that can stand anywhere in it but at the end."""
+        """Return a stretch of a deflate stream that can be anywhere in the stream except at the end."""
         stream = self.module.compressobj(self.level, self.module.DEFLATED, WINDOW)
         return b"".join((stream.compress(data), stream.flush(self.module.Z_FULL_FLUSH)))
 
     def crc32(self, data: bytes | memoryview, before: int) -> int:
-        """The CRC-32 of `data` and of all that came before."""
+        """Return the CRC-32 of `data` and everything before it."""
         crc: int = self.module.crc32(data, before)
         return crc
 
 
 def deflater(compression: Compression, libraries: Iterable[str] = LIBRARIES) -> Deflater:
-    """The first that is installed of these libraries. The last one of them all is Python's own."""
+    """Return the first of these libraries that is installed. The last one is Python's own."""
     module = best_module(libraries)
     return Deflater(module, LIBRARIES[module.__name__][compression])
 
 
 def best_module(libraries: Iterable[str] = LIBRARIES) -> Any:
-    """The first that is installed, with all that zlib has. Raises LookupError."""
+    """Return the first that is installed, with all functions of zlib. Raises LookupError."""
     for name in libraries:
         try:
             return import_module(name)
@@ -69,11 +69,11 @@ def best_module(libraries: Iterable[str] = LIBRARIES) -> Any:
 
 
 def ending(crc: int, length: int) -> bytes:
-    """What stands behind the last block: an empty last one, the CRC-32 and the length of the content."""
+    """Return the end of the stream: an empty last block, the CRC-32 and the length of the content."""
     return LAST_BLOCK + struct.pack("<II", crc, length % LENGTH_LIMIT)
 
 
 def most(length: int, *, block: int) -> int:
-    """How many bytes so many can become at worst, in blocks of that many."""
+    """Return the maximum size of `length` bytes after compression, in blocks of `block` bytes."""
     blocks = -(-length // block)
     return FRAME_BYTES + length + length // GROWTH + blocks * FLUSH_BYTES

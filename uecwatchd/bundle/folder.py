@@ -1,7 +1,7 @@
-"""Bundles in folders, for those who work by hand: no cloud is needed either way.
+"""Bundles in folders, for work by hand, without a cloud.
 
-What appears under its name is whole: everything is written to a temporary file in the same folder, flushed to
-disk, and linked to its name, which fails rather than replace something. The manifest comes last.
+A file that appears under its name is complete: it is written to a temporary file in the same folder, flushed
+to disk, and linked to its name. A link fails instead of replacing a file. The manifest comes last.
 """
 
 import hashlib
@@ -37,21 +37,24 @@ from uecwatchd.system import extents
 from uecwatchd.system.digests import fitting_file
 from uecwatchd.system.file_errors import NoOutput, closed, no_file, open_regular, unwritable
 
-FILE_MODE = 0o640  # an image may hold secrets; the group that drops images may read what became of them
+FILE_MODE = 0o640  # an image may contain secrets; the group of people who drop images may read it
 WRITERS = 4  # a disk flushes several parts in hardly more time than one
-TOKEN_CHARS = 16  # 64 bits: names that do not meet by chance
-HOLE_BYTES = 64 * 1024  # zeros of this length and alignment become holes; file systems allot by 4 to 64 KiB
+TOKEN_CHARS = 16  # 64 bits: enough to make names unique
+HOLE_BYTES = (
+    64 * 1024
+)  # zeros of this size and alignment become holes; file systems use blocks of 4 to 64 KiB
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a manifest says that the bytes do not. The ids are registered ones, and only a machine has any.
+    """Facts in a manifest that are not in the bytes.
 
-    `root` is the device that a whole disk becomes, `sda`: a paravirtual machine without one is a partition.
+    The ids are registered ones, and only machines have them. `root` is the device for a whole disk, `sda`. A
+    paravirtual machine without it is a partition.
     """
 
     kind: Role
-    arch: str  # in the cloud's own word
+    arch: str  # as the cloud names it
     kernel_id: str | None = None
     ramdisk_id: str | None = None
     root: str | None = None
@@ -59,7 +62,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Parties:
-    """Who bundles, known to the cloud by an account number, and the cloud that may open the bundle."""
+    """The user who bundles, with an account number, and the cloud that may open the bundle."""
 
     user: str
     user_key: RSAPrivateKey = field(repr=False)
@@ -69,7 +72,7 @@ class Parties:
 
 @dataclass(frozen=True, slots=True)
 class Bundled:
-    """A bundle in a folder: its manifest, where that lies, and the digest of the image."""
+    """A bundle in a folder: its manifest with path, and the digest of the image."""
 
     path: Path
     manifest: Manifest
@@ -84,7 +87,7 @@ def bundle_to_folder(
     *,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> Bundled:
-    """Bundles one image, in one read. After a failure the folder holds nothing new."""
+    """Bundle one image, in one read. After a failure the folder contains nothing new."""
     _check_pair(parties)
     secret = Secret.random()
     with opened(source) as image, ExitStack() as undo:
@@ -122,14 +125,14 @@ def unbundle_to_folder(
     side: Literal["user", "cloud"],
     signer: RSAPublicKey | None = None,
 ) -> tuple[Path, Unbundled]:
-    """Unbundles the parts beside `manifest` into a file named as the image is inside the bundle.
+    """Unbundle the parts beside `manifest` into a file with the image's name in the bundle.
 
-    `key` is the private key of that `side`; when `signer` is given, the manifest must be signed by its owner.
-    Zeros become holes. After a failure the folder holds nothing new.
+    `key` is the private key of that `side`. If `signer` is given, its owner must have signed the manifest.
+    Zeros become holes. After a failure the folder contains nothing new.
     """
     data = _manifest_bytes(manifest)
     listed = read_manifest(data, name=manifest.name)
-    secret = open_secret(listed, key, side=side)  # first: whose bundle it is explains a strange signature
+    secret = open_secret(listed, key, side=side)  # first: another user's bundle explains an unknown signature
     if signer is not None:
         check_signature(data, signer, name=manifest.name)
     _make(folder)
@@ -143,7 +146,7 @@ def unbundle_to_folder(
 
 
 class SparseFile:
-    """A sink that leaves holes where there are only zeros. Afterwards, truncate the file to its size."""
+    """A sink that writes zeros as holes. Afterwards, truncate the file to its size."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -165,9 +168,9 @@ class SparseFile:
 
 @contextmanager
 def opened(path: Path, *, follow: bool = True) -> Iterator[FileIO]:
-    """A file to read from. Whatever goes wrong with reading inside the `with` is raised as our error.
+    """Open a file for reading, and raise every failure to read it inside the `with` as a UecError.
 
-    A link is followed where a person has named it, and not where a bundle does.
+    A link is followed if a person named it, and not if a bundle did.
     """
     try:
         with open_regular(path, follow=follow) as file:
@@ -189,7 +192,10 @@ def _check_pair(parties: Parties) -> None:
 
 
 def _token(status: os.stat_result) -> str:
-    """The same for a file until it is written to: to digest what is in it would take a read of its own."""
+    """Return a token that stays the same until the file is written to.
+
+    A digest would take a read of its own.
+    """
     stamp = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
     return hashlib.sha256(repr(stamp).encode()).hexdigest()[:TOKEN_CHARS]
 
@@ -210,7 +216,7 @@ def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:
 
 
 def manifest_of(name: str, totals: Totals, secret: Secret, claims: Claims, parties: Parties) -> Manifest:
-    """What is to be said of a bundle whose last part has been made. `name` is the tar member's."""
+    """Return the manifest of a bundle after its last part. `name` is that of the tar member."""
     return Manifest(
         name=name,
         user=parties.user,
@@ -251,7 +257,7 @@ def _write(path: Path, data: bytes | memoryview, undo: ExitStack) -> None:
 
 @contextmanager
 def _temporary(folder: Path) -> Iterator[BinaryIO]:
-    """A new file in `folder`, gone afterwards unless `_publish` has given it a second name."""
+    """Create a file in `folder`, removed afterwards unless `_publish` has given it a second name."""
     with _spoken(folder):
         path = folder / f".uecwatchd-{token_hex(8)}.part"
         with open(path, "xb", opener=_private) as file:
@@ -270,8 +276,8 @@ def _publish(file: BinaryIO, path: Path) -> None:
     os.fsync(file.fileno())
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # By its descriptor: under its name somebody else may have put another one. Without a descriptor of
-        # the folder, Python would give a second name to the link that stands for the file.
+        # By descriptor, because somebody else may have put another file under its name. Without a descriptor
+        # of the folder, Python would link the symbolic link in /proc instead of the file.
         os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder, follow_symlinks=True)
         os.fsync(folder)
     except FileExistsError:
@@ -299,7 +305,7 @@ def _taken(path: Path) -> NoOutput:
 
 @contextmanager
 def _spoken(folder: Path) -> Iterator[None]:
-    """Says what the system answered to writing as one of our errors."""
+    """Raise failures to write as a UecError."""
     try:
         yield
     except OSError as fault:

@@ -1,7 +1,7 @@
-"""RSA certificates and keys from files, and the sealing of a bundle's secret with them.
+"""RSA certificates and keys from files, and the encryption of a bundle's secret with them.
 
-AES key and IV are sealed one by one, each as 32 hex digits in lower case, by RSA PKCS#1 v1.5; what that
-gives is hex once more.
+AES key and IV are encrypted separately, each as 32 lower-case hex digits, with RSA PKCS#1 v1.5. The result is
+written in hex again.
 """
 
 import re
@@ -25,9 +25,10 @@ _SECRET_TEXT = re.compile(rb"[0-9A-Fa-f]{32}")
 
 
 def load_certificate(path: Path, *, whose: str) -> Certificate:
-    """An X.509 certificate with an RSA key, PEM. `whose` names it in messages: "the cloud's certificate".
+    """Load an X.509 certificate with an RSA key, PEM.
 
-    Raises `Halted`, or `NotPermitted` when the file cannot be read.
+    `whose` names it in messages: "the cloud's certificate". Raises `Halted`, or `NotPermitted` if the file
+    cannot be read.
     """
     what = f"{path} ({whose})"
     data = _read(path, what)
@@ -42,7 +43,10 @@ def load_certificate(path: Path, *, whose: str) -> Certificate:
 
 
 def load_private_key(path: Path, *, whose: str) -> RSAPrivateKey:
-    """An RSA private key, PEM, PKCS#8 or PKCS#1, without a passphrase. Raises like `load_certificate`."""
+    """Load an RSA private key, PEM, PKCS#8 or PKCS#1, without a passphrase.
+
+    Raises like `load_certificate`.
+    """
     what = f"{path} ({whose})"
     data = _read(path, what)
     try:
@@ -58,7 +62,7 @@ def load_private_key(path: Path, *, whose: str) -> RSAPrivateKey:
 
 
 def public_key(certificate: Certificate) -> RSAPublicKey:
-    """The key of a certificate that `load_certificate` returned."""
+    """Return the key of a certificate that `load_certificate` returned."""
     key = certificate.public_key()
     if not isinstance(key, RSAPublicKey):
         _not_rsa("the certificate", key)
@@ -70,14 +74,14 @@ def fits(key: RSAPrivateKey, certificate: Certificate) -> bool:
 
 
 def seal(secret: bytes, key: RSAPublicKey) -> str:
-    """Encrypts 16 secret bytes for the owner of `key`; returns hex."""
+    """Encrypt 16 secret bytes for the owner of `key`; returns hex."""
     return key.encrypt(secret.hex().encode(), padding.PKCS1v15()).hex()
 
 
 def unseal(sealed: str, key: RSAPrivateKey) -> bytes:
-    """The 16 secret bytes inside. Raises `Damaged`.
+    """Return the 16 secret bytes inside. Raises `Damaged`.
 
-    RSA decryption with a wrong key may answer with junk instead of an error, hence the look at what came out.
+    RSA decryption with a wrong key can return random bytes instead of an error, so the result is checked.
     """
     if not _HEX_PAIRS.fullmatch(sealed):
         raise Damaged("its encrypted key is not hex digits")

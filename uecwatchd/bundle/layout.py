@@ -1,4 +1,4 @@
-"""How an image's archive is put together, in blocks that can be read and deflated apart from each other."""
+"""Layout of an image's archive, in blocks that can be read and deflated independently."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from uecwatchd.system.extents import Extent
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """So many bytes of the image, from `offset` on."""
+    """A range of `length` bytes in the image, from `offset` on."""
 
     offset: int
     length: int
@@ -17,7 +17,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A stretch of the archive: `size` bytes, from `before` over `pieces` of the image to `after`."""
+    """A stretch of the archive: `size` bytes, with `before`, `pieces` of the image, and `after`."""
 
     before: bytes
     pieces: tuple[Piece, ...]
@@ -29,9 +29,9 @@ class Block:
 
 
 def blocks(name: str, *, size: int, extents: tuple[Extent, ...], block_bytes: int) -> Iterator[Block]:
-    """The archive of an image in blocks of that many bytes; the last one is what is left.
+    """Yield the archive of an image in blocks of `block_bytes`; the last one has the rest.
 
-    Raises Rejected for a name that cannot stand in a header.
+    Raises Rejected for a name that does not fit into a header.
     """
     length = sum(extent.length for extent in extents)
     header = tar.header(name, size=size) if length == size else tar.sparse_header(name, size, extents)

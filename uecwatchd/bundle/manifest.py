@@ -1,12 +1,12 @@
-"""The manifest: a small XML document that says what a bundle is, and carries its sealed key and a signature.
+"""The manifest: a small XML document that describes a bundle, with its encrypted key and a signature.
 
-Written like this, but on one line, since the signature covers the text and not what it means:
+It is written like this, but on one line, because the signature covers the text and not its meaning:
 
     manifest
       version                 the format's: 2007-10-10
       bundler                 who wrote it: name, version, release
       machine_configuration
-        architecture          i386 or x86_64; what else a cloud has a word for
+        architecture          i386 or x86_64; others if the cloud has a name for them
         block_device_mapping  mapping {virtual, device}, each         machines only, optional
         product_codes         product_code, each                      machines only, optional
         kernel_id             on a machine its kernel's id; on a kernel the word "true"
@@ -25,17 +25,18 @@ Written like this, but on one line, since the signature covers the text and not 
         parts                 part {filename, digest}, each, numbered from 0
       signature
 
-Why it is as it is:
+Reasons for this form:
 
 - Servers do not canonicalise. They search the raw text for the tags of `machine_configuration` and `image`,
   cut both elements out, join them, and verify RSA PKCS#1 v1.5 with SHA-1 over that.
-  So both tags stand bare and once, and what was signed is never rendered again.
-- Amazon's verifier does parse, and renders again with attributes in single quotes. Written with single quotes
-  in the first place, the text is the same to both.
-- The order of elements matters to EC2, and the block device mapping has to follow the architecture directly.
-- UEC knows a kernel or a ramdisk only by the word "true", later servers go by the type: both are written.
-  euca2ools 1.2 wrote the type "machine" on everything, so on the way back the word has the last say.
-- Servers also guess the type from the manifest's file name; `names.bundle_prefix` keeps to what they guess.
+  So both tags have no attributes and occur once, and the signed text is never rendered again.
+- Amazon's verifier parses the document, and renders it again with attributes in single quotes. We write
+  single quotes from the start, so the text is the same for both.
+- The order of elements matters to EC2, and the block device mapping must follow the architecture directly.
+- UEC recognises a kernel or a ramdisk only by the word "true", later servers use the type: both are written.
+  euca2ools 1.2 wrote the type "machine" on everything, so when reading, the word has priority.
+- Servers also guess the type from the manifest's file name; `names.bundle_prefix` makes names that they guess
+  correctly.
 """
 
 import re
@@ -59,17 +60,17 @@ from uecwatchd.bundle.names import is_plain
 from uecwatchd.images.facts import Arch, Role
 
 FORMAT_VERSION = "2007-10-10"
-BUNDLER_RELEASE = "1"  # where the classic tools write their build number
+BUNDLER_RELEASE = "1"  # the classic tools write their build number here
 DIGEST_ALGORITHM = "SHA1"
 CIPHER_ALGORITHM = "AES-128-CBC"
 DECLARATION = "<?xml version='1.0'?>"
-SIGNATURE_HASH = SHA1()  # what every server verifies with
+SIGNATURE_HASH = SHA1()  # the one that every server uses
 
-LIMIT_BYTES = 5 * 1024 * 1024  # Eucalyptus 4 and 5 read no larger one; 5 MiB list about 28,000 parts
-SIZE_LIMIT_BYTES = 16 * 1024**4  # the largest file ext4 holds; who says more only wants to keep us busy
+LIMIT_BYTES = 5 * 1024 * 1024  # the limit of Eucalyptus 4 and 5; 5 MiB list about 28,000 parts
+SIZE_LIMIT_BYTES = 16 * 1024**4  # the largest file in ext4; a larger number can only be an attack
 
 SIGNED_TAGS = ("machine_configuration", "image")
-MARKS = ("true", "yes")  # what UEC takes in kernel_id or ramdisk_id for "this is one"; we write the first
+MARKS = ("true", "yes")  # in kernel_id or ramdisk_id UEC accepts both for "this is one"; we write the first
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _SHA1 = re.compile(r"[0-9A-Fa-f]{40}")
@@ -78,7 +79,7 @@ _HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A bundle's key and IV as only one reader can open them, in hex."""
+    """A bundle's key and IV in hex, encrypted for one reader."""
 
     key: str
     iv: str
@@ -94,12 +95,12 @@ class BlockDevice:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle is. `kernel_id` to `product_codes` have a meaning for machines only."""
+    """Description of a bundle. `kernel_id` to `product_codes` are for machines only."""
 
     name: str
     user: str
     kind: Role
-    arch: str  # in the cloud's own word
+    arch: str  # as the cloud names it
     tar_sha1: str
     size: int
     bundled_size: int
@@ -120,7 +121,7 @@ def seal_secret(secret: Secret, key: RSAPublicKey) -> Sealed:
 
 
 def write_manifest(manifest: Manifest, *, key: RSAPrivateKey) -> bytes:
-    """The finished document, signed with the user's `key`."""
+    """Return the finished document, signed with the user's `key`."""
     machine, image = _machine_configuration(manifest), _image(manifest)
     bundler = _element(
         "bundler",
@@ -188,10 +189,10 @@ def _element(tag: str, *inside: str, **attributes: str) -> str:
 
 
 def read_manifest(data: bytes, *, name: str = "manifest") -> Manifest:
-    """The way back, for our own and for other tools' manifests. Raises `Rejected` about `name`.
+    """Parse a manifest, our own or of other tools. Raises `Rejected` about `name`.
 
-    Refused is whatever two readers could understand differently: a DOCTYPE, comments, CDATA, a second element
-    where there should be one, parts out of order. The signature is not looked at: see `check_signature`.
+    Everything that two readers could interpret differently is refused: a DOCTYPE, comments, CDATA, a repeated
+    element, parts out of order. The signature is not checked: see `check_signature`.
     """
     with blamed_on(name):
         signed_bytes(data)
@@ -201,7 +202,7 @@ def read_manifest(data: bytes, *, name: str = "manifest") -> Manifest:
 
 
 def signed_bytes(data: bytes) -> bytes:
-    """What a manifest's signature covers, cut out as servers do. Raises `Damaged`."""
+    """Return the bytes that the signature covers, cut out as servers do. Raises `Damaged`."""
     if len(data) > LIMIT_BYTES:
         raise Damaged(f"as a manifest it is too long: {len(data)} bytes, at most {LIMIT_BYTES} are read")
     if not data.isascii():
@@ -210,7 +211,7 @@ def signed_bytes(data: bytes) -> bytes:
 
 
 def check_signature(data: bytes, key: RSAPublicKey, *, name: str = "manifest") -> None:
-    """Raises `Rejected` about `name` unless the owner of `key` signed these bytes."""
+    """Raise `Rejected` about `name` unless the owner of `key` signed these bytes."""
     with blamed_on(name):
         signed = signed_bytes(data)
         signature = _value(_parse(data), "signature", _HEX_PAIRS, "hex digits")
@@ -231,9 +232,9 @@ def _cut(data: bytes, tag: str) -> bytes:
 
 
 def _parse(data: bytes) -> Element:
-    """The document's tree, and nothing in it but elements, attributes and text."""
+    """Return the document's tree, with nothing in it but elements, attributes and text."""
     builder = TreeBuilder()
-    # A declared encoding could make the bytes mean something else to us than to a search for bytes.
+    # With a declared encoding the bytes could mean something else here than in a search for bytes.
     parser = expat.ParserCreate("US-ASCII")
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
@@ -375,7 +376,7 @@ def _required(parent: Element, tag: str) -> str:
 
 
 def _maybe(parent: Element, tag: str) -> str | None:
-    """The text of an element that may be missing or empty, which mean the same."""
+    """Return the text of an optional element. A missing and an empty one mean the same."""
     element = _only(parent, tag)
     return None if element is None else _text_of(element) or None
 

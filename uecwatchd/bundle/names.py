@@ -1,4 +1,4 @@
-"""Which names a bundle's files and objects may have, and how ours are made."""
+"""Names of a bundle's files and objects."""
 
 import re
 
@@ -7,27 +7,27 @@ from uecwatchd.images.facts import Role
 STEM_LIMIT = 64  # with mark, token and ".part.NNNNN" a key stays far below the 255 characters of bucket/key
 
 MARKS: dict[Role, str] = {"machine": "image-", "kernel": "vmlinuz-", "ramdisk": "initrd-"}
-# Eucalyptus takes a manifest whose name begins like this for a kernel, a ramdisk, a Windows machine.
+# With such a prefix Eucalyptus registers a manifest as a kernel, a ramdisk, a Windows machine.
 TELLING = ("vmlinuz", "initrd", "windows")
 
 _UNPORTABLE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name from outside can be a file's name in a folder of ours, and nothing else."""
+    """Return True if a name from outside is a plain file name, without a path."""
     return name not in ("", ".", "..") and "/" not in name and name.isprintable()
 
 
 def portable(name: str) -> str:
-    """`name` in the characters that every server takes in an object's key, at most `STEM_LIMIT` of them."""
+    """Return `name` with only characters that every server accepts in a key, at most `STEM_LIMIT` of them."""
     return _portable(name) or "image"
 
 
 def bundle_prefix(kind: Role, name: str, *, token: str) -> str:
-    """What the names of a bundle's objects begin with: PREFIX.manifest.xml, PREFIX.part.0, and so on.
+    """Return the prefix of a bundle's objects: PREFIX.manifest.xml, PREFIX.part.0, and so on.
 
-    `token` makes it unique, since a registered manifest must never be overwritten. Kernels and ramdisks are
-    named as servers expect them, and machines are not named like either. `name` may be empty.
+    `token` makes it unique, because a registered manifest must never be overwritten. Kernels and ramdisks get
+    the names that servers expect, and machines never get such a name. `name` may be empty.
     """
     stem, mark = _portable(name), MARKS[kind]
     whole = f"{stem}-{token}" if stem else token
@@ -45,7 +45,7 @@ def part_name(prefix: str, index: int) -> str:
 
 
 def parts_prefix(prefix: str) -> str:
-    """What the names of all parts of a bundle begin with, and of nothing else."""
+    """Return the common prefix of all parts of a bundle, which no other object has."""
     return f"{prefix}.part."
 
 

@@ -1,7 +1,7 @@
 """The one-member tar archive inside a bundle: GNU format, with holes as old-GNU sparse, and read back.
 
-Own code where the standard library has `tarfile`, since the way back has to be stricter than that module
-(one member, nothing after it, no PAX), has to leave holes as holes, and sees the stream only once.
+This does not use `tarfile` of the standard library for reading: a reader of bundles must be stricter (one
+member, nothing after it, no PAX), must keep holes, and sees the stream only once.
 
 A header is one block of 512 bytes; the fields read here, by offset:
 
@@ -29,10 +29,10 @@ from uecwatchd.system.digests import Digest
 from uecwatchd.system.extents import Extent
 
 BLOCK = 512
-# Entries in a map that are read, 16 MiB of them. We write fewer (`extents.MOST_EXTENTS`).
+# Maximum number of entries in a map that is read: 16 MiB of them. We write fewer (`extents.MOST_EXTENTS`).
 MAP_LIMIT = 1 << 20
-RECORD = 20 * BLOCK  # what tar's default blocking factor pads an archive to
-NAME_LIMIT = 100  # the header's name field: a longer name takes a second member, which readers refuse
+RECORD = 20 * BLOCK  # the default blocking factor of tar: archives are padded to whole records
+NAME_LIMIT = 100  # the name field in the header: a longer name needs a second member, which readers refuse
 
 REGULAR = (b"0", b"\0")
 SPARSE = b"S"
@@ -54,7 +54,7 @@ _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The archive's one file: its size with holes, and what of it is stored, in order."""
+    """The single file in the archive: its size with holes, and its stored extents, in order."""
 
     name: str
     size: int
@@ -62,10 +62,10 @@ class Member:
 
 
 class Map(Iterable[Extent]):
-    """The stretches of somebody else's archive, of which there may be very many: 16 bytes each."""
+    """Extents of another tool's archive. There may be very many: each takes 16 bytes."""
 
     def __init__(self, extents: Iterable[Extent]) -> None:
-        """Raises `Damaged` for what is larger than anything can be."""
+        """Store the extents. Raises `Damaged` for impossible numbers."""
         self._numbers = array("Q")
         try:
             for extent in extents:
@@ -79,9 +79,9 @@ class Map(Iterable[Extent]):
 
 
 def header(name: str, *, size: int) -> bytes:
-    """The 512 bytes before a regular member: mode 0644, owned by nobody in particular, dated 1970.
+    """Return the 512 bytes before a regular member: mode 0644, no particular owner, dated 1970.
 
-    Raises `Rejected` for a name that would need more than this one header.
+    Raises `Rejected` for a name that does not fit into this one header.
     """
     if not name.isascii() or not is_plain(name) or len(name) > NAME_LIMIT:
         why = f"as a name inside a bundle it is not plain ASCII of at most {NAME_LIMIT} characters"
@@ -92,14 +92,15 @@ def header(name: str, *, size: int) -> bytes:
 
 
 def sparse_header(name: str, size: int, extents: tuple[Extent, ...]) -> bytes:
-    """The blocks before a member that is stored without its holes, in the old GNU way.
+    """Return the blocks before a member without its holes, in the old GNU format.
 
-    `extents` begin at multiples of 512 and end at such or with the image: GNU tar stores each in whole
-    blocks, others one right behind the other, and so they are the same. Raises `Rejected` as `header` does.
+    `extents` begin at multiples of 512, and end at a multiple or at the end of the image. GNU tar stores each
+    extent in whole blocks, and other tools store them without gaps: with these extents both are the same.
+    Raises `Rejected` as `header` does.
     """
     stored = sum(extent.length for extent in extents)
     if not extents or extents[-1].offset + extents[-1].length < size:
-        extents = (*extents, Extent(size, 0))  # or GNU tar would make the file end with its last data
+        extents = (*extents, Extent(size, 0))  # without it GNU tar would end the file after its last data
     first, rest = extents[:_MAP_FIRST], extents[_MAP_FIRST:]
     block = bytearray(header(name, size=stored))
     block[156:157] = SPARSE
@@ -121,21 +122,22 @@ def _entries(extents: tuple[Extent, ...]) -> bytes:
 
 
 def _field(number: int) -> bytes:
-    """A number as GNU writes it in 12 bytes: octal below 8 GiB, then big-endian behind a byte of 0x80."""
+    """Return a number as GNU writes it in 12 bytes: octal below 8 GiB, then big-endian after 0x80."""
     return b"%011o\0" % number if number < 8**11 else b"\x80" + number.to_bytes(11)
 
 
 def trailer(stored: int, *, header: int = BLOCK) -> bytes:
-    """What follows `stored` bytes of image: its last block filled up, two empty ones, the record filled up.
+    """Return the end of an archive with `stored` bytes of image, as zeros.
 
-    `header` is the length of what stands before them.
+    It fills the last block of the image, adds two empty blocks, and fills the record. `header` is the length
+    of the headers.
     """
     used = header + _padded(stored) + 2 * BLOCK
     return bytes(_padded(stored) - stored + 2 * BLOCK + -used % RECORD)
 
 
 class Tape:
-    """An archive read once, forward; everything that passes goes into its SHA-1."""
+    """An archive that is read once, forward; all bytes go into its SHA-1."""
 
     def __init__(self, chunks: Iterator[bytes], sha1: Digest) -> None:
         self._chunks = chunks
@@ -145,7 +147,7 @@ class Tape:
         self._length = 0
 
     def take(self, count: int) -> Iterator[bytes]:
-        """Exactly `count` bytes in pieces. Raises `Damaged` when the archive ends before."""
+        """Yield exactly `count` bytes in pieces. Raises `Damaged` if the archive ends before."""
         while count:
             piece = self._piece(count)
             if not piece:
@@ -157,7 +159,7 @@ class Tape:
         return b"".join(self.take(BLOCK))
 
     def finish(self) -> str:
-        """Reads the zeros that end an archive; its SHA-1 in hex. Raises `Damaged` at anything else."""
+        """Read the zeros at the end, and return the SHA-1 in hex. Raises `Damaged` for anything else."""
         trailing = 0
         while piece := self._piece(RECORD):
             if piece.count(0) != len(piece):
@@ -168,7 +170,7 @@ class Tape:
         return self._sha1.text()
 
     def _piece(self, limit: int) -> bytes:
-        """The next bytes, at most `limit` of them; none at the end."""
+        """Return the next bytes, at most `limit`; none at the end."""
         while self._at == len(self._chunk):
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -182,7 +184,7 @@ class Tape:
 
 
 def read_member(tape: Tape) -> Member:
-    """Reads the member's header, and its sparse map if it has one. Raises `Damaged`."""
+    """Read the header of the member, and its sparse map if it has one. Raises `Damaged`."""
     block = tape.block()
     _check_header(block)
     name, stored = _name(block), _number(block[124:136])
@@ -220,7 +222,7 @@ def _name(block: bytes) -> str:
 
 
 def _number(field: bytes) -> int:
-    """A number in a header: octal text, or big-endian base-256, as GNU writes it from 8 GiB on."""
+    """Parse a number in a header: octal text, or big-endian base-256, which GNU uses from 8 GiB on."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:])
     if (octal := _OCTAL.fullmatch(field)) is None:
@@ -241,7 +243,7 @@ def _sparse_map(block: bytes, tape: Tape) -> Iterator[Extent]:
 
 
 def _map_entries(fields: bytes) -> Iterator[Extent]:
-    """Entries up to the first unused one, which is NULs."""
+    """Yield the entries before the first unused one, which is all NULs."""
     for at in range(0, len(fields), _MAP_ENTRY):
         if not fields[at]:
             return

@@ -1,9 +1,9 @@
-"""A bundle's parts become the image again, in one pass, and everything that can be checked is.
+"""Unbundling: from the parts back to the image, in one pass, with all checks that are possible.
 
     parts → their SHA-1s → AES-128-CBC → one gzip member → one tar member → the image's bytes and holes
 
-Real servers check little of this: a bundle with a flipped bit or a missing part becomes "available" and fails
-when it is first started. So we look ourselves, before anybody has to.
+Real servers check little of this: a bundle with a flipped bit or a missing part becomes "available", and
+fails when it is first started. So this is checked before.
 """
 
 import hashlib
@@ -31,23 +31,25 @@ from uecwatchd.errors import Rejected
 from uecwatchd.system.digests import Aside, Digest, Flat, fitting
 from uecwatchd.system.extents import Extent
 
-# A part is held back until its SHA-1 is seen to be right, so that damage is blamed on the part and not on
-# what it does further down. Parts that are larger than a node would hold pass through as they come.
+# A part is held until its SHA-1 is known to be right, so that damage is reported for the part and not for
+# later effects. Parts that are larger than a node would hold are passed on at once.
 HELD_BYTES = 11 * 1024 * 1024
-# Parts that are fetched at once: over any line, the next ones come while this one is taken apart.
+# Parts that are downloaded at once: on any network, the next ones arrive while one is unpacked.
 FETCHES = 3
-# What is handed on at once.
+# Bytes that are passed on at once.
 CHUNK_BYTES = 1024 * 1024
 GZIP_WINDOW = 16 + 15  # deflate's largest window, in gzip's frame
 AES_BLOCK_BITS = 128
-# euca2ools 1.2 and 1.3 took the archive's digest from a pipe that they never read: it is that of nothing.
+# euca2ools 1.2 and 1.3 took the archive's digest from a pipe that they never read: it is the digest of no
+# data.
 SHA1_OF_NOTHING = hashlib.sha1().hexdigest()
-# Zlib copies what it could not use yet, once for each chunk it hands out: in small bites that costs nothing.
+# zlib copies the input that it has not used yet, once for each chunk of output: with small input this is
+# cheap.
 BITE_BYTES = 64 * 1024
 
 
 class Hash(Protocol):
-    """As hashlib has them."""
+    """A hash as in hashlib."""
 
     def update(self, data: bytes, /) -> None: ...
 
@@ -55,7 +57,7 @@ class Hash(Protocol):
 
 
 class Sink(Protocol):
-    """Where an image goes, in order. `skip` is a hole: so many bytes read as zeros and need not be stored."""
+    """The destination of an image, in order. `skip` is a hole: `count` zeros that need not be stored."""
 
     def write(self, data: bytes, /) -> object: ...
 
@@ -63,7 +65,7 @@ class Sink(Protocol):
 
 
 class Nowhere:
-    """The sink of those who only want to know whether a bundle is whole."""
+    """A sink for checks of a bundle: it drops everything."""
 
     def write(self, data: bytes, /) -> None:
         pass
@@ -74,9 +76,9 @@ class Nowhere:
 
 @dataclass(frozen=True, slots=True)
 class Unbundled:
-    """What came out: the member's name, its size with holes, its digest, the parts with their sizes.
+    """The result: name of the member, size with holes, digest, and the parts with their sizes.
 
-    `tar_checked` is whether the manifest had a digest of the archive; those of parts are always compared.
+    `tar_checked` is False if the manifest had no digest of the archive; digests of parts are always compared.
     """
 
     name: str
@@ -88,7 +90,7 @@ class Unbundled:
 
 
 def open_secret(manifest: Manifest, key: RSAPrivateKey, *, side: Literal["user", "cloud"]) -> Secret:
-    """Raises `Rejected` when this bundle was not sealed for the owner of `key`."""
+    """Decrypt the secret. Raises `Rejected` if this bundle was not made for the owner of `key`."""
     sealed = manifest.for_user if side == "user" else manifest.for_cloud
     with blamed_on(manifest.name):
         return Secret(unseal(sealed.key, key), unseal(sealed.iv, key))
@@ -102,10 +104,10 @@ def unbundle(
     sink: Sink,
     digest: Digest | None = None,
 ) -> Unbundled:
-    """Fetches the parts in order and pours the image into `sink` and `digest`, by itself one that fits.
+    """Fetch the parts in order, and write the image into `sink` and `digest` (by default one that fits).
 
-    Raises `Rejected` about the first part or, failing that, the bundle that is not as it should be.
-    What the sink got until then is worth nothing: the last check comes after the last byte.
+    Raises `Rejected` about the first bad part or, failing that, about the bundle. Until this returns, the
+    data in the sink is not reliable: the last check comes after the last byte.
     """
     seen: list[Part] = []
     with blamed_on(manifest.name), ExitStack() as stack:
@@ -129,7 +131,7 @@ def unbundle(
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A part as far as it is held, and what there may be beyond that."""
+    """The beginning of a part in memory, and an iterator over the rest."""
 
     part: Part
     held: Sequence[bytes] = field(repr=False)
@@ -141,7 +143,7 @@ class Fetched:
 def verified(
     manifest: Manifest, fetch: Callable[[Part], Iterable[bytes]], seen: list[Part]
 ) -> Generator[bytes]:
-    """The encrypted bytes, each part's once its SHA-1 was found right. Appends parts with sizes to `seen`."""
+    """Yield the encrypted bytes of each part after checking its SHA-1. Appends parts with sizes to `seen`."""
     total = 0
     for fetched in _fetched(manifest.parts, fetch):
         part, size = fetched.part, fetched.size
@@ -162,8 +164,10 @@ def verified(
 
 
 def _fetched(parts: Iterable[Part], fetch: Callable[[Part], Iterable[bytes]]) -> Iterator[Fetched]:
-    """Parts in order, the next ones already being fetched. `fetch` is called in this thread, and not before a
-    part's turn; what it returns is read in others."""
+    """Yield the parts in order, while the next ones are being downloaded.
+
+    `fetch` is called in this thread, and not before a part's turn; its result is read in other threads.
+    """
     ahead: deque[Future[Fetched]] = deque()
     pool = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
     try:
@@ -201,7 +205,7 @@ def decrypted(chunks: Iterator[bytes], secret: Secret) -> Iterator[bytes]:
 
 
 def inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The content of the one gzip member that there may be. zlib checks its CRC and length."""
+    """Yield the content of the single gzip member. zlib checks its CRC and length."""
     module = best_module()
     inflate = module.decompressobj(GZIP_WINDOW)
     for chunk in chunks:
@@ -212,7 +216,7 @@ def inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _inflate(inflate: Any, bite: bytes, error: type[Exception]) -> Iterator[bytes]:
-    """What one bite expands to, at most a chunk at a time however much that is."""
+    """Yield the content of a piece of input, at most one chunk at a time."""
     while True:
         try:
             chunk = inflate.decompress(bite, CHUNK_BYTES)
@@ -227,7 +231,7 @@ def _inflate(inflate: Any, bite: bytes, error: type[Exception]) -> Iterator[byte
 
 
 def pour(tape: Tape, member: Member, sink: Sink, digest: Digest) -> None:
-    """Hands the member's stored stretches and its holes to `sink` and `digest`."""
+    """Pass the member's extents and holes to `sink` and `digest`."""
     at = 0
     for extent in chain(member.extents, [Extent(member.size, 0)]):
         if hole := extent.offset - at:

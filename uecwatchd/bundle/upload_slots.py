@@ -1,4 +1,4 @@
-"""Upload slots: slices are stored while the next ones are made, a limited number of them at once."""
+"""Upload slots: parts are uploaded while the next ones are made, a limited number at once."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +10,10 @@ from uecwatchd.bundle.bundler import Slice
 
 
 class UploadSlots:
-    """How many slices are stored at once, of all bundles together.
+    """A limit for the parts that are uploaded at once, of all bundles together.
 
-    Memory holds one part more than that, the one being made, and they are shared out evenly: each bundle has
-    one on its way at least, and one being made. More uploads at once make no connection faster.
+    Memory holds one part more, the one that is being made. Bundles share the slots evenly: each uploads at
+    least one part, and makes one. More uploads at once would not make a connection faster.
     """
 
     def __init__(self, most: int) -> None:
@@ -23,7 +23,10 @@ class UploadSlots:
 
     @contextmanager
     def shared(self) -> Iterator[Callable[[], int]]:
-        """For one bundle, while it is stored: what tells its share, which changes as others come and go."""
+        """Share the slots with one more bundle.
+
+        Yields a function that returns the share of this bundle, which changes when others come and go.
+        """
         me = object()
         with self._lock:
             self._sharers.append(me)
@@ -50,14 +53,14 @@ def in_flight(
     check: Callable[[], None] = lambda: None,
     done: Callable[[Slice], None] = lambda _piece: None,
 ) -> None:
-    """Store slices, as many at once as there are slots; memory holds those under way and the one being made.
+    """Upload slices, as many at once as there are slots.
 
-    `check` is called before each is stored, `done` once it is, both in this thread.
-    Raises what any of them raised, after the parts under way have ended.
+    Memory holds these and the one that is being made. `check` is called before each upload and `done` after
+    it, both in this thread. Raises what any of them raised, after the running uploads have ended.
     """
     under_way: dict[Future[None], Slice] = {}
 
-    def wait_for_some() -> None:  # whichever they are: one that is sent anew holds up no other
+    def wait_for_some() -> None:  # any of them: one that is sent again delays no other
         for stored in wait(under_way, return_when=FIRST_COMPLETED).done:
             piece = under_way.pop(stored)
             stored.result()
