@@ -130,7 +130,6 @@ LIBERTIES: Mapping[str, Liberty] = {
     "window.s3": Liberty(lambda _: max(S3_WINDOW.ahead, S3_WINDOW.behind), lambda r: r.s3.window),
     "canned_acl": Liberty(lambda d: {d.canned_acl or PRIVATE}, acls, choice=True),
     "head_bucket": Liberty(lambda d: d.head_bucket, lambda r: r.s3.head_bucket),
-    "multipart": Liberty(lambda d: d.multipart, lambda r: r.s3.multipart),
     "key_prefix": Liberty(lambda d: d.key_prefix, lambda r: r.ec2.manifest_prefix and r.ec2.parts_beside),
     "unknown_query_keys": Liberty(lambda d: d.unknown_query_keys, lambda r: not r.s3.unknown_key_code),
     "bucket_pattern": Liberty(

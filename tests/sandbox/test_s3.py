@@ -144,7 +144,6 @@ def test_a_bucket_of_somebody_else_is_closed(s3: Any, cloud: Any, refusal: Any) 
 
 
 NOT_THERE = {
-    "multipart": ("create_multipart_upload", {"Key": "k"}, "MethodNotAllowed"),
     "copying": ("copy_object", {"Key": "k", "CopySource": "images/j"}, "NotImplemented"),
     "versioning": ("get_bucket_versioning", {}, "NotImplemented"),
     "ACL documents": ("get_object_acl", {"Key": "k"}, "NotImplemented"),

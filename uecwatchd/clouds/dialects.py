@@ -117,7 +117,6 @@ class Dialect:
     # S3
     canned_acl: str | None  # lets the cloud itself read manifest and parts; None: it reads them anyway
     head_bucket: bool
-    multipart: bool  # never needed, since a part has 10 MiB; said by `check`
     key_prefix: bool  # manifest and parts may lie below a prefix; we use the bucket's root everywhere
     unknown_query_keys: bool  # passes over a query key it does not know; others refuse the request
     bucket_pattern: re.Pattern[str]  # of the name of a bucket that can be made
@@ -164,7 +163,6 @@ UEC = Dialect(
     window=Window(ahead=20, behind=15 * 60),
     canned_acl=None,
     head_bucket=False,
-    multipart=False,
     key_prefix=False,
     unknown_query_keys=False,
     bucket_pattern=_BUCKET_OF_WALRUS,
@@ -216,7 +214,6 @@ EUCA4 = replace(
     ec2_signature="v4",  # V2 works too, but up to 4.1 a V2 signature is refused the second time
     canned_acl="aws-exec-read",
     head_bucket=True,
-    multipart=True,
     unknown_query_keys=True,
     bucket_quota=100,
     register_parameters=_VIRTUALIZED | _MAPPED | {"Platform"},
@@ -254,7 +251,6 @@ AWS = Dialect(
     window=Window(ahead=5 * 60, behind=5 * 60),
     canned_acl="aws-exec-read",
     head_bucket=True,
-    multipart=True,
     key_prefix=True,
     unknown_query_keys=True,
     bucket_pattern=_BUCKET_OF_AWS,

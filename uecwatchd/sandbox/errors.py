@@ -18,7 +18,6 @@ STATUS: Mapping[str, int] = {
     "MissingContentLength": 411,
     "NoSuchBucket": 404,
     "NoSuchKey": 404,
-    "NoSuchUpload": 404,
     "NotFound": 404,
     "NotImplemented": 501,
     "PreconditionFailed": 412,

@@ -5,7 +5,7 @@ from uecwatchd.clouds.dialects import DIALECTS, EUCA3, UEC, Dialect
 
 UEC_TOLD = (
     "EC2 V2, S3 V2 over the whole path",
-    "no image names, filters, tags, HEAD for buckets, multipart uploads, prefixes, ACLs",
+    "no image names, filters, tags, HEAD for buckets, prefixes, ACLs",
     "5 buckets of 5 GiB",
     "manifests up to 100 KiB",
     "boots no disk without a kernel",
@@ -14,7 +14,7 @@ UEC_TOLD = (
 EUCA3_TOLD = (
     "EC2 V2, S3 V2 over the whole path, none twice",
     "has image names",
-    "no filters, tags, HEAD for buckets, multipart uploads, prefixes, ACLs",
+    "no filters, tags, HEAD for buckets, prefixes, ACLs",
     "5 buckets",
     "images up to 30 GiB by default",
     "manifests up to 9.537 MiB",

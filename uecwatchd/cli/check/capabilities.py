@@ -23,7 +23,6 @@ def _has(dialect: Dialect) -> str:
         "filters": dialect.filters,
         f"{dialect.tag_limit} tags" if dialect.tag_limit else "tags": dialect.tag_limit > 0,
         "HEAD for buckets": dialect.head_bucket,
-        "multipart uploads": dialect.multipart,
         "prefixes": dialect.key_prefix,
         f"ACL {dialect.canned_acl}" if dialect.canned_acl else "ACLs": dialect.canned_acl is not None,
     }

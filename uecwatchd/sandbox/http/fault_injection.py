@@ -8,7 +8,6 @@ from uecwatchd.sandbox.errors import Refused
 from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.http.connection import Severed
 
-UPLOADS = ("PutObject", "UploadPart")
 REFUSALS = {"put-500": "InternalError", "put-503": "SlowDown", "put-503-every": "SlowDown"}
 
 
@@ -22,7 +21,7 @@ class Spoiled(Refused):
 
 def spoil_upload(faults: Faults, action: str, request: Request) -> None:
     """After its sender is known and before anything is kept. Raises `Spoiled` or `Severed`."""
-    if action not in UPLOADS:
+    if action != "PutObject":
         return
     for name in REFUSALS:
         if faults.strikes_one_in(name) if name.endswith("-every") else faults.strikes(name):
@@ -35,7 +34,7 @@ def spoil_upload(faults: Faults, action: str, request: Request) -> None:
 
 def spoil_etag(faults: Faults, action: str, response: Response) -> str:
     """The fault's name if it has struck, as nobody else can tell."""
-    if action not in UPLOADS or not faults.strikes("wrong-etag"):
+    if action != "PutObject" or not faults.strikes("wrong-etag"):
         return ""
     wrong = hashlib.md5(response.headers["ETag"].encode(), usedforsecurity=False).hexdigest()
     response.headers["ETag"] = f'"{wrong}"'

@@ -35,7 +35,6 @@ class S3Rules:
     mute: bool  # whether a failed authentication is a 500 without a word
     # What can be asked
     head_bucket: bool
-    multipart: bool
     listing_keys: frozenset[str]  # query keys of a listing
     harmless_keys: frozenset[str]  # query keys of any request that change nothing
     unknown_key_code: str  # of a query key that is none of these
@@ -63,8 +62,8 @@ class S3Rules:
 
 # No server there ever was, nor what all of them accept. It takes what any S3 client does unless it is told
 # not to, and most generations take: HEAD on a bucket, the encoding-type that boto3 adds to a listing, version
-# 2 signed without the service path. The rows of the first servers refuse these. What a client can do without,
-# it has not: uploads in parts, and query keys beyond a listing's.
+# 2 signed without the service path. The rows of the first servers refuse these. It takes no query keys beyond
+# those of a listing, since a client can do without them.
 _SANDBOX = S3Rules(
     paths=("/services/Walrus",),
     names=frozenset(),
@@ -75,7 +74,6 @@ _SANDBOX = S3Rules(
     skewed_code="RequestTimeTooSkewed",
     mute=False,
     head_bucket=True,
-    multipart=False,
     listing_keys=_LISTING,
     harmless_keys=frozenset({"x-id"}),  # SDKs name the operation in the URL
     unknown_key_code="InvalidArgument",
@@ -113,7 +111,6 @@ _EUCA4 = replace(
     bare_resource=True,
     skewed_code="RequestTimeTooSkewed",
     head_bucket=True,
-    multipart=True,
     unknown_key_code="",
     bucket_quota=100,
     own_bucket_code="",
@@ -123,7 +120,6 @@ _OTHERS = replace(
     _SANDBOX,
     paths=("",),
     signatures=frozenset({"v4"}),
-    multipart=True,
     unknown_key_code="",
     bucket_name=re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
 )

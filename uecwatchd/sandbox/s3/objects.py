@@ -20,7 +20,7 @@ from uecwatchd.sandbox.s3.request import (
 )
 from uecwatchd.sandbox.state.store import Bucket, StoredObject
 
-UNTYPED = "binary/octet-stream"
+_UNTYPED = "binary/octet-stream"
 # The one canned ACL that says what such a bucket does anyway.
 OWNERS_ACL = "bucket-owner-full-control"
 
@@ -28,7 +28,7 @@ OWNERS_ACL = "bucket-owner-full-control"
 def put_object(realm: Realm, visit: Visit) -> Response:
     length = check_upload(realm, visit)
     bucket = own_bucket(realm, visit.bucket)
-    acl = object_acl(realm, visit, bucket)
+    acl = _object_acl(realm, visit, bucket)
     _check_room(realm, visit, length=length)
     upload = receive(realm, visit)
     stored = StoredObject(
@@ -38,7 +38,7 @@ def put_object(realm: Realm, visit: Visit) -> Response:
         size=upload.size,
         etag=upload.md5,
         acl=acl,
-        content_type=visit.headers.get("content-type") or UNTYPED,
+        content_type=visit.headers.get("content-type") or _UNTYPED,
         notes=notes(visit.headers),
         modified=realm.clock(),
     )
@@ -47,10 +47,10 @@ def put_object(realm: Realm, visit: Visit) -> Response:
     except Refused:
         realm.store.discard(upload)
         raise
-    return tagged(realm, upload.md5)
+    return _with_etag(realm, upload.md5)
 
 
-def object_acl(realm: Realm, visit: Visit, bucket: Bucket) -> str:
+def _object_acl(realm: Realm, visit: Visit, bucket: Bucket) -> str:
     acl = canned_acl(realm, visit.headers)
     if not bucket.takes_acls and visit.headers.get("x-amz-acl", OWNERS_ACL) != OWNERS_ACL:
         raise Refused("AccessControlListNotSupported", "The bucket does not allow ACLs")
@@ -66,7 +66,7 @@ def _check_room(realm: Realm, visit: Visit, *, length: int) -> None:
         raise Refused("EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
 
 
-def tagged(realm: Realm, etag: str) -> Response:
+def _with_etag(realm: Realm, etag: str) -> Response:
     return Response(headers={"ETag": f'"{etag}"' if realm.rules.s3.etag_quoted else etag})
 
 

@@ -18,7 +18,7 @@ from uecwatchd.sandbox.state.store import Bucket, Upload
 
 CHUNK = 1 << 20  # what an upload holds in memory
 OBJECT_LIMIT = 5 << 30  # S3's own limit for one PUT
-BODY_LIMIT = 64 * 1024  # of any other request; the list of ten thousand parts is the largest that is needed
+BODY_LIMIT = 64 * 1024  # bytes of any other request; none that is known here needs as much
 KEY_LIMIT = 1024  # bytes of UTF-8
 NOTE = "x-amz-meta-"
 # Headers that change what a PUT means.

@@ -1,6 +1,6 @@
 """Buckets and objects on disk.
 
-    objects.sqlite   what there is: names, sizes, digests, ACLs, owners, and multipart uploads in progress
+    objects.sqlite   what there is: names, sizes, digests, ACLs, owners
     objects/         the bytes, one file for each upload, named at random
 
 An upload goes to a new file first and is then named in one transaction, so a reader sees the old object or
@@ -18,12 +18,10 @@ from io import BufferedReader
 from pathlib import Path
 
 from uecwatchd.sandbox.errors import Refused
-from uecwatchd.sandbox.state import unfinished
 from uecwatchd.sandbox.state.database import Database
-from uecwatchd.sandbox.state.unfinished import Unfinished
 
-VERSION = 2
-SCHEMA = f"""
+VERSION = 2  # older files of it have two tables more, `multipart` and `piece`, which nothing reads
+SCHEMA = """
 CREATE TABLE bucket (
     name       TEXT PRIMARY KEY,
     owner      TEXT NOT NULL,
@@ -42,8 +40,7 @@ CREATE TABLE object (
     notes        TEXT NOT NULL,
     modified     TEXT NOT NULL,
     PRIMARY KEY (bucket, key)
-);
-{unfinished.SCHEMA}
+)
 """
 
 
@@ -72,7 +69,7 @@ class StoredObject:
     key: str
     path: Path
     size: int
-    etag: str  # without quotes; the MD5, unless it came in parts
+    etag: str  # the MD5 in hex, without quotes
     acl: str  # the canned ACL it was sent with
     content_type: str
     notes: Mapping[str, str]  # the x-amz-meta-* headers, without that prefix
@@ -84,7 +81,6 @@ class Store:
         self._files = folder / "objects"
         self._files.mkdir(mode=0o700, exist_ok=True)
         self._database = Database(folder / "objects.sqlite", schema=SCHEMA, version=VERSION)
-        self.unfinished = Unfinished(self._database, self._files)
         self._sweep()
 
     def close(self) -> None:
@@ -92,8 +88,7 @@ class Store:
 
     def _sweep(self) -> None:
         with self._database.transaction() as rows:
-            query = "SELECT file FROM object UNION SELECT file FROM piece"
-            known = {row["file"] for row in rows.execute(query)}
+            known = {row["file"] for row in rows.execute("SELECT file FROM object")}
         for path in self._files.iterdir():
             if path.name not in known:
                 path.unlink()
@@ -135,9 +130,6 @@ class Store:
             rows.execute("INSERT INTO bucket VALUES (?, ?, ?, ?, ?)", values)
 
     def remove_bucket(self, name: str) -> None:
-        """Together with the uploads into it that are still going on."""
-        for multipart in self.unfinished.in_bucket(name):
-            self.unfinished.drop(multipart.id)
         with self._database.transaction() as rows:
             if rows.execute("SELECT 1 FROM object WHERE bucket = ? LIMIT 1", (name,)).fetchone():
                 raise Refused("BucketNotEmpty", "The bucket you tried to delete is not empty")
