@@ -79,7 +79,7 @@ DECODABLE = re.compile(
     r"|(?:for|to|of|from|by) who"
     r"|nor|shall|ought|anew|lest|albeit|hence(?:forth)?|hitherto|likewise|thence|whence|whereby|wherein|whereof"
     r"|there(?:of|in|by|upon|from|to)|here(?:in|by|of)|unto|upon|whilst|amongst|nought|naught"
-    r"|put down|told of|tells? of|speaks? of|nobody (?:need|can|would|will)s?|be (?:it|they)|as yet|or other"
+    r"|put down|told of|tells? of|speaks? of|nobody needs?|be (?:it|they)|as yet|or other"
     r"|has a say|have a say|heed(?:s|ed)?|comes? to naught|came of|becomes? of|goes? for|by that name"
     r"|it be|needs? be"
     r")\b",

@@ -1,1 +1,1 @@
-"""What people drop: sidecars and checksum files, the drop folders, the sets that their files make."""
+"""Dropped files: sidecars and checksum files, the drop folders, and the sets that the files form."""

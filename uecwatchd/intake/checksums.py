@@ -1,7 +1,6 @@
-"""The sums in a checksum file, in each form that tools write them.
+"""Parser for checksum files, in all formats that tools write.
 
-The text comes from whoever may write to the drop folder, and every way in which it can be wrong ends as one
-`Rejected`.
+The text is untrusted. Every mistake in it is raised as one `Rejected`.
 """
 
 import re
@@ -13,15 +12,15 @@ from uecwatchd.intake.sidecar import bounded, last_part, plain_name
 from uecwatchd.system.text import Malformed, decode, file_word
 
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
-_LINE_END = re.compile(r"\r\n|[\n\r\0]")  # the last is what `sha256sum -z` writes
+_LINE_END = re.compile(r"\r\n|[\n\r\0]")  # `sha256sum -z` writes \0
 _TAG = re.compile(r"\\?[A-Z][A-Z0-9-]* ?\(")
 
 
 def read_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
-    """Read what `sha256sum` writes, with and without --tag, or a digest alone. Gives name → digest.
+    """Read the output of `sha256sum`, with or without --tag, or a digest alone. Returns name → digest.
 
-    A leading `./` is what `sha256sum ./*` writes, and left out. In a list for several files names may be
-    paths, and sums of other kinds are left out; so is the armor of a signed text. Raises Rejected.
+    A leading `./`, as `sha256sum ./*` writes it, is removed. In a list for several files, names may be paths,
+    and other kinds of sums are ignored. The armor of a signed text is ignored too. Raises Rejected.
     """
     try:
         return parse_checksums(file_name, data)
@@ -30,7 +29,7 @@ def read_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
 
 
 def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
-    """Raises Malformed at the first line that is wrong."""
+    """Parse the text. Raises Malformed at the first bad line."""
     name = last_part(file_name)
     target = sums_target(name) or ""
     digests: dict[str, str] = {}
@@ -43,22 +42,22 @@ def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
 
 
 def unusable_checksums(file_name: str, error: Malformed) -> Rejected:
-    """What is said of a file because of what is wrong with its text."""
+    """Return the error for a file whose text is malformed."""
     folder, target = file_name[: file_name.rfind("/") + 1], sums_target(last_part(file_name))
     hint = "Correct it, or move it away."
     if target and role_by_name(target):
         listed, where = file_word(folder + target), file_word(file_name)
-        hint = f"Write it anew, or move it away. Try: sha256sum {listed} > {where}"
+        hint = f"Write it again, or move it away. Try: sha256sum {listed} > {where}"
     return Rejected(f"{file_name}: it cannot be used", str(error), hint)
 
 
 def _is_general(name: str) -> bool:
-    """Whether a list may have sums of other kinds: by its name it does not say which it has."""
+    """Return True if a list may contain other kinds of sums, because its name does not say which."""
     return "256" not in name
 
 
 def _unarmored(lines: Iterable[str]) -> list[tuple[int, str]]:
-    """The lines that say something, with their numbers; of a signed text those that are signed."""
+    """Return the lines with content, with their numbers; of a signed text only the signed lines."""
     told: list[tuple[int, str]] = []
     is_header = False
     for number, line in enumerate(lines, start=1):
@@ -96,7 +95,10 @@ def _add_checksum(digests: dict[str, str], line: str, *, target: str, place: str
 
 
 def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str:
-    """A name in a list, or a path where it is for many files; `sha256sum /tmp/a.img` writes a path too."""
+    """Return a name from a list, or a path if the list is for many files.
+
+    `sha256sum /tmp/a.img` also writes a path.
+    """
     if is_escaped:
         name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
     if not name.isprintable() and is_escaped:
@@ -108,6 +110,6 @@ def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str
     try:
         return plain_name(name)
     except ValueError as error:
-        if not target:  # one of many, and never a member
+        if not target:  # one name of many, which can never be a member
             return name
         raise Malformed(f"{place}: name {error}") from error

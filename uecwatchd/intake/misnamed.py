@@ -1,4 +1,4 @@
-"""Texts that are no sidecar by their name, and may have been meant for one."""
+"""Texts that are not a sidecar by name, but may be meant as one."""
 
 import re
 from dataclasses import dataclass
@@ -7,35 +7,35 @@ from uecwatchd.intake.sidecar import KEYS, machines_in
 from uecwatchd.system.text import Malformed, decode
 
 _ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
-# Comments, sections, brackets, and what stands in a list of several lines.
+# Comments, sections, brackets, and items of a list over several lines.
 _BESIDES = re.compile(
     r"""[#;].*|//.*|\[.*\]|[]{}\[,]*|---|\.\.\.|- +[^\s:=]+|(?:- +)?(?:"[^"]*"|'[^']*'),?|[^\s:=]+,"""
 )
 _LINE_OF_SUMS = re.compile(r"\\?[0-9A-Fa-f]{64}(?:\s|$)|SHA(?:2-)?256 ?\(")
 
-# What os-release, package lists, notes of a build and settings of a network have as well.
+# Keys that are also in os-release, package lists, build notes and network settings.
 COMMON_KEYS = frozenset(("name", "version", "description", "arch", "platform", "tags"))
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a text that is no sidecar gives: keys of one, and the machine images that it names."""
+    """Keys of a sidecar in such a text, and the machine images that it names."""
 
     keys: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
 
 
 def words_in(data: bytes) -> Words:
-    """Return what a text of another name says that may have been meant for a sidecar."""
+    """Return the content of such a text that may be meant for a sidecar."""
     keys = keys_in(data)
     return Words(keys, machines_in(data) if "machine" in keys else ())
 
 
 def keys_in(data: bytes) -> tuple[str, ...]:
-    """Return which keys of a sidecar a text gives, be it TOML, JSON, YAML or an ini file; none of prose.
+    """Return the keys of a sidecar in a text: TOML, JSON, YAML or an ini file. Prose has none.
 
-    Keys that many programs have make no sidecar of a text with others beside them.
-    A list of sums under another name than such lists have gives sha256.
+    A text with only common keys and other keys beside them is not a sidecar. A list of sums under an unusual
+    name has the key sha256.
     """
     try:
         lines = [line for line in decode(data).splitlines() if not _BESIDES.fullmatch(line.strip())]

@@ -1,7 +1,6 @@
-"""What somebody wrote about an image: the sidecar.
+"""The sidecar: a small file with the wishes of a user for an image.
 
-The text comes from whoever may write to the drop folder, so everything is bounded, and every way in which it
-can be wrong ends as one `Rejected` that lists all mistakes.
+The text is untrusted, so everything is limited, and all mistakes in it are raised as one `Rejected`.
 """
 
 import re
@@ -30,19 +29,20 @@ from uecwatchd.system.text import (
     quoted,
 )
 
-# Two hundred checksums and a long description take 20 KiB; a disk image named karmic.toml is not read whole.
+# Two hundred checksums and a long description take 20 KiB. A disk image with the name karmic.toml must not be
+# read whole.
 SIDECAR_LIMIT_BYTES = 64 * 1024
-# Two hundred of each, for no set has more files, and no cloud as many accounts or tags. Each entry that is
-# wrong costs a kilobyte until the mistakes are worded, and 64 KiB have room for thirty thousand.
+# No set has more files, and no cloud allows as many accounts or tags. Each bad entry takes a kilobyte until
+# the message is made, and 64 KiB have space for thirty thousand.
 MOST_ENTRIES = 200
-# Each of these costs the TOML parser some microseconds, and a key's dots the square of their number: counted
-# before it is asked, 64 KiB take it 10 ms at most instead of 17 s.
+# Each of these takes the TOML parser some microseconds, and dots in a key take the square of their number.
+# With this limit, checked before parsing, 64 KiB take at most 10 ms instead of 17 s.
 MOST_MARKS = 1000
 MARKS: Mapping[bytes, str] = MappingProxyType(
     {b".": "dots", b"=": "equals signs", b",": "commas", b"[": "brackets", b"{": "braces"}
 )
 
-# What all clouds together allow: names and descriptions as RegisterImage takes them, tags as Eucalyptus 4.
+# Limits that hold for all clouds: names and descriptions as in RegisterImage, tags as in Eucalyptus 4.
 NAME_MAX_CHARS = 128
 DESCRIPTION_MAX_CHARS = 255
 VERSION_MAX_CHARS = 64
@@ -59,23 +59,26 @@ _ALMOST_ID = re.compile(r"[ae](mi|ki|ri)-[0-9A-Za-z]*")
 _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramdisk"})
 _MACHINE = re.compile(r"""[^\w#;]*machine["']?\s*[:=]\s*["']?([^"'#\n,}]*)""", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
-# An account's number, the id of a project, or a user's name: which of them it can share images with, each
-# cloud says itself.
+# The number of an account, the id of a project, or the name of a user. The dialect decides which of them a
+# cloud can share images with.
 _ACCOUNT = re.compile(r"[0-9]{12}|[0-9a-f]{32}|(?![0-9-]+$)[A-Za-z0-9_@.+=,:-]{1,128}")
-# The widest set that any cloud takes in an image's name; narrower ones are the dialect's to refuse.
+# All characters that some cloud accepts in the name of an image. The dialect may refuse more.
 _NAME_TEXT = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]*")
 
 
-# --- what values must be like -----------------------------------------------------------------------------
+# --- validation of values ---------------------------------------------------------------------------------
 
 
 def is_image_id(text: str) -> bool:
-    """Whether a text is an id as clouds give them: `eki-` or `aki-`, then 8 or 17 hex digits, in any case."""
+    """Return True for an id from a cloud: `eki-` or `aki-`, then 8 or 17 hex digits, in any case."""
     return _ID.fullmatch(text) is not None
 
 
 def plain_name(text: str) -> str:
-    """A name of a file beside the sidecar. Dot files are never members: the spool does not see them."""
+    """Check the name of a file beside the sidecar. Raises ValueError.
+
+    Hidden files are never members, because a scan ignores them.
+    """
     if text in ("", ".", ".."):
         raise ValueError(f"= {quoted(text)} is not the name of a file")
     if "/" in text:
@@ -96,7 +99,7 @@ def _machine(text: str) -> str:
 
 
 def _boot_file(role: Literal["ki", "ri"]) -> Callable[[str], str]:
-    """Make the check of a kernel or a ramdisk: a file, an id of the right kind, or one of two words."""
+    """Make the check of a kernel or ramdisk: a file, an id of the right kind, or one of two words."""
 
     def check(text: str) -> str:
         almost = _ALMOST_ID.fullmatch(text)
@@ -174,7 +177,7 @@ TagValue = Annotated[str, Field(max_length=TAG_VALUE_MAX_CHARS), AfterValidator(
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What is to become of a set. `given`: the keys that somebody wrote, here or under [defaults]."""
+    """Wishes for one set. `given` are the keys that were set, here or under [defaults]."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -183,7 +186,7 @@ class Sidecar:
     description: Description | None = None
     machine: Annotated[str, AfterValidator(_machine)] | None = None
     kernel: Annotated[str, AfterValidator(_boot_file("ki"))] | None = None  # file, id, "none", "from-image"
-    ramdisk: Annotated[str, AfterValidator(_boot_file("ri"))] | None = None  # likewise
+    ramdisk: Annotated[str, AfterValidator(_boot_file("ri"))] | None = None  # the same
     arch: Arch | None = None
     platform: Literal["linux", "windows"] = "linux"
     virtualization: Literal["paravirtual", "hvm"] | None = None
@@ -195,7 +198,7 @@ class Sidecar:
     share: Annotated[tuple[Annotated[str, AfterValidator(_account)], ...], AfterValidator(_each_once)] = ()
     tags: Annotated[Mapping[TagKey, TagValue], Field(max_length=TAGS_MAX)] = field(default_factory=dict)
     sha256: Mapping[PlainName, Annotated[str, AfterValidator(_digest)]] = field(default_factory=dict)
-    # Under this alias it is filled in by `_check`, and is no key that a user could write.
+    # `_check` fills it in under this alias, which no user can write.
     given: Annotated[frozenset[str], Field(validation_alias="[given]")] = frozenset()
 
 
@@ -204,23 +207,23 @@ _SCHEMA = TypeAdapter(Sidecar)
 
 
 class Foreign(Rejected):
-    """Another program's document under a name that sidecars have."""
+    """JSON or TOML of another program, under the name of a sidecar."""
 
 
 class Misread(Rejected):
-    """A sidecar that cannot be used. `machines` are the images that its text names, for all its mistakes."""
+    """A sidecar with mistakes. `machines` are the images that its text names."""
 
     machines: tuple[str, ...] = ()
 
 
 class NotOurs(Malformed):
-    """The text has none of the keys of a sidecar."""
+    """A text without any key of a sidecar."""
 
 
 def read_sidecar(file_name: str, data: bytes) -> Sidecar:
-    """Read `NAME.toml` or `NAME.json`. Raises Rejected, whatever the bytes are.
+    """Read `NAME.toml` or `NAME.json`. Raises Rejected for any bad content.
 
-    JSON without a single key of a sidecar is Foreign: many programs put such files beside images.
+    JSON without any key of a sidecar raises Foreign: many programs put such files beside images.
     """
     try:
         return parse_sidecar(data, is_json=file_name.lower().endswith(".json"))
@@ -229,7 +232,7 @@ def read_sidecar(file_name: str, data: bytes) -> Sidecar:
 
 
 def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
-    """Raises Malformed with every mistake there is."""
+    """Parse the text. Raises Malformed with all mistakes."""
     try:
         return _parsed(data, is_json=is_json)
     except Malformed as error:
@@ -246,12 +249,12 @@ def _parsed(data: bytes, *, is_json: bool) -> Sidecar:
 
 
 def _has_slip(table: Mapping[str, object]) -> bool:
-    """Whether one of the first keys is nearly one of ours. TOML is for people to write, JSON for programs."""
+    """Return True if one of the first keys resembles one of ours. People write TOML, programs write JSON."""
     return any(nearest(key, KEYS) for key in list(table)[:MISTAKES_SHOWN])
 
 
 def unusable_sidecar(file_name: str, error: Malformed) -> Rejected:
-    """What is said of a file because of what is wrong with its text."""
+    """Return the error for a file whose text is malformed."""
     if isinstance(error, NotOurs | NoTable):
         instead = f"; or write {last_part(file_name)[:-5]}.toml, and it is left alone"
         return Foreign(
@@ -266,9 +269,9 @@ def unusable_sidecar(file_name: str, error: Malformed) -> Rejected:
 
 
 def machines_in(data: bytes) -> tuple[str, ...]:
-    """Return the values of `machine` in a text, however it is encoded and whatever is wrong with it.
+    """Return the values of `machine` in a text, with any encoding and any mistakes.
 
-    A value is empty, or cut short, where the text is.
+    A value is empty, or cut short, if it is so in the text.
     """
     text = data.replace(b"\0", b"").decode(errors="replace")  # UTF-16 as well
     return tuple(found[1].strip() for line in text.splitlines() if (found := _MACHINE.match(line)))
@@ -284,13 +287,13 @@ def read_defaults(table: Mapping[str, object]) -> Sidecar:
 
 
 def with_defaults(sidecar: Sidecar, defaults: Sidecar) -> Sidecar:
-    """Fill in, whole key by whole key, what the sidecar does not say."""
+    """Add keys from `defaults` that the sidecar does not have, each as a whole."""
     added = {key: getattr(defaults, key) for key in defaults.given - sidecar.given}
     return replace(sidecar, **added, given=sidecar.given | defaults.given)
 
 
 def idle_keys(sidecar: Sidecar) -> tuple[str, ...]:
-    """Which keys were given and are kept, but change nothing yet, in the order of the schema."""
+    """Return the keys that were given but have no effect yet, in the order of the schema."""
     idle: Mapping[str, bool] = {
         "kernel": sidecar.kernel == FROM_IMAGE,
         "ramdisk": sidecar.ramdisk == FROM_IMAGE,
@@ -303,7 +306,7 @@ def idle_keys(sidecar: Sidecar) -> tuple[str, ...]:
 def render_name(
     template: str, *, stem: str, sha256: str, arch: str | None, version: str | None, when: datetime
 ) -> str:
-    """Fill in a name's template; date and time are UTC. Raises Rejected if one has no value."""
+    """Fill in the template of a name; date and time are in UTC. Raises Rejected if a value is missing."""
     moment = when.astimezone(UTC)
     values = {
         "stem": stem,
@@ -337,7 +340,7 @@ def _parse_toml(data: bytes) -> dict[str, object]:
 
 
 def _must_be_modest(table: Mapping[str, object]) -> None:
-    """Limit every list and table, before each of their entries is looked at by itself."""
+    """Limit the size of every list and table, before their entries are validated."""
     if len(table) > MOST_ENTRIES:
         raise Malformed(f"it must not have more than {MOST_ENTRIES} keys")
     for key, value in table.items():
@@ -346,7 +349,7 @@ def _must_be_modest(table: Mapping[str, object]) -> None:
 
 
 def _check(table: Mapping[str, object]) -> Sidecar:
-    """Raises Malformed with every mistake there is."""
+    """Validate the table. Raises Malformed with all mistakes."""
     _must_be_modest(table)
     try:
         sidecar = _SCHEMA.validate_python({**table, "[given]": frozenset(table)})

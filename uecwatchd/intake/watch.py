@@ -1,8 +1,8 @@
-"""Events from the kernel about the spool folders, and whether they can still be trusted.
+"""Events from the kernel about the spool folders, and checks that they still arrive.
 
-An event is no more than a reason to look: it sets a flag, and what is then done is decided from what lies
-there. The service looks by itself as well, now and then.
-Where the kernel cannot see what other hosts write, no events are asked for at all.
+An event only sets a flag that starts a scan; the scan decides what to do. The service also scans without
+events, now and then. On file systems where the kernel does not see writes of other hosts, no events are
+requested.
 """
 
 import errno
@@ -21,31 +21,31 @@ from uecwatchd.intake.spool.output_files import is_output
 from uecwatchd.intake.spool.safe_open import folder_descriptor
 from uecwatchd.system.mounts import is_shared, type_of
 
-# What a change of content, name or mode looks like; opening and closing without writing happens at our own
-# reading.
+# Changes of content, name or mode. Opening and closing without writing is also caused by our own reading.
 WAKING = frozenset({"created", "modified", "moved", "deleted", "closed", "attrib"})
 
-# Seconds between scans there: often enough for a person who waits, seldom enough for a file server.
+# Seconds between scans without events: often enough for a person who waits, and a small load for a file
+# server.
 DEAF_SCAN_SECONDS = 15.0
 
-# Beyond a folder's scan period, before the daemon counts as deaf: a scan of a slow disk, a busy processor.
+# Delay beyond the scan period that is still normal: a scan of a slow disk, a busy processor.
 DEAF_GRACE_SECONDS = 30.0
-# Between two tries to have events where a limit, a mode or a missing folder forbade them. Each costs a walk
+# Between two requests for events after a limit, a mode or a missing folder prevented them. Each takes a walk
 # through the folder, and people raise limits by hand.
 TRY_AGAIN_SECONDS = 60.0
 
-# The setting to raise, by what the kernel answers when it is reached.
+# The setting to raise, by the kernel's error when the limit is reached.
 LIMITS = {errno.ENOSPC: "fs.inotify.max_user_watches", errno.EMFILE: "fs.inotify.max_user_instances"}
 
 
 class _Wake(FileSystemEventHandler):
-    """Sets a flag and nothing else: an exception here would silently end watchdog's dispatcher."""
+    """Handler that only sets a flag: an exception here would silently end watchdog's dispatcher."""
 
     def __init__(self, wake: threading.Event) -> None:
         self._flag = wake
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        # A folder is "modified" by what is told of by an event of its own.
+        # A folder is "modified" by changes that have an event of their own.
         if event.event_type not in WAKING or (event.is_directory and event.event_type == "modified"):
             return
         if not all(_is_ours(path) for path in (event.src_path, event.dest_path) if path):
@@ -53,17 +53,17 @@ class _Wake(FileSystemEventHandler):
 
 
 def _is_ours(path: str | bytes) -> bool:
-    """Whether it is a file that we put beside the images, or are just writing: no reason to look again."""
+    """Return True for a file that the service has written or is writing: it needs no scan."""
     name = os.fsdecode(path).rsplit("/", 1)[-1]
     return is_output(name) or (name.startswith(".") and ".uec." in name)
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a folder is watched: by events or not, and how often it is scanned (seconds) whatever comes.
+    """How a folder is watched: with events or not, and the seconds between scans in any case.
 
-    `why` is empty, or says what stands in the way of events; `passing` is whether that may come to an end
-    while the folder stays the same.
+    `why` is the reason for the lack of events, or empty. `passing` is True if the reason may end while the
+    folder stays the same.
     """
 
     folder: Path
@@ -90,9 +90,9 @@ class Watch:
         self.ways: tuple[Way, ...] = ()
 
     def start(self) -> None:
-        """Begin to watch what can be watched; the rest is scanned. Never raises: see `ways`."""
+        """Start to watch all folders that can be watched; the rest is scanned. Never raises: see `ways`."""
         self._seen = {folder: identity(folder) for folder in self._folders}
-        # Started before it is given folders: a limit that is reached is then told for the folder it concerns.
+        # It is started before folders are added, so that an error about a limit belongs to one folder.
         try:
             observer = Observer()
             observer.start()
@@ -114,9 +114,9 @@ class Watch:
         self.start()
 
     def lost(self) -> str:
-        """Why events can no longer be trusted; empty while they can.
+        """Return why events are no longer reliable; empty while they are.
 
-        A watched folder that is deleted, renamed away or mounted over leaves an observer that looks alive.
+        After a watched folder is deleted, renamed or mounted over, the observer still looks alive.
         """
         changed = [folder for folder, before in self._seen.items() if identity(folder) != before]
         if changed:
@@ -130,7 +130,10 @@ class Watch:
         return ""
 
     def improve(self) -> bool:
-        """Ask for events again where only a passing reason stood in the way. Whether anything has changed."""
+        """Ask for events again if the reason against them was temporary.
+
+        Returns True if anything has changed.
+        """
         before, observer = self.ways, self._observer
         if observer is None:
             self.restart()
@@ -144,7 +147,7 @@ class Watch:
         if is_shared(kind := type_of(folder)):
             return Way(folder, events=False, scan_every=self._seldom(), why=kind)
         try:
-            # One level down, because a set may come as a folder; inotify does not look below by itself.
+            # One level down, because a set may be a folder; inotify alone is not recursive.
             observer.schedule(self._handler, str(folder), recursive=True)
         except (OSError, RuntimeError) as error:
             return self._scanned(folder, error)
@@ -158,15 +161,18 @@ class Watch:
 
 
 def overdue(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) -> dict[Path, float]:
-    """For each folder, the seconds since its next full scan was due: negative while it is not.
+    """Return for each folder the seconds since its next full scan was due: negative before that.
 
-    `looked` is when the last look at each had come to an end, on the clock of `now`.
+    `looked` is when the last scan of each ended, on the clock of `now`.
     """
     return {way.folder: now - looked.get(way.folder, float("-inf")) - way.scan_every for way in ways}
 
 
 def deaf(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) -> str:
-    """Why the daemon hears nothing of a folder any more, by when it looked at each last; empty if it does."""
+    """Return why the daemon does not scan a folder in time; empty if it does.
+
+    `looked` is when the last scan of each ended, on the clock of `now`.
+    """
     late = overdue(looked, ways, now=now)
     worst = max(late, key=lambda folder: late[folder], default=None)
     if worst is None or late[worst] <= DEAF_GRACE_SECONDS:
@@ -175,7 +181,7 @@ def deaf(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) -> st
 
 
 def identity(folder: Path) -> tuple[int, int] | None:
-    """What tells one folder from another in its place: device and inode; None when there is none."""
+    """Return device and inode of a folder, which change if it is replaced; None if there is none."""
     try:
         status = folder.stat()
     except OSError:

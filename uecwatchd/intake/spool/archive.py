@@ -1,6 +1,6 @@
-"""What becomes of a finished set's files, where the configuration says that they do not stay.
+"""Archiving and deletion of the files of a finished set, if the configuration asks for it.
 
-Who may drop files may also put a link in the place of a folder, so every step goes through descriptors.
+People who may drop files could replace a folder by a link, so every step uses descriptors.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ from uecwatchd.intake.spool.safe_open import Stamp, folder_descriptor, stamp_of
 from uecwatchd.system import failpoints
 
 ARCHIVE = "done"
-# Whoever may drop files may also fetch them back; nobody but the service may put folders in between. Where
-# the folder above is setgid, the kernel gives the new one its group and the bit by itself. To ask for it is
-# refused to a service under RestrictSUIDSGID=.
+# People who may drop files may also take them back; only the service may create folders. If the parent folder
+# is setgid, the kernel gives its group and the bit to the new one. Setting it explicitly is forbidden under
+# RestrictSUIDSGID=.
 ARCHIVE_MODE = 0o750
-# Files of one name archived on one day, before the last of them is taken for the work of a broken script.
+# Maximum number of files with one name that are archived on one day: more come from a broken script.
 SAME_NAMES = 1000
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def archive(folder: Path, files: Iterable[tuple[str, Stamp]], *, when: datetime) -> None:
-    """Move files to `done/YYYY/MM/DD/`, under a new name where one of theirs is there already.
+    """Move files to `done/YYYY/MM/DD/`, under a new name if the old one is taken there.
 
-    A file that is no longer what its stamp says stays. Raises Deferred when one cannot be moved.
+    A file that no longer matches its stamp stays. Raises Deferred if one cannot be moved.
     """
     place = (ARCHIVE, f"{when:%Y}", f"{when:%m}", f"{when:%d}")
     with folder_descriptor(folder) as spool:
@@ -41,13 +41,15 @@ def archive(folder: Path, files: Iterable[tuple[str, Stamp]], *, when: datetime)
                 if _is_still(source, name, stamp):
                     with failpoints.effect("archive a file"):
                         os.rename(name, _free_name(to, name), src_dir_fd=source, dst_dir_fd=to)
-                        os.fsync(to)  # before the folder that it left: it may be in both, but never in none
+                        os.fsync(
+                            to
+                        )  # before the old folder: the file may be in both, but must not be in none
                         os.fsync(source)
             _clear_away(spool, above)
 
 
 def discard(folder: Path, files: Iterable[tuple[str, Stamp]]) -> None:
-    """Delete files that are still what their stamps say. Raises Deferred when one cannot be deleted."""
+    """Delete files that still match their stamps. Raises Deferred if one cannot be deleted."""
     with folder_descriptor(folder) as spool:
         for path, stamp in files:
             *above, name = path.split("/")
@@ -61,7 +63,7 @@ def discard(folder: Path, files: Iterable[tuple[str, Stamp]]) -> None:
 
 @contextlib.contextmanager
 def _below(descriptor: int, names: Iterable[str]) -> Iterator[int]:
-    """A descriptor some folders further down, with no link on the way."""
+    """Yield a descriptor some folders further down, without following links."""
     with contextlib.ExitStack() as stack:
         for name in names:
             descriptor = os.open(name, FOLDER_FLAGS, dir_fd=descriptor)
@@ -71,7 +73,7 @@ def _below(descriptor: int, names: Iterable[str]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _made(descriptor: int, names: Iterable[str]) -> Iterator[int]:
-    """The same, making what is missing; what is there must be the service's own."""
+    """Yield the same, and create missing folders. Existing ones must belong to the service."""
     with contextlib.ExitStack() as stack:
         for name in names:
             with contextlib.suppress(FileExistsError):
@@ -100,7 +102,7 @@ def _free_name(descriptor: int, name: str) -> str:
 
 
 def _clear_away(descriptor: int, above: list[str]) -> None:
-    """A set's own folder goes with the last of its files; one that still holds something stays."""
+    """Remove a set's own folder after the last of its files, if it is empty."""
     if above:
         with contextlib.suppress(OSError):
             os.rmdir(above[0], dir_fd=descriptor)

@@ -1,6 +1,6 @@
-"""Whether somebody besides a file's owner may have made it what it is, by a right to write, or a second name.
+"""Checks whether others than its owner may have changed a file: by a right to write, or by a second name.
 
-That a file belongs to somebody says who made it, and not who wrote what is in it, or gave it its name.
+The owner of a file has created it, but others may have written its content or given it its name.
 """
 
 import functools
@@ -15,22 +15,23 @@ from pathlib import Path
 from uecwatchd.intake.spool.safe_open import user_name
 
 HARD_LINKS = Path("/proc/sys/fs/protected_hardlinks")
-# How long what is known of groups and of the kernel's settings is believed.
+# How long facts about groups and settings of the kernel are cached.
 BELIEVED_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """How others can have had a hand in a file or a folder, and the command for its path that ends that."""
+    """How others can have changed a file or folder, and the command for its path that ends this."""
 
     why: str
     command: str = ""
 
 
 def exposure(status: os.stat_result, *, links_are_free: bool | None = None) -> Exposure | None:
-    """None if nobody besides the owner, root and this user can have had a hand in it.
+    """Return how others than the owner, root and this user may have changed it; None if they cannot.
 
-    `links_are_free` is whether anybody may give another's file a second name; as the kernel says unless told.
+    `links_are_free` is True if everybody may add a second name to another user's file; by default the kernel
+    is asked.
     """
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISDIR(status.st_mode):
@@ -62,7 +63,7 @@ def _moment() -> int:
 
 @functools.lru_cache(maxsize=64)
 def _group(gid: int, moment: int) -> tuple[str, frozenset[str]]:
-    """A group's name and all who are known to be in it; `moment` has it looked up again now and then."""
+    """Return the name of a group and all its known members; `moment` limits how long this is cached."""
     del moment
     primary = frozenset(user.pw_name for user in pwd.getpwall() if user.pw_gid == gid)
     try:
@@ -79,7 +80,7 @@ def _links_are_free(moment: int) -> bool:
 
 
 def anybody_may_link() -> bool:
-    """Whether the kernel lets anybody give another's file a second name."""
+    """Return True if the kernel lets everybody add a second name to another user's file."""
     try:
         return HARD_LINKS.read_text().strip() == "0"
     except OSError:

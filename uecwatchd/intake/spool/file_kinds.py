@@ -1,9 +1,9 @@
-"""What a name in a spool folder says that a file is for. Upper and lower case make no difference."""
+"""The kind of a file in a spool folder, from its name, without regard to case."""
 
 from uecwatchd.images import file_names
 
 SIDECAR_SUFFIXES = (".toml", ".json")
-CHECKSUM_SUFFIXES = (".sha256", ".sha256sum", ".sha256sums")  # by which a list may bear the stem of its set
+CHECKSUM_SUFFIXES = (".sha256", ".sha256sum", ".sha256sums")  # a list may be the stem of its set with one
 
 
 def is_sidecar(path: str) -> bool:

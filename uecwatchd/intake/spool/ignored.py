@@ -1,8 +1,8 @@
-"""Names that are passed over: what is unfinished, what was set aside, and what a system keeps for itself.
+"""Ignored names: unfinished files, files that were set aside, and files of the system.
 
-Names are compared without regard to case, since the systems that make them do not agree on it.
-The lists hold what download tools, editors, package managers, sync clients, NAS boxes and desktops are known
-to leave in folders that people share.
+Names are compared without regard to case, because the programs that make them differ in it. The lists are
+from download tools, editors, package managers, sync clients, NAS devices and desktops, as they leave such
+files in shared folders.
 """
 
 import fnmatch
@@ -13,7 +13,7 @@ from uecwatchd.images import file_names
 from uecwatchd.intake.spool.archive import ARCHIVE
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output
 
-# Endings of a file that is still arriving, and of the note that a tool keeps beside it meanwhile.
+# Suffixes of files that are still arriving, and of control files that tools keep beside them.
 UNFINISHED = (
     *(".part", ".partial", ".filepart", ".incomplete", ".unfinished", ".tmp", ".temp"),
     *(".crdownload", ".download", ".opdownload", ".fdmdownload", ".drivedownload", ".dltemp"),  # browsers
@@ -39,7 +39,7 @@ SYSTEM_NAMES = frozenset(
     )
 )
 
-# What an ending alone does not tell.
+# Names that a suffix alone does not identify.
 PATTERNS = (
     ".*",  # hidden: rsync, editors, desktops, and our own temporary files
     "*~",
@@ -60,26 +60,27 @@ PATTERNS = (
     "*conflicted copy*",  # Dropbox, Nextcloud
     "* (case conflict*)*",
 )
-# Names of folders without their signs, which differ from box to box. NAS boxes add the share's name, its
-# user's, or a number to a bin's; a word for it may also stand alone, or with others of the kind.
+# Names of folders without punctuation, which differs between devices. NAS devices add the name of the share
+# or of the user, or a number, to the name of a recycle bin. Such a word may also be alone, or with similar
+# words.
 SYSTEM_FOLDERS = re.compile(
     r".*recyclebin.*|.*trash(?:box|can|folder).*"
     r"|papierkorb|corbeille|cestino|lixeira|papelera.*|prullenbak"
     r"|(?=.*(?:recycle|trash|deleted))(?:recycle[dr]?|trash(?:e[ds])?|deleted|recently|bin|files?|items?|folders?)+\d*"
     r"|snapshots?|previousversions?"
 )
-# Boxes and systems put such a character before the folders that they keep for themselves.
+# Devices and systems put such a character before the names of their own folders.
 SYSTEM_SIGNS = ("@", "#", "$", "~")
 
 _ANY_PATTERN = re.compile("|".join(map(fnmatch.translate, PATTERNS)), re.DOTALL)
 
 
 def ignored_by(name: str, patterns: Sequence[str] = (), *, is_folder: bool = False) -> str | None:
-    """Return the pattern because of which a name is passed over, or None. `patterns` are the user's."""
+    """Return the pattern that ignores a name, or None. `patterns` are those of the configuration."""
     plain = file_names.folded(name)
     if is_output(plain):
         return next(f"*{suffix}" for suffix in OUTPUT_SUFFIXES if plain.endswith(suffix))
-    if name == ARCHIVE:  # where finished sets go when the configuration says `after = "archive"`
+    if name == ARCHIVE:  # the folder of finished sets with `after = "archive"`
         return ARCHIVE
     if built_in := _built_in(plain, is_folder=is_folder):
         return built_in
@@ -99,6 +100,6 @@ def _built_in(plain: str, *, is_folder: bool) -> str | None:
 
 
 def ending_of(plain: str, endings: frozenset[str]) -> str | None:
-    """Return which of the endings a folded name has, from its last dot on."""
+    """Return the suffix of a folded name, from its last dot on, if it is one of `endings`."""
     ending = plain[plain.rfind(".") :] if "." in plain else ""
     return ending if ending in endings else None

@@ -1,8 +1,8 @@
-"""One daemon for one spool folder, whatever state directories there are.
+"""A lock that allows only one daemon on a spool folder, for any number of state directories.
 
-The lock is on a file within the folder, so that hosts that share it over NFS meet there too. The file is the
-service's and closed to all others: whoever may open a file may lock it, and the folder itself is open to all
-who drop files. They cannot take it away either, where the folder has the sticky bit as it should have.
+The lock is on a file within the folder, so that hosts that share it over NFS also see it. Only the service
+can open the file: everybody who may open a file may lock it, and the folder itself is open to all who drop
+files. They cannot remove the file either, if the folder has the sticky bit as it should.
 """
 
 import errno
@@ -19,29 +19,29 @@ from uecwatchd.intake.spool.safe_open import folder_descriptor
 from uecwatchd.system.text import printable
 
 LOCKS = Path("/proc/locks")
-# Enough of a command line to know which service it is.
+# Enough of a command line to recognise the service.
 COMMAND_CHARS = 120
-# Begins and goes on as all do that the service is just writing: no reason to look at the folder.
+# Named like all files that the service is writing, so that it causes no scan.
 LOCK_NAME = ".uec.lock"
 LOCK_MODE = 0o600
-# What somebody else puts in its place is taken away, and may be put there again in the same moment.
+# A file of somebody else in its place is removed, and may appear again at once.
 TRIES = 5
 
 
 class Occupied(Deferred):
-    """Another process has the folder's lock."""
+    """Another process holds the lock of the folder."""
 
 
 def hold(folder: Path) -> int | None:
     """Lock a spool folder for this process; returns the descriptor that holds the lock until it is closed.
 
-    None where there is no lock to be had: nothing can be written there, or what lies in its place can neither
-    be believed nor taken away.
-    Raises Occupied, naming the process that has it as far as is known, and what `folder_descriptor` raises.
+    Returns None if there can be no lock: the folder is not writable, or an untrusted file is in its place and
+    cannot be removed. Raises Occupied, with the process that holds the lock if it is known, and the errors of
+    `folder_descriptor`.
     """
     with folder_descriptor(folder) as descriptor:
         for _ in range(TRIES):
-            with suppress(FileNotFoundError, FileExistsError):  # somebody was faster: look again
+            with suppress(FileNotFoundError, FileExistsError):  # somebody was faster: try again
                 lock = _opened(folder, descriptor)
                 if lock is None:
                     return None
@@ -61,16 +61,16 @@ def occupied(folder: Path, holder: str) -> Occupied:
 
 
 def is_held(folder: Path, lock: int) -> bool:
-    """Whether the file that we have locked is still the one to be locked."""
+    """Return True if the file that we have locked is still the file in the folder."""
     with suppress(OSError):
         return os.path.samestat(os.lstat(folder / LOCK_NAME), os.fstat(lock))
     return False
 
 
 def _opened(place: Path, folder: int) -> int | None:
-    """The lock's file, a new one if need be. Raises FileNotFoundError and FileExistsError as the system does.
+    """Open the file of the lock, or create it. Raises FileNotFoundError and FileExistsError.
 
-    Nothing that others put there is opened.
+    Files of other users are not opened.
     """
     try:
         seen = os.open(LOCK_NAME, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
@@ -79,7 +79,7 @@ def _opened(place: Path, folder: int) -> int | None:
     try:
         status = os.fstat(seen)
         if _is_to_be_believed(status, os.fstat(folder)):
-            with suppress(OSError):  # it is root's, who was at work here before
+            with suppress(OSError):  # it belongs to root, who has run the service here before
                 return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
             if process := _process_with(status):
                 raise occupied(place, described(process))
@@ -94,18 +94,18 @@ def _made(folder: int) -> int | None:
         return os.open(LOCK_NAME, flags, LOCK_MODE, dir_fd=folder)
     except FileExistsError:
         raise
-    except OSError:  # a disk that is full or read-only, a folder that is closed to us: told where it matters
+    except OSError:  # a full or read-only disk, or a closed folder: later steps report it
         return None
 
 
 def _is_to_be_believed(status: os.stat_result, folder: os.stat_result) -> bool:
-    """Whether it is a file that no member could open: ours, root's, or, for root, the folder's owner's."""
+    """Return True if no member can open the file: it is ours, root's, or, for root, the folder owner's."""
     owners = {0, os.geteuid(), *([folder.st_uid] if os.geteuid() == 0 else [])}
     return stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & 0o077
 
 
 def _is_away(folder: int, status: os.stat_result) -> bool:
-    """Put aside what somebody else has put in the lock's place, as the folder's owner may."""
+    """Move away a file that somebody else has put in place of the lock, as the owner of the folder may."""
     try:
         if stat.S_ISDIR(status.st_mode):
             os.rename(LOCK_NAME, f"{LOCK_NAME}.{secrets.token_hex(4)}", src_dir_fd=folder, dst_dir_fd=folder)
@@ -117,9 +117,10 @@ def _is_away(folder: int, status: os.stat_result) -> bool:
 
 
 def _is_locked(lock: int) -> bool:
-    """Have the lock, unless another process has it. Where a file system knows no locks, nobody has.
+    """Take the lock, and return False if another process has it.
 
-    The file is open for reading, or nobody could mount the disk read-only. NFS wants it open for writing.
+    Without locks on the file system, nobody has. The file is open for reading, so that the disk can still be
+    mounted read-only. NFS requires it to be open for writing.
     """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,7 +132,7 @@ def _is_locked(lock: int) -> bool:
 
 
 def _is_writable_now(lock: int) -> bool:
-    """Open the lock's file for writing, under the same number."""
+    """Reopen the file of the lock for writing, under the same descriptor."""
     if fcntl.fcntl(lock, fcntl.F_GETFL) & os.O_RDWR:
         return False
     try:
@@ -144,23 +145,22 @@ def _is_writable_now(lock: int) -> bool:
 
 
 def holder_of(descriptor: int, *, noted: int | None = None) -> str:
-    """Who has the lock of an open file, in words; `noted` is the process to name where the kernel does not
-    say."""
+    """Describe the process that has the lock of an open file; `noted` is used if the kernel does not say."""
     return described(_process_with(os.fstat(descriptor)) or noted)
 
 
 def _process_with(status: os.stat_result) -> int | None:
-    """The process that has the lock of a file, as far as the kernel says."""
+    """Return the process that has the lock of a file, if the kernel says so."""
     with suppress(OSError):
         return holder_in(LOCKS.read_text().splitlines(), status)
     return None
 
 
 def holder_in(locks: Iterable[str], status: os.stat_result) -> int | None:
-    """The process that has the lock of a file, from the lines of /proc/locks; None when they do not say.
+    """Return the process that has the lock of a file, from the lines of /proc/locks; None if it is not there.
 
     A line is `1: FLOCK ADVISORY WRITE 841 fe:00:131074 0 EOF`: process, then device in hex and inode. A
-    process that our namespace does not see is 0, or not told of; on btrfs the devices differ.
+    process outside our namespace is 0, or missing; on btrfs the devices differ.
     """
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for fields in (line.split() for line in locks):

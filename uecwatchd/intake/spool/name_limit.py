@@ -1,21 +1,21 @@
-"""Names in a folder, as many as there is room for; what is too much is taken from the owner who has most."""
+"""Names in a folder, up to a limit. If there are too many, those of the owner with the most are left out."""
 
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 
-# Names that one look takes in of a folder, and again of all folders in it: with what is made of it, each
-# takes a kilobyte or two of memory.
+# Names that one scan reads from a folder, and again from all folders in it: each takes one or two kilobytes
+# of memory in the end.
 MOST_NAMES = 100_000
-# Names in the folder of one set, which holds a handful of files.
+# Names in the folder of one set, which usually has a few files.
 MOST_NAMES_IN_A_SET = 1000
 
 
 def names_in(descriptor: int, most: int) -> tuple[Sequence[str], Mapping[int, int]]:
-    """The names in an open folder, in order, and how many of each owner are left out, by uid.
+    """Return the names in an open folder, sorted, and how many of each owner (uid) are left out.
 
-    Those who have few of them keep all of theirs.
+    Owners with few names keep all of them.
     """
     with os.scandir(descriptor) as found:
         names = [entry.name for entry in islice(found, most + 1)]

@@ -1,4 +1,4 @@
-"""What we put beside the files: whole or not at all, and never in place of what is not ours."""
+"""Writing of result files: complete or not at all, and never in place of a file that is not ours."""
 
 import contextlib
 import errno
@@ -16,18 +16,18 @@ from uecwatchd.system import failpoints
 from uecwatchd.system.text import shell_word
 
 OUTPUT_SUFFIXES = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
-# NAME_MAX is 255 bytes; the longest thing we add is ".NAME.uec.error.uec." and 8 random letters.
+# NAME_MAX is 255 bytes; the longest that we add is ".NAME.uec.error.uec." and 8 random letters.
 OUTPUT_STEM_BYTES = 200
-# What `place` calls a file until it is whole.
+# Names that `place` gives to unfinished files.
 UNFINISHED = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
-# How file systems say that they have no hard links: FAT, some FUSE and network file systems.
+# Errors of file systems without hard links: FAT, some FUSE and network file systems.
 NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
 # Readable by the group that drops files, not by the world.
 OUTPUT_MODE = 0o640
 
 
 class Taken(Rejected):
-    """An output's name is taken by what the service has not put there; `owner` is the uid of who has."""
+    """The name of a result file is taken by a file that is not the service's; `owner` is its uid."""
 
     def __init__(self, what: str, why: str, hint: str, *, owner: int) -> None:
         super().__init__(what, why, hint)
@@ -35,7 +35,7 @@ class Taken(Rejected):
 
 
 class _Foreign(Exception):
-    """What stands under an output's name is not ours."""
+    """A file under the name of a result file is not ours."""
 
     def __init__(self, status: os.stat_result) -> None:
         self.status = status
@@ -46,7 +46,7 @@ def is_output(name: str) -> bool:
 
 
 def output_stem(set_name: str) -> str:
-    """The first part of the names of a set's outputs: its name, shortened where no file could be named so."""
+    """Return the stem of a set's result files: its name, shortened if it would be too long for a file."""
     encoded = os.fsencode(set_name)
     if len(encoded) <= OUTPUT_STEM_BYTES:
         return set_name
@@ -55,9 +55,9 @@ def output_stem(set_name: str) -> str:
 
 
 def place(folder: Path, name: str, data: bytes) -> None:
-    """Put a file beside the images, whole or not at all. Replaces only what is ours.
+    """Write a file beside the images, complete or not at all. Replaces only our own files.
 
-    Raises Taken when the name is taken by somebody else's file, Deferred when the disk is full.
+    Raises Taken if somebody else's file has the name, Deferred if the disk is full.
     """
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
         _place(descriptor, name, data)
@@ -79,9 +79,9 @@ def _place(descriptor: int, name: str, data: bytes) -> None:
 
 
 def _is_named(descriptor: int, temporary: str, name: str) -> bool:
-    """Give a finished file its name, which fails, as a rename would not, where somebody was faster.
+    """Give a finished file its name with a link, which fails, unlike a rename, if the name is taken.
 
-    False where the file system has no hard links, and nothing better than a rename can be had.
+    Returns False if the file system has no hard links, so that only a rename is possible.
     """
     try:
         os.link(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
@@ -96,15 +96,18 @@ def _is_named(descriptor: int, temporary: str, name: str) -> bool:
 
 
 def check_free(folder: Path, name: str) -> None:
-    """Raises as `place` would if the name is taken by somebody else's file."""
+    """Raise the error of `place` if the name is taken by somebody else's file."""
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
         _check_ours(descriptor, name)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a process that was killed had begun to write. Only for who holds the folder's lock."""
+    """Remove unfinished files of a process that was killed.
+
+    Only the holder of the folder's lock may call this.
+    """
     with folder_descriptor(folder) as descriptor:
-        for name in sorted(os.listdir(descriptor)):  # noqa: PTH208 (a path would be resolved anew)
+        for name in sorted(os.listdir(descriptor)):  # noqa: PTH208 (a path would be resolved again)
             if not UNFINISHED.fullmatch(name):
                 continue
             with contextlib.suppress(OSError):
@@ -116,9 +119,8 @@ def sweep(folder: Path) -> None:
 def append(folder: Path, name: str, text: str, *, lasting: bool = False) -> None:
     """Add lines to a log beside the images. Raises as `place` does.
 
-    What is `lasting` is on the disk when this returns, with all that was added before.
-    A log that has a second name is begun anew: somebody may have given another file of ours the log's name,
-    to have us write into it.
+    With `lasting`, everything is on the disk when this returns. A log with a second name is started again:
+    somebody may have linked the log's name to another file of ours, to make us write into it.
     """
     data = text.encode("utf-8", "backslashreplace")
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
@@ -131,12 +133,12 @@ def append(folder: Path, name: str, text: str, *, lasting: bool = False) -> None
 
 
 def _append(descriptor: int, name: str, data: bytes, *, lasting: bool) -> None:
-    # O_NONBLOCK and the second look: somebody may have put a pipe or a link in its place since the first.
+    # O_NONBLOCK and the second check: somebody may have put a pipe or a link in its place since the first.
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     opened = os.open(name, flags, dir_fd=descriptor)
     with os.fdopen(opened, "ab") as file:  # buffered: a raw write may stop half way on a full disk
-        # What has this name, and no other, at one and the same moment: looked at through the file alone, one
-        # name of two may have gone since it was opened, and be the log's.
+        # The name and the open file are compared at the same moment. Looking at the open file alone is not
+        # enough: it may have had two names, and have lost the log's.
         now = os.lstat(name, dir_fd=descriptor)
         same = os.path.samestat(now, os.fstat(opened))
         if not same or is_foreign(now, owner=os.geteuid()) or now.st_nlink > 1:
@@ -148,14 +150,14 @@ def _append(descriptor: int, name: str, data: bytes, *, lasting: bool) -> None:
 
 
 def remove(folder: Path, name: str) -> None:
-    """Take one of our outputs away, if it is there and ours."""
+    """Remove one of our result files, if it is there and ours."""
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
         _check_ours(descriptor, name)
         if not _is_there(descriptor, name):
             return
         with failpoints.effect(f"remove {_ending(name)}"):
             os.unlink(name, dir_fd=descriptor)
-            os.fsync(descriptor)  # or a power cut would bring back what is no longer so
+            os.fsync(descriptor)  # or the file would come back after a power loss
 
 
 def _is_there(descriptor: int, name: str) -> bool:
@@ -166,7 +168,7 @@ def _is_there(descriptor: int, name: str) -> bool:
 
 
 def _ending(name: str) -> str:
-    """Which of our outputs it is: the moments of writing it are named so for every set."""
+    """Return the suffix of a result file: failpoints have the same names for every set."""
     return next((suffix for suffix in OUTPUT_SUFFIXES if name.endswith(suffix)), name)
 
 
@@ -180,7 +182,7 @@ def _write_new(descriptor: int, name: str, data: bytes) -> None:
 
 
 def _check_ours(descriptor: int, name: str) -> os.stat_result | None:
-    """What is there under the name, if anything is. Raises _Foreign for what is not ours."""
+    """Return the status of the file, or None if there is none. Raises _Foreign if it is not ours."""
     try:
         status = os.lstat(name, dir_fd=descriptor)
     except FileNotFoundError:
@@ -191,17 +193,17 @@ def _check_ours(descriptor: int, name: str) -> os.stat_result | None:
 
 
 def is_foreign(status: os.stat_result, *, owner: int) -> bool:
-    """Whether it is not the user `owner` who put there what stands under an output's name."""
+    """Return True if the file under the name of a result file was not put there by the user `owner`."""
     return not stat.S_ISREG(status.st_mode) or status.st_uid != owner
 
 
 def taken_words(name: str) -> str:
-    """What a sentence about a taken name begins with."""
+    """Return the beginning of a sentence about a taken name."""
     return f"{name}: cannot write it: the name is taken"
 
 
 def name_taken(folder: Path, name: str, kind: EntryKind, owner: int) -> Taken:
-    """That an output's name is not to be had, and how it is; what is set aside so is passed over."""
+    """Return the error for a taken name. The suggested command renames the file so that scans ignore it."""
     whose, path = user_name(owner), str(folder / name)
     who = "root" if owner == 0 else f"{whose} or root"
     return Taken(

@@ -1,9 +1,9 @@
-"""What files say of themselves, as far as one look at a folder has time to read it and room to keep it.
+"""Reading of metadata and first bytes, within a budget of time and memory for each scan.
 
-Whoever may drop files decides how many there are and what is in them. So each inode is read once, however
-many names it has; what a look has no time for is left to the next one; and of the metadata that is kept the
-smallest comes first, since thousands of real sidecars take less room than a hundred made up to fill it.
-Time and room are shared by the owners of the files.
+People who drop files decide how many there are and what is in them. So each inode is read once, whatever
+number of names it has. What a scan has no time for is left to the next one. Of the metadata the smallest is
+kept first: thousands of real sidecars take less memory than a hundred that were made to fill it. The owners
+of the files share time and memory.
 """
 
 import heapq
@@ -32,10 +32,10 @@ from uecwatchd.intake.spool.safe_open import (
 )
 from uecwatchd.system.text import Malformed
 
-# How long one look reads: some thousand files, and shorter than people notice.
+# How long one scan reads: enough for some thousand files, and too short to be noticed.
 READ_SECONDS = 1.0
-# How much metadata is kept of one folder: sixteen thousand sidecars of a kilobyte. In memory it is five times
-# as much at worst.
+# How much metadata of one folder is kept: sixteen thousand sidecars of a kilobyte. In memory this is five
+# times as much at most.
 KEPT_BYTES = 16 << 20
 
 Peek = facts.Facts | UecError
@@ -43,7 +43,7 @@ Sums = Mapping[str, str]
 
 
 class File(Protocol):
-    """What must be known of a file to read it; `spool.Entry` is one."""
+    """The facts about a file that are needed to read it; `Entry` is one."""
 
     @property
     def kind(self) -> EntryKind: ...
@@ -57,10 +57,10 @@ class File(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """By path. What could not be read stands there as the error that says why.
+    """Contents of files by path. If a file could not be read, its error is there instead.
 
-    `words` are what a small text under another name gives that may have been meant for a sidecar.
-    `unread` are those whose turn comes at the next look, `crowded` those for which there is no room.
+    `words` are from small texts under other names that may be meant for a sidecar. `unread` files are read at
+    the next scan; for `crowded` ones there is no memory.
     """
 
     peeks: Mapping[str, Peek]
@@ -73,10 +73,9 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one look may spend: `seconds` of reading, `kept` bytes of metadata, and so many `names` of the
-    folder itself; `clock` counts seconds.
+    """Limits of one scan: `seconds` of reading, `kept` bytes of metadata, and `names` in the folder itself.
 
-    `beat` is called after each file, for those who want to know that the look goes on.
+    `clock` counts seconds. `beat` is called after each file, as a sign of life.
     """
 
     seconds: float = READ_SECONDS
@@ -87,7 +86,7 @@ class Budget:
 
 
 class _Form:
-    """One way to read files. What an inode said, or why that is of no use, holds for all its names."""
+    """One way to read files. The content of an inode, or its failure, is used for all its names."""
 
     def __init__(
         self, parse: Callable[[int, str, Stamp], Any], unusable: Callable[[str, Malformed], UecError]
@@ -124,13 +123,13 @@ class _Form:
 
 
 def _key(path: str, stamp: Stamp) -> tuple[Stamp, str]:
-    """What a sidecar says depends on its ending, and what a list of sums says on all of its name."""
+    """Return a key for the cache: a sidecar depends on its suffix, a list of sums on its whole name."""
     name = path.rsplit("/", 1)[-1]
     return stamp, name if is_sums(path) else name[-5:].lower()
 
 
 class _Shelf:
-    """Which metadata there is room for: whenever there is too much, the largest has to go of who has most."""
+    """Memory for metadata: if there is too much, the largest of the owner with the most is dropped."""
 
     def __init__(self, room: int) -> None:
         self.left = room
@@ -138,7 +137,7 @@ class _Shelf:
         self._taken: dict[int, int] = {}
 
     def put(self, path: str, file: File) -> list[str]:
-        """The paths that have to go now."""
+        """Add a file, and return the paths that are dropped."""
         heapq.heappush(self._largest.setdefault(file.owner, []), (-file.size, path))
         self._add(file.owner, file.size)
         gone = []
@@ -157,7 +156,7 @@ class _Shelf:
 def read_contents(
     descriptor: int, files: Mapping[str, File], *, before: Contents, same: Iterable[str], budget: Budget
 ) -> Contents:
-    """Read the regular files among `files` below a folder, as far as the budget goes.
+    """Read the regular files among `files` below a folder, within the budget.
 
     `same` are the paths that have not changed since the contents `before` were read.
     """
@@ -168,7 +167,7 @@ def read_contents(
 
 
 class _Look:
-    """One look's reading. `crowded` and `late` are what it leaves out, for want of room and of time."""
+    """The reading of one scan. `_crowded` and `_unread` are left out, for lack of memory and of time."""
 
     def __init__(self, descriptor: int, files: Mapping[str, File], budget: Budget) -> None:
         self._descriptor = descriptor
@@ -188,7 +187,7 @@ class _Look:
         return self._sums if is_sums(path) else self._peeks
 
     def keep(self, before: Contents, same: Iterable[str]) -> None:
-        """Take over what was read before, as far as the file is still the same."""
+        """Reuse contents that were read before, if the file is still the same."""
         earlier = {**before.peeks, **before.sidecars, **before.checksums}
         for path in same:
             if path in self._files and path in earlier:
@@ -221,7 +220,7 @@ class _Look:
             self._words.take(self._descriptor, path, file.stamp)
 
     def _is_to_be_read(self, path: str) -> bool:
-        """A passing trouble is looked at anew each time."""
+        """Return True if the file must be read. After a temporary error it is read again each time."""
         found = self._form_of(path).read.get(path)
         return path not in self._crowded and (found is None or isinstance(found, Deferred))
 
@@ -240,7 +239,7 @@ class _Look:
 
 
 def _in_turn(files: Mapping[str, File]) -> Iterator[str]:
-    """The owners take turns: nobody waits for what somebody else has put there by the thousand."""
+    """Take files of the owners in turn: nobody waits for thousands of files of somebody else."""
     owned: dict[int, dict[str, File]] = {}
     for path, file in files.items():
         owned.setdefault(file.owner, {})[path] = file
@@ -249,10 +248,10 @@ def _in_turn(files: Mapping[str, File]) -> Iterator[str]:
 
 
 def _in_turn_of_one(files: Mapping[str, File]) -> Iterator[str]:
-    """The smallest, the newest and the oldest take turns.
+    """Take the smallest, the newest and the oldest file in turn.
 
-    So neither thousands of large files nor thousands of old ones stand before a set that is dropped now, and
-    nothing waits for ever behind what is dropped later.
+    A set that is dropped now does not wait for thousands of large or old files, and no file waits for ever
+    behind later ones.
     """
     smallest = sorted(files, key=lambda path: (min(files[path].size, detect.HEAD_BYTES), path))
     oldest = sorted(files, key=lambda path: (files[path].stamp[3], path))
@@ -264,7 +263,7 @@ def _in_turn_of_one(files: Mapping[str, File]) -> Iterator[str]:
 
 
 def peek_at(file: Path) -> Peek:
-    """What one file anywhere says of itself, for a person who named it."""
+    """Return facts about one file anywhere, for a person who named it."""
     resolved = file.resolve()
     with folder_descriptor(resolved.parent) as descriptor:
         try:
@@ -288,7 +287,7 @@ def _sidecar(descriptor: int, path: str, stamp: Stamp) -> Sidecar:
 
 
 def _words(descriptor: int, path: str, stamp: Stamp) -> misnamed.Words:
-    """What a text says that may have been meant for a sidecar; nothing if it is too large for one."""
+    """Return the words of a text that may be meant for a sidecar; none if it is too large."""
     data = _read_small(descriptor, path, stamp)
     return misnamed.words_in(data) if len(data) <= sidecar.SIDECAR_LIMIT_BYTES else misnamed.Words()
 
@@ -298,7 +297,7 @@ def _sums(descriptor: int, path: str, stamp: Stamp) -> Sums:
 
 
 def _read_small(descriptor: int, path: str, stamp: Stamp) -> bytes:
-    """One byte more than the limit, so that the parser sees that there is too much."""
+    """Read up to one byte more than the limit, so that the parser sees that there is too much."""
     with open_below(descriptor, path) as file, reading(path):
         data = os.pread(file.fileno(), sidecar.SIDECAR_LIMIT_BYTES + 1, 0)
         _must_be_listed(path, os.fstat(file.fileno()), stamp)
@@ -306,6 +305,6 @@ def _read_small(descriptor: int, path: str, stamp: Stamp) -> bytes:
 
 
 def _must_be_listed(path: str, status: os.stat_result, stamp: Stamp | None) -> None:
-    """Or what lies there now would pass for what all other names of the listed file say."""
+    """Check that the file is still the listed one: its content is used for all names of that file."""
     if stamp is not None and stamp_of(status) != stamp:
         raise changed(path)

@@ -1,4 +1,4 @@
-"""Opening what others have put there: below a folder's descriptor, no link followed, regular files only."""
+"""Safe opening of untrusted files: below a folder's descriptor, without links, regular files only."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ from uecwatchd.system.text import file_word
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
 Stamp = tuple[int, int, int, int]
 
-# Long enough that hashing runs outside Python's lock, short enough that a stop is heard at once.
+# Large enough that hashing runs outside Python's global lock, small enough that a stop is noticed at once.
 READ_BYTES = 1024 * 1024
 
 NOT_THERE = "it is not there: deleted, or not mounted"
@@ -38,7 +38,7 @@ KIND_WORDS: Mapping[EntryKind, str] = {
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """What changes whenever a file's content may have: device, inode, size and change time in nanoseconds."""
+    """Return what changes whenever the content may have: device, inode, size and change time in nanoseconds."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
 
 
@@ -54,7 +54,7 @@ def kind_of(mode: int) -> EntryKind:
 
 
 def opened_by(folder: Path) -> str:
-    """The command, for root, that lets the service use a spool folder, or get nearer to it."""
+    """Return the command, for root, that gives the service access to a spool folder, or a part of it."""
     if above := shut_above(folder):
         return f"chmod o+x {file_word(str(above))}"
     word = file_word(str(folder))
@@ -63,10 +63,10 @@ def opened_by(folder: Path) -> str:
 
 @contextlib.contextmanager
 def folder_descriptor(folder: Path) -> Iterator[int]:
-    """A descriptor of the spool folder. Its own path may lead through links: the administrator chose it.
+    """Open the spool folder. Its own path may contain links, because the administrator chose it.
 
-    What the system refuses meanwhile, and nobody else explains, is the folder's trouble: a disk that fails, a
-    server that goes away, rights that are taken after it was opened. Raises NotPermitted, Deferred.
+    System errors inside the `with` that nothing else explains are raised as errors of the folder: a disk that
+    fails, a server that goes away, rights that were removed. Raises NotPermitted, Deferred.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -96,9 +96,9 @@ def _trouble_of(folder: Path, error: OSError) -> UecError:
 
 @contextlib.contextmanager
 def open_below(descriptor: int, path: str) -> Iterator[FileIO]:
-    """Open a regular file below a folder for reading, following no link at any step.
+    """Open a regular file below a folder for reading, without following a link at any step.
 
-    Raises Rejected with a sentence for whoever dropped it.
+    Raises Rejected, with a sentence for its owner.
     """
     with contextlib.ExitStack() as stack:
         *folders, name = path.split("/")
@@ -107,7 +107,8 @@ def open_below(descriptor: int, path: str) -> Iterator[FileIO]:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(folder, flags, dir_fd=descriptor)
                 stack.callback(os.close, descriptor)
-            # To open a device can rewind a tape or start a watchdog, a FIFO waits: seen first, then opened.
+            # Opening a device can rewind a tape or start a watchdog, and a FIFO blocks: so the type is
+            # checked first.
             seen = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
             stack.callback(os.close, seen)
             kind = kind_of(os.fstat(seen).st_mode)
@@ -121,14 +122,14 @@ def open_below(descriptor: int, path: str) -> Iterator[FileIO]:
 
 @contextlib.contextmanager
 def open_member(folder: Path, path: str) -> Iterator[FileIO]:
-    """Open a member of a set, as `open_below` does, from the spool folder's path."""
+    """Open a member of a set like `open_below`, from the path of the spool folder."""
     with folder_descriptor(folder) as descriptor, open_below(descriptor, path) as file:
         yield file
 
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """A disk that fails under us is the disk's trouble, and passing as far as anybody knows."""
+    """Raise a failed read as an error of the disk, which is temporary as far as we know."""
     try:
         yield
     except OSError as error:
@@ -136,7 +137,7 @@ def reading(path: str) -> Iterator[None]:
 
 
 class Leased(Deferred):
-    """A process has a lease on the file, as file servers take one, and may be writing to it."""
+    """A process, such as a file server, has a lease on the file, and may be writing to it."""
 
 
 def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
@@ -146,7 +147,7 @@ def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
         why, bits = _mode_and_owner(descriptor, path.rsplit("/", 1)[-1])
         return Rejected(f"{path}: cannot read it", why, f"Try: chmod {bits} {file_word(path)}")
     if isinstance(error, FileNotFoundError):
-        hint = "What lies there is looked at anew; drop it again if it was not meant to go."
+        hint = "The folder is scanned again; drop the file again if it should not be gone."
         return Deferred(f"{path}: it is gone", "it was removed since it was listed", hint)
     if isinstance(error, BlockingIOError):
         why = "a process has a lease on it; the kernel has asked for it back, and takes it within a minute"
@@ -159,7 +160,7 @@ def _unreadable(path: str, error: OSError) -> Deferred:
 
 
 def _mode_and_owner(descriptor: int, name: str) -> tuple[str, str]:
-    """What stands in the way, in words, and the mode bits that would help."""
+    """Describe mode and owner of a closed file, and return the mode bits that would help."""
     try:
         status = os.lstat(name, dir_fd=descriptor)
     except OSError:
@@ -170,7 +171,7 @@ def _mode_and_owner(descriptor: int, name: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=1024)
 def user_name(uid: int) -> str:
-    """Return a user's name, or the number where it has none."""
+    """Return the name of a user, or the number if there is no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -193,10 +194,10 @@ def digest(
     taken: Digest | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> str:
-    """A member's digest: `taken`, which is a new one, or one that fits the file. Its holes are not read.
+    """Return the digest of a member: `taken`, a new one, or one that fits the file. Holes are not read.
 
-    `progress` hears of the bytes dealt with so far, and may raise to have it put down.
-    Raises Deferred when it is not, or does not stay, what was listed.
+    `progress` is called with the number of bytes so far, and may raise to stop the work. Raises Deferred if
+    the file is not, or does not stay, the listed one.
     """
     with open_member(folder, path) as file, reading(path):
         status = os.fstat(file.fileno())
@@ -212,7 +213,7 @@ def digest(
 
 
 def _read(file: FileIO, size: int, taken: Aside, progress: Callable[[int], None]) -> None:
-    # One is read into while the others wait for the digest, which is about as fast as the reading.
+    # One buffer is read into while the others wait for the digest, which is about as fast as the reading.
     buffers, done = cycle([memory.pages(READ_BYTES) for _ in range(MOST_WAITING + 2)]), 0
     for extent in (*stored(file.fileno(), size), Extent(size, 0)):
         while hole := min(extent.offset - done, SKIP_BYTES):

@@ -1,4 +1,4 @@
-"""What lies in a folder: names, ages, and what the files say of themselves in their first bytes."""
+"""Scan of a folder: names, ages, metadata, and facts from the first bytes of the files."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,14 +25,16 @@ from uecwatchd.intake.spool.safe_open import (
 )
 from uecwatchd.system.text import spelled
 
-NOT_UTF8 = "a name that is not UTF-8"  # stands where the pattern would that a name matches
+NOT_UTF8 = "a name that is not UTF-8"  # in place of the pattern that a name matches
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One name in a folder, as `lstat` sees it. `since` is our own monotonic clock's reading in seconds when
-    this stamp was first seen: modification times are forged by `cp -p` and differ between NFS hosts.
-    `owner` is a uid; `exposed` says how others may have had a hand in it."""
+    """One name in a folder, as `lstat` sees it.
+
+    `since` is our monotonic clock, in seconds, when this stamp was first seen: modification times are kept by
+    `cp -p` and differ between NFS hosts. `owner` is a uid. `exposed` says how others may have changed it.
+    """
 
     name: str
     kind: EntryKind
@@ -47,14 +49,13 @@ class Entry:
 class Listing:
     """A folder and its sub-folders, one level deep, at one moment.
 
-    Mappings are keyed by the path relative to `folder`: "karmic.img", "karmic/disk.img".
-    A file that cannot be read, or a folder that cannot be listed, stands in them as the error that says why.
-    `keys` are the keys of a sidecar that a small text under another name gives.
-    `planted` is what bears the name of an output and was not put there by the service; `ignored_of` tells
-    whose the other names are that are passed over.
-    `unread` are files that the next look reads, `crowded` are metadata for which there is no room; `left_out`
-    is how many names of each owner are too many.
-    In the view that one member has of a folder, `owner` is that member's uid; `others` has the whole folder.
+    Mappings have the path relative to `folder` as key: "karmic.img", "karmic/disk.img". If a file cannot be
+    read, or a folder cannot be listed, its error is there instead. `words` are from small texts under other
+    names that contain keys of a sidecar. `planted` are files with the name of a result file that the service
+    did not put there; `ignored_of` has the owners of the other ignored names. `unread` files are read by the
+    next scan; for `crowded` metadata there is no memory. `left_out` is the number of names of each owner
+    beyond the limit. In a member's view of a folder, `owner` is the uid of the member, and `others` has the
+    whole folder.
     """
 
     folder: Path
@@ -74,11 +75,11 @@ class Listing:
     left_out: Mapping[int, int] = field(default_factory=dict)
 
     def stamp(self, path: str) -> Stamp:
-        """Of a file, or of what stands in the place of an output."""
+        """Return the stamp of a file, or of a file in the place of a result file."""
         return (self.entries.get(path) or self.planted[path]).stamp
 
     def keys_given(self, path: str) -> tuple[str, ...]:
-        """The keys of a sidecar that a text of another name gives."""
+        """Return the keys of a sidecar in a text with another name."""
         words = self.words.get(path)
         return words.keys if words else ()
 
@@ -96,12 +97,11 @@ def scan(
     owner: int | None = None,
     budget: Budget | None = None,
 ) -> Listing:
-    """List a folder. What has the same stamp as in the listing `before` is not read again.
+    """List a folder. Files with the same stamp as in the listing `before` are not read again.
 
-    `seen` is the time at which to take what is new here to have been seen first; `now` unless told.
-    `owner` is the user as whom the service runs; this process's unless told. What is over the `budget` is
-    listed as unread.
-    Raises NotPermitted when the folder cannot be listed, Deferred when it is not there.
+    `seen` is the time when new files count as first seen; `now` by default. `owner` is the user of the
+    service; that of this process by default. Files beyond the `budget` are listed as unread. Raises
+    NotPermitted if the folder cannot be listed, Deferred if it is not there.
     """
     since, budget = now if seen is None else seen, budget or Budget()
     names = _Names(ignore, since, budget)
@@ -126,7 +126,7 @@ def scan(
 
 
 class _Names:
-    """The names in a folder and in those below it, as far as there is room for them."""
+    """The names in a folder and in its sub-folders, up to a limit."""
 
     def __init__(self, ignore: Sequence[str], since: float, budget: Budget) -> None:
         self.entries: dict[str, Entry] = {}
@@ -137,14 +137,17 @@ class _Names:
         self._room: dict[int, int] = {}
 
     def folders(self) -> list[Entry]:
-        """The folders beside the sets; each of their owners has the same room for what is in them."""
+        """Return the sub-folders. Each of their owners has the same share of the limit for names in them."""
         found = [entry for entry in self.entries.values() if entry.kind == "folder"]
         owners = {entry.owner for entry in found}
         self._room = {owner: self._budget.names // len(owners) for owner in owners}
         return found
 
     def take_below(self, parent: int, folder: Entry) -> None:
-        """Raises Rejected for a folder with more in it than there is room for, or than any set has."""
+        """Add the names in a sub-folder.
+
+        Raises Rejected if there are more than the limit, or than any set has.
+        """
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         most, before = min(MOST_NAMES_IN_A_SET, self._room[folder.owner]), len(self.entries)
         descriptor = os.open(folder.name, flags, dir_fd=parent)
@@ -158,7 +161,7 @@ class _Names:
             self._room[folder.owner] -= len(self.entries) - before
 
     def take(self, descriptor: int, prefix: str, most: int) -> Mapping[int, int]:
-        """Take in what lies in one folder; how many names of each owner are left out."""
+        """Add the names in one folder; returns how many of each owner are left out."""
         names, left_out = names_in(descriptor, most)
         for name in names if not (left_out and prefix) else ():
             self._budget.beat()
@@ -168,7 +171,7 @@ class _Names:
     def _take(self, descriptor: int, prefix: str, name: str) -> None:
         if name == LOCK_NAME and not prefix:
             return
-        if not _is_text(name):  # no cloud, journal or ledger could be told of it
+        if not _is_text(name):  # no cloud, journal or ledger could store it
             self.ignored[prefix + spelled(name)] = NOT_UTF8
             return
         if pattern := ignored_by(name, self._ignore):
@@ -183,7 +186,10 @@ class _Names:
 
 
 def _planted(descriptor: int, ignored: Mapping[str, str], *, owner: int, since: float) -> Mapping[str, Entry]:
-    """Only beside the sets: the service puts nothing into a set's own folder."""
+    """Return files with names of result files that are not ours, beside the sets.
+
+    The service writes no result files into a set's own folder.
+    """
     planted: dict[str, Entry] = {}
     for name in (path for path in ignored if "/" not in path and is_output(path)):
         with suppress(FileNotFoundError):
@@ -219,7 +225,7 @@ def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:
 
 
 def _read_contents(descriptor: int, listing: Listing, before: Listing, budget: Budget) -> Listing:
-    """Fill in what the files say of themselves, from the listing before where nothing changed."""
+    """Add facts from the contents of the files, from the listing before if nothing changed."""
     b = before
     known = {path: entry.stamp for path, entry in b.entries.items()}
     same = [path for path, entry in listing.entries.items() if known.get(path) == entry.stamp]

@@ -1,8 +1,8 @@
-"""Whether somebody writes to a file just now, as the kernel knows it.
+"""Detection of processes that have a file open for writing, with help of the kernel.
 
-A read lease is granted while nobody has the file open for writing or mapped so that it could be written. So
-one is asked for, and given back at once. That is a proof where the kernel itself keeps the leases and the
-file is ours or we have CAP_LEASE, and no answer everywhere else: what nobody denies is not thereby so.
+A read lease is granted only while no process has the file open for writing, or mapped writable. So we ask for
+one, and release it at once. The result is a proof if the kernel itself manages the leases, and the file is
+ours or we have CAP_LEASE. In all other cases we do not know.
 """
 
 import errno
@@ -15,7 +15,7 @@ from pathlib import Path
 from uecwatchd.errors import UecError
 from uecwatchd.intake.spool.safe_open import Leased, folder_descriptor, open_below
 
-# Network file systems refuse a lease with the same error when they merely have no delegation for the file.
+# Network file systems refuse a lease with the same error if they have no delegation for the file.
 LOCAL_FILE_SYSTEMS = frozenset(
     {
         "bcachefs",
@@ -36,9 +36,9 @@ LOCAL_FILE_SYSTEMS = frozenset(
 
 
 def open_for_writing(folder: Path, paths: Iterable[str]) -> str | None:
-    """The first of some files in a spool folder that a process has open for writing; None as far as we know.
+    """Return the first of some files in a spool folder that a process has open for writing; None if unknown.
 
-    What cannot be opened is passed over: whoever reads it next says why.
+    Files that cannot be opened are skipped: the code that reads them reports why.
     """
     with suppress(UecError), folder_descriptor(folder) as descriptor:
         return next((path for path in paths if _is_written(descriptor, path)), None)
@@ -56,9 +56,9 @@ def _is_written(descriptor: int, path: str) -> bool:
 
 
 def _is_denied(descriptor: int) -> bool:
-    """Whether a read lease is denied. For the microseconds that one is held, a writer's `open` waits."""
+    """Return True if a read lease is denied. During the microseconds of a lease, a writer's `open` waits."""
     try:
-        # Who opens the file in that moment has a signal sent to us: the usual one, SIGIO, would be our end.
+        # A process that opens the file at that moment causes a signal. The default, SIGIO, would kill us.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:  # EACCES: it is not ours; EINVAL: there are no leases here
@@ -69,9 +69,9 @@ def _is_denied(descriptor: int) -> bool:
 
 
 def file_system_of(descriptor: int) -> str:
-    """The type of the file system that an open file lies on; empty when /proc does not tell.
+    """Return the type of the file system of an open file; empty if /proc does not say.
 
-    Looked up by the mount's number: on btrfs the device of a file is none that the mounts have.
+    It is found by the number of the mount: on btrfs the device of a file is not in the list of mounts.
     """
     with suppress(OSError, StopIteration):
         told = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
