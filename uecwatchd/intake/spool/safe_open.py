@@ -38,7 +38,7 @@ KIND_WORDS: Mapping[EntryKind, str] = {
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """Return what changes whenever the content may have: device, inode, size and change time in nanoseconds."""
+    """Return what changes whenever the content may have: device, inode, size and change time (ns)."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
 
 
