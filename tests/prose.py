@@ -47,7 +47,7 @@ VERBS = frozenset(
         expose extend extract fail feed fetch fill filter find finish fit flush fold follow forbid force
         forget form format forward free freeze gather generate get give go grant group grow guard guess halt
         hand handle hash have hear hide hint hold hook identify ignore implement import impose include
-        increase indent infer inflate inform initialize initiate inject insert inspect install intercept
+        increase indent index infer inflate inform initialize initiate inject insert inspect install intercept
         interleave interpret interrupt invalidate invent invoke issue iterate join judge keep kill know
         label launch lay learn leave lend let lift limit link list listen load locate lock log look lower
         make map mark mask match measure mention merge migrate mirror mix mount move name narrow negotiate

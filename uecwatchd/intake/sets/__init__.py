@@ -1,6 +1,6 @@
-"""The rules that turn a listing of a drop folder into sets. Rules without input or output.
+"""The rules that turn a listing of a drop folder into sets, without input or output.
 
-A set arrives in one of four forms: a sidecar naming files; files of one stem; a folder; or a loose machine
-image beside a kernel and a ramdisk of one version.
-The order of arrival never matters, and nothing ambiguous is guessed: it is refused with the reason.
+A set has one of four forms: a sidecar that names files; files with one stem; a folder; a loose machine image
+beside a kernel and a ramdisk with one version. The order of arrival does not matter. Nothing ambiguous is
+guessed: it is refused with the reason.
 """

@@ -1,4 +1,4 @@
-"""For which architecture a set is: as told, as content says, as names say; only else as most hosts are."""
+"""The architecture of a set: from the sidecar, then from content, then from names."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -11,15 +11,15 @@ from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sets.requirements import place_for
 from uecwatchd.intake.sidecar import Sidecar
 
-# How it is known, for the hint where a cloud does not take it.
+# How it is known, for the hint if a cloud does not accept it.
 Ground = Literal["told", "content", "name", "nothing"]
 USUAL: Arch = "x86_64"
-# Hosts of the second run systems of the first: which of the two is meant, their owner knows best.
+# Hosts with the second run systems for the first, so both are allowed together.
 FAMILY: Mapping[str, str] = {"i386": "x86", "x86_64": "x86"}
 
 
 def arch_of(draft: Draft, sidecar: Sidecar, members: Sequence[Member]) -> tuple[Arch, Ground]:
-    """Raises Rejected where one thing says another than the next, and where names say two."""
+    """Return the architecture and how it is known. Raises Rejected if files, sidecar or names disagree."""
     said = {member: family for member in members if (family := _family(member.facts))}
     _must_agree(draft, said)
     if sidecar.arch:
@@ -28,7 +28,7 @@ def arch_of(draft: Draft, sidecar: Sidecar, members: Sequence[Member]) -> tuple[
     if exact := [member.facts.arch for member in members if member.facts.arch]:
         return exact[0], "content"
     named = _named(draft, members)
-    if said:  # a kernel of x86 that is older than the flag which tells the two apart
+    if said:  # a kernel for x86 that is older than the flag for 64 bits
         return next((arch for arch in named if FAMILY.get(arch, arch) in said.values()), USUAL), "content"
     if len({FAMILY.get(arch, arch) for arch in named}) > 1:
         raise _of_several(draft, named)
@@ -66,7 +66,10 @@ def _must_not_contradict(draft: Draft, told: Arch, said: Mapping[Member, str]) -
 
 
 def _named(draft: Draft, members: Sequence[Member]) -> list[Arch]:
-    """What names say, the machine image's first; of one that speaks of i386 and x86_64, neither counts."""
+    """Return the architectures in names, the machine image's first.
+
+    A name with both i386 and x86_64 is not used.
+    """
     names: Iterable[str] = (*(member.name for member in reversed(members)), draft.name)
     found = (sorted(file_names.arches_by_name(name)) for name in names)
     return list(dict.fromkeys(arch for arches in found if set(arches) != set(FAMILY) for arch in arches))
@@ -74,7 +77,7 @@ def _named(draft: Draft, members: Sequence[Member]) -> list[Arch]:
 
 def _of_several(draft: Draft, named: Sequence[Arch]) -> Rejected:
     return Rejected(
-        f"{draft.name}: nobody knows for which architecture it is",
-        f"names speak of {' and '.join(named)}, and nothing in the files says which",
+        f"{draft.name}: its architecture is not known",
+        f"names have {' and '.join(named)}, and nothing in the files says which",
         f'Say arch = "{named[0]}" in {place_for(draft)}, or another.',
     )

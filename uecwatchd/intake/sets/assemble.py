@@ -1,4 +1,4 @@
-"""From a listing to an assembly: each draft is a complete set, waits for something, or is refused."""
+"""Assembly of sets from a listing: each draft is a complete set, waits for something, or is refused."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ from uecwatchd.system.text import file_word
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What lies beside all sets of a folder, found once."""
+    """Facts about everything beside the sets of a folder, found once."""
 
     near: Nearby
     lists: Lists
@@ -59,10 +59,10 @@ def assemble(
 ) -> Assembly:
     """Decide about every name in a listing.
 
-    `taken` tells which members, by set name, finished sets were made of: a loose kernel stays with the image
-    it was registered with when another one arrives later. `holders` are the uids that names belong to, while
-    their sets exist. `done` are the stamps of finished sets, which a policy that came later does not undo.
-    `beat` is called for each name and each set, for those who want to know that it goes on.
+    `taken` has the members of finished sets, by name of the set: a loose kernel stays with the image it was
+    registered with if another image arrives later. `holders` are the uids that own names, while their sets
+    exist. `done` are the stamps of finished sets, which a later policy does not undo. `beat` is called for
+    each name and each set, as a sign of life.
     """
     taken = taken or {}
     views, left_out = [View(listing)], dict[str, Misfit]()
@@ -114,7 +114,7 @@ def _judged(
     taken: Made | None,
     done: Mapping[str, str],
 ) -> ImageSet | Waiting | Refused:
-    """Decide about one draft: it is a set, or waits for something, or is refused."""
+    """Decide about one draft: it is a set, waits for something, or is refused."""
     listing = view.listing
     files = tuple(dict.fromkeys([*draft.sidecars, *owned, *around.lists.about(draft, owned)]))
     owner = view.owner_among(files or (draft.name,))
@@ -129,20 +129,20 @@ def _judged(
         reason = wait.reason + view.note(draft.name, wait)
         return Waiting(draft.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner)
     except UecError as error:
-        # Marked, so that a set refused for the configuration's sake is new once that has changed.
+        # Marked, so that a set that was refused because of the configuration is new after a change of it.
         stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, draft, owned, around.near)))
         return Refused(draft.name, words_of(error), stamp, files, owner)
     return found
 
 
 def _in_the_way(listing: Listing, draft: Draft, owned: Iterable[str], near: Nearby) -> list[str]:
-    """The paths of what is in no set, and a set may be refused for."""
+    """Return paths outside of sets that a set may be refused for."""
     strays = [stray.path for stray in near.of(draft, owned) if not stray.hidden]
     return [*_planted(listing, draft), *strays]
 
 
 def _says_nothing(listing: Listing, draft: Draft, near: Nearby) -> bool:
-    """Whether a sidecar without files makes no set: it is another program's, or bears another set's name."""
+    """Return True if a sidecar without files is not a set: it is for another program, or for another set."""
     sidecars = [listing.sidecars.get(path) for path in draft.sidecars]
     return draft.name in near.meant or all(isinstance(found, Foreign) for found in sidecars)
 
@@ -150,18 +150,18 @@ def _says_nothing(listing: Listing, draft: Draft, near: Nearby) -> bool:
 def _decide(
     view: View, draft: Draft, owned: list[str], around: _Around, *, rules: Rules, taken: Made | None
 ) -> ImageSet:
-    """Raises NotYet with a reason, or an error, when the draft is not a complete set.
+    """Return the complete set. Raises NotYet with a reason, or an error, if it is not complete.
 
-    `taken` are the members that a finished set of this name was made of.
+    `taken` are the members of the finished set with this name.
     """
     listing = view.listing
     _must_be_one_set(listing, draft)
-    if taken is None:  # or it has its outputs, and keeps them
+    if taken is None:  # otherwise it has its result files, and keeps them
         _must_have_outputs(view, draft, owned)
     _must_be_readable(listing, draft, owned, around.lists)
     _must_be_known(listing, (*draft.sidecars, *owned), rules.settle)
     sidecar = _metadata(listing, draft, rules)
-    if taken is None:  # or its policy may have come later than its image
+    if taken is None:  # otherwise the policy may be newer than the image
         _must_be_allowed(listing, draft, rules)
     roles = roles_of(listing, draft, sidecar, owned, around.near.there)
     _must_be_theirs(view, draft, [roles["machine"]] if "machine" in roles else [])
@@ -177,7 +177,7 @@ def _decide(
     _must_be_known(listing, paths, rules.settle)
     sums = declared(listing, around.lists, draft, sidecar, paths, owned=owned, is_finished=is_finished)
     _must_have_settled(listing, sums.files, rules.settle)
-    # What is there is judged first: that a disk is cut short matters more than that a kernel is missing.
+    # Existing files are checked first: a truncated disk is more important than a missing kernel.
     members = members_of(listing, roles, sidecar)
     if alone:
         must_be_whole_disk(sidecar, members)
@@ -192,7 +192,7 @@ def _decide(
 def _with_a_pair(
     draft: Draft, roles: dict[Role, str], sidecar: Sidecar, loose: Sequence[Loose], rules: Rules
 ) -> tuple[Draft, dict[Role, str]]:
-    """Give a set that lacks a kernel the loose kernel and ramdisk that lie beside it, if any do."""
+    """Give a set without a kernel the loose kernel and ramdisk beside it, if there are any."""
     if "kernel" not in missing(sidecar, roles, rules) or draft.form not in ("stem", "sidecar"):
         return draft, roles
     pair = loose_pair(draft, loose)
@@ -201,7 +201,7 @@ def _with_a_pair(
 
 
 def _must_be_theirs(view: View, draft: Draft, leading: Iterable[str]) -> None:
-    """Raise NotYet where root's image, or root's kernel alone, is all that a member's set is about."""
+    """Raise NotYet if a member's set would consist only of root's image or root's kernel."""
     if theirs := [path for path in leading if not view.is_own(path)]:
         raise NotYet(f"files of its own: {view.why_not(theirs, draft.name)}")
 
@@ -259,7 +259,7 @@ def _must_be_one_set(listing: Listing, draft: Draft) -> None:
 
 
 def _into_the_folder(listing: Listing, folder: str, others: Sequence[str]) -> str:
-    """A sidecar alone that lies beside the folder of its name is most often meant for what lies in it."""
+    """Suggest to move files. A sidecar beside the folder with its name is usually meant for that folder."""
     to = f"{folder}/image{others[0][-5:].lower()}"
     if len(others) == 1 and is_sidecar(others[0]) and to not in listing.entries:
         move = f"mv {file_word(others[0])} {file_word(to)}"
@@ -268,7 +268,7 @@ def _into_the_folder(listing: Listing, folder: str, others: Sequence[str]) -> st
 
 
 def _must_have_outputs(view: View, draft: Draft, owned: Sequence[str]) -> None:
-    """Raises Taken where a set's owner has put something in the place of what the service is to write."""
+    """Raise Taken if the set's owner has put a file in the place of a result file."""
     owner = view.owner_among((*draft.sidecars, *owned, draft.name))
     for name in _planted(view.listing, draft):
         entry = view.listing.planted[name]
@@ -282,7 +282,7 @@ def _planted(listing: Listing, draft: Draft) -> list[str]:
 
 
 def _must_be_readable(listing: Listing, draft: Draft, owned: Iterable[str], lists: Lists) -> None:
-    """A folder that cannot be listed stands among the peeks as the error that says why."""
+    """Check that the files can be read. For a folder that cannot be listed, the error is among the peeks."""
     trouble = listing.peeks.get(draft.name) if draft.form == "folder" else None
     if isinstance(trouble, UecError):
         raise trouble
@@ -310,7 +310,7 @@ def _must_heed_strays(
 
 
 def _must_be_known(listing: Listing, paths: Sequence[str], settle: float) -> None:
-    """Raise NotYet where files are still being written, or have not been read."""
+    """Raise NotYet if files are still being written, or have not been read."""
     _must_have_settled(listing, paths, settle)
     must_have_been_read(listing, paths)
 
@@ -361,7 +361,7 @@ def _given_id(value: str | None) -> str | None:
 
 
 def _stamp(listing: Listing, paths: Iterable[str], sums: Declared | None = None) -> str:
-    """What changes whenever one of the files may have; of a list that others share, what it says."""
+    """Return a stamp that changes if a file may have changed, or if a shared list has other sums for it."""
     shared = sums.shared if sums else ()
     seen = {path: listing.entries.get(path) or listing.planted[path] for path in paths if path not in shared}
     stamps: list[object] = [*sorted((path, entry.stamp) for path, entry in seen.items())]

@@ -1,4 +1,4 @@
-"""Which files of a listing may belong together, before anything is decided about them."""
+"""Drafts: files of a listing that may belong together, before anything is decided about them."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -16,19 +16,20 @@ from uecwatchd.intake.spool.file_kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXE
 from uecwatchd.intake.spool.safe_open import Stamp
 from uecwatchd.intake.spool.scan import Entry, Listing
 
-# A stem is what is left of a name without one of these. Any other ending belongs to the name: "ubuntu-9.10".
+# A stem is a name without one of these suffixes. Any other suffix belongs to the name: "ubuntu-9.10".
 MEMBER_SUFFIXES = (
     *(".img", ".raw", ".image", ".disk", ".ami", ".emi-image", ".ext2", ".ext3", ".ext4", ".iso", ".bin"),
     *(".qcow2", ".qcow", ".vmdk", ".vhd", ".vhdx", ".vdi"),
     *(".vmlinuz", ".vmlinux", ".kernel", ".bzimage"),
     *(".initrd", ".initramfs", ".ramdisk", ".cpio"),
 )
-# A copy that was set aside, or is not whole yet, has more behind it: "web.raw.old", "web.img-journal".
+# The name of a copy that was set aside, or is not complete, continues after it: "web.raw.old",
+# "web.img-journal".
 _MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
 SUFFIXES = (*MEMBER_SUFFIXES, *SIDECAR_SUFFIXES, *CHECKSUM_SUFFIXES)
-# How the files of a kernel are named when they belong to no one image: these never form a stem of their own.
+# Names of kernel files that belong to no particular image: they never form a stem.
 LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
-# Likewise, unless they end like a file of a stem: kernel-genkernel-x86_64-5.4.0-gentoo.
+# The same, unless they have a suffix of a member: kernel-genkernel-x86_64-5.4.0-gentoo.
 LOOSE_WITHOUT_SUFFIX = ("kernel-", "bzimage-", "ramdisk-")
 FOLDER_SIDECARS = ("image.toml", "image.json")
 
@@ -38,8 +39,10 @@ Claims = Mapping[str, Collection[str]]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The files that may make up one set, before anything is decided. Paths relative to the spool folder.
-    `lent` are boot files that other images of its system may take as well."""
+    """Files that may form one set, before anything is decided. Paths are relative to the spool folder.
+
+    `lent` are boot files that other images of the same system may use too.
+    """
 
     name: str
     form: Form
@@ -50,7 +53,7 @@ class Draft:
 
 
 def stem_of(name: str) -> str:
-    """The name of the set that a file of this name belongs to by its stem."""
+    """Return the name of the set that a file belongs to by its stem."""
     return next((name[: -len(s)] for s in SUFFIXES if len(name) > len(s) and _ends(name, s)), name)
 
 
@@ -59,17 +62,17 @@ def _ends(name: str, suffix: str) -> bool:
 
 
 def key_of(name: str) -> str:
-    """What the stems of all files of one set have in common, however they are written."""
+    """Return the common key of all files of one set, for any spelling of the stem."""
     return file_names.folded(stem_of(name))
 
 
 def drafts_of(listing: Listing) -> list[Draft]:
-    """Every set that the names in a folder may mean, each name once, in the order of their names."""
+    """Return all possible sets in a folder, each name once, sorted by name."""
     sidecars: dict[str, list[str]] = {}
     stems: dict[str, list[str]] = {}
     folders: dict[str, list[str]] = {}
     for entry in _by_name(listing.top()):
-        if is_sidecar(entry.name):  # of whatever kind: what is no file is refused, not missed
+        if is_sidecar(entry.name):  # of any kind: if it is not a file, it is refused, not ignored
             sidecars.setdefault(key_of(entry.name), []).append(entry.name)
         elif is_a_set(entry):
             folders.setdefault(file_names.folded(entry.name), []).append(entry.name)
@@ -92,7 +95,7 @@ def drafts_of(listing: Listing) -> list[Draft]:
 def _with_boot_files(
     listing: Listing, sidecars: Mapping[str, list[str]], stems: dict[str, list[str]]
 ) -> dict[str, list[str]]:
-    """Give published kernels and ramdisks to the stems of their images; by stem, those that are only lent."""
+    """Add published kernels and ramdisks to the stems of their images; returns the lent ones by stem."""
     lent: dict[str, list[str]] = {}
     with_image = {stem for stem, paths in stems.items() if any(_may_be_machine(listing, p) for p in paths)}
     images = images_of({*with_image, *sidecars})
@@ -116,7 +119,7 @@ def _may_be_machine(listing: Listing, path: str) -> bool:
 
 
 def keys_in(listing: Listing) -> Mapping[str, str]:
-    """By path, what the stems of all files of its set have in common; loose kernels have nothing."""
+    """Return the key of its set for each path; loose kernels have none."""
     folders = {entry.name for entry in listing.top() if is_a_set(entry)}
     keys: dict[str, str] = {}
     for path, entry in listing.entries.items():
@@ -137,19 +140,19 @@ def _key_in(listing: Listing, entry: Entry) -> str:
 
 
 def _by_name(entries: Iterable[Entry]) -> list[Entry]:
-    """Whatever is said of several files names them in one order, or each listing would have news of them."""
+    """Sort entries by name, so that messages about several files stay the same at each scan."""
     return sorted(entries, key=lambda entry: entry.name)
 
 
 def is_a_set(entry: Entry) -> bool:
-    """A folder, unless it bears the name of a file that could be in a set."""
+    """Return True for a folder, unless it has the name of a file that could be in a set."""
     name = entry.name
     named_like_a_file = looks_like_a_member(name) or is_sidecar(name) or is_sums(name)
     return entry.kind == "folder" and not named_like_a_file
 
 
 def _without_foreign(listing: Listing, sidecars: list[str]) -> list[str]:
-    """Another program's document is in nobody's way where the set has a sidecar of its own."""
+    """Leave out documents of other programs if the set has its own sidecar."""
     own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), Foreign)]
     return own or sidecars
 
@@ -163,10 +166,10 @@ def _drafts(
     *,
     inside: Mapping[str, list[str]],
 ) -> list[Draft]:
-    """What files and folders of one stem make up; `inside` are the paths in each folder."""
+    """Return the drafts from files and folders with one stem; `inside` are the paths in each folder."""
     if not sidecars and not stems:
         return [_folder(listing, name, inside[name]) for name in folders]
-    # A folder beside files of its name is ambiguous; it stands among the paths so that this can be said.
+    # A folder beside files with its name is ambiguous; it is among the paths so that this can be reported.
     own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), Foreign)]
     name = stem_of(next(path for path in (*own, *stems, *sidecars) if key_of(path) == key))
     form: Form = "sidecar" if sidecars else "stem"
@@ -190,7 +193,7 @@ def is_loose(name: str) -> bool:
 
 
 def _may_be_member(listing: Listing, entry: Entry) -> bool:
-    """Files named like members, and files that are one by their content."""
+    """Return True for a file with the name of a member, or with the content of one."""
     if is_loose(entry.name):
         return False
     if looks_like_a_member(entry.name):
@@ -200,9 +203,9 @@ def _may_be_member(listing: Listing, entry: Entry) -> bool:
 
 
 def set_aside(name: str) -> str | None:
-    """Return what stands behind the ending of an image in a name that ends otherwise: `.old` of web.raw.old.
+    """Return the text after the suffix of an image in a name: `.old` in web.raw.old.
 
-    Such a name is not an image's, whatever the file holds.
+    A file with such a name is not an image, whatever its content.
     """
     if looks_like_a_member(name):
         return None
@@ -211,9 +214,9 @@ def set_aside(name: str) -> str | None:
 
 
 def as_spelled(listing: Listing) -> Listing:
-    """The listing with the files that sidecars and sums name under the names that they lie there by.
+    """Return the listing with names in sidecars and sums spelled as the files are.
 
-    macOS takes the accents of a name apart, and what was typed on another system has them in one.
+    macOS writes accents separately, and other systems as one letter.
     """
     metadata = {**listing.sidecars, **listing.checksums}
     told = {path: _names_in(found) for path, found in metadata.items()}
@@ -259,10 +262,10 @@ def _respelled(found: Sidecar | UecError, spell: Callable[[str], str]) -> Sideca
 def claims_of(
     listing: Listing, drafts: Iterable[Draft], taken: Mapping[str, Collection[tuple[str, Stamp]]]
 ) -> Claims:
-    """Which files are named by sidecars, and by whose: such a file is in no other set by its stem.
+    """Return the files that sidecars name, with the sets: such a file is in no other set by its stem.
 
-    A sidecar that names no image now, as while it is being saved, keeps those that its finished set was made
-    of: `taken`, by the set's name.
+    A sidecar that names no image now, for example while it is being saved, keeps those of its finished set:
+    `taken`, by name of the set.
     """
     claims: dict[str, set[str]] = {}
     for draft in drafts:
@@ -278,7 +281,7 @@ def claims_of(
 
 
 def named_files(sidecar: Sidecar) -> Mapping[Role, str]:
-    """The files that a sidecar names, by role."""
+    """Return the files that a sidecar names, by role."""
     named: dict[Role, str] = {}
     if sidecar.machine:
         named["machine"] = sidecar.machine
@@ -289,7 +292,7 @@ def named_files(sidecar: Sidecar) -> Mapping[Role, str]:
 
 
 def own_paths(listing: Listing, draft: Draft, claims: Claims) -> list[str]:
-    """The files of a draft: its own by stem or folder that no other sidecar names, and those it names."""
+    """Return the files of a draft: those it names, and those by stem or folder that no other one names."""
     own = [p for p in draft.paths if draft.name in claims.get(p, (draft.name,)) and not _is_copy(listing, p)]
     sidecars = (listing.sidecars.get(path) for path in draft.sidecars)
     told = [name for found in sidecars if isinstance(found, Sidecar) for name in named_files(found).values()]
@@ -298,7 +301,7 @@ def own_paths(listing: Listing, draft: Draft, claims: Claims) -> list[str]:
 
 
 def _is_copy(listing: Listing, path: str) -> bool:
-    """Whether a file is a machine image by its content alone, and was set aside by its name."""
+    """Return True for a machine image by content that was set aside by name."""
     return role_of(listing, path) == "machine" and set_aside(path.rsplit("/", 1)[-1]) is not None
 
 

@@ -1,4 +1,4 @@
-"""Images that are packed: no cloud takes them so, and who drops one wants to know how to unpack it."""
+"""Compressed images: no cloud accepts them, so their owners are told how to unpack them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,8 +9,8 @@ from uecwatchd.intake.sets.candidates import MEMBER_SUFFIXES
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.system.text import file_word
 
-# Commands write beside the file, and leave it there: {name} is the file, {folder} where it lies, {to} what is
-# left of its name.
+# Commands write beside the file, and keep it: {name} is the file, {folder} its folder, {to} the rest of its
+# name.
 COMPRESSIONS: Mapping[str, str] = MappingProxyType(
     {
         ".gz": "gzip",
@@ -36,7 +36,7 @@ ARCHIVES: Mapping[str, str] = MappingProxyType(
         ".rar": "unrar x {name}",
     }
 )
-# What other programs export, and how a disk is made of it.
+# Exports of other programs, and how to make a disk from them.
 EXPORTS: Mapping[str, str] = MappingProxyType(
     {
         ".xva": "a machine exported by Xen's toolstack is not taken as it is: export its disk as a VHD",
@@ -48,7 +48,7 @@ _CONTENTS: Mapping[str, str] = MappingProxyType({"tar": _TAR, "zip": ARCHIVES[".
 
 
 def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
-    """Say of a packed image how to unpack it, and whether that is still to be done; None of anything else."""
+    """Return how to unpack a compressed image, and if that is still to be done; None for other files."""
     plain = file_names.folded(path)
     if export := next((end for end in EXPORTS if plain.endswith(end)), None):
         return EXPORTS[export], True
@@ -70,7 +70,7 @@ def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
 
 
 def _names_image(plain: str) -> bool:
-    """Whether what is left of a folded name ends like an image, or has no ending at all."""
+    """Return True if the rest of a folded name has the suffix of an image, or no suffix."""
     name = plain.rsplit("/", 1)[-1]
     return name.endswith(MEMBER_SUFFIXES) or "." not in name
 

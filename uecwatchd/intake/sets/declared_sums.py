@@ -1,7 +1,7 @@
-"""Declared SHA-256: which lists of sums count for a set, and what they say of its files together.
+"""Declared SHA-256: the lists of sums that apply to a set, and their sums for its files.
 
-A list counts by its name, karmic.sha256 and karmic.img.sha256, by lying in the set's folder, or by naming one
-of its files, as SHA256SUMS does, also with the folder: karmic/disk.img. One that nobody can read may be meant
+A list applies by its name, karmic.sha256 and karmic.img.sha256, if it is in the set's folder, or if it names
+one of its files, as SHA256SUMS does, also with the folder: karmic/disk.img. An unreadable list may be meant
 for any set beside it.
 """
 
@@ -21,22 +21,24 @@ from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.system.text import quoted
 
 NAMES_SHOWN = 3
-# A name without what stands at its edges by mistake: spaces, quotes, a second asterisk, what ends a sentence.
+# A name without mistakes at its ends: spaces, quotes, a second asterisk, a full stop.
 _NAME = re.compile(r"[\w.~(){}\[\]](?:.*[\w.~(){}\[\]])?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """The lists in a spool folder: by the folded path, set or folder that their names speak of; those that
-    name a file, each with the name as it stands there, by the file's folded path; and those that cannot be
-    read."""
+    """The lists in a spool folder.
+
+    `own` has them by the folded path, set or folder in their names. `naming` has those that name a file, with
+    the name as written, by the folded path of the file. `broken` ones cannot be read.
+    """
 
     own: Mapping[str, Sequence[str]] = field(default_factory=dict)
     naming: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     broken: Sequence[str] = ()
 
     def of(self, draft: Draft, paths: Iterable[str]) -> list[str]:
-        """Give the lists that are the set's own; what is wrong with one of them is the set's trouble."""
+        """Return the lists that belong to the set; a mistake in one of them affects the set."""
         if not self.own:
             return []
         keys = [draft.base or draft.name, draft.name, *paths]
@@ -45,15 +47,17 @@ class Lists:
         )
 
     def about(self, draft: Draft, paths: Sequence[str]) -> list[str]:
-        """Give the lists that are the set's own, and those that name one of its files."""
+        """Return the lists that belong to the set, and those that name one of its files."""
         naming = [where for path in paths for where, _ in self.naming.get(file_names.folded(path), ())]
         return list(dict.fromkeys([*self.of(draft, paths), *naming]))
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What is declared of a set's files, by name; which lists say so, and `shared` those that name others.
-    `idle` lie in the set's folder, and name none of its files."""
+    """Declared sums of a set's files, by name, with the lists they come from.
+
+    `shared` lists name other files too. `idle` ones are in the set's folder, but name none of its files.
+    """
 
     digests: Mapping[str, str]
     files: tuple[str, ...] = ()
@@ -84,9 +88,9 @@ def lists_in(listing: Listing) -> Lists:
 
 
 def _may_mean(base: str, told: str) -> Iterator[str]:
-    """The folded paths that a name in a list may mean, the likeliest first."""
+    """Yield the folded paths that a name in a list may mean, the likeliest first."""
     yield file_names.folded(base + told)
-    last = re.split(r"[/\\]", told)[-1]  # Windows writes the second sign
+    last = re.split(r"[/\\]", told)[-1]  # Windows writes the backslash
     yield file_names.folded(base + last)
     if found := _NAME.search("".join(filter(str.isprintable, last))):
         yield file_names.folded(base + found[0])
@@ -102,9 +106,9 @@ def declared(
     owned: Sequence[str],
     is_finished: bool,
 ) -> Declared:
-    """Put together what is declared of the files at `paths`. Raises what is wrong with a list that counts.
+    """Return the declared sums of the files at `paths`. Raises the error of a list that applies.
 
-    `is_finished` is whether the set was registered as it lies there: what comes later concerns others.
+    `is_finished` is True if the set was registered with these files: later lists are for other sets.
     """
     own = lists.of(draft, (*owned, *paths))
     reads = {path: _read(listing, path) for path in own}
@@ -129,7 +133,7 @@ def declared(
 
 
 def _bears_name(where: str, draft: Draft, names: Iterable[str]) -> bool:
-    """Whether a list is called after a set or a file of it; else it may have come from a mirror."""
+    """Return True if a list is named after a set or a file of it; otherwise it may come from a mirror."""
     target = file_names.folded(file_names.sums_target(where.rsplit("/", 1)[-1]) or "")
     return target in {file_names.folded(draft.name), *map(file_names.folded, names)}
 
@@ -145,7 +149,7 @@ def _read(listing: Listing, path: str) -> Mapping[str, str]:
 
 
 def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
-    """Give the lists that name a file. Raises Rejected where one names it in another way and in no other."""
+    """Return the lists that name a file. Raises Rejected if a list only has another spelling of its name."""
     found: list[str] = []
     for path in paths:
         told = lists.naming.get(file_names.folded(path), ())

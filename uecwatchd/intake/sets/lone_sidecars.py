@@ -1,6 +1,6 @@
-"""Metadata beside the sets that belongs to no image by its name, and may name one that has no sidecar.
+"""Metadata beside the sets that belongs to no image by name, and may name one without a sidecar.
 
-It is looked through once for a folder, and each set then asked in a time that does not grow with it.
+It is indexed once for a folder, so that the time for each set does not grow with it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,16 +12,16 @@ from uecwatchd.intake.sets.records import NotYet
 from uecwatchd.intake.sidecar import Foreign, Misread
 from uecwatchd.intake.spool.scan import Listing
 
-# Names of images that are heeded of one text, which has one if it is meant for us.
+# Names of images that are read from one text. A text that is meant for us has one.
 MOST_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Lone:
-    """`youngest` is the one that was seen to change last, `unusable` one of which nothing is known.
+    """`youngest` is the one with the latest change, `unusable` one that cannot be read at all.
 
-    `begun` are those that cannot be used, by the name of the image that stands there, which may be cut short;
-    `others` are texts that are no sidecar, by the name that they give. Names are folded.
+    `begun` are unusable ones, by the name of the image in them, which may be cut short; `others` are texts
+    that are not a sidecar, by the name in them. Names are folded.
     """
 
     youngest: str = ""
@@ -31,14 +31,14 @@ class Lone:
 
 
 def machines_named(listing: Listing, path: str) -> tuple[str, ...]:
-    """The folded names of images that metadata gives which is not read for a set."""
+    """Return the folded names of images in metadata that no set reads."""
     found, words = listing.sidecars.get(path), listing.words.get(path)
     names = found.machines if isinstance(found, Misread) else words.machines if words else ()
     return tuple(file_names.folded(name.rsplit("/", 1)[-1]) for name in names[:MOST_NAMES])
 
 
 def lone_among(listing: Listing, paths: Sequence[str]) -> Lone:
-    """`paths` are what lies beside the sets and belongs to no image by its name."""
+    """Index the metadata at `paths`, which is beside the sets and belongs to no image by name."""
     begun: dict[str, str] = {}
     others: dict[str, str] = {}
     unusable = ""
@@ -56,7 +56,7 @@ def lone_among(listing: Listing, paths: Sequence[str]) -> Lone:
 
 
 def must_be_unnamed(listing: Listing, lone: Lone, paths: Iterable[str], settle: float) -> None:
-    """Raises NotYet where metadata may name a file of a set without a sidecar, which has the `paths`."""
+    """Raise NotYet if metadata may name one of the `paths` of a set without a sidecar."""
     if lone.youngest and listing.now < (ready_at := listing.entries[lone.youngest].since + settle):
         raise NotYet(f"{lone.youngest} to lie still for {settle:g} s", ready_at, brief=True)
     names = [file_names.folded(path.rsplit("/", 1)[-1]) for path in paths]

@@ -1,4 +1,4 @@
-"""The loose trio: a machine image beside a kernel and a ramdisk that carry one version in their names."""
+"""Loose pairs: a kernel and a ramdisk with one version in their names, beside a machine image."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from uecwatchd.intake.spool.scan import Listing
 
 @dataclass(frozen=True, slots=True)
 class Loose:
-    """Kernels and ramdisks that have `pairing` in their names: a version, or "linux", or nothing at all.
+    """Kernels and ramdisks with `pairing` in their names: a version, "linux", or nothing.
 
-    `holders` are the finished sets that were made of each file.
+    `holders` are the finished sets that use each file.
     """
 
     pairing: str
@@ -28,7 +28,7 @@ class Loose:
 
     @property
     def users(self) -> frozenset[str]:
-        """The finished sets that were made of one of its kernels with one of its ramdisks."""
+        """The finished sets that use one of its kernels together with one of its ramdisks."""
         kernels, ramdisks = (
             frozenset[str]().union(*(self.holders[path] for path in paths))
             for paths in (self.kernels, self.ramdisks)
@@ -37,7 +37,7 @@ class Loose:
 
     @property
     def rank(self) -> int:
-        """A pair that bears a version is preferred to one that bears none. A spare one is for nobody."""
+        """Order of preference: a pair with a version, then one without. A spare one is used by nobody."""
         if any(file_names.is_spare(path) for path in (*self.kernels, *self.ramdisks)):
             return 2
         return 0 if file_names.is_versioned(self.pairing) else 1
@@ -53,7 +53,7 @@ def loose_pairs(
     claims: Claims,
     taken: Mapping[str, Sequence[tuple[str, Stamp]]],
 ) -> tuple[Loose, ...]:
-    """What images may take, found once for all of them: wherever there are both a kernel and a ramdisk."""
+    """Return the pairs for all images, found once: each pairing with both a kernel and a ramdisk."""
     holders: dict[tuple[str, Stamp], set[str]] = {}
     for name, files in taken.items():
         for file in files:
@@ -67,7 +67,7 @@ def loose_pairs(
 
 
 def boot_folders(listing: Listing, drafts: Iterable[Draft]) -> tuple[str, ...]:
-    """Folders that hold a kernel and a ramdisk, and no image that they could be for."""
+    """Return folders with a kernel and a ramdisk, and without an image."""
     return tuple(
         draft.name
         for draft in drafts
@@ -88,14 +88,14 @@ def _loose(
 
 
 def _usable(listing: Listing, role: Role, paths: list[str]) -> list[str]:
-    """Those that can serve in the role; all of them if none can, so that this is said of one."""
+    """Return the files that can be used in the role; all of them if none can, so that one is reported."""
     return [path for path in paths if first_fitting(listing, role, [path])] or paths
 
 
 def _loose_files(
     listing: Listing, drafts: Iterable[Draft], claims: Claims
 ) -> dict[str, dict[Role, list[str]]]:
-    """Kernels and ramdisks in the spool itself, named by no sidecar and bound to no stem, by pairing."""
+    """Return kernels and ramdisks in the spool itself, in no sidecar and no stem, by pairing."""
     pool: dict[str, dict[Role, list[str]]] = {}
     bound = {path for draft in drafts for path in draft.paths}
     for entry in sorted(listing.top(), key=lambda entry: entry.name):
@@ -107,9 +107,9 @@ def _loose_files(
 
 
 def loose_pair(draft: Draft, pairs: Iterable[Loose]) -> Mapping[Role, str]:
-    """The one pair of kernel and ramdisk of one version that an image may take; nothing if there is none.
+    """Return the pair of kernel and ramdisk that an image uses; empty if there is none.
 
-    Raises Rejected if there is more than one. What could not be meant for the image is not in its way.
+    Raises Rejected if there is more than one. Files that cannot be for the image do not matter.
     """
     pairs = list(pairs)
     for pair in pairs:
@@ -125,7 +125,7 @@ def loose_pair(draft: Draft, pairs: Iterable[Loose]) -> Mapping[Role, str]:
 
 
 def _held_by(name: str, pair: Loose) -> Mapping[Role, str]:
-    """What a finished image was made of stays with it."""
+    """Return the pair of a finished image, which keeps it."""
     kernel, ramdisk = (
         next(path for path in paths if name in pair.holders[path]) for paths in (pair.kernels, pair.ramdisks)
     )

@@ -1,4 +1,4 @@
-"""The files of a set as its members: each must be fit for its role, and they must go together."""
+"""The members of a set: each file must be suitable for its role, and they must fit together."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,12 +13,12 @@ from uecwatchd.intake.spool.scan import Listing
 
 
 def members_of(listing: Listing, roles: Mapping[Role, str], sidecar: Sidecar) -> tuple[Member, ...]:
-    """The members, from the path of each role's file. Raises what keeps a file from being one."""
+    """Return the members from the file of each role. Raises the error of an unsuitable file."""
     return tuple(_member(listing, role, roles[role], sidecar) for role in ROLES if role in roles)
 
 
 def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member:
-    """Raises the error that stands in the way of using a file in a role."""
+    """Return one member. Raises an error if the file cannot be used in its role."""
     entry, peek = listing.entries[path], listing.peeks.get(path)
     if isinstance(peek, UecError):
         raise peek
@@ -46,7 +46,7 @@ def must_go_together(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) 
 
 
 def _must_name_members(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:
-    """A checksum for a file that is not in the set is a slip of the pen, and would check nothing."""
+    """Check that sums are only for members: a sum for another file is a mistake, and would check nothing."""
     names = {member.name for member in members}
     for name in dict(sidecar.sha256):
         if name not in names:

@@ -1,8 +1,8 @@
-"""Whose files make a set, in a folder whose members do not trust each other.
+"""Ownership of sets, in a folder whose members do not trust each other.
 
-Each member has a view of the folder: the member's own files, and those that root or the service has put there
-for all. The rules of sets see one view at a time, so that no file of one member is taken for another's, or
-stands in its way. A name is decided in one view alone: that of the member whose set had it first.
+Each member has a view of the folder: the member's own files, and files of root or the service for all. The
+rules of sets use one view at a time, so that no file of one member is used for another's set, or blocks it. A
+name is decided in one view only: that of the member whose set had it first.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from uecwatchd.system.text import shell_word
 
 Made = Sequence[tuple[str, Stamp]]
 Taken = Mapping[str, Made]
-# None stands for what root and the service have put there for all.
+# None stands for root and the service, whose files are there for all.
 Owner = int | None
 BOOT_ROLES = ("kernel", "ramdisk")
 
@@ -38,10 +38,10 @@ FOREIGN_SHOWN = 2
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one owner sees of a folder. Of the sets only those with `keys` are decided here; None means all.
+    """One owner's view of a folder. Only sets with `keys` are decided in it; None means all.
 
-    `foreign` are the files that bear the name of a set and do not count for it, by its key; `loose` is
-    another member's kernel or ramdisk that bears no set's name. `people` is None where all files count.
+    `foreign` are files that have the name of a set and are not used for it, by its key. `loose` is a kernel
+    or ramdisk of another member without the name of a set. `people` is None if all files are used.
     """
 
     listing: Listing
@@ -54,39 +54,39 @@ class View:
         return self.keys is None or file_names.folded(name) in self.keys
 
     def is_own(self, path: str) -> bool:
-        """Whether it is for this view to say of a file that no set uses it."""
+        """Return True if this view reports that no set uses the file."""
         entry = self.listing.entries.get(path)
         if self.people is None or entry is None:
             return self.listing.owner is None
         return owner_of(entry, self.people) == self.listing.owner
 
     def owner_among(self, paths: Sequence[str]) -> int | None:
-        """Whose a set is: the member's whose view this is, else the owner's of its first file."""
+        """Return the owner of a set: the member of this view, or else the owner of its first file."""
         if self.people is None or self.listing.owner is not None:
             return self.listing.owner
         return self.listing.entries[paths[0]].owner
 
     def must_be_its_owners(self, files: Sequence[str]) -> None:
-        """Raises NotYet for a file that somebody besides its owner may have written or named."""
+        """Raise NotYet for a file that others than its owner may have written or named."""
         tops = [path.partition("/")[0] for path in files]
         for path in dict.fromkeys([*tops, *files]) if self.people else ():
             if found := self.listing.entries[path].exposed:
                 where = shell_word(str(self.listing.folder / path))
-                remedy = f"try: {found.command} {where}" if found.command else "copy it anew"
+                remedy = f"try: {found.command} {where}" if found.command else "copy it again"
                 raise NotYet(f"{path} to be its owner's alone: {found.why} ({remedy})")
 
     def borrowed(self, files: Sequence[str], name: str) -> tuple[str, ...]:
-        """Those files of a set that are there for all, and for no other set if they bear its name."""
+        """Return the files of a set that are there for all, unless they have its name."""
         key = file_names.folded(name)
         return tuple(path for path in files if not self.is_own(path) and key not in _names_borne(path))
 
     def left_out(self, name: str) -> tuple[str, ...]:
-        """Say which files bear the name of a set and do not count for it, in a sentence if there are any."""
+        """Return a sentence about files with the name of a set that are not used for it, if there are any."""
         paths = self.foreign.get(file_names.folded(name), ())
         return (f"left out: {self.why_not(paths, name)}",) if paths else ()
 
     def note(self, name: str, wait: NotYet) -> str:
-        """Say in a clause what others have of that which a set waits for; empty if they have nothing."""
+        """Return a clause about files of others that a set waits for; empty if there are none."""
         if self.people is None or wait.brief:
             return ""
         paths = [*self.foreign.get(file_names.folded(name), ())]
@@ -97,7 +97,7 @@ class View:
         return f"; {self.why_not(paths, name)}" if paths else ""
 
     def why_not(self, paths: Sequence[str], name: str) -> str:
-        """Say why files do not count for a set: "a.vmlinuz belongs to bob, the set a to alice: …"."""
+        """Return why files are not used for a set: "a.vmlinuz belongs to bob, the set a to alice: …"."""
         people, whole = self.people or People(frozenset()), self.listing.others or self.listing.entries
         whose = [f"{path} belongs to {people.name(whole[path].owner)}" for path in paths[:FOREIGN_SHOWN]]
         more = " (and others)" if len(paths) > FOREIGN_SHOWN else ""
@@ -107,7 +107,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What was decided in one view, and the files that its sets use or wait with."""
+    """Decisions of one view, and the files that its sets use or wait with."""
 
     view: View
     assembly: Assembly
@@ -115,7 +115,7 @@ class Part:
 
 
 def joined(parts: Sequence[Part], left_out: Mapping[str, Misfit]) -> Assembly:
-    """Put together what was decided in all views. What is there for all is in use if any set uses it."""
+    """Merge the decisions of all views. A file that is there for all is in use if any set uses it."""
     if len(parts) == 1 and not left_out:
         return parts[0].assembly
     misfits = {m.path: m for part in parts for m in part.assembly.misfits if part.view.is_own(m.path)}
@@ -148,9 +148,9 @@ def _names_borne(path: str) -> Collection[str]:
 def views_of(
     listing: Listing, people: People, *, holders: Mapping[str, int], taken: Taken
 ) -> tuple[list[View], dict[str, Misfit]]:
-    """Give each owner's view, and the files that do not count for the set whose name they bear.
+    """Return each owner's view, and the files that are not used for the set with their name.
 
-    `holders` are the uids that the names of known sets belong to, `taken` the files of finished sets.
+    `holders` are the uids that own the names of known sets, `taken` the files of finished sets.
     """
     keys = keys_in(listing)
     owners = _owners_of_keys(listing, people, keys, holders=holders, taken=taken)
@@ -192,9 +192,9 @@ def views_of(
 class _Claim:
     """One owner's claim to a name; the least of several is the best."""
 
-    is_new: bool  # none of its files is one that the finished set of this name was made of
+    is_new: bool  # none of its files is in the finished set with this name
     no_machine: bool
-    since: int  # when the oldest of its files was last changed, a time that no user can set
+    since: int  # change time of its oldest file, which no user can set
     uid: int
 
     def joined(self, other: "_Claim") -> "_Claim":
@@ -224,9 +224,10 @@ def _owners_of_keys(
 
 
 def _claiming(listing: Listing, people: People, keys: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Keys, the files that speak for an owner of them, and by which file they do: itself, or a sidecar.
+    """Yield (key, path, by): a file that supports its owner's claim to a key, and its link to the key.
 
-    Sums do not, and not what others put into a member's folder. A sidecar of root's speaks for any owner.
+    `by` is the file itself, or a sidecar that names it. Sums support no claim, and files that others put into
+    a member's folder neither. A sidecar of root supports the claim of any owner.
     """
     for path, key in keys.items():
         whose = _owners_on(listing, path, people)
@@ -239,13 +240,13 @@ def _claiming(listing: Listing, people: People, keys: Mapping[str, str]) -> Iter
 
 
 def _owners_on(listing: Listing, path: str, people: People) -> frozenset[int]:
-    """The members among the owners of a path and of the folder that it lies in."""
+    """Return the members among the owners of a path and of its folder."""
     owners = (owner_of(listing.entries[part], people) for part in (path.partition("/")[0], path))
     return frozenset(owner for owner in owners if owner is not None)
 
 
 def _named_by(listing: Listing, path: str) -> Iterator[str]:
-    """The paths that a sidecar names."""
+    """Yield the paths that a sidecar names."""
     found = listing.sidecars.get(path)
     folder, slash, _ = path.rpartition("/")
     if isinstance(found, Sidecar):
@@ -253,7 +254,10 @@ def _named_by(listing: Listing, path: str) -> Iterator[str]:
 
 
 def _owner_of_key(found: Mapping[Owner, _Claim], holder: int | None, people: People) -> Owner:
-    """Root's own image is no member's; else who had the name first has it, as long as that set exists."""
+    """Return the owner of a name.
+
+    Root's own image belongs to no member; otherwise the first owner keeps the name while the set exists.
+    """
     members = {owner: claim for owner, claim in found.items() if owner is not None}
     if holder is not None:
         gone = holder not in members and None in found
@@ -264,9 +268,9 @@ def _owner_of_key(found: Mapping[Owner, _Claim], holder: int | None, people: Peo
 
 
 def _is_foreign(listing: Listing, path: str, owner: Owner, people: People) -> bool:
-    """Whether a file does not count for the set whose name it bears, which belongs to `owner`.
+    """Return True if a file is not used for the set with its name, which belongs to `owner`.
 
-    A sidecar, a kernel, a ramdisk, sums can be there for all; an image of root's is not for a member's set.
+    A sidecar, a kernel, a ramdisk or sums can be there for all; an image of root is not for a member's set.
     """
     if _owners_on(listing, path, people) - {owner}:
         return True
@@ -280,7 +284,7 @@ def _stem(listing: Listing, path: str) -> str:
 
 
 def _misfit(listing: Listing, path: str, name: str, owner: Owner, people: People) -> Misfit:
-    """Say why a file does not count, and what to do about it."""
+    """Return why a file is not used, and what to do about it."""
     top, slash, _ = path.partition("/")
     folder, entry = listing.entries[top], listing.entries[path]
     whose, remedy = f"it belongs to {people.name(entry.owner)}", "give it another name"
@@ -298,8 +302,11 @@ def _misfit(listing: Listing, path: str, name: str, owner: Owner, people: People
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """A folder's paths by their owners; the keys of sets by path, and those of paths that do not count;
-    `with_image` are the keys of images that are there for all."""
+    """A folder's paths by owner.
+
+    `keys` are the keys of sets by path, `out` those of paths that are not used; `with_image` are the keys of
+    images that are there for all.
+    """
 
     listing: Listing
     people: People
@@ -309,7 +316,7 @@ class _Split:
     with_image: Collection[str]
 
     def serves_any(self, path: str) -> bool:
-        """Whether it is a kernel or a ramdisk that bears no set's name, or a published one."""
+        """Return True for a kernel or ramdisk without the name of a set, or a published one."""
         if "/" in path or (path in self.keys and not is_loose(path)):
             return False
         return is_loose(path) or role_of(self.listing, path) in BOOT_ROLES
@@ -319,7 +326,7 @@ def _seen_by(owner: Owner, split: _Split, decided: Collection[str]) -> Listing:
     listing = split.listing
     seen = [path for path in split.paths[owner] if "/" not in path or path not in split.out]
     if owner is not None:
-        # Of what is there for all only what may matter here: it may be much, and so may the members be many.
+        # Of the files for all, only those that may matter here: there may be many of them, and many members.
         seen += [path for path in split.paths[None] if _matters(path, split, decided)]
         named = {name for path in seen for name in _named_by(listing, path)}
         seen += [path for path in split.paths[None] if path in named] if named else []
@@ -345,13 +352,13 @@ def _matters(path: str, split: _Split, decided: Collection[str]) -> bool:
     if key in decided or split.serves_any(path):
         return True
     if "/" not in path and key not in split.with_image and is_metadata(split.listing, path):
-        return True  # a slip of the pen may have it miss the set that it is for
+        return True  # because of a misspelt name it may not match its set
     stems = file_names.stems_by_name(path) if "/" not in path else []
     return (is_sums(path) and "/" not in path) or any(file_names.folded(stem) in decided for stem in stems)
 
 
 def _may_see_ignored(path: str, owner: Owner, split: _Split) -> bool:
-    """What is passed over may hold a set by its name as well: only one of the same owner."""
+    """Return True if an ignored file may hold the owner's sets by its name: it must have the same owner."""
     uid, top = split.listing.ignored_of.get(path), path.partition("/")[0]
     folder = split.listing.entries.get(top)
     whose = {uid, folder.owner if folder else None} - split.people.common - {None}

@@ -1,4 +1,4 @@
-"""What sidecars may ask for in a folder, where the administrator has closed some of it."""
+"""The administrator's policy for a folder: keys, buckets and clouds that sidecars may use."""
 
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -9,9 +9,9 @@ from uecwatchd.intake.sidecar import Sidecar
 
 
 def must_be_open(sidecar: Sidecar, defaults: Sidecar, policy: Policy, *, file: str) -> None:
-    """Raises Rejected for what a sidecar asks for and may not: it is never just left out.
+    """Raise Rejected if a sidecar asks for something that is closed. It is never silently ignored.
 
-    What holds anyway, because it is the default, may be said.
+    A value that is the default anyway is allowed.
     """
     asked = {key for key in sidecar.given if getattr(sidecar, key) != getattr(defaults, key)}
     if refused := next(_refusals(sidecar, asked, policy), None):

@@ -1,4 +1,4 @@
-"""Published sets: the boot files of an image bear its name, and what they are behind or before it.
+"""Published sets: the names of boot files contain the name of their image and a word for their role.
 
 Ubuntu's are called X.img, X-vmlinuz-virtual and X-initrd-virtual, later X-disk1.img and X-vmlinuz-generic;
 cirros' X-blank.img, X-vmlinuz and X-initrd; others' X.img, vmlinuz-X and initrd-X.img.
@@ -13,21 +13,25 @@ from uecwatchd.images.facts import Facts, Role
 from uecwatchd.images.suitability import COMPRESSORS
 from uecwatchd.intake.spool.scan import Listing
 
-# What an image has behind the name that it shares with its kernel, where several are made of one system.
+# Words after the common name of an image and its kernel, if there are several images of one system.
 _KIND_OF_IMAGE = re.compile(r"[-_.](blank|disk\d*|uefi\d*|root|rootfs|image)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Sets that have an image or a sidecar, by their folded names. `kinds` has those that bear a kind behind
-    the name of their system, by that name."""
+    """Sets with an image or a sidecar, by folded name.
+
+    `kinds` has those whose name is the name of a system followed by a kind, by the name of the system.
+    """
 
     names: Mapping[str, Collection[str]]
     kinds: Mapping[str, Collection[str]]
 
     def sets_of(self, name: str) -> tuple[Collection[str], bool]:
-        """Whose a boot file is by its name, and whether it is only lent: to images of one system, each of
-        which may do without."""
+        """Return the sets that a boot file is for by its name, and True if it is only lent.
+
+        A lent file is for all images of one system, which may also do without it.
+        """
         stems = [file_names.folded(stem) for stem in file_names.stems_by_name(name)]
         if own := next((self.names[stem] for stem in stems if stem in self.names), None):
             return own, False
@@ -45,8 +49,11 @@ def images_of(names: Iterable[str]) -> Images:
 
 
 def boot_files(listing: Listing, paths: Iterable[str]) -> list[str]:
-    """Those that may be a published kernel or ramdisk. A name alone never makes one, since logs and
-    signatures have such names as well, unless nothing can be seen of the content."""
+    """Return the files that may be a published kernel or ramdisk.
+
+    A name alone is not enough, because logs and signatures have such names too, unless the content is
+    unreadable.
+    """
     return [path for path in paths if not file_names.is_spare(path) and _boot_role(listing, path)]
 
 

@@ -1,4 +1,4 @@
-"""What the rules say of a listing: sets that are ready, waiting or refused, and files that fit nowhere."""
+"""Results of the rules: sets that are ready, waiting or refused, and files that are in no set."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,9 +20,10 @@ ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "mac
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Who is who in a folder whose members do not trust each other.
+    """Users of a folder whose members do not trust each other.
 
-    Files of the uids in `common`, root's and the service's, count for everybody. `name` spells a uid out.
+    Files of the uids in `common`, root's and the service's, are there for all. `name` returns the name of a
+    uid.
     """
 
     common: frozenset[int]
@@ -31,11 +32,13 @@ class People:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the configuration has to say: seconds a file must lie still, values for absent sidecar keys, what
-    each configured cloud wants beside a paravirtual and beside a Windows image, and which boot a disk alone.
-    `demands` is what no sidecar can talk a cloud out of. `strange` are the clouds whose wants are not known
-    yet, each with the reason, if there is one. `people` is None where members trust each other; `policy` is
-    what their sidecars may ask for.
+    """The rules from the configuration.
+
+    `settle` is how many seconds a file must be unchanged. `defaults` are for missing keys of sidecars.
+    `needs` and `windows_needs` are the roles that each cloud requires beside a paravirtual and a Windows
+    image; `disk_alone` are the clouds that boot a disk alone. `demands` are requirements of a cloud that no
+    sidecar can switch off. `strange` are clouds with unknown requirements, each with a reason if there is
+    one. `people` is None if members trust each other; `policy` limits what sidecars may ask for.
     """
 
     settle: float
@@ -66,16 +69,15 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """A complete set: at most one member of each role, in the order in which they are registered.
+    """A complete set: at most one member of each role, in the order of registration.
 
-    `left_out` are the paths of a kernel and a ramdisk that its clouds have no use for. `kernel_id` and
-    `ramdisk_id` are ids that are registered already; `virtualization` is None where nothing says it.
-    `checksums` are the declared SHA-256 by file name. `shared` are lists of sums that name other files as
-    well, and what root or the service has put there for all; `unread` are sentences about what lies near and
-    is not heeded. `files` are all the paths it is made of, with sidecar and sums. `stamp` changes whenever
-    one of them may have changed; `changed` is when the last of them did, in seconds of the epoch, by the
-    clock of the host that has the disk. `arch_known_by` is how `arch` is. `owner` is the uid that it belongs
-    to, None where members trust each other.
+    `left_out` are the paths of a kernel and a ramdisk that its clouds do not use. `kernel_id` and
+    `ramdisk_id` are registered ids; `virtualization` is None if nothing determines it. `checksums` are the
+    declared SHA-256 by file name. `shared` are lists of sums that also name other files, and files of root or
+    the service for all. `unread` are sentences about files nearby that are not used. `files` are all paths of
+    the set, with sidecar and sums. `stamp` changes whenever one of the files may have changed; `changed` is
+    the time of the last change, in seconds of the epoch, by the clock of the host with the disk.
+    `arch_known_by` is how `arch` is known. `owner` is a uid, None if members trust each other.
     """
 
     name: str
@@ -107,12 +109,10 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Not yet. `ready_at` is the monotonic time at which it is worth looking again, if it is by itself.
+    """A set that is not ready. `ready_at` is the monotonic time to look again, if it becomes ready by itself.
 
-    `files` are what there is of it.
-
-    `brief` is what every file waits for: that it lies still for a few seconds, of which nobody need be told.
-    `unread` is that the look did not come to read it: nothing is known to have changed.
+    `files` are its existing files. `brief` marks the few seconds until a file has settled, which need no
+    message. `unread` means that the scan had no time to read it: no change is known.
     """
 
     name: str
@@ -126,7 +126,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Will never be ready as it lies there. `stamp` changes when one of the `files` that matter does."""
+    """A set that will never be ready with these files.
+
+    `stamp` changes with one of the `files` that matter.
+    """
 
     name: str
     error: UecError
@@ -137,7 +140,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A file in no set. `is_news` is whether somebody may wait for something to become of it."""
+    """A file in no set. `is_news` is True if somebody may expect it to be used."""
 
     path: str
     reason: str
@@ -153,9 +156,9 @@ class Assembly:
 
 
 def put_back(assembly: Assembly, written: Mapping[str, str], *, ready_at: float) -> Assembly:
-    """Have sets wait of which somebody still has a file open for writing, whatever was made of them so far.
+    """Make sets wait while a process has one of their files open for writing.
 
-    `written` has the file's path by the name of the set.
+    `written` has the path of the file by the name of the set.
     """
     whose = {one.name: one.owner for one in assembly.ready}
     whose |= {one.name: one.owner for one in assembly.refused}
@@ -172,9 +175,9 @@ def being_written(name: str, path: str, ready_at: float) -> Waiting:
 
 
 class NotYet(Exception):
-    """No error: it carries a waiting reason up to `assemble`.
+    """Not an error: it carries the reason to wait up to `assemble`.
 
-    `lacking` are the roles that nothing fills, `path` is the file that is not there.
+    `lacking` are the missing roles, `path` is the missing file.
     """
 
     def __init__(

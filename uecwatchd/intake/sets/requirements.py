@@ -1,4 +1,4 @@
-"""What a machine image needs beside it, where it is to be registered."""
+"""Requirements of the clouds: the members that a machine image needs beside it."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,9 +12,9 @@ from uecwatchd.intake.spool.scan import Listing
 
 
 def boots_alone(listing: Listing, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> bool:
-    """Whether the machine image boots by itself on every cloud of its set: then nothing else is registered.
+    """Return True if the machine image boots by itself on every cloud of its set: then only it is registered.
 
-    A whole disk with nothing to boot it with can be meant in no other way.
+    This is the only possible meaning of a whole disk without boot files.
     """
     if "machine" not in roles or not rules.disk_alone.issuperset(sidecar.clouds):
         return False
@@ -35,16 +35,16 @@ def _is_disk(listing: Listing, roles: Mapping[Role, str]) -> bool:
 
 
 def missing(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Role]:
-    """What a machine image that does not boot alone still lacks."""
+    """Return the roles that a machine image still lacks, if it does not boot alone."""
     if "machine" not in roles:
         return set()
     needs = rules.windows_needs if sidecar.platform == "windows" else rules.needs
     wanted = {role for cloud in sidecar.clouds for role in needs[cloud]}
     if "kernel" in roles:
-        # A kernel of the set's own seldom finds its root without one: rather asked than missed.
+        # A kernel in the set rarely finds its root without a ramdisk, so we ask for one.
         wanted.add("ramdisk")
     if sidecar.kernel == NONE:
-        wanted.discard("ramdisk")  # it boots nothing by itself; a cloud that takes no such image says so
+        wanted.discard("ramdisk")  # useless without a kernel; a cloud that does not accept this reports it
     told = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
     return {role for role in wanted if role not in roles and told.get(role) in (None, FROM_IMAGE)}
 
@@ -57,7 +57,7 @@ def must_be_complete(
     rules: Rules,
     folders: Iterable[str],
 ) -> None:
-    """Raises NotYet, saying what to add. `folders` are those that hold nothing but kernels and ramdisks."""
+    """Raise NotYet, with what to add. `folders` are those with only kernels and ramdisks."""
     if "machine" not in roles and not _registers_alone(sidecar, roles):
         raise NotYet(_no_machine(draft, sidecar, roles))
     lacking = missing(sidecar, roles, rules)
@@ -73,7 +73,7 @@ def must_be_complete(
 
 
 def must_be_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
-    """Raises Rejected for a lone partition: nothing in it starts a machine by itself."""
+    """Raise Rejected for a partition without boot files: it cannot start a machine."""
     machine = next(member for member in members if member.role == "machine")
     if machine.facts.layout == "partition" and sidecar.convert != "keep":
         raise Rejected(
@@ -84,12 +84,12 @@ def must_be_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
 
 
 def place_for(draft: Draft) -> str:
-    """Where to write what is to be said of a set: its sidecar, also one that is not there yet."""
+    """Return the name of a set's sidecar, even if it does not exist yet."""
     return _companion(draft, "toml").rsplit("/", 1)[-1]
 
 
 def said(draft: Draft, named: Mapping[Role, str]) -> str:
-    """Lines for that sidecar that name files. What JSON quotes, TOML understands."""
+    """Return lines for that sidecar that name files. Strings in JSON are also valid in TOML."""
     quoted = {role: json.dumps(path.rsplit("/", 1)[-1], ensure_ascii=False) for role, path in named.items()}
     if place_for(draft).lower().endswith(".json"):
         return ", ".join(f'"{role}": {name}' for role, name in quoted.items())
@@ -101,7 +101,7 @@ def sidecar_name(draft: Draft) -> str:
 
 
 def _no_kernel(draft: Draft, sidecar: Sidecar, rules: Rules, *, alone: bool) -> str:
-    """`alone` is whether its clouds would boot this machine image by itself."""
+    """Return what to do about a missing kernel; `alone` is True if its clouds would boot the disk alone."""
     metadata = _companion(draft, "toml")
     if sidecar.platform == "windows":
         return (
@@ -126,7 +126,10 @@ def _demanded(role: Role, sidecar: Sidecar, rules: Rules) -> bool:
 
 
 def _elsewhere(listing: Listing, draft: Draft, folders: Iterable[str]) -> str:
-    """Eucalyptus' archives have kvm-kernel/ and xen-kernel/ beside the image: only people know which."""
+    """Return a hint about folders with kernels.
+
+    Eucalyptus' archives have kvm-kernel/ and xen-kernel/: people must choose.
+    """
     if draft.form == "folder":
         inside = [path for path in draft.paths if listing.entries[path].kind == "folder"]
         into = f"into {draft.name}/"
@@ -147,7 +150,7 @@ def _no_ramdisk(draft: Draft, sidecar: Sidecar, roles: Mapping[Role, str], rules
 
 
 def _registers_alone(sidecar: Sidecar, roles: Mapping[Role, str]) -> bool:
-    """A sidecar may name a kernel or a ramdisk and nothing else: then only that is registered."""
+    """Return True if the sidecar names only a kernel or a ramdisk: then only that is registered."""
     named = named_files(sidecar)
     return "machine" not in named and bool(named) and set(named) == set(roles)
 

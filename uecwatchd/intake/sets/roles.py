@@ -1,4 +1,4 @@
-"""Which file of a set has which role: as its sidecar says, else by content, else by name."""
+"""Roles of a set's files: from its sidecar, then from content, then from names."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -16,7 +16,7 @@ from uecwatchd.intake.spool.scan import Listing
 def roles_of(
     listing: Listing, draft: Draft, sidecar: Sidecar, owned: Iterable[str], there: Mapping[str, str]
 ) -> dict[Role, str]:
-    """Raises NotYet for a file that is named and not there, Rejected where two could be meant.
+    """Return the file for each role. Raises NotYet for a missing named file, Rejected if two are possible.
 
     `there` is every path by its folded name.
     """
@@ -55,7 +55,7 @@ def _named(listing: Listing, draft: Draft, sidecar: Sidecar, there: Mapping[str,
 def _candidates(
     listing: Listing, sidecar: Sidecar, named: Mapping[Role, str], owned: Iterable[str]
 ) -> dict[Role, list[str]]:
-    """Files for the roles that nothing has been said of."""
+    """Return files for the roles that the sidecar does not mention."""
     found: dict[Role, list[str]] = {}
     for path in owned:
         role = role_of(listing, path)
@@ -67,14 +67,16 @@ def _candidates(
 
 
 def _is_declined(sidecar: Sidecar, role: Role) -> bool:
-    """Whether the sidecar says that this role is filled otherwise: by an id, or by nothing."""
+    """Return True if the sidecar fills this role with an id or with nothing."""
     value = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk, "machine": None}[role]
     return value is not None and (value == "none" or is_image_id(value))
 
 
 def _that_go_with(listing: Listing, sidecar: Sidecar, kernel: str | None, paths: list[str]) -> list[str]:
-    """Without the floppies, which only memdisk starts. One that bears an initrd's name is left: what is
-    wrong with it is told."""
+    """Return the ramdisks without floppies, which only memdisk can start.
+
+    One with the name of an initrd is kept, so that its problem is reported.
+    """
     started = _facts(listing, kernel)
     if sidecar.platform == "windows" or (kernel and (not started or started.format == "memdisk")):
         return paths
@@ -108,7 +110,7 @@ def _only(listing: Listing, draft: Draft, role: Role, found: Mapping[Role, Seque
 
 
 def _which(listing: Listing, draft: Draft, role: Role, found: Mapping[Role, Sequence[str]]) -> str:
-    """Propose one that can serve, and with a kernel the ramdisk of its flavour, if there are several."""
+    """Suggest a usable file, and with a kernel the ramdisk of the same flavour, if there are several."""
     chosen = first_fitting(listing, role, found[role])
     if chosen is None:
         return "None of them can serve: remove all but one, to be told why."
@@ -126,7 +128,7 @@ def _flavour(path: str) -> str:
 
 
 def first_fitting(listing: Listing, role: Role, paths: Iterable[str]) -> str | None:
-    """The first that would pass as a member; by the same rules as then."""
+    """Return the first file that would be accepted as a member, by the same rules."""
     for path in paths:
         facts, size = _facts(listing, path), listing.entries[path].size
         if facts and not suitability.unfit(role, facts, size=size):

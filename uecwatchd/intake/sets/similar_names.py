@@ -1,27 +1,28 @@
-"""Which of two folded names is a slip of the pen for the other, and not the name of something else."""
+"""Comparison of folded names: is one a misspelling of the other, or the name of something else?"""
 
 import re
 from collections.abc import Collection, Mapping
 from itertools import zip_longest
 
-LETTERS = 4  # of a name in which one wrong letter is a slip and not another name
-# Beyond that nobody types a name, and each letter of it costs as many again.
+LETTERS = 4  # minimum length of a name with one wrong letter; shorter ones are other names
+# Nobody types longer names, and the time grows with the square of the length.
 LETTERS_COMPARED = range(LETTERS, 65)
-LETTERS_OF_TWO = 6  # of a word in which two are
-# So few pairs of names are all compared, whatever the two have in common: each takes a fraction of a
-# millisecond.
+LETTERS_OF_TWO = 6  # minimum length of a word with two wrong letters
+# Up to this number all pairs of names are compared: each takes a fraction of a millisecond.
 FEW_PAIRS = 5_000
-MOST_COMPARED = 100_000  # pairs of more names; beyond, names are near that begin with the whole of another
-MOST_ALIKE = 100  # names with one trait, of which each may be meant; what more have says nothing of any
-# What ten thousand names have, in fifty megabytes of memory. Of more, the others are compared as a whole.
+MOST_COMPARED = (
+    100_000  # pairs if there are more names; after that only names that begin with another are near
+)
+MOST_ALIKE = 100  # names with one trait; a trait of more names is not significant
+# Traits of ten thousand names, in fifty megabytes of memory. Further names are compared only as a whole.
 MOST_TRAITS = 200_000
 
 
 class Names:
-    """Names that are still to be found by another that is nearly one of them: each is given once.
+    """Names to be found by a similar name: each is returned once.
 
-    `keys` are the names folded, `others` is how many they will be compared with. Whoever makes up names by
-    the thousand cannot have each compared with each.
+    `keys` are the folded names, `others` is how many names they will be compared with. If there are many, not
+    all pairs are compared, because an attacker can make thousands of names.
     """
 
     def __init__(self, keys: Mapping[str, str], *, others: int) -> None:
@@ -56,19 +57,22 @@ class Names:
 
 
 def traits_of(key: str) -> set[str]:
-    """What two names have in common if one letter differs, one has more words, or only signs differ."""
+    """Return the traits of a name, to find similar ones.
+
+    Two names have one in common if one letter differs, one has more words, or only punctuation differs.
+    """
     letters = {key[:i] + key[i + 1 :] for i in range(len(key))} if len(key) in LETTERS_COMPARED else set()
     words = {key[: found.start()] for found in re.finditer(r"[\W_]", key)}
     return {key, _plain(key), *letters, *words}
 
 
 def _plain(key: str) -> str:
-    """A name without signs, and without the noughts before its numbers: `web1` of web-01."""
+    """Return a name without punctuation and leading zeros of numbers: `web1` for web-01."""
     return re.sub(r"[\W_]", "", re.sub(r"(?<!\d)0+(?=\d)", "", key))
 
 
 def is_near(stem: str, key: str) -> bool:
-    """Names that differ in their numbers are versions of one thing, and not slips."""
+    """Return True if one name is a misspelling of the other. Different numbers mean different versions."""
     if _plain(stem) == _plain(key) or _begins(key, stem):
         return True
     if _begins(stem, key):
@@ -87,13 +91,16 @@ def _numbers(text: str) -> list[int]:
 
 
 def _differ_in_long_words(one: str, other: str) -> bool:
-    """Two letters make another word of a short one: web-de and web-fr, prod-east and prod-west."""
+    """Return True if only long words differ.
+
+    In a short word, two wrong letters make another word: web-de and web-fr, prod-east and prod-west.
+    """
     pairs = zip_longest(re.split(r"[\W_]", one), re.split(r"[\W_]", other), fillvalue="")
     return all(max(len(a), len(b)) >= LETTERS_OF_TWO for a, b in pairs if a != b)
 
 
 def _slips(one: str, other: str, most: int) -> bool:
-    """Whether not more letters were left out, added, mistaken, or exchanged with the next."""
+    """Return True if at most `most` letters are missing, added, wrong, or swapped with the next."""
     pairs = enumerate(zip(one, other, strict=False))
     start = next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
     a, b = one[start:], other[start:]

@@ -1,9 +1,9 @@
-"""Metadata that lies near a set and is read for none: somebody meant it for something.
+"""Stray metadata: files near a set that no set reads, although somebody meant them for something.
 
-An image is never registered past it. What bears the set's own name with something else before or behind it,
-or lies in the set's folder, holds that set until it is renamed or moved away; so does a sidecar without an
-image whose name is nearly the set's, until its own image comes; and so does the note that a download tool
-keeps beside a file which has its full size from the beginning.
+An image is never registered while there is such a file. A file with the name of the set and something before
+or after it, or in the set's folder, makes the set wait until it is renamed or moved away. So does a sidecar
+without an image whose name is similar to the set's, until its own image arrives; and so does the control file
+of a download tool, beside a file that has its full size from the beginning.
 """
 
 import re
@@ -25,13 +25,13 @@ from uecwatchd.intake.spool.output_files import is_output
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.system.text import file_word
 
-# Names of metadata: what sidecars end in, slips of the pen for it, and what other programs use for the same.
+# Suffixes of metadata: those of sidecars, misspellings of them, and those of other programs.
 FAMILY = re.compile(r"\.(?:toml|json)\w?$|\.(?:tom|tml|oml|tol|jso|jsn|jon|tmol|tolm|otml|jsno|josn|ojsn)$"
                     r"|\.(?:ya?ml|ini|meta|metadata|sidecar|uecwatchd)$")  # fmt: skip
 _MAYBE = re.compile(r"\.(?:t|j|o|y|ini|meta|sidecar|uecwatchd)", re.IGNORECASE)  # cheap, for most names
-# What stands before or behind a name when a program, or a person, puts a copy of the file beside it.
+# Additions before or after a name when a program, or a person, makes a copy of the file.
 _BEFORE = re.compile(r"^(?:\.~lock\.|\.#|~\$|[.#~\s]|copy of |copy_of_)+")
-# A run of signs is tried from its beginning alone, and as a whole: names come from whoever may drop files.
+# A run of characters is matched only from its start and as a whole (possessive), because names are untrusted.
 _COPY = r"(?<!\s)\s*+\(\d+\)|(?<![ _-])[ _-]++copy|\.sync-conflict-[\w-]+|_conflict-[\w-]+"
 _OF_A_COPY = re.compile(rf"(?:{_COPY})(?=\.\w+$)")
 _BEHIND = re.compile(
@@ -40,19 +40,22 @@ _BEHIND = re.compile(
     rf"|{'|'.join(re.escape(ending) for ending in sorted(ENDINGS, key=len, reverse=True))}"
     r"|\.dpkg-\w+|\.ucf-\w+|\.(?:bak|old|orig|save)[-_.\d]+)$"
 )
-MOST_BEHIND = 8  # such endings, more than any file was copied and set aside one after the other
-_RSYNC = re.compile(r"^(\..+)\.[a-z0-9]{6}$")  # a folded name: the six letters were of either case
+MOST_BEHIND = 8  # such suffixes in a row: more than any real file has
+_RSYNC = re.compile(r"^(\..+)\.[a-z0-9]{6}$")  # a folded name: the six letters had any case
 _EDGE = re.compile(r"(?<![\W_])[\W_]+$")
-_TYPE = re.compile(r"[\W_]?(?:toml|json)$")  # its dot was mistaken, or left out
-# Sidecars called so at the top of a folder may be meant for any image there.
+_TYPE = re.compile(r"[\W_]?(?:toml|json)$")  # with a wrong or missing dot
 SWAP = (".swp", ".swo", ".swx")
+# Sidecars with these names at the top of a folder may be meant for any image there.
 GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """Metadata that no set reads. `hidden` is passed over by its name; `ours` has a key of a sidecar, or may
-    have one and cannot be read; `right` would be a sidecar under the right name."""
+    """Metadata that no set reads.
+
+    `hidden` files are ignored by name. `ours` have a key of a sidecar, or may have one and are unreadable.
+    `right` ones would be a sidecar with the right name.
+    """
 
     path: str
     hidden: bool = False
@@ -62,8 +65,7 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """A sidecar without an image, or what reads like one. `names_machine` is whether it names an image that
-    is not there."""
+    """A sidecar without an image, or a similar text. `names_machine` is True if it names a missing image."""
 
     path: str
     stems: frozenset[str]
@@ -72,11 +74,11 @@ class Alike:
 
 @dataclass(frozen=True, slots=True)
 class Nearby:
-    """What lies near, by the folded name of a set, path of a file, or folder that it lies near to.
+    """Files near the sets, by the folded name of a set, path of a file, or folder.
 
-    `alike` are sidecars without an image, by the name of the set that they nearly name; `meant` are drafts
-    that are but such a stray, and no set; `notes` are those of download tools, by the file they are kept for.
-    `lone` is metadata beside the sets that belongs to no image by its name, and may name one.
+    `alike` are sidecars without an image, by the name of the set that they resemble. `meant` are drafts that
+    consist only of such a stray, and are not sets. `notes` are control files of download tools, by the file
+    they belong to. `lone` is metadata beside the sets that belongs to no image by name, and may name one.
     """
 
     strays: Mapping[str, Sequence[Stray]] = field(default_factory=dict)
@@ -88,7 +90,7 @@ class Nearby:
     proofs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def of(self, draft: Draft, paths: Iterable[str]) -> Iterator[Stray]:
-        """Give each stray once that bears the name of a set or of one of its files, or lies in its folder."""
+        """Return the strays with the name of a set or of one of its files, or in its folder, each once."""
         keys = _targets(draft, paths) if self.strays else ()
         found = (stray for key in keys for stray in self.strays.get(key, ()))
         return (stray for stray in dict.fromkeys(found) if stray.path not in draft.sidecars)
@@ -100,9 +102,9 @@ def look_around(
     owned: Mapping[str, Sequence[str]],
     beat: Callable[[], None] = lambda: None,
 ) -> Nearby:
-    """Find what lies near the sets. `owned` are the paths of each draft, by its name.
+    """Find the files near the sets. `owned` are the paths of each draft, by its name.
 
-    `beat` is called for each name, for those who want to know that it goes on.
+    `beat` is called for each name, as a sign of life.
     """
     whole = [draft for draft in drafts if _has_machine(listing, draft, owned[draft.name])]
     named = {draft.name for draft in whole}
@@ -157,7 +159,7 @@ def _strays(
         found, keys = listing.sidecars.get(path), listing.keys_given(path)
         right = (bool(keys) or isinstance(found, Sidecar)) and is_sidecar(_core(path))
         if is_metadata(listing, path):
-            is_list = "/" in path and keys == ("sha256",)  # of a mirror, or for one file: it is told of
+            is_list = "/" in path and keys == ("sha256",)  # from a mirror, or for one file: it is reported
             is_ours = (
                 (bool(keys) and not is_list)
                 or _speaks_to_us(found)
@@ -171,14 +173,14 @@ def _strays(
 
 
 def is_metadata(listing: Listing, path: str) -> bool:
-    """Whether a file that is not passed over is meant to say something of an image, by its name or words."""
+    """Return True if a file that is not ignored is metadata by its name or its text."""
     return bool(listing.keys_given(path)) or is_sidecar(path) or _is_family(path)
 
 
 def _is_hidden_metadata(path: str) -> bool:
-    """Whether a name that is passed over is a sidecar's, but for what stands before or behind it.
+    """Return True if an ignored name is the name of a sidecar with something before or after it.
 
-    What the administrator has passed over, and what systems lay into every folder, is meant for no set.
+    Names that the administrator ignores, and names that systems put into every folder, are for no set.
     """
     name = path.rsplit("/", 1)[-1]
     if not _is_family(path) or is_output(file_names.folded(name)) or ignored_by(name) is None:
@@ -187,7 +189,7 @@ def _is_hidden_metadata(path: str) -> bool:
 
 
 def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
-    """Whether a file reads like a sidecar, or may be one that cannot be read."""
+    """Return True if a file reads like a sidecar, or may be one that is unreadable."""
     if isinstance(found, Sidecar):
         return bool(found.given)
     return isinstance(found, UecError) and not isinstance(found, Foreign)
@@ -202,11 +204,11 @@ def _is_family(path: str) -> bool:
     return bool(_MAYBE.search(path)) and bool(FAMILY.search(_core(path)))
 
 
-@lru_cache(maxsize=1000)  # of one name it is asked several times in a row
+@lru_cache(maxsize=1000)  # it is called several times in a row for one name
 def _core(path: str) -> str:
-    """Return a file's name without what copies have before and behind it: `a.toml` of `.a.toml.swp`."""
+    """Return a file's name without additions of copies: `a.toml` for `.a.toml.swp`."""
     name = file_names.folded(path.rsplit("/", 1)[-1])
-    if name.startswith("._"):  # the resource fork that macOS keeps of another file
+    if name.startswith("._"):  # the resource fork of another file, from macOS
         return ""
     if found := _RSYNC.match(name):
         name = found[1]
@@ -223,7 +225,7 @@ def _beside(path: str, name: str) -> str:
 
 
 def _keys(path: str) -> set[str]:
-    """Return what a stray at the top of a folder may be named after: a set, or a file of one."""
+    """Return the names that a stray at the top of a folder may refer to: a set, or a file of one."""
     core = _core(path)
     stems = {core, FAMILY.sub("", core), _TYPE.sub("", core), core.rpartition(".")[0]}
     stems |= {_EDGE.sub("", stem) for stem in stems}
@@ -231,7 +233,10 @@ def _keys(path: str) -> set[str]:
 
 
 def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
-    """`homes` are the folders of sets: a sidecar in another folder may be meant for a set beside that."""
+    """Return the names that a stray may refer to; `homes` are the folders of sets.
+
+    A sidecar in another folder may be meant for a set beside that folder.
+    """
     folder, slash, name = stray.path.rpartition("/")
     if not slash:
         return _keys(stray.path)
@@ -243,7 +248,7 @@ def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
 
 
 def _without_image(listing: Listing, lone: Iterable[Draft]) -> Iterator[Alike]:
-    """Sidecars that name a kernel or a ramdisk alone, which is there, have what they are for."""
+    """Yield sidecars without an image. One that names only an existing kernel or ramdisk is complete."""
     for draft in lone:
         path = draft.sidecars[0]
         found = listing.sidecars.get(path)
@@ -255,7 +260,7 @@ def _without_image(listing: Listing, lone: Iterable[Draft]) -> Iterator[Alike]:
 
 
 def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], None]) -> dict[str, Alike]:
-    """Which of the others nearly names which set without a sidecar."""
+    """Return the others with a name similar to that of a set without a sidecar, by name of the set."""
     if not others or not bare:
         return {}
     firsts: dict[tuple[str, bool], Alike] = {}
@@ -274,7 +279,7 @@ def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], No
 
 
 def _notes(listing: Listing) -> dict[str, str]:
-    """Which file has beside it what a download tool keeps there until the file is whole."""
+    """Return the control files of download tools, by the file they belong to."""
     notes: dict[str, str] = {}
     for path in sorted((*listing.ignored, *listing.entries)):
         plain = file_names.folded(path)
@@ -290,7 +295,7 @@ def _notes(listing: Listing) -> dict[str, str]:
 
 
 def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
-    """Raises what holds a set because of something near it. `paths` are the files it is to be made of."""
+    """Raise an error if something near a set must stop it. `paths` are the files of the set."""
     for path in (*paths, *draft.sidecars):
         if note := near.notes.get(file_names.folded(path)):
             raise NotYet(
@@ -298,7 +303,7 @@ def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
             )
     for stray in near.of(draft, paths):
         if not (stray.ours or stray.hidden or is_sidecar(stray.path)) or (draft.sidecars and not stray.ours):
-            continue  # it gives no key, or the set has what it is to be read by: it is told of
+            continue  # it has no key, or the set has its own sidecar: `unheeded` reports it
         if stray.hidden:
             name = sidecar_of(draft)
             remedy = f"rename it to {name} or move it away"
@@ -314,7 +319,7 @@ def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
 
 
 def _if_meant(other: Alike, draft: Draft, paths: Sequence[str]) -> str:
-    """What to do with a sidecar that is meant for a set. The first of the set's `paths` is its image."""
+    """Return what to do with a sidecar that is meant for a set. The first of `paths` is the set's image."""
     if other.names_machine and not draft.base:
         place = Draft(other.path, "sidecar", "", (other.path,))
         return f"say {said(place, {'machine': paths[0]})} in it"
@@ -326,7 +331,7 @@ def _if_meant(other: Alike, draft: Draft, paths: Sequence[str]) -> str:
 
 
 def unheeded(listing: Listing, near: Nearby, draft: Draft, paths: Sequence[str]) -> tuple[str, ...]:
-    """Say what lies near a set and changes nothing: it is told of before the set goes up."""
+    """Return sentences about files near a set that change nothing, for the log before the upload."""
     told = [
         f"{stray.path} is not read: the sidecar is {sidecar_of(draft)}"
         for stray in near.of(draft, paths)
@@ -344,8 +349,10 @@ def unheeded(listing: Listing, near: Nearby, draft: Draft, paths: Sequence[str])
 
 
 def _proofs(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:
-    """What checks nothing, by the folded file, set or folder it is for; "" is for all: sums of other kinds,
-    signatures, and lists that are passed over by their names."""
+    """Return files that check nothing, by the folded file, set or folder they are for; "" is for all.
+
+    These are other kinds of sums, signatures, and lists with ignored names.
+    """
     proofs: dict[str, list[str]] = {}
     for path in sorted(listing.entries):
         base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
@@ -368,7 +375,7 @@ def _why_not(listing: Listing, path: str) -> str:
 
 
 def sidecar_of(draft: Draft) -> str:
-    """The path of the sidecar that a set has, or would be read by."""
+    """Return the path of the sidecar that a set has, or would have."""
     return (
         draft.sidecars[0]
         if draft.sidecars

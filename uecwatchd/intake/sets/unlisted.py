@@ -1,6 +1,6 @@
-"""What a look does not know of a folder: files it did not come to read, or has no room for.
+"""Files that a scan did not read, for lack of time or memory.
 
-A sidecar among them may name any file that has none of its own.
+A sidecar among them may name any file that has no sidecar of its own.
 """
 
 from collections.abc import Iterable
@@ -11,20 +11,20 @@ from uecwatchd.intake.spool.scan import Listing
 
 
 def unread_sidecar(listing: Listing) -> str | None:
-    """A sidecar beside the sets that has not been read: it may name any file that has none of its own."""
+    """Return a sidecar beside the sets that was not read: it may name any file without a sidecar."""
     unread = (listing.unread | listing.crowded) & listing.entries.keys()
     return min((path for path in unread if is_sidecar(path) and "/" not in path), default=None)
 
 
 def must_be_whole(listing: Listing) -> None:
-    """Raises NotYet where names were left out for want of room: a sidecar may be among them."""
+    """Raise NotYet if names were left out because of a limit: a sidecar may be among them."""
     if number := sum(listing.left_out.values()):
         reason = f"room for all names in this folder: {number} more lie there than are looked at"
         raise NotYet(reason, brief=True, unread=True)
 
 
 def must_have_been_read(listing: Listing, paths: Iterable[str]) -> None:
-    """Raises NotYet for the first that was not."""
+    """Raise NotYet for the first file that was not read."""
     for path in paths:
         if path in listing.unread:
             raise NotYet(f"{path} to be read: much lies there", listing.now, brief=True, unread=True)

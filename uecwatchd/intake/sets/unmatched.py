@@ -1,4 +1,4 @@
-"""What is left over, with the reason: silence about a file is what users of drop folders complain of."""
+"""Files in no set, each with the reason: users of drop folders complain most about silence."""
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
@@ -17,7 +17,7 @@ NOT_CHECKED = "a kind that is not checked: SHA-256 is, as sha256sum writes it"
 
 
 def misfits(listing: Listing, used: set[str], read: set[str]) -> tuple[Misfit, ...]:
-    """Everything that is neither in a set nor claimed by one that is not ready (`used`).
+    """Return everything that is not in a set, and not used by a set that is not ready (`used`).
 
     `read` are the sidecars of all sets, ready or not.
     """
@@ -31,7 +31,7 @@ def misfits(listing: Listing, used: set[str], read: set[str]) -> tuple[Misfit, .
 
 
 def _is_of_no_use(listing: Listing, path: str) -> bool:
-    """Whether no set can use a file as it is, in whose folder it may lie."""
+    """Return True if no set can use a file as it is, although it may be in the set's folder."""
     if is_sidecar(path):
         return True
     return role_of(listing, path) is None and reason_packed(listing, path) is not None
@@ -43,7 +43,7 @@ def _planted_reason(entry: Entry) -> str:
 
 
 def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:
-    """Why a file is in no set, and whether that is to be told before anybody asks."""
+    """Return why a file is in no set, and True if the journal is to say so."""
     if entry.kind == "folder" and "/" in path:
         return "a folder in a folder: a set's files lie side by side", False
     name = path.rsplit("/", 1)[-1]
@@ -84,7 +84,7 @@ def _of_role(listing: Listing, path: str, role: Role | None) -> str:
 
 
 def _alone(listing: Listing, role: Role, path: str) -> str:
-    """What to write for it to be registered as it is."""
+    """Return what to write so that the file is registered alone."""
     if "/" in path or first_fitting(listing, role, [path]) is None:
         return ""
     draft = Draft(path, "stem", "")
