@@ -22,7 +22,7 @@ from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
-from uecwatchd.intake.spool import lock
+from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.disk_space import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
@@ -97,7 +97,7 @@ def assert_done_once(host: Host, files: dict[str, bytes]) -> None:
     assert [f"karmic{ending}" in host.outputs() for ending in (".emi", ".eki", ".eri", ".uec.error")] == [
         *(True, True, True, False)
     ]
-    assert not [p.name for p in host.spool.iterdir() if p.name.startswith(".") and p.name != lock.LOCK_NAME]
+    assert not [p.name for p in host.spool.iterdir() if p.name.startswith(".") and p.name != SPOOL_LOCK.name]
     with closing(sqlite3.connect(host.state / "ledger.sqlite")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 

@@ -12,7 +12,7 @@ from tests.support.daemon import daemon_process, stop_daemon
 from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.demo.material import RealSet
-from uecwatchd.intake.spool import lock
+from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 
 
 def sidecar_set(host: Host, made: RealSet) -> str:
@@ -322,7 +322,7 @@ def test_outputs_follow_their_files_after_a_while(make_host: Callable[..., Host]
         (host.spool / made.name).unlink()
     for _ in range(2):
         assert host.run("once").returncode == 0
-    assert [path.name for path in host.spool.iterdir()] == [lock.LOCK_NAME]
+    assert [path.name for path in host.spool.iterdir()] == [SPOOL_LOCK.name]
     assert "empty" in host.run("status").stderr
 
 

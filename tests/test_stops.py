@@ -17,9 +17,10 @@ import pytest
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.demo.material import RealSet
-from uecwatchd.intake.spool import lock
+from uecwatchd.intake.spool.output_files import lock_spool
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.system import lockfile
 
 # On a busy machine a set may be deferred once, and that is for half a minute.
 # Between two looks: less than the shortest stage takes.
@@ -244,10 +245,10 @@ def watched(host: Host) -> Iterator[Daemon]:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether no daemon has the folder's lock."""
+    """Tell if no daemon has the folder's lock."""
     try:
-        os.close(lock.hold(folder))
-    except lock.Occupied:
+        lockfile.release(lock_spool(folder) or 0)
+    except lockfile.Occupied:
         return False
     return True
 

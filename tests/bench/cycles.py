@@ -21,7 +21,7 @@ from pathlib import Path
 
 from uecwatchd.demo.material import kernel, make_set
 from uecwatchd.demo.run import CONFIGURATION
-from uecwatchd.intake.spool.lock import LOCK_NAME
+from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
@@ -91,7 +91,7 @@ def tell_outcome(spool: Path, state: Path, *, kinds: list[str]) -> None:
     tell("images", str(len(kinds)))
     tell("lost", str(sum(counts[role] == 0 for role in ROLES)))
     tell("doubled", str(sum(counts[role] - 1 for role in ROLES if counts[role] > 1)))
-    hidden = sum(path.name.startswith(".") and path.name != LOCK_NAME for path in spool.iterdir())
+    hidden = sum(path.name.startswith(".") and path.name != SPOOL_LOCK.name for path in spool.iterdir())
     tell("leftovers", f"{hidden} temporaries, {len(unfinished)} unfinished bundles")
 
 

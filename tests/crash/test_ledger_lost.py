@@ -16,9 +16,8 @@ from tests.crash.conftest import Killer, Scene
 from tests.support.host import Host
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger import schema
-from uecwatchd.ledger.lock import hold
 from uecwatchd.ledger.records import Request
-from uecwatchd.ledger.schema import FILE_NAME
+from uecwatchd.ledger.schema import FILE_NAME, lock_state
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
 
 KILLED = -9
@@ -113,7 +112,7 @@ def test_status_says_that_the_ledger_is_damaged_and_leaves_it_alone(
 def test_a_damaged_ledger_is_not_set_aside_under_a_daemon_that_has_it_open(state: Path) -> None:
     told: list[str] = []
     overwrite_header(state / FILE_NAME)
-    lock = hold(state)
+    lock = lock_state(state)
     try:
         with pytest.raises(Deferred, match="another uecwatchd"):
             open_ledger(state, lost=told.append)

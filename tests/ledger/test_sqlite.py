@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted, Stopped
-from uecwatchd.ledger import lock, schema, sqlite
+from uecwatchd.ledger import schema, sqlite
 from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
 from uecwatchd.ledger.schema import Damaged
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
@@ -241,32 +241,9 @@ def _claim(book: sqlite.Ledger, order: list[str]) -> None:
         order.append("second")
 
 
-def test_a_second_daemon_is_told_who_holds_the_lock(tmp_path: Path) -> None:
-    held = lock.hold(tmp_path)
-    with pytest.raises(Deferred, match=rf"process {os.getpid()} \(.*python.*\) holds its lock"):
-        lock.hold(tmp_path)
-    os.close(held)
-    os.close(lock.hold(tmp_path))
-
-
 def test_a_state_directory_of_somebody_else_is_named(tmp_path: Path, as_nobody: None) -> None:
     with pytest.raises(NotPermitted, match="state directory"):
         open_ledger(tmp_path / "state")
-
-
-def test_whether_a_daemon_runs_is_seen_without_getting_in_its_way(tmp_path: Path) -> None:
-    assert not lock.is_held(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    held = lock.hold(tmp_path)
-    assert lock.is_held(tmp_path)
-    os.close(held)
-    assert not lock.is_held(tmp_path)
-
-
-def test_a_daemon_waits_for_a_verb_that_has_the_lock_for_a_moment(tmp_path: Path) -> None:
-    verb = lock.hold(tmp_path)
-    threading.Timer(0.2, os.close, [verb]).start()
-    os.close(lock.hold(tmp_path))
 
 
 def test_a_digest_that_is_dropped_is_taken_anew(tmp_path: Path) -> None:

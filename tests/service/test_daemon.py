@@ -30,7 +30,7 @@ from uecwatchd.errors import Deferred, Halted
 from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.intake.sidecar import Sidecar
-from uecwatchd.intake.spool import lock
+from uecwatchd.intake.spool import output_files
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME, Damaged
 from uecwatchd.ledger.sqlite import Ledger, open_ledger
@@ -206,7 +206,7 @@ def test_a_folder_that_is_removed_and_made_again_is_watched_again(
         drop(host, real_set, "karmic")
         until((host.spool / "karmic.emi").exists, "the EMI")
         with pytest.raises(Deferred, match="another uecwatchd"):
-            lock.hold(host.spool)
+            output_files.lock_spool(host.spool)
 
 
 def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_waiting(

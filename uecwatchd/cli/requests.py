@@ -21,13 +21,13 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.intake.sets.candidates import stem_of
-from uecwatchd.ledger.lock import hold as acquire
 from uecwatchd.ledger.records import Request, SetRecord
+from uecwatchd.ledger.schema import lock_state
 from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.progress import span
 from uecwatchd.service.cleanup import clear_traces
-from uecwatchd.system import wakeup
+from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.text import did_you_mean, shell_word, spelled
 
 Verb = Literal["retry", "forget", "hold", "release"]
@@ -112,7 +112,7 @@ def _act(verb: Verb, row: Row, settings: Settings) -> None:
 def _forgotten(row: Row, book: Ledger, state: Path) -> bool:
     """Forget a set here and now, unless a daemon is at work that has to do it."""
     try:
-        lock = acquire(state, patience=LOCK_PATIENCE_SECONDS)
+        lock = lock_state(state, patience_seconds=LOCK_PATIENCE_SECONDS)
     except Deferred:
         return False
     try:
@@ -123,7 +123,7 @@ def _forgotten(row: Row, book: Ledger, state: Path) -> bool:
             clear_traces(record, book)
             book.drop_set(record)
     finally:
-        os.close(lock)
+        lockfile.release(lock)
     return True
 
 

@@ -15,9 +15,8 @@ from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
 
-from uecwatchd.ledger.lock import LOCK_NAME, hold
-from uecwatchd.ledger.schema import FILE_NAME, folder_trouble, sync_folder
-from uecwatchd.system import failpoints
+from uecwatchd.ledger.schema import FILE_NAME, STATE_LOCK, folder_trouble, lock_state, sync_folder
+from uecwatchd.system import failpoints, lockfile
 
 # What SQLite puts beside its file. They go first: a log that stayed would be read into the new file.
 COMPANIONS = ("-wal", "-shm")
@@ -27,17 +26,17 @@ WISHES = ("requests", "holds")
 def is_gone(folder: Path) -> bool:
     """Whether there has been a daemon here, and its ledger is not: each run leaves a lock's file behind."""
     # Not exists() of a Path, which raises where a folder above is closed.
-    return os.path.exists(folder / LOCK_NAME) and not os.path.exists(folder / FILE_NAME)  # noqa: PTH110
+    return os.path.exists(folder / STATE_LOCK.name) and not os.path.exists(folder / FILE_NAME)  # noqa: PTH110
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """No daemon may be at work on a ledger that is set aside. Raises Deferred when one is."""
-    lock = hold(folder)
+    lock = lock_state(folder)
     try:
         yield
     finally:
-        os.close(lock)
+        lockfile.release(lock)
 
 
 def set_aside(folder: Path) -> Path:

@@ -13,12 +13,19 @@ from urllib.parse import quote
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, kind_of
-from uecwatchd.system import failpoints
+from uecwatchd.system import failpoints, lockfile
 from uecwatchd.system.disk_space import lacking, space_of
 from uecwatchd.system.mounts import is_shared, type_of
 from uecwatchd.system.text import shell_word
 
 FILE_NAME = "ledger.sqlite"
+STATE_LOCK = lockfile.LockFile(
+    "lock",
+    "another uecwatchd is at work here",
+    "Let it finish or stop it; one daemon works for all the spool folders.",
+)
+# A verb has the lock for some milliseconds; a daemon that starts just then should not report another daemon.
+LOCK_PATIENCE_SECONDS = 1.0
 # How long a statement waits for another process (`status`, a second daemon's last gasp) to finish writing.
 BUSY_SECONDS = 10.0
 BUSY_PAUSE_SECONDS = 0.05
@@ -207,6 +214,16 @@ def make_folder(folder: Path) -> None:
     with failpoints.effect("make the state directory"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         sync_folder(folder.parent)
+
+
+def lock_state(folder: Path, *, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> int:
+    """Become the only daemon on a state directory; return the lock, which `lockfile.release` ends.
+
+    Raises Occupied, naming the process that has the lock, when it keeps it for longer than that.
+    """
+    with folder_trouble(folder):
+        make_folder(folder)
+        return lockfile.acquire(folder, STATE_LOCK, patience_seconds=patience_seconds)
 
 
 def sync_folder(folder: Path) -> None:

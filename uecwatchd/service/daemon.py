@@ -1,7 +1,6 @@
 """The only clock: wait, look, tell systemd; signals, drain, reload."""
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -17,8 +16,8 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
-from uecwatchd.ledger.lock import hold
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.schema import lock_state
 from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt import context
@@ -28,7 +27,7 @@ from uecwatchd.service.probing import Asking
 from uecwatchd.service.requests import Brake, ProbeWriter, drop_advances
 from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import Roll
-from uecwatchd.system import wakeup
+from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.signals import Stop
 from uecwatchd.system.unforeseen import OurFault, Recurring
 from uecwatchd.types import DetectedCloud
@@ -206,14 +205,14 @@ class Service:
     def _alone(self) -> Iterator[None]:
         """Be the only daemon on the state directory and on the folders; a folder that comes later is taken in
         its turn."""
-        lock = hold(self._settings.state.dir)
+        lock = lock_state(self._settings.state.dir)
         drop_advances(self._book)
         try:
             self._rounds.occupy()
             yield
         finally:
             self._rounds.close()
-            os.close(lock)
+            lockfile.release(lock)
 
     # --- one turn of the loop -----------------------------------------------------------------------------
 

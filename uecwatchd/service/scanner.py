@@ -17,7 +17,7 @@ from uecwatchd.events import Kind
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Assembly, ImageSet, put_back
 from uecwatchd.intake.spool import output_files, peek, safe_open, scan, writers
-from uecwatchd.intake.spool.lock import LOCK_NAME, Occupied, hold, is_held
+from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 from uecwatchd.intake.watch import identity
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
@@ -34,6 +34,7 @@ from uecwatchd.service.retry import failed, resumed, shifted
 from uecwatchd.service.set_owners import known_of, newly_owned, rules_in
 from uecwatchd.service.set_states import Roll
 from uecwatchd.service.workers import Crew
+from uecwatchd.system import lockfile
 from uecwatchd.system.unforeseen import in_words, our_fault
 from uecwatchd.types import SetId
 
@@ -152,10 +153,10 @@ class Rounds:
             self._ended()  # for a probe is due at once
         self._rules = rules_of(self._settings, gates.dialects(), gates.strange())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
-            self._let_go(folder)
+            self._release(folder)
         for folder in self._settings.spool.folders if folders is None else folders:
             with self._by_itself(folder), self._timed(folder):
-                self._hold(folder)
+                self._acquire(folder)
                 self._look(folder)
         self.tend()
 
@@ -189,8 +190,8 @@ class Rounds:
         """Take the folders that can be taken. Raises Occupied when another daemon has one of them."""
         for folder in self._settings.spool.folders:
             try:
-                self._hold(folder)
-            except Occupied:
+                self._acquire(folder)
+            except lockfile.Occupied:
                 raise
             except UecError:
                 continue  # told, and tried again, at each turn
@@ -201,27 +202,26 @@ class Rounds:
         self._roll.keep(until=self._tools.now())
         self._crew.close()
         for folder in tuple(self._locks):
-            self._let_go(folder)
+            self._release(folder)
 
-    def _let_go(self, folder: Path) -> None:
+    def _release(self, folder: Path) -> None:
         if (lock := self._locks.pop(folder)[1]) is not None:
-            os.close(lock)
+            lockfile.release(lock)
 
-    def _hold(self, folder: Path) -> None:
-        """Have the lock of the folder that is there now, which need not be the one of the last round."""
+    def _acquire(self, folder: Path) -> None:
+        """Have the lock of the folder that is there now, which may not be the one of the last round."""
         now = identity(folder)
-        before, lock = self._locks.pop(folder, (None, None))
-        if lock is not None and before == now and is_held(folder, lock):
-            self._locks[folder] = (now, lock)
+        before, lock = self._locks.get(folder, (None, None))
+        if lock is not None and before == now and lockfile.is_in_place(folder, lock, SPOOL_LOCK):
             return
-        if lock is not None:
-            os.close(lock)
+        if folder in self._locks:
+            self._release(folder)
         if twin := next((other for other, (known, _) in self._locks.items() if known == now), None):
             what, hint = f"{folder} and {twin} are the same folder", "Take one of them out of spool.folders."
             raise Halted(what, "it has come to be so since the configuration was read", hint)
-        lock = hold(folder)
+        lock = output_files.lock_spool(folder)
         self._locks[folder] = (now, lock)
-        loose = f"{folder}: it is not locked against a second uecwatchd: cannot write {LOCK_NAME} there"
+        loose = f"{folder}: it is not locked against a second uecwatchd: cannot write {SPOOL_LOCK.name} there"
         self._complaints.while_it_lasts(f"{folder}: lock", loose if lock is None else "")
         if lock is not None:
             output_files.sweep(folder)

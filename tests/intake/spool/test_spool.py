@@ -11,7 +11,8 @@ import pytest
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sidecar import Sidecar
-from uecwatchd.intake.spool import archive, ignored, lock, output_files, safe_open, scan
+from uecwatchd.intake.spool import archive, ignored, output_files, safe_open, scan
+from uecwatchd.system import lockfile
 
 
 def test_a_listing_holds_files_and_what_lies_one_folder_down(tmp_path: Path) -> None:
@@ -290,12 +291,12 @@ def test_long_names_that_begin_alike_have_different_outputs() -> None:
     assert output_files.output_stem("x" * 240 + "a") != output_files.output_stem("x" * 240 + "b")
 
 
-def test_only_one_daemon_holds_a_spool_folder(tmp_path: Path) -> None:
-    held = lock.hold(tmp_path)
-    with pytest.raises(Deferred, match="another uecwatchd"):
-        lock.hold(tmp_path)
-    os.close(held)
-    os.close(lock.hold(tmp_path))
+def test_only_one_daemon_has_the_lock_of_a_spool_folder(tmp_path: Path) -> None:
+    lock = output_files.lock_spool(tmp_path)
+    with pytest.raises(Deferred, match="another uecwatchd watches this folder"):
+        output_files.lock_spool(tmp_path)
+    lockfile.release(lock or 0)
+    lockfile.release(output_files.lock_spool(tmp_path) or 0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")

@@ -95,13 +95,13 @@ def test_a_file_of_somebody_else_is_not_asked_about_without_the_right_to(
 # What the unit's AmbientCapabilities=CAP_LEASE comes to: another user, without any right but capability 28.
 WITH_CAP_LEASE = """
 import ctypes, os, pathlib, struct, sys
-from uecwatchd import spool
+from uecwatchd.intake.spool import writers
 libc, bits = ctypes.CDLL(None, use_errno=True), 1 << 28
 assert libc.prctl(8, 1, 0, 0, 0) == 0
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 header, sets = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", bits, bits, 0, 0, 0, 0)
 assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
-print(spool.open_for_writing(pathlib.Path(sys.argv[1]), ["a.img"]))
+print(writers.open_for_writing(pathlib.Path(sys.argv[1]), ["a.img"]))
 """
 
 
@@ -187,10 +187,10 @@ def test_writers_and_this_process_survive_when_they_meet(tmp_path: Path) -> None
     )
     probe = (
         "import sys, time, pathlib\n"
-        "from uecwatchd import spool\n"
+        "from uecwatchd.intake.spool import writers\n"
         "end, met = time.monotonic() + 1, 0\n"
         "while time.monotonic() < end:\n"
-        "    met += spool.open_for_writing(pathlib.Path(sys.argv[1]), ['a']) is not None\n"
+        "    met += writers.open_for_writing(pathlib.Path(sys.argv[1]), ['a']) is not None\n"
         "print(met)\n"
     )
     (tmp_path / "a").touch()

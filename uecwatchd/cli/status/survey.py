@@ -13,10 +13,11 @@ from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, put_back
 from uecwatchd.intake.spool import peek, scan, writers
 from uecwatchd.intake.spool.scan import Listing
-from uecwatchd.ledger import lock
+from uecwatchd.ledger.schema import STATE_LOCK
 from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.service.policy import rules_of
 from uecwatchd.service.set_owners import known_of, rules_in
+from uecwatchd.system import lockfile
 from uecwatchd.system.unforeseen import in_words
 from uecwatchd.types import DetectedCloud
 
@@ -64,7 +65,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
 
 
 def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, DetectedCloud]]:
-    alive = lock.is_held(settings.state.dir)
+    alive = lockfile.is_locked(settings.state.dir, STATE_LOCK)
     book = read_ledger(settings.state.dir)
     if book is None:
         return Known(now, alive), {}

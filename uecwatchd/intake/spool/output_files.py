@@ -12,9 +12,15 @@ from pathlib import Path
 
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, EntryKind, folder_descriptor, kind_of, user_name
-from uecwatchd.system import failpoints
+from uecwatchd.system import failpoints, lockfile
 from uecwatchd.system.text import shell_word
 
+# The name begins and goes on like that of an unfinished output: no reason to look at the folder.
+SPOOL_LOCK = lockfile.LockFile(
+    ".uec.lock",
+    "another uecwatchd watches this folder",
+    "Stop the other one, or give this one another folder.",
+)
 OUTPUT_SUFFIXES = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
 # NAME_MAX is 255 bytes; the longest that we add is ".NAME.uec.error.uec." and 8 random letters.
 OUTPUT_STEM_BYTES = 200
@@ -52,6 +58,16 @@ def output_stem(set_name: str) -> str:
         return set_name
     tail = hashlib.sha256(encoded).hexdigest()[:8]
     return encoded[: OUTPUT_STEM_BYTES - 9].decode("utf-8", "ignore") + "-" + tail
+
+
+def lock_spool(folder: Path) -> int | None:
+    """Become the only daemon on a spool folder; return the lock, None if there is none to be had.
+
+    The folder should have the sticky bit, or those who drop files can remove the lock file.
+    Raises Occupied, and what `folder_descriptor` raises.
+    """
+    with folder_descriptor(folder) as descriptor:
+        return lockfile.acquire_in_shared_folder(folder, descriptor, SPOOL_LOCK)
 
 
 def place(folder: Path, name: str, data: bytes) -> None:

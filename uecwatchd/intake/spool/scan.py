@@ -11,9 +11,8 @@ from uecwatchd.intake.misnamed import Words
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.exposure import Exposure, exposure
 from uecwatchd.intake.spool.ignored import ignored_by
-from uecwatchd.intake.spool.lock import LOCK_NAME
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET, names_in
-from uecwatchd.intake.spool.output_files import is_foreign, is_output
+from uecwatchd.intake.spool.output_files import SPOOL_LOCK, is_foreign, is_output
 from uecwatchd.intake.spool.peek import Budget, Contents, Peek, Sums, read_contents
 from uecwatchd.intake.spool.safe_open import (
     EntryKind,
@@ -169,7 +168,7 @@ class _Names:
         return left_out
 
     def _take(self, descriptor: int, prefix: str, name: str) -> None:
-        if name == LOCK_NAME and not prefix:
+        if name == SPOOL_LOCK.name and not prefix:
             return
         if not _is_text(name):  # no cloud, journal or ledger could store it
             self.ignored[prefix + spelled(name)] = NOT_UTF8

@@ -1,0 +1,258 @@
+"""Lock files: flock(2) on a file in a folder, so that only one process works there.
+
+The kernel ends a lock with the process that has it, however that ends. `release` ends it sooner.
+
+- `acquire` is for a folder of our own, such as the state directory.
+- `acquire_in_shared_folder` is for a folder in which strangers may put files, such as a spool folder. They
+  may plant something under the lock's name, or lock it themselves so that the service has to stay away.
+
+Hosts that share a folder over NFS meet at its lock too.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from uecwatchd.errors import Deferred
+from uecwatchd.system.text import printable
+
+LOCKS = Path("/proc/locks")
+# Enough of a command line to know which service it is.
+COMMAND_CHARS = 120
+RETRY_PAUSE_SECONDS = 0.05
+# A file that can be opened by others can be locked by them.
+LOCK_MODE = 0o600
+# A planted file is removed, and may be planted again in the same moment.
+TRIES = 5
+
+release = os.close  # of the only descriptor: with it, the kernel ends the lock
+
+
+class Occupied(Deferred):
+    """Another process has the lock of a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockFile:
+    """The name of a lock file, and the words for a second process that wants the lock."""
+
+    name: str
+    occupied: str  #: follows the folder, as in `another uecwatchd is at work here`
+    hint: str
+
+    def occupied_by(self, folder: Path, holder: str) -> Occupied:
+        """Return the error for a folder whose lock `holder` has."""
+        return Occupied(f"{folder}: {self.occupied}", f"{holder} holds its lock", self.hint)
+
+
+def acquire(folder: Path, file: LockFile, *, patience_seconds: float) -> int:
+    """Lock a folder of our own; return the descriptor of its lock file, which names our process.
+
+    Raises Occupied when another process keeps the lock for longer than `patience_seconds`, and OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(folder / file.name, flags, LOCK_MODE)
+    with ExitStack() as on_error:
+        on_error.callback(os.close, lock)
+        if not _lock_within(lock, patience_seconds):
+            noted = os.pread(lock, 64, 0).strip()
+            holder = describe_holder(lock, noted=int(noted) if noted.isdigit() else None)
+            raise file.occupied_by(folder, holder)
+        with suppress(OSError):  # the disk is full: the lock holds without a name in it
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        on_error.pop_all()
+    return lock
+
+
+def acquire_in_shared_folder(folder: Path, descriptor: int, file: LockFile) -> int | None:
+    """Lock a folder to which strangers write; return the descriptor of its lock file.
+
+    `descriptor` is that of the folder. Returns None if there is no lock to be had: the folder cannot be
+    written to, or what lies in the lock's place can be neither trusted nor removed.
+    Raises Occupied when another process has the lock.
+    """
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError, FileExistsError):  # another process was faster: look again
+            lock = _open_trusted(folder, descriptor, file)
+            if lock is None:
+                return None
+            if not _lock_if_supported(lock):
+                holder = describe_holder(lock)
+                os.close(lock)
+                raise file.occupied_by(folder, holder)
+            if is_in_place(folder, lock, file):
+                return lock
+            os.close(lock)
+    return None
+
+
+def is_locked(folder: Path, file: LockFile) -> bool:
+    """Tell if a process has the lock of a folder of our own. Creates nothing."""
+    try:
+        lock = os.open(folder / file.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # its file system keeps no locks, and no daemon works without
+        return False
+    finally:
+        os.close(lock)
+    return False
+
+
+def is_in_place(folder: Path, lock: int, file: LockFile) -> bool:
+    """Tell if the file that we have locked still lies in the folder under the lock's name."""
+    with suppress(OSError):
+        return os.path.samestat(os.lstat(folder / file.name), os.fstat(lock))
+    return False
+
+
+# --- locking ----------------------------------------------------------------------------------------------
+
+
+def _lock_within(lock: int, patience_seconds: float) -> bool:
+    """Lock an open file, or return False if that takes too long."""
+    end = time.monotonic() + patience_seconds
+    while not _lock_now(lock):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(RETRY_PAUSE_SECONDS)
+    return True
+
+
+def _lock_now(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_if_supported(lock: int) -> bool:
+    """Lock an open file, or return False if another process has the lock.
+
+    Returns True if its file system keeps no locks: then no process has any.
+    The file is open for reading, or a read-only disk could not be served. NFS wants it open for writing.
+    """
+    try:
+        return _lock_now(lock)
+    except OSError as error:
+        is_for_writing = error.errno == errno.EBADF and _reopen_for_writing(lock)
+        return _lock_if_supported(lock) if is_for_writing else True
+
+
+def _reopen_for_writing(lock: int) -> bool:
+    """Open the lock file for writing, under the same number; return False if it was or cannot be."""
+    if fcntl.fcntl(lock, fcntl.F_GETFL) & os.O_RDWR:
+        return False
+    try:
+        writable = os.open(f"/proc/self/fd/{lock}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.dup2(writable, lock, inheritable=False)
+    os.close(writable)
+    return True
+
+
+# --- the file of a shared folder --------------------------------------------------------------------------
+
+
+def _open_trusted(folder: Path, descriptor: int, file: LockFile) -> int | None:
+    """Open the lock file, a new one if need be; return None if that is impossible.
+
+    A file of a stranger is not opened. Raises FileNotFoundError and FileExistsError as the system does.
+    """
+    try:
+        seen = os.open(file.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+    except FileNotFoundError:
+        return _create(descriptor, file.name)
+    try:
+        status = os.fstat(seen)
+        if _is_trusted(status, os.fstat(descriptor)):
+            with suppress(OSError):  # it is root's, who was at work here before
+                return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
+            if process := _find_holder(status):
+                raise file.occupied_by(folder, _describe(process))
+    finally:
+        os.close(seen)
+    return _create(descriptor, file.name) if _remove(descriptor, file.name, status) else None
+
+
+def _create(folder: int, name: str) -> int | None:
+    flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, LOCK_MODE, dir_fd=folder)
+    except FileExistsError:
+        raise
+    except OSError:  # the disk is full or read-only, or the folder is closed to us: reported where it matters
+        return None
+
+
+def _is_trusted(status: os.stat_result, folder: os.stat_result) -> bool:
+    """Tell if no stranger can open a file: it is ours, root's, or, for root, of the folder's owner."""
+    owners = {0, os.geteuid(), *([folder.st_uid] if os.geteuid() == 0 else [])}
+    return stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & 0o077
+
+
+def _remove(folder: int, name: str, status: os.stat_result) -> bool:
+    """Remove what a stranger planted, as the folder's owner may. A folder gets another name."""
+    try:
+        if stat.S_ISDIR(status.st_mode):
+            os.rename(name, f"{name}.{secrets.token_hex(4)}", src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            os.unlink(name, dir_fd=folder)
+    except OSError:
+        return False
+    return True
+
+
+# --- the holder -------------------------------------------------------------------------------------------
+
+
+def describe_holder(lock: int, *, noted: int | None = None) -> str:
+    """Describe the process that has the lock of an open file.
+
+    `noted` is the process to name if the kernel does not tell.
+    """
+    return _describe(_find_holder(os.fstat(lock)) or noted)
+
+
+def _find_holder(status: os.stat_result) -> int | None:
+    with suppress(OSError):
+        return find_holder(LOCKS.read_text().splitlines(), status)
+    return None
+
+
+def find_holder(locks: Iterable[str], status: os.stat_result) -> int | None:
+    """Return the process that has the lock of a file, from the lines of /proc/locks; None if they do not say.
+
+    A line is `1: FLOCK ADVISORY WRITE 841 fe:00:131074 0 EOF`: process, then device in hex and inode. For a
+    process that our namespace does not see, the number is 0 or the line is missing. On btrfs the devices
+    differ.
+    """
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    for fields in (line.split() for line in locks):
+        if fields[1:2] == ["FLOCK"] and len(fields) > 5 and fields[5] == place:
+            return int(fields[4]) or None
+    return None
+
+
+def _describe(process: int | None) -> str:
+    if process is None:
+        return "a process that cannot be seen from here"
+    with suppress(OSError):
+        words = Path(f"/proc/{process}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        if command := printable(" ".join(filter(None, words)))[:COMMAND_CHARS]:
+            return f"process {process} ({command})"
+    return f"process {process}"
