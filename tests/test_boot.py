@@ -9,10 +9,10 @@ import pytest
 
 from tests.support.host import Host
 from uecwatchd.bundle.folder import SparseFile
-from uecwatchd.clouds.client import connect
+from uecwatchd.clouds.client import make_cloud
 from uecwatchd.clouds.credentials.gather import gather
 from uecwatchd.clouds.dialects import DIALECTS
-from uecwatchd.clouds.download import take_back
+from uecwatchd.clouds.download import download_bundle
 from uecwatchd.config.load import load
 from uecwatchd.demo import material
 
@@ -72,12 +72,12 @@ def test_a_set_taken_back_out_of_the_cloud_boots(
     host.drop(made.machine, made.kernel, made.ramdisk, names=["m.img", "m.vmlinuz", "m.initrd"])
     assert host.run("once").returncode == 0
     settings = load(host.config, environ={})
-    cloud = connect(gather(settings.clouds["default"]), DIALECTS["sandbox"], uploads=1)
+    cloud = make_cloud(gather(settings.clouds["default"]), DIALECTS["sandbox"], uploads=1)
     taken = {}
     for member in host.report("m")["members"]:
         taken[member["role"]] = tmp_path / member["role"]
         with taken[member["role"]].open("wb") as file:
-            take_back(cloud, member["manifest"], SparseFile(file))
+            download_bundle(cloud, member["manifest"], SparseFile(file))
             file.truncate(member["size"])
     console = boot(taken["kernel"], taken["ramdisk"], taken["machine"])
     assert material.USERSPACE_LINE in console.splitlines()

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.sqlite import open_ledger
@@ -104,7 +104,7 @@ def one_hour(host: Host, lines: Lines, *, at: Mapping[float, Callable[[], object
             book=book,
             now=hour.now,
             monotonic=hour.monotonic,
-            patience=Patience(tries=()),
+            patience=RetryPolicy(tries=()),
             wait=hour.wait,
         )
         hour.service.run(Notifier({}))

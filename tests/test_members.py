@@ -22,8 +22,8 @@ from tests.support.host import Host, open_way
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.clouds.attributes import permissions
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.connect import entered
-from uecwatchd.clouds.images import images
+from uecwatchd.clouds.connect import connect
+from uecwatchd.clouds.images import list_images
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.demo.material import Kernel
 from uecwatchd.sandbox.server import Sandbox
@@ -110,7 +110,7 @@ class Shared:
         return permissions(self.cloud, image_id).public
 
     def listed(self) -> set[str]:
-        return {image.id for image in images(self.cloud)}
+        return {image.id for image in list_images(self.cloud)}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def _shared(host_class: type[Host], place: Path, cloud: Sandbox, settings: str) 
         with suppress(FileNotFoundError):  # the cloud's own
             key.chmod(0o755 if key.is_dir() else 0o644)
     entry = CloudSettings(name="default", dialect="sandbox", eucarc=cloud.eucarc)
-    return Shared(host, entered(entry, uploads=1, before={}))
+    return Shared(host, connect(entry, uploads=1, before={}))
 
 
 @dataclass(frozen=True)

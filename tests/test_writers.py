@@ -22,7 +22,7 @@ import pytest
 
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.connect import connect
 from uecwatchd.config.load import load
 from uecwatchd.delivery.verify import verify
 from uecwatchd.ledger.sqlite import open_ledger
@@ -317,7 +317,7 @@ def test_what_is_registered_is_what_the_writer_left_and_nothing_before_that(ende
 
 def test_what_the_cloud_has_is_what_the_writers_left(ended: Ended) -> None:
     settings = load(ended.host.config, environ={})
-    cloud = entered(settings.clouds["default"], uploads=1, before={})
+    cloud = connect(settings.clouds["default"], uploads=1, before={})
     with closing(open_ledger(settings.state.dir)) as book:
         found = {r.name: [finding.digest for finding in verify(r, cloud)] for r in book.sets()}
     assert found == {name: [sha256] for name, sha256 in ended.meant.items()}

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from uecwatchd.clouds.client import Cloud, connect
+from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.clouds.dialects import DIALECTS
 
@@ -201,7 +201,7 @@ def script(script_server: Script) -> Script:
 def clients(script_server: Script, account: Account) -> Callable[[str], Cloud]:
     """One client of the script for each dialect, at the paths of a Eucalyptus; making one takes 0.3 s."""
     urls = {f"{half}_url": f"{script_server.url}/services/{name}" for half, name in HALVES.items()}
-    return functools.cache(lambda dialect: connect(replace(account, **urls), DIALECTS[dialect], uploads=4))
+    return functools.cache(lambda dialect: make_cloud(replace(account, **urls), DIALECTS[dialect], uploads=4))
 
 
 @pytest.fixture

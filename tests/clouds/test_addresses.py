@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.credentials.gather import gather
-from uecwatchd.clouds.images import images
+from uecwatchd.clouds.images import list_images
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.server import Sandbox
@@ -30,9 +30,9 @@ def test_hosts_that_only_our_library_refuses_are_asked_and_signed_for(
     with Sandbox(tmp_path, dialect=generation) as cloud:
         monkeypatch.setenv("http_proxy", cloud.url)
         for number, host in enumerate(HOSTS):
-            found = entered(moved(cloud, host), uploads=1, before={})
+            found = connect(moved(cloud, host), uploads=1, before={})
             assert found.dialect.name == generation
-            assert images(found) == ()
+            assert list_images(found) == ()
             bucket = f"bucket-{number}"
             found.s3.create_bucket(Bucket=bucket)
             found.s3.put_object(Bucket=bucket, Key="k", Body=b"x")

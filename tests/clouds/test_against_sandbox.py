@@ -11,12 +11,20 @@ import pytest
 from pydantic import SecretStr
 
 from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder
-from uecwatchd.clouds.client import Cloud, connect
+from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.credentials.gather import Account, gather, sealing_certificate
 from uecwatchd.clouds.dialects import SANDBOX
-from uecwatchd.clouds.images import at_location, images
-from uecwatchd.clouds.objects import ensure_bucket, fetch, holds, listed, must_hold, put, remove
-from uecwatchd.clouds.registration import probe, register, watch
+from uecwatchd.clouds.images import image_at, list_images
+from uecwatchd.clouds.objects import (
+    check_objects,
+    ensure_bucket,
+    fetch_object,
+    is_same_object,
+    list_objects,
+    put_object,
+    remove_object,
+)
+from uecwatchd.clouds.registration import probe_ec2, register, wait_until_available
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected
 from uecwatchd.sandbox.server import Sandbox
@@ -39,7 +47,7 @@ def settings_for(sandbox: Sandbox) -> CloudSettings:
 
 @pytest.fixture(params=[SANDBOX, V2], ids=["V4", "V2"])
 def cloud(request: pytest.FixtureRequest, sandbox: Sandbox) -> Cloud:
-    return connect(gather(settings_for(sandbox)), request.param, uploads=2)
+    return make_cloud(gather(settings_for(sandbox)), request.param, uploads=2)
 
 
 @pytest.fixture
@@ -58,7 +66,7 @@ def bundled(source: Path, folder: Path, account: Account) -> Path:
 def upload(cloud: Cloud, manifest: Path) -> str:
     ensure_bucket(cloud, "images")
     for file in sorted(manifest.parent.iterdir()):
-        put(cloud, "images", file.name, file.read_bytes())
+        put_object(cloud, "images", file.name, file.read_bytes())
     return f"images/{manifest.name}"
 
 
@@ -69,7 +77,7 @@ def register_it(cloud: Cloud, location: str) -> str:
 
 
 def test_the_credentials_it_gives_out_are_good_for_both_halves(cloud: Cloud) -> None:
-    probe(cloud)
+    probe_ec2(cloud)
 
 
 WRITTEN = {
@@ -90,7 +98,7 @@ def test_an_address_may_be_written_in_several_ways(
     urls = {f"{half}_url": str(getattr(cloud.account, f"{half}_url")) for half in ("ec2", "s3")}
     written_so = {name: url.replace(right, written, 1) for name, url in urls.items()}
     settings = replace(settings_for(sandbox), **written_so)
-    probe(connect(gather(settings), cloud.dialect, uploads=1))
+    probe_ec2(make_cloud(gather(settings), cloud.dialect, uploads=1))
 
 
 def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
@@ -98,8 +106,8 @@ def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
 ) -> None:
     before = len(sandbox.refusals)
     location = upload(cloud, bundle)
-    assert at_location(cloud, images(cloud), location) is None
-    image = watch(cloud, register_it(cloud, location), pauses=(1.0, 2.0), sleep=time.sleep)
+    assert image_at(cloud, list_images(cloud), location) is None
+    image = wait_until_available(cloud, register_it(cloud, location), pauses=(1.0, 2.0), sleep=time.sleep)
     assert image
     assert (image.location, image.state, image.type, image.arch) == (
         location,
@@ -108,9 +116,9 @@ def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
         "x86_64",
     )
     assert image.id.startswith("emi-")
-    assert at_location(cloud, images(cloud), location) == image
+    assert image_at(cloud, list_images(cloud), location) == image
     for file in bundle.parent.iterdir():
-        assert b"".join(fetch(cloud, "images", file.name)) == file.read_bytes()
+        assert b"".join(fetch_object(cloud, "images", file.name)) == file.read_bytes()
     assert {seen.code for seen in sandbox.refusals[before:]} <= {"NoSuchBucket"}
 
 
@@ -118,8 +126,8 @@ def test_a_deregistered_image_is_not_found_again(cloud: Cloud, bundle: Path) -> 
     location = upload(cloud, bundle)
     image_id = register_it(cloud, location)
     cloud.ec2.deregister_image(ImageId=image_id)
-    assert at_location(cloud, images(cloud), location) is None
-    assert image_id not in [image.id for image in images(cloud)]
+    assert image_at(cloud, list_images(cloud), location) is None
+    assert image_id not in [image.id for image in list_images(cloud)]
 
 
 def test_a_part_with_one_flipped_bit_is_refused_for_good(cloud: Cloud, bundle: Path) -> None:
@@ -127,7 +135,7 @@ def test_a_part_with_one_flipped_bit_is_refused_for_good(cloud: Cloud, bundle: P
     part = next(file for file in bundle.parent.iterdir() if file.name.endswith(".part.0"))
     damaged = bytearray(part.read_bytes())
     damaged[4096] ^= 1
-    put(cloud, "images", part.name, bytes(damaged))
+    put_object(cloud, "images", part.name, bytes(damaged))
     with pytest.raises(Rejected, match=f"cloud embedded, registering {location}"):
         register_it(cloud, location)
 
@@ -141,35 +149,35 @@ def test_a_manifest_that_is_not_there_is_refused_for_good(cloud: Cloud) -> None:
 
 def test_an_object_is_held_when_its_bytes_are_just_these(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
-    put(cloud, "images", "held", b"these")
-    (there,) = listed(cloud, "images", "held")
-    assert holds(there, b"these")
-    assert not holds(there, b"those")
-    assert not holds(None, b"")
+    put_object(cloud, "images", "held", b"these")
+    (there,) = list_objects(cloud, "images", "held")
+    assert is_same_object(there, b"these")
+    assert not is_same_object(there, b"those")
+    assert not is_same_object(None, b"")
 
 
 def test_a_bucket_is_listed_page_by_page(cloud: Cloud) -> None:
     bucket = f"pages-{cloud.dialect.s3_signature}"
     ensure_bucket(cloud, bucket)
-    sent = [put(cloud, bucket, f"x.part.{number}", str(number).encode()) for number in range(5)]
-    put(cloud, bucket, "y.part.0", b"other")
-    found = list(listed(cloud, bucket, "x.part.", page_keys=2))
+    sent = [put_object(cloud, bucket, f"x.part.{number}", str(number).encode()) for number in range(5)]
+    put_object(cloud, bucket, "y.part.0", b"other")
+    found = list(list_objects(cloud, bucket, "x.part.", page_keys=2))
     assert found == sorted(sent, key=lambda stored: stored.key)
-    must_hold(cloud, bucket, "x.", sent)
+    check_objects(cloud, bucket, "x.", sent)
 
 
 @pytest.mark.parametrize("harm", ["damage", "remove", "cut short"])
 def test_what_is_not_as_it_was_sent_is_named(cloud: Cloud, harm: str) -> None:
     bucket = f"harm-{cloud.dialect.s3_signature}-{harm.replace(' ', '')}"
     ensure_bucket(cloud, bucket)
-    sent = [put(cloud, bucket, f"x.part.{number}", b"12345678") for number in range(2)]
+    sent = [put_object(cloud, bucket, f"x.part.{number}", b"12345678") for number in range(2)]
     if harm == "remove":
-        remove(cloud, bucket, "x.part.1")
-        remove(cloud, bucket, "x.part.1")  # is no error
+        remove_object(cloud, bucket, "x.part.1")
+        remove_object(cloud, bucket, "x.part.1")  # is no error
     else:
-        put(cloud, bucket, "x.part.1", b"87654321" if harm == "damage" else b"1234")
+        put_object(cloud, bucket, "x.part.1", b"87654321" if harm == "damage" else b"1234")
     with pytest.raises(Deferred, match=rf"looking over {bucket}/x\.part\.1"):
-        must_hold(cloud, bucket, "x.", sent)
+        check_objects(cloud, bucket, "x.", sent)
 
 
 def test_a_bucket_of_somebody_else_halts(cloud: Cloud, sandbox: Sandbox) -> None:
@@ -182,9 +190,9 @@ def test_a_bucket_of_somebody_else_halts(cloud: Cloud, sandbox: Sandbox) -> None
 @pytest.mark.parametrize("wrong", ["access_key", "secret_key"])
 @pytest.mark.parametrize("half", ["s3", "ec2"])
 def test_wrong_credentials_halt(cloud: Cloud, wrong: str, half: str) -> None:
-    stranger = connect(replace(cloud.account, **{wrong: "WRONG"}), cloud.dialect, uploads=1)
+    stranger = make_cloud(replace(cloud.account, **{wrong: "WRONG"}), cloud.dialect, uploads=1)
     with pytest.raises(Halted, match="key") as caught:
-        ensure_bucket(stranger, "images") if half == "s3" else images(stranger)
+        ensure_bucket(stranger, "images") if half == "s3" else list_images(stranger)
     assert "WRONG" not in str(caught.value) or wrong == "access_key"
 
 
@@ -201,7 +209,7 @@ def test_a_wrong_account_number_halts(cloud: Cloud, tmp_path: Path) -> None:
 def test_a_secret_of_the_configuration_goes_before_the_eucarc(sandbox: Sandbox) -> None:
     account = gather(replace(settings_for(sandbox), secret_key=SecretStr("wrong")))
     with pytest.raises(Halted, match="secret key"):
-        probe(connect(account, SANDBOX, uploads=1))
+        probe_ec2(make_cloud(account, SANDBOX, uploads=1))
 
 
 @pytest.mark.parametrize("dialect", [SANDBOX, V2], ids=["V4", "V2"])
@@ -209,16 +217,16 @@ def test_a_secret_of_the_configuration_goes_before_the_eucarc(sandbox: Sandbox) 
 def test_a_clock_that_differs_halts(tmp_path: Path, dialect: object, minutes: int) -> None:
     off = datetime.timedelta(minutes=minutes)
     with Sandbox(tmp_path / "cloud", clock=lambda: datetime.datetime.now(datetime.UTC) + off) as sandbox:
-        cloud = connect(gather(settings_for(sandbox)), dialect, uploads=1)
+        cloud = make_cloud(gather(settings_for(sandbox)), dialect, uploads=1)
         with pytest.raises(Halted, match="clock"):
-            images(cloud)
+            list_images(cloud)
         with pytest.raises(Halted, match="clock"):
             ensure_bucket(cloud, "images")
 
 
 def test_a_cloud_that_is_down_is_away(tmp_path: Path) -> None:
     with Sandbox(tmp_path / "cloud") as sandbox:
-        cloud = connect(gather(settings_for(sandbox)), SANDBOX, uploads=1)
-        probe(cloud)
+        cloud = make_cloud(gather(settings_for(sandbox)), SANDBOX, uploads=1)
+        probe_ec2(cloud)
     with pytest.raises(CloudAway, match="nobody answers at its address"):
-        probe(cloud)
+        probe_ec2(cloud)

@@ -21,7 +21,7 @@ from uecwatchd.clouds.availability import (
     Gates,
 )
 from uecwatchd.clouds.client import MOST_REQUESTS, Cloud
-from uecwatchd.clouds.detect import Recognised
+from uecwatchd.clouds.detect import DetectedDialect
 from uecwatchd.clouds.dialects import EUCA3, SANDBOX, UEC
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted, UecError, Unforeseen
@@ -178,7 +178,7 @@ class Met:
     def __init__(self) -> None:
         self.found: list[tuple[str, str, str]] = []
 
-    def __call__(self, cloud: Cloud, found: Recognised) -> None:
+    def __call__(self, cloud: Cloud, found: DetectedDialect) -> None:
         self.found.append((cloud.name, found.dialect.name, found.why))
 
 
@@ -339,7 +339,7 @@ def test_what_nobody_foresaw_is_probed_like_an_outage(server: Sandbox, clock: Cl
 
 
 def test_what_nobody_foresaw_and_is_over_lets_in(server: Sandbox, clock: Clock) -> None:
-    def met(cloud: Cloud, found: Recognised) -> None:
+    def met(cloud: Cloud, found: DetectedDialect) -> None:
         raise KeyError(cloud.name)
 
     clouds = {"default": replace(settings(server), dialect="auto")}

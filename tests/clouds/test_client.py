@@ -19,12 +19,12 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import pytest
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.clouds.client import Cloud, connect, insecure, is_loopback
+from uecwatchd.clouds.client import Cloud, is_insecure, is_loopback, make_cloud
 from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.clouds.dialects import DIALECTS, UEC
-from uecwatchd.clouds.images import images
-from uecwatchd.clouds.objects import ensure_bucket, listed, put, remove
-from uecwatchd.clouds.registration import probe, register
+from uecwatchd.clouds.images import list_images
+from uecwatchd.clouds.objects import ensure_bucket, list_objects, put_object, remove_object
+from uecwatchd.clouds.registration import probe_ec2, register
 from uecwatchd.errors import CloudAway
 
 SECRET_KEY = "secret/for+tests"
@@ -57,7 +57,7 @@ def ec2_v2(request: Any) -> str:
 
 def test_a_v2_signature_of_an_object_covers_the_service_path(cloud: Cloud, script: Any) -> None:
     script.says(ETag=quoted_md5(b"data"))
-    put(cloud, "images", "karmic.part.0", b"data")
+    put_object(cloud, "images", "karmic.part.0", b"data")
     request = script.requests[0]
     assert request.path == "/services/Walrus/images/karmic.part.0"
     assert request.headers["authorization"] == s3_v2(request)
@@ -76,7 +76,7 @@ def test_a_v2_signature_of_a_bucket_covers_the_path_as_it_is_asked_for(cloud: Cl
 
 def test_a_v2_signature_of_ec2_is_the_one_eucalyptus_computes(cloud: Cloud, script: Any) -> None:
     script.says(body=NO_IMAGES)
-    images(cloud)
+    list_images(cloud)
     sent = dict(parse_qsl(script.requests[0].body.decode()))
     assert script.requests[0].path == "/services/Eucalyptus"
     assert (sent["SignatureVersion"], sent["SignatureMethod"]) == ("2", "HmacSHA256")
@@ -89,7 +89,7 @@ def test_each_generation_is_signed_for_as_it_knows(
 ) -> None:
     script.says(body=NO_BUCKETS)
     script.says(body=NO_IMAGES)
-    probe(scripted(name))
+    probe_ec2(scripted(name))
     s3, ec2 = script.requests
     begins = {"s3": "AWS AKID", "s3v4": "AWS4-HMAC-SHA256 "}[DIALECTS[name].s3_signature]
     assert s3.headers["authorization"].startswith(begins)
@@ -102,10 +102,10 @@ def test_each_generation_is_signed_for_as_it_knows(
 @pytest.mark.parametrize("name", ["uec", "aws"])
 def test_lent_keys_go_with_their_token(name: str, account: Account, script: Any) -> None:
     urls = {"ec2_url": script.url, "s3_url": script.url}
-    cloud = connect(replace(account, session_token="TOKEN", **urls), DIALECTS[name], uploads=1)
+    cloud = make_cloud(replace(account, session_token="TOKEN", **urls), DIALECTS[name], uploads=1)
     script.says(body=NO_BUCKETS)
     script.says(body=NO_IMAGES)
-    probe(cloud)
+    probe_ec2(cloud)
     s3, ec2 = script.requests
     assert s3.headers["x-amz-security-token"] == "TOKEN"
     assert "SecurityToken=TOKEN" in ec2.body.decode() or ec2.headers["x-amz-security-token"] == "TOKEN"
@@ -117,7 +117,7 @@ def test_an_upload_carries_nothing_that_old_stores_refuse(
 ) -> None:
     data = os.urandom(300_000)
     script.says(ETag=quoted_md5(data))
-    put(scripted(name), "images", "karmic.part.0", data)
+    put_object(scripted(name), "images", "karmic.part.0", data)
     request = script.requests[0]
     assert request.body == data
     assert request.headers["content-length"] == "300000"
@@ -139,7 +139,7 @@ def test_a_listing_is_asked_for_without_keys_the_server_does_not_know(
     name: str, scripted: Callable[[str], Cloud], script: Any
 ) -> None:
     script.says(body=EMPTY_LISTING)
-    assert list(listed(scripted(name), "b", "karmic")) == []
+    assert list(list_objects(scripted(name), "b", "karmic")) == []
     asked = dict(parse_qsl(urlsplit(script.requests[0].path).query))
     assert asked.pop("encoding-type", None) == ("url" if DIALECTS[name].unknown_query_keys else None)
     assert asked.keys() == {"prefix", "max-keys"}
@@ -147,9 +147,9 @@ def test_a_listing_is_asked_for_without_keys_the_server_does_not_know(
 
 def test_without_need_a_signature_covers_what_the_library_says(account: Account, script: Any) -> None:
     dialect = replace(UEC, signs_whole_path=False)
-    cloud = connect(replace(account, s3_url=f"{script.url}/services/Walrus"), dialect, uploads=1)
+    cloud = make_cloud(replace(account, s3_url=f"{script.url}/services/Walrus"), dialect, uploads=1)
     script.says(ETag=quoted_md5(b"data"))
-    put(cloud, "images", "karmic.part.0", b"data")
+    put_object(cloud, "images", "karmic.part.0", b"data")
     request = script.requests[0]
     assert request.headers["authorization"] != s3_v2(request)
     assert request.headers["authorization"] == s3_v2(replace(request, path="/images/karmic.part.0"))
@@ -180,7 +180,7 @@ def test_a_part_whose_connection_died_unanswered_is_sent_again_whole(cloud: Clou
     data = os.urandom(2_000_000)
     script.hangs_up()
     script.says(ETag=quoted_md5(data))
-    put(cloud, "images", "karmic.part.0", data)
+    put_object(cloud, "images", "karmic.part.0", data)
     first, second = script.requests
     assert first.body == second.body == data
     assert first.headers["date"] != second.headers["date"], "the same signature twice is a replay"
@@ -189,10 +189,10 @@ def test_a_part_whose_connection_died_unanswered_is_sent_again_whole(cloud: Clou
 def test_a_kept_connection_closed_by_the_server_costs_nothing(cloud: Cloud, script: Any) -> None:
     for _ in range(2):
         script.says(body=NO_IMAGES)
-        images(cloud)
+        list_images(cloud)
         script.hangs_up()
         script.says(body=NO_IMAGES)
-        images(cloud)
+        list_images(cloud)
     assert script.replies == []
 
 
@@ -200,14 +200,14 @@ def test_a_request_is_sent_again_only_once(cloud: Cloud, script: Any) -> None:
     script.hangs_up()
     script.hangs_up()
     with pytest.raises(CloudAway, match="the connection broke"):
-        put(cloud, "images", "karmic.part.0", b"data")
+        put_object(cloud, "images", "karmic.part.0", b"data")
     assert len(script.requests) == 2
 
 
 @pytest.mark.parametrize(
     "ask",
     [
-        pytest.param(lambda cloud: remove(cloud, "images", "karmic.part.0"), id="deleting"),
+        pytest.param(lambda cloud: remove_object(cloud, "images", "karmic.part.0"), id="deleting"),
         pytest.param(
             lambda cloud: cloud.ec2.modify_image_attribute(ImageId="emi-00000001", Attribute="description"),
             id="describing",
@@ -243,7 +243,7 @@ def test_a_registration_without_an_answer_is_never_sent_again(cloud: Cloud, scri
 
 
 @pytest.mark.parametrize(
-    "ask", [partial(images, owned=False), lambda cloud: list(listed(cloud, "images", "karmic"))]
+    "ask", [partial(list_images, owned=False), lambda cloud: list(list_objects(cloud, "images", "karmic"))]
 )
 def test_no_signature_is_sent_twice_where_that_is_a_replay(
     ask: Callable[[Cloud], object], scripted: Callable[[str], Cloud], script: Any
@@ -262,12 +262,12 @@ def test_no_signature_is_sent_twice_where_that_is_a_replay(
 def test_another_client_of_that_cloud_sends_no_signature_twice_either(account: Account, script: Any) -> None:
     """The cloud is recognised by one client, and the next one begins with the same question."""
     urls = {"ec2_url": f"{script.url}/services/Eucalyptus", "s3_url": f"{script.url}/services/Walrus"}
-    both = [connect(replace(account, **urls), DIALECTS["euca3"], uploads=1) for _ in range(2)]
+    both = [make_cloud(replace(account, **urls), DIALECTS["euca3"], uploads=1) for _ in range(2)]
     for body in (NO_BUCKETS, NO_IMAGES) * 2:
         script.says(body=body)
     time.sleep(1 - time.time() % 1)  # so that nothing but our patience parts the questions
     for cloud in both:
-        probe(cloud)
+        probe_ec2(cloud)
     assert len({signature_of(request) for request in script.requests}) == 4
 
 
@@ -280,7 +280,7 @@ def test_a_replay_is_cured_by_another_second(scripted: Callable[[str], Cloud], s
     replay = "<Error><Code>403</Code><Message>Message replay detected.</Message></Error>"
     script.says(403, f"<Response><Errors>{replay}</Errors></Response>")
     script.says(body=NO_IMAGES)
-    assert images(scripted("euca3")) == ()
+    assert list_images(scripted("euca3")) == ()
     first, second = script.requests
     assert signature_of(first) != signature_of(second)
 
@@ -291,7 +291,7 @@ def test_a_refusal_is_not_asked_for_twice(cloud: Cloud, script: Any, status: int
         status, "<Response><Errors><Error><Code>X</Code><Message>no</Message></Error></Errors></Response>"
     )
     with pytest.raises(Exception, match="no"):
-        images(cloud)
+        list_images(cloud)
     assert len(script.requests) == 1
 
 
@@ -371,7 +371,7 @@ def test_no_proxy_stands_before_an_address_of_this_machine(url: str, loopback: b
     ],
 )
 def test_plain_http_to_another_machine_is_insecure(url: str | None, open_to_others: bool) -> None:  # noqa: FBT001 (a table)
-    assert insecure(url) is open_to_others
+    assert is_insecure(url) is open_to_others
 
 
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
@@ -384,7 +384,7 @@ def test_a_cloud_may_read_for_minutes_before_it_answers_a_registration(
     cloud.ec2.meta.events.register_last(
         "before-send.ec2", lambda request, **_: minutes.append(getattr(request, "seconds", 0.0) / 60)
     )
-    images(cloud)
+    list_images(cloud)
     cloud.ec2.register_image(ImageLocation="b/k.manifest.xml")
     assert minutes[0] == 0
     assert min(minutes[1], cloud.ec2.meta.config.read_timeout / 60) > 10

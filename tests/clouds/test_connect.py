@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography.x509 import load_pem_x509_certificate
 
-from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.credentials.gather import gather
 from uecwatchd.clouds.detect import address_of
-from uecwatchd.clouds.images import images
+from uecwatchd.clouds.images import list_images
 from uecwatchd.clouds.objects import ensure_bucket
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
@@ -32,7 +32,7 @@ def remembered(settings: CloudSettings, dialect: str) -> dict[str, DetectedCloud
 def test_what_is_known_is_not_asked_for_again(tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect="euca3") as cloud:
         settings = settings_of(cloud)
-        found = entered(settings, uploads=1, before=remembered(settings, "euca3"))
+        found = connect(settings, uploads=1, before=remembered(settings, "euca3"))
         assert found.dialect.name == "euca3"
         assert not cloud.requests
 
@@ -40,28 +40,28 @@ def test_what_is_known_is_not_asked_for_again(tmp_path: Path) -> None:
 def test_another_cloud_of_the_same_name_is_asked_anew(tmp_path: Path) -> None:
     with Sandbox(tmp_path / "old", dialect="uec") as old, Sandbox(tmp_path / "new", dialect="euca5") as new:
         before = remembered(settings_of(old), "uec")
-        assert entered(settings_of(new), uploads=1, before=before).dialect.name == "euca5"
+        assert connect(settings_of(new), uploads=1, before=before).dialect.name == "euca5"
 
 
 def test_what_is_configured_goes_before_what_was_found(tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect="euca5") as cloud:
         settings = replace(settings_of(cloud), dialect="openstack")
         before = remembered(settings, "euca5")
-        assert entered(settings, uploads=1, before=before).dialect.name == "openstack"
+        assert connect(settings, uploads=1, before=before).dialect.name == "openstack"
 
 
 def test_a_certificate_of_another_cloud_is_known_before_anything_is_sealed_for_it(tmp_path: Path) -> None:
     with Sandbox(tmp_path / "a", dialect="euca4") as cloud, Sandbox(tmp_path / "b") as other:
         settings = replace(settings_of(cloud), cloud_cert=other.eucarc.parent / "cloud-cert.pem")
         with pytest.raises(Halted, match="the cloud certificate is another cloud's"):
-            entered(settings, uploads=1, before={})
+            connect(settings, uploads=1, before={})
 
 
 def test_a_certificate_is_fetched_where_none_is_named_and_the_cloud_gives_it(tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect="euca5") as cloud:
         lines = cloud.eucarc.read_text().splitlines()
         cloud.eucarc.write_text("\n".join(line for line in lines if "EUCALYPTUS_CERT=" not in line))
-        found = entered(settings_of(cloud), uploads=1, before={})
+        found = connect(settings_of(cloud), uploads=1, before={})
         given = load_pem_x509_certificate(cloud.identity.cloud_certificate)
         assert found.account.cloud_cert == given
 
@@ -109,8 +109,8 @@ def test_a_cloud_is_asked_at_an_ipv6_address_where_it_takes_a_signature_for_one(
     tmp_path: Path, over_ipv6: Callable[[Sandbox, str], CloudSettings], dialect: str, host: str
 ) -> None:
     with Sandbox(tmp_path, dialect=dialect) as cloud:
-        found = entered(over_ipv6(cloud, host), uploads=1, before={})
-        assert list(images(found)) == []
+        found = connect(over_ipv6(cloud, host), uploads=1, before={})
+        assert list(list_images(found)) == []
         ensure_bucket(found, "images")
 
 
@@ -123,4 +123,4 @@ def test_a_cloud_that_takes_no_signature_for_an_ipv6_address_is_not_blamed_on_th
         settings = over_ipv6(cloud, "[::1]")
         settings = replace(settings, dialect=dialect) if known else settings
         with pytest.raises(Halted, match=r"no signature for a host .* IPv6 address.*Write a name in ec2_url"):
-            entered(settings, uploads=1, before={})
+            connect(settings, uploads=1, before={})

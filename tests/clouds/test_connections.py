@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, HTTPClientError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd.clouds.connections import AnswerTooLong, Wire, patient
+from uecwatchd.clouds.connections import AnswerTooLong, BoundedSession, allow_seconds
 from uecwatchd.errors import Stopped
 from uecwatchd.system.signals import Stop
 
@@ -80,12 +80,14 @@ def rude() -> Iterator[Callable[[Act], Rude]]:
         each.listener.close()
 
 
-def wire(*, seconds: float = SECONDS, most: int = 4, stop: Stop | None = None) -> Wire:
+def wire(*, seconds: float = SECONDS, most: int = 4, stop: Stop | None = None) -> BoundedSession:
     session = URLLib3Session(timeout=(PATIENCE_SECONDS, PATIENCE_SECONDS))
-    return Wire(session, seconds=seconds, limit=LIMIT, most=most, stop=stop or Stop())
+    return BoundedSession(session, seconds=seconds, limit=LIMIT, most=most, stop=stop or Stop())
 
 
-def ask(line: Wire, port: int, method: str = "GET", *, scheme: str = "http", body: bytes = b"") -> bytes:
+def ask(
+    line: BoundedSession, port: int, method: str = "GET", *, scheme: str = "http", body: bytes = b""
+) -> bytes:
     request = AWSRequest(method, f"{scheme}://127.0.0.1:{port}/", data=body).prepare()
     return bytes(line.send(request).content)
 
@@ -232,7 +234,7 @@ def answers_late(server: Rude, caller: socket.socket) -> None:
 def test_a_question_of_a_kind_that_takes_long_has_an_end_of_its_own(rude: Callable[[Act], Rude]) -> None:
     server, line = rude(answers_late), wire()
     request = AWSRequest("POST", f"http://127.0.0.1:{server.port}/").prepare()
-    patient(PATIENCE_SECONDS)(request=request)
+    allow_seconds(PATIENCE_SECONDS)(request=request)
     assert line.send(request).content == b"ok"
     with pytest.raises(ReadTimeoutError):
         ask(line, server.port)

@@ -9,12 +9,12 @@ import pytest
 from pydantic import SecretStr
 
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.credentials.gather import Account, gather
-from uecwatchd.clouds.detect import recognise
+from uecwatchd.clouds.detect import detect_dialect
 from uecwatchd.clouds.dialects import AWS
-from uecwatchd.clouds.images import images as own_images
-from uecwatchd.clouds.objects import ensure_bucket, put
+from uecwatchd.clouds.images import list_images as own_images
+from uecwatchd.clouds.objects import ensure_bucket, put_object
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted
 from uecwatchd.sandbox.rules.generations import RULES
@@ -38,7 +38,7 @@ def account_of(cloud: Sandbox, **changes: Any) -> Account:
 @pytest.mark.parametrize("generation", sorted(RULES))
 def test_a_generation_is_recognised_by_its_answers(generation: str, tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect=generation) as cloud:
-        found = recognise(account_of(cloud))
+        found = detect_dialect(account_of(cloud))
         assert found.dialect.name == generation
         assert found.why.startswith(WHY[generation])
 
@@ -46,19 +46,19 @@ def test_a_generation_is_recognised_by_its_answers(generation: str, tmp_path: Pa
 @pytest.mark.parametrize("generation", sorted(RULES.keys() - {"sandbox", "aws", "openstack"}))
 def test_who_is_not_known_there_is_told_so_and_not_what_it_might_be(generation: str, tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect=generation) as cloud, pytest.raises(Halted, match=r"secret.key"):
-        recognise(account_of(cloud, secret_key=SecretStr("wrong")))
+        detect_dialect(account_of(cloud, secret_key=SecretStr("wrong")))
 
 
 def test_a_cloud_that_is_away_is_not_recognised(tmp_path: Path) -> None:
     with Sandbox(tmp_path) as cloud:
         account = account_of(cloud)
     with pytest.raises(CloudAway, match="finding out its generation"):
-        recognise(account)
+        detect_dialect(account)
 
 
 @pytest.mark.parametrize("url", [None, "https://ec2.eu-west-1.amazonaws.com"])
 def test_amazon_is_known_by_its_address_alone(account: Account, url: str | None) -> None:
-    assert recognise(replace(account, ec2_url=url, region="eu-west-1")).dialect == AWS
+    assert detect_dialect(replace(account, ec2_url=url, region="eu-west-1")).dialect == AWS
 
 
 def test_eucalyptus_from_3_3_on_takes_a_filter_and_has_no_object_storage(
@@ -67,7 +67,7 @@ def test_eucalyptus_from_3_3_on_takes_a_filter_and_has_no_object_storage(
     script.says(403, "<Error><Code>AccessDenied</Code><Message>V4?</Message></Error>")
     script.says(404, "not found")
     script.says(body="<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>")
-    found = recognise(scripted("uec").account)
+    found = detect_dialect(scripted("uec").account)
     assert (found.dialect.name, found.why) == (
         "euca3",
         "it takes filters and has no /services/objectstorage, as Eucalyptus 3.3 and 3.4",
@@ -85,8 +85,8 @@ def test_a_cloud_that_is_overloaded_says_nothing_about_its_age(
     with Sandbox(tmp_path, dialect=generation) as cloud:
         cloud.faults.arm("down", 1, spare=asked)
         with pytest.raises(CloudAway):
-            recognise(account_of(cloud))
-        assert recognise(account_of(cloud)).dialect.name == generation
+            detect_dialect(account_of(cloud))
+        assert detect_dialect(account_of(cloud)).dialect.name == generation
 
 
 def test_a_eucalyptus_that_is_known_by_one_address_only_is_recognised(
@@ -94,7 +94,7 @@ def test_a_eucalyptus_that_is_known_by_one_address_only_is_recognised(
 ) -> None:
     script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
     account = scripted("uec").account
-    assert recognise(replace(account, ec2_url=script.url)).dialect.name == "euca5"
+    assert detect_dialect(replace(account, ec2_url=script.url)).dialect.name == "euca5"
 
 
 NO_FILTER = "Failure: 500 Internal Server Error\r\nFailed to bind the following fields:\nFilter.1.Name\n"
@@ -119,7 +119,7 @@ def test_each_way_to_say_that_there_is_no_such_path_counts(
     status, body = NO_SUCH_PATH[version]
     script.says(status, body)
     script.says(500, NO_FILTER)
-    assert recognise(scripted("uec").account).dialect.name == "uec"
+    assert detect_dialect(scripted("uec").account).dialect.name == "uec"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_server_that_fails_does_not_lack_the_path(
     script.says(403, "<Error><Code>AccessDenied</Code><Message>V4?</Message></Error>")
     script.says(status, body)
     with pytest.raises(CloudAway):
-        recognise(scripted("uec").account)
+        detect_dialect(scripted("uec").account)
 
 
 @pytest.mark.parametrize(
@@ -146,20 +146,20 @@ def test_a_server_that_fails_does_not_lack_the_path(
 def test_novas_own_interface_is_openstack(path: str, script: Any, scripted: Callable[[str], Cloud]) -> None:
     script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
     account = replace(scripted("uec").account, ec2_url=script.url + path, s3_url=script.url)
-    assert recognise(account).dialect.name == "openstack"
+    assert detect_dialect(account).dialect.name == "openstack"
 
 
 @pytest.mark.parametrize("path", ["/services/CloudWatch", "/services/compute", "/services/Eucalyptus"])
 def test_other_services_are_a_eucalyptus(path: str, script: Any, scripted: Callable[[str], Cloud]) -> None:
     script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
     account = replace(scripted("uec").account, ec2_url=script.url + path, s3_url=script.url)
-    assert recognise(account).dialect.name == "euca5"
+    assert detect_dialect(account).dialect.name == "euca5"
 
 
 @pytest.mark.parametrize("path", ["/services/Cloud", "/services/Admin"])
 def test_the_embedded_openstack_answers_where_nova_did(path: str, tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect="openstack") as cloud:
-        found = entered(
+        found = connect(
             CloudSettings(name="default", eucarc=cloud.eucarc, ec2_url=cloud.url + path), uploads=1, before={}
         )
         assert (found.dialect.name, own_images(found)) == ("openstack", ())
@@ -188,10 +188,10 @@ def test_a_eucalyptus_with_names_of_its_own_is_none_of_openstack(
         settings = CloudSettings(name="default", eucarc=cloud.eucarc, ec2_url=ec2_url, s3_url=s3_url)
         sealed_by = gather(settings).cloud_cert
         without_certificate(cloud.eucarc)
-        found = entered(settings, uploads=1, before={})
+        found = connect(settings, uploads=1, before={})
         assert (found.dialect.name, found.account.cloud_cert) == (generation, sealed_by)
         ensure_bucket(found, "images")
-        put(found, "images", "karmic.part.0", b"bytes")
+        put_object(found, "images", "karmic.part.0", b"bytes")
         assert own_images(found) == ()
         assert [one.key for one in cloud.objects("images")] == ["karmic.part.0"]
 
@@ -229,4 +229,4 @@ def test_at_a_root_only_a_eucalyptus_refuses_an_unknown_path_as_it_does(
     script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
     script.says(*answer)
     account = replace(scripted("uec").account, ec2_url=script.url, s3_url=script.url)
-    assert recognise(account).dialect.name == ("euca5" if answer[1] == FAULT else "openstack")
+    assert detect_dialect(account).dialect.name == ("euca5" if answer[1] == FAULT else "openstack")

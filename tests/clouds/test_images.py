@@ -10,7 +10,7 @@ import pytest
 
 from uecwatchd.cli.main import main
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.images import Device, images
+from uecwatchd.clouds.images import Device, list_images
 
 EMPTY = "<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>"
 
@@ -38,7 +38,7 @@ def test_everything_that_is_listed_of_an_image_is_understood(
     scripted: Callable[[str], Cloud], script: Any
 ) -> None:
     script.says(body=FULL)
-    (image,) = images(scripted("aws"))
+    (image,) = list_images(scripted("aws"))
     assert (image.owner, image.owner_alias, image.platform) == ("000100729354", "amazon", "windows")
     assert image.tags == (("team", "infra"), ("bare", ""))
     assert image.devices == (

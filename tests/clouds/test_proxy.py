@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.heard import Heard
 from tests.support.host import Host
-from uecwatchd.clouds.client import connect
+from uecwatchd.clouds.client import make_cloud
 from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.clouds.dialects import UEC
-from uecwatchd.clouds.images import images
+from uecwatchd.clouds.images import list_images
 from uecwatchd.clouds.proxy import check_proxy, name_proxy, proxies_for
 from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Halted, UecError
@@ -185,9 +185,9 @@ def test_a_proxy_that_lets_us_not_through_is_named(
 ) -> None:
     with proxy(status, body, Proxy_Authenticate="Basic") as url:
         monkeypatch.setenv(f"{scheme}_proxy", url.replace("//", "//u:p@"))
-        cloud = connect(replace(account, ec2_url=f"{scheme}://cloud.example/x"), UEC, uploads=1)
+        cloud = make_cloud(replace(account, ec2_url=f"{scheme}://cloud.example/x"), UEC, uploads=1)
         with pytest.raises(kind) as caught:
-            images(cloud)
+            list_images(cloud)
     assert type(caught.value) is kind
     assert url.removeprefix("http://") in caught.value.why
     assert str(status) in caught.value.why
@@ -197,11 +197,11 @@ def test_a_proxy_that_lets_us_not_through_is_named(
 
 def test_a_proxy_that_is_away_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    cloud = connect(replace(account, ec2_url="http://cloud.example/x"), UEC, uploads=1)
+    cloud = make_cloud(replace(account, ec2_url="http://cloud.example/x"), UEC, uploads=1)
     with pytest.raises(
         CloudAway, match=r"the proxy on the way to it does not answer \(127\.0\.0\.1:1: .*refused"
     ):
-        images(cloud)
+        list_images(cloud)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,20 @@ from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
 from uecwatchd.bundle.names import manifest_name
 from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
-from uecwatchd.clouds.client import Cloud, connect
+from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.clouds.dialects import DIALECTS
-from uecwatchd.clouds.download import take_back
-from uecwatchd.clouds.objects import PAGE_KEYS, ensure_bucket, fetch, holds, listed, must_hold, put, remove
+from uecwatchd.clouds.download import download_bundle
+from uecwatchd.clouds.objects import (
+    PAGE_KEYS,
+    check_objects,
+    ensure_bucket,
+    fetch_object,
+    is_same_object,
+    list_objects,
+    put_object,
+    remove_object,
+)
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.types import StoredObject
@@ -32,20 +41,20 @@ WAYS = ("rclone sandbox", "seaweed sandbox", "swift openstack", "seaweed uec", "
 @pytest.fixture(params=WAYS, scope="module")
 def cloud(request: pytest.FixtureRequest) -> Cloud:
     server, dialect = request.param.split()
-    return connect(request.getfixturevalue(server), DIALECTS[dialect], uploads=4)
+    return make_cloud(request.getfixturevalue(server), DIALECTS[dialect], uploads=4)
 
 
 def test_a_part_comes_back_as_it_was_sent(cloud: Cloud) -> None:
     data = os.urandom(PART_BYTES)
     ensure_bucket(cloud, "images")
-    put(cloud, "images", "karmic-0123.part.0", data)
-    assert b"".join(fetch(cloud, "images", "karmic-0123.part.0")) == data
+    put_object(cloud, "images", "karmic-0123.part.0", data)
+    assert b"".join(fetch_object(cloud, "images", "karmic-0123.part.0")) == data
 
 
 def test_a_view_of_memory_is_sent_like_bytes(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
-    put(cloud, "images", "view.part.0", memoryview(b"..encrypted..")[2:-2])
-    assert b"".join(fetch(cloud, "images", "view.part.0")) == b"encrypted"
+    put_object(cloud, "images", "view.part.0", memoryview(b"..encrypted..")[2:-2])
+    assert b"".join(fetch_object(cloud, "images", "view.part.0")) == b"encrypted"
 
 
 def test_a_bucket_is_made_once_and_then_found(cloud: Cloud) -> None:
@@ -56,47 +65,47 @@ def test_a_bucket_is_made_once_and_then_found(cloud: Cloud) -> None:
 
 def test_what_is_not_there_is_not_held_and_cannot_be_fetched(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
-    put(cloud, "images", "there", b"x")
-    (there,) = listed(cloud, "images", "there")
-    assert holds(there, b"x")
-    assert not holds(there, b"y")
-    assert not list(listed(cloud, "images", "not-there"))
+    put_object(cloud, "images", "there", b"x")
+    (there,) = list_objects(cloud, "images", "there")
+    assert is_same_object(there, b"x")
+    assert not is_same_object(there, b"y")
+    assert not list(list_objects(cloud, "images", "not-there"))
     with pytest.raises(Rejected, match="a file of the bundle is not in the bucket"):
-        list(fetch(cloud, "images", "not-there"))
+        list(fetch_object(cloud, "images", "not-there"))
 
 
 def test_a_bucket_is_looked_over_by_a_keys_beginning(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
     prefix = f"karmic-{os.urandom(4).hex()}"
-    parts = [put(cloud, "images", f"{prefix}.part.{index}", b"x" * index) for index in (2, 1, 3)]
-    put(cloud, "images", f"other-{prefix}.part.1", b"y")
-    assert list(listed(cloud, "images", f"{prefix}.part.")) == sorted(parts, key=lambda part: part.key)
-    must_hold(cloud, "images", prefix, parts)
+    parts = [put_object(cloud, "images", f"{prefix}.part.{index}", b"x" * index) for index in (2, 1, 3)]
+    put_object(cloud, "images", f"other-{prefix}.part.1", b"y")
+    assert list(list_objects(cloud, "images", f"{prefix}.part.")) == sorted(parts, key=lambda part: part.key)
+    check_objects(cloud, "images", prefix, parts)
     with pytest.raises(Deferred, match="it is not there any more; 9 bytes"):
-        must_hold(cloud, "images", prefix, [*parts, StoredObject(f"{prefix}.part.4", 9, "0" * 32)])
+        check_objects(cloud, "images", prefix, [*parts, StoredObject(f"{prefix}.part.4", 9, "0" * 32)])
 
 
 def test_nothing_is_found_where_nothing_was_put(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
-    assert list(listed(cloud, "images", "nothing-like-it")) == []
+    assert list(list_objects(cloud, "images", "nothing-like-it")) == []
 
 
 def test_a_right_to_write_is_tried_without_a_trace(cloud: Cloud) -> None:
     """As `check` does."""
     ensure_bucket(cloud, "images")
-    put(cloud, "images", "try", b"")
-    remove(cloud, "images", "try")
-    remove(cloud, "images", "try")
-    assert list(listed(cloud, "images", "try")) == []
+    put_object(cloud, "images", "try", b"")
+    remove_object(cloud, "images", "try")
+    remove_object(cloud, "images", "try")
+    assert list(list_objects(cloud, "images", "try")) == []
 
 
 def test_a_list_is_read_to_its_end(seaweed: Account) -> None:
-    cloud = connect(seaweed, DIALECTS["uec"], uploads=4)
+    cloud = make_cloud(seaweed, DIALECTS["uec"], uploads=4)
     ensure_bucket(cloud, "long")
     keys = [f"karmic.part.{index:04}" for index in range(PAGE_KEYS + 1)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda key: put(cloud, "long", key, b"x"), keys))
-    assert [one.key for one in listed(cloud, "long", "karmic")] == keys
+        list(pool.map(lambda key: put_object(cloud, "long", key, b"x"), keys))
+    assert [one.key for one in list_objects(cloud, "long", "karmic")] == keys
 
 
 def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSet) -> None:
@@ -121,39 +130,39 @@ def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSe
         for_user=seal_secret(secret, public_key(account.user_cert)),
         parts=bundling.totals.parts,
     )
-    put(cloud, "images", manifest_name(prefix), write_manifest(manifest, key=account.user_key))
-    back = take_back(cloud, f"images/{manifest_name(prefix)}", Nowhere())
+    put_object(cloud, "images", manifest_name(prefix), write_manifest(manifest, key=account.user_key))
+    back = download_bundle(cloud, f"images/{manifest_name(prefix)}", Nowhere())
     assert back.digest == hashlib.sha256(source.read_bytes()).hexdigest()
     assert len(back.parts) == 2
 
 
 def _send(cloud: Cloud, piece: Slice) -> None:
-    put(cloud, "images", piece.part.name, piece.data)
+    put_object(cloud, "images", piece.part.name, piece.data)
 
 
 @pytest.mark.parametrize("wrong", ["secret_key", "access_key"])
 def test_wrong_credentials_halt(cloud: Cloud, wrong: str) -> None:
     account = replace(cloud.account, **{wrong: "AKIDWRONG"})
     with pytest.raises(Halted) as caught:
-        ensure_bucket(connect(account, cloud.dialect, uploads=1), "images")
+        ensure_bucket(make_cloud(account, cloud.dialect, uploads=1), "images")
     assert "key" in caught.value.why
 
 
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
 def test_every_dialect_uploads_to_a_real_server(dialect: str, seaweed: Account) -> None:
-    cloud = connect(seaweed, DIALECTS[dialect], uploads=1)
+    cloud = make_cloud(seaweed, DIALECTS[dialect], uploads=1)
     bucket = f"of-{dialect}"
     ensure_bucket(cloud, bucket)
-    put(cloud, bucket, "karmic.manifest.xml", b"<?xml version='1.0'?><manifest/>")
-    assert b"".join(fetch(cloud, bucket, "karmic.manifest.xml")) == b"<?xml version='1.0'?><manifest/>"
+    put_object(cloud, bucket, "karmic.manifest.xml", b"<?xml version='1.0'?><manifest/>")
+    assert b"".join(fetch_object(cloud, bucket, "karmic.manifest.xml")) == b"<?xml version='1.0'?><manifest/>"
 
 
 @pytest.mark.parametrize("dialect", ["openstack", "euca4"])
 def test_a_store_that_will_let_nobody_else_read_is_used_all_the_same(dialect: str, swift: Account) -> None:
-    cloud = connect(swift, DIALECTS[dialect], uploads=1)
+    cloud = make_cloud(swift, DIALECTS[dialect], uploads=1)
     bucket = f"of-{dialect}"
     ensure_bucket(cloud, bucket)
     for key in ("karmic.part.0", "karmic.part.1"):
-        put(cloud, bucket, key, b"x")
+        put_object(cloud, bucket, key, b"x")
     assert cloud.without_acl == {bucket}
-    assert len(list(listed(cloud, bucket, "karmic"))) == 2
+    assert len(list(list_objects(cloud, bucket, "karmic"))) == 2

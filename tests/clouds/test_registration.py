@@ -6,8 +6,8 @@ import pytest
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.dialects import DIALECTS
-from uecwatchd.clouds.images import at_location, images, of_manifest, of_name, one
-from uecwatchd.clouds.registration import deregister, probe, register, watch
+from uecwatchd.clouds.images import find_image, image_at, image_named, image_of_manifest, list_images
+from uecwatchd.clouds.registration import deregister, probe_ec2, register, wait_until_available
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Stopped
 
 NAMESPACE = "http://ec2.amazonaws.com/doc/2009-04-04/"
@@ -44,7 +44,7 @@ def asked(request: Any) -> dict[str, str]:
 
 def test_a_listing_of_the_first_generation_is_understood(cloud: Cloud, script: Any) -> None:
     script.says(body=UEC_LISTING)
-    kernel, machine = images(cloud)
+    kernel, machine = list_images(cloud)
     assert (kernel.id, kernel.type, kernel.public) == ("eki-F6DD1103", "kernel", True)
     assert kernel.location == "images/vmlinuz-1.manifest.xml"
     assert (machine.id, machine.kernel, machine.ramdisk) == ("emi-3C9F10E7", "eki-F6DD1103", "eri-0B3E1166")
@@ -53,7 +53,7 @@ def test_a_listing_of_the_first_generation_is_understood(cloud: Cloud, script: A
 
 def test_images_are_asked_for_whole_and_without_filters(cloud: Cloud, script: Any) -> None:
     script.says(body=listing())
-    assert images(cloud) == ()
+    assert list_images(cloud) == ()
     sent = asked(script.requests[0])
     assert sent["Action"] == "DescribeImages"
     assert sent["Owner.1"] == "self"
@@ -65,7 +65,7 @@ def test_an_image_is_found_by_its_location_with_or_without_a_slash(
     cloud: Cloud, script: Any, location: str
 ) -> None:
     script.says(body=UEC_LISTING)
-    found = at_location(cloud, images(cloud), location)
+    found = image_at(cloud, list_images(cloud), location)
     assert found
     assert found.id == "eki-F6DD1103"
 
@@ -75,7 +75,7 @@ def test_an_image_is_found_by_its_location_with_or_without_a_slash(
 )
 def test_an_image_elsewhere_is_not_found(cloud: Cloud, script: Any, location: str) -> None:
     script.says(body=UEC_LISTING)
-    assert at_location(cloud, images(cloud), location) is None
+    assert image_at(cloud, list_images(cloud), location) is None
 
 
 @pytest.mark.parametrize(
@@ -92,43 +92,43 @@ def test_only_what_is_or_may_become_available_is_found(
 ) -> None:
     script.says(body=listing(*(item(f"ami-{index:08}", state) for index, state in enumerate(states))))
     cloud = scripted("openstack")
-    image = at_location(cloud, images(cloud), "images/x.manifest.xml")
+    image = image_at(cloud, list_images(cloud), "images/x.manifest.xml")
     assert (image and image.id) == found
 
 
 @pytest.mark.parametrize("bucket", ["images", "elsewhere"])
 def test_a_kernel_is_found_by_its_key_in_whatever_bucket(cloud: Cloud, script: Any, bucket: str) -> None:
     script.says(body=listing(item("eki-00000001", "available", location=f"{bucket}/vmlinuz-1.manifest.xml")))
-    found = of_manifest(cloud, images(cloud), "vmlinuz-1.manifest.xml")
+    found = image_of_manifest(cloud, list_images(cloud), "vmlinuz-1.manifest.xml")
     assert found
     assert found.id == "eki-00000001"
 
 
 def test_an_image_without_a_name_has_no_name_that_could_be_taken(cloud: Cloud, script: Any) -> None:
     script.says(body=UEC_LISTING)
-    assert of_name(images(cloud), "") is None
+    assert image_named(list_images(cloud), "") is None
 
 
 def test_the_first_generation_is_asked_for_all_images_to_find_one(cloud: Cloud, script: Any) -> None:
     """It answers a question by id wrongly: with nothing for an id that it knows."""
     script.says(body=UEC_LISTING)
-    assert one(cloud, "eki-F6DD1103", owned=False)
+    assert find_image(cloud, "eki-F6DD1103", owned=False)
     assert not any(key.startswith(("ImageId", "Owner")) for key in asked(script.requests[0]))
     script.says(body=UEC_LISTING)
-    assert one(cloud, "eki-f6dd1103", owned=False) is None
+    assert find_image(cloud, "eki-f6dd1103", owned=False) is None
 
 
 def test_later_ones_are_asked_for_the_id(scripted: Callable[[str], Cloud], script: Any) -> None:
     cloud = scripted("euca4")
     script.says(body=listing(item("eki-0a1b2c3d", "available")))
-    assert one(cloud, "eki-0a1b2c3d", owned=False)
+    assert find_image(cloud, "eki-0a1b2c3d", owned=False)
     assert asked(script.requests[0])["ImageId.1"] == "eki-0a1b2c3d"
     script.says(body=listing())
-    assert one(cloud, "eki-0a1b2c3d", owned=False) is None
+    assert find_image(cloud, "eki-0a1b2c3d", owned=False) is None
     script.says(
         400, "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code></Error></Errors></Response>"
     )
-    assert one(cloud, "eki-0a1b2c3d", owned=False) is None
+    assert find_image(cloud, "eki-0a1b2c3d", owned=False) is None
 
 
 def test_what_is_not_there_any_more_needs_no_deregistration(cloud: Cloud, script: Any) -> None:
@@ -239,7 +239,7 @@ def test_no_cloud_is_locked_out_for_how_it_spells_its_ids(
     script.says(body=listing(item(given, "available")))
     cloud = scripted(name)
     assert register_all(cloud) == given
-    found = at_location(cloud, images(cloud), "images/x.manifest.xml")
+    found = image_at(cloud, list_images(cloud), "images/x.manifest.xml")
     assert found
     assert found.id == given
 
@@ -276,7 +276,7 @@ def test_a_success_without_an_id_is_none(cloud: Cloud, script: Any) -> None:
 def test_an_image_that_is_available_is_not_waited_for(cloud: Cloud, script: Any) -> None:
     script.says(body=UEC_LISTING)
     slept: list[float] = []
-    image = watch(cloud, "emi-3C9F10E7", pauses=(1.0, 2.0), sleep=slept.append)
+    image = wait_until_available(cloud, "emi-3C9F10E7", pauses=(1.0, 2.0), sleep=slept.append)
     assert image
     assert (image.state, slept) == ("available", [])
 
@@ -289,7 +289,9 @@ def test_a_pending_image_is_looked_at_as_often_as_there_are_pauses(
     for listed in states[:looks]:
         script.says(body=listing(*(item("ami-00000001", state) for state in listed)))
     slept: list[float] = []
-    image = watch(scripted("openstack"), "ami-00000001", pauses=[1.0] * (looks - 1), sleep=slept.append)
+    image = wait_until_available(
+        scripted("openstack"), "ami-00000001", pauses=[1.0] * (looks - 1), sleep=slept.append
+    )
     assert (image is not None) == (looks == len(states))
     assert slept == [1.0] * (looks - 1)
 
@@ -304,7 +306,7 @@ def test_of_a_failed_image_the_bundle_is_refused_with_the_clouds_reason_and_the_
         BundleRefused,
         match=rf"images/x\.manifest\.xml: ami-00000001 is {state} \(Checksum mismatch\).*cloud_cert",
     ):
-        watch(scripted("openstack"), "ami-00000001", pauses=(1.0,), sleep=lambda _: None)
+        wait_until_available(scripted("openstack"), "ami-00000001", pauses=(1.0,), sleep=lambda _: None)
 
 
 def test_a_watch_is_stopped_by_a_sleep_that_raises(scripted: Callable[[str], Cloud], script: Any) -> None:
@@ -315,7 +317,7 @@ def test_a_watch_is_stopped_by_a_sleep_that_raises(scripted: Callable[[str], Clo
         raise stopped
 
     with pytest.raises(Stopped) as raised:
-        watch(scripted("openstack"), "ami-00000001", pauses=(1.0,), sleep=sleep)
+        wait_until_available(scripted("openstack"), "ami-00000001", pauses=(1.0,), sleep=sleep)
     assert raised.value is stopped
     assert len(script.requests) == 1
 
@@ -323,5 +325,5 @@ def test_a_watch_is_stopped_by_a_sleep_that_raises(scripted: Callable[[str], Clo
 def test_a_probe_asks_both_halves(cloud: Cloud, script: Any) -> None:
     script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
     script.says(body=listing())
-    probe(cloud)
+    probe_ec2(cloud)
     assert [request.path for request in script.requests] == ["/services/Walrus", "/services/Eucalyptus"]

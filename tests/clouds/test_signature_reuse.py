@@ -8,7 +8,7 @@ import pytest
 from botocore.hooks import HierarchicalEmitter
 
 from tests.support.clock import Clock
-from uecwatchd.clouds.signature_reuse import REMEMBERED_SECONDS, SentOnce
+from uecwatchd.clouds.signature_reuse import REMEMBERED_SECONDS, UniqueSignatures
 
 # What dates a signature is a little behind the clock that everybody else reads.
 TIMER_SECONDS = 0.01
@@ -32,7 +32,7 @@ class Request:
 class Client:
     """Sends requests as botocore does; its signatures hold the time in whole seconds."""
 
-    def __init__(self, clock: Clock, once: SentOnce, *, reads: bool = True) -> None:
+    def __init__(self, clock: Clock, once: UniqueSignatures, *, reads: bool = True) -> None:
         self.clock = clock
         self.events = HierarchicalEmitter()
         self.events.register("request-created.s3", self.handler)
@@ -55,7 +55,7 @@ class Client:
 
 
 def client_of(clock: Clock) -> Client:
-    return Client(clock, SentOnce(clock=clock, sleep=clock.sleep))
+    return Client(clock, UniqueSignatures(clock=clock, sleep=clock.sleep))
 
 
 @pytest.mark.parametrize("in_form", [False, True], ids=["S3", "EC2"])
@@ -76,7 +76,7 @@ def test_what_is_asked_again_in_one_second_waits_for_the_next(in_form: bool) -> 
 )
 def test_where_replays_are_not_refused_only_changes_wait(operation: str, waits: bool) -> None:  # noqa: FBT001
     clock = Clock(100.25)
-    client = Client(clock, SentOnce(clock=clock, sleep=clock.sleep), reads=False)
+    client = Client(clock, UniqueSignatures(clock=clock, sleep=clock.sleep), reads=False)
     first, second = (client.send(Request("a"), operation) for _ in range(2))
     assert (first != second) is waits
     assert bool(clock.slept) is waits
@@ -84,7 +84,7 @@ def test_where_replays_are_not_refused_only_changes_wait(operation: str, waits: 
 
 def test_what_another_client_asked_in_that_second_waits_for_the_next() -> None:
     clock = Clock(100.25)
-    once = SentOnce(clock=clock, sleep=clock.sleep)
+    once = UniqueSignatures(clock=clock, sleep=clock.sleep)
     signed = [Client(clock, once).send(Request("GET /")) for _ in range(2)]
     assert signed == ["GET / at 100", "GET / at 101"]
 
@@ -118,7 +118,7 @@ def test_a_clock_that_is_set_back_is_noticed() -> None:
 
 def test_old_signatures_are_forgotten() -> None:
     clock = Clock(100.0)
-    once = SentOnce(clock=clock)
+    once = UniqueSignatures(clock=clock)
     assert once.is_new("a")
     clock.now += REMEMBERED_SECONDS - 1
     assert not once.is_new("a")
@@ -127,7 +127,7 @@ def test_old_signatures_are_forgotten() -> None:
 
 
 def test_threads_are_told_apart() -> None:
-    once, found = SentOnce(clock=lambda: 100.0), list[bool]()
+    once, found = UniqueSignatures(clock=lambda: 100.0), list[bool]()
     threads = [threading.Thread(target=lambda: found.append(once.is_new("a"))) for _ in range(20)]
     for thread in threads:
         thread.start()

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.images import images, images_lately, one, registered
-from uecwatchd.clouds.single_flight import Lately
+from uecwatchd.clouds.images import find_image, list_images, recent_images, remember_image
+from uecwatchd.clouds.single_flight import SingleFlight
 from uecwatchd.errors import Halted
 
 
@@ -36,7 +36,7 @@ class Question:
 )
 def test_an_answer_is_as_young_as_it_is_wanted(age: float, later: float, answers: tuple[int, int]) -> None:
     times = iter([100.0, 100.0, 100.0 + later, 100.0 + later])
-    question, lately = Question(), Lately[int](clock=lambda: next(times))
+    question, lately = Question(), SingleFlight[int](clock=lambda: next(times))
     assert (lately.answer(question, age=age), lately.answer(question, age=age)) == answers
 
 
@@ -59,7 +59,7 @@ def test_what_is_asked_while_others_wait_serves_them_all() -> None:
         assert go_on.wait(PATIENCE_SECONDS)
         return question()
 
-    lately = Lately[int](clock=clock)
+    lately = SingleFlight[int](clock=clock)
     first = threading.Thread(target=lambda: taken.append(lately.answer(slow)))
     first.start()
     assert begun.wait(PATIENCE_SECONDS)
@@ -78,14 +78,14 @@ def test_an_answer_that_did_not_come_is_asked_for_again() -> None:
     def refused() -> int:
         raise Halted("a", "b", "c")
 
-    lately = Lately[int]()
+    lately = SingleFlight[int]()
     with pytest.raises(Halted):
         lately.answer(refused, age=10.0)
     assert lately.answer(Question(), age=10.0) == 1
 
 
 def test_what_is_known_to_have_changed_is_written_into_the_answer() -> None:
-    lately = Lately[int]()
+    lately = SingleFlight[int]()
     lately.amend(lambda answer: answer + 100)
     assert lately.answer(Question(), age=10.0) == 1
     lately.amend(lambda answer: answer + 100)
@@ -103,28 +103,28 @@ def listing(*ids: str) -> str:
 def test_what_we_registered_ourselves_is_in_the_list_of_a_moment_ago(
     scripted: Callable[[str], Cloud], script: Any
 ) -> None:
-    cloud = replace(scripted("sandbox"), own_images=Lately())
+    cloud = replace(scripted("sandbox"), own_images=SingleFlight())
     for answer in (
         listing("emi-00000001"),
         listing("emi-00000002"),
         listing("emi-00000001", "emi-00000002", "emi-00000003"),
     ):
         script.says(body=answer)
-    assert [image.id for image in images_lately(cloud)] == ["emi-00000001"]
-    found = one(cloud, "emi-00000002")
+    assert [image.id for image in recent_images(cloud)] == ["emi-00000001"]
+    found = find_image(cloud, "emi-00000002")
     assert found
-    registered(cloud, found)
-    assert [image.id for image in images_lately(cloud)] == ["emi-00000001", "emi-00000002"]
-    assert [image.id for image in images(cloud)] == ["emi-00000001", "emi-00000002", "emi-00000003"]
-    assert [image.id for image in images_lately(cloud)] == ["emi-00000001", "emi-00000002", "emi-00000003"]
+    remember_image(cloud, found)
+    assert [image.id for image in recent_images(cloud)] == ["emi-00000001", "emi-00000002"]
+    assert [image.id for image in list_images(cloud)] == ["emi-00000001", "emi-00000002", "emi-00000003"]
+    assert [image.id for image in recent_images(cloud)] == ["emi-00000001", "emi-00000002", "emi-00000003"]
     assert len(script.requests) == 3
 
 
 def test_an_image_of_somebody_else_is_in_no_list_of_ours(
     scripted: Callable[[str], Cloud], script: Any
 ) -> None:
-    cloud = replace(scripted("sandbox"), own_images=Lately())
+    cloud = replace(scripted("sandbox"), own_images=SingleFlight())
     script.says(body=listing("emi-00000001", "emi-00000009"))
     script.says(body=listing("emi-00000001"))
-    assert len(images(cloud, owned=False)) == 2
-    assert [image.id for image in images_lately(cloud)] == ["emi-00000001"]
+    assert len(list_images(cloud, owned=False)) == 2
+    assert [image.id for image in recent_images(cloud)] == ["emi-00000001"]

@@ -17,10 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from uecwatchd.clouds.client import connect
+from uecwatchd.clouds.client import make_cloud
 from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.clouds.dialects import UEC
-from uecwatchd.clouds.images import images
+from uecwatchd.clouds.images import list_images
 from uecwatchd.errors import Halted
 
 NO_IMAGES = "<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>"
@@ -78,7 +78,7 @@ def tls(own: tuple[Path, Path]) -> Iterator[tuple[str, Path]]:
 
 
 def asked(account: Account, url: str, authorities: Path | None = None) -> object:
-    return images(connect(replace(account, ec2_url=url, ca_bundle=authorities), UEC, uploads=1))
+    return list_images(make_cloud(replace(account, ec2_url=url, ca_bundle=authorities), UEC, uploads=1))
 
 
 def test_a_certificate_of_an_unknown_authority_halts(tls: tuple[str, Path], account: Account) -> None:

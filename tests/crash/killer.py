@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from uecwatchd.cli import main as cli
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.events import Event, Progress
 from uecwatchd.ledger.sqlite import open_ledger
@@ -95,7 +95,7 @@ def hasty() -> int:
     turning = Notifier({"WATCHDOG_USEC": "200000"})  # only so that the loop turns often
     with closing(open_ledger(settings.state.dir)) as book:
         service = Service(
-            settings, monitor=Silent(), book=book, now=clock, monotonic=clock, patience=Patience(looks=())
+            settings, monitor=Silent(), book=book, now=clock, monotonic=clock, patience=RetryPolicy(looks=())
         )
         service.run(turning)
     return 0

@@ -16,7 +16,7 @@ from tests.crash.conftest import Killer, Scene
 from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.bundle.bundler import Bundling, Secret, most_parts
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import SetRecord
@@ -145,7 +145,7 @@ def turn(host: Host, heard: Heard) -> Turn:
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + hours * HOUR
             records = Service(
-                settings, monitor=heard, book=book, now=lambda: now, patience=Patience(tries=())
+                settings, monitor=heard, book=book, now=lambda: now, patience=RetryPolicy(tries=())
             ).once()
             return next(record for record in records if record.name == name)
 

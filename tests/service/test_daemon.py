@@ -22,7 +22,7 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings, WorkSettings
 from uecwatchd.demo.material import RealSet
@@ -90,7 +90,7 @@ def service(
     heard: Heard,
     *,
     now: Callable[[], float] = time.time,
-    patience: Patience = Patience(),  # noqa: B008
+    patience: RetryPolicy = RetryPolicy(),  # noqa: B008
 ) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
@@ -118,7 +118,7 @@ def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restar
 ) -> None:
     drop(host, real_set, "karmic")
     host.cloud.faults.arm("put-503", math.inf)
-    with service(host, heard, patience=Patience(tries=())) as first:
+    with service(host, heard, patience=RetryPolicy(tries=())) as first:
         (record,) = first.once()
     assert (record.state, record.next_retry) == ("deferred", record.since + 30.0)
     assert not any("is away" in sentence for sentence in heard.sentences(Kind.DEFERRED)), "others get through"

@@ -14,7 +14,7 @@ from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.demo.material import RealSet
@@ -66,7 +66,7 @@ def rounds(
             slots=UploadSlots(1),
             configured_bucket="images",
             now=now,
-            patience=Patience(tries=()),
+            patience=RetryPolicy(tries=()),
         )
         made = Rounds(settings, roll=Roll(book), tools=tools, monotonic=monotonic or now, ended=lambda: None)
         try:

@@ -13,7 +13,7 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
-from uecwatchd.clouds.patience import Patience, again
+from uecwatchd.clouds.patience import RetryPolicy, retry
 from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Deferred, Rejected, StillAway, Stopped
 from uecwatchd.ledger.records import SetRecord
@@ -23,9 +23,9 @@ from uecwatchd.service.daemon import Service
 
 MIB = 1 << 20
 # As many tries as there are, with pauses that nobody notices.
-QUICK = Patience(tries=(0.01, 0.02, 0.04))
-LONG = Patience(tries=(600.0,))
-NO_TRIES = Patience(tries=())
+QUICK = RetryPolicy(tries=(0.01, 0.02, 0.04))
+LONG = RetryPolicy(tries=(600.0,))
+NO_TRIES = RetryPolicy(tries=())
 STOP_SECONDS = 5.0
 
 
@@ -37,7 +37,7 @@ def drop(host: Host, *, mib: int = 45) -> None:
 
 @contextmanager
 def service(
-    host: Host, heard: Heard, patience: Patience, now: Callable[[], float] = time.time
+    host: Host, heard: Heard, patience: RetryPolicy, now: Callable[[], float] = time.time
 ) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
@@ -45,7 +45,7 @@ def service(
 
 
 def once(
-    host: Host, heard: Heard, patience: Patience = QUICK, now: Callable[[], float] = time.time
+    host: Host, heard: Heard, patience: RetryPolicy = QUICK, now: Callable[[], float] = time.time
 ) -> SetRecord:
     with service(host, heard, patience, now) as made:
         (record,) = made.once()
@@ -182,7 +182,7 @@ class Script:
         return answer
 
     def again(self) -> str:
-        return again(self.ask, patience=Patience(), sleep=self.slept.append, spread=lambda: 0.5)
+        return retry(self.ask, patience=RetryPolicy(), sleep=self.slept.append, spread=lambda: 0.5)
 
 
 AWAY = CloudAway("the cloud", "it is busy", "Wait.", request_id="r-1")
@@ -197,7 +197,7 @@ def test_it_is_asked_until_the_answer_is_good(times: int) -> None:
 
 def test_pauses_are_from_one_to_eight_seconds() -> None:
     for chance in (0.0, 1.0):
-        assert all(1.0 <= pause * (1 + chance) <= 8.0 for pause in Patience().tries)
+        assert all(1.0 <= pause * (1 + chance) <= 8.0 for pause in RetryPolicy().tries)
 
 
 def test_who_never_gets_a_good_answer_says_so_with_the_last_reason() -> None:

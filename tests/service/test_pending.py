@@ -16,7 +16,7 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.delivery.pending import UNLISTED_SECONDS, WAIT_SECONDS
@@ -51,7 +51,7 @@ def drop(host: Host, name: str = "karmic", *, seed: int = 1) -> None:
 class Scene:
     """The service's rounds by a clock of our own, with one worker, which looks at an image just once."""
 
-    def __init__(self, host: Host, heard: Heard, book: Ledger, patience: Patience) -> None:
+    def __init__(self, host: Host, heard: Heard, book: Ledger, patience: RetryPolicy) -> None:
         self.host, self.book, self.jumped = host, book, 0.0
         self.now = max([1e9, *(record.next_retry or 0.0 for record in book.sets())])
         settings = load(host.config, environ={})
@@ -93,7 +93,7 @@ class Scene:
 
 
 @contextmanager
-def scene(host: Host, heard: Heard, patience: Patience = Patience(looks=())) -> Iterator[Scene]:  # noqa: B008
+def scene(host: Host, heard: Heard, patience: RetryPolicy = RetryPolicy(looks=())) -> Iterator[Scene]:  # noqa: B008
     with closing(open_ledger(host.state)) as book:
         made = Scene(host, heard, book, patience)
         try:
@@ -256,7 +256,7 @@ def test_whatever_happens_meanwhile_it_ends_registered_once(host: Host, heard: H
         made.ready()
         if order == "restart":
             made.rounds.close()
-            made = Scene(host, heard, made.book, Patience(looks=()))
+            made = Scene(host, heard, made.book, RetryPolicy(looks=()))
         assert made.after(60).state == "done"
     assert registrations(host) == len(host.cloud.images) == 1
 
@@ -287,7 +287,7 @@ def with_certificate(host: Host, path: Path) -> None:
 
 def run(host: Host, heard: Heard) -> SetRecord:
     """Several rounds of a service with the configuration as it is now."""
-    with scene(host, heard, Patience(looks=(0.1,))) as made:
+    with scene(host, heard, RetryPolicy(looks=(0.1,))) as made:
         made.after(0)
         return made.after(LONGEST_LOOK_SECONDS)
 
@@ -369,7 +369,7 @@ def test_a_manifest_is_made_again_when_the_certificate_changes_before_it_is_regi
     host.cloud.faults.arm("lost-answer", 1)
     drop(host)
     right_again(host)
-    with scene(host, heard, Patience(tries=(), looks=())) as made:
+    with scene(host, heard, RetryPolicy(tries=(), looks=())) as made:
         assert made.after(0).state == "deferred"
     (image,) = host.cloud.images
     host.cloud.realm.registry.remove_image(image.id)  # as if it had never been carried out
@@ -389,10 +389,10 @@ def test_any_member_may_fail_and_is_made_again_after_a_retry(
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
     spare = ["kernel", "ramdisk", "machine"].index(role)
     host.cloud.faults.arm("image-fails", 1, spare=spare)
-    with scene(host, heard, Patience(looks=(0.1, 0.1))) as made:
+    with scene(host, heard, RetryPolicy(looks=(0.1, 0.1))) as made:
         assert made.after(0, "tiny").state == "rejected"
     host.ask("retry", "tiny")
-    with scene(host, heard, Patience(looks=(0.1, 0.1))) as made:
+    with scene(host, heard, RetryPolicy(looks=(0.1, 0.1))) as made:
         for _ in range(3):
             record = made.after(LONGEST_LOOK_SECONDS, "tiny")
     assert record.state == "done", record.error

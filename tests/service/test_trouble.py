@@ -15,7 +15,7 @@ from tests.support.daemon import daemon_thread
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import SetRecord
@@ -47,7 +47,7 @@ def turn(host: Host, heard: Heard, noise: bytes) -> Turn:
         settings = load(host.config, environ={})
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + hours * HOUR
-            patience = Patience(tries=tries)
+            patience = RetryPolicy(tries=tries)
             (record,) = Service(settings, monitor=heard, book=book, now=lambda: now, patience=patience).once()
             return record
 
@@ -269,7 +269,7 @@ def test_what_was_begun_in_one_bucket_goes_on_in_another_if_that_is_wanted_by_th
     host.cloud.faults.arm("put-503", 1, spare=1)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        (record,) = Service(settings, monitor=heard, book=book, patience=Patience(tries=())).once()
+        (record,) = Service(settings, monitor=heard, book=book, patience=RetryPolicy(tries=())).once()
     assert record.state == "deferred"
     host.configure(host.config.read_text().replace("uec-images", "other-images"))
     os.utime(host.spool / "linux.vmlinuz")

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from uecwatchd.cli.output import put_json, put_row, say
-from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.images import Device, Image
-from uecwatchd.clouds.images import images as images_of
+from uecwatchd.clouds.images import list_images as images_of
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted
@@ -81,7 +81,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
     before = book.clouds() if book else {}
     if book:
         book.close()
-    cloud = entered(settings.clouds[name], uploads=1, before=before, stop=stop)
+    cloud = connect(settings.clouds[name], uploads=1, before=before, stop=stop)
     listed = images_of(cloud, owned=owned)
     if strange := sum(not image.id for image in listed):
         say(f"Cloud {name} lists {strange} more under what is no id; ask its administrator.")

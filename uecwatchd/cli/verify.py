@@ -7,7 +7,7 @@ from contextlib import closing
 
 from uecwatchd.cli.output import put, put_json
 from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
-from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.connect import connect
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.delivery.verify import verify as compared
@@ -30,7 +30,7 @@ def verify(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     record, before = _registered(settings, arguments.set)
     stop = stopped_by_signals(code=os.EX_TEMPFAIL)
-    cloud = entered(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before, stop=stop)
+    cloud = connect(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before, stop=stop)
     found: list[dict[str, object]] = []
     for finding in compared(record, cloud):
         against = finding.source or "the ledger's digest (the file is gone)"

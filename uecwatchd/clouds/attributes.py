@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.errors.translate import translated
-from uecwatchd.clouds.images import one
+from uecwatchd.clouds.images import find_image
 from uecwatchd.errors import Rejected
 from uecwatchd.system import failpoints
 
@@ -138,7 +138,7 @@ def _difference(after: Permissions, wanted: Permissions) -> str:
 
 def _tags(cloud: Cloud, image_id: str) -> Mapping[str, str]:
     if not cloud.dialect.filters:
-        image = one(cloud, image_id)
+        image = find_image(cloud, image_id)
         return dict(image.tags) if image else {}
     with translated(cloud, f"reading the tags of {image_id}"):
         answer = cloud.ec2.describe_tags(Filters=[{"Name": "resource-id", "Values": [image_id]}])
@@ -146,7 +146,7 @@ def _tags(cloud: Cloud, image_id: str) -> Mapping[str, str]:
 
 
 def _description(cloud: Cloud, image_id: str) -> str:
-    image = one(cloud, image_id)
+    image = find_image(cloud, image_id)
     return image.description if image else ""
 
 

@@ -21,13 +21,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.connect import connected, on_the_way, recognised
+from uecwatchd.clouds.connect import connect_as, detected, translated_troubles
 from uecwatchd.clouds.credentials.gather import gather
-from uecwatchd.clouds.detect import Recognised
+from uecwatchd.clouds.detect import DetectedDialect
 from uecwatchd.clouds.dialects import DIALECTS, Dialect
 from uecwatchd.clouds.objects import ensure_bucket
-from uecwatchd.clouds.presumed import presumptions, unrecognised
-from uecwatchd.clouds.registration import probe
+from uecwatchd.clouds.presumed import assume_dialects, undetected
+from uecwatchd.clouds.registration import probe_ec2
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted, Stopped, UecError, cause_of, words_of
 from uecwatchd.system.signals import NEVER, Stop
@@ -90,7 +90,7 @@ class Gates:
         uploads: int,
         bucket: str,
         before: Mapping[str, DetectedCloud] | None = None,
-        met: Callable[[Cloud, Recognised], None] = lambda _cloud, _found: None,
+        met: Callable[[Cloud, DetectedDialect], None] = lambda _cloud, _found: None,
         missed: Callable[[UecError], None] = lambda _error: None,
         clock: Callable[[], float] = time.monotonic,
         spread: Callable[[], float] = random.random,
@@ -119,7 +119,7 @@ class Gates:
         """The cloud, ready to be asked. Raises the error that closed its gate, or that keeps us out."""
         if cloud := self._within(name):
             return cloud
-        with self._connecting, on_the_way(name):  # nobody else needs to ask meanwhile
+        with self._connecting, translated_troubles(name):  # nobody else needs to ask meanwhile
             return self._within(name) or self._connect(name)
 
     def _within(self, name: str) -> Cloud | None:
@@ -130,11 +130,11 @@ class Gates:
 
     def dialects(self) -> Mapping[str, Dialect]:
         """What each cloud is, as far as that is known now."""
-        return {**presumptions(self._settings, self._before), **self._known}
+        return {**assume_dialects(self._settings, self._before), **self._known}
 
     def strange(self) -> Mapping[str, UecError | None]:
         """The clouds of which nothing is known, not even from earlier, and why, once they were asked."""
-        unknown, closed = unrecognised(self._settings, self._before), self.closed()
+        unknown, closed = undetected(self._settings, self._before), self.closed()
         return {name: closed.get(name) for name in unknown if name not in self._known}
 
     def recognise(self) -> None:
@@ -282,10 +282,10 @@ class Gates:
 
     def _ask(self, name: str) -> None:
         """The probe: all that every set needs of a cloud, with credentials read anew."""
-        with on_the_way(name):
+        with translated_troubles(name):
             with self._connecting:
                 cloud = self._connect(name)
-            probe(cloud)
+            probe_ec2(cloud)
             ensure_bucket(cloud, self._bucket)
 
     def _stay_closed(self, name: str, error: UecError) -> None:
@@ -311,8 +311,8 @@ class Gates:
     def _connect(self, name: str) -> Cloud:
         settings = self._settings[name]
         account = gather(settings)
-        found = recognised(settings, account, stop=self._stop)
-        cloud = connected(account, found, uploads=self._uploads, stop=self._stop)
+        found = detected(settings, account, stop=self._stop)
+        cloud = connect_as(account, found, uploads=self._uploads, stop=self._stop)
         with self._turn:
             self._open[name] = cloud
             news = self._known.get(name) != found.dialect

@@ -37,20 +37,16 @@ from botocore.handlers import (
     set_list_objects_encoding_type_url,
 )
 
-from uecwatchd.clouds.connections import Wire, patient
-from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.connections import CONNECT_SECONDS, BoundedSession, allow_seconds
+from uecwatchd.clouds.credentials.gather import DEFAULT_REGION, Account
 from uecwatchd.clouds.dialects import MIB, Dialect
-from uecwatchd.clouds.errors.foreign_answers import refuse_strangers
-from uecwatchd.clouds.errors.response_repair import Careful, mend
-from uecwatchd.clouds.host_alias import ask_the_true_host, standin
+from uecwatchd.clouds.errors.foreign_answers import refuse_foreign_answers
+from uecwatchd.clouds.errors.response_repair import RepairingParsers, repair_response
+from uecwatchd.clouds.host_alias import alias_url, restore_host
 from uecwatchd.clouds.proxy import HTTPS_EVERYWHERE, is_loopback, name_proxy, proxies_for
-from uecwatchd.clouds.signature_reuse import SentOnce
-from uecwatchd.clouds.single_flight import Lately
+from uecwatchd.clouds.signature_reuse import UniqueSignatures
+from uecwatchd.clouds.single_flight import SingleFlight
 from uecwatchd.system.signals import NEVER, Stop
-
-# For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
-# that is up takes a connection at once, but a slow line shared by several uploads may stall for a while.
-CONNECT_SECONDS = 30
 
 # S3 answers a part as soon as it has it on disk; a minute is a very slow disk.
 S3_READ_SECONDS = 60
@@ -61,7 +57,7 @@ RESEND_AFTER_SECONDS = 1.0
 
 # One for all clients of this process, since it is the server that remembers: which of them asked, it cannot
 # tell. What is recognised by one client is asked by the next one within the same second.
-_SENT = SentOnce()
+_SENT = UniqueSignatures()
 
 # Requests that may be sent twice without harm. RegisterImage would give two ids: whoever loses its answer
 # looks the location up instead.
@@ -88,9 +84,6 @@ EC2_ANSWER_BYTES = 64 * MIB
 # send more at once, since then somebody has asked for it.
 MOST_REQUESTS = 16
 
-# Only AWS cares: the other clouds take any region in a V4 signature.
-DEFAULT_REGION = "us-east-1"
-
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
@@ -108,7 +101,7 @@ class Cloud:
     # forgetting it costs a request.
     without_acl: set[str] = field(default_factory=set, repr=False, compare=False)
     # The list of our images: long, and wanted by every set.
-    own_images: Lately[Any] = field(default_factory=Lately, repr=False, compare=False)
+    own_images: SingleFlight[Any] = field(default_factory=SingleFlight, repr=False, compare=False)
     # Held while a bucket is looked for and made: of two sets that begin together, one makes it.
     bucket_turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -117,7 +110,7 @@ class Cloud:
 _MAKING = threading.Lock()
 
 
-def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NEVER) -> Cloud:
+def make_cloud(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NEVER) -> Cloud:
     """Make the clients; `uploads` is how many requests to S3 one set makes at once. Nothing is sent yet.
 
     `stop` ends what they ask.
@@ -127,15 +120,15 @@ def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NE
     _bound(s3, seconds=S3_SECONDS, limit=S3_ANSWER_BYTES, most=most, stop=stop)
     ec2 = make_client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
     _bound(ec2, seconds=EC2_SECONDS, limit=EC2_ANSWER_BYTES, most=most, stop=stop)
-    ec2.meta.events.register("before-send.ec2.RegisterImage", patient(REGISTER_SECONDS))
+    ec2.meta.events.register("before-send.ec2.RegisterImage", allow_seconds(REGISTER_SECONDS))
     for client, url in ((s3, account.s3_url), (ec2, account.ec2_url)):
         proxy = name_proxy(url or HTTPS_EVERYWHERE)
-        strangers = refuse_strangers(proxy=proxy, regional=dialect.regional)
+        strangers = refuse_foreign_answers(proxy=proxy, regional=dialect.regional)
         client.meta.events.register_first(BEFORE_PARSING, strangers)
         client.meta.events.register("needs-retry", _resend_unanswered)
-        client.meta.events.register(BEFORE_PARSING, mend)
+        client.meta.events.register(BEFORE_PARSING, repair_response)
         _SENT.listen(client.meta.events, reads=dialect.replay_refused)
-        ask_the_true_host(client, url)
+        restore_host(client, url)
     _teach_s3(s3, dialect)
     _teach_ec2(ec2)
     return Cloud(account.cloud, account, dialect, s3, ec2)
@@ -144,8 +137,8 @@ def connect(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NE
 def _bound(client: Any, **limits: Any) -> None:
     """Have everything that a client asks go over a wire of ours, which has it end, and be read with care."""
     endpoint = client._endpoint
-    endpoint._response_parser_factory = Careful(endpoint._response_parser_factory)
-    endpoint.http_session = Wire(endpoint.http_session, **limits)
+    endpoint._response_parser_factory = RepairingParsers(endpoint._response_parser_factory)
+    endpoint.http_session = BoundedSession(endpoint.http_session, **limits)
 
 
 def _teach_s3(s3: Any, dialect: Dialect) -> None:
@@ -189,7 +182,7 @@ def _sealed_session() -> botocore.session.Session:
 
 def _wiring(account: Account, url: str | None, config: Config) -> dict[str, Any]:
     return {
-        "endpoint_url": standin(url) if url else None,
+        "endpoint_url": alias_url(url) if url else None,
         "region_name": account.region or DEFAULT_REGION,
         "aws_access_key_id": account.access_key,
         "aws_secret_access_key": account.secret_key,
@@ -222,7 +215,7 @@ def _ec2_config(dialect: Dialect) -> Config:
     )
 
 
-def insecure(url: str | None) -> bool:
+def is_insecure(url: str | None) -> bool:
     """Whether what is sent there can be read and changed on its way."""
     return url is not None and urlsplit(url).scheme == "http" and not is_loopback(url)
 

@@ -7,10 +7,10 @@ from http import HTTPStatus
 
 from botocore.exceptions import ClientError
 
-from uecwatchd.clouds.client import Cloud, connect
+from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.credentials.certificate import fetch_certificate, is_of_another
 from uecwatchd.clouds.credentials.gather import Account, gather, numbered, sealing_certificate
-from uecwatchd.clouds.detect import Recognised, address_of, recognise
+from uecwatchd.clouds.detect import DetectedDialect, address_of, detect_dialect
 from uecwatchd.clouds.dialects import DIALECTS, Dialect
 from uecwatchd.clouds.errors.translate import status_of
 from uecwatchd.config.records import CloudSettings
@@ -20,7 +20,7 @@ from uecwatchd.system.unforeseen import our_fault
 from uecwatchd.types import DetectedCloud
 
 
-def entered(
+def connect(
     settings: CloudSettings, *, uploads: int, before: Mapping[str, DetectedCloud], stop: Stop = NEVER
 ) -> Cloud:
     """A cloud, ready to be asked. Raises what `gather` raises, and what the cloud's answers mean.
@@ -30,22 +30,22 @@ def entered(
     account = gather(settings)
     known = before.get(settings.name)
     if settings.dialect in DIALECTS or known is None or known.address != address_of(account):
-        return connected(account, recognised(settings, account, stop=stop), uploads=uploads, stop=stop)
-    found = Recognised(DIALECTS[known.dialect], "it was so before")
-    return connected(account, found, uploads=uploads, stop=stop)
+        return connect_as(account, detected(settings, account, stop=stop), uploads=uploads, stop=stop)
+    found = DetectedDialect(DIALECTS[known.dialect], "it was so before")
+    return connect_as(account, found, uploads=uploads, stop=stop)
 
 
 # What the keys are refused with, before it is known who refuses them.
 REFUSED = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
 
 
-def recognised(settings: CloudSettings, account: Account, *, stop: Stop = NEVER) -> Recognised:
+def detected(settings: CloudSettings, account: Account, *, stop: Stop = NEVER) -> DetectedDialect:
     """What the configuration calls it; else what it turns out to be. Never raises Rejected."""
     if named := DIALECTS.get(settings.dialect):
-        return Recognised(named, "the configuration says so")
-    with on_the_way(settings.name):
+        return DetectedDialect(named, "the configuration says so")
+    with translated_troubles(settings.name):
         try:
-            return recognise(account, stop=stop)
+            return detect_dialect(account, stop=stop)
         except Halted as error:
             refused = isinstance(error.__cause__, ClientError) and status_of(error.__cause__) in REFUSED
             if refused and _is_ipv6(account):
@@ -53,16 +53,16 @@ def recognised(settings: CloudSettings, account: Account, *, stop: Stop = NEVER)
             raise
 
 
-def connected(account: Account, found: Recognised, *, uploads: int, stop: Stop = NEVER) -> Cloud:
+def connect_as(account: Account, found: DetectedDialect, *, uploads: int, stop: Stop = NEVER) -> Cloud:
     """A cloud that can be asked. Never raises Rejected."""
-    with on_the_way(account.cloud):
+    with translated_troubles(account.cloud):
         _must_be_signable(account, found.dialect)
         account = _sealing(numbered(account, found.dialect), found.dialect, stop)
-        return connect(account, found.dialect, uploads=uploads, stop=stop)
+        return make_cloud(account, found.dialect, uploads=uploads, stop=stop)
 
 
 @contextmanager
-def on_the_way(cloud: str) -> Iterator[None]:
+def translated_troubles(cloud: str) -> Iterator[None]:
     """What goes wrong before any set is looked at is no set's fault: a refusal halts.
 
     Raises Unforeseen for what is no error of ours.

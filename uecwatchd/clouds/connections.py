@@ -31,8 +31,11 @@ from uecwatchd.system.signals import Stop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# For taking a connection, and then for each piece of a body, since urllib3 has one number for both. A server
+# that is up takes a connection at once, but a slow line shared by several uploads may stall for a while.
+CONNECT_SECONDS = 30
 # Between two looks at the clock while an answer is waited for.
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 # A line that is slower, while several uploads share it, takes longer than anybody would wait for an image.
 SLOWEST_BYTES_A_SECOND = 16 * 1024
 
@@ -41,7 +44,7 @@ class AnswerTooLong(HTTPClientError):  # type: ignore[misc]  # botocore has no t
     fmt = "it sent more than {limit} bytes"
 
 
-def patient(seconds: float) -> "Callable[..., None]":
+def allow_seconds(seconds: float) -> "Callable[..., None]":
     """For botocore's event `before-send`: what such an exchange may take in place of its wire's `seconds`."""
 
     def listen(*, request: Any, **_: object) -> None:
@@ -50,7 +53,7 @@ def patient(seconds: float) -> "Callable[..., None]":
     return listen
 
 
-class Wire:
+class BoundedSession:
     """Stands in for botocore's HTTP session, and has each of its exchanges end.
 
     `seconds` is what one may take beside the time that its bytes need on the slowest line, `limit` how many
@@ -83,7 +86,7 @@ class Wire:
 
     @contextmanager
     def _in_turn(self) -> "Iterator[None]":
-        while not self._room.acquire(timeout=LOOK_SECONDS):
+        while not self._room.acquire(timeout=POLL_SECONDS):
             self._stop.may_go_on()
         try:
             self._stop.may_go_on()
@@ -92,7 +95,7 @@ class Wire:
             self._room.release()
 
     def _await(self, exchange: "_Exchange", request: Any, end: float) -> None:
-        while not exchange.over.wait(min(LOOK_SECONDS, max(0.0, end - time.monotonic()))):
+        while not exchange.over.wait(min(POLL_SECONDS, max(0.0, end - time.monotonic()))):
             try:
                 self._stop.may_go_on()
                 if time.monotonic() >= end:

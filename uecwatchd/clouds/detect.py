@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from uecwatchd.clouds.client import Cloud, connect
+from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.clouds.dialects import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, SANDBOX, UEC, Dialect
 from uecwatchd.clouds.errors.translate import translated
@@ -63,7 +63,7 @@ DOING = "finding out its generation"
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
+class DetectedDialect:
     """A generation, and the fact that gave it away."""
 
     dialect: Dialect
@@ -79,31 +79,31 @@ class _Answer:
     server: str
 
 
-def recognise(account: Account, *, stop: Stop = NEVER) -> Recognised:
+def detect_dialect(account: Account, *, stop: Stop = NEVER) -> DetectedDialect:
     """Ask the cloud. Raises what its answers mean when they tell nothing: it is away, or does not know us."""
     if found := by_address(account.ec2_url):
         return found
     answer = _asked_as_newest(account, stop)
     if named := SERVER_NAMES.get(answer.server):
-        return Recognised(named, f"its answers come from {answer.server}")
+        return DetectedDialect(named, f"its answers come from {answer.server}")
     if NOVA_PATHS.match(urlsplit(account.ec2_url or "").path):
-        return Recognised(OPENSTACK, "its EC2 is where OpenStack's Nova had it")
+        return DetectedDialect(OPENSTACK, "its EC2 is where OpenStack's Nova had it")
     if not (_has_its_paths(account) or _refuses_as_eucalyptus(account, stop)):
-        return Recognised(OPENSTACK, "its address is neither Amazon's nor one of a Eucalyptus")
+        return DetectedDialect(OPENSTACK, "its address is neither Amazon's nor one of a Eucalyptus")
     if not answer.said:
-        return Recognised(EUCA5, "its S3 takes V4 signatures, as Eucalyptus does from 4.4 on")
+        return DetectedDialect(EUCA5, "its S3 takes V4 signatures, as Eucalyptus does from 4.4 on")
     if _has_object_storage(account, stop):
-        return Recognised(EUCA4, f"it has {OBJECT_STORAGE}, as Eucalyptus does from 4.0 on")
+        return DetectedDialect(EUCA4, f"it has {OBJECT_STORAGE}, as Eucalyptus does from 4.0 on")
     return _oldest(account, stop)
 
 
-def by_address(ec2_url: str | None) -> Recognised | None:
+def by_address(ec2_url: str | None) -> DetectedDialect | None:
     """What the address alone gives away."""
     host = urlsplit(ec2_url or "").hostname or ""
     if not host:
-        return Recognised(AWS, "it has a region and no address")
+        return DetectedDialect(AWS, "it has a region and no address")
     if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        return Recognised(AWS, f"its address is {host}")
+        return DetectedDialect(AWS, f"its address is {host}")
     return None
 
 
@@ -119,13 +119,13 @@ def _has_its_paths(account: Account) -> bool:
 
 def _refuses_as_eucalyptus(account: Account, stop: Stop) -> bool:
     nowhere = replace(account, ec2_url=_beside(account.ec2_url, NOWHERE))
-    cloud = connect(nowhere, EUCA5, uploads=1, stop=stop)
+    cloud = make_cloud(nowhere, EUCA5, uploads=1, stop=stop)
     answer = _told(cloud, cloud.ec2.describe_regions, lambda one: one.status < SERVER_FAILS)
     return IS_NOWHERE.match(answer.said) is not None
 
 
 def _asked_as_newest(account: Account, stop: Stop) -> _Answer:
-    cloud = connect(account, EUCA5, uploads=1, stop=stop)
+    cloud = make_cloud(account, EUCA5, uploads=1, stop=stop)
     return _told(cloud, cloud.s3.list_buckets, _takes_no_v4)
 
 
@@ -135,7 +135,7 @@ def _takes_no_v4(answer: _Answer) -> bool:
 
 def _has_object_storage(account: Account, stop: Stop) -> bool:
     beside = replace(account, s3_url=_beside(account.s3_url, OBJECT_STORAGE))
-    cloud = connect(beside, EUCA4, uploads=1, stop=stop)
+    cloud = make_cloud(beside, EUCA4, uploads=1, stop=stop)
     return not _lacks_path(_told(cloud, cloud.s3.list_buckets, _lacks_path))
 
 
@@ -155,23 +155,25 @@ def _lacks_path(answer: _Answer) -> bool:
     return answer.status in KNOWS_NO_PATH or FAILS_AT_PATH.match(answer.said) is not None
 
 
-def _oldest(account: Account, stop: Stop) -> Recognised:
+def _oldest(account: Account, stop: Stop) -> DetectedDialect:
     # Of the two that it may be, the one must not be sent a signature twice.
-    cloud = connect(account, replace(UEC, replay_refused=True), uploads=1, stop=stop)
+    cloud = make_cloud(account, replace(UEC, replay_refused=True), uploads=1, stop=stop)
     with translated(cloud, DOING):
         try:
             cloud.ec2.describe_images(Owners=["self"], Filters=[OWN_FILTER])
         except ClientError as error:
             return _refusing(_read(error.response), error)
-    return Recognised(EUCA3, f"it takes filters and has no {OBJECT_STORAGE}, as Eucalyptus 3.3 and 3.4")
+    return DetectedDialect(EUCA3, f"it takes filters and has no {OBJECT_STORAGE}, as Eucalyptus 3.3 and 3.4")
 
 
-def _refusing(answer: _Answer, error: ClientError) -> Recognised:
+def _refusing(answer: _Answer, error: ClientError) -> DetectedDialect:
     if UNKNOWN_PARAMETER not in answer.said:
         raise error
     if answer.status == HTTPStatus.PRECONDITION_FAILED:
-        return Recognised(EUCA3, f"it refuses a filter with {answer.status}, as Eucalyptus 3.0 to 3.2 do")
-    return Recognised(UEC, f"it refuses a filter with {answer.status}, as Eucalyptus before 3.0 does")
+        return DetectedDialect(
+            EUCA3, f"it refuses a filter with {answer.status}, as Eucalyptus 3.0 to 3.2 do"
+        )
+    return DetectedDialect(UEC, f"it refuses a filter with {answer.status}, as Eucalyptus before 3.0 does")
 
 
 def _read(response: Mapping[str, Any]) -> _Answer:

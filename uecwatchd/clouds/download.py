@@ -7,12 +7,12 @@ from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import LIMIT_BYTES, check_signature, read_manifest
 from uecwatchd.bundle.unbundle import Sink, Unbundled, open_secret, unbundle
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.objects import fetch
+from uecwatchd.clouds.objects import fetch_object
 from uecwatchd.errors import Rejected
 from uecwatchd.system.digests import Digest
 
 
-def take_back(
+def download_bundle(
     cloud: Cloud,
     location: str,
     sink: Sink,
@@ -34,7 +34,7 @@ def take_back(
 
     def part(wanted: Part) -> Iterator[bytes]:
         before_part(wanted)
-        return fetch(cloud, bucket, wanted.name)
+        return fetch_object(cloud, bucket, wanted.name)
 
     return unbundle(manifest, part, secret=secret, sink=sink, digest=digest)
 
@@ -42,7 +42,7 @@ def take_back(
 def _fetched(cloud: Cloud, bucket: str, key: str) -> bytes:
     """A manifest's bytes, of which there are never more than a server would read."""
     data = bytearray()
-    for chunk in fetch(cloud, bucket, key):
+    for chunk in fetch_object(cloud, bucket, key):
         data += chunk
         if len(data) > LIMIT_BYTES:
             why = f"it has more than {LIMIT_BYTES} bytes"

@@ -8,17 +8,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 
-def standin(url: str) -> str:
+def alias_url(url: str) -> str:
     """Return the URL with a host that botocore takes; the same one wherever it takes that."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.replace("_", "u")).geturl()
 
 
-def ask_the_true_host(client: Any, url: str | None) -> None:
+def restore_host(client: Any, url: str | None) -> None:
     """Have a client that was made for the stand-in of a URL ask its true host."""
-    if url is None or standin(url) == url:
+    if url is None or alias_url(url) == url:
         return
-    true, false = urlsplit(url).netloc, urlsplit(standin(url)).netloc
+    true, false = urlsplit(url).netloc, urlsplit(alias_url(url)).netloc
 
     def name(*, request: Any, **_: object) -> None:
         parts = urlsplit(request.url)

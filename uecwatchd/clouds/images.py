@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserFactory
 
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.errors.response_repair import LISTING, PAGES, Careful
+from uecwatchd.clouds.errors.response_repair import LISTING, PAGES, RepairingParsers
 from uecwatchd.clouds.errors.translate import code_of, translated
 from uecwatchd.errors import Halted
 from uecwatchd.images.facts import Role
@@ -30,7 +30,7 @@ AVAILABLE = "available"
 
 # A list grows with every image, so that asking for it once per set would make a thousand sets a million
 # lines. Who else registers from our account does not do so every few seconds.
-LATELY_SECONDS = 10.0
+RECENT_SECONDS = 10.0
 
 # What an account of a busy build host gathers in ten years, and some hundred megabytes of memory.
 MOST_IMAGES = 100_000
@@ -94,28 +94,28 @@ class Image:
     devices: tuple[Device, ...] = ()
 
 
-def images(cloud: Cloud, *, owned: bool = True) -> tuple[Image, ...]:
+def list_images(cloud: Cloud, *, owned: bool = True) -> tuple[Image, ...]:
     """All images of our account, or all that we may see, in the cloud's order."""
     return cloud.own_images.answer(partial(_own, cloud)) if owned else _asked(cloud)
 
 
-def images_lately(cloud: Cloud) -> tuple[Image, ...]:
+def recent_images(cloud: Cloud) -> tuple[Image, ...]:
     """Our images as they were some seconds ago, and what this process has registered since.
 
     What is missing may be taken for missing. What is there may have left meanwhile: ask for `images`.
     """
-    listed: tuple[Image, ...] = cloud.own_images.answer(partial(_own, cloud), age=LATELY_SECONDS)
+    listed: tuple[Image, ...] = cloud.own_images.answer(partial(_own, cloud), age=RECENT_SECONDS)
     return listed
 
 
-def one(cloud: Cloud, image_id: str, *, owned: bool = True) -> Image | None:
+def find_image(cloud: Cloud, image_id: str, *, owned: bool = True) -> Image | None:
     """The image of just this id, ours or (where not `owned`) not. The case of its letters counts."""
     found_by_id = cloud.dialect.found_by_id
-    listed = _asked_for(cloud, image_id) if found_by_id else images(cloud, owned=owned)
+    listed = _asked_for(cloud, image_id) if found_by_id else list_images(cloud, owned=owned)
     return next((image for image in listed if image.id == image_id), None)
 
 
-def registered(cloud: Cloud, image: Image) -> None:
+def remember_image(cloud: Cloud, image: Image) -> None:
     """Remember what was registered since the list was asked for."""
     cloud.own_images.amend(lambda listed: (*(old for old in listed if old.id != image.id), image))
 
@@ -126,20 +126,20 @@ def _own(cloud: Cloud) -> tuple[Image, ...]:
 
 def _asked(cloud: Cloud, **question: list[str]) -> tuple[Image, ...]:
     with translated(cloud, "listing its images"):
-        return in_answer(cloud, cloud.ec2.describe_images(**question))
+        return parse_images(cloud, cloud.ec2.describe_images(**question))
 
 
 def _asked_for(cloud: Cloud, image_id: str) -> tuple[Image, ...]:
     with translated(cloud, f"looking for {image_id}"):
         try:
-            return in_answer(cloud, cloud.ec2.describe_images(ImageIds=[image_id]))
+            return parse_images(cloud, cloud.ec2.describe_images(ImageIds=[image_id]))
         except ClientError as error:
             if code_of(error).startswith("InvalidAMIID"):
                 return ()
             raise
 
 
-def in_answer(cloud: Cloud, answer: Mapping[str, Any]) -> tuple[Image, ...]:
+def parse_images(cloud: Cloud, answer: Mapping[str, Any]) -> tuple[Image, ...]:
     """The images of a list, which is read a page at a time. Raises Halted for one that is too long."""
     found = tuple(_image(listed) for listed in islice(_listed(cloud, answer), MOST_IMAGES + 1))
     if len(found) <= MOST_IMAGES:
@@ -154,7 +154,7 @@ def in_answer(cloud: Cloud, answer: Mapping[str, Any]) -> tuple[Image, ...]:
 def _listed(cloud: Cloud, answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield from answer.get("Images") or ()
     shape = cloud.ec2.meta.service_model.operation_model(LISTING).output_shape
-    parser = Careful(ResponseParserFactory()).create_parser("ec2")
+    parser = RepairingParsers(ResponseParserFactory()).create_parser("ec2")
     for page in answer.get(PAGES) or ():
         yield from parser.parse({"body": page, "headers": {}, "status_code": HTTPStatus.OK}, shape)["Images"]
 
@@ -165,12 +165,12 @@ def is_id(cloud: Cloud, text: str, role: Role | None = None) -> bool:
     return fits and (role is None or text[1:3] == KINDS[role])
 
 
-def at_location(cloud: Cloud, listed: Iterable[Image], location: str) -> Image | None:
+def image_at(cloud: Cloud, listed: Iterable[Image], location: str) -> Image | None:
     """The image registered from this manifest, if there is one that is or will be of use."""
     return _useful(cloud, (image for image in listed if image.location == _plain(location)))
 
 
-def of_manifest(cloud: Cloud, listed: Iterable[Image], key: str) -> Image | None:
+def image_of_manifest(cloud: Cloud, listed: Iterable[Image], key: str) -> Image | None:
     """The same for a manifest of this name in whatever bucket."""
     return _useful(cloud, (image for image in listed if _key(image.location) == key))
 
@@ -180,12 +180,12 @@ def _key(location: str) -> str:
     return key if BUCKET.fullmatch(bucket) else ""
 
 
-def of_name(listed: Iterable[Image], name: str) -> Image | None:
+def image_named(listed: Iterable[Image], name: str) -> Image | None:
     """The image that keeps others from this name, where a name may be had once. One that failed does, too."""
     return next((image for image in listed if name and image.name == name), None)
 
 
-def of_no_use(cloud: Cloud, listed: Iterable[Image], location: str) -> tuple[Image, ...]:
+def failed_at(cloud: Cloud, listed: Iterable[Image], location: str) -> tuple[Image, ...]:
     """What was registered from this manifest and has failed, or is about to leave the list."""
     useful = _useful_states(cloud)
     of_it = (one for one in listed if is_id(cloud, one.id) and one.location == _plain(location))

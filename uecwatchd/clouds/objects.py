@@ -61,12 +61,12 @@ def ensure_bucket(cloud: Cloud, bucket: str) -> None:
     """
     with cloud.bucket_turn:
         if not _is_there(cloud, bucket):
-            must_be_makeable(cloud, bucket)
+            check_bucket_can_be_made(cloud, bucket)
             with failpoints.effect("make bucket"):
                 _make(cloud, bucket)
 
 
-def must_be_makeable(cloud: Cloud, bucket: str) -> None:
+def check_bucket_can_be_made(cloud: Cloud, bucket: str) -> None:
     """Raises `Halted` when the cloud makes no bucket of this name."""
     if not cloud.dialect.bucket_pattern.fullmatch(bucket):
         raise Halted(
@@ -118,7 +118,7 @@ def _place(cloud: Cloud) -> dict[str, Any]:
     return {"CreateBucketConfiguration": {"LocationConstraint": region}} if named else {}
 
 
-class Reading(RawIOBase):
+class UploadBody(RawIOBase):
     """Bytes as a file, and no second copy of them all."""
 
     def __init__(self, data: bytes | memoryview) -> None:
@@ -145,7 +145,7 @@ class Reading(RawIOBase):
         return self._at
 
 
-def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
+def put_object(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
     """Store an object, and see by its ETag that it arrived as it was sent; `Deferred` if it did not.
 
     Where that is no MD5 of it, as of a store that packs or encrypts, the object is read back instead.
@@ -154,7 +154,7 @@ def put(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> Stored
     request = {
         "Bucket": bucket,
         "Key": key,
-        "Body": Reading(data),  # read in pieces, each with a time-out of its own: a slow line may be slow
+        "Body": UploadBody(data),  # read in pieces, each with a time-out of its own: a slow line may be slow
         "ContentLength": len(data),
         "ContentMD5": b64encode(md5.digest()).decode(),
     }
@@ -204,7 +204,7 @@ def _md5_there(cloud: Cloud, bucket: str, key: str) -> str:
     """The digest of an object as it is fetched; of one that is not there, or not yet, that of nothing."""
     digest = hashlib.md5()
     with suppress(Rejected):
-        for piece in fetch(cloud, bucket, key):
+        for piece in fetch_object(cloud, bucket, key):
             digest.update(piece)
     return digest.hexdigest()
 
@@ -214,7 +214,7 @@ def _is_encrypted_there(answer: dict[str, Any]) -> bool:
     return str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
 
 
-def fetch(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
+def fetch_object(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
     """An object's bytes as they come, in pieces. Raises `Rejected` when it is not there."""
     with translated(cloud, f"fetching {bucket}/{key}"):
         answer = cloud.s3.get_object(Bucket=bucket, Key=key)
@@ -222,14 +222,14 @@ def fetch(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
             yield from body.iter_chunks(FETCH_BYTES)
 
 
-def holds(stored: StoredObject | None, data: bytes | memoryview) -> bool:
+def is_same_object(stored: StoredObject | None, data: bytes | memoryview) -> bool:
     """Whether what the bucket lists is just these bytes, as far as size and ETag can tell."""
     if stored is None or stored.size != len(data):
         return False
     return stored.etag == hashlib.md5(data).hexdigest()
 
 
-def remove(cloud: Cloud, bucket: str, key: str) -> None:
+def remove_object(cloud: Cloud, bucket: str, key: str) -> None:
     """Delete an object; one that is not there is deleted already."""
     with translated(cloud, f"deleting {bucket}/{key}"), failpoints.effect("remove object"):
         try:
@@ -239,7 +239,9 @@ def remove(cloud: Cloud, bucket: str, key: str) -> None:
                 raise
 
 
-def listed(cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS) -> Iterator[StoredObject]:
+def list_objects(
+    cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS
+) -> Iterator[StoredObject]:
     """What lies in a bucket under keys that begin so, in the order of the keys."""
     seen: set[str] = set()
     after: dict[str, str] = {}
@@ -274,9 +276,9 @@ def _is_the_same(there: StoredObject | None, sent: StoredObject) -> bool:
     return there.etag == sent.etag or not (MD5.fullmatch(there.etag) and MD5.fullmatch(sent.etag))
 
 
-def must_hold(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[StoredObject]) -> None:
+def check_objects(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[StoredObject]) -> None:
     """See that a bucket holds what was sent, by sizes and ETags. Raises `Deferred`, naming what is wrong."""
-    there = {one.key: one for one in listed(cloud, bucket, prefix)}
+    there = {one.key: one for one in list_objects(cloud, bucket, prefix)}
     wrong = [one for one in sent if not _is_the_same(there.get(one.key), one)]
     if not wrong:
         return

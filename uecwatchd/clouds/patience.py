@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """Pauses in seconds. To those between tries up to as much again is added by chance, so that several
     requests refused in one moment do not come back in one moment."""
 
@@ -22,10 +22,10 @@ class Patience:
     looks: tuple[float, ...] = (1.0, 2.0, 3.0)  #: between looks at an image that is pending
 
 
-def again(
+def retry(
     ask: Callable[[], Answer],
     *,
-    patience: Patience,
+    patience: RetryPolicy,
     sleep: Callable[[float], None],
     spread: Callable[[], float],
 ) -> Answer:

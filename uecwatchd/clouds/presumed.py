@@ -7,7 +7,7 @@ from uecwatchd.config.records import CloudSettings
 from uecwatchd.types import DetectedCloud
 
 
-def presumptions(
+def assume_dialects(
     clouds: Mapping[str, CloudSettings], before: Mapping[str, DetectedCloud]
 ) -> Mapping[str, Dialect]:
     """What clouds are taken for until they are asked: what is configured, or what was found the last time, or
@@ -19,6 +19,6 @@ def presumptions(
     }
 
 
-def unrecognised(clouds: Mapping[str, CloudSettings], before: Mapping[str, DetectedCloud]) -> tuple[str, ...]:
+def undetected(clouds: Mapping[str, CloudSettings], before: Mapping[str, DetectedCloud]) -> tuple[str, ...]:
     """Those of which the configuration says nothing and nothing was found earlier."""
     return tuple(n for n, one in clouds.items() if one.dialect not in DIALECTS and n not in before)

@@ -8,7 +8,7 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.dialects import fitting_name
 from uecwatchd.clouds.errors.connection import quoted
 from uecwatchd.clouds.errors.translate import code_of, translated
-from uecwatchd.clouds.images import AVAILABLE, Image, images, is_id, one, registered
+from uecwatchd.clouds.images import AVAILABLE, Image, find_image, is_id, list_images, remember_image
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Rejected
 from uecwatchd.images.facts import Role
 from uecwatchd.system import failpoints
@@ -63,7 +63,7 @@ def register(
     )
 
 
-def watch(
+def wait_until_available(
     cloud: Cloud, image_id: str, *, pauses: Iterable[float], sleep: Callable[[float], None]
 ) -> Image | None:
     """Look at an image until it is available, once more after each pause; None if it is not even then.
@@ -74,9 +74,9 @@ def watch(
     for pause in (0.0, *pauses):
         if pause:
             sleep(pause)
-        image = one(cloud, image_id)
+        image = find_image(cloud, image_id)
         if image:
-            registered(cloud, image)  # in whatever state: one that has failed keeps its name
+            remember_image(cloud, image)  # in whatever state: one that has failed keeps its name
         if image and image.state == AVAILABLE:
             return image
         if image and image.state not in cloud.dialect.pending_states:
@@ -86,7 +86,7 @@ def watch(
 
 def deregister(cloud: Cloud, image_id: str) -> None:
     """Take an image off the cloud's list, if it is there. Raises `Deferred` if it stays."""
-    if one(cloud, image_id) is None:
+    if find_image(cloud, image_id) is None:
         return
     for _ in range(DEREGISTER_CALLS):
         with translated(cloud, f"deregistering {image_id}"), failpoints.effect("DeregisterImage"):
@@ -95,7 +95,7 @@ def deregister(cloud: Cloud, image_id: str) -> None:
             except ClientError as error:
                 if not code_of(error).startswith("InvalidAMIID"):
                     raise
-        if one(cloud, image_id) is None:
+        if find_image(cloud, image_id) is None:
             return
     raise Deferred(
         f"cloud {cloud.name}, deregistering {image_id}",
@@ -104,11 +104,11 @@ def deregister(cloud: Cloud, image_id: str) -> None:
     )
 
 
-def probe(cloud: Cloud) -> None:
+def probe_ec2(cloud: Cloud) -> None:
     """Ask both halves for what only a known user gets. Raises what is wrong."""
     with translated(cloud, "listing its buckets"):
         cloud.s3.list_buckets()
-    images(cloud)
+    list_images(cloud)
 
 
 def _believed(cloud: Cloud, image_id: str, role: Role | None, doing: str) -> str:

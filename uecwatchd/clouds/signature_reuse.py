@@ -23,7 +23,7 @@ _SIGNER = "uecwatchd signer"
 READS = re.compile("Get|Head|List|Describe")
 
 
-class SentOnce:
+class UniqueSignatures:
     """Listens to the events of any number of clients; may be shared by threads."""
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Answer = TypeVar("Answer")
 
 
-class Lately(Generic[Answer]):
+class SingleFlight(Generic[Answer]):
     """The last answer to one question. One thread asks at a time; those that wait for it meanwhile take its
     answer, if that was asked for late enough.
     """

@@ -12,9 +12,9 @@ from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.clouds import images, registration
 from uecwatchd.clouds.credentials.gather import sealed_with
 from uecwatchd.clouds.dialects import fitting_name
-from uecwatchd.clouds.download import take_back
+from uecwatchd.clouds.download import download_bundle
 from uecwatchd.clouds.errors.connection import quoted
-from uecwatchd.clouds.objects import must_hold
+from uecwatchd.clouds.objects import check_objects
 from uecwatchd.delivery.pending import is_overdue, missed, settled, taken_back
 from uecwatchd.delivery.request import BootIds, Order
 from uecwatchd.delivery.stale_uploads import clear_leftovers
@@ -71,7 +71,7 @@ def _taken_all_the_way(
             return _adopt(order, bundle, there, ledger)
         bundle = taken_back(order, bundle, there, ledger)
         listed = tuple(image for image in listed if image.id != there.id)
-    failed = images.of_no_use(order.cloud, listed, bundle.location)
+    failed = images.failed_at(order.cloud, listed, bundle.location)
     if failed:  # no image could be made of it: with another key each of its parts is sent again
         known, bundle = None, ledger.put_bundle(_plan(order, identity))
         listed = _without(order, failed, listed)
@@ -127,9 +127,7 @@ def _free_identity(order: Order, ledger: Ledger) -> str:
     if order.member.role != "machine":
         return identity
     others = ledger.machines(order.cloud.name, sha256=order.digest)
-    there = images.at_location(
-        order.cloud, images.images_lately(order.cloud), _place(order, identity, others)
-    )
+    there = images.image_at(order.cloud, images.recent_images(order.cloud), _place(order, identity, others))
     if there is None and not others.keys() - {identity}:
         return identity  # without waiting for the ids
     boot = order.boot.ids()
@@ -163,9 +161,9 @@ def _identity(order: Order, boot: object) -> str:
 def _listed(order: Order, known: BundleRecord | None, bundle: BundleRecord) -> tuple[images.Image, ...]:
     """Asked for now, but where nothing was begun and a list of a moment ago has nothing in our way either:
     the upload comes in between anyhow."""
-    lately = () if known else images.images_lately(order.cloud)
+    lately = () if known else images.recent_images(order.cloud)
     if known or _find(order, bundle, lately) or _holder(order, bundle, lately):
-        return images.images(order.cloud)
+        return images.list_images(order.cloud)
     return lately
 
 
@@ -173,8 +171,8 @@ def _find(order: Order, bundle: BundleRecord, listed: tuple[images.Image, ...]) 
     """What is registered from this bundle already. Kernels and ramdisks are looked for in every bucket, since
     their keys come from their content alone and their names may be had only once."""
     if order.member.role == "machine":
-        return images.at_location(order.cloud, listed, bundle.location)
-    return images.of_manifest(order.cloud, listed, manifest_name(bundle.prefix))
+        return images.image_at(order.cloud, listed, bundle.location)
+    return images.image_of_manifest(order.cloud, listed, manifest_name(bundle.prefix))
 
 
 def _must_be_ours(order: Order, known: BundleRecord | None, there: images.Image) -> None:
@@ -217,7 +215,7 @@ def _must_have_name(order: Order, bundle: BundleRecord, listed: tuple[images.Ima
 
 def _holder(order: Order, bundle: BundleRecord, listed: tuple[images.Image, ...]) -> images.Image | None:
     """The image that has the name already."""
-    return images.of_name(listed, fitting_name(order.cloud.dialect, order.name or bundle.prefix))
+    return images.image_named(listed, fitting_name(order.cloud.dialect, order.name or bundle.prefix))
 
 
 def _plan(order: Order, identity: str) -> BundleRecord:
@@ -285,7 +283,7 @@ def _look_over(order: Order, bundle: BundleRecord, ledger: Ledger) -> None:
     """See that the bucket holds the bundle before the cloud is asked to read it."""
     order.check()
     try:
-        must_hold(order.cloud, bundle.bucket, bundle.prefix, bundle.objects)
+        check_objects(order.cloud, bundle.bucket, bundle.prefix, bundle.objects)
     except Deferred:
         ledger.put_bundle(replace(bundle, state="planned"))  # the next attempt sends what is not there
         raise
@@ -307,7 +305,7 @@ def _open_again(order: Order, bundle: BundleRecord) -> None:
         order.monitor.progress(Progress(order.set_name, stage, name, done, size, part.index + 1))
 
     digest = digest_like(order.digest)
-    take_back(order.cloud, bundle.location, Nowhere(), digest, before_part=before_part)
+    download_bundle(order.cloud, bundle.location, Nowhere(), digest, before_part=before_part)
     if digest.text() != order.digest:
         why = f"the image in it has the digest {digest.text()}, the file {order.digest}"
         raise Rejected(f"cloud {order.cloud.name}, opening {bundle.location}", why, "Bundle it anew.")
@@ -343,7 +341,7 @@ def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecor
         # Somebody may have damaged a part: the next attempt looks at each of them again.
         bundle = ledger.put_bundle(replace(bundle, state="planned"))
         # Or another host of our account was quicker with the same, and ours has its name no more.
-        if there := _find(order, bundle, images.images(order.cloud)):
+        if there := _find(order, bundle, images.list_images(order.cloud)):
             _must_be_ours(order, None, there)
             return _adopt(order, bundle, there, ledger)
         raise

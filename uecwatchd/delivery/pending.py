@@ -28,7 +28,9 @@ def settled(order: Order, bundle: BundleRecord, image_id: str, ledger: Ledger) -
     once it will not use when it is registered again.
     """
     try:
-        ready = registration.watch(order.cloud, image_id, pauses=order.patience.looks, sleep=order.sleep)
+        ready = registration.wait_until_available(
+            order.cloud, image_id, pauses=order.patience.looks, sleep=order.sleep
+        )
     except BundleRefused:
         ledger.drop_bundle(bundle)
         raise

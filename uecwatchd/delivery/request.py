@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.records import Compression
 from uecwatchd.events import Monitor
 from uecwatchd.images.facts import Arch
@@ -74,7 +74,7 @@ class Order:
     sleep: Callable[[float], None]
     arrived: Callable[[int], None]
     waited: Mapping[str, float]
-    patience: Patience
+    patience: RetryPolicy
     spread: Callable[[], float]
     now: Callable[[], float]
     boot: Boot = NO_BOOT

@@ -5,8 +5,8 @@ No one else knows of these objects: they would lie in the bucket for ever.
 
 from dataclasses import replace
 
-from uecwatchd.clouds.images import at_location, images
-from uecwatchd.clouds.objects import listed, remove
+from uecwatchd.clouds.images import image_at, list_images
+from uecwatchd.clouds.objects import list_objects, remove_object
 from uecwatchd.delivery.request import Order
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Fields, Kind, Level
@@ -35,15 +35,15 @@ def _clear(order: Order, left: BundleRecord, ledger: Ledger) -> None:
     now = ledger.bundle(left.cloud, left.identity)
     if now is None or now.state == "registered" or _is_wanted(order, now, ledger):
         return
-    if there := at_location(order.cloud, images(order.cloud), now.location):
+    if there := image_at(order.cloud, list_images(order.cloud), now.location):
         # Its registration was carried out, and the answer lost: an image like any other of this set's past.
         done = replace(now, state="registered", image_id=there.id, registered=order.now())
         ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))
         return
-    keys = [one.key for one in listed(order.cloud, now.bucket, f"{now.prefix}.")]
+    keys = [one.key for one in list_objects(order.cloud, now.bucket, f"{now.prefix}.")]
     for key in keys:
         order.check()
-        remove(order.cloud, now.bucket, key)
+        remove_object(order.cloud, now.bucket, key)
     ledger.drop_bundle(now)
     if keys:
         _tell(order, f"removed {len(keys)} objects of {now.location}: its content is another by now")

@@ -14,8 +14,8 @@ from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.upload_slots import in_flight
 from uecwatchd.clouds.credentials.gather import bundle_user, sealed_with, sealing_certificate
-from uecwatchd.clouds.objects import holds, listed, put
-from uecwatchd.clouds.patience import again
+from uecwatchd.clouds.objects import is_same_object, list_objects, put_object
+from uecwatchd.clouds.patience import retry
 from uecwatchd.delivery.request import BootIds, Order
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress
@@ -89,7 +89,7 @@ def _send_parts(
 
     def send_one(piece: Slice) -> None:
         listed_there = there.get(piece.part.name)
-        if listed_there is None or not holds(listed_there, piece.data):
+        if listed_there is None or not is_same_object(listed_there, piece.data):
             listed_there = _put(order, "put part", bundle.bucket, piece.part.name, piece.data)
         stored[piece.part.index] = listed_there
         order.arrived(len(stored))
@@ -119,14 +119,14 @@ def _send_parts(
 def _put(order: Order, moment: str, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
     def put_once() -> StoredObject:
         with failpoints.effect(moment):
-            return put(order.cloud, bucket, key, data)
+            return put_object(order.cloud, bucket, key, data)
 
-    return again(put_once, patience=order.patience, sleep=order.sleep, spread=order.spread)
+    return retry(put_once, patience=order.patience, sleep=order.sleep, spread=order.spread)
 
 
 def _already_there(order: Order, bundle: BundleRecord) -> Mapping[str, StoredObject]:
     """The parts that an earlier attempt has sent, by one look at the bucket. Says where it goes on."""
-    parts = {one.key: one for one in listed(order.cloud, bundle.bucket, parts_prefix(bundle.prefix))}
+    parts = {one.key: one for one in list_objects(order.cloud, bundle.bucket, parts_prefix(bundle.prefix))}
     if parts:
         place = _place(bundle, parts, size=order.member.size)
         what = f"Resuming {order.set_name} at upload, {place}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.download import take_back
+from uecwatchd.clouds.download import download_bundle
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images.facts import Role
 from uecwatchd.intake.spool import safe_open
@@ -43,7 +43,7 @@ def verify(record: SetRecord, cloud: Cloud) -> Iterator[Finding]:
 
 def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
     expected, source = _expected(folder, member)
-    found = take_back(cloud, member.manifest, Nowhere(), digest_like(expected))
+    found = download_bundle(cloud, member.manifest, Nowhere(), digest_like(expected))
     if found.digest != expected:
         raise Rejected(
             f"{member.manifest}: it is not what {source or 'the ledger'} is",

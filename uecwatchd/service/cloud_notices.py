@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from uecwatchd.clouds.availability import TOLD_CLOSINGS, Gates
-from uecwatchd.clouds.client import Cloud, insecure
-from uecwatchd.clouds.detect import Recognised
+from uecwatchd.clouds.client import Cloud, is_insecure
+from uecwatchd.clouds.detect import DetectedDialect
 from uecwatchd.errors import CloudAway, Unforeseen
 from uecwatchd.events import Event, Kind, Monitor
 
@@ -35,10 +35,10 @@ class Outages:
         self._monitor.tell(Event(Kind.DEFERRED, what, level="warning", fields=fields))
 
 
-def introduced(cloud: Cloud, found: Recognised) -> str:
+def introduced(cloud: Cloud, found: DetectedDialect) -> str:
     return f"Cloud {cloud.name} is {found.dialect.versions} (dialect {found.dialect.name}): {found.why}"
 
 
 def warned(cloud: Cloud) -> Iterator[str]:
-    for url in filter(insecure, (cloud.account.ec2_url, cloud.account.s3_url)):
+    for url in filter(is_insecure, (cloud.account.ec2_url, cloud.account.s3_url)):
         yield f"Cloud {cloud.name}: {url} is asked without TLS; who is on the way can read and change it"

@@ -9,9 +9,9 @@ from pathlib import Path
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.detect import Recognised, address_of
+from uecwatchd.clouds.detect import DetectedDialect, address_of
 from uecwatchd.clouds.dialects import DIALECTS
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
@@ -71,7 +71,7 @@ class Service:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         spread: Callable[[], float] = lambda: 0.5,
-        patience: Patience = Patience(),  # noqa: B008 (it is frozen)
+        patience: RetryPolicy = RetryPolicy(),  # noqa: B008 (it is frozen)
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         self._settings = settings
@@ -328,7 +328,7 @@ class Service:
                 return
             self._asking.wait(LEAST_SCAN_PAUSE_SECONDS)
 
-    def _met(self, cloud: Cloud, found: Recognised) -> None:
+    def _met(self, cloud: Cloud, found: DetectedDialect) -> None:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:
             with contextlib.suppress(UecError):  # what cannot be kept is found out again at the next start
                 self._book.put_cloud(cloud.name, DetectedCloud(found.dialect.name, address_of(cloud.account)))

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from uecwatchd.clouds.client import MOST_REQUESTS, Cloud
-from uecwatchd.clouds.connect import recognised
-from uecwatchd.clouds.detect import recognise
-from uecwatchd.clouds.errors.foreign_answers import recognise_stranger
+from uecwatchd.clouds.connect import detected
+from uecwatchd.clouds.detect import detect_dialect
+from uecwatchd.clouds.errors.foreign_answers import detect_foreign_answer
 from uecwatchd.clouds.errors.translate import translated
-from uecwatchd.clouds.images import images
+from uecwatchd.clouds.images import list_images
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted, UecError
 
@@ -122,7 +122,7 @@ STRANGE = {
 @pytest.mark.parametrize("name", STRANGE)
 def test_who_answers_in_the_clouds_place_is_named(name: str) -> None:
     status, headers, text, proxy, kind, why = STRANGE[name]
-    found = recognise_stranger(status, headers, text, proxy=proxy, regional=False)
+    found = detect_foreign_answer(status, headers, text, proxy=proxy, regional=False)
     assert found is not None
     assert found.kind is kind
     assert why in found.why
@@ -172,7 +172,7 @@ OWN = {
 @pytest.mark.parametrize("name", OWN)
 def test_what_the_cloud_says_itself_is_left_to_the_table(name: str) -> None:
     status, headers, text = OWN[name]
-    assert recognise_stranger(status, headers, text, proxy="", regional=False) is None
+    assert detect_foreign_answer(status, headers, text, proxy="", regional=False) is None
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_the_cloud_says_itself_is_left_to_the_table(name: str) -> None:
 )
 def test_a_cloud_with_regions_may_send_us_to_one(region: str, strange: int) -> None:
     headers = {"location": "http://elsewhere", "x-amz-bucket-region": region}
-    assert bool(recognise_stranger(301, headers, "", proxy="", regional=True)) == bool(strange)
+    assert bool(detect_foreign_answer(301, headers, "", proxy="", regional=True)) == bool(strange)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -189,7 +189,11 @@ def test_a_redirect_says_where_whatever_is_asked(
     status: int, dialect: str, script: Any, scripted: Callable[[str], Cloud]
 ) -> None:
     cloud = scripted(dialect)
-    for ask in (cloud.s3.list_buckets, lambda: images(cloud), lambda: cloud.s3.head_bucket(Bucket="images")):
+    for ask in (
+        cloud.s3.list_buckets,
+        lambda: list_images(cloud),
+        lambda: cloud.s3.head_bucket(Bucket="images"),
+    ):
         script.says(status, location="http://login.example/portal")
         with (
             pytest.raises(Halted, match=r"the service says that it is at http://login\.example/portal"),
@@ -207,7 +211,7 @@ def test_a_redirect_to_what_is_no_address_is_told_like_any_other(
 ) -> None:
     for ask in (
         cloud.s3.list_buckets,
-        lambda: images(cloud),
+        lambda: list_images(cloud),
         lambda: cloud.s3.put_object(Bucket="b", Key="x"),
     ):
         script.says(status, location=place)
@@ -266,7 +270,7 @@ def test_nothing_that_is_met_on_the_way_in_is_a_sets_fault(
             script.says(*earlier)
         script.says(status, body, location="http://x")
         with pytest.raises(UecError) as caught:
-            recognised(CloudSettings(name="test"), account)
+            detected(CloudSettings(name="test"), account)
         assert isinstance(caught.value, Halted), asked
 
 
@@ -286,7 +290,7 @@ def test_a_cloud_is_not_recognised_by_what_a_stranger_says(
     account = scripted("uec").account
     script.says(403, PAGE)
     with pytest.raises(Halted, match="a web page answered"):
-        recognise(replace(account))
+        detect_dialect(replace(account))
 
 
 NGINX = (

@@ -11,9 +11,9 @@ import pytest
 
 from uecwatchd.clouds.attributes import permissions
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.errors.xml_limits import PAGE_BYTES, Unfit, look_through, pages
-from uecwatchd.clouds.images import at_location, images, of_manifest, of_no_use
-from uecwatchd.clouds.objects import ensure_bucket, listed
+from uecwatchd.clouds.errors.xml_limits import PAGE_BYTES, UnsafeXml, check_xml, pages
+from uecwatchd.clouds.images import failed_at, image_at, image_of_manifest, list_images
+from uecwatchd.clouds.objects import ensure_bucket, list_objects
 from uecwatchd.clouds.registration import register
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected, UecError
 
@@ -111,10 +111,10 @@ def test_what_is_listed_under_no_id_is_never_used_nor_registered_again(
     said: str, cloud: Cloud, script: Any
 ) -> None:
     script.says(body=listing(item(said)))
-    found = images(cloud)
+    found = list_images(cloud)
     for look in (
-        lambda: at_location(cloud, found, LOCATION),
-        lambda: of_manifest(cloud, found, "karmic.manifest.xml"),
+        lambda: image_at(cloud, found, LOCATION),
+        lambda: image_of_manifest(cloud, found, "karmic.manifest.xml"),
     ):
         with pytest.raises(Halted, match="under an id that is none"):
             look()
@@ -122,7 +122,7 @@ def test_what_is_listed_under_no_id_is_never_used_nor_registered_again(
 
 def test_what_is_listed_twice_is_used_under_the_id_that_is_one(cloud: Cloud, script: Any) -> None:
     script.says(body=listing(item("-x"), item("emi-12345678")))
-    found = at_location(cloud, images(cloud), LOCATION)
+    found = image_at(cloud, list_images(cloud), LOCATION)
     assert found is not None
     assert found.id == "emi-12345678"
 
@@ -130,13 +130,13 @@ def test_what_is_listed_twice_is_used_under_the_id_that_is_one(cloud: Cloud, scr
 def test_what_has_no_id_is_not_deregistered(cloud: Cloud, script: Any) -> None:
     failed = item("emi-*").replace("available", "failed")
     script.says(body=listing(failed))
-    assert of_no_use(cloud, images(cloud), LOCATION) == ()
+    assert failed_at(cloud, list_images(cloud), LOCATION) == ()
 
 
 @pytest.mark.parametrize("bucket", ["-x", "..", "a b", "$(touch x)", "A" * 300, ""])
 def test_a_kernel_in_what_is_no_bucket_is_not_ours(bucket: str, cloud: Cloud, script: Any) -> None:
     script.says(body=listing(item("eki-12345678", location=f"{bucket}/vmlinuz.manifest.xml")))
-    assert of_manifest(cloud, images(cloud), "vmlinuz.manifest.xml") is None
+    assert image_of_manifest(cloud, list_images(cloud), "vmlinuz.manifest.xml") is None
 
 
 @pytest.mark.parametrize("said", ["-x $(touch x)", "a\nb", "\u0661" * 12, "1" * 1000])
@@ -156,7 +156,7 @@ def test_what_a_refusal_says_is_cut(cloud: Cloud, script: Any) -> None:
     error = f"<Error><Code>{'C' * 9000}</Code><Message>{'m' * 90_000}</Message></Error>"
     script.says(400, f"<Response><Errors>{error}</Errors><RequestID>{'r' * 900}</RequestID></Response>")
     with pytest.raises(UecError) as refused:
-        images(cloud)
+        list_images(cloud)
     assert len(str(refused.value)) < 1000
     assert len(refused.value.request_id) <= 128
 
@@ -170,7 +170,7 @@ def test_no_refusal_takes_longer_to_read_than_its_length(body: str, cloud: Cloud
     script.says(500, body)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     with pytest.raises(UecError):
-        images(cloud)
+        list_images(cloud)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 2
 
 
@@ -179,7 +179,7 @@ def test_a_number_that_is_none_is_an_answer_that_cannot_be_read(size: str, cloud
     content = f"<Contents><Key>karmic.part.0</Key><Size>{size}</Size><ETag>e</ETag></Contents>"
     script.says(body=f"<ListBucketResult>{content}</ListBucketResult>")
     with pytest.raises(CloudAway):
-        list(listed(cloud, "images", "karmic"))
+        list(list_objects(cloud, "images", "karmic"))
 
 
 # --- lists ------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_a_list_that_does_not_get_on_is_given_up(said: list[str], cloud: Cloud, 
     for body in said:
         script.says(body=body)
     with pytest.raises(Deferred, match="does not come to an end"):
-        list(listed(cloud, "images", "karmic"))
+        list(list_objects(cloud, "images", "karmic"))
     assert len(script.requests) == len(said)
 
 
@@ -205,7 +205,7 @@ def test_a_list_is_followed_as_long_as_it_gets_on(cloud: Cloud, script: Any) -> 
     for number in range(20):
         script.says(body=page(f"karmic.{number:03}", f"karmic.{number:03}a"))
     script.says(body="<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
-    assert len(list(listed(cloud, "images", "karmic"))) == 40
+    assert len(list(list_objects(cloud, "images", "karmic"))) == 40
 
 
 def test_a_long_list_of_images_is_read_a_page_at_a_time(
@@ -213,7 +213,7 @@ def test_a_long_list_of_images_is_read_a_page_at_a_time(
 ) -> None:
     ids = [f"emi-{number:08X}" for number in range(5000)]
     script.says(body=listing(*(item(each, name=f"n{each}") for each in ids)))
-    assert [(image.id, image.name) for image in images(scripted("uec"))] == [
+    assert [(image.id, image.name) for image in list_images(scripted("uec"))] == [
         (each, f"n{each}") for each in ids
     ]
 
@@ -274,11 +274,11 @@ BOMB = f"<!DOCTYPE a [{ENTITIES}]><a>{'&z;' * 1000}</a>"
 
 @pytest.mark.parametrize("said", [BOMB, '<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>', "<!DOCTYPE a><a/>"])
 def test_no_document_may_grow_as_it_is_read(said: str, cloud: Cloud, script: Any) -> None:
-    with pytest.raises(Unfit, match="document type"):
-        look_through(said.encode())
+    with pytest.raises(UnsafeXml, match="document type"):
+        check_xml(said.encode())
     script.says(body=said)
     with pytest.raises(UecError):
-        images(cloud)
+        list_images(cloud)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "cp037", "utf-7", "no-such-encoding", "big5"])
@@ -288,7 +288,7 @@ def test_an_encoding_that_is_not_ours_is_an_answer_that_cannot_be_read(
     script.says(body=f'<?xml version="1.0" encoding="{encoding}"?>{listing(item("emi-12345678"))}')
     # It may be UTF-8 after all.
     with contextlib.suppress(CloudAway):
-        assert len(images(cloud)) == 1
+        assert len(list_images(cloud)) == 1
 
 
 def fragments() -> Iterator[bytes]:
@@ -306,7 +306,7 @@ def test_pages_hold_together_what_the_list_held(body: bytes) -> None:
     assert sum(each.count(b"<n:item>") for each in cut) == body.count(b"<n:item>")
     assert sum(each.count(b"<n:item/>") for each in cut) == body.count(b"<n:item/>")
     for each in cut:
-        look_through(each)
+        check_xml(each)
 
 
 def test_a_bucket_is_looked_for_without_believing_a_word(cloud: Cloud, script: Any) -> None:
@@ -325,7 +325,7 @@ def test_an_answer_that_is_packed_unasked_is_told_as_that(
 ) -> None:
     script.says(status, "\x1f\x8b\x08 whatever", Content_Encoding=coding, x_amz_request_id="id-7")
     with pytest.raises(Halted, match=rf"answers are packed.*Content-Encoding: {coding.lower()}") as caught:
-        list(listed(cloud, "images", "karmic"))
+        list(list_objects(cloud, "images", "karmic"))
     assert caught.value.request_id == "id-7"
     assert "\x1f" not in str(caught.value)
     assert script.requests[0].headers["accept-encoding"] == "identity"
@@ -334,4 +334,4 @@ def test_an_answer_that_is_packed_unasked_is_told_as_that(
 @pytest.mark.parametrize("coding", ["identity", "none", "aws-chunked", " "])
 def test_an_answer_that_says_it_is_plain_is_read(cloud: Cloud, script: Any, coding: str) -> None:
     script.says(body="<ListBucketResult></ListBucketResult>", Content_Encoding=coding)
-    assert list(listed(cloud, "images", "karmic")) == []
+    assert list(list_objects(cloud, "images", "karmic")) == []

@@ -16,7 +16,7 @@ import pytest
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.clouds.errors.rows import ANY_STATUS, BOTH_HALVES, Half, Refusal, Row
-from uecwatchd.clouds.errors.table import ROWS, meaning
+from uecwatchd.clouds.errors.table import ROWS, find_row
 from uecwatchd.clouds.errors.translate import translated
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected, UecError
 
@@ -422,7 +422,7 @@ def test_an_answer_means(example: Example, scripted: Callable[[str], Cloud], scr
 )
 def test_every_row_decides_some_answer(row: object) -> None:
     """So none is shadowed by one above it."""
-    decided = [meaning(one.dialect, one.answer.refusal) for one in EXAMPLES]
+    decided = [find_row(one.dialect, one.answer.refusal) for one in EXAMPLES]
     assert any(decision is row for decision in decided)
 
 
@@ -436,7 +436,7 @@ def test_what_no_row_knows_passes_or_is_for_the_dropper(
     dialect: str, statuses: range, kind: type[UecError]
 ) -> None:
     rows = {
-        meaning(dialect, Refusal(half, status, "Strange", "the moon is full"))
+        find_row(dialect, Refusal(half, status, "Strange", "the moon is full"))
         for status in statuses
         for half in BOTH_HALVES
     }
@@ -461,9 +461,9 @@ def test_words_mean_the_same_whatever_the_status(row: Row) -> None:
     """Unless a row of words stands higher: that is what makes a permanent 500 one."""
     for one in EXAMPLES:
         said = one.answer.refusal
-        if meaning(one.dialect, said) is row:
+        if find_row(one.dialect, said) is row:
             elsewhere = (replace(said, status=status) for status in (400, 403, 406, 412, 500))
-            assert {meaning(one.dialect, other) for other in elsewhere} == {row}
+            assert {find_row(one.dialect, other) for other in elsewhere} == {row}
 
 
 # --- names that whoever drops files has chosen -------------------------------------------------------------
@@ -505,7 +505,7 @@ def test_a_name_decides_nothing(dialect: str, code: str, message: str) -> None:
     """Or whoever drops an image `AccessDenied` would close the cloud to everybody."""
 
     def row(name: str) -> Row:
-        return meaning(dialect, Refusal("ec2", 500, code, message.format(name)))
+        return find_row(dialect, Refusal("ec2", 500, code, message.format(name)))
 
     expected = row("karmic")
     for word in HOSTILE:
@@ -516,13 +516,13 @@ def test_a_name_decides_nothing(dialect: str, code: str, message: str) -> None:
 @pytest.mark.parametrize("name", ["my access denied image", "message expired", "not authorized"])
 def test_where_names_have_spaces_the_code_stands_above_them(name: str) -> None:
     said = Refusal("ec2", 400, "InvalidAMIName.Duplicate", f"AMI name {name} is already in use by ami-1")
-    assert meaning("aws", said).why == "an image of that name is registered already"
+    assert find_row("aws", said).why == "an image of that name is registered already"
 
 
 @pytest.mark.parametrize("code", ["403", "500", "InternalError", "InternalFailure"])
 @pytest.mark.parametrize("message", ["SignatureDoesNotMatch", "SignatureDoesNotMatch: Not the same."])
 def test_a_server_without_codes_may_begin_with_one(code: str, message: str) -> None:
-    assert "secret key" in meaning("euca3", Refusal("s3", 403, code, message)).why
+    assert "secret key" in find_row("euca3", Refusal("s3", 403, code, message)).why
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code or row.words or row.why)

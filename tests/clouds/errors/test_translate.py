@@ -20,11 +20,11 @@ from botocore.parsers import ResponseParserError
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.connections import AnswerTooLong
-from uecwatchd.clouds.errors.connection import QUOTE_CHARACTERS, SILENCES
-from uecwatchd.clouds.errors.response_repair import Monstrous, Packed
+from uecwatchd.clouds.errors.connection import CONNECTION_FAILURES, QUOTE_CHARACTERS
+from uecwatchd.clouds.errors.response_repair import CompressedAnswer, HugeAnswer
 from uecwatchd.clouds.errors.translate import translated
-from uecwatchd.clouds.images import images
-from uecwatchd.clouds.objects import fetch, listed, remove
+from uecwatchd.clouds.images import list_images
+from uecwatchd.clouds.objects import fetch_object, list_objects, remove_object
 from uecwatchd.errors import CloudAway, Halted, Rejected, UecError
 
 # --- bodies that are not what the protocol promises --------------------------------------------------------
@@ -53,7 +53,7 @@ def test_an_error_is_read_however_badly_it_is_written(
 ) -> None:
     script.says(500, body)
     with pytest.raises(Rejected, match="only its administrators may register kernels and ramdisks") as caught:
-        images(cloud) if half == "ec2" else list(fetch(cloud, "images", "x"))
+        list_images(cloud) if half == "ec2" else list(fetch_object(cloud, "images", "x"))
     assert words in caught.value.why
 
 
@@ -64,14 +64,14 @@ def test_the_id_of_a_refusal_is_kept_without_a_body_to_hold_it(
 ) -> None:
     script.says(503, body, **{header: "r-4"})
     with pytest.raises(CloudAway) as caught:
-        images(cloud)
+        list_images(cloud)
     assert caught.value.request_id == "r-4"
 
 
 def test_a_long_answer_is_quoted_in_part(cloud: Cloud, script: Any) -> None:
     script.says(400, "at com.eucalyptus.Some.method\n" * 5000)
     with pytest.raises(Halted) as caught:
-        images(cloud)
+        list_images(cloud)
     assert len(caught.value.why) < QUOTE_CHARACTERS + 50
     assert caught.value.why.endswith("…)")
 
@@ -85,10 +85,10 @@ def test_an_answer_that_may_have_no_body_is_judged_by_its_status(
 ) -> None:
     script.says(status)
     if expected is None:
-        remove(cloud, "images", "x")
+        remove_object(cloud, "images", "x")
     else:
         with pytest.raises(expected):
-            remove(cloud, "images", "x")
+            remove_object(cloud, "images", "x")
 
 
 # --- no answer at all --------------------------------------------------------------------------------------
@@ -162,8 +162,8 @@ UNHEARD = (
     (ConnectionClosedError(error="RemoteDisconnected", **URL), CloudAway, "the connection broke"),
     (HTTPClientError(error="odd"), CloudAway, "the connection broke"),
     (InvalidRegionError(region_name="a b"), Halted, "it sends us to a region that is none"),
-    (Packed("Content-Encoding: gzip", "id"), Halted, "its answers are packed"),
-    (Monstrous("it declares a document type", "id"), Halted, "its answer is like none"),
+    (CompressedAnswer("Content-Encoding: gzip", "id"), Halted, "its answers are packed"),
+    (HugeAnswer("it declares a document type", "id"), Halted, "its answer is like none"),
     (ResponseParserError("invalid XML received: b'<Descr'"), CloudAway, "its answer was cut short"),
     (ResponseStreamingError(error="connection broken"), CloudAway, "the connection broke"),
     (IncompleteReadError(actual_bytes=1, expected_bytes=2), CloudAway, "the connection broke"),
@@ -181,8 +181,8 @@ def test_no_answer_means(cloud: Cloud, error: Exception, kind: type[UecError], w
 
 
 def test_every_way_of_not_answering_is_tested() -> None:
-    reached = [next(row for row in SILENCES if row.fits(error)) for error, _, _ in UNHEARD]
-    assert [row.why for row in SILENCES if row not in reached] == []
+    reached = [next(row for row in CONNECTION_FAILURES if row.fits(error)) for error, _, _ in UNHEARD]
+    assert [row.why for row in CONNECTION_FAILURES if row not in reached] == []
 
 
 @pytest.mark.parametrize(
@@ -199,20 +199,20 @@ def test_a_success_is_read_in_spite_of_what_somebody_wrote_into_it(
 ) -> None:
     item = f"<item><imageId>emi-1</imageId><description>{written}</description></item>"
     script.says(200, f"<DescribeImagesResponse><imagesSet>{item}{item}</imagesSet></DescribeImagesResponse>")
-    assert [image.description for image in images(cloud)] == [read, read]
+    assert [image.description for image in list_images(cloud)] == [read, read]
 
 
 def test_a_listing_is_read_in_spite_of_a_key(cloud: Cloud, script: Any) -> None:
     one = "<Contents><Key>R&D.part.0</Key><Size>1</Size><ETag>x</ETag></Contents>"
     script.says(200, f"<ListBucketResult>{one}</ListBucketResult>")
-    assert [stored.key for stored in listed(cloud, "images", "R")] == ["R&D.part.0"]
+    assert [stored.key for stored in list_objects(cloud, "images", "R")] == ["R&D.part.0"]
 
 
 @pytest.mark.parametrize("body", ["It works! r-3 & more", "<A><requestId>r-3</requestId><B>"])
 def test_a_success_that_nobody_can_read_keeps_its_id(body: str, cloud: Cloud, script: Any) -> None:
     script.says(200, body, **({} if "<requestId>" in body else {"x_amz_request_id": "r-3"}))
     with pytest.raises(CloudAway) as caught:
-        images(cloud)
+        list_images(cloud)
     assert caught.value.request_id == "r-3"
     assert body.replace("&", "")[:9] in caught.value.why
 
@@ -230,7 +230,7 @@ def test_a_success_that_cannot_be_read_is_no_success(
 ) -> None:
     script.says(200, body)
     with pytest.raises(kind):
-        images(cloud)
+        list_images(cloud)
 
 
 def test_our_own_errors_pass_unchanged(cloud: Cloud) -> None:

@@ -14,12 +14,12 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.clouds.attributes import Permissions, permissions, tag
-from uecwatchd.clouds.client import Cloud, connect
-from uecwatchd.clouds.connect import entered
+from uecwatchd.clouds.client import Cloud, make_cloud
+from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.credentials.gather import gather
 from uecwatchd.clouds.dialects import EUCA4
-from uecwatchd.clouds.images import Image, images
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.images import Image, list_images
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.demo.material import RealSet
@@ -53,11 +53,11 @@ def registered(host: Host, name: str = "karmic") -> str:
 @pytest.fixture
 def cloud(embedded_cloud: Sandbox) -> Cloud:
     settings = CloudSettings(name="default", dialect="sandbox", eucarc=embedded_cloud.eucarc)
-    return entered(settings, uploads=1, before={})
+    return connect(settings, uploads=1, before={})
 
 
 def listed(cloud: Cloud, image_id: str) -> Image:
-    (found,) = (image for image in images(cloud) if image.id == image_id)
+    (found,) = (image for image in list_images(cloud) if image.id == image_id)
     return found
 
 
@@ -169,7 +169,7 @@ def test_an_older_image_is_taken_away_when_it_is_to_be_replaced(host: Host, clou
     old = registered(host)
     drop(host, 'on_existing = "replace"', seed=2)
     new = registered(host)
-    assert [image.id for image in images(cloud)] == [new]
+    assert [image.id for image in list_images(cloud)] == [new]
     assert old != new
     keys = {stored.key for stored in host.cloud.objects("uec-images")}
     kept = host.report("karmic")["manifests"][0].partition("/")[2].removesuffix(".manifest.xml")
@@ -207,7 +207,7 @@ def test_an_older_image_stays_when_nothing_is_said_of_it(host: Host, cloud: Clou
     old = registered(host)
     drop(host, seed=2)
     new = registered(host)
-    assert {image.id for image in images(cloud)} == {old, new}
+    assert {image.id for image in list_images(cloud)} == {old, new}
 
 
 def test_an_image_that_another_set_has_for_its_own_is_not_taken_away(host: Host, cloud: Cloud) -> None:
@@ -217,7 +217,7 @@ def test_an_image_that_another_set_has_for_its_own_is_not_taken_away(host: Host,
     assert (host.spool / "twin.emi").read_text().strip() == shared
     drop(host, 'on_existing = "replace"', seed=2)
     new = registered(host)
-    assert {image.id for image in images(cloud)} == {shared, new}
+    assert {image.id for image in list_images(cloud)} == {shared, new}
 
 
 def test_only_what_this_host_registered_is_replaced(host: Host, cloud: Cloud, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_only_what_this_host_registered_is_replaced(host: Host, cloud: Cloud, tm
     foreign = registered(other)
     drop(host, 'on_existing = "replace"', seed=2)
     new = registered(host)
-    assert {image.id for image in images(cloud)} == {foreign, new}
+    assert {image.id for image in list_images(cloud)} == {foreign, new}
 
 
 def test_one_that_exists_is_refused_when_it_is_to_be_new(host: Host, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_what_another_set_began_belongs_to_the_one_that_registers_it(host: Host,
     drop(host, seed=1, name="lucid")
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        (record,) = Service(settings, monitor=heard, book=book, patience=Patience(tries=())).once()
+        (record,) = Service(settings, monitor=heard, book=book, patience=RetryPolicy(tries=())).once()
     assert record.state == "deferred"
     for file in host.spool.glob("lucid.*"):
         file.unlink()
@@ -376,7 +376,7 @@ def test_the_first_generation_shares_with_users_by_their_names(
         host.configure(host.config.read_text().replace('dialect = "sandbox"', 'dialect = "uec"'))
         drop(host, f'{OLD}public = false\nshare = ["{name}"]')
         image_id = registered(host)
-        cloud = entered(load(host.config, environ={}).clouds["default"], uploads=1, before={})
+        cloud = connect(load(host.config, environ={}).clouds["default"], uploads=1, before={})
         assert permissions(cloud, image_id) == Permissions(public=False, accounts=frozenset({name}))
         assert host.report("karmic")["remarks"] == []
 
@@ -402,7 +402,7 @@ def test_sets_that_end_in_one_moment_tag_the_kernel_they_share_without_a_replay(
         drop(host)
         image_id = registered(host)
         account = gather(load(host.config, environ={}).clouds["default"])
-        cloud = connect(account, replace(EUCA4, ec2_signature="v2"), uploads=1)
+        cloud = make_cloud(account, replace(EUCA4, ec2_signature="v2"), uploads=1)
         begun, together = len(sandbox.requests), threading.Barrier(3)
 
         def end(_: int) -> None:

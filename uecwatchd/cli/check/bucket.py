@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.errors.translate import code_of, status_of, translated
-from uecwatchd.clouds.objects import must_be_makeable, put, remove
+from uecwatchd.clouds.objects import check_bucket_can_be_made, put_object, remove_object
 from uecwatchd.errors import Halted, UecError
 
 KEY_PREFIX = "uecwatchd-check-"
@@ -77,7 +77,7 @@ def _of_another(cloud: Cloud, bucket: str) -> Finding:
 
 def _missing(cloud: Cloud, bucket: str, number: int) -> Finding:
     try:
-        must_be_makeable(cloud, bucket)
+        check_bucket_can_be_made(cloud, bucket)
     except UecError as error:
         return bad(error, cloud.name)
     quota = cloud.dialect.bucket_quota
@@ -111,8 +111,8 @@ def _put_and_remove(cloud: Cloud, bucket: str) -> None:
     """Whatever happens to the one, the other is tried; the first failure is the one to tell."""
     key, arrived = KEY_PREFIX + secrets.token_hex(8), False
     try:
-        put(cloud, bucket, key, CONTENT)
+        put_object(cloud, bucket, key, CONTENT)
         arrived = True
     finally:
         with nullcontext() if arrived else suppress(UecError):
-            remove(cloud, bucket, key)
+            remove_object(cloud, bucket, key)

@@ -13,14 +13,14 @@ from uecwatchd.cli.check.capabilities import facts
 from uecwatchd.cli.check.clock import S3_WINDOW, date_of, examine_clock
 from uecwatchd.cli.check.credentials import Papers, examine_papers
 from uecwatchd.cli.check.finding import Finding, bad
-from uecwatchd.clouds.client import Cloud, connect, insecure
-from uecwatchd.clouds.connect import connected, recognised
+from uecwatchd.clouds.client import Cloud, is_insecure, make_cloud
+from uecwatchd.clouds.connect import connect_as, detected
 from uecwatchd.clouds.credentials.certificate import fingerprint
 from uecwatchd.clouds.credentials.gather import Account, sealed_with
-from uecwatchd.clouds.detect import Recognised
+from uecwatchd.clouds.detect import DetectedDialect
 from uecwatchd.clouds.dialects import ACCOUNT_NUMBER, EUCA5, UEC, Window
 from uecwatchd.clouds.errors.translate import translated
-from uecwatchd.clouds.images import in_answer
+from uecwatchd.clouds.images import parse_images
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.system.signals import Stop
@@ -55,7 +55,7 @@ def examine_cloud(
 
 
 def _insecure(account: Account) -> Iterator[Finding]:
-    bare = [url for url in (account.ec2_url, account.s3_url) if url and insecure(url)]
+    bare = [url for url in (account.ec2_url, account.s3_url) if url and is_insecure(url)]
     if bare:
         yield Finding(
             "warning",
@@ -67,9 +67,9 @@ def _insecure(account: Account) -> Iterator[Finding]:
 
 def _recognised(
     settings: CloudSettings, account: Account, clock: Clock, stop: Stop
-) -> Generator[Finding, None, Recognised | None]:
+) -> Generator[Finding, None, DetectedDialect | None]:
     try:
-        return recognised(settings, account, stop=stop)
+        return detected(settings, account, stop=stop)
     except UecError as error:
         # It may be the clock that kept us from being heard, and then the strictest of all is the measure.
         if theirs := _date_in(error):
@@ -83,7 +83,7 @@ def _recognised(
 def _blamed(account: Account, error: UecError, clock: Clock, stop: Stop) -> Finding:
     """A cloud is recognised by its S3 first: if EC2 knows us, it is S3 alone that does not."""
     for dialect in (EUCA5, UEC) if isinstance(error, Halted) else ():
-        cloud = connect(account, dialect, uploads=1, stop=stop)
+        cloud = make_cloud(account, dialect, uploads=1, stop=stop)
         if not _ask(cloud, "listing its images", partial(_own_images, cloud), clock).error:
             return _of_s3(cloud, error, alone=True)
     return bad(error, account.cloud)
@@ -91,7 +91,7 @@ def _blamed(account: Account, error: UecError, clock: Clock, stop: Stop) -> Find
 
 def _own_images(cloud: Cloud) -> dict[str, Any]:
     answer: dict[str, Any] = cloud.ec2.describe_images(Owners=["self"])
-    return {**answer, "Images": in_answer(cloud, answer)}
+    return {**answer, "Images": parse_images(cloud, answer)}
 
 
 def _date_in(error: UecError) -> datetime | None:
@@ -102,15 +102,15 @@ def _date_in(error: UecError) -> datetime | None:
 
 
 def _cloud(
-    papers: Papers, found: Recognised, stop: Stop, sealed: Mapping[str, int]
+    papers: Papers, found: DetectedDialect, stop: Stop, sealed: Mapping[str, int]
 ) -> Generator[Finding, None, Cloud]:
     """A cloud that can be asked, even if nothing could be sealed for it."""
     account = papers.account
-    bare = connect(account, found.dialect, uploads=1, stop=stop)
+    bare = make_cloud(account, found.dialect, uploads=1, stop=stop)
     if not papers.sealing:
         return bare
     try:
-        cloud = connected(account, found, uploads=1, stop=stop)
+        cloud = connect_as(account, found, uploads=1, stop=stop)
     except UecError as error:
         yield bad(error, account.cloud)
         return bare

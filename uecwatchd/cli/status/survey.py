@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from uecwatchd.cli.status.rows import Known, Row, rows, unseen
-from uecwatchd.clouds.presumed import presumptions, unrecognised
+from uecwatchd.clouds.presumed import assume_dialects, undetected
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sets import assemble
@@ -41,8 +41,8 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
     it takes longer by as much as it was started later. Raises what the ledger raises.
     """
     known, before = _known(settings, now)
-    strange = dict.fromkeys(unrecognised(settings.clouds, before))
-    rules = rules_of(settings, presumptions(settings.clouds, before), strange)
+    strange = dict.fromkeys(undetected(settings.clouds, before))
+    rules = rules_of(settings, assume_dialects(settings.clouds, before), strange)
     found: list[Row] = []
     troubles: list[UecError] = []
     for folder in settings.spool.folders:

@@ -21,16 +21,20 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
-from uecwatchd.clouds.client import CONNECT_SECONDS, DEFAULT_REGION
-from uecwatchd.clouds.connections import Wire
-from uecwatchd.clouds.credentials.gather import Account
-from uecwatchd.clouds.errors.connection import unheard
-from uecwatchd.clouds.errors.foreign_answers import refuse_strangers
-from uecwatchd.clouds.errors.response_repair import must_be_plain, request_id_of, text_of, what_it_says
+from uecwatchd.clouds.connections import CONNECT_SECONDS, BoundedSession
+from uecwatchd.clouds.credentials.gather import DEFAULT_REGION, Account
+from uecwatchd.clouds.errors.connection import translate_connection_error
+from uecwatchd.clouds.errors.foreign_answers import refuse_foreign_answers
+from uecwatchd.clouds.errors.response_repair import (
+    check_uncompressed,
+    code_and_message,
+    request_id_of,
+    text_of,
+)
 from uecwatchd.clouds.errors.rows import Refusal
 from uecwatchd.clouds.errors.table import NO_RIGHT_OF_EC2, NO_SERVICE, OTHER_GENERATION
-from uecwatchd.clouds.errors.translate import in_one_line, in_our_words
-from uecwatchd.clouds.errors.xml_limits import look_through
+from uecwatchd.clouds.errors.translate import in_one_line, translate_refusal
+from uecwatchd.clouds.errors.xml_limits import check_xml
 from uecwatchd.clouds.proxy import name_proxy, proxies_for
 from uecwatchd.errors import CloudAway, Halted, Rejected, Stopped, UecError
 from uecwatchd.system.signals import NEVER, Stop
@@ -84,14 +88,14 @@ def _answer(account: Account, what: str, stop: Stop) -> bytes:
         proxies=proxies,
         timeout=(CONNECT_SECONDS, READ_SECONDS),
     )
-    wire = Wire(session, seconds=2 * READ_SECONDS, limit=ANSWER_BYTES, most=1, stop=stop)
+    wire = BoundedSession(session, seconds=2 * READ_SECONDS, limit=ANSWER_BYTES, most=1, stop=stop)
     try:
         sent = wire.send(request.prepare())
         answer = {"status_code": sent.status_code, "headers": sent.headers, "body": bytes(sent.content)}
-        refuse_strangers(proxy=name_proxy(request.url), regional=False)(response_dict=answer)
-        must_be_plain(answer)
+        refuse_foreign_answers(proxy=name_proxy(request.url), regional=False)(response_dict=answer)
+        check_uncompressed(answer)
     except (BotoCoreError, ResponseParserError) as error:
-        raise unheard(what, error) from error
+        raise translate_connection_error(what, error) from error
     finally:
         session.close()
     if answer["status_code"] < HTTPStatus.MULTIPLE_CHOICES:
@@ -102,9 +106,9 @@ def _answer(account: Account, what: str, stop: Stop) -> bytes:
 def _refused(account: Account, what: str, answer: Mapping[str, Any]) -> UecError:
     """As every refusal is read; but that there is none for us is to be told with what helps."""
     text = text_of(answer)
-    code, message = what_it_says(answer["status_code"], text)
+    code, message = code_and_message(answer["status_code"], text)
     refusal = Refusal("ec2", answer["status_code"], code, in_one_line(message))
-    error = in_our_words(NEWER, what, refusal, request_id=request_id_of(answer, text))
+    error = translate_refusal(NEWER, what, refusal, request_id=request_id_of(answer, text))
     if isinstance(error, Rejected) or error.why.startswith(GIVES_NONE):
         return _not_offered(account, what, error.why)
     return error
@@ -127,7 +131,7 @@ def _signed(account: Account) -> AWSRequest:
 def _listed(body: bytes, what: str) -> Iterator[Mapping[str, str]]:
     """Each certificate's elements by name, whatever the namespace."""
     try:
-        look_through(body)
+        check_xml(body)
         root = ET.fromstring(body)  # noqa: S314 (it has no entities, for it was looked through)
     except (ET.ParseError, ValueError, LookupError) as error:
         raise CloudAway(what, f"its answer was cut short ({error})", "You need only wait.") from error

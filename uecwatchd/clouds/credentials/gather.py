@@ -35,6 +35,9 @@ NOBODY = "0" * 12
 # A region with known addresses, eu-west-1, as against a name that a private cloud was given.
 _KNOWN_REGION = re.compile(r"[a-z]{2,3}(-[a-z]+)+-[0-9]+")
 
+# Only AWS cares: the other clouds take any region in a V4 signature.
+DEFAULT_REGION = "us-east-1"
+
 
 Pair = tuple[Certificate, RSAPrivateKey]
 

@@ -21,8 +21,8 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from uecwatchd.clouds.connections import AnswerTooLong
-from uecwatchd.clouds.errors.foreign_answers import SEE_PROXY, NotTheCloud
-from uecwatchd.clouds.errors.response_repair import Monstrous, Packed, Unreadable
+from uecwatchd.clouds.errors.foreign_answers import SEE_PROXY, NotFromTheCloud
+from uecwatchd.clouds.errors.response_repair import CompressedAnswer, HugeAnswer, UnreadableAnswer
 from uecwatchd.clouds.errors.table import SPEAKS_TLS, WRITE_HTTPS
 from uecwatchd.errors import CloudAway, Halted, UecError
 
@@ -35,7 +35,7 @@ HANDSHAKE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class ConnectionFailure:
     """One way of getting no answer that could be read. `words` is looked for in what the library said."""
 
     error: type[Exception]
@@ -54,7 +54,7 @@ NEWER_TLS = (
     "Ask its administrator for TLS 1.2, or put a TLS proxy that speaks both before it, such as stunnel,"
     " and set ec2_url and s3_url to that."
 )
-TLS_THERE = Silence(
+TLS_THERE = ConnectionFailure(
     ConnectionClosedError,
     r"BadStatusLine\('\\x15\\x03",  # the answer is a TLS alert
     Halted,
@@ -62,29 +62,29 @@ TLS_THERE = Silence(
     WRITE_HTTPS,
 )
 
-SILENCES = (
-    Silence(
+CONNECTION_FAILURES = (
+    ConnectionFailure(
         AnswerTooLong,
         "",
         Halted,
         "its answer has no end that we could wait for",
         "Ask its administrator, with the time of day; where it lists very many images, deregister old ones.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         "certificate has expired",
         Halted,
         "its TLS certificate has expired",
         "Ask its administrator for a new one; if it is still valid, our clock is wrong: see `date -u`.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         "not yet valid",
         Halted,
         "its TLS certificate is not valid yet",
         "See by `date -u` whether our clock is right; if it is, ask its administrator for a valid one.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         "doesn't match|does not match|mismatch|subjectAltName",
         Halted,
@@ -92,7 +92,7 @@ SILENCES = (
         "Write a name that is in its certificate in ec2_url and s3_url, or ask its administrator for a"
         " certificate with this one.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         "too.weak|too.small",
         Halted,
@@ -100,14 +100,14 @@ SILENCES = (
         "Ask its administrator for a certificate with an RSA key of 2048 bits and SHA-256, and for current"
         " ciphers.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         r"no certificate or crl|\[X509|PEM lib|no such file|permission denied",
         Halted,
         "the file that ca_bundle names holds no certificate that can be read",
         "Set ca_bundle to a file in PEM form with the certificate of the authority that signed the cloud's.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         "certificate.verify.failed",
         Halted,
@@ -115,118 +115,118 @@ SILENCES = (
         "Set ca_bundle to the authority that signed it, for instance /etc/ssl/certs/ca-certificates.crt;"
         " where a proxy looks into TLS, that is the proxy's.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         "wrong.version.number|unknown.protocol|http.request|record layer failure|packet length",
         Halted,
         "it does not speak TLS at that address",
         "Write http:// instead of https:// in ec2_url or s3_url, or correct the port.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         "unsupported.protocol|protocol.version|legacy sigalg|no protocols|version too low",
         Halted,
         "it speaks no newer TLS than 1.1, which this machine refuses",
         NEWER_TLS,
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         "unrecognized.name",
         Halted,
         "the TLS server at that address knows no host of that name",
         "Write the name that the server has for the cloud in ec2_url and s3_url.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         r"certificate.required|alert.(bad|no|unknown|unsupported).c\w+",
         Halted,
         "it wants a TLS certificate of ours, and we have none",
         "Ask its administrator for an address without: who we are is shown by signatures.",
     ),
-    Silence(
+    ConnectionFailure(
         SSLError,
         "alert|shared cipher|no ciphers|legacy renegotiation|handshake failure",
         Halted,
         "its TLS and ours have nothing in common",
         NEWER_TLS,
     ),
-    Silence(SSLError, "", CloudAway, "the TLS connection failed", "You need only wait."),
-    Silence(
+    ConnectionFailure(SSLError, "", CloudAway, "the TLS connection failed", "You need only wait."),
+    ConnectionFailure(
         EndpointConnectionError,
         "name or service not known|name resolution|nodename|no address associated",
         CloudAway,
         "its host name is not known",
         "Compare ec2_url and s3_url with the cloud's eucarc; if they are right, the name server is away.",
     ),
-    Silence(
+    ConnectionFailure(
         EndpointConnectionError,
         "",
         CloudAway,
         "nobody answers at its address",
         "See that the cloud runs and that ec2_url and s3_url are its own.",
     ),
-    Silence(
+    ConnectionFailure(
         ConnectTimeoutError,
         "",
         CloudAway,
         "nobody answers at its address",
         "See that the cloud runs, that ec2_url and s3_url are its own, and that no firewall stands between.",
     ),
-    Silence(ReadTimeoutError, "", CloudAway, "it did not answer in time", "You need only wait."),
-    Silence(
+    ConnectionFailure(ReadTimeoutError, "", CloudAway, "it did not answer in time", "You need only wait."),
+    ConnectionFailure(
         ProxyConnectionError,
         "tunnel connection failed: 4",
         Halted,
         "the proxy on the way to it lets us not through",
         SEE_PROXY,
     ),
-    Silence(
+    ConnectionFailure(
         ProxyConnectionError,
         "tunnel connection failed",
         CloudAway,
         "the proxy on the way does not reach it",
         SEE_PROXY,
     ),
-    Silence(
+    ConnectionFailure(
         ProxyConnectionError,
         "",
         CloudAway,
         "the proxy on the way to it does not answer",
         SEE_PROXY,
     ),
-    Silence(
-        Packed,
+    ConnectionFailure(
+        CompressedAnswer,
         "",
         Halted,
         "its answers are packed, which we did not ask for",
         "Have the web server or proxy that stands before it leave them as they are (nginx: gzip off;).",
     ),
-    Silence(
-        Monstrous,
+    ConnectionFailure(
+        HugeAnswer,
         "",
         Halted,
         "its answer is like none that a cloud gives",
         "See that ec2_url and s3_url are the cloud's own; its administrator may know the request.",
     ),
-    Silence(ResponseParserError, "", CloudAway, "its answer was cut short", "You need only wait."),
+    ConnectionFailure(ResponseParserError, "", CloudAway, "its answer was cut short", "You need only wait."),
     TLS_THERE,
-    Silence(
+    ConnectionFailure(
         ConnectionClosedError,
         "BadStatusLine",
         Halted,
         "what answers at its address does not speak HTTP",
         "Compare host and port in ec2_url and s3_url with the cloud's eucarc.",
     ),
-    Silence(HTTPClientError, "", CloudAway, "the connection broke", "You need only wait."),
-    Silence(IncompleteReadError, "", CloudAway, "the connection broke", "You need only wait."),
-    Silence(
+    ConnectionFailure(HTTPClientError, "", CloudAway, "the connection broke", "You need only wait."),
+    ConnectionFailure(IncompleteReadError, "", CloudAway, "the connection broke", "You need only wait."),
+    ConnectionFailure(
         InvalidRegionError,
         "",
         Halted,
         "it sends us to a region that is none",
         "Compare ec2_url, s3_url and region with the cloud's eucarc.",
     ),
-    Silence(
+    ConnectionFailure(
         BotoCoreError,
         "",
         Halted,
@@ -236,14 +236,14 @@ SILENCES = (
 )
 
 
-def unheard(what: str, error: Exception) -> UecError:
+def translate_connection_error(what: str, error: Exception) -> UecError:
     """Our error for one of botocore's that holds no answer, or none of the cloud's."""
-    if isinstance(error, NotTheCloud):
+    if isinstance(error, NotFromTheCloud):
         return error.stranger.kind(what, error.stranger.why, error.stranger.hint)
-    row = next(row for row in SILENCES if row.fits(error))
+    row = next(row for row in CONNECTION_FAILURES if row.fits(error))
     if isinstance(error, ConnectionClosedError) and _speaks_tls(str(error.kwargs.get("endpoint_url", ""))):
         row = TLS_THERE
-    request_id = error.request_id if isinstance(error, Unreadable) else ""
+    request_id = error.request_id if isinstance(error, UnreadableAnswer) else ""
     return row.kind(what, f"{row.why} ({quoted(_told(error))})", row.hint, request_id=request_id)
 
 

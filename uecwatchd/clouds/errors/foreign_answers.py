@@ -48,7 +48,7 @@ SEE_PROXY = (
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
+class ForeignAnswer:
     """What an answer means that is not the cloud's."""
 
     kind: type[UecError]
@@ -56,15 +56,15 @@ class Stranger:
     hint: str
 
 
-class NotTheCloud(ResponseParserError):  # type: ignore[misc]  # botocore has no types
+class NotFromTheCloud(ResponseParserError):  # type: ignore[misc]  # botocore has no types
     """An answer of somebody else."""
 
-    def __init__(self, stranger: Stranger) -> None:
+    def __init__(self, stranger: ForeignAnswer) -> None:
         super().__init__(stranger.why)
         self.stranger = stranger
 
 
-def refuse_strangers(*, proxy: str, regional: bool) -> Callable[..., None]:
+def refuse_foreign_answers(*, proxy: str, regional: bool) -> Callable[..., None]:
     """For botocore's event `before-parse`. `proxy` is the one that is asked, if any; `regional` whether the
     cloud may send us to another of its regions. The listener raises NotTheCloud."""
 
@@ -73,15 +73,15 @@ def refuse_strangers(*, proxy: str, regional: bool) -> Callable[..., None]:
         text = body[:READ_BYTES].decode(errors="replace") if isinstance(body, bytes) else ""
         headers = {name.lower(): str(value) for name, value in response_dict["headers"].items()}
         status = response_dict["status_code"]
-        if stranger := recognise_stranger(status, headers, text, proxy=proxy, regional=regional):
-            raise NotTheCloud(stranger)
+        if stranger := detect_foreign_answer(status, headers, text, proxy=proxy, regional=regional):
+            raise NotFromTheCloud(stranger)
 
     return listen
 
 
-def recognise_stranger(
+def detect_foreign_answer(
     status: int, headers: Mapping[str, str], text: str, *, proxy: str, regional: bool
-) -> Stranger | None:
+) -> ForeignAnswer | None:
     """`headers` have names in small letters; `text` is the beginning of the body."""
     if status in REDIRECTS:
         return None if regional and _names_region(headers) else _elsewhere(status, headers, text)
@@ -91,16 +91,16 @@ def recognise_stranger(
     who = _who(proxy, signature)
     said = f"{status} {http.client.responses.get(status, '')}".strip()
     if status == PROXY_AUTHENTICATION:
-        return Stranger(Halted, f"{who or 'a proxy'} wants to know who we are ({said})", _log_in(proxy))
+        return ForeignAnswer(Halted, f"{who or 'a proxy'} wants to know who we are ({said})", _log_in(proxy))
     if not _is_strange(status, headers, text, by_proxy=bool(proxy or signature)):
         return None
     quoted = f"{said}: {title}" if (title := _title(text)) else said
     if status >= 500 and status != NETWORK_AUTHENTICATION:
         why = f"{who} does not reach it" if who else "something before it answered that it is not there"
         hint = SEE_PROXY if who else "You need only wait."
-        return Stranger(CloudAway, f"{why} ({quoted})", hint)
+        return ForeignAnswer(CloudAway, f"{why} ({quoted})", hint)
     why = f"{who} answered in its place" if who else "a web page answered where the cloud should have"
-    return Stranger(Halted, f"{why} ({quoted})", SEE_PROXY if who else SEE_ADDRESSES)
+    return ForeignAnswer(Halted, f"{why} ({quoted})", SEE_PROXY if who else SEE_ADDRESSES)
 
 
 def _is_strange(status: int, headers: Mapping[str, str], text: str, *, by_proxy: bool) -> bool:
@@ -145,12 +145,12 @@ def _log_in(proxy: str) -> str:
     return "Write user and password into the proxy's address, http://USER:PASSWORD@HOST:PORT. " + SEE_PROXY
 
 
-def _elsewhere(status: int, headers: Mapping[str, str], text: str) -> Stranger:
+def _elsewhere(status: int, headers: Mapping[str, str], text: str) -> ForeignAnswer:
     place = _quoted(headers.get("location") or element("Endpoint", text))
     if not place:
         why = f"the service says that it is elsewhere ({status}), and not where"
-        return Stranger(Halted, why, SEE_ADDRESSES)
-    return Stranger(
+        return ForeignAnswer(Halted, why, SEE_ADDRESSES)
+    return ForeignAnswer(
         Halted,
         f"the service says that it is at {place} ({status})",
         "If that is the cloud, set ec2_url or s3_url to it; a log-in page is something on the way that wants"

@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 from botocore.parsers import ResponseParserError
 
 from uecwatchd.clouds.connections import AnswerTooLong
-from uecwatchd.clouds.errors.xml_limits import Broken, Unfit, look_through, pages
+from uecwatchd.clouds.errors.xml_limits import BrokenXml, UnsafeXml, check_xml, pages
 
 # Where S3 says it. What a body says of it is kept there too.
 REQUEST_ID_HEADER = "x-amz-request-id"
@@ -47,7 +47,7 @@ S3_ERROR = "<Error><Code>{}</Code><Message>{}</Message></Error>"
 EC2_ERROR = f"<Response><Errors>{S3_ERROR}</Errors></Response>"
 
 
-class Unreadable(ResponseParserError):  # type: ignore[misc]  # botocore has no types
+class UnreadableAnswer(ResponseParserError):  # type: ignore[misc]  # botocore has no types
     """A success of which nobody knows what it says."""
 
     def __init__(self, said: str, request_id: str) -> None:
@@ -55,15 +55,15 @@ class Unreadable(ResponseParserError):  # type: ignore[misc]  # botocore has no 
         self.request_id = request_id
 
 
-class Monstrous(Unreadable):
+class HugeAnswer(UnreadableAnswer):
     """A whole document, and so made that reading it could take more than there is."""
 
 
-class Packed(Unreadable):
+class CompressedAnswer(UnreadableAnswer):
     """An answer in a form that nobody asked for. It is not unpacked: it might grow without an end."""
 
 
-def mend(
+def repair_response(
     *,
     response_dict: dict[str, Any],
     operation_model: Any,
@@ -71,7 +71,7 @@ def mend(
     **_: object,
 ) -> None:
     """For botocore's event `before-parse`. Raises `Unreadable`, `Monstrous`, `Packed`, `AnswerTooLong`."""
-    must_be_plain(response_dict)
+    check_uncompressed(response_dict)
     if response_dict["status_code"] >= 300:
         _rewrite(response_dict, service=operation_model.service_model.service_name)
     elif response_dict["body"] and not operation_model.has_streaming_output:
@@ -84,30 +84,30 @@ def mend(
         (response_dict["body"],) = _mended(response_dict, _whole)
 
 
-def must_be_plain(response: Mapping[str, Any]) -> None:
+def check_uncompressed(response: Mapping[str, Any]) -> None:
     """Raises `Packed`."""
     coding = str(response["headers"].get("Content-Encoding") or "").strip().lower()[:REQUEST_ID_CHARACTERS]
     if response["body"] and coding not in PLAIN:
-        raise Packed(f"Content-Encoding: {coding}", request_id_of(response, ""))
+        raise CompressedAnswer(f"Content-Encoding: {coding}", request_id_of(response, ""))
 
 
 def _rewrite(response: dict[str, Any], *, service: str) -> None:
     """Write an error's body anew as the XML that its protocol promises, from whatever came."""
     status, text = response["status_code"], text_of(response)
-    code, message = what_it_says(status, text)
+    code, message = code_and_message(status, text)
     form = S3_ERROR if service == "s3" else EC2_ERROR
     response["body"] = NOT_XML.sub(" ", form.format(escape(code), escape(message))).encode()
     if request_id := request_id_of(response, text):
         response["headers"][REQUEST_ID_HEADER] = request_id
 
 
-def what_it_says(status: int, text: str) -> tuple[str, str]:
+def code_and_message(status: int, text: str) -> tuple[str, str]:
     """A refusal's code and message; the status and its meaning in HTTP stand for what is missing."""
     code = element("Code", text) or str(status)
     return code, element("Message", text) or _plain(text) or http.client.responses.get(status, "")
 
 
-class Careful:
+class RepairingParsers:
     """botocore's maker of parsers, whose parsers then raise `Unreadable` for whatever they stumble over.
 
     A number that is none: they let through whatever Python raises there.
@@ -116,11 +116,11 @@ class Careful:
     def __init__(self, factory: Any) -> None:
         self._factory = factory
 
-    def create_parser(self, protocol: str) -> "_CarefulParser":
-        return _CarefulParser(self._factory.create_parser(protocol))
+    def create_parser(self, protocol: str) -> "_RepairingParser":
+        return _RepairingParser(self._factory.create_parser(protocol))
 
 
-class _CarefulParser:
+class _RepairingParser:
     def __init__(self, parser: Any) -> None:
         self._parser = parser
 
@@ -131,7 +131,7 @@ class _CarefulParser:
             raise
         except Exception as error:  # of whatever class, as it is the answer that is wrong
             said = f"{type(error).__name__}: {str(error)[:READ_BYTES]}"
-            raise Unreadable(said, request_id_of(response, "")) from error
+            raise UnreadableAnswer(said, request_id_of(response, "")) from error
 
 
 def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]) -> tuple[bytes, ...]:
@@ -139,20 +139,20 @@ def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]
     body: bytes = response["body"]
     try:
         return read(body)
-    except Broken as broken:
+    except BrokenXml as broken:
         why = str(broken)
-    except Unfit as unfit:
-        raise Monstrous(str(unfit), request_id_of(response, "")) from unfit
+    except UnsafeXml as unfit:
+        raise HugeAnswer(str(unfit), request_id_of(response, "")) from unfit
     if len(body) <= LONGEST_BYTES:
         mended = BARE_AMPERSAND.sub("&amp;", NOT_XML.sub(" ", body.decode(errors="replace")))
-        with suppress(Unfit):
+        with suppress(UnsafeXml):
             return read(mended.encode())
     text = text_of(response)
-    raise Unreadable(text or why, request_id_of(response, text))
+    raise UnreadableAnswer(text or why, request_id_of(response, text))
 
 
 def _whole(body: bytes) -> tuple[bytes]:
-    look_through(body)
+    check_xml(body)
     return (body,)
 
 

@@ -382,6 +382,6 @@ ROWS = (
 )
 
 
-def meaning(dialect: str, refusal: Refusal) -> Row:
+def find_row(dialect: str, refusal: Refusal) -> Row:
     """What an answer means; the last row fits everything."""
     return next(row for row in ROWS if row.fits(dialect, refusal))

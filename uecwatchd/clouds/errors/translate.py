@@ -2,24 +2,35 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.errors.connection import quoted, unheard
+from uecwatchd.clouds.dialects import Dialect
+from uecwatchd.clouds.errors.connection import quoted, translate_connection_error
 from uecwatchd.clouds.errors.response_repair import REQUEST_ID_HEADER
 from uecwatchd.clouds.errors.rows import Refusal
-from uecwatchd.clouds.errors.table import meaning
+from uecwatchd.clouds.errors.table import find_row
 from uecwatchd.errors import UecError
 
 # More than any reason known, of which the table looks for words.
 MESSAGE_CHARACTERS = 4096
 
 
+class AskedCloud(Protocol):
+    """As much of a cloud as the meaning of its errors depends on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dialect(self) -> Dialect: ...
+    @property
+    def s3(self) -> Any: ...
+
+
 @contextmanager
-def translated(cloud: Cloud, doing: str) -> Iterator[None]:
+def translated(cloud: AskedCloud, doing: str) -> Iterator[None]:
     """Turn every error of botocore into one of ours; `doing` says what was tried ("uploading b/x.part.0")."""
     what = f"cloud {cloud.name}, {doing}"
     try:
@@ -27,7 +38,7 @@ def translated(cloud: Cloud, doing: str) -> Iterator[None]:
     except ClientError as error:
         raise _refused(cloud, what, error) from error
     except (BotoCoreError, ResponseParserError) as error:
-        raise unheard(what, error) from error
+        raise translate_connection_error(what, error) from error
 
 
 def code_of(error: ClientError) -> str:
@@ -39,21 +50,21 @@ def status_of(error: ClientError) -> int:
     return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
 
-def _refused(cloud: Cloud, what: str, error: ClientError) -> UecError:
+def _refused(cloud: AskedCloud, what: str, error: ClientError) -> UecError:
     request_id = _request_id(error.response["ResponseMetadata"])
-    return in_our_words(cloud.dialect.name, what, _read(cloud, error), request_id=request_id)
+    return translate_refusal(cloud.dialect.name, what, _read(cloud, error), request_id=request_id)
 
 
-def in_our_words(dialect: str, what: str, refusal: Refusal, *, request_id: str) -> UecError:
+def translate_refusal(dialect: str, what: str, refusal: Refusal, *, request_id: str) -> UecError:
     """What a refusal means."""
-    row = meaning(dialect, refusal)
+    row = find_row(dialect, refusal)
     # A server without codes of its own has the status for one: said once is enough.
     said = f"{refusal.code}: {refusal.message}".removeprefix(f"{refusal.status}: ")
     why = f"{row.why} ({f'{refusal.status} {quoted(said)}'.strip()})"
     return row.kind(what, why, row.hint, request_id=request_id)
 
 
-def _read(cloud: Cloud, error: ClientError) -> Refusal:
+def _read(cloud: AskedCloud, error: ClientError) -> Refusal:
     of_s3 = error.operation_name in cloud.s3.meta.service_model.operation_names
     message = str(error.response.get("Error", {}).get("Message", ""))
     return Refusal("s3" if of_s3 else "ec2", status_of(error), code_of(error), in_one_line(message))

@@ -9,9 +9,9 @@ list, which is cut there into pages: documents with some of the images each, rea
 from xml.parsers import expat
 
 # The deepest answer known, a block device in a list of images, has eight.
-DEEPEST = 50
+MAX_DEPTH = 50
 # Elements and attributes of what is read at once. A list of a thousand objects has some ten thousand.
-MOST_PIECES = 250_000
+MAX_ELEMENTS = 250_000
 # One tag or comment, with all its attributes. Text may be longer.
 LONGEST_TAG_BYTES = 64 * 1024
 STEP_BYTES = 64 * 1024
@@ -22,27 +22,27 @@ ENCODING = "utf-8"
 Span = tuple[int, int]
 
 
-class Unfit(ValueError):
+class UnsafeXml(ValueError):
     """What is wrong with a document, as the end of a sentence."""
 
 
-class Broken(Unfit):
+class BrokenXml(UnsafeXml):
     """It is no XML, or not all of one document."""
 
 
-def look_through(body: bytes) -> None:
+def check_xml(body: bytes) -> None:
     """Raises `Unfit`."""
-    _Look(body, "", most=MOST_PIECES).through()
+    _Look(body, "", most=MAX_ELEMENTS).through()
 
 
 def pages(body: bytes, parent: str) -> tuple[bytes, ...]:
     """The document in pieces with some of the elements each that lie in `parent`. Raises `Unfit`."""
-    spans = _Look(body, parent, most=MOST_PIECES).through()
+    spans = _Look(body, parent, most=MAX_ELEMENTS).through()
     if len(body) <= PAGE_BYTES or not spans:
         return (body,)
     head, tail = body[: spans[0][0]], body[spans[-1][1] :]
     if len(head) + len(tail) > PAGE_BYTES:
-        raise Unfit("it has more around its list than in it")
+        raise UnsafeXml("it has more around its list than in it")
     return tuple(head + body[start:end] + tail for start, end in spans)
 
 
@@ -73,10 +73,10 @@ class _Look:
             for at in range(0, len(self._body), STEP_BYTES):
                 self._parser.Parse(self._body[at : at + STEP_BYTES], False)  # noqa: FBT003 (expat's own)
                 if at - self._parser.CurrentByteIndex > LONGEST_TAG_BYTES:
-                    raise Unfit(f"one of its tags has more than {LONGEST_TAG_BYTES} bytes")
+                    raise UnsafeXml(f"one of its tags has more than {LONGEST_TAG_BYTES} bytes")
             self._parser.Parse(b"", True)  # noqa: FBT003
         except expat.ExpatError as error:
-            raise Broken(str(error)) from error
+            raise BrokenXml(str(error)) from error
         return self._spans
 
     def _opens(self, name: str, attributes: dict[str, str]) -> None:
@@ -85,8 +85,8 @@ class _Look:
             self._start = self._parser.CurrentByteIndex
         self._path.append(name)
         self._pieces += 1 + len(attributes)
-        if self._pieces > self._most or len(self._path) > DEEPEST:
-            raise Unfit("it has more elements than any answer has, or deeper ones")
+        if self._pieces > self._most or len(self._path) > MAX_DEPTH:
+            raise UnsafeXml("it has more elements than any answer has, or deeper ones")
 
     def _closes(self, name: str) -> None:
         self._path.pop()
@@ -102,7 +102,7 @@ class _Look:
 
     def _add(self, start: int, end: int) -> None:
         if end - start > PAGE_BYTES:
-            raise Unfit("one thing that it lists is longer than any list of them")
+            raise UnsafeXml("one thing that it lists is longer than any list of them")
         if self._spans and end - self._spans[-1][0] <= PAGE_BYTES:
             start = self._spans.pop()[0]
         self._spans.append((start, end))
@@ -111,7 +111,7 @@ class _Look:
         return len(self._path) == 2 and bool(self._parent) and self._path[1].endswith(self._parent)
 
     def _declares(self, *_: object) -> None:
-        raise Unfit("it declares a document type, with which it could grow as it is read")
+        raise UnsafeXml("it declares a document type, with which it could grow as it is read")
 
     def _passes(self, *_: object) -> None:
         """Nothing; but that it was told keeps the place in the document up to date."""

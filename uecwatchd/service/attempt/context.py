@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.availability import Gates
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.patience import Patience
+from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
@@ -40,7 +40,7 @@ class Tools:
     now: Callable[[], float] = time.time
     started: float = float("-inf")
     random: Callable[[], float] = lambda: 0.5
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 class Reach:

@@ -11,8 +11,8 @@ from functools import partial
 
 from uecwatchd.clouds.attributes import Permissions, describe, permissions, share, tag, untag
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.objects import remove
-from uecwatchd.clouds.patience import again
+from uecwatchd.clouds.objects import remove_object
+from uecwatchd.clouds.patience import retry
 from uecwatchd.clouds.registration import deregister
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Level
@@ -171,7 +171,7 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
     check = partial(stop_if_asked, job, tools)
     check()
     try:
-        done = again(
+        done = retry(
             wish.grant,
             patience=tools.patience,
             sleep=lambda seconds: pause(seconds, tools, check),
@@ -264,7 +264,7 @@ def _take_away(job: Job, older: BundleRecord, tools: Tools) -> str:
     deregister(cloud, older.image_id)
     for stored in older.objects:
         stop_if_asked(job, tools)
-        remove(cloud, older.bucket, stored.key)
+        remove_object(cloud, older.bucket, stored.key)
     tools.ledger.drop_bundle(older)
     return f"deregistered {older.image_id}, which it replaces, and deleted its bundle {older.location}"
 

@@ -7,7 +7,7 @@ told or counted; anything else, and the end of patience, makes an attempt of it.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from uecwatchd.clouds.images import one
+from uecwatchd.clouds.images import find_image
 from uecwatchd.delivery.pending import UNLISTED_SECONDS, WAIT_SECONDS
 from uecwatchd.errors import Pending, UecError
 from uecwatchd.events import Event, Kind
@@ -26,7 +26,7 @@ def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> Se
     waiting = now - before.since
     try:
         cloud = tools.gates.enter(before.cloud)
-        listed = [one(cloud, image_id) for image_id in waited(before, now=now)]
+        listed = [find_image(cloud, image_id) for image_id in waited(before, now=now)]
     except UecError:  # an attempt meets with it too, and says so
         return None
     patience = WAIT_SECONDS if all(listed) else UNLISTED_SECONDS

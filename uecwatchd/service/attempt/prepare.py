@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from uecwatchd.clouds.dialects import NAME_LIMIT, NAME_MINIMUM
-from uecwatchd.clouds.images import one
+from uecwatchd.clouds.images import find_image
 from uecwatchd.clouds.objects import check_bucket_name, ensure_bucket
-from uecwatchd.clouds.registration import probe
+from uecwatchd.clouds.registration import probe_ec2
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.suitability import amount
@@ -134,7 +134,7 @@ def enter_cloud(job: Job, tools: Tools) -> Job:
     except Halted as error:
         if bucket == tools.configured_bucket:
             raise
-        probe(cloud)  # if that raises, the trouble is all of the cloud's and not one sidecar's
+        probe_ec2(cloud)  # if that raises, the trouble is all of the cloud's and not one sidecar's
         hint = "Name another bucket in the sidecar, or none."
         raise Rejected(error.what, error.why, hint, request_id=error.request_id) from error
     return replace(job, cloud=cloud)
@@ -252,7 +252,7 @@ def _must_be_there(job: Job, role: str, image_id: str) -> None:
     cloud = job.entered()
     if not cloud.dialect.id_pattern.fullmatch(image_id):
         why = f"{image_id} is not spelled as ids are there, down to the case of the letters"
-    elif one(cloud, image_id, owned=False) is None:
+    elif find_image(cloud, image_id, owned=False) is None:
         why = f"it knows no {image_id}"
     else:
         return
