@@ -29,7 +29,7 @@ from uecwatchd.clouds.credentials.shell import read_script
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import detect, file_names, suitability
-from uecwatchd.images.facts import Facts, Role
+from uecwatchd.images.facts import Facts
 from uecwatchd.intake.checksums import read_checksums
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import named_files, stem_of
@@ -38,6 +38,7 @@ from uecwatchd.intake.sidecar import KEYS, Sidecar, read_sidecar
 from uecwatchd.intake.spool import file_kinds, output_files, scan
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.system.text import printable
+from uecwatchd.types import FileStamp, Role
 
 # So few that the whole file takes some seconds; what a rule is worth is found out by hand.
 EXAMPLES = 150
@@ -306,14 +307,14 @@ def listing_of(lying: Lying) -> scan.Listing:
         if "/" in path and path.split("/")[0] not in found.entries:
             _lay(found, path.split("/")[0], "folder", "", since=0.0, number=500)
     for name in lying.planted:
-        found.planted[name] = scan.Entry(name, "fifo", 0, (1, 1, 0, 0), 0.0)  # type: ignore[index]
+        found.planted[name] = scan.Entry(name, "fifo", 0, FileStamp(1, 1, 0, 0), 0.0)  # type: ignore[index]
         found.ignored[name] = "*"  # type: ignore[index]
     return found
 
 
 def _lay(found: Any, path: str, content: str, text: str, *, since: float, number: int) -> None:
     kind = content if content in KINDS else "file"
-    found.entries[path] = scan.Entry(path.rsplit("/", 1)[-1], kind, MIB, (1, number, MIB, 7), since)
+    found.entries[path] = scan.Entry(path.rsplit("/", 1)[-1], kind, MIB, FileStamp(1, number, MIB, 7), since)
     if kind != "file":
         return
     if file_kinds.is_sidecar(path):

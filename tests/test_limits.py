@@ -35,6 +35,7 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.set_states import Roll
+from uecwatchd.types import FileStamp
 
 MIB = 1 << 20
 RULES = Rules(1.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset({"default"}))
@@ -507,7 +508,7 @@ def test_a_sidecar_of_another_owner_that_is_not_read_yet_holds_nothing(tmp_path:
 def test_names_by_the_thousand_are_compared_in_little_memory(tmp_path: Path) -> None:
     letters = random.Random(0)  # noqa: S311 (names, not keys)
     names = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz_", k=240)) for _ in range(2500)]
-    entry = scan.Entry("", "file", MIB, (1, 1, MIB, 7), 0.0)
+    entry = scan.Entry("", "file", MIB, FileStamp(1, 1, MIB, 7), 0.0)
     entries = {f"{name}.img": replace(entry, name=f"{name}.img") for name in names}
     entries["lone.toml"] = replace(entry, name="lone.toml")
     facts = Facts("mbr", "machine", None, "disk", None, None)

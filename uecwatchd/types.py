@@ -1,7 +1,15 @@
-"""Nouns that the rooms share, and that none of them owns."""
+"""Nouns that all wings share, and that none of them owns."""
 
+import os
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
+
+Role = Literal["machine", "kernel", "ramdisk"]
+# As the kernel's own ports and distributions call them, little-endian ones marked where both exist.
+Arch = Literal[
+    "i386", "x86_64", "arm64", "arm", "ppc64le", "ppc64", "ppc", "riscv64", "riscv32", "s390x", "s390",
+    "ia64", "loongarch64", "mips64el", "mips64", "mipsel", "mips", "alpha", "arc", "parisc", "tilegx",
+]  # fmt: skip
 
 
 class SetId(NamedTuple):
@@ -12,6 +20,20 @@ class SetId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.folder}/{self.name}"
+
+
+class FileStamp(NamedTuple):
+    """What changes whenever a file's content may have, as `fstat` tells it."""
+
+    device: int
+    inode: int
+    size: int  #: bytes
+    ctime_ns: int  #: last change of content or metadata; unlike the modification time, it cannot be set
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """Return the stamp in the status of a file."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.registry import Tag
+from uecwatchd.types import FileStamp
 
 ACCOUNT = "000100729354"
 MEMDISK = Path("/usr/lib/syslinux/memdisk")
@@ -119,7 +120,7 @@ def bundle(image_id: str, sha256: str, *, registered: float | None = 0.0) -> Bun
 
 
 def record(name: str, *image_ids: str) -> SetRecord:
-    stamp = (1, 2, 3, 4)
+    stamp = FileStamp(1, 2, 3, 4)
     members = tuple(MemberRecord("kernel", "f", 512, stamp, image_id=image_id) for image_id in image_ids)
     return SetRecord("/spool", name, "stamp", "done", 0.0, members=members)
 

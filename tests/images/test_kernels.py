@@ -8,10 +8,11 @@ from uuid import UUID
 import pytest
 
 from uecwatchd.images.detect import HEAD_BYTES, sniff
-from uecwatchd.images.facts import Arch, Facts
+from uecwatchd.images.facts import Facts
 from uecwatchd.images.file_names import arch_by_name
 from uecwatchd.images.partition_types import PARTITION_ARCH
 from uecwatchd.images.suitability import unfit
+from uecwatchd.types import Arch
 
 SIZE = 1 << 20
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from uecwatchd.images.facts import Facts, Role
+from uecwatchd.images.facts import Facts
 from uecwatchd.images.suitability import unfit
+from uecwatchd.types import Role
 
 PARTITION = Facts("ext4", "machine", layout="partition", claimed=48 << 20)
 KERNEL = Facts("bzimage", "kernel", "x86_64")

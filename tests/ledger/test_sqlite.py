@@ -14,8 +14,9 @@ from uecwatchd.ledger import schema, sqlite
 from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
 from uecwatchd.ledger.schema import Damaged
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
+from uecwatchd.types import FileStamp
 
-MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, (1, 2, 3, 4), "ab" * 32, "emi-1", "b/k")
+MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, FileStamp(1, 2, 3, 4), "ab" * 32, "emi-1", "b/k")
 RECORD = SetRecord(
     folder="/spool",
     name="kärmic",

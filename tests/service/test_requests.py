@@ -36,9 +36,9 @@ from uecwatchd.service.requests import (
     renewed,
 )
 from uecwatchd.service.set_states import Roll
-from uecwatchd.types import SetId
+from uecwatchd.types import FileStamp, SetId
 
-MEMBER = MemberRecord("machine", "karmic.img", 512, (1, 2, 3, 4), "ab" * 32)
+MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), "ab" * 32)
 RECORD = SetRecord("/s", "karmic", "stamp", "deferred", 1.0, cloud="c", members=(MEMBER,))
 BUNDLE = BundleRecord("c", "b", "f" * 64, "machine", "ab" * 32, "karmic-1", "planned", made_for="/s/karmic")
 

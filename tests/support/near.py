@@ -7,7 +7,8 @@ from uecwatchd.cli.status import rows
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly, Rules
 from uecwatchd.intake.sidecar import Sidecar
-from uecwatchd.intake.spool import safe_open, scan
+from uecwatchd.intake.spool import scan
+from uecwatchd.types import FileStamp
 
 NOW = 100.0
 # A whole disk of one partition, as small as its table allows.
@@ -45,6 +46,6 @@ def row_of(folder: Path, name: str) -> rows.Row:
     return next(row for row in rows_in(folder) if row.name == name)
 
 
-def again(folder: Path, taken: Mapping[str, Sequence[tuple[str, safe_open.Stamp]]]) -> Assembly:
+def again(folder: Path, taken: Mapping[str, Sequence[tuple[str, FileStamp]]]) -> Assembly:
     """Decide as after a round in which the sets in `taken` were finished."""
     return assemble(scan.scan(folder, now=NOW, seen=0.0), rules=ALONE, taken=taken)

@@ -32,10 +32,10 @@ from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
 from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
 from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
 from uecwatchd.errors import Deferred, Halted, Rejected
-from uecwatchd.images.facts import Role
 from uecwatchd.system import extents
 from uecwatchd.system.digests import fitting_file
 from uecwatchd.system.file_errors import NoOutput, closed, no_file, open_regular, unwritable
+from uecwatchd.types import Role
 
 FILE_MODE = 0o640  # an image may contain secrets; the group of people who drop images may read it
 WRITERS = 4  # a disk flushes several parts in hardly more time than one

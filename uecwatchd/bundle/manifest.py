@@ -57,7 +57,7 @@ from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.damage import Damaged, blamed_on
 from uecwatchd.bundle.keys import seal
 from uecwatchd.bundle.names import is_plain
-from uecwatchd.images.facts import Arch, Role
+from uecwatchd.types import Arch, Role
 
 FORMAT_VERSION = "2007-10-10"
 BUNDLER_RELEASE = "1"  # the classic tools write their build number here

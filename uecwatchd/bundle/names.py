@@ -2,7 +2,7 @@
 
 import re
 
-from uecwatchd.images.facts import Role
+from uecwatchd.types import Role
 
 STEM_LIMIT = 64  # with mark, token and ".part.NNNNN" a key stays far below the 255 characters of bucket/key
 

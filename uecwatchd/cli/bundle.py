@@ -15,7 +15,7 @@ from uecwatchd.clouds.credentials.gather import Account, bundle_user, gather, se
 from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
-from uecwatchd.images.facts import Arch, Facts, Role
+from uecwatchd.images.facts import Facts
 from uecwatchd.images.file_names import arch_by_name, role_by_name
 from uecwatchd.images.suitability import KEEP_HINT, amount, unfit
 from uecwatchd.intake.sets.records import ROLE_WORDS
@@ -23,6 +23,7 @@ from uecwatchd.intake.sidecar import is_image_id
 from uecwatchd.intake.spool.peek import peek_at
 from uecwatchd.outputs.journal import journal_monitor
 from uecwatchd.system import digests
+from uecwatchd.types import Arch, Role
 
 
 class Misused(UecError):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from uecwatchd.images.facts import Arch, Role
+from uecwatchd.types import Arch, Role
 
 # What RegisterImage takes beside ImageLocation, from the generation on that first bound each name.
 # Older servers refuse the whole request for one parameter that they do not know.

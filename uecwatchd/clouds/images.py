@@ -24,7 +24,7 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.errors.response_repair import LISTING, PAGES, RepairingParsers
 from uecwatchd.clouds.errors.translate import code_of, translated
 from uecwatchd.errors import Halted
-from uecwatchd.images.facts import Role
+from uecwatchd.types import Role
 
 AVAILABLE = "available"
 

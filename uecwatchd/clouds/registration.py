@@ -10,8 +10,8 @@ from uecwatchd.clouds.errors.connection import quoted
 from uecwatchd.clouds.errors.translate import code_of, translated
 from uecwatchd.clouds.images import AVAILABLE, Image, find_image, is_id, list_images, remember_image
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Rejected
-from uecwatchd.images.facts import Role
 from uecwatchd.system import failpoints
+from uecwatchd.types import Role
 
 WINDOWS = "windows"
 

@@ -9,8 +9,8 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.records import Compression
 from uecwatchd.events import Monitor
-from uecwatchd.images.facts import Arch
 from uecwatchd.intake.sets.records import Member
+from uecwatchd.types import Arch
 
 
 @dataclass(frozen=True, slots=True)

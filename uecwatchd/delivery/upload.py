@@ -25,7 +25,7 @@ from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.system import extents, failpoints
 from uecwatchd.system.digests import digest_like
-from uecwatchd.types import StoredObject
+from uecwatchd.types import FileStamp, StoredObject
 
 
 def send(
@@ -59,7 +59,7 @@ def send(
 
 
 def _must_be_what_was_read(order: Order, source: FileIO, totals: Totals, ledger: Ledger) -> None:
-    if safe_open.stamp_of(os.fstat(source.fileno())) == order.member.stamp and totals.digest == order.digest:
+    if FileStamp.of(os.fstat(source.fileno())) == order.member.stamp and totals.digest == order.digest:
         return
     # What is written through a mapping may leave the stamp as it was, and what is kept of it wrong for ever.
     ledger.drop_digest(order.member.stamp)

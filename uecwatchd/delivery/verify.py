@@ -14,10 +14,10 @@ from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.download import download_bundle
 from uecwatchd.errors import Rejected, UecError
-from uecwatchd.images.facts import Role
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.system.digests import digest_like
+from uecwatchd.types import FileStamp, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def _expected(folder: Path, member: MemberRecord) -> tuple[str, str]:
     """The digest to find, and the file it was read from just now, if that is still there."""
     try:
         with safe_open.open_member(folder, member.path) as file:
-            stamp = safe_open.stamp_of(os.fstat(file.fileno()))
+            stamp = FileStamp.of(os.fstat(file.fileno()))
         return safe_open.digest(folder, member.path, stamp=stamp), member.path
     except UecError:
         return member.sha256, ""

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from uecwatchd.images import kernels
-from uecwatchd.images.facts import SECTOR_BYTES, Facts, Look, Probe, Role
+from uecwatchd.images.facts import SECTOR_BYTES, Facts, Look, Probe
 from uecwatchd.images.partition_types import PARTITION_ARCH
+from uecwatchd.types import Role
 
 HEAD_BYTES = 68 * 1024  # up to the end of the btrfs superblock, which is farthest from the start
 TAIL_BYTES = 512  # a VHD's footer

@@ -4,12 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["machine", "kernel", "ramdisk"]
-# Names as in the kernel's ports and in distributions. Little-endian ones are marked if both exist.
-Arch = Literal[
-    "i386", "x86_64", "arm64", "arm", "ppc64le", "ppc64", "ppc", "riscv64", "riscv32", "s390x", "s390",
-    "ia64", "loongarch64", "mips64el", "mips64", "mipsel", "mips", "alpha", "arc", "parisc", "tilegx",
-]  # fmt: skip
+from uecwatchd.types import Arch, Role
+
 Layout = Literal["disk", "partition"]
 SECTOR_BYTES = 512  # the unit of partition tables and of a node's block devices
 

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from uecwatchd.images.facts import Arch, Role
+from uecwatchd.types import Arch, Role
 
 RAMDISK_NAME = re.compile(r"(?<![a-z0-9])(initrd|initramfs|ramdisk)")
 KERNEL_NAME = re.compile(r"vmlinu[xz]|(?<![a-z0-9])(bzimage|kernel|memdisk)")

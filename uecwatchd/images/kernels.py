@@ -8,7 +8,8 @@ boot-image-header.rst; from its headers for ARM's zImage, LoongArch, s390 and th
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from uecwatchd.images.facts import SECTOR_BYTES, Arch, Facts, Look, Probe, Role
+from uecwatchd.images.facts import SECTOR_BYTES, Facts, Look, Probe
+from uecwatchd.types import Arch, Role
 
 
 def linux(look: Look) -> Facts | None:

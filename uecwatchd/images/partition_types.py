@@ -6,7 +6,7 @@ From the Discoverable Partitions Specification of the UAPI group.
 from collections.abc import Mapping
 from uuid import UUID
 
-from uecwatchd.images.facts import Arch
+from uecwatchd.types import Arch
 
 _TYPES: Mapping[Arch, str] = {
     "alpha": """

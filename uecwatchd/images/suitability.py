@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from uecwatchd.images.detect import RAMDISK_FILE_SYSTEMS
-from uecwatchd.images.facts import SECTOR_BYTES, Facts, Role
+from uecwatchd.images.facts import SECTOR_BYTES, Facts
 from uecwatchd.system.text import file_word
+from uecwatchd.types import Role
 
 Reason = tuple[str, str]  # why, as in an error, and a hint
 

@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.images.facts import Arch
 from uecwatchd.system.text import (
     MISTAKES_SHOWN,
     Malformed,
@@ -28,6 +27,7 @@ from uecwatchd.system.text import (
     parse_toml,
     quoted,
 )
+from uecwatchd.types import Arch
 
 # Two hundred checksums and a long description take 20 KiB. A disk image with the name karmic.toml must not be
 # read whole.

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uecwatchd.bundle.names import manifest_name
-from uecwatchd.images.facts import Role
-from uecwatchd.intake.spool.safe_open import Stamp
-from uecwatchd.types import SetId, StoredObject
+from uecwatchd.types import FileStamp, Role, SetId, StoredObject
 
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
@@ -46,7 +44,7 @@ class MemberRecord:
     role: Role
     path: str
     size: int
-    stamp: Stamp
+    stamp: FileStamp
     sha256: str = ""
     image_id: str = ""
     manifest: str = ""
@@ -145,7 +143,7 @@ class Leaving:
 
     folder: str
     path: str
-    stamp: Stamp
+    stamp: FileStamp
     way: Way
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, astuple, fields
 from typing import Any
 
 from uecwatchd.ledger.records import BundleRecord, Failure, Furnished, Leaving, MemberRecord, SetRecord
-from uecwatchd.types import StoredObject
+from uecwatchd.types import FileStamp, StoredObject
 
 
 def set_row(record: SetRecord) -> dict[str, object]:
@@ -40,12 +40,10 @@ def bundle_from(row: sqlite3.Row) -> BundleRecord:
 
 
 def leaving_from(row: sqlite3.Row) -> Leaving:
-    device, inode, size, ctime_ns = json.loads(row["stamp"])
-    return Leaving(row["folder"], row["path"], (device, inode, size, ctime_ns), row["way"])
+    return Leaving(row["folder"], row["path"], FileStamp(*json.loads(row["stamp"])), row["way"])
 
 
 def _member_from(values: Mapping[str, Any]) -> MemberRecord:
-    device, inode, size, ctime_ns = values["stamp"]  # JSON has no tuples
     given = values.get("furnished")
     furnished = Furnished(**{**given, "tags": tuple(given["tags"])}) if given else None
-    return MemberRecord(**{**values, "stamp": (device, inode, size, ctime_ns), "furnished": furnished})
+    return MemberRecord(**{**values, "stamp": FileStamp(*values["stamp"]), "furnished": furnished})

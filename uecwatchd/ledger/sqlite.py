@@ -9,14 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
-from uecwatchd.images.facts import Role
-from uecwatchd.intake.spool.safe_open import Stamp
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
 from uecwatchd.ledger.recovery import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.rows import bundle_from, bundle_row, leaving_from, set_from, set_row
 from uecwatchd.ledger.schema import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.system import failpoints
-from uecwatchd.types import DetectedCloud, SetId
+from uecwatchd.types import DetectedCloud, FileStamp, Role, SetId
 
 # How long somebody who wants a set put down waits for one that itself waits for another.
 CHECK_SECONDS = 1.0
@@ -154,21 +152,21 @@ class Ledger:
     def put_cloud(self, name: str, found: DetectedCloud) -> None:
         self._replace("note cloud", "clouds", {"name": name, **asdict(found)})
 
-    def digest(self, stamp: Stamp) -> str | None:
+    def digest(self, stamp: FileStamp) -> str | None:
         rows = self._read(f"SELECT sha256 FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
         return str(rows[0]["sha256"]) if rows else None
 
-    def sum(self, stamp: Stamp) -> str | None:
+    def sum(self, stamp: FileStamp) -> str | None:
         """The plain SHA-256 of a file whose digest is of another kind, where it was computed."""
         rows = self._read(f"SELECT sum FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
         return rows[0]["sum"] if rows else None
 
-    def put_sum(self, stamp: Stamp, sha256: str) -> None:
+    def put_sum(self, stamp: FileStamp, sha256: str) -> None:
         """Beside the digest, and as long as that is known."""
         update = f"UPDATE digests SET sum = ? WHERE {OF_STAMP}"  # noqa: S608 (constant)
         self._write("note sum", update, sha256, *stamp, lasting=False)
 
-    def put_digest(self, stamp: Stamp, sha256: str) -> None:
+    def put_digest(self, stamp: FileStamp, sha256: str) -> None:
         names = ("device", "inode", "size", "ctime_ns")
         self._replace(
             "note digest",
@@ -177,7 +175,7 @@ class Ledger:
             lasting=False,
         )
 
-    def drop_digest(self, stamp: Stamp) -> None:
+    def drop_digest(self, stamp: FileStamp) -> None:
         self._write("forget digest", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
 
     def leaving(self, folder: Path) -> tuple[Leaving, ...]:

@@ -22,13 +22,12 @@ from typing import Any
 
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Progress
-from uecwatchd.images.facts import Role
 from uecwatchd.intake.spool import output_files
 from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord
 from uecwatchd.outputs.progress import Pacer, seconds_left
 from uecwatchd.system import digests
 from uecwatchd.system.text import json_text, printable, shell_word
-from uecwatchd.types import SetId
+from uecwatchd.types import Role, SetId
 
 JSON_VERSION = 1
 # Often enough for a person who looks again and again, seldom enough not to matter to the disk.

@@ -9,11 +9,10 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.intake import sidecar
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
-from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.retry import retry_due
 from uecwatchd.service.workers import Expected
-from uecwatchd.types import SetId
+from uecwatchd.types import FileStamp, SetId
 
 GONE = "its files were removed"
 
@@ -93,7 +92,7 @@ def names_in(assembly: Assembly) -> set[str]:
     return {r.name for r in ready} | {w.name for w in waiting} | {r.name for r in refused}
 
 
-def taken_by(records: Iterable[SetRecord]) -> dict[str, tuple[tuple[str, safe_open.Stamp], ...]]:
+def taken_by(records: Iterable[SetRecord]) -> dict[str, tuple[tuple[str, FileStamp], ...]]:
     """Which files finished sets were made of, by the set's name."""
     done = (record for record in records if record.state == "done")
     return {record.name: tuple((m.path, m.stamp) for m in record.members) for record in done}

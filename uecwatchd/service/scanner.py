@@ -252,7 +252,7 @@ class Rounds:
         held = self._control.held(folder)
         ready = {found.name for found in assembly.ready} - set(held)
         self._expect(folder, [found for found in due_sets if found.name in ready], records)
-        self._notices.expect(folder, assembly, lambda path: listing.stamp(path)[3])
+        self._notices.expect(folder, assembly, lambda path: listing.stamp(path).ctime_ns)
         self._control.decline(folder, assembly, self._crew.working)
         self._remnants.setdefault(folder, Remnants()).tell(assembly.misfits, self._tools.monitor)
         self._retire(listing, assembly, records)

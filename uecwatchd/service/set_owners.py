@@ -10,6 +10,7 @@ from uecwatchd.intake.sets.records import Assembly, ImageSet, People, Refused, R
 from uecwatchd.intake.spool import safe_open, scan
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.policy import GONE, taken_by
+from uecwatchd.types import FileStamp
 
 ROOT = 0
 
@@ -24,7 +25,7 @@ def rules_in(folder: Path, rules: Rules, settings: SpoolSettings, *, service: in
 class Past(TypedDict):
     """What the ledger says of the sets in a folder that matters for what becomes of its files."""
 
-    taken: Mapping[str, Sequence[tuple[str, safe_open.Stamp]]]
+    taken: Mapping[str, Sequence[tuple[str, FileStamp]]]
     holders: Mapping[str, int]
     done: Mapping[str, str]
 

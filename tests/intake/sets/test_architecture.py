@@ -10,12 +10,13 @@ import pytest
 from tests.support.host import Host
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.errors import Rejected
-from uecwatchd.images.facts import Arch, Facts
+from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Rules
 from uecwatchd.intake.sidecar import Sidecar, read_sidecar
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.types import Arch, FileStamp
 
 MIB = 1 << 20
 RULES = Rules(5.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset())
@@ -35,15 +36,16 @@ def decide(files: Mapping[str, Facts], sidecar: bytes = b"") -> tuple[str, str] 
     """The architecture and how it is known, or the refusal."""
     peeks: dict[str, Any] = {path: facts for path, facts in files.items() if "/" in path or "." in path}
     entries = {
-        path: Entry(path.rsplit("/", 1)[-1], "file", MIB, (1, n, MIB, 7), 0.0) for n, path in enumerate(peeks)
+        path: Entry(path.rsplit("/", 1)[-1], "file", MIB, FileStamp(1, n, MIB, 7), 0.0)
+        for n, path in enumerate(peeks)
     }
     for folder in {path.split("/")[0] for path in peeks if "/" in path}:
-        entries[folder] = Entry(folder, "folder", 0, (1, 99, 0, 7), 0.0)
+        entries[folder] = Entry(folder, "folder", 0, FileStamp(1, 99, 0, 7), 0.0)
     found = Listing(Path("/spool"), 100.0, entries, {}, peeks, {}, {})
     if sidecar:
         place = next(iter(peeks)).partition("/")
         name = f"{place[0]}/image.toml" if place[1] else f"{place[0].rpartition('.')[0]}.toml"
-        entries[name] = Entry(name.rsplit("/", 1)[-1], "file", 10, (1, 98, 10, 7), 0.0)
+        entries[name] = Entry(name.rsplit("/", 1)[-1], "file", 10, FileStamp(1, 98, 10, 7), 0.0)
         found.sidecars[name] = read_sidecar(name, sidecar)  # type: ignore[index]
     assembly = assemble(found, rules=RULES)
     if assembly.refused:

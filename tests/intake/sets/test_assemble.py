@@ -19,6 +19,7 @@ from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
 from uecwatchd.intake.sidecar import Sidecar, read_defaults, read_sidecar
 from uecwatchd.intake.spool.safe_open import EntryKind
 from uecwatchd.intake.spool.scan import Entry, Listing
+from uecwatchd.types import FileStamp
 
 MIB = 1 << 20
 Files = Mapping[str, str | bytes]
@@ -46,7 +47,7 @@ def listing(
     made = Listing(Path("/spool"), now, entries, {}, {}, {}, {})
     for number, (path, content) in enumerate(files.items()):
         kind: EntryKind = content if content in ("folder", "symlink", "fifo") else "file"  # type: ignore[assignment]
-        stamp = (1, number, MIB, 7)
+        stamp = FileStamp(1, number, MIB, 7)
         entries[path] = Entry(path.rsplit("/", 1)[-1], kind, MIB, stamp, (since or {}).get(path, 0.0))
         if isinstance(content, str) and kind == "file":
             made.peeks[path] = FACTS[content]  # type: ignore[index]
@@ -369,7 +370,7 @@ def test_replacing_a_member_makes_another_stamp() -> None:
     before = only(decide(STEM)).stamp
     replaced = listing(STEM)
     old = replaced.entries["karmic.initrd"]
-    replaced.entries["karmic.initrd"] = Entry(old.name, "file", old.size, (1, 99, MIB, 7), 0.0)  # type: ignore[index]
+    replaced.entries["karmic.initrd"] = Entry(old.name, "file", old.size, FileStamp(1, 99, MIB, 7), 0.0)  # type: ignore[index]
     assert only(assemble(replaced, rules=UEC)).stamp != before
 
 

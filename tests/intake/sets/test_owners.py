@@ -10,6 +10,7 @@ from uecwatchd.intake.misnamed import Words
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly, ImageSet, People
 from uecwatchd.intake.spool.scan import Entry, Listing
+from uecwatchd.types import FileStamp
 
 ROOT, SERVICE, ALICE, BOB, CAROL = 0, 990, 1001, 1002, 1003
 NAMES = {ROOT: "root", SERVICE: "uecwatchd", ALICE: "alice", BOB: "bob", CAROL: "carol"}
@@ -53,7 +54,7 @@ def owned(files: Files) -> Listing:
     entries: dict[str, Entry] = {}
     for number, (path, (owner, _)) in enumerate(files.items()):
         entry = made.entries[path]
-        entries[path] = replace(entry, owner=owner, stamp=(1, number, MIB, number))
+        entries[path] = replace(entry, owner=owner, stamp=FileStamp(1, number, MIB, number))
     return replace(made, entries=entries)
 
 

@@ -13,8 +13,9 @@ from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
 from uecwatchd.intake.sidecar import Sidecar, read_sidecar
-from uecwatchd.intake.spool.safe_open import EntryKind, Stamp
+from uecwatchd.intake.spool.safe_open import EntryKind
 from uecwatchd.intake.spool.scan import Entry, Listing
+from uecwatchd.types import FileStamp
 
 MIB = 1 << 20
 PARTITION = Facts("ext4", "machine", layout="partition")
@@ -35,7 +36,7 @@ BOTH, NOTHING = frozenset({"kernel", "ramdisk"}), frozenset[str]()
 UEC = Rules(5.0, Sidecar(), {"default": frozenset({"kernel"})}, {"default": BOTH}, frozenset())
 OPENSTACK = Rules(5.0, Sidecar(), {"default": NOTHING}, {"default": NOTHING}, frozenset({"default"}))
 EUCA4 = replace(OPENSTACK, needs={"default": BOTH}, demands={"default": BOTH})
-Taken = Mapping[str, tuple[tuple[str, Stamp], ...]]
+Taken = Mapping[str, tuple[tuple[str, FileStamp], ...]]
 
 
 def listing(files: Files) -> Listing:
@@ -50,8 +51,8 @@ def listing(files: Files) -> Listing:
     return found
 
 
-def stamp(path: str) -> Stamp:
-    return (1, int.from_bytes(path.encode()) % 2**31, MIB, 7)
+def stamp(path: str) -> FileStamp:
+    return FileStamp(1, int.from_bytes(path.encode()) % 2**31, MIB, 7)
 
 
 def decide(files: Files, rules: Rules = UEC, taken: Taken | None = None) -> Assembly:

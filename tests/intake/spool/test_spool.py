@@ -13,6 +13,7 @@ from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import archive, ignored, output_files, safe_open, scan
 from uecwatchd.system import lockfile
+from uecwatchd.types import FileStamp
 
 
 def test_a_listing_holds_files_and_what_lies_one_folder_down(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_disk_that_fails_while_it_is_read_is_passing_trouble() -> None:
     folder = Path("/sys/class/net/lo").resolve()  # whose speed is a regular file that nobody can read
     status = (folder / "speed").stat()
     with pytest.raises(Deferred, match=r"speed: cannot read it: Invalid argument"):
-        safe_open.digest(folder, "speed", stamp=safe_open.stamp_of(status))
+        safe_open.digest(folder, "speed", stamp=FileStamp.of(status))
 
 
 def test_a_socket_is_refused(tmp_path: Path) -> None:
@@ -228,8 +229,8 @@ def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -
     assert sorted(p.name for p in tmp_path.iterdir()) == [".a.img.Xy12", ".b.emi.uec.0123abcd", "a.emi"]
 
 
-def _with_stamps(folder: Path, *paths: str) -> list[tuple[str, safe_open.Stamp]]:
-    return [(path, safe_open.stamp_of((folder / path).stat())) for path in paths]
+def _with_stamps(folder: Path, *paths: str) -> list[tuple[str, FileStamp]]:
+    return [(path, FileStamp.of((folder / path).stat())) for path in paths]
 
 
 def test_finished_files_are_archived_by_day_and_nothing_is_replaced(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.prepare import FRESH_SECONDS
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.digests import MARK, MOST_ZEROS
+from uecwatchd.types import FileStamp
 
 
 @pytest.fixture
@@ -286,7 +287,7 @@ def test_a_sum_that_is_wrong_is_not_computed_again_while_nothing_changes(
     turn()
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        book.put_digest(safe_open.stamp_of(dropped.stat()), RIGHT)  # were it computed, it would be another
+        book.put_digest(FileStamp.of(dropped.stat()), RIGHT)  # were it computed, it would be another
     assert turn(FRESH_SECONDS + 5).stage == "deliver the machine image", "where the lie comes out"
 
 
@@ -297,7 +298,7 @@ def test_the_sum_of_a_file_that_is_mostly_holes_is_computed_once_while_nothing_c
     assert turn().state == "waiting"
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        stamp = safe_open.stamp_of(dropped.stat())
+        stamp = FileStamp.of(dropped.stat())
         assert str(book.digest(stamp)).startswith(MARK)
         assert book.sum(stamp)
         book.put_sum(stamp, RIGHT)  # were it computed, it would be another
@@ -311,7 +312,7 @@ def test_a_digest_that_a_file_turns_out_not_to_have_is_computed_again(
     dropped.write_bytes(CONTENT)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        book.put_digest(safe_open.stamp_of(dropped.stat()), RIGHT[::-1])
+        book.put_digest(FileStamp.of(dropped.stat()), RIGHT[::-1])
     (host.spool / "karmic.sha256").unlink()
     found = turn()
     assert (found.state, found.error.what) == ("deferred", "karmic.img: it changed while it was read")
@@ -344,7 +345,7 @@ def test_a_file_that_moves_while_it_goes_up_is_not_registered_then_but_is_later(
         host.cloud.faults.clear()
         (record,) = Service(settings, monitor=heard, book=book).once()
     assert record.state == "done"
-    assert [member.stamp for member in record.members] == [safe_open.stamp_of(image.stat())]
+    assert [member.stamp for member in record.members] == [FileStamp.of(image.stat())]
 
 
 def _move(host: Host, image: Path, change: str) -> None:

@@ -18,13 +18,13 @@ from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Stopped
-from uecwatchd.images.facts import Role
 from uecwatchd.ledger.records import BundleRecord, BundleState, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.attempt.members import Turns
 from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
+from uecwatchd.types import Role
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
 

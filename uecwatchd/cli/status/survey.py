@@ -98,6 +98,6 @@ def _aged(listing: Listing, *, now: float, settled: bool) -> Listing:
     entries = {
         path: replace(entry, since=0.0 if settled or changed > now else changed)
         for path, entry in listing.entries.items()
-        for changed in (entry.stamp[3] / 1e9,)
+        for changed in (entry.stamp.ctime_ns / 1e9,)
     }
     return replace(listing, now=now, entries=entries)

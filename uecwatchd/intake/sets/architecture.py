@@ -5,11 +5,12 @@ from typing import Literal
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Arch, Facts
+from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.candidates import Draft
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sets.requirements import place_for
 from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.types import Arch
 
 # How it is known, for the hint if a cloud does not accept it.
 Ground = Literal["told", "content", "name", "nothing"]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uecwatchd.errors import Halted, Rejected, UecError, words_of
-from uecwatchd.images.facts import Role
 from uecwatchd.intake.sets.architecture import arch_of
 from uecwatchd.intake.sets.candidates import (
     Draft,
@@ -35,6 +34,7 @@ from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, name_taken, out
 from uecwatchd.intake.spool.safe_open import not_regular
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.system.text import file_word
+from uecwatchd.types import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ def _image_set(
         owner=view.owner_among([member.path for member in reversed(members)]),
         files=files,
         stamp=_stamp(listing, files, sums),
-        changed=max(listing.entries[path].stamp[3] for path in files) / 1e9,
+        changed=max(listing.entries[path].stamp.ctime_ns for path in files) / 1e9,
     )
 
 

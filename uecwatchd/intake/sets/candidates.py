@@ -8,13 +8,13 @@ from typing import Any
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Facts, Role
+from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.published import boot_files, images_of
 from uecwatchd.intake.sets.records import Form
 from uecwatchd.intake.sidecar import Foreign, Sidecar, is_image_id
 from uecwatchd.intake.spool.file_kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, is_sidecar, is_sums
-from uecwatchd.intake.spool.safe_open import Stamp
 from uecwatchd.intake.spool.scan import Entry, Listing
+from uecwatchd.types import FileStamp, Role
 
 # A stem is a name without one of these suffixes. Any other suffix belongs to the name: "ubuntu-9.10".
 MEMBER_SUFFIXES = (
@@ -260,7 +260,7 @@ def _respelled(found: Sidecar | UecError, spell: Callable[[str], str]) -> Sideca
 
 
 def claims_of(
-    listing: Listing, drafts: Iterable[Draft], taken: Mapping[str, Collection[tuple[str, Stamp]]]
+    listing: Listing, drafts: Iterable[Draft], taken: Mapping[str, Collection[tuple[str, FileStamp]]]
 ) -> Claims:
     """Return the files that sidecars name, with the sets: such a file is in no other set by its stem.
 

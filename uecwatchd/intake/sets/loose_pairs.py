@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Role
 from uecwatchd.intake.sets.candidates import Claims, Draft, is_loose, role_of
 from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.intake.sets.requirements import place_for, said
 from uecwatchd.intake.sets.roles import first_fitting
-from uecwatchd.intake.spool.safe_open import Stamp
 from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.types import FileStamp, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,10 @@ def loose_pairs(
     listing: Listing,
     drafts: Iterable[Draft],
     claims: Claims,
-    taken: Mapping[str, Sequence[tuple[str, Stamp]]],
+    taken: Mapping[str, Sequence[tuple[str, FileStamp]]],
 ) -> tuple[Loose, ...]:
     """Return the pairs for all images, found once: each pairing with both a kernel and a ramdisk."""
-    holders: dict[tuple[str, Stamp], set[str]] = {}
+    holders: dict[tuple[str, FileStamp], set[str]] = {}
     for name, files in taken.items():
         for file in files:
             holders.setdefault(file, set()).add(name)
@@ -79,7 +78,7 @@ def _loose(
     listing: Listing,
     pairing: str,
     found: Mapping[Role, list[str]],
-    holders: Mapping[tuple[str, Stamp], set[str]],
+    holders: Mapping[tuple[str, FileStamp], set[str]],
 ) -> Loose:
     paths = [*found["kernel"], *found["ramdisk"]]
     held = {path: frozenset(holders.get((path, listing.entries[path].stamp), ())) for path in paths}

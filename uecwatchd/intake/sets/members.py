@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import suitability
-from uecwatchd.images.facts import Role
 from uecwatchd.intake.sets.candidates import Draft
 from uecwatchd.intake.sets.records import ROLE_WORDS, ROLES, Member
 from uecwatchd.intake.sets.requirements import sidecar_name
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.types import Role
 
 
 def members_of(listing: Listing, roles: Mapping[Role, str], sidecar: Sidecar) -> tuple[Member, ...]:

@@ -22,11 +22,11 @@ from uecwatchd.intake.sets.records import Assembly, Misfit, NotYet, People
 from uecwatchd.intake.sets.stray_metadata import is_metadata
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sums
-from uecwatchd.intake.spool.safe_open import Stamp
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.system.text import shell_word
+from uecwatchd.types import FileStamp
 
-Made = Sequence[tuple[str, Stamp]]
+Made = Sequence[tuple[str, FileStamp]]
 Taken = Mapping[str, Made]
 # None stands for root and the service, whose files are there for all.
 Owner = int | None
@@ -217,7 +217,7 @@ def _owners_of_keys(
         owner = next(iter(_owners_on(listing, path, people)), None)
         new = (key, (path, entry.stamp)) not in made_of
         no_machine = role_of(listing, path) != "machine" or owner_of(entry, people) != owner
-        claim = _Claim(new, no_machine, listing.entries[by].stamp[3], -1 if owner is None else owner)
+        claim = _Claim(new, no_machine, listing.entries[by].stamp.ctime_ns, -1 if owner is None else owner)
         found = claims[key]
         found[owner] = found[owner].joined(claim) if owner in found else claim
     return {key: _owner_of_key(found, held.get(key), people) for key, found in claims.items()}

@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Facts, Role
+from uecwatchd.images.facts import Facts
 from uecwatchd.images.suitability import COMPRESSORS
 from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.types import Role
 
 # Words after the common name of an image and its kernel, if there are several images of one system.
 _KIND_OF_IMAGE = re.compile(r"[-_.](blank|disk\d*|uefi\d*|root|rootfs|image)$", re.IGNORECASE)

@@ -7,10 +7,9 @@ from typing import Literal
 
 from uecwatchd.config.records import Policy
 from uecwatchd.errors import UecError
-from uecwatchd.images.facts import Arch, Facts, Role
+from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sidecar import Sidecar
-from uecwatchd.intake.spool.safe_open import Stamp
-from uecwatchd.types import SetId
+from uecwatchd.types import Arch, FileStamp, Role, SetId
 
 Form = Literal["sidecar", "stem", "folder", "loose"]
 
@@ -59,7 +58,7 @@ class Member:
     role: Role
     path: str
     size: int
-    stamp: Stamp
+    stamp: FileStamp
     facts: Facts
 
     @property

@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterable, Mapping
 
 from uecwatchd.errors import Rejected
-from uecwatchd.images.facts import Facts, Role
+from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.candidates import Draft, named_files
 from uecwatchd.intake.sets.records import Member, NotYet, Rules
 from uecwatchd.intake.sidecar import FROM_IMAGE, NONE, Sidecar
 from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.types import Role
 
 
 def boots_alone(listing: Listing, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> bool:

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names, suitability
-from uecwatchd.images.facts import Facts, Role
+from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.candidates import Draft, named_files, role_of
 from uecwatchd.intake.sets.records import ROLE_WORDS, NotYet
 from uecwatchd.intake.sets.requirements import place_for, said, sidecar_name
 from uecwatchd.intake.sidecar import Sidecar, is_image_id
 from uecwatchd.intake.spool.safe_open import not_regular
 from uecwatchd.intake.spool.scan import Listing
+from uecwatchd.types import Role
 
 
 def roles_of(

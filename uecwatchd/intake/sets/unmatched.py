@@ -2,7 +2,6 @@
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Role
 from uecwatchd.intake.sets.candidates import Draft, is_a_set, role_of, set_aside, stem_of
 from uecwatchd.intake.sets.compressed import reason_packed
 from uecwatchd.intake.sets.records import ROLE_WORDS, Misfit
@@ -12,6 +11,7 @@ from uecwatchd.intake.sidecar import Foreign, Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, user_name
 from uecwatchd.intake.spool.scan import Entry, Listing
+from uecwatchd.types import Role
 
 NOT_CHECKED = "a kind that is not checked: SHA-256 is, as sha256sum writes it"
 

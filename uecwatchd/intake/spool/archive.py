@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
-from uecwatchd.intake.spool.safe_open import Stamp, folder_descriptor, stamp_of
+from uecwatchd.intake.spool.safe_open import folder_descriptor
 from uecwatchd.system import failpoints
+from uecwatchd.types import FileStamp
 
 ARCHIVE = "done"
 # People who may drop files may also take them back; only the service may create folders. If the parent folder
@@ -24,7 +25,7 @@ SAME_NAMES = 1000
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def archive(folder: Path, files: Iterable[tuple[str, Stamp]], *, when: datetime) -> None:
+def archive(folder: Path, files: Iterable[tuple[str, FileStamp]], *, when: datetime) -> None:
     """Move files to `done/YYYY/MM/DD/`, under a new name if the old one is taken there.
 
     A file that no longer matches its stamp stays. Raises Deferred if one cannot be moved.
@@ -48,7 +49,7 @@ def archive(folder: Path, files: Iterable[tuple[str, Stamp]], *, when: datetime)
             _clear_away(spool, above)
 
 
-def discard(folder: Path, files: Iterable[tuple[str, Stamp]]) -> None:
+def discard(folder: Path, files: Iterable[tuple[str, FileStamp]]) -> None:
     """Delete files that still match their stamps. Raises Deferred if one cannot be deleted."""
     with folder_descriptor(folder) as spool:
         for path, stamp in files:
@@ -85,10 +86,10 @@ def _made(descriptor: int, names: Iterable[str]) -> Iterator[int]:
         yield descriptor
 
 
-def _is_still(descriptor: int, name: str, stamp: Stamp) -> bool:
+def _is_still(descriptor: int, name: str, stamp: FileStamp) -> bool:
     with contextlib.suppress(FileNotFoundError):
         status = os.lstat(name, dir_fd=descriptor)
-        return stat.S_ISREG(status.st_mode) and stamp_of(status) == stamp
+        return stat.S_ISREG(status.st_mode) and FileStamp.of(status) == stamp
     return False
 
 

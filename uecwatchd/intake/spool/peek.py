@@ -21,16 +21,9 @@ from uecwatchd.intake import checksums, misnamed, sidecar
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
 from uecwatchd.intake.spool.name_limit import MOST_NAMES
-from uecwatchd.intake.spool.safe_open import (
-    EntryKind,
-    Stamp,
-    changed,
-    folder_descriptor,
-    open_below,
-    reading,
-    stamp_of,
-)
+from uecwatchd.intake.spool.safe_open import EntryKind, changed, folder_descriptor, open_below, reading
 from uecwatchd.system.text import Malformed
+from uecwatchd.types import FileStamp
 
 # How long one scan reads: enough for some thousand files, and too short to be noticed.
 READ_SECONDS = 1.0
@@ -50,7 +43,7 @@ class File(Protocol):
     @property
     def size(self) -> int: ...
     @property
-    def stamp(self) -> Stamp: ...
+    def stamp(self) -> FileStamp: ...
     @property
     def owner(self) -> int: ...
 
@@ -89,23 +82,23 @@ class _Form:
     """One way to read files. The content of an inode, or its failure, is used for all its names."""
 
     def __init__(
-        self, parse: Callable[[int, str, Stamp], Any], unusable: Callable[[str, Malformed], UecError]
+        self, parse: Callable[[int, str, FileStamp], Any], unusable: Callable[[str, Malformed], UecError]
     ) -> None:
         self.read: dict[str, Any] = {}
         self._parse = parse
         self._unusable = unusable
-        self._said: dict[tuple[Stamp, str], Any] = {}
+        self._said: dict[tuple[FileStamp, str], Any] = {}
 
-    def keep(self, path: str, stamp: Stamp, found: object) -> None:
+    def keep(self, path: str, stamp: FileStamp, found: object) -> None:
         self.read[path] = found
         if not isinstance(found, UecError):
             self._said[_key(path, stamp)] = found
 
-    def drop(self, path: str, stamp: Stamp) -> None:
+    def drop(self, path: str, stamp: FileStamp) -> None:
         del self.read[path]
         self._said.pop(_key(path, stamp), None)
 
-    def take(self, descriptor: int, path: str, stamp: Stamp) -> None:
+    def take(self, descriptor: int, path: str, stamp: FileStamp) -> None:
         key = _key(path, stamp)
         try:
             if key not in self._said:
@@ -115,14 +108,14 @@ class _Form:
         except UecError as error:
             self.read[path] = words_of(error)
 
-    def _heard(self, descriptor: int, path: str, stamp: Stamp) -> object:
+    def _heard(self, descriptor: int, path: str, stamp: FileStamp) -> object:
         try:
             return self._parse(descriptor, path, stamp)
         except Malformed as error:
             return words_of(error)
 
 
-def _key(path: str, stamp: Stamp) -> tuple[Stamp, str]:
+def _key(path: str, stamp: FileStamp) -> tuple[FileStamp, str]:
     """Return a key for the cache: a sidecar depends on its suffix, a list of sums on its whole name."""
     name = path.rsplit("/", 1)[-1]
     return stamp, name if is_sums(path) else name[-5:].lower()
@@ -254,7 +247,7 @@ def _in_turn_of_one(files: Mapping[str, File]) -> Iterator[str]:
     behind later ones.
     """
     smallest = sorted(files, key=lambda path: (min(files[path].size, detect.HEAD_BYTES), path))
-    oldest = sorted(files, key=lambda path: (files[path].stamp[3], path))
+    oldest = sorted(files, key=lambda path: (files[path].stamp.ctime_ns, path))
     turns = zip(smallest, reversed(oldest), oldest, strict=True)
     return iter(dict.fromkeys(path for turn in turns for path in turn))
 
@@ -272,7 +265,7 @@ def peek_at(file: Path) -> Peek:
             return words_of(error)
 
 
-def _facts(descriptor: int, path: str, stamp: Stamp | None = None) -> facts.Facts:
+def _facts(descriptor: int, path: str, stamp: FileStamp | None = None) -> facts.Facts:
     with open_below(descriptor, path) as file, reading(path):
         head = os.pread(file.fileno(), detect.HEAD_BYTES, 0)
         status = os.fstat(file.fileno())
@@ -281,22 +274,22 @@ def _facts(descriptor: int, path: str, stamp: Stamp | None = None) -> facts.Fact
     return detect.sniff(head, tail, size=status.st_size)
 
 
-def _sidecar(descriptor: int, path: str, stamp: Stamp) -> Sidecar:
+def _sidecar(descriptor: int, path: str, stamp: FileStamp) -> Sidecar:
     is_json = path.lower().endswith(".json")
     return sidecar.parse_sidecar(_read_small(descriptor, path, stamp), is_json=is_json)
 
 
-def _words(descriptor: int, path: str, stamp: Stamp) -> misnamed.Words:
+def _words(descriptor: int, path: str, stamp: FileStamp) -> misnamed.Words:
     """Return the words of a text that may be meant for a sidecar; none if it is too large."""
     data = _read_small(descriptor, path, stamp)
     return misnamed.words_in(data) if len(data) <= sidecar.SIDECAR_LIMIT_BYTES else misnamed.Words()
 
 
-def _sums(descriptor: int, path: str, stamp: Stamp) -> Sums:
+def _sums(descriptor: int, path: str, stamp: FileStamp) -> Sums:
     return checksums.parse_checksums(path, _read_small(descriptor, path, stamp))
 
 
-def _read_small(descriptor: int, path: str, stamp: Stamp) -> bytes:
+def _read_small(descriptor: int, path: str, stamp: FileStamp) -> bytes:
     """Read up to one byte more than the limit, so that the parser sees that there is too much."""
     with open_below(descriptor, path) as file, reading(path):
         data = os.pread(file.fileno(), sidecar.SIDECAR_LIMIT_BYTES + 1, 0)
@@ -304,7 +297,7 @@ def _read_small(descriptor: int, path: str, stamp: Stamp) -> bytes:
     return data
 
 
-def _must_be_listed(path: str, status: os.stat_result, stamp: Stamp | None) -> None:
+def _must_be_listed(path: str, status: os.stat_result, stamp: FileStamp | None) -> None:
     """Check that the file is still the listed one: its content is used for all names of that file."""
-    if stamp is not None and stamp_of(status) != stamp:
+    if stamp is not None and FileStamp.of(status) != stamp:
         raise changed(path)

@@ -19,9 +19,9 @@ from uecwatchd.system.digests import MOST_WAITING, SKIP_BYTES, Aside, Digest, fi
 from uecwatchd.system.extents import Extent, stored
 from uecwatchd.system.file_errors import shut_above
 from uecwatchd.system.text import file_word
+from uecwatchd.types import FileStamp
 
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
-Stamp = tuple[int, int, int, int]
 
 # Large enough that hashing runs outside Python's global lock, small enough that a stop is noticed at once.
 READ_BYTES = 1024 * 1024
@@ -35,11 +35,6 @@ KIND_WORDS: Mapping[EntryKind, str] = {
     "device": "a device",
     "file": "a file",
 }
-
-
-def stamp_of(status: os.stat_result) -> Stamp:
-    """Return what changes whenever the content may have: device, inode, size and change time (ns)."""
-    return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
 
 
 def kind_of(mode: int) -> EntryKind:
@@ -190,7 +185,7 @@ def digest(
     folder: Path,
     path: str,
     *,
-    stamp: Stamp,
+    stamp: FileStamp,
     taken: Digest | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> str:
@@ -201,13 +196,13 @@ def digest(
     """
     with open_member(folder, path) as file, reading(path):
         status = os.fstat(file.fileno())
-        if stamp_of(status) != stamp:
+        if FileStamp.of(status) != stamp:
             raise changed(path)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         with closing(Aside(taken or fitting_file(status))) as aside:
             _read(file, status.st_size, aside, progress)
             text = aside.text()
-        if stamp_of(os.fstat(file.fileno())) != stamp:
+        if FileStamp.of(os.fstat(file.fileno())) != stamp:
             raise changed(path)
     return text
 

@@ -14,15 +14,9 @@ from uecwatchd.intake.spool.ignored import ignored_by
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET, names_in
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK, is_foreign, is_output
 from uecwatchd.intake.spool.peek import Budget, Contents, Peek, Sums, read_contents
-from uecwatchd.intake.spool.safe_open import (
-    EntryKind,
-    Stamp,
-    cannot_open,
-    folder_descriptor,
-    kind_of,
-    stamp_of,
-)
+from uecwatchd.intake.spool.safe_open import EntryKind, cannot_open, folder_descriptor, kind_of
 from uecwatchd.system.text import spelled
+from uecwatchd.types import FileStamp
 
 NOT_UTF8 = "a name that is not UTF-8"  # in place of the pattern that a name matches
 
@@ -38,7 +32,7 @@ class Entry:
     name: str
     kind: EntryKind
     size: int
-    stamp: Stamp
+    stamp: FileStamp
     since: float
     owner: int = 0
     exposed: Exposure | None = None
@@ -73,7 +67,7 @@ class Listing:
     others: Mapping[str, Entry] = field(default_factory=dict)
     left_out: Mapping[int, int] = field(default_factory=dict)
 
-    def stamp(self, path: str) -> Stamp:
+    def stamp(self, path: str) -> FileStamp:
         """Return the stamp of a file, or of a file in the place of a result file."""
         return (self.entries.get(path) or self.planted[path]).stamp
 
@@ -213,7 +207,7 @@ def _is_text(name: str) -> bool:
 
 def _entry(name: str, status: os.stat_result, since: float) -> Entry:
     kind, owner, exposed = kind_of(status.st_mode), status.st_uid, exposure(status)
-    return Entry(name, kind, status.st_size, stamp_of(status), since, owner=owner, exposed=exposed)
+    return Entry(name, kind, status.st_size, FileStamp.of(status), since, owner=owner, exposed=exposed)
 
 
 def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:

@@ -15,12 +15,12 @@ from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
-from uecwatchd.images.facts import Role
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger.records import Furnished, MemberRecord, SetRecord
 from uecwatchd.ledger.sqlite import CHECK_SECONDS, Ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.service.requests import NEXT, Brake
+from uecwatchd.types import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from uecwatchd.clouds.patience import retry
 from uecwatchd.clouds.registration import deregister
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Level
-from uecwatchd.images.facts import Role
 from uecwatchd.ledger.records import BundleRecord, Furnished, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, tell, with_member
 from uecwatchd.system import digests
 from uecwatchd.system.text import printable
+from uecwatchd.types import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from uecwatchd.delivery.deliver import bundle_and_register
 from uecwatchd.delivery.request import NO_BOOT, Boot, BootIds, Order
 from uecwatchd.errors import Pending, Rejected, Stopped
 from uecwatchd.events import Monitor, Tee
-from uecwatchd.images.facts import Role
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import BundleRecord
@@ -28,6 +27,7 @@ from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
 from uecwatchd.service.attempt.prepare import registered_name
 from uecwatchd.service.retry import FIRST_LOOK_SECONDS
+from uecwatchd.types import FileStamp, Role
 
 Deliveries = Mapping[Role, "Future[BundleRecord]"]
 # Takes what is called while one waits, and raises when one need not wait any more.
@@ -177,7 +177,7 @@ def _take(job: Job, tools: Tools, way: Way, member: Member) -> BundleRecord:
 
     check = partial(_check, job, tools, way)
     with safe_open.open_member(job.found.folder, member.path) as source:
-        if safe_open.stamp_of(os.fstat(source.fileno())) != member.stamp:
+        if FileStamp.of(os.fstat(source.fileno())) != member.stamp:
             raise safe_open.changed(member.path)
         order = _order(job, tools, replace(way, check=check), member)
         if member.role == "machine":
@@ -248,7 +248,7 @@ def _must_be_unchanged(found: ImageSet) -> None:
     for member in found.members:
         try:
             with safe_open.open_member(found.folder, member.path) as file:
-                stamp = safe_open.stamp_of(os.fstat(file.fileno()))
+                stamp = FileStamp.of(os.fstat(file.fileno()))
         except Rejected as error:  # removed, or something else in its place
             raise safe_open.changed(member.path) from error
         if stamp != member.stamp:
