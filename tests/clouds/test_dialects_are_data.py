@@ -50,12 +50,12 @@ MAY_ASK = {
     Asking(
         "clouds/presumed.py", "", "constant"
     ): "presumes the generation that wants the most, until it is known",
-    Asking("clouds/availability.py", "_connect", "choosing"): "sees whether it is another one than before",
+    Asking("clouds/connected.py", "connect", "choosing"): "sees whether it is another one than before",
     Asking("cli/check/cloud.py", "", "constant"): "judges clocks by the strictest, until it is known",
     # People are told, or tell it
     Asking("cli/check/cloud.py", "examine_cloud", "reading"): "prints it",
     Asking("cli/check/bucket.py", "_missing", "reading"): "prints it",
-    Asking("service/daemon.py", "_met", "reading"): "writes it into the ledger",
+    Asking("service/daemon.py", "_cloud_detected", "reading"): "writes it into the ledger",
     Asking("service/cloud_notices.py", "introduced", "reading"): "writes it into the journal",
     Asking("config/records.py", "", "word"): "has what may be configured",
     Asking("system/text.py", "", "word"): "has what people write who mean one",

@@ -21,7 +21,7 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.bundle.upload_slots import UploadSlots
-from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings, WorkSettings
@@ -77,7 +77,7 @@ CLOSED = {"default": Halted("a", "b", "c")}
     ],
     ids=[
         *("new", "done", "done, changed", "rejected", "rejected, changed", "too early", "in time"),
-        *("gate closed", "gate open", "broken off", "put down"),
+        *("cloud suspended", "cloud available", "broken off", "put down"),
     ],
 )
 def test_which_sets_are_due(record: SetRecord | None, closed: dict[str, Halted], expected: bool) -> None:  # noqa: FBT001
@@ -224,9 +224,9 @@ def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_wa
 
 
 def tools_of(settings: Settings, book: Ledger, heard: Heard) -> Tools:
-    gates = Gates(settings.clouds, uploads=1, bucket="images")
+    clouds = CloudAccess(settings.clouds, uploads=1, bucket="images")
     work, slots = WorkSettings(), UploadSlots(1)
-    return Tools(book, gates, heard, threading.Event(), work=work, slots=slots, configured_bucket="images")
+    return Tools(book, clouds, heard, threading.Event(), work=work, slots=slots, configured_bucket="images")
 
 
 def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: RealSet, heard: Heard) -> None:

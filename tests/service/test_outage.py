@@ -13,7 +13,7 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.bundle.upload_slots import UploadSlots
-from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
@@ -55,11 +55,11 @@ def rounds(
     """Rounds by made-up clocks; one for both unless told."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        gates = Gates(settings.clouds, uploads=1, bucket="images", clock=monotonic or now)
+        clouds = CloudAccess(settings.clouds, uploads=1, bucket="images", clock=monotonic or now)
         stopping = threading.Event()
         tools = Tools(
             book,
-            gates,
+            clouds,
             heard,
             stopping,
             work=WorkSettings(),

@@ -15,7 +15,7 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.bundle.upload_slots import UploadSlots
-from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
@@ -58,7 +58,9 @@ class Scene:
         self.settings = replace(settings, work=replace(settings.work, sets=1))
         self.tools = Tools(
             book,
-            Gates(self.settings.clouds, uploads=1, bucket="uec-images", clock=lambda: self.now - self.jumped),
+            CloudAccess(
+                self.settings.clouds, uploads=1, bucket="uec-images", clock=lambda: self.now - self.jumped
+            ),
             heard,
             threading.Event(),
             work=WorkSettings(),
@@ -242,7 +244,7 @@ def test_whatever_happens_meanwhile_it_ends_registered_once(host: Host, heard: H
             assert made.after(60).state == "deferred"
             host.cloud.start()
             made.now += 600
-            made.tools.gates.probe()
+            made.tools.clouds.probe()
             assert made.after(60).state == "waiting"
         elif order == "touch":
             os.utime(host.spool / "karmic.img")

@@ -17,7 +17,7 @@ from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.cli.requests import decide
 from uecwatchd.cli.status.rows import Row
-from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
@@ -26,11 +26,11 @@ from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Reques
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.cleanup import is_its_alone
 from uecwatchd.service.daemon import LONGEST_PAUSE_SECONDS, Service
+from uecwatchd.service.probing import ProbeWriter
 from uecwatchd.service.requests import (
     AdvanceWriter,
     Brake,
     Control,
-    ProbeWriter,
     Wanted,
     news_between,
     renewed,
@@ -498,20 +498,20 @@ def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_pat
 def test_when_a_cloud_is_asked_next_is_written_down_when_it_changes_and_gone_when_it_is_over(
     tmp_path: Path,
 ) -> None:
-    gates = Gates({}, uploads=1, bucket="b", clock=lambda: 100.0)
+    availability = CloudAvailability(clock=lambda: 100.0)
     with closing(open_ledger(tmp_path)) as book:
         book.put_probes({"left behind": 1.0})
         writer = ProbeWriter(book, now=lambda: 1100.0, monotonic=lambda: 100.0)
-        writer.write(gates)
+        writer.write(availability)
         assert book.probes() == {}
-        gates.close("c", Halted("a", "b", "C."))
-        writer.write(gates)
+        availability.suspend("c", Halted("a", "b", "C."))
+        writer.write(availability)
         assert book.probes() == {"c": 1130.0}
         book.put_probes({})
-        writer.write(gates)
+        writer.write(availability)
         assert book.probes() == {}, "it is not written again while it stays the same"
-        gates.hurry("c")
-        writer.write(gates)
+        availability.probe_soon("c")
+        writer.write(availability)
         assert book.probes() == {"c": 1100.0}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from uecwatchd.clouds.availability import TOLD_CLOSINGS, Gates
+from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS, CloudAvailability
 from uecwatchd.clouds.client import Cloud, is_insecure
 from uecwatchd.clouds.detect import DetectedDialect
 from uecwatchd.errors import CloudAway, Unforeseen
@@ -16,13 +16,13 @@ class Outages:
         self._monitor = monitor
         self._told: set[str] = set()
 
-    def tell(self, gates: Gates, *, wanting: Callable[[str], int]) -> None:
+    def tell(self, availability: CloudAvailability, *, wanting: Callable[[str], int]) -> None:
         """`wanting` is how many sets have still to go to a cloud."""
-        closed = gates.closed()
+        closed = availability.suspended()
         away = {name: error for name, error in closed.items() if isinstance(error, CloudAway)}
         for name in away.keys() - self._told:
-            if (times := gates.closings(name)) <= TOLD_CLOSINGS:
-                self._tell(name, away[name], sets=wanting(name), last=times == TOLD_CLOSINGS)
+            if (times := availability.suspensions(name)) <= REPORTED_SUSPENSIONS:
+                self._tell(name, away[name], sets=wanting(name), last=times == REPORTED_SUSPENSIONS)
         self._told = set(away)
 
     def _tell(self, name: str, error: CloudAway, *, sets: int, last: bool) -> None:
@@ -30,7 +30,9 @@ class Outages:
         if sets:
             what += f"; {sets} set{' waits' if sets == 1 else 's wait'} for it"
         if last:
-            what += f", and it is so for the {TOLD_CLOSINGS}rd time: more is told when a set comes through"
+            what += (
+                f", and it is so for the {REPORTED_SUSPENSIONS}rd time: more is told when a set comes through"
+            )
         fields = {"traceback": error.trace} if isinstance(error, Unforeseen) else {}
         self._monitor.tell(Event(Kind.DEFERRED, what, level="warning", fields=fields))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from uecwatchd.bundle.upload_slots import UploadSlots
-from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.detect import DetectedDialect, address_of
 from uecwatchd.clouds.dialects import DIALECTS
@@ -23,8 +23,8 @@ from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_notices import introduced, warned
 from uecwatchd.service.policy import rules_of
-from uecwatchd.service.probing import Asking
-from uecwatchd.service.requests import Brake, ProbeWriter, drop_advances
+from uecwatchd.service.probing import ProbeThread, ProbeWriter
+from uecwatchd.service.requests import Brake, drop_advances
 from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import Roll
 from uecwatchd.system import lockfile, wakeup
@@ -38,7 +38,7 @@ LEAST_PAUSE_SECONDS = 0.02
 # as the last one took, so that a spool which changes all the time costs no more than a tenth of a processor.
 LEAST_SCAN_PAUSE_SECONDS = 0.2
 SCAN_PAUSE_TIMES = 9
-# How late it is noticed that a watched folder was replaced, or that a gate's time for a probe has come.
+# How late it is noticed that a watched folder was replaced, or that a probe of a suspended cloud is due.
 LONGEST_PAUSE_SECONDS = 10.0
 # Between two lines for `systemctl status` while nothing happens but that sets are told of.
 STATUS_SECONDS = 2.0
@@ -59,7 +59,7 @@ class Service:
     long a worker stays with a cloud that is not ready; `wait` waits for an event, or so many seconds by the
     clock, and returns whether it has come.
     `troubles` are the errors that kept spool folders from being looked at in the last round, and those that
-    keep sets waiting for a cloud to be recognised.
+    keep sets waiting for a cloud to be detected.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class Service:
         self._reload_asked = False
         self._loop = Recurring("the service's loop", tell=self._tell_fault)
         self._probes = ProbeWriter(book, now=now, monotonic=monotonic)
-        self._asking = Asking(
-            self._probes, opened=self._gate_opened, fault=self._tell_fault, monotonic=monotonic
+        self._probe_thread = ProbeThread(
+            self._probes, resumed=self._cloud_resumed, fault=self._tell_fault, monotonic=monotonic
         )
         self._looked: dict[Path, float] = {}
         self._improved = float("-inf")
@@ -113,19 +113,19 @@ class Service:
 
     def _tools_for(self, settings: Settings) -> context.Tools:
         bucket = rules_of(settings, {}).defaults.bucket
-        gates = Gates(
+        clouds = CloudAccess(
             settings.clouds,
             uploads=settings.work.uploads,
             bucket=bucket,
             before=self._book.clouds(),
-            met=self._met,
-            missed=self._missed,
+            on_detected=self._cloud_detected,
+            on_halt=self._cloud_halted,
             clock=self._monotonic,
             stop=self._stopping,
         )
         return context.Tools(
             ledger=self._book,
-            gates=gates,
+            clouds=clouds,
             monitor=self._monitor,
             stopping=self._stopping,
             brake=self._brake,
@@ -144,7 +144,7 @@ class Service:
         """Scan, do everything that can be done now, and return the records of all sets that are there."""
         patience = ONCE_PATIENCE_SETTLES * max(self._settings.spool.settle, 1.0)
         with self._alone():
-            self._tools.gates.recognise()
+            self._tools.clouds.detect()
             while True:
                 self._rounds.turn()
                 self._rounds.work_off()
@@ -183,13 +183,13 @@ class Service:
     @property
     def troubles(self) -> tuple[UecError, ...]:
         waits = any(record.state == "waiting" for record in self._rounds.present())
-        strange = (error for error in self._tools.gates.strange().values() if error and waits)
+        strange = (error for error in self._tools.clouds.unidentified().values() if error and waits)
         return (*self._rounds.troubles.values(), *strange)
 
     @property
     def busy(self) -> bool:
         """Whether a set is at work, or a cloud is being asked, at this moment."""
-        return self._rounds.busy() or self._asking.busy
+        return self._rounds.busy() or self._probe_thread.busy
 
     def ask_reload(self) -> None:
         """From any thread: the next turn of the loop reads the configuration again."""
@@ -231,9 +231,9 @@ class Service:
         if self._reload_asked:
             watch = self._reload(watch, notifier, reloaded)
         woken |= self._mend(watch)
-        self._asking.ask(self._tools.gates)
+        self._probe_thread.start_if_due(self._tools.clouds)
         ended = self._rounds.tend()
-        self._probes.write(self._tools.gates)
+        self._probes.write(self._tools.clouds.availability)
         self._scan_wanted |= woken or self._rounds.due_in() <= 0 or self._rounds.asked()
         self._must_have_a_ledger()
         folders = self._settings.spool.folders if self._scan_wanted else self._overdue(watch)
@@ -310,25 +310,29 @@ class Service:
         return tuple(folder for folder, seconds in late.items() if seconds >= 0)
 
     def _pause(self, watch: Watch) -> float:
-        """Seconds until there is something to do by itself: a scan, or a closed gate to be tried."""
+        """Seconds until there is something to do by itself: a scan, or the probe of a cloud."""
         if self._rounds.untold():
             return 0.0
         now = self._monotonic()
         late = overdue(self._looked, watch.ways, now=now).values()
         scan = 0.0 if self._scan_wanted else min(self._rounds.due_in(), -max(late))
-        probe = now + ASKED_PAUSE_SECONDS if self._asking.busy else self._tools.gates.next_probe()
+        probe = (
+            now + ASKED_PAUSE_SECONDS
+            if self._probe_thread.busy
+            else self._tools.clouds.availability.next_probe()
+        )
         scan = max(scan, self._scan_next - now)
         return max(0.0, scan if probe is None else min(scan, probe - now))
 
     def _recognise_at_first(self) -> None:
         """What a cloud is decides what a set needs: worth a moment's wait, but a cloud may be away."""
-        self._asking.ask(self._tools.gates)
+        self._probe_thread.start_if_due(self._tools.clouds)
         for _ in range(round(RECOGNISE_SECONDS / LEAST_SCAN_PAUSE_SECONDS)):
-            if self._stopping.is_set() or not self._asking.busy:
+            if self._stopping.is_set() or not self._probe_thread.busy:
                 return
-            self._asking.wait(LEAST_SCAN_PAUSE_SECONDS)
+            self._probe_thread.wait(LEAST_SCAN_PAUSE_SECONDS)
 
-    def _met(self, cloud: Cloud, found: DetectedDialect) -> None:
+    def _cloud_detected(self, cloud: Cloud, found: DetectedDialect) -> None:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:
             with contextlib.suppress(UecError):  # what cannot be kept is found out again at the next start
                 self._book.put_cloud(cloud.name, DetectedCloud(found.dialect.name, address_of(cloud.account)))
@@ -337,11 +341,11 @@ class Service:
         for sentence in warned(cloud):
             self._tell(Kind.READY, sentence, "warning")
 
-    def _missed(self, error: UecError) -> None:
+    def _cloud_halted(self, error: UecError) -> None:
         self._tell(Kind.HALTED, str(error), "warning")
         self._wake.set()
 
-    def _gate_opened(self, name: str, is_news: bool) -> None:  # noqa: FBT001 (a callback)
+    def _cloud_resumed(self, name: str, is_news: bool) -> None:  # noqa: FBT001 (a callback)
         if is_news:
             self._tell(Kind.READY, f"Cloud {name} can be used again")
         self._wake.set()
@@ -364,7 +368,7 @@ class Service:
         try:
             settings = reloaded() if reloaded else self._settings
             tools = self._tools_for(settings)
-            tools.gates.go_on_from(self._tools.gates)
+            tools.clouds.take_over(self._tools.clouds)
             self._rounds.configure(settings, tools)
         except UecError as error:
             self._tell(Kind.RELOAD, f"Kept the old configuration: {error}", "error")

@@ -36,7 +36,7 @@ def rules_of(
 
 
 def due(record: SetRecord | None, found: ImageSet, *, now: float, closed: Mapping[str, UecError]) -> bool:
-    """Whether a ready set is to be worked on now, by its record and the clouds whose gates are closed."""
+    """Tell if a ready set is to be worked on now, by its record and the clouds that are suspended."""
     if record is None or record.stamp != found.stamp:
         return True
     if record.awaits_cloud and found.sidecar.clouds[0] in closed:

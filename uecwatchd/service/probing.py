@@ -1,37 +1,67 @@
-"""The thread that asks clouds which cannot be used whether they can be now.
+"""Probes of suspended clouds, in a thread of their own, and the times of the next ones in the ledger.
 
-A cloud that takes a call and never answers may not hang the service's loop. The thread ends with the process,
-so that a stop need not wait for such an answer either.
+A cloud that accepts a call and never answers must not hang the service's loop. The thread ends with the
+process, so that a stop does not wait for such an answer either.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from uecwatchd.clouds.availability import TOLD_CLOSINGS, Gates
-from uecwatchd.service.requests import ProbeWriter
+from uecwatchd.clouds.access import CloudAccess
+from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS, CloudAvailability
+from uecwatchd.errors import UecError
+from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.system.unforeseen import OurFault, Recurring
 
 
-class Asking:
-    """Belongs to the service's loop.
+class ProbeWriter:
+    """Copy in the ledger of when suspended clouds are probed next, for `status`. Shared by threads.
 
-    `opened` is called from the thread with the name of each cloud that answered, and whether that is to be
-    told: of one that comes and goes only a few times. `fault` is called with faults of our own.
+    `now` is the wall clock, `monotonic` the one of the clouds' availability.
+    """
+
+    def __init__(
+        self, ledger: Ledger, *, now: Callable[[], float], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ledger = ledger
+        self._now = now
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._written: Mapping[str, float] | None = None
+
+    def write(self, availability: CloudAvailability) -> None:
+        """Write the times if they have changed. What cannot be written is tried again at the next call."""
+        with self._lock, suppress(UecError):
+            if self._written is None and not self._ledger.probes():
+                self._written = {}
+            times = availability.probe_times()
+            if times != self._written:
+                ahead = self._now() - self._monotonic()
+                self._ledger.put_probes({cloud: at + ahead for cloud, at in times.items()})
+                self._written = times
+
+
+class ProbeThread:
+    """Thread that probes the clouds that are due. Belongs to the service's loop.
+
+    `resumed` is called from the thread with the name of each cloud that resumes, and whether to report that:
+    a cloud that comes and goes is reported a few times only. `fault` is called with our own faults.
     """
 
     def __init__(
         self,
         writer: ProbeWriter,
         *,
-        opened: Callable[[str, bool], None],
+        resumed: Callable[[str, bool], None],
         fault: Callable[[OurFault], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
-        self._opened = opened
-        self._again = Recurring("asking the clouds", tell=fault)
-        self._again_at = float("-inf")
+        self._resumed = resumed
+        self._attempts = Recurring("asking the clouds", tell=fault)
+        self._next_at = float("-inf")
         self._monotonic = monotonic
         self._thread: threading.Thread | None = None
 
@@ -39,21 +69,22 @@ class Asking:
     def busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def ask(self, gates: Gates) -> None:
-        """Ask those whose time has come, unless somebody is being asked already."""
-        if not gates.probe_due() or self.busy or self._monotonic() < self._again_at:
+    def start_if_due(self, clouds: CloudAccess) -> None:
+        """Probe the clouds that are due, unless the thread still waits for others."""
+        if not clouds.probe_due() or self.busy or self._monotonic() < self._next_at:
             return
-        self._thread = threading.Thread(target=self._ask, args=(gates,), daemon=True)
+        self._thread = threading.Thread(target=self._probe, args=(clouds,), daemon=True)
         self._thread.start()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the answers, but no longer than that."""
+        """Wait for the end of the probes, at most this long."""
         if self._thread:
             self._thread.join(seconds)
 
-    def _ask(self, gates: Gates) -> None:
-        with self._again.guarded():
-            for name in gates.probe():
-                self._opened(name, gates.closings(name) < TOLD_CLOSINGS)
-            self._writer.write(gates)
-        self._again_at = self._monotonic() + self._again.pause
+    def _probe(self, clouds: CloudAccess) -> None:
+        with self._attempts.guarded():
+            for name in clouds.probe():
+                number = clouds.availability.suspensions(name)
+                self._resumed(name, number < REPORTED_SUSPENSIONS)
+            self._writer.write(clouds.availability)
+        self._next_at = self._monotonic() + self._attempts.pause

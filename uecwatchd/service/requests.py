@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.intake.sets.records import Assembly
@@ -114,7 +114,7 @@ class Control:
         """The names of the sets in a folder that are not to be touched."""
         return {name for place, name in self.wanted.holds if place == str(folder)}
 
-    def heed(self, running: Collection[SetId], gates: Gates, monitor: Monitor) -> bool:
+    def heed(self, running: Collection[SetId], availability: CloudAvailability, monitor: Monitor) -> bool:
         """Find out what is asked for and do what needs no look at the folders; whether a probe is due now.
 
         A set at work is put down first, and forgotten once it is.
@@ -126,12 +126,12 @@ class Control:
         for key in self.wanted.keys("forget"):
             if key not in running:
                 self._forget(key, monitor)
-        closed = gates.closed()
+        suspended = availability.suspended()
         asked = [self._roll.get(key) for key in self.wanted.keys("retry")]
-        shut_out = [record for record in asked if record and _is_shut_out(record, closed)]
+        shut_out = [record for record in asked if record and _is_shut_out(record, suspended)]
         for record in shut_out:
-            gates.hurry(record.cloud)
-            self._roll.put(replace(record, next_retry=None))  # it is due as soon as its cloud's gate opens
+            availability.probe_soon(record.cloud)
+            self._roll.put(replace(record, next_retry=None))  # it is due as soon as its cloud resumes
             self.answer(record.id, "retry")
         return bool(shut_out)
 
@@ -171,8 +171,8 @@ def news_between(before: Wanted, after: Wanted) -> Iterator[Event]:
             yield Event(Kind.ASKED, f"{name}: {word}, as somebody asked", name)
 
 
-def _is_shut_out(record: SetRecord, closed: Collection[str]) -> bool:
-    return record.state in ("halted", "deferred") and record.cloud in closed
+def _is_shut_out(record: SetRecord, suspended: Collection[str]) -> bool:
+    return record.state in ("halted", "deferred") and record.cloud in suspended
 
 
 def renewed(record: SetRecord | None) -> SetRecord | None:
@@ -217,33 +217,6 @@ class AdvanceWriter:
     def _advance(self, progress: Progress) -> Advance:
         p, moment = progress, self._now()
         return Advance(*self._key, p.stage, p.file, p.done, p.total, p.part, self._began, moment)
-
-
-class ProbeWriter:
-    """Writes down when the clouds that cannot be used are asked next. For the loop and its probes' thread.
-
-    `now` is the wall clock, `monotonic` the one of the gates.
-    """
-
-    def __init__(
-        self, ledger: Ledger, *, now: Callable[[], float], monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._ledger = ledger
-        self._now = now
-        self._monotonic = monotonic
-        self._turn = threading.Lock()
-        self._written: Mapping[str, float] | None = None
-
-    def write(self, gates: Gates) -> None:
-        """What is already written costs nothing; what cannot be written is tried again at the next call."""
-        with self._turn, suppress(UecError):
-            if self._written is None and not self._ledger.probes():
-                self._written = {}
-            probes = gates.probes()
-            if probes != self._written:
-                ahead = self._now() - self._monotonic()
-                self._ledger.put_probes({cloud: at + ahead for cloud, at in probes.items()})
-                self._written = probes
 
 
 def drop_advances(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:

@@ -75,7 +75,7 @@ class Rounds:
 
     def configure(self, settings: Settings, tools: context.Tools) -> None:
         """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
-        self._rules = rules_of(settings, tools.gates.dialects(), tools.gates.strange())
+        self._rules = rules_of(settings, tools.clouds.dialects(), tools.clouds.unidentified())
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, scan.Listing] = {}
         self._complaints = Complaints(tools.monitor)
@@ -112,7 +112,7 @@ class Rounds:
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {found.id for found in ready} - self._crew.working - self._crew.due.keys()
         records = map(self._roll.get, keys - self._control.wanted.holds.keys())
-        return next_of(filter(None, records), closed=self._tools.gates.closed(), looks=looks)
+        return next_of(filter(None, records), closed=self._tools.clouds.availability.suspended(), looks=looks)
 
     def due_in(self) -> float:
         """Seconds until files have settled or a retry is due; infinite if neither is to come."""
@@ -148,10 +148,10 @@ class Rounds:
         self._reap()
         self._mind_the_clocks()
         self._roll.catch_up()
-        gates = self._tools.gates
-        if self._control.heed(self._crew.working, gates, self._tools.monitor):
+        clouds = self._tools.clouds
+        if self._control.heed(self._crew.working, clouds.availability, self._tools.monitor):
             self._ended()  # for a probe is due at once
-        self._rules = rules_of(self._settings, gates.dialects(), gates.strange())
+        self._rules = rules_of(self._settings, clouds.dialects(), clouds.unidentified())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
             self._release(folder)
         for folder in self._settings.spool.folders if folders is None else folders:
@@ -169,7 +169,7 @@ class Rounds:
         for folder, written in self._notices.work_off().items():
             found = self._assemblies[folder]
             self._assemblies[folder] = put_back(found, written, ready_at=self._settled())
-        self._outages.tell(self._tools.gates, wanting=self._wanting)
+        self._outages.tell(self._tools.clouds.availability, wanting=self._wanting)
         return ended
 
     def work_off(self) -> None:
@@ -241,7 +241,7 @@ class Rounds:
         assembly = assemble.assemble(listing, rules=rules, **known, beat=self._went_on)
         owners, proven = newly_owned(assembly, listing, records)
         records = self._roll.own(folder, owners, proven) if owners else records
-        closed = self._tools.gates.closed()
+        closed = self._tools.clouds.availability.suspended()
         self._welcome_back(assembly, records)
         here = [records[name] for name in records.keys() & names_in(assembly)]
         still = [record for record in here if record.id not in self._crew.working]

@@ -1,8 +1,8 @@
 """Who we are by a profile of the AWS tools, or by the environment: found out as boto3 does it.
 
 Looked at only when the configuration asks for it, and then once: the clients get plain keys and stay deaf.
-Keys that are lent for a while, of a role or a login, therefore run out under way; the cloud's refusal closes
-its gate, and the gate's next probe asks the profile again.
+Keys that are lent for a while, of a role or a login, therefore run out under way; then the cloud refuses them
+and is suspended, and the next probe reads the profile again.
 
 A profile may name a program of anybody's making that prints the keys (`credential_process`). It may be
 missing, print what is no JSON, or wait for ever for somebody to type; and the library passes on whatever

@@ -21,8 +21,8 @@ from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejecte
 ONE_SENTENCE_FOR_MANIFESTS = frozenset({"uec"})
 
 # Its S3 answers whoever it does not know with a 500 and an empty body, and so it does when its disk fails.
-# Taken for our mistake: the probe that opens a gate again tells the two apart within half a minute, whereas a
-# wrong secret key would be tried for two days, set by set.
+# Taken for our mistake: the next probe of the suspended cloud tells the two apart within half a minute,
+# whereas a wrong secret key would be tried for two days, set by set.
 REFUSES_WITHOUT_A_WORD = frozenset({"uec"})
 
 # Up to 3.2 it has a status of its own for what it cannot bind to a field.

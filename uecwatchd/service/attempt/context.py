@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from uecwatchd.bundle.upload_slots import UploadSlots
-from uecwatchd.clouds.availability import Gates
+from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.records import WorkSettings
@@ -29,7 +29,7 @@ class Tools:
     is when this service did, and by itself before everything."""
 
     ledger: Ledger
-    gates: Gates
+    clouds: CloudAccess
     monitor: Monitor
     stopping: threading.Event
     work: WorkSettings

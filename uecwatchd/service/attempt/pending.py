@@ -25,7 +25,7 @@ def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> Se
     now = tools.now()
     waiting = now - before.since
     try:
-        cloud = tools.gates.enter(before.cloud)
+        cloud = tools.clouds.enter(before.cloud)
         listed = [find_image(cloud, image_id) for image_id in waited(before, now=now)]
     except UecError:  # an attempt meets with it too, and says so
         return None

@@ -128,7 +128,7 @@ def enter_cloud(job: Job, tools: Tools) -> Job:
     """Have clients for the cloud and a bucket that is ours."""
     bucket = job.record.bucket
     check_bucket_name(bucket, from_config=bucket == tools.configured_bucket)
-    cloud = tools.gates.enter(job.record.cloud)
+    cloud = tools.clouds.enter(job.record.cloud)
     try:
         ensure_bucket(cloud, bucket)
     except Halted as error:

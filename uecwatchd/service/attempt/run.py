@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uecwatchd.clouds.availability import TOLD_CLOSINGS
+from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.images.suitability import amount
@@ -93,7 +93,7 @@ def _taken(stage: Stage, job: Job, tools: Tools) -> Job:
         except StillAway:
             raise
         except CloudAway as error:
-            if tools.gates.away(job.record.cloud):
+            if tools.clouds.is_away(job.record.cloud):
                 raise
             tell(job, Kind.WORKING, f"tried again in a moment: {error.what}: {error.why}")
         pause(seconds * (1 + tools.random()), tools, partial(stop_if_asked, job, tools))
@@ -165,7 +165,7 @@ def _announce(job: Job, before: SetRecord | None) -> None:
 
 
 def _succeed(job: Job, tools: Tools) -> SetRecord:
-    tools.gates.came_through(job.record.cloud)
+    tools.clouds.availability.note_success(job.record.cloud)
     done = replace(job.record, state="done", stage="", since=tools.now(), deferrals=0, first_failure=None)
     return tools.ledger.put_set(done)
 
@@ -180,19 +180,20 @@ def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
 
 def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> SetRecord:
     cloud, name = job.record.cloud, job.record.name
-    away = isinstance(error, CloudAway) and tools.gates.in_vain(cloud, error, of=name)
+    away = isinstance(error, CloudAway) and tools.clouds.is_away_for(cloud, error, set_name=name)
     reached = job.reach.noted(job.record.members)
     further = sum(one.parts for one in reached) > sum(one.parts for one in job.record.members)
     record = replace(job.record, members=reached)
     record = failed(record, error, now=tools.now(), spread=tools.random(), away=away, further=further)
-    closed = tools.gates.closed().get(cloud)
+    suspension = tools.clouds.availability.suspended().get(cloud)
     if isinstance(error, Halted):
-        tools.gates.close(cloud, error)
+        tools.clouds.suspend(cloud, error)
     event = failure_event(record)
     if isinstance(error, OurFault) and record.deferrals <= 1:  # with each attempt it would be told again
         event = replace(event, fields={**event.fields, "traceback": error.trace})
-    if closed and record.state in ("deferred", "halted"):  # who closed the gate has told why
-        met = error is not closed and tools.gates.closings(cloud) <= TOLD_CLOSINGS
+    if suspension and record.state in ("deferred", "halted"):  # the suspension was reported with its reason
+        reported = tools.clouds.availability.suspensions(cloud) <= REPORTED_SUSPENSIONS
+        met = error is not suspension and reported
         event = replace(event, level="info" if met else "debug")
     if _is_known(record, before):
         job = replace(job, monitor=result_files.LogFile(job.found.folder, job.found.name))
