@@ -34,7 +34,7 @@ from uecwatchd.intake.spool.peek import Budget, Contents, read_contents
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import FileStamp
 
 MIB = 1 << 20
@@ -409,13 +409,13 @@ def test_several_records_are_written_all_or_none(tmp_path: Path) -> None:
 
 def test_records_that_could_not_be_written_together_are_written_later(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book, closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
-        roll = Roll(book)
+        states = SetStates(book)
         other.execute("CREATE TRIGGER full BEFORE INSERT ON sets BEGIN SELECT RAISE(ABORT, 'full'); END")
-        roll.put_all([record("a"), record("b")])
-        assert [found.name for found in roll.records()] == ["a", "b"]
+        states.put_all([record("a"), record("b")])
+        assert [found.name for found in states.records()] == ["a", "b"]
         assert not book.sets()
         other.execute("DROP TRIGGER full")
-        roll.catch_up()
+        states.catch_up()
         assert [found.name for found in book.sets()] == ["a", "b"]
 
 

@@ -32,7 +32,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.retention import leaving_of
 from uecwatchd.service.set_owners import known_of, newly_owned
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 
 FOLDER = Path("/spool")
 BUNDLE = BundleRecord(
@@ -80,10 +80,10 @@ def test_a_set_of_before_is_whose_file_it_was_made_of_and_so_is_its_image(tmp_pa
     with closing(open_ledger(tmp_path)) as book:
         book.put_set(record_of(STEM))
         book.put_bundle(BUNDLE)
-        roll, listing = Roll(book), owned(STEM)
-        owners, proven = newly_owned(decided(STEM), listing, roll.of_folder(FOLDER))
+        states, listing = SetStates(book), owned(STEM)
+        owners, proven = newly_owned(decided(STEM), listing, states.of_folder(FOLDER))
         assert (owners, proven) == ({"web": ALICE}, {"web"})
-        assert roll.own(FOLDER, owners, proven)["web"].owner == ALICE
+        assert states.put_owners(FOLDER, owners, proven)["web"].owner == ALICE
         assert book.sets()[0].owner == ALICE
         assert book.predecessor("emi-2", cloud="c", made_for="/spool/web", owner=ALICE)
         assert book.predecessor("emi-2", cloud="c", made_for="/spool/web", owner=BOB) is None

@@ -39,7 +39,7 @@ from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.policy import due
 from uecwatchd.service.scanner import Rounds
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 
 FOUND = ImageSet(
     name="karmic",
@@ -234,8 +234,8 @@ def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: R
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         tools = tools_of(settings, book, heard)
-        roll = Roll(book)
-        rounds = Rounds(settings, roll=roll, tools=tools, monotonic=time.monotonic, ended=lambda: None)
+        states = SetStates(book)
+        rounds = Rounds(settings, states=states, tools=tools, monotonic=time.monotonic, ended=lambda: None)
         rounds.turn()
         assert rounds.settling()
         shutil.rmtree(host.spool)
@@ -435,7 +435,11 @@ def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
     with closing(open_ledger(settings.state.dir)) as book:
         tools = tools_of(settings, book, heard)
         rounds = Rounds(
-            settings, roll=Roll(book), tools=tools, monotonic=lambda: float(next(ticks)), ended=lambda: None
+            settings,
+            states=SetStates(book),
+            tools=tools,
+            monotonic=lambda: float(next(ticks)),
+            ended=lambda: None,
         )
         rounds.turn()
         rounds.turn()

@@ -24,7 +24,7 @@ from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.retry import GIVE_UP_SECONDS
 from uecwatchd.service.scanner import Rounds
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 
 SETS = 12
 
@@ -68,7 +68,9 @@ def rounds(
             now=now,
             patience=RetryPolicy(tries=()),
         )
-        made = Rounds(settings, roll=Roll(book), tools=tools, monotonic=monotonic or now, ended=lambda: None)
+        made = Rounds(
+            settings, states=SetStates(book), tools=tools, monotonic=monotonic or now, ended=lambda: None
+        )
         try:
             yield made
         finally:

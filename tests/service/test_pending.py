@@ -29,7 +29,7 @@ from uecwatchd.sandbox.state.identity import ensure_identity
 from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_look
 from uecwatchd.service.scanner import Rounds
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 
 FOR_EVER = 1e6
 
@@ -71,7 +71,7 @@ class Scene:
         )
         self.rounds = Rounds(
             self.settings,
-            roll=Roll(book),
+            states=SetStates(book),
             tools=self.tools,
             monotonic=lambda: self.now - self.jumped,
             ended=lambda: None,

@@ -35,7 +35,7 @@ from uecwatchd.service.requests import (
     news_between,
     renewed,
 )
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import FileStamp, SetId
 
 MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), "ab" * 32)
@@ -457,7 +457,7 @@ def test_an_attempt_that_was_asked_for_counts_its_two_days_anew() -> None:
 def test_holds_and_requests_to_forget_stop_what_is_at_work(tmp_path: Path) -> None:
     brake = Brake()
     with closing(open_ledger(tmp_path)) as book:
-        control = Control(book, brake, Roll(book))
+        control = Control(book, brake, SetStates(book))
         assert not control.news()
         book.put_hold("/s", "karmic", since=1.0)
         book.put_request(Request("/s", "lucid", "forget"))
@@ -484,7 +484,7 @@ def test_what_is_asked_for_is_told_once() -> None:
 
 def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
-        control = Control(book, Brake(), Roll(book))
+        control = Control(book, Brake(), SetStates(book))
         book.put_request(Request("/s", "karmic", "retry"))
         control.look()
         assert control.wanted.asked(("/s", "karmic"), "retry")

@@ -26,7 +26,7 @@ from uecwatchd.service.policy import rules_of
 from uecwatchd.service.probing import ProbeThread, ProbeWriter
 from uecwatchd.service.requests import Brake, drop_advances
 from uecwatchd.service.scanner import Rounds
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.signals import Stop
 from uecwatchd.system.unforeseen import OurFault, Recurring
@@ -104,7 +104,7 @@ class Service:
     def _rounds_by(self, tools: context.Tools) -> Rounds:
         return Rounds(
             self._settings,
-            roll=Roll(self._book),
+            states=SetStates(self._book),
             tools=tools,
             monotonic=self._monotonic,
             ended=self._wake.set,

@@ -6,11 +6,11 @@ from uecwatchd.intake.spool import scan
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.conditions import Complaints
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 
 
 def write_freed(
-    records: Iterable[SetRecord], listing: scan.Listing, *, roll: Roll, complaints: Complaints
+    records: Iterable[SetRecord], listing: scan.Listing, *, states: SetStates, complaints: Complaints
 ) -> None:
     """Write what is lacking beside the sets, as far as its names are free now."""
     for record in [record for record in records if record.remarks and record.state == "done"]:
@@ -22,4 +22,4 @@ def write_freed(
                 taken for taken in result_files.publish(freed) if not result_files.is_remarked(freed, taken)
             ]
             if not late:  # or somebody was faster, and it is tried at the next look
-                roll.put(freed)
+                states.put(freed)

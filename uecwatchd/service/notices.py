@@ -20,7 +20,7 @@ from uecwatchd.service.conditions import Complaints
 from uecwatchd.service.policy import passed
 from uecwatchd.service.requests import Control, renewed
 from uecwatchd.service.retry import failed, resumed
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
 
 # How many are written to the ledger in one transaction.
@@ -57,7 +57,7 @@ class Notices:
         self,
         tools: context.Tools,
         *,
-        roll: Roll,
+        states: SetStates,
         control: Control,
         complaints: Complaints,
         working: Callable[[], Collection[SetId]],
@@ -67,7 +67,7 @@ class Notices:
         self._clock = clock
         self._settle = settle
         self._tools = tools
-        self._roll = roll
+        self._states = states
         self._control = control
         self._complaints = complaints
         self._working = working
@@ -87,7 +87,8 @@ class Notices:
         told = {notice.key: notice for notice in (*asked, *_from_both_ends(by_age))}
         self._untold[folder] = {key: notice for key, notice in told.items() if not self._is_brief(notice)}
         brief = {SetId(str(folder), one.name) for one in assembly.waiting if one.brief}
-        self._roll.keep(among=brief.difference(self._working()), until=self._tools.now() - REMEMBERED_SECONDS)
+        moment = self._tools.now() - REMEMBERED_SECONDS
+        self._states.write_older(moment, among=brief.difference(self._working()))
 
     def dismiss(self, folder: Path) -> None:
         self._untold.pop(folder, None)
@@ -118,9 +119,9 @@ class Notices:
                 told.append(replace(notice, about=replace(wait, owner=notice.about.owner)))
             else:
                 told.append(notice)
-        before = {notice.key: self._roll.get(notice.key) for notice in told}
+        before = {notice.key: self._states.get(notice.key) for notice in told}
         records = {notice.key: record for notice in told if (record := self._judged(notice))}
-        self._roll.put_all(records.values())
+        self._states.put_all(records.values())
         for notice in told:
             if record := records.get(notice.key):
                 self._show(notice, record, before[notice.key])
@@ -130,7 +131,7 @@ class Notices:
         """Whether it is nothing to be told; then it is known at once."""
         brief = isinstance(notice.about, Waiting) and notice.about.brief
         if brief and (record := self._judged(notice)):
-            self._roll.remember(record)
+            self._states.put_in_memory(record)
         return brief
 
     def _is_asked(self, key: SetId) -> bool:
@@ -140,7 +141,7 @@ class Notices:
         """The record of what is to be said, None if that was said before or is not to be."""
         if notice.key in self._working():
             return None
-        record = self._roll.get(notice.key)
+        record = self._states.get(notice.key)
         if isinstance(notice.about, Refused):
             return self._refused(notice, notice.about, record)
         return self._waiting(notice, notice.about, record)

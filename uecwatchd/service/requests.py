@@ -20,7 +20,7 @@ from uecwatchd.intake.sets.records import Assembly
 from uecwatchd.ledger.records import Advance, Request, SetRecord, Verb
 from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.service.cleanup import clear_traces
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
 
 # Often enough for whoever asks again and again, seldom enough to be no load: each is a write to the disk, and
@@ -80,10 +80,10 @@ class Control:
     A request that was answered stays answered, also while a full disk keeps its row in the ledger.
     """
 
-    def __init__(self, ledger: Ledger, brake: Brake, roll: Roll) -> None:
+    def __init__(self, ledger: Ledger, brake: Brake, states: SetStates) -> None:
         self._ledger = ledger
         self._brake = brake
-        self._roll = roll
+        self._states = states
         self._answered: set[int] = set()
         self.wanted = Wanted()
 
@@ -127,11 +127,11 @@ class Control:
             if key not in running:
                 self._forget(key, monitor)
         suspended = availability.suspended()
-        asked = [self._roll.get(key) for key in self.wanted.keys("retry")]
+        asked = [self._states.get(key) for key in self.wanted.keys("retry")]
         shut_out = [record for record in asked if record and _is_shut_out(record, suspended)]
         for record in shut_out:
             availability.probe_soon(record.cloud)
-            self._roll.put(replace(record, next_retry=None))  # it is due as soon as its cloud resumes
+            self._states.put(replace(record, next_retry=None))  # it is due as soon as its cloud resumes
             self.answer(record.id, "retry")
         return bool(shut_out)
 
@@ -146,11 +146,11 @@ class Control:
 
     def _forget(self, key: SetId, monitor: Monitor) -> None:
         """What cannot be taken away now, for a full disk say, is so at a later look."""
-        if record := self._roll.get(key):
+        if record := self._states.get(key):
             with suppress(UecError):
                 clear_traces(record, self._ledger)
-                self._roll.drop(record)
-        if self._roll.get(key) is None:
+                self._states.drop(record)
+        if self._states.get(key) is None:
             self.answer(key, "forget")
             monitor.tell(Event(Kind.ASKED, f"{key[1]}: forgotten, as somebody asked", key[1]))
 

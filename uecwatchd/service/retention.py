@@ -17,7 +17,7 @@ from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.service.conditions import Complaints
 from uecwatchd.service.policy import GONE, is_done
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 
 # Each costs the disk several waits, and nobody waits for it.
 FORGETTING_SECONDS = 1.0
@@ -70,7 +70,7 @@ def without_leaving(listing: scan.Listing, leaving: Iterable[Leaving]) -> scan.L
 
 
 def forget_in_time(
-    records: Iterable[SetRecord], *, roll: Roll, complaints: Complaints, now: float, linger: float
+    records: Iterable[SetRecord], *, states: SetStates, complaints: Complaints, now: float, linger: float
 ) -> bool:
     """Outputs of sets whose files are gone go after a while: users cannot remove them themselves.
 
@@ -79,12 +79,12 @@ def forget_in_time(
     """
     gone = list(records)
     freed = [replace(record, reason=GONE, since=now) for record in gone if record.reason != GONE]
-    roll.put_all(freed)
+    states.put_all(freed)
     end = time.monotonic() + FORGETTING_SECONDS
     for record in gone:
         if record.reason == GONE and now - record.since >= linger and time.monotonic() < end:
             with complaints.about(record.name):
                 result_files.clear(record)
-                roll.drop(record)
+                states.drop(record)
                 freed.append(record)
     return bool(freed)

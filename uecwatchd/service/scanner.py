@@ -32,7 +32,7 @@ from uecwatchd.service.requests import Control, drop_advances, renewed
 from uecwatchd.service.retention import forget_in_time, leaving_of, see_off, without_leaving
 from uecwatchd.service.retry import failed, resumed, shifted
 from uecwatchd.service.set_owners import known_of, newly_owned, rules_in
-from uecwatchd.service.set_states import Roll
+from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.workers import Crew
 from uecwatchd.system import lockfile
 from uecwatchd.system.unforeseen import in_words, our_fault
@@ -54,7 +54,7 @@ class Rounds:
         self,
         settings: Settings,
         *,
-        roll: Roll,
+        states: SetStates,
         tools: context.Tools,
         monotonic: Callable[[], float],
         ended: Callable[[], None],
@@ -63,8 +63,8 @@ class Rounds:
         """`ended` is called, in a worker's thread, each time that a set's attempt is over, and in ours when
         there is reason to look again; `went_on` whenever a look has come past another file or set."""
         self._went_on = went_on
-        self._roll = roll
-        self._control = Control(tools.ledger, tools.brake, roll)
+        self._states = states
+        self._control = Control(tools.ledger, tools.brake, states)
         self._monotonic = monotonic
         self._ended = ended
         self._crew = Crew(settings.work.sets, ended=ended)
@@ -84,7 +84,7 @@ class Rounds:
         self._crew.dismiss_all()
         self._notices = Notices(
             tools,
-            roll=self._roll,
+            states=self._states,
             control=self._control,
             complaints=self._complaints,
             working=lambda: self._crew.working,
@@ -98,7 +98,7 @@ class Rounds:
     def present(self) -> tuple[SetRecord, ...]:
         """The records of the sets that lie in the spool folders now."""
         found = (SetId(str(folder), name) for folder, a in self._assemblies.items() for name in names_in(a))
-        records = (self._roll.get(key) for key in sorted(found))
+        records = (self._states.get(key) for key in sorted(found))
         return tuple(record for record in records if record)
 
     def settling(self) -> list[float]:
@@ -111,7 +111,7 @@ class Rounds:
         `looks`, of those that wait for their clouds alone."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {found.id for found in ready} - self._crew.working - self._crew.due.keys()
-        records = map(self._roll.get, keys - self._control.wanted.holds.keys())
+        records = map(self._states.get, keys - self._control.wanted.holds.keys())
         return next_of(filter(None, records), closed=self._tools.clouds.availability.suspended(), looks=looks)
 
     def due_in(self) -> float:
@@ -147,7 +147,7 @@ class Rounds:
         """Look once at every folder, or at those named, and begin what there is room for."""
         self._reap()
         self._mind_the_clocks()
-        self._roll.catch_up()
+        self._states.catch_up()
         clouds = self._tools.clouds
         if self._control.heed(self._crew.working, clouds.availability, self._tools.monitor):
             self._ended()  # for a probe is due at once
@@ -199,7 +199,7 @@ class Rounds:
     def close(self) -> None:
         """Finish, and let go of the folders."""
         self.finish()
-        self._roll.keep(until=self._tools.now())
+        self._states.write_older(self._tools.now())
         self._crew.close()
         for folder in tuple(self._locks):
             self._release(folder)
@@ -235,17 +235,17 @@ class Rounds:
         self._listings[folder] = listing
         self._tell_what_is_left(listing)
         listing = without_leaving(listing, ledger.leaving(folder))
-        records = self._roll.of_folder(folder)
+        records = self._states.of_folder(folder)
         rules = rules_in(folder, self._rules, self._settings.spool, service=os.geteuid())
         known = known_of(records.values(), rules.people)
         assembly = assemble.assemble(listing, rules=rules, **known, beat=self._went_on)
         owners, proven = newly_owned(assembly, listing, records)
-        records = self._roll.own(folder, owners, proven) if owners else records
+        records = self._states.put_owners(folder, owners, proven) if owners else records
         closed = self._tools.clouds.availability.suspended()
         self._welcome_back(assembly, records)
         here = [records[name] for name in records.keys() & names_in(assembly)]
         still = [record for record in here if record.id not in self._crew.working]
-        write_freed(still, listing, roll=self._roll, complaints=self._complaints)
+        write_freed(still, listing, states=self._states, complaints=self._complaints)
         due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), closed=closed)]
         assembly = self._closed(folder, assembly, due_sets)
         self._assemblies[folder] = assembly
@@ -259,7 +259,7 @@ class Rounds:
         absent = (records[name] for name in records.keys() - names_in(assembly))
         if forget_in_time(
             [record for record in absent if record.id not in self._crew.working],
-            roll=self._roll,
+            states=self._states,
             complaints=self._complaints,
             now=self._tools.now(),
             linger=self._settings.spool.linger,
@@ -280,7 +280,7 @@ class Rounds:
         """Files may be there again, as when a file system was mounted anew."""
         back = ((records.get(found.name), found.owner) for found in assembly.ready)
         gone = [(record, owner) for record, owner in back if record and record.reason == GONE]
-        self._roll.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
+        self._states.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
 
     def _is_due(self, found: ImageSet, record: SetRecord | None, *, closed: Mapping[str, UecError]) -> bool:
         key = found.id
@@ -302,7 +302,7 @@ class Rounds:
         self._crew.expect(folder, expected, now=self._monotonic())
 
     def _work_on(self, found: ImageSet) -> Callable[[], SetRecord]:
-        record = self._roll.get(found.id)
+        record = self._states.get(found.id)
         if self._control.wanted.asked(found.id, "retry"):
             record = renewed(record)
         return partial(run.work, found, before=record, tools=self._tools)
@@ -312,7 +312,7 @@ class Rounds:
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {found.id for found in ready if found.sidecar.clouds[0] == cloud}
         under_way = self._crew.due.keys() | self._crew.working
-        others = (record for record in map(self._roll.get, keys - under_way) if record)
+        others = (record for record in map(self._states.get, keys - under_way) if record)
         return len(keys & under_way) + sum(record.state == "deferred" for record in others)
 
     def _mind_the_clocks(self) -> None:
@@ -322,8 +322,8 @@ class Rounds:
         self._clocks_apart = apart
         if abs(jumped) < JUMP_SECONDS:
             return
-        waits = [record for record in self._roll.records() if record.state in ("deferred", "waiting")]
-        self._roll.put_all([shifted(r, jumped) for r in waits if r.id not in self._crew.working])
+        waits = [record for record in self._states.records() if record.state in ("deferred", "waiting")]
+        self._states.put_all([shifted(r, jumped) for r in waits if r.id not in self._crew.working])
 
     def _retire(self, listing: scan.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         if (way := self._settings.spool.after) == "keep":
@@ -342,7 +342,7 @@ class Rounds:
             drop_advances(self._tools.ledger, [key])
             fault = future.exception()
             if fault is None:
-                self._roll.put(future.result())
+                self._states.put(future.result())
             else:
                 self._blame_ourselves(found, fault)
         return bool(ended)
@@ -351,12 +351,14 @@ class Rounds:
         """For what kept even the end of an attempt from being written down."""
         error, now = our_fault(found.name, fault), self._tools.now()
         self._complaints.tell_error(error, found.name)
-        record = self._roll.get(found.id)
+        record = self._states.get(found.id)
         record = record or SetRecord(str(found.folder), found.name, "", "working", now)
         record = replace(resumed(record, started=self._tools.started), stamp=found.stamp)
         record = replace(record, attempt=record.attempt + 1)
         with contextlib.suppress(UecError), in_words(found.name):  # the copy beside the file is a courtesy
-            result_files.publish(self._roll.put(failed(record, error, now=now, spread=self._tools.random())))
+            result_files.publish(
+                self._states.put(failed(record, error, now=now, spread=self._tools.random()))
+            )
 
     @contextlib.contextmanager
     def _by_itself(self, folder: Path) -> Iterator[None]:

@@ -1,7 +1,7 @@
-"""The roll of all sets as the service calls it: the ledger's records, read once and kept in step.
+"""Records of all sets, read from the ledger once and kept in step with it.
 
-The ledger stays the truth. But where a full disk keeps a record out of it, the record's class and the time of
-its next attempt must hold all the same, or the set would be tried again at every turn of the loop.
+The ledger remains the truth. But if a full disk keeps a record out of it, the state of the set and the time
+of its next retry must hold all the same, or the set would be tried again at each pass of the loop.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,14 +16,17 @@ from uecwatchd.system.unforeseen import in_words
 from uecwatchd.types import SetId
 
 
-class Roll:
-    """Belongs to the service's loop; workers write to the ledger themselves and hand in what came of it."""
+class SetStates:
+    """Write-behind cache of the ledger's records of sets. Belongs to the service's loop.
+
+    Workers write to the ledger themselves, and return the record to the loop.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._records = {record.id: record for record in ledger.sets()}
         self._unwritten: set[SetId] = set()
-        self._remembered: set[SetId] = set()
+        self._memory_only: set[SetId] = set()
 
     def get(self, key: SetId) -> SetRecord | None:
         return self._records.get(key)
@@ -32,46 +35,47 @@ class Roll:
         return tuple(self._records.values())
 
     def of_folder(self, folder: Path) -> Mapping[str, SetRecord]:
+        """Return the records of one folder by the names of the sets."""
         return {name: record for (place, name), record in self._records.items() if place == str(folder)}
 
     def put(self, record: SetRecord) -> SetRecord:
-        """Remember a record, and write it down now or, if that cannot be done, at a later `catch_up`."""
+        """Keep a record, and write it now or, if that fails, at a later `catch_up`."""
         key = record.id
         self._records[key] = record
-        self._remembered.discard(key)
+        self._memory_only.discard(key)
         self._unwritten.add(key)
         self._write(key)
         return record
 
     def put_all(self, records: Iterable[SetRecord]) -> None:
-        """Remember several, and write them down in one go; each by itself where that cannot be done."""
-        found = {record.id: record for record in records}
-        self._records.update(found)
-        self._remembered.difference_update(found)
+        """Keep several records, and write them in one transaction; one by one at `catch_up` if that fails."""
+        changed = {record.id: record for record in records}
+        self._records.update(changed)
+        self._memory_only.difference_update(changed)
         with suppress(UecError):
-            self._ledger.put_sets(found.values())
-            self._unwritten.difference_update(found)
+            self._ledger.put_sets(changed.values())
+            self._unwritten.difference_update(changed)
             return
-        self._unwritten.update(found)
+        self._unwritten.update(changed)
 
-    def remember(self, record: SetRecord) -> None:
-        """Remember what is most often over before it is worth writing down."""
+    def put_in_memory(self, record: SetRecord) -> None:
+        """Keep a record of a state that is most often over before it is worth a write."""
         self._records[record.id] = record
-        self._remembered.add(record.id)
+        self._memory_only.add(record.id)
 
-    def keep(self, *, until: float, among: Collection[SetId] | None = None) -> None:
-        """Write down what was only remembered, of all sets or of some, since a time or longer.
+    def write_older(self, than: float, *, among: Collection[SetId] | None = None) -> None:
+        """Write the records in memory whose state began at this time or before, of all sets or of some.
 
-        Whose a name is has to outlast this process, as a long copy may.
+        The owner of a name must outlast this process, even while a long copy is running.
         """
-        keys = self._remembered if among is None else self._remembered.intersection(among)
-        if late := [self._records[key] for key in keys if self._records[key].since <= until]:
+        keys = self._memory_only if among is None else self._memory_only.intersection(among)
+        if late := [self._records[key] for key in keys if self._records[key].since <= than]:
             self.put_all(late)
 
-    def own(
+    def put_owners(
         self, folder: Path, owners: Mapping[str, int], proven: Collection[str]
     ) -> Mapping[str, SetRecord]:
-        """Note whose sets of a folder are, which was not known before; the records of all that are there."""
+        """Note owners of sets that were not known before; return all records of the folder."""
         for name, owner in owners.items():
             key = SetId(str(folder), name)
             self._records[key] = replace(self._records[key], owner=owner)
@@ -82,14 +86,14 @@ class Roll:
         return self.of_folder(folder)
 
     def drop(self, record: SetRecord) -> None:
-        """Raises what the ledger raises; the record is then still on the roll."""
+        """Forget a set. Raises what the ledger raises; the record is then still there."""
         self._ledger.drop_set(record)
         self._records.pop(record.id, None)
-        self._remembered.discard(record.id)
+        self._memory_only.discard(record.id)
         self._unwritten.discard(record.id)
 
     def catch_up(self) -> None:
-        """Write down what could not be written before."""
+        """Write what could not be written before."""
         for key in tuple(self._unwritten):
             self._write(key)
 
@@ -100,5 +104,5 @@ class Roll:
                 if self._ledger.set(Path(record.folder), record.name) != record:
                     self._ledger.put_set(record)
         except UecError:
-            return  # the state directory's own trouble is told where a set meets it
+            return  # trouble of the state directory is reported where a set meets it
         self._unwritten.discard(key)
