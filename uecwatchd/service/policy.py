@@ -10,8 +10,8 @@ from uecwatchd.errors import UecError
 from uecwatchd.intake import sidecar
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.service.queue import DueSet
 from uecwatchd.service.retry import retry_due
-from uecwatchd.service.workers import Expected
 from uecwatchd.types import FileStamp, SetId
 
 GONE = "its files were removed"
@@ -72,7 +72,7 @@ def summary_of(
     return f"Watching {folders} folder{'s' if folders > 1 else ''}; {told or 'no sets'}"
 
 
-def sized(found: ImageSet, record: SetRecord | None) -> Expected:
+def sized(found: ImageSet, record: SetRecord | None) -> DueSet:
     """A set that is due, with the bytes that it has still to send at most, for which it passes others.
 
     `record` is what came of the same files before.
@@ -80,7 +80,7 @@ def sized(found: ImageSet, record: SetRecord | None) -> Expected:
     awaits = record is not None and record.awaits_cloud
     sent = record is not None and awaits and bool(record.members[-1].pending)  # it is only looked at
     size = 0 if sent else sum(member.size for member in found.members)
-    return Expected(found, again=awaits or (record is not None and record.state == "deferred"), size=size)
+    return DueSet(found, again=awaits or (record is not None and record.state == "deferred"), size=size)
 
 
 def is_done(found: ImageSet, record: SetRecord | None) -> bool:

@@ -1,6 +1,6 @@
 """One look at each spool folder, and what follows from it.
 
-A round scans a folder, lets `imageset` decide, writes down what has changed, and tells the crew which sets
+A round scans a folder, lets `imageset` decide, writes down what has changed, and tells the queue which sets
 are due. What made somebody look, an event or a timer, makes no difference.
 """
 
@@ -28,12 +28,13 @@ from uecwatchd.service.late_outputs import write_freed
 from uecwatchd.service.leftover_files import Remnants
 from uecwatchd.service.notices import Notices
 from uecwatchd.service.policy import GONE, due, names_in, next_of, rules_of, sized, summary_of
+from uecwatchd.service.queue import SetQueue
 from uecwatchd.service.requests import Control, drop_advances, renewed
 from uecwatchd.service.retention import forget_in_time, leaving_of, see_off, without_leaving
 from uecwatchd.service.retry import failed, resumed, shifted
 from uecwatchd.service.set_owners import known_of, newly_owned, rules_in
 from uecwatchd.service.set_states import SetStates
-from uecwatchd.service.workers import Crew
+from uecwatchd.service.workers import Workers
 from uecwatchd.system import lockfile
 from uecwatchd.system.unforeseen import in_words, our_fault
 from uecwatchd.types import SetId
@@ -67,7 +68,8 @@ class Rounds:
         self._control = Control(tools.ledger, tools.brake, states)
         self._monotonic = monotonic
         self._ended = ended
-        self._crew = Crew(settings.work.sets, ended=ended)
+        self._queue = SetQueue(settings.work.sets)
+        self._workers = Workers(settings.work.sets, ended=ended)
         self._clocks_apart: float | None = None
         self._remnants: dict[Path, Remnants] = {}
         self._locks: dict[Path, tuple[tuple[int, int] | None, int | None]] = {}
@@ -81,13 +83,13 @@ class Rounds:
         self._complaints = Complaints(tools.monitor)
         self._outages = Outages(tools.monitor)
         self._assemblies: dict[Path, Assembly] = {}
-        self._crew.dismiss_all()
+        self._queue.clear()
         self._notices = Notices(
             tools,
             states=self._states,
             control=self._control,
             complaints=self._complaints,
-            working=lambda: self._crew.working,
+            working=lambda: self._workers.running,
             clock=self._monotonic,
             settle=settings.spool.settle,
         )
@@ -110,7 +112,7 @@ class Rounds:
         """When, by the wall clock, the next set is due that is deferred or waits, and is not at work; with
         `looks`, of those that wait for their clouds alone."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
-        keys = {found.id for found in ready} - self._crew.working - self._crew.due.keys()
+        keys = {found.id for found in ready} - self._workers.running - self._queue.ids
         records = map(self._states.get, keys - self._control.wanted.holds.keys())
         return next_of(filter(None, records), closed=self._tools.clouds.availability.suspended(), looks=looks)
 
@@ -122,7 +124,7 @@ class Rounds:
         return min(pauses, default=float("inf"))
 
     def busy(self) -> bool:
-        return bool(self._crew.working)
+        return bool(self._workers.running)
 
     def asked(self) -> bool:
         """Whether somebody has asked for something since the last round."""
@@ -138,7 +140,7 @@ class Rounds:
 
     def summary(self) -> str:
         """One line with numbers, for systemd and for people."""
-        held, working = self._control.wanted.holds, self._crew.working
+        held, working = self._control.wanted.holds, self._workers.running
         return summary_of(self.present(), held, working, folders=len(self._settings.spool.folders))
 
     # --- a round ------------------------------------------------------------------------------------------
@@ -149,7 +151,7 @@ class Rounds:
         self._mind_the_clocks()
         self._states.catch_up()
         clouds = self._tools.clouds
-        if self._control.heed(self._crew.working, clouds.availability, self._tools.monitor):
+        if self._control.heed(self._workers.running, clouds.availability, self._tools.monitor):
             self._ended()  # for a probe is due at once
         self._rules = rules_of(self._settings, clouds.dialects(), clouds.unidentified())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
@@ -165,7 +167,7 @@ class Rounds:
         Whether there was anything to take."""
         ended = self._reap()
         if not self._tools.stopping.is_set():
-            self._crew.begin(self._work_on)
+            self._begin()
         for folder, written in self._notices.work_off().items():
             found = self._assemblies[folder]
             self._assemblies[folder] = put_back(found, written, ready_at=self._settled())
@@ -175,15 +177,15 @@ class Rounds:
     def work_off(self) -> None:
         """Wait until all that is due has been begun and has come to an end, or a stop was asked for."""
         self.tend()
-        while self._crew.working or self._notices.left():
+        while self._workers.running or self._notices.left():
             if not self._notices.left():
-                self._crew.wait()
+                self._workers.wait()
             self.tend()
 
     def finish(self) -> None:
         """Wait until every set at work has come to an end or been put down, and note it."""
-        while self._crew.working:
-            self._crew.wait()
+        while self._workers.running:
+            self._workers.wait()
             self._reap()
 
     def occupy(self) -> None:
@@ -200,7 +202,7 @@ class Rounds:
         """Finish, and let go of the folders."""
         self.finish()
         self._states.write_older(self._tools.now())
-        self._crew.close()
+        self._workers.close()
         for folder in tuple(self._locks):
             self._release(folder)
 
@@ -244,7 +246,7 @@ class Rounds:
         closed = self._tools.clouds.availability.suspended()
         self._welcome_back(assembly, records)
         here = [records[name] for name in records.keys() & names_in(assembly)]
-        still = [record for record in here if record.id not in self._crew.working]
+        still = [record for record in here if record.id not in self._workers.running]
         write_freed(still, listing, states=self._states, complaints=self._complaints)
         due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), closed=closed)]
         assembly = self._closed(folder, assembly, due_sets)
@@ -253,12 +255,12 @@ class Rounds:
         ready = {found.name for found in assembly.ready} - set(held)
         self._expect(folder, [found for found in due_sets if found.name in ready], records)
         self._notices.expect(folder, assembly, lambda path: listing.stamp(path).ctime_ns)
-        self._control.decline(folder, assembly, self._crew.working)
+        self._control.decline(folder, assembly, self._workers.running)
         self._remnants.setdefault(folder, Remnants()).tell(assembly.misfits, self._tools.monitor)
         self._retire(listing, assembly, records)
         absent = (records[name] for name in records.keys() - names_in(assembly))
         if forget_in_time(
-            [record for record in absent if record.id not in self._crew.working],
+            [record for record in absent if record.id not in self._workers.running],
             states=self._states,
             complaints=self._complaints,
             now=self._tools.now(),
@@ -284,22 +286,28 @@ class Rounds:
 
     def _is_due(self, found: ImageSet, record: SetRecord | None, *, closed: Mapping[str, UecError]) -> bool:
         key = found.id
-        if key in self._crew.working:
+        if key in self._workers.running:
             return False
         asked = self._control.wanted.asked(key, "retry")
         return asked or due(record, found, now=self._tools.now(), closed=closed)
 
     def _expect(self, folder: Path, sets: Iterable[ImageSet], records: Mapping[str, SetRecord]) -> None:
-        """Tell the crew which sets are due, and tell of those that are news."""
+        """Put the sets that are due into the queue, and report the new ones."""
         expected = []
         for found in sets:
             record = records.get(found.name)
             same = record is not None and record.stamp == found.stamp
-            if not same and not self._crew.waits(found):
+            if not same and not self._queue.has(found):
                 files = ", ".join(member.path for member in found.members)
                 self._complaints.tell(Kind.FOUND, f"Found set {found.name}: {files}", set_name=found.name)
             expected.append(sized(found, record if same else None))
-        self._crew.expect(folder, expected, now=self._monotonic())
+        self._queue.replace(folder, expected, now=self._monotonic())
+
+    def _begin(self) -> None:
+        """Hand sets to the workers that are free for them."""
+        for each in self._queue.take(self._workers.sizes):
+            size = each.candidate.size
+            self._workers.start(each.found, size=size, work=self._work_on(each.found))
 
     def _work_on(self, found: ImageSet) -> Callable[[], SetRecord]:
         record = self._states.get(found.id)
@@ -311,7 +319,7 @@ class Rounds:
         """How many sets that are complete have still to go to a cloud."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {found.id for found in ready if found.sidecar.clouds[0] == cloud}
-        under_way = self._crew.due.keys() | self._crew.working
+        under_way = self._queue.ids | self._workers.running
         others = (record for record in map(self._states.get, keys - under_way) if record)
         return len(keys & under_way) + sum(record.state == "deferred" for record in others)
 
@@ -323,7 +331,7 @@ class Rounds:
         if abs(jumped) < JUMP_SECONDS:
             return
         waits = [record for record in self._states.records() if record.state in ("deferred", "waiting")]
-        self._states.put_all([shifted(r, jumped) for r in waits if r.id not in self._crew.working])
+        self._states.put_all([shifted(r, jumped) for r in waits if r.id not in self._workers.running])
 
     def _retire(self, listing: scan.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         if (way := self._settings.spool.after) == "keep":
@@ -335,16 +343,16 @@ class Rounds:
 
     def _reap(self) -> bool:
         """Take the results of workers that have ended. A fault of ours defers the set and says so."""
-        ended = self._crew.take()
-        for found, future in ended:
-            key = found.id
+        ended = self._workers.take_ended()
+        for each in ended:
+            key = each.found.id
             self._control.answer(key, "retry")
             drop_advances(self._tools.ledger, [key])
-            fault = future.exception()
+            fault = each.result.exception()
             if fault is None:
-                self._states.put(future.result())
+                self._states.put(each.result.result())
             else:
-                self._blame_ourselves(found, fault)
+                self._blame_ourselves(each.found, fault)
         return bool(ended)
 
     def _blame_ourselves(self, found: ImageSet, fault: BaseException) -> None:
@@ -397,7 +405,7 @@ class Rounds:
     def _trouble(self, folder: Path, error: UecError) -> None:
         # What was seen there before would only make the loop look again and again.
         self._assemblies.pop(folder, None)
-        self._crew.dismiss(folder)
+        self._queue.clear_folder(folder)
         self._notices.dismiss(folder)
         if str(self.troubles.get(folder)) != str(error):
             self._complaints.tell_error(error)
