@@ -22,9 +22,9 @@ from tests.support.host import Host
 from uecwatchd.cli import images as gallery
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import DISK_START_SECTOR, Kernel, ramdisk
-from uecwatchd.sandbox.dispatch import Seen
+from uecwatchd.sandbox.dispatch import RecordedRequest
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.sandbox.state.registry import Image
+from uecwatchd.sandbox.state.registry import RegisteredImage
 
 MIB = 1 << 20
 SECTOR_BYTES = 512
@@ -167,7 +167,7 @@ def lend(cloud: Sandbox) -> Mapping[str, str]:
     """The ids of a kernel and a ramdisk that a cloud has had all along, by role."""
     ids: dict[str, str] = {}
     for role in ("kernel", "ramdisk"):
-        image = Image(
+        image = RegisteredImage(
             id="",
             location=f"theirs/{role}.manifest.xml",
             manifest_sha256="",
@@ -186,7 +186,9 @@ def lend(cloud: Sandbox) -> Mapping[str, str]:
             reason="",
             registered="2010-04-29T12:00:00.000+00:00",
         )
-        ids[role] = cloud.realm.registry.add_image(image, ids=cloud.realm.rules.ec2.ids, permissions=()).id
+        ids[role] = cloud.backend.registry.add_image(
+            image, ids=cloud.backend.rules.ec2.ids, permissions=()
+        ).id
     return ids
 
 
@@ -203,7 +205,7 @@ class Run:
     lent: Mapping[str, str]
     returncode: int
     talk: str = field(repr=False)
-    requests: Sequence[Seen] = field(repr=False)
+    requests: Sequence[RecordedRequest] = field(repr=False)
     images: Mapping[str, Mapping[str, Any]] = field(repr=False)
 
     def done(self, name: str, *roles: str) -> Mapping[str, str]:
@@ -383,19 +385,19 @@ def test_nothing_was_sent_that_the_cloud_refuses(ran: Run) -> None:
     check_questions(ran)
 
 
-def amiss(ran: Run) -> list[Seen]:
+def amiss(ran: Run) -> list[RecordedRequest]:
     return [seen for seen in refused(ran) if not asks_for_bucket(seen) and not asks_for_acl(seen)]
 
 
-def refused(ran: Run) -> list[Seen]:
+def refused(ran: Run) -> list[RecordedRequest]:
     return [seen for seen in ran.requests if seen.status not in GRANTED]
 
 
-def asks_for_bucket(seen: Seen) -> bool:
+def asks_for_bucket(seen: RecordedRequest) -> bool:
     return (seen.action, seen.code) in NO_BUCKET
 
 
-def asks_for_acl(seen: Seen) -> bool:
+def asks_for_acl(seen: RecordedRequest) -> bool:
     return seen.action == "PutObject" and "ACL" in seen.message
 
 

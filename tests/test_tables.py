@@ -18,8 +18,8 @@ import pytest
 
 from uecwatchd.cli.check.clock import S3_WINDOW
 from uecwatchd.clouds.dialects import DIALECTS, Dialect
-from uecwatchd.sandbox.rules.ec2 import Ids
-from uecwatchd.sandbox.rules.generations import RULES, Rules
+from uecwatchd.sandbox.rules.ec2 import ImageIds
+from uecwatchd.sandbox.rules.generations import RULES, GenerationRules
 
 VERSIONS = {"s3": "v2", "s3v4": "v4"}  # botocore's words, and everybody's
 BOOTERS = frozenset({"kernel", "ramdisk"})
@@ -61,7 +61,7 @@ class Liberty:
     """`taken` by the client, `given` by the cloud. Of a `choice` one way is taken among those given."""
 
     taken: Callable[[Dialect], Any]
-    given: Callable[[Rules], Any]
+    given: Callable[[GenerationRules], Any]
     choice: bool = False
 
 
@@ -83,7 +83,7 @@ def limit(number: int | None) -> float:
     return math.inf if number is None else number
 
 
-def known(rules: Rules, action: str) -> frozenset[str]:
+def known(rules: GenerationRules, action: str) -> frozenset[str]:
     """The parameters of an action, each by the first of its words; none if there is no such action."""
     return frozenset(name.partition(".")[0] for name in rules.ec2.actions.get(action, ()))
 
@@ -92,20 +92,20 @@ def matching(pattern: re.Pattern[str] | None, words: Iterable[str]) -> frozenset
     return frozenset(word for word in words if pattern and pattern.fullmatch(word))
 
 
-def made(ids: Ids) -> frozenset[str]:
+def made(ids: ImageIds) -> frozenset[str]:
     """Those of our ids that the cloud itself might make."""
     fitting = (digits for digits in DIGITS if len(digits) == ids.digits)
     roles = ("machine", "kernel", "ramdisk")
     return frozenset(ids.spell(role, digits.lower()) for role, digits in product(roles, fitting))
 
 
-def acls(rules: Rules) -> frozenset[str]:
+def acls(rules: GenerationRules) -> frozenset[str]:
     """Those that an object may be sent with so that the cloud can read it then."""
     sent = frozenset({PRIVATE}) if rules.s3.owner_enforced else rules.s3.canned_acls
     return sent & rules.ec2.reader_acls if rules.ec2.reader_acls else sent
 
 
-def has_hvm(rules: Rules) -> bool:
+def has_hvm(rules: GenerationRules) -> bool:
     return "VirtualizationType" in known(rules, "RegisterImage")
 
 

@@ -198,7 +198,7 @@ def test_the_columns_can_be_cut_and_only_our_own_images_have_a_fifteenth(busy: H
 
 def test_tags_stand_below_their_image(busy: Host) -> None:
     emi = busy.report("tiny")["ids"]["machine"]
-    busy.cloud.realm.registry.add_tags([Tag(emi, "team", "in\tfra\n")], limit=50)
+    busy.cloud.backend.registry.add_tags([Tag(emi, "team", "in\tfra\n")], limit=50)
     lines = busy.run("images").stdout.splitlines()
     place = next(number for number, line in enumerate(lines) if line.startswith(f"IMAGE\t{emi}"))
     below = list(takewhile(lambda line: not line.startswith("IMAGE"), lines[place + 1 :]))

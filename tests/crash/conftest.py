@@ -99,13 +99,13 @@ class Scene:
         (self.host.spool / (to or name)).hardlink_to(self.material / name)
 
     def sweep_cloud(self) -> None:
-        realm = self.host.cloud.realm
-        for image in realm.registry.images():
-            realm.registry.remove_image(image.id)
-        if any(bucket.name == BUCKET for bucket in realm.store.buckets()):
-            for one in realm.store.objects(BUCKET):
-                realm.store.remove(BUCKET, one.key)
-            realm.store.remove_bucket(BUCKET)
+        backend = self.host.cloud.backend
+        for image in backend.registry.images():
+            backend.registry.remove_image(image.id)
+        if any(bucket.name == BUCKET for bucket in backend.store.buckets()):
+            for one in backend.store.objects(BUCKET):
+                backend.store.remove(BUCKET, one.key)
+            backend.store.remove_bucket(BUCKET)
 
     def crossed(self) -> dict[str, list[str]]:
         """The moments that the last run crossed, in order, by lane: see `killer.py`."""

@@ -67,7 +67,7 @@ def test_a_set_ends_registered_once_wherever_it_is_killed_while_its_image_is_pen
         asked = registrations(scene)
         scene.host.cloud.faults.clear()
         for image in scene.host.cloud.images:
-            scene.host.cloud.realm.registry.set_image_state(image.id, "available")
+            scene.host.cloud.backend.registry.set_image_state(image.id, "available")
         run_until((scene.host.spool / "tiny.emi").exists, scene, killer)
         assert [image.state for image in scene.host.cloud.images] == ["available"], at
         assert registrations(scene) <= asked + 1 <= 3, at

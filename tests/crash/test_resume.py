@@ -60,7 +60,7 @@ def test_an_upload_goes_on_at_the_part_that_lacks(
 def test_a_part_that_is_another_by_its_etag_is_sent_again_and_no_other(scene: Scene, killer: Killer) -> None:
     scene.begin_anew()
     assert killer.run(scene.host, "once", at=("after put part", "before put part", 2)) == KILLED
-    store = scene.host.cloud.realm.store
+    store = scene.host.cloud.backend.store
     (there,) = [
         one for one in store.objects("uec-images") if one.key.endswith(".part.0") and "tiny" in one.key
     ]
@@ -78,7 +78,7 @@ def test_a_part_that_rots_while_its_etag_stays_is_sent_again_with_all_others_aft
     scene.begin_anew()
     at = ("after note bundle uploaded", "before note bundle registering", 1)
     assert killer.run(scene.host, "once", at=at) == KILLED
-    store = scene.host.cloud.realm.store
+    store = scene.host.cloud.backend.store
     (there,) = [
         one for one in store.objects("uec-images") if one.key.endswith(".part.0") and "tiny" in one.key
     ]
@@ -114,7 +114,7 @@ def test_a_kernel_that_left_meanwhile_costs_a_manifest_and_no_part(scene: Scene,
     at = ("after note bundle uploaded", "before note bundle registering", 1)
     assert killer.run(scene.host, "once", at=at) == KILLED
     ((_, left),) = (image for image in scene.images() if image[0] == "kernel")
-    scene.host.cloud.realm.registry.remove_image(left)
+    scene.host.cloud.backend.registry.remove_image(left)
     before = scene.puts()
     assert killer.run(scene.host, "once") == 0, scene.told()
     again = scene.puts() - before

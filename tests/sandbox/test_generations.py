@@ -15,8 +15,8 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.sandbox.errors import Refused
-from uecwatchd.sandbox.http.replay import Signatures
+from uecwatchd.sandbox.errors import ApiError
+from uecwatchd.sandbox.http.replay import ReplayCache
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.server import Sandbox
 
@@ -102,7 +102,7 @@ def test_the_oldest_says_nothing_about_a_failed_authentication(cloud: Sandbox, h
 @over(sandbox=200, uec=200, euca3=403, euca4=403, euca5=200, openstack=None, aws=None)
 def test_a_signature_counts_once_or_more_often(expected: int | None, cloud: Sandbox, hand: Any) -> None:
     if expected is None:
-        assert cloud.realm.rules.ec2.signatures == frozenset({"v4"})
+        assert cloud.backend.rules.ec2.signatures == frozenset({"v4"})
         return
     by_hand = hand(cloud)
     query = by_hand.sign_ec2("DescribeImages")
@@ -156,11 +156,11 @@ def test_a_signature_that_was_refused_is_refused_again_and_no_replay(cloud: Sand
 
 
 def test_signatures_are_remembered_for_fifteen_minutes() -> None:
-    signatures, noon = Signatures(), datetime(2010, 4, 29, 12, tzinfo=UTC)
-    signatures.use_up("c2ln", now=noon)
-    with pytest.raises(Refused, match="Message replay detected"):
-        signatures.use_up("c2ln", now=noon + timedelta(minutes=15))
-    signatures.use_up("c2ln", now=noon + timedelta(minutes=16))
+    signatures, noon = ReplayCache(), datetime(2010, 4, 29, 12, tzinfo=UTC)
+    signatures.remember("c2ln", now=noon)
+    with pytest.raises(ApiError, match="Message replay detected"):
+        signatures.remember("c2ln", now=noon + timedelta(minutes=15))
+    signatures.remember("c2ln", now=noon + timedelta(minutes=16))
 
 
 # clocks

@@ -37,7 +37,7 @@ def cloud(generation: str, clouds: Callable[[str], Sandbox]) -> Iterator[Sandbox
     """Empty again afterwards, since some generations have room for five buckets only."""
     running = clouds(generation)
     yield running
-    store = running.realm.store
+    store = running.backend.store
     for bucket in store.buckets():
         for stored in store.objects(bucket.name):
             store.remove(bucket.name, stored.key)
@@ -168,7 +168,7 @@ def test_a_full_account_can_make_no_bucket_and_on_the_oldest_not_even_its_own_ag
     quota, again = expected
     for number in range(quota):
         made = Bucket(f"b-{number}", cloud.identity.account, "private", datetime.now(UTC))
-        cloud.realm.store.add_bucket(made, quota=quota)
+        cloud.backend.store.add_bucket(made, quota=quota)
     assert outcome(s3.create_bucket, Bucket="one-more") == "TooManyBuckets"
     assert outcome(s3.create_bucket, Bucket="b-0") == again
 

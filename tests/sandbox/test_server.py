@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.sandbox.state.store import Bucket, StoredObject
+from uecwatchd.sandbox.state.store import Bucket, S3Object
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_many_clients_at_once_are_served(folder: Path, make_forge: Any, make_cli
 
 def test_an_account_has_only_so_many_buckets(folder: Path, make_clients: Any, refusal: Any) -> None:
     with Sandbox(folder) as cloud:
-        store = cloud.realm.store
+        store = cloud.backend.store
         for number in range(100):
             store.add_bucket(
                 Bucket(f"b-{number}", cloud.identity.account, "private", datetime.now(UTC)), quota=100
@@ -210,10 +210,10 @@ def test_an_account_has_only_so_many_buckets(folder: Path, make_clients: Any, re
 def test_an_upload_into_a_bucket_that_went_away_is_refused(folder: Path) -> None:
     """The bucket is looked up before the body is read, which may take long."""
     with Sandbox(folder) as cloud:
-        upload = cloud.realm.store.receive([b"bytes"])
-        stored = StoredObject("gone", "k", upload.path, 5, upload.md5, "private", "", {}, datetime.now(UTC))
-        with pytest.raises(Refused) as caught:
-            cloud.realm.store.put(stored)
+        upload = cloud.backend.store.receive([b"bytes"])
+        stored = S3Object("gone", "k", upload.path, 5, upload.md5, "private", "", {}, datetime.now(UTC))
+        with pytest.raises(ApiError) as caught:
+            cloud.backend.store.put(stored)
     assert caught.value.code == "NoSuchBucket"
 
 

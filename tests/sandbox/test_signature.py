@@ -13,8 +13,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from uecwatchd.sandbox.errors import Refused
-from uecwatchd.sandbox.http.signature import Wire, check_ec2, check_s3
+from uecwatchd.sandbox.errors import ApiError
+from uecwatchd.sandbox.http.signature import RequestHead, check_ec2, check_s3
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.server import Sandbox
 
@@ -116,12 +116,12 @@ V4_HEADERS = {
 }
 
 
-def s3_key(wire: Wire, *, now: datetime = NOW) -> str:
+def s3_key(wire: RequestHead, *, now: datetime = NOW) -> str:
     return check_s3(wire, secrets=AWS, now=now, rules=RULES["sandbox"].s3).access_key
 
 
 def test_the_documented_example_of_s3_version_4_is_right() -> None:
-    assert s3_key(Wire("GET", "/", "max-keys=2&prefix=J", V4_HEADERS)) == "AKIAIOSFODNN7EXAMPLE"
+    assert s3_key(RequestHead("GET", "/", "max-keys=2&prefix=J", V4_HEADERS)) == "AKIAIOSFODNN7EXAMPLE"
 
 
 def test_the_documented_example_of_s3_version_2_is_right() -> None:
@@ -130,7 +130,7 @@ def test_the_documented_example_of_s3_version_2_is_right() -> None:
         "date": "Tue, 27 Mar 2007 19:36:42 +0000",
         "authorization": "AWS AKIAIOSFODNN7EXAMPLE:qgk2+6Sv9/oM7G3qLEjTH1a1l1g=",
     }
-    wire = Wire("GET", "/awsexamplebucket1/photos/puppy.jpg", "", headers)
+    wire = RequestHead("GET", "/awsexamplebucket1/photos/puppy.jpg", "", headers)
     assert s3_key(wire, now=datetime(2007, 3, 27, 19, 36, tzinfo=UTC)) == "AKIAIOSFODNN7EXAMPLE"
 
 
@@ -158,8 +158,8 @@ WRONG_V4 = {
 def test_a_signed_request_changed_in_one_place_is_refused(name: str) -> None:
     headers, head, code = WRONG_V4[name]
     sent = {"method": "GET", "path": "/", "query": "max-keys=2&prefix=J", **head}
-    with pytest.raises(Refused) as caught:
-        s3_key(Wire(sent["method"], sent["path"], sent["query"], {**V4_HEADERS, **headers}))
+    with pytest.raises(ApiError) as caught:
+        s3_key(RequestHead(sent["method"], sent["path"], sent["query"], {**V4_HEADERS, **headers}))
     assert caught.value.code == code
 
 
@@ -169,8 +169,8 @@ def test_a_signature_for_another_service_is_refused() -> None:
     (key, secret), *_ = AWS.items()
     SigV4Auth(Credentials(key, secret), "sns", "us-east-1").add_auth(request)
     headers = {"host": "cloud", **{name.lower(): value for name, value in request.headers.items()}}
-    with pytest.raises(Refused, match="scope") as caught:
-        s3_key(Wire("GET", "/services/Walrus", "", headers), now=datetime.now(UTC))
+    with pytest.raises(ApiError, match="scope") as caught:
+        s3_key(RequestHead("GET", "/services/Walrus", "", headers), now=datetime.now(UTC))
     assert caught.value.code == "SignatureDoesNotMatch"
 
 
@@ -179,8 +179,8 @@ def test_a_version_2_header_that_is_none_is_refused(authorization: str | None) -
     headers = {"host": "cloud", "date": "Fri, 24 May 2013 00:00:00 GMT"}
     if authorization:
         headers["authorization"] = authorization
-    with pytest.raises(Refused) as caught:
-        s3_key(Wire("GET", "/services/Walrus", "", headers))
+    with pytest.raises(ApiError) as caught:
+        s3_key(RequestHead("GET", "/services/Walrus", "", headers))
     assert caught.value.code == "AccessDenied"
 
 
@@ -188,8 +188,8 @@ def test_a_request_without_a_readable_date_is_refused() -> None:
     text = "GET\n\n\nyesterday\n/services/Walrus"
     signature = b64encode(hmac.digest(AWS["AKIAIOSFODNN7EXAMPLE"].encode(), text.encode(), "sha1")).decode()
     headers = {"date": "yesterday", "authorization": f"AWS AKIAIOSFODNN7EXAMPLE:{signature}"}
-    with pytest.raises(Refused, match="no Date"):
-        s3_key(Wire("GET", "/services/Walrus", "", headers))
+    with pytest.raises(ApiError, match="no Date"):
+        s3_key(RequestHead("GET", "/services/Walrus", "", headers))
 
 
 WRONG_V2 = {
@@ -210,7 +210,7 @@ V2_PARAMETERS = {
 
 
 def ec2_key(parameters: dict[str, str]) -> str:
-    wire = Wire("POST", "/services/Eucalyptus", "", {"host": "cloud:8773"})
+    wire = RequestHead("POST", "/services/Eucalyptus", "", {"host": "cloud:8773"})
     return check_ec2(wire, parameters, b"", secrets=AWS, now=NOW, rules=RULES["sandbox"].ec2)
 
 
@@ -220,7 +220,7 @@ def test_parameters_without_a_readable_time_are_refused() -> None:
     query = "&".join(f"{name}={value}" for name, value in sorted(unsigned.items()))
     text = f"POST\ncloud:8773\n/services/Eucalyptus\n{query}"
     signature = b64encode(hmac.digest(AWS["AKIAIOSFODNN7EXAMPLE"].encode(), text.encode(), "sha256")).decode()
-    with pytest.raises(Refused, match="ISO 8601"):
+    with pytest.raises(ApiError, match="ISO 8601"):
         ec2_key({**unsigned, "Signature": signature})
 
 
@@ -229,7 +229,7 @@ def test_signed_parameters_changed_in_one_place_are_refused(name: str) -> None:
     changes, code = WRONG_V2[name]
     assert ec2_key(V2_PARAMETERS) == "AKIAIOSFODNN7EXAMPLE"
     changed = {key: value for key, value in {**V2_PARAMETERS, **changes}.items() if value is not None}
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ApiError) as caught:
         ec2_key(changed)
     assert caught.value.code == code
 
@@ -249,7 +249,7 @@ def signed_for(host: str, header: str, *, path: str = "/services/Eucalyptus") ->
     query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(parameters.items()))
     text = f"POST\n{host}\n{path}\n{query}"
     parameters["Signature"] = b64encode(hmac.digest(b"secret", text.encode(), "sha256")).decode()
-    wire = Wire("POST", path, "", {"host": header})
+    wire = RequestHead("POST", path, "", {"host": header})
     return check_ec2(wire, parameters, b"", secrets={"AK": "secret"}, now=NOW, rules=RULES["uec"].ec2)
 
 
@@ -281,5 +281,5 @@ def test_the_host_is_signed_as_it_is_sent_with_its_port_or_without(host: str, he
     ],
 )
 def test_another_host_is_not_what_was_signed(host: str, header: str) -> None:
-    with pytest.raises(Refused, match="does not match"):
+    with pytest.raises(ApiError, match="does not match"):
         signed_for(host, header)

@@ -357,7 +357,7 @@ def test_an_image_taken_off_the_list_a_moment_ago_is_not_taken_for_ours(host: Ho
     with running(host, heard):
         until(output.exists, "the first image")
         (image,) = host.cloud.images
-        host.cloud.realm.registry.remove_image(image.id)
+        host.cloud.backend.registry.remove_image(image.id)
         host.ask("forget", "small00")
         until(lambda: len(host.cloud.calls("RegisterImage")) == 2, "the second image")
         until(lambda: output.exists() and output.read_text().strip() != image.id, "its id")

@@ -162,7 +162,7 @@ def test_who_gets_no_further_waits_longer_each_time_also_after_having_lost_a_par
     for deferrals in (2, 3):
         moment[0] += 3600
         (one, _) = host.cloud.objects("uec-images")
-        host.cloud.realm.store.remove("uec-images", one.key)
+        host.cloud.backend.store.remove("uec-images", one.key)
         host.cloud.faults.arm("put-503", math.inf, spare=1)
         again_deferred = once(host, heard, NO_TRIES, lambda: moment[0])
         assert again_deferred.deferrals == deferrals

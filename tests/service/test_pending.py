@@ -91,7 +91,7 @@ class Scene:
         """The cloud is done with whatever is pending."""
         for image in self.host.cloud.images:
             if image.state == "pending":
-                self.host.cloud.realm.registry.set_image_state(image.id, "available")
+                self.host.cloud.backend.registry.set_image_state(image.id, "available")
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def test_what_leaves_the_list_while_it_is_pending_is_registered_again_once(host:
             assert made.after(5).state == "waiting"
             assert registrations(host) == number
             (image,) = host.cloud.images
-            host.cloud.realm.registry.remove_image(image.id)
+            host.cloud.backend.registry.remove_image(image.id)
             assert made.after(LONGEST_LOOK_SECONDS).state == "waiting", "a list may lag behind"
             assert made.after(UNLISTED_SECONDS).state == state
         host.cloud.faults.clear()
@@ -343,7 +343,7 @@ def test_what_a_ledger_of_before_has_of_a_failed_image_is_not_registered_again(
         book.put_set(replace(record, state="rejected", members=members, error=error))
     host.cloud.faults.clear()
     (image,) = host.cloud.images
-    host.cloud.realm.registry.set_image_state(image.id, "failed")
+    host.cloud.backend.registry.set_image_state(image.id, "failed")
     right_again(host)
     host.ask("retry", "karmic")
     done = run(host, heard)
@@ -358,7 +358,7 @@ def test_an_image_that_fails_after_a_long_wait_has_its_bundle_made_again(
     assert wrongly_sealed(host, heard).state == "waiting"
     host.cloud.faults.clear()
     (old,) = host.cloud.images
-    host.cloud.realm.registry.set_image_state(old.id, state)
+    host.cloud.backend.registry.set_image_state(old.id, state)
     right_again(host)
     assert run(host, heard).state == "done"
     (image,) = host.cloud.images
@@ -374,7 +374,7 @@ def test_a_manifest_is_made_again_when_the_certificate_changes_before_it_is_regi
     with scene(host, heard, RetryPolicy(tries=(), looks=())) as made:
         assert made.after(0).state == "deferred"
     (image,) = host.cloud.images
-    host.cloud.realm.registry.remove_image(image.id)  # as if it had never been carried out
+    host.cloud.backend.registry.remove_image(image.id)  # as if it had never been carried out
     parts = parts_put(host)
     with closing(open_ledger(host.state)) as book:
         (bundle,) = book.bundles("default")

@@ -146,9 +146,9 @@ def test_a_part_that_is_gone_before_the_registration_is_noticed_and_sent_again(
     host.cloud.faults.arm("lost-answer")
     assert turn().state == "deferred"
     (image,) = host.cloud.images
-    host.cloud.realm.registry.remove_image(image.id)
+    host.cloud.backend.registry.remove_image(image.id)
     key = next(one.key for one in host.cloud.objects("uec-images") if one.key.endswith(".part.1"))
-    host.cloud.realm.store.remove("uec-images", key)
+    host.cloud.backend.store.remove("uec-images", key)
     noticed = turn(1)
     assert noticed.state == "deferred"
     assert noticed.error

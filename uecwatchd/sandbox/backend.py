@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from uecwatchd.sandbox.faults import Faults
-from uecwatchd.sandbox.rules.generations import Rules
+from uecwatchd.sandbox.rules.generations import GenerationRules
 from uecwatchd.sandbox.state.identity import Identity
 from uecwatchd.sandbox.state.registry import Registry
 from uecwatchd.sandbox.state.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Realm:
+class Backend:
     identity: Identity
-    rules: Rules
+    rules: GenerationRules
     store: Store
     registry: Registry
     clock: Callable[[], datetime]  # aware of its zone

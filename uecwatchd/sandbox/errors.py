@@ -29,7 +29,7 @@ STATUS: Mapping[str, int] = {
 }
 
 
-class Refused(Exception):
+class ApiError(Exception):
     """An answer, not an accident: each half renders it in its own XML."""
 
     def __init__(self, code: str, message: str) -> None:

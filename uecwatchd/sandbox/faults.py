@@ -20,7 +20,7 @@ LARGEST = 1e9  # thirty years of seconds: a clock that is off by many more has l
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class FaultUnit:
     """What a value counts, and which values do anything."""
 
     name: str
@@ -29,10 +29,10 @@ class Unit:
     whole: bool = True
 
 
-TIMES = Unit("times", most=math.inf)
-REQUESTS, LOOKS, UPLOADS = Unit("requests"), Unit("looks"), Unit("uploads")
-SECONDS = Unit("seconds", least=0, whole=False)
-SECONDS_EITHER_WAY = Unit("seconds", least=-LARGEST, whole=False)
+TIMES = FaultUnit("times", most=math.inf)
+REQUESTS, LOOKS, UPLOADS = FaultUnit("requests"), FaultUnit("looks"), FaultUnit("uploads")
+SECONDS = FaultUnit("seconds", least=0, whole=False)
+SECONDS_EITHER_WAY = FaultUnit("seconds", least=-LARGEST, whole=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Fault:
     """`unit` is TIMES of one that is used up by striking. `value` is the one it has if none is given."""
 
     text: str
-    unit: Unit = TIMES
+    unit: FaultUnit = TIMES
     value: float = 1
 
 
@@ -63,7 +63,7 @@ FAULTS: Mapping[str, Fault] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Armed:
+class ArmedFault:
     value: float
     spared: int = 0  # how many occasions pass before the first it strikes
 
@@ -73,7 +73,7 @@ class Faults:
 
     def __init__(self, armed: Mapping[str, float] | None = None) -> None:
         self._lock = threading.Lock()
-        self._armed: dict[str, Armed] = {}
+        self._armed: dict[str, ArmedFault] = {}
         self._struck: Counter[str] = Counter()
         self._occasions: Counter[str] = Counter()
         for name, value in (armed or {}).items():
@@ -89,7 +89,7 @@ class Faults:
         fault = FAULTS[name]
         wanted = fault.value if value is None else value
         with self._lock:
-            self._armed[name] = Armed(min(wanted, fault.unit.most), spare)
+            self._armed[name] = ArmedFault(min(wanted, fault.unit.most), spare)
 
     def clear(self) -> None:
         with self._lock:
@@ -98,7 +98,7 @@ class Faults:
     def strikes(self, name: str) -> bool:
         """Whether this occasion is spoiled; uses up one time."""
         with self._lock:
-            armed = self._armed.get(name, Armed(0))
+            armed = self._armed.get(name, ArmedFault(0))
             if armed.spared:
                 self._armed[name] = replace(armed, spared=armed.spared - 1)
             elif armed.value >= 1:
@@ -110,7 +110,7 @@ class Faults:
     def strikes_one_in(self, name: str) -> bool:
         """Whether this occasion is the last one of as many as the fault's value says."""
         with self._lock:
-            every = self._armed.get(name, Armed(0)).value
+            every = self._armed.get(name, ArmedFault(0)).value
             self._occasions[name] += 1
             strikes = every >= 1 and self._occasions[name] % every == 0
             self._struck[name] += strikes
@@ -124,7 +124,7 @@ class Faults:
     def value(self, name: str) -> float:
         """Of a fault that lasts, 0 if it is not armed; of another, how often it will still strike."""
         with self._lock:
-            value = self._armed.get(name, Armed(0)).value
+            value = self._armed.get(name, ArmedFault(0)).value
             self._struck[name] += bool(value)
             return value
 

@@ -13,15 +13,15 @@ from types import TracebackType
 from typing import Self
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
-from uecwatchd.sandbox.backend import Realm
-from uecwatchd.sandbox.dispatch import Front, Seen
+from uecwatchd.sandbox.backend import Backend
+from uecwatchd.sandbox.dispatch import Dispatcher, RecordedRequest
 from uecwatchd.sandbox.faults import Faults
-from uecwatchd.sandbox.http.connection import Habits, Server
-from uecwatchd.sandbox.http.replay import Signatures
+from uecwatchd.sandbox.http.connection import ConnectionSettings, HttpServer
+from uecwatchd.sandbox.http.replay import ReplayCache
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.state.identity import EUCARC, Identity, ensure_dialect, ensure_identity, write_eucarc
-from uecwatchd.sandbox.state.registry import Image, Registry
-from uecwatchd.sandbox.state.store import Bucket, Store, StoredObject
+from uecwatchd.sandbox.state.registry import RegisteredImage, Registry
+from uecwatchd.sandbox.state.store import Bucket, S3Object, Store
 
 HOST = "127.0.0.1"  # never another: the cloud's one user is whoever can read its folder
 LOCK = "lock"
@@ -77,8 +77,8 @@ class Sandbox:
         self._dialect = dialect
         self._rules = RULES[dialect]
         self._true_clock = clock
-        self._seen: deque[Seen] = deque(maxlen=SEEN_LIMIT)
-        self._realm: Realm | None = None
+        self._seen: deque[RecordedRequest] = deque(maxlen=SEEN_LIMIT)
+        self._backend: Backend | None = None
         self._running = ExitStack()
 
     # life
@@ -90,7 +90,7 @@ class Sandbox:
             ensure_dialect(self.folder, self._dialect)
             store = stack.enter_context(closing(Store(self.folder)))
             registry = stack.enter_context(closing(Registry(self.folder)))
-            self._realm = Realm(
+            self._backend = Backend(
                 identity,
                 self._rules,
                 store,
@@ -100,7 +100,7 @@ class Sandbox:
                 administrator=self._administrator,
             )
             ended = threading.Event()
-            server = self._serve(self._realm, pause=ended.wait)
+            server = self._serve(self._backend, pause=ended.wait)
             write_eucarc(
                 self.folder,
                 identity,
@@ -115,24 +115,26 @@ class Sandbox:
             self._running = stack.pop_all()
         return self
 
-    def _serve(self, realm: Realm, *, pause: Callable[[float], object]) -> Server:
+    def _serve(self, backend: Backend, *, pause: Callable[[float], object]) -> HttpServer:
         """On a port that is listened on from now."""
-        front = Front(realm, Signatures(), self._page, self._seen.append, pause)
-        habits = Habits(self._requests, self._rules.line.announced, self._clock)
+        front = Dispatcher(backend, ReplayCache(), self._page, self._seen.append, pause)
+        settings = ConnectionSettings(self._requests, self._rules.http.announced, self._clock)
         with _listen(self.port) as listener:
             self.port = listener.getsockname()[1]
-            return Server(listener, front.answer, turn_away=front.turn_away, habits=habits)
+            return HttpServer(
+                listener, front.answer, record_rejected=front.record_rejected, settings=settings
+            )
 
     def _clock(self) -> datetime:
         return self._true_clock() + timedelta(seconds=self.faults.value("skew"))
 
     def _requests(self) -> int:
         """How many a connection is good for."""
-        return int(self.faults.value("requests")) or self._rules.line.requests
+        return int(self.faults.value("requests")) or self._rules.http.requests
 
     def stop(self) -> None:
         self._running.close()
-        self._realm = None
+        self._backend = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -162,51 +164,51 @@ class Sandbox:
 
     @property
     def identity(self) -> Identity:
-        return self.realm.identity
+        return self.backend.identity
 
     # what tests look at
 
     @property
-    def realm(self) -> Realm:
-        if self._realm is None:
+    def backend(self) -> Backend:
+        if self._backend is None:
             raise RuntimeError("the sandbox is not started")
-        return self._realm
+        return self._backend
 
     @property
-    def requests(self) -> tuple[Seen, ...]:
+    def requests(self) -> tuple[RecordedRequest, ...]:
         """All requests since this object was made, in the order of their answers."""
         return tuple(self._seen)
 
     @property
-    def refusals(self) -> tuple[Seen, ...]:
+    def refusals(self) -> tuple[RecordedRequest, ...]:
         """The requests that were refused, but for those that a fault spoiled."""
         return tuple(seen for seen in self.requests if seen.code and not seen.fault)
 
-    def calls(self, action: str) -> tuple[Seen, ...]:
+    def calls(self, action: str) -> tuple[RecordedRequest, ...]:
         """The requests for one EC2 action or S3 operation, such as RegisterImage or PutObject."""
         return tuple(seen for seen in self.requests if seen.action == action)
 
     @property
-    def images(self) -> tuple[Image, ...]:
-        return self.realm.registry.images()
+    def images(self) -> tuple[RegisteredImage, ...]:
+        return self.backend.registry.images()
 
-    def objects(self, bucket: str) -> tuple[StoredObject, ...]:
+    def objects(self, bucket: str) -> tuple[S3Object, ...]:
         """In the order of their keys. Each has its bytes in a file at `path`, which a test may damage."""
-        return self.realm.store.objects(bucket)
+        return self.backend.store.objects(bucket)
 
     def grant_bucket_to_other(self, name: str) -> None:
         """Makes a bucket that belongs to somebody else."""
         bucket = Bucket(name, SOMEBODY_ELSE, "private", self._clock())
-        self.realm.store.add_bucket(bucket, quota=self._rules.s3.bucket_quota)
+        self.backend.store.add_bucket(bucket, quota=self._rules.s3.bucket_quota)
 
     def _page(self) -> str:
         return PAGE.format(
             ec2_url=self.ec2_url,
             s3_url=self.s3_url,
             eucarc=self.eucarc,
-            buckets=len(self.realm.store.buckets()),
+            buckets=len(self.backend.store.buckets()),
             images=len(self.images),
-            instances=len(self.realm.registry.instances()),
+            instances=len(self.backend.registry.instances()),
         )
 
 

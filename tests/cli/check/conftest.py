@@ -60,9 +60,9 @@ def make_bucket() -> Callable[[Sandbox, str], None]:
     """Gives the cloud's user a bucket, which a check would not make."""
 
     def make(cloud: Sandbox, name: str) -> None:
-        if name not in {bucket.name for bucket in cloud.realm.store.buckets()}:
+        if name not in {bucket.name for bucket in cloud.backend.store.buckets()}:
             mine = Bucket(name, cloud.identity.account, "private", datetime.now(UTC))
-            cloud.realm.store.add_bucket(mine, quota=100)
+            cloud.backend.store.add_bucket(mine, quota=100)
 
     return make
 

@@ -15,7 +15,7 @@ from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.sandbox.state.registry import Image
+from uecwatchd.sandbox.state.registry import RegisteredImage
 
 Check = Callable[..., list[Finding]]
 Of = Callable[[list[Finding], str], list[str]]
@@ -99,12 +99,12 @@ def test_the_certificate_of_another_cloud_is_told_where_the_cloud_gives_its_own(
 def have_an_image(cloud: Sandbox) -> None:
     if cloud.images:
         return
-    image = Image(
+    image = RegisteredImage(
         id="", location="ours/a.manifest.xml", manifest_sha256="", type="machine", architecture="x86_64",
         kernel="", ramdisk="", virtualization="hvm", name="a", description="", size=1, platform="",
         state="available", looks=0, fate="available", reason="", registered="2026-11-22T00:00:00.000Z",
     )  # fmt: skip
-    cloud.realm.registry.add_image(image, ids=cloud.realm.rules.ec2.ids, permissions=())
+    cloud.backend.registry.add_image(image, ids=cloud.backend.rules.ec2.ids, permissions=())
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.sandbox.state.store import Bucket, StoredObject
+from uecwatchd.sandbox.state.store import Bucket, S3Object
 
 BUCKET = "images"
 FORM = "application/x-www-form-urlencoded"
@@ -56,11 +56,11 @@ class Shelf:
     cloud: Sandbox
 
     def put_object(self, *, Bucket: str, Key: str, Body: bytes, ACL: str) -> None:  # noqa: N803  # boto3's
-        store = self.cloud.realm.store
+        store = self.cloud.backend.store
         upload = store.receive([Body])
         store.put(
-            StoredObject(
-                Bucket, Key, upload.path, upload.size, upload.md5, ACL, "", {}, self.cloud.realm.clock()
+            S3Object(
+                Bucket, Key, upload.path, upload.size, upload.md5, ACL, "", {}, self.cloud.backend.clock()
             )
         )
 
@@ -89,7 +89,7 @@ class Box:
         """`ago` is the age in seconds of a request signed by version 2; without it no two are dated alike."""
         sign = SIGNERS[version or ("v4" if self.generation in ONLY_V4 else "v2")]
         address = urlsplit(self.cloud.url)
-        target = path or self.cloud.realm.rules.ec2.path
+        target = path or self.cloud.backend.rules.ec2.path
         words = {"Action": action, "Version": "2010-08-31", **parameters}
         body, headers = sign(self, f"{self.cloud.url}{target}", words, secret, ago)
         connection = http.client.HTTPConnection(str(address.hostname), int(address.port or 0), timeout=10)
@@ -188,8 +188,8 @@ def make_box(
             for path in (*cloud.folder.glob("*.pem"), cloud.folder / "identity.json"):
                 shutil.copy2(path, folder / Path(path.name))
             running = stack.enter_context(Sandbox(folder, dialect=generation, **options))
-            bucket = Bucket(BUCKET, running.identity.account, "private", running.realm.clock())
-            running.realm.store.add_bucket(bucket, quota=1)
+            bucket = Bucket(BUCKET, running.identity.account, "private", running.backend.clock())
+            running.backend.store.add_bucket(bucket, quota=1)
             own = replace(forge, cloud=running, s3=Shelf(running))
             return Box(generation, running, own, contents, itertools.count())
 

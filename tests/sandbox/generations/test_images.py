@@ -40,7 +40,7 @@ def test_an_image_is_available_at_once_or_pending_first(box: Any) -> None:
 
 def test_a_pending_image_may_fail(box: Any) -> None:
     location = box.bundle()
-    box.cloud.realm.faults.arm("image-fails")
+    box.cloud.backend.faults.arm("image-fails")
     failed = box.register(location).one("imageId")
     assert [state(box, failed), state(box, failed)] == ["pending", "failed"]
     assert "<stateReason><message>" in box.image(failed)
@@ -123,7 +123,7 @@ def test_tags_are_kept_up_to_a_limit_where_there_are_any(box: Any) -> None:
 def test_tags_may_be_lost_without_an_error(boxes: Callable[[str], Any]) -> None:
     box = boxes("euca4")
     image_id = box.machine()
-    box.cloud.realm.faults.arm("lost-tags")
+    box.cloud.backend.faults.arm("lost-tags")
     answer = box.ask("CreateTags", {"ResourceId.1": image_id, "Tag.1.Key": "k", "Tag.1.Value": "v"})
     assert (answer.status, answer.one("return")) == (200, "false")
     assert "<key>" not in box.image(image_id)

@@ -228,7 +228,7 @@ def test_from_4_0_the_manifests_user_is_the_account(box: Any) -> None:
 def test_later_servers_read_bundles_as_a_stranger(which: str, box: Any) -> None:
     location = box.bundle()
     key = location.removeprefix("images/").replace("manifest.xml", which)
-    _, file = box.cloud.realm.store.open("images", key)
+    _, file = box.cloud.backend.store.open("images", key)
     with file:
         box.forge.s3.put_object(Bucket="images", Key=key, Body=file.read(), ACL="private")
     answer = box.register(location)

@@ -161,7 +161,7 @@ def test_a_kernel_that_came_back_under_another_id_gets_a_machine_of_its_own(
     host = first_generation  # where images have no names that could be taken
     drop(host, real_set)
     first = once(host, heard)
-    host.cloud.realm.registry.remove_image(first.image_id("kernel"))
+    host.cloud.backend.registry.remove_image(first.image_id("kernel"))
     host.ask("forget", "tiny")
     second = once(host, heard)
     assert second.state == "done", second.error
@@ -177,7 +177,7 @@ def test_a_set_of_another_name_takes_no_machine_of_a_kernel_that_is_gone(
     host = first_generation
     drop(host, real_set)
     first = once(host, heard)
-    host.cloud.realm.registry.remove_image(first.image_id("kernel"))
+    host.cloud.backend.registry.remove_image(first.image_id("kernel"))
     drop(host, real_set, name="other")
     other = once(host, heard, name="other")
     assert other.state == "done", other.error
@@ -191,7 +191,7 @@ def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_g
     drop(host, real_set)
     first = once(host, heard)
     for role in ("kernel", "machine"):
-        host.cloud.realm.registry.remove_image(first.image_id(role))
+        host.cloud.backend.registry.remove_image(first.image_id(role))
         host.ask("forget", "tiny")
         last = once(host, heard)
         assert last.state == "done", last.error

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from urllib.parse import unquote, unquote_plus
 
-from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2 import certificates, images, instances, registration, stubs, tags
 from uecwatchd.sandbox.ec2.parameters import Action, Parameters, refuse_unknown, required
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.responses import EC2_NAMESPACE, EMPYREAN_NAMESPACE, write_ec2
-from uecwatchd.sandbox.http.signature import Wire, check_ec2, read_pairs
+from uecwatchd.sandbox.http.signature import RequestHead, check_ec2, read_pairs
 from uecwatchd.sandbox.rules import ec2_actions
 from uecwatchd.sandbox.rules.ec2 import Ec2Rules
 from uecwatchd.sandbox.rules.ec2_actions import Actions
@@ -43,24 +43,24 @@ def read_parameters(query: str, body: bytes) -> Parameters:
     form = (item.partition("=") for item in body.decode("utf-8", "replace").split("&") if item)
     pairs = [*read_pairs(query), *((unquote_plus(name), unquote_plus(value)) for name, _, value in form)]
     if len(dict(pairs)) != len(pairs):
-        raise Refused("InvalidParameterCombination", "A parameter occurs twice")
+        raise ApiError("InvalidParameterCombination", "A parameter occurs twice")
     return dict(pairs)
 
 
-def authenticate(realm: Realm, wire: Wire, parameters: Parameters, body: bytes) -> None:
-    """Raises `Unproven`."""
-    check_ec2(wire, parameters, body, secrets=realm.secrets, now=realm.clock(), rules=realm.rules.ec2)
+def authenticate(backend: Backend, head: RequestHead, parameters: Parameters, body: bytes) -> None:
+    """Raises `Unauthenticated`."""
+    check_ec2(head, parameters, body, secrets=backend.secrets, now=backend.clock(), rules=backend.rules.ec2)
 
 
-def answer(realm: Realm, wire: Wire, parameters: Parameters, *, request_id: str) -> bytes:
-    """The answer's XML. Raises `Refused`."""
-    rules = realm.rules.ec2
+def answer(backend: Backend, head: RequestHead, parameters: Parameters, *, request_id: str) -> bytes:
+    """The answer's XML. Raises `ApiError`."""
+    rules = backend.rules.ec2
     name = required(parameters, "Action")
     required(parameters, "Version")
-    actions = _actions(rules, unquote(wire.path))
+    actions = _actions(rules, unquote(head.path))
     if name not in actions:
-        raise Refused("InvalidAction", rules.errors.unbound_action.format(name=name))
+        raise ApiError("InvalidAction", rules.errors.unbound_action.format(name=name))
     refuse_unknown(parameters, actions[name], complaint=rules.errors.unbound_parameter)
-    payload = ACTIONS[name](realm, parameters)
+    payload = ACTIONS[name](backend, parameters)
     namespace = EC2_NAMESPACE if actions is rules.actions else EMPYREAN_NAMESPACE
     return write_ec2(name, payload, request_id=request_id, namespace=namespace)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2.parameters import Action, Parameters, passes, read_filters
 from uecwatchd.sandbox.http.responses import Payload
 
@@ -19,9 +19,9 @@ OTHER = "password-encryption"
 DIGESTS = ("SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512")
 
 
-def describe(realm: Realm, parameters: Parameters) -> Payload:
+def describe(backend: Backend, parameters: Parameters) -> Payload:
     filters = read_filters(parameters)
-    certificates = {OTHER: realm.identity.user_certificate, BUNDLING: realm.identity.cloud_certificate}
+    certificates = {OTHER: backend.identity.user_certificate, BUNDLING: backend.identity.cloud_certificate}
     found = tuple(
         _item(parameters, usage, pem) for usage, pem in certificates.items() if passes(_facts(usage), filters)
     )

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from uecwatchd.sandbox.ec2 import image_content
-from uecwatchd.sandbox.ec2.manifest import SAFE_NAME, Claims, invalid, read_claims
-from uecwatchd.sandbox.ec2.unbundle import Image, Secret, check_part, unbundle
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.ec2.manifest import SAFE_NAME, ManifestClaims, invalid, read_claims
+from uecwatchd.sandbox.ec2.unbundle import BundleKey, ImageEnds, check_part, unbundle
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.rules.ec2 import Ec2Rules, Moment
 from uecwatchd.sandbox.state.identity import Identity
-from uecwatchd.sandbox.state.store import Store, StoredObject
+from uecwatchd.sandbox.state.store import S3Object, Store
 
 AES_BLOCK = 16
 # RSA decryption with a wrong key may give junk instead of an error; junk is never this.
@@ -33,17 +33,17 @@ class Bundle:
     `secret` is None where the cloud's key does not open it and that shows later; `trouble` says why.
     """
 
-    claims: Claims
+    claims: ManifestClaims
     manifest_sha256: str
-    parts: tuple[StoredObject, ...]
-    secret: Secret | None
+    parts: tuple[S3Object, ...]
+    secret: BundleKey | None
     trouble: str = ""
 
 
 def read_bundle(
     store: Store, identity: Identity, rules: Ec2Rules, location: str, *, moment: Moment = "register"
 ) -> Bundle:
-    """Everything short of the parts' bytes. `location` is `bucket/key`. Raises `Refused`."""
+    """Everything short of the parts' bytes. `location` is `bucket/key`. Raises `ApiError`."""
     bucket, key = split_location(location, rules)
     data = _read_manifest(store, identity, rules, bucket, key)
     folder, _, file_name = key.rpartition("/")
@@ -57,10 +57,10 @@ def read_bundle(
     return Bundle(claims, hashlib.sha256(data).hexdigest(), parts, secret, trouble)
 
 
-def _opened(claims: Claims, identity: Identity, rules: Ec2Rules) -> tuple[Secret | None, str]:
+def _opened(claims: ManifestClaims, identity: Identity, rules: Ec2Rules) -> tuple[BundleKey | None, str]:
     try:
         secret = _open_secret(claims.ec2_key, claims.ec2_iv, key=identity.cloud_key, whose="ec2")
-    except Refused as refused:
+    except ApiError as refused:
         if rules.imports_later:
             return None, refused.message
         raise
@@ -69,8 +69,8 @@ def _opened(claims: Claims, identity: Identity, rules: Ec2Rules) -> tuple[Secret
     return secret, ""
 
 
-def inspect(bundle: Bundle) -> Image:
-    """Really unbundles it, and looks at what comes out. Raises `Refused`."""
+def inspect(bundle: Bundle) -> ImageEnds:
+    """Really unbundles it, and looks at what comes out. Raises `ApiError`."""
     claims = bundle.claims
     if bundle.secret is None:
         raise invalid(bundle.trouble)
@@ -97,7 +97,9 @@ def split_location(location: str, rules: Ec2Rules) -> tuple[str, str]:
     safe = all(SAFE_NAME.fullmatch(name) for name in (bucket, *names))
     deep = len(names) > 1 and not rules.manifest_prefix
     if len(location) > rules.location_length or not names or deep or not safe:
-        raise Refused("InvalidParameterValue", f"Invalid image location: {location[: rules.location_length]}")
+        raise ApiError(
+            "InvalidParameterValue", f"Invalid image location: {location[: rules.location_length]}"
+        )
     return bucket, "/".join(names)
 
 
@@ -105,11 +107,11 @@ def _read_manifest(store: Store, identity: Identity, rules: Ec2Rules, bucket: st
     try:
         owner = store.bucket(bucket).owner
         if owner != identity.account:
-            raise Refused(
+            raise ApiError(
                 "AuthFailure", "Image registration failed: you must own the bucket containing the image"
             )
         stored, file = store.open(bucket, key)
-    except Refused as refused:
+    except ApiError as refused:
         if refused.code in ("NoSuchBucket", "NoSuchKey"):
             raise invalid(f"Failed to read manifest file: {bucket}/{key}: {refused.message}") from refused
         raise
@@ -121,12 +123,12 @@ def _read_manifest(store: Store, identity: Identity, rules: Ec2Rules, bucket: st
         return file.read()
 
 
-def _is_readable(stored: StoredObject, rules: Ec2Rules) -> bool:
+def _is_readable(stored: S3Object, rules: Ec2Rules) -> bool:
     """The account that fetches bundles for the cloud is a stranger to the bucket."""
     return not rules.reader_acls or stored.acl in rules.reader_acls
 
 
-def _check_claims(claims: Claims, identity: Identity, rules: Ec2Rules) -> None:
+def _check_claims(claims: ManifestClaims, identity: Identity, rules: Ec2Rules) -> None:
     if rules.image_size is not None and claims.size > rules.image_size:
         raise invalid(
             f"Cannot register image of size {claims.size}: it exceeds the maximum of {rules.image_size}"
@@ -136,22 +138,22 @@ def _check_claims(claims: Claims, identity: Identity, rules: Ec2Rules) -> None:
     if claims.architecture not in rules.architectures:
         raise invalid(f"The manifest's <architecture> {claims.architecture} is unknown")
     if rules.mapping_refused and claims.mapped:
-        raise Refused("InternalError", "An unknown error has occurred. Please try your request again.")
+        raise ApiError("InternalError", "An unknown error has occurred. Please try your request again.")
 
 
-def _check_signature(claims: Claims, key: RSAPublicKey) -> None:
+def _check_signature(claims: ManifestClaims, key: RSAPublicKey) -> None:
     try:
         key.verify(claims.signature, claims.signed, PKCS1v15(), hashes.SHA1())
     except InvalidSignature as error:
         raise invalid("Manifest has invalid signature") from error
 
 
-def _open_secret(sealed_key: str, sealed_iv: str, *, key: RSAPrivateKey, whose: str) -> Secret:
+def _open_secret(sealed_key: str, sealed_iv: str, *, key: RSAPrivateKey, whose: str) -> BundleKey:
     opened = [
         _unseal(sealed, key=key, what=f"{whose}_encrypted_{n}")
         for n, sealed in (("key", sealed_key), ("iv", sealed_iv))
     ]
-    return Secret(*opened)
+    return BundleKey(*opened)
 
 
 def _unseal(sealed: str, *, key: RSAPrivateKey, what: str) -> bytes:
@@ -166,8 +168,8 @@ def _unseal(sealed: str, *, key: RSAPrivateKey, what: str) -> bytes:
 
 
 def _find_parts(
-    store: Store, rules: Ec2Rules, bucket: str, prefix: str, claims: Claims
-) -> tuple[StoredObject, ...]:
+    store: Store, rules: Ec2Rules, bucket: str, prefix: str, claims: ManifestClaims
+) -> tuple[S3Object, ...]:
     found = []
     for claim in claims.parts:
         stored = store.find(bucket, prefix + claim.filename)

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2 import images, inspection
 from uecwatchd.sandbox.ec2.parameters import Action, Parameters, listed, required
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.responses import Payload, Value
 from uecwatchd.sandbox.state.registry import Instance
 
@@ -21,18 +21,18 @@ MOST_AT_ONCE = 20  # EC2's first quota
 COUNT = re.compile(r"[1-9][0-9]?")
 
 
-def run(realm: Realm, parameters: Parameters) -> Payload:
-    image = images.find(realm, required(parameters, "ImageId"))
+def run(backend: Backend, parameters: Parameters) -> Payload:
+    image = images.find(backend, required(parameters, "ImageId"))
     if image.type != "machine":
-        raise Refused("InvalidAMIID.Malformed", f"{image.id} is a {image.type}, not a machine image")
+        raise ApiError("InvalidAMIID.Malformed", f"{image.id} is a {image.type}, not a machine image")
     if image.state != "available":
-        raise Refused("InvalidAMIID.Unavailable", f"The image id {image.id} is {image.state}, not available")
+        raise ApiError("InvalidAMIID.Unavailable", f"The image id {image.id} is {image.state}, not available")
     count = _read_count(parameters)
-    members = [image] + [images.find(realm, member) for member in (image.kernel, image.ramdisk) if member]
+    members = [image] + [images.find(backend, member) for member in (image.kernel, image.ramdisk) if member]
     for member in members:
         sha256 = member.manifest_sha256
         inspection.recheck(
-            realm.store, realm.identity, realm.rules.ec2, member.location, manifest_sha256=sha256
+            backend.store, backend.identity, backend.rules.ec2, member.location, manifest_sha256=sha256
         )
     draft = Instance(
         id="",
@@ -43,41 +43,41 @@ def run(realm: Realm, parameters: Parameters) -> Payload:
         type=parameters.get("InstanceType", "m1.small"),
         key_name=parameters.get("KeyName", ""),
         state="running",
-        started=realm.clock().isoformat(timespec="milliseconds"),
+        started=backend.clock().isoformat(timespec="milliseconds"),
         console="".join(f"{member.id} {member.location}: verified\n" for member in members)
         + "This is a test cloud: it boots nothing.\n",
     )
-    return _reservation(realm, realm.registry.add_instances(draft, count=count))
+    return _reservation(backend, backend.registry.add_instances(draft, count=count))
 
 
 def _read_count(parameters: Parameters) -> int:
     least, most = required(parameters, "MinCount"), required(parameters, "MaxCount")
     if not COUNT.fullmatch(least) or not COUNT.fullmatch(most) or not int(least) <= int(most) <= MOST_AT_ONCE:
-        raise Refused("InvalidParameterValue", f"MinCount and MaxCount go from 1 to {MOST_AT_ONCE}")
+        raise ApiError("InvalidParameterValue", f"MinCount and MaxCount go from 1 to {MOST_AT_ONCE}")
     return int(most)
 
 
-def describe(realm: Realm, parameters: Parameters) -> Payload:
+def describe(backend: Backend, parameters: Parameters) -> Payload:
     wanted = listed(parameters, "InstanceId")
-    found = _find(realm, wanted) if wanted else realm.registry.instances()
+    found = _find(backend, wanted) if wanted else backend.registry.instances()
     ordered = sorted(found, key=lambda one: one.reservation)
     groups = groupby(ordered, key=lambda one: one.reservation)
-    return {"reservationSet": {"item": tuple(_reservation(realm, group) for _, group in groups)}}
+    return {"reservationSet": {"item": tuple(_reservation(backend, group) for _, group in groups)}}
 
 
-def _find(realm: Realm, wanted: Iterable[str]) -> list[Instance]:
-    known = {instance.id: instance for instance in realm.registry.instances()}
+def _find(backend: Backend, wanted: Iterable[str]) -> list[Instance]:
+    known = {instance.id: instance for instance in backend.registry.instances()}
     for instance_id in wanted:
         if instance_id not in known:
-            raise Refused("InvalidInstanceID.NotFound", f"The instance id {instance_id} does not exist")
+            raise ApiError("InvalidInstanceID.NotFound", f"The instance id {instance_id} does not exist")
     return [known[instance_id] for instance_id in wanted]
 
 
-def _reservation(realm: Realm, instances: Iterable[Instance]) -> Payload:
+def _reservation(backend: Backend, instances: Iterable[Instance]) -> Payload:
     together = tuple(instances)
     return {
         "reservationId": together[0].reservation,
-        "ownerId": realm.identity.account,
+        "ownerId": backend.identity.account,
         "instancesSet": {"item": tuple(_item(instance) for instance in together)},
     }
 
@@ -100,17 +100,17 @@ def _state(name: str) -> Mapping[str, Value]:
     return {"code": STATE_CODES[name], "name": name}
 
 
-def console_output(realm: Realm, parameters: Parameters) -> Payload:
-    (instance,) = _find(realm, [required(parameters, "InstanceId")])
+def console_output(backend: Backend, parameters: Parameters) -> Payload:
+    (instance,) = _find(backend, [required(parameters, "InstanceId")])
     output = base64.b64encode(instance.console.encode()).decode()
     return {"instanceId": instance.id, "timestamp": instance.started.replace("+00:00", "Z"), "output": output}
 
 
-def terminate(realm: Realm, parameters: Parameters) -> Payload:
+def terminate(backend: Backend, parameters: Parameters) -> Payload:
     required(parameters, "InstanceId.1")
     changes: list[Value] = []
-    for instance in _find(realm, listed(parameters, "InstanceId")):
-        realm.registry.set_instance_state(instance.id, "terminated")
+    for instance in _find(backend, listed(parameters, "InstanceId")):
+        backend.registry.set_instance_state(instance.id, "terminated")
         before, after = _state(instance.state), _state("terminated")
         changes.append({"instanceId": instance.id, "currentState": after, "previousState": before})
     return {"instancesSet": {"item": tuple(changes)}}

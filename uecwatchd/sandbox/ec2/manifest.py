@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 from xml.etree import ElementTree
 
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 
 ImageType = Literal["machine", "kernel", "ramdisk"]
 
@@ -59,7 +59,7 @@ class PartClaim:
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class ManifestClaims:
     """What a well-formed manifest says. Hex as it stands there; sizes in bytes; nothing of it proven yet."""
 
     type: ImageType
@@ -81,17 +81,17 @@ class Claims:
     signature: bytes
 
 
-def invalid(message: str) -> Refused:
-    return Refused("InvalidManifest", message)
+def invalid(message: str) -> ApiError:
+    return ApiError("InvalidManifest", message)
 
 
-def read_claims(data: bytes, *, file_name: str) -> Claims:
-    """Raises `Refused` (InvalidManifest) at the first thing that is not as it has to be."""
+def read_claims(data: bytes, *, file_name: str) -> ManifestClaims:
+    """Raises `ApiError` (InvalidManifest) at the first thing that is not as it has to be."""
     text = _read_text(data)
     root = _parse(text)
     image = _child(root, "image")
     kind = _read_type(root, file_name=file_name)
-    return Claims(
+    return ManifestClaims(
         type=kind,
         architecture=_matching(root, "machine_configuration/architecture", re.compile("[a-z0-9_]+")),
         kernel=_machine_id(root, "kernel_id", kind=kind),

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable, Mapping
 
-from uecwatchd.sandbox.backend import Realm
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.backend import Backend
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.responses import Payload
 
 Parameters = Mapping[str, str]
-Action = Callable[[Realm, Parameters], Payload]
+Action = Callable[[Backend, Parameters], Payload]
 
 NUMBER = re.compile(r"\.[1-9]\d*(?=\.|$)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -19,16 +19,16 @@ def refuse_unknown(parameters: Parameters, known: frozenset[str], *, complaint: 
     unknown = [name for name in parameters if NUMBER.sub(".N", name) not in known]
     if unknown:
         fields = "".join(f"{name} = {CONTROL.sub('?', parameters[name])}\n" for name in unknown)
-        raise Refused("UnknownParameter", complaint.format(name=unknown[0], fields=fields))
+        raise ApiError("UnknownParameter", complaint.format(name=unknown[0], fields=fields))
     for name, value in parameters.items():
         if CONTROL.search(value):
-            raise Refused("InvalidParameterValue", f"The parameter {name} has control characters in it")
+            raise ApiError("InvalidParameterValue", f"The parameter {name} has control characters in it")
 
 
 def required(parameters: Parameters, name: str) -> str:
     value = parameters.get(name, "")
     if not value:
-        raise Refused("MissingParameter", f"The request must contain the parameter {name}")
+        raise ApiError("MissingParameter", f"The request must contain the parameter {name}")
     return value
 
 
@@ -60,5 +60,5 @@ def passes(facts: Mapping[str, str], filters: Mapping[str, tuple[str, ...]]) -> 
     """Whether each filter has a value among those asked for. A filter nobody knows is refused."""
     for name in filters:
         if name not in facts and not name.startswith("tag:"):
-            raise Refused("InvalidParameterValue", f"The filter '{name}' is invalid")
+            raise ApiError("InvalidParameterValue", f"The filter '{name}' is invalid")
     return all(facts.get(name) in values for name, values in filters.items())

@@ -3,15 +3,15 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2 import image_content, images, inspection
 from uecwatchd.sandbox.ec2.inspection import Bundle
-from uecwatchd.sandbox.ec2.manifest import Claims
+from uecwatchd.sandbox.ec2.manifest import ManifestClaims
 from uecwatchd.sandbox.ec2.parameters import Action, Parameters, required
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.responses import Payload
 from uecwatchd.sandbox.rules.ec2 import Ec2Rules, Fate
-from uecwatchd.sandbox.state.registry import Image
+from uecwatchd.sandbox.state.registry import RegisteredImage
 
 PLATFORMS = ("windows", "linux")
 VIRTUALIZATIONS = ("paravirtual", "hvm")
@@ -21,7 +21,7 @@ DOOM = Fate(looks=1, state="failed", reason="The image could not be made of its 
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RegisterRequest:
     """What a request says. Empty text stands for what it does not say."""
 
     name: str
@@ -33,48 +33,48 @@ class Wish:
     virtualization: str
 
 
-def register(realm: Realm, parameters: Parameters) -> Payload:
+def register(backend: Backend, parameters: Parameters) -> Payload:
     """One location may be registered twice and gets two ids, as on real servers: the client has to look
     first."""
-    rules = realm.rules.ec2
+    rules = backend.rules.ec2
     location = required(parameters, "ImageLocation").removeprefix("/")
-    wish = _read_wish(realm, parameters)
-    bundle = inspection.read_bundle(realm.store, realm.identity, rules, location)
-    _check_rights(realm, bundle.claims)
+    wish = _read_wish(backend, parameters)
+    bundle = inspection.read_bundle(backend.store, backend.identity, rules, location)
+    _check_rights(backend, bundle.claims)
     _check_agreement(rules, parameters, bundle.claims)
     kernel, ramdisk = _choose_members(rules, wish, bundle.claims)
-    _check_member(realm, kernel, type_="kernel")
-    _check_member(realm, ramdisk, type_="ramdisk")
-    fate = _fate(realm, trouble=_trouble(rules, wish, bundle))
-    draft = _draft(realm, wish, bundle, fate, location=location, kernel=kernel, ramdisk=ramdisk)
+    _check_member(backend, kernel, type_="kernel")
+    _check_member(backend, ramdisk, type_="ramdisk")
+    fate = _fate(backend, trouble=_trouble(rules, wish, bundle))
+    draft = _draft(backend, wish, bundle, fate, location=location, kernel=kernel, ramdisk=ramdisk)
     permissions = images.first_permissions(rules)
-    return {"imageId": realm.registry.add_image(draft, ids=rules.ids, permissions=permissions).id}
+    return {"imageId": backend.registry.add_image(draft, ids=rules.ids, permissions=permissions).id}
 
 
-def _trouble(rules: Ec2Rules, wish: Wish, bundle: Bundle) -> str:
+def _trouble(rules: Ec2Rules, wish: RegisterRequest, bundle: Bundle) -> str:
     """Why no image can be made of a bundle, where that is found out later; empty if one can. Raises
-    `Refused`."""
+    `ApiError`."""
     try:
         found = inspection.inspect(bundle)
         if wish.virtualization == "hvm" and not image_content.is_disk(found.head):
-            raise Refused("InvalidManifest", "An hvm image must be a whole disk with a boot sector")
-    except Refused as refused:
+            raise ApiError("InvalidManifest", "An hvm image must be a whole disk with a boot sector")
+    except ApiError as refused:
         if not rules.imports_later:
             raise
         return refused.message
     return ""
 
 
-def _read_wish(realm: Realm, parameters: Parameters) -> Wish:
-    name, description = _read_words(realm, parameters)
+def _read_wish(backend: Backend, parameters: Parameters) -> RegisterRequest:
+    name, description = _read_words(backend, parameters)
     platform = _one_of(parameters, "Platform", PLATFORMS)
     virtualization = _one_of(parameters, "VirtualizationType", VIRTUALIZATIONS) or "paravirtual"
-    if realm.rules.ec2.windows_is_hvm and platform == "windows":
+    if backend.rules.ec2.windows_is_hvm and platform == "windows":
         virtualization = "hvm"
-    return Wish(
+    return RegisterRequest(
         name=name,
         description=description,
-        architecture=_one_of(parameters, "Architecture", realm.rules.ec2.architectures),
+        architecture=_one_of(parameters, "Architecture", backend.rules.ec2.architectures),
         kernel=parameters.get("KernelId", ""),
         ramdisk=parameters.get("RamdiskId", ""),
         platform=platform,
@@ -82,40 +82,42 @@ def _read_wish(realm: Realm, parameters: Parameters) -> Wish:
     )
 
 
-def _read_words(realm: Realm, parameters: Parameters) -> tuple[str, str]:
+def _read_words(backend: Backend, parameters: Parameters) -> tuple[str, str]:
     name, description = parameters.get("Name", ""), parameters.get("Description", "")
-    if realm.rules.ec2.name_required and "Name" not in parameters:
-        raise Refused("MissingParameter", "The request must contain the parameter Name")
-    if "Name" in parameters and not realm.rules.ec2.image_name.fullmatch(name):
-        raise Refused("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits and a few marks")
-    images.check_description(realm.rules.ec2, description)
-    realm.registry.check_name(name)
+    if backend.rules.ec2.name_required and "Name" not in parameters:
+        raise ApiError("MissingParameter", "The request must contain the parameter Name")
+    if "Name" in parameters and not backend.rules.ec2.image_name.fullmatch(name):
+        raise ApiError("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits and a few marks")
+    images.check_description(backend.rules.ec2, description)
+    backend.registry.check_name(name)
     return name, description
 
 
 def _one_of(parameters: Parameters, name: str, words: Collection[str]) -> str:
     word = parameters.get(name, "")
     if name in parameters and word not in words:
-        raise Refused("InvalidParameterValue", f"{name} cannot be {word}")
+        raise ApiError("InvalidParameterValue", f"{name} cannot be {word}")
     return word
 
 
-def _check_rights(realm: Realm, claims: Claims) -> None:
-    allowed = realm.administrator or not realm.rules.ec2.administrators_only
+def _check_rights(backend: Backend, claims: ManifestClaims) -> None:
+    allowed = backend.administrator or not backend.rules.ec2.administrators_only
     if claims.type != "machine" and not allowed:
-        raise Refused("OperationNotPermitted", f"Only administrators can register {claims.type} images.")
+        raise ApiError("OperationNotPermitted", f"Only administrators can register {claims.type} images.")
 
 
-def _check_agreement(rules: Ec2Rules, parameters: Parameters, claims: Claims) -> None:
+def _check_agreement(rules: Ec2Rules, parameters: Parameters, claims: ManifestClaims) -> None:
     if not rules.contradiction_refused:
         return
     claimed = {"Architecture": claims.architecture, "KernelId": claims.kernel, "RamdiskId": claims.ramdisk}
     for name, value in claimed.items():
         if name in parameters and parameters[name] != value:
-            raise Refused("InvalidParameterValue", f"{name} is {parameters[name]}, the manifest says {value}")
+            raise ApiError(
+                "InvalidParameterValue", f"{name} is {parameters[name]}, the manifest says {value}"
+            )
 
 
-def _choose_members(rules: Ec2Rules, wish: Wish, claims: Claims) -> tuple[str, str]:
+def _choose_members(rules: Ec2Rules, wish: RegisterRequest, claims: ManifestClaims) -> tuple[str, str]:
     """The ids of a machine's kernel and ramdisk, empty where it has none."""
     hvm = wish.virtualization == "hvm"
     if claims.type != "machine" or (hvm and rules.hvm_alone):
@@ -123,23 +125,30 @@ def _choose_members(rules: Ec2Rules, wish: Wish, claims: Claims) -> tuple[str, s
     kernel, ramdisk = wish.kernel or claims.kernel or "", wish.ramdisk or claims.ramdisk or ""
     for id_, word in ((kernel, "Kernel"), (ramdisk, "Ramdisk")):
         if rules.paravirtual_needs_both and not id_:
-            raise Refused("MissingParameter", f"{word} ID must be specified")
+            raise ApiError("MissingParameter", f"{word} ID must be specified")
     return kernel, ramdisk
 
 
-def _check_member(realm: Realm, image_id: str, *, type_: str) -> None:
+def _check_member(backend: Backend, image_id: str, *, type_: str) -> None:
     if not image_id:
         return
-    found = realm.registry.find_image(image_id)
+    found = backend.registry.find_image(image_id)
     if found is None or found.type != type_ or found.state not in LIVING:
-        raise Refused("InvalidAMIID.NotFound", f"Referenced {type_} id is invalid: {image_id}")
+        raise ApiError("InvalidAMIID.NotFound", f"Referenced {type_} id is invalid: {image_id}")
 
 
 def _draft(
-    realm: Realm, wish: Wish, bundle: Bundle, fate: Fate, *, location: str, kernel: str, ramdisk: str
-) -> Image:
+    backend: Backend,
+    wish: RegisterRequest,
+    bundle: Bundle,
+    fate: Fate,
+    *,
+    location: str,
+    kernel: str,
+    ramdisk: str,
+) -> RegisteredImage:
     """The image without its id."""
-    return Image(
+    return RegisteredImage(
         id="",
         location=location,
         manifest_sha256=bundle.manifest_sha256,
@@ -156,19 +165,19 @@ def _draft(
         looks=fate.looks,
         fate=fate.state,
         reason=fate.reason,
-        registered=realm.clock().isoformat(timespec="milliseconds"),
+        registered=backend.clock().isoformat(timespec="milliseconds"),
     )
 
 
-def _fate(realm: Realm, *, trouble: str) -> Fate:
+def _fate(backend: Backend, *, trouble: str) -> Fate:
     fate = (
         replace(DOOM, reason=trouble)
         if trouble
         else DOOM
-        if realm.faults.strikes("image-fails")
-        else realm.rules.ec2.fate
+        if backend.faults.strikes("image-fails")
+        else backend.rules.ec2.fate
     )
-    looks = int(realm.faults.value("pending"))
+    looks = int(backend.faults.value("pending"))
     return replace(fate, looks=looks) if looks else fate
 
 

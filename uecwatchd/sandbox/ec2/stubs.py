@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2.parameters import Action, Parameters
 from uecwatchd.sandbox.http.responses import Payload
 from uecwatchd.sandbox.rules.ec2_actions import HOLLOW
 
 
-def do_nothing(realm: Realm, parameters: Parameters) -> Payload:
-    del realm, parameters
+def do_nothing(backend: Backend, parameters: Parameters) -> Payload:
+    del backend, parameters
     return {}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from uecwatchd.sandbox.backend import Realm
+from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2 import images
 from uecwatchd.sandbox.ec2.parameters import (
     Action,
@@ -13,7 +13,7 @@ from uecwatchd.sandbox.ec2.parameters import (
     read_filters,
     required,
 )
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.responses import Payload
 from uecwatchd.sandbox.state.registry import Tag
 
@@ -21,39 +21,39 @@ KEY_LENGTH, VALUE_LENGTH = 127, 255  # characters, as EC2 had it at first
 RESERVED = ("aws:", "euca:")
 
 
-def create(realm: Realm, parameters: Parameters) -> Payload:
-    for tag in (tags := _read_tags(realm, parameters)):
+def create(backend: Backend, parameters: Parameters) -> Payload:
+    for tag in (tags := _read_tags(backend, parameters)):
         if not tag.key or len(tag.key) > KEY_LENGTH or len(tag.value) > VALUE_LENGTH:
-            raise Refused(
+            raise ApiError(
                 "InvalidParameterValue", f"Tag keys have 1 to {KEY_LENGTH} characters, values {VALUE_LENGTH}"
             )
         if tag.key.startswith(RESERVED):
-            raise Refused("InvalidParameterValue", f"Tag keys starting with {tag.key[:5]} are reserved")
-    if realm.faults.strikes("lost-tags"):
+            raise ApiError("InvalidParameterValue", f"Tag keys starting with {tag.key[:5]} are reserved")
+    if backend.faults.strikes("lost-tags"):
         return {"return": False}
-    realm.registry.add_tags(tags, limit=realm.rules.ec2.tags)
+    backend.registry.add_tags(tags, limit=backend.rules.ec2.tags)
     return {"return": True}
 
 
-def delete(realm: Realm, parameters: Parameters) -> Payload:
-    realm.registry.remove_tags(_read_tags(realm, parameters))
+def delete(backend: Backend, parameters: Parameters) -> Payload:
+    backend.registry.remove_tags(_read_tags(backend, parameters))
     return {"return": True}
 
 
-def _read_tags(realm: Realm, parameters: Parameters) -> tuple[Tag, ...]:
+def _read_tags(backend: Backend, parameters: Parameters) -> tuple[Tag, ...]:
     """Each tag on each resource. Only images have tags here."""
     required(parameters, "ResourceId.1")
     required(parameters, "Tag.1.Key")
-    resources = [images.find(realm, image_id).id for image_id in listed(parameters, "ResourceId")]
+    resources = [images.find(backend, image_id).id for image_id in listed(parameters, "ResourceId")]
     words = [(group.get("Key", ""), group.get("Value", "")) for group in numbered(parameters, "Tag")]
     return tuple(Tag(resource, key, value) for resource in resources for key, value in words)
 
 
-def describe(realm: Realm, parameters: Parameters) -> Payload:
+def describe(backend: Backend, parameters: Parameters) -> Payload:
     filters = read_filters(parameters)
     items = (
         {"resourceId": tag.resource, "resourceType": "image", "key": tag.key, "value": tag.value}
-        for tag in realm.registry.tags()
+        for tag in backend.registry.tags()
     )
     found = tuple(item for item in items if passes(_facts(item), filters))
     return {"tagSet": {"item": found}}

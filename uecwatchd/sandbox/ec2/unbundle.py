@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from uecwatchd.sandbox.ec2.image_content import HEAD, TAIL
-from uecwatchd.sandbox.ec2.manifest import Claims, PartClaim, invalid
-from uecwatchd.sandbox.state.store import StoredObject
+from uecwatchd.sandbox.ec2.manifest import ManifestClaims, PartClaim, invalid
+from uecwatchd.sandbox.state.store import S3Object
 
 BLOCK = tarfile.BLOCKSIZE
 RECORD = tarfile.RECORDSIZE
@@ -30,23 +30,23 @@ TRAILER = 2 * BLOCK  # zeros that end a tar, before it is filled up to a record
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
+class BundleKey:
     key: bytes
     iv: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class ImageEnds:
     """What came out: its first and last bytes."""
 
     head: bytes
     tail: bytes
 
 
-def unbundle(claims: Claims, parts: Iterable[StoredObject], *, secret: Secret) -> Image:
-    """Raises `Refused` (InvalidManifest) where the bundle is not what the manifest claims."""
+def unbundle(claims: ManifestClaims, parts: Iterable[S3Object], *, secret: BundleKey) -> ImageEnds:
+    """Raises `ApiError` (InvalidManifest) where the bundle is not what the manifest claims."""
     inflated = _inflate(_decrypt(_read_parts(claims.parts, parts), secret))
-    stream = Hashed(inflated)
+    stream = HashingReader(inflated)
     with io.BufferedReader(stream, CHUNK) as reader:
         image = _read_tar(reader, claims)
     if stream.sha1 != claims.tar_sha1:
@@ -54,7 +54,7 @@ def unbundle(claims: Claims, parts: Iterable[StoredObject], *, secret: Secret) -
     return image
 
 
-def _read_parts(claims: Iterable[PartClaim], parts: Iterable[StoredObject]) -> Iterator[bytes]:
+def _read_parts(claims: Iterable[PartClaim], parts: Iterable[S3Object]) -> Iterator[bytes]:
     for claim, part in zip(claims, parts, strict=True):
         check_part(claim, data := part.path.read_bytes())
         yield data
@@ -65,7 +65,7 @@ def check_part(claim: PartClaim, data: bytes) -> None:
         raise invalid(f"Part {claim.filename} has not the SHA-1 the manifest gives")
 
 
-def _decrypt(parts: Iterable[bytes], secret: Secret) -> Iterator[bytes]:
+def _decrypt(parts: Iterable[bytes], secret: BundleKey) -> Iterator[bytes]:
     decryptor = Cipher(algorithms.AES(secret.key), modes.CBC(secret.iv)).decryptor()
     unpadder = PKCS7(algorithms.AES.block_size).unpadder()
     for data in parts:
@@ -101,7 +101,7 @@ def _inflate_chunk(inflater: "zlib._Decompress", chunk: bytes) -> Iterator[bytes
         yield piece
 
 
-class Hashed(io.RawIOBase):
+class HashingReader(io.RawIOBase):
     """Chunks as a file, with the SHA-1 of what was read so far."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -133,7 +133,7 @@ class Hashed(io.RawIOBase):
         return filled
 
 
-def _read_tar(reader: "io.BufferedReader[Hashed]", claims: Claims) -> Image:
+def _read_tar(reader: "io.BufferedReader[HashingReader]", claims: ManifestClaims) -> ImageEnds:
     _check_header(reader.peek(BLOCK)[:BLOCK])
     try:
         with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK) as tar:
@@ -159,20 +159,20 @@ def _check_header(header: bytes) -> None:
         )
 
 
-def _check_member(member: tarfile.TarInfo, claims: Claims) -> None:
+def _check_member(member: tarfile.TarInfo, claims: ManifestClaims) -> None:
     if member.name != claims.name:
         raise invalid(f"The tar's member is {member.name!r}, the manifest's image {claims.name!r}")
     if member.size != claims.size:
         raise invalid(f"The tar's member has {member.size} bytes, the manifest's image {claims.size}")
 
 
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Image:
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> ImageEnds:
     """All the data that the member has, but not its holes, of which there may be terabytes.
 
     tarfile itself raises where there is less than the header says.
     """
-    head = Window(0, bytearray(min(HEAD, member.size)))
-    tail = Window(max(0, member.size - TAIL), bytearray(min(TAIL, member.size)))
+    head = CapturedRange(0, bytearray(min(HEAD, member.size)))
+    tail = CapturedRange(max(0, member.size - TAIL), bytearray(min(TAIL, member.size)))
     # Its buffer wants to know whether a stream can seek; what is below the buffer just goes on reading.
     content = cast(io.BufferedReader, tar.extractfile(member)).detach()  # None only for what is no file
     for start, size in _extents(member):
@@ -181,7 +181,7 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Image:
             chunk = content.read(min(CHUNK, start + size - at)) or b""
             head.take(chunk, at)
             tail.take(chunk, at)
-    return Image(bytes(head.content), bytes(tail.content))
+    return ImageEnds(bytes(head.content), bytes(tail.content))
 
 
 def _extents(member: tarfile.TarInfo) -> list[tuple[int, int]]:
@@ -191,7 +191,7 @@ def _extents(member: tarfile.TarInfo) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class CapturedRange:
     """Some bytes of an image, beginning at `start`; zero until they are taken."""
 
     start: int

@@ -35,10 +35,10 @@ AT_ONCE = struct.pack("ii", 1, 0)
 App = Callable[[Request], Response]
 # Told of a request that did not get as far as that: its method and its path without the query, as far as they
 # could be read, the status it was answered with and why.
-TurnAway = Callable[[str, str, HTTPStatus, str], None]
+OnRejected = Callable[[str, str, HTTPStatus, str], None]
 
 
-class Severed(Exception):
+class ConnectionDropped(Exception):
     """This request gets no answer: its connection is reset. `action` is what it asked for, as far as anyone
     looked, and `status` that of the answer it would have got, 0 if nothing was done."""
 
@@ -50,7 +50,7 @@ class Severed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class ConnectionSettings:
     """Of a server with its connections: how many requests it takes on one, and whether it says so before it
     closes it."""
 
@@ -59,7 +59,7 @@ class Habits:
     clock: Callable[[], datetime]
 
 
-class Body(io.RawIOBase):
+class RequestBody(io.RawIOBase):
     """A request's body: exactly as long as announced; the client is told to go on at the first read."""
 
     def __init__(self, source: io.BufferedIOBase, *, length: int, invite: Callable[[], None] | None) -> None:
@@ -82,13 +82,13 @@ class Body(io.RawIOBase):
         return len(data)
 
 
-class Handler(WSGIRequestHandler):
+class ConnectionHandler(WSGIRequestHandler):
     """One connection, on a thread of its own."""
 
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
     disable_nagle_algorithm = True  # head and body are two writes: the second would wait for an ACK, 40 ms
-    server: "Server"
+    server: "HttpServer"
     served = 0
 
     def run_wsgi(self) -> None:
@@ -97,13 +97,13 @@ class Handler(WSGIRequestHandler):
         if refusal := self._refusal():
             self.send_error(*refusal)
             return
-        body = Body(self.rfile, length=int(self._length()), invite=self._invitation())
+        body = RequestBody(self.rfile, length=int(self._length()), invite=self._invitation())
         environ = self.make_environ()
         environ["wsgi.input"] = body
         with Request(environ) as request:
             try:
                 response = self.server.answer(request)
-            except Severed:
+            except ConnectionDropped:
                 self._sever()
                 return
             with response:
@@ -134,16 +134,16 @@ class Handler(WSGIRequestHandler):
         """Of the parent's refusals, too, where `self.path` may be missing or that of the request before."""
         words = self.requestline.split()
         method, path = (words[0], words[1].partition("?")[0]) if len(words) > 1 else ("", "")
-        self.server.turn_away(method, path, HTTPStatus(code), message or "")
+        self.server.record_rejected(method, path, HTTPStatus(code), message or "")
         super().send_error(code, message, explain)
 
     def send_response(self, code: int, message: str | None = None) -> None:
         """Of `send_error`: without a Server header, and by the cloud's clock."""
         self.send_response_only(code, message)
-        self.send_header("Date", http_date(self.server.habits.clock()))
+        self.send_header("Date", http_date(self.server.settings.clock()))
 
     def handle_expect_100(self) -> bool:
-        """Not yet: see `Body`."""
+        """Not yet: see `RequestBody`."""
         return True
 
     def _invitation(self) -> Callable[[], None] | None:
@@ -160,8 +160,8 @@ class Handler(WSGIRequestHandler):
         self.send_response_only(int(code), reason)
         for name, value in headers:
             self.send_header(name, value)
-        over = self.served >= self.server.habits.requests()
-        if last or (over and self.server.habits.announced):
+        over = self.served >= self.server.settings.requests()
+        if last or (over and self.server.settings.announced):
             self.send_header("Connection", "close")
         self.end_headers()
         for chunk in chunks:
@@ -186,16 +186,25 @@ class Handler(WSGIRequestHandler):
         """The server keeps its own record of requests."""
 
 
-class Server(ThreadedWSGIServer):
+class HttpServer(ThreadedWSGIServer):
     """Listens on a socket it is given, and can let go of its connections when it stops."""
 
-    def __init__(self, listener: socket.socket, answer: App, *, turn_away: TurnAway, habits: Habits) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        answer: App,
+        *,
+        record_rejected: OnRejected,
+        settings: ConnectionSettings,
+    ) -> None:
         host, port = listener.getsockname()
         # The parent wants a WSGI application; our handler calls `answer` itself.
-        super().__init__(host, port, Request.application(answer), handler=Handler, fd=listener.fileno())
+        super().__init__(
+            host, port, Request.application(answer), handler=ConnectionHandler, fd=listener.fileno()
+        )
         self.answer = answer
-        self.turn_away = turn_away
-        self.habits = habits
+        self.record_rejected = record_rejected
+        self.settings = settings
         self._open: set[socket.socket] = set()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="sandbox", daemon=True)

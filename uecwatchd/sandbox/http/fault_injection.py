@@ -4,14 +4,14 @@ import hashlib
 
 from werkzeug.wrappers import Request, Response
 
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.faults import Faults
-from uecwatchd.sandbox.http.connection import Severed
+from uecwatchd.sandbox.http.connection import ConnectionDropped
 
 REFUSALS = {"put-500": "InternalError", "put-503": "SlowDown", "put-503-every": "SlowDown"}
 
 
-class Spoiled(Refused):
+class InjectedError(ApiError):
     """A refusal for no reason of the client's."""
 
     def __init__(self, fault: str) -> None:
@@ -19,20 +19,23 @@ class Spoiled(Refused):
         self.fault = fault
 
 
-def spoil_upload(faults: Faults, action: str, request: Request) -> None:
-    """After its sender is known and before anything is kept. Raises `Spoiled` or `Severed`."""
+def fail_upload(faults: Faults, action: str, request: Request) -> None:
+    """Let an armed fault strike an upload: the sender is known by then, and nothing is stored yet.
+
+    Raises `InjectedError` or `ConnectionDropped`: when a fault strikes.
+    """
     if action != "PutObject":
         return
     for name in REFUSALS:
         if faults.strikes_one_in(name) if name.endswith("-every") else faults.strikes(name):
-            raise Spoiled(name)
+            raise InjectedError(name)
     if faults.strikes("reset-in-body"):
         if half := (request.content_length or 0) // 2:  # to read nothing counts as a body that ended early
             request.stream.read(half)
-        raise Severed("reset-in-body", action=action)
+        raise ConnectionDropped("reset-in-body", action=action)
 
 
-def spoil_etag(faults: Faults, action: str, response: Response) -> str:
+def falsify_etag(faults: Faults, action: str, response: Response) -> str:
     """The fault's name if it has struck, as nobody else can tell."""
     if action != "PutObject" or not faults.strikes("wrong-etag"):
         return ""
@@ -41,7 +44,7 @@ def spoil_etag(faults: Faults, action: str, response: Response) -> str:
     return "wrong-etag"
 
 
-def lose_answer(faults: Faults, action: str) -> None:
-    """After the action is done. Raises `Severed`."""
+def drop_answer(faults: Faults, action: str) -> None:
+    """After the action is done. Raises `ConnectionDropped`."""
     if action == "RegisterImage" and faults.strikes("lost-answer"):
-        raise Severed("lost-answer", action=action, status=200)
+        raise ConnectionDropped("lost-answer", action=action, status=200)

@@ -8,23 +8,23 @@ import threading
 from collections import OrderedDict
 from datetime import datetime, timedelta
 
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 
 MEMORY = timedelta(minutes=15)  # after this its date is too old anyway
 # The servers' own words, spaces included.
 REPLAYED = "Message replay detected.  Same signature was used within the last 15 minutes"
 
 
-class Signatures:
+class ReplayCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: OrderedDict[str, datetime] = OrderedDict()  # the oldest first
 
-    def use_up(self, signature: str, *, now: datetime) -> None:
-        """Raises `Refused` (SignatureReplayed)."""
+    def remember(self, signature: str, *, now: datetime) -> None:
+        """Raises `ApiError` (SignatureReplayed)."""
         with self._lock:
             while self._seen and now - next(iter(self._seen.values())) > MEMORY:
                 self._seen.popitem(last=False)
             if signature in self._seen:
-                raise Refused("SignatureReplayed", REPLAYED)
+                raise ApiError("SignatureReplayed", REPLAYED)
             self._seen[signature] = now

@@ -6,9 +6,9 @@ from http import HTTPStatus
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from uecwatchd.sandbox.errors import Refused
-from uecwatchd.sandbox.http.signature import Unproven
-from uecwatchd.sandbox.rules.ec2_errors import KINDS, Errors, Form
+from uecwatchd.sandbox.errors import ApiError
+from uecwatchd.sandbox.http.signature import Unauthenticated
+from uecwatchd.sandbox.rules.ec2_errors import KINDS, ErrorForm, ErrorRules
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 EMPYREAN_NAMESPACE = "http://msgs.eucalyptus.com/eucalyptus"
@@ -26,7 +26,7 @@ PLAIN = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class ErrorResponse:
     """A refusal ready to be sent. `code` is what the body says, or would if it were XML."""
 
     status: int
@@ -67,26 +67,26 @@ def write_ec2_error(code: str, message: str, *, request_id: str) -> bytes:
     return write_xml("Response", {"Errors": error, "RequestID": request_id})
 
 
-def write_ec2_refusal(refused: Refused, errors: Errors, *, request_id: str) -> Written:
+def write_ec2_refusal(refused: ApiError, errors: ErrorRules, *, request_id: str) -> ErrorResponse:
     """What a generation with such errors answers."""
-    kind = "forbidden" if isinstance(refused, Unproven) else KINDS.get(refused.code)
-    form = (errors.forms.get(kind) if kind else None) or Form(refused.status)
+    kind = "forbidden" if isinstance(refused, Unauthenticated) else KINDS.get(refused.code)
+    form = (errors.forms.get(kind) if kind else None) or ErrorForm(refused.status)
     code = form.code or refused.code
     sentence = errors.words.get(refused.code, form.words).format(message=refused.message)
     if form.plain:
         text = f"Failure: {form.status} {HTTPStatus(form.status).phrase}\n{sentence}\n\n"
-        return Written(form.status, code, text.encode(), PLAIN)
+        return ErrorResponse(form.status, code, text.encode(), PLAIN)
     body = write_ec2_error(code, sentence, request_id=request_id)
     if not errors.escaped:
         body = body.replace(escape(sentence).encode(), sentence.encode())
-    return Written(form.status, code, body, XML)
+    return ErrorResponse(form.status, code, body, XML)
 
 
 def write_s3(root: str, payload: Payload) -> bytes:
     return write_xml(root, payload, namespace=S3_NAMESPACE)
 
 
-def write_s3_error(refused: Refused, *, resource: str, request_id: str) -> bytes:
+def write_s3_error(refused: ApiError, *, resource: str, request_id: str) -> bytes:
     code = S3_CODES.get(refused.code, refused.code)
     where = {"Resource": resource, "RequestId": request_id}
     return write_xml("Error", {"Code": code, "Message": refused.message, **where})

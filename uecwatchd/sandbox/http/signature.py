@@ -9,9 +9,9 @@
 Signatures in a query string ("presigned") and bodies signed chunk by chunk ("streaming") are refused: no
 generation before 4.4 knew them.
 
-Every refusal here is `Unproven`. Codes: MissingAuthenticationToken and AuthFailure (EC2), AccessDenied,
-InvalidRequest (S3), InvalidAccessKeyId, SignatureDoesNotMatch, RequestTimeTooSkewed, NotImplemented,
-InvalidParameterValue.
+Every refusal here is `Unauthenticated`. Codes: MissingAuthenticationToken and AuthFailure (EC2),
+AccessDenied and InvalidRequest (S3), InvalidAccessKeyId, SignatureDoesNotMatch, RequestTimeTooSkewed,
+NotImplemented, InvalidParameterValue.
 """
 
 import base64
@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote
 
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.rules.ec2 import Ec2Rules
 from uecwatchd.sandbox.rules.s3 import S3Rules
 
@@ -66,12 +66,12 @@ SUB_RESOURCES = frozenset(
 Pairs = tuple[tuple[str, str], ...]
 
 
-class Unproven(Refused):
+class Unauthenticated(ApiError):
     """Nobody known has signed this request, or not now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class RequestHead:
     """A request's head as it was sent: `path` and `query` still percent-encoded, header names in lower
     case."""
 
@@ -82,7 +82,7 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class VerifiedSignature:
     """What S3's head proves. `payload` is the SHA-256 the body must have; None when the signature leaves it
     open."""
 
@@ -97,7 +97,7 @@ def read_pairs(query: str) -> Pairs:
 
 
 def check_ec2(
-    wire: Wire,
+    head: RequestHead,
     parameters: Mapping[str, str],
     body: bytes,
     *,
@@ -106,41 +106,50 @@ def check_ec2(
     rules: Ec2Rules,
 ) -> str:
     """The access key that signed this EC2 request."""
-    if "authorization" in wire.headers and "v4" in rules.signatures:
-        day = _v4_time(wire)
-        key = _check_v4(wire, hashlib.sha256(body).hexdigest(), service="ec2", at=day, secrets=secrets)
+    if "authorization" in head.headers and "v4" in rules.signatures:
+        day = _v4_time(head)
+        key = _check_v4(head, hashlib.sha256(body).hexdigest(), service="ec2", at=day, secrets=secrets)
         _check_ec2_time(day, now=now, rules=rules)
         return key
     if "Signature" not in parameters:
-        raise Unproven("MissingAuthenticationToken", "The request carries no signature that is known here")
+        raise Unauthenticated(
+            "MissingAuthenticationToken", "The request carries no signature that is known here"
+        )
     if "v2" not in rules.signatures:
-        raise Unproven("AuthFailure", "Version 2 of the signature is not taken here, use version 4")
-    key = _check_ec2_v2(wire, parameters, secrets=secrets)
+        raise Unauthenticated("AuthFailure", "Version 2 of the signature is not taken here, use version 4")
+    key = _check_ec2_v2(head, parameters, secrets=secrets)
     _check_ec2_time(_ec2_v2_time(parameters), now=now, rules=rules)
     return key
 
 
-def check_s3(wire: Wire, *, secrets: Mapping[str, str], now: datetime, rules: S3Rules) -> Proof:
+def check_s3(
+    head: RequestHead, *, secrets: Mapping[str, str], now: datetime, rules: S3Rules
+) -> VerifiedSignature:
     """Who signed this S3 request, and what its body has to be."""
-    authorization = wire.headers.get("authorization")
+    authorization = head.headers.get("authorization")
     if authorization is None:
-        raise Unproven("AccessDenied", "The request carries no Authorization header")
+        raise Unauthenticated("AccessDenied", "The request carries no Authorization header")
     if authorization.startswith(S3_V2_SCHEME):
         if "v2" not in rules.signatures:
-            raise Unproven("InvalidRequest", f"This authorization is not supported. Use {V4_ALGORITHM}.")
-        proof, at = Proof(_check_s3_v2(wire, secrets=secrets, rules=rules), None), _s3_v2_time(wire)
+            raise Unauthenticated(
+                "InvalidRequest", f"This authorization is not supported. Use {V4_ALGORITHM}."
+            )
+        signature, at = (
+            VerifiedSignature(_check_s3_v2(head, secrets=secrets, rules=rules), None),
+            _s3_v2_time(head),
+        )
     else:
         if "v4" not in rules.signatures:
-            raise Unproven("AccessDenied", "Invalid authorization header")
-        proof, at = _check_s3_v4(wire, secrets=secrets), _v4_time(wire)
+            raise Unauthenticated("AccessDenied", "Invalid authorization header")
+        signature, at = _check_s3_v4(head, secrets=secrets), _v4_time(head)
     if abs(now - at) > timedelta(seconds=rules.window):
-        raise Unproven(rules.skewed_code, f"Message expired. {_dated(at, now)}")
-    return proof
+        raise Unauthenticated(rules.skewed_code, f"Message expired. {_dated(at, now)}")
+    return signature
 
 
-def v2_signature(wire: Wire, parameters: Mapping[str, str]) -> str:
+def v2_signature(head: RequestHead, parameters: Mapping[str, str]) -> str:
     """What may count only once; empty for a request signed otherwise."""
-    authorization = wire.headers.get("authorization", "")
+    authorization = head.headers.get("authorization", "")
     return authorization if authorization.startswith(S3_V2_SCHEME) else parameters.get("Signature", "")
 
 
@@ -150,13 +159,13 @@ def _dated(at: datetime, now: datetime) -> str:
 
 def _secret(access_key: str, secrets: Mapping[str, str]) -> bytes:
     if access_key not in secrets:
-        raise Unproven("InvalidAccessKeyId", "The access key id does not exist in our records")
+        raise Unauthenticated("InvalidAccessKeyId", "The access key id does not exist in our records")
     return secrets[access_key].encode()
 
 
 def _compare(ours: str, theirs: str) -> None:
     if not hmac.compare_digest(ours.encode(), theirs.encode()):
-        raise Unproven(
+        raise Unauthenticated(
             "SignatureDoesNotMatch", "The signature we calculated does not match the one you provided"
         )
 
@@ -164,25 +173,25 @@ def _compare(ours: str, theirs: str) -> None:
 # EC2, version 2
 
 
-def _check_ec2_v2(wire: Wire, parameters: Mapping[str, str], *, secrets: Mapping[str, str]) -> str:
+def _check_ec2_v2(head: RequestHead, parameters: Mapping[str, str], *, secrets: Mapping[str, str]) -> str:
     if parameters.get("SignatureVersion") != "2":
-        raise Unproven("InvalidParameterValue", "SignatureVersion must be 2")
+        raise Unauthenticated("InvalidParameterValue", "SignatureVersion must be 2")
     digest = EC2_V2_METHODS.get(parameters.get("SignatureMethod", ""))
     if digest is None:
-        raise Unproven("InvalidParameterValue", "SignatureMethod must be HmacSHA256 or HmacSHA1")
+        raise Unauthenticated("InvalidParameterValue", "SignatureMethod must be HmacSHA256 or HmacSHA1")
     key = parameters.get("AWSAccessKeyId", "")
     signed = _canonical_query((n, v) for n, v in parameters.items() if n != "Signature")
     secret = _secret(key, secrets)
-    texts = ("\n".join((wire.method, host, wire.path, signed)) for host in _ec2_v2_hosts(wire))
+    texts = ("\n".join((head.method, host, head.path, signed)) for host in _ec2_v2_hosts(head))
     ours = [base64.b64encode(hmac.digest(secret, text.encode(), digest)).decode() for text in texts]
     if parameters["Signature"] not in ours:
         _compare(ours[0], parameters["Signature"])
     return key
 
 
-def _ec2_v2_hosts(wire: Wire) -> tuple[str, str]:
+def _ec2_v2_hosts(head: RequestHead) -> tuple[str, str]:
     """What follows a second colon is not looked at, which leaves no right signature to an IPv6 address."""
-    host, port, *_ = (*wire.headers.get("host", "").split(":"), EUCALYPTUS_PORT)
+    host, port, *_ = (*head.headers.get("host", "").split(":"), EUCALYPTUS_PORT)
     return f"{host}:{port or EUCALYPTUS_PORT}", host
 
 
@@ -190,7 +199,7 @@ def _ec2_v2_time(parameters: Mapping[str, str]) -> datetime:
     try:
         return _aware(datetime.fromisoformat(parameters.get("Timestamp", "")))
     except ValueError as error:
-        raise Unproven("InvalidParameterValue", "Timestamp must be a time in ISO 8601") from error
+        raise Unauthenticated("InvalidParameterValue", "Timestamp must be a time in ISO 8601") from error
 
 
 def _aware(at: datetime) -> datetime:
@@ -200,76 +209,80 @@ def _aware(at: datetime) -> datetime:
 
 def _check_ec2_time(at: datetime, *, now: datetime, rules: Ec2Rules) -> None:
     if at - now > timedelta(seconds=rules.ahead) or now - at > timedelta(seconds=rules.behind):
-        raise Unproven("RequestTimeTooSkewed", _dated(at, now))
+        raise Unauthenticated("RequestTimeTooSkewed", _dated(at, now))
 
 
 # S3, version 2
 
 
-def _check_s3_v2(wire: Wire, *, secrets: Mapping[str, str], rules: S3Rules) -> str:
-    match = S3_V2_AUTHORIZATION.fullmatch(wire.headers["authorization"])
+def _check_s3_v2(head: RequestHead, *, secrets: Mapping[str, str], rules: S3Rules) -> str:
+    match = S3_V2_AUTHORIZATION.fullmatch(head.headers["authorization"])
     if match is None:
-        raise Unproven("AccessDenied", "The Authorization header has no form we know")
+        raise Unauthenticated("AccessDenied", "The Authorization header has no form we know")
     secret = _secret(match["key"], secrets)
-    candidates = [wire.path]
+    candidates = [head.path]
     if rules.bare_resource:
-        candidates.append(wire.path.removeprefix(rules.find_path(unquote(wire.path)) or "") or "/")
-    texts = (_s3_v2_text(wire, resource) for resource in candidates)
+        candidates.append(head.path.removeprefix(rules.find_path(unquote(head.path)) or "") or "/")
+    texts = (_s3_v2_text(head, resource) for resource in candidates)
     ours = [base64.b64encode(hmac.digest(secret, text.encode(), hashlib.sha1)).decode() for text in texts]
     if match["signature"] not in ours:
         _compare(ours[0], match["signature"])
     return match["key"]
 
 
-def _s3_v2_text(wire: Wire, resource: str) -> str:
-    headers = wire.headers
+def _s3_v2_text(head: RequestHead, resource: str) -> str:
+    headers = head.headers
     date = "" if "x-amz-date" in headers else headers.get("date", "")
     amz = [f"{name}:{headers[name].strip()}" for name in sorted(headers) if name.startswith("x-amz-")]
-    named = sorted((n, v) for n, v in read_pairs(wire.query) if n in SUB_RESOURCES)
+    named = sorted((n, v) for n, v in read_pairs(head.query) if n in SUB_RESOURCES)
     suffix = "&".join(f"{n}={v}" if v else n for n, v in named)
-    lines = [wire.method, headers.get("content-md5", ""), headers.get("content-type", ""), date, *amz]
+    lines = [head.method, headers.get("content-md5", ""), headers.get("content-type", ""), date, *amz]
     return "\n".join([*lines, f"{resource}?{suffix}" if suffix else resource])
 
 
-def _s3_v2_time(wire: Wire) -> datetime:
+def _s3_v2_time(head: RequestHead) -> datetime:
     try:
-        return _aware(parsedate_to_datetime(wire.headers.get("x-amz-date") or wire.headers.get("date", "")))
+        return _aware(parsedate_to_datetime(head.headers.get("x-amz-date") or head.headers.get("date", "")))
     except ValueError as error:
-        raise Unproven("AccessDenied", "The request has no Date we can read") from error
+        raise Unauthenticated("AccessDenied", "The request has no Date we can read") from error
 
 
 # Both, version 4
 
 
-def _check_s3_v4(wire: Wire, *, secrets: Mapping[str, str]) -> Proof:
-    payload = wire.headers.get("x-amz-content-sha256", "")
+def _check_s3_v4(head: RequestHead, *, secrets: Mapping[str, str]) -> VerifiedSignature:
+    payload = head.headers.get("x-amz-content-sha256", "")
     if payload.startswith("STREAMING-"):
-        raise Unproven("NotImplemented", "Bodies signed in chunks are not supported")
+        raise Unauthenticated("NotImplemented", "Bodies signed in chunks are not supported")
     if payload != UNSIGNED and not SHA256_HEX.fullmatch(payload):
-        raise Unproven(
+        raise Unauthenticated(
             "AccessDenied", "x-amz-content-sha256 must be the SHA-256 of the body, or UNSIGNED-PAYLOAD"
         )
-    key = _check_v4(wire, payload, service="s3", at=_v4_time(wire), secrets=secrets)
-    return Proof(key, None if payload == UNSIGNED else payload)
+    key = _check_v4(head, payload, service="s3", at=_v4_time(head), secrets=secrets)
+    return VerifiedSignature(key, None if payload == UNSIGNED else payload)
 
 
-def _v4_time(wire: Wire) -> datetime:
+def _v4_time(head: RequestHead) -> datetime:
     try:
-        return datetime.strptime(wire.headers.get("x-amz-date", ""), V4_TIME).replace(tzinfo=UTC)
+        return datetime.strptime(head.headers.get("x-amz-date", ""), V4_TIME).replace(tzinfo=UTC)
     except ValueError as error:
-        raise Unproven("AccessDenied", "The request has no X-Amz-Date we can read") from error
+        raise Unauthenticated("AccessDenied", "The request has no X-Amz-Date we can read") from error
 
 
-def _check_v4(wire: Wire, payload: str, *, service: str, at: datetime, secrets: Mapping[str, str]) -> str:
-    match = V4_AUTHORIZATION.fullmatch(wire.headers["authorization"])
+def _check_v4(
+    head: RequestHead, payload: str, *, service: str, at: datetime, secrets: Mapping[str, str]
+) -> str:
+    match = V4_AUTHORIZATION.fullmatch(head.headers["authorization"])
     if match is None:
-        raise Unproven("AccessDenied", "The Authorization header has no form we know")
+        raise Unauthenticated("AccessDenied", "The Authorization header has no form we know")
     if match["service"] != service or match["day"] != f"{at:%Y%m%d}":
-        raise Unproven("SignatureDoesNotMatch", f"The credential's scope is not of this day and of {service}")
+        raise Unauthenticated(
+            "SignatureDoesNotMatch", f"The credential's scope is not of this day and of {service}"
+        )
     names = match["headers"].split(";")
-    _check_signed_names(wire, names)
+    _check_signed_names(head, names)
     scope = f"{match['day']}/{match['region']}/{service}/aws4_request"
-    canonical = hashlib.sha256(_v4_canonical(wire, names, payload).encode()).hexdigest()
+    canonical = hashlib.sha256(_v4_canonical(head, names, payload).encode()).hexdigest()
     text = "\n".join((V4_ALGORITHM, f"{at:{V4_TIME}}", scope, canonical))
     step = b"AWS4" + _secret(match["key"], secrets)
     for word in scope.split("/"):
@@ -278,20 +291,20 @@ def _check_v4(wire: Wire, payload: str, *, service: str, at: datetime, secrets: 
     return match["key"]
 
 
-def _check_signed_names(wire: Wire, names: list[str]) -> None:
+def _check_signed_names(head: RequestHead, names: list[str]) -> None:
     """A header of ours that is not signed could be changed on the way."""
-    needed = {"host", *(name for name in wire.headers if name.startswith("x-amz-"))}
+    needed = {"host", *(name for name in head.headers if name.startswith("x-amz-"))}
     if missing := sorted(needed.difference(names)):
-        raise Unproven(
+        raise Unauthenticated(
             "AccessDenied", f"There were headers present which were not signed: {', '.join(missing)}"
         )
 
 
-def _v4_canonical(wire: Wire, names: list[str], payload: str) -> str:
-    path = quote(unquote(wire.path), safe="/-_.~")
-    headers = "".join(f"{name}:{' '.join(wire.headers.get(name, '').split())}\n" for name in names)
+def _v4_canonical(head: RequestHead, names: list[str], payload: str) -> str:
+    path = quote(unquote(head.path), safe="/-_.~")
+    headers = "".join(f"{name}:{' '.join(head.headers.get(name, '').split())}\n" for name in names)
     return "\n".join(
-        (wire.method, path, _canonical_query(read_pairs(wire.query)), headers, ";".join(names), payload)
+        (head.method, path, _canonical_query(read_pairs(head.query)), headers, ";".join(names), payload)
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from uecwatchd.sandbox.rules import ec2_actions, ec2_errors
 from uecwatchd.sandbox.rules.ec2_actions import Actions
-from uecwatchd.sandbox.rules.ec2_errors import Errors
+from uecwatchd.sandbox.rules.ec2_errors import ErrorRules
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -18,7 +18,7 @@ Moment = Literal["register", "run"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ids:
+class ImageIds:
     """How ids of images look. Ids that differ in case are different ids."""
 
     machine: str
@@ -55,7 +55,7 @@ class Ec2Rules:
     names: frozenset[str]  # a host's first labels at which it has the root among its paths; empty: at any
     certificates_path: str  # where the cloud's certificate is given out; empty: nowhere
     actions: Actions
-    errors: Errors
+    errors: ErrorRules
     # who signed a request, and when
     signatures: frozenset[str]  # versions understood: "v2", "v4"
     replay_refused: bool  # whether one version 2 signature counts once
@@ -67,7 +67,7 @@ class Ec2Rules:
     description_length: int
     tags: int  # on one resource
     # ids
-    ids: Ids
+    ids: ImageIds
     # DescribeImages: whether a known id finds nothing, an unknown one everything, ExecutableBy=all nothing
     lookup_broken: bool
     unknown_refused: bool  # whether DescribeImages refuses an id it does not know
@@ -123,7 +123,7 @@ SANDBOX = Ec2Rules(
     image_name=re.compile(r"[A-Za-z0-9()/_-]{3,128}"),  # dots only from 4.0, commas only in 3.4
     description_length=255,
     tags=10,  # 4.x
-    ids=Ids("emi", "eki", "eri", digits=8, upper=True),
+    ids=ImageIds("emi", "eki", "eri", digits=8, upper=True),
     lookup_broken=False,
     unknown_refused=True,
     location_length=255,  # one database column in every version
@@ -197,7 +197,7 @@ EUCA4 = replace(
     signatures=frozenset({"v2", "v4"}),
     name_required=True,  # 4.2
     image_name=re.compile(r"[A-Za-z0-9()./_-]{3,128}"),  # 4.0 was the first to take dots
-    ids=Ids("emi", "eki", "eri", digits=8),
+    ids=ImageIds("emi", "eki", "eri", digits=8),
     manifest_size=5 * MIB,
     reader_acls=frozenset({"aws-exec-read", "public-read", "public-read-write"}),
     signature_checked=frozenset({"register"}),  # 4.0.2 to 4.1
@@ -215,7 +215,7 @@ EUCA5 = replace(
     actions=ec2_actions.EUCA5,
     errors=ec2_errors.EUCA5,
     replay_refused=False,
-    ids=Ids("ami", "aki", "ari", digits=17),
+    ids=ImageIds("ami", "aki", "ari", digits=17),
     unknown_refused=True,
     signature_checked=frozenset(),
 )
@@ -233,7 +233,7 @@ OPENSTACK = replace(
     behind=5 * 60,
     name_required=True,
     image_name=EUCA4.image_name,
-    ids=Ids("ami", "aki", "ari", digits=8),
+    ids=ImageIds("ami", "aki", "ari", digits=8),
     manifest_prefix=True,
     manifest_size=None,
     image_size=None,
@@ -272,7 +272,7 @@ AWS = replace(
     actions=ec2_actions.AWS,
     image_name=re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}"),
     tags=50,
-    ids=Ids("ami", "aki", "ari", digits=17),
+    ids=ImageIds("ami", "aki", "ari", digits=17),
     parts_beside=True,
     image_size=10 * GIB,
     signature_checked=frozenset({"register", "run"}),

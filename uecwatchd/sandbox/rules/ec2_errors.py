@@ -1,7 +1,7 @@
 """How each generation of the EC2 half says no: the status, the code and the shape of the body.
 
-We know precisely why we refuse, and that is the code a `Refused` carries. Few servers say as much: before 3.3
-there were no codes at all, and to this day most failures of Eucalyptus arrive as one code with a sentence.
+The reason for a refusal is known precisely, and is the code that an `ApiError` carries. Few servers say as
+much: before 3.3 there were no codes at all, and even in 5.1 most failures arrive as one code with a sentence.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ErrorForm:
     """`code` takes the place of the precise one if it is given, `words` of our sentence, which `{message}`
     stands for. `plain` is text instead of XML."""
 
@@ -49,7 +49,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
+class ErrorRules:
     """`forms` by kind; a kind that is missing goes out as it is. `words` by precise code: what the server
     says in place of the form's words.
 
@@ -57,7 +57,7 @@ class Errors:
     that is not known and with {fields}, a line for each of them.
     """
 
-    forms: Mapping[Kind, Form] = field(default_factory=dict)
+    forms: Mapping[Kind, ErrorForm] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
     escaped: bool = True  # whether a `&` or `<` in a sentence is written as XML wants it
     unbound_action: str = "The action {name} is not valid for this web service"
@@ -65,25 +65,25 @@ class Errors:
 
 
 # Before 3.3 who is refused at the door gets a line of text.
-OLD_DOOR: Mapping[Kind, Form] = {
-    "forbidden": Form(403, plain=True, words="User authentication failed."),
-    "replayed": Form(403, plain=True),
+OLD_DOOR: Mapping[Kind, ErrorForm] = {
+    "forbidden": ErrorForm(403, plain=True, words="User authentication failed."),
+    "replayed": ErrorForm(403, plain=True),
 }
-DOOR: Mapping[Kind, Form] = {"forbidden": Form(403), "replayed": Form(403, "AccessDenied")}
+DOOR: Mapping[Kind, ErrorForm] = {"forbidden": ErrorForm(403), "replayed": ErrorForm(403, "AccessDenied")}
 BIND_ACTION = "Failed to construct message of type {name}"
 BIND_PARAMETER = "Failed to bind the following fields:\n{fields}"
 EXPIRED = {"RequestTimeTooSkewed": "Message expired ({message})"}
 # From the days before codes: every error names the part of the server that it came from.
 IMAGES = "ImageManager"
 
-AMAZON = Errors()
+AMAZON = ErrorRules()
 
-UEC = Errors(
+UEC = ErrorRules(
     forms={
         **OLD_DOOR,
-        "service": Form(400, IMAGES),
-        "coded": Form(400, IMAGES),
-        "unbound": Form(500, plain=True),  # 2.0: 400
+        "service": ErrorForm(400, IMAGES),
+        "coded": ErrorForm(400, IMAGES),
+        "unbound": ErrorForm(500, plain=True),  # 2.0: 400
     },
     words={
         **EXPIRED,
@@ -95,12 +95,12 @@ UEC = Errors(
     unbound_parameter=BIND_PARAMETER,
 )
 
-EUCA3 = Errors(
+EUCA3 = ErrorRules(
     forms={
         **OLD_DOOR,
-        "service": Form(406, IMAGES),
-        "coded": Form(406, IMAGES),  # 3.3: 400, with a code
-        "unbound": Form(412, plain=True),  # 3.3: 400
+        "service": ErrorForm(406, IMAGES),
+        "coded": ErrorForm(406, IMAGES),  # 3.3: 400, with a code
+        "unbound": ErrorForm(412, plain=True),  # 3.3: 400
     },
     words=EXPIRED,
     escaped=False,
@@ -108,20 +108,20 @@ EUCA3 = Errors(
     unbound_parameter=BIND_PARAMETER,
 )
 
-EUCA4 = Errors(
+EUCA4 = ErrorRules(
     forms={
         **DOOR,
-        "service": Form(500, "InternalFailure"),
-        "coded": Form(400),
-        "unbound": Form(400, "InvalidParameterValue"),
+        "service": ErrorForm(500, "InternalFailure"),
+        "coded": ErrorForm(400),
+        "unbound": ErrorForm(400, "InvalidParameterValue"),
     },
     words=EXPIRED,
     unbound_action=BIND_ACTION,
     unbound_parameter=BIND_PARAMETER,
 )
 
-EUCA5 = Errors(
-    forms={**EUCA4.forms, "service": Form(500, "InternalError")},
+EUCA5 = ErrorRules(
+    forms={**EUCA4.forms, "service": ErrorForm(500, "InternalError")},
     words=EXPIRED,
     unbound_action=BIND_ACTION,
     unbound_parameter=BIND_PARAMETER,

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 
 from uecwatchd.sandbox.rules.ec2 import EC2_RULES, Ec2Rules
 from uecwatchd.sandbox.rules.eucarc import EUCARCS
-from uecwatchd.sandbox.rules.http import LINE_RULES, LineRules
+from uecwatchd.sandbox.rules.http import HTTP_RULES, HttpRules
 from uecwatchd.sandbox.rules.s3 import S3_RULES, S3Rules
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class GenerationRules:
     """One generation: what its two halves insist on, how it speaks HTTP, the credentials it hands out."""
 
     ec2: Ec2Rules
     s3: S3Rules
-    line: LineRules
+    http: HttpRules
     eucarc: str  # a template of `eucarc`
 
 
-RULES: Mapping[str, Rules] = {
-    name: Rules(EC2_RULES[name], S3_RULES[name], LINE_RULES[name], EUCARCS[name]) for name in S3_RULES
+RULES: Mapping[str, GenerationRules] = {
+    name: GenerationRules(EC2_RULES[name], S3_RULES[name], HTTP_RULES[name], EUCARCS[name])
+    for name in S3_RULES
 }

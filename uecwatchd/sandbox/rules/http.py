@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
-class Nowhere:
+class UnknownPath:
     status: int
     body: str
     content_type: str = "text/plain; charset=UTF-8"
 
 
 # Of this cloud itself, and of those in whose place any web server may stand.
-_HELPFUL = Nowhere(404, "Nothing is here. Look at / for what is.\n", "text/plain; charset=utf-8")
+_HELPFUL = UnknownPath(404, "Nothing is here. Look at / for what is.\n", "text/plain; charset=utf-8")
 # 1.6; 2.0 has the exception's message in a second line, `null` if there is none.
-_FAILURE = Nowhere(500, "Failure: 500 Internal Server Error\r\n")
-_FAULT = Nowhere(
+_FAILURE = UnknownPath(500, "Failure: 500 Internal Server Error\r\n")
+_FAULT = UnknownPath(
     404,
     '<?xml version="1.0"?><Response><Errors><Error><Code>404 Not Found</Code><Message>unknown</Message>'
     "</Error></Errors><RequestID>unknown</RequestID></Response>",
@@ -28,23 +28,23 @@ _FAULT = Nowhere(
 
 
 @dataclass(frozen=True, slots=True)
-class LineRules:
+class HttpRules:
     """`ec2_server` and `s3_server` are what the halves say of themselves in the header Server; empty:
-    nothing. `nowhere` is the answer at a path that nobody serves."""
+    nothing. `unknown_path` is the answer at a path that nobody serves."""
 
     ec2_server: str
     s3_server: str
     requests: int  # on one connection
     announced: bool  # whether the last answer on a connection says that it is the last
-    nowhere: Nowhere
+    unknown_path: UnknownPath
 
 
-_EUCALYPTUS = LineRules(ec2_server="", s3_server="", requests=100, announced=True, nowhere=_FAULT)
-_OTHERS = replace(_EUCALYPTUS, nowhere=_HELPFUL)
+_EUCALYPTUS = HttpRules(ec2_server="", s3_server="", requests=100, announced=True, unknown_path=_FAULT)
+_OTHERS = replace(_EUCALYPTUS, unknown_path=_HELPFUL)
 
-LINE_RULES: Mapping[str, LineRules] = {
+HTTP_RULES: Mapping[str, HttpRules] = {
     "sandbox": replace(_OTHERS, ec2_server="uecwatchd-sandbox", s3_server="uecwatchd-sandbox"),
-    "uec": replace(_EUCALYPTUS, announced=False, nowhere=_FAILURE),
+    "uec": replace(_EUCALYPTUS, announced=False, unknown_path=_FAILURE),
     "euca3": _EUCALYPTUS,
     "euca4": _EUCALYPTUS,
     "euca5": _EUCALYPTUS,

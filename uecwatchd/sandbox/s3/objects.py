@@ -6,94 +6,94 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import wrap_file
 
-from uecwatchd.sandbox.backend import Realm
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.backend import Backend
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.s3.request import (
     CHUNK,
     NOTE,
-    Visit,
+    S3Request,
     canned_acl,
     check_upload,
-    notes,
     own_bucket,
     receive,
+    user_metadata,
 )
-from uecwatchd.sandbox.state.store import Bucket, StoredObject
+from uecwatchd.sandbox.state.store import Bucket, S3Object
 
 _UNTYPED = "binary/octet-stream"
 # The one canned ACL that says what such a bucket does anyway.
 OWNERS_ACL = "bucket-owner-full-control"
 
 
-def put_object(realm: Realm, visit: Visit) -> Response:
-    length = check_upload(realm, visit)
-    bucket = own_bucket(realm, visit.bucket)
-    acl = _object_acl(realm, visit, bucket)
-    _check_room(realm, visit, length=length)
-    upload = receive(realm, visit)
-    stored = StoredObject(
+def put_object(backend: Backend, request: S3Request) -> Response:
+    length = check_upload(backend, request)
+    bucket = own_bucket(backend, request.bucket)
+    acl = _object_acl(backend, request, bucket)
+    _check_room(backend, request, length=length)
+    upload = receive(backend, request)
+    stored = S3Object(
         bucket=bucket.name,
-        key=visit.key,
+        key=request.key,
         path=upload.path,
         size=upload.size,
         etag=upload.md5,
         acl=acl,
-        content_type=visit.headers.get("content-type") or _UNTYPED,
-        notes=notes(visit.headers),
-        modified=realm.clock(),
+        content_type=request.headers.get("content-type") or _UNTYPED,
+        metadata=user_metadata(request.headers),
+        modified=backend.clock(),
     )
     try:
-        realm.store.put(stored)
-    except Refused:
-        realm.store.discard(upload)
+        backend.store.put(stored)
+    except ApiError:
+        backend.store.discard(upload)
         raise
-    return _with_etag(realm, upload.md5)
+    return _with_etag(backend, upload.md5)
 
 
-def _object_acl(realm: Realm, visit: Visit, bucket: Bucket) -> str:
-    acl = canned_acl(realm, visit.headers)
-    if not bucket.takes_acls and visit.headers.get("x-amz-acl", OWNERS_ACL) != OWNERS_ACL:
-        raise Refused("AccessControlListNotSupported", "The bucket does not allow ACLs")
+def _object_acl(backend: Backend, request: S3Request, bucket: Bucket) -> str:
+    acl = canned_acl(backend, request.headers)
+    if not bucket.takes_acls and request.headers.get("x-amz-acl", OWNERS_ACL) != OWNERS_ACL:
+        raise ApiError("AccessControlListNotSupported", "The bucket does not allow ACLs")
     return acl
 
 
-def _check_room(realm: Realm, visit: Visit, *, length: int) -> None:
-    limit = realm.rules.s3.bucket_size
+def _check_room(backend: Backend, request: S3Request, *, length: int) -> None:
+    limit = backend.rules.s3.bucket_size
     if limit is None:
         return
-    others = (stored.size for stored in realm.store.objects(visit.bucket) if stored.key != visit.key)
+    others = (stored.size for stored in backend.store.objects(request.bucket) if stored.key != request.key)
     if sum(others) + length > limit:
-        raise Refused("EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
+        raise ApiError("EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
 
 
-def _with_etag(realm: Realm, etag: str) -> Response:
-    return Response(headers={"ETag": f'"{etag}"' if realm.rules.s3.etag_quoted else etag})
+def _with_etag(backend: Backend, etag: str) -> Response:
+    return Response(headers={"ETag": f'"{etag}"' if backend.rules.s3.etag_quoted else etag})
 
 
-def get_object(realm: Realm, visit: Visit) -> Response:
+def get_object(backend: Backend, request: S3Request) -> Response:
     """Also HEAD: the body is left off by the wrapper. Ranges and conditions are werkzeug's."""
-    bucket = own_bucket(realm, visit.bucket).name
-    stored, file = realm.store.open(bucket, visit.key)
-    response = Response(wrap_file(visit.request.environ, file, CHUNK), direct_passthrough=True)
+    bucket = own_bucket(backend, request.bucket).name
+    stored, file = backend.store.open(bucket, request.key)
+    response = Response(wrap_file(request.http.environ, file, CHUNK), direct_passthrough=True)
     response.call_on_close(file.close)
     response.content_length = stored.size
     response.content_type = stored.content_type
     response.last_modified = stored.modified
     response.set_etag(stored.etag)
-    for name, value in stored.notes.items():
+    for name, value in stored.metadata.items():
         response.headers[f"{NOTE}{name}"] = value
     try:
-        response.make_conditional(visit.request, accept_ranges=True, complete_length=stored.size)
+        response.make_conditional(request.http, accept_ranges=True, complete_length=stored.size)
     except RequestedRangeNotSatisfiable as error:
         response.close()
-        raise Refused("InvalidRange", "The requested range cannot be satisfied") from error
+        raise ApiError("InvalidRange", "The requested range cannot be satisfied") from error
     if response.status_code == HTTPStatus.PRECONDITION_FAILED:
         response.close()
-        raise Refused("PreconditionFailed", "At least one of the conditions you gave did not hold")
+        raise ApiError("PreconditionFailed", "At least one of the conditions you gave did not hold")
     return response
 
 
-def delete_object(realm: Realm, visit: Visit) -> Response:
+def delete_object(backend: Backend, request: S3Request) -> Response:
     """An object that is not there is deleted as well."""
-    realm.store.remove(own_bucket(realm, visit.bucket).name, visit.key)
+    backend.store.remove(own_bucket(backend, request.bucket).name, request.key)
     return Response(status=204)

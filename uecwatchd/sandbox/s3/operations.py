@@ -9,12 +9,18 @@ from dataclasses import dataclass
 
 from werkzeug.wrappers import Request, Response
 
-from uecwatchd.sandbox.backend import Realm
-from uecwatchd.sandbox.errors import Refused
-from uecwatchd.sandbox.http.signature import SUB_RESOURCES, Proof, Wire, check_s3, read_pairs
+from uecwatchd.sandbox.backend import Backend
+from uecwatchd.sandbox.errors import ApiError
+from uecwatchd.sandbox.http.signature import (
+    SUB_RESOURCES,
+    RequestHead,
+    VerifiedSignature,
+    check_s3,
+    read_pairs,
+)
 from uecwatchd.sandbox.rules.s3 import S3Rules
 from uecwatchd.sandbox.s3 import buckets, objects
-from uecwatchd.sandbox.s3.request import Handler, Visit, read_small_body
+from uecwatchd.sandbox.s3.request import Handler, S3Request, read_small_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +68,35 @@ def operation(method: str, bucket: str, key: str, query: str) -> str:
     return NAMES.get((level, method, sub_resource)) or NAMES.get((level, method, ""), "")
 
 
-def authenticate(realm: Realm, wire: Wire) -> Proof:
-    """Raises `Unproven`."""
-    return check_s3(wire, secrets=realm.secrets, now=realm.clock(), rules=realm.rules.s3)
+def authenticate(backend: Backend, head: RequestHead) -> VerifiedSignature:
+    """Raises `Unauthenticated`."""
+    return check_s3(head, secrets=backend.secrets, now=backend.clock(), rules=backend.rules.s3)
 
 
-def answer(realm: Realm, request: Request, wire: Wire, proof: Proof, *, bucket: str, key: str) -> Response:
-    """Raises `Refused`."""
-    query = dict(read_pairs(wire.query))
-    found = _find(realm.rules.s3, operation(wire.method, bucket, key, wire.query), query)
-    visit = Visit(request, wire.headers, query, proof, bucket, key)
+def answer(
+    backend: Backend, http: Request, head: RequestHead, signature: VerifiedSignature, *, bucket: str, key: str
+) -> Response:
+    """Raises `ApiError`."""
+    query = dict(read_pairs(head.query))
+    found = _find(backend.rules.s3, operation(head.method, bucket, key, head.query), query)
+    request = S3Request(http, head.headers, query, signature, bucket, key)
     if not found.reads:
-        read_small_body(realm, visit)
-    return found.run(realm, visit)
+        read_small_body(backend, request)
+    return found.run(backend, request)
 
 
 def _find(rules: S3Rules, name: str, query: Mapping[str, str]) -> Operation:
     """Return the operation of that name, if this generation has it and knows or ignores each query key.
 
-    Raises `Refused`: NotImplemented for a sub-resource, which makes any request another operation.
+    Raises `ApiError`: NotImplemented for a sub-resource, which makes any request another operation.
     """
     found = OPERATIONS.get(name)
     keys = found.keys if found else frozenset()
     for key in query.keys() & SUB_RESOURCES - keys:
-        raise Refused("NotImplemented", f"The query key {key} is not implemented here")
+        raise ApiError("NotImplemented", f"The query key {key} is not implemented here")
     if found is None or (name == "HeadBucket" and not rules.head_bucket):
-        raise Refused("MethodNotAllowed", "The specified method is not allowed against this resource")
+        raise ApiError("MethodNotAllowed", "The specified method is not allowed against this resource")
     known = keys | rules.harmless_keys | (rules.listing_keys if name == "ListObjects" else frozenset())
     for key in query.keys() - known if rules.unknown_key_code else ():
-        raise Refused(rules.unknown_key_code, f"Failed to bind the following fields: {key}")
+        raise ApiError(rules.unknown_key_code, f"Failed to bind the following fields: {key}")
     return found

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
-from uecwatchd.sandbox.errors import Refused
-from uecwatchd.sandbox.rules.ec2 import Ids
+from uecwatchd.sandbox.errors import ApiError
+from uecwatchd.sandbox.rules.ec2 import ImageIds
 from uecwatchd.sandbox.state.database import Database
 
 VERSION = 2
@@ -67,7 +67,7 @@ ID_DIGITS = 8  # of instances and reservations
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class RegisteredImage:
     """One registered image. Empty text stands for "none"; `registered` is a time in ISO 8601, UTC.
 
     While `state` is pending, `looks` is how many more times clients will see it so, `fate` the state it will
@@ -94,7 +94,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Permission:
+class LaunchPermission:
     """Who else may launch an image: kind `group` with the value `all`, or kind `user` with an account
     number."""
 
@@ -132,8 +132,10 @@ class Registry:
 
     # images
 
-    def add_image(self, image: Image, *, ids: Ids, permissions: Iterable[Permission]) -> Image:
-        """The image under a fresh id. Raises `Refused` (InvalidAMIName.Duplicate)."""
+    def add_image(
+        self, image: RegisteredImage, *, ids: ImageIds, permissions: Iterable[LaunchPermission]
+    ) -> RegisteredImage:
+        """The image under a fresh id. Raises `ApiError` (InvalidAMIName.Duplicate)."""
         with self._database.transaction() as rows:
             _refuse_taken_name(rows, image.name)
             fresh = _fresh_id(rows, lambda: ids.spell(image.type, _digits(ids.digits)), table="image")
@@ -147,12 +149,12 @@ class Registry:
         with self._database.transaction() as rows:
             _refuse_taken_name(rows, name)
 
-    def images(self) -> tuple[Image, ...]:
+    def images(self) -> tuple[RegisteredImage, ...]:
         with self._database.transaction() as rows:
             found = rows.execute("SELECT * FROM image ORDER BY registered, id")
-            return tuple(Image(*row) for row in found)
+            return tuple(RegisteredImage(*row) for row in found)
 
-    def find_image(self, image_id: str) -> Image | None:
+    def find_image(self, image_id: str) -> RegisteredImage | None:
         return next((image for image in self.images() if image.id == image_id), None)
 
     def describe(self, image_id: str, description: str) -> None:
@@ -176,13 +178,13 @@ class Registry:
 
     # permissions
 
-    def permissions(self, image_id: str) -> tuple[Permission, ...]:
+    def permissions(self, image_id: str) -> tuple[LaunchPermission, ...]:
         with self._database.transaction() as rows:
             query = "SELECT kind, value FROM permission WHERE image = ? ORDER BY kind, value"
-            return tuple(Permission(*row) for row in rows.execute(query, (image_id,)))
+            return tuple(LaunchPermission(*row) for row in rows.execute(query, (image_id,)))
 
     def change_permissions(
-        self, image_id: str, *, add: Iterable[Permission], remove: Iterable[Permission]
+        self, image_id: str, *, add: Iterable[LaunchPermission], remove: Iterable[LaunchPermission]
     ) -> None:
         with self._database.transaction() as rows:
             for one in remove:
@@ -200,12 +202,12 @@ class Registry:
             return tuple(Tag(*row) for row in rows.execute("SELECT * FROM tag ORDER BY resource, key"))
 
     def add_tags(self, tags: Iterable[Tag], *, limit: int) -> None:
-        """All of them or none. Raises `Refused` (TagLimitExceeded)."""
+        """All of them or none. Raises `ApiError` (TagLimitExceeded)."""
         with self._database.transaction() as rows:
             for tag in tags:
                 rows.execute("INSERT OR REPLACE INTO tag VALUES (?, ?, ?)", astuple(tag))
             if rows.execute("SELECT 1 FROM tag GROUP BY resource HAVING count(*) > ?", (limit,)).fetchone():
-                raise Refused("TagLimitExceeded", f"A resource has at most {limit} tags")
+                raise ApiError("TagLimitExceeded", f"A resource has at most {limit} tags")
 
     def remove_tags(self, tags: Iterable[Tag]) -> None:
         with self._database.transaction() as rows:
@@ -238,7 +240,7 @@ class Registry:
 
 def _refuse_taken_name(rows: sqlite3.Connection, name: str) -> None:
     if name and (row := rows.execute("SELECT id FROM image WHERE name = ?", (name,)).fetchone()):
-        raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {row['id']}")
+        raise ApiError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {row['id']}")
 
 
 def _digits(count: int) -> str:
@@ -253,6 +255,6 @@ def _fresh_id(rows: sqlite3.Connection, make: Callable[[], str], *, table: str) 
             return fresh
 
 
-def _insert(rows: sqlite3.Connection, table: str, record: Image | Instance) -> None:
+def _insert(rows: sqlite3.Connection, table: str, record: RegisteredImage | Instance) -> None:
     marks = ", ".join("?" for _ in fields(record))
     rows.execute(f"INSERT INTO {table} VALUES ({marks})", astuple(record))  # noqa: S608  # our own word

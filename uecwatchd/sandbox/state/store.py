@@ -17,7 +17,7 @@ from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
 
-from uecwatchd.sandbox.errors import Refused
+from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.state.database import Database
 
 VERSION = 2  # older files of it have two tables more, `multipart` and `piece`, which nothing reads
@@ -54,7 +54,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class ReceivedFile:
     """Bytes that have arrived and have no name yet."""
 
     path: Path
@@ -64,7 +64,7 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredObject:
+class S3Object:
     bucket: str
     key: str
     path: Path
@@ -72,7 +72,7 @@ class StoredObject:
     etag: str  # the MD5 in hex, without quotes
     acl: str  # the canned ACL it was sent with
     content_type: str
-    notes: Mapping[str, str]  # the x-amz-meta-* headers, without that prefix
+    metadata: Mapping[str, str]  # the x-amz-meta-* headers, without that prefix
     modified: datetime
 
 
@@ -103,7 +103,7 @@ class Store:
         with self._database.transaction() as rows:
             row = rows.execute("SELECT * FROM bucket WHERE name = ?", (name,)).fetchone()
         if row is None:
-            raise Refused("NoSuchBucket", "The specified bucket does not exist")
+            raise ApiError("NoSuchBucket", "The specified bucket does not exist")
         return _bucket(row)
 
     def add_bucket(
@@ -120,11 +120,11 @@ class Store:
             known = {row["name"]: row["owner"] for row in rows.execute("SELECT name, owner FROM bucket")}
             full = list(known.values()).count(bucket.owner) >= quota
             if full and (quota_first or bucket.name not in known):
-                raise Refused("TooManyBuckets", "You have attempted to create more buckets than allowed")
+                raise ApiError("TooManyBuckets", "You have attempted to create more buckets than allowed")
             if bucket.name in known:
                 code = own_bucket_code if known[bucket.name] == bucket.owner else "BucketAlreadyExists"
                 if code:
-                    raise Refused(code, "The requested bucket name is not available")
+                    raise ApiError(code, "The requested bucket name is not available")
                 return
             values = (bucket.name, bucket.owner, bucket.acl, bucket.created.isoformat(), bucket.takes_acls)
             rows.execute("INSERT INTO bucket VALUES (?, ?, ?, ?, ?)", values)
@@ -132,12 +132,12 @@ class Store:
     def remove_bucket(self, name: str) -> None:
         with self._database.transaction() as rows:
             if rows.execute("SELECT 1 FROM object WHERE bucket = ? LIMIT 1", (name,)).fetchone():
-                raise Refused("BucketNotEmpty", "The bucket you tried to delete is not empty")
+                raise ApiError("BucketNotEmpty", "The bucket you tried to delete is not empty")
             rows.execute("DELETE FROM bucket WHERE name = ?", (name,))
 
     # objects
 
-    def receive(self, chunks: Iterable[bytes]) -> Upload:
+    def receive(self, chunks: Iterable[bytes]) -> ReceivedFile:
         """Writes the bytes aside as they come. The file is gone again if their source fails."""
         path = self._files / secrets.token_hex(16)
         md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
@@ -151,12 +151,12 @@ class Store:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return Upload(path, size, md5.hexdigest(), sha256.hexdigest())
+        return ReceivedFile(path, size, md5.hexdigest(), sha256.hexdigest())
 
-    def discard(self, upload: Upload) -> None:
+    def discard(self, upload: ReceivedFile) -> None:
         upload.path.unlink(missing_ok=True)
 
-    def put(self, stored: StoredObject) -> None:
+    def put(self, stored: S3Object) -> None:
         """Names an upload, in place of what had the name before. Its bucket may have gone meanwhile."""
         values = (
             stored.bucket,
@@ -166,30 +166,30 @@ class Store:
             stored.etag,
             stored.acl,
             stored.content_type,
-            json.dumps(dict(stored.notes)),
+            json.dumps(dict(stored.metadata)),
             stored.modified.isoformat(),
         )
         with self._database.transaction() as rows:
             if not rows.execute("SELECT 1 FROM bucket WHERE name = ?", (stored.bucket,)).fetchone():
-                raise Refused("NoSuchBucket", "The specified bucket does not exist")
+                raise ApiError("NoSuchBucket", "The specified bucket does not exist")
             old = self._find(rows, stored.bucket, stored.key)
             rows.execute("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         if old:
             old.path.unlink(missing_ok=True)
 
-    def find(self, bucket: str, key: str) -> StoredObject | None:
+    def find(self, bucket: str, key: str) -> S3Object | None:
         with self._database.transaction() as rows:
             return self._find(rows, bucket, key)
 
-    def open(self, bucket: str, key: str) -> tuple[StoredObject, BufferedReader]:
+    def open(self, bucket: str, key: str) -> tuple[S3Object, BufferedReader]:
         """An object and its bytes, which stay readable even if it is replaced or deleted meanwhile."""
         with self._database.transaction() as rows:
             stored = self._find(rows, bucket, key)
             if stored is None:
-                raise Refused("NoSuchKey", "The specified key does not exist")
+                raise ApiError("NoSuchKey", "The specified key does not exist")
             return stored, stored.path.open("rb")
 
-    def objects(self, bucket: str) -> tuple[StoredObject, ...]:
+    def objects(self, bucket: str) -> tuple[S3Object, ...]:
         """In the order of their keys' bytes, as listings have it."""
         with self._database.transaction() as rows:
             found = rows.execute("SELECT * FROM object WHERE bucket = ? ORDER BY key", (bucket,)).fetchall()
@@ -202,12 +202,12 @@ class Store:
         if old:
             old.path.unlink(missing_ok=True)
 
-    def _find(self, rows: sqlite3.Connection, bucket: str, key: str) -> StoredObject | None:
+    def _find(self, rows: sqlite3.Connection, bucket: str, key: str) -> S3Object | None:
         row = rows.execute("SELECT * FROM object WHERE bucket = ? AND key = ?", (bucket, key)).fetchone()
         return None if row is None else self._stored(row)
 
-    def _stored(self, row: sqlite3.Row) -> StoredObject:
-        return StoredObject(
+    def _stored(self, row: sqlite3.Row) -> S3Object:
+        return S3Object(
             bucket=row["bucket"],
             key=row["key"],
             path=self._files / row["file"],
@@ -215,7 +215,7 @@ class Store:
             etag=row["etag"],
             acl=row["acl"],
             content_type=row["content_type"],
-            notes=json.loads(row["notes"]),
+            metadata=json.loads(row["notes"]),
             modified=datetime.fromisoformat(row["modified"]),
         )
 
