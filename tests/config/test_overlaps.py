@@ -12,6 +12,7 @@ from tests.support.host import Host
 from uecwatchd.config.load import load
 from uecwatchd.config.overlaps import Place, place_of
 from uecwatchd.errors import Halted
+from uecwatchd.system.mounts import parse_mounts
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_a_place_is_read_from_the_mounts(folder: str, place: Place) -> None:
 2 1 8:2 /data /mnt/b\\040c rw - ext4 /dev/b rw
 3 1 8:3 / /over rw - ext4 /dev/c rw
 4 3 0:9 / /over rw - tmpfs tmpfs rw"""
-    assert place_of(Path(folder), mountinfo) == place
+    assert place_of(Path(folder), parse_mounts(mountinfo)) == place
 
 
 @pytest.mark.parametrize("verb", ["run", "once", "check", "status"])

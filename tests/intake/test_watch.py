@@ -14,7 +14,6 @@ import pytest
 
 from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.intake.watch import Watch, Way, deaf, overdue
-from uecwatchd.system.mounts import file_system_type
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ FLOOD_FILES = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) //
 STOPPED = """
 import sys, threading
 from pathlib import Path
-from uecwatchd.watch import Watch
+from uecwatchd.intake.watch import Watch
 wake = threading.Event()
 watch = Watch([Path(sys.argv[1])], wake, scan_every=60)
 watch.start()
@@ -191,42 +190,10 @@ def test_it_says_which_way_of_watching_is_on(watch: Watch, tmp_path: Path) -> No
     assert str(watch.ways[0]) == f"{tmp_path}/s (inotify, full scan every 60 s)"
 
 
-MOUNTS = """\
-22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-30 22 0:40 / /srv/with\\040space rw - nfs4 host:/x rw
-31 22 0:41 / /srv rw - tmpfs tmpfs rw
-32 31 0:42 / /srv/a rw - fuse.sshfs x rw
-33 31 0:43 / /srv/a rw - xfs /dev/sdb rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("folder", "kind"),
-    [
-        ("/var", "ext4"),
-        ("/srv", "tmpfs"),
-        ("/srv/b", "tmpfs"),
-        ("/srv/with space/x", "nfs4"),
-        ("/srvx", "ext4"),
-        ("/srv/a/b", "xfs"),
-    ],
-    ids=["root", "the mount itself", "below", "a space", "a name that begins alike", "mounted over"],
-)
-def test_the_file_system_is_that_of_the_nearest_mount(folder: str, kind: str) -> None:
-    assert file_system_type(Path(folder), MOUNTS) == kind
-
-
-def test_the_real_mount_table_is_understood(tmp_path: Path) -> None:
-    text = Path("/proc/self/mountinfo").read_text()
-    assert file_system_type(Path("/proc"), text) == "proc"
-    assert file_system_type(tmp_path, text) in text
-    assert os.path.ismount("/proc")
-
-
 LIMITED = """
 import sys, threading
 from pathlib import Path
-from uecwatchd.watch import Watch
+from uecwatchd.intake.watch import Watch
 limit, folder = Path("/proc/sys/user/" + sys.argv[1]), Path(sys.argv[2])
 limit.write_text("0")
 wake = threading.Event()
@@ -310,8 +277,3 @@ def test_who_has_not_looked_for_a_scan_period_is_deaf(
     why = deaf(looked, [LOCAL, REMOTE], now=now)
     assert expected in why
     assert bool(expected) is bool(why)
-
-
-def test_every_escape_of_the_mount_table_is_understood() -> None:
-    line = "22 1 8:1 / / rw - ext4 x rw\n30 22 0:4 / /srv/a\\011b\\134c rw - cifs //x/y rw"
-    assert file_system_type(Path("/srv/a\tb\\c"), line) == "cifs"

@@ -1,4 +1,4 @@
-"""Where the state directory lies: on a disk of this machine, or where locks do not hold."""
+"""The list of mounts; the state directory on a disk of this machine, or where locks do not hold."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from tests.support.host import Host
 from uecwatchd.cli.check.host import examine_state
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.schema import FILE_NAME, open_file
-from uecwatchd.system.mounts import is_shared, type_of
+from uecwatchd.system.mounts import Mount, file_system_of, find_mount, is_shared, parse_mounts, read_mounts
 
 STRACE = shutil.which("strace") or ""
 
@@ -33,11 +33,48 @@ def test_a_disk_of_this_machine_is_its_own(kind: str) -> None:
     assert not is_shared(kind)
 
 
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:40 / /srv/with\\040space rw - nfs4 host:/x rw
+31 22 0:41 / /srv rw - tmpfs tmpfs rw
+32 31 0:42 / /srv/a rw - fuse.sshfs x rw
+33 31 0:43 / /srv/a rw - xfs /dev/sdb rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/var", "ext4"),
+        ("/srv", "tmpfs"),
+        ("/srv/b", "tmpfs"),
+        ("/srv/with space/x", "nfs4"),
+        ("/srvx", "ext4"),
+        ("/srv/a/b", "xfs"),
+    ],
+    ids=["root", "the mount itself", "below", "a space", "a name that begins alike", "mounted over"],
+)
+def test_the_file_system_is_that_of_the_nearest_mount(folder: str, kind: str) -> None:
+    mount = find_mount(Path(folder), parse_mounts(MOUNTS))
+    assert mount
+    assert mount.file_system == kind
+
+
+def test_the_real_mount_table_is_understood(tmp_path: Path) -> None:
+    assert file_system_of(Path("/proc")) == "proc"
+    assert file_system_of(tmp_path) in {mount.file_system for mount in read_mounts()}
+
+
+def test_every_escape_of_the_mount_table_is_understood() -> None:
+    line = "30 22 0:4 /\\040 /srv/a\\011b\\134c\u2028 rw - cifs //x/y rw"
+    assert parse_mounts(line) == (Mount("30", "0:4", "/ ", "/srv/a\tb\\c\u2028", "cifs"),)
+
+
 def test_check_warns_of_a_state_directory_that_others_share(fuse: Path, tmp_path: Path) -> None:
     levels = [finding.level for finding in examine_state(tmp_path)]
     (_, warning) = examine_state(fuse / "state")
     assert levels == ["ok"]
-    assert (warning.level, type_of(fuse) in warning.what) == ("warning", True)
+    assert (warning.level, file_system_of(fuse) in warning.what) == ("warning", True)
     assert "Set dir under [state]" in warning.hint
 
 

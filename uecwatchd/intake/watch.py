@@ -19,7 +19,7 @@ from watchdog.observers.api import BaseObserver
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.intake.spool.output_files import is_output
 from uecwatchd.intake.spool.safe_open import folder_descriptor
-from uecwatchd.system.mounts import is_shared, type_of
+from uecwatchd.system.mounts import file_system_of, is_shared
 
 # Changes of content, name or mode. Opening and closing without writing is also caused by our own reading.
 WAKING = frozenset({"created", "modified", "moved", "deleted", "closed", "attrib"})
@@ -144,7 +144,7 @@ class Watch:
     def _way(self, folder: Path, observer: BaseObserver) -> Way:
         if why := _unreachable_because(folder):
             return Way(folder, events=False, scan_every=self._seldom(), why=why, passing=True)
-        if is_shared(kind := type_of(folder)):
+        if is_shared(kind := file_system_of(folder)):
             return Way(folder, events=False, scan_every=self._seldom(), why=kind)
         try:
             # One level down, because a set may be a folder; inotify alone is not recursive.

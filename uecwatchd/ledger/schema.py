@@ -15,7 +15,7 @@ from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, kind_of
 from uecwatchd.system import failpoints, lockfile
 from uecwatchd.system.disk_space import lacking, space_of
-from uecwatchd.system.mounts import is_shared, type_of
+from uecwatchd.system.mounts import file_system_of, is_shared
 from uecwatchd.system.text import shell_word
 
 FILE_NAME = "ledger.sqlite"
@@ -365,7 +365,7 @@ def folder_trouble(folder: Path) -> Iterator[None]:
         what, why = f"{folder}: cannot use the state directory", error.strerror or str(error)
         if error.errno in NO_LOCKS:
             raise Halted(
-                what, f"its file system, {type_of(folder)}, keeps no locks ({why})", LOCAL
+                what, f"its file system, {file_system_of(folder)}, keeps no locks ({why})", LOCAL
             ) from error
         raise Deferred(what, why, remedy) from error
 
@@ -383,6 +383,6 @@ def trouble(folder: Path) -> Iterator[None]:
         space = space_of(folder) if code in VAGUE else None
         if space and any(lack := lacking(space)):
             why, hint = f"{error}, and {lack[0]}", f"{lack[1]}; work resumes by itself."
-        if code in UNSHARED and is_shared(kind := type_of(folder)):
+        if code in UNSHARED and is_shared(kind := file_system_of(folder)):
             why, hint = f"{why}, and the state directory lies on {kind}", LOCAL
         raise Deferred("the ledger: cannot use it", why, hint) from error

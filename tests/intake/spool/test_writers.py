@@ -23,11 +23,11 @@ from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import Assembly, Refused, put_back
 from uecwatchd.intake.spool import safe_open, writers
-from uecwatchd.intake.spool.writers import file_system_of
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.prepare import FRESH_SECONDS
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.digests import MARK, MOST_ZEROS
+from uecwatchd.system.mounts import file_system_of_open
 from uecwatchd.types import FileStamp
 
 
@@ -171,11 +171,11 @@ def test_a_set_with_a_leased_file_waits_and_goes_on_by_itself(host: Host, real_s
 
 
 def test_a_denial_by_a_file_system_with_rules_of_its_own_is_no_proof(file: Path) -> None:
-    assert file_system_of(-1) == ""
+    assert file_system_of_open(-1) == ""
     with file.open("rb") as opened:
-        assert file_system_of(opened.fileno()) in writers.LOCAL_FILE_SYSTEMS
+        assert file_system_of_open(opened.fileno()) in writers.LOCAL_FILE_SYSTEMS
     with Path("/proc/self/status").open("rb") as opened:
-        assert file_system_of(opened.fileno()) == "proc"
+        assert file_system_of_open(opened.fileno()) == "proc"
 
 
 def test_writers_and_this_process_survive_when_they_meet(tmp_path: Path) -> None:

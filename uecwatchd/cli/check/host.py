@@ -11,7 +11,7 @@ from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
 from uecwatchd.ledger import sqlite
 from uecwatchd.ledger.schema import ON_A_LOCAL_DISK, user_name
 from uecwatchd.system.disk_space import check_room
-from uecwatchd.system.mounts import is_shared, type_of
+from uecwatchd.system.mounts import file_system_of, is_shared
 from uecwatchd.system.small_files import read_small
 from uecwatchd.system.text import Malformed, parse_toml, shell_word
 
@@ -43,7 +43,7 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
         what = f"{folder}: this user may not write results there"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
-    yield Finding("ok", f"spool folder: {folder} ({type_of(folder) or 'file system unknown'})")
+    yield Finding("ok", f"spool folder: {folder} ({file_system_of(folder) or 'file system unknown'})")
 
 
 def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
@@ -72,6 +72,6 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
     if book:
         book.close()
     yield Finding("ok", f"state directory: {folder} ({told})")
-    if is_shared(kind := type_of(there)):
+    if is_shared(kind := file_system_of(there)):
         what = f"{folder}: the state directory lies on {kind}, which may keep no locks, or lose them"
         yield Finding("warning", what, f"{ON_A_LOCAL_DISK}; the spool folders may well lie on {kind}.")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from uecwatchd.errors import UecError
 from uecwatchd.intake.spool.safe_open import Leased, folder_descriptor, open_below
+from uecwatchd.system.mounts import file_system_of_open
 
 # Network file systems refuse a lease with the same error if they have no delegation for the file.
 LOCAL_FILE_SYSTEMS = frozenset(
@@ -48,7 +49,7 @@ def open_for_writing(folder: Path, paths: Iterable[str]) -> str | None:
 def _is_written(descriptor: int, path: str) -> bool:
     try:
         with open_below(descriptor, path) as file:
-            return _is_denied(file.fileno()) and file_system_of(file.fileno()) in LOCAL_FILE_SYSTEMS
+            return _is_denied(file.fileno()) and file_system_of_open(file.fileno()) in LOCAL_FILE_SYSTEMS
     except Leased:
         return True
     except UecError:
@@ -66,17 +67,3 @@ def _is_denied(descriptor: int) -> bool:
     with suppress(OSError):  # it is also given back when the file is closed
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
-
-
-def file_system_of(descriptor: int) -> str:
-    """Return the type of the file system of an open file; empty if /proc does not say.
-
-    It is found by the number of the mount: on btrfs the device of a file is not in the list of mounts.
-    """
-    with suppress(OSError, StopIteration):
-        told = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
-        mount = next(line.split()[1] for line in told if line.startswith("mnt_id:"))
-        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-        line = next(line for line in mounts if line.split(" ", 1)[0] == mount)
-        return line.partition(" - ")[2].split(" ")[0]
-    return ""
