@@ -26,10 +26,10 @@ DAEMON = """
 import sys, time
 from pathlib import Path
 from contextlib import closing
-from uecwatchd.ledger import open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
-from uecwatchd.settings import load
+from uecwatchd.config.load import load
 class Silent:
     def tell(self, event): pass
     def progress(self, progress): pass
