@@ -1,1 +1,1 @@
-"""One EC2-compatible cloud: its dialect, our credentials there, its clients, what its errors mean."""
+"""One EC2-compatible cloud: its dialect, our credentials there, its clients, the meaning of its errors."""

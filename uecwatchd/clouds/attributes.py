@@ -1,4 +1,4 @@
-"""What a registered image is given beside its bytes: tags, a description, and who else may start it.
+"""Attributes of a registered image: tags, a description, and launch permissions.
 
 Everything is read back: some servers answer "return: false" with a 200, and some say "true" and do nothing.
 Permissions are asked for in the oldest form, which every server knows, groups and users each by themselves.
@@ -23,7 +23,7 @@ LAUNCH_PERMISSION, DESCRIPTION = "launchPermission", "description"
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Who may start an image beside its owner: everybody, and these accounts."""
+    """Launch permissions beside the owner's: everybody, or these accounts."""
 
     public: bool
     accounts: frozenset[str]

@@ -1,4 +1,4 @@
-"""The S3 and EC2 clients of one cloud: boto3, taught the manners of servers older than itself.
+"""The S3 and EC2 clients of one cloud: boto3, adapted to servers older than itself.
 
 What is changed, and why:
 
@@ -10,11 +10,11 @@ What is changed, and why:
 - A V2 signature covers the path as it stands in the URL, service path included. botocore signs less, which
   Eucalyptus up to 3.2 refuses for objects and every version for buckets.
 - Nobody sends us elsewhere but Amazon, to a bucket's region.
-- Bodies go without `Expect: 100-continue`, for which some servers let us wait in vain.
+- Bodies go without `Expect: 100-continue`: some servers never answer it.
 - Answers that are not XML, or nearly, are read for what they say.
 - A signature is sent once where a second one like it is taken for a replay.
 - No client token is made up for a request that has none: the first generation refuses to see one.
-- Every answer has a size that it may have and a time by which it must be there.
+- Every answer has a maximum size and a deadline.
 - Nothing is tried again but a request that was never answered, once: what a 5xx means is for our own table
   to say, since several permanent failures come as one.
 """
@@ -59,11 +59,11 @@ RESEND_AFTER_SECONDS = 1.0
 # tell. What is recognised by one client is asked by the next one within the same second.
 _SENT = UniqueSignatures()
 
-# Requests that may be sent twice without harm. RegisterImage would give two ids: whoever loses its answer
-# looks the location up instead.
+# Requests that may be sent twice without harm. RegisterImage would give two ids: if its answer is lost,
+# the location is looked up instead.
 RESENDABLE = re.compile(r"(Put|Get|Head|List|Describe|Delete|Modify)\w*|Create(Bucket|Tags)")
 
-# Written like this it is heard before botocore's own listeners, one of which takes a bare `&` in an answer of
+# With these dots it is called before botocore's own listeners: one of them takes a bare `&` in an answer of
 # S3 for a broken connection.
 BEFORE_PARSING = "before-parse.*.*"
 
@@ -87,7 +87,7 @@ MOST_REQUESTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """A cloud that can be asked: who we are there, how it wants to be spoken to, and the two clients.
+    """A cloud that can be asked: our account there, its dialect, and the two clients.
 
     May be shared by threads.
     """
@@ -158,14 +158,14 @@ def _teach_ec2(ec2: Any) -> None:
 
 
 def make_client(service: str, **wiring: Any) -> Any:
-    """A client of "s3" or "ec2", which shares nothing with another one but what the library read of it."""
+    """Make a client of "s3" or "ec2". It shares only the library's parsed models with other clients."""
     with _MAKING:
         return _session().client(service, **wiring)
 
 
 @functools.cache
 def _session() -> boto3.session.Session:
-    """One for all clouds, which knows none of them: to read its models anew is most of making a client."""
+    """Return the one session for all clouds: reading the models is most of the cost of making a client."""
     sealed = _sealed_session()
     # No moment that a cloud tells is of use to us, and servers tell them in ways of their own, or not at all.
     sealed.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
@@ -173,7 +173,7 @@ def _session() -> boto3.session.Session:
 
 
 def _sealed_session() -> botocore.session.Session:
-    """A session deaf to files and environment: each variable is left with nothing but its default."""
+    """Return a session that ignores files and environment: each variable has only its default."""
     known = BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
     deaf = {name: (None, None, default, cast) for name, (_, _, default, cast) in known}
     nowhere = (None, None, "/dev/null", None)
@@ -216,7 +216,7 @@ def _ec2_config(dialect: Dialect) -> Config:
 
 
 def is_insecure(url: str | None) -> bool:
-    """Whether what is sent there can be read and changed on its way."""
+    """Tell whether requests to `url` can be read and changed on their way."""
     return url is not None and urlsplit(url).scheme == "http" and not is_loopback(url)
 
 
@@ -234,7 +234,7 @@ def _sign_own_path(*, request: Any, **_: object) -> None:
 def _resend_unanswered(
     *, attempts: int, caught_exception: Exception | None, response: Any, operation: Any, **_: object
 ) -> float | None:
-    """How long to wait before the one silent second try; None lets the failure stand.
+    """Return the pause in seconds before the one silent second try; None lets the failure stand.
 
     A server closes a kept connection after 100 requests, some without a word. A replay was refused unread.
     """

@@ -1,4 +1,4 @@
-"""The way into a cloud: who we are there, which generation it is, what seals our bundles, the clients."""
+"""The connection to a cloud: our account, its dialect, the certificate for bundles, the clients."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,9 +23,9 @@ from uecwatchd.types import DetectedCloud
 def connect(
     settings: CloudSettings, *, uploads: int, before: Mapping[str, DetectedCloud], stop: Stop = NEVER
 ) -> Cloud:
-    """A cloud, ready to be asked. Raises what `gather` raises, and what the cloud's answers mean.
+    """Return a cloud, ready to be asked. Raises what `gather` raises, and the errors of the cloud's answers.
 
-    `before` is what was found earlier, by cloud: that is not asked for again at the same address.
+    `before` has the dialects found earlier, by cloud: the same address is not asked for them again.
     """
     account = gather(settings)
     known = before.get(settings.name)
@@ -40,7 +40,7 @@ REFUSED = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
 
 
 def detected(settings: CloudSettings, account: Account, *, stop: Stop = NEVER) -> DetectedDialect:
-    """What the configuration calls it; else what it turns out to be. Never raises Rejected."""
+    """Return the configured dialect, or the one that the cloud turns out to speak. Never raises Rejected."""
     if named := DIALECTS.get(settings.dialect):
         return DetectedDialect(named, "the configuration says so")
     with translated_troubles(settings.name):
@@ -54,7 +54,7 @@ def detected(settings: CloudSettings, account: Account, *, stop: Stop = NEVER) -
 
 
 def connect_as(account: Account, found: DetectedDialect, *, uploads: int, stop: Stop = NEVER) -> Cloud:
-    """A cloud that can be asked. Never raises Rejected."""
+    """Return a cloud of a known dialect. Never raises Rejected."""
     with translated_troubles(account.cloud):
         _must_be_signable(account, found.dialect)
         account = _sealing(numbered(account, found.dialect), found.dialect, stop)
@@ -63,9 +63,9 @@ def connect_as(account: Account, found: DetectedDialect, *, uploads: int, stop: 
 
 @contextmanager
 def translated_troubles(cloud: str) -> Iterator[None]:
-    """What goes wrong before any set is looked at is no set's fault: a refusal halts.
+    """Turn refusals into `Halted`: no set is at fault before any set is looked at.
 
-    Raises Unforeseen for what is no error of ours.
+    Raises Unforeseen for an exception that is not ours.
     """
     try:
         yield
@@ -98,7 +98,10 @@ def _is_ipv6(account: Account) -> bool:
 
 
 def _unsignable(account: Account, who_takes: str) -> Halted:
-    """Those servers take what follows the first colon of a host for its port: no signature would be right."""
+    """Make the error for an IPv6 address, which no signature would fit.
+
+    Those servers read the text after the first colon of a host as its port.
+    """
     return Halted(
         f"cloud {account.cloud}: it cannot be asked at {account.ec2_url}",
         f"{who_takes} no signature for a host that is written as an IPv6 address",

@@ -1,9 +1,9 @@
-"""What an exchange with a cloud may cost us: bytes, seconds, and how long it may hold up a stop.
+"""Limits of one exchange with a cloud: bytes, seconds, and the delay of a stop.
 
 A server may send without an end, or a byte a minute, or take a connection and say nothing; a name server may
 keep silent too. botocore and urllib3 limit none of that: their time-outs begin again with each byte. So each
 exchange runs in a thread of its own while its caller waits, no longer than it is worth. One that is given up
-has its socket shut, at which its thread ends. It is a daemon thread: nobody waits for it then, not even at
+has its socket shut, and that ends its thread. It is a daemon thread: nobody waits for it then, not even at
 the end of the process.
 
 What comes in is counted where it leaves the socket, heads and the frames of chunks with it. Nothing is
@@ -45,7 +45,7 @@ class AnswerTooLong(HTTPClientError):  # type: ignore[misc]  # botocore has no t
 
 
 def allow_seconds(seconds: float) -> "Callable[..., None]":
-    """For botocore's event `before-send`: what such an exchange may take in place of its wire's `seconds`."""
+    """Return a listener for botocore's event `before-send` that replaces the session's limit of seconds."""
 
     def listen(*, request: Any, **_: object) -> None:
         request.seconds = seconds
@@ -54,7 +54,7 @@ def allow_seconds(seconds: float) -> "Callable[..., None]":
 
 
 class BoundedSession:
-    """Stands in for botocore's HTTP session, and has each of its exchanges end.
+    """A replacement for botocore's HTTP session that ends each of its exchanges.
 
     `seconds` is what one may take beside the time that its bytes need on the slowest line, `limit` how many
     bytes its answer may have, `most` how many may be under way; the others wait in their threads.
@@ -117,7 +117,7 @@ def _size(request: Any) -> int:
 
 
 class _Exchange:
-    """One question and its answer, in the thread that is asking."""
+    """One request and its answer, in a thread of its own."""
 
     def __init__(self, limit: int) -> None:
         self.over = threading.Event()
@@ -149,7 +149,7 @@ class _Exchange:
         raise inner if isinstance(inner, AnswerTooLong) else self._error
 
     def give_up(self) -> None:
-        """From the thread that waits. What is being sent or awaited fails, and nothing is sent any more."""
+        """Make the exchange fail and send nothing more. Called by the thread that waits for it."""
         self._given_up = True
         for each in (self._calling, self._hearing, getattr(self._connection, "sock", None)):
             if each is not None:
@@ -157,7 +157,7 @@ class _Exchange:
                     socket.socket.shutdown(each, socket.SHUT_RDWR)  # TLS would begin a farewell
 
     def uses(self, connection: Any) -> None:
-        """Raises when nobody waits any more: the body that is to be sent may be another's by now."""
+        """Raise when nobody waits any more: the buffer of the body may be in other use by now."""
         self._connection = connection
         if self._given_up:
             raise ConnectionError("given up")
@@ -178,7 +178,7 @@ class _Exchange:
         self._calling = called.dup()
 
     def hears(self, heard: socket.socket) -> None:
-        """A connection lets go of its socket before the last answer on it is read."""
+        """Remember the socket: a connection drops it before its last answer is read."""
         self._hearing = heard
 
     def took(self, count: int) -> None:
@@ -192,7 +192,7 @@ _HERE = threading.local()
 
 
 class _Watched:
-    """Of a connection: tells the exchange that uses it."""
+    """A connection that reports to the exchange that uses it."""
 
     def connect(self) -> None:
         with _HERE.exchange.connects(self):
@@ -209,7 +209,7 @@ class _Watched:
 
 
 class _Counted(io.RawIOBase):
-    """What comes out of a socket."""
+    """The bytes of a socket, counted."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -243,7 +243,7 @@ class _TlsConnection(_Watched, AWSHTTPSConnection):  # type: ignore[misc]
 
 
 class _HereAlone:
-    """Leaves advice to ask elsewhere unread: urllib3 follows none for us, and yet trips over some."""
+    """A pool that ignores redirects: urllib3 follows none for us, and yet fails on some."""
 
     def urlopen(self, **asked: Any) -> Any:
         return super().urlopen(**asked, redirect=False)  # type: ignore[misc]

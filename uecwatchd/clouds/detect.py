@@ -1,4 +1,4 @@
-"""Which generation a cloud is, found out by asking it, and why we think so.
+"""Detection of a cloud's dialect: found by asking it, with the reason.
 
 The address says most: Eucalyptus' services lie below `/services/`, Amazon's hosts bear its name, and every
 other EC2 API is OpenStack's. Nova had its own below `/services/` too, as `Cloud` and `Admin`, which no
@@ -64,7 +64,7 @@ DOING = "finding out its generation"
 
 @dataclass(frozen=True, slots=True)
 class DetectedDialect:
-    """A generation, and the fact that gave it away."""
+    """A dialect, and the fact that revealed it."""
 
     dialect: Dialect
     why: str
@@ -72,7 +72,10 @@ class DetectedDialect:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What is looked at of an answer. `said` is "Code: message", empty on success; `server` names itself."""
+    """As much of an answer as detection needs.
+
+    `said` is "Code: message", empty on success; `server` names itself.
+    """
 
     status: int
     said: str
@@ -98,7 +101,7 @@ def detect_dialect(account: Account, *, stop: Stop = NEVER) -> DetectedDialect:
 
 
 def by_address(ec2_url: str | None) -> DetectedDialect | None:
-    """What the address alone gives away."""
+    """Detect the dialect from the address alone; None if it tells nothing."""
     host = urlsplit(ec2_url or "").hostname or ""
     if not host:
         return DetectedDialect(AWS, "it has a region and no address")
@@ -108,7 +111,7 @@ def by_address(ec2_url: str | None) -> DetectedDialect | None:
 
 
 def address_of(account: Account) -> str:
-    """What makes a cloud another one: where it is asked."""
+    """Return the address that identifies a cloud: a cloud at another address is another cloud."""
     return " ".join(part or "-" for part in (account.ec2_url, account.s3_url, account.region))
 
 
@@ -140,7 +143,7 @@ def _has_object_storage(account: Account, stop: Stop) -> bool:
 
 
 def _told(cloud: Cloud, ask: Callable[[], Any], tells: Callable[[_Answer], bool]) -> _Answer:
-    """The answer to a question. A refusal is raised, unless it `tells` what was to be found out."""
+    """Return the answer to a question. Raises a refusal unless `tells` says that it is an answer."""
     with translated(cloud, DOING):
         try:
             return _read(ask())

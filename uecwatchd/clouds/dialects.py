@@ -1,4 +1,4 @@
-"""What each generation of cloud accepts: one frozen record per generation, and nothing else knows.
+"""The dialects of clouds: one frozen record per generation says what it accepts.
 
 No other code asks which dialect it speaks to; it reads a field.
 A fact that is the same everywhere is not here: all are addressed by path, and a machine's manifest
@@ -74,7 +74,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """How others are named that an image may be shared with; `looks` says it to people."""
+    """The names of accounts that an image may be shared with; `looks` describes them to people."""
 
     pattern: re.Pattern[str]
     looks: str
@@ -87,7 +87,7 @@ _BY_NAME = Accounts(re.compile(r"(?![0-9]+$)[A-Za-z0-9_@.+=,:-]{1,128}"), "the n
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How far our clock may be from the cloud's, in seconds, before it refuses us."""
+    """The accepted difference between our clock and the cloud's, in seconds."""
 
     ahead: int
     behind: int
@@ -102,7 +102,7 @@ _BUCKET_EVERYWHERE = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one generation of cloud wants to be spoken to."""
+    """The protocol of one generation of cloud."""
 
     name: str
     versions: str  # for people
@@ -149,7 +149,7 @@ class Dialect:
     # Elsewhere
     account_checked: bool  # the account number in a manifest must be the one of the access key
     opens_bundles: bool  # once an image is available, the cloud has opened its bundle with its own key
-    offers_certificate: bool  # gives the certificate that bundles are sealed for to whoever asks
+    offers_certificate: bool  # gives the certificate that bundles are sealed for to everybody
     regional: bool  # has a known address per region, and wants a new bucket's region named
 
 
@@ -326,10 +326,10 @@ DIALECTS: Mapping[str, Dialect] = {
 
 
 def fitting_name(dialect: Dialect, name: str) -> str:
-    """The nearest name that the cloud takes, empty where images have none.
+    """Return the nearest name that the cloud takes, "" if its images have none.
 
-    Characters it refuses become hyphens; a name that is too long loses its middle, for what
-    tells it from others may stand at its end.
+    Refused characters become hyphens. A name that is too long loses its middle, because its end may tell it
+    from others.
     """
     if dialect.name_pattern is None:
         return ""

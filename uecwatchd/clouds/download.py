@@ -1,4 +1,4 @@
-"""A bundle's way back out of its bucket."""
+"""The download of a bundle from its bucket."""
 
 from collections.abc import Callable, Iterator
 
@@ -40,7 +40,7 @@ def download_bundle(
 
 
 def _fetched(cloud: Cloud, bucket: str, key: str) -> bytes:
-    """A manifest's bytes, of which there are never more than a server would read."""
+    """Return a manifest's bytes, at most as many as a server would read."""
     data = bytearray()
     for chunk in fetch_object(cloud, bucket, key):
         data += chunk

@@ -1,7 +1,7 @@
 """Hosts with an underscore in their names, which botocore refuses and all else takes.
 
 A client is made for a stand-in of such a host, and each of its requests is given the true one before it is
-signed. Nobody else ever sees the stand-in: neither a name server nor the cloud.
+signed. Nobody else ever sees the stand-in: no name server and no cloud.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 
 def alias_url(url: str) -> str:
-    """Return the URL with a host that botocore takes; the same one wherever it takes that."""
+    """Return the URL with a host that botocore takes; unchanged if botocore takes it as it is."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.replace("_", "u")).geturl()
 

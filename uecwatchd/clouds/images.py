@@ -1,4 +1,4 @@
-"""Images as a cloud lists them, and how one of ours is found again.
+"""Images as a cloud lists them, and the search for one of ours.
 
 What holds everywhere, and makes a second registration harmless, is the image's location: the cloud gives it
 back as it was sent. It is looked for in the whole list of our own images, on our side, since the first
@@ -95,21 +95,21 @@ class Image:
 
 
 def list_images(cloud: Cloud, *, owned: bool = True) -> tuple[Image, ...]:
-    """All images of our account, or all that we may see, in the cloud's order."""
+    """List all images of our account, or all that we may see, in the cloud's order."""
     return cloud.own_images.answer(partial(_own, cloud)) if owned else _asked(cloud)
 
 
 def recent_images(cloud: Cloud) -> tuple[Image, ...]:
-    """Our images as they were some seconds ago, and what this process has registered since.
+    """List our images as they were some seconds ago, with those that this process has registered since.
 
-    What is missing may be taken for missing. What is there may have left meanwhile: ask for `images`.
+    A missing image is really missing. A listed one may have left meanwhile: call `list_images` to be sure.
     """
     listed: tuple[Image, ...] = cloud.own_images.answer(partial(_own, cloud), age=RECENT_SECONDS)
     return listed
 
 
 def find_image(cloud: Cloud, image_id: str, *, owned: bool = True) -> Image | None:
-    """The image of just this id, ours or (where not `owned`) not. The case of its letters counts."""
+    """Find the image of exactly this id, ours or (if not `owned`) any. The case of its letters counts."""
     found_by_id = cloud.dialect.found_by_id
     listed = _asked_for(cloud, image_id) if found_by_id else list_images(cloud, owned=owned)
     return next((image for image in listed if image.id == image_id), None)
@@ -140,7 +140,7 @@ def _asked_for(cloud: Cloud, image_id: str) -> tuple[Image, ...]:
 
 
 def parse_images(cloud: Cloud, answer: Mapping[str, Any]) -> tuple[Image, ...]:
-    """The images of a list, which is read a page at a time. Raises Halted for one that is too long."""
+    """Parse a list of images, page by page. Raises Halted for one that is too long."""
     found = tuple(_image(listed) for listed in islice(_listed(cloud, answer), MOST_IMAGES + 1))
     if len(found) <= MOST_IMAGES:
         return found
@@ -160,18 +160,18 @@ def _listed(cloud: Cloud, answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]
 
 
 def is_id(cloud: Cloud, text: str, role: Role | None = None) -> bool:
-    """Whether this kind of cloud gives such ids, to images of this role if one is named."""
+    """Tell whether this kind of cloud gives such ids, to images of this role if one is named."""
     fits = cloud.dialect.id_pattern.fullmatch(text) is not None
     return fits and (role is None or text[1:3] == KINDS[role])
 
 
 def image_at(cloud: Cloud, listed: Iterable[Image], location: str) -> Image | None:
-    """The image registered from this manifest, if there is one that is or will be of use."""
+    """Find the image registered from this manifest, if there is one that is or will be of use."""
     return _useful(cloud, (image for image in listed if image.location == _plain(location)))
 
 
 def image_of_manifest(cloud: Cloud, listed: Iterable[Image], key: str) -> Image | None:
-    """The same for a manifest of this name in whatever bucket."""
+    """Find the image registered from a manifest of this name in any bucket."""
     return _useful(cloud, (image for image in listed if _key(image.location) == key))
 
 
@@ -181,12 +181,12 @@ def _key(location: str) -> str:
 
 
 def image_named(listed: Iterable[Image], name: str) -> Image | None:
-    """The image that keeps others from this name, where a name may be had once. One that failed does, too."""
+    """Find the image that occupies a name, if names are unique there. A failed one occupies its name too."""
     return next((image for image in listed if name and image.name == name), None)
 
 
 def failed_at(cloud: Cloud, listed: Iterable[Image], location: str) -> tuple[Image, ...]:
-    """What was registered from this manifest and has failed, or is about to leave the list."""
+    """List images registered from this manifest that have failed or are about to leave the list."""
     useful = _useful_states(cloud)
     of_it = (one for one in listed if is_id(cloud, one.id) and one.location == _plain(location))
     return tuple(one for one in of_it if one.state not in useful)

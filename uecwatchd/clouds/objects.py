@@ -1,4 +1,4 @@
-"""The bucket of a bundle: made when it is missing, filled, and read back."""
+"""The bucket of a bundle and its objects: made when missing, filled, and read back."""
 
 import hashlib
 import re
@@ -43,7 +43,7 @@ FETCH_BYTES = 256 * 1024
 
 
 def check_bucket_name(bucket: str, *, from_config: bool) -> None:
-    """Raises `Halted` for a bad name in the configuration, `Rejected` for one in a sidecar."""
+    """Raise `Halted` for a bad name in the configuration, `Rejected` for one in a sidecar."""
     if BUCKET_NAME.fullmatch(bucket):
         return
     kind = Halted if from_config else Rejected
@@ -67,7 +67,7 @@ def ensure_bucket(cloud: Cloud, bucket: str) -> None:
 
 
 def check_bucket_can_be_made(cloud: Cloud, bucket: str) -> None:
-    """Raises `Halted` when the cloud makes no bucket of this name."""
+    """Raise `Halted` if the cloud makes no bucket of this name."""
     if not cloud.dialect.bucket_pattern.fullmatch(bucket):
         raise Halted(
             f"cloud {cloud.name}: bucket {bucket}",
@@ -102,7 +102,7 @@ def _is_there(cloud: Cloud, bucket: str) -> bool:
 
 
 def _headed(cloud: Cloud, bucket: str) -> bool | None:
-    """What HEAD says of a bucket; None when it has a reason that it cannot say."""
+    """Return the answer to HEAD for a bucket; None if the refusal has a reason that HEAD cannot tell."""
     with translated(cloud, f"looking for bucket {bucket}"):
         try:
             cloud.s3.head_bucket(Bucket=bucket)
@@ -119,7 +119,7 @@ def _place(cloud: Cloud) -> dict[str, Any]:
 
 
 class UploadBody(RawIOBase):
-    """Bytes as a file, and no second copy of them all."""
+    """The body of a PUT: bytes as a file, without a second copy."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = memoryview(data)
@@ -201,7 +201,7 @@ def _etag(answer: dict[str, Any]) -> str:
 
 
 def _md5_there(cloud: Cloud, bucket: str, key: str) -> str:
-    """The digest of an object as it is fetched; of one that is not there, or not yet, that of nothing."""
+    """Return the MD5 of an object as fetched; the MD5 of nothing if it is not there, or not yet."""
     digest = hashlib.md5()
     with suppress(Rejected):
         for piece in fetch_object(cloud, bucket, key):
@@ -215,7 +215,7 @@ def _is_encrypted_there(answer: dict[str, Any]) -> bool:
 
 
 def fetch_object(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
-    """An object's bytes as they come, in pieces. Raises `Rejected` when it is not there."""
+    """Fetch an object, yielding its bytes as they arrive. Raises `Rejected` if it is not there."""
     with translated(cloud, f"fetching {bucket}/{key}"):
         answer = cloud.s3.get_object(Bucket=bucket, Key=key)
         with closing(answer["Body"]) as body:
@@ -223,7 +223,7 @@ def fetch_object(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
 
 
 def is_same_object(stored: StoredObject | None, data: bytes | memoryview) -> bool:
-    """Whether what the bucket lists is just these bytes, as far as size and ETag can tell."""
+    """Tell whether the bucket lists exactly these bytes, as far as size and ETag can tell."""
     if stored is None or stored.size != len(data):
         return False
     return stored.etag == hashlib.md5(data).hexdigest()
@@ -242,7 +242,7 @@ def remove_object(cloud: Cloud, bucket: str, key: str) -> None:
 def list_objects(
     cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS
 ) -> Iterator[StoredObject]:
-    """What lies in a bucket under keys that begin so, in the order of the keys."""
+    """List the objects whose keys begin with `prefix`, in the order of the keys."""
     seen: set[str] = set()
     after: dict[str, str] = {}
     doing = f"listing {bucket}/{prefix}*"
@@ -270,7 +270,7 @@ def _stored(listed: dict[str, Any]) -> StoredObject:
 
 
 def _is_the_same(there: StoredObject | None, sent: StoredObject) -> bool:
-    """Whether nothing speaks against it: two ETags can be compared where both are digests, or are equal."""
+    """Tell whether the two may be equal: ETags can be compared if both are digests, or if they are equal."""
     if there is None or there.size != sent.size:
         return False
     return there.etag == sent.etag or not (MD5.fullmatch(there.etag) and MD5.fullmatch(sent.etag))

@@ -1,4 +1,4 @@
-"""How long work stays with a cloud that is not ready: a request is made again, an image is looked at again.
+"""Retries of a request, and looks at a pending image, before the work on a set is deferred.
 
 A cloud that answers 503 or drops a connection is usually itself again within seconds. To give up at the first
 such answer throws away what has been made for it.

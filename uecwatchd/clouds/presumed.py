@@ -1,4 +1,4 @@
-"""What a cloud is taken for until it has been asked."""
+"""The dialect assumed of a cloud until it has been asked."""
 
 from collections.abc import Mapping
 
@@ -10,8 +10,9 @@ from uecwatchd.types import DetectedCloud
 def assume_dialects(
     clouds: Mapping[str, CloudSettings], before: Mapping[str, DetectedCloud]
 ) -> Mapping[str, Dialect]:
-    """What clouds are taken for until they are asked: what is configured, or what was found the last time, or
-    the generation that wants the most of a set."""
+    """Return a dialect for each cloud before it is asked: the configured one, the one found last time, or the
+    generation with the strictest demands on a set.
+    """
     remembered = {name: known.dialect for name, known in before.items()}
     return {
         name: DIALECTS.get(settings.dialect) or DIALECTS.get(remembered.get(name, "")) or UEC
@@ -20,5 +21,5 @@ def assume_dialects(
 
 
 def undetected(clouds: Mapping[str, CloudSettings], before: Mapping[str, DetectedCloud]) -> tuple[str, ...]:
-    """Those of which the configuration says nothing and nothing was found earlier."""
+    """List the clouds without a configured dialect and without one that was found earlier."""
     return tuple(n for n, one in clouds.items() if one.dialect not in DIALECTS and n not in before)

@@ -1,4 +1,4 @@
-"""The proxy between us and a cloud, as the environment names it, and which hosts are asked without it.
+"""The proxy between us and a cloud, as the environment names it, and the hosts that need none.
 
 `no_proxy` is read as curl reads it, since it has most likely been tried with curl: a comma or space between
 entries; `*` alone for every host; a name for itself and all names that end in it after a dot, whatever dots
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from uecwatchd.config.address import DEFAULT_PORTS, NoAddress, read_address, read_user, shown
 from uecwatchd.errors import Halted
 
-# Where there is no address, it is one of Amazon's, all of which are in this domain as far as proxies go.
+# Without an address it is one of Amazon's: all are in this domain as far as proxies go.
 HTTPS_EVERYWHERE = "https://amazonaws.com"
 
 KIND = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -32,7 +32,7 @@ def proxies_for(url: str, environ: Mapping[str, str] = os.environ) -> dict[str, 
 
 
 def check_proxy(cloud: str, url: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Raises Halted if the proxy for a URL is of a kind that we cannot use, or is none."""
+    """Raise Halted if the proxy for a URL is of a kind that we cannot use, or no proxy at all."""
     for proxy in proxies_for(url, environ).values():
         try:
             read_address(read_user(proxy))
@@ -46,7 +46,7 @@ def check_proxy(cloud: str, url: str, environ: Mapping[str, str] = os.environ) -
 
 
 def name_proxy(url: str, environ: Mapping[str, str] = os.environ) -> str:
-    """What a proxy is called in a sentence, without its password; empty if there is none."""
+    """Name the proxy for a URL in a sentence, without its password; "" if there is none."""
     return next(map(shown, proxies_for(url, environ).values()), "")
 
 
@@ -82,7 +82,7 @@ def _covers(entry: str, host: str, port: int | None) -> bool:
 
 
 def _named(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The variable that names a proxy for a URL, and what it says."""
+    """Return the variable that names a proxy for a URL, and its value."""
     name = f"{urlsplit(url).scheme}_proxy"
     variable = name if environ.get(name) else name.upper()
     return variable, environ.get(variable, "")

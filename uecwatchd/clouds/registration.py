@@ -1,4 +1,4 @@
-"""Images made and taken away: registered, waited for, deregistered."""
+"""Registration of images: register, wait for, deregister."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -112,7 +112,9 @@ def probe_ec2(cloud: Cloud) -> None:
 
 
 def _believed(cloud: Cloud, image_id: str, role: Role | None, doing: str) -> str:
-    """Raises Rejected: there may be an image, so that somebody has to look before another is registered."""
+    """Return the id if it fits. Raises Rejected: there may be an image, so that somebody has to look before
+    another is registered.
+    """
     if is_id(cloud, image_id, role):
         return image_id
     what = f"a {ROLE_NAMES[role]}" if role else "an image"

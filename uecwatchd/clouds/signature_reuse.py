@@ -1,4 +1,4 @@
-"""Each signature is sent once, or each that changes something.
+"""No signature is sent twice, where a server takes the second one for a replay.
 
 A V2 signature holds the time in whole seconds, and Eucalyptus 3.0 to 4.1 takes the second of two equal ones
 for a replay, for 15 minutes. So what was signed is looked at before it leaves, and signed again in
@@ -56,7 +56,7 @@ class UniqueSignatures:
             self._signed(request=request, operation_name=operation_name)
 
     def is_new(self, made: str) -> bool:
-        """Whether a signature has not been seen yet; from now on it has."""
+        """Tell whether a signature was not seen before, and remember it."""
         now = self._clock()
         with self._turn:
             self._sent = {old: at for old, at in self._sent.items() if abs(now - at) < REMEMBERED_SECONDS}
@@ -66,6 +66,6 @@ class UniqueSignatures:
 
 
 def signature(request: Any) -> str:
-    """As it stands in a signed request: in a header for S3, in the form that is sent for EC2."""
+    """Return the signature of a request: from a header for S3, from the form for EC2."""
     form = request.data if isinstance(request.data, Mapping) else {}
     return str(form.get("Signature") or request.headers.get("Authorization"))

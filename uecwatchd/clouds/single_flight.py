@@ -1,4 +1,4 @@
-"""One answer for all threads that ask the same question at about the same time."""
+"""Single flight: one request for all threads that ask the same question at about the same time."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ class SingleFlight(Generic[Answer]):
         self._last: tuple[float, Answer] | None = None
 
     def answer(self, ask: Callable[[], Answer], *, age: float = 0.0) -> Answer:
-        """The answer to a question asked no earlier than `age` seconds before this call.
+        """Return the answer to a question asked no earlier than `age` seconds before this call.
 
         Raises what `ask` raises, to the thread that asked; the next one asks again.
         """

@@ -1,4 +1,4 @@
-"""Who we are by a profile of the AWS tools, or by the environment: found out as boto3 does it.
+"""Our account by a profile of the AWS tools, or by the environment, found as boto3 finds it.
 
 Looked at only when the configuration asks for it, and then once: the clients get plain keys and stay deaf.
 Keys that are lent for a while, of a role or a login, therefore run out under way; then the cloud refuses them
@@ -55,7 +55,9 @@ SPELLED = {
 
 
 def profile_source(name: str, *, cloud: str, helper_seconds: int = HELPER_SECONDS) -> Source:
-    """Raises `Halted`. May ask the service that lends a role's keys, and run the program that prints them."""
+    """Return the settings that a profile gives. May ask the service that lends a role's keys, and run the
+    program that prints them. Raises `Halted`.
+    """
     try:
         session = _session(None if name == ENVIRONMENT else name, helper_seconds)
         values, files = dict(_values(session)), profile_files(name)
@@ -66,7 +68,7 @@ def profile_source(name: str, *, cloud: str, helper_seconds: int = HELPER_SECOND
 
 
 def profile_files(name: str) -> tuple[Path, ...]:
-    """The files where a profile's keys are looked for: nothing of them is read, and no program started."""
+    """List the files in which a profile's keys may stand. Reads none of them and runs nothing."""
     if name == ENVIRONMENT and os.environ.get("AWS_ACCESS_KEY_ID"):
         return ()
     named = at_home(Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or CREDENTIALS_FILE))
@@ -106,7 +108,7 @@ def _keys(session: botocore.session.Session) -> dict[str, str | None]:
 
 
 def _endpoint(session: botocore.session.Session, service: str) -> str | None:
-    """The address of a service where it is not Amazon's, from the places that boto3 looks for it."""
+    """Return the address of a service if it is not Amazon's, from the places where boto3 looks."""
     scoped = session.get_scoped_config()
     services = _table(session.full_config.get("services")).get(scoped.get("services"))
     of_service = _table(_table(services).get(service))
@@ -154,7 +156,7 @@ def _why(error: Exception) -> str:
 
 
 def _place(error: Exception, path: Path) -> str:
-    """Where an ini file is wrong. Its parser's own words might show a secret."""
+    """Return the line of the mistake in an ini file. The words of its parser might show a secret."""
     if isinstance(error, UnicodeDecodeError):
         line = error.object[: error.start].count(b"\n") + 1
         return f"line {line} is not UTF-8"

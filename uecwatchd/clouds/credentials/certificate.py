@@ -1,4 +1,4 @@
-"""The certificate that bundles are sealed for, from a cloud that gives it to whoever asks.
+"""The certificate that bundles are sealed for, fetched from a cloud that gives it to everybody.
 
 Eucalyptus does from 4.2 on, at a service of its own beside EC2: `DescribeServiceCertificates` lists one
 certificate for each service and use, with its fingerprint.
@@ -49,7 +49,7 @@ QUESTION = {
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
 WANTED = {"serviceType": "compute", "certificateUsage": "image-bundling"}
 
-# What is said differently by one dialect alone is said by the older ones, none of which has this service.
+# Words of one dialect alone are words of the older ones, and none of these has this service.
 NEWER = ""
 # What a service that has none for us says: it is not there, does not know the question, or wants a right.
 GIVES_NONE = tuple(f"{why} (" for why in (NO_SERVICE, OTHER_GENERATION, NO_RIGHT_OF_EC2))
@@ -61,8 +61,10 @@ ANSWER_BYTES = 1024 * 1024
 
 
 def is_of_another(account: Account, *, stop: Stop = NEVER) -> bool:
-    """Whether the certificate that was given is not the one that the cloud gives itself. Where it gives none
-    after all, as Eucalyptus 4.0 and 4.1, nothing can be said."""
+    """Tell whether the configured certificate differs from the one that the cloud gives itself.
+
+    False if the cloud gives none, as Eucalyptus 4.0 and 4.1.
+    """
     try:
         return fetch_certificate(account, stop=stop) != account.cloud_cert
     except Stopped:
@@ -72,7 +74,7 @@ def is_of_another(account: Account, *, stop: Stop = NEVER) -> bool:
 
 
 def fetch_certificate(account: Account, *, stop: Stop = NEVER) -> Certificate:
-    """Raises `Halted` where none is offered or it is unusable, and what any other answer means."""
+    """Ask the cloud for its certificate. Raises `Halted` if there is none or it is unusable."""
     what = f"cloud {account.cloud}, fetching its certificate"
     offered = [one for one in _listed(_answer(account, what, stop), what) if WANTED.items() <= one.items()]
     if not offered:
@@ -104,7 +106,7 @@ def _answer(account: Account, what: str, stop: Stop) -> bytes:
 
 
 def _refused(account: Account, what: str, answer: Mapping[str, Any]) -> UecError:
-    """As every refusal is read; but that there is none for us is to be told with what helps."""
+    """Translate a refusal as all others; a cloud without a certificate for us gets its own remedy."""
     text = text_of(answer)
     code, message = code_and_message(answer["status_code"], text)
     refusal = Refusal("ec2", answer["status_code"], code, in_one_line(message))
@@ -115,7 +117,7 @@ def _refused(account: Account, what: str, answer: Mapping[str, Any]) -> UecError
 
 
 def _signed(account: Account) -> AWSRequest:
-    """A question as the newer generations sign them, for only those know an answer."""
+    """Sign the question as newer generations do: only they know an answer."""
     parts = urlsplit(account.ec2_url or "")
     request = AWSRequest(
         "POST",
@@ -129,7 +131,7 @@ def _signed(account: Account) -> AWSRequest:
 
 
 def _listed(body: bytes, what: str) -> Iterator[Mapping[str, str]]:
-    """Each certificate's elements by name, whatever the namespace."""
+    """Return the elements of each certificate by name, in any namespace."""
     try:
         check_xml(body)
         root = ET.fromstring(body)  # noqa: S314 (it has no entities, for it was looked through)
@@ -153,7 +155,7 @@ def _certificate(item: Mapping[str, str], what: str) -> Certificate:
 
 
 def fingerprint(certificate: Certificate) -> str:
-    """SHA-256 of its DER form, in lower-case hex digits."""
+    """Return the SHA-256 of its DER form in lower-case hex digits."""
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What euca2ools is configured with: its ini files, read by its own rules.
+"""The configuration of euca2ools: its ini files, read by its own rules.
 
     [global]         default-region = aws:us-east-1
     [region lab]     ec2-url, s3-url, certificate (the cloud's), user, verify-ssl
@@ -12,7 +12,7 @@
 - `~` and `$VARIABLE` are expanded in file names, and a relative one is meant from the ini file's folder.
 
 Left alone are `s3-force-sigv4`, since a cloud is asked which signatures it takes, and `verify-ssl = false`:
-whoever uses a cloud's own authority names it with ca_bundle.
+users of a cloud's own authority name it with ca_bundle.
 """
 
 import os
@@ -73,9 +73,9 @@ class _Configuration:
 
 
 def euca2ools_source(choice: str, patterns: Iterable[Path], *, cloud: str) -> Source:
-    """What the files say for a choice in the words of `--region`: `USER@REGION`, `REGION` or `USER@`.
+    """Return the settings for a choice written as for `--region`: `USER@REGION`, `REGION` or `USER@`.
 
-    Raises `Halted`, `NotPermitted` for a file that may not be read.
+    Raises `Halted`, or `NotPermitted` for a file that may not be read.
     """
     told = _read(patterns, cloud)
     user, _, region = choice.rpartition("@") if not choice.endswith("@") else (choice[:-1], "@", "")
@@ -114,7 +114,7 @@ def _options(sections: _Sections, name: str, options: Mapping[str, str]) -> Iter
 
 
 def _spelled(sections: _Sections, name: str, options: Mapping[str, str]) -> dict[str, str]:
-    """How each setting is called there; `name` is empty if nothing names the section."""
+    """Return the file's name for each setting; `name` is empty if nothing names the section."""
     where = f"under {sections.header(name)}" if name else f"for no {sections.kind} is named"
     return {setting: f"{option}, {where}" for setting, option in options.items()}
 
@@ -166,7 +166,7 @@ def _lookup(sections: _Sections, name: str, option: str, seen: tuple[str, ...] =
 
 
 def _followed(sections: _Sections, said: _Said, option: str, seen: tuple[str, ...]) -> _Said | None:
-    """What the value stands for, if it is `use SECTION` or `use SECTION OPTION`."""
+    """Resolve `use SECTION` and `use SECTION OPTION`; any other value is returned as it is."""
     match said.value.split():
         case ["use", name]:
             pass
@@ -181,7 +181,7 @@ def _followed(sections: _Sections, said: _Said, option: str, seen: tuple[str, ..
 
 
 def _candidates(sections: _Sections, name: str) -> Iterator[str]:
-    """The sections that may say something about a name, the nearest first."""
+    """List the sections that may describe a name, the nearest first."""
     parts = name.split(":")
     for kept in product((True, False), repeat=len(parts)):
         one = ":".join(part if keep else "*" for part, keep in zip(parts, kept, strict=True))
@@ -194,7 +194,7 @@ def _candidates(sections: _Sections, name: str) -> Iterator[str]:
 
 
 def _longer(sections: _Sections, name: str) -> str | None:
-    """The one section whose name ends with this one's groups: `aws:us-east-1` for `us-east-1`."""
+    """Find the only section whose name ends with these groups: `aws:us-east-1` for `us-east-1`."""
     ending = [one for one in sections.named if one.endswith(f":{name}")]
     fewest = min((one.count(":") for one in ending), default=0)
     nearest = [one for one in ending if one.count(":") == fewest]
@@ -227,7 +227,7 @@ def _read(patterns: Iterable[Path], cloud: str) -> _Configuration:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    """A file, or those that a shell pattern in its name fits."""
+    """List the file, or the files that match if its name is a shell pattern."""
     # Not pattern.is_file(), which raises where a folder above is closed.
     is_a_file = os.path.isfile(pattern)  # noqa: PTH113
     return [pattern] if is_a_file else sorted(pattern.parent.glob(pattern.name))

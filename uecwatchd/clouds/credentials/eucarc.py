@@ -38,9 +38,9 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
 
 
 def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
-    """What it says for our settings. Raises `Halted`, `NotPermitted` if it may not be read.
+    """Return the settings that an eucarc gives. Raises `Halted`, or `NotPermitted` if it may not be read.
 
-    `home` is that of the service's user.
+    `home` is the home directory of the service's user.
     """
     path = path.resolve()  # the files named in it lie beside it, not beside a link to it
     text = _text(path, cloud)
@@ -73,7 +73,7 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
 
 
 def _untold(script: Scope, text: str, setting: str, value: str | None) -> str | None:
-    """Why a setting that is there is not known, with its line."""
+    """Say why a setting that stands there is unknown, with its line."""
     if value:
         told = next(name for name in VARIABLES[setting] if script.variables.get(name))
         why = _globbed(value, script.path.parent)[1] if setting in PATHS else ""
@@ -90,7 +90,10 @@ def _line(text: str, reason: Unknown) -> int:
 
 
 def _globbed(value: str, folder: Path) -> tuple[str, str]:
-    """The path; of a pattern, which a shell fills in later, the file that fits, or nothing, and why."""
+    """Return the path that a value means, or None and the reason.
+
+    A value may be a pattern, which a shell fills in: exactly one file must match.
+    """
     path = folder / value
     if not {"*", "?"} & set(value) or os.path.exists(path):  # noqa: PTH110 (that of a Path raises)
         return value, ""
@@ -99,7 +102,7 @@ def _globbed(value: str, folder: Path) -> tuple[str, str]:
 
 
 def _line_of(names: tuple[str, ...], text: str) -> int:
-    """The last line that seems to assign one of them, for people; 0 if none does."""
+    """Return the last line that seems to assign one of the names, for people; 0 if none does."""
     assigned = re.compile(rf"\b(?:{'|'.join(names)})=")
     return max((n for n, line in enumerate(text.splitlines(), 1) if assigned.search(line)), default=0)
 

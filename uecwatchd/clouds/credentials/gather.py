@@ -1,4 +1,4 @@
-"""Who we are on a cloud: gathered from wherever it is said, and checked before any work is done.
+"""Our account on a cloud: gathered from all places that describe it, and checked before any work.
 
 What the configuration says itself goes before the eucarc, that before euca2ools' files, and those before a
 profile of the AWS tools; of the last three, only what the configuration names is looked at.
@@ -44,11 +44,11 @@ Pair = tuple[Certificate, RSAPrivateKey]
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One user of one cloud: what is there is readable, and fits together.
+    """One user of one cloud; its files are readable and belong together.
 
     Both URLs are None where the region alone says where the cloud is. `account` is what the credentials say,
     without hyphens, or empty; `numbered` sees that it is one of 12 digits where the cloud compares it.
-    `cloud_cert` is None where nothing names it; some clouds give it to whoever asks.
+    `cloud_cert` is None if nothing names it; some clouds give it to everybody.
     """
 
     cloud: str
@@ -81,7 +81,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Everything that is said of one cloud, the place that counts most first."""
+    """All descriptions of one cloud, the strongest first."""
 
     cloud: str
     settings: CloudSettings
@@ -96,7 +96,10 @@ class Told:
 
 
 def gather(settings: CloudSettings) -> Account:
-    """Raises `Halted` (`NotPermitted` for a file we may not read), naming the file and the setting."""
+    """Gather our account on a cloud from all places that describe it.
+
+    Raises `Halted` (`NotPermitted` for a file we may not read), naming the file and the setting.
+    """
     told = told_of(settings)
     pair = fitting(told, certificate=user_certificate(told), key=user_key(told))
     seal = cloud_certificate(told, user=pair[0])
@@ -113,7 +116,7 @@ def assembled(
     seal: Certificate | None,
     authorities: Path | None,
 ) -> Account:
-    """An account of its pieces, each as the functions below give it."""
+    """Make an account of its parts, each as the functions below return it."""
     return Account(
         cloud=told.cloud,
         ec2_url=where.ec2_url,
@@ -153,7 +156,7 @@ def bundle_user(account: Account) -> str:
 
 
 def sealing_certificate(account: Account) -> Certificate:
-    """The one that bundles are sealed for. Raises `Halted` if nothing has named or fetched it."""
+    """Return the certificate that bundles are sealed for. Raises `Halted` if none was named or fetched."""
     if account.cloud_cert is not None:
         return account.cloud_cert
     raise Halted(
@@ -165,7 +168,7 @@ def sealing_certificate(account: Account) -> Certificate:
 
 
 def sealed_with(account: Account) -> str:
-    """A digest of what manifests are sealed and signed with: with another certificate they are others."""
+    """Return a digest of the key and certificates that manifests are sealed and signed with."""
     key = account.user_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     digest = hashlib.sha256(key)
     for certificate in (account.user_cert, sealing_certificate(account)):
@@ -178,7 +181,10 @@ def sealed_with(account: Account) -> str:
 
 
 def told_of(settings: CloudSettings) -> Told:
-    """Raises `Halted` for a file or profile that is named and cannot be read."""
+    """List the sources that describe a cloud.
+
+    Raises `Halted` for a named file or profile that cannot be read.
+    """
     return Told(settings.name, settings, tuple(_places(settings)))
 
 
@@ -193,7 +199,7 @@ def _places(settings: CloudSettings) -> Iterator[Source]:
 
 
 def configured(settings: CloudSettings) -> Source:
-    """What the configuration itself says of a cloud."""
+    """Return the settings that the configuration itself gives for a cloud."""
     said = {key: getattr(settings, key) for key in keys_of("cloud")}
     if settings.secret_key:
         said["secret_key"] = settings.secret_key.get_secret_value()
@@ -202,7 +208,7 @@ def configured(settings: CloudSettings) -> Source:
 
 
 def addresses(told: Told) -> Addresses:
-    """Both URLs, or neither where the region is one with known addresses. Raises `Halted`."""
+    """Return both URLs, or neither if the region is one with known addresses. Raises `Halted`."""
     region = _region(told)
     if not (told.value("ec2_url") or told.value("s3_url")) and _is_known(told.settings.dialect, region):
         check_proxy(told.cloud, HTTPS_EVERYWHERE)
@@ -216,7 +222,10 @@ def _is_known(dialect: str, region: str | None) -> bool:
 
 
 def _region(told: Told) -> str | None:
-    """What euca2ools calls a region may be no name for one; where it matters to anybody, it is."""
+    """Return the region's name.
+
+    A region of euca2ools may be a mere label; if the name matters to a server, it is a real one.
+    """
     region = told.value("region")
     return region if region and REGION.fullmatch(region) else None
 
@@ -239,7 +248,10 @@ def _url(told: Told, setting: str, half: str) -> str:
 
 
 def access_keys(told: Told) -> Keys:
-    """A token goes with the secret that stands beside it, and with no other. Raises `Halted`."""
+    """Return the access keys. Raises `Halted`.
+
+    A token belongs to the secret that stands beside it, and to no other.
+    """
     access_key = _needed(told, "access_key", "access key")
     secret_key = _needed(told, "secret_key", "secret key")
     place = told.place_of("secret_key")
@@ -260,7 +272,7 @@ def user_key(told: Told) -> RSAPrivateKey:
 
 
 def fitting(told: Told, *, certificate: Certificate, key: RSAPrivateKey) -> Pair:
-    """Both as one. Raises `Halted` if they are not."""
+    """Return key and certificate together. Raises `Halted` if they do not belong together."""
     if fits(key, certificate):
         return certificate, key
     raise Halted(
@@ -271,8 +283,11 @@ def fitting(told: Told, *, certificate: Certificate, key: RSAPrivateKey) -> Pair
 
 
 def cloud_certificate(told: Told, *, user: Certificate | None) -> Certificate | None:
-    """None if nothing names it. Bundles sealed for the user twice would be refused one by one, and their
-    droppers blamed for it."""
+    """Return the cloud's certificate, None if nothing names it.
+
+    Raises `Halted` if it is the user's: bundles sealed for the user twice would be refused one by one, and
+    their droppers blamed for it.
+    """
     path = told.value("cloud_cert")
     if path is None:
         return None
@@ -318,7 +333,7 @@ def _needed(told: Told, setting: str, noun: str) -> str:
 
 
 def _remedy(told: Told, setting: str) -> str:
-    """Where it would have been looked for first, or in the configuration."""
+    """Name the place where the setting is looked for first, or the configuration."""
     table = f"under [cloud.{told.cloud}]"
     if remedy := next((place.remedies[setting] for place in told.places if setting in place.remedies), None):
         return f"{remedy}, or set {setting} {table}."

@@ -1,4 +1,4 @@
-"""What a shell script sets, read as text: nothing of it is ever run.
+"""The variables that a shell script sets, read as text: nothing of it is ever run.
 
 What is read: assignments, by themselves or of `export`, `readonly` and `declare`, one on a line or several,
 between `;`, `&&` and `||` as well; words bare, in single or in double quotes, which may span lines; a
@@ -48,10 +48,10 @@ _CLOSING = frozenset({"fi", "done", "esac", "}"})
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What one that has been read means for the next, if `||` or `&&` joins them.
+    """A command that was read, as far as it matters to the next one after `||` or `&&`.
 
     `is_sure` is that it is run if what is around it is, `succeeds` that it cannot fail. `sets` is the
-    variable that it has set, `tests` the one of which it asks whether it is set.
+    variable that it has set, `tests` the one that it tests for being set.
     """
 
     is_sure: bool = False
@@ -104,7 +104,7 @@ def _past_here_documents(text: str, at: int, scope: Scope) -> int:
 
 
 def _past_pattern(text: str, at: int) -> int:
-    """Of `prod|test) …` in a case, to what is run for it."""
+    """Skip the pattern of a case, `prod|test) …`, and return the position of its commands."""
     if text.startswith("esac", at):
         return at
     found = _CASE_PATTERN.match(text, at)
@@ -112,7 +112,7 @@ def _past_pattern(text: str, at: int) -> int:
 
 
 def _command(reading: Reading, at: int, joint: str) -> int:
-    """Where it ends. What is set before a command's name is set for that command alone."""
+    """Read one command and return its end. An assignment before its name applies to it alone."""
     text, scope, last, start = reading.text, reading.scope, reading.last, at
     is_sure = not joint or (joint == "&&" and last.is_sure and last.succeeds)
     at, is_closing = _past_keywords(reading, at, is_sure=is_sure)
@@ -147,7 +147,7 @@ def _command(reading: Reading, at: int, joint: str) -> int:
 
 
 def _assignment(reading: Reading, found: re.Match[str], words: list[str | None], *, after: Command) -> int:
-    """Where it ends. `after` is the command of whose failure it is for, if `||` stands before it."""
+    """Read one assignment and return its end. `after` is the command before `||`, if there is one."""
     text, scope, name, at = reading.text, reading.scope, found[1], found.end()
     if text.startswith("(", at):
         value, scope.why, at = None, "it is a list", upto_closing(")", text, at + 1)[1]
@@ -167,7 +167,7 @@ def _assignment(reading: Reading, found: re.Match[str], words: list[str | None],
 
 
 def _act(scope: Scope, words: list[str | None]) -> None:
-    """What commands do to variables without an assignment."""
+    """Apply the effect of commands that change variables without an assignment."""
     match words:
         case ["unset", *names] if "-f" not in names:
             for name in names:
@@ -183,7 +183,7 @@ def _act(scope: Scope, words: list[str | None]) -> None:
 
 
 def _past_keywords(reading: Reading, at: int, *, is_sure: bool) -> tuple[int, bool]:
-    """To the command behind them; or, and then True, behind one that closes a construct."""
+    """Return the position of the command after keywords; with True after one that closes a construct."""
     text, blocks = reading.text, reading.blocks
     while found := _KEYWORD.match(text, at):
         keyword = found[1] or "function"

@@ -1,4 +1,4 @@
-"""The few commands by which a script asks for its own place, or for files beside it, answered without them.
+"""The few commands that find a script's own place, or files beside it, answered without running them.
 
 `dirname`, `basename`, `readlink`, `realpath` and `cd … && pwd` are sums on paths: the script's own has no
 links in it. `ls`, `echo` and `find` with a pattern look into the script's own folder, and into no other.
@@ -23,7 +23,7 @@ Lines = list[str] | None
 @dataclass(slots=True)
 class Answering:
     """`script` is the path of what asks, `folder` where `cd` has led to, `lines` what the commands so far
-    have printed, `why` the reason for which one of them could not be answered."""
+    have printed, `why` the reason if one of them could not be answered."""
 
     script: Path
     folder: str | None = None
@@ -32,7 +32,7 @@ class Answering:
 
 
 def answered(state: Answering, words: list[str | None]) -> Lines:
-    """What one command prints, and no line at all for `cd`; None if only a shell could tell."""
+    """Return the output of one command, "" for `cd`; None if only a shell could tell."""
     while words[:1] in (["builtin"], ["command"]):
         words = words[1:]
     name = words[0] if words else None
@@ -64,7 +64,7 @@ def _basename(state: Answering, operands: list[str], _: list[str]) -> Lines:
 
 
 def _real_path(state: Answering, operands: list[str], _: list[str]) -> Lines:
-    """The script's own path has no links in it."""
+    """Return the argument's path: the script's own path has no links in it."""
     path = _path(state, operands[0]) if len(operands) == 1 else None
     return [path] if path else None
 
@@ -111,14 +111,14 @@ COMMANDS: Mapping[str, Callable[[Answering, list[str], list[str]], Lines]] = {
 
 
 def filtered(lines: Lines, words: list[str | None]) -> Lines:
-    """What a pipe leaves of one line is that line."""
+    """Return the output of a pipe for one line: that line."""
     return (
         lines if words[0] in ("head", "tail", "sort", "uniq", "cat") and lines and len(lines) == 1 else None
     )
 
 
 def the_one_file(pattern: str, *, folder: Path) -> tuple[str | None, str]:
-    """The path of the file that a pattern fits in the folder; or else None, and why, as a clause."""
+    """Return the path of the only file in the folder that matches; else None, and the reason as a clause."""
     place, _, name = pattern.rpartition("/")
     if place != str(folder) or PATTERN.search(place):
         return None, f"{name} is looked for in another folder than the file's own"

@@ -1,4 +1,4 @@
-"""The words of a shell script, with what stands in them for something else, and what is known of it by then.
+"""The words of a shell script, with their expansions, as far as their values are known.
 
 Quotes, `$VAR`, `${VAR:-default}`, `${VAR:=default}`, `${VAR%/*}` and `$(…)` are filled in as a shell would.
 What only a shell could tell makes the whole word unknown, and why is kept.
@@ -43,8 +43,9 @@ LONGEST_VALUE_CHARACTERS = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Why nobody but a shell can tell a variable; `at` is the place of its assignment in the text. It is
-    `open` if nothing but branches has set it so far, and each in a way that only a shell could tell."""
+    """A variable that only a shell could tell, with the reason; `at` is the place of its assignment in the
+    text. It is `open` if only branches have set it so far, each in a way that only a shell could tell.
+    """
 
     at: int
     why: str
@@ -53,7 +54,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Was:
-    """What was known of a variable before it was set for one command alone."""
+    """The value of a variable before it was set for one command alone."""
 
     name: str
     value: str | None
@@ -63,10 +64,10 @@ class Was:
 
 @dataclass(slots=True)
 class Scope:
-    """What is known so far, and what the word that is being read may change.
+    """The variables known so far, and the effects of the word that is being read.
 
     `maybe` are variables whose value a branch has set, `unrun` the commands that may set any. `here` are the
-    ends of here-documents that begin on the next line, `why` the reason for which the last word is unknown.
+    ends of here-documents that begin on the next line, `why` the reason if the last word is unknown.
     `at` is where the word begins, `is_maybe` whether it may not be reached, `depth` of how many substitutions
     it is in, `aside` whether of one whose settings are lost.
     """
@@ -95,7 +96,7 @@ class Scope:
         return value
 
     def assign(self, name: str, value: str | None, *, is_maybe: bool) -> None:
-        """None: only a shell could tell the value, and `why` says why."""
+        """Set a variable. The value None means that only a shell could tell it, for the reason `why`."""
         before, doubt = self.variables.get(name), self.unknown.get(name)
         if value is not None and len(value) > LONGEST_VALUE_CHARACTERS:
             value, self.why = None, "it is longer than any address or key"
@@ -182,7 +183,7 @@ def _piece(text: str, at: int, scope: Scope) -> Found:
 
 
 def _escaping(text: str, at: int, scope: Scope) -> Found:
-    """Of `$'…'`, where a backslash stands for many things."""
+    """Read the inside of `$'…'`, where a backslash has many meanings."""
     found = _ESCAPING.match(text, at)
     if found and "\\" not in found[1]:
         return found[1], found.end()
@@ -235,13 +236,13 @@ def _upto(mark: str, text: str, at: int) -> Found:
 
 
 def _upto_backtick(text: str, at: int) -> Found:
-    """One with a backslash before it opens or closes what is nested."""
+    """Find the closing backtick. A backtick after a backslash opens or closes a nested command."""
     found = _BACKTICKED.match(text, at)
     return (re.sub(r"\\([`\\$])", r"\1", found[1]), found.end()) if found else (None, len(text))
 
 
 def upto_closing(closing: str, text: str, at: int) -> Found:
-    """Quotes are heeded, and what opens within them: a stack of what is to be closed."""
+    """Find the closing character, with respect to quotes and to nested constructs (kept on a stack)."""
     awaited, start = [closing], at
     while at < len(text):
         character, inner = text[at], awaited[-1]
@@ -297,7 +298,7 @@ def _expanded(inner: str, scope: Scope) -> str | None:
 
 
 def _cut(value: str, how: str, pattern: str, scope: Scope) -> str | None:
-    """Of a path its folder, or its last name; anything else that could be cut off is left to a shell."""
+    """Cut a path to its folder or to its last name. None for other patterns: only a shell could tell."""
     match how, pattern:
         case "%", "/*":
             return value.rpartition("/")[0] or value
@@ -315,7 +316,7 @@ def _cut(value: str, how: str, pattern: str, scope: Scope) -> str | None:
 
 
 def _answer(inner: str, scope: Scope) -> str | None:
-    """What a command would print, as far as it only asks for the script's place, or for files beside it."""
+    """Return the output of a command that only asks for the script's place, or for files beside it."""
     state, at, first = Answering(scope.path), 0, ""
     aside, scope.aside = scope.aside, True
     while at < len(inner):

@@ -1,4 +1,4 @@
-"""One place that says who we are on a cloud, translated into the words of our settings."""
+"""One description of our account on a cloud, translated into the words of our settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What is odd about a place, and does not keep us from working."""
+    """A warning about a description that does not keep us from working."""
 
     what: str
     hint: str
@@ -32,7 +32,7 @@ class Source:
     lines: Mapping[str, int] = field(default_factory=dict)
 
     def place_of(self, setting: str) -> str:
-        """Where somebody finds it who wants to correct it."""
+        """Name the place of a setting, for people who want to correct it."""
         line = self.lines.get(setting)
         name = f"{self.name}, line {line}" if line else self.name
         spelled = self.spelled.get(setting)

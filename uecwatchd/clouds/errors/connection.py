@@ -1,4 +1,4 @@
-"""What it means when a cloud gives no answer, or none that could be read."""
+"""The meaning of no answer from a cloud, or of one that cannot be read."""
 
 import re
 import socket
@@ -36,7 +36,7 @@ HANDSHAKE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFailure:
-    """One way of getting no answer that could be read. `words` is looked for in what the library said."""
+    """One kind of failed exchange. `words` is searched for in the library's message."""
 
     error: type[Exception]
     words: str
@@ -237,7 +237,7 @@ CONNECTION_FAILURES = (
 
 
 def translate_connection_error(what: str, error: Exception) -> UecError:
-    """Our error for one of botocore's that holds no answer, or none of the cloud's."""
+    """Return our error for one of botocore's without an answer, or without one of the cloud's."""
     if isinstance(error, NotFromTheCloud):
         return error.stranger.kind(what, error.stranger.why, error.stranger.hint)
     row = next(row for row in CONNECTION_FAILURES if row.fits(error))
@@ -248,7 +248,7 @@ def translate_connection_error(what: str, error: Exception) -> UecError:
 
 
 def _told(error: Exception) -> str:
-    """The library's words. A proxy's password it hides only in part, and what a proxy said altogether."""
+    """Return the library's words without a proxy's password and without the proxy's own words."""
     if not isinstance(error, ProxyConnectionError):
         return str(error)
     reason = error.kwargs.get("error")
@@ -257,7 +257,7 @@ def _told(error: Exception) -> str:
 
 
 def _speaks_tls(url: str) -> bool:
-    """Whether a server that hung up on plain HTTP takes TLS: most say nothing before they do."""
+    """Tell whether a server that hung up on plain HTTP takes TLS: most say nothing before they do."""
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         return False
@@ -274,11 +274,11 @@ def _speaks_tls(url: str) -> bool:
 
 
 def quoted(words: str) -> str:
-    """Somebody else's words as a part of a sentence of ours."""
+    """Quote a stranger's words as part of a sentence of ours."""
     line = " ".join(words.split()).strip(": ").rstrip(".")
     return line if len(line) <= QUOTE_CHARACTERS else line[:QUOTE_CHARACTERS] + "…"
 
 
 def _cause(error: Exception) -> str:
-    """What lies under an error of botocore: it keeps the reason of a failed connection out of its message."""
+    """Return the error below one of botocore's, whose message lacks the reason of a failed connection."""
     return str(error.kwargs.get("error", "")) if isinstance(error, BotoCoreError) else ""

@@ -31,7 +31,7 @@ LACKS_PATH = frozenset({404, 405})
 PROXY_HEADERS = {"x-squid-error": ".", "proxy-authenticate": ".", "proxy-status": r";\s*error="}
 PROXY_SERVERS = re.compile(r"squid|proxy|privoxy|varnish|zscaler|blue ?coat|mikrotik|fortigate|sophos", re.I)
 
-# What may stand before a page is taken once: whoever writes it must not make us try each way to divide it.
+# The text before a page is matched once: a hostile page must not make us try each way to divide it.
 PAGE = re.compile(r"(?>\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*)<(?:!doctype html|html)\b", re.I | re.S)
 OWN_WORDS = re.compile(r"\s*(<|Failure:)")
 TITLE = "(?i:title|h1)"
@@ -49,7 +49,7 @@ SEE_PROXY = (
 
 @dataclass(frozen=True, slots=True)
 class ForeignAnswer:
-    """What an answer means that is not the cloud's."""
+    """The meaning of an answer that is not the cloud's."""
 
     kind: type[UecError]
     why: str
@@ -65,8 +65,11 @@ class NotFromTheCloud(ResponseParserError):  # type: ignore[misc]  # botocore ha
 
 
 def refuse_foreign_answers(*, proxy: str, regional: bool) -> Callable[..., None]:
-    """For botocore's event `before-parse`. `proxy` is the one that is asked, if any; `regional` whether the
-    cloud may send us to another of its regions. The listener raises NotTheCloud."""
+    """Return a listener for botocore's event `before-parse` that raises NotFromTheCloud.
+
+    `proxy` is the proxy that is asked, if any; `regional` says that the cloud may redirect us to another of
+    its regions.
+    """
 
     def listen(*, response_dict: Mapping[str, Any], **_: object) -> None:
         body = response_dict["body"]
@@ -82,7 +85,10 @@ def refuse_foreign_answers(*, proxy: str, regional: bool) -> Callable[..., None]
 def detect_foreign_answer(
     status: int, headers: Mapping[str, str], text: str, *, proxy: str, regional: bool
 ) -> ForeignAnswer | None:
-    """`headers` have names in small letters; `text` is the beginning of the body."""
+    """Return the kind of an answer that is not the cloud's, None if it may be the cloud's.
+
+    `headers` have names in small letters; `text` is the beginning of the body.
+    """
     if status in REDIRECTS:
         return None if regional and _names_region(headers) else _elsewhere(status, headers, text)
     if status in SAID_BY_ANYBODY or (status == BAD_REQUEST and re.search(HTTP_WHERE_TLS_IS, text)):
@@ -122,7 +128,7 @@ def _has_words_of_a_cloud(text: str) -> bool:
 
 
 def _signature(headers: Mapping[str, str]) -> str:
-    """By what a proxy shows that an answer is its own; empty if nothing does."""
+    """Return the header that identifies an answer as a proxy's own, "" if there is none."""
     server = headers.get("server", "")
     if PROXY_SERVERS.search(server):
         return server

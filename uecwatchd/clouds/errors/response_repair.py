@@ -1,8 +1,8 @@
-"""A cloud's answers, mended before botocore reads them.
+"""Repair of a cloud's answers before botocore reads them.
 
-Some servers answer with plain text, a web page, a bare `&` or nothing, of which botocore would keep no more
-than that it could not parse it: neither what was said nor the request's id, which is all that a cloud's
-administrator can look for in the logs. And some might send what botocore would take a gigabyte to read.
+Some servers answer with plain text, a web page, a bare `&` or nothing. botocore would only say that it could
+not parse it, and lose both the message and the request's id, which is all that a cloud's administrator can
+look for in the logs. And some might send a document that takes botocore a gigabyte to read.
 """
 
 import http.client
@@ -48,7 +48,7 @@ EC2_ERROR = f"<Response><Errors>{S3_ERROR}</Errors></Response>"
 
 
 class UnreadableAnswer(ResponseParserError):  # type: ignore[misc]  # botocore has no types
-    """A success of which nobody knows what it says."""
+    """A success whose body cannot be read."""
 
     def __init__(self, said: str, request_id: str) -> None:
         super().__init__(said)
@@ -56,7 +56,7 @@ class UnreadableAnswer(ResponseParserError):  # type: ignore[misc]  # botocore h
 
 
 class HugeAnswer(UnreadableAnswer):
-    """A whole document, and so made that reading it could take more than there is."""
+    """A whole document whose parsing could take more memory than there is."""
 
 
 class CompressedAnswer(UnreadableAnswer):
@@ -70,7 +70,10 @@ def repair_response(
     customized_response_dict: dict[str, Any],
     **_: object,
 ) -> None:
-    """For botocore's event `before-parse`. Raises `Unreadable`, `Monstrous`, `Packed`, `AnswerTooLong`."""
+    """Repair a response before botocore parses it (event `before-parse`).
+
+    Raises UnreadableAnswer, HugeAnswer, CompressedAnswer, AnswerTooLong.
+    """
     check_uncompressed(response_dict)
     if response_dict["status_code"] >= 300:
         _rewrite(response_dict, service=operation_model.service_model.service_name)
@@ -85,14 +88,14 @@ def repair_response(
 
 
 def check_uncompressed(response: Mapping[str, Any]) -> None:
-    """Raises `Packed`."""
+    """Raise CompressedAnswer if the body is compressed."""
     coding = str(response["headers"].get("Content-Encoding") or "").strip().lower()[:REQUEST_ID_CHARACTERS]
     if response["body"] and coding not in PLAIN:
         raise CompressedAnswer(f"Content-Encoding: {coding}", request_id_of(response, ""))
 
 
 def _rewrite(response: dict[str, Any], *, service: str) -> None:
-    """Write an error's body anew as the XML that its protocol promises, from whatever came."""
+    """Rewrite an error's body as the XML that its protocol promises, from any kind of body."""
     status, text = response["status_code"], text_of(response)
     code, message = code_and_message(status, text)
     form = S3_ERROR if service == "s3" else EC2_ERROR
@@ -102,13 +105,13 @@ def _rewrite(response: dict[str, Any], *, service: str) -> None:
 
 
 def code_and_message(status: int, text: str) -> tuple[str, str]:
-    """A refusal's code and message; the status and its meaning in HTTP stand for what is missing."""
+    """Return the code and message of a refusal; the status and its meaning in HTTP replace missing ones."""
     code = element("Code", text) or str(status)
     return code, element("Message", text) or _plain(text) or http.client.responses.get(status, "")
 
 
 class RepairingParsers:
-    """botocore's maker of parsers, whose parsers then raise `Unreadable` for whatever they stumble over.
+    """botocore's parser factory, with parsers that raise `UnreadableAnswer` for anything they fail on.
 
     A number that is none: they let through whatever Python raises there.
     """
@@ -135,7 +138,7 @@ class _RepairingParser:
 
 
 def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]) -> tuple[bytes, ...]:
-    """The body as it came, or without what keeps XML from being read: a name or a description may hold it."""
+    """Return the body, without characters that XML forbids: a name or a description may hold them."""
     body: bytes = response["body"]
     try:
         return read(body)
@@ -167,7 +170,7 @@ def request_id_of(response: Mapping[str, Any], text: str) -> str:
 
 
 def element(name: str, text: str) -> str:
-    """What the first of that name, a pattern, holds. No text takes longer than its length allows."""
+    """Return the text of the first element whose name matches the pattern. Takes time linear in the text."""
     found = re.search(rf"<(?:\w+:)?{name}\b[^<>]*>", text)
     end = text.find("</", found.end()) if found else -1
     return _unescaped(text[found.end() : end]).strip() if found and end >= 0 else ""
@@ -178,5 +181,5 @@ def _plain(text: str) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """A number that stands for no character stays: Python does not read one of thousands of digits."""
+    """Replace character references. A number without a character stays: Python reads no number so long."""
     return unescape(NO_CHARACTER.sub("&amp;#", text))

@@ -1,4 +1,4 @@
-"""One row of the table of refusals, and which answers it fits."""
+"""One row of the table of refusals, and the answers that it fits."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ WORDS_BEGIN, WORDS_END = r"(?<![\w./-])", r"(?![\w/-])"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a cloud answered. `code` is its word for it, or the status once more where it had none; `message`
+    """A refusal by a cloud. `code` is its word for it, or the status if it had none; `message`
     is in one line."""
 
     half: Half

@@ -1,17 +1,17 @@
-"""What a cloud's refusals mean: whose turn it is to do something, and what.
+"""The table of refusals: who has to act, and how.
 
 The table is read from the top and its first fitting row decides.
 Rows about words come before rows about statuses, for the same mistake has another status on nearly every
 generation: an unreadable manifest is a 400 on UEC, a 406 on Eucalyptus 3 and a 500 on Eucalyptus 4, and what
 will never work must not be tried for two days because it came as a 500.
 
-Messages quote names that whoever drops files has chosen, and a cloud is not to be closed to everybody because
-somebody calls an image `AccessDenied`. So a code is looked for where codes stand, and in the message only
+Messages quote names that users have chosen, and a cloud must not be suspended for everybody because somebody
+calls an image `AccessDenied`. So codes are looked for where codes stand, and messages are searched only for
 what no name can be: several words of a sentence.
 
-Whom no row knows by words is judged by its status. A 5xx passes, and who meets it for two days on end is
-rejected after all, as with everything that is deferred; a 4xx is for the dropper to read if it is
-the cloud's: it has a code of its own, or the one form that has none.
+A refusal without known words is judged by its status. A 5xx passes by itself, and a set that meets it for two
+days is rejected after all, like every deferred set; a 4xx is for the dropper to read if it is the cloud's:
+it has a code of its own, or the one form that has none.
 """
 
 from uecwatchd.clouds.errors.rows import EC2_ALONE, S3_ALONE, Refusal, Row
@@ -20,7 +20,7 @@ from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejecte
 # Its RegisterImage has one sentence for whatever is the matter with a manifest, a bad signature included.
 ONE_SENTENCE_FOR_MANIFESTS = frozenset({"uec"})
 
-# Its S3 answers whoever it does not know with a 500 and an empty body, and so it does when its disk fails.
+# Its S3 answers strangers with a 500 and an empty body, and so it does when its disk fails.
 # Taken for our mistake: the next probe of the suspended cloud tells the two apart within half a minute,
 # whereas a wrong secret key would be tried for two days, set by set.
 REFUSES_WITHOUT_A_WORD = frozenset({"uec"})
@@ -50,7 +50,7 @@ HTTP_WHERE_TLS_IS = (
     "plain HTTP request was sent to HTTPS port|speaking plain HTTP to an SSL-enabled server port"
     "|sent an HTTP request to an HTTPS server|combination of host and port requires TLS"
 )
-# These mean the same whoever says them: a cloud, a web server before it, or a proxy on the way.
+# These mean the same from a cloud, from a web server before it, and from a proxy on the way.
 TOO_SLOW, TOO_LARGE, TOO_EARLY, TOO_MANY = 408, 413, 425, 429
 SAID_BY_ANYBODY = frozenset({TOO_SLOW, TOO_LARGE, TOO_EARLY, TOO_MANY})
 
@@ -224,7 +224,7 @@ ROWS = (
     Row(
         Deferred,
         "the bucket is not there",
-        "If somebody deleted it, the next attempt makes it anew.",
+        "If somebody deleted it, the next attempt makes it again.",
         code="NoSuchBucket",
     ),
     Row(
@@ -383,5 +383,5 @@ ROWS = (
 
 
 def find_row(dialect: str, refusal: Refusal) -> Row:
-    """What an answer means; the last row fits everything."""
+    """Return the first row that fits an answer; the last row fits everything."""
     return next(row for row in ROWS if row.fits(dialect, refusal))

@@ -14,12 +14,12 @@ from uecwatchd.clouds.errors.rows import Refusal
 from uecwatchd.clouds.errors.table import find_row
 from uecwatchd.errors import UecError
 
-# More than any reason known, of which the table looks for words.
+# The table looks for words in the message; all known ones stand before this.
 MESSAGE_CHARACTERS = 4096
 
 
 class AskedCloud(Protocol):
-    """As much of a cloud as the meaning of its errors depends on."""
+    """The part of a cloud that the meaning of its errors depends on."""
 
     @property
     def name(self) -> str: ...
@@ -42,7 +42,7 @@ def translated(cloud: AskedCloud, doing: str) -> Iterator[None]:
 
 
 def code_of(error: ClientError) -> str:
-    """The cloud's word for its refusal, such as NoSuchBucket; the status where an answer had no body."""
+    """Return the cloud's code of its refusal, such as NoSuchBucket; the status if the answer had no body."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
@@ -56,7 +56,7 @@ def _refused(cloud: AskedCloud, what: str, error: ClientError) -> UecError:
 
 
 def translate_refusal(dialect: str, what: str, refusal: Refusal, *, request_id: str) -> UecError:
-    """What a refusal means."""
+    """Return our error for a refusal."""
     row = find_row(dialect, refusal)
     # A server without codes of its own has the status for one: said once is enough.
     said = f"{refusal.code}: {refusal.message}".removeprefix(f"{refusal.status}: ")

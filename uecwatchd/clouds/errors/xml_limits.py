@@ -1,4 +1,4 @@
-"""An answer's XML, looked through before anything is built of it.
+"""Limits of an answer's XML, checked before it is parsed.
 
 A tree takes a hundred times the memory of the text that it is made from, and an entity, a tag or an attribute
 can be made to take as much as its author likes. So a document is read once by the bare parser, which keeps
@@ -23,7 +23,7 @@ Span = tuple[int, int]
 
 
 class UnsafeXml(ValueError):
-    """What is wrong with a document, as the end of a sentence."""
+    """The mistake of a document, as the end of a sentence."""
 
 
 class BrokenXml(UnsafeXml):
@@ -31,12 +31,12 @@ class BrokenXml(UnsafeXml):
 
 
 def check_xml(body: bytes) -> None:
-    """Raises `Unfit`."""
+    """Raise UnsafeXml unless the document keeps all limits."""
     _Look(body, "", most=MAX_ELEMENTS).through()
 
 
 def pages(body: bytes, parent: str) -> tuple[bytes, ...]:
-    """The document in pieces with some of the elements each that lie in `parent`. Raises `Unfit`."""
+    """Split a document into documents with some of the elements of `parent` each. Raises UnsafeXml."""
     spans = _Look(body, parent, most=MAX_ELEMENTS).through()
     if len(body) <= PAGE_BYTES or not spans:
         return (body,)
@@ -95,7 +95,7 @@ class _Look:
             self._add(self._start, self._end(name))
 
     def _end(self, name: str) -> int:
-        """Where the element ends that is just being closed. One without an end tag is told of behind it."""
+        """Return the end of the element that closes now. expat reports one without an end tag after it."""
         at = self._parser.CurrentByteIndex
         has_tag = self._body.startswith(b"</" + name.encode(), at)
         return self._body.index(b">", at) + 1 if has_tag else at
@@ -114,4 +114,4 @@ class _Look:
         raise UnsafeXml("it declares a document type, with which it could grow as it is read")
 
     def _passes(self, *_: object) -> None:
-        """Nothing; but that it was told keeps the place in the document up to date."""
+        """Do nothing: being called keeps expat's position up to date."""
