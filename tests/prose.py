@@ -58,7 +58,7 @@ VERBS = frozenset(
         raise rank reach read readjust rebuild receive recognise recognize reconnect record recover recreate
         recurse redact reduce refresh refuse register reject release reload rely remember remove rename
         render reopen reorder repack repair repeat replace reply report represent request require reread
-        resend reserve reset resolve respond restore restrict resubmit resume retain retire retrieve retry
+        resend reserve reset resolve restart respond restore restrict resubmit resume retain retire retrieve retry
         return retype reuse reverse revert revoke rewrite roll rotate round run sanitize satisfy save say
         scale scan schedule seal search see select send separate serialize serve set share shift shorten
         show shrink shut sign simulate skip sleep snapshot sort speak spell split spread squeeze start state

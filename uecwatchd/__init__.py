@@ -2,7 +2,10 @@
 
 
 def version() -> str:
-    """Return the version that is installed. To find it out takes as long as all else that `--help` does."""
+    """Return the installed version.
+
+    This takes as long as everything else in `--help`, so it is not a constant.
+    """
     from importlib.metadata import version as installed
 
     return installed("uecwatchd")

@@ -1,1 +1,1 @@
-"""The verbs of the command line, a module for each."""
+"""The command line, with one module for each verb."""

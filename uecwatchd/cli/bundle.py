@@ -1,4 +1,4 @@
-"""The verbs `bundle` and `unbundle`: the format by hand, with the service's rules and without its spool."""
+"""The verbs `bundle` and `unbundle`: bundles made by hand, with the rules of the service."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ from uecwatchd.types import Arch, Role
 
 
 class Misused(UecError):
-    """Options that contradict each other, or the file that they are given with."""
+    """Options that contradict each other, or the file."""
 
     exit_code = 64
 
@@ -77,7 +77,7 @@ def bundle(arguments: argparse.Namespace) -> int:
 
 
 def _show(monitor: Monitor, name: str, size: int, done: int) -> None:
-    """On a terminal a line that moves; elsewhere nobody would read it."""
+    """Show progress as a line that is updated on a terminal, and nothing elsewhere."""
     monitor.progress(Progress(name, "bundle", name, done, size))
 
 
@@ -93,7 +93,7 @@ def _claims(arguments: argparse.Namespace) -> Claims:
 
 
 def _looked_at(file: Path) -> tuple[Facts, int]:
-    """What a file says of itself, and its size in bytes. A link is followed: a person has named it."""
+    """Return facts about a file, and its size in bytes. A link is followed, because a person has named it."""
     with opened(file) as image:
         size, peek = os.fstat(image.fileno()).st_size, peek_at(file)
     if isinstance(peek, UecError):
@@ -115,7 +115,7 @@ def _must_fit(file: Path, kind: Role, facts: Facts, size: int, *, keep: bool) ->
 
 
 def _kept(hint: str) -> str:
-    """A hint with the way out that a sidecar would be, were there one."""
+    """Return a hint with --keep, where the original hint names the sidecar."""
     if hint == KEEP_HINT:
         return "If the cloud can boot it all the same, add --keep."
     return f"{hint.rstrip('.')}; or, to bundle it as it is, add --keep."

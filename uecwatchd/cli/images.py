@@ -1,7 +1,7 @@
-"""The verb `images`: what a cloud lists, in the columns of euca-describe-images, and which of it we made.
+"""The verb `images`: the images in a cloud, in the columns of euca-describe-images.
 
-A line for an image, then one for each of its block devices, then one for each of its tags. Fields are parted
-by tabs, and one without a value is empty, so that scripts may count (euca2ools 3.4):
+One line for an image, then one for each of its block devices, then one for each of its tags. Fields are
+separated by tabs, and a missing value is an empty field, so that scripts can count (euca2ools 3.4):
 
     IMAGE id location owner state public|private architecture type kernel ramdisk platform root-device-type
         virtualization hypervisor
@@ -9,11 +9,11 @@ by tabs, and one without a value is empty, so that scripts may count (euca2ools 
     BLOCKDEVICEMAPPING EPHEMERAL device virtual-name
     TAG image id key value
 
-The location is BUCKET/MANIFEST, also where an image has a name; the owner is its alias where it has one.
-What euca2ools cannot know comes last: the line of an image that this host made has a fifteenth field, `here`.
+The location is BUCKET/MANIFEST, even if the image has a name; the owner is an alias if there is one.
+One field is not in euca2ools: the line of an image that this host made has a fifteenth field, `here`.
 
-Shown are our account's own images, or all that we may see. What others let us start is no list of its own, as
-it is in euca2ools: the first generation answers that question with nothing.
+The list has the images of our account, or all that we may see. Images that others let us start are not a
+separate list, as in euca2ools: the first generation returns an empty list for them.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def images(arguments: argparse.Namespace) -> int:
 
 
 def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) -> tuple["Exhibit", ...]:
-    """What a configured cloud lists, all of it or our account's own. Raises what the cloud's answers mean."""
+    """Return the images of a configured cloud, all or our account's own. Raises the cloud's errors."""
     if name not in settings.clouds:
         why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
         raise Halted(f"there is no cloud named {name}", why, "Name one of them.")
@@ -93,7 +93,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What this host made an image of: the content's SHA-256, and the sets that hold it now."""
+    """An image's source on this host: the SHA-256 of the content, and the sets that have it now."""
 
     sha256: str
     sets: tuple[str, ...]
@@ -101,7 +101,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """An image as the cloud lists it. `origin` is None for one that came from elsewhere."""
+    """An image in a cloud. `origin` is None if another host made it."""
 
     image: Image
     origin: Origin | None
@@ -110,7 +110,7 @@ class Exhibit:
 def hung(
     listed: Iterable[Image], *, bundles: Iterable[BundleRecord], sets: Iterable[SetRecord]
 ) -> tuple[Exhibit, ...]:
-    """Exhibits in the order of their ids, each once. `bundles` and `sets` are those of the images' cloud."""
+    """Return the exhibits sorted by id, each once. `bundles` and `sets` are those of the same cloud."""
     contents = {bundle.image_id: bundle.sha256 for bundle in bundles if bundle.registered is not None}
     held = [(member.image_id, record.name) for record in sets for member in record.members]
     by_id = {image.id: image for image in listed if image.id}
@@ -124,7 +124,7 @@ def _origin(image_id: str, contents: Mapping[str, str], held: Iterable[tuple[str
 
 
 def rows(exhibit: Exhibit) -> Iterator[Row]:
-    """The fields of its lines."""
+    """Yield the fields of each line."""
     image = exhibit.image
     yield _line(image) + ((MADE_HERE,) if exhibit.origin else ())
     for device in image.devices:
@@ -160,7 +160,7 @@ def _mapping(device: Device) -> Row:
 
 
 def as_json(exhibit: Exhibit) -> dict[str, object]:
-    """What a program may want to know of an image; `made_here` is null for one from elsewhere."""
+    """Return an image for programs; `made_here` is null if another host made it."""
     image, origin = exhibit.image, exhibit.origin
     return {
         "id": image.id,

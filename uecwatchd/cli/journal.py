@@ -1,4 +1,4 @@
-"""Where a verb that works on sets tells of it."""
+"""The journal for verbs that work on sets."""
 
 import os
 import sys

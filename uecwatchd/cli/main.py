@@ -1,7 +1,7 @@
-"""The command line: which verbs there are, and how each is run.
+"""The command line: a table of verbs, and how each is run.
 
-Standard output is data, standard error is talk; the exit code is one of sysexits'. The module of a verb is
-imported when the verb is used: most verbs need no cloud, and `--help` needs nothing.
+Standard output has data, standard error has messages; the exit code is from sysexits. The module of a verb is
+imported only when the verb is used: most verbs need no cloud, and `--help` needs nothing.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from uecwatchd.system.unforeseen import our_fault
 EX_OK = 0
 EX_USAGE = 64
 
-# What a verb has of the service: its user and environment, its environment, or nothing.
+# What a verb takes from the service: its user and environment, only its environment, or nothing.
 Place = Literal["service", "environment", "own"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One verb. Its `module` has a function of the verb's name, and one that adds the verb's options."""
+    """One verb. Its `module` has a function with its name, and one that adds its options."""
 
     name: str
     help: str
@@ -74,7 +74,7 @@ VERBS = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """`appendix` makes the end of the help when somebody asks for it: nothing of that is imported before."""
+    """Parser that makes the end of its help, `appendix`, only on demand, because it needs imports."""
 
     appendix: Callable[[], str] | None = None
 
@@ -84,7 +84,7 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def print_help(self, _file: object = None) -> None:
-        """On standard output, and not in silence where that takes no more."""
+        """Print the help on standard output. Raises if nothing more can be written there."""
         put_text(self.format_help())
 
     def exit(self, status: int = EX_OK, message: str | None = None) -> NoReturn:
@@ -97,12 +97,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _VerbParser(_Parser):
-    """Has the options of its verb from when that verb is met: those of the others are never loaded."""
+    """Parser that adds the options of its verb only when that verb is used, so that others are not loaded."""
 
     verb: Verb
 
     def parse_known_args(self, *given: Any, **more: Any) -> Any:
-        _add_common_options(self, unset=argparse.SUPPRESS)  # what was said before the verb stays
+        _add_common_options(self, unset=argparse.SUPPRESS)  # options before the verb stay
         self.set_defaults(verb=self.verb, besides="")
         self.verb.add_options(self)
         return super().parse_known_args(*given, **more)
@@ -129,10 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"  {error.hint}")
         return error.exit_code
     except BrokenPipeError:
-        # `uecwatchd status | head`: nobody is left to read the rest, nor Python's complaint about that.
+        # `uecwatchd status | head`: no reader is left, and Python's message about that is not useful.
         let_go()
         return EX_OK
-    except Exception as fault:  # noqa: BLE001 (whoever typed a command is told in words whatever it is)
+    except Exception as fault:  # noqa: BLE001 (every failure of a command is reported as a sentence)
         found = our_fault("this command", fault)
         say(f"uecwatchd: {found.what}: {found.why}")
         say(f"  Please report it, with these places: {found.way}")
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _enter(arguments: argparse.Namespace) -> Any:
-    """Have what the service has, as far as the verb is to do or see what that would. Returns its unit."""
+    """Take the environment and the user of the service, as the verb needs them. Returns the unit."""
     if arguments.verb.place == "own":
         return None
     from uecwatchd.cli.unit.environment import take_environment
@@ -162,9 +162,9 @@ def _enter(arguments: argparse.Namespace) -> Any:
 
 @contextmanager
 def _permitted(argv: Sequence[str], arguments: argparse.Namespace) -> Iterator[None]:
-    """Tell those who may not read the configuration or the ledger who may.
+    """Tell a user without access to the configuration or the ledger to use sudo.
 
-    What is missing when root asks is the service's user's to have: that hint is not ours to give.
+    If root lacks access, the service's user does, and another hint applies.
     """
     as_root = os.geteuid() == 0
     try:

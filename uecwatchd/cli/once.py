@@ -1,4 +1,4 @@
-"""The verb `once`: everything that can be done now, or, with `--dry-run`, what that would be."""
+"""The verb `once`: everything that can be done now, or, with `--dry-run`, a list of it."""
 
 import argparse
 import os
@@ -21,7 +21,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.signals import answer_end
 
-# How a command that ran over several sets ends: by the first of these states that any of them is in.
+# States that decide the exit code: the first of them that any set has.
 WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
 
 
@@ -49,7 +49,7 @@ def once(arguments: argparse.Namespace) -> int:
 
 
 def show_plan(settings: Settings, *, as_json: bool) -> int:
-    """What `once` would do: it waits for files to settle, so all of them are taken to have."""
+    """Print what `once` would do. It waits for files to settle, so all count as settled here."""
     found = survey(settings, now=time.time(), settled=True)
     for trouble in found.troubles:
         say(f"uecwatchd: {trouble}")

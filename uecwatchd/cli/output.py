@@ -1,4 +1,4 @@
-"""What the verbs print: data on standard output, talk on standard error, and no file name as it comes."""
+"""Output of the verbs: data on standard output, messages on standard error, with file names escaped."""
 
 import os
 import sys
@@ -11,15 +11,15 @@ from uecwatchd.system.text import json_text, printable
 
 
 class Unwritten(UecError):
-    """Standard output takes no more, and that is no fault of the work that was done."""
+    """Standard output accepts no more data. The work itself did not fail."""
 
     exit_code = 74
 
 
 def never_closed() -> None:
-    """Have the three standard streams where whoever began us has closed one: it leads to /dev/null.
+    """Open /dev/null for each of the three standard streams that the caller has closed.
 
-    Whatever is opened next would otherwise have its number, and get what is said to people written into it.
+    Otherwise the next file that is opened would get its number, and messages would be written into it.
     """
     for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
@@ -32,10 +32,10 @@ def never_closed() -> None:
 
 
 def speak_utf8() -> None:
-    """Begin anew, if need be, with file names and configuration in UTF-8, whatever the locale says.
+    """Restart, if needed, with file names and configuration in UTF-8, for any locale.
 
-    The same name would otherwise be other bytes for the daemon and for an administrator. What is printed
-    stays in the terminal's own encoding. To be called before anything else is done: it may not return.
+    Otherwise the same name would have other bytes for the daemon and for an administrator. Output keeps the
+    encoding of the terminal. Call this before anything else: it may not return.
     """
     if sys.getfilesystemencoding() == "utf-8":
         return
@@ -45,31 +45,31 @@ def speak_utf8() -> None:
 
 
 def escape() -> None:
-    """Have what the terminal's encoding lacks printed as an escape, and not end in an error."""
+    """Print characters that the terminal's encoding lacks as escapes, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
-    with suppress(OSError):  # nobody hears it, and the exit code says enough
+    with suppress(OSError):  # nobody can read it, and the exit code is enough
         print(printable(text), file=sys.stderr)
 
 
 def put(text: str) -> None:
-    """One line, in which no file name can hide another line or an order to the terminal."""
+    """Print one line, in which a file name cannot hide another line or control the terminal."""
     with _written():
         print(printable(text))
 
 
 def put_text(text: str) -> None:
-    """Lines of our own making."""
+    """Print our own text."""
     with _written():
         sys.stdout.write(text)
 
 
 def put_row(fields: Iterable[str]) -> None:
-    """One line of fields parted by tabs, in which no field can hide another."""
+    """Print one line of fields separated by tabs, in which no field can hide another."""
     with _written():
         print("\t".join(printable(field) for field in fields))
 
@@ -80,13 +80,13 @@ def put_json(value: object) -> None:
 
 
 def flush() -> None:
-    """Before a verb has succeeded: what could not be written is known only now."""
+    """Flush standard output before a verb succeeds: a failure to write may only show now."""
     with _written():
         sys.stdout.flush()
 
 
 def let_go() -> None:
-    """Nobody is to hear of what is still held back for standard output, nor Python's complaint about that."""
+    """Discard buffered output for standard output, and suppress Python's message about it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,7 +1,7 @@
-"""The verbs `retry`, `forget`, `hold` and `release`: what somebody wants done with a set.
+"""The verbs `retry`, `forget`, `hold` and `release`: requests about a set.
 
-Each writes to the ledger, where the daemon finds it, and rings for a daemon that runs. Only `forget` does all
-of its work itself when none does, and takes the daemon's lock for it.
+Each is written to the ledger, where the daemon finds it, and a running daemon is woken up. Without a daemon,
+`forget` does all of its work itself, and takes the daemon's lock for it.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from uecwatchd.system.text import did_you_mean, shell_word, spelled
 Verb = Literal["retry", "forget", "hold", "release"]
 
 HOW_NAMED = "its name, or FOLDER/NAME"
-# Long enough for another verb to be done; a daemon keeps its lock for life.
+# Long enough for another verb to end; a daemon keeps its lock while it runs.
 LOCK_PATIENCE_SECONDS = 0.1
 
 
@@ -52,7 +52,7 @@ class Ambiguous(UecError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to come of a verb: whether anything is to be done, and what to say of it."""
+    """The effect of a verb: if there is anything to do, and the message."""
 
     act: bool
     sentence: str
@@ -110,7 +110,7 @@ def _act(verb: Verb, row: Row, settings: Settings) -> None:
 
 
 def _forgotten(row: Row, book: Ledger, state: Path) -> bool:
-    """Forget a set here and now, unless a daemon is at work that has to do it."""
+    """Forget a set here and now. Returns False if a daemon runs, which has to do it."""
     try:
         lock = lock_state(state, patience_seconds=LOCK_PATIENCE_SECONDS)
     except Deferred:
@@ -131,7 +131,7 @@ def _forgotten(row: Row, book: Ledger, state: Path) -> bool:
 
 
 def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -> Row:
-    """The one set that is meant, by its name or that of a file of it. Raises Unknown or Ambiguous."""
+    """Return the set with this name or file. Raises Unknown or Ambiguous."""
     rows = [row for row in about(found.rows, words) if row.is_set]
     if len(rows) > 1:
         raise Ambiguous.of(words, rows)
@@ -150,7 +150,7 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
 
 
 def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
-    """A set that may come to be. It is held by the name it will have, also when a file of it was named."""
+    """Return a row for a future set. It is held under the name it will have, even if a file was named."""
     place, _, name = words.rstrip("/").rpartition("/")
     chosen = [folder for folder in folders if not place or str(folder) == place.rstrip("/")]
     if len(chosen) != 1 or not name:
@@ -166,7 +166,7 @@ def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
 
 
 def decide(verb: Verb, row: Row, *, alive: bool) -> Verdict:
-    """What a verb means for a set as it stands; `alive` is whether a daemon runs."""
+    """Decide what a verb does for a set in its state; `alive` is True if a daemon runs."""
     later = "" if alive else " No daemon is running: it is done when one does, or by: uecwatchd once"
     if verb == "retry":
         return _retry(row, later)
@@ -253,7 +253,7 @@ def _release(row: Row, later: str) -> Verdict:
 
 
 def _from_now_on(row: Row, later: str) -> str:
-    """What becomes of a set that nobody holds."""
+    """Return what happens to a set without a hold."""
     record = row.record
     if not row.files or not row.seen:
         return _sentence(row.detail)

@@ -19,7 +19,7 @@ from uecwatchd.service.daemon import Service
 from uecwatchd.system.signals import answer, answer_end
 from uecwatchd.system.unforeseen import our_fault
 
-# A disk is given space by hand, by somebody who then looks whether that was enough.
+# Somebody frees space by hand, and then checks if that was enough.
 LEDGER_RETRY_SECONDS = 5.0
 
 
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     ends = [stopped.set]
     answer_end(lambda: [end() for end in ends], code=os.EX_OK)
     monitor, reload_asked = Tee((program_journal(), StatusMonitor(notifier))), threading.Event()
-    answer([signal.SIGHUP], reload_asked.set)  # by itself it would be the end
+    answer([signal.SIGHUP], reload_asked.set)  # by default the signal ends the process
     threading.excepthook = partial(_tell_of_thread, monitor)
     book = _await_ledger(settings, notifier, stopped, monitor)
     if book is None:
@@ -49,10 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _await_ledger(
     settings: Settings, notifier: Notifier, stopped: threading.Event, monitor: Monitor
 ) -> Ledger | None:
-    """Open the ledger, however long a full disk keeps us from it; None when asked to stop before that.
+    """Open the ledger, and wait while the disk is full; None if a stop is requested before.
 
-    systemd is told that we are there: `systemctl start` would wait for it in silence, and five failed starts
-    would be the last.
+    systemd is told that we are ready: otherwise `systemctl start` would wait without a message, and five
+    failed starts would be the last.
     """
     told = ""
     while not stopped.is_set():

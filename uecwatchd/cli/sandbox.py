@@ -1,4 +1,4 @@
-"""The verb `sandbox`: the embedded test cloud, to try the service without a cloud of one's own."""
+"""The verb `sandbox`: the embedded test cloud, to try the service without a real cloud."""
 
 import argparse
 import os
@@ -75,8 +75,8 @@ def sandbox_class() -> Any:
 
 
 def installed_by() -> str:
-    """The command that installs what the extra `sandbox` lists, for this very Python."""
-    if sys.prefix == sys.base_prefix:  # a distribution's own, which pip may not change
+    """Return the command that installs the extra `sandbox` for this Python."""
+    if sys.prefix == sys.base_prefix:  # the distribution's Python, which pip may not change
         return "apt-get install python3-werkzeug"
     wanted = (line.partition(";") for line in requires("uecwatchd") or ())
     named = [shell_word(name.strip()) for name, _, when in wanted if "sandbox" in when]

@@ -1,4 +1,4 @@
-"""The verb `verify`: a set taken back from its cloud, and compared."""
+"""The verb `verify`: download a set from its cloud, and compare it."""
 
 import argparse
 import os

@@ -1,1 +1,1 @@
-"""A real image set, and the service shown at work on it."""
+"""A demonstration of the service with a real image set."""

@@ -1,7 +1,7 @@
-"""Makes a real image set: Debian's cloud kernel, a ramdisk that finds the root, and a partition that boots.
+"""A real image set: Debian's cloud kernel, a ramdisk that finds the root, and a partition that boots.
 
-The set is as small as a set can be and still be one: nothing in it is a stand-in.
-The machine image is a bare ext4 partition: what a para-virtual cloud boots, its node wrapping it into a disk.
+The set is as small as possible, and nothing in it is a fake. The machine image is a bare ext4 partition: a
+para-virtual cloud boots it, after its node has wrapped it into a disk.
 """
 
 import gzip
@@ -20,20 +20,20 @@ from pathlib import Path, PurePath
 
 from uecwatchd.errors import Halted
 
-IMAGE_BYTES = 48 << 20  # room for kernel, ramdisk and busybox, and several 10 MiB parts once bundled
+IMAGE_BYTES = 48 << 20  # space for kernel, ramdisk and busybox, and several parts of 10 MiB in its bundle
 SECTOR_BYTES = 512
-DISK_START_SECTOR = 2048  # the first partition's, at 1 MiB, as every partitioner has it since 2010
+DISK_START_SECTOR = 2048  # of the first partition, at 1 MiB, as in every partitioner since 2010
 COPY_BYTES = 1 << 20
-DOWNLOAD_SECONDS = 600  # 27 MB, over a slow line
-TOOL_SECONDS = 60  # every other program is done within two
+DOWNLOAD_SECONDS = 600  # 27 MB, over a slow network
+TOOL_SECONDS = 60  # every other program takes at most two
 
-USERSPACE_LINE = "UECWATCHD-USERSPACE"  # on the console once the machine image's own init runs
+USERSPACE_LINE = "UECWATCHD-USERSPACE"  # on the console after the image's own init has started
 POWEROFF_WORD = "uecwatchd.poweroff"  # on the kernel's command line: stop there instead of offering a shell
 
 META_PACKAGE = "linux-image-cloud-amd64"
 KERNEL_GLOB = "vmlinuz-*-cloud-amd64"
 INSTALL_HINT = f"Try: apt-get install {META_PACKAGE}"
-# In the order they are loaded: each needs those before it. QEMU and KVM show a virtio disk, Xen its own.
+# In the order of loading: each needs those before it. QEMU and KVM have a virtio disk, Xen its own.
 MODULES = (
     "virtio_ring",
     "virtio",
@@ -86,7 +86,7 @@ ROOT_INITTAB = """\
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel and those of `MODULES` that it did not build in, in the order of loading."""
+    """A kernel with the `MODULES` that are not built in, in the order of loading."""
 
     version: str
     image: Path
@@ -114,7 +114,10 @@ def make_set(
     sidecar: bool = True,
     whole_disk: bool = False,
 ) -> RealSet:
-    """Files named as a distribution names them. `size` is the partition's, in bytes, whole KiB."""
+    """Make the files of a set, with the names that a distribution uses.
+
+    `size` is the partition's, in whole KiB.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     machine = folder / f"{name}.img"
     vmlinuz = folder / f"vmlinuz-{kernel.version}"
@@ -136,15 +139,15 @@ def make_set(
 
 
 def kernel(cache: Path) -> Kernel:
-    """The one kept in `cache`, else the installed one, else Debian's current one, downloaded into `cache`.
+    """Return the kernel in `cache`, or the installed one, or download Debian's current one into `cache`.
 
-    Raises Halted, with the package to install, where a program is missing or apt knows no such kernel.
+    Raises Halted, with the package to install, if a program is missing or apt does not know the kernel.
     """
     return kept(cache) or installed() or downloaded(cache)
 
 
 def kept(cache: Path) -> Kernel | None:
-    """Each lies in a folder of its version's name."""
+    """Return the newest kernel in `cache`. Each is in a folder with its version as name."""
     images = sorted(cache.glob("*/vmlinuz"), key=lambda path: release(path.parent.name))
     if not images:
         return None
@@ -153,7 +156,7 @@ def kept(cache: Path) -> Kernel | None:
 
 
 def installed(root: Path = Path("/")) -> Kernel | None:
-    """Only one with its modules: a ramdisk without them finds no disk."""
+    """Return the newest installed kernel that has its modules: without them a ramdisk finds no disk."""
     images = sorted((root / "boot").glob(KERNEL_GLOB), key=lambda path: release(path.name))
     for image in reversed(images):
         version = image.name.removeprefix("vmlinuz-")
@@ -164,7 +167,7 @@ def installed(root: Path = Path("/")) -> Kernel | None:
 
 
 def modules_of(version: str, root: Path) -> tuple[Path, ...]:
-    """Debian's packages have them under /lib, later ones under /usr/lib; installed, both are one folder."""
+    """Return the modules. Debian's packages have them under /lib, later ones under /usr/lib."""
     folders = (root / lib / "modules" / version for lib in ("lib", "usr/lib"))
     return next(filter(None, (in_order(folder.rglob("*.ko*")) for folder in folders)), ())
 
@@ -183,7 +186,7 @@ def downloaded(cache: Path) -> Kernel:
 
 
 def current_package() -> str:
-    """The package that Debian's metapackage stands for today."""
+    """Return the package that Debian's metapackage depends on today."""
     found = re.search(r"Depends: (linux-image-\S+)", run("apt-cache", "depends", META_PACKAGE))
     if found is None:
         raise Halted(META_PACKAGE, "apt does not say which kernel it stands for", "Try: apt-get update")
@@ -191,7 +194,10 @@ def current_package() -> str:
 
 
 def keep(kernel: Kernel, folder: Path, *, scratch: Path) -> Kernel:
-    """Renamed into place when whole: of two who start together, none meets half a kernel."""
+    """Copy the kernel to `folder`.
+
+    It is renamed into place when complete, so that two processes can do this at once.
+    """
     scratch.mkdir()
     shutil.copyfile(kernel.image, scratch / "vmlinuz")
     for module in kernel.modules:
@@ -210,7 +216,7 @@ def in_order(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def module_name(path: PurePath) -> str:
-    """Empty for what is no module. Debian 13 compresses them: virtio_blk.ko.xz."""
+    """Return the name of a module; empty for other files. Debian 13 compresses them: virtio_blk.ko.xz."""
     found = re.fullmatch(r"(.+)\.ko(\.xz)?", path.name)
     return found[1] if found else ""
 
@@ -223,12 +229,12 @@ def release(version: str) -> tuple[int, ...]:
 
 
 def ramdisk(kernel: Kernel) -> bytes:
-    """A gzip'd cpio archive; the same kernel and busybox always give the same bytes."""
+    """Return a gzip'd cpio archive; the same kernel and busybox always give the same bytes."""
     return gzip.compress(b"".join(cpio(ramdisk_files(kernel))), mtime=0)
 
 
 def ramdisk_files(kernel: Kernel) -> Iterator[tuple[str, int, bytes]]:
-    """Path, mode and content of each: a symbolic link's content is its target."""
+    """Yield path, mode and content of each file; the content of a symbolic link is its target."""
     for folder in ("bin", "dev", "proc", "sys", "newroot", "modules"):
         yield folder, stat.S_IFDIR | 0o755, b""
     yield "init", stat.S_IFREG | 0o755, RAMDISK_INIT.encode()
@@ -242,7 +248,7 @@ def ramdisk_files(kernel: Kernel) -> Iterator[tuple[str, int, bytes]]:
 
 
 def cpio(files: Iterable[tuple[str, int, bytes]]) -> Iterator[bytes]:
-    """The "newc" form, the one the kernel unpacks (Linux: driver-api/early-userspace/buffer-format.rst)."""
+    """Yield an archive in the kernel's "newc" format (Linux: driver-api/early-userspace/buffer-format.rst)."""
     for inode, (name, mode, data) in enumerate(files, start=1):
         yield cpio_entry(name, mode=mode, inode=inode, data=data)
     yield cpio_entry("TRAILER!!!", mode=0, inode=0, data=b"")
@@ -260,12 +266,12 @@ def padded(data: bytes) -> bytes:
 
 
 def static_busybox() -> bytes:
-    """The dynamic one would look for a C library that neither ramdisk nor image has."""
+    """Return the static busybox. The dynamic one needs a C library, which ramdisk and image do not have."""
     hint = "Try: apt-get install busybox-static"
     if not BUSYBOX.exists():
         raise Halted(str(BUSYBOX), "it is not installed", hint)
     content = BUSYBOX.read_bytes()
-    if b"/ld-linux" in content[:4096]:  # the dynamic linker's path lies right behind the ELF headers
+    if b"/ld-linux" in content[:4096]:  # the path of the dynamic linker follows the ELF headers
         raise Halted(str(BUSYBOX), "it is not the statically linked one", hint)
     return content
 
@@ -278,7 +284,7 @@ def make_partition(image: Path, *, boot: Iterable[Path], hostname: str, size: in
         root = Path(scratch)
         fill_root(root, boot=boot, hostname=hostname)
         image.unlink(missing_ok=True)
-        label = ("-L", hostname[:16])  # what an ext4 label holds
+        label = ("-L", hostname[:16])  # the limit of an ext4 label
         run(
             "mke2fs",
             "-q",
@@ -315,11 +321,9 @@ def write_program(path: Path, content: bytes) -> None:
 
 
 def make_disk(disk: Path, partition: Path) -> Path:
-    """An MBR with one active Linux partition, and the partition."""
+    """Write an MBR with one active Linux partition, and the partition."""
     sectors = partition.stat().st_size // SECTOR_BYTES
-    no_cylinders = (
-        b"\xfe\xff\xff"  # "look at the sector numbers": what every partitioner writes for large disks
-    )
+    no_cylinders = b"\xfe\xff\xff"  # "use the sector numbers": every partitioner writes this for large disks
     entry = struct.pack("<B3sB3sII", 0x80, no_cylinders, 0x83, no_cylinders, DISK_START_SECTOR, sectors)
     with disk.open("wb") as target, partition.open("rb") as source:
         target.write(bytes(0x1BE) + entry + bytes(48) + b"\x55\xaa")
@@ -344,7 +348,10 @@ def write_sidecar(path: Path, machine: Path, kernel: Path, ramdisk: Path) -> Pat
 
 
 def run(name: str, *arguments: str, cwd: str | None = None, seconds: int = TOOL_SECONDS) -> str:
-    """What the program printed. Raises Halted where it is missing, fails, or takes longer than `seconds`."""
+    """Return the output of a program.
+
+    Raises Halted if it is missing, fails, or takes longer than `seconds`.
+    """
     command = [program(name), *arguments]
     plain = os.environ | {"LC_ALL": "C"}  # apt translates the words we look for
     try:
@@ -362,7 +369,7 @@ def run(name: str, *arguments: str, cwd: str | None = None, seconds: int = TOOL_
 
 
 def program(name: str) -> str:
-    """Its path. /usr/sbin is not on every user's PATH, and mke2fs needs no privilege."""
+    """Return the path of a program. /usr/sbin is not on every user's PATH, and mke2fs needs no privilege."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if found is None:
         raise Halted(name, "it is not installed", f"Try: apt-get install {DEBIAN_PACKAGES[name]}")

@@ -1,7 +1,7 @@
-"""The service shown at work, as a user would meet it: a cloud, a daemon, and `cp` into a folder.
+"""The demo: a cloud, a daemon, and `cp` into a folder, as a user would see them.
 
-Nothing is played: the daemon is the installed one in a process of its own, the cloud checks all that a real
-one does, and what is looked at in the end are the files that anybody would find.
+Nothing is simulated: the daemon is the installed one in its own process, the cloud checks everything that a
+real one does, and the results are the files that every user would find.
 """
 
 import json
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 SET_NAME = "tiny"
 # Copying tens of MiB settles in one second; a real spool waits longer because its writers are slower.
 SETTLE_SECONDS = 1
-# The set itself takes a few seconds; an image of many GiB, dropped as an argument, may take this long.
+# The built-in set takes a few seconds; an image of many GiB, given as an argument, may take this long.
 PATIENCE_SECONDS = 3600.0
 # A set that still waits for a file after this many seconds will not get it by itself.
 WAITING_SECONDS = 15.0
@@ -53,7 +53,7 @@ eucarc = "{eucarc}"
 def show(folder: Path, files: Sequence[Path], *, say: Say, clock: Callable[[], float]) -> int:
     """Run the demo in a folder, with a real set made here or with `files`; returns an exit code.
 
-    Raises a UecError when something it needs is missing, or when the sets do not come through.
+    Raises a UecError if something is missing, or if the sets do not succeed.
     """
     folder = folder.resolve()
     drop, config = folder / "spool", folder / "uecwatchd.toml"
@@ -82,7 +82,7 @@ def show(folder: Path, files: Sequence[Path], *, say: Say, clock: Callable[[], f
 
 
 def _must_be_there(files: Sequence[Path]) -> None:
-    """A folder may be dropped as well as a file."""
+    """Check that the files exist. A folder may be dropped as well as a file."""
     for file in files:
         if not file.is_dir() and not file.is_file():
             raise no_file(file)
@@ -113,7 +113,7 @@ def _drop(files: Sequence[Path], drop: Path) -> None:
 
 @contextmanager
 def _daemon(config: Path, say: Say) -> Iterator[None]:
-    """The service in its own process, its log lines passed on as they come; stopped as systemd stops it."""
+    """Run the service in its own process, and pass on its log; it is stopped as systemd stops it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "uecwatchd", "run", "--config", str(config)],
         stderr=subprocess.PIPE,
@@ -138,7 +138,7 @@ def _pass_on(process: subprocess.Popen[str], say: Say) -> None:
 
 
 def _await_end(config: Path, clock: Callable[[], float]) -> list[Mapping[str, Any]]:
-    """Ask `status` until every set has come to an end. Raises when one ends badly or not at all."""
+    """Ask `status` until all sets are done. Raises if one fails, or does not end."""
     begun = clock()
     while clock() - begun < PATIENCE_SECONDS:
         sleep(POLL_SECONDS)

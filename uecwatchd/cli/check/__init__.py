@@ -1,1 +1,1 @@
-"""The verb `check`: a look at everything that the service needs, with what to do about what is wrong."""
+"""The verb `check`: checks of everything that the service needs, each with what to do."""

@@ -1,4 +1,4 @@
-"""Whether bundles can go where they are to go."""
+"""Checks that bundles can be stored in the bucket."""
 
 import secrets
 from collections.abc import Collection, Iterator
@@ -17,7 +17,7 @@ CONTENT = b"Left by `uecwatchd check`, which should have deleted it.\n"
 
 
 def examine_bucket(cloud: Cloud, bucket: str, ours: Collection[str]) -> Iterator[Finding]:
-    """`ours` are the buckets that the cloud lists for us."""
+    """Check the bucket; `ours` are the buckets that the cloud lists for us."""
     if bucket in ours:
         yield _rights(cloud, bucket)
         return
@@ -33,7 +33,7 @@ def examine_bucket(cloud: Cloud, bucket: str, ours: Collection[str]) -> Iterator
 
 
 def _exists(cloud: Cloud, bucket: str) -> bool | None:
-    """None where the cloud does not tell whether it is another's or not there at all."""
+    """Return True if the bucket belongs to somebody else, False if it does not exist, None if unknown."""
     with translated(cloud, f"looking for bucket {bucket}"):
         try:
             cloud.s3.list_objects(Bucket=bucket, MaxKeys=1)
@@ -47,7 +47,7 @@ def _exists(cloud: Cloud, bucket: str) -> bool | None:
 
 
 def _tells_what_is_missing(cloud: Cloud) -> bool:
-    """Whether a bucket that nobody has is said not to be there, even to those who may not make it."""
+    """Return True if the cloud reports a missing bucket even to users who may not create one."""
     try:
         cloud.s3.list_objects(Bucket=KEY_PREFIX + secrets.token_hex(8), MaxKeys=1)
     except ClientError as error:
@@ -108,7 +108,7 @@ def _rights(cloud: Cloud, bucket: str) -> Finding:
 
 
 def _put_and_remove(cloud: Cloud, bucket: str) -> None:
-    """Whatever happens to the one, the other is tried; the first failure is the one to tell."""
+    """Store and delete an object. Both are tried in any case; the first failure is raised."""
     key, arrived = KEY_PREFIX + secrets.token_hex(8), False
     try:
         put_object(cloud, bucket, key, CONTENT)

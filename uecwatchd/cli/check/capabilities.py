@@ -1,4 +1,4 @@
-"""A generation of cloud in one line, for who wants to know how it will be spoken to."""
+"""The abilities of a generation of cloud, in one line."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,7 @@
-"""Our clock against a cloud's: its servers refuse what is dated wrongly, and do not say by how much."""
+"""Our clock compared with a cloud's.
+
+Servers refuse requests with a wrong date, and do not say by how much it is wrong.
+"""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -9,17 +12,17 @@ from uecwatchd.cli.check.finding import Finding
 from uecwatchd.clouds.dialects import Window
 from uecwatchd.errors import Halted
 
-# S3's is the same everywhere.
+# The window of S3 is the same everywhere.
 S3_WINDOW = Window(ahead=15 * 60, behind=15 * 60)
 
-# A date is in whole seconds and some time under way: what is less is nothing.
+# A date has whole seconds and takes some time to arrive: smaller differences do not count.
 TRIFLE_SECONDS = 5
 
 HINT = "Compare `date -u` on both machines, and let both follow one time server."
 
 
 def date_of(response: Mapping[str, Any]) -> datetime | None:
-    """The server's clock, as an answer has it in its head."""
+    """Return the server's time, from the headers of a response."""
     text = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
         found = parsedate_to_datetime(text)
@@ -31,7 +34,7 @@ def date_of(response: Mapping[str, Any]) -> datetime | None:
 def examine_clock(
     cloud: str, half: str, *, ours: datetime, theirs: datetime, window: Window
 ) -> Iterator[Finding]:
-    """Both clocks at the same moment; `window` is what that half allows."""
+    """Compare both clocks at the same moment; `window` is the difference that this service allows."""
     ahead = round((ours - theirs).total_seconds())
     if abs(ahead) <= TRIFLE_SECONDS:
         return

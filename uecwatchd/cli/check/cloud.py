@@ -1,4 +1,4 @@
-"""One cloud: who we are there, what it is, whether both its halves know us, and the bucket."""
+"""Checks of one cloud: our account, its generation, whether EC2 and S3 accept us, and the bucket."""
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -31,8 +31,11 @@ Clock = Callable[[], datetime]
 def examine_cloud(
     settings: CloudSettings, *, bucket: str | None, clock: Clock, stop: Stop, sealed: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """`bucket` is where bundles go by default, None if its name is wrong; `sealed` is how many images this
-    host has registered with each pair of certificates."""
+    """Check one cloud.
+
+    `bucket` is the default bucket, None if its name is wrong; `sealed` is how many images this host has
+    registered with each pair of certificates.
+    """
     papers = yield from examine_papers(settings, clock())
     if papers is None:
         return
@@ -71,7 +74,7 @@ def _recognised(
     try:
         return detected(settings, account, stop=stop)
     except UecError as error:
-        # It may be the clock that kept us from being heard, and then the strictest of all is the measure.
+        # The clock may be the reason, so it is compared with the strictest window.
         if theirs := _date_in(error):
             yield from examine_clock(
                 account.cloud, "the cloud", ours=clock(), theirs=theirs, window=UEC.window
@@ -81,7 +84,10 @@ def _recognised(
 
 
 def _blamed(account: Account, error: UecError, clock: Clock, stop: Stop) -> Finding:
-    """A cloud is recognised by its S3 first: if EC2 knows us, it is S3 alone that does not."""
+    """Return the finding for a cloud that was not recognised.
+
+    A cloud is recognised by its S3 first: if its EC2 accepts us, only S3 refuses us.
+    """
     for dialect in (EUCA5, UEC) if isinstance(error, Halted) else ():
         cloud = make_cloud(account, dialect, uploads=1, stop=stop)
         if not _ask(cloud, "listing its images", partial(_own_images, cloud), clock).error:
@@ -98,13 +104,13 @@ def _date_in(error: UecError) -> datetime | None:
     return date_of(error.__cause__.response) if isinstance(error.__cause__, ClientError) else None
 
 
-# --- the certificate that bundles are sealed for ----------------------------------------------------------
+# --- the certificate that bundles are encrypted for -------------------------------------------------------
 
 
 def _cloud(
     papers: Papers, found: DetectedDialect, stop: Stop, sealed: Mapping[str, int]
 ) -> Generator[Finding, None, Cloud]:
-    """A cloud that can be asked, even if nothing could be sealed for it."""
+    """Return a cloud that can be asked, even if bundles could not be encrypted for it."""
     account = papers.account
     bare = make_cloud(account, found.dialect, uploads=1, stop=stop)
     if not papers.sealing:
@@ -137,7 +143,7 @@ def _sealed_for(before: Account, cloud: Cloud, sealed: Mapping[str, int]) -> str
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """An answer or what was wrong with it, and both clocks at that moment."""
+    """An answer or its error, and both clocks at that moment."""
 
     answer: dict[str, Any]
     error: UecError | None
@@ -146,7 +152,7 @@ class _Heard:
 
 
 def _halves(cloud: Cloud, clock: Clock) -> Generator[Finding, None, Collection[str] | None]:
-    """Returns the names of our buckets; None if S3 does not tell."""
+    """Check EC2 and S3 with a real call each. Returns the names of our buckets; None if S3 does not say."""
     ec2 = _ask(cloud, "listing its images", partial(_own_images, cloud), clock)
     s3 = _ask(cloud, "listing its buckets", cloud.s3.list_buckets, clock)
     yield from _clock(cloud, "EC2", ec2, cloud.dialect.window)
@@ -189,8 +195,11 @@ def _of_s3(cloud: Cloud, error: UecError, *, alone: bool) -> Finding:
 
 
 def _owners(cloud: Cloud, owners: Collection[str]) -> Iterator[Finding]:
-    """The images that are ours say whose they are. The first generation has names there, not numbers, and its
-    credentials have numbers of another kind; OpenStack's have any."""
+    """Check the account number against the owners of our images.
+
+    The first generation has names there, not numbers, and its credentials have another kind of number; those
+    of OpenStack have any.
+    """
     numbers = sorted(filter(ACCOUNT_NUMBER.fullmatch, owners))
     comparable = cloud.dialect.account_checked or ACCOUNT_NUMBER.fullmatch(cloud.account.account)
     if numbers and comparable and cloud.account.account not in numbers:

@@ -1,4 +1,4 @@
-"""Our credentials for a cloud, each piece for itself."""
+"""Checks of our credentials for a cloud, piece by piece."""
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from uecwatchd.clouds.credentials.gather import Account, Pair, Told
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import UecError
 
-# Long enough to have a certificate renewed by people.
+# Enough time for people to renew a certificate.
 EXPIRY_WARNING = timedelta(days=30)
 
 Piece = TypeVar("Piece")
@@ -26,10 +26,10 @@ Piece = TypeVar("Piece")
 
 @dataclass(frozen=True, slots=True)
 class Papers:
-    """Enough to ask the cloud, be there bundles made with it or not.
+    """Credentials that are enough to ask the cloud, even if bundles cannot be made with them.
 
-    Where the user's certificate or key is wrong, `account` has a pair that was made up.
-    `sealing` is whether what is set for the cloud's certificate, if anything is, is one.
+    If the user's certificate or key is wrong, `account` has a made-up pair. `sealing` is False if the
+    configured certificate of the cloud is not one.
     """
 
     account: Account
@@ -37,7 +37,7 @@ class Papers:
 
 
 def examine_papers(settings: CloudSettings, now: datetime) -> Generator[Finding, None, Papers | None]:
-    """Returns what the cloud can be asked with, None if that is not enough."""
+    """Check the credentials. Returns what is needed to ask the cloud, None if that is not enough."""
     try:
         told = gather.told_of(settings)
     except UecError as error:
@@ -81,7 +81,10 @@ def _places(told: Told) -> Iterator[Finding]:
 
 
 def _pair(told: Told, now: datetime) -> Generator[Finding, None, tuple[Certificate | None, Pair | None]]:
-    """Returns the certificate, which may be good without a key, and both if they fit."""
+    """Check certificate and key.
+
+    Returns the certificate, which may be usable alone, and both if they match.
+    """
     certificate = yield from _piece(told, gather.user_certificate)
     key = yield from _piece(told, gather.user_key)
     if certificate:
@@ -96,7 +99,7 @@ def _pair(told: Told, now: datetime) -> Generator[Finding, None, tuple[Certifica
 
 
 def _dated(told: Told, noun: str, setting: str, certificate: Certificate, now: datetime) -> Iterator[Finding]:
-    """An end that is near is a warning only: no server of this kind looks at it."""
+    """Check the end of a certificate. A near end is only a warning: these servers do not check it."""
     end = certificate.not_valid_after_utc
     what = f"cloud {told.cloud}: {noun} {told.value(setting)}"
     if end >= now + EXPIRY_WARNING:
@@ -107,7 +110,7 @@ def _dated(told: Told, noun: str, setting: str, certificate: Certificate, now: d
 
 
 def _made_up() -> Pair:
-    """A pair that signs nothing: requests are signed with the secret key, and nothing is bundled here."""
+    """Make a pair that is never used: requests are signed with the secret key, and nothing is bundled."""
     key = generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nobody")])
     day = datetime(2000, 1, 1, tzinfo=UTC)

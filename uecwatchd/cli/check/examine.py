@@ -1,7 +1,7 @@
-"""Looks at everything the service needs, and says what to do about what is wrong.
+"""Checks of everything that the service needs, each with what to do.
 
-Nothing is changed but in a bucket that is ours: one tiny object is put there and deleted again, since no
-right to write can be known otherwise. After a finding, whatever can still be looked at is looked at.
+Nothing is changed, with one exception: in our own bucket a tiny object is stored and deleted again, because a
+right to write cannot be known in another way. After a failure, the other checks are still made.
 """
 
 from collections import Counter
@@ -35,10 +35,10 @@ def examine(
     wanted: tuple[Need, ...] = (),
     stop: Stop = NEVER,
 ) -> Iterator[Finding]:
-    """`clock` tells the time now, aware of its zone: it is held against those of the clouds. After a `stop`
-    what is found tells nothing.
+    """Make all checks. After a `stop` the findings mean nothing.
 
-    `wanted` is what `needs` found that the service of `unit` has to use.
+    `clock` returns the time with its zone, for the comparison with the clouds. `wanted` is the result of
+    `needs` for the service of `unit`.
     """
     if unit:
         yield from examine_unit(unit, wanted)
@@ -66,7 +66,7 @@ def examine(
 
 
 def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """What nobody foresaw is a finding too, and the last one of its thing."""
+    """Yield the findings. An unexpected error becomes a finding too, the last one of its part."""
     try:
         with in_words(what):
             yield from findings
@@ -75,7 +75,7 @@ def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def _sealed(settings: Settings) -> Mapping[str, int]:
-    """How many images this host has registered with each pair of certificates, as far as the ledger tells."""
+    """Return how many images this host has registered with each pair of certificates."""
     with suppress(UecError):
         if book := read_ledger(settings.state.dir):
             with closing(book):

@@ -1,4 +1,4 @@
-"""One line of the answer."""
+"""One result of a check."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ OTHERS_READ = 0o004
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`exit_code` is what the command ends with if this is the worst of it."""
+    """One result. `exit_code` is that of the command if this is the worst result."""
 
     level: Level
     what: str
@@ -25,22 +25,22 @@ class Finding:
 
 
 def bad(error: UecError, cloud: str = "") -> Finding:
-    """An error as a finding. It names the file or the call; with several clouds one has to know whose."""
+    """Return an error as a finding, with the name of the cloud if the error does not have it."""
     known = not cloud or f"cloud {cloud}" in error.what
     what = error.what if known else f"cloud {cloud}: {error.what}"
     return Finding("bad", f"{what}: {error.why}", error.hint, error.exit_code)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """The worst finding's: what is ours to mend counts more than a cloud that is away."""
+    """Return the exit code of the worst finding: our own mistakes count more than a cloud that is away."""
     return max((f.exit_code for f in findings if f.level == "bad"), default=0)
 
 
 def open_to_all(path: Path) -> Finding | None:
-    """A warning for a file that should be secret and is not."""
+    """Return a warning for a secret file that everybody may read."""
     try:
         mode = path.stat().st_mode
-    except OSError:  # whoever reads it says so
+    except OSError:  # the code that reads it reports this
         return None
     if not mode & OTHERS_READ:
         return None

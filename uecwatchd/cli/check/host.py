@@ -1,4 +1,4 @@
-"""What the service needs of the machine it runs on."""
+"""Checks of this machine: configuration, spool folders and state directory."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from uecwatchd.system.text import Malformed, parse_toml, shell_word
 
 
 def examine_configuration(settings: Settings) -> Iterator[Finding]:
-    """It has been read already: whoever cannot read it gets no further than that."""
+    """Check the configuration file. It was read before, so it is readable."""
     yield Finding("ok", f"configuration: {settings.source or 'built-in defaults, there is no file'}")
     if settings.source and _holds_secrets(settings.source) and (told := open_to_all(settings.source)):
         yield told
@@ -26,7 +26,7 @@ def examine_configuration(settings: Settings) -> Iterator[Finding]:
 def _holds_secrets(source: Path) -> bool:
     try:
         clouds = parse_toml(read_small(source)).get("cloud", {})
-    except (OSError, Malformed):  # it has just been changed, and will be read again
+    except (OSError, Malformed):  # it was changed just now, and will be read again
         return False
     return any("secret_key" in table for table in clouds.values())
 
@@ -34,7 +34,7 @@ def _holds_secrets(source: Path) -> bool:
 def examine_folder(folder: Path) -> Iterator[Finding]:
     try:
         with folder_descriptor(folder):
-            check_room(folder, "the spool folder")  # first: nobody may write to a disk that is read-only
+            check_room(folder, "the spool folder")  # first: a read-only disk would look like a missing right
     except UecError as error:
         yield bad(error)
         return
@@ -47,7 +47,7 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
 
 
 def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
-    """`made` is whether the unit makes it at a start."""
+    """Check the state directory; `made` is True if the unit creates it at a start."""
     if made and not os.path.exists(folder):  # noqa: PTH110 (that of a Path raises)
         yield Finding("ok", f"state directory: {folder} (systemd makes it when the service starts)")
         return

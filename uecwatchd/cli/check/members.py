@@ -1,4 +1,4 @@
-"""Who may do what in the spool folders, and whether the folders and the kernel keep the members apart."""
+"""Checks of the policy of each spool folder, and that folder and kernel separate the members."""
 
 import stat
 from collections.abc import Collection, Iterator
@@ -12,7 +12,10 @@ from uecwatchd.system.text import shell_word
 
 
 def examine_members(folder: Path, policy: Policy, *, clouds: Collection[str]) -> Iterator[Finding]:
-    """`clouds` are the names of those that are configured. Says nothing of a folder that is not there."""
+    """Check the policy of a folder; `clouds` are the configured ones.
+
+    A missing folder is not reported here.
+    """
     for cloud in policy.clouds:
         if cloud not in clouds:
             what = f"{folder}: sidecars may name cloud {cloud}, and there is no [cloud.{cloud}]"
@@ -24,7 +27,7 @@ def examine_members(folder: Path, policy: Policy, *, clouds: Collection[str]) ->
 
 
 def _told(policy: Policy) -> str:
-    """In one line, what holds there."""
+    """Describe the policy in one line."""
     alone = "only files of one owner make a set" if policy.members == "separate" else "all files count"
     closed = f"; sidecars may not say {', '.join(policy.closed)}" if policy.closed else ""
     buckets = f"; buckets: {', '.join(policy.buckets)}" if policy.buckets else ""
@@ -35,7 +38,7 @@ def _told(policy: Policy) -> str:
 def _kept_apart(folder: Path) -> Iterator[Finding]:
     try:
         status = folder.stat()
-    except OSError:  # told of already
+    except OSError:  # already reported
         return
     if not status.st_mode & stat.S_ISVTX and (found := exposure(status)):
         what = f"{folder}: members can take each other's files away: {found.why}"

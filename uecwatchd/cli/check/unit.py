@@ -1,4 +1,4 @@
-"""Whether the service's unit lets it have what the configuration names."""
+"""Checks that the service's unit allows access to everything in the configuration."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -16,12 +16,15 @@ from uecwatchd.errors import Halted, UecError
 from uecwatchd.system.text import shell_word
 
 CREDENTIALS = PurePath("/run/credentials")
-# Of a cloud's files those that are each a setting of its own, so that a credential can stand for them.
+# Files of a cloud with a setting for each, so that a credential can replace them.
 AS_CREDENTIALS = tuple(key for key in FILES_OF_A_CLOUD if key != "euca2ools_files")
 
 
 def needs(settings: Settings) -> tuple[Need, ...]:
-    """The paths that the service has to use; to be asked as root, who can see them all. Starts nothing."""
+    """Return the paths that the service has to use.
+
+    Call it as root, who can see them all. Starts no program.
+    """
     found = [*map(_written, (*settings.spool.folders, settings.state.dir))]
     found += [_read(settings.source)] if settings.source else []
     for cloud in settings.clouds.values():
@@ -30,15 +33,21 @@ def needs(settings: Settings) -> tuple[Need, ...]:
 
 
 def _is_a_file(path: PurePath) -> bool:
-    """What is not there is told where it is read; what is a credential already is out of any unit's way."""
+    """Return True for an existing file.
+
+    Missing ones are reported elsewhere; credentials are always accessible.
+    """
     return not path.is_relative_to(CREDENTIALS) and os.path.exists(path)  # noqa: PTH110
 
 
 def _of_cloud(cloud: CloudSettings) -> Iterator[Need]:
-    """A profile is not asked: it may run a program, and who can write its files would have root run that."""
+    """Yield the files of a cloud.
+
+    A profile is not read: it may run a program, so that a user who can write its files could run it as root.
+    """
     try:
         told = gather.told_of(replace(cloud, profile=None))
-    except UecError:  # told where the credentials are looked at; what the configuration itself names is known
+    except UecError:  # reported with the credentials; the files in the configuration itself are known
         told = gather.Told(cloud.name, cloud, (gather.configured(cloud),))
     for key in AS_CREDENTIALS:
         if path := told.value(key):
@@ -58,12 +67,12 @@ def _read(path: Path, credential: str = "") -> Need:
 
 
 def makes(unit: Unit, folder: Path) -> bool:
-    """Whether systemd makes that state directory, and gives it to the service."""
+    """Return True if systemd creates this state directory for the service."""
     return str(folder) in {f"/var/lib/{name}" for name in unit.listed("StateDirectory")}
 
 
 def examine_unit(unit: Unit, wanted: tuple[Need, ...]) -> Iterator[Finding]:
-    """What keeps the service from its files, and the command that adds the drop-in it takes."""
+    """Check that the service can reach its files; the hint is the command that adds the missing drop-in."""
     user = unit.text("User") or "root"
     yield Finding("ok", f"unit: {unit.name}, whose service runs as {user}")
     if unit.settings.get("NeedDaemonReload"):
@@ -77,7 +86,7 @@ def examine_unit(unit: Unit, wanted: tuple[Need, ...]) -> Iterator[Finding]:
 
 
 def unless_bound(unit: Unit | None, folder: Path, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """What is found wrong with a folder says nothing where the unit has put another in its place."""
+    """Yield the findings, but not those about a folder that the unit has replaced by another."""
     setting = bound(unit, PurePath(folder)) if unit else ""
     for finding in findings:
         if unit and setting and finding.level == "bad":
@@ -88,9 +97,9 @@ def unless_bound(unit: Unit | None, folder: Path, findings: Iterable[Finding]) -
 
 
 def _command(unit: Unit, lines: tuple[str, ...]) -> str:
-    """A command for root to copy: it adds the lines to a drop-in of ours, and keeps what is in it.
+    """Return a command for root that adds the lines to our drop-in, and keeps its content.
 
-    Of several drop-ins the last by name has the last word, and ours may take back what another says.
+    Of several drop-ins the last by name has priority, and ours may revoke lines of another.
     """
     folder = f"/etc/systemd/system/{unit.name}.d"
     words = " ".join(map(shell_word, lines))

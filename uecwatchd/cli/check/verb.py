@@ -1,4 +1,4 @@
-"""The verb `check`: whether the service has all that it needs."""
+"""The verb `check`."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""What is answered about each name, decided from a listing, what the rules say of it, and what is known."""
+"""The rows of an answer, made from a listing, the decisions about it, and the ledger."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,9 +22,11 @@ ASKED: Mapping[Verb, str] = {"retry": "tried again", "forget": "forgotten"}
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the ledger says. `now` and the times of holds are seconds of the epoch; `alive` is whether a
-    daemon runs, `asked` what somebody has asked for that is not done yet, `probes` when it asks each cloud
-    that cannot be used."""
+    """Facts from the ledger.
+
+    `now` and the times of holds are seconds of the epoch. `alive` is True if a daemon runs. `asked` are
+    requests that are not done yet, `probes` the times when the daemon asks each unavailable cloud.
+    """
 
     now: float
     alive: bool = False
@@ -35,7 +37,7 @@ class Known:
     probes: Mapping[str, float] = field(default_factory=dict)
 
     def probe_of(self, record: SetRecord) -> float | None:
-        """When the cloud is asked that a set waits for, if it does and if anybody will."""
+        """Return when the cloud of a waiting set is asked again, if it will be."""
         waits = record.state == "halted" or (record.state == "deferred" and record.next_retry is None)
         held = record.id in self.holds
         return self.probes.get(record.cloud) if waits and self.alive and not held else None
@@ -43,10 +45,13 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the answer. `record` is there for sets that have one, `files` are its own as they lie
-    there, `outputs` what the service put beside them; `to_go` are seconds until its files have settled.
-    `otherwise` is what a held set's row would be if it were not held, `seen` whether its folder could be
-    looked at, `probe_at` (seconds of the epoch) when the cloud is asked that it waits for."""
+    """One line of the answer.
+
+    `record` is the record of a set, if there is one. `files` are its own files, `outputs` its result files.
+    `to_go` are seconds until its files have settled. `otherwise` is the row of a held set without the hold.
+    `seen` is False if its folder could not be scanned. `probe_at` (seconds of the epoch) is when its cloud is
+    asked again.
+    """
 
     folder: str
     name: str
@@ -78,7 +83,7 @@ class Row:
 
 
 def rows(listing: Listing, assembly: Assembly, known: Known) -> tuple[Row, ...]:
-    """The rows of one folder: sets by name, then what is in no set."""
+    """Return the rows of one folder: sets by name, then files that are in no set."""
     folder = str(listing.folder)
     records = {record.name: record for record in known.records if record.folder == folder}
     outcomes: dict[str, Outcome] = {waiting.name: waiting for waiting in assembly.waiting}
@@ -97,7 +102,7 @@ def rows(listing: Listing, assembly: Assembly, known: Known) -> tuple[Row, ...]:
 
 
 def unseen(folder: str, known: Known, *, why: str) -> tuple[Row, ...]:
-    """What is known of the sets in a folder that cannot be looked at."""
+    """Return rows for the sets in a folder that cannot be scanned."""
     records = {record.name: record for record in known.records if record.folder == folder}
     held = {name: since for (place, name), since in known.holds.items() if place == folder}
     found = []
@@ -111,7 +116,7 @@ def unseen(folder: str, known: Known, *, why: str) -> tuple[Row, ...]:
 def _outputs(
     listing: Listing, names: Iterable[str]
 ) -> tuple[Mapping[str, tuple[str, ...]], list[tuple[str, str]]]:
-    """What is passed over: outputs by the set that they belong to, and all else with the reason."""
+    """Return ignored names: result files by their set, and all others with the reason."""
     stems = {output_stem(name): name for name in names}
     outputs: dict[str, tuple[str, ...]] = {}
     strays = []
@@ -131,12 +136,12 @@ def _outputs(
 
 
 def _stem(path: str) -> str:
-    """What is left of an output's name without its ending; the path itself of anything else."""
+    """Return a result file's name without its suffix; other paths unchanged."""
     return next((path[: -len(suffix)] for suffix in OUTPUT_SUFFIXES if path.endswith(suffix)), path)
 
 
 def about(found: Iterable[Row], words: str) -> tuple[Row, ...]:
-    """The rows that answer for a name: of a set, of a file, or of either with its folder before it."""
+    """Return the rows for a name: of a set, of a file, or of either with its folder."""
     words = normpath(words)  # a shell completes "folder/", and people type "./karmic.img"
     paths = [(row, words.removeprefix(f"{row.folder.rstrip('/')}/")) for row in found]
     within = [(row, path) for row, path in paths if path != words]
@@ -153,7 +158,7 @@ def _answers_for(row: Row, path: str) -> bool:
 
 
 def begun_now(row: Row, now: float) -> bool:
-    """Whether a daemon would do something with a set at this moment (seconds of the epoch)."""
+    """Return True if a daemon would work on the set at this moment (seconds of the epoch)."""
     if row.state == "deferred" and row.record and row.record.next_retry is not None:
         return row.record.next_retry <= now
     fresh_refusal = row.record is None and row.state in ("rejected", "deferred")
@@ -175,7 +180,7 @@ def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | 
 
 
 def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
-    """The row with its state, and the reason for it. `now` is the listing's, by whatever clock."""
+    """Return the row with its state and the reason. `now` is that of the listing."""
     record, key = row.record, row.id
     if record and record.state == "working" and known.alive:
         advance = known.advances.get(key)
@@ -198,7 +203,7 @@ def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
 
 
 def plan(found: ImageSet) -> str:
-    """What is to be done with a set that is complete."""
+    """Describe what will be done with a complete set."""
     parts = [f"{member.role} {member.path} ({amount(member.size)})" for member in found.members]
     cloud = found.sidecar.clouds[0]
     return f"to be registered on cloud {cloud}, in bucket {found.sidecar.bucket}: {', '.join(parts)}"
@@ -232,12 +237,12 @@ def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
         return replace(row, detail=_failure(record, known))
     if record.state == "done":
         return replace(row, state="done", detail=_ids(record))
-    if record.state == "waiting":  # it was begun, and found not to be there whole
+    if record.state == "waiting":  # it was started, and found to be incomplete
         again = "" if record.next_retry is None else f"; looked at {_when(record.next_retry, known.now)}"
         comma = "" if record.awaits_cloud else ","
         detail = f"for {record.reason}{comma} since {_moment(record.since)}{again}"
         return replace(row, state="waiting", detail=detail)
-    # "working" without a daemon, too: it was broken off.
+    # Also "working" without a daemon: it was interrupted.
     at = f"put down at: {record.stage}" if record.stage else "about to begin"
     return replace(row, state="queued", detail=f"{at} ({_attempt(record)})")
 

@@ -1,4 +1,7 @@
-"""The look at folders, ledger and lock that an answer begins with. It changes nothing and makes no file."""
+"""A survey of folders, ledger and lock, as the basis for an answer.
+
+It changes nothing and creates no file.
+"""
 
 import os
 from collections.abc import Mapping
@@ -21,13 +24,13 @@ from uecwatchd.system import lockfile
 from uecwatchd.system.unforeseen import in_words
 from uecwatchd.types import DetectedCloud
 
-# Somebody waits for the answer, and tens of thousands of files are read in this time.
+# Somebody waits for the answer; tens of thousands of files are read in this time.
 READ_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`troubles` are the folders that cannot be looked at, as the errors that say why."""
+    """Rows and facts. `troubles` are the errors of folders that cannot be scanned."""
 
     rows: tuple[Row, ...]
     known: Known
@@ -35,10 +38,10 @@ class Survey:
 
 
 def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
-    """`settled` is to take every file for one that has lain still for long enough.
+    """Scan all folders, and read the ledger. With `settled`, every file counts as settled.
 
-    Otherwise that is told by when a file was last changed. The daemon counts from when it first saw the file:
-    it takes longer by as much as it was started later. Raises what the ledger raises.
+    Otherwise the change time of a file decides. The daemon counts from when it first saw the file: it takes
+    longer if it was started later. Raises the errors of the ledger.
     """
     known, before = _known(settings, now)
     strange = dict.fromkeys(undetected(settings.clouds, before))
@@ -76,7 +79,7 @@ def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Detected
 
 
 def _closed(assembly: Assembly, listing: Listing, known: Known) -> Assembly:
-    """Of what is new, that waits of which somebody still has a file open for writing."""
+    """Make new sets wait if a process has one of their files open for writing."""
     folder = str(listing.folder)
     seen = {record.name: record.stamp for record in known.records if record.folder == folder}
     judged: list[ImageSet | Refused] = [*assembly.ready, *assembly.refused]
@@ -86,7 +89,7 @@ def _closed(assembly: Assembly, listing: Listing, known: Known) -> Assembly:
 
 
 def _service_user(settings: Settings) -> int:
-    """Whose the outputs are: people of other names ask what became of their files."""
+    """Return the user of the result files. Other users may also ask about their files."""
     try:
         return settings.state.dir.stat().st_uid
     except OSError:
@@ -94,7 +97,10 @@ def _service_user(settings: Settings) -> int:
 
 
 def _aged(listing: Listing, *, now: float, settled: bool) -> Listing:
-    """The listing with change times for when files were first seen; one from the future is another host's."""
+    """Return the listing with change times as the times when files were first seen.
+
+    A change time in the future comes from another host.
+    """
     entries = {
         path: replace(entry, since=0.0 if settled or changed > now else changed)
         for path, entry in listing.entries.items()

@@ -1,4 +1,4 @@
-"""The answer as people read it, and as programs do."""
+"""The answer for people, and for programs."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,13 +11,13 @@ from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.system.text import printable
 
-# What is left for the reason on a terminal of usual width; a longer name pushes its own line only.
+# Leaves space for the reason on a normal terminal; a longer name only moves its own line.
 NAME_COLUMNS = 40
 HEADING = ("SET", "STATE", "")
 
 
 def row_json(row: Row) -> dict[str, object]:
-    """Sizes in bytes, times in UTC, null where there is nothing to say."""
+    """Return a row for programs: sizes in bytes, times in UTC, null for missing values."""
     record, hold = _still_so(row), row.held_since
     told: dict[str, object] = {
         "folder": row.folder,
@@ -36,7 +36,7 @@ def row_json(row: Row) -> dict[str, object]:
 
 
 def _still_so(row: Row) -> SetRecord | None:
-    """The record, without a time of the next attempt that no longer holds: it is held, or asked for now."""
+    """Return the record, without the time of the next attempt if the set is held or requested now."""
     record = row.record
     return replace(record, next_retry=None) if record and record.state != row.state else record
 
@@ -51,7 +51,7 @@ def _progress(row: Row) -> dict[str, object] | None:
 
 
 def table(found: Iterable[Row], *, folders: int = 1) -> list[str]:
-    """Columns for people, one line a row; under the name of its folder, where there is more than one."""
+    """Return one line for each row; with several folders, below the name of the folder."""
     found = tuple(found)
     cells = [(printable(row.name), row.state, printable(row.detail)) for row in found]
     width = min(max(len(name) for name, _, _ in (HEADING, *cells)), NAME_COLUMNS)
@@ -70,7 +70,7 @@ def _line(cells: tuple[str, str, str], width: int) -> str:
 
 
 def story(row: Row, *, asked: str) -> list[str]:
-    """All there is to say about one name, in lines; `asked` is how it was asked for."""
+    """Return all facts about one name, in lines; `asked` is the name in the question."""
     return [
         *_belonging(row, asked.rstrip("/").rpartition("/")[2]),
         f"{row.name}: {row.state}",

@@ -1,4 +1,4 @@
-"""The verb `status`: what became of each file, and why not yet."""
+"""The verb `status`: the state of each file, and why not yet."""
 
 import argparse
 import os

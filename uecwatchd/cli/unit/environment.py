@@ -1,7 +1,7 @@
-"""The service's environment and credentials, given to a verb.
+"""The environment and credentials of the service, for a verb.
 
-What takes more than reading, a file of variables or credentials, is done by systemd itself: it starts a
-service for a moment that has these settings of the unit, and that tells what it got. Only root can have that.
+Files of variables and credentials are read by systemd itself: it starts a short service with these settings
+of the unit, which prints what it got. Only root can do this.
 """
 
 import base64
@@ -21,12 +21,12 @@ from uecwatchd.config.load import CONFIG_VARIABLE, PREFIX
 from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.system.text import printable
 
-# What is the caller's own in any case: the terminal, the language, and settings given for this one call.
+# Variables that always come from the caller: terminal, language, and settings for this call.
 OF_THE_CALLER = ("TERM", "COLUMNS", "LINES", "NO_COLOR", "LANG", "LANGUAGE", "TZ", "INVOCATION_ID")
 CALLERS_PREFIXES = ("LC_", "PYTHON", PREFIX)
-# What systemd says of the service that only tells, and not of the unit's.
+# Variables that systemd sets for the printing service, not for the service of the unit.
 OF_THE_TELLER = ("INVOCATION_ID", "SYSTEMD_EXEC_PID", "CREDENTIALS_DIRECTORY", "JOURNAL_STREAM", "TERM")
-# Where systemd keeps a running service's credentials.
+# systemd's folder for credentials of running services.
 CREDENTIALS = Path("/run/credentials")
 # A credential may come over a socket from a program that has to start first.
 GIVEN_SECONDS = 60.0
@@ -48,16 +48,16 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_SLAVE = 2, 4, 8, 1 << 14, 1 << 19
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What systemd would give to the service."""
+    """Environment and credentials that systemd would give to the service."""
 
     environment: Mapping[str, str]
     credentials: Mapping[str, bytes]
 
 
 def take_environment(unit: Unit) -> None:
-    """Have the environment of the unit's service instead of the caller's, with its credentials.
+    """Replace the environment by that of the unit's service, with its credentials.
 
-    Raises NotPermitted where these are not the caller's to have, Halted where systemd cannot give them.
+    Raises NotPermitted if the caller may not have them, Halted if systemd cannot provide them.
     """
     given = _ours(unit)
     own = {name: value for name, value in os.environ.items() if _is_the_callers(name)}
@@ -76,7 +76,8 @@ def _is_the_callers(name: str) -> bool:
 
 
 def _ours(unit: Unit) -> Given:
-    """As root, all of it; else what everybody may know, and what a running service's user can see."""
+    """Return everything for root; for others, only public settings and what the running service's user can
+    see."""
     if not any(_more(unit)):
         return Given({"PATH": os.environ.get("PATH", os.defpath), **unit.environment}, {})
     if os.geteuid() == 0:
@@ -89,7 +90,7 @@ def _ours(unit: Unit) -> Given:
 
 
 def _home(unit: Unit) -> dict[str, str]:
-    """As systemd sets it for a unit with `User=`."""
+    """Return the variables that systemd sets for a unit with `User=`."""
     try:
         entry = pwd.getpwnam(unit.text("User") or "root")
     except KeyError:
@@ -105,7 +106,7 @@ def _folders(unit: Unit) -> dict[str, str]:
 
 
 def _more(unit: Unit) -> Iterator[str]:
-    """The settings that it takes systemd to follow, as options of systemd-run."""
+    """Yield the settings that only systemd can apply, as options of systemd-run."""
     for path, may_lack in unit.listed("EnvironmentFiles"):
         yield f"--property=EnvironmentFile={'-' if may_lack else ''}{path}"
     for name in unit.listed("PassEnvironment"):
@@ -113,7 +114,7 @@ def _more(unit: Unit) -> Iterator[str]:
     for setting in ("LoadCredential", "LoadCredentialEncrypted"):
         for name, path in unit.listed(setting):
             yield f"--property={setting}={name}:{path}"
-    # From systemd 257 on with another name for what is found, and told twice.
+    # Since systemd 257 it may have another name for the result, and is there twice.
     plain = [(pattern, "") for pattern in unit.listed("ImportCredential")]
     for pattern, name in unit.listed("ImportCredentialEx") or plain:
         yield f"--property=ImportCredential={pattern}{name and f':{name}'}"
@@ -137,7 +138,7 @@ def _told(unit: Unit) -> Given:
 
 
 def _run(*options: str) -> bytes:
-    """Have systemd start the service that tells what it got with these settings."""
+    """Let systemd start the service that prints its environment and credentials."""
     command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *options]
     done = subprocess.run(
         [*command, sys.executable, "-I", "-c", TELL],
@@ -150,7 +151,7 @@ def _run(*options: str) -> bytes:
 
 
 def _not_given(unit: Unit, error: Exception) -> Halted:
-    """The service itself could not start with such a unit."""
+    """Return the error for a unit whose service could not start either."""
     what = f"{unit.name}: systemd cannot give the service its credentials and variables"
     hint = f"Correct it: systemctl edit {unit.name}"
     if isinstance(error, subprocess.CalledProcessError) and (faults := [*_faults(unit)]):
@@ -160,7 +161,7 @@ def _not_given(unit: Unit, error: Exception) -> Halted:
 
 
 def _faults(unit: Unit) -> Iterator[str]:
-    """Which of the settings fail by themselves: systemd's own words are in the journal, and name none."""
+    """Yield the settings that fail alone: systemd's message is in the journal, and names none."""
     for option in _more(unit):
         try:
             _run(option)
@@ -170,7 +171,7 @@ def _faults(unit: Unit) -> Iterator[str]:
 
 
 def _fault(setting: str, value: str) -> str:
-    """Say it without what a credential holds, which may stand in the unit itself."""
+    """Describe a failing setting, without the content of a credential, which may be in the unit itself."""
     credential, _, place = value.partition(":") if "Credential" in setting else ("", "", value)
     path = place.removeprefix("-")
     is_a_path = path.startswith("/") and "*" not in path and not setting.startswith("Set")
@@ -180,9 +181,9 @@ def _fault(setting: str, value: str) -> str:
 
 
 def _kept(unit: Unit, credentials: Mapping[str, bytes]) -> Path:
-    """The credentials where the service has them, seen by this process alone, and gone with it.
+    """Store the credentials in the service's folder, visible only to this process, and gone at its end.
 
-    They lie in memory that is never swapped, in a view of the file systems that is ours alone.
+    They are in memory that is never swapped, in our own mount namespace.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     CREDENTIALS.mkdir(mode=0o755, exist_ok=True)

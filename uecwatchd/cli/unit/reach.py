@@ -1,8 +1,9 @@
-"""Which paths a unit lets its service see and write, and what a drop-in has to say where that is not enough.
+"""Paths that a unit lets its service read and write, and the drop-in for missing ones.
 
-Rules without I/O, after systemd.exec(5): of several settings that cover a path the longest prefix counts, and
-of several for one prefix the strictest. Below a path that is shut (ProtectHome=yes, InaccessiblePaths=) no
-other one does, and below one that is empty (PrivateTmp=, TemporaryFileSystem=) only what is bound there.
+Rules without I/O, after systemd.exec(5): of several settings for a path the one with the longest prefix
+applies, and of several for one prefix the strictest. Below a closed path (ProtectHome=yes,
+InaccessiblePaths=) no other setting applies, and below an empty one (PrivateTmp=, TemporaryFileSystem=) only
+bind mounts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ HOMES = ("/home", "/root", "/run/user")
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 (whether they are hidden is the question)
 # For ProtectSystem=; "strict" is everything.
 SYSTEM = {"yes": ("/usr", "/boot", "/efi"), "full": ("/usr", "/boot", "/efi", "/etc"), "strict": ("/",)}
-# "strict" leaves these to other settings.
+# "strict" does not include these.
 NOT_OF_THE_SYSTEM = ("/dev", "/proc", "/sys", *HOMES)
 DIRECTORIES = {
     "StateDirectory": "/var/lib",
@@ -29,9 +30,9 @@ DIRECTORIES = {
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A path that the service has to read, or to write, links resolved.
+    """A path that the service has to read, or to write, with links resolved.
 
-    `credential` is the name under which systemd can hand it over instead, if it can.
+    `credential` is the name of a credential that can replace it, if any.
     """
 
     path: PurePath
@@ -41,7 +42,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """A path that the unit does not let the service use, by which setting, and the lines that would."""
+    """A path that the service cannot use, the setting that prevents it, and the lines of a drop-in."""
 
     need: Need
     setting: str
@@ -65,7 +66,7 @@ _HIDING = ("ProtectHome=yes", "ProtectHome=tmpfs", "PrivateTmp", "TemporaryFileS
 
 
 def obstacles(unit: Unit, needs: Iterable[Need]) -> tuple[Obstacle, ...]:
-    """What stands in the way of each; nothing is known of a unit with a root of its own."""
+    """Return the obstacle of each path, if any. A unit with its own root directory is not analysed."""
     if unit.text("RootDirectory") or unit.text("RootImage"):
         return ()
     rules, needs = _in_order(unit), tuple(needs)
@@ -75,13 +76,13 @@ def obstacles(unit: Unit, needs: Iterable[Need]) -> tuple[Obstacle, ...]:
 
 
 def bound(unit: Unit, path: PurePath) -> str:
-    """The setting by which something else than for others lies at that path for the service, or nothing."""
+    """Return the setting that puts another file at this path for the service; empty if there is none."""
     rule = _that_counts(path, _in_order(unit))
     return rule.setting if rule.bound else ""
 
 
 def _in_order(unit: Unit) -> Sequence[_Rule]:
-    """One for each prefix, the shorter first. What is bound where it may only be read may only be read."""
+    """Return one rule for each prefix, the shorter first. A bind mount at a read-only path is read-only."""
     counting: dict[PurePath, _Rule] = {}
     for rule in _rules(unit):
         before = counting.get(rule.prefix, rule)
@@ -109,7 +110,7 @@ def _that_counts(path: PurePath, rules: Sequence[_Rule]) -> _Rule:
 
 
 def _lines(need: Need, rule: _Rule, locked: Sequence[PurePath]) -> Iterator[str]:
-    """`locked` are the paths that are to stay read-only where that is taken from the one that is needed."""
+    """Yield lines of a drop-in; `locked` paths stay read-only if the setting has to be reset."""
     path, is_same = str(need.path), rule.prefix == need.path
     if need.credential and rule.access != "read":
         yield f"LoadCredential={need.credential}:{path.replace('%', '%%')}"
@@ -131,19 +132,22 @@ def _lines(need: Need, rule: _Rule, locked: Sequence[PurePath]) -> Iterator[str]
 
 
 def _word(path: str, *, also: str = "") -> str:
-    """One word of a list of paths; "-" has the service start, and say so itself, while it is not there."""
+    """Return one word of a list of paths.
+
+    With the "-" the service starts, and reports it, if the path is missing.
+    """
     escaped = "".join(f"\\{char}" if char in f'\\"{also}' else char for char in path.replace("%", "%%"))
     return f'"-{escaped}"' if any(char in escaped for char in " \t'\\") else f"-{escaped}"
 
 
 def drop_in(found: Iterable[Obstacle]) -> tuple[str, ...]:
-    """The lines of a drop-in that removes all of these; none where no line can."""
+    """Return the lines of a drop-in that removes all these obstacles; empty if no line can."""
     lines = dict.fromkeys(line for obstacle in found for line in obstacle.lines)
     return ("[Service]", *lines) if lines else ()
 
 
 def _rules(unit: Unit) -> Iterator[_Rule]:
-    """Of several for one path the last counts (systemd's namespace.c, MountMode)."""
+    """Yield the rules; the last one for a path applies (systemd's namespace.c, MountMode)."""
     system, home = unit.text("ProtectSystem"), unit.text("ProtectHome")
 
     def of_homes(wanted: str, access: Access) -> Iterator[_Rule]:

@@ -1,7 +1,7 @@
-"""What systemd says of a unit: its settings, with all drop-ins, as they are on the D-Bus.
+"""Settings of a unit, with all drop-ins, from systemd's D-Bus interface.
 
-`busctl` asks, since its JSON has types: what `systemctl show` prints has to be taken apart again, and it does
-not print credentials. Anybody may ask.
+`busctl` is used because its JSON has types: the output of `systemctl show` would have to be parsed again, and
+has no credentials. Every user may ask.
 """
 
 import json
@@ -17,15 +17,15 @@ from uecwatchd.errors import Deferred
 from uecwatchd.system.text import printable
 
 DEFAULT_NAME = "uecwatchd.service"
-# There where systemd is process 1, and only there (sd_booted).
+# Exists only if systemd is process 1 (sd_booted).
 BOOTED = Path("/run/systemd/system")
 BUS_PATH = "/org/freedesktop/systemd1/unit/"
-# It answers within milliseconds; when it is being loaded itself, a little later.
+# It answers within milliseconds; a little later while it is being reloaded.
 ASK_SECONDS = 10.0
 
 
 class Unasked(Deferred):
-    """systemd runs here, and does not answer."""
+    """systemd runs here, but does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class Unit:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What `Environment=` says; files and credentials are not in it."""
+        """The variables in `Environment=`, without files and credentials."""
         return dict(pair.partition("=")[::2] for pair in self.listed("Environment"))
 
     @property
     def config(self) -> Path:
-        """The configuration file that the service reads, as far as the unit itself says."""
+        """The configuration file that the service reads, as far as the unit says."""
         return Path(self.config_of_command or self.environment.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
 
     @property
@@ -58,13 +58,13 @@ class Unit:
 
     @property
     def is_this_process(self) -> bool:
-        """Whether it is the unit that runs us: then we have all of it already."""
+        """True if this unit runs us: then we already have everything."""
         identity = bytes(self.listed("InvocationID")).hex()
         return bool(identity) and os.environ.get("INVOCATION_ID") == identity
 
 
 def _named(commands: Sequence[Any]) -> Iterator[str]:
-    """What `--config` names in the unit's command."""
+    """Yield the file after `--config` in the unit's command."""
     for _, argv, *_ in commands:
         for word, following in zip(argv, [*argv[1:], ""], strict=True):
             option, equals, value = word.partition("=")
@@ -73,9 +73,9 @@ def _named(commands: Sequence[Any]) -> Iterator[str]:
 
 
 def unit_for(config: Path | None, *, name: str | None) -> Unit | None:
-    """The unit whose service works with that configuration; None if there is none, or it is what runs us.
+    """Return the unit whose service uses that configuration; None if there is none, or if it runs us.
 
-    `config` None is the unit's own. Raises Unasked.
+    With `config` None it is the unit's own. Raises Unasked.
     """
     if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
         return None
@@ -91,7 +91,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def ask(name: str) -> Unit | None:
-    """Ask for a unit; None if there is none, or no systemd. Raises Unasked."""
+    """Return a unit; None if there is none, or no systemd. Raises Unasked."""
     if not BOOTED.is_dir():
         return None
     name = name if "." in name else f"{name}.service"

@@ -1,7 +1,7 @@
-"""Root goes on as the service's user.
+"""Change from root to the service's user.
 
-What root made in the service's folders would be closed to the service, and what root is allowed to see says
-nothing of what the service may.
+Files that root creates in the service's folders would be closed to the service, and root can see more than
+the service may.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ PR_SET_KEEPCAPS = 8
 
 
 def take_user(unit: Unit | None, state: Path) -> None:
-    """As root, become the unit's user; without a unit, the one to whom the state directory belongs."""
+    """Change from root to the unit's user; without a unit, to the owner of the state directory."""
     if os.geteuid() != 0:
         return
     if unit is None or unit.settings.get("DynamicUser"):
@@ -40,7 +40,7 @@ def _become_owner(state: Path) -> None:
         return
     try:
         entry = pwd.getpwuid(status.st_uid)
-    except KeyError:  # its name is known elsewhere, on the host of a container for example
+    except KeyError:  # its name is only known elsewhere, for example on the host of a container
         entry = pwd.struct_passwd(("", "", status.st_uid, status.st_gid, "", "", ""))
     become(entry)
 
@@ -55,10 +55,10 @@ def _entry(unit: Unit) -> pwd.struct_passwd:
 
 
 def become(entry: pwd.struct_passwd, *, group: str = "", groups: Iterable[str] = ()) -> None:
-    """Go on as another user, for good; of root's rights one stays, as the service has it.
+    """Change to another user permanently, and keep one capability of root, as the service does.
 
-    That is the right to ask whether somebody has a file open for writing: without it a file could be taken
-    that the service would still wait for.
+    With it we can ask if a process has a file open for writing: otherwise a verb could take a file that the
+    service would still wait for.
     """
     main = _group(group) if group else entry.pw_gid
     more = [_group(name) for name in groups]
@@ -88,11 +88,13 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _keep_only(capabilities: int) -> None:
-    """Set the effective and permitted ones, of this thread and those that it will start. Where the kernel has
-    them not, what they are good for is done without."""
+    """Set the effective and permitted capabilities of this thread and its children.
+
+    If the kernel does not have them, we continue without.
+    """
     words = ctypes.c_uint32 * 6
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
-    # Effective, permitted, inheritable; the second three are those above 31.
+    # Effective, permitted, inheritable; then the same for capabilities above 31.
     capset = ctypes.CDLL(None).capset
     if capset(header, words(capabilities, capabilities, 0, 0, 0, 0)) != 0:
         capset(header, words())
