@@ -117,7 +117,7 @@ def test_a_stop_and_a_hold_are_heard_in_the_pause_between_two_tries(
         began = time.monotonic()
         if order == "hold":
             host.ask("hold", "karmic")
-            until(lambda: any("put down" in event.sentence for event in heard.events))
+            until(lambda: any("stopped at" in event.sentence for event in heard.events))
             assert time.monotonic() - began < STOP_SECONDS
         made.stop()
         loop.join(STOP_SECONDS)

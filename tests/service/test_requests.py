@@ -117,8 +117,8 @@ def test_a_set_held_during_its_upload_is_put_down_and_goes_on_after_its_release(
 
     with daemon(host):
         until(lambda: bool(machine_parts()), "the first part")
-        assert "put down before its next part" in said(host, "hold", "karmic")
-        until(lambda: row(host, "karmic")["state"] == "held", "the set to be put down")
+        assert "stops before its next part" in said(host, "hold", "karmic")
+        until(lambda: row(host, "karmic")["state"] == "held", "the set to be held")
         assert state(host, "karmic") == "queued"
     sent = len(machine_parts())
     assert sent < 4, "of five parts and a manifest"
@@ -132,7 +132,7 @@ def test_a_set_held_during_its_upload_is_put_down_and_goes_on_after_its_release(
         until((host.spool / "karmic.emi").exists, "the EMI")
     assert len(machine_parts()) == len(set(machine_parts())), "no part is sent twice"
     log = (host.spool / "karmic.uec.log").read_text()
-    assert "put down at: deliver the machine image: it is held" in log
+    assert "stopped at: deliver the machine image: it is held" in log
 
 
 def test_a_set_at_work_is_put_down_before_it_is_forgotten_and_begins_anew(
@@ -144,13 +144,13 @@ def test_a_set_at_work_is_put_down_before_it_is_forgotten_and_begins_anew(
     with daemon(host):
         until(lambda: len(host.cloud.calls("RegisterImage")) == 2, "kernel and ramdisk")
         told = said(host, "forget", "karmic")
-        assert "put down before its next part and then forgotten" in told
-        assert "begins anew" in told
+        assert "stops before its next part and is then forgotten" in told
+        assert "starts again" in told
         host.cloud.faults.clear()
         until((host.spool / "karmic.emi").exists, "the EMI")
         until(lambda: state(host, "karmic") == "done", "its end")
     assert host.report("karmic")["attempt"] == 1
-    assert "put down" not in (host.spool / "karmic.uec.log").read_text(), "the old log is gone"
+    assert "stopped at" not in (host.spool / "karmic.uec.log").read_text(), "the old log is gone"
     assert len(host.cloud.calls("RegisterImage")) == 3
 
 

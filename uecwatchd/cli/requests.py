@@ -72,7 +72,7 @@ def _no(sentence: str, exit_code: int = os.EX_OK) -> Verdict:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
-    parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 add_retry_options = add_forget_options = add_hold_options = add_release_options = add_options
@@ -204,10 +204,10 @@ def _retry(row: Row, later: str) -> Verdict:
 
 
 _AGAIN = {
-    "done": "{name} is done: its image is looked for in the cloud, registered anew only if it is gone,"
+    "done": "{name} is done: its image is looked for in the cloud, registered again only if it is gone,"
     " and the files beside it are written again.",
     "rejected": "{name} is tried again now, though nothing about its files has changed.",
-    "deferred": "{name} is tried again now, and if need be for two days from now on.",
+    "deferred": "{name} is tried again now, and if necessary for two days from now on.",
     "halted": "cloud {cloud} is asked now, and {name} is tried as soon as it can be used.",
 }
 
@@ -220,7 +220,7 @@ def _forget(row: Row) -> Verdict:
         return _yes(
             f"{name} is forgotten as soon as what lies beside its files can be taken away: {row.detail}."
         )
-    first = f"{name} is put down before its next part and then forgotten" if row.state == "working" else ""
+    first = f"{name} stops before its next part and is then forgotten" if row.state == "working" else ""
     ids = [member.image_id for member in record.members if member.image_id]
     stays = f" What it became stays in the cloud: {', '.join(ids)}." if ids else ""
     return _yes(f"{first or f'{name} is forgotten'}.{stays}{_anew(row)}")
@@ -231,7 +231,7 @@ def _anew(row: Row) -> str:
         return ""
     if row.held_since is not None:
         return f" Its files still lie there, and it stays held until: {_order('release', row)}"
-    return " Its files still lie there, so it begins anew, as if they had just been dropped."
+    return " Its files still lie there, so it starts again, as if they had just been dropped."
 
 
 def _hold(row: Row) -> Verdict:
@@ -240,7 +240,7 @@ def _hold(row: Row) -> Verdict:
         return _no(f"{name} is held already, since {result_files.moment(row.held_since)} UTC.")
     until = f"until: {_order('release', row)}"
     if row.state == "working":
-        return _yes(f"{name} is put down before its next part, and held {until}")
+        return _yes(f"{name} stops before its next part, and is held {until}")
     if row.state == "absent":
         return _yes(f"{name} is held once it comes ({row.detail}), {until}")
     return _yes(f"{name} is held ({row.state}: {row.detail}), {until}")

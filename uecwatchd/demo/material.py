@@ -248,7 +248,7 @@ def ramdisk_files(kernel: Kernel) -> Iterator[tuple[str, int, bytes]]:
 
 
 def cpio(files: Iterable[tuple[str, int, bytes]]) -> Iterator[bytes]:
-    """Yield an archive in the kernel's "newc" format (Linux: driver-api/early-userspace/buffer-format.rst)."""
+    """Yield an archive in "newc" format (Linux: driver-api/early-userspace/buffer-format.rst)."""
     for inode, (name, mode, data) in enumerate(files, start=1):
         yield cpio_entry(name, mode=mode, inode=inode, data=data)
     yield cpio_entry("TRAILER!!!", mode=0, inode=0, data=b"")

@@ -32,7 +32,7 @@ FORGOTTEN = "it is to be forgotten"
 # What happens to a set that is put down for one of these reasons.
 NEXT: Mapping[str, str] = {
     HELD: "It goes on where it was after: {release}",
-    FORGOTTEN: "If its files still lie there, it begins anew.",
+    FORGOTTEN: "If its files still lie there, it starts again.",
 }
 
 

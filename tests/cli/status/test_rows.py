@@ -201,8 +201,8 @@ def test_a_stage_without_a_measure_is_told_by_its_name(waiting: Path) -> None:
         ("rejected", {}, "the cloud: away. Wait for it."),
         ("halted", {}, "the cloud: away. Wait for it."),
         ("done", {"error": None}, "emi-1"),
-        ("queued", {"error": None, "stage": "publish"}, "put down at: publish (attempt 2)"),
-        ("working", {"error": None, "stage": "publish"}, "put down at: publish (attempt 2)"),
+        ("queued", {"error": None, "stage": "publish"}, "stopped at: publish (attempt 2)"),
+        ("working", {"error": None, "stage": "publish"}, "stopped at: publish (attempt 2)"),
     ],
 )
 def test_what_the_ledger_says_of_a_set_is_told_as_it_is(
@@ -250,7 +250,7 @@ def test_a_held_set_says_since_when_and_what_it_would_be_otherwise(waiting: Path
         waiting, alive=True, holds={(str(waiting), "karmic"): 0.0}, records=(record_of(waiting),)
     )
     assert at_work.state == "working"
-    assert at_work.detail.endswith("held: put down before its next part")
+    assert at_work.detail.endswith("held: stops before its next part")
 
 
 @pytest.mark.parametrize("meanwhile", ["asked", "held"])
@@ -366,7 +366,7 @@ def test_a_daemon_at_work_tells_how_far_it_is_and_a_killed_one_is_not_taken_for_
         process.kill()
         process.communicate(timeout=PATIENCE_SECONDS)
     data, talk = host.ask("status")
-    assert "put down at: deliver the machine image (attempt 1)" in data
+    assert "stopped at: deliver the machine image (attempt 1)" in data
     assert f"No daemon is running on {host.state}" in talk
 
 

@@ -44,6 +44,6 @@ def _kept_apart(folder: Path) -> Iterator[Finding]:
         what = f"{folder}: members can take each other's files away: {found.why}"
         yield Finding("warning", what, f"Try: {found.command} {shell_word(str(folder))}")
     if anybody_may_link():
-        what = f"{folder}: whoever is on this machine can give another's file a name there"
+        what = f"{folder}: every user of this machine can give another user's file a name there"
         hint = "Try: sysctl -w fs.protected_hardlinks=1, and keep it in a file in /etc/sysctl.d."
         yield Finding("warning", what, hint)

@@ -243,7 +243,7 @@ def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
         detail = f"for {record.reason}{comma} since {_moment(record.since)}{again}"
         return replace(row, state="waiting", detail=detail)
     # Also "working" without a daemon: it was interrupted.
-    at = f"put down at: {record.stage}" if record.stage else "about to begin"
+    at = f"stopped at: {record.stage}" if record.stage else "about to begin"
     return replace(row, state="queued", detail=f"{at} ({_attempt(record)})")
 
 
@@ -289,7 +289,7 @@ def speed_of(advance: Advance) -> float:
 
 def _held(row: Row, since: float, *, alive: bool) -> Row:
     if row.state == "working" and alive:
-        return replace(row, held_since=since, detail=f"{row.detail}; held: put down before its next part")
+        return replace(row, held_since=since, detail=f"{row.detail}; held: stops before its next part")
     told_else = row.detail if row.state == "absent" else f"{row.state}: {row.detail}"
     detail = f"since {_moment(since)}; {told_else}"
     return replace(row, state="held", held_since=since, detail=detail, otherwise=row)

@@ -96,7 +96,7 @@ Stage = Callable[[Job, Tools], Job]
 
 def stop_if_asked(job: Job, tools: Tools) -> None:
     """Raises Stopped when the service is to end, or when somebody wants this very set to be left alone."""
-    what = f"{job.found.name}: put down at: {job.record.stage or 'the beginning'}"
+    what = f"{job.found.name}: stopped at: {job.record.stage or 'the beginning'}"
     if tools.stopping.is_set():
         raise Stopped(what, "the service was asked to stop", "It is taken up again at the next start.")
     if why := tools.brake.why(job.record.id):

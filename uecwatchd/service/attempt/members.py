@@ -143,7 +143,7 @@ def _shown(job: Job) -> Monitor:
 def _go_on(given_up: threading.Event) -> None:
     if given_up.is_set():
         why = "another file of its set could not be delivered"
-        raise Stopped("put down", why, "It is taken up again with the set.")
+        raise Stopped("stopped", why, "It is taken up again with the set.")
 
 
 def _must_go_well(beside: Deliveries) -> None:
