@@ -37,7 +37,7 @@ from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.policy import due
+from uecwatchd.service.policy import is_due
 from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import SetStates
 
@@ -61,7 +61,7 @@ CLOSED = {"default": Halted("a", "b", "c")}
 
 
 @pytest.mark.parametrize(
-    ("record", "closed", "expected"),
+    ("record", "suspended", "expected"),
     [
         (None, {}, True),
         (RECORD, {}, False),
@@ -80,8 +80,8 @@ CLOSED = {"default": Halted("a", "b", "c")}
         *("cloud suspended", "cloud available", "broken off", "put down"),
     ],
 )
-def test_which_sets_are_due(record: SetRecord | None, closed: dict[str, Halted], expected: bool) -> None:  # noqa: FBT001
-    assert due(record, FOUND, now=100.0, closed=closed) is expected
+def test_which_sets_are_due(record: SetRecord | None, suspended: dict[str, Halted], expected: bool) -> None:  # noqa: FBT001
+    assert is_due(record, FOUND, now=100.0, suspended=suspended) is expected
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from uecwatchd.ledger.sqlite import Ledger, open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.identity import ensure_identity
 from uecwatchd.service.attempt.context import Tools
-from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_look
+from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_check_at
 from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import SetStates
 
@@ -161,7 +161,7 @@ def test_a_look_is_one_question_and_less_often_the_longer_it_takes(host: Host, h
         asked = len(host.cloud.requests)
         made.after(FIRST_LOOK_SECONDS)
         assert [seen.action for seen in host.cloud.requests[asked:]] == ["DescribeImages"]
-    assert [next_look(0, now=now) - now for now in (0, 50, 300, 1700)] == [5, 5, 30, 60]
+    assert [next_check_at(0, now=now) - now for now in (0, 50, 300, 1700)] == [5, 5, 30, 60]
 
 
 def test_after_one_time_out_it_is_registered_again_once_and_then_deferred(host: Host, heard: Heard) -> None:

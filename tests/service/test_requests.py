@@ -33,7 +33,6 @@ from uecwatchd.service.requests import (
     Control,
     Wanted,
     news_between,
-    renewed,
 )
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import FileStamp, SetId
@@ -446,12 +445,6 @@ def test_only_a_bundle_under_way_that_no_other_set_needs_is_forgotten_with_its_s
     assert not is_its_alone(replace(BUNDLE, made_for="/s/lucid"), RECORD, [])
     assert not is_its_alone(replace(BUNDLE, state="registering"), RECORD, [])
     assert not is_its_alone(replace(BUNDLE, state="registered"), RECORD, [])
-
-
-def test_an_attempt_that_was_asked_for_counts_its_two_days_anew() -> None:
-    late = replace(RECORD, deferrals=9, first_failure=5.0)
-    assert renewed(late) == replace(RECORD, deferrals=0, first_failure=None)
-    assert renewed(None) is None
 
 
 def test_holds_and_requests_to_forget_stop_what_is_at_work(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from uecwatchd.errors import CloudAway, Deferred, Halted, NotPermitted, Rejected, UecError
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.service.retry import GIVE_UP_SECONDS, failed, failure_event, resumed, retry_due
+from uecwatchd.service.retry import (
+    GIVE_UP_SECONDS,
+    adjust_for_downtime,
+    failure_event,
+    is_retry_due,
+    record_failure,
+    with_fresh_retries,
+)
 
 RECORD = SetRecord("/s", "karmic", "stamp", "working", 0.0, stage="publish", attempt=1, cloud="default")
 PASSING = Deferred("the cloud", "it is away", "Wait.")
@@ -24,7 +31,7 @@ PASSING = Deferred("the cloud", "it is away", "Wait.")
     ids=lambda value: type(value).__name__ if isinstance(value, UecError) else value,
 )
 def test_the_class_is_the_errors(error: UecError, state: str) -> None:
-    record = failed(RECORD, error, now=10.0, spread=0.5)
+    record = record_failure(RECORD, error, now=10.0, spread=0.5)
     assert (record.state, record.since) == (state, 10.0)
     assert record.error
     assert record.error.what == "a"
@@ -33,30 +40,30 @@ def test_the_class_is_the_errors(error: UecError, state: str) -> None:
 
 @pytest.mark.parametrize(("before", "delay"), [(0, 30), (1, 60), (2, 120), (6, 1920), (7, 3600), (500, 3600)])
 def test_retries_are_30_seconds_apart_doubling_to_an_hour(before: int, delay: int) -> None:
-    record = failed(replace(RECORD, attempt=99, deferrals=before), PASSING, now=1000.0, spread=0.5)
+    record = record_failure(replace(RECORD, attempt=99, deferrals=before), PASSING, now=1000.0, spread=0.5)
     assert record.next_retry == 1000.0 + delay
 
 
 @given(spread=st.floats(0, 1))
 def test_retries_are_spread_by_a_tenth_either_way(spread: float) -> None:
-    retry = failed(RECORD, PASSING, now=1000.0, spread=spread).next_retry
+    retry = record_failure(RECORD, PASSING, now=1000.0, spread=spread).next_retry
     assert retry is not None
     assert 1027.0 <= retry <= 1033.0
 
 
 def test_another_class_in_between_begins_the_count_anew() -> None:
-    first = failed(RECORD, PASSING, now=1000.0, spread=0.5)
-    halted = failed(first, Halted("a", "b", "c"), now=2000.0, spread=0.5)
-    again = failed(halted, PASSING, now=1000.0 + 3 * GIVE_UP_SECONDS, spread=0.5)
+    first = record_failure(RECORD, PASSING, now=1000.0, spread=0.5)
+    halted = record_failure(first, Halted("a", "b", "c"), now=2000.0, spread=0.5)
+    again = record_failure(halted, PASSING, now=1000.0 + 3 * GIVE_UP_SECONDS, spread=0.5)
     assert again.state == "deferred"
     assert (again.deferrals, again.next_retry) == (1, again.since + 30)
 
 
 def test_what_has_not_passed_after_two_days_is_rejected() -> None:
-    first = failed(RECORD, PASSING, now=1000.0, spread=0.5)
-    later = failed(first, PASSING, now=1000.0 + GIVE_UP_SECONDS, spread=0.5)
+    first = record_failure(RECORD, PASSING, now=1000.0, spread=0.5)
+    later = record_failure(first, PASSING, now=1000.0 + GIVE_UP_SECONDS, spread=0.5)
     assert later.state == "deferred"
-    last = failed(later, PASSING, now=1001.0 + GIVE_UP_SECONDS, spread=0.5)
+    last = record_failure(later, PASSING, now=1001.0 + GIVE_UP_SECONDS, spread=0.5)
     assert (last.state, last.next_retry) == ("rejected", None)
     assert last.error
     assert last.error.kind == "rejected"
@@ -64,7 +71,7 @@ def test_what_has_not_passed_after_two_days_is_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("next_retry", "first", "closed", "expected"),
+    ("next_retry", "first", "suspended", "expected"),
     [
         (1010.0, 900.0, False, False),
         (1000.0, 900.0, False, True),
@@ -84,17 +91,17 @@ def test_what_has_not_passed_after_two_days_is_rejected() -> None:
 def test_when_a_deferred_set_is_due(
     next_retry: float | None,
     first: float,
-    closed: bool,  # noqa: FBT001
+    suspended: bool,  # noqa: FBT001
     expected: bool,  # noqa: FBT001
 ) -> None:
     record = replace(RECORD, state="deferred", next_retry=next_retry, first_failure=first)
-    assert retry_due(record, now=1000.0, closed=closed) is expected
+    assert is_retry_due(record, now=1000.0, suspended=suspended) is expected
 
 
 def test_a_weekend_without_a_service_does_not_count() -> None:
     record, now = RECORD, 1000.0
     for _ in range(4):  # each begun and ended with a passing trouble
-        record = failed(resumed(record, started=now), PASSING, now=now, spread=0.5)
+        record = record_failure(adjust_for_downtime(record, started=now), PASSING, now=now, spread=0.5)
         assert record.state == "deferred"
         now += GIVE_UP_SECONDS
 
@@ -109,7 +116,9 @@ def test_all_the_time_of_a_service_counts_and_one_pause_of_that_without(
 ) -> None:
     record, now, started, tried = RECORD, 1e6, 1e6, 0.0
     for service, away, waited in pauses:
-        record = failed(resumed(record, started=started), PASSING, now=now, spread=0.5, away=away)
+        record = record_failure(
+            adjust_for_downtime(record, started=started), PASSING, now=now, spread=0.5, away=away
+        )
         if abs(tried - GIVE_UP_SECONDS) > 1.0:  # floats of the epoch are not exact
             assert (record.state == "rejected") == (tried > GIVE_UP_SECONDS)
         if record.state == "rejected":
@@ -125,7 +134,9 @@ def test_a_trouble_that_is_tried_all_the_time_ends_after_two_days() -> None:
         record, now = RECORD, 1000.0
         for _ in range(10_000):
             started = 1000.0 if every is None else now
-            record = failed(resumed(record, started=started), PASSING, now=now, spread=0.5)
+            record = record_failure(
+                adjust_for_downtime(record, started=started), PASSING, now=now, spread=0.5
+            )
             if record.next_retry is None:
                 break
             now = record.next_retry + (every or 0.0)
@@ -135,20 +146,25 @@ def test_a_trouble_that_is_tried_all_the_time_ends_after_two_days() -> None:
 
 @pytest.mark.parametrize("jump", [-5e6, -3600.0, 5e6], ids=["months back", "an hour back", "months ahead"])
 def test_a_clock_set_while_nobody_ran_does_not_end_the_trying(jump: float) -> None:
-    first = failed(RECORD, PASSING, now=1e7, spread=0.5)
+    first = record_failure(RECORD, PASSING, now=1e7, spread=0.5)
     now = 1e7 + jump
-    again = failed(resumed(first, started=now), PASSING, now=now, spread=0.5)
+    again = record_failure(adjust_for_downtime(first, started=now), PASSING, now=now, spread=0.5)
     assert again.state == "deferred"
 
 
 def test_a_set_whose_cloud_is_away_has_no_time_of_its_own() -> None:
-    record = failed(RECORD, CloudAway("a", "b", "c"), now=1000.0, spread=0.5, away=True)
+    record = record_failure(RECORD, CloudAway("a", "b", "c"), now=1000.0, spread=0.5, away=True)
     assert (record.state, record.next_retry, record.first_failure) == ("deferred", None, 1000.0)
 
 
 def test_the_sentence_says_what_and_why_and_the_fields_say_what_to_do() -> None:
     error = Rejected("karmic.img: cannot read it", "mode 0600", "Try: chmod g+r karmic.img", request_id="r-1")
-    event = failure_event(failed(RECORD, error, now=1.0, spread=0.5))
+    event = failure_event(record_failure(RECORD, error, now=1.0, spread=0.5))
     assert event.sentence == "karmic is rejected: karmic.img: cannot read it: mode 0600"
     assert "chmod" in str(event.fields["hint"])
     assert event.fields["request_id"] == "r-1"
+
+
+def test_an_attempt_that_was_asked_for_has_its_two_days_again() -> None:
+    late = replace(RECORD, deferrals=9, first_failure=5.0)
+    assert with_fresh_retries(late) == replace(RECORD, deferrals=0, first_failure=None)

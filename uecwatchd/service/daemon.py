@@ -22,7 +22,7 @@ from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_notices import introduced, warned
-from uecwatchd.service.policy import rules_of
+from uecwatchd.service.policy import make_rules
 from uecwatchd.service.probing import ProbeThread, ProbeWriter
 from uecwatchd.service.requests import Brake, drop_advances
 from uecwatchd.service.scanner import Rounds
@@ -112,7 +112,7 @@ class Service:
         )
 
     def _tools_for(self, settings: Settings) -> context.Tools:
-        bucket = rules_of(settings, {}).defaults.bucket
+        bucket = make_rules(settings, {}).defaults.bucket
         clouds = CloudAccess(
             settings.clouds,
             uploads=settings.work.uploads,

@@ -17,9 +17,9 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt import context, run
 from uecwatchd.service.conditions import Complaints
-from uecwatchd.service.policy import passed
-from uecwatchd.service.requests import Control, renewed
-from uecwatchd.service.retry import failed, resumed
+from uecwatchd.service.policy import is_due_again
+from uecwatchd.service.requests import Control
+from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fresh_retries
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
 
@@ -152,13 +152,13 @@ class Notices:
         same = record if record and record.stamp == refused.stamp else None
         if record and record.state == "done" and isinstance(refused.error, Halted):
             return None
-        if same and not asked and not passed(same, now):
+        if same and not asked and not is_due_again(same, now):
             return None
-        same = renewed(same) if asked else same
-        fresh = resumed(same, started=self._tools.started) if same else None
+        same = with_fresh_retries(same) if same and asked else same
+        fresh = adjust_for_downtime(same, started=self._tools.started) if same else None
         fresh = fresh or SetRecord(*notice.key, refused.stamp, "waiting", now, owner=refused.owner)
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
-        return failed(fresh, refused.error, now=now, spread=self._tools.random())
+        return record_failure(fresh, refused.error, now=now, spread=self._tools.random())
 
     def _waiting(self, notice: Notice, waiting: Waiting, record: SetRecord | None) -> SetRecord | None:
         """A new reason, once; but a finished set is not undone by an edit."""

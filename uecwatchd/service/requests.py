@@ -175,11 +175,6 @@ def _is_shut_out(record: SetRecord, suspended: Collection[str]) -> bool:
     return record.state in ("halted", "deferred") and record.cloud in suspended
 
 
-def renewed(record: SetRecord | None) -> SetRecord | None:
-    """A record for an attempt that somebody asked for: what was deferred has its two days again."""
-    return replace(record, deferrals=0, first_failure=None) if record else None
-
-
 # --- what is told -----------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""What an error makes of a set: its class, the time of its next attempt, and the sentence that says so."""
+"""State of a set after an error, and the time of its next retry."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,16 +8,16 @@ from uecwatchd.events import Event, Fields, Kind
 from uecwatchd.ledger.records import Failure, SetRecord, State
 from uecwatchd.outputs import result_files
 
-# From "a switch was rebooted" to "the night shift is over": 30 s doubling to an hour, for two days.
+# From "a switch was restarted" to "the night shift is over": 30 s doubling to an hour, for two days.
 FIRST_DELAY_SECONDS = 30.0
 LONGEST_DELAY_SECONDS = 3600.0
 GIVE_UP_SECONDS = 2 * 86400.0
-# What is further away than any delay was written by another clock: the time has been set back since.
+# A retry further away than any delay was written by another clock: the time has been set back since.
 BEYOND_ANY_DELAY_SECONDS = 1.2 * LONGEST_DELAY_SECONDS
-# Most images are ready within a minute; one that takes half an hour is not noticed a minute late.
+# Most images are ready within a minute; for one that takes half an hour, a minute late is soon enough.
 FIRST_LOOK_SECONDS = 5.0
 LONGEST_LOOK_SECONDS = 60.0
-# Spread retries by a fifth, so that sets deferred by one outage do not come back in one moment.
+# Retries are spread by a fifth, so that sets deferred by one outage do not come back in the same moment.
 JITTER = 0.2
 
 KIND_OF_FAILURE: Mapping[str, Kind] = {
@@ -27,7 +27,7 @@ KIND_OF_FAILURE: Mapping[str, Kind] = {
 }
 
 
-def failed(
+def record_failure(
     record: SetRecord,
     error: UecError,
     *,
@@ -36,20 +36,21 @@ def failed(
     away: bool = False,
     further: bool = False,
 ) -> SetRecord:
-    """What an error makes of a set: the class is the error's, the time of the next attempt is ours.
+    """Return the record of a set after an error: the state by the error's class, the time of the next retry.
 
-    A set whose cloud is `away` has no such time: it is due as soon as that answers again. One that has come
-    `further` than ever before begins its pauses and its two days again.
+    A set whose cloud is `away` has no such time: it is due as soon as the cloud answers again.
+    A set that came `further` than ever before starts again with the shortest delay and its full two days.
+    `spread`, 0 to 1, is for the jitter.
     """
     if further:
-        record = replace(record, deferrals=0, first_failure=None)
+        record = with_fresh_retries(record)
     failure = Failure(error.kind, error.what, error.why, error.hint, error.request_id, error.exit_code)
     if not isinstance(error, Deferred):
         state: State = "halted" if isinstance(error, Halted) else "rejected"
-        record = replace(record, state=state, since=now, deferrals=0, first_failure=None)
+        record = replace(with_fresh_retries(record), state=state, since=now)
         return replace(record, next_retry=None, error=failure)
     first = min(record.first_failure or now, now)
-    if _for_too_long(first, now):
+    if _lasts_too_long(first, now):
         why = f"{error.why}, for two days and {record.attempt} attempts"
         failure = replace(failure, kind="rejected", why=why, exit_code=Rejected.exit_code)
         return replace(record, state="rejected", since=now, next_retry=None, error=failure)
@@ -59,28 +60,32 @@ def failed(
     return replace(record, state="deferred", since=now, next_retry=None if away else retry, error=failure)
 
 
-def retry_due(record: SetRecord, *, now: float, closed: bool) -> bool:
-    """Whether a deferred set is to be tried again. `closed` is whether its cloud's gate is."""
+def with_fresh_retries(record: SetRecord) -> SetRecord:
+    """Start again with the shortest delay and the full two days."""
+    return replace(record, deferrals=0, first_failure=None)
+
+
+def is_retry_due(record: SetRecord, *, now: float, suspended: bool) -> bool:
+    """Tell if a deferred set is to be tried again. `suspended` says if its cloud is."""
     if record.next_retry is None:  # it waits for its cloud, but not for ever
-        return not closed or _for_too_long(record.first_failure or now, now)
+        return not suspended or _lasts_too_long(record.first_failure or now, now)
     return not now < record.next_retry < now + BEYOND_ANY_DELAY_SECONDS
 
 
-def next_look(since: float, *, now: float) -> float:
-    """When an image that is pending since then is looked at again: soon at first, and then less often."""
+def next_check_at(since: float, *, now: float) -> float:
+    """Return when to look again at an image that is pending since then: soon at first, later less often."""
     return now + min(LONGEST_LOOK_SECONDS, max(FIRST_LOOK_SECONDS, (now - since) / 10))
 
 
-def _for_too_long(first: float, now: float) -> bool:
+def _lasts_too_long(first: float, now: float) -> bool:
     return now - first > GIVE_UP_SECONDS
 
 
-def resumed(record: SetRecord, *, started: float) -> SetRecord:
-    """A set's record as the set is taken up again by a service that started then.
+def adjust_for_downtime(record: SetRecord, *, started: float) -> SetRecord:
+    """Leave out the time without a service from the two days of a set that is deferred.
 
-    Of the time before, in which no service may have run, only a pause counts towards the two days: the one
-    that was planned, or the longest there is for a set that waited for its cloud. `first_failure` moves on by
-    the rest.
+    `started` is when this service was started. Of the time before, only one delay counts: the one that was
+    planned, or the longest for a set that waited for its cloud. `first_failure` moves forward by the rest.
     """
     if record.first_failure is None:
         return record
@@ -89,21 +94,22 @@ def resumed(record: SetRecord, *, started: float) -> SetRecord:
     return replace(record, first_failure=record.first_failure + idle)
 
 
-def shifted(record: SetRecord, by: float) -> SetRecord:
-    """The record of a set that is deferred or waits, once the clock was set or the machine has slept: what
-    was waited, and what is still to be, stays what it was. `by` is in seconds, positive where the clock
-    jumped ahead."""
+def adjust_for_clock_jump(record: SetRecord, jump_seconds: float) -> SetRecord:
+    """Shift the times of a set that is deferred or waits after the wall clock was changed.
+
+    `jump_seconds` is positive if the clock jumped forward. Neither the time waited nor the time left changes.
+    """
     retry, first = record.next_retry, record.first_failure
     return replace(
         record,
-        since=record.since + by if record.awaits_cloud else record.since,
-        next_retry=None if retry is None else retry + by,
-        first_failure=None if first is None else first + by,
+        since=record.since + jump_seconds if record.awaits_cloud else record.since,
+        next_retry=None if retry is None else retry + jump_seconds,
+        first_failure=None if first is None else first + jump_seconds,
     )
 
 
 def failure_event(record: SetRecord) -> Event:
-    """The sentence for a failed set: what and why in the line itself, the hint beside it."""
+    """Make the event of a failed set: what and why in the sentence itself, the hint as a field."""
     error = record.error or Failure("rejected", record.name, "unknown", "")
     fields: Fields = {
         "error": f"{error.what}: {error.why}",

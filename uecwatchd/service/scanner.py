@@ -27,11 +27,24 @@ from uecwatchd.service.conditions import Complaints
 from uecwatchd.service.late_outputs import write_freed
 from uecwatchd.service.leftover_files import Remnants
 from uecwatchd.service.notices import Notices
-from uecwatchd.service.policy import GONE, due, names_in, next_of, rules_of, sized, summary_of
+from uecwatchd.service.policy import (
+    GONE,
+    earliest_retry,
+    is_due,
+    make_rules,
+    set_names,
+    summarize,
+    to_due_set,
+)
 from uecwatchd.service.queue import SetQueue
-from uecwatchd.service.requests import Control, drop_advances, renewed
+from uecwatchd.service.requests import Control, drop_advances
 from uecwatchd.service.retention import forget_in_time, leaving_of, see_off, without_leaving
-from uecwatchd.service.retry import failed, resumed, shifted
+from uecwatchd.service.retry import (
+    adjust_for_clock_jump,
+    adjust_for_downtime,
+    record_failure,
+    with_fresh_retries,
+)
 from uecwatchd.service.set_owners import known_of, newly_owned, rules_in
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.workers import Workers
@@ -77,7 +90,7 @@ class Rounds:
 
     def configure(self, settings: Settings, tools: context.Tools) -> None:
         """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
-        self._rules = rules_of(settings, tools.clouds.dialects(), tools.clouds.unidentified())
+        self._rules = make_rules(settings, tools.clouds.dialects(), tools.clouds.unidentified())
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, scan.Listing] = {}
         self._complaints = Complaints(tools.monitor)
@@ -99,7 +112,7 @@ class Rounds:
 
     def present(self) -> tuple[SetRecord, ...]:
         """The records of the sets that lie in the spool folders now."""
-        found = (SetId(str(folder), name) for folder, a in self._assemblies.items() for name in names_in(a))
+        found = (SetId(str(folder), name) for folder, a in self._assemblies.items() for name in set_names(a))
         records = (self._states.get(key) for key in sorted(found))
         return tuple(record for record in records if record)
 
@@ -114,7 +127,9 @@ class Rounds:
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {found.id for found in ready} - self._workers.running - self._queue.ids
         records = map(self._states.get, keys - self._control.wanted.holds.keys())
-        return next_of(filter(None, records), closed=self._tools.clouds.availability.suspended(), looks=looks)
+        return earliest_retry(
+            filter(None, records), suspended=self._tools.clouds.availability.suspended(), looks=looks
+        )
 
     def due_in(self) -> float:
         """Seconds until files have settled or a retry is due; infinite if neither is to come."""
@@ -141,7 +156,7 @@ class Rounds:
     def summary(self) -> str:
         """One line with numbers, for systemd and for people."""
         held, working = self._control.wanted.holds, self._workers.running
-        return summary_of(self.present(), held, working, folders=len(self._settings.spool.folders))
+        return summarize(self.present(), held, working, folders=len(self._settings.spool.folders))
 
     # --- a round ------------------------------------------------------------------------------------------
 
@@ -153,7 +168,7 @@ class Rounds:
         clouds = self._tools.clouds
         if self._control.heed(self._workers.running, clouds.availability, self._tools.monitor):
             self._ended()  # for a probe is due at once
-        self._rules = rules_of(self._settings, clouds.dialects(), clouds.unidentified())
+        self._rules = make_rules(self._settings, clouds.dialects(), clouds.unidentified())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
             self._release(folder)
         for folder in self._settings.spool.folders if folders is None else folders:
@@ -243,12 +258,12 @@ class Rounds:
         assembly = assemble.assemble(listing, rules=rules, **known, beat=self._went_on)
         owners, proven = newly_owned(assembly, listing, records)
         records = self._states.put_owners(folder, owners, proven) if owners else records
-        closed = self._tools.clouds.availability.suspended()
+        suspended = self._tools.clouds.availability.suspended()
         self._welcome_back(assembly, records)
-        here = [records[name] for name in records.keys() & names_in(assembly)]
+        here = [records[name] for name in records.keys() & set_names(assembly)]
         still = [record for record in here if record.id not in self._workers.running]
         write_freed(still, listing, states=self._states, complaints=self._complaints)
-        due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), closed=closed)]
+        due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), suspended=suspended)]
         assembly = self._closed(folder, assembly, due_sets)
         self._assemblies[folder] = assembly
         held = self._control.held(folder)
@@ -258,7 +273,7 @@ class Rounds:
         self._control.decline(folder, assembly, self._workers.running)
         self._remnants.setdefault(folder, Remnants()).tell(assembly.misfits, self._tools.monitor)
         self._retire(listing, assembly, records)
-        absent = (records[name] for name in records.keys() - names_in(assembly))
+        absent = (records[name] for name in records.keys() - set_names(assembly))
         if forget_in_time(
             [record for record in absent if record.id not in self._workers.running],
             states=self._states,
@@ -284,12 +299,14 @@ class Rounds:
         gone = [(record, owner) for record, owner in back if record and record.reason == GONE]
         self._states.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
 
-    def _is_due(self, found: ImageSet, record: SetRecord | None, *, closed: Mapping[str, UecError]) -> bool:
+    def _is_due(
+        self, found: ImageSet, record: SetRecord | None, *, suspended: Mapping[str, UecError]
+    ) -> bool:
         key = found.id
         if key in self._workers.running:
             return False
         asked = self._control.wanted.asked(key, "retry")
-        return asked or due(record, found, now=self._tools.now(), closed=closed)
+        return asked or is_due(record, found, now=self._tools.now(), suspended=suspended)
 
     def _expect(self, folder: Path, sets: Iterable[ImageSet], records: Mapping[str, SetRecord]) -> None:
         """Put the sets that are due into the queue, and report the new ones."""
@@ -300,7 +317,7 @@ class Rounds:
             if not same and not self._queue.has(found):
                 files = ", ".join(member.path for member in found.members)
                 self._complaints.tell(Kind.FOUND, f"Found set {found.name}: {files}", set_name=found.name)
-            expected.append(sized(found, record if same else None))
+            expected.append(to_due_set(found, record if same else None))
         self._queue.replace(folder, expected, now=self._monotonic())
 
     def _begin(self) -> None:
@@ -311,8 +328,8 @@ class Rounds:
 
     def _work_on(self, found: ImageSet) -> Callable[[], SetRecord]:
         record = self._states.get(found.id)
-        if self._control.wanted.asked(found.id, "retry"):
-            record = renewed(record)
+        if record and self._control.wanted.asked(found.id, "retry"):
+            record = with_fresh_retries(record)
         return partial(run.work, found, before=record, tools=self._tools)
 
     def _wanting(self, cloud: str) -> int:
@@ -331,7 +348,9 @@ class Rounds:
         if abs(jumped) < JUMP_SECONDS:
             return
         waits = [record for record in self._states.records() if record.state in ("deferred", "waiting")]
-        self._states.put_all([shifted(r, jumped) for r in waits if r.id not in self._workers.running])
+        self._states.put_all(
+            [adjust_for_clock_jump(r, jumped) for r in waits if r.id not in self._workers.running]
+        )
 
     def _retire(self, listing: scan.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         if (way := self._settings.spool.after) == "keep":
@@ -361,11 +380,11 @@ class Rounds:
         self._complaints.tell_error(error, found.name)
         record = self._states.get(found.id)
         record = record or SetRecord(str(found.folder), found.name, "", "working", now)
-        record = replace(resumed(record, started=self._tools.started), stamp=found.stamp)
+        record = replace(adjust_for_downtime(record, started=self._tools.started), stamp=found.stamp)
         record = replace(record, attempt=record.attempt + 1)
         with contextlib.suppress(UecError), in_words(found.name):  # the copy beside the file is a courtesy
             result_files.publish(
-                self._states.put(failed(record, error, now=now, spread=self._tools.random()))
+                self._states.put(record_failure(record, error, now=now, spread=self._tools.random()))
             )
 
     @contextlib.contextmanager

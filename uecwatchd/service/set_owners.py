@@ -9,7 +9,7 @@ from uecwatchd.config.records import SpoolSettings
 from uecwatchd.intake.sets.records import Assembly, ImageSet, People, Refused, Rules, Waiting
 from uecwatchd.intake.spool import safe_open, scan
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.service.policy import GONE, taken_by
+from uecwatchd.service.policy import GONE, files_of_done_sets
 from uecwatchd.types import FileStamp
 
 ROOT = 0
@@ -32,7 +32,7 @@ class Past(TypedDict):
 
 def known_of(records: Collection[SetRecord], people: People | None) -> Past:
     done = {record.name: record.stamp for record in records if record.state == "done"}
-    return Past(taken=taken_by(records), holders=_holders_of(records, people), done=done)
+    return Past(taken=files_of_done_sets(records), holders=_holders_of(records, people), done=done)
 
 
 def _holders_of(records: Iterable[SetRecord], people: People | None) -> dict[str, int]:

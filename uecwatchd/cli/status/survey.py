@@ -18,7 +18,7 @@ from uecwatchd.intake.spool import peek, scan, writers
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.schema import STATE_LOCK
 from uecwatchd.ledger.sqlite import read_ledger
-from uecwatchd.service.policy import rules_of
+from uecwatchd.service.policy import make_rules
 from uecwatchd.service.set_owners import known_of, rules_in
 from uecwatchd.system import lockfile
 from uecwatchd.system.unforeseen import in_words
@@ -45,7 +45,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
     """
     known, before = _known(settings, now)
     strange = dict.fromkeys(undetected(settings.clouds, before))
-    rules = rules_of(settings, assume_dialects(settings.clouds, before), strange)
+    rules = make_rules(settings, assume_dialects(settings.clouds, before), strange)
     found: list[Row] = []
     troubles: list[UecError] = []
     for folder in settings.spool.folders:

@@ -15,7 +15,7 @@ from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import Job, Tools
-from uecwatchd.service.retry import next_look
+from uecwatchd.service.retry import next_check_at
 
 
 def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> SetRecord | None:
@@ -33,7 +33,7 @@ def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> Se
     pending = all(image is None or image.state in cloud.dialect.pending_states for image in listed)
     if not pending or waiting >= patience or before.cloud != found.sidecar.clouds[0]:
         return None
-    return replace(before, next_retry=next_look(before.since, now=now))
+    return replace(before, next_retry=next_check_at(before.since, now=now))
 
 
 def waited(record: SetRecord | None, *, now: float) -> Mapping[str, float]:
@@ -57,7 +57,7 @@ def put_off(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]
         state="waiting",
         since=since,
         reason=f"{pending.image_id}, pending",
-        next_retry=next_look(since, now=now),
+        next_retry=next_check_at(since, now=now),
         members=tuple(members),
     )
     what = f"waiting for {record.reason} since {result_files.moment(since)} UTC on cloud {record.cloud}"

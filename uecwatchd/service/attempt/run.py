@@ -30,7 +30,7 @@ from uecwatchd.service.attempt.prepare import (
     withdraw,
 )
 from uecwatchd.service.requests import AdvanceWriter
-from uecwatchd.service.retry import failed, failure_event, resumed
+from uecwatchd.service.retry import adjust_for_downtime, failure_event, record_failure
 from uecwatchd.system.disk_space import check_room
 from uecwatchd.system.unforeseen import OurFault, in_words
 
@@ -101,7 +101,9 @@ def _taken(stage: Stage, job: Job, tools: Tools) -> Job:
 
 
 def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
-    same = resumed(before, started=tools.started) if before and before.stamp == found.stamp else None
+    same = (
+        adjust_for_downtime(before, started=tools.started) if before and before.stamp == found.stamp else None
+    )
     parts = {member.role: member.parts for member in same.members} if same else {}
     furnished = {member.role: member.furnished for member in before.members} if before else {}
     record = SetRecord(
@@ -184,7 +186,7 @@ def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> 
     reached = job.reach.noted(job.record.members)
     further = sum(one.parts for one in reached) > sum(one.parts for one in job.record.members)
     record = replace(job.record, members=reached)
-    record = failed(record, error, now=tools.now(), spread=tools.random(), away=away, further=further)
+    record = record_failure(record, error, now=tools.now(), spread=tools.random(), away=away, further=further)
     suspension = tools.clouds.availability.suspended().get(cloud)
     if isinstance(error, Halted):
         tools.clouds.suspend(cloud, error)
