@@ -14,8 +14,8 @@ from tests.prose import (
 )
 
 # The goals are 0.03 and 0.5. These bounds are what holds now: lower them, never raise them.
-MOST_WITHOUT_VERB = 0.77
-MOST_DECODABLE_PER_THOUSAND = 4.6
+MOST_WITHOUT_VERB = 0.27
+MOST_DECODABLE_PER_THOUSAND = 1.3
 
 
 def excerpt(places: list[Place]) -> str:
