@@ -11,8 +11,8 @@ import pytest
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted, Stopped
 from uecwatchd.ledger import schema, sqlite
+from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
-from uecwatchd.ledger.schema import Damaged
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
 from uecwatchd.types import FileStamp
 
@@ -159,7 +159,7 @@ def test_a_database_whose_tables_are_not_those_of_its_version_is_damaged(
     open_ledger(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw:
         raw.execute(f"PRAGMA user_version = {version}")
-    with pytest.raises(Damaged, match="damaged"):
+    with pytest.raises(LedgerDamaged, match="damaged"):
         open_ledger(tmp_path)
     told: list[str] = []
     open_ledger(tmp_path, lost=told.append).close()
@@ -169,7 +169,7 @@ def test_a_database_whose_tables_are_not_those_of_its_version_is_damaged(
 def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / schema.FILE_NAME
     path.write_bytes(b"this is no database" * 1000)
-    with pytest.raises(Damaged, match="damaged"):
+    with pytest.raises(LedgerDamaged, match="damaged"):
         open_ledger(tmp_path)
     assert path.read_bytes().startswith(b"this is no database")
 
@@ -195,7 +195,7 @@ def test_a_full_disk_defers_and_keeps_what_was_written(small_disk: Path) -> None
         assert {RECORD.name, "after"} <= {record.name for record in book.sets()}
 
 
-def _put_many(book: sqlite.Ledger) -> None:
+def _put_many(book: sqlite.SqliteLedger) -> None:
     for number in range(1000):
         book.put_set(replace(RECORD, name=f"set-{number}"))
 
@@ -237,7 +237,7 @@ def nothing() -> None:
     """Wait on."""
 
 
-def _claim(book: sqlite.Ledger, order: list[str]) -> None:
+def _claim(book: sqlite.SqliteLedger, order: list[str]) -> None:
     with book.claim("other", check=nothing), book.claim("kernel", check=nothing):
         order.append("second")
 

@@ -31,9 +31,10 @@ from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import output_files
+from uecwatchd.ledger.api import Ledger, LedgerDamaged
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.ledger.schema import FILE_NAME, Damaged
-from uecwatchd.ledger.sqlite import Ledger, open_ledger
+from uecwatchd.ledger.schema import FILE_NAME
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.daemon import Service
@@ -459,6 +460,6 @@ def test_a_ledger_that_is_damaged_meanwhile_ends_the_daemon_so_that_it_is_starte
             file.write(b"\xff" * 65536)
         for log in host.state.glob(f"{FILE_NAME}-*"):
             log.write_bytes(b"\xff" * 65536)
-        with pytest.raises(Damaged) as ended:
+        with pytest.raises(LedgerDamaged) as ended:
             daemon.once()
     assert ended.value.exit_code not in (64, 77, 78), "those that systemd does not start again"

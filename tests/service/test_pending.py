@@ -22,8 +22,9 @@ from uecwatchd.config.records import WorkSettings
 from uecwatchd.delivery.pending import UNLISTED_SECONDS, WAIT_SECONDS
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Failure, SetRecord
-from uecwatchd.ledger.sqlite import Ledger, open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.identity import ensure_identity
 from uecwatchd.service.attempt.context import Tools

@@ -21,9 +21,10 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.intake.sets.candidates import stem_of
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Request, SetRecord
 from uecwatchd.ledger.schema import lock_state
-from uecwatchd.ledger.sqlite import Ledger, open_ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.progress import span
 from uecwatchd.service.cleanup import clear_traces

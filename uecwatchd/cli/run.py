@@ -13,7 +13,8 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred
 from uecwatchd.events import Event, Kind, Monitor, Tee
-from uecwatchd.ledger.sqlite import Ledger, open_ledger
+from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier, StatusMonitor
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.signals import answer, answer_end

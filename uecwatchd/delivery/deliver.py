@@ -22,8 +22,8 @@ from uecwatchd.delivery.upload import send
 from uecwatchd.errors import BundleRefused, Deferred, Halted, Rejected
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.intake.sets.records import ROLE_WORDS
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
-from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.system.digests import digest_like
 
 # 64 bits of the identity: names that do not meet by chance, in keys that a person can still read.

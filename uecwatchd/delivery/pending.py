@@ -12,8 +12,8 @@ from uecwatchd.clouds.images import AVAILABLE, Image
 from uecwatchd.delivery.request import Order
 from uecwatchd.errors import BundleRefused, Deferred, Pending
 from uecwatchd.events import Event, Kind
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
-from uecwatchd.ledger.sqlite import Ledger
 
 # OpenStack fetches, joins and converts the whole bundle meanwhile: some minutes for tens of GiB.
 WAIT_SECONDS = 1800.0

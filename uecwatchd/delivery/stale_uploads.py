@@ -10,8 +10,8 @@ from uecwatchd.clouds.objects import list_objects, remove_object
 from uecwatchd.delivery.request import Order
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Fields, Kind, Level
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
-from uecwatchd.ledger.sqlite import Ledger
 
 
 def clear_leftovers(order: Order, ledger: Ledger, *, but: str) -> None:

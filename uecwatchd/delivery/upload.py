@@ -21,8 +21,8 @@ from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.suitability import amount
 from uecwatchd.intake.spool import safe_open
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
-from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.system import extents, failpoints
 from uecwatchd.system.digests import digest_like
 from uecwatchd.types import FileStamp, StoredObject

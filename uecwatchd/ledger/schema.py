@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, kind_of
+from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.system import failpoints, lockfile
 from uecwatchd.system.disk_space import lacking, space_of
 from uecwatchd.system.mounts import file_system_of, is_shared
@@ -125,15 +126,8 @@ MIGRATIONS = (
 )
 
 
-class Damaged(Deferred):
-    """The ledger cannot be read any more. Only a start puts that right: whoever has the file open should end,
-    so that there is one."""
-
-    exit_code = 74
-
-
 def open_file(folder: Path, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, Damaged or Deferred.
+    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, LedgerDamaged or Deferred.
 
     `busy` is how long it waits for another process.
     """
@@ -317,8 +311,8 @@ def _other_version(path: Path, version: int) -> Halted:
     )
 
 
-def damaged(path: Path | None, why: str) -> Damaged:
-    return Damaged(
+def damaged(path: Path | None, why: str) -> LedgerDamaged:
+    return LedgerDamaged(
         f"{path or 'the ledger'}: it is damaged",
         " ".join(why.split()),
         "Restart the service: it sets the ledger aside, begins a new one, and finds what is registered in the"

@@ -9,20 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
+from uecwatchd.ledger.api import CHECK_SECONDS, LedgerDamaged
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
 from uecwatchd.ledger.recovery import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.rows import bundle_from, bundle_row, leaving_from, set_from, set_row
-from uecwatchd.ledger.schema import FILE_NAME, Damaged, damaged, empty_log, open_file, read_file, trouble
+from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.system import failpoints
 from uecwatchd.types import DetectedCloud, FileStamp, Role, SetId
 
-# How long somebody who wants a set put down waits for one that itself waits for another.
-CHECK_SECONDS = 1.0
 OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
 
 
-class Ledger:
+class SqliteLedger:
     """The open file. Usable from several threads; each call is one transaction on disk when it returns.
 
     `damage` is what was raised when the file was first found to be damaged, if it was.
@@ -33,7 +32,7 @@ class Ledger:
         self.folder = folder
         self._turn = threading.RLock()
         self._identities: dict[str, threading.Lock] = {}
-        self.damage: Damaged | None = None
+        self.damage: LedgerDamaged | None = None
 
     def close(self) -> None:
         with self._turn:
@@ -274,7 +273,7 @@ class Ledger:
         try:
             with trouble(self.folder):
                 yield
-        except Damaged as damage:
+        except LedgerDamaged as damage:
             self.damage = self.damage or damage
             raise
 
@@ -308,8 +307,8 @@ class Ledger:
             empty_log(self._connection)
 
 
-def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> Ledger:
-    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, Damaged or Deferred.
+def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> SqliteLedger:
+    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, LedgerDamaged or Deferred.
 
     Where `lost` is given, one that is damaged is set aside for a new one, and `lost` hears of that, or of one
     that is gone, in a sentence.
@@ -317,7 +316,7 @@ def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> L
     gone = is_gone(folder)
     try:
         book = _proven(open_file(folder), folder)
-    except Damaged:
+    except LedgerDamaged:
         if lost is None:
             raise
         return _begun_anew(folder, lost)
@@ -326,28 +325,28 @@ def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> L
     return book
 
 
-def _begun_anew(folder: Path, lost: Callable[[str], None]) -> Ledger:
+def _begun_anew(folder: Path, lost: Callable[[str], None]) -> SqliteLedger:
     with alone(folder):
         try:
             return _proven(open_file(folder), folder)  # another process may have been quicker
-        except Damaged as damage:
+        except LedgerDamaged as damage:
             why = damage.why
         aside = set_aside(folder)
-        book = Ledger(open_file(folder), folder)
+        book = SqliteLedger(open_file(folder), folder)
         book.take_over(salvaged(aside))
     lost(f"{folder / FILE_NAME}: the ledger was damaged ({why}) and is now {aside.name}; {FOUND_AGAIN}")
     return book
 
 
-def read_ledger(folder: Path) -> Ledger | None:
+def read_ledger(folder: Path) -> SqliteLedger | None:
     """Open the ledger for looking only; None when there is none yet. Raises as `open_ledger` does."""
     connection = read_file(folder)
     return _proven(connection, folder) if connection else None
 
 
-def _proven(connection: sqlite3.Connection, folder: Path) -> Ledger:
+def _proven(connection: sqlite3.Connection, folder: Path) -> SqliteLedger:
     """The ledger, if all that it says can be understood: SQLite itself knows only its own marks."""
-    book = Ledger(connection, folder)
+    book = SqliteLedger(connection, folder)
     try:
         book.sets()
         book.all_bundles()

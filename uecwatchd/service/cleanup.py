@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord, SetRecord
-from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs import result_files
 
 

@@ -16,9 +16,9 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import lock_state
-from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_notices import introduced, warned
@@ -163,7 +163,7 @@ class Service:
     def run(self, notifier: Notifier, *, reloaded: Callable[[], Settings] | None = None) -> None:
         """Work until asked to stop; then put down what is at work between two steps, and return.
 
-        Raises Damaged, having put it down as well, when the ledger is found to be damaged.
+        Raises LedgerDamaged, having put it down as well, when the ledger is found to be damaged.
         """
         with self._alone(), wakeup.listening(self._settings.state.dir, self._wake.set):
             self._notifier = notifier
@@ -248,7 +248,7 @@ class Service:
         return watch
 
     def _must_have_a_ledger(self) -> None:
-        """Raises Damaged once anybody found the ledger to be so: only a start begins it anew."""
+        """Raises LedgerDamaged once anybody found the ledger to be so: only a start begins it anew."""
         if self._book.damage:
             self.stop()
             raise self._book.damage

@@ -12,7 +12,7 @@ from contextlib import suppress
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS, CloudAvailability
 from uecwatchd.errors import UecError
-from uecwatchd.ledger.sqlite import Ledger
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.system.unforeseen import OurFault, Recurring
 
 

@@ -17,8 +17,8 @@ from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.intake.sets.records import Assembly
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Advance, Request, SetRecord, Verb
-from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.service.cleanup import clear_traces
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId

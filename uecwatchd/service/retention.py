@@ -12,8 +12,8 @@ from typing import Literal
 
 from uecwatchd.intake.sets.records import Assembly, ImageSet
 from uecwatchd.intake.spool import archive, scan
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Leaving, SetRecord
-from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.service.conditions import Complaints
 from uecwatchd.service.policy import GONE, is_done

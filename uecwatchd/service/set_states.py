@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from uecwatchd.errors import UecError
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.ledger.sqlite import Ledger
 from uecwatchd.system.unforeseen import in_words
 from uecwatchd.types import SetId
 

@@ -16,8 +16,8 @@ from uecwatchd.config.records import WorkSettings
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
 from uecwatchd.intake.sets.records import ImageSet, Member
+from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import Furnished, MemberRecord, SetRecord
-from uecwatchd.ledger.sqlite import CHECK_SECONDS, Ledger
 from uecwatchd.outputs import result_files
 from uecwatchd.service.requests import NEXT, Brake
 from uecwatchd.types import Role

@@ -21,8 +21,8 @@ from uecwatchd.errors import Pending, Rejected, Stopped
 from uecwatchd.events import Monitor, Tee
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.spool import safe_open
+from uecwatchd.ledger.api import CHECK_SECONDS
 from uecwatchd.ledger.records import BundleRecord
-from uecwatchd.ledger.sqlite import CHECK_SECONDS
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
 from uecwatchd.service.attempt.prepare import registered_name

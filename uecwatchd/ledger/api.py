@@ -1,0 +1,184 @@
+"""The operations of a ledger, whatever database is behind it.
+
+The program knows only this protocol. `uecwatchd.ledger.sqlite` opens the one store that there is today;
+`tests/ledger/test_contract.py` holds the rules that any store has to pass.
+
+For all operations:
+
+- each is one transaction: it happens as a whole, and is on disk when the call returns, or it raises and
+  nothing has changed. The few that need not survive a power cut say so;
+- each raises Deferred if the store cannot be used now, and LedgerDamaged if it has to be replaced;
+- all may be called from several threads, and while other processes use the same store.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from uecwatchd.errors import Deferred
+from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
+from uecwatchd.types import DetectedCloud, FileStamp, Role, SetId
+
+# How long a thread that waits for another goes without looking if it has to stop.
+CHECK_SECONDS = 1.0
+
+
+class LedgerDamaged(Deferred):
+    """The ledger cannot be read any more. Only a new start helps: it begins a new ledger.
+
+    A process that has the ledger open should end, so that there is a new start.
+    """
+
+    exit_code = 74
+
+
+class Ledger(Protocol):
+    """An open ledger.
+
+    `folder` is the state directory. `damage` is the first LedgerDamaged that an operation raised, so that the
+    thread that can end the process finds it.
+    """
+
+    folder: Path
+    damage: LedgerDamaged | None
+
+    def close(self) -> None:
+        """End the use of the store. No other operation may follow."""
+
+    # --- sets --------------------------------------------------------------------------------------------
+
+    def set(self, folder: Path, name: str) -> SetRecord | None:
+        """Return the record of one set, or None if there is none."""
+
+    def sets(self, folder: Path | None = None) -> tuple[SetRecord, ...]:
+        """Return all sets, or those of one spool folder, ordered by folder and name."""
+
+    def put_set(self, record: SetRecord) -> SetRecord:
+        """Write a set, and return it. The stage of a working set may be lost in a power cut."""
+
+    def put_sets(self, records: Iterable[SetRecord]) -> None:
+        """Write all these sets or none."""
+
+    def drop_set(self, record: SetRecord) -> None:
+        """Remove a set, if it is there."""
+
+    def put_owners(self, folder: Path, owners: Mapping[str, int], *, proven: Collection[str]) -> None:
+        """Write the owners of sets that have none yet, by name.
+
+        The bundles of the sets in `proven` get the owner as well, if they have none.
+        """
+
+    # --- bundles -----------------------------------------------------------------------------------------
+
+    def bundle(self, cloud: str, identity: str) -> BundleRecord | None:
+        """Return one bundle, or None."""
+
+    def bundles(self, cloud: str) -> tuple[BundleRecord, ...]:
+        """Return the bundles of a cloud, ordered by prefix."""
+
+    def all_bundles(self) -> tuple[BundleRecord, ...]:
+        """Return the bundles of all clouds, ordered by cloud and prefix."""
+
+    def has_registered_boot(self, cloud: str) -> bool:
+        """Return whether this host has registered a kernel or a ramdisk on a cloud."""
+
+    def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
+        """Return the bundles of one role that a set began, and that are not registered."""
+
+    def content(self, cloud: str, image_id: str) -> str | None:
+        """Return the digest of the content that was registered under an id, or None if it is unknown."""
+
+    def machines(self, cloud: str, *, sha256: str) -> Mapping[str, BundleRecord]:
+        """Return the bundles of one machine image, begun or registered, by identity."""
+
+    def predecessor(
+        self, image_id: str, *, cloud: str, made_for: str, owner: int | None = None
+    ) -> BundleRecord | None:
+        """Return the machine image that this host registered last for a set, except `image_id`.
+
+        If `owner` is given, only bundles of that owner count.
+        """
+
+    def put_bundle(self, record: BundleRecord) -> BundleRecord:
+        """Write a bundle, and return it. A key that is no longer in it is gone from the disk."""
+
+    def drop_bundle(self, record: BundleRecord) -> None:
+        """Remove a bundle, and its key from the disk, if it is there."""
+
+    def claim(self, identity: str, *, check: Callable[[], None]) -> AbstractContextManager[None]:
+        """Hold the work on one bundle for this thread, so that sets with the same kernel make it once.
+
+        `check` is called about once a second while another thread has it, and may raise to give up.
+        """
+
+    # --- digests -----------------------------------------------------------------------------------------
+
+    def digest(self, stamp: FileStamp) -> str | None:
+        """Return the digest of the file with this stamp, or None if it is unknown."""
+
+    def put_digest(self, stamp: FileStamp, sha256: str) -> None:
+        """Write a file's digest in place of an older one. It may be lost in a power cut."""
+
+    def sum(self, stamp: FileStamp) -> str | None:
+        """Return the plain SHA-256 of a file with a digest of another kind, or None if it is unknown."""
+
+    def put_sum(self, stamp: FileStamp, sha256: str) -> None:
+        """Write the plain SHA-256 beside the digest, if that is there. It may be lost in a power cut."""
+
+    def drop_digest(self, stamp: FileStamp) -> None:
+        """Remove digest and sum of a file, whatever its stamp was when they were written."""
+
+    # --- files that leave --------------------------------------------------------------------------------
+
+    def leaving(self, folder: Path) -> tuple[Leaving, ...]:
+        """Return the files that are about to leave a spool folder, ordered by path."""
+
+    def put_leaving(self, files: Iterable[Leaving]) -> None:
+        """Write all these files or none: half a set would be taken for another one."""
+
+    def drop_leaving(self, folder: Path) -> None:
+        """Remove what is written about files that leave this folder."""
+
+    # --- what people ask for, also while a daemon runs ---------------------------------------------------
+
+    def requests(self) -> tuple[Request, ...]:
+        """Return what has been asked for and is not done yet, in order."""
+
+    def put_request(self, request: Request) -> None:
+        """Add a request. It gets the next number."""
+
+    def drop_request(self, request: Request) -> None:
+        """Remove the request with this number, if it is there."""
+
+    def holds(self) -> Mapping[SetId, float]:
+        """Return the sets on hold, each with the time of its hold in seconds of the epoch."""
+
+    def put_hold(self, folder: str, name: str, *, since: float) -> None:
+        """Hold a set. A hold that is there already keeps its time."""
+
+    def drop_hold(self, folder: str, name: str) -> None:
+        """Remove a hold, if it is there."""
+
+    # --- for `status` ------------------------------------------------------------------------------------
+
+    def clouds(self) -> Mapping[str, DetectedCloud]:
+        """Return the detected clouds by name."""
+
+    def put_cloud(self, name: str, found: DetectedCloud) -> None:
+        """Write the generation of a cloud."""
+
+    def advances(self) -> Mapping[SetId, Advance]:
+        """Return the progress of the work on each set that is under way."""
+
+    def put_advance(self, advance: Advance) -> None:
+        """Write the progress of a set. It may be lost in a power cut."""
+
+    def drop_advance(self, folder: str, name: str) -> None:
+        """Remove the progress of a set, if it is there. The removal may be lost in a power cut."""
+
+    def probes(self) -> Mapping[str, float]:
+        """Return when suspended clouds are probed next, in seconds of the epoch, by cloud."""
+
+    def put_probes(self, moments: Mapping[str, float]) -> None:
+        """Write these times in place of all others. They may be lost in a power cut."""
