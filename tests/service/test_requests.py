@@ -26,13 +26,13 @@ from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Reques
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.cleanup import is_its_alone
 from uecwatchd.service.daemon import LONGEST_PAUSE_SECONDS, Service
+from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.probing import ProbeWriter
 from uecwatchd.service.requests import (
     AdvanceWriter,
-    Brake,
-    Control,
-    Wanted,
-    news_between,
+    OpenRequests,
+    Requests,
+    events_between,
 )
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import FileStamp, SetId
@@ -448,43 +448,43 @@ def test_only_a_bundle_under_way_that_no_other_set_needs_is_forgotten_with_its_s
 
 
 def test_holds_and_requests_to_forget_stop_what_is_at_work(tmp_path: Path) -> None:
-    brake = Brake()
+    interrupts = Interrupts()
     with closing(open_ledger(tmp_path)) as book:
-        control = Control(book, brake, SetStates(book))
-        assert not control.news()
+        requests = Requests(book, interrupts, SetStates(book))
+        assert not requests.changed()
         book.put_hold("/s", "karmic", since=1.0)
         book.put_request(Request("/s", "lucid", "forget"))
-        assert control.news()
-        control.look()
-        assert not control.news()
-    assert brake.why(SetId("/s", "karmic")) == "it is held"
-    assert brake.why(SetId("/s", "lucid")) == "it is to be forgotten"
-    assert brake.why(SetId("/t", "karmic")) == ""
+        assert requests.changed()
+        requests.update()
+        assert not requests.changed()
+    assert interrupts.reason(SetId("/s", "karmic")) == "it is held"
+    assert interrupts.reason(SetId("/s", "lucid")) == "it is to be forgotten"
+    assert interrupts.reason(SetId("/t", "karmic")) == ""
 
 
 def test_what_is_asked_for_is_told_once() -> None:
-    asked = Wanted(
+    asked = OpenRequests(
         (Request("/s", "karmic", "retry", 1), Request("/s", "karmic", "retry", 2)), {("/s", "a"): 1.0}
     )
-    told = [event.sentence for event in news_between(Wanted(), asked)]
+    told = [event.sentence for event in events_between(OpenRequests(), asked)]
     assert told == [
         "a: held back until it is released, as somebody asked",
         "karmic: to be tried again, as somebody asked",
     ]
-    assert not list(news_between(asked, asked))
-    assert [e.sentence for e in news_between(asked, Wanted())] == ["a: released, as somebody asked"]
+    assert not list(events_between(asked, asked))
+    assert [e.sentence for e in events_between(asked, OpenRequests())] == ["a: released, as somebody asked"]
 
 
 def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
-        control = Control(book, Brake(), SetStates(book))
+        requests = Requests(book, Interrupts(), SetStates(book))
         book.put_request(Request("/s", "karmic", "retry"))
-        control.look()
-        assert control.wanted.asked(("/s", "karmic"), "retry")
+        requests.update()
+        assert requests.open.has(("/s", "karmic"), "retry")
         book._connection.execute("PRAGMA query_only = ON")  # as on a disk that was mounted read-only
-        control.answer(("/s", "karmic"), "retry")
-        control.look()
-        assert not control.wanted.asked(("/s", "karmic"), "retry")
+        requests.finish(("/s", "karmic"), "retry")
+        requests.update()
+        assert not requests.open.has(("/s", "karmic"), "retry")
         assert len(book.requests()) == 1
 
 

@@ -22,9 +22,10 @@ from uecwatchd.ledger.schema import lock_state
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_notices import introduced, warned
+from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
 from uecwatchd.service.probing import ProbeThread, ProbeWriter
-from uecwatchd.service.requests import Brake, drop_advances
+from uecwatchd.service.requests import drop_advances
 from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.system import lockfile, wakeup
@@ -85,7 +86,7 @@ class Service:
         self._wait = wait
         self._wake = threading.Event()
         self._stopping = Stop()
-        self._brake = Brake()
+        self._interrupts = Interrupts()
         self._reload_asked = False
         self._loop = Recurring("the service's loop", tell=self._tell_fault)
         self._probes = ProbeWriter(book, now=now, monotonic=monotonic)
@@ -128,7 +129,7 @@ class Service:
             clouds=clouds,
             monitor=self._monitor,
             stopping=self._stopping,
-            brake=self._brake,
+            interrupts=self._interrupts,
             work=settings.work,
             slots=UploadSlots(settings.work.uploads),
             configured_bucket=bucket,

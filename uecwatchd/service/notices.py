@@ -18,7 +18,7 @@ from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt import context, run
 from uecwatchd.service.conditions import Complaints
 from uecwatchd.service.policy import is_due_again
-from uecwatchd.service.requests import Control
+from uecwatchd.service.requests import Requests
 from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fresh_retries
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
@@ -58,7 +58,7 @@ class Notices:
         tools: context.Tools,
         *,
         states: SetStates,
-        control: Control,
+        requests: Requests,
         complaints: Complaints,
         working: Callable[[], Collection[SetId]],
         clock: Callable[[], float],
@@ -68,7 +68,7 @@ class Notices:
         self._settle = settle
         self._tools = tools
         self._states = states
-        self._control = control
+        self._requests = requests
         self._complaints = complaints
         self._working = working
         self._untold: dict[Path, dict[SetId, Notice]] = {}
@@ -78,7 +78,7 @@ class Notices:
 
         `changed` gives a file's change time in nanoseconds.
         """
-        held = self._control.held(folder)
+        held = self._requests.held_names(folder)
         said: tuple[Refused | Waiting, ...] = (*assembly.refused, *assembly.waiting)
         notices = (Notice(folder, one) for one in said if one.name not in held)
         news = [notice for notice in notices if self._judged(notice)]
@@ -135,7 +135,7 @@ class Notices:
         return brief
 
     def _is_asked(self, key: SetId) -> bool:
-        return self._control.wanted.asked(key, "retry")
+        return self._requests.open.has(key, "retry")
 
     def _judged(self, notice: Notice) -> SetRecord | None:
         """The record of what is to be said, None if that was said before or is not to be."""
@@ -170,7 +170,7 @@ class Notices:
     def _show(self, notice: Notice, record: SetRecord, before: SetRecord | None) -> None:
         name = notice.about.name
         if isinstance(notice.about, Refused):
-            self._control.answer(notice.key, "retry")
+            self._requests.finish(notice.key, "retry")
             run.show_refusal(record, self._tools, before=before)
         else:
             what = f"{name}: waiting for {record.reason}"

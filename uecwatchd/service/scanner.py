@@ -37,7 +37,7 @@ from uecwatchd.service.policy import (
     to_due_set,
 )
 from uecwatchd.service.queue import SetQueue
-from uecwatchd.service.requests import Control, drop_advances
+from uecwatchd.service.requests import Requests, drop_advances
 from uecwatchd.service.retention import forget_in_time, leaving_of, see_off, without_leaving
 from uecwatchd.service.retry import (
     adjust_for_clock_jump,
@@ -78,7 +78,7 @@ class Rounds:
         there is reason to look again; `went_on` whenever a look has come past another file or set."""
         self._went_on = went_on
         self._states = states
-        self._control = Control(tools.ledger, tools.brake, states)
+        self._requests = Requests(tools.ledger, tools.interrupts, states)
         self._monotonic = monotonic
         self._ended = ended
         self._queue = SetQueue(settings.work.sets)
@@ -100,7 +100,7 @@ class Rounds:
         self._notices = Notices(
             tools,
             states=self._states,
-            control=self._control,
+            requests=self._requests,
             complaints=self._complaints,
             working=lambda: self._workers.running,
             clock=self._monotonic,
@@ -126,7 +126,7 @@ class Rounds:
         `looks`, of those that wait for their clouds alone."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {found.id for found in ready} - self._workers.running - self._queue.ids
-        records = map(self._states.get, keys - self._control.wanted.holds.keys())
+        records = map(self._states.get, keys - self._requests.open.holds.keys())
         return earliest_retry(
             filter(None, records), suspended=self._tools.clouds.availability.suspended(), looks=looks
         )
@@ -143,7 +143,7 @@ class Rounds:
 
     def asked(self) -> bool:
         """Whether somebody has asked for something since the last round."""
-        return self._control.news()
+        return self._requests.changed()
 
     def untold(self) -> bool:
         """Whether something is still to be said of sets that cannot be begun."""
@@ -155,7 +155,7 @@ class Rounds:
 
     def summary(self) -> str:
         """One line with numbers, for systemd and for people."""
-        held, working = self._control.wanted.holds, self._workers.running
+        held, working = self._requests.open.holds, self._workers.running
         return summarize(self.present(), held, working, folders=len(self._settings.spool.folders))
 
     # --- a round ------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Rounds:
         self._mind_the_clocks()
         self._states.catch_up()
         clouds = self._tools.clouds
-        if self._control.heed(self._workers.running, clouds.availability, self._tools.monitor):
+        if self._requests.carry_out(self._workers.running, clouds.availability, self._tools.monitor):
             self._ended()  # for a probe is due at once
         self._rules = make_rules(self._settings, clouds.dialects(), clouds.unidentified())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
@@ -266,11 +266,11 @@ class Rounds:
         due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), suspended=suspended)]
         assembly = self._closed(folder, assembly, due_sets)
         self._assemblies[folder] = assembly
-        held = self._control.held(folder)
+        held = self._requests.held_names(folder)
         ready = {found.name for found in assembly.ready} - set(held)
         self._expect(folder, [found for found in due_sets if found.name in ready], records)
         self._notices.expect(folder, assembly, lambda path: listing.stamp(path).ctime_ns)
-        self._control.decline(folder, assembly, self._workers.running)
+        self._requests.drop_impossible(folder, assembly, self._workers.running)
         self._remnants.setdefault(folder, Remnants()).tell(assembly.misfits, self._tools.monitor)
         self._retire(listing, assembly, records)
         absent = (records[name] for name in records.keys() - set_names(assembly))
@@ -305,7 +305,7 @@ class Rounds:
         key = found.id
         if key in self._workers.running:
             return False
-        asked = self._control.wanted.asked(key, "retry")
+        asked = self._requests.open.has(key, "retry")
         return asked or is_due(record, found, now=self._tools.now(), suspended=suspended)
 
     def _expect(self, folder: Path, sets: Iterable[ImageSet], records: Mapping[str, SetRecord]) -> None:
@@ -328,7 +328,7 @@ class Rounds:
 
     def _work_on(self, found: ImageSet) -> Callable[[], SetRecord]:
         record = self._states.get(found.id)
-        if record and self._control.wanted.asked(found.id, "retry"):
+        if record and self._requests.open.has(found.id, "retry"):
             record = with_fresh_retries(record)
         return partial(run.work, found, before=record, tools=self._tools)
 
@@ -355,7 +355,7 @@ class Rounds:
     def _retire(self, listing: scan.Listing, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
         if (way := self._settings.spool.after) == "keep":
             return
-        held = self._control.held(listing.folder)
+        held = self._requests.held_names(listing.folder)
         if leaving := leaving_of(listing, assembly, records, held=held, way=way):
             self._tools.ledger.put_leaving(leaving)
             see_off(listing.folder, self._tools.ledger, self._complaints, now=self._tools.now())
@@ -365,7 +365,7 @@ class Rounds:
         ended = self._workers.take_ended()
         for each in ended:
             key = each.found.id
-            self._control.answer(key, "retry")
+            self._requests.finish(key, "retry")
             drop_advances(self._tools.ledger, [key])
             fault = each.result.exception()
             if fault is None:

@@ -19,7 +19,7 @@ from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import Furnished, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.service.requests import NEXT, Brake
+from uecwatchd.service.interrupts import NEXT, Interrupts
 from uecwatchd.types import Role
 
 
@@ -35,7 +35,7 @@ class Tools:
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
-    brake: Brake = field(default_factory=Brake)
+    interrupts: Interrupts = field(default_factory=Interrupts)
     host: str = socket.gethostname()
     now: Callable[[], float] = time.time
     started: float = float("-inf")
@@ -99,7 +99,7 @@ def stop_if_asked(job: Job, tools: Tools) -> None:
     what = f"{job.found.name}: stopped at: {job.record.stage or 'the beginning'}"
     if tools.stopping.is_set():
         raise Stopped(what, "the service was asked to stop", "It is taken up again at the next start.")
-    if why := tools.brake.why(job.record.id):
+    if why := tools.interrupts.reason(job.record.id):
         release = result_files.order("release", job.record.id)
         raise Stopped(what, why, NEXT[why].format(release=release))
 
