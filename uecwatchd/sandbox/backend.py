@@ -1,4 +1,4 @@
-"""Everything a request is answered from."""
+"""All that requests are answered from: state on disk, rules, clock and faults."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +13,8 @@ from uecwatchd.sandbox.state.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Backend:
+    """One running cloud, as its operations and actions see it."""
+
     identity: Identity
     rules: GenerationRules
     store: Store

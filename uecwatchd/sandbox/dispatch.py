@@ -1,4 +1,4 @@
-"""The counter: takes a request, finds out for which half it is, and hands out the answer or the refusal."""
+"""From a request to its answer: finds the half of the cloud that serves it, and records both."""
 
 import sqlite3
 import uuid
@@ -30,9 +30,9 @@ class RecordedRequest:
     """One request and its answer.
 
     `path` is as sent, without its query; like `method` it is empty if it could not be read. `action` is the
-    EC2 action or the S3 operation, empty if there is no such thing; `status` is 0 if there was no answer.
-    `code` and `message` are the refusal's and may say more than the client was told; both are empty on
-    success. `fault` is what spoiled the answer, if anything did.
+    EC2 action or the S3 operation, or empty; `status` is 0 if there was no answer. `code` and `message` are
+    the refusal's and may say more than the client was told; both are empty on success. `fault` is the fault
+    that struck, or empty.
     """
 
     method: str
@@ -47,7 +47,7 @@ class RecordedRequest:
 
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
-    """One request on its way to its answer."""
+    """One request before it is answered."""
 
     request: Request
     head: RequestHead
@@ -56,7 +56,7 @@ class IncomingRequest:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingResponse:
-    """One answer on its way out. `server` is who gives it, as the header says; `fault` is what spoiled it."""
+    """One answer before it is sent. `server` is its Server header; `fault` the fault that struck."""
 
     response: Response
     server: str
@@ -67,8 +67,11 @@ class OutgoingResponse:
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """`page` is what a browser sees at the root; `record` is told of each request once it has its answer;
-    `pause` waits so many seconds, or until the cloud stops."""
+    """The way of each request through the cloud.
+
+    `page` makes the page for browsers at the root. `record` receives each request once it has its answer.
+    `pause` waits so many seconds, or until the cloud stops.
+    """
 
     backend: Backend
     signatures: ReplayCache
@@ -77,78 +80,87 @@ class Dispatcher:
     pause: Callable[[float], object]
 
     def answer(self, request: Request) -> Response:
-        """Raises `ConnectionDropped` where a fault wants it."""
-        asked = IncomingRequest(request, read_head(request), str(uuid.uuid4()))
-        method, path = asked.head.method, asked.head.path
+        """Answer one request and record it. Raises `ConnectionDropped`: when a fault wants no answer."""
+        incoming = IncomingRequest(request, read_head(request), str(uuid.uuid4()))
         try:
-            given = self._give(asked)
-        except ConnectionDropped as cut:
-            self.record(RecordedRequest(method, path, cut.action, cut.status, "", asked.id, fault=cut.fault))
+            outgoing = self._strike() or self._route(incoming)
+        except ConnectionDropped as dropped:
+            self._record(incoming, dropped.action, dropped.status, fault=dropped.fault)
             raise
-        response, refused = given.response, given.refused
+        response = outgoing.response
         response.date = self.backend.clock()
-        if given.server:
-            response.headers["Server"] = given.server
-        code, message = (refused.code, refused.message) if refused else ("", "")
-        seen = RecordedRequest(
-            method, path, given.action, response.status_code, code, asked.id, message, given.fault
-        )
-        self.record(seen)
+        if outgoing.server:
+            response.headers["Server"] = outgoing.server
+        self._record(incoming, outgoing.action, response.status_code, outgoing.refused, fault=outgoing.fault)
         return response
 
-    def _give(self, asked: IncomingRequest) -> OutgoingResponse:
-        faults, rules, http = self.backend.faults, self.backend.rules, self.backend.rules.http
+    def _record(
+        self,
+        incoming: IncomingRequest,
+        action: str,
+        status: int,
+        refused: ApiError | None = None,
+        *,
+        fault: str,
+    ) -> None:
+        code, message = (refused.code, refused.message) if refused else ("", "")
+        method, path = incoming.head.method, incoming.head.path
+        self.record(RecordedRequest(method, path, action, status, code, incoming.id, message, fault))
+
+    def _strike(self) -> OutgoingResponse | None:
+        """Delay or refuse a request as a machine in front of the service would, or an absent service.
+
+        Such a machine does not know the sender: any request is struck, and no signature is remembered.
+        """
+        faults = self.backend.faults
         self.pause(faults.value("slow"))
-        # These two stand for what lies before the service, or for its absence: nobody there knows who asks,
-        # so they are struck by whatever comes, and no signature is remembered.
         if faults.strikes("away"):
             raise ConnectionDropped("away")
         if faults.strikes("down"):
             busy = Response("Service Unavailable\n", status=503)
-            return OutgoingResponse(
-                busy, "", refused=ApiError("ServiceUnavailable", "It is down"), fault="down"
-            )
-        path, root = unquote(asked.head.path), asked.head.path == "/"
-        under = rules.s3.find_path(path)
-        if under == "" and not _is_for(asked.head, rules.s3.names):
-            under = None
-        elsewhere = root and not _is_for(asked.head, rules.ec2.names)
-        if (
-            ec2.serves(rules.ec2, path)
-            and not elsewhere
-            and (under is None or not root or _is_query(asked.head))
-        ):
-            return self._ec2(asked)
-        if root and asked.head.method in ("GET", "HEAD") and "authorization" not in asked.head.headers:
-            return OutgoingResponse(Response(self.page(), mimetype="text/html"), "")
-        if under is None:
-            unknown_path = http.unknown_path
-            nothing = Response(
-                unknown_path.body, status=unknown_path.status, content_type=unknown_path.content_type
-            )
-            return OutgoingResponse(nothing, http.ec2_server, refused=ApiError("NotFound", "Nothing is here"))
-        return self._s3(asked, path.removeprefix(under).removeprefix("/"))
+            refused = ApiError("ServiceUnavailable", "It is down")
+            return OutgoingResponse(busy, "", refused=refused, fault="down")
+        return None
 
-    def _ec2(self, asked: IncomingRequest) -> OutgoingResponse:
-        rules, head, action = self.backend.rules, asked.head, ""
+    def _route(self, incoming: IncomingRequest) -> OutgoingResponse:
+        """Find the half of the cloud that serves the request, by path, host and parameters."""
+        rules, head = self.backend.rules, incoming.head
+        path, is_root = unquote(head.path), head.path == "/"
+        s3_path = rules.s3.find_path(path)
+        if s3_path == "" and not _is_for(head, rules.s3.names):
+            s3_path = None
+        is_ec2 = ec2.serves(rules.ec2, path) and (not is_root or _is_for(head, rules.ec2.names))
+        if is_ec2 and (s3_path is None or not is_root or _is_query(head)):
+            return self._ec2(incoming)
+        if is_root and head.method in ("GET", "HEAD") and "authorization" not in head.headers:
+            return OutgoingResponse(Response(self.page(), mimetype="text/html"), "")
+        if s3_path is None:
+            unknown = rules.http.unknown_path
+            response = Response(unknown.body, status=unknown.status, content_type=unknown.content_type)
+            refused = ApiError("NotFound", "Nothing is here")
+            return OutgoingResponse(response, rules.http.ec2_server, refused=refused)
+        return self._s3(incoming, path.removeprefix(s3_path).removeprefix("/"))
+
+    def _ec2(self, incoming: IncomingRequest) -> OutgoingResponse:
+        rules, head, action = self.backend.rules, incoming.head, ""
         try:
-            body = _read_form(asked.request, head)
+            body = _read_form(incoming.request, head)
             parameters = ec2.read_parameters(head.query, body)
             action = parameters.get("Action", "")
             ec2.authenticate(self.backend, head, parameters, body)
             if rules.ec2.replay_refused:
                 self._remember_signature(head, parameters)
-            answer = ec2.answer(self.backend, head, parameters, request_id=asked.id)
+            answer = ec2.answer(self.backend, head, parameters, request_id=incoming.id)
         except FAILURES as error:
             refused = _as_refused(error)
-            written = write_ec2_refusal(refused, rules.ec2.errors, request_id=asked.id)
+            written = write_ec2_refusal(refused, rules.ec2.errors, request_id=incoming.id)
             response = Response(written.body, status=written.status, content_type=written.content_type)
             return OutgoingResponse(response, rules.http.ec2_server, action, refused)
         drop_answer(self.backend.faults, action)
         return OutgoingResponse(Response(answer, content_type=XML), rules.http.ec2_server, action)
 
-    def _s3(self, asked: IncomingRequest, rest: str) -> OutgoingResponse:
-        rules, head, faults = self.backend.rules, asked.head, self.backend.faults
+    def _s3(self, incoming: IncomingRequest, rest: str) -> OutgoingResponse:
+        rules, head, faults = self.backend.rules, incoming.head, self.backend.faults
         bucket, _, key = (rest.replace("+", " ") if rules.s3.plus_is_space else rest).partition("/")
         action, refused = s3.operation(head.method, bucket, key, head.query), None
         try:
@@ -156,30 +168,32 @@ class Dispatcher:
             signature = s3.authenticate(self.backend, head)
             if rules.s3.replay_refused:
                 self._remember_signature(head, {})
-            fail_upload(faults, action, asked.request)
-            response = s3.answer(self.backend, asked.request, head, signature, bucket=bucket, key=key)
+            fail_upload(faults, action, incoming.request)
+            response = s3.answer(self.backend, incoming.request, head, signature, bucket=bucket, key=key)
             fault = falsify_etag(faults, action, response)
         except FAILURES as error:
             refused = _as_refused(error)
-            response = _refuse_s3(refused, rules.s3, resource=f"/{rest}", request_id=asked.id)
+            response = _refuse_s3(refused, rules.s3, resource=f"/{rest}", request_id=incoming.id)
             fault = refused.fault if isinstance(refused, InjectedError) else ""
-        response.headers["x-amz-request-id"] = asked.id
+        response.headers["x-amz-request-id"] = incoming.id
         return OutgoingResponse(response, rules.http.s3_server, action, refused, fault)
 
     def _remember_signature(self, head: RequestHead, parameters: Mapping[str, str]) -> None:
-        """By a request whose sender is known, whatever becomes of it: who was answered with 500 and sends the
-        same again is refused."""
+        """Remember the version 2 signature of a request whose sender is known, whatever its answer is.
+
+        A client that was answered with 500 and sends the same bytes again is therefore refused.
+        """
         if signature := v2_signature(head, parameters):
             self.signatures.remember(signature, now=self.backend.clock())
 
     def record_rejected(self, method: str, path: str, status: HTTPStatus, message: str) -> None:
-        """Records what the connection refused by itself."""
+        """Record a request that the connection refused by itself."""
         code = status.phrase.replace(" ", "").replace("-", "")
         self.record(RecordedRequest(method, path, "", int(status), code, str(uuid.uuid4()), message))
 
 
 def read_head(request: Request) -> RequestHead:
-    """The request's head as sent; a path may come with the host before it."""
+    """Read the request's head as sent; its target may begin with scheme and host."""
     target: str = request.environ["RAW_URI"]
     if not target.startswith("/"):
         parts = urlsplit(target)
@@ -190,12 +204,12 @@ def read_head(request: Request) -> RequestHead:
 
 
 def _is_query(head: RequestHead) -> bool:
-    """Whether a request to a root that both halves share is for EC2: S3 has no POST there, and no actions."""
+    """Tell if a request to a root that both halves share is for EC2: S3 has no POST and no Action there."""
     return head.method == "POST" or any(name == "Action" for name, _ in read_pairs(head.query))
 
 
 def _is_for(head: RequestHead, names: frozenset[str]) -> bool:
-    """Whether a request at a root is for the half with these names, by the host that it names."""
+    """Tell from the Host header if a request at a root is for the half with these names."""
     return not names or head.headers.get("host", "").partition(".")[0].lower() in names
 
 
@@ -221,7 +235,7 @@ def _refuse_s3(refused: ApiError, rules: S3Rules, *, resource: str, request_id: 
 
 
 def _as_refused(error: Failure) -> ApiError:
-    """A client that goes away, and a disk under the cloud that is full or broken, get an answer as well."""
+    """Turn a client that went away, or a full or broken disk under the cloud, into an error answer."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ClientDisconnected):

@@ -1,4 +1,4 @@
-"""What the cloud answers when it will not: a code, a sentence, a status."""
+"""Error answers of the cloud: code, message, HTTP status."""
 
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ STATUS: Mapping[str, int] = {
 
 
 class ApiError(Exception):
-    """An answer, not an accident: each half renders it in its own XML."""
+    """An error answer. Each half of the cloud writes it as XML of its own."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(code, message)

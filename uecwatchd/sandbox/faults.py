@@ -1,7 +1,7 @@
-"""What can be made to go wrong, by name: how clouds fail that refuse nothing.
+"""Faults that tests can arm, by name: how clouds fail without refusing anything.
 
-A fault either strikes a number of times and is used up by them, or has a value and lasts until it is cleared.
-All of this may change while requests are being answered.
+A fault either strikes a number of times and is used up, or has a value and lasts until it is cleared. Faults
+may be changed while requests are being answered.
 
 Each fault is carried out where it strikes: uploads and connections in `http.fault_injection` and `dispatch`,
 images and tags in their own modules under `ec2`.
@@ -21,7 +21,7 @@ LARGEST = 1e9  # thirty years of seconds: a clock that is off by many more has l
 
 @dataclass(frozen=True, slots=True)
 class FaultUnit:
-    """What a value counts, and which values do anything."""
+    """The unit of a fault's value, and the range of values that have an effect."""
 
     name: str
     least: float = 1
@@ -37,7 +37,7 @@ SECONDS_EITHER_WAY = FaultUnit("seconds", least=-LARGEST, whole=False)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`unit` is TIMES of one that is used up by striking. `value` is the one it has if none is given."""
+    """One fault. With the unit TIMES it is used up by striking. `value` is the default."""
 
     text: str
     unit: FaultUnit = TIMES
@@ -64,6 +64,8 @@ FAULTS: Mapping[str, Fault] = {
 
 @dataclass(frozen=True, slots=True)
 class ArmedFault:
+    """A fault that is armed: its remaining times or its value."""
+
     value: float
     spared: int = 0  # how many occasions pass before the first it strikes
 
@@ -81,11 +83,11 @@ class Faults:
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> Self:
-        """From words like `put-503` and `slow=0.5`. Raises `Rejected`."""
+        """Parse words like `put-503` and `slow=0.5`. Raises `Rejected`."""
         return cls(dict(map(_read, words)))
 
     def arm(self, name: str, value: float | None = None, *, spare: int = 0) -> None:
-        """`spare` occasions pass before the first that it spoils. Raises `KeyError`."""
+        """Prepare a fault that spares its first `spare` occasions. Raises `KeyError`: for an unknown name."""
         fault = FAULTS[name]
         wanted = fault.value if value is None else value
         with self._lock:
@@ -96,7 +98,7 @@ class Faults:
             self._armed.clear()
 
     def strikes(self, name: str) -> bool:
-        """Whether this occasion is spoiled; uses up one time."""
+        """Tell if this occasion is struck, and use up one time."""
         with self._lock:
             armed = self._armed.get(name, ArmedFault(0))
             if armed.spared:
@@ -108,7 +110,7 @@ class Faults:
             return strikes
 
     def strikes_one_in(self, name: str) -> bool:
-        """Whether this occasion is the last one of as many as the fault's value says."""
+        """Tell if this occasion is the last one of as many as the fault's value says."""
         with self._lock:
             every = self._armed.get(name, ArmedFault(0)).value
             self._occasions[name] += 1
@@ -117,12 +119,12 @@ class Faults:
             return strikes
 
     def struck(self) -> Mapping[str, int]:
-        """How many occasions each fault has spoiled so far, those that last included."""
+        """Count the occasions that each fault has struck so far."""
         with self._lock:
             return +self._struck
 
     def value(self, name: str) -> float:
-        """Of a fault that lasts, 0 if it is not armed; of another, how often it will still strike."""
+        """Return a lasting fault's value, 0 if it is not armed; of another fault, its remaining times."""
         with self._lock:
             value = self._armed.get(name, ArmedFault(0)).value
             self._struck[name] += bool(value)
@@ -148,7 +150,7 @@ def _read(word: str) -> tuple[str, float]:
 
 
 def described() -> tuple[str, ...]:
-    """A line for each fault, as one writes it and what it does."""
+    """Return a line for each fault: how to write it, and its effect."""
     return tuple(f"{name}[={fault.unit.name}]: {fault.text}" for name, fault in FAULTS.items())
 
 

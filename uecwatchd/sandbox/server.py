@@ -1,4 +1,4 @@
-"""The cloud as one thing: both halves behind one port, over one folder."""
+"""The cloud as one object: both halves behind one port, over one folder."""
 
 import fcntl
 import socket
@@ -23,7 +23,7 @@ from uecwatchd.sandbox.state.identity import EUCARC, Identity, ensure_dialect, e
 from uecwatchd.sandbox.state.registry import RegisteredImage, Registry
 from uecwatchd.sandbox.state.store import Bucket, S3Object, Store
 
-HOST = "127.0.0.1"  # never another: the cloud's one user is whoever can read its folder
+HOST = "127.0.0.1"  # never another: the cloud is for users of this machine who can read its folder
 LOCK = "lock"
 SOMEBODY_ELSE = "000000000000"  # an account that is never this cloud's
 SEEN_LIMIT = (
@@ -49,10 +49,11 @@ def _now() -> datetime:
 
 
 class Sandbox:
-    """A cloud over a folder, which is made if need be. `with` starts and stops it.
+    """A cloud over a folder, which is made if it does not exist. `with` starts and stops it.
 
-    Stopped, it can be started again, and listens on the port it had. Raises on start `Deferred` if another
-    one runs over the folder, `Halted` if the port is taken or the folder is no cloud's, or another dialect's.
+    Once stopped it can be started again, and listens on the same port. On start it raises `Deferred` if
+    another one runs over the folder, and `Halted` if the port is taken or the folder belongs to another
+    dialect or to no cloud.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Sandbox:
 
     def start(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(_hold(self.folder))
+            stack.enter_context(_lock_folder(self.folder))
             identity = ensure_identity(self.folder, now=self._clock())
             ensure_dialect(self.folder, self._dialect)
             store = stack.enter_context(closing(Store(self.folder)))
@@ -116,7 +117,7 @@ class Sandbox:
         return self
 
     def _serve(self, backend: Backend, *, pause: Callable[[float], object]) -> HttpServer:
-        """On a port that is listened on from now."""
+        """Listen on the port from now on."""
         front = Dispatcher(backend, ReplayCache(), self._page, self._seen.append, pause)
         settings = ConnectionSettings(self._requests, self._rules.http.announced, self._clock)
         with _listen(self.port) as listener:
@@ -129,7 +130,7 @@ class Sandbox:
         return self._true_clock() + timedelta(seconds=self.faults.value("skew"))
 
     def _requests(self) -> int:
-        """How many a connection is good for."""
+        """Return the number of requests that one connection takes."""
         return int(self.faults.value("requests")) or self._rules.http.requests
 
     def stop(self) -> None:
@@ -185,7 +186,7 @@ class Sandbox:
         return tuple(seen for seen in self.requests if seen.code and not seen.fault)
 
     def calls(self, action: str) -> tuple[RecordedRequest, ...]:
-        """The requests for one EC2 action or S3 operation, such as RegisterImage or PutObject."""
+        """Return the requests for one EC2 action or S3 operation, such as RegisterImage or PutObject."""
         return tuple(seen for seen in self.requests if seen.action == action)
 
     @property
@@ -193,11 +194,11 @@ class Sandbox:
         return self.backend.registry.images()
 
     def objects(self, bucket: str) -> tuple[S3Object, ...]:
-        """In the order of their keys. Each has its bytes in a file at `path`, which a test may damage."""
+        """List a bucket by key. Each object has its bytes in a file at `path`, which a test may damage."""
         return self.backend.store.objects(bucket)
 
     def grant_bucket_to_other(self, name: str) -> None:
-        """Makes a bucket that belongs to somebody else."""
+        """Make a bucket that belongs to another account."""
         bucket = Bucket(name, SOMEBODY_ELSE, "private", self._clock())
         self.backend.store.add_bucket(bucket, quota=self._rules.s3.bucket_quota)
 
@@ -212,8 +213,8 @@ class Sandbox:
         )
 
 
-def _hold(folder: Path) -> BufferedRandom:
-    """The folder, made if need be, and its lock for as long as the file stays open."""
+def _lock_folder(folder: Path) -> BufferedRandom:
+    """Lock the folder, which is made if it does not exist, for as long as the returned file stays open."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = (folder / LOCK).open("ab+")

@@ -27,7 +27,7 @@ ACTIONS: Mapping[str, Action] = {
 
 
 def serves(rules: Ec2Rules, path: str) -> bool:
-    """Whether a path, without percent signs, is one of this half's."""
+    """Tell if a path, without percent signs, belongs to this half."""
     return bool(_actions(rules, path))
 
 
@@ -39,7 +39,10 @@ def _actions(rules: Ec2Rules, path: str) -> Actions:
 
 
 def read_parameters(query: str, body: bytes) -> Parameters:
-    """Those of the URL and of the form together. A form writes a space as a plus, a URL need not."""
+    """Read the parameters of the URL and of the form together.
+
+    A form writes a space as a plus; in a URL a plus is a plus.
+    """
     form = (item.partition("=") for item in body.decode("utf-8", "replace").split("&") if item)
     pairs = [*read_pairs(query), *((unquote_plus(name), unquote_plus(value)) for name, _, value in form)]
     if len(dict(pairs)) != len(pairs):
@@ -48,12 +51,12 @@ def read_parameters(query: str, body: bytes) -> Parameters:
 
 
 def authenticate(backend: Backend, head: RequestHead, parameters: Parameters, body: bytes) -> None:
-    """Raises `Unauthenticated`."""
+    """Check who signed the request. Raises `Unauthenticated`."""
     check_ec2(head, parameters, body, secrets=backend.secrets, now=backend.clock(), rules=backend.rules.ec2)
 
 
 def answer(backend: Backend, head: RequestHead, parameters: Parameters, *, request_id: str) -> bytes:
-    """The answer's XML. Raises `ApiError`."""
+    """Carry out the action and return the answer's XML. Raises `ApiError`."""
     rules = backend.rules.ec2
     name = required(parameters, "Action")
     required(parameters, "Version")

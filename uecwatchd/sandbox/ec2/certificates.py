@@ -1,4 +1,4 @@
-"""DescribeServiceCertificates: the certificate that bundles are sealed for, asked of the cloud itself."""
+"""DescribeServiceCertificates: the certificate that bundles are sealed for."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from uecwatchd.sandbox.backend import Backend
-from uecwatchd.sandbox.ec2.parameters import Action, Parameters, passes, read_filters
+from uecwatchd.sandbox.ec2.parameters import Action, Parameters, matches, read_filters
 from uecwatchd.sandbox.http.responses import Payload
 
 SERVICE = "compute"
@@ -23,7 +23,9 @@ def describe(backend: Backend, parameters: Parameters) -> Payload:
     filters = read_filters(parameters)
     certificates = {OTHER: backend.identity.user_certificate, BUNDLING: backend.identity.cloud_certificate}
     found = tuple(
-        _item(parameters, usage, pem) for usage, pem in certificates.items() if passes(_facts(usage), filters)
+        _item(parameters, usage, pem)
+        for usage, pem in certificates.items()
+        if matches(_facts(usage), filters)
     )
     return {"serviceCertificates": {"item": found}}
 

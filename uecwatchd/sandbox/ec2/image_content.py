@@ -1,4 +1,4 @@
-"""Whether an image's bytes could serve in their role, told from its beginning and its end.
+"""Check of an image's first and last bytes: could it boot in its role?
 
 A node boots raw bytes: a qcow2 or VMDK inside a bundle registers everywhere and boots nowhere.
 """
@@ -48,13 +48,16 @@ NOT_RAW: Mapping[str, tuple[int, bytes]] = {
 }
 
 
-def unfit(kind: ImageType, head: bytes, tail: bytes, *, size: int) -> str | None:
-    """Why these bytes cannot be that, or None. `head` and `tail` are at most HEAD and TAIL bytes long."""
+def reason_unsuitable(kind: ImageType, head: bytes, tail: bytes, *, size: int) -> str | None:
+    """Return the reason why these bytes cannot serve in that role, or None.
+
+    `head` and `tail` are at most HEAD and TAIL bytes long.
+    """
     return JUDGES[kind](head, tail, size)
 
 
 def is_disk(head: bytes) -> bool:
-    """Whether it has a boot sector, as a disk that boots by itself must."""
+    """Tell if the image has a boot sector, as a disk that boots by itself must."""
     return _has(head, BOOT_MARK) and not _has(head, LINUX_MARK)
 
 
@@ -63,7 +66,7 @@ def _has(head: bytes, mark: tuple[int, bytes]) -> bool:
     return head.startswith(magic, offset)
 
 
-def _unfit_machine(head: bytes, tail: bytes, size: int) -> str | None:
+def _check_machine(head: bytes, tail: bytes, size: int) -> str | None:
     if size % SECTOR:
         return f"its length {size} is not a multiple of {SECTOR}"
     if tail.startswith(b"conectix"):
@@ -71,7 +74,7 @@ def _unfit_machine(head: bytes, tail: bytes, size: int) -> str | None:
     return next((f"it is {what}" for what, mark in NOT_RAW.items() if _has(head, mark)), None)
 
 
-def _unfit_kernel(head: bytes, tail: bytes, size: int) -> str | None:
+def _check_kernel(head: bytes, tail: bytes, size: int) -> str | None:
     del tail, size
     if _has(head, BOOT_MARK) and _has(head, LINUX_MARK):
         return None
@@ -80,8 +83,8 @@ def _unfit_kernel(head: bytes, tail: bytes, size: int) -> str | None:
     return "it is no bzImage, ELF or gzip"
 
 
-def _unfit_ramdisk(head: bytes, tail: bytes, size: int) -> str | None:
-    """A floppy is what memdisk boots Windows from."""
+def _check_ramdisk(head: bytes, tail: bytes, size: int) -> str | None:
+    """Check a ramdisk; a boot floppy is accepted too, since memdisk boots Windows from one."""
     del tail
     if _is_ramdisk(head) or head.startswith(OPAQUE):
         return None
@@ -89,7 +92,7 @@ def _unfit_ramdisk(head: bytes, tail: bytes, size: int) -> str | None:
         return None
     inflate = next((way for mark, way in INFLATE.items() if head.startswith(mark)), None)
     if inflate is None:
-        return "it is no cpio, plain or compressed, nor a file system or boot floppy"
+        return "it is no cpio, plain or compressed, and no file system or boot floppy"
     inside = inflate(head)
     if inside is None or _is_ramdisk(inside):
         return None
@@ -108,7 +111,7 @@ def _gunzip(head: bytes) -> bytes:
 
 
 def _bunzip2(head: bytes) -> bytes | None:
-    """None if it cannot be told from so little: a block of up to 900 kB comes out whole or not at all."""
+    """Decompress the head, or return None if it is too short: a block of up to 900 kB comes out whole."""
     try:
         return bz2.BZ2Decompressor().decompress(head, HEAD) or None
     except OSError:
@@ -136,7 +139,7 @@ OTHER_KERNELS = (
 )
 
 JUDGES: Mapping[ImageType, Callable[[bytes, bytes, int], str | None]] = {
-    "machine": _unfit_machine,
-    "kernel": _unfit_kernel,
-    "ramdisk": _unfit_ramdisk,
+    "machine": _check_machine,
+    "kernel": _check_kernel,
+    "ramdisk": _check_ramdisk,
 }

@@ -6,10 +6,10 @@ from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2.parameters import (
     Action,
     Parameters,
-    listed,
-    numbered,
-    passes,
+    matches,
     read_filters,
+    read_groups,
+    read_list,
     required,
 )
 from uecwatchd.sandbox.errors import ApiError
@@ -22,7 +22,7 @@ EVERYBODY = LaunchPermission("group", "all")
 
 
 def first_permissions(rules: Ec2Rules) -> tuple[LaunchPermission, ...]:
-    """Who may launch an image before anybody said so."""
+    """Return the launch permissions of a new image."""
     return (EVERYBODY,) if rules.public else ()
 
 
@@ -34,21 +34,24 @@ def check_description(rules: Ec2Rules, description: str) -> None:
 
 
 def describe(backend: Backend, parameters: Parameters) -> Payload:
-    """Looking is what brings pending images forward: the answer still shows them as they were."""
+    """Answer DescribeImages, then bring pending images one step forward.
+
+    The answer still shows them as they were.
+    """
     filters = read_filters(parameters)
-    owned = _names_us(backend, listed(parameters, "Owner"))
-    users = listed(parameters, "ExecutableBy")
+    owned = _names_us(backend, read_list(parameters, "Owner"))
+    users = read_list(parameters, "ExecutableBy")
     tags = backend.registry.tags()
-    images = _look_up(backend, listed(parameters, "ImageId"))
+    images = _look_up(backend, read_list(parameters, "ImageId"))
     images = [image for image in images if owned and _may_run(backend, image, users)]
-    found = [image for image in images if passes(_facts(backend, image, tags), filters)]
+    found = [image for image in images if matches(_facts(backend, image, tags), filters)]
     items = tuple(_item(backend, image, tags) for image in found)
-    backend.registry.elapse()
+    backend.registry.advance_pending()
     return {"imagesSet": {"item": items}}
 
 
 def _look_up(backend: Backend, wanted: Collection[str]) -> list[RegisteredImage]:
-    """The images of these ids, or all if there are none."""
+    """Return the images of these ids, or all images if no id is given."""
     rules, images = backend.rules.ec2, list(backend.registry.images())
     if not wanted:
         return images
@@ -62,7 +65,7 @@ def _look_up(backend: Backend, wanted: Collection[str]) -> list[RegisteredImage]
 
 
 def _names_us(backend: Backend, owners: Collection[str]) -> bool:
-    """There is one account: an image is its own, or not asked for."""
+    """Tell if the one account is among `owners`; no owner at all means anybody."""
     return not owners or not {"self", backend.identity.account}.isdisjoint(owners)
 
 
@@ -85,7 +88,7 @@ def _is_public(backend: Backend, image: RegisteredImage) -> bool:
 
 
 def _facts(backend: Backend, image: RegisteredImage, tags: Iterable[Tag]) -> Mapping[str, str]:
-    """What filters can ask about."""
+    """Return the values that filters compare with."""
     facts = {
         "image-id": image.id,
         "name": image.name,
@@ -140,8 +143,11 @@ def deregister(backend: Backend, parameters: Parameters) -> Payload:
 
 
 def modify_attribute(backend: Backend, parameters: Parameters) -> Payload:
-    """Both forms: the old one (Attribute, OperationType, UserGroup.N, UserId.N, Value) that every server
-    knows, and the later one (LaunchPermission.Add.N.Group, Description.Value)."""
+    """Change an image's description or launch permissions, asked in either form.
+
+    The old form (Attribute, OperationType, UserGroup.N, UserId.N, Value) is known to every server; the later
+    one is LaunchPermission.Add.N.Group and Description.Value.
+    """
     image = find(backend, required(parameters, "ImageId"))
     description = _new_description(parameters)
     add, remove = _new_permissions(parameters)
@@ -165,9 +171,9 @@ def _new_description(parameters: Parameters) -> str | None:
 
 
 def _new_permissions(parameters: Parameters) -> tuple[list[LaunchPermission], list[LaunchPermission]]:
-    add = _permissions(numbered(parameters, "LaunchPermission.Add"))
-    remove = _permissions(numbered(parameters, "LaunchPermission.Remove"))
-    groups, users = listed(parameters, "UserGroup"), listed(parameters, "UserId")
+    add = _permissions(read_groups(parameters, "LaunchPermission.Add"))
+    remove = _permissions(read_groups(parameters, "LaunchPermission.Remove"))
+    groups, users = read_list(parameters, "UserGroup"), read_list(parameters, "UserId")
     named = _permissions([{"Group": group} for group in groups] + [{"UserId": user} for user in users])
     if not named:
         return add, remove

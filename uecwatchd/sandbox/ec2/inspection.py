@@ -1,6 +1,6 @@
-"""What RegisterImage looks at, from the location it is given to the last byte of the last part.
+"""The checks of RegisterImage, from the location to the last byte of the last part.
 
-The order is that of cost: the manifest's text, its signature and its keys, the presence and sizes of the
+The cheap ones come first: the manifest's text, its signature and its keys, the presence and sizes of the
 parts, and only then the unbundling.
 """
 
@@ -28,9 +28,9 @@ KEY_TEXT = re.compile(rb"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A manifest that is in order, and the parts it names, all present with plausible sizes.
+    """A well-formed manifest and the parts it names, all present with plausible sizes.
 
-    `secret` is None where the cloud's key does not open it and that shows later; `trouble` says why.
+    `secret` is None if the cloud's key does not open it and that shows later; `trouble` says why.
     """
 
     claims: ManifestClaims
@@ -43,7 +43,7 @@ class Bundle:
 def read_bundle(
     store: Store, identity: Identity, rules: Ec2Rules, location: str, *, moment: Moment = "register"
 ) -> Bundle:
-    """Everything short of the parts' bytes. `location` is `bucket/key`. Raises `ApiError`."""
+    """Check everything but the parts' bytes. `location` is `bucket/key`. Raises `ApiError`."""
     bucket, key = split_location(location, rules)
     data = _read_manifest(store, identity, rules, bucket, key)
     folder, _, file_name = key.rpartition("/")
@@ -70,12 +70,12 @@ def _opened(claims: ManifestClaims, identity: Identity, rules: Ec2Rules) -> tupl
 
 
 def inspect(bundle: Bundle) -> ImageEnds:
-    """Really unbundles it, and looks at what comes out. Raises `ApiError`."""
+    """Unbundle the image and check its content for its role. Raises `ApiError`."""
     claims = bundle.claims
     if bundle.secret is None:
         raise invalid(bundle.trouble)
     image = unbundle(claims, bundle.parts, secret=bundle.secret)
-    if why := image_content.unfit(claims.type, image.head, image.tail, size=claims.size):
+    if why := image_content.reason_unsuitable(claims.type, image.head, image.tail, size=claims.size):
         raise invalid(f"The content of {claims.name} is no {claims.type}: {why}")
     return image
 
@@ -83,7 +83,7 @@ def inspect(bundle: Bundle) -> ImageEnds:
 def recheck(
     store: Store, identity: Identity, rules: Ec2Rules, location: str, *, manifest_sha256: str
 ) -> None:
-    """What a node does before it boots: manifest and parts must be those that were registered."""
+    """Check, as a node does before it boots, that manifest and parts are those that were registered."""
     bundle = read_bundle(store, identity, rules, location, moment="run")
     if bundle.manifest_sha256 != manifest_sha256:
         raise invalid(f"The manifest {location} is not the one that was registered")
@@ -92,7 +92,7 @@ def recheck(
 
 
 def split_location(location: str, rules: Ec2Rules) -> tuple[str, str]:
-    """Bucket and key. The first servers cut at the slash and want two halves."""
+    """Split a location into bucket and key. The first servers want exactly one slash."""
     bucket, *names = location.split("/")
     safe = all(SAFE_NAME.fullmatch(name) for name in (bucket, *names))
     deep = len(names) > 1 and not rules.manifest_prefix
@@ -124,7 +124,7 @@ def _read_manifest(store: Store, identity: Identity, rules: Ec2Rules, bucket: st
 
 
 def _is_readable(stored: S3Object, rules: Ec2Rules) -> bool:
-    """The account that fetches bundles for the cloud is a stranger to the bucket."""
+    """Tell if the cloud may read the object: its fetching account does not own the bucket."""
     return not rules.reader_acls or stored.acl in rules.reader_acls
 
 
@@ -157,7 +157,7 @@ def _open_secret(sealed_key: str, sealed_iv: str, *, key: RSAPrivateKey, whose: 
 
 
 def _unseal(sealed: str, *, key: RSAPrivateKey, what: str) -> bytes:
-    """The sealed thing is text: 32 hex digits in lower case."""
+    """Decrypt a sealed value: 32 hex digits in lower case."""
     try:
         text = key.decrypt(bytes.fromhex(sealed), PKCS1v15())
     except ValueError as error:

@@ -1,7 +1,7 @@
 """RunInstances, DescribeInstances, GetConsoleOutput, TerminateInstances.
 
-No machine is started. What RunInstances proves is what a node finds out before it boots: that manifest and
-parts of the image, its kernel and its ramdisk are still those that were registered.
+No machine is started. RunInstances checks what a node finds out before it boots: that manifest and parts of
+the image, its kernel and its ramdisk are still those that were registered.
 """
 
 import base64
@@ -11,7 +11,7 @@ from itertools import groupby
 
 from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2 import images, inspection
-from uecwatchd.sandbox.ec2.parameters import Action, Parameters, listed, required
+from uecwatchd.sandbox.ec2.parameters import Action, Parameters, read_list, required
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.responses import Payload, Value
 from uecwatchd.sandbox.state.registry import Instance
@@ -58,7 +58,7 @@ def _read_count(parameters: Parameters) -> int:
 
 
 def describe(backend: Backend, parameters: Parameters) -> Payload:
-    wanted = listed(parameters, "InstanceId")
+    wanted = read_list(parameters, "InstanceId")
     found = _find(backend, wanted) if wanted else backend.registry.instances()
     ordered = sorted(found, key=lambda one: one.reservation)
     groups = groupby(ordered, key=lambda one: one.reservation)
@@ -109,7 +109,7 @@ def console_output(backend: Backend, parameters: Parameters) -> Payload:
 def terminate(backend: Backend, parameters: Parameters) -> Payload:
     required(parameters, "InstanceId.1")
     changes: list[Value] = []
-    for instance in _find(backend, listed(parameters, "InstanceId")):
+    for instance in _find(backend, read_list(parameters, "InstanceId")):
         backend.registry.set_instance_state(instance.id, "terminated")
         before, after = _state(instance.state), _state("terminated")
         changes.append({"instanceId": instance.id, "currentState": after, "previousState": before})

@@ -1,7 +1,7 @@
-"""A manifest as a judge reads it: what it claims, and every reason not to believe that it is one.
+"""Strict parser of a bundle's manifest, which refuses whatever one server would misread.
 
-The rules are those all servers together have. Several cut the signed elements out of the raw text by
-searching for their tags, so these stand in it once and bare. Amazon's parser minds the order of elements.
+The rules are those of all servers together. Several cut the signed elements out of the raw text by searching
+for their tags, so these occur in it once and without attributes. Amazon's parser minds the order of elements.
 The first Eucalyptus reads ASCII and knows a kernel or ramdisk only by the word `true`; later ones only by
 `<type>`; all of them may infer it from the file's name as well. So all three have to agree.
 """
@@ -54,13 +54,15 @@ TYPE_BY_NAME: Mapping[str, ImageType] = {"vmlinuz": "kernel", "initrd": "ramdisk
 
 @dataclass(frozen=True, slots=True)
 class PartClaim:
+    """File name and SHA-1 of one part, as the manifest says."""
+
     filename: str
     sha1: str
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestClaims:
-    """What a well-formed manifest says. Hex as it stands there; sizes in bytes; nothing of it proven yet."""
+    """The values of a well-formed manifest, none of them proven. Hex as written; sizes in bytes."""
 
     type: ImageType
     architecture: str
@@ -86,7 +88,7 @@ def invalid(message: str) -> ApiError:
 
 
 def read_claims(data: bytes, *, file_name: str) -> ManifestClaims:
-    """Raises `ApiError` (InvalidManifest) at the first thing that is not as it has to be."""
+    """Parse a manifest. Raises `ApiError` (InvalidManifest) at its first mistake."""
     text = _read_text(data)
     root = _parse(text)
     image = _child(root, "image")
@@ -174,7 +176,7 @@ def _check_content(element: ElementTree.Element) -> None:
 
 
 def _child(parent: ElementTree.Element, path: str) -> ElementTree.Element:
-    """One that is there: the elements have been checked."""
+    """Return the one child at a path; `_check_content` has seen that it is there."""
     (child,) = parent.findall(path)
     return child
 

@@ -1,4 +1,4 @@
-"""The parameters of a Query API request, and the refusal of those an action does not know."""
+"""The parameters of a Query API request, and the refusal of unknown ones."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +15,10 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def refuse_unknown(parameters: Parameters, known: frozenset[str], *, complaint: str) -> None:
-    """`known` are names with N for a number; `complaint` is `Errors.unbound_parameter`."""
+    """Refuse parameters outside `known`, whose names have N for a number.
+
+    `complaint` is `ErrorRules.unbound_parameter`.
+    """
     unknown = [name for name in parameters if NUMBER.sub(".N", name) not in known]
     if unknown:
         fields = "".join(f"{name} = {CONTROL.sub('?', parameters[name])}\n" for name in unknown)
@@ -32,8 +35,8 @@ def required(parameters: Parameters, name: str) -> str:
     return value
 
 
-def listed(parameters: Parameters, name: str) -> tuple[str, ...]:
-    """The values of `Name.1`, `Name.2` … in the order of their numbers."""
+def read_list(parameters: Parameters, name: str) -> tuple[str, ...]:
+    """Return the values of `Name.1`, `Name.2` … in the order of their numbers."""
     found = {}
     for key, value in parameters.items():
         stem, _, number = key.rpartition(".")
@@ -42,8 +45,8 @@ def listed(parameters: Parameters, name: str) -> tuple[str, ...]:
     return tuple(found[number] for number in sorted(found))
 
 
-def numbered(parameters: Parameters, name: str) -> tuple[Parameters, ...]:
-    """The groups `Name.1.X`, `Name.2.X` … in the order of their numbers, each as a mapping from X."""
+def read_groups(parameters: Parameters, name: str) -> tuple[Parameters, ...]:
+    """Return the groups `Name.1.X`, `Name.2.X` … in the order of their numbers, each as a mapping from X."""
     found: dict[int, dict[str, str]] = {}
     for key, value in parameters.items():
         number, _, rest = key.removeprefix(f"{name}.").partition(".")
@@ -53,11 +56,11 @@ def numbered(parameters: Parameters, name: str) -> tuple[Parameters, ...]:
 
 
 def read_filters(parameters: Parameters) -> dict[str, tuple[str, ...]]:
-    return {required(group, "Name"): listed(group, "Value") for group in numbered(parameters, "Filter")}
+    return {required(group, "Name"): read_list(group, "Value") for group in read_groups(parameters, "Filter")}
 
 
-def passes(facts: Mapping[str, str], filters: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether each filter has a value among those asked for. A filter nobody knows is refused."""
+def matches(facts: Mapping[str, str], filters: Mapping[str, tuple[str, ...]]) -> bool:
+    """Tell if each filter has a value among those asked for. Raises `ApiError`: for an unknown filter."""
     for name in filters:
         if name not in facts and not name.startswith("tag:"):
             raise ApiError("InvalidParameterValue", f"The filter '{name}' is invalid")

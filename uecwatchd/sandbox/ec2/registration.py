@@ -1,4 +1,4 @@
-"""RegisterImage: what the request asks for, what the manifest says, and which of the two counts."""
+"""RegisterImage: the request's values and the manifest's, and which of the two count."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ DOOM = Fate(looks=1, state="failed", reason="The image could not be made of its 
 
 @dataclass(frozen=True, slots=True)
 class RegisterRequest:
-    """What a request says. Empty text stands for what it does not say."""
+    """The values of a RegisterImage request. Empty text stands for a missing one."""
 
     name: str
     description: str
@@ -34,8 +34,10 @@ class RegisterRequest:
 
 
 def register(backend: Backend, parameters: Parameters) -> Payload:
-    """One location may be registered twice and gets two ids, as on real servers: the client has to look
-    first."""
+    """Answer RegisterImage.
+
+    One location may be registered twice and gets two ids, as on real servers: the client has to look first.
+    """
     rules = backend.rules.ec2
     location = required(parameters, "ImageLocation").removeprefix("/")
     wish = _read_wish(backend, parameters)
@@ -52,8 +54,10 @@ def register(backend: Backend, parameters: Parameters) -> Payload:
 
 
 def _trouble(rules: Ec2Rules, wish: RegisterRequest, bundle: Bundle) -> str:
-    """Why no image can be made of a bundle, where that is found out later; empty if one can. Raises
-    `ApiError`."""
+    """Return the reason why no image can be made of the bundle, or an empty text.
+
+    Raises `ApiError`: where this generation finds that out at once.
+    """
     try:
         found = inspection.inspect(bundle)
         if wish.virtualization == "hvm" and not image_content.is_disk(found.head):
@@ -118,7 +122,7 @@ def _check_agreement(rules: Ec2Rules, parameters: Parameters, claims: ManifestCl
 
 
 def _choose_members(rules: Ec2Rules, wish: RegisterRequest, claims: ManifestClaims) -> tuple[str, str]:
-    """The ids of a machine's kernel and ramdisk, empty where it has none."""
+    """Choose the ids of a machine's kernel and ramdisk, empty if it has none."""
     hvm = wish.virtualization == "hvm"
     if claims.type != "machine" or (hvm and rules.hvm_alone):
         return "", ""
@@ -147,7 +151,7 @@ def _draft(
     kernel: str,
     ramdisk: str,
 ) -> RegisteredImage:
-    """The image without its id."""
+    """Build the image's record without its id."""
     return RegisteredImage(
         id="",
         location=location,

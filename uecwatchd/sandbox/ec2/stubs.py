@@ -1,4 +1,4 @@
-"""CopyImage, ImportImage, ImportSnapshot: answered with success and without an id, and nothing is done."""
+"""CopyImage, ImportImage, ImportSnapshot: answered with success and without an id; they do nothing."""
 
 from collections.abc import Mapping
 

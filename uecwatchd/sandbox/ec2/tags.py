@@ -7,10 +7,10 @@ from uecwatchd.sandbox.ec2 import images
 from uecwatchd.sandbox.ec2.parameters import (
     Action,
     Parameters,
-    listed,
-    numbered,
-    passes,
+    matches,
     read_filters,
+    read_groups,
+    read_list,
     required,
 )
 from uecwatchd.sandbox.errors import ApiError
@@ -41,11 +41,11 @@ def delete(backend: Backend, parameters: Parameters) -> Payload:
 
 
 def _read_tags(backend: Backend, parameters: Parameters) -> tuple[Tag, ...]:
-    """Each tag on each resource. Only images have tags here."""
+    """Read each tag for each resource. Only images have tags here."""
     required(parameters, "ResourceId.1")
     required(parameters, "Tag.1.Key")
-    resources = [images.find(backend, image_id).id for image_id in listed(parameters, "ResourceId")]
-    words = [(group.get("Key", ""), group.get("Value", "")) for group in numbered(parameters, "Tag")]
+    resources = [images.find(backend, image_id).id for image_id in read_list(parameters, "ResourceId")]
+    words = [(group.get("Key", ""), group.get("Value", "")) for group in read_groups(parameters, "Tag")]
     return tuple(Tag(resource, key, value) for resource in resources for key, value in words)
 
 
@@ -55,7 +55,7 @@ def describe(backend: Backend, parameters: Parameters) -> Payload:
         {"resourceId": tag.resource, "resourceType": "image", "key": tag.key, "value": tag.value}
         for tag in backend.registry.tags()
     )
-    found = tuple(item for item in items if passes(_facts(item), filters))
+    found = tuple(item for item in items if matches(_facts(item), filters))
     return {"tagSet": {"item": found}}
 
 

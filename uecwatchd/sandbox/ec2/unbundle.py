@@ -1,4 +1,4 @@
-"""The way back from parts to image, as a node goes it, judging every byte on the way.
+"""Unbundling as a node does it, with a check of every byte on the way from parts to image.
 
     parts → AES-128-CBC → PKCS#7 → one gzip member → SHA-1 → one tar member → image
 
@@ -31,20 +31,22 @@ TRAILER = 2 * BLOCK  # zeros that end a tar, before it is filled up to a record
 
 @dataclass(frozen=True, slots=True)
 class BundleKey:
+    """The AES key and IV of a bundle."""
+
     key: bytes
     iv: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ImageEnds:
-    """What came out: its first and last bytes."""
+    """The first and last bytes of an unbundled image."""
 
     head: bytes
     tail: bytes
 
 
 def unbundle(claims: ManifestClaims, parts: Iterable[S3Object], *, secret: BundleKey) -> ImageEnds:
-    """Raises `ApiError` (InvalidManifest) where the bundle is not what the manifest claims."""
+    """Decrypt, inflate and unpack the parts. Raises `ApiError` (InvalidManifest): if they are not as said."""
     inflated = _inflate(_decrypt(_read_parts(claims.parts, parts), secret))
     stream = HashingReader(inflated)
     with io.BufferedReader(stream, CHUNK) as reader:
@@ -77,7 +79,7 @@ def _decrypt(parts: Iterable[bytes], secret: BundleKey) -> Iterator[bytes]:
 
 
 def _inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The content of exactly one gzip member, with nothing after it."""
+    """Inflate exactly one gzip member with nothing after it."""
     inflater = zlib.decompressobj(wbits=31)
     for chunk in chunks:
         yield from _inflate_chunk(inflater, chunk)
@@ -88,8 +90,10 @@ def _inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _inflate_chunk(inflater: "zlib._Decompress", chunk: bytes) -> Iterator[bytes]:
-    """In bounded pieces. Output may still be pending when all input is taken: only a short piece says it is
-    not."""
+    """Inflate a chunk in pieces of bounded size.
+
+    Output may still be pending when all input is taken; only a short piece tells that it is not.
+    """
     more = True
     while more:
         try:
@@ -102,7 +106,7 @@ def _inflate_chunk(inflater: "zlib._Decompress", chunk: bytes) -> Iterator[bytes
 
 
 class HashingReader(io.RawIOBase):
-    """Chunks as a file, with the SHA-1 of what was read so far."""
+    """Chunks as a file, with the SHA-1 of all that was read so far."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -117,7 +121,7 @@ class HashingReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed wants any Buffer
-        """Fills the buffer unless the chunks end, so that one look sees a whole tar header."""
+        """Fill the buffer unless the chunks end, so that one peek sees a whole tar header."""
         filled = 0
         while filled < len(buffer):
             if not self._rest:
@@ -147,7 +151,7 @@ def _read_tar(reader: "io.BufferedReader[HashingReader]", claims: ManifestClaims
 
 
 def _check_header(header: bytes) -> None:
-    """tarfile is kind: it follows PAX headers and long names, which not every node does."""
+    """Refuse PAX headers and long names, which tarfile follows and some nodes do not."""
     kind = header[156:157]
     if kind in (b"x", b"g"):
         raise invalid("The bundle's tar has PAX headers")
@@ -167,9 +171,9 @@ def _check_member(member: tarfile.TarInfo, claims: ManifestClaims) -> None:
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> ImageEnds:
-    """All the data that the member has, but not its holes, of which there may be terabytes.
+    """Read all data of the member except its holes, which may span terabytes.
 
-    tarfile itself raises where there is less than the header says.
+    tarfile itself raises if there is less than the header says.
     """
     head = CapturedRange(0, bytearray(min(HEAD, member.size)))
     tail = CapturedRange(max(0, member.size - TAIL), bytearray(min(TAIL, member.size)))
@@ -185,27 +189,27 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> ImageEnds:
 
 
 def _extents(member: tarfile.TarInfo) -> list[tuple[int, int]]:
-    """Where a member has data: offset and length of each piece, in bytes."""
+    """List where a member has data: offset and length of each piece, in bytes."""
     sparse = cast(list[tuple[int, int]] | None, member.sparse)
     return [(0, member.size)] if sparse is None else sparse
 
 
 @dataclass(frozen=True, slots=True)
 class CapturedRange:
-    """Some bytes of an image, beginning at `start`; zero until they are taken."""
+    """A range of an image's bytes, beginning at `start`; zero until they are copied."""
 
     start: int
     content: bytearray
 
     def take(self, chunk: bytes, at: int) -> None:
-        """What a chunk, which lies at `at` in the image, has of them."""
+        """Copy the part of the range that lies in `chunk`, which begins at offset `at` of the image."""
         low, high = max(at, self.start), min(at + len(chunk), self.start + len(self.content))
         if low < high:
             self.content[low - self.start : high - self.start] = chunk[low - at : high - at]
 
 
 def _check_trailer(tar: tarfile.TarFile) -> None:
-    """After the member come zeros up to a full record, and nothing else: no second member, no other bytes."""
+    """Check that only zeros up to a full record follow the member."""
     stream = cast(IO[bytes], tar.fileobj)
     stream.seek(tar.offset)
     rest = b""

@@ -1,9 +1,9 @@
-"""HTTP/1.1 on werkzeug's threaded server, with what a test of a client needs beyond it.
+"""HTTP/1.1 on werkzeug's threaded server, with the details that tests of a client need.
 
 Connections are kept open, and closed after so many requests as Eucalyptus does, announced or not.
-`Expect: 100-continue` is answered when the body is first asked for, so that a refusal reaches the client
-before it has sent ten megabytes. A body nobody read is let run out, within limits, before the connection is
-closed: a client that is still sending would otherwise see a reset instead of the answer.
+`Expect: 100-continue` is answered when the body is first read, so that a refusal reaches the client before it
+has sent ten megabytes. A body that was not read is drained, within limits, before the connection is closed: a
+client that is still sending would otherwise see a reset instead of the answer.
 """
 
 import contextlib
@@ -33,14 +33,16 @@ STOP_SECONDS = 10.0  # for requests in progress when the server stops
 AT_ONCE = struct.pack("ii", 1, 0)
 
 App = Callable[[Request], Response]
-# Told of a request that did not get as far as that: its method and its path without the query, as far as they
-# could be read, the status it was answered with and why.
+# Called with a request that was refused before `App`: method, path without the query, status, reason. Method
+# and path are empty if they could not be read.
 OnRejected = Callable[[str, str, HTTPStatus, str], None]
 
 
 class ConnectionDropped(Exception):
-    """This request gets no answer: its connection is reset. `action` is what it asked for, as far as anyone
-    looked, and `status` that of the answer it would have got, 0 if nothing was done."""
+    """The end of a request without an answer: its connection is reset.
+
+    `action` is the request's, as far as it was read; `status` that of the lost answer, 0 if nothing was done.
+    """
 
     def __init__(self, fault: str, *, action: str = "", status: int = 0) -> None:
         super().__init__(fault)
@@ -51,8 +53,7 @@ class ConnectionDropped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """Of a server with its connections: how many requests it takes on one, and whether it says so before it
-    closes it."""
+    """The number of requests on one connection, and whether its end is announced."""
 
     requests: Callable[[], int]
     announced: bool
@@ -60,7 +61,7 @@ class ConnectionSettings:
 
 
 class RequestBody(io.RawIOBase):
-    """A request's body: exactly as long as announced; the client is told to go on at the first read."""
+    """A request's body, exactly as long as announced. The first read tells the client to go on."""
 
     def __init__(self, source: io.BufferedIOBase, *, length: int, invite: Callable[[], None] | None) -> None:
         self._source = source
@@ -92,7 +93,7 @@ class ConnectionHandler(WSGIRequestHandler):
     served = 0
 
     def run_wsgi(self) -> None:
-        """Answers one request. Replaces werkzeug's, which closes each connection after its first answer."""
+        """Answer one request, instead of werkzeug's method, which closes a connection after one answer."""
         self.served += 1
         if refusal := self._refusal():
             self.send_error(*refusal)
@@ -116,7 +117,7 @@ class ConnectionHandler(WSGIRequestHandler):
         return str(self.headers.get("Content-Length", "0")).strip()
 
     def _refusal(self) -> tuple[int, str] | None:
-        """Of what no half is asked about."""
+        """Return status and reason for a request that neither half needs to see."""
         length = self._length()
         if (
             not length.isascii()
@@ -131,19 +132,22 @@ class ConnectionHandler(WSGIRequestHandler):
         return None
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Of the parent's refusals, too, where `self.path` may be missing or that of the request before."""
+        """Record the refusal and send it.
+
+        The parent class calls this too, when `self.path` may be missing or still that of the request before.
+        """
         words = self.requestline.split()
         method, path = (words[0], words[1].partition("?")[0]) if len(words) > 1 else ("", "")
         self.server.record_rejected(method, path, HTTPStatus(code), message or "")
         super().send_error(code, message, explain)
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        """Of `send_error`: without a Server header, and by the cloud's clock."""
+        """Begin an answer of `send_error`: without a Server header, and dated by the cloud's clock."""
         self.send_response_only(code, message)
         self.send_header("Date", http_date(self.server.settings.clock()))
 
     def handle_expect_100(self) -> bool:
-        """Not yet: see `RequestBody`."""
+        """Wait with the interim answer: see `RequestBody`."""
         return True
 
     def _invitation(self) -> Callable[[], None] | None:
@@ -174,7 +178,7 @@ class ConnectionHandler(WSGIRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
 
     def _linger(self) -> None:
-        """Takes in what the client is still sending, until it stops."""
+        """Read and discard input until the client stops sending."""
         self.close_connection = True
         _shut(self.connection, socket.SHUT_WR)
         self.connection.settimeout(LINGER_SECONDS)
@@ -183,11 +187,11 @@ class ConnectionHandler(WSGIRequestHandler):
             left -= len(data)
 
     def log(self, type: str, message: str, *args: Any) -> None:
-        """The server keeps its own record of requests."""
+        """Write nothing: the cloud records requests itself."""
 
 
 class HttpServer(ThreadedWSGIServer):
-    """Listens on a socket it is given, and can let go of its connections when it stops."""
+    """Server on a given listening socket, which can close its connections when it stops."""
 
     def __init__(
         self,
@@ -213,7 +217,7 @@ class HttpServer(ThreadedWSGIServer):
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes no more connections, wakes those that wait for a request, and lets those at work finish."""
+        """Accept no more connections, wake those that wait for a request, and let the busy ones finish."""
         self.shutdown()
         self._thread.join()
         with self._changed:
@@ -227,7 +231,7 @@ class HttpServer(ThreadedWSGIServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Closes a connection: politely, unless it is one to be reset."""
+        """Close a connection: in order, unless it is to be reset."""
         lingering = request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(AT_ONCE))
         if lingering == AT_ONCE:
             self.close_request(request)

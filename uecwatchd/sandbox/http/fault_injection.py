@@ -1,4 +1,4 @@
-"""What armed faults do to requests and their answers."""
+"""Effects of armed faults on requests and their answers."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ REFUSALS = {"put-500": "InternalError", "put-503": "SlowDown", "put-503-every": 
 
 
 class InjectedError(ApiError):
-    """A refusal for no reason of the client's."""
+    """An error that is not the client's fault."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(REFUSALS[fault], "Please try again")
@@ -36,7 +36,7 @@ def fail_upload(faults: Faults, action: str, request: Request) -> None:
 
 
 def falsify_etag(faults: Faults, action: str, response: Response) -> str:
-    """The fault's name if it has struck, as nobody else can tell."""
+    """Change the ETag of an upload's answer, if that fault strikes, and return the fault's name."""
     if action != "PutObject" or not faults.strikes("wrong-etag"):
         return ""
     wrong = hashlib.md5(response.headers["ETag"].encode(), usedforsecurity=False).hexdigest()
@@ -45,6 +45,6 @@ def falsify_etag(faults: Faults, action: str, response: Response) -> str:
 
 
 def drop_answer(faults: Faults, action: str) -> None:
-    """After the action is done. Raises `ConnectionDropped`."""
+    """Let an armed fault take the answer to an action that is done. Raises `ConnectionDropped`."""
     if action == "RegisterImage" and faults.strikes("lost-answer"):
         raise ConnectionDropped("lost-answer", action=action, status=200)

@@ -1,7 +1,7 @@
-"""Signatures that have been used up.
+"""Replay protection: version 2 signatures that were used already.
 
-A version 2 signature covers a request and the second it was made in, so the same one again is taken for a
-copy in somebody else's hands, whoever sends it.
+Such a signature covers a request and the second it was made in, so the same one again is taken for a copy in
+other hands, even if its owner sends it.
 """
 
 import threading
@@ -16,12 +16,14 @@ REPLAYED = "Message replay detected.  Same signature was used within the last 15
 
 
 class ReplayCache:
+    """The signatures of the last fifteen minutes, safe to use from any thread."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: OrderedDict[str, datetime] = OrderedDict()  # the oldest first
 
     def remember(self, signature: str, *, now: datetime) -> None:
-        """Raises `ApiError` (SignatureReplayed)."""
+        """Remember a signature. Raises `ApiError` (SignatureReplayed): if it was used before."""
         with self._lock:
             while self._seen and now - next(iter(self._seen.values())) > MEMORY:
                 self._seen.popitem(last=False)

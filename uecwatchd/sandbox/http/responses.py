@@ -1,4 +1,4 @@
-"""Answers as XML: nested mappings in, one document out."""
+"""Answers as XML documents, from nested mappings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ PLAIN = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """A refusal ready to be sent. `code` is what the body says, or would if it were XML."""
+    """An error answer ready to be sent. `code` is the one in the body, or would be if that were XML."""
 
     status: int
     code: str
@@ -68,7 +68,7 @@ def write_ec2_error(code: str, message: str, *, request_id: str) -> bytes:
 
 
 def write_ec2_refusal(refused: ApiError, errors: ErrorRules, *, request_id: str) -> ErrorResponse:
-    """What a generation with such errors answers."""
+    """Write an error in the form of a generation with such rules."""
     kind = "forbidden" if isinstance(refused, Unauthenticated) else KINDS.get(refused.code)
     form = (errors.forms.get(kind) if kind else None) or ErrorForm(refused.status)
     code = form.code or refused.code

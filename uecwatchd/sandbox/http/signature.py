@@ -1,4 +1,4 @@
-"""Who signed a request, recomputed from the request as it came over the wire.
+"""Check of a request's signature, computed again from the request as it was sent.
 
     EC2 V2   AWSAccessKeyId … Signature among the parameters; signs method, host, path, sorted parameters.
              Eucalyptus takes the host as it came, with its port or without
@@ -67,13 +67,12 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 class Unauthenticated(ApiError):
-    """Nobody known has signed this request, or not now."""
+    """No known user has signed this request, or not at this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request's head as it was sent: `path` and `query` still percent-encoded, header names in lower
-    case."""
+    """A request's head as it was sent: `path` and `query` percent-encoded, header names in lower case."""
 
     method: str
     path: str
@@ -83,15 +82,17 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedSignature:
-    """What S3's head proves. `payload` is the SHA-256 the body must have; None when the signature leaves it
-    open."""
+    """The facts that an S3 signature proves.
+
+    `payload` is the SHA-256 that the body must have, None if the signature leaves it open.
+    """
 
     access_key: str
     payload: str | None
 
 
 def read_pairs(query: str) -> Pairs:
-    """The pairs of a query string, where a plus is a plus."""
+    """Read the pairs of a query string, in which a plus is a plus."""
     cut = (item.partition("=") for item in query.split("&") if item)
     return tuple((unquote(name), unquote(value)) for name, _, value in cut)
 
@@ -105,7 +106,7 @@ def check_ec2(
     now: datetime,
     rules: Ec2Rules,
 ) -> str:
-    """The access key that signed this EC2 request."""
+    """Return the access key that signed this EC2 request."""
     if "authorization" in head.headers and "v4" in rules.signatures:
         day = _v4_time(head)
         key = _check_v4(head, hashlib.sha256(body).hexdigest(), service="ec2", at=day, secrets=secrets)
@@ -125,7 +126,7 @@ def check_ec2(
 def check_s3(
     head: RequestHead, *, secrets: Mapping[str, str], now: datetime, rules: S3Rules
 ) -> VerifiedSignature:
-    """Who signed this S3 request, and what its body has to be."""
+    """Check the signature of an S3 request, and return what it binds."""
     authorization = head.headers.get("authorization")
     if authorization is None:
         raise Unauthenticated("AccessDenied", "The request carries no Authorization header")
@@ -148,7 +149,7 @@ def check_s3(
 
 
 def v2_signature(head: RequestHead, parameters: Mapping[str, str]) -> str:
-    """What may count only once; empty for a request signed otherwise."""
+    """Return the version 2 signature, which counts only once; empty for a request signed otherwise."""
     authorization = head.headers.get("authorization", "")
     return authorization if authorization.startswith(S3_V2_SCHEME) else parameters.get("Signature", "")
 
@@ -190,7 +191,10 @@ def _check_ec2_v2(head: RequestHead, parameters: Mapping[str, str], *, secrets: 
 
 
 def _ec2_v2_hosts(head: RequestHead) -> tuple[str, str]:
-    """What follows a second colon is not looked at, which leaves no right signature to an IPv6 address."""
+    """Return the host with its port and without.
+
+    A second colon ends the port: no signature is right for an IPv6 address, as on Eucalyptus.
+    """
     host, port, *_ = (*head.headers.get("host", "").split(":"), EUCALYPTUS_PORT)
     return f"{host}:{port or EUCALYPTUS_PORT}", host
 
@@ -203,7 +207,7 @@ def _ec2_v2_time(parameters: Mapping[str, str]) -> datetime:
 
 
 def _aware(at: datetime) -> datetime:
-    """Both kinds of date may come without a zone, and mean UTC then."""
+    """Take a date without a zone as UTC; both kinds of date may come without one."""
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
@@ -292,7 +296,7 @@ def _check_v4(
 
 
 def _check_signed_names(head: RequestHead, names: list[str]) -> None:
-    """A header of ours that is not signed could be changed on the way."""
+    """Refuse `x-amz-` headers that are not signed: they could be changed on the way."""
     needed = {"host", *(name for name in head.headers if name.startswith("x-amz-"))}
     if missing := sorted(needed.difference(names)):
         raise Unauthenticated(

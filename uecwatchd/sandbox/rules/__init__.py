@@ -1,1 +1,1 @@
-"""What each generation of cloud insists on, as data."""
+"""The rules of each generation of cloud, as data."""

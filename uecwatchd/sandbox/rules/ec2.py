@@ -1,6 +1,6 @@
-"""What the EC2 half insists on, and what it wants of a bundle that is registered.
+"""Rules of the EC2 half, for requests and for bundles that are registered.
 
-A row stands for the strictest version of its generation: what passes here passes on all of them.
+A row stands for the strictest version of its generation: a request that passes here passes on all of them.
 """
 
 import re
@@ -19,7 +19,7 @@ Moment = Literal["register", "run"]
 
 @dataclass(frozen=True, slots=True)
 class ImageIds:
-    """How ids of images look. Ids that differ in case are different ids."""
+    """The form of image ids. Ids that differ in case are different ids."""
 
     machine: str
     kernel: str
@@ -39,7 +39,7 @@ class ImageIds:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of an image: `pending` for so many DescribeImages calls, and then something else."""
+    """The life of a new image: `pending` for so many DescribeImages calls, then `state`."""
 
     looks: int = 0
     state: Literal["available", "failed"] = "available"
@@ -52,7 +52,7 @@ class Ec2Rules:
 
     # the service
     paths: tuple[str, ...]  # the first is the one handed out
-    names: frozenset[str]  # a host's first labels at which it has the root among its paths; empty: at any
+    names: frozenset[str]  # first labels of hosts with the root as a path; empty: any host
     certificates_path: str  # where the cloud's certificate is given out; empty: nowhere
     actions: Actions
     errors: ErrorRules
@@ -78,7 +78,7 @@ class Ec2Rules:
     manifest_size: int | None
     part_size: int
     image_size: int | None
-    reader_acls: frozenset[str]  # canned ACLs of which each object needs one; empty: nobody looks
+    reader_acls: frozenset[str]  # each object needs one of these canned ACLs; empty: not checked
     signature_checked: frozenset[Moment]
     user_checked: bool  # whether <user> must be the account's number
     architectures: frozenset[str]  # in manifests and requests
@@ -105,7 +105,7 @@ class Ec2Rules:
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
 
-# No server there ever was, nor what all of them accept: that would be next to nothing, as 1.6 refuses even
+# This row is no server, and not what all of them accept: that would be next to nothing, as 1.6 refuses even
 # the Name that 4.2 demands. It takes what a client may say to it and most generations take: names,
 # descriptions, filters, tags. The rows below refuse those, each where its servers do. Of a manifest and its
 # parts it wants nearly all that any of them wants.

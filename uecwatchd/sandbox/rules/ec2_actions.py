@@ -1,7 +1,7 @@
-"""The words of the Query API: which actions a generation has, and which parameters each of them knows.
+"""Names of the Query API: the actions of each generation, and the parameters of each action.
 
-A parameter outside the list is refused, as the first servers did with everything they had no field for. N
-stands for a number.
+A parameter outside the list is refused, as the first servers did with everything that they had no field for.
+N stands for a number.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ SRIOV = {"RegisterImage": "SriovNetSupport"}
 
 
 def _extended(actions: Actions, more: Mapping[str, str]) -> Actions:
-    """`more` maps an action, old or new, to parameters it has on top."""
+    """Extend `actions`: `more` maps an action, old or new, to its additional parameters."""
     fresh = {name: COMMON | frozenset(words.split()) for name, words in more.items()}
     return {name: actions.get(name, COMMON) | fresh.get(name, COMMON) for name in {**actions, **fresh}}
 

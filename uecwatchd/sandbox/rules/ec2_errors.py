@@ -1,6 +1,6 @@
-"""How each generation of the EC2 half says no: the status, the code and the shape of the body.
+"""Error answers of the EC2 half in each generation: status, code and form of the body.
 
-The reason for a refusal is known precisely, and is the code that an `ApiError` carries. Few servers say as
+The sandbox knows the reason of each refusal, and an `ApiError` carries it as its code. Few servers say as
 much: before 3.3 there were no codes at all, and even in 5.1 most failures arrive as one code with a sentence.
 """
 
@@ -39,8 +39,11 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class ErrorForm:
-    """`code` takes the place of the precise one if it is given, `words` of our sentence, which `{message}`
-    stands for. `plain` is text instead of XML."""
+    """Form of an error answer.
+
+    `code` replaces the precise code if it is given, `words` the message, which it may quote as `{message}`.
+    `plain` means text instead of XML.
+    """
 
     status: int
     code: str = ""
@@ -50,11 +53,11 @@ class ErrorForm:
 
 @dataclass(frozen=True, slots=True)
 class ErrorRules:
-    """`forms` by kind; a kind that is missing goes out as it is. `words` by precise code: what the server
-    says in place of the form's words.
+    """Error answers of one generation.
 
-    `unbound_action` is made with the action's {name}; `unbound_parameter` with {name} of the first parameter
-    that is not known and with {fields}, a line for each of them.
+    `forms` are by kind; an error of a kind that is missing is sent as it is. `words` are by precise code and
+    replace those of the form. `unbound_action` quotes the action's {name}; `unbound_parameter` the {name} of
+    the first unknown parameter and the {fields}, a line for each of them.
     """
 
     forms: Mapping[Kind, ErrorForm] = field(default_factory=dict)

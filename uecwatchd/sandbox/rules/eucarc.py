@@ -1,6 +1,6 @@
 """The file of shell variables that a cloud gave its users, as each generation wrote it.
 
-Its users' tools source it, so it is bash: it finds its own folder, and has aliases and warnings in it.
+The users' tools source it, so it is bash: it finds its own folder, and has aliases and warnings in it.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""What the cloud insists on, as data: one frozen row for each generation it can play.
+"""The rules of each generation that the cloud can play, as one frozen row.
 
-This table is the cloud's own and is not the client's table of dialects: two tables written apart can
-disagree, one cannot.
+This table is the cloud's own, and not the client's table of dialects: two tables written apart can disagree,
+one cannot.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from uecwatchd.sandbox.rules.s3 import S3_RULES, S3Rules
 
 @dataclass(frozen=True, slots=True)
 class GenerationRules:
-    """One generation: what its two halves insist on, how it speaks HTTP, the credentials it hands out."""
+    """One generation: the rules of its two halves, its HTTP, and the credentials that it hands out."""
 
     ec2: Ec2Rules
     s3: S3Rules

@@ -1,8 +1,8 @@
-"""What each generation does with HTTP itself, before either half is asked.
+"""HTTP rules of each generation, before either half is asked.
 
-What becomes of a request for a path that nobody serves was read in the servers' sources
-(`NioServerHandler.exceptionCaught` and `sendError`): up to 2.0 it is an exception like any other, answered
-with 500 and a line of text, to which 2.0 adds the exception's message; from 3.0 on it is a 404 in XML.
+The answers for unknown paths were read in the servers' sources (`NioServerHandler.exceptionCaught` and
+`sendError`). Up to 2.0 such a path is an exception like any other, answered with 500 and a line of text; 2.0
+adds the exception's message. From 3.0 on the answer is a 404 in XML.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class UnknownPath:
+    """The answer at a path that neither half serves."""
+
     status: int
     body: str
     content_type: str = "text/plain; charset=UTF-8"
@@ -29,8 +31,11 @@ _FAULT = UnknownPath(
 
 @dataclass(frozen=True, slots=True)
 class HttpRules:
-    """`ec2_server` and `s3_server` are what the halves say of themselves in the header Server; empty:
-    nothing. `unknown_path` is the answer at a path that nobody serves."""
+    """How a generation speaks HTTP.
+
+    `ec2_server` and `s3_server` are the halves' values of the header Server, or empty. `unknown_path` is the
+    answer at a path that neither half serves.
+    """
 
     ec2_server: str
     s3_server: str

@@ -1,6 +1,6 @@
-"""What the S3 half insists on.
+"""Rules of the S3 half.
 
-Where the versions of one generation differ, its row has the strictest of each rule.
+If the versions of one generation differ, its row has the strictest of each rule.
 """
 
 import re
@@ -22,10 +22,10 @@ _ACLS = _PORTABLE_ACLS | {"aws-exec-read", "ec2-bundle-read", "log-delivery-writ
 
 @dataclass(frozen=True, slots=True)
 class S3Rules:
-    """Sizes in bytes, windows in seconds. A `…_code` is that of a refusal; empty: there is none."""
+    """Sizes in bytes, windows in seconds. A `…_code` is a refusal's error code; empty means no refusal."""
 
     paths: tuple[str, ...]  # the service's paths, without a slash at the end; the first is handed out
-    names: frozenset[str]  # a host's first labels at which it has the root among its paths; empty: at any
+    names: frozenset[str]  # first labels of hosts with the root as a path; empty: any host
     # Who asks
     signatures: frozenset[str]  # versions understood: "v2", "v4"
     bare_resource: bool  # V2: whether a canonical resource without the service path is taken as well
@@ -56,11 +56,11 @@ class S3Rules:
         return self.paths[0]
 
     def find_path(self, path: str) -> str | None:
-        """The service path that a path, without percent signs, lies under."""
+        """Return the service path above a path, both without percent signs, or None."""
         return next((mine for mine in self.paths if f"{path}/".startswith(f"{mine}/")), None)
 
 
-# No server there ever was, nor what all of them accept. It takes what any S3 client does unless it is told
+# This row is no server, and not what all of them accept. It takes what any S3 client does unless it is told
 # not to, and most generations take: HEAD on a bucket, the encoding-type that boto3 adds to a listing, version
 # 2 signed without the service path. The rows of the first servers refuse these. It takes no query keys beyond
 # those of a listing, since a client can do without them.

@@ -1,4 +1,4 @@
-"""Buckets: made, looked at, listed, deleted."""
+"""Operations on buckets: create, look up, list, delete."""
 
 from collections.abc import Callable
 from urllib.parse import quote
@@ -65,7 +65,7 @@ def delete_bucket(backend: Backend, request: S3Request) -> Response:
 
 
 def list_objects(backend: Backend, request: S3Request) -> Response:
-    """Both versions: they differ in the words for where a page begins and ends."""
+    """Answer both versions of ListObjects, which name the ends of a page differently."""
     known = backend.rules.s3.listing_keys
     query = {name: value for name, value in request.query.items() if name in known}
     second = query.get("list-type") == "2"

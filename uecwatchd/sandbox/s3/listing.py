@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Keys and common prefixes of a page, each in byte order; `last` is where the next page goes on, if
-    there is one."""
+    """One page of keys and common prefixes, each in byte order. `last` begins the next page, if any."""
 
     keys: tuple[str, ...]
     prefixes: tuple[str, ...]
@@ -15,8 +14,10 @@ class Page:
 
 
 def cut_page(keys: Iterable[str], *, prefix: str, delimiter: str, after: str, limit: int) -> Page:
-    """`keys` in byte order. A common prefix counts as one entry, and as passed when `after` lies within
-    it."""
+    """Cut one page out of `keys`, which are in byte order.
+
+    A common prefix counts as one entry, and as passed if `after` lies within it.
+    """
     found: dict[str, bool] = {}  # entry: whether it is a common prefix
     last = ""
     for key in keys:

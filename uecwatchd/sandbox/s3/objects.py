@@ -1,4 +1,4 @@
-"""Objects: put, got, deleted."""
+"""Operations on objects: put, get, delete."""
 
 from http import HTTPStatus
 
@@ -71,7 +71,10 @@ def _with_etag(backend: Backend, etag: str) -> Response:
 
 
 def get_object(backend: Backend, request: S3Request) -> Response:
-    """Also HEAD: the body is left off by the wrapper. Ranges and conditions are werkzeug's."""
+    """Answer GetObject and HeadObject, with ranges and conditions as werkzeug knows them.
+
+    For HEAD the server leaves out the body.
+    """
     bucket = own_bucket(backend, request.bucket).name
     stored, file = backend.store.open(bucket, request.key)
     response = Response(wrap_file(request.http.environ, file, CHUNK), direct_passthrough=True)
@@ -94,6 +97,6 @@ def get_object(backend: Backend, request: S3Request) -> Response:
 
 
 def delete_object(backend: Backend, request: S3Request) -> Response:
-    """An object that is not there is deleted as well."""
+    """Delete an object; a missing one counts as deleted."""
     backend.store.remove(own_bucket(backend, request.bucket).name, request.key)
     return Response(status=204)

@@ -1,7 +1,7 @@
-"""The S3 half: which operation a request is, and whether this generation has it.
+"""The S3 half: the operation of a request, and its absence in some generations.
 
-Copies, versions, ACL documents and multipart uploads are answered with 501 NotImplemented: a client for
-every generation can do without them, and no sub-resource is ever ignored.
+Copies, versions, ACL documents and multipart uploads are answered with 501 NotImplemented: a client for every
+generation can do without them, and no sub-resource is ever ignored.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from uecwatchd.sandbox.s3.request import Handler, S3Request, read_small_body
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`keys` are the query keys it knows. `reads`: it takes in its body by itself."""
+    """One operation. `keys` are the query keys it knows; with `reads` it reads its body by itself."""
 
     run: Handler
     keys: frozenset[str] = frozenset()
@@ -61,7 +61,7 @@ NAMES: Mapping[tuple[str, str, str], str] = {
 
 
 def operation(method: str, bucket: str, key: str, query: str) -> str:
-    """The operation's name in S3's own words, or nothing if there is none."""
+    """Return S3's own name for the operation, or an empty text if there is none."""
     names = {name for name, _ in read_pairs(query)}
     level = "object" if key else "bucket" if bucket else "service"
     sub_resource = "location" if "location" in names else ""
@@ -69,14 +69,14 @@ def operation(method: str, bucket: str, key: str, query: str) -> str:
 
 
 def authenticate(backend: Backend, head: RequestHead) -> VerifiedSignature:
-    """Raises `Unauthenticated`."""
+    """Check who signed the request. Raises `Unauthenticated`."""
     return check_s3(head, secrets=backend.secrets, now=backend.clock(), rules=backend.rules.s3)
 
 
 def answer(
     backend: Backend, http: Request, head: RequestHead, signature: VerifiedSignature, *, bucket: str, key: str
 ) -> Response:
-    """Raises `ApiError`."""
+    """Carry out the operation and return its answer. Raises `ApiError`."""
     query = dict(read_pairs(head.query))
     found = _find(backend.rules.s3, operation(head.method, bucket, key, head.query), query)
     request = S3Request(http, head.headers, query, signature, bucket, key)

@@ -1,4 +1,4 @@
-"""One S3 request whose sender is known, and what every operation asks of it."""
+"""One S3 request with a known sender, and the checks that several operations share."""
 
 import base64
 import binascii
@@ -27,6 +27,8 @@ UNKNOWN_PUT_HEADERS = ("x-amz-copy-source", "x-amz-trailer", "if-match", "if-non
 
 @dataclass(frozen=True, slots=True)
 class S3Request:
+    """One S3 request whose signature was checked."""
+
     http: Request
     headers: Mapping[str, str]  # names in lower case
     query: Mapping[str, str]
@@ -72,7 +74,7 @@ def owner(backend: Backend) -> Payload:
 
 
 def read_small_body(backend: Backend, request: S3Request) -> bytes:
-    """The body of anything but an upload."""
+    """Read and check the body of any request but an upload."""
     if (request.http.content_length or 0) > BODY_LIMIT:
         raise ApiError("RequestEntityTooLarge", f"The request's body is larger than {BODY_LIMIT} bytes")
     body = request.http.get_data()
@@ -82,7 +84,7 @@ def read_small_body(backend: Backend, request: S3Request) -> bytes:
 
 
 def check_upload(backend: Backend, request: S3Request) -> int:
-    """Everything that can be refused before the body is sent. The body's size."""
+    """Check everything that can be refused before the body is sent, and return the body's size."""
     length = request.http.content_length
     if length is None:
         raise ApiError("MissingContentLength", "You must provide the Content-Length HTTP header")
@@ -104,7 +106,7 @@ def check_key(key: str) -> None:
 
 
 def receive(backend: Backend, request: S3Request) -> ReceivedFile:
-    """The body, on disk and what it was said to be."""
+    """Receive the body into a file, and compare it with the digests that were declared."""
     upload = backend.store.receive(_chunks(request.http))
     try:
         check_digests(backend, request, md5=bytes.fromhex(upload.md5), sha256=upload.sha256)

@@ -1,1 +1,1 @@
-"""What the test cloud keeps on disk: objects, images, identity."""
+"""The test cloud's data on disk: objects, images, identity."""

@@ -1,4 +1,4 @@
-"""One SQLite file of the cloud: opened, checked for its version, and written by one thread at a time."""
+"""One SQLite file of the cloud, checked for its version, and used by one thread at a time."""
 
 import sqlite3
 import threading
@@ -13,8 +13,10 @@ class Database:
     """A connection that request threads share in turn."""
 
     def __init__(self, path: Path, *, schema: str, version: int) -> None:
-        """`schema` is a script of CREATE statements, run on a fresh file. Raises `Halted` at another
-        version."""
+        """Open the file. `schema` is a script of CREATE statements for a new one.
+
+        Raises `Halted`: if the file has another version.
+        """
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
@@ -29,7 +31,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything inside happens, or nothing; no other thread reads or writes meanwhile."""
+        """Run the block as one transaction, while no other thread reads or writes."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -45,7 +47,7 @@ class Database:
 
 
 def _prepare(connection: sqlite3.Connection, *, schema: str, version: int) -> int:
-    """The file's version, which is `version` if the file was new."""
+    """Run the schema on a new file, and return the file's version."""
     connection.execute("PRAGMA foreign_keys = ON")
     # Losing the last second in a power cut is all right for a test cloud; waiting for the disk is not.
     connection.execute("PRAGMA synchronous = OFF")

@@ -1,4 +1,4 @@
-"""Who the cloud and its one user are: keys, certificates, account, and the eucarc that hands them out.
+"""Identity of the cloud and its one user: keys, certificates, account, and the eucarc with all of them.
 
 Made on the first start and kept in the folder, readable by its owner only:
 
@@ -6,8 +6,8 @@ Made on the first start and kept in the folder, readable by its owner only:
     cloud-cert.pem        its certificate, given to users (EUCALYPTUS_CERT)
     euca2-admin-pk.pem    the user's key and certificate (EC2_PRIVATE_KEY, EC2_CERT)
     euca2-admin-cert.pem
-    identity.json         {version, account, access_key, secret_key}; written last: it vouches for the rest
-    dialect               the generation the cloud plays, for good: a word and a line end
+    identity.json         {version, account, access_key, secret_key}; written last, when the rest is there
+    dialect               the generation that the cloud plays, for good: a word and a line end
     eucarc                rewritten at each start, since the port may be another
 """
 
@@ -39,6 +39,8 @@ SECRET_KEY_LETTERS = 40
 
 @dataclass(frozen=True, slots=True)
 class Identity:
+    """Account, keys and certificates of the cloud and its user."""
+
     account: str
     access_key: str
     secret_key: str = field(repr=False)
@@ -49,7 +51,7 @@ class Identity:
 
 
 def ensure_dialect(folder: Path, dialect: str) -> None:
-    """The folder is one generation's for good. Raises `Halted` if it is another's."""
+    """Bind the folder to one generation for good. Raises `Halted`: if it is another's."""
     path = folder / DIALECT
     if not path.exists():
         write_private(path, f"{dialect}\n".encode())
@@ -63,8 +65,7 @@ def ensure_dialect(folder: Path, dialect: str) -> None:
 
 
 def ensure_identity(folder: Path, *, now: datetime) -> Identity:
-    """The folder's identity, made if this is its first start. Raises `Halted` where what lies there is
-    unusable."""
+    """Return the folder's identity, made on its first start. Raises `Halted`: if it is unusable."""
     if not (folder / IDENTITY).exists():
         _make(folder, now=now)
     return read_identity(folder)
@@ -165,7 +166,7 @@ def _user_number(account: str) -> str:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replaces the file at once, mode 0600."""
+    """Replace the file atomically, with mode 0600."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     fresh.touch(mode=0o600, exist_ok=False)

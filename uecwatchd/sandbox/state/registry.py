@@ -1,8 +1,7 @@
-"""Images, who may launch them, tags and instances: registry.sqlite.
+"""Images, their launch permissions, tags and instances: registry.sqlite.
 
-An image is `available` as soon as it is there, or `pending` until clients have looked at it so many times;
-what then becomes of it is settled from the start. It stays on the list as `deregistered` where the generation
-wants two calls to be rid of it.
+An image is `available` at once, or `pending` for a number of DescribeImages calls; its final state is settled
+from the start. It stays on the list as `deregistered` if the generation wants two calls to remove it.
 """
 
 import secrets
@@ -70,8 +69,8 @@ ID_DIGITS = 8  # of instances and reservations
 class RegisteredImage:
     """One registered image. Empty text stands for "none"; `registered` is a time in ISO 8601, UTC.
 
-    While `state` is pending, `looks` is how many more times clients will see it so, `fate` the state it will
-    have then, and `reason` why.
+    While `state` is pending, `looks` counts the remaining DescribeImages calls, `fate` is the final state,
+    and `reason` says why.
     """
 
     id: str
@@ -95,8 +94,7 @@ class RegisteredImage:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPermission:
-    """Who else may launch an image: kind `group` with the value `all`, or kind `user` with an account
-    number."""
+    """One entry of the users of an image: `group` with value `all`, or `user` with an account number."""
 
     kind: str
     value: str
@@ -104,6 +102,8 @@ class LaunchPermission:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
+    """One tag of an image."""
+
     resource: str
     key: str
     value: str
@@ -111,6 +111,8 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
+    """One instance, which is only a row. `started` is a time in ISO 8601, UTC."""
+
     id: str
     reservation: str
     image: str
@@ -124,6 +126,8 @@ class Instance:
 
 
 class Registry:
+    """Images, launch permissions, tags and instances in one database."""
+
     def __init__(self, folder: Path) -> None:
         self._database = Database(folder / "registry.sqlite", schema=SCHEMA, version=VERSION)
 
@@ -135,7 +139,7 @@ class Registry:
     def add_image(
         self, image: RegisteredImage, *, ids: ImageIds, permissions: Iterable[LaunchPermission]
     ) -> RegisteredImage:
-        """The image under a fresh id. Raises `ApiError` (InvalidAMIName.Duplicate)."""
+        """Add the image under a new id. Raises `ApiError` (InvalidAMIName.Duplicate)."""
         with self._database.transaction() as rows:
             _refuse_taken_name(rows, image.name)
             fresh = _fresh_id(rows, lambda: ids.spell(image.type, _digits(ids.digits)), table="image")
@@ -161,8 +165,8 @@ class Registry:
         with self._database.transaction() as rows:
             rows.execute("UPDATE image SET description = ? WHERE id = ?", (description, image_id))
 
-    def elapse(self) -> None:
-        """A client has looked: images that are pending come nearer to their fate."""
+    def advance_pending(self) -> None:
+        """Bring pending images one DescribeImages call nearer to their final state."""
         with self._database.transaction() as rows:
             rows.execute("UPDATE image SET looks = looks - 1 WHERE state = 'pending'")
             rows.execute("UPDATE image SET state = fate WHERE state = 'pending' AND looks <= 0")
@@ -202,7 +206,7 @@ class Registry:
             return tuple(Tag(*row) for row in rows.execute("SELECT * FROM tag ORDER BY resource, key"))
 
     def add_tags(self, tags: Iterable[Tag], *, limit: int) -> None:
-        """All of them or none. Raises `ApiError` (TagLimitExceeded)."""
+        """Add all of the tags or none. Raises `ApiError` (TagLimitExceeded)."""
         with self._database.transaction() as rows:
             for tag in tags:
                 rows.execute("INSERT OR REPLACE INTO tag VALUES (?, ?, ?)", astuple(tag))
@@ -217,7 +221,7 @@ class Registry:
     # instances
 
     def add_instances(self, instance: Instance, *, count: int) -> tuple[Instance, ...]:
-        """`count` of them in one reservation, under fresh ids."""
+        """Add `count` instances in one reservation, under new ids."""
         with self._database.transaction() as rows:
             reservation = f"r-{_digits(ID_DIGITS)}"
             started = []

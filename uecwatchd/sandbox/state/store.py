@@ -1,10 +1,10 @@
 """Buckets and objects on disk.
 
-    objects.sqlite   what there is: names, sizes, digests, ACLs, owners
-    objects/         the bytes, one file for each upload, named at random
+    objects.sqlite   names, sizes, digests, ACLs, owners
+    objects/         the bytes, one file for each upload, with random names
 
 An upload goes to a new file first and is then named in one transaction, so a reader sees the old object or
-the new one, whole. A file no row names is what a crash left, and is removed at the next start.
+the new one, whole. A file that no row names was left by a crash, and is removed at the next start.
 """
 
 import hashlib
@@ -46,6 +46,8 @@ CREATE TABLE object (
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
+    """One bucket."""
+
     name: str
     owner: str  # an account number
     acl: str
@@ -55,7 +57,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """Bytes that have arrived and have no name yet."""
+    """Bytes of an upload that has no name yet."""
 
     path: Path
     size: int
@@ -65,6 +67,8 @@ class ReceivedFile:
 
 @dataclass(frozen=True, slots=True)
 class S3Object:
+    """One stored object."""
+
     bucket: str
     key: str
     path: Path
@@ -77,6 +81,8 @@ class S3Object:
 
 
 class Store:
+    """Buckets and objects of one folder."""
+
     def __init__(self, folder: Path) -> None:
         self._files = folder / "objects"
         self._files.mkdir(mode=0o700, exist_ok=True)
@@ -114,8 +120,11 @@ class Store:
         quota_first: bool = False,
         own_bucket_code: str = "BucketAlreadyOwnedByYou",
     ) -> None:
-        """Leaves a bucket of one's own as it is if there is no code to refuse it with. `quota_first`: before
-        anyone asks whether the bucket exists."""
+        """Add a bucket. Raises `ApiError`: if its name is taken or the quota is used up.
+
+        The owner's existing bucket is left as it is if `own_bucket_code` is empty. `quota_first` checks the
+        quota before the name.
+        """
         with self._database.transaction() as rows:
             known = {row["name"]: row["owner"] for row in rows.execute("SELECT name, owner FROM bucket")}
             full = list(known.values()).count(bucket.owner) >= quota
@@ -138,7 +147,7 @@ class Store:
     # objects
 
     def receive(self, chunks: Iterable[bytes]) -> ReceivedFile:
-        """Writes the bytes aside as they come. The file is gone again if their source fails."""
+        """Write the bytes to a new file as they come; it is removed if their source fails."""
         path = self._files / secrets.token_hex(16)
         md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
         try:
@@ -157,7 +166,7 @@ class Store:
         upload.path.unlink(missing_ok=True)
 
     def put(self, stored: S3Object) -> None:
-        """Names an upload, in place of what had the name before. Its bucket may have gone meanwhile."""
+        """Name an upload, in place of an object of that name. Its bucket may have gone meanwhile."""
         values = (
             stored.bucket,
             stored.key,
@@ -182,7 +191,7 @@ class Store:
             return self._find(rows, bucket, key)
 
     def open(self, bucket: str, key: str) -> tuple[S3Object, BufferedReader]:
-        """An object and its bytes, which stay readable even if it is replaced or deleted meanwhile."""
+        """Open an object. Its bytes stay readable even if it is replaced or deleted meanwhile."""
         with self._database.transaction() as rows:
             stored = self._find(rows, bucket, key)
             if stored is None:
@@ -190,7 +199,7 @@ class Store:
             return stored, stored.path.open("rb")
 
     def objects(self, bucket: str) -> tuple[S3Object, ...]:
-        """In the order of their keys' bytes, as listings have it."""
+        """List a bucket in the order of the keys' bytes, as S3 does."""
         with self._database.transaction() as rows:
             found = rows.execute("SELECT * FROM object WHERE bucket = ? ORDER BY key", (bucket,)).fetchall()
         return tuple(map(self._stored, found))

@@ -206,11 +206,11 @@ HOLLOW = {
 
 @pytest.mark.parametrize("action", HOLLOW)
 def test_later_eucalyptus_copies_and_imports_nothing_with_success(action: str, box: Any) -> None:
-    before = box.listed()
+    before = box.read_list()
     answer = box.ask(action, HOLLOW[action])
     assert (answer.status == 200) == (box.generation in ("euca4", "euca5"))
     assert answer.status != 200 or "Id>" not in answer.text.replace("requestId", "")
-    assert box.listed() == before
+    assert box.read_list() == before
 
 
 def certificates(box: Any, **parameters: str) -> Any:

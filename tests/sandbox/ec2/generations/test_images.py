@@ -47,7 +47,7 @@ def test_a_pending_image_may_fail(box: Any) -> None:
     start = {"ImageId": failed, "MinCount": "1", "MaxCount": "1"}
     assert f"{failed} is failed, not available" in box.ask("RunInstances", start).text
     again = box.machine()
-    box.listed()
+    box.read_list()
     assert state(box, again) == "available"
 
 
@@ -141,7 +141,7 @@ def test_looking_for_an_image_by_its_id(box: Any) -> None:
 def test_looking_for_an_image_that_is_not_there(box: Any) -> None:
     answer = box.ask("DescribeImages", {"ImageId.1": unknown_id(box)})
     if box.generation == "uec":
-        assert sorted(answer.all("imageId")) == sorted(box.listed())
+        assert sorted(answer.all("imageId")) == sorted(box.read_list())
     elif box.generation in ("euca3", "euca4"):
         assert (answer.status, answer.all("imageId")) == (200, [])
     else:
@@ -164,7 +164,7 @@ def test_deregistering_takes_one_call_or_two(box: Any) -> None:
     if box.generation == "euca3":
         assert state(box, image_id) == "deregistered"
         assert box.ask("DeregisterImage", {"ImageId": image_id}).one("return") == "true"
-    assert image_id not in box.listed()
+    assert image_id not in box.read_list()
     gone = box.ask("DeregisterImage", {"ImageId": image_id})
     if box.generation == "uec":
         assert (gone.status, gone.one("return")) == (200, "false")
@@ -178,5 +178,5 @@ def test_a_deregistered_kernel_is_no_kernel(boxes: Callable[[str], Any]) -> None
     kernel = box.member("kernel")
     box.members.pop("kernel")
     box.ask("DeregisterImage", {"ImageId": kernel})
-    assert kernel in box.listed()
+    assert kernel in box.read_list()
     assert "Referenced kernel id is invalid" in box.register(box.bundle(kernel=kernel)).text

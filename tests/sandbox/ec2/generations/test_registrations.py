@@ -212,7 +212,7 @@ def test_a_wrong_signature_of_a_manifest_is_found_out_sooner_later_or_never(box:
         assert said(box, "Manifest has invalid signature") in answer.text
         return
     image_id = answer.one("imageId")
-    box.listed()  # a pending image would not be started
+    box.read_list()  # a pending image would not be started
     started = box.ask("RunInstances", {"ImageId": image_id, "MinCount": "1", "MaxCount": "1"})
     assert ("invalid signature" in started.text) == (SIGNED[box.generation] == "run")
 

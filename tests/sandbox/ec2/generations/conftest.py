@@ -126,7 +126,7 @@ class Box:
         (found,) = [item for item in items if item.startswith(f"{image_id}<")]
         return found
 
-    def listed(self) -> list[str]:
+    def read_list(self) -> list[str]:
         return self.ask("DescribeImages", {"Owner.1": "self"}).all("imageId")
 
 
