@@ -16,10 +16,14 @@ LONGEST_TEXT_CHARS = 5000
 
 
 class UecError(Exception):
-    """The root of the tree. `exit_code` is the sysexits value of a command that ends with it."""
+    """The root of the tree. `exit_code` is the sysexits value of a command that ends with it.
+
+    `trace` is the traceback as text, of what nobody thought of alone.
+    """
 
     kind: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = 70
+    trace: str = ""
 
     def __init__(self, what: str, why: str, hint: str, *, request_id: str = "") -> None:
         what, why, hint = map(_cut, (what, why, hint))
@@ -59,7 +63,7 @@ class StillAway(CloudAway):
 
 class Unforeseen(CloudAway):
     """Asking the cloud failed in a way that nobody thought of. It is treated like one that is away: asked
-    less and less, told once. `trace` is the traceback, as text, for who is to mend it."""
+    less and less, told once."""
 
     def __init__(self, what: str, why: str, hint: str, *, trace: str) -> None:
         super().__init__(what, why, hint)

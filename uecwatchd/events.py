@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from uecwatchd.errors import UecError
+
 Level = Literal["debug", "info", "warning", "error"]
 Fields = Mapping[str, str | int | float]
 
@@ -51,6 +53,12 @@ class Event:
     set: str = ""
     level: Level = "info"
     fields: Fields = field(default_factory=dict)
+
+
+def error_event(error: UecError, set_name: str = "") -> Event:
+    """Return the event of an error; the traceback of a fault of our own is a field of it."""
+    fields = {"traceback": error.trace} if error.trace else {}
+    return Event(Kind.FAULT, str(error), set_name, "error", fields)
 
 
 @dataclass(frozen=True, slots=True)

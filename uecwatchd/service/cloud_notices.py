@@ -1,40 +1,43 @@
-"""What is told of clouds: which they are, and that they go away."""
+"""Sentences about clouds: what they are, and that they are away."""
 
 from collections.abc import Callable, Iterator
 
 from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS, CloudAvailability
 from uecwatchd.clouds.client import Cloud, is_insecure
 from uecwatchd.clouds.detect import DetectedDialect
-from uecwatchd.errors import CloudAway, Unforeseen
-from uecwatchd.events import Event, Kind, Monitor
+from uecwatchd.errors import CloudAway
+from uecwatchd.events import Kind
+from uecwatchd.service.conditions import Conditions
+
+TOPIC = "cloud away"
 
 
-class Outages:
-    """However many sets meet with one, and however often a cloud comes back for a moment."""
+def tell_outages(
+    conditions: Conditions, availability: CloudAvailability, *, wanting: Callable[[str], int]
+) -> None:
+    """Tell once of each cloud that is away, but only the first few times in a row.
 
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
-        self._told: set[str] = set()
+    `wanting` returns how many sets have still to go to a cloud.
+    """
+    suspended = availability.suspended()
+    away = {(TOPIC, name): error for name, error in suspended.items() if isinstance(error, CloudAway)}
+    conditions.clear_others((TOPIC,), away)
+    for key, error in away.items():
+        if not conditions.lasts(key):
+            times, name = availability.suspensions(key[1]), key[1]
+            text = _outage(name, error, sets=wanting(name), last=times == REPORTED_SUSPENSIONS)
+            fields = {"traceback": error.trace} if error.trace else {}
+            quiet = times > REPORTED_SUSPENSIONS
+            conditions.set(key, text, kind=Kind.DEFERRED, fields=fields, quiet=quiet)
 
-    def tell(self, availability: CloudAvailability, *, wanting: Callable[[str], int]) -> None:
-        """`wanting` is how many sets have still to go to a cloud."""
-        closed = availability.suspended()
-        away = {name: error for name, error in closed.items() if isinstance(error, CloudAway)}
-        for name in away.keys() - self._told:
-            if (times := availability.suspensions(name)) <= REPORTED_SUSPENSIONS:
-                self._tell(name, away[name], sets=wanting(name), last=times == REPORTED_SUSPENSIONS)
-        self._told = set(away)
 
-    def _tell(self, name: str, error: CloudAway, *, sets: int, last: bool) -> None:
-        what = f"Cloud {name} is away: {error.why}"
-        if sets:
-            what += f"; {sets} set{' waits' if sets == 1 else 's wait'} for it"
-        if last:
-            what += (
-                f", and it is so for the {REPORTED_SUSPENSIONS}rd time: more is told when a set comes through"
-            )
-        fields = {"traceback": error.trace} if isinstance(error, Unforeseen) else {}
-        self._monitor.tell(Event(Kind.DEFERRED, what, level="warning", fields=fields))
+def _outage(name: str, error: CloudAway, *, sets: int, last: bool) -> str:
+    text = f"Cloud {name} is away: {error.why}"
+    if sets:
+        text += f"; {sets} set{' waits' if sets == 1 else 's wait'} for it"
+    if last:
+        text += f", and it is so for the {REPORTED_SUSPENSIONS}rd time: more is told when a set comes through"
+    return text
 
 
 def introduced(cloud: Cloud, found: DetectedDialect) -> str:

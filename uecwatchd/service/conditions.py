@@ -1,48 +1,92 @@
-"""Trouble that is told once while it lasts, and keeps nothing else from its turn."""
+"""Conditions: what lasts, such as a folder that cannot be read, and is told once while it does.
+
+Each instance remembers for as long as it lives: one belongs to the service, one to its present configuration.
+"""
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 
 from uecwatchd.errors import UecError
-from uecwatchd.events import Event, Kind, Level, Monitor
-from uecwatchd.system.unforeseen import OurFault, in_words
+from uecwatchd.events import Event, Fields, Kind, Level, Monitor, error_event
+from uecwatchd.system.unforeseen import Recurring, in_words
+
+# A topic, then what the condition is about: `("slow", "/srv/images")`.
+Key = tuple[str, ...]
 
 
-class Complaints:
-    """What has been complained of and not mended yet, by what it is about."""
+class Conditions:
+    """The conditions that last now, each with its text. Safe to use from several threads."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
-        self._made: dict[str, str] = {}
+        self._lock = threading.Lock()  # guards _lasting
+        self._lasting: dict[Key, str] = {}
 
-    def standing(self, what: str) -> bool:
-        return what in self._made
+    def set(
+        self,
+        key: Key,
+        text: str,
+        *,
+        kind: Kind = Kind.FAULT,
+        level: Level = "warning",
+        fields: Fields | None = None,
+        once: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        """Note that a condition lasts, and tell its text if that is new. An empty text clears the condition.
+
+        `once`: do not tell another text of the same condition either. `quiet`: tell nothing.
+        """
+        if not text:
+            self.clear(key)
+        elif self._begins(key, text, once=once) and not quiet:
+            self._monitor.tell(Event(kind, text, level=level, fields=fields or {}))
+
+    def set_error(self, key: Key, error: UecError) -> None:
+        """Note that an error lasts, and tell it if it is another one than before."""
+        if self._begins(key, str(error)):
+            self._monitor.tell(error_event(error))
+
+    def clear(self, key: Key) -> bool:
+        """Forget a condition; return whether it lasted until now."""
+        with self._lock:
+            return self._lasting.pop(key, None) is not None
+
+    def clear_others(self, topic: Key, keys: Collection[Key]) -> None:
+        """Forget the conditions whose key begins with `topic`, but for `keys`."""
+        with self._lock:
+            gone = [key for key in self._lasting if key[: len(topic)] == topic and key not in keys]
+            for key in gone:
+                del self._lasting[key]
+
+    def lasts(self, key: Key, text: str | None = None) -> bool:
+        """Return whether a condition lasts, with this very text if one is given."""
+        with self._lock:
+            known = self._lasting.get(key)
+        return known is not None and text in (None, known)
 
     @contextlib.contextmanager
-    def about(self, what: str) -> Iterator[None]:
-        """Do something to one thing in a folder; a UecError of it is told here, and goes no further."""
+    def guard(self, key: Key, what: str) -> Iterator[None]:
+        """Do something to one thing; an error of it becomes a condition, and is not raised."""
         try:
             with in_words(what):
                 yield
         except UecError as error:
-            if self._made.get(what) != str(error):
-                self.tell_error(error)
-            self._made[what] = str(error)
+            self.set_error(key, error)
         else:
-            self._made.pop(what, None)
+            self.clear(key)
 
-    def while_it_lasts(self, what: str, sentence: str) -> None:
-        """Tell a sentence once, until `what` has come to an end: then the sentence is empty."""
-        if not sentence:
-            self._made.pop(what, None)
-        elif what not in self._made:
-            self._made[what] = sentence
-            self.tell(Kind.FAULT, sentence, "warning")
+    def recurring(self, what: str) -> Recurring:
+        """Return the guard of something that is done again and again, whose faults are conditions."""
+        key = ("fault", what)
+        return Recurring(
+            what, failed=lambda fault: self.set_error(key, fault), worked=lambda: self.clear(key)
+        )
 
-    def tell(self, kind: Kind, sentence: str, level: Level = "info", *, set_name: str = "") -> None:
-        self._monitor.tell(Event(kind, sentence, set_name, level))
-
-    def tell_error(self, error: UecError, set_name: str = "") -> None:
-        """With the traceback of a fault of ours as a field: a report to us needs it."""
-        fields = {"traceback": error.trace} if isinstance(error, OurFault) else {}
-        self._monitor.tell(Event(Kind.FAULT, str(error), set_name, "error", fields))
+    def _begins(self, key: Key, text: str, *, once: bool = False) -> bool:
+        """Note a condition; return whether it is new."""
+        with self._lock:
+            before = self._lasting.get(key)
+            self._lasting[key] = text
+        return before is None or (before != text and not once)

@@ -22,6 +22,7 @@ from uecwatchd.ledger.schema import lock_state
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_notices import introduced, warned
+from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
 from uecwatchd.service.probing import ProbeThread, ProbeWriter
@@ -30,7 +31,6 @@ from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.signals import Stop
-from uecwatchd.system.unforeseen import OurFault, Recurring
 from uecwatchd.types import DetectedCloud
 
 # Between two turns of the loop, however many events there are: a large copy raises thousands.
@@ -88,14 +88,14 @@ class Service:
         self._stopping = Stop()
         self._interrupts = Interrupts()
         self._reload_asked = False
-        self._loop = Recurring("the service's loop", tell=self._tell_fault)
+        self._conditions = Conditions(monitor)
+        self._loop = self._conditions.recurring("the service's loop")
         self._probes = ProbeWriter(book, now=now, monotonic=monotonic)
         self._probe_thread = ProbeThread(
-            self._probes, resumed=self._cloud_resumed, fault=self._tell_fault, monotonic=monotonic
+            self._probes, resumed=self._cloud_resumed, conditions=self._conditions, monotonic=monotonic
         )
         self._looked: dict[Path, float] = {}
         self._improved = float("-inf")
-        self._deaf = ""
         self._notifier, self._is_ready = Notifier({}), False
         self._went_on_next = self._status_next = self._scan_next = float("-inf")
         self._scan_wanted = False
@@ -277,9 +277,8 @@ class Service:
         why = deaf(self._looked, watch.ways, now=self._monotonic())
         if not why:
             notifier.watchdog()
-        elif not self._deaf:
-            self._tell(Kind.FAULT, f"No longer fit for work, and telling systemd so: {why}", "error")
-        self._deaf = why
+        text = why and f"No longer fit for work, and telling systemd so: {why}"
+        self._conditions.set(("deaf",), text, level="error", once=True)
 
     def _went_on(self) -> None:
         """A look has come past one more file: systemd is told now and then, or it would take a long one for a
@@ -389,6 +388,3 @@ class Service:
 
     def _tell(self, kind: Kind, sentence: str, level: str = "info") -> None:
         self._monitor.tell(Event(kind, sentence, level=level))  # type: ignore[arg-type]
-
-    def _tell_fault(self, fault: OurFault) -> None:
-        self._monitor.tell(Event(Kind.FAULT, str(fault), level="error", fields={"traceback": fault.trace}))

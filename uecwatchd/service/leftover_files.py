@@ -1,28 +1,27 @@
-"""What is in no set although somebody may wait for it: told once while it lies there."""
+"""Files that are in no set although somebody may wait for one: told once while they lie there."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.intake.sets.records import Misfit
+from uecwatchd.service.conditions import Conditions
 from uecwatchd.system.text import printable
 
-# Told one by one of a folder at once; who drops more than that sees the pattern.
+# At one look at a folder. A user who drops more than that sees the pattern.
 MOST_TOLD = 20
 
 
-class Remnants:
-    """What has been told of one folder's files that are in no set, by path."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, str] = {}
-
-    def tell(self, misfits: Iterable[Misfit], monitor: Monitor) -> None:
-        """Tell what is new among what is worth telling, and forget what is gone."""
-        worth = {misfit.path: misfit.reason for misfit in misfits if misfit.is_news}
-        news = [path for path, reason in worth.items() if self._told.get(path) != reason]
-        self._told = worth
-        for path in news[:MOST_TOLD]:
-            monitor.tell(Event(Kind.LEFT_OUT, f"{printable(path)}: {worth[path]}", level="warning"))
-        if (more := len(news) - MOST_TOLD) > 0:
-            what = f"{more} more files are in no set: uecwatchd status lists them"
-            monitor.tell(Event(Kind.LEFT_OUT, what, level="warning"))
+def tell_leftover_files(
+    folder: Path, misfits: Iterable[Misfit], *, conditions: Conditions, monitor: Monitor
+) -> None:
+    """Tell the files of a folder that are in no set, as far as that is new."""
+    topic = ("left out", str(folder))
+    texts = {(*topic, one.path): f"{printable(one.path)}: {one.reason}" for one in misfits if one.is_news}
+    news = [key for key, text in texts.items() if not conditions.lasts(key, text)]
+    conditions.clear_others(topic, texts)
+    for number, key in enumerate(news):
+        conditions.set(key, texts[key], kind=Kind.LEFT_OUT, quiet=number >= MOST_TOLD)
+    if (more := len(news) - MOST_TOLD) > 0:
+        text = f"{more} more files are in no set: uecwatchd status lists them"
+        monitor.tell(Event(Kind.LEFT_OUT, text, level="warning"))

@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 from uecwatchd.errors import Halted
-from uecwatchd.events import Kind
+from uecwatchd.events import Event, Kind
 from uecwatchd.intake.sets.records import Assembly, Refused, Waiting, being_written
 from uecwatchd.intake.spool import writers
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt import context, run
-from uecwatchd.service.conditions import Complaints
+from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.policy import is_due_again
 from uecwatchd.service.requests import Requests
 from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fresh_retries
@@ -59,7 +59,7 @@ class Notices:
         *,
         states: SetStates,
         requests: Requests,
-        complaints: Complaints,
+        conditions: Conditions,
         working: Callable[[], Collection[SetId]],
         clock: Callable[[], float],
         settle: float,
@@ -69,7 +69,7 @@ class Notices:
         self._tools = tools
         self._states = states
         self._requests = requests
-        self._complaints = complaints
+        self._conditions = conditions
         self._working = working
         self._untold: dict[Path, dict[SetId, Notice]] = {}
 
@@ -174,8 +174,8 @@ class Notices:
             run.show_refusal(record, self._tools, before=before)
         else:
             what = f"{name}: waiting for {record.reason}"
-            self._complaints.tell(Kind.WAITING, what, set_name=name)
-            with self._complaints.about(name):
+            self._tools.monitor.tell(Event(Kind.WAITING, what, name))
+            with self._conditions.guard(("set", *notice.key), name):
                 for taken in result_files.publish(record):
                     raise taken
 

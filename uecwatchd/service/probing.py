@@ -13,7 +13,7 @@ from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS, CloudAvailability
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.system.unforeseen import OurFault, Recurring
+from uecwatchd.service.conditions import Conditions
 
 
 class ProbeWriter:
@@ -47,7 +47,7 @@ class ProbeThread:
     """Thread that probes the clouds that are due. Belongs to the service's loop.
 
     `resumed` is called from the thread with the name of each cloud that resumes, and whether to report that:
-    a cloud that comes and goes is reported a few times only. `fault` is called with our own faults.
+    a cloud that comes and goes is reported a few times only.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class ProbeThread:
         writer: ProbeWriter,
         *,
         resumed: Callable[[str, bool], None],
-        fault: Callable[[OurFault], None],
+        conditions: Conditions,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._resumed = resumed
-        self._attempts = Recurring("asking the clouds", tell=fault)
+        self._attempts = conditions.recurring("asking the clouds")
         self._next_at = float("-inf")
         self._monotonic = monotonic
         self._thread: threading.Thread | None = None

@@ -15,7 +15,7 @@ from uecwatchd.intake.spool import archive, scan
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Leaving, SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.service.conditions import Complaints
+from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.policy import GONE, is_done
 from uecwatchd.service.set_states import SetStates
 
@@ -48,17 +48,17 @@ def _of_these_alone(assembly: Assembly, done: list[ImageSet]) -> Iterable[str]:
     )
 
 
-def see_off(folder: Path, ledger: Ledger, complaints: Complaints, *, now: float) -> None:
+def see_off(folder: Path, ledger: Ledger, conditions: Conditions, *, now: float) -> None:
     """Take away what was noted as leaving, now or before a crash; what cannot go is told and stays noted."""
     leaving = ledger.leaving(folder)
     for one in leaving:
         files = [(one.path, one.stamp)]
-        with complaints.about(one.path):
+        with conditions.guard(("leaving", str(folder), one.path), one.path):
             if one.way == "delete":
                 archive.discard(folder, files)
             else:
                 archive.archive(folder, files, when=datetime.fromtimestamp(now, UTC))
-    if leaving and not any(complaints.standing(one.path) for one in leaving):
+    if leaving and not any(conditions.lasts(("leaving", str(folder), one.path)) for one in leaving):
         ledger.drop_leaving(folder)
 
 
@@ -70,7 +70,7 @@ def without_leaving(listing: scan.Listing, leaving: Iterable[Leaving]) -> scan.L
 
 
 def forget_in_time(
-    records: Iterable[SetRecord], *, states: SetStates, complaints: Complaints, now: float, linger: float
+    records: Iterable[SetRecord], *, states: SetStates, conditions: Conditions, now: float, linger: float
 ) -> bool:
     """Outputs of sets whose files are gone go after a while: users cannot remove them themselves.
 
@@ -83,7 +83,7 @@ def forget_in_time(
     end = time.monotonic() + FORGETTING_SECONDS
     for record in gone:
         if record.reason == GONE and now - record.since >= linger and time.monotonic() < end:
-            with complaints.about(record.name):
+            with conditions.guard(("set", *record.id), record.name):
                 result_files.clear(record)
                 states.drop(record)
                 freed.append(record)

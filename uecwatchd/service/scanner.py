@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, UecError, words_of
-from uecwatchd.events import Kind
+from uecwatchd.events import Event, Kind, error_event
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Assembly, ImageSet, put_back
 from uecwatchd.intake.spool import output_files, peek, safe_open, scan, writers
@@ -22,10 +22,10 @@ from uecwatchd.intake.watch import identity
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt import context, run
-from uecwatchd.service.cloud_notices import Outages
-from uecwatchd.service.conditions import Complaints
+from uecwatchd.service.cloud_notices import tell_outages
+from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.late_outputs import write_freed
-from uecwatchd.service.leftover_files import Remnants
+from uecwatchd.service.leftover_files import tell_leftover_files
 from uecwatchd.service.notices import Notices
 from uecwatchd.service.policy import (
     GONE,
@@ -84,7 +84,7 @@ class Rounds:
         self._queue = SetQueue(settings.work.sets)
         self._workers = Workers(settings.work.sets, ended=ended)
         self._clocks_apart: float | None = None
-        self._remnants: dict[Path, Remnants] = {}
+        self._leftover_files = Conditions(tools.monitor)
         self._locks: dict[Path, tuple[tuple[int, int] | None, int | None]] = {}
         self.configure(settings, tools)
 
@@ -93,15 +93,14 @@ class Rounds:
         self._rules = make_rules(settings, tools.clouds.dialects(), tools.clouds.unidentified())
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, scan.Listing] = {}
-        self._complaints = Complaints(tools.monitor)
-        self._outages = Outages(tools.monitor)
+        self._conditions = Conditions(tools.monitor)
         self._assemblies: dict[Path, Assembly] = {}
         self._queue.clear()
         self._notices = Notices(
             tools,
             states=self._states,
             requests=self._requests,
-            complaints=self._complaints,
+            conditions=self._conditions,
             working=lambda: self._workers.running,
             clock=self._monotonic,
             settle=settings.spool.settle,
@@ -186,7 +185,7 @@ class Rounds:
         for folder, written in self._notices.work_off().items():
             found = self._assemblies[folder]
             self._assemblies[folder] = put_back(found, written, ready_at=self._settled())
-        self._outages.tell(self._tools.clouds.availability, wanting=self._wanting)
+        tell_outages(self._conditions, self._tools.clouds.availability, wanting=self._wanting)
         return ended
 
     def work_off(self) -> None:
@@ -239,13 +238,13 @@ class Rounds:
         lock = output_files.lock_spool(folder)
         self._locks[folder] = (now, lock)
         loose = f"{folder}: it is not locked against a second uecwatchd: cannot write {SPOOL_LOCK.name} there"
-        self._complaints.while_it_lasts(f"{folder}: lock", loose if lock is None else "")
+        self._conditions.set(("lock", str(folder)), loose if lock is None else "")
         if lock is not None:
             output_files.sweep(folder)
 
     def _look(self, folder: Path) -> None:
         ledger = self._tools.ledger
-        see_off(folder, ledger, self._complaints, now=self._tools.now())
+        see_off(folder, ledger, self._conditions, now=self._tools.now())
         before, budget = self._listings.get(folder), peek.Budget(beat=self._went_on)
         ignore = self._settings.spool.ignore
         listing = scan.scan(folder, now=self._monotonic(), before=before, ignore=ignore, budget=budget)
@@ -262,7 +261,7 @@ class Rounds:
         self._welcome_back(assembly, records)
         here = [records[name] for name in records.keys() & set_names(assembly)]
         still = [record for record in here if record.id not in self._workers.running]
-        write_freed(still, listing, states=self._states, complaints=self._complaints)
+        write_freed(still, listing, states=self._states, conditions=self._conditions)
         due_sets = [f for f in assembly.ready if self._is_due(f, records.get(f.name), suspended=suspended)]
         assembly = self._closed(folder, assembly, due_sets)
         self._assemblies[folder] = assembly
@@ -271,13 +270,15 @@ class Rounds:
         self._expect(folder, [found for found in due_sets if found.name in ready], records)
         self._notices.expect(folder, assembly, lambda path: listing.stamp(path).ctime_ns)
         self._requests.drop_impossible(folder, assembly, self._workers.running)
-        self._remnants.setdefault(folder, Remnants()).tell(assembly.misfits, self._tools.monitor)
+        tell_leftover_files(
+            folder, assembly.misfits, conditions=self._leftover_files, monitor=self._tools.monitor
+        )
         self._retire(listing, assembly, records)
         absent = (records[name] for name in records.keys() - set_names(assembly))
         if forget_in_time(
             [record for record in absent if record.id not in self._workers.running],
             states=self._states,
-            complaints=self._complaints,
+            conditions=self._conditions,
             now=self._tools.now(),
             linger=self._settings.spool.linger,
         ):
@@ -316,7 +317,8 @@ class Rounds:
             same = record is not None and record.stamp == found.stamp
             if not same and not self._queue.has(found):
                 files = ", ".join(member.path for member in found.members)
-                self._complaints.tell(Kind.FOUND, f"Found set {found.name}: {files}", set_name=found.name)
+                text = f"Found set {found.name}: {files}"
+                self._tools.monitor.tell(Event(Kind.FOUND, text, found.name))
             expected.append(to_due_set(found, record if same else None))
         self._queue.replace(folder, expected, now=self._monotonic())
 
@@ -358,7 +360,7 @@ class Rounds:
         held = self._requests.held_names(listing.folder)
         if leaving := leaving_of(listing, assembly, records, held=held, way=way):
             self._tools.ledger.put_leaving(leaving)
-            see_off(listing.folder, self._tools.ledger, self._complaints, now=self._tools.now())
+            see_off(listing.folder, self._tools.ledger, self._conditions, now=self._tools.now())
 
     def _reap(self) -> bool:
         """Take the results of workers that have ended. A fault of ours defers the set and says so."""
@@ -377,7 +379,7 @@ class Rounds:
     def _blame_ourselves(self, found: ImageSet, fault: BaseException) -> None:
         """For what kept even the end of an attempt from being written down."""
         error, now = our_fault(found.name, fault), self._tools.now()
-        self._complaints.tell_error(error, found.name)
+        self._tools.monitor.tell(error_event(error, found.name))
         record = self._states.get(found.id)
         record = record or SetRecord(str(found.folder), found.name, "", "working", now)
         record = replace(adjust_for_downtime(record, started=self._tools.started), stamp=found.stamp)
@@ -396,8 +398,9 @@ class Rounds:
         except UecError as error:
             self._trouble(folder, error)
         else:
-            if self.troubles.pop(folder, None):
-                self._complaints.tell(Kind.READY, f"{folder}: the trouble is over")
+            self.troubles.pop(folder, None)
+            if self._conditions.clear(("folder", str(folder))):
+                self._tools.monitor.tell(Event(Kind.READY, f"{folder}: the trouble is over"))
 
     @contextlib.contextmanager
     def _timed(self, folder: Path) -> Iterator[None]:
@@ -406,26 +409,25 @@ class Rounds:
         yield
         took = self._monotonic() - began
         slow = f"{folder}: it took {took:.0f} s to look at it once" if took >= SLOW_LOOK_SECONDS else ""
-        self._complaints.while_it_lasts(f"{folder}: slow", slow)
+        self._conditions.set(("slow", str(folder)), slow, once=True)
 
     def _tell_what_is_left(self, listing: scan.Listing) -> None:
         """What one look had no time or no room for."""
         folder, unread, crowded = listing.folder, len(listing.unread), len(listing.crowded)
         late = f"{folder}: much lies there; {unread} files are still to be read, at the next looks"
-        self._complaints.while_it_lasts(f"{folder}: unread", late if unread else "")
+        self._conditions.set(("unread", str(folder)), late if unread else "", once=True)
         large = f"{folder}: there is too much metadata; the sets of the {crowded} largest files of it wait"
-        self._complaints.while_it_lasts(f"{folder}: crowded", large if crowded else "")
+        self._conditions.set(("crowded", str(folder)), large if crowded else "", once=True)
         whose = " and ".join(
             f"{number} of {safe_open.user_name(uid)}" for uid, number in listing.left_out.items()
         )
         many = f"{folder}: more lies there than is looked at; left out are names of files: {whose}"
-        self._complaints.while_it_lasts(f"{folder}: left out", many if whose else "")
+        self._conditions.set(("many names", str(folder)), many if whose else "", once=True)
 
     def _trouble(self, folder: Path, error: UecError) -> None:
         # What was seen there before would only make the loop look again and again.
         self._assemblies.pop(folder, None)
         self._queue.clear_folder(folder)
         self._notices.dismiss(folder)
-        if str(self.troubles.get(folder)) != str(error):
-            self._complaints.tell_error(error)
+        self._conditions.set_error(("folder", str(folder)), error)
         self.troubles[folder] = words_of(error)

@@ -17,7 +17,7 @@ WORDS_CHARACTERS = 200
 # A temporary error is over at once; a lasting one is retried as often as a folder is scanned without events.
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
-HERE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]
 
 
 class OurFault(Deferred):
@@ -63,21 +63,28 @@ def _words(fault: BaseException) -> str:
 def _places(fault: BaseException) -> Iterator[str]:
     """Yield the places in this package where the exception passed, the innermost last."""
     for frame in traceback.extract_tb(fault.__traceback__):
-        if Path(frame.filename).is_relative_to(HERE):
-            yield f"{Path(frame.filename).relative_to(HERE)}:{frame.lineno}"
+        if Path(frame.filename).is_relative_to(PACKAGE):
+            yield f"{Path(frame.filename).relative_to(PACKAGE)}:{frame.lineno}"
 
 
 class Recurring:
-    """Work that may fail again and again: reported when the failure changes, retried after growing pauses.
+    """Work that may fail again and again: retried after growing pauses.
 
-    `pause` is the one before the next try, in seconds; 0 while all is well.
+    `pause` is the one before the next try, in seconds; 0 while all is well. `failed` is called with each
+    fault, `worked` after each try without one.
     """
 
-    def __init__(self, what: str, *, tell: Callable[[OurFault], None]) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        failed: Callable[[OurFault], object],
+        worked: Callable[[], object] = lambda: None,
+    ) -> None:
         self.pause = 0.0
         self._what = what
-        self._tell = tell
-        self._told = ""
+        self._failed = failed
+        self._worked = worked
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -87,8 +94,7 @@ class Recurring:
                 yield
         except OurFault as fault:
             self.pause = min(max(2 * self.pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-            if str(fault) != self._told:
-                self._tell(fault)
-            self._told = str(fault)
+            self._failed(fault)
         else:
-            self.pause, self._told = 0.0, ""
+            self.pause = 0.0
+            self._worked()

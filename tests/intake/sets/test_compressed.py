@@ -9,7 +9,8 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.near import MBR, decided, lay, row_of
 from uecwatchd.events import Kind
-from uecwatchd.service.leftover_files import MOST_TOLD, Remnants
+from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.leftover_files import MOST_TOLD, tell_leftover_files
 
 
 @pytest.mark.parametrize(
@@ -90,18 +91,22 @@ def test_what_is_compressed_and_no_image_is_no_news(tmp_path: Path, name: str) -
 def test_each_is_told_once_while_it_lies_there_and_many_are_told_together(
     tmp_path: Path, heard: Heard
 ) -> None:
-    remnants = Remnants()
+    conditions = Conditions(heard)
+
+    def look() -> None:
+        tell_leftover_files(tmp_path, decided(tmp_path).misfits, conditions=conditions, monitor=heard)
+
     lay(tmp_path, {"k.tar.gz": "x", "web.raw.1": MBR, "notes.md": "x"})
     for _ in range(3):
-        remnants.tell(decided(tmp_path).misfits, heard)
+        look()
     assert len(heard.sentences(Kind.LEFT_OUT)) == 2
     (tmp_path / "k.tar.gz").unlink()
-    remnants.tell(decided(tmp_path).misfits, heard)
+    look()
     lay(tmp_path, {"k.tar.gz": "x"})
-    remnants.tell(decided(tmp_path).misfits, heard)
+    look()
     assert len(heard.sentences(Kind.LEFT_OUT)) == 3
     lay(tmp_path, {f"m{number}.tgz": "x" for number in range(MOST_TOLD + 5)})
-    remnants.tell(decided(tmp_path).misfits, heard)
+    look()
     told = heard.sentences(Kind.LEFT_OUT)[3:]
     assert len(told) == MOST_TOLD + 1
     assert told[-1].startswith("5 more files are in no set")
