@@ -1,4 +1,4 @@
-"""What the ledger remembers, as frozen records."""
+"""The records of the ledger."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,10 @@ Verb = Literal["retry", "forget"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as it is kept and shown. `kind` is rejected, deferred or halted, `exit_code` a command's."""
+    """An error as it is stored and shown.
+
+    `kind` is rejected, deferred or halted; `exit_code` is for commands.
+    """
 
     kind: str
     what: str
@@ -26,7 +29,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Furnished:
-    """What an image was given for a set beside its bytes: the keys of tags, and whether it was described."""
+    """Attributes that an image got for a set: the keys of tags, and `described` for a description."""
 
     image_id: str
     tags: tuple[str, ...] = ()
@@ -35,10 +38,10 @@ class Furnished:
 
 @dataclass(frozen=True, slots=True)
 class MemberRecord:
-    """A member as it was used. `image_id` and `manifest` ("bucket/key") are empty until there are any.
+    """A member that was used. `image_id` and `manifest` ("bucket/key") are empty until they exist.
 
-    `parts` is the most parts of it that have lain in the bucket; `pending` the id of an image that the cloud
-    is still at work on.
+    `parts` is the largest number of its parts that were in the bucket; `pending` is the id of an image that
+    the cloud has not finished.
     """
 
     role: Role
@@ -55,10 +58,12 @@ class MemberRecord:
 
 @dataclass(frozen=True, slots=True)
 class SetRecord:
-    """Times are seconds of the epoch. `since` is when the state began, `first_failure` when this job's first
-    deferral was, moved on by what was not spent on trying since; `reason` is what a waiting set waits for;
-    `idle` the sidecar keys without effect yet; `owner` the uid that the name belongs to, None where no look
-    at the files has told it yet."""
+    """The state of one set. Times are seconds of the epoch.
+
+    `since` is when the state began. `first_failure` is when this job was first deferred, moved forward by
+    time that was not spent on attempts. `reason` is what a waiting set waits for. `idle` are sidecar keys
+    without effect yet. `owner` is the uid that owns the name, None until a scan has found it.
+    """
 
     folder: str
     name: str
@@ -76,8 +81,8 @@ class SetRecord:
     first_failure: float | None = None
     idle: tuple[str, ...] = ()
     members: tuple[MemberRecord, ...] = ()
-    fingerprint: str = ""  # of all that the ids stand for
-    remarks: tuple[str, ...] = ()  # what an image that is registered did not get of what was asked for it
+    fingerprint: str = ""  # of everything that the ids stand for
+    remarks: tuple[str, ...] = ()  # requested attributes that a registered image did not get
     error: Failure | None = None
     owner: int | None = None
 
@@ -87,8 +92,10 @@ class SetRecord:
 
     @property
     def awaits_cloud(self) -> bool:
-        """Whether there is nothing to do for it before the cloud is done with an image. `since` is then when
-        that became pending."""
+        """True if there is nothing to do until the cloud has finished an image.
+
+        `since` is then when it became pending.
+        """
         return self.state == "waiting" and any(member.pending for member in self.members)
 
     def image_id(self, role: Role) -> str:
@@ -97,16 +104,15 @@ class SetRecord:
 
 @dataclass(frozen=True, slots=True)
 class BundleRecord:
-    """`identity` is a digest of all that makes the bundle what it is; `prefix` begins its keys in the bucket.
+    """One bundle. `identity` is a digest of everything that determines it; `prefix` is the start of its keys.
 
-    The key and the IV are kept until it is registered: the same source then gives the same parts again.
-    `made_for` is the folder and name of the set that began it, or then of the one that had it registered.
-    `registered` is in seconds of the epoch, None for one that was found in the cloud. `objects` is what was
-    sent to the bucket; `boot` the ids of kernel and ramdisk in the manifest among them, `sealed` a digest of
-    the certificates and the key that it was made with.
-    While it is `registering`, `image_id` is that of an image which is pending; while it is `uploaded`, of one
-    that is to be deregistered before another is registered. `renewed` is that this was done.
-    `owner` is the uid that its set belongs to, None where that is not known.
+    The key and the IV are kept until it is registered, so that the same source gives the same parts again.
+    `made_for` is the folder and name of the set that started it, or later of the one that registered it.
+    `registered` is in seconds of the epoch, None if it was found in the cloud. `objects` are the objects sent
+    to the bucket; `boot` are the ids of kernel and ramdisk in the manifest; `sealed` is a digest of the
+    certificates and the key that were used. While it is `registering`, `image_id` is that of a pending image;
+    while it is `uploaded`, that of an image to be deregistered before a second registration. `renewed` is
+    True after this was done. `owner` is the uid of its set's owner, None if unknown.
     """
 
     cloud: str
@@ -139,7 +145,7 @@ class BundleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """A finished set's file that is about to leave its folder, archived or deleted."""
+    """A file of a finished set that is about to be archived or deleted."""
 
     folder: str
     path: str
@@ -149,7 +155,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asked to be done with a set. `number` tells the order; 0 before it is written down."""
+    """A request about a set. `number` gives the order; it is 0 before it is stored."""
 
     folder: str
     name: str
@@ -163,9 +169,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """How far the work on a set had come at `moment`, and when this stage began: both seconds of the epoch.
+    """The progress of the work on a set at `moment`; `began` is the start of the stage.
 
-    `done` and `total` are bytes of the member `file`; `part` counts from 1, and is 0 where there are none.
+    Both in seconds of the epoch. `done` and `total` are bytes of the member `file`; `part` counts from 1, and
+    is 0 if there are no parts.
     """
 
     folder: str

@@ -1,9 +1,9 @@
-"""What becomes of a ledger that is damaged, or gone.
+"""Recovery from a damaged or missing ledger.
 
-It is never mended: what half of it says may be wrong. It is set aside, and a new one is begun. That costs
-time and no more, because the new one is filled from where the truth is as well: the images are on the clouds'
-lists, under locations that follow from their content, and are adopted; the files lie in the spool.
-What people asked for is nowhere else, and is taken over as far as it can be read.
+A damaged ledger is never repaired, because half of it may be wrong. It is set aside, and a new one is
+started. This costs only time, because the new one is filled from other sources: the images are in the lists
+of the clouds, at locations that follow from their content, and are adopted; the files are in the spool.
+Requests and holds are nowhere else, so they are copied if they can be read.
 """
 
 import os
@@ -18,20 +18,23 @@ from urllib.parse import quote
 from uecwatchd.ledger.schema import FILE_NAME, STATE_LOCK, folder_trouble, lock_state, sync_folder
 from uecwatchd.system import failpoints, lockfile
 
-# What SQLite puts beside its file. They go first: a log that stayed would be read into the new file.
+# Files of SQLite beside its database. They are renamed first: an old log would be read into the new file.
 COMPANIONS = ("-wal", "-shm")
 WISHES = ("requests", "holds")
 
 
 def is_gone(folder: Path) -> bool:
-    """Whether there has been a daemon here, and its ledger is not: each run leaves a lock's file behind."""
+    """Return True if there was a daemon here, and its ledger is missing.
+
+    Each run leaves the file of its lock behind.
+    """
     # Not exists() of a Path, which raises where a folder above is closed.
     return os.path.exists(folder / STATE_LOCK.name) and not os.path.exists(folder / FILE_NAME)  # noqa: PTH110
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """No daemon may be at work on a ledger that is set aside. Raises Deferred when one is."""
+    """Hold the lock of the daemon while a ledger is set aside. Raises Deferred if a daemon runs."""
     lock = lock_state(folder)
     try:
         yield
@@ -40,7 +43,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def set_aside(folder: Path) -> Path:
-    """Give the ledger another name, under which nothing looks for it; that name."""
+    """Rename the ledger, and return the new name."""
     path = folder / FILE_NAME
     aside = _free_name(folder)
     with folder_trouble(folder), failpoints.effect("set the ledger aside"):
@@ -58,7 +61,7 @@ def _free_name(folder: Path) -> Path:
 
 
 def salvaged(aside: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """The rows of what people asked for, each with its table, as far as they can be read."""
+    """Yield the readable rows of requests and holds, each with its table."""
     for table in WISHES:
         with (
             suppress(sqlite3.DatabaseError),

@@ -1,4 +1,4 @@
-"""Rows of the ledger's file and the records that they are of, both ways."""
+"""Conversion between records and rows of the SQLite file."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""The ledger's file: its schema and the ways from older ones, and SQLite's errors in our words."""
+"""The ledger's SQLite file: its schema with migrations, and SQLite's errors as sentences."""
 
 import errno
 import fcntl
@@ -27,12 +27,12 @@ STATE_LOCK = lockfile.LockFile(
 )
 # A verb has the lock for some milliseconds; a daemon that starts just then should not report another daemon.
 LOCK_PATIENCE_SECONDS = 1.0
-# How long a statement waits for another process (`status`, a second daemon's last gasp) to finish writing.
+# How long a statement waits for another process (`status`, or a daemon that is ending) to finish writing.
 BUSY_SECONDS = 10.0
 BUSY_PAUSE_SECONDS = 0.05
 # An extended result code of SQLite has the plain one in its lowest byte.
 PLAIN_CODE = 0xFF
-# What SQLite says of a file that no waiting will mend. All else passes: a lock, a full disk, a lost mount.
+# SQLite's codes for a damaged file. All others are temporary: a lock, a full disk, a lost mount.
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 HINTS: Mapping[int, str] = {
     sqlite3.SQLITE_FULL: "Free some space in the state directory; work resumes by itself.",
@@ -41,13 +41,12 @@ HINTS: Mapping[int, str] = {
     sqlite3.SQLITE_CANTOPEN: "Let the service's user write to the state directory and all that is in it.",
     sqlite3.SQLITE_IOERR: "Look at the disk that the state directory lies on; work resumes by itself.",
 }
-# All that it may say of a disk without room for another file, or one that has become read-only.
+# Codes that may mean a disk without inodes, or one that has become read-only.
 VAGUE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
 ON_A_LOCAL_DISK = "Set dir under [state] to a folder on a disk of this machine"
-# What a file system answers that keeps no locks: NFS without its lock service, some behind FUSE.
+# Errors of a file system without locks: NFS without its lock service, some with FUSE.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
-# What SQLite says where locks, or memory that processes share, are not to be had. It waits for a lock in vain
-# before it does.
+# SQLite's codes if there are no locks or no shared memory, after it has waited for a lock in vain.
 UNSHARED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL})
 LOCAL = f"{ON_A_LOCAL_DISK}."
 OTHER_HINT = "Nothing is lost, and work resumes by itself; if that goes on, look at the state directory."
@@ -79,7 +78,7 @@ MIGRATIONS = (
         PRIMARY KEY (device, inode)
     ) STRICT;
     """,
-    # Requests and holds are tables of their own, since another process writes them while a daemon runs.
+    # Requests and holds have separate tables, because another process writes them while a daemon runs.
     """
     CREATE TABLE requests (
         number INTEGER PRIMARY KEY AUTOINCREMENT, folder TEXT NOT NULL, name TEXT NOT NULL, verb TEXT NOT NULL
@@ -93,32 +92,32 @@ MIGRATIONS = (
         began REAL NOT NULL, moment REAL NOT NULL, PRIMARY KEY (folder, name)
     ) STRICT;
     """,
-    # What is about to be taken out of a folder: half a set would be taken for another one.
+    # Files that are about to leave a folder: half a set would be taken for another one.
     """
     CREATE TABLE leaving (
         folder TEXT NOT NULL, path TEXT NOT NULL, stamp TEXT NOT NULL, way TEXT NOT NULL,
         PRIMARY KEY (folder, path)
     ) STRICT;
     """,
-    # When a daemon will ask the clouds that are closed to it, for those who ask what a set waits for.
+    # When a daemon will probe suspended clouds, for `status`.
     """
     CREATE TABLE probes (cloud TEXT NOT NULL PRIMARY KEY, moment REAL NOT NULL) STRICT;
     """,
-    # The ids in a machine's manifest: its parts stay good when a kernel comes back under another id.
+    # The ids in a machine's manifest: its parts stay valid if a kernel gets another id.
     """
     ALTER TABLE bundles ADD COLUMN boot TEXT NOT NULL DEFAULT '';
     """,
-    # The plain SHA-256 of what has a digest of another kind, once it was asked for.
+    # The plain SHA-256 of a file with another kind of digest, if it was needed.
     """
     ALTER TABLE digests ADD COLUMN sum TEXT;
     """,
-    # What a manifest was sealed with, for it is no good once that has changed; and whether an image that did
-    # not get ready was registered a second time.
+    # The certificates that a manifest was made with, because it is useless after they have changed; and if an
+    # image that stayed pending was registered a second time.
     """
     ALTER TABLE bundles ADD COLUMN sealed TEXT NOT NULL DEFAULT '';
     ALTER TABLE bundles ADD COLUMN renewed INTEGER NOT NULL DEFAULT 0;
     """,
-    # The uid that a set, and the image made of it, belongs to; unknown for older ones until files are seen.
+    # The uid of the owner of a set and its image; unknown for older ones until their files are scanned.
     """
     ALTER TABLE sets ADD COLUMN owner INTEGER;
     ALTER TABLE bundles ADD COLUMN owner INTEGER;
@@ -127,15 +126,15 @@ MIGRATIONS = (
 
 
 def open_file(folder: Path, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, LedgerDamaged or Deferred.
+    """Open the ledger; create or migrate it if needed. Raises NotPermitted, Halted, LedgerDamaged, Deferred.
 
-    `busy` is how long it waits for another process.
+    `busy` is how long it waits for another process, in seconds.
     """
     path = folder / FILE_NAME
     with folder_trouble(folder):
         make_folder(folder)
         _must_be_a_file(path)
-        # Made by hand first, since SQLite would make it readable by everyone.
+        # Created here first, because SQLite would make it readable for everybody.
         made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             _must_keep_locks(made)
@@ -145,9 +144,9 @@ def open_file(folder: Path, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection
         connection = _connect(path, mode="rw", busy=busy)
         try:
             _keep_log(connection, busy)
-            # A power cut may not lose what was announced to be on disk.
+            # Nothing that is reported to be on disk may be lost in a power cut.
             connection.execute("PRAGMA synchronous = FULL")
-            # Keys that were deleted shall not lie about in free pages.
+            # Deleted keys must not stay in free pages.
             connection.execute("PRAGMA secure_delete = ON")
             _must_be_sound(connection, path)
             _migrate(connection, path)
@@ -159,7 +158,7 @@ def open_file(folder: Path, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection
 
 
 def read_file(folder: Path) -> sqlite3.Connection | None:
-    """Open the ledger for looking only; None when there is none yet. Raises as `open_file` does."""
+    """Open the ledger for reading; None if there is none yet. Raises as `open_file` does."""
     path = folder / FILE_NAME
     with folder_trouble(folder):
         _must_be_a_file(path)
@@ -172,7 +171,7 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
         try:
             _must_be_sound(connection, path)
             version = _version(connection)
-            if version == 0 and _is_empty(connection):  # somebody is just making it
+            if version == 0 and _is_empty(connection):  # another process is just creating it
                 connection.close()
                 return None
             if version != len(MIGRATIONS):
@@ -184,7 +183,7 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
 
 
 def _must_be_a_file(path: Path) -> None:
-    """No link is followed: what it leads to may be another's, or lie where it is not kept."""
+    """Check that the ledger is a regular file. A link may lead to another user's file, or to a wrong disk."""
     with suppress(FileNotFoundError):
         kind = kind_of(path.lstat().st_mode)
         if kind != "file":
@@ -196,13 +195,16 @@ def _must_be_a_file(path: Path) -> None:
 
 
 def _reading_mode(folder: Path) -> str:
-    """To read, SQLite keeps notes beside its file. Where it cannot, nobody can change the file either."""
+    """Return SQLite's mode for reading.
+
+    It needs to write beside its file, except on a read-only file system.
+    """
     frozen = os.statvfs(folder).f_flag & os.ST_RDONLY and not (folder / f"{FILE_NAME}-wal").exists()
     return "ro&immutable=1" if frozen else "ro"
 
 
 def make_folder(folder: Path) -> None:
-    """The state directory; a new one is on the disk, and not only on its way there, when this returns."""
+    """Create the state directory, and make sure that it is on the disk."""
     if folder.is_dir():
         return
     with failpoints.effect("make the state directory"):
@@ -213,7 +215,7 @@ def make_folder(folder: Path) -> None:
 def lock_state(folder: Path, *, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> int:
     """Become the only daemon on a state directory; return the lock, which `lockfile.release` ends.
 
-    Raises Occupied, naming the process that has the lock, when it keeps it for longer than that.
+    Raises Occupied, with the process that holds the lock, if it is not released in time.
     """
     with folder_trouble(folder):
         make_folder(folder)
@@ -221,7 +223,7 @@ def lock_state(folder: Path, *, patience_seconds: float = LOCK_PATIENCE_SECONDS)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's names on the disk."""
+    """Write a folder's names to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -230,8 +232,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def empty_log(connection: sqlite3.Connection) -> None:
-    """Bring all that was written into the file itself, as far as readers and the disk let us."""
-    with suppress(sqlite3.OperationalError):  # it is brought there at the next occasion
+    """Copy the log into the file itself, if readers and the disk allow it."""
+    with suppress(sqlite3.OperationalError):  # it will be copied later
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
@@ -243,16 +245,19 @@ def _connect(path: Path, *, mode: str, busy: float = BUSY_SECONDS) -> sqlite3.Co
 
 
 def _must_keep_locks(opened: int) -> None:
-    """Raises OSError where locks are not to be had: SQLite takes that for a lock of somebody else's."""
+    """Raise OSError if there are no locks: SQLite would take that for a lock of another process."""
     try:
         fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
-    except BlockingIOError:  # somebody has one: so there are locks
+    except BlockingIOError:  # another process has one, so there are locks
         return
 
 
 def _keep_log(connection: sqlite3.Connection, busy: float) -> None:
-    """Have what is written go to a log first. Where several make the ledger at once, SQLite does not wait for
-    the others here, whatever its timeout is; elsewhere it does, each time that it is asked."""
+    """Switch to a write-ahead log.
+
+    If several processes create the ledger at once, SQLite does not wait for the others here, despite its
+    timeout; in other places it does.
+    """
     end = time.monotonic() + busy
     while True:
         try:
@@ -266,7 +271,7 @@ def _keep_log(connection: sqlite3.Connection, busy: float) -> None:
 
 
 def _must_be_sound(connection: sqlite3.Connection, path: Path) -> None:
-    """A page that was overwritten is noticed now, and not in the middle of a set's work."""
+    """Check all pages, so that an overwritten page is found now, and not during the work on a set."""
     found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     if found != "ok":
         raise damaged(path, found)
@@ -281,7 +286,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """All of it at once: whoever looks meanwhile sees a ledger of the version before, or of this one."""
+    """Migrate in one transaction, so that other processes see the old or the new version."""
     version = _version(connection)
     if version > len(MIGRATIONS):
         raise _other_version(path, version)
@@ -299,7 +304,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             raise
         connection.rollback()
         if _version(connection) != len(MIGRATIONS):  # or another process was quicker
-            # Its tables are not those of the version it bears: another program's, or its mark is lost.
+            # Its tables do not match its version: it is another program's, or the version was lost.
             raise damaged(path, str(error)) from error
 
 
@@ -321,7 +326,7 @@ def damaged(path: Path | None, why: str) -> LedgerDamaged:
 
 
 def _for_whom(folder: Path) -> str:
-    """Whose the state directory is to be; what root has made in it is closed to whom it belongs to."""
+    """Return how the user gets access to the state directory, depending on its owner."""
     word, us = shell_word(str(folder)), user_name(os.geteuid())
     try:
         owner = folder.stat().st_uid
@@ -335,7 +340,7 @@ def _for_whom(folder: Path) -> str:
 
 
 def user_name(number: int) -> str:
-    """A user as a command takes it: by name, or by number where nobody has that."""
+    """Return a user as commands accept it: the name, or the number if there is no name."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
@@ -366,7 +371,7 @@ def folder_trouble(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def trouble(folder: Path) -> Iterator[None]:
-    """SQLite's errors as ours: a full disk and a lock pass by themselves, a damaged file does not."""
+    """Translate SQLite's errors: a full disk and a lock are temporary, a damaged file is not."""
     try:
         yield
     except sqlite3.DatabaseError as error:

@@ -1,4 +1,4 @@
-"""The open ledger: what is written and read in it."""
+"""The ledger in an SQLite file; see `api` for its operations."""
 
 import json
 import sqlite3
@@ -22,9 +22,9 @@ FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is r
 
 
 class SqliteLedger:
-    """The open file. Usable from several threads; each call is one transaction on disk when it returns.
+    """An open ledger file. Usable from several threads; each call is one transaction.
 
-    `damage` is what was raised when the file was first found to be damaged, if it was.
+    `damage` is the first LedgerDamaged that was raised, if any.
     """
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
@@ -47,13 +47,13 @@ class SqliteLedger:
         return tuple(set_from(row) for row in rows if folder is None or row["folder"] == str(folder))
 
     def put_set(self, record: SetRecord) -> SetRecord:
-        """Which stage a set is at need not outlast a power cut: it is found out again."""
+        """Write a set. The stage of a working set may be lost in a power cut: it is determined again."""
         name = f"note set {record.state}: {record.stage}" if record.stage else f"note set {record.state}"
         self._replace(name, "sets", set_row(record), lasting=record.state != "working")
         return record
 
     def put_sets(self, records: Iterable[SetRecord]) -> None:
-        """All of them or none, in the time that one takes."""
+        """Write all these sets or none, in one transaction."""
         rows = [set_row(record) for record in records]
         if not rows:
             return
@@ -68,7 +68,7 @@ class SqliteLedger:
         )
 
     def put_owners(self, folder: Path, owners: Mapping[str, int], *, proven: Collection[str]) -> None:
-        """Note whose sets are, where that was not known; of the `proven` ones also what was made for them."""
+        """Write the owners of sets without one; for the `proven` ones also those of their bundles."""
         made = [(owners[name], f"{folder}/{name}") for name in proven]
         with self._writing("note owners") as connection:
             connection.executemany(
@@ -86,12 +86,12 @@ class SqliteLedger:
         return tuple(bundle_from(row) for row in rows)
 
     def has_registered_boot(self, cloud: str) -> bool:
-        """Whether this host has registered a kernel or a ramdisk there."""
+        """Return True if this host has registered a kernel or a ramdisk there."""
         of_boot = "cloud = ? AND role <> 'machine' AND registered IS NOT NULL"
         return bool(self._read(f"SELECT 1 FROM bundles WHERE {of_boot} LIMIT 1", cloud))  # noqa: S608
 
     def all_bundles(self) -> tuple[BundleRecord, ...]:
-        """Of all clouds, ordered by where they lie."""
+        """Return the bundles of all clouds, ordered by cloud and prefix."""
         return tuple(bundle_from(row) for row in self._read("SELECT * FROM bundles ORDER BY cloud, prefix"))
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
@@ -106,19 +106,19 @@ class SqliteLedger:
         self._forget_for_good()
 
     def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
-        """What a set began and has not registered, of one role."""
+        """Return the bundles of one role that a set started and has not registered."""
         where = "cloud = ? AND made_for = ? AND role = ? AND state != 'registered'"
         rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, made_for, role)  # noqa: S608 (constant)
         return tuple(bundle_from(row) for row in rows)
 
     def content(self, cloud: str, image_id: str) -> str | None:
-        """The digest of what was registered under an id, if this host knows it."""
+        """Return the digest of the content that was registered under an id, if this host knows it."""
         where = "cloud = ? AND image_id = ? AND state = 'registered'"
         rows = self._read(f"SELECT sha256 FROM bundles WHERE {where}", cloud, image_id)  # noqa: S608 (constant)
         return str(rows[0]["sha256"]) if rows else None
 
     def machines(self, cloud: str, *, sha256: str) -> Mapping[str, BundleRecord]:
-        """The bundles that were made, or begun, of one machine image, by their identities."""
+        """Return the finished and unfinished bundles of one machine image, by identity."""
         where = "cloud = ? AND sha256 = ? AND role = 'machine'"
         rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, sha256)  # noqa: S608 (constant)
         return {bundle.identity: bundle for bundle in map(bundle_from, rows)}
@@ -126,9 +126,9 @@ class SqliteLedger:
     def predecessor(
         self, image_id: str, *, cloud: str, made_for: str, owner: int | None = None
     ) -> BundleRecord | None:
-        """The machine image that this host registered for a set before this one, unless it was replaced.
+        """Return the machine image that this host registered for a set before this one, if not replaced.
 
-        Where an `owner` is given, for a set of that owner's.
+        With `owner`, only images of that owner's sets.
         """
         rows = self._read(
             "SELECT * FROM bundles WHERE cloud = ? AND made_for = ? AND role = 'machine'"
@@ -144,7 +144,7 @@ class SqliteLedger:
         return bundle_from(rows[0]) if rows else None
 
     def clouds(self) -> Mapping[str, DetectedCloud]:
-        """What each cloud was found to be, by its name."""
+        """Return the detected clouds by name."""
         rows = self._read("SELECT * FROM clouds")
         return {str(row["name"]): DetectedCloud(str(row["dialect"]), str(row["address"])) for row in rows}
 
@@ -156,12 +156,12 @@ class SqliteLedger:
         return str(rows[0]["sha256"]) if rows else None
 
     def sum(self, stamp: FileStamp) -> str | None:
-        """The plain SHA-256 of a file whose digest is of another kind, where it was computed."""
+        """Return the plain SHA-256 of a file with another kind of digest, if it was computed."""
         rows = self._read(f"SELECT sum FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
         return rows[0]["sum"] if rows else None
 
     def put_sum(self, stamp: FileStamp, sha256: str) -> None:
-        """Beside the digest, and as long as that is known."""
+        """Write the sum beside the digest, if that is known."""
         update = f"UPDATE digests SET sum = ? WHERE {OF_STAMP}"  # noqa: S608 (constant)
         self._write("note sum", update, sha256, *stamp, lasting=False)
 
@@ -178,12 +178,12 @@ class SqliteLedger:
         self._write("forget digest", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
 
     def leaving(self, folder: Path) -> tuple[Leaving, ...]:
-        """What is about to leave a folder, or was when the power failed."""
+        """Return the files that are about to leave a folder, or were when the power failed."""
         rows = self._read("SELECT * FROM leaving WHERE folder = ? ORDER BY path", str(folder))
         return tuple(leaving_from(row) for row in rows)
 
     def put_leaving(self, files: Iterable[Leaving]) -> None:
-        """All of them or none: half a set that leaves would leave the other half behind."""
+        """Write all these files or none: half a set would be left behind."""
         rows = [(one.folder, one.path, json.dumps(one.stamp), one.way) for one in files]
         with self._writing("note what leaves") as connection:
             connection.executemany("INSERT OR REPLACE INTO leaving VALUES (?, ?, ?, ?)", rows)
@@ -194,7 +194,7 @@ class SqliteLedger:
     # --- what people ask for, also while a daemon runs -----------------------------------------------------
 
     def requests(self) -> tuple[Request, ...]:
-        """What has been asked for and not yet been done, in order."""
+        """Return the requests that are not done yet, in order."""
         rows = self._read("SELECT * FROM requests ORDER BY number")
         return tuple(Request(**dict(row)) for row in rows)
 
@@ -206,7 +206,7 @@ class SqliteLedger:
         self._write("forget request", "DELETE FROM requests WHERE number = ?", request.number)
 
     def holds(self) -> Mapping[SetId, float]:
-        """Since when, in seconds of the epoch, sets are held back, by folder and name."""
+        """Return the start of each hold in seconds of the epoch, by folder and name."""
         return {SetId(row["folder"], row["name"]): row["since"] for row in self._read("SELECT * FROM holds")}
 
     def put_hold(self, folder: str, name: str, *, since: float) -> None:
@@ -216,7 +216,7 @@ class SqliteLedger:
         self._write("forget hold", "DELETE FROM holds WHERE folder = ? AND name = ?", folder, name)
 
     def advances(self) -> Mapping[SetId, Advance]:
-        """How far the work on each set had come when that was last written down."""
+        """Return the last recorded progress of the work on each set."""
         rows = self._read("SELECT * FROM advances")
         return {SetId(row["folder"], row["name"]): Advance(**dict(row)) for row in rows}
 
@@ -233,30 +233,30 @@ class SqliteLedger:
         )
 
     def probes(self) -> Mapping[str, float]:
-        """When, in seconds of the epoch, the clouds that cannot be used are asked next, by their names."""
+        """Return when suspended clouds are probed next, in seconds of the epoch, by name."""
         return {str(row["cloud"]): row["moment"] for row in self._read("SELECT * FROM probes")}
 
     def put_probes(self, moments: Mapping[str, float]) -> None:
-        """These and no others."""
+        """Write these times in place of all others."""
         with self._writing("note probes", lasting=False) as connection:
             connection.execute("DELETE FROM probes")
             connection.executemany("INSERT INTO probes VALUES (?, ?)", moments.items())
 
     def take_over(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
-        """Write down what people had asked for in another ledger: rows of this version's tables."""
+        """Write requests and holds from another ledger: rows of this version's tables."""
         for table, values in rows:
             marks = ", ".join("?" for _ in values)
             statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608 (our own tables)
-            with suppress(Deferred):  # a row that makes no sense
+            with suppress(Deferred):  # an invalid row
                 self._write("take over a wish", statement, *values)
 
-    # --- the same for all --------------------------------------------------------------------------------
+    # --- shared by all operations ------------------------------------------------------------------------
 
     @contextmanager
     def claim(self, identity: str, *, check: Callable[[], None]) -> Iterator[None]:
-        """Hold one bundle's work for this thread: two sets of one kernel make it once, the second waits.
+        """Hold the work on one bundle for this thread: of two sets with one kernel, the second waits.
 
-        `check` is called while it waits, and raises when it need not wait any more.
+        `check` is called while it waits, and may raise to end the wait.
         """
         with self._turn:
             lock = self._identities.setdefault(identity, threading.Lock())
@@ -269,7 +269,7 @@ class SqliteLedger:
 
     @contextmanager
     def _trouble(self) -> Iterator[None]:
-        """Whoever calls may have nobody to tell of damage: it is remembered for the one who can end."""
+        """Remember damage, because the caller may not be the thread that can end the process."""
         try:
             with trouble(self.folder):
                 yield
@@ -287,9 +287,9 @@ class SqliteLedger:
 
     @contextmanager
     def _writing(self, moment: str, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
-        """Write what outlives this process at once, and where it is `lasting` a power cut as well.
+        """Write in one transaction; with `lasting`, it also survives a power cut.
 
-        What is not is on the disk before anything lasting that is written after it.
+        Other writes are on the disk before any later lasting write.
         """
         with self._turn, self._trouble(), failpoints.effect(moment):
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
@@ -302,16 +302,16 @@ class SqliteLedger:
         self._write(moment, statement, *row.values(), lasting=lasting)
 
     def _forget_for_good(self) -> None:
-        """What is deleted is zeroed in the file, but the log before it has it still."""
+        """Empty the log: deleted keys are zeroed in the file, but not in the log."""
         with self._turn, self._trouble(), failpoints.effect("empty the ledger's log"):
             empty_log(self._connection)
 
 
 def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> SqliteLedger:
-    """Open the ledger, making or migrating it. Raises NotPermitted, Halted, LedgerDamaged or Deferred.
+    """Open the ledger; create or migrate it if needed. Raises NotPermitted, Halted, LedgerDamaged, Deferred.
 
-    Where `lost` is given, one that is damaged is set aside for a new one, and `lost` hears of that, or of one
-    that is gone, in a sentence.
+    If `lost` is given, a damaged ledger is set aside and a new one is started. `lost` is called with a
+    sentence about this, or about a missing ledger.
     """
     gone = is_gone(folder)
     try:
@@ -321,7 +321,7 @@ def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> S
             raise
         return _begun_anew(folder, lost)
     if gone and lost:
-        lost(f"{folder / FILE_NAME}: the ledger was gone, and is begun anew; {FOUND_AGAIN}")
+        lost(f"{folder / FILE_NAME}: the ledger was gone, and a new one is started; {FOUND_AGAIN}")
     return book
 
 
@@ -339,13 +339,13 @@ def _begun_anew(folder: Path, lost: Callable[[str], None]) -> SqliteLedger:
 
 
 def read_ledger(folder: Path) -> SqliteLedger | None:
-    """Open the ledger for looking only; None when there is none yet. Raises as `open_ledger` does."""
+    """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
     connection = read_file(folder)
     return _proven(connection, folder) if connection else None
 
 
 def _proven(connection: sqlite3.Connection, folder: Path) -> SqliteLedger:
-    """The ledger, if all that it says can be understood: SQLite itself knows only its own marks."""
+    """Return the ledger if all its rows can be parsed: SQLite's own check does not cover their content."""
     book = SqliteLedger(connection, folder)
     try:
         book.sets()

@@ -1,1 +1,1 @@
-"""What the service tells: the files beside an image, the journal, systemd."""
+"""Outputs of the service: files beside an image, the journal, systemd."""

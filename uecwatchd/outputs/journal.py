@@ -1,14 +1,14 @@
-"""Where the sentences go, and under which message ids.
+"""The journal: events as log lines, with message ids.
 
-One event is one finished sentence. Where it goes:
+One event is one complete sentence. It goes to one of these:
 
-- journald natively, where standard error is connected to the journal: fields `UEC_SET`, `UEC_EMI`, … repeat
-  the data of the sentence, so that `journalctl -t uecwatchd UEC_SET=karmic` finds it
-- the same stream as lines with `<6>` in front, where the extra `systemd` is not installed
-- a terminal, with the time of day, and with one line of progress below that is written over and over
-- anything else as lines with the time in UTC
+- journald natively, if standard error is connected to the journal: fields `UEC_SET`, `UEC_EMI`, … have the
+  data of the sentence, so that `journalctl -t uecwatchd UEC_SET=karmic` finds it
+- the same stream as lines with `<6>` in front, if the extra `systemd` is not installed
+- a terminal, with the time of day, and one line of progress below that is updated
+- any other stream, as lines with the time in UTC
 
-File names come from strangers: whatever they hold, an event cannot forge another one.
+File names are untrusted: whatever they contain, an event cannot forge another one.
 """
 
 import logging
@@ -41,7 +41,7 @@ except ImportError:  # the extra is source only, and everything works without it
 
 IDENTIFIER: Final = "uecwatchd"  # a unit's SyslogIdentifier= does not reach native messages
 
-# Made once with `systemd-id128 new`, and never changed: the catalog explains them, and people filter by them.
+# Made once with `systemd-id128 new`, and never changed: the catalog explains them, and users filter by them.
 MESSAGE_IDS: Mapping[Kind, str] = MappingProxyType(
     {
         Kind.READY: "c803d43727394a74b0042d8d72102ff1",
@@ -77,9 +77,9 @@ COLOURS: Mapping[str, str] = MappingProxyType({"warning": "\x1b[33m", "error": "
 PLAIN = "\x1b[0m"
 ERASE_LINE = "\r\x1b[K"
 
-# More often than this an eye cannot follow a number, and ten thousand parts would be ten thousand writes.
+# Faster changes are not readable, and ten thousand parts would be ten thousand writes.
 REDRAW_SECONDS = 0.1
-# After these nothing is at work on the set until another event says so.
+# After these events there is no work on the set until another event says so.
 ENDS = frozenset({Kind.DONE, Kind.DEFERRED, Kind.REJECTED, Kind.HALTED, Kind.WAITING, Kind.ASKED, Kind.FAULT})
 
 Sink = Literal["journal", "marked", "terminal", "plain"]
@@ -93,7 +93,7 @@ def journal_monitor(
     send: Send | None = journal_send,
     clock: Callable[[], float] = time.monotonic,
 ) -> "Journal":
-    """Make the monitor that fits where standard error leads. `level` is the least that is told."""
+    """Make the monitor for the type of standard error. `level` is the lowest that is logged."""
     sink = choose_sink(environ, stderr, native=send is not None)
     bar = ProgressLine(stderr, clock=clock) if sink == "terminal" else None
     coloured = sink == "terminal" and not environ.get("NO_COLOR")
@@ -113,7 +113,7 @@ def choose_sink(environ: Mapping[str, str], stderr: TextIO, *, native: bool) -> 
 
 
 def _is_the_journal(environ: Mapping[str, str], stderr: TextIO) -> bool:
-    """Whether this very stream is the one systemd connected: a redirected child inherits the variable too."""
+    """Return True if systemd connected this stream: a redirected child process inherits the variable too."""
     try:
         status = os.fstat(stderr.fileno())
     except (OSError, ValueError):  # closed, or not a file of the system
@@ -134,7 +134,7 @@ def _pipeline(sink: Sink, *, coloured: bool) -> list[Processor]:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The monitor that logs."""
+    """Listener that logs events."""
 
     logger: FilteringBoundLogger
     bar: "ProgressLine | None"
@@ -151,7 +151,7 @@ class Journal:
 
 
 def sentence_of(event: Event) -> str:
-    """The event's sentence with its hint: whoever reads only this line can act."""
+    """Return the event's sentence with its hint, so that this line alone is enough to act on."""
     hint = str(event.fields.get("hint", ""))
     if not hint or hint in event.sentence:
         return event.sentence
@@ -167,7 +167,7 @@ CALL_SITE = CallsiteParameterAdder(
 
 
 def to_journal(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
-    """Turn an entry into journald's fields, in upper case. A text in bytes may have several lines there."""
+    """Turn an entry into journald's fields, in upper case. Text as bytes may have several lines there."""
     fields = {
         f"UEC_{name.upper()}": _encoded(value) for name, value in entry["fields"].items() if value != ""
     }
@@ -185,12 +185,15 @@ def to_journal(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
 
 
 def _encoded(value: object) -> bytes:
-    """A field without orders to a terminal: the catalog inserts fields, and journalctl prints them raw."""
+    """Return a field without control characters.
+
+    The catalog inserts fields, and journalctl prints them raw.
+    """
     return "\n".join(printable(line) for line in str(value).split("\n")).encode()
 
 
 def to_marked_lines(_: WrappedLogger, __: str, entry: EventDict) -> str:
-    """Lines as journald reads them from a stream: each with its priority, since each becomes an entry."""
+    """Return lines for journald's stream, each with its priority, because each becomes an entry."""
     return "\n".join(f"<{PRIORITIES[entry['level']]}>{line}" for line in _lines(entry))
 
 
@@ -206,7 +209,7 @@ def to_coloured_lines(logger: WrappedLogger, method: str, entry: EventDict) -> s
 
 
 def _lines(entry: EventDict) -> list[str]:
-    """The sentence, and the traceback if there is one."""
+    """Return the sentence, and the traceback if there is one."""
     return [printable(line) for line in (entry["event"], *entry["fields"].get("traceback", "").splitlines())]
 
 
@@ -214,13 +217,13 @@ def _lines(entry: EventDict) -> list[str]:
 
 
 class _Sender:
-    """structlog's innermost logger for journald: whatever the method, one `send`."""
+    """structlog's innermost logger for journald: every method is one `send`."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
 
     def debug(self, *, MESSAGE: str, **fields: Any) -> None:  # noqa: N803 (journald's spelling)
-        with suppress(OSError):  # a journal in trouble must not stop the work it would tell of
+        with suppress(OSError):  # a failing journal must not stop the work
             self._send(MESSAGE, **fields)
 
     info = warning = error = debug
@@ -251,7 +254,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 class StdlibHandler(logging.Handler):
-    """Brings what libraries log (botocore, urllib3, watchdog) into the same journal."""
+    """Handler that passes the logs of libraries (botocore, urllib3, watchdog) to the same journal."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__(logging.WARNING)
@@ -268,13 +271,13 @@ class StdlibHandler(logging.Handler):
 
 
 def take_over_stdlib(journal: Journal) -> logging.Handler:
-    """Make the journal the root logger's handler. Gives it back, to be removed by who ends the program."""
-    # It complains of its own thread's end at an ordinary stop. Whether it still watches, `watch` sees itself.
+    """Make the journal the root logger's handler, and return the handler, for removal at the end."""
+    # watchdog logs the end of its own thread at a normal stop. `watch` checks itself if it still works.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
-    # It warns of each answer whose head is odd, with all of it: as much, and as often, as a cloud likes.
-    # What keeps an answer from being read is raised, and told by us.
+    # urllib3 warns about each response with unusual headers, with all of them: a cloud could flood the log.
+    # Errors that prevent reading a response are raised, and logged by us.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    # Of folders that are made faster than it can keep up with: what it misses, the next look finds.
+    # watchdog warns about folders that are created too fast for it: the next scan finds what it misses.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
     handler = StdlibHandler(journal)
     logging.getLogger().addHandler(handler)
@@ -286,7 +289,7 @@ def take_over_stdlib(journal: Journal) -> logging.Handler:
 
 @dataclass(slots=True)
 class Underway:
-    """What is at work just now, one phrase for each set. Safe to use from several threads."""
+    """Current work, with one phrase for each set. Safe to use from several threads."""
 
     clock: Callable[[], float]
     _pacers: dict[str, Pacer] = field(default_factory=dict)
@@ -309,14 +312,14 @@ class Underway:
 
 
 def phrase(progress: Progress, *, speed: float) -> str:
-    """Say `karmic: upload the machine, part 37, 31 %, 84 MB/s`, as much of it as is known."""
+    """Return `karmic: upload the machine, part 37, 31 %, 84 MB/s`, as far as it is known."""
     p = progress
     known = told(part=p.part, done=p.done, total=p.total, speed=speed)
     return printable(", ".join([f"{p.set}: {p.stage}", *known]))
 
 
 class ProgressLine:
-    """The last line of a terminal, written over as work goes on; log lines go above it."""
+    """The last line of a terminal, updated during work; log lines are printed above it."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float]) -> None:
         self._stream = stream
@@ -341,12 +344,12 @@ class ProgressLine:
             self._underway.drop(event.set)
 
     def _clipped(self) -> str:
-        # One column is left free: a terminal that has filled the last one may begin a new line by itself.
+        # One column stays free: a terminal may start a new line after the last column.
         return self._underway.text()[: _columns(self._stream) - 1]
 
 
 def _columns(stream: TextIO) -> int:
-    # Asked anew each time, since windows change. 80 where nobody knows, as on a serial line.
+    # Asked each time, because windows change. 80 if it is not known, as on a serial line.
     with suppress(OSError):
         return os.get_terminal_size(stream.fileno()).columns or 80
     return 80

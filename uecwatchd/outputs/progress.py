@@ -1,23 +1,23 @@
-"""How fast work goes, how long it will still take, and how people are told so."""
+"""Transfer rate and remaining time, and how they are shown."""
 
 from dataclasses import dataclass
 
 from uecwatchd.events import Progress
 
-# A shorter span than this tells nothing about speed: the first part comes out of a cache.
+# A shorter time says nothing about speed: the first part comes from a cache.
 PACE_SECONDS = 1.0
 MINUTE, HOUR = 60, 3600
 
 
 @dataclass(slots=True)
 class Pacer:
-    """Measures the bytes per second since a stage of one set was first heard of, by any one clock."""
+    """Bytes per second since the first report of a set's stage, by any one clock."""
 
     _first: Progress | None = None
     _since: float = 0.0
 
     def speed(self, progress: Progress, now: float) -> float:
-        """0 while it is not known."""
+        """Return bytes per second; 0 while it is not known."""
         first = self._first
         if first is None or (first.stage, first.file) != (progress.stage, progress.file):
             first = None
@@ -27,7 +27,7 @@ class Pacer:
 
 
 def rate(done: int, seconds: float) -> float:
-    """Bytes per second; 0 where too little time has gone by, or a clock was set back meanwhile."""
+    """Return bytes per second; 0 if the time is too short, or a clock was set back."""
     return done / seconds if seconds >= PACE_SECONDS else 0.0
 
 
@@ -36,7 +36,7 @@ def seconds_left(*, done: int, total: int, speed: float) -> float | None:
 
 
 def told(*, part: int, done: int, total: int, speed: float) -> tuple[str, ...]:
-    """Say "part 37", "31 %", "84.0 MB/s", as much of it as is known."""
+    """Return "part 37", "31 %", "84.0 MB/s", as far as they are known."""
     known = []
     if part:
         known.append(f"part {part}")
@@ -48,7 +48,7 @@ def told(*, part: int, done: int, total: int, speed: float) -> tuple[str, ...]:
 
 
 def span(seconds: float) -> str:
-    """Say "40 s", "12 min", "3 h 20 min": as exactly as anybody wants to know."""
+    """Return "40 s", "12 min", "3 h 20 min", with useful precision."""
     whole = max(0, round(seconds))
     if whole < 2 * MINUTE:
         return f"{whole} s"

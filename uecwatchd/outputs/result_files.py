@@ -1,13 +1,13 @@
-"""What people and scripts find next to what they dropped.
+"""Result files beside the dropped files, for people and scripts.
 
-For a set `karmic`, in the order in which they appear when all goes well:
+For a set `karmic`, in the order in which they appear on success:
 
-- `karmic.uec.log`    appended from the first attempt on: what a person reads, in UTC, a block per attempt
-- `karmic.uec.json`   replaced at each change of state: what a program reads
-- `karmic.eki`, `karmic.eri`   the ids of kernel and ramdisk, a line each
-- `karmic.emi`        last, and on success only: so its existence proves all of the above
+- `karmic.uec.log`    for people: appended from the first attempt on, in UTC, one block for each attempt
+- `karmic.uec.json`   for programs: replaced at each change of state
+- `karmic.eki`, `karmic.eri`   the ids of kernel and ramdisk, one line each
+- `karmic.emi`        last, and only on success: so its existence proves all of the above
 
-and `karmic.uec.error` while something is wrong. They are copies for people: nothing here is ever believed.
+and `karmic.uec.error` while something is wrong. They are only copies: the service never reads them.
 """
 
 import json
@@ -30,15 +30,15 @@ from uecwatchd.system.text import json_text, printable, shell_word
 from uecwatchd.types import Role, SetId
 
 JSON_VERSION = 1
-# Often enough for a person who looks again and again, seldom enough not to matter to the disk.
+# Often enough for a person who watches, and a small load for the disk.
 PROGRESS_EVERY_SECONDS = 5.0
-# From the last to appear to the first, so that taking them away keeps the promise as well.
+# From the last to the first, so that removing them keeps the promise too.
 ID_SUFFIXES: Mapping[Role, str] = {"machine": ".emi", "ramdisk": ".eri", "kernel": ".eki"}
 
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """The monitor that writes `NAME.uec.log`. A log that cannot be written stops nobody's work."""
+    """Listener that writes `NAME.uec.log`. A log that cannot be written does not stop the work."""
 
     folder: Path
     name: str
@@ -49,11 +49,11 @@ class LogFile:
             lines.append(f"{'':20}  {hint}")
         if request := event.fields.get("request_id"):
             lines.append(f"{'':20}  The cloud's request id: {request}")
-        # A newline or an escape in a file's name shall not look like a line of ours, nor reach a terminal.
+        # A newline or an escape in a file's name must not look like our own line, or reach a terminal.
         self._append("".join(f"{printable(line)}\n" for line in lines))
 
     def progress(self, progress: Progress) -> None:
-        """Not kept: a log is read afterwards, when only what came of it matters."""
+        """Ignore progress: a log is read afterwards, when only the result matters."""
 
     def begin(self, attempt: int, *, started: float) -> None:
         self._append(f"--- attempt {attempt}, {moment(started)} UTC\n")
@@ -62,11 +62,11 @@ class LogFile:
         try:
             output_files.append(self.folder, f"{output_files.output_stem(self.name)}.uec.log", text)
         except UecError:
-            return  # the same trouble meets `publish`, which says so
+            return  # `publish` meets the same error, and reports it
 
 
 class ReportFile:
-    """The monitor that keeps the progress in `NAME.uec.json` fresh while one stage of a record runs."""
+    """Listener that keeps the progress in `NAME.uec.json` up to date during one stage of a record."""
 
     def __init__(self, record: SetRecord, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._record = record
@@ -75,7 +75,7 @@ class ReportFile:
         self._pacer = Pacer()
 
     def tell(self, event: Event) -> None:
-        """Nothing: a change of state is published with its record."""
+        """Ignore events: a change of state is published with its record."""
 
     def progress(self, progress: Progress) -> None:
         now = self._clock()
@@ -85,7 +85,7 @@ class ReportFile:
         self._written = now
         stem = output_files.output_stem(self._record.name)
         told = as_json(self._record, progress_as_json(progress, speed))
-        with suppress(output_files.Taken):  # told when the stage is over
+        with suppress(output_files.Taken):  # reported at the end of the stage
             output_files.place(Path(self._record.folder), f"{stem}.uec.json", _encoded(told))
 
 
@@ -96,12 +96,12 @@ def moment(when: datetime | float) -> str:
 
 
 def publish(record: SetRecord) -> tuple[output_files.Taken, ...]:
-    """Bring the files beside the image up to what the record says, in the promised order.
+    """Update the files beside the image from the record, in the promised order.
 
-    Returns which of them could not be written since somebody else has put something in their place: that
-    keeps back none of the others.
+    Returns the files that could not be written because somebody else's file has their name; the others are
+    still written.
     """
-    if record.state == "waiting":  # whatever was registered was made of other files than it waits for
+    if record.state == "waiting":  # a registered image was made of other files than it waits for
         retract(record)
     taken = []
     for write in _writing(record):
@@ -121,7 +121,7 @@ def _writing(record: SetRecord) -> Iterator[Callable[[], None]]:
         return
     yield partial(output_files.remove, folder, f"{stem}.uec.error")
     if record.state == "done":
-        # The ids prove that there is a log, that it is ours, and that a power cut takes none of it.
+        # The ids prove that there is a log, that it is ours, and that a power cut cannot remove any of it.
         yield partial(output_files.append, folder, f"{stem}.uec.log", "", lasting=True)
         for role, suffix in reversed(list(ID_SUFFIXES.items())):
             if image_id := record.image_id(role):
@@ -129,8 +129,10 @@ def _writing(record: SetRecord) -> Iterator[Callable[[], None]]:
 
 
 def check_names(record: SetRecord) -> None:
-    """Raises Taken when the set's owner has put something in an output's place, who can take it away again:
-    known before any work is done. What others put there keeps nobody's set from its cloud."""
+    """Raise Taken, before any work, if the set's owner has put a file in place of a result file.
+
+    The owner can remove it. A file of somebody else does not stop the set.
+    """
     for suffix in output_files.OUTPUT_SUFFIXES:
         try:
             output_files.check_free(Path(record.folder), output_files.output_stem(record.name) + suffix)
@@ -144,7 +146,7 @@ def is_remarked(record: SetRecord, taken: output_files.Taken) -> bool:
 
 
 def untaken(record: SetRecord, planted: Collection[str]) -> SetRecord:
-    """The record without its remarks on outputs whose names were taken and are no more."""
+    """Return the record without remarks about taken names that are free now."""
     names = (output_files.output_stem(record.name) + suffix for suffix in output_files.OUTPUT_SUFFIXES)
     freed = tuple(output_files.taken_words(name) for name in names if name not in planted)
     remarks = tuple(remark for remark in record.remarks if not remark.startswith(freed))
@@ -152,7 +154,7 @@ def untaken(record: SetRecord, planted: Collection[str]) -> SetRecord:
 
 
 def retract(record: SetRecord) -> None:
-    """Take the ids away, the last to appear first: the files that they were made of have changed."""
+    """Remove the ids, in reverse order, because their files have changed."""
     stem = output_files.output_stem(record.name)
     for suffix in ID_SUFFIXES.values():
         with suppress(output_files.Taken):
@@ -160,7 +162,7 @@ def retract(record: SetRecord) -> None:
 
 
 def clear(record: SetRecord) -> None:
-    """Take everything of ours away that lies beside where a set's files were; what is not ours stays."""
+    """Remove all our result files of a set; files of others stay."""
     stem = output_files.output_stem(record.name)
     for suffix in (*ID_SUFFIXES.values(), ".uec.error", ".uec.json", ".uec.log"):
         with suppress(output_files.Taken):
@@ -168,7 +170,7 @@ def clear(record: SetRecord) -> None:
 
 
 def write_report(record: SetRecord) -> bytes:
-    """The JSON beside the image. Sizes in bytes, times in UTC, null where there is nothing to say."""
+    """Return the JSON beside the image: sizes in bytes, times in UTC, null for missing values."""
     return _encoded(as_json(record))
 
 
@@ -177,7 +179,7 @@ def _encoded(told: Mapping[str, object]) -> bytes:
 
 
 def read_report(data: bytes) -> Mapping[str, Any]:
-    """What `write_report` wrote. Raises ValueError for anything else."""
+    """Parse the output of `write_report`. Raises ValueError for anything else."""
     report = json.loads(data)
     if not isinstance(report, dict) or report.get("version") != JSON_VERSION:
         raise ValueError("not a report of this version")
@@ -185,7 +187,7 @@ def read_report(data: bytes) -> Mapping[str, Any]:
 
 
 def as_json(record: SetRecord, progress: Mapping[str, object] | None = None) -> dict[str, object]:
-    """`progress` is what `progress_as_json` gives, while a stage is under way."""
+    """Return the report as a dictionary; `progress` is from `progress_as_json`, while a stage runs."""
     return {
         "version": JSON_VERSION,
         "set": record.name,
@@ -209,7 +211,7 @@ def as_json(record: SetRecord, progress: Mapping[str, object] | None = None) -> 
 
 
 def progress_as_json(progress: Progress, speed: float) -> dict[str, object]:
-    """Sizes and `speed` in bytes, null where it is not known yet."""
+    """Return sizes and `speed` in bytes, null if unknown."""
     p, left = progress, seconds_left(done=progress.done, total=progress.total, speed=speed)
     return {
         "stage": p.stage,
@@ -245,7 +247,7 @@ def instant(when: float | None) -> str | None:
 
 
 def write_failure(record: SetRecord, error: Failure) -> bytes:
-    """A paragraph each for what went wrong, for the reason, and for what comes next."""
+    """Return one paragraph each for the problem, the reason, and the next step."""
     what, why, hint = (printable(text) for text in (error.what, error.why, error.hint))
     request = f"\nThe cloud's request id: {printable(error.request_id)}" if error.request_id else ""
     paragraphs = (f"{what}.", f"Why: {why}.{request}", f"{hint}\n{when_again(record)}")
@@ -253,8 +255,10 @@ def write_failure(record: SetRecord, error: Failure) -> bytes:
 
 
 def order(verb: str, set_id: SetId) -> str:
-    """The command for a set, as hints give it. With its folder: another folder may have the name, or may have
-    it by the time that the hint is read."""
+    """Return the command for a set, for hints.
+
+    It has the folder, because another folder may have the same name, now or when the hint is read.
+    """
     return f"uecwatchd {verb} {shell_word(str(set_id))}"
 
 

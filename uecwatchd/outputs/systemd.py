@@ -1,7 +1,7 @@
-"""How systemd is told: that we are ready, alive, at work, or on the way out.
+"""Notifications for systemd: ready, alive, status, stopping.
 
-Written here in a few lines, since the unit's `Type=notify` must work without the optional systemd-python.
-The protocol is one datagram of `NAME=value` lines to the socket that `$NOTIFY_SOCKET` names.
+It is written here in a few lines, because the unit's `Type=notify` must work without the optional
+systemd-python. The protocol is one datagram of `NAME=value` lines to the socket in `$NOTIFY_SOCKET`.
 """
 
 import os
@@ -14,14 +14,14 @@ from uecwatchd.events import Event, Progress
 from uecwatchd.outputs.journal import ENDS, Underway
 from uecwatchd.system.text import printable
 
-# systemd takes a message at once or is busy itself; the work is not to be stuck with it.
+# systemd accepts a message at once or is busy; the work must not wait for it.
 SEND_TIMEOUT_SECONDS = 1.0
-# `systemctl status` is read by people; systemd tells each change on the bus.
+# People read `systemctl status`; systemd sends each change over the bus.
 STATUS_SECONDS = 1.0
 
 
 class Notifier:
-    """Tells systemd how the service is. Without `$NOTIFY_SOCKET` it tells nobody, and that is all right."""
+    """Sender of notifications to systemd. Without `$NOTIFY_SOCKET` it does nothing."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class Notifier:
         self._say("READY=1", summary=summary)
 
     def status(self, summary: str) -> None:
-        """Say how things are in general: `Watching 2 folders; 1 waiting`."""
+        """Set the general status: `Watching 2 folders; 1 waiting`."""
         self._say(summary=summary)
 
     def work(self, text: str) -> None:
-        """Say what is at work just now; it stands before the summary. Empty when nothing is."""
+        """Set the current work, shown before the status. Empty if there is none."""
         self._say(work=text)
 
     def _say(self, *lines: str, summary: str | None = None, work: str | None = None) -> None:
@@ -54,12 +54,12 @@ class Notifier:
             self._work = self._work if work is None else work
             if not lines and self._status() == self._shown and not self._untold:
                 return
-            # A status is not worth waiting for: it is told again with the next sign of life.
+            # A status is not worth waiting for: it is sent again with the next watchdog message.
             self._untold = not self._send(*lines, self._status(), wait=bool(lines))
             self._shown = self._status()
 
     def _status(self) -> str:
-        # A newline in a file's name would begin another assignment, such as STOPPING=1.
+        # A newline in a file's name would start another assignment, such as STOPPING=1.
         return f"STATUS={printable('; '.join(filter(None, (self._work, self._summary))))}"
 
     def watchdog(self) -> None:
@@ -67,42 +67,45 @@ class Notifier:
             self._untold = not self._send("WATCHDOG=1", *([self._status()] if self._untold else []))
 
     def reloading(self) -> None:
-        """To be followed by `ready`, also when the new configuration was bad and the old one is kept."""
+        """Tell systemd that a reload starts. Call `ready` after it, even if the old configuration is kept."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={int(self._clock() * 1_000_000)}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
     def extend(self, seconds: float) -> None:
-        """Ask for that much more time to start or stop, counted from now."""
+        """Ask for more time to start or stop, counted from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     def _send(self, *lines: str, wait: bool = True) -> bool:
-        """Whether the message went out, or there is nobody to hear it."""
+        """Send a message; returns False if it could not be sent now, True also if nobody listens."""
         if not self._address:
             return True
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
             out.settimeout(SEND_TIMEOUT_SECONDS if wait else 0)
             try:
-                # Only of a socket that is connected does the kernel tell when its other end has room.
+                # The kernel waits for space at the other end only for a connected socket.
                 out.connect(self._address)
                 out.send("\n".join(lines).encode("utf-8", errors="backslashreplace"))
             except (BlockingIOError, TimeoutError):
                 return False
-            except OSError:  # nobody listens any more: as libsystemd, carry on
+            except OSError:  # nobody listens any more: continue, like libsystemd
                 return True
         return True
 
 
 def _address(text: str) -> str:
-    """A path, or with `@` a name in Linux's abstract namespace; systemd's others, vsock, are not for us."""
+    """Return a path, or with `@` a name in Linux's abstract namespace.
+
+    Other kinds of systemd, such as vsock, are not supported.
+    """
     if text.startswith("@"):
         return f"\0{text[1:]}"
     return text if text.startswith("/") else ""
 
 
 def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
-    """How often `watchdog` is due: half the time systemd waits, as it advises. None: it does not wait."""
+    """Return how often `watchdog` is due: half of systemd's timeout, as it advises. None if there is none."""
     usec = environ.get("WATCHDOG_USEC", "")
     if not usec.isascii() or not usec.isdigit() or int(usec) == 0:
         return None
@@ -112,7 +115,7 @@ def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 class StatusMonitor:
-    """The monitor that shows progress in `systemctl status`: at most once a second, and each end at once."""
+    """Listener that shows progress in `systemctl status`: at most once a second, and each end at once."""
 
     def __init__(self, notifier: Notifier, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._notifier = notifier
