@@ -17,6 +17,7 @@ from typing import Literal, Self, get_args
 from uecwatchd.cli.output import put_json, say
 from uecwatchd.cli.status.rows import Row, about
 from uecwatchd.cli.status.survey import Survey, survey
+from uecwatchd.config.documents import did_you_mean
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, UecError
@@ -29,7 +30,7 @@ from uecwatchd.outputs import result_files
 from uecwatchd.outputs.progress import span
 from uecwatchd.service.cleanup import clear_traces
 from uecwatchd.system import lockfile, wakeup
-from uecwatchd.system.text import did_you_mean, shell_word, spelled
+from uecwatchd.system.text import shell_word, spelled
 
 Verb = Literal["retry", "forget", "hold", "release"]
 

@@ -23,6 +23,14 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from uecwatchd.config.documents import (
+    KeyPath,
+    Malformed,
+    did_you_mean,
+    join_first,
+    parse_toml,
+    word_mistakes,
+)
 from uecwatchd.config.overlaps import clashes
 from uecwatchd.config.records import (
     CloudSettings,
@@ -35,7 +43,7 @@ from uecwatchd.config.records import (
 )
 from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.system.small_files import read_small, read_small_text
-from uecwatchd.system.text import KeyPath, Malformed, complaints, did_you_mean, listed, parse_toml, shell_word
+from uecwatchd.system.text import shell_word
 
 DEFAULT_CONFIG = Path("/etc/uecwatchd/uecwatchd.toml")
 PREFIX = "UECWATCHD_"
@@ -130,7 +138,7 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         raise _mistakes(error, layers, source) from None  # pydantic's message might show a secret
     settings = Settings(door.spool, door.state, door.work, door.defaults, door.cloud, source)
-    if why := listed(clashes(settings)):
+    if why := join_first(clashes(settings)):
         raise Halted(_where(source), why, CORRECT)
     return settings
 
@@ -262,8 +270,10 @@ def _directories(environ: Mapping[str, str]) -> _Layer:
 
 def _mistakes(error: ValidationError, layers: Iterable[_Layer], source: Path | None) -> Halted:
     named = {path: name for layer in reversed(tuple(layers)) for path, name in layer.names.items()}
-    found = complaints(error, noun="setting", known=_known)
-    why = listed(f"{_misplaced(path, named) or sentence}{_said_by(path, named)}" for path, sentence in found)
+    found = word_mistakes(error, noun="setting", known=_known)
+    why = join_first(
+        f"{_misplaced(path, named) or sentence}{_said_by(path, named)}" for path, sentence in found
+    )
     return Halted(_where(source), why, CORRECT)
 
 

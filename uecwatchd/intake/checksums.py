@@ -6,10 +6,11 @@ The text is untrusted. Every mistake in it is raised as one `Rejected`.
 import re
 from collections.abc import Iterable, Mapping
 
+from uecwatchd.config.documents import Malformed, decode
 from uecwatchd.errors import Rejected
 from uecwatchd.images.file_names import folded, role_by_name, sums_target
 from uecwatchd.intake.sidecar import bounded, last_part, plain_name
-from uecwatchd.system.text import Malformed, decode, file_word
+from uecwatchd.system.text import file_word
 
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _LINE_END = re.compile(r"\r\n|[\n\r\0]")  # `sha256sum -z` writes \0

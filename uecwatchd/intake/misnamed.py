@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from uecwatchd.config.documents import Malformed, decode
 from uecwatchd.intake.sidecar import KEYS, machines_in
-from uecwatchd.system.text import Malformed, decode
 
 _ASSIGNMENT = re.compile(r"""[\s{,]*["']?(\w+)["']?\s*[:=]""")
 # Comments, sections, brackets, and items of a list over several lines.

@@ -13,20 +13,20 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 
-from uecwatchd.errors import Halted, Rejected
-from uecwatchd.system.text import (
+from uecwatchd.config.documents import (
     MISTAKES_SHOWN,
     Malformed,
     NoTable,
-    complaints,
     did_you_mean,
     dotted,
-    listed,
+    join_first,
     nearest,
     parse_json,
     parse_toml,
-    quoted,
+    word_mistakes,
 )
+from uecwatchd.errors import Halted, Rejected
+from uecwatchd.system.text import quoted
 from uecwatchd.types import Arch
 
 # Two hundred checksums and a long description take 20 KiB. A disk image with the name karmic.toml must not be
@@ -243,7 +243,7 @@ def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
 def _parsed(data: bytes, *, is_json: bool) -> Sidecar:
     table = parse_json(bounded(data)) if is_json else _parse_toml(data)
     if table and not table.keys() & set(KEYS) and (is_json or not _has_slip(table)):
-        found = listed(quoted(key) for key in table)
+        found = join_first(quoted(key) for key in table)
         raise NotOurs(f"it has none of the keys that a sidecar has, but {found}")
     return _check(table)
 
@@ -354,9 +354,9 @@ def _check(table: Mapping[str, object]) -> Sidecar:
     try:
         sidecar = _SCHEMA.validate_python({**table, "[given]": frozenset(table)})
     except ValidationError as error:
-        found = complaints(error, noun="key", known=lambda _: KEYS)
-        raise Malformed(listed(sentence for _, sentence in found)) from error
-    if mistakes := listed(_contradictions(sidecar)):
+        found = word_mistakes(error, noun="key", known=lambda _: KEYS)
+        raise Malformed(join_first(sentence for _, sentence in found)) from error
+    if mistakes := join_first(_contradictions(sidecar)):
         raise Malformed(mistakes)
     return sidecar
 

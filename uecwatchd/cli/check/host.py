@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from uecwatchd.cli.check.finding import Finding, bad, open_to_all
+from uecwatchd.config.documents import Malformed, parse_toml
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
@@ -13,7 +14,7 @@ from uecwatchd.ledger.schema import ON_A_LOCAL_DISK, user_name
 from uecwatchd.system.disk_space import check_room
 from uecwatchd.system.mounts import file_system_of, is_shared
 from uecwatchd.system.small_files import read_small
-from uecwatchd.system.text import Malformed, parse_toml, shell_word
+from uecwatchd.system.text import shell_word
 
 
 def examine_configuration(settings: Settings) -> Iterator[Finding]:

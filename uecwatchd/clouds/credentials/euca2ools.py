@@ -23,10 +23,10 @@ from itertools import product
 from pathlib import Path
 
 from uecwatchd.clouds.credentials.source import PATHS, Remark, Source, at_home
+from uecwatchd.config.documents import did_you_mean
 from uecwatchd.errors import Halted
 from uecwatchd.system.file_errors import closed
 from uecwatchd.system.small_files import read_small_text
-from uecwatchd.system.text import did_you_mean
 
 USER_OPTIONS: Mapping[str, str] = {
     "access_key": "key-id",

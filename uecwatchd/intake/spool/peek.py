@@ -15,6 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
+from uecwatchd.config.documents import Malformed
 from uecwatchd.errors import Deferred, UecError, words_of
 from uecwatchd.images import detect, facts, file_names
 from uecwatchd.intake import checksums, misnamed, sidecar
@@ -22,7 +23,6 @@ from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
 from uecwatchd.intake.spool.name_limit import MOST_NAMES
 from uecwatchd.intake.spool.safe_open import EntryKind, changed, folder_descriptor, open_below, reading
-from uecwatchd.system.text import Malformed
 from uecwatchd.types import FileStamp
 
 # How long one scan reads: enough for some thousand files, and too short to be noticed.
