@@ -39,34 +39,34 @@ VERBS = frozenset(
         assemble assert assign attach await back bail become begin bind block bound bring build bundle
         calculate call cancel carry change check choose claim clamp clean clear close collect combine come
         compare complain complete compose compress compute concatenate connect construct consult consume
-        continue convert copy correct count cover create cut deal decide declare decode decompress decrypt
-        deduplicate defer define deflate delete deliver demand demote deny deregister derive describe detach
-        detect determine digest disable discard dispatch display distribute divide do download draw drive
-        drop dump duplicate echo embed emit empty enable encode encrypt end enforce ensure enter enumerate
-        escape establish estimate evaluate evict examine exchange exclude execute exit expand expect explain
-        expose extend extract fail feed fetch fill filter find finish fit flush fold follow forbid force
-        forget form format forward free freeze gather generate get give go grant group grow guard guess halt
-        hand handle hash have hear hide hint hold hook identify ignore implement import impose include
-        increase indent index infer inflate inform initialize initiate inject insert inspect install
-        intercept interleave interpret interrupt invalidate invent invoke issue iterate join judge keep kill
-        know label launch lay learn leave lend let lift limit link list listen load locate lock log look
-        lower make map mark mask match measure mention merge migrate mirror mix mount move name narrow
-        negotiate nest normalize note notify number observe obtain occupy offer omit open order overwrite
-        pack pad pair parallelize parse pass patch pause peek pick pin place play point poll pop post
-        postpone pour predict prefer prefix prepare present preserve press prevent print probe process
-        produce prolong promote prompt propagate propose protect prove provide publish pull purge push put
-        query queue quote raise rank reach read readjust rebuild receive recognise recognize reconnect
-        record recover recreate recurse redact reduce refresh refuse register reject release reload rely
-        remember remove rename render reopen reorder repack repair repeat replace reply report represent
-        request require reread resend reserve reset resolve respond restart restore restrict resubmit resume
-        retain retire retrieve retry return retype reuse reverse revert revoke rewrite roll rotate round run
-        sanitize satisfy save say scale scan schedule seal search see select send separate serialize serve
-        set share shift shorten show shrink shut sign simulate skip sleep snapshot sort speak spell split
-        spread squeeze start state step stop store stream strike strip substitute suggest sum summarize
-        support suppress suspend swap sweep switch synchronize synthesize take tell terminate test throttle
-        tidy time toggle total touch trace track transfer translate trim truncate try turn unbundle undo
-        unescape unlink unlock unpack unpin unquote unwrap update upload use validate verify visit wait wake
-        walk warn watch widen wipe withdraw withhold word work wrap write yield
+        continue convert cool copy correct count cover create cut deal decide declare decode decompress
+        decrypt deduplicate defer define deflate delay delete deliver demand demote deny deregister derive
+        describe detach detect determine digest disable discard dispatch display distribute divide do
+        download draw drive drop dump duplicate echo embed emit empty enable encode encrypt end enforce
+        ensure enter enumerate escape establish estimate evaluate evict examine exchange exclude execute
+        exit expand expect explain expose extend extract fail feed fetch fill filter find finish fit flush
+        fold follow forbid force forget form format forward free freeze gather generate get give go grant
+        group grow guard guess halt hand handle hash have hear hide hint hold hook hurry identify ignore
+        implement import impose include increase indent index infer inflate inform initialize initiate
+        inject insert inspect install intercept interleave interpret interrupt invalidate invent invoke
+        issue iterate join judge keep kill know label launch lay learn leave lend let lift limit link list
+        listen load locate lock log look lower make map mark mask match measure mention merge migrate mirror
+        mix mount move name narrow negotiate nest normalize note notify number observe obtain occupy offer
+        omit open order overwrite pack pad pair parallelize parse pass patch pause peek pick pin place play
+        point poll pop post postpone pour predict prefer prefix prepare present preserve press prevent print
+        probe process produce prolong promote prompt propagate propose protect prove provide publish pull
+        purge push put query queue quote raise rank reach read readjust rebuild receive recognise recognize
+        reconnect record recover recreate recurse redact reduce refresh refuse register reject release
+        reload rely remember remove rename render reopen reorder repack repair repeat replace reply report
+        represent request require reread resend reserve reset resolve respond restart restore restrict
+        resubmit resume retain retire retrieve retry return retype reuse reverse revert revoke rewrite roll
+        rotate round run sanitize satisfy save say scale scan schedule seal search see select send separate
+        serialize serve set share shift shorten show shrink shut sign simulate skip sleep slow snapshot sort
+        speak spell split spread squeeze start state step stop store stream strike strip substitute suggest
+        sum summarize support suppress suspend swap sweep switch synchronize synthesize take tell terminate
+        test throttle tidy time toggle total touch trace track transfer translate trim truncate try turn
+        unbundle undo unescape unlink unlock unpack unpin unquote unwrap update upload use validate verify
+        visit wait wake walk warm warn watch widen wipe withdraw withhold word work wrap write yield
         """,
     )
 )

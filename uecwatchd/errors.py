@@ -1,24 +1,35 @@
-"""What can go wrong, as sentences: each error says what, why, and what to do about it.
+"""Errors as sentences: each says what went wrong, why, and what to do about it.
 
-Whether something is tried again is a property of its type, decided where it is raised:
+The class decides if the work is retried. The code that raises an error chooses the class:
 
-- `Rejected`: the user must change something. Tried again when the files change, or on request.
-- `Deferred`: something passing. Tried again by itself, on a schedule.
-- `Halted`: our own side is wrong, and every set would fail of it: the cloud is left alone until it is mended.
+    UecError
+      Rejected          the user must change something; retried when the files change, or on request
+        BundleRefused   the cloud refuses a bundle; the next attempt makes it again
+      Deferred          a temporary failure; retried automatically, on a schedule
+        CloudAway       the cloud does not answer
+          StillAway     for so long that only a longer pause can help
+          Unforeseen    for an unknown reason
+      Halted            our own side is wrong, for every set: the cloud is left alone until it is corrected
+        NotPermitted    the system denies us access
+      NotYet            not a failure: the files may not be complete
+      Pending           not a failure: the cloud has not finished an image
+      Stopped           not a failure: the service was asked to stop
+
+Other modules define subclasses where they need to catch them.
 """
 
 import re
 from typing import ClassVar, TypeVar
 
-# Room for ten mistakes of a sidecar, or for the longest path there is. What more a stranger's text would add
-# is of use to nobody, and a listing keeps the errors of thousands of files.
+# Space for ten mistakes of a sidecar, or for the longest possible path. More untrusted text is not useful,
+# and a listing keeps the errors of thousands of files.
 LONGEST_TEXT_CHARS = 5000
 
 
 class UecError(Exception):
-    """The root of the tree. `exit_code` is the sysexits value of a command that ends with it.
+    """Root of the errors. `exit_code` is the sysexits value of a command that ends with it.
 
-    `trace` is the traceback as text, of what nobody thought of alone.
+    `trace` is the traceback as text, only for unexpected errors.
     """
 
     kind: ClassVar[str] = "failed"
@@ -43,7 +54,7 @@ class Rejected(UecError):
 
 
 class BundleRefused(Rejected):
-    """The cloud does not take a bundle as it lies in the bucket; another attempt has to make it anew."""
+    """The cloud does not accept a bundle as it is in the bucket; another attempt has to make it again."""
 
 
 class Deferred(UecError):
@@ -52,18 +63,20 @@ class Deferred(UecError):
 
 
 class CloudAway(Deferred):
-    """The cloud did not answer, or said that it cannot just now."""
+    """The cloud did not answer, or answered that it cannot do so now."""
 
     exit_code = 69
 
 
 class StillAway(CloudAway):
-    """It failed several times, with pauses in between: not to be tried again before a longer one."""
+    """The cloud failed several times, with pauses in between: the next attempt needs a longer pause."""
 
 
 class Unforeseen(CloudAway):
-    """Asking the cloud failed in a way that nobody thought of. It is treated like one that is away: asked
-    less and less, told once."""
+    """A request to the cloud failed in an unexpected way.
+
+    It is treated like a cloud that is away: asked less and less often, reported once.
+    """
 
     def __init__(self, what: str, why: str, hint: str, *, trace: str) -> None:
         super().__init__(what, why, hint)
@@ -71,9 +84,9 @@ class Unforeseen(CloudAway):
 
 
 class NotYet(UecError):
-    """No failure: somebody may still be at work on the files, so the set goes back to waiting for `reason`.
+    """Not a failure: the files may still be changing, so the set goes back to waiting for `reason`.
 
-    `until` is when, in seconds of the epoch, it is looked at again if nothing has changed by then.
+    `until` is when to look again if nothing has changed by then, in seconds of the epoch.
     """
 
     kind = "waiting"
@@ -86,7 +99,7 @@ class NotYet(UecError):
 
 
 class Pending(UecError):
-    """No failure: the cloud has registered an image, and is still at work on it."""
+    """Not a failure: the cloud has registered an image, and has not finished it."""
 
     kind = "waiting"
     exit_code = 75
@@ -103,13 +116,13 @@ class Halted(UecError):
 
 
 class NotPermitted(Halted):
-    """The system does not let us read or write something of our own."""
+    """The system does not allow us to read or write one of our own files."""
 
     exit_code = 77
 
 
 class Stopped(UecError):
-    """The service was asked to stop between two steps. No failure: the work goes on at the next start."""
+    """The service was asked to stop between two steps. Not a failure: the next start continues."""
 
     kind = "stopped"
     exit_code = 75
@@ -123,15 +136,15 @@ Error = TypeVar("Error", bound=BaseException)
 
 
 def cause_of(why: str) -> str:
-    """A reason without what may differ each time that it is met: numbers, and others' words in brackets."""
+    """Return a reason without the parts that differ each time: numbers, and quoted text in brackets."""
     return re.sub(r" \(.*|[0-9]+", "", why)
 
 
 def words_of(error: Error) -> Error:
-    """Strip an error of all but its words, so that it can be kept.
+    """Remove everything but the texts from an error, so that it can be kept.
 
-    A traceback holds the variables of each function that the error came through, and grows each time that the
-    same error is raised; what the error was raised from holds its own.
+    A traceback contains the variables of each function on its way, and grows each time that the same error is
+    raised; the cause of the error has its own traceback.
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error

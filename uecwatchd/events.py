@@ -1,7 +1,7 @@
-"""Who is told what is happening.
+"""Events, and their listeners.
 
-Stages never log: they tell a monitor.
-The journal, the files beside the image, systemd's STATUS= and the terminal are monitors in a list.
+Stages never log: they send events to a monitor. The journal, the files beside the image, systemd's STATUS=
+and the terminal are monitors in a list.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Fields = Mapping[str, str | int | float]
 
 
 class Kind(StrEnum):
-    """What an event is about. The journal has one fixed message id for each."""
+    """The kind of an event. The journal has one fixed message id for each."""
 
     READY = "ready"
     FOUND = "found"
@@ -63,7 +63,7 @@ def error_event(error: UecError, set_name: str = "") -> Event:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one stage of one set has come. Sizes in bytes of the image; `part` counts from 1."""
+    """The progress of one stage of one set. Sizes in bytes of the image; `part` counts from 1."""
 
     set: str
     stage: str
@@ -81,7 +81,7 @@ class Monitor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tee:
-    """Tells several monitors, in order."""
+    """Monitor that passes everything to several monitors, in order."""
 
     monitors: tuple[Monitor, ...]
 

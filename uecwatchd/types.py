@@ -1,4 +1,4 @@
-"""Nouns that all wings share, and that none of them owns."""
+"""Nouns that all wings share."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Arch = Literal[
 
 
 class SetId(NamedTuple):
-    """Identifies a set: the spool folder that it lies in, and its name there."""
+    """Identity of a set: its spool folder, and its name there."""
 
     folder: str
     name: str
@@ -23,7 +23,7 @@ class SetId(NamedTuple):
 
 
 class FileStamp(NamedTuple):
-    """What changes whenever a file's content may have, as `fstat` tells it."""
+    """Values from `fstat`: if the content of a file may have changed, at least one of them differs."""
 
     device: int
     inode: int
@@ -38,7 +38,7 @@ class FileStamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object as the bucket has it. `size` in bytes; `etag` is its MD5 in hex unless the store encrypts."""
+    """An object in a bucket. `size` in bytes; `etag` is its MD5 in hex unless the store encrypts."""
 
     key: str
     size: int
@@ -47,7 +47,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class DetectedCloud:
-    """What a cloud was found to be, by its dialect's name, and the address where it was."""
+    """The detected generation of a cloud, by the name of its dialect, and the cloud's address."""
 
     dialect: str
     address: str

@@ -73,11 +73,11 @@ def acquire(folder: Path, file: LockFile, *, patience_seconds: float) -> int:
 
 
 def acquire_in_shared_folder(folder: Path, descriptor: int, file: LockFile) -> int | None:
-    """Lock a folder to which strangers write; return the descriptor of its lock file.
+    """Lock a folder that other users may write to; return the descriptor of its lock file.
 
-    `descriptor` is that of the folder. Returns None if there is no lock to be had: the folder cannot be
-    written to, or what lies in the lock's place can be neither trusted nor removed.
-    Raises Occupied when another process has the lock.
+    `descriptor` is that of the folder. Returns None if there can be no lock: the folder is not writable, or
+    the file in the lock's place is not ours and cannot be removed. Raises Occupied when another process has
+    the lock.
     """
     for _ in range(TRIES):
         with suppress(FileNotFoundError, FileExistsError):  # another process was faster: look again
@@ -169,9 +169,9 @@ def _reopen_for_writing(lock: int) -> bool:
 
 
 def _open_trusted(folder: Path, descriptor: int, file: LockFile) -> int | None:
-    """Open the lock file, a new one if need be; return None if that is impossible.
+    """Open the lock file, or create it; return None if that is impossible.
 
-    A file of a stranger is not opened. Raises FileNotFoundError and FileExistsError as the system does.
+    A file of another user is not opened. Raises FileNotFoundError and FileExistsError as the system does.
     """
     try:
         seen = os.open(file.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
