@@ -1,6 +1,5 @@
 """(a) What the levels of compression are worth over a line that is not wider than it is."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from runs import GIB, SECRET, Run, in_turn
 from uecwatchd.bundle.bundler import Bundling, Slice
 from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
 from uecwatchd.config.records import Compression, WorkSettings
+from uecwatchd.images.block_source import FileSource
 
 LEVELS: tuple[Compression, ...] = get_args(Compression)
 GBITS = (1, 10)
@@ -46,11 +46,10 @@ class Line:
 
 
 def sent(path: Path, level: Compression, rate: float) -> Run:
-    with path.open("rb", buffering=0) as source:
-        size = os.fstat(source.fileno()).st_size
+    with closing(FileSource(path.open("rb", buffering=0))) as source:
         began, before = time.monotonic(), time.process_time()
         bundling = Bundling(
-            source, name="karmic.img", size=size, prefix="karmic", secret=SECRET, compression=level
+            source, name="karmic.img", prefix="karmic", secret=SECRET, compression=level, sparse=False
         )
         slots = UploadSlots(WorkSettings().uploads)
         with closing(bundling):

@@ -14,17 +14,15 @@ from runs import GIB, MIB, peak_of, processor_of
 SAMPLE_SECONDS = 0.2
 PAGE = os.sysconf("SC_PAGE_SIZE")
 CHILD = """
-import os, sys
+import sys
 from collections import deque
 from uecwatchd.system import memory
 from uecwatchd.bundle.bundler import Bundling, Secret
-from uecwatchd.system.extents import stored
+from uecwatchd.images.block_source import FileSource
 memory.keep_together()
 held = deque()
-with open(sys.argv[1], "rb", buffering=0) as source:
-    size = os.fstat(source.fileno()).st_size
-    extents = stored(source.fileno(), size)
-    made = Bundling(source, name="k", size=size, prefix="k", secret=Secret.random(), extents=extents)
+with open(sys.argv[1], "rb", buffering=0) as file:
+    made = Bundling(FileSource(file), name="k", prefix="k", secret=Secret.random())
     for piece in made:
         held.append(piece)
         if len(held) > 4:

@@ -5,12 +5,13 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd.bundle.bundler import Bundling, Secret
-from uecwatchd.system.digests import fitting_file
-from uecwatchd.system.extents import stored
+from uecwatchd.images.block_source import FileSource
+from uecwatchd.images.digests import choose_digest
 
 MB, MIB, GIB = 10**6, 1 << 20, 1 << 30
 ROUNDS = 3
@@ -38,16 +39,14 @@ class Watched:
 
 
 def timed(path: Path, keep: Callable[[memoryview, int], object], threads: int | None = None) -> Run:
-    with path.open("rb", buffering=0) as source:
-        status, began, before = os.fstat(source.fileno()), time.monotonic(), time.process_time()
+    with closing(FileSource(path.open("rb", buffering=0))) as source:
+        began, before = time.monotonic(), time.process_time()
         bundling = Bundling(
             source,
             name="karmic.img",
-            size=status.st_size,
             prefix="karmic",
             secret=SECRET,
-            extents=stored(source.fileno(), status.st_size),
-            digest=fitting_file(status),
+            digest=choose_digest(source.size, stored=source.stored_bytes),
             threads=threads,
         )
         for piece in bundling:

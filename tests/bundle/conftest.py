@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from uecwatchd.bundle.bundler import PART_SIZE, Bundling, Part, Secret
 from uecwatchd.bundle.manifest import Manifest, Sealed
 from uecwatchd.bundle.unbundle import Unbundled, unbundle
+from uecwatchd.images.block_source import FileSource
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,15 @@ Bundle = Callable[..., Made]
 
 
 @contextmanager
-def in_memory(image: bytes) -> Iterator[FileIO]:
-    """A file with these bytes, opened for reading and writing."""
+def in_memory(image: bytes) -> Iterator[FileSource]:
+    """Makes a file with these bytes."""
     with FileIO(os.memfd_create("image"), "r+b") as file:
         file.write(image)
-        file.seek(0)
-        yield file
+        yield FileSource(file)
 
 
 @pytest.fixture(scope="session")
-def a_file() -> Callable[[bytes], AbstractContextManager[FileIO]]:
+def a_file() -> Callable[[bytes], AbstractContextManager[FileSource]]:
     return in_memory
 
 
@@ -119,7 +119,6 @@ def bundle() -> Bundle:
                 Bundling(
                     source,
                     name="karmic.img",
-                    size=len(image),
                     prefix="k",
                     secret=secret,
                     part_size=part_size,

@@ -2,6 +2,7 @@ import hashlib
 import threading
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from io import FileIO
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.memory_source import MemorySource
 from uecwatchd.bundle.bundler import PART_SIZE, Bundling, Secret
 from uecwatchd.bundle.compress import BLOCK_BYTES, SPARE_BLOCKS
 from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.images.block_source import FileSource
 
 DENSE = hashlib.shake_256(b"karmic").digest(3 * 1024 * 1024)  # does not deflate
 EDGES = (
@@ -34,11 +37,10 @@ EDGES = (
 PART_SIZES = st.integers(1, 600).map(lambda blocks: 16 * blocks)
 
 
-def bundling(source, *, size: int, part_size: int = 100_000, **more) -> Bundling:
+def bundling(source, *, part_size: int = 100_000, **more) -> Bundling:
     return Bundling(
         source,
         name="karmic.img",
-        size=size,
         prefix="karmic",
         secret=Secret.random(),
         part_size=part_size,
@@ -124,12 +126,13 @@ def test_the_same_secret_gives_the_same_parts_so_that_an_upload_can_be_resumed(b
     assert bundle(DENSE).objects != bundle(DENSE).objects
 
 
-def test_nothing_is_read_before_the_first_slice_is_asked_for(a_file: Callable) -> None:
-    with a_file(DENSE) as source:
-        slices = bundling(source, size=len(DENSE))
-        source.truncate(0)
-        with pytest.raises(Deferred, match="0 bytes instead of"):
-            next(slices)
+def test_nothing_is_read_before_the_first_slice_is_asked_for() -> None:
+    source = MemorySource(DENSE)
+    source.announced = len(DENSE)
+    slices = bundling(source)
+    source.data = b""
+    with pytest.raises(Deferred, match="0 bytes instead of"):
+        next(slices)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -139,9 +142,9 @@ def test_memory_stays_bounded_however_large_the_image(tmp_path: Path, threads: i
         for _ in range(16):
             file.write(DENSE)
     part_size = 2 * 1024 * 1024
-    with image.open("rb", buffering=0) as source:
+    with closing(FileSource(image.open("rb", buffering=0))) as source:
         tracemalloc.start()
-        slices = bundling(source, size=image.stat().st_size, part_size=part_size, threads=threads)
+        slices = bundling(source, part_size=part_size, threads=threads)
         for slice_ in slices:
             slices.give_back(slice_)
         _, peak = tracemalloc.get_traced_memory()
@@ -152,7 +155,7 @@ def test_memory_stays_bounded_however_large_the_image(tmp_path: Path, threads: i
 
 def test_the_memory_of_a_slice_is_used_again_once_it_has_been_given_back(a_file: Callable) -> None:
     with a_file(DENSE) as source:
-        slices = bundling(source, size=len(DENSE))
+        slices = bundling(source)
         places = set()
         for slice_ in slices:
             places.add(id(slice_.data.obj))
@@ -163,14 +166,14 @@ def test_the_memory_of_a_slice_is_used_again_once_it_has_been_given_back(a_file:
 
 def test_a_slice_that_is_kept_stays_as_it_is(a_file: Callable) -> None:
     with a_file(DENSE) as source:
-        kept = list(bundling(source, size=len(DENSE)))
+        kept = list(bundling(source))
     assert all(hashlib.sha1(piece.data).hexdigest() == piece.part.sha1 for piece in kept)
 
 
 def test_what_is_given_up_half_way_leaves_no_thread_behind(a_file: Callable) -> None:
     before = threading.active_count()
     with a_file(DENSE) as source:
-        slices = bundling(source, size=len(DENSE))
+        slices = bundling(source)
         next(slices)
         assert threading.active_count() > before
         slices.close()
@@ -179,7 +182,7 @@ def test_what_is_given_up_half_way_leaves_no_thread_behind(a_file: Callable) -> 
 
 def test_totals_are_there_only_after_the_last_slice(a_file: Callable) -> None:
     with a_file(DENSE) as source:
-        slices = bundling(source, size=len(DENSE))
+        slices = bundling(source)
         next(slices)
         with pytest.raises(RuntimeError, match="after the last slice"):
             _ = slices.totals
@@ -192,35 +195,37 @@ def test_totals_are_there_only_after_the_last_slice(a_file: Callable) -> None:
 
 def test_parts_are_numbered_from_zero_and_named_after_the_prefix(a_file: Callable) -> None:
     with a_file(DENSE[:250_000]) as source:
-        slices = list(bundling(source, size=250_000))
+        slices = list(bundling(source))
     assert [piece.part.name for piece in slices] == ["karmic.part.0", "karmic.part.1", "karmic.part.2"]
     assert [piece.part.index for piece in slices] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("size", [len(DENSE) - 1, len(DENSE) + 1, 0], ids=["longer", "shorter", "was empty"])
-def test_a_source_of_another_length_than_announced_is_deferred(a_file: Callable, size: int) -> None:
-    with a_file(DENSE) as source, pytest.raises(Deferred, match=r"karmic\.img: it changed while being read"):
-        list(bundling(source, size=size))
+def test_a_source_of_another_length_than_announced_is_deferred(size: int) -> None:
+    source = MemorySource(DENSE, announced=size)
+    with pytest.raises(Deferred, match=r"karmic\.img: it changed while being read"):
+        list(bundling(source))
 
 
 def test_a_file_that_cannot_be_read_is_deferred(tmp_path: Path) -> None:
     path = tmp_path / "karmic.img"
-    with FileIO(path, "wb") as source, pytest.raises(Deferred, match="Bad file descriptor"):
-        list(bundling(source, size=1))
+    path.write_bytes(b"x")
+    with FileIO(path, "ab") as file, pytest.raises(Deferred, match="Bad file descriptor"):
+        list(bundling(FileSource(file)))
 
 
 def test_progress_counts_the_image_up_to_its_size(a_file: Callable) -> None:
     heard: list[int] = []
     with a_file(DENSE) as source:
-        list(bundling(source, size=len(DENSE), progress=heard.append))
+        list(bundling(source, progress=heard.append))
     assert heard == sorted(heard)
     assert heard[-1] == len(DENSE)
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "naïve.img", "x" * 101, "a\nb"])
-def test_a_name_that_readers_could_stumble_over_is_rejected_at_once(a_file: Callable, name: str) -> None:
-    with a_file(b"") as source, pytest.raises(Rejected, match="plain ASCII"):
-        Bundling(source, name=name, size=0, prefix="k", secret=Secret.random())
+def test_a_name_that_readers_could_stumble_over_is_rejected_at_once(name: str) -> None:
+    with pytest.raises(Rejected, match="plain ASCII"):
+        Bundling(MemorySource(b""), name=name, prefix="k", secret=Secret.random())
 
 
 def test_a_secret_never_shows() -> None:

@@ -1,21 +1,21 @@
 import gzip
 import hashlib
-import os
 import subprocess
 import tarfile
 import tracemalloc
 from collections.abc import Callable
-from io import BytesIO, FileIO
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.memory_source import MemorySource
 from uecwatchd.bundle.bundler import Bundling, Secret
 from uecwatchd.bundle.compress import Image
 from uecwatchd.bundle.layout import blocks
-from uecwatchd.system.digests import Blocks
+from uecwatchd.images.digests import BlockDigest
 from uecwatchd.system.extents import HOLE_BYTES, MOST_EXTENTS, Extent
 
 # Stretches and holes in units of 512 bytes, and what an image has beyond them.
@@ -36,11 +36,9 @@ def image_of(runs: list[tuple[int, int]], tail: int) -> tuple[bytes, tuple[Exten
 
 
 def archive(image: bytes, extents: tuple[Extent, ...], block_bytes: int) -> bytes:
-    with FileIO(os.memfd_create("image"), "r+b") as file:
-        file.write(image)
-        source, buffer = Image(file, "karmic.img", len(image)), memoryview(bytearray(block_bytes))
-        plan = blocks("karmic.img", size=len(image), extents=extents, block_bytes=block_bytes)
-        made = [bytes(source.fill(block, buffer)) for block in plan]
+    source, buffer = Image(MemorySource(image), "karmic.img"), memoryview(bytearray(block_bytes))
+    plan = blocks("karmic.img", size=len(image), extents=extents, block_bytes=block_bytes)
+    made = [bytes(source.fill(block, buffer)) for block in plan]
     assert {len(piece) for piece in made[:-1]} <= {block_bytes}
     assert 0 < len(made[-1]) <= block_bytes
     return b"".join(made)
@@ -83,31 +81,28 @@ def test_gnu_tar_unpacks_what_has_holes(tmp_path: Path, count: int, ends: str) -
     part_size=st.integers(1, 4000).map(lambda blocks: 16 * blocks),
 )
 def test_any_layout_in_any_number_of_threads_comes_back_as_it_was(
-    as_made: Callable, a_file: Callable, runs: list[tuple[int, int]], tail: int, threads: int, part_size: int
+    as_made: Callable, runs: list[tuple[int, int]], tail: int, threads: int, part_size: int
 ) -> None:
     image, extents = image_of(runs, tail)
     secret = Secret(b"k" * 16, b"i" * 16)
 
     def made(threads: int) -> object:
-        with a_file(image) as source:
-            bundling = Bundling(
-                source,
-                name="karmic.img",
-                size=len(image),
-                prefix="k",
-                secret=secret,
-                extents=extents,
-                digest=Blocks(),
-                threads=threads,
-                part_size=part_size,
-            )
-            return as_made(bundling, secret), bundling.totals
+        bundling = Bundling(
+            MemorySource(image, stored=extents),
+            name="karmic.img",
+            prefix="k",
+            secret=secret,
+            digest=BlockDigest(),
+            threads=threads,
+            part_size=part_size,
+        )
+        return as_made(bundling, secret), bundling.totals
 
     bundle, totals = made(threads)
     assert (bundle, totals) == made(1)
     found, sink = bundle.unbundle()
     assert sink.data == image
-    digest = Blocks()
+    digest = BlockDigest()
     digest.update(image)
     assert totals.digest == digest.text()
     holes = [(at, count) for at, count in sink.holes if count]
@@ -120,7 +115,7 @@ def test_gunzip_and_tar_read_a_bundle_of_many_blocks(tmp_path: Path, a_file: Cal
     image = hashlib.shake_256(b"x").digest(3 << 20) + b"zeros" * 300_000
     secret = Secret.random()
     with a_file(image) as source:
-        bundling = Bundling(source, name="karmic.img", size=len(image), prefix="k", secret=secret)
+        bundling = Bundling(source, name="karmic.img", prefix="k", secret=secret)
         sealed = b"".join(bytes(piece.data) for piece in bundling)
     command = ["openssl", "enc", "-d", "-aes-128-cbc", "-K", secret.key.hex(), "-iv", secret.iv.hex()]
     zipped = subprocess.run(command, input=sealed, check=True, capture_output=True).stdout

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -30,6 +31,7 @@ from uecwatchd.clouds.objects import (
 )
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted, Rejected
+from uecwatchd.images.block_source import FileSource
 from uecwatchd.types import StoredObject
 
 PART_BYTES = 10 * 1024 * 1024
@@ -113,9 +115,8 @@ def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSe
     ensure_bucket(cloud, "images")
     source, account, secret = real_set.kernel, cloud.account, Secret.random()
     prefix = f"vmlinuz-{os.urandom(4).hex()}"
-    with source.open("rb", buffering=0) as image:
-        size = source.stat().st_size
-        bundling = Bundling(image, name=prefix, size=size, prefix=prefix, secret=secret)
+    with closing(FileSource(source.open("rb", buffering=0))) as image:
+        bundling = Bundling(image, name=prefix, prefix=prefix, secret=secret)
         send = partial(_send, cloud)
         in_flight(bundling, send, slots=UploadSlots(4), check=lambda: None)
     manifest = Manifest(
@@ -124,7 +125,7 @@ def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSe
         kind="kernel",
         arch="x86_64",
         tar_sha1=bundling.totals.tar_sha1,
-        size=size,
+        size=bundling.totals.size,
         bundled_size=bundling.totals.bundled_size,
         for_cloud=seal_secret(secret, public_key(account.cloud_cert)),
         for_user=seal_secret(secret, public_key(account.user_cert)),

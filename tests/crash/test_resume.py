@@ -19,6 +19,7 @@ from uecwatchd.bundle.bundler import Bundling, Secret, most_parts
 from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
+from uecwatchd.images.block_source import FileSource
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
@@ -128,8 +129,8 @@ def test_a_kernel_that_left_meanwhile_costs_a_manifest_and_no_part(scene: Scene,
 @pytest.mark.parametrize("size", [1, (10 << 20) - 3000, 10 << 20])
 def test_no_image_makes_more_parts_than_was_foretold(size: int, tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(random.Random(size).randbytes(size))  # noqa: S311 (not to be compressible)
-    with FileIO(tmp_path / "noise") as noise:
-        bundling = Bundling(noise, name="n", size=size, prefix="p", secret=Secret.random())
+    with closing(FileSource(FileIO(tmp_path / "noise"))) as noise:
+        bundling = Bundling(noise, name="n", prefix="p", secret=Secret.random())
         assert sum(1 for _ in bundling) == most_parts(size)
 
 

@@ -15,7 +15,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from io import FileIO
 from secrets import token_bytes
 from typing import Any
 
@@ -28,8 +27,9 @@ from uecwatchd.bundle.compress import BLOCK_BYTES, Image, Sums, packed
 from uecwatchd.bundle.deflate import deflater
 from uecwatchd.bundle.names import part_name
 from uecwatchd.config.records import Compression
+from uecwatchd.images.block_source import BlockSource
+from uecwatchd.images.digests import Digest, FlatDigest
 from uecwatchd.system import memory
-from uecwatchd.system.digests import Digest, Flat
 from uecwatchd.system.extents import Extent
 
 # Eucalyptus nodes hold, verify and download again parts of up to 11 MiB; larger ones get no second try.
@@ -87,22 +87,21 @@ class Bundling(Iterator[Slice]):
     """Iterator over the slices of a bundle, in order; `totals` is available after the last.
 
     Give each slice back when it is stored. Memory holds the parts that were not given back, and a few blocks,
-    for an image of any size. `extents` are the data of the image, with holes everywhere else; None for all of
-    its `size` bytes. `sharers` returns how many bundles are being made now, including this one. `part_size`
-    is a multiple of 16. `progress` is called with the number of bytes of the image that are done. Raises
-    `Rejected` at once if `name` does not fit into a tar header; `Deferred` if the source is shorter or longer
-    than `size`, or cannot be read. Call `close` to give up before the end.
+    for an image of any size. `sparse` leaves holes out of the archive. `sharers` returns how many bundles are
+    being made now, including this one. `part_size` is a multiple of 16. `progress` is called with the number
+    of bytes of the image that are done. Raises `Rejected` at once if `name` does not fit into a tar header;
+    `Deferred` if the source is shorter or longer than its size, or cannot be read. Call `close` to give up
+    before the end.
     """
 
     def __init__(
         self,
-        source: FileIO,
+        source: BlockSource,
         *,
         name: str,
-        size: int,
         prefix: str,
         secret: Secret,
-        extents: tuple[Extent, ...] | None = None,
+        sparse: bool = True,
         digest: Digest | None = None,
         compression: Compression = "fast",
         threads: int | None = None,
@@ -111,15 +110,15 @@ class Bundling(Iterator[Slice]):
         progress: Callable[[int], None] = lambda _done: None,
     ) -> None:
         library = deflater(compression)
-        self._size = size
-        self._digest = digest or Flat()
+        self._size = source.size
+        self._digest = digest or FlatDigest()
         self._sums = Sums(self._digest, library.crc32)
         self._cutter = Cutter(secret, prefix, part_size)
         self._totals: Totals | None = None
-        stored = (Extent(0, size),) if extents is None else extents
+        extents = source.extents() if sparse else (Extent(0, source.size),)
         self._stream = packed(
-            layout.blocks(name, size=size, extents=stored, block_bytes=BLOCK_BYTES),
-            Image(source, name, size),
+            layout.blocks(name, size=source.size, extents=extents, block_bytes=BLOCK_BYTES),
+            Image(source, name),
             self._sums,
             deflated=library.block,
             threads=threads or min(MOST_THREADS, len(os.sched_getaffinity(0))),

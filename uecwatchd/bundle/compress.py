@@ -6,19 +6,18 @@ yet. Both are limited, and their buffers are used again.
 """
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from io import FileIO
 
 from uecwatchd.bundle import deflate
 from uecwatchd.bundle.layout import Block
 from uecwatchd.errors import Deferred
+from uecwatchd.images.block_source import BlockSource
+from uecwatchd.images.digests import Digest
 from uecwatchd.system import memory
-from uecwatchd.system.digests import Digest
 
 # Large enough that nearly all work is done outside Python's global lock, and that a separate block compresses
 # as well as the whole; small compared with a part.
@@ -34,14 +33,13 @@ Deflated = Callable[[memoryview], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A file to read, its name in messages, and its expected size in bytes."""
+    """An image to read, and its name in messages."""
 
-    file: FileIO = field(repr=False)
+    source: BlockSource = field(repr=False)
     name: str
-    size: int
 
     def fill(self, block: Block, buffer: memoryview) -> memoryview:
-        """Fill `buffer` with the bytes of a block. Raises Deferred if the file is unreadable or too short."""
+        """Fill `buffer` with the bytes of a block. Raises Deferred if the image is unreadable or too short."""
         at = len(block.before)
         buffer[:at] = block.before
         for piece in block.pieces:
@@ -51,20 +49,20 @@ class Image:
         return buffer[: block.size]
 
     def check_end(self) -> None:
-        """Raise Deferred if the file is longer than expected."""
-        if self._pread(memoryview(bytearray(1)), self.size):
-            raise self._changed(f"more than the {self.size} bytes it had")
+        """Raise Deferred if the image is longer than expected."""
+        if self._read_some(memoryview(bytearray(1)), self.source.size):
+            raise self._changed(f"more than the {self.source.size} bytes it had")
 
     def _read(self, target: memoryview, offset: int) -> None:
         while target:
-            count = self._pread(target, offset)
+            count = self._read_some(target, offset)
             if not count:
-                raise self._changed(f"{offset} bytes instead of {self.size}")
+                raise self._changed(f"{offset} bytes instead of {self.source.size}")
             target, offset = target[count:], offset + count
 
-    def _pread(self, target: memoryview, offset: int) -> int:
+    def _read_some(self, target: memoryview, offset: int) -> int:
         try:
-            return os.preadv(self.file.fileno(), [target], offset)
+            return self.source.read_into(offset, target)
         except OSError as fault:
             hint = "It is tried again; look at the disk or the mount that it lies on."
             raise Deferred(self.name, f"cannot read on: {fault.strerror}", hint) from fault
@@ -207,8 +205,8 @@ def packed(
             yield _finished(pipeline, progress)
         pipeline.settle()
     image.check_end()
-    sums.skip_to(image.size)
-    progress(image.size)
+    sums.skip_to(image.source.size)
+    progress(image.source.size)
     yield deflate.ending(sums.crc, sums.archive_bytes)
 
 

@@ -32,10 +32,10 @@ from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
 from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
 from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
 from uecwatchd.errors import Deferred, Halted, Rejected
-from uecwatchd.system import extents
-from uecwatchd.system.digests import fitting_file
+from uecwatchd.images.block_source import FileSource
+from uecwatchd.images.digests import choose_digest
 from uecwatchd.system.file_errors import NoOutput, closed, no_file, open_regular, unwritable
-from uecwatchd.types import Role
+from uecwatchd.types import FileStamp, Role
 
 FILE_MODE = 0o640  # an image may contain secrets; the group of people who drop images may read it
 WRITERS = 4  # a disk flushes several parts in hardly more time than one
@@ -90,27 +90,27 @@ def bundle_to_folder(
     """Bundle one image, in one read. After a failure the folder contains nothing new."""
     _check_pair(parties)
     secret = Secret.random()
-    with opened(source) as image, ExitStack() as undo:
+    with opened(source) as file, ExitStack() as undo:
         _make(folder)
-        status = os.fstat(image.fileno())
-        if not status.st_size:
+        image = FileSource(file)
+        if not image.size:
             raise Rejected(source.name, "it is empty", "Copy it here again.")
-        prefix = bundle_prefix(claims.kind, source.name, token=_token(status))
+        prefix = bundle_prefix(claims.kind, source.name, token=_token(image.stamp))
         path = folder / manifest_name(prefix)
         _check_free(path)
         name = portable(source.name)
         bundling = Bundling(
             image,
             name=name,
-            size=status.st_size,
             prefix=prefix,
             secret=secret,
-            extents=extents.stored(image.fileno(), status.st_size),
-            digest=fitting_file(status),
+            digest=choose_digest(image.size, stored=image.stored_bytes),
             progress=progress,
         )
         totals = _write_parts(bundling, folder, undo)
-        _check_unchanged(image, status, source)
+        if not image.is_unchanged():
+            why, hint = "it changed while being read", "Leave the file alone, and try again."
+            raise Deferred(source.name, why, hint)
         manifest = manifest_of(name, totals, secret, claims, parties)
         _write(path, write_manifest(manifest, key=parties.user_key), undo)
         undo.pop_all()
@@ -191,19 +191,12 @@ def _check_pair(parties: Parties) -> None:
         raise Halted("the user's private key", "it does not belong to the user's certificate", hint)
 
 
-def _token(status: os.stat_result) -> str:
+def _token(stamp: FileStamp) -> str:
     """Return a token that stays the same until the file is written to.
 
     A digest would take a read of its own.
     """
-    stamp = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
-    return hashlib.sha256(repr(stamp).encode()).hexdigest()[:TOKEN_CHARS]
-
-
-def _check_unchanged(image: FileIO, before: os.stat_result, source: Path) -> None:
-    after = os.fstat(image.fileno())
-    if (after.st_size, after.st_ctime_ns) != (before.st_size, before.st_ctime_ns):
-        raise Deferred(source.name, "it changed while being read", "Leave the file alone, and try again.")
+    return hashlib.sha256(repr(tuple(stamp)).encode()).hexdigest()[:TOKEN_CHARS]
 
 
 def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.bundle.names import is_plain
 from uecwatchd.errors import Rejected
-from uecwatchd.system.digests import Digest
+from uecwatchd.images.digests import Digest
 from uecwatchd.system.extents import Extent
 
 BLOCK = 512

@@ -28,7 +28,7 @@ from uecwatchd.bundle.keys import unseal
 from uecwatchd.bundle.manifest import Manifest
 from uecwatchd.bundle.tar import Member, Tape, read_member
 from uecwatchd.errors import Rejected
-from uecwatchd.system.digests import Aside, Digest, Flat, fitting
+from uecwatchd.images.digests import BackgroundDigest, Digest, FlatDigest, choose_digest
 from uecwatchd.system.extents import Extent
 
 # A part is held until its SHA-1 is known to be right, so that damage is reported for the part and not for
@@ -113,7 +113,7 @@ def unbundle(
     with blamed_on(manifest.name), ExitStack() as stack:
         stream = stack.enter_context(closing(verified(manifest, fetch, seen)))
         content = inflated(decrypted(stream, secret))
-        tape = Tape(content, stack.enter_context(closing(Aside(Flat("sha1")))))
+        tape = Tape(content, stack.enter_context(closing(BackgroundDigest(FlatDigest("sha1")))))
 
         member = read_member(tape)
         if member.size != manifest.size:
@@ -121,7 +121,9 @@ def unbundle(
                 f"its archive holds {member.size} bytes of image, its manifest says {manifest.size}"
             )
         stored = sum(extent.length for extent in member.extents)
-        taken = stack.enter_context(closing(Aside(digest or fitting(member.size, stored=stored))))
+        taken = stack.enter_context(
+            closing(BackgroundDigest(digest or choose_digest(member.size, stored=stored)))
+        )
         pour(tape, member, sink, taken)
         tar_sha1, checked = tape.finish(), manifest.tar_sha1 != SHA1_OF_NOTHING
         if checked and tar_sha1 != manifest.tar_sha1:

@@ -15,6 +15,7 @@ from uecwatchd.clouds.credentials.gather import Account, bundle_user, gather, se
 from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
+from uecwatchd.images import digests
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.file_names import arch_by_name, role_by_name
 from uecwatchd.images.suitability import KEEP_HINT, amount, unfit
@@ -22,7 +23,6 @@ from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.intake.sidecar import is_image_id
 from uecwatchd.intake.spool.peek import peek_at
 from uecwatchd.outputs.journal import journal_monitor
-from uecwatchd.system import digests
 from uecwatchd.types import Arch, Role
 
 
@@ -130,7 +130,7 @@ def _as_json(made: Bundled) -> dict[str, Any]:
         "kernel": manifest.kernel_id,
         "ramdisk": manifest.ramdisk_id,
         "size": manifest.size,
-        **digests.named(made.digest),
+        **digests.json_fields(made.digest),
         "bundled_size": manifest.bundled_size,
         "tar_sha1": manifest.tar_sha1,
         "parts": [{"name": part.name, "size": part.size, "sha1": part.sha1} for part in manifest.parts],
@@ -155,7 +155,7 @@ def unbundle(arguments: argparse.Namespace) -> int:
             f"warning: {arguments.manifest} has the SHA-1 of nothing for its archive, as euca2ools 1.2 and"
             " 1.3 wrote it; the sums of its parts and of what is compressed in them were checked"
         )
-    told = {"image": str(image), "size": found.size, **digests.named(found.digest)}
+    told = {"image": str(image), "size": found.size, **digests.json_fields(found.digest)}
     put_json(told) if arguments.json else put(str(image))
     return os.EX_OK
 

@@ -28,10 +28,10 @@ from uecwatchd.clouds.images import list_images as images_of
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted
+from uecwatchd.images import digests
 from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger.records import BundleRecord, SetRecord
 from uecwatchd.ledger.sqlite import read_ledger
-from uecwatchd.system import digests
 from uecwatchd.system.signals import NEVER, Stop, stopped_by_signals
 
 Row = tuple[str, ...]
@@ -180,5 +180,5 @@ def as_json(exhibit: Exhibit) -> dict[str, object]:
         "virtualization": image.virtualization,
         "hypervisor": image.hypervisor,
         "tags": dict(image.tags),
-        "made_here": {**digests.named(origin.sha256), "sets": list(origin.sets)} if origin else None,
+        "made_here": {**digests.json_fields(origin.sha256), "sets": list(origin.sets)} if origin else None,
     }

@@ -12,10 +12,10 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.delivery.verify import verify as compared
 from uecwatchd.errors import Halted, Rejected
+from uecwatchd.images import digests
 from uecwatchd.images.suitability import amount
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import read_ledger
-from uecwatchd.system import digests
 from uecwatchd.system.signals import stopped_by_signals
 from uecwatchd.system.text import spelled
 from uecwatchd.types import DetectedCloud
@@ -34,11 +34,11 @@ def verify(arguments: argparse.Namespace) -> int:
     found: list[dict[str, object]] = []
     for finding in compared(record, cloud):
         against = finding.source or "the ledger's digest (the file is gone)"
-        found.append({"role": finding.role, "id": finding.image_id, **digests.named(finding.digest)})
+        found.append({"role": finding.role, "id": finding.image_id, **digests.json_fields(finding.digest)})
         if not arguments.json:
             put(
                 f"{finding.role:<8} {finding.image_id} equals {against}: {amount(finding.size)}, "
-                f"{digests.spoken(finding.digest)}"
+                f"{digests.describe(finding.digest)}"
             )
     if arguments.json:
         put_json(found)

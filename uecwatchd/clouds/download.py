@@ -9,7 +9,7 @@ from uecwatchd.bundle.unbundle import Sink, Unbundled, open_secret, unbundle
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.objects import fetch_object
 from uecwatchd.errors import Rejected
-from uecwatchd.system.digests import Digest
+from uecwatchd.images.digests import Digest
 
 
 def download_bundle(

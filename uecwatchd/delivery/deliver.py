@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from io import FileIO
 
 from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
@@ -21,16 +20,17 @@ from uecwatchd.delivery.stale_uploads import clear_leftovers
 from uecwatchd.delivery.upload import send
 from uecwatchd.errors import BundleRefused, Deferred, Halted, Rejected
 from uecwatchd.events import Event, Kind, Progress
+from uecwatchd.images.block_source import BlockSource
+from uecwatchd.images.digests import digest_like
 from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
-from uecwatchd.system.digests import digest_like
 
 # 64 bits of the identity: names that do not meet by chance, in keys that a person can still read.
 TOKEN_CHARS = 16
 
 
-def bundle_and_register(order: Order, source: FileIO, ledger: Ledger) -> BundleRecord:
+def bundle_and_register(order: Order, source: BlockSource, ledger: Ledger) -> BundleRecord:
     """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
     identity = _free_identity(order, ledger)
     if _is_anothers(order, ledger.bundle(order.cloud.name, identity)):
@@ -59,7 +59,7 @@ def _apart(order: Order) -> Order:
 
 
 def _taken_all_the_way(
-    order: Order, known: BundleRecord | None, identity: str, source: FileIO, ledger: Ledger
+    order: Order, known: BundleRecord | None, identity: str, source: BlockSource, ledger: Ledger
 ) -> BundleRecord:
     bundle = known or _plan(order, identity)
     listed = _listed(order, known, bundle)
@@ -96,13 +96,13 @@ def _is_ready(order: Order, bundle: BundleRecord) -> bool:
 
 
 def _sent(
-    order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, resuming: bool
+    order: Order, bundle: BundleRecord, source: BlockSource, ledger: Ledger, *, resuming: bool
 ) -> BundleRecord:
     with order.turn(order.check):
         return ledger.put_bundle(send(order, bundle, source, ledger, resuming=resuming))
 
 
-def _made_whole(order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger) -> BundleRecord:
+def _made_whole(order: Order, bundle: BundleRecord, source: BlockSource, ledger: Ledger) -> BundleRecord:
     """Another host of our account registered it from the very place that we were sending to: some parts there
     may be ours, which its key does not open. What is not all of one hand is sent again, to be of ours."""
     try:

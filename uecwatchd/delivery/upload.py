@@ -1,11 +1,9 @@
 """A bundle on its way into the bucket: made as it is sent, and never twice what lies there already."""
 
-import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from io import FileIO
 from itertools import takewhile
 
 from uecwatchd.bundle.bundler import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
@@ -19,17 +17,18 @@ from uecwatchd.clouds.patience import retry
 from uecwatchd.delivery.request import BootIds, Order
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress
+from uecwatchd.images.block_source import BlockSource
+from uecwatchd.images.digests import digest_like
 from uecwatchd.images.suitability import amount
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
-from uecwatchd.system import extents, failpoints
-from uecwatchd.system.digests import digest_like
-from uecwatchd.types import FileStamp, StoredObject
+from uecwatchd.system import failpoints
+from uecwatchd.types import StoredObject
 
 
 def send(
-    order: Order, bundle: BundleRecord, source: FileIO, ledger: Ledger, *, resuming: bool
+    order: Order, bundle: BundleRecord, source: BlockSource, ledger: Ledger, *, resuming: bool
 ) -> BundleRecord:
     """Bundle and upload in one stream: nothing of the image is written to a disk.
 
@@ -58,8 +57,8 @@ def send(
     return replace(sent, parts=len(totals.parts), bundled_size=totals.bundled_size)
 
 
-def _must_be_what_was_read(order: Order, source: FileIO, totals: Totals, ledger: Ledger) -> None:
-    if FileStamp.of(os.fstat(source.fileno())) == order.member.stamp and totals.digest == order.digest:
+def _must_be_what_was_read(order: Order, source: BlockSource, totals: Totals, ledger: Ledger) -> None:
+    if source.is_unchanged() and totals.digest == order.digest:
         return
     # What is written through a mapping may leave the stamp as it was, and what is kept of it wrong for ever.
     ledger.drop_digest(order.member.stamp)
@@ -78,7 +77,12 @@ def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
 
 
 def _send_parts(
-    order: Order, bundle: BundleRecord, secret: Secret, source: FileIO, *, there: Mapping[str, StoredObject]
+    order: Order,
+    bundle: BundleRecord,
+    secret: Secret,
+    source: BlockSource,
+    *,
+    there: Mapping[str, StoredObject],
 ) -> tuple[Totals, tuple[StoredObject, ...]]:
     member, ready = order.member, 0
     stored: dict[int, StoredObject] = {}
@@ -102,10 +106,9 @@ def _send_parts(
     bundling = Bundling(
         source,
         name=bundle.prefix,
-        size=member.size,
         prefix=bundle.prefix,
         secret=secret,
-        extents=extents.stored(source.fileno(), member.size) if order.sparse else None,
+        sparse=order.sparse,
         digest=digest_like(order.digest),
         compression=order.compression,
         sharers=order.slots.sharers,

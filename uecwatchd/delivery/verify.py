@@ -5,7 +5,6 @@ boots it. So the manifest and every part are fetched, unbundled with the user's 
 compared.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from uecwatchd.bundle.unbundle import Nowhere
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.download import download_bundle
 from uecwatchd.errors import Rejected, UecError
+from uecwatchd.images.digests import digest_like
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord, SetRecord
-from uecwatchd.system.digests import digest_like
-from uecwatchd.types import FileStamp, Role
+from uecwatchd.types import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +63,6 @@ def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
 def _expected(folder: Path, member: MemberRecord) -> tuple[str, str]:
     """The digest to find, and the file it was read from just now, if that is still there."""
     try:
-        with safe_open.open_member(folder, member.path) as file:
-            stamp = FileStamp.of(os.fstat(file.fileno()))
-        return safe_open.digest(folder, member.path, stamp=stamp), member.path
+        return safe_open.digest(folder, member.path), member.path
     except UecError:
         return member.sha256, ""

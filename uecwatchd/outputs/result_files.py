@@ -22,10 +22,10 @@ from typing import Any
 
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Progress
+from uecwatchd.images import digests
 from uecwatchd.intake.spool import output_files
 from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord
 from uecwatchd.outputs.progress import Pacer, seconds_left
-from uecwatchd.system import digests
 from uecwatchd.system.text import json_text, printable, shell_word
 from uecwatchd.types import Role, SetId
 
@@ -229,7 +229,7 @@ def _member(member: MemberRecord) -> dict[str, object]:
         "role": member.role,
         "file": member.path,
         "size": member.size,
-        **digests.named(member.sha256),
+        **digests.json_fields(member.sha256),
         "id": member.image_id or None,
         "manifest": member.manifest or None,
     }

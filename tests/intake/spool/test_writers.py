@@ -21,12 +21,12 @@ from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.events import Kind
+from uecwatchd.images.digests import FLAT_HOLES_LIMIT_BYTES, MARK
 from uecwatchd.intake.sets.records import Assembly, Refused, put_back
 from uecwatchd.intake.spool import safe_open, writers
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.prepare import FRESH_SECONDS
 from uecwatchd.service.daemon import Service
-from uecwatchd.system.digests import MARK, MOST_ZEROS
 from uecwatchd.system.mounts import file_system_of_open
 from uecwatchd.types import FileStamp
 
@@ -294,7 +294,7 @@ def test_a_sum_that_is_wrong_is_not_computed_again_while_nothing_changes(
 def test_the_sum_of_a_file_that_is_mostly_holes_is_computed_once_while_nothing_changes(
     dropped: Path, turn: Turn, host: Host
 ) -> None:
-    os.truncate(dropped, MOST_ZEROS + (1 << 20))
+    os.truncate(dropped, FLAT_HOLES_LIMIT_BYTES + (1 << 20))
     assert turn().state == "waiting"
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:

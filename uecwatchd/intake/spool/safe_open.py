@@ -7,24 +7,18 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from io import FileIO
-from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
-from uecwatchd.system import memory
-from uecwatchd.system.digests import MOST_WAITING, SKIP_BYTES, Aside, Digest, fitting_file
-from uecwatchd.system.extents import Extent, stored
+from uecwatchd.images.block_source import FileSource
+from uecwatchd.images.digests import Digest, read_digest
 from uecwatchd.system.file_errors import shut_above
 from uecwatchd.system.text import file_word
 from uecwatchd.types import FileStamp
 
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
-
-# Large enough that hashing runs outside Python's global lock, small enough that a stop is noticed at once.
-READ_BYTES = 1024 * 1024
 
 NOT_THERE = "it is not there: deleted, or not mounted"
 KIND_WORDS: Mapping[EntryKind, str] = {
@@ -123,6 +117,21 @@ def open_member(folder: Path, path: str) -> Iterator[FileIO]:
 
 
 @contextlib.contextmanager
+def open_image(folder: Path, path: str, *, stamp: FileStamp | None = None) -> Iterator[FileSource]:
+    """Open the content of a member, to be read from its beginning to its end.
+
+    Raises Deferred if the file is not the listed one with that stamp.
+    """
+    with open_member(folder, path) as file:
+        with reading(path):
+            source = FileSource(file)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        if stamp not in (None, source.stamp):
+            raise changed(path)
+        yield source
+
+
+@contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
     """Raise a failed read as an error of the disk, which is temporary as far as we know."""
     try:
@@ -185,41 +194,20 @@ def digest(
     folder: Path,
     path: str,
     *,
-    stamp: FileStamp,
+    stamp: FileStamp | None = None,
     taken: Digest | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> str:
-    """Return the digest of a member: `taken`, a new one, or one that fits the file. Holes are not read.
+    """Return the digest of a member: `taken`, an empty one, or one of the kind for the file.
 
     `progress` is called with the number of bytes so far, and may raise to stop the work. Raises Deferred if
-    the file is not, or does not stay, the listed one.
+    the file changes while it is read, or is not the listed one with that stamp.
     """
-    with open_member(folder, path) as file, reading(path):
-        status = os.fstat(file.fileno())
-        if FileStamp.of(status) != stamp:
-            raise changed(path)
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        with closing(Aside(taken or fitting_file(status))) as aside:
-            _read(file, status.st_size, aside, progress)
-            text = aside.text()
-        if FileStamp.of(os.fstat(file.fileno())) != stamp:
+    with open_image(folder, path, stamp=stamp) as source, reading(path):
+        text = read_digest(source, taken, progress=progress)
+        if not source.is_unchanged():
             raise changed(path)
     return text
-
-
-def _read(file: FileIO, size: int, taken: Aside, progress: Callable[[int], None]) -> None:
-    # One buffer is read into while the others wait for the digest, which is about as fast as the reading.
-    buffers, done = cycle([memory.pages(READ_BYTES) for _ in range(MOST_WAITING + 2)]), 0
-    for extent in (*stored(file.fileno(), size), Extent(size, 0)):
-        while hole := min(extent.offset - done, SKIP_BYTES):
-            taken.skip(hole)
-            done += hole
-            progress(done)
-        end, buffer = file.seek(done) + extent.length, next(buffers)
-        while count := file.readinto(buffer[: end - done]):
-            taken.update(buffer[:count])
-            done, buffer = done + count, next(buffers)
-            progress(done)
 
 
 def changed(path: str) -> Deferred:

@@ -16,10 +16,10 @@ from uecwatchd.clouds.patience import retry
 from uecwatchd.clouds.registration import deregister
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Level
+from uecwatchd.images import digests
 from uecwatchd.ledger.records import BundleRecord, Furnished, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, tell, with_member
-from uecwatchd.system import digests
 from uecwatchd.system.text import printable
 from uecwatchd.types import Role
 
@@ -154,7 +154,7 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
     """Whoever reads a cloud's list shall find the way back to the file. Kernels and ramdisks, which sets
     share, say nothing of one set. What the user asked for comes first, where there is not room for all."""
     sidecar = job.found.sidecar
-    ours = {"owner": "uecwatchd", **digests.tagged(member.sha256), "host": tools.host}
+    ours = {"owner": "uecwatchd", **digests.tag(member.sha256), "host": tools.host}
     if member.role != lead(job.found).role:
         return ours
     # No cloud takes a control character in a tag, and the user has not asked for this one.

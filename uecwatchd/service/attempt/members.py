@@ -176,9 +176,7 @@ def _take(job: Job, tools: Tools, way: Way, member: Member) -> BundleRecord:
     """One member all the way."""
 
     check = partial(_check, job, tools, way)
-    with safe_open.open_member(job.found.folder, member.path) as source:
-        if FileStamp.of(os.fstat(source.fileno())) != member.stamp:
-            raise safe_open.changed(member.path)
+    with safe_open.open_image(job.found.folder, member.path, stamp=member.stamp) as source:
         order = _order(job, tools, replace(way, check=check), member)
         if member.role == "machine":
             order = _with_a_machines(order, job, tools, way.boot)

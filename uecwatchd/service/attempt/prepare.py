@@ -9,6 +9,7 @@ from uecwatchd.clouds.objects import check_bucket_name, ensure_bucket
 from uecwatchd.clouds.registration import probe_ec2
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
+from uecwatchd.images.digests import Digest, FlatDigest, digest_like
 from uecwatchd.images.suitability import amount
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sidecar import render_name
@@ -16,7 +17,6 @@ from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
-from uecwatchd.system.digests import Digest, Flat, digest_like
 
 # A writer that pauses for longer than a file must lie still, as a copy over a line that hangs does, goes on
 # within ten minutes or not at all.
@@ -94,13 +94,13 @@ def _sha256(job: Job, member: Member, known: MemberRecord, tools: Tools) -> str:
 
     That of one that is mostly holes takes a read of its own, once: the sum may have come after the digest.
     """
-    if isinstance(digest_like(known.sha256), Flat):
+    if isinstance(digest_like(known.sha256), FlatDigest):
         return known.sha256
     return tools.ledger.sum(member.stamp) or _sum(job, member, tools)
 
 
 def _sum(job: Job, member: Member, tools: Tools) -> str:
-    sha256 = _read(job, member, tools, Flat())
+    sha256 = _read(job, member, tools, FlatDigest())
     tools.ledger.put_sum(member.stamp, sha256)
     return sha256
 

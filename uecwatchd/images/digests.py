@@ -1,4 +1,4 @@
-"""Digests that identify the content of a file.
+"""Digests that identify the content of an image.
 
 The digest of a file is its SHA-256, as `sha256sum` prints it. For a file that is mostly holes this takes too
 long: a terabyte of zeros takes as long as a terabyte of data. Such a file has the digest of its blocks
@@ -11,22 +11,29 @@ The result does not depend on which of the zeros are holes. A prefix distinguish
 """
 
 import hashlib
-import os
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import cycle
 from typing import Protocol
+
+from uecwatchd.images.block_source import BlockSource
+from uecwatchd.system import memory
+from uecwatchd.system.extents import Extent
 
 BLOCK_BYTES = 1024 * 1024
 MARK = "blocks-"
 # Zeros that take half a second. Below that a SHA-256 is better: people compare it with `sha256sum`.
-MOST_ZEROS = 1 << 30
+FLAT_HOLES_LIMIT_BYTES = 1 << 30
 # A hole is digested in steps of this size, so that `close` need not wait for a large one.
 SKIP_BYTES = 64 * 1024 * 1024
 # Pieces in the queue of a digest: enough that reader and digest rarely wait for each other.
-MOST_WAITING = 8
-STAT_BLOCK = 512  # of st_blocks, whatever the file system's own are
+WAITING_LIMIT = 8
+# Long enough that hashing runs outside Python's lock, short enough that a stop takes effect at once.
+READ_BYTES = 1024 * 1024
 ZEROS = bytes(BLOCK_BYTES)
-NO_BLOCK = bytes(hashlib.sha256().digest_size)
+ZERO_BLOCK_DIGEST = bytes(hashlib.sha256().digest_size)
 
 
 class Digest(Protocol):
@@ -40,40 +47,69 @@ class Digest(Protocol):
     def text(self) -> str: ...
 
 
-def fitting(size: int, *, stored: int) -> Digest:
-    """Return an empty digest of the kind for a file of `size` bytes with `stored` bytes on disk.
+def choose_digest(size: int, *, stored: int) -> Digest:
+    """Return an empty digest of the kind for an image of `size` bytes with `stored` bytes on disk.
 
     A copy with other holes may get the other kind.
     """
     holes = size - stored
-    return Blocks() if holes > max(MOST_ZEROS, stored) else Flat()
-
-
-def fitting_file(status: os.stat_result) -> Digest:
-    return fitting(status.st_size, stored=status.st_blocks * STAT_BLOCK)
+    return BlockDigest() if holes > max(FLAT_HOLES_LIMIT_BYTES, stored) else FlatDigest()
 
 
 def digest_like(text: str) -> Digest:
     """Return an empty digest of the kind that produced this text."""
-    return Blocks() if text.startswith(MARK) else Flat()
+    return BlockDigest() if text.startswith(MARK) else FlatDigest()
 
 
-def named(text: str) -> dict[str, str | None]:
+def read_digest(
+    source: BlockSource,
+    digest: Digest | None = None,
+    *,
+    progress: Callable[[int], None] = lambda _done: None,
+) -> str:
+    """Read all of `source` once and return its digest's text. Holes are not read.
+
+    `digest` is an empty one; without it, one of the kind for this source is used. `progress` gets the number of
+    bytes done so far, and may raise to stop.
+    """
+    with closing(BackgroundDigest(digest or choose_digest(source.size, stored=source.stored_bytes))) as taken:
+        _feed(source, taken, progress)
+        return taken.text()
+
+
+def _feed(source: BlockSource, digest: "BackgroundDigest", progress: Callable[[int], None]) -> None:
+    # One is read into while the others wait for the digest, which is about as fast as the reading.
+    buffers, done = cycle([memory.pages(READ_BYTES) for _ in range(WAITING_LIMIT + 2)]), 0
+    for extent in (*source.extents(), Extent(source.size, 0)):
+        while hole := min(extent.offset - done, SKIP_BYTES):
+            digest.skip(hole)
+            done += hole
+            progress(done)
+        end, buffer = done + extent.length, next(buffers)
+        while count := source.read_into(done, buffer[: end - done]):
+            digest.update(buffer[:count])
+            done, buffer = done + count, next(buffers)
+            progress(done)
+
+
+def json_fields(text: str) -> dict[str, str | None]:
     """Return a digest as it is written to JSON: `sha256` is always there, and null if it is not known."""
     if text.startswith(MARK):
         return {"sha256": None, "digest": text}
     return {"sha256": text or None}
 
 
-def tagged(text: str) -> dict[str, str]:
+def tag(text: str) -> dict[str, str]:
+    """Return a digest as the tag of an image."""
     return {"digest" if text.startswith(MARK) else "sha256": text}
 
 
-def spoken(text: str) -> str:
+def describe(text: str) -> str:
+    """Return a digest as part of a sentence."""
     return f"digest {text}" if text.startswith(MARK) else f"SHA-256 {text}"
 
 
-class Flat:
+class FlatDigest:
     """SHA-256 in hex, or another standard algorithm."""
 
     def __init__(self, algorithm: str = "sha256") -> None:
@@ -88,20 +124,20 @@ class Flat:
         return self._hash.hexdigest()
 
 
-class Blocks:
+class BlockDigest:
     """Digest of the blocks, as described above."""
 
     def __init__(self) -> None:
         self._tree = hashlib.sha256()
         self._block = hashlib.sha256()
-        self._empty = True  # only zeros have arrived for the current block
+        self._is_zero = True  # only zeros have arrived for the current block
         self._length = 0
 
     def update(self, data: bytes | memoryview, /) -> None:
         data = memoryview(data)
         while data:
             piece = data[: BLOCK_BYTES - self._length % BLOCK_BYTES]
-            self._take(piece, empty=self._empty and _is_zero(piece))
+            self._take(piece, is_zero=self._is_zero and _is_zero(piece))
             data = data[len(piece) :]
 
     def skip(self, count: int, /) -> None:
@@ -112,36 +148,36 @@ class Blocks:
                 count %= BLOCK_BYTES
                 continue
             piece = memoryview(ZEROS)[: min(room, count)]
-            self._take(piece, empty=self._empty)
+            self._take(piece, is_zero=self._is_zero)
             count -= len(piece)
 
     def text(self) -> str:
         tree = self._tree.copy()
         if self._length % BLOCK_BYTES:
-            tree.update(NO_BLOCK if self._empty else self._block.digest())
+            tree.update(ZERO_BLOCK_DIGEST if self._is_zero else self._block.digest())
         tree.update(self._length.to_bytes(8))
         return MARK + tree.hexdigest()
 
-    def _take(self, piece: memoryview, *, empty: bool) -> None:
-        self._empty = empty
-        if not (empty and len(piece) == BLOCK_BYTES):
+    def _take(self, piece: memoryview, *, is_zero: bool) -> None:
+        self._is_zero = is_zero
+        if not (is_zero and len(piece) == BLOCK_BYTES):
             self._block.update(piece)
         self._length += len(piece)
         if self._length % BLOCK_BYTES == 0:
-            self._tree.update(NO_BLOCK if empty else self._block.digest())
-            self._block, self._empty = hashlib.sha256(), True
+            self._tree.update(ZERO_BLOCK_DIGEST if is_zero else self._block.digest())
+            self._block, self._is_zero = hashlib.sha256(), True
 
     def _skip_blocks(self, count: int) -> None:
-        at_once = BLOCK_BYTES // len(NO_BLOCK)
+        at_once = BLOCK_BYTES // len(ZERO_BLOCK_DIGEST)
         for done in range(0, count, at_once):
-            self._tree.update(memoryview(ZEROS)[: len(NO_BLOCK) * min(at_once, count - done)])
+            self._tree.update(memoryview(ZEROS)[: len(ZERO_BLOCK_DIGEST) * min(at_once, count - done)])
         self._length += count * BLOCK_BYTES
 
 
-class Aside:
+class BackgroundDigest:
     """Digest that is computed in another thread, while the caller reads the next piece.
 
-    Do not write to a piece after passing it here. At most MOST_WAITING pieces wait. Call `close` at the end.
+    Do not write to a piece after passing it here. At most WAITING_LIMIT pieces wait. Call `close` at the end.
     """
 
     def __init__(self, digest: Digest) -> None:
@@ -150,11 +186,11 @@ class Aside:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="digest")
 
     def update(self, data: bytes | memoryview, /) -> None:
-        self._later(self._thread.submit(self._digest.update, data))
+        self._append(self._thread.submit(self._digest.update, data))
 
     def skip(self, count: int, /) -> None:
         for done in range(0, count, SKIP_BYTES):
-            self._later(self._thread.submit(self._digest.skip, min(SKIP_BYTES, count - done)))
+            self._append(self._thread.submit(self._digest.skip, min(SKIP_BYTES, count - done)))
 
     def text(self) -> str:
         while self._waiting:
@@ -164,9 +200,9 @@ class Aside:
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def _later(self, done: Future[None]) -> None:
+    def _append(self, done: Future[None]) -> None:
         self._waiting.append(done)
-        if len(self._waiting) > MOST_WAITING:
+        if len(self._waiting) > WAITING_LIMIT:
             self._waiting.popleft().result()
 
 

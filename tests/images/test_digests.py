@@ -3,16 +3,16 @@ import hashlib
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from uecwatchd.system.digests import (
+from uecwatchd.images.digests import (
     BLOCK_BYTES,
+    FLAT_HOLES_LIMIT_BYTES,
     MARK,
-    MOST_ZEROS,
-    Blocks,
-    Flat,
+    BlockDigest,
+    FlatDigest,
+    choose_digest,
     digest_like,
-    fitting,
-    named,
-    tagged,
+    json_fields,
+    tag,
 )
 
 BYTES = st.one_of(
@@ -23,7 +23,7 @@ BYTES = st.one_of(
 
 
 def by_the_book(data: bytes) -> str:
-    """What the room's docstring says, in as many words."""
+    """Calculate the digest as the module's docstring describes it."""
     blocks = [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
     digests = [hashlib.sha256(one).digest() if any(one) else bytes(32) for one in blocks]
     return MARK + hashlib.sha256(b"".join(digests) + len(data).to_bytes(8)).hexdigest()
@@ -34,7 +34,7 @@ def by_the_book(data: bytes) -> str:
 @example(pieces=[b"\0" * (BLOCK_BYTES - 1), b"\1"])
 @example(pieces=[b"\1", b"\0" * BLOCK_BYTES])
 def test_blocks_have_the_digest_that_is_written_down(pieces: list[bytes]) -> None:
-    whole, cut = Blocks(), Blocks()
+    whole, cut = BlockDigest(), BlockDigest()
     whole.update(b"".join(pieces))
     for piece in pieces:
         cut.update(piece)
@@ -44,7 +44,7 @@ def test_blocks_have_the_digest_that_is_written_down(pieces: list[bytes]) -> Non
 @given(pieces=st.lists(st.tuples(st.booleans(), BYTES), max_size=5))
 def test_a_digest_does_not_depend_on_which_zeros_are_holes(pieces: list[tuple[bool, bytes]]) -> None:
     data = b"".join(bytes(len(piece)) if hole else piece for hole, piece in pieces)
-    for kind in (Flat, Blocks):
+    for kind in (FlatDigest, BlockDigest):
         read, skipped = kind(), kind()
         read.update(data)
         for hole, piece in pieces:
@@ -53,7 +53,7 @@ def test_a_digest_does_not_depend_on_which_zeros_are_holes(pieces: list[tuple[bo
 
 
 def test_many_terabytes_of_hole_cost_nothing() -> None:
-    digest = Blocks()
+    digest = BlockDigest()
     digest.skip(16 << 40)
     tree = hashlib.sha256()
     for _ in range(16):
@@ -63,23 +63,27 @@ def test_many_terabytes_of_hole_cost_nothing() -> None:
 
 
 def test_the_plain_digest_is_that_of_sha256sum() -> None:
-    digest = Flat()
+    digest = FlatDigest()
     digest.update(b"karmic")
     digest.skip(3 * BLOCK_BYTES + 1)
     assert digest.text() == hashlib.sha256(b"karmic" + bytes(3 * BLOCK_BYTES + 1)).hexdigest()
 
 
 def test_only_what_is_mostly_holes_and_large_is_spared_the_plain_digest() -> None:
-    assert isinstance(fitting(MOST_ZEROS, stored=0), Flat)
-    assert isinstance(fitting(MOST_ZEROS + 1, stored=0), Blocks)
-    assert isinstance(fitting(10 * MOST_ZEROS, stored=5 * MOST_ZEROS), Flat)
-    assert isinstance(fitting(10 * MOST_ZEROS, stored=4 * MOST_ZEROS), Blocks)
+    assert isinstance(choose_digest(FLAT_HOLES_LIMIT_BYTES, stored=0), FlatDigest)
+    assert isinstance(choose_digest(FLAT_HOLES_LIMIT_BYTES + 1, stored=0), BlockDigest)
+    assert isinstance(
+        choose_digest(10 * FLAT_HOLES_LIMIT_BYTES, stored=5 * FLAT_HOLES_LIMIT_BYTES), FlatDigest
+    )
+    assert isinstance(
+        choose_digest(10 * FLAT_HOLES_LIMIT_BYTES, stored=4 * FLAT_HOLES_LIMIT_BYTES), BlockDigest
+    )
 
 
 def test_a_digest_tells_its_kind() -> None:
-    for kind in (Flat, Blocks):
+    for kind in (FlatDigest, BlockDigest):
         assert isinstance(digest_like(kind().text()), kind)
-    assert named(Flat().text()) == {"sha256": hashlib.sha256().hexdigest()}
-    assert named(Blocks().text()) == {"sha256": None, "digest": Blocks().text()}
-    assert named("") == {"sha256": None}
-    assert list(tagged(Blocks().text())) == ["digest"]
+    assert json_fields(FlatDigest().text()) == {"sha256": hashlib.sha256().hexdigest()}
+    assert json_fields(BlockDigest().text()) == {"sha256": None, "digest": BlockDigest().text()}
+    assert json_fields("") == {"sha256": None}
+    assert list(tag(BlockDigest().text())) == ["digest"]
