@@ -3,12 +3,12 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from tests.support.memory_source import MemorySource
 from uecwatchd.bundle.bundler import Bundling, Secret, Slice
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
@@ -31,7 +31,6 @@ from uecwatchd.clouds.objects import (
 )
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted, Rejected
-from uecwatchd.images.block_source import FileSource
 from uecwatchd.types import StoredObject
 
 PART_BYTES = 10 * 1024 * 1024
@@ -115,10 +114,9 @@ def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSe
     ensure_bucket(cloud, "images")
     source, account, secret = real_set.kernel, cloud.account, Secret.random()
     prefix = f"vmlinuz-{os.urandom(4).hex()}"
-    with closing(FileSource(source.open("rb", buffering=0))) as image:
-        bundling = Bundling(image, name=prefix, prefix=prefix, secret=secret)
-        send = partial(_send, cloud)
-        in_flight(bundling, send, slots=UploadSlots(4), check=lambda: None)
+    bundling = Bundling(MemorySource(source.read_bytes()), name=prefix, prefix=prefix, secret=secret)
+    send = partial(_send, cloud)
+    in_flight(bundling, send, slots=UploadSlots(4), check=lambda: None)
     manifest = Manifest(
         name=prefix,
         user=account.account,

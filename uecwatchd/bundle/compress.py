@@ -39,7 +39,7 @@ class Image:
     name: str
 
     def fill(self, block: Block, buffer: memoryview) -> memoryview:
-        """Fill `buffer` with the bytes of a block. Raises Deferred if the image is unreadable or too short."""
+        """Fill `buffer` with the bytes of a block. Raises Deferred if they cannot be read, or end early."""
         at = len(block.before)
         buffer[:at] = block.before
         for piece in block.pieces:

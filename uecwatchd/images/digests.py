@@ -69,8 +69,8 @@ def read_digest(
 ) -> str:
     """Read all of `source` once and return its digest's text. Holes are not read.
 
-    `digest` is an empty one; without it, one of the kind for this source is used. `progress` gets the number of
-    bytes done so far, and may raise to stop.
+    `digest` is an empty one; without it, one of the kind for this source is used. `progress` is called with
+    the number of bytes done so far, and may raise to stop.
     """
     with closing(BackgroundDigest(digest or choose_digest(source.size, stored=source.stored_bytes))) as taken:
         _feed(source, taken, progress)

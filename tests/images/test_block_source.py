@@ -1,0 +1,200 @@
+"""Rules for every block source, and for what reads one. A new kind of source gets a row in SOURCES."""
+
+import hashlib
+import os
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.memory_source import MemorySource
+from uecwatchd.bundle.bundler import Bundling, Secret, Totals
+from uecwatchd.images.block_source import BlockSource, FileSource
+from uecwatchd.images.digests import BlockDigest, FlatDigest, read_digest
+from uecwatchd.system.extents import HOLE_BYTES, Extent
+
+PAGE_BYTES = 4096
+THREADS = 8
+SECRET = Secret(b"k" * 16, b"i" * 16)
+
+
+@dataclass(frozen=True)
+class Content:
+    """An image with holes: what is written where, and its size."""
+
+    pieces: tuple[tuple[int, bytes], ...]
+    size: int
+
+    @property
+    def data(self) -> bytes:
+        data = bytearray(self.size)
+        for offset, piece in self.pieces:
+            data[offset : offset + len(piece)] = piece
+        return bytes(data)
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> Content:
+    end, pieces = 0, list[tuple[int, bytes]]()
+    holes, lengths = st.integers(0, 60), st.integers(1, 3 * PAGE_BYTES)
+    for hole, length in draw(st.lists(st.tuples(holes, lengths), max_size=8)):
+        end += hole * PAGE_BYTES
+        pieces.append((end, hashlib.shake_256(b"%d" % end).digest(length)))
+        end += length
+    return Content(tuple(pieces), end + draw(st.integers(0, 3 * HOLE_BYTES)))
+
+
+def file_with(content: Content) -> FileSource:
+    file = FileIO(os.memfd_create("image"), "r+b")
+    for offset, piece in content.pieces:
+        os.pwrite(file.fileno(), piece, offset)
+    file.truncate(content.size)
+    return FileSource(file)
+
+
+def memory_with(content: Content) -> MemorySource:
+    """Return a source of the same bytes with the same holes."""
+    with closing(file_with(content)) as file:
+        return MemorySource(content.data, stored=file.extents())
+
+
+SOURCES: dict[str, Callable[[Content], BlockSource]] = {"file": file_with, "memory": memory_with}
+every_source = pytest.mark.parametrize("opened", SOURCES.values(), ids=SOURCES)
+
+
+def read(source: BlockSource, offset: int, length: int) -> bytes:
+    """Read until the length or the end is reached."""
+    data, done = memoryview(bytearray(length)), 0
+    while count := source.read_into(offset + done, data[done:]):
+        done += count
+    return bytes(data[:done])
+
+
+@every_source
+@settings(max_examples=60, deadline=None)
+@given(content=contents(), seed=st.integers(0, 1 << 32))
+def test_any_thread_reads_the_same_bytes_at_any_offset(
+    opened: Callable[[Content], BlockSource], content: Content, seed: int
+) -> None:
+    drawn = random.Random(seed)  # noqa: S311 (not a secret)
+    spans = [(drawn.randrange(content.size + 1), drawn.randrange(2 * HOLE_BYTES)) for _ in range(4 * THREADS)]
+    with closing(opened(content)) as source, ThreadPoolExecutor(THREADS) as threads:
+        assert source.size == content.size
+        found = list(threads.map(lambda span: read(source, *span), spans))
+    assert found == [content.data[offset : offset + length] for offset, length in spans]
+
+
+@every_source
+@settings(max_examples=60, deadline=None)
+@given(content=contents())
+def test_the_extents_are_in_order_and_hold_all_that_is_not_zero(
+    opened: Callable[[Content], BlockSource], content: Content
+) -> None:
+    rest = bytearray(content.data)
+    with closing(opened(content)) as source:
+        end = 0
+        for extent in source.extents():
+            assert end <= extent.offset
+            end = extent.offset + extent.length
+            rest[extent.offset : end] = bytes(extent.length)
+        assert end <= source.size
+        assert source.stored_bytes >= 0
+    assert not any(rest)
+
+
+@every_source
+def test_there_is_nothing_to_read_at_the_end(opened: Callable[[Content], BlockSource]) -> None:
+    with closing(opened(Content(((0, b"karmic"),), 6))) as source:
+        assert source.read_into(6, memoryview(bytearray(1))) == 0
+        assert read(source, 4, 100) == b"ic"
+
+
+@every_source
+def test_what_nobody_writes_to_stays_unchanged(opened: Callable[[Content], BlockSource]) -> None:
+    with closing(opened(Content((), HOLE_BYTES))) as source:
+        read(source, 0, HOLE_BYTES)
+        assert source.is_unchanged()
+
+
+@every_source
+def test_a_closed_source_is_not_read(opened: Callable[[Content], BlockSource]) -> None:
+    source = opened(Content((), 1))
+    source.close()
+    with pytest.raises(ValueError, match="closed"):
+        source.read_into(0, memoryview(bytearray(1)))
+
+
+def test_a_file_tells_that_it_was_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "karmic.img"
+    path.write_bytes(b"karmic")
+    with closing(FileSource(FileIO(path))) as source:
+        assert source.is_unchanged()
+        path.write_bytes(b"karmic koala")
+        assert not source.is_unchanged()
+        assert source.size == 6
+        assert read(source, 6, 10) == b" koala", "what has grown can be seen"
+
+
+# What reads a source
+
+
+class Counting(MemorySource):
+    """Remembers how much was read of it."""
+
+    count = 0
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> int:
+        count = super().read_into(offset, buffer[: 3 * PAGE_BYTES])  # less than was asked for
+        self.count += count
+        return count
+
+
+def bundled(source: BlockSource) -> tuple[bytes, Totals]:
+    bundling = Bundling(source, name="karmic.img", prefix="k", secret=SECRET, digest=BlockDigest())
+    return b"".join(bytes(piece.data) for piece in bundling), bundling.totals
+
+
+@settings(max_examples=30, deadline=None)
+@given(content=contents())
+def test_a_source_is_bundled_as_the_file_with_the_same_content(content: Content) -> None:
+    with closing(file_with(content)) as file:
+        assert bundled(memory_with(content)) == bundled(file)
+
+
+@settings(max_examples=30, deadline=None)
+@given(content=contents())
+def test_a_digest_is_that_of_the_bytes_wherever_they_are_stored(content: Content) -> None:
+    for opened in SOURCES.values():
+        for kind in (FlatDigest, BlockDigest):
+            expected = kind()
+            expected.update(content.data)
+            with closing(opened(content)) as source:
+                assert read_digest(source, kind()) == expected.text()
+
+
+@pytest.mark.parametrize("work", [bundled, read_digest])
+def test_holes_are_not_read(work: Callable[[BlockSource], object]) -> None:
+    stored = (Extent(2 * HOLE_BYTES, HOLE_BYTES), Extent(90 * HOLE_BYTES, 3))
+    source = Counting(bytes(100 * HOLE_BYTES), stored=stored)
+    work(source)
+    assert source.count == HOLE_BYTES + 3
+
+
+def test_progress_of_a_digest_ends_with_all_of_it_and_may_stop_it() -> None:
+    content, heard = Content(((HOLE_BYTES, b"x"),), 5 * HOLE_BYTES), list[int]()
+    read_digest(memory_with(content), progress=heard.append)
+    assert heard == sorted(heard)
+    assert heard[-1] == content.size
+
+    def stop(_: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        read_digest(memory_with(content), progress=stop)
