@@ -1,4 +1,4 @@
-"""What a set leaves behind beside its record, and how it is cleared away when the set is forgotten."""
+"""Cleanup of everything that a set leaves beside its record, when it is forgotten."""
 
 from collections.abc import Iterable
 
@@ -8,9 +8,9 @@ from uecwatchd.outputs import result_files
 
 
 def clear_traces(record: SetRecord, ledger: Ledger) -> None:
-    """Take away all that is known of a set but its own row: files beside it, digests, bundles under way.
+    """Remove everything about a set except its row: result files, digests, unfinished bundles.
 
-    What was registered stays in the cloud, and known as made here. Raises what the disks raise.
+    Registered images stay in the cloud, and in the ledger as made here. Raises errors of the disks.
     """
     result_files.clear(record)
     for member in record.members:
@@ -23,9 +23,9 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
 
 
 def is_its_alone(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRecord]) -> bool:
-    """Whether a bundle was begun for this set, is in no image yet, and is of use to no other set.
+    """Return True if a bundle was started for this set, is in no image, and no other set can use it.
 
-    One that the cloud was asked to register may be an image by now, which only its row leads to.
+    After RegisterImage was called it may be in an image, which only its row leads to.
     """
     if bundle.made_for != str(record.id) or bundle.state not in ("planned", "uploaded"):
         return False

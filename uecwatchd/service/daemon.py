@@ -1,4 +1,4 @@
-"""The only clock: wait, look, tell systemd; signals, drain, reload."""
+"""The daemon's loop: wait, scan, notify systemd; stop and reload."""
 
 import contextlib
 import threading
@@ -33,34 +33,33 @@ from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.signals import Stop
 from uecwatchd.types import DetectedCloud
 
-# Between two turns of the loop, however many events there are: a large copy raises thousands.
+# Between two turns of the loop, for any number of events: a large copy causes thousands.
 LEAST_PAUSE_SECONDS = 0.02
-# Between two looks at the folders; and where these take long, because much lies in them, nine times as long
-# as the last one took, so that a spool which changes all the time costs no more than a tenth of a processor.
+# Between two scans of the folders. If scans take long, the pause is nine times the last scan, so that a spool
+# that changes all the time uses at most a tenth of a processor.
 LEAST_SCAN_PAUSE_SECONDS = 0.2
 SCAN_PAUSE_TIMES = 9
-# How late it is noticed that a watched folder was replaced, or that a probe of a suspended cloud is due.
+# Maximum delay until a replaced folder, or a due probe of a suspended cloud, is noticed.
 LONGEST_PAUSE_SECONDS = 10.0
-# Between two lines for `systemctl status` while nothing happens but that sets are told of.
+# Between two lines for `systemctl status` while sets are only being reported.
 STATUS_SECONDS = 2.0
-# How much more time to start is asked for while the first look goes on.
+# Additional time that is requested from systemd during the first scan.
 STARTING_SECONDS = 60.0
-# How late it is noticed that a cloud has answered a probe; the next one may be due soon after.
+# Maximum delay until the answer to a probe is noticed; the next probe may be due soon.
 ASKED_PAUSE_SECONDS = 1.0
-# `once` waits for files that are still being written, but not for one that never comes to rest.
+# `once` waits for files that are still being written, but not for one that never settles.
 ONCE_PATIENCE_SETTLES = 12
-# A cloud that is there tells what it is within one; the first look at the folders does not wait longer.
+# A reachable cloud is detected within one second; the first scan does not wait longer than this.
 RECOGNISE_SECONDS = 5.0
 
 
 class Service:
-    """The daemon. `now` is the wall clock for what is stored, `monotonic` the one for how long things lie.
+    """The daemon. `now` is the wall clock for stored times, `monotonic` the clock for ages of files.
 
-    `spread` gives numbers from 0 to 1, by which retries are kept from coming in one moment. `patience` is how
-    long a worker stays with a cloud that is not ready; `wait` waits for an event, or so many seconds by the
-    clock, and returns whether it has come.
-    `troubles` are the errors that kept spool folders from being looked at in the last round, and those that
-    keep sets waiting for a cloud to be detected.
+    `spread` returns numbers from 0 to 1, so that retries do not come at the same moment. `patience` is how
+    long a worker stays with a cloud that is not ready. `wait` waits for an event, or for some seconds by the
+    clock, and returns True if the event has come. `troubles` are the errors of spool folders in the last
+    round, and those of clouds that could not be detected while sets wait for them.
     """
 
     def __init__(
@@ -142,7 +141,7 @@ class Service:
     # --- the two ways to run ------------------------------------------------------------------------------
 
     def once(self) -> tuple[SetRecord, ...]:
-        """Scan, do everything that can be done now, and return the records of all sets that are there."""
+        """Scan, do everything that can be done now, and return the records of all existing sets."""
         patience = ONCE_PATIENCE_SETTLES * max(self._settings.spool.settle, 1.0)
         with self._alone():
             self._tools.clouds.detect()
@@ -154,17 +153,17 @@ class Service:
                 late = patience < 0 and not self._rounds.behind()
                 pauses = [ready_at - now for ready_at in self._rounds.settling() if not late]
                 if (look := self._rounds.next_retry(looks=True)) is not None:
-                    pauses.append(look - self._now())  # or an image that is registered were left half done
+                    pauses.append(look - self._now())  # so that a registered image is completed
                 if self._stopping.is_set() or not pauses:
                     return self._rounds.present()
                 pause = max(LEAST_SCAN_PAUSE_SECONDS, min(pauses))
-                patience -= pause  # time in which it worked is none in which it only waited
+                patience -= pause  # only time of waiting counts, not of work
                 self._stopping.wait(pause)
 
     def run(self, notifier: Notifier, *, reloaded: Callable[[], Settings] | None = None) -> None:
-        """Work until asked to stop; then put down what is at work between two steps, and return.
+        """Work until asked to stop; then stop running work between two steps, and return.
 
-        Raises LedgerDamaged, having put it down as well, when the ledger is found to be damaged.
+        Raises LedgerDamaged, after stopping the work, if the ledger is damaged.
         """
         with self._alone(), wakeup.listening(self._settings.state.dir, self._wake.set):
             self._notifier = notifier
@@ -189,23 +188,22 @@ class Service:
 
     @property
     def busy(self) -> bool:
-        """Whether a set is at work, or a cloud is being asked, at this moment."""
+        """True if a set is being worked on, or a cloud is being asked."""
         return self._rounds.busy() or self._probe_thread.busy
 
     def ask_reload(self) -> None:
-        """From any thread: the next turn of the loop reads the configuration again."""
+        """Ask the loop to read the configuration again, from any thread."""
         self._reload_asked = True
         self._wake.set()
 
     def stop(self) -> None:
-        """From any thread."""
+        """Ask the loop to stop, from any thread."""
         self._stopping.set()
         self._wake.set()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Be the only daemon on the state directory and on the folders; a folder that comes later is taken in
-        its turn."""
+        """Lock the state directory and the folders; a folder that appears later is locked then."""
         lock = lock_state(self._settings.state.dir)
         drop_advances(self._book)
         try:
@@ -218,8 +216,10 @@ class Service:
     # --- one turn of the loop -----------------------------------------------------------------------------
 
     def _tick(self, watch: Watch, notifier: Notifier, reloaded: Callable[[], Settings] | None) -> Watch:
-        """Go once around. While what nobody foresaw keeps us from it systemd hears nothing of us, and at last
-        begins us anew."""
+        """Run the loop once.
+
+        While an unexpected error prevents this, systemd hears nothing, and finally restarts us.
+        """
         with self._loop.guarded():
             watch = self._go_around(watch, notifier, reloaded)
         self._stopping.wait(self._loop.pause)
@@ -249,17 +249,19 @@ class Service:
         return watch
 
     def _must_have_a_ledger(self) -> None:
-        """Raises LedgerDamaged once anybody found the ledger to be so: only a start begins it anew."""
+        """Raise LedgerDamaged if any thread has found damage: only a start can replace the ledger."""
         if self._book.damage:
             self.stop()
             raise self._book.damage
 
     def _mend(self, watch: Watch) -> bool:
-        """Watch anew what can no longer be trusted, or can be watched at last. Whether to look everywhere:
-        what was written in between has told nobody."""
+        """Restart lost watches, and watch folders that can be watched now.
+
+        Returns True if all folders must be scanned, because changes in between caused no events.
+        """
         now = self._monotonic()
         if lost := watch.lost():
-            self._tell(Kind.WATCH_LOST, f"Lost the watch: {lost}; watching anew", "warning")
+            self._tell(Kind.WATCH_LOST, f"Lost the watch: {lost}; watching again", "warning")
             before = watch.ways
             watch.restart()
             self._tell_ways(watch, before)
@@ -272,8 +274,10 @@ class Service:
         return improved
 
     def _feed(self, watch: Watch, notifier: Notifier) -> None:
-        """Tell systemd that we live, if we hear. From the loop alone: one that hangs, in a scan or in a dead
-        mount, must be noticed."""
+        """Notify systemd's watchdog if scans are in time.
+
+        Only the loop does this, so that a hang in a scan or a dead mount is noticed.
+        """
         why = deaf(self._looked, watch.ways, now=self._monotonic())
         if not why:
             notifier.watchdog()
@@ -281,8 +285,10 @@ class Service:
         self._conditions.set(("deaf",), text, level="error", once=True)
 
     def _went_on(self) -> None:
-        """A look has come past one more file: systemd is told now and then, or it would take a long one for a
-        hang. What does hang, in a dead mount say, comes past none."""
+        """Notify systemd during a long scan, each time that a file is done, but not too often.
+
+        A real hang, for example in a dead mount, never gets here.
+        """
         now = self._monotonic()
         if now < self._went_on_next:
             return
@@ -293,14 +299,14 @@ class Service:
             self._notifier.extend(STARTING_SECONDS)
 
     def _turn(self, folders: Collection[Path] | None = None) -> None:
-        """Look at some of the folders, or at all."""
+        """Scan some of the folders, or all."""
         folders = self._settings.spool.folders if folders is None else folders
         self._scan_wanted = False
         began = self._monotonic()
         self._rounds.turn(folders)
         ended = self._monotonic()
         self._looked.update(dict.fromkeys(folders, ended))
-        # Never so long that a full scan comes late. What is still to be read comes to an end by being read.
+        # Never so long that a full scan is late. While files are unread, scans follow each other quickly.
         times = 1 if self._rounds.behind() else SCAN_PAUSE_TIMES
         pause = min(times * (ended - began), self._settings.spool.scan_every)
         self._scan_next = ended + max(LEAST_SCAN_PAUSE_SECONDS, pause)
@@ -310,7 +316,7 @@ class Service:
         return tuple(folder for folder, seconds in late.items() if seconds >= 0)
 
     def _pause(self, watch: Watch) -> float:
-        """Seconds until there is something to do by itself: a scan, or the probe of a cloud."""
+        """Return the seconds until a scan or the probe of a cloud is due."""
         if self._rounds.untold():
             return 0.0
         now = self._monotonic()
@@ -325,7 +331,10 @@ class Service:
         return max(0.0, scan if probe is None else min(scan, probe - now))
 
     def _recognise_at_first(self) -> None:
-        """What a cloud is decides what a set needs: worth a moment's wait, but a cloud may be away."""
+        """Wait a moment for the detection of the clouds, which decides what sets need.
+
+        A cloud may be away.
+        """
         self._probe_thread.start_if_due(self._tools.clouds)
         for _ in range(round(RECOGNISE_SECONDS / LEAST_SCAN_PAUSE_SECONDS)):
             if self._stopping.is_set() or not self._probe_thread.busy:
@@ -334,7 +343,7 @@ class Service:
 
     def _cloud_detected(self, cloud: Cloud, found: DetectedDialect) -> None:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:
-            with contextlib.suppress(UecError):  # what cannot be kept is found out again at the next start
+            with contextlib.suppress(UecError):  # if it cannot be stored, the next start detects it again
                 self._book.put_cloud(cloud.name, DetectedCloud(found.dialect.name, address_of(cloud.account)))
             self._tell(Kind.READY, introduced(cloud, found))
             self._wake.set()

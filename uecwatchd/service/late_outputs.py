@@ -1,4 +1,4 @@
-"""Outputs of finished sets that are written late, since their names were somebody else's files' before."""
+"""Late result files of finished sets, whose names were taken by somebody else's files before."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from uecwatchd.service.set_states import SetStates
 def write_freed(
     records: Iterable[SetRecord], listing: scan.Listing, *, states: SetStates, conditions: Conditions
 ) -> None:
-    """Write what is lacking beside the sets, as far as its names are free now."""
+    """Write missing result files, if their names are free now."""
     for record in [record for record in records if record.remarks and record.state == "done"]:
         freed = result_files.untaken(record, listing.planted)
         if freed == record:
@@ -21,5 +21,5 @@ def write_freed(
             late = [
                 taken for taken in result_files.publish(freed) if not result_files.is_remarked(freed, taken)
             ]
-            if not late:  # or somebody was faster, and it is tried at the next look
+            if not late:  # otherwise somebody was faster, and the next scan tries it again
                 states.put(freed)

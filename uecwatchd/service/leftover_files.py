@@ -8,7 +8,7 @@ from uecwatchd.intake.sets.records import Misfit
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.system.text import printable
 
-# At one look at a folder. A user who drops more than that sees the pattern.
+# In one scan of a folder. A user who drops more than that sees the pattern.
 MOST_TOLD = 20
 
 

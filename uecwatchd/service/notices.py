@@ -1,7 +1,7 @@
-"""What is to be said of sets that cannot be begun: written down and told a few at a time.
+"""Notices about refused and waiting sets, recorded and reported a few at a time.
 
-Each costs several writes that wait for the disk. Fifteen thousand files that are no images
-shall not have everybody wait for as many sentences: in between, the loop does all else that is due.
+Each takes several writes to the disk. Fifteen thousand files that are not images must not block the loop: in
+between, it does everything else that is due.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,17 +23,17 @@ from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fr
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
 
-# How many are written to the ledger in one transaction.
+# Notices in one transaction of the ledger.
 HANDFUL = 20
-# How long one turn of the loop spends on them.
+# Time for notices in one turn of the loop.
 TELLING_SECONDS = 0.25
-# How long a set that is only settling is kept in memory alone: longer than most settle.
+# How long a settling set is only in memory: longer than most take to settle.
 REMEMBERED_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """That a set of a folder is refused, or waits for something."""
+    """The fact that a set is refused, or waits."""
 
     folder: Path
     about: Refused | Waiting
@@ -48,9 +48,10 @@ class Notice:
 
 
 class Notices:
-    """Belongs to the service's loop. `working` are the sets at work, of which nothing is said meanwhile.
+    """Notices that are not reported yet. Belongs to the service's loop.
 
-    A file that is still being written is looked at again after `settle` seconds of the `clock`.
+    `working` returns the sets at work, which are not reported. A file that is still being written is checked
+    again after `settle` seconds of the `clock`.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class Notices:
         self._untold: dict[Path, dict[SetId, Notice]] = {}
 
     def expect(self, folder: Path, assembly: Assembly, changed: Callable[[str], int]) -> None:
-        """What a look at a folder has found, in place of what the look before had.
+        """Replace the notices of a folder by those of the latest scan.
 
-        `changed` gives a file's change time in nanoseconds.
+        `changed` returns the change time of a file in nanoseconds.
         """
         held = self._requests.held_names(folder)
         said: tuple[Refused | Waiting, ...] = (*assembly.refused, *assembly.waiting)
@@ -94,14 +95,14 @@ class Notices:
         self._untold.pop(folder, None)
 
     def left(self) -> bool:
-        """Whether there is something to be said, and time for it."""
+        """Return True if there are notices, and no stop was requested."""
         return any(self._untold.values()) and not self._tools.stopping.is_set()
 
     def work_off(self) -> Mapping[Path, Mapping[str, str]]:
-        """Say some of it.
+        """Report some of the notices.
 
-        Gives the sets that were put off because a file of theirs is being written: by folder, its path by
-        their names.
+        Returns the sets that wait because one of their files is being written: by folder, the path by name of
+        the set.
         """
         end, written = self._clock() + TELLING_SECONDS, dict[Path, dict[str, str]]()
         while self.left() and self._clock() < end:
@@ -128,7 +129,7 @@ class Notices:
         return written
 
     def _is_brief(self, notice: Notice) -> bool:
-        """Whether it is nothing to be told; then it is known at once."""
+        """Return True for a wait without a report; it is only kept in memory."""
         brief = isinstance(notice.about, Waiting) and notice.about.brief
         if brief and (record := self._judged(notice)):
             self._states.put_in_memory(record)
@@ -138,7 +139,7 @@ class Notices:
         return self._requests.open.has(key, "retry")
 
     def _judged(self, notice: Notice) -> SetRecord | None:
-        """The record of what is to be said, None if that was said before or is not to be."""
+        """Return the new record for a notice, None if it was reported before or needs no report."""
         if notice.key in self._working():
             return None
         record = self._states.get(notice.key)
@@ -147,7 +148,7 @@ class Notices:
         return self._waiting(notice, notice.about, record)
 
     def _refused(self, notice: Notice, refused: Refused, record: SetRecord | None) -> SetRecord | None:
-        """What is finished is not undone by our mistakes."""
+        """Return the record of a refused set. Our own mistakes do not change a finished set."""
         now, asked = self._tools.now(), self._is_asked(notice.key)
         same = record if record and record.stamp == refused.stamp else None
         if record and record.state == "done" and isinstance(refused.error, Halted):
@@ -161,7 +162,7 @@ class Notices:
         return record_failure(fresh, refused.error, now=now, spread=self._tools.random())
 
     def _waiting(self, notice: Notice, waiting: Waiting, record: SetRecord | None) -> SetRecord | None:
-        """A new reason, once; but a finished set is not undone by an edit."""
+        """Return the record of a waiting set with a new reason. An edit does not change a finished set."""
         if record and (waiting.brief or record.state == "done" or record.reason == waiting.reason):
             return None
         now = self._tools.now()
@@ -181,7 +182,7 @@ class Notices:
 
 
 def _from_both_ends(notices: Sequence[Notice]) -> Iterator[Notice]:
-    """The newest and the oldest in turn: neither who comes now waits for thousands, nor anybody for ever."""
+    """Yield the newest and the oldest in turn, so that nobody waits for thousands, or for ever."""
     for old, new in zip(notices, reversed(notices), strict=True):
         yield new
         yield old

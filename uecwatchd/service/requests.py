@@ -22,8 +22,8 @@ from uecwatchd.service.interrupts import FORGOTTEN, HELD, Interrupts
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
 
-# Often enough for whoever asks again and again, seldom enough to be no load: each is a write to the disk, and
-# a set that takes less than this needs none.
+# Often enough for a person who watches, and a small load: each is a write to the disk. A shorter set needs
+# none.
 ADVANCE_EVERY_SECONDS = 2.0
 
 
@@ -149,11 +149,11 @@ def _is_blocked(record: SetRecord, suspended: Collection[str]) -> bool:
     return record.state in ("halted", "deferred") and record.cloud in suspended
 
 
-# --- what is told -----------------------------------------------------------------------------------------
+# --- progress of running sets -----------------------------------------------------------------------------
 
 
 class AdvanceWriter:
-    """The monitor that writes down how far one set has come. What cannot be written stops nobody's work."""
+    """Listener that records the progress of one set. A failure to write does not stop the work."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class AdvanceWriter:
         self._began = record.since
 
     def tell(self, event: Event) -> None:
-        """Nothing: a change of state is in the set's record."""
+        """Ignore events: a change of state is in the set's record."""
 
     def progress(self, progress: Progress) -> None:
         if self._under != (progress.stage, progress.file):
@@ -189,7 +189,7 @@ class AdvanceWriter:
 
 
 def drop_advances(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:
-    """Of sets that are no longer at work; of all, before any is, since a crash leaves some behind."""
+    """Remove the progress of sets that are not at work; without `keys`, of all sets, after a crash."""
     with suppress(UecError):
         for folder, name in tuple(ledger.advances()) if keys is None else keys:
             ledger.drop_advance(folder, name)

@@ -1,6 +1,6 @@
-"""The files of finished sets on their way out of a folder, where the configuration has them not stay.
+"""Archiving and deletion of finished sets, and of old records and result files.
 
-What leaves is noted before the first file is moved: half a set that a crash left behind is not another set.
+Files that leave are recorded before the first is moved, so that half a set after a crash is not another set.
 """
 
 import time
@@ -19,7 +19,7 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.policy import GONE, is_done
 from uecwatchd.service.set_states import SetStates
 
-# Each costs the disk several waits, and nobody waits for it.
+# Each takes several writes to the disk, and nobody waits for it.
 FORGETTING_SECONDS = 1.0
 
 
@@ -31,7 +31,7 @@ def leaving_of(
     held: Collection[str],
     way: Literal["archive", "delete"],
 ) -> list[Leaving]:
-    """The files of finished sets, but none that others need or wait with. `way` is `archive` or `delete`."""
+    """Return the files of finished sets, without files that other sets use or wait with."""
     done = [found for found in assembly.ready if is_done(found, records.get(found.name))]
     done = [found for found in done if found.name not in held]
     paths = _of_these_alone(assembly, done)
@@ -49,7 +49,7 @@ def _of_these_alone(assembly: Assembly, done: list[ImageSet]) -> Iterable[str]:
 
 
 def see_off(folder: Path, ledger: Ledger, conditions: Conditions, *, now: float) -> None:
-    """Take away what was noted as leaving, now or before a crash; what cannot go is told and stays noted."""
+    """Archive or delete recorded files, from now or before a crash; report failures, and keep them."""
     leaving = ledger.leaving(folder)
     for one in leaving:
         files = [(one.path, one.stamp)]
@@ -63,7 +63,7 @@ def see_off(folder: Path, ledger: Ledger, conditions: Conditions, *, now: float)
 
 
 def without_leaving(listing: scan.Listing, leaving: Iterable[Leaving]) -> scan.Listing:
-    """Half a set is not to be taken for another one."""
+    """Return the listing without leaving files: half a set must not be taken for another one."""
     gone = {(one.path, one.stamp) for one in leaving}
     entries = {path: entry for path, entry in listing.entries.items() if (path, entry.stamp) not in gone}
     return replace(listing, entries=entries) if gone else listing
@@ -72,10 +72,9 @@ def without_leaving(listing: scan.Listing, leaving: Iterable[Leaving]) -> scan.L
 def forget_in_time(
     records: Iterable[SetRecord], *, states: SetStates, conditions: Conditions, now: float, linger: float
 ) -> bool:
-    """Outputs of sets whose files are gone go after a while: users cannot remove them themselves.
+    """Remove result files of sets without files after a while: users cannot remove them themselves.
 
-    What takes too long is left to the next look. Whether a name may have come free, for which somebody else's
-    files may lie there.
+    Slow work is left to the next scan. Returns True if a name may have become free for somebody else's files.
     """
     gone = list(records)
     freed = [replace(record, reason=GONE, since=now) for record in gone if record.reason != GONE]

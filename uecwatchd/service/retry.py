@@ -97,7 +97,7 @@ def adjust_for_downtime(record: SetRecord, *, started: float) -> SetRecord:
 def adjust_for_clock_jump(record: SetRecord, jump_seconds: float) -> SetRecord:
     """Shift the times of a set that is deferred or waits after the wall clock was changed.
 
-    `jump_seconds` is positive if the clock jumped forward. Neither the time waited nor the time left changes.
+    `jump_seconds` is positive if the clock jumped forward. The elapsed and the remaining wait do not change.
     """
     retry, first = record.next_retry, record.first_failure
     return replace(

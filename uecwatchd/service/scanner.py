@@ -1,7 +1,7 @@
-"""One look at each spool folder, and what follows from it.
+"""The scanner: a scan of each spool folder, and everything that follows from it.
 
-A round scans a folder, lets `imageset` decide, writes down what has changed, and tells the queue which sets
-are due. What made somebody look, an event or a timer, makes no difference.
+A round scans a folder, lets `intake.sets` decide, records changes, and tells the queue which sets are due. It
+does not matter if an event or a timer started it.
 """
 
 import contextlib
@@ -52,16 +52,16 @@ from uecwatchd.system import lockfile
 from uecwatchd.system.unforeseen import in_words, our_fault
 from uecwatchd.types import SetId
 
-# A look at ten thousand files takes less than one; where it takes longer, people wait for their images.
+# A scan of ten thousand files takes less than one second; with slow scans, people wait for their images.
 SLOW_LOOK_SECONDS = 5.0
-# The wall clock against the one that only counts: more than any slew between two rounds, less than a delay.
+# Difference between wall clock and monotonic clock: more than any slew between two rounds, less than a delay.
 JUMP_SECONDS = 10.0
 
 
 class Rounds:
-    """The folders, what is known of them from the round before, and the workers. Belongs to one thread.
+    """The folders, the results of their last scan, and the workers. Belongs to one thread.
 
-    `monotonic` is the clock for how long files lie still; `tools.now` the one for what is stored.
+    `monotonic` is the clock for ages of files; `tools.now` the one for stored times.
     """
 
     def __init__(
@@ -74,8 +74,11 @@ class Rounds:
         ended: Callable[[], None],
         went_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """`ended` is called, in a worker's thread, each time that a set's attempt is over, and in ours when
-        there is reason to look again; `went_on` whenever a look has come past another file or set."""
+        """Start without any results.
+
+        `ended` is called in a worker's thread after each attempt, and in ours if another scan is needed;
+        `went_on` is called whenever a scan has finished another file or set.
+        """
         self._went_on = went_on
         self._states = states
         self._requests = Requests(tools.ledger, tools.interrupts, states)
@@ -89,7 +92,7 @@ class Rounds:
         self.configure(settings, tools)
 
     def configure(self, settings: Settings, tools: context.Tools) -> None:
-        """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
+        """Use another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
         self._rules = make_rules(settings, tools.clouds.dialects(), tools.clouds.unidentified())
         self._settings, self._tools = settings, tools
         self._listings: dict[Path, scan.Listing] = {}
@@ -110,19 +113,21 @@ class Rounds:
     # --- what may be asked --------------------------------------------------------------------------------
 
     def present(self) -> tuple[SetRecord, ...]:
-        """The records of the sets that lie in the spool folders now."""
+        """Return the records of the sets that are in the spool folders now."""
         found = (SetId(str(folder), name) for folder, a in self._assemblies.items() for name in set_names(a))
         records = (self._states.get(key) for key in sorted(found))
         return tuple(record for record in records if record)
 
     def settling(self) -> list[float]:
-        """The monotonic times at which files will have lain still for long enough."""
+        """Return the monotonic times when files will have settled."""
         waiting = (wait for assembly in self._assemblies.values() for wait in assembly.waiting)
         return [wait.ready_at for wait in waiting if wait.ready_at is not None]
 
     def next_retry(self, *, looks: bool = False) -> float | None:
-        """When, by the wall clock, the next set is due that is deferred or waits, and is not at work; with
-        `looks`, of those that wait for their clouds alone."""
+        """Return when the next deferred or waiting set is due, by the wall clock, except sets at work.
+
+        With `looks`, only sets that wait for a pending image.
+        """
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {found.id for found in ready} - self._workers.running - self._queue.ids
         records = map(self._states.get, keys - self._requests.open.holds.keys())
@@ -131,7 +136,7 @@ class Rounds:
         )
 
     def due_in(self) -> float:
-        """Seconds until files have settled or a retry is due; infinite if neither is to come."""
+        """Return the seconds until files have settled or a retry is due; infinite if there is neither."""
         pauses = [ready_at - self._monotonic() for ready_at in self.settling()]
         if (retry := self.next_retry()) is not None:
             pauses.append(retry - self._tools.now())
@@ -141,32 +146,32 @@ class Rounds:
         return bool(self._workers.running)
 
     def asked(self) -> bool:
-        """Whether somebody has asked for something since the last round."""
+        """Return True if there are new requests since the last round."""
         return self._requests.changed()
 
     def untold(self) -> bool:
-        """Whether something is still to be said of sets that cannot be begun."""
+        """Return True if there are notices that are not reported yet."""
         return self._notices.left()
 
     def behind(self) -> bool:
-        """Whether the last look at some folder left files to the next one."""
+        """Return True if the last scan of a folder left files unread."""
         return any(listing.unread for listing in self._listings.values())
 
     def summary(self) -> str:
-        """One line with numbers, for systemd and for people."""
+        """Return one line with numbers, for systemd and for people."""
         held, working = self._requests.open.holds, self._workers.running
         return summarize(self.present(), held, working, folders=len(self._settings.spool.folders))
 
     # --- a round ------------------------------------------------------------------------------------------
 
     def turn(self, folders: Collection[Path] | None = None) -> None:
-        """Look once at every folder, or at those named, and begin what there is room for."""
+        """Scan every folder, or the given ones, and start as much work as possible."""
         self._reap()
         self._mind_the_clocks()
         self._states.catch_up()
         clouds = self._tools.clouds
         if self._requests.carry_out(self._workers.running, clouds.availability, self._tools.monitor):
-            self._ended()  # for a probe is due at once
+            self._ended()  # because a probe is due at once
         self._rules = make_rules(self._settings, clouds.dialects(), clouds.unidentified())
         for folder in self._locks.keys() - set(self._settings.spool.folders):
             self._release(folder)
@@ -177,8 +182,10 @@ class Rounds:
         self.tend()
 
     def tend(self) -> bool:
-        """Take what workers have done, and begin what there is room for now, by what the last round has seen.
-        Whether there was anything to take."""
+        """Take results of workers, and start as much work as possible, without a scan.
+
+        Returns True if there were results.
+        """
         ended = self._reap()
         if not self._tools.stopping.is_set():
             self._begin()
@@ -189,7 +196,7 @@ class Rounds:
         return ended
 
     def work_off(self) -> None:
-        """Wait until all that is due has been begun and has come to an end, or a stop was asked for."""
+        """Wait until all due work has ended, or a stop is requested."""
         self.tend()
         while self._workers.running or self._notices.left():
             if not self._notices.left():
@@ -197,23 +204,23 @@ class Rounds:
             self.tend()
 
     def finish(self) -> None:
-        """Wait until every set at work has come to an end or been put down, and note it."""
+        """Wait until all running work has ended or stopped, and record it."""
         while self._workers.running:
             self._workers.wait()
             self._reap()
 
     def occupy(self) -> None:
-        """Take the folders that can be taken. Raises Occupied when another daemon has one of them."""
+        """Lock the folders that can be locked. Raises Occupied if another daemon has one of them."""
         for folder in self._settings.spool.folders:
             try:
                 self._acquire(folder)
             except lockfile.Occupied:
                 raise
             except UecError:
-                continue  # told, and tried again, at each turn
+                continue  # reported, and tried again, at each turn
 
     def close(self) -> None:
-        """Finish, and let go of the folders."""
+        """Finish, and release the folders."""
         self.finish()
         self._states.write_older(self._tools.now())
         self._workers.close()
@@ -225,7 +232,7 @@ class Rounds:
             lockfile.release(lock)
 
     def _acquire(self, folder: Path) -> None:
-        """Have the lock of the folder that is there now, which may not be the one of the last round."""
+        """Lock the folder that is at this path now: it may have been replaced since the last round."""
         now = identity(folder)
         before, lock = self._locks.get(folder, (None, None))
         if lock is not None and before == now and lockfile.is_in_place(folder, lock, SPOOL_LOCK):
@@ -285,17 +292,17 @@ class Rounds:
             self._ended()
 
     def _closed(self, folder: Path, assembly: Assembly, due_sets: Iterable[ImageSet]) -> Assembly:
-        """Put back what would be begun now, but somebody has one of its files open for writing."""
+        """Make due sets wait if a process has one of their files open for writing."""
         asked = ((one.name, writers.open_for_writing(folder, one.files)) for one in due_sets)
         written = {name: path for name, path in asked if path}
         return put_back(assembly, written, ready_at=self._settled())
 
     def _settled(self) -> float:
-        """When what is written now will have lain still."""
+        """Return when a file that is written now will have settled."""
         return self._monotonic() + self._settings.spool.settle
 
     def _welcome_back(self, assembly: Assembly, records: Mapping[str, SetRecord]) -> None:
-        """Files may be there again, as when a file system was mounted anew."""
+        """Update sets whose files are there again, for example because a file system was mounted again."""
         back = ((records.get(found.name), found.owner) for found in assembly.ready)
         gone = [(record, owner) for record, owner in back if record and record.reason == GONE]
         self._states.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
@@ -323,7 +330,7 @@ class Rounds:
         self._queue.replace(folder, expected, now=self._monotonic())
 
     def _begin(self) -> None:
-        """Hand sets to the workers that are free for them."""
+        """Give due sets to free workers."""
         for each in self._queue.take(self._workers.sizes):
             size = each.candidate.size
             self._workers.start(each.found, size=size, work=self._work_on(each.found))
@@ -335,7 +342,7 @@ class Rounds:
         return partial(run.work, found, before=record, tools=self._tools)
 
     def _wanting(self, cloud: str) -> int:
-        """How many sets that are complete have still to go to a cloud."""
+        """Return how many complete sets are still to be delivered to a cloud."""
         ready = (found for assembly in self._assemblies.values() for found in assembly.ready)
         keys = {found.id for found in ready if found.sidecar.clouds[0] == cloud}
         under_way = self._queue.ids | self._workers.running
@@ -343,7 +350,7 @@ class Rounds:
         return len(keys & under_way) + sum(record.state == "deferred" for record in others)
 
     def _mind_the_clocks(self) -> None:
-        """Where the time was set, or the machine slept, what is still to be waited stays what it was."""
+        """Keep the remaining waits unchanged after the clock was set, or the machine slept."""
         apart = self._tools.now() - self._monotonic()
         jumped = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
         self._clocks_apart = apart
@@ -363,7 +370,7 @@ class Rounds:
             see_off(listing.folder, self._tools.ledger, self._conditions, now=self._tools.now())
 
     def _reap(self) -> bool:
-        """Take the results of workers that have ended. A fault of ours defers the set and says so."""
+        """Take the results of workers that have ended. An internal error defers the set, and is reported."""
         ended = self._workers.take_ended()
         for each in ended:
             key = each.found.id
@@ -377,23 +384,23 @@ class Rounds:
         return bool(ended)
 
     def _blame_ourselves(self, found: ImageSet, fault: BaseException) -> None:
-        """For what kept even the end of an attempt from being written down."""
+        """Record an internal error that even prevented the end of an attempt from being recorded."""
         error, now = our_fault(found.name, fault), self._tools.now()
         self._tools.monitor.tell(error_event(error, found.name))
         record = self._states.get(found.id)
         record = record or SetRecord(str(found.folder), found.name, "", "working", now)
         record = replace(adjust_for_downtime(record, started=self._tools.started), stamp=found.stamp)
         record = replace(record, attempt=record.attempt + 1)
-        with contextlib.suppress(UecError), in_words(found.name):  # the copy beside the file is a courtesy
+        with contextlib.suppress(UecError), in_words(found.name):  # the copy beside the file is optional
             result_files.publish(
                 self._states.put(record_failure(record, error, now=now, spread=self._tools.random()))
             )
 
     @contextlib.contextmanager
     def _by_itself(self, folder: Path) -> Iterator[None]:
-        """One folder's trouble is told once while it lasts, and does not keep the others from their turn."""
+        """Report a folder's trouble once while it lasts, and continue with the other folders."""
         try:
-            with in_words(str(folder)):  # no file that anybody drops may end the daemon
+            with in_words(str(folder)):  # no dropped file may end the daemon
                 yield
         except UecError as error:
             self._trouble(folder, error)
@@ -404,7 +411,7 @@ class Rounds:
 
     @contextlib.contextmanager
     def _timed(self, folder: Path) -> Iterator[None]:
-        """A look that takes long is told once while it does: a failing disk or a slow file server."""
+        """Report a slow scan once while it is slow: a failing disk or a slow file server."""
         began = self._monotonic()
         yield
         took = self._monotonic() - began
@@ -412,7 +419,7 @@ class Rounds:
         self._conditions.set(("slow", str(folder)), slow, once=True)
 
     def _tell_what_is_left(self, listing: scan.Listing) -> None:
-        """What one look had no time or no room for."""
+        """Report files that a scan had no time or memory for."""
         folder, unread, crowded = listing.folder, len(listing.unread), len(listing.crowded)
         late = f"{folder}: much lies there; {unread} files are still to be read, at the next looks"
         self._conditions.set(("unread", str(folder)), late if unread else "", once=True)
@@ -425,7 +432,7 @@ class Rounds:
         self._conditions.set(("many names", str(folder)), many if whose else "", once=True)
 
     def _trouble(self, folder: Path, error: UecError) -> None:
-        # What was seen there before would only make the loop look again and again.
+        # Old results would only make the loop scan again and again.
         self._assemblies.pop(folder, None)
         self._queue.clear_folder(folder)
         self._notices.dismiss(folder)

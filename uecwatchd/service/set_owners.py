@@ -1,4 +1,4 @@
-"""Whose the sets in a folder are, as far as the ledger knows it, and what its policy is."""
+"""Owners of the sets in a folder, from the ledger, and the policy of the folder."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ def rules_in(folder: Path, rules: Rules, settings: SpoolSettings, *, service: in
 
 
 class Past(TypedDict):
-    """What the ledger says of the sets in a folder that matters for what becomes of its files."""
+    """Facts from the ledger about the sets in a folder that affect the use of its files."""
 
     taken: Mapping[str, Sequence[tuple[str, FileStamp]]]
     holders: Mapping[str, int]
@@ -36,9 +36,9 @@ def known_of(records: Collection[SetRecord], people: People | None) -> Past:
 
 
 def _holders_of(records: Iterable[SetRecord], people: People | None) -> dict[str, int]:
-    """Tell whose a name is: a set has it as long as its files lie there, or its ids do.
+    """Return the owners of names: a set keeps its name as long as its files or its ids are there.
 
-    What root has put there for all waits for any member's image, until there is one of root's own.
+    Root's files for all wait for any member's image, until there is an image of root.
     """
     common = people.common if people else frozenset[int]()
     return {
@@ -56,10 +56,10 @@ def _has_ids(record: SetRecord) -> bool:
 def newly_owned(
     assembly: Assembly, listing: scan.Listing, records: Mapping[str, SetRecord]
 ) -> tuple[dict[str, int], set[str]]:
-    """Tell whose those sets are of which an older ledger does not say it, and which of them are proven to be,
-    by a file that they were made of.
+    """Return owners of sets without one in an older ledger, and the sets with a proof.
 
-    What an image was made of may be gone, and another's files lie there: that set is not its owner's.
+    The proof is a file that the set was made of. Without it, the files may belong to somebody else than the
+    image: such a set gets no owner.
     """
     sets: tuple[ImageSet | Waiting | Refused, ...] = (
         *assembly.ready,

@@ -1,4 +1,4 @@
-"""A job on its way through the stages, and the tools that they share."""
+"""A job, which passes through the stages, and the tools that they share."""
 
 import hashlib
 import json
@@ -25,8 +25,11 @@ from uecwatchd.types import Role
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the stages work with. `now` gives seconds of the epoch, `random` a number from 0 to 1; `started`
-    is when this service did, and by itself before everything."""
+    """Tools of the stages.
+
+    `now` returns seconds of the epoch, `random` a number from 0 to 1; `started` is the start of this service,
+    by default before everything.
+    """
 
     ledger: Ledger
     clouds: CloudAccess
@@ -44,8 +47,7 @@ class Tools:
 
 
 class Reach:
-    """How many parts of each member lie in the bucket, as one attempt has put or found them there. May be
-    shared by threads."""
+    """Number of parts of each member in the bucket, sent or found by one attempt. Shared by threads."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
@@ -56,17 +58,17 @@ class Reach:
             self._parts[role] = max(parts, self._parts.get(role, 0))
 
     def noted(self, members: Iterable[MemberRecord]) -> tuple[MemberRecord, ...]:
-        """The members with the most parts of each, by this attempt and by those before."""
+        """Return the members with the largest number of parts, from this attempt and earlier ones."""
         with self._turn:
             return tuple(replace(one, parts=max(one.parts, self._parts.get(one.role, 0))) for one in members)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt at one set: what lies in the spool, what is known of it, and its monitor.
+    """One attempt at one set: its files, its record, and its monitor.
 
-    `fresh_until` is what an earlier attempt at the same files said of when they stop being fresh. `reach` is
-    how far this one has come, `waited` for how many seconds the set has waited for images before it.
+    `fresh_until` is when the files stop being fresh, from an earlier attempt. `reach` is the progress of this
+    attempt; `waited` is how many seconds the set has waited for pending images.
     """
 
     found: ImageSet
@@ -81,13 +83,13 @@ class Job:
         return next((m for m in self.record.members if m.role == role), None)
 
     def entered(self) -> Cloud:
-        """The cloud of a job that has come past `enter_cloud`, as all later stages have."""
+        """Return the cloud of a job after `enter_cloud`."""
         assert self.cloud is not None, "the cloud is entered first"  # noqa: S101 (the order of the stages)
         return self.cloud
 
     @property
     def made_for(self) -> str:
-        """How the ledger knows, for each bundle, which set it was made for."""
+        """The key of the set in the ledger's bundles."""
         return str(self.record.id)
 
 
@@ -95,7 +97,7 @@ Stage = Callable[[Job, Tools], Job]
 
 
 def stop_if_asked(job: Job, tools: Tools) -> None:
-    """Raises Stopped when the service is to end, or when somebody wants this very set to be left alone."""
+    """Raise Stopped if the service is to end, or the set is held or to be forgotten."""
     what = f"{job.found.name}: stopped at: {job.record.stage or 'the beginning'}"
     if tools.stopping.is_set():
         raise Stopped(what, "the service was asked to stop", "It is taken up again at the next start.")
@@ -105,7 +107,7 @@ def stop_if_asked(job: Job, tools: Tools) -> None:
 
 
 def pause(seconds: float, tools: Tools, check: Callable[[], None]) -> None:
-    """Wait, and call `check` at least once a second: it raises when it need not be waited any more."""
+    """Wait, and call `check` at least once a second, which may raise to end the wait."""
     end = time.monotonic() + seconds
     while not tools.stopping.wait(min(CHECK_SECONDS, max(0.0, end - time.monotonic()))):
         check()
@@ -115,7 +117,7 @@ def pause(seconds: float, tools: Tools, check: Callable[[], None]) -> None:
 
 
 def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:
-    """Say something of a set, with its name before it."""
+    """Send an event about a set, with its name in front."""
     name = job.found.name
     job.monitor.tell(Event(kind, f"{name}: {what}", name, level=level, fields=fields or {}))
 
@@ -133,13 +135,15 @@ def _changed(
 
 
 def lead(found: ImageSet) -> Member:
-    """The member that the set is about: its machine image, or the kernel or ramdisk that is its only one."""
+    """Return the main member: the machine image, or the only kernel or ramdisk."""
     return found.member("machine") or found.members[0]
 
 
 def fingerprint_of(record: SetRecord, found: ImageSet) -> str:
-    """A digest of all that makes an image what it is and is called: whenever this differs, there is another
-    image to register, under another name."""
+    """Return a digest of everything that determines an image and its name.
+
+    If it differs, there is another image to register, under another name.
+    """
     contents = [(m.role, m.sha256) for m in record.members]
     boot = (found.kernel_id, found.ramdisk_id, found.arch, found.virtualization, found.sidecar.platform)
     traits = (contents, boot, record.cloud, record.bucket, wishes(found))
@@ -147,7 +151,10 @@ def fingerprint_of(record: SetRecord, found: ImageSet) -> str:
 
 
 def wishes(found: ImageSet) -> tuple[str, ...]:
-    """What the sidecar wants the image to be called. A name with the date in it is the same wish tomorrow;
-    and who wants no name of his own is content with an image of the same bytes under another's."""
+    """Return the wanted name of the image, as in the sidecar.
+
+    A name with a date is the same wish tomorrow. Without a name, an image with the same bytes under any name
+    is accepted.
+    """
     sidecar = found.sidecar
     return (sidecar.name, found.name, sidecar.version or "") if "name" in sidecar.given else ()

@@ -1,7 +1,7 @@
-"""The stages after registration: what the image is given, what it takes the place of, and telling of it.
+"""The stages after registration: attributes, replacement of the older image, and publication.
 
-An image that is registered stays registered, whatever happens here: what could not be done is a remark in the
-log and in the report.
+A registered image stays registered, whatever happens here: failures become remarks in the log and in the
+report.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,9 +26,9 @@ from uecwatchd.types import Role
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Something to be done for an image. `grant` does it, and says in words what has come of it.
+    """Something to be done for an image. `grant` does it, and returns a description of the result.
 
-    What is `urgent` may not be left undone for a cloud that is busy: then the set is deferred.
+    An `urgent` wish must not be skipped if the cloud is busy: then the set is deferred.
     """
 
     grant: Callable[[], str]
@@ -39,11 +39,11 @@ class Wish:
 NOT_AGAIN = "It is not tried again by itself. To have it done: {order}"
 
 
-# --- what it is given -------------------------------------------------------------------------------------
+# --- attributes -------------------------------------------------------------------------------------------
 
 
 def furnish(job: Job, tools: Tools) -> Job:
-    """Give the images what was asked for them, and take off what was asked for before and is no more."""
+    """Apply the requested attributes to the images, and remove those that are no longer requested."""
     role = lead(job.found).role
     before = next((member.furnished for member in job.record.members if member.role == role), None)
     now = _furnished(job, tools)
@@ -66,14 +66,14 @@ def furnish(job: Job, tools: Tools) -> Job:
 
 
 def _furnished(job: Job, tools: Tools) -> Furnished:
-    """What this set gives its leading image beside who may start it."""
+    """Return the attributes of the main image, except permissions."""
     member = next(member for member in job.record.members if member.role == lead(job.found).role)
     tags = tuple(_fitting_tags(job, member, tools)) if job.entered().dialect.tag_limit else ()
     return Furnished(member.image_id, tags, described=job.found.sidecar.description is not None)
 
 
 def _noted(job: Job, tools: Tools, furnished: Furnished) -> Job:
-    """Written down before it is done: whatever happens then, it is known to be ours to take off."""
+    """Record attributes before they are applied, so that they are known to be ours to remove."""
     role = lead(job.found).role
     if any(member.furnished == furnished for member in job.record.members if member.role == role):
         return job
@@ -83,7 +83,7 @@ def _noted(job: Job, tools: Tools, furnished: Furnished) -> Job:
 
 
 def _unwishes(job: Job, before: Furnished, now: Furnished, tools: Tools) -> Iterator[Wish]:
-    """What is to be taken off an image. What another set gave it too stays."""
+    """Yield removals of attributes. An attribute that another set gave too stays."""
     cloud, image_id = job.entered(), now.image_id
     others = [
         member.furnished
@@ -125,7 +125,7 @@ def _wishes_for(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Wish]:
 
 
 def _is_anothers_too(job: Job, image_id: str, tools: Tools) -> bool:
-    """Whether a set of another owner has this image, as it may have a kernel: nothing is taken from it."""
+    """Return True if a set of another owner has this image: then nothing is removed from it."""
     mine = job.found.owner
     others = (record for record in tools.ledger.sets() if _is_other(record, job))
     return mine is not None and any(
@@ -151,13 +151,16 @@ def _starters(given: Permissions) -> str:
 
 
 def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
-    """Whoever reads a cloud's list shall find the way back to the file. Kernels and ramdisks, which sets
-    share, say nothing of one set. What the user asked for comes first, where there is not room for all."""
+    """Return the tags of an image, the requested ones first, because the number is limited.
+
+    With them, readers of the cloud's list find the source file. Kernels and ramdisks are shared, so they have
+    no tags of one set.
+    """
     sidecar = job.found.sidecar
     ours = {"owner": "uecwatchd", **digests.tag(member.sha256), "host": tools.host}
     if member.role != lead(job.found).role:
         return ours
-    # No cloud takes a control character in a tag, and the user has not asked for this one.
+    # No cloud accepts a control character in a tag, and the user has not asked for this tag.
     named = {"source": printable(member.path.rsplit("/", 1)[-1]), "version": sidecar.version or ""}
     return {**sidecar.tags, **ours, **{key: value for key, value in named.items() if value}, **sidecar.tags}
 
@@ -167,7 +170,7 @@ def _fitting_tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, 
 
 
 def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
-    """The job, with a remark if the wish came to nothing."""
+    """Grant a wish; on failure return the job with a remark."""
     check = partial(stop_if_asked, job, tools)
     check()
     try:
@@ -200,31 +203,31 @@ def _remarked(job: Job, what: str, why: str, hint: str, request_id: str = "") ->
 
 
 def _tell_shared(job: Job, tools: Tools) -> None:
-    """One image can have but one set of permissions: who has it in common with another set shall know."""
+    """Report that other sets have the same image, because it has only one set of permissions."""
     role = lead(job.found).role
     image_id = job.record.image_id(role)
     others = [r.name for r in tools.ledger.sets() if _is_other(r, job) and r.image_id(role) == image_id]
     if others and job.found.sidecar.given & {"public", "share"}:
-        what = f"{image_id} is the image of {', '.join(others)} too: who said last who may start it is heeded"
+        what = f"{image_id} is the image of {', '.join(others)} too: the permissions that were set last apply"
         tell(job, Kind.WORKING, what, level="warning")
 
 
 def _tell_visibility(job: Job) -> None:
-    """Where new images are public, whoever did not ask for that shall at least read it."""
+    """Report a public image on a cloud where new images are public, if this was not requested."""
     cloud, image_id = job.entered(), job.record.image_id(lead(job.found).role)
     if "public" in job.found.sidecar.given or not cloud.dialect.public_by_default:
         return
-    with suppress(UecError):  # it is nothing that was asked for
+    with suppress(UecError):  # nobody has asked for this
         if permissions(cloud, image_id).public:
             what = f"{image_id} is public, as new images are on cloud {cloud.name}"
             tell(job, Kind.WORKING, f'{what}; "public = false" in the sidecar makes it private')
 
 
-# --- what it takes the place of ---------------------------------------------------------------------------
+# --- the older image --------------------------------------------------------------------------------------
 
 
 def succeed_older(job: Job, tools: Tools) -> Job:
-    """With `on_existing = "replace"`, take away the image that this host registered for the set before."""
+    """Remove the previous image of the set from this host, if `on_existing = "replace"`."""
     image_id = job.record.image_id("machine")
     if job.found.sidecar.on_existing != "replace" or not image_id:
         return job
@@ -241,7 +244,7 @@ def succeed_older(job: Job, tools: Tools) -> Job:
 
 
 def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
-    """Whether another set has this very image for its own, or is at work on the same content and soon may."""
+    """Return True if another set uses this image, or works on the same content and may use it soon."""
     if not _is_other(record, job):
         return False
     machine = next((member for member in record.members if member.role == "machine"), None)
@@ -256,9 +259,9 @@ def _is_other(record: SetRecord, job: Job) -> bool:
 
 
 def _take_away(job: Job, older: BundleRecord, tools: Tools) -> str:
-    """First off the list, then out of the bucket: an image without its parts cannot start.
+    """Deregister an image, then delete its bundle: an image without its parts cannot start.
 
-    Put down in the middle, it is done from the beginning again: the ledger knows the bundle until the end.
+    After an interruption it starts again from the beginning: the ledger keeps the bundle until the end.
     """
     cloud = job.entered()
     deregister(cloud, older.image_id)
@@ -269,11 +272,11 @@ def _take_away(job: Job, older: BundleRecord, tools: Tools) -> str:
     return f"deregistered {older.image_id}, which it replaces, and deleted its bundle {older.location}"
 
 
-# --- telling of it ----------------------------------------------------------------------------------------
+# --- publication ------------------------------------------------------------------------------------------
 
 
 def publish(job: Job, tools: Tools) -> Job:
-    """Tell what came of it, then put the files beside the image: the log before the JSON before the ids."""
+    """Report the result, then write the result files: first the log, then the JSON, then the ids."""
     ids = {m.role: m.image_id for m in job.record.members}
     seconds = round(tools.now() - job.record.since, 1)
     what = ids.get("machine") or ids.get("kernel") or ids.get("ramdisk", "")
@@ -291,7 +294,7 @@ def publish(job: Job, tools: Tools) -> Job:
     done = replace(job.record, state="done", stage="", since=tools.now())
     for taken in result_files.publish(done):
         job = _remarked(job, taken.what, taken.why, taken.hint)
-    if job.record.remarks != done.remarks:  # its JSON has them too, unless that is what cannot be written
+    if job.record.remarks != done.remarks:  # the JSON gets them too, unless it is the file that failed
         result_files.publish(replace(done, remarks=job.record.remarks))
     return job
 

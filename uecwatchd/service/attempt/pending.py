@@ -1,7 +1,7 @@
-"""A set whose image the cloud is still at work on: put back, and looked at now and then, at no worker's cost.
+"""Sets with a pending image: they wait without using a worker, and are checked now and then.
 
-A look is one question for each such image. As long as the answer is that it is pending, nothing is begun,
-told or counted; anything else, and the end of patience, makes an attempt of it.
+A check is one request for each image. While the image is pending, nothing is started, reported or counted;
+any other answer, and the end of the wait, starts an attempt.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from uecwatchd.service.retry import next_check_at
 
 
 def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> SetRecord | None:
-    """Look at a set's pending images; its record if it has to wait on, None if there is something to do."""
+    """Check a set's pending images. Returns the record if it has to wait, None if there is work to do."""
     if before is None or not before.awaits_cloud or before.stamp != found.stamp:
         return None
     now = tools.now()
@@ -27,7 +27,7 @@ def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> Se
     try:
         cloud = tools.clouds.enter(before.cloud)
         listed = [find_image(cloud, image_id) for image_id in waited(before, now=now)]
-    except UecError:  # an attempt meets with it too, and says so
+    except UecError:  # an attempt gets the same error, and reports it
         return None
     patience = WAIT_SECONDS if all(listed) else UNLISTED_SECONDS
     pending = all(image is None or image.state in cloud.dialect.pending_states for image in listed)
@@ -37,15 +37,17 @@ def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> Se
 
 
 def waited(record: SetRecord | None, *, now: float) -> Mapping[str, float]:
-    """For how many seconds a set has waited for images, by their ids."""
+    """Return how many seconds a set has waited for images, by their ids."""
     if record is None or not record.awaits_cloud:
         return {}
     return {member.pending: max(0.0, now - record.since) for member in record.members if member.pending}
 
 
 def put_off(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]:
-    """What a set becomes that waits for its cloud, and how that is told. It keeps its stage and its count of
-    deferrals: nothing has failed, and nothing is over."""
+    """Return the record of a set that waits for its cloud, and the event.
+
+    It keeps its stage and its number of deferrals, because nothing has failed or ended.
+    """
     now = tools.now()
     since = now - job.waited.get(pending.image_id, 0.0)
     members = (

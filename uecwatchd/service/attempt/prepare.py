@@ -1,4 +1,4 @@
-"""The stages before anything goes up: what is read of the files, and what can be known of the cloud."""
+"""The stages before the upload: reading the files, and checks against the cloud."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,11 +18,11 @@ from uecwatchd.ledger.records import MemberRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
 
-# A writer that pauses for longer than a file must lie still, as a copy over a line that hangs does, goes on
-# within ten minutes or not at all.
+# A copy that pauses for longer than the settle time, for example because of the network, continues within ten
+# minutes or not at all.
 FRESH_SECONDS = 600.0
 
-# How an architecture is known, and what to do where that is not right.
+# How an architecture is known, and what to do if it is wrong.
 KNOWN_BY = {
     "told": "that is what `arch` says",
     "content": "that is what its files say of themselves",
@@ -39,12 +39,12 @@ WAYS_OUT = {
 
 
 def measure(job: Job, tools: Tools) -> Job:
-    """Know every member's SHA-256. An unchanged stamp stands for an unchanged content.
+    """Compute the SHA-256 of every member. An unchanged stamp means unchanged content.
 
-    A new file is read twice: here, and while it is bundled, which takes the digest once more from its own
-    read. Nothing could begin without the first: whether these bytes are what their sum declares, whether they
-    are registered already (as a kernel that many sets share is), and what the keys in the bucket are called,
-    by which an image is found again whatever becomes of the ledger.
+    A new file is read twice: here, and while it is bundled, where the digest is computed again. The first
+    read is necessary: it decides if the bytes match their declared sum, if they are registered already (like
+    a kernel that many sets share), and what the keys in the bucket are called. With these keys an image is
+    found again even without a ledger.
     """
     for member in job.found.members:
         sha256 = tools.ledger.digest(member.stamp) or _digest(job, member, tools)
@@ -67,9 +67,9 @@ def _read(job: Job, member: Member, tools: Tools, taken: Digest | None = None) -
 
 
 def hold_against_sums(job: Job, tools: Tools) -> Job:
-    """See that every member is what was declared, where anything was.
+    """Compare every member with its declared sum, if there is one.
 
-    Raises NotYet for what somebody may still be writing, Rejected for what nobody is any more.
+    Raises NotYet if the file may still be written, Rejected otherwise.
     """
     for member, known in zip(job.found.members, job.record.members, strict=True):
         declared = job.found.checksums.get(member.name)
@@ -90,9 +90,9 @@ def hold_against_sums(job: Job, tools: Tools) -> Job:
 
 
 def _sha256(job: Job, member: Member, known: MemberRecord, tools: Tools) -> str:
-    """What `sha256sum` would say: for most files it is what they are told apart by anyway.
+    """Return the plain SHA-256, which for most files is the digest anyway.
 
-    That of one that is mostly holes takes a read of its own, once: the sum may have come after the digest.
+    For a file that is mostly holes it takes a separate read, once: the sum may be newer than the digest.
     """
     if isinstance(digest_like(known.sha256), FlatDigest):
         return known.sha256
@@ -106,10 +106,10 @@ def _sum(job: Job, member: Member, tools: Tools) -> str:
 
 
 def fresh_until(job: Job, *, now: float) -> float:
-    """When a set as it lies there stops being fresh: said once, and then kept with its record.
+    """Return when the files of a set stop being fresh: determined once, and kept with its record.
 
-    The files' change times only ever shorten the wait. They may be those of another host's clock, and one
-    that is ahead of ours would have the set wait for ever.
+    Change times can only shorten the wait. They may be from the clock of another host, and a clock ahead of
+    ours would make the set wait for ever.
     """
     if job.fresh_until is not None:
         return job.fresh_until
@@ -117,7 +117,7 @@ def fresh_until(job: Job, *, now: float) -> float:
 
 
 def withdraw(job: Job, tools: Tools) -> Job:
-    """Take the ids of an earlier content away. Files that were only touched keep theirs all along."""
+    """Remove the ids of an earlier content. Files that were only touched keep their ids."""
     fingerprint = fingerprint_of(job.record, job.found)
     if job.record.fingerprint != fingerprint:
         result_files.retract(job.record)
@@ -125,7 +125,7 @@ def withdraw(job: Job, tools: Tools) -> Job:
 
 
 def enter_cloud(job: Job, tools: Tools) -> Job:
-    """Have clients for the cloud and a bucket that is ours."""
+    """Connect to the cloud, and make sure that the bucket is ours."""
     bucket = job.record.bucket
     check_bucket_name(bucket, from_config=bucket == tools.configured_bucket)
     cloud = tools.clouds.enter(job.record.cloud)
@@ -134,14 +134,14 @@ def enter_cloud(job: Job, tools: Tools) -> Job:
     except Halted as error:
         if bucket == tools.configured_bucket:
             raise
-        probe_ec2(cloud)  # if that raises, the trouble is all of the cloud's and not one sidecar's
+        probe_ec2(cloud)  # if that raises, the whole cloud has the problem, not one sidecar
         hint = "Name another bucket in the sidecar, or none."
         raise Rejected(error.what, error.why, hint, request_id=error.request_id) from error
     return replace(job, cloud=cloud)
 
 
 def name_it(job: Job, tools: Tools) -> Job:
-    """See to it that the image can have its name, before gigabytes go up under a wrong one."""
+    """Check that the image can have its name, before gigabytes are uploaded."""
     pattern = job.entered().dialect.name_pattern
     if job.found.member("machine") is None or pattern is None:
         return job
@@ -177,7 +177,7 @@ def registered_name(job: Job, tools: Tools) -> str:
 
 
 def foresee(job: Job, tools: Tools) -> Job:
-    """Find out what the cloud will not take before gigabytes go up for nothing."""
+    """Check everything that the cloud may refuse, before gigabytes are uploaded."""
     del tools
     _must_be_for_its_hosts(job)
     for member in job.found.members:
@@ -191,7 +191,7 @@ def foresee(job: Job, tools: Tools) -> Job:
 
 
 def _must_be_for_its_hosts(job: Job) -> None:
-    """Raises Rejected for an architecture that the cloud has no word for; tells where files say another."""
+    """Raise Rejected for an architecture that the cloud does not know; warn if files are for another one."""
     found, cloud = job.found, job.entered()
     known = cloud.dialect.architectures
     if found.arch not in known:
@@ -207,7 +207,7 @@ def _must_be_for_its_hosts(job: Job) -> None:
 
 
 def _must_have_what_is_demanded(job: Job) -> None:
-    """A sidecar may say that there is no kernel or no ramdisk; not every cloud takes that for an answer."""
+    """Raise Rejected if the cloud requires a kernel or a ramdisk that the sidecar excludes."""
     found, cloud = job.found, job.entered()
     if found.member("machine") is None or found.virtualization == "hvm":
         return

@@ -1,7 +1,7 @@
-"""One attempt at one set: stage after stage, each written down before it begins, up to success or an error.
+"""One attempt at one set: stage after stage, each recorded before it begins, up to success or an error.
 
-A stage takes the job and returns the next one. What has been done stands in the ledger before the next stage
-begins, so that a job broken off anywhere is taken up where it was.
+A stage takes the job and returns the next one. Completed work is in the ledger before the next stage begins,
+so that an interrupted job continues where it was.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from uecwatchd.system.unforeseen import OurFault, in_words
 
 
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
-    """What is done with a set, in order, and what each step is called."""
+    """Return the stages for a set, in order, with their names."""
     return (
         ("read the files", measure),
         ("withdraw what is no longer so", withdraw),
@@ -52,9 +52,9 @@ def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
 
 
 def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecord:
-    """Make one attempt at a set; the record of how it ended. `before` is its record up to now.
+    """Make one attempt at a set, and return its record at the end. `before` is its record up to now.
 
-    Never raises a UecError: whatever goes wrong is in the record, in the files beside the image, and told.
+    Never raises a UecError: every failure is in the record, in the files beside the image, and reported.
     """
     if waits := still_pending(found, before, tools):
         return waits
@@ -83,9 +83,9 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
 
 
 def _taken(stage: Stage, job: Job, tools: Tools) -> Job:
-    """A stage, begun again in place while the cloud gives no good answer and is there all the same.
+    """Run a stage, and repeat it while the cloud gives bad answers but is not away.
 
-    Each stage may be: what it has done it finds done, an image registered without an answer included.
+    Every stage can be repeated: it finds completed work, even an image that was registered without an answer.
     """
     for seconds in tools.patience.tries:
         try:
@@ -141,7 +141,7 @@ def _announce(job: Job, before: SetRecord | None) -> None:
     log = result_files.LogFile(found.folder, found.name)
     log.begin(record.attempt, started=record.since)
     if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
-        job = replace(job, monitor=log)  # the journal has it from the first attempt
+        job = replace(job, monitor=log)  # the journal has this from the first attempt
     broken_off = before and (before.state in ("working", "queued") or before.awaits_cloud)
     if before and broken_off and before.stage and before.stamp == found.stamp:
         stage = before.stage
@@ -163,7 +163,7 @@ def _announce(job: Job, before: SetRecord | None) -> None:
         tell(job, Kind.WORKING, what, level="warning")
 
 
-# --- how it ends ------------------------------------------------------------------------------------------
+# --- the end of an attempt --------------------------------------------------------------------------------
 
 
 def _succeed(job: Job, tools: Tools) -> SetRecord:
@@ -173,7 +173,7 @@ def _succeed(job: Job, tools: Tools) -> SetRecord:
 
 
 def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
-    """A set that is not there whole after all waits again, with the files it was judged by in its stamp."""
+    """Make an incomplete set wait again, with the stamp of the files that were checked."""
     record = replace(job.record, state="waiting", stage="", since=tools.now(), reason=wait.reason)
     record = replace(record, next_retry=wait.until, deferrals=0, first_failure=None)
     what = f"{record.name}: waiting for {wait.reason}"
@@ -191,7 +191,7 @@ def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> 
     if isinstance(error, Halted):
         tools.clouds.suspend(cloud, error)
     event = failure_event(record)
-    if isinstance(error, OurFault) and record.deferrals <= 1:  # with each attempt it would be told again
+    if isinstance(error, OurFault) and record.deferrals <= 1:  # otherwise each attempt would report it again
         event = replace(event, fields={**event.fields, "traceback": error.trace})
     if suspension and record.state in ("deferred", "halted"):  # the suspension was reported with its reason
         reported = tools.clouds.availability.suspensions(cloud) <= REPORTED_SUSPENSIONS
@@ -203,7 +203,7 @@ def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> 
 
 
 def show_refusal(record: SetRecord, tools: Tools, *, before: SetRecord | None) -> None:
-    """Tell of a set that cannot even be begun, in the journal and beside its files."""
+    """Report a set that cannot be started, in the journal and beside its files."""
     log = result_files.LogFile(Path(record.folder), record.name)
     monitor = log if _is_known(record, before) else Tee((log, tools.monitor))
     monitor.tell(failure_event(record))
@@ -211,7 +211,7 @@ def show_refusal(record: SetRecord, tools: Tools, *, before: SetRecord | None) -
 
 
 def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
-    """Whether the same files came to nothing for the same reason the last time: then the journal has it."""
+    """Return True if the same files failed for the same reason last time: then the journal has it."""
     if before is None or before.stamp != record.stamp or before.state != record.state:
         return False
     errors = (before.error, record.error)
@@ -225,21 +225,21 @@ def _put_down(stopped: Stopped, tools: Tools) -> Event:
 
 
 def _end(job: Job, record: SetRecord, tools: Tools, event: Event) -> SetRecord:
-    """Show and keep a record that ends an attempt, as far as the disks let us."""
+    """Publish and store a record that ends an attempt, as far as the disks allow."""
     job.monitor.tell(replace(event, set=record.name))
     _attempt(record, job.monitor, lambda: _show(record, job.monitor), lambda: tools.ledger.put_set(record))
     return record
 
 
 def _show(record: SetRecord, monitor: Monitor) -> None:
-    """Bring the files beside the image up to date; whose name is taken is told with a failure."""
+    """Update the files beside the image; a taken name is reported with a failure."""
     for taken in result_files.publish(record):
         if record.error:
             monitor.tell(Event(Kind.FAULT, f"{record.name}: {taken}", record.name, level="error"))
 
 
 def _attempt(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -> None:
-    """Do what can be done of several last things, and tell what cannot."""
+    """Do several last steps, and report those that fail."""
     for step in steps:
         try:
             with in_words(record.name):
@@ -250,7 +250,7 @@ def _attempt(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) 
 
 
 def _keep(job: Job, record: SetRecord, tools: Tools) -> Job:
-    """Write down where the job stands: first to the ledger, the truth, then to its copy for people."""
+    """Record the stage of the job: first in the ledger, then in its copy for people."""
     tools.ledger.put_set(record)
     result_files.publish(record)
     job.monitor.progress(Progress(record.name, record.stage, "", 0, 0))
