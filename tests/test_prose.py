@@ -13,9 +13,9 @@ from tests.prose import (
     sources,
 )
 
-# The goals are 0.03 and 0.5. These bounds are what holds now: lower them, never raise them.
-MOST_WITHOUT_VERB = 0.27
-MOST_DECODABLE_PER_THOUSAND = 1.3
+# In projects that are pleasant to read it is 0 to 3 % of docstrings, and 0.1 to 0.4 words.
+MOST_WITHOUT_VERB = 0.03
+MOST_DECODABLE_PER_THOUSAND = 0.5
 
 
 def excerpt(places: list[Place]) -> str:
