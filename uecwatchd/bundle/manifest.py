@@ -30,13 +30,12 @@ Reasons for this form:
 - Servers do not canonicalise. They search the raw text for the tags of `machine_configuration` and `image`,
   cut both elements out, join them, and verify RSA PKCS#1 v1.5 with SHA-1 over that.
   So both tags have no attributes and occur once, and the signed text is never rendered again.
-- Amazon's verifier parses the document, and renders it again with attributes in single quotes. We write
-  single quotes from the start, so the text is the same for both.
+- Amazon's verifier parses the document, and renders it again with attributes in single quotes. With single
+  quotes from the start, the text is the same for both.
 - The order of elements matters to EC2, and the block device mapping must follow the architecture directly.
 - UEC recognises a kernel or a ramdisk only by the word "true", later servers use the type: both are written.
   euca2ools 1.2 wrote the type "machine" on everything, so when reading, the word has priority.
-- Servers also guess the type from the manifest's file name; `names.bundle_prefix` makes names that they guess
-  correctly.
+- Servers also guess the type from the manifest's file name: see `names.bundle_prefix`.
 """
 
 import re

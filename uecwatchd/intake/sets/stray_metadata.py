@@ -51,10 +51,9 @@ GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """Metadata that no set reads.
+    """Metadata that no set reads: `hidden` is ignored by name, `right` only needs the right name.
 
-    `hidden` files are ignored by name. `ours` have a key of a sidecar, or may have one and are unreadable.
-    `right` ones would be a sidecar with the right name.
+    `ours` has a key of a sidecar, or may have one and is unreadable.
     """
 
     path: str
@@ -76,9 +75,9 @@ class Alike:
 class Nearby:
     """Files near the sets, by the folded name of a set, path of a file, or folder.
 
-    `alike` are sidecars without an image, by the name of the set that they resemble. `meant` are drafts that
-    consist only of such a stray, and are not sets. `notes` are control files of download tools, by the file
-    they belong to. `lone` is metadata beside the sets that belongs to no image by name, and may name one.
+    `alike` are sidecars without an image, by the name of a similar set. `meant` are drafts that are only a
+    stray. `notes` are control files of download tools, by their file. `lone` is metadata that may name an
+    image.
     """
 
     strays: Mapping[str, Sequence[Stray]] = field(default_factory=dict)
@@ -233,10 +232,7 @@ def _keys(path: str) -> set[str]:
 
 
 def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
-    """Return the names that a stray may refer to; `homes` are the folders of sets.
-
-    A sidecar in another folder may be meant for a set beside that folder.
-    """
+    """Return the names that a stray may refer to; in a folder outside `homes`, also a set beside it."""
     folder, slash, name = stray.path.rpartition("/")
     if not slash:
         return _keys(stray.path)
@@ -349,10 +345,8 @@ def unheeded(listing: Listing, near: Nearby, draft: Draft, paths: Sequence[str])
 
 
 def _proofs(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return files that check nothing, by the folded file, set or folder they are for; "" is for all.
-
-    These are other kinds of sums, signatures, and lists with ignored names.
-    """
+    """Return sums of other kinds, signatures and ignored lists, by the folded name they are for; "" is for
+    all."""
     proofs: dict[str, list[str]] = {}
     for path in sorted(listing.entries):
         base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
