@@ -45,6 +45,13 @@ def test_modules_and_functions_can_be_taken_in(path: Path) -> None:
             assert length <= LONGEST_FUNCTION_LINES, f"{node.name} has {length} lines"
 
 
+@pytest.mark.parametrize("path", [p for p in MODULES if p.name == "__init__.py"], ids=str)
+def test_a_package_says_what_it_is_and_exports_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1
+
+
 def test_ci_runs_the_readmes_test_command_and_nothing_else() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert "<!-- test it -->" in script

@@ -51,11 +51,11 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1
 
-from uecwatchd import version
 from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.damage import Damaged, blamed_on
 from uecwatchd.bundle.keys import seal
 from uecwatchd.bundle.names import is_plain
+from uecwatchd.system.version import version
 from uecwatchd.types import Arch, Role
 
 FORMAT_VERSION = "2007-10-10"

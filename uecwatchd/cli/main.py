@@ -15,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
 
-from uecwatchd import version
 from uecwatchd.cli import output
 from uecwatchd.cli.output import flush, let_go, put_text, say
 from uecwatchd.errors import NotPermitted, UecError
@@ -209,5 +208,7 @@ def _add_common_options(parser: argparse.ArgumentParser, *, unset: str | None) -
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from uecwatchd.system.version import version  # it takes as long to load as all else of this module
+
         put_text(f"uecwatchd {version()}\n")
         parser.exit()
