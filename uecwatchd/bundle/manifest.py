@@ -67,7 +67,6 @@ SIGNATURE_HASH = SHA1()  # the one that every server uses
 
 LIMIT_BYTES = 5 * 1024 * 1024  # the limit of Eucalyptus 4 and 5; 5 MiB list about 28,000 parts
 SIZE_LIMIT_BYTES = 16 * 1024**4  # the largest file in ext4; a larger number can only be an attack
-
 SIGNED_TAGS = ("machine_configuration", "image")
 MARKS = ("true", "yes")  # in kernel_id or ramdisk_id UEC accepts both for "this is one"; we write the first
 

@@ -9,41 +9,22 @@ of a download tool, beside a file that has its full size from the beginning.
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import facts, file_names
 from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, Draft, key_of, named_files, role_of
 from uecwatchd.intake.sets.lone_sidecars import Lone, lone_among, machines_named
+from uecwatchd.intake.sets.metadata_names import is_metadata_name, names_meant, original_name
 from uecwatchd.intake.sets.records import NotYet
 from uecwatchd.intake.sets.requirements import said
 from uecwatchd.intake.sets.similar_names import Names
 from uecwatchd.intake.sidecar import Foreign, Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
-from uecwatchd.intake.spool.ignored import ENDINGS, SYSTEM_NAMES, UNFINISHED, ignored_by
+from uecwatchd.intake.spool.ignored import SYSTEM_NAMES, UNFINISHED, ignored_by
 from uecwatchd.intake.spool.output_files import is_output
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.system.text import file_word
 
-# Suffixes of metadata: those of sidecars, misspellings of them, and those of other programs.
-FAMILY = re.compile(r"\.(?:toml|json)\w?$|\.(?:tom|tml|oml|tol|jso|jsn|jon|tmol|tolm|otml|jsno|josn|ojsn)$"
-                    r"|\.(?:ya?ml|ini|meta|metadata|sidecar|uecwatchd)$")  # fmt: skip
-_MAYBE = re.compile(r"\.(?:t|j|o|y|ini|meta|sidecar|uecwatchd)", re.IGNORECASE)  # cheap, for most names
-# Additions before or after a name when a program, or a person, makes a copy of the file.
-_BEFORE = re.compile(r"^(?:\.~lock\.|\.#|~\$|[.#~\s]|copy of |copy_of_)+")
-# A run of characters is matched only from its start and as a whole (possessive), because names are untrusted.
-_COPY = r"(?<!\s)\s*+\(\d+\)|(?<![ _-])[ _-]++copy|\.sync-conflict-[\w-]+|_conflict-[\w-]+"
-_OF_A_COPY = re.compile(rf"(?:{_COPY})(?=\.\w+$)")
-_BEHIND = re.compile(
-    rf"(?:(?<![~#\s])[~#\s]++|{_COPY}|\.txt|\.text|\.\d+|\.[0-9a-f]{{8}}"
-    r"|(?<!\s)\s*+\([^()]*(?:conflicted copy|case conflict)[^()]*\)"
-    rf"|{'|'.join(re.escape(ending) for ending in sorted(ENDINGS, key=len, reverse=True))}"
-    r"|\.dpkg-\w+|\.ucf-\w+|\.(?:bak|old|orig|save)[-_.\d]+)$"
-)
-MOST_BEHIND = 8  # such suffixes in a row: more than any real file has
-_RSYNC = re.compile(r"^(\..+)\.[a-z0-9]{6}$")  # a folded name: the six letters had any case
-_EDGE = re.compile(r"(?<![\W_])[\W_]+$")
-_TYPE = re.compile(r"[\W_]?(?:toml|json)$")  # with a wrong or missing dot
 SWAP = (".swp", ".swo", ".swx")
 # Sidecars with these names at the top of a folder may be meant for any image there.
 GENERAL = frozenset({"image", "sidecar", "metadata", "meta", "uecwatchd"})
@@ -116,7 +97,7 @@ def look_around(
         for key in _keys_of(stray, homes):
             strays.setdefault(key, []).append(stray)
     targets = {key for draft in whole for key in _targets(draft, owned[draft.name])}
-    meant = {d.name for d in lone if any(targets.intersection(_keys(path)) for path in d.sidecars)}
+    meant = {d.name for d in lone if any(targets.intersection(names_meant(path)) for path in d.sidecars)}
     bare = [draft for draft in whole if not draft.sidecars]
     others = [*_without_image(listing, [draft for draft in lone if draft.name not in meant])]
     others += [
@@ -125,7 +106,7 @@ def look_around(
         if given.keys
         and "/" not in path
         and path in listing.entries
-        and not targets.intersection(keys := _keys(path))
+        and not targets.intersection(keys := names_meant(path))
     ]
     lone_paths = [path for d in drafts if d.form != "folder" and d.name not in named for path in d.sidecars]
     lone_paths += [other.path for other in others if not is_sidecar(other.path)]
@@ -156,7 +137,7 @@ def _strays(
         if path in read or entry.kind == "folder":
             continue
         found, keys = listing.sidecars.get(path), listing.keys_given(path)
-        right = (bool(keys) or isinstance(found, Sidecar)) and is_sidecar(_core(path))
+        right = (bool(keys) or isinstance(found, Sidecar)) and is_sidecar(original_name(path))
         if is_metadata(listing, path):
             is_list = "/" in path and keys == ("sha256",)  # from a mirror, or for one file: it is reported
             is_ours = (
@@ -167,13 +148,13 @@ def _strays(
             yield Stray(path, ours=is_ours, right=right)
     for path in listing.ignored:
         beat()
-        if _is_hidden_metadata(path) and _beside(path, _core(path)) not in there:
+        if _is_hidden_metadata(path) and _beside(path, original_name(path)) not in there:
             yield Stray(path, hidden=True)
 
 
 def is_metadata(listing: Listing, path: str) -> bool:
     """Return True if a file that is not ignored is metadata by its name or its text."""
-    return bool(listing.keys_given(path)) or is_sidecar(path) or _is_family(path)
+    return bool(listing.keys_given(path)) or is_sidecar(path) or is_metadata_name(path)
 
 
 def _is_hidden_metadata(path: str) -> bool:
@@ -182,9 +163,11 @@ def _is_hidden_metadata(path: str) -> bool:
     Names that the administrator ignores, and names that systems put into every folder, are for no set.
     """
     name = path.rsplit("/", 1)[-1]
-    if not _is_family(path) or is_output(file_names.folded(name)) or ignored_by(name) is None:
+    if not is_metadata_name(path) or is_output(file_names.folded(name)) or ignored_by(name) is None:
         return False
-    return file_names.folded(name) not in SYSTEM_NAMES and ("/" not in path or is_sidecar(_core(path)))
+    return file_names.folded(name) not in SYSTEM_NAMES and (
+        "/" not in path or is_sidecar(original_name(path))
+    )
 
 
 def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
@@ -199,45 +182,17 @@ def _is_text(listing: Listing, path: str) -> bool:
     return isinstance(peek, facts.Facts) and peek.format == "text"
 
 
-def _is_family(path: str) -> bool:
-    return bool(_MAYBE.search(path)) and bool(FAMILY.search(_core(path)))
-
-
-@lru_cache(maxsize=1000)  # it is called several times in a row for one name
-def _core(path: str) -> str:
-    """Return a file's name without additions of copies: `a.toml` for `.a.toml.swp`."""
-    name = file_names.folded(path.rsplit("/", 1)[-1])
-    if name.startswith("._"):  # the resource fork of another file, from macOS
-        return ""
-    if found := _RSYNC.match(name):
-        name = found[1]
-    name = _BEFORE.sub("", name)
-    for _ in range(MOST_BEHIND):
-        before, name = name, _BEHIND.sub("", name)
-        if name == before:
-            break
-    return _OF_A_COPY.sub("", name)
-
-
 def _beside(path: str, name: str) -> str:
     return file_names.folded(path[: path.rfind("/") + 1]) + name
-
-
-def _keys(path: str) -> set[str]:
-    """Return the names that a stray at the top of a folder may refer to: a set, or a file of one."""
-    core = _core(path)
-    stems = {core, FAMILY.sub("", core), _TYPE.sub("", core), core.rpartition(".")[0]}
-    stems |= {_EDGE.sub("", stem) for stem in stems}
-    return {key for stem in stems if stem for key in (stem, key_of(stem))}
 
 
 def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
     """Return the names that a stray may refer to; in a folder outside `homes`, also a set beside it."""
     folder, slash, name = stray.path.rpartition("/")
     if not slash:
-        return _keys(stray.path)
+        return names_meant(stray.path)
     elsewhere = stray.ours and folder + slash not in homes and file_names.folded(name) not in FOLDER_SIDECARS
-    return {file_names.folded(folder + slash), *(_keys(stray.path) if elsewhere else ())}
+    return {file_names.folded(folder + slash), *(names_meant(stray.path) if elsewhere else ())}
 
 
 # --- whose name it nearly bears ---------------------------------------------------------------------------
@@ -357,7 +312,7 @@ def _proofs(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:
             proofs.setdefault(file_names.folded(base or target), []).append(path)
     known = {*there, *map(key_of, listing.entries)}
     for path in listing.ignored:
-        core, base = _core(path), path[: path.rfind("/") + 1]
+        core, base = original_name(path), path[: path.rfind("/") + 1]
         target = file_names.sums_target(core)
         if target is not None and ignored_by(path[len(base) :]) and _beside(path, core) not in there:
             proofs.setdefault(file_names.folded(base or (target if target in known else "")), []).append(path)
@@ -388,7 +343,7 @@ def _not_read(draft: Draft, stray: Stray) -> Rejected:
     if draft.sidecars:
         hint = f"Write what it says into {name}, and move it away."
     elif stray.right:
-        to = name.removesuffix(".toml") + _core(stray.path)[-5:]
+        to = name.removesuffix(".toml") + original_name(stray.path)[-5:]
         hint = f"Rename it. Try: mv {file_word(stray.path)} {file_word(to)}"
     elif stray.ours:
         hint = f"Write what it says into {name}, as TOML, and move it away."
