@@ -1,6 +1,7 @@
 """Nouns that all wings share."""
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
@@ -10,6 +11,10 @@ Arch = Literal[
     "i386", "x86_64", "arm64", "arm", "ppc64le", "ppc64", "ppc", "riscv64", "riscv32", "s390x", "s390",
     "ia64", "loongarch64", "mips64el", "mips64", "mipsel", "mips", "alpha", "arc", "parisc", "tilegx",
 ]  # fmt: skip
+
+
+BLOCKS_MARK = "blocks-"  # before the digest of the blocks, so that the two kinds are not mistaken
+_DIGEST = re.compile(rf"(?:{BLOCKS_MARK})?[0-9a-f]{{64}}")
 
 
 class SetId(NamedTuple):
@@ -34,6 +39,27 @@ class FileStamp(NamedTuple):
     def of(cls, status: os.stat_result) -> Self:
         """Return the stamp in the status of a file."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+class ContentDigest(str):
+    """What identifies a content: its SHA-256 in hex, or the digest of its blocks, marked as such.
+
+    `uecwatchd.images.digests` makes both, and says which content has which. Empty before the content is read.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the digest that a text is. Raises ValueError if it is none."""
+        if not _DIGEST.fullmatch(text):
+            raise ValueError(f"not a digest of a content: {text!r}")
+        return cls(text)
+
+    @property
+    def is_plain_sha256(self) -> bool:
+        """Tell if it is the sum that `sha256sum` prints."""
+        return not self.startswith(BLOCKS_MARK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.registry import Tag
-from uecwatchd.types import FileStamp
+from uecwatchd.types import ContentDigest, FileStamp
 
 ACCOUNT = "000100729354"
 MEMDISK = Path("/usr/lib/syslinux/memdisk")
@@ -111,7 +111,7 @@ def bundle(image_id: str, sha256: str, *, registered: float | None = 0.0) -> Bun
         bucket="images",
         identity=sha256,
         role="machine",
-        sha256=sha256,
+        digest=ContentDigest(sha256),
         prefix=sha256,
         state="registered",
         image_id=image_id,

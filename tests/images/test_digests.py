@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from uecwatchd.images.digests import (
     BLOCK_BYTES,
     FLAT_HOLES_LIMIT_BYTES,
-    MARK,
     BlockDigest,
     FlatDigest,
     choose_digest,
@@ -14,6 +13,7 @@ from uecwatchd.images.digests import (
     json_fields,
     tag,
 )
+from uecwatchd.types import BLOCKS_MARK, ContentDigest
 
 BYTES = st.one_of(
     st.binary(max_size=200),
@@ -26,7 +26,7 @@ def by_the_book(data: bytes) -> str:
     """Calculate the digest as the module's docstring describes it."""
     blocks = [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
     digests = [hashlib.sha256(one).digest() if any(one) else bytes(32) for one in blocks]
-    return MARK + hashlib.sha256(b"".join(digests) + len(data).to_bytes(8)).hexdigest()
+    return BLOCKS_MARK + hashlib.sha256(b"".join(digests) + len(data).to_bytes(8)).hexdigest()
 
 
 @given(pieces=st.lists(BYTES, max_size=4))
@@ -59,7 +59,7 @@ def test_many_terabytes_of_hole_cost_nothing() -> None:
     for _ in range(16):
         tree.update(bytes(32 << 20))
     tree.update((16 << 40).to_bytes(8))
-    assert digest.text() == MARK + tree.hexdigest()
+    assert digest.text() == BLOCKS_MARK + tree.hexdigest()
 
 
 def test_the_plain_digest_is_that_of_sha256sum() -> None:
@@ -82,8 +82,11 @@ def test_only_what_is_mostly_holes_and_large_is_spared_the_plain_digest() -> Non
 
 def test_a_digest_tells_its_kind() -> None:
     for kind in (FlatDigest, BlockDigest):
-        assert isinstance(digest_like(kind().text()), kind)
-    assert json_fields(FlatDigest().text()) == {"sha256": hashlib.sha256().hexdigest()}
-    assert json_fields(BlockDigest().text()) == {"sha256": None, "digest": BlockDigest().text()}
-    assert json_fields("") == {"sha256": None}
-    assert list(tag(BlockDigest().text())) == ["digest"]
+        assert isinstance(digest_like(ContentDigest(kind().text())), kind)
+    assert json_fields(ContentDigest(FlatDigest().text())) == {"sha256": hashlib.sha256().hexdigest()}
+    assert json_fields(ContentDigest(BlockDigest().text())) == {
+        "sha256": None,
+        "digest": BlockDigest().text(),
+    }
+    assert json_fields(ContentDigest("")) == {"sha256": None}
+    assert list(tag(blocks)) == ["digest"]

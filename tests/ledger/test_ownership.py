@@ -33,6 +33,7 @@ from uecwatchd.service.policy import GONE
 from uecwatchd.service.retention import leaving_of
 from uecwatchd.service.set_owners import known_of, newly_owned
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.types import ContentDigest
 
 FOLDER = Path("/spool")
 BUNDLE = BundleRecord(
@@ -40,7 +41,7 @@ BUNDLE = BundleRecord(
     "b",
     "f" * 64,
     "machine",
-    "ab" * 32,
+    ContentDigest("ab" * 32),
     "p",
     "registered",
     image_id="emi-1",
@@ -65,8 +66,9 @@ def test_a_ledger_of_before_is_taken_over_with_owners_unknown(tmp_path: Path) ->
         old.executescript(f"{' '.join(schema.MIGRATIONS[:before])} PRAGMA user_version = {before};")
         old.execute(
             "INSERT INTO bundles (cloud, bucket, identity, role, sha256, prefix, state, parts, bundled_size,"
-            " image_id, made_for, registered, objects) VALUES ('c', 'b', 'i', 'machine', 'x', 'p',"
-            " 'registered', 1, 1, 'emi-1', '/spool/web', 1.0, '[]')"
+            " image_id, made_for, registered, objects) VALUES ('c', 'b', 'i', 'machine', ?, 'p',"
+            " 'registered', 1, 1, 'emi-1', '/spool/web', 1.0, '[]')",
+            (BUNDLE.digest,),
         )
         old.commit()
     with closing(open_ledger(tmp_path)) as book:

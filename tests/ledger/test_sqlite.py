@@ -14,9 +14,13 @@ from uecwatchd.ledger import schema, sqlite
 from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
-from uecwatchd.types import FileStamp
+from uecwatchd.types import ContentDigest, FileStamp
 
-MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, FileStamp(1, 2, 3, 4), "ab" * 32, "emi-1", "b/k")
+STAMP = FileStamp(1, 2, 3, 4)
+SINCE = FileStamp(1, 2, 3, 5)  # the same file, changed
+CONTENT, OTHER = ContentDigest("ab" * 32), ContentDigest("cd" * 32)
+BLOCKS = ContentDigest(f"blocks-{CONTENT}")
+MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, STAMP, CONTENT, "emi-1", "b/k")
 RECORD = SetRecord(
     folder="/spool",
     name="kärmic",
@@ -36,7 +40,7 @@ RECORD = SetRecord(
     error=Failure("deferred", "what", "why", "hint", "id-1"),
 )
 BUNDLE = BundleRecord(
-    "default", "b", "f" * 64, "kernel", "ab" * 32, "vmlinuz-1", "planned", b"k" * 16, b"i" * 16
+    "default", "b", "f" * 64, "kernel", CONTENT, "vmlinuz-1", "planned", b"k" * 16, b"i" * 16
 )
 
 
@@ -98,22 +102,22 @@ def test_a_ledger_of_the_first_version_is_taken_over_with_all_that_is_in_it(tmp_
 
 def test_a_digest_holds_only_as_long_as_the_whole_stamp(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
-        book.put_digest((1, 2, 3, 4), "ab")
-        assert book.digest((1, 2, 3, 4)) == "ab"
-        assert book.digest((1, 2, 3, 5)) is None
-        book.put_digest((1, 2, 9, 5), "cd")
-        assert book.digest((1, 2, 3, 4)) is None
+        book.put_digest(STAMP, CONTENT)
+        assert book.digest(STAMP) == CONTENT
+        assert book.digest(SINCE) is None
+        book.put_digest(FileStamp(1, 2, 9, 5), OTHER)
+        assert book.digest(STAMP) is None
 
 
 def test_a_sum_is_known_as_long_as_the_digest_beside_it(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
-        book.put_digest((1, 2, 3, 4), "blocks-ab")
-        assert book.sum((1, 2, 3, 4)) is None
-        book.put_sum((1, 2, 3, 4), "cd")
-        assert (book.digest((1, 2, 3, 4)), book.sum((1, 2, 3, 4))) == ("blocks-ab", "cd")
-        assert book.sum((1, 2, 3, 5)) is None
-        book.put_digest((1, 2, 3, 5), "blocks-ef")
-        assert book.sum((1, 2, 3, 5)) is None
+        book.put_digest(STAMP, BLOCKS)
+        assert book.sum(STAMP) is None
+        book.put_sum(STAMP, OTHER)
+        assert (book.digest(STAMP), book.sum(STAMP)) == (BLOCKS, OTHER)
+        assert book.sum(SINCE) is None
+        book.put_digest(SINCE, ContentDigest(f"blocks-{OTHER}"))
+        assert book.sum(SINCE) is None
 
 
 def test_nobody_else_can_read_the_ledger_for_it_holds_keys(tmp_path: Path) -> None:
@@ -249,9 +253,9 @@ def test_a_state_directory_of_somebody_else_is_named(tmp_path: Path, as_nobody: 
 
 def test_a_digest_that_is_dropped_is_taken_anew(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
-        book.put_digest((1, 2, 3, 4), "ab" * 32)
-        book.drop_digest((1, 2, 3, 4))
-        assert book.digest((1, 2, 3, 4)) is None
+        book.put_digest(STAMP, CONTENT)
+        book.drop_digest(STAMP)
+        assert book.digest(STAMP) is None
 
 
 @pytest.mark.parametrize("opening", [sqlite.open_ledger, sqlite.read_ledger], ids=["to write", "to read"])

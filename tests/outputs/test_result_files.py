@@ -9,10 +9,18 @@ import pytest
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.types import FileStamp, SetId
+from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 MEMBERS = tuple(
-    MemberRecord(role, f"karmic.{role}", 512, FileStamp(1, 2, 3, 4), "ab" * 32, f"{prefix}-1", f"b/{role}")  # type: ignore[arg-type]
+    MemberRecord(
+        role,
+        f"karmic.{role}",
+        512,
+        FileStamp(1, 2, 3, 4),
+        ContentDigest("ab" * 32),
+        f"{prefix}-1",
+        f"b/{role}",
+    )  # type: ignore[arg-type]
     for role, prefix in (("kernel", "eki"), ("ramdisk", "eri"), ("machine", "emi"))
 )
 

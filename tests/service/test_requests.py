@@ -35,11 +35,13 @@ from uecwatchd.service.requests import (
     events_between,
 )
 from uecwatchd.service.set_states import SetStates
-from uecwatchd.types import FileStamp, SetId
+from uecwatchd.types import ContentDigest, FileStamp, SetId
 
-MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), "ab" * 32)
+MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32))
 RECORD = SetRecord("/s", "karmic", "stamp", "deferred", 1.0, cloud="c", members=(MEMBER,))
-BUNDLE = BundleRecord("c", "b", "f" * 64, "machine", "ab" * 32, "karmic-1", "planned", made_for="/s/karmic")
+BUNDLE = BundleRecord(
+    "c", "b", "f" * 64, "machine", ContentDigest("ab" * 32), "karmic-1", "planned", made_for="/s/karmic"
+)
 
 
 def drop(host: Host, made: RealSet, name: str, *, more: int = 0) -> None:
@@ -439,7 +441,7 @@ def test_a_release_tells_what_becomes_of_the_set(state: str, files: tuple[str, .
 
 
 def test_only_a_bundle_under_way_that_no_other_set_needs_is_forgotten_with_its_set() -> None:
-    other = replace(RECORD, name="lucid", members=(replace(MEMBER, sha256="cd" * 32),))
+    other = replace(RECORD, name="lucid", members=(replace(MEMBER, digest=ContentDigest("cd" * 32)),))
     assert is_its_alone(BUNDLE, RECORD, [other])
     assert not is_its_alone(BUNDLE, RECORD, [replace(other, members=(MEMBER,))])
     assert not is_its_alone(replace(BUNDLE, made_for="/s/lucid"), RECORD, [])

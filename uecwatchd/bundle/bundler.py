@@ -31,6 +31,7 @@ from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import Digest, FlatDigest
 from uecwatchd.system import memory
 from uecwatchd.system.extents import Extent
+from uecwatchd.types import ContentDigest
 
 # Eucalyptus nodes hold, verify and download again parts of up to 11 MiB; larger ones get no second try.
 PART_SIZE = 10 * 1024 * 1024
@@ -79,7 +80,7 @@ class Totals:
     size: int
     bundled_size: int
     tar_sha1: str
-    digest: str  # of the image itself, of the requested kind
+    digest: ContentDigest  # of the image itself, of the requested kind
     parts: tuple[Part, ...]
 
 
@@ -153,7 +154,7 @@ class Bundling(Iterator[Slice]):
             size=self._size,
             bundled_size=sum(part.size for part in parts),
             tar_sha1=self._sums.sha1.hexdigest(),
-            digest=self._digest.text(),
+            digest=ContentDigest(self._digest.text()),
             parts=parts,
         )
 

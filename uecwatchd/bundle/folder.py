@@ -35,7 +35,7 @@ from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import choose_digest
 from uecwatchd.system.file_errors import NoOutput, closed, no_file, open_regular, unwritable
-from uecwatchd.types import FileStamp, Role
+from uecwatchd.types import ContentDigest, FileStamp, Role
 
 FILE_MODE = 0o640  # an image may contain secrets; the group of people who drop images may read it
 WRITERS = 4  # a disk flushes several parts in hardly more time than one
@@ -76,7 +76,7 @@ class Bundled:
 
     path: Path
     manifest: Manifest
-    digest: str
+    digest: ContentDigest
 
 
 def bundle_to_folder(

@@ -30,6 +30,7 @@ from uecwatchd.bundle.tar import Member, Tape, read_member
 from uecwatchd.errors import Rejected
 from uecwatchd.images.digests import BackgroundDigest, Digest, FlatDigest, choose_digest
 from uecwatchd.system.extents import Extent
+from uecwatchd.types import ContentDigest
 
 # A part is held until its SHA-1 is known to be right, so that damage is reported for the part and not for
 # later effects. Parts that are larger than a node would hold are passed on at once.
@@ -83,7 +84,7 @@ class Unbundled:
 
     name: str
     size: int
-    digest: str
+    digest: ContentDigest
     tar_sha1: str
     parts: tuple[Part, ...]
     tar_checked: bool = True
@@ -128,7 +129,9 @@ def unbundle(
         tar_sha1, checked = tape.finish(), manifest.tar_sha1 != SHA1_OF_NOTHING
         if checked and tar_sha1 != manifest.tar_sha1:
             raise Damaged(f"its archive's SHA-1 is {tar_sha1}, its manifest says {manifest.tar_sha1}")
-        return Unbundled(member.name, member.size, taken.text(), tar_sha1, tuple(seen), checked)
+        return Unbundled(
+            member.name, member.size, ContentDigest(taken.text()), tar_sha1, tuple(seen), checked
+        )
 
 
 @dataclass(frozen=True, slots=True)

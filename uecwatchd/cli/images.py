@@ -33,6 +33,7 @@ from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger.records import BundleRecord, SetRecord
 from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system.signals import NEVER, Stop, stopped_by_signals
+from uecwatchd.types import ContentDigest
 
 Row = tuple[str, ...]
 
@@ -95,7 +96,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
 class Origin:
     """An image's source on this host: the SHA-256 of the content, and the sets that have it now."""
 
-    sha256: str
+    digest: ContentDigest
     sets: tuple[str, ...]
 
 
@@ -111,13 +112,15 @@ def hung(
     listed: Iterable[Image], *, bundles: Iterable[BundleRecord], sets: Iterable[SetRecord]
 ) -> tuple[Exhibit, ...]:
     """Return the exhibits sorted by id, each once. `bundles` and `sets` are those of the same cloud."""
-    contents = {bundle.image_id: bundle.sha256 for bundle in bundles if bundle.registered is not None}
+    contents = {bundle.image_id: bundle.digest for bundle in bundles if bundle.registered is not None}
     held = [(member.image_id, record.name) for record in sets for member in record.members]
     by_id = {image.id: image for image in listed if image.id}
     return tuple(Exhibit(by_id[each], _origin(each, contents, held)) for each in sorted(by_id))
 
 
-def _origin(image_id: str, contents: Mapping[str, str], held: Iterable[tuple[str, str]]) -> Origin | None:
+def _origin(
+    image_id: str, contents: Mapping[str, ContentDigest], held: Iterable[tuple[str, str]]
+) -> Origin | None:
     if image_id not in contents:
         return None
     return Origin(contents[image_id], tuple(sorted({name for one, name in held if one == image_id})))
@@ -180,5 +183,5 @@ def as_json(exhibit: Exhibit) -> dict[str, object]:
         "virtualization": image.virtualization,
         "hypervisor": image.hypervisor,
         "tags": dict(image.tags),
-        "made_here": {**digests.json_fields(origin.sha256), "sets": list(origin.sets)} if origin else None,
+        "made_here": {**digests.json_fields(origin.digest), "sets": list(origin.sets)} if origin else None,
     }

@@ -126,7 +126,7 @@ def _free_identity(order: Order, ledger: Ledger) -> str:
     identity = _identity(order, order.boot.traits)
     if order.member.role != "machine":
         return identity
-    others = ledger.machines(order.cloud.name, sha256=order.digest)
+    others = ledger.machines(order.cloud.name, digest=order.digest)
     there = images.image_at(order.cloud, images.recent_images(order.cloud), _place(order, identity, others))
     if there is None and not others.keys() - {identity}:
         return identity  # without waiting for the ids
@@ -225,7 +225,7 @@ def _plan(order: Order, identity: str) -> BundleRecord:
         bucket=order.bucket,
         identity=identity,
         role=order.member.role,
-        sha256=order.digest,
+        digest=order.digest,
         prefix=_prefix(order, identity),
         state="planned",
         secret_key=secret.key,

@@ -10,7 +10,7 @@ from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.records import Compression
 from uecwatchd.events import Monitor
 from uecwatchd.intake.sets.records import Member
-from uecwatchd.types import Arch
+from uecwatchd.types import Arch, ContentDigest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Order:
 
     set_name: str
     member: Member
-    digest: str
+    digest: ContentDigest
     cloud: Cloud
     bucket: str
     arch: Arch

@@ -52,7 +52,7 @@ def _clear(order: Order, left: BundleRecord, ledger: Ledger) -> None:
 def _is_wanted(order: Order, left: BundleRecord, ledger: Ledger) -> bool:
     """Whether another set has the same content, and goes on with what this one began."""
     others = (record for record in ledger.sets() if str(record.id) != order.made_for)
-    return any(member.sha256 == left.sha256 for record in others for member in record.members)
+    return any(member.digest == left.digest for record in others for member in record.members)
 
 
 def _tell(order: Order, what: str, level: Level = "info") -> None:

@@ -16,7 +16,7 @@ from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images.digests import digest_like
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord, SetRecord
-from uecwatchd.types import Role
+from uecwatchd.types import ContentDigest, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Finding:
     manifest: str
     size: int
     parts: int
-    digest: str
+    digest: ContentDigest
     source: str
 
 
@@ -60,9 +60,9 @@ def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
     )
 
 
-def _expected(folder: Path, member: MemberRecord) -> tuple[str, str]:
+def _expected(folder: Path, member: MemberRecord) -> tuple[ContentDigest, str]:
     """The digest to find, and the file it was read from just now, if that is still there."""
     try:
         return safe_open.digest(folder, member.path), member.path
     except UecError:
-        return member.sha256, ""
+        return member.digest, ""

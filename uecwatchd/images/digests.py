@@ -21,9 +21,9 @@ from typing import Protocol
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.system import memory
 from uecwatchd.system.extents import Extent
+from uecwatchd.types import BLOCKS_MARK, ContentDigest
 
 BLOCK_BYTES = 1024 * 1024
-MARK = "blocks-"
 # Zeros that take half a second. Below that a SHA-256 is better: people compare it with `sha256sum`.
 FLAT_HOLES_LIMIT_BYTES = 1 << 30
 # A hole is digested in steps of this size, so that `close` need not wait for a large one.
@@ -56,9 +56,9 @@ def choose_digest(size: int, *, stored: int) -> Digest:
     return BlockDigest() if holes > max(FLAT_HOLES_LIMIT_BYTES, stored) else FlatDigest()
 
 
-def digest_like(text: str) -> Digest:
+def digest_like(digest: ContentDigest) -> Digest:
     """Return an empty digest of the kind that produced this text."""
-    return BlockDigest() if text.startswith(MARK) else FlatDigest()
+    return FlatDigest() if digest.is_plain_sha256 else BlockDigest()
 
 
 def read_digest(
@@ -66,7 +66,7 @@ def read_digest(
     digest: Digest | None = None,
     *,
     progress: Callable[[int], None] = lambda _done: None,
-) -> str:
+) -> ContentDigest:
     """Read all of `source` once and return its digest's text. Holes are not read.
 
     `digest` is an empty one; without it, one of the kind for this source is used. `progress` is called with
@@ -74,7 +74,7 @@ def read_digest(
     """
     with closing(BackgroundDigest(digest or choose_digest(source.size, stored=source.stored_bytes))) as taken:
         _feed(source, taken, progress)
-        return taken.text()
+        return ContentDigest(taken.text())
 
 
 def _feed(source: BlockSource, digest: "BackgroundDigest", progress: Callable[[int], None]) -> None:
@@ -92,21 +92,21 @@ def _feed(source: BlockSource, digest: "BackgroundDigest", progress: Callable[[i
             progress(done)
 
 
-def json_fields(text: str) -> dict[str, str | None]:
+def json_fields(digest: ContentDigest) -> dict[str, str | None]:
     """Return a digest as it is written to JSON: `sha256` is always there, and null if it is not known."""
-    if text.startswith(MARK):
-        return {"sha256": None, "digest": text}
-    return {"sha256": text or None}
+    if digest.is_plain_sha256:
+        return {"sha256": digest or None}
+    return {"sha256": None, "digest": digest}
 
 
-def tag(text: str) -> dict[str, str]:
+def tag(digest: ContentDigest) -> dict[str, str]:
     """Return a digest as the tag of an image."""
-    return {"digest" if text.startswith(MARK) else "sha256": text}
+    return {"sha256" if digest.is_plain_sha256 else "digest": digest}
 
 
-def describe(text: str) -> str:
+def describe(digest: ContentDigest) -> str:
     """Return a digest as part of a sentence."""
-    return f"digest {text}" if text.startswith(MARK) else f"SHA-256 {text}"
+    return f"SHA-256 {digest}" if digest.is_plain_sha256 else f"digest {digest}"
 
 
 class FlatDigest:
@@ -156,7 +156,7 @@ class BlockDigest:
         if self._length % BLOCK_BYTES:
             tree.update(ZERO_BLOCK_DIGEST if self._is_zero else self._block.digest())
         tree.update(self._length.to_bytes(8))
-        return MARK + tree.hexdigest()
+        return BLOCKS_MARK + tree.hexdigest()
 
     def _take(self, piece: memoryview, *, is_zero: bool) -> None:
         self._is_zero = is_zero

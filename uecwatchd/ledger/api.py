@@ -18,7 +18,7 @@ from typing import Protocol
 
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
-from uecwatchd.types import DetectedCloud, FileStamp, Role, SetId
+from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, Role, SetId
 
 # How long a thread that waits for another goes without looking if it has to stop.
 CHECK_SECONDS = 1.0
@@ -86,10 +86,10 @@ class Ledger(Protocol):
     def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
         """Return the bundles of one role that a set began, and that are not registered."""
 
-    def content(self, cloud: str, image_id: str) -> str | None:
+    def content(self, cloud: str, image_id: str) -> ContentDigest | None:
         """Return the digest of the content that was registered under an id, or None if it is unknown."""
 
-    def machines(self, cloud: str, *, sha256: str) -> Mapping[str, BundleRecord]:
+    def machines(self, cloud: str, *, digest: ContentDigest) -> Mapping[str, BundleRecord]:
         """Return the bundles of one machine image, begun or registered, by identity."""
 
     def predecessor(
@@ -114,16 +114,16 @@ class Ledger(Protocol):
 
     # --- digests -----------------------------------------------------------------------------------------
 
-    def digest(self, stamp: FileStamp) -> str | None:
+    def digest(self, stamp: FileStamp) -> ContentDigest | None:
         """Return the digest of the file with this stamp, or None if it is unknown."""
 
-    def put_digest(self, stamp: FileStamp, sha256: str) -> None:
+    def put_digest(self, stamp: FileStamp, digest: ContentDigest) -> None:
         """Write a file's digest in place of an older one. It may be lost in a power cut."""
 
-    def sum(self, stamp: FileStamp) -> str | None:
+    def sum(self, stamp: FileStamp) -> ContentDigest | None:
         """Return the plain SHA-256 of a file with a digest of another kind, or None if it is unknown."""
 
-    def put_sum(self, stamp: FileStamp, sha256: str) -> None:
+    def put_sum(self, stamp: FileStamp, sha256: ContentDigest) -> None:
         """Write the plain SHA-256 beside the digest, if that is there. It may be lost in a power cut."""
 
     def drop_digest(self, stamp: FileStamp) -> None:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uecwatchd.bundle.names import manifest_name
-from uecwatchd.types import FileStamp, Role, SetId, StoredObject
+from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
 Way = Literal["archive", "delete"]
 Verb = Literal["retry", "forget"]
+NOT_READ = ContentDigest("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class MemberRecord:
     path: str
     size: int
     stamp: FileStamp
-    sha256: str = ""
+    digest: ContentDigest = NOT_READ
     image_id: str = ""
     manifest: str = ""
     parts: int = 0
@@ -119,7 +120,7 @@ class BundleRecord:
     bucket: str
     identity: str
     role: Role
-    sha256: str
+    digest: ContentDigest
     prefix: str
     state: BundleState
     secret_key: bytes | None = None

@@ -15,7 +15,7 @@ from uecwatchd.ledger.recovery import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.rows import bundle_from, bundle_row, leaving_from, set_from, set_row
 from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.system import failpoints
-from uecwatchd.types import DetectedCloud, FileStamp, Role, SetId
+from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, Role, SetId
 
 OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
@@ -111,16 +111,16 @@ class SqliteLedger:
         rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, made_for, role)  # noqa: S608 (constant)
         return tuple(bundle_from(row) for row in rows)
 
-    def content(self, cloud: str, image_id: str) -> str | None:
+    def content(self, cloud: str, image_id: str) -> ContentDigest | None:
         """Return the digest of the content that was registered under an id, if this host knows it."""
         where = "cloud = ? AND image_id = ? AND state = 'registered'"
         rows = self._read(f"SELECT sha256 FROM bundles WHERE {where}", cloud, image_id)  # noqa: S608 (constant)
-        return str(rows[0]["sha256"]) if rows else None
+        return ContentDigest(rows[0]["sha256"]) if rows else None
 
-    def machines(self, cloud: str, *, sha256: str) -> Mapping[str, BundleRecord]:
+    def machines(self, cloud: str, *, digest: ContentDigest) -> Mapping[str, BundleRecord]:
         """Return the finished and unfinished bundles of one machine image, by identity."""
         where = "cloud = ? AND sha256 = ? AND role = 'machine'"
-        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, sha256)  # noqa: S608 (constant)
+        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, digest)  # noqa: S608 (constant)
         return {bundle.identity: bundle for bundle in map(bundle_from, rows)}
 
     def predecessor(
@@ -151,26 +151,26 @@ class SqliteLedger:
     def put_cloud(self, name: str, found: DetectedCloud) -> None:
         self._replace("note cloud", "clouds", {"name": name, **asdict(found)})
 
-    def digest(self, stamp: FileStamp) -> str | None:
+    def digest(self, stamp: FileStamp) -> ContentDigest | None:
         rows = self._read(f"SELECT sha256 FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
-        return str(rows[0]["sha256"]) if rows else None
+        return ContentDigest(rows[0]["sha256"]) if rows else None
 
-    def sum(self, stamp: FileStamp) -> str | None:
+    def sum(self, stamp: FileStamp) -> ContentDigest | None:
         """Return the plain SHA-256 of a file with another kind of digest, if it was computed."""
         rows = self._read(f"SELECT sum FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
-        return rows[0]["sum"] if rows else None
+        return ContentDigest(rows[0]["sum"]) if rows and rows[0]["sum"] else None
 
-    def put_sum(self, stamp: FileStamp, sha256: str) -> None:
+    def put_sum(self, stamp: FileStamp, sha256: ContentDigest) -> None:
         """Write the sum beside the digest, if that is known."""
         update = f"UPDATE digests SET sum = ? WHERE {OF_STAMP}"  # noqa: S608 (constant)
         self._write("note sum", update, sha256, *stamp, lasting=False)
 
-    def put_digest(self, stamp: FileStamp, sha256: str) -> None:
+    def put_digest(self, stamp: FileStamp, digest: ContentDigest) -> None:
         names = ("device", "inode", "size", "ctime_ns")
         self._replace(
             "note digest",
             "digests",
-            {**dict(zip(names, stamp, strict=True)), "sha256": sha256},
+            {**dict(zip(names, stamp, strict=True)), "sha256": digest},
             lasting=False,
         )
 

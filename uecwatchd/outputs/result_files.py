@@ -229,7 +229,7 @@ def _member(member: MemberRecord) -> dict[str, object]:
         "role": member.role,
         "file": member.path,
         "size": member.size,
-        **digests.json_fields(member.sha256),
+        **digests.json_fields(member.digest),
         "id": member.image_id or None,
         "manifest": member.manifest or None,
     }

@@ -30,4 +30,4 @@ def is_its_alone(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRe
     if bundle.made_for != str(record.id) or bundle.state not in ("planned", "uploaded"):
         return False
     users = (m for other in others if other.cloud == bundle.cloud for m in other.members)
-    return not any((m.role, m.sha256) == (bundle.role, bundle.sha256) for m in users)
+    return not any((m.role, m.digest) == (bundle.role, bundle.digest) for m in users)

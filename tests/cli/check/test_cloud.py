@@ -17,6 +17,7 @@ from uecwatchd.config.records import CloudSettings, Settings, SpoolSettings, Sta
 from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.types import ContentDigest
 
 Check = Callable[..., list[Finding]]
 Of = Callable[[list[Finding], str], list[str]]
@@ -198,7 +199,9 @@ def test_what_was_registered_tells_of_the_certificate(
     words: str,
 ) -> None:
     def registered(identity: str, sealed: str) -> BundleRecord:
-        return BundleRecord("default", "b", identity, "machine", "0", "p", "registered", sealed=sealed)
+        return BundleRecord(
+            "default", "b", identity, "machine", ContentDigest("0" * 64), "p", "registered", sealed=sealed
+        )
 
     with Sandbox(tmp_path / "other", dialect=dialect) as cloud:
         settings = configured(eucarc=cloud.eucarc, dialect=dialect)

@@ -22,7 +22,7 @@ from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
 from uecwatchd.ledger.records import Advance, Failure, MemberRecord, SetRecord
 from uecwatchd.outputs.progress import span
-from uecwatchd.types import FileStamp
+from uecwatchd.types import ContentDigest, FileStamp
 
 NEEDS_KERNEL = {"default": frozenset({"kernel"})}
 RULES = Rules(
@@ -32,7 +32,9 @@ RULES = Rules(
     windows_needs=NEEDS_KERNEL,  # type: ignore[arg-type]
     disk_alone=frozenset(),
 )
-MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), "ab" * 32, "emi-1", "b/k")
+MEMBER = MemberRecord(
+    "machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32), "emi-1", "b/k"
+)
 NOW = 10_000.0
 
 

@@ -21,14 +21,14 @@ from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.events import Kind
-from uecwatchd.images.digests import FLAT_HOLES_LIMIT_BYTES, MARK
+from uecwatchd.images.digests import FLAT_HOLES_LIMIT_BYTES
 from uecwatchd.intake.sets.records import Assembly, Refused, put_back
 from uecwatchd.intake.spool import safe_open, writers
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.prepare import FRESH_SECONDS
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.mounts import file_system_of_open
-from uecwatchd.types import FileStamp
+from uecwatchd.types import BLOCKS_MARK, FileStamp
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def test_the_sum_of_a_file_that_is_mostly_holes_is_computed_once_while_nothing_c
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         stamp = FileStamp.of(dropped.stat())
-        assert str(book.digest(stamp)).startswith(MARK)
+        assert str(book.digest(stamp)).startswith(BLOCKS_MARK)
         assert book.sum(stamp)
         book.put_sum(stamp, RIGHT)  # were it computed, it would be another
     assert turn(FRESH_SECONDS + 5).state == "done"

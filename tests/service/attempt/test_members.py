@@ -24,7 +24,7 @@ from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.attempt.members import Turns
 from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
-from uecwatchd.types import Role
+from uecwatchd.types import ContentDigest, Role
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
 
@@ -277,7 +277,7 @@ def test_who_waits_for_an_earlier_content_that_another_set_works_on_can_be_stopp
     host: Host, real_set: RealSet, heard: Heard, state: BundleState
 ) -> None:
     drop(host, real_set)
-    left = BundleRecord("default", "b", "left", "kernel", "ab" * 32, "p", state)
+    left = BundleRecord("default", "b", "left", "kernel", ContentDigest("ab" * 32), "p", state)
     with closing(open_ledger(host.state)) as book:
         book.put_bundle(replace(left, made_for=f"{host.spool}/tiny"))
         service = Service(load(host.config, environ={}), monitor=heard, book=book)

@@ -16,7 +16,7 @@ from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import Digest, read_digest
 from uecwatchd.system.file_errors import shut_above
 from uecwatchd.system.text import file_word
-from uecwatchd.types import FileStamp
+from uecwatchd.types import ContentDigest, FileStamp
 
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
 
@@ -197,17 +197,17 @@ def digest(
     stamp: FileStamp | None = None,
     taken: Digest | None = None,
     progress: Callable[[int], None] = lambda _: None,
-) -> str:
+) -> ContentDigest:
     """Return the digest of a member: `taken`, an empty one, or one of the kind for the file.
 
     `progress` is called with the number of bytes so far, and may raise to stop the work. Raises Deferred if
     the file changes while it is read, or is not the listed one with that stamp.
     """
     with open_image(folder, path, stamp=stamp) as source, reading(path):
-        text = read_digest(source, taken, progress=progress)
+        found = read_digest(source, taken, progress=progress)
         if not source.is_unchanged():
             raise changed(path)
-    return text
+    return found
 
 
 def changed(path: str) -> Deferred:

@@ -144,7 +144,7 @@ def fingerprint_of(record: SetRecord, found: ImageSet) -> str:
 
     If it differs, there is another image to register, under another name.
     """
-    contents = [(m.role, m.sha256) for m in record.members]
+    contents = [(m.role, m.digest) for m in record.members]
     boot = (found.kernel_id, found.ramdisk_id, found.arch, found.virtualization, found.sidecar.platform)
     traits = (contents, boot, record.cloud, record.bucket, wishes(found))
     return hashlib.sha256(json.dumps(traits).encode()).hexdigest()

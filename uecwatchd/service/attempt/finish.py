@@ -157,7 +157,7 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
     no tags of one set.
     """
     sidecar = job.found.sidecar
-    ours = {"owner": "uecwatchd", **digests.tag(member.sha256), "host": tools.host}
+    ours = {"owner": "uecwatchd", **digests.tag(member.digest), "host": tools.host}
     if member.role != lead(job.found).role:
         return ours
     # No cloud accepts a control character in a tag, and the user has not asked for this tag.
@@ -250,7 +250,7 @@ def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
     machine = next((member for member in record.members if member.role == "machine"), None)
     if machine is None:
         return False
-    return machine.image_id == older.image_id or (not machine.image_id and machine.sha256 == older.sha256)
+    return machine.image_id == older.image_id or (not machine.image_id and machine.digest == older.digest)
 
 
 def _is_other(record: SetRecord, job: Job) -> bool:

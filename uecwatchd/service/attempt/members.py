@@ -22,7 +22,7 @@ from uecwatchd.events import Monitor, Tee
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.api import CHECK_SECONDS
-from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.records import NOT_READ, BundleRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
 from uecwatchd.service.attempt.prepare import registered_name
@@ -162,7 +162,7 @@ def _boot(job: Job, tools: Tools, registered: Callable[[Role], BundleRecord | No
         if image_id := given[role]:
             return tools.ledger.content(job.record.cloud, image_id) or image_id
         known = job.known(role)
-        return known.sha256 if known else ""
+        return known.digest if known else ""
 
     def image_id(role: Role) -> str | None:
         bundle = None if given[role] else registered(role)
@@ -202,7 +202,7 @@ def _order(job: Job, tools: Tools, way: Way, member: Member) -> Order:
     return Order(
         set_name=job.found.name,
         member=member,
-        digest=known.sha256 if known else "",
+        digest=known.digest if known else NOT_READ,
         cloud=job.entered(),
         bucket=job.record.bucket,
         arch=job.found.arch,

@@ -9,7 +9,7 @@ from uecwatchd.clouds.objects import check_bucket_name, ensure_bucket
 from uecwatchd.clouds.registration import probe_ec2
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
-from uecwatchd.images.digests import Digest, FlatDigest, digest_like
+from uecwatchd.images.digests import Digest, FlatDigest
 from uecwatchd.images.suitability import amount
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sidecar import render_name
@@ -17,6 +17,7 @@ from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
+from uecwatchd.types import ContentDigest
 
 # A copy that pauses for longer than the settle time, for example because of the network, continues within ten
 # minutes or not at all.
@@ -47,18 +48,18 @@ def measure(job: Job, tools: Tools) -> Job:
     found again even without a ledger.
     """
     for member in job.found.members:
-        sha256 = tools.ledger.digest(member.stamp) or _digest(job, member, tools)
-        job = with_member(job, member.role, sha256=sha256)
+        digest = tools.ledger.digest(member.stamp) or _digest(job, member, tools)
+        job = with_member(job, member.role, digest=digest)
     return job
 
 
-def _digest(job: Job, member: Member, tools: Tools) -> str:
-    sha256 = _read(job, member, tools)
-    tools.ledger.put_digest(member.stamp, sha256)
-    return sha256
+def _digest(job: Job, member: Member, tools: Tools) -> ContentDigest:
+    digest = _read(job, member, tools)
+    tools.ledger.put_digest(member.stamp, digest)
+    return digest
 
 
-def _read(job: Job, member: Member, tools: Tools, taken: Digest | None = None) -> str:
+def _read(job: Job, member: Member, tools: Tools, taken: Digest | None = None) -> ContentDigest:
     def progress(done: int) -> None:
         stop_if_asked(job, tools)
         job.monitor.progress(Progress(job.found.name, job.record.stage, member.name, done, member.size))
@@ -89,17 +90,17 @@ def hold_against_sums(job: Job, tools: Tools) -> Job:
     return job
 
 
-def _sha256(job: Job, member: Member, known: MemberRecord, tools: Tools) -> str:
+def _sha256(job: Job, member: Member, known: MemberRecord, tools: Tools) -> ContentDigest:
     """Return the plain SHA-256, which for most files is the digest anyway.
 
     For a file that is mostly holes it takes a separate read, once: the sum may be newer than the digest.
     """
-    if isinstance(digest_like(known.sha256), FlatDigest):
-        return known.sha256
+    if known.digest.is_plain_sha256:
+        return known.digest
     return tools.ledger.sum(member.stamp) or _sum(job, member, tools)
 
 
-def _sum(job: Job, member: Member, tools: Tools) -> str:
+def _sum(job: Job, member: Member, tools: Tools) -> ContentDigest:
     sha256 = _read(job, member, tools, FlatDigest())
     tools.ledger.put_sum(member.stamp, sha256)
     return sha256
