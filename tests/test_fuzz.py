@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder
+from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
 from uecwatchd.cli.status.rows import Known, rows
 from uecwatchd.cli.status.text import row_json, table
@@ -162,8 +162,12 @@ def real_manifest() -> tuple[bytes, rsa.RSAPublicKey]:
         file = Path(name, "a.img")
         file.write_bytes(os.urandom(4096))
         account = gather(CloudSettings(name="default", dialect="sandbox", eucarc=cloud.eucarc))
-        parties = Parties(account.account, account.user_key, account.user_cert, account.cloud_cert)
-        made = bundle_to_folder(file, Path(name, "b"), Claims("machine", "x86_64", "eki-1", None), parties)
+        credentials = BundleCredentials(
+            account.account, account.user_key, account.user_cert, account.cloud_cert
+        )
+        made = bundle_to_folder(
+            file, Path(name, "b"), ImageProperties("machine", "x86_64", "eki-1", None), credentials
+        )
         return made.path.read_bytes(), account.user_key.public_key()
 
 

@@ -11,8 +11,8 @@ from typing import get_args
 
 from runs import GIB, SECRET, Run, in_turn
 
-from uecwatchd.bundle.bundler import Bundling, Slice
-from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
+from uecwatchd.bundle.bundler import Bundling, PartData
+from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.config.records import Compression, WorkSettings
 from uecwatchd.images.block_source import FileSource
 
@@ -38,7 +38,7 @@ class Line:
     def __init__(self, rate: float) -> None:
         self._rate, self._turn, self._free = rate, threading.Lock(), 0.0
 
-    def send(self, piece: Slice) -> None:
+    def send(self, piece: PartData) -> None:
         with self._turn:
             self._free = max(self._free, time.monotonic()) + len(piece.data) / self._rate
             there = self._free
@@ -53,5 +53,5 @@ def sent(path: Path, level: Compression, rate: float) -> Run:
         )
         slots = UploadSlots(WorkSettings().uploads)
         with closing(bundling):
-            in_flight(bundling, Line(rate).send, slots=slots, done=bundling.give_back)
+            store_parts(bundling, Line(rate).send, slots=slots, done=bundling.release)
     return Run(time.monotonic() - began, time.process_time() - before, bundling.totals.bundled_size)

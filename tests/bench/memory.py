@@ -26,7 +26,7 @@ with open(sys.argv[1], "rb", buffering=0) as file:
     for piece in made:
         held.append(piece)
         if len(held) > 4:
-            made.give_back(held.popleft())
+            made.release(held.popleft())
 """
 
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from runs import GIB, MB, ROUNDS, SECRET, nowhere, processor, timed
 
 from uecwatchd.bundle.compress import BLOCK_BYTES
-from uecwatchd.bundle.deflate import HEADER, deflater, ending
-from uecwatchd.bundle.unbundle import inflated
+from uecwatchd.bundle.deflate import HEADER, choose_deflater, gzip_trailer
+from uecwatchd.bundle.unbundle import inflate
 
 
 def primitives(path: Path, cores: int) -> Iterator[str]:
@@ -26,7 +26,7 @@ def primitives(path: Path, cores: int) -> Iterator[str]:
         blocks = [bytearray(BLOCK_BYTES) for _ in range(256)]
         reading = processor(lambda: [source.readinto(block) for block in blocks])
     whole = len(blocks) * BLOCK_BYTES
-    library = deflater("fast")
+    library = choose_deflater("fast")
     packed = [library.block(memoryview(block)) for block in blocks]
     left = sum(map(len, packed)) / whole
     costs = {
@@ -70,6 +70,6 @@ def encrypted(blocks: list[bytes]) -> None:
 
 
 def unpacked(packed: list[bytes]) -> None:
-    stream = inflated(iter([HEADER, *packed, ending(0, 0)]))
+    stream = inflate(iter([HEADER, *packed, gzip_trailer(0, 0)]))
     for _ in range(len(packed)):
         next(stream)

@@ -51,7 +51,7 @@ def timed(path: Path, keep: Callable[[memoryview, int], object], threads: int | 
         )
         for piece in bundling:
             keep(piece.data, piece.part.index)
-            bundling.give_back(piece)
+            bundling.release(piece)
     return Run(time.monotonic() - began, time.process_time() - before, bundling.totals.bundled_size)
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from uecwatchd.bundle.bundler import PART_SIZE, Bundling, Part, Secret
-from uecwatchd.bundle.manifest import Manifest, Sealed
+from uecwatchd.bundle.manifest import Manifest, SealedSecret
 from uecwatchd.bundle.unbundle import Unbundled, unbundle
 from uecwatchd.images.block_source import FileSource
 
@@ -160,7 +160,7 @@ def keep(bundling: Bundling, secret: Secret) -> Made:
     objects = {}
     for piece in bundling:
         objects[piece.part.name] = bytes(piece.data)
-        bundling.give_back(piece)
+        bundling.release(piece)
     totals = bundling.totals
     manifest = a_manifest(totals.size, totals.bundled_size, totals.tar_sha1, totals.parts)
     return Made(manifest, objects, secret)
@@ -175,7 +175,7 @@ def a_manifest(size: int, bundled_size: int, tar_sha1: str, parts: tuple[Part, .
         tar_sha1=tar_sha1,
         size=size,
         bundled_size=bundled_size,
-        for_cloud=Sealed("00", "00"),
-        for_user=Sealed("00", "00"),
+        for_cloud=SealedSecret("00", "00"),
+        for_user=SealedSecret("00", "00"),
         parts=parts,
     )

@@ -146,7 +146,7 @@ def test_memory_stays_bounded_however_large_the_image(tmp_path: Path, threads: i
         tracemalloc.start()
         slices = bundling(source, part_size=part_size, threads=threads)
         for slice_ in slices:
-            slices.give_back(slice_)
+            slices.release(slice_)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     ahead_and_behind = 2 * (threads + SPARE_BLOCKS) + 1
@@ -159,7 +159,7 @@ def test_the_memory_of_a_slice_is_used_again_once_it_has_been_given_back(a_file:
         places = set()
         for slice_ in slices:
             places.add(id(slice_.data.obj))
-            slices.give_back(slice_)
+            slices.release(slice_)
     assert len(slices.totals.parts) > 20
     assert len(places) <= 2
 
@@ -184,7 +184,7 @@ def test_totals_are_there_only_after_the_last_slice(a_file: Callable) -> None:
     with a_file(DENSE) as source:
         slices = bundling(source)
         next(slices)
-        with pytest.raises(RuntimeError, match="after the last slice"):
+        with pytest.raises(RuntimeError, match="after the last part"):
             _ = slices.totals
         rest = list(slices)
     assert slices.totals.size == len(DENSE)

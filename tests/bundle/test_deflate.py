@@ -6,7 +6,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.bundle.deflate import HEADER, LIBRARIES, Deflater, deflater, ending, most
+from uecwatchd.bundle.deflate import (
+    HEADER,
+    LIBRARIES,
+    Deflater,
+    choose_deflater,
+    gzip_trailer,
+    max_deflated_bytes,
+)
 
 BLOCKS = st.lists(
     st.one_of(
@@ -20,7 +27,7 @@ BLOCKS = st.lists(
 @pytest.fixture(params=[(name, how) for name in LIBRARIES for how in ("fast", "small")], ids=str)
 def library(request: pytest.FixtureRequest) -> Deflater:
     name, compression = request.param
-    return deflater(compression, [name])
+    return choose_deflater(compression, [name])
 
 
 def member(library: Deflater, blocks: list[bytes]) -> bytes:
@@ -28,7 +35,7 @@ def member(library: Deflater, blocks: list[bytes]) -> bytes:
     for block in blocks:
         crc = library.crc32(block, crc)
     stretches = [library.block(block) for block in blocks]
-    return b"".join((HEADER, *stretches, ending(crc, sum(map(len, blocks)))))
+    return b"".join((HEADER, *stretches, gzip_trailer(crc, sum(map(len, blocks)))))
 
 
 @settings(max_examples=30)
@@ -38,7 +45,7 @@ def member(library: Deflater, blocks: list[bytes]) -> bytes:
 def test_blocks_that_were_deflated_apart_are_one_gzip_member(blocks: list[bytes]) -> None:
     for name, levels in LIBRARIES.items():
         for compression in levels:
-            made = member(deflater(compression, [name]), blocks)
+            made = member(choose_deflater(compression, [name]), blocks)
             inflate = zlib.decompressobj(31)
             assert inflate.decompress(made) == b"".join(blocks) == gzip.decompress(made)
             assert inflate.eof
@@ -56,14 +63,14 @@ def test_a_block_comes_out_the_same_whatever_stands_before_it(library: Deflater)
 def test_what_cannot_be_deflated_hardly_grows(library: Deflater) -> None:
     block = token_bytes(1 << 20)
     made = member(library, [block] * 3)
-    assert len(made) <= most(3 << 20, block=1 << 20) < (3 << 20) * 1.002
+    assert len(made) <= max_deflated_bytes(3 << 20, block=1 << 20) < (3 << 20) * 1.002
 
 
 def test_a_length_of_4_gib_and_more_is_told_as_gzip_does() -> None:
-    assert ending(0, (1 << 32) + 5) == ending(0, 5)
+    assert gzip_trailer(0, (1 << 32) + 5) == gzip_trailer(0, 5)
 
 
 def test_the_first_library_that_is_installed_is_taken() -> None:
-    assert deflater("fast", ["zlib"]).module is zlib
+    assert choose_deflater("fast", ["zlib"]).module is zlib
     with pytest.raises(LookupError, match="none of nothing"):
-        deflater("fast", ["nothing"])
+        choose_deflater("fast", ["nothing"])

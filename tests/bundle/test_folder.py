@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.bundle.folder import Bundled, Claims, Parties, bundle_to_folder, unbundle_to_folder
+from uecwatchd.bundle.folder import (
+    BundleCredentials,
+    ImageProperties,
+    WrittenBundle,
+    bundle_to_folder,
+    unbundle_to_folder,
+)
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import read_manifest
 from uecwatchd.errors import Deferred, Halted, NotPermitted, Rejected
@@ -35,9 +41,9 @@ def make(user, cloud) -> Callable[..., Path]:
     def bundle(
         source: Path, folder: Path, *, key=user.key, kind="machine", progress=lambda _done: None, **ids
     ) -> Path:
-        parties = Parties("000100000001", key, user.certificate, cloud.certificate)
-        claims = Claims(kind, "x86_64", **ids)
-        return bundle_to_folder(source, folder, claims, parties, progress=progress).path
+        credentials = BundleCredentials("000100000001", key, user.certificate, cloud.certificate)
+        properties = ImageProperties(kind, "x86_64", **ids)
+        return bundle_to_folder(source, folder, properties, credentials, progress=progress).path
 
     return bundle
 
@@ -304,8 +310,10 @@ def test_a_folder_that_cannot_be_made_is_said_so(
 
 
 def test_what_is_bundled_is_described(source: Path, tmp_path: Path, user, cloud) -> None:
-    parties = Parties("000100000001", user.key, user.certificate, cloud.certificate)
-    made: Bundled = bundle_to_folder(source, tmp_path / "b", Claims("machine", "i386"), parties)
+    credentials = BundleCredentials("000100000001", user.key, user.certificate, cloud.certificate)
+    made: WrittenBundle = bundle_to_folder(
+        source, tmp_path / "b", ImageProperties("machine", "i386"), credentials
+    )
     assert made.digest == hashlib.sha256(IMAGE).hexdigest()
     assert (made.manifest.kind, made.manifest.arch, made.manifest.size) == ("machine", "i386", len(IMAGE))
     assert [part.size for part in made.manifest.parts] == [made.manifest.bundled_size]

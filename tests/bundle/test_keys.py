@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import padding
 
 from uecwatchd.bundle.damage import Damaged
-from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key, seal, unseal
+from uecwatchd.bundle.keys import is_key_pair, load_certificate, load_private_key, public_key, seal, unseal
 from uecwatchd.errors import Halted, NotPermitted
 
 SECRET = bytes(range(0x30, 0x40))
@@ -53,13 +53,13 @@ def test_a_certificate_is_read_in_every_form_it_lies_about_in(pems: Path, name: 
     certificate = load_certificate(pems / f"{name}.pem", whose="the cloud's certificate")
     key = load_private_key(pems / "pkcs8.pem", whose="the user's key")
     assert public_key(certificate) == key.public_key()
-    assert fits(key, certificate)
+    assert is_key_pair(key, certificate)
 
 
 @pytest.mark.parametrize("name", ["pkcs8", "pkcs1", "both", "bag"])
 def test_a_private_key_is_read_in_every_form_it_lies_about_in(pems: Path, name: str) -> None:
     key = load_private_key(pems / f"{name}.pem", whose="the user's key")
-    assert fits(key, load_certificate(pems / "plain.pem", whose="the user's certificate"))
+    assert is_key_pair(key, load_certificate(pems / "plain.pem", whose="the user's certificate"))
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_a_folder_closed_to_us_is_told_from_a_closed_file(public_folder: Path) -
 
 
 def test_a_key_does_not_fit_another_certificate(user, cloud) -> None:
-    assert fits(user.key, user.certificate)
-    assert not fits(user.key, cloud.certificate)
+    assert is_key_pair(user.key, user.certificate)
+    assert not is_key_pair(user.key, cloud.certificate)
 
 
 def test_what_is_sealed_is_the_text_of_the_secret(user) -> None:

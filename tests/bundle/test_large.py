@@ -10,7 +10,7 @@ import pytest
 
 from uecwatchd.bundle.bundler import Bundling, Secret
 from uecwatchd.bundle.tar import Tape, header, read_member
-from uecwatchd.bundle.unbundle import Nowhere, unbundle
+from uecwatchd.bundle.unbundle import NullSink, unbundle
 from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import BlockDigest, FlatDigest
 from uecwatchd.system.extents import Extent
@@ -41,7 +41,7 @@ def test_an_image_of_more_than_8_gib_comes_back_as_it_was(vast: Path, as_made: C
         )
         made = as_made(bundling, secret)
     digest = BlockDigest()
-    found = unbundle(made.manifest, made.fetch, secret=secret, sink=Nowhere(), digest=digest)
+    found = unbundle(made.manifest, made.fetch, secret=secret, sink=NullSink(), digest=digest)
     assert found.size == SIZE
     assert found.digest == bundling.totals.digest == digest.text()
 

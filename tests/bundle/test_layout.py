@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.support.memory_source import MemorySource
 from uecwatchd.bundle.bundler import Bundling, Secret
-from uecwatchd.bundle.compress import Image
-from uecwatchd.bundle.layout import blocks
+from uecwatchd.bundle.compress import ImageReader
+from uecwatchd.bundle.layout import archive_blocks
 from uecwatchd.images.digests import BlockDigest
 from uecwatchd.system.extents import HOLE_BYTES, MOST_EXTENTS, Extent
 
@@ -36,8 +36,8 @@ def image_of(runs: list[tuple[int, int]], tail: int) -> tuple[bytes, tuple[Exten
 
 
 def archive(image: bytes, extents: tuple[Extent, ...], block_bytes: int) -> bytes:
-    source, buffer = Image(MemorySource(image), "karmic.img"), memoryview(bytearray(block_bytes))
-    plan = blocks("karmic.img", size=len(image), extents=extents, block_bytes=block_bytes)
+    source, buffer = ImageReader(MemorySource(image), "karmic.img"), memoryview(bytearray(block_bytes))
+    plan = archive_blocks("karmic.img", size=len(image), extents=extents, block_bytes=block_bytes)
     made = [bytes(source.fill(block, buffer)) for block in plan]
     assert {len(piece) for piece in made[:-1]} <= {block_bytes}
     assert 0 < len(made[-1]) <= block_bytes
@@ -129,7 +129,9 @@ def test_gunzip_and_tar_read_a_bundle_of_many_blocks(tmp_path: Path, a_file: Cal
 def test_memory_stays_bounded_however_many_holes_an_image_has() -> None:
     tracemalloc.start()
     extents = tuple(Extent(2 * HOLE_BYTES * n, HOLE_BYTES) for n in range(MOST_EXTENTS))
-    plan = blocks("karmic.img", size=2 * HOLE_BYTES * len(extents), extents=extents, block_bytes=1 << 20)
+    plan = archive_blocks(
+        "karmic.img", size=2 * HOLE_BYTES * len(extents), extents=extents, block_bytes=1 << 20
+    )
     assert sum(block.size for block in plan) > HOLE_BYTES * len(extents)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

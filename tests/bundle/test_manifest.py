@@ -12,7 +12,7 @@ from uecwatchd.bundle.manifest import (
     LIMIT_BYTES,
     BlockDevice,
     Manifest,
-    Sealed,
+    SealedSecret,
     check_signature,
     read_manifest,
     signed_bytes,
@@ -82,8 +82,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
         tar_sha1=draw(sha1s),
         size=draw(sizes),
         bundled_size=draw(sizes),
-        for_cloud=Sealed(draw(hexes), draw(hexes)),
-        for_user=Sealed(draw(hexes), draw(hexes)),
+        for_cloud=SealedSecret(draw(hexes), draw(hexes)),
+        for_user=SealedSecret(draw(hexes), draw(hexes)),
         parts=tuple(Part(index, name, 0, draw(sha1s)) for index, name in enumerate(files)),
         kernel_id=draw(ids) if machine else None,
         ramdisk_id=draw(ids) if machine else None,
@@ -112,8 +112,8 @@ def machine() -> Manifest:
         tar_sha1=EMPTY_SHA1,
         size=512,
         bundled_size=208,
-        for_cloud=Sealed("aa", "cc"),
-        for_user=Sealed("bb", "dd"),
+        for_cloud=SealedSecret("aa", "cc"),
+        for_user=SealedSecret("bb", "dd"),
         parts=(Part(0, "karmic.part.0", 208, EMPTY_SHA1),),
         kernel_id="eki-AAAA0001",
         ramdisk_id="eri-BBBB0002",
@@ -177,7 +177,7 @@ def test_a_manifest_by_another_tool_is_read(user) -> None:
     )
     assert (found.kernel_id, found.ramdisk_id) == (None, None)
     assert (found.size, found.bundled_size, found.tar_sha1) == (3000, 2000, EMPTY_SHA1)
-    assert (found.for_cloud, found.for_user) == (Sealed("aa", "cc"), Sealed("bb", "dd"))
+    assert (found.for_cloud, found.for_user) == (SealedSecret("aa", "cc"), SealedSecret("bb", "dd"))
     assert [part.name for part in found.parts] == ["vmlinuz-2.6.28.part.0", "vmlinuz-2.6.28.part.1"]
 
 

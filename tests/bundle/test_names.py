@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from uecwatchd.bundle.names import MARKS, TELLING, bundle_prefix, is_plain, manifest_name, portable
+from uecwatchd.bundle.names import MARKS, TELLING, bundle_prefix, is_plain_name, manifest_name, portable_name
 
 
 @pytest.mark.parametrize("kind", MARKS)
@@ -45,14 +45,14 @@ def test_kernels_and_ramdisks_are_named_as_such_and_machines_are_not(kind, name,
 
 @pytest.mark.parametrize("name", ["karmic.img", "a b", "..img", "é", "-x"])
 def test_a_plain_name_stays_in_its_folder(name: str) -> None:
-    assert is_plain(name)
+    assert is_plain_name(name)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/etc/shadow", "../x", "a/b", "a\n", "a\0", "\x1b[2J"])
 def test_a_name_that_leads_elsewhere_or_plays_with_terminals_is_not_plain(name: str) -> None:
-    assert not is_plain(name)
+    assert not is_plain_name(name)
 
 
 def test_a_name_with_nothing_portable_in_it_becomes_image() -> None:
-    assert portable("образ") == "image"
-    assert portable("karmic.img") == "karmic.img"
+    assert portable_name("образ") == "image"
+    assert portable_name("karmic.img") == "karmic.img"

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uecwatchd.bundle.damage import Damaged
-from uecwatchd.bundle.tar import RECORD, Extent, Member, Tape, header, read_member, trailer
+from uecwatchd.bundle.tar import RECORD, Extent, Tape, TarMember, header, read_member, trailer
 from uecwatchd.images.digests import FlatDigest
 
 GIB = 1024**3
 MANY = 5000  # blocks of a map
 
 
-def read(block: bytes, *more: bytes) -> Member:
+def read(block: bytes, *more: bytes) -> TarMember:
     return read_member(Tape(iter((block, *more)), FlatDigest("sha1")))
 
 
@@ -44,7 +44,7 @@ def sparse(stored: int, size: int, *entries: tuple[int, int], extended: int = 0)
 
 @given(size=st.integers(0, 10**15))
 def test_any_size_is_written_so_that_it_is_read_back(size: int) -> None:
-    assert read(header("k.img", size=size)) == Member("k.img", size, (Extent(0, size),))
+    assert read(header("k.img", size=size)) == TarMember("k.img", size, (Extent(0, size),))
     assert tarfile.TarInfo.frombuf(header("k.img", size=size), "ascii", "strict").size == size
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder, unbundle_to_folder
+from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, bundle_to_folder, unbundle_to_folder
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.errors import Rejected
 
@@ -53,8 +53,8 @@ def ours(tmp_path_factory: pytest.TempPathFactory, user, cloud) -> Path:
     folder = tmp_path_factory.mktemp("ours")
     source = folder / "karmic.img"
     source.write_bytes(DENSE)
-    parties = Parties("000100000001", user.key, user.certificate, cloud.certificate)
-    return bundle_to_folder(source, folder / "bundle", Claims("machine", "x86_64"), parties).path
+    credentials = BundleCredentials("000100000001", user.key, user.certificate, cloud.certificate)
+    return bundle_to_folder(source, folder / "bundle", ImageProperties("machine", "x86_64"), credentials).path
 
 
 @pytest.mark.parametrize(("side", "tag"), [("user", "user"), ("cloud", "ec2")])

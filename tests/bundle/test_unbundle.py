@@ -15,7 +15,7 @@ from uecwatchd.bundle import unbundle as room
 from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import seal_secret
-from uecwatchd.bundle.unbundle import CHUNK_BYTES, FETCHES, HELD_BYTES, Nowhere, open_secret, unbundle
+from uecwatchd.bundle.unbundle import CHUNK_BYTES, FETCHES, HELD_BYTES, NullSink, open_secret, unbundle
 from uecwatchd.errors import Rejected
 
 IMAGE = hashlib.shake_256(b"karmic").digest(200_000)
@@ -99,7 +99,7 @@ def test_damage_far_below_is_blamed_on_the_part_and_not_on_its_consequences(bund
 def test_another_key_is_refused(bundle: Callable) -> None:
     made = bundle(IMAGE)
     with pytest.raises(Rejected, match=r"karmic\.img: what was decrypted is not gzip, or not with this key"):
-        unbundle(made.manifest, made.fetch, secret=Secret.random(), sink=Nowhere())
+        unbundle(made.manifest, made.fetch, secret=Secret.random(), sink=NullSink())
 
 
 PADDED = ZIPPED + bytes([16 - len(ZIPPED) % 16]) * (16 - len(ZIPPED) % 16)
@@ -255,7 +255,7 @@ def test_only_a_few_parts_are_fetched_ahead_of_the_one_that_is_taken_apart(bundl
         asked += 1
         return made.fetch(part)
 
-    class Watching(Nowhere):
+    class Watching(NullSink):
         def write(self, data: bytes) -> None:
             nonlocal read
             read += len(data)
@@ -286,7 +286,7 @@ def test_a_part_without_an_end_is_not_read_for_ever(bundle: Callable) -> None:
             yield bytes(CHUNK_BYTES)
 
     with pytest.raises(Rejected, match="something follows its gzip member"):
-        unbundle(made.manifest, fetch, secret=made.secret, sink=Nowhere())
+        unbundle(made.manifest, fetch, secret=made.secret, sink=NullSink())
     assert read < 4 * HELD_BYTES
 
 
@@ -294,6 +294,6 @@ def test_an_expansion_of_a_thousand_to_one_comes_in_chunks(wrap: Callable) -> No
     size = 64 * CHUNK_BYTES
     made = wrap(archive(("karmic.img", bytes(size))), size=size)
     assert len(made.objects["k.part.0"]) < size / 900
-    pieces = list(room.inflated(iter([gzip.compress(bytes(size))])))
+    pieces = list(room.inflate(iter([gzip.compress(bytes(size))])))
     assert max(map(len, pieces)) <= CHUNK_BYTES
     assert made.unbundle()[0].size == size

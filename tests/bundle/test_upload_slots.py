@@ -5,17 +5,17 @@ from contextlib import ExitStack
 
 import pytest
 
-from uecwatchd.bundle.bundler import Part, Slice
-from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
+from uecwatchd.bundle.bundler import Part, PartData
+from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.errors import Deferred, Stopped
 
 UPLOADS = 3
 
 
-def slices(count: int, made: list[int]) -> Iterator[Slice]:
+def parts(count: int, made: list[int]) -> Iterator[PartData]:
     for number in range(count):
         made.append(number)
-        yield Slice(Part(number, f"p.part.{number}", 1, ""), b"x")
+        yield PartData(Part(number, f"p.part.{number}", 1, ""), b"x")
 
 
 def nothing() -> None:
@@ -24,8 +24,8 @@ def nothing() -> None:
 
 def test_every_slice_is_sent_once() -> None:
     sent: list[int] = []
-    in_flight(
-        slices(20, []), lambda piece: sent.append(piece.part.index), slots=UploadSlots(UPLOADS), check=nothing
+    store_parts(
+        parts(20, []), lambda piece: sent.append(piece.part.index), slots=UploadSlots(UPLOADS), check=nothing
     )
     assert sorted(sent) == list(range(20))
 
@@ -35,13 +35,13 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
     sent: list[int] = []
     go_on = threading.Semaphore(0)
 
-    def send(piece: Slice) -> None:
+    def send(piece: PartData) -> None:
         assert go_on.acquire(timeout=10)
         sent.append(piece.part.index)
 
     worker = threading.Thread(
-        target=in_flight,
-        args=(slices(10, made), send),
+        target=store_parts,
+        args=(parts(10, made), send),
         kwargs={"slots": UploadSlots(UPLOADS), "check": nothing},
     )
     worker.start()
@@ -58,13 +58,13 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
 def test_a_part_that_takes_long_keeps_no_slot_from_the_others() -> None:
     others = threading.Semaphore(0)
 
-    def send(piece: Slice) -> None:
+    def send(piece: PartData) -> None:
         if piece.part.index:
             others.release()
         else:
             assert all(others.acquire(timeout=2) for _ in range(9)), "the other slots stood idle"
 
-    in_flight(slices(10, []), send, slots=UploadSlots(UPLOADS))
+    store_parts(parts(10, []), send, slots=UploadSlots(UPLOADS))
 
 
 def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_slots_and_one_at_least() -> None:
@@ -99,14 +99,14 @@ def test_who_has_more_than_its_share_lets_go_before_it_goes_on() -> None:
         if len(most) >= 10 and not joined:
             joined.append(other.enter_context(slots.shared()))
 
-    def send(piece: Slice) -> None:
+    def send(piece: PartData) -> None:
         under_way.add(piece.part.index)
         time.sleep(0.005)
         most.append(len(under_way))
         under_way.remove(piece.part.index)
 
     with other:
-        in_flight(slices(40, []), send, slots=slots, check=check)
+        store_parts(parts(40, []), send, slots=slots, check=check)
     assert max(most[:10]) == UPLOADS
     assert set(most[10 + 2 * UPLOADS :]) == {1}
 
@@ -122,12 +122,12 @@ def _until(true: object) -> None:
 def test_a_failed_upload_ends_the_stream_with_its_own_error() -> None:
     made: list[int] = []
 
-    def send(piece: Slice) -> None:
+    def send(piece: PartData) -> None:
         if piece.part.index == 2:
             raise Deferred("p", "reset", "Again.")
 
     with pytest.raises(Deferred, match="reset"):
-        in_flight(slices(1000, made), send, slots=UploadSlots(UPLOADS), check=nothing)
+        store_parts(parts(1000, made), send, slots=UploadSlots(UPLOADS), check=nothing)
     assert len(made) < 20
 
 
@@ -139,10 +139,10 @@ def test_work_is_put_down_between_two_parts_and_those_under_way_are_finished() -
         if next(checks):
             raise Stopped("p", "asked", "Later.")
 
-    def send(piece: Slice) -> None:
+    def send(piece: PartData) -> None:
         time.sleep(0.05)
         sent.append(piece.part.index)
 
     with pytest.raises(Stopped):
-        in_flight(slices(10, []), send, slots=UploadSlots(UPLOADS), check=check)
+        store_parts(parts(10, []), send, slots=UploadSlots(UPLOADS), check=check)
     assert sorted(sent) == [0, 1], "the two that were under way; which of them ends first is up to them"

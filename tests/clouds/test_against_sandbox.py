@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from uecwatchd.bundle.folder import Claims, Parties, bundle_to_folder
+from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, bundle_to_folder
 from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.credentials.gather import Account, gather, sealing_certificate
 from uecwatchd.clouds.dialects import SANDBOX
@@ -59,8 +59,10 @@ def bundle(cloud: Cloud, tmp_path: Path) -> Path:
 
 
 def bundled(source: Path, folder: Path, account: Account) -> Path:
-    parties = Parties(account.account, account.user_key, account.user_cert, sealing_certificate(account))
-    return bundle_to_folder(source, folder, Claims("machine", "x86_64"), parties).path
+    credentials = BundleCredentials(
+        account.account, account.user_key, account.user_cert, sealing_certificate(account)
+    )
+    return bundle_to_folder(source, folder, ImageProperties("machine", "x86_64"), credentials).path
 
 
 def upload(cloud: Cloud, manifest: Path) -> str:

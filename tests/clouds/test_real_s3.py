@@ -9,12 +9,12 @@ from functools import partial
 import pytest
 
 from tests.support.memory_source import MemorySource
-from uecwatchd.bundle.bundler import Bundling, Secret, Slice
+from uecwatchd.bundle.bundler import Bundling, PartData, Secret
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import Manifest, seal_secret, write_manifest
 from uecwatchd.bundle.names import manifest_name
-from uecwatchd.bundle.unbundle import Nowhere
-from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
+from uecwatchd.bundle.unbundle import NullSink
+from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.clouds.dialects import DIALECTS
@@ -116,7 +116,7 @@ def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSe
     prefix = f"vmlinuz-{os.urandom(4).hex()}"
     bundling = Bundling(MemorySource(source.read_bytes()), name=prefix, prefix=prefix, secret=secret)
     send = partial(_send, cloud)
-    in_flight(bundling, send, slots=UploadSlots(4), check=lambda: None)
+    store_parts(bundling, send, slots=UploadSlots(4), check=lambda: None)
     manifest = Manifest(
         name=prefix,
         user=account.account,
@@ -130,12 +130,12 @@ def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSe
         parts=bundling.totals.parts,
     )
     put_object(cloud, "images", manifest_name(prefix), write_manifest(manifest, key=account.user_key))
-    back = download_bundle(cloud, f"images/{manifest_name(prefix)}", Nowhere())
+    back = download_bundle(cloud, f"images/{manifest_name(prefix)}", NullSink())
     assert back.digest == hashlib.sha256(source.read_bytes()).hexdigest()
     assert len(back.parts) == 2
 
 
-def _send(cloud: Cloud, piece: Slice) -> None:
+def _send(cloud: Cloud, piece: PartData) -> None:
     put_object(cloud, "images", piece.part.name, piece.data)
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.crash.conftest import Killer, Scene
 from tests.support.heard import Heard
 from tests.support.host import Host
-from uecwatchd.bundle.bundler import Bundling, Secret, most_parts
+from uecwatchd.bundle.bundler import Bundling, Secret, max_parts
 from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
@@ -131,7 +131,7 @@ def test_no_image_makes_more_parts_than_was_foretold(size: int, tmp_path: Path) 
     (tmp_path / "noise").write_bytes(random.Random(size).randbytes(size))  # noqa: S311 (not to be compressible)
     with closing(FileSource(FileIO(tmp_path / "noise"))) as noise:
         bundling = Bundling(noise, name="n", prefix="p", secret=Secret.random())
-        assert sum(1 for _ in bundling) == most_parts(size)
+        assert sum(1 for _ in bundling) == max_parts(size)
 
 
 # --- within this process ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from uecwatchd.bundle import deflate
+from uecwatchd.bundle.deflate import HEADER, Deflater, gzip_trailer
 from uecwatchd.bundle.layout import Block
 from uecwatchd.errors import Deferred
 from uecwatchd.images.block_source import BlockSource
@@ -28,11 +28,8 @@ BLOCK_BYTES = 1024 * 1024
 SPARE_BLOCKS = 4
 
 
-Deflated = Callable[[memoryview], bytes]
-
-
 @dataclass(frozen=True, slots=True)
-class Image:
+class ImageReader:
     """An image to read, and its name in messages."""
 
     source: BlockSource = field(repr=False)
@@ -72,8 +69,8 @@ class Image:
         return Deferred(self.name, f"it changed while being read: {found}", hint)
 
 
-class Sums:
-    """Sums over the whole stream: SHA-1, CRC-32 and length of the archive, and the digest of the image."""
+class StreamDigests:
+    """Digests of the whole stream: SHA-1, CRC-32 and length of the archive, and the digest of the image."""
 
     def __init__(self, digest: Digest, crc32: Callable[[bytes | memoryview, int], int]) -> None:
         self.archive_bytes = self.crc = self.image_bytes = 0
@@ -98,20 +95,37 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class DeflatingBlock:
     """A block that is being deflated, and its buffer."""
 
     block: Block
     buffer: memoryview = field(repr=False)
-    packed: Future[bytes]
+    deflated: Future[bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class DigestedBuffer:
     """A buffer, and the digests that are still reading it."""
 
     buffer: memoryview = field(repr=False)
     digests: tuple[Future[None], ...]
+
+
+class DigestThreads:
+    """A thread for each digest of the stream. Each takes the blocks in order."""
+
+    def __init__(self, digests: StreamDigests) -> None:
+        self._digests = digests
+        self._archive = ThreadPoolExecutor(1, thread_name_prefix="sha1")
+        self._image = ThreadPoolExecutor(1, thread_name_prefix="digest")
+
+    def submit(self, block: Block, data: memoryview) -> tuple[Future[None], ...]:
+        archive = self._archive.submit(self._digests.take_archive, data)
+        return archive, self._image.submit(self._digests.take_image, block, data)
+
+    def close(self) -> None:
+        for pool in (self._archive, self._image):
+            pool.shutdown(cancel_futures=True)
 
 
 class CompressionPipeline:
@@ -122,21 +136,24 @@ class CompressionPipeline:
     """
 
     def __init__(
-        self, image: Image, sums: Sums, deflated: Deflated, threads: int, sharers: Callable[[], int]
+        self,
+        deflate_block: Callable[[Block, memoryview], bytes],
+        digests: DigestThreads,
+        *,
+        threads: int,
+        sharers: Callable[[], int],
     ) -> None:
-        self._image, self._sums, self._deflated = image, sums, deflated
-        self._ahead: deque[Ahead] = deque()
-        self._behind: deque[Behind] = deque()
+        self._deflate_block, self._digests = deflate_block, digests
+        self._ahead: deque[DeflatingBlock] = deque()
+        self._behind: deque[DigestedBuffer] = deque()
         self._free: memoryview | None = None  # one is enough: for the next block
         self._threads, self._sharers = threads, sharers
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="deflate")
-        self._archive = ThreadPoolExecutor(1, thread_name_prefix="sha1")
-        self._digest = ThreadPoolExecutor(1, thread_name_prefix="digest")
 
     def close(self) -> None:
         """Wait for the running steps, and drop the rest."""
-        for pool in (self._pool, self._archive, self._digest):
-            pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
+        self._digests.close()
 
     @property
     def is_full(self) -> bool:
@@ -152,66 +169,67 @@ class CompressionPipeline:
 
     def begin(self, block: Block) -> None:
         buffer, self._free = self._free or memory.pages(BLOCK_BYTES), None
-        self._ahead.append(Ahead(block, buffer, self._pool.submit(self._pack, block, buffer)))
+        deflated = self._pool.submit(self._deflate_block, block, buffer)
+        self._ahead.append(DeflatingBlock(block, buffer, deflated))
 
     def finish(self) -> tuple[Block, bytes]:
         """Return the oldest block, deflated. Raises Deferred if it could not be read."""
         oldest = self._ahead.popleft()
-        packed = oldest.packed.result()
-        data = oldest.buffer[: oldest.block.size]
-        archive = self._archive.submit(self._sums.take_archive, data)
-        digest = self._digest.submit(self._sums.take_image, oldest.block, data)
-        self._behind.append(Behind(oldest.buffer, (archive, digest)))
+        deflated = oldest.deflated.result()
+        digests = self._digests.submit(oldest.block, oldest.buffer[: oldest.block.size])
+        self._behind.append(DigestedBuffer(oldest.buffer, digests))
         while len(self._behind) > self._spare:
-            self._let_go()
-        return oldest.block, packed
+            self._wait_for_digests()
+        return oldest.block, deflated
 
     def settle(self) -> None:
         """Wait until the digests have read everything."""
         while self._behind:
-            self._let_go()
+            self._wait_for_digests()
 
-    def _let_go(self) -> None:
-        passed = self._behind.popleft()
-        for digest in passed.digests:
+    def _wait_for_digests(self) -> None:
+        """Make the memory of the oldest block available again."""
+        oldest = self._behind.popleft()
+        for digest in oldest.digests:
             digest.result()
-        self._free = passed.buffer
-
-    def _pack(self, block: Block, buffer: memoryview) -> bytes:
-        return self._deflated(self._image.fill(block, buffer))
+        self._free = oldest.buffer
 
 
-def packed(
+def compress(
     blocks: Iterable[Block],
-    image: Image,
-    sums: Sums,
+    image: ImageReader,
+    digests: StreamDigests,
     *,
-    deflated: Deflated,
+    deflater: Deflater,
     threads: int,
     sharers: Callable[[], int],
     progress: Callable[[int], None],
 ) -> Generator[bytes]:
-    """Yield an archive as one gzip member, in pieces. With the last piece, `sums` are complete.
+    """Yield an archive as one gzip member, in pieces. With the last piece, `digests` are complete.
 
     Raises Deferred if the image cannot be read, or is shorter or longer than expected.
     """
-    with closing(CompressionPipeline(image, sums, deflated, threads, sharers)) as pipeline:
-        yield deflate.HEADER
+
+    def deflate_block(block: Block, buffer: memoryview) -> bytes:
+        return deflater.block(image.fill(block, buffer))
+
+    def finish_oldest() -> bytes:
+        block, deflated = pipeline.finish()
+        if block.pieces:
+            progress(block.pieces[-1].offset + block.pieces[-1].length)
+        return deflated
+
+    pipeline = CompressionPipeline(deflate_block, DigestThreads(digests), threads=threads, sharers=sharers)
+    with closing(pipeline):
+        yield HEADER
         for block in blocks:
             pipeline.begin(block)
             while pipeline.is_full:
-                yield _finished(pipeline, progress)
+                yield finish_oldest()
         while not pipeline.is_empty:
-            yield _finished(pipeline, progress)
+            yield finish_oldest()
         pipeline.settle()
     image.check_end()
-    sums.skip_to(image.source.size)
+    digests.skip_to(image.source.size)
     progress(image.source.size)
-    yield deflate.ending(sums.crc, sums.archive_bytes)
-
-
-def _finished(pipeline: CompressionPipeline, progress: Callable[[int], None]) -> bytes:
-    block, packed = pipeline.finish()
-    if block.pieces:
-        progress(block.pieces[-1].offset + block.pieces[-1].length)
-    return packed
+    yield gzip_trailer(digests.crc, digests.archive_bytes)

@@ -9,14 +9,14 @@ HINT = "Fetch it again; if that does not help, bundle the image again."
 
 
 class Damaged(Rejected):
-    """Damage found in a layer that knows no file name; `blamed_on` adds the name."""
+    """Damage found in a layer that knows no file name; `damage_in` adds the name."""
 
     def __init__(self, why: str, hint: str = HINT) -> None:
         super().__init__("the bundle", why, hint)
 
 
 @contextmanager
-def blamed_on(what: str) -> Iterator[None]:
+def damage_in(what: str) -> Iterator[None]:
     """Raise damage found inside as an error about this manifest or part."""
     try:
         yield

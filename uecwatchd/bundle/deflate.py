@@ -52,13 +52,13 @@ class Deflater:
         return crc
 
 
-def deflater(compression: Compression, libraries: Iterable[str] = LIBRARIES) -> Deflater:
+def choose_deflater(compression: Compression, libraries: Iterable[str] = LIBRARIES) -> Deflater:
     """Return the first of these libraries that is installed. The last one is Python's own."""
-    module = best_module(libraries)
+    module = fastest_library(libraries)
     return Deflater(module, LIBRARIES[module.__name__][compression])
 
 
-def best_module(libraries: Iterable[str] = LIBRARIES) -> Any:
+def fastest_library(libraries: Iterable[str] = LIBRARIES) -> Any:
     """Return the first that is installed, with all functions of zlib. Raises LookupError."""
     for name in libraries:
         try:
@@ -68,12 +68,12 @@ def best_module(libraries: Iterable[str] = LIBRARIES) -> Any:
     raise LookupError(f"there is none of {', '.join(libraries)}")
 
 
-def ending(crc: int, length: int) -> bytes:
+def gzip_trailer(crc: int, length: int) -> bytes:
     """Return the end of the stream: an empty last block, the CRC-32 and the length of the content."""
     return LAST_BLOCK + struct.pack("<II", crc, length % LENGTH_LIMIT)
 
 
-def most(length: int, *, block: int) -> int:
+def max_deflated_bytes(length: int, *, block: int) -> int:
     """Return the maximum size of `length` bytes after compression, in blocks of `block` bytes."""
     blocks = -(-length // block)
     return FRAME_BYTES + length + length // GROWTH + blocks * FLUSH_BYTES

@@ -17,8 +17,8 @@ from typing import BinaryIO, Literal
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.x509 import Certificate
 
-from uecwatchd.bundle.bundler import Bundling, Part, Secret, Slice, Totals
-from uecwatchd.bundle.keys import fits, public_key
+from uecwatchd.bundle.bundler import Bundling, Part, PartData, Secret, Totals
+from uecwatchd.bundle.keys import is_key_pair, public_key
 from uecwatchd.bundle.manifest import (
     LIMIT_BYTES,
     BlockDevice,
@@ -28,9 +28,9 @@ from uecwatchd.bundle.manifest import (
     seal_secret,
     write_manifest,
 )
-from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable
+from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable_name
 from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
-from uecwatchd.bundle.upload_slots import UploadSlots, in_flight
+from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import choose_digest
@@ -46,7 +46,7 @@ HOLE_BYTES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class ImageProperties:
     """Facts in a manifest that are not in the bytes.
 
     The ids are registered ones, and only machines have them. `root` is the device for a whole disk, `sda`. A
@@ -61,7 +61,7 @@ class Claims:
 
 
 @dataclass(frozen=True, slots=True)
-class Parties:
+class BundleCredentials:
     """The user who bundles, with an account number, and the cloud that may open the bundle."""
 
     user: str
@@ -71,7 +71,7 @@ class Parties:
 
 
 @dataclass(frozen=True, slots=True)
-class Bundled:
+class WrittenBundle:
     """A bundle in a folder: its manifest with path, and the digest of the image."""
 
     path: Path
@@ -82,23 +82,23 @@ class Bundled:
 def bundle_to_folder(
     source: Path,
     folder: Path,
-    claims: Claims,
-    parties: Parties,
+    properties: ImageProperties,
+    credentials: BundleCredentials,
     *,
     progress: Callable[[int], None] = lambda _done: None,
-) -> Bundled:
+) -> WrittenBundle:
     """Bundle one image, in one read. After a failure the folder contains nothing new."""
-    _check_pair(parties)
+    _check_key_pair(credentials)
     secret = Secret.random()
-    with opened(source) as file, ExitStack() as undo:
-        _make(folder)
+    with open_for_reading(source) as file, ExitStack() as undo:
+        _make_folder(folder)
         image = FileSource(file)
         if not image.size:
             raise Rejected(source.name, "it is empty", "Copy it here again.")
-        prefix = bundle_prefix(claims.kind, source.name, token=_token(image.stamp))
+        prefix = bundle_prefix(properties.kind, source.name, token=_token(image.stamp))
         path = folder / manifest_name(prefix)
         _check_free(path)
-        name = portable(source.name)
+        name = portable_name(source.name)
         bundling = Bundling(
             image,
             name=name,
@@ -111,10 +111,10 @@ def bundle_to_folder(
         if not image.is_unchanged():
             why, hint = "it changed while being read", "Leave the file alone, and try again."
             raise Deferred(source.name, why, hint)
-        manifest = manifest_of(name, totals, secret, claims, parties)
-        _write(path, write_manifest(manifest, key=parties.user_key), undo)
+        manifest = make_manifest(name, totals, secret, properties, credentials)
+        _write_file(path, write_manifest(manifest, key=credentials.user_key), undo)
         undo.pop_all()
-    return Bundled(path, manifest, totals.digest)
+    return WrittenBundle(path, manifest, totals.digest)
 
 
 def unbundle_to_folder(
@@ -130,14 +130,14 @@ def unbundle_to_folder(
     `key` is the private key of that `side`. If `signer` is given, its owner must have signed the manifest.
     Zeros become holes. After a failure the folder contains nothing new.
     """
-    data = _manifest_bytes(manifest)
+    data = _read_manifest_bytes(manifest)
     listed = read_manifest(data, name=manifest.name)
     secret = open_secret(listed, key, side=side)  # first: another user's bundle explains an unknown signature
     if signer is not None:
         check_signature(data, signer, name=manifest.name)
-    _make(folder)
-    with _temporary(folder) as file:
-        fetch = _from_folder(manifest.parent)
+    _make_folder(folder)
+    with _temporary_file(folder) as file:
+        fetch = _part_reader(manifest.parent)
         found = unbundle(listed, fetch, secret=secret, sink=SparseFile(file))
         file.truncate(found.size)
         path = folder / found.name
@@ -167,7 +167,7 @@ class SparseFile:
 
 
 @contextmanager
-def opened(path: Path, *, follow: bool = True) -> Iterator[FileIO]:
+def open_for_reading(path: Path, *, follow: bool = True) -> Iterator[FileIO]:
     """Open a file for reading, and raise every failure to read it inside the `with` as a UecError.
 
     A link is followed if a person named it, and not if a bundle did.
@@ -185,8 +185,8 @@ def opened(path: Path, *, follow: bool = True) -> Iterator[FileIO]:
         ) from fault
 
 
-def _check_pair(parties: Parties) -> None:
-    if not fits(parties.user_key, parties.user_cert):
+def _check_key_pair(credentials: BundleCredentials) -> None:
+    if not is_key_pair(credentials.user_key, credentials.user_cert):
         hint = "Name a key and a certificate that were issued together."
         raise Halted("the user's private key", "it does not belong to the user's certificate", hint)
 
@@ -200,67 +200,69 @@ def _token(stamp: FileStamp) -> str:
 
 
 def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:
-    def write(slice_: Slice) -> None:
-        _write(folder / slice_.part.name, slice_.data, undo)
+    def write(part: PartData) -> None:
+        _write_file(folder / part.part.name, part.data, undo)
 
     with closing(bundling):
-        in_flight(bundling, write, slots=UploadSlots(WRITERS), done=bundling.give_back)
+        store_parts(bundling, write, slots=UploadSlots(WRITERS), done=bundling.release)
     return bundling.totals
 
 
-def manifest_of(name: str, totals: Totals, secret: Secret, claims: Claims, parties: Parties) -> Manifest:
+def make_manifest(
+    name: str, totals: Totals, secret: Secret, properties: ImageProperties, credentials: BundleCredentials
+) -> Manifest:
     """Return the manifest of a bundle after its last part. `name` is that of the tar member."""
     return Manifest(
         name=name,
-        user=parties.user,
-        kind=claims.kind,
-        arch=claims.arch,
+        user=credentials.user,
+        kind=properties.kind,
+        arch=properties.arch,
         tar_sha1=totals.tar_sha1,
         size=totals.size,
         bundled_size=totals.bundled_size,
-        for_cloud=seal_secret(secret, public_key(parties.cloud_cert)),
-        for_user=seal_secret(secret, public_key(parties.user_cert)),
+        for_cloud=seal_secret(secret, public_key(credentials.cloud_cert)),
+        for_user=seal_secret(secret, public_key(credentials.user_cert)),
         parts=totals.parts,
-        kernel_id=claims.kernel_id,
-        ramdisk_id=claims.ramdisk_id,
-        block_devices=(BlockDevice("ami", claims.root),) if claims.root else (),
+        kernel_id=properties.kernel_id,
+        ramdisk_id=properties.ramdisk_id,
+        block_devices=(BlockDevice("ami", properties.root),) if properties.root else (),
     )
 
 
-def _manifest_bytes(path: Path) -> bytes:
-    with opened(path, follow=False) as file:
+def _read_manifest_bytes(path: Path) -> bytes:
+    with open_for_reading(path, follow=False) as file:
         return file.read(LIMIT_BYTES + 1)
 
 
-def _from_folder(folder: Path) -> Callable[[Part], Iterator[bytes]]:
+def _part_reader(folder: Path) -> Callable[[Part], Iterator[bytes]]:
     def fetch(part: Part) -> Iterator[bytes]:
-        with opened(folder / part.name, follow=False) as file:
+        with open_for_reading(folder / part.name, follow=False) as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
     return fetch
 
 
-def _write(path: Path, data: bytes | memoryview, undo: ExitStack) -> None:
-    with _temporary(path.parent) as file:
+def _write_file(path: Path, data: bytes | memoryview, undo: ExitStack) -> None:
+    with _temporary_file(path.parent) as file:
         file.write(data)
         _publish(file, path)
     undo.callback(path.unlink)
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[BinaryIO]:
+def _temporary_file(folder: Path) -> Iterator[BinaryIO]:
     """Create a file in `folder`, removed afterwards unless `_publish` has given it a second name."""
-    with _spoken(folder):
+    with _translate_errors(folder):
         path = folder / f".uecwatchd-{token_hex(8)}.part"
-        with open(path, "xb", opener=_private) as file:
+        with open(path, "xb", opener=_open_private) as file:
             try:
                 yield file
             finally:
                 path.unlink()
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, FILE_MODE)
 
 
@@ -274,30 +276,30 @@ def _publish(file: BinaryIO, path: Path) -> None:
         os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder, follow_symlinks=True)
         os.fsync(folder)
     except FileExistsError:
-        raise _taken(path) from None
+        raise _name_taken(path) from None
     finally:
         os.close(folder)
 
 
-def _make(folder: Path) -> None:
-    with _spoken(folder):
+def _make_folder(folder: Path) -> None:
+    with _translate_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def _check_free(path: Path) -> None:
-    with _spoken(path.parent):
+    with _translate_errors(path.parent):
         if path.exists() or path.is_symlink():
-            raise _taken(path)
+            raise _name_taken(path)
 
 
-def _taken(path: Path) -> NoOutput:
+def _name_taken(path: Path) -> NoOutput:
     return NoOutput(
         path.name, f"there is one in {path.parent} already", "Name another folder, or move it away."
     )
 
 
 @contextmanager
-def _spoken(folder: Path) -> Iterator[None]:
+def _translate_errors(folder: Path) -> Iterator[None]:
     """Raise failures to write as a UecError."""
     try:
         yield

@@ -52,7 +52,7 @@ def load_private_key(path: Path, *, whose: str) -> RSAPrivateKey:
     try:
         key = load_pem_private_key(data, password=None)
     except TypeError:
-        hint = f"A daemon cannot be asked for it. Try: {_converted('rsa', path, 'open')}"
+        hint = f"A daemon cannot be asked for it. Try: {_openssl_command('rsa', path, 'open')}"
         raise Halted(what, "it is locked with a passphrase", hint) from None
     except (ValueError, UnsupportedAlgorithm):
         raise Halted(what, "it is not a private key in PEM form", _key_hint(path, data)) from None
@@ -69,7 +69,7 @@ def public_key(certificate: Certificate) -> RSAPublicKey:
     return key
 
 
-def fits(key: RSAPrivateKey, certificate: Certificate) -> bool:
+def is_key_pair(key: RSAPrivateKey, certificate: Certificate) -> bool:
     return key.public_key() == certificate.public_key()
 
 
@@ -109,20 +109,20 @@ def _read(path: Path, what: str) -> bytes:
         raise Halted(what, f"cannot read it: {fault.strerror}", "Give the path of a PEM file.") from fault
 
 
-def _converted(how: str, path: Path, ending: str) -> str:
+def _openssl_command(how: str, path: Path, ending: str) -> str:
     return f"openssl {how} -in {shell_word(str(path))} -out {shell_word(f'{path}.{ending}')}"
 
 
 def _certificate_hint(path: Path, data: bytes) -> str:
     if b"PRIVATE KEY-----" in data:
         return "It holds a private key: certificate and key may have been exchanged."
-    return f"If it is in DER form, try: {_converted('x509 -inform DER', path, 'pem')}"
+    return f"If it is in DER form, try: {_openssl_command('x509 -inform DER', path, 'pem')}"
 
 
 def _key_hint(path: Path, data: bytes) -> str:
     if b"CERTIFICATE-----" in data:
         return "It holds a certificate: certificate and key may have been exchanged."
-    return f"If it is in DER form, try: {_converted('rsa -inform DER', path, 'pem')}"
+    return f"If it is in DER form, try: {_openssl_command('rsa -inform DER', path, 'pem')}"
 
 
 def _not_rsa(what: str, key: object) -> NoReturn:

@@ -28,7 +28,7 @@ class Block:
         return len(self.before) + sum(piece.length for piece in self.pieces) + len(self.after)
 
 
-def blocks(name: str, *, size: int, extents: tuple[Extent, ...], block_bytes: int) -> Iterator[Block]:
+def archive_blocks(name: str, *, size: int, extents: tuple[Extent, ...], block_bytes: int) -> Iterator[Block]:
     """Yield the archive of an image in blocks of `block_bytes`; the last one has the rest.
 
     Raises Rejected for a name that does not fit into a header.
@@ -36,10 +36,12 @@ def blocks(name: str, *, size: int, extents: tuple[Extent, ...], block_bytes: in
     length = sum(extent.length for extent in extents)
     header = tar.header(name, size=size) if length == size else tar.sparse_header(name, size, extents)
     trailer = tar.trailer(length, header=len(header))
-    return _cut(header, extents, trailer, block_bytes)
+    return _split_into_blocks(header, extents, trailer, block_bytes)
 
 
-def _cut(header: bytes, extents: tuple[Extent, ...], trailer: bytes, size: int) -> Iterator[Block]:
+def _split_into_blocks(
+    header: bytes, extents: tuple[Extent, ...], trailer: bytes, size: int
+) -> Iterator[Block]:
     while len(header) > size:
         yield Block(header[:size], (), b"")
         header = header[size:]

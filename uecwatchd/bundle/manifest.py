@@ -52,9 +52,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.hashes import SHA1
 
 from uecwatchd.bundle.bundler import Part, Secret
-from uecwatchd.bundle.damage import Damaged, blamed_on
+from uecwatchd.bundle.damage import Damaged, damage_in
 from uecwatchd.bundle.keys import seal
-from uecwatchd.bundle.names import is_plain
+from uecwatchd.bundle.names import is_plain_name
 from uecwatchd.system.version import version
 from uecwatchd.types import Arch, Role
 
@@ -76,7 +76,7 @@ _HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class SealedSecret:
     """A bundle's key and IV in hex, encrypted for one reader."""
 
     key: str
@@ -102,8 +102,8 @@ class Manifest:
     tar_sha1: str
     size: int
     bundled_size: int
-    for_cloud: Sealed
-    for_user: Sealed
+    for_cloud: SealedSecret
+    for_user: SealedSecret
     parts: tuple[Part, ...]
     kernel_id: str | None = None
     ramdisk_id: str | None = None
@@ -111,8 +111,8 @@ class Manifest:
     product_codes: tuple[str, ...] = ()
 
 
-def seal_secret(secret: Secret, key: RSAPublicKey) -> Sealed:
-    return Sealed(seal(secret.key, key), seal(secret.iv, key))
+def seal_secret(secret: Secret, key: RSAPublicKey) -> SealedSecret:
+    return SealedSecret(seal(secret.key, key), seal(secret.iv, key))
 
 
 # Writing
@@ -192,10 +192,10 @@ def read_manifest(data: bytes, *, name: str = "manifest") -> Manifest:
     Everything that two readers could interpret differently is refused: a DOCTYPE, comments, CDATA, a repeated
     element, parts out of order. The signature is not checked: see `check_signature`.
     """
-    with blamed_on(name):
+    with damage_in(name):
         signed_bytes(data)
         root = _parse(data)
-        machine, image = (_one(root, tag) for tag in SIGNED_TAGS)
+        machine, image = (_required_element(root, tag) for tag in SIGNED_TAGS)
         return _manifest(root, machine, image)
 
 
@@ -205,12 +205,12 @@ def signed_bytes(data: bytes) -> bytes:
         raise Damaged(f"as a manifest it is too long: {len(data)} bytes, at most {LIMIT_BYTES} are read")
     if not data.isascii():
         raise Damaged("as a manifest it has to be plain ASCII")
-    return b"".join(_cut(data, tag) for tag in SIGNED_TAGS)
+    return b"".join(_extract_element(data, tag) for tag in SIGNED_TAGS)
 
 
 def check_signature(data: bytes, key: RSAPublicKey, *, name: str = "manifest") -> None:
     """Raise `Rejected` about `name` unless the owner of `key` signed these bytes."""
-    with blamed_on(name):
+    with damage_in(name):
         signed = signed_bytes(data)
         signature = _value(_parse(data), "signature", _HEX_PAIRS, "hex digits")
         try:
@@ -221,7 +221,7 @@ def check_signature(data: bytes, key: RSAPublicKey, *, name: str = "manifest") -
             ) from None
 
 
-def _cut(data: bytes, tag: str) -> bytes:
+def _extract_element(data: bytes, tag: str) -> bytes:
     opening, closing = f"<{tag}>".encode(), f"</{tag}>".encode()
     start, end = data.find(opening), data.find(closing)
     if data.count(opening) != 1 or data.count(closing) != 1 or end < start:
@@ -258,15 +258,15 @@ def _refusing(thing: str) -> Callable[..., None]:
 def _manifest(root: Element, machine: Element, image: Element) -> Manifest:
     if root.tag != "manifest":
         raise Damaged(f"it is a <{root.tag}>, not a <manifest>")
-    if (version := _maybe(root, "version")) not in (None, FORMAT_VERSION):
+    if (version := _optional_text(root, "version")) not in (None, FORMAT_VERSION):
         raise Damaged(f"it has format version {version}, and only {FORMAT_VERSION} is known")
     _value(root, "signature", _HEX_PAIRS, "hex digits")
-    kernel_id, ramdisk_id = _maybe(machine, "kernel_id"), _maybe(machine, "ramdisk_id")
-    kind = _kind(_maybe(image, "type"), kernel_id, ramdisk_id)
-    parts = _parts(_one(image, "parts"))
+    kernel_id, ramdisk_id = _optional_text(machine, "kernel_id"), _optional_text(machine, "ramdisk_id")
+    kind = _kind(_optional_text(image, "type"), kernel_id, ramdisk_id)
+    parts = _parts(_required_element(image, "parts"))
     return Manifest(
         name=_file_name(image, "name"),
-        user=_required(image, "user"),
+        user=_required_text(image, "user"),
         kind=kind,
         arch=_arch(machine),
         tar_sha1=_sha1(image),
@@ -295,16 +295,16 @@ def _kind(declared: str | None, kernel_id: str | None, ramdisk_id: str | None) -
 
 
 def _arch(machine: Element) -> str:
-    arch = _required(machine, "architecture")
+    arch = _required_text(machine, "architecture")
     if arch not in (*get_args(Arch), "aarch64", "armv7l"):  # Nova's words for arm64 and arm
         raise Damaged(f"its <architecture> is {arch}, and none that a cloud knows")
     return arch
 
 
-def _sealed(image: Element, reader: str) -> Sealed:
+def _sealed(image: Element, reader: str) -> SealedSecret:
     key, iv = f"{reader}_encrypted_key", f"{reader}_encrypted_iv"
-    _check_algorithm(_one(image, key), CIPHER_ALGORITHM)
-    return Sealed(*(_value(image, tag, _HEX_PAIRS, "hex digits") for tag in (key, iv)))
+    _check_algorithm(_required_element(image, key), CIPHER_ALGORITHM)
+    return SealedSecret(*(_value(image, tag, _HEX_PAIRS, "hex digits") for tag in (key, iv)))
 
 
 def _parts(parts: Element) -> tuple[Part, ...]:
@@ -323,27 +323,27 @@ def _listed_part(element: Element, index: int) -> Part:
 
 
 def _block_devices(machine: Element) -> tuple[BlockDevice, ...]:
-    mapping = _only(machine, "block_device_mapping")
+    mapping = _optional_element(machine, "block_device_mapping")
     rows: Iterable[Element] = () if mapping is None else mapping.iterfind("mapping")
-    return tuple(BlockDevice(_required(row, "virtual"), _required(row, "device")) for row in rows)
+    return tuple(BlockDevice(_required_text(row, "virtual"), _required_text(row, "device")) for row in rows)
 
 
 def _product_codes(machine: Element) -> tuple[str, ...]:
-    codes = _only(machine, "product_codes")
+    codes = _optional_element(machine, "product_codes")
     return (
         () if codes is None else tuple((code.text or "").strip() for code in codes.iterfind("product_code"))
     )
 
 
 def _file_name(parent: Element, tag: str) -> str:
-    name = _required(parent, tag)
-    if not is_plain(name):
+    name = _required_text(parent, tag)
+    if not is_plain_name(name):
         raise Damaged(f"its <{tag}> is not a plain file name: {name!r}")
     return name
 
 
 def _sha1(parent: Element) -> str:
-    _check_algorithm(_one(parent, "digest"), DIGEST_ALGORITHM)
+    _check_algorithm(_required_element(parent, "digest"), DIGEST_ALGORITHM)
     return _value(parent, "digest", _SHA1, "40 hex digits").lower()
 
 
@@ -360,22 +360,22 @@ def _check_algorithm(element: Element, algorithm: str) -> None:
 
 
 def _value(parent: Element, tag: str, pattern: re.Pattern[str], described: str) -> str:
-    text = _required(parent, tag)
+    text = _required_text(parent, tag)
     if not pattern.fullmatch(text):
         raise Damaged(f"its <{tag}> is not {described}")
     return text
 
 
-def _required(parent: Element, tag: str) -> str:
-    text = _text_of(_one(parent, tag))
+def _required_text(parent: Element, tag: str) -> str:
+    text = _text_of(_required_element(parent, tag))
     if not text:
         raise Damaged(f"its <{tag}> is empty")
     return text
 
 
-def _maybe(parent: Element, tag: str) -> str | None:
+def _optional_text(parent: Element, tag: str) -> str | None:
     """Return the text of an optional element. A missing and an empty one mean the same."""
-    element = _only(parent, tag)
+    element = _optional_element(parent, tag)
     return None if element is None else _text_of(element) or None
 
 
@@ -385,14 +385,14 @@ def _text_of(element: Element) -> str:
     return (element.text or "").strip()
 
 
-def _one(parent: Element, tag: str) -> Element:
-    element = _only(parent, tag)
+def _required_element(parent: Element, tag: str) -> Element:
+    element = _optional_element(parent, tag)
     if element is None:
         raise Damaged(f"its <{parent.tag}> has no <{tag}>")
     return element
 
 
-def _only(parent: Element, tag: str) -> Element | None:
+def _optional_element(parent: Element, tag: str) -> Element | None:
     found = parent.findall(tag)
     if len(found) > 1:
         raise Damaged(f"its <{parent.tag}> has {len(found)} elements <{tag}>")

@@ -13,12 +13,12 @@ TELLING = ("vmlinuz", "initrd", "windows")
 _UNPORTABLE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def is_plain(name: str) -> bool:
+def is_plain_name(name: str) -> bool:
     """Return True if a name from outside is a plain file name, without a path."""
     return name not in ("", ".", "..") and "/" not in name and name.isprintable()
 
 
-def portable(name: str) -> str:
+def portable_name(name: str) -> str:
     """Return `name` with only characters that every server accepts in a key, at most `STEM_LIMIT` of them."""
     return _portable(name) or "image"
 

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from uecwatchd.bundle.damage import Damaged
-from uecwatchd.bundle.names import is_plain
+from uecwatchd.bundle.names import is_plain_name
 from uecwatchd.errors import Rejected
 from uecwatchd.images.digests import Digest
 from uecwatchd.system.extents import Extent
@@ -53,7 +53,7 @@ _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TarMember:
     """The single file in the archive: its size with holes, and its stored extents, in order."""
 
     name: str
@@ -61,7 +61,7 @@ class Member:
     extents: Iterable[Extent]
 
 
-class Map(Iterable[Extent]):
+class SparseMap(Iterable[Extent]):
     """Extents of another tool's archive. There may be very many: each takes 16 bytes."""
 
     def __init__(self, extents: Iterable[Extent]) -> None:
@@ -71,7 +71,7 @@ class Map(Iterable[Extent]):
             for extent in extents:
                 self._numbers.extend((extent.offset, extent.length))
         except OverflowError:
-            raise _unfit() from None
+            raise _wrong_sparse_map() from None
 
     def __iter__(self) -> Iterator[Extent]:
         numbers = iter(self._numbers)
@@ -83,7 +83,7 @@ def header(name: str, *, size: int) -> bytes:
 
     Raises `Rejected` for a name that does not fit into this one header.
     """
-    if not name.isascii() or not is_plain(name) or len(name) > NAME_LIMIT:
+    if not name.isascii() or not is_plain_name(name) or len(name) > NAME_LIMIT:
         why = f"as a name inside a bundle it is not plain ASCII of at most {NAME_LIMIT} characters"
         raise Rejected(name, why, "Rename the file.")
     member = tarfile.TarInfo(name)
@@ -183,16 +183,16 @@ class Tape:
         return piece
 
 
-def read_member(tape: Tape) -> Member:
+def read_member(tape: Tape) -> TarMember:
     """Read the header of the member, and its sparse map if it has one. Raises `Damaged`."""
     block = tape.block()
     _check_header(block)
     name, stored = _name(block), _number(block[124:136])
     if block[156:157] != SPARSE:
-        return Member(name, stored, (Extent(0, stored),))
-    size, extents = _number(block[483:495]), Map(_sparse_map(block, tape))
+        return TarMember(name, stored, (Extent(0, stored),))
+    size, extents = _number(block[483:495]), SparseMap(_sparse_map(block, tape))
     _check_map(extents, stored=stored, size=size)
-    return Member(name, size, extents)
+    return TarMember(name, size, extents)
 
 
 def _check_header(block: bytes) -> None:
@@ -216,7 +216,7 @@ def _name(block: bytes) -> str:
         name = raw.decode()
     except UnicodeDecodeError:
         raise Damaged(f"the name in its archive is not text: {raw!r}") from None
-    if folder or not is_plain(name) or name.startswith("."):
+    if folder or not is_plain_name(name) or name.startswith("."):
         raise Damaged(f"the name in its archive is not a plain file name: {name!r}")
     return name
 
@@ -257,10 +257,10 @@ def _check_map(extents: Iterable[Extent], *, stored: int, size: int) -> None:
             raise Damaged("its archive's sparse map runs backwards")
         end = extent.offset + extent.length
     if end > size or sum(extent.length for extent in extents) != stored:
-        raise _unfit()
+        raise _wrong_sparse_map()
 
 
-def _unfit() -> Damaged:
+def _wrong_sparse_map() -> Damaged:
     return Damaged("its archive's sparse map does not fit the sizes beside it")
 
 

@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from uecwatchd.bundle.bundler import Part, Secret
-from uecwatchd.bundle.damage import HINT, Damaged, blamed_on
-from uecwatchd.bundle.deflate import best_module
+from uecwatchd.bundle.damage import HINT, Damaged, damage_in
+from uecwatchd.bundle.deflate import fastest_library
 from uecwatchd.bundle.keys import unseal
 from uecwatchd.bundle.manifest import Manifest
-from uecwatchd.bundle.tar import Member, Tape, read_member
+from uecwatchd.bundle.tar import Tape, TarMember, read_member
 from uecwatchd.errors import Rejected
 from uecwatchd.images.digests import BackgroundDigest, Digest, FlatDigest, choose_digest
 from uecwatchd.system.extents import Extent
@@ -65,7 +65,7 @@ class Sink(Protocol):
     def skip(self, count: int, /) -> object: ...
 
 
-class Nowhere:
+class NullSink:
     """A sink for checks of a bundle: it drops everything."""
 
     def write(self, data: bytes, /) -> None:
@@ -93,7 +93,7 @@ class Unbundled:
 def open_secret(manifest: Manifest, key: RSAPrivateKey, *, side: Literal["user", "cloud"]) -> Secret:
     """Decrypt the secret. Raises `Rejected` if this bundle was not made for the owner of `key`."""
     sealed = manifest.for_user if side == "user" else manifest.for_cloud
-    with blamed_on(manifest.name):
+    with damage_in(manifest.name):
         return Secret(unseal(sealed.key, key), unseal(sealed.iv, key))
 
 
@@ -111,9 +111,9 @@ def unbundle(
     data in the sink is not reliable: the last check comes after the last byte.
     """
     seen: list[Part] = []
-    with blamed_on(manifest.name), ExitStack() as stack:
-        stream = stack.enter_context(closing(verified(manifest, fetch, seen)))
-        content = inflated(decrypted(stream, secret))
+    with damage_in(manifest.name), ExitStack() as stack:
+        stream = stack.enter_context(closing(verify_parts(manifest, fetch, seen)))
+        content = inflate(decrypt(stream, secret))
         tape = Tape(content, stack.enter_context(closing(BackgroundDigest(FlatDigest("sha1")))))
 
         member = read_member(tape)
@@ -125,7 +125,7 @@ def unbundle(
         taken = stack.enter_context(
             closing(BackgroundDigest(digest or choose_digest(member.size, stored=stored)))
         )
-        pour(tape, member, sink, taken)
+        copy_image(tape, member, sink, taken)
         tar_sha1, checked = tape.finish(), manifest.tar_sha1 != SHA1_OF_NOTHING
         if checked and tar_sha1 != manifest.tar_sha1:
             raise Damaged(f"its archive's SHA-1 is {tar_sha1}, its manifest says {manifest.tar_sha1}")
@@ -135,7 +135,7 @@ def unbundle(
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedPart:
     """The beginning of a part in memory, and an iterator over the rest."""
 
     part: Part
@@ -145,12 +145,12 @@ class Fetched:
     rest: Iterator[bytes]
 
 
-def verified(
+def verify_parts(
     manifest: Manifest, fetch: Callable[[Part], Iterable[bytes]], seen: list[Part]
 ) -> Generator[bytes]:
     """Yield the encrypted bytes of each part after checking its SHA-1. Appends parts with sizes to `seen`."""
     total = 0
-    for fetched in _fetched(manifest.parts, fetch):
+    for fetched in _fetch_ahead(manifest.parts, fetch):
         part, size = fetched.part, fetched.size
         for chunk in fetched.rest:
             if size == fetched.size:
@@ -168,16 +168,16 @@ def verified(
         raise Damaged(f"its parts are {total} bytes together, its manifest says {manifest.bundled_size}")
 
 
-def _fetched(parts: Iterable[Part], fetch: Callable[[Part], Iterable[bytes]]) -> Iterator[Fetched]:
+def _fetch_ahead(parts: Iterable[Part], fetch: Callable[[Part], Iterable[bytes]]) -> Iterator[FetchedPart]:
     """Yield the parts in order, while the next ones are being downloaded.
 
     `fetch` is called in this thread, and not before a part's turn; its result is read in other threads.
     """
-    ahead: deque[Future[Fetched]] = deque()
+    ahead: deque[Future[FetchedPart]] = deque()
     pool = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
     try:
         for part in parts:
-            ahead.append(pool.submit(_hold, part, iter(fetch(part))))
+            ahead.append(pool.submit(_fetch_part, part, iter(fetch(part))))
             if len(ahead) > FETCHES:
                 yield ahead.popleft().result()
         while ahead:
@@ -186,7 +186,7 @@ def _fetched(parts: Iterable[Part], fetch: Callable[[Part], Iterable[bytes]]) ->
         pool.shutdown(cancel_futures=True)
 
 
-def _hold(part: Part, chunks: Iterator[bytes]) -> Fetched:
+def _fetch_part(part: Part, chunks: Iterator[bytes]) -> FetchedPart:
     sha1, held, size = hashlib.sha1(), list[bytes](), 0
     for chunk in chunks:
         sha1.update(chunk)
@@ -194,10 +194,10 @@ def _hold(part: Part, chunks: Iterator[bytes]) -> Fetched:
         size += len(chunk)
         if size > HELD_BYTES:
             break
-    return Fetched(part, held, size, sha1, chunks)
+    return FetchedPart(part, held, size, sha1, chunks)
 
 
-def decrypted(chunks: Iterator[bytes], secret: Secret) -> Iterator[bytes]:
+def decrypt(chunks: Iterator[bytes], secret: Secret) -> Iterator[bytes]:
     decryptor = Cipher(AES(secret.key), CBC(secret.iv)).decryptor()
     unpadder = PKCS7(AES_BLOCK_BITS).unpadder()
     for chunk in chunks:
@@ -209,18 +209,18 @@ def decrypted(chunks: Iterator[bytes], secret: Secret) -> Iterator[bytes]:
     yield last
 
 
-def inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def inflate(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the content of the single gzip member. zlib checks its CRC and length."""
-    module = best_module()
+    module = fastest_library()
     inflate = module.decompressobj(GZIP_WINDOW)
     for chunk in chunks:
         for at in range(0, len(chunk), BITE_BYTES):
-            yield from _inflate(inflate, chunk[at : at + BITE_BYTES], module.error)
+            yield from _inflate_bite(inflate, chunk[at : at + BITE_BYTES], module.error)
     if not inflate.eof:
         raise Damaged("its gzip member is cut off")
 
 
-def _inflate(inflate: Any, bite: bytes, error: type[Exception]) -> Iterator[bytes]:
+def _inflate_bite(inflate: Any, bite: bytes, error: type[Exception]) -> Iterator[bytes]:
     """Yield the content of a piece of input, at most one chunk at a time."""
     while True:
         try:
@@ -235,7 +235,7 @@ def _inflate(inflate: Any, bite: bytes, error: type[Exception]) -> Iterator[byte
         bite = inflate.unconsumed_tail
 
 
-def pour(tape: Tape, member: Member, sink: Sink, digest: Digest) -> None:
+def copy_image(tape: Tape, member: TarMember, sink: Sink, digest: Digest) -> None:
     """Pass the member's extents and holes to `sink` and `digest`."""
     at = 0
     for extent in chain(member.extents, [Extent(member.size, 0)]):

@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 
-from uecwatchd.bundle.bundler import Slice
+from uecwatchd.bundle.bundler import PartData
 
 
 class UploadSlots:
@@ -45,33 +45,33 @@ class UploadSlots:
         return max(1, len(self._sharers))
 
 
-def in_flight(
-    slices: Iterable[Slice],
-    store: Callable[[Slice], None],
+def store_parts(
+    parts: Iterable[PartData],
+    store: Callable[[PartData], None],
     *,
     slots: UploadSlots,
     check: Callable[[], None] = lambda: None,
-    done: Callable[[Slice], None] = lambda _piece: None,
+    done: Callable[[PartData], None] = lambda _part: None,
 ) -> None:
-    """Upload slices, as many at once as there are slots.
+    """Store parts, as many at once as there are slots.
 
     Memory holds these and the one that is being made. `check` is called before each upload and `done` after
     it, both in this thread. Raises what any of them raised, after the running uploads have ended.
     """
-    under_way: dict[Future[None], Slice] = {}
+    under_way: dict[Future[None], PartData] = {}
 
     def wait_for_some() -> None:  # any of them: one that is sent again delays no other
         for stored in wait(under_way, return_when=FIRST_COMPLETED).done:
-            piece = under_way.pop(stored)
+            part = under_way.pop(stored)
             stored.result()
-            done(piece)
+            done(part)
 
     threads = ThreadPoolExecutor(slots.most, f"{threading.current_thread().name} part")
     with threads as pool, slots.shared() as share:
-        for piece in slices:
+        for part in parts:
             check()
             while len(under_way) >= share():
                 wait_for_some()
-            under_way[pool.submit(store, piece)] = piece
+            under_way[pool.submit(store, part)] = part
         while under_way:
             wait_for_some()

@@ -8,7 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from uecwatchd.bundle.folder import Bundled, Claims, Parties, bundle_to_folder, opened, unbundle_to_folder
+from uecwatchd.bundle.folder import (
+    BundleCredentials,
+    ImageProperties,
+    WrittenBundle,
+    bundle_to_folder,
+    open_for_reading,
+    unbundle_to_folder,
+)
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cli.output import put, put_json, say
 from uecwatchd.clouds.credentials.gather import Account, bundle_user, gather, sealing_certificate
@@ -65,11 +72,13 @@ def _id_of(kind: Literal["ki", "ri"]) -> Callable[[str], str]:
 
 def bundle(arguments: argparse.Namespace) -> int:
     account = _account(arguments)
-    claims = _claims(arguments)
-    parties = Parties(bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account))
+    properties = _properties(arguments)
+    credentials = BundleCredentials(
+        bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account)
+    )
     journal = journal_monitor(os.environ, sys.stderr)
     progress = partial(_show, journal, arguments.file.name, arguments.file.stat().st_size)
-    made = bundle_to_folder(arguments.file, arguments.folder, claims, parties, progress=progress)
+    made = bundle_to_folder(arguments.file, arguments.folder, properties, credentials, progress=progress)
     what = f"Bundled {arguments.file.name}: {amount(made.manifest.size)} as {made.manifest.name}"
     journal.tell(Event(Kind.DONE, what, arguments.file.name))
     put_json(_as_json(made)) if arguments.json else put(str(made.path))
@@ -81,7 +90,7 @@ def _show(monitor: Monitor, name: str, size: int, done: int) -> None:
     monitor.progress(Progress(name, "bundle", name, done, size))
 
 
-def _claims(arguments: argparse.Namespace) -> Claims:
+def _properties(arguments: argparse.Namespace) -> ImageProperties:
     facts, size = _looked_at(arguments.file)
     kind: Role = arguments.type or facts.role or role_by_name(arguments.file.name) or "machine"
     if kind != "machine" and (arguments.kernel or arguments.ramdisk):
@@ -89,12 +98,12 @@ def _claims(arguments: argparse.Namespace) -> Claims:
         raise Misused(f"{arguments.file}: --kernel and --ramdisk", why, "Leave them out.")
     _must_fit(arguments.file, kind, facts, size, keep=arguments.keep)
     arch: Arch = arguments.arch or facts.arch or arch_by_name(arguments.file.name) or "x86_64"
-    return Claims(kind, arch, arguments.kernel, arguments.ramdisk)
+    return ImageProperties(kind, arch, arguments.kernel, arguments.ramdisk)
 
 
 def _looked_at(file: Path) -> tuple[Facts, int]:
     """Return facts about a file, and its size in bytes. A link is followed, because a person has named it."""
-    with opened(file) as image:
+    with open_for_reading(file) as image:
         size, peek = os.fstat(image.fileno()).st_size, peek_at(file)
     if isinstance(peek, UecError):
         raise peek
@@ -121,7 +130,7 @@ def _kept(hint: str) -> str:
     return f"{hint.rstrip('.')}; or, to bundle it as it is, add --keep."
 
 
-def _as_json(made: Bundled) -> dict[str, Any]:
+def _as_json(made: WrittenBundle) -> dict[str, Any]:
     manifest = made.manifest
     return {
         "manifest": str(made.path),

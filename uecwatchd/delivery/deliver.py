@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
-from uecwatchd.bundle.unbundle import Nowhere
+from uecwatchd.bundle.unbundle import NullSink
 from uecwatchd.clouds import images, registration
 from uecwatchd.clouds.credentials.gather import sealed_with
 from uecwatchd.clouds.dialects import fitting_name
@@ -305,7 +305,7 @@ def _open_again(order: Order, bundle: BundleRecord) -> None:
         order.monitor.progress(Progress(order.set_name, stage, name, done, size, part.index + 1))
 
     digest = digest_like(order.digest)
-    download_bundle(order.cloud, bundle.location, Nowhere(), digest, before_part=before_part)
+    download_bundle(order.cloud, bundle.location, NullSink(), digest, before_part=before_part)
     if digest.text() != order.digest:
         why = f"the image in it has the digest {digest.text()}, the file {order.digest}"
         raise Rejected(f"cloud {order.cloud.name}, opening {bundle.location}", why, "Bundle it anew.")

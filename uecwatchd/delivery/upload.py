@@ -6,11 +6,11 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import takewhile
 
-from uecwatchd.bundle.bundler import PART_SIZE, Bundling, Secret, Slice, Totals, most_parts
-from uecwatchd.bundle.folder import Claims, Parties, manifest_of
+from uecwatchd.bundle.bundler import PART_SIZE, Bundling, PartData, Secret, Totals, max_parts
+from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, make_manifest
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
-from uecwatchd.bundle.upload_slots import in_flight
+from uecwatchd.bundle.upload_slots import store_parts
 from uecwatchd.clouds.credentials.gather import bundle_user, sealed_with, sealing_certificate
 from uecwatchd.clouds.objects import is_same_object, list_objects, put_object
 from uecwatchd.clouds.patience import retry
@@ -91,7 +91,7 @@ def _send_parts(
         stage = f"upload the {member.role}"
         order.monitor.progress(Progress(order.set_name, stage, member.name, done, member.size, ready + 1))
 
-    def send_one(piece: Slice) -> None:
+    def send_one(piece: PartData) -> None:
         listed_there = there.get(piece.part.name)
         if listed_there is None or not is_same_object(listed_there, piece.data):
             listed_there = _put(order, "put part", bundle.bucket, piece.part.name, piece.data)
@@ -115,7 +115,7 @@ def _send_parts(
         progress=progress,
     )
     with closing(bundling):
-        in_flight(bundling, send_one, slots=order.slots, check=check, done=bundling.give_back)
+        store_parts(bundling, send_one, slots=order.slots, check=check, done=bundling.release)
     return bundling.totals, tuple(stored[index] for index in sorted(stored))
 
 
@@ -145,16 +145,18 @@ def _place(bundle: BundleRecord, parts: Mapping[str, StoredObject], *, size: int
     last = ready > 0 and parts[part_name(bundle.prefix, ready - 1)].size < PART_SIZE
     if last or ready == bundle.parts > 0:
         return "the manifest"
-    of = str(bundle.parts) if bundle.parts else f"at most {most_parts(size)}"
+    of = str(bundle.parts) if bundle.parts else f"at most {max_parts(size)}"
     return f"part {ready + 1} of {of}"
 
 
 def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret, boot: BootIds) -> Manifest:
     account = order.cloud.account
     root = order.cloud.dialect.disk_mapping if order.whole_disk else None
-    claims = Claims(order.member.role, order.arch_word, boot.kernel, boot.ramdisk, root)
-    parties = Parties(bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account))
-    return manifest_of(bundle.prefix, totals, secret, claims, parties)
+    properties = ImageProperties(order.member.role, order.arch_word, boot.kernel, boot.ramdisk, root)
+    credentials = BundleCredentials(
+        bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account)
+    )
+    return make_manifest(bundle.prefix, totals, secret, properties, credentials)
 
 
 def _parts(totals: Totals) -> str:

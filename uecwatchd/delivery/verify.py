@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from uecwatchd.bundle.unbundle import Nowhere
+from uecwatchd.bundle.unbundle import NullSink
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.download import download_bundle
 from uecwatchd.errors import Rejected, UecError
@@ -42,7 +42,7 @@ def verify(record: SetRecord, cloud: Cloud) -> Iterator[Finding]:
 
 def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
     expected, source = _expected(folder, member)
-    found = download_bundle(cloud, member.manifest, Nowhere(), digest_like(expected))
+    found = download_bundle(cloud, member.manifest, NullSink(), digest_like(expected))
     if found.digest != expected:
         raise Rejected(
             f"{member.manifest}: it is not what {source or 'the ledger'} is",

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
-from uecwatchd.bundle.keys import fits
+from uecwatchd.bundle.keys import is_key_pair
 from uecwatchd.clouds.credentials.gather import bundle_user, gather, numbered, sealing_certificate
 from uecwatchd.clouds.dialects import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, UEC, Dialect
 from uecwatchd.config.records import CloudSettings
@@ -55,8 +55,8 @@ def test_an_eucarc_alone_makes_a_whole_account(settings: CloudSettings) -> None:
     assert account.access_key == "WKy3rMzOWPouVOxK1p3Ar1C2uRBwa2FBXnCw"
     assert account.secret_key == SECRET
     assert account.account == "000100729354"
-    assert fits(account.user_key, account.user_cert)
-    assert not fits(account.user_key, account.cloud_cert)
+    assert is_key_pair(account.user_key, account.user_cert)
+    assert not is_key_pair(account.user_key, account.cloud_cert)
 
 
 def test_the_settings_alone_do_as_well(folder: Path) -> None:

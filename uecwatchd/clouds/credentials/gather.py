@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import Certificate
 
-from uecwatchd.bundle.keys import fits, load_certificate, load_private_key, public_key
+from uecwatchd.bundle.keys import is_key_pair, load_certificate, load_private_key, public_key
 from uecwatchd.clouds.credentials.aws_profile import profile_source
 from uecwatchd.clouds.credentials.euca2ools import euca2ools_source
 from uecwatchd.clouds.credentials.eucarc import eucarc_source
@@ -273,7 +273,7 @@ def user_key(told: Told) -> RSAPrivateKey:
 
 def fitting(told: Told, *, certificate: Certificate, key: RSAPrivateKey) -> Pair:
     """Return key and certificate together. Raises `Halted` if they do not belong together."""
-    if fits(key, certificate):
+    if is_key_pair(key, certificate):
         return certificate, key
     raise Halted(
         f"{told.value('user_key')} (user_key of cloud {told.cloud})",
