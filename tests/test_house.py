@@ -52,6 +52,16 @@ def test_a_package_says_what_it_is_and_exports_nothing(path: Path) -> None:
     assert len(tree.body) == 1
 
 
+def test_no_class_name_stands_twice_in_the_package() -> None:
+    """One word, one idea: a reader who meets a name knows what it is, in whatever module."""
+    places: dict[str, list[str]] = {}
+    for path, module in zip(MODULES, IDS, strict=True):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+
+
 def test_ci_runs_the_readmes_test_command_and_nothing_else() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert "<!-- test it -->" in script

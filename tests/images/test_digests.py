@@ -89,4 +89,4 @@ def test_a_digest_tells_its_kind() -> None:
         "digest": BlockDigest().text(),
     }
     assert json_fields(ContentDigest("")) == {"sha256": None}
-    assert list(tag(blocks)) == ["digest"]
+    assert list(tag(ContentDigest(BlockDigest().text()))) == ["digest"]

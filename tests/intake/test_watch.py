@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd.intake.watch import Watch, Way, deaf, overdue
+from uecwatchd.intake.watch import Watch, WatchMode, deaf, overdue
 
 
 @pytest.fixture
@@ -251,8 +251,8 @@ def test_a_folder_that_is_mounted_over_is_noticed(watch: Watch, tmp_path: Path) 
     assert "mounted over" in watch.lost()
 
 
-LOCAL = Way(Path("/local"), events=True, scan_every=60.0)
-REMOTE = Way(Path("/remote"), events=False, scan_every=15.0, why="nfs4")
+LOCAL = WatchMode(Path("/local"), events=True, scan_every=60.0)
+REMOTE = WatchMode(Path("/remote"), events=False, scan_every=15.0, why="nfs4")
 
 
 def test_each_folder_is_scanned_by_its_own_timer() -> None:

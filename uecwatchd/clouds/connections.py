@@ -227,7 +227,7 @@ class _Counted(io.RawIOBase):
         self._source.close()
 
 
-class _Answer(http.client.HTTPResponse):
+class _CountedResponse(http.client.HTTPResponse):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         _HERE.exchange.hears(arguments[0])
@@ -235,11 +235,11 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Connection(_Watched, AWSHTTPConnection):  # type: ignore[misc]
-    response_class = _Answer
+    response_class = _CountedResponse
 
 
 class _TlsConnection(_Watched, AWSHTTPSConnection):  # type: ignore[misc]
-    response_class = _Answer
+    response_class = _CountedResponse
 
 
 class _HereAlone:

@@ -20,7 +20,7 @@ from uecwatchd.types import ContentDigest, Role
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class MemberResult:
     """What became of one member. `source` is the file it was compared with, empty when that is gone and the
     digest in the ledger had to serve."""
 
@@ -33,14 +33,14 @@ class Finding:
     source: str
 
 
-def verify(record: SetRecord, cloud: Cloud) -> Iterator[Finding]:
+def verify(record: SetRecord, cloud: Cloud) -> Iterator[MemberResult]:
     """Check the members in the order of their registration. Raises Rejected at the first that differs."""
     for member in record.members:
         if member.manifest:
             yield _verify_member(Path(record.folder), member, cloud)
 
 
-def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
+def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> MemberResult:
     expected, source = _expected(folder, member)
     found = download_bundle(cloud, member.manifest, NullSink(), digest_like(expected))
     if found.digest != expected:
@@ -49,7 +49,7 @@ def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> Finding:
             f"the image in the cloud has the digest {found.digest}, expected {expected}",
             "The file may have changed since; if not, drop it anew and deregister this image.",
         )
-    return Finding(
+    return MemberResult(
         member.role,
         member.image_id,
         member.manifest,

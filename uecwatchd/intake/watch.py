@@ -59,7 +59,7 @@ def _is_ours(path: str | bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class WatchMode:
     """How a folder is watched: with events or not, and the seconds between scans in any case.
 
     `why` is the reason for the lack of events, or empty. `passing` is True if the reason may end while the
@@ -87,7 +87,7 @@ class Watch:
         self._scan_every = scan_every
         self._observer: BaseObserver | None = None
         self._seen: dict[Path, tuple[int, int] | None] = {}
-        self.ways: tuple[Way, ...] = ()
+        self.ways: tuple[WatchMode, ...] = ()
 
     def start(self) -> None:
         """Start to watch all folders that can be watched; the rest is scanned. Never raises: see `ways`."""
@@ -141,26 +141,26 @@ class Watch:
             self.ways = tuple(self._way(w.folder, observer) if w.passing else w for w in before)
         return self.ways != before
 
-    def _way(self, folder: Path, observer: BaseObserver) -> Way:
+    def _way(self, folder: Path, observer: BaseObserver) -> WatchMode:
         if why := _unreachable_because(folder):
-            return Way(folder, events=False, scan_every=self._seldom(), why=why, passing=True)
+            return WatchMode(folder, events=False, scan_every=self._seldom(), why=why, passing=True)
         if is_shared(kind := file_system_of(folder)):
-            return Way(folder, events=False, scan_every=self._seldom(), why=kind)
+            return WatchMode(folder, events=False, scan_every=self._seldom(), why=kind)
         try:
             # One level down, because a set may be a folder; inotify alone is not recursive.
             observer.schedule(self._handler, str(folder), recursive=True)
         except (OSError, RuntimeError) as error:
             return self._scanned(folder, error)
-        return Way(folder, events=True, scan_every=self._scan_every)
+        return WatchMode(folder, events=True, scan_every=self._scan_every)
 
-    def _scanned(self, folder: Path, error: OSError | RuntimeError) -> Way:
-        return Way(folder, events=False, scan_every=self._seldom(), why=_refusal(error), passing=True)
+    def _scanned(self, folder: Path, error: OSError | RuntimeError) -> WatchMode:
+        return WatchMode(folder, events=False, scan_every=self._seldom(), why=_refusal(error), passing=True)
 
     def _seldom(self) -> float:
         return min(self._scan_every, DEAF_SCAN_SECONDS)
 
 
-def overdue(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) -> dict[Path, float]:
+def overdue(looked: Mapping[Path, float], ways: Iterable[WatchMode], *, now: float) -> dict[Path, float]:
     """Return for each folder the seconds since its next full scan was due: negative before that.
 
     `looked` is when the last scan of each ended, on the clock of `now`.
@@ -168,7 +168,7 @@ def overdue(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) ->
     return {way.folder: now - looked.get(way.folder, float("-inf")) - way.scan_every for way in ways}
 
 
-def deaf(looked: Mapping[Path, float], ways: Iterable[Way], *, now: float) -> str:
+def deaf(looked: Mapping[Path, float], ways: Iterable[WatchMode], *, now: float) -> str:
     """Return why the daemon does not scan a folder in time; empty if it does.
 
     `looked` is when the last scan of each ended, on the clock of `now`.

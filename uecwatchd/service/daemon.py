@@ -15,7 +15,7 @@ from uecwatchd.clouds.patience import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
-from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, Way, deaf, overdue
+from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, WatchMode, deaf, overdue
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import lock_state
@@ -366,7 +366,7 @@ class Service:
         watch.start()
         return watch
 
-    def _tell_ways(self, watch: Watch, before: Collection[Way] = ()) -> None:
+    def _tell_ways(self, watch: Watch, before: Collection[WatchMode] = ()) -> None:
         for way in watch.ways:
             if way not in before:
                 self._tell(Kind.READY, f"Watching {way}", "warning" if way.passing else "info")

@@ -15,7 +15,7 @@ import pytest
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.dialects import DIALECTS
-from uecwatchd.clouds.errors.rows import ANY_STATUS, BOTH_HALVES, Half, Refusal, Row
+from uecwatchd.clouds.errors.rows import ANY_STATUS, BOTH_HALVES, Half, Refusal, RefusalRow
 from uecwatchd.clouds.errors.table import ROWS, find_row
 from uecwatchd.clouds.errors.translate import translated
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected, UecError
@@ -457,7 +457,7 @@ def test_a_rows_words_are_parts_of_our_sentences(row: Any) -> None:
     [row for row in ROWS if (row.code or row.words) and row.statuses == ANY_STATUS],
     ids=lambda row: row.code or row.words,
 )
-def test_words_mean_the_same_whatever_the_status(row: Row) -> None:
+def test_words_mean_the_same_whatever_the_status(row: RefusalRow) -> None:
     """Unless a row of words stands higher: that is what makes a permanent 500 one."""
     for one in EXAMPLES:
         said = one.answer.refusal
@@ -488,7 +488,7 @@ QUOTING = (
 )
 
 
-def words_of(row: Row) -> Iterator[str]:
+def words_of(row: RefusalRow) -> Iterator[str]:
     """A row's codes and words, as somebody would have to spell them to have an image of that name."""
     for pattern in (row.code, row.words):
         for choice in re.split(r"[|()]", pattern):
@@ -504,7 +504,7 @@ HOSTILE = sorted({word for row in ROWS for word in words_of(row)} | {"Virtualiza
 def test_a_name_decides_nothing(dialect: str, code: str, message: str) -> None:
     """Or whoever drops an image `AccessDenied` would close the cloud to everybody."""
 
-    def row(name: str) -> Row:
+    def row(name: str) -> RefusalRow:
         return find_row(dialect, Refusal("ec2", 500, code, message.format(name)))
 
     expected = row("karmic")

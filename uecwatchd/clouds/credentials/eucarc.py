@@ -17,7 +17,7 @@ from pathlib import Path
 
 from uecwatchd.clouds.credentials.shell import read_script
 from uecwatchd.clouds.credentials.shell_commands import the_one_file
-from uecwatchd.clouds.credentials.shell_words import Scope, Unknown
+from uecwatchd.clouds.credentials.shell_words import Scope, UnknownVariable
 from uecwatchd.clouds.credentials.source import PATHS, Remark, Source
 from uecwatchd.errors import Halted
 from uecwatchd.system.file_errors import closed
@@ -85,7 +85,7 @@ def _untold(script: Scope, text: str, setting: str, value: str | None) -> str | 
     return f"{name} (line {_line(text, reason)}) is not known, since {reason.why}"
 
 
-def _line(text: str, reason: Unknown) -> int:
+def _line(text: str, reason: UnknownVariable) -> int:
     return text.count("\n", 0, reason.at) + 1
 
 

@@ -20,7 +20,7 @@ from uecwatchd.clouds.credentials.shell_words import (
     END_OF_COMMAND,
     REDIRECTION,
     Scope,
-    Unknown,
+    UnknownVariable,
     Was,
     blank,
     upto_closing,
@@ -179,7 +179,7 @@ def _act(scope: Scope, words: list[str | None]) -> None:
                     scope.assign(name, None, is_maybe=scope.is_maybe)
         case ["." | "source" | "eval" as name, *arguments]:
             file = f" {arguments[0][:40]}" if arguments and arguments[0] and name != "eval" else ""
-            scope.unrun.append(Unknown(scope.at, f"`{name}{file}` is a command, and none is run"))
+            scope.unrun.append(UnknownVariable(scope.at, f"`{name}{file}` is a command, and none is run"))
 
 
 def _past_keywords(reading: Reading, at: int, *, is_sure: bool) -> tuple[int, bool]:

@@ -42,7 +42,7 @@ LONGEST_VALUE_CHARACTERS = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class UnknownVariable:
     """A variable that only a shell could tell, with the reason; `at` is the place of its assignment in the
     text. It is `open` if only branches have set it so far, each in a way that only a shell could tell.
     """
@@ -58,7 +58,7 @@ class Was:
 
     name: str
     value: str | None
-    unknown: Unknown | None
+    unknown: UnknownVariable | None
     maybe: bool
 
 
@@ -75,9 +75,9 @@ class Scope:
     path: Path
     given: Mapping[str, str]
     variables: dict[str, str] = field(default_factory=dict)
-    unknown: dict[str, Unknown] = field(default_factory=dict)
+    unknown: dict[str, UnknownVariable] = field(default_factory=dict)
     maybe: set[str] = field(default_factory=set)
-    unrun: list[Unknown] = field(default_factory=list)
+    unrun: list[UnknownVariable] = field(default_factory=list)
     here: list[tuple[str, bool]] = field(default_factory=list)
     why: str = ""
     at: int = 0
@@ -135,7 +135,7 @@ class Scope:
 
     def _doubt(self, name: str, why: str, *, is_open: bool = False) -> None:
         self.variables.pop(name, None)
-        self.unknown[name] = Unknown(self.at, why, is_open)
+        self.unknown[name] = UnknownVariable(self.at, why, is_open)
 
 
 def blank(kind: re.Pattern[str], text: str, at: int) -> tuple[str, int]:

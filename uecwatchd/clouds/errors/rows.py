@@ -42,7 +42,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RefusalRow:
     """One kind of refusal: it has that code, or those words in its message; whatever it says, if the row has
     neither. Case does not count."""
 

@@ -14,7 +14,7 @@ days is rejected after all, like every deferred set; a 4xx is for the dropper to
 it has a code of its own, or the one form that has none.
 """
 
-from uecwatchd.clouds.errors.rows import EC2_ALONE, S3_ALONE, Refusal, Row
+from uecwatchd.clouds.errors.rows import EC2_ALONE, S3_ALONE, Refusal, RefusalRow
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected
 
 # Its RegisterImage has one sentence for whatever is the matter with a manifest, a bad signature included.
@@ -57,41 +57,41 @@ SAID_BY_ANYBODY = frozenset({TOO_SLOW, TOO_LARGE, TOO_EARLY, TOO_MANY})
 
 ROWS = (
     # What quotes a whole request, or a name with spaces in it, says enough by its first words or its code
-    Row(Halted, OTHER_GENERATION, SET_DIALECT, words="bind the following fields"),
-    Row(
+    RefusalRow(Halted, OTHER_GENERATION, SET_DIALECT, words="bind the following fields"),
+    RefusalRow(
         Rejected,
         "an image of that name is registered already",
         "Deregister the image that has it, or choose another name in the sidecar.",
         code=r"InvalidAMIName\.Duplicate",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "it does not accept the image's name",
         "Choose a name of 3 to 128 letters, digits and hyphens in the sidecar.",
         code=r"InvalidAMIName\.Malformed",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "it boots this image only with a kernel and a ramdisk",
         'Add the missing file to the set, or name a registered one in the sidecar (kernel = "eki-…",'
         ' ramdisk = "eri-…").',
         words="(kernel|ramdisk) id must be specified",
     ),
-    Row(
+    RefusalRow(
         Halted,
         OTHER_GENERATION,
         SET_DIALECT,
         code="UnknownParameter|MissingParameter|InvalidAction|InvalidQueryParameter",
     ),
-    Row(Halted, SPEAKS_TLS, WRITE_HTTPS, words=HTTP_WHERE_TLS_IS, statuses=range(400, 401)),
+    RefusalRow(Halted, SPEAKS_TLS, WRITE_HTTPS, words=HTTP_WHERE_TLS_IS, statuses=range(400, 401)),
     # Who we are, and what time it is
-    Row(
+    RefusalRow(
         Deferred,
         "it takes two requests made in the same second for one request sent twice",
         "You need only wait.",
         words="message replay detected",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "it finds our requests out of date, so its clock and ours differ",
         "Compare `date -u` on both machines, and let both follow one time server.",
@@ -99,21 +99,21 @@ ROWS = (
         words="message (has )?expired|generated in the future|unable to parse date"
         "|timestamp ((is|has|was) )?(expired|in the future)|timestamp failed validation",
     ),
-    Row(
+    RefusalRow(
         Halted,
         f"{OTHER_GENERATION}: it does not take our version of the signature",
         SET_DIALECT,
         code="MissingAuthenticationToken",
         words="invalid authorization header|use AWS4-HMAC-SHA256|version [24] of the signature is not taken",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "it does not know the certificate whose key signed the manifest",
         "Set user_cert and user_key to the pair that this cloud gave us, or fetch new credentials and set"
         " eucarc.",
         words="manifest has (an )?invalid signature|invalid manifest: failed to verify signature",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "it did not accept our signature: the secret key is not that of the access key",
         "Copy secret_key again, or fetch new credentials and set eucarc; if the key is right, compare the"
@@ -122,20 +122,20 @@ ROWS = (
         words="signatures? (do(es)? not match|mismatch)|signature we calculated does not match"
         "|failed to verify signature|signature verification failed",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "it does not know our access key",
         "Fetch new credentials from this cloud and set eucarc, or access_key and secret_key.",
         code="InvalidAccessKey(Id)?|InvalidClientTokenId|UnrecognizedClient",
         words="access key id you provided",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "our temporary credentials have run out",
         "See that whatever renews them runs; new ones are looked for by themselves.",
         code="ExpiredToken|InvalidToken|TokenRefreshRequired",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "the account number that we write into manifests is not that of the access key",
         "Correct account, or EC2_USER_ID (on newer clouds EC2_ACCOUNT_NUMBER) in the eucarc, or fetch new"
@@ -143,22 +143,22 @@ ROWS = (
         words="manifest is not accessible"
         r"|manifest('s)? <?(user|owner|account)>? (\w+ )?(is not|differs|does not (match|belong))",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "our account may not use that kernel or ramdisk",
         "Name another one in the sidecar, or ask its owner to share it with our account.",
         words=r"access to (kernel|ramdisk) image \S+ (is )?denied",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "our account may not make an image public, or take that back",
         "Take public out of the sidecar, or ask the cloud's administrator for the right publicize_image.",
         words="publicize_image",
         halves=EC2_ALONE,
     ),
-    Row(Halted, NO_RIGHT_OF_EC2, ASK_FOR_RIGHT_OF_EC2, words="not authorized", halves=EC2_ALONE),
-    Row(Halted, NO_RIGHT, ASK_FOR_RIGHT, words="not authorized"),
-    Row(
+    RefusalRow(Halted, NO_RIGHT_OF_EC2, ASK_FOR_RIGHT_OF_EC2, words="not authorized", halves=EC2_ALONE),
+    RefusalRow(Halted, NO_RIGHT, ASK_FOR_RIGHT, words="not authorized"),
+    RefusalRow(
         Halted,
         NOT_KNOWN,
         "Fetch new credentials from this cloud and set eucarc, or access_key and secret_key; if they are"
@@ -166,40 +166,40 @@ ROWS = (
         code="AuthFailure|AuthorizationHeaderMalformed|AuthorizationQueryParametersError",
         words="user authentication failed|not authenticated",
     ),
-    Row(
+    RefusalRow(
         Halted,
         NO_RIGHT_OF_EC2,
         ASK_FOR_RIGHT_OF_EC2,
         code="AccessDenied|UnauthorizedOperation",
         halves=EC2_ALONE,
     ),
-    Row(Halted, NO_RIGHT, ASK_FOR_RIGHT, code="AccessDenied|UnauthorizedOperation"),
+    RefusalRow(Halted, NO_RIGHT, ASK_FOR_RIGHT, code="AccessDenied|UnauthorizedOperation"),
     # The bucket
-    Row(
+    RefusalRow(
         Halted,
         "it keeps the bucket in another region than the one that we ask in",
         "Set region and s3_url to the bucket's, or choose another bucket.",
         code="IllegalLocationConstraintException|InvalidLocationConstraint|(Permanent|Temporary)Redirect",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "the bucket belongs to another account, and only its owner may register what lies in it",
         'Choose another bucket: bucket = "…" under [defaults] or in the sidecar.',
         words="you must own the bucket",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "the bucket belongs to another account",
         'Choose another bucket: bucket = "…" under [defaults] or in the sidecar.',
         code="BucketAlreadyExists|BucketNotOwned",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "our account may have no more buckets",
         "Name a bucket that exists, delete one, or ask the cloud's administrator for a higher quota.",
         code="TooManyBuckets",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "the bucket is full, or our account's quota is",
         "Delete bundles that no image needs, choose another bucket, or ask the cloud's administrator for a"
@@ -207,13 +207,13 @@ ROWS = (
         code=r"EntityTooLarge|\w*QuotaExceeded",
         words=r"quota (is |was |has been )?exceeded|exceed(s|ed)? (\w+ )?quota",
     ),
-    Row(
+    RefusalRow(
         Deferred,
         "somebody else is making or deleting the bucket at this moment",
         "You need only wait.",
         code="OperationAborted",
     ),
-    Row(
+    RefusalRow(
         Halted,
         "its EC2 does not know the bucket that S3 has just taken the bundle into",
         "See that s3_url and ec2_url are of one cloud: compare both with its eucarc.",
@@ -221,26 +221,26 @@ ROWS = (
         words="(specified )?bucket does not exist",
         halves=EC2_ALONE,
     ),
-    Row(
+    RefusalRow(
         Deferred,
         "the bucket is not there",
         "If somebody deleted it, the next attempt makes it again.",
         code="NoSuchBucket",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "a file of the bundle is not in the bucket",
         "If somebody deleted it, deregister the image, and drop its files again.",
         code="NoSuchKey",
     ),
-    Row(
+    RefusalRow(
         Deferred,
         "what arrived is not what we sent",
         "You need only wait.",
         code="BadDigest|InvalidDigest",
     ),
     # The manifest
-    Row(
+    RefusalRow(
         BundleRefused,
         "it cannot read the manifest in the bucket, or does not know the certificate whose key signed it",
         "See that s3_url and ec2_url are of one cloud, that user_cert and user_key are the pair that it gave"
@@ -248,20 +248,20 @@ ROWS = (
         words="manifest referenced is invalid or unavailable",
         dialects=ONE_SENTENCE_FOR_MANIFESTS,
     ),
-    Row(
+    RefusalRow(
         BundleRefused,
         "it cannot read the manifest in the bucket",
         "See that s3_url and ec2_url are of one cloud, and that the dialect is right: some clouds must be"
         " allowed to read what we upload.",
         words="failed to read manifest file|manifest referenced is invalid or unavailable",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "the image is larger than it takes",
         "Make the image smaller, or ask the cloud's administrator to raise the limit.",
         words="cannot register image of size|image size exceeds",
     ),
-    Row(
+    RefusalRow(
         BundleRefused,
         "it finds a mistake in the manifest",
         "Compare cloud_cert and the dialect with the cloud, then retry the set; its administrator's"
@@ -269,28 +269,28 @@ ROWS = (
         code="InvalidManifest",
     ),
     # The registration
-    Row(
+    RefusalRow(
         Rejected,
         "only its administrators may register kernels and ramdisks",
         'Name registered ones in the sidecar (kernel = "eki-…", ramdisk = "eri-…"), or give this service an'
         " administrator's credentials and retry the set.",
         words="only administrators can register",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "it has no kernel or ramdisk of that id",
         "Compare kernel and ramdisk in the sidecar with the ids that the cloud lists.",
         code=r"Invalid(AKI|ARI)ID|Invalid(Kernel|Ramdisk)\w*",
         words="referenced (kernel|ramdisk) id is invalid",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "it does not accept the manifest's place in the bucket",
         "Choose a bucket name of 3 to 63 lower case letters, digits and hyphens.",
         code="InvalidAMILocation",
         words="invalid image location",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "it does not boot images of that virtualization",
         "Change virtualization in the sidecar.",
@@ -298,13 +298,13 @@ ROWS = (
         "|parameter virtuali[sz]ationtype is invalid"
         r"|virtuali[sz]ation type (\S+ )?is (invalid|not (valid|supported))",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "it has no image of that id",
         "Compare the id with those that the cloud lists.",
         code="InvalidAMIID",
     ),
-    Row(
+    RefusalRow(
         Rejected,
         "it has no account of a number that the image is to be shared with",
         "Correct share in the sidecar.",
@@ -312,7 +312,7 @@ ROWS = (
         words="not a valid userid",
     ),
     # What passes
-    Row(
+    RefusalRow(
         CloudAway,
         "it is too busy just now",
         "You need only wait.",
@@ -320,22 +320,22 @@ ROWS = (
         "|RequestTimeout",
     ),
     # Nothing known was said: the status decides
-    Row(Halted, NOT_KNOWN, "Run `uecwatchd check`.", statuses=range(401, 404)),
-    Row(
+    RefusalRow(Halted, NOT_KNOWN, "Run `uecwatchd check`.", statuses=range(401, 404)),
+    RefusalRow(
         Halted,
         NO_SERVICE,
         "Compare ec2_url and s3_url with the cloud's eucarc, and region where the cloud has regions.",
         code="40[45]",  # no code of its own: no S3 or EC2 said this
         statuses=range(404, 406),
     ),
-    Row(Halted, OTHER_GENERATION, SET_DIALECT, statuses=range(412, 413), dialects=BINDING_IS_412),
-    Row(
+    RefusalRow(Halted, OTHER_GENERATION, SET_DIALECT, statuses=range(412, 413), dialects=BINDING_IS_412),
+    RefusalRow(
         CloudAway,
         "it was too slow to hear us out",
         "You need only wait.",
         statuses=range(TOO_SLOW, TOO_SLOW + 1),
     ),
-    Row(
+    RefusalRow(
         Halted,
         "something before it takes no request as large as ours",
         "Have the web server or proxy that stands before it take 11 MiB, since a part of a bundle has 10"
@@ -343,15 +343,17 @@ ROWS = (
         code=f"{TOO_LARGE}",  # no code of its own, as above
         statuses=range(TOO_LARGE, TOO_LARGE + 1),
     ),
-    Row(
+    RefusalRow(
         CloudAway,
         "it wants to be asked later",
         "You need only wait.",
         statuses=range(TOO_EARLY, TOO_EARLY + 1),
     ),
-    Row(CloudAway, "it is too busy just now", "You need only wait.", statuses=range(TOO_MANY, TOO_MANY + 1)),
-    Row(Rejected, REFUSED, SEE_ITS_WORDS, words=r"^Failure: \d{3}", statuses=range(400, 500)),
-    Row(
+    RefusalRow(
+        CloudAway, "it is too busy just now", "You need only wait.", statuses=range(TOO_MANY, TOO_MANY + 1)
+    ),
+    RefusalRow(Rejected, REFUSED, SEE_ITS_WORDS, words=r"^Failure: \d{3}", statuses=range(400, 500)),
+    RefusalRow(
         Halted,
         "it refused, and not in the way of a cloud",
         "Compare ec2_url and s3_url with the cloud's eucarc, and see whether a web server or proxy before it"
@@ -359,9 +361,9 @@ ROWS = (
         code=r"\d{3}",  # no code of its own, as above
         statuses=range(400, 500),
     ),
-    Row(Rejected, REFUSED, SEE_ITS_WORDS, statuses=range(400, 500)),
-    Row(Halted, "it does not know this request", SET_DIALECT, statuses=range(501, 502)),
-    Row(
+    RefusalRow(Rejected, REFUSED, SEE_ITS_WORDS, statuses=range(400, 500)),
+    RefusalRow(Halted, "it does not know this request", SET_DIALECT, statuses=range(501, 502)),
+    RefusalRow(
         Halted,
         "it failed without a word, as it also does when it does not know us or our clock is wrong",
         "If the cloud is well, compare `date -u` on both machines; if the clocks agree, the secret key for S3"
@@ -371,17 +373,17 @@ ROWS = (
         halves=S3_ALONE,
         dialects=REFUSES_WITHOUT_A_WORD,
     ),
-    Row(
+    RefusalRow(
         CloudAway,
         "it failed without a word",
         "You need only wait.",
         words=NO_WORD,
         statuses=range(500, 501),
     ),
-    Row(CloudAway, "it failed", "You need only wait."),
+    RefusalRow(CloudAway, "it failed", "You need only wait."),
 )
 
 
-def find_row(dialect: str, refusal: Refusal) -> Row:
+def find_row(dialect: str, refusal: Refusal) -> RefusalRow:
     """Return the first row that fits an answer; the last row fits everything."""
     return next(row for row in ROWS if row.fits(dialect, refusal))

@@ -32,12 +32,12 @@ class BrokenXml(UnsafeXml):
 
 def check_xml(body: bytes) -> None:
     """Raise UnsafeXml unless the document keeps all limits."""
-    _Look(body, "", most=MAX_ELEMENTS).through()
+    _DocumentScan(body, "", most=MAX_ELEMENTS).through()
 
 
 def pages(body: bytes, parent: str) -> tuple[bytes, ...]:
     """Split a document into documents with some of the elements of `parent` each. Raises UnsafeXml."""
-    spans = _Look(body, parent, most=MAX_ELEMENTS).through()
+    spans = _DocumentScan(body, parent, most=MAX_ELEMENTS).through()
     if len(body) <= PAGE_BYTES or not spans:
         return (body,)
     head, tail = body[: spans[0][0]], body[spans[-1][1] :]
@@ -46,7 +46,7 @@ def pages(body: bytes, parent: str) -> tuple[bytes, ...]:
     return tuple(head + body[start:end] + tail for start, end in spans)
 
 
-class _Look:
+class _DocumentScan:
     """One look at a document, and where the pages of its list lie. `most` bounds what lies around the list,
     and each thing in it.
     """

@@ -20,9 +20,18 @@ from uecwatchd.intake.sets.declared_sums import Declared, Lists, declared, lists
 from uecwatchd.intake.sets.lone_sidecars import must_be_unnamed
 from uecwatchd.intake.sets.loose_pairs import Loose, boot_folders, loose_pair, loose_pairs
 from uecwatchd.intake.sets.members import members_of, must_go_together
-from uecwatchd.intake.sets.owners import Made, Part, Taken, View, joined, views_of
+from uecwatchd.intake.sets.owners import Made, Taken, View, ViewDecisions, joined, views_of
 from uecwatchd.intake.sets.policy import must_be_open
-from uecwatchd.intake.sets.records import Assembly, ImageSet, Member, Misfit, NotYet, Refused, Rules, Waiting
+from uecwatchd.intake.sets.records import (
+    Assembly,
+    ImageSet,
+    Member,
+    Misfit,
+    NotReady,
+    Refused,
+    Rules,
+    Waiting,
+)
 from uecwatchd.intake.sets.requirements import boots_alone, missing, must_be_complete, must_be_whole_disk
 from uecwatchd.intake.sets.roles import roles_of
 from uecwatchd.intake.sets.stray_metadata import Nearby, look_around, must_be_heeded, unheeded
@@ -73,7 +82,7 @@ def assemble(
 
 def _decided(
     view: View, rules: Rules, taken: Taken, done: Mapping[str, str], beat: Callable[[], None]
-) -> Part:
+) -> ViewDecisions:
     """Decide about the sets that belong to a view."""
     taken = {name: files for name, files in taken.items() if view.decides(name)}
     listing = as_spelled(view.listing)
@@ -102,7 +111,7 @@ def _decided(
     waiting = tuple(one for one in outcomes if isinstance(one, Waiting))
     refused = tuple(one for one in outcomes if isinstance(one, Refused))
     left = misfits(listing, used, read)
-    return Part(view, Assembly(ready, waiting, refused, left), frozenset(used | read))
+    return ViewDecisions(view, Assembly(ready, waiting, refused, left), frozenset(used | read))
 
 
 def _judged(
@@ -125,7 +134,7 @@ def _judged(
         if found.stamp != done.get(found.name):
             _must_be_allowed(listing, draft, rules)
             view.must_be_its_owners(found.files)
-    except NotYet as wait:
+    except NotReady as wait:
         reason = wait.reason + view.note(draft.name, wait)
         return Waiting(draft.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner)
     except UecError as error:
@@ -150,7 +159,7 @@ def _says_nothing(listing: Listing, draft: Draft, near: Nearby) -> bool:
 def _decide(
     view: View, draft: Draft, owned: list[str], around: _Around, *, rules: Rules, taken: Made | None
 ) -> ImageSet:
-    """Return the complete set. Raises NotYet with a reason, or an error, if it is not complete.
+    """Return the complete set. Raises NotReady with a reason, or an error, if it is not complete.
 
     `taken` are the members of the finished set with this name.
     """
@@ -201,9 +210,9 @@ def _with_a_pair(
 
 
 def _must_be_theirs(view: View, draft: Draft, leading: Iterable[str]) -> None:
-    """Raise NotYet if a member's set would consist only of root's image or root's kernel."""
+    """Raise NotReady if a member's set would consist only of root's image or root's kernel."""
     if theirs := [path for path in leading if not view.is_own(path)]:
-        raise NotYet(f"files of its own: {view.why_not(theirs, draft.name)}")
+        raise NotReady(f"files of its own: {view.why_not(theirs, draft.name)}")
 
 
 def _image_set(
@@ -310,7 +319,7 @@ def _must_heed_strays(
 
 
 def _must_be_known(listing: Listing, paths: Sequence[str], settle: float) -> None:
-    """Raise NotYet if files are still being written, or have not been read."""
+    """Raise NotReady if files are still being written, or have not been read."""
     _must_have_settled(listing, paths, settle)
     must_have_been_read(listing, paths)
 
@@ -319,7 +328,7 @@ def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) ->
     for path in paths:
         ready_at = listing.entries[path].since + settle
         if listing.now < ready_at:
-            raise NotYet(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
+            raise NotReady(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
 
 
 def _metadata(listing: Listing, draft: Draft, rules: Rules) -> Sidecar:

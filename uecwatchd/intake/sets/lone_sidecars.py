@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
-from uecwatchd.intake.sets.records import NotYet
+from uecwatchd.intake.sets.records import NotReady
 from uecwatchd.intake.sidecar import Foreign, Misread
 from uecwatchd.intake.spool.scan import Listing
 
@@ -56,12 +56,12 @@ def lone_among(listing: Listing, paths: Sequence[str]) -> Lone:
 
 
 def must_be_unnamed(listing: Listing, lone: Lone, paths: Iterable[str], settle: float) -> None:
-    """Raise NotYet if metadata may name one of the `paths` of a set without a sidecar."""
+    """Raise NotReady if metadata may name one of the `paths` of a set without a sidecar."""
     if lone.youngest and listing.now < (ready_at := listing.entries[lone.youngest].since + settle):
-        raise NotYet(f"{lone.youngest} to lie still for {settle:g} s", ready_at, brief=True)
+        raise NotReady(f"{lone.youngest} to lie still for {settle:g} s", ready_at, brief=True)
     names = [file_names.folded(path.rsplit("/", 1)[-1]) for path in paths]
     begun = (name[:end] for name in names for end in range(len(name) + 1))
     if path := lone.unusable or next((lone.begun[part] for part in begun if part in lone.begun), ""):
-        raise NotYet(f"{path} to be corrected or moved away: it cannot be used, and may name this image")
+        raise NotReady(f"{path} to be corrected or moved away: it cannot be used, and may name this image")
     if path := next((lone.others[name] for name in names if name in lone.others), ""):
-        raise NotYet(f"{path} to be moved away: it is no sidecar, and may name this image")
+        raise NotReady(f"{path} to be moved away: it is no sidecar, and may name this image")

@@ -18,7 +18,7 @@ from uecwatchd.intake.sets.candidates import (
     role_of,
     stem_of,
 )
-from uecwatchd.intake.sets.records import Assembly, Misfit, NotYet, People
+from uecwatchd.intake.sets.records import Assembly, Misfit, NotReady, People
 from uecwatchd.intake.sets.stray_metadata import is_metadata
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sums
@@ -67,13 +67,13 @@ class View:
         return self.listing.entries[paths[0]].owner
 
     def must_be_its_owners(self, files: Sequence[str]) -> None:
-        """Raise NotYet for a file that others than its owner may have written or named."""
+        """Raise NotReady for a file that others than its owner may have written or named."""
         tops = [path.partition("/")[0] for path in files]
         for path in dict.fromkeys([*tops, *files]) if self.people else ():
             if found := self.listing.entries[path].exposed:
                 where = shell_word(str(self.listing.folder / path))
                 remedy = f"try: {found.command} {where}" if found.command else "copy it again"
-                raise NotYet(f"{path} to be its owner's alone: {found.why} ({remedy})")
+                raise NotReady(f"{path} to be its owner's alone: {found.why} ({remedy})")
 
     def borrowed(self, files: Sequence[str], name: str) -> tuple[str, ...]:
         """Return the files of a set that are there for all, unless they have its name."""
@@ -85,7 +85,7 @@ class View:
         paths = self.foreign.get(file_names.folded(name), ())
         return (f"left out: {self.why_not(paths, name)}",) if paths else ()
 
-    def note(self, name: str, wait: NotYet) -> str:
+    def note(self, name: str, wait: NotReady) -> str:
         """Return a clause about files of others that a set waits for; empty if there are none."""
         if self.people is None or wait.brief:
             return ""
@@ -106,7 +106,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ViewDecisions:
     """Decisions of one view, and the files that its sets use or wait with."""
 
     view: View
@@ -114,7 +114,7 @@ class Part:
     used: frozenset[str]
 
 
-def joined(parts: Sequence[Part], left_out: Mapping[str, Misfit]) -> Assembly:
+def joined(parts: Sequence[ViewDecisions], left_out: Mapping[str, Misfit]) -> Assembly:
     """Merge the decisions of all views. A file that is there for all is in use if any set uses it."""
     if len(parts) == 1 and not left_out:
         return parts[0].assembly

@@ -173,7 +173,7 @@ def being_written(name: str, path: str, ready_at: float) -> Waiting:
     return Waiting(name, f"{path} to be closed by the process that writes it", ready_at)
 
 
-class NotYet(Exception):
+class NotReady(Exception):
     """Not an error: it carries the reason to wait up to `assemble`.
 
     `lacking` are the missing roles, `path` is the missing file.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from uecwatchd.errors import Rejected
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.candidates import Draft, named_files
-from uecwatchd.intake.sets.records import Member, NotYet, Rules
+from uecwatchd.intake.sets.records import Member, NotReady, Rules
 from uecwatchd.intake.sidecar import FROM_IMAGE, NONE, Sidecar
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import Role
@@ -58,19 +58,19 @@ def must_be_complete(
     rules: Rules,
     folders: Iterable[str],
 ) -> None:
-    """Raise NotYet, with what to add. `folders` are those with only kernels and ramdisks."""
+    """Raise NotReady, with what to add. `folders` are those with only kernels and ramdisks."""
     if "machine" not in roles and not _registers_alone(sidecar, roles):
-        raise NotYet(_no_machine(draft, sidecar, roles))
+        raise NotReady(_no_machine(draft, sidecar, roles))
     lacking = missing(sidecar, roles, rules)
     if unknown := next((cloud for cloud in sidecar.clouds if lacking and cloud in rules.strange), None):
         why = rules.strange[unknown]
-        raise NotYet(f"cloud {unknown} to tell what it wants{f' ({why})' if why else ''}")
+        raise NotReady(f"cloud {unknown} to tell what it wants{f' ({why})' if why else ''}")
     if "kernel" in lacking:
         alone = rules.disk_alone.issuperset(sidecar.clouds) and _is_disk(listing, roles)
         reason = _no_kernel(draft, sidecar, rules, alone=alone) + _elsewhere(listing, draft, folders)
-        raise NotYet(reason, lacking=lacking)
+        raise NotReady(reason, lacking=lacking)
     if "ramdisk" in lacking:
-        raise NotYet(_no_ramdisk(draft, sidecar, roles, rules), lacking=lacking)
+        raise NotReady(_no_ramdisk(draft, sidecar, roles, rules), lacking=lacking)
 
 
 def must_be_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:

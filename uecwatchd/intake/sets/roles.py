@@ -6,7 +6,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names, suitability
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.candidates import Draft, named_files, role_of
-from uecwatchd.intake.sets.records import ROLE_WORDS, NotYet
+from uecwatchd.intake.sets.records import ROLE_WORDS, NotReady
 from uecwatchd.intake.sets.requirements import place_for, said, sidecar_name
 from uecwatchd.intake.sidecar import Sidecar, is_image_id
 from uecwatchd.intake.spool.safe_open import not_regular
@@ -17,7 +17,7 @@ from uecwatchd.types import Role
 def roles_of(
     listing: Listing, draft: Draft, sidecar: Sidecar, owned: Iterable[str], there: Mapping[str, str]
 ) -> dict[Role, str]:
-    """Return the file for each role. Raises NotYet for a missing named file, Rejected if two are possible.
+    """Return the file for each role. Raises NotReady for a missing named file, Rejected if two are possible.
 
     `there` is every path by its folded name.
     """
@@ -46,7 +46,7 @@ def _named(listing: Listing, draft: Draft, sidecar: Sidecar, there: Mapping[str,
         if draft.base + name not in listing.entries:
             other = there.get(file_names.folded(draft.base + name))
             but = f"; {other} lies there: names are told apart by their letters' case" if other else ""
-            raise NotYet(f"{name} (named in {sidecar_name(draft)}{but})", path=draft.base + name)
+            raise NotReady(f"{name} (named in {sidecar_name(draft)}{but})", path=draft.base + name)
         if (kind := listing.entries[draft.base + name].kind) != "file":
             raise not_regular(draft.base + name, kind)
         roles[role] = draft.base + name

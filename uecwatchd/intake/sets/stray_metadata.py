@@ -15,7 +15,7 @@ from uecwatchd.images import facts, file_names
 from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, Draft, key_of, named_files, role_of
 from uecwatchd.intake.sets.lone_sidecars import Lone, lone_among, machines_named
 from uecwatchd.intake.sets.metadata_names import is_metadata_name, names_meant, original_name
-from uecwatchd.intake.sets.records import NotYet
+from uecwatchd.intake.sets.records import NotReady
 from uecwatchd.intake.sets.requirements import said
 from uecwatchd.intake.sets.similar_names import Names
 from uecwatchd.intake.sidecar import Foreign, Sidecar
@@ -249,7 +249,7 @@ def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
     """Raise an error if something near a set must stop it. `paths` are the files of the set."""
     for path in (*paths, *draft.sidecars):
         if note := near.notes.get(file_names.folded(path)):
-            raise NotYet(
+            raise NotReady(
                 f"{path} to be whole: {note} lies beside it; remove that if nothing is copied any more"
             )
     for stray in near.of(draft, paths):
@@ -260,10 +260,10 @@ def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
             remedy = f"rename it to {name} or move it away"
             if stray.path.lower().endswith(SWAP):
                 remedy = f"an editor keeps it while {name} is open: save that and close it, or remove this"
-            raise NotYet(f"{name}: {stray.path} lies there, which is not read; {remedy}")
+            raise NotReady(f"{name}: {stray.path} lies there, which is not read; {remedy}")
         raise _not_read(draft, stray)
     if not draft.sidecars and (other := near.alike.get(draft.name)):
-        raise NotYet(
+        raise NotReady(
             f"a decision about {other.path}, which nearly has its name and is read for no image: "
             f"{_if_meant(other, draft, paths)} if it is meant for this one, else move it away"
         )

@@ -5,7 +5,7 @@ A sidecar among them may name any file that has no sidecar of its own.
 
 from collections.abc import Iterable
 
-from uecwatchd.intake.sets.records import NotYet
+from uecwatchd.intake.sets.records import NotReady
 from uecwatchd.intake.spool.file_kinds import is_sidecar
 from uecwatchd.intake.spool.scan import Listing
 
@@ -17,17 +17,17 @@ def unread_sidecar(listing: Listing) -> str | None:
 
 
 def must_be_whole(listing: Listing) -> None:
-    """Raise NotYet if names were left out because of a limit: a sidecar may be among them."""
+    """Raise NotReady if names were left out because of a limit: a sidecar may be among them."""
     if number := sum(listing.left_out.values()):
         reason = f"room for all names in this folder: {number} more lie there than are looked at"
-        raise NotYet(reason, brief=True, unread=True)
+        raise NotReady(reason, brief=True, unread=True)
 
 
 def must_have_been_read(listing: Listing, paths: Iterable[str]) -> None:
-    """Raise NotYet for the first file that was not read."""
+    """Raise NotReady for the first file that was not read."""
     for path in paths:
         if path in listing.unread:
-            raise NotYet(f"{path} to be read: much lies there", listing.now, brief=True, unread=True)
+            raise NotReady(f"{path} to be read: much lies there", listing.now, brief=True, unread=True)
         if path in listing.crowded:
             reason = f"room for what {path} says: too much metadata lies in this folder"
-            raise NotYet(reason, brief=True, unread=True)
+            raise NotReady(reason, brief=True, unread=True)
