@@ -30,7 +30,7 @@ from uecwatchd.ledger import schema
 from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.policy import GONE
-from uecwatchd.service.retention import leaving_of
+from uecwatchd.service.retention import files_to_retire
 from uecwatchd.service.set_owners import known_of, newly_owned
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import ContentDigest
@@ -138,7 +138,7 @@ def test_what_root_has_put_there_for_all_does_not_leave_with_a_members_set() -> 
     files: Files = {**NAMED, "vmlinuz-1": (ROOT, "kernel")}
     assembly = decided(files)
     records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
-    gone = leaving_of(owned(files), assembly, records, held=(), way="delete")
+    gone = files_to_retire(owned(files), assembly, records, held=(), way="delete")
     assert {one.path for one in gone} == {"web.toml", "base.img", "initrd-1"}
     alone = decided({path: (ROOT, content) for path, (_, content) in NAMED.items()})
     assert alone.ready[0].shared == ()
@@ -155,7 +155,7 @@ def test_a_kernel_stays_that_a_set_names_which_is_not_ready(other: Mapping[str, 
     files: Files = {**NAMED, **{path: (ALICE, content) for path, content in other.items()}}
     assembly = decided(files)
     records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
-    gone = leaving_of(owned(files), assembly, records, held=(), way="delete")
+    gone = files_to_retire(owned(files), assembly, records, held=(), way="delete")
     assert {one.path for one in gone} == {"web.toml", "base.img"}
 
 

@@ -39,8 +39,8 @@ from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.policy import is_due
-from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.spooler import Spooler
 
 FOUND = ImageSet(
     name="karmic",
@@ -236,14 +236,14 @@ def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: R
     with closing(open_ledger(settings.state.dir)) as book:
         tools = tools_of(settings, book, heard)
         states = SetStates(book)
-        rounds = Rounds(settings, states=states, tools=tools, monotonic=time.monotonic, ended=lambda: None)
-        rounds.turn()
-        assert rounds.settling()
+        spooler = Spooler(settings, states=states, tools=tools, monotonic=time.monotonic, ended=lambda: None)
+        spooler.scan()
+        assert spooler.settle_times()
         shutil.rmtree(host.spool)
-        rounds.turn()
-        assert rounds.settling() == []
-        assert list(rounds.troubles) == [host.spool]
-        rounds.close()
+        spooler.scan()
+        assert spooler.settle_times() == []
+        assert list(spooler.troubles) == [host.spool]
+        spooler.close()
 
 
 def test_what_a_failing_disk_kept_from_us_is_read_again_in_time(host: Host, heard: Heard) -> None:
@@ -435,16 +435,16 @@ def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         tools = tools_of(settings, book, heard)
-        rounds = Rounds(
+        spooler = Spooler(
             settings,
             states=SetStates(book),
             tools=tools,
             monotonic=lambda: float(next(ticks)),
             ended=lambda: None,
         )
-        rounds.turn()
-        rounds.turn()
-        rounds.close()
+        spooler.scan()
+        spooler.scan()
+        spooler.close()
     assert len([s for s in heard.sentences(Kind.FAULT) if "to look at it once" in s]) == 1
 
 

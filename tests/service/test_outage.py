@@ -23,8 +23,8 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.retry import GIVE_UP_SECONDS
-from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.spooler import Spooler
 
 SETS = 12
 
@@ -49,9 +49,9 @@ def alerts(heard: Heard) -> list[str]:
 
 
 @contextmanager
-def rounds(
+def spooler(
     host: Host, heard: Heard, *, now: Callable[[], float], monotonic: Callable[[], float] | None = None
-) -> Iterator[Rounds]:
+) -> Iterator[Spooler]:
     """Rounds by made-up clocks; one for both unless told."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
@@ -68,7 +68,7 @@ def rounds(
             now=now,
             patience=RetryPolicy(tries=()),
         )
-        made = Rounds(
+        made = Spooler(
             settings, states=SetStates(book), tools=tools, monotonic=monotonic or now, ended=lambda: None
         )
         try:
@@ -120,14 +120,14 @@ def test_the_cap_is_kept_for_sets_that_only_wait(host: Host, heard: Heard) -> No
     moment = [1000.0]
     drop_disks(host, 3)
     host.cloud.stop()
-    with rounds(host, heard, now=lambda: moment[0]) as made:
+    with spooler(host, heard, now=lambda: moment[0]) as made:
         for moment[0], state in ((1000.0, "waiting"), (1010.0, "deferred"), (9000.0, "deferred")):
-            made.turn()
+            made.scan()
             made.work_off()
             assert [record.state for record in made.present()] == [state] * 3
         assert {record.attempt for record in made.present()} == {1}, "waiting is no attempt"
         moment[0] = 1020.0 + GIVE_UP_SECONDS
-        made.turn()
+        made.scan()
         made.work_off()
         assert [record.state for record in made.present()] == ["rejected"] * 3
     assert "for two days" in (host.spool / "d02.uec.error").read_text()
@@ -144,11 +144,11 @@ def test_a_clock_that_is_set_changes_no_waiting_time(host: Host, heard: Heard, j
     drop_disks(host, 1)
     host.cloud.faults.arm("put-503", 1e6)
     attempts = []
-    with rounds(host, heard, now=lambda: wall[0], monotonic=lambda: count[0]) as made:
+    with spooler(host, heard, now=lambda: wall[0], monotonic=lambda: count[0]) as made:
         for seconds, by in ((0, 0.0), (10, 0.0), (5, jump), (10, 0.0), (10, 0.0), (10, 0.0)):
             count[0] += seconds
             wall[0] += seconds + by
-            made.turn()
+            made.scan()
             made.work_off()
             attempts += [record.attempt for record in made.present()]
     assert attempts == [0, 1, 1, 1, 1, 2]
@@ -162,9 +162,9 @@ def test_a_rejected_set_is_not_tried_again_at_a_restart_nor_by_any_number_of_rou
     assert once(host, heard)[1] == "done"
     told = len(heard.events)
     asked = len(host.cloud.requests)
-    with rounds(host, heard, now=time.time) as made:
+    with spooler(host, heard, now=time.time) as made:
         for _ in range(100):
-            made.turn()
+            made.scan()
             made.work_off()
     assert once(host, heard) == ["rejected", "done"]
     assert len(host.cloud.requests) == asked

@@ -29,8 +29,8 @@ from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.identity import ensure_identity
 from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_check_at
-from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.spooler import Spooler
 
 FOR_EVER = 1e6
 
@@ -70,7 +70,7 @@ class Scene:
             now=lambda: self.now,
             patience=patience,
         )
-        self.rounds = Rounds(
+        self.spooler = Spooler(
             self.settings,
             states=SetStates(book),
             tools=self.tools,
@@ -82,10 +82,10 @@ class Scene:
         """The record of a set when so much time has passed, and everything that was due then is done."""
         self.now += seconds
         for _ in range(2):  # files settle in between
-            self.rounds.turn()
-            self.rounds.work_off()
+            self.spooler.scan()
+            self.spooler.work_off()
             self.now += 0.5
-        (record,) = (record for record in self.rounds.present() if record.name == name)
+        (record,) = (record for record in self.spooler.present() if record.name == name)
         return record
 
     def ready(self) -> None:
@@ -102,7 +102,7 @@ def scene(host: Host, heard: Heard, patience: RetryPolicy = RetryPolicy(looks=()
         try:
             yield made
         finally:
-            made.rounds.close()
+            made.spooler.close()
 
 
 def registrations(host: Host) -> int:
@@ -239,7 +239,7 @@ def test_whatever_happens_meanwhile_it_ends_registered_once(host: Host, heard: H
     with scene(host, heard) as made:
         assert made.after(0).state == "waiting"
         if order == "reload":
-            made.rounds.configure(made.settings, made.tools)
+            made.spooler.configure(made.settings, made.tools)
         elif order == "outage":
             host.cloud.stop()
             assert made.after(60).state == "deferred"
@@ -258,7 +258,7 @@ def test_whatever_happens_meanwhile_it_ends_registered_once(host: Host, heard: H
             host.ask("release", "karmic")
         made.ready()
         if order == "restart":
-            made.rounds.close()
+            made.spooler.close()
             made = Scene(host, heard, made.book, RetryPolicy(looks=()))
         assert made.after(60).state == "done"
     assert registrations(host) == len(host.cloud.images) == 1

@@ -27,8 +27,8 @@ from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
 from uecwatchd.service.probing import ProbeThread, ProbeWriter
 from uecwatchd.service.requests import drop_advances
-from uecwatchd.service.scanner import Rounds
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.signals import Stop
 from uecwatchd.types import DetectedCloud
@@ -99,16 +99,16 @@ class Service:
         self._went_on_next = self._status_next = self._scan_next = float("-inf")
         self._scan_wanted = False
         self._tools = self._tools_for(settings)
-        self._rounds = self._rounds_by(self._tools)
+        self._spooler = self._make_spooler(self._tools)
 
-    def _rounds_by(self, tools: context.Tools) -> Rounds:
-        return Rounds(
+    def _make_spooler(self, tools: context.Tools) -> Spooler:
+        return Spooler(
             self._settings,
             states=SetStates(self._book),
             tools=tools,
             monotonic=self._monotonic,
             ended=self._wake.set,
-            went_on=self._went_on,
+            progressed=self._went_on,
         )
 
     def _tools_for(self, settings: Settings) -> context.Tools:
@@ -146,16 +146,16 @@ class Service:
         with self._alone():
             self._tools.clouds.detect()
             while True:
-                self._rounds.turn()
-                self._rounds.work_off()
+                self._spooler.scan()
+                self._spooler.work_off()
                 self._must_have_a_ledger()
                 now = self._monotonic()
-                late = patience < 0 and not self._rounds.behind()
-                pauses = [ready_at - now for ready_at in self._rounds.settling() if not late]
-                if (look := self._rounds.next_retry(looks=True)) is not None:
-                    pauses.append(look - self._now())  # so that a registered image is completed
+                late = patience < 0 and not self._spooler.is_behind()
+                pauses = [ready_at - now for ready_at in self._spooler.settle_times() if not late]
+                if (look := self._spooler.next_retry(looks=True)) is not None:
+                    pauses.append(look - self._now())  # or an image that is registered were left half done
                 if self._stopping.is_set() or not pauses:
-                    return self._rounds.present()
+                    return self._spooler.present()
                 pause = max(LEAST_SCAN_PAUSE_SECONDS, min(pauses))
                 patience -= pause  # only time of waiting counts, not of work
                 self._stopping.wait(pause)
@@ -172,7 +172,7 @@ class Service:
                 self._recognise_at_first()
                 self._turn()
                 self._tell_ways(watch)
-                notifier.ready(self._rounds.summary())
+                notifier.ready(self._spooler.summary())
                 self._is_ready = True
                 while not self._stopping.is_set():
                     watch = self._tick(watch, notifier, reloaded)
@@ -182,14 +182,14 @@ class Service:
 
     @property
     def troubles(self) -> tuple[UecError, ...]:
-        waits = any(record.state == "waiting" for record in self._rounds.present())
+        waits = any(record.state == "waiting" for record in self._spooler.present())
         strange = (error for error in self._tools.clouds.unidentified().values() if error and waits)
-        return (*self._rounds.troubles.values(), *strange)
+        return (*self._spooler.troubles.values(), *strange)
 
     @property
     def busy(self) -> bool:
-        """True if a set is being worked on, or a cloud is being asked."""
-        return self._rounds.busy() or self._probe_thread.busy
+        """Whether a set is at work, or a cloud is being asked, at this moment."""
+        return self._spooler.is_busy() or self._probe_thread.busy
 
     def ask_reload(self) -> None:
         """Ask the loop to read the configuration again, from any thread."""
@@ -207,10 +207,10 @@ class Service:
         lock = lock_state(self._settings.state.dir)
         drop_advances(self._book)
         try:
-            self._rounds.occupy()
+            self._spooler.lock_folders()
             yield
         finally:
-            self._rounds.close()
+            self._spooler.close()
             lockfile.release(lock)
 
     # --- one turn of the loop -----------------------------------------------------------------------------
@@ -233,17 +233,17 @@ class Service:
             watch = self._reload(watch, notifier, reloaded)
         woken |= self._mend(watch)
         self._probe_thread.start_if_due(self._tools.clouds)
-        ended = self._rounds.tend()
+        ended = self._spooler.tend()
         self._probes.write(self._tools.clouds.availability)
-        self._scan_wanted |= woken or self._rounds.due_in() <= 0 or self._rounds.asked()
+        self._scan_wanted |= woken or self._spooler.due_in() <= 0 or self._spooler.has_new_requests()
         self._must_have_a_ledger()
         folders = self._settings.spool.folders if self._scan_wanted else self._overdue(watch)
         if folders and self._monotonic() >= self._scan_next:
             self._turn(folders)
             ended = True
-        if ended or (self._rounds.untold() and self._monotonic() >= self._status_next):
+        if ended or (self._spooler.has_notices() and self._monotonic() >= self._status_next):
             self._status_next = self._monotonic() + STATUS_SECONDS
-            notifier.status(self._rounds.summary())
+            notifier.status(self._spooler.summary())
         self._feed(watch, notifier)
         self._wait(self._stopping, LEAST_PAUSE_SECONDS)
         return watch
@@ -303,11 +303,11 @@ class Service:
         folders = self._settings.spool.folders if folders is None else folders
         self._scan_wanted = False
         began = self._monotonic()
-        self._rounds.turn(folders)
+        self._spooler.scan(folders)
         ended = self._monotonic()
         self._looked.update(dict.fromkeys(folders, ended))
-        # Never so long that a full scan is late. While files are unread, scans follow each other quickly.
-        times = 1 if self._rounds.behind() else SCAN_PAUSE_TIMES
+        # Never so long that a full scan comes late. What is still to be read comes to an end by being read.
+        times = 1 if self._spooler.is_behind() else SCAN_PAUSE_TIMES
         pause = min(times * (ended - began), self._settings.spool.scan_every)
         self._scan_next = ended + max(LEAST_SCAN_PAUSE_SECONDS, pause)
 
@@ -316,12 +316,12 @@ class Service:
         return tuple(folder for folder, seconds in late.items() if seconds >= 0)
 
     def _pause(self, watch: Watch) -> float:
-        """Return the seconds until a scan or the probe of a cloud is due."""
-        if self._rounds.untold():
+        """Seconds until there is something to do by itself: a scan, or the probe of a cloud."""
+        if self._spooler.has_notices():
             return 0.0
         now = self._monotonic()
         late = overdue(self._looked, watch.ways, now=now).values()
-        scan = 0.0 if self._scan_wanted else min(self._rounds.due_in(), -max(late))
+        scan = 0.0 if self._scan_wanted else min(self._spooler.due_in(), -max(late))
         probe = (
             now + ASKED_PAUSE_SECONDS
             if self._probe_thread.busy
@@ -378,7 +378,7 @@ class Service:
             settings = reloaded() if reloaded else self._settings
             tools = self._tools_for(settings)
             tools.clouds.take_over(self._tools.clouds)
-            self._rounds.configure(settings, tools)
+            self._spooler.configure(settings, tools)
         except UecError as error:
             self._tell(Kind.RELOAD, f"Kept the old configuration: {error}", "error")
         else:
@@ -392,7 +392,7 @@ class Service:
             self._tell(Kind.RELOAD, "Read the configuration again")
             self._tell_ways(watch)
             self._turn()
-        notifier.ready(self._rounds.summary())
+        notifier.ready(self._spooler.summary())
         return watch
 
     def _tell(self, kind: Kind, sentence: str, level: str = "info") -> None:

@@ -1,6 +1,7 @@
-"""Archiving and deletion of finished sets, and of old records and result files.
+"""Removes files of finished sets, if the configuration says so, and outputs of sets that have vanished.
 
-Files that leave are recorded before the first is moved, so that half a set after a crash is not another set.
+Files that are leaving are noted in the ledger before the first one is moved. So a half of a set that is left
+after a crash is not taken for another set.
 """
 
 import time
@@ -19,11 +20,11 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.policy import GONE, is_done
 from uecwatchd.service.set_states import SetStates
 
-# Each takes several writes to the disk, and nobody waits for it.
-FORGETTING_SECONDS = 1.0
+# Each costs the disk several waits, and nobody waits for it.
+CLEARING_SECONDS = 1.0
 
 
-def leaving_of(
+def files_to_retire(
     listing: scan.Listing,
     assembly: Assembly,
     records: Mapping[str, SetRecord],
@@ -31,14 +32,14 @@ def leaving_of(
     held: Collection[str],
     way: Literal["archive", "delete"],
 ) -> list[Leaving]:
-    """Return the files of finished sets, without files that other sets use or wait with."""
+    """Return the files of finished sets, without those that other sets need."""
     done = [found for found in assembly.ready if is_done(found, records.get(found.name))]
     done = [found for found in done if found.name not in held]
-    paths = _of_these_alone(assembly, done)
+    paths = _files_of_these_only(assembly, done)
     return [Leaving(str(listing.folder), path, listing.entries[path].stamp, way) for path in paths]
 
 
-def _of_these_alone(assembly: Assembly, done: list[ImageSet]) -> Iterable[str]:
+def _files_of_these_only(assembly: Assembly, done: list[ImageSet]) -> Iterable[str]:
     others = [found for found in assembly.ready if found not in done]
     needed = {path for found in others for path in found.files}
     needed |= {path for one in assembly.waiting for path in one.files}
@@ -48,8 +49,11 @@ def _of_these_alone(assembly: Assembly, done: list[ImageSet]) -> Iterable[str]:
     )
 
 
-def see_off(folder: Path, ledger: Ledger, conditions: Conditions, *, now: float) -> None:
-    """Archive or delete recorded files, from now or before a crash; report failures, and keep them."""
+def remove_leaving(folder: Path, ledger: Ledger, conditions: Conditions, *, now: float) -> None:
+    """Archive or delete the files that are noted as leaving, now or before a crash.
+
+    A file that cannot be moved is reported, and all stay noted.
+    """
     leaving = ledger.leaving(folder)
     for one in leaving:
         files = [(one.path, one.stamp)]
@@ -63,23 +67,24 @@ def see_off(folder: Path, ledger: Ledger, conditions: Conditions, *, now: float)
 
 
 def without_leaving(listing: scan.Listing, leaving: Iterable[Leaving]) -> scan.Listing:
-    """Return the listing without leaving files: half a set must not be taken for another one."""
+    """Leave out files that are leaving: a half of a set is not another set."""
     gone = {(one.path, one.stamp) for one in leaving}
     entries = {path: entry for path, entry in listing.entries.items() if (path, entry.stamp) not in gone}
     return replace(listing, entries=entries) if gone else listing
 
 
-def forget_in_time(
+def clear_vanished(
     records: Iterable[SetRecord], *, states: SetStates, conditions: Conditions, now: float, linger: float
 ) -> bool:
-    """Remove result files of sets without files after a while: users cannot remove them themselves.
+    """Clear outputs of sets whose files are gone for `linger` seconds: users cannot remove them.
 
-    Slow work is left to the next scan. Returns True if a name may have become free for somebody else's files.
+    If it takes too long, the rest is left to the next scan. Returns True if a name may be free now that files
+    of another owner wait for.
     """
     gone = list(records)
     freed = [replace(record, reason=GONE, since=now) for record in gone if record.reason != GONE]
     states.put_all(freed)
-    end = time.monotonic() + FORGETTING_SECONDS
+    end = time.monotonic() + CLEARING_SECONDS
     for record in gone:
         if record.reason == GONE and now - record.since >= linger and time.monotonic() < end:
             with conditions.guard(("set", *record.id), record.name):

@@ -1,0 +1,139 @@
+"""Hands sets that are due to workers, and takes the records that result."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from uecwatchd.errors import UecError
+from uecwatchd.events import Event, Kind, error_event
+from uecwatchd.intake.sets.records import ImageSet
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.outputs import result_files
+from uecwatchd.service.attempt import context, run
+from uecwatchd.service.policy import is_due, to_due_set
+from uecwatchd.service.queue import SetQueue
+from uecwatchd.service.requests import Requests, drop_advances
+from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fresh_retries
+from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.workers import Workers
+from uecwatchd.system.unforeseen import in_words, our_fault
+from uecwatchd.types import SetId
+
+
+class Dispatcher:
+    """Queue and workers, with what connects them. Belongs to the service's loop.
+
+    `slots` is how many sets are worked on at once. `ended` is called, in a worker's thread, each time that an
+    attempt at a set has ended.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        *,
+        states: SetStates,
+        requests: Requests,
+        monotonic: Callable[[], float],
+        ended: Callable[[], None],
+    ) -> None:
+        self._states = states
+        self._requests = requests
+        self._monotonic = monotonic
+        self._queue = SetQueue(slots)
+        self._workers = Workers(slots, ended=ended)
+
+    @property
+    def running(self) -> Set[SetId]:
+        return self._workers.running
+
+    @property
+    def taken(self) -> Set[SetId]:
+        """Sets that are at work, or queued for it."""
+        return self._workers.running | self._queue.ids
+
+    def is_due(
+        self, found: ImageSet, record: SetRecord | None, *, now: float, suspended: Mapping[str, UecError]
+    ) -> bool:
+        """Tell if a set is to be worked on now: by its record, or because somebody asked for it."""
+        if found.id in self._workers.running:
+            return False
+        asked = self._requests.open.has(found.id, "retry")
+        return asked or is_due(record, found, now=now, suspended=suspended)
+
+    def queue(
+        self,
+        folder: Path,
+        sets: Iterable[ImageSet],
+        records: Mapping[str, SetRecord],
+        *,
+        tell: Callable[[Event], None],
+    ) -> None:
+        """Put the due sets of a folder into the queue, in place of those before, and tell of new ones."""
+        due_sets = []
+        for found in sets:
+            record = records.get(found.name)
+            same = record is not None and record.stamp == found.stamp
+            if not same and not self._queue.has(found):
+                files = ", ".join(member.path for member in found.members)
+                tell(Event(Kind.FOUND, f"Found set {found.name}: {files}", found.name))
+            due_sets.append(to_due_set(found, record if same else None))
+        self._queue.replace(folder, due_sets, now=self._monotonic())
+
+    def clear(self, folder: Path | None = None) -> None:
+        """Empty the queue, or remove the sets of one folder."""
+        if folder is None:
+            self._queue.clear()
+        else:
+            self._queue.clear_folder(folder)
+
+    def begin(self, tools: context.Tools) -> None:
+        """Have free workers begin queued sets."""
+        for each in self._queue.take(self._workers.sizes):
+            found = each.found
+            work = partial(run.work, found, before=self._record_of(found), tools=tools)
+            self._workers.start(found, size=each.candidate.size, work=work)
+
+    def collect(self, tools: context.Tools) -> bool:
+        """Take the results of attempts that have ended; return True if there are any."""
+        ended = self._workers.take_ended()
+        for each in ended:
+            key = each.found.id
+            self._requests.finish(key, "retry")
+            drop_advances(tools.ledger, [key])
+            fault = each.result.exception()
+            if fault is None:
+                self._states.put(each.result.result())
+            else:
+                self._record_fault(each.found, fault, tools)
+        return bool(ended)
+
+    def wait(self) -> None:
+        """Wait until some attempt has ended."""
+        self._workers.wait()
+
+    def close(self, tools: context.Tools) -> None:
+        """Wait until all attempts have ended, and take their results."""
+        while self._workers.running:
+            self._workers.wait()
+            self.collect(tools)
+        self._workers.close()
+
+    def _record_of(self, found: ImageSet) -> SetRecord | None:
+        record = self._states.get(found.id)
+        if record and self._requests.open.has(found.id, "retry"):
+            return with_fresh_retries(record)
+        return record
+
+    def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.Tools) -> None:
+        """Defer a set when an internal error has prevented even the record of how the attempt ended."""
+        error, now = our_fault(found.name, fault), tools.now()
+        tools.monitor.tell(error_event(error, found.name))
+        record = self._states.get(found.id)
+        record = record or SetRecord(str(found.folder), found.name, "", "working", now)
+        record = replace(adjust_for_downtime(record, started=tools.started), stamp=found.stamp)
+        record = replace(record, attempt=record.attempt + 1)
+        record = record_failure(record, error, now=now, spread=tools.random())
+        with contextlib.suppress(UecError), in_words(found.name):  # the copy beside the file is a courtesy
+            result_files.publish(self._states.put(record))
