@@ -42,11 +42,15 @@ class Misused(UecError):
 def add_bundle_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("file", type=Path, metavar="FILE")
     verb.add_argument("folder", type=Path, metavar="DIR")
-    verb.add_argument("--type", choices=("machine", "kernel", "ramdisk"), help="default: as it looks")
-    verb.add_argument("--arch", choices=get_args(Arch), metavar="ARCH", help="default: as it says of itself")
+    verb.add_argument(
+        "--type", choices=("machine", "kernel", "ramdisk"), help="default: from content and name"
+    )
+    verb.add_argument(
+        "--arch", choices=get_args(Arch), metavar="ARCH", help="default: from content, then from the name"
+    )
     verb.add_argument("--kernel", type=_id_of("ki"), metavar="ID", help="a machine image's kernel: eki-…")
     verb.add_argument("--ramdisk", type=_id_of("ri"), metavar="ID", help="a machine image's ramdisk: eri-…")
-    verb.add_argument("--keep", action="store_true", help="take a machine image as it is, bootable or not")
+    verb.add_argument("--keep", action="store_true", help="accept a machine image as it is, bootable or not")
     verb.add_argument("--cloud", default="default", metavar="NAME", help="whose certificates to use")
     verb.add_argument("--json", action="store_true", help="print what was made as JSON")
 

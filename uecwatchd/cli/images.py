@@ -38,18 +38,20 @@ from uecwatchd.types import ContentDigest
 Row = tuple[str, ...]
 
 MADE_HERE = "here"
-COLUMNS = f"""Fields are parted by tabs and may be empty: IMAGE, id, location (BUCKET/MANIFEST), owner,
+COLUMNS = f"""Fields are separated by tabs and may be empty: IMAGE, id, location (BUCKET/MANIFEST), owner,
 state, public or private, architecture, type, kernel, ramdisk, platform, root device type, virtualization,
-hypervisor. A fifteenth field, "{MADE_HERE}", marks what this host made. Block devices and tags follow in
-lines of their own."""
+hypervisor. A fifteenth field, "{MADE_HERE}", marks images that this host made. Block devices and tags follow
+in separate lines."""
 
 
 # --- the verb ---------------------------------------------------------------------------------------------
 
 
 def add_images_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cloud", nargs="?", metavar="CLOUD", help="default: the one that sets go to")
-    parser.add_argument("--all", action="store_true", help="others' images too, if we may see them")
+    parser.add_argument(
+        "cloud", nargs="?", metavar="CLOUD", help="default: the cloud for sets without `clouds`"
+    )
+    parser.add_argument("--all", action="store_true", help="also images of others that we may see")
     parser.add_argument("--made-here", action="store_true", help="only what this host made")
     parser.add_argument("--json", action="store_true", help="print the images as JSON")
     parser.epilog = COLUMNS

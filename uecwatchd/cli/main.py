@@ -53,22 +53,22 @@ class Verb:
 VERBS = (
     Verb("run", "watch the spool folders until stopped (for systemd)", "cli.run"),
     Verb("once", "scan, do everything that can be done, and exit", "cli.once"),
-    Verb("check", "look at everything the service needs", "cli.check.verb", "environment"),
-    Verb("status", "what became of each file; with a name: why not yet", "cli.status.verb"),
-    Verb("verify", "take a set back from the cloud and compare it", "cli.verify"),
-    Verb("retry", "try a set again now, whatever became of it before", "cli.requests"),
+    Verb("check", "check everything the service needs", "cli.check.verb", "environment"),
+    Verb("status", "the state of each file; with a name: why not yet", "cli.status.verb"),
+    Verb("verify", "download a set from the cloud and compare it", "cli.verify"),
+    Verb("retry", "try a set again now, in any state", "cli.requests"),
     Verb(
         "forget",
-        "let go of all that is known of a set; its image stays in the cloud",
+        "delete the record of a set; its image stays in the cloud",
         "cli.requests",
     ),
-    Verb("hold", "leave a set alone, also one that is at work or not there yet", "cli.requests"),
-    Verb("release", "let a set go on that was held", "cli.requests"),
-    Verb("images", "what a cloud lists, as euca-describe-images prints it", "cli.images"),
-    Verb("bundle", "bundle one image into a folder; no cloud is asked", "cli.bundle", "environment"),
-    Verb("unbundle", "make an image of a bundle in a folder again", "cli.bundle", "environment"),
+    Verb("hold", "stop work on a set, also on a future one", "cli.requests"),
+    Verb("release", "let a held set continue", "cli.requests"),
+    Verb("images", "list the images of a cloud, like euca-describe-images", "cli.images"),
+    Verb("bundle", "bundle one image into a folder, without a cloud", "cli.bundle", "environment"),
+    Verb("unbundle", "restore the image from a bundle in a folder", "cli.bundle", "environment"),
     Verb("sandbox", "run the embedded test cloud until interrupted", "cli.sandbox", "own"),
-    Verb("demo", "show it at work: embedded cloud, service, a real image set", "cli.demo", "own"),
+    Verb("demo", "show the service at work: embedded cloud, a real image set", "cli.demo", "own"),
 )
 
 
@@ -178,7 +178,7 @@ def _permitted(argv: Sequence[str], arguments: argparse.Namespace) -> Iterator[N
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="uecwatchd",
-        description="Makes registered cloud images of the disk images that people put in a folder.",
+        description="Turns a drop folder into a cloud image registry.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     _add_common_options(parser, unset=None)
@@ -196,13 +196,13 @@ def _add_common_options(parser: argparse.ArgumentParser, *, unset: str | None) -
         type=Path,
         default=unset,
         metavar="FILE",
-        help="instead of /etc/uecwatchd/uecwatchd.toml",
+        help="configuration file, instead of /etc/uecwatchd/uecwatchd.toml",
     )
     parser.add_argument(
         "--unit",
         default=unset,
         metavar="NAME",
-        help="whose environment, credentials and user to have: uecwatchd.service",
+        help="unit with the environment, credentials and user to use: uecwatchd.service",
     )
 
 

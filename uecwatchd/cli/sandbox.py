@@ -16,11 +16,11 @@ from uecwatchd.system.text import shell_word
 
 
 def add_sandbox_options(verb: Any) -> None:
-    verb.add_argument("--port", type=int, default=8773, help="on 127.0.0.1; 0 takes any free one")
+    verb.add_argument("--port", type=int, default=8773, help="port on 127.0.0.1; 0 chooses a free one")
     verb.add_argument("--dir", type=Path, help="keep its buckets and images here")
     verb.add_argument("--dialect", default="sandbox", metavar="NAME", help="be as strict as that generation")
     verb.add_argument(
-        "--no-administrator", action="store_true", help="let its user do only what everybody may"
+        "--no-administrator", action="store_true", help="give its user the rights of a normal user"
     )
     verb.add_argument(
         "--fault",
