@@ -25,7 +25,7 @@ from uecwatchd.events import Kind
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
-from uecwatchd.system.disk_space import LEAST_BYTES, LEAST_INODES, Space, check_room, lacking
+from uecwatchd.system.disk_space import MIN_FREE_BYTES, MIN_FREE_INODES, Space, check_space, reason_too_full
 
 # Longer than the first delay of a retry with its jitter, shorter than what makes the daemon deaf.
 PAST_THE_RETRY_SECONDS = 34.0
@@ -108,22 +108,22 @@ def assert_done_once(host: Host, files: dict[str, bytes]) -> None:
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
-        (Space(LEAST_BYTES, LEAST_INODES, 100), ""),
-        (Space(LEAST_BYTES - 1, LEAST_INODES, 100), "511 KiB are left"),
-        (Space(LEAST_BYTES, LEAST_INODES - 1, 100), "it takes 15 more"),
-        (Space(LEAST_BYTES, 0, 0), ""),
-        (Space(LEAST_BYTES, LEAST_INODES, 100, read_only=True), "read-only"),
+        (Space(MIN_FREE_BYTES, MIN_FREE_INODES, 100), ""),
+        (Space(MIN_FREE_BYTES - 1, MIN_FREE_INODES, 100), "511 KiB are left"),
+        (Space(MIN_FREE_BYTES, MIN_FREE_INODES - 1, 100), "it takes 15 more"),
+        (Space(MIN_FREE_BYTES, 0, 0), ""),
+        (Space(MIN_FREE_BYTES, MIN_FREE_INODES, 100, read_only=True), "read-only"),
     ],
     ids=["enough", "a byte short", "a file short", "files are not counted", "read-only"],
 )
 def test_a_disk_must_have_room_for_a_sets_results(space: Space, expected: str) -> None:
-    why, remedy = lacking(space)
+    why, remedy = reason_too_full(space)
     assert expected in why
     assert bool(expected) is bool(why) is bool(remedy)
 
 
 def test_a_folder_that_cannot_be_asked_is_told_of_by_who_works_in_it(tmp_path: Path) -> None:
-    check_room(tmp_path / "none", "the spool folder")
+    check_space(tmp_path / "none", "the spool folder")
 
 
 # --- full -------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def once_uploading(host: Host, act: Callable[[], None]) -> Iterator[None]:
     [
         ("spool", "bytes", 0),
         ("spool", "files", 8),
-        ("state", "bytes", LEAST_BYTES * 3 // 4),
+        ("state", "bytes", MIN_FREE_BYTES * 3 // 4),
         ("state", "files", 8),
     ],
     ids=["spool", "spool, short of files", "state, short", "state, short of files"],

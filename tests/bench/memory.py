@@ -19,7 +19,7 @@ from collections import deque
 from uecwatchd.system import memory
 from uecwatchd.bundle.bundler import Bundling, Secret
 from uecwatchd.images.block_source import FileSource
-memory.keep_together()
+memory.use_one_heap()
 held = deque()
 with open(sys.argv[1], "rb", buffering=0) as file:
     made = Bundling(FileSource(file), name="k", prefix="k", secret=Secret.random())

@@ -16,7 +16,7 @@ from uecwatchd.bundle.bundler import Bundling, Secret
 from uecwatchd.bundle.compress import ImageReader
 from uecwatchd.bundle.layout import archive_blocks
 from uecwatchd.images.digests import BlockDigest
-from uecwatchd.system.extents import HOLE_BYTES, MOST_EXTENTS, Extent
+from uecwatchd.system.extents import HOLE_BYTES, MAX_EXTENTS, Extent
 
 # Stretches and holes in units of 512 bytes, and what an image has beyond them.
 RUNS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=60)
@@ -128,7 +128,7 @@ def test_gunzip_and_tar_read_a_bundle_of_many_blocks(tmp_path: Path, a_file: Cal
 
 def test_memory_stays_bounded_however_many_holes_an_image_has() -> None:
     tracemalloc.start()
-    extents = tuple(Extent(2 * HOLE_BYTES * n, HOLE_BYTES) for n in range(MOST_EXTENTS))
+    extents = tuple(Extent(2 * HOLE_BYTES * n, HOLE_BYTES) for n in range(MAX_EXTENTS))
     plan = archive_blocks(
         "karmic.img", size=2 * HOLE_BYTES * len(extents), extents=extents, block_bytes=1 << 20
     )

@@ -66,7 +66,7 @@ def test_a_fault_of_our_own_is_told_with_its_traceback(heard: Heard) -> None:
 def test_what_is_done_again_and_again_tells_each_fault_once(heard: Heard) -> None:
     again = Conditions(heard).recurring("the loop")
     for text in ("the same", "the same", "another", "", "another"):
-        with again.guarded():
+        with again.attempt():
             if text:
                 raise ValueError(text)
     assert len(heard.events) == 3

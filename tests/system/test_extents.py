@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uecwatchd.system.extents import HOLE_BYTES, Extent, fewer, rounded, stored
+from uecwatchd.system.extents import HOLE_BYTES, Extent, align_extents, find_extents, merge_extents
 
 MIB = 1 << 20
 
@@ -25,7 +25,7 @@ def written(path: Path, size: int, places: dict[int, bytes]) -> Path:
 
 def extents(path: Path) -> tuple[Extent, ...]:
     with path.open("rb", buffering=0) as file:
-        return stored(file.fileno(), path.stat().st_size)
+        return find_extents(file.fileno(), path.stat().st_size)
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_whatever_was_written_lies_within_what_is_found(tmp_path: Path) -> None:
 
 def test_where_the_system_cannot_tell_all_of_the_file_is_taken() -> None:
     with FileIO("/proc/self/maps") as file:
-        assert stored(file.fileno(), 5000) == (Extent(0, 5000),)
+        assert find_extents(file.fileno(), 5000) == (Extent(0, 5000),)
 
 
 def test_a_descriptor_that_is_none_is_an_error(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     os.close(descriptor)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        stored(descriptor, 1)
+        find_extents(descriptor, 1)
 
 
 @given(
@@ -80,7 +80,7 @@ def test_too_many_extents_are_joined_over_the_shortest_holes(gaps: list[tuple[in
     for hole, length in gaps:
         before.append(Extent(at + hole, length))
         at += hole + length
-    after = fewer(before, limit)
+    after = merge_extents(before, limit)
     assert len(after) == min(len(before), limit)
     for one in before:
         assert any(n.offset <= one.offset and one.offset + one.length <= n.offset + n.length for n in after)
@@ -96,13 +96,13 @@ def test_which_holes_are_left_does_not_depend_on_how_many_are_known_at_once(
     starts = [HOLE_BYTES * (number + place) for number, place in enumerate(accumulate(holes))]
     size = (starts or [0])[-1] + HOLE_BYTES
     whole = [Extent(start, HOLE_BYTES) for start in starts]
-    assert rounded(((start, start + 1) for start in starts), size, limit) == fewer(whole, limit)
+    assert align_extents(((start, start + 1) for start in starts), size, limit) == merge_extents(whole, limit)
 
 
 def test_memory_stays_bounded_however_many_holes_a_file_has() -> None:
     stretches = ((at, at + 1) for at in range(0, 2 * HOLE_BYTES * 100_000, 2 * HOLE_BYTES))
     tracemalloc.start()
-    assert len(rounded(stretches, 2 * HOLE_BYTES * 100_000, 1000)) == 1000
+    assert len(align_extents(stretches, 2 * HOLE_BYTES * 100_000, 1000)) == 1000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 20

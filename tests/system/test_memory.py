@@ -11,7 +11,7 @@ import ctypes, sys, threading
 from uecwatchd.system import memory
 
 if sys.argv[1] == "together":
-    memory.keep_together()
+    memory.use_one_heap()
 libc = ctypes.CDLL(None)
 libc.fdopen.restype = libc.malloc.restype = ctypes.c_void_p
 threads = [threading.Thread(target=libc.malloc, args=(100_000,)) for _ in range(4)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd.system.signals import answer
+from uecwatchd.system.signals import handle_signals
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def as_before() -> Iterator[None]:
 
 def test_each_signal_is_answered() -> None:
     answered = threading.Semaphore(0)
-    answer([signal.SIGUSR1], answered.release)
+    handle_signals([signal.SIGUSR1], answered.release)
     for _ in range(3):
         os.kill(os.getpid(), signal.SIGUSR1)
         assert answered.acquire(timeout=PATIENCE_SECONDS)
@@ -31,7 +31,7 @@ def test_a_signal_is_answered_though_the_main_thread_holds_what_the_answer_needs
         with held:
             answered.set()
 
-    answer([signal.SIGUSR1], act)
+    handle_signals([signal.SIGUSR1], act)
     with held:
         os.kill(os.getpid(), signal.SIGUSR1)  # has been handled when this returns
         assert not answered.is_set()

@@ -10,34 +10,34 @@ from uecwatchd.system import wakeup
 
 def test_whoever_rings_wakes_the_one_that_listens_each_time(tmp_path: Path) -> None:
     woken = threading.Semaphore(0)
-    with wakeup.listening(tmp_path, woken.release):
+    with wakeup.listen(tmp_path, woken.release):
         for _ in range(3):
-            wakeup.ring(tmp_path)
+            wakeup.wake_daemon(tmp_path)
             assert woken.acquire(timeout=PATIENCE_SECONDS)
-        assert (tmp_path / wakeup.BELL_NAME).stat().st_mode & 0o077 == 0
+        assert (tmp_path / wakeup.PIPE_NAME).stat().st_mode & 0o077 == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ringing_where_nobody_listens_does_nothing(tmp_path: Path) -> None:
-    wakeup.ring(tmp_path)
+    wakeup.wake_daemon(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    os.mkfifo(tmp_path / wakeup.BELL_NAME)  # as a killed daemon leaves it
-    wakeup.ring(tmp_path)
+    os.mkfifo(tmp_path / wakeup.PIPE_NAME)  # as a killed daemon leaves it
+    wakeup.wake_daemon(tmp_path)
 
 
 def test_a_bell_left_by_a_killed_daemon_is_used_again(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / wakeup.BELL_NAME)
+    os.mkfifo(tmp_path / wakeup.PIPE_NAME)
     woken = threading.Event()
-    with wakeup.listening(tmp_path, woken.set):
-        wakeup.ring(tmp_path)
+    with wakeup.listen(tmp_path, woken.set):
+        wakeup.wake_daemon(tmp_path)
         assert woken.wait(PATIENCE_SECONDS)
 
 
 def test_a_bell_that_nobody_hears_for_long_never_blocks_who_rings(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / wakeup.BELL_NAME)
-    deaf = os.open(tmp_path / wakeup.BELL_NAME, os.O_RDWR | os.O_NONBLOCK)
+    os.mkfifo(tmp_path / wakeup.PIPE_NAME)
+    deaf = os.open(tmp_path / wakeup.PIPE_NAME, os.O_RDWR | os.O_NONBLOCK)
     os.write(deaf, bytes(wakeup.PIPE_BYTES))
-    wakeup.ring(tmp_path)
+    wakeup.wake_daemon(tmp_path)
     os.close(deaf)
 
 
@@ -45,10 +45,10 @@ def test_a_bell_that_nobody_hears_for_long_never_blocks_who_rings(tmp_path: Path
 def test_without_a_pipe_the_daemon_runs_all_the_same(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "state" if kind == "nowhere" else tmp_path
     if kind == "file":
-        (tmp_path / wakeup.BELL_NAME).write_text("precious")
+        (tmp_path / wakeup.PIPE_NAME).write_text("precious")
     if kind == "link":
-        (tmp_path / wakeup.BELL_NAME).symlink_to("elsewhere")
-    with wakeup.listening(folder, lambda: None):
-        wakeup.ring(folder)
+        (tmp_path / wakeup.PIPE_NAME).symlink_to("elsewhere")
+    with wakeup.listen(folder, lambda: None):
+        wakeup.wake_daemon(folder)
     if kind == "file":
-        assert (tmp_path / wakeup.BELL_NAME).read_text() == "precious"
+        assert (tmp_path / wakeup.PIPE_NAME).read_text() == "precious"

@@ -193,7 +193,9 @@ class PartEncryptor:
     def _buffer(self) -> memoryview:
         # The cipher requires space for one block more than it fills.
         spare, self._spare = self._spare, None
-        return memory.pages(self._part_size + AES_BLOCK_BYTES) if spare is None else memoryview(spare)
+        return (
+            memory.allocate_pages(self._part_size + AES_BLOCK_BYTES) if spare is None else memoryview(spare)
+        )
 
     def _finish(self, data: memoryview, sha1: str) -> PartData:
         index = len(self.parts)

@@ -168,7 +168,7 @@ class CompressionPipeline:
         return not self._ahead
 
     def begin(self, block: Block) -> None:
-        buffer, self._free = self._free or memory.pages(BLOCK_BYTES), None
+        buffer, self._free = self._free or memory.allocate_pages(BLOCK_BYTES), None
         deflated = self._pool.submit(self._deflate_block, block, buffer)
         self._ahead.append(DeflatingBlock(block, buffer, deflated))
 

@@ -34,7 +34,7 @@ from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import choose_digest
-from uecwatchd.system.file_errors import NoOutput, closed, no_file, open_regular, unwritable
+from uecwatchd.system.file_errors import NoOutput, cannot_read, cannot_write, not_a_file, open_regular
 from uecwatchd.types import ContentDigest, FileStamp, Role
 
 FILE_MODE = 0o640  # an image may contain secrets; the group of people who drop images may read it
@@ -176,9 +176,9 @@ def open_for_reading(path: Path, *, follow: bool = True) -> Iterator[FileIO]:
         with open_regular(path, follow=follow) as file:
             yield file
     except (FileNotFoundError, NotADirectoryError):
-        raise no_file(path) from None
+        raise not_a_file(path) from None
     except PermissionError:
-        raise closed(path, what=path.name) from None
+        raise cannot_read(path, what=path.name) from None
     except OSError as fault:
         raise Deferred(
             path.name, f"cannot read it: {fault.strerror}", "Look at the disk it lies on."
@@ -304,4 +304,4 @@ def _translate_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
-        raise unwritable(folder, fault) from fault
+        raise cannot_write(folder, fault) from fault

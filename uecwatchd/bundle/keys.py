@@ -16,7 +16,7 @@ from cryptography.x509 import Certificate, load_pem_x509_certificate
 
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.errors import Halted
-from uecwatchd.system.file_errors import closed
+from uecwatchd.system.file_errors import cannot_read
 from uecwatchd.system.small_files import read_small
 from uecwatchd.system.text import shell_word
 
@@ -101,7 +101,7 @@ def _read(path: Path, what: str) -> bytes:
     try:
         return read_small(path)
     except PermissionError:
-        raise closed(path, what=what) from None
+        raise cannot_read(path, what=what) from None
     except FileNotFoundError:
         hint = "Correct the path in the configuration or the eucarc, or put the file there."
         raise Halted(what, "there is no such file", hint) from None

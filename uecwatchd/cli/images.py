@@ -32,7 +32,7 @@ from uecwatchd.images import digests
 from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger.records import BundleRecord, SetRecord
 from uecwatchd.ledger.sqlite import read_ledger
-from uecwatchd.system.signals import NEVER, Stop, stopped_by_signals
+from uecwatchd.system.signals import NEVER, Stop, stop_on_signals
 from uecwatchd.types import ContentDigest
 
 Row = tuple[str, ...]
@@ -60,7 +60,7 @@ def add_images_options(parser: argparse.ArgumentParser) -> None:
 def images(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     name = arguments.cloud or read_defaults(settings.defaults).clouds[0]
-    exhibits = gathered(settings, name, owned=not arguments.all, stop=stopped_by_signals(code=os.EX_TEMPFAIL))
+    exhibits = gathered(settings, name, owned=not arguments.all, stop=stop_on_signals(code=os.EX_TEMPFAIL))
     shown = [exhibit for exhibit in exhibits if exhibit.origin or not arguments.made_here]
     if arguments.json:
         put_json([as_json(exhibit) for exhibit in shown])

@@ -19,8 +19,8 @@ from uecwatchd.cli import output
 from uecwatchd.cli.output import flush, let_go, put_text, say
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.system import memory
+from uecwatchd.system.internal_errors import internal_error
 from uecwatchd.system.text import shell_word
-from uecwatchd.system.unforeseen import our_fault
 
 EX_OK = 0
 EX_USAGE = 64
@@ -113,8 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         output.speak_utf8()
     output.escape()
-    memory.keep_together()
-    memory.never_dumped()
+    memory.use_one_heap()
+    memory.disable_core_dumps()
     given = sys.argv[1:] if argv is None else argv
     try:
         arguments = _parser().parse_args(given)
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         let_go()
         return EX_OK
     except Exception as fault:  # noqa: BLE001 (every failure of a command is reported as a sentence)
-        found = our_fault("this command", fault)
+        found = internal_error("this command", fault)
         say(f"uecwatchd: {found.what}: {found.why}")
         say(f"  Please report it, with these places: {found.way}")
         return found.exit_code

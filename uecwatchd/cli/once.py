@@ -19,7 +19,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
-from uecwatchd.system.signals import answer_end
+from uecwatchd.system.signals import handle_stop_signals
 
 # States that decide the exit code: the first of them that any set has.
 WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
@@ -38,7 +38,7 @@ def once(arguments: argparse.Namespace) -> int:
     with closing(open_ledger(settings.state.dir, lost=partial(tell_lost, journal))) as book:
         before = {r.id: r for r in book.sets()}
         service = Service(settings, monitor=journal, book=book, spread=random.random)
-        answer_end(service.stop, code=os.EX_TEMPFAIL)
+        handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
         records = service.once()
     changed = [r for r in records if before.get(r.id) != r]
     say(_summed_up(records, changed))

@@ -108,7 +108,7 @@ def _act(verb: Verb, row: Row, settings: Settings) -> None:
             book.put_request(Request(row.folder, row.name, "retry"))
         elif not row.seen or not _forgotten(row, book, state):
             book.put_request(Request(row.folder, row.name, "forget"))
-    wakeup.ring(state)
+    wakeup.wake_daemon(state)
 
 
 def _forgotten(row: Row, book: Ledger, state: Path) -> bool:

@@ -17,8 +17,8 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier, StatusMonitor
 from uecwatchd.service.daemon import Service
-from uecwatchd.system.signals import answer, answer_end
-from uecwatchd.system.unforeseen import our_fault
+from uecwatchd.system.internal_errors import internal_error
+from uecwatchd.system.signals import handle_signals, handle_stop_signals
 
 # Somebody frees space by hand, and then checks if that was enough.
 LEDGER_RETRY_SECONDS = 5.0
@@ -28,9 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     notifier, stopped = Notifier(os.environ), threading.Event()
     ends = [stopped.set]
-    answer_end(lambda: [end() for end in ends], code=os.EX_OK)
+    handle_stop_signals(lambda: [end() for end in ends], code=os.EX_OK)
     monitor, reload_asked = Tee((program_journal(), StatusMonitor(notifier))), threading.Event()
-    answer([signal.SIGHUP], reload_asked.set)  # by default the signal ends the process
+    handle_signals([signal.SIGHUP], reload_asked.set)  # by default the signal ends the process
     threading.excepthook = partial(_tell_of_thread, monitor)
     book = _await_ledger(settings, notifier, stopped, monitor)
     if book is None:
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         ends.append(service.stop)
         if stopped.is_set():  # asked while the ledger was opened
             service.stop()
-        answer([signal.SIGHUP], service.ask_reload)
+        handle_signals([signal.SIGHUP], service.ask_reload)
         if reload_asked.is_set():
             service.ask_reload()
         service.run(notifier, reloaded=lambda: load(arguments.config, environ=os.environ))
@@ -71,5 +71,5 @@ def _await_ledger(
 
 def _tell_of_thread(monitor: Monitor, ended: threading.ExceptHookArgs) -> None:
     if isinstance(ended.exc_value, Exception):
-        fault = our_fault(f"thread {ended.thread.name if ended.thread else ''}", ended.exc_value)
+        fault = internal_error(f"thread {ended.thread.name if ended.thread else ''}", ended.exc_value)
         monitor.tell(Event(Kind.FAULT, str(fault), level="error", fields={"traceback": fault.trace}))

@@ -11,7 +11,7 @@ from typing import Any
 
 from uecwatchd.cli.output import flush, put, say
 from uecwatchd.errors import Halted
-from uecwatchd.system.signals import ENDING, answer
+from uecwatchd.system.signals import ENDING, handle_signals
 from uecwatchd.system.text import shell_word
 
 
@@ -46,7 +46,7 @@ def sandbox(arguments: argparse.Namespace) -> int:
     faults = Faults.parse(arguments.fault)
     folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-sandbox-"))
     ended = threading.Event()
-    answer(ENDING, ended.set)
+    handle_signals(ENDING, ended.set)
     with cloud_class(folder, port=arguments.port, faults=faults, **options) as cloud:
         put(f"EC2_URL={cloud.ec2_url}")
         put(f"S3_URL={cloud.s3_url}")

@@ -16,7 +16,7 @@ from uecwatchd.images import digests
 from uecwatchd.images.suitability import amount
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import read_ledger
-from uecwatchd.system.signals import stopped_by_signals
+from uecwatchd.system.signals import stop_on_signals
 from uecwatchd.system.text import spelled
 from uecwatchd.types import DetectedCloud
 
@@ -29,7 +29,7 @@ def add_verify_options(parser: argparse.ArgumentParser) -> None:
 def verify(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     record, before = _registered(settings, arguments.set)
-    stop = stopped_by_signals(code=os.EX_TEMPFAIL)
+    stop = stop_on_signals(code=os.EX_TEMPFAIL)
     cloud = connect(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before, stop=stop)
     found: list[dict[str, object]] = []
     for finding in compared(record, cloud):

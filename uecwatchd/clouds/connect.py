@@ -15,8 +15,8 @@ from uecwatchd.clouds.dialects import DIALECTS, Dialect
 from uecwatchd.clouds.errors.translate import status_of
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, Rejected, UecError, Unforeseen
+from uecwatchd.system.internal_errors import internal_error
 from uecwatchd.system.signals import NEVER, Stop
-from uecwatchd.system.unforeseen import our_fault
 from uecwatchd.types import DetectedCloud
 
 
@@ -78,7 +78,7 @@ def translated_troubles(cloud: str) -> Iterator[None]:
 
 
 def unforeseen(cloud: str, fault: Exception) -> Unforeseen:
-    words = our_fault(cloud, fault)
+    words = internal_error(cloud, fault)
     return Unforeseen(
         f"cloud {cloud}, on the way in",
         f"asking it fails in a way that uecwatchd does not foresee ({words.why})",

@@ -18,7 +18,7 @@ from uecwatchd.demo.material import kernel, make_set
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.intake.spool import output_files
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.system.file_errors import NoOutput, no_file, unwritable
+from uecwatchd.system.file_errors import NoOutput, cannot_write, not_a_file
 
 Say = Callable[[str], None]
 
@@ -85,7 +85,7 @@ def _must_be_there(files: Sequence[Path]) -> None:
     """Check that the files exist. A folder may be dropped as well as a file."""
     for file in files:
         if not file.is_dir() and not file.is_file():
-            raise no_file(file)
+            raise not_a_file(file)
 
 
 def _make(drop: Path) -> None:
@@ -95,7 +95,7 @@ def _make(drop: Path) -> None:
         if drop.exists():
             hint = "Name a new folder: the demo begins with an empty spool."
             raise NoOutput(str(drop.parent), "there is a spool in it already", hint) from fault
-        raise unwritable(drop.parent, fault) from fault
+        raise cannot_write(drop.parent, fault) from fault
 
 
 def _real_set(folder: Path) -> tuple[Path, ...]:

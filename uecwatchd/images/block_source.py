@@ -64,7 +64,7 @@ class FileSource:
         return self.stamp.size
 
     def extents(self) -> tuple[Extent, ...]:
-        return extents.stored(self._file.fileno(), self.size)
+        return extents.find_extents(self._file.fileno(), self.size)
 
     def read_into(self, offset: int, buffer: memoryview, /) -> int:
         return os.preadv(self._file.fileno(), [buffer], offset)

@@ -79,7 +79,7 @@ def read_digest(
 
 def _feed(source: BlockSource, digest: "BackgroundDigest", progress: Callable[[int], None]) -> None:
     # One is read into while the others wait for the digest, which is about as fast as the reading.
-    buffers, done = cycle([memory.pages(READ_BYTES) for _ in range(WAITING_LIMIT + 2)]), 0
+    buffers, done = cycle([memory.allocate_pages(READ_BYTES) for _ in range(WAITING_LIMIT + 2)]), 0
     for extent in (*source.extents(), Extent(source.size, 0)):
         while hole := min(extent.offset - done, SKIP_BYTES):
             digest.skip(hole)

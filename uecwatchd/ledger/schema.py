@@ -15,7 +15,7 @@ from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, kind_of
 from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.system import failpoints, lockfile
-from uecwatchd.system.disk_space import lacking, space_of
+from uecwatchd.system.disk_space import free_space, reason_too_full
 from uecwatchd.system.mounts import file_system_of, is_shared
 from uecwatchd.system.text import shell_word
 
@@ -379,8 +379,8 @@ def trouble(folder: Path) -> Iterator[None]:
         if code in DAMAGE:
             raise damaged(None, str(error)) from error
         why, hint = str(error), HINTS.get(code, OTHER_HINT)
-        space = space_of(folder) if code in VAGUE else None
-        if space and any(lack := lacking(space)):
+        space = free_space(folder) if code in VAGUE else None
+        if space and any(lack := reason_too_full(space)):
             why, hint = f"{error}, and {lack[0]}", f"{lack[1]}; work resumes by itself."
         if code in UNSHARED and is_shared(kind := file_system_of(folder)):
             why, hint = f"{why}, and the state directory lies on {kind}", LOCAL

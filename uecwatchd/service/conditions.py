@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor, error_event
-from uecwatchd.system.unforeseen import Recurring, in_words
+from uecwatchd.system.internal_errors import RepeatedWork, as_internal_error
 
 # A topic, then what the condition is about: `("slow", "/srv/images")`.
 Key = tuple[str, ...]
@@ -70,17 +70,17 @@ class Conditions:
     def guard(self, key: Key, what: str) -> Iterator[None]:
         """Do something to one thing; an error of it becomes a condition, and is not raised."""
         try:
-            with in_words(what):
+            with as_internal_error(what):
                 yield
         except UecError as error:
             self.set_error(key, error)
         else:
             self.clear(key)
 
-    def recurring(self, what: str) -> Recurring:
+    def recurring(self, what: str) -> RepeatedWork:
         """Return the guard of something that is done again and again, whose faults are conditions."""
         key = ("fault", what)
-        return Recurring(
+        return RepeatedWork(
             what, failed=lambda fault: self.set_error(key, fault), worked=lambda: self.clear(key)
         )
 

@@ -165,7 +165,7 @@ class Service:
 
         Raises LedgerDamaged, after stopping the work, if the ledger is damaged.
         """
-        with self._alone(), wakeup.listening(self._settings.state.dir, self._wake.set):
+        with self._alone(), wakeup.listen(self._settings.state.dir, self._wake.set):
             self._notifier = notifier
             watch = self._watch()
             try:
@@ -220,7 +220,7 @@ class Service:
 
         While an unexpected error prevents this, systemd hears nothing, and finally restarts us.
         """
-        with self._loop.guarded():
+        with self._loop.attempt():
             watch = self._go_around(watch, notifier, reloaded)
         self._stopping.wait(self._loop.pause)
         return watch

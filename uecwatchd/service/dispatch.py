@@ -18,7 +18,7 @@ from uecwatchd.service.requests import Requests, drop_advances
 from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fresh_retries
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.workers import Workers
-from uecwatchd.system.unforeseen import in_words, our_fault
+from uecwatchd.system.internal_errors import as_internal_error, internal_error
 from uecwatchd.types import SetId
 
 
@@ -128,12 +128,15 @@ class Dispatcher:
 
     def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.Tools) -> None:
         """Defer a set when an internal error has prevented even the record of how the attempt ended."""
-        error, now = our_fault(found.name, fault), tools.now()
+        error, now = internal_error(found.name, fault), tools.now()
         tools.monitor.tell(error_event(error, found.name))
         record = self._states.get(found.id)
         record = record or SetRecord(str(found.folder), found.name, "", "working", now)
         record = replace(adjust_for_downtime(record, started=tools.started), stamp=found.stamp)
         record = replace(record, attempt=record.attempt + 1)
         record = record_failure(record, error, now=now, spread=tools.random())
-        with contextlib.suppress(UecError), in_words(found.name):  # the copy beside the file is a courtesy
+        with (
+            contextlib.suppress(UecError),
+            as_internal_error(found.name),
+        ):  # the copy beside the file is a courtesy
             result_files.publish(self._states.put(record))

@@ -82,7 +82,7 @@ class ProbeThread:
             self._thread.join(seconds)
 
     def _probe(self, clouds: CloudAccess) -> None:
-        with self._attempts.guarded():
+        with self._attempts.attempt():
             for name in clouds.probe():
                 number = clouds.availability.suspensions(name)
                 self._resumed(name, number < REPORTED_SUSPENSIONS)

@@ -12,7 +12,7 @@ from pathlib import Path
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.system.unforeseen import in_words
+from uecwatchd.system.internal_errors import as_internal_error
 from uecwatchd.types import SetId
 
 
@@ -100,7 +100,7 @@ class SetStates:
     def _write(self, key: SetId) -> None:
         record = self._records[key]
         try:
-            with in_words("the ledger"):
+            with as_internal_error("the ledger"):
                 if self._ledger.set(Path(record.folder), record.name) != record:
                     self._ledger.put_set(record)
         except UecError:

@@ -31,7 +31,7 @@ from uecwatchd.service.retention import clear_vanished, files_to_retire, remove_
 from uecwatchd.service.retry import adjust_for_clock_jump
 from uecwatchd.service.scanner import FolderScan, Scanner
 from uecwatchd.service.set_states import SetStates
-from uecwatchd.system.unforeseen import in_words
+from uecwatchd.system.internal_errors import as_internal_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +290,7 @@ class Spooler:
         """Report the trouble of one folder once, while it lasts, and let the others be scanned."""
         setup, key = self._setup, ("folder", str(folder))
         try:
-            with in_words(str(folder)):  # no dropped file may end the daemon
+            with as_internal_error(str(folder)):  # no dropped file may end the daemon
                 yield
         except UecError as error:
             setup.found.drop(folder)

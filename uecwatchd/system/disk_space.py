@@ -8,9 +8,9 @@ from uecwatchd.errors import Deferred
 
 # The results of a set take a few KiB. Its rows in the ledger, with one for each of a thousand parts, take
 # some hundred KiB, and SQLite writes them twice: to its log first.
-LEAST_BYTES = 512 * 1024
+MIN_FREE_BYTES = 512 * 1024
 # Six results, each also under a temporary name while it is written, and the three files of SQLite.
-LEAST_INODES = 16
+MIN_FREE_INODES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Space:
     read_only: bool = False
 
 
-def space_of(folder: Path) -> Space | None:
+def free_space(folder: Path) -> Space | None:
     """Return the free space for a folder, or None if it is not known.
 
     The code that works in the folder reports why.
@@ -36,30 +36,30 @@ def space_of(folder: Path) -> Space | None:
     return Space(found.f_bavail * found.f_frsize, found.f_favail, found.f_files, read_only)
 
 
-def lacking(space: Space) -> tuple[str, str]:
+def reason_too_full(space: Space) -> tuple[str, str]:
     """Return why a disk cannot take results, and what to do about it; two empty texts if it can."""
     if space.read_only:
         return (
             "it is mounted read-only",
             "Mount it for writing, or let the unit write there (uecwatchd check)",
         )
-    if space.free_bytes < LEAST_BYTES:
-        left, least = space.free_bytes // 1024, LEAST_BYTES // 1024
+    if space.free_bytes < MIN_FREE_BYTES:
+        left, least = space.free_bytes // 1024, MIN_FREE_BYTES // 1024
         why = f"its disk is full: {left} KiB are left, and a set may need {least}"
         return why, "Free some space there"
-    if space.inodes and space.free_inodes < LEAST_INODES:
+    if space.inodes and space.free_inodes < MIN_FREE_INODES:
         left = space.free_inodes
-        why = f"its disk is full of files: it takes {left} more, and a set may need {LEAST_INODES}"
+        why = f"its disk is full of files: it takes {left} more, and a set may need {MIN_FREE_INODES}"
         return why, "Remove some files there, even small ones"
     return "", ""
 
 
-def check_room(folder: Path, what: str) -> None:
+def check_space(folder: Path, what: str) -> None:
     """Raise Deferred, before any work, if there is no space for the results of a set.
 
     `what` is the role of the folder in a sentence, for example "the spool folder".
     """
-    space = space_of(folder)
-    why, remedy = lacking(space) if space else ("", "")
+    space = free_space(folder)
+    why, remedy = reason_too_full(space) if space else ("", "")
     if why:
         raise Deferred(f"{folder}: no room in {what}", why, f"{remedy}.")

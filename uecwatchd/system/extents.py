@@ -14,7 +14,7 @@ from itertools import pairwise
 HOLE_BYTES = 64 * 1024
 # If a file has more extents, its shortest holes are filled. This many take about 20 MB, as records and in the
 # header of a tar; a file system of a terabyte has a tenth of them.
-MOST_EXTENTS = 1 << 17
+MAX_EXTENTS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +25,16 @@ class Extent:
     length: int
 
 
-def stored(descriptor: int, size: int) -> tuple[Extent, ...]:
+def find_extents(descriptor: int, size: int) -> tuple[Extent, ...]:
     """Return the extents of a file, in order; the whole file if the file system reports no holes.
 
     Each begins at a multiple of `HOLE_BYTES`, and ends at a multiple or at the end of the file. Raises
     OSError.
     """
-    return rounded(_stretches(descriptor, size), size, MOST_EXTENTS)
+    return align_extents(_find_stretches(descriptor, size), size, MAX_EXTENTS)
 
 
-def rounded(stretches: Iterable[tuple[int, int]], size: int, limit: int) -> tuple[Extent, ...]:
+def align_extents(stretches: Iterable[tuple[int, int]], size: int, limit: int) -> tuple[Extent, ...]:
     """Round (start, end) pairs to multiples of `HOLE_BYTES`, and join them to at most `limit` extents.
 
     Memory stays bounded while it reads: a file can have any number of holes.
@@ -47,11 +47,11 @@ def rounded(stretches: Iterable[tuple[int, int]], size: int, limit: int) -> tupl
             start = found.pop().offset
         found.append(Extent(start, end - start))
         if len(found) == 2 * limit:  # the longest holes stay the same
-            found = list(fewer(found, limit))
-    return fewer(found, limit)
+            found = list(merge_extents(found, limit))
+    return merge_extents(found, limit)
 
 
-def _stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+def _find_stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
     end = 0
     while end < size:
         try:
@@ -67,7 +67,7 @@ def _stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
             yield start, min(end, size)
 
 
-def fewer(extents: list[Extent], limit: int) -> tuple[Extent, ...]:
+def merge_extents(extents: list[Extent], limit: int) -> tuple[Extent, ...]:
     if len(extents) <= limit:
         return tuple(extents)
     gaps = [

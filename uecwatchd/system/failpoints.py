@@ -14,11 +14,11 @@ from contextlib import contextmanager
 Crossing = Callable[[str], None]
 
 
-def _unheard(moment: str) -> None:
+def _no_listener(moment: str) -> None:
     """Ignore the moment: no test listens."""
 
 
-_listener: Crossing = _unheard
+_listener: Crossing = _no_listener
 
 
 def listen(listener: Crossing) -> None:

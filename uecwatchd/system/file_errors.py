@@ -38,13 +38,13 @@ def open_regular(path: Path, *, follow: bool) -> FileIO:
         if stat.S_ISLNK(mode):
             raise NoInput(path.name, "it is a symbolic link", f"Copy what it leads to: {path.readlink()}.")
         if not stat.S_ISREG(mode):
-            raise no_file(path)
+            raise not_a_file(path)
         return FileIO(os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC), "rb")
     finally:
         os.close(seen)
 
 
-def no_file(path: Path) -> NoInput:
+def not_a_file(path: Path) -> NoInput:
     """Return the error for a `path` without a regular file."""
     if path.is_dir():
         return NoInput(path.name or str(path), "it is a folder", "Name the file itself.")
@@ -55,21 +55,21 @@ def no_file(path: Path) -> NoInput:
     return NoInput(path.name, f"there is no such file in {path.parent}", "Look whether it was moved.")
 
 
-def closed(path: Path, *, what: str) -> NotPermitted:
+def cannot_read(path: Path, *, what: str) -> NotPermitted:
     """Return the error for an unreadable `path`, called `what`, with the command that makes it readable."""
     try:
         facts = path.stat()
     except OSError:
         hint = "Move it to a folder that is open, or have systemd hand it over: as root, uecwatchd check."
         return NotPermitted(
-            what, f"cannot read it: {shut_above(path) or 'a folder above it'} is closed to us", hint
+            what, f"cannot read it: {find_closed_folder(path) or 'a folder above it'} is closed to us", hint
         )
     why = f"cannot read it (mode {facts.st_mode & 0o7777:04o}, owner {_owner(path, facts.st_uid)})"
     word = shell_word(str(path))
     return NotPermitted(what, why, f"Let our group read it: chgrp {_our_group()} {word} && chmod g+r {word}")
 
 
-def unwritable(folder: Path, fault: OSError) -> UecError:
+def cannot_write(folder: Path, fault: OSError) -> UecError:
     """Return the error for a folder in which nothing could be created."""
     if isinstance(fault, FileExistsError):
         return NoOutput(str(folder), "it is not a folder", "Name a folder, or a new name for one.")
@@ -95,7 +95,7 @@ def _owner(path: Path, uid: int) -> str:
         return str(uid)
 
 
-def shut_above(folder: Path) -> Path | None:
+def find_closed_folder(folder: Path) -> Path | None:
     """Return the first folder on the way to `folder` that our user may not pass, None if there is none."""
     above = reversed(folder.absolute().parents)
     return next((each for each in above if not os.access(each, os.X_OK, effective_ids=True)), None)

@@ -8,7 +8,7 @@ from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 M_ARENA_MAX = -8  # malloc.h of glibc
 
 
-def keep_together() -> None:
+def use_one_heap() -> None:
     """Make all threads use one heap.
 
     By default glibc gives each thread its own heap, up to eight for each processor, and memory that was freed
@@ -19,13 +19,13 @@ def keep_together() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def never_dumped() -> None:
+def disable_core_dumps() -> None:
     """Disable core dumps of this process, because it holds keys. A unit can forbid them too."""
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def pages(size: int) -> memoryview:
+def allocate_pages(size: int) -> memoryview:
     """Return `size` bytes of memory in separate pages, which go back to the system as soon as they are freed.
 
     Memory that Python allocates itself would mostly stay with the process.

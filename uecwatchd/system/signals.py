@@ -53,37 +53,37 @@ class Stop(threading.Event):
 NEVER = Stop()
 
 
-def answer(numbers: Iterable[int], act: Callable[[], object]) -> None:
+def handle_signals(numbers: Iterable[int], act: Callable[[], object]) -> None:
     """Call `act` for each of these signals from now on. Only the main thread may call this."""
     come = SimpleQueue[int]()  # its `put` is safe in a signal handler: it needs no lock
-    threading.Thread(target=_answer, args=(come, act), name="signals", daemon=True).start()
+    threading.Thread(target=_handle, args=(come, act), name="signals", daemon=True).start()
     for number in numbers:
         signal.signal(number, lambda number, _frame: come.put(number))
 
 
-def answer_end(act: Callable[[], object], *, code: int, patience: float = PATIENCE_SECONDS) -> None:
+def handle_stop_signals(act: Callable[[], object], *, code: int, patience: float = PATIENCE_SECONDS) -> None:
     """Call `act` when the process is asked to end. If it does not end within `patience` seconds, exit with
     `code`."""
 
     def end() -> None:
-        threading.Thread(target=_end_at_last, args=(patience, code), name="last", daemon=True).start()
+        threading.Thread(target=_exit_later, args=(patience, code), name="last", daemon=True).start()
         act()
 
-    answer(ENDING, end)
+    handle_signals(ENDING, end)
 
 
-def stopped_by_signals(*, code: int) -> Stop:
+def stop_on_signals(*, code: int) -> Stop:
     """Return the stop event for a verb that only reads. It has less time than a verb that writes."""
     stop = Stop(grace=GRACE_SECONDS / 4)
-    answer_end(stop.set, code=code, patience=LOOKING_SECONDS)
+    handle_stop_signals(stop.set, code=code, patience=LOOKING_SECONDS)
     return stop
 
 
-def _end_at_last(seconds: float, code: int) -> None:
+def _exit_later(seconds: float, code: int) -> None:
     time.sleep(seconds)
     os._exit(code)
 
 
-def _answer(come: SimpleQueue[int], act: Callable[[], object]) -> None:
+def _handle(come: SimpleQueue[int], act: Callable[[], object]) -> None:
     while come.get():
         act()

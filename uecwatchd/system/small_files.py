@@ -15,7 +15,7 @@ LIMIT_BYTES = 1024 * 1024
 
 def read_small(path: Path) -> bytes:
     """Return the content of a file. Raises OSError, also if it is not a regular file or too large."""
-    with open(path, "rb", opener=_at_once) as file:
+    with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         data = file.read(LIMIT_BYTES + 1)
@@ -24,7 +24,7 @@ def read_small(path: Path) -> bytes:
     return data
 
 
-def _at_once(path: str, flags: int) -> int:
+def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 

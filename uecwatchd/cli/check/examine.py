@@ -21,8 +21,8 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger.sqlite import read_ledger
+from uecwatchd.system.internal_errors import InternalError, as_internal_error
 from uecwatchd.system.signals import NEVER, Stop
-from uecwatchd.system.unforeseen import OurFault, in_words
 
 __all__ = ["Finding", "examine", "exit_code", "needs"]
 
@@ -68,9 +68,9 @@ def examine(
 def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:
     """Yield the findings. An unexpected error becomes a finding too, the last one of its part."""
     try:
-        with in_words(what):
+        with as_internal_error(what):
             yield from findings
-    except OurFault as error:
+    except InternalError as error:
         yield bad(error)
 
 

@@ -11,7 +11,7 @@ from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
 from uecwatchd.ledger import sqlite
 from uecwatchd.ledger.schema import ON_A_LOCAL_DISK, user_name
-from uecwatchd.system.disk_space import check_room
+from uecwatchd.system.disk_space import check_space
 from uecwatchd.system.mounts import file_system_of, is_shared
 from uecwatchd.system.small_files import read_small
 from uecwatchd.system.text import shell_word
@@ -35,7 +35,7 @@ def _holds_secrets(source: Path) -> bool:
 def examine_folder(folder: Path) -> Iterator[Finding]:
     try:
         with folder_descriptor(folder):
-            check_room(folder, "the spool folder")  # first: a read-only disk would look like a missing right
+            check_space(folder, "the spool folder")  # first: a read-only disk would look like a missing right
     except UecError as error:
         yield bad(error)
         return
@@ -54,7 +54,7 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
         return
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
     try:
-        check_room(there, "the state directory")
+        check_space(there, "the state directory")
     except UecError as error:
         yield bad(error)
         return

@@ -11,7 +11,7 @@ from uecwatchd.cli.check.unit import needs
 from uecwatchd.cli.output import put, put_json
 from uecwatchd.cli.unit.user import take_user
 from uecwatchd.config.load import load
-from uecwatchd.system.signals import stopped_by_signals
+from uecwatchd.system.signals import stop_on_signals
 
 
 def add_check_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def check(arguments: argparse.Namespace) -> int:
     unit, settings = arguments.given, load(arguments.config, environ=os.environ)
     wanted = needs(settings)
     take_user(unit, settings.state.dir)
-    stop, clock = stopped_by_signals(code=os.EX_TEMPFAIL), partial(datetime.now, UTC)
+    stop, clock = stop_on_signals(code=os.EX_TEMPFAIL), partial(datetime.now, UTC)
     findings = list(examine(settings, clock=clock, unit=unit, wanted=wanted, stop=stop))
     stop.may_go_on()
     if arguments.json:

@@ -21,7 +21,7 @@ from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.service.policy import make_rules
 from uecwatchd.service.set_owners import known_of, rules_in
 from uecwatchd.system import lockfile
-from uecwatchd.system.unforeseen import in_words
+from uecwatchd.system.internal_errors import as_internal_error
 from uecwatchd.types import DetectedCloud
 
 # Somebody waits for the answer; tens of thousands of files are read in this time.
@@ -50,7 +50,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
     troubles: list[UecError] = []
     for folder in settings.spool.folders:
         try:
-            with in_words(str(folder)):
+            with as_internal_error(str(folder)):
                 owner = _service_user(settings)
                 budget = peek.Budget(seconds=READ_SECONDS)
                 ignore = settings.spool.ignore

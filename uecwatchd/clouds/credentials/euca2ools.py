@@ -25,7 +25,7 @@ from pathlib import Path
 from uecwatchd.clouds.credentials.source import PATHS, Remark, Source, at_home
 from uecwatchd.config.documents import did_you_mean
 from uecwatchd.errors import Halted
-from uecwatchd.system.file_errors import closed
+from uecwatchd.system.file_errors import cannot_read
 from uecwatchd.system.small_files import read_small_text
 
 USER_OPTIONS: Mapping[str, str] = {
@@ -240,7 +240,7 @@ def _tables(file: Path, cloud: str) -> Iterator[tuple[str, list[tuple[str, str]]
         parser.read_string(read_small_text(file, encoding="utf-8-sig", errors="replace"))
         yield from [(header, parser.items(header)) for header in parser.sections()]
     except PermissionError as error:
-        raise closed(file, what=what) from error
+        raise cannot_read(file, what=what) from error
     except OSError as error:
         hint = f"Correct euca2ools_files under [cloud.{cloud}]."
         raise Halted(what, f"cannot read it: {error.strerror}", hint) from error

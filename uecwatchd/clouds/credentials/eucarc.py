@@ -20,7 +20,7 @@ from uecwatchd.clouds.credentials.shell_commands import the_one_file
 from uecwatchd.clouds.credentials.shell_words import Scope, UnknownVariable
 from uecwatchd.clouds.credentials.source import PATHS, Remark, Source
 from uecwatchd.errors import Halted
-from uecwatchd.system.file_errors import closed
+from uecwatchd.system.file_errors import cannot_read
 from uecwatchd.system.small_files import read_small_text
 
 # Where the eucarc of any generation keeps what a setting is about; the first that is set counts.
@@ -116,7 +116,7 @@ def _text(path: Path, cloud: str) -> str:
     try:
         return read_small_text(path, encoding="utf-8-sig", errors="replace")
     except PermissionError as error:
-        raise closed(path, what=what) from error
+        raise cannot_read(path, what=what) from error
     except OSError as error:
         hint = f"Correct eucarc under [cloud.{cloud}], or put the file there."
         raise Halted(what, f"cannot read it: {error.strerror}", hint) from error

@@ -25,7 +25,7 @@ from uecwatchd.config.address import NoAddress, read_address, shown
 from uecwatchd.config.load import keys_of
 from uecwatchd.config.records import REGION, CloudSettings
 from uecwatchd.errors import Halted
-from uecwatchd.system.file_errors import closed
+from uecwatchd.system.file_errors import cannot_read
 from uecwatchd.system.small_files import read_small
 
 # The manifest must name a user; a generation that compares it with nobody takes any word there.
@@ -310,7 +310,7 @@ def ca_bundle(told: Told) -> Path | None:
         read_small(Path(path))
         return Path(path)
     except PermissionError as error:
-        raise closed(Path(path), what=what) from error
+        raise cannot_read(Path(path), what=what) from error
     except OSError as error:
         why = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error.strerror}"
         hint = "Correct ca_bundle, or remove it to trust the public authorities."

@@ -14,7 +14,7 @@ from typing import Literal
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import Digest, read_digest
-from uecwatchd.system.file_errors import shut_above
+from uecwatchd.system.file_errors import find_closed_folder
 from uecwatchd.system.text import file_word
 from uecwatchd.types import ContentDigest, FileStamp
 
@@ -44,7 +44,7 @@ def kind_of(mode: int) -> EntryKind:
 
 def opened_by(folder: Path) -> str:
     """Return the command, for root, that gives the service access to a spool folder, or a part of it."""
-    if above := shut_above(folder):
+    if above := find_closed_folder(folder):
         return f"chmod o+x {file_word(str(above))}"
     word = file_word(str(folder))
     return f"chgrp uecdrop {word} && chmod 3770 {word}"
@@ -69,7 +69,7 @@ def folder_descriptor(folder: Path) -> Iterator[int]:
 
 def _trouble_of(folder: Path, error: OSError) -> UecError:
     if isinstance(error, PermissionError):
-        above = shut_above(folder)
+        above = find_closed_folder(folder)
         return NotPermitted(
             f"{folder}: cannot list the spool folder",
             f"the service's user has no right to {f'pass {above}' if above else 'read it'}",

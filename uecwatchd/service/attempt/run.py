@@ -31,8 +31,8 @@ from uecwatchd.service.attempt.prepare import (
 )
 from uecwatchd.service.requests import AdvanceWriter
 from uecwatchd.service.retry import adjust_for_downtime, failure_event, record_failure
-from uecwatchd.system.disk_space import check_room
-from uecwatchd.system.unforeseen import OurFault, in_words
+from uecwatchd.system.disk_space import check_space
+from uecwatchd.system.internal_errors import InternalError, as_internal_error
 
 
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
@@ -60,10 +60,10 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
         return waits
     job = _begin(found, before, tools)
     try:
-        with in_words(found.name):
+        with as_internal_error(found.name):
             result_files.check_names(job.record)
-            check_room(found.folder, "the spool folder")
-            check_room(tools.ledger.folder, "the state directory")
+            check_space(found.folder, "the spool folder")
+            check_space(tools.ledger.folder, "the state directory")
             _announce(job, before)
             for name, stage in stages_of(found):
                 stop_if_asked(job, tools)
@@ -191,7 +191,9 @@ def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> 
     if isinstance(error, Halted):
         tools.clouds.suspend(cloud, error)
     event = failure_event(record)
-    if isinstance(error, OurFault) and record.deferrals <= 1:  # otherwise each attempt would report it again
+    if (
+        isinstance(error, InternalError) and record.deferrals <= 1
+    ):  # otherwise each attempt would report it again
         event = replace(event, fields={**event.fields, "traceback": error.trace})
     if suspension and record.state in ("deferred", "halted"):  # the suspension was reported with its reason
         reported = tools.clouds.availability.suspensions(cloud) <= REPORTED_SUSPENSIONS
@@ -242,7 +244,7 @@ def _attempt(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) 
     """Do several last steps, and report those that fail."""
     for step in steps:
         try:
-            with in_words(record.name):
+            with as_internal_error(record.name):
                 step()
         except UecError as trouble:
             what = f"{record.name}: {trouble}"

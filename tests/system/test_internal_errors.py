@@ -5,47 +5,53 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uecwatchd.errors import Deferred, Rejected
-from uecwatchd.system.unforeseen import LONGEST_PAUSE_SECONDS, OurFault, Recurring, in_words, our_fault
+from uecwatchd.system.internal_errors import (
+    LONGEST_PAUSE_SECONDS,
+    InternalError,
+    RepeatedWork,
+    as_internal_error,
+    internal_error,
+)
 
 KINDS = [ValueError, KeyError, OSError, RecursionError, MemoryError, StopIteration, AssertionError]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_exception_becomes_an_error_of_ours(kind: type[Exception]) -> None:
-    with pytest.raises(OurFault, match=f"karmic: a fault of uecwatchd itself: {kind.__name__}") as caught:  # noqa: SIM117
-        with in_words("karmic"):
-            raise kind("planted")
+    expected = f"karmic: a fault of uecwatchd itself: {kind.__name__}"
+    with pytest.raises(InternalError, match=expected) as caught, as_internal_error("karmic"):
+        raise kind("planted")
     assert isinstance(caught.value, Deferred)
     assert "planted" in caught.value.trace
 
 
 def test_an_error_of_ours_stays_what_it_is() -> None:
     error = Rejected("a", "b", "c")
-    with pytest.raises(Rejected) as caught, in_words("karmic"):
+    with pytest.raises(Rejected) as caught, as_internal_error("karmic"):
         raise error
     assert caught.value is error
 
 
 @given(st.text(max_size=2000))
 def test_its_words_are_one_short_line_that_a_terminal_can_be_shown(words: str) -> None:
-    fault = our_fault("karmic", ValueError(words))
+    fault = internal_error("karmic", ValueError(words))
     assert str(fault).isprintable()
     assert len(fault.why) < 1000
 
 
 def test_the_place_in_this_program_is_named() -> None:
-    with pytest.raises(OurFault) as caught, in_words("karmic"):
-        our_fault("karmic", None)  # type: ignore[arg-type] (that is the mistake)
-    assert "system/unforeseen.py:" in caught.value.why
-    assert "unforeseen.py:" in caught.value.way
+    with pytest.raises(InternalError) as caught, as_internal_error("karmic"):
+        internal_error("karmic", None)  # type: ignore[arg-type] (that is the mistake)
+    assert "system/internal_errors.py:" in caught.value.why
+    assert "internal_errors.py:" in caught.value.way
 
 
 def test_what_fails_again_and_again_is_tried_less_and_less() -> None:
-    faults: list[OurFault] = []
-    thing = Recurring("the loop", failed=faults.append)
+    faults: list[InternalError] = []
+    thing = RepeatedWork("the loop", failed=faults.append)
     pauses = []
     for _ in range(10):
-        with thing.guarded():
+        with thing.attempt():
             raise ValueError("the same")
         pauses.append(thing.pause)
     assert len(faults) == 10
@@ -56,15 +62,15 @@ def test_what_fails_again_and_again_is_tried_less_and_less() -> None:
 
 def test_what_works_again_has_no_pause() -> None:
     worked: list[bool] = []
-    thing = Recurring("the loop", failed=lambda _: None, worked=lambda: worked.append(True))
-    with thing.guarded():
+    thing = RepeatedWork("the loop", failed=lambda _: None, worked=lambda: worked.append(True))
+    with thing.attempt():
         raise ValueError("the same")
-    with thing.guarded():
+    with thing.attempt():
         pass
     assert thing.pause == 0
     assert worked == [True]
 
 
 def test_an_error_of_ours_is_not_kept_from_who_waits_for_it() -> None:
-    with pytest.raises(Rejected), Recurring("the loop", failed=lambda _: None).guarded():
+    with pytest.raises(Rejected), RepeatedWork("the loop", failed=lambda _: None).attempt():
         raise Rejected("a", "b", "c")

@@ -20,7 +20,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 PACKAGE = Path(__file__).parents[1]
 
 
-class OurFault(Deferred):
+class InternalError(Deferred):
     """An internal error. `trace` is the traceback for the journal, `way` its places in one line."""
 
     exit_code = 70
@@ -32,20 +32,20 @@ class OurFault(Deferred):
 
 
 @contextmanager
-def in_words(what: str) -> Iterator[None]:
-    """Raise `OurFault` about `what` for any exception that is not a UecError."""
+def as_internal_error(what: str) -> Iterator[None]:
+    """Raise `InternalError` about `what` for any exception that is not a UecError."""
     try:
         yield
     except UecError:
         raise
     except Exception as fault:  # noqa: BLE001 (its purpose)
-        raise our_fault(what, fault) from None
+        raise internal_error(what, fault) from None
 
 
-def our_fault(what: str, fault: BaseException) -> OurFault:
+def internal_error(what: str, fault: BaseException) -> InternalError:
     places = list(_places(fault))
-    why = f"{_words(fault)} (at {places[-1]})" if places else _words(fault)
-    return OurFault(
+    why = f"{_describe(fault)} (at {places[-1]})" if places else _describe(fault)
+    return InternalError(
         f"{what}: a fault of uecwatchd itself",
         why,
         "Please report it, with the journal's lines about it.",
@@ -54,7 +54,7 @@ def our_fault(what: str, fault: BaseException) -> OurFault:
     )
 
 
-def _words(fault: BaseException) -> str:
+def _describe(fault: BaseException) -> str:
     said = printable(" ".join(str(fault).split())).rstrip(".")
     said = said if len(said) <= WORDS_CHARACTERS else f"{said[:WORDS_CHARACTERS]}…"
     return f"{type(fault).__name__}: {said}" if said else type(fault).__name__
@@ -67,7 +67,7 @@ def _places(fault: BaseException) -> Iterator[str]:
             yield f"{Path(frame.filename).relative_to(PACKAGE)}:{frame.lineno}"
 
 
-class Recurring:
+class RepeatedWork:
     """Work that may fail again and again: retried after growing pauses.
 
     `pause` is the one before the next try, in seconds; 0 while all is well. `failed` is called with each
@@ -78,7 +78,7 @@ class Recurring:
         self,
         what: str,
         *,
-        failed: Callable[[OurFault], object],
+        failed: Callable[[InternalError], object],
         worked: Callable[[], object] = lambda: None,
     ) -> None:
         self.pause = 0.0
@@ -87,12 +87,12 @@ class Recurring:
         self._worked = worked
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
+    def attempt(self) -> Iterator[None]:
         """Do the work once. An internal error is reported here; other errors are raised."""
         try:
-            with in_words(self._what):
+            with as_internal_error(self._what):
                 yield
-        except OurFault as fault:
+        except InternalError as fault:
             self.pause = min(max(2 * self.pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
             self._failed(fault)
         else:
