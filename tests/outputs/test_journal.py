@@ -17,15 +17,9 @@ import pytest
 
 from tests.support.clock import Clock
 from uecwatchd.events import Event, Kind, Progress, Tee
-from uecwatchd.outputs.journal import (
-    MESSAGE_IDS,
-    Journal,
-    choose_sink,
-    journal_monitor,
-    phrase,
-    sentence_of,
-    take_over_stdlib,
-)
+from uecwatchd.outputs.journal import MESSAGE_IDS
+from uecwatchd.outputs.log import EventLog, choose_sink, open_log, take_over_stdlib
+from uecwatchd.outputs.wording import phrase, with_hint
 
 DONE = Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1", "seconds": 2.5})
 REJECTED = Event(
@@ -101,9 +95,9 @@ def test_a_terminal_that_can_move_its_cursor_is_one(terminal: tuple[TextIO, Call
 # --- journald ---------------------------------------------------------------------------------------------
 
 
-def native(stderr: TextIO) -> tuple[Journal, Sent]:
+def native(stderr: TextIO) -> tuple[EventLog, Sent]:
     sent = Sent()
-    return journal_monitor({"JOURNAL_STREAM": stream_id(stderr)}, stderr, send=sent), sent
+    return open_log({"JOURNAL_STREAM": stream_id(stderr)}, stderr, send=sent), sent
 
 
 def test_the_journal_gets_a_sentence_and_its_data_as_fields(stderr: TextIO) -> None:
@@ -163,7 +157,7 @@ def test_a_journal_in_trouble_stops_no_work(stderr: TextIO) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(105, "No buffer space available")
 
-    journal_monitor({"JOURNAL_STREAM": stream_id(stderr)}, stderr, send=refuse).tell(DONE)
+    open_log({"JOURNAL_STREAM": stream_id(stderr)}, stderr, send=refuse).tell(DONE)
 
 
 def test_every_kind_has_a_message_id_of_its_own() -> None:
@@ -176,7 +170,7 @@ def test_every_kind_has_a_message_id_of_its_own() -> None:
 
 
 def test_marked_lines_carry_the_priority(stderr: TextIO) -> None:
-    journal = journal_monitor({"JOURNAL_STREAM": stream_id(stderr)}, stderr, send=None)
+    journal = open_log({"JOURNAL_STREAM": stream_id(stderr)}, stderr, send=None)
     journal.tell(DONE)
     journal.tell(REJECTED)
     assert said(stderr) == [
@@ -186,7 +180,7 @@ def test_marked_lines_carry_the_priority(stderr: TextIO) -> None:
 
 
 def test_plain_lines_have_the_time_in_utc_and_the_level_if_it_matters(stderr: TextIO) -> None:
-    journal = journal_monitor({}, stderr)
+    journal = open_log({}, stderr)
     journal.tell(DONE)
     journal.tell(REJECTED)
     first, second = said(stderr)
@@ -196,19 +190,19 @@ def test_plain_lines_have_the_time_in_utc_and_the_level_if_it_matters(stderr: Te
 
 def test_an_event_of_a_lower_level_is_not_told(stderr: TextIO) -> None:
     detail = Event(Kind.BUNDLED, "Part 1", "karmic", "debug")
-    journal_monitor({}, stderr).tell(detail)
+    open_log({}, stderr).tell(detail)
     assert said(stderr) == []
-    journal_monitor({}, stderr, level="debug").tell(detail)
+    open_log({}, stderr, level="debug").tell(detail)
     assert said(stderr)[0].endswith("Z  debug: Part 1")
 
 
 def test_a_name_cannot_forge_a_line(stderr: TextIO) -> None:
-    journal_monitor({}, stderr).tell(Event(Kind.FOUND, "Found a\n2009-10-29 23:30:05Z  b is registered", "a"))
+    open_log({}, stderr).tell(Event(Kind.FOUND, "Found a\n2009-10-29 23:30:05Z  b is registered", "a"))
     assert len(said(stderr)) == 1
 
 
 def test_a_sentence_with_percent_signs_and_braces_is_left_alone(stderr: TextIO) -> None:
-    journal_monitor({}, stderr).tell(Event(Kind.FOUND, "Found 100%s {x}", "a"))
+    open_log({}, stderr).tell(Event(Kind.FOUND, "Found 100%s {x}", "a"))
     assert said(stderr)[0].endswith("Found 100%s {x}")
 
 
@@ -222,14 +216,14 @@ def test_a_sentence_with_percent_signs_and_braces_is_left_alone(stderr: TextIO) 
     ],
 )
 def test_the_hint_is_said_once(sentence: str, hint: str, whole: str) -> None:
-    assert sentence_of(Event(Kind.REJECTED, sentence, fields={"hint": hint})) == whole
+    assert with_hint(Event(Kind.REJECTED, sentence, fields={"hint": hint})) == whole
 
 
 def test_a_closed_stream_stops_no_work() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w", buffering=1) as stream:
-        journal_monitor({}, stream).tell(DONE)
+        open_log({}, stream).tell(DONE)
         os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # so that closing finds somewhere to flush to
 
 
@@ -241,7 +235,7 @@ def test_progress_is_one_line_written_over_with_events_above_it(
 ) -> None:
     stream, shown = terminal
     clock = Clock()
-    journal = journal_monitor({"TERM": "xterm", "NO_COLOR": "1"}, stream, clock=clock)
+    journal = open_log({"TERM": "xterm", "NO_COLOR": "1"}, stream, clock=clock)
     journal.progress(Progress("karmic", "upload", "karmic.img", 0, 100))
     clock.now = 2
     journal.progress(Progress("karmic", "upload", "karmic.img", 50, 100, 5))
@@ -259,7 +253,7 @@ def test_progress_is_drawn_no_more_often_than_an_eye_can_follow(
 ) -> None:
     stream, shown = terminal
     clock = Clock()
-    journal = journal_monitor({"TERM": "xterm"}, stream, clock=clock)
+    journal = open_log({"TERM": "xterm"}, stream, clock=clock)
     for done in range(1000):
         clock.now = done / 1000
         journal.progress(Progress("karmic", "upload", "karmic.img", done, 1000))
@@ -271,7 +265,7 @@ def test_a_narrow_terminal_gets_as_much_progress_as_fits_a_line(
 ) -> None:
     stream, shown = terminal
     termios.tcsetwinsize(stream.fileno(), (24, 20))
-    journal_monitor({"TERM": "xterm"}, stream).progress(Progress("karmic", "upload the machine", "f", 0, 0))
+    open_log({"TERM": "xterm"}, stream).progress(Progress("karmic", "upload the machine", "f", 0, 0))
     assert shown() == "\r\x1b[Kkarmic: upload the "
 
 
@@ -279,14 +273,14 @@ def test_warnings_and_errors_are_coloured_unless_told_not_to(
     terminal: tuple[TextIO, Callable[[], str]],
 ) -> None:
     stream, shown = terminal
-    journal_monitor({"TERM": "xterm"}, stream).tell(REJECTED)
+    open_log({"TERM": "xterm"}, stream).tell(REJECTED)
     assert "\x1b[31m" in shown()
-    journal_monitor({"TERM": "xterm", "NO_COLOR": "1"}, stream).tell(REJECTED)
+    open_log({"TERM": "xterm", "NO_COLOR": "1"}, stream).tell(REJECTED)
     assert "\x1b[31m" not in shown()
 
 
 def test_progress_goes_nowhere_but_to_a_terminal(stderr: TextIO) -> None:
-    journal_monitor({}, stderr).progress(Progress("karmic", "upload", "karmic.img", 1, 2))
+    open_log({}, stderr).progress(Progress("karmic", "upload", "karmic.img", 1, 2))
     assert said(stderr) == []
 
 
@@ -308,7 +302,7 @@ def test_a_phrase_says_as_much_as_is_known(progress: Progress, speed: float, tex
 
 @pytest.fixture
 def library(stderr: TextIO) -> Iterator[logging.Logger]:
-    handler = take_over_stdlib(journal_monitor({}, stderr))
+    handler = take_over_stdlib(open_log({}, stderr))
     yield logging.getLogger("botocore.test")
     logging.getLogger().removeHandler(handler)
 
@@ -368,10 +362,11 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 TELL = """
 import os, sys
-from uecwatchd.outputs.journal import journal_monitor, journal_send
+from uecwatchd.outputs.journal import journal_send
+from uecwatchd.outputs.log import open_log
 from uecwatchd.events import Event, Kind
 for send in (journal_send, None):
-    journal = journal_monitor(os.environ, sys.stderr, send=send)
+    journal = open_log(os.environ, sys.stderr, send=send)
     journal.tell(Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1"}))
     journal.tell(Event(Kind.HALTED, "no\\nuse", "karmic", "error", {"cloud": "lab", "traceback": "a\\nb"}))
 """

@@ -8,7 +8,7 @@ import pytest
 
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord
-from uecwatchd.outputs import result_files
+from uecwatchd.outputs import result_files, wording
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 MEMBERS = tuple(
@@ -81,7 +81,7 @@ def test_a_failure_is_three_paragraphs_and_goes_when_it_is_over(record: SetRecor
     ids=["plain", "quoted", "unprintable"],
 )
 def test_a_hint_names_the_set_with_its_folder_as_a_shell_takes_it(name: str, command: str) -> None:
-    told = result_files.order("retry", SetId("/srv/a", name))
+    told = wording.command("retry", SetId("/srv/a", name))
     assert told == command
     words = subprocess.run(
         ["bash", "-c", f'uecwatchd() {{ printf %s "$2"; }}; {told}'], capture_output=True, check=True
@@ -113,11 +113,11 @@ def test_what_is_no_report_is_not_read_as_one(data: bytes) -> None:
 
 def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> None:
     now = [0.0]
-    monitor = result_files.ReportFile(record, clock=lambda: now[0])
-    monitor.progress(Progress("karmic", "upload", "karmic.img", 100, 512, 1))
+    tracker = result_files.track_in_report(record, clock=lambda: now[0])
+    tracker.progress(Progress("karmic", "upload", "karmic.img", 100, 512, 1))
     assert not (tmp_path / "karmic.uec.json").exists()
     now[0] = result_files.PROGRESS_EVERY_SECONDS
-    monitor.progress(Progress("karmic", "upload", "karmic.img", 400, 512, 3))
+    tracker.progress(Progress("karmic", "upload", "karmic.img", 400, 512, 3))
     told = result_files.read_report((tmp_path / "karmic.uec.json").read_bytes())
     assert told["progress"] == {
         "stage": "upload",

@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.clock import Clock
 from uecwatchd.events import Event, Kind, Progress
-from uecwatchd.outputs.systemd import Notifier, StatusMonitor
+from uecwatchd.outputs.progress import ProgressTracker
+from uecwatchd.outputs.systemd import Notifier, show_work
 
 PID = 42
 
@@ -158,47 +159,51 @@ def test_work_stands_before_the_summary_and_each_stays_until_replaced(systemd: S
 
 def test_progress_is_told_once_a_second_and_an_end_at_once(systemd: Systemd) -> None:
     clock = Clock(100.0)
-    monitor = StatusMonitor(Notifier(systemd.environ, PID), clock=clock)
+    tracker = ProgressTracker(clock=clock)
+    show_work(Notifier(systemd.environ, PID), tracker)
     for step in range(31):  # three seconds in tenths
         clock.now = 100 + step / 10
-        monitor.progress(Progress("karmic", "upload", "karmic.img", step * 10_000_000, 300_000_000, step))
+        tracker.progress(Progress("karmic", "upload", "karmic.img", step * 10_000_000, 300_000_000, step))
     told = [systemd.heard() for _ in range(4)]
     assert told[0] == "STATUS=karmic: upload, 0 %"
     assert told[3] == "STATUS=karmic: upload, part 30, 100 %, 100.0 MB/s"
     assert systemd.silent()
-    monitor.tell(Event(Kind.DONE, "karmic is registered", "karmic"))
+    tracker.tell(Event(Kind.DONE, "karmic is registered", "karmic"))
     assert systemd.heard() == "STATUS="
 
 
 def test_sets_at_work_together_are_told_together(systemd: Systemd) -> None:
     clock = Clock(100.0)
-    monitor = StatusMonitor(Notifier(systemd.environ, PID), clock=clock)
-    monitor.progress(Progress("karmic", "upload", "karmic.img", 1, 2))
+    tracker = ProgressTracker(clock=clock)
+    show_work(Notifier(systemd.environ, PID), tracker)
+    tracker.progress(Progress("karmic", "upload", "karmic.img", 1, 2))
     clock.now += 1
-    monitor.progress(Progress("lucid", "register", "", 0, 0))
+    tracker.progress(Progress("lucid", "register", "", 0, 0))
     systemd.heard()
     assert systemd.heard() == "STATUS=karmic: upload, 50 %; lucid: register"
-    monitor.tell(Event(Kind.REJECTED, "karmic is rejected", "karmic"))
+    tracker.tell(Event(Kind.REJECTED, "karmic is rejected", "karmic"))
     assert systemd.heard() == "STATUS=lucid: register"
 
 
 def test_speed_is_that_of_the_file_at_hand(systemd: Systemd) -> None:
     clock = Clock(100.0)
-    monitor = StatusMonitor(Notifier(systemd.environ, PID), clock=clock)
+    tracker = ProgressTracker(clock=clock)
+    show_work(Notifier(systemd.environ, PID), tracker)
     for file, done in (("vmlinuz", 0), ("vmlinuz", 5_000_000), ("karmic.img", 0), ("karmic.img", 40_000_000)):
-        monitor.progress(Progress("karmic", "upload", file, done, 100_000_000))
+        tracker.progress(Progress("karmic", "upload", file, done, 100_000_000))
         clock.now += 2
     told = [systemd.heard() for _ in range(4)]
     assert [text.rpartition(", ")[2] for text in told] == ["0 %", "2.5 MB/s", "0 %", "20.0 MB/s"]
 
 
 def test_monitors_may_be_told_from_many_threads(systemd: Systemd) -> None:
-    monitor = StatusMonitor(Notifier({}, PID))
+    tracker = ProgressTracker()
+    show_work(Notifier({}, PID), tracker)
 
     def work(name: str) -> None:
         for done in range(500):
-            monitor.progress(Progress(name, "upload", "f", done, 500))
-        monitor.tell(Event(Kind.DONE, "done", name))
+            tracker.progress(Progress(name, "upload", "f", done, 500))
+        tracker.tell(Event(Kind.DONE, "done", name))
 
     threads = [threading.Thread(target=work, args=(f"set{number}",)) for number in range(4)]
     for thread in threads:

@@ -24,12 +24,12 @@ from uecwatchd.errors import Halted
 from uecwatchd.events import Kind, Progress
 from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.outputs.advances import track_in_ledger
 from uecwatchd.service.cleanup import is_its_alone
 from uecwatchd.service.daemon import LONGEST_PAUSE_SECONDS, Service
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.probing import ProbeWriter
 from uecwatchd.service.requests import (
-    AdvanceWriter,
     OpenRequests,
     Requests,
     events_between,
@@ -513,11 +513,11 @@ def test_when_a_cloud_is_asked_next_is_written_down_when_it_changes_and_gone_whe
 def test_an_advance_is_written_now_and_then_and_counts_from_the_files_beginning(tmp_path: Path) -> None:
     clock = [0.0]
     with closing(open_ledger(tmp_path)) as book:
-        writer = AdvanceWriter(book, RECORD, now=lambda: 1000 + clock[0], monotonic=lambda: clock[0])
+        tracker = track_in_ledger(book, RECORD.id, now=lambda: 1000 + clock[0], clock=lambda: clock[0])
         for second in range(6):
             clock[0] = float(second)
             file = "karmic.vmlinuz" if second < 3 else "karmic.img"
-            writer.progress(Progress("karmic", "upload", file, second, 6, second))
+            tracker.progress(Progress("karmic", "upload", file, second, 6, second))
             written = book.advances().get(("/s", "karmic"))
             assert (written.done if written else 0) == second // 2 * 2
     assert written

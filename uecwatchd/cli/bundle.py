@@ -29,7 +29,7 @@ from uecwatchd.images.suitability import KEEP_HINT, amount, unfit
 from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.intake.sidecar import is_image_id
 from uecwatchd.intake.spool.peek import peek_at
-from uecwatchd.outputs.journal import journal_monitor
+from uecwatchd.outputs.log import open_log
 from uecwatchd.types import Arch, Role
 
 
@@ -80,11 +80,11 @@ def bundle(arguments: argparse.Namespace) -> int:
     credentials = BundleCredentials(
         bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account)
     )
-    journal = journal_monitor(os.environ, sys.stderr)
-    progress = partial(_show, journal, arguments.file.name, arguments.file.stat().st_size)
+    log = open_log(os.environ, sys.stderr)
+    progress = partial(_show, log, arguments.file.name, arguments.file.stat().st_size)
     made = bundle_to_folder(arguments.file, arguments.folder, properties, credentials, progress=progress)
     what = f"Bundled {arguments.file.name}: {amount(made.manifest.size)} as {made.manifest.name}"
-    journal.tell(Event(Kind.DONE, what, arguments.file.name))
+    log.tell(Event(Kind.DONE, what, arguments.file.name))
     put_json(_as_json(made)) if arguments.json else put(str(made.path))
     return os.EX_OK
 

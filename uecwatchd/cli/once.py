@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import partial
 
-from uecwatchd.cli.journal import program_journal, tell_lost
+from uecwatchd.cli.log import program_log, tell_lost
 from uecwatchd.cli.output import put, put_json, say
 from uecwatchd.cli.status.rows import Row, begun_now
 from uecwatchd.cli.status.survey import survey
@@ -34,10 +34,10 @@ def once(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     if arguments.dry_run:
         return show_plan(settings, as_json=arguments.json)
-    journal = program_journal()
-    with closing(open_ledger(settings.state.dir, lost=partial(tell_lost, journal))) as book:
+    log = program_log()
+    with closing(open_ledger(settings.state.dir, lost=partial(tell_lost, log))) as book:
         before = {r.id: r for r in book.sets()}
-        service = Service(settings, monitor=journal, book=book, spread=random.random)
+        service = Service(settings, monitor=log, book=book, spread=random.random)
         handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
         records = service.once()
     changed = [r for r in records if before.get(r.id) != r]

@@ -26,8 +26,7 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Request, SetRecord
 from uecwatchd.ledger.schema import lock_state
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.outputs import result_files
-from uecwatchd.outputs.progress import span
+from uecwatchd.outputs.wording import command, duration, moment, next_attempt
 from uecwatchd.service.cleanup import clear_traces
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.text import shell_word, spelled
@@ -178,20 +177,20 @@ def decide(verb: Verb, row: Row, *, alive: bool) -> Verdict:
 
 
 def _order(verb: Verb, row: Row) -> str:
-    return result_files.order(verb, row.id)
+    return command(verb, row.id)
 
 
 def _retry(row: Row, later: str) -> Verdict:
     name, record = row.name, row.record
     if row.held_since is not None:
-        why = f"{name} is held since {result_files.moment(row.held_since)} UTC, and nothing is tried before:"
+        why = f"{name} is held since {moment(row.held_since)} UTC, and nothing is tried before:"
         return _no(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
     if row.state == "working":
         return _no(f"{name} is at work already: {row.detail}.")
     if not row.seen:
         return _no(f"{name} cannot be tried: {row.detail}.", os.EX_TEMPFAIL)
     if row.to_go is not None:
-        why = f"{name} waits {row.detail}; it is begun by itself in {span(row.to_go)}."
+        why = f"{name} waits {row.detail}; it is begun by itself in {duration(row.to_go)}."
         return _no(why + later, os.EX_TEMPFAIL)
     if row.state == "waiting":
         why = f"{name} waits {row.detail}. It is begun by itself once that is there, and cannot be before."
@@ -239,7 +238,7 @@ def _anew(row: Row) -> str:
 def _hold(row: Row) -> Verdict:
     name = row.name
     if row.held_since is not None:
-        return _no(f"{name} is held already, since {result_files.moment(row.held_since)} UTC.")
+        return _no(f"{name} is held already, since {moment(row.held_since)} UTC.")
     until = f"until: {_order('release', row)}"
     if row.state == "working":
         return _yes(f"{name} stops before its next part, and is held {until}")
@@ -261,7 +260,7 @@ def _from_now_on(row: Row, later: str) -> str:
         return _sentence(row.detail)
     later = later if row.needs_daemon or row.state == "waiting" else ""
     if record and record.error and record.state == row.state:
-        return result_files.when_again(record) + later
+        return next_attempt(record) + later
     words = {
         "new": "It is begun.",
         "queued": "It goes on where it was.",

@@ -8,14 +8,15 @@ import threading
 from contextlib import closing
 from functools import partial
 
-from uecwatchd.cli.journal import program_journal, tell_lost
+from uecwatchd.cli.log import program_log, tell_lost
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred
-from uecwatchd.events import Event, Kind, Monitor, Tee
+from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.outputs.systemd import Notifier, StatusMonitor
+from uecwatchd.outputs.systemd import Notifier, show_work
+from uecwatchd.outputs.wording import problem
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.internal_errors import internal_error
 from uecwatchd.system.signals import handle_signals, handle_stop_signals
@@ -29,14 +30,15 @@ def run(arguments: argparse.Namespace) -> int:
     notifier, stopped = Notifier(os.environ), threading.Event()
     ends = [stopped.set]
     handle_stop_signals(lambda: [end() for end in ends], code=os.EX_OK)
-    monitor, reload_asked = Tee((program_journal(), StatusMonitor(notifier))), threading.Event()
+    log, reload_asked = program_log(), threading.Event()
+    show_work(notifier, log.tracker)
     handle_signals([signal.SIGHUP], reload_asked.set)  # by default the signal ends the process
-    threading.excepthook = partial(_tell_of_thread, monitor)
-    book = _await_ledger(settings, notifier, stopped, monitor)
+    threading.excepthook = partial(_tell_of_thread, log)
+    book = _await_ledger(settings, notifier, stopped, log)
     if book is None:
         return os.EX_OK
     with closing(book):
-        service = Service(settings, monitor=monitor, book=book, spread=random.random)
+        service = Service(settings, monitor=log, book=book, spread=random.random)
         ends.append(service.stop)
         if stopped.is_set():  # asked while the ledger was opened
             service.stop()
@@ -63,7 +65,7 @@ def _await_ledger(
             if str(error) != told:
                 told = str(error)
                 monitor.tell(Event(Kind.FAULT, f"Nothing is begun yet: {error}", level="error"))
-                notifier.ready(f"Waiting: {error.what}: {error.why}")
+                notifier.ready(f"Waiting: {problem(error)}")
             notifier.watchdog()
             stopped.wait(min(LEDGER_RETRY_SECONDS, notifier.watchdog_seconds or LEDGER_RETRY_SECONDS))
     return None

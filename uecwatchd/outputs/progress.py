@@ -1,57 +1,122 @@
-"""Transfer rate and remaining time, and how they are shown."""
+"""Progress: how far each set has come and how fast, kept in one place for all outputs.
 
+Stages report progress thousands of times a second. Each output subscribes with a number of seconds: it gets
+a snapshot when that time is over and there is progress.
+"""
+
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from uecwatchd.events import Progress
+from uecwatchd.events import Event, Kind, Progress
 
 # A shorter time says nothing about speed: the first part comes from a cache.
-PACE_SECONDS = 1.0
-MINUTE, HOUR = 60, 3600
+LEAST_SECONDS = 1.0
+# After these events there is no work on the set until another event says so.
+ENDS = frozenset({Kind.DONE, Kind.DEFERRED, Kind.REJECTED, Kind.HALTED, Kind.WAITING, Kind.ASKED, Kind.FAULT})
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedProgress:
+    """The latest progress of a set."""
+
+    latest: Progress
+    began: float  #: seconds of the epoch when this stage began with this file
+    speed: float  #: bytes per second since then; 0 while it is not known
+
+
+Snapshot = tuple[TrackedProgress, ...]  # one for each set, in the order in which they began
+Show = Callable[[Snapshot], None]
 
 
 @dataclass(slots=True)
-class Pacer:
-    """Bytes per second since the first report of a set's stage, by any one clock."""
+class _Stage:
+    """One stage of a set with one file. `since` is by the tracker's clock, `began` by the wall clock."""
 
-    _first: Progress | None = None
-    _since: float = 0.0
+    first: Progress
+    latest: Progress
+    since: float
+    began: float
+    speed: float = 0.0
 
-    def speed(self, progress: Progress, now: float) -> float:
-        """Return bytes per second; 0 while it is not known."""
-        first = self._first
-        if first is None or (first.stage, first.file) != (progress.stage, progress.file):
-            first = None
-        if first is None or progress.done < first.done:
-            first, self._first, self._since = progress, progress, now
-        return rate(progress.done - first.done, now - self._since)
+    def snapshot(self) -> TrackedProgress:
+        return TrackedProgress(self.latest, self.began, self.speed)
+
+
+@dataclass(slots=True)
+class _Subscriber:
+    show: Show
+    every_seconds: float
+    ends: bool
+    shown_at: float
+
+    def is_due(self, now: float) -> bool:
+        return now - self.shown_at >= self.every_seconds
+
+
+class ProgressTracker:
+    """Listener that keeps the progress of all sets. Safe to use from several threads.
+
+    `clock` counts seconds, `now` is the wall clock.
+    """
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
+        self._now = now
+        self._subscribers: list[_Subscriber] = []
+        self._lock = threading.Lock()  # guards the subscribers' times and _sets
+        self._sets: dict[str, dict[tuple[str, str], _Stage]] = {}  # by stage and file, the latest last
+
+    def subscribe(
+        self, show: Show, *, every_seconds: float, at_once: bool = True, ends: bool = False
+    ) -> None:
+        """Call `show` with a snapshot when there is progress, at most once in so many seconds.
+
+        `at_once`: also with the first progress. `ends`: also at each end of work on a set.
+        """
+        shown_at = float("-inf") if at_once else self._clock()
+        self._subscribers.append(_Subscriber(show, every_seconds, ends, shown_at))
+
+    def tell(self, event: Event) -> None:
+        if event.kind not in ENDS:
+            return
+        with self._lock:
+            self._sets.pop(event.set, None)
+        for one in self._subscribers:
+            if one.ends:
+                one.show(self.snapshot())
+
+    def progress(self, progress: Progress) -> None:
+        now = self._clock()
+        with self._lock:
+            self._update(progress, now)
+            due = [one for one in self._subscribers if one.is_due(now)]
+            for one in due:
+                one.shown_at = now
+        for one in due:
+            one.show(self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        with self._lock:
+            return tuple(tuple(stages.values())[-1].snapshot() for stages in self._sets.values())
+
+    def _update(self, progress: Progress, now: float) -> None:
+        stages, key = self._sets.setdefault(progress.set, {}), (progress.stage, progress.file)
+        stage = stages.pop(key, None)
+        if stage is None or progress.done < stage.latest.done:
+            stage = _Stage(progress, progress, now, self._now())
+        stage.latest = progress
+        stage.speed = rate(progress.done - stage.first.done, now - stage.since)
+        stages[key] = stage
 
 
 def rate(done: int, seconds: float) -> float:
     """Return bytes per second; 0 if the time is too short, or a clock was set back."""
-    return done / seconds if seconds >= PACE_SECONDS else 0.0
+    return done / seconds if seconds >= LEAST_SECONDS else 0.0
 
 
 def seconds_left(*, done: int, total: int, speed: float) -> float | None:
     return max(0, total - done) / speed if speed and total else None
-
-
-def told(*, part: int, done: int, total: int, speed: float) -> tuple[str, ...]:
-    """Return "part 37", "31 %", "84.0 MB/s", as far as they are known."""
-    known = []
-    if part:
-        known.append(f"part {part}")
-    if total:
-        known.append(f"{100 * done // total} %")
-    if speed:
-        known.append(f"{speed / 1e6:.1f} MB/s")
-    return tuple(known)
-
-
-def span(seconds: float) -> str:
-    """Return "40 s", "12 min", "3 h 20 min", with useful precision."""
-    whole = max(0, round(seconds))
-    if whole < 2 * MINUTE:
-        return f"{whole} s"
-    if whole < 2 * HOUR:
-        return f"{whole // MINUTE} min"
-    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"

@@ -25,9 +25,10 @@ from uecwatchd.events import Event, Progress
 from uecwatchd.images import digests
 from uecwatchd.intake.spool import output_files
 from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord
-from uecwatchd.outputs.progress import Pacer, seconds_left
-from uecwatchd.system.text import json_text, printable, shell_word
-from uecwatchd.types import Role, SetId
+from uecwatchd.outputs.progress import ProgressTracker, Snapshot, seconds_left
+from uecwatchd.outputs.wording import failure_paragraphs, moment, request_id
+from uecwatchd.system.text import json_text, printable
+from uecwatchd.types import Role
 
 JSON_VERSION = 1
 # Often enough for a person who watches, and a small load for the disk.
@@ -48,7 +49,7 @@ class LogFile:
         if hint := event.fields.get("hint"):
             lines.append(f"{'':20}  {hint}")
         if request := event.fields.get("request_id"):
-            lines.append(f"{'':20}  The cloud's request id: {request}")
+            lines.append(f"{'':20}  {request_id(str(request))}")
         # A newline or an escape in a file's name must not look like our own line, or reach a terminal.
         self._append("".join(f"{printable(line)}\n" for line in lines))
 
@@ -65,34 +66,19 @@ class LogFile:
             return  # `publish` meets the same error, and reports it
 
 
-class ReportFile:
-    """Listener that keeps the progress in `NAME.uec.json` up to date during one stage of a record."""
+def track_in_report(record: SetRecord, *, clock: Callable[[], float] = time.monotonic) -> ProgressTracker:
+    """Return a tracker that keeps the progress in `NAME.uec.json` up to date during one stage of a record."""
 
-    def __init__(self, record: SetRecord, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._record = record
-        self._clock = clock
-        self._written = clock()
-        self._pacer = Pacer()
+    def write(snapshot: Snapshot) -> None:
+        stem = output_files.output_stem(record.name)
+        for tracked in snapshot:
+            report = as_json(record, progress_as_json(tracked.latest, tracked.speed))
+            with suppress(output_files.Taken):  # reported at the end of the stage
+                output_files.place(Path(record.folder), f"{stem}.uec.json", _encoded(report))
 
-    def tell(self, event: Event) -> None:
-        """Ignore events: a change of state is published with its record."""
-
-    def progress(self, progress: Progress) -> None:
-        now = self._clock()
-        speed = self._pacer.speed(progress, now)
-        if now - self._written < PROGRESS_EVERY_SECONDS:
-            return
-        self._written = now
-        stem = output_files.output_stem(self._record.name)
-        told = as_json(self._record, progress_as_json(progress, speed))
-        with suppress(output_files.Taken):  # reported at the end of the stage
-            output_files.place(Path(self._record.folder), f"{stem}.uec.json", _encoded(told))
-
-
-def moment(when: datetime | float) -> str:
-    if isinstance(when, float):
-        when = datetime.fromtimestamp(when, UTC)
-    return when.strftime("%Y-%m-%d %H:%M:%S")
+    tracker = ProgressTracker(clock=clock)
+    tracker.subscribe(write, every_seconds=PROGRESS_EVERY_SECONDS, at_once=False)
+    return tracker
 
 
 def publish(record: SetRecord) -> tuple[output_files.Taken, ...]:
@@ -247,26 +233,4 @@ def instant(when: float | None) -> str | None:
 
 
 def write_failure(record: SetRecord, error: Failure) -> bytes:
-    """Return one paragraph each for the problem, the reason, and the next step."""
-    what, why, hint = (printable(text) for text in (error.what, error.why, error.hint))
-    request = f"\nThe cloud's request id: {printable(error.request_id)}" if error.request_id else ""
-    paragraphs = (f"{what}.", f"Why: {why}.{request}", f"{hint}\n{when_again(record)}")
-    return ("\n\n".join(paragraphs) + "\n").encode("utf-8", "backslashreplace")
-
-
-def order(verb: str, set_id: SetId) -> str:
-    """Return the command for a set, for hints.
-
-    It has the folder, because another folder may have the same name, now or when the hint is read.
-    """
-    return f"uecwatchd {verb} {shell_word(str(set_id))}"
-
-
-def when_again(record: SetRecord) -> str:
-    if record.state == "deferred" and record.next_retry is not None:
-        return f"It is tried again at {moment(record.next_retry)} UTC (attempt {record.attempt + 1})."
-    if record.state == "deferred":
-        return "Nothing is lost: it is tried again as soon as the cloud answers."
-    if record.state == "halted":
-        return "Nothing is lost: it is tried again as soon as the cloud can be used."
-    return f"It is tried again when its files change, or after: {order('retry', record.id)}"
+    return failure_paragraphs(record, error).encode("utf-8", "backslashreplace")

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from uecwatchd.events import Event, Progress
-from uecwatchd.outputs.journal import ENDS, Underway
+from uecwatchd.outputs.progress import ProgressTracker
+from uecwatchd.outputs.wording import phrases
 from uecwatchd.system.text import printable
 
 # systemd accepts a message at once or is busy; the work must not wait for it.
@@ -114,22 +114,8 @@ def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
     return int(usec) / 1_000_000 / 2
 
 
-class StatusMonitor:
-    """Listener that shows progress in `systemctl status`: at most once a second, and each end at once."""
-
-    def __init__(self, notifier: Notifier, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._notifier = notifier
-        self._clock = clock
-        self._underway = Underway(clock)
-        self._told = float("-inf")
-
-    def tell(self, event: Event) -> None:
-        if event.kind in ENDS:
-            self._underway.drop(event.set)
-            self._notifier.work(self._underway.text())
-
-    def progress(self, progress: Progress) -> None:
-        self._underway.note(progress)
-        if self._clock() - self._told >= STATUS_SECONDS:
-            self._told = self._clock()
-            self._notifier.work(self._underway.text())
+def show_work(notifier: Notifier, tracker: ProgressTracker) -> None:
+    """Show progress in `systemctl status`: at most once a second, and each end at once."""
+    tracker.subscribe(
+        lambda snapshot: notifier.work(phrases(snapshot)), every_seconds=STATUS_SECONDS, ends=True
+    )

@@ -19,6 +19,7 @@ from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, WatchMode, deaf, ov
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import lock_state
+from uecwatchd.outputs.advances import drop_advances
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_notices import introduced, warned
@@ -26,7 +27,6 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
 from uecwatchd.service.probing import ProbeThread, ProbeWriter
-from uecwatchd.service.requests import drop_advances
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import lockfile, wakeup

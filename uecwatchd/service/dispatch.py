@@ -11,10 +11,11 @@ from uecwatchd.events import Event, Kind, error_event
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
+from uecwatchd.outputs.advances import drop_advances
 from uecwatchd.service.attempt import context, run
 from uecwatchd.service.policy import is_due, to_due_set
 from uecwatchd.service.queue import SetQueue
-from uecwatchd.service.requests import Requests, drop_advances
+from uecwatchd.service.requests import Requests
 from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fresh_retries
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.workers import Workers

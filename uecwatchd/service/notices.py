@@ -15,6 +15,7 @@ from uecwatchd.intake.sets.records import Assembly, Refused, Waiting, being_writ
 from uecwatchd.intake.spool import writers
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
+from uecwatchd.outputs.wording import waiting
 from uecwatchd.service.attempt import context, run
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.policy import is_due_again
@@ -174,7 +175,7 @@ class Notices:
             self._requests.finish(notice.key, "retry")
             run.show_refusal(record, self._tools, before=before)
         else:
-            what = f"{name}: waiting for {record.reason}"
+            what = f"{name}: {waiting(record)}"
             self._tools.monitor.tell(Event(Kind.WAITING, what, name))
             with self._conditions.guard(("set", *notice.key), name):
                 for taken in result_files.publish(record):

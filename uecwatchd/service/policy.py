@@ -10,6 +10,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.intake import sidecar
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.outputs.wording import problem
 from uecwatchd.service.queue import DueSet
 from uecwatchd.service.retry import is_retry_due
 from uecwatchd.types import FileStamp, SetId
@@ -33,7 +34,7 @@ def make_rules(
         needs={name: dialect.paravirtual_needs for name, dialect in dialects.items()},
         windows_needs={name: dialect.windows_needs for name, dialect in dialects.items()},
         disk_alone=frozenset(name for name, dialect in dialects.items() if dialect.boots_disk_alone),
-        strange={name: f"{why.what}: {why.why}" if why else "" for name, why in unidentified.items()},
+        strange={name: problem(why) if why else "" for name, why in unidentified.items()},
         demands={name: dialect.paravirtual_demands for name, dialect in dialects.items()},
     )
 

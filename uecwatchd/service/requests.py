@@ -2,29 +2,24 @@
 
 Other processes and the daemon meet in the ledger only. A verb writes a request or a hold; the daemon finds it
 at its next scan, and deletes the request only when it has been carried out, so that a crash in between does
-not lose it. In the other direction, the daemon writes from time to time how far each set at work is.
+not lose it.
 """
 
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.errors import UecError
-from uecwatchd.events import Event, Kind, Monitor, Progress
+from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.intake.sets.records import Assembly
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.records import Advance, Request, SetRecord, Verb
+from uecwatchd.ledger.records import Request, SetRecord, Verb
 from uecwatchd.service.cleanup import clear_traces
 from uecwatchd.service.interrupts import FORGOTTEN, HELD, Interrupts
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
-
-# Often enough for a person who watches, and a small load: each is a write to the disk. A shorter set needs
-# none.
-ADVANCE_EVERY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,49 +142,3 @@ def events_between(before: OpenRequests, after: OpenRequests) -> Iterator[Event]
 
 def _is_blocked(record: SetRecord, suspended: Collection[str]) -> bool:
     return record.state in ("halted", "deferred") and record.cloud in suspended
-
-
-# --- progress of running sets -----------------------------------------------------------------------------
-
-
-class AdvanceWriter:
-    """Listener that records the progress of one set. A failure to write does not stop the work."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        record: SetRecord,
-        *,
-        now: Callable[[], float],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._ledger = ledger
-        self._key = record.id
-        self._now = now
-        self._monotonic = monotonic
-        self._written = monotonic()
-        self._under: tuple[str, str] = ("", "")
-        self._began = record.since
-
-    def tell(self, event: Event) -> None:
-        """Ignore events: a change of state is in the set's record."""
-
-    def progress(self, progress: Progress) -> None:
-        if self._under != (progress.stage, progress.file):
-            self._under, self._began = (progress.stage, progress.file), self._now()
-        if self._monotonic() - self._written < ADVANCE_EVERY_SECONDS:
-            return
-        self._written = self._monotonic()
-        with suppress(UecError):
-            self._ledger.put_advance(self._advance(progress))
-
-    def _advance(self, progress: Progress) -> Advance:
-        p, moment = progress, self._now()
-        return Advance(*self._key, p.stage, p.file, p.done, p.total, p.part, self._began, moment)
-
-
-def drop_advances(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:
-    """Remove the progress of sets that are not at work; without `keys`, of all sets, after a crash."""
-    with suppress(UecError):
-        for folder, name in tuple(ledger.advances()) if keys is None else keys:
-            ledger.drop_advance(folder, name)

@@ -1,12 +1,9 @@
 """State of a set after an error, and the time of its next retry."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from uecwatchd.errors import Deferred, Halted, Rejected, UecError
-from uecwatchd.events import Event, Fields, Kind
 from uecwatchd.ledger.records import Failure, SetRecord, State
-from uecwatchd.outputs import result_files
 
 # From "a switch was restarted" to "the night shift is over": 30 s doubling to an hour, for two days.
 FIRST_DELAY_SECONDS = 30.0
@@ -19,12 +16,6 @@ FIRST_LOOK_SECONDS = 5.0
 LONGEST_LOOK_SECONDS = 60.0
 # Retries are spread by a fifth, so that sets deferred by one outage do not come back in the same moment.
 JITTER = 0.2
-
-KIND_OF_FAILURE: Mapping[str, Kind] = {
-    "rejected": Kind.REJECTED,
-    "deferred": Kind.DEFERRED,
-    "halted": Kind.HALTED,
-}
 
 
 def record_failure(
@@ -105,24 +96,4 @@ def adjust_for_clock_jump(record: SetRecord, jump_seconds: float) -> SetRecord:
         since=record.since + jump_seconds if record.awaits_cloud else record.since,
         next_retry=None if retry is None else retry + jump_seconds,
         first_failure=None if first is None else first + jump_seconds,
-    )
-
-
-def failure_event(record: SetRecord) -> Event:
-    """Make the event of a failed set: what and why in the sentence itself, the hint as a field."""
-    error = record.error or Failure("rejected", record.name, "unknown", "")
-    fields: Fields = {
-        "error": f"{error.what}: {error.why}",
-        "hint": f"{error.hint} {result_files.when_again(record)}",
-        "attempt": record.attempt,
-        "cloud": record.cloud,
-        "stage": record.stage,
-        "request_id": error.request_id,
-    }
-    return Event(
-        KIND_OF_FAILURE[record.state],
-        f"{record.name} is {record.state}: {error.what}: {error.why}",
-        record.name,
-        level="warning" if record.state == "deferred" else "error",
-        fields={name: value for name, value in fields.items() if value},
     )

@@ -21,7 +21,7 @@ from uecwatchd.intake.sets.records import Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
 from uecwatchd.ledger.records import Advance, Failure, MemberRecord, SetRecord
-from uecwatchd.outputs.progress import span
+from uecwatchd.outputs.wording import duration
 from uecwatchd.types import ContentDigest, FileStamp
 
 NEEDS_KERNEL = {"default": frozenset({"kernel"})}
@@ -317,7 +317,7 @@ def test_of_a_folder_that_is_gone_all_is_told_that_is_known(tmp_path: Path) -> N
     [(-1, "0 s"), (3.4, "3 s"), (119, "119 s"), (150, "2 min"), (7100, "118 min"), (12_300, "3 h 25 min")],
 )
 def test_a_span_of_time_is_as_exact_as_one_wants_it(seconds: float, text: str) -> None:
-    assert span(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_the_table_has_a_line_for_each_row(waiting: Path) -> None:

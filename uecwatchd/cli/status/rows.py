@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from posixpath import normpath
 
 from uecwatchd.images.suitability import amount
@@ -11,7 +10,17 @@ from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, Waiting
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output, output_stem
 from uecwatchd.intake.spool.scan import NOT_UTF8, Listing
 from uecwatchd.ledger.records import Advance, SetRecord, Verb
-from uecwatchd.outputs.progress import rate, seconds_left, span, told
+from uecwatchd.outputs.progress import rate
+from uecwatchd.outputs.wording import (
+    amounts,
+    attempt,
+    duration,
+    failure_in_a_row,
+    from_now,
+    moment,
+    problem_and_hint,
+    time_left,
+)
 from uecwatchd.service.policy import GONE
 from uecwatchd.system.text import printable
 from uecwatchd.types import SetId
@@ -196,9 +205,7 @@ def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
         return _of_record(row, record, known)
     if isinstance(outcome, Refused):
         error = outcome.error
-        return replace(
-            row, state=error.kind, detail=f"{error.what}: {error.why}. {error.hint}", hint=error.hint
-        )
+        return replace(row, state=error.kind, detail=problem_and_hint(error), hint=error.hint)
     return replace(row, state="new", detail=f"complete: {plan(outcome)}")
 
 
@@ -220,67 +227,48 @@ def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
     if waiting.brief and waiting.ready_at is not None and not waiting.unread:
         to_go = max(0.0, waiting.ready_at - now)
         return replace(
-            row, state="waiting", detail=f"for {waiting.reason} ({span(to_go)} to go)", to_go=to_go
+            row, state="waiting", detail=f"for {waiting.reason} ({duration(to_go)} to go)", to_go=to_go
         )
     if record and record.state == "done":
         detail = f"{_ids(record)}; its files have changed since, and wait for {waiting.reason}"
         return replace(row, state="done", detail=detail)
     if record and record.state == "waiting" and record.reason.startswith(waiting.reason):
         # The daemon has asked the cloud, and may know more of what is in the way.
-        return replace(row, state="waiting", detail=f"for {record.reason}, since {_moment(record.since)}")
+        return replace(row, state="waiting", detail=f"for {record.reason}, since {moment(record.since)} UTC")
     return replace(row, state="waiting", detail=f"for {waiting.reason}")
 
 
 def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
     if record.error:
         row = replace(row, state=record.state, hint=record.error.hint, probe_at=known.probe_of(record))
-        return replace(row, detail=_failure(record, known))
+        held = record.id in known.holds
+        detail = failure_in_a_row(record, record.error, now=known.now, held=held, probe_at=row.probe_at)
+        return replace(row, detail=detail)
     if record.state == "done":
         return replace(row, state="done", detail=_ids(record))
     if record.state == "waiting":  # it was started, and found to be incomplete
-        again = "" if record.next_retry is None else f"; looked at {_when(record.next_retry, known.now)}"
+        again = "" if record.next_retry is None else f"; looked at {from_now(record.next_retry, known.now)}"
         comma = "" if record.awaits_cloud else ","
-        detail = f"for {record.reason}{comma} since {_moment(record.since)}{again}"
+        detail = f"for {record.reason}{comma} since {moment(record.since)} UTC{again}"
         return replace(row, state="waiting", detail=detail)
     # Also "working" without a daemon: it was interrupted.
     at = f"stopped at: {record.stage}" if record.stage else "about to begin"
-    return replace(row, state="queued", detail=f"{at} ({_attempt(record)})")
-
-
-def _failure(record: SetRecord, known: Known) -> str:
-    error = record.error
-    assert error is not None, "asked for failures alone"  # noqa: S101 (for mypy)
-    told_why = f"{error.what}: {error.why}"
-    held = record.id in known.holds
-    if record.state != "deferred" or record.next_retry is None or held:
-        probe = known.probe_of(record)
-        asked = "" if probe is None else f" Cloud {record.cloud} is asked {_when(probe, known.now)}."
-        return f"{told_why}. {error.hint}{asked}"
-    return f"{told_why}; again {_when(record.next_retry, known.now)} ({_attempt(record)} failed)"
-
-
-def _when(moment: float, now: float) -> str:
-    return "now" if moment <= now else f"in {span(moment - now)}"
+    return replace(row, state="queued", detail=f"{at} ({attempt(record)})")
 
 
 def _ids(record: SetRecord) -> str:
     return ", ".join(member.image_id for member in record.members[::-1])
 
 
-def _attempt(record: SetRecord) -> str:
-    return f"attempt {record.attempt}"
-
-
 def _working(record: SetRecord, advance: Advance | None) -> str:
     if advance is None:
-        return f"{record.stage or 'beginning'} ({_attempt(record)})"
+        return f"{record.stage or 'beginning'} ({attempt(record)})"
     a, speed = advance, speed_of(advance)
     file = [a.file] if a.file else []
-    pace = told(part=a.part, done=a.done, total=a.total, speed=speed)
-    left = seconds_left(done=a.done, total=a.total, speed=speed)
-    ahead = [f"{span(left)} left"] if left is not None else []
-    words = ", ".join([*file, *pace, *ahead])
-    return f"{a.stage}{f': {words}' if words else ''} ({_attempt(record)})"
+    pace = amounts(part=a.part, done=a.done, total=a.total, speed=speed)
+    left = time_left(done=a.done, total=a.total, speed=speed)
+    words = ", ".join([*file, *pace, *left])
+    return f"{a.stage}{f': {words}' if words else ''} ({attempt(record)})"
 
 
 def speed_of(advance: Advance) -> float:
@@ -291,9 +279,5 @@ def _held(row: Row, since: float, *, alive: bool) -> Row:
     if row.state == "working" and alive:
         return replace(row, held_since=since, detail=f"{row.detail}; held: stops before its next part")
     told_else = row.detail if row.state == "absent" else f"{row.state}: {row.detail}"
-    detail = f"since {_moment(since)}; {told_else}"
+    detail = f"since {moment(since)} UTC; {told_else}"
     return replace(row, state="held", held_since=since, detail=detail, otherwise=row)
-
-
-def _moment(when: float) -> str:
-    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M:%S} UTC"

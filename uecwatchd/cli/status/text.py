@@ -9,6 +9,7 @@ from uecwatchd.images.suitability import amount
 from uecwatchd.intake.spool.output_files import is_output
 from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
+from uecwatchd.outputs.wording import attempt, moment, next_attempt, problem, request_id
 from uecwatchd.system.text import printable
 
 # Leaves space for the reason on a normal terminal; a longer name only moves its own line.
@@ -93,17 +94,17 @@ def _more(row: Row) -> Iterator[str]:
     record = row.record
     if record is None:
         return
-    attempt = f", attempt {record.attempt}" if record.attempt else ""
+    tried = f", {attempt(record)}" if record.attempt else ""
     before = "" if row.state == record.state else "before that "
-    yield f"  {before}{record.state} since {result_files.moment(record.since)} UTC{attempt}"
+    yield f"  {before}{record.state} since {moment(record.since)} UTC{tried}"
     yield from (_member(member) for member in record.members)
     if error := record.error:
-        told = (f"{error.what}: {error.why}", error.hint)
+        told = (problem(error), error.hint)
         yield from (f"  {text}" for text in told if text not in row.detail)
         if error.request_id:
-            yield f"  The cloud's request id: {error.request_id}"
+            yield f"  {request_id(error.request_id)}"
         if row.state == record.state:
-            yield f"  {result_files.when_again(record)}"
+            yield f"  {next_attempt(record)}"
     yield from (f"  not done: {remark}" for remark in record.remarks)
     if record.idle:
         yield f"  no effect yet: {', '.join(record.idle)}"

@@ -18,7 +18,7 @@ from uecwatchd.events import Event, Fields, Kind, Level, Monitor
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import Furnished, MemberRecord, SetRecord
-from uecwatchd.outputs import result_files
+from uecwatchd.outputs.wording import command
 from uecwatchd.service.interrupts import NEXT, Interrupts
 from uecwatchd.types import Role
 
@@ -102,7 +102,7 @@ def stop_if_asked(job: Job, tools: Tools) -> None:
     if tools.stopping.is_set():
         raise Stopped(what, "the service was asked to stop", "It is taken up again at the next start.")
     if why := tools.interrupts.reason(job.record.id):
-        release = result_files.order("release", job.record.id)
+        release = command("release", job.record.id)
         raise Stopped(what, why, NEXT[why].format(release=release))
 
 

@@ -19,6 +19,7 @@ from uecwatchd.events import Event, Kind, Level
 from uecwatchd.images import digests
 from uecwatchd.ledger.records import BundleRecord, Furnished, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
+from uecwatchd.outputs.wording import command
 from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, tell, with_member
 from uecwatchd.system.text import printable
 from uecwatchd.types import Role
@@ -185,7 +186,7 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
     except Deferred as error:
         if wish.urgent:
             raise
-        hint = NOT_AGAIN.format(order=result_files.order("retry", job.record.id))
+        hint = NOT_AGAIN.format(order=command("retry", job.record.id))
         return _remarked(job, error.what, error.why, hint, error.request_id)
     except UecError as error:
         return _remarked(job, error.what, error.why, error.hint, error.request_id)

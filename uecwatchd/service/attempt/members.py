@@ -23,7 +23,7 @@ from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.api import CHECK_SECONDS
 from uecwatchd.ledger.records import NOT_READ, BundleRecord
-from uecwatchd.outputs import result_files
+from uecwatchd.outputs.result_files import track_in_report
 from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
 from uecwatchd.service.attempt.prepare import registered_name
 from uecwatchd.service.retry import FIRST_LOOK_SECONDS
@@ -137,7 +137,7 @@ class Turns:
 
 def _shown(job: Job) -> Monitor:
     """Where the progress of one member is told, and written beside the image."""
-    return Tee((job.monitor, result_files.ReportFile(job.record)))
+    return Tee((job.monitor, track_in_report(job.record)))
 
 
 def _go_on(given_up: threading.Event) -> None:

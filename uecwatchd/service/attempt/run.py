@@ -17,6 +17,8 @@ from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
+from uecwatchd.outputs.advances import track_in_ledger
+from uecwatchd.outputs.wording import failure_event, problem, waiting
 from uecwatchd.service.attempt.context import Job, Stage, Tools, lead, pause, stop_if_asked, tell
 from uecwatchd.service.attempt.finish import furnish, publish, succeed_older
 from uecwatchd.service.attempt.members import deliver
@@ -29,8 +31,7 @@ from uecwatchd.service.attempt.prepare import (
     name_it,
     withdraw,
 )
-from uecwatchd.service.requests import AdvanceWriter
-from uecwatchd.service.retry import adjust_for_downtime, failure_event, record_failure
+from uecwatchd.service.retry import adjust_for_downtime, record_failure
 from uecwatchd.system.disk_space import check_space
 from uecwatchd.system.internal_errors import InternalError, as_internal_error
 
@@ -95,7 +96,7 @@ def _taken(stage: Stage, job: Job, tools: Tools) -> Job:
         except CloudAway as error:
             if tools.clouds.is_away(job.record.cloud):
                 raise
-            tell(job, Kind.WORKING, f"tried again in a moment: {error.what}: {error.why}")
+            tell(job, Kind.WORKING, f"tried again in a moment: {problem(error)}")
         pause(seconds * (1 + tools.random()), tools, partial(stop_if_asked, job, tools))
     return stage(job, tools)
 
@@ -130,7 +131,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
         fingerprint=before.fingerprint if before else "",
         owner=found.owner,
     )
-    advance = AdvanceWriter(tools.ledger, record, now=tools.now)
+    advance = track_in_ledger(tools.ledger, record.id, now=tools.now)
     monitor = Tee((result_files.LogFile(found.folder, found.name), advance, tools.monitor))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
     return Job(found, record, monitor, fresh_until=fresh_until, waited=waited(same, now=tools.now()))
@@ -176,7 +177,7 @@ def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
     """Make an incomplete set wait again, with the stamp of the files that were checked."""
     record = replace(job.record, state="waiting", stage="", since=tools.now(), reason=wait.reason)
     record = replace(record, next_retry=wait.until, deferrals=0, first_failure=None)
-    what = f"{record.name}: waiting for {wait.reason}"
+    what = f"{record.name}: {waiting(record)}"
     return _end(job, record, tools, Event(Kind.WAITING, what, record.name))
 
 
@@ -223,7 +224,7 @@ def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
 
 def _put_down(stopped: Stopped, tools: Tools) -> Event:
     kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
-    return Event(kind, f"{stopped.what}: {stopped.why}. {stopped.hint}")
+    return Event(kind, str(stopped))
 
 
 def _end(job: Job, record: SetRecord, tools: Tools, event: Event) -> SetRecord:

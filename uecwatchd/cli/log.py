@@ -4,13 +4,13 @@ import os
 import sys
 
 from uecwatchd.events import Event, Kind, Monitor
-from uecwatchd.outputs.journal import Journal, journal_monitor, take_over_stdlib
+from uecwatchd.outputs.log import EventLog, open_log, take_over_stdlib
 
 
-def program_journal() -> Journal:
-    journal = journal_monitor(os.environ, sys.stderr)
-    take_over_stdlib(journal)
-    return journal
+def program_log() -> EventLog:
+    log = open_log(os.environ, sys.stderr)
+    take_over_stdlib(log)
+    return log
 
 
 def tell_lost(monitor: Monitor, sentence: str) -> None:

@@ -1,0 +1,124 @@
+"""The log: each event as one sentence, through structlog to where standard error leads.
+
+- to journald natively, if standard error is connected to the journal
+- to the same stream as lines with `<6>` in front, if the extra `systemd` is not installed
+- to a terminal, with one line of progress below
+- to any other stream, as lines
+"""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+from uecwatchd.events import Event, Level, Progress
+from uecwatchd.outputs import console
+from uecwatchd.outputs.journal import JournaldLogger, Send, journal_send, journald_processors
+from uecwatchd.outputs.progress import ProgressTracker
+from uecwatchd.outputs.wording import with_hint
+
+LEVELS: Mapping[Level, int] = MappingProxyType(
+    {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+)
+
+Sink = Literal["journal", "marked", "terminal", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class EventLog:
+    """Listener that logs events, and tracks progress for all that show it."""
+
+    logger: FilteringBoundLogger
+    tracker: ProgressTracker
+
+    def tell(self, event: Event) -> None:
+        self.tracker.tell(event)
+        fields = {"set": event.set, **event.fields}
+        self.logger.log(LEVELS[event.level], with_hint(event), kind=event.kind, fields=fields)
+
+    def progress(self, progress: Progress) -> None:
+        self.tracker.progress(progress)
+
+
+def open_log(
+    environ: Mapping[str, str],
+    stderr: TextIO,
+    *,
+    level: Level = "info",
+    send: Send | None = journal_send,
+    clock: Callable[[], float] = time.monotonic,
+) -> EventLog:
+    """Return the log for the type of standard error. `level` is the lowest that is logged."""
+    tracker = ProgressTracker(clock=clock)
+    sink = choose_sink(environ, stderr, native=send is not None)
+    logger, processors = _ends(sink, environ, stderr, send, tracker)
+    wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
+    return EventLog(structlog.wrap_logger(logger, processors=processors, wrapper_class=wrapper), tracker)
+
+
+def _ends(
+    sink: Sink, environ: Mapping[str, str], stderr: TextIO, send: Send | None, tracker: ProgressTracker
+) -> tuple[Any, list[Processor]]:
+    """Return the logger at the end of structlog's chain, and the chain."""
+    if sink == "journal" and send is not None:
+        return JournaldLogger(send), journald_processors()
+    if sink == "terminal":
+        coloured = not environ.get("NO_COLOR")
+        return console.TerminalLogger(stderr, tracker), console.terminal_processors(coloured=coloured)
+    marked = sink == "marked"
+    return console.StreamLogger(stderr), (
+        console.stream_processors() if marked else console.plain_processors()
+    )
+
+
+def choose_sink(environ: Mapping[str, str], stderr: TextIO, *, native: bool) -> Sink:
+    if _is_the_journal(environ, stderr):
+        return "journal" if native else "marked"
+    return "terminal" if stderr.isatty() and environ.get("TERM", "dumb") != "dumb" else "plain"
+
+
+def _is_the_journal(environ: Mapping[str, str], stderr: TextIO) -> bool:
+    """Return True if systemd connected this stream: a redirected child process inherits the variable too."""
+    try:
+        status = os.fstat(stderr.fileno())
+    except (OSError, ValueError):  # closed, or not a file of the system
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class StdlibHandler(logging.Handler):
+    """Handler that passes the logs of libraries (botocore, urllib3, watchdog) to the same log."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+        self._log.logger.log(
+            min(record.levelno, logging.ERROR),
+            f"{record.name}: {record.getMessage()}",
+            kind=None,
+            fields={"traceback": trace},
+        )
+
+
+def take_over_stdlib(log: EventLog) -> logging.Handler:
+    """Make the log the root logger's handler, and return the handler, for removal at the end."""
+    # watchdog logs the end of its own thread at a normal stop. `watch` checks itself if it still works.
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+    # urllib3 warns about each response with unusual headers, with all of them: a cloud could flood the log.
+    # Errors that prevent reading a response are raised, and logged by us.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    # watchdog warns about folders that are created too fast for it: the next scan finds what it misses.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
+    handler = StdlibHandler(log)
+    logging.getLogger().addHandler(handler)
+    return handler

@@ -1,0 +1,170 @@
+"""Wording that several outputs share: failures, next attempts, progress, and times.
+
+The journal, the files beside an image, `status` and the other verbs say the same thing in the same words.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from uecwatchd.errors import UecError
+from uecwatchd.events import Event, Fields, Kind, Progress
+from uecwatchd.ledger.records import Failure, SetRecord
+from uecwatchd.outputs.progress import Snapshot, seconds_left
+from uecwatchd.system.text import printable, shell_word
+from uecwatchd.types import SetId
+
+MINUTE, HOUR = 60, 3600
+
+KIND_OF_FAILURE: Mapping[str, Kind] = {
+    "rejected": Kind.REJECTED,
+    "deferred": Kind.DEFERRED,
+    "halted": Kind.HALTED,
+}
+
+
+# --- times ------------------------------------------------------------------------------------------------
+
+
+def moment(when: datetime | float) -> str:
+    """Return a time in UTC, as `2009-10-29 23:30:05`."""
+    if not isinstance(when, datetime):
+        when = datetime.fromtimestamp(when, UTC)
+    return when.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(seconds: float) -> str:
+    """Return "40 s", "12 min", "3 h 20 min", with useful precision."""
+    whole = max(0, round(seconds))
+    if whole < 2 * MINUTE:
+        return f"{whole} s"
+    if whole < 2 * HOUR:
+        return f"{whole // MINUTE} min"
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+
+
+def from_now(when: float, now: float) -> str:
+    return "now" if when <= now else f"in {duration(when - now)}"
+
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+
+def command(verb: str, set_id: SetId) -> str:
+    """Return the command for a set, for hints.
+
+    It has the folder, because another folder may have the same name, now or when the hint is read.
+    """
+    return f"uecwatchd {verb} {shell_word(str(set_id))}"
+
+
+# --- failures ---------------------------------------------------------------------------------------------
+
+
+def problem(error: UecError | Failure) -> str:
+    """Return what failed and why, as a sentence without a full stop."""
+    return f"{error.what}: {error.why}"
+
+
+def problem_and_hint(error: UecError | Failure) -> str:
+    return f"{problem(error)}. {error.hint}"
+
+
+def next_attempt(record: SetRecord) -> str:
+    """Return a sentence that says when a failed set is tried again."""
+    if record.state == "deferred" and record.next_retry is not None:
+        return f"It is tried again at {moment(record.next_retry)} UTC (attempt {record.attempt + 1})."
+    if record.state == "deferred":
+        return "Nothing is lost: it is tried again as soon as the cloud answers."
+    if record.state == "halted":
+        return "Nothing is lost: it is tried again as soon as the cloud can be used."
+    return f"It is tried again when its files change, or after: {command('retry', record.id)}"
+
+
+def failure_event(record: SetRecord) -> Event:
+    """Make the event of a failed set: what and why in the sentence itself, the hint as a field."""
+    error = record.error or Failure("rejected", record.name, "unknown", "")
+    fields: Fields = {
+        "error": problem(error),
+        "hint": f"{error.hint} {next_attempt(record)}",
+        "attempt": record.attempt,
+        "cloud": record.cloud,
+        "stage": record.stage,
+        "request_id": error.request_id,
+    }
+    return Event(
+        KIND_OF_FAILURE[record.state],
+        f"{record.name} is {record.state}: {problem(error)}",
+        record.name,
+        level="warning" if record.state == "deferred" else "error",
+        fields={name: value for name, value in fields.items() if value},
+    )
+
+
+def failure_paragraphs(record: SetRecord, error: Failure) -> str:
+    """Return one paragraph each for the problem, the reason, and the next step."""
+    what, why, hint = (printable(text) for text in (error.what, error.why, error.hint))
+    request = f"\n{request_id(printable(error.request_id))}" if error.request_id else ""
+    return "\n\n".join((f"{what}.", f"Why: {why}.{request}", f"{hint}\n{next_attempt(record)}\n"))
+
+
+def failure_in_a_row(
+    record: SetRecord, error: Failure, *, now: float, held: bool, probe_at: float | None
+) -> str:
+    """Return the detail of a failed set in a table. `probe_at` is when its cloud is asked again, if it is."""
+    if record.state == "deferred" and record.next_retry is not None and not held:
+        again = f"again {from_now(record.next_retry, now)} ({attempt(record)} failed)"
+        return f"{problem(error)}; {again}"
+    asked = "" if probe_at is None else f" Cloud {record.cloud} is asked {from_now(probe_at, now)}."
+    return f"{problem_and_hint(error)}{asked}"
+
+
+def waiting(record: SetRecord) -> str:
+    return f"waiting for {record.reason}"
+
+
+def request_id(text: str) -> str:
+    return f"The cloud's request id: {text}"
+
+
+def attempt(record: SetRecord) -> str:
+    return f"attempt {record.attempt}"
+
+
+def with_hint(event: Event) -> str:
+    """Return the event's sentence with its hint, so that this line alone is enough to act on."""
+    hint = str(event.fields.get("hint", ""))
+    if not hint or hint in event.sentence:
+        return event.sentence
+    return f"{event.sentence.removesuffix('.')}. {hint}"
+
+
+# --- progress ---------------------------------------------------------------------------------------------
+
+
+def amounts(*, part: int, done: int, total: int, speed: float) -> tuple[str, ...]:
+    """Return "part 37", "31 %", "84.0 MB/s", as far as they are known."""
+    known = []
+    if part:
+        known.append(f"part {part}")
+    if total:
+        known.append(f"{100 * done // total} %")
+    if speed:
+        known.append(f"{speed / 1e6:.1f} MB/s")
+    return tuple(known)
+
+
+def time_left(*, done: int, total: int, speed: float) -> tuple[str, ...]:
+    """Return "12 min left", or nothing while it is not known."""
+    left = seconds_left(done=done, total=total, speed=speed)
+    return () if left is None else (f"{duration(left)} left",)
+
+
+def phrase(progress: Progress, *, speed: float) -> str:
+    """Return `karmic: upload the machine, part 37, 31 %, 84 MB/s`, as far as it is known."""
+    p = progress
+    known = amounts(part=p.part, done=p.done, total=p.total, speed=speed)
+    return printable(", ".join([f"{p.set}: {p.stage}", *known]))
+
+
+def phrases(snapshot: Snapshot) -> str:
+    return "; ".join(phrase(tracked.latest, speed=tracked.speed) for tracked in snapshot)
