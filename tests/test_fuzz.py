@@ -218,13 +218,16 @@ def real_heads() -> tuple[bytes, ...]:
 
 def check_image(drawn: tuple[bytes, bytes, int, str]) -> str:
     head, tail, size, name = drawn
-    facts = detect.sniff(head[: detect.HEAD_BYTES], tail[-detect.TAIL_BYTES :], size=size)
+    facts = detect.detect(head[: detect.HEAD_BYTES], tail[-detect.TAIL_BYTES :], size=size)
     assert facts.claimed is None or facts.claimed >= 0
     for text in (facts.format, facts.version or "", facts.inside or ""):
         assert isinstance(text, str)
     for role in ("machine", "kernel", "ramdisk"):
         for keep in (False, True):
-            why, hint = suitability.unfit(role, facts, size=size, keep=keep, name=name) or ("x", "")
+            why, hint = suitability.reason_unsuitable(role, facts, size=size, keep=keep, name=name) or (
+                "x",
+                "",
+            )
             assert why
             assert not why.endswith(".")
             assert hint.endswith(".") or hint.startswith("Try: ") or not hint
@@ -381,7 +384,7 @@ def _is_told_of(path: str, found: scan.Listing, assembly: Assembly) -> bool:
     return (
         path in used
         or path in {misfit.path for misfit in assembly.misfits}
-        or file_names.folded(stem_of(path)) in {file_names.folded(name) for name in open_sets}
+        or file_names.fold_name(stem_of(path)) in {file_names.fold_name(name) for name in open_sets}
         or ("/" in path and folder in open_sets)
         or (path in claimed and bool(open_sets))
         or (kind == "folder" and path in every_set)

@@ -11,8 +11,8 @@ import pytest
 
 from uecwatchd.demo import material
 from uecwatchd.errors import Halted
-from uecwatchd.images.detect import HEAD_BYTES, sniff
-from uecwatchd.images.suitability import unfit
+from uecwatchd.images.detect import HEAD_BYTES, detect
+from uecwatchd.images.suitability import reason_unsuitable
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def output(*command: str | Path) -> str:
 def test_each_member_is_fit_for_its_role(made: material.RealSet) -> None:
     for role, path in (("machine", made.machine), ("kernel", made.kernel), ("ramdisk", made.ramdisk)):
         data = path.read_bytes()
-        facts = sniff(data[:HEAD_BYTES], data[-512:], size=len(data))
+        facts = detect(data[:HEAD_BYTES], data[-512:], size=len(data))
         assert facts.role == role
-        assert unfit(role, facts, size=len(data)) is None
+        assert reason_unsuitable(role, facts, size=len(data)) is None
 
 
 def test_the_machine_image_is_a_sound_file_system_with_kernel_and_ramdisk_inside(

@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from uecwatchd.demo.material import Kernel
-from uecwatchd.images.detect import COMPRESSIONS, HEAD_BYTES, SIGNATURES, TAIL_BYTES, sniff
+from uecwatchd.images.detect import COMPRESSIONS, HEAD_BYTES, SIGNATURES, TAIL_BYTES, detect
 from uecwatchd.images.facts import Facts
-from uecwatchd.images.suitability import unfit
+from uecwatchd.images.suitability import reason_unsuitable
 
 MIB = 1 << 20
 MEMDISK = Path("/usr/lib/syslinux/memdisk")
@@ -48,11 +48,11 @@ def look(path: Path) -> Facts:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        return sniff(head, file.read(), size=path.stat().st_size)
+        return detect(head, file.read(), size=path.stat().st_size)
 
 
-def sniff_all(data: bytes) -> Facts:
-    return sniff(data[:HEAD_BYTES], data[-TAIL_BYTES:], size=len(data))
+def detect_all(data: bytes) -> Facts:
+    return detect(data[:HEAD_BYTES], data[-TAIL_BYTES:], size=len(data))
 
 
 # --- file systems and disks ---
@@ -86,7 +86,7 @@ def test_a_file_system_is_a_partition_that_claims_the_whole_file(file_system: tu
     assert (facts.format, facts.role, facts.layout) == (name, "machine", "partition")
     assert facts.claimed is not None
     assert size - 64 * 1024 <= facts.claimed <= size  # whole blocks; NTFS keeps a spare sector
-    assert unfit("machine", facts, size=size) is None
+    assert reason_unsuitable("machine", facts, size=size) is None
 
 
 def test_a_file_system_cut_short_claims_more_than_there_is(
@@ -107,7 +107,7 @@ def test_a_file_system_beyond_two_to_the_32_blocks_is_counted_whole(tmp_path: Pa
     run("mke2fs", "-q", "-F", "-t", "ext4", path)
     head = bytearray(path.read_bytes()[:HEAD_BYTES])
     struct.pack_into("<I", head, 1024 + 336, 1)  # the high half of the block count
-    assert sniff_all(head).claimed == 8 * MIB + (1 << 32) * 1024
+    assert detect_all(head).claimed == 8 * MIB + (1 << 32) * 1024
 
 
 DISKS = {
@@ -130,7 +130,7 @@ def test_a_partitioned_file_is_a_disk_up_to_its_last_partition(
     path = sparse(tmp_path / "disk", 16 * MIB)
     run("sfdisk", "-q", path, stdin=script.encode())
     assert look(path) == Facts(name, "machine", arch, "disk", claimed=16 * MIB)  # type: ignore[arg-type]
-    assert unfit("machine", look(path), size=15 * MIB) == (
+    assert reason_unsuitable("machine", look(path), size=15 * MIB) == (
         "its partition table claims 16 MiB, the file has 15 MiB",
         "Copy it again: the end is missing.",
     )
@@ -140,18 +140,18 @@ def test_a_disk_of_4096_byte_sectors_is_measured_in_them() -> None:
     disk = bytearray(5 * 4096)
     disk[4096:4104] = b"EFI PART"
     struct.pack_into("<Q", disk, 4096 + 32, 4)
-    assert sniff_all(disk).claimed == 5 * 4096
+    assert detect_all(disk).claimed == 5 * 4096
 
 
 def test_a_protective_entry_without_its_gpt_claims_nothing_absurd() -> None:
     disk = bytearray(MIB)
     struct.pack_into("<B3sB3sII", disk, 0x1BE, 0, b"", 0xEE, b"", 1, 0xFFFFFFFF)
     disk[0x1FE:0x200] = b"\x55\xaa"
-    assert sniff_all(disk) == Facts("mbr", "machine", None, "disk", claimed=512)
+    assert detect_all(disk) == Facts("mbr", "machine", None, "disk", claimed=512)
 
 
 def test_a_boot_sector_without_partitions_is_no_disk() -> None:
-    assert sniff_all(bytes(0x1FE) + b"\x55\xaa").format == "unknown"
+    assert detect_all(bytes(0x1FE) + b"\x55\xaa").format == "unknown"
 
 
 def test_a_boot_floppy_is_the_ramdisk_of_a_windows_set(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ RARE = {
 @pytest.mark.parametrize("name", RARE)
 def test_a_rare_format_is_told_by_its_magic(name: str) -> None:
     at, magic = RARE[name]
-    assert sniff_all((bytes(at) + magic).ljust(HEAD_BYTES, b"\0")).format == name
+    assert detect_all((bytes(at) + magic).ljust(HEAD_BYTES, b"\0")).format == name
 
 
 # --- virtual disks ---
@@ -232,10 +232,10 @@ def test_a_virtual_disk_must_be_made_raw_unless_the_sidecar_keeps_it(
     run("qemu-img", "convert", "-O", *options.split(), raw_disk, disk)
     facts, size = look(disk), disk.stat().st_size
     assert (facts.format, facts.role, facts.layout) == (name, "machine", None)
-    why, hint = unfit("machine", facts, size=size, name="a disk") or ("", "")
+    why, hint = reason_unsuitable("machine", facts, size=size, name="a disk") or ("", "")
     assert why.endswith("disk image, and nodes boot raw bytes")
     assert hint == "Try: qemu-img convert -O raw 'a disk' 'a disk'.raw"
-    assert unfit("machine", facts, size=size, keep=True) is None
+    assert reason_unsuitable("machine", facts, size=size, keep=True) is None
 
 
 @pytest.mark.parametrize("options", ["qcow2", "vmdk", "vpc", "vdi"])
@@ -245,7 +245,7 @@ def test_a_virtual_disk_without_its_tables_or_footer_is_truncated_and_not_kept(
     disk = tmp_path / "disk"
     run("qemu-img", "convert", "-O", options, raw_disk, disk)
     facts = look(sparse(disk, 4096))
-    why, _ = unfit("machine", facts, size=4096, keep=True) or ("", "")
+    why, _ = reason_unsuitable("machine", facts, size=4096, keep=True) or ("", "")
     assert "claims" in why
 
 
@@ -268,30 +268,30 @@ def test_debian_s_cloud_kernel_says_its_version_and_architecture(real_kernel: Ke
     size = real_kernel.image.stat().st_size
     assert facts.claimed is not None
     assert size - 4096 < facts.claimed <= size  # what follows is Secure Boot's signature
-    assert unfit("kernel", facts, size=facts.claimed - 1) is not None
+    assert reason_unsuitable("kernel", facts, size=facts.claimed - 1) is not None
 
 
 def test_a_kernel_that_claims_not_to_be_64_bit_is_i386(real_kernel: Kernel) -> None:
     head = bytearray(real_kernel.image.read_bytes()[:HEAD_BYTES])
     head[0x236] &= 0xFE
-    assert sniff_all(head).arch == "i386"
+    assert detect_all(head).arch == "i386"
 
 
 def test_a_kernel_older_than_that_flag_does_not_say(real_kernel: Kernel) -> None:
     head = bytearray(real_kernel.image.read_bytes()[:HEAD_BYTES])
     struct.pack_into("<H", head, 0x206, 0x20A)  # Linux 2.6.31
-    assert sniff_all(head).arch is None
+    assert detect_all(head).arch is None
 
 
 def test_memdisk_is_a_kernel_without_architecture_or_version() -> None:
     assert MEMDISK.exists(), "memdisk is missing: apt-get install syslinux-common"
     facts = look(MEMDISK)
     assert (facts.format, facts.role, facts.arch, facts.version) == ("memdisk", "kernel", None, None)
-    assert unfit("kernel", facts, size=MEMDISK.stat().st_size) is None
+    assert reason_unsuitable("kernel", facts, size=MEMDISK.stat().st_size) is None
 
 
 def test_an_unpacked_kernel_is_one_too(vmlinux: bytes) -> None:
-    facts = sniff_all(vmlinux)
+    facts = detect_all(vmlinux)
     assert (facts.format, facts.role, facts.arch) == ("elf", "kernel", "x86_64")
     assert facts.claimed is not None
     assert len(vmlinux) * 0.9 < facts.claimed <= len(vmlinux)  # what follows are its relocations
@@ -299,16 +299,16 @@ def test_an_unpacked_kernel_is_one_too(vmlinux: bytes) -> None:
 
 def test_a_gzipped_kernel_is_a_kernel_and_not_a_ramdisk(vmlinux: bytes) -> None:
     packed = gzip.compress(vmlinux[:MIB])
-    facts = sniff_all(packed)
+    facts = detect_all(packed)
     assert (facts.format, facts.inside, facts.role, facts.arch) == ("gzip", "elf", "kernel", "x86_64")
-    assert unfit("kernel", facts, size=len(packed)) is None
-    assert unfit("ramdisk", facts, size=len(packed)) is not None
+    assert reason_unsuitable("kernel", facts, size=len(packed)) is None
+    assert reason_unsuitable("ramdisk", facts, size=len(packed)) is not None
 
 
 def test_a_program_is_not_a_kernel() -> None:
     facts = look(Path("/bin/ls").resolve())
     assert (facts.format, facts.role) == ("elf", None)
-    assert unfit("kernel", facts, size=1 << 30) == (
+    assert reason_unsuitable("kernel", facts, size=1 << 30) == (
         "it is an ELF program, not a kernel",
         "A kernel is a bzImage (vmlinuz), an ELF vmlinux, or memdisk for Windows.",
     )
@@ -336,54 +336,54 @@ COMPRESSORS = {
 
 
 def test_a_plain_cpio_is_a_ramdisk(archive: bytes) -> None:
-    assert sniff_all(archive) == Facts("cpio", "ramdisk")
+    assert detect_all(archive) == Facts("cpio", "ramdisk")
 
 
 @pytest.mark.parametrize(("name", "command"), COMPRESSORS.values(), ids=COMPRESSORS)
 def test_a_compressed_cpio_is_a_ramdisk(name: str, command: str, archive: bytes) -> None:
     packed = run(*command.split(), "-c", stdin=archive)
-    facts = sniff_all(packed)
+    facts = detect_all(packed)
     assert facts == Facts(name, "ramdisk", inside="cpio")
-    assert unfit("ramdisk", facts, size=len(packed)) is None
+    assert reason_unsuitable("ramdisk", facts, size=len(packed)) is None
 
 
 @pytest.mark.parametrize("command", ["zstd -q -19", "lzop -9", "bzip2"])
 def test_what_cannot_be_looked_into_leaves_the_role_to_the_name(command: str, archive: bytes) -> None:
     """Python cannot unpack zstd and lzop, and bzip2 only in blocks larger than what is read of a file."""
     packed = run(*command.split(), "-c", stdin=archive * 10)
-    facts = sniff_all(packed)
+    facts = detect_all(packed)
     assert (facts.role, facts.inside) == (None, None)
-    assert unfit("ramdisk", facts, size=len(packed)) is None
-    assert unfit("machine", facts, size=len(packed)) is not None
+    assert reason_unsuitable("ramdisk", facts, size=len(packed)) is None
+    assert reason_unsuitable("machine", facts, size=len(packed)) is not None
 
 
 def test_an_initrd_that_starts_with_microcode_is_a_ramdisk(archive: bytes) -> None:
-    assert sniff_all(archive + gzip.compress(archive)) == Facts("cpio", "ramdisk")
+    assert detect_all(archive + gzip.compress(archive)) == Facts("cpio", "ramdisk")
 
 
 def test_a_gzipped_disk_image_is_no_ramdisk(raw_disk: Path) -> None:
     packed = gzip.compress(raw_disk.read_bytes())
-    facts = sniff_all(packed)
+    facts = detect_all(packed)
     assert facts == Facts("gzip", "machine", inside="mbr")
-    assert unfit("machine", facts, size=len(packed), name="a.img") == (
+    assert reason_unsuitable("machine", facts, size=len(packed), name="a.img") == (
         "it is gzip-compressed, with a partitioned disk (MBR) inside, and nodes boot raw bytes",
         "Try: gzip -dc < a.img > a.img.raw",
     )
-    assert unfit("ramdisk", facts, size=len(packed)) is not None
+    assert reason_unsuitable("ramdisk", facts, size=len(packed)) is not None
 
 
 def test_a_gzipped_ext2_may_be_an_old_initrd(tmp_path: Path) -> None:
     run("mke2fs", "-q", "-F", "-t", "ext2", sparse(tmp_path / "initrd", MIB))
     packed = gzip.compress((tmp_path / "initrd").read_bytes())
-    facts = sniff_all(packed)
+    facts = detect_all(packed)
     assert facts == Facts("gzip", inside="ext2")
-    assert unfit("ramdisk", facts, size=len(packed)) is None
+    assert reason_unsuitable("ramdisk", facts, size=len(packed)) is None
 
 
 def test_a_gzip_that_would_unpack_to_gigabytes_costs_no_more_than_its_head() -> None:
     bomb = gzip.compress(bytes(64 * MIB))
     tracemalloc.start()
-    assert sniff_all(bomb).inside == "zeros"
+    assert detect_all(bomb).inside == "zeros"
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < MIB
@@ -412,10 +412,10 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_no_image_serves_nowhere(name: str) -> None:
     data = OTHERS[name]
-    facts = sniff_all(data)
+    facts = detect_all(data)
     assert (facts.format, facts.role) == (name, None)
     for role in ("machine", "kernel", "ramdisk"):
-        assert unfit(role, facts, size=len(data)) is not None
+        assert reason_unsuitable(role, facts, size=len(data)) is not None
 
 
 MAGICS = [(s.at, s.magic) for s in SIGNATURES] + [(0, magic) for magic in COMPRESSIONS] + [
@@ -441,9 +441,9 @@ def test_no_content_however_mangled_is_beyond_words(
     head = bytearray((noise * 30)[:HEAD_BYTES].ljust(HEAD_BYTES, b"\0"))
     for at, magic in places:
         head[at : at + len(magic)] = magic
-    facts = sniff(bytes(head[:length]), tail, size=size)
+    facts = detect(bytes(head[:length]), tail, size=size)
     for role in ("machine", "kernel", "ramdisk"):
-        why, hint = unfit(role, facts, size=size) or ("", "")
+        why, hint = reason_unsuitable(role, facts, size=size) or ("", "")
         assert not why.endswith(".")
         assert hint.endswith(".") or hint.startswith("Try: ") or not hint
 
@@ -451,4 +451,4 @@ def test_no_content_however_mangled_is_beyond_words(
 @given(st.binary(max_size=600))
 @settings(max_examples=200, deadline=1000)
 def test_any_bytes_are_something(data: bytes) -> None:
-    assert sniff_all(data).format
+    assert detect_all(data).format

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
-from uecwatchd.images.detect import HEAD_BYTES, sniff
+from uecwatchd.images.detect import HEAD_BYTES, detect
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.file_names import arch_by_name
 from uecwatchd.images.partition_types import PARTITION_ARCH
-from uecwatchd.images.suitability import unfit
+from uecwatchd.images.suitability import reason_unsuitable
 from uecwatchd.types import Arch
 
 SIZE = 1 << 20
@@ -21,7 +21,7 @@ def look(*pieces: tuple[int, bytes], size: int = SIZE) -> Facts:
     head = bytearray(HEAD_BYTES)
     for at, data in pieces:
         head[at : at + len(data)] = data
-    return sniff(bytes(head), bytes(512), size=size)
+    return detect(bytes(head), bytes(512), size=size)
 
 
 def elf(machine: int, *, width: int, order: int, kind: int = 2, entry: int = 0) -> tuple[int, bytes]:
@@ -70,14 +70,14 @@ KERNELS = {
 def test_a_kernel_says_for_which_architecture_it_is(pieces: list[tuple[int, bytes]], arch: str) -> None:
     facts = look(*pieces)
     assert (facts.role, facts.arch) == ("kernel", arch)
-    assert unfit("kernel", facts, size=SIZE) is None
-    why, _ = unfit("machine", facts, size=SIZE) or ("", "")
+    assert reason_unsuitable("kernel", facts, size=SIZE) is None
+    why, _ = reason_unsuitable("machine", facts, size=SIZE) or ("", "")
     assert why.startswith("it is a")
 
 
 def test_a_compressed_kernel_is_looked_into() -> None:
     packed = gzip.compress(bytes(56) + b"ARM\x64" + bytes(4000))
-    facts = sniff(packed, packed[-512:], size=len(packed))
+    facts = detect(packed, packed[-512:], size=len(packed))
     assert (facts.format, facts.inside, facts.role, facts.arch) == ("gzip", "image", "kernel", "arm64")
 
 
@@ -89,7 +89,7 @@ def test_a_program_is_no_kernel(piece: tuple[int, bytes]) -> None:
 def test_an_efi_program_is_no_kernel_that_a_cloud_starts() -> None:
     facts = look(*pe(0xAA64))
     assert (facts.format, facts.role, facts.arch) == ("pe", None, "arm64")
-    assert unfit("kernel", facts, size=SIZE) == (
+    assert reason_unsuitable("kernel", facts, size=SIZE) == (
         "it is an EFI program, not a kernel",
         "A kernel is a bzImage (vmlinuz), an ELF vmlinux, or memdisk for Windows.",
     )
@@ -97,7 +97,7 @@ def test_an_efi_program_is_no_kernel_that_a_cloud_starts() -> None:
 
 def test_a_kernel_that_was_cut_short_is_told() -> None:
     header = struct.pack(">7I4B", 0x27051956, 0, 0, 2 * SIZE, 0, 0, 0, 5, 22, 2, 0)
-    why, _ = unfit("kernel", look((0, header)), size=SIZE) or ("", "")
+    why, _ = reason_unsuitable("kernel", look((0, header)), size=SIZE) or ("", "")
     assert "claims 2 MiB" in why
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from uecwatchd.images.facts import Facts
-from uecwatchd.images.suitability import unfit
+from uecwatchd.images.suitability import reason_unsuitable
 from uecwatchd.types import Role
 
 PARTITION = Facts("ext4", "machine", layout="partition", claimed=48 << 20)
@@ -82,17 +82,17 @@ REFUSALS: dict[str, tuple[Role, Facts, int, str, str]] = {
 def test_content_that_cannot_serve_is_refused_with_a_reason(
     role: Role, facts: Facts, size: int, why: str, hint: str
 ) -> None:
-    assert unfit(role, facts, size=size, name="my.img") == (why, hint)
+    assert reason_unsuitable(role, facts, size=size, name="my.img") == (why, hint)
 
 
 @pytest.mark.parametrize(
     ("role", "facts"), [("machine", PARTITION), ("kernel", KERNEL), ("ramdisk", RAMDISK)]
 )
 def test_content_in_its_own_role_is_fit(role: Role, facts: Facts) -> None:
-    assert unfit(role, facts, size=48 << 20) is None
+    assert reason_unsuitable(role, facts, size=48 << 20) is None
 
 
 def test_what_is_kept_as_it_is_may_be_of_any_kind_but_must_be_whole() -> None:
-    assert unfit("machine", Facts("unknown"), size=1001, keep=True) is None
-    assert unfit("machine", PARTITION, size=1 << 20, keep=True) is not None
-    assert unfit("kernel", Facts("unknown"), size=1001, keep=True) is not None
+    assert reason_unsuitable("machine", Facts("unknown"), size=1001, keep=True) is None
+    assert reason_unsuitable("machine", PARTITION, size=1 << 20, keep=True) is not None
+    assert reason_unsuitable("kernel", Facts("unknown"), size=1001, keep=True) is not None

@@ -25,7 +25,7 @@ from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.images import digests
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.file_names import arch_by_name, role_by_name
-from uecwatchd.images.suitability import KEEP_HINT, amount, unfit
+from uecwatchd.images.suitability import KEEP_HINT, format_size, reason_unsuitable
 from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.intake.sidecar import is_image_id
 from uecwatchd.intake.spool.peek import peek_at
@@ -83,7 +83,7 @@ def bundle(arguments: argparse.Namespace) -> int:
     log = open_log(os.environ, sys.stderr)
     progress = partial(_show, log, arguments.file.name, arguments.file.stat().st_size)
     made = bundle_to_folder(arguments.file, arguments.folder, properties, credentials, progress=progress)
-    what = f"Bundled {arguments.file.name}: {amount(made.manifest.size)} as {made.manifest.name}"
+    what = f"Bundled {arguments.file.name}: {format_size(made.manifest.size)} as {made.manifest.name}"
     log.tell(Event(Kind.DONE, what, arguments.file.name))
     put_json(_as_json(made)) if arguments.json else put(str(made.path))
     return os.EX_OK
@@ -116,13 +116,13 @@ def _looked_at(file: Path) -> tuple[Facts, int]:
 
 def _must_fit(file: Path, kind: Role, facts: Facts, size: int, *, keep: bool) -> None:
     name = str(file)
-    problem = unfit(kind, facts, size=size, keep=keep, name=name)
+    problem = reason_unsuitable(kind, facts, size=size, keep=keep, name=name)
     if problem is None:
         return
     why, hint = problem
     if facts.role not in (None, kind):
         hint = f"Leave --type out, and it is bundled as a {ROLE_WORDS[facts.role]}."
-    elif unfit(kind, facts, size=size, keep=True, name=name) is None:
+    elif reason_unsuitable(kind, facts, size=size, keep=True, name=name) is None:
         hint = _kept(hint)
     raise Rejected(f"{file.name}: it cannot be a {ROLE_WORDS[kind]}", why, hint)
 

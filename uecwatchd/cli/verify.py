@@ -13,7 +13,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.delivery.verify import verify as compared
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images import digests
-from uecwatchd.images.suitability import amount
+from uecwatchd.images.suitability import format_size
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system.signals import stop_on_signals
@@ -37,7 +37,7 @@ def verify(arguments: argparse.Namespace) -> int:
         found.append({"role": finding.role, "id": finding.image_id, **digests.json_fields(finding.digest)})
         if not arguments.json:
             put(
-                f"{finding.role:<8} {finding.image_id} equals {against}: {amount(finding.size)}, "
+                f"{finding.role:<8} {finding.image_id} equals {against}: {format_size(finding.size)}, "
                 f"{digests.describe(finding.digest)}"
             )
     if arguments.json:

@@ -19,7 +19,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import digest_like
-from uecwatchd.images.suitability import amount
+from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
@@ -70,8 +70,8 @@ def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
     if limit is not None and len(manifest) > limit:
         raise Rejected(
             f"{order.member.path}: too large for cloud {order.cloud.name}",
-            f"the manifest of its {len(totals.parts)} parts has {amount(len(manifest))}, "
-            f"and such a cloud reads no more than {amount(limit)}",
+            f"the manifest of its {len(totals.parts)} parts has {format_size(len(manifest))}, "
+            f"and such a cloud reads no more than {format_size(limit)}",
             "Make the image smaller, or put less into it.",
         )
 
@@ -165,8 +165,8 @@ def _parts(totals: Totals) -> str:
 
 def _tell_bundled(order: Order, totals: Totals) -> None:
     what = (
-        f"{order.set_name}: bundled {order.member.name}: {amount(totals.size)} as {_parts(totals)} "
-        f"of {amount(totals.bundled_size)} in all"
+        f"{order.set_name}: bundled {order.member.name}: {format_size(totals.size)} as {_parts(totals)} "
+        f"of {format_size(totals.bundled_size)} in all"
     )
     fields: Fields = {"file": order.member.path, "bytes": totals.bundled_size}
     order.monitor.tell(Event(Kind.BUNDLED, what, order.set_name, "debug", fields))
@@ -175,7 +175,7 @@ def _tell_bundled(order: Order, totals: Totals) -> None:
 def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: float) -> None:
     what = (
         f"{order.set_name}: uploaded {order.member.role} {order.member.name} to {bundle.location}: "
-        f"{amount(totals.size)} as {_parts(totals)} in {seconds} s"
+        f"{format_size(totals.size)} as {_parts(totals)} in {seconds} s"
     )
     fields: Fields = {
         "file": order.member.path,

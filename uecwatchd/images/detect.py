@@ -1,7 +1,7 @@
 """Detection of a file's format from its first bytes.
 
-No function here opens a file: `sniff` gets the first `HEAD_BYTES` and the last `TAIL_BYTES`. A slice past the
-end of the head is short and reads as zero, so no content, however damaged, can raise an exception.
+No function here opens a file: `detect` gets the first `HEAD_BYTES` and the last `TAIL_BYTES`. A slice past
+the end of the head is short and reads as zero, so no content, however damaged, can raise an exception.
 
 Offsets are from the specifications: ext4 disk layout, UEFI GPT, qcow2 (QEMU's interop/qcow2.txt), VMware
 Virtual Disk Format 1.1, Microsoft VHD 1.0, ECMA-119.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from uecwatchd.images import kernels
-from uecwatchd.images.facts import SECTOR_BYTES, Facts, Look, Probe
+from uecwatchd.images.facts import SECTOR_BYTES, Facts, Probe, Sample
 from uecwatchd.images.partition_types import PARTITION_ARCH
 from uecwatchd.types import Role
 
@@ -31,82 +31,88 @@ RAMDISK_FILE_SYSTEMS = frozenset(
 )  # contents of initrds and boot floppies
 
 
-def sniff(head: bytes, tail: bytes, *, size: int) -> Facts:
-    look = Look(head, tail, size)
-    return compressed(look) or identify(look)
+def detect(head: bytes, tail: bytes, *, size: int) -> Facts:
+    sample = Sample(head, tail, size)
+    return compressed(sample) or identify(sample)
 
 
-def identify(look: Look) -> Facts:
-    found = (probe(look) for probe in PROBES)
+def identify(sample: Sample) -> Facts:
+    found = (probe(sample) for probe in PROBES)
     return next((facts for facts in found if facts), Facts("unknown"))
 
 
 # --- disks ---
 
 
-def gpt(look: Look) -> Facts | None:
+def gpt(sample: Sample) -> Facts | None:
     """Detect a GPT. The address of its backup header, in the last sector, gives the size of the disk."""
-    sector = next((n for n in (SECTOR_BYTES, 4096) if look.has(n, b"EFI PART")), None)
+    sector = next((n for n in (SECTOR_BYTES, 4096) if sample.has(n, b"EFI PART")), None)
     if sector is None:
         return None
-    claimed = (look.le(sector + 32, 8) + 1) * sector
-    table, count, step = look.le(sector + 72, 8) * sector, look.le(sector + 80, 4), look.le(sector + 84, 4)
+    claimed = (sample.le(sector + 32, 8) + 1) * sector
+    table, count, step = (
+        sample.le(sector + 72, 8) * sector,
+        sample.le(sector + 80, 4),
+        sample.le(sector + 84, 4),
+    )
     places = (table + i * step for i in range(min(count, MAX_PARTITIONS)))
-    kinds = (look.head[at : at + 16] for at in places)
+    kinds = (sample.head[at : at + 16] for at in places)
     arches = [PARTITION_ARCH[kind] for kind in kinds if kind in PARTITION_ARCH]
     arch = next(iter(sorted(arches, key=lambda arch: arch != "x86_64")), None)  # x86_64 first, if several
     return Facts("gpt", role="machine", arch=arch, layout="disk", claimed=claimed)
 
 
-def mbr(look: Look) -> Facts | None:
+def mbr(sample: Sample) -> Facts | None:
     """Detect an MBR: a boot sector with partitions. Boot sectors of file systems end in 55 AA too."""
-    entries = [Look(look.head[at : at + 16], b"", 16) for at in range(0x1BE, 0x1FE, 16)]
+    entries = [Sample(sample.head[at : at + 16], b"", 16) for at in range(0x1BE, 0x1FE, 16)]
     used = [entry for entry in entries if entry.le(4, 1)]
     sane = all(entry.le(0, 1) in (0, 0x80) for entry in entries)
-    if not (look.has(0x1FE, b"\x55\xaa") and used and sane and all(e.le(8, 4) and e.le(12, 4) for e in used)):
+    if not (
+        sample.has(0x1FE, b"\x55\xaa") and used and sane and all(e.le(8, 4) and e.le(12, 4) for e in used)
+    ):
         return None
     # A protective entry (EE) may claim the largest possible disk. A GPT would have been read before.
     ends = [entry.le(8, 4) + entry.le(12, 4) for entry in used if entry.le(4, 1) != 0xEE]
     return Facts("mbr", role="machine", layout="disk", claimed=max(ends, default=1) * SECTOR_BYTES)
 
 
-def vhd(look: Look) -> Facts | None:
+def vhd(sample: Sample) -> Facts | None:
     """Detect a VHD, which ends with a footer.
 
     A dynamic one starts with a copy of the footer, then the address of its block table.
     """
-    footed = look.tail.startswith(b"conectix")
-    if not look.has(0, b"conectix"):
+    footed = sample.tail.startswith(b"conectix")
+    if not sample.has(0, b"conectix"):
         return Facts("vhd", role="machine") if footed else None
-    blocks = look.be(512 + 16, 8) + look.be(512 + 28, 4) * 4 if look.has(512, b"cxsparse") else 0
-    end = 0 if footed else look.size
+    blocks = sample.be(512 + 16, 8) + sample.be(512 + 28, 4) * 4 if sample.has(512, b"cxsparse") else 0
+    end = 0 if footed else sample.size
     return Facts("vhd", role="machine", claimed=max(blocks, end) + TAIL_BYTES)
 
 
 # --- file systems ---
 
 
-def ext(look: Look) -> Facts | None:
-    block_bits = 10 + look.le(1024 + 24, 4)
-    blocks = look.le(1024 + 4, 4)
-    if not look.has(1024 + 56, b"\x53\xef") or block_bits > 16 or not blocks:  # 64 KiB is the largest block
+def ext(sample: Sample) -> Facts | None:
+    block_bits = 10 + sample.le(1024 + 24, 4)
+    blocks = sample.le(1024 + 4, 4)
+    if not sample.has(1024 + 56, b"\x53\xef") or block_bits > 16 or not blocks:  # 64 KiB is the largest block
         return None
-    compatible, needed, readable = (look.le(1024 + at, 4) for at in (92, 96, 100))
+    compatible, needed, readable = (sample.le(1024 + at, 4) for at in (92, 96, 100))
     if needed & 0x80:  # 64bit
-        blocks |= look.le(1024 + 336, 4) << 32
+        blocks |= sample.le(1024 + 336, 4) << 32
     # Extents, 64bit, flex_bg, and the read-only features that came with ext4; else a journal makes it ext3.
     is_ext4 = needed & 0x2C0 or readable & 0x478
     name = "ext4" if is_ext4 else "ext3" if compatible & 0x4 else "ext2"
     return Facts(name, role="machine", layout="partition", claimed=blocks << block_bits)
 
 
-def fat(look: Look) -> Facts | None:
-    sector, cluster, media = look.le(11, 2), look.le(13, 1), look.le(21, 1)
-    shaped = look.has(0x1FE, b"\x55\xaa") and look.le(0, 1) in (0xEB, 0xE9) and look.le(14, 2)
+def fat(sample: Sample) -> Facts | None:
+    sector, cluster, media = sample.le(11, 2), sample.le(13, 1), sample.le(21, 1)
+    shaped = sample.has(0x1FE, b"\x55\xaa") and sample.le(0, 1) in (0xEB, 0xE9) and sample.le(14, 2)
     sized = sector in (512, 1024, 2048, 4096) and cluster.bit_count() == 1
-    if not (shaped and sized and look.le(16, 1) in (1, 2) and media >= 0xF0):
+    if not (shaped and sized and sample.le(16, 1) in (1, 2) and media >= 0xF0):
         return None
-    claimed = (look.le(19, 2) or look.le(32, 4)) * sector
+    claimed = (sample.le(19, 2) or sample.le(32, 4)) * sector
     role: Role = "ramdisk" if claimed <= FLOPPY_MAX_BYTES else "machine"
     return Facts("fat", role=role, layout="partition", claimed=claimed)
 
@@ -121,7 +127,7 @@ class Signature:
     facts: Facts
     at: int
     magic: bytes
-    claim: Callable[[Look], int] | None = None
+    claim: Callable[[Sample], int] | None = None
 
 
 def file_system(name: str) -> Facts:
@@ -132,10 +138,12 @@ def container(name: str) -> Facts:
     return Facts(name, role="machine")
 
 
-def qcow2_bytes(look: Look) -> int:
+def qcow2_bytes(sample: Sample) -> int:
     """Return the end of the two tables in the header: the L1 table and the table of reference counts."""
-    l1_end = look.be(40, 8) + look.be(36, 4) * 8
-    counts_end = look.be(48, 8) + (look.be(56, 4) << min(look.be(20, 4), 21))  # clusters are 2 MiB at most
+    l1_end = sample.be(40, 8) + sample.be(36, 4) * 8
+    counts_end = sample.be(48, 8) + (
+        sample.be(56, 4) << min(sample.be(20, 4), 21)
+    )  # clusters are 2 MiB at most
     return max(l1_end, counts_end)
 
 
@@ -143,7 +151,9 @@ SIGNATURES = (
     Signature(container("qcow2"), 0, b"QFI\xfb\0\0\0\x02", qcow2_bytes),
     Signature(container("qcow2"), 0, b"QFI\xfb\0\0\0\x03", qcow2_bytes),
     Signature(container("qcow"), 0, b"QFI\xfb\0\0\0\x01"),
-    Signature(container("vmdk"), 0, b"KDMV", lambda look: look.le(64, 8) * SECTOR_BYTES),  # up to its data
+    Signature(
+        container("vmdk"), 0, b"KDMV", lambda sample: sample.le(64, 8) * SECTOR_BYTES
+    ),  # up to its data
     Signature(container("vmdk"), 0, b"COWD"),
     Signature(container("vmdk"), 0, b"# Disk DescriptorFile"),
     Signature(container("vhdx"), 0, b"vhdxfile"),
@@ -151,47 +161,60 @@ SIGNATURES = (
         container("vdi"),
         0x40,
         b"\x7f\x10\xda\xbe",
-        lambda look: look.le(0x158, 4) + look.le(0x178, 4) * look.le(0x184, 4),
+        lambda sample: sample.le(0x158, 4) + sample.le(0x178, 4) * sample.le(0x184, 4),
     ),
-    Signature(file_system("xfs"), 0, b"XFSB", lambda look: look.be(8, 8) * look.be(4, 4)),
-    Signature(file_system("btrfs"), 0x10040, b"_BHRfS_M", lambda look: look.le(0x100D1, 8)),  # this device's
-    Signature(file_system("ntfs"), 3, b"NTFS    ", lambda look: look.le(40, 8) * look.le(11, 2)),
+    Signature(file_system("xfs"), 0, b"XFSB", lambda sample: sample.be(8, 8) * sample.be(4, 4)),
+    Signature(
+        file_system("btrfs"), 0x10040, b"_BHRfS_M", lambda sample: sample.le(0x100D1, 8)
+    ),  # this device's
+    Signature(file_system("ntfs"), 3, b"NTFS    ", lambda sample: sample.le(40, 8) * sample.le(11, 2)),
     Signature(file_system("jfs"), 0x8000, b"JFS1"),
     Signature(file_system("reiserfs"), 0x10034, b"ReIsEr"),
     Signature(file_system("f2fs"), 0x400, b"\x10\x20\xf5\xf2"),
-    Signature(file_system("squashfs"), 0, b"hsqs", lambda look: look.le(40, 8)),
+    Signature(file_system("squashfs"), 0, b"hsqs", lambda sample: sample.le(40, 8)),
     Signature(Facts("cramfs", role="ramdisk"), 0, b"\x45\x3d\xcd\x28"),
     Signature(Facts("romfs", role="ramdisk"), 0, b"-rom1fs-"),
     Signature(Facts("cpio", role="ramdisk"), 0, b"070701"),  # also one with microcode before the real one
     Signature(Facts("cpio", role="ramdisk"), 0, b"070702"),
-    Signature(Facts("iso9660"), 0x8001, b"CD001", lambda look: look.le(0x8050, 4) * look.le(0x8080, 2)),
-    Signature(Facts("swap"), 4086, b"SWAPSPACE2", lambda look: (look.le(1028, 4) + 1) * 4096),
+    Signature(Facts("iso9660"), 0x8001, b"CD001", lambda sample: sample.le(0x8050, 4) * sample.le(0x8080, 2)),
+    Signature(Facts("swap"), 4086, b"SWAPSPACE2", lambda sample: (sample.le(1028, 4) + 1) * 4096),
     Signature(Facts("tar"), 257, b"ustar"),
     Signature(Facts("zip"), 0, b"PK\x03\x04"),
 )
 
 
-def signed(look: Look) -> Facts | None:
-    found = next((s for s in SIGNATURES if look.has(s.at, s.magic)), None)
+def match_signature(sample: Sample) -> Facts | None:
+    found = next((s for s in SIGNATURES if sample.has(s.at, s.magic)), None)
     if found is None:
         return None
-    return replace(found.facts, claimed=found.claim(look)) if found.claim else found.facts
+    return replace(found.facts, claimed=found.claim(sample)) if found.claim else found.facts
 
 
-def hollow(look: Look) -> Facts | None:
-    if not look.size:
+def detect_empty(sample: Sample) -> Facts | None:
+    if not sample.size:
         return Facts("empty")
-    return Facts("zeros") if look.head.count(0) == len(look.head) else None
+    return Facts("zeros") if sample.head.count(0) == len(sample.head) else None
 
 
-def text(look: Look) -> Facts | None:
+def text(sample: Sample) -> Facts | None:
     printable = b"\t\n\f\r" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
-    return None if look.head[:TEXT_SAMPLE_BYTES].translate(None, printable) else Facts("text")
+    return None if sample.head[:TEXT_SAMPLE_BYTES].translate(None, printable) else Facts("text")
 
 
 # The order matters: a fixed VHD has the first sector of a disk, a bootable CD has a partition table, and a
 # partition table has priority over remains of an earlier file system.
-PROBES: tuple[Probe, ...] = (hollow, *kernels.HEADED, vhd, signed, gpt, mbr, ext, fat, *kernels.OTHERS, text)
+PROBES: tuple[Probe, ...] = (
+    detect_empty,
+    *kernels.HEADED,
+    vhd,
+    match_signature,
+    gpt,
+    mbr,
+    ext,
+    fat,
+    *kernels.OTHERS,
+    text,
+)
 
 
 # --- compressed files ---
@@ -220,11 +243,11 @@ DECOMPRESSORS: Mapping[str, Callable[[], Decompressor]] = {
 }
 
 
-def compressed(look: Look) -> Facts | None:
-    name = next((name for magic, name in COMPRESSIONS.items() if look.has(0, magic)), None)
+def compressed(sample: Sample) -> Facts | None:
+    name = next((name for magic, name in COMPRESSIONS.items() if sample.has(0, magic)), None)
     if name is None:
         return None
-    inside = contents(look.head, name)
+    inside = detect_inside(sample.head, name)
     if inside is None:
         return Facts(name)
     # A compressed ext2 is either an old initrd or a disk: only its name can tell.
@@ -232,15 +255,15 @@ def compressed(look: Look) -> Facts | None:
     return Facts(name, role=role, arch=inside.arch, version=inside.version, inside=inside.format)
 
 
-def contents(head: bytes, name: str) -> Facts | None:
+def detect_inside(head: bytes, name: str) -> Facts | None:
     """Detect the decompressed content of the first bytes; None if Python cannot decompress them."""
     if name == "lz4":  # its first bytes are literals: nothing before them could repeat
         return Facts("cpio", role="ramdisk") if b"070701" in head[4:32] else None
-    data = unpacked(head, name) if name in DECOMPRESSORS else b""
-    return identify(Look(data, b"", len(data))) if data else None
+    data = decompress_head(head, name) if name in DECOMPRESSORS else b""
+    return identify(Sample(data, b"", len(data))) if data else None
 
 
-def unpacked(head: bytes, name: str) -> bytes:
+def decompress_head(head: bytes, name: str) -> bytes:
     try:
         return DECOMPRESSORS[name]().decompress(head, HEAD_BYTES)
     except (zlib.error, lzma.LZMAError, OSError):  # bz2 raises OSError for bad data

@@ -1,4 +1,4 @@
-"""The bytes that probes look at, and the facts that they return."""
+"""Samples of a file for the probes, and the facts that they return."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Sample:
     """The bytes for a probe, and the size in bytes of the whole file."""
 
     head: bytes
@@ -41,4 +41,4 @@ class Look:
         return int.from_bytes(self.head[at : at + width], "big")
 
 
-Probe = Callable[[Look], Facts | None]
+Probe = Callable[[Sample], Facts | None]

@@ -66,7 +66,7 @@ OTHER_PROOF = re.compile(
 )
 
 
-def sums_target(name: str) -> str | None:
+def checksums_target(name: str) -> str | None:
     """Return the file or set that a list of sums is for, by its name: "" if the list itself names the files.
 
     Returns None if this is not the name of a list of SHA-256 sums.
@@ -81,12 +81,12 @@ def proof_target(name: str) -> str | None:
     return (found["target"] or found["file"] or "") if found else None
 
 
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     """Return a name for comparison without case, and with one spelling of each accent (NFC)."""
-    return name.lower() if name.isascii() else composed(composed(name).casefold())
+    return name.lower() if name.isascii() else compose_accents(compose_accents(name).casefold())
 
 
-def composed(name: str) -> str:
+def compose_accents(name: str) -> str:
     """Return a name with each accent in its letter (NFC): macOS writes them separately."""
     return unicodedata.normalize("NFC", name)
 
@@ -122,7 +122,7 @@ def version_by_name(name: str) -> str | None:
 
     It is `2.6.28-11-server` for initrd.img-2.6.28-11-server.
     """
-    found = VERSION_NAME.search(without_endings(name))
+    found = VERSION_NAME.search(strip_endings(name))
     return found[1] if found else None
 
 
@@ -131,7 +131,7 @@ def pairing_by_name(name: str) -> str:
 
     It is `linux` for initramfs-linux.img, and empty for a bare vmlinuz.
     """
-    found = BOOT_NAME.fullmatch(without_endings(name))
+    found = BOOT_NAME.fullmatch(strip_endings(name))
     return version_by_name(name) or (found["rest"] if found and found["rest"] else "")
 
 
@@ -141,7 +141,7 @@ def flavour_by_name(name: str) -> str:
     return pairing_by_name(name[starts[-1] :] if starts else name)
 
 
-def without_endings(name: str) -> str:
+def strip_endings(name: str) -> str:
     while (plain := FILE_ENDING.sub("", name)) not in (name, ""):
         name = plain
     return name
@@ -153,7 +153,7 @@ def is_versioned(pairing: str) -> bool:
 
 def is_loader(name: str) -> bool:
     """Return True for the loader in a published set, which starts a kernel inside the image."""
-    return LOADER_NAME.search(without_endings(name)) is not None
+    return LOADER_NAME.search(strip_endings(name)) is not None
 
 
 def is_spare(name: str) -> bool:
@@ -168,5 +168,5 @@ def stems_by_name(name: str) -> list[str]:
     The longest stem comes first: `lucid` for lucid-vmlinuz-virtual, lucid.initrd.gz and initrd-lucid.img.
     """
     before = [name[: found.start()] for found in BOOT_WORD_INSIDE.finditer(name) if found.start()]
-    behind = BOOT_NAME.fullmatch(without_endings(name))
+    behind = BOOT_NAME.fullmatch(strip_endings(name))
     return [*reversed(before), *([behind["rest"]] if behind and behind["rest"] else [])]

@@ -54,7 +54,7 @@ CONTAINERS = frozenset({"qcow", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 COMPRESSORS = frozenset({"gzip", "xz", "lzma", "bzip2", "zstd", "lz4", "lzop"})  # each name is also a program
 
 
-def unfit(
+def reason_unsuitable(
     role: Role, facts: Facts, *, size: int, keep: bool = False, name: str = "FILE", in_set: bool = False
 ) -> Reason | None:
     """Return why content cannot be used in a role, and what to do about it; None if it can.
@@ -66,48 +66,51 @@ def unfit(
     if not size:
         return "the file is empty", "Copy it again."
     if facts.claimed is not None and facts.claimed > size:
-        return truncated(facts, facts.claimed, size)
+        return reason_truncated(facts, facts.claimed, size)
     if role == "machine" and keep:
         return None
     word = file_word(name)
-    reason, made = JUDGES[role](facts, size, word), f"{word}.part"
+    reason, made = ROLE_CHECKS[role](facts, size, word), f"{word}.part"
     if reason is None or not in_set:
         return reason
     why, hint = reason
     return why, hint.replace(f"{word}.raw", f"{made} && mv {made} {word}")
 
 
-def truncated(facts: Facts, claimed: int, size: int) -> Reason:
+def reason_truncated(facts: Facts, claimed: int, size: int) -> Reason:
     noun = DESCRIPTIONS[facts.format].partition(" ")[2]
     claimant = "partition table" if facts.layout == "disk" else noun
-    there, here = amount(claimed), amount(size)
+    there, here = format_size(claimed), format_size(size)
     if there == here:
         there, here = f"{claimed} bytes", f"{size} bytes"
     return f"its {claimant} claims {there}, the file has {here}", "Copy it again: the end is missing."
 
 
-def amount(size: int) -> str:
+def format_size(size: int) -> str:
     units = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
     return next(
         (f"{size / unit:.4g} {word}" for word, unit in units.items() if size >= unit), f"{size} bytes"
     )
 
 
-def unfit_machine(facts: Facts, size: int, name: str) -> Reason | None:
+def reason_unsuitable_machine(facts: Facts, size: int, name: str) -> Reason | None:
     if facts.layout:
-        return unaligned(size, name)
+        return reason_unaligned(size, name)
     if facts.format in CONTAINERS:
-        return f"{it_is(facts)}, and nodes boot raw bytes", f"Try: qemu-img convert -O raw {name} {name}.raw"
+        return (
+            f"{describe_content(facts)}, and nodes boot raw bytes",
+            f"Try: qemu-img convert -O raw {name} {name}.raw",
+        )
     if facts.role in ("kernel", "ramdisk"):
-        return f"{it_is(facts)}, not a disk", f"Name it as {facts.role} in the sidecar."
+        return f"{describe_content(facts)}, not a disk", f"Name it as {facts.role} in the sidecar."
     if facts.format in COMPRESSORS:
         unpack = f"Try: {facts.format} -dc < {name} > {name}.raw"
-        return f"{it_is(facts)}, and nodes boot raw bytes", unpack
+        return f"{describe_content(facts)}, and nodes boot raw bytes", unpack
     hint = MACHINE_HINTS.get(facts.format, KEEP_HINT)
-    return f"{it_is(facts)}, not a disk", hint.format(name=name)
+    return f"{describe_content(facts)}, not a disk", hint.format(name=name)
 
 
-def unaligned(size: int, name: str) -> Reason | None:
+def reason_unaligned(size: int, name: str) -> Reason | None:
     """Return why a size is not a multiple of a sector: nodes refuse the rest, or drop it."""
     if size % SECTOR_BYTES == 0:
         return None
@@ -117,21 +120,21 @@ def unaligned(size: int, name: str) -> Reason | None:
     )
 
 
-def unfit_kernel(facts: Facts, size: int, name: str) -> Reason | None:
+def reason_unsuitable_kernel(facts: Facts, size: int, name: str) -> Reason | None:
     if facts.role == "kernel":
         return None
     return (
-        f"{it_is(facts)}, not a kernel",
+        f"{describe_content(facts)}, not a kernel",
         "A kernel is a bzImage (vmlinuz), an ELF vmlinux, or memdisk for Windows.",
     )
 
 
-def unfit_ramdisk(facts: Facts, size: int, name: str) -> Reason | None:
+def reason_unsuitable_ramdisk(facts: Facts, size: int, name: str) -> Reason | None:
     content = facts.inside or facts.format
     if content == "cpio" or content in RAMDISK_FILE_SYSTEMS or content in COMPRESSORS:
         return None
     return (
-        f"{it_is(facts)}, not a ramdisk",
+        f"{describe_content(facts)}, not a ramdisk",
         "A ramdisk is a cpio archive, compressed or not, or a boot floppy for memdisk.",
     )
 
@@ -140,7 +143,7 @@ def is_floppy(facts: Facts) -> bool:
     return "fat" in (facts.format, facts.inside)
 
 
-def unfit_together(kernel: Facts, ramdisk: Facts) -> Reason | None:
+def reason_incompatible(kernel: Facts, ramdisk: Facts) -> Reason | None:
     """Return why a kernel cannot use this ramdisk.
 
     Linux mounts no FAT as its root, and memdisk nothing else.
@@ -148,19 +151,19 @@ def unfit_together(kernel: Facts, ramdisk: Facts) -> Reason | None:
     if kernel.format not in LINUX_KERNELS or not is_floppy(ramdisk):
         return None
     return (
-        f"{it_is(ramdisk)}, as memdisk starts it, and the kernel is Linux",
+        f"{describe_content(ramdisk)}, as memdisk starts it, and the kernel is Linux",
         "Give the kernel its own initrd, a cpio archive.",
     )
 
 
-def it_is(facts: Facts) -> str:
+def describe_content(facts: Facts) -> str:
     if facts.inside is None:
         return f"it is {DESCRIPTIONS[facts.format]}"
     return f"it is {facts.format}-compressed, with {DESCRIPTIONS[facts.inside]} inside"
 
 
-JUDGES: Mapping[Role, Callable[[Facts, int, str], Reason | None]] = {
-    "machine": unfit_machine,
-    "kernel": unfit_kernel,
-    "ramdisk": unfit_ramdisk,
+ROLE_CHECKS: Mapping[Role, Callable[[Facts, int, str], Reason | None]] = {
+    "machine": reason_unsuitable_machine,
+    "kernel": reason_unsuitable_kernel,
+    "ramdisk": reason_unsuitable_ramdisk,
 }

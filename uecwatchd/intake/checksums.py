@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from uecwatchd.config.documents import Malformed, decode
 from uecwatchd.errors import Rejected
-from uecwatchd.images.file_names import folded, role_by_name, sums_target
+from uecwatchd.images.file_names import checksums_target, fold_name, role_by_name
 from uecwatchd.intake.sidecar import bounded, last_part, plain_name
 from uecwatchd.system.text import file_word
 
@@ -32,7 +32,7 @@ def read_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
 def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
     """Parse the text. Raises Malformed at the first bad line."""
     name = last_part(file_name)
-    target = sums_target(name) or ""
+    target = checksums_target(name) or ""
     digests: dict[str, str] = {}
     lines = _unarmored(_LINE_END.split(decode(bounded(data))))
     for number, line in lines:
@@ -44,7 +44,7 @@ def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
 
 def unusable_checksums(file_name: str, error: Malformed) -> Rejected:
     """Return the error for a file whose text is malformed."""
-    folder, target = file_name[: file_name.rfind("/") + 1], sums_target(last_part(file_name))
+    folder, target = file_name[: file_name.rfind("/") + 1], checksums_target(last_part(file_name))
     hint = "Correct it, or move it away."
     if target and role_by_name(target):
         listed, where = file_word(folder + target), file_word(file_name)
@@ -104,7 +104,7 @@ def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str
         name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
     if not name.isprintable() and is_escaped:
         raise Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
-    if target and folded(name).startswith(folded(f"{target}/")):  # `sha256sum karmic/*` writes it
+    if target and fold_name(name).startswith(fold_name(f"{target}/")):  # `sha256sum karmic/*` writes it
         name = name.partition("/")[2]
     if last_part(name) == target or (not target and not name.startswith(".")):
         return last_part(name) if target else name

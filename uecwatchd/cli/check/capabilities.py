@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from uecwatchd.clouds.dialects import Dialect
-from uecwatchd.images.suitability import amount
+from uecwatchd.images.suitability import format_size
 
 
 def facts(dialect: Dialect) -> str:
@@ -34,12 +34,12 @@ def _has(dialect: Dialect) -> str:
 
 def _room(dialect: Dialect) -> Iterator[str]:
     if dialect.bucket_quota:
-        each = f" of {amount(dialect.bucket_size)}" if dialect.bucket_size else ""
+        each = f" of {format_size(dialect.bucket_size)}" if dialect.bucket_size else ""
         yield f"{dialect.bucket_quota} buckets{each}"
     if limit := dialect.image_limit:
-        yield f"images up to {amount(limit.size)}{'' if limit.fixed else ' by default'}"
+        yield f"images up to {format_size(limit.size)}{'' if limit.fixed else ' by default'}"
     if dialect.manifest_limit:
-        yield f"manifests up to {amount(dialect.manifest_limit)}"
+        yield f"manifests up to {format_size(dialect.manifest_limit)}"
 
 
 def _manners(dialect: Dialect) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from posixpath import normpath
 
-from uecwatchd.images.suitability import amount
+from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.sets.candidates import is_a_set
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, Waiting
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output, output_stem
@@ -211,7 +211,7 @@ def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
 
 def plan(found: ImageSet) -> str:
     """Describe what will be done with a complete set."""
-    parts = [f"{member.role} {member.path} ({amount(member.size)})" for member in found.members]
+    parts = [f"{member.role} {member.path} ({format_size(member.size)})" for member in found.members]
     cloud = found.sidecar.clouds[0]
     return f"to be registered on cloud {cloud}, in bucket {found.sidecar.bucket}: {', '.join(parts)}"
 

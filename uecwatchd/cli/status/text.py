@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from uecwatchd.cli.status.rows import Row, speed_of
 from uecwatchd.events import Progress
-from uecwatchd.images.suitability import amount
+from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.spool.output_files import is_output
 from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
@@ -112,4 +112,4 @@ def _more(row: Row) -> Iterator[str]:
 
 def _member(member: MemberRecord) -> str:
     place = f" {member.image_id} at {member.manifest}" if member.image_id else ""
-    return f"  {member.role}: {member.path} ({amount(member.size)}){place}"
+    return f"  {member.role}: {member.path} ({format_size(member.size)}){place}"

@@ -63,7 +63,7 @@ def _ends(name: str, suffix: str) -> bool:
 
 def key_of(name: str) -> str:
     """Return the common key of all files of one set, for any spelling of the stem."""
-    return file_names.folded(stem_of(name))
+    return file_names.fold_name(stem_of(name))
 
 
 def drafts_of(listing: Listing) -> list[Draft]:
@@ -75,7 +75,7 @@ def drafts_of(listing: Listing) -> list[Draft]:
         if is_sidecar(entry.name):  # of any kind: if it is not a file, it is refused, not ignored
             sidecars.setdefault(key_of(entry.name), []).append(entry.name)
         elif is_a_set(entry):
-            folders.setdefault(file_names.folded(entry.name), []).append(entry.name)
+            folders.setdefault(file_names.fold_name(entry.name), []).append(entry.name)
         elif _may_be_member(listing, entry):
             stems.setdefault(key_of(entry.name), []).append(entry.name)
     lent = _with_boot_files(listing, sidecars, stems)
@@ -125,7 +125,7 @@ def keys_in(listing: Listing) -> Mapping[str, str]:
     for path, entry in listing.entries.items():
         top, slash, _ = path.partition("/")
         if top in folders:
-            keys[path] = file_names.folded(top)
+            keys[path] = file_names.fold_name(top)
         elif not slash and (key := _key_in(listing, entry)):
             keys[path] = key
     return keys
@@ -133,7 +133,7 @@ def keys_in(listing: Listing) -> Mapping[str, str]:
 
 def _key_in(listing: Listing, entry: Entry) -> str:
     if is_sums(entry.name):
-        return key_of(file_names.sums_target(entry.name) or "")
+        return key_of(file_names.checksums_target(entry.name) or "")
     if is_sidecar(entry.name):
         return "" if isinstance(listing.sidecars.get(entry.name), Foreign) else key_of(entry.name)
     return key_of(entry.name) if _may_be_member(listing, entry) else ""
@@ -177,13 +177,13 @@ def _drafts(
 
 
 def _folder(listing: Listing, name: str, inside: list[str]) -> Draft:
-    own = [path for path in inside if file_names.folded(path.rsplit("/", 1)[-1]) in FOLDER_SIDECARS]
+    own = [path for path in inside if file_names.fold_name(path.rsplit("/", 1)[-1]) in FOLDER_SIDECARS]
     own = _without_foreign(listing, own)
     return Draft(name, "folder", f"{name}/", tuple(own), tuple(path for path in inside if path not in own))
 
 
 def looks_like_a_member(name: str) -> bool:
-    return file_names.folded(name).endswith(MEMBER_SUFFIXES) or is_loose(name)
+    return file_names.fold_name(name).endswith(MEMBER_SUFFIXES) or is_loose(name)
 
 
 def is_loose(name: str) -> bool:
@@ -209,7 +209,7 @@ def set_aside(name: str) -> str | None:
     """
     if looks_like_a_member(name):
         return None
-    found = _MORE_BEHIND.search(file_names.folded(name))
+    found = _MORE_BEHIND.search(file_names.fold_name(name))
     return found[1] if found else None
 
 
@@ -224,10 +224,10 @@ def as_spelled(listing: Listing) -> Listing:
         return listing
     spelled: dict[str, list[str]] = {}
     for path in listing.entries:
-        spelled.setdefault(file_names.composed(path), []).append(path)
+        spelled.setdefault(file_names.compose_accents(path), []).append(path)
 
     def found_as(path: str, name: str) -> str:
-        there = spelled.get(file_names.composed(_base(path) + name), ())
+        there = spelled.get(file_names.compose_accents(_base(path) + name), ())
         exact = _base(path) + name in listing.entries
         return there[0].removeprefix(_base(path)) if len(there) == 1 and not exact else name
 

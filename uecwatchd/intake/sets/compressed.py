@@ -49,7 +49,7 @@ _CONTENTS: Mapping[str, str] = MappingProxyType({"tar": _TAR, "zip": ARCHIVES[".
 
 def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
     """Return how to unpack a compressed image, and if that is still to be done; None for other files."""
-    plain = file_names.folded(path)
+    plain = file_names.fold_name(path)
     if export := next((end for end in EXPORTS if plain.endswith(end)), None):
         return EXPORTS[export], True
     archive = max((end for end in ARCHIVES if plain.endswith(end)), key=len, default=None)

@@ -43,12 +43,12 @@ class Lists:
             return []
         keys = [draft.base or draft.name, draft.name, *paths]
         return list(
-            dict.fromkeys(found for key in keys for found in self.own.get(file_names.folded(key), ()))
+            dict.fromkeys(found for key in keys for found in self.own.get(file_names.fold_name(key), ()))
         )
 
     def about(self, draft: Draft, paths: Sequence[str]) -> list[str]:
         """Return the lists that belong to the set, and those that name one of its files."""
-        naming = [where for path in paths for where, _ in self.naming.get(file_names.folded(path), ())]
+        naming = [where for path in paths for where, _ in self.naming.get(file_names.fold_name(path), ())]
         return list(dict.fromkeys([*self.of(draft, paths), *naming]))
 
 
@@ -73,12 +73,12 @@ def lists_in(listing: Listing) -> Lists:
     own: dict[str, list[str]] = {}
     naming: dict[str, list[tuple[str, str]]] = {}
     broken: list[str] = []
-    there = {file_names.folded(path) for path in listing.entries}
+    there = {file_names.fold_name(path) for path in listing.entries}
     for path in sorted(path for path in listing.entries if is_sums(path)):
         base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
-        target, read = file_names.sums_target(name), listing.checksums.get(path)
+        target, read = file_names.checksums_target(name), listing.checksums.get(path)
         if base or target:
-            own.setdefault(file_names.folded(base or target or ""), []).append(path)
+            own.setdefault(file_names.fold_name(base or target or ""), []).append(path)
         if not base and not isinstance(read, Mapping) and (not target or "256" not in name):
             broken.append(path)
         for told in read if isinstance(read, Mapping) else ():
@@ -89,11 +89,11 @@ def lists_in(listing: Listing) -> Lists:
 
 def _may_mean(base: str, told: str) -> Iterator[str]:
     """Yield the folded paths that a name in a list may mean, the likeliest first."""
-    yield file_names.folded(base + told)
+    yield file_names.fold_name(base + told)
     last = re.split(r"[/\\]", told)[-1]  # Windows writes the backslash
-    yield file_names.folded(base + last)
+    yield file_names.fold_name(base + last)
     if found := _NAME.search("".join(filter(str.isprintable, last))):
-        yield file_names.folded(base + found[0])
+        yield file_names.fold_name(base + found[0])
 
 
 def declared(
@@ -134,8 +134,8 @@ def declared(
 
 def _bears_name(where: str, draft: Draft, names: Iterable[str]) -> bool:
     """Return True if a list is named after a set or a file of it; otherwise it may come from a mirror."""
-    target = file_names.folded(file_names.sums_target(where.rsplit("/", 1)[-1]) or "")
-    return target in {file_names.folded(draft.name), *map(file_names.folded, names)}
+    target = file_names.fold_name(file_names.checksums_target(where.rsplit("/", 1)[-1]) or "")
+    return target in {file_names.fold_name(draft.name), *map(file_names.fold_name, names)}
 
 
 def _read(listing: Listing, path: str) -> Mapping[str, str]:
@@ -152,7 +152,7 @@ def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
     """Return the lists that name a file. Raises Rejected if a list only has another spelling of its name."""
     found: list[str] = []
     for path in paths:
-        told = lists.naming.get(file_names.folded(path), ())
+        told = lists.naming.get(file_names.fold_name(path), ())
         exact = [where for where, as_told in told if where[: where.rfind("/") + 1] + as_told == path]
         for where, as_told in told:
             if where not in exact:
@@ -166,9 +166,9 @@ def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
 
 
 def _names_none(path: str, read: Collection[str], names: Collection[str]) -> Rejected:
-    packed = {file_names.folded(name) + ending for name in names for ending in COMPRESSIONS}
+    packed = {file_names.fold_name(name) + ending for name in names for ending in COMPRESSIONS}
     hint = "Correct the names in it, or move it away."
-    if any(file_names.folded(name) in packed for name in read):
+    if any(file_names.fold_name(name) in packed for name in read):
         hint = "That is the sum of the packed image, and cannot be compared with the unpacked: move it away."
     return Rejected(
         f"{path}: it names no file of this set",

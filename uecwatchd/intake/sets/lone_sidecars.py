@@ -34,7 +34,7 @@ def machines_named(listing: Listing, path: str) -> tuple[str, ...]:
     """Return the folded names of images in metadata that no set reads."""
     found, words = listing.sidecars.get(path), listing.words.get(path)
     names = found.machines if isinstance(found, Misread) else words.machines if words else ()
-    return tuple(file_names.folded(name.rsplit("/", 1)[-1]) for name in names[:MOST_NAMES])
+    return tuple(file_names.fold_name(name.rsplit("/", 1)[-1]) for name in names[:MOST_NAMES])
 
 
 def lone_among(listing: Listing, paths: Sequence[str]) -> Lone:
@@ -59,7 +59,7 @@ def must_be_unnamed(listing: Listing, lone: Lone, paths: Iterable[str], settle: 
     """Raise NotReady if metadata may name one of the `paths` of a set without a sidecar."""
     if lone.youngest and listing.now < (ready_at := listing.entries[lone.youngest].since + settle):
         raise NotReady(f"{lone.youngest} to lie still for {settle:g} s", ready_at, brief=True)
-    names = [file_names.folded(path.rsplit("/", 1)[-1]) for path in paths]
+    names = [file_names.fold_name(path.rsplit("/", 1)[-1]) for path in paths]
     begun = (name[:end] for name in names for end in range(len(name) + 1))
     if path := lone.unusable or next((lone.begun[part] for part in begun if part in lone.begun), ""):
         raise NotReady(f"{path} to be corrected or moved away: it cannot be used, and may name this image")

@@ -29,7 +29,9 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
             "Name the image itself in the sidecar.",
         )
     keep = sidecar.convert == "keep"
-    if problem := suitability.unfit(role, peek, size=entry.size, keep=keep, name=path, in_set=True):
+    if problem := suitability.reason_unsuitable(
+        role, peek, size=entry.size, keep=keep, name=path, in_set=True
+    ):
         why, hint = problem
         raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
     return Member(role, path, entry.size, entry.stamp, peek)
@@ -41,7 +43,7 @@ def must_go_together(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) 
     if sidecar.platform == "windows" or not {"kernel", "ramdisk"} <= there.keys():
         return
     ramdisk = there["ramdisk"]
-    if problem := suitability.unfit_together(there["kernel"].facts, ramdisk.facts):
+    if problem := suitability.reason_incompatible(there["kernel"].facts, ramdisk.facts):
         raise Rejected(f"{ramdisk.path}: it cannot be the ramdisk of {there['kernel'].name}", *problem)
 
 

@@ -36,7 +36,7 @@ def is_metadata_name(path: str) -> bool:
 @lru_cache(maxsize=1000)  # it is called several times in a row for one name
 def original_name(path: str) -> str:
     """Return a file's name without additions of copies: `a.toml` for `.a.toml.swp`."""
-    name = file_names.folded(path.rsplit("/", 1)[-1])
+    name = file_names.fold_name(path.rsplit("/", 1)[-1])
     if name.startswith("._"):  # the resource fork of another file, from macOS
         return ""
     if found := _RSYNC.match(name):

@@ -51,7 +51,7 @@ class View:
     people: People | None = None
 
     def decides(self, name: str) -> bool:
-        return self.keys is None or file_names.folded(name) in self.keys
+        return self.keys is None or file_names.fold_name(name) in self.keys
 
     def is_own(self, path: str) -> bool:
         """Return True if this view reports that no set uses the file."""
@@ -77,19 +77,19 @@ class View:
 
     def borrowed(self, files: Sequence[str], name: str) -> tuple[str, ...]:
         """Return the files of a set that are there for all, unless they have its name."""
-        key = file_names.folded(name)
+        key = file_names.fold_name(name)
         return tuple(path for path in files if not self.is_own(path) and key not in _names_borne(path))
 
     def left_out(self, name: str) -> tuple[str, ...]:
         """Return a sentence about files with the name of a set that are not used for it, if there are any."""
-        paths = self.foreign.get(file_names.folded(name), ())
+        paths = self.foreign.get(file_names.fold_name(name), ())
         return (f"left out: {self.why_not(paths, name)}",) if paths else ()
 
     def note(self, name: str, wait: NotReady) -> str:
         """Return a clause about files of others that a set waits for; empty if there are none."""
         if self.people is None or wait.brief:
             return ""
-        paths = [*self.foreign.get(file_names.folded(name), ())]
+        paths = [*self.foreign.get(file_names.fold_name(name), ())]
         if wait.path and wait.path in self.listing.others:
             paths = [wait.path]
         elif not paths and wait.lacking.intersection(BOOT_ROLES) and self.loose:
@@ -141,8 +141,10 @@ def _spelled(owner: Owner, people: People) -> str:
 
 def _names_borne(path: str) -> Collection[str]:
     top, slash, _ = path.partition("/")
-    target = file_names.sums_target(top) if is_sums(top) else top
-    return (file_names.folded(top),) if slash else (key_of(target or ""), file_names.folded(target or ""))
+    target = file_names.checksums_target(top) if is_sums(top) else top
+    return (
+        (file_names.fold_name(top),) if slash else (key_of(target or ""), file_names.fold_name(target or ""))
+    )
 
 
 def views_of(
@@ -209,8 +211,8 @@ class _Claim:
 def _owners_of_keys(
     listing: Listing, people: People, keys: Mapping[str, str], *, holders: Mapping[str, int], taken: Taken
 ) -> Mapping[str, Owner]:
-    made_of = {(file_names.folded(name), file) for name, files in taken.items() for file in files}
-    held = {file_names.folded(name): uid for name, uid in holders.items()}
+    made_of = {(file_names.fold_name(name), file) for name, files in taken.items() for file in files}
+    held = {file_names.fold_name(name): uid for name, uid in holders.items()}
     claims: dict[str, dict[Owner, _Claim]] = {key: {} for key in keys.values()}
     for key, path, by in _claiming(listing, people, keys):
         entry = listing.entries[path]
@@ -280,7 +282,7 @@ def _is_foreign(listing: Listing, path: str, owner: Owner, people: People) -> bo
 
 def _stem(listing: Listing, path: str) -> str:
     top = path.partition("/")[0]
-    return top if is_a_set(listing.entries[top]) else stem_of(file_names.sums_target(top) or top)
+    return top if is_a_set(listing.entries[top]) else stem_of(file_names.checksums_target(top) or top)
 
 
 def _misfit(listing: Listing, path: str, name: str, owner: Owner, people: People) -> Misfit:
@@ -354,7 +356,7 @@ def _matters(path: str, split: _Split, decided: Collection[str]) -> bool:
     if "/" not in path and key not in split.with_image and is_metadata(split.listing, path):
         return True  # because of a misspelt name it may not match its set
     stems = file_names.stems_by_name(path) if "/" not in path else []
-    return (is_sums(path) and "/" not in path) or any(file_names.folded(stem) in decided for stem in stems)
+    return (is_sums(path) and "/" not in path) or any(file_names.fold_name(stem) in decided for stem in stems)
 
 
 def _may_see_ignored(path: str, owner: Owner, split: _Split) -> bool:

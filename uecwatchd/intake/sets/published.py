@@ -33,7 +33,7 @@ class Images:
 
         A lent file is for all images of one system, which may also do without it.
         """
-        stems = [file_names.folded(stem) for stem in file_names.stems_by_name(name)]
+        stems = [file_names.fold_name(stem) for stem in file_names.stems_by_name(name)]
         if own := next((self.names[stem] for stem in stems if stem in self.names), None):
             return own, False
         return next((self.kinds[stem] for stem in stems if stem in self.kinds), ()), True
@@ -43,9 +43,9 @@ def images_of(names: Iterable[str]) -> Images:
     folded: dict[str, list[str]] = {}
     kinds: dict[str, list[str]] = {}
     for name in sorted(names):
-        folded.setdefault(file_names.folded(name), []).append(name)
+        folded.setdefault(file_names.fold_name(name), []).append(name)
         if (base := _KIND_OF_IMAGE.sub("", name)) != name:
-            kinds.setdefault(file_names.folded(base), []).append(name)
+            kinds.setdefault(file_names.fold_name(base), []).append(name)
     return Images(folded, kinds)
 
 

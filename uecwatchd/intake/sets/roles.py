@@ -44,7 +44,7 @@ def _named(listing: Listing, draft: Draft, sidecar: Sidecar, there: Mapping[str,
                 "Give the file another name, in the sidecar as well.",
             )
         if draft.base + name not in listing.entries:
-            other = there.get(file_names.folded(draft.base + name))
+            other = there.get(file_names.fold_name(draft.base + name))
             but = f"; {other} lies there: names are told apart by their letters' case" if other else ""
             raise NotReady(f"{name} (named in {sidecar_name(draft)}{but})", path=draft.base + name)
         if (kind := listing.entries[draft.base + name].kind) != "file":
@@ -132,6 +132,6 @@ def first_fitting(listing: Listing, role: Role, paths: Iterable[str]) -> str | N
     """Return the first file that would be accepted as a member, by the same rules."""
     for path in paths:
         facts, size = _facts(listing, path), listing.entries[path].size
-        if facts and not suitability.unfit(role, facts, size=size):
+        if facts and not suitability.reason_unsuitable(role, facts, size=size):
             return path
     return None

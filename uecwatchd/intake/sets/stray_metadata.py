@@ -91,7 +91,7 @@ def look_around(
     read = {path for draft in whole for path in draft.sidecars}
     lone = [draft for draft in drafts if draft.form == "sidecar" and draft.name not in named]
     strays: dict[str, list[Stray]] = {}
-    there = {file_names.folded(path): path for path in listing.entries}
+    there = {file_names.fold_name(path): path for path in listing.entries}
     homes = {draft.base for draft in whole}
     for stray in _strays(listing, read, there, beat):
         for key in _keys_of(stray, homes):
@@ -121,8 +121,8 @@ def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
 
 def _targets(draft: Draft, paths: Iterable[str]) -> list[str]:
     return [
-        *{file_names.folded(draft.name), file_names.folded(draft.base or draft.name)},
-        *map(file_names.folded, paths),
+        *{file_names.fold_name(draft.name), file_names.fold_name(draft.base or draft.name)},
+        *map(file_names.fold_name, paths),
     ]
 
 
@@ -163,9 +163,9 @@ def _is_hidden_metadata(path: str) -> bool:
     Names that the administrator ignores, and names that systems put into every folder, are for no set.
     """
     name = path.rsplit("/", 1)[-1]
-    if not is_metadata_name(path) or is_output(file_names.folded(name)) or ignored_by(name) is None:
+    if not is_metadata_name(path) or is_output(file_names.fold_name(name)) or ignored_by(name) is None:
         return False
-    return file_names.folded(name) not in SYSTEM_NAMES and (
+    return file_names.fold_name(name) not in SYSTEM_NAMES and (
         "/" not in path or is_sidecar(original_name(path))
     )
 
@@ -183,7 +183,7 @@ def _is_text(listing: Listing, path: str) -> bool:
 
 
 def _beside(path: str, name: str) -> str:
-    return file_names.folded(path[: path.rfind("/") + 1]) + name
+    return file_names.fold_name(path[: path.rfind("/") + 1]) + name
 
 
 def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
@@ -191,8 +191,10 @@ def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
     folder, slash, name = stray.path.rpartition("/")
     if not slash:
         return names_meant(stray.path)
-    elsewhere = stray.ours and folder + slash not in homes and file_names.folded(name) not in FOLDER_SIDECARS
-    return {file_names.folded(folder + slash), *(names_meant(stray.path) if elsewhere else ())}
+    elsewhere = (
+        stray.ours and folder + slash not in homes and file_names.fold_name(name) not in FOLDER_SIDECARS
+    )
+    return {file_names.fold_name(folder + slash), *(names_meant(stray.path) if elsewhere else ())}
 
 
 # --- whose name it nearly bears ---------------------------------------------------------------------------
@@ -207,7 +209,9 @@ def _without_image(listing: Listing, lone: Iterable[Draft]) -> Iterator[Alike]:
         if isinstance(found, Foreign) or (named and all(name in listing.entries for name in named.values())):
             continue
         machines = [named["machine"]] if "machine" in named else machines_named(listing, path)
-        yield Alike(path, frozenset({file_names.folded(draft.name), *map(key_of, machines)}), bool(machines))
+        yield Alike(
+            path, frozenset({file_names.fold_name(draft.name), *map(key_of, machines)}), bool(machines)
+        )
 
 
 def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], None]) -> dict[str, Alike]:
@@ -218,7 +222,7 @@ def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], No
     for other in others:
         for stem in other.stems:
             firsts.setdefault((stem, stem in GENERAL and is_sidecar(other.path)), other)
-    names = Names({draft.name: file_names.folded(draft.name) for draft in bare}, others=len(firsts))
+    names = Names({draft.name: file_names.fold_name(draft.name) for draft in bare}, others=len(firsts))
     found: dict[str, Alike] = {}
     for (stem, is_general), other in firsts.items():
         beat()
@@ -233,7 +237,7 @@ def _notes(listing: Listing) -> dict[str, str]:
     """Return the control files of download tools, by the file they belong to."""
     notes: dict[str, str] = {}
     for path in sorted((*listing.ignored, *listing.entries)):
-        plain = file_names.folded(path)
+        plain = file_names.fold_name(path)
         ending = next((end for end in UNFINISHED if plain.endswith(end)), None)
         if ending and not plain.rsplit("/", 1)[-1].startswith("."):
             target = plain.removesuffix(ending)
@@ -248,7 +252,7 @@ def _notes(listing: Listing) -> dict[str, str]:
 def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
     """Raise an error if something near a set must stop it. `paths` are the files of the set."""
     for path in (*paths, *draft.sidecars):
-        if note := near.notes.get(file_names.folded(path)):
+        if note := near.notes.get(file_names.fold_name(path)):
             raise NotReady(
                 f"{path} to be whole: {note} lies beside it; remove that if nothing is copied any more"
             )
@@ -307,15 +311,17 @@ def _proofs(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:
         base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
         target = file_names.proof_target(name)
         if target is None and is_sums(path) and listing.checksums.get(path) == {}:
-            target = file_names.sums_target(name)
+            target = file_names.checksums_target(name)
         if target is not None:
-            proofs.setdefault(file_names.folded(base or target), []).append(path)
+            proofs.setdefault(file_names.fold_name(base or target), []).append(path)
     known = {*there, *map(key_of, listing.entries)}
     for path in listing.ignored:
         core, base = original_name(path), path[: path.rfind("/") + 1]
-        target = file_names.sums_target(core)
+        target = file_names.checksums_target(core)
         if target is not None and ignored_by(path[len(base) :]) and _beside(path, core) not in there:
-            proofs.setdefault(file_names.folded(base or (target if target in known else "")), []).append(path)
+            proofs.setdefault(file_names.fold_name(base or (target if target in known else "")), []).append(
+                path
+            )
     return proofs
 
 

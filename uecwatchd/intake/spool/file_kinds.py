@@ -7,8 +7,8 @@ CHECKSUM_SUFFIXES = (".sha256", ".sha256sum", ".sha256sums")  # a list may be th
 
 
 def is_sidecar(path: str) -> bool:
-    return file_names.folded(path).endswith(SIDECAR_SUFFIXES)
+    return file_names.fold_name(path).endswith(SIDECAR_SUFFIXES)
 
 
 def is_sums(path: str) -> bool:
-    return file_names.sums_target(path.rsplit("/", 1)[-1]) is not None
+    return file_names.checksums_target(path.rsplit("/", 1)[-1]) is not None

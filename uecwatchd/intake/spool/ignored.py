@@ -77,7 +77,7 @@ _ANY_PATTERN = re.compile("|".join(map(fnmatch.translate, PATTERNS)), re.DOTALL)
 
 def ignored_by(name: str, patterns: Sequence[str] = (), *, is_folder: bool = False) -> str | None:
     """Return the pattern that ignores a name, or None. `patterns` are those of the configuration."""
-    plain = file_names.folded(name)
+    plain = file_names.fold_name(name)
     if is_output(plain):
         return next(f"*{suffix}" for suffix in OUTPUT_SUFFIXES if plain.endswith(suffix))
     if name == ARCHIVE:  # the folder of finished sets with `after = "archive"`

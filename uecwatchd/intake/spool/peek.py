@@ -271,7 +271,7 @@ def _facts(descriptor: int, path: str, stamp: FileStamp | None = None) -> facts.
         status = os.fstat(file.fileno())
         tail = os.pread(file.fileno(), detect.TAIL_BYTES, max(0, status.st_size - detect.TAIL_BYTES))
     _must_be_listed(path, status, stamp)
-    return detect.sniff(head, tail, size=status.st_size)
+    return detect.detect(head, tail, size=status.st_size)
 
 
 def _sidecar(descriptor: int, path: str, stamp: FileStamp) -> Sidecar:

@@ -10,7 +10,7 @@ from uecwatchd.clouds.registration import probe_ec2
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.digests import Digest, FlatDigest
-from uecwatchd.images.suitability import amount
+from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sidecar import render_name
 from uecwatchd.intake.spool import safe_open
@@ -242,7 +242,7 @@ def _must_fit(job: Job, member: Member) -> None:
     limit = cloud.dialect.image_limit
     if limit is None or member.size <= limit.size:
         return
-    told = f"{amount(member.size)}, and cloud {cloud.name} takes {amount(limit.size)}"
+    told = f"{format_size(member.size)}, and cloud {cloud.name} takes {format_size(limit.size)}"
     if limit.fixed:
         raise Rejected(f"{member.path}: it is too large", f"it has {told}", "Make the image smaller.")
     what = f"{member.path} has {told} unless its administrator has raised the limit; trying all the same"

@@ -12,7 +12,7 @@ from pathlib import Path
 from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
-from uecwatchd.images.suitability import amount
+from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import MemberRecord, SetRecord
@@ -149,7 +149,7 @@ def _announce(job: Job, before: SetRecord | None) -> None:
         job.monitor.tell(
             Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.name, fields={"stage": stage})
         )
-    parts = [f"{m.role} {m.path} ({amount(m.size)})" for m in found.members]
+    parts = [f"{m.role} {m.path} ({format_size(m.size)})" for m in found.members]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
     what = f"{found.name}: attempt {record.attempt} on cloud {record.cloud}: {', '.join([*parts, *given])}"
     fields: Fields = {"cloud": record.cloud, "attempt": record.attempt}
