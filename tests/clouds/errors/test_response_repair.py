@@ -220,17 +220,17 @@ def test_a_long_list_of_images_is_read_a_page_at_a_time(
 
 MEMORY = """
 import resource, sys
-from uecwatchd.clouds.client import connect
+from uecwatchd.clouds.client import make_cloud
 from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.clouds.dialects import DIALECTS
-from uecwatchd.clouds.images import images
+from uecwatchd.clouds.images import list_images
 from uecwatchd.errors import UecError
 fields = dict.fromkeys(Account.__slots__) | {"cloud": "c", "access_key": "AK", "secret_key": "SK"}
 account = Account(**fields | {"ec2_url": sys.argv[1] + "/ec2", "s3_url": sys.argv[1] + "/s3"})
-cloud = connect(account, DIALECTS["uec"], uploads=1)
+cloud = make_cloud(account, DIALECTS["uec"], uploads=1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    print(len(images(cloud)))
+    print(len(list_images(cloud)))
 except UecError as error:
     print(error.why)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

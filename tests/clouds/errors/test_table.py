@@ -211,7 +211,7 @@ EXAMPLES = (
         "euca3", ec2(406, "Images", "EC2 image quota exceeded"), Halted, "account's quota", "higher quota"
     ),
     Example(
-        "openstack", s3(404, "NoSuchBucket", "Not there."), Deferred, "bucket is not there", "makes it anew"
+        "openstack", s3(404, "NoSuchBucket", "Not there."), Deferred, "bucket is not there", "makes a new one"
     ),
     Example("euca3", s3(404, "NoSuchKey", "Not there."), Rejected, "file of the bundle is not", "deregister"),
     Example("euca3", s3(400, "BadDigest", "Not the same."), Deferred, "not what we sent", "only wait"),

@@ -224,7 +224,7 @@ ROWS = (
     RefusalRow(
         Deferred,
         "the bucket is not there",
-        "If somebody deleted it, the next attempt makes it again.",
+        "If somebody deleted it, the next attempt makes a new one.",
         code="NoSuchBucket",
     ),
     RefusalRow(
