@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request, Response
@@ -15,9 +15,10 @@ from uecwatchd.sandbox.ec2 import actions as ec2
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.connection import ConnectionDropped
 from uecwatchd.sandbox.http.fault_injection import InjectedError, drop_answer, fail_upload, falsify_etag
+from uecwatchd.sandbox.http.head import RequestHead, read_head, read_pairs
 from uecwatchd.sandbox.http.replay import ReplayCache
 from uecwatchd.sandbox.http.responses import XML, write_ec2_refusal, write_s3_error
-from uecwatchd.sandbox.http.signature import RequestHead, Unauthenticated, read_pairs, v2_signature
+from uecwatchd.sandbox.http.signature import Unauthenticated, v2_signature
 from uecwatchd.sandbox.rules.s3 import S3Rules
 from uecwatchd.sandbox.s3 import operations as s3
 
@@ -190,17 +191,6 @@ class Dispatcher:
         """Record a request that the connection refused by itself."""
         code = status.phrase.replace(" ", "").replace("-", "")
         self.record(RecordedRequest(method, path, "", int(status), code, str(uuid.uuid4()), message))
-
-
-def read_head(request: Request) -> RequestHead:
-    """Read the request's head as sent; its target may begin with scheme and host."""
-    target: str = request.environ["RAW_URI"]
-    if not target.startswith("/"):
-        parts = urlsplit(target)
-        target = f"{parts.path or '/'}?{parts.query}"
-    path, _, query = target.partition("?")
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    return RequestHead(request.method, path, query, headers)
 
 
 def _is_query(head: RequestHead) -> bool:

@@ -14,7 +14,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from uecwatchd.sandbox.errors import ApiError
-from uecwatchd.sandbox.http.signature import RequestHead, check_ec2, check_s3
+from uecwatchd.sandbox.http.head import RequestHead
+from uecwatchd.sandbox.http.signature import check_ec2, check_s3
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.server import Sandbox
 

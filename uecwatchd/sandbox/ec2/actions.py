@@ -7,8 +7,9 @@ from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2 import certificates, images, instances, registration, stubs, tags
 from uecwatchd.sandbox.ec2.parameters import Action, Parameters, refuse_unknown, required
 from uecwatchd.sandbox.errors import ApiError
+from uecwatchd.sandbox.http.head import RequestHead, read_pairs
 from uecwatchd.sandbox.http.responses import EC2_NAMESPACE, EMPYREAN_NAMESPACE, write_ec2
-from uecwatchd.sandbox.http.signature import RequestHead, check_ec2, read_pairs
+from uecwatchd.sandbox.http.signature import check_ec2
 from uecwatchd.sandbox.rules import ec2_actions
 from uecwatchd.sandbox.rules.ec2 import Ec2Rules
 from uecwatchd.sandbox.rules.ec2_actions import Actions

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 
 from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.errors import ApiError
+from uecwatchd.sandbox.http.head import CONTROL
 from uecwatchd.sandbox.http.responses import Payload
 
 Parameters = Mapping[str, str]
 Action = Callable[[Backend, Parameters], Payload]
 
 NUMBER = re.compile(r"\.[1-9]\d*(?=\.|$)")
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def refuse_unknown(parameters: Parameters, known: frozenset[str], *, complaint: str) -> None:

@@ -25,6 +25,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote
 
 from uecwatchd.sandbox.errors import ApiError
+from uecwatchd.sandbox.http.head import RequestHead, read_pairs
 from uecwatchd.sandbox.rules.ec2 import Ec2Rules
 from uecwatchd.sandbox.rules.s3 import S3Rules
 
@@ -63,21 +64,9 @@ SUB_RESOURCES = frozenset(
     )
 )
 
-Pairs = tuple[tuple[str, str], ...]
-
 
 class Unauthenticated(ApiError):
     """No known user has signed this request, or not at this time."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestHead:
-    """A request's head as it was sent: `path` and `query` percent-encoded, header names in lower case."""
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +78,6 @@ class VerifiedSignature:
 
     access_key: str
     payload: str | None
-
-
-def read_pairs(query: str) -> Pairs:
-    """Read the pairs of a query string, in which a plus is a plus."""
-    cut = (item.partition("=") for item in query.split("&") if item)
-    return tuple((unquote(name), unquote(value)) for name, _, value in cut)
 
 
 def check_ec2(

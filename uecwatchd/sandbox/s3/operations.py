@@ -11,13 +11,8 @@ from werkzeug.wrappers import Request, Response
 
 from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.errors import ApiError
-from uecwatchd.sandbox.http.signature import (
-    SUB_RESOURCES,
-    RequestHead,
-    VerifiedSignature,
-    check_s3,
-    read_pairs,
-)
+from uecwatchd.sandbox.http.head import RequestHead, read_pairs
+from uecwatchd.sandbox.http.signature import SUB_RESOURCES, VerifiedSignature, check_s3
 from uecwatchd.sandbox.rules.s3 import S3Rules
 from uecwatchd.sandbox.s3 import buckets, objects
 from uecwatchd.sandbox.s3.request import Handler, S3Request, read_small_body

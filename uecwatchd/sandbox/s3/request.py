@@ -10,8 +10,8 @@ from datetime import datetime
 from werkzeug.wrappers import Request, Response
 
 from uecwatchd.sandbox.backend import Backend
-from uecwatchd.sandbox.ec2.parameters import CONTROL
 from uecwatchd.sandbox.errors import ApiError
+from uecwatchd.sandbox.http.head import CONTROL
 from uecwatchd.sandbox.http.responses import Payload, write_s3
 from uecwatchd.sandbox.http.signature import VerifiedSignature
 from uecwatchd.sandbox.state.store import Bucket, ReceivedFile
