@@ -12,11 +12,12 @@ from uecwatchd.cli.log import program_log, tell_lost
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred
-from uecwatchd.events import Event, Kind, Monitor
+from uecwatchd.events import Monitor, error_event
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier, show_work
 from uecwatchd.outputs.wording import problem
+from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.internal_errors import internal_error
 from uecwatchd.system.signals import handle_signals, handle_stop_signals
@@ -57,14 +58,12 @@ def _await_ledger(
     systemd is told that we are ready: otherwise `systemctl start` would wait without a message, and five
     failed starts would be the last.
     """
-    told = ""
+    conditions = Conditions(monitor)
     while not stopped.is_set():
         try:
             return open_ledger(settings.state.dir, lost=partial(tell_lost, monitor))
         except Deferred as error:
-            if str(error) != told:
-                told = str(error)
-                monitor.tell(Event(Kind.FAULT, f"Nothing is begun yet: {error}", level="error"))
+            if conditions.set(("ledger",), f"Nothing is begun yet: {error}", level="error"):
                 notifier.ready(f"Waiting: {problem(error)}")
             notifier.watchdog()
             stopped.wait(min(LEDGER_RETRY_SECONDS, notifier.watchdog_seconds or LEDGER_RETRY_SECONDS))
@@ -74,4 +73,4 @@ def _await_ledger(
 def _tell_of_thread(monitor: Monitor, ended: threading.ExceptHookArgs) -> None:
     if isinstance(ended.exc_value, Exception):
         fault = internal_error(f"thread {ended.thread.name if ended.thread else ''}", ended.exc_value)
-        monitor.tell(Event(Kind.FAULT, str(fault), level="error", fields={"traceback": fault.trace}))
+        monitor.tell(error_event(fault))

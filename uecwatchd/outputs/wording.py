@@ -118,7 +118,7 @@ def failure_in_a_row(
     return f"{problem_and_hint(error)}{asked}"
 
 
-def waiting(record: SetRecord) -> str:
+def waiting_for(record: SetRecord) -> str:
     return f"waiting for {record.reason}"
 
 

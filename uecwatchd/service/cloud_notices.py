@@ -40,10 +40,10 @@ def _outage(name: str, error: CloudAway, *, sets: int, last: bool) -> str:
     return text
 
 
-def introduced(cloud: Cloud, found: DetectedDialect) -> str:
+def describe_cloud(cloud: Cloud, found: DetectedDialect) -> str:
     return f"Cloud {cloud.name} is {found.dialect.versions} (dialect {found.dialect.name}): {found.why}"
 
 
-def warned(cloud: Cloud) -> Iterator[str]:
+def cloud_warnings(cloud: Cloud) -> Iterator[str]:
     for url in filter(is_insecure, (cloud.account.ec2_url, cloud.account.s3_url)):
         yield f"Cloud {cloud.name}: {url} is asked without TLS; who is on the way can read and change it"

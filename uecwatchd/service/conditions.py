@@ -33,15 +33,19 @@ class Conditions:
         fields: Fields | None = None,
         once: bool = False,
         quiet: bool = False,
-    ) -> None:
-        """Note that a condition lasts, and tell its text if that is new. An empty text clears the condition.
+    ) -> bool:
+        """Note that a condition lasts, and tell its text if that is new. Return True if it was told.
 
-        `once`: do not tell another text of the same condition either. `quiet`: tell nothing.
+        An empty text clears the condition. `once`: do not tell another text of the same condition either.
+        `quiet`: tell nothing.
         """
         if not text:
             self.clear(key)
-        elif self._begins(key, text, once=once) and not quiet:
+            return False
+        told = self._begins(key, text, once=once) and not quiet
+        if told:
             self._monitor.tell(Event(kind, text, level=level, fields=fields or {}))
+        return told
 
     def set_error(self, key: Key, error: UecError) -> None:
         """Note that an error lasts, and tell it if it is another one than before."""
@@ -49,7 +53,7 @@ class Conditions:
             self._monitor.tell(error_event(error))
 
     def clear(self, key: Key) -> bool:
-        """Forget a condition; return whether it lasted until now."""
+        """Forget a condition; return True if it lasted until now."""
         with self._lock:
             return self._lasting.pop(key, None) is not None
 
@@ -61,7 +65,7 @@ class Conditions:
                 del self._lasting[key]
 
     def lasts(self, key: Key, text: str | None = None) -> bool:
-        """Return whether a condition lasts, with this very text if one is given."""
+        """Return True if a condition lasts, with this very text if one is given."""
         with self._lock:
             known = self._lasting.get(key)
         return known is not None and text in (None, known)
@@ -85,7 +89,7 @@ class Conditions:
         )
 
     def _begins(self, key: Key, text: str, *, once: bool = False) -> bool:
-        """Note a condition; return whether it is new."""
+        """Note a condition. Return True if it is new."""
         with self._lock:
             before = self._lasting.get(key)
             self._lasting[key] = text

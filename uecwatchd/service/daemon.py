@@ -22,7 +22,7 @@ from uecwatchd.ledger.schema import lock_state
 from uecwatchd.outputs.advances import drop_advances
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt import context
-from uecwatchd.service.cloud_notices import introduced, warned
+from uecwatchd.service.cloud_notices import cloud_warnings, describe_cloud
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
@@ -345,9 +345,9 @@ class Service:
         if self._settings.clouds[cloud.name].dialect not in DIALECTS:
             with contextlib.suppress(UecError):  # if it cannot be stored, the next start detects it again
                 self._book.put_cloud(cloud.name, DetectedCloud(found.dialect.name, address_of(cloud.account)))
-            self._tell(Kind.READY, introduced(cloud, found))
+            self._tell(Kind.READY, describe_cloud(cloud, found))
             self._wake.set()
-        for sentence in warned(cloud):
+        for sentence in cloud_warnings(cloud):
             self._tell(Kind.READY, sentence, "warning")
 
     def _cloud_halted(self, error: UecError) -> None:

@@ -15,7 +15,7 @@ from uecwatchd.intake.sets.records import Assembly, Refused, Waiting, being_writ
 from uecwatchd.intake.spool import writers
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.wording import waiting
+from uecwatchd.outputs.wording import waiting_for
 from uecwatchd.service.attempt import context, run
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.policy import is_due_again
@@ -25,11 +25,11 @@ from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
 
 # Notices in one transaction of the ledger.
-HANDFUL = 20
+BATCH = 20
 # Time for notices in one turn of the loop.
-TELLING_SECONDS = 0.25
+REPORTING_SECONDS = 0.25
 # How long a settling set is only in memory: longer than most take to settle.
-REMEMBERED_SECONDS = 15.0
+IN_MEMORY_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,109 +73,111 @@ class Notices:
         self._requests = requests
         self._conditions = conditions
         self._working = working
-        self._untold: dict[Path, dict[SetId, Notice]] = {}
+        self._pending: dict[Path, dict[SetId, Notice]] = {}
 
-    def expect(self, folder: Path, assembly: Assembly, changed: Callable[[str], int]) -> None:
+    def replace_folder(self, folder: Path, assembly: Assembly, changed: Callable[[str], int]) -> None:
         """Replace the notices of a folder by those of the latest scan.
 
         `changed` returns the change time of a file in nanoseconds.
         """
         held = self._requests.held_names(folder)
-        said: tuple[Refused | Waiting, ...] = (*assembly.refused, *assembly.waiting)
-        notices = (Notice(folder, one) for one in said if one.name not in held)
-        news = [notice for notice in notices if self._judged(notice)]
-        asked = [notice for notice in news if self._is_asked(notice.key)]
+        outcomes: tuple[Refused | Waiting, ...] = (*assembly.refused, *assembly.waiting)
+        notices = (Notice(folder, one) for one in outcomes if one.name not in held)
+        news = [notice for notice in notices if self._new_record(notice)]
+        requested = [notice for notice in news if self._is_requested(notice.key)]
         by_age = sorted(news, key=lambda notice: max(map(changed, notice.about.files), default=0))
-        told = {notice.key: notice for notice in (*asked, *_from_both_ends(by_age))}
-        self._untold[folder] = {key: notice for key, notice in told.items() if not self._is_brief(notice)}
+        pending = {notice.key: notice for notice in (*requested, *_from_both_ends(by_age))}
+        self._pending[folder] = {
+            key: notice for key, notice in pending.items() if not self._stays_in_memory(notice)
+        }
         brief = {SetId(str(folder), one.name) for one in assembly.waiting if one.brief}
-        moment = self._tools.now() - REMEMBERED_SECONDS
+        moment = self._tools.now() - IN_MEMORY_SECONDS
         self._states.write_older(moment, among=brief.difference(self._working()))
 
-    def dismiss(self, folder: Path) -> None:
-        self._untold.pop(folder, None)
+    def clear_folder(self, folder: Path) -> None:
+        self._pending.pop(folder, None)
 
-    def left(self) -> bool:
+    def has_pending(self) -> bool:
         """Return True if there are notices, and no stop was requested."""
-        return any(self._untold.values()) and not self._tools.stopping.is_set()
+        return any(self._pending.values()) and not self._tools.stopping.is_set()
 
-    def work_off(self) -> Mapping[Path, Mapping[str, str]]:
+    def report_some(self) -> Mapping[Path, Mapping[str, str]]:
         """Report some of the notices.
 
         Returns the sets that wait because one of their files is being written: by folder, the path by name of
         the set.
         """
-        end, written = self._clock() + TELLING_SECONDS, dict[Path, dict[str, str]]()
-        while self.left() and self._clock() < end:
-            folder, notices = next((folder, found) for folder, found in self._untold.items() if found)
-            handful = [notices.pop(key) for key in list(islice(notices, HANDFUL))]
-            written.setdefault(folder, {}).update(self._say(handful))
+        end, written = self._clock() + REPORTING_SECONDS, dict[Path, dict[str, str]]()
+        while self.has_pending() and self._clock() < end:
+            folder, notices = next((folder, found) for folder, found in self._pending.items() if found)
+            batch = [notices.pop(key) for key in list(islice(notices, BATCH))]
+            written.setdefault(folder, {}).update(self._report(batch))
         return written
 
-    def _say(self, handful: Iterable[Notice]) -> Mapping[str, str]:
-        told, written = [], {}
-        for notice in handful:
+    def _report(self, batch: Iterable[Notice]) -> Mapping[str, str]:
+        notices, written = [], {}
+        for notice in batch:
             if notice.refused and (path := writers.open_for_writing(notice.folder, notice.about.files)):
                 written[notice.about.name] = path
                 wait = being_written(notice.about.name, path, self._clock() + self._settle)
-                told.append(replace(notice, about=replace(wait, owner=notice.about.owner)))
+                notices.append(replace(notice, about=replace(wait, owner=notice.about.owner)))
             else:
-                told.append(notice)
-        before = {notice.key: self._states.get(notice.key) for notice in told}
-        records = {notice.key: record for notice in told if (record := self._judged(notice))}
+                notices.append(notice)
+        before = {notice.key: self._states.get(notice.key) for notice in notices}
+        records = {notice.key: record for notice in notices if (record := self._new_record(notice))}
         self._states.put_all(records.values())
-        for notice in told:
+        for notice in notices:
             if record := records.get(notice.key):
-                self._show(notice, record, before[notice.key])
+                self._report_one(notice, record, before[notice.key])
         return written
 
-    def _is_brief(self, notice: Notice) -> bool:
+    def _stays_in_memory(self, notice: Notice) -> bool:
         """Return True for a wait without a report; it is only kept in memory."""
         brief = isinstance(notice.about, Waiting) and notice.about.brief
-        if brief and (record := self._judged(notice)):
+        if brief and (record := self._new_record(notice)):
             self._states.put_in_memory(record)
         return brief
 
-    def _is_asked(self, key: SetId) -> bool:
+    def _is_requested(self, key: SetId) -> bool:
         return self._requests.open.has(key, "retry")
 
-    def _judged(self, notice: Notice) -> SetRecord | None:
+    def _new_record(self, notice: Notice) -> SetRecord | None:
         """Return the new record for a notice, None if it was reported before or needs no report."""
         if notice.key in self._working():
             return None
         record = self._states.get(notice.key)
         if isinstance(notice.about, Refused):
-            return self._refused(notice, notice.about, record)
-        return self._waiting(notice, notice.about, record)
+            return self._refused_record(notice, notice.about, record)
+        return self._waiting_record(notice, notice.about, record)
 
-    def _refused(self, notice: Notice, refused: Refused, record: SetRecord | None) -> SetRecord | None:
+    def _refused_record(self, notice: Notice, refused: Refused, record: SetRecord | None) -> SetRecord | None:
         """Return the record of a refused set. Our own mistakes do not change a finished set."""
-        now, asked = self._tools.now(), self._is_asked(notice.key)
+        now, requested = self._tools.now(), self._is_requested(notice.key)
         same = record if record and record.stamp == refused.stamp else None
         if record and record.state == "done" and isinstance(refused.error, Halted):
             return None
-        if same and not asked and not is_due_again(same, now):
+        if same and not requested and not is_due_again(same, now):
             return None
-        same = with_fresh_retries(same) if same and asked else same
+        same = with_fresh_retries(same) if same and requested else same
         fresh = adjust_for_downtime(same, started=self._tools.started) if same else None
         fresh = fresh or SetRecord(*notice.key, refused.stamp, "waiting", now, owner=refused.owner)
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
         return record_failure(fresh, refused.error, now=now, spread=self._tools.random())
 
-    def _waiting(self, notice: Notice, waiting: Waiting, record: SetRecord | None) -> SetRecord | None:
+    def _waiting_record(self, notice: Notice, waiting: Waiting, record: SetRecord | None) -> SetRecord | None:
         """Return the record of a waiting set with a new reason. An edit does not change a finished set."""
         if record and (waiting.brief or record.state == "done" or record.reason == waiting.reason):
             return None
         now = self._tools.now()
         return SetRecord(*notice.key, "", "waiting", now, reason=waiting.reason, owner=waiting.owner)
 
-    def _show(self, notice: Notice, record: SetRecord, before: SetRecord | None) -> None:
+    def _report_one(self, notice: Notice, record: SetRecord, before: SetRecord | None) -> None:
         name = notice.about.name
         if isinstance(notice.about, Refused):
             self._requests.finish(notice.key, "retry")
             run.show_refusal(record, self._tools, before=before)
         else:
-            what = f"{name}: {waiting(record)}"
+            what = f"{name}: {waiting_for(record)}"
             self._tools.monitor.tell(Event(Kind.WAITING, what, name))
             with self._conditions.guard(("set", *notice.key), name):
                 for taken in result_files.publish(record):

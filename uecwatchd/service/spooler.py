@@ -151,7 +151,7 @@ class Spooler:
 
     def has_notices(self) -> bool:
         """Tell if there are sets that cannot be begun and are not reported yet."""
-        return self._setup.notices.left()
+        return self._setup.notices.has_pending()
 
     def is_behind(self) -> bool:
         """Tell if the last scan of some folder left files to the next one."""
@@ -191,7 +191,7 @@ class Spooler:
         ended = self._dispatcher.collect(setup.tools)
         if not setup.tools.stopping.is_set():
             self._dispatcher.begin(setup.tools)
-        for folder, written in setup.notices.work_off().items():
+        for folder, written in setup.notices.report_some().items():
             setup.found.defer_open_files(folder, written, ready_at=self._settled_at())
         tell_outages(setup.conditions, setup.tools.clouds.availability, wanting=self._count_sets_for)
         return ended
@@ -224,7 +224,7 @@ class Spooler:
         write_freed(idle, scanned.listing, states=self._states, conditions=conditions)
         assembly = self._queue(scanned)
         setup.found.put(folder, assembly)
-        setup.notices.expect(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
+        setup.notices.replace_folder(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
         self._requests.drop_impossible(folder, assembly, running)
         tell_leftover_files(folder, assembly.misfits, conditions=self._leftover_files, monitor=tools.monitor)
         self._retire(scanned, assembly)
@@ -295,7 +295,7 @@ class Spooler:
         except UecError as error:
             setup.found.drop(folder)
             self._dispatcher.clear(folder)
-            setup.notices.dismiss(folder)
+            setup.notices.clear_folder(folder)
             setup.conditions.set_error(key, error)
             setup.troubles[folder] = words_of(error)
         else:

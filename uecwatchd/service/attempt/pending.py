@@ -13,7 +13,7 @@ from uecwatchd.errors import Pending, UecError
 from uecwatchd.events import Event, Kind
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.outputs.wording import moment, waiting
+from uecwatchd.outputs.wording import moment, waiting_for
 from uecwatchd.service.attempt.context import Job, Tools
 from uecwatchd.service.retry import next_check_at
 
@@ -62,5 +62,5 @@ def put_off(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]
         next_retry=next_check_at(since, now=now),
         members=tuple(members),
     )
-    what = f"{waiting(record)} since {moment(since)} UTC on cloud {record.cloud}"
+    what = f"{waiting_for(record)} since {moment(since)} UTC on cloud {record.cloud}"
     return record, Event(Kind.WAITING, f"{record.name}: {what}", record.name, fields={"cloud": record.cloud})

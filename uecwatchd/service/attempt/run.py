@@ -18,7 +18,7 @@ from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.advances import track_in_ledger
-from uecwatchd.outputs.wording import failure_event, problem, waiting
+from uecwatchd.outputs.wording import failure_event, problem, waiting_for
 from uecwatchd.service.attempt.context import Job, Stage, Tools, lead, pause, stop_if_asked, tell
 from uecwatchd.service.attempt.finish import furnish, publish, succeed_older
 from uecwatchd.service.attempt.members import deliver
@@ -177,7 +177,7 @@ def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
     """Make an incomplete set wait again, with the stamp of the files that were checked."""
     record = replace(job.record, state="waiting", stage="", since=tools.now(), reason=wait.reason)
     record = replace(record, next_retry=wait.until, deferrals=0, first_failure=None)
-    what = f"{record.name}: {waiting(record)}"
+    what = f"{record.name}: {waiting_for(record)}"
     return _end(job, record, tools, Event(Kind.WAITING, what, record.name))
 
 
