@@ -27,7 +27,8 @@ from uecwatchd.config.load import load
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.service.daemon import LEAST_PAUSE_SECONDS, Service
+from uecwatchd.service.daemon import Service
+from uecwatchd.service.loop import LEAST_PAUSE_SECONDS
 
 HOUR = 3600.0
 LINES_AN_HOUR = 20

@@ -55,7 +55,7 @@ MAY_ASK = {
     # People are told, or tell it
     Asking("cli/check/cloud.py", "examine_cloud", "reading"): "prints it",
     Asking("cli/check/bucket.py", "_missing", "reading"): "prints it",
-    Asking("service/daemon.py", "_cloud_detected", "reading"): "writes it into the ledger",
+    Asking("service/cloud_reports.py", "detected", "reading"): "writes it into the ledger",
     Asking("service/cloud_notices.py", "describe_cloud", "reading"): "writes it into the journal",
     Asking("config/records.py", "", "word"): "has what may be configured",
     Asking("system/text.py", "", "word"): "has what people write who mean one",

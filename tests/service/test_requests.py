@@ -26,8 +26,9 @@ from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Reques
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.advances import track_in_ledger
 from uecwatchd.service.cleanup import is_its_alone
-from uecwatchd.service.daemon import LONGEST_PAUSE_SECONDS, Service
+from uecwatchd.service.daemon import Service
 from uecwatchd.service.interrupts import Interrupts
+from uecwatchd.service.loop import LONGEST_PAUSE_SECONDS
 from uecwatchd.service.probing import ProbeWriter
 from uecwatchd.service.requests import (
     OpenRequests,

@@ -14,6 +14,7 @@ from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS, CloudAvailabilit
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.shared import Clocks
 
 
 class ProbeWriter:
@@ -47,44 +48,54 @@ class ProbeThread:
     """Thread that probes the clouds that are due. Belongs to the service's loop.
 
     `resumed` is called from the thread with the name of each cloud that resumes, and whether to report that:
-    a cloud that comes and goes is reported a few times only.
+    a cloud that comes and goes is reported a few times only. `clouds` is replaced at a reload.
     """
 
     def __init__(
         self,
-        writer: ProbeWriter,
+        clouds: CloudAccess,
         *,
+        ledger: Ledger,
+        clocks: Clocks,
         resumed: Callable[[str, bool], None],
         conditions: Conditions,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._writer = writer
+        self.clouds = clouds
+        self._writer = ProbeWriter(ledger, now=clocks.now, monotonic=clocks.monotonic)
         self._resumed = resumed
-        self._attempts = conditions.recurring("asking the clouds")
-        self._next_at = float("-inf")
-        self._monotonic = monotonic
+        self._repeated = conditions.recurring("asking the clouds")
+        self._next_start = float("-inf")
+        self._monotonic = clocks.monotonic
         self._thread: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def start_if_due(self, clouds: CloudAccess) -> None:
+    def start_if_due(self) -> None:
         """Probe the clouds that are due, unless the thread still waits for others."""
-        if not clouds.probe_due() or self.busy or self._monotonic() < self._next_at:
+        if not self.clouds.probe_due() or self.busy or self._monotonic() < self._next_start:
             return
-        self._thread = threading.Thread(target=self._probe, args=(clouds,), daemon=True)
+        self._thread = threading.Thread(target=self._probe, args=(self.clouds,), daemon=True)
         self._thread.start()
 
-    def wait(self, seconds: float) -> None:
+    def join(self, seconds: float) -> None:
         """Wait for the end of the probes, at most this long."""
         if self._thread:
             self._thread.join(seconds)
 
+    def next_at(self) -> float | None:
+        """Return when, by the monotonic clock, the next probe is due."""
+        return self.clouds.availability.next_probe()
+
+    def write_times(self) -> None:
+        """Write to the ledger when each suspended cloud is probed next, if that has changed."""
+        self._writer.write(self.clouds.availability)
+
     def _probe(self, clouds: CloudAccess) -> None:
-        with self._attempts.attempt():
+        with self._repeated.attempt():
             for name in clouds.probe():
                 number = clouds.availability.suspensions(name)
                 self._resumed(name, number < REPORTED_SUSPENSIONS)
             self._writer.write(clouds.availability)
-        self._next_at = self._monotonic() + self._attempts.pause
+        self._next_start = self._monotonic() + self._repeated.pause

@@ -1,0 +1,80 @@
+"""Watch over the spool folders: kernel events, and full scans in time where events may be lacking."""
+
+import threading
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+from uecwatchd.config.records import SpoolSettings
+from uecwatchd.events import Event, Kind, Monitor
+from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, WatchMode, deaf, overdue
+
+
+class FolderWatch:
+    """Wakes the service's loop after changes, and knows which folders are due for a scan. Belongs to it."""
+
+    def __init__(
+        self,
+        settings: SpoolSettings,
+        *,
+        wake: threading.Event,
+        monitor: Monitor,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._wake = wake
+        self._monitor = monitor
+        self._monotonic = monotonic
+        self._scanned_at: dict[Path, float] = {}
+        self._improved_at = float("-inf")
+        self.start(settings)
+
+    def start(self, settings: SpoolSettings) -> None:
+        """Watch the folders of this configuration."""
+        self.settings = settings
+        self._watch = Watch(settings.folders, self._wake, scan_every=settings.scan_every)
+        self._watch.start()
+
+    def stop(self) -> None:
+        self._watch.stop()
+
+    def report(self, before: Collection[WatchMode] = ()) -> None:
+        """Tell how each folder is watched, unless it was so `before`."""
+        for way in self._watch.ways:
+            if way not in before:
+                text = f"Watching {way}"
+                self._monitor.tell(Event(Kind.READY, text, level="warning" if way.passing else "info"))
+
+    def mend(self) -> bool:
+        """Restart lost watches, and watch folders that can be watched now.
+
+        Returns True if all folders must be scanned, because changes in between caused no events.
+        """
+        now, before = self._monotonic(), self._watch.ways
+        if lost := self._watch.lost():
+            text = f"Lost the watch: {lost}; watching again"
+            self._monitor.tell(Event(Kind.WATCH_LOST, text, level="warning"))
+            self._watch.restart()
+            self.report(before)
+            return True
+        if now - self._improved_at < TRY_AGAIN_SECONDS:
+            return False
+        self._improved_at = now
+        improved = self._watch.improve()
+        self.report(before)
+        return improved
+
+    def note_scan(self, folders: Iterable[Path], *, ended: float) -> None:
+        self._scanned_at.update(dict.fromkeys(folders, ended))
+
+    def overdue(self) -> tuple[Path, ...]:
+        """Return the folders whose next full scan is due."""
+        late = overdue(self._scanned_at, self._watch.ways, now=self._monotonic())
+        return tuple(folder for folder, seconds in late.items() if seconds >= 0)
+
+    def due_in(self) -> float:
+        """Return the seconds until the next full scan is due; negative if it is late."""
+        late = overdue(self._scanned_at, self._watch.ways, now=self._monotonic())
+        return -max(late.values())
+
+    def deaf(self) -> str:
+        """Return why the service does not scan a folder in time; empty if it does."""
+        return deaf(self._scanned_at, self._watch.ways, now=self._monotonic())

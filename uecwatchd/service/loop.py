@@ -1,0 +1,106 @@
+"""The service's loop: wait for a reason, scan, hand out work, tell systemd."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.folder_watch import FolderWatch
+from uecwatchd.service.heartbeat import Heartbeat
+from uecwatchd.service.probing import ProbeThread
+from uecwatchd.service.shared import Shared
+from uecwatchd.service.spooler import Spooler
+
+# Between two passes, for any number of events: a large copy causes thousands.
+LEAST_PAUSE_SECONDS = 0.02
+# Between two scans of the folders. If scans take long, the pause is nine times the last scan, so that a spool
+# that changes all the time uses at most a tenth of a processor.
+LEAST_SCAN_PAUSE_SECONDS = 0.2
+SCAN_PAUSE_TIMES = 9
+# Maximum delay until a replaced folder, or a due probe of a suspended cloud, is noticed.
+LONGEST_PAUSE_SECONDS = 10.0
+# Maximum delay until the answer to a probe is noticed; the next probe may be due soon.
+ASKED_PAUSE_SECONDS = 1.0
+
+
+class Loop:
+    """One thread, to which everything belongs that is not shared by threads."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        conditions: Conditions,
+        spooler: Spooler,
+        watch: FolderWatch,
+        probes: ProbeThread,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._shared = shared
+        self._spooler = spooler
+        self._watch = watch
+        self._probes = probes
+        self._heartbeat = heartbeat
+        self._repeated = conditions.recurring("the service's loop")
+        self._scan_wanted = False
+        self._next_scan = float("-inf")
+
+    def run(self, reload: Callable[[], None]) -> None:
+        """Pass after pass until a stop is requested. `reload` is called when it is asked for.
+
+        While an unexpected error prevents passes, systemd hears nothing, and finally restarts us.
+        """
+        stopping = self._shared.signals.stopping
+        while not stopping.is_set():
+            with self._repeated.attempt():
+                self._pass(reload)
+            stopping.wait(self._repeated.pause)
+
+    def scan(self, folders: Collection[Path] | None = None) -> None:
+        """Scan some of the folders, or all."""
+        settings, monotonic = self._watch.settings, self._shared.clocks.monotonic
+        folders = settings.folders if folders is None else folders
+        self._scan_wanted = False
+        began = monotonic()
+        self._spooler.scan(folders)
+        ended = monotonic()
+        self._watch.note_scan(folders, ended=ended)
+        # Never so long that a full scan is late. While files are unread, scans follow each other quickly.
+        times = 1 if self._spooler.is_behind() else SCAN_PAUSE_TIMES
+        pause = min(times * (ended - began), settings.scan_every)
+        self._next_scan = ended + max(LEAST_SCAN_PAUSE_SECONDS, pause)
+
+    def _pass(self, reload: Callable[[], None]) -> None:
+        signals, clocks = self._shared.signals, self._shared.clocks
+        woken = clocks.wait(signals.wake, self._heartbeat.limit(min(self._pause(), LONGEST_PAUSE_SECONDS)))
+        signals.wake.clear()
+        if signals.reload.is_set():
+            signals.reload.clear()
+            reload()
+        woken |= self._watch.mend()
+        self._probes.start_if_due()
+        changed = self._spooler.tend()
+        self._probes.write_times()
+        self._scan_wanted |= woken or self._spooler.due_in() <= 0 or self._spooler.has_new_requests()
+        self._shared.check_ledger()
+        changed |= self._scan_if_due()
+        if changed or (self._spooler.has_notices() and self._heartbeat.status_due()):
+            self._heartbeat.status(self._spooler.summary())
+        self._heartbeat.alive(unfit=self._watch.deaf())
+        clocks.wait(signals.stopping, LEAST_PAUSE_SECONDS)
+
+    def _scan_if_due(self) -> bool:
+        folders = self._watch.settings.folders if self._scan_wanted else self._watch.overdue()
+        if not folders or self._shared.clocks.monotonic() < self._next_scan:
+            return False
+        self.scan(folders)
+        return True
+
+    def _pause(self) -> float:
+        """Return the seconds until something is due by itself: a scan, or the probe of a cloud."""
+        if self._spooler.has_notices():
+            return 0.0
+        now = self._shared.clocks.monotonic()
+        scan = 0.0 if self._scan_wanted else min(self._spooler.due_in(), self._watch.due_in())
+        probe = now + ASKED_PAUSE_SECONDS if self._probes.busy else self._probes.next_at()
+        scan = max(scan, self._next_scan - now)
+        return max(0.0, scan if probe is None else min(scan, probe - now))

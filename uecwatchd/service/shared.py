@@ -1,0 +1,97 @@
+"""What all parts of one running service share: clocks, signals between threads, and tools for attempts."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from uecwatchd.bundle.upload_slots import UploadSlots
+from uecwatchd.clouds.access import CloudAccess
+from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.config.records import Settings
+from uecwatchd.events import Monitor
+from uecwatchd.ledger.api import Ledger
+from uecwatchd.service.attempt import context
+from uecwatchd.service.cloud_reports import CloudReports
+from uecwatchd.service.interrupts import Interrupts
+from uecwatchd.service.policy import make_rules
+from uecwatchd.system.signals import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Time and chance, which tests replace."""
+
+    now: Callable[[], float] = time.time  #: wall clock, for stored times
+    monotonic: Callable[[], float] = time.monotonic  #: for ages and pauses
+    random: Callable[[], float] = lambda: 0.5  #: 0 to 1, so that retries do not come at the same moment
+    #: waits for an event, at most so many seconds; returns True if the event has come
+    wait: Callable[[threading.Event, float], bool] = threading.Event.wait
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Signals to the service's loop, from any thread."""
+
+    wake: threading.Event = field(default_factory=threading.Event)
+    stopping: Stop = field(default_factory=Stop)
+    reload: threading.Event = field(default_factory=threading.Event)
+
+    def ask_reload(self) -> None:
+        self.reload.set()
+        self.wake.set()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.wake.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One running service, apart from its configuration."""
+
+    monitor: Monitor
+    ledger: Ledger
+    clocks: Clocks
+    patience: RetryPolicy  #: how long a worker stays with a cloud that is not ready
+    started: float  #: wall clock at the start
+    signals: Signals = field(default_factory=Signals)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+
+    def check_ledger(self) -> None:
+        """Raise LedgerDamaged if any thread has found damage: only a start can replace the ledger."""
+        if damage := self.ledger.damage:
+            self.signals.stop()
+            raise damage
+
+    def reports(self) -> CloudReports:
+        return CloudReports(ledger=self.ledger, monitor=self.monitor, wake=self.signals.wake.set)
+
+    def tools_for(self, settings: Settings) -> context.Tools:
+        """Make the tools of attempts by one configuration. Raises Halted for a mistake in `[defaults]`."""
+        bucket, reports = make_rules(settings, {}).defaults.bucket, self.reports()
+        clouds = CloudAccess(
+            settings.clouds,
+            uploads=settings.work.uploads,
+            bucket=bucket,
+            before=self.ledger.clouds(),
+            on_detected=partial(reports.detected, settings.clouds),
+            on_halt=reports.halted,
+            clock=self.clocks.monotonic,
+            stop=self.signals.stopping,
+        )
+        return context.Tools(
+            ledger=self.ledger,
+            clouds=clouds,
+            monitor=self.monitor,
+            stopping=self.signals.stopping,
+            interrupts=self.interrupts,
+            work=settings.work,
+            slots=UploadSlots(settings.work.uploads),
+            configured_bucket=bucket,
+            now=self.clocks.now,
+            started=self.started,
+            random=self.clocks.random,
+            patience=self.patience,
+        )
