@@ -123,12 +123,12 @@ def test_the_cap_is_kept_for_sets_that_only_wait(host: Host, heard: Heard) -> No
     with spooler(host, heard, now=lambda: moment[0]) as made:
         for moment[0], state in ((1000.0, "waiting"), (1010.0, "deferred"), (9000.0, "deferred")):
             made.scan()
-            made.work_off()
+            made.drain()
             assert [record.state for record in made.present()] == [state] * 3
         assert {record.attempt for record in made.present()} == {1}, "waiting is no attempt"
         moment[0] = 1020.0 + GIVE_UP_SECONDS
         made.scan()
-        made.work_off()
+        made.drain()
         assert [record.state for record in made.present()] == ["rejected"] * 3
     assert "for two days" in (host.spool / "d02.uec.error").read_text()
     (host.spool / "d01.img").touch()
@@ -149,7 +149,7 @@ def test_a_clock_that_is_set_changes_no_waiting_time(host: Host, heard: Heard, j
             count[0] += seconds
             wall[0] += seconds + by
             made.scan()
-            made.work_off()
+            made.drain()
             attempts += [record.attempt for record in made.present()]
     assert attempts == [0, 1, 1, 1, 1, 2]
 
@@ -165,7 +165,7 @@ def test_a_rejected_set_is_not_tried_again_at_a_restart_nor_by_any_number_of_rou
     with spooler(host, heard, now=time.time) as made:
         for _ in range(100):
             made.scan()
-            made.work_off()
+            made.drain()
     assert once(host, heard) == ["rejected", "done"]
     assert len(host.cloud.requests) == asked
     assert [e.sentence for e in heard.events[told:] if e.kind in (Kind.WORKING, Kind.REJECTED)] == []

@@ -83,7 +83,7 @@ class Scene:
         self.now += seconds
         for _ in range(2):  # files settle in between
             self.spooler.scan()
-            self.spooler.work_off()
+            self.spooler.drain()
             self.now += 0.5
         (record,) = (record for record in self.spooler.present() if record.name == name)
         return record

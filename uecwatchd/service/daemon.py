@@ -103,7 +103,7 @@ class Service:
             self._tools.clouds.detect()
             while True:
                 self._spooler.scan()
-                self._spooler.work_off()
+                self._spooler.drain()
                 self._shared.check_ledger()
                 pauses = self._pauses(settling=patience >= 0 or self._spooler.is_behind())
                 if self._shared.signals.stopping.is_set() or not pauses:

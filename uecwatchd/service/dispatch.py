@@ -71,7 +71,7 @@ class Dispatcher:
         *,
         tell: Callable[[Event], None],
     ) -> None:
-        """Put the due sets of a folder into the queue, in place of those before, and tell of new ones."""
+        """Put the due sets of a folder into the queue, in place of those before, and report new ones."""
         due_sets = []
         for found in sets:
             record = records.get(found.name)

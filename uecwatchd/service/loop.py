@@ -23,7 +23,7 @@ ASKED_PAUSE_SECONDS = 1.0
 
 
 class Loop:
-    """One thread, to which everything belongs that is not shared by threads."""
+    """Main thread of the service. It owns all that is not shared by threads."""
 
     def __init__(
         self,

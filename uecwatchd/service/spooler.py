@@ -196,7 +196,7 @@ class Spooler:
         tell_outages(setup.conditions, setup.tools.clouds.availability, wanting=self._count_sets_for)
         return ended
 
-    def work_off(self) -> None:
+    def drain(self) -> None:
         """Wait until all that is due has been begun and has ended, or a stop is requested."""
         self.tend()
         while self.is_busy() or self.has_notices():
