@@ -234,7 +234,7 @@ def assert_resumed(host: Host, disk: Disk, files: dict[str, bytes]) -> None:
 def daemon(host: Host, heard: Heard, clocks: Clocks) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        made = Service(settings, monitor=heard, book=book, now=clocks.now, monotonic=clocks.monotonic)
+        made = Service(settings, monitor=heard, ledger=book, now=clocks.now, monotonic=clocks.monotonic)
         with daemon_thread(made):
             until(lambda: bool(heard.sentences(Kind.READY)), "the first round")
             yield made

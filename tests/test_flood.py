@@ -102,7 +102,7 @@ def one_hour(host: Host, lines: Lines, *, at: Mapping[float, Callable[[], object
         hour.service = Service(
             settings,
             monitor=lines,
-            book=book,
+            ledger=book,
             now=hour.now,
             monotonic=hour.monotonic,
             patience=RetryPolicy(tries=()),

@@ -95,7 +95,12 @@ def hasty() -> int:
     turning = Notifier({"WATCHDOG_USEC": "200000"})  # only so that the loop turns often
     with closing(open_ledger(settings.state.dir)) as book:
         service = Service(
-            settings, monitor=Silent(), book=book, now=clock, monotonic=clock, patience=RetryPolicy(looks=())
+            settings,
+            monitor=Silent(),
+            ledger=book,
+            now=clock,
+            monotonic=clock,
+            patience=RetryPolicy(looks=()),
         )
         service.run(turning)
     return 0

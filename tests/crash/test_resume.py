@@ -146,7 +146,7 @@ def turn(host: Host, heard: Heard) -> Turn:
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + hours * HOUR
             records = Service(
-                settings, monitor=heard, book=book, now=lambda: now, patience=RetryPolicy(tries=())
+                settings, monitor=heard, ledger=book, now=lambda: now, patience=RetryPolicy(tries=())
             ).once()
             return next(record for record in records if record.name == name)
 

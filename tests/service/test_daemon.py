@@ -95,7 +95,7 @@ def service(
 ) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, monitor=heard, book=book, now=now, patience=patience)
+        yield Service(settings, monitor=heard, ledger=book, now=now, patience=patience)
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def test_once_waits_for_what_is_written_while_it_works(host: Host, real_set: Rea
     writer.start()
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=heard, book=book, monotonic=clock).once()
+        records = Service(settings, monitor=heard, ledger=book, monotonic=clock).once()
     writer.join()
     assert {record.name: record.state for record in records} == {"karmic": "done", "late": "done"}
 
@@ -345,7 +345,7 @@ def test_two_sets_of_one_name_that_come_together_have_one_upload(host: Host, hea
     drop_small(host, 2, more='name = "small"\n')
     settings = load(host.config, environ={"UECWATCHD_WORK__SETS": "1"})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=heard, book=book).once()
+        records = Service(settings, monitor=heard, ledger=book).once()
     states = {record.name: record.state for record in records}
     assert states == {"small00": "done", "small01": "rejected"}
     assert "the name small is taken" in (host.spool / "small01.uec.error").read_text()
@@ -409,7 +409,7 @@ def test_a_loop_that_hangs_is_no_longer_vouched_for(host: Host, heard: Heard) ->
         closing(open_ledger(settings.state.dir)) as book,
     ):
         systemd.bind(address)
-        made = Service(settings, monitor=heard, book=book, monotonic=monotonic)
+        made = Service(settings, monitor=heard, ledger=book, monotonic=monotonic)
         notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"})
         loop = threading.Thread(target=made.run, args=(notifier,))
         loop.start()

@@ -41,7 +41,7 @@ def service(
 ) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, monitor=heard, book=book, now=now, patience=patience)
+        yield Service(settings, monitor=heard, ledger=book, now=now, patience=patience)
 
 
 def once(

@@ -73,7 +73,7 @@ def once(host: Host, heard: Heard) -> list[tuple[str, int]]:
     """State and number of attempts of each set after everything was done that can be."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=heard, book=book).once()
+        records = Service(settings, monitor=heard, ledger=book).once()
     return [(record.state, record.attempt) for record in records]
 
 
@@ -176,7 +176,7 @@ def test_an_idle_daemon_hears_the_bell_at_once_and_without_it_at_its_next_tick(
     host.configure(host.config.read_text().replace("scan_every = 5", "scan_every = 600"))
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=heard, book=book)
+        service = Service(settings, monitor=heard, ledger=book)
         with daemon_thread(service):
             until(lambda: (host.state / "bell").exists(), "the bell")
             since = time.monotonic()

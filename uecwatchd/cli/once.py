@@ -37,7 +37,7 @@ def once(arguments: argparse.Namespace) -> int:
     log = program_log()
     with closing(open_ledger(settings.state.dir, lost=partial(tell_lost, log))) as book:
         before = {r.id: r for r in book.sets()}
-        service = Service(settings, monitor=log, book=book, spread=random.random)
+        service = Service(settings, monitor=log, ledger=book, spread=random.random)
         handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
         records = service.once()
     changed = [r for r in records if before.get(r.id) != r]

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if book is None:
         return os.EX_OK
     with closing(book):
-        service = Service(settings, monitor=log, book=book, spread=random.random)
+        service = Service(settings, monitor=log, ledger=book, spread=random.random)
         ends.append(service.stop)
         if stopped.is_set():  # asked while the ledger was opened
             service.stop()

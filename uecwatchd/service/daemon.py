@@ -43,7 +43,7 @@ class Service:
         settings: Settings,
         *,
         monitor: Monitor,
-        book: Ledger,
+        ledger: Ledger,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         spread: Callable[[], float] = lambda: 0.5,
@@ -52,20 +52,20 @@ class Service:
     ) -> None:
         clocks = Clocks(now, monotonic, spread, wait)
         self._settings = settings
-        self._shared = Shared(monitor, book, clocks, patience, started=now())
+        self._shared = Shared(monitor, ledger, clocks, patience, started=now())
         self._conditions = Conditions(monitor)
         self._heartbeat = Heartbeat(self._conditions, monotonic=monotonic)
         self._tools = self._shared.tools_for(settings)
         self._probes = ProbeThread(
             self._tools.clouds,
-            ledger=book,
+            ledger=ledger,
             clocks=clocks,
             resumed=self._shared.reports().resumed,
             conditions=self._conditions,
         )
         self._spooler = Spooler(
             settings,
-            states=SetStates(book),
+            states=SetStates(ledger),
             tools=self._tools,
             monotonic=monotonic,
             ended=self._shared.signals.wake.set,

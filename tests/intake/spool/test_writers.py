@@ -224,7 +224,7 @@ def turn(host: Host, heard: Heard) -> Turn:
         settings = load(host.config, environ={})
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + later
-            (record,) = Service(settings, monitor=heard, book=book, now=lambda: now).once()
+            (record,) = Service(settings, monitor=heard, ledger=book, now=lambda: now).once()
             return record
 
     return once
@@ -332,7 +332,7 @@ def test_a_file_that_moves_while_it_goes_up_is_not_registered_then_but_is_later(
     host.cloud.faults.arm("slow", 0.3)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=heard, book=book)
+        service = Service(settings, monitor=heard, ledger=book)
         mover = threading.Thread(target=_move, args=(host, image, change))
         mover.start()
         (record,) = service.once()
@@ -343,7 +343,7 @@ def test_a_file_that_moves_while_it_goes_up_is_not_registered_then_but_is_later(
         )
         assert not host.cloud.images
         host.cloud.faults.clear()
-        (record,) = Service(settings, monitor=heard, book=book).once()
+        (record,) = Service(settings, monitor=heard, ledger=book).once()
     assert record.state == "done"
     assert [member.stamp for member in record.members] == [FileStamp.of(image.stat())]
 
@@ -369,7 +369,7 @@ def hurried(host: Host, heard: Heard) -> Any:
     """A run of `once` by a clock so fast that its patience is soon over; gives the set's record."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=heard, book=book, monotonic=lambda: 10 * time.monotonic())
+        service = Service(settings, monitor=heard, ledger=book, monotonic=lambda: 10 * time.monotonic())
         (record,) = service.once()
         return record
 

@@ -54,7 +54,7 @@ def drop(host: Host, made: RealSet, *, name: str = "tiny") -> None:
 
 def once(host: Host, heard: Heard, *, name: str = "tiny") -> SetRecord:
     with closing(open_ledger(host.state)) as book:
-        records = Service(load(host.config, environ={}), monitor=heard, book=book).once()
+        records = Service(load(host.config, environ={}), monitor=heard, ledger=book).once()
     (record,) = (record for record in records if record.name == name)
     return record
 
@@ -280,7 +280,7 @@ def test_who_waits_for_an_earlier_content_that_another_set_works_on_can_be_stopp
     left = BundleRecord("default", "b", "left", "kernel", ContentDigest("ab" * 32), "p", state)
     with closing(open_ledger(host.state)) as book:
         book.put_bundle(replace(left, made_for=f"{host.spool}/tiny"))
-        service = Service(load(host.config, environ={}), monitor=heard, book=book)
+        service = Service(load(host.config, environ={}), monitor=heard, ledger=book)
         working = threading.Thread(target=service.once, daemon=True)
         with book.claim("default/left", check=nothing):
             working.start()
