@@ -19,7 +19,6 @@ from tests.support.clock import Clock
 from uecwatchd.events import Event, Kind, Progress, Tee
 from uecwatchd.outputs.journal import MESSAGE_IDS
 from uecwatchd.outputs.log import EventLog, choose_sink, open_log, take_over_stdlib
-from uecwatchd.outputs.wording import phrase, with_hint
 
 DONE = Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1", "seconds": 2.5})
 REJECTED = Event(
@@ -206,19 +205,6 @@ def test_a_sentence_with_percent_signs_and_braces_is_left_alone(stderr: TextIO) 
     assert said(stderr)[0].endswith("Found 100%s {x}")
 
 
-@pytest.mark.parametrize(
-    ("sentence", "hint", "whole"),
-    [
-        ("It is late", "", "It is late"),
-        ("It is late", "Go home.", "It is late. Go home."),
-        ("It is late.", "Go home.", "It is late. Go home."),
-        ("It is late. Go home.", "Go home.", "It is late. Go home."),
-    ],
-)
-def test_the_hint_is_said_once(sentence: str, hint: str, whole: str) -> None:
-    assert with_hint(Event(Kind.REJECTED, sentence, fields={"hint": hint})) == whole
-
-
 def test_a_closed_stream_stops_no_work() -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -282,19 +268,6 @@ def test_warnings_and_errors_are_coloured_unless_told_not_to(
 def test_progress_goes_nowhere_but_to_a_terminal(stderr: TextIO) -> None:
     open_log({}, stderr).progress(Progress("karmic", "upload", "karmic.img", 1, 2))
     assert said(stderr) == []
-
-
-@pytest.mark.parametrize(
-    ("progress", "speed", "text"),
-    [
-        (Progress("k", "check", "", 0, 0), 0, "k: check"),
-        (Progress("k", "upload", "f", 1, 3), 0, "k: upload, 33 %"),
-        (Progress("k", "upload", "f", 3, 3, 7), 84e6, "k: upload, part 7, 100 %, 84.0 MB/s"),
-        (Progress("k\n", "upload", "f", 0, 0), 0, r"k\n: upload"),
-    ],
-)
-def test_a_phrase_says_as_much_as_is_known(progress: Progress, speed: float, text: str) -> None:
-    assert phrase(progress, speed=speed) == text
 
 
 # --- libraries --------------------------------------------------------------------------------------------
