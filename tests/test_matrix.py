@@ -22,7 +22,7 @@ from tests.support.host import Host
 from uecwatchd.cli import images as gallery
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import DISK_START_SECTOR, Kernel, ramdisk
-from uecwatchd.sandbox.dispatch import RecordedRequest
+from uecwatchd.sandbox.router import RecordedRequest
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.registry import RegisteredImage
 

@@ -33,7 +33,7 @@ What it does not check
 How it is built
 
     server      the cloud as one object: `Sandbox`
-    dispatch    one request, from its head to the recorded answer
+    router      one request, from its head to the recorded answer
     backend     all that requests are answered from
     http/       connections, signatures, answers, injected faults
     s3/, ec2/   the operations and actions of the two halves

@@ -3,7 +3,7 @@
 A fault either strikes a number of times and is used up, or has a value and lasts until it is cleared. Faults
 may be changed while requests are being answered.
 
-Each fault is carried out where it strikes: uploads and connections in `http.fault_injection` and `dispatch`,
+Each fault is carried out where it strikes: uploads and connections in `http.fault_injection` and `router`,
 images and tags in their own modules under `ec2`.
 """
 

@@ -14,10 +14,10 @@ from typing import Self
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.sandbox.backend import Backend
-from uecwatchd.sandbox.dispatch import Dispatcher, RecordedRequest
 from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.http.connection import ConnectionSettings, HttpServer
 from uecwatchd.sandbox.http.replay import ReplayCache
+from uecwatchd.sandbox.router import RecordedRequest, Router
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.state.identity import EUCARC, Identity, ensure_dialect, ensure_identity, write_eucarc
 from uecwatchd.sandbox.state.registry import RegisteredImage, Registry
@@ -118,12 +118,12 @@ class Sandbox:
 
     def _serve(self, backend: Backend, *, pause: Callable[[float], object]) -> HttpServer:
         """Listen on the port from now on."""
-        front = Dispatcher(backend, ReplayCache(), self._page, self._seen.append, pause)
+        router = Router(backend, ReplayCache(), self._page, self._seen.append, pause)
         settings = ConnectionSettings(self._requests, self._rules.http.announced, self._clock)
         with _listen(self.port) as listener:
             self.port = listener.getsockname()[1]
             return HttpServer(
-                listener, front.answer, record_rejected=front.record_rejected, settings=settings
+                listener, router.answer, record_rejected=router.record_rejected, settings=settings
             )
 
     def _clock(self) -> datetime:

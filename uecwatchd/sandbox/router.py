@@ -67,8 +67,8 @@ class OutgoingResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Dispatcher:
-    """The way of each request through the cloud.
+class Router:
+    """Router of each request to the half of the cloud that serves it; it records the answer too.
 
     `page` makes the page for browsers at the root. `record` receives each request once it has its answer.
     `pause` waits so many seconds, or until the cloud stops.
