@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from posixpath import normpath
 
 from uecwatchd.images.suitability import format_size
-from uecwatchd.intake.sets.candidates import is_a_set
+from uecwatchd.intake.sets.candidates import is_set_folder
 from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, Waiting
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output, output_stem
 from uecwatchd.intake.spool.scan import NOT_UTF8, Listing
@@ -180,7 +180,7 @@ def begun_now(row: Row, now: float) -> bool:
 def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | None, known: Known) -> Row:
     folder = str(listing.folder)
     files = outcome.files if outcome else ()
-    if (entry := listing.entries.get(name)) and is_a_set(entry):
+    if (entry := listing.entries.get(name)) and is_set_folder(entry):
         files = (name, *files)
     row = Row(folder, name, "", "", record, tuple(dict.fromkeys(files)))
     since = known.holds.get(row.id)

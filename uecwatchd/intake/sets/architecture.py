@@ -6,7 +6,7 @@ from typing import Literal
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.sets.candidates import Draft
+from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sets.requirements import place_for
 from uecwatchd.intake.sidecar import Sidecar
@@ -19,20 +19,20 @@ USUAL: Arch = "x86_64"
 FAMILY: Mapping[str, str] = {"i386": "x86", "x86_64": "x86"}
 
 
-def arch_of(draft: Draft, sidecar: Sidecar, members: Sequence[Member]) -> tuple[Arch, Ground]:
+def arch_of(candidate: SetCandidate, sidecar: Sidecar, members: Sequence[Member]) -> tuple[Arch, Ground]:
     """Return the architecture and how it is known. Raises Rejected if files, sidecar or names disagree."""
     said = {member: family for member in members if (family := _family(member.facts))}
-    _must_agree(draft, said)
+    _must_agree(candidate, said)
     if sidecar.arch:
-        _must_not_contradict(draft, sidecar.arch, said)
+        _must_not_contradict(candidate, sidecar.arch, said)
         return sidecar.arch, "told"
     if exact := [member.facts.arch for member in members if member.facts.arch]:
         return exact[0], "content"
-    named = _named(draft, members)
+    named = _named(candidate, members)
     if said:  # a kernel for x86 that is older than the flag for 64 bits
         return next((arch for arch in named if FAMILY.get(arch, arch) in said.values()), USUAL), "content"
     if len({FAMILY.get(arch, arch) for arch in named}) > 1:
-        raise _of_several(draft, named)
+        raise _of_several(candidate, named)
     return (named[0], "name") if named else (USUAL, "nothing")
 
 
@@ -42,12 +42,12 @@ def _family(facts: Facts) -> str | None:
     return FAMILY.get(facts.arch, facts.arch)
 
 
-def _must_agree(draft: Draft, said: Mapping[Member, str]) -> None:
+def _must_agree(candidate: SetCandidate, said: Mapping[Member, str]) -> None:
     (first, *others) = said or (None,)
     other = next((member for member in others if first and said[member] != said[first]), None)
     if first and other:
         raise Rejected(
-            f"{draft.name}: its files are for different architectures",
+            f"{candidate.name}: its files are for different architectures",
             f"{first.name} is for {_own(first)}, {other.name} for {_own(other)}",
             "Replace one of them.",
         )
@@ -57,28 +57,28 @@ def _own(member: Member) -> str:
     return member.facts.arch or _family(member.facts) or ""
 
 
-def _must_not_contradict(draft: Draft, told: Arch, said: Mapping[Member, str]) -> None:
+def _must_not_contradict(candidate: SetCandidate, told: Arch, said: Mapping[Member, str]) -> None:
     if member := next((m for m, family in said.items() if family != FAMILY.get(told, told)), None):
         raise Rejected(
-            f"{draft.name}: it cannot be for {told}",
+            f"{candidate.name}: it cannot be for {told}",
             f"arch says so, and {member.name} says of itself that it is for {_own(member)}",
-            f'Say arch = "{member.facts.arch or USUAL}" in {place_for(draft)}.',
+            f'Say arch = "{member.facts.arch or USUAL}" in {place_for(candidate)}.',
         )
 
 
-def _named(draft: Draft, members: Sequence[Member]) -> list[Arch]:
+def _named(candidate: SetCandidate, members: Sequence[Member]) -> list[Arch]:
     """Return the architectures in names, the machine image's first.
 
     A name with both i386 and x86_64 is not used.
     """
-    names: Iterable[str] = (*(member.name for member in reversed(members)), draft.name)
+    names: Iterable[str] = (*(member.name for member in reversed(members)), candidate.name)
     found = (sorted(file_names.arches_by_name(name)) for name in names)
     return list(dict.fromkeys(arch for arches in found if set(arches) != set(FAMILY) for arch in arches))
 
 
-def _of_several(draft: Draft, named: Sequence[Arch]) -> Rejected:
+def _of_several(candidate: SetCandidate, named: Sequence[Arch]) -> Rejected:
     return Rejected(
-        f"{draft.name}: its architecture is not known",
+        f"{candidate.name}: its architecture is not known",
         f"names have {' and '.join(named)}, and nothing in the files says which",
-        f'Say arch = "{named[0]}" in {place_for(draft)}, or another.',
+        f'Say arch = "{named[0]}" in {place_for(candidate)}, or another.',
     )

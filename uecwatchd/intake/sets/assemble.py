@@ -1,4 +1,4 @@
-"""Assembly of sets from a listing: each draft is a complete set, waits for something, or is refused."""
+"""Assembly of sets from a listing: each candidate is a complete set, waits for something, or is refused."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from uecwatchd.errors import Halted, Rejected, UecError, words_of
 from uecwatchd.intake.sets.architecture import arch_of
 from uecwatchd.intake.sets.candidates import (
-    Draft,
+    SetCandidate,
     as_spelled,
-    claims_of,
-    drafts_of,
-    is_a_set,
+    find_candidates,
+    find_claims,
+    is_set_folder,
     looks_like_a_member,
     own_paths,
 )
@@ -87,25 +87,25 @@ def _decided(
     taken = {name: files for name, files in taken.items() if view.decides(name)}
     listing = as_spelled(view.listing)
     view = replace(view, listing=listing)
-    drafts = drafts_of(listing)
-    claims = claims_of(listing, drafts, taken)
-    owned_by = {draft.name: own_paths(listing, draft, claims) for draft in drafts}
+    candidates = find_candidates(listing)
+    claims = find_claims(listing, candidates, taken)
+    owned_by = {candidate.name: own_paths(listing, candidate, claims) for candidate in candidates}
     around = _Around(
-        look_around(listing, drafts, owned_by, beat),
+        look_around(listing, candidates, owned_by, beat),
         lists_in(listing),
-        loose_pairs(listing, drafts, claims, taken),
-        boot_folders(listing, drafts),
+        loose_pairs(listing, candidates, claims, taken),
+        boot_folders(listing, candidates),
         unread_sidecar(listing),
     )
     outcomes: list[ImageSet | Waiting | Refused] = []
     read = set[str]()
-    for draft in [draft for draft in drafts if view.decides(draft.name)]:
+    for candidate in [candidate for candidate in candidates if view.decides(candidate.name)]:
         beat()
-        owned = owned_by[draft.name]
-        if not owned and draft.form != "folder" and _says_nothing(listing, draft, around.near):
+        owned = owned_by[candidate.name]
+        if not owned and candidate.form != "folder" and _says_nothing(listing, candidate, around.near):
             continue
-        read.update(draft.sidecars)
-        outcomes.append(_judged(view, draft, owned, around, rules, taken.get(draft.name), done))
+        read.update(candidate.sidecars)
+        outcomes.append(_judged(view, candidate, owned, around, rules, taken.get(candidate.name), done))
     used = {path for outcome in outcomes for path in outcome.files}
     ready = tuple(one for one in outcomes if isinstance(one, ImageSet))
     waiting = tuple(one for one in outcomes if isinstance(one, Waiting))
@@ -116,108 +116,114 @@ def _decided(
 
 def _judged(
     view: View,
-    draft: Draft,
+    candidate: SetCandidate,
     owned: list[str],
     around: _Around,
     rules: Rules,
     taken: Made | None,
     done: Mapping[str, str],
 ) -> ImageSet | Waiting | Refused:
-    """Decide about one draft: it is a set, waits for something, or is refused."""
+    """Decide about one candidate: it is a set, waits for something, or is refused."""
     listing = view.listing
-    files = tuple(dict.fromkeys([*draft.sidecars, *owned, *around.lists.about(draft, owned)]))
-    owner = view.owner_among(files or (draft.name,))
+    files = tuple(dict.fromkeys([*candidate.sidecars, *owned, *around.lists.about(candidate, owned)]))
+    owner = view.owner_among(files or (candidate.name,))
     try:
-        if around.late and not draft.sidecars and draft.form != "folder":
+        if around.late and not candidate.sidecars and candidate.form != "folder":
             must_have_been_read(listing, [around.late])
-        found = _decide(view, draft, owned, around, rules=rules, taken=taken)
+        found = _decide(view, candidate, owned, around, rules=rules, taken=taken)
         if found.stamp != done.get(found.name):
-            _must_be_allowed(listing, draft, rules)
+            _must_be_allowed(listing, candidate, rules)
             view.must_be_its_owners(found.files)
     except NotReady as wait:
-        reason = wait.reason + view.note(draft.name, wait)
-        return Waiting(draft.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner)
+        reason = wait.reason + view.note(candidate.name, wait)
+        return Waiting(candidate.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner)
     except UecError as error:
         # Marked, so that a set that was refused because of the configuration is new after a change of it.
-        stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, draft, owned, around.near)))
-        return Refused(draft.name, words_of(error), stamp, files, owner)
+        stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, candidate, owned, around.near)))
+        return Refused(candidate.name, words_of(error), stamp, files, owner)
     return found
 
 
-def _in_the_way(listing: Listing, draft: Draft, owned: Iterable[str], near: Nearby) -> list[str]:
+def _in_the_way(listing: Listing, candidate: SetCandidate, owned: Iterable[str], near: Nearby) -> list[str]:
     """Return paths outside of sets that a set may be refused for."""
-    strays = [stray.path for stray in near.of(draft, owned) if not stray.hidden]
-    return [*_planted(listing, draft), *strays]
+    strays = [stray.path for stray in near.of(candidate, owned) if not stray.hidden]
+    return [*_planted(listing, candidate), *strays]
 
 
-def _says_nothing(listing: Listing, draft: Draft, near: Nearby) -> bool:
+def _says_nothing(listing: Listing, candidate: SetCandidate, near: Nearby) -> bool:
     """Return True if a sidecar without files is not a set: it is for another program, or for another set."""
-    sidecars = [listing.sidecars.get(path) for path in draft.sidecars]
-    return draft.name in near.meant or all(isinstance(found, Foreign) for found in sidecars)
+    sidecars = [listing.sidecars.get(path) for path in candidate.sidecars]
+    return candidate.name in near.meant or all(isinstance(found, Foreign) for found in sidecars)
 
 
 def _decide(
-    view: View, draft: Draft, owned: list[str], around: _Around, *, rules: Rules, taken: Made | None
+    view: View,
+    candidate: SetCandidate,
+    owned: list[str],
+    around: _Around,
+    *,
+    rules: Rules,
+    taken: Made | None,
 ) -> ImageSet:
     """Return the complete set. Raises NotReady with a reason, or an error, if it is not complete.
 
     `taken` are the members of the finished set with this name.
     """
     listing = view.listing
-    _must_be_one_set(listing, draft)
+    _must_be_one_set(listing, candidate)
     if taken is None:  # otherwise it has its result files, and keeps them
-        _must_have_outputs(view, draft, owned)
-    _must_be_readable(listing, draft, owned, around.lists)
-    _must_be_known(listing, (*draft.sidecars, *owned), rules.settle)
-    sidecar = _metadata(listing, draft, rules)
+        _must_have_outputs(view, candidate, owned)
+    _must_be_readable(listing, candidate, owned, around.lists)
+    _must_be_known(listing, (*candidate.sidecars, *owned), rules.settle)
+    sidecar = _metadata(listing, candidate, rules)
     if taken is None:  # otherwise the policy may be newer than the image
-        _must_be_allowed(listing, draft, rules)
-    roles = roles_of(listing, draft, sidecar, owned, around.near.there)
-    _must_be_theirs(view, draft, [roles["machine"]] if "machine" in roles else [])
+        _must_be_allowed(listing, candidate, rules)
+    roles = roles_of(listing, candidate, sidecar, owned, around.near.there)
+    _must_be_theirs(view, candidate, [roles["machine"]] if "machine" in roles else [])
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
-    own = {role: path for role, path in roles.items() if path not in draft.lent}
+    own = {role: path for role, path in roles.items() if path not in candidate.lent}
     if alone := boots_alone(listing, sidecar, own, rules):
         roles = own
     else:
-        draft, roles = _with_a_pair(draft, roles, sidecar, around.loose, rules)
+        candidate, roles = _with_a_pair(candidate, roles, sidecar, around.loose, rules)
     paths = tuple(roles.values())
     if not is_finished:
-        _must_heed_strays(listing, draft, paths, around.near, rules.settle)
+        _must_heed_strays(listing, candidate, paths, around.near, rules.settle)
     _must_be_known(listing, paths, rules.settle)
-    sums = declared(listing, around.lists, draft, sidecar, paths, owned=owned, is_finished=is_finished)
+    sums = declared(listing, around.lists, candidate, sidecar, paths, owned=owned, is_finished=is_finished)
     _must_have_settled(listing, sums.files, rules.settle)
     # Existing files are checked first: a truncated disk is more important than a missing kernel.
     members = members_of(listing, roles, sidecar)
     if alone:
         must_be_whole_disk(sidecar, members)
     else:
-        must_be_complete(listing, draft, sidecar, roles, rules, around.folders)
-    _must_be_theirs(view, draft, [] if "machine" in roles else paths)
-    must_go_together(draft, sidecar, members)
-    unread = (*unheeded(listing, around.near, draft, paths), *sums.remarks)
-    return _image_set(view, draft, sidecar, members, sums, alone=alone, unread=unread)
+        must_be_complete(listing, candidate, sidecar, roles, rules, around.folders)
+    _must_be_theirs(view, candidate, [] if "machine" in roles else paths)
+    must_go_together(candidate, sidecar, members)
+    unread = (*unheeded(listing, around.near, candidate, paths), *sums.remarks)
+    return _image_set(view, candidate, sidecar, members, sums, alone=alone, unread=unread)
 
 
 def _with_a_pair(
-    draft: Draft, roles: dict[Role, str], sidecar: Sidecar, loose: Sequence[Loose], rules: Rules
-) -> tuple[Draft, dict[Role, str]]:
+    candidate: SetCandidate, roles: dict[Role, str], sidecar: Sidecar, loose: Sequence[Loose], rules: Rules
+) -> tuple[SetCandidate, dict[Role, str]]:
     """Give a set without a kernel the loose kernel and ramdisk beside it, if there are any."""
-    if "kernel" not in missing(sidecar, roles, rules) or draft.form not in ("stem", "sidecar"):
-        return draft, roles
-    pair = loose_pair(draft, loose)
-    draft = replace(draft, form="loose") if pair and draft.form == "stem" else draft
-    return draft, {**roles, **pair}
+    if "kernel" not in missing(sidecar, roles, rules) or candidate.form not in ("stem", "sidecar"):
+        return candidate, roles
+    pair = loose_pair(candidate, loose)
+    candidate = replace(candidate, form="loose") if pair and candidate.form == "stem" else candidate
+    return candidate, {**roles, **pair}
 
 
-def _must_be_theirs(view: View, draft: Draft, leading: Iterable[str]) -> None:
+def _must_be_theirs(view: View, candidate: SetCandidate, leading: Iterable[str]) -> None:
     """Raise NotReady if a member's set would consist only of root's image or root's kernel."""
     if theirs := [path for path in leading if not view.is_own(path)]:
-        raise NotReady(f"files of its own: {view.why_not(theirs, draft.name)}")
+        raise NotReady(f"files of its own: {view.why_not(theirs, candidate.name)}")
 
 
 def _image_set(
     view: View,
-    draft: Draft,
+    candidate: SetCandidate,
     sidecar: Sidecar,
     members: tuple[Member, ...],
     sums: Declared,
@@ -226,12 +232,12 @@ def _image_set(
     unread: tuple[str, ...],
 ) -> ImageSet:
     listing = view.listing
-    files = (*draft.sidecars, *sums.files, *(member.path for member in members))
-    arch, ground = arch_of(draft, sidecar, members)
+    files = (*candidate.sidecars, *sums.files, *(member.path for member in members))
+    arch, ground = arch_of(candidate, sidecar, members)
     return ImageSet(
-        name=draft.name,
+        name=candidate.name,
         folder=listing.folder,
-        form=draft.form,
+        form=candidate.form,
         members=tuple(member for member in members if not alone or member.role == "machine"),
         left_out=tuple(member.path for member in members if alone and member.role != "machine"),
         kernel_id=None if alone else _given_id(sidecar.kernel),
@@ -241,8 +247,8 @@ def _image_set(
         arch_known_by=ground,
         sidecar=sidecar,
         checksums=sums.digests,
-        shared=(*sums.shared, *view.borrowed(files, draft.name)),
-        unread=(*unread, *view.left_out(draft.name)),
+        shared=(*sums.shared, *view.borrowed(files, candidate.name)),
+        unread=(*unread, *view.left_out(candidate.name)),
         owner=view.owner_among([member.path for member in reversed(members)]),
         files=files,
         stamp=_stamp(listing, files, sums),
@@ -250,18 +256,18 @@ def _image_set(
     )
 
 
-def _must_be_one_set(listing: Listing, draft: Draft) -> None:
-    if len(draft.sidecars) > 1:
+def _must_be_one_set(listing: Listing, candidate: SetCandidate) -> None:
+    if len(candidate.sidecars) > 1:
         raise Rejected(
-            f"{draft.name}: it has two sidecars",
-            " and ".join(path.rsplit("/", 1)[-1] for path in draft.sidecars) + " lie there",
+            f"{candidate.name}: it has two sidecars",
+            " and ".join(path.rsplit("/", 1)[-1] for path in candidate.sidecars) + " lie there",
             "Remove one of them.",
         )
-    folders = [p for p in draft.paths if draft.form != "folder" and is_a_set(listing.entries[p])]
+    folders = [p for p in candidate.paths if candidate.form != "folder" and is_set_folder(listing.entries[p])]
     if folders:
-        others = [p for p in (*draft.sidecars, *draft.paths) if p not in folders]
+        others = [p for p in (*candidate.sidecars, *candidate.paths) if p not in folders]
         raise Rejected(
-            f"{draft.name}: two sets have this name",
+            f"{candidate.name}: two sets have this name",
             f"the folder {'/ and '.join(folders)}/ and {', '.join(others)}",
             _into_the_folder(listing, folders[0], others),
         )
@@ -276,26 +282,26 @@ def _into_the_folder(listing: Listing, folder: str, others: Sequence[str]) -> st
     return "Rename one of them, or move the files into the folder."
 
 
-def _must_have_outputs(view: View, draft: Draft, owned: Sequence[str]) -> None:
+def _must_have_outputs(view: View, candidate: SetCandidate, owned: Sequence[str]) -> None:
     """Raise Taken if the set's owner has put a file in the place of a result file."""
-    owner = view.owner_among((*draft.sidecars, *owned, draft.name))
-    for name in _planted(view.listing, draft):
+    owner = view.owner_among((*candidate.sidecars, *owned, candidate.name))
+    for name in _planted(view.listing, candidate):
         entry = view.listing.planted[name]
         if entry.owner == owner:
             raise name_taken(view.listing.folder, name, entry.kind, entry.owner)
 
 
-def _planted(listing: Listing, draft: Draft) -> list[str]:
-    stem = output_stem(draft.name)
+def _planted(listing: Listing, candidate: SetCandidate) -> list[str]:
+    stem = output_stem(candidate.name)
     return [name for suffix in OUTPUT_SUFFIXES if (name := stem + suffix) in listing.planted]
 
 
-def _must_be_readable(listing: Listing, draft: Draft, owned: Iterable[str], lists: Lists) -> None:
+def _must_be_readable(listing: Listing, candidate: SetCandidate, owned: Iterable[str], lists: Lists) -> None:
     """Check that the files can be read. For a folder that cannot be listed, the error is among the peeks."""
-    trouble = listing.peeks.get(draft.name) if draft.form == "folder" else None
+    trouble = listing.peeks.get(candidate.name) if candidate.form == "folder" else None
     if isinstance(trouble, UecError):
         raise trouble
-    for path in (*draft.sidecars, *lists.of(draft, owned)):
+    for path in (*candidate.sidecars, *lists.of(candidate, owned)):
         _must_be_file(listing, path)
     _must_be_regular(listing, owned)
 
@@ -308,14 +314,14 @@ def _must_be_regular(listing: Listing, paths: Iterable[str]) -> None:
 
 
 def _must_heed_strays(
-    listing: Listing, draft: Draft, paths: tuple[str, ...], near: Nearby, settle: float
+    listing: Listing, candidate: SetCandidate, paths: tuple[str, ...], near: Nearby, settle: float
 ) -> None:
     must_be_whole(listing)
-    if not draft.sidecars and draft.form != "folder":
+    if not candidate.sidecars and candidate.form != "folder":
         must_be_unnamed(listing, near.lone, paths, settle)
-    strays = [stray.path for stray in near.of(draft, paths) if not stray.hidden]
+    strays = [stray.path for stray in near.of(candidate, paths) if not stray.hidden]
     _must_be_known(listing, strays, settle)
-    must_be_heeded(near, draft, paths)
+    must_be_heeded(near, candidate, paths)
 
 
 def _must_be_known(listing: Listing, paths: Sequence[str], settle: float) -> None:
@@ -331,29 +337,29 @@ def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) ->
             raise NotReady(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
 
 
-def _metadata(listing: Listing, draft: Draft, rules: Rules) -> Sidecar:
+def _metadata(listing: Listing, candidate: SetCandidate, rules: Rules) -> Sidecar:
     sidecar = rules.defaults
-    if draft.sidecars:
-        found = listing.sidecars[draft.sidecars[0]]
+    if candidate.sidecars:
+        found = listing.sidecars[candidate.sidecars[0]]
         if isinstance(found, UecError):
             raise found
         sidecar = with_defaults(found, rules.defaults)
-    _must_be_configured(draft, sidecar, rules)
+    _must_be_configured(candidate, sidecar, rules)
     return sidecar
 
 
-def _must_be_allowed(listing: Listing, draft: Draft, rules: Rules) -> None:
-    for path in draft.sidecars:
+def _must_be_allowed(listing: Listing, candidate: SetCandidate, rules: Rules) -> None:
+    for path in candidate.sidecars:
         found = listing.sidecars[path]
         if isinstance(found, Sidecar):
             must_be_open(found, rules.defaults, rules.policy, file=path)
 
 
-def _must_be_configured(draft: Draft, sidecar: Sidecar, rules: Rules) -> None:
+def _must_be_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules) -> None:
     unknown = next((cloud for cloud in sidecar.clouds if cloud not in rules.needs), None)
     if unknown is None:
         return
-    what = f"{draft.name}: there is no cloud named {unknown}"
+    what = f"{candidate.name}: there is no cloud named {unknown}"
     why = f"the configuration has {', '.join(sorted(rules.needs)) or 'none at all'}"
     if sidecar.clouds == rules.defaults.clouds:
         raise Halted(what, why, f"Add [cloud.{unknown}] to the configuration; see its example.")

@@ -1,4 +1,4 @@
-"""Drafts: files of a listing that may belong together, before anything is decided about them."""
+"""Candidates for sets: files of a listing that may belong together, before anything is decided about them."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -38,7 +38,7 @@ Claims = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class SetCandidate:
     """Files that may form one set, before anything is decided. Paths are relative to the spool folder.
 
     `lent` are boot files that other images of the same system may use too.
@@ -54,10 +54,10 @@ class Draft:
 
 def stem_of(name: str) -> str:
     """Return the name of the set that a file belongs to by its stem."""
-    return next((name[: -len(s)] for s in SUFFIXES if len(name) > len(s) and _ends(name, s)), name)
+    return next((name[: -len(s)] for s in SUFFIXES if len(name) > len(s) and _has_suffix(name, s)), name)
 
 
-def _ends(name: str, suffix: str) -> bool:
+def _has_suffix(name: str, suffix: str) -> bool:
     return name[-len(suffix) :].lower() == suffix
 
 
@@ -66,40 +66,40 @@ def key_of(name: str) -> str:
     return file_names.fold_name(stem_of(name))
 
 
-def drafts_of(listing: Listing) -> list[Draft]:
+def find_candidates(listing: Listing) -> list[SetCandidate]:
     """Return all possible sets in a folder, each name once, sorted by name."""
     sidecars: dict[str, list[str]] = {}
     stems: dict[str, list[str]] = {}
     folders: dict[str, list[str]] = {}
-    for entry in _by_name(listing.top()):
+    for entry in _sort_by_name(listing.top()):
         if is_sidecar(entry.name):  # of any kind: if it is not a file, it is refused, not ignored
             sidecars.setdefault(key_of(entry.name), []).append(entry.name)
-        elif is_a_set(entry):
+        elif is_set_folder(entry):
             folders.setdefault(file_names.fold_name(entry.name), []).append(entry.name)
         elif _may_be_member(listing, entry):
             stems.setdefault(key_of(entry.name), []).append(entry.name)
-    lent = _with_boot_files(listing, sidecars, stems)
+    lent = _add_boot_files(listing, sidecars, stems)
     inside: dict[str, list[str]] = {name: [] for names in folders.values() for name in names}
     for path in sorted(listing.entries):  # once for all of them: there may be thousands
         folder, slash, _ = path.partition("/")
         if slash and folder in inside:
             inside[folder].append(path)
-    found: list[Draft] = []
+    found: list[SetCandidate] = []
     for key in {*sidecars, *stems, *folders}:
         lying = (_without_foreign(listing, sidecars.get(key, [])), stems.get(key, []), folders.get(key, []))
-        drafts = _drafts(listing, key, *lying, inside=inside)
-        found += [replace(draft, lent=frozenset(lent.get(key, ()))) for draft in drafts]
-    return sorted(found, key=lambda draft: draft.name)
+        candidates = _candidates_with_key(listing, key, *lying, inside=inside)
+        found += [replace(candidate, lent=frozenset(lent.get(key, ()))) for candidate in candidates]
+    return sorted(found, key=lambda candidate: candidate.name)
 
 
-def _with_boot_files(
+def _add_boot_files(
     listing: Listing, sidecars: Mapping[str, list[str]], stems: dict[str, list[str]]
 ) -> dict[str, list[str]]:
     """Add published kernels and ramdisks to the stems of their images; returns the lent ones by stem."""
     lent: dict[str, list[str]] = {}
     with_image = {stem for stem, paths in stems.items() if any(_may_be_machine(listing, p) for p in paths)}
     images = images_of({*with_image, *sidecars})
-    for path in boot_files(listing, [entry.name for entry in _by_name(listing.top())]):
+    for path in boot_files(listing, [entry.name for entry in _sort_by_name(listing.top())]):
         owners, is_lent = images.sets_of(path)
         stem = key_of(path)
         if not owners or stem in owners or stem in images.names:
@@ -118,20 +118,20 @@ def _may_be_machine(listing: Listing, path: str) -> bool:
     return role_of(listing, path) in ("machine", None)
 
 
-def keys_in(listing: Listing) -> Mapping[str, str]:
+def set_keys(listing: Listing) -> Mapping[str, str]:
     """Return the key of its set for each path; loose kernels have none."""
-    folders = {entry.name for entry in listing.top() if is_a_set(entry)}
+    folders = {entry.name for entry in listing.top() if is_set_folder(entry)}
     keys: dict[str, str] = {}
     for path, entry in listing.entries.items():
         top, slash, _ = path.partition("/")
         if top in folders:
             keys[path] = file_names.fold_name(top)
-        elif not slash and (key := _key_in(listing, entry)):
+        elif not slash and (key := _set_key(listing, entry)):
             keys[path] = key
     return keys
 
 
-def _key_in(listing: Listing, entry: Entry) -> str:
+def _set_key(listing: Listing, entry: Entry) -> str:
     if is_sums(entry.name):
         return key_of(file_names.checksums_target(entry.name) or "")
     if is_sidecar(entry.name):
@@ -139,12 +139,12 @@ def _key_in(listing: Listing, entry: Entry) -> str:
     return key_of(entry.name) if _may_be_member(listing, entry) else ""
 
 
-def _by_name(entries: Iterable[Entry]) -> list[Entry]:
+def _sort_by_name(entries: Iterable[Entry]) -> list[Entry]:
     """Sort entries by name, so that messages about several files stay the same at each scan."""
     return sorted(entries, key=lambda entry: entry.name)
 
 
-def is_a_set(entry: Entry) -> bool:
+def is_set_folder(entry: Entry) -> bool:
     """Return True for a folder, unless it has the name of a file that could be in a set."""
     name = entry.name
     named_like_a_file = looks_like_a_member(name) or is_sidecar(name) or is_sums(name)
@@ -157,7 +157,7 @@ def _without_foreign(listing: Listing, sidecars: list[str]) -> list[str]:
     return own or sidecars
 
 
-def _drafts(
+def _candidates_with_key(
     listing: Listing,
     key: str,
     sidecars: list[str],
@@ -165,21 +165,23 @@ def _drafts(
     folders: list[str],
     *,
     inside: Mapping[str, list[str]],
-) -> list[Draft]:
-    """Return the drafts from files and folders with one stem; `inside` are the paths in each folder."""
+) -> list[SetCandidate]:
+    """Return the candidates from files and folders with one stem; `inside` are the paths in each folder."""
     if not sidecars and not stems:
-        return [_folder(listing, name, inside[name]) for name in folders]
+        return [_folder_candidate(listing, name, inside[name]) for name in folders]
     # A folder beside files with its name is ambiguous; it is among the paths so that this can be reported.
     own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), Foreign)]
     name = stem_of(next(path for path in (*own, *stems, *sidecars) if key_of(path) == key))
     form: Form = "sidecar" if sidecars else "stem"
-    return [Draft(name, form, "", tuple(sidecars), (*stems, *folders))]
+    return [SetCandidate(name, form, "", tuple(sidecars), (*stems, *folders))]
 
 
-def _folder(listing: Listing, name: str, inside: list[str]) -> Draft:
+def _folder_candidate(listing: Listing, name: str, inside: list[str]) -> SetCandidate:
     own = [path for path in inside if file_names.fold_name(path.rsplit("/", 1)[-1]) in FOLDER_SIDECARS]
     own = _without_foreign(listing, own)
-    return Draft(name, "folder", f"{name}/", tuple(own), tuple(path for path in inside if path not in own))
+    return SetCandidate(
+        name, "folder", f"{name}/", tuple(own), tuple(path for path in inside if path not in own)
+    )
 
 
 def looks_like_a_member(name: str) -> bool:
@@ -259,8 +261,10 @@ def _respelled(found: Sidecar | UecError, spell: Callable[[str], str]) -> Sideca
     return replace(found, **named, sha256=sums)
 
 
-def claims_of(
-    listing: Listing, drafts: Iterable[Draft], taken: Mapping[str, Collection[tuple[str, FileStamp]]]
+def find_claims(
+    listing: Listing,
+    candidates: Iterable[SetCandidate],
+    taken: Mapping[str, Collection[tuple[str, FileStamp]]],
 ) -> Claims:
     """Return the files that sidecars name, with the sets: such a file is in no other set by its stem.
 
@@ -268,15 +272,15 @@ def claims_of(
     `taken`, by name of the set.
     """
     claims: dict[str, set[str]] = {}
-    for draft in drafts:
-        told = [listing.sidecars.get(path) for path in draft.sidecars]
+    for candidate in candidates:
+        told = [listing.sidecars.get(path) for path in candidate.sidecars]
         named = [named_files(found) for found in told if isinstance(found, Sidecar)]
-        paths = [draft.base + name for names in named for name in names.values()]
+        paths = [candidate.base + name for names in named for name in names.values()]
         if told and not any("machine" in names for names in named):
-            made = taken.get(draft.name, ())
+            made = taken.get(candidate.name, ())
             paths += [p for p, stamp in made if p in listing.entries and listing.stamp(p) == stamp]
         for path in paths:
-            claims.setdefault(path, set()).add(draft.name)
+            claims.setdefault(path, set()).add(candidate.name)
     return claims
 
 
@@ -291,12 +295,16 @@ def named_files(sidecar: Sidecar) -> Mapping[Role, str]:
     return named
 
 
-def own_paths(listing: Listing, draft: Draft, claims: Claims) -> list[str]:
-    """Return the files of a draft: those it names, and those by stem or folder that no other one names."""
-    own = [p for p in draft.paths if draft.name in claims.get(p, (draft.name,)) and not _is_copy(listing, p)]
-    sidecars = (listing.sidecars.get(path) for path in draft.sidecars)
+def own_paths(listing: Listing, candidate: SetCandidate, claims: Claims) -> list[str]:
+    """Return the files of a candidate: those it names, and those by stem or folder that no other names."""
+    own = [
+        p
+        for p in candidate.paths
+        if candidate.name in claims.get(p, (candidate.name,)) and not _is_copy(listing, p)
+    ]
+    sidecars = (listing.sidecars.get(path) for path in candidate.sidecars)
     told = [name for found in sidecars if isinstance(found, Sidecar) for name in named_files(found).values()]
-    named = [draft.base + name for name in told if draft.base + name in listing.entries]
+    named = [candidate.base + name for name in told if candidate.base + name in listing.entries]
     return list(dict.fromkeys([*own, *named]))
 
 

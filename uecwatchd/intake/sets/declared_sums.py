@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import file_names
-from uecwatchd.intake.sets.candidates import Draft
+from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.compressed import COMPRESSIONS
 from uecwatchd.intake.sets.unlisted import must_have_been_read
 from uecwatchd.intake.sidecar import Sidecar
@@ -37,19 +37,19 @@ class Lists:
     naming: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     broken: Sequence[str] = ()
 
-    def of(self, draft: Draft, paths: Iterable[str]) -> list[str]:
+    def of(self, candidate: SetCandidate, paths: Iterable[str]) -> list[str]:
         """Return the lists that belong to the set; a mistake in one of them affects the set."""
         if not self.own:
             return []
-        keys = [draft.base or draft.name, draft.name, *paths]
+        keys = [candidate.base or candidate.name, candidate.name, *paths]
         return list(
             dict.fromkeys(found for key in keys for found in self.own.get(file_names.fold_name(key), ()))
         )
 
-    def about(self, draft: Draft, paths: Sequence[str]) -> list[str]:
+    def about(self, candidate: SetCandidate, paths: Sequence[str]) -> list[str]:
         """Return the lists that belong to the set, and those that name one of its files."""
         naming = [where for path in paths for where, _ in self.naming.get(file_names.fold_name(path), ())]
-        return list(dict.fromkeys([*self.of(draft, paths), *naming]))
+        return list(dict.fromkeys([*self.of(candidate, paths), *naming]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _may_mean(base: str, told: str) -> Iterator[str]:
 def declared(
     listing: Listing,
     lists: Lists,
-    draft: Draft,
+    candidate: SetCandidate,
     sidecar: Sidecar,
     paths: Sequence[str],
     *,
@@ -110,16 +110,16 @@ def declared(
 
     `is_finished` is True if the set was registered with these files: later lists are for other sets.
     """
-    own = lists.of(draft, (*owned, *paths))
+    own = lists.of(candidate, (*owned, *paths))
     reads = {path: _read(listing, path) for path in own}
-    names = {path: path[len(draft.base) :] for path in paths}
+    names = {path: path[len(candidate.base) :] for path in paths}
     idle = [where for where, read in reads.items() if read and names and not {*names.values()} & read.keys()]
     for where in idle:
-        if _bears_name(where, draft, names.values()):
+        if _bears_name(where, candidate, names.values()):
             raise _names_none(where, reads[where], names.values())
     reads |= {path: _read(listing, path) for path in _naming(lists, paths) if path not in reads}
     digests = dict(sidecar.sha256)
-    says = dict.fromkeys(digests, draft.sidecars[0] if draft.sidecars else "[defaults]")
+    says = dict.fromkeys(digests, candidate.sidecars[0] if candidate.sidecars else "[defaults]")
     for where, read in reads.items():
         for path, name in names.items():
             told = name if where in own else path
@@ -132,10 +132,10 @@ def declared(
     return Declared(digests, tuple(where for where in reads if where not in idle), shared, tuple(idle))
 
 
-def _bears_name(where: str, draft: Draft, names: Iterable[str]) -> bool:
+def _bears_name(where: str, candidate: SetCandidate, names: Iterable[str]) -> bool:
     """Return True if a list is named after a set or a file of it; otherwise it may come from a mirror."""
     target = file_names.fold_name(file_names.checksums_target(where.rsplit("/", 1)[-1]) or "")
-    return target in {file_names.fold_name(draft.name), *map(file_names.fold_name, names)}
+    return target in {file_names.fold_name(candidate.name), *map(file_names.fold_name, names)}
 
 
 def _read(listing: Listing, path: str) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
-from uecwatchd.intake.sets.candidates import Claims, Draft, is_loose, role_of
+from uecwatchd.intake.sets.candidates import Claims, SetCandidate, is_loose, role_of
 from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.intake.sets.requirements import place_for, said
 from uecwatchd.intake.sets.roles import first_fitting
@@ -48,7 +48,7 @@ BOOT_ROLES = {"kernel", "ramdisk"}
 
 def loose_pairs(
     listing: Listing,
-    drafts: Iterable[Draft],
+    candidates: Iterable[SetCandidate],
     claims: Claims,
     taken: Mapping[str, Sequence[tuple[str, FileStamp]]],
 ) -> tuple[Loose, ...]:
@@ -57,7 +57,7 @@ def loose_pairs(
     for name, files in taken.items():
         for file in files:
             holders.setdefault(file, set()).add(name)
-    pool = _loose_files(listing, drafts, claims)
+    pool = _loose_files(listing, candidates, claims)
     return tuple(
         _loose(listing, pairing, found, holders)
         for pairing, found in sorted(pool.items())
@@ -65,12 +65,13 @@ def loose_pairs(
     )
 
 
-def boot_folders(listing: Listing, drafts: Iterable[Draft]) -> tuple[str, ...]:
+def boot_folders(listing: Listing, candidates: Iterable[SetCandidate]) -> tuple[str, ...]:
     """Return folders with a kernel and a ramdisk, and without an image."""
     return tuple(
-        draft.name
-        for draft in drafts
-        if draft.form == "folder" and {role_of(listing, path) for path in draft.paths} - {None} == BOOT_ROLES
+        candidate.name
+        for candidate in candidates
+        if candidate.form == "folder"
+        and {role_of(listing, path) for path in candidate.paths} - {None} == BOOT_ROLES
     )
 
 
@@ -92,11 +93,11 @@ def _usable(listing: Listing, role: Role, paths: list[str]) -> list[str]:
 
 
 def _loose_files(
-    listing: Listing, drafts: Iterable[Draft], claims: Claims
+    listing: Listing, candidates: Iterable[SetCandidate], claims: Claims
 ) -> dict[str, dict[Role, list[str]]]:
     """Return kernels and ramdisks in the spool itself, in no sidecar and no stem, by pairing."""
     pool: dict[str, dict[Role, list[str]]] = {}
-    bound = {path for draft in drafts for path in draft.paths}
+    bound = {path for candidate in candidates for path in candidate.paths}
     for entry in sorted(listing.top(), key=lambda entry: entry.name):
         role = role_of(listing, entry.name)
         if not is_loose(entry.name) or entry.name in claims or entry.name in bound or role is None:
@@ -105,22 +106,22 @@ def _loose_files(
     return pool
 
 
-def loose_pair(draft: Draft, pairs: Iterable[Loose]) -> Mapping[Role, str]:
+def loose_pair(candidate: SetCandidate, pairs: Iterable[Loose]) -> Mapping[Role, str]:
     """Return the pair of kernel and ramdisk that an image uses; empty if there is none.
 
     Raises Rejected if there is more than one. Files that cannot be for the image do not matter.
     """
     pairs = list(pairs)
     for pair in pairs:
-        if draft.name in pair.users:
-            return _held_by(draft.name, pair)
+        if candidate.name in pair.users:
+            return _held_by(candidate.name, pair)
     meant = [pair for pair in pairs if pair.rank < SPARE_RANK]
-    candidates = [pair for pair in meant if not pair.users] or meant
-    best = min((pair.rank for pair in candidates), default=0)
-    candidates = [pair for pair in candidates if pair.rank == best]
-    if len(candidates) > 1:
-        raise _more_than_one(draft, candidates)
-    return _only(draft, candidates[0]) if candidates else {}
+    unused = [pair for pair in meant if not pair.users] or meant
+    best = min((pair.rank for pair in unused), default=0)
+    unused = [pair for pair in unused if pair.rank == best]
+    if len(unused) > 1:
+        raise _more_than_one(candidate, unused)
+    return _only(candidate, unused[0]) if unused else {}
 
 
 def _held_by(name: str, pair: Loose) -> Mapping[Role, str]:
@@ -131,25 +132,25 @@ def _held_by(name: str, pair: Loose) -> Mapping[Role, str]:
     return {"kernel": kernel, "ramdisk": ramdisk}
 
 
-def _more_than_one(draft: Draft, candidates: Sequence[Loose]) -> Rejected:
+def _more_than_one(candidate: SetCandidate, unused: Sequence[Loose]) -> Rejected:
     return Rejected(
-        f"{draft.name}: more than one kernel could be meant",
-        f"{', '.join(pair.kernels[0] for pair in candidates)} lie beside it, each with a ramdisk",
-        f"Name one in {place_for(draft)}: {_proposed(draft, candidates[0])}.",
+        f"{candidate.name}: more than one kernel could be meant",
+        f"{', '.join(pair.kernels[0] for pair in unused)} lie beside it, each with a ramdisk",
+        f"Name one in {place_for(candidate)}: {_proposed(candidate, unused[0])}.",
     )
 
 
-def _only(draft: Draft, pair: Loose) -> Mapping[Role, str]:
+def _only(candidate: SetCandidate, pair: Loose) -> Mapping[Role, str]:
     several: tuple[tuple[Role, tuple[str, ...]], ...] = (("kernel", pair.kernels), ("ramdisk", pair.ramdisks))
     for role, paths in several:
         if len(paths) > 1:
             raise Rejected(
                 f"two {ROLE_WORDS[role]}s of version {pair.pairing or 'unknown'}",
-                f"{' and '.join(paths)} could both be meant for {draft.name}",
-                f"Name one in {place_for(draft)}: {_proposed(draft, pair)}.",
+                f"{' and '.join(paths)} could both be meant for {candidate.name}",
+                f"Name one in {place_for(candidate)}: {_proposed(candidate, pair)}.",
             )
     return {"kernel": pair.kernels[0], "ramdisk": pair.ramdisks[0]}
 
 
-def _proposed(draft: Draft, pair: Loose) -> str:
-    return said(draft, {"kernel": pair.kernels[0], "ramdisk": pair.ramdisks[0]})
+def _proposed(candidate: SetCandidate, pair: Loose) -> str:
+    return said(candidate, {"kernel": pair.kernels[0], "ramdisk": pair.ramdisks[0]})

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import suitability
-from uecwatchd.intake.sets.candidates import Draft
+from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.records import ROLE_WORDS, ROLES, Member
 from uecwatchd.intake.sets.requirements import sidecar_name
 from uecwatchd.intake.sidecar import Sidecar
@@ -37,8 +37,8 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
     return Member(role, path, entry.size, entry.stamp, peek)
 
 
-def must_go_together(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:
-    _must_name_members(draft, sidecar, members)
+def must_go_together(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:
+    _must_name_members(candidate, sidecar, members)
     there = {member.role: member for member in members}
     if sidecar.platform == "windows" or not {"kernel", "ramdisk"} <= there.keys():
         return
@@ -47,13 +47,13 @@ def must_go_together(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) 
         raise Rejected(f"{ramdisk.path}: it cannot be the ramdisk of {there['kernel'].name}", *problem)
 
 
-def _must_name_members(draft: Draft, sidecar: Sidecar, members: Iterable[Member]) -> None:
+def _must_name_members(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:
     """Check that sums are only for members: a sum for another file is a mistake, and would check nothing."""
     names = {member.name for member in members}
     for name in dict(sidecar.sha256):
         if name not in names:
             raise Rejected(
-                f"{draft.name}: sha256 names {name}",
+                f"{candidate.name}: sha256 names {name}",
                 f"that is not a file of this set, which has {', '.join(sorted(names))}",
-                f"Correct the name in {sidecar_name(draft)}.",
+                f"Correct the name in {sidecar_name(candidate)}.",
             )

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import (
-    is_a_set,
     is_loose,
+    is_set_folder,
     key_of,
-    keys_in,
     named_files,
     role_of,
+    set_keys,
     stem_of,
 )
 from uecwatchd.intake.sets.records import Assembly, Misfit, NotReady, People
@@ -154,7 +154,7 @@ def views_of(
 
     `holders` are the uids that own the names of known sets, `taken` the files of finished sets.
     """
-    keys = keys_in(listing)
+    keys = set_keys(listing)
     owners = _owners_of_keys(listing, people, keys, holders=holders, taken=taken)
     out = {path: key for path, key in keys.items() if _is_foreign(listing, path, owners[key], people)}
     paths: dict[Owner, list[str]] = {None: []}
@@ -282,7 +282,7 @@ def _is_foreign(listing: Listing, path: str, owner: Owner, people: People) -> bo
 
 def _stem(listing: Listing, path: str) -> str:
     top = path.partition("/")[0]
-    return top if is_a_set(listing.entries[top]) else stem_of(file_names.checksums_target(top) or top)
+    return top if is_set_folder(listing.entries[top]) else stem_of(file_names.checksums_target(top) or top)
 
 
 def _misfit(listing: Listing, path: str, name: str, owner: Owner, people: People) -> Misfit:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.sets.candidates import Draft, named_files
+from uecwatchd.intake.sets.candidates import SetCandidate, named_files
 from uecwatchd.intake.sets.records import Member, NotReady, Rules
 from uecwatchd.intake.sidecar import FROM_IMAGE, NONE, Sidecar
 from uecwatchd.intake.spool.scan import Listing
@@ -52,7 +52,7 @@ def missing(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Ro
 
 def must_be_complete(
     listing: Listing,
-    draft: Draft,
+    candidate: SetCandidate,
     sidecar: Sidecar,
     roles: Mapping[Role, str],
     rules: Rules,
@@ -60,17 +60,17 @@ def must_be_complete(
 ) -> None:
     """Raise NotReady, with what to add. `folders` are those with only kernels and ramdisks."""
     if "machine" not in roles and not _registers_alone(sidecar, roles):
-        raise NotReady(_no_machine(draft, sidecar, roles))
+        raise NotReady(_no_machine(candidate, sidecar, roles))
     lacking = missing(sidecar, roles, rules)
     if unknown := next((cloud for cloud in sidecar.clouds if lacking and cloud in rules.strange), None):
         why = rules.strange[unknown]
         raise NotReady(f"cloud {unknown} to tell what it wants{f' ({why})' if why else ''}")
     if "kernel" in lacking:
         alone = rules.disk_alone.issuperset(sidecar.clouds) and _is_disk(listing, roles)
-        reason = _no_kernel(draft, sidecar, rules, alone=alone) + _elsewhere(listing, draft, folders)
+        reason = _no_kernel(candidate, sidecar, rules, alone=alone) + _elsewhere(listing, candidate, folders)
         raise NotReady(reason, lacking=lacking)
     if "ramdisk" in lacking:
-        raise NotReady(_no_ramdisk(draft, sidecar, roles, rules), lacking=lacking)
+        raise NotReady(_no_ramdisk(candidate, sidecar, roles, rules), lacking=lacking)
 
 
 def must_be_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
@@ -84,26 +84,28 @@ def must_be_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
         )
 
 
-def place_for(draft: Draft) -> str:
+def place_for(candidate: SetCandidate) -> str:
     """Return the name of a set's sidecar, even if it does not exist yet."""
-    return _companion(draft, "toml").rsplit("/", 1)[-1]
+    return _companion(candidate, "toml").rsplit("/", 1)[-1]
 
 
-def said(draft: Draft, named: Mapping[Role, str]) -> str:
+def said(candidate: SetCandidate, named: Mapping[Role, str]) -> str:
     """Return lines for that sidecar that name files. Strings in JSON are also valid in TOML."""
     quoted = {role: json.dumps(path.rsplit("/", 1)[-1], ensure_ascii=False) for role, path in named.items()}
-    if place_for(draft).lower().endswith(".json"):
+    if place_for(candidate).lower().endswith(".json"):
         return ", ".join(f'"{role}": {name}' for role, name in quoted.items())
     return " and, on a line of its own, ".join(f"{role} = {name}" for role, name in quoted.items())
 
 
-def sidecar_name(draft: Draft) -> str:
-    return draft.sidecars[0].rsplit("/", 1)[-1] if draft.sidecars else "the configuration's [defaults]"
+def sidecar_name(candidate: SetCandidate) -> str:
+    return (
+        candidate.sidecars[0].rsplit("/", 1)[-1] if candidate.sidecars else "the configuration's [defaults]"
+    )
 
 
-def _no_kernel(draft: Draft, sidecar: Sidecar, rules: Rules, *, alone: bool) -> str:
+def _no_kernel(candidate: SetCandidate, sidecar: Sidecar, rules: Rules, *, alone: bool) -> str:
     """Return what to do about a missing kernel; `alone` is True if its clouds would boot the disk alone."""
-    metadata = _companion(draft, "toml")
+    metadata = _companion(candidate, "toml")
     if sidecar.platform == "windows":
         return (
             "a kernel: such a cloud boots Windows through memdisk and a boot floppy "
@@ -119,21 +121,21 @@ def _no_kernel(draft: Draft, sidecar: Sidecar, rules: Rules, *, alone: bool) -> 
         unable = ", ".join(sorted(set(sidecar.clouds) - rules.disk_alone))
         why = f"no disk boots by itself on cloud {unable}"
     told = f"{', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else ways[0]
-    return f"a kernel: {why} (add {_companion(draft, 'vmlinuz')}, or say {told} in {metadata})"
+    return f"a kernel: {why} (add {_companion(candidate, 'vmlinuz')}, or say {told} in {metadata})"
 
 
 def _demanded(role: Role, sidecar: Sidecar, rules: Rules) -> bool:
     return any(role in rules.demands.get(cloud, ()) for cloud in sidecar.clouds)
 
 
-def _elsewhere(listing: Listing, draft: Draft, folders: Iterable[str]) -> str:
+def _elsewhere(listing: Listing, candidate: SetCandidate, folders: Iterable[str]) -> str:
     """Return a hint about folders with kernels.
 
     Eucalyptus' archives have kvm-kernel/ and xen-kernel/: people must choose.
     """
-    if draft.form == "folder":
-        inside = [path for path in draft.paths if listing.entries[path].kind == "folder"]
-        into = f"into {draft.name}/"
+    if candidate.form == "folder":
+        inside = [path for path in candidate.paths if listing.entries[path].kind == "folder"]
+        into = f"into {candidate.name}/"
     else:
         inside, into = list(folders), "beside it"
     if not inside:
@@ -142,11 +144,11 @@ def _elsewhere(listing: Listing, draft: Draft, folders: Iterable[str]) -> str:
     return f"; or move the kernel and ramdisk that it wants out of {named} {into}"
 
 
-def _no_ramdisk(draft: Draft, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> str:
+def _no_ramdisk(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> str:
     kernel = roles.get("kernel", sidecar.kernel or "the kernel").rsplit("/", 1)[-1]
-    ways = [f"add {_companion(draft, 'initrd')}"]
+    ways = [f"add {_companion(candidate, 'initrd')}"]
     if not _demanded("ramdisk", sidecar, rules):
-        ways.append(f'say ramdisk = "none" in {_companion(draft, "toml")}')
+        ways.append(f'say ramdisk = "none" in {_companion(candidate, "toml")}')
     return f"a ramdisk to go with {kernel} ({', or '.join(ways)})"
 
 
@@ -156,24 +158,23 @@ def _registers_alone(sidecar: Sidecar, roles: Mapping[Role, str]) -> bool:
     return "machine" not in named and bool(named) and set(named) == set(roles)
 
 
-def _no_machine(draft: Draft, sidecar: Sidecar, roles: Mapping[Role, str]) -> str:
-    if draft.form == "folder":
-        add = f"a machine image in {draft.name}/"
-    elif draft.form == "sidecar":
-        add = f'a machine image (add {draft.name}.img, or say machine = "…" in {sidecar_name(draft)})'
+def _no_machine(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, str]) -> str:
+    if candidate.form == "folder":
+        add = f"a machine image in {candidate.name}/"
+    elif candidate.form == "sidecar":
+        add = f'a machine image (add {candidate.name}.img, or say machine = "…" in {sidecar_name(candidate)})'
     else:
-        add = f"a machine image (add {draft.name}.img)"
+        add = f"a machine image (add {candidate.name}.img)"
     unnamed = {role: path for role, path in roles.items() if role not in named_files(sidecar)}
     if not unnamed:
         return add
-    return (
-        f"{add}; to register what is there alone, say {said(draft, unnamed)} in {_companion(draft, 'toml')}"
-    )
+    place = _companion(candidate, "toml")
+    return f"{add}; to register what is there alone, say {said(candidate, unnamed)} in {place}"
 
 
-def _companion(draft: Draft, suffix: str) -> str:
-    if suffix == "toml" and draft.sidecars:
-        return draft.sidecars[0]
-    if draft.form != "folder":
-        return f"{draft.name}.{suffix}"
-    return f"{draft.name}/image.toml" if suffix == "toml" else f"{draft.name}/{suffix}"
+def _companion(candidate: SetCandidate, suffix: str) -> str:
+    if suffix == "toml" and candidate.sidecars:
+        return candidate.sidecars[0]
+    if candidate.form != "folder":
+        return f"{candidate.name}.{suffix}"
+    return f"{candidate.name}/image.toml" if suffix == "toml" else f"{candidate.name}/{suffix}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names, suitability
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.sets.candidates import Draft, named_files, role_of
+from uecwatchd.intake.sets.candidates import SetCandidate, named_files, role_of
 from uecwatchd.intake.sets.records import ROLE_WORDS, NotReady
 from uecwatchd.intake.sets.requirements import place_for, said, sidecar_name
 from uecwatchd.intake.sidecar import Sidecar, is_image_id
@@ -15,41 +15,47 @@ from uecwatchd.types import Role
 
 
 def roles_of(
-    listing: Listing, draft: Draft, sidecar: Sidecar, owned: Iterable[str], there: Mapping[str, str]
+    listing: Listing,
+    candidate: SetCandidate,
+    sidecar: Sidecar,
+    owned: Iterable[str],
+    there: Mapping[str, str],
 ) -> dict[Role, str]:
     """Return the file for each role. Raises NotReady for a missing named file, Rejected if two are possible.
 
     `there` is every path by its folded name.
     """
-    named = _named(listing, draft, sidecar, there)
+    named = _named(listing, candidate, sidecar, there)
     found = _candidates(listing, sidecar, named, owned)
     roles = dict(named)
     for role in ("machine", "kernel"):
         if role in found:
-            roles[role] = _only(listing, draft, role, found)
+            roles[role] = _only(listing, candidate, role, found)
     if "ramdisk" in found and (
         paths := _that_go_with(listing, sidecar, roles.get("kernel"), found["ramdisk"])
     ):
-        roles["ramdisk"] = _only(listing, draft, "ramdisk", {**found, "ramdisk": paths})
+        roles["ramdisk"] = _only(listing, candidate, "ramdisk", {**found, "ramdisk": paths})
     return roles
 
 
-def _named(listing: Listing, draft: Draft, sidecar: Sidecar, there: Mapping[str, str]) -> dict[Role, str]:
+def _named(
+    listing: Listing, candidate: SetCandidate, sidecar: Sidecar, there: Mapping[str, str]
+) -> dict[Role, str]:
     roles: dict[Role, str] = {}
     for role, name in named_files(sidecar).items():
-        if pattern := listing.ignored.get(draft.base + name):
+        if pattern := listing.ignored.get(candidate.base + name):
             raise Rejected(
-                f"{sidecar_name(draft)} names {name}",
+                f"{sidecar_name(candidate)} names {name}",
                 f"files with such names are passed over ({pattern})",
                 "Give the file another name, in the sidecar as well.",
             )
-        if draft.base + name not in listing.entries:
-            other = there.get(file_names.fold_name(draft.base + name))
+        if candidate.base + name not in listing.entries:
+            other = there.get(file_names.fold_name(candidate.base + name))
             but = f"; {other} lies there: names are told apart by their letters' case" if other else ""
-            raise NotReady(f"{name} (named in {sidecar_name(draft)}{but})", path=draft.base + name)
-        if (kind := listing.entries[draft.base + name].kind) != "file":
-            raise not_regular(draft.base + name, kind)
-        roles[role] = draft.base + name
+            raise NotReady(f"{name} (named in {sidecar_name(candidate)}{but})", path=candidate.base + name)
+        if (kind := listing.entries[candidate.base + name].kind) != "file":
+            raise not_regular(candidate.base + name, kind)
+        roles[role] = candidate.base + name
     return roles
 
 
@@ -97,20 +103,20 @@ def _facts(listing: Listing, path: str | None) -> Facts | None:
     return peek if isinstance(peek, Facts) else None
 
 
-def _only(listing: Listing, draft: Draft, role: Role, found: Mapping[Role, Sequence[str]]) -> str:
+def _only(listing: Listing, candidate: SetCandidate, role: Role, found: Mapping[Role, Sequence[str]]) -> str:
     if len(found[role]) == 1:
         return found[role][0]
-    place = f"{draft.name}/" if draft.form == "folder" else draft.name
+    place = f"{candidate.name}/" if candidate.form == "folder" else candidate.name
     names = " and ".join(path.rsplit("/", 1)[-1] for path in found[role])
     count = "two" if len(found[role]) == 2 else f"{len(found[role])}"
     raise Rejected(
         f"{count} {ROLE_WORDS[role]}s in {place}",
         f"{names} could {'both' if count == 'two' else 'all'} be meant",
-        _which(listing, draft, role, found),
+        _which(listing, candidate, role, found),
     )
 
 
-def _which(listing: Listing, draft: Draft, role: Role, found: Mapping[Role, Sequence[str]]) -> str:
+def _which(listing: Listing, candidate: SetCandidate, role: Role, found: Mapping[Role, Sequence[str]]) -> str:
     """Suggest a usable file, and with a kernel the ramdisk of the same flavour, if there are several."""
     chosen = first_fitting(listing, role, found[role])
     if chosen is None:
@@ -121,7 +127,7 @@ def _which(listing: Listing, draft: Draft, role: Role, found: Mapping[Role, Sequ
         alike = sorted(cpios, key=lambda path: _flavour(path) != _flavour(chosen))
         if ramdisk := first_fitting(listing, "ramdisk", alike):
             named["ramdisk"] = ramdisk
-    return f"Name one in {place_for(draft)}: {said(draft, named)}."
+    return f"Name one in {place_for(candidate)}: {said(candidate, named)}."
 
 
 def _flavour(path: str) -> str:

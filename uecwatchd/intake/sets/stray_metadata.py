@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import facts, file_names
-from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, Draft, key_of, named_files, role_of
+from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, SetCandidate, key_of, named_files, role_of
 from uecwatchd.intake.sets.lone_sidecars import Lone, lone_among, machines_named
 from uecwatchd.intake.sets.metadata_names import is_metadata_name, names_meant, original_name
 from uecwatchd.intake.sets.records import NotReady
@@ -56,8 +56,8 @@ class Alike:
 class Nearby:
     """Files near the sets, by the folded name of a set, path of a file, or folder.
 
-    `alike` are sidecars without an image, by the name of a similar set. `meant` are drafts that are only a
-    stray. `notes` are control files of download tools, by their file. `lone` is metadata that may name an
+    `alike` are sidecars without an image, by the name of a similar set. `meant` are candidates that are only
+    a stray. `notes` are control files of download tools, by their file. `lone` is metadata that may name an
     image.
     """
 
@@ -69,37 +69,39 @@ class Nearby:
     there: Mapping[str, str] = field(default_factory=dict)
     proofs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def of(self, draft: Draft, paths: Iterable[str]) -> Iterator[Stray]:
+    def of(self, candidate: SetCandidate, paths: Iterable[str]) -> Iterator[Stray]:
         """Return the strays with the name of a set or of one of its files, or in its folder, each once."""
-        keys = _targets(draft, paths) if self.strays else ()
+        keys = _targets(candidate, paths) if self.strays else ()
         found = (stray for key in keys for stray in self.strays.get(key, ()))
-        return (stray for stray in dict.fromkeys(found) if stray.path not in draft.sidecars)
+        return (stray for stray in dict.fromkeys(found) if stray.path not in candidate.sidecars)
 
 
 def look_around(
     listing: Listing,
-    drafts: Sequence[Draft],
+    candidates: Sequence[SetCandidate],
     owned: Mapping[str, Sequence[str]],
     beat: Callable[[], None] = lambda: None,
 ) -> Nearby:
-    """Find the files near the sets. `owned` are the paths of each draft, by its name.
+    """Find the files near the sets. `owned` are the paths of each candidate, by its name.
 
     `beat` is called for each name, as a sign of life.
     """
-    whole = [draft for draft in drafts if _has_machine(listing, draft, owned[draft.name])]
-    named = {draft.name for draft in whole}
-    read = {path for draft in whole for path in draft.sidecars}
-    lone = [draft for draft in drafts if draft.form == "sidecar" and draft.name not in named]
+    whole = [candidate for candidate in candidates if _has_machine(listing, candidate, owned[candidate.name])]
+    named = {candidate.name for candidate in whole}
+    read = {path for candidate in whole for path in candidate.sidecars}
+    lone = [
+        candidate for candidate in candidates if candidate.form == "sidecar" and candidate.name not in named
+    ]
     strays: dict[str, list[Stray]] = {}
     there = {file_names.fold_name(path): path for path in listing.entries}
-    homes = {draft.base for draft in whole}
+    homes = {candidate.base for candidate in whole}
     for stray in _strays(listing, read, there, beat):
         for key in _keys_of(stray, homes):
             strays.setdefault(key, []).append(stray)
-    targets = {key for draft in whole for key in _targets(draft, owned[draft.name])}
+    targets = {key for candidate in whole for key in _targets(candidate, owned[candidate.name])}
     meant = {d.name for d in lone if any(targets.intersection(names_meant(path)) for path in d.sidecars)}
-    bare = [draft for draft in whole if not draft.sidecars]
-    others = [*_without_image(listing, [draft for draft in lone if draft.name not in meant])]
+    bare = [candidate for candidate in whole if not candidate.sidecars]
+    others = [*_without_image(listing, [candidate for candidate in lone if candidate.name not in meant])]
     others += [
         Alike(path, frozenset((*keys, *map(key_of, machines_named(listing, path)))))
         for path, given in listing.words.items()
@@ -108,20 +110,22 @@ def look_around(
         and path in listing.entries
         and not targets.intersection(keys := names_meant(path))
     ]
-    lone_paths = [path for d in drafts if d.form != "folder" and d.name not in named for path in d.sidecars]
+    lone_paths = [
+        path for d in candidates if d.form != "folder" and d.name not in named for path in d.sidecars
+    ]
     lone_paths += [other.path for other in others if not is_sidecar(other.path)]
     alike, proofs = _alike(others, bare, beat), _proofs(listing, there)
     lone_ones = lone_among(listing, lone_paths)
     return Nearby(strays, alike, frozenset(meant), _notes(listing), lone_ones, there, proofs)
 
 
-def _has_machine(listing: Listing, draft: Draft, paths: Iterable[str]) -> bool:
+def _has_machine(listing: Listing, candidate: SetCandidate, paths: Iterable[str]) -> bool:
     return any(role_of(listing, path) == "machine" for path in paths)
 
 
-def _targets(draft: Draft, paths: Iterable[str]) -> list[str]:
+def _targets(candidate: SetCandidate, paths: Iterable[str]) -> list[str]:
     return [
-        *{file_names.fold_name(draft.name), file_names.fold_name(draft.base or draft.name)},
+        *{file_names.fold_name(candidate.name), file_names.fold_name(candidate.base or candidate.name)},
         *map(file_names.fold_name, paths),
     ]
 
@@ -200,21 +204,23 @@ def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
 # --- whose name it nearly bears ---------------------------------------------------------------------------
 
 
-def _without_image(listing: Listing, lone: Iterable[Draft]) -> Iterator[Alike]:
+def _without_image(listing: Listing, lone: Iterable[SetCandidate]) -> Iterator[Alike]:
     """Yield sidecars without an image. One that names only an existing kernel or ramdisk is complete."""
-    for draft in lone:
-        path = draft.sidecars[0]
+    for candidate in lone:
+        path = candidate.sidecars[0]
         found = listing.sidecars.get(path)
         named = named_files(found) if isinstance(found, Sidecar) else {}
         if isinstance(found, Foreign) or (named and all(name in listing.entries for name in named.values())):
             continue
         machines = [named["machine"]] if "machine" in named else machines_named(listing, path)
         yield Alike(
-            path, frozenset({file_names.fold_name(draft.name), *map(key_of, machines)}), bool(machines)
+            path, frozenset({file_names.fold_name(candidate.name), *map(key_of, machines)}), bool(machines)
         )
 
 
-def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], None]) -> dict[str, Alike]:
+def _alike(
+    others: Sequence[Alike], bare: Sequence[SetCandidate], beat: Callable[[], None]
+) -> dict[str, Alike]:
     """Return the others with a name similar to that of a set without a sidecar, by name of the set."""
     if not others or not bare:
         return {}
@@ -222,7 +228,9 @@ def _alike(others: Sequence[Alike], bare: Sequence[Draft], beat: Callable[[], No
     for other in others:
         for stem in other.stems:
             firsts.setdefault((stem, stem in GENERAL and is_sidecar(other.path)), other)
-    names = Names({draft.name: file_names.fold_name(draft.name) for draft in bare}, others=len(firsts))
+    names = Names(
+        {candidate.name: file_names.fold_name(candidate.name) for candidate in bare}, others=len(firsts)
+    )
     found: dict[str, Alike] = {}
     for (stem, is_general), other in firsts.items():
         beat()
@@ -249,55 +257,59 @@ def _notes(listing: Listing) -> dict[str, str]:
 # --- what follows -----------------------------------------------------------------------------------------
 
 
-def must_be_heeded(near: Nearby, draft: Draft, paths: Sequence[str]) -> None:
+def must_be_heeded(near: Nearby, candidate: SetCandidate, paths: Sequence[str]) -> None:
     """Raise an error if something near a set must stop it. `paths` are the files of the set."""
-    for path in (*paths, *draft.sidecars):
+    for path in (*paths, *candidate.sidecars):
         if note := near.notes.get(file_names.fold_name(path)):
             raise NotReady(
                 f"{path} to be whole: {note} lies beside it; remove that if nothing is copied any more"
             )
-    for stray in near.of(draft, paths):
-        if not (stray.ours or stray.hidden or is_sidecar(stray.path)) or (draft.sidecars and not stray.ours):
+    for stray in near.of(candidate, paths):
+        if not (stray.ours or stray.hidden or is_sidecar(stray.path)) or (
+            candidate.sidecars and not stray.ours
+        ):
             continue  # it has no key, or the set has its own sidecar: `unheeded` reports it
         if stray.hidden:
-            name = sidecar_of(draft)
+            name = sidecar_of(candidate)
             remedy = f"rename it to {name} or move it away"
             if stray.path.lower().endswith(SWAP):
                 remedy = f"an editor keeps it while {name} is open: save that and close it, or remove this"
             raise NotReady(f"{name}: {stray.path} lies there, which is not read; {remedy}")
-        raise _not_read(draft, stray)
-    if not draft.sidecars and (other := near.alike.get(draft.name)):
+        raise _not_read(candidate, stray)
+    if not candidate.sidecars and (other := near.alike.get(candidate.name)):
         raise NotReady(
             f"a decision about {other.path}, which nearly has its name and is read for no image: "
-            f"{_if_meant(other, draft, paths)} if it is meant for this one, else move it away"
+            f"{_if_meant(other, candidate, paths)} if it is meant for this one, else move it away"
         )
 
 
-def _if_meant(other: Alike, draft: Draft, paths: Sequence[str]) -> str:
+def _if_meant(other: Alike, candidate: SetCandidate, paths: Sequence[str]) -> str:
     """Return what to do with a sidecar that is meant for a set. The first of `paths` is the set's image."""
-    if other.names_machine and not draft.base:
-        place = Draft(other.path, "sidecar", "", (other.path,))
+    if other.names_machine and not candidate.base:
+        place = SetCandidate(other.path, "sidecar", "", (other.path,))
         return f"say {said(place, {'machine': paths[0]})} in it"
     if other.names_machine:
-        return f"write what it says into {sidecar_of(draft)}, but for `machine`,"
+        return f"write what it says into {sidecar_of(candidate)}, but for `machine`,"
     if not is_sidecar(other.path):
-        return f"write what it says into {sidecar_of(draft)}, as TOML,"
-    return f"rename it to {sidecar_of(draft)}"
+        return f"write what it says into {sidecar_of(candidate)}, as TOML,"
+    return f"rename it to {sidecar_of(candidate)}"
 
 
-def unheeded(listing: Listing, near: Nearby, draft: Draft, paths: Sequence[str]) -> tuple[str, ...]:
+def unheeded(
+    listing: Listing, near: Nearby, candidate: SetCandidate, paths: Sequence[str]
+) -> tuple[str, ...]:
     """Return sentences about files near a set that change nothing, for the log before the upload."""
     told = [
-        f"{stray.path} is not read: the sidecar is {sidecar_of(draft)}"
-        for stray in near.of(draft, paths)
+        f"{stray.path} is not read: the sidecar is {sidecar_of(candidate)}"
+        for stray in near.of(candidate, paths)
         if not stray.hidden
     ]
     told += [
         f"{path}/ is not looked into: a set's files lie side by side"
-        for path in draft.paths
-        if draft.base and listing.entries[path].kind == "folder"
+        for path in candidate.paths
+        if candidate.base and listing.entries[path].kind == "folder"
     ]
-    keys = {*_targets(draft, paths), ""}
+    keys = {*_targets(candidate, paths), ""}
     proofs = [path for key in keys for path in near.proofs.get(key, ())]
     told += [f"{path} is not checked: {_why_not(listing, path)}" for path in sorted(set(proofs))]
     return tuple(told)
@@ -329,24 +341,24 @@ def _why_not(listing: Listing, path: str) -> str:
     return "its name is passed over" if path in listing.ignored else "only SHA-256 is, as sha256sum writes it"
 
 
-def sidecar_of(draft: Draft) -> str:
+def sidecar_of(candidate: SetCandidate) -> str:
     """Return the path of the sidecar that a set has, or would have."""
     return (
-        draft.sidecars[0]
-        if draft.sidecars
-        else f"{draft.name}/image.toml"
-        if draft.base
-        else f"{draft.name}.toml"
+        candidate.sidecars[0]
+        if candidate.sidecars
+        else f"{candidate.name}/image.toml"
+        if candidate.base
+        else f"{candidate.name}.toml"
     )
 
 
-def _not_read(draft: Draft, stray: Stray) -> Rejected:
-    name = sidecar_of(draft)
-    if draft.base:
+def _not_read(candidate: SetCandidate, stray: Stray) -> Rejected:
+    name = sidecar_of(candidate)
+    if candidate.base:
         why = "in a set's folder the sidecar is called image.toml or image.json"
     else:
-        why = f"it lies beside the set {draft.name}, whose sidecar is called {name}"
-    if draft.sidecars:
+        why = f"it lies beside the set {candidate.name}, whose sidecar is called {name}"
+    if candidate.sidecars:
         hint = f"Write what it says into {name}, and move it away."
     elif stray.right:
         to = name.removesuffix(".toml") + original_name(stray.path)[-5:]

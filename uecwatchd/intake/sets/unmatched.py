@@ -2,7 +2,7 @@
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
-from uecwatchd.intake.sets.candidates import Draft, is_a_set, role_of, set_aside, stem_of
+from uecwatchd.intake.sets.candidates import SetCandidate, is_set_folder, role_of, set_aside, stem_of
 from uecwatchd.intake.sets.compressed import reason_packed
 from uecwatchd.intake.sets.records import ROLE_WORDS, Misfit
 from uecwatchd.intake.sets.requirements import place_for, said
@@ -25,7 +25,7 @@ def misfits(listing: Listing, used: set[str], read: set[str]) -> tuple[Misfit, .
     for path, entry in listing.entries.items():
         if path in read:
             continue
-        if ("/" in path or not is_a_set(entry)) and (path not in used or _is_of_no_use(listing, path)):
+        if ("/" in path or not is_set_folder(entry)) and (path not in used or _is_of_no_use(listing, path)):
             left.append(Misfit(path, *_reason(listing, path, entry)))
     return tuple(left)
 
@@ -87,8 +87,8 @@ def _alone(listing: Listing, role: Role, path: str) -> str:
     """Return what to write so that the file is registered alone."""
     if "/" in path or first_fitting(listing, role, [path]) is None:
         return ""
-    draft = Draft(path, "stem", "")
-    return f"; to register it alone, write {place_for(draft)}, and in it: {said(draft, {role: path})}"
+    candidate = SetCandidate(path, "stem", "")
+    return f"; to register it alone, write {place_for(candidate)}, and in it: {said(candidate, {role: path})}"
 
 
 def _unread(path: str, found: Sidecar | UecError | None) -> str:
