@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,7 +32,6 @@ NOISE_BYTES = 7 << 20
 SETTLE_SECONDS = 0.05
 # Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.
 KINDS = ["kernel", "machine", "ramdisk"]
-LANE = re.compile(r"(\d+: )?(.*)")
 TEMPORARY = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
 # In the order in which they appear.
 IN_ORDER = (".uec.log", ".uec.json", ".eki", ".eri", ".emi")
@@ -47,7 +46,7 @@ class Killer:
 
     server: "subprocess.Popen[bytes]"
 
-    def begin(self, host: Host, *arguments: str, at: Crossing | None = None, lane: str = "") -> int:
+    def begin(self, host: Host, *arguments: str, at: Crossing | None = None) -> int:
         """The child's pid. It dies when it comes from moment `at[0]` to `at[1]` for the `at[2]`th time."""
         (host.folder / "crossed").unlink(missing_ok=True)
         order = {
@@ -55,7 +54,7 @@ class Killer:
             "config": str(host.config),
             "crossed": str(host.folder / "crossed"),
             "stderr": str(host.folder / "stderr"),
-            "at": (*at, lane) if at else None,
+            "at": at,
         }
         assert self.server.stdin
         self.server.stdin.write(json.dumps(order).encode() + b"\n")
@@ -65,8 +64,8 @@ class Killer:
         """How the child that was begun last has ended: an exit code, or a signal's number below zero."""
         return int(self._line())
 
-    def run(self, host: Host, *arguments: str, at: Crossing | None = None, lane: str = "") -> int:
-        self.begin(host, *arguments, at=at, lane=lane)
+    def run(self, host: Host, *arguments: str, at: Crossing | None = None) -> int:
+        self.begin(host, *arguments, at=at)
         return self.ended()
 
     def _line(self) -> bytes:
@@ -107,18 +106,14 @@ class Scene:
                 backend.store.remove(BUCKET, one.key)
             backend.store.remove_bucket(BUCKET)
 
-    def crossed(self) -> dict[str, list[str]]:
-        """The moments that the last run crossed, in order, by lane: see `killer.py`."""
-        lanes: dict[str, list[str]] = defaultdict(list)
-        for line in (self.host.folder / "crossed").read_text().splitlines():
-            lane, moment = LANE.fullmatch(line).groups("")  # type: ignore[union-attr]
-            lanes[lane].append(moment)
-        return lanes
+    def crossed(self) -> list[str]:
+        """The moments that the last run crossed, in order."""
+        return (self.host.folder / "crossed").read_text().splitlines()
 
     def manifests_on_their_way(self) -> int:
         """Of how many the last run has not written down that they have arrived."""
-        both = ("before put manifest", "after note bundle uploaded")
-        return sum(lane.count(both[0]) - lane.count(both[1]) for lane in self.crossed().values())
+        crossed = self.crossed()
+        return crossed.count("before put manifest") - crossed.count("after note bundle uploaded")
 
     def told(self) -> str:
         return (self.host.folder / "stderr").read_text()

@@ -3,7 +3,7 @@
 It has the program imported, and makes a child of its own for each line of JSON on its standard input:
 
     {"arguments": ["once"], "config": FILE, "crossed": FILE, "stderr": FILE,
-     "at": ["after put part", "before put part", 2, ""]}
+     "at": ["after put part", "before put part", 2]}
 
 The child writes down each moment that it crosses, and ends itself with SIGKILL when it crosses the second of
 those two moments right after the first one, for the second time; `at` may be null. The server answers at once
@@ -11,13 +11,9 @@ with the child's pid, and then with how it ended.
 
 With the one argument "hasty" it is the daemon by clocks that run a thousand times as fast: what takes half an
 hour takes two seconds.
-
-What is done beside the machine image, in threads of its own, happens in a *lane* of its own, and so each of
-them has its own order. The lane of the kernel is "0: ", that of the ramdisk "1: ", and that of all else "".
 """
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -36,32 +32,23 @@ from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
 
 HASTE = 1000
-BESIDE = re.compile(r"beside_(\d+)")
 
 
-def lane() -> str:
-    """Threads that send parts are called after the one that makes them."""
-    beside = BESIDE.match(threading.current_thread().name)
-    return f"{beside[1]}: " if beside else ""
-
-
-def listener(crossed: int, at: tuple[str, str, int, str] | None) -> failpoints.Crossing:
+def listener(crossed: int, at: tuple[str, str, int] | None) -> failpoints.Crossing:
     turn = threading.Lock()  # moments are crossed in several threads
-    last: dict[str, str] = {}
-    left = at[2] if at else 0
+    last, left = "", at[2] if at else 0
 
     def cross(moment: str) -> None:
         if moment.endswith("advance"):  # told every few seconds to whoever asks, and lost without harm
             return
-        nonlocal left
-        here = lane()
+        nonlocal last, left
         with turn:
-            os.write(crossed, f"{here}{moment}\n".encode())
-            if at and (last.get(here, ""), moment, here) == (at[0], at[1], at[3]):
+            os.write(crossed, f"{moment}\n".encode())
+            if at and (last, moment) == at[:2]:
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
-            last[here] = moment
+            last = moment
 
     return cross
 

@@ -43,11 +43,10 @@ class Gap:
 
     after: str
     before: str
-    lane: str
     nth: int = 1
 
     def __str__(self) -> str:
-        return f"{self.lane}{self.after or 'at the start'} | {self.before}{' (last)' if self.nth > 1 else ''}"
+        return f"{self.after or 'at the start'} | {self.before}{' (last)' if self.nth > 1 else ''}"
 
     @property
     def at(self) -> tuple[str, str, int]:
@@ -58,7 +57,7 @@ class Gap:
 class Clean:
     """What a run does that nobody kills."""
 
-    lanes: dict[str, list[str]]
+    crossed: list[str]
     puts: Counter[str]
 
 
@@ -73,29 +72,27 @@ def effect(moment: str) -> str:
     return moment.partition(" ")[2]
 
 
-def cases(lanes: dict[str, list[str]]) -> list[tuple[Gap, ...]]:
+def cases(crossed: list[str]) -> list[tuple[Gap, ...]]:
     """Which gaps are tried together: a few in the order of the run, and those at the largest member alone."""
-    count = Counter(
-        gap for lane, moments in lanes.items() for gap in gaps(lane, moments if lane else ["", *moments])
-    )
+    count = Counter(gaps(["", *crossed]))
     found = list(count)
     last = [replace(gap, nth=count[gap]) for gap in found if gap.after in AGAIN and gap.before in AGAIN]
     chains = [tuple(found[at : at + IN_A_ROW]) for at in range(0, len(found), IN_A_ROW)]
     return chains + [(gap,) for gap in last]
 
 
-def gaps(lane: str, moments: list[str]) -> Iterator[Gap]:
+def gaps(moments: list[str]) -> Iterator[Gap]:
     for one, other in pairwise(moments):
         if not (one.startswith("before ") or other.startswith("after ")):  # an effect is under way
-            yield Gap(effect(one), effect(other), lane)
+            yield Gap(effect(one), effect(other))
 
 
 def test_the_clean_run_crosses_the_moments_that_matter(clean: Clean) -> None:
-    found = [gap for case in cases(clean.lanes) for gap in case]
+    found = [gap for case in cases(clean.crossed) for gap in case]
     for name in MUST_BE_CROSSED:
         assert name in {gap.before for gap in found}
         assert name in {gap.after for gap in found} or name == MUST_BE_CROSSED[-1], name
-    assert Gap("put part", "put part", "", 2) in found
+    assert Gap("put part", "put part", 3) in found
     assert set(clean.puts.values()) == {1}
     assert len([key for key in clean.puts if ".part." in key]) == 2 + 1 + 3
 
@@ -105,7 +102,7 @@ def test_a_set_ends_registered_once_wherever_the_program_is_killed(
     scene: Scene, killer: Killer, clean: Clean, share: int
 ) -> None:
     wrong = {}
-    for case in cases(clean.lanes)[share::SHARES]:
+    for case in cases(clean.crossed)[share::SHARES]:
         found = list(what_is_wrong(scene, killer, clean, case))
         for gap in case:
             sys.stdout.write(f"{gap!s:<95}  {'; '.join(found) or 'registered once'}\n")
@@ -118,7 +115,7 @@ def what_is_wrong(scene: Scene, killer: Killer, clean: Clean, case: tuple[Gap, .
     scene.begin_anew()
     unsure = 0
     for number, gap in enumerate(case):
-        if killer.run(scene.host, "once", at=gap.at, lane=gap.lane) == KILLED:
+        if killer.run(scene.host, "once", at=gap.at) == KILLED:
             unsure += scene.manifests_on_their_way()
             yield from scene.broken_promises()
             continue

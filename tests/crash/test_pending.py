@@ -46,7 +46,7 @@ def moments(scene: Scene, killer: Killer) -> list[Crossing]:
     """The gaps between two effects, from the first registration to the wait after the second one."""
     begin(scene)
     run_until(lambda: waits_again(scene), scene, killer)
-    crossed = scene.crossed()[""]
+    crossed = scene.crossed()
     crossed = crossed[crossed.index("before RegisterImage") :]
     assert set(MUST_BE_CROSSED) <= {moment.partition(" ")[2] for moment in crossed}
     gaps = [(a, b) for a, b in pairwise(crossed) if a.startswith("after") and b.startswith("before")]

@@ -123,10 +123,10 @@ def make(
 @pytest.mark.parametrize(
     "at",
     [
-        ("after put part", "before put part", 2),
-        ("after note bundle uploaded", "before note bundle registering", 1),
-        ("after note bundle registering", "before RegisterImage", 1),
-        ("after RegisterImage", "before append to .uec.log", 1),
+        ("after put part", "before put part", 3),
+        ("after note bundle uploaded", "before note bundle registering", 3),
+        ("after note bundle registering", "before RegisterImage", 3),
+        ("after RegisterImage", "before append to .uec.log", 3),
         ("after place .emi", "before note set done", 1),
     ],
     ids=lambda at: f"{at[0]} ({at[2]})",

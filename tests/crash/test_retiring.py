@@ -69,7 +69,7 @@ def test_an_image_is_replaced_and_its_files_archived_once_wherever_the_daemon_is
     prepare(scene, killer)
     run_daemon(scene, killer)
     check(scene)
-    gaps = dict.fromkeys(gap for gap in pairwise(scene.crossed()[""]) if is_of_interest(*gap))
+    gaps = dict.fromkeys(gap for gap in pairwise(scene.crossed()) if is_of_interest(*gap))
     assert {name for gap in gaps for name in EFFECTS if gap[0] == f"after {name}"} == set(EFFECTS)
     for gap in gaps:
         prepare(scene, killer)

@@ -1,360 +1,280 @@
-"""The steps that one member takes, in order."""
+"""Bundle, upload and register one member: the order of the steps, and what the ledger says after each."""
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
-from uecwatchd.bundle.bundler import Part, Secret
-from uecwatchd.bundle.names import bundle_prefix, manifest_name
+from uecwatchd.bundle.bundler import Part
 from uecwatchd.bundle.unbundle import NullSink
 from uecwatchd.clouds import images, registration
 from uecwatchd.clouds.credentials.gather import sealed_with
-from uecwatchd.clouds.dialects import fitting_name
 from uecwatchd.clouds.download import download_bundle
-from uecwatchd.clouds.errors.connection import quoted
 from uecwatchd.clouds.objects import check_objects
-from uecwatchd.delivery.pending import is_overdue, missed, settled, taken_back
-from uecwatchd.delivery.request import BootIds, Order
-from uecwatchd.delivery.stale_uploads import clear_leftovers
+from uecwatchd.delivery.existing import (
+    check_id,
+    check_is_ours,
+    check_name_is_free,
+    deregister_failed,
+    image_of_bundle,
+    own_images,
+)
+from uecwatchd.delivery.identity import free_identity, is_anothers, plan_bundle, separate
+from uecwatchd.delivery.pending import deregister_overdue, is_available, is_overdue, renew_unlisted
+from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word
+from uecwatchd.delivery.stale_uploads import remove_stale_uploads
 from uecwatchd.delivery.upload import send
-from uecwatchd.errors import BundleRefused, Deferred, Halted, Rejected
+from uecwatchd.errors import BundleRefused, Deferred, Pending, Rejected
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import digest_like
-from uecwatchd.intake.sets.records import ROLE_WORDS
-from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
 
-# 64 bits of the identity: names that do not meet by chance, in keys that a person can still read.
-TOKEN_CHARS = 16
+ID_FIELDS = {"machine": "emi", "kernel": "eki", "ramdisk": "eri"}
 
 
-def bundle_and_register(order: Order, source: BlockSource, ledger: Ledger) -> BundleRecord:
-    """Take a member all the way; the finished record. Raises the errors of the bundle and cloud rooms."""
-    identity = _free_identity(order, ledger)
-    if _is_anothers(order, ledger.bundle(order.cloud.name, identity)):
-        return bundle_and_register(_apart(order), source, ledger)
-    clear_leftovers(order, ledger, but=identity)
-    with ledger.claim(f"{order.cloud.name}/{identity}", check=order.check):
-        known = _known(order, ledger, identity)
-        if not _is_anothers(order, known):
-            return _taken_all_the_way(order, known, identity, source, ledger)
-    return bundle_and_register(_apart(order), source, ledger)  # the other one was quicker
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A member that the cloud has given an id. Its image may still be pending."""
+
+    bundle: BundleRecord
+    image_id: str
+    location: str  #: of the image: another host may have registered it from a bucket of its own
+    is_available: bool
 
 
-def _is_anothers(order: Order, known: BundleRecord | None) -> bool:
-    """Whether a machine image of the same bytes is another member's.
+def upload_ahead(request: UploadRequest, source: BlockSource, tools: UploadTools) -> None:
+    """Bring a member's bundle into the bucket, to be registered later."""
+    with _claimed(request, tools) as (own, identity, known):
+        _bring_to_bucket(own, known, identity, source, tools)
 
-    Neither of them is to say who may start the other's image, or to take it away. Kernels are shared.
+
+def register_member(request: UploadRequest, source: BlockSource, tools: UploadTools) -> Registration:
+    """Bundle, upload and register a member, or find it registered.
+
+    Does not wait for an image that is pending.
     """
-    mine = known is None or order.owner is None or known.owner in (None, order.owner)
-    return order.member.role == "machine" and not mine
+    with _claimed(request, tools) as (own, identity, known):
+        bundle, there = _bring_to_bucket(own, known, identity, source, tools)
+        if there:
+            return _adopt(own, bundle, there, tools)
+        tools.check_stop()
+        _check_bundle(own, bundle, tools)
+        return _register(own, bundle, tools)
 
 
-def _apart(order: Order) -> Order:
-    """The same as an image of the owner's own, under a name that tells it from the other one."""
-    name = order.name if order.wishes or order.name is None else f"{order.name}-{order.owner}"
-    return replace(order, name=name, wishes=(*order.wishes, f"owner {order.owner}"))
+def await_available(request: UploadRequest, made: Registration, tools: UploadTools) -> BundleRecord:
+    """Wait some moments for a registered image, and finish the member's record.
+
+    Raises Pending for an image that takes longer, BundleRefused for one that has failed.
+    """
+    if made.is_available:
+        return made.bundle
+    before, role = made.bundle, request.member.role
+    with tools.ledger.claim(f"{before.cloud}/{before.identity}", check=tools.check_stop):
+        bundle = tools.ledger.bundle(before.cloud, before.identity) or before
+        if bundle.image_id not in (before.image_id, made.image_id):  # another set has registered it again
+            raise Pending(role, bundle.image_id or made.image_id)
+        if not is_available(bundle, made.image_id, tools, pauses=tools.patience.looks):
+            raise Pending(role, made.image_id)
+        return _finish(request, bundle, made.image_id, made.location, tools)
 
 
-def _taken_all_the_way(
-    order: Order, known: BundleRecord | None, identity: str, source: BlockSource, ledger: Ledger
-) -> BundleRecord:
-    bundle = known or _plan(order, identity)
-    listed = _listed(order, known, bundle)
-    if there := _find(order, bundle, listed):
-        _must_be_ours(order, known, there)
-        if not is_overdue(order, bundle, there):
+@contextmanager
+def _claimed(
+    request: UploadRequest, tools: UploadTools
+) -> Iterator[tuple[UploadRequest, str, BundleRecord | None]]:
+    """Claim a member's bundle while other sets may want the same one.
+
+    Yields the request, the bundle's identity, and its record if it was begun. The request becomes one for an
+    image of the owner's own where another owner has the machine of the same bytes.
+    """
+    ledger, cloud = tools.ledger, tools.cloud.name
+    identity = free_identity(request, tools)
+    if not is_anothers(request, ledger.bundle(cloud, identity)):
+        remove_stale_uploads(request, tools, but=identity)
+        with ledger.claim(f"{cloud}/{identity}", check=tools.check_stop):
+            known = _find_begun(request, tools, identity)
+            if not is_anothers(request, known):  # or another set was quicker
+                yield request, identity, known
+                return
+    with _claimed(separate(request), tools) as claimed:
+        yield claimed
+
+
+def _find_begun(request: UploadRequest, tools: UploadTools, identity: str) -> BundleRecord | None:
+    """Return the record of what was begun, unless the set names another bucket by now.
+
+    That bucket may be gone, or somebody else's.
+    """
+    known = tools.ledger.bundle(tools.cloud.name, identity)
+    if known and known.state in ("planned", "uploaded") and known.bucket != request.bucket:
+        return None
+    return known
+
+
+def _bring_to_bucket(
+    request: UploadRequest, known: BundleRecord | None, identity: str, source: BlockSource, tools: UploadTools
+) -> tuple[BundleRecord, images.Image | None]:
+    """Bring the bundle into the bucket, unless there is an image of it already: its record, and the image."""
+    ledger, bundle = tools.ledger, known or plan_bundle(request, tools, identity)
+    listed = own_images(request, tools, known, bundle)
+    if there := image_of_bundle(bundle, listed, tools):
+        check_is_ours(request, tools, known, there)
+        if not is_overdue(request, bundle, there):
             if known and known.state in ("planned", "uploaded") and known.location == there.location:
-                bundle = _made_whole(order, known, source, ledger)
-            return _adopt(order, bundle, there, ledger)
-        bundle = taken_back(order, bundle, there, ledger)
+                bundle = _make_whole(request, known, source, tools)
+            return bundle, there
+        bundle = deregister_overdue(request, bundle, there, tools)
         listed = tuple(image for image in listed if image.id != there.id)
-    failed = images.failed_at(order.cloud, listed, bundle.location)
+    failed = images.failed_at(tools.cloud, listed, bundle.location)
     if failed:  # no image could be made of it: with another key each of its parts is sent again
-        known, bundle = None, ledger.put_bundle(_plan(order, identity))
-        listed = _without(order, failed, listed)
+        known, bundle = None, ledger.put_bundle(plan_bundle(request, tools, identity))
+        deregister_failed(request, tools, failed)
+        listed = tuple(image for image in listed if image not in failed)
     elif bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
-        known, bundle = None, _plan(order, identity)
+        known, bundle = None, plan_bundle(request, tools, identity)
     elif bundle.state == "registering" and bundle.image_id:
-        bundle = missed(order, bundle, ledger)
-    _must_have_name(order, bundle, listed)
-    if not _is_ready(order, bundle):
+        bundle = renew_unlisted(request, bundle, tools)
+    check_name_is_free(request, tools, bundle, listed)
+    if not _is_ready(request, bundle, tools):
         bundle = ledger.put_bundle(bundle)
-        bundle = _sent(order, bundle, source, ledger, resuming=known is not None)
-    order.check()
-    _look_over(order, bundle, ledger)
-    return _register(order, bundle, ledger)
+        bundle = ledger.put_bundle(send(request, bundle, source, tools, resuming=known is not None))
+    return bundle, None
 
 
-def _is_ready(order: Order, bundle: BundleRecord) -> bool:
-    """Whether a bundle lies in the bucket, with a manifest that is still right."""
-    if bundle.state == "planned" or bundle.sealed != sealed_with(order.cloud.account):
+def _is_ready(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> bool:
+    """Tell if the bucket has the bundle, with a manifest that is still right."""
+    if bundle.state == "planned" or bundle.sealed != sealed_with(tools.cloud.account):
         return False
-    return bundle.boot == str(order.boot.ids())
+    return bundle.boot == str(request.machine.boot)
 
 
-def _sent(
-    order: Order, bundle: BundleRecord, source: BlockSource, ledger: Ledger, *, resuming: bool
+def _make_whole(
+    request: UploadRequest, bundle: BundleRecord, source: BlockSource, tools: UploadTools
 ) -> BundleRecord:
-    with order.turn(order.check):
-        return ledger.put_bundle(send(order, bundle, source, ledger, resuming=resuming))
+    """Make a bundle one that opens, after another host of the account registered it from the same location.
 
-
-def _made_whole(order: Order, bundle: BundleRecord, source: BlockSource, ledger: Ledger) -> BundleRecord:
-    """Another host of our account registered it from the very place that we were sending to: some parts there
-    may be ours, which its key does not open. What is not all of one hand is sent again, to be of ours."""
+    Some parts there may be ours, which the other host's key does not open. Such a bundle is sent again whole.
+    """
     try:
-        _open_again(order, bundle)
+        _open_again(request, bundle, tools)
     except Rejected:
-        bundle = _sent(order, bundle, source, ledger, resuming=True)
-        _look_over(order, bundle, ledger)
+        bundle = tools.ledger.put_bundle(send(request, bundle, source, tools, resuming=True))
+        _check_bundle(request, bundle, tools)
     return bundle
 
 
-def _known(order: Order, ledger: Ledger, identity: str) -> BundleRecord | None:
-    """What was begun. Not in a bucket that is another by now: that one may be gone, or somebody else's."""
-    known = ledger.bundle(order.cloud.name, identity)
-    elsewhere = known and known.state in ("planned", "uploaded") and known.bucket != order.bucket
-    return None if elsewhere else known
-
-
-def _free_identity(order: Order, ledger: Ledger) -> str:
-    """A kernel that left the cloud may have come back under another id since. The image of its old one has
-    the place then, and is no good to us; what was made in its stead is, also once the old one has gone."""
-    identity = _identity(order, order.boot.traits)
-    if order.member.role != "machine":
-        return identity
-    others = ledger.machines(order.cloud.name, digest=order.digest)
-    there = images.image_at(order.cloud, images.recent_images(order.cloud), _place(order, identity, others))
-    if there is None and not others.keys() - {identity}:
-        return identity  # without waiting for the ids
-    boot = order.boot.ids()
-    instead = _identity(order, (boot.kernel or "", boot.ramdisk or ""))
-    if there is None:
-        return instead if instead in others else identity
-    return identity if _boots_alike(there, boot) else instead
-
-
-def _place(order: Order, identity: str, begun: Mapping[str, BundleRecord]) -> str:
-    """Where an image is looked for: a set of another name may have had it made."""
-    if known := begun.get(identity):
-        return known.location
-    return f"{order.bucket}/{manifest_name(_prefix(order, identity))}"
-
-
-def _boots_alike(there: images.Image, boot: BootIds) -> bool:
-    """As far as the cloud tells; one that boots with nothing of its own may be given the cloud's default."""
-    pairs = ((there.kernel, boot.kernel), (there.ramdisk, boot.ramdisk))
-    return all(listed == wanted for listed, wanted in pairs if listed and wanted)
-
-
-def _identity(order: Order, boot: object) -> str:
-    """All that makes an image what it is; equal identities need one bundle, of kernels in whatever bucket."""
-    traits: list[object] = [order.member.role, order.digest, order.arch, order.cloud.account.account]
-    if order.member.role == "machine":
-        traits += [boot, order.virtualization, order.platform, order.bucket, *order.wishes]
-    return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
-
-
-def _listed(order: Order, known: BundleRecord | None, bundle: BundleRecord) -> tuple[images.Image, ...]:
-    """Asked for now, but where nothing was begun and a list of a moment ago has nothing in our way either:
-    the upload comes in between anyhow."""
-    lately = () if known else images.recent_images(order.cloud)
-    if known or _find(order, bundle, lately) or _holder(order, bundle, lately):
-        return images.list_images(order.cloud)
-    return lately
-
-
-def _find(order: Order, bundle: BundleRecord, listed: tuple[images.Image, ...]) -> images.Image | None:
-    """What is registered from this bundle already. Kernels and ramdisks are looked for in every bucket, since
-    their keys come from their content alone and their names may be had only once."""
-    if order.member.role == "machine":
-        return images.image_at(order.cloud, listed, bundle.location)
-    return images.image_of_manifest(order.cloud, listed, manifest_name(bundle.prefix))
-
-
-def _must_be_ours(order: Order, known: BundleRecord | None, there: images.Image) -> None:
-    """With `on_existing = "fail"`, only what this very set began may be taken for its own."""
-    mine = known and known.made_for == order.made_for and known.owner in (None, order.owner)
-    if not order.unique or mine:
-        return
-    raise Rejected(
-        f"{order.set_name}: it is registered already",
-        f'{there.id} on cloud {order.cloud.name} has the same content, and on_existing = "fail"',
-        f'Use {there.id}, deregister it, or say on_existing = "reuse" in the sidecar.',
-    )
-
-
-def _without(
-    order: Order, failed: tuple[images.Image, ...], listed: tuple[images.Image, ...]
-) -> tuple[images.Image, ...]:
-    """Take what was registered from our place and has failed off the cloud's list: it would keep the name."""
-    for image in failed:
-        registration.deregister(order.cloud, image.id)
-        what = f"{order.set_name}: deregistered {image.id}, which is {image.state}, to register it anew"
-        order.monitor.tell(Event(Kind.REGISTERED, what, order.set_name, fields={"cloud": order.cloud.name}))
-    return tuple(image for image in listed if image not in failed)
-
-
-def _must_have_name(order: Order, bundle: BundleRecord, listed: tuple[images.Image, ...]) -> None:
-    """Known before gigabytes go up: no two images of an account may have one name."""
-    holder = _holder(order, bundle, listed)
-    if holder is None:
-        return
-    name = holder.name
-    other = ", or choose a name that changes with the content, such as {stem}-{sha8}" if order.name else ""
-    raise Rejected(
-        f"{order.set_name}: the name {name} is taken",
-        f"{holder.id or 'an image'} on cloud {order.cloud.name} has it, with another content"
-        f" (it is {quoted(holder.state)})",
-        f"Deregister {holder.id or 'it'}{other}.",
-    )
-
-
-def _holder(order: Order, bundle: BundleRecord, listed: tuple[images.Image, ...]) -> images.Image | None:
-    """The image that has the name already."""
-    return images.image_named(listed, fitting_name(order.cloud.dialect, order.name or bundle.prefix))
-
-
-def _plan(order: Order, identity: str) -> BundleRecord:
-    secret = Secret.random()
-    return BundleRecord(
-        cloud=order.cloud.name,
-        bucket=order.bucket,
-        identity=identity,
-        role=order.member.role,
-        digest=order.digest,
-        prefix=_prefix(order, identity),
-        state="planned",
-        secret_key=secret.key,
-        secret_iv=secret.iv,
-        made_for=order.made_for,
-        owner=order.owner,
-    )
-
-
-def _prefix(order: Order, identity: str) -> str:
-    return bundle_prefix(order.member.role, _telling_name(order), token=identity[:TOKEN_CHARS])
-
-
-def _telling_name(order: Order) -> str:
-    """What a person reads in a list of images: whose machine it is, or which kernel. Kernels and ramdisks are
-    named by nothing that differs between the sets that share them."""
-    if order.member.role == "machine":
-        return order.set_name
-    return order.member.facts.version or ""
-
-
-def _adopt(order: Order, bundle: BundleRecord, there: images.Image, ledger: Ledger) -> BundleRecord:
-    _must_be_one(order, there)
-    ready = settled(order, bundle, there.id, ledger)
-    if bundle.state == "registering" and bundle.image_id == ready.id:
-        return _finished(order, bundle, ready.id, ledger)
-    what = (
-        f"{order.set_name}: {order.member.role} {order.member.name} is {ready.id} already ({bundle.location})"
-    )
-    fields = {"file": order.member.path, "cloud": order.cloud.name, _id_field(order): ready.id}
-    order.monitor.tell(Event(Kind.ADOPTED, what, order.set_name, fields=fields))
-    bucket = there.location.split("/")[0]
-    # Asked for by us, with the answer lost on the way: then it is this host that made it.
-    made = order.now() if bundle.state == "registering" else bundle.registered
-    owner = order.owner if bundle.owner is None else bundle.owner
-    bundle = replace(bundle, bucket=bucket, registered=made, owner=owner)
-    return ledger.put_bundle(_registered(bundle, ready.id))
-
-
-def _must_be_one(order: Order, there: images.Image) -> None:
-    if images.is_id(order.cloud, there.id, order.member.role):
-        return
-    raise Halted(
-        f"cloud {order.cloud.name}, looking for {there.location}",
-        f"it lists it as {there.id}, which is no id of a {ROLE_WORDS[order.member.role]}",
-        "Ask its administrator: whoever boots it would boot something else.",
-    )
-
-
-def _registered(bundle: BundleRecord, image_id: str) -> BundleRecord:
-    return replace(bundle, state="registered", image_id=image_id, secret_key=None, secret_iv=None)
-
-
-def _look_over(order: Order, bundle: BundleRecord, ledger: Ledger) -> None:
-    """See that the bucket holds the bundle before the cloud is asked to read it."""
-    order.check()
+def _check_bundle(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> None:
+    """Check that the bucket holds the bundle before the cloud is asked to read it."""
+    tools.check_stop()
     try:
-        check_objects(order.cloud, bundle.bucket, bundle.prefix, bundle.objects)
+        check_objects(tools.cloud, bundle.bucket, bundle.prefix, bundle.objects)
     except Deferred:
-        ledger.put_bundle(replace(bundle, state="planned"))  # the next attempt sends what is not there
+        tools.ledger.put_bundle(replace(bundle, state="planned"))  # the next attempt sends what is missing
         raise
-    if order.full:
+    if tools.work.verify == "full":
         try:
-            _open_again(order, bundle)
+            _open_again(request, bundle, tools)
         except Rejected as error:
-            # The ETags tell nothing of what is fetched: made anew, with another key, each part is sent again.
-            ledger.drop_bundle(bundle)
-            hint = "It is bundled and sent anew; if that goes on, suspect the server's disk."
+            # The ETags were right, what is fetched is not: made again, with another key, each part is sent.
+            tools.ledger.drop_bundle(bundle)
+            hint = "It is bundled and sent again; if that goes on, suspect the server's disk."
             raise Deferred(error.what, error.why, hint) from error
 
 
-def _open_again(order: Order, bundle: BundleRecord) -> None:
+def _open_again(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> None:
+    """Fetch and open a bundle. Raises Rejected unless it holds the image, bit by bit."""
+    member, cloud = request.member, tools.cloud
+
     def before_part(part: Part) -> None:
-        order.check()
-        name, size, stage = order.member.name, order.member.size, f"open the {order.member.role} again"
-        done = part.index * size // bundle.parts if bundle.parts else 0
-        order.monitor.progress(Progress(order.set_name, stage, name, done, size, part.index + 1))
-
-    digest = digest_like(order.digest)
-    download_bundle(order.cloud, bundle.location, NullSink(), digest, before_part=before_part)
-    if digest.text() != order.digest:
-        why = f"the image in it has the digest {digest.text()}, the file {order.digest}"
-        raise Rejected(f"cloud {order.cloud.name}, opening {bundle.location}", why, "Bundle it anew.")
-    what = f"{order.set_name}: opened {bundle.location} again: it holds {order.member.name}, bit by bit"
-    order.monitor.tell(Event(Kind.UPLOADED, what, order.set_name, fields={"cloud": order.cloud.name}))
-
-
-def _register(order: Order, bundle: BundleRecord, ledger: Ledger) -> BundleRecord:
-    order.check()
-    order.unchanged()
-    boot = order.boot.ids()
-    # Whoever asks for an image has it made, whichever set began to upload it.
-    bundle = replace(bundle, state="registering", made_for=order.made_for, owner=order.owner, image_id="")
-    bundle = ledger.put_bundle(bundle)
-    try:
-        image_id = registration.register(
-            order.cloud,
-            location=bundle.location,
-            name=order.name or bundle.prefix,
-            description=order.description,
-            arch=order.arch_word,
-            kernel=boot.kernel,
-            ramdisk=boot.ramdisk,
-            virtualization=order.virtualization,
-            platform=order.platform,
-            role=order.member.role,
+        tools.check_stop()
+        done = part.index * member.size // bundle.parts if bundle.parts else 0
+        stage = f"open the {member.role} again"
+        tools.monitor.progress(
+            Progress(request.set_name, stage, member.name, done, member.size, part.index + 1)
         )
+
+    digest = digest_like(request.digest)
+    download_bundle(cloud, bundle.location, NullSink(), digest, before_part=before_part)
+    if digest.text() != request.digest:
+        why = f"the image in it has the digest {digest.text()}, the file {request.digest}"
+        raise Rejected(f"cloud {cloud.name}, opening {bundle.location}", why, "Bundle it again.")
+    what = f"{request.set_name}: opened {bundle.location} again: it holds {member.name}, bit by bit"
+    tools.monitor.tell(Event(Kind.UPLOADED, what, request.set_name, fields={"cloud": cloud.name}))
+
+
+def _register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> Registration:
+    tools.check_stop()
+    tools.check_files()
+    # The set that asks for the image has it made, even if another one began to upload it.
+    bundle = replace(bundle, state="registering", made_for=request.made_for, owner=request.owner, image_id="")
+    bundle = tools.ledger.put_bundle(bundle)
+    try:
+        image_id = _ask_to_register(request, bundle, tools)
     except BundleRefused:
         # What the bucket says of its parts cannot be believed: with another key each of them is sent again.
-        ledger.drop_bundle(bundle)
+        tools.ledger.drop_bundle(bundle)
         raise
     except Rejected:
         # Somebody may have damaged a part: the next attempt looks at each of them again.
-        bundle = ledger.put_bundle(replace(bundle, state="planned"))
-        # Or another host of our account was quicker with the same, and ours has its name no more.
-        if there := _find(order, bundle, images.list_images(order.cloud)):
-            _must_be_ours(order, None, there)
-            return _adopt(order, bundle, there, ledger)
+        bundle = tools.ledger.put_bundle(replace(bundle, state="planned"))
+        # Or another host of the account registered the same first, and ours may not have its name.
+        if there := image_of_bundle(bundle, images.list_images(tools.cloud), tools):
+            check_is_ours(request, tools, None, there)
+            return _adopt(request, bundle, there, tools)
         raise
-    settled(order, bundle, image_id, ledger)
-    return _finished(order, bundle, image_id, ledger)
+    return _look_once(request, replace(bundle, image_id=image_id), image_id, bundle.location, tools)
 
 
-def _finished(order: Order, bundle: BundleRecord, image_id: str, ledger: Ledger) -> BundleRecord:
-    what = f"{order.set_name}: registered {order.member.role} {order.member.name} as {image_id}"
-    fields = {"file": order.member.path, "cloud": order.cloud.name, _id_field(order): image_id}
-    order.monitor.tell(Event(Kind.REGISTERED, what, order.set_name, fields=fields))
-    return ledger.put_bundle(replace(_registered(bundle, image_id), registered=order.now()))
+def _ask_to_register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> str:
+    machine = request.machine
+    return registration.register(
+        tools.cloud,
+        location=bundle.location,
+        name=machine.name or bundle.prefix,
+        description=machine.description,
+        arch=arch_word(request, tools.cloud),
+        kernel=machine.boot.kernel,
+        ramdisk=machine.boot.ramdisk,
+        virtualization=machine.virtualization,
+        platform=machine.platform,
+        role=request.member.role,
+    )
 
 
-def _id_field(order: Order) -> str:
-    return {"machine": "emi", "kernel": "eki", "ramdisk": "eri"}[order.member.role]
+def _adopt(
+    request: UploadRequest, bundle: BundleRecord, there: images.Image, tools: UploadTools
+) -> Registration:
+    check_id(request, tools, there)
+    return _look_once(request, bundle, there.id, there.location, tools)
+
+
+def _look_once(
+    request: UploadRequest, bundle: BundleRecord, image_id: str, location: str, tools: UploadTools
+) -> Registration:
+    """Look at an image once: finish the record of one that is available, keep the id of one that is not."""
+    available = is_available(bundle, image_id, tools, pauses=())
+    if available:
+        bundle = _finish(request, bundle, image_id, location, tools)
+    elif bundle.state == "registering":
+        bundle = tools.ledger.put_bundle(replace(bundle, image_id=image_id))
+    return Registration(bundle, image_id, location, available)
+
+
+def _finish(
+    request: UploadRequest, bundle: BundleRecord, image_id: str, location: str, tools: UploadTools
+) -> BundleRecord:
+    """Write down a member that is in the cloud, and tell it: as registered by us, or as found there."""
+    member, registered = request.member, bundle.registered
+    if bundle.state == "registering":  # also where the answer was lost: then this host has made it
+        registered = tools.now()
+    if bundle.state == "registering" and bundle.image_id == image_id:
+        kind, what = Kind.REGISTERED, f"registered {member.role} {member.name} as {image_id}"
+    else:
+        kind, what = Kind.ADOPTED, f"{member.role} {member.name} is {image_id} already ({bundle.location})"
+        owner = request.owner if bundle.owner is None else bundle.owner
+        bundle = replace(bundle, bucket=location.split("/")[0], owner=owner)
+    fields = {"file": member.path, "cloud": tools.cloud.name, ID_FIELDS[member.role]: image_id}
+    tools.monitor.tell(Event(kind, f"{request.set_name}: {what}", request.set_name, fields=fields))
+    done = replace(bundle, state="registered", image_id=image_id, registered=registered)
+    return tools.ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))

@@ -1,22 +1,27 @@
-"""What is to be delivered, where, and with which tools."""
+"""An upload: the facts of one member image, and the tools to bring it into one cloud."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.patience import RetryPolicy
-from uecwatchd.config.records import Compression
+from uecwatchd.config.records import WorkSettings
 from uecwatchd.events import Monitor
 from uecwatchd.intake.sets.records import Member
-from uecwatchd.types import Arch, ContentDigest
+from uecwatchd.ledger.api import Ledger
+from uecwatchd.types import Arch, ContentDigest, Role
 
 
 @dataclass(frozen=True, slots=True)
-class BootIds:
-    """The registered kernel and ramdisk that a machine boots with, where it has them."""
+class Boot:
+    """The registered kernel and ramdisk that a machine boots with, where it has them.
 
+    `traits` tells the two from all others by their content. Their ids may change: a kernel that left the
+    cloud is registered again under another id.
+    """
+
+    traits: tuple[str, str] = ("", "")
     kernel: str | None = None
     ramdisk: str | None = None
 
@@ -25,67 +30,52 @@ class BootIds:
 
 
 @dataclass(frozen=True, slots=True)
-class Boot:
-    """What a machine boots with.
+class MachineTraits:
+    """Properties that only machine images have: sets share kernels and ramdisks, so no set names those."""
 
-    `traits` tells kernel and ramdisk from all others before they are registered. `ids` waits until they are,
-    and raises what kept them from it.
-    """
-
-    traits: tuple[str, str]
-    ids: Callable[[], BootIds]
-
-
-NO_BOOT = Boot(("", ""), BootIds)
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be delivered where. `check` is called between parts and raises when work is to be put down.
-
-    `name` is the name a machine image gets where the cloud takes one; kernels and ramdisks are named after
-    their content, because many sets share them. `wishes` are traits of an image beside its content.
-    `made_for` is the set's folder and name; `unique` refuses an image that is there and not this set's.
-    `whole_disk` is a paravirtual machine with a partition table. `full` has each bundle fetched and opened
-    before it is registered. `sparse` has holes left out of the bundle. `unchanged` raises when a file of the
-    set is not any more what was listed. `turn` is held while it is sent, on its share of `slots`. `sleep`
-    raises as `check` does. `arrived` hears how many parts lie in the bucket. `waited` is for how many seconds
-    the set has waited for images, by their ids. `spread` gives numbers from 0 to 1. `owner` is the uid that
-    the set belongs to, None where members trust each other. What has a default is said of machines alone.
-    """
-
-    set_name: str
-    member: Member
-    digest: ContentDigest
-    cloud: Cloud
-    bucket: str
-    arch: Arch
-    made_for: str
-    owner: int | None
-    unique: bool
-    full: bool
-    slots: UploadSlots
-    sparse: bool
-    compression: Compression
-    monitor: Monitor
-    check: Callable[[], None]
-    turn: Callable[[Callable[[], None]], AbstractContextManager[object]]
-    unchanged: Callable[[], None]
-    sleep: Callable[[float], None]
-    arrived: Callable[[int], None]
-    waited: Mapping[str, float]
-    patience: RetryPolicy
-    spread: Callable[[], float]
-    now: Callable[[], float]
-    boot: Boot = NO_BOOT
-    name: str | None = None
+    boot: Boot = field(default_factory=Boot)
+    name: str | None = None  #: where the cloud takes one
     description: str | None = None
     virtualization: str | None = None
     platform: str = "linux"
-    whole_disk: bool = False
-    wishes: tuple[str, ...] = ()
+    is_whole_disk: bool = False  #: paravirtual, with a partition table
+    wishes: tuple[str, ...] = ()  #: what else makes it another image than one of the same bytes
 
-    @property
-    def arch_word(self) -> str:
-        """What the cloud calls the architecture; it was looked up before anything was sent."""
-        return self.cloud.dialect.architectures.get(self.arch, self.arch)
+
+@dataclass(frozen=True, slots=True)
+class UploadRequest:
+    """One member image to be uploaded to one cloud and registered there."""
+
+    set_name: str
+    made_for: str  #: folder and name of the set, as the ledger keeps them
+    owner: int | None  #: uid that the set belongs to; None where the users trust each other
+    member: Member
+    digest: ContentDigest  #: content at scan time; checked again while reading
+    arch: Arch
+    bucket: str
+    must_be_new: bool  #: refuse an image that is there already, unless this set began it
+    waited: Mapping[str, float]  #: seconds that the set has waited for pending images, by their ids
+    machine: MachineTraits = field(default_factory=MachineTraits)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTools:
+    """Clients, clocks and callbacks of an upload, the same for all members of a set."""
+
+    cloud: Cloud
+    ledger: Ledger
+    monitor: Monitor
+    work: WorkSettings
+    slots: UploadSlots  #: shared by all uploads of the service
+    patience: RetryPolicy
+    check_stop: Callable[[], None]  #: called between parts; raises Stopped
+    check_files: Callable[[], None]  #: raises Deferred when a file of the set has changed
+    sleep: Callable[[float], None]  #: for seconds; raises what `check_stop` does
+    note_parts: Callable[[Role, int], None]  #: called with the number of parts that lie in the bucket
+    spread: Callable[[], float]  #: random numbers from 0 to 1, to spread requests
+    now: Callable[[], float]  #: seconds since the epoch
+
+
+def arch_word(request: UploadRequest, cloud: Cloud) -> str:
+    """Return the cloud's word for the architecture, which was checked before the upload."""
+    return cloud.dialect.architectures.get(request.arch, request.arch)

@@ -1,60 +1,64 @@
-"""What a set began to upload and will never finish, because its files are others by now.
+"""Stale uploads: bundles that a set began and will never finish, because its files have changed.
 
-No one else knows of these objects: they would lie in the bucket for ever.
+Nothing else knows of these objects; they would stay in the bucket for ever.
 """
 
 from dataclasses import replace
 
 from uecwatchd.clouds.images import image_at, list_images
 from uecwatchd.clouds.objects import list_objects, remove_object
-from uecwatchd.delivery.request import Order
+from uecwatchd.delivery.request import UploadRequest, UploadTools
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Fields, Kind, Level
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
 
 
-def clear_leftovers(order: Order, ledger: Ledger, *, but: str) -> None:
-    """Take the set's unfinished bundles of this role out of the bucket, all but the one of identity `but`.
+def remove_stale_uploads(request: UploadRequest, tools: UploadTools, *, but: str) -> None:
+    """Remove the set's unfinished bundles of this role from the bucket, except the one of identity `but`.
 
-    What cannot be removed is told, stays in the ledger, and stops nobody.
+    What cannot be removed is told and stays in the ledger. The upload goes on.
     """
-    for left in ledger.unfinished(order.cloud.name, made_for=order.made_for, role=order.member.role):
+    ledger, cloud = tools.ledger, tools.cloud.name
+    for left in ledger.unfinished(cloud, made_for=request.made_for, role=request.member.role):
         if left.identity == but:
             continue
-        with ledger.claim(f"{left.cloud}/{left.identity}", check=order.check):
+        with ledger.claim(f"{left.cloud}/{left.identity}", check=tools.check_stop):
             try:
-                _clear(order, left, ledger)
+                _remove(request, left, tools)
             except Stopped:
                 raise
             except UecError as error:
-                _tell(order, f"cannot remove what was uploaded of an earlier content: {error}", "warning")
+                what = f"cannot remove what was uploaded of an earlier content: {error}"
+                _tell(request, tools, what, "warning")
 
 
-def _clear(order: Order, left: BundleRecord, ledger: Ledger) -> None:
+def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> None:
+    cloud, ledger = tools.cloud, tools.ledger
     now = ledger.bundle(left.cloud, left.identity)
-    if now is None or now.state == "registered" or _is_wanted(order, now, ledger):
+    if now is None or now.state == "registered" or _is_wanted(request, now, ledger):
         return
-    if there := image_at(order.cloud, list_images(order.cloud), now.location):
-        # Its registration was carried out, and the answer lost: an image like any other of this set's past.
-        done = replace(now, state="registered", image_id=there.id, registered=order.now())
+    if there := image_at(cloud, list_images(cloud), now.location):
+        # It was registered, and the answer lost: an image like any other of this set's past.
+        done = replace(now, state="registered", image_id=there.id, registered=tools.now())
         ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))
         return
-    keys = [one.key for one in list_objects(order.cloud, now.bucket, f"{now.prefix}.")]
+    keys = [one.key for one in list_objects(cloud, now.bucket, f"{now.prefix}.")]
     for key in keys:
-        order.check()
-        remove_object(order.cloud, now.bucket, key)
+        tools.check_stop()
+        remove_object(cloud, now.bucket, key)
     ledger.drop_bundle(now)
     if keys:
-        _tell(order, f"removed {len(keys)} objects of {now.location}: its content is another by now")
+        _tell(request, tools, f"removed {len(keys)} objects of {now.location}: its content is another by now")
 
 
-def _is_wanted(order: Order, left: BundleRecord, ledger: Ledger) -> bool:
-    """Whether another set has the same content, and goes on with what this one began."""
-    others = (record for record in ledger.sets() if str(record.id) != order.made_for)
+def _is_wanted(request: UploadRequest, left: BundleRecord, ledger: Ledger) -> bool:
+    """Tell if another set has the same content, and goes on with what this one began."""
+    others = (record for record in ledger.sets() if str(record.id) != request.made_for)
     return any(member.digest == left.digest for record in others for member in record.members)
 
 
-def _tell(order: Order, what: str, level: Level = "info") -> None:
-    fields: Fields = {"cloud": order.cloud.name}
-    order.monitor.tell(Event(Kind.WORKING, f"{order.set_name}: {what}", order.set_name, level, fields))
+def _tell(request: UploadRequest, tools: UploadTools, what: str, level: Level = "info") -> None:
+    fields: Fields = {"cloud": tools.cloud.name}
+    sentence = f"{request.set_name}: {what}"
+    tools.monitor.tell(Event(Kind.WORKING, sentence, request.set_name, level, fields))

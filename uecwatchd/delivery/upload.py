@@ -1,4 +1,4 @@
-"""A bundle on its way into the bucket: made as it is sent, and never twice what lies there already."""
+"""Upload a bundle: made while it is sent, without a copy on disk, and without parts that the bucket has."""
 
 import time
 from collections.abc import Mapping
@@ -14,62 +14,64 @@ from uecwatchd.bundle.upload_slots import store_parts
 from uecwatchd.clouds.credentials.gather import bundle_user, sealed_with, sealing_certificate
 from uecwatchd.clouds.objects import is_same_object, list_objects, put_object
 from uecwatchd.clouds.patience import retry
-from uecwatchd.delivery.request import BootIds, Order
+from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import digest_like
 from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.spool import safe_open
-from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.system import failpoints
 from uecwatchd.types import StoredObject
 
 
 def send(
-    order: Order, bundle: BundleRecord, source: BlockSource, ledger: Ledger, *, resuming: bool
+    request: UploadRequest, bundle: BundleRecord, source: BlockSource, tools: UploadTools, *, resuming: bool
 ) -> BundleRecord:
-    """Bundle and upload in one stream: nothing of the image is written to a disk.
+    """Bundle and upload an image in one stream, the manifest last; return the record of the upload.
 
-    The same key and IV make the same parts, so `resuming` needs to send only those that are not there yet.
+    The same key and IV make the same parts, so `resuming` sends only those that are not there yet.
     """
     secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
     began = time.monotonic()
-    there = _already_there(order, bundle) if resuming else {}
-    totals, parts = _send_parts(order, bundle, secret, source, there=there)
-    _must_be_what_was_read(order, source, totals, ledger)
-    _tell_bundled(order, totals)
-    boot = order.boot.ids()
-    manifest = write_manifest(
-        _manifest(order, bundle, totals, secret, boot), key=order.cloud.account.user_key
-    )
-    _must_be_readable(order, manifest, totals)
-    last = _put(order, "put manifest", bundle.bucket, manifest_name(bundle.prefix), manifest)
-    _tell_uploaded(order, bundle, totals, round(time.monotonic() - began, 1))
-    sent = replace(
+    there = _find_parts(request, bundle, tools) if resuming else {}
+    totals, parts = _send_parts(request, bundle, secret, source, tools, there=there)
+    _check_what_was_read(request, source, totals, tools)
+    _tell_bundled(request, totals, tools)
+    account = tools.cloud.account
+    manifest = write_manifest(_manifest(request, bundle, totals, secret, tools), key=account.user_key)
+    _check_manifest_size(request, manifest, totals, tools)
+    last = _put(tools, "put manifest", bundle.bucket, manifest_name(bundle.prefix), manifest)
+    _tell_uploaded(request, bundle, totals, tools, seconds=round(time.monotonic() - began, 1))
+    return replace(
         bundle,
         state="uploaded",
         objects=(*parts, last),
-        boot=str(boot),
-        sealed=sealed_with(order.cloud.account),
+        boot=str(request.machine.boot),
+        sealed=sealed_with(account),
+        parts=len(totals.parts),
+        bundled_size=totals.bundled_size,
     )
-    return replace(sent, parts=len(totals.parts), bundled_size=totals.bundled_size)
 
 
-def _must_be_what_was_read(order: Order, source: BlockSource, totals: Totals, ledger: Ledger) -> None:
-    if source.is_unchanged() and totals.digest == order.digest:
+def _check_what_was_read(
+    request: UploadRequest, source: BlockSource, totals: Totals, tools: UploadTools
+) -> None:
+    """Raise Deferred if the file was not read as it was at scan time."""
+    if source.is_unchanged() and totals.digest == request.digest:
         return
-    # What is written through a mapping may leave the stamp as it was, and what is kept of it wrong for ever.
-    ledger.drop_digest(order.member.stamp)
-    raise safe_open.changed(order.member.path)
+    # Writes through a mapping may leave the stamp as it was, and the digest in the ledger wrong for ever.
+    tools.ledger.drop_digest(request.member.stamp)
+    raise safe_open.changed(request.member.path)
 
 
-def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
-    limit = order.cloud.dialect.manifest_limit
+def _check_manifest_size(request: UploadRequest, manifest: bytes, totals: Totals, tools: UploadTools) -> None:
+    """Raise Rejected if this generation of cloud does not read manifests of that size."""
+    limit = tools.cloud.dialect.manifest_limit
     if limit is not None and len(manifest) > limit:
         raise Rejected(
-            f"{order.member.path}: too large for cloud {order.cloud.name}",
+            f"{request.member.path}: too large for cloud {tools.cloud.name}",
             f"the manifest of its {len(totals.parts)} parts has {format_size(len(manifest))}, "
             f"and such a cloud reads no more than {format_size(limit)}",
             "Make the image smaller, or put less into it.",
@@ -77,69 +79,72 @@ def _must_be_readable(order: Order, manifest: bytes, totals: Totals) -> None:
 
 
 def _send_parts(
-    order: Order,
+    request: UploadRequest,
     bundle: BundleRecord,
     secret: Secret,
     source: BlockSource,
+    tools: UploadTools,
     *,
     there: Mapping[str, StoredObject],
 ) -> tuple[Totals, tuple[StoredObject, ...]]:
-    member, ready = order.member, 0
+    member, ready = request.member, 0
     stored: dict[int, StoredObject] = {}
 
     def progress(done: int) -> None:
         stage = f"upload the {member.role}"
-        order.monitor.progress(Progress(order.set_name, stage, member.name, done, member.size, ready + 1))
+        tools.monitor.progress(Progress(request.set_name, stage, member.name, done, member.size, ready + 1))
 
     def send_one(piece: PartData) -> None:
-        listed_there = there.get(piece.part.name)
-        if listed_there is None or not is_same_object(listed_there, piece.data):
-            listed_there = _put(order, "put part", bundle.bucket, piece.part.name, piece.data)
-        stored[piece.part.index] = listed_there
-        order.arrived(len(stored))
+        known = there.get(piece.part.name)
+        if known is None or not is_same_object(known, piece.data):
+            known = _put(tools, "put part", bundle.bucket, piece.part.name, piece.data)
+        stored[piece.part.index] = known
+        tools.note_parts(member.role, len(stored))
 
     def check() -> None:
         nonlocal ready
         ready += 1
-        order.check()
+        tools.check_stop()
 
     bundling = Bundling(
         source,
         name=bundle.prefix,
         prefix=bundle.prefix,
         secret=secret,
-        sparse=order.sparse,
-        digest=digest_like(order.digest),
-        compression=order.compression,
-        sharers=order.slots.sharers,
+        sparse=tools.work.sparse,
+        digest=digest_like(request.digest),
+        compression=tools.work.compression,
+        sharers=tools.slots.sharers,
         progress=progress,
     )
     with closing(bundling):
-        store_parts(bundling, send_one, slots=order.slots, check=check, done=bundling.release)
+        store_parts(bundling, send_one, slots=tools.slots, check=check, done=bundling.release)
     return bundling.totals, tuple(stored[index] for index in sorted(stored))
 
 
-def _put(order: Order, moment: str, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
+def _put(tools: UploadTools, moment: str, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
     def put_once() -> StoredObject:
         with failpoints.effect(moment):
-            return put_object(order.cloud, bucket, key, data)
+            return put_object(tools.cloud, bucket, key, data)
 
-    return retry(put_once, patience=order.patience, sleep=order.sleep, spread=order.spread)
+    return retry(put_once, patience=tools.patience, sleep=tools.sleep, spread=tools.spread)
 
 
-def _already_there(order: Order, bundle: BundleRecord) -> Mapping[str, StoredObject]:
-    """The parts that an earlier attempt has sent, by one look at the bucket. Says where it goes on."""
-    parts = {one.key: one for one in list_objects(order.cloud, bundle.bucket, parts_prefix(bundle.prefix))}
+def _find_parts(
+    request: UploadRequest, bundle: BundleRecord, tools: UploadTools
+) -> Mapping[str, StoredObject]:
+    """Find the parts that an earlier attempt has sent, by one listing, and tell where the upload resumes."""
+    parts = {one.key: one for one in list_objects(tools.cloud, bundle.bucket, parts_prefix(bundle.prefix))}
     if parts:
-        place = _place(bundle, parts, size=order.member.size)
-        what = f"Resuming {order.set_name} at upload, {place}"
-        fields: Fields = {"file": order.member.path, "stage": f"upload the {order.member.role}"}
-        order.monitor.tell(Event(Kind.RESUMED, what, order.set_name, fields=fields))
+        place = _resume_point(bundle, parts, size=request.member.size)
+        what = f"Resuming {request.set_name} at upload, {place}"
+        fields: Fields = {"file": request.member.path, "stage": f"upload the {request.member.role}"}
+        tools.monitor.tell(Event(Kind.RESUMED, what, request.set_name, fields=fields))
     return parts
 
 
-def _place(bundle: BundleRecord, parts: Mapping[str, StoredObject], *, size: int) -> str:
-    """Which part is the first that lacks, and of how many: known for sure once the last one was sent."""
+def _resume_point(bundle: BundleRecord, parts: Mapping[str, StoredObject], *, size: int) -> str:
+    """Say which part is the first that is missing. The number of parts is certain once the last was sent."""
     names = (part_name(bundle.prefix, index) for index in range(len(parts)))
     ready = sum(1 for _ in takewhile(parts.__contains__, names))
     last = ready > 0 and parts[part_name(bundle.prefix, ready - 1)].size < PART_SIZE
@@ -149,10 +154,13 @@ def _place(bundle: BundleRecord, parts: Mapping[str, StoredObject], *, size: int
     return f"part {ready + 1} of {of}"
 
 
-def _manifest(order: Order, bundle: BundleRecord, totals: Totals, secret: Secret, boot: BootIds) -> Manifest:
-    account = order.cloud.account
-    root = order.cloud.dialect.disk_mapping if order.whole_disk else None
-    properties = ImageProperties(order.member.role, order.arch_word, boot.kernel, boot.ramdisk, root)
+def _manifest(
+    request: UploadRequest, bundle: BundleRecord, totals: Totals, secret: Secret, tools: UploadTools
+) -> Manifest:
+    account, machine = tools.cloud.account, request.machine
+    root = tools.cloud.dialect.disk_mapping if machine.is_whole_disk else None
+    word = arch_word(request, tools.cloud)
+    properties = ImageProperties(request.member.role, word, machine.boot.kernel, machine.boot.ramdisk, root)
     credentials = BundleCredentials(
         bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account)
     )
@@ -163,25 +171,28 @@ def _parts(totals: Totals) -> str:
     return "1 part" if len(totals.parts) == 1 else f"{len(totals.parts)} parts"
 
 
-def _tell_bundled(order: Order, totals: Totals) -> None:
+def _tell_bundled(request: UploadRequest, totals: Totals, tools: UploadTools) -> None:
     what = (
-        f"{order.set_name}: bundled {order.member.name}: {format_size(totals.size)} as {_parts(totals)} "
+        f"{request.set_name}: bundled {request.member.name}: {format_size(totals.size)} as {_parts(totals)} "
         f"of {format_size(totals.bundled_size)} in all"
     )
-    fields: Fields = {"file": order.member.path, "bytes": totals.bundled_size}
-    order.monitor.tell(Event(Kind.BUNDLED, what, order.set_name, "debug", fields))
+    fields: Fields = {"file": request.member.path, "bytes": totals.bundled_size}
+    tools.monitor.tell(Event(Kind.BUNDLED, what, request.set_name, "debug", fields))
 
 
-def _tell_uploaded(order: Order, bundle: BundleRecord, totals: Totals, seconds: float) -> None:
+def _tell_uploaded(
+    request: UploadRequest, bundle: BundleRecord, totals: Totals, tools: UploadTools, *, seconds: float
+) -> None:
+    member = request.member
     what = (
-        f"{order.set_name}: uploaded {order.member.role} {order.member.name} to {bundle.location}: "
+        f"{request.set_name}: uploaded {member.role} {member.name} to {bundle.location}: "
         f"{format_size(totals.size)} as {_parts(totals)} in {seconds} s"
     )
     fields: Fields = {
-        "file": order.member.path,
-        "cloud": order.cloud.name,
+        "file": member.path,
+        "cloud": tools.cloud.name,
         "bucket": bundle.bucket,
         "bytes": totals.bundled_size,
         "seconds": seconds,
     }
-    order.monitor.tell(Event(Kind.UPLOADED, what, order.set_name, fields=fields))
+    tools.monitor.tell(Event(Kind.UPLOADED, what, request.set_name, fields=fields))

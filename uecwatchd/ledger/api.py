@@ -80,9 +80,6 @@ class Ledger(Protocol):
     def all_bundles(self) -> tuple[BundleRecord, ...]:
         """Return the bundles of all clouds, ordered by cloud and prefix."""
 
-    def has_registered_boot(self, cloud: str) -> bool:
-        """Return whether this host has registered a kernel or a ramdisk on a cloud."""
-
     def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
         """Return the bundles of one role that a set began, and that are not registered."""
 

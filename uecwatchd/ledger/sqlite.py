@@ -85,11 +85,6 @@ class SqliteLedger:
         rows = self._read("SELECT * FROM bundles WHERE cloud = ? ORDER BY prefix", cloud)
         return tuple(bundle_from(row) for row in rows)
 
-    def has_registered_boot(self, cloud: str) -> bool:
-        """Return True if this host has registered a kernel or a ramdisk there."""
-        of_boot = "cloud = ? AND role <> 'machine' AND registered IS NOT NULL"
-        return bool(self._read(f"SELECT 1 FROM bundles WHERE {of_boot} LIMIT 1", cloud))  # noqa: S608
-
     def all_bundles(self) -> tuple[BundleRecord, ...]:
         """Return the bundles of all clouds, ordered by cloud and prefix."""
         return tuple(bundle_from(row) for row in self._read("SELECT * FROM bundles ORDER BY cloud, prefix"))

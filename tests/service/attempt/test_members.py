@@ -1,11 +1,9 @@
-"""The members of a set on their way at once: what waits for what, and what becomes of the others."""
+"""The members of a set on their way into the cloud: in which order, and what becomes of the others."""
 
 import os
-import re
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -17,14 +15,12 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
-from uecwatchd.errors import Deferred, Stopped
 from uecwatchd.ledger.records import BundleRecord, BundleState, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.service.attempt.members import Turns
 from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
-from uecwatchd.types import ContentDigest, Role
+from uecwatchd.types import ContentDigest
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
 
@@ -47,6 +43,15 @@ def first_generation(
         yield host
 
 
+@pytest.fixture
+def openstack(host_class: type[Host], tmp_path: Path) -> Iterator[Host]:
+    """Of a cloud that is at work on an image after it has registered it."""
+    with Sandbox(tmp_path / "cloud", dialect="openstack") as cloud:
+        host = host_class.made(tmp_path / "host", cloud)
+        host.configure(host.config.read_text().replace('"sandbox"', '"openstack"'))
+        yield host
+
+
 def drop(host: Host, made: RealSet, *, name: str = "tiny") -> None:
     names = [file.replace("tiny", name) for file in NAMES]
     host.drop(made.machine, made.kernel, made.ramdisk, names=names)
@@ -65,89 +70,78 @@ def sent(host: Host, what: str) -> list[str]:
     return [name for name in paths if name.startswith("tiny-") and what in name]
 
 
-def test_the_machine_goes_up_while_its_kernel_is_registered_and_its_manifest_waits_for_it(
-    host: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
-) -> None:
-    parts_are_up, manifests_before = threading.Event(), []
-
-    def cross(moment: str) -> None:
-        if moment == "before RegisterImage" and not parts_are_up.is_set():
-            assert parts_are_up.wait(PATIENCE_SECONDS), "the machine waits for its kernel"
-            manifests_before.extend(sent(host, ".manifest."))
-        if moment == "after put part" and sent(host, ".part."):
-            parts_are_up.set()
-
-    drop(host, real_set)
-    crossing(cross)
-    record = once(host, heard)
-    assert record.state == "done", record.error
-    assert manifests_before == []
-    kernel, ramdisk = (record.image_id(role) for role in ("kernel", "ramdisk"))
-    (machine,) = (image for image in host.cloud.images if image.type == "machine")
-    assert (machine.kernel, machine.ramdisk) == (kernel, ramdisk)
+def asked(host: Host) -> list[str]:
+    """The requests that change something, in order: uploads by the bundle that they belong to."""
+    steps = []
+    for seen in host.cloud.requests:
+        if seen.action == "PutObject":
+            steps.append(f"upload {Path(seen.path).name.split('-')[0]}")
+        elif seen.action == "RegisterImage":
+            steps.append("register")
+    return [step for step, _ in groupby(steps)]
 
 
-def test_members_are_sent_one_after_the_other_and_the_machine_last(
+def test_kernel_and_ramdisk_are_registered_before_the_machine_goes_up(
     host: Host, real_set: RealSet, heard: Heard
 ) -> None:
     drop(host, real_set)
-    assert once(host, heard).state == "done"
-    puts = (Path(seen.path).name for seen in host.cloud.calls("PutObject") if not seen.code)
-    bundles = [name for name, _ in groupby(re.sub(r"\.(part\.\d+|manifest\.xml)$", "", put) for put in puts)]
-    assert len(bundles) == len(set(bundles)) == len(NAMES)
-    assert bundles[-1].startswith("tiny-")
+    record = once(host, heard)
+    assert record.state == "done", record.error
+    one_by_one = ("upload vmlinuz", "register", "upload initrd", "register", "upload tiny", "register")
+    assert asked(host) == list(one_by_one)
+    (machine,) = (image for image in host.cloud.images if image.type == "machine")
+    assert (machine.kernel, machine.ramdisk) == (record.image_id("kernel"), record.image_id("ramdisk"))
     stages = [stage for stage, _ in groupby(progress.stage for progress in heard.progresses)]
     sending = [stage for stage in stages if stage.startswith("upload ")]
     assert sending == ["upload the kernel", "upload the ramdisk", "upload the machine"]
 
 
-ROLES: tuple[Role, ...] = ("kernel", "ramdisk", "machine")
+def test_the_machine_goes_up_while_its_kernel_is_pending_and_is_registered_once_that_is_available(
+    openstack: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
+) -> None:
+    cloud, before_parts, before_registrations = openstack.cloud, [], []
+
+    def states() -> list[tuple[str, str]]:
+        return sorted((image.type, image.state) for image in cloud.images)
+
+    def cross(moment: str) -> None:
+        if moment == "before put part":
+            before_parts.append(states())
+        if moment == "before RegisterImage":
+            before_registrations.append(states())
+        if moment == "after put manifest" and sent(openstack, ".manifest."):
+            cloud.faults.clear()
+            for image in cloud.images:
+                cloud.backend.registry.set_image_state(image.id, "available")
+
+    drop(openstack, real_set)
+    cloud.faults.arm("pending", 1e6)
+    crossing(cross)
+    record = once(openstack, heard)
+    assert record.state == "done", record.error
+    assert before_parts[-1] == [("kernel", "pending"), ("ramdisk", "pending")]
+    assert before_registrations[-1] == [("kernel", "available"), ("ramdisk", "available")]
 
 
-def test_a_member_has_its_turn_when_all_before_it_have_sent_failed_or_need_not_send() -> None:
-    turns, had = Turns(ROLES), list[str]()
-
-    def machine() -> None:
-        with turns.until_over("machine") as turn, turn(nothing):
-            had.append("machine")
-
-    waiting = threading.Thread(target=machine)
-    waiting.start()
-    with suppress(Deferred), turns.until_over("ramdisk"):
-        raise Deferred("ramdisk", "it failed", "Again.")
-    with turns.until_over("kernel") as turn:
-        with turn(nothing):
-            time.sleep(0.1)  # had it not waited, the machine would be through by now
-            had.append("kernel")
-        waiting.join(PATIENCE_SECONDS)  # the kernel is still on its way
-        assert had == ["kernel", "machine"]
-
-
-def test_who_waits_for_its_turn_can_be_asked_to_wait_no_more() -> None:
-    def check() -> None:
-        raise Stopped("machine", "somebody holds it", "Release it.")
-
-    turns = Turns(ROLES)
-    with pytest.raises(Stopped), turns.until_over("machine") as turn, turn(check):
-        raise AssertionError("the kernel has not had its turn")
+def test_nothing_is_made_of_a_kernel_that_fails_while_it_is_pending(
+    openstack: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(openstack, real_set)
+    openstack.cloud.faults.arm("image-fails", 1)
+    record = once(openstack, heard)
+    assert record.state == "rejected"
+    assert record.error
+    assert "registering uec-images/vmlinuz-" in record.error.what
+    assert [image.type for image in openstack.cloud.images] == ["kernel", "ramdisk"]
+    assert not list(openstack.spool.glob("tiny.e?i"))
+    openstack.ask("retry", "tiny")
+    record = once(openstack, heard)
+    assert record.state == "done", record.error
+    assert sorted(image.state for image in openstack.cloud.images) == ["available"] * len(NAMES)
 
 
 def nothing() -> None:
     pass
-
-
-def test_a_kernel_that_fails_has_the_machine_put_down(
-    host: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
-) -> None:
-    drop(host, real_set)
-    host.cloud.faults.arm("image-fails", 1)
-    record = once(host, heard)
-    assert record.state == "rejected"
-    assert record.error
-    assert "registering uec-images/" in record.error.what
-    assert "tiny-" not in record.error.what, "it is not the machine that failed"
-    assert sent(host, ".manifest.") == []
-    assert not [thread for thread in threading.enumerate() if "beside" in thread.name]
 
 
 def machines(host: Host) -> dict[str, str | None]:
@@ -263,7 +257,7 @@ def test_a_kernel_of_another_host_that_ours_went_up_into_is_made_whole(
 
 
 @pytest.mark.parametrize("first_generation", [False], indirect=True, ids=["no administrator"])
-def test_no_byte_of_a_machine_goes_up_before_we_know_that_we_may_register_its_kernel(
+def test_no_byte_of_a_machine_goes_up_when_its_kernel_is_refused(
     first_generation: Host, real_set: RealSet, heard: Heard
 ) -> None:
     drop(first_generation, real_set)
