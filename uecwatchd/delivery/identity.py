@@ -49,7 +49,7 @@ def _digest(request: UploadRequest, tools: UploadTools, boot: tuple[str, str]) -
     ]
     if request.member.role == "machine":
         machine = request.machine
-        traits += [boot, machine.virtualization, machine.platform, request.bucket, *machine.wishes]
+        traits += [boot, machine.virtualization, machine.platform, request.bucket, *machine.name_traits]
     return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
 
 
@@ -82,9 +82,9 @@ def is_anothers(request: UploadRequest, known: BundleRecord | None) -> bool:
 def separate(request: UploadRequest) -> UploadRequest:
     """Make the request one for an image of the owner's own, under a name that differs from the other one."""
     machine = request.machine
-    name = machine.name if machine.wishes or machine.name is None else f"{machine.name}-{request.owner}"
-    wishes = (*machine.wishes, f"owner {request.owner}")
-    return replace(request, machine=replace(machine, name=name, wishes=wishes))
+    name = machine.name if machine.name_traits or machine.name is None else f"{machine.name}-{request.owner}"
+    name_traits = (*machine.name_traits, f"owner {request.owner}")
+    return replace(request, machine=replace(machine, name=name, name_traits=name_traits))
 
 
 def plan_bundle(request: UploadRequest, tools: UploadTools, identity: str) -> BundleRecord:

@@ -39,7 +39,7 @@ class MachineTraits:
     virtualization: str | None = None
     platform: str = "linux"
     is_whole_disk: bool = False  #: paravirtual, with a partition table
-    wishes: tuple[str, ...] = ()  #: what else makes it another image than one of the same bytes
+    name_traits: tuple[str, ...] = ()  #: tells it from images of the same bytes under other names
 
 
 @dataclass(frozen=True, slots=True)

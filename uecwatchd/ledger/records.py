@@ -29,7 +29,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Furnished:
+class AppliedAttributes:
     """Attributes that an image got for a set: the keys of tags, and `described` for a description."""
 
     image_id: str
@@ -54,7 +54,7 @@ class MemberRecord:
     manifest: str = ""
     parts: int = 0
     pending: str = ""
-    furnished: Furnished | None = None
+    furnished: AppliedAttributes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from uecwatchd.ledger.records import (
     NOT_READ,
+    AppliedAttributes,
     BundleRecord,
     Failure,
-    Furnished,
     Leaving,
     MemberRecord,
     SetRecord,
@@ -62,5 +62,5 @@ def _member_from(values: dict[str, Any]) -> MemberRecord:
     text = values.pop("sha256")
     values["digest"] = ContentDigest.parse(text) if text else NOT_READ
     given = values.get("furnished")
-    furnished = Furnished(**{**given, "tags": tuple(given["tags"])}) if given else None
+    furnished = AppliedAttributes(**{**given, "tags": tuple(given["tags"])}) if given else None
     return MemberRecord(**{**values, "stamp": FileStamp(*values["stamp"]), "furnished": furnished})

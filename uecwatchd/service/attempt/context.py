@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from uecwatchd.bundle.upload_slots import UploadSlots
@@ -17,7 +17,7 @@ from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
-from uecwatchd.ledger.records import Furnished, MemberRecord, SetRecord
+from uecwatchd.ledger.records import AppliedAttributes, MemberRecord, SetRecord
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.interrupts import NEXT, Interrupts
 from uecwatchd.types import Role
@@ -25,67 +25,60 @@ from uecwatchd.types import Role
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Tools of the stages.
-
-    `now` returns seconds of the epoch, `random` a number from 0 to 1; `started` is the start of this service,
-    by default before everything.
-    """
+    """Tools that the stages of all attempts share."""
 
     ledger: Ledger
     clouds: CloudAccess
     monitor: Monitor
-    stopping: threading.Event
+    stopping: threading.Event  #: set when the service is to end
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
     interrupts: Interrupts = field(default_factory=Interrupts)
     host: str = socket.gethostname()
-    now: Callable[[], float] = time.time
-    started: float = float("-inf")
-    random: Callable[[], float] = lambda: 0.5
+    now: Callable[[], float] = time.time  #: seconds since the epoch
+    started: float = float("-inf")  #: when this service started; by default before everything
+    random: Callable[[], float] = lambda: 0.5  #: numbers from 0 to 1
     patience: RetryPolicy = field(default_factory=RetryPolicy)
 
 
-class Reach:
+class UploadedParts:
     """Number of parts of each member in the bucket, sent or found by one attempt. Shared by threads."""
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()  # guards _parts
         self._parts: dict[Role, int] = {}
 
-    def arrived(self, role: Role, parts: int) -> None:
-        with self._turn:
+    def note(self, role: Role, parts: int) -> None:
+        with self._lock:
             self._parts[role] = max(parts, self._parts.get(role, 0))
 
-    def noted(self, members: Iterable[MemberRecord]) -> tuple[MemberRecord, ...]:
+    def applied_to(self, members: Iterable[MemberRecord]) -> tuple[MemberRecord, ...]:
         """Return the members with the largest number of parts, from this attempt and earlier ones."""
-        with self._turn:
+        with self._lock:
             return tuple(replace(one, parts=max(one.parts, self._parts.get(one.role, 0))) for one in members)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt at one set: its files, its record, and its monitor.
+    """One attempt at one set, as it passes from stage to stage."""
 
-    `fresh_until` is when the files stop being fresh, from an earlier attempt. `reach` is the progress of this
-    attempt; `waited` is how many seconds the set has waited for pending images.
-    """
-
-    found: ImageSet
+    found: ImageSet  #: the files, as the scan found them
     record: SetRecord
     monitor: Monitor
-    cloud: Cloud | None = None
-    fresh_until: float | None = None
-    reach: Reach = field(default_factory=Reach)
-    waited: Mapping[str, float] = field(default_factory=dict)
+    connected: Cloud | None = None
+    fresh_until: float | None = None  #: when the files stop being fresh, from an earlier attempt
+    uploaded: UploadedParts = field(default_factory=UploadedParts)
+    waited: Mapping[str, float] = field(default_factory=dict)  #: seconds, by id of a pending image
 
     def known(self, role: Role) -> MemberRecord | None:
         return next((m for m in self.record.members if m.role == role), None)
 
-    def entered(self) -> Cloud:
-        """Return the cloud of a job after `enter_cloud`."""
-        assert self.cloud is not None, "the cloud is entered first"  # noqa: S101 (the order of the stages)
-        return self.cloud
+    @property
+    def cloud(self) -> Cloud:
+        """The cloud, in the stages after `connect`."""
+        assert self.connected is not None, "the job is connected first"  # noqa: S101 (the order of the stages)
+        return self.connected
 
     @property
     def made_for(self) -> str:
@@ -122,19 +115,16 @@ def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fiel
     job.monitor.tell(Event(kind, f"{name}: {what}", name, level=level, fields=fields or {}))
 
 
-def with_member(job: Job, role: Role, **changes: str | Furnished | None) -> Job:
-    members = tuple(_changed(job.record.members, role, changes))
+def with_member(job: Job, role: Role, **changes: str | AppliedAttributes | None) -> Job:
+    """Return the job with the record of one member changed."""
+    members = tuple(
+        replace(member, **changes) if member.role == role else member  # type: ignore[arg-type]
+        for member in job.record.members
+    )
     return replace(job, record=replace(job.record, members=members))
 
 
-def _changed(
-    members: tuple[MemberRecord, ...], role: Role, changes: Mapping[str, str | Furnished | None]
-) -> Iterator[MemberRecord]:
-    for member in members:
-        yield replace(member, **changes) if member.role == role else member  # type: ignore[arg-type]
-
-
-def lead(found: ImageSet) -> Member:
+def main_member(found: ImageSet) -> Member:
     """Return the main member: the machine image, or the only kernel or ramdisk."""
     return found.member("machine") or found.members[0]
 
@@ -146,14 +136,14 @@ def fingerprint_of(record: SetRecord, found: ImageSet) -> str:
     """
     contents = [(m.role, m.digest) for m in record.members]
     boot = (found.kernel_id, found.ramdisk_id, found.arch, found.virtualization, found.sidecar.platform)
-    traits = (contents, boot, record.cloud, record.bucket, wishes(found))
+    traits = (contents, boot, record.cloud, record.bucket, name_traits(found))
     return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
 
 
-def wishes(found: ImageSet) -> tuple[str, ...]:
+def name_traits(found: ImageSet) -> tuple[str, ...]:
     """Return the wanted name of the image, as in the sidecar.
 
-    A name with a date is the same wish tomorrow. Without a name, an image with the same bytes under any name
+    A name with a date is the same name tomorrow. Without a name, an image with the same bytes under any name
     is accepted.
     """
     sidecar = found.sidecar

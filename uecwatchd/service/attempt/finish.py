@@ -17,24 +17,21 @@ from uecwatchd.clouds.registration import deregister
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Level
 from uecwatchd.images import digests
-from uecwatchd.ledger.records import BundleRecord, Furnished, MemberRecord, SetRecord
+from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.wording import command
-from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, tell, with_member
+from uecwatchd.service.attempt.context import Job, Tools, main_member, pause, stop_if_asked, tell, with_member
 from uecwatchd.system.text import printable
 from uecwatchd.types import Role
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """Something to be done for an image. `grant` does it, and returns a description of the result.
+class Change:
+    """A change to an image in the cloud."""
 
-    An `urgent` wish must not be skipped if the cloud is busy: then the set is deferred.
-    """
-
-    grant: Callable[[], str]
-    level: Level = "info"
-    urgent: bool = False
+    make: Callable[[], str]  #: makes the change, and returns a description of the result
+    level: Level = "info"  #: of that description
+    is_urgent: bool = False  #: must not be skipped if the cloud is busy: then the set is deferred
 
 
 NOT_AGAIN = "It is not tried again by itself. To have it done: {order}"
@@ -43,61 +40,65 @@ NOT_AGAIN = "It is not tried again by itself. To have it done: {order}"
 # --- attributes -------------------------------------------------------------------------------------------
 
 
-def furnish(job: Job, tools: Tools) -> Job:
+def apply_attributes(job: Job, tools: Tools) -> Job:
     """Apply the requested attributes to the images, and remove those that are no longer requested."""
-    role = lead(job.found).role
-    before = next((member.furnished for member in job.record.members if member.role == role), None)
-    now = _furnished(job, tools)
+    before, now = _main_record(job).furnished, _requested(job, tools)
     if before and before.image_id == now.image_id:
-        now_or_before = replace(
-            now,
-            tags=tuple(dict.fromkeys((*before.tags, *now.tags))),
-            described=now.described or before.described,
-        )
-        job = _noted(job, tools, now_or_before)
-        for wish in _unwishes(job, before, now, tools):
-            job = _granted(job, tools, wish)
-    job = _noted(job, tools, now)
+        both = tuple(dict.fromkeys((*before.tags, *now.tags)))
+        job = _note(job, tools, replace(now, tags=both, described=now.described or before.described))
+        for change in _removals(job, before, now, tools):
+            job = _make(job, tools, change)
+    job = _note(job, tools, now)
     for member in job.record.members:
-        for wish in _wishes_for(job, member, tools):
-            job = _granted(job, tools, wish)
+        for change in _additions(job, member, tools):
+            job = _make(job, tools, change)
     _tell_visibility(job)
     _tell_shared(job, tools)
     return job
 
 
-def _furnished(job: Job, tools: Tools) -> Furnished:
+def _main_record(job: Job) -> MemberRecord:
+    role = main_member(job.found).role
+    return next(member for member in job.record.members if member.role == role)
+
+
+def _requested(job: Job, tools: Tools) -> AppliedAttributes:
     """Return the attributes of the main image, except permissions."""
-    member = next(member for member in job.record.members if member.role == lead(job.found).role)
-    tags = tuple(_fitting_tags(job, member, tools)) if job.entered().dialect.tag_limit else ()
-    return Furnished(member.image_id, tags, described=job.found.sidecar.description is not None)
+    member = _main_record(job)
+    tags = tuple(_fitting_tags(job, member, tools)) if job.cloud.dialect.tag_limit else ()
+    return AppliedAttributes(member.image_id, tags, described=job.found.sidecar.description is not None)
 
 
-def _noted(job: Job, tools: Tools, furnished: Furnished) -> Job:
+def _note(job: Job, tools: Tools, attributes: AppliedAttributes) -> Job:
     """Record attributes before they are applied, so that they are known to be ours to remove."""
-    role = lead(job.found).role
-    if any(member.furnished == furnished for member in job.record.members if member.role == role):
+    if _main_record(job).furnished == attributes:
         return job
-    job = with_member(job, role, furnished=furnished)
+    job = with_member(job, main_member(job.found).role, furnished=attributes)
     tools.ledger.put_set(job.record)
     return job
 
 
-def _unwishes(job: Job, before: Furnished, now: Furnished, tools: Tools) -> Iterator[Wish]:
+def _removals(job: Job, before: AppliedAttributes, now: AppliedAttributes, tools: Tools) -> Iterator[Change]:
     """Yield removals of attributes. An attribute that another set gave too stays."""
-    cloud, image_id = job.entered(), now.image_id
-    others = [
-        member.furnished
-        for record in tools.ledger.sets()
-        if _is_other(record, job)
-        for member in record.members
-        if member.furnished and member.furnished.image_id == image_id
-    ]
-    kept = {key for other in others for key in other.tags} | set(now.tags)
+    cloud, image_id = job.cloud, now.image_id
+    kept, is_described = set(now.tags), now.described
+    for other in _given_by_others(job, image_id, tools):
+        kept |= set(other.tags)
+        is_described = is_described or other.described
     if stale := [key for key in before.tags if key not in kept]:
-        yield Wish(lambda: _untagged(cloud, image_id, stale))
-    if before.described and not now.described and not any(other.described for other in others):
-        yield Wish(lambda: _described(cloud, image_id, ""))
+        yield Change(lambda: _untagged(cloud, image_id, stale))
+    if before.described and not is_described:
+        yield Change(lambda: _described(cloud, image_id, ""))
+
+
+def _given_by_others(job: Job, image_id: str, tools: Tools) -> Iterator[AppliedAttributes]:
+    """Yield the attributes that other sets gave this image."""
+    for record in tools.ledger.sets():
+        if not _is_other(record, job):
+            continue
+        for member in record.members:
+            if member.furnished and member.furnished.image_id == image_id:
+                yield member.furnished
 
 
 def _untagged(cloud: Cloud, image_id: str, keys: list[str]) -> str:
@@ -105,27 +106,28 @@ def _untagged(cloud: Cloud, image_id: str, keys: list[str]) -> str:
     return f"took the tags {', '.join(sorted(keys))} off {image_id}"
 
 
-def _wishes_for(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Wish]:
-    cloud, sidecar, image_id = job.entered(), job.found.sidecar, member.image_id
-    leading = member.role == lead(job.found).role and not _is_anothers_too(job, image_id, tools)
-    if cloud.dialect.tag_limit or (leading and sidecar.tags):
+def _additions(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Change]:
+    cloud, sidecar, image_id = job.cloud, job.found.sidecar, member.image_id
+    # Nothing is taken from an image that a set of another owner has too.
+    is_ours = member.role == main_member(job.found).role and not _has_other_owner(job, image_id, tools)
+    if cloud.dialect.tag_limit or (is_ours and sidecar.tags):
         tags = _fitting_tags(job, member, tools)
-        yield Wish(lambda: _tagged(cloud, image_id, tags), "debug")
-    if leading and sidecar.description:
+        yield Change(lambda: _tagged(cloud, image_id, tags), "debug")
+    if is_ours and sidecar.description:
         text = sidecar.description
-        yield Wish(lambda: _described(cloud, image_id, text), "debug")
+        yield Change(lambda: _described(cloud, image_id, text), "debug")
     public = sidecar.public if "public" in sidecar.given else None
     accounts = sidecar.share if "share" in sidecar.given else None
     if public is not None or accounts is not None:
 
         def shared() -> str:
-            given = share(cloud, image_id, public=public, accounts=accounts, widen=not leading)
+            given = share(cloud, image_id, public=public, accounts=accounts, widen=not is_ours)
             return f"{image_id} may be started by {_starters(given)}"
 
-        yield Wish(shared, urgent=public is False)
+        yield Change(shared, is_urgent=public is False)
 
 
-def _is_anothers_too(job: Job, image_id: str, tools: Tools) -> bool:
+def _has_other_owner(job: Job, image_id: str, tools: Tools) -> bool:
     """Return True if a set of another owner has this image: then nothing is removed from it."""
     mine = job.found.owner
     others = (record for record in tools.ledger.sets() if _is_other(record, job))
@@ -159,7 +161,7 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
     """
     sidecar = job.found.sidecar
     ours = {"owner": "uecwatchd", **digests.tag(member.digest), "host": tools.host}
-    if member.role != lead(job.found).role:
+    if member.role != main_member(job.found).role:
         return ours
     # No cloud accepts a control character in a tag, and the user has not asked for this tag.
     named = {"source": printable(member.path.rsplit("/", 1)[-1]), "version": sidecar.version or ""}
@@ -167,16 +169,16 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
 
 
 def _fitting_tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
-    return dict(list(_tags(job, member, tools).items())[: job.entered().dialect.tag_limit])
+    return dict(list(_tags(job, member, tools).items())[: job.cloud.dialect.tag_limit])
 
 
-def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
+def _make(job: Job, tools: Tools, change: Change) -> Job:
     """Grant a wish; on failure return the job with a remark."""
     check = partial(stop_if_asked, job, tools)
     check()
     try:
         done = retry(
-            wish.grant,
+            change.make,
             patience=tools.patience,
             sleep=lambda seconds: pause(seconds, tools, check),
             spread=tools.random,
@@ -184,17 +186,17 @@ def _granted(job: Job, tools: Tools, wish: Wish) -> Job:
     except Stopped:
         raise
     except Deferred as error:
-        if wish.urgent:
+        if change.is_urgent:
             raise
         hint = NOT_AGAIN.format(order=command("retry", job.record.id))
-        return _remarked(job, error.what, error.why, hint, error.request_id)
+        return _add_remark(job, error.what, error.why, hint, error.request_id)
     except UecError as error:
-        return _remarked(job, error.what, error.why, error.hint, error.request_id)
-    tell(job, Kind.REGISTERED, done, level=wish.level)
+        return _add_remark(job, error.what, error.why, error.hint, error.request_id)
+    tell(job, Kind.REGISTERED, done, level=change.level)
     return job
 
 
-def _remarked(job: Job, what: str, why: str, hint: str, request_id: str = "") -> Job:
+def _add_remark(job: Job, what: str, why: str, hint: str, request_id: str = "") -> Job:
     fields = {"error": f"{what}: {why}", "hint": hint, "request_id": request_id}
     told = {key: value for key, value in fields.items() if value}
     sentence = f"it is registered, but not all is as it was asked for: {what}: {why}"
@@ -205,7 +207,7 @@ def _remarked(job: Job, what: str, why: str, hint: str, request_id: str = "") ->
 
 def _tell_shared(job: Job, tools: Tools) -> None:
     """Report that other sets have the same image, because it has only one set of permissions."""
-    role = lead(job.found).role
+    role = main_member(job.found).role
     image_id = job.record.image_id(role)
     others = [r.name for r in tools.ledger.sets() if _is_other(r, job) and r.image_id(role) == image_id]
     if others and job.found.sidecar.given & {"public", "share"}:
@@ -215,7 +217,7 @@ def _tell_shared(job: Job, tools: Tools) -> None:
 
 def _tell_visibility(job: Job) -> None:
     """Report a public image on a cloud where new images are public, if this was not requested."""
-    cloud, image_id = job.entered(), job.record.image_id(lead(job.found).role)
+    cloud, image_id = job.cloud, job.record.image_id(main_member(job.found).role)
     if "public" in job.found.sidecar.given or not cloud.dialect.public_by_default:
         return
     with suppress(UecError):  # nobody has asked for this
@@ -227,7 +229,7 @@ def _tell_visibility(job: Job) -> None:
 # --- the older image --------------------------------------------------------------------------------------
 
 
-def succeed_older(job: Job, tools: Tools) -> Job:
+def replace_older(job: Job, tools: Tools) -> Job:
     """Remove the previous image of the set from this host, if `on_existing = "replace"`."""
     image_id = job.record.image_id("machine")
     if job.found.sidecar.on_existing != "replace" or not image_id:
@@ -241,7 +243,7 @@ def succeed_older(job: Job, tools: Tools) -> Job:
     with tools.ledger.claim(f"{older.cloud}/{older.identity}", check=check):  # nobody adopts it meanwhile
         if any(_uses(record, older, job) for record in tools.ledger.sets()):
             return job
-        return _granted(job, tools, Wish(lambda: _take_away(job, older, tools)))
+        return _make(job, tools, Change(lambda: _remove(job, older, tools)))
 
 
 def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
@@ -259,12 +261,12 @@ def _is_other(record: SetRecord, job: Job) -> bool:
     return not same and record.cloud == job.record.cloud
 
 
-def _take_away(job: Job, older: BundleRecord, tools: Tools) -> str:
+def _remove(job: Job, older: BundleRecord, tools: Tools) -> str:
     """Deregister an image, then delete its bundle: an image without its parts cannot start.
 
     After an interruption it starts again from the beginning: the ledger keeps the bundle until the end.
     """
-    cloud = job.entered()
+    cloud = job.cloud
     deregister(cloud, older.image_id)
     for stored in older.objects:
         stop_if_asked(job, tools)
@@ -294,7 +296,7 @@ def publish(job: Job, tools: Tools) -> Job:
     )
     done = replace(job.record, state="done", stage="", since=tools.now())
     for taken in result_files.publish(done):
-        job = _remarked(job, taken.what, taken.why, taken.hint)
+        job = _add_remark(job, taken.what, taken.why, taken.hint)
     if job.record.remarks != done.remarks:  # the JSON gets them too, unless it is the file that failed
         result_files.publish(replace(done, remarks=job.record.remarks))
     return job

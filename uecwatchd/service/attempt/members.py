@@ -22,7 +22,15 @@ from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import NOT_READ
 from uecwatchd.outputs.result_files import track_in_report
-from uecwatchd.service.attempt.context import Job, Tools, lead, pause, stop_if_asked, wishes, with_member
+from uecwatchd.service.attempt.context import (
+    Job,
+    Tools,
+    main_member,
+    name_traits,
+    pause,
+    stop_if_asked,
+    with_member,
+)
 from uecwatchd.service.attempt.prepare import registered_name
 from uecwatchd.types import FileStamp, Role
 
@@ -64,7 +72,7 @@ def _request(job: Job, member: Member) -> UploadRequest:
         digest=known.digest if known else NOT_READ,
         arch=job.found.arch,
         bucket=job.record.bucket,
-        must_be_new=job.found.sidecar.on_existing == "fail" and member == lead(job.found),
+        must_be_new=job.found.sidecar.on_existing == "fail" and member == main_member(job.found),
         waited=job.waited,
     )
 
@@ -77,7 +85,7 @@ def _machine_request(
         boot=_boot(job, tools, made),
         name=registered_name(job, tools),
         description=found.sidecar.description,
-        wishes=wishes(found) if job.entered().dialect.name_pattern else (),
+        name_traits=name_traits(found) if job.cloud.dialect.name_pattern else (),
         virtualization=found.virtualization,
         platform=found.sidecar.platform,
         is_whole_disk=found.virtualization != "hvm" and machine.facts.layout == "disk",
@@ -88,7 +96,7 @@ def _machine_request(
 def _upload_tools(job: Job, tools: Tools) -> UploadTools:
     check_stop = partial(stop_if_asked, job, tools)
     return UploadTools(
-        cloud=job.entered(),
+        cloud=job.cloud,
         ledger=tools.ledger,
         monitor=Tee((job.monitor, track_in_report(job.record))),
         work=tools.work,
@@ -97,7 +105,7 @@ def _upload_tools(job: Job, tools: Tools) -> UploadTools:
         check_stop=check_stop,
         check_files=lambda: _check_unchanged(job.found),
         sleep=lambda seconds: pause(seconds, tools, check_stop),
-        note_parts=job.reach.arrived,
+        note_parts=job.uploaded.note,
         spread=tools.random,
         now=tools.now,
     )

@@ -18,7 +18,7 @@ from uecwatchd.service.attempt.context import Job, Tools
 from uecwatchd.service.retry import next_check_at
 
 
-def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> SetRecord | None:
+def check_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> SetRecord | None:
     """Check a set's pending images. Returns the record if it has to wait, None if there is work to do."""
     if before is None or not before.awaits_cloud or before.stamp != found.stamp:
         return None
@@ -26,7 +26,7 @@ def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> Se
     waiting = now - before.since
     try:
         cloud = tools.clouds.enter(before.cloud)
-        listed = [find_image(cloud, image_id) for image_id in waited(before, now=now)]
+        listed = [find_image(cloud, image_id) for image_id in seconds_waited(before, now=now)]
     except UecError:  # an attempt gets the same error, and reports it
         return None
     patience = WAIT_SECONDS if all(listed) else UNLISTED_SECONDS
@@ -36,14 +36,14 @@ def still_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> Se
     return replace(before, next_retry=next_check_at(before.since, now=now))
 
 
-def waited(record: SetRecord | None, *, now: float) -> Mapping[str, float]:
+def seconds_waited(record: SetRecord | None, *, now: float) -> Mapping[str, float]:
     """Return how many seconds a set has waited for images, by their ids."""
     if record is None or not record.awaits_cloud:
         return {}
     return {member.pending: max(0.0, now - record.since) for member in record.members if member.pending}
 
 
-def put_off(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]:
+def defer_pending(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]:
     """Return the record of a set that waits for its cloud, and the event.
 
     It keeps its stage and its number of deferrals, because nothing has failed or ended.
@@ -52,7 +52,7 @@ def put_off(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]
     since = now - job.waited.get(pending.image_id, 0.0)
     members = (
         replace(one, pending=pending.image_id if one.role == pending.role else "")
-        for one in job.reach.noted(job.record.members)
+        for one in job.uploaded.applied_to(job.record.members)
     )
     record = replace(
         job.record,

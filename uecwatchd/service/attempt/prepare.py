@@ -39,7 +39,7 @@ WAYS_OUT = {
 }
 
 
-def measure(job: Job, tools: Tools) -> Job:
+def read_digests(job: Job, tools: Tools) -> Job:
     """Compute the SHA-256 of every member. An unchanged stamp means unchanged content.
 
     A new file is read twice: here, and while it is bundled, where the digest is computed again. The first
@@ -67,7 +67,7 @@ def _read(job: Job, member: Member, tools: Tools, taken: Digest | None = None) -
     return safe_open.digest(job.found.folder, member.path, stamp=member.stamp, taken=taken, progress=progress)
 
 
-def hold_against_sums(job: Job, tools: Tools) -> Job:
+def check_sums(job: Job, tools: Tools) -> Job:
     """Compare every member with its declared sum, if there is one.
 
     Raises NotYet if the file may still be written, Rejected otherwise.
@@ -117,7 +117,7 @@ def fresh_until(job: Job, *, now: float) -> float:
     return min(now, job.found.changed) + FRESH_SECONDS
 
 
-def withdraw(job: Job, tools: Tools) -> Job:
+def remove_stale_ids(job: Job, tools: Tools) -> Job:
     """Remove the ids of an earlier content. Files that were only touched keep their ids."""
     fingerprint = fingerprint_of(job.record, job.found)
     if job.record.fingerprint != fingerprint:
@@ -125,7 +125,7 @@ def withdraw(job: Job, tools: Tools) -> Job:
     return replace(job, record=replace(job.record, fingerprint=fingerprint))
 
 
-def enter_cloud(job: Job, tools: Tools) -> Job:
+def connect(job: Job, tools: Tools) -> Job:
     """Connect to the cloud, and make sure that the bucket is ours."""
     bucket = job.record.bucket
     check_bucket_name(bucket, from_config=bucket == tools.configured_bucket)
@@ -138,12 +138,12 @@ def enter_cloud(job: Job, tools: Tools) -> Job:
         probe_ec2(cloud)  # if that raises, the whole cloud has the problem, not one sidecar
         hint = "Name another bucket in the sidecar, or none."
         raise Rejected(error.what, error.why, hint, request_id=error.request_id) from error
-    return replace(job, cloud=cloud)
+    return replace(job, connected=cloud)
 
 
-def name_it(job: Job, tools: Tools) -> Job:
+def check_name(job: Job, tools: Tools) -> Job:
     """Check that the image can have its name, before gigabytes are uploaded."""
-    pattern = job.entered().dialect.name_pattern
+    pattern = job.cloud.dialect.name_pattern
     if job.found.member("machine") is None or pattern is None:
         return job
     name = registered_name(job, tools)
@@ -177,23 +177,23 @@ def registered_name(job: Job, tools: Tools) -> str:
     )
 
 
-def foresee(job: Job, tools: Tools) -> Job:
+def preflight(job: Job, tools: Tools) -> Job:
     """Check everything that the cloud may refuse, before gigabytes are uploaded."""
     del tools
-    _must_be_for_its_hosts(job)
+    _check_architecture(job)
     for member in job.found.members:
-        _must_fit(job, member)
-    _must_have_what_is_demanded(job)
-    _must_be_shareable(job)
+        _check_size(job, member)
+    _check_kernel_and_ramdisk(job)
+    _check_share(job)
     for role, image_id in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)):
         if image_id:
-            _must_be_there(job, role, image_id)
+            _check_image_exists(job, role, image_id)
     return job
 
 
-def _must_be_for_its_hosts(job: Job) -> None:
+def _check_architecture(job: Job) -> None:
     """Raise Rejected for an architecture that the cloud does not know; warn if files are for another one."""
-    found, cloud = job.found, job.entered()
+    found, cloud = job.found, job.cloud
     known = cloud.dialect.architectures
     if found.arch not in known:
         raise Rejected(
@@ -207,9 +207,9 @@ def _must_be_for_its_hosts(job: Job) -> None:
             tell(job, Kind.WORKING, what, level="warning")
 
 
-def _must_have_what_is_demanded(job: Job) -> None:
+def _check_kernel_and_ramdisk(job: Job) -> None:
     """Raise Rejected if the cloud requires a kernel or a ramdisk that the sidecar excludes."""
-    found, cloud = job.found, job.entered()
+    found, cloud = job.found, job.cloud
     if found.member("machine") is None or found.virtualization == "hvm":
         return
     given = {"kernel": found.kernel_id, "ramdisk": found.ramdisk_id}
@@ -222,8 +222,8 @@ def _must_have_what_is_demanded(job: Job) -> None:
         )
 
 
-def _must_be_shareable(job: Job) -> None:
-    cloud, accounts = job.entered(), job.found.sidecar.share
+def _check_share(job: Job) -> None:
+    cloud, accounts = job.cloud, job.found.sidecar.share
     others = cloud.dialect.shares_with
     wrong = [account for account in accounts if not (others and others.pattern.fullmatch(account))]
     if not wrong:
@@ -237,8 +237,8 @@ def _must_be_shareable(job: Job) -> None:
     raise Rejected(f"{job.found.name}: cloud {cloud.name} cannot share it so", why, hint)
 
 
-def _must_fit(job: Job, member: Member) -> None:
-    cloud = job.entered()
+def _check_size(job: Job, member: Member) -> None:
+    cloud = job.cloud
     limit = cloud.dialect.image_limit
     if limit is None or member.size <= limit.size:
         return
@@ -249,8 +249,8 @@ def _must_fit(job: Job, member: Member) -> None:
     tell(job, Kind.WORKING, what, level="warning")
 
 
-def _must_be_there(job: Job, role: str, image_id: str) -> None:
-    cloud = job.entered()
+def _check_image_exists(job: Job, role: str, image_id: str) -> None:
+    cloud = job.cloud
     if not cloud.dialect.id_pattern.fullmatch(image_id):
         why = f"{image_id} is not spelled as ids are there, down to the case of the letters"
     elif find_image(cloud, image_id, owned=False) is None:

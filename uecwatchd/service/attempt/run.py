@@ -19,17 +19,17 @@ from uecwatchd.ledger.records import MemberRecord, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.advances import track_in_ledger
 from uecwatchd.outputs.wording import failure_event, problem, waiting_for
-from uecwatchd.service.attempt.context import Job, Stage, Tools, lead, pause, stop_if_asked, tell
-from uecwatchd.service.attempt.finish import furnish, publish, succeed_older
+from uecwatchd.service.attempt.context import Job, Stage, Tools, main_member, pause, stop_if_asked, tell
+from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
 from uecwatchd.service.attempt.members import deliver
-from uecwatchd.service.attempt.pending import put_off, still_pending, waited
+from uecwatchd.service.attempt.pending import check_pending, defer_pending, seconds_waited
 from uecwatchd.service.attempt.prepare import (
-    enter_cloud,
-    foresee,
-    hold_against_sums,
-    measure,
-    name_it,
-    withdraw,
+    check_name,
+    check_sums,
+    connect,
+    preflight,
+    read_digests,
+    remove_stale_ids,
 )
 from uecwatchd.service.retry import adjust_for_downtime, record_failure
 from uecwatchd.system.disk_space import check_space
@@ -39,15 +39,15 @@ from uecwatchd.system.internal_errors import InternalError, as_internal_error
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     """Return the stages for a set, in order, with their names."""
     return (
-        ("read the files", measure),
-        ("withdraw what is no longer so", withdraw),
-        ("check the sums", hold_against_sums),
-        ("enter the cloud", enter_cloud),
-        ("name the image", name_it),
-        ("see what the cloud takes", foresee),
-        (f"deliver the {ROLE_WORDS[lead(found).role]}", deliver),
-        ("give it tags and permissions", furnish),
-        ("take the older one's place", succeed_older),
+        ("read the files", read_digests),
+        ("withdraw what is no longer so", remove_stale_ids),
+        ("check the sums", check_sums),
+        ("enter the cloud", connect),
+        ("name the image", check_name),
+        ("see what the cloud takes", preflight),
+        (f"deliver the {ROLE_WORDS[main_member(found).role]}", deliver),
+        ("give it tags and permissions", apply_attributes),
+        ("take the older one's place", replace_older),
         ("publish", publish),
     )
 
@@ -57,8 +57,8 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
 
     Never raises a UecError: every failure is in the record, in the files beside the image, and reported.
     """
-    if waits := still_pending(found, before, tools):
-        return waits
+    if waiting := check_pending(found, before, tools):
+        return waiting
     job = _begin(found, before, tools)
     try:
         with as_internal_error(found.name):
@@ -68,22 +68,22 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
             _announce(job, before)
             for name, stage in stages_of(found):
                 stop_if_asked(job, tools)
-                job = _keep(job, replace(job.record, stage=name), tools)
-                job = _taken(stage, job, tools)
+                job = _note_stage(job, name, tools)
+                job = _run_stage(stage, job, tools)
             return _succeed(job, tools)
     except Stopped as stopped:
-        queued = replace(job.record, state="queued", members=job.reach.noted(job.record.members))
-        return _end(job, queued, tools, _put_down(stopped, tools))
+        queued = replace(job.record, state="queued", members=job.uploaded.applied_to(job.record.members))
+        return _end(job, queued, tools, _stop_event(stopped, tools))
     except NotYet as wait:
-        return _put_back(job, wait, tools)
+        return _defer_open_files(job, wait, tools)
     except Pending as pending:
-        record, event = put_off(job, pending, tools)
+        record, event = defer_pending(job, pending, tools)
         return _end(job, record, tools, event)
     except UecError as error:
         return _fail(job, error, tools, before)
 
 
-def _taken(stage: Stage, job: Job, tools: Tools) -> Job:
+def _run_stage(stage: Stage, job: Job, tools: Tools) -> Job:
     """Run a stage, and repeat it while the cloud gives bad answers but is not away.
 
     Every stage can be repeated: it finds completed work, even an image that was registered without an answer.
@@ -134,7 +134,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
     advance = track_in_ledger(tools.ledger, record.id, now=tools.now)
     monitor = Tee((result_files.LogFile(found.folder, found.name), advance, tools.monitor))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
-    return Job(found, record, monitor, fresh_until=fresh_until, waited=waited(same, now=tools.now()))
+    return Job(found, record, monitor, fresh_until=fresh_until, waited=seconds_waited(same, now=tools.now()))
 
 
 def _announce(job: Job, before: SetRecord | None) -> None:
@@ -143,8 +143,8 @@ def _announce(job: Job, before: SetRecord | None) -> None:
     log.begin(record.attempt, started=record.since)
     if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
         job = replace(job, monitor=log)  # the journal has this from the first attempt
-    broken_off = before and (before.state in ("working", "queued") or before.awaits_cloud)
-    if before and broken_off and before.stage and before.stamp == found.stamp:
+    interrupted = before and (before.state in ("working", "queued") or before.awaits_cloud)
+    if before and interrupted and before.stage and before.stamp == found.stamp:
         stage = before.stage
         job.monitor.tell(
             Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.name, fields={"stage": stage})
@@ -173,7 +173,7 @@ def _succeed(job: Job, tools: Tools) -> SetRecord:
     return tools.ledger.put_set(done)
 
 
-def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
+def _defer_open_files(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
     """Make an incomplete set wait again, with the stamp of the files that were checked."""
     record = replace(job.record, state="waiting", stage="", since=tools.now(), reason=wait.reason)
     record = replace(record, next_retry=wait.until, deferrals=0, first_failure=None)
@@ -184,7 +184,7 @@ def _put_back(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
 def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> SetRecord:
     cloud, name = job.record.cloud, job.record.name
     away = isinstance(error, CloudAway) and tools.clouds.is_away_for(cloud, error, set_name=name)
-    reached = job.reach.noted(job.record.members)
+    reached = job.uploaded.applied_to(job.record.members)
     further = sum(one.parts for one in reached) > sum(one.parts for one in job.record.members)
     record = replace(job.record, members=reached)
     record = record_failure(record, error, now=tools.now(), spread=tools.random(), away=away, further=further)
@@ -210,7 +210,7 @@ def show_refusal(record: SetRecord, tools: Tools, *, before: SetRecord | None) -
     log = result_files.LogFile(Path(record.folder), record.name)
     monitor = log if _is_known(record, before) else Tee((log, tools.monitor))
     monitor.tell(failure_event(record))
-    _attempt(record, monitor, lambda: result_files.retract(record), lambda: _show(record, monitor))
+    _do_all(record, monitor, lambda: result_files.retract(record), lambda: _show(record, monitor))
 
 
 def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
@@ -222,7 +222,7 @@ def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
     return told == now
 
 
-def _put_down(stopped: Stopped, tools: Tools) -> Event:
+def _stop_event(stopped: Stopped, tools: Tools) -> Event:
     kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
     return Event(kind, str(stopped))
 
@@ -230,7 +230,7 @@ def _put_down(stopped: Stopped, tools: Tools) -> Event:
 def _end(job: Job, record: SetRecord, tools: Tools, event: Event) -> SetRecord:
     """Publish and store a record that ends an attempt, as far as the disks allow."""
     job.monitor.tell(replace(event, set=record.name))
-    _attempt(record, job.monitor, lambda: _show(record, job.monitor), lambda: tools.ledger.put_set(record))
+    _do_all(record, job.monitor, lambda: _show(record, job.monitor), lambda: tools.ledger.put_set(record))
     return record
 
 
@@ -241,7 +241,7 @@ def _show(record: SetRecord, monitor: Monitor) -> None:
             monitor.tell(Event(Kind.FAULT, f"{record.name}: {taken}", record.name, level="error"))
 
 
-def _attempt(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -> None:
+def _do_all(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -> None:
     """Do several last steps, and report those that fail."""
     for step in steps:
         try:
@@ -252,8 +252,9 @@ def _attempt(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) 
             monitor.tell(Event(Kind.FAULT, what, record.name, level="error"))
 
 
-def _keep(job: Job, record: SetRecord, tools: Tools) -> Job:
+def _note_stage(job: Job, name: str, tools: Tools) -> Job:
     """Record the stage of the job: first in the ledger, then in its copy for people."""
+    record = replace(job.record, stage=name)
     tools.ledger.put_set(record)
     result_files.publish(record)
     job.monitor.progress(Progress(record.name, record.stage, "", 0, 0))
