@@ -1,6 +1,6 @@
-"""Takes a registered set back out of the cloud and holds it against its source.
+"""Verify registered images: download a set from the cloud and compare it with its files.
 
-What the cloud lists as available may be damaged all the same: servers check little of a bundle until a node
+An image that the cloud lists as available may still be damaged: servers check little of a bundle until a node
 boots it. So the manifest and every part are fetched, unbundled with the user's key, and the image's digest is
 compared.
 """
@@ -21,8 +21,11 @@ from uecwatchd.types import ContentDigest, Role
 
 @dataclass(frozen=True, slots=True)
 class MemberResult:
-    """What became of one member. `source` is the file it was compared with, empty when that is gone and the
-    digest in the ledger had to serve."""
+    """A member whose image in the cloud is what it should be.
+
+    `source` is the file that it was compared with. It is empty if the file is gone: then the digest in the
+    ledger was compared.
+    """
 
     role: Role
     image_id: str
@@ -47,7 +50,7 @@ def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> MemberRe
         raise Rejected(
             f"{member.manifest}: it is not what {source or 'the ledger'} is",
             f"the image in the cloud has the digest {found.digest}, expected {expected}",
-            "The file may have changed since; if not, drop it anew and deregister this image.",
+            "The file may have changed since; if not, drop it again and deregister this image.",
         )
     return MemberResult(
         member.role,
@@ -61,7 +64,7 @@ def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> MemberRe
 
 
 def _expected(folder: Path, member: MemberRecord) -> tuple[ContentDigest, str]:
-    """The digest to find, and the file it was read from just now, if that is still there."""
+    """Return the digest to find, and the file it was read from now, if that is still there."""
     try:
         return safe_open.digest(folder, member.path), member.path
     except UecError:

@@ -36,18 +36,21 @@ from uecwatchd.types import FileStamp, Role
 
 
 def deliver(job: Job, tools: Tools) -> Job:
-    """Bundle, upload and register all members of a set. Raises what kept the first of them from it."""
-    upload_tools = _upload_tools(job, tools)
+    """Bundle, upload and register all members of a set.
+
+    Raises what kept the first of them from it: Pending if the cloud takes longer than moments for an image.
+    """
+    uploads = _upload_tools(job, tools)
     machine = job.found.member("machine")
     beside = {one.role: _request(job, one) for one in job.found.members if one is not machine}
-    made = {role: _register(job, request, upload_tools) for role, request in beside.items()}
-    request = _machine_request(job, tools, machine, made) if machine else None
-    if request and not all(one.is_available for one in made.values()):
-        with _opened(job, request.member) as source:
-            upload_ahead(request, source, upload_tools)
-    done = {role: await_available(request, made[role], upload_tools) for role, request in beside.items()}
-    if request:
-        done["machine"] = await_available(request, _register(job, request, upload_tools), upload_tools)
+    made = {role: _register(job, request, uploads) for role, request in beside.items()}
+    main = _machine_request(job, tools, machine, made) if machine else None
+    if main and not all(one.is_available for one in made.values()):
+        with _opened(job, main.member) as source:
+            upload_ahead(main, source, uploads)
+    done = {role: await_available(request, made[role], uploads) for role, request in beside.items()}
+    if main:
+        done["machine"] = await_available(main, _register(job, main, uploads), uploads)
     for role, bundle in done.items():
         job = with_member(job, role, image_id=bundle.image_id, manifest=bundle.location)
     return job
