@@ -80,11 +80,11 @@ class Loop:
         self._probes.start_if_due()
         changed = self._spooler.tend()
         self._probes.write_times()
-        self._scan_wanted |= woken or self._spooler.due_in() <= 0 or self._spooler.has_new_requests()
+        self._scan_wanted |= woken or self._spooler.agenda.due_in() <= 0 or self._spooler.has_new_requests()
         self._shared.check_ledger()
         changed |= self._scan_if_due()
         if changed or (self._spooler.has_notices() and self._heartbeat.status_due()):
-            self._heartbeat.status(self._spooler.summary())
+            self._heartbeat.status(self._spooler.agenda.summary())
         self._heartbeat.alive(unfit=self._watch.deaf())
         clocks.wait(signals.stopping, LEAST_PAUSE_SECONDS)
 
@@ -100,7 +100,7 @@ class Loop:
         if self._spooler.has_notices():
             return 0.0
         now = self._shared.clocks.monotonic()
-        scan = 0.0 if self._scan_wanted else min(self._spooler.due_in(), self._watch.due_in())
+        scan = 0.0 if self._scan_wanted else min(self._spooler.agenda.due_in(), self._watch.due_in())
         probe = now + ASKED_PAUSE_SECONDS if self._probes.busy else self._probes.next_at()
         scan = max(scan, self._next_scan - now)
         return max(0.0, scan if probe is None else min(scan, probe - now))

@@ -1,0 +1,54 @@
+"""What is in the spool folders, and when something is due, by the last scans."""
+
+from dataclasses import dataclass
+
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.service.parts import LastingParts, Setup
+from uecwatchd.service.policy import earliest_retry, summarize
+
+
+@dataclass(frozen=True, slots=True)
+class Agenda:
+    """Answers questions about the sets in the spool folders; changes nothing."""
+
+    parts: LastingParts
+    setup: Setup
+
+    def present(self) -> tuple[SetRecord, ...]:
+        """Return the records of the sets that are in the spool folders now."""
+        records = map(self.parts.states.get, self.setup.found.ids())
+        return tuple(record for record in records if record)
+
+    def settle_times(self) -> list[float]:
+        """Return the monotonic times when files will have been unchanged for long enough."""
+        return self.setup.found.settle_times()
+
+    def next_retry(self, *, looks: bool = False) -> float | None:
+        """Return when, by the wall clock, the next set that is deferred or waits is due.
+
+        With `looks`, only sets count that wait for their cloud.
+        """
+        keys = {found.id for found in self.setup.found.ready()} - self.parts.dispatcher.taken
+        records = map(self.parts.states.get, keys - self.parts.requests.open.holds.keys())
+        suspended = self.setup.tools.clouds.availability.suspended()
+        return earliest_retry(filter(None, records), suspended=suspended, looks=looks)
+
+    def due_in(self) -> float:
+        """Return the seconds until files have settled or a retry is due; infinite if there is neither."""
+        pauses = [ready_at - self.parts.monotonic() for ready_at in self.settle_times()]
+        if (retry := self.next_retry()) is not None:
+            pauses.append(retry - self.setup.tools.now())
+        return min(pauses, default=float("inf"))
+
+    def count_sets_for(self, cloud: str) -> int:
+        """Count the complete sets that have still to be registered in a cloud."""
+        keys = {found.id for found in self.setup.found.ready() if found.sidecar.clouds[0] == cloud}
+        taken = self.parts.dispatcher.taken
+        others = (record for record in map(self.parts.states.get, keys - taken) if record)
+        return len(keys & taken) + sum(record.state == "deferred" for record in others)
+
+    def summary(self) -> str:
+        """Return one line with numbers, for systemd and for people."""
+        held, running = self.parts.requests.open.holds, self.parts.dispatcher.running
+        folders = len(self.setup.settings.spool.folders)
+        return summarize(self.present(), held, running, folders=folders)

@@ -1,0 +1,44 @@
+"""Parts of the spooler: those that stay while the service runs, and those of one configuration."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uecwatchd.config.records import Settings
+from uecwatchd.errors import UecError
+from uecwatchd.service.attempt import context
+from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.dispatch import Dispatcher
+from uecwatchd.service.found_sets import FoundSets
+from uecwatchd.service.notices import Notices
+from uecwatchd.service.requests import Requests
+from uecwatchd.service.scanner import Scanner
+from uecwatchd.service.set_states import SetStates
+
+
+@dataclass(frozen=True, slots=True)
+class LastingParts:
+    """Parts that stay while the service runs."""
+
+    states: SetStates
+    requests: Requests
+    dispatcher: Dispatcher
+    leftover_files: Conditions  #: files in no set are not reported again after a reload
+    monotonic: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Parts of one configuration, replaced when another one is read."""
+
+    settings: Settings
+    tools: context.Tools
+    conditions: Conditions
+    scanner: Scanner
+    notices: Notices
+    found: FoundSets = field(default_factory=FoundSets)
+    troubles: dict[Path, UecError] = field(default_factory=dict)  #: errors of the last scan, by folder
+
+    def settled_at(self, now: float) -> float:
+        """Return when a file that is written now will have been unchanged for long enough."""
+        return now + self.settings.spool.settle

@@ -1,0 +1,71 @@
+"""Brings queue, records, reports and files in line with what a scan has found."""
+
+from dataclasses import dataclass, replace
+
+from uecwatchd.intake.sets.records import Assembly, put_back
+from uecwatchd.intake.spool import writers
+from uecwatchd.service.late_outputs import write_freed
+from uecwatchd.service.leftover_files import tell_leftover_files
+from uecwatchd.service.parts import LastingParts, Setup
+from uecwatchd.service.policy import GONE
+from uecwatchd.service.retention import clear_vanished, files_to_retire, remove_leaving
+from uecwatchd.service.scanner import FolderScan
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """What follows from one scan of one folder."""
+
+    parts: LastingParts
+    setup: Setup
+
+    def reconcile(self, scanned: FolderScan) -> bool:
+        """Do all that follows from a scan. Return True if there is a reason for another one."""
+        folder, tools, conditions = scanned.folder, self.setup.tools, self.setup.conditions
+        states, running = self.parts.states, self.parts.dispatcher.running
+        self._restore_returned(scanned)
+        idle = [record for record in scanned.present() if record.id not in running]
+        write_freed(idle, scanned.listing, states=states, conditions=conditions)
+        assembly = self._queue(scanned)
+        self.setup.found.put(folder, assembly)
+        self.setup.notices.replace_folder(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
+        self.parts.requests.drop_impossible(folder, assembly, running)
+        leftover = self.parts.leftover_files
+        tell_leftover_files(folder, assembly.misfits, conditions=leftover, monitor=tools.monitor)
+        self._retire(scanned, assembly)
+        vanished = [record for record in scanned.absent() if record.id not in running]
+        linger = self.setup.settings.spool.linger
+        return clear_vanished(vanished, states=states, conditions=conditions, now=tools.now(), linger=linger)
+
+    def _restore_returned(self, scanned: FolderScan) -> None:
+        """Note that files are there again, as after a file system was mounted again."""
+        back = ((scanned.records.get(found.name), found.owner) for found in scanned.assembly.ready)
+        gone = [(record, owner) for record, owner in back if record and record.reason == GONE]
+        self.parts.states.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
+
+    def _queue(self, scanned: FolderScan) -> Assembly:
+        """Queue the sets that are due. Return all sets; those wait that have a file open for writing."""
+        folder, records, tools = scanned.folder, scanned.records, self.setup.tools
+        dispatcher, suspended = self.parts.dispatcher, tools.clouds.availability.suspended()
+        now = tools.now()
+        due_sets = [
+            found
+            for found in scanned.assembly.ready
+            if dispatcher.is_due(found, records.get(found.name), now=now, suspended=suspended)
+        ]
+        opened = ((one.name, writers.open_for_writing(folder, one.files)) for one in due_sets)
+        written = {name: path for name, path in opened if path}
+        excluded = {*written, *self.parts.requests.held_names(folder)}
+        begun = [found for found in due_sets if found.name not in excluded]
+        dispatcher.queue(folder, begun, records, tell=tools.monitor.tell)
+        return put_back(scanned.assembly, written, ready_at=self.setup.settled_at(self.parts.monotonic()))
+
+    def _retire(self, scanned: FolderScan, assembly: Assembly) -> None:
+        """Archive or delete the files of finished sets, if the configuration says so."""
+        folder, tools = scanned.folder, self.setup.tools
+        if (way := self.setup.settings.spool.after) == "keep":
+            return
+        held = self.parts.requests.held_names(folder)
+        if leaving := files_to_retire(scanned.listing, assembly, scanned.records, held=held, way=way):
+            tools.ledger.put_leaving(leaving)
+            remove_leaving(folder, tools.ledger, self.setup.conditions, now=tools.now())
