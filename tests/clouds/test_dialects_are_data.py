@@ -58,7 +58,7 @@ MAY_ASK = {
     Asking("service/cloud_reports.py", "detected", "reading"): "writes it into the ledger",
     Asking("service/cloud_notices.py", "describe_cloud", "reading"): "writes it into the journal",
     Asking("config/records.py", "", "word"): "has what may be configured",
-    Asking("system/text.py", "", "word"): "has what people write who mean one",
+    Asking("config/documents.py", "", "word"): "has what people write who mean one",
     Asking("clouds/connect.py", "_must_be_signable", "reading"): "prints it",
     Asking("clouds/images.py", "_useful", "reading"): "prints it",
     Asking("clouds/registration.py", "_believed", "reading"): "prints it",
