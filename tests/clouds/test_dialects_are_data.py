@@ -56,7 +56,7 @@ MAY_ASK = {
     Asking("cli/check/cloud.py", "examine_cloud", "reading"): "prints it",
     Asking("cli/check/bucket.py", "_missing", "reading"): "prints it",
     Asking("service/cloud_reports.py", "detected", "reading"): "writes it into the ledger",
-    Asking("service/cloud_notices.py", "describe_cloud", "reading"): "writes it into the journal",
+    Asking("service/cloud_reports.py", "describe_cloud", "reading"): "writes it into the journal",
     Asking("config/records.py", "", "word"): "has what may be configured",
     Asking("config/documents.py", "", "word"): "has what people write who mean one",
     Asking("clouds/connect.py", "_must_be_signable", "reading"): "prints it",

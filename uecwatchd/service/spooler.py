@@ -14,7 +14,7 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.service.agenda import Agenda
 from uecwatchd.service.attempt import context
 from uecwatchd.service.clock_jumps import ClockJumps
-from uecwatchd.service.cloud_notices import tell_outages
+from uecwatchd.service.cloud_reports import tell_outages
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.folder_locks import FolderLocks
