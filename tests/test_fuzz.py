@@ -33,7 +33,7 @@ from uecwatchd.images.facts import Facts
 from uecwatchd.intake.checksums import read_checksums
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import named_files, stem_of
-from uecwatchd.intake.sets.records import Assembly, Rules
+from uecwatchd.intake.sets.records import FolderSets, Rules
 from uecwatchd.intake.sidecar import KEYS, Sidecar, read_sidecar
 from uecwatchd.intake.spool import file_kinds, output_files, scan
 from uecwatchd.sandbox.server import Sandbox
@@ -339,13 +339,13 @@ def _read(read: Callable[[], Sidecar]) -> Sidecar | UecError:
         return error
 
 
-def told(assembly: Assembly) -> tuple[Any, ...]:
+def told(assembly: FolderSets) -> tuple[Any, ...]:
     """All that an assembly says, in no order."""
     return (
         {(s.name, s.form, s.stamp, tuple(m.path for m in s.members), s.files) for s in assembly.ready},
         {(w.name, w.reason, w.ready_at) for w in assembly.waiting},
         {(r.name, str(r.error), r.stamp) for r in assembly.refused},
-        {(m.path, m.reason) for m in assembly.misfits},
+        {(m.path, m.reason) for m in assembly.unmatched},
     )
 
 
@@ -356,8 +356,8 @@ def check_listing(lying: Lying) -> str:
         one.name for group in (assembly.ready, assembly.waiting, assembly.refused) for one in group
     )
     assert all(number == 1 for number in names.values()), "a set is one thing at a time"
-    misfits = Counter(misfit.path for misfit in assembly.misfits)
-    assert all(number == 1 for number in misfits.values())
+    unmatched = Counter(misfit.path for misfit in assembly.unmatched)
+    assert all(number == 1 for number in unmatched.values())
     for path in (*found.entries, *found.planted):
         assert _is_told_of(path, found, assembly), (path, assembly)
     _order_does_not_matter(lying, found, assembly)
@@ -367,7 +367,7 @@ def check_listing(lying: Lying) -> str:
     )
 
 
-def _is_told_of(path: str, found: scan.Listing, assembly: Assembly) -> bool:
+def _is_told_of(path: str, found: scan.Listing, assembly: FolderSets) -> bool:
     """Whether somebody who asks for this name learns what becomes of it."""
     used = {file for one in assembly.ready for file in (*one.files, *one.left_out)}
     used |= {file for one in (*assembly.waiting, *assembly.refused) for file in one.files}
@@ -383,7 +383,7 @@ def _is_told_of(path: str, found: scan.Listing, assembly: Assembly) -> bool:
     kind = found.entries[path].kind if path in found.entries else "file"
     return (
         path in used
-        or path in {misfit.path for misfit in assembly.misfits}
+        or path in {misfit.path for misfit in assembly.unmatched}
         or file_names.fold_name(stem_of(path)) in {file_names.fold_name(name) for name in open_sets}
         or ("/" in path and folder in open_sets)
         or (path in claimed and bool(open_sets))
@@ -391,7 +391,7 @@ def _is_told_of(path: str, found: scan.Listing, assembly: Assembly) -> bool:
     )
 
 
-def _order_does_not_matter(lying: Lying, found: scan.Listing, assembly: Assembly) -> None:
+def _order_does_not_matter(lying: Lying, found: scan.Listing, assembly: FolderSets) -> None:
     shuffled = sorted(found.entries, key=lambda path: hash((lying.order, path)))
     entries = {path: found.entries[path] for path in shuffled}
     others = {

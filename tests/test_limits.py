@@ -26,7 +26,7 @@ from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.errors import LONGEST_TEXT_CHARS, Deferred, Rejected, UecError
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
-from uecwatchd.intake.sets.records import People, Rules
+from uecwatchd.intake.sets.records import FolderUsers, Rules
 from uecwatchd.intake.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar, read_sidecar
 from uecwatchd.intake.spool import safe_open, scan
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET
@@ -500,8 +500,8 @@ def test_a_sidecar_of_another_owner_that_is_not_read_yet_holds_nothing(tmp_path:
     dropped(tmp_path, "b.toml", b"", BOB)
     unread = frozenset({"b.toml"})
     listing = replace(scan.scan(tmp_path, now=0.0), now=100.0, unread=unread, sidecars={})
-    for people, is_held in ((None, True), (People(frozenset({0})), False)):
-        found = assemble(listing, rules=replace(RULES, people=people))
+    for users, is_held in ((None, True), (FolderUsers(frozenset({0})), False)):
+        found = assemble(listing, rules=replace(RULES, users=users))
         assert any(w.name == "a" and "to be read" in w.reason for w in found.waiting) == is_held
 
 

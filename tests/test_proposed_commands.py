@@ -10,7 +10,7 @@ import pytest
 
 from uecwatchd.demo.material import RealSet
 from uecwatchd.intake.sets.assemble import assemble
-from uecwatchd.intake.sets.records import Assembly, Rules
+from uecwatchd.intake.sets.records import FolderSets, Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
 
@@ -18,7 +18,7 @@ BOTH = frozenset({"kernel", "ramdisk"})
 UEC = Rules(0.0, Sidecar(), {"default": frozenset({"kernel"})}, {"default": BOTH}, frozenset())
 
 
-def decide(folder: Path) -> Assembly:
+def decide(folder: Path) -> FolderSets:
     return assemble(scan.scan(folder, now=100.0), rules=UEC)
 
 

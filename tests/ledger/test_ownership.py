@@ -23,7 +23,7 @@ from tests.intake.sets.test_owners import (
     owned,
 )
 from uecwatchd.intake.sets.assemble import assemble
-from uecwatchd.intake.sets.records import Assembly
+from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.intake.spool import peek, scan
 from uecwatchd.intake.spool.peek import Contents, read_contents
 from uecwatchd.ledger import schema
@@ -127,8 +127,8 @@ def test_a_name_is_its_owners_while_files_or_ids_lie_there(
 def test_a_name_in_other_letters_is_the_same_name() -> None:
     files: Files = {"WEB.img": (BOB, "partition"), "WEB.toml": (BOB, b'kernel = "none"')}
     assembly = assemble(owned(files), rules=SEPARATE, holders={"web": ALICE})
-    assert assembly == Assembly(misfits=assembly.misfits)
-    assert {misfit.path for misfit in assembly.misfits} == set(files)
+    assert assembly == FolderSets(unmatched=assembly.unmatched)
+    assert {misfit.path for misfit in assembly.unmatched} == set(files)
 
 
 # --- what goes with a set, and what is shared -------------------------------------------------------------

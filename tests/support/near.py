@@ -5,7 +5,7 @@ from pathlib import Path
 
 from uecwatchd.cli.status import rows
 from uecwatchd.intake.sets.assemble import assemble
-from uecwatchd.intake.sets.records import Assembly, Rules
+from uecwatchd.intake.sets.records import FolderSets, Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
 from uecwatchd.types import FileStamp
@@ -33,7 +33,7 @@ def lay(folder: Path, files: Mapping[str, bytes | str]) -> None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def decided(folder: Path) -> Assembly:
+def decided(folder: Path) -> FolderSets:
     return assemble(scan.scan(folder, now=NOW, seen=0.0), rules=ALONE)
 
 
@@ -46,6 +46,6 @@ def row_of(folder: Path, name: str) -> rows.Row:
     return next(row for row in rows_in(folder) if row.name == name)
 
 
-def again(folder: Path, taken: Mapping[str, Sequence[tuple[str, FileStamp]]]) -> Assembly:
+def again(folder: Path, taken: Mapping[str, Sequence[tuple[str, FileStamp]]]) -> FolderSets:
     """Decide as after a round in which the sets in `taken` were finished."""
     return assemble(scan.scan(folder, now=NOW, seen=0.0), rules=ALONE, taken=taken)

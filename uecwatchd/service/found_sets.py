@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from uecwatchd.intake.sets.records import Assembly, ImageSet, put_back
+from uecwatchd.intake.sets.records import FolderSets, ImageSet, defer_open_files
 from uecwatchd.service.policy import set_names
 from uecwatchd.types import SetId
 
@@ -12,9 +12,9 @@ class FoundSets:
     """Result of the last scan of each folder. Belongs to the service's loop."""
 
     def __init__(self) -> None:
-        self._assemblies: dict[Path, Assembly] = {}
+        self._assemblies: dict[Path, FolderSets] = {}
 
-    def put(self, folder: Path, assembly: Assembly) -> None:
+    def put(self, folder: Path, assembly: FolderSets) -> None:
         self._assemblies[folder] = assembly
 
     def drop(self, folder: Path) -> None:
@@ -23,7 +23,7 @@ class FoundSets:
 
     def defer_open_files(self, folder: Path, written: Mapping[str, str], *, ready_at: float) -> None:
         """Let sets wait that have a file open for writing: `written` is its path, by the set's name."""
-        self._assemblies[folder] = put_back(self._assemblies[folder], written, ready_at=ready_at)
+        self._assemblies[folder] = defer_open_files(self._assemblies[folder], written, ready_at=ready_at)
 
     def ids(self) -> list[SetId]:
         """Return the ids of all sets, in order."""

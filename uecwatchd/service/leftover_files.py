@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from uecwatchd.events import Event, Kind, Monitor
-from uecwatchd.intake.sets.records import Misfit
+from uecwatchd.intake.sets.records import UnmatchedFile
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.system.text import printable
 
@@ -13,11 +13,11 @@ MOST_TOLD = 20
 
 
 def tell_leftover_files(
-    folder: Path, misfits: Iterable[Misfit], *, conditions: Conditions, monitor: Monitor
+    folder: Path, unmatched: Iterable[UnmatchedFile], *, conditions: Conditions, monitor: Monitor
 ) -> None:
     """Tell the files of a folder that are in no set, as far as that is new."""
     topic = ("left out", str(folder))
-    texts = {(*topic, one.path): f"{printable(one.path)}: {one.reason}" for one in misfits if one.is_news}
+    texts = {(*topic, one.path): f"{printable(one.path)}: {one.reason}" for one in unmatched if one.is_news}
     news = [key for key, text in texts.items() if not conditions.lasts(key, text)]
     conditions.clear_others(topic, texts)
     for number, key in enumerate(news):

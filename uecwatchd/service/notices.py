@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uecwatchd.errors import Halted
 from uecwatchd.events import Event, Kind
-from uecwatchd.intake.sets.records import Assembly, Refused, Waiting, being_written
+from uecwatchd.intake.sets.records import FolderSets, Refused, Waiting, wait_for_writer
 from uecwatchd.intake.spool import writers
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
@@ -75,7 +75,7 @@ class Notices:
         self._working = working
         self._pending: dict[Path, dict[SetId, Notice]] = {}
 
-    def replace_folder(self, folder: Path, assembly: Assembly, changed: Callable[[str], int]) -> None:
+    def replace_folder(self, folder: Path, assembly: FolderSets, changed: Callable[[str], int]) -> None:
         """Replace the notices of a folder by those of the latest scan.
 
         `changed` returns the change time of a file in nanoseconds.
@@ -119,7 +119,7 @@ class Notices:
         for notice in batch:
             if notice.refused and (path := writers.open_for_writing(notice.folder, notice.about.files)):
                 written[notice.about.name] = path
-                wait = being_written(notice.about.name, path, self._clock() + self._settle)
+                wait = wait_for_writer(notice.about.name, path, self._clock() + self._settle)
                 notices.append(replace(notice, about=replace(wait, owner=notice.about.owner)))
             else:
                 notices.append(notice)

@@ -8,7 +8,7 @@ from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.intake import sidecar
-from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
+from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs.wording import problem
 from uecwatchd.service.queue import DueSet
@@ -94,7 +94,7 @@ def is_done(found: ImageSet, record: SetRecord | None) -> bool:
     return record is not None and record.state == "done" and record.stamp == found.stamp
 
 
-def set_names(assembly: Assembly) -> set[str]:
+def set_names(assembly: FolderSets) -> set[str]:
     ready, waiting, refused = assembly.ready, assembly.waiting, assembly.refused
     return {r.name for r in ready} | {w.name for w in waiting} | {r.name for r in refused}
 

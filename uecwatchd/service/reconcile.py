@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from uecwatchd.intake.sets.records import Assembly, put_back
+from uecwatchd.intake.sets.records import FolderSets, defer_open_files
 from uecwatchd.intake.spool import writers
 from uecwatchd.service.late_outputs import write_freed
 from uecwatchd.service.leftover_files import tell_leftover_files
@@ -31,7 +31,7 @@ class Reconciler:
         self.setup.notices.replace_folder(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
         self.parts.requests.drop_impossible(folder, assembly, running)
         leftover = self.parts.leftover_files
-        tell_leftover_files(folder, assembly.misfits, conditions=leftover, monitor=tools.monitor)
+        tell_leftover_files(folder, assembly.unmatched, conditions=leftover, monitor=tools.monitor)
         self._retire(scanned, assembly)
         vanished = [record for record in scanned.absent() if record.id not in running]
         linger = self.setup.settings.spool.linger
@@ -43,7 +43,7 @@ class Reconciler:
         gone = [(record, owner) for record, owner in back if record and record.reason == GONE]
         self.parts.states.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
 
-    def _queue(self, scanned: FolderScan) -> Assembly:
+    def _queue(self, scanned: FolderScan) -> FolderSets:
         """Queue the sets that are due. Return all sets; those wait that have a file open for writing."""
         folder, records, tools = scanned.folder, scanned.records, self.setup.tools
         dispatcher, suspended = self.parts.dispatcher, tools.clouds.availability.suspended()
@@ -58,9 +58,11 @@ class Reconciler:
         excluded = {*written, *self.parts.requests.held_names(folder)}
         begun = [found for found in due_sets if found.name not in excluded]
         dispatcher.queue(folder, begun, records, tell=tools.monitor.tell)
-        return put_back(scanned.assembly, written, ready_at=self.setup.settled_at(self.parts.monotonic()))
+        return defer_open_files(
+            scanned.assembly, written, ready_at=self.setup.settled_at(self.parts.monotonic())
+        )
 
-    def _retire(self, scanned: FolderScan, assembly: Assembly) -> None:
+    def _retire(self, scanned: FolderScan, assembly: FolderSets) -> None:
         """Archive or delete the files of finished sets, if the configuration says so."""
         folder, tools = scanned.folder, self.setup.tools
         if (way := self.setup.settings.spool.after) == "keep":

@@ -13,7 +13,7 @@ from pathlib import Path
 from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
-from uecwatchd.intake.sets.records import Assembly
+from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Request, SetRecord, Verb
 from uecwatchd.service.cleanup import clear_traces
@@ -104,7 +104,7 @@ class Requests:
             self.finish(record.id, "retry")
         return bool(blocked)
 
-    def drop_impossible(self, folder: Path, assembly: Assembly, running: Collection[SetId]) -> None:
+    def drop_impossible(self, folder: Path, assembly: FolderSets, running: Collection[SetId]) -> None:
         """Delete requests to retry sets that are held, that wait for a file, or that are not there."""
         able = {found.name for found in assembly.ready} | {refused.name for refused in assembly.refused}
         able |= {waiting.name for waiting in assembly.waiting if waiting.ready_at is not None}

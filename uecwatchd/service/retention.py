@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from uecwatchd.intake.sets.records import Assembly, ImageSet
+from uecwatchd.intake.sets.records import FolderSets, ImageSet
 from uecwatchd.intake.spool import archive, scan
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Leaving, SetRecord
@@ -26,7 +26,7 @@ CLEARING_SECONDS = 1.0
 
 def files_to_retire(
     listing: scan.Listing,
-    assembly: Assembly,
+    assembly: FolderSets,
     records: Mapping[str, SetRecord],
     *,
     held: Collection[str],
@@ -39,7 +39,7 @@ def files_to_retire(
     return [Leaving(str(listing.folder), path, listing.entries[path].stamp, way) for path in paths]
 
 
-def _files_of_these_only(assembly: Assembly, done: list[ImageSet]) -> Iterable[str]:
+def _files_of_these_only(assembly: FolderSets, done: list[ImageSet]) -> Iterable[str]:
     others = [found for found in assembly.ready if found not in done]
     needed = {path for found in others for path in found.files}
     needed |= {path for one in assembly.waiting for path in one.files}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uecwatchd.config.records import Settings
 from uecwatchd.intake.sets import assemble
-from uecwatchd.intake.sets.records import Assembly
+from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.intake.spool import peek, safe_open, scan
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.records import SetRecord
@@ -31,7 +31,7 @@ class FolderScan:
     """Result of one scan of one folder."""
 
     listing: Listing  #: files, without those that are leaving
-    assembly: Assembly  #: sets that they make
+    assembly: FolderSets  #: sets that they make
     records: Mapping[str, SetRecord]  #: records of sets of this folder, by name
 
     @property
@@ -84,7 +84,7 @@ class Scanner:
         listing = without_leaving(self._list(folder), self._tools.ledger.leaving(folder))
         records = self._states.of_folder(folder)
         rules = rules_in(folder, self._rules, self._settings.spool, service=os.geteuid())
-        known = known_of(records.values(), rules.people)
+        known = known_of(records.values(), rules.users)
         assembly = assemble.assemble(listing, rules=rules, **known, beat=self._progressed)
         owners, proven = newly_owned(assembly, listing, records)
         records = self._states.put_owners(folder, owners, proven) if owners else records

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from uecwatchd.config.records import SpoolSettings
-from uecwatchd.intake.sets.records import Assembly, ImageSet, People, Refused, Rules, Waiting
+from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet, Refused, Rules, Waiting
 from uecwatchd.intake.spool import safe_open, scan
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.policy import GONE, files_of_done_sets
@@ -18,8 +18,10 @@ ROOT = 0
 def rules_in(folder: Path, rules: Rules, settings: SpoolSettings, *, service: int) -> Rules:
     """Give the rules for one folder. `service` is the uid that the service runs as."""
     policy = settings.policy_of(folder)
-    people = People(frozenset({ROOT, service}), safe_open.user_name) if policy.members == "separate" else None
-    return replace(rules, people=people, policy=policy)
+    users = (
+        FolderUsers(frozenset({ROOT, service}), safe_open.user_name) if policy.members == "separate" else None
+    )
+    return replace(rules, users=users, policy=policy)
 
 
 class Past(TypedDict):
@@ -30,17 +32,17 @@ class Past(TypedDict):
     done: Mapping[str, str]
 
 
-def known_of(records: Collection[SetRecord], people: People | None) -> Past:
+def known_of(records: Collection[SetRecord], users: FolderUsers | None) -> Past:
     done = {record.name: record.stamp for record in records if record.state == "done"}
-    return Past(taken=files_of_done_sets(records), holders=_holders_of(records, people), done=done)
+    return Past(taken=files_of_done_sets(records), holders=_holders_of(records, users), done=done)
 
 
-def _holders_of(records: Iterable[SetRecord], people: People | None) -> dict[str, int]:
+def _holders_of(records: Iterable[SetRecord], users: FolderUsers | None) -> dict[str, int]:
     """Return the owners of names: a set keeps its name as long as its files or its ids are there.
 
     Root's files for all wait for any member's image, until there is an image of root.
     """
-    common = people.common if people else frozenset[int]()
+    common = users.common if users else frozenset[int]()
     return {
         record.name: record.owner
         for record in records
@@ -54,7 +56,7 @@ def _has_ids(record: SetRecord) -> bool:
 
 
 def newly_owned(
-    assembly: Assembly, listing: scan.Listing, records: Mapping[str, SetRecord]
+    assembly: FolderSets, listing: scan.Listing, records: Mapping[str, SetRecord]
 ) -> tuple[dict[str, int], set[str]]:
     """Return owners of sets without one in an older ledger, and the sets with a proof.
 

@@ -15,7 +15,7 @@ from uecwatchd.images.facts import Facts
 from uecwatchd.intake.checksums import read_checksums
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import stem_of
-from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
+from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
 from uecwatchd.intake.sidecar import Sidecar, read_defaults, read_sidecar
 from uecwatchd.intake.spool.safe_open import EntryKind
 from uecwatchd.intake.spool.scan import Entry, Listing
@@ -65,7 +65,7 @@ def _sidecar(path: str, content: bytes) -> Sidecar | Rejected:
         return error
 
 
-def decide(files: Files, rules: Rules = UEC) -> Assembly:
+def decide(files: Files, rules: Rules = UEC) -> FolderSets:
     return assemble(listing(files), rules=rules)
 
 
@@ -73,7 +73,7 @@ def members(found: ImageSet) -> dict[str, str]:
     return {member.role: member.path for member in found.members}
 
 
-def only(assembly: Assembly) -> ImageSet:
+def only(assembly: FolderSets) -> ImageSet:
     assert [s.name for s in assembly.ready] == [assembly.ready[0].name], assembly
     assert not assembly.waiting
     assert not assembly.refused
@@ -100,7 +100,7 @@ def test_a_set_in_each_of_its_forms_is_ready(files: Mapping[str, str | bytes], f
     found = only(decide(files))
     assert (found.name, found.form) == ("karmic", form)
     assert list(members(found)) == ["kernel", "ramdisk", "machine"]
-    assert not decide(files).misfits
+    assert not decide(files).unmatched
 
 
 @pytest.mark.parametrize("files", [STEM, FOLDER, TRIO, NAMED], ids=["stem", "folder", "trio", "sidecar"])
@@ -235,7 +235,7 @@ def test_a_cut_off_disk_is_refused_even_while_its_kernel_is_missing() -> None:
 def test_a_sidecar_settles_which_of_two_kernels_is_meant() -> None:
     files = {**FOLDER, "karmic/d": "kernel", "karmic/image.toml": b'kernel = "d"'}
     assert members(only(decide(files)))["kernel"] == "karmic/d"
-    assert [misfit.path for misfit in decide(files).misfits] == ["karmic/b"]
+    assert [misfit.path for misfit in decide(files).unmatched] == ["karmic/b"]
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_a_finished_image_keeps_its_kernel_when_another_arrives() -> None:
 
 
 def test_a_folder_in_a_folder_is_one_too_many() -> None:
-    (misfit,) = decide({**FOLDER, "karmic/more": "folder"}).misfits
+    (misfit,) = decide({**FOLDER, "karmic/more": "folder"}).unmatched
     assert misfit.path == "karmic/more"
     assert misfit.reason.startswith("a folder in a folder")
 
@@ -400,7 +400,7 @@ def test_checksums_come_from_the_sidecar_and_from_a_file() -> None:
     ids=["text", "lone kernel", "link", "left over", "checksums", "folder for checksums", "other metadata"],
 )
 def test_what_is_in_no_set_is_a_misfit_with_a_reason(files: Mapping[str, str | bytes], word: str) -> None:
-    (misfit,) = decide(files).misfits
+    (misfit,) = decide(files).unmatched
     assert word in misfit.reason
 
 
@@ -438,7 +438,7 @@ NAMES = st.builds(
 
 
 def test_a_folder_named_like_checksums_is_mentioned() -> None:
-    (misfit,) = decide({"karmic.sha256": "folder"}).misfits
+    (misfit,) = decide({"karmic.sha256": "folder"}).unmatched
     assert misfit.path == "karmic.sha256"
 
 
@@ -450,7 +450,7 @@ def test_every_name_is_accounted_for_whatever_lies_there(files: dict[str, str | 
     }
     assembly = decide(files)
     named = {path for found in assembly.ready for path in members(found).values()}
-    named |= {misfit.path for misfit in assembly.misfits}
+    named |= {misfit.path for misfit in assembly.unmatched}
     unready = {one.name for one in (*assembly.waiting, *assembly.refused)}
     for path in files:
         assert path in named or stem_of(path) in unready or isinstance(files[path], bytes), (

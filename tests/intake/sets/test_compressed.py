@@ -46,7 +46,7 @@ def test_a_packed_image_is_no_set_and_the_command_of_its_reason_unpacks_it(
 ) -> None:
     lay(tmp_path, {f"{place}karmic.img": MBR})
     subprocess.run(["sh", "-c", pack], cwd=tmp_path / place, check=True)
-    (misfit,) = decided(tmp_path).misfits
+    (misfit,) = decided(tmp_path).unmatched
     assert misfit.is_news
     assert misfit.path == place + name
     assert not decided(tmp_path).ready
@@ -63,7 +63,7 @@ def test_a_packed_image_that_lies_there_unpacked_is_no_news(tmp_path: Path) -> N
     subprocess.run(["zstd", "-q", "karmic.img"], cwd=tmp_path, check=True)
     assembly = decided(tmp_path)
     assert [found.name for found in assembly.ready] == ["karmic"]
-    assert [(one.reason, one.is_news) for one in assembly.misfits] == [
+    assert [(one.reason, one.is_news) for one in assembly.unmatched] == [
         ("karmic.img lies there unpacked", False)
     ]
 
@@ -76,7 +76,7 @@ def test_what_another_program_exported_is_told_with_the_way_to_a_disk(
     lay(tmp_path, {name: b"\x01" * 600, "ova.xml": "<x/>"})
     if like == "a tar":
         subprocess.run(["tar", "-cf", name, "ova.xml"], cwd=tmp_path, check=True)
-    (misfit,) = [one for one in decided(tmp_path).misfits if one.path == name]
+    (misfit,) = [one for one in decided(tmp_path).unmatched if one.path == name]
     assert misfit.is_news
     assert "disk" in misfit.reason
 
@@ -84,7 +84,7 @@ def test_what_another_program_exported_is_told_with_the_way_to_a_disk(
 @pytest.mark.parametrize("name", ["dump.sql.gz", "notes.txt.xz", "syslog.1.zst"])
 def test_what_is_compressed_and_no_image_is_no_news(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {name: b"\x28\xb5\x2f\xfd" + bytes(20)})
-    (misfit,) = decided(tmp_path).misfits
+    (misfit,) = decided(tmp_path).unmatched
     assert not misfit.is_news
 
 
@@ -94,7 +94,7 @@ def test_each_is_told_once_while_it_lies_there_and_many_are_told_together(
     conditions = Conditions(heard)
 
     def look() -> None:
-        tell_leftover_files(tmp_path, decided(tmp_path).misfits, conditions=conditions, monitor=heard)
+        tell_leftover_files(tmp_path, decided(tmp_path).unmatched, conditions=conditions, monitor=heard)
 
     lay(tmp_path, {"k.tar.gz": "x", "web.raw.1": MBR, "notes.md": "x"})
     for _ in range(3):

@@ -249,7 +249,7 @@ def test_what_is_kept_of_an_earlier_list_beside_the_present_one_is_told_by_none(
 @pytest.mark.parametrize("name", ["SHA256SUMS", "hashes.sha256", "checksums.txt"])
 def test_a_list_that_names_no_file_that_is_there_is_told_of(tmp_path: Path, name: str, text: str) -> None:
     lay(tmp_path, {"karmic.img": MBR, name: text})
-    misfit = next(one for one in decided(tmp_path).misfits if one.path == name)
+    misfit = next(one for one in decided(tmp_path).unmatched if one.path == name)
     assert misfit.is_news
     assert "names no file" in misfit.reason
 
@@ -273,7 +273,7 @@ def test_a_list_whose_name_is_passed_over_is_told_of_before_the_set_goes_up(
 @pytest.mark.parametrize("name", ["hashes.txt", "SUMS", "karmic.digests.lst", "SHA.TXT"])
 def test_sums_under_a_name_that_no_list_has_are_told_of(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"a1.img": MBR, name: f"# made today\n{WRONG}  a1.img\n{OTHER}  b2.img\n"})
-    misfit = next(one for one in decided(tmp_path).misfits if one.path == name)
+    misfit = next(one for one in decided(tmp_path).unmatched if one.path == name)
     assert misfit.is_news
     assert "not compared" in misfit.reason
 

@@ -10,13 +10,13 @@ import pytest
 
 from tests.support.near import ALONE, MBR, NOW, again, decided, lay
 from uecwatchd.intake.sets.assemble import assemble
-from uecwatchd.intake.sets.records import Assembly, People
+from uecwatchd.intake.sets.records import FolderSets, FolderUsers
 from uecwatchd.intake.spool import peek, scan
 
 NAMES_BASE = 'machine = "base.img"\npublic = false\n'
 
 
-def reasons(assembly: Assembly) -> Mapping[str, str]:
+def reasons(assembly: FolderSets) -> Mapping[str, str]:
     return {one.name: one.reason for one in assembly.waiting}
 
 
@@ -90,14 +90,14 @@ def test_an_image_that_its_sidecar_no_longer_names_may_be_a_set(tmp_path: Path) 
     assert {found.name for found in again(tmp_path, taken).ready} == {"base", "web"}
 
 
-@pytest.mark.parametrize("people", [None, People(frozenset({1}))])
+@pytest.mark.parametrize("people", [None, FolderUsers(frozenset({1}))])
 @pytest.mark.parametrize("names", [1, 2, 3])
 def test_an_image_waits_while_names_beside_it_are_left_out(
-    tmp_path: Path, names: int, people: People | None
+    tmp_path: Path, names: int, users: FolderUsers | None
 ) -> None:
     lay(tmp_path, {"karmic.img": MBR, "karmic.toml": "public = false\n", "a.txt": "", "b.txt": ""})
     listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=peek.Budget(names=names))
-    assert not assemble(listing, rules=replace(ALONE, people=people)).ready
+    assert not assemble(listing, rules=replace(ALONE, users=users)).ready
 
 
 def test_an_image_waits_while_there_is_no_room_for_what_a_sidecar_says(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_another_programs_document_beside_an_image_is_no_set(tmp_path: Path, nam
     assembly = decided(tmp_path)
     assert [found.name for found in assembly.ready] == ["base"]
     assert not assembly.refused
-    assert name in {misfit.path for misfit in assembly.misfits}
+    assert name in {misfit.path for misfit in assembly.unmatched}
 
 
 @pytest.mark.parametrize("said", ["pubic = false\n", 'machin = "x.img"\n', "kernal = 1\n"])
@@ -154,6 +154,6 @@ def test_names_of_bobs_that_are_left_out_hold_bobs_images_alone(tmp_path: Path) 
         os.chown(path, alice if path.name == "alice.img" else bob, -1)
     listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=peek.Budget(names=20))
     assert list(listing.left_out) == [bob]
-    apart = assemble(listing, rules=replace(ALONE, people=People(frozenset({0}))))
+    apart = assemble(listing, rules=replace(ALONE, users=FolderUsers(frozenset({0}))))
     assert [found.name for found in apart.ready] == ["alice"]
     assert assemble(listing, rules=ALONE).ready == (), "where they trust each other it may be for any"

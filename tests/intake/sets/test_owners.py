@@ -8,14 +8,14 @@ import pytest
 from tests.intake.sets.test_assemble import MIB, UEC, decide, listing, members
 from uecwatchd.intake.misnamed import Words
 from uecwatchd.intake.sets.assemble import assemble
-from uecwatchd.intake.sets.records import Assembly, ImageSet, People
+from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.types import FileStamp
 
 ROOT, SERVICE, ALICE, BOB, CAROL = 0, 990, 1001, 1002, 1003
 NAMES = {ROOT: "root", SERVICE: "uecwatchd", ALICE: "alice", BOB: "bob", CAROL: "carol"}
-PEOPLE = People(frozenset({ROOT, SERVICE}), lambda uid: NAMES[uid])
-SEPARATE = replace(UEC, people=PEOPLE)
+USERS = FolderUsers(frozenset({ROOT, SERVICE}), lambda uid: NAMES[uid])
+SEPARATE = replace(UEC, users=USERS)
 Files = Mapping[str, tuple[int, str | bytes]]
 
 NONE = b'kernel = "none"'
@@ -58,7 +58,7 @@ def owned(files: Files) -> Listing:
     return replace(made, entries=entries)
 
 
-def decided(files: Files, holders: Mapping[str, int] | None = None) -> Assembly:
+def decided(files: Files, holders: Mapping[str, int] | None = None) -> FolderSets:
     return assemble(owned(files), rules=SEPARATE, holders=holders or {})
 
 
@@ -70,7 +70,7 @@ def ready(files: Files, name: str = "web", holders: Mapping[str, int] | None = N
 
 
 def misfit(files: Files, path: str, holders: Mapping[str, int] | None = None) -> str:
-    (reason,) = (m.reason for m in decided(files, holders).misfits if m.path == path)
+    (reason,) = (m.reason for m in decided(files, holders).unmatched if m.path == path)
     return reason
 
 
@@ -284,7 +284,7 @@ def test_a_finished_sets_hold_on_a_loose_pair_is_of_no_account_to_others() -> No
     taken = {"shop": [(path, made.entries[path].stamp) for path in pair]}
     assembly = assemble(made, rules=SEPARATE, taken=taken)
     assert [found.name for found in assembly.ready] == ["shop", "web"]
-    assert not assembly.misfits
+    assert not assembly.unmatched
 
 
 def test_what_is_there_for_all_and_nobody_uses_is_told_once() -> None:
@@ -294,7 +294,7 @@ def test_what_is_there_for_all_and_nobody_uses_is_told_once() -> None:
         "note.txt": (ROOT, "text"),
         "shop.img": (BOB, "partition"),
     }
-    told = [m.path for m in decided(files).misfits]
+    told = [m.path for m in decided(files).unmatched]
     assert told == ["note.txt", "vmlinuz-9"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
-from uecwatchd.intake.sets.records import Assembly, ImageSet, Rules
+from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
 from uecwatchd.intake.sidecar import Sidecar, read_sidecar
 from uecwatchd.intake.spool.safe_open import EntryKind
 from uecwatchd.intake.spool.scan import Entry, Listing
@@ -55,7 +55,7 @@ def stamp(path: str) -> FileStamp:
     return FileStamp(1, int.from_bytes(path.encode()) % 2**31, MIB, 7)
 
 
-def decide(files: Files, rules: Rules = UEC, taken: Taken | None = None) -> Assembly:
+def decide(files: Files, rules: Rules = UEC, taken: Taken | None = None) -> FolderSets:
     return assemble(listing(files), rules=rules, taken=taken)
 
 
@@ -197,7 +197,7 @@ def test_an_image_that_needs_a_kernel_is_never_ready_before_it(files: Files) -> 
 
 def test_what_a_published_set_leaves_out_is_told() -> None:
     (files, *_) = PUBLISHED["ubuntu uec"]
-    assert {one.path for one in decide(files).misfits} == {f"{LUCID}-floppy", f"{LUCID}-loader"}
+    assert {one.path for one in decide(files).unmatched} == {f"{LUCID}-floppy", f"{LUCID}-loader"}
 
 
 def test_a_loader_and_its_floppy_are_never_taken_for_kernel_and_ramdisk() -> None:
@@ -357,7 +357,7 @@ def test_what_could_not_be_meant_for_an_image_is_not_in_its_way(beside: Files) -
 def test_every_file_beside_an_image_that_is_not_its_own_is_told(beside: Files) -> None:
     assembly = decide({**WEB, **beside})
     waiting = {path for one in assembly.waiting for path in one.files}
-    assert {one.path for one in assembly.misfits} | waiting == set(beside)
+    assert {one.path for one in assembly.unmatched} | waiting == set(beside)
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ def test_of_several_that_cannot_serve_none_is_proposed() -> None:
 def test_a_floppy_beside_the_ramdisk_of_a_linux_kernel_is_not_in_the_way(ramdisk: str) -> None:
     files = {"web": FOLDER, "web/d.img": PARTITION, "web/k": KERNEL, "web/initrd": RAMDISK, ramdisk: FLOPPY}
     assert sets(files)["web"]["ramdisk"] == "web/initrd"
-    assert ramdisk in {one.path for one in decide(files).misfits}
+    assert ramdisk in {one.path for one in decide(files).unmatched}
 
 
 @pytest.mark.parametrize(
@@ -518,7 +518,7 @@ def test_nothing_is_proposed_that_the_cloud_refuses(
     ],
 )
 def test_a_lone_boot_file_is_told_what_to_write_for_it_to_be_registered(path: str, content: Facts) -> None:
-    (misfit,) = decide({path: content}).misfits
+    (misfit,) = decide({path: content}).unmatched
     words = re.fullmatch(
         r"a (?P<role>\w+) that .*; to register it alone, write (?P<file>.+), and in it: (?P<line>.+)",
         misfit.reason,
@@ -545,7 +545,7 @@ def test_a_set_without_an_image_says_how_to_register_what_is_there(files: Files,
 
 @pytest.mark.parametrize("content", [TEXT, Facts("unknown"), Facts("empty")], ids=lambda facts: facts.format)
 def test_nobody_is_told_to_register_what_is_no_kernel(content: Facts) -> None:
-    (misfit,) = decide({"vmlinuz-2.6.31": content}).misfits
+    (misfit,) = decide({"vmlinuz-2.6.31": content}).unmatched
     assert "alone" not in misfit.reason
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.near import ALONE, MBR, NOW, again, decided, lay, row_of
 from uecwatchd.errors import Rejected
 from uecwatchd.intake.sets.assemble import assemble
-from uecwatchd.intake.sets.records import Assembly, ImageSet, People
+from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet
 from uecwatchd.intake.sidecar import Foreign
 from uecwatchd.intake.spool import peek, scan
 
@@ -564,7 +564,7 @@ def test_a_list_of_several_lines_is_no_prose(tmp_path: Path, name: str, said: st
 
 # --- metadata of root's beside a member's image -----------------------------------------------------------
 
-SEPARATE = replace(ALONE, people=People(frozenset({0})))
+SEPARATE = replace(ALONE, users=FolderUsers(frozenset({0})))
 NEAR = [
     ("karmik.toml", PRIVATE),
     ("karmic.img.toml", PRIVATE),
@@ -575,7 +575,7 @@ NEAR = [
 ]
 
 
-def beside_root(folder: Path, files: Mapping[str, str | bytes]) -> Assembly:
+def beside_root(folder: Path, files: Mapping[str, str | bytes]) -> FolderSets:
     lay(folder, {"karmic.img": MBR, **files})
     os.chown(folder / "karmic.img", 1000, 1000)
     return assemble(scan.scan(folder, now=NOW, seen=0.0), rules=SEPARATE)

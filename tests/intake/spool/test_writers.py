@@ -22,7 +22,7 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.events import Kind
 from uecwatchd.images.digests import FLAT_HOLES_LIMIT_BYTES
-from uecwatchd.intake.sets.records import Assembly, Refused, put_back
+from uecwatchd.intake.sets.records import FolderSets, Refused, defer_open_files
 from uecwatchd.intake.spool import safe_open, writers
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.prepare import FRESH_SECONDS
@@ -204,11 +204,13 @@ def test_writers_and_this_process_survive_when_they_meet(tmp_path: Path) -> None
 
 def test_a_set_that_would_be_refused_waits_as_well_while_it_is_written() -> None:
     refused = Refused("karmic", Rejected("a", "b", "c"), "stamp", ("karmic.img",))
-    (wait,) = put_back(Assembly(refused=(refused,)), {"karmic": "karmic.img"}, ready_at=7.0).waiting
+    (wait,) = defer_open_files(FolderSets(refused=(refused,)), {"karmic": "karmic.img"}, ready_at=7.0).waiting
     assert wait.reason == "karmic.img to be closed by the process that writes it"
     assert wait.ready_at == 7.0
-    assert not put_back(Assembly(refused=(refused,)), {"karmic": "karmic.img"}, ready_at=7.0).refused
-    assert put_back(Assembly(refused=(refused,)), {}, ready_at=7.0).refused
+    assert not defer_open_files(
+        FolderSets(refused=(refused,)), {"karmic": "karmic.img"}, ready_at=7.0
+    ).refused
+    assert defer_open_files(FolderSets(refused=(refused,)), {}, ready_at=7.0).refused
 
 
 # --- sums -------------------------------------------------------------------------------------------------

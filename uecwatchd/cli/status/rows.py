@@ -6,7 +6,7 @@ from posixpath import normpath
 
 from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.sets.candidates import is_set_folder
-from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, Waiting
+from uecwatchd.intake.sets.records import FolderSets, ImageSet, Refused, Waiting
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output, output_stem
 from uecwatchd.intake.spool.scan import NOT_UTF8, Listing
 from uecwatchd.ledger.records import Advance, SetRecord, Verb
@@ -91,7 +91,7 @@ class Row:
         return self.state in ("working", "queued", "new", "deferred", "halted")
 
 
-def rows(listing: Listing, assembly: Assembly, known: Known) -> tuple[Row, ...]:
+def rows(listing: Listing, assembly: FolderSets, known: Known) -> tuple[Row, ...]:
     """Return the rows of one folder: sets by name, then files that are in no set."""
     folder = str(listing.folder)
     records = {record.name: record for record in known.records if record.folder == folder}
@@ -102,7 +102,7 @@ def rows(listing: Listing, assembly: Assembly, known: Known) -> tuple[Row, ...]:
     names = sorted(outcomes.keys() | records.keys() | held)
     outputs, strays = _outputs(listing, names)
     sets = [_set_row(listing, name, outcomes.get(name), records.get(name), known) for name in names]
-    others = [Row(folder, m.path, "misfit", m.reason) for m in assembly.misfits]
+    others = [Row(folder, m.path, "misfit", m.reason) for m in assembly.unmatched]
     others += [Row(folder, path, "ignored", why) for path, why in strays]
     return (
         *(replace(row, outputs=outputs.get(row.name, ())) for row in sets),

@@ -13,7 +13,7 @@ from uecwatchd.clouds.presumed import assume_dialects, undetected
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sets import assemble
-from uecwatchd.intake.sets.records import Assembly, ImageSet, Refused, put_back
+from uecwatchd.intake.sets.records import FolderSets, ImageSet, Refused, defer_open_files
 from uecwatchd.intake.spool import peek, scan, writers
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.schema import STATE_LOCK
@@ -58,7 +58,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
                 aged = _aged(listing, now=now, settled=settled)
                 records = [record for record in known.records if record.folder == str(folder)]
                 here = rules_in(folder, rules, settings.spool, service=owner)
-                assembly = assemble.assemble(aged, rules=here, **known_of(records, here.people))
+                assembly = assemble.assemble(aged, rules=here, **known_of(records, here.users))
                 assembly = _closed(assembly, listing, known)
                 found += rows(aged, assembly, known)
         except UecError as error:
@@ -78,14 +78,14 @@ def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Detected
         return known, book.clouds()
 
 
-def _closed(assembly: Assembly, listing: Listing, known: Known) -> Assembly:
+def _closed(assembly: FolderSets, listing: Listing, known: Known) -> FolderSets:
     """Make new sets wait if a process has one of their files open for writing."""
     folder = str(listing.folder)
     seen = {record.name: record.stamp for record in known.records if record.folder == folder}
     judged: list[ImageSet | Refused] = [*assembly.ready, *assembly.refused]
     news = [one for one in judged if seen.get(one.name) != one.stamp]
     asked = ((one.name, writers.open_for_writing(listing.folder, one.files)) for one in news)
-    return put_back(assembly, {name: path for name, path in asked if path}, ready_at=0.0)
+    return defer_open_files(assembly, {name: path for name, path in asked if path}, ready_at=0.0)
 
 
 def _service_user(settings: Settings) -> int:

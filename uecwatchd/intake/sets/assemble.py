@@ -20,23 +20,23 @@ from uecwatchd.intake.sets.declared_sums import Declared, Lists, declared, lists
 from uecwatchd.intake.sets.lone_sidecars import must_be_unnamed
 from uecwatchd.intake.sets.loose_pairs import Loose, boot_folders, loose_pair, loose_pairs
 from uecwatchd.intake.sets.members import members_of, must_go_together
-from uecwatchd.intake.sets.owners import Made, Taken, View, ViewDecisions, joined, views_of
+from uecwatchd.intake.sets.owners import Made, OwnerView, Taken, ViewDecisions, joined, views_of
 from uecwatchd.intake.sets.policy import must_be_open
 from uecwatchd.intake.sets.records import (
-    Assembly,
+    FolderSets,
     ImageSet,
     Member,
-    Misfit,
     NotReady,
     Refused,
     Rules,
+    UnmatchedFile,
     Waiting,
 )
 from uecwatchd.intake.sets.requirements import boots_alone, missing, must_be_complete, must_be_whole_disk
 from uecwatchd.intake.sets.roles import roles_of
 from uecwatchd.intake.sets.stray_metadata import Nearby, look_around, must_be_heeded, unheeded
 from uecwatchd.intake.sets.unlisted import must_be_whole, must_have_been_read, unread_sidecar
-from uecwatchd.intake.sets.unmatched import misfits
+from uecwatchd.intake.sets.unmatched import find_unmatched
 from uecwatchd.intake.sidecar import Foreign, Sidecar, is_image_id, with_defaults
 from uecwatchd.intake.spool.file_kinds import is_sidecar
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, name_taken, output_stem
@@ -65,7 +65,7 @@ def assemble(
     holders: Mapping[str, int] | None = None,
     done: Mapping[str, str] | None = None,
     beat: Callable[[], None] = lambda: None,
-) -> Assembly:
+) -> FolderSets:
     """Decide about every name in a listing.
 
     `taken` has the members of finished sets, by name of the set: a loose kernel stays with the image it was
@@ -74,14 +74,14 @@ def assemble(
     each name and each set, as a sign of life.
     """
     taken = taken or {}
-    views, left_out = [View(listing)], dict[str, Misfit]()
-    if rules.people is not None:
-        views, left_out = views_of(listing, rules.people, holders=holders or {}, taken=taken)
+    views, left_out = [OwnerView(listing)], dict[str, UnmatchedFile]()
+    if rules.users is not None:
+        views, left_out = views_of(listing, rules.users, holders=holders or {}, taken=taken)
     return joined([_decided(view, rules, taken, done or {}, beat) for view in views], left_out)
 
 
 def _decided(
-    view: View, rules: Rules, taken: Taken, done: Mapping[str, str], beat: Callable[[], None]
+    view: OwnerView, rules: Rules, taken: Taken, done: Mapping[str, str], beat: Callable[[], None]
 ) -> ViewDecisions:
     """Decide about the sets that belong to a view."""
     taken = {name: files for name, files in taken.items() if view.decides(name)}
@@ -110,12 +110,12 @@ def _decided(
     ready = tuple(one for one in outcomes if isinstance(one, ImageSet))
     waiting = tuple(one for one in outcomes if isinstance(one, Waiting))
     refused = tuple(one for one in outcomes if isinstance(one, Refused))
-    left = misfits(listing, used, read)
-    return ViewDecisions(view, Assembly(ready, waiting, refused, left), frozenset(used | read))
+    left = find_unmatched(listing, used, read)
+    return ViewDecisions(view, FolderSets(ready, waiting, refused, left), frozenset(used | read))
 
 
 def _judged(
-    view: View,
+    view: OwnerView,
     candidate: SetCandidate,
     owned: list[str],
     around: _Around,
@@ -157,7 +157,7 @@ def _says_nothing(listing: Listing, candidate: SetCandidate, near: Nearby) -> bo
 
 
 def _decide(
-    view: View,
+    view: OwnerView,
     candidate: SetCandidate,
     owned: list[str],
     around: _Around,
@@ -215,14 +215,14 @@ def _with_a_pair(
     return candidate, {**roles, **pair}
 
 
-def _must_be_theirs(view: View, candidate: SetCandidate, leading: Iterable[str]) -> None:
+def _must_be_theirs(view: OwnerView, candidate: SetCandidate, leading: Iterable[str]) -> None:
     """Raise NotReady if a member's set would consist only of root's image or root's kernel."""
     if theirs := [path for path in leading if not view.is_own(path)]:
         raise NotReady(f"files of its own: {view.why_not(theirs, candidate.name)}")
 
 
 def _image_set(
-    view: View,
+    view: OwnerView,
     candidate: SetCandidate,
     sidecar: Sidecar,
     members: tuple[Member, ...],
@@ -282,7 +282,7 @@ def _into_the_folder(listing: Listing, folder: str, others: Sequence[str]) -> st
     return "Rename one of them, or move the files into the folder."
 
 
-def _must_have_outputs(view: View, candidate: SetCandidate, owned: Sequence[str]) -> None:
+def _must_have_outputs(view: OwnerView, candidate: SetCandidate, owned: Sequence[str]) -> None:
     """Raise Taken if the set's owner has put a file in the place of a result file."""
     owner = view.owner_among((*candidate.sidecars, *owned, candidate.name))
     for name in _planted(view.listing, candidate):

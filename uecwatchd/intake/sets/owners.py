@@ -18,7 +18,7 @@ from uecwatchd.intake.sets.candidates import (
     set_keys,
     stem_of,
 )
-from uecwatchd.intake.sets.records import Assembly, Misfit, NotReady, People
+from uecwatchd.intake.sets.records import FolderSets, FolderUsers, NotReady, UnmatchedFile
 from uecwatchd.intake.sets.stray_metadata import is_metadata
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sums
@@ -37,18 +37,18 @@ FOREIGN_SHOWN = 2
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class OwnerView:
     """One owner's view of a folder. Only sets with `keys` are decided in it; None means all.
 
     `foreign` are files that have the name of a set and are not used for it, by its key. `loose` is a kernel
-    or ramdisk of another member without the name of a set. `people` is None if all files are used.
+    or ramdisk of another member without the name of a set. `users` is None if all files are used.
     """
 
     listing: Listing
     keys: frozenset[str] | None = None
     foreign: Mapping[str, Sequence[str]] = field(default_factory=dict)
     loose: str = ""
-    people: People | None = None
+    users: FolderUsers | None = None
 
     def decides(self, name: str) -> bool:
         return self.keys is None or file_names.fold_name(name) in self.keys
@@ -56,20 +56,20 @@ class View:
     def is_own(self, path: str) -> bool:
         """Return True if this view reports that no set uses the file."""
         entry = self.listing.entries.get(path)
-        if self.people is None or entry is None:
+        if self.users is None or entry is None:
             return self.listing.owner is None
-        return owner_of(entry, self.people) == self.listing.owner
+        return owner_of(entry, self.users) == self.listing.owner
 
     def owner_among(self, paths: Sequence[str]) -> int | None:
         """Return the owner of a set: the member of this view, or else the owner of its first file."""
-        if self.people is None or self.listing.owner is not None:
+        if self.users is None or self.listing.owner is not None:
             return self.listing.owner
         return self.listing.entries[paths[0]].owner
 
     def must_be_its_owners(self, files: Sequence[str]) -> None:
         """Raise NotReady for a file that others than its owner may have written or named."""
         tops = [path.partition("/")[0] for path in files]
-        for path in dict.fromkeys([*tops, *files]) if self.people else ():
+        for path in dict.fromkeys([*tops, *files]) if self.users else ():
             if found := self.listing.entries[path].exposed:
                 where = shell_word(str(self.listing.folder / path))
                 remedy = f"try: {found.command} {where}" if found.command else "copy it again"
@@ -87,7 +87,7 @@ class View:
 
     def note(self, name: str, wait: NotReady) -> str:
         """Return a clause about files of others that a set waits for; empty if there are none."""
-        if self.people is None or wait.brief:
+        if self.users is None or wait.brief:
             return ""
         paths = [*self.foreign.get(file_names.fold_name(name), ())]
         if wait.path and wait.path in self.listing.others:
@@ -98,10 +98,10 @@ class View:
 
     def why_not(self, paths: Sequence[str], name: str) -> str:
         """Return why files are not used for a set: "a.vmlinuz belongs to bob, the set a to alice: …"."""
-        people, whole = self.people or People(frozenset()), self.listing.others or self.listing.entries
-        whose = [f"{path} belongs to {people.name(whole[path].owner)}" for path in paths[:FOREIGN_SHOWN]]
+        users, whole = self.users or FolderUsers(frozenset()), self.listing.others or self.listing.entries
+        whose = [f"{path} belongs to {users.name(whole[path].owner)}" for path in paths[:FOREIGN_SHOWN]]
         more = " (and others)" if len(paths) > FOREIGN_SHOWN else ""
-        owner = _spelled(self.listing.owner, people)
+        owner = _spelled(self.listing.owner, users)
         return f"{', '.join(whose)}{more}, the set {name} to {owner}: {ONE_OWNER}"
 
 
@@ -109,34 +109,34 @@ class View:
 class ViewDecisions:
     """Decisions of one view, and the files that its sets use or wait with."""
 
-    view: View
-    assembly: Assembly
+    view: OwnerView
+    assembly: FolderSets
     used: frozenset[str]
 
 
-def joined(parts: Sequence[ViewDecisions], left_out: Mapping[str, Misfit]) -> Assembly:
+def joined(parts: Sequence[ViewDecisions], left_out: Mapping[str, UnmatchedFile]) -> FolderSets:
     """Merge the decisions of all views. A file that is there for all is in use if any set uses it."""
     if len(parts) == 1 and not left_out:
         return parts[0].assembly
-    misfits = {m.path: m for part in parts for m in part.assembly.misfits if part.view.is_own(m.path)}
+    unmatched = {m.path: m for part in parts for m in part.assembly.unmatched if part.view.is_own(m.path)}
     borrowed = {path for part in parts for path in part.used if not part.view.is_own(path)}
     used = {path for part in parts for path in part.used}
-    misfits = {path: misfit for path, misfit in misfits.items() if path not in borrowed}
-    misfits |= {path: misfit for path, misfit in left_out.items() if path not in used}
-    return Assembly(
+    unmatched = {path: misfit for path, misfit in unmatched.items() if path not in borrowed}
+    unmatched |= {path: misfit for path, misfit in left_out.items() if path not in used}
+    return FolderSets(
         tuple(sorted((one for part in parts for one in part.assembly.ready), key=lambda one: one.name)),
         tuple(sorted((one for part in parts for one in part.assembly.waiting), key=lambda one: one.name)),
         tuple(sorted((one for part in parts for one in part.assembly.refused), key=lambda one: one.name)),
-        tuple(misfits[path] for path in sorted(misfits)),
+        tuple(unmatched[path] for path in sorted(unmatched)),
     )
 
 
-def owner_of(entry: Entry, people: People) -> Owner:
-    return None if entry.owner in people.common else entry.owner
+def owner_of(entry: Entry, users: FolderUsers) -> Owner:
+    return None if entry.owner in users.common else entry.owner
 
 
-def _spelled(owner: Owner, people: People) -> str:
-    return "root or the service" if owner is None else people.name(owner)
+def _spelled(owner: Owner, users: FolderUsers) -> str:
+    return "root or the service" if owner is None else users.name(owner)
 
 
 def _names_borne(path: str) -> Collection[str]:
@@ -148,18 +148,18 @@ def _names_borne(path: str) -> Collection[str]:
 
 
 def views_of(
-    listing: Listing, people: People, *, holders: Mapping[str, int], taken: Taken
-) -> tuple[list[View], dict[str, Misfit]]:
+    listing: Listing, users: FolderUsers, *, holders: Mapping[str, int], taken: Taken
+) -> tuple[list[OwnerView], dict[str, UnmatchedFile]]:
     """Return each owner's view, and the files that are not used for the set with their name.
 
     `holders` are the uids that own the names of known sets, `taken` the files of finished sets.
     """
     keys = set_keys(listing)
-    owners = _owners_of_keys(listing, people, keys, holders=holders, taken=taken)
-    out = {path: key for path, key in keys.items() if _is_foreign(listing, path, owners[key], people)}
+    owners = _owners_of_keys(listing, users, keys, holders=holders, taken=taken)
+    out = {path: key for path, key in keys.items() if _is_foreign(listing, path, owners[key], users)}
     paths: dict[Owner, list[str]] = {None: []}
     for path, entry in listing.entries.items():
-        paths.setdefault(owner_of(entry, people), []).append(path)
+        paths.setdefault(owner_of(entry, users), []).append(path)
     decided: dict[Owner, set[str]] = {owner: set() for owner in paths}
     for key, owner in owners.items():
         decided.setdefault(owner, set()).add(key)
@@ -167,24 +167,24 @@ def views_of(
     for path in sorted(out):
         foreign.setdefault(out[path], []).append(path)
     images = [path for path in paths[None] if path in keys and role_of(listing, path) == "machine"]
-    split = _Split(listing, people, paths, keys, out, frozenset(keys[path] for path in images))
+    split = _Split(listing, users, paths, keys, out, frozenset(keys[path] for path in images))
     loose = [path for path in sorted(listing.entries) if split.serves_any(path)]
     views = [
-        View(
+        OwnerView(
             _seen_by(owner, split, decided[owner]),
             frozenset(decided[owner]),
             foreign,
-            next(
-                (path for path in loose if owner_of(listing.entries[path], people) not in (owner, None)), ""
-            ),
-            people,
+            next((path for path in loose if owner_of(listing.entries[path], users) not in (owner, None)), ""),
+            users,
         )
         for owner in paths
     ]
     shown: dict[str, str] = {}
     for path in sorted(keys, key=lambda path: path in out):
         shown.setdefault(keys[path], _stem(listing, path))
-    return views, {path: _misfit(listing, path, shown[key], owners[key], people) for path, key in out.items()}
+    return views, {
+        path: _unmatched_file(listing, path, shown[key], owners[key], users) for path, key in out.items()
+    }
 
 
 # --- whose a name is --------------------------------------------------------------------------------------
@@ -209,41 +209,43 @@ class _Claim:
 
 
 def _owners_of_keys(
-    listing: Listing, people: People, keys: Mapping[str, str], *, holders: Mapping[str, int], taken: Taken
+    listing: Listing, users: FolderUsers, keys: Mapping[str, str], *, holders: Mapping[str, int], taken: Taken
 ) -> Mapping[str, Owner]:
     made_of = {(file_names.fold_name(name), file) for name, files in taken.items() for file in files}
     held = {file_names.fold_name(name): uid for name, uid in holders.items()}
     claims: dict[str, dict[Owner, _Claim]] = {key: {} for key in keys.values()}
-    for key, path, by in _claiming(listing, people, keys):
+    for key, path, by in _claiming(listing, users, keys):
         entry = listing.entries[path]
-        owner = next(iter(_owners_on(listing, path, people)), None)
+        owner = next(iter(_owners_on(listing, path, users)), None)
         new = (key, (path, entry.stamp)) not in made_of
-        no_machine = role_of(listing, path) != "machine" or owner_of(entry, people) != owner
+        no_machine = role_of(listing, path) != "machine" or owner_of(entry, users) != owner
         claim = _Claim(new, no_machine, listing.entries[by].stamp.ctime_ns, -1 if owner is None else owner)
         found = claims[key]
         found[owner] = found[owner].joined(claim) if owner in found else claim
-    return {key: _owner_of_key(found, held.get(key), people) for key, found in claims.items()}
+    return {key: _owner_of_key(found, held.get(key), users) for key, found in claims.items()}
 
 
-def _claiming(listing: Listing, people: People, keys: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+def _claiming(
+    listing: Listing, users: FolderUsers, keys: Mapping[str, str]
+) -> Iterator[tuple[str, str, str]]:
     """Yield (key, path, by): a file that supports its owner's claim to a key, and its link to the key.
 
     `by` is the file itself, or a sidecar that names it. Sums support no claim, and files that others put into
     a member's folder neither. A sidecar of root supports the claim of any owner.
     """
     for path, key in keys.items():
-        whose = _owners_on(listing, path, people)
+        whose = _owners_on(listing, path, users)
         if is_sums(path) or len(whose) > 1:
             continue
         yield key, path, path
         for named in _named_by(listing, path):
-            if named in listing.entries and whose <= _owners_on(listing, named, people):
+            if named in listing.entries and whose <= _owners_on(listing, named, users):
                 yield key, named, path
 
 
-def _owners_on(listing: Listing, path: str, people: People) -> frozenset[int]:
+def _owners_on(listing: Listing, path: str, users: FolderUsers) -> frozenset[int]:
     """Return the members among the owners of a path and of its folder."""
-    owners = (owner_of(listing.entries[part], people) for part in (path.partition("/")[0], path))
+    owners = (owner_of(listing.entries[part], users) for part in (path.partition("/")[0], path))
     return frozenset(owner for owner in owners if owner is not None)
 
 
@@ -255,7 +257,7 @@ def _named_by(listing: Listing, path: str) -> Iterator[str]:
         yield from (f"{folder}{slash}{name}" for name in named_files(found).values())
 
 
-def _owner_of_key(found: Mapping[Owner, _Claim], holder: int | None, people: People) -> Owner:
+def _owner_of_key(found: Mapping[Owner, _Claim], holder: int | None, users: FolderUsers) -> Owner:
     """Return the owner of a name.
 
     Root's own image belongs to no member; otherwise the first owner keeps the name while the set exists.
@@ -263,20 +265,20 @@ def _owner_of_key(found: Mapping[Owner, _Claim], holder: int | None, people: Peo
     members = {owner: claim for owner, claim in found.items() if owner is not None}
     if holder is not None:
         gone = holder not in members and None in found
-        return None if gone or holder in people.common else holder
+        return None if gone or holder in users.common else holder
     if not members or (None in found and not found[None].no_machine):
         return None
     return min(members.values()).uid
 
 
-def _is_foreign(listing: Listing, path: str, owner: Owner, people: People) -> bool:
+def _is_foreign(listing: Listing, path: str, owner: Owner, users: FolderUsers) -> bool:
     """Return True if a file is not used for the set with its name, which belongs to `owner`.
 
     A sidecar, a kernel, a ramdisk or sums can be there for all; an image of root is not for a member's set.
     """
-    if _owners_on(listing, path, people) - {owner}:
+    if _owners_on(listing, path, users) - {owner}:
         return True
-    of_all = owner_of(listing.entries[path], people) is None
+    of_all = owner_of(listing.entries[path], users) is None
     return owner is not None and of_all and role_of(listing, path) == "machine"
 
 
@@ -285,18 +287,22 @@ def _stem(listing: Listing, path: str) -> str:
     return top if is_set_folder(listing.entries[top]) else stem_of(file_names.checksums_target(top) or top)
 
 
-def _misfit(listing: Listing, path: str, name: str, owner: Owner, people: People) -> Misfit:
+def _unmatched_file(
+    listing: Listing, path: str, name: str, owner: Owner, users: FolderUsers
+) -> UnmatchedFile:
     """Return why a file is not used, and what to do about it."""
     top, slash, _ = path.partition("/")
     folder, entry = listing.entries[top], listing.entries[path]
-    whose, remedy = f"it belongs to {people.name(entry.owner)}", "give it another name"
+    whose, remedy = f"it belongs to {users.name(entry.owner)}", "give it another name"
     if slash:
         remedy = "put it into a folder of its owner's"
-        if owner_of(entry, people) == owner and owner_of(folder, people) not in (owner, None):
-            whose = f"it lies in {top}/, which belongs to {people.name(folder.owner)}"
-    if owner is not None and owner_of(entry, people) is None:
-        remedy = f"try: chown {people.name(owner)} {shell_word(path)}"
-    return Misfit(path, f"{whose}, and the set {name} to {_spelled(owner, people)}: {ONE_OWNER} ({remedy})")
+        if owner_of(entry, users) == owner and owner_of(folder, users) not in (owner, None):
+            whose = f"it lies in {top}/, which belongs to {users.name(folder.owner)}"
+    if owner is not None and owner_of(entry, users) is None:
+        remedy = f"try: chown {users.name(owner)} {shell_word(path)}"
+    return UnmatchedFile(
+        path, f"{whose}, and the set {name} to {_spelled(owner, users)}: {ONE_OWNER} ({remedy})"
+    )
 
 
 # --- what each owner sees ---------------------------------------------------------------------------------
@@ -311,7 +317,7 @@ class _Split:
     """
 
     listing: Listing
-    people: People
+    users: FolderUsers
     paths: Mapping[Owner, Sequence[str]]
     keys: Mapping[str, str]
     out: Mapping[str, str]
@@ -334,7 +340,7 @@ def _seen_by(owner: Owner, split: _Split, decided: Collection[str]) -> Listing:
         seen += [path for path in split.paths[None] if path in named] if named else []
     entries = {path: listing.entries[path] for path in sorted(set(seen))}
     ignored = {path: why for path, why in listing.ignored.items() if _may_see_ignored(path, owner, split)}
-    whose = split.people.common if owner is None else split.people.common | {owner}
+    whose = split.users.common if owner is None else split.users.common | {owner}
     return replace(
         listing,
         entries=entries,
@@ -363,5 +369,5 @@ def _may_see_ignored(path: str, owner: Owner, split: _Split) -> bool:
     """Return True if an ignored file may hold the owner's sets by its name: it must have the same owner."""
     uid, top = split.listing.ignored_of.get(path), path.partition("/")[0]
     folder = split.listing.entries.get(top)
-    whose = {uid, folder.owner if folder else None} - split.people.common - {None}
+    whose = {uid, folder.owner if folder else None} - split.users.common - {None}
     return whose <= {owner}

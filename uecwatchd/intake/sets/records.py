@@ -18,7 +18,7 @@ ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "mac
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class FolderUsers:
     """Users of a folder whose members do not trust each other.
 
     Files of the uids in `common`, root's and the service's, are there for all. `name` returns the name of a
@@ -37,7 +37,7 @@ class Rules:
     `needs` and `windows_needs` are the roles that each cloud requires beside a paravirtual and a Windows
     image; `disk_alone` are the clouds that boot a disk alone. `demands` are requirements of a cloud that no
     sidecar can switch off. `strange` are clouds with unknown requirements, each with a reason if there is
-    one. `people` is None if members trust each other; `policy` limits what sidecars may ask for.
+    one. `users` is None if members trust each other; `policy` limits what sidecars may ask for.
     """
 
     settle: float
@@ -47,7 +47,7 @@ class Rules:
     disk_alone: frozenset[str]
     strange: Mapping[str, str] = field(default_factory=dict)
     demands: Mapping[str, frozenset[Role]] = field(default_factory=dict)
-    people: People | None = None
+    users: FolderUsers | None = None
     policy: Policy = field(default_factory=Policy)
 
 
@@ -138,7 +138,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
+class UnmatchedFile:
     """A file in no set. `is_news` is True if somebody may expect it to be used."""
 
     path: str
@@ -147,14 +147,16 @@ class Misfit:
 
 
 @dataclass(frozen=True, slots=True)
-class Assembly:
+class FolderSets:
+    """The sets of a folder, and the files in no set."""
+
     ready: tuple[ImageSet, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     refused: tuple[Refused, ...] = ()
-    misfits: tuple[Misfit, ...] = ()
+    unmatched: tuple[UnmatchedFile, ...] = ()
 
 
-def put_back(assembly: Assembly, written: Mapping[str, str], *, ready_at: float) -> Assembly:
+def defer_open_files(assembly: FolderSets, written: Mapping[str, str], *, ready_at: float) -> FolderSets:
     """Make sets wait while a process has one of their files open for writing.
 
     `written` has the path of the file by the name of the set.
@@ -162,14 +164,15 @@ def put_back(assembly: Assembly, written: Mapping[str, str], *, ready_at: float)
     whose = {one.name: one.owner for one in assembly.ready}
     whose |= {one.name: one.owner for one in assembly.refused}
     waits = tuple(
-        replace(being_written(name, path, ready_at), owner=whose.get(name)) for name, path in written.items()
+        replace(wait_for_writer(name, path, ready_at), owner=whose.get(name))
+        for name, path in written.items()
     )
     ready = tuple(found for found in assembly.ready if found.name not in written)
     refused = tuple(one for one in assembly.refused if one.name not in written)
     return replace(assembly, ready=ready, waiting=(*assembly.waiting, *waits), refused=refused)
 
 
-def being_written(name: str, path: str, ready_at: float) -> Waiting:
+def wait_for_writer(name: str, path: str, ready_at: float) -> Waiting:
     return Waiting(name, f"{path} to be closed by the process that writes it", ready_at)
 
 

@@ -4,7 +4,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import SetCandidate, is_set_folder, role_of, set_aside, stem_of
 from uecwatchd.intake.sets.compressed import reason_packed
-from uecwatchd.intake.sets.records import ROLE_WORDS, Misfit
+from uecwatchd.intake.sets.records import ROLE_WORDS, UnmatchedFile
 from uecwatchd.intake.sets.requirements import place_for, said
 from uecwatchd.intake.sets.roles import first_fitting
 from uecwatchd.intake.sidecar import Foreign, Sidecar
@@ -16,17 +16,17 @@ from uecwatchd.types import Role
 NOT_CHECKED = "a kind that is not checked: SHA-256 is, as sha256sum writes it"
 
 
-def misfits(listing: Listing, used: set[str], read: set[str]) -> tuple[Misfit, ...]:
+def find_unmatched(listing: Listing, used: set[str], read: set[str]) -> tuple[UnmatchedFile, ...]:
     """Return everything that is not in a set, and not used by a set that is not ready (`used`).
 
     `read` are the sidecars of all sets, ready or not.
     """
-    left = [Misfit(path, _planted_reason(entry)) for path, entry in listing.planted.items()]
+    left = [UnmatchedFile(path, _planted_reason(entry)) for path, entry in listing.planted.items()]
     for path, entry in listing.entries.items():
         if path in read:
             continue
         if ("/" in path or not is_set_folder(entry)) and (path not in used or _is_of_no_use(listing, path)):
-            left.append(Misfit(path, *_reason(listing, path, entry)))
+            left.append(UnmatchedFile(path, *_reason(listing, path, entry)))
     return tuple(left)
 
 
