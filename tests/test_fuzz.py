@@ -329,7 +329,7 @@ def _lay(found: Any, path: str, content: str, text: str, *, since: float, number
     elif file_kinds.is_sums(path):
         found.checksums[path] = TROUBLE if content == "trouble" else {"a.img": "ab" * 32}
     else:
-        found.peeks[path] = FACTS.get(content, TROUBLE)
+        found.facts[path] = FACTS.get(content, TROUBLE)
 
 
 def _read(read: Callable[[], Sidecar]) -> Sidecar | UecError:
@@ -396,7 +396,7 @@ def _order_does_not_matter(lying: Lying, found: scan.Listing, assembly: FolderSe
     entries = {path: found.entries[path] for path in shuffled}
     others = {
         key: {path: getattr(found, key)[path] for path in sorted(getattr(found, key), reverse=True)}
-        for key in ("peeks", "sidecars", "checksums", "planted", "words")
+        for key in ("facts", "sidecars", "checksums", "planted", "words")
     }
     assert told(assemble(replace(found, entries=entries, **others), rules=lying.rules)) == told(assembly)
 

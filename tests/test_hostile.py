@@ -354,7 +354,7 @@ def assert_mine(listing: scan.Listing, path: str) -> None:
     sums = listing.checksums.get(path)
     if isinstance(sums, Mapping):
         assert sums == {"a.img": "1" * 64}
-    if isinstance(listing.peeks.get(path), Facts):
+    if isinstance(listing.facts.get(path), Facts):
         assert listing.entries[path].size in (len(b"mine"), len(b"1" * 64))
 
 

@@ -29,8 +29,8 @@ from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderUsers, Rules
 from uecwatchd.intake.sidecar import MOST_ENTRIES, SIDECAR_LIMIT_BYTES, Sidecar, read_sidecar
 from uecwatchd.intake.spool import safe_open, scan
+from uecwatchd.intake.spool.contents import Contents, ReadBudget, read_contents
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET
-from uecwatchd.intake.spool.peek import Budget, Contents, read_contents
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
@@ -230,10 +230,10 @@ def test_a_look_reads_for_as_long_as_it_may_and_the_next_ones_read_the_rest(tmp_
         (tmp_path / f"{number}.img").write_bytes(b"x")
     listing, looks = None, 0
     while listing is None or listing.unread:
-        budget = Budget(seconds=10.0, clock=ticking())
+        budget = ReadBudget(seconds=10.0, clock=ticking())
         listing = scan.scan(tmp_path, now=0.0, before=listing, budget=budget)
         looks += 1
-        assert len(listing.peeks) + len(listing.unread) == 50
+        assert len(listing.facts) + len(listing.unread) == 50
     assert looks == 5
 
 
@@ -244,7 +244,7 @@ def test_neither_the_new_nor_the_old_nor_the_small_wait_for_the_rest(tmp_path: P
     for name in names:
         (tmp_path / name).write_bytes(b"#" * (10 if name == "50.toml" else 1000))
         os.utime(tmp_path / name)
-    budget = Budget(seconds=5.0, clock=ticking())
+    budget = ReadBudget(seconds=5.0, clock=ticking())
     listing = scan.scan(tmp_path, now=0.0, budget=budget)
     assert mine in listing.sidecars
     assert len(listing.sidecars) < 10
@@ -273,7 +273,7 @@ def test_of_more_metadata_than_there_is_room_for_the_smallest_is_kept(tmp_path: 
     for number in range(20):
         (tmp_path / f"{number}.toml").write_bytes(b"#" * 1000)
     (tmp_path / "small.toml").write_bytes(b"#")
-    budget = Budget(kept=10_000)
+    budget = ReadBudget(kept=10_000)
     first = scan.scan(tmp_path, now=0.0, budget=budget)
     again = scan.scan(tmp_path, now=0.0, before=first, budget=budget)
     for listing in (first, again):
@@ -292,7 +292,7 @@ def test_another_file_in_a_listed_ones_place_does_not_speak_for_its_other_names(
     (tmp_path / ".forged").rename(tmp_path / "a.toml")
     nothing = Contents({}, {}, {}, {}, frozenset(), frozenset())
     with safe_open.folder_descriptor(tmp_path) as descriptor:
-        found = read_contents(descriptor, entries, before=nothing, same=(), budget=Budget())
+        found = read_contents(descriptor, entries, before=nothing, same=(), budget=ReadBudget())
     assert all(isinstance(said, Deferred) for said in found.sidecars.values())
 
 
@@ -374,7 +374,7 @@ def test_systemd_hears_of_a_first_look_that_goes_on(
 def test_a_look_tells_of_each_name_and_each_file_that_it_comes_past(tmp_path: Path) -> None:
     flood(tmp_path, 20)
     beats: list[None] = []
-    scan.scan(tmp_path, now=0.0, budget=Budget(beat=lambda: beats.append(None)))
+    scan.scan(tmp_path, now=0.0, budget=ReadBudget(beat=lambda: beats.append(None)))
     assert len(beats) == 2 * 40 + 5
 
 
@@ -445,8 +445,8 @@ def test_owners_take_turns_at_being_read(tmp_path: Path) -> None:
         dropped(tmp_path, f"{number}.toml", b"#", BOB)
     for name in ("a.img", "a.toml", "b.img"):
         dropped(tmp_path, name, b"#" * 1000, ALICE)
-    listing = scan.scan(tmp_path, now=0.0, budget=Budget(seconds=7.0, clock=ticking()))
-    assert {"a.img", "a.toml", "b.img"} <= {*listing.peeks, *listing.sidecars}
+    listing = scan.scan(tmp_path, now=0.0, budget=ReadBudget(seconds=7.0, clock=ticking()))
+    assert {"a.img", "a.toml", "b.img"} <= {*listing.facts, *listing.sidecars}
     assert len(listing.unread) > 90
 
 
@@ -454,7 +454,7 @@ def test_whoever_has_most_metadata_loses_some_of_it(tmp_path: Path) -> None:
     for number in range(100):
         dropped(tmp_path, f"{number}.toml", b"#" * 100, BOB)
     dropped(tmp_path, "a.toml", b"#" * 4000, ALICE)
-    listing = scan.scan(tmp_path, now=0.0, budget=Budget(kept=8000))
+    listing = scan.scan(tmp_path, now=0.0, budget=ReadBudget(kept=8000))
     assert "a.toml" in listing.sidecars
     assert len(listing.crowded) == 60
 
@@ -464,7 +464,7 @@ def test_whoever_has_most_names_loses_some_of_them(tmp_path: Path) -> None:
         dropped(tmp_path, f"bob{number}.img", b"", BOB)
     for name in ("alice.img", "alice.toml"):
         dropped(tmp_path, name, b"", ALICE)
-    listing = scan.scan(tmp_path, now=0.0, budget=Budget(names=50))
+    listing = scan.scan(tmp_path, now=0.0, budget=ReadBudget(names=50))
     assert len(listing.entries) == 50
     assert {"alice.img", "alice.toml"} <= listing.entries.keys()
     assert listing.left_out == {BOB: 52}
@@ -489,9 +489,9 @@ def test_folders_of_one_owner_leave_room_for_those_of_another(tmp_path: Path) ->
             os.chown(folder, owner, owner)
             for number in range(10):
                 (folder / f"{number}").touch()
-    listing = scan.scan(tmp_path, now=0.0, budget=Budget(names=100))
-    assert f"{ALICE}-0" not in listing.peeks
-    assert sum(isinstance(peek, Rejected) for peek in listing.peeks.values()) == 15
+    listing = scan.scan(tmp_path, now=0.0, budget=ReadBudget(names=100))
+    assert f"{ALICE}-0" not in listing.facts
+    assert sum(isinstance(content, Rejected) for content in listing.facts.values()) == 15
     assert len(listing.entries) == 21 + 60
 
 
@@ -512,8 +512,8 @@ def test_names_by_the_thousand_are_compared_in_little_memory(tmp_path: Path) -> 
     entries = {f"{name}.img": replace(entry, name=f"{name}.img") for name in names}
     entries["lone.toml"] = replace(entry, name="lone.toml")
     facts = Facts("mbr", "machine", None, "disk", None, None)
-    peeks = {path: facts for path in entries if path.endswith(".img")}
-    listing = scan.Listing(tmp_path, 100.0, entries, {}, peeks, {"lone.toml": Sidecar()}, {})
+    facts_by_path = {path: facts for path in entries if path.endswith(".img")}
+    listing = scan.Listing(tmp_path, 100.0, entries, {}, facts_by_path, {"lone.toml": Sidecar()}, {})
     tracemalloc.start()
     try:
         assert len(assemble(listing, rules=RULES).ready) == 2500

@@ -24,8 +24,8 @@ from tests.intake.sets.test_owners import (
 )
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets
-from uecwatchd.intake.spool import peek, scan
-from uecwatchd.intake.spool.peek import Contents, read_contents
+from uecwatchd.intake.spool import contents, scan
+from uecwatchd.intake.spool.contents import Contents, read_contents
 from uecwatchd.ledger import schema
 from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
@@ -183,12 +183,12 @@ def test_room_and_time_for_metadata_are_shared_by_owners(tmp_path: Path, many: i
     for number in range(many):
         (tmp_path / f"{number}.toml").write_text("public = true\n")
         os.chown(tmp_path / f"{number}.toml", BOB, BOB)
-    found = scan.scan(tmp_path, now=0.0, budget=peek.Budget(kept=1000))
+    found = scan.scan(tmp_path, now=0.0, budget=contents.ReadBudget(kept=1000))
     assert "web.toml" in found.sidecars
     assert len(found.crowded) > many // 2
     ticks = iter(range(many))
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    budget = peek.Budget(seconds=3, clock=lambda: next(ticks))
+    budget = contents.ReadBudget(seconds=3, clock=lambda: next(ticks))
     try:
         read = read_contents(descriptor, found.entries, before=NOTHING, same=(), budget=budget)
     finally:

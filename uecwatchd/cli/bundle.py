@@ -28,7 +28,7 @@ from uecwatchd.images.file_names import arch_by_name, role_by_name
 from uecwatchd.images.suitability import KEEP_HINT, format_size, reason_unsuitable
 from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.intake.sidecar import is_image_id
-from uecwatchd.intake.spool.peek import peek_at
+from uecwatchd.intake.spool.contents import detect_file
 from uecwatchd.outputs.log import open_log
 from uecwatchd.types import Arch, Role
 
@@ -108,10 +108,10 @@ def _properties(arguments: argparse.Namespace) -> ImageProperties:
 def _looked_at(file: Path) -> tuple[Facts, int]:
     """Return facts about a file, and its size in bytes. A link is followed, because a person has named it."""
     with open_for_reading(file) as image:
-        size, peek = os.fstat(image.fileno()).st_size, peek_at(file)
-    if isinstance(peek, UecError):
-        raise peek
-    return peek, size
+        size, content = os.fstat(image.fileno()).st_size, detect_file(file)
+    if isinstance(content, UecError):
+        raise content
+    return content, size
 
 
 def _must_fit(file: Path, kind: Role, facts: Facts, size: int, *, keep: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from uecwatchd.config.records import Settings
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import FolderSets
-from uecwatchd.intake.spool import peek, safe_open, scan
+from uecwatchd.intake.spool import contents, safe_open, scan
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.attempt import context
@@ -109,7 +109,7 @@ class Scanner:
             now=self._monotonic(),
             before=self._listings.get(folder),
             ignore=self._settings.spool.ignore,
-            budget=peek.Budget(beat=self._progressed),
+            budget=contents.ReadBudget(beat=self._progressed),
         )
         self._listings[folder] = listing
         self._report_rest(listing)

@@ -34,16 +34,18 @@ def kernel(arch: Arch | None = None) -> Facts:
 
 def decide(files: Mapping[str, Facts], sidecar: bytes = b"") -> tuple[str, str] | Rejected:
     """The architecture and how it is known, or the refusal."""
-    peeks: dict[str, Any] = {path: facts for path, facts in files.items() if "/" in path or "." in path}
+    facts_by_path: dict[str, Any] = {
+        path: facts for path, facts in files.items() if "/" in path or "." in path
+    }
     entries = {
         path: Entry(path.rsplit("/", 1)[-1], "file", MIB, FileStamp(1, n, MIB, 7), 0.0)
-        for n, path in enumerate(peeks)
+        for n, path in enumerate(facts_by_path)
     }
-    for folder in {path.split("/")[0] for path in peeks if "/" in path}:
+    for folder in {path.split("/")[0] for path in facts_by_path if "/" in path}:
         entries[folder] = Entry(folder, "folder", 0, FileStamp(1, 99, 0, 7), 0.0)
-    found = Listing(Path("/spool"), 100.0, entries, {}, peeks, {}, {})
+    found = Listing(Path("/spool"), 100.0, entries, {}, facts_by_path, {}, {})
     if sidecar:
-        place = next(iter(peeks)).partition("/")
+        place = next(iter(facts_by_path)).partition("/")
         name = f"{place[0]}/image.toml" if place[1] else f"{place[0].rpartition('.')[0]}.toml"
         entries[name] = Entry(name.rsplit("/", 1)[-1], "file", 10, FileStamp(1, 98, 10, 7), 0.0)
         found.sidecars[name] = read_sidecar(name, sidecar)  # type: ignore[index]

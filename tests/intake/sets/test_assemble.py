@@ -50,7 +50,7 @@ def listing(
         stamp = FileStamp(1, number, MIB, 7)
         entries[path] = Entry(path.rsplit("/", 1)[-1], kind, MIB, stamp, (since or {}).get(path, 0.0))
         if isinstance(content, str) and kind == "file":
-            made.peeks[path] = FACTS[content]  # type: ignore[index]
+            made.facts[path] = FACTS[content]  # type: ignore[index]
         elif isinstance(content, bytes) and path.endswith(".sha256"):
             made.checksums[path] = read_checksums(path, content)  # type: ignore[index]
         elif isinstance(content, bytes):

@@ -11,7 +11,7 @@ import pytest
 from tests.support.near import ALONE, MBR, NOW, again, decided, lay
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers
-from uecwatchd.intake.spool import peek, scan
+from uecwatchd.intake.spool import contents, scan
 
 NAMES_BASE = 'machine = "base.img"\npublic = false\n'
 
@@ -96,13 +96,13 @@ def test_an_image_waits_while_names_beside_it_are_left_out(
     tmp_path: Path, names: int, users: FolderUsers | None
 ) -> None:
     lay(tmp_path, {"karmic.img": MBR, "karmic.toml": "public = false\n", "a.txt": "", "b.txt": ""})
-    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=peek.Budget(names=names))
+    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=contents.ReadBudget(names=names))
     assert not assemble(listing, rules=replace(ALONE, users=users)).ready
 
 
 def test_an_image_waits_while_there_is_no_room_for_what_a_sidecar_says(tmp_path: Path) -> None:
     lay(tmp_path, {"base.img": MBR, "web.toml": NAMES_BASE + "#" * 5000})
-    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=peek.Budget(kept=1000))
+    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=contents.ReadBudget(kept=1000))
     assert not assemble(listing, rules=ALONE).ready
 
 
@@ -152,7 +152,7 @@ def test_names_of_bobs_that_are_left_out_hold_bobs_images_alone(tmp_path: Path) 
     lay(tmp_path, {"alice.img": MBR, "bob.img": MBR, **{f"{number:03}.txt": "" for number in range(50)}})
     for path in tmp_path.iterdir():
         os.chown(path, alice if path.name == "alice.img" else bob, -1)
-    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=peek.Budget(names=20))
+    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=contents.ReadBudget(names=20))
     assert list(listing.left_out) == [bob]
     apart = assemble(listing, rules=replace(ALONE, users=FolderUsers(frozenset({0}))))
     assert [found.name for found in apart.ready] == ["alice"]

@@ -45,7 +45,7 @@ def listing(files: Files) -> Listing:
         kind: EntryKind = content if content in (FOLDER, LINK) else "file"  # type: ignore[assignment]
         found.entries[path] = Entry(path.rsplit("/", 1)[-1], kind, MIB, stamp(path), 0.0)  # type: ignore[index]
         if isinstance(content, Facts):
-            found.peeks[path] = content  # type: ignore[index]
+            found.facts[path] = content  # type: ignore[index]
         elif isinstance(content, bytes):
             found.sidecars[path] = read_sidecar(path, content)  # type: ignore[index]
     return found

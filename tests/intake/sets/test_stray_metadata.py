@@ -15,7 +15,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet
 from uecwatchd.intake.sidecar import Foreign
-from uecwatchd.intake.spool import peek, scan
+from uecwatchd.intake.spool import contents, scan
 
 PRIVATE = "public = false\n"
 DEBIAN = '{"apiVersion": "v1", "kind": "List", "items": []}'
@@ -451,7 +451,7 @@ def test_names_that_begin_alike_are_compared_in_a_time_that_does_not_grow_with_t
 ) -> None:
     lay(tmp_path, {f"{image.format(number)}.img": MBR for number in range(2000)})
     lay(tmp_path, {f"{sidecar.format(number)}.toml": text for number in range(2000)})
-    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=peek.Budget(seconds=60))
+    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=contents.ReadBudget(seconds=60))
     begun = time.process_time()
     assemble(listing, rules=ALONE)
     assert time.process_time() - begun < 6
@@ -461,7 +461,7 @@ def test_of_names_by_the_thousand_those_that_begin_with_a_sidecar_s_name_are_hel
     lay(tmp_path, {f"web-a{number:04}x.img": MBR for number in range(1000)})
     lay(tmp_path, {f"web-b{number:04}y.toml": PRIVATE for number in range(1000)})
     lay(tmp_path, {"web.toml": PRIVATE})
-    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=peek.Budget(seconds=60))
+    listing = scan.scan(tmp_path, now=NOW, seen=0.0, budget=contents.ReadBudget(seconds=60))
     assert not assemble(listing, rules=ALONE).ready
 
 

@@ -35,9 +35,9 @@ def test_a_listing_tells_what_files_say_of_themselves(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text("nonsense")
     (tmp_path / "a.sha256").write_text(f"{'ab' * 32}  a.img\n")
     listing = scan.scan(tmp_path, now=1.0)
-    peek = listing.peeks["a.img"]
-    assert isinstance(peek, Facts)
-    assert (peek.format, peek.role) == ("ext4", "machine")
+    content = listing.facts["a.img"]
+    assert isinstance(content, Facts)
+    assert (content.format, content.role) == ("ext4", "machine")
     assert isinstance(listing.sidecars["a.toml"], Sidecar)
     assert isinstance(listing.sidecars["b.toml"], UecError)
     assert listing.checksums["a.sha256"] == {"a.img": "ab" * 32}
@@ -66,7 +66,7 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("")
     first = scan.scan(tmp_path, now=1.0)
     second = scan.scan(tmp_path, now=2.0, before=first)
-    assert second.peeks["a.img"] is first.peeks["a.img"]
+    assert second.facts["a.img"] is first.facts["a.img"]
     assert second.sidecars["a.toml"] is first.sidecars["a.toml"]
 
 
@@ -157,9 +157,9 @@ def test_a_file_we_may_not_read_names_the_chmod(tmp_path: Path, request: pytest.
     (tmp_path / "set").mkdir(mode=0o700)
     request.getfixturevalue("as_nobody")
     listing = scan.scan(tmp_path, now=1.0)
-    peek, folder = listing.peeks["a.img"], listing.peeks["set"]
-    assert isinstance(peek, Rejected)
-    assert (peek.why, peek.hint) == ("mode 0600, owner root", "Try: chmod g+r a.img")
+    content, folder = listing.facts["a.img"], listing.facts["set"]
+    assert isinstance(content, Rejected)
+    assert (content.why, content.hint) == ("mode 0600, owner root", "Try: chmod g+r a.img")
     assert isinstance(folder, Rejected)
     assert folder.hint == "Try: chmod g+rx set"
 

@@ -14,7 +14,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Refused, defer_open_files
-from uecwatchd.intake.spool import peek, scan, writers
+from uecwatchd.intake.spool import contents, scan, writers
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.schema import STATE_LOCK
 from uecwatchd.ledger.sqlite import read_ledger
@@ -52,7 +52,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
         try:
             with as_internal_error(str(folder)):
                 owner = _service_user(settings)
-                budget = peek.Budget(seconds=READ_SECONDS)
+                budget = contents.ReadBudget(seconds=READ_SECONDS)
                 ignore = settings.spool.ignore
                 listing = scan.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
                 aged = _aged(listing, now=now, settled=settled)

@@ -297,8 +297,8 @@ def _planted(listing: Listing, candidate: SetCandidate) -> list[str]:
 
 
 def _must_be_readable(listing: Listing, candidate: SetCandidate, owned: Iterable[str], lists: Lists) -> None:
-    """Check that the files can be read. For a folder that cannot be listed, the error is among the peeks."""
-    trouble = listing.peeks.get(candidate.name) if candidate.form == "folder" else None
+    """Check that the files can be read. For a folder that cannot be listed, the error is among the facts."""
+    trouble = listing.facts.get(candidate.name) if candidate.form == "folder" else None
     if isinstance(trouble, UecError):
         raise trouble
     for path in (*candidate.sidecars, *lists.of(candidate, owned)):

@@ -200,8 +200,8 @@ def _may_be_member(listing: Listing, entry: Entry) -> bool:
         return False
     if looks_like_a_member(entry.name):
         return True
-    peek = listing.peeks.get(entry.name)
-    return isinstance(peek, Facts) and peek.role == "machine" and not set_aside(entry.name)
+    content = listing.facts.get(entry.name)
+    return isinstance(content, Facts) and content.role == "machine" and not set_aside(entry.name)
 
 
 def set_aside(name: str) -> str | None:
@@ -314,8 +314,8 @@ def _is_copy(listing: Listing, path: str) -> bool:
 
 
 def role_of(listing: Listing, path: str) -> Role | None:
-    peek = listing.peeks.get(path)
+    content = listing.facts.get(path)
     by_name = file_names.role_by_name(path.rsplit("/", 1)[-1])
-    if isinstance(peek, Facts):
-        return peek.role or by_name
-    return by_name if isinstance(peek, UecError) else None
+    if isinstance(content, Facts):
+        return content.role or by_name
+    return by_name if isinstance(content, UecError) else None

@@ -19,10 +19,10 @@ def members_of(listing: Listing, roles: Mapping[Role, str], sidecar: Sidecar) ->
 
 def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member:
     """Return one member. Raises an error if the file cannot be used in its role."""
-    entry, peek = listing.entries[path], listing.peeks.get(path)
-    if isinstance(peek, UecError):
-        raise peek
-    if peek is None:
+    entry, content = listing.entries[path], listing.facts.get(path)
+    if isinstance(content, UecError):
+        raise content
+    if content is None:
         raise Rejected(
             f"{path}: it cannot be a {ROLE_WORDS[role]}",
             "by its name it is metadata",
@@ -30,11 +30,11 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
         )
     keep = sidecar.convert == "keep"
     if problem := suitability.reason_unsuitable(
-        role, peek, size=entry.size, keep=keep, name=path, in_set=True
+        role, content, size=entry.size, keep=keep, name=path, in_set=True
     ):
         why, hint = problem
         raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
-    return Member(role, path, entry.size, entry.stamp, peek)
+    return Member(role, path, entry.size, entry.stamp, content)
 
 
 def must_go_together(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:

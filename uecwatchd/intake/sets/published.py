@@ -59,8 +59,12 @@ def boot_files(listing: Listing, paths: Iterable[str]) -> list[str]:
 
 
 def _boot_role(listing: Listing, path: str) -> Role | None:
-    peek, named = listing.peeks.get(path), file_names.role_by_name(path)
-    if peek is None or not file_names.stems_by_name(path) or file_names.is_loader(path):
+    content, named = listing.facts.get(path), file_names.role_by_name(path)
+    if content is None or not file_names.stems_by_name(path) or file_names.is_loader(path):
         return None
-    role = peek.role or (named if peek.format in COMPRESSORS else None) if isinstance(peek, Facts) else named
+    role = (
+        content.role or (named if content.format in COMPRESSORS else None)
+        if isinstance(content, Facts)
+        else named
+    )
     return role if role in ("kernel", "ramdisk") else None

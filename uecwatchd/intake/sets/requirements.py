@@ -31,8 +31,8 @@ def boots_alone(listing: Listing, sidecar: Sidecar, roles: Mapping[Role, str], r
 
 
 def _is_disk(listing: Listing, roles: Mapping[Role, str]) -> bool:
-    peek = listing.peeks.get(roles.get("machine", ""))
-    return isinstance(peek, Facts) and peek.layout == "disk"
+    content = listing.facts.get(roles.get("machine", ""))
+    return isinstance(content, Facts) and content.layout == "disk"
 
 
 def missing(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Role]:

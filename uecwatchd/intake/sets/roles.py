@@ -99,8 +99,8 @@ def _is_floppy(listing: Listing, path: str) -> bool:
 
 
 def _facts(listing: Listing, path: str | None) -> Facts | None:
-    peek = listing.peeks.get(path) if path else None
-    return peek if isinstance(peek, Facts) else None
+    content = listing.facts.get(path) if path else None
+    return content if isinstance(content, Facts) else None
 
 
 def _only(listing: Listing, candidate: SetCandidate, role: Role, found: Mapping[Role, Sequence[str]]) -> str:

@@ -182,8 +182,8 @@ def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
 
 
 def _is_text(listing: Listing, path: str) -> bool:
-    peek = listing.peeks.get(path)
-    return isinstance(peek, facts.Facts) and peek.format == "text"
+    content = listing.facts.get(path)
+    return isinstance(content, facts.Facts) and content.format == "text"
 
 
 def _beside(path: str, name: str) -> str:

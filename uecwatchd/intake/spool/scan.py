@@ -9,11 +9,11 @@ from pathlib import Path
 from uecwatchd.errors import Rejected, UecError, words_of
 from uecwatchd.intake.misnamed import Words
 from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool.contents import Contents, FactsOrError, ReadBudget, Sums, read_contents
 from uecwatchd.intake.spool.exposure import Exposure, exposure
 from uecwatchd.intake.spool.ignored import ignored_by
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET, names_in
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK, is_foreign, is_output
-from uecwatchd.intake.spool.peek import Budget, Contents, Peek, Sums, read_contents
 from uecwatchd.intake.spool.safe_open import EntryKind, cannot_open, folder_descriptor, kind_of
 from uecwatchd.system.text import spelled
 from uecwatchd.types import FileStamp
@@ -55,7 +55,7 @@ class Listing:
     now: float
     entries: Mapping[str, Entry] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
-    peeks: Mapping[str, Peek] = field(default_factory=dict)
+    facts: Mapping[str, FactsOrError] = field(default_factory=dict)
     sidecars: Mapping[str, Sidecar | UecError] = field(default_factory=dict)
     checksums: Mapping[str, Sums | UecError] = field(default_factory=dict)
     planted: Mapping[str, Entry] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def scan(
     ignore: Sequence[str] = (),
     seen: float | None = None,
     owner: int | None = None,
-    budget: Budget | None = None,
+    budget: ReadBudget | None = None,
 ) -> Listing:
     """List a folder. Files with the same stamp as in the listing `before` are not read again.
 
@@ -96,11 +96,11 @@ def scan(
     service; that of this process by default. Files beyond the `budget` are listed as unread. Raises
     NotPermitted if the folder cannot be listed, Deferred if it is not there.
     """
-    since, budget = now if seen is None else seen, budget or Budget()
+    since, budget = now if seen is None else seen, budget or ReadBudget()
     names = _Names(ignore, since, budget)
     with folder_descriptor(folder) as descriptor:
         left_out = names.take(descriptor, "", budget.names)
-        closed: dict[str, Peek] = {}
+        closed: dict[str, FactsOrError] = {}
         for entry in names.folders():
             try:
                 names.take_below(descriptor, entry)
@@ -121,7 +121,7 @@ def scan(
 class _Names:
     """The names in a folder and in its sub-folders, up to a limit."""
 
-    def __init__(self, ignore: Sequence[str], since: float, budget: Budget) -> None:
+    def __init__(self, ignore: Sequence[str], since: float, budget: ReadBudget) -> None:
         self.entries: dict[str, Entry] = {}
         self.ignored: dict[str, str] = {}
         self._ignore = ignore
@@ -217,16 +217,16 @@ def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:
     return replace(entry, since=known.since)
 
 
-def _read_contents(descriptor: int, listing: Listing, before: Listing, budget: Budget) -> Listing:
+def _read_contents(descriptor: int, listing: Listing, before: Listing, budget: ReadBudget) -> Listing:
     """Add facts from the contents of the files, from the listing before if nothing changed."""
     b = before
     known = {path: entry.stamp for path, entry in b.entries.items()}
     same = [path for path, entry in listing.entries.items() if known.get(path) == entry.stamp]
-    earlier = Contents(b.peeks, b.sidecars, b.checksums, b.words, b.unread, b.crowded)
+    earlier = Contents(b.facts, b.sidecars, b.checksums, b.words, b.unread, b.crowded)
     found = read_contents(descriptor, listing.entries, before=earlier, same=same, budget=budget)
     return replace(
         listing,
-        peeks={**listing.peeks, **found.peeks},
+        facts={**listing.facts, **found.facts},
         sidecars=found.sidecars,
         checksums=found.checksums,
         words=found.words,

@@ -31,11 +31,11 @@ READ_SECONDS = 1.0
 # times as much at most.
 KEPT_BYTES = 16 << 20
 
-Peek = facts.Facts | UecError
+FactsOrError = facts.Facts | UecError
 Sums = Mapping[str, str]
 
 
-class File(Protocol):
+class ReadableFile(Protocol):
     """The facts about a file that are needed to read it; `Entry` is one."""
 
     @property
@@ -56,7 +56,7 @@ class Contents:
     the next scan; for `crowded` ones there is no memory.
     """
 
-    peeks: Mapping[str, Peek]
+    facts: Mapping[str, FactsOrError]
     sidecars: Mapping[str, Sidecar | UecError]
     checksums: Mapping[str, Sums | UecError]
     words: Mapping[str, misnamed.Words]
@@ -65,7 +65,7 @@ class Contents:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class ReadBudget:
     """Limits of one scan: `seconds` of reading, `kept` bytes of metadata, and `names` in the folder itself.
 
     `clock` counts seconds. `beat` is called after each file, as a sign of life.
@@ -78,7 +78,7 @@ class Budget:
     beat: Callable[[], None] = lambda: None
 
 
-class _Form:
+class _ContentKind:
     """One way to read files. The content of an inode, or its failure, is used for all its names."""
 
     def __init__(
@@ -87,41 +87,41 @@ class _Form:
         self.read: dict[str, Any] = {}
         self._parse = parse
         self._unusable = unusable
-        self._said: dict[tuple[FileStamp, str], Any] = {}
+        self._parsed: dict[tuple[FileStamp, str], Any] = {}
 
     def keep(self, path: str, stamp: FileStamp, found: object) -> None:
         self.read[path] = found
         if not isinstance(found, UecError):
-            self._said[_key(path, stamp)] = found
+            self._parsed[_cache_key(path, stamp)] = found
 
     def drop(self, path: str, stamp: FileStamp) -> None:
         del self.read[path]
-        self._said.pop(_key(path, stamp), None)
+        self._parsed.pop(_cache_key(path, stamp), None)
 
     def take(self, descriptor: int, path: str, stamp: FileStamp) -> None:
-        key = _key(path, stamp)
+        key = _cache_key(path, stamp)
         try:
-            if key not in self._said:
-                self._said[key] = self._heard(descriptor, path, stamp)
-            said = self._said[key]
+            if key not in self._parsed:
+                self._parsed[key] = self._parse_once(descriptor, path, stamp)
+            said = self._parsed[key]
             self.read[path] = self._unusable(path, said) if isinstance(said, Malformed) else said
         except UecError as error:
             self.read[path] = words_of(error)
 
-    def _heard(self, descriptor: int, path: str, stamp: FileStamp) -> object:
+    def _parse_once(self, descriptor: int, path: str, stamp: FileStamp) -> object:
         try:
             return self._parse(descriptor, path, stamp)
         except Malformed as error:
             return words_of(error)
 
 
-def _key(path: str, stamp: FileStamp) -> tuple[FileStamp, str]:
+def _cache_key(path: str, stamp: FileStamp) -> tuple[FileStamp, str]:
     """Return a key for the cache: a sidecar depends on its suffix, a list of sums on its whole name."""
     name = path.rsplit("/", 1)[-1]
     return stamp, name if is_sums(path) else name[-5:].lower()
 
 
-class _Shelf:
+class _MetadataMemory:
     """Memory for metadata: if there is too much, the largest of the owner with the most is dropped."""
 
     def __init__(self, room: int) -> None:
@@ -129,7 +129,7 @@ class _Shelf:
         self._largest: dict[int, list[tuple[int, str]]] = {}
         self._taken: dict[int, int] = {}
 
-    def put(self, path: str, file: File) -> list[str]:
+    def put(self, path: str, file: ReadableFile) -> list[str]:
         """Add a file, and return the paths that are dropped."""
         heapq.heappush(self._largest.setdefault(file.owner, []), (-file.size, path))
         self._add(file.owner, file.size)
@@ -147,100 +147,105 @@ class _Shelf:
 
 
 def read_contents(
-    descriptor: int, files: Mapping[str, File], *, before: Contents, same: Iterable[str], budget: Budget
+    descriptor: int,
+    files: Mapping[str, ReadableFile],
+    *,
+    before: Contents,
+    same: Iterable[str],
+    budget: ReadBudget,
 ) -> Contents:
     """Read the regular files among `files` below a folder, within the budget.
 
     `same` are the paths that have not changed since the contents `before` were read.
     """
-    look = _Look(descriptor, files, budget)
-    look.keep(before, same)
-    look.read()
-    return look.contents()
+    reader = _ContentReader(descriptor, files, budget)
+    reader.keep(before, same)
+    reader.read()
+    return reader.contents()
 
 
-class _Look:
+class _ContentReader:
     """The reading of one scan. `_crowded` and `_unread` are left out, for lack of memory and of time."""
 
-    def __init__(self, descriptor: int, files: Mapping[str, File], budget: Budget) -> None:
+    def __init__(self, descriptor: int, files: Mapping[str, ReadableFile], budget: ReadBudget) -> None:
         self._descriptor = descriptor
         self._files = {path: file for path, file in files.items() if file.kind == "file"}
         self._budget = budget
-        self._shelf = _Shelf(budget.kept)
-        self._peeks = _Form(_facts, sidecar.unusable_sidecar)
-        self._words = _Form(_words, sidecar.unusable_sidecar)
-        self._sidecars = _Form(_sidecar, sidecar.unusable_sidecar)
-        self._sums = _Form(_sums, checksums.unusable_checksums)
+        self._memory = _MetadataMemory(budget.kept)
+        self._facts = _ContentKind(_read_facts, sidecar.unusable_sidecar)
+        self._words = _ContentKind(_read_words, sidecar.unusable_sidecar)
+        self._sidecars = _ContentKind(_read_sidecar, sidecar.unusable_sidecar)
+        self._sums = _ContentKind(_read_sums, checksums.unusable_checksums)
         self._crowded: set[str] = set()
         self._unread: set[str] = set()
 
-    def _form_of(self, path: str) -> _Form:
+    def _kind_of(self, path: str) -> _ContentKind:
         if is_sidecar(path):
             return self._sidecars
-        return self._sums if is_sums(path) else self._peeks
+        return self._sums if is_sums(path) else self._facts
 
     def keep(self, before: Contents, same: Iterable[str]) -> None:
         """Reuse contents that were read before, if the file is still the same."""
-        earlier = {**before.peeks, **before.sidecars, **before.checksums}
+        earlier = {**before.facts, **before.sidecars, **before.checksums}
         for path in same:
             if path in self._files and path in earlier:
-                self._form_of(path).keep(path, self._files[path].stamp, earlier[path])
-                self._shelve(path)
+                self._kind_of(path).keep(path, self._files[path].stamp, earlier[path])
+                self._remember(path)
             if path in self._files and path in before.words:
                 self._words.keep(path, self._files[path].stamp, before.words[path])
         for path in before.crowded.intersection(same):
-            if path in self._files and self._files[path].size > self._shelf.left:
+            if path in self._files and self._files[path].size > self._memory.left:
                 self._crowded.add(path)
 
     def read(self) -> None:
         end = self._budget.clock() + self._budget.seconds
         todo = {path: file for path, file in self._files.items() if self._is_to_be_read(path)}
-        turns = _in_turn(todo)
+        turns = _take_turns(todo)
         for path in turns:
             self._take(path)
             self._budget.beat()
             if self._budget.clock() >= end:
                 break
-        self._unread.update(path for path in turns if path not in self._form_of(path).read)  # the rest
+        self._unread.update(path for path in turns if path not in self._kind_of(path).read)  # the rest
 
     def _take(self, path: str) -> None:
-        form, file = self._form_of(path), self._files[path]
-        form.take(self._descriptor, path, file.stamp)
-        self._shelve(path)
-        peek = self._peeks.read.get(path)
-        is_text = isinstance(peek, facts.Facts) and peek.format == "text"
+        kind, file = self._kind_of(path), self._files[path]
+        kind.take(self._descriptor, path, file.stamp)
+        self._remember(path)
+        content = self._facts.read.get(path)
+        is_text = isinstance(content, facts.Facts) and content.format == "text"
         if is_text and file_names.proof_target(path.rsplit("/", 1)[-1]) is None:
             self._words.take(self._descriptor, path, file.stamp)
 
     def _is_to_be_read(self, path: str) -> bool:
         """Return True if the file must be read. After a temporary error it is read again each time."""
-        found = self._form_of(path).read.get(path)
+        found = self._kind_of(path).read.get(path)
         return path not in self._crowded and (found is None or isinstance(found, Deferred))
 
-    def _shelve(self, path: str) -> None:
-        form = self._form_of(path)
-        if form is self._peeks or isinstance(form.read[path], UecError):
+    def _remember(self, path: str) -> None:
+        kind = self._kind_of(path)
+        if kind is self._facts or isinstance(kind.read[path], UecError):
             return
-        for gone in self._shelf.put(path, self._files[path]):
-            self._form_of(gone).drop(gone, self._files[gone].stamp)
+        for gone in self._memory.put(path, self._files[path]):
+            self._kind_of(gone).drop(gone, self._files[gone].stamp)
             self._crowded.add(gone)
 
     def contents(self) -> Contents:
         unread, crowded = frozenset(self._unread), frozenset(self._crowded)
         words = {path: words for path, words in self._words.read.items() if not isinstance(words, UecError)}
-        return Contents(self._peeks.read, self._sidecars.read, self._sums.read, words, unread, crowded)
+        return Contents(self._facts.read, self._sidecars.read, self._sums.read, words, unread, crowded)
 
 
-def _in_turn(files: Mapping[str, File]) -> Iterator[str]:
+def _take_turns(files: Mapping[str, ReadableFile]) -> Iterator[str]:
     """Take files of the owners in turn: nobody waits for thousands of files of somebody else."""
-    owned: dict[int, dict[str, File]] = {}
+    owned: dict[int, dict[str, ReadableFile]] = {}
     for path, file in files.items():
         owned.setdefault(file.owner, {})[path] = file
-    turns = zip_longest(*map(_in_turn_of_one, owned.values()))
+    turns = zip_longest(*map(_order_of_owner, owned.values()))
     return (path for turn in turns for path in turn if path is not None)
 
 
-def _in_turn_of_one(files: Mapping[str, File]) -> Iterator[str]:
+def _order_of_owner(files: Mapping[str, ReadableFile]) -> Iterator[str]:
     """Take the smallest, the newest and the oldest file in turn.
 
     A set that is dropped now does not wait for thousands of large or old files, and no file waits for ever
@@ -255,17 +260,17 @@ def _in_turn_of_one(files: Mapping[str, File]) -> Iterator[str]:
 # --- one file ---------------------------------------------------------------------------------------------
 
 
-def peek_at(file: Path) -> Peek:
+def detect_file(file: Path) -> FactsOrError:
     """Return facts about one file anywhere, for a person who named it."""
     resolved = file.resolve()
     with folder_descriptor(resolved.parent) as descriptor:
         try:
-            return _facts(descriptor, resolved.name)
+            return _read_facts(descriptor, resolved.name)
         except UecError as error:
             return words_of(error)
 
 
-def _facts(descriptor: int, path: str, stamp: FileStamp | None = None) -> facts.Facts:
+def _read_facts(descriptor: int, path: str, stamp: FileStamp | None = None) -> facts.Facts:
     with open_below(descriptor, path) as file, reading(path):
         head = os.pread(file.fileno(), detect.HEAD_BYTES, 0)
         status = os.fstat(file.fileno())
@@ -274,18 +279,18 @@ def _facts(descriptor: int, path: str, stamp: FileStamp | None = None) -> facts.
     return detect.detect(head, tail, size=status.st_size)
 
 
-def _sidecar(descriptor: int, path: str, stamp: FileStamp) -> Sidecar:
+def _read_sidecar(descriptor: int, path: str, stamp: FileStamp) -> Sidecar:
     is_json = path.lower().endswith(".json")
     return sidecar.parse_sidecar(_read_small(descriptor, path, stamp), is_json=is_json)
 
 
-def _words(descriptor: int, path: str, stamp: FileStamp) -> misnamed.Words:
+def _read_words(descriptor: int, path: str, stamp: FileStamp) -> misnamed.Words:
     """Return the words of a text that may be meant for a sidecar; none if it is too large."""
     data = _read_small(descriptor, path, stamp)
     return misnamed.words_in(data) if len(data) <= sidecar.SIDECAR_LIMIT_BYTES else misnamed.Words()
 
 
-def _sums(descriptor: int, path: str, stamp: FileStamp) -> Sums:
+def _read_sums(descriptor: int, path: str, stamp: FileStamp) -> Sums:
     return checksums.parse_checksums(path, _read_small(descriptor, path, stamp))
 
 
