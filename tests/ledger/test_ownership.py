@@ -31,7 +31,7 @@ from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.retention import files_to_retire
-from uecwatchd.service.set_owners import known_of, newly_owned
+from uecwatchd.service.set_owners import find_new_owners, folder_history
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import ContentDigest
 
@@ -83,7 +83,7 @@ def test_a_set_of_before_is_whose_file_it_was_made_of_and_so_is_its_image(tmp_pa
         book.put_set(record_of(STEM))
         book.put_bundle(BUNDLE)
         states, listing = SetStates(book), owned(STEM)
-        owners, proven = newly_owned(decided(STEM), listing, states.of_folder(FOLDER))
+        owners, proven = find_new_owners(decided(STEM), listing, states.of_folder(FOLDER))
         assert (owners, proven) == ({"web": ALICE}, {"web"})
         assert states.put_owners(FOLDER, owners, proven)["web"].owner == ALICE
         assert book.sets()[0].owner == ALICE
@@ -96,9 +96,9 @@ def test_another_whose_file_lies_there_now_does_not_come_by_an_image_of_before()
         "shift.txt": (BOB, "text"),
         **{path: (BOB, content) for path, (_, content) in STEM.items()},
     }
-    assert newly_owned(decided(bobs), owned(bobs), {"web": record_of(STEM)}) == ({}, set())
+    assert find_new_owners(decided(bobs), owned(bobs), {"web": record_of(STEM)}) == ({}, set())
     waiting = record_of(STEM, image_id="")
-    assert newly_owned(decided(bobs), owned(bobs), {"web": waiting}) == ({"web": BOB}, set())
+    assert find_new_owners(decided(bobs), owned(bobs), {"web": waiting}) == ({"web": BOB}, set())
 
 
 # --- how long a name is somebody's ------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_a_name_is_its_owners_while_files_or_ids_lie_there(
     changes: dict[str, object], *, holds: bool
 ) -> None:
     record = replace(record_of(STEM, owner=ALICE), **changes)  # type: ignore[arg-type]
-    assert ("web" in known_of([record], PEOPLE)["holders"]) is holds
+    assert ("web" in folder_history([record], PEOPLE)["holders"]) is holds
 
 
 def test_a_name_in_other_letters_is_the_same_name() -> None:

@@ -1,4 +1,4 @@
-"""Rounds of the service in this process: real spools, a real cloud, made-up clocks."""
+"""Scans of the service in this process: real spools, a real cloud, made-up clocks."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""A cloud that goes away and comes back, many sets at once, a clock that is set: real rounds, small disks."""
+"""A cloud that goes away and comes back, many sets at once, a clock that is set: real scans, small disks."""
 
 import random
 import threading
@@ -154,7 +154,7 @@ def test_a_clock_that_is_set_changes_no_waiting_time(host: Host, heard: Heard, j
     assert attempts == [0, 1, 1, 1, 1, 2]
 
 
-def test_a_rejected_set_is_not_tried_again_at_a_restart_nor_by_any_number_of_rounds(
+def test_a_rejected_set_is_not_tried_again_at_a_restart_or_by_any_number_of_scans(
     host: Host, heard: Heard
 ) -> None:
     drop_disks(host, 2)

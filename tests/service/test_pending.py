@@ -50,7 +50,7 @@ def drop(host: Host, name: str = "karmic", *, seed: int = 1) -> None:
 
 
 class Scene:
-    """The service's rounds by a clock of our own, with one worker, which looks at an image just once."""
+    """The service's spooler by a clock of our own, with one worker, which looks at an image just once."""
 
     def __init__(self, host: Host, heard: Heard, book: Ledger, patience: RetryPolicy) -> None:
         self.host, self.book, self.jumped = host, book, 0.0
@@ -289,7 +289,7 @@ def with_certificate(host: Host, path: Path) -> None:
 
 
 def run(host: Host, heard: Heard) -> SetRecord:
-    """Several rounds of a service with the configuration as it is now."""
+    """Run a service several times with the configuration as it is now."""
     with scene(host, heard, RetryPolicy(looks=(0.1,))) as made:
         made.after(0)
         return made.after(LONGEST_LOOK_SECONDS)

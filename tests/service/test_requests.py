@@ -25,7 +25,7 @@ from uecwatchd.events import Kind, Progress
 from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.advances import track_in_ledger
-from uecwatchd.service.cleanup import is_its_alone
+from uecwatchd.service.cleanup import is_used_only_by
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.loop import LONGEST_PAUSE_SECONDS
@@ -443,11 +443,11 @@ def test_a_release_tells_what_becomes_of_the_set(state: str, files: tuple[str, .
 
 def test_only_a_bundle_under_way_that_no_other_set_needs_is_forgotten_with_its_set() -> None:
     other = replace(RECORD, name="lucid", members=(replace(MEMBER, digest=ContentDigest("cd" * 32)),))
-    assert is_its_alone(BUNDLE, RECORD, [other])
-    assert not is_its_alone(BUNDLE, RECORD, [replace(other, members=(MEMBER,))])
-    assert not is_its_alone(replace(BUNDLE, made_for="/s/lucid"), RECORD, [])
-    assert not is_its_alone(replace(BUNDLE, state="registering"), RECORD, [])
-    assert not is_its_alone(replace(BUNDLE, state="registered"), RECORD, [])
+    assert is_used_only_by(BUNDLE, RECORD, [other])
+    assert not is_used_only_by(BUNDLE, RECORD, [replace(other, members=(MEMBER,))])
+    assert not is_used_only_by(replace(BUNDLE, made_for="/s/lucid"), RECORD, [])
+    assert not is_used_only_by(replace(BUNDLE, state="registering"), RECORD, [])
+    assert not is_used_only_by(replace(BUNDLE, state="registered"), RECORD, [])
 
 
 def test_holds_and_requests_to_forget_stop_what_is_at_work(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
         ledger.drop_digest(member.stamp)
     others = [other for other in ledger.sets() if other.id != record.id]
     for bundle in ledger.bundles(record.cloud):
-        if is_its_alone(bundle, record, others):
+        if is_used_only_by(bundle, record, others):
             ledger.drop_bundle(bundle)
     ledger.drop_advance(record.folder, record.name)
 
 
-def is_its_alone(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRecord]) -> bool:
+def is_used_only_by(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRecord]) -> bool:
     """Return True if a bundle was started for this set, is in no image, and no other set can use it.
 
     After RegisterImage was called it may be in an image, which only its row leads to.

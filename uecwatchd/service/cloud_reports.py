@@ -47,12 +47,12 @@ class CloudReports:
         self.wake()
 
 
-def tell_outages(
-    conditions: Conditions, availability: CloudAvailability, *, wanting: Callable[[str], int]
+def report_outages(
+    conditions: Conditions, availability: CloudAvailability, *, count_sets: Callable[[str], int]
 ) -> None:
     """Tell once of each cloud that is away, but only the first few times in a row.
 
-    `wanting` returns how many sets have still to go to a cloud.
+    `count_sets` returns how many sets have still to go to a cloud.
     """
     suspended = availability.suspended()
     away = {(TOPIC, name): error for name, error in suspended.items() if isinstance(error, CloudAway)}
@@ -60,7 +60,7 @@ def tell_outages(
     for key, error in away.items():
         if not conditions.lasts(key):
             times, name = availability.suspensions(key[1]), key[1]
-            text = _outage(name, error, sets=wanting(name), last=times == REPORTED_SUSPENSIONS)
+            text = _outage(name, error, sets=count_sets(name), last=times == REPORTED_SUSPENSIONS)
             fields = {"traceback": error.trace} if error.trace else {}
             quiet = times > REPORTED_SUSPENSIONS
             conditions.set(key, text, kind=Kind.DEFERRED, fields=fields, quiet=quiet)

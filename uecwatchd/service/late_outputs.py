@@ -9,7 +9,7 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.set_states import SetStates
 
 
-def write_freed(
+def write_late_outputs(
     records: Iterable[SetRecord], listing: scan.Listing, *, states: SetStates, conditions: Conditions
 ) -> None:
     """Write missing result files, if their names are free now."""

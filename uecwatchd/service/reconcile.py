@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from uecwatchd.intake.sets.records import FolderSets, defer_open_files
 from uecwatchd.intake.spool import writers
-from uecwatchd.service.late_outputs import write_freed
-from uecwatchd.service.leftover_files import tell_leftover_files
+from uecwatchd.service.late_outputs import write_late_outputs
+from uecwatchd.service.leftover_files import report_leftover_files
 from uecwatchd.service.parts import LastingParts, Setup
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.retention import clear_vanished, files_to_retire, remove_leaving
@@ -25,13 +25,13 @@ class Reconciler:
         states, running = self.parts.states, self.parts.dispatcher.running
         self._restore_returned(scanned)
         idle = [record for record in scanned.present() if record.id not in running]
-        write_freed(idle, scanned.listing, states=states, conditions=conditions)
+        write_late_outputs(idle, scanned.listing, states=states, conditions=conditions)
         assembly = self._queue(scanned)
         self.setup.found.put(folder, assembly)
         self.setup.notices.replace_folder(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
         self.parts.requests.drop_impossible(folder, assembly, running)
         leftover = self.parts.leftover_files
-        tell_leftover_files(folder, assembly.unmatched, conditions=leftover, monitor=tools.monitor)
+        report_leftover_files(folder, assembly.unmatched, conditions=leftover, monitor=tools.monitor)
         self._retire(scanned, assembly)
         vanished = [record for record in scanned.absent() if record.id not in running]
         linger = self.setup.settings.spool.linger

@@ -19,7 +19,7 @@ from uecwatchd.service.attempt import context
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.policy import make_rules, set_names
 from uecwatchd.service.retention import without_leaving
-from uecwatchd.service.set_owners import known_of, newly_owned, rules_in
+from uecwatchd.service.set_owners import find_new_owners, folder_history, folder_rules
 from uecwatchd.service.set_states import SetStates
 
 # A scan of ten thousand files takes less than one. When it takes longer, people wait for their images.
@@ -83,10 +83,10 @@ class Scanner:
         """Scan one folder, and note owners of sets that were not known."""
         listing = without_leaving(self._list(folder), self._tools.ledger.leaving(folder))
         records = self._states.of_folder(folder)
-        rules = rules_in(folder, self._rules, self._settings.spool, service=os.geteuid())
-        known = known_of(records.values(), rules.users)
-        assembly = assemble.assemble(listing, rules=rules, **known, beat=self._progressed)
-        owners, proven = newly_owned(assembly, listing, records)
+        rules = folder_rules(folder, self._rules, self._settings.spool, service=os.geteuid())
+        history = folder_history(records.values(), rules.users)
+        assembly = assemble.assemble(listing, rules=rules, **history, beat=self._progressed)
+        owners, proven = find_new_owners(assembly, listing, records)
         records = self._states.put_owners(folder, owners, proven) if owners else records
         return FolderScan(listing, assembly, records)
 

@@ -15,8 +15,8 @@ from uecwatchd.types import FileStamp
 ROOT = 0
 
 
-def rules_in(folder: Path, rules: Rules, settings: SpoolSettings, *, service: int) -> Rules:
-    """Give the rules for one folder. `service` is the uid that the service runs as."""
+def folder_rules(folder: Path, rules: Rules, settings: SpoolSettings, *, service: int) -> Rules:
+    """Return the rules for one folder. `service` is the uid that the service runs as."""
     policy = settings.policy_of(folder)
     users = (
         FolderUsers(frozenset({ROOT, service}), safe_open.user_name) if policy.members == "separate" else None
@@ -24,7 +24,7 @@ def rules_in(folder: Path, rules: Rules, settings: SpoolSettings, *, service: in
     return replace(rules, users=users, policy=policy)
 
 
-class Past(TypedDict):
+class FolderHistory(TypedDict):
     """Facts from the ledger about the sets in a folder that affect the use of its files."""
 
     taken: Mapping[str, Sequence[tuple[str, FileStamp]]]
@@ -32,9 +32,10 @@ class Past(TypedDict):
     done: Mapping[str, str]
 
 
-def known_of(records: Collection[SetRecord], users: FolderUsers | None) -> Past:
+def folder_history(records: Collection[SetRecord], users: FolderUsers | None) -> FolderHistory:
+    """Collect what the rules have to know from the records of a folder."""
     done = {record.name: record.stamp for record in records if record.state == "done"}
-    return Past(taken=files_of_done_sets(records), holders=_holders_of(records, users), done=done)
+    return FolderHistory(taken=files_of_done_sets(records), holders=_holders_of(records, users), done=done)
 
 
 def _holders_of(records: Iterable[SetRecord], users: FolderUsers | None) -> dict[str, int]:
@@ -55,7 +56,7 @@ def _has_ids(record: SetRecord) -> bool:
     return any(member.image_id for member in record.members)
 
 
-def newly_owned(
+def find_new_owners(
     assembly: FolderSets, listing: scan.Listing, records: Mapping[str, SetRecord]
 ) -> tuple[dict[str, int], set[str]]:
     """Return owners of sets without one in an older ledger, and the sets with a proof.

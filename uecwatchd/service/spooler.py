@@ -14,7 +14,7 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.service.agenda import Agenda
 from uecwatchd.service.attempt import context
 from uecwatchd.service.clock_jumps import ClockJumps
-from uecwatchd.service.cloud_reports import tell_outages
+from uecwatchd.service.cloud_reports import report_outages
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.folder_locks import FolderLocks
@@ -140,7 +140,8 @@ class Spooler:
             self._parts.dispatcher.begin(setup.tools)
         for folder, written in setup.notices.report_some().items():
             setup.found.defer_open_files(folder, written, ready_at=setup.settled_at(self._parts.monotonic()))
-        tell_outages(setup.conditions, setup.tools.clouds.availability, wanting=self.agenda.count_sets_for)
+        availability = setup.tools.clouds.availability
+        report_outages(setup.conditions, availability, count_sets=self.agenda.count_sets_for)
         return ended
 
     def drain(self) -> None:

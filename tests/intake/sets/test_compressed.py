@@ -10,7 +10,7 @@ from tests.support.host import Host
 from tests.support.near import MBR, decided, lay, row_of
 from uecwatchd.events import Kind
 from uecwatchd.service.conditions import Conditions
-from uecwatchd.service.leftover_files import MOST_TOLD, tell_leftover_files
+from uecwatchd.service.leftover_files import MOST_REPORTED, report_leftover_files
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_each_is_told_once_while_it_lies_there_and_many_are_told_together(
     conditions = Conditions(heard)
 
     def look() -> None:
-        tell_leftover_files(tmp_path, decided(tmp_path).unmatched, conditions=conditions, monitor=heard)
+        report_leftover_files(tmp_path, decided(tmp_path).unmatched, conditions=conditions, monitor=heard)
 
     lay(tmp_path, {"k.tar.gz": "x", "web.raw.1": MBR, "notes.md": "x"})
     for _ in range(3):
@@ -105,10 +105,10 @@ def test_each_is_told_once_while_it_lies_there_and_many_are_told_together(
     lay(tmp_path, {"k.tar.gz": "x"})
     look()
     assert len(heard.sentences(Kind.LEFT_OUT)) == 3
-    lay(tmp_path, {f"m{number}.tgz": "x" for number in range(MOST_TOLD + 5)})
+    lay(tmp_path, {f"m{number}.tgz": "x" for number in range(MOST_REPORTED + 5)})
     look()
     told = heard.sentences(Kind.LEFT_OUT)[3:]
-    assert len(told) == MOST_TOLD + 1
+    assert len(told) == MOST_REPORTED + 1
     assert told[-1].startswith("5 more files are in no set")
 
 

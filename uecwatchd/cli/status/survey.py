@@ -19,7 +19,7 @@ from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.schema import STATE_LOCK
 from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.service.policy import make_rules
-from uecwatchd.service.set_owners import known_of, rules_in
+from uecwatchd.service.set_owners import folder_history, folder_rules
 from uecwatchd.system import lockfile
 from uecwatchd.system.internal_errors import as_internal_error
 from uecwatchd.types import DetectedCloud
@@ -57,8 +57,8 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
                 listing = scan.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
                 aged = _aged(listing, now=now, settled=settled)
                 records = [record for record in known.records if record.folder == str(folder)]
-                here = rules_in(folder, rules, settings.spool, service=owner)
-                assembly = assemble.assemble(aged, rules=here, **known_of(records, here.users))
+                here = folder_rules(folder, rules, settings.spool, service=owner)
+                assembly = assemble.assemble(aged, rules=here, **folder_history(records, here.users))
                 assembly = _closed(assembly, listing, known)
                 found += rows(aged, assembly, known)
         except UecError as error:
