@@ -14,10 +14,10 @@ from tests.intake.sets.test_owners import (
     ALICE,
     BOB,
     NAMED,
-    PEOPLE,
     ROOT,
     SEPARATE,
     STEM,
+    USERS,
     Files,
     decided,
     owned,
@@ -121,7 +121,7 @@ def test_a_name_is_its_owners_while_files_or_ids_lie_there(
     changes: dict[str, object], *, holds: bool
 ) -> None:
     record = replace(record_of(STEM, owner=ALICE), **changes)  # type: ignore[arg-type]
-    assert ("web" in folder_history([record], PEOPLE)["holders"]) is holds
+    assert ("web" in folder_history([record], USERS)["holders"]) is holds
 
 
 def test_a_name_in_other_letters_is_the_same_name() -> None:
