@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.config.load import SECTIONS, keys_of, load
-from uecwatchd.config.records import Settings, SpoolSettings, StateSettings, WorkSettings
+from uecwatchd.config.load import load
+from uecwatchd.config.records import (
+    SECTIONS,
+    Settings,
+    SpoolSettings,
+    StateSettings,
+    WorkSettings,
+    keys_of,
+)
 from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.intake.sidecar import read_defaults
 
@@ -107,6 +114,16 @@ def test_every_table_can_be_given_as_environment(tmp_path: Path) -> None:
     assert settings.clouds["lab"].dialect == "aws"
     assert read_defaults(settings.defaults).version == "9.10"
     assert read_defaults(settings.defaults).share == ("123456789012",)
+
+
+def test_digits_in_the_environment_remain_text(tmp_path: Path) -> None:
+    cloud = loaded(tmp_path, UECWATCHD_CLOUD__LAB__ACCOUNT="123456789012").clouds["lab"]
+    assert cloud.account == "123456789012"
+
+
+def test_a_text_in_place_of_a_table_gives_way_to_the_settings_of_the_table(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, UECWATCHD_WORK__SETS="3", UECWATCHD_WORK="x")
+    assert settings.work.sets == 3
 
 
 def test_one_folder_needs_no_list(tmp_path: Path) -> None:

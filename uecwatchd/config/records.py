@@ -3,9 +3,10 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -210,6 +211,17 @@ class CloudSettings:
     user_key: AbsolutePath | None = None
     cloud_cert: AbsolutePath | None = None
     ca_bundle: AbsolutePath | None = None
+
+
+# By their names in the file.
+SECTIONS: Mapping[str, Any] = MappingProxyType(
+    {"spool": SpoolSettings, "state": StateSettings, "work": WorkSettings, "cloud": CloudSettings}
+)
+
+
+def keys_of(section: str) -> tuple[str, ...]:
+    """Return the settings of a section, as a configuration file spells them."""
+    return tuple(one.name for one in fields(SECTIONS[section]) if one.name != "name")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from uecwatchd.cli.unit.reach import Need, bound, drop_in, obstacles
 from uecwatchd.cli.unit.systemd import Unit
 from uecwatchd.clouds.credentials import gather
 from uecwatchd.clouds.credentials.aws_profile import profile_files
-from uecwatchd.config.load import FILES_OF_A_CLOUD, PREFIX
 from uecwatchd.config.records import CloudSettings, Settings
+from uecwatchd.config.sources import FILES_OF_A_CLOUD, PREFIX
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.system.text import shell_word
 

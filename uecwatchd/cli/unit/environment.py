@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from uecwatchd.cli.unit.systemd import Unit
-from uecwatchd.config.load import CONFIG_VARIABLE, PREFIX
+from uecwatchd.config.sources import CONFIG_VARIABLE, PREFIX
 from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.system.text import printable
 

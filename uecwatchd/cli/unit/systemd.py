@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uecwatchd.config.load import CONFIG_VARIABLE, DEFAULT_CONFIG
+from uecwatchd.config.sources import CONFIG_VARIABLE, DEFAULT_CONFIG
 from uecwatchd.errors import Deferred
 from uecwatchd.system.text import printable
 

@@ -22,8 +22,7 @@ from uecwatchd.clouds.credentials.source import Source, at_home
 from uecwatchd.clouds.dialects import ACCOUNT_NUMBER, DIALECTS, Dialect
 from uecwatchd.clouds.proxy import HTTPS_EVERYWHERE, check_proxy
 from uecwatchd.config.address import NoAddress, read_address, shown
-from uecwatchd.config.load import keys_of
-from uecwatchd.config.records import REGION, CloudSettings
+from uecwatchd.config.records import REGION, CloudSettings, keys_of
 from uecwatchd.errors import Halted
 from uecwatchd.system.file_errors import cannot_read
 from uecwatchd.system.small_files import read_small
