@@ -31,6 +31,7 @@ from uecwatchd.service.attempt.context import Tools
 from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_check_at
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
+from uecwatchd.system import failpoints
 
 FOR_EVER = 1e6
 
@@ -230,6 +231,29 @@ def test_a_machine_goes_up_while_its_kernel_is_pending_and_waits_for_it_without_
         assert made.after(LONGEST_LOOK_SECONDS, "tiny").state == "done"
         assert parts_put(host) == parts
     assert registrations(host) == len(host.cloud.images) == 3
+
+
+def test_no_machine_is_registered_with_a_kernel_that_another_set_registers_again_meanwhile(
+    host: Host, heard: Heard, real_set: RealSet
+) -> None:
+    names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
+    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, heard) as made:
+
+        def cross(moment: str) -> None:
+            if moment == "after note bundle uploaded":
+                for bundle in made.book.bundles("default"):
+                    if bundle.role == "kernel" and bundle.image_id:
+                        made.book.put_bundle(replace(bundle, image_id="aki-0000abcd"))
+
+        failpoints.listen(cross)
+        try:
+            record = made.after(0, "tiny")
+        finally:
+            failpoints.listen(lambda _: None)
+    assert (record.state, record.reason) == ("waiting", "aki-0000abcd, pending")
+    assert sorted(image.type for image in host.cloud.images) == ["kernel", "ramdisk"]
 
 
 @pytest.mark.parametrize("order", ["hold", "forget", "reload", "restart", "outage", "touch"])

@@ -15,6 +15,7 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
+from uecwatchd.events import Kind
 from uecwatchd.ledger.records import BundleRecord, BundleState, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
@@ -45,7 +46,7 @@ def first_generation(
 
 @pytest.fixture
 def openstack(host_class: type[Host], tmp_path: Path) -> Iterator[Host]:
-    """Of a cloud that is at work on an image after it has registered it."""
+    """Make the build host of a cloud that is still at work on images after it has registered them."""
     with Sandbox(tmp_path / "cloud", dialect="openstack") as cloud:
         host = host_class.made(tmp_path / "host", cloud)
         host.configure(host.config.read_text().replace('"sandbox"', '"openstack"'))
@@ -65,13 +66,13 @@ def once(host: Host, heard: Heard, *, name: str = "tiny") -> SetRecord:
 
 
 def sent(host: Host, what: str) -> list[str]:
-    """Keys of the machine's objects that the cloud has taken."""
+    """List the keys of the machine's objects that the cloud has taken."""
     paths = (Path(seen.path).name for seen in host.cloud.calls("PutObject") if not seen.code)
     return [name for name in paths if name.startswith("tiny-") and what in name]
 
 
 def asked(host: Host) -> list[str]:
-    """The requests that change something, in order: uploads by the bundle that they belong to."""
+    """List uploads and registrations in order; uploads by the beginning of their keys, once in a row."""
     steps = []
     for seen in host.cloud.requests:
         if seen.action == "PutObject":
@@ -138,6 +139,30 @@ def test_nothing_is_made_of_a_kernel_that_fails_while_it_is_pending(
     record = once(openstack, heard)
     assert record.state == "done", record.error
     assert sorted(image.state for image in openstack.cloud.images) == ["available"] * len(NAMES)
+
+
+def test_two_sets_that_share_a_pending_kernel_register_it_once_and_tell_it_once(
+    openstack: Host, real_set: RealSet, heard: Heard
+) -> None:
+    drop(openstack, real_set)
+    drop(openstack, real_set, name="other")
+    change_last_byte(openstack.spool / "other.img")
+    openstack.cloud.faults.arm("pending", 3)
+    assert once(openstack, heard).state == "done"
+    assert sorted(image.type for image in openstack.cloud.images) == [
+        "kernel",
+        "machine",
+        "machine",
+        "ramdisk",
+    ]
+    told = [sentence for sentence in heard.sentences(Kind.REGISTERED) if "registered kernel" in sentence]
+    assert len(told) == 1
+
+
+def change_last_byte(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
 
 
 def nothing() -> None:
@@ -215,9 +240,7 @@ def meanwhile(
         other = make_host("other")
         other.configure(other.config.read_text().replace("uec-images", bucket))
         drop(other, real_set)
-        with (other.spool / "tiny.img").open("r+b") as machine:  # or it would have this one's name
-            machine.seek(-1, os.SEEK_END)
-            machine.write(b"!")
+        change_last_byte(other.spool / "tiny.img")  # or it would have this one's name
         began = threading.Event()
 
         def cross(moment: str) -> None:
