@@ -93,7 +93,7 @@ class NotYet(UecError):
     exit_code = 75
 
     def __init__(self, reason: str, *, until: float) -> None:
-        super().__init__(reason, "it is not so yet", "It is looked at again as soon as a file changes.")
+        super().__init__(reason, "it is not so yet", "It is checked again as soon as a file changes.")
         self.reason = reason
         self.until = until
 
@@ -105,7 +105,7 @@ class Pending(UecError):
     exit_code = 75
 
     def __init__(self, role: str, image_id: str) -> None:
-        super().__init__(image_id, "it is pending", "It is looked at again by itself.")
+        super().__init__(image_id, "it is pending", "It is checked again automatically.")
         self.role = role
         self.image_id = image_id
 

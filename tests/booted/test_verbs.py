@@ -188,7 +188,7 @@ def test_status_as_root_sees_what_the_service_sees(stopped: Instance) -> None:
 
 
 def test_root_still_sees_who_has_a_file_open_for_writing(stopped: Instance) -> None:
-    stopped.drop("open")  # and it has to lie still for a moment first
+    stopped.drop("open")  # and it has to be unchanged for a moment first
     asked = f"exec 3>>{stopped.spool}/open.img; uecwatchd status open"
     stopped.until(lambda: "writ" in stopped.machine.shell(asked).stdout)
 

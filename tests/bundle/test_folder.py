@@ -227,7 +227,7 @@ def test_a_stranger_is_told_that_the_bundle_is_not_for_him(
     made: Path, tmp_path: Path, cloud, signed: str
 ) -> None:
     certificate = public_key(cloud.certificate) if signed == "by the stranger" else None
-    with pytest.raises(Rejected, match="it was not sealed for this key") as refused:
+    with pytest.raises(Rejected, match="it was not encrypted for this key") as refused:
         unbundle_to_folder(made, tmp_path / "out", key=cloud.key, side="user", signer=certificate)
     assert "bundled for" in refused.value.hint
     assert "again" not in refused.value.hint

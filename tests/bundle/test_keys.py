@@ -158,7 +158,7 @@ def test_what_is_sealed_is_the_text_of_the_secret(user) -> None:
 
 
 def test_another_key_does_not_open_it(user, cloud) -> None:
-    with pytest.raises(Damaged, match="not sealed for this key"):
+    with pytest.raises(Damaged, match="not encrypted for this key"):
         unseal(seal(SECRET, public_key(cloud.certificate)), user.key)
 
 
@@ -169,7 +169,7 @@ def test_another_key_does_not_open_it(user, cloud) -> None:
 )
 def test_only_exactly_32_hex_digits_are_a_key(user, text: bytes) -> None:
     sealed = user.key.public_key().encrypt(text, padding.PKCS1v15()).hex()
-    with pytest.raises(Damaged, match="not sealed for this key"):
+    with pytest.raises(Damaged, match="not encrypted for this key"):
         unseal(sealed, user.key)
 
 

@@ -232,7 +232,7 @@ def test_each_side_opens_the_bundle_with_its_own_key_only(bundle: Callable, user
     )
     ours, theirs = (user, cloud) if side == "user" else (cloud, user)
     assert open_secret(made.manifest, ours.key, side=side) == secret
-    with pytest.raises(Rejected, match=r"karmic\.img: it was not sealed for this key"):
+    with pytest.raises(Rejected, match=r"karmic\.img: it was not encrypted for this key"):
         open_secret(made.manifest, theirs.key, side=side)
 
 
@@ -241,7 +241,7 @@ def test_a_key_text_that_is_not_32_hex_digits_is_refused(bundle: Callable, user,
     sealed = seal_secret(Secret.random(), public_key(user.certificate))
     short = user.key.public_key().encrypt(b"0" * 31, PKCS1v15()).hex()
     made = bundle(IMAGE).but(for_user=replace(sealed, **{field: short}))
-    with pytest.raises(Rejected, match="not sealed for this key"):
+    with pytest.raises(Rejected, match="not encrypted for this key"):
         open_secret(made.manifest, user.key, side="user")
 
 

@@ -155,7 +155,7 @@ def test_a_bundle_for_somebody_else_is_said_to_be(host: Host, disk: Path, tmp_pa
     stranger = tmp_path / "stranger.pem"
     subprocess.run(["openssl", "genrsa", "-out", str(stranger), "2048"], check=True, capture_output=True)
     words = refused(host.run("unbundle", manifest, str(tmp_path / "t"), "--cloud-key", str(stranger)), 65)
-    assert "it was not sealed for this key" in words
+    assert "it was not encrypted for this key" in words
     assert "bundle the image again" not in words
 
 

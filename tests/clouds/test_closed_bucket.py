@@ -10,7 +10,7 @@ from uecwatchd.clouds.client import Cloud
 DENIED = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 MISSING = "<Error><Code>NoSuchBucket</Code><Message>It is not there</Message></Error>"
 EMPTY = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
-EITHER = "is another account's, or it is not there and our account may not make it"
+EITHER = "it belongs to another account, or it does not exist and our account may not create it"
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ EITHER = "is another account's, or it is not there and our account may not make 
         ([(403, DENIED), (403, DENIED)], EITHER),
         ([(403, DENIED), (200, EMPTY)], EITHER),
         ([(200, EMPTY)], "belongs to another account"),
-        ([(404, MISSING)], "is not there, and is made when it is needed"),
+        ([(404, MISSING)], "does not exist, and is created when it is needed"),
     ],
     ids=["another's", "a store that tells nobody", "a store that has everything", "readable", "missing"],
 )

@@ -1,4 +1,4 @@
-"""An upload goes on where it was, an answer that was lost is looked for, and what changes is thrown away."""
+"""An upload continues where it was, a lost answer is looked for, and what changes is thrown away."""
 
 import random
 import signal

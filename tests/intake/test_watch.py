@@ -265,9 +265,9 @@ def test_each_folder_is_scanned_by_its_own_timer() -> None:
     ("looked", "now", "expected"),
     [
         ({LOCAL.folder: 0.0, REMOTE.folder: 0.0}, 45.0, ""),
-        ({LOCAL.folder: 0.0, REMOTE.folder: 0.0}, 46.0, "/remote for 31 s"),
-        ({LOCAL.folder: 0.0, REMOTE.folder: 90.0}, 91.0, "/local for 31 s"),
-        ({LOCAL.folder: 0.0}, 1.0, "/remote for inf s"),
+        ({LOCAL.folder: 0.0, REMOTE.folder: 0.0}, 46.0, "/remote was not scanned for 31 s"),
+        ({LOCAL.folder: 0.0, REMOTE.folder: 90.0}, 91.0, "/local was not scanned for 31 s"),
+        ({LOCAL.folder: 0.0}, 1.0, "/remote was not scanned for inf s"),
     ],
     ids=["within the grace", "the remote one", "the local one", "never looked at"],
 )

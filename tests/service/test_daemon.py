@@ -445,7 +445,7 @@ def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
         spooler.scan()
         spooler.scan()
         spooler.close()
-    assert len([s for s in heard.sentences(Kind.FAULT) if "to look at it once" in s]) == 1
+    assert len([s for s in heard.sentences(Kind.FAULT) if "to scan it once" in s]) == 1
 
 
 def test_a_ledger_that_is_damaged_meanwhile_ends_the_daemon_so_that_it_is_started_again(

@@ -146,7 +146,7 @@ def test_what_it_waits_for_is_told_once_and_shown_by_status(host: Host, heard: H
     sentence = f"karmic: waiting for {image.id}, pending since 2001-09-09 01:46:40 UTC on cloud default"
     assert heard.sentences(Kind.WAITING)[-1] == sentence
     assert sentence in log
-    while "to lie still" in (told_by_status := host.ask("status")[0]):  # to which the files are that new
+    while "to be unchanged" in (told_by_status := host.ask("status")[0]):  # to which the files are that new
         time.sleep(0.05)
     line = next(line for line in told_by_status.splitlines() if line.startswith("karmic "))
     assert f"for {image.id}, pending since 2001-09-09 01:46:40 UTC; looked at " in line

@@ -126,11 +126,11 @@ def test_a_set_held_during_its_upload_is_put_down_and_goes_on_after_its_release(
     assert sent < 4, "of five parts and a manifest"
     host.cloud.faults.clear()
     with daemon(host):
-        assert "nothing is tried before" in said(host, "retry", "karmic", code=75)
+        assert "is not tried before" in said(host, "retry", "karmic", code=75)
         found = row(host, "karmic")
         assert (found["state"], len(machine_parts())) == ("held", sent)
         assert found["held_since"]
-        assert "goes on where it was" in said(host, "release", "karmic")
+        assert "continues where it was" in said(host, "release", "karmic")
         until((host.spool / "karmic.emi").exists, "the EMI")
     assert len(machine_parts()) == len(set(machine_parts())), "no part is sent twice"
     log = (host.spool / "karmic.uec.log").read_text()
@@ -189,9 +189,7 @@ def test_an_idle_daemon_hears_the_bell_at_once_and_without_it_at_its_next_tick(
             assert time.monotonic() - since < LONGEST_PAUSE_SECONDS
             (host.state / "bell").unlink()
             said(host, "release", "karmic")
-            until(
-                lambda: "karmic: released, as somebody asked" in heard.sentences(Kind.ASKED)[2:], "the tick"
-            )
+            until(lambda: "karmic: released, on request" in heard.sentences(Kind.ASKED)[2:], "the tick")
 
 
 # --- of a stopped one -------------------------------------------------------------------------------------
@@ -220,7 +218,7 @@ def test_what_cannot_even_be_read_is_looked_at_again(host: Host, heard: Heard) -
 def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet, heard: Heard) -> None:
     assert "once it comes" in said(host, "hold", "karmic.img")
     assert "already" in said(host, "hold", "karmic")
-    assert row(host, "karmic")["detail"].endswith("nothing of this name lies there yet")
+    assert row(host, "karmic")["detail"].endswith("there is nothing with this name yet")
     drop(host, real_set, "karmic")
     assert once(host, heard) == []
     assert host.outputs() == []
@@ -296,13 +294,13 @@ def test_a_held_set_of_a_folder_that_is_gone_is_not_taken_for_its_namesake(host:
     said(host, "hold", f"{second}/karmic")
     second.rmdir()
     data, talk = host.ask("status", code=75)
-    assert "its folder cannot be looked at: it is not there: deleted, or not mounted" in data
+    assert "its folder cannot be scanned: it is not there: deleted, or not mounted" in data
     assert f"{second}: cannot open the spool folder" in talk
     assert f"{second}/karmic" in said(host, "release", "karmic", code=64)
     assert "cannot be tried" not in said(host, "retry", f"{second}/karmic", code=75), (
         "it is held first of all"
     )
-    assert "Its folder cannot be looked at" in said(host, "release", f"{second}/karmic")
+    assert "Its folder cannot be scanned" in said(host, "release", f"{second}/karmic")
 
 
 def test_a_name_that_is_not_utf_8_is_asked_for_as_it_is_and_as_it_is_shown(host: Host) -> None:
@@ -367,9 +365,7 @@ def test_who_may_not_look_is_told_who_may_and_what_lies_beside_the_files(host: H
         host.config.chmod(0o600)
     ended = host.run_as_nobody("status", "a b")  # makes the state directory nobody's, but not what is in it
     assert ended.returncode == 77, ended.stderr
-    assert (
-        "Try: sudo uecwatchd status 'a b'; or read what lies beside your file: NAME.uec.error" in ended.stderr
-    )
+    assert "Try: sudo uecwatchd status 'a b'; or read the files beside yours: NAME.uec.error" in ended.stderr
     assert "chown" not in ended.stderr
     assert "chgrp" not in ended.stderr
 
@@ -393,7 +389,7 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
         (replace(DEFERRED, state="working", detail="upload"), False, "at work already: upload"),
         (replace(DEFERRED, state="waiting", detail="for it to settle", to_go=3.2), False, "by itself in 3 s"),
         (replace(DEFERRED, state="waiting", detail="for a kernel"), False, "waits for a kernel"),
-        (replace(DEFERRED, state="new", record=None), False, "begun by itself"),
+        (replace(DEFERRED, state="new", record=None), False, "starts automatically"),
         (replace(DEFERRED, files=(), detail="its files were removed"), False, "files were removed"),
     ],
     ids=[
@@ -428,7 +424,7 @@ def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> No
         ("halted", ("a",), "as soon as the cloud can be used"),
         ("done", ("a",), "It is done: told."),
         ("waiting", ("a",), "It waits told."),
-        ("queued", ("a",), "It goes on where it was."),
+        ("queued", ("a",), "It continues where it was."),
         ("new", ("a",), "It is begun."),
         ("absent", (), "Told."),
     ],
@@ -471,11 +467,11 @@ def test_what_is_asked_for_is_told_once() -> None:
     )
     told = [event.sentence for event in events_between(OpenRequests(), asked)]
     assert told == [
-        "a: held back until it is released, as somebody asked",
-        "karmic: to be tried again, as somebody asked",
+        "a: held back until it is released, on request",
+        "karmic: to be tried again, on request",
     ]
     assert not list(events_between(asked, asked))
-    assert [e.sentence for e in events_between(asked, OpenRequests())] == ["a: released, as somebody asked"]
+    assert [e.sentence for e in events_between(asked, OpenRequests())] == ["a: released, on request"]
 
 
 def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_path: Path) -> None:

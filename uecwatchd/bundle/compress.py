@@ -61,7 +61,7 @@ class ImageReader:
         try:
             return self.source.read_into(offset, target)
         except OSError as fault:
-            hint = "It is tried again; look at the disk or the mount that it lies on."
+            hint = "It is tried again; check its disk or mount."
             raise Deferred(self.name, f"cannot read on: {fault.strerror}", hint) from fault
 
     def _changed(self, found: str) -> Deferred:

@@ -180,9 +180,7 @@ def open_for_reading(path: Path, *, follow: bool = True) -> Iterator[FileIO]:
     except PermissionError:
         raise cannot_read(path, what=path.name) from None
     except OSError as fault:
-        raise Deferred(
-            path.name, f"cannot read it: {fault.strerror}", "Look at the disk it lies on."
-        ) from fault
+        raise Deferred(path.name, f"cannot read it: {fault.strerror}", "Check its disk.") from fault
 
 
 def _check_key_pair(credentials: BundleCredentials) -> None:

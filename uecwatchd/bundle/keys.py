@@ -91,7 +91,7 @@ def unseal(sealed: str, key: RSAPrivateKey) -> bytes:
         text = b""
     if not _SECRET_TEXT.fullmatch(text):
         raise Damaged(
-            "it was not sealed for this key",
+            "it was not encrypted for this key",
             "Open it with the private key of the user it was bundled for, or with that of the cloud.",
         )
     return bytes.fromhex(text.decode())

@@ -165,7 +165,7 @@ def unbundle(arguments: argparse.Namespace) -> int:
         )
     if not found.tar_checked:
         say(
-            f"warning: {arguments.manifest} has the SHA-1 of nothing for its archive, as euca2ools 1.2 and"
+            f"warning: {arguments.manifest} has the SHA-1 of no data for its archive, as euca2ools 1.2 and"
             " 1.3 wrote it; the sums of its parts and of what is compressed in them were checked"
         )
     told = {"image": str(image), "size": found.size, **digests.json_fields(found.digest)}

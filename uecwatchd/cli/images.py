@@ -87,7 +87,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
     cloud = connect(settings.clouds[name], uploads=1, before=before, stop=stop)
     listed = images_of(cloud, owned=owned)
     if strange := sum(not image.id for image in listed):
-        say(f"Cloud {name} lists {strange} more under what is no id; ask its administrator.")
+        say(f"Cloud {name} lists {strange} more with invalid ids; ask its administrator.")
     return hung(listed, bundles=bundles, sets=sets)
 
 

@@ -168,7 +168,7 @@ def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
 
 def decide(verb: Verb, row: Row, *, alive: bool) -> Verdict:
     """Decide what a verb does for a set in its state; `alive` is True if a daemon runs."""
-    later = "" if alive else " No daemon is running: it is done when one does, or by: uecwatchd once"
+    later = "" if alive else " No daemon is running: it is done when one runs, or by: uecwatchd once"
     if verb == "retry":
         return _retry(row, later)
     if verb == "forget":
@@ -183,20 +183,20 @@ def _order(verb: Verb, row: Row) -> str:
 def _retry(row: Row, later: str) -> Verdict:
     name, record = row.name, row.record
     if row.held_since is not None:
-        why = f"{name} is held since {moment(row.held_since)} UTC, and nothing is tried before:"
+        why = f"{name} is held since {moment(row.held_since)} UTC, and is not tried before:"
         return _no(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
     if row.state == "working":
-        return _no(f"{name} is at work already: {row.detail}.")
+        return _no(f"{name} is in progress already: {row.detail}.")
     if not row.seen:
         return _no(f"{name} cannot be tried: {row.detail}.", os.EX_TEMPFAIL)
     if row.to_go is not None:
-        why = f"{name} waits {row.detail}; it is begun by itself in {duration(row.to_go)}."
+        why = f"{name} waits {row.detail}; it starts automatically in {duration(row.to_go)}."
         return _no(why + later, os.EX_TEMPFAIL)
     if row.state == "waiting":
-        why = f"{name} waits {row.detail}. It is begun by itself once that is there, and cannot be before."
+        why = f"{name} waits {row.detail}. It starts automatically when that is there."
         return _no(why, os.EX_TEMPFAIL)
     if record is None or row.state in ("new", "queued"):
-        return _no(f"{name} is begun by itself: {row.detail}.{later}")
+        return _no(f"{name} starts automatically: {row.detail}.{later}")
     if not row.files:
         return _no(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
     away = row.state == "deferred" and record.next_retry is None
@@ -205,9 +205,9 @@ def _retry(row: Row, later: str) -> Verdict:
 
 
 _AGAIN = {
-    "done": "{name} is done: its image is looked for in the cloud, registered again only if it is gone,"
+    "done": "{name} is done: its image is registered again only if it is gone from the cloud,"
     " and the files beside it are written again.",
-    "rejected": "{name} is tried again now, though nothing about its files has changed.",
+    "rejected": "{name} is tried again now, although its files have not changed.",
     "deferred": "{name} is tried again now, and if necessary for two days from now on.",
     "halted": "cloud {cloud} is asked now, and {name} is tried as soon as it can be used.",
 }
@@ -216,14 +216,12 @@ _AGAIN = {
 def _forget(row: Row) -> Verdict:
     name, record = row.name, row.record
     if record is None:
-        return _no(f"Nothing is known of {name} that could be forgotten: {row.detail}.")
+        return _no(f"There is no record of {name} to forget: {row.detail}.")
     if not row.seen:
-        return _yes(
-            f"{name} is forgotten as soon as what lies beside its files can be taken away: {row.detail}."
-        )
+        return _yes(f"{name} is forgotten as soon as its result files can be removed: {row.detail}.")
     first = f"{name} stops before its next part and is then forgotten" if row.state == "working" else ""
     ids = [member.image_id for member in record.members if member.image_id]
-    stays = f" What it became stays in the cloud: {', '.join(ids)}." if ids else ""
+    stays = f" Its images stay in the cloud: {', '.join(ids)}." if ids else ""
     return _yes(f"{first or f'{name} is forgotten'}.{stays}{_anew(row)}")
 
 
@@ -231,8 +229,8 @@ def _anew(row: Row) -> str:
     if not row.files:
         return ""
     if row.held_since is not None:
-        return f" Its files still lie there, and it stays held until: {_order('release', row)}"
-    return " Its files still lie there, so it starts again, as if they had just been dropped."
+        return f" Its files are still there, and it stays held until: {_order('release', row)}"
+    return " Its files are still there, so it starts again, as if they had just been dropped."
 
 
 def _hold(row: Row) -> Verdict:
@@ -263,8 +261,8 @@ def _from_now_on(row: Row, later: str) -> str:
         return next_attempt(record) + later
     words = {
         "new": "It is begun.",
-        "queued": "It goes on where it was.",
-        "working": "It goes on where it was.",
+        "queued": "It continues where it was.",
+        "working": "It continues where it was.",
         "waiting": f"It waits {row.detail}.",
     }
     return words.get(row.state, _sentence(f"it is {row.state}: {row.detail}")) + later

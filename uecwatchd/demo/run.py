@@ -77,7 +77,7 @@ def show(folder: Path, files: Sequence[Path], *, say: Say, clock: Callable[[], f
             _drop(files, drop)
             rows = _await_end(config, clock)
         _show_results(drop, config, rows, say)
-    say(f"Everything stays in {folder}. To go on: uecwatchd sandbox --dir {folder / 'cloud'} --port 0")
+    say(f"Everything stays in {folder}. To continue: uecwatchd sandbox --dir {folder / 'cloud'} --port 0")
     return 0
 
 
@@ -108,7 +108,7 @@ def _drop(files: Sequence[Path], drop: Path) -> None:
     copied = subprocess.run(["cp", "-r", "--", *map(str, files), str(drop)], check=False)
     if copied.returncode:
         why = f"cp ended with {copied.returncode}"
-        raise NoOutput(str(drop), why, "What it said stands above.")
+        raise NoOutput(str(drop), why, "Its output is above.")
 
 
 @contextmanager
@@ -171,12 +171,12 @@ def _uecwatchd(*arguments: str) -> str:
     ended = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if ended.returncode:
         why = f"uecwatchd {arguments[0]} ended with {ended.returncode}"
-        raise Rejected("the demo", why, "What it said stands above.")
+        raise Rejected("the demo", why, "Its output is above.")
     return ended.stdout
 
 
 def _show_results(drop: Path, config: Path, rows: Sequence[Mapping[str, Any]], say: Say) -> None:
-    say(f"5. What lies in {drop} now:")
+    say(f"5. Files in {drop} now:")
     for path in sorted(drop.iterdir()):
         content = f"  {path.read_text().strip()}" if path.suffix in (".emi", ".eki", ".eri") else ""
         say(f"     {path.stat().st_size:>12} {path.name}{content}")
@@ -185,7 +185,7 @@ def _show_results(drop: Path, config: Path, rows: Sequence[Mapping[str, Any]], s
         say(f"   {output_files.output_stem(name)}.uec.log:")
         for line in (drop / f"{output_files.output_stem(name)}.uec.log").read_text().splitlines():
             say(f"     {line}")
-        say(f"6. It is taken back out of the cloud and compared: uecwatchd verify {name} --config {config}")
+        say(f"6. It is downloaded from the cloud and compared: uecwatchd verify {name} --config {config}")
         for line in _uecwatchd("verify", name, "--config", str(config)).splitlines():
             say(f"     {line}")
         emi = drop / f"{output_files.output_stem(name)}.emi"

@@ -177,7 +177,7 @@ def deaf(looked: Mapping[Path, float], ways: Iterable[WatchMode], *, now: float)
     worst = max(late, key=lambda folder: late[folder], default=None)
     if worst is None or late[worst] <= DEAF_GRACE_SECONDS:
         return ""
-    return f"nobody has looked at {worst} for {late[worst]:.0f} s longer than its scans are apart"
+    return f"{worst} was not scanned for {late[worst]:.0f} s longer than the time between its scans"
 
 
 def identity(folder: Path) -> tuple[int, int] | None:

@@ -71,7 +71,7 @@ def _outage(name: str, error: CloudAway, *, sets: int, last: bool) -> str:
     if sets:
         text += f"; {sets} set{' waits' if sets == 1 else 's wait'} for it"
     if last:
-        text += f", and it is so for the {REPORTED_SUSPENSIONS}rd time: more is told when a set comes through"
+        text += f" for the {REPORTED_SUSPENSIONS}rd time; it is reported again after a set has succeeded"
     return text
 
 
@@ -81,4 +81,4 @@ def describe_cloud(cloud: Cloud, found: DetectedDialect) -> str:
 
 def cloud_warnings(cloud: Cloud) -> Iterator[str]:
     for url in filter(is_insecure, (cloud.account.ec2_url, cloud.account.s3_url)):
-        yield f"Cloud {cloud.name}: {url} is asked without TLS; who is on the way can read and change it"
+        yield f"Cloud {cloud.name}: {url} is used without TLS; others on the network can read and change the traffic"

@@ -38,7 +38,7 @@ class FolderLocks:
             self.release(folder)
         if twin := next((other for other, lock in self._locks.items() if lock.identity == now), None):
             what, hint = f"{folder} and {twin} are the same folder", "Take one of them out of spool.folders."
-            raise Halted(what, "it has come to be so since the configuration was read", hint)
+            raise Halted(what, "this has changed since the configuration was read", hint)
         descriptor = output_files.lock_spool(folder)
         self._locks[folder] = _FolderLock(now, descriptor)
         loose = f"{folder}: it is not locked against a second uecwatchd: cannot write {SPOOL_LOCK.name} there"

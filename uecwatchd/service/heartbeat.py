@@ -56,7 +56,7 @@ class Heartbeat:
         """Tell systemd that the service is alive, unless it is `unfit` for work for this reason."""
         if not unfit:
             self._notifier.watchdog()
-        text = unfit and f"No longer fit for work, and telling systemd so: {unfit}"
+        text = unfit and f"Scans are late, so systemd's watchdog is not notified: {unfit}"
         self._conditions.set(("deaf",), text, level="error", once=True)
 
     def progressed(self) -> None:

@@ -9,8 +9,8 @@ HELD = "it is held"
 FORGOTTEN = "it is to be forgotten"
 # What happens to the set afterwards, by the reason for stopping it.
 NEXT: Mapping[str, str] = {
-    HELD: "It goes on where it was after: {release}",
-    FORGOTTEN: "If its files still lie there, it starts again.",
+    HELD: "It continues where it was after: {release}",
+    FORGOTTEN: "If its files are still there, it starts again.",
 }
 
 

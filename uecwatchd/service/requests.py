@@ -121,7 +121,7 @@ class Requests:
                 self._states.drop(record)
         if self._states.get(key) is None:
             self.finish(key, "forget")
-            monitor.tell(Event(Kind.ASKED, f"{key.name}: forgotten, as somebody asked", key.name))
+            monitor.tell(Event(Kind.ASKED, f"{key.name}: forgotten, on request", key.name))
 
     def _read(self) -> OpenRequests:
         requests = tuple(r for r in self._ledger.requests() if r.number not in self._finished)
@@ -137,7 +137,7 @@ def events_between(before: OpenRequests, after: OpenRequests) -> Iterator[Event]
     )
     for keys, word in changes:
         for _, name in sorted(keys):
-            yield Event(Kind.ASKED, f"{name}: {word}, as somebody asked", name)
+            yield Event(Kind.ASKED, f"{name}: {word}, on request", name)
 
 
 def _is_blocked(record: SetRecord, suspended: Collection[str]) -> bool:

@@ -100,7 +100,7 @@ class Scanner:
         began = self._monotonic()
         yield
         took = self._monotonic() - began
-        slow = f"{folder}: it took {took:.0f} s to look at it once" if took >= SLOW_SCAN_SECONDS else ""
+        slow = f"{folder}: it took {took:.0f} s to scan it once" if took >= SLOW_SCAN_SECONDS else ""
         self._conditions.set(("slow", str(folder)), slow, once=True)
 
     def _list(self, folder: Path) -> Listing:
@@ -118,12 +118,12 @@ class Scanner:
     def _report_rest(self, listing: Listing) -> None:
         """Report what one scan had no time or no memory for."""
         folder, unread, crowded = listing.folder, len(listing.unread), len(listing.crowded)
-        late = f"{folder}: much lies there; {unread} files are still to be read, at the next looks"
+        late = f"{folder}: many files; {unread} of them are read at the next scans"
         self._conditions.set(("unread", str(folder)), late if unread else "", once=True)
         large = f"{folder}: there is too much metadata; the sets of the {crowded} largest files of it wait"
         self._conditions.set(("crowded", str(folder)), large if crowded else "", once=True)
         owners = " and ".join(
             f"{number} of {safe_open.user_name(uid)}" for uid, number in listing.left_out.items()
         )
-        many = f"{folder}: more lies there than is looked at; left out are names of files: {owners}"
+        many = f"{folder}: too many files; left out are names of {owners}"
         self._conditions.set(("many names", str(folder)), many if owners else "", once=True)

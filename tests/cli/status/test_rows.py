@@ -101,7 +101,7 @@ def mixed(tmp_path: Path) -> tuple[Row, ...]:
     [
         ("karmic", "waiting", "for karmic.img (named in karmic.toml)"),
         ("karmic.toml", "waiting", "karmic.toml is a file of the set karmic."),
-        ("karmic.emi", "waiting", "karmic.emi is the service's own output for the set karmic."),
+        ("karmic.emi", "waiting", "karmic.emi is a result file of the set karmic."),
         ("lucid.emi", "ignored", "named like an output of the service, and there is no set lucid"),
         (".karmic.img.Xy12", "ignored", "its name matches .*"),
         ("notes.txt", "misfit", "not a disk image, kernel, ramdisk, or sidecar"),
@@ -246,7 +246,7 @@ def test_a_held_set_says_since_when_and_what_it_would_be_otherwise(waiting: Path
     karmic, lucid = seen(waiting, Known(NOW, holds=holds))
     assert (karmic.state, lucid.state) == ("held", "held")
     assert karmic.detail.startswith("since 1970-01-01 00:00:00 UTC; waiting: for karmic.img")
-    assert lucid.detail == "since 1970-01-01 00:01:00 UTC; nothing of this name lies there yet"
+    assert lucid.detail == "since 1970-01-01 00:01:00 UTC; there is nothing with this name yet"
     assert row_json(lucid)["held_since"] == "1970-01-01T00:01:00Z"
     at_work = row_with(
         waiting, alive=True, holds={(str(waiting), "karmic"): 0.0}, records=(record_of(waiting),)
@@ -272,7 +272,7 @@ def test_a_set_that_is_held_or_asked_for_again_has_no_time_of_its_next_attempt(
     assert "It is tried again" not in told
     assert "again in" not in told
     assert row_json(row)["next_retry"] is None
-    assert row.detail == "to be tried again, as somebody asked" or meanwhile == "held"
+    assert row.detail == "to be tried again, on request" or meanwhile == "held"
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_too_young_is_told_with_the_seconds_still_to_go(host: Host) -> None:
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     found = {row["name"]: row for row in json.loads(host.ask("status", "--json")[0])}
     assert 40 < found["karmic"]["seconds_to_go"] <= 50
-    assert found["karmic"]["detail"].startswith("for karmic.toml to lie still for 50 s (")
+    assert found["karmic"]["detail"].startswith("for karmic.toml to be unchanged for 50 s (")
     assert found["karmic"]["detail"].endswith(" s to go)")
     assert not host.state.exists(), "a look makes nothing"
 
@@ -379,5 +379,5 @@ def test_a_folder_that_cannot_be_looked_at_keeps_its_sets_in_the_answer(
     host.run("once")
     host.spool.rename(host.folder / "away")
     data, talk = host.ask("status", code=75)
-    assert "its folder cannot be looked at" in data
+    assert "its folder cannot be scanned" in data
     assert "cannot open the spool folder" in talk

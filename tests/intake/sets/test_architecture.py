@@ -111,14 +111,14 @@ def test_what_is_told_goes_before_content_and_that_before_names(
             {"web.img": disk("arm64")},
             b'arch = "x86_64"',
             "web: it cannot be for x86_64",
-            "arch says so, and web.img says of itself that it is for arm64",
+            "arch says so, and web.img says that it is for arm64",
             'Say arch = "arm64" in web.toml.',
         ),
         (
             {"w.img": disk(), "w.vmlinuz": OLD_KERNEL, "w.initrd": INITRD},
             b'arch = "ppc64le"',
             "w: it cannot be for ppc64le",
-            "arch says so, and w.vmlinuz says of itself that it is for x86",
+            "arch says so, and w.vmlinuz says that it is for x86",
             'Say arch = "x86_64" in w.toml.',
         ),
         (

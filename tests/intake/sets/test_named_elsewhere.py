@@ -79,7 +79,7 @@ def test_a_sidecar_that_is_just_being_saved_lets_go_of_no_image(tmp_path: Path, 
     (tmp_path / "web.toml").write_text(said)
     listing = scan.scan(tmp_path, now=NOW, before=made)
     assert not assemble(listing, rules=ALONE, taken=taken).ready
-    assert "lie still" in reasons(assemble(listing, rules=ALONE))["base"], "nor where it is the first look"
+    assert "be unchanged" in reasons(assemble(listing, rules=ALONE))["base"], "nor where it is the first look"
     assert not again(tmp_path, taken).ready, "nor once that has come to rest"
 
 

@@ -159,7 +159,7 @@ def test_what_a_cloud_has_not_got_is_told_and_undoes_nothing(host_class: type[Ho
         )
         assert host.report("karmic")["remarks"] == [remark]
         log = (host.spool / "karmic.uec.log").read_text()
-        assert f"karmic: it is registered, but not all is as it was asked for: {remark.split('. ')[0]}" in log
+        assert f"karmic: it is registered, but something requested is missing: {remark.split('. ')[0]}" in log
         assert f"not done: {remark}" in host.run("status", "karmic").stdout
         assert [seen.code for seen in cloud.refusals] == ["NoSuchBucket"]  # which was then made
 

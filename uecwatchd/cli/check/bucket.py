@@ -58,10 +58,10 @@ def _tells_what_is_missing(cloud: Cloud) -> bool:
 def _closed(cloud: Cloud, bucket: str) -> Finding:
     return Finding(
         "bad",
-        f"cloud {cloud.name}: bucket {bucket} is closed to us: it is another account's, or it is not there"
-        " and our account may not make it",
-        'Choose another: bucket = "…" under [defaults]; or have the cloud\'s administrator make it for us, or'
-        " give us the right to.",
+        f"cloud {cloud.name}: bucket {bucket} is closed to us: it belongs to another account, or it does"
+        " not exist and our account may not create it",
+        'Choose another: bucket = "…" under [defaults]; or ask the cloud\'s administrator to create it,'
+        " or for the right to do so.",
         Halted.exit_code,
     )
 
@@ -83,12 +83,12 @@ def _missing(cloud: Cloud, bucket: str, number: int) -> Finding:
     quota = cloud.dialect.bucket_quota
     if quota is None or number < quota:
         return Finding(
-            "ok", f"cloud {cloud.name}: bucket {bucket} is not there, and is made when it is needed"
+            "ok", f"cloud {cloud.name}: bucket {bucket} does not exist, and is created when it is needed"
         )
     return Finding(
         "bad",
-        f"cloud {cloud.name}: bucket {bucket} is not there and can hardly be made: we have {number} buckets,"
-        f" and {cloud.dialect.versions} allows {quota}",
+        f"cloud {cloud.name}: bucket {bucket} does not exist and probably cannot be created: we have"
+        f" {number} buckets, and {cloud.dialect.versions} allows {quota}",
         "Name one that exists under [defaults], delete one, or have the quota raised and make it by hand.",
         Halted.exit_code,
     )

@@ -49,7 +49,7 @@ def examine_cloud(
     )
     yield Finding("ok", f"cloud {settings.name}: {facts(found.dialect)}")
     if found.dialect.kernels_by_administrators:
-        what = "kernels and ramdisks are for administrators to register; whether we are one shows when we do"
+        what = "only administrators may register kernels and ramdisks; the first one shows if we are one"
         yield Finding("ok", f"cloud {settings.name}: {what}")
     cloud = yield from _cloud(papers, found, stop, sealed)
     ours = yield from _halves(cloud, clock)
@@ -62,8 +62,8 @@ def _insecure(account: Account) -> Iterator[Finding]:
     if bare:
         yield Finding(
             "warning",
-            f"cloud {account.cloud}: no TLS for {' and '.join(bare)}: who listens on the way reads the names"
-            " of images and can change answers; bundles are encrypted, and keys are not sent",
+            f"cloud {account.cloud}: no TLS for {' and '.join(bare)}: others on the network can read"
+            " the names of images and change answers; bundles are encrypted, and keys are not sent",
             "Use https:// where the cloud has it, with ca_bundle for an authority of its own.",
         )
 
@@ -132,10 +132,10 @@ def _sealed_for(before: Account, cloud: Cloud, sealed: Mapping[str, int]) -> str
     number = sealed.get(sealed_with(cloud.account), 0)
     images = "1 image" if number == 1 else f"{number} images"
     if number and cloud.dialect.opens_bundles:
-        return f"the cloud certificate is its own: it has made {images} of what was sealed for that"
+        return f"the cloud certificate is its own: it has made {images} with it"
     if number:
-        return f"{images} registered with this cloud certificate; whether it is right shows when one starts"
-    return "whether the cloud certificate is this cloud's cannot be known before something is registered"
+        return f"{images} registered with this cloud certificate; the first start shows if it is right"
+    return "if the cloud certificate is this cloud's is not known before an image is registered"
 
 
 # --- both halves by a real call ---------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def _of_s3(cloud: Cloud, error: UecError, *, alone: bool) -> Finding:
         return told
     where = f" ({cloud.account.s3_url})" if cloud.account.s3_url else ""
     hint = f"EC2 takes the same keys: see that s3_url{where} is of this cloud, and that they hold for S3 too."
-    return replace(told, what=f"{told.what}; it is S3 alone that refuses us", hint=hint)
+    return replace(told, what=f"{told.what}; only S3 refuses us", hint=hint)
 
 
 def _owners(cloud: Cloud, owners: Collection[str]) -> Iterator[Finding]:

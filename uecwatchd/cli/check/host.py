@@ -74,5 +74,5 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
         book.close()
     yield Finding("ok", f"state directory: {folder} ({told})")
     if is_shared(kind := file_system_of(there)):
-        what = f"{folder}: the state directory lies on {kind}, which may keep no locks, or lose them"
-        yield Finding("warning", what, f"{ON_A_LOCAL_DISK}; the spool folders may well lie on {kind}.")
+        what = f"{folder}: the state directory lies on {kind}, which may have no locks, or lose them"
+        yield Finding("warning", what, f"{ON_A_LOCAL_DISK}; spool folders may be on {kind}.")

@@ -195,7 +195,7 @@ def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
         advance = known.advances.get(key)
         return replace(row, state="working", detail=_working(record, advance), advance=advance)
     if verb := known.asked.get(key):
-        return replace(row, state="queued", detail=f"to be {ASKED[verb]}, as somebody asked")
+        return replace(row, state="queued", detail=f"to be {ASKED[verb]}, on request")
     if outcome is None:
         return _absent(row)
     if isinstance(outcome, Waiting):
@@ -218,7 +218,7 @@ def plan(found: ImageSet) -> str:
 
 def _absent(row: Row) -> Row:
     if row.record is None:
-        return replace(row, state="absent", detail="nothing of this name lies there yet")
+        return replace(row, state="absent", detail="there is nothing with this name yet")
     return replace(row, state=row.record.state, detail=GONE)
 
 

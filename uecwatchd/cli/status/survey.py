@@ -63,7 +63,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
                 found += rows(aged, assembly, known)
         except UecError as error:
             troubles.append(error)
-            found += unseen(str(folder), known, why=f"its folder cannot be looked at: {error.why}")
+            found += unseen(str(folder), known, why=f"its folder cannot be scanned: {error.why}")
     return Survey(tuple(found), known, tuple(troubles))
 
 

@@ -84,7 +84,7 @@ def _belonging(row: Row, asked: str) -> Iterator[str]:
     if asked in (row.name, printable(row.name)) or not row.is_set:
         return
     if is_output(asked):
-        yield f"{asked} is the service's own output for the set {row.name}."
+        yield f"{asked} is a result file of the set {row.name}."
     else:
         yield f"{asked} is a file of the set {row.name}."
 

@@ -14,7 +14,7 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.system.text import spelled
 
-BESIDES = "; or read what lies beside your file: NAME.uec.error, NAME.uec.json, NAME.uec.log."
+BESIDES = "; or read the files beside yours: NAME.uec.error, NAME.uec.json, NAME.uec.log."
 
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def show_rows(settings: Settings, *, in_json: bool, name: str | None = None) -> 
     if not rows and not found.troubles and not in_json:
         say("The spool folders are empty.")
     if not found.known.alive and any(row.needs_daemon for row in rows):
-        say(f"No daemon is running on {settings.state.dir}: nothing goes on until one does.")
+        say(f"No daemon is running on {settings.state.dir}: no work is done until one runs.")
     return max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)
 
 

@@ -136,7 +136,7 @@ def _listed(body: bytes, what: str) -> Iterator[Mapping[str, str]]:
         check_xml(body)
         root = ET.fromstring(body)  # noqa: S314 (it has no entities, for it was looked through)
     except (ET.ParseError, ValueError, LookupError) as error:
-        raise CloudAway(what, f"its answer was cut short ({error})", "You need only wait.") from error
+        raise CloudAway(what, f"its answer was cut short ({error})", "No action is needed.") from error
     for item in root.iter():
         yield {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in item}
 

@@ -150,7 +150,7 @@ CONNECTION_FAILURES = (
         "its TLS and ours have nothing in common",
         NEWER_TLS,
     ),
-    ConnectionFailure(SSLError, "", CloudAway, "the TLS connection failed", "You need only wait."),
+    ConnectionFailure(SSLError, "", CloudAway, "the TLS connection failed", "No action is needed."),
     ConnectionFailure(
         EndpointConnectionError,
         "name or service not known|name resolution|nodename|no address associated",
@@ -172,7 +172,7 @@ CONNECTION_FAILURES = (
         "nobody answers at its address",
         "See that the cloud runs, that ec2_url and s3_url are its own, and that no firewall stands between.",
     ),
-    ConnectionFailure(ReadTimeoutError, "", CloudAway, "it did not answer in time", "You need only wait."),
+    ConnectionFailure(ReadTimeoutError, "", CloudAway, "it did not answer in time", "No action is needed."),
     ConnectionFailure(
         ProxyConnectionError,
         "tunnel connection failed: 4",
@@ -208,7 +208,7 @@ CONNECTION_FAILURES = (
         "its answer is like none that a cloud gives",
         "See that ec2_url and s3_url are the cloud's own; its administrator may know the request.",
     ),
-    ConnectionFailure(ResponseParserError, "", CloudAway, "its answer was cut short", "You need only wait."),
+    ConnectionFailure(ResponseParserError, "", CloudAway, "its answer was cut short", "No action is needed."),
     TLS_THERE,
     ConnectionFailure(
         ConnectionClosedError,
@@ -217,8 +217,8 @@ CONNECTION_FAILURES = (
         "what answers at its address does not speak HTTP",
         "Compare host and port in ec2_url and s3_url with the cloud's eucarc.",
     ),
-    ConnectionFailure(HTTPClientError, "", CloudAway, "the connection broke", "You need only wait."),
-    ConnectionFailure(IncompleteReadError, "", CloudAway, "the connection broke", "You need only wait."),
+    ConnectionFailure(HTTPClientError, "", CloudAway, "the connection broke", "No action is needed."),
+    ConnectionFailure(IncompleteReadError, "", CloudAway, "the connection broke", "No action is needed."),
     ConnectionFailure(
         InvalidRegionError,
         "",

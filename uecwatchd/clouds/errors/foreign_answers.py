@@ -103,7 +103,7 @@ def detect_foreign_answer(
     quoted = f"{said}: {title}" if (title := _title(text)) else said
     if status >= 500 and status != NETWORK_AUTHENTICATION:
         why = f"{who} does not reach it" if who else "something before it answered that it is not there"
-        hint = SEE_PROXY if who else "You need only wait."
+        hint = SEE_PROXY if who else "No action is needed."
         return ForeignAnswer(CloudAway, f"{why} ({quoted})", hint)
     why = f"{who} answered in its place" if who else "a web page answered where the cloud should have"
     return ForeignAnswer(Halted, f"{why} ({quoted})", SEE_PROXY if who else SEE_ADDRESSES)

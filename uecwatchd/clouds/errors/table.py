@@ -88,7 +88,7 @@ ROWS = (
     RefusalRow(
         Deferred,
         "it takes two requests made in the same second for one request sent twice",
-        "You need only wait.",
+        "No action is needed.",
         words="message replay detected",
     ),
     RefusalRow(
@@ -210,7 +210,7 @@ ROWS = (
     RefusalRow(
         Deferred,
         "somebody else is making or deleting the bucket at this moment",
-        "You need only wait.",
+        "No action is needed.",
         code="OperationAborted",
     ),
     RefusalRow(
@@ -236,7 +236,7 @@ ROWS = (
     RefusalRow(
         Deferred,
         "what arrived is not what we sent",
-        "You need only wait.",
+        "No action is needed.",
         code="BadDigest|InvalidDigest",
     ),
     # The manifest
@@ -315,7 +315,7 @@ ROWS = (
     RefusalRow(
         CloudAway,
         "it is too busy just now",
-        "You need only wait.",
+        "No action is needed.",
         code=r"SlowDown|(Request)?Throttl\w*|RequestLimitExceeded|TooManyRequests|ServiceUnavailable"
         "|RequestTimeout",
     ),
@@ -332,7 +332,7 @@ ROWS = (
     RefusalRow(
         CloudAway,
         "it was too slow to hear us out",
-        "You need only wait.",
+        "No action is needed.",
         statuses=range(TOO_SLOW, TOO_SLOW + 1),
     ),
     RefusalRow(
@@ -346,11 +346,11 @@ ROWS = (
     RefusalRow(
         CloudAway,
         "it wants to be asked later",
-        "You need only wait.",
+        "No action is needed.",
         statuses=range(TOO_EARLY, TOO_EARLY + 1),
     ),
     RefusalRow(
-        CloudAway, "it is too busy just now", "You need only wait.", statuses=range(TOO_MANY, TOO_MANY + 1)
+        CloudAway, "it is too busy just now", "No action is needed.", statuses=range(TOO_MANY, TOO_MANY + 1)
     ),
     RefusalRow(Rejected, REFUSED, SEE_ITS_WORDS, words=r"^Failure: \d{3}", statuses=range(400, 500)),
     RefusalRow(
@@ -376,11 +376,11 @@ ROWS = (
     RefusalRow(
         CloudAway,
         "it failed without a word",
-        "You need only wait.",
+        "No action is needed.",
         words=NO_WORD,
         statuses=range(500, 501),
     ),
-    RefusalRow(CloudAway, "it failed", "You need only wait."),
+    RefusalRow(CloudAway, "it failed", "No action is needed."),
 )
 
 

@@ -61,7 +61,7 @@ def _must_not_contradict(candidate: SetCandidate, told: Arch, said: Mapping[Memb
     if member := next((m for m, family in said.items() if family != FAMILY.get(told, told)), None):
         raise Rejected(
             f"{candidate.name}: it cannot be for {told}",
-            f"arch says so, and {member.name} says of itself that it is for {_own(member)}",
+            f"arch says so, and {member.name} says that it is for {_own(member)}",
             f'Say arch = "{member.facts.arch or USUAL}" in {place_for(candidate)}.',
         )
 

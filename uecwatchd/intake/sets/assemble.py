@@ -334,7 +334,7 @@ def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) ->
     for path in paths:
         ready_at = listing.entries[path].since + settle
         if listing.now < ready_at:
-            raise NotReady(f"{path} to lie still for {settle:g} s", ready_at, brief=True)
+            raise NotReady(f"{path} to be unchanged for {settle:g} s", ready_at, brief=True)
 
 
 def _metadata(listing: Listing, candidate: SetCandidate, rules: Rules) -> Sidecar:

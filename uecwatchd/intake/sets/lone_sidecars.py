@@ -58,7 +58,7 @@ def lone_among(listing: Listing, paths: Sequence[str]) -> Lone:
 def must_be_unnamed(listing: Listing, lone: Lone, paths: Iterable[str], settle: float) -> None:
     """Raise NotReady if metadata may name one of the `paths` of a set without a sidecar."""
     if lone.youngest and listing.now < (ready_at := listing.entries[lone.youngest].since + settle):
-        raise NotReady(f"{lone.youngest} to lie still for {settle:g} s", ready_at, brief=True)
+        raise NotReady(f"{lone.youngest} to be unchanged for {settle:g} s", ready_at, brief=True)
     names = [file_names.fold_name(path.rsplit("/", 1)[-1]) for path in paths]
     begun = (name[:end] for name in names for end in range(len(name) + 1))
     if path := lone.unusable or next((lone.begun[part] for part in begun if part in lone.begun), ""):

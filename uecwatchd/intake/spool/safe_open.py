@@ -214,5 +214,5 @@ def changed(path: str) -> Deferred:
     return Deferred(
         f"{path}: it changed while it was read",
         "its content, size, change time or inode is no longer what it was",
-        "Its set is taken up again once it lies still.",
+        "Its set continues when the file is unchanged for a while.",
     )

@@ -93,7 +93,7 @@ def stop_if_asked(job: Job, tools: Tools) -> None:
     """Raise Stopped if the service is to end, or the set is held or to be forgotten."""
     what = f"{job.found.name}: stopped at: {job.record.stage or 'the beginning'}"
     if tools.stopping.is_set():
-        raise Stopped(what, "the service was asked to stop", "It is taken up again at the next start.")
+        raise Stopped(what, "the service was asked to stop", "It continues at the next start.")
     if why := tools.interrupts.reason(job.record.id):
         release = command("release", job.record.id)
         raise Stopped(what, why, NEXT[why].format(release=release))

@@ -34,7 +34,7 @@ class Change:
     is_urgent: bool = False  #: must not be skipped if the cloud is busy: then the set is deferred
 
 
-NOT_AGAIN = "It is not tried again by itself. To have it done: {order}"
+NOT_AGAIN = "It is not tried again automatically. To do it: {order}"
 
 
 # --- attributes -------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def _make(job: Job, tools: Tools, change: Change) -> Job:
 def _add_remark(job: Job, what: str, why: str, hint: str, request_id: str = "") -> Job:
     fields = {"error": f"{what}: {why}", "hint": hint, "request_id": request_id}
     told = {key: value for key, value in fields.items() if value}
-    sentence = f"it is registered, but not all is as it was asked for: {what}: {why}"
+    sentence = f"it is registered, but something requested is missing: {what}: {why}"
     tell(job, Kind.WORKING, sentence, level="warning", fields=told)
     remarks = (*job.record.remarks, f"{what}: {why}. {hint}")
     return replace(job, record=replace(job.record, remarks=remarks))

@@ -26,9 +26,9 @@ FRESH_SECONDS = 600.0
 # How an architecture is known, and what to do if it is wrong.
 KNOWN_BY = {
     "told": "that is what `arch` says",
-    "content": "that is what its files say of themselves",
+    "content": "that is what its files say",
     "name": "that is what its name says",
-    "nothing": "that is what all else is taken for",
+    "nothing": "that is the default",
 }
 _ELSEWHERE = "Name a cloud with such hosts in the sidecar: clouds = …"
 WAYS_OUT = {
