@@ -135,7 +135,7 @@ def test_a_set_in_whose_place_something_is_planted_is_told(
     elif state == "whole":
         remarks = planted.rows[name, "done"]["report"]["remarks"]
         assert sum(remark.startswith(f"{taken}: the name is taken by a") for remark in remarks) == 1
-        assert f"not all is as it was asked for: {taken}" in planted.log
+        assert f"something requested is missing: {taken}" in planted.log
     else:
         assert planted.rows[name, "waiting"]
 

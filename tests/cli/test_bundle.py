@@ -167,7 +167,7 @@ def test_an_archive_without_a_digest_is_told_as_a_warning(host: Host, disk: Path
     ended = host.run("unbundle", str(manifest), str(tmp_path / "t"), "--cloud-key", key)
     assert ended.returncode == 0
     assert "warning:" in ended.stderr
-    assert "SHA-1 of nothing" in ended.stderr
+    assert "SHA-1 of no data" in ended.stderr
     assert (tmp_path / "t" / "karmic.img").read_bytes() == disk.read_bytes()
 
 

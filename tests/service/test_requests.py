@@ -202,7 +202,7 @@ def test_without_a_daemon_the_next_one_finds_what_was_asked_for(
     (host.spool / "karmic.toml").write_text('on_existing = "fail"\nkernel = "eki-00000000"')
     assert once(host, heard) == once(host, heard) == [("rejected", 1)]
     told = said(host, "retry", "karmic")
-    assert "though nothing about its files has changed" in told
+    assert "although its files have not changed" in told
     assert "No daemon is running" in told
     assert row(host, "karmic")["state"] == "queued"
     assert once(host, heard) == once(host, heard) == [("rejected", 2)], "once, and not at every start"
@@ -245,7 +245,7 @@ def test_a_finished_set_is_told_of_again_and_what_is_forgotten_leaves_no_trace_b
     (host.spool / "karmic.eri").symlink_to("/etc/motd")
     told = json.loads(host.ask("forget", "karmic", "--json")[0])
     assert (told["done"], told["set"], told["state"]) == (True, "karmic", "done")
-    assert "stays in the cloud" in told["next"]
+    assert "stay in the cloud" in told["next"]
     assert emi in told["next"]
     assert host.outputs() == ["karmic.eri"], "what is not ours is not touched"
     with closing(open_ledger(host.state)) as book:
@@ -386,8 +386,12 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
         (replace(DEFERRED, state="rejected", record=replace(RECORD, state="waiting")), True, "again now"),
         (replace(DEFERRED, state="rejected", record=replace(RECORD, state="done")), True, "again now"),
         (replace(DEFERRED, held_since=1.0), False, "uecwatchd release /s/karmic"),
-        (replace(DEFERRED, state="working", detail="upload"), False, "at work already: upload"),
-        (replace(DEFERRED, state="waiting", detail="for it to settle", to_go=3.2), False, "by itself in 3 s"),
+        (replace(DEFERRED, state="working", detail="upload"), False, "in progress already: upload"),
+        (
+            replace(DEFERRED, state="waiting", detail="for it to settle", to_go=3.2),
+            False,
+            "automatically in 3 s",
+        ),
         (replace(DEFERRED, state="waiting", detail="for a kernel"), False, "waits for a kernel"),
         (replace(DEFERRED, state="new", record=None), False, "starts automatically"),
         (replace(DEFERRED, files=(), detail="its files were removed"), False, "files were removed"),

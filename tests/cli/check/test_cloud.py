@@ -34,7 +34,7 @@ def test_a_good_host_has_a_line_for_each_piece(check: Check, of: Of) -> None:
     cloud = (
         "EC2 knows us (images of ours: 0)",
         "S3 knows us (",
-        "bucket uec-images is not there, and is made",
+        "bucket uec-images does not exist, and is created",
     )
     assert [piece for piece in host + cloud if piece not in told] == []
 
@@ -85,7 +85,7 @@ def test_a_secret_that_is_wrong_for_s3_alone_is_told_as_such(
 ) -> None:
     with Sandbox(tmp_path / "other") as other:
         told = the_bad(check(f's3_url = "{other.s3_url}"'))
-    assert "it is S3 alone that refuses us" in told
+    assert "only S3 refuses us" in told
     assert f"EC2 takes the same keys: see that s3_url ({other.s3_url}) is of this cloud" in told
 
 
@@ -178,13 +178,13 @@ def test_plain_http_to_another_machine_is_an_honest_warning(check: Check, of: Of
         (
             "openstack",
             5,
-            "the cloud certificate is its own: it has made 5 images of what was sealed",
+            "the cloud certificate is its own: it has made 5 images with it",
         ),
-        ("openstack", 0, "cannot be known before something is registered"),
+        ("openstack", 0, "is not known before an image is registered"),
         (
             "uec",
             1,
-            "1 image registered with this cloud certificate; whether it is right shows",
+            "1 image registered with this cloud certificate; the first start shows",
         ),
         ("euca3", 2, "2 images registered with this cloud certificate"),
     ],
