@@ -81,4 +81,4 @@ def describe_cloud(cloud: Cloud, found: DetectedDialect) -> str:
 
 def cloud_warnings(cloud: Cloud) -> Iterator[str]:
     for url in filter(is_insecure, (cloud.account.ec2_url, cloud.account.s3_url)):
-        yield f"Cloud {cloud.name}: {url} is used without TLS; others on the network can read and change the traffic"
+        yield f"Cloud {cloud.name}: {url} is used without TLS; others on the network can read and change it"
