@@ -1,10 +1,16 @@
 """Order of starts: every set is begun in the end, and a small one does not wait for large ones."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.service.queue import CYCLE, LARGE_BYTES, Candidate, choose, choose_express
+from uecwatchd.intake.sets.records import ImageSet
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.service.queue import CYCLE, LARGE_BYTES, Candidate, DueSet, SetQueue, choose, choose_express
+from uecwatchd.types import SetId
 
 LARGE = 200 * 1024**3
 SMALL = 1024**2
@@ -115,3 +121,61 @@ def test_fifty_small_sets_are_begun_beside_a_large_one_that_never_ends(slots: in
             waiting.remove(passing)
         running = [c for c in running if c.size == LARGE]
     assert waiting == []
+
+
+# --- the queue itself -------------------------------------------------------------------------------------
+
+FOLDER = Path("/s")
+FOUND = ImageSet(
+    name="karmic",
+    folder=FOLDER,
+    form="stem",
+    members=(),
+    left_out=(),
+    kernel_id=None,
+    ramdisk_id=None,
+    virtualization=None,
+    arch="x86_64",
+    sidecar=Sidecar(),
+    checksums={},
+    files=(),
+    stamp="stamp",
+)
+
+
+def due(name: str, size: int = SMALL) -> DueSet:
+    return DueSet(replace(FOUND, name=name), again=False, size=size)
+
+
+def taken(queue: SetQueue, running: dict[SetId, int] | None = None) -> list[str]:
+    return [each.found.name for each in queue.take(running or {})]
+
+
+def test_a_set_keeps_its_place_while_scans_find_it_again() -> None:
+    queue = SetQueue(1)
+    queue.replace(FOLDER, [due("late")], now=5.0)
+    queue.replace(FOLDER, [due("early"), due("late")], now=9.0)
+    assert taken(queue) == ["late"]
+    assert queue.ids == {SetId("/s", "early")}
+
+
+def test_a_set_that_is_found_no_more_is_not_begun() -> None:
+    queue = SetQueue(2)
+    queue.replace(FOLDER, [due("a"), due("b")], now=5.0)
+    queue.replace(FOLDER, [due("b")], now=6.0)
+    assert queue.has(due("b").found)
+    assert not queue.has(replace(due("b").found, stamp="another")), "its files have changed"
+    assert taken(queue) == ["b"]
+    queue.replace(FOLDER, [due("c")], now=7.0)
+    queue.clear_folder(FOLDER)
+    assert taken(queue) == []
+
+
+def test_the_express_slot_is_given_beside_what_is_begun_at_the_same_moment() -> None:
+    queue = SetQueue(1)
+    queue.replace(FOLDER, [due("large", LARGE)], now=5.0)
+    queue.replace(FOLDER, [due("large", LARGE), due("small")], now=6.0)
+    running = {SetId("/s", "other"): LARGE}
+    assert taken(queue, running) == ["small"]
+    assert taken(queue, {**running, SetId("/s", "small"): SMALL}) == [], "there is one express slot"
+    assert taken(queue) == ["large"]
