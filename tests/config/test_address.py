@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uecwatchd.config.address import NoAddress, read_address, shown
+from uecwatchd.config.address import InvalidAddress, hide_password, read_address
 
 TAKEN = {
     "http://front_end:8773/services/Eucalyptus": "http://front_end:8773/services/Eucalyptus",
@@ -81,7 +81,7 @@ def test_an_address_is_written_in_one_way(text: str) -> None:
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_is_none_is_refused_with_what_is_wrong(text: str) -> None:
-    with pytest.raises(NoAddress) as caught:
+    with pytest.raises(InvalidAddress) as caught:
         read_address(text)
     assert REFUSED[text] in str(caught.value)
 
@@ -90,7 +90,7 @@ def test_what_is_none_is_refused_with_what_is_wrong(text: str) -> None:
 def test_whatever_the_text_it_is_an_address_or_refused(text: str, begins: str) -> None:
     try:
         address = read_address(begins + text)
-    except NoAddress:
+    except InvalidAddress:
         return
     assert address.isascii()
     assert read_address(address) == address
@@ -100,5 +100,5 @@ def test_whatever_the_text_it_is_an_address_or_refused(text: str, begins: str) -
     "text", ["http://user:s3cret@cloud/x", "http://s3cret@cloud", "https://a:s3cret@b@c/"]
 )
 def test_a_password_is_never_shown(text: str) -> None:
-    assert "s3cret" not in shown(text)
-    assert shown(text).startswith("http")
+    assert "s3cret" not in hide_password(text)
+    assert hide_password(text).startswith("http")

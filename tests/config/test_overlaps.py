@@ -1,4 +1,4 @@
-"""Folders of a configuration that are one, or lie in one another, by whatever path they are named."""
+"""Two names of one folder in a configuration, and folders inside one another."""
 
 import signal
 import subprocess
@@ -10,14 +10,14 @@ import pytest
 from tests.support.daemon import daemon_process, wait_for_line
 from tests.support.host import Host
 from uecwatchd.config.load import load
-from uecwatchd.config.overlaps import Place, place_of
+from uecwatchd.config.overlaps import FolderLocation, locate
 from uecwatchd.errors import Halted
 from uecwatchd.system.mounts import parse_mounts
 
 
 @pytest.fixture
 def mounts() -> Iterator[Callable[[Path, Path], None]]:
-    """Shows one folder in the place of another, until the test is over."""
+    """Give a function that mounts one folder over another, until the test is over."""
     made: list[Path] = []
 
     def bind(source: Path, target: Path) -> None:
@@ -148,20 +148,20 @@ def test_a_spool_may_lie_in_the_state_directory_and_beside_a_name_that_begins_al
 
 
 @pytest.mark.parametrize(
-    ("folder", "place"),
+    ("folder", "location"),
     [
-        ("/srv/a", Place("8:1", PurePosixPath("/srv/a"))),
-        ("/mnt/b c/d", Place("8:2", PurePosixPath("/data/d"))),
-        ("/mnt/b cd", Place("8:1", PurePosixPath("/mnt/b cd"))),
-        ("/over/x", Place("0:9", PurePosixPath("/x"))),
+        ("/srv/a", FolderLocation("8:1", PurePosixPath("/srv/a"))),
+        ("/mnt/b c/d", FolderLocation("8:2", PurePosixPath("/data/d"))),
+        ("/mnt/b cd", FolderLocation("8:1", PurePosixPath("/mnt/b cd"))),
+        ("/over/x", FolderLocation("0:9", PurePosixPath("/x"))),
     ],
 )
-def test_a_place_is_read_from_the_mounts(folder: str, place: Place) -> None:
+def test_a_location_is_read_from_the_mounts(folder: str, location: FolderLocation) -> None:
     mountinfo = """1 0 8:1 / / rw - ext4 /dev/a rw
 2 1 8:2 /data /mnt/b\\040c rw - ext4 /dev/b rw
 3 1 8:3 / /over rw - ext4 /dev/c rw
 4 3 0:9 / /over rw - tmpfs tmpfs rw"""
-    assert place_of(Path(folder), parse_mounts(mountinfo)) == place
+    assert locate(Path(folder), parse_mounts(mountinfo)) == location
 
 
 @pytest.mark.parametrize("verb", ["run", "once", "check", "status"])

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from uecwatchd.config.address import DEFAULT_PORTS, NoAddress, read_address, read_user, shown
+from uecwatchd.config.address import DEFAULT_PORTS, InvalidAddress, hide_password, read_address, strip_user
 from uecwatchd.errors import Halted
 
 # Without an address it is one of Amazon's: all are in this domain as far as proxies go.
@@ -35,11 +35,11 @@ def check_proxy(cloud: str, url: str, environ: Mapping[str, str] = os.environ) -
     """Raise Halted if the proxy for a URL is of a kind that we cannot use, or no proxy at all."""
     for proxy in proxies_for(url, environ).values():
         try:
-            read_address(read_user(proxy))
-        except NoAddress as error:
+            read_address(strip_user(proxy))
+        except InvalidAddress as error:
             variable, _ = _named(url, environ)
             raise Halted(
-                f"cloud {cloud}: cannot use the proxy {shown(proxy)}",
+                f"cloud {cloud}: cannot use the proxy {hide_password(proxy)}",
                 f"{error}, and only HTTP proxies can be used ({variable} in this service's environment)",
                 f"Correct {variable}, or name the cloud's host in no_proxy if it can be reached without.",
             ) from error
@@ -47,7 +47,7 @@ def check_proxy(cloud: str, url: str, environ: Mapping[str, str] = os.environ) -
 
 def name_proxy(url: str, environ: Mapping[str, str] = os.environ) -> str:
     """Name the proxy for a URL in a sentence, without its password; "" if there is none."""
-    return next(map(shown, proxies_for(url, environ).values()), "")
+    return next(map(hide_password, proxies_for(url, environ).values()), "")
 
 
 def is_loopback(url: str) -> bool:

@@ -30,7 +30,7 @@ ESCAPE = re.compile(r"%(?:[0-9A-Fa-f]{2})?")
 NEEDLESS_ESCAPE = re.compile(r"%(2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E)")
 
 
-class NoAddress(ValueError):
+class InvalidAddress(ValueError):
     """The reason why a text is not an address, as a sentence that begins with `it`."""
 
 
@@ -38,7 +38,7 @@ def read_address(text: str) -> str:
     """Return the URL as it is sent.
 
     The host is in lower case. The default port of the scheme, unnecessary escapes and a slash at the end are
-    left out. Raises NoAddress.
+    left out. Raises InvalidAddress.
     """
     parts = _parts(text)
     path = _path(parts)
@@ -48,43 +48,46 @@ def read_address(text: str) -> str:
     return f"{scheme}://{_host(parts)}{explicit}{path}"
 
 
-def shown(text: str) -> str:
+def hide_password(text: str) -> str:
     """Return a URL without the name and password of a user, so that it can be printed."""
     return PASSWORD.sub("***@", text)
 
 
-def read_user(text: str) -> str:
-    """Return a URL without user and password. Raises NoAddress if they are not escaped as URLs require."""
+def strip_user(text: str) -> str:
+    """Return a URL without user and password.
+
+    Raises InvalidAddress if they are not escaped as URLs require.
+    """
     found = PASSWORD.search(text)
     odd = PLAIN.sub("", found[0][:-1]) if found else ""
     if odd:
         escaped = "".join(f"%{byte:02X}" for byte in odd[0].encode(errors="surrogateescape"))
-        raise NoAddress(f"its user or password has {odd[0]!r} in it, which is written {escaped} there")
+        raise InvalidAddress(f"its user or password has {odd[0]!r} in it, which is written {escaped} there")
     return PASSWORD.sub("", text)
 
 
 def _parts(text: str) -> SplitResult:
     if any(character.isspace() or not character.isprintable() for character in text):
-        raise NoAddress("it has a space or a control character in it")
+        raise InvalidAddress("it has a space or a control character in it")
     scheme = SCHEME.match(text)
     if not scheme:
-        raise NoAddress("it does not begin with http:// or https://")
+        raise InvalidAddress("it does not begin with http:// or https://")
     if scheme[1].lower() not in DEFAULT_PORTS:
-        raise NoAddress(f"it begins with {scheme[0]} instead of http:// or https://")
+        raise InvalidAddress(f"it begins with {scheme[0]} instead of http:// or https://")
     try:
         parts = urlsplit(text)
     except ValueError as error:
-        raise NoAddress("its host is not written like one") from error
+        raise InvalidAddress("its host is not written like one") from error
     if "@" in parts.netloc:
-        raise NoAddress("it has a user or a password in it")
+        raise InvalidAddress("it has a user or a password in it")
     if "?" in text or "#" in text:
-        raise NoAddress("it goes on after its path, with ? or #")
+        raise InvalidAddress("it goes on after its path, with ? or #")
     return parts
 
 
 def _path(parts: SplitResult) -> str:
     if unknown := PATH.sub("", parts.path):
-        raise NoAddress(f"its path has {unknown[0]} in it")
+        raise InvalidAddress(f"its path has {unknown[0]} in it")
     kept: list[str] = []
     for step in ESCAPE.sub(_escape, parts.path).split("/"):
         if step == "..":
@@ -97,7 +100,7 @@ def _path(parts: SplitResult) -> str:
 def _escape(found: re.Match[str]) -> str:
     written = found[0].upper()
     if written == "%":
-        raise NoAddress("its path has a % in it that two digits should follow")
+        raise InvalidAddress("its path has a % in it that two digits should follow")
     return unquote(written) if NEEDLESS_ESCAPE.fullmatch(written) else written
 
 
@@ -107,22 +110,22 @@ def _port(parts: SplitResult) -> int | None:
     except ValueError:
         port = 0
     if port == 0:
-        raise NoAddress("its port is not a number from 1 to 65535")
+        raise InvalidAddress("its port is not a number from 1 to 65535")
     return port
 
 
 def _host(parts: SplitResult) -> str:
     host = parts.hostname
     if not host:
-        raise NoAddress("it names no host")
+        raise InvalidAddress("it names no host")
     if "[" in parts.netloc:
         return f"[{_ipv6(host)}]"
     name = _in_letters(host)
     for label in name.removesuffix(".").split("."):
         if not LABEL.fullmatch(label):
-            raise NoAddress(f"its host has the part {label!r}, which no name may have")
+            raise InvalidAddress(f"its host has the part {label!r}, which no name may have")
     if len(name) > LONGEST_HOST:
-        raise NoAddress(f"its host is longer than {LONGEST_HOST} characters")
+        raise InvalidAddress(f"its host is longer than {LONGEST_HOST} characters")
     return name
 
 
@@ -130,7 +133,7 @@ def _ipv6(host: str) -> str:
     try:
         return str(ipaddress.IPv6Address(host))
     except ValueError as error:
-        raise NoAddress(f"{host} is no IPv6 address") from error
+        raise InvalidAddress(f"{host} is no IPv6 address") from error
 
 
 def _in_letters(host: str) -> str:
@@ -140,4 +143,4 @@ def _in_letters(host: str) -> str:
     try:
         return host.encode("idna").decode().lower()
     except UnicodeError as error:
-        raise NoAddress(f"its host {host} is not a name that name servers know") from error
+        raise InvalidAddress(f"its host {host} is not a name that name servers know") from error

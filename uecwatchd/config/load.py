@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from uecwatchd.config.documents import KeyPath, did_you_mean, join_first, word_mistakes
-from uecwatchd.config.overlaps import clashes
+from uecwatchd.config.overlaps import find_overlaps
 from uecwatchd.config.records import (
     SECTIONS,
     CloudSettings,
@@ -23,8 +23,8 @@ from uecwatchd.config.records import (
 )
 from uecwatchd.config.sources import (
     PREFIX,
-    Given,
-    GivenSettings,
+    NamedSetting,
+    NamedSettingsSource,
     credentials,
     directory_tables,
     file_tables,
@@ -36,7 +36,8 @@ from uecwatchd.errors import Halted
 CORRECT = "Correct this, then run `uecwatchd check`."
 
 
-def _named(clouds: object) -> object:
+def _with_names(clouds: object) -> object:
+    """Add its own name to each table of a cloud."""
     if not isinstance(clouds, dict):
         return clouds
     return {
@@ -45,7 +46,7 @@ def _named(clouds: object) -> object:
     }
 
 
-def _for_folders_that_are_watched(spool: SpoolSettings) -> SpoolSettings:
+def _check_policies(spool: SpoolSettings) -> SpoolSettings:
     """Refuse a policy for an unknown folder: with a misspelt name the right folder would have no policy."""
     for folder in spool.policy:
         if folder not in spool.folders:
@@ -60,12 +61,12 @@ class _Tables(BaseSettings):
 
     model_config = SettingsConfigDict(case_sensitive=True, extra="forbid", hide_input_in_errors=True)
 
-    spool: Annotated[SpoolSettings, AfterValidator(_for_folders_that_are_watched)] = SpoolSettings()
+    spool: Annotated[SpoolSettings, AfterValidator(_check_policies)] = SpoolSettings()
     state: StateSettings = StateSettings()
     work: WorkSettings = WorkSettings()
     defaults: dict[str, object] = {}
     cloud: Annotated[
-        dict[Annotated[str, AfterValidator(cloud_name)], CloudSettings], BeforeValidator(_named)
+        dict[Annotated[str, AfterValidator(cloud_name)], CloudSettings], BeforeValidator(_with_names)
     ] = {}
 
     @classmethod
@@ -77,7 +78,7 @@ class _Tables(BaseSettings):
 
     @classmethod
     def merged(cls, *sources: PydanticBaseSettingsSource) -> Self:
-        """Merge sources, of which earlier ones have priority. Raises ValidationError."""
+        """Merge the sources, the first with priority. Raises ValidationError."""
         arguments: Mapping[str, Any] = {"sources": sources}
         return cls(**arguments)
 
@@ -89,8 +90,8 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
     from_file = file_tables(source, data, home=environ.get("HOME")) if source else {}
     try:
         tables = _Tables.merged(
-            GivenSettings(_Tables, by_variable),
-            GivenSettings(_Tables, by_credential),
+            NamedSettingsSource(_Tables, by_variable),
+            NamedSettingsSource(_Tables, by_credential),
             InitSettingsSource(_Tables, from_file),
             InitSettingsSource(_Tables, directory_tables(environ)),
         )
@@ -98,7 +99,7 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
         # Without its cause: pydantic's message might show a secret.
         raise _mistakes(error, (*by_credential, *by_variable), source) from None
     settings = Settings(tables.spool, tables.state, tables.work, tables.defaults, tables.cloud, source)
-    if why := join_first(clashes(settings)):
+    if why := join_first(find_overlaps(settings)):
         raise Halted(_where(source), why, CORRECT)
     return settings
 
@@ -106,11 +107,11 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
 # --- mistakes ---------------------------------------------------------------------------------------------
 
 
-def _mistakes(error: ValidationError, given: Iterable[Given], source: Path | None) -> Halted:
+def _mistakes(error: ValidationError, given: Iterable[NamedSetting], source: Path | None) -> Halted:
     """Describe all mistakes; of two in `given` for one setting, the later applies."""
     names: Mapping[KeyPath, str] = {one.path: one.name for one in given}
     found = word_mistakes(error, noun="setting", known=_known)
-    why = join_first(f"{_misplaced(path, names) or words}{_given_by(path, names)}" for path, words in found)
+    why = join_first(f"{_misplaced(path, names) or words}{_source_of(path, names)}" for path, words in found)
     return Halted(_where(source), why, CORRECT)
 
 
@@ -138,7 +139,7 @@ def _proper_name(table: str, key: str, name: str | None) -> str:
     )
 
 
-def _given_by(path: KeyPath, names: Mapping[KeyPath, str]) -> str:
+def _source_of(path: KeyPath, names: Mapping[KeyPath, str]) -> str:
     """Name the variable or credential if the mistake is not in the file."""
     inner = (names[path[:length]] for length in range(len(path), 0, -1) if path[:length] in names)
     name = next(inner, None)

@@ -14,26 +14,23 @@ from uecwatchd.system.mounts import Mount, find_mount, read_mounts
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A folder by its file system and its path from the root of that file system, not by its mount point.
+class FolderLocation:
+    """A folder by its file system and its path there, wherever that is mounted."""
 
-    `inode` identifies it there, if it exists.
-    """
+    device: str  #: of the file system, such as `8:1`; empty if unknown
+    path: PurePosixPath  #: from the root of the file system
+    inode: tuple[int, int] | None = None  #: of the folder, if it exists: device and number
 
-    device: str
-    path: PurePosixPath
-    inode: tuple[int, int] | None = None
-
-    def is_in(self, outer: "Place") -> bool:
+    def is_in(self, outer: "FolderLocation") -> bool:
         return self.device == outer.device and self.path.is_relative_to(outer.path)
 
-    def is_same(self, other: "Place") -> bool:
+    def is_same(self, other: "FolderLocation") -> bool:
         by_path = (self.device, self.path) == (other.device, other.path)
         return by_path or (self.inode is not None and self.inode == other.inode)
 
 
-def place_of(folder: Path, mounts: Sequence[Mount]) -> Place:
-    """Find the place of a folder; without `mounts`, only by its path."""
+def locate(folder: Path, mounts: Sequence[Mount]) -> FolderLocation:
+    """Find the location of a folder; without `mounts`, only its path is known."""
     path, inode = folder, None
     with suppress(OSError, RuntimeError):  # RuntimeError: links that lead in a circle
         path = folder.resolve()
@@ -41,14 +38,14 @@ def place_of(folder: Path, mounts: Sequence[Mount]) -> Place:
         inode = (status.st_dev, status.st_ino)
     mount = find_mount(path, mounts)
     if mount is None:
-        return Place("", PurePosixPath(path), inode)
-    return Place(mount.device, PurePosixPath(mount.root, path.relative_to(mount.point)), inode)
+        return FolderLocation("", PurePosixPath(path), inode)
+    return FolderLocation(mount.device, PurePosixPath(mount.root, path.relative_to(mount.point)), inode)
 
 
-def clashes(settings: Settings) -> Iterator[str]:
+def find_overlaps(settings: Settings) -> Iterator[str]:
     """Yield the overlaps between folders as sentences without full stop."""
     mounts = read_mounts()
-    folders = [(folder, place_of(folder, mounts)) for folder in settings.spool.folders]
+    folders = [(folder, locate(folder, mounts)) for folder in settings.spool.folders]
     for (one, here), (other, there) in combinations(folders, 2):
         if here.is_same(there):
             yield f"spool.folders: {one} and {other} are the same folder"
@@ -56,7 +53,7 @@ def clashes(settings: Settings) -> Iterator[str]:
             inner, outer = (one, other) if here.is_in(there) else (other, one)
             yield f"spool.folders must lie apart: {inner} lies in {outer}"
     for setting, folder in (("dir", settings.state.dir), ("work", settings.state.work)):
-        place = place_of(folder, mounts)
-        for spool, outer_place in folders:
-            if place.is_in(outer_place) or place.is_same(outer_place):
+        here = locate(folder, mounts)
+        for spool, there in folders:
+            if here.is_in(there) or here.is_same(there):
                 yield f"state.{setting} must lie outside spool.folders: {folder} is or lies in {spool}"

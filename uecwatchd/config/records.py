@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
-from uecwatchd.config.address import NoAddress, read_address, shown
+from uecwatchd.config.address import InvalidAddress, hide_password, read_address
 
 # Each set means two gigabyte-sized reads at once; each upload means 10 MiB of memory.
 MOST_AT_ONCE = 64
@@ -25,7 +25,7 @@ EUCA2OOLS_FILES = (
 # Regions that botocore accepts.
 REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
-Dialect = Literal["auto", "uec", "euca3", "euca4", "euca5", "openstack", "aws", "sandbox"]
+DialectName = Literal["auto", "uec", "euca3", "euca4", "euca5", "openstack", "aws", "sandbox"]
 Verify = Literal["sizes", "full"]
 Members = Literal["separate", "trusted"]
 # Keys that can be forbidden in sidecars. All other keys concern only the sidecar's own files.
@@ -43,7 +43,7 @@ def _not_a_flag(value: object) -> object:
     return value
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     """Return a list: a single text becomes a list of one; a text from the environment may be a JSON list."""
     if not isinstance(value, str):
         return value
@@ -54,7 +54,7 @@ def _listed(value: object) -> object:
     return parsed if isinstance(parsed, list) else [value]
 
 
-def _table(value: object) -> object:
+def _as_table(value: object) -> object:
     """Return a table: from the environment it comes as JSON."""
     if not isinstance(value, str):
         return value
@@ -71,12 +71,14 @@ def _absolute(path: Path) -> Path:
 
 
 def _web_address(text: str) -> str:
-    if shown(text) != text:
+    if hide_password(text) != text:
         raise ValueError("must not hold a user or a password: say access_key and secret_key")
     try:
         read_address(text)
-    except NoAddress as error:
-        raise ValueError(f"must be a web address (http://HOST:PORT/PATH): {error} ({shown(text)})") from error
+    except InvalidAddress as error:
+        raise ValueError(
+            f"must be a web address (http://HOST:PORT/PATH): {error} ({hide_password(text)})"
+        ) from error
     return text
 
 
@@ -115,14 +117,14 @@ class FolderPolicy:
     __pydantic_config__ = STRICT
 
     members: Members | None = None
-    closed: Annotated[tuple[Closable, ...], BeforeValidator(_listed)] | None = None
-    buckets: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
-    clouds: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
+    closed: Annotated[tuple[Closable, ...], BeforeValidator(_as_list)] | None = None
+    buckets: Annotated[tuple[str, ...], BeforeValidator(_as_list)] | None = None
+    clouds: Annotated[tuple[str, ...], BeforeValidator(_as_list)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Whether the members of a folder trust each other, and what their sidecars may ask for.
+    """Rules for one spool folder: the trust between its members, and the limits of their sidecars.
 
     `closed` are keys that sidecars must not have. `buckets` are patterns of buckets, and `clouds` the clouds,
     that they may name; empty means any.
@@ -140,32 +142,34 @@ class SpoolSettings:
 
     __pydantic_config__ = STRICT
 
-    folders: Annotated[tuple[AbsolutePath, ...], BeforeValidator(_listed), Field(min_length=1)] = (
+    folders: Annotated[tuple[AbsolutePath, ...], BeforeValidator(_as_list), Field(min_length=1)] = (
         Path("/var/spool/uecwatchd"),
     )
     settle: Annotated[Number, Field(gt=0)] = 5.0
     scan_every: Annotated[Number, Field(gt=0)] = 60.0
-    ignore: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    ignore: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
     after: Literal["keep", "archive", "delete"] = "keep"
     linger: Annotated[Whole, Field(ge=0)] = 86400
     members: Members = "separate"
-    closed: Annotated[tuple[Closable, ...], BeforeValidator(_listed)] = ()
-    buckets: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    clouds: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    policy: Annotated[Mapping[AbsolutePath, FolderPolicy], BeforeValidator(_table)] = field(
+    closed: Annotated[tuple[Closable, ...], BeforeValidator(_as_list)] = ()
+    buckets: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    clouds: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    policy: Annotated[Mapping[AbsolutePath, FolderPolicy], BeforeValidator(_as_table)] = field(
         default_factory=dict
     )
 
     def policy_of(self, folder: Path) -> Policy:
         """Return the policy of a folder: its own keys, and the general ones for the rest."""
         own = self.policy.get(folder, FolderPolicy())
-        said = {key: getattr(own, key) for key in ("members", "closed", "buckets", "clouds")}
-        general = {key: getattr(self, key) for key in said}
-        return Policy(**{key: general[key] if value is None else value for key, value in said.items()})
+        special = {key: getattr(own, key) for key in ("members", "closed", "buckets", "clouds")}
+        general = {key: getattr(self, key) for key in special}
+        return Policy(**{key: general[key] if value is None else value for key, value in special.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
+    """Settings under [state]: the folders of the service itself."""
+
     __pydantic_config__ = STRICT
 
     dir: AbsolutePath = Path("/var/lib/uecwatchd")
@@ -174,6 +178,8 @@ class StateSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkSettings:
+    """Settings under [work]: how much is done at once, and how."""
+
     __pydantic_config__ = STRICT
 
     sets: AtOnce = 2
@@ -192,12 +198,12 @@ class CloudSettings:
 
     __pydantic_config__ = STRICT
 
-    # The name of the table. `_named` fills it in under this alias, which no user can write.
+    # The name of the table. `_with_names` fills it in under this alias, which no user can write.
     name: Annotated[str, Field(validation_alias="[name]")]
-    dialect: Dialect = "auto"
+    dialect: DialectName = "auto"
     eucarc: AbsolutePath | None = None
     euca2ools: str | None = None
-    euca2ools_files: Annotated[tuple[AbsolutePath, ...], BeforeValidator(_listed), Field(min_length=1)] = (
+    euca2ools_files: Annotated[tuple[AbsolutePath, ...], BeforeValidator(_as_list), Field(min_length=1)] = (
         EUCA2OOLS_FILES
     )
     profile: Annotated[str, Field(min_length=1)] | None = None

@@ -42,7 +42,7 @@ FILES_OF_A_CLOUD = ("eucarc", "euca2ools_files", "user_cert", "user_key", "cloud
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class NamedSetting:
     """One setting from a variable or a credential."""
 
     name: str  #: of the variable or credential, for people
@@ -50,14 +50,14 @@ class Given:
     value: Any
 
 
-class GivenSettings(EnvSettingsSource):
+class NamedSettingsSource(EnvSettingsSource):
     """Tables made of settings that were given one by one.
 
     EnvSettingsSource alone would decode JSON, so that the account 123456789012 becomes a number, and ignore
     settings of unknown tables.
     """
 
-    def __init__(self, tables: type[BaseSettings], given: Iterable[Given]) -> None:
+    def __init__(self, tables: type[BaseSettings], given: Iterable[NamedSetting]) -> None:
         ordered = sorted(given, key=lambda one: len(one.path))  # a table before the settings in it
         tables_given = {one.path[:length] for one in ordered for length in range(len(one.path))}
         # A text gives way to the settings of the table in whose place it is.
@@ -81,15 +81,15 @@ class GivenSettings(EnvSettingsSource):
 # --- variables and credentials ----------------------------------------------------------------------------
 
 
-def variables(environ: Mapping[str, str]) -> Iterator[Given]:
+def variables(environ: Mapping[str, str]) -> Iterator[NamedSetting]:
     """Yield the settings of the environment; an empty variable is none."""
     for name, text in environ.items():
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE and text:
             path = _path_of(name)
-            yield Given(name, path, _value(path, text))
+            yield NamedSetting(name, path, _value(path, text))
 
 
-def credentials(environ: Mapping[str, str]) -> list[Given]:
+def credentials(environ: Mapping[str, str]) -> list[NamedSetting]:
     """Return the settings of `$CREDENTIALS_DIRECTORY`; files with other names are not for us."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
@@ -105,11 +105,11 @@ def credentials(environ: Mapping[str, str]) -> list[Given]:
         raise kind("$CREDENTIALS_DIRECTORY", why, "Correct LoadCredential= in the unit.") from error
 
 
-def _credential(file: Path) -> Given:
+def _credential(file: Path) -> NamedSetting:
     name, path = f"credential {file.name}", _path_of(file.name)
     if path[0] == "cloud" and path[-1] in FILES_OF_A_CLOUD:
-        return Given(name, path, str(file.absolute()))
-    return Given(name, path, _value(path, read_small_text(file).rstrip("\r\n")))
+        return NamedSetting(name, path, str(file.absolute()))
+    return NamedSetting(name, path, _value(path, read_small_text(file).rstrip("\r\n")))
 
 
 def _path_of(name: str) -> tuple[str, ...]:

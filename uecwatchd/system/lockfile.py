@@ -1,12 +1,12 @@
 """Lock files: flock(2) on a file in a folder, so that only one process works there.
 
-The kernel ends a lock with the process that has it, however that ends. `release` ends it sooner.
+The kernel ends a lock when the process ends that has it, also after a crash. `release` ends it earlier.
 
 - `acquire` is for a folder of our own, such as the state directory.
-- `acquire_in_shared_folder` is for a folder in which strangers may put files, such as a spool folder. They
-  may plant something under the lock's name, or lock it themselves so that the service has to stay away.
+- `acquire_in_shared_folder` is for a folder where other users may put files, such as a spool folder. They may
+  create a file with the name of the lock file, or lock the file themselves to keep the service out.
 
-Hosts that share a folder over NFS meet at its lock too.
+The lock also works between hosts that share the folder over NFS.
 """
 
 import errno
@@ -27,9 +27,9 @@ LOCKS = Path("/proc/locks")
 # Enough of a command line to know which service it is.
 COMMAND_CHARS = 120
 RETRY_PAUSE_SECONDS = 0.05
-# A file that can be opened by others can be locked by them.
+# Users who may open the file may lock it.
 LOCK_MODE = 0o600
-# A planted file is removed, and may be planted again in the same moment.
+# A file of another user in its place is removed, and may appear again at once.
 TRIES = 5
 
 release = os.close  # of the only descriptor: with it, the kernel ends the lock
@@ -63,7 +63,7 @@ def acquire(folder: Path, file: LockFile, *, patience_seconds: float) -> int:
         on_error.callback(os.close, lock)
         if not _lock_within(lock, patience_seconds):
             noted = os.pread(lock, 64, 0).strip()
-            holder = describe_holder(lock, noted=int(noted) if noted.isdigit() else None)
+            holder = _describe_holder(lock, noted=int(noted) if noted.isdigit() else None)
             raise file.occupied_by(folder, holder)
         with suppress(OSError):  # the disk is full: the lock holds without a name in it
             os.ftruncate(lock, 0)
@@ -80,12 +80,12 @@ def acquire_in_shared_folder(folder: Path, descriptor: int, file: LockFile) -> i
     the lock.
     """
     for _ in range(TRIES):
-        with suppress(FileNotFoundError, FileExistsError):  # another process was faster: look again
+        with suppress(FileNotFoundError, FileExistsError):  # another process was faster: try again
             lock = _open_trusted(folder, descriptor, file)
             if lock is None:
                 return None
             if not _lock_if_supported(lock):
-                holder = describe_holder(lock)
+                holder = _describe_holder(lock)
                 os.close(lock)
                 raise file.occupied_by(folder, holder)
             if is_in_place(folder, lock, file):
@@ -95,7 +95,7 @@ def acquire_in_shared_folder(folder: Path, descriptor: int, file: LockFile) -> i
 
 
 def is_locked(folder: Path, file: LockFile) -> bool:
-    """Tell if a process has the lock of a folder of our own. Creates nothing."""
+    """Return True if a process has the lock of a folder of our own. Creates nothing."""
     try:
         lock = os.open(folder / file.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -112,7 +112,7 @@ def is_locked(folder: Path, file: LockFile) -> bool:
 
 
 def is_in_place(folder: Path, lock: int, file: LockFile) -> bool:
-    """Tell if the file that we have locked still lies in the folder under the lock's name."""
+    """Return True if the file that we have locked still lies in the folder under the lock's name."""
     with suppress(OSError):
         return os.path.samestat(os.lstat(folder / file.name), os.fstat(lock))
     return False
@@ -143,7 +143,8 @@ def _lock_if_supported(lock: int) -> bool:
     """Lock an open file, or return False if another process has the lock.
 
     Returns True if its file system keeps no locks: then no process has any.
-    The file is open for reading, or a read-only disk could not be served. NFS wants it open for writing.
+    The file is open for reading only, so that the disk can still be remounted read-only. NFS requires it to
+    be open for writing.
     """
     try:
         return _lock_now(lock)
@@ -180,7 +181,7 @@ def _open_trusted(folder: Path, descriptor: int, file: LockFile) -> int | None:
     try:
         status = os.fstat(seen)
         if _is_trusted(status, os.fstat(descriptor)):
-            with suppress(OSError):  # it is root's, who was at work here before
+            with suppress(OSError):  # it belongs to root, who has run the service here before
                 return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
             if process := _find_holder(status):
                 raise file.occupied_by(folder, _describe(process))
@@ -195,18 +196,18 @@ def _create(folder: int, name: str) -> int | None:
         return os.open(name, flags, LOCK_MODE, dir_fd=folder)
     except FileExistsError:
         raise
-    except OSError:  # the disk is full or read-only, or the folder is closed to us: reported where it matters
+    except OSError:  # a full or read-only disk, or a closed folder: later steps report it
         return None
 
 
 def _is_trusted(status: os.stat_result, folder: os.stat_result) -> bool:
-    """Tell if no stranger can open a file: it is ours, root's, or, for root, of the folder's owner."""
+    """Return True if no other user can open a file: it is ours, root's, or, for root, of the folder's owner."""
     owners = {0, os.geteuid(), *([folder.st_uid] if os.geteuid() == 0 else [])}
     return stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & 0o077
 
 
 def _remove(folder: int, name: str, status: os.stat_result) -> bool:
-    """Remove what a stranger planted, as the folder's owner may. A folder gets another name."""
+    """Remove a file of another user, as the owner of the folder may. A folder gets another name."""
     try:
         if stat.S_ISDIR(status.st_mode):
             os.rename(name, f"{name}.{secrets.token_hex(4)}", src_dir_fd=folder, dst_dir_fd=folder)
@@ -220,10 +221,10 @@ def _remove(folder: int, name: str, status: os.stat_result) -> bool:
 # --- the holder -------------------------------------------------------------------------------------------
 
 
-def describe_holder(lock: int, *, noted: int | None = None) -> str:
+def _describe_holder(lock: int, *, noted: int | None = None) -> str:
     """Describe the process that has the lock of an open file.
 
-    `noted` is the process to name if the kernel does not tell.
+    `noted` is the process to name if the kernel does not know.
     """
     return _describe(_find_holder(os.fstat(lock)) or noted)
 

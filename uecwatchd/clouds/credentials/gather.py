@@ -21,7 +21,7 @@ from uecwatchd.clouds.credentials.eucarc import eucarc_source
 from uecwatchd.clouds.credentials.source import Source, at_home
 from uecwatchd.clouds.dialects import ACCOUNT_NUMBER, DIALECTS, Dialect
 from uecwatchd.clouds.proxy import HTTPS_EVERYWHERE, check_proxy
-from uecwatchd.config.address import NoAddress, read_address, shown
+from uecwatchd.config.address import InvalidAddress, hide_password, read_address
 from uecwatchd.config.records import REGION, CloudSettings, keys_of
 from uecwatchd.errors import Halted
 from uecwatchd.system.file_errors import cannot_read
@@ -233,11 +233,11 @@ def _url(told: Told, setting: str, half: str) -> str:
     url = _needed(told, setting, f"address for {half}")
     try:
         address = read_address(url)
-    except NoAddress as error:
+    except InvalidAddress as error:
         place = told.place_of(setting)
         where = place.place_of(setting) if place else setting
         raise Halted(
-            f"cloud {told.cloud}: its address for {half} is not one: {shown(url)}",
+            f"cloud {told.cloud}: its address for {half} is not one: {hide_password(url)}",
             f"{error} ({where})",
             f"Correct it there, or set {setting} under [cloud.{told.cloud}], with no user or password in it;"
             " an address looks like http://HOST:8773/PATH.",
