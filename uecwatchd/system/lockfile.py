@@ -201,7 +201,7 @@ def _create(folder: int, name: str) -> int | None:
 
 
 def _is_trusted(status: os.stat_result, folder: os.stat_result) -> bool:
-    """Return True if no other user can open a file: it is ours, root's, or, for root, of the folder's owner."""
+    """Return True if no other user can open a file: it is ours, root's, or, for root, the folder owner's."""
     owners = {0, os.geteuid(), *([folder.st_uid] if os.geteuid() == 0 else [])}
     return stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & 0o077
 
