@@ -15,10 +15,10 @@ from tests.support.host import Host
 from uecwatchd.cli.images import MADE_HERE, Exhibit, Origin, as_json, hung, rows
 from uecwatchd.clouds.images import Device, Image
 from uecwatchd.demo.material import RealSet
-from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
+from uecwatchd.ledger.records import BundleRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.registry import Tag
-from uecwatchd.types import ContentDigest, FileStamp
+from uecwatchd.types import ContentDigest
 
 ACCOUNT = "000100729354"
 MEMDISK = Path("/usr/lib/syslinux/memdisk")
@@ -120,9 +120,8 @@ def bundle(image_id: str, sha256: str, *, registered: float | None = 0.0) -> Bun
 
 
 def record(name: str, *image_ids: str) -> SetRecord:
-    stamp = FileStamp(1, 2, 3, 4)
-    members = tuple(MemberRecord("kernel", "f", 512, stamp, image_id=image_id) for image_id in image_ids)
-    return SetRecord("/spool", name, "stamp", "done", 0.0, members=members)
+    images = tuple(TargetImage("kernel", image_id) for image_id in image_ids)
+    return SetRecord("/spool", name, "stamp", "done", 0.0, targets=(TargetRecord("default", images=images),))
 
 
 def test_images_hang_in_the_order_of_their_ids_each_once() -> None:

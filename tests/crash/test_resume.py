@@ -196,7 +196,7 @@ def test_a_registration_whose_answer_was_lost_is_looked_for(
         (host.state / FILE_NAME).unlink()
     done = turn(1, name="k")
     assert done.state == "done"
-    assert {member.image_id for member in done.members} == {image.id for image in host.cloud.images}
+    assert {image.image_id for image in done.target.images} == {image.id for image in host.cloud.images}
     assert len(host.cloud.calls("RegisterImage")) == 3
 
 

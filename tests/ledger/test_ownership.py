@@ -27,7 +27,7 @@ from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.intake.spool import contents, scan
 from uecwatchd.intake.spool.contents import Contents, read_contents
 from uecwatchd.ledger import schema
-from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord
+from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.retention import files_to_retire
@@ -53,8 +53,9 @@ NOTHING = Contents({}, {}, {}, {}, frozenset(), frozenset())
 
 def record_of(files: Files, *, owner: int | None = None, image_id: str = "emi-1") -> SetRecord:
     entry = owned(files).entries["web.img"]
-    member = MemberRecord("machine", "web.img", MIB, entry.stamp, image_id=image_id)
-    return SetRecord("/spool", "web", "s", "done", 0.0, members=(member,), owner=owner)
+    member = MemberRecord("machine", "web.img", MIB, entry.stamp)
+    target = TargetRecord("c", images=(TargetImage("machine", image_id),))
+    return SetRecord("/spool", "web", "s", "done", 0.0, members=(member,), targets=(target,), owner=owner)
 
 
 # --- a ledger of before -----------------------------------------------------------------------------------
@@ -109,12 +110,12 @@ def test_another_whose_file_lies_there_now_does_not_come_by_an_image_of_before()
     [
         ({}, True),
         ({"reason": GONE}, True),  # its ids lie there
-        ({"members": (), "state": "waiting", "reason": "a kernel"}, True),
-        ({"members": (), "state": "rejected"}, True),
-        ({"members": (), "reason": GONE}, False),
+        ({"targets": (), "state": "waiting", "reason": "a kernel"}, True),
+        ({"targets": (), "state": "rejected"}, True),
+        ({"targets": (), "reason": GONE}, False),
         ({"owner": None}, False),
         ({"owner": ROOT}, True),
-        ({"owner": ROOT, "members": (), "state": "waiting"}, False),  # for any member's image
+        ({"owner": ROOT, "targets": (), "state": "waiting"}, False),  # for any member's image
     ],
 )
 def test_a_name_is_its_owners_while_files_or_ids_lie_there(

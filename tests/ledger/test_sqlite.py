@@ -12,7 +12,16 @@ import pytest
 from uecwatchd.errors import Deferred, Halted, NotPermitted, Stopped
 from uecwatchd.ledger import schema, sqlite
 from uecwatchd.ledger.api import LedgerDamaged
-from uecwatchd.ledger.records import Advance, BundleRecord, Failure, MemberRecord, Request, SetRecord
+from uecwatchd.ledger.records import (
+    Advance,
+    BundleRecord,
+    Failure,
+    MemberRecord,
+    Request,
+    SetRecord,
+    TargetImage,
+    TargetRecord,
+)
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
 from uecwatchd.types import ContentDigest, FileStamp
 
@@ -20,7 +29,8 @@ STAMP = FileStamp(1, 2, 3, 4)
 SINCE = FileStamp(1, 2, 3, 5)  # the same file, changed
 CONTENT, OTHER = ContentDigest("ab" * 32), ContentDigest("cd" * 32)
 BLOCKS = ContentDigest(f"blocks-{CONTENT}")
-MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, STAMP, CONTENT, "emi-1", "b/k")
+MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, STAMP, CONTENT)
+TARGET = TargetRecord("default", "b", (TargetImage("machine", "emi-1", "b/k"),))
 RECORD = SetRecord(
     folder="/spool",
     name="kärmic",
@@ -31,12 +41,11 @@ RECORD = SetRecord(
     attempt=3,
     next_retry=99.25,
     reason="r",
-    cloud="default",
-    bucket="b",
     arch="x86_64",
     first_failure=1.0,
     idle=("public", "share"),
     members=(MEMBER,),
+    targets=(TARGET,),
     error=Failure("deferred", "what", "why", "hint", "id-1"),
 )
 BUNDLE = BundleRecord(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.events import Event, Kind, Progress
-from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord
+from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs import result_files, wording
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
@@ -18,16 +18,21 @@ MEMBERS = tuple(
         512,
         FileStamp(1, 2, 3, 4),
         ContentDigest("ab" * 32),
-        f"{prefix}-1",
-        f"b/{role}",
     )  # type: ignore[arg-type]
-    for role, prefix in (("kernel", "eki"), ("ramdisk", "eri"), ("machine", "emi"))
+    for role in ("kernel", "ramdisk", "machine")
+)
+TARGET = TargetRecord(
+    "c",
+    images=tuple(
+        TargetImage(role, f"{prefix}-1", f"b/{role}")  # type: ignore[arg-type]
+        for role, prefix in (("kernel", "eki"), ("ramdisk", "eri"), ("machine", "emi"))
+    ),
 )
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> SetRecord:
-    return SetRecord(str(tmp_path), "karmic", "s", "done", 1.0, attempt=1, cloud="c", members=MEMBERS)
+    return SetRecord(str(tmp_path), "karmic", "s", "done", 1.0, attempt=1, members=MEMBERS, targets=(TARGET,))
 
 
 def names(folder: Path) -> list[str]:

@@ -32,7 +32,7 @@ from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import output_files
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
-from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.records import SetRecord, TargetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
@@ -57,7 +57,7 @@ FOUND = ImageSet(
     files=(),
     stamp="stamp",
 )
-RECORD = SetRecord("/s", "karmic", "stamp", "done", 0.0, cloud="default")
+RECORD = SetRecord("/s", "karmic", "stamp", "done", 0.0, targets=(TargetRecord("default"),))
 CLOSED = {"default": Halted("a", "b", "c")}
 
 

@@ -85,7 +85,7 @@ def test_a_request_to_ec2_or_s3_that_fails_once_defers_no_set(host: Host, heard:
     drop(host, mib=1)
     host.cloud.faults.arm("down", 1, spare=spare)
     record = once(host, heard)
-    assert (record.state, record.attempt, record.remarks) == ("done", 1, ()), record.error
+    assert (record.state, record.attempt, record.target.remarks) == ("done", 1, ()), record.error
     assert len(host.cloud.images) == len(host.cloud.calls("RegisterImage")) == 1
 
 
@@ -158,7 +158,7 @@ def test_who_gets_no_further_waits_longer_each_time_also_after_having_lost_a_par
     host.cloud.faults.arm("put-503", math.inf, spare=2)
     moment = [1e9]
     first = once(host, heard, NO_TRIES, lambda: moment[0])
-    assert (first.deferrals, first.members[0].parts) == (1, 2)
+    assert (first.deferrals, first.target.images[0].parts) == (1, 2)
     for deferrals in (2, 3):
         moment[0] += 3600
         (one, _) = host.cloud.objects("uec-images")

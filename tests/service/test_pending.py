@@ -363,9 +363,10 @@ def test_what_a_ledger_of_before_has_of_a_failed_image_is_not_registered_again(
         (record,), (bundle,) = book.sets(), book.bundles("default")
         assert bundle.state == "registering"
         book.put_bundle(replace(bundle, image_id="", sealed=""))
-        members = tuple(replace(member, pending="") for member in record.members)
+        images = tuple(replace(image, pending="") for image in record.target.images)
+        target = replace(record.target, images=images)
         error = Failure("rejected", "registering karmic", "ami-1 is failed", "See that it boots.")
-        book.put_set(replace(record, state="rejected", members=members, error=error))
+        book.put_set(replace(record, state="rejected", error=error).with_target(target))
     host.cloud.faults.clear()
     (image,) = host.cloud.images
     host.cloud.backend.registry.set_image_state(image.id, "failed")

@@ -22,7 +22,7 @@ from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
 from uecwatchd.events import Kind, Progress
-from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord
+from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord, TargetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.advances import track_in_ledger
 from uecwatchd.service.cleanup import is_used_only_by
@@ -39,7 +39,7 @@ from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32))
-RECORD = SetRecord("/s", "karmic", "stamp", "deferred", 1.0, cloud="c", members=(MEMBER,))
+RECORD = SetRecord("/s", "karmic", "stamp", "deferred", 1.0, members=(MEMBER,), targets=(TargetRecord("c"),))
 BUNDLE = BundleRecord(
     "c", "b", "f" * 64, "machine", ContentDigest("ab" * 32), "karmic-1", "planned", made_for="/s/karmic"
 )
@@ -324,7 +324,7 @@ def test_a_name_that_is_not_there_is_answered_with_the_nearest(host: Host, verb:
 def test_what_is_compared_with_the_cloud_is_named_with_its_folder_where_two_have_the_name(host: Host) -> None:
     with closing(open_ledger(host.state)) as book:
         for folder in ("/a", "/b"):
-            book.put_set(replace(RECORD, folder=folder, state="done", cloud="elsewhere"))
+            book.put_set(replace(RECORD, folder=folder, state="done", targets=(TargetRecord("elsewhere"),)))
     assert "Say /a/karmic or /b/karmic" in said(host, "verify", "karmic", code=64)
     assert "cloud elsewhere, which is not configured" in said(host, "verify", "/b/karmic", code=78)
 

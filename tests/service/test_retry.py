@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uecwatchd.errors import CloudAway, Deferred, Halted, NotPermitted, Rejected, UecError
-from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.records import SetRecord, TargetRecord
 from uecwatchd.service.retry import (
     GIVE_UP_SECONDS,
     adjust_for_downtime,
@@ -15,7 +15,9 @@ from uecwatchd.service.retry import (
     with_fresh_retries,
 )
 
-RECORD = SetRecord("/s", "karmic", "stamp", "working", 0.0, stage="publish", attempt=1, cloud="default")
+RECORD = SetRecord(
+    "/s", "karmic", "stamp", "working", 0.0, stage="publish", attempt=1, targets=(TargetRecord("default"),)
+)
 PASSING = Deferred("the cloud", "it is away", "Wait.")
 
 

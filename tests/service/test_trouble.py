@@ -136,7 +136,7 @@ def test_tags_that_did_not_stick_are_a_remark(host: Host, turn: Turn) -> None:
     host.cloud.faults.arm("lost-tags", 10)
     done = turn()
     assert done.state == "done"
-    assert done.remarks == (
+    assert done.target.remarks == (
         f"cloud default, tagging {done.image_id('machine')}: it has not kept host, owner, sha256, source."
         " Ask its administrator; the image itself is registered.",
     )

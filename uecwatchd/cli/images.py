@@ -59,7 +59,7 @@ def add_images_options(parser: argparse.ArgumentParser) -> None:
 
 def images(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
-    name = arguments.cloud or read_defaults(settings.defaults).clouds[0]
+    name = arguments.cloud or read_defaults(settings.defaults).target_cloud
     exhibits = gathered(settings, name, owned=not arguments.all, stop=stop_on_signals(code=os.EX_TEMPFAIL))
     shown = [exhibit for exhibit in exhibits if exhibit.origin or not arguments.made_here]
     if arguments.json:
@@ -80,7 +80,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
         raise Halted(f"there is no cloud named {name}", why, "Name one of them.")
     book = read_ledger(settings.state.dir)
     bundles = book.bundles(name) if book else ()
-    sets = [record for record in book.sets() if record.cloud == name] if book else ()
+    sets = [record for record in book.sets() if record.target.cloud == name] if book else ()
     before = book.clouds() if book else {}
     if book:
         book.close()
@@ -115,7 +115,7 @@ def hung(
 ) -> tuple[Exhibit, ...]:
     """Return the exhibits sorted by id, each once. `bundles` and `sets` are those of the same cloud."""
     contents = {bundle.image_id: bundle.digest for bundle in bundles if bundle.registered is not None}
-    held = [(member.image_id, record.name) for record in sets for member in record.members]
+    held = [(image.image_id, record.name) for record in sets for image in record.target.images]
     by_id = {image.id: image for image in listed if image.id}
     return tuple(Exhibit(by_id[each], _origin(each, contents, held)) for each in sorted(by_id))
 

@@ -201,7 +201,7 @@ def _retry(row: Row, later: str) -> Verdict:
         return _no(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
     away = row.state == "deferred" and record.next_retry is None
     words = _AGAIN["halted" if away else row.state]
-    return _yes(words.format(name=name, cloud=record.cloud) + later)
+    return _yes(words.format(name=name, cloud=record.target.cloud) + later)
 
 
 _AGAIN = {
@@ -220,7 +220,7 @@ def _forget(row: Row) -> Verdict:
     if not row.seen:
         return _yes(f"{name} is forgotten as soon as its result files can be removed: {row.detail}.")
     first = f"{name} stops before its next part and is then forgotten" if row.state == "working" else ""
-    ids = [member.image_id for member in record.members if member.image_id]
+    ids = [image.image_id for image in record.target.images if image.image_id]
     stays = f" Its images stay in the cloud: {', '.join(ids)}." if ids else ""
     return _yes(f"{first or f'{name} is forgotten'}.{stays}{_anew(row)}")
 

@@ -30,7 +30,8 @@ def verify(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     record, before = _registered(settings, arguments.set)
     stop = stop_on_signals(code=os.EX_TEMPFAIL)
-    cloud = connect(settings.clouds[record.cloud], uploads=settings.work.uploads, before=before, stop=stop)
+    configured = settings.clouds[record.target.cloud]
+    cloud = connect(configured, uploads=settings.work.uploads, before=before, stop=stop)
     found: list[dict[str, object]] = []
     for finding in compared(record, cloud):
         against = finding.source or "the ledger's digest (the file is gone)"
@@ -60,8 +61,8 @@ def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, 
         raise Rejected(
             f"{name}: it is not registered", "the ledger has no finished set of this name", _look()
         )
-    if record.cloud not in settings.clouds:
-        why = f"it was registered on cloud {record.cloud}, which is not configured"
+    if record.target.cloud not in settings.clouds:
+        why = f"it was registered on cloud {record.target.cloud}, which is not configured"
         raise Halted(f"{name}: cannot look", why, "Use the configuration it was registered with.")
     return record, before
 

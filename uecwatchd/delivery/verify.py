@@ -15,7 +15,7 @@ from uecwatchd.clouds.download import download_bundle
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images.digests import digest_like
 from uecwatchd.intake.spool import safe_open
-from uecwatchd.ledger.records import MemberRecord, SetRecord
+from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage
 from uecwatchd.types import ContentDigest, Role
 
 
@@ -39,23 +39,24 @@ class MemberResult:
 def verify(record: SetRecord, cloud: Cloud) -> Iterator[MemberResult]:
     """Check the members in the order of their registration. Raises Rejected at the first that differs."""
     for member in record.members:
-        if member.manifest:
-            yield _verify_member(Path(record.folder), member, cloud)
+        image = record.target.image(member.role)
+        if image.manifest:
+            yield _verify_member(Path(record.folder), member, image, cloud)
 
 
-def _verify_member(folder: Path, member: MemberRecord, cloud: Cloud) -> MemberResult:
+def _verify_member(folder: Path, member: MemberRecord, image: TargetImage, cloud: Cloud) -> MemberResult:
     expected, source = _expected(folder, member)
-    found = download_bundle(cloud, member.manifest, NullSink(), digest_like(expected))
+    found = download_bundle(cloud, image.manifest, NullSink(), digest_like(expected))
     if found.digest != expected:
         raise Rejected(
-            f"{member.manifest}: it is not what {source or 'the ledger'} is",
+            f"{image.manifest}: it is not what {source or 'the ledger'} is",
             f"the image in the cloud has the digest {found.digest}, expected {expected}",
             "The file may have changed since; if not, drop it again and deregister this image.",
         )
     return MemberResult(
         member.role,
-        member.image_id,
-        member.manifest,
+        image.image_id,
+        image.manifest,
         found.size,
         len(found.parts),
         found.digest,

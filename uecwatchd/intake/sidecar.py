@@ -201,6 +201,11 @@ class Sidecar:
     # `_check` fills it in under this alias, which no user can write.
     given: Annotated[frozenset[str], Field(validation_alias="[given]")] = frozenset()
 
+    @property
+    def target_cloud(self) -> str:
+        """The cloud that the set goes to: the first one, as long as a set goes to one only."""
+        return self.clouds[0]
+
 
 KEYS = tuple(one.name for one in fields(Sidecar) if one.name != "given")
 _SCHEMA = TypeAdapter(Sidecar)

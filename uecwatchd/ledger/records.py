@@ -1,6 +1,6 @@
 """The records of the ledger."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from uecwatchd.bundle.names import manifest_name
@@ -39,22 +39,50 @@ class AppliedAttributes:
 
 @dataclass(frozen=True, slots=True)
 class MemberRecord:
-    """A member that was used. `image_id` and `manifest` ("bucket/key") are empty until they exist.
-
-    `parts` is the largest number of its parts that were in the bucket; `pending` is the id of an image that
-    the cloud has not finished.
-    """
+    """A member that was used: the file, its size in bytes, and its content."""
 
     role: Role
     path: str
     size: int
     stamp: FileStamp
     digest: ContentDigest = NOT_READ
+
+
+@dataclass(frozen=True, slots=True)
+class TargetImage:
+    """The image of one member on one cloud.
+
+    `image_id` and `manifest` ("bucket/key") are empty until they exist. `parts` is the largest number of its
+    parts that were in the bucket; `pending` is the id of an image that the cloud has not finished.
+    """
+
+    role: Role
     image_id: str = ""
     manifest: str = ""
     parts: int = 0
     pending: str = ""
     furnished: AppliedAttributes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRecord:
+    """A set on one cloud: the facts that differ if the same files go to another cloud.
+
+    State and retry time are still those of the whole set, because a set goes to one cloud.
+    """
+
+    cloud: str
+    bucket: str = ""
+    images: tuple[TargetImage, ...] = ()  #: one for each member, in the same order
+    fingerprint: str = ""  #: of everything that the ids stand for
+    remarks: tuple[str, ...] = ()  #: requested attributes that a registered image did not get
+
+    def image(self, role: Role) -> TargetImage:
+        """Return the image of a role, an empty one if there is none."""
+        return next((image for image in self.images if image.role == role), TargetImage(role))
+
+
+NO_TARGET = TargetRecord("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +103,12 @@ class SetRecord:
     attempt: int = 0
     next_retry: float | None = None
     reason: str = ""
-    cloud: str = ""
-    bucket: str = ""
     arch: str = ""
     deferrals: int = 0  # in a row, since `first_failure`
     first_failure: float | None = None
     idle: tuple[str, ...] = ()
     members: tuple[MemberRecord, ...] = ()
-    fingerprint: str = ""  # of everything that the ids stand for
-    remarks: tuple[str, ...] = ()  # requested attributes that a registered image did not get
+    targets: tuple[TargetRecord, ...] = ()
     error: Failure | None = None
     owner: int | None = None
 
@@ -97,10 +122,23 @@ class SetRecord:
 
         `since` is then when it became pending.
         """
-        return self.state == "waiting" and any(member.pending for member in self.members)
+        return self.state == "waiting" and any(image.pending for image in self.target.images)
+
+    @property
+    def target(self) -> TargetRecord:
+        """The only target, an empty one if no attempt has begun."""
+        return self.targets[0] if self.targets else NO_TARGET
+
+    def target_on(self, cloud: str) -> TargetRecord:
+        """Return the target on a cloud, an empty one if there is none."""
+        return next((target for target in self.targets if target.cloud == cloud), TargetRecord(cloud))
+
+    def with_target(self, target: TargetRecord) -> "SetRecord":
+        """Return the record with this as the only target."""
+        return replace(self, targets=(target,))
 
     def image_id(self, role: Role) -> str:
-        return next((m.image_id for m in self.members if m.role == role), "")
+        return self.target.image(role).image_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
@@ -13,23 +14,69 @@ from uecwatchd.ledger.records import (
     Leaving,
     MemberRecord,
     SetRecord,
+    TargetImage,
+    TargetRecord,
 )
-from uecwatchd.types import ContentDigest, FileStamp, StoredObject
+from uecwatchd.types import ContentDigest, FileStamp, Role, StoredObject
+
+# A set with all that belongs to it, in one statement: another process may write between two.
+SELECT_SETS = """
+SELECT sets.*, (
+    SELECT json_group_array(json_object(
+        'cloud', cloud, 'bucket', bucket, 'fingerprint', fingerprint, 'remarks', remarks,
+        'images', (
+            SELECT json_group_array(json_object(
+                'role', role, 'image_id', image_id, 'manifest', manifest, 'parts', parts, 'pending', pending,
+                'furnished', furnished
+            ))
+            FROM images
+            WHERE images.folder = targets.folder AND images.name = targets.name
+                AND images.cloud = targets.cloud
+        )
+    ))
+    FROM targets WHERE targets.folder = sets.folder AND targets.name = sets.name
+) AS targets
+FROM sets"""
 
 
 def set_row(record: SetRecord) -> dict[str, object]:
     row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
+    del row["targets"]
     row["idle"] = json.dumps(record.idle)
-    row["remarks"] = json.dumps(record.remarks)
     row["members"] = json.dumps([_member_values(member) for member in record.members])
     row["error"] = json.dumps(asdict(record.error)) if record.error else None
     return row
 
 
+def target_rows(record: SetRecord) -> Iterator[dict[str, object]]:
+    for target in record.targets:
+        yield {
+            "folder": record.folder,
+            "name": record.name,
+            "cloud": target.cloud,
+            "bucket": target.bucket,
+            "fingerprint": target.fingerprint,
+            "remarks": json.dumps(target.remarks),
+        }
+
+
+def image_rows(record: SetRecord) -> Iterator[dict[str, object]]:
+    for target in record.targets:
+        for image in target.images:
+            values = asdict(image)
+            values["furnished"] = json.dumps(values["furnished"]) if image.furnished else None
+            yield {"folder": record.folder, "name": record.name, "cloud": target.cloud, **values}
+
+
 def set_from(row: sqlite3.Row) -> SetRecord:
+    """Return the record of a row. Raises ValueError, TypeError or KeyError if it is damaged."""
     values: dict[str, Any] = dict(row)
-    values["idle"], values["remarks"] = (tuple(json.loads(values[key])) for key in ("idle", "remarks"))
-    values["members"] = tuple(_member_from(member) for member in json.loads(values["members"]))
+    values["idle"] = tuple(json.loads(values["idle"]))
+    members = tuple(_member_from(member) for member in json.loads(values["members"]))
+    values["members"] = members
+    roles = [member.role for member in members]
+    targets = (_target_from(target, roles) for target in json.loads(values["targets"]))
+    values["targets"] = tuple(sorted(targets, key=lambda target: target.cloud))
     values["error"] = Failure(**json.loads(values["error"])) if values["error"] else None
     return SetRecord(**values)
 
@@ -61,6 +108,16 @@ def _member_values(member: MemberRecord) -> dict[str, object]:
 def _member_from(values: dict[str, Any]) -> MemberRecord:
     text = values.pop("sha256")
     values["digest"] = ContentDigest.parse(text) if text else NOT_READ
-    given = values.get("furnished")
+    return MemberRecord(**{**values, "stamp": FileStamp(*values["stamp"])})
+
+
+def _target_from(values: dict[str, Any], roles: Sequence[Role]) -> TargetRecord:
+    images = [_image_from(image) for image in values["images"]]
+    ordered = tuple(sorted(images, key=lambda image: roles.index(image.role)))
+    return TargetRecord(**{**values, "images": ordered, "remarks": tuple(json.loads(values["remarks"]))})
+
+
+def _image_from(values: dict[str, Any]) -> TargetImage:
+    given = json.loads(values["furnished"]) if values["furnished"] else None
     furnished = AppliedAttributes(**{**given, "tags": tuple(given["tags"])}) if given else None
-    return MemberRecord(**{**values, "stamp": FileStamp(*values["stamp"]), "furnished": furnished})
+    return TargetImage(**{**values, "furnished": furnished})

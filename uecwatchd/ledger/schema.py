@@ -122,6 +122,40 @@ MIGRATIONS = (
     ALTER TABLE sets ADD COLUMN owner INTEGER;
     ALTER TABLE bundles ADD COLUMN owner INTEGER;
     """,
+    # What a set has on one cloud, apart from its files: another cloud gives the same files other ids.
+    """
+    CREATE TABLE targets (
+        folder TEXT NOT NULL, name TEXT NOT NULL, cloud TEXT NOT NULL, bucket TEXT NOT NULL,
+        fingerprint TEXT NOT NULL, remarks TEXT NOT NULL,
+        PRIMARY KEY (folder, name, cloud)
+    ) STRICT;
+    CREATE TABLE images (
+        folder TEXT NOT NULL, name TEXT NOT NULL, cloud TEXT NOT NULL, role TEXT NOT NULL,
+        image_id TEXT NOT NULL, manifest TEXT NOT NULL, parts INTEGER NOT NULL, pending TEXT NOT NULL,
+        furnished TEXT,
+        PRIMARY KEY (folder, name, cloud, role)
+    ) STRICT;
+    CREATE INDEX images_by_id ON images (cloud, image_id);
+    INSERT INTO targets
+        SELECT folder, name, cloud, bucket, fingerprint, remarks FROM sets
+        WHERE cloud <> '' OR fingerprint <> '';
+    INSERT INTO images
+        SELECT
+            folder, name, cloud, json_extract(value, '$.role'),
+            coalesce(json_extract(value, '$.image_id'), ''),
+            coalesce(json_extract(value, '$.manifest'), ''), coalesce(json_extract(value, '$.parts'), 0),
+            coalesce(json_extract(value, '$.pending'), ''), json_extract(value, '$.furnished')
+        FROM sets, json_each(sets.members) WHERE cloud <> '' OR fingerprint <> '';
+    UPDATE sets SET members = (
+        SELECT json_group_array(
+            json_remove(value, '$.image_id', '$.manifest', '$.parts', '$.pending', '$.furnished')
+        ) FROM json_each(sets.members)
+    );
+    ALTER TABLE sets DROP COLUMN cloud;
+    ALTER TABLE sets DROP COLUMN bucket;
+    ALTER TABLE sets DROP COLUMN fingerprint;
+    ALTER TABLE sets DROP COLUMN remarks;
+    """,
 )
 
 

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +12,21 @@ from uecwatchd.errors import Deferred
 from uecwatchd.ledger.api import CHECK_SECONDS, LedgerDamaged
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
 from uecwatchd.ledger.recovery import alone, is_gone, salvaged, set_aside
-from uecwatchd.ledger.rows import bundle_from, bundle_row, leaving_from, set_from, set_row
+from uecwatchd.ledger.rows import (
+    SELECT_SETS,
+    bundle_from,
+    bundle_row,
+    image_rows,
+    leaving_from,
+    set_from,
+    set_row,
+    target_rows,
+)
 from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.system import failpoints
 from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, Role, SetId
 
+OF_SET = "folder = ? AND name = ?"
 OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
 
@@ -39,33 +49,33 @@ class SqliteLedger:
             self._connection.close()
 
     def set(self, folder: Path, name: str) -> SetRecord | None:
-        rows = self._read("SELECT * FROM sets WHERE folder = ? AND name = ?", str(folder), name)
+        rows = self._read(f"{SELECT_SETS} WHERE {OF_SET}", str(folder), name)
         return set_from(rows[0]) if rows else None
 
     def sets(self, folder: Path | None = None) -> tuple[SetRecord, ...]:
-        rows = self._read("SELECT * FROM sets ORDER BY folder, name")
-        return tuple(set_from(row) for row in rows if folder is None or row["folder"] == str(folder))
+        where, values = ("WHERE folder = ?", (str(folder),)) if folder else ("", ())
+        return self._sets(f"{where} ORDER BY folder, name", *values)
+
+    def _sets(self, rest: str, *values: object) -> tuple[SetRecord, ...]:
+        return tuple(set_from(row) for row in self._read(f"{SELECT_SETS} {rest}", *values))
 
     def put_set(self, record: SetRecord) -> SetRecord:
-        """Write a set. The stage of a working set may be lost in a power cut: it is determined again."""
+        # After a power cut, the stage is found again.
         name = f"note set {record.state}: {record.stage}" if record.stage else f"note set {record.state}"
-        self._replace(name, "sets", set_row(record), lasting=record.state != "working")
+        with self._writing(name, lasting=record.state != "working") as connection:
+            _replace_sets(connection, [record])
         return record
 
     def put_sets(self, records: Iterable[SetRecord]) -> None:
-        """Write all these sets or none, in one transaction."""
-        rows = [set_row(record) for record in records]
-        if not rows:
-            return
-        marks = ", ".join(f":{name}" for name in rows[0])
-        statement = f"INSERT OR REPLACE INTO sets ({', '.join(rows[0])}) VALUES ({marks})"  # noqa: S608 (names of our own fields)
-        with self._writing(f"note {'a set' if len(rows) == 1 else 'sets'}") as connection:
-            connection.executemany(statement, rows)
+        """Write all of them or none, in about the time of one."""
+        if together := list(records):
+            with self._writing(f"note {'a set' if len(together) == 1 else 'sets'}") as connection:
+                _replace_sets(connection, together)
 
     def drop_set(self, record: SetRecord) -> None:
-        self._write(
-            "forget set", "DELETE FROM sets WHERE folder = ? AND name = ?", record.folder, record.name
-        )
+        with self._writing("forget set") as connection:
+            for table in ("images", "targets", "sets"):
+                connection.execute(f"DELETE FROM {table} WHERE {OF_SET}", record.id)  # noqa: S608 (constants)
 
     def put_owners(self, folder: Path, owners: Mapping[str, int], *, proven: Collection[str]) -> None:
         """Write the owners of sets without one; for the `proven` ones also those of their bundles."""
@@ -292,14 +302,29 @@ class SqliteLedger:
                 yield self._connection
 
     def _replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
-        marks = ", ".join("?" for _ in row)
-        statement = f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) VALUES ({marks})"  # noqa: S608 (names of our own fields)
-        self._write(moment, statement, *row.values(), lasting=lasting)
+        with self._writing(moment, lasting=lasting) as connection:
+            _replace_rows(connection, table, [row])
 
     def _forget_for_good(self) -> None:
         """Empty the log: deleted keys are zeroed in the file, but not in the log."""
         with self._turn, self._trouble(), failpoints.effect("empty the ledger's log"):
             empty_log(self._connection)
+
+
+def _replace_sets(connection: sqlite3.Connection, records: Sequence[SetRecord]) -> None:
+    _replace_rows(connection, "sets", [set_row(record) for record in records])
+    for table, to_rows in (("targets", target_rows), ("images", image_rows)):
+        keys = [record.id for record in records]
+        connection.executemany(f"DELETE FROM {table} WHERE {OF_SET}", keys)  # noqa: S608 (constants)
+        _replace_rows(connection, table, [row for record in records for row in to_rows(record)])
+
+
+def _replace_rows(connection: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+    if rows:
+        names = ", ".join(rows[0])
+        marks = ", ".join(f":{name}" for name in rows[0])
+        statement = f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 (our own names)
+        connection.executemany(statement, rows)
 
 
 def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> SqliteLedger:

@@ -24,7 +24,7 @@ from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Progress
 from uecwatchd.images import digests
 from uecwatchd.intake.spool import output_files
-from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord
+from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord, TargetImage
 from uecwatchd.outputs.progress import ProgressTracker, Snapshot, seconds_left
 from uecwatchd.outputs.wording import failure_paragraphs, moment, request_id
 from uecwatchd.system.text import json_text, printable
@@ -128,15 +128,17 @@ def check_names(record: SetRecord) -> None:
 
 
 def is_remarked(record: SetRecord, taken: output_files.Taken) -> bool:
-    return any(remark.startswith(f"{taken.what}: ") for remark in record.remarks)
+    return any(remark.startswith(f"{taken.what}: ") for remark in record.target.remarks)
 
 
 def untaken(record: SetRecord, planted: Collection[str]) -> SetRecord:
     """Return the record without remarks about taken names that are free now."""
     names = (output_files.output_stem(record.name) + suffix for suffix in output_files.OUTPUT_SUFFIXES)
     freed = tuple(output_files.taken_words(name) for name in names if name not in planted)
-    remarks = tuple(remark for remark in record.remarks if not remark.startswith(freed))
-    return replace(record, remarks=remarks)
+    remarks = tuple(remark for remark in record.target.remarks if not remark.startswith(freed))
+    if remarks == record.target.remarks:
+        return record
+    return record.with_target(replace(record.target, remarks=remarks))
 
 
 def retract(record: SetRecord) -> None:
@@ -183,14 +185,14 @@ def as_json(record: SetRecord, progress: Mapping[str, object] | None = None) -> 
         "attempt": record.attempt,
         "next_retry": instant(record.next_retry),
         "waiting_for": record.reason if record.state == "waiting" else None,
-        "cloud": record.cloud,
-        "bucket": record.bucket,
+        "cloud": record.target.cloud,
+        "bucket": record.target.bucket,
         "arch": record.arch,
         "ids": {role: record.image_id(role) or None for role in ID_SUFFIXES},
-        "members": [_member(member) for member in record.members],
-        "manifests": [member.manifest for member in record.members if member.manifest],
+        "members": [_member(member, record.target.image(member.role)) for member in record.members],
+        "manifests": [image.manifest for image in record.target.images if image.manifest],
         "progress": progress,
-        "remarks": list(record.remarks),
+        "remarks": list(record.target.remarks),
         "without_effect_yet": list(record.idle),
         "error": _failure(record.error),
     }
@@ -210,14 +212,14 @@ def progress_as_json(progress: Progress, speed: float) -> dict[str, object]:
     }
 
 
-def _member(member: MemberRecord) -> dict[str, object]:
+def _member(member: MemberRecord, image: TargetImage) -> dict[str, object]:
     return {
         "role": member.role,
         "file": member.path,
         "size": member.size,
         **digests.json_fields(member.digest),
-        "id": member.image_id or None,
-        "manifest": member.manifest or None,
+        "id": image.image_id or None,
+        "manifest": image.manifest or None,
     }
 
 

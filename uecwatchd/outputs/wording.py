@@ -87,7 +87,7 @@ def failure_event(record: SetRecord) -> Event:
         "error": problem(error),
         "hint": f"{error.hint} {next_attempt(record)}",
         "attempt": record.attempt,
-        "cloud": record.cloud,
+        "cloud": record.target.cloud,
         "stage": record.stage,
         "request_id": error.request_id,
     }
@@ -114,7 +114,7 @@ def failure_in_a_row(
     if record.state == "deferred" and record.next_retry is not None and not held:
         again = f"again {from_now(record.next_retry, now)} ({attempt(record)} failed)"
         return f"{problem(error)}; {again}"
-    asked = "" if probe_at is None else f" Cloud {record.cloud} is asked {from_now(probe_at, now)}."
+    asked = "" if probe_at is None else f" Cloud {record.target.cloud} is asked {from_now(probe_at, now)}."
     return f"{problem_and_hint(error)}{asked}"
 
 

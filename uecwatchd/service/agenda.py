@@ -42,7 +42,7 @@ class Agenda:
 
     def count_sets_for(self, cloud: str) -> int:
         """Count the complete sets that have still to be registered in a cloud."""
-        keys = {found.id for found in self.setup.found.ready() if found.sidecar.clouds[0] == cloud}
+        keys = {found.id for found in self.setup.found.ready() if found.target_cloud == cloud}
         taken = self.parts.dispatcher.taken
         others = (record for record in map(self.parts.states.get, keys - taken) if record)
         return len(keys & taken) + sum(record.state == "deferred" for record in others)

@@ -16,7 +16,7 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
     for member in record.members:
         ledger.drop_digest(member.stamp)
     others = [other for other in ledger.sets() if other.id != record.id]
-    for bundle in ledger.bundles(record.cloud):
+    for bundle in ledger.bundles(record.target.cloud):
         if is_used_only_by(bundle, record, others):
             ledger.drop_bundle(bundle)
     ledger.drop_advance(record.folder, record.name)
@@ -29,5 +29,5 @@ def is_used_only_by(bundle: BundleRecord, record: SetRecord, others: Iterable[Se
     """
     if bundle.made_for != str(record.id) or bundle.state not in ("planned", "uploaded"):
         return False
-    users = (m for other in others if other.cloud == bundle.cloud for m in other.members)
+    users = (m for other in others if other.target.cloud == bundle.cloud for m in other.members)
     return not any((m.role, m.digest) == (bundle.role, bundle.digest) for m in users)

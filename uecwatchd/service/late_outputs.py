@@ -13,7 +13,7 @@ def write_late_outputs(
     records: Iterable[SetRecord], listing: scan.Listing, *, states: SetStates, conditions: Conditions
 ) -> None:
     """Write missing result files, if their names are free now."""
-    for record in [record for record in records if record.remarks and record.state == "done"]:
+    for record in [record for record in records if record.target.remarks and record.state == "done"]:
         freed = result_files.untaken(record, listing.planted)
         if freed == record:
             continue

@@ -45,7 +45,7 @@ def is_due(
     """Tell if a ready set is to be worked on now, by its record and the clouds that are suspended."""
     if record is None or record.stamp != found.stamp:
         return True
-    cloud_suspended = found.sidecar.clouds[0] in suspended
+    cloud_suspended = found.target_cloud in suspended
     if record.awaits_cloud and cloud_suspended:
         return False
     if record.state == "waiting":
@@ -69,7 +69,7 @@ def earliest_retry(records: Iterable[SetRecord], *, suspended: Container[str], l
     the sets count that wait for their cloud.
     """
     chosen = (r for r in records if not (looks and not r.awaits_cloud))
-    timed = (r for r in chosen if not (r.awaits_cloud and r.cloud in suspended))
+    timed = (r for r in chosen if not (r.awaits_cloud and r.target.cloud in suspended))
     return min((r.next_retry for r in timed if r.next_retry is not None), default=None)
 
 
@@ -85,7 +85,7 @@ def summarize(
 def to_due_set(found: ImageSet, record: SetRecord | None) -> DueSet:
     """Add what the queue has to know. `record` is of an earlier attempt at the same files."""
     awaits = record is not None and record.awaits_cloud
-    sent = record is not None and awaits and bool(record.members[-1].pending)  # it is only looked at
+    sent = record is not None and awaits and bool(record.target.images[-1].pending)  # it is only looked at
     size = 0 if sent else sum(member.size for member in found.members)
     return DueSet(found, again=awaits or (record is not None and record.state == "deferred"), size=size)
 

@@ -99,7 +99,7 @@ class Requests:
         asked = [self._states.get(key) for key in self.open.sets("retry")]
         blocked = [record for record in asked if record and _is_blocked(record, suspended)]
         for record in blocked:
-            availability.probe_soon(record.cloud)
+            availability.probe_soon(record.target.cloud)
             self._states.put(replace(record, next_retry=None))  # it is due as soon as its cloud resumes
             self.finish(record.id, "retry")
         return bool(blocked)
@@ -141,4 +141,4 @@ def events_between(before: OpenRequests, after: OpenRequests) -> Iterator[Event]
 
 
 def _is_blocked(record: SetRecord, suspended: Collection[str]) -> bool:
-    return record.state in ("halted", "deferred") and record.cloud in suspended
+    return record.state in ("halted", "deferred") and record.target.cloud in suspended

@@ -53,7 +53,7 @@ def _holders_of(records: Iterable[SetRecord], users: FolderUsers | None) -> dict
 
 
 def _has_ids(record: SetRecord) -> bool:
-    return any(member.image_id for member in record.members)
+    return any(image.image_id for image in record.target.images)
 
 
 def find_new_owners(

@@ -20,7 +20,7 @@ from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
-from uecwatchd.ledger.records import Advance, Failure, MemberRecord, SetRecord
+from uecwatchd.ledger.records import Advance, Failure, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs.wording import duration
 from uecwatchd.types import ContentDigest, FileStamp
 
@@ -32,9 +32,8 @@ RULES = Rules(
     windows_needs=NEEDS_KERNEL,  # type: ignore[arg-type]
     disk_alone=frozenset(),
 )
-MEMBER = MemberRecord(
-    "machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32), "emi-1", "b/k"
-)
+MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32))
+TARGET = TargetRecord("c", images=(TargetImage("machine", "emi-1", "b/k"),))
 NOW = 10_000.0
 
 
@@ -158,7 +157,9 @@ def waiting(tmp_path: Path) -> Path:
 
 
 def record_of(folder: Path, **changes: Any) -> SetRecord:
-    record = SetRecord(str(folder), "karmic", "stamp", "working", NOW, attempt=2, members=(MEMBER,))
+    record = SetRecord(
+        str(folder), "karmic", "stamp", "working", NOW, attempt=2, members=(MEMBER,), targets=(TARGET,)
+    )
     return replace(record, **changes)
 
 
@@ -293,7 +294,7 @@ def test_a_set_that_waits_for_its_cloud_tells_when_that_is_asked(
     listing = scan.scan(tmp_path, now=NOW, seen=0.0)
     (refused,) = assemble.assemble(listing, rules=RULES).refused
     error = Failure(state, "the cloud", "away", "Wait.")
-    record = record_of(tmp_path, state=state, error=error, cloud="c", stamp=refused.stamp)
+    record = record_of(tmp_path, state=state, error=error, stamp=refused.stamp)
     known = replace(Known(NOW, alive=True, records=(record,), probes={"c": NOW + 40}), **changes)
     (row,) = seen(tmp_path, known)
     assert row.detail == words

@@ -214,7 +214,7 @@ def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_g
         host.ask("forget", "tiny")
         last = once(host, heard)
         assert last.state == "done", last.error
-    assert sorted(i.id for i in host.cloud.images) == sorted(m.image_id for m in last.members)
+    assert sorted(i.id for i in host.cloud.images) == sorted(image.image_id for image in last.target.images)
 
 
 def test_a_kernel_that_is_given_by_its_id_is_the_one_that_we_registered(

@@ -49,7 +49,7 @@ class Known:
         """Return when the cloud of a waiting set is asked again, if it will be."""
         waits = record.state == "halted" or (record.state == "deferred" and record.next_retry is None)
         held = record.id in self.holds
-        return self.probes.get(record.cloud) if waits and self.alive and not held else None
+        return self.probes.get(record.target.cloud) if waits and self.alive and not held else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
 def plan(found: ImageSet) -> str:
     """Describe what will be done with a complete set."""
     parts = [f"{member.role} {member.path} ({format_size(member.size)})" for member in found.members]
-    cloud = found.sidecar.clouds[0]
+    cloud = found.target_cloud
     return f"to be registered on cloud {cloud}, in bucket {found.sidecar.bucket}: {', '.join(parts)}"
 
 
@@ -257,7 +257,7 @@ def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
 
 
 def _ids(record: SetRecord) -> str:
-    return ", ".join(member.image_id for member in record.members[::-1])
+    return ", ".join(image.image_id for image in record.target.images[::-1])
 
 
 def _working(record: SetRecord, advance: Advance | None) -> str:

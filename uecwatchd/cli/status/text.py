@@ -7,7 +7,7 @@ from uecwatchd.cli.status.rows import Row, speed_of
 from uecwatchd.events import Progress
 from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.spool.output_files import is_output
-from uecwatchd.ledger.records import MemberRecord, SetRecord
+from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.wording import attempt, moment, next_attempt, problem, request_id
 from uecwatchd.system.text import printable
@@ -97,7 +97,7 @@ def _more(row: Row) -> Iterator[str]:
     tried = f", {attempt(record)}" if record.attempt else ""
     before = "" if row.state == record.state else "before that "
     yield f"  {before}{record.state} since {moment(record.since)} UTC{tried}"
-    yield from (_member(member) for member in record.members)
+    yield from (_member(member, record.target.image(member.role)) for member in record.members)
     if error := record.error:
         told = (problem(error), error.hint)
         yield from (f"  {text}" for text in told if text not in row.detail)
@@ -105,11 +105,11 @@ def _more(row: Row) -> Iterator[str]:
             yield f"  {request_id(error.request_id)}"
         if row.state == record.state:
             yield f"  {next_attempt(record)}"
-    yield from (f"  not done: {remark}" for remark in record.remarks)
+    yield from (f"  not done: {remark}" for remark in record.target.remarks)
     if record.idle:
         yield f"  no effect yet: {', '.join(record.idle)}"
 
 
-def _member(member: MemberRecord) -> str:
-    place = f" {member.image_id} at {member.manifest}" if member.image_id else ""
+def _member(member: MemberRecord, image: TargetImage) -> str:
+    place = f" {image.image_id} at {image.manifest}" if image.image_id else ""
     return f"  {member.role}: {member.path} ({format_size(member.size)}){place}"

@@ -102,6 +102,11 @@ class ImageSet:
     def id(self) -> SetId:
         return SetId(str(self.folder), self.name)
 
+    @property
+    def target_cloud(self) -> str:
+        """The cloud that the set goes to."""
+        return self.sidecar.target_cloud
+
     def member(self, role: Role) -> Member | None:
         return next((m for m in self.members if m.role == role), None)
 

@@ -17,10 +17,10 @@ from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
-from uecwatchd.ledger.records import AppliedAttributes, MemberRecord, SetRecord
+from uecwatchd.ledger.records import AppliedAttributes, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.interrupts import NEXT, Interrupts
-from uecwatchd.types import Role
+from uecwatchd.types import ContentDigest, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class UploadedParts:
         with self._lock:
             self._parts[role] = max(parts, self._parts.get(role, 0))
 
-    def applied_to(self, members: Iterable[MemberRecord]) -> tuple[MemberRecord, ...]:
-        """Return the members with the largest number of parts, from this attempt and earlier ones."""
+    def applied_to(self, images: Iterable[TargetImage]) -> tuple[TargetImage, ...]:
+        """Return the images with the largest number of parts, from this attempt and earlier ones."""
         with self._lock:
-            return tuple(replace(one, parts=max(one.parts, self._parts.get(one.role, 0))) for one in members)
+            return tuple(replace(one, parts=max(one.parts, self._parts.get(one.role, 0))) for one in images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,20 @@ class Job:
 
     def known(self, role: Role) -> MemberRecord | None:
         return next((m for m in self.record.members if m.role == role), None)
+
+    @property
+    def target(self) -> TargetRecord:
+        """The record of the set on the cloud of this attempt."""
+        return self.record.target
+
+    def with_target(self, **changes: object) -> "Job":
+        """Return the job with changed fields of its target."""
+        target = replace(self.target, **changes)  # type: ignore[arg-type]
+        return replace(self, record=self.record.with_target(target))
+
+    def reached(self) -> SetRecord:
+        """Return the record with the number of parts that this attempt has reached."""
+        return self.with_target(images=self.uploaded.applied_to(self.target.images)).record
 
     @property
     def cloud(self) -> Cloud:
@@ -115,13 +129,19 @@ def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fiel
     job.monitor.tell(Event(kind, f"{name}: {what}", name, level=level, fields=fields or {}))
 
 
-def with_member(job: Job, role: Role, **changes: str | AppliedAttributes | None) -> Job:
-    """Return the job with the record of one member changed."""
-    members = tuple(
-        replace(member, **changes) if member.role == role else member  # type: ignore[arg-type]
-        for member in job.record.members
+def with_digest(job: Job, role: Role, digest: ContentDigest) -> Job:
+    """Return the job with the digest of one member."""
+    members = (replace(one, digest=digest) if one.role == role else one for one in job.record.members)
+    return replace(job, record=replace(job.record, members=tuple(members)))
+
+
+def with_image(job: Job, role: Role, **changes: str | AppliedAttributes | None) -> Job:
+    """Return the job with one image of its target changed."""
+    images = (
+        replace(one, **changes) if one.role == role else one  # type: ignore[arg-type]
+        for one in job.target.images
     )
-    return replace(job, record=replace(job.record, members=members))
+    return job.with_target(images=tuple(images))
 
 
 def main_member(found: ImageSet) -> Member:
@@ -136,7 +156,7 @@ def fingerprint_of(record: SetRecord, found: ImageSet) -> str:
     """
     contents = [(m.role, m.digest) for m in record.members]
     boot = (found.kernel_id, found.ramdisk_id, found.arch, found.virtualization, found.sidecar.platform)
-    traits = (contents, boot, record.cloud, record.bucket, name_traits(found))
+    traits = (contents, boot, record.target.cloud, record.target.bucket, name_traits(found))
     return hashlib.sha256(json.dumps(traits).encode()).hexdigest()
 
 

@@ -17,10 +17,10 @@ from uecwatchd.clouds.registration import deregister
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Level
 from uecwatchd.images import digests
-from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, SetRecord
+from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, SetRecord, TargetImage
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.wording import command
-from uecwatchd.service.attempt.context import Job, Tools, main_member, pause, stop_if_asked, tell, with_member
+from uecwatchd.service.attempt.context import Job, Tools, main_member, pause, stop_if_asked, tell, with_image
 from uecwatchd.system.text import printable
 from uecwatchd.types import Role
 
@@ -42,7 +42,7 @@ NOT_AGAIN = "It is not tried again automatically. To do it: {order}"
 
 def apply_attributes(job: Job, tools: Tools) -> Job:
     """Apply the requested attributes to the images, and remove those that are no longer requested."""
-    before, now = _main_record(job).furnished, _requested(job, tools)
+    before, now = _main_image(job).furnished, _requested(job, tools)
     if before and before.image_id == now.image_id:
         both = tuple(dict.fromkeys((*before.tags, *now.tags)))
         job = _note(job, tools, replace(now, tags=both, described=now.described or before.described))
@@ -57,23 +57,23 @@ def apply_attributes(job: Job, tools: Tools) -> Job:
     return job
 
 
-def _main_record(job: Job) -> MemberRecord:
-    role = main_member(job.found).role
-    return next(member for member in job.record.members if member.role == role)
+def _main_image(job: Job) -> TargetImage:
+    return job.target.image(main_member(job.found).role)
 
 
 def _requested(job: Job, tools: Tools) -> AppliedAttributes:
     """Return the attributes of the main image, except permissions."""
-    member = _main_record(job)
+    image = _main_image(job)
+    member = next(member for member in job.record.members if member.role == image.role)
     tags = tuple(_fitting_tags(job, member, tools)) if job.cloud.dialect.tag_limit else ()
-    return AppliedAttributes(member.image_id, tags, described=job.found.sidecar.description is not None)
+    return AppliedAttributes(image.image_id, tags, described=job.found.sidecar.description is not None)
 
 
 def _note(job: Job, tools: Tools, attributes: AppliedAttributes) -> Job:
     """Record attributes before they are applied, so that they are known to be ours to remove."""
-    if _main_record(job).furnished == attributes:
+    if _main_image(job).furnished == attributes:
         return job
-    job = with_member(job, main_member(job.found).role, furnished=attributes)
+    job = with_image(job, main_member(job.found).role, furnished=attributes)
     tools.ledger.put_set(job.record)
     return job
 
@@ -96,9 +96,9 @@ def _given_by_others(job: Job, image_id: str, tools: Tools) -> Iterator[AppliedA
     for record in tools.ledger.sets():
         if not _is_other(record, job):
             continue
-        for member in record.members:
-            if member.furnished and member.furnished.image_id == image_id:
-                yield member.furnished
+        for image in record.target.images:
+            if image.furnished and image.furnished.image_id == image_id:
+                yield image.furnished
 
 
 def _untagged(cloud: Cloud, image_id: str, keys: list[str]) -> str:
@@ -107,7 +107,7 @@ def _untagged(cloud: Cloud, image_id: str, keys: list[str]) -> str:
 
 
 def _additions(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Change]:
-    cloud, sidecar, image_id = job.cloud, job.found.sidecar, member.image_id
+    cloud, sidecar, image_id = job.cloud, job.found.sidecar, job.record.image_id(member.role)
     # Nothing is taken from an image that a set of another owner has too.
     is_ours = member.role == main_member(job.found).role and not _has_other_owner(job, image_id, tools)
     if cloud.dialect.tag_limit or (is_ours and sidecar.tags):
@@ -132,7 +132,7 @@ def _has_other_owner(job: Job, image_id: str, tools: Tools) -> bool:
     mine = job.found.owner
     others = (record for record in tools.ledger.sets() if _is_other(record, job))
     return mine is not None and any(
-        record.owner not in (None, mine) and any(member.image_id == image_id for member in record.members)
+        record.owner not in (None, mine) and any(image.image_id == image_id for image in record.target.images)
         for record in others
     )
 
@@ -201,8 +201,8 @@ def _add_remark(job: Job, what: str, why: str, hint: str, request_id: str = "") 
     told = {key: value for key, value in fields.items() if value}
     sentence = f"it is registered, but something requested is missing: {what}: {why}"
     tell(job, Kind.WORKING, sentence, level="warning", fields=told)
-    remarks = (*job.record.remarks, f"{what}: {why}. {hint}")
-    return replace(job, record=replace(job.record, remarks=remarks))
+    remarks = (*job.target.remarks, f"{what}: {why}. {hint}")
+    return job.with_target(remarks=remarks)
 
 
 def _tell_shared(job: Job, tools: Tools) -> None:
@@ -235,7 +235,7 @@ def replace_older(job: Job, tools: Tools) -> Job:
     if job.found.sidecar.on_existing != "replace" or not image_id:
         return job
     older = tools.ledger.predecessor(
-        image_id, cloud=job.record.cloud, made_for=job.made_for, owner=job.found.owner
+        image_id, cloud=job.target.cloud, made_for=job.made_for, owner=job.found.owner
     )
     if older is None:
         return job
@@ -253,12 +253,13 @@ def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
     machine = next((member for member in record.members if member.role == "machine"), None)
     if machine is None:
         return False
-    return machine.image_id == older.image_id or (not machine.image_id and machine.digest == older.digest)
+    image_id = record.image_id("machine")
+    return image_id == older.image_id or (not image_id and machine.digest == older.digest)
 
 
 def _is_other(record: SetRecord, job: Job) -> bool:
     same = record.id == job.record.id
-    return not same and record.cloud == job.record.cloud
+    return not same and record.target.cloud == job.target.cloud
 
 
 def _remove(job: Job, older: BundleRecord, tools: Tools) -> str:
@@ -280,7 +281,7 @@ def _remove(job: Job, older: BundleRecord, tools: Tools) -> str:
 
 def publish(job: Job, tools: Tools) -> Job:
     """Report the result, then write the result files: first the log, then the JSON, then the ids."""
-    ids = {m.role: m.image_id for m in job.record.members}
+    ids = {image.role: image.image_id for image in job.target.images}
     seconds = round(tools.now() - job.record.since, 1)
     what = ids.get("machine") or ids.get("kernel") or ids.get("ramdisk", "")
     others = [f"{role} {ids[role]}" for role in ("kernel", "ramdisk") if role in ids and ids[role] != what]
@@ -291,14 +292,14 @@ def publish(job: Job, tools: Tools) -> Job:
             Kind.DONE,
             f"{job.found.name} is {what}{with_them}, {seconds} s after the attempt began",
             job.found.name,
-            fields={**_id_fields(job.record), "cloud": job.record.cloud, "seconds": seconds},
+            fields={**_id_fields(job.record), "cloud": job.target.cloud, "seconds": seconds},
         )
     )
     done = replace(job.record, state="done", stage="", since=tools.now())
     for taken in result_files.publish(done):
         job = _add_remark(job, taken.what, taken.why, taken.hint)
-    if job.record.remarks != done.remarks:  # the JSON gets them too, unless it is the file that failed
-        result_files.publish(replace(done, remarks=job.record.remarks))
+    if job.target != done.target:  # the JSON gets them too, unless it is the file that failed
+        result_files.publish(done.with_target(job.target))
     return job
 
 

@@ -29,7 +29,7 @@ from uecwatchd.service.attempt.context import (
     name_traits,
     pause,
     stop_if_asked,
-    with_member,
+    with_image,
 )
 from uecwatchd.service.attempt.prepare import registered_name
 from uecwatchd.types import FileStamp, Role
@@ -52,7 +52,7 @@ def deliver(job: Job, tools: Tools) -> Job:
     if main:
         done["machine"] = await_available(main, _register(job, main, uploads), uploads)
     for role, bundle in done.items():
-        job = with_member(job, role, image_id=bundle.image_id, manifest=bundle.location)
+        job = with_image(job, role, image_id=bundle.image_id, manifest=bundle.location)
     return job
 
 
@@ -74,7 +74,7 @@ def _request(job: Job, member: Member) -> UploadRequest:
         member=member,
         digest=known.digest if known else NOT_READ,
         arch=job.found.arch,
-        bucket=job.record.bucket,
+        bucket=job.target.bucket,
         must_be_new=job.found.sidecar.on_existing == "fail" and member == main_member(job.found),
         waited=job.waited,
     )
@@ -124,7 +124,7 @@ def _boot(job: Job, tools: Tools, made: Mapping[Role, Registration]) -> Boot:
 
     def trait(role: Role) -> str:
         if image_id := given[role]:
-            return tools.ledger.content(job.record.cloud, image_id) or image_id
+            return tools.ledger.content(job.target.cloud, image_id) or image_id
         known = job.known(role)
         return known.digest if known else ""
 

@@ -25,13 +25,13 @@ def check_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> Se
     now = tools.now()
     waiting = now - before.since
     try:
-        cloud = tools.clouds.enter(before.cloud)
+        cloud = tools.clouds.enter(before.target.cloud)
         listed = [find_image(cloud, image_id) for image_id in seconds_waited(before, now=now)]
     except UecError:  # an attempt gets the same error, and reports it
         return None
     patience = WAIT_SECONDS if all(listed) else UNLISTED_SECONDS
     pending = all(image is None or image.state in cloud.dialect.pending_states for image in listed)
-    if not pending or waiting >= patience or before.cloud != found.sidecar.clouds[0]:
+    if not pending or waiting >= patience or before.target.cloud != found.target_cloud:
         return None
     return replace(before, next_retry=next_check_at(before.since, now=now))
 
@@ -40,7 +40,7 @@ def seconds_waited(record: SetRecord | None, *, now: float) -> Mapping[str, floa
     """Return how many seconds a set has waited for images, by their ids."""
     if record is None or not record.awaits_cloud:
         return {}
-    return {member.pending: max(0.0, now - record.since) for member in record.members if member.pending}
+    return {image.pending: max(0.0, now - record.since) for image in record.target.images if image.pending}
 
 
 def defer_pending(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]:
@@ -50,17 +50,17 @@ def defer_pending(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, 
     """
     now = tools.now()
     since = now - job.waited.get(pending.image_id, 0.0)
-    members = (
+    images = (
         replace(one, pending=pending.image_id if one.role == pending.role else "")
-        for one in job.uploaded.applied_to(job.record.members)
+        for one in job.uploaded.applied_to(job.target.images)
     )
     record = replace(
-        job.record,
+        job.with_target(images=tuple(images)).record,
         state="waiting",
         since=since,
         reason=f"{pending.image_id}, pending",
         next_retry=next_check_at(since, now=now),
-        members=tuple(members),
     )
-    what = f"{waiting_for(record)} since {moment(since)} UTC on cloud {record.cloud}"
-    return record, Event(Kind.WAITING, f"{record.name}: {what}", record.name, fields={"cloud": record.cloud})
+    cloud = record.target.cloud
+    what = f"{waiting_for(record)} since {moment(since)} UTC on cloud {cloud}"
+    return record, Event(Kind.WAITING, f"{record.name}: {what}", record.name, fields={"cloud": cloud})

@@ -16,7 +16,7 @@ from uecwatchd.intake.sidecar import render_name
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.service.attempt.context import Job, Tools, fingerprint_of, stop_if_asked, tell, with_member
+from uecwatchd.service.attempt.context import Job, Tools, fingerprint_of, stop_if_asked, tell, with_digest
 from uecwatchd.types import ContentDigest
 
 # A copy that pauses for longer than the settle time, for example because of the network, continues within ten
@@ -49,7 +49,7 @@ def read_digests(job: Job, tools: Tools) -> Job:
     """
     for member in job.found.members:
         digest = tools.ledger.digest(member.stamp) or _digest(job, member, tools)
-        job = with_member(job, member.role, digest=digest)
+        job = with_digest(job, member.role, digest)
     return job
 
 
@@ -120,16 +120,16 @@ def fresh_until(job: Job, *, now: float) -> float:
 def remove_stale_ids(job: Job, tools: Tools) -> Job:
     """Remove the ids of an earlier content. Files that were only touched keep their ids."""
     fingerprint = fingerprint_of(job.record, job.found)
-    if job.record.fingerprint != fingerprint:
+    if job.target.fingerprint != fingerprint:
         result_files.retract(job.record)
-    return replace(job, record=replace(job.record, fingerprint=fingerprint))
+    return job.with_target(fingerprint=fingerprint)
 
 
 def connect(job: Job, tools: Tools) -> Job:
     """Connect to the cloud, and make sure that the bucket is ours."""
-    bucket = job.record.bucket
+    bucket = job.target.bucket
     check_bucket_name(bucket, from_config=bucket == tools.configured_bucket)
-    cloud = tools.clouds.enter(job.record.cloud)
+    cloud = tools.clouds.enter(job.target.cloud)
     try:
         ensure_bucket(cloud, bucket)
     except Halted as error:
@@ -158,7 +158,7 @@ def check_name(job: Job, tools: Tools) -> Job:
     if "name" in job.found.sidecar.given and not pattern.fullmatch(name):
         raise Rejected(
             f"{job.found.name}: its name cannot be registered",
-            f"cloud {job.record.cloud} does not take {name}",
+            f"cloud {job.target.cloud} does not take {name}",
             f"Use {NAME_MINIMUM} to {NAME_LIMIT} letters, digits and ( ) / _ - in the sidecar's `name`.",
         )
     return job
@@ -170,7 +170,7 @@ def registered_name(job: Job, tools: Tools) -> str:
     return render_name(
         found.sidecar.name,
         stem=found.name,
-        sha256=job.record.fingerprint,
+        sha256=job.target.fingerprint,
         arch=found.arch,
         version=found.sidecar.version,
         when=when,

@@ -15,7 +15,7 @@ from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.intake.sidecar import idle_keys
-from uecwatchd.ledger.records import MemberRecord, SetRecord
+from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.advances import track_in_ledger
 from uecwatchd.outputs.wording import failure_event, problem, waiting_for
@@ -72,7 +72,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
                 job = _run_stage(stage, job, tools)
             return _succeed(job, tools)
     except Stopped as stopped:
-        queued = replace(job.record, state="queued", members=job.uploaded.applied_to(job.record.members))
+        queued = replace(job.reached(), state="queued")
         return _end(job, queued, tools, _stop_event(stopped, tools))
     except NotYet as wait:
         return _defer_open_files(job, wait, tools)
@@ -94,7 +94,7 @@ def _run_stage(stage: Stage, job: Job, tools: Tools) -> Job:
         except StillAway:
             raise
         except CloudAway as error:
-            if tools.clouds.is_away(job.record.cloud):
+            if tools.clouds.is_away(job.target.cloud):
                 raise
             tell(job, Kind.WORKING, f"tried again in a moment: {problem(error)}")
         pause(seconds * (1 + tools.random()), tools, partial(stop_if_asked, job, tools))
@@ -105,8 +105,6 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
     same = (
         adjust_for_downtime(before, started=tools.started) if before and before.stamp == found.stamp else None
     )
-    parts = {member.role: member.parts for member in same.members} if same else {}
-    furnished = {member.role: member.furnished for member in before.members} if before else {}
     record = SetRecord(
         folder=str(found.folder),
         name=found.name,
@@ -114,21 +112,12 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
         state="working",
         since=tools.now(),
         attempt=(same.attempt if same else 0) + 1,
-        cloud=found.sidecar.clouds[0],
-        bucket=found.sidecar.bucket,
         arch=found.arch,
         deferrals=same.deferrals if same else 0,
         first_failure=same.first_failure if same else None,
         idle=idle_keys(found.sidecar),
-        members=tuple(
-            MemberRecord(
-                *(m.role, m.path, m.size, m.stamp),
-                parts=parts.get(m.role, 0),
-                furnished=furnished.get(m.role),
-            )
-            for m in found.members
-        ),
-        fingerprint=before.fingerprint if before else "",
+        members=tuple(MemberRecord(m.role, m.path, m.size, m.stamp) for m in found.members),
+        targets=(_target(found, before, same),),
         owner=found.owner,
     )
     advance = track_in_ledger(tools.ledger, record.id, now=tools.now)
@@ -137,8 +126,23 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
     return Job(found, record, monitor, fresh_until=fresh_until, waited=seconds_waited(same, now=tools.now()))
 
 
+def _target(found: ImageSet, before: SetRecord | None, same: SetRecord | None) -> TargetRecord:
+    """Return the target as an attempt begins: no ids yet. `same` is `before` if the files are the same."""
+    cloud = found.target_cloud
+    old = before.target_on(cloud) if before else TargetRecord(cloud)
+    images = (
+        TargetImage(
+            m.role,
+            parts=old.image(m.role).parts if same else 0,
+            furnished=old.image(m.role).furnished,
+        )
+        for m in found.members
+    )
+    return TargetRecord(cloud, found.sidecar.bucket, tuple(images), fingerprint=old.fingerprint)
+
+
 def _announce(job: Job, before: SetRecord | None) -> None:
-    found, record = job.found, job.record
+    found, record, cloud = job.found, job.record, job.target.cloud
     log = result_files.LogFile(found.folder, found.name)
     log.begin(record.attempt, started=record.since)
     if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
@@ -151,12 +155,12 @@ def _announce(job: Job, before: SetRecord | None) -> None:
         )
     parts = [f"{m.role} {m.path} ({format_size(m.size)})" for m in found.members]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
-    what = f"{found.name}: attempt {record.attempt} on cloud {record.cloud}: {', '.join([*parts, *given])}"
-    fields: Fields = {"cloud": record.cloud, "attempt": record.attempt}
+    what = f"{found.name}: attempt {record.attempt} on cloud {cloud}: {', '.join([*parts, *given])}"
+    fields: Fields = {"cloud": cloud, "attempt": record.attempt}
     job.monitor.tell(Event(Kind.WORKING, what, found.name, fields=fields))
     if found.left_out:
         unused = " and ".join(found.left_out)
-        tell(job, Kind.WORKING, f"{unused} left out: cloud {record.cloud} boots the disk by itself")
+        tell(job, Kind.WORKING, f"{unused} left out: cloud {cloud} boots the disk by itself")
     for sentence in found.unread:
         tell(job, Kind.WORKING, sentence, level="warning")
     if record.idle:
@@ -168,7 +172,7 @@ def _announce(job: Job, before: SetRecord | None) -> None:
 
 
 def _succeed(job: Job, tools: Tools) -> SetRecord:
-    tools.clouds.availability.note_success(job.record.cloud)
+    tools.clouds.availability.note_success(job.target.cloud)
     done = replace(job.record, state="done", stage="", since=tools.now(), deferrals=0, first_failure=None)
     return tools.ledger.put_set(done)
 
@@ -182,11 +186,10 @@ def _defer_open_files(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
 
 
 def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> SetRecord:
-    cloud, name = job.record.cloud, job.record.name
+    cloud, name = job.target.cloud, job.record.name
     away = isinstance(error, CloudAway) and tools.clouds.is_away_for(cloud, error, set_name=name)
-    reached = job.uploaded.applied_to(job.record.members)
-    further = sum(one.parts for one in reached) > sum(one.parts for one in job.record.members)
-    record = replace(job.record, members=reached)
+    record = job.reached()
+    further = _parts(record) > _parts(job.record)
     record = record_failure(record, error, now=tools.now(), spread=tools.random(), away=away, further=further)
     suspension = tools.clouds.availability.suspended().get(cloud)
     if isinstance(error, Halted):
@@ -203,6 +206,10 @@ def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> 
     if _is_known(record, before):
         job = replace(job, monitor=result_files.LogFile(job.found.folder, job.found.name))
     return _end(job, record, tools, event)
+
+
+def _parts(record: SetRecord) -> int:
+    return sum(image.parts for image in record.target.images)
 
 
 def show_refusal(record: SetRecord, tools: Tools, *, before: SetRecord | None) -> None:
