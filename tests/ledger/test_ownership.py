@@ -27,6 +27,7 @@ from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.intake.spool import contents, scan
 from uecwatchd.intake.spool.contents import Contents, read_contents
 from uecwatchd.ledger import schema
+from uecwatchd.ledger.migrations import MIGRATIONS
 from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.policy import GONE
@@ -62,9 +63,9 @@ def record_of(files: Files, *, owner: int | None = None, image_id: str = "emi-1"
 
 
 def test_a_ledger_of_before_is_taken_over_with_owners_unknown(tmp_path: Path) -> None:
-    before = next(i for i, text in enumerate(schema.MIGRATIONS) if "ADD COLUMN owner" in text)
+    before = next(i for i, text in enumerate(MIGRATIONS) if "ADD COLUMN owner" in text)
     with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as old:
-        old.executescript(f"{' '.join(schema.MIGRATIONS[:before])} PRAGMA user_version = {before};")
+        old.executescript(f"{' '.join(MIGRATIONS[:before])} PRAGMA user_version = {before};")
         old.execute(
             "INSERT INTO bundles (cloud, bucket, identity, role, sha256, prefix, state, parts, bundled_size,"
             " image_id, made_for, registered, objects) VALUES ('c', 'b', 'i', 'machine', ?, 'p',"

@@ -12,6 +12,7 @@ import pytest
 from uecwatchd.errors import Deferred, Halted, NotPermitted, Stopped
 from uecwatchd.ledger import schema, sqlite
 from uecwatchd.ledger.api import LedgerDamaged
+from uecwatchd.ledger.migrations import MIGRATIONS
 from uecwatchd.ledger.records import (
     Advance,
     BundleRecord,
@@ -101,7 +102,7 @@ def test_only_the_last_advance_of_a_set_is_kept(tmp_path: Path) -> None:
 
 def test_a_ledger_of_the_first_version_is_taken_over_with_all_that_is_in_it(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as old:
-        old.executescript(f"{schema.MIGRATIONS[0]} PRAGMA user_version = 1;")
+        old.executescript(f"{MIGRATIONS[0]} PRAGMA user_version = 1;")
         old.execute("INSERT INTO clouds VALUES ('default', 'uec', 'http://cloud')")
         old.commit()
     with closing(open_ledger(tmp_path)) as book:

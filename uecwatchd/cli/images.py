@@ -80,7 +80,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
         raise Halted(f"there is no cloud named {name}", why, "Name one of them.")
     book = read_ledger(settings.state.dir)
     bundles = book.bundles(name) if book else ()
-    sets = [record for record in book.sets() if record.target.cloud == name] if book else ()
+    sets = book.sets_on(name) if book else ()
     before = book.clouds() if book else {}
     if book:
         book.close()

@@ -36,7 +36,7 @@ def once(arguments: argparse.Namespace) -> int:
         return show_plan(settings, as_json=arguments.json)
     log = program_log()
     with closing(open_ledger(settings.state.dir, lost=partial(tell_lost, log))) as book:
-        before = {r.id: r for r in book.sets()}
+        before = {r.id: r for r in book.sets()}  # all, to report the changed ones; the service reads all too
         service = Service(settings, monitor=log, ledger=book, spread=random.random)
         handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
         records = service.once()

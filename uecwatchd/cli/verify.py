@@ -51,7 +51,7 @@ def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, 
     before: Mapping[str, DetectedCloud] = {}
     if book := read_ledger(settings.state.dir):
         with closing(book):
-            records, before = book.sets(), book.clouds()
+            records, before = book.sets_named(name.rpartition("/")[2]), book.clouds()
     done = [r for r in records if r.state == "done"]
     meant = [r for r in done if name in (r.name, str(r.id))]
     if len(meant) > 1:

@@ -54,8 +54,7 @@ def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> N
 
 def _is_wanted(request: UploadRequest, left: BundleRecord, ledger: Ledger) -> bool:
     """Tell if another set has the same content, and goes on with what this one began."""
-    others = (record for record in ledger.sets() if str(record.id) != request.made_for)
-    return any(member.digest == left.digest for record in others for member in record.members)
+    return any(str(record.id) != request.made_for for record in ledger.sets_with_content(left.digest))
 
 
 def _tell(request: UploadRequest, tools: UploadTools, what: str, level: Level = "info") -> None:

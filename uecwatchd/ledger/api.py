@@ -54,6 +54,21 @@ class Ledger(Protocol):
     def sets(self, folder: Path | None = None) -> tuple[SetRecord, ...]:
         """Return all sets, or those of one spool folder, ordered by folder and name."""
 
+    def count_sets(self) -> int:
+        """Return the number of sets."""
+
+    def sets_named(self, name: str) -> tuple[SetRecord, ...]:
+        """Return the sets of this name in all folders, ordered by folder."""
+
+    def sets_on(self, cloud: str) -> tuple[SetRecord, ...]:
+        """Return the sets with this cloud as a target, ordered as all."""
+
+    def sets_with_image(self, cloud: str, image_id: str) -> tuple[SetRecord, ...]:
+        """Return the sets that have an image on a cloud, or gave it attributes, ordered as all."""
+
+    def sets_with_content(self, digest: ContentDigest) -> tuple[SetRecord, ...]:
+        """Return the sets with a member of this content, ordered as all."""
+
     def put_set(self, record: SetRecord) -> SetRecord:
         """Write a set, and return it. The stage of a working set may be lost in a power cut."""
 
@@ -80,8 +95,8 @@ class Ledger(Protocol):
     def all_bundles(self) -> tuple[BundleRecord, ...]:
         """Return the bundles of all clouds, ordered by cloud and prefix."""
 
-    def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
-        """Return the bundles of one role that a set began, and that are not registered."""
+    def unfinished(self, cloud: str, *, made_for: str, role: Role | None = None) -> tuple[BundleRecord, ...]:
+        """Return the bundles that a set began, of one role or of all, and that are not registered."""
 
     def content(self, cloud: str, image_id: str) -> ContentDigest | None:
         """Return the digest of the content that was registered under an id, or None if it is unknown."""

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
@@ -19,6 +19,7 @@ from uecwatchd.ledger.records import (
 )
 from uecwatchd.types import ContentDigest, FileStamp, Role, StoredObject
 
+OF_SET = "folder = ? AND name = ?"
 # A set with all that belongs to it, in one statement: another process may write between two.
 SELECT_SETS = """
 SELECT sets.*, (
@@ -121,3 +122,20 @@ def _image_from(values: dict[str, Any]) -> TargetImage:
     given = json.loads(values["furnished"]) if values["furnished"] else None
     furnished = AppliedAttributes(**{**given, "tags": tuple(given["tags"])}) if given else None
     return TargetImage(**{**values, "furnished": furnished})
+
+
+def replace_sets(connection: sqlite3.Connection, records: Sequence[SetRecord]) -> None:
+    """Write sets with their targets and images in place of the rows that are there."""
+    replace_rows(connection, "sets", [set_row(record) for record in records])
+    for table, to_rows in (("targets", target_rows), ("images", image_rows)):
+        keys = [record.id for record in records]
+        connection.executemany(f"DELETE FROM {table} WHERE {OF_SET}", keys)  # noqa: S608 (constants)
+        replace_rows(connection, table, [row for record in records for row in to_rows(record)])
+
+
+def replace_rows(connection: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+    if rows:
+        names = ", ".join(rows[0])
+        marks = ", ".join(f":{name}" for name in rows[0])
+        statement = f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 (our own names)
+        connection.executemany(statement, rows)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, kind_of
 from uecwatchd.ledger.api import LedgerDamaged
+from uecwatchd.ledger.migrations import MIGRATIONS
 from uecwatchd.system import failpoints, lockfile
 from uecwatchd.system.disk_space import free_space, reason_too_full
 from uecwatchd.system.mounts import file_system_of, is_shared
@@ -50,113 +51,6 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 UNSHARED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL})
 LOCAL = f"{ON_A_LOCAL_DISK}."
 OTHER_HINT = "Nothing is lost, and work resumes by itself; if that goes on, look at the state directory."
-
-# Each entry takes the schema from its index to the next version; a released entry is never edited.
-MIGRATIONS = (
-    """
-    CREATE TABLE sets (
-        folder TEXT NOT NULL, name TEXT NOT NULL, stamp TEXT NOT NULL, state TEXT NOT NULL,
-        stage TEXT NOT NULL, attempt INTEGER NOT NULL, since REAL NOT NULL, next_retry REAL,
-        reason TEXT NOT NULL, cloud TEXT NOT NULL, bucket TEXT NOT NULL, arch TEXT NOT NULL,
-        deferrals INTEGER NOT NULL, first_failure REAL, idle TEXT NOT NULL, members TEXT NOT NULL,
-        fingerprint TEXT NOT NULL, remarks TEXT NOT NULL, error TEXT,
-        PRIMARY KEY (folder, name)
-    ) STRICT;
-    CREATE TABLE bundles (
-        cloud TEXT NOT NULL, bucket TEXT NOT NULL, identity TEXT NOT NULL, role TEXT NOT NULL,
-        sha256 TEXT NOT NULL, prefix TEXT NOT NULL, state TEXT NOT NULL, secret_key BLOB, secret_iv BLOB,
-        parts INTEGER NOT NULL, bundled_size INTEGER NOT NULL, image_id TEXT NOT NULL,
-        made_for TEXT NOT NULL, registered REAL, objects TEXT NOT NULL,
-        PRIMARY KEY (cloud, identity)
-    ) STRICT;
-    CREATE TABLE clouds (
-        name TEXT NOT NULL PRIMARY KEY, dialect TEXT NOT NULL, address TEXT NOT NULL
-    ) STRICT;
-    CREATE TABLE digests (
-        device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
-        sha256 TEXT NOT NULL,
-        PRIMARY KEY (device, inode)
-    ) STRICT;
-    """,
-    # Requests and holds have separate tables, because another process writes them while a daemon runs.
-    """
-    CREATE TABLE requests (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, folder TEXT NOT NULL, name TEXT NOT NULL, verb TEXT NOT NULL
-    ) STRICT;
-    CREATE TABLE holds (
-        folder TEXT NOT NULL, name TEXT NOT NULL, since REAL NOT NULL, PRIMARY KEY (folder, name)
-    ) STRICT;
-    CREATE TABLE advances (
-        folder TEXT NOT NULL, name TEXT NOT NULL, stage TEXT NOT NULL, file TEXT NOT NULL,
-        done INTEGER NOT NULL, total INTEGER NOT NULL, part INTEGER NOT NULL,
-        began REAL NOT NULL, moment REAL NOT NULL, PRIMARY KEY (folder, name)
-    ) STRICT;
-    """,
-    # Files that are about to leave a folder: half a set would be taken for another one.
-    """
-    CREATE TABLE leaving (
-        folder TEXT NOT NULL, path TEXT NOT NULL, stamp TEXT NOT NULL, way TEXT NOT NULL,
-        PRIMARY KEY (folder, path)
-    ) STRICT;
-    """,
-    # When a daemon will probe suspended clouds, for `status`.
-    """
-    CREATE TABLE probes (cloud TEXT NOT NULL PRIMARY KEY, moment REAL NOT NULL) STRICT;
-    """,
-    # The ids in a machine's manifest: its parts stay valid if a kernel gets another id.
-    """
-    ALTER TABLE bundles ADD COLUMN boot TEXT NOT NULL DEFAULT '';
-    """,
-    # The plain SHA-256 of a file with another kind of digest, if it was needed.
-    """
-    ALTER TABLE digests ADD COLUMN sum TEXT;
-    """,
-    # The certificates that a manifest was made with, because it is useless after they have changed; and if an
-    # image that stayed pending was registered a second time.
-    """
-    ALTER TABLE bundles ADD COLUMN sealed TEXT NOT NULL DEFAULT '';
-    ALTER TABLE bundles ADD COLUMN renewed INTEGER NOT NULL DEFAULT 0;
-    """,
-    # The uid of the owner of a set and its image; unknown for older ones until their files are scanned.
-    """
-    ALTER TABLE sets ADD COLUMN owner INTEGER;
-    ALTER TABLE bundles ADD COLUMN owner INTEGER;
-    """,
-    # What a set has on one cloud, apart from its files: another cloud gives the same files other ids.
-    """
-    CREATE TABLE targets (
-        folder TEXT NOT NULL, name TEXT NOT NULL, cloud TEXT NOT NULL, bucket TEXT NOT NULL,
-        fingerprint TEXT NOT NULL, remarks TEXT NOT NULL,
-        PRIMARY KEY (folder, name, cloud)
-    ) STRICT;
-    CREATE TABLE images (
-        folder TEXT NOT NULL, name TEXT NOT NULL, cloud TEXT NOT NULL, role TEXT NOT NULL,
-        image_id TEXT NOT NULL, manifest TEXT NOT NULL, parts INTEGER NOT NULL, pending TEXT NOT NULL,
-        furnished TEXT,
-        PRIMARY KEY (folder, name, cloud, role)
-    ) STRICT;
-    CREATE INDEX images_by_id ON images (cloud, image_id);
-    INSERT INTO targets
-        SELECT folder, name, cloud, bucket, fingerprint, remarks FROM sets
-        WHERE cloud <> '' OR fingerprint <> '';
-    INSERT INTO images
-        SELECT
-            folder, name, cloud, json_extract(value, '$.role'),
-            coalesce(json_extract(value, '$.image_id'), ''),
-            coalesce(json_extract(value, '$.manifest'), ''), coalesce(json_extract(value, '$.parts'), 0),
-            coalesce(json_extract(value, '$.pending'), ''), json_extract(value, '$.furnished')
-        FROM sets, json_each(sets.members) WHERE cloud <> '' OR fingerprint <> '';
-    UPDATE sets SET members = (
-        SELECT json_group_array(
-            json_remove(value, '$.image_id', '$.manifest', '$.parts', '$.pending', '$.furnished')
-        ) FROM json_each(sets.members)
-    );
-    ALTER TABLE sets DROP COLUMN cloud;
-    ALTER TABLE sets DROP COLUMN bucket;
-    ALTER TABLE sets DROP COLUMN fingerprint;
-    ALTER TABLE sets DROP COLUMN remarks;
-    """,
-)
 
 
 def open_file(folder: Path, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection:

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,20 +13,19 @@ from uecwatchd.ledger.api import CHECK_SECONDS, LedgerDamaged
 from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
 from uecwatchd.ledger.recovery import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.rows import (
+    OF_SET,
     SELECT_SETS,
     bundle_from,
     bundle_row,
-    image_rows,
     leaving_from,
+    replace_rows,
+    replace_sets,
     set_from,
-    set_row,
-    target_rows,
 )
 from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, read_file, trouble
 from uecwatchd.system import failpoints
 from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, Role, SetId
 
-OF_SET = "folder = ? AND name = ?"
 OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
 
@@ -56,6 +55,29 @@ class SqliteLedger:
         where, values = ("WHERE folder = ?", (str(folder),)) if folder else ("", ())
         return self._sets(f"{where} ORDER BY folder, name", *values)
 
+    def count_sets(self) -> int:
+        return int(self._read("SELECT count(*) FROM sets")[0][0])
+
+    def sets_named(self, name: str) -> tuple[SetRecord, ...]:
+        return self._sets("WHERE name = ? ORDER BY folder", name)
+
+    def sets_on(self, cloud: str) -> tuple[SetRecord, ...]:
+        return self._sets_of("SELECT folder, name FROM targets WHERE cloud = ?", cloud)
+
+    def sets_with_image(self, cloud: str, image_id: str) -> tuple[SetRecord, ...]:
+        furnished = "json_extract(furnished, '$.image_id')"
+        keys = f"SELECT folder, name FROM images WHERE cloud = ?1 AND (image_id = ?2 OR {furnished} = ?2)"  # noqa: S608 (constant)
+        return self._sets_of(keys, cloud, image_id)
+
+    def sets_with_content(self, digest: ContentDigest) -> tuple[SetRecord, ...]:
+        content = "json_extract(value, '$.sha256')"
+        where = f"EXISTS (SELECT 1 FROM json_each(members) WHERE {content} = ?)"  # noqa: S608 (constant)
+        return self._sets(f"WHERE {where} ORDER BY folder, name", digest)
+
+    def _sets_of(self, keys: str, *values: object) -> tuple[SetRecord, ...]:
+        """Return the sets that a SELECT of folders and names finds."""
+        return self._sets(f"WHERE (folder, name) IN ({keys}) ORDER BY folder, name", *values)
+
     def _sets(self, rest: str, *values: object) -> tuple[SetRecord, ...]:
         return tuple(set_from(row) for row in self._read(f"{SELECT_SETS} {rest}", *values))
 
@@ -63,14 +85,14 @@ class SqliteLedger:
         # After a power cut, the stage is found again.
         name = f"note set {record.state}: {record.stage}" if record.stage else f"note set {record.state}"
         with self._writing(name, lasting=record.state != "working") as connection:
-            _replace_sets(connection, [record])
+            replace_sets(connection, [record])
         return record
 
     def put_sets(self, records: Iterable[SetRecord]) -> None:
         """Write all of them or none, in about the time of one."""
         if together := list(records):
             with self._writing(f"note {'a set' if len(together) == 1 else 'sets'}") as connection:
-                _replace_sets(connection, together)
+                replace_sets(connection, together)
 
     def drop_set(self, record: SetRecord) -> None:
         with self._writing("forget set") as connection:
@@ -110,9 +132,8 @@ class SqliteLedger:
         self._write("forget bundle", f"DELETE FROM bundles WHERE {where}", record.cloud, record.identity)  # noqa: S608 (constant)
         self._forget_for_good()
 
-    def unfinished(self, cloud: str, *, made_for: str, role: Role) -> tuple[BundleRecord, ...]:
-        """Return the bundles of one role that a set started and has not registered."""
-        where = "cloud = ? AND made_for = ? AND role = ? AND state != 'registered'"
+    def unfinished(self, cloud: str, *, made_for: str, role: Role | None = None) -> tuple[BundleRecord, ...]:
+        where = "cloud = ?1 AND made_for = ?2 AND state != 'registered' AND (?3 IS NULL OR role = ?3)"
         rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, made_for, role)  # noqa: S608 (constant)
         return tuple(bundle_from(row) for row in rows)
 
@@ -303,28 +324,12 @@ class SqliteLedger:
 
     def _replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
         with self._writing(moment, lasting=lasting) as connection:
-            _replace_rows(connection, table, [row])
+            replace_rows(connection, table, [row])
 
     def _forget_for_good(self) -> None:
         """Empty the log: deleted keys are zeroed in the file, but not in the log."""
         with self._turn, self._trouble(), failpoints.effect("empty the ledger's log"):
             empty_log(self._connection)
-
-
-def _replace_sets(connection: sqlite3.Connection, records: Sequence[SetRecord]) -> None:
-    _replace_rows(connection, "sets", [set_row(record) for record in records])
-    for table, to_rows in (("targets", target_rows), ("images", image_rows)):
-        keys = [record.id for record in records]
-        connection.executemany(f"DELETE FROM {table} WHERE {OF_SET}", keys)  # noqa: S608 (constants)
-        _replace_rows(connection, table, [row for record in records for row in to_rows(record)])
-
-
-def _replace_rows(connection: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, object]]) -> None:
-    if rows:
-        names = ", ".join(rows[0])
-        marks = ", ".join(f":{name}" for name in rows[0])
-        statement = f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 (our own names)
-        connection.executemany(statement, rows)
 
 
 def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> SqliteLedger:

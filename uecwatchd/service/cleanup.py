@@ -15,8 +15,8 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
     result_files.clear(record)
     for member in record.members:
         ledger.drop_digest(member.stamp)
-    others = [other for other in ledger.sets() if other.id != record.id]
-    for bundle in ledger.bundles(record.target.cloud):
+    for bundle in ledger.unfinished(record.target.cloud, made_for=str(record.id)):
+        others = [other for other in ledger.sets_with_content(bundle.digest) if other.id != record.id]
         if is_used_only_by(bundle, record, others):
             ledger.drop_bundle(bundle)
     ledger.drop_advance(record.folder, record.name)

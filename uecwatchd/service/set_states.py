@@ -24,6 +24,7 @@ class SetStates:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        # All of them: each scan decides over all sets of its folder, far more often than one changes.
         self._records = {record.id: record for record in ledger.sets()}
         self._unwritten: set[SetId] = set()
         self._memory_only: set[SetId] = set()

@@ -69,7 +69,7 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
     except UecError as error:
         yield bad(error)
         return
-    told = f"a ledger of {len(book.sets())} sets" if book else "no ledger yet"
+    told = f"a ledger of {book.count_sets()} sets" if book else "no ledger yet"
     if book:
         book.close()
     yield Finding("ok", f"state directory: {folder} ({told})")

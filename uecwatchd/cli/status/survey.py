@@ -74,6 +74,7 @@ def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, Detected
         return Known(now, alive), {}
     with closing(book):
         asked = {r.set_id: r.verb for r in book.requests()}
+        # All sets, even for one name: a name is decided among all files of its folder.
         known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked, book.probes())
         return known, book.clouds()
 

@@ -93,7 +93,7 @@ def _removals(job: Job, before: AppliedAttributes, now: AppliedAttributes, tools
 
 def _given_by_others(job: Job, image_id: str, tools: Tools) -> Iterator[AppliedAttributes]:
     """Yield the attributes that other sets gave this image."""
-    for record in tools.ledger.sets():
+    for record in tools.ledger.sets_with_image(job.target.cloud, image_id):
         if not _is_other(record, job):
             continue
         for image in record.target.images:
@@ -130,7 +130,8 @@ def _additions(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Change]
 def _has_other_owner(job: Job, image_id: str, tools: Tools) -> bool:
     """Return True if a set of another owner has this image: then nothing is removed from it."""
     mine = job.found.owner
-    others = (record for record in tools.ledger.sets() if _is_other(record, job))
+    sets = tools.ledger.sets_with_image(job.target.cloud, image_id)
+    others = (record for record in sets if _is_other(record, job))
     return mine is not None and any(
         record.owner not in (None, mine) and any(image.image_id == image_id for image in record.target.images)
         for record in others
@@ -209,7 +210,8 @@ def _tell_shared(job: Job, tools: Tools) -> None:
     """Report that other sets have the same image, because it has only one set of permissions."""
     role = main_member(job.found).role
     image_id = job.record.image_id(role)
-    others = [r.name for r in tools.ledger.sets() if _is_other(r, job) and r.image_id(role) == image_id]
+    sets = tools.ledger.sets_with_image(job.target.cloud, image_id)
+    others = [r.name for r in sets if _is_other(r, job) and r.image_id(role) == image_id]
     if others and job.found.sidecar.given & {"public", "share"}:
         what = f"{image_id} is the image of {', '.join(others)} too: the permissions that were set last apply"
         tell(job, Kind.WORKING, what, level="warning")
@@ -241,7 +243,10 @@ def replace_older(job: Job, tools: Tools) -> Job:
         return job
     check = partial(stop_if_asked, job, tools)
     with tools.ledger.claim(f"{older.cloud}/{older.identity}", check=check):  # nobody adopts it meanwhile
-        if any(_uses(record, older, job) for record in tools.ledger.sets()):
+        # The contents first: a set that gets the image in between has been seen without it.
+        ledger = tools.ledger
+        sets = (*ledger.sets_with_content(older.digest), *ledger.sets_with_image(older.cloud, older.image_id))
+        if any(_uses(record, older, job) for record in sets):
             return job
         return _make(job, tools, Change(lambda: _remove(job, older, tools)))
 
