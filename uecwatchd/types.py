@@ -26,6 +26,14 @@ class SetId(NamedTuple):
     def __str__(self) -> str:
         return f"{self.folder}/{self.name}"
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the id that `str` made. Raises ValueError if there is no name."""
+        folder, slash, name = text.rpartition("/")
+        if not (slash and name):
+            raise ValueError(f"not a folder and a name: {text!r}")
+        return cls(folder, name)
+
 
 class FileStamp(NamedTuple):
     """Values from `fstat`: if the content of a file may have changed, at least one of them differs."""

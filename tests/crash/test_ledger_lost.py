@@ -19,6 +19,7 @@ from uecwatchd.ledger import schema
 from uecwatchd.ledger.records import Request
 from uecwatchd.ledger.schema import FILE_NAME, lock_state
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
+from uecwatchd.types import SetId
 
 KILLED = -9
 PAGE_BYTES = 4096
@@ -125,12 +126,12 @@ def test_a_damaged_ledger_is_not_set_aside_under_a_daemon_that_has_it_open(state
 
 def test_what_people_asked_for_is_taken_over_from_a_damaged_ledger(state: Path) -> None:
     with closing(open_ledger(state)) as book:
-        book.put_hold("/spool", "karmic", since=5.0)
-        book.put_request(Request("/spool", "jaunty", "retry"))
+        book.put_hold(SetId("/spool", "karmic"), since=5.0)
+        book.put_request(Request(SetId("/spool", "jaunty"), "retry"))
     spoil_row(state / FILE_NAME)
     with closing(open_ledger(state, lost=lambda _: None)) as book:
         assert book.holds() == {("/spool", "karmic"): 5.0}
-        assert [request.name for request in book.requests()] == ["jaunty"]
+        assert [request.set_id.name for request in book.requests()] == ["jaunty"]
         assert book.sets() == ()
 
 
@@ -139,7 +140,7 @@ def test_what_stands_only_in_the_log_of_a_damaged_ledger_is_taken_over_as_well(
 ) -> None:
     killed = tmp_path / "killed"
     with closing(open_ledger(state)) as book:
-        book.put_hold("/spool", "karmic", since=5.0)
+        book.put_hold(SetId("/spool", "karmic"), since=5.0)
         spoil_row(state / FILE_NAME)
         shutil.copytree(state, killed)  # as a killed process leaves it
     assert (killed / f"{FILE_NAME}-wal").stat().st_size

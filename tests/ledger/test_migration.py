@@ -28,7 +28,7 @@ def migrated(tmp_path: Path) -> Iterator[SqliteLedger]:
 
 
 def record(book: SqliteLedger, name: str) -> SetRecord:
-    found = book.set(SPOOL, name)
+    found = book.set(SetId(str(SPOOL), name))
     assert found
     return found
 
@@ -74,7 +74,7 @@ def test_a_deferred_set_keeps_its_clock(migrated: SqliteLedger) -> None:
 
 
 def test_an_unfinished_bundle_resumes_with_its_key(migrated: SqliteLedger) -> None:
-    (half,) = migrated.unfinished("default", made_for="/spool/half", role="machine")
+    (half,) = migrated.unfinished("default", made_for=SetId("/spool", "half"), role="machine")
     assert half.state == "planned"
     assert half.secret_key
     assert half.secret_iv

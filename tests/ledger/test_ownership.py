@@ -34,7 +34,7 @@ from uecwatchd.service.policy import GONE
 from uecwatchd.service.retention import files_to_retire
 from uecwatchd.service.set_owners import find_new_owners, folder_history
 from uecwatchd.service.set_states import SetStates
-from uecwatchd.types import ContentDigest
+from uecwatchd.types import ContentDigest, SetId
 
 FOLDER = Path("/spool")
 BUNDLE = BundleRecord(
@@ -46,7 +46,7 @@ BUNDLE = BundleRecord(
     "p",
     "registered",
     image_id="emi-1",
-    made_for="/spool/web",
+    made_for=SetId("/spool", "web"),
     registered=1.0,
 )
 NOTHING = Contents({}, {}, {}, {}, frozenset(), frozenset())
@@ -76,8 +76,8 @@ def test_a_ledger_of_before_is_taken_over_with_owners_unknown(tmp_path: Path) ->
     with closing(open_ledger(tmp_path)) as book:
         (bundle,) = book.bundles("c")
         assert bundle.owner is None
-        assert book.predecessor("emi-2", cloud="c", made_for="/spool/web") == bundle
-        assert book.predecessor("emi-2", cloud="c", made_for="/spool/web", owner=BOB) is None
+        assert book.predecessor("emi-2", cloud="c", made_for=SetId("/spool", "web")) == bundle
+        assert book.predecessor("emi-2", cloud="c", made_for=SetId("/spool", "web"), owner=BOB) is None
 
 
 def test_a_set_of_before_is_whose_file_it_was_made_of_and_so_is_its_image(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_set_of_before_is_whose_file_it_was_made_of_and_so_is_its_image(tmp_pa
         assert (owners, proven) == ({"web": ALICE}, {"web"})
         assert states.put_owners(FOLDER, owners, proven)["web"].owner == ALICE
         assert book.sets()[0].owner == ALICE
-        assert book.predecessor("emi-2", cloud="c", made_for="/spool/web", owner=ALICE)
-        assert book.predecessor("emi-2", cloud="c", made_for="/spool/web", owner=BOB) is None
+        assert book.predecessor("emi-2", cloud="c", made_for=SetId("/spool", "web"), owner=ALICE)
+        assert book.predecessor("emi-2", cloud="c", made_for=SetId("/spool", "web"), owner=BOB) is None
 
 
 def test_another_whose_file_lies_there_now_does_not_come_by_an_image_of_before() -> None:

@@ -24,7 +24,7 @@ from uecwatchd.ledger.records import (
     TargetRecord,
 )
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
-from uecwatchd.types import ContentDigest, FileStamp
+from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 STAMP = FileStamp(1, 2, 3, 4)
 SINCE = FileStamp(1, 2, 3, 5)  # the same file, changed
@@ -58,7 +58,7 @@ def test_a_set_comes_back_as_it_was_written_after_a_restart(tmp_path: Path) -> N
     with closing(open_ledger(tmp_path)) as book:
         book.put_set(RECORD)
     with closing(open_ledger(tmp_path)) as book:
-        assert book.set(Path("/spool"), "kärmic") == RECORD
+        assert book.set(RECORD.id) == RECORD
         assert book.sets() == (RECORD,)
         assert book.sets(Path("/other")) == ()
 
@@ -73,30 +73,30 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_what_people_ask_for_is_kept_in_order_until_it_is_done(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
-        book.put_request(Request("/spool", "karmic", "retry"))
-        book.put_request(Request("/spool", "jaunty", "forget"))
+        book.put_request(Request(SetId("/spool", "karmic"), "retry"))
+        book.put_request(Request(SetId("/spool", "jaunty"), "forget"))
         first, second = book.requests()
-        assert (first.name, second.verb) == ("karmic", "forget")
+        assert (first.set_id.name, second.verb) == ("karmic", "forget")
         book.drop_request(first)
         assert book.requests() == (second,)
 
 
 def test_a_set_is_held_since_it_was_held_first(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
-        book.put_hold("/spool", "karmic", since=5.0)
-        book.put_hold("/spool", "karmic", since=9.0)
+        book.put_hold(SetId("/spool", "karmic"), since=5.0)
+        book.put_hold(SetId("/spool", "karmic"), since=9.0)
         assert book.holds() == {("/spool", "karmic"): 5.0}
-        book.drop_hold("/spool", "karmic")
+        book.drop_hold(SetId("/spool", "karmic"))
         assert book.holds() == {}
 
 
 def test_only_the_last_advance_of_a_set_is_kept(tmp_path: Path) -> None:
-    first = Advance("/spool", "karmic", "upload", "karmic.img", 1, 1 << 40, 1, 5.0, 6.0)
+    first = Advance(SetId("/spool", "karmic"), "upload", "karmic.img", 1, 1 << 40, 1, 5.0, 6.0)
     with closing(open_ledger(tmp_path)) as book:
         book.put_advance(first)
         book.put_advance(replace(first, done=2))
         assert book.advances() == {("/spool", "karmic"): replace(first, done=2)}
-        book.drop_advance("/spool", "karmic")
+        book.drop_advance(SetId("/spool", "karmic"))
         assert book.advances() == {}
 
 

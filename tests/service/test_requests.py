@@ -39,9 +39,17 @@ from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32))
+KARMIC, LUCID = SetId("/s", "karmic"), SetId("/s", "lucid")
 RECORD = SetRecord("/s", "karmic", "stamp", "deferred", 1.0, members=(MEMBER,), targets=(TargetRecord("c"),))
 BUNDLE = BundleRecord(
-    "c", "b", "f" * 64, "machine", ContentDigest("ab" * 32), "karmic-1", "planned", made_for="/s/karmic"
+    "c",
+    "b",
+    "f" * 64,
+    "machine",
+    ContentDigest("ab" * 32),
+    "karmic-1",
+    "planned",
+    made_for=KARMIC,
 )
 
 
@@ -445,7 +453,7 @@ def test_only_a_bundle_under_way_that_no_other_set_needs_is_forgotten_with_its_s
     other = replace(RECORD, name="lucid", members=(replace(MEMBER, digest=ContentDigest("cd" * 32)),))
     assert is_used_only_by(BUNDLE, RECORD, [other])
     assert not is_used_only_by(BUNDLE, RECORD, [replace(other, members=(MEMBER,))])
-    assert not is_used_only_by(replace(BUNDLE, made_for="/s/lucid"), RECORD, [])
+    assert not is_used_only_by(replace(BUNDLE, made_for=LUCID), RECORD, [])
     assert not is_used_only_by(replace(BUNDLE, state="registering"), RECORD, [])
     assert not is_used_only_by(replace(BUNDLE, state="registered"), RECORD, [])
 
@@ -455,19 +463,20 @@ def test_holds_and_requests_to_forget_stop_what_is_at_work(tmp_path: Path) -> No
     with closing(open_ledger(tmp_path)) as book:
         requests = Requests(book, interrupts, SetStates(book))
         assert not requests.changed()
-        book.put_hold("/s", "karmic", since=1.0)
-        book.put_request(Request("/s", "lucid", "forget"))
+        book.put_hold(KARMIC, since=1.0)
+        book.put_request(Request(LUCID, "forget"))
         assert requests.changed()
         requests.update()
         assert not requests.changed()
-    assert interrupts.reason(SetId("/s", "karmic")) == "it is held"
-    assert interrupts.reason(SetId("/s", "lucid")) == "it is to be forgotten"
+    assert interrupts.reason(KARMIC) == "it is held"
+    assert interrupts.reason(LUCID) == "it is to be forgotten"
     assert interrupts.reason(SetId("/t", "karmic")) == ""
 
 
 def test_what_is_asked_for_is_told_once() -> None:
     asked = OpenRequests(
-        (Request("/s", "karmic", "retry", 1), Request("/s", "karmic", "retry", 2)), {("/s", "a"): 1.0}
+        (Request(KARMIC, "retry", 1), Request(KARMIC, "retry", 2)),
+        {("/s", "a"): 1.0},
     )
     told = [event.sentence for event in events_between(OpenRequests(), asked)]
     assert told == [
@@ -481,7 +490,7 @@ def test_what_is_asked_for_is_told_once() -> None:
 def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
         requests = Requests(book, Interrupts(), SetStates(book))
-        book.put_request(Request("/s", "karmic", "retry"))
+        book.put_request(Request(KARMIC, "retry"))
         requests.update()
         assert requests.open.has(("/s", "karmic"), "retry")
         book._connection.execute("PRAGMA query_only = ON")  # as on a disk that was mounted read-only

@@ -100,13 +100,13 @@ def _act(verb: Verb, row: Row, settings: Settings) -> None:
     state = settings.state.dir
     with closing(open_ledger(state)) as book:
         if verb == "hold":
-            book.put_hold(row.folder, row.name, since=time.time())
+            book.put_hold(row.id, since=time.time())
         elif verb == "release":
-            book.drop_hold(row.folder, row.name)
+            book.drop_hold(row.id)
         elif verb == "retry":
-            book.put_request(Request(row.folder, row.name, "retry"))
+            book.put_request(Request(row.id, "retry"))
         elif not row.seen or not _forgotten(row, book, state):
-            book.put_request(Request(row.folder, row.name, "forget"))
+            book.put_request(Request(row.id, "forget"))
     wakeup.wake_daemon(state)
 
 
@@ -120,9 +120,9 @@ def _forgotten(row: Row, book: Ledger, state: Path) -> bool:
         for request in book.requests():
             if request.set_id == row.id:
                 book.drop_request(request)
-        if record := book.set(Path(row.folder), row.name):
+        if record := book.set(row.id):
             clear_traces(record, book)
-            book.drop_set(record)
+            book.drop_set(record.id)
     finally:
         lockfile.release(lock)
     return True

@@ -10,7 +10,7 @@ from uecwatchd.config.records import WorkSettings
 from uecwatchd.events import Monitor
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.types import Arch, ContentDigest, Role
+from uecwatchd.types import Arch, ContentDigest, Role, SetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class UploadRequest:
     """One member image to be uploaded to one cloud and registered there."""
 
     set_name: str
-    made_for: str  #: folder and name of the set, as the ledger keeps them
+    made_for: SetId
     owner: int | None  #: uid that the set belongs to; None where the users trust each other
     member: Member
     digest: ContentDigest  #: content at scan time; checked again while reading

@@ -54,7 +54,7 @@ def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> N
 
 def _is_wanted(request: UploadRequest, left: BundleRecord, ledger: Ledger) -> bool:
     """Tell if another set has the same content, and goes on with what this one began."""
-    return any(str(record.id) != request.made_for for record in ledger.sets_with_content(left.digest))
+    return any(record.id != request.made_for for record in ledger.sets_with_content(left.digest))
 
 
 def _tell(request: UploadRequest, tools: UploadTools, what: str, level: Level = "info") -> None:

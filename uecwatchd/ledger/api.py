@@ -48,7 +48,7 @@ class Ledger(Protocol):
 
     # --- sets --------------------------------------------------------------------------------------------
 
-    def set(self, folder: Path, name: str) -> SetRecord | None:
+    def set(self, set_id: SetId) -> SetRecord | None:
         """Return the record of one set, or None if there is none."""
 
     def sets(self, folder: Path | None = None) -> tuple[SetRecord, ...]:
@@ -75,7 +75,7 @@ class Ledger(Protocol):
     def put_sets(self, records: Iterable[SetRecord]) -> None:
         """Write all these sets or none."""
 
-    def drop_set(self, record: SetRecord) -> None:
+    def drop_set(self, set_id: SetId) -> None:
         """Remove a set, if it is there."""
 
     def put_owners(self, folder: Path, owners: Mapping[str, int], *, proven: Collection[str]) -> None:
@@ -95,7 +95,9 @@ class Ledger(Protocol):
     def all_bundles(self) -> tuple[BundleRecord, ...]:
         """Return the bundles of all clouds, ordered by cloud and prefix."""
 
-    def unfinished(self, cloud: str, *, made_for: str, role: Role | None = None) -> tuple[BundleRecord, ...]:
+    def unfinished(
+        self, cloud: str, *, made_for: SetId, role: Role | None = None
+    ) -> tuple[BundleRecord, ...]:
         """Return the bundles that a set began, of one role or of all, and that are not registered."""
 
     def content(self, cloud: str, image_id: str) -> ContentDigest | None:
@@ -105,7 +107,7 @@ class Ledger(Protocol):
         """Return the bundles of one machine image, begun or registered, by identity."""
 
     def predecessor(
-        self, image_id: str, *, cloud: str, made_for: str, owner: int | None = None
+        self, image_id: str, *, cloud: str, made_for: SetId, owner: int | None = None
     ) -> BundleRecord | None:
         """Return the machine image that this host registered last for a set, except `image_id`.
 
@@ -166,10 +168,10 @@ class Ledger(Protocol):
     def holds(self) -> Mapping[SetId, float]:
         """Return the sets on hold, each with the time of its hold in seconds of the epoch."""
 
-    def put_hold(self, folder: str, name: str, *, since: float) -> None:
+    def put_hold(self, set_id: SetId, *, since: float) -> None:
         """Hold a set. A hold that is there already keeps its time."""
 
-    def drop_hold(self, folder: str, name: str) -> None:
+    def drop_hold(self, set_id: SetId) -> None:
         """Remove a hold, if it is there."""
 
     # --- for `status` ------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ class Ledger(Protocol):
     def put_advance(self, advance: Advance) -> None:
         """Write the progress of a set. It may be lost in a power cut."""
 
-    def drop_advance(self, folder: str, name: str) -> None:
+    def drop_advance(self, set_id: SetId) -> None:
         """Remove the progress of a set, if it is there. The removal may be lost in a power cut."""
 
     def probes(self) -> Mapping[str, float]:

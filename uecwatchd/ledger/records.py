@@ -166,7 +166,7 @@ class BundleRecord:
     parts: int = 0
     bundled_size: int = 0
     image_id: str = ""
-    made_for: str = ""
+    made_for: SetId | None = None
     registered: float | None = None
     objects: tuple[StoredObject, ...] = ()
     boot: str = ""
@@ -196,14 +196,9 @@ class Leaving:
 class Request:
     """A request about a set. `number` gives the order; it is 0 before it is stored."""
 
-    folder: str
-    name: str
+    set_id: SetId
     verb: Verb
     number: int = 0
-
-    @property
-    def set_id(self) -> SetId:
-        return SetId(self.folder, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +209,7 @@ class Advance:
     is 0 if there are no parts.
     """
 
-    folder: str
-    name: str
+    set_id: SetId
     stage: str
     file: str
     done: int

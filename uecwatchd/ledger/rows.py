@@ -8,6 +8,7 @@ from typing import Any
 
 from uecwatchd.ledger.records import (
     NOT_READ,
+    Advance,
     AppliedAttributes,
     BundleRecord,
     Failure,
@@ -17,7 +18,7 @@ from uecwatchd.ledger.records import (
     TargetImage,
     TargetRecord,
 )
-from uecwatchd.types import ContentDigest, FileStamp, Role, StoredObject
+from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
 OF_SET = "folder = ? AND name = ?"
 # A set with all that belongs to it, in one statement: another process may write between two.
@@ -85,6 +86,7 @@ def set_from(row: sqlite3.Row) -> SetRecord:
 def bundle_row(record: BundleRecord) -> dict[str, object]:
     row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
     row["sha256"] = row.pop("digest")
+    row["made_for"] = str(record.made_for) if record.made_for else ""
     row["objects"] = json.dumps([astuple(stored) for stored in record.objects])
     return row
 
@@ -93,11 +95,23 @@ def bundle_from(row: sqlite3.Row) -> BundleRecord:
     values: dict[str, Any] = dict(row)
     objects = tuple(StoredObject(*stored) for stored in json.loads(values["objects"]))
     values["digest"] = ContentDigest.parse(values.pop("sha256"))
+    values["made_for"] = SetId.parse(values["made_for"]) if values["made_for"] else None
     return BundleRecord(**{**values, "objects": objects, "renewed": bool(values["renewed"])})
 
 
 def leaving_from(row: sqlite3.Row) -> Leaving:
     return Leaving(row["folder"], row["path"], FileStamp(*json.loads(row["stamp"])), row["way"])
+
+
+def advance_row(advance: Advance) -> dict[str, object]:
+    values = asdict(advance)
+    del values["set_id"]
+    return {"folder": advance.set_id.folder, "name": advance.set_id.name, **values}
+
+
+def advance_from(row: sqlite3.Row) -> Advance:
+    values = dict(row)
+    return Advance(SetId(values.pop("folder"), values.pop("name")), **values)
 
 
 def _member_values(member: MemberRecord) -> dict[str, object]:

@@ -15,6 +15,8 @@ from uecwatchd.ledger.recovery import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.rows import (
     OF_SET,
     SELECT_SETS,
+    advance_from,
+    advance_row,
     bundle_from,
     bundle_row,
     leaving_from,
@@ -47,8 +49,8 @@ class SqliteLedger:
         with self._turn:
             self._connection.close()
 
-    def set(self, folder: Path, name: str) -> SetRecord | None:
-        rows = self._read(f"{SELECT_SETS} WHERE {OF_SET}", str(folder), name)
+    def set(self, set_id: SetId) -> SetRecord | None:
+        rows = self._read(f"{SELECT_SETS} WHERE {OF_SET}", *set_id)
         return set_from(rows[0]) if rows else None
 
     def sets(self, folder: Path | None = None) -> tuple[SetRecord, ...]:
@@ -94,14 +96,14 @@ class SqliteLedger:
             with self._writing(f"note {'a set' if len(together) == 1 else 'sets'}") as connection:
                 replace_sets(connection, together)
 
-    def drop_set(self, record: SetRecord) -> None:
+    def drop_set(self, set_id: SetId) -> None:
         with self._writing("forget set") as connection:
             for table in ("images", "targets", "sets"):
-                connection.execute(f"DELETE FROM {table} WHERE {OF_SET}", record.id)  # noqa: S608 (constants)
+                connection.execute(f"DELETE FROM {table} WHERE {OF_SET}", set_id)  # noqa: S608 (constants)
 
     def put_owners(self, folder: Path, owners: Mapping[str, int], *, proven: Collection[str]) -> None:
         """Write the owners of sets without one; for the `proven` ones also those of their bundles."""
-        made = [(owners[name], f"{folder}/{name}") for name in proven]
+        made = [(owners[name], str(SetId(str(folder), name))) for name in proven]
         with self._writing("note owners") as connection:
             connection.executemany(
                 "UPDATE sets SET owner = ? WHERE folder = ? AND name = ? AND owner IS NULL",
@@ -132,9 +134,11 @@ class SqliteLedger:
         self._write("forget bundle", f"DELETE FROM bundles WHERE {where}", record.cloud, record.identity)  # noqa: S608 (constant)
         self._forget_for_good()
 
-    def unfinished(self, cloud: str, *, made_for: str, role: Role | None = None) -> tuple[BundleRecord, ...]:
+    def unfinished(
+        self, cloud: str, *, made_for: SetId, role: Role | None = None
+    ) -> tuple[BundleRecord, ...]:
         where = "cloud = ?1 AND made_for = ?2 AND state != 'registered' AND (?3 IS NULL OR role = ?3)"
-        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, made_for, role)  # noqa: S608 (constant)
+        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, str(made_for), role)  # noqa: S608 (constant)
         return tuple(bundle_from(row) for row in rows)
 
     def content(self, cloud: str, image_id: str) -> ContentDigest | None:
@@ -150,7 +154,7 @@ class SqliteLedger:
         return {bundle.identity: bundle for bundle in map(bundle_from, rows)}
 
     def predecessor(
-        self, image_id: str, *, cloud: str, made_for: str, owner: int | None = None
+        self, image_id: str, *, cloud: str, made_for: SetId, owner: int | None = None
     ) -> BundleRecord | None:
         """Return the machine image that this host registered for a set before this one, if not replaced.
 
@@ -162,7 +166,7 @@ class SqliteLedger:
             " AND (? IS NULL OR owner = ?)"
             " ORDER BY registered DESC LIMIT 1",
             cloud,
-            made_for,
+            str(made_for),
             image_id,
             owner,
             owner,
@@ -222,10 +226,10 @@ class SqliteLedger:
     def requests(self) -> tuple[Request, ...]:
         """Return the requests that are not done yet, in order."""
         rows = self._read("SELECT * FROM requests ORDER BY number")
-        return tuple(Request(**dict(row)) for row in rows)
+        return tuple(Request(SetId(row["folder"], row["name"]), row["verb"], row["number"]) for row in rows)
 
     def put_request(self, request: Request) -> None:
-        values = (request.folder, request.name, request.verb)
+        values = (*request.set_id, request.verb)
         self._write("note request", "INSERT INTO requests (folder, name, verb) VALUES (?, ?, ?)", *values)
 
     def drop_request(self, request: Request) -> None:
@@ -235,26 +239,25 @@ class SqliteLedger:
         """Return the start of each hold in seconds of the epoch, by folder and name."""
         return {SetId(row["folder"], row["name"]): row["since"] for row in self._read("SELECT * FROM holds")}
 
-    def put_hold(self, folder: str, name: str, *, since: float) -> None:
-        self._write("note hold", "INSERT OR IGNORE INTO holds VALUES (?, ?, ?)", folder, name, since)
+    def put_hold(self, set_id: SetId, *, since: float) -> None:
+        self._write("note hold", "INSERT OR IGNORE INTO holds VALUES (?, ?, ?)", *set_id, since)
 
-    def drop_hold(self, folder: str, name: str) -> None:
-        self._write("forget hold", "DELETE FROM holds WHERE folder = ? AND name = ?", folder, name)
+    def drop_hold(self, set_id: SetId) -> None:
+        self._write("forget hold", f"DELETE FROM holds WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
 
     def advances(self) -> Mapping[SetId, Advance]:
         """Return the last recorded progress of the work on each set."""
         rows = self._read("SELECT * FROM advances")
-        return {SetId(row["folder"], row["name"]): Advance(**dict(row)) for row in rows}
+        return {one.set_id: one for one in map(advance_from, rows)}
 
     def put_advance(self, advance: Advance) -> None:
-        self._replace("note advance", "advances", asdict(advance), lasting=False)
+        self._replace("note advance", "advances", advance_row(advance), lasting=False)
 
-    def drop_advance(self, folder: str, name: str) -> None:
+    def drop_advance(self, set_id: SetId) -> None:
         self._write(
             "forget advance",
-            "DELETE FROM advances WHERE folder = ? AND name = ?",
-            folder,
-            name,
+            f"DELETE FROM advances WHERE {OF_SET}",  # noqa: S608 (constant)
+            *set_id,
             lasting=False,
         )
 

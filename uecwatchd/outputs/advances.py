@@ -26,7 +26,7 @@ def track_in_ledger(
     def write(snapshot: Snapshot) -> None:
         for tracked in snapshot:
             p = tracked.latest
-            advance = Advance(*set_id, p.stage, p.file, p.done, p.total, p.part, tracked.began, now())
+            advance = Advance(set_id, p.stage, p.file, p.done, p.total, p.part, tracked.began, now())
             with suppress(UecError):
                 ledger.put_advance(advance)
 
@@ -38,5 +38,5 @@ def track_in_ledger(
 def drop_advances(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:
     """Remove the copies for some sets, or all that a crash left behind."""
     with suppress(UecError):
-        for folder, name in tuple(ledger.advances()) if keys is None else keys:
-            ledger.drop_advance(folder, name)
+        for key in tuple(ledger.advances()) if keys is None else keys:
+            ledger.drop_advance(key)

@@ -15,11 +15,11 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
     result_files.clear(record)
     for member in record.members:
         ledger.drop_digest(member.stamp)
-    for bundle in ledger.unfinished(record.target.cloud, made_for=str(record.id)):
+    for bundle in ledger.unfinished(record.target.cloud, made_for=record.id):
         others = [other for other in ledger.sets_with_content(bundle.digest) if other.id != record.id]
         if is_used_only_by(bundle, record, others):
             ledger.drop_bundle(bundle)
-    ledger.drop_advance(record.folder, record.name)
+    ledger.drop_advance(record.id)
 
 
 def is_used_only_by(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRecord]) -> bool:
@@ -27,7 +27,7 @@ def is_used_only_by(bundle: BundleRecord, record: SetRecord, others: Iterable[Se
 
     After RegisterImage was called it may be in an image, which only its row leads to.
     """
-    if bundle.made_for != str(record.id) or bundle.state not in ("planned", "uploaded"):
+    if bundle.made_for != record.id or bundle.state not in ("planned", "uploaded"):
         return False
     users = (m for other in others if other.target.cloud == bundle.cloud for m in other.members)
     return not any((m.role, m.digest) == (bundle.role, bundle.digest) for m in users)

@@ -88,7 +88,7 @@ class SetStates:
 
     def drop(self, record: SetRecord) -> None:
         """Forget a set. Raises what the ledger raises; the record is then still there."""
-        self._ledger.drop_set(record)
+        self._ledger.drop_set(record.id)
         self._records.pop(record.id, None)
         self._memory_only.discard(record.id)
         self._unwritten.discard(record.id)
@@ -102,7 +102,7 @@ class SetStates:
         record = self._records[key]
         try:
             with as_internal_error("the ledger"):
-                if self._ledger.set(Path(record.folder), record.name) != record:
+                if self._ledger.set(record.id) != record:
                     self._ledger.put_set(record)
         except UecError:
             return  # trouble of the state directory is reported where a set meets it

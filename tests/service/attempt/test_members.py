@@ -21,7 +21,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
-from uecwatchd.types import ContentDigest
+from uecwatchd.types import ContentDigest, SetId
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
 
@@ -296,7 +296,7 @@ def test_who_waits_for_an_earlier_content_that_another_set_works_on_can_be_stopp
     drop(host, real_set)
     left = BundleRecord("default", "b", "left", "kernel", ContentDigest("ab" * 32), "p", state)
     with closing(open_ledger(host.state)) as book:
-        book.put_bundle(replace(left, made_for=f"{host.spool}/tiny"))
+        book.put_bundle(replace(left, made_for=SetId(str(host.spool), "tiny")))
         service = Service(load(host.config, environ={}), monitor=heard, ledger=book)
         working = threading.Thread(target=service.once, daemon=True)
         with book.claim("default/left", check=nothing):

@@ -20,7 +20,7 @@ from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import AppliedAttributes, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.interrupts import NEXT, Interrupts
-from uecwatchd.types import ContentDigest, Role
+from uecwatchd.types import ContentDigest, Role, SetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,9 @@ class Job:
         return self.connected
 
     @property
-    def made_for(self) -> str:
+    def made_for(self) -> SetId:
         """The key of the set in the ledger's bundles."""
-        return str(self.record.id)
+        return self.record.id
 
 
 Stage = Callable[[Job, Tools], Job]
