@@ -362,7 +362,7 @@ def check_listing(lying: Lying) -> str:
         assert _is_told_of(path, found, assembly), (path, assembly)
     _order_does_not_matter(lying, found, assembly)
     return (
-        "+".join(key for key in ("ready", "waiting", "refused", "misfits") if getattr(assembly, key))
+        "+".join(key for key in ("ready", "waiting", "refused", "unmatched") if getattr(assembly, key))
         or "nothing"
     )
 

@@ -90,7 +90,7 @@ def test_an_image_that_its_sidecar_no_longer_names_may_be_a_set(tmp_path: Path) 
     assert {found.name for found in again(tmp_path, taken).ready} == {"base", "web"}
 
 
-@pytest.mark.parametrize("people", [None, FolderUsers(frozenset({1}))])
+@pytest.mark.parametrize("users", [None, FolderUsers(frozenset({1}))])
 @pytest.mark.parametrize("names", [1, 2, 3])
 def test_an_image_waits_while_names_beside_it_are_left_out(
     tmp_path: Path, names: int, users: FolderUsers | None
