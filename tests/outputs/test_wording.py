@@ -5,13 +5,21 @@ from dataclasses import replace
 import pytest
 
 from uecwatchd.events import Event, Kind, Progress
-from uecwatchd.ledger.records import Failure, SetRecord
+from uecwatchd.ledger.records import Failure, SetRecord, TargetRecord
 from uecwatchd.outputs.wording import failure_event, failure_in_a_row, next_attempt, phrase, with_hint
 from uecwatchd.types import SetId
 
 ERROR = Failure("deferred", "cloud default is away", "connection refused", "Wait.", "req-1")
 DEFERRED = SetRecord(
-    "/srv/a", "karmic", "s", "deferred", 1.0, attempt=4, next_retry=90061.0, error=ERROR, cloud="default"
+    "/srv/a",
+    "karmic",
+    "s",
+    "deferred",
+    1.0,
+    attempt=4,
+    next_retry=90061.0,
+    error=ERROR,
+    targets=(TargetRecord("default"),),
 )
 WAITS_FOR_CLOUD = replace(DEFERRED, next_retry=None)
 
