@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from uecwatchd.errors import CloudAway, Deferred, Halted, NotPermitted, Rejected, UecError
 from uecwatchd.ledger.records import SetRecord, TargetRecord
+from uecwatchd.outputs.wording import failure_event
 from uecwatchd.service.retry import (
     GIVE_UP_SECONDS,
     adjust_for_downtime,
-    failure_event,
     is_retry_due,
     record_failure,
     with_fresh_retries,
