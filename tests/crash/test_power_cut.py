@@ -17,7 +17,7 @@ import pytest
 from tests.crash.conftest import Killer, Scene
 from tests.support.host import Host
 from uecwatchd.demo.run import CONFIGURATION
-from uecwatchd.ledger.records import Leaving
+from uecwatchd.ledger.records import LeavingFile
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.types import FileStamp
@@ -179,7 +179,7 @@ def test_ids_that_were_withdrawn_do_not_come_back_with_the_power(
 def test_files_that_are_about_to_leave_are_noted_for_good(disk: Disk) -> None:
     """Or what a power cut leaves of them in the spool, on another disk, is taken for another set."""
     state, stamp = disk.mount / "state", FileStamp(1, 2, 3, 4)
-    leaving = Leaving("/spool", "tiny.img", stamp, "archive")
+    leaving = LeavingFile("/spool", "tiny.img", stamp, "archive")
     with closing(open_ledger(state)) as book:
         book.put_digest(stamp, "0" * 64)  # which need not last
         book.put_leaving([leaving])

@@ -14,10 +14,10 @@ from uecwatchd.ledger import schema, sqlite
 from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.ledger.migrations import MIGRATIONS
 from uecwatchd.ledger.records import (
-    Advance,
     BundleRecord,
     Failure,
     MemberRecord,
+    ProgressRecord,
     Request,
     SetRecord,
     TargetImage,
@@ -91,7 +91,7 @@ def test_a_set_is_held_since_it_was_held_first(tmp_path: Path) -> None:
 
 
 def test_only_the_last_advance_of_a_set_is_kept(tmp_path: Path) -> None:
-    first = Advance(SetId("/spool", "karmic"), "upload", "karmic.img", 1, 1 << 40, 1, 5.0, 6.0)
+    first = ProgressRecord(SetId("/spool", "karmic"), "upload", "karmic.img", 1, 1 << 40, 1, 5.0, 6.0)
     with closing(open_ledger(tmp_path)) as book:
         book.put_advance(first)
         book.put_advance(replace(first, done=2))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from uecwatchd.errors import Deferred
-from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
+from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, Role, SetId
 
 # How long a thread that waits for another goes without looking if it has to stop.
@@ -145,10 +145,10 @@ class Ledger(Protocol):
 
     # --- files that leave --------------------------------------------------------------------------------
 
-    def leaving(self, folder: Path) -> tuple[Leaving, ...]:
+    def leaving(self, folder: Path) -> tuple[LeavingFile, ...]:
         """Return the files that are about to leave a spool folder, ordered by path."""
 
-    def put_leaving(self, files: Iterable[Leaving]) -> None:
+    def put_leaving(self, files: Iterable[LeavingFile]) -> None:
         """Write all these files or none: half a set would be taken for another one."""
 
     def drop_leaving(self, folder: Path) -> None:
@@ -182,10 +182,10 @@ class Ledger(Protocol):
     def put_cloud(self, name: str, found: DetectedCloud) -> None:
         """Write the generation of a cloud."""
 
-    def advances(self) -> Mapping[SetId, Advance]:
+    def advances(self) -> Mapping[SetId, ProgressRecord]:
         """Return the progress of the work on each set that is under way."""
 
-    def put_advance(self, advance: Advance) -> None:
+    def put_advance(self, advance: ProgressRecord) -> None:
         """Write the progress of a set. It may be lost in a power cut."""
 
     def drop_advance(self, set_id: SetId) -> None:

@@ -8,7 +8,7 @@ from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
-Way = Literal["archive", "delete"]
+Removal = Literal["archive", "delete"]
 Verb = Literal["retry", "forget"]
 NOT_READ = ContentDigest("")
 
@@ -183,13 +183,13 @@ class BundleRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
+class LeavingFile:
     """A file of a finished set that is about to be archived or deleted."""
 
     folder: str
     path: str
     stamp: FileStamp
-    way: Way
+    way: Removal
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Advance:
+class ProgressRecord:
     """The progress of the work on a set at `moment`; `began` is the start of the stage.
 
     Both in seconds of the epoch. `done` and `total` are bytes of the member `file`; `part` counts from 1, and

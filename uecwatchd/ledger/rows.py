@@ -8,12 +8,12 @@ from typing import Any
 
 from uecwatchd.ledger.records import (
     NOT_READ,
-    Advance,
     AppliedAttributes,
     BundleRecord,
     Failure,
-    Leaving,
+    LeavingFile,
     MemberRecord,
+    ProgressRecord,
     SetRecord,
     TargetImage,
     TargetRecord,
@@ -99,19 +99,19 @@ def bundle_from(row: sqlite3.Row) -> BundleRecord:
     return BundleRecord(**{**values, "objects": objects, "renewed": bool(values["renewed"])})
 
 
-def leaving_from(row: sqlite3.Row) -> Leaving:
-    return Leaving(row["folder"], row["path"], FileStamp(*json.loads(row["stamp"])), row["way"])
+def leaving_from(row: sqlite3.Row) -> LeavingFile:
+    return LeavingFile(row["folder"], row["path"], FileStamp(*json.loads(row["stamp"])), row["way"])
 
 
-def advance_row(advance: Advance) -> dict[str, object]:
+def advance_row(advance: ProgressRecord) -> dict[str, object]:
     values = asdict(advance)
     del values["set_id"]
     return {"folder": advance.set_id.folder, "name": advance.set_id.name, **values}
 
 
-def advance_from(row: sqlite3.Row) -> Advance:
+def advance_from(row: sqlite3.Row) -> ProgressRecord:
     values = dict(row)
-    return Advance(SetId(values.pop("folder"), values.pop("name")), **values)
+    return ProgressRecord(SetId(values.pop("folder"), values.pop("name")), **values)
 
 
 def _member_values(member: MemberRecord) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.api import CHECK_SECONDS, LedgerDamaged
-from uecwatchd.ledger.records import Advance, BundleRecord, Leaving, Request, SetRecord
+from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.ledger.recovery import alone, is_gone, salvaged, set_aside
 from uecwatchd.ledger.rows import (
     OF_SET,
@@ -207,12 +207,12 @@ class SqliteLedger:
     def drop_digest(self, stamp: FileStamp) -> None:
         self._write("forget digest", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
 
-    def leaving(self, folder: Path) -> tuple[Leaving, ...]:
+    def leaving(self, folder: Path) -> tuple[LeavingFile, ...]:
         """Return the files that are about to leave a folder, or were when the power failed."""
         rows = self._read("SELECT * FROM leaving WHERE folder = ? ORDER BY path", str(folder))
         return tuple(leaving_from(row) for row in rows)
 
-    def put_leaving(self, files: Iterable[Leaving]) -> None:
+    def put_leaving(self, files: Iterable[LeavingFile]) -> None:
         """Write all these files or none: half a set would be left behind."""
         rows = [(one.folder, one.path, json.dumps(one.stamp), one.way) for one in files]
         with self._writing("note what leaves") as connection:
@@ -245,12 +245,12 @@ class SqliteLedger:
     def drop_hold(self, set_id: SetId) -> None:
         self._write("forget hold", f"DELETE FROM holds WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
 
-    def advances(self) -> Mapping[SetId, Advance]:
+    def advances(self) -> Mapping[SetId, ProgressRecord]:
         """Return the last recorded progress of the work on each set."""
         rows = self._read("SELECT * FROM advances")
         return {one.set_id: one for one in map(advance_from, rows)}
 
-    def put_advance(self, advance: Advance) -> None:
+    def put_advance(self, advance: ProgressRecord) -> None:
         self._replace("note advance", "advances", advance_row(advance), lasting=False)
 
     def drop_advance(self, set_id: SetId) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.records import Advance
+from uecwatchd.ledger.records import ProgressRecord
 from uecwatchd.outputs.progress import ProgressTracker, Snapshot
 from uecwatchd.types import SetId
 
@@ -26,7 +26,7 @@ def track_in_ledger(
     def write(snapshot: Snapshot) -> None:
         for tracked in snapshot:
             p = tracked.latest
-            advance = Advance(set_id, p.stage, p.file, p.done, p.total, p.part, tracked.began, now())
+            advance = ProgressRecord(set_id, p.stage, p.file, p.done, p.total, p.part, tracked.began, now())
             with suppress(UecError):
                 ledger.put_advance(advance)
 

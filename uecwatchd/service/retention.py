@@ -9,12 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from uecwatchd.intake.sets.records import FolderSets, ImageSet
 from uecwatchd.intake.spool import archive, scan
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.records import Leaving, SetRecord
+from uecwatchd.ledger.records import LeavingFile, Removal, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.policy import GONE, is_done
@@ -30,13 +29,13 @@ def files_to_retire(
     records: Mapping[str, SetRecord],
     *,
     held: Collection[str],
-    way: Literal["archive", "delete"],
-) -> list[Leaving]:
+    way: Removal,
+) -> list[LeavingFile]:
     """Return the files of finished sets, without those that other sets need."""
     done = [found for found in assembly.ready if is_done(found, records.get(found.name))]
     done = [found for found in done if found.name not in held]
     paths = _files_of_these_only(assembly, done)
-    return [Leaving(str(listing.folder), path, listing.entries[path].stamp, way) for path in paths]
+    return [LeavingFile(str(listing.folder), path, listing.entries[path].stamp, way) for path in paths]
 
 
 def _files_of_these_only(assembly: FolderSets, done: list[ImageSet]) -> Iterable[str]:
@@ -66,7 +65,7 @@ def remove_leaving(folder: Path, ledger: Ledger, conditions: Conditions, *, now:
         ledger.drop_leaving(folder)
 
 
-def without_leaving(listing: scan.Listing, leaving: Iterable[Leaving]) -> scan.Listing:
+def without_leaving(listing: scan.Listing, leaving: Iterable[LeavingFile]) -> scan.Listing:
     """Leave out files that are leaving: a half of a set is not another set."""
     gone = {(one.path, one.stamp) for one in leaving}
     entries = {path: entry for path, entry in listing.entries.items() if (path, entry.stamp) not in gone}

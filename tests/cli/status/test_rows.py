@@ -20,7 +20,14 @@ from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
-from uecwatchd.ledger.records import Advance, Failure, MemberRecord, SetRecord, TargetImage, TargetRecord
+from uecwatchd.ledger.records import (
+    Failure,
+    MemberRecord,
+    ProgressRecord,
+    SetRecord,
+    TargetImage,
+    TargetRecord,
+)
 from uecwatchd.outputs.wording import duration
 from uecwatchd.types import ContentDigest, FileStamp
 
@@ -170,7 +177,7 @@ def row_with(folder: Path, **known: Any) -> Row:
 
 def test_progress_is_shown_with_rate_and_time_left_while_a_daemon_runs(waiting: Path) -> None:
     key = (str(waiting), "karmic")
-    advance = Advance(key, "upload the machine", "karmic.img", 250, 1000, 37, NOW - 100, NOW - 50)
+    advance = ProgressRecord(key, "upload the machine", "karmic.img", 250, 1000, 37, NOW - 100, NOW - 50)
     known = {"records": (record_of(waiting, stage="deliver the machine image"),), "advances": {key: advance}}
     row = row_with(waiting, alive=True, **known)
     assert row.state == "working"
@@ -191,7 +198,7 @@ def test_progress_is_shown_with_rate_and_time_left_while_a_daemon_runs(waiting: 
 
 def test_a_stage_without_a_measure_is_told_by_its_name(waiting: Path) -> None:
     key = (str(waiting), "karmic")
-    advance = Advance(key, "publish", "", 0, 0, 0, NOW, NOW)
+    advance = ProgressRecord(key, "publish", "", 0, 0, 0, NOW, NOW)
     row = row_with(waiting, alive=True, records=(record_of(waiting),), advances={key: advance})
     assert row.detail == "publish (attempt 2)"
 

@@ -9,7 +9,7 @@ from uecwatchd.intake.sets.candidates import is_set_folder
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Refused, Waiting
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output, output_stem
 from uecwatchd.intake.spool.scan import NOT_UTF8, Listing
-from uecwatchd.ledger.records import Advance, SetRecord, Verb
+from uecwatchd.ledger.records import ProgressRecord, SetRecord, Verb
 from uecwatchd.outputs.progress import rate
 from uecwatchd.outputs.wording import (
     amounts,
@@ -41,7 +41,7 @@ class Known:
     alive: bool = False
     records: tuple[SetRecord, ...] = ()
     holds: Mapping[SetId, float] = field(default_factory=dict)
-    advances: Mapping[SetId, Advance] = field(default_factory=dict)
+    advances: Mapping[SetId, ProgressRecord] = field(default_factory=dict)
     asked: Mapping[SetId, Verb] = field(default_factory=dict)
     probes: Mapping[str, float] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class Row:
     hint: str = ""
     held_since: float | None = None
     to_go: float | None = None
-    advance: Advance | None = None
+    advance: ProgressRecord | None = None
     otherwise: "Row | None" = None
     seen: bool = True
     probe_at: float | None = None
@@ -260,7 +260,7 @@ def _ids(record: SetRecord) -> str:
     return ", ".join(image.image_id for image in record.target.images[::-1])
 
 
-def _working(record: SetRecord, advance: Advance | None) -> str:
+def _working(record: SetRecord, advance: ProgressRecord | None) -> str:
     if advance is None:
         return f"{record.stage or 'beginning'} ({attempt(record)})"
     a, speed = advance, speed_of(advance)
@@ -271,7 +271,7 @@ def _working(record: SetRecord, advance: Advance | None) -> str:
     return f"{a.stage}{f': {words}' if words else ''} ({attempt(record)})"
 
 
-def speed_of(advance: Advance) -> float:
+def speed_of(advance: ProgressRecord) -> float:
     return rate(advance.done, advance.moment - advance.began)
 
 

@@ -1,0 +1,462 @@
+"""The rules of `uecwatchd.ledger.api.Ledger`, which any store has to keep.
+
+A new store is added to STORES. It needs a function that opens it for a state directory, and that may be
+called again for the same directory, as by another process.
+"""
+
+import ast
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from uecwatchd.errors import Stopped, UecError
+from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.records import (
+    AppliedAttributes,
+    BundleRecord,
+    Failure,
+    LeavingFile,
+    MemberRecord,
+    ProgressRecord,
+    Request,
+    SetRecord,
+    TargetImage,
+    TargetRecord,
+)
+from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, SetId, StoredObject
+
+STORES: dict[str, Callable[[Path], Ledger]] = {"sqlite": open_ledger}
+
+A, B, C = (ContentDigest(letter * 64) for letter in "abc")
+STAMP = FileStamp(1, 2, 3, 4)
+CHANGED = FileStamp(1, 2, 9, 5)  # the same file, with other content
+KARMIC, LUCID = SetId("/srv/a", "karmic"), SetId("/srv/a", "lucid")
+FOLDER = Path("/srv/a")
+RECORD = SetRecord(
+    *KARMIC,
+    "stamp",
+    "done",
+    1.0,
+    members=(MemberRecord("machine", "karmic.img", 512, STAMP, A),),
+    targets=(TargetRecord("near", "b", (TargetImage("machine", "emi-1", "b/k"),)),),
+)
+BUNDLE = BundleRecord("near", "b", "i" * 64, "machine", A, "karmic-1", "planned", made_for=KARMIC)
+UNWRITABLE = "\ud800"  # no database takes half a character
+
+
+@pytest.fixture(params=STORES)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Ledger]:
+    """Opens the same ledger each time that it is called."""
+    return lambda: STORES[request.param](tmp_path)
+
+
+@pytest.fixture
+def ledger(opened: Callable[[], Ledger]) -> Iterator[Ledger]:
+    with closing(opened()) as ledger:
+        yield ledger
+
+
+@contextmanager
+def seen_by_another(opened: Callable[[], Ledger]) -> Iterator[Ledger]:
+    with closing(opened()) as other:
+        yield other
+
+
+def test_every_operation_of_the_protocol_is_tried_here() -> None:
+    tree = ast.parse(Path(__file__).read_bytes())
+    tried = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    operations = {name for name in (*vars(Ledger), *Ledger.__annotations__) if not name.startswith("_")}
+    assert {"put_set", "claim", "folder"} <= operations
+    assert operations - tried == {"close"}  # which `closing` calls
+
+
+def test_an_open_ledger_knows_its_folder_and_no_damage(ledger: Ledger, tmp_path: Path) -> None:
+    assert (ledger.folder, ledger.damage) == (tmp_path, None)
+
+
+# --- all that can be written comes back -------------------------------------------------------------------
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+NAME = TEXT.filter(lambda text: bool(text) and "/" not in text)
+SET_ID = st.builds(SetId, NAME.map(lambda name: f"/{name}"), NAME)
+MOMENT = st.floats(0, 1e11)
+NUMBER = st.integers(0, 2**63 - 1)
+TEXTS = st.lists(TEXT, max_size=3).map(tuple)
+DIGEST = st.builds(
+    lambda mark, number: ContentDigest.parse(f"{mark}{number:064x}"),
+    st.sampled_from(["", "blocks-"]),
+    st.integers(0, 2**256 - 1),
+)
+FILE_STAMP = st.builds(FileStamp, NUMBER, NUMBER, NUMBER, NUMBER)
+ROLES = st.sampled_from([("machine",), ("kernel",), ("kernel", "machine"), ("kernel", "ramdisk", "machine")])
+
+
+def images_of(role: Any) -> st.SearchStrategy[TargetImage]:
+    furnished = st.none() | st.builds(AppliedAttributes, TEXT, TEXTS, st.booleans())
+    return st.builds(TargetImage, st.just(role), TEXT, TEXT, NUMBER, TEXT, furnished)
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> SetRecord:
+    roles, clouds = draw(ROLES), sorted(draw(st.sets(TEXT, max_size=2)))
+    members = (
+        draw(st.builds(MemberRecord, st.just(role), TEXT, NUMBER, FILE_STAMP, DIGEST)) for role in roles
+    )
+    targets = (
+        TargetRecord(
+            cloud, draw(TEXT), tuple(draw(images_of(role)) for role in roles), draw(TEXT), draw(TEXTS)
+        )
+        for cloud in clouds
+    )
+    return SetRecord(
+        *draw(SET_ID),
+        stamp=draw(TEXT),
+        state=draw(st.sampled_from(["waiting", "working", "done", "deferred", "halted"])),
+        since=draw(MOMENT),
+        stage=draw(TEXT),
+        attempt=draw(NUMBER),
+        next_retry=draw(st.none() | MOMENT),
+        reason=draw(TEXT),
+        arch=draw(TEXT),
+        deferrals=draw(NUMBER),
+        first_failure=draw(st.none() | MOMENT),
+        idle=draw(TEXTS),
+        members=tuple(members),
+        targets=tuple(targets),
+        error=draw(st.none() | st.builds(Failure, TEXT, TEXT, TEXT, TEXT, TEXT, st.integers(0, 255))),
+        owner=draw(st.none() | NUMBER),
+    )
+
+
+BUNDLES = st.builds(
+    BundleRecord,
+    *(TEXT, TEXT, TEXT, st.sampled_from(["machine", "kernel"]), DIGEST, TEXT),
+    st.sampled_from(["planned", "uploaded", "registering", "registered"]),
+    *(st.none() | st.binary(max_size=16), st.none() | st.binary(max_size=16), NUMBER, NUMBER, TEXT),
+    *(st.none() | SET_ID, st.none() | MOMENT),
+    st.lists(st.builds(StoredObject, TEXT, NUMBER, TEXT), max_size=2).map(tuple),
+    *(TEXT, TEXT, st.booleans(), st.none() | NUMBER),
+)
+PROGRESS = st.builds(ProgressRecord, SET_ID, TEXT, TEXT, NUMBER, NUMBER, NUMBER, MOMENT, MOMENT)
+LEAVING = st.builds(LeavingFile, TEXT, TEXT, FILE_STAMP, st.sampled_from(["archive", "delete"]))
+CLOUD = st.builds(DetectedCloud, TEXT, TEXT)
+# One ledger for all the examples: each replaces what another left under the same key.
+many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@many
+@given(record=sets())
+def test_a_set_comes_back_as_it_was_written(opened: Callable[[], Ledger], record: SetRecord) -> None:
+    with closing(opened()) as ledger:
+        assert ledger.put_set(record) == record
+    with closing(opened()) as ledger:
+        assert ledger.set(record.id) == record
+        assert record in ledger.sets()
+
+
+@many
+@given(record=BUNDLES)
+def test_a_bundle_comes_back_as_it_was_written(opened: Callable[[], Ledger], record: BundleRecord) -> None:
+    with closing(opened()) as ledger:
+        assert ledger.put_bundle(record) == record
+        assert ledger.bundle(record.cloud, record.identity) == record
+        assert record in ledger.all_bundles()
+
+
+@many
+@given(
+    progress=PROGRESS, leaving=LEAVING, since=MOMENT, cloud=st.builds(DetectedCloud, TEXT, TEXT), name=TEXT
+)
+def test_the_smaller_records_come_back_as_they_were_written(
+    opened: Callable[[], Ledger],
+    progress: ProgressRecord,
+    leaving: LeavingFile,
+    since: float,
+    cloud: DetectedCloud,
+    name: str,
+) -> None:
+    with closing(opened()) as ledger:
+        ledger.put_advance(progress)
+        assert ledger.advances()[progress.set_id] == progress
+        ledger.put_leaving([leaving])
+        assert leaving in ledger.leaving(Path(leaving.folder)) or str(Path(leaving.folder)) != leaving.folder
+        ledger.put_cloud(name, cloud)
+        assert ledger.clouds()[name] == cloud
+        ledger.put_probes({name: since})
+        assert ledger.probes() == {name: since}
+
+
+@many
+@given(stamp=FILE_STAMP, digest=DIGEST, sha256=DIGEST)
+def test_a_digest_comes_back_with_its_sum(
+    opened: Callable[[], Ledger], stamp: FileStamp, digest: ContentDigest, sha256: ContentDigest
+) -> None:
+    with closing(opened()) as ledger:
+        ledger.put_digest(stamp, digest)
+        assert (ledger.digest(stamp), ledger.sum(stamp)) == (digest, None)
+        ledger.put_sum(stamp, sha256)
+        assert (ledger.digest(stamp), ledger.sum(stamp)) == (digest, sha256)
+
+
+# --- sets -------------------------------------------------------------------------------------------------
+
+
+def named(folder: str, name: str, **changes: Any) -> SetRecord:
+    return replace(RECORD, folder=folder, name=name, **changes)
+
+
+def test_sets_are_ordered_by_folder_and_name(ledger: Ledger) -> None:
+    ordered = (named("/a", "b"), named("/a", "c"), named("/b", "a"))
+    ledger.put_sets(reversed(ordered))
+    assert ledger.sets() == ordered
+    assert ledger.sets(Path("/a")) == ordered[:2]
+    assert ledger.sets(Path("/")) == ()
+    assert ledger.count_sets() == 3
+
+
+def test_a_set_that_is_written_again_replaces_all_that_it_was(ledger: Ledger) -> None:
+    ledger.put_set(RECORD)
+    moved = replace(RECORD, members=(), targets=(TargetRecord("far"),))
+    ledger.put_set(moved)
+    assert ledger.sets() == (moved,)
+    assert ledger.sets_on("near") == ()
+
+
+def test_a_set_that_is_dropped_leaves_nothing(ledger: Ledger) -> None:
+    ledger.put_sets([RECORD, named("/srv/a", "lucid")])
+    ledger.drop_set(KARMIC)
+    ledger.drop_set(KARMIC)
+    assert ledger.set(KARMIC) is None
+    assert [one.id for one in ledger.sets_with_image("near", "emi-1")] == [LUCID]
+    bare = replace(RECORD, targets=())
+    ledger.put_set(bare)
+    assert ledger.set(KARMIC) == bare
+
+
+def test_several_sets_are_written_all_or_none(ledger: Ledger, opened: Callable[[], Ledger]) -> None:
+    ledger.put_sets([])
+    with pytest.raises((UecError, ValueError)):
+        ledger.put_sets([RECORD, named("/srv/a", UNWRITABLE)])
+    with pytest.raises((UecError, ValueError)):
+        ledger.put_set(RECORD.with_target(TargetRecord("near", UNWRITABLE)))
+    with seen_by_another(opened) as other:
+        assert other.sets() == ()
+    assert ledger.put_set(RECORD) == RECORD, "it can be written to afterwards"
+
+
+def test_sets_are_found_by_name_cloud_image_and_content(ledger: Ledger) -> None:
+    far = named("/srv/b", "karmic", targets=(TargetRecord("far", images=(TargetImage("machine", "emi-1"),)),))
+    other = named("/srv/c", "other", members=(MemberRecord("machine", "o.img", 1, STAMP, B),), targets=())
+    ledger.put_sets([RECORD, far, other])
+    assert ledger.sets_named("karmic") == (RECORD, far)
+    assert ledger.sets_on("far") == (far,)
+    assert ledger.sets_with_image("near", "emi-1") == (RECORD,)
+    assert ledger.sets_with_image("near", "emi-2") == ()
+    assert ledger.sets_with_content(A) == (RECORD, far)
+    assert ledger.sets_with_content(B) == (other,)
+    assert ledger.sets_with_content(C) == ()
+
+
+def test_a_set_is_found_by_the_image_that_it_gave_attributes(ledger: Ledger) -> None:
+    """An attempt begins without an id, and with the attributes that an earlier one applied."""
+    image = TargetImage("machine", furnished=AppliedAttributes("emi-7", ("team",)))
+    begun = ledger.put_set(RECORD.with_target(TargetRecord("near", "b", (image,))))
+    assert ledger.sets_with_image("near", "emi-7") == (begun,)
+    assert ledger.sets_with_image("far", "emi-7") == ()
+
+
+def test_owners_are_written_where_none_is_known(ledger: Ledger) -> None:
+    ledger.put_sets([RECORD, named("/srv/a", "lucid", owner=7)])
+    ledger.put_bundle(BUNDLE)
+    ledger.put_bundle(replace(BUNDLE, identity="j", made_for=LUCID))
+    ledger.put_owners(FOLDER, {"karmic": 1000, "lucid": 1000}, proven=["karmic"])
+    assert [one.owner for one in ledger.sets()] == [1000, 7]
+    assert [one.owner for one in ledger.bundles("near")] == [1000, None]
+
+
+# --- bundles ----------------------------------------------------------------------------------------------
+
+
+def test_bundles_are_ordered_by_cloud_and_prefix(ledger: Ledger) -> None:
+    ordered = [
+        replace(BUNDLE, cloud=cloud, identity=prefix, prefix=prefix)
+        for cloud, prefix in (("far", "b"), ("near", "a"), ("near", "c"))
+    ]
+    for one in reversed(ordered):
+        ledger.put_bundle(one)
+    assert ledger.all_bundles() == tuple(ordered)
+    assert ledger.bundles("near") == tuple(ordered[1:])
+
+
+def test_a_bundle_that_is_dropped_is_gone(ledger: Ledger) -> None:
+    ledger.put_bundle(BUNDLE)
+    ledger.drop_bundle(BUNDLE)
+    ledger.drop_bundle(BUNDLE)
+    assert ledger.bundle("near", BUNDLE.identity) is None
+
+
+def test_a_key_that_is_dropped_is_gone_from_the_disk(ledger: Ledger, tmp_path: Path) -> None:
+    secret = b"a secret of keys"
+    ledger.put_bundle(replace(BUNDLE, secret_key=secret, secret_iv=secret))
+    ledger.put_bundle(replace(BUNDLE, state="registered"))
+    assert [path.name for path in tmp_path.iterdir() if secret in path.read_bytes()] == []
+
+
+def test_unfinished_bundles_are_found_by_their_set(ledger: Ledger) -> None:
+    kernel = ledger.put_bundle(replace(BUNDLE, identity="k", prefix="k", role="kernel", state="uploaded"))
+    ledger.put_bundle(BUNDLE)
+    ledger.put_bundle(replace(BUNDLE, identity="done", state="registered"))
+    ledger.put_bundle(replace(BUNDLE, identity="other", made_for=LUCID))
+    ledger.put_bundle(replace(BUNDLE, identity="nobody", made_for=None))
+    assert set(ledger.unfinished("near", made_for=KARMIC)) == {BUNDLE, kernel}
+    assert ledger.unfinished("near", made_for=KARMIC, role="kernel") == (kernel,)
+    assert ledger.unfinished("far", made_for=KARMIC) == ()
+
+
+def test_contents_are_known_by_id_once_they_are_registered(ledger: Ledger) -> None:
+    ledger.put_bundle(replace(BUNDLE, state="registering", image_id="emi-1"))
+    assert ledger.content("near", "emi-1") is None
+    done = ledger.put_bundle(replace(BUNDLE, state="registered", image_id="emi-1"))
+    assert ledger.content("near", "emi-1") == A
+    assert ledger.content("far", "emi-1") is None
+    assert ledger.machines("near", digest=A) == {BUNDLE.identity: done}
+    assert ledger.machines("near", digest=B) == {}
+
+
+def test_the_predecessor_is_the_image_registered_last(ledger: Ledger) -> None:
+    first, second, third = (
+        ledger.put_bundle(
+            replace(
+                BUNDLE,
+                identity=str(at),
+                state="registered",
+                registered=float(at),
+                image_id=f"emi-{at}",
+                owner=at,
+            )
+        )
+        for at in (1, 2, 3)
+    )
+    assert ledger.predecessor("emi-3", cloud="near", made_for=KARMIC) == second
+    assert ledger.predecessor("emi-2", cloud="near", made_for=KARMIC) == third
+    assert ledger.predecessor("emi-3", cloud="near", made_for=KARMIC, owner=1) == first
+    assert ledger.predecessor("emi-3", cloud="near", made_for=LUCID) is None
+
+
+def nothing() -> None:
+    """Wait on."""
+
+
+def test_work_on_one_identity_is_done_by_one_thread_at_a_time(ledger: Ledger) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with ledger.claim("other", check=nothing), ledger.claim("kernel", check=nothing):
+            order.append("second")
+
+    with ledger.claim("kernel", check=nothing):
+        other = threading.Thread(target=second)
+        other.start()
+        ledger.put_set(RECORD)  # a claim does not keep others from the ledger
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+
+
+def test_a_thread_that_waits_for_a_claim_can_be_stopped(ledger: Ledger) -> None:
+    stopped = threading.Event()
+
+    def check() -> None:
+        raise Stopped("kernel", "somebody holds it", "Release it.")
+
+    def wait() -> None:
+        with pytest.raises(Stopped), ledger.claim("kernel", check=check):
+            pass
+        stopped.set()
+
+    with ledger.claim("kernel", check=nothing):
+        other = threading.Thread(target=wait)
+        other.start()
+        assert stopped.wait(10)
+        other.join()
+    with ledger.claim("kernel", check=nothing):
+        """It is free afterwards."""
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def test_a_digest_holds_only_as_long_as_the_whole_stamp(ledger: Ledger) -> None:
+    ledger.put_digest(STAMP, A)
+    ledger.put_sum(STAMP, B)
+    assert (ledger.digest(CHANGED), ledger.sum(CHANGED)) == (None, None)
+    ledger.put_digest(CHANGED, C)
+    assert (ledger.digest(STAMP), ledger.digest(CHANGED), ledger.sum(CHANGED)) == (None, C, None)
+    ledger.put_sum(STAMP, B)  # of a file that is another by now
+    assert ledger.sum(STAMP) is None
+    ledger.drop_digest(STAMP)
+    assert ledger.digest(CHANGED) is None
+
+
+def test_files_leave_a_folder_all_or_none(ledger: Ledger) -> None:
+    files = [LeavingFile("/srv/a", name, STAMP, "archive") for name in ("b.img", "a.img")]
+    ledger.put_leaving([*files, LeavingFile("/srv/b", "c.img", STAMP, "delete")])
+    assert [one.path for one in ledger.leaving(FOLDER)] == ["a.img", "b.img"]
+    ledger.drop_leaving(FOLDER)
+    assert ledger.leaving(FOLDER) == ()
+    assert len(ledger.leaving(Path("/srv/b"))) == 1
+    with pytest.raises((UecError, ValueError)):
+        ledger.put_leaving([*files, LeavingFile("/srv/a", UNWRITABLE, STAMP, "archive")])
+    assert ledger.leaving(FOLDER) == ()
+
+
+# --- what people ask for, and what they are shown ---------------------------------------------------------
+
+
+def test_requests_are_kept_in_order_until_they_are_done(ledger: Ledger, opened: Callable[[], Ledger]) -> None:
+    with seen_by_another(opened) as other:
+        other.put_request(Request(KARMIC, "retry"))
+        other.put_request(Request(LUCID, "forget"))
+        other.put_request(Request(KARMIC, "retry"))
+    first, second, third = ledger.requests()
+    assert [one.set_id for one in (first, second, third)] == [KARMIC, LUCID, KARMIC]
+    assert first.number < second.number < third.number
+    ledger.drop_request(first)
+    ledger.drop_request(first)
+    assert ledger.requests() == (second, third)
+
+
+def test_a_hold_keeps_the_time_of_the_first(ledger: Ledger) -> None:
+    ledger.put_hold(KARMIC, since=5.0)
+    ledger.put_hold(KARMIC, since=9.0)
+    ledger.put_hold(LUCID, since=7.0)
+    assert ledger.holds() == {KARMIC: 5.0, LUCID: 7.0}
+    ledger.drop_hold(KARMIC)
+    ledger.drop_hold(KARMIC)
+    assert ledger.holds() == {LUCID: 7.0}
+
+
+def test_only_the_last_progress_of_a_set_is_kept(ledger: Ledger) -> None:
+    first = ProgressRecord(KARMIC, "upload", "karmic.img", 1, 1 << 40, 1, 5.0, 6.0)
+    ledger.put_advance(first)
+    ledger.put_advance(replace(first, done=2))
+    assert ledger.advances() == {KARMIC: replace(first, done=2)}
+    ledger.drop_advance(KARMIC)
+    ledger.drop_advance(KARMIC)
+    assert ledger.advances() == {}
+
+
+def test_probes_replace_all_that_were_there(ledger: Ledger) -> None:
+    ledger.put_probes({"near": 1.0, "far": 2.0})
+    ledger.put_probes({"far": 3.0})
+    assert ledger.probes() == {"far": 3.0}
+    ledger.put_probes({})
+    assert ledger.probes() == {}
