@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd.intake.watch import Watch, WatchMode, deaf, overdue
+from uecwatchd.intake.watch import Watch, WatchMode, deaf, is_overdue
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ REMOTE = WatchMode(Path("/remote"), events=False, scan_every=15.0, why="nfs4")
 
 def test_each_folder_is_scanned_by_its_own_timer() -> None:
     looked = {LOCAL.folder: 100.0, REMOTE.folder: 100.0}
-    late = overdue(looked, [LOCAL, REMOTE], now=115.0)
+    late = is_overdue(looked, [LOCAL, REMOTE], now=115.0)
     assert late == {LOCAL.folder: -45.0, REMOTE.folder: 0.0}
 
 

@@ -18,17 +18,17 @@ COMMON_KEYS = frozenset(("name", "version", "description", "arch", "platform", "
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class SidecarWords:
     """Keys of a sidecar in such a text, and the machine images that it names."""
 
     keys: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
 
 
-def words_in(data: bytes) -> Words:
+def find_sidecar_words(data: bytes) -> SidecarWords:
     """Return the content of such a text that may be meant for a sidecar."""
     keys = keys_in(data)
-    return Words(keys, machines_in(data) if "machine" in keys else ())
+    return SidecarWords(keys, machines_in(data) if "machine" in keys else ())
 
 
 def keys_in(data: bytes) -> tuple[str, ...]:

@@ -211,11 +211,11 @@ KEYS = tuple(one.name for one in fields(Sidecar) if one.name != "given")
 _SCHEMA = TypeAdapter(Sidecar)
 
 
-class Foreign(Rejected):
+class ForeignDocument(Rejected):
     """JSON or TOML of another program, under the name of a sidecar."""
 
 
-class Misread(Rejected):
+class UnusableSidecar(Rejected):
     """A sidecar with mistakes. `machines` are the images that its text names."""
 
     machines: tuple[str, ...] = ()
@@ -262,13 +262,13 @@ def unusable_sidecar(file_name: str, error: Malformed) -> Rejected:
     """Return the error for a file whose text is malformed."""
     if isinstance(error, NotOurs | NoTable):
         instead = f"; or write {last_part(file_name)[:-5]}.toml, and it is left alone"
-        return Foreign(
+        return ForeignDocument(
             f"{file_name}: it is not a sidecar of uecwatchd",
             str(error) if isinstance(error, NotOurs) else "it is JSON, but no object",
             f"Move it away or rename it{'' if file_name.lower().endswith('.toml') else instead}.",
         )
     hint = f"Correct {last_part(file_name)} and save it again."
-    misread = Misread(f"{file_name}: it cannot be used", str(error), hint)
+    misread = UnusableSidecar(f"{file_name}: it cannot be used", str(error), hint)
     misread.machines = error.machines
     return misread
 

@@ -160,7 +160,7 @@ class Watch:
         return min(self._scan_every, DEAF_SCAN_SECONDS)
 
 
-def overdue(looked: Mapping[Path, float], ways: Iterable[WatchMode], *, now: float) -> dict[Path, float]:
+def is_overdue(looked: Mapping[Path, float], ways: Iterable[WatchMode], *, now: float) -> dict[Path, float]:
     """Return for each folder the seconds since its next full scan was due: negative before that.
 
     `looked` is when the last scan of each ended, on the clock of `now`.
@@ -173,7 +173,7 @@ def deaf(looked: Mapping[Path, float], ways: Iterable[WatchMode], *, now: float)
 
     `looked` is when the last scan of each ended, on the clock of `now`.
     """
-    late = overdue(looked, ways, now=now)
+    late = is_overdue(looked, ways, now=now)
     worst = max(late, key=lambda folder: late[folder], default=None)
     if worst is None or late[worst] <= DEAF_GRACE_SECONDS:
         return ""

@@ -73,7 +73,7 @@ def track_in_report(record: SetRecord, *, clock: Callable[[], float] = time.mono
         stem = output_files.output_stem(record.name)
         for tracked in snapshot:
             report = as_json(record, progress_as_json(tracked.latest, tracked.speed))
-            with suppress(output_files.Taken):  # reported at the end of the stage
+            with suppress(output_files.NameTaken):  # reported at the end of the stage
                 output_files.place(Path(record.folder), f"{stem}.uec.json", _encoded(report))
 
     tracker = ProgressTracker(clock=clock)
@@ -81,7 +81,7 @@ def track_in_report(record: SetRecord, *, clock: Callable[[], float] = time.mono
     return tracker
 
 
-def publish(record: SetRecord) -> tuple[output_files.Taken, ...]:
+def publish(record: SetRecord) -> tuple[output_files.NameTaken, ...]:
     """Update the files beside the image from the record, in the promised order.
 
     Returns the files that could not be written because somebody else's file has their name; the others are
@@ -93,7 +93,7 @@ def publish(record: SetRecord) -> tuple[output_files.Taken, ...]:
     for write in _writing(record):
         try:
             write()
-        except output_files.Taken as error:
+        except output_files.NameTaken as error:
             taken.append(words_of(error))
     return tuple(taken)
 
@@ -122,12 +122,12 @@ def check_names(record: SetRecord) -> None:
     for suffix in output_files.OUTPUT_SUFFIXES:
         try:
             output_files.check_free(Path(record.folder), output_files.output_stem(record.name) + suffix)
-        except output_files.Taken as error:
+        except output_files.NameTaken as error:
             if error.owner == record.owner:
                 raise
 
 
-def is_remarked(record: SetRecord, taken: output_files.Taken) -> bool:
+def is_remarked(record: SetRecord, taken: output_files.NameTaken) -> bool:
     return any(remark.startswith(f"{taken.what}: ") for remark in record.target.remarks)
 
 
@@ -145,7 +145,7 @@ def retract(record: SetRecord) -> None:
     """Remove the ids, in reverse order, because their files have changed."""
     stem = output_files.output_stem(record.name)
     for suffix in ID_SUFFIXES.values():
-        with suppress(output_files.Taken):
+        with suppress(output_files.NameTaken):
             output_files.remove(Path(record.folder), stem + suffix)
 
 
@@ -153,7 +153,7 @@ def clear(record: SetRecord) -> None:
     """Remove all our result files of a set; files of others stay."""
     stem = output_files.output_stem(record.name)
     for suffix in (*ID_SUFFIXES.values(), ".uec.error", ".uec.json", ".uec.log"):
-        with suppress(output_files.Taken):
+        with suppress(output_files.NameTaken):
             output_files.remove(Path(record.folder), stem + suffix)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from uecwatchd.config.records import SpoolSettings
 from uecwatchd.events import Event, Kind, Monitor
-from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, WatchMode, deaf, overdue
+from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, WatchMode, deaf, is_overdue
 
 
 class FolderWatch:
@@ -67,12 +67,12 @@ class FolderWatch:
 
     def overdue(self) -> tuple[Path, ...]:
         """Return the folders whose next full scan is due."""
-        late = overdue(self._scanned_at, self._watch.ways, now=self._monotonic())
+        late = is_overdue(self._scanned_at, self._watch.ways, now=self._monotonic())
         return tuple(folder for folder, seconds in late.items() if seconds >= 0)
 
     def due_in(self) -> float:
         """Return the seconds until the next full scan is due; negative if it is late."""
-        late = overdue(self._scanned_at, self._watch.ways, now=self._monotonic())
+        late = is_overdue(self._scanned_at, self._watch.ways, now=self._monotonic())
         return -max(late.values())
 
     def deaf(self) -> str:

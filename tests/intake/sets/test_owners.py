@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.intake.sets.test_assemble import MIB, UEC, decide, listing, members
-from uecwatchd.intake.misnamed import Words
+from uecwatchd.intake.misnamed import SidecarWords
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet
 from uecwatchd.intake.spool.scan import Entry, Listing
@@ -310,7 +310,7 @@ def test_a_text_of_anothers_that_reads_like_a_sidecar_holds_nothing(name: str) -
     files: Files = {path.replace("web", "web-01"): one for path, one in STEM.items()}
 
     def ready_beside(owner: int) -> list[str]:
-        found = replace(owned({**files, name: (owner, "text")}), words={name: Words(("public",))})
+        found = replace(owned({**files, name: (owner, "text")}), words={name: SidecarWords(("public",))})
         return [one.name for one in assemble(found, rules=SEPARATE).ready]
 
     assert (ready_beside(ALICE), ready_beside(BOB)) == ([], ["web-01"])

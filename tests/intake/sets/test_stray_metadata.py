@@ -14,7 +14,7 @@ from tests.support.near import ALONE, MBR, NOW, again, decided, lay, row_of
 from uecwatchd.errors import Rejected
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet
-from uecwatchd.intake.sidecar import Foreign
+from uecwatchd.intake.sidecar import ForeignDocument
 from uecwatchd.intake.spool import contents, scan
 
 PRIVATE = "public = false\n"
@@ -352,7 +352,7 @@ def test_another_program_s_json_holds_the_set_and_says_that_it_is_no_sidecar(
 def test_another_program_s_json_says_which_keys_it_has(tmp_path: Path) -> None:
     lay(tmp_path, {"karmic.img": MBR, "karmic.json": DEBIAN})
     (refused,) = decided(tmp_path).refused
-    assert isinstance(refused.error, Foreign)
+    assert isinstance(refused.error, ForeignDocument)
     assert isinstance(refused.error, Rejected)
     assert '"apiVersion"; "kind"; "items"' in refused.error.why
     assert "write karmic.toml" in refused.error.hint

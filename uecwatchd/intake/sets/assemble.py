@@ -16,12 +16,24 @@ from uecwatchd.intake.sets.candidates import (
     looks_like_a_member,
     own_paths,
 )
-from uecwatchd.intake.sets.declared_sums import Declared, Lists, declared, lists_in
-from uecwatchd.intake.sets.lone_sidecars import must_be_unnamed
-from uecwatchd.intake.sets.loose_pairs import Loose, boot_folders, loose_pair, loose_pairs
-from uecwatchd.intake.sets.members import members_of, must_go_together
-from uecwatchd.intake.sets.owners import Made, OwnerView, Taken, ViewDecisions, joined, views_of
-from uecwatchd.intake.sets.policy import must_be_open
+from uecwatchd.intake.sets.declared_sums import (
+    ChecksumLists,
+    DeclaredSums,
+    find_checksum_lists,
+    find_declared_sums,
+)
+from uecwatchd.intake.sets.lone_sidecars import check_unnamed
+from uecwatchd.intake.sets.loose_pairs import LoosePair, boot_folders, choose_loose_pair, find_loose_pairs
+from uecwatchd.intake.sets.members import check_compatible, members_of
+from uecwatchd.intake.sets.owners import (
+    FilesOfSets,
+    MemberFiles,
+    OwnerView,
+    ViewDecisions,
+    join_views,
+    views_of,
+)
+from uecwatchd.intake.sets.policy import check_policy
 from uecwatchd.intake.sets.records import (
     FolderSets,
     ImageSet,
@@ -32,12 +44,12 @@ from uecwatchd.intake.sets.records import (
     UnmatchedFile,
     Waiting,
 )
-from uecwatchd.intake.sets.requirements import boots_alone, missing, must_be_complete, must_be_whole_disk
+from uecwatchd.intake.sets.requirements import boots_alone, check_complete, check_whole_disk, missing_roles
 from uecwatchd.intake.sets.roles import roles_of
-from uecwatchd.intake.sets.stray_metadata import Nearby, look_around, must_be_heeded, unheeded
-from uecwatchd.intake.sets.unlisted import must_be_whole, must_have_been_read, unread_sidecar
+from uecwatchd.intake.sets.stray_metadata import NearbyFiles, check_nearby, find_nearby, unused_nearby
+from uecwatchd.intake.sets.unlisted import check_read, check_whole, unread_sidecar
 from uecwatchd.intake.sets.unmatched import find_unmatched
-from uecwatchd.intake.sidecar import Foreign, Sidecar, is_image_id, with_defaults
+from uecwatchd.intake.sidecar import ForeignDocument, Sidecar, is_image_id, with_defaults
 from uecwatchd.intake.spool.file_kinds import is_sidecar
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, name_taken, output_stem
 from uecwatchd.intake.spool.safe_open import not_regular
@@ -47,12 +59,12 @@ from uecwatchd.types import Role
 
 
 @dataclass(frozen=True, slots=True)
-class _Around:
+class Surroundings:
     """Facts about everything beside the sets of a folder, found once."""
 
-    near: Nearby
-    lists: Lists
-    loose: Sequence[Loose]
+    near: NearbyFiles
+    lists: ChecksumLists
+    loose: Sequence[LoosePair]
     folders: Sequence[str]
     late: str | None  # a sidecar that has not been read yet
 
@@ -61,7 +73,7 @@ def assemble(
     listing: Listing,
     *,
     rules: Rules,
-    taken: Taken | None = None,
+    taken: FilesOfSets | None = None,
     holders: Mapping[str, int] | None = None,
     done: Mapping[str, str] | None = None,
     beat: Callable[[], None] = lambda: None,
@@ -77,11 +89,11 @@ def assemble(
     views, left_out = [OwnerView(listing)], dict[str, UnmatchedFile]()
     if rules.users is not None:
         views, left_out = views_of(listing, rules.users, holders=holders or {}, taken=taken)
-    return joined([_decided(view, rules, taken, done or {}, beat) for view in views], left_out)
+    return join_views([_decide_view(view, rules, taken, done or {}, beat) for view in views], left_out)
 
 
-def _decided(
-    view: OwnerView, rules: Rules, taken: Taken, done: Mapping[str, str], beat: Callable[[], None]
+def _decide_view(
+    view: OwnerView, rules: Rules, taken: FilesOfSets, done: Mapping[str, str], beat: Callable[[], None]
 ) -> ViewDecisions:
     """Decide about the sets that belong to a view."""
     taken = {name: files for name, files in taken.items() if view.decides(name)}
@@ -90,10 +102,10 @@ def _decided(
     candidates = find_candidates(listing)
     claims = find_claims(listing, candidates, taken)
     owned_by = {candidate.name: own_paths(listing, candidate, claims) for candidate in candidates}
-    around = _Around(
-        look_around(listing, candidates, owned_by, beat),
-        lists_in(listing),
-        loose_pairs(listing, candidates, claims, taken),
+    around = Surroundings(
+        find_nearby(listing, candidates, owned_by, beat),
+        find_checksum_lists(listing),
+        find_loose_pairs(listing, candidates, claims, taken),
         boot_folders(listing, candidates),
         unread_sidecar(listing),
     )
@@ -102,10 +114,12 @@ def _decided(
     for candidate in [candidate for candidate in candidates if view.decides(candidate.name)]:
         beat()
         owned = owned_by[candidate.name]
-        if not owned and candidate.form != "folder" and _says_nothing(listing, candidate, around.near):
+        if not owned and candidate.form != "folder" and _is_for_others(listing, candidate, around.near):
             continue
         read.update(candidate.sidecars)
-        outcomes.append(_judged(view, candidate, owned, around, rules, taken.get(candidate.name), done))
+        outcomes.append(
+            _decide_candidate(view, candidate, owned, around, rules, taken.get(candidate.name), done)
+        )
     used = {path for outcome in outcomes for path in outcome.files}
     ready = tuple(one for one in outcomes if isinstance(one, ImageSet))
     waiting = tuple(one for one in outcomes if isinstance(one, Waiting))
@@ -114,13 +128,13 @@ def _decided(
     return ViewDecisions(view, FolderSets(ready, waiting, refused, left), frozenset(used | read))
 
 
-def _judged(
+def _decide_candidate(
     view: OwnerView,
     candidate: SetCandidate,
     owned: list[str],
-    around: _Around,
+    around: Surroundings,
     rules: Rules,
-    taken: Made | None,
+    taken: MemberFiles | None,
     done: Mapping[str, str],
 ) -> ImageSet | Waiting | Refused:
     """Decide about one candidate: it is a set, waits for something, or is refused."""
@@ -129,93 +143,101 @@ def _judged(
     owner = view.owner_among(files or (candidate.name,))
     try:
         if around.late and not candidate.sidecars and candidate.form != "folder":
-            must_have_been_read(listing, [around.late])
-        found = _decide(view, candidate, owned, around, rules=rules, taken=taken)
+            check_read(listing, [around.late])
+        found = _complete_set(view, candidate, owned, around, rules=rules, taken=taken)
         if found.stamp != done.get(found.name):
-            _must_be_allowed(listing, candidate, rules)
+            _check_policy(listing, candidate, rules)
             view.must_be_its_owners(found.files)
     except NotReady as wait:
         reason = wait.reason + view.note(candidate.name, wait)
         return Waiting(candidate.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner)
     except UecError as error:
         # Marked, so that a set that was refused because of the configuration is new after a change of it.
-        stamp = "refused-" + _stamp(listing, (*files, *_in_the_way(listing, candidate, owned, around.near)))
+        stamp = "refused-" + _stamp(listing, (*files, *_obstacles(listing, candidate, owned, around.near)))
         return Refused(candidate.name, words_of(error), stamp, files, owner)
     return found
 
 
-def _in_the_way(listing: Listing, candidate: SetCandidate, owned: Iterable[str], near: Nearby) -> list[str]:
+def _obstacles(
+    listing: Listing, candidate: SetCandidate, owned: Iterable[str], near: NearbyFiles
+) -> list[str]:
     """Return paths outside of sets that a set may be refused for."""
     strays = [stray.path for stray in near.of(candidate, owned) if not stray.hidden]
     return [*_planted(listing, candidate), *strays]
 
 
-def _says_nothing(listing: Listing, candidate: SetCandidate, near: Nearby) -> bool:
+def _is_for_others(listing: Listing, candidate: SetCandidate, near: NearbyFiles) -> bool:
     """Return True if a sidecar without files is not a set: it is for another program, or for another set."""
     sidecars = [listing.sidecars.get(path) for path in candidate.sidecars]
-    return candidate.name in near.meant or all(isinstance(found, Foreign) for found in sidecars)
+    return candidate.name in near.meant or all(isinstance(found, ForeignDocument) for found in sidecars)
 
 
-def _decide(
+def _complete_set(
     view: OwnerView,
     candidate: SetCandidate,
     owned: list[str],
-    around: _Around,
+    around: Surroundings,
     *,
     rules: Rules,
-    taken: Made | None,
+    taken: MemberFiles | None,
 ) -> ImageSet:
     """Return the complete set. Raises NotReady with a reason, or an error, if it is not complete.
 
     `taken` are the members of the finished set with this name.
     """
     listing = view.listing
-    _must_be_one_set(listing, candidate)
+    _check_is_one_set(listing, candidate)
     if taken is None:  # otherwise it has its result files, and keeps them
-        _must_have_outputs(view, candidate, owned)
-    _must_be_readable(listing, candidate, owned, around.lists)
-    _must_be_known(listing, (*candidate.sidecars, *owned), rules.settle)
-    sidecar = _metadata(listing, candidate, rules)
+        _check_outputs(view, candidate, owned)
+    _check_readable(listing, candidate, owned, around.lists)
+    _check_known(listing, (*candidate.sidecars, *owned), rules.settle)
+    sidecar = _sidecar_of(listing, candidate, rules)
     if taken is None:  # otherwise the policy may be newer than the image
-        _must_be_allowed(listing, candidate, rules)
+        _check_policy(listing, candidate, rules)
     roles = roles_of(listing, candidate, sidecar, owned, around.near.there)
-    _must_be_theirs(view, candidate, [roles["machine"]] if "machine" in roles else [])
+    _check_has_own_files(view, candidate, [roles["machine"]] if "machine" in roles else [])
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
     own = {role: path for role, path in roles.items() if path not in candidate.lent}
     if alone := boots_alone(listing, sidecar, own, rules):
         roles = own
     else:
-        candidate, roles = _with_a_pair(candidate, roles, sidecar, around.loose, rules)
+        candidate, roles = _add_loose_pair(candidate, roles, sidecar, around.loose, rules)
     paths = tuple(roles.values())
     if not is_finished:
-        _must_heed_strays(listing, candidate, paths, around.near, rules.settle)
-    _must_be_known(listing, paths, rules.settle)
-    sums = declared(listing, around.lists, candidate, sidecar, paths, owned=owned, is_finished=is_finished)
-    _must_have_settled(listing, sums.files, rules.settle)
+        _check_nearby_files(listing, candidate, paths, around.near, rules.settle)
+    _check_known(listing, paths, rules.settle)
+    sums = find_declared_sums(
+        listing, around.lists, candidate, sidecar, paths, owned=owned, is_finished=is_finished
+    )
+    _check_settled(listing, sums.files, rules.settle)
     # Existing files are checked first: a truncated disk is more important than a missing kernel.
     members = members_of(listing, roles, sidecar)
     if alone:
-        must_be_whole_disk(sidecar, members)
+        check_whole_disk(sidecar, members)
     else:
-        must_be_complete(listing, candidate, sidecar, roles, rules, around.folders)
-    _must_be_theirs(view, candidate, [] if "machine" in roles else paths)
-    must_go_together(candidate, sidecar, members)
-    unread = (*unheeded(listing, around.near, candidate, paths), *sums.remarks)
+        check_complete(listing, candidate, sidecar, roles, rules, around.folders)
+    _check_has_own_files(view, candidate, [] if "machine" in roles else paths)
+    check_compatible(candidate, sidecar, members)
+    unread = (*unused_nearby(listing, around.near, candidate, paths), *sums.remarks)
     return _image_set(view, candidate, sidecar, members, sums, alone=alone, unread=unread)
 
 
-def _with_a_pair(
-    candidate: SetCandidate, roles: dict[Role, str], sidecar: Sidecar, loose: Sequence[Loose], rules: Rules
+def _add_loose_pair(
+    candidate: SetCandidate,
+    roles: dict[Role, str],
+    sidecar: Sidecar,
+    loose: Sequence[LoosePair],
+    rules: Rules,
 ) -> tuple[SetCandidate, dict[Role, str]]:
     """Give a set without a kernel the loose kernel and ramdisk beside it, if there are any."""
-    if "kernel" not in missing(sidecar, roles, rules) or candidate.form not in ("stem", "sidecar"):
+    if "kernel" not in missing_roles(sidecar, roles, rules) or candidate.form not in ("stem", "sidecar"):
         return candidate, roles
-    pair = loose_pair(candidate, loose)
+    pair = choose_loose_pair(candidate, loose)
     candidate = replace(candidate, form="loose") if pair and candidate.form == "stem" else candidate
     return candidate, {**roles, **pair}
 
 
-def _must_be_theirs(view: OwnerView, candidate: SetCandidate, leading: Iterable[str]) -> None:
+def _check_has_own_files(view: OwnerView, candidate: SetCandidate, leading: Iterable[str]) -> None:
     """Raise NotReady if a member's set would consist only of root's image or root's kernel."""
     if theirs := [path for path in leading if not view.is_own(path)]:
         raise NotReady(f"files of its own: {view.why_not(theirs, candidate.name)}")
@@ -226,7 +248,7 @@ def _image_set(
     candidate: SetCandidate,
     sidecar: Sidecar,
     members: tuple[Member, ...],
-    sums: Declared,
+    sums: DeclaredSums,
     *,
     alone: bool,
     unread: tuple[str, ...],
@@ -256,7 +278,7 @@ def _image_set(
     )
 
 
-def _must_be_one_set(listing: Listing, candidate: SetCandidate) -> None:
+def _check_is_one_set(listing: Listing, candidate: SetCandidate) -> None:
     if len(candidate.sidecars) > 1:
         raise Rejected(
             f"{candidate.name}: it has two sidecars",
@@ -282,7 +304,7 @@ def _into_the_folder(listing: Listing, folder: str, others: Sequence[str]) -> st
     return "Rename one of them, or move the files into the folder."
 
 
-def _must_have_outputs(view: OwnerView, candidate: SetCandidate, owned: Sequence[str]) -> None:
+def _check_outputs(view: OwnerView, candidate: SetCandidate, owned: Sequence[str]) -> None:
     """Raise Taken if the set's owner has put a file in the place of a result file."""
     owner = view.owner_among((*candidate.sidecars, *owned, candidate.name))
     for name in _planted(view.listing, candidate):
@@ -296,66 +318,68 @@ def _planted(listing: Listing, candidate: SetCandidate) -> list[str]:
     return [name for suffix in OUTPUT_SUFFIXES if (name := stem + suffix) in listing.planted]
 
 
-def _must_be_readable(listing: Listing, candidate: SetCandidate, owned: Iterable[str], lists: Lists) -> None:
+def _check_readable(
+    listing: Listing, candidate: SetCandidate, owned: Iterable[str], lists: ChecksumLists
+) -> None:
     """Check that the files can be read. For a folder that cannot be listed, the error is among the facts."""
     trouble = listing.facts.get(candidate.name) if candidate.form == "folder" else None
     if isinstance(trouble, UecError):
         raise trouble
     for path in (*candidate.sidecars, *lists.of(candidate, owned)):
-        _must_be_file(listing, path)
-    _must_be_regular(listing, owned)
+        _check_is_file(listing, path)
+    _check_regular(listing, owned)
 
 
-def _must_be_regular(listing: Listing, paths: Iterable[str]) -> None:
+def _check_regular(listing: Listing, paths: Iterable[str]) -> None:
     for path in paths:
         kind = listing.entries[path].kind
         if kind != "file" and looks_like_a_member(path.rsplit("/", 1)[-1]):
             raise not_regular(path, kind)
 
 
-def _must_heed_strays(
-    listing: Listing, candidate: SetCandidate, paths: tuple[str, ...], near: Nearby, settle: float
+def _check_nearby_files(
+    listing: Listing, candidate: SetCandidate, paths: tuple[str, ...], near: NearbyFiles, settle: float
 ) -> None:
-    must_be_whole(listing)
+    check_whole(listing)
     if not candidate.sidecars and candidate.form != "folder":
-        must_be_unnamed(listing, near.lone, paths, settle)
+        check_unnamed(listing, near.lone, paths, settle)
     strays = [stray.path for stray in near.of(candidate, paths) if not stray.hidden]
-    _must_be_known(listing, strays, settle)
-    must_be_heeded(near, candidate, paths)
+    _check_known(listing, strays, settle)
+    check_nearby(near, candidate, paths)
 
 
-def _must_be_known(listing: Listing, paths: Sequence[str], settle: float) -> None:
+def _check_known(listing: Listing, paths: Sequence[str], settle: float) -> None:
     """Raise NotReady if files are still being written, or have not been read."""
-    _must_have_settled(listing, paths, settle)
-    must_have_been_read(listing, paths)
+    _check_settled(listing, paths, settle)
+    check_read(listing, paths)
 
 
-def _must_have_settled(listing: Listing, paths: Iterable[str], settle: float) -> None:
+def _check_settled(listing: Listing, paths: Iterable[str], settle: float) -> None:
     for path in paths:
         ready_at = listing.entries[path].since + settle
         if listing.now < ready_at:
             raise NotReady(f"{path} to be unchanged for {settle:g} s", ready_at, brief=True)
 
 
-def _metadata(listing: Listing, candidate: SetCandidate, rules: Rules) -> Sidecar:
+def _sidecar_of(listing: Listing, candidate: SetCandidate, rules: Rules) -> Sidecar:
     sidecar = rules.defaults
     if candidate.sidecars:
         found = listing.sidecars[candidate.sidecars[0]]
         if isinstance(found, UecError):
             raise found
         sidecar = with_defaults(found, rules.defaults)
-    _must_be_configured(candidate, sidecar, rules)
+    _check_configured(candidate, sidecar, rules)
     return sidecar
 
 
-def _must_be_allowed(listing: Listing, candidate: SetCandidate, rules: Rules) -> None:
+def _check_policy(listing: Listing, candidate: SetCandidate, rules: Rules) -> None:
     for path in candidate.sidecars:
         found = listing.sidecars[path]
         if isinstance(found, Sidecar):
-            must_be_open(found, rules.defaults, rules.policy, file=path)
+            check_policy(found, rules.defaults, rules.policy, file=path)
 
 
-def _must_be_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules) -> None:
+def _check_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules) -> None:
     unknown = next((cloud for cloud in sidecar.clouds if cloud not in rules.needs), None)
     if unknown is None:
         return
@@ -366,7 +390,7 @@ def _must_be_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules)
     raise Rejected(what, why, "Change `clouds` in the sidecar, or ask for the cloud to be configured.")
 
 
-def _must_be_file(listing: Listing, path: str) -> None:
+def _check_is_file(listing: Listing, path: str) -> None:
     if (kind := listing.entries[path].kind) != "file":
         raise not_regular(path, kind)
 
@@ -375,7 +399,7 @@ def _given_id(value: str | None) -> str | None:
     return value if value and is_image_id(value) else None
 
 
-def _stamp(listing: Listing, paths: Iterable[str], sums: Declared | None = None) -> str:
+def _stamp(listing: Listing, paths: Iterable[str], sums: DeclaredSums | None = None) -> str:
     """Return a stamp that changes if a file may have changed, or if a shared list has other sums for it."""
     shared = sums.shared if sums else ()
     seen = {path: listing.entries.get(path) or listing.planted[path] for path in paths if path not in shared}

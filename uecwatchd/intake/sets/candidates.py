@@ -11,7 +11,7 @@ from uecwatchd.images import file_names
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.published import boot_files, images_of
 from uecwatchd.intake.sets.records import Form
-from uecwatchd.intake.sidecar import Foreign, Sidecar, is_image_id
+from uecwatchd.intake.sidecar import ForeignDocument, Sidecar, is_image_id
 from uecwatchd.intake.spool.file_kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, is_sidecar, is_sums
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.types import FileStamp, Role
@@ -135,7 +135,7 @@ def _set_key(listing: Listing, entry: Entry) -> str:
     if is_sums(entry.name):
         return key_of(file_names.checksums_target(entry.name) or "")
     if is_sidecar(entry.name):
-        return "" if isinstance(listing.sidecars.get(entry.name), Foreign) else key_of(entry.name)
+        return "" if isinstance(listing.sidecars.get(entry.name), ForeignDocument) else key_of(entry.name)
     return key_of(entry.name) if _may_be_member(listing, entry) else ""
 
 
@@ -153,7 +153,7 @@ def is_set_folder(entry: Entry) -> bool:
 
 def _without_foreign(listing: Listing, sidecars: list[str]) -> list[str]:
     """Leave out documents of other programs if the set has its own sidecar."""
-    own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), Foreign)]
+    own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), ForeignDocument)]
     return own or sidecars
 
 
@@ -170,7 +170,7 @@ def _candidates_with_key(
     if not sidecars and not stems:
         return [_folder_candidate(listing, name, inside[name]) for name in folders]
     # A folder beside files with its name is ambiguous; it is among the paths so that this can be reported.
-    own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), Foreign)]
+    own = [path for path in sidecars if not isinstance(listing.sidecars.get(path), ForeignDocument)]
     name = stem_of(next(path for path in (*own, *stems, *sidecars) if key_of(path) == key))
     form: Form = "sidecar" if sidecars else "stem"
     return [SetCandidate(name, form, "", tuple(sidecars), (*stems, *folders))]

@@ -13,7 +13,7 @@ from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.compressed import COMPRESSIONS
-from uecwatchd.intake.sets.unlisted import must_have_been_read
+from uecwatchd.intake.sets.unlisted import check_read
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sums
 from uecwatchd.intake.spool.safe_open import not_regular
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[\w.~(){}\[\]](?:.*[\w.~(){}\[\]])?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Lists:
+class ChecksumLists:
     """The lists in a spool folder.
 
     `own` has them by the folded path, set or folder in their names. `naming` has those that name a file, with
@@ -53,7 +53,7 @@ class Lists:
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class DeclaredSums:
     """Declared sums of a set's files, by name, with the lists they come from.
 
     `shared` lists name other files too. `idle` ones are in the set's folder, but name none of its files.
@@ -69,7 +69,7 @@ class Declared:
         return [f"{path} is not compared: it names no file of this set" for path in self.idle]
 
 
-def lists_in(listing: Listing) -> Lists:
+def find_checksum_lists(listing: Listing) -> ChecksumLists:
     own: dict[str, list[str]] = {}
     naming: dict[str, list[tuple[str, str]]] = {}
     broken: list[str] = []
@@ -84,7 +84,7 @@ def lists_in(listing: Listing) -> Lists:
         for told in read if isinstance(read, Mapping) else ():
             if named := next((name for name in _may_mean(base, told) if name in there), None):
                 naming.setdefault(named, []).append((path, told))
-    return Lists(own, naming, broken)
+    return ChecksumLists(own, naming, broken)
 
 
 def _may_mean(base: str, told: str) -> Iterator[str]:
@@ -96,16 +96,16 @@ def _may_mean(base: str, told: str) -> Iterator[str]:
         yield file_names.fold_name(base + found[0])
 
 
-def declared(
+def find_declared_sums(
     listing: Listing,
-    lists: Lists,
+    lists: ChecksumLists,
     candidate: SetCandidate,
     sidecar: Sidecar,
     paths: Sequence[str],
     *,
     owned: Sequence[str],
     is_finished: bool,
-) -> Declared:
+) -> DeclaredSums:
     """Return the declared sums of the files at `paths`. Raises the error of a list that applies.
 
     `is_finished` is True if the set was registered with these files: later lists are for other sets.
@@ -129,7 +129,7 @@ def declared(
     if lists.broken and not digests and not is_finished:
         _read(listing, lists.broken[0])
     shared = tuple(where for where, read in reads.items() if where not in own and not read.keys() <= {*paths})
-    return Declared(digests, tuple(where for where in reads if where not in idle), shared, tuple(idle))
+    return DeclaredSums(digests, tuple(where for where in reads if where not in idle), shared, tuple(idle))
 
 
 def _bears_name(where: str, candidate: SetCandidate, names: Iterable[str]) -> bool:
@@ -141,14 +141,14 @@ def _bears_name(where: str, candidate: SetCandidate, names: Iterable[str]) -> bo
 def _read(listing: Listing, path: str) -> Mapping[str, str]:
     if (kind := listing.entries[path].kind) != "file":
         raise not_regular(path, kind)
-    must_have_been_read(listing, [path])
+    check_read(listing, [path])
     read = listing.checksums[path]
     if isinstance(read, UecError):
         raise read
     return read
 
 
-def _naming(lists: Lists, paths: Iterable[str]) -> list[str]:
+def _naming(lists: ChecksumLists, paths: Iterable[str]) -> list[str]:
     """Return the lists that name a file. Raises Rejected if a list only has another spelling of its name."""
     found: list[str] = []
     for path in paths:

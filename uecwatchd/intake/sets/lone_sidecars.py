@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.records import NotReady
-from uecwatchd.intake.sidecar import Foreign, Misread
+from uecwatchd.intake.sidecar import ForeignDocument, UnusableSidecar
 from uecwatchd.intake.spool.scan import Listing
 
 # Names of images that are read from one text. A text that is meant for us has one.
@@ -17,7 +17,7 @@ MOST_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Lone:
+class LoneMetadata:
     """`youngest` is the one with the latest change, `unusable` one that cannot be read at all.
 
     `begun` are unusable ones, by the name of the image in them, which may be cut short; `others` are texts
@@ -33,11 +33,11 @@ class Lone:
 def machines_named(listing: Listing, path: str) -> tuple[str, ...]:
     """Return the folded names of images in metadata that no set reads."""
     found, words = listing.sidecars.get(path), listing.words.get(path)
-    names = found.machines if isinstance(found, Misread) else words.machines if words else ()
+    names = found.machines if isinstance(found, UnusableSidecar) else words.machines if words else ()
     return tuple(file_names.fold_name(name.rsplit("/", 1)[-1]) for name in names[:MOST_NAMES])
 
 
-def lone_among(listing: Listing, paths: Sequence[str]) -> Lone:
+def index_lone_metadata(listing: Listing, paths: Sequence[str]) -> LoneMetadata:
     """Index the metadata at `paths`, which is beside the sets and belongs to no image by name."""
     begun: dict[str, str] = {}
     others: dict[str, str] = {}
@@ -45,17 +45,17 @@ def lone_among(listing: Listing, paths: Sequence[str]) -> Lone:
     for path in paths:
         found = listing.sidecars.get(path)
         names = dict.fromkeys(machines_named(listing, path), path)
-        if isinstance(found, Misread):
+        if isinstance(found, UnusableSidecar):
             begun |= names
-        elif isinstance(found, UecError) and not isinstance(found, Foreign):
+        elif isinstance(found, UecError) and not isinstance(found, ForeignDocument):
             unusable = path
         else:
             others |= names
     youngest = max(paths, key=lambda path: listing.entries[path].since, default="")
-    return Lone(youngest, unusable, begun, others)
+    return LoneMetadata(youngest, unusable, begun, others)
 
 
-def must_be_unnamed(listing: Listing, lone: Lone, paths: Iterable[str], settle: float) -> None:
+def check_unnamed(listing: Listing, lone: LoneMetadata, paths: Iterable[str], settle: float) -> None:
     """Raise NotReady if metadata may name one of the `paths` of a set without a sidecar."""
     if lone.youngest and listing.now < (ready_at := listing.entries[lone.youngest].since + settle):
         raise NotReady(f"{lone.youngest} to be unchanged for {settle:g} s", ready_at, brief=True)

@@ -7,14 +7,14 @@ from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import Claims, SetCandidate, is_loose, role_of
 from uecwatchd.intake.sets.records import ROLE_WORDS
-from uecwatchd.intake.sets.requirements import place_for, said
+from uecwatchd.intake.sets.requirements import place_for, sidecar_lines
 from uecwatchd.intake.sets.roles import first_fitting
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import FileStamp, Role
 
 
 @dataclass(frozen=True, slots=True)
-class Loose:
+class LoosePair:
     """Kernels and ramdisks with `pairing` in their names: a version, "linux", or nothing.
 
     `holders` are the finished sets that use each file.
@@ -46,12 +46,12 @@ SPARE_RANK = 2
 BOOT_ROLES = {"kernel", "ramdisk"}
 
 
-def loose_pairs(
+def find_loose_pairs(
     listing: Listing,
     candidates: Iterable[SetCandidate],
     claims: Claims,
     taken: Mapping[str, Sequence[tuple[str, FileStamp]]],
-) -> tuple[Loose, ...]:
+) -> tuple[LoosePair, ...]:
     """Return the pairs for all images, found once: each pairing with both a kernel and a ramdisk."""
     holders: dict[tuple[str, FileStamp], set[str]] = {}
     for name, files in taken.items():
@@ -80,11 +80,11 @@ def _loose(
     pairing: str,
     found: Mapping[Role, list[str]],
     holders: Mapping[tuple[str, FileStamp], set[str]],
-) -> Loose:
+) -> LoosePair:
     paths = [*found["kernel"], *found["ramdisk"]]
     held = {path: frozenset(holders.get((path, listing.entries[path].stamp), ())) for path in paths}
     kernels, ramdisks = (tuple(_usable(listing, role, found[role])) for role in ("kernel", "ramdisk"))
-    return Loose(pairing, kernels, ramdisks, held)
+    return LoosePair(pairing, kernels, ramdisks, held)
 
 
 def _usable(listing: Listing, role: Role, paths: list[str]) -> list[str]:
@@ -106,7 +106,7 @@ def _loose_files(
     return pool
 
 
-def loose_pair(candidate: SetCandidate, pairs: Iterable[Loose]) -> Mapping[Role, str]:
+def choose_loose_pair(candidate: SetCandidate, pairs: Iterable[LoosePair]) -> Mapping[Role, str]:
     """Return the pair of kernel and ramdisk that an image uses; empty if there is none.
 
     Raises Rejected if there is more than one. Files that cannot be for the image do not matter.
@@ -114,17 +114,17 @@ def loose_pair(candidate: SetCandidate, pairs: Iterable[Loose]) -> Mapping[Role,
     pairs = list(pairs)
     for pair in pairs:
         if candidate.name in pair.users:
-            return _held_by(candidate.name, pair)
+            return _pair_in_use(candidate.name, pair)
     meant = [pair for pair in pairs if pair.rank < SPARE_RANK]
     unused = [pair for pair in meant if not pair.users] or meant
     best = min((pair.rank for pair in unused), default=0)
     unused = [pair for pair in unused if pair.rank == best]
     if len(unused) > 1:
         raise _more_than_one(candidate, unused)
-    return _only(candidate, unused[0]) if unused else {}
+    return _only_files(candidate, unused[0]) if unused else {}
 
 
-def _held_by(name: str, pair: Loose) -> Mapping[Role, str]:
+def _pair_in_use(name: str, pair: LoosePair) -> Mapping[Role, str]:
     """Return the pair of a finished image, which keeps it."""
     kernel, ramdisk = (
         next(path for path in paths if name in pair.holders[path]) for paths in (pair.kernels, pair.ramdisks)
@@ -132,25 +132,25 @@ def _held_by(name: str, pair: Loose) -> Mapping[Role, str]:
     return {"kernel": kernel, "ramdisk": ramdisk}
 
 
-def _more_than_one(candidate: SetCandidate, unused: Sequence[Loose]) -> Rejected:
+def _more_than_one(candidate: SetCandidate, unused: Sequence[LoosePair]) -> Rejected:
     return Rejected(
         f"{candidate.name}: more than one kernel could be meant",
         f"{', '.join(pair.kernels[0] for pair in unused)} lie beside it, each with a ramdisk",
-        f"Name one in {place_for(candidate)}: {_proposed(candidate, unused[0])}.",
+        f"Name one in {place_for(candidate)}: {_proposal(candidate, unused[0])}.",
     )
 
 
-def _only(candidate: SetCandidate, pair: Loose) -> Mapping[Role, str]:
+def _only_files(candidate: SetCandidate, pair: LoosePair) -> Mapping[Role, str]:
     several: tuple[tuple[Role, tuple[str, ...]], ...] = (("kernel", pair.kernels), ("ramdisk", pair.ramdisks))
     for role, paths in several:
         if len(paths) > 1:
             raise Rejected(
                 f"two {ROLE_WORDS[role]}s of version {pair.pairing or 'unknown'}",
                 f"{' and '.join(paths)} could both be meant for {candidate.name}",
-                f"Name one in {place_for(candidate)}: {_proposed(candidate, pair)}.",
+                f"Name one in {place_for(candidate)}: {_proposal(candidate, pair)}.",
             )
     return {"kernel": pair.kernels[0], "ramdisk": pair.ramdisks[0]}
 
 
-def _proposed(candidate: SetCandidate, pair: Loose) -> str:
-    return said(candidate, {"kernel": pair.kernels[0], "ramdisk": pair.ramdisks[0]})
+def _proposal(candidate: SetCandidate, pair: LoosePair) -> str:
+    return sidecar_lines(candidate, {"kernel": pair.kernels[0], "ramdisk": pair.ramdisks[0]})

@@ -37,8 +37,8 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
     return Member(role, path, entry.size, entry.stamp, content)
 
 
-def must_go_together(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:
-    _must_name_members(candidate, sidecar, members)
+def check_compatible(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:
+    check_named_members(candidate, sidecar, members)
     there = {member.role: member for member in members}
     if sidecar.platform == "windows" or not {"kernel", "ramdisk"} <= there.keys():
         return
@@ -47,7 +47,7 @@ def must_go_together(candidate: SetCandidate, sidecar: Sidecar, members: Iterabl
         raise Rejected(f"{ramdisk.path}: it cannot be the ramdisk of {there['kernel'].name}", *problem)
 
 
-def _must_name_members(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:
+def check_named_members(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:
     """Check that sums are only for members: a sum for another file is a mistake, and would check nothing."""
     names = {member.name for member in members}
     for name in dict(sidecar.sha256):

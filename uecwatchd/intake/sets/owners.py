@@ -26,8 +26,8 @@ from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.system.text import shell_word
 from uecwatchd.types import FileStamp
 
-Made = Sequence[tuple[str, FileStamp]]
-Taken = Mapping[str, Made]
+MemberFiles = Sequence[tuple[str, FileStamp]]
+FilesOfSets = Mapping[str, MemberFiles]
 # None stands for root and the service, whose files are there for all.
 Owner = int | None
 BOOT_ROLES = ("kernel", "ramdisk")
@@ -114,7 +114,7 @@ class ViewDecisions:
     used: frozenset[str]
 
 
-def joined(parts: Sequence[ViewDecisions], left_out: Mapping[str, UnmatchedFile]) -> FolderSets:
+def join_views(parts: Sequence[ViewDecisions], left_out: Mapping[str, UnmatchedFile]) -> FolderSets:
     """Merge the decisions of all views. A file that is there for all is in use if any set uses it."""
     if len(parts) == 1 and not left_out:
         return parts[0].assembly
@@ -148,7 +148,7 @@ def _names_borne(path: str) -> Collection[str]:
 
 
 def views_of(
-    listing: Listing, users: FolderUsers, *, holders: Mapping[str, int], taken: Taken
+    listing: Listing, users: FolderUsers, *, holders: Mapping[str, int], taken: FilesOfSets
 ) -> tuple[list[OwnerView], dict[str, UnmatchedFile]]:
     """Return each owner's view, and the files that are not used for the set with their name.
 
@@ -209,7 +209,12 @@ class _Claim:
 
 
 def _owners_of_keys(
-    listing: Listing, users: FolderUsers, keys: Mapping[str, str], *, holders: Mapping[str, int], taken: Taken
+    listing: Listing,
+    users: FolderUsers,
+    keys: Mapping[str, str],
+    *,
+    holders: Mapping[str, int],
+    taken: FilesOfSets,
 ) -> Mapping[str, Owner]:
     made_of = {(file_names.fold_name(name), file) for name, files in taken.items() for file in files}
     held = {file_names.fold_name(name): uid for name, uid in holders.items()}

@@ -8,7 +8,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.intake.sidecar import Sidecar
 
 
-def must_be_open(sidecar: Sidecar, defaults: Sidecar, policy: Policy, *, file: str) -> None:
+def check_policy(sidecar: Sidecar, defaults: Sidecar, policy: Policy, *, file: str) -> None:
     """Raise Rejected if a sidecar asks for something that is closed. It is never silently ignored.
 
     A value that is the default anyway is allowed.

@@ -35,7 +35,7 @@ def _is_disk(listing: Listing, roles: Mapping[Role, str]) -> bool:
     return isinstance(content, Facts) and content.layout == "disk"
 
 
-def missing(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Role]:
+def missing_roles(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Role]:
     """Return the roles that a machine image still lacks, if it does not boot alone."""
     if "machine" not in roles:
         return set()
@@ -50,7 +50,7 @@ def missing(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> set[Ro
     return {role for role in wanted if role not in roles and told.get(role) in (None, FROM_IMAGE)}
 
 
-def must_be_complete(
+def check_complete(
     listing: Listing,
     candidate: SetCandidate,
     sidecar: Sidecar,
@@ -61,7 +61,7 @@ def must_be_complete(
     """Raise NotReady, with what to add. `folders` are those with only kernels and ramdisks."""
     if "machine" not in roles and not _registers_alone(sidecar, roles):
         raise NotReady(_no_machine(candidate, sidecar, roles))
-    lacking = missing(sidecar, roles, rules)
+    lacking = missing_roles(sidecar, roles, rules)
     if unknown := next((cloud for cloud in sidecar.clouds if lacking and cloud in rules.strange), None):
         why = rules.strange[unknown]
         raise NotReady(f"cloud {unknown} to tell what it wants{f' ({why})' if why else ''}")
@@ -73,7 +73,7 @@ def must_be_complete(
         raise NotReady(_no_ramdisk(candidate, sidecar, roles, rules), lacking=lacking)
 
 
-def must_be_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
+def check_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
     """Raise Rejected for a partition without boot files: it cannot start a machine."""
     machine = next(member for member in members if member.role == "machine")
     if machine.facts.layout == "partition" and sidecar.convert != "keep":
@@ -89,7 +89,7 @@ def place_for(candidate: SetCandidate) -> str:
     return _companion(candidate, "toml").rsplit("/", 1)[-1]
 
 
-def said(candidate: SetCandidate, named: Mapping[Role, str]) -> str:
+def sidecar_lines(candidate: SetCandidate, named: Mapping[Role, str]) -> str:
     """Return lines for that sidecar that name files. Strings in JSON are also valid in TOML."""
     quoted = {role: json.dumps(path.rsplit("/", 1)[-1], ensure_ascii=False) for role, path in named.items()}
     if place_for(candidate).lower().endswith(".json"):
@@ -169,7 +169,7 @@ def _no_machine(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, 
     if not unnamed:
         return add
     place = _companion(candidate, "toml")
-    return f"{add}; to register what is there alone, say {said(candidate, unnamed)} in {place}"
+    return f"{add}; to register what is there alone, say {sidecar_lines(candidate, unnamed)} in {place}"
 
 
 def _companion(candidate: SetCandidate, suffix: str) -> str:

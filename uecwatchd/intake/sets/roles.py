@@ -7,7 +7,7 @@ from uecwatchd.images import file_names, suitability
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.candidates import SetCandidate, named_files, role_of
 from uecwatchd.intake.sets.records import ROLE_WORDS, NotReady
-from uecwatchd.intake.sets.requirements import place_for, said, sidecar_name
+from uecwatchd.intake.sets.requirements import place_for, sidecar_lines, sidecar_name
 from uecwatchd.intake.sidecar import Sidecar, is_image_id
 from uecwatchd.intake.spool.safe_open import not_regular
 from uecwatchd.intake.spool.scan import Listing
@@ -127,7 +127,7 @@ def _which(listing: Listing, candidate: SetCandidate, role: Role, found: Mapping
         alike = sorted(cpios, key=lambda path: _flavour(path) != _flavour(chosen))
         if ramdisk := first_fitting(listing, "ramdisk", alike):
             named["ramdisk"] = ramdisk
-    return f"Name one in {place_for(candidate)}: {said(candidate, named)}."
+    return f"Name one in {place_for(candidate)}: {sidecar_lines(candidate, named)}."
 
 
 def _flavour(path: str) -> str:

@@ -18,7 +18,7 @@ MOST_ALIKE = 100  # names with one trait; a trait of more names is not significa
 MOST_TRAITS = 200_000
 
 
-class Names:
+class SimilarNames:
     """Names to be found by a similar name: each is returned once.
 
     `keys` are the folded names, `others` is how many names they will be compared with. If there are many, not

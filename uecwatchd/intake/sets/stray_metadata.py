@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import facts, file_names
 from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, SetCandidate, key_of, named_files, role_of
-from uecwatchd.intake.sets.lone_sidecars import Lone, lone_among, machines_named
+from uecwatchd.intake.sets.lone_sidecars import LoneMetadata, index_lone_metadata, machines_named
 from uecwatchd.intake.sets.metadata_names import is_metadata_name, names_meant, original_name
 from uecwatchd.intake.sets.records import NotReady
-from uecwatchd.intake.sets.requirements import said
-from uecwatchd.intake.sets.similar_names import Names
-from uecwatchd.intake.sidecar import Foreign, Sidecar
+from uecwatchd.intake.sets.requirements import sidecar_lines
+from uecwatchd.intake.sets.similar_names import SimilarNames
+from uecwatchd.intake.sidecar import ForeignDocument, Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
 from uecwatchd.intake.spool.ignored import SYSTEM_NAMES, UNFINISHED, ignored_by
 from uecwatchd.intake.spool.output_files import is_output
@@ -44,7 +44,7 @@ class Stray:
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
+class SimilarSidecar:
     """A sidecar without an image, or a similar text. `names_machine` is True if it names a missing image."""
 
     path: str
@@ -53,7 +53,7 @@ class Alike:
 
 
 @dataclass(frozen=True, slots=True)
-class Nearby:
+class NearbyFiles:
     """Files near the sets, by the folded name of a set, path of a file, or folder.
 
     `alike` are sidecars without an image, by the name of a similar set. `meant` are candidates that are only
@@ -62,10 +62,10 @@ class Nearby:
     """
 
     strays: Mapping[str, Sequence[Stray]] = field(default_factory=dict)
-    alike: Mapping[str, Alike] = field(default_factory=dict)
+    alike: Mapping[str, SimilarSidecar] = field(default_factory=dict)
     meant: frozenset[str] = frozenset()
     notes: Mapping[str, str] = field(default_factory=dict)
-    lone: Lone = Lone()  # noqa: RUF009 (it is frozen)
+    lone: LoneMetadata = LoneMetadata()  # noqa: RUF009 (it is frozen)
     there: Mapping[str, str] = field(default_factory=dict)
     proofs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -76,12 +76,12 @@ class Nearby:
         return (stray for stray in dict.fromkeys(found) if stray.path not in candidate.sidecars)
 
 
-def look_around(
+def find_nearby(
     listing: Listing,
     candidates: Sequence[SetCandidate],
     owned: Mapping[str, Sequence[str]],
     beat: Callable[[], None] = lambda: None,
-) -> Nearby:
+) -> NearbyFiles:
     """Find the files near the sets. `owned` are the paths of each candidate, by its name.
 
     `beat` is called for each name, as a sign of life.
@@ -103,7 +103,7 @@ def look_around(
     bare = [candidate for candidate in whole if not candidate.sidecars]
     others = [*_without_image(listing, [candidate for candidate in lone if candidate.name not in meant])]
     others += [
-        Alike(path, frozenset((*keys, *map(key_of, machines_named(listing, path)))))
+        SimilarSidecar(path, frozenset((*keys, *map(key_of, machines_named(listing, path)))))
         for path, given in listing.words.items()
         if given.keys
         and "/" not in path
@@ -114,9 +114,9 @@ def look_around(
         path for d in candidates if d.form != "folder" and d.name not in named for path in d.sidecars
     ]
     lone_paths += [other.path for other in others if not is_sidecar(other.path)]
-    alike, proofs = _alike(others, bare, beat), _proofs(listing, there)
-    lone_ones = lone_among(listing, lone_paths)
-    return Nearby(strays, alike, frozenset(meant), _notes(listing), lone_ones, there, proofs)
+    alike, proofs = _alike(others, bare, beat), _other_checksums(listing, there)
+    lone_ones = index_lone_metadata(listing, lone_paths)
+    return NearbyFiles(strays, alike, frozenset(meant), _control_files(listing), lone_ones, there, proofs)
 
 
 def _has_machine(listing: Listing, candidate: SetCandidate, paths: Iterable[str]) -> bool:
@@ -178,7 +178,7 @@ def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
     """Return True if a file reads like a sidecar, or may be one that is unreadable."""
     if isinstance(found, Sidecar):
         return bool(found.given)
-    return isinstance(found, UecError) and not isinstance(found, Foreign)
+    return isinstance(found, UecError) and not isinstance(found, ForeignDocument)
 
 
 def _is_text(listing: Listing, path: str) -> bool:
@@ -204,34 +204,36 @@ def _keys_of(stray: Stray, homes: Collection[str]) -> set[str]:
 # --- whose name it nearly bears ---------------------------------------------------------------------------
 
 
-def _without_image(listing: Listing, lone: Iterable[SetCandidate]) -> Iterator[Alike]:
+def _without_image(listing: Listing, lone: Iterable[SetCandidate]) -> Iterator[SimilarSidecar]:
     """Yield sidecars without an image. One that names only an existing kernel or ramdisk is complete."""
     for candidate in lone:
         path = candidate.sidecars[0]
         found = listing.sidecars.get(path)
         named = named_files(found) if isinstance(found, Sidecar) else {}
-        if isinstance(found, Foreign) or (named and all(name in listing.entries for name in named.values())):
+        if isinstance(found, ForeignDocument) or (
+            named and all(name in listing.entries for name in named.values())
+        ):
             continue
         machines = [named["machine"]] if "machine" in named else machines_named(listing, path)
-        yield Alike(
+        yield SimilarSidecar(
             path, frozenset({file_names.fold_name(candidate.name), *map(key_of, machines)}), bool(machines)
         )
 
 
 def _alike(
-    others: Sequence[Alike], bare: Sequence[SetCandidate], beat: Callable[[], None]
-) -> dict[str, Alike]:
+    others: Sequence[SimilarSidecar], bare: Sequence[SetCandidate], beat: Callable[[], None]
+) -> dict[str, SimilarSidecar]:
     """Return the others with a name similar to that of a set without a sidecar, by name of the set."""
     if not others or not bare:
         return {}
-    firsts: dict[tuple[str, bool], Alike] = {}
+    firsts: dict[tuple[str, bool], SimilarSidecar] = {}
     for other in others:
         for stem in other.stems:
             firsts.setdefault((stem, stem in GENERAL and is_sidecar(other.path)), other)
-    names = Names(
+    names = SimilarNames(
         {candidate.name: file_names.fold_name(candidate.name) for candidate in bare}, others=len(firsts)
     )
-    found: dict[str, Alike] = {}
+    found: dict[str, SimilarSidecar] = {}
     for (stem, is_general), other in firsts.items():
         beat()
         found |= dict.fromkeys(names.take_all() if is_general else names.take_near(stem), other)
@@ -241,7 +243,7 @@ def _alike(
 # --- downloads --------------------------------------------------------------------------------------------
 
 
-def _notes(listing: Listing) -> dict[str, str]:
+def _control_files(listing: Listing) -> dict[str, str]:
     """Return the control files of download tools, by the file they belong to."""
     notes: dict[str, str] = {}
     for path in sorted((*listing.ignored, *listing.entries)):
@@ -257,7 +259,7 @@ def _notes(listing: Listing) -> dict[str, str]:
 # --- what follows -----------------------------------------------------------------------------------------
 
 
-def must_be_heeded(near: Nearby, candidate: SetCandidate, paths: Sequence[str]) -> None:
+def check_nearby(near: NearbyFiles, candidate: SetCandidate, paths: Sequence[str]) -> None:
     """Raise an error if something near a set must stop it. `paths` are the files of the set."""
     for path in (*paths, *candidate.sidecars):
         if note := near.notes.get(file_names.fold_name(path)):
@@ -268,7 +270,7 @@ def must_be_heeded(near: Nearby, candidate: SetCandidate, paths: Sequence[str]) 
         if not (stray.ours or stray.hidden or is_sidecar(stray.path)) or (
             candidate.sidecars and not stray.ours
         ):
-            continue  # it has no key, or the set has its own sidecar: `unheeded` reports it
+            continue  # it has no key, or the set has its own sidecar: `unused_nearby` reports it
         if stray.hidden:
             name = sidecar_of(candidate)
             remedy = f"rename it to {name} or move it away"
@@ -279,15 +281,15 @@ def must_be_heeded(near: Nearby, candidate: SetCandidate, paths: Sequence[str]) 
     if not candidate.sidecars and (other := near.alike.get(candidate.name)):
         raise NotReady(
             f"a decision about {other.path}, which nearly has its name and is read for no image: "
-            f"{_if_meant(other, candidate, paths)} if it is meant for this one, else move it away"
+            f"{_remedy_if_meant(other, candidate, paths)} if it is meant for this one, else move it away"
         )
 
 
-def _if_meant(other: Alike, candidate: SetCandidate, paths: Sequence[str]) -> str:
+def _remedy_if_meant(other: SimilarSidecar, candidate: SetCandidate, paths: Sequence[str]) -> str:
     """Return what to do with a sidecar that is meant for a set. The first of `paths` is the set's image."""
     if other.names_machine and not candidate.base:
         place = SetCandidate(other.path, "sidecar", "", (other.path,))
-        return f"say {said(place, {'machine': paths[0]})} in it"
+        return f"say {sidecar_lines(place, {'machine': paths[0]})} in it"
     if other.names_machine:
         return f"write what it says into {sidecar_of(candidate)}, but for `machine`,"
     if not is_sidecar(other.path):
@@ -295,8 +297,8 @@ def _if_meant(other: Alike, candidate: SetCandidate, paths: Sequence[str]) -> st
     return f"rename it to {sidecar_of(candidate)}"
 
 
-def unheeded(
-    listing: Listing, near: Nearby, candidate: SetCandidate, paths: Sequence[str]
+def unused_nearby(
+    listing: Listing, near: NearbyFiles, candidate: SetCandidate, paths: Sequence[str]
 ) -> tuple[str, ...]:
     """Return sentences about files near a set that change nothing, for the log before the upload."""
     told = [
@@ -315,7 +317,7 @@ def unheeded(
     return tuple(told)
 
 
-def _proofs(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:
+def _other_checksums(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:
     """Return sums of other kinds, signatures and ignored lists, by the folded name they are for; "" is for
     all."""
     proofs: dict[str, list[str]] = {}

@@ -16,14 +16,14 @@ def unread_sidecar(listing: Listing) -> str | None:
     return min((path for path in unread if is_sidecar(path) and "/" not in path), default=None)
 
 
-def must_be_whole(listing: Listing) -> None:
+def check_whole(listing: Listing) -> None:
     """Raise NotReady if names were left out because of a limit: a sidecar may be among them."""
     if number := sum(listing.left_out.values()):
         reason = f"room for all names in this folder: {number} more lie there than are looked at"
         raise NotReady(reason, brief=True, unread=True)
 
 
-def must_have_been_read(listing: Listing, paths: Iterable[str]) -> None:
+def check_read(listing: Listing, paths: Iterable[str]) -> None:
     """Raise NotReady for the first file that was not read."""
     for path in paths:
         if path in listing.unread:

@@ -5,9 +5,9 @@ from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import SetCandidate, is_set_folder, role_of, set_aside, stem_of
 from uecwatchd.intake.sets.compressed import reason_packed
 from uecwatchd.intake.sets.records import ROLE_WORDS, UnmatchedFile
-from uecwatchd.intake.sets.requirements import place_for, said
+from uecwatchd.intake.sets.requirements import place_for, sidecar_lines
 from uecwatchd.intake.sets.roles import first_fitting
-from uecwatchd.intake.sidecar import Foreign, Sidecar
+from uecwatchd.intake.sidecar import ForeignDocument, Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, user_name
 from uecwatchd.intake.spool.scan import Entry, Listing
@@ -88,11 +88,12 @@ def _alone(listing: Listing, role: Role, path: str) -> str:
     if "/" in path or first_fitting(listing, role, [path]) is None:
         return ""
     candidate = SetCandidate(path, "stem", "")
-    return f"; to register it alone, write {place_for(candidate)}, and in it: {said(candidate, {role: path})}"
+    lines = sidecar_lines(candidate, {role: path})
+    return f"; to register it alone, write {place_for(candidate)}, and in it: {lines}"
 
 
 def _unread(path: str, found: Sidecar | UecError | None) -> str:
-    if isinstance(found, Foreign):
+    if isinstance(found, ForeignDocument):
         return f"not a sidecar of uecwatchd: {found.why}"
     if "/" in path:
         return "not read: in a set's folder the sidecar is called image.toml or image.json"

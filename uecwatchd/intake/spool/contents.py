@@ -59,7 +59,7 @@ class Contents:
     facts: Mapping[str, FactsOrError]
     sidecars: Mapping[str, Sidecar | UecError]
     checksums: Mapping[str, Sums | UecError]
-    words: Mapping[str, misnamed.Words]
+    words: Mapping[str, misnamed.SidecarWords]
     unread: frozenset[str]
     crowded: frozenset[str]
 
@@ -284,10 +284,14 @@ def _read_sidecar(descriptor: int, path: str, stamp: FileStamp) -> Sidecar:
     return sidecar.parse_sidecar(_read_small(descriptor, path, stamp), is_json=is_json)
 
 
-def _read_words(descriptor: int, path: str, stamp: FileStamp) -> misnamed.Words:
+def _read_words(descriptor: int, path: str, stamp: FileStamp) -> misnamed.SidecarWords:
     """Return the words of a text that may be meant for a sidecar; none if it is too large."""
     data = _read_small(descriptor, path, stamp)
-    return misnamed.words_in(data) if len(data) <= sidecar.SIDECAR_LIMIT_BYTES else misnamed.Words()
+    return (
+        misnamed.find_sidecar_words(data)
+        if len(data) <= sidecar.SIDECAR_LIMIT_BYTES
+        else misnamed.SidecarWords()
+    )
 
 
 def _read_sums(descriptor: int, path: str, stamp: FileStamp) -> Sums:

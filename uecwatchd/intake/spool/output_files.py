@@ -32,7 +32,7 @@ NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EI
 OUTPUT_MODE = 0o640
 
 
-class Taken(Rejected):
+class NameTaken(Rejected):
     """The name of a result file is taken by a file that is not the service's; `owner` is its uid."""
 
     def __init__(self, what: str, why: str, hint: str, *, owner: int) -> None:
@@ -218,11 +218,11 @@ def taken_words(name: str) -> str:
     return f"{name}: cannot write it: the name is taken"
 
 
-def name_taken(folder: Path, name: str, kind: EntryKind, owner: int) -> Taken:
+def name_taken(folder: Path, name: str, kind: EntryKind, owner: int) -> NameTaken:
     """Return the error for a taken name. The suggested command renames the file so that scans ignore it."""
     whose, path = user_name(owner), str(folder / name)
     who = "root" if owner == 0 else f"{whose} or root"
-    return Taken(
+    return NameTaken(
         f"{name}: cannot write it",
         f"the name is taken by {KIND_WORDS[kind]} that is not the service's; it belongs to {whose}",
         f"As {who}: mv -T --backup=numbered {shell_word(path)} {shell_word(f'{path}.bak')}",

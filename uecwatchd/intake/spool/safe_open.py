@@ -140,7 +140,7 @@ def reading(path: str) -> Iterator[None]:
         raise _unreadable(path, error) from error
 
 
-class Leased(Deferred):
+class LeasedFile(Deferred):
     """A process, such as a file server, has a lease on the file, and may be writing to it."""
 
 
@@ -155,7 +155,7 @@ def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
         return Deferred(f"{path}: it is gone", "it was removed since it was listed", hint)
     if isinstance(error, BlockingIOError):
         why = "a process has a lease on it; the kernel has asked for it back, and takes it within a minute"
-        return Leased(f"{path}: cannot open it yet", why, "It is tried again by itself.")
+        return LeasedFile(f"{path}: cannot open it yet", why, "It is tried again by itself.")
     return _unreadable(path, error)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uecwatchd.errors import Rejected, UecError, words_of
-from uecwatchd.intake.misnamed import Words
+from uecwatchd.intake.misnamed import SidecarWords
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.contents import Contents, FactsOrError, ReadBudget, Sums, read_contents
 from uecwatchd.intake.spool.exposure import Exposure, exposure
@@ -59,7 +59,7 @@ class Listing:
     sidecars: Mapping[str, Sidecar | UecError] = field(default_factory=dict)
     checksums: Mapping[str, Sums | UecError] = field(default_factory=dict)
     planted: Mapping[str, Entry] = field(default_factory=dict)
-    words: Mapping[str, Words] = field(default_factory=dict)
+    words: Mapping[str, SidecarWords] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     crowded: frozenset[str] = frozenset()
     ignored_of: Mapping[str, int] = field(default_factory=dict)

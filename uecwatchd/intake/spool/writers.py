@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from uecwatchd.errors import UecError
-from uecwatchd.intake.spool.safe_open import Leased, folder_descriptor, open_below
+from uecwatchd.intake.spool.safe_open import LeasedFile, folder_descriptor, open_below
 from uecwatchd.system.mounts import file_system_of_open
 
 # Network file systems refuse a lease with the same error if they have no delegation for the file.
@@ -50,7 +50,7 @@ def _is_written(descriptor: int, path: str) -> bool:
     try:
         with open_below(descriptor, path) as file:
             return _is_denied(file.fileno()) and file_system_of_open(file.fileno()) in LOCAL_FILE_SYSTEMS
-    except Leased:
+    except LeasedFile:
         return True
     except UecError:
         return False
