@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
 Role = Literal["machine", "kernel", "ramdisk"]
-# As the kernel's own ports and distributions call them, little-endian ones marked where both exist.
+# Names as in the kernel's ports and in distributions. Little-endian ones are marked if both exist.
 Arch = Literal[
     "i386", "x86_64", "arm64", "arm", "ppc64le", "ppc64", "ppc", "riscv64", "riscv32", "s390x", "s390",
     "ia64", "loongarch64", "mips64el", "mips64", "mipsel", "mips", "alpha", "arc", "parisc", "tilegx",
 ]  # fmt: skip
-
-
 BLOCKS_MARK = "blocks-"  # before the digest of the blocks, so that the two kinds are not mistaken
 _DIGEST = re.compile(rf"(?:{BLOCKS_MARK})?[0-9a-f]{{64}}")
 

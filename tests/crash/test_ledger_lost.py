@@ -171,7 +171,7 @@ def test_a_lock_of_another_process_passes(state: Path) -> None:
         with (
             closing(sqlite3.connect(state / FILE_NAME, timeout=0)) as connection,
             pytest.raises(Deferred, match="Another process is writing"),
-            schema.trouble(state),
+            schema.translate_errors(state),
         ):
             connection.execute("BEGIN IMMEDIATE")
 

@@ -1,6 +1,5 @@
 import os
 import sqlite3
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.errors import Deferred, Halted, NotPermitted, Stopped
+from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.ledger import schema, sqlite
 from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.ledger.migrations import MIGRATIONS
@@ -17,14 +16,12 @@ from uecwatchd.ledger.records import (
     BundleRecord,
     Failure,
     MemberRecord,
-    ProgressRecord,
-    Request,
     SetRecord,
     TargetImage,
     TargetRecord,
 )
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
-from uecwatchd.types import ContentDigest, FileStamp, SetId
+from uecwatchd.types import ContentDigest, FileStamp
 
 STAMP = FileStamp(1, 2, 3, 4)
 SINCE = FileStamp(1, 2, 3, 5)  # the same file, changed
@@ -63,43 +60,6 @@ def test_a_set_comes_back_as_it_was_written_after_a_restart(tmp_path: Path) -> N
         assert book.sets(Path("/other")) == ()
 
 
-def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    with closing(open_ledger(tmp_path)) as book:
-        book.put_bundle(BUNDLE)
-        assert book.bundle("default", "f" * 64) == BUNDLE
-        done = book.put_bundle(replace(BUNDLE, state="registered", secret_key=None, secret_iv=None))
-        assert book.bundle("default", "f" * 64) == done
-
-
-def test_what_people_ask_for_is_kept_in_order_until_it_is_done(tmp_path: Path) -> None:
-    with closing(open_ledger(tmp_path)) as book:
-        book.put_request(Request(SetId("/spool", "karmic"), "retry"))
-        book.put_request(Request(SetId("/spool", "jaunty"), "forget"))
-        first, second = book.requests()
-        assert (first.set_id.name, second.verb) == ("karmic", "forget")
-        book.drop_request(first)
-        assert book.requests() == (second,)
-
-
-def test_a_set_is_held_since_it_was_held_first(tmp_path: Path) -> None:
-    with closing(open_ledger(tmp_path)) as book:
-        book.put_hold(SetId("/spool", "karmic"), since=5.0)
-        book.put_hold(SetId("/spool", "karmic"), since=9.0)
-        assert book.holds() == {("/spool", "karmic"): 5.0}
-        book.drop_hold(SetId("/spool", "karmic"))
-        assert book.holds() == {}
-
-
-def test_only_the_last_advance_of_a_set_is_kept(tmp_path: Path) -> None:
-    first = ProgressRecord(SetId("/spool", "karmic"), "upload", "karmic.img", 1, 1 << 40, 1, 5.0, 6.0)
-    with closing(open_ledger(tmp_path)) as book:
-        book.put_advance(first)
-        book.put_advance(replace(first, done=2))
-        assert book.advances() == {("/spool", "karmic"): replace(first, done=2)}
-        book.drop_advance(SetId("/spool", "karmic"))
-        assert book.advances() == {}
-
-
 def test_a_ledger_of_the_first_version_is_taken_over_with_all_that_is_in_it(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as old:
         old.executescript(f"{MIGRATIONS[0]} PRAGMA user_version = 1;")
@@ -108,26 +68,6 @@ def test_a_ledger_of_the_first_version_is_taken_over_with_all_that_is_in_it(tmp_
     with closing(open_ledger(tmp_path)) as book:
         assert [*book.clouds()] == ["default"]
         assert book.requests() == ()
-
-
-def test_a_digest_holds_only_as_long_as_the_whole_stamp(tmp_path: Path) -> None:
-    with closing(open_ledger(tmp_path)) as book:
-        book.put_digest(STAMP, CONTENT)
-        assert book.digest(STAMP) == CONTENT
-        assert book.digest(SINCE) is None
-        book.put_digest(FileStamp(1, 2, 9, 5), OTHER)
-        assert book.digest(STAMP) is None
-
-
-def test_a_sum_is_known_as_long_as_the_digest_beside_it(tmp_path: Path) -> None:
-    with closing(open_ledger(tmp_path)) as book:
-        book.put_digest(STAMP, BLOCKS)
-        assert book.sum(STAMP) is None
-        book.put_sum(STAMP, OTHER)
-        assert (book.digest(STAMP), book.sum(STAMP)) == (BLOCKS, OTHER)
-        assert book.sum(SINCE) is None
-        book.put_digest(SINCE, ContentDigest(f"blocks-{OTHER}"))
-        assert book.sum(SINCE) is None
 
 
 def test_nobody_else_can_read_the_ledger_for_it_holds_keys(tmp_path: Path) -> None:
@@ -214,58 +154,9 @@ def _put_many(book: sqlite.SqliteLedger) -> None:
         book.put_set(replace(RECORD, name=f"set-{number}"))
 
 
-def test_work_on_one_identity_is_done_by_one_thread_at_a_time(tmp_path: Path) -> None:
-    with closing(open_ledger(tmp_path)) as book:
-        order: list[str] = []
-        with book.claim("kernel", check=nothing):
-            other = threading.Thread(target=_claim, args=(book, order))
-            other.start()
-            other.join(0.2)
-            order.append("first")
-        other.join()
-    assert order == ["first", "second"]
-
-
-def test_who_waits_for_another_can_be_asked_to_wait_no_more(tmp_path: Path) -> None:
-    def check() -> None:
-        raise Stopped("kernel", "somebody holds it", "Release it.")
-
-    with closing(open_ledger(tmp_path)) as book:
-
-        def wait() -> None:
-            with pytest.raises(Stopped), book.claim("kernel", check=check):
-                pass
-            stopped.set()
-
-        stopped = threading.Event()
-        with book.claim("kernel", check=nothing):
-            other = threading.Thread(target=wait)
-            other.start()
-            assert stopped.wait(10)
-            other.join()
-        with book.claim("kernel", check=nothing):
-            """It is free afterwards."""
-
-
-def nothing() -> None:
-    """Wait on."""
-
-
-def _claim(book: sqlite.SqliteLedger, order: list[str]) -> None:
-    with book.claim("other", check=nothing), book.claim("kernel", check=nothing):
-        order.append("second")
-
-
 def test_a_state_directory_of_somebody_else_is_named(tmp_path: Path, as_nobody: None) -> None:
     with pytest.raises(NotPermitted, match="state directory"):
         open_ledger(tmp_path / "state")
-
-
-def test_a_digest_that_is_dropped_is_taken_anew(tmp_path: Path) -> None:
-    with closing(open_ledger(tmp_path)) as book:
-        book.put_digest(STAMP, CONTENT)
-        book.drop_digest(STAMP)
-        assert book.digest(STAMP) is None
 
 
 @pytest.mark.parametrize("opening", [sqlite.open_ledger, sqlite.read_ledger], ids=["to write", "to read"])

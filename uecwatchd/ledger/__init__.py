@@ -3,7 +3,8 @@
 It is one SQLite file in the state directory. Only the service's user can read it, because it contains the
 keys of unfinished bundles. The kinds of record:
 
-- a *set*: one for each name in a spool folder: its state, its members, its ids;
+- a *set*: one for each name in a spool folder: its state and its members;
+- a *target*: one for each cloud of a set: its bucket, its images with their ids, its remarks;
 - a *bundle*: one for each content and role on a cloud: its place and its progress. Sets with the same kernel
   share its bundle. The row is written before the effect: `planned` before the first part is uploaded,
   `registering` before RegisterImage is called;
@@ -13,4 +14,6 @@ keys of unfinished bundles. The kinds of record:
 - a *request* or a *hold*: from the command line, for the daemon;
 - files *leaving* a folder, from before the first is moved until after the last;
 - an *advance*: the progress of the work on a set, for `status`.
+
+The program uses a ledger through `ledger.api`; `ledger.sqlite` is the only store that implements it.
 """

@@ -15,12 +15,12 @@ from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
 
-from uecwatchd.ledger.schema import FILE_NAME, STATE_LOCK, folder_trouble, lock_state, sync_folder
+from uecwatchd.ledger.schema import FILE_NAME, STATE_LOCK, lock_state, sync_folder, translate_folder_errors
 from uecwatchd.system import failpoints, lockfile
 
 # Files of SQLite beside its database. They are renamed first: an old log would be read into the new file.
 COMPANIONS = ("-wal", "-shm")
-WISHES = ("requests", "holds")
+COPIED_TABLES = ("requests", "holds")
 
 
 def is_gone(folder: Path) -> bool:
@@ -33,7 +33,7 @@ def is_gone(folder: Path) -> bool:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of the daemon while a ledger is set aside. Raises Deferred if a daemon runs."""
     lock = lock_state(folder)
     try:
@@ -46,7 +46,7 @@ def set_aside(folder: Path) -> Path:
     """Rename the ledger, and return the new name."""
     path = folder / FILE_NAME
     aside = _free_name(folder)
-    with folder_trouble(folder), failpoints.effect("set the ledger aside"):
+    with translate_folder_errors(folder), failpoints.effect("set the ledger aside"):
         for ending in (*COMPANIONS, ""):
             with suppress(FileNotFoundError):
                 os.rename(f"{path}{ending}", f"{aside}{ending}")  # noqa: PTH104 (names with endings are no paths)
@@ -60,9 +60,9 @@ def _free_name(folder: Path) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def salvaged(aside: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
+def salvage(aside: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
     """Yield the readable rows of requests and holds, each with its table."""
-    for table in WISHES:
+    for table in COPIED_TABLES:
         with (
             suppress(sqlite3.DatabaseError),
             closing(

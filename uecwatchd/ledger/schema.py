@@ -59,24 +59,24 @@ def open_file(folder: Path, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection
     `busy` is how long it waits for another process, in seconds.
     """
     path = folder / FILE_NAME
-    with folder_trouble(folder):
+    with translate_folder_errors(folder):
         make_folder(folder)
-        _must_be_a_file(path)
+        _check_regular_file(path)
         # Created here first, because SQLite would make it readable for everybody.
         made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            _must_keep_locks(made)
+            _check_locks(made)
         finally:
             os.close(made)
-    with trouble(folder):
+    with translate_errors(folder):
         connection = _connect(path, mode="rw", busy=busy)
         try:
-            _keep_log(connection, busy)
+            _enable_wal(connection, busy)
             # Nothing that is reported to be on disk may be lost in a power cut.
             connection.execute("PRAGMA synchronous = FULL")
             # Deleted keys must not stay in free pages.
             connection.execute("PRAGMA secure_delete = ON")
-            _must_be_sound(connection, path)
+            _check_integrity(connection, path)
             _migrate(connection, path)
             empty_log(connection)
         except BaseException:
@@ -88,16 +88,16 @@ def open_file(folder: Path, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection
 def read_file(folder: Path) -> sqlite3.Connection | None:
     """Open the ledger for reading; None if there is none yet. Raises as `open_file` does."""
     path = folder / FILE_NAME
-    with folder_trouble(folder):
-        _must_be_a_file(path)
+    with translate_folder_errors(folder):
+        _check_regular_file(path)
         try:
             os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError:
             return None
-    with trouble(folder):
+    with translate_errors(folder):
         connection = _connect(path, mode=_reading_mode(folder))
         try:
-            _must_be_sound(connection, path)
+            _check_integrity(connection, path)
             version = _version(connection)
             if version == 0 and _is_empty(connection):  # another process is just creating it
                 connection.close()
@@ -110,7 +110,7 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
     return connection
 
 
-def _must_be_a_file(path: Path) -> None:
+def _check_regular_file(path: Path) -> None:
     """Check that the ledger is a regular file. A link may lead to another user's file, or to a wrong disk."""
     with suppress(FileNotFoundError):
         kind = kind_of(path.lstat().st_mode)
@@ -145,7 +145,7 @@ def lock_state(folder: Path, *, patience_seconds: float = LOCK_PATIENCE_SECONDS)
 
     Raises Occupied, with the process that holds the lock, if it is not released in time.
     """
-    with folder_trouble(folder):
+    with translate_folder_errors(folder):
         make_folder(folder)
         return lockfile.acquire(folder, STATE_LOCK, patience_seconds=patience_seconds)
 
@@ -172,7 +172,7 @@ def _connect(path: Path, *, mode: str, busy: float = BUSY_SECONDS) -> sqlite3.Co
     return connection
 
 
-def _must_keep_locks(opened: int) -> None:
+def _check_locks(opened: int) -> None:
     """Raise OSError if there are no locks: SQLite would take that for a lock of another process."""
     try:
         fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
@@ -180,7 +180,7 @@ def _must_keep_locks(opened: int) -> None:
         return
 
 
-def _keep_log(connection: sqlite3.Connection, busy: float) -> None:
+def _enable_wal(connection: sqlite3.Connection, busy: float) -> None:
     """Switch to a write-ahead log.
 
     If several processes create the ledger at once, SQLite does not wait for the others here, despite its
@@ -198,7 +198,7 @@ def _keep_log(connection: sqlite3.Connection, busy: float) -> None:
         time.sleep(BUSY_PAUSE_SECONDS)
 
 
-def _must_be_sound(connection: sqlite3.Connection, path: Path) -> None:
+def _check_integrity(connection: sqlite3.Connection, path: Path) -> None:
     """Check all pages, so that an overwritten page is found now, and not during the work on a set."""
     found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     if found != "ok":
@@ -253,7 +253,7 @@ def damaged(path: Path | None, why: str) -> LedgerDamaged:
     )
 
 
-def _for_whom(folder: Path) -> str:
+def _access_hint(folder: Path) -> str:
     """Return how the user gets access to the state directory, depending on its owner."""
     word, us = shell_word(str(folder)), user_name(os.geteuid())
     try:
@@ -276,14 +276,14 @@ def user_name(number: int) -> str:
 
 
 @contextmanager
-def folder_trouble(folder: Path) -> Iterator[None]:
+def translate_folder_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
         raise NotPermitted(
             f"{folder}: cannot use the state directory",
             f"this user may not read and write {error.filename or 'it'}",
-            _for_whom(folder),
+            _access_hint(folder),
         ) from error
     except OSError as error:
         read_only = error.errno == errno.EROFS
@@ -298,7 +298,7 @@ def folder_trouble(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def trouble(folder: Path) -> Iterator[None]:
+def translate_errors(folder: Path) -> Iterator[None]:
     """Translate SQLite's errors: a full disk and a lock are temporary, a damaged file is not."""
     try:
         yield

@@ -11,7 +11,7 @@ from pathlib import Path
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.api import CHECK_SECONDS, LedgerDamaged
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
-from uecwatchd.ledger.recovery import alone, is_gone, salvaged, set_aside
+from uecwatchd.ledger.recovery import is_gone, locked, salvage, set_aside
 from uecwatchd.ledger.rows import (
     OF_SET,
     SELECT_SETS,
@@ -24,7 +24,7 @@ from uecwatchd.ledger.rows import (
     replace_sets,
     set_from,
 )
-from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, read_file, trouble
+from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, read_file, translate_errors
 from uecwatchd.system import failpoints
 from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, Role, SetId
 
@@ -41,12 +41,12 @@ class SqliteLedger:
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
         self.folder = folder
-        self._turn = threading.RLock()
-        self._identities: dict[str, threading.Lock] = {}
+        self._lock = threading.RLock()
+        self._claims: dict[str, threading.Lock] = {}
         self.damage: LedgerDamaged | None = None
 
     def close(self) -> None:
-        with self._turn:
+        with self._lock:
             self._connection.close()
 
     def set(self, set_id: SetId) -> SetRecord | None:
@@ -271,7 +271,7 @@ class SqliteLedger:
             connection.execute("DELETE FROM probes")
             connection.executemany("INSERT INTO probes VALUES (?, ?)", moments.items())
 
-    def take_over(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
+    def copy_rows(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
         """Write requests and holds from another ledger: rows of this version's tables."""
         for table, values in rows:
             marks = ", ".join("?" for _ in values)
@@ -287,8 +287,8 @@ class SqliteLedger:
 
         `check` is called while it waits, and may raise to end the wait.
         """
-        with self._turn:
-            lock = self._identities.setdefault(identity, threading.Lock())
+        with self._lock:
+            lock = self._claims.setdefault(identity, threading.Lock())
         while not lock.acquire(timeout=CHECK_SECONDS):
             check()
         try:
@@ -297,17 +297,17 @@ class SqliteLedger:
             lock.release()
 
     @contextmanager
-    def _trouble(self) -> Iterator[None]:
+    def _errors_noted(self) -> Iterator[None]:
         """Remember damage, because the caller may not be the thread that can end the process."""
         try:
-            with trouble(self.folder):
+            with translate_errors(self.folder):
                 yield
         except LedgerDamaged as damage:
             self.damage = self.damage or damage
             raise
 
     def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
-        with self._turn, self._trouble():
+        with self._lock, self._errors_noted():
             return list(self._connection.execute(statement, values))
 
     def _write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
@@ -320,7 +320,7 @@ class SqliteLedger:
 
         Other writes are on the disk before any later lasting write.
         """
-        with self._turn, self._trouble(), failpoints.effect(moment):
+        with self._lock, self._errors_noted(), failpoints.effect(moment):
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
             with self._connection:
                 yield self._connection
@@ -331,7 +331,7 @@ class SqliteLedger:
 
     def _forget_for_good(self) -> None:
         """Empty the log: deleted keys are zeroed in the file, but not in the log."""
-        with self._turn, self._trouble(), failpoints.effect("empty the ledger's log"):
+        with self._lock, self._errors_noted(), failpoints.effect("empty the ledger's log"):
             empty_log(self._connection)
 
 
@@ -343,25 +343,25 @@ def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> S
     """
     gone = is_gone(folder)
     try:
-        book = _proven(open_file(folder), folder)
+        book = _validated(open_file(folder), folder)
     except LedgerDamaged:
         if lost is None:
             raise
-        return _begun_anew(folder, lost)
+        return _replace_damaged(folder, lost)
     if gone and lost:
         lost(f"{folder / FILE_NAME}: the ledger was gone, and a new one is started; {FOUND_AGAIN}")
     return book
 
 
-def _begun_anew(folder: Path, lost: Callable[[str], None]) -> SqliteLedger:
-    with alone(folder):
+def _replace_damaged(folder: Path, lost: Callable[[str], None]) -> SqliteLedger:
+    with locked(folder):
         try:
-            return _proven(open_file(folder), folder)  # another process may have been quicker
+            return _validated(open_file(folder), folder)  # another process may have been quicker
         except LedgerDamaged as damage:
             why = damage.why
         aside = set_aside(folder)
         book = SqliteLedger(open_file(folder), folder)
-        book.take_over(salvaged(aside))
+        book.copy_rows(salvage(aside))
     lost(f"{folder / FILE_NAME}: the ledger was damaged ({why}) and is now {aside.name}; {FOUND_AGAIN}")
     return book
 
@@ -369,11 +369,14 @@ def _begun_anew(folder: Path, lost: Callable[[str], None]) -> SqliteLedger:
 def read_ledger(folder: Path) -> SqliteLedger | None:
     """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
     connection = read_file(folder)
-    return _proven(connection, folder) if connection else None
+    return _validated(connection, folder) if connection else None
 
 
-def _proven(connection: sqlite3.Connection, folder: Path) -> SqliteLedger:
-    """Return the ledger if all its rows can be parsed: SQLite's own check does not cover their content."""
+def _validated(connection: sqlite3.Connection, folder: Path) -> SqliteLedger:
+    """Return the ledger if all its rows can be parsed: SQLite's own check does not cover their content.
+
+    All of them are read here, once for each process, so that no operation meets a row that it cannot use.
+    """
     book = SqliteLedger(connection, folder)
     try:
         book.sets()
