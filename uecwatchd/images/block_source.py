@@ -1,4 +1,4 @@
-"""An image's bytes, wherever they are stored.
+"""The bytes of an image, in a file or in any other storage.
 
 Digests and bundles read an image by offset, from several threads at once, and leave out its holes. Nothing
 else is asked of it, so that it need not be a raw file: a source may be the guest's disk inside a file of

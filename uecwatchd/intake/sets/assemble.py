@@ -12,9 +12,15 @@ from uecwatchd.intake.sets.candidates import (
     as_spelled,
     find_candidates,
     find_claims,
-    is_set_folder,
-    looks_like_a_member,
     own_paths,
+)
+from uecwatchd.intake.sets.checks import (
+    check_is_one_set,
+    check_known,
+    check_outputs,
+    check_readable,
+    check_settled,
+    planted_outputs,
 )
 from uecwatchd.intake.sets.declared_sums import (
     ChecksumLists,
@@ -50,11 +56,7 @@ from uecwatchd.intake.sets.stray_metadata import NearbyFiles, check_nearby, find
 from uecwatchd.intake.sets.unlisted import check_read, check_whole, unread_sidecar
 from uecwatchd.intake.sets.unmatched import find_unmatched
 from uecwatchd.intake.sidecar import ForeignDocument, Sidecar, is_image_id, with_defaults
-from uecwatchd.intake.spool.file_kinds import is_sidecar
-from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, name_taken, output_stem
-from uecwatchd.intake.spool.safe_open import not_regular
 from uecwatchd.intake.spool.scan import Listing
-from uecwatchd.system.text import file_word
 from uecwatchd.types import Role
 
 
@@ -163,7 +165,7 @@ def _obstacles(
 ) -> list[str]:
     """Return paths outside of sets that a set may be refused for."""
     strays = [stray.path for stray in near.of(candidate, owned) if not stray.hidden]
-    return [*_planted(listing, candidate), *strays]
+    return [*planted_outputs(listing, candidate), *strays]
 
 
 def _is_for_others(listing: Listing, candidate: SetCandidate, near: NearbyFiles) -> bool:
@@ -186,11 +188,11 @@ def _complete_set(
     `taken` are the members of the finished set with this name.
     """
     listing = view.listing
-    _check_is_one_set(listing, candidate)
+    check_is_one_set(listing, candidate)
     if taken is None:  # otherwise it has its result files, and keeps them
-        _check_outputs(view, candidate, owned)
-    _check_readable(listing, candidate, owned, around.lists)
-    _check_known(listing, (*candidate.sidecars, *owned), rules.settle)
+        check_outputs(view, candidate, owned)
+    check_readable(listing, candidate, owned, around.lists)
+    check_known(listing, (*candidate.sidecars, *owned), rules.settle)
     sidecar = _sidecar_of(listing, candidate, rules)
     if taken is None:  # otherwise the policy may be newer than the image
         _check_policy(listing, candidate, rules)
@@ -205,11 +207,11 @@ def _complete_set(
     paths = tuple(roles.values())
     if not is_finished:
         _check_nearby_files(listing, candidate, paths, around.near, rules.settle)
-    _check_known(listing, paths, rules.settle)
+    check_known(listing, paths, rules.settle)
     sums = find_declared_sums(
         listing, around.lists, candidate, sidecar, paths, owned=owned, is_finished=is_finished
     )
-    _check_settled(listing, sums.files, rules.settle)
+    check_settled(listing, sums.files, rules.settle)
     # Existing files are checked first: a truncated disk is more important than a missing kernel.
     members = members_of(listing, roles, sidecar)
     if alone:
@@ -278,65 +280,6 @@ def _image_set(
     )
 
 
-def _check_is_one_set(listing: Listing, candidate: SetCandidate) -> None:
-    if len(candidate.sidecars) > 1:
-        raise Rejected(
-            f"{candidate.name}: it has two sidecars",
-            " and ".join(path.rsplit("/", 1)[-1] for path in candidate.sidecars) + " lie there",
-            "Remove one of them.",
-        )
-    folders = [p for p in candidate.paths if candidate.form != "folder" and is_set_folder(listing.entries[p])]
-    if folders:
-        others = [p for p in (*candidate.sidecars, *candidate.paths) if p not in folders]
-        raise Rejected(
-            f"{candidate.name}: two sets have this name",
-            f"the folder {'/ and '.join(folders)}/ and {', '.join(others)}",
-            _into_the_folder(listing, folders[0], others),
-        )
-
-
-def _into_the_folder(listing: Listing, folder: str, others: Sequence[str]) -> str:
-    """Suggest to move files. A sidecar beside the folder with its name is usually meant for that folder."""
-    to = f"{folder}/image{others[0][-5:].lower()}"
-    if len(others) == 1 and is_sidecar(others[0]) and to not in listing.entries:
-        move = f"mv {file_word(others[0])} {file_word(to)}"
-        return f"Move it into the folder, if it is meant for that. Try: {move}"
-    return "Rename one of them, or move the files into the folder."
-
-
-def _check_outputs(view: OwnerView, candidate: SetCandidate, owned: Sequence[str]) -> None:
-    """Raise Taken if the set's owner has put a file in the place of a result file."""
-    owner = view.owner_among((*candidate.sidecars, *owned, candidate.name))
-    for name in _planted(view.listing, candidate):
-        entry = view.listing.planted[name]
-        if entry.owner == owner:
-            raise name_taken(view.listing.folder, name, entry.kind, entry.owner)
-
-
-def _planted(listing: Listing, candidate: SetCandidate) -> list[str]:
-    stem = output_stem(candidate.name)
-    return [name for suffix in OUTPUT_SUFFIXES if (name := stem + suffix) in listing.planted]
-
-
-def _check_readable(
-    listing: Listing, candidate: SetCandidate, owned: Iterable[str], lists: ChecksumLists
-) -> None:
-    """Check that the files can be read. For a folder that cannot be listed, the error is among the facts."""
-    trouble = listing.facts.get(candidate.name) if candidate.form == "folder" else None
-    if isinstance(trouble, UecError):
-        raise trouble
-    for path in (*candidate.sidecars, *lists.of(candidate, owned)):
-        _check_is_file(listing, path)
-    _check_regular(listing, owned)
-
-
-def _check_regular(listing: Listing, paths: Iterable[str]) -> None:
-    for path in paths:
-        kind = listing.entries[path].kind
-        if kind != "file" and looks_like_a_member(path.rsplit("/", 1)[-1]):
-            raise not_regular(path, kind)
-
-
 def _check_nearby_files(
     listing: Listing, candidate: SetCandidate, paths: tuple[str, ...], near: NearbyFiles, settle: float
 ) -> None:
@@ -344,21 +287,8 @@ def _check_nearby_files(
     if not candidate.sidecars and candidate.form != "folder":
         check_unnamed(listing, near.lone, paths, settle)
     strays = [stray.path for stray in near.of(candidate, paths) if not stray.hidden]
-    _check_known(listing, strays, settle)
+    check_known(listing, strays, settle)
     check_nearby(near, candidate, paths)
-
-
-def _check_known(listing: Listing, paths: Sequence[str], settle: float) -> None:
-    """Raise NotReady if files are still being written, or have not been read."""
-    _check_settled(listing, paths, settle)
-    check_read(listing, paths)
-
-
-def _check_settled(listing: Listing, paths: Iterable[str], settle: float) -> None:
-    for path in paths:
-        ready_at = listing.entries[path].since + settle
-        if listing.now < ready_at:
-            raise NotReady(f"{path} to be unchanged for {settle:g} s", ready_at, brief=True)
 
 
 def _sidecar_of(listing: Listing, candidate: SetCandidate, rules: Rules) -> Sidecar:
@@ -388,11 +318,6 @@ def _check_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules) -
     if sidecar.clouds == rules.defaults.clouds:
         raise Halted(what, why, f"Add [cloud.{unknown}] to the configuration; see its example.")
     raise Rejected(what, why, "Change `clouds` in the sidecar, or ask for the cloud to be configured.")
-
-
-def _check_is_file(listing: Listing, path: str) -> None:
-    if (kind := listing.entries[path].kind) != "file":
-        raise not_regular(path, kind)
 
 
 def _given_id(value: str | None) -> str | None:
