@@ -15,7 +15,7 @@ from uecwatchd.system.mounts import Mount, find_mount, read_mounts
 
 @dataclass(frozen=True, slots=True)
 class FolderLocation:
-    """A folder by its file system and its path there, wherever that is mounted."""
+    """A folder by its file system and its path there, not by its mount point."""
 
     device: str  #: of the file system, such as `8:1`; empty if unknown
     path: PurePosixPath  #: from the root of the file system
