@@ -48,15 +48,12 @@ def read_digests(job: Job, tools: Tools) -> Job:
     found again even without a ledger.
     """
     for member in job.found.members:
-        digest = tools.ledger.digest(member.stamp) or _digest(job, member, tools)
+        digest = tools.ledger.digest(member.stamp)
+        if digest is None:
+            digest = _read(job, member, tools)
+            tools.ledger.put_digest(member.stamp, digest)
         job = with_digest(job, member.role, digest)
     return job
-
-
-def _digest(job: Job, member: Member, tools: Tools) -> ContentDigest:
-    digest = _read(job, member, tools)
-    tools.ledger.put_digest(member.stamp, digest)
-    return digest
 
 
 def _read(job: Job, member: Member, tools: Tools, taken: Digest | None = None) -> ContentDigest:
@@ -97,12 +94,10 @@ def _sha256(job: Job, member: Member, known: MemberRecord, tools: Tools) -> Cont
     """
     if known.digest.is_plain_sha256:
         return known.digest
-    return tools.ledger.sum(member.stamp) or _sum(job, member, tools)
-
-
-def _sum(job: Job, member: Member, tools: Tools) -> ContentDigest:
-    sha256 = _read(job, member, tools, FlatDigest())
-    tools.ledger.put_sum(member.stamp, sha256)
+    sha256 = tools.ledger.sum(member.stamp)
+    if sha256 is None:
+        sha256 = _read(job, member, tools, FlatDigest())
+        tools.ledger.put_sum(member.stamp, sha256)
     return sha256
 
 
