@@ -100,8 +100,8 @@ ROLES = st.sampled_from([("machine",), ("kernel",), ("kernel", "machine"), ("ker
 
 
 def images_of(role: Any) -> st.SearchStrategy[TargetImage]:
-    furnished = st.none() | st.builds(AppliedAttributes, TEXT, TEXTS, st.booleans())
-    return st.builds(TargetImage, st.just(role), TEXT, TEXT, NUMBER, TEXT, furnished)
+    attributes = st.none() | st.builds(AppliedAttributes, TEXT, TEXTS, st.booleans())
+    return st.builds(TargetImage, st.just(role), TEXT, TEXT, NUMBER, TEXT, attributes)
 
 
 @st.composite
@@ -267,7 +267,7 @@ def test_sets_are_found_by_name_cloud_image_and_content(ledger: Ledger) -> None:
 
 def test_a_set_is_found_by_the_image_that_it_gave_attributes(ledger: Ledger) -> None:
     """An attempt begins without an id, and with the attributes that an earlier one applied."""
-    image = TargetImage("machine", furnished=AppliedAttributes("emi-7", ("team",)))
+    image = TargetImage("machine", attributes=AppliedAttributes("emi-7", ("team",)))
     begun = ledger.put_set(RECORD.with_target(TargetRecord("near", "b", (image,))))
     assert ledger.sets_with_image("near", "emi-7") == (begun,)
     assert ledger.sets_with_image("far", "emi-7") == ()

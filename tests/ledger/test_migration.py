@@ -47,7 +47,7 @@ def test_a_finished_set_stays_finished_with_its_ids_and_attributes(migrated: Sql
         "machine",
         IDS["machine"],
         "uec-images/tiny-f5d6d7355ee2ddf9.manifest.xml",
-        furnished=AppliedAttributes(
+        attributes=AppliedAttributes(
             IDS["machine"], ("team", "owner", "sha256", "host", "source"), described=True
         ),
     )
@@ -65,7 +65,7 @@ def test_a_pending_image_is_still_waited_for(migrated: SqliteLedger) -> None:
     assert slow.awaits_cloud
     assert slow.target.remarks == ("no tags there",)
     machine = slow.target.image("machine")
-    assert (machine.pending, machine.parts, machine.furnished) == ("emi-00000099", 2, None)
+    assert (machine.pending, machine.parts, machine.attributes) == ("emi-00000099", 2, None)
 
 
 def test_a_deferred_set_keeps_its_clock(migrated: SqliteLedger) -> None:

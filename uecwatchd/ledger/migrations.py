@@ -84,11 +84,11 @@ MIGRATIONS = (
     CREATE TABLE images (
         folder TEXT NOT NULL, name TEXT NOT NULL, cloud TEXT NOT NULL, role TEXT NOT NULL,
         image_id TEXT NOT NULL, manifest TEXT NOT NULL, parts INTEGER NOT NULL, pending TEXT NOT NULL,
-        furnished TEXT,
+        attributes TEXT,
         PRIMARY KEY (folder, name, cloud, role)
     ) STRICT;
     CREATE INDEX images_by_id ON images (cloud, image_id);
-    CREATE INDEX images_by_furnished ON images (cloud, json_extract(furnished, '$.image_id'));
+    CREATE INDEX images_by_attributes ON images (cloud, json_extract(attributes, '$.image_id'));
     CREATE INDEX targets_by_cloud ON targets (cloud);
     CREATE INDEX sets_by_name ON sets (name);
     CREATE INDEX bundles_by_set ON bundles (made_for);

@@ -61,7 +61,7 @@ class TargetImage:
     manifest: str = ""
     parts: int = 0
     pending: str = ""
-    furnished: AppliedAttributes | None = None
+    attributes: AppliedAttributes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ SELECT sets.*, (
         'images', (
             SELECT json_group_array(json_object(
                 'role', role, 'image_id', image_id, 'manifest', manifest, 'parts', parts, 'pending', pending,
-                'furnished', furnished
+                'attributes', attributes
             ))
             FROM images
             WHERE images.folder = targets.folder AND images.name = targets.name
@@ -66,7 +66,7 @@ def image_rows(record: SetRecord) -> Iterator[dict[str, object]]:
     for target in record.targets:
         for image in target.images:
             values = asdict(image)
-            values["furnished"] = json.dumps(values["furnished"]) if image.furnished else None
+            values["attributes"] = json.dumps(values["attributes"]) if image.attributes else None
             yield {"folder": record.folder, "name": record.name, "cloud": target.cloud, **values}
 
 
@@ -133,9 +133,9 @@ def _target_from(values: dict[str, Any], roles: Sequence[Role]) -> TargetRecord:
 
 
 def _image_from(values: dict[str, Any]) -> TargetImage:
-    given = json.loads(values["furnished"]) if values["furnished"] else None
-    furnished = AppliedAttributes(**{**given, "tags": tuple(given["tags"])}) if given else None
-    return TargetImage(**{**values, "furnished": furnished})
+    given = json.loads(values["attributes"]) if values["attributes"] else None
+    attributes = AppliedAttributes(**{**given, "tags": tuple(given["tags"])}) if given else None
+    return TargetImage(**{**values, "attributes": attributes})
 
 
 def replace_sets(connection: sqlite3.Connection, records: Sequence[SetRecord]) -> None:

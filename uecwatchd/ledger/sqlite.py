@@ -70,7 +70,7 @@ class SqliteLedger:
         # Two selects, so that each is answered by its index.
         keys = " UNION ".join(
             f"SELECT folder, name FROM images WHERE cloud = ?1 AND {column} = ?2"  # noqa: S608 (constants)
-            for column in ("image_id", "json_extract(furnished, '$.image_id')")
+            for column in ("image_id", "json_extract(attributes, '$.image_id')")
         )
         return self._sets_of(keys, cloud, image_id)
 

@@ -42,7 +42,7 @@ NOT_AGAIN = "It is not tried again automatically. To do it: {order}"
 
 def apply_attributes(job: Job, tools: Tools) -> Job:
     """Apply the requested attributes to the images, and remove those that are no longer requested."""
-    before, now = _main_image(job).furnished, _requested(job, tools)
+    before, now = _main_image(job).attributes, _requested(job, tools)
     if before and before.image_id == now.image_id:
         both = tuple(dict.fromkeys((*before.tags, *now.tags)))
         job = _note(job, tools, replace(now, tags=both, described=now.described or before.described))
@@ -71,9 +71,9 @@ def _requested(job: Job, tools: Tools) -> AppliedAttributes:
 
 def _note(job: Job, tools: Tools, attributes: AppliedAttributes) -> Job:
     """Record attributes before they are applied, so that they are known to be ours to remove."""
-    if _main_image(job).furnished == attributes:
+    if _main_image(job).attributes == attributes:
         return job
-    job = with_image(job, main_member(job.found).role, furnished=attributes)
+    job = with_image(job, main_member(job.found).role, attributes=attributes)
     tools.ledger.put_set(job.record)
     return job
 
@@ -97,8 +97,8 @@ def _given_by_others(job: Job, image_id: str, tools: Tools) -> Iterator[AppliedA
         if not _is_other(record, job):
             continue
         for image in record.target.images:
-            if image.furnished and image.furnished.image_id == image_id:
-                yield image.furnished
+            if image.attributes and image.attributes.image_id == image_id:
+                yield image.attributes
 
 
 def _untagged(cloud: Cloud, image_id: str, keys: list[str]) -> str:

@@ -134,7 +134,7 @@ def _target(found: ImageSet, before: SetRecord | None, same: SetRecord | None) -
         TargetImage(
             m.role,
             parts=old.image(m.role).parts if same else 0,
-            furnished=old.image(m.role).furnished,
+            attributes=old.image(m.role).attributes,
         )
         for m in found.members
     )
