@@ -68,7 +68,7 @@ class CloudAccess:
     def unidentified(self) -> Mapping[str, UecError | None]:
         """Return the clouds whose generation cannot even be presumed, with the reason if they were asked."""
         suspended = self.availability.suspended()
-        return {name: suspended.get(name) for name in self._clients.unheard_of()}
+        return {name: suspended.get(name) for name in self._clients.unidentified()}
 
     def take_over(self, earlier: "CloudAccess") -> None:
         """Keep clouds suspended whose configuration is the same as in an object that this one replaces."""

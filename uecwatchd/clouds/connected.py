@@ -79,7 +79,7 @@ class ConnectedClouds:
         named = (name for name, settings in self._settings.items() if settings.dialect not in DIALECTS)
         return tuple(name for name in named if name not in known)
 
-    def unheard_of(self) -> tuple[str, ...]:
+    def unidentified(self) -> tuple[str, ...]:
         """Return the clouds whose generation is not known, even from earlier."""
         with self._lock:
             known = frozenset(self._dialects)
