@@ -10,18 +10,18 @@ import pytest
 
 from tests.support.heard import Heard
 from tests.support.host import NOBODY, Host, open_way
-from uecwatchd.demo.material import Kernel, RealSet, kernel, make_set
+from uecwatchd.demo.material import DebianKernel, RealSet, kernel, make_set
 from uecwatchd.sandbox.server import Sandbox
 
 
 @pytest.fixture(scope="session")
-def real_kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
+def real_kernel(tmp_path_factory: pytest.TempPathFactory) -> DebianKernel:
     """Debian's cloud kernel, installed here or fetched from Debian once."""
     return kernel(tmp_path_factory.mktemp("kernel"))
 
 
 @pytest.fixture(scope="session")
-def real_set(real_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> RealSet:
+def real_set(real_kernel: DebianKernel, tmp_path_factory: pytest.TempPathFactory) -> RealSet:
     """A bootable set named `tiny`: kernel, initrd and ext4 partition image. To be copied, not changed."""
     return make_set(tmp_path_factory.mktemp("set"), kernel=real_kernel)
 

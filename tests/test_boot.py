@@ -10,7 +10,7 @@ import pytest
 from tests.support.host import Host
 from uecwatchd.bundle.folder import SparseFile
 from uecwatchd.clouds.client import make_cloud
-from uecwatchd.clouds.credentials.gather import gather
+from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.clouds.download import download_bundle
 from uecwatchd.config.load import load
@@ -40,7 +40,7 @@ def boot() -> Boot:
 
 
 @pytest.fixture(scope="module")
-def made(real_kernel: material.Kernel, tmp_path_factory: pytest.TempPathFactory) -> material.RealSet:
+def made(real_kernel: material.DebianKernel, tmp_path_factory: pytest.TempPathFactory) -> material.RealSet:
     return material.make_set(tmp_path_factory.mktemp("set"), kernel=real_kernel, whole_disk=True)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.sqlite import open_ledger

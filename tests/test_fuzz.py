@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
-from uecwatchd.cli.status.rows import Known, rows
+from uecwatchd.cli.status.rows import LedgerFacts, rows
 from uecwatchd.cli.status.text import row_json, table
-from uecwatchd.clouds.credentials.gather import gather
+from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.credentials.shell import read_script
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Rejected, UecError
@@ -416,7 +416,7 @@ def check_folder(files: Mapping[bytes, bytes]) -> str:
         assembly = assemble(
             listing, rules=Rules(5.0, Sidecar(), {"default": SOME}, {"default": BOTH}, frozenset())
         )
-        found = rows(listing, assembly, Known(100.0))
+        found = rows(listing, assembly, LedgerFacts(100.0))
         lines = table(found)
         assert len(listing.entries) + len(listing.ignored) == len(files)
         assert all(printable(line).isprintable() for line in lines)

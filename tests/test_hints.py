@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.bundle.keys import load_certificate
-from uecwatchd.clouds.credentials import gather
+from uecwatchd.clouds.credentials import account
 from uecwatchd.clouds.credentials.eucarc import eucarc_source
 from uecwatchd.config.load import load
 from uecwatchd.config.records import CloudSettings
@@ -27,7 +27,7 @@ def open_folder(path: Path) -> None:
 
 def read_bundle(path: Path) -> None:
     cloud = CloudSettings("default", ca_bundle=path)
-    gather.ca_bundle(gather.Told("default", cloud, (gather.configured(cloud),)))
+    account.ca_bundle(account.CredentialSources("default", cloud, (account.configured(cloud),)))
 
 
 READERS: dict[str, Callable[[Path], object]] = {

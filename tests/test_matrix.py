@@ -21,7 +21,7 @@ import pytest
 from tests.support.host import Host
 from uecwatchd.cli import images as gallery
 from uecwatchd.config.load import load
-from uecwatchd.demo.material import DISK_START_SECTOR, Kernel, ramdisk
+from uecwatchd.demo.material import DISK_START_SECTOR, DebianKernel, ramdisk
 from uecwatchd.sandbox.router import RecordedRequest
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.registry import RegisteredImage
@@ -123,7 +123,7 @@ def whole_disk(disk: Path, partition: Path, *, kind: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def drops(real_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drops(real_kernel: DebianKernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of eight sets, to be copied into a spool:
 
     `linux` in three files of one stem; `disk`, a whole disk whose sidecar says hvm; `lone`, another without a

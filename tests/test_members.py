@@ -25,7 +25,7 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.images import list_images
 from uecwatchd.config.records import CloudSettings
-from uecwatchd.demo.material import Kernel
+from uecwatchd.demo.material import DebianKernel
 from uecwatchd.sandbox.server import Sandbox
 
 SERVICE, ALICE, BOB, CAROL, GROUP = 4990, 4001, 4002, 4003, 4900
@@ -279,7 +279,7 @@ def test_the_loop_of_the_readme_believes_the_service_alone(
 
 
 def test_a_kernel_alone_is_not_taken_away_from_those_who_boot_with_it(
-    make_shared: Any, real_kernel: Kernel
+    make_shared: Any, real_kernel: DebianKernel
 ) -> None:
     shared = make_shared()
     shutil.copy(real_kernel.image, shared.host.folder / "vmlinuz")

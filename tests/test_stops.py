@@ -248,7 +248,7 @@ def is_free(folder: Path) -> bool:
     """Tell if no daemon has the folder's lock."""
     try:
         lockfile.release(lock_spool(folder) or 0)
-    except lockfile.Occupied:
+    except lockfile.LockTaken:
         return False
     return True
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.bundle.bundler import Bundling, Secret
-from uecwatchd.bundle.tar import Tape, header, read_member
+from uecwatchd.bundle.tar import TarReader, header, read_member
 from uecwatchd.bundle.unbundle import NullSink, unbundle
 from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import BlockDigest, FlatDigest
@@ -50,7 +50,7 @@ def test_gnu_tar_s_sparse_archive_of_more_than_8_gib_is_read(vast: Path) -> None
     command = ["tar", "--format=gnu", "-S", "-cf-", "-C", str(vast.parent), vast.name]
     archive = subprocess.run(command, check=True, capture_output=True).stdout
     assert len(archive) < 100_000
-    member = read_member(Tape(iter([archive]), FlatDigest("sha1")))
+    member = read_member(TarReader(iter([archive]), FlatDigest("sha1")))
     assert (member.name, member.size) == ("vast.img", SIZE)
     for at in MARKS:
         assert any(extent.offset <= at < extent.offset + extent.length for extent in member.extents)
@@ -59,5 +59,5 @@ def test_gnu_tar_s_sparse_archive_of_more_than_8_gib_is_read(vast: Path) -> None
 def test_a_header_tells_more_than_8_gib_without_a_hole_as_gnu_tar_does() -> None:
     block = header("vast.img", size=SIZE)
     assert tarfile.TarInfo.frombuf(block, "ascii", "strict").size == SIZE
-    assert read_member(Tape(iter([block]), FlatDigest("sha1"))).extents == (Extent(0, SIZE),)
+    assert read_member(TarReader(iter([block]), FlatDigest("sha1"))).extents == (Extent(0, SIZE),)
     assert block[124:136] == b"\x80" + SIZE.to_bytes(11)

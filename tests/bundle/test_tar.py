@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uecwatchd.bundle.damage import Damaged
-from uecwatchd.bundle.tar import RECORD, Extent, Tape, TarMember, header, read_member, trailer
+from uecwatchd.bundle.tar import RECORD, Extent, TarMember, TarReader, header, read_member, trailer
 from uecwatchd.images.digests import FlatDigest
 
 GIB = 1024**3
@@ -17,7 +17,7 @@ MANY = 5000  # blocks of a map
 
 
 def read(block: bytes, *more: bytes) -> TarMember:
-    return read_member(Tape(iter((block, *more)), FlatDigest("sha1")))
+    return read_member(TarReader(iter((block, *more)), FlatDigest("sha1")))
 
 
 def resummed(block: bytearray) -> bytes:
@@ -150,7 +150,7 @@ def test_memory_stays_bounded_however_long_a_sparse_map_is() -> None:
             yield b"%011o\0%011o\0" % (number, 0) * 21 + (b"\1" if number < MANY - 1 else b"\0") + bytes(7)
 
     tracemalloc.start()
-    found = read_member(Tape(blocks(), FlatDigest("sha1")))
+    found = read_member(TarReader(blocks(), FlatDigest("sha1")))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert sum(1 for _ in found.extents) == 21 * MANY

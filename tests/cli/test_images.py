@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.host import Host
-from uecwatchd.cli.images import MADE_HERE, Exhibit, Origin, as_json, hung, rows
+from uecwatchd.cli.images import MADE_HERE, ListedImage, Origin, as_json, rows, with_origins
 from uecwatchd.clouds.images import Device, Image
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import BundleRecord, SetRecord, TargetImage, TargetRecord
@@ -93,12 +93,12 @@ PRINTED = {
 
 @pytest.mark.parametrize("listed", PRINTED, ids=lambda listed: listed.id)
 def test_an_image_is_shown_in_the_columns_of_euca2ools(listed: Image) -> None:
-    assert ["|".join(row) for row in rows(Exhibit(listed, None))] == PRINTED[listed]
+    assert ["|".join(row) for row in rows(ListedImage(listed, None))] == PRINTED[listed]
 
 
 @pytest.mark.parametrize("listed", PRINTED, ids=lambda listed: listed.id)
 def test_what_was_made_here_has_one_column_more_and_the_others_stay_in_place(listed: Image) -> None:
-    first, *others = rows(Exhibit(listed, Origin("00", ("karmic",))))
+    first, *others = rows(ListedImage(listed, Origin("00", ("karmic",))))
     told, *below = PRINTED[listed]
     assert "|".join(first) == f"{told}|{MADE_HERE}"
     assert first.index(MADE_HERE) == 14
@@ -125,14 +125,16 @@ def record(name: str, *image_ids: str) -> SetRecord:
 
 
 def test_images_hang_in_the_order_of_their_ids_each_once() -> None:
-    found = hung([OLD, NEW, KERNEL, OLD], bundles=(), sets=())
+    found = with_origins([OLD, NEW, KERNEL, OLD], bundles=(), sets=())
     assert [exhibit.image for exhibit in found] == [NEW, KERNEL, OLD]
     assert {exhibit.origin for exhibit in found} == {None}
 
 
 def test_an_image_was_made_here_if_its_bundle_was() -> None:
     sets = [record("lucid", KERNEL.id), record("karmic", KERNEL.id), record("adopted", NEW.id)]
-    found = hung([OLD, NEW, KERNEL], bundles=[bundle(KERNEL.id, "aa"), bundle(OLD.id, "bb")], sets=sets)
+    found = with_origins(
+        [OLD, NEW, KERNEL], bundles=[bundle(KERNEL.id, "aa"), bundle(OLD.id, "bb")], sets=sets
+    )
     origins = {exhibit.image.id: exhibit.origin for exhibit in found}
     assert origins == {
         KERNEL.id: Origin("aa", ("karmic", "lucid")),
@@ -142,17 +144,19 @@ def test_an_image_was_made_here_if_its_bundle_was() -> None:
 
 
 def test_what_was_only_found_in_the_cloud_was_not_made_here() -> None:
-    (found,) = hung([OLD], bundles=[bundle(OLD.id, "aa", registered=None)], sets=[record("karmic", OLD.id)])
+    (found,) = with_origins(
+        [OLD], bundles=[bundle(OLD.id, "aa", registered=None)], sets=[record("karmic", OLD.id)]
+    )
     assert found.origin is None
 
 
 def test_a_program_is_told_more_than_the_columns_hold() -> None:
-    told = as_json(Exhibit(NEW, Origin("aa", ("karmic",))))
+    told = as_json(ListedImage(NEW, Origin("aa", ("karmic",))))
     assert told["location"] == "amazon/windows-2012"
     assert told["description"] == "nobody prints it"
     assert told["tags"] == {"team": "infra", "empty": ""}
     assert told["made_here"] == {"sha256": "aa", "sets": ["karmic"]}
-    assert as_json(Exhibit(OLD, None))["made_here"] is None
+    assert as_json(ListedImage(OLD, None))["made_here"] is None
 
 
 # --- the verb ---------------------------------------------------------------------------------------------

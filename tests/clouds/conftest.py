@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from uecwatchd.clouds.client import Cloud, make_cloud
-from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import DIALECTS
 
 ACCESS_KEY, SECRET_KEY, ACCOUNT = "AKIDFORTESTS00000001", "secret/for+tests", "000100729354"

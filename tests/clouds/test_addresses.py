@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.clouds.connect import connect
-from uecwatchd.clouds.credentials.gather import gather
+from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.images import list_images
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted

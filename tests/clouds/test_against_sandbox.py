@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, bundle_to_folder
 from uecwatchd.clouds.client import Cloud, make_cloud
-from uecwatchd.clouds.credentials.gather import Account, gather, sealing_certificate
+from uecwatchd.clouds.credentials.account import Account, gather, sealing_certificate
 from uecwatchd.clouds.dialects import SANDBOX
 from uecwatchd.clouds.images import image_at, list_images
 from uecwatchd.clouds.objects import (

@@ -20,7 +20,7 @@ import pytest
 from botocore.parsers import ResponseParserError
 
 from uecwatchd.clouds.client import Cloud, is_insecure, is_loopback, make_cloud
-from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import DIALECTS, UEC
 from uecwatchd.clouds.images import list_images
 from uecwatchd.clouds.objects import ensure_bucket, list_objects, put_object, remove_object
@@ -300,7 +300,7 @@ def test_a_refusal_is_not_asked_for_twice(cloud: Cloud, script: Any, status: int
 PROBE = """
 import sys
 from uecwatchd.clouds.client import connect
-from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.clouds.registration import probe
 url = sys.argv[1]

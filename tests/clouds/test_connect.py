@@ -11,7 +11,7 @@ import pytest
 from cryptography.x509 import load_pem_x509_certificate
 
 from uecwatchd.clouds.connect import connect
-from uecwatchd.clouds.credentials.gather import gather
+from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.detect import address_of
 from uecwatchd.clouds.images import list_images
 from uecwatchd.clouds.objects import ensure_bucket

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.connect import connect
-from uecwatchd.clouds.credentials.gather import Account, gather
+from uecwatchd.clouds.credentials.account import Account, gather
 from uecwatchd.clouds.detect import detect_dialect
 from uecwatchd.clouds.dialects import AWS
 from uecwatchd.clouds.images import list_images as own_images

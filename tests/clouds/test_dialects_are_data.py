@@ -43,14 +43,14 @@ class Asking(NamedTuple):
 MAY_ASK = {
     # What refusals mean
     Asking("clouds/errors/table.py", "", "word"): "has rows for one generation alone",
-    Asking("clouds/errors/rows.py", "fits", "choosing"): "compares a row with the dialect",
+    Asking("clouds/errors/refusals.py", "fits", "choosing"): "compares a row with the dialect",
     Asking("clouds/errors/translate.py", "_refused", "reading"): "looks a refusal up in that table",
     # What a cloud is has to be found out, and is then presumed
     Asking("clouds/detect.py", "", "constant"): "names what a server may be found to be",
     Asking(
-        "clouds/presumed.py", "", "constant"
+        "clouds/assumed_dialect.py", "", "constant"
     ): "presumes the generation that wants the most, until it is known",
-    Asking("clouds/connected.py", "connect", "choosing"): "sees whether it is another one than before",
+    Asking("clouds/client_cache.py", "connect", "choosing"): "sees whether it is another one than before",
     Asking("cli/check/cloud.py", "", "constant"): "judges clocks by the strictest, until it is known",
     # People are told, or tell it
     Asking("cli/check/cloud.py", "examine_cloud", "reading"): "prints it",

@@ -11,7 +11,7 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.clouds.client import make_cloud
-from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import UEC
 from uecwatchd.clouds.images import list_images
 from uecwatchd.clouds.proxy import check_proxy, name_proxy, proxies_for

@@ -16,7 +16,7 @@ from uecwatchd.bundle.names import manifest_name
 from uecwatchd.bundle.unbundle import NullSink
 from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.clouds.client import Cloud, make_cloud
-from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.clouds.download import download_bundle
 from uecwatchd.clouds.objects import (

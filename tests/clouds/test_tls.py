@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from uecwatchd.clouds.client import make_cloud
-from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import UEC
 from uecwatchd.clouds.images import list_images
 from uecwatchd.errors import Halted

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from uecwatchd.cli import main as cli
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.events import Event, Progress
 from uecwatchd.ledger.sqlite import open_ledger

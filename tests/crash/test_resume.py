@@ -16,7 +16,7 @@ from tests.crash.conftest import Killer, Scene
 from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.bundle.bundler import Bundling, Secret, max_parts
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.images.block_source import FileSource

@@ -16,7 +16,7 @@ from uecwatchd.images.suitability import reason_unsuitable
 
 
 @pytest.fixture(scope="module")
-def made(real_kernel: material.Kernel, tmp_path_factory: pytest.TempPathFactory) -> material.RealSet:
+def made(real_kernel: material.DebianKernel, tmp_path_factory: pytest.TempPathFactory) -> material.RealSet:
     return material.make_set(
         tmp_path_factory.mktemp("set"), kernel=real_kernel, name="karmic", whole_disk=True
     )
@@ -46,7 +46,7 @@ def test_the_machine_image_is_a_sound_file_system_with_kernel_and_ramdisk_inside
     assert made.ramdisk.name in listing
 
 
-def test_the_machine_image_has_the_size_asked_for(real_kernel: material.Kernel, tmp_path: Path) -> None:
+def test_the_machine_image_has_the_size_asked_for(real_kernel: material.DebianKernel, tmp_path: Path) -> None:
     made = material.make_set(tmp_path, kernel=real_kernel, size=32 << 20, sidecar=False)
     assert made.machine.stat().st_size == 32 << 20
     assert made.sidecar is None
@@ -66,7 +66,9 @@ def test_the_ramdisk_unpacks_to_what_its_init_needs(made: material.RealSet, tmp_
     assert min(path.name for path in (tmp_path / "modules").iterdir()) == "00-virtio_ring.ko"
 
 
-def test_the_same_kernel_gives_the_same_ramdisk(real_kernel: material.Kernel, made: material.RealSet) -> None:
+def test_the_same_kernel_gives_the_same_ramdisk(
+    real_kernel: material.DebianKernel, made: material.RealSet
+) -> None:
     assert material.ramdisk(real_kernel) == made.ramdisk.read_bytes()
 
 
@@ -88,7 +90,9 @@ def test_the_sidecar_names_the_files_beside_it(made: material.RealSet) -> None:
     }
 
 
-def test_of_several_kernels_kept_the_newest_is_used(real_kernel: material.Kernel, tmp_path: Path) -> None:
+def test_of_several_kernels_kept_the_newest_is_used(
+    real_kernel: material.DebianKernel, tmp_path: Path
+) -> None:
     (tmp_path / "cache").mkdir()
     for version in ("6.1.0-10-cloud-amd64", "6.1.0-9-cloud-amd64"):
         material.keep(real_kernel, tmp_path / "cache" / version, scratch=tmp_path / f"scratch-{version}")
@@ -99,7 +103,7 @@ def test_of_several_kernels_kept_the_newest_is_used(real_kernel: material.Kernel
 
 
 def test_of_two_who_keep_the_same_kernel_the_second_finds_it_there(
-    real_kernel: material.Kernel, tmp_path: Path
+    real_kernel: material.DebianKernel, tmp_path: Path
 ) -> None:
     first, second = (
         material.keep(real_kernel, tmp_path / "one", scratch=tmp_path / scratch) for scratch in ("a", "b")
@@ -108,7 +112,7 @@ def test_of_two_who_keep_the_same_kernel_the_second_finds_it_there(
 
 
 def test_an_installed_kernel_serves_with_its_modules_compressed(
-    real_kernel: material.Kernel, tmp_path: Path
+    real_kernel: material.DebianKernel, tmp_path: Path
 ) -> None:
     install(real_kernel, tmp_path, "6.12.1-cloud-amd64")
     found = material.installed(tmp_path)
@@ -118,7 +122,7 @@ def test_an_installed_kernel_serves_with_its_modules_compressed(
 
 
 def test_an_installed_kernel_without_modules_is_passed_over(
-    real_kernel: material.Kernel, tmp_path: Path
+    real_kernel: material.DebianKernel, tmp_path: Path
 ) -> None:
     install(real_kernel, tmp_path, "6.1.0-9-cloud-amd64")
     (tmp_path / "boot/vmlinuz-6.12.1-cloud-amd64").touch()
@@ -127,7 +131,7 @@ def test_an_installed_kernel_without_modules_is_passed_over(
     assert found.version == "6.1.0-9-cloud-amd64"
 
 
-def install(kernel: material.Kernel, root: Path, version: str) -> None:
+def install(kernel: material.DebianKernel, root: Path, version: str) -> None:
     """As Debian 13 does: modules under /usr, each an xz file."""
     drivers = root / "usr/lib/modules" / version / "kernel/drivers"
     drivers.mkdir(parents=True)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.demo.material import Kernel
+from uecwatchd.demo.material import DebianKernel
 from uecwatchd.images.detect import COMPRESSIONS, HEAD_BYTES, SIGNATURES, TAIL_BYTES, detect
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.suitability import reason_unsuitable
@@ -253,7 +253,7 @@ def test_a_virtual_disk_without_its_tables_or_footer_is_truncated_and_not_kept(
 
 
 @pytest.fixture(scope="module")
-def vmlinux(real_kernel: Kernel) -> bytes:
+def vmlinux(real_kernel: DebianKernel) -> bytes:
     """The ELF kernel within the bzImage: Debian packs its cloud kernel with lz4."""
     image = real_kernel.image.read_bytes()
     start = (image[0x1F1] + 1) * 512 + int.from_bytes(image[0x248:0x24C], "little")
@@ -261,7 +261,7 @@ def vmlinux(real_kernel: Kernel) -> bytes:
     return run("lz4", "-dc", stdin=payload)
 
 
-def test_debian_s_cloud_kernel_says_its_version_and_architecture(real_kernel: Kernel) -> None:
+def test_debian_s_cloud_kernel_says_its_version_and_architecture(real_kernel: DebianKernel) -> None:
     facts = look(real_kernel.image)
     assert (facts.format, facts.role, facts.arch) == ("bzimage", "kernel", "x86_64")
     assert facts.version == real_kernel.version
@@ -271,13 +271,13 @@ def test_debian_s_cloud_kernel_says_its_version_and_architecture(real_kernel: Ke
     assert reason_unsuitable("kernel", facts, size=facts.claimed - 1) is not None
 
 
-def test_a_kernel_that_claims_not_to_be_64_bit_is_i386(real_kernel: Kernel) -> None:
+def test_a_kernel_that_claims_not_to_be_64_bit_is_i386(real_kernel: DebianKernel) -> None:
     head = bytearray(real_kernel.image.read_bytes()[:HEAD_BYTES])
     head[0x236] &= 0xFE
     assert detect_all(head).arch == "i386"
 
 
-def test_a_kernel_older_than_that_flag_does_not_say(real_kernel: Kernel) -> None:
+def test_a_kernel_older_than_that_flag_does_not_say(real_kernel: DebianKernel) -> None:
     head = bytearray(real_kernel.image.read_bytes()[:HEAD_BYTES])
     struct.pack_into("<H", head, 0x206, 0x20A)  # Linux 2.6.31
     assert detect_all(head).arch is None

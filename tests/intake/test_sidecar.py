@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.intake.checksums import read_checksums
-from uecwatchd.intake.misnamed import keys_in
+from uecwatchd.intake.misnamed_sidecars import keys_in
 from uecwatchd.intake.sidecar import (
     KEYS,
     SIDECAR_LIMIT_BYTES,

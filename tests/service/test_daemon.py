@@ -22,7 +22,7 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings, WorkSettings
 from uecwatchd.demo.material import RealSet
@@ -36,7 +36,7 @@ from uecwatchd.ledger.records import SetRecord, TargetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.service.attempt.context import Tools
+from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.policy import is_due
 from uecwatchd.service.set_states import SetStates
@@ -224,10 +224,12 @@ def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_wa
             silent.close()  # or the stop would wait for an answer until the time is up
 
 
-def tools_of(settings: Settings, book: Ledger, heard: Heard) -> Tools:
+def tools_of(settings: Settings, book: Ledger, heard: Heard) -> AttemptTools:
     clouds = CloudAccess(settings.clouds, uploads=1, bucket="images")
     work, slots = WorkSettings(), UploadSlots(1)
-    return Tools(book, clouds, heard, threading.Event(), work=work, slots=slots, configured_bucket="images")
+    return AttemptTools(
+        book, clouds, heard, threading.Event(), work=work, slots=slots, configured_bucket="images"
+    )
 
 
 def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: RealSet, heard: Heard) -> None:

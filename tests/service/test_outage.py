@@ -14,13 +14,13 @@ from tests.support.host import Host
 from tests.support.waiting import until
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service.attempt.context import Tools
+from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.retry import GIVE_UP_SECONDS
 from uecwatchd.service.set_states import SetStates
@@ -57,7 +57,7 @@ def spooler(
     with closing(open_ledger(settings.state.dir)) as book:
         clouds = CloudAccess(settings.clouds, uploads=1, bucket="images", clock=monotonic or now)
         stopping = threading.Event()
-        tools = Tools(
+        tools = AttemptTools(
             book,
             clouds,
             heard,

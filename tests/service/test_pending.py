@@ -16,7 +16,7 @@ from tests.support.heard import Heard
 from tests.support.host import Host
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.delivery.pending import UNLISTED_SECONDS, WAIT_SECONDS
@@ -27,7 +27,7 @@ from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.identity import ensure_identity
-from uecwatchd.service.attempt.context import Tools
+from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_check_at
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
@@ -58,7 +58,7 @@ class Scene:
         self.now = max([1e9, *(record.next_retry or 0.0 for record in book.sets())])
         settings = load(host.config, environ={})
         self.settings = replace(settings, work=replace(settings.work, sets=1))
-        self.tools = Tools(
+        self.tools = AttemptTools(
             book,
             CloudAccess(
                 self.settings.clouds, uploads=1, bucket="uec-images", clock=lambda: self.now - self.jumped

@@ -9,22 +9,22 @@ from hypothesis import strategies as st
 
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.intake.sidecar import Sidecar
-from uecwatchd.service.queue import CYCLE, LARGE_BYTES, Candidate, DueSet, SetQueue, choose, choose_express
+from uecwatchd.service.queue import CYCLE, LARGE_BYTES, DueSet, QueueEntry, SetQueue, choose, choose_express
 from uecwatchd.types import SetId
 
 LARGE = 200 * 1024**3
 SMALL = 1024**2
 
 
-def new(name: str, size: int = SMALL, *, since: float = 0.0) -> Candidate:
-    return Candidate(("/s", name), size, since)
+def new(name: str, size: int = SMALL, *, since: float = 0.0) -> QueueEntry:
+    return QueueEntry(("/s", name), size, since)
 
 
-def again(name: str, size: int = SMALL, *, since: float = 0.0) -> Candidate:
-    return Candidate(("/s", name), size, since, again=True)
+def again(name: str, size: int = SMALL, *, since: float = 0.0) -> QueueEntry:
+    return QueueEntry(("/s", name), size, since, again=True)
 
 
-def names(chosen: tuple[Candidate, ...]) -> list[str]:
+def names(chosen: tuple[QueueEntry, ...]) -> list[str]:
     return [candidate.key[1] for candidate in chosen]
 
 
@@ -76,11 +76,11 @@ def test_every_set_is_begun_within_a_bounded_number_of_starts(
     first: list[tuple[int, bool]], stream: list[tuple[int, bool]], slots: int, begun: int
 ) -> None:
     """However many arrive meanwhile: at each completion of the oldest set at work, another one arrives."""
-    waiting = [Candidate(("/s", f"{i:03}"), size, float(i), kind) for i, (size, kind) in enumerate(first)]
+    waiting = [QueueEntry(("/s", f"{i:03}"), size, float(i), kind) for i, (size, kind) in enumerate(first)]
     bound = {
         c.key: len(CYCLE) * sum(o.again == c.again and o.since <= c.since for o in waiting) for c in waiting
     }
-    arrivals, running, began = iter(stream), list[Candidate](), 0
+    arrivals, running, began = iter(stream), list[QueueEntry](), 0
     for moment in range(len(first) + len(stream) + 1):
         chosen = choose(waiting, [c.size for c in running], slots=slots, begun=begun + began)
         for number, candidate in enumerate(chosen, start=began + 1):
@@ -94,7 +94,7 @@ def test_every_set_is_begun_within_a_bounded_number_of_starts(
             running.append(passing)
         running = running[1:]
         if arrived := next(arrivals, None):
-            waiting.append(Candidate(("/s", f"{100 + moment}"), arrived[0], 1000.0 + moment, arrived[1]))
+            waiting.append(QueueEntry(("/s", f"{100 + moment}"), arrived[0], 1000.0 + moment, arrived[1]))
     assert not bound
 
 
@@ -111,7 +111,7 @@ def test_a_large_set_is_not_starved_by_an_endless_stream_of_small_ones() -> None
 @pytest.mark.parametrize("slots", [1, 2])
 def test_fifty_small_sets_are_begun_beside_a_large_one_that_never_ends(slots: int) -> None:
     waiting = [new("large", LARGE)] + [new(f"s{i:02}", since=1.0) for i in range(50)]
-    running, began = list[Candidate](), 0
+    running, began = list[QueueEntry](), 0
     for _ in range(60):
         chosen = choose(waiting, [c.size for c in running], slots=slots, begun=began)
         began += len(chosen)

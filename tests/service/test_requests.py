@@ -24,7 +24,7 @@ from uecwatchd.errors import Halted
 from uecwatchd.events import Kind, Progress
 from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord, TargetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.outputs.advances import track_in_ledger
+from uecwatchd.outputs.ledger_progress import track_in_ledger
 from uecwatchd.service.cleanup import is_used_only_by
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.interrupts import Interrupts

@@ -15,7 +15,7 @@ from tests.support.daemon import daemon_thread
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.api import Ledger

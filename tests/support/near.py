@@ -39,7 +39,7 @@ def decided(folder: Path) -> FolderSets:
 
 def rows_in(folder: Path) -> tuple[rows.Row, ...]:
     listing = scan.scan(folder, now=NOW, seen=0.0)
-    return rows.rows(listing, assemble(listing, rules=ALONE), rows.Known(NOW))
+    return rows.rows(listing, assemble(listing, rules=ALONE), rows.LedgerFacts(NOW))
 
 
 def row_of(folder: Path, name: str) -> rows.Row:

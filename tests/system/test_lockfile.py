@@ -11,7 +11,7 @@ import pytest
 from tests.support.host import open_way
 from tests.support.members import NOBODY, locking, theirs
 from uecwatchd.system import lockfile
-from uecwatchd.system.lockfile import LockFile, Occupied, find_holder
+from uecwatchd.system.lockfile import LockFile, LockTaken, find_holder
 
 FILE = LockFile("lock", "another one is at work here", "Stop the other one.")
 
@@ -39,7 +39,7 @@ def acquire_shared(folder: Path) -> int:
 
 def test_a_second_process_is_told_which_process_has_the_lock(tmp_path: Path) -> None:
     lock = acquire(tmp_path)
-    with pytest.raises(Occupied, match=rf"process {os.getpid()} \(.*python.*\) holds its lock"):
+    with pytest.raises(LockTaken, match=rf"process {os.getpid()} \(.*python.*\) holds its lock"):
         acquire(tmp_path)
     lockfile.release(lock)
     lockfile.release(acquire(tmp_path))
@@ -99,7 +99,7 @@ def test_the_holder_is_read_from_the_kernels_list(tmp_path: Path, line: str, hol
 
 def test_a_shared_folder_that_this_process_has_locked_names_it(tmp_path: Path) -> None:
     lock = acquire_shared(tmp_path)
-    with pytest.raises(Occupied, match=rf"process {os.getpid()} \(.*py"):
+    with pytest.raises(LockTaken, match=rf"process {os.getpid()} \(.*py"):
         acquire_shared(tmp_path)
     lockfile.release(lock)
 
@@ -180,7 +180,7 @@ def test_what_is_planted_in_the_locks_place_and_locked_is_removed(
     with locking(shared / FILE.name):
         lock = acquire_shared(shared)
         assert lockfile.is_in_place(shared, lock, FILE)
-        with pytest.raises(Occupied):
+        with pytest.raises(LockTaken):
             acquire_shared(shared)
     lockfile.release(lock)
     assert not (shared / "target").exists() or (shared / "target").read_text() == "mine"
@@ -200,7 +200,7 @@ def test_a_lock_file_that_was_removed_is_created_again(tmp_path: Path) -> None:
     (tmp_path / FILE.name).unlink()
     assert not lockfile.is_in_place(tmp_path, lock, FILE)
     again = acquire_shared(tmp_path)
-    with pytest.raises(Occupied):
+    with pytest.raises(LockTaken):
         acquire_shared(tmp_path)
     lockfile.release(lock)
     lockfile.release(again)

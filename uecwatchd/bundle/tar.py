@@ -136,7 +136,7 @@ def trailer(stored: int, *, header: int = BLOCK) -> bytes:
     return bytes(_padded(stored) - stored + 2 * BLOCK + -used % RECORD)
 
 
-class Tape:
+class TarReader:
     """An archive that is read once, forward; all bytes go into its SHA-1."""
 
     def __init__(self, chunks: Iterator[bytes], sha1: Digest) -> None:
@@ -183,7 +183,7 @@ class Tape:
         return piece
 
 
-def read_member(tape: Tape) -> TarMember:
+def read_member(tape: TarReader) -> TarMember:
     """Read the header of the member, and its sparse map if it has one. Raises `Damaged`."""
     block = tape.block()
     _check_header(block)
@@ -230,7 +230,7 @@ def _number(field: bytes) -> int:
     return int(octal[1], 8)
 
 
-def _sparse_map(block: bytes, tape: Tape) -> Iterator[Extent]:
+def _sparse_map(block: bytes, tape: TarReader) -> Iterator[Extent]:
     yield from _map_entries(block[386:482])
     extended, blocks = block[482], 0
     while extended:

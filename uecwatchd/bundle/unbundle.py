@@ -26,7 +26,7 @@ from uecwatchd.bundle.damage import HINT, Damaged, damage_in
 from uecwatchd.bundle.deflate import fastest_library
 from uecwatchd.bundle.keys import unseal
 from uecwatchd.bundle.manifest import Manifest
-from uecwatchd.bundle.tar import Tape, TarMember, read_member
+from uecwatchd.bundle.tar import TarMember, TarReader, read_member
 from uecwatchd.errors import Rejected
 from uecwatchd.images.digests import BackgroundDigest, Digest, FlatDigest, choose_digest
 from uecwatchd.system.extents import Extent
@@ -114,7 +114,7 @@ def unbundle(
     with damage_in(manifest.name), ExitStack() as stack:
         stream = stack.enter_context(closing(verify_parts(manifest, fetch, seen)))
         content = inflate(decrypt(stream, secret))
-        tape = Tape(content, stack.enter_context(closing(BackgroundDigest(FlatDigest("sha1")))))
+        tape = TarReader(content, stack.enter_context(closing(BackgroundDigest(FlatDigest("sha1")))))
 
         member = read_member(tape)
         if member.size != manifest.size:
@@ -235,7 +235,7 @@ def _inflate_bite(inflate: Any, bite: bytes, error: type[Exception]) -> Iterator
         bite = inflate.unconsumed_tail
 
 
-def copy_image(tape: Tape, member: TarMember, sink: Sink, digest: Digest) -> None:
+def copy_image(tape: TarReader, member: TarMember, sink: Sink, digest: Digest) -> None:
     """Pass the member's extents and holes to `sink` and `digest`."""
     at = 0
     for extent in chain(member.extents, [Extent(member.size, 0)]):

@@ -18,7 +18,7 @@ from uecwatchd.bundle.folder import (
 )
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cli.output import put, put_json, say
-from uecwatchd.clouds.credentials.gather import Account, bundle_user, gather, sealing_certificate
+from uecwatchd.clouds.credentials.account import Account, bundle_user, gather, sealing_certificate
 from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.events import Event, Kind, Monitor, Progress
@@ -33,7 +33,7 @@ from uecwatchd.outputs.log import open_log
 from uecwatchd.types import Arch, Role
 
 
-class Misused(UecError):
+class BadOptions(UecError):
     """Options that contradict each other, or the file."""
 
     exit_code = 64
@@ -99,7 +99,7 @@ def _properties(arguments: argparse.Namespace) -> ImageProperties:
     kind: Role = arguments.type or facts.role or role_by_name(arguments.file.name) or "machine"
     if kind != "machine" and (arguments.kernel or arguments.ramdisk):
         why = f"it is bundled as a {kind}, and only a machine image boots with others"
-        raise Misused(f"{arguments.file}: --kernel and --ramdisk", why, "Leave them out.")
+        raise BadOptions(f"{arguments.file}: --kernel and --ramdisk", why, "Leave them out.")
     _must_fit(arguments.file, kind, facts, size, keep=arguments.keep)
     arch: Arch = arguments.arch or facts.arch or arch_by_name(arguments.file.name) or "x86_64"
     return ImageProperties(kind, arch, arguments.kernel, arguments.ramdisk)

@@ -73,7 +73,7 @@ def images(arguments: argparse.Namespace) -> int:
     return os.EX_OK
 
 
-def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) -> tuple["Exhibit", ...]:
+def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) -> tuple["ListedImage", ...]:
     """Return the images of a configured cloud, all or our account's own. Raises the cloud's errors."""
     if name not in settings.clouds:
         why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
@@ -88,7 +88,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
     listed = images_of(cloud, owned=owned)
     if strange := sum(not image.id for image in listed):
         say(f"Cloud {name} lists {strange} more with invalid ids; ask its administrator.")
-    return hung(listed, bundles=bundles, sets=sets)
+    return with_origins(listed, bundles=bundles, sets=sets)
 
 
 # --- what is shown ----------------------------------------------------------------------------------------
@@ -103,21 +103,21 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibit:
+class ListedImage:
     """An image in a cloud. `origin` is None if another host made it."""
 
     image: Image
     origin: Origin | None
 
 
-def hung(
+def with_origins(
     listed: Iterable[Image], *, bundles: Iterable[BundleRecord], sets: Iterable[SetRecord]
-) -> tuple[Exhibit, ...]:
+) -> tuple[ListedImage, ...]:
     """Return the exhibits sorted by id, each once. `bundles` and `sets` are those of the same cloud."""
     contents = {bundle.image_id: bundle.digest for bundle in bundles if bundle.registered is not None}
     held = [(image.image_id, record.name) for record in sets for image in record.target.images]
     by_id = {image.id: image for image in listed if image.id}
-    return tuple(Exhibit(by_id[each], _origin(each, contents, held)) for each in sorted(by_id))
+    return tuple(ListedImage(by_id[each], _origin(each, contents, held)) for each in sorted(by_id))
 
 
 def _origin(
@@ -128,7 +128,7 @@ def _origin(
     return Origin(contents[image_id], tuple(sorted({name for one, name in held if one == image_id})))
 
 
-def rows(exhibit: Exhibit) -> Iterator[Row]:
+def rows(exhibit: ListedImage) -> Iterator[Row]:
     """Yield the fields of each line."""
     image = exhibit.image
     yield _line(image) + ((MADE_HERE,) if exhibit.origin else ())
@@ -164,7 +164,7 @@ def _mapping(device: Device) -> Row:
     return "BLOCKDEVICEMAPPING", "EBS", device.name, *volume
 
 
-def as_json(exhibit: Exhibit) -> dict[str, object]:
+def as_json(exhibit: ListedImage) -> dict[str, object]:
     """Return an image for programs; `made_here` is null if another host made it."""
     image, origin = exhibit.image, exhibit.origin
     return {

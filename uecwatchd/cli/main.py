@@ -30,7 +30,7 @@ Place = Literal["service", "environment", "own"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
+class VerbModule:
     """One verb. Its `module` has a function with its name, and one that adds its options."""
 
     name: str
@@ -51,24 +51,24 @@ class Verb:
 
 
 VERBS = (
-    Verb("run", "watch the spool folders until stopped (for systemd)", "cli.run"),
-    Verb("once", "scan, do everything that can be done, and exit", "cli.once"),
-    Verb("check", "check everything the service needs", "cli.check.verb", "environment"),
-    Verb("status", "the state of each file; with a name: why not yet", "cli.status.verb"),
-    Verb("verify", "download a set from the cloud and compare it", "cli.verify"),
-    Verb("retry", "try a set again now, in any state", "cli.requests"),
-    Verb(
+    VerbModule("run", "watch the spool folders until stopped (for systemd)", "cli.run"),
+    VerbModule("once", "scan, do everything that can be done, and exit", "cli.once"),
+    VerbModule("check", "check everything the service needs", "cli.check.verb", "environment"),
+    VerbModule("status", "the state of each file; with a name: why not yet", "cli.status.verb"),
+    VerbModule("verify", "download a set from the cloud and compare it", "cli.verify"),
+    VerbModule("retry", "try a set again now, in any state", "cli.requests"),
+    VerbModule(
         "forget",
         "delete the record of a set; its image stays in the cloud",
         "cli.requests",
     ),
-    Verb("hold", "stop work on a set, also on a future one", "cli.requests"),
-    Verb("release", "let a held set continue", "cli.requests"),
-    Verb("images", "list the images of a cloud, like euca-describe-images", "cli.images"),
-    Verb("bundle", "bundle one image into a folder, without a cloud", "cli.bundle", "environment"),
-    Verb("unbundle", "restore the image from a bundle in a folder", "cli.bundle", "environment"),
-    Verb("sandbox", "run the embedded test cloud until interrupted", "cli.sandbox", "own"),
-    Verb("demo", "show the service at work: embedded cloud, a real image set", "cli.demo", "own"),
+    VerbModule("hold", "stop work on a set, also on a future one", "cli.requests"),
+    VerbModule("release", "let a held set continue", "cli.requests"),
+    VerbModule("images", "list the images of a cloud, like euca-describe-images", "cli.images"),
+    VerbModule("bundle", "bundle one image into a folder, without a cloud", "cli.bundle", "environment"),
+    VerbModule("unbundle", "restore the image from a bundle in a folder", "cli.bundle", "environment"),
+    VerbModule("sandbox", "run the embedded test cloud until interrupted", "cli.sandbox", "own"),
+    VerbModule("demo", "show the service at work: embedded cloud, a real image set", "cli.demo", "own"),
 )
 
 
@@ -98,7 +98,7 @@ class _Parser(argparse.ArgumentParser):
 class _VerbParser(_Parser):
     """Parser that adds the options of its verb only when that verb is used, so that others are not loaded."""
 
-    verb: Verb
+    verb: VerbModule
 
     def parse_known_args(self, *given: Any, **more: Any) -> Any:
         _add_common_options(self, unset=argparse.SUPPRESS)  # options before the verb stay
@@ -143,13 +143,13 @@ def _enter(arguments: argparse.Namespace) -> Any:
     if arguments.verb.place == "own":
         return None
     from uecwatchd.cli.unit.environment import take_environment
-    from uecwatchd.cli.unit.systemd import Unasked, unit_for
+    from uecwatchd.cli.unit.systemd import UnitUnknown, unit_for
     from uecwatchd.cli.unit.user import take_user
     from uecwatchd.config.load import load
 
     try:
         given = unit_for(arguments.config, name=arguments.unit)
-    except Unasked as error:
+    except UnitUnknown as error:
         say(f"uecwatchd: {error}")
         given = None
     if given:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import partial
 
-from uecwatchd.cli.log import program_log, tell_lost
 from uecwatchd.cli.output import put, put_json, say
+from uecwatchd.cli.program_log import program_log, tell_lost
 from uecwatchd.cli.status.rows import Row, begun_now
 from uecwatchd.cli.status.survey import survey
 from uecwatchd.cli.status.text import row_json

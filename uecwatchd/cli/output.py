@@ -10,7 +10,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.system.text import json_text, printable
 
 
-class Unwritten(UecError):
+class OutputUnwritable(UecError):
     """Standard output accepts no more data. The work itself did not fail."""
 
     exit_code = 74
@@ -99,4 +99,4 @@ def _written() -> Iterator[None]:
     except OSError as fault:
         let_go()
         why = f"cannot write to it: {fault.strerror}"
-        raise Unwritten("standard output", why, "Send it where there is room.") from fault
+        raise OutputUnwritable("standard output", why, "Send it where there is room.") from fault

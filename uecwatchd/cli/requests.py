@@ -38,7 +38,7 @@ HOW_NAMED = "its name, or FOLDER/NAME"
 LOCK_PATIENCE_SECONDS = 0.1
 
 
-class Unknown(UecError):
+class NoSuchSet(UecError):
     exit_code = 66
 
 
@@ -52,7 +52,7 @@ class Ambiguous(UecError):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerbEffect:
     """The effect of a verb: if there is anything to do, and the message."""
 
     act: bool
@@ -60,12 +60,12 @@ class Verdict:
     exit_code: int = os.EX_OK
 
 
-def _yes(sentence: str) -> Verdict:
-    return Verdict(act=True, sentence=sentence)
+def _yes(sentence: str) -> VerbEffect:
+    return VerbEffect(act=True, sentence=sentence)
 
 
-def _no(sentence: str, exit_code: int = os.EX_OK) -> Verdict:
-    return Verdict(act=False, sentence=sentence, exit_code=exit_code)
+def _no(sentence: str, exit_code: int = os.EX_OK) -> VerbEffect:
+    return VerbEffect(act=False, sentence=sentence, exit_code=exit_code)
 
 
 # --- the verbs --------------------------------------------------------------------------------------------
@@ -140,14 +140,14 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
         return rows[0]
     if outside := about(found.rows, words):
         row = outside[0]
-        raise Unknown(f"{words}: it is in no set", f"{row.state}: {row.detail}", "See: uecwatchd status")
+        raise NoSuchSet(f"{words}: it is in no set", f"{row.state}: {row.detail}", "See: uecwatchd status")
     if verb == "hold":
         return _to_come(found, words, folders)
     if found.troubles:
         raise found.troubles[0]
     near = did_you_mean(words, (row.name for row in found.rows if row.is_set))
     why = f"no spool folder has it{near}"
-    raise Unknown(f"{words}: there is no such set", why, "See what there is: uecwatchd status")
+    raise NoSuchSet(f"{words}: there is no such set", why, "See what there is: uecwatchd status")
 
 
 def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
@@ -166,7 +166,7 @@ def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
 # --- what comes of it -------------------------------------------------------------------------------------
 
 
-def decide(verb: Verb, row: Row, *, alive: bool) -> Verdict:
+def decide(verb: Verb, row: Row, *, alive: bool) -> VerbEffect:
     """Decide what a verb does for a set in its state; `alive` is True if a daemon runs."""
     later = "" if alive else " No daemon is running: it is done when one runs, or by: uecwatchd once"
     if verb == "retry":
@@ -180,7 +180,7 @@ def _order(verb: Verb, row: Row) -> str:
     return command(verb, row.id)
 
 
-def _retry(row: Row, later: str) -> Verdict:
+def _retry(row: Row, later: str) -> VerbEffect:
     name, record = row.name, row.record
     if row.held_since is not None:
         why = f"{name} is held since {moment(row.held_since)} UTC, and is not tried before:"
@@ -213,7 +213,7 @@ _AGAIN = {
 }
 
 
-def _forget(row: Row) -> Verdict:
+def _forget(row: Row) -> VerbEffect:
     name, record = row.name, row.record
     if record is None:
         return _no(f"There is no record of {name} to forget: {row.detail}.")
@@ -233,7 +233,7 @@ def _anew(row: Row) -> str:
     return " Its files are still there, so it starts again, as if they had just been dropped."
 
 
-def _hold(row: Row) -> Verdict:
+def _hold(row: Row) -> VerbEffect:
     name = row.name
     if row.held_since is not None:
         return _no(f"{name} is held already, since {moment(row.held_since)} UTC.")
@@ -245,7 +245,7 @@ def _hold(row: Row) -> Verdict:
     return _yes(f"{name} is held ({row.state}: {row.detail}), {until}")
 
 
-def _release(row: Row, later: str) -> Verdict:
+def _release(row: Row, later: str) -> VerbEffect:
     if row.held_since is None:
         return _no(f"{row.name} is not held ({row.state}: {row.detail}).")
     return _yes(f"{row.name} is held no longer. {_from_now_on(row.otherwise or row, later)}")

@@ -8,7 +8,7 @@ import threading
 from contextlib import closing
 from functools import partial
 
-from uecwatchd.cli.log import program_log, tell_lost
+from uecwatchd.cli.program_log import program_log, tell_lost
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred

@@ -62,7 +62,7 @@ def untag(cloud: Cloud, image_id: str, keys: Collection[str]) -> None:
 
 
 def describe(cloud: Cloud, image_id: str, text: str) -> None:
-    """See that an image has a description, which most clouds took when it was registered; an empty text takes
+    """Ensure that an image has a description, which most clouds took when it was registered; an empty text takes
     it off."""
     doing = f"describing {image_id}"
     if _description(cloud, image_id) == text:

@@ -38,7 +38,7 @@ from botocore.handlers import (
 )
 
 from uecwatchd.clouds.connections import CONNECT_SECONDS, BoundedSession, allow_seconds
-from uecwatchd.clouds.credentials.gather import DEFAULT_REGION, Account
+from uecwatchd.clouds.credentials.account import DEFAULT_REGION, Account
 from uecwatchd.clouds.dialects import MIB, Dialect
 from uecwatchd.clouds.errors.foreign_answers import refuse_foreign_answers
 from uecwatchd.clouds.errors.response_repair import RepairingParsers, repair_response
@@ -222,7 +222,7 @@ def is_insecure(url: str | None) -> bool:
 
 def _stay(*, params: dict[str, Any], regional: bool, **_: object) -> None:
     """Keep botocore from looking for another region where there is none, or no bucket that could be there: it
-    would ask for the bucket's, be sent on again, and so on without an end."""
+    would ask for the bucket's, be redirected again, and so on for ever."""
     redirect = params["context"]["s3_redirect"]
     redirect["redirected"] = not regional or redirect["bucket"] is None
 

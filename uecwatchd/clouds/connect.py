@@ -8,8 +8,8 @@ from http import HTTPStatus
 from botocore.exceptions import ClientError
 
 from uecwatchd.clouds.client import Cloud, make_cloud
+from uecwatchd.clouds.credentials.account import Account, gather, numbered, sealing_certificate
 from uecwatchd.clouds.credentials.certificate import fetch_certificate, is_of_another
-from uecwatchd.clouds.credentials.gather import Account, gather, numbered, sealing_certificate
 from uecwatchd.clouds.detect import DetectedDialect, address_of, detect_dialect
 from uecwatchd.clouds.dialects import DIALECTS, Dialect
 from uecwatchd.clouds.errors.translate import status_of
@@ -110,7 +110,7 @@ def _unsignable(account: Account, who_takes: str) -> Halted:
 
 
 def _sealing(account: Account, dialect: Dialect, stop: Stop) -> Account:
-    """See that bundles are sealed for this cloud, by its own word where it gives that. Raises Halted."""
+    """Ensure that bundles are sealed for this cloud's own certificate, if it gives one. Raises Halted."""
     if account.cloud_cert is None and dialect.offers_certificate:
         return replace(account, cloud_cert=fetch_certificate(account, stop=stop))
     if dialect.offers_certificate and is_of_another(account, stop=stop):

@@ -1,6 +1,6 @@
 """Limits of one exchange with a cloud: bytes, seconds, and the delay of a stop.
 
-A server may send without an end, or a byte a minute, or take a connection and say nothing; a name server may
+A server may send for ever, or a byte a minute, or take a connection and say nothing; a name server may
 keep silent too. botocore and urllib3 limit none of that: their time-outs begin again with each byte. So each
 exchange runs in a thread of its own while its caller waits, no longer than it is worth. One that is given up
 has its socket shut, and that ends its thread. It is a daemon thread: nobody waits for it then, not even at
@@ -191,7 +191,7 @@ class _Exchange:
 _HERE = threading.local()
 
 
-class _Watched:
+class _TrackedConnection:
     """A connection that reports to the exchange that uses it."""
 
     def connect(self) -> None:
@@ -234,24 +234,24 @@ class _CountedResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Counted(self.fp.detach()))
 
 
-class _Connection(_Watched, AWSHTTPConnection):  # type: ignore[misc]
+class _Connection(_TrackedConnection, AWSHTTPConnection):  # type: ignore[misc]
     response_class = _CountedResponse
 
 
-class _TlsConnection(_Watched, AWSHTTPSConnection):  # type: ignore[misc]
+class _TlsConnection(_TrackedConnection, AWSHTTPSConnection):  # type: ignore[misc]
     response_class = _CountedResponse
 
 
-class _HereAlone:
+class _NoRedirectPool:
     """A pool that ignores redirects: urllib3 follows none for us, and yet fails on some."""
 
     def urlopen(self, **asked: Any) -> Any:
         return super().urlopen(**asked, redirect=False)  # type: ignore[misc]
 
 
-class _Pool(_HereAlone, AWSHTTPConnectionPool):  # type: ignore[misc]
+class _Pool(_NoRedirectPool, AWSHTTPConnectionPool):  # type: ignore[misc]
     ConnectionCls = _Connection
 
 
-class _TlsPool(_HereAlone, AWSHTTPSConnectionPool):  # type: ignore[misc]
+class _TlsPool(_NoRedirectPool, AWSHTTPSConnectionPool):  # type: ignore[misc]
     ConnectionCls = _TlsConnection

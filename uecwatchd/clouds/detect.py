@@ -37,7 +37,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from uecwatchd.clouds.client import Cloud, make_cloud
-from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, SANDBOX, UEC, Dialect
 from uecwatchd.clouds.errors.translate import translated
 from uecwatchd.system.signals import NEVER, Stop

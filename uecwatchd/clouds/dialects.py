@@ -27,7 +27,7 @@ _NAME_WITH_DOTS = re.compile(r"[A-Za-z0-9()./_-]{3,128}")
 _NAME_OF_AWS = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")
 
 # Case counts: an id is compared as it is written. From Eucalyptus 4.0 on its administrator chooses the case
-# (`cloud.identifier_canonicalizer`): a new one has small letters, one that was a 3 before has capitals.
+# (`cloud.identifier_canonicalizer`): a new one has lower case, one that was a 3 before has capitals.
 _ID_UPPER = re.compile(r"e[mkr]i-[0-9A-F]{8}")
 _ID_EUCALYPTUS = re.compile(r"e[mkr]i-[0-9A-Fa-f]{8}")
 _ID_LONG = re.compile(r"[ae][mkr]i-([0-9A-Fa-f]{8}|[0-9A-Fa-f]{17})")
@@ -73,20 +73,20 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Accounts:
+class AccountFormat:
     """The names of accounts that an image may be shared with; `looks` describes them to people."""
 
     pattern: re.Pattern[str]
     looks: str
 
 
-_BY_NUMBER = Accounts(ACCOUNT_NUMBER, "12 digits")
+_BY_NUMBER = AccountFormat(ACCOUNT_NUMBER, "12 digits")
 # Up to 2.0 ModifyImageAttribute looks its users up by their names; the numbers in their eucarcs are nobody's.
-_BY_NAME = Accounts(re.compile(r"(?![0-9]+$)[A-Za-z0-9_@.+=,:-]{1,128}"), "the name of a user")
+_BY_NAME = AccountFormat(re.compile(r"(?![0-9]+$)[A-Za-z0-9_@.+=,:-]{1,128}"), "the name of a user")
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ClockTolerance:
     """The accepted difference between our clock and the cloud's, in seconds."""
 
     ahead: int
@@ -112,7 +112,7 @@ class Dialect:
     s3_signature: Literal["s3", "s3v4"]  # botocore's words for S3's V2 and V4
     signs_whole_path: bool  # a V2 signature for S3 covers the URL's path with the service's part of it
     replay_refused: bool  # a V2 signature is taken once, and it holds the time in whole seconds
-    window: Window  # of EC2; S3's is 15 minutes both ways everywhere
+    window: ClockTolerance  # of EC2; S3's is 15 minutes both ways everywhere
 
     # S3
     canned_acl: str | None  # lets the cloud itself read manifest and parts; None: it reads them anyway
@@ -142,7 +142,7 @@ class Dialect:
     # After registration
     filters: bool  # questions may carry filters
     tag_limit: int  # tags on one image; 0: there are none
-    shares_with: Accounts | None  # None: with everybody alone
+    shares_with: AccountFormat | None  # None: with everybody alone
     attributes: frozenset[str]  # what ModifyImageAttribute can change: `launchPermission`, `description`
     public_by_default: bool  # or may be: 3.1 makes new images public, 3.2 does not
 
@@ -160,7 +160,7 @@ UEC = Dialect(
     s3_signature="s3",
     signs_whole_path=True,
     replay_refused=False,
-    window=Window(ahead=20, behind=15 * 60),
+    window=ClockTolerance(ahead=20, behind=15 * 60),
     canned_acl=None,
     head_bucket=False,
     key_prefix=False,
@@ -248,7 +248,7 @@ AWS = Dialect(
     s3_signature="s3v4",
     signs_whole_path=False,
     replay_refused=False,
-    window=Window(ahead=5 * 60, behind=5 * 60),
+    window=ClockTolerance(ahead=5 * 60, behind=5 * 60),
     canned_acl="aws-exec-read",
     head_bucket=True,
     key_prefix=True,

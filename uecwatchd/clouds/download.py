@@ -20,10 +20,10 @@ def download_bundle(
     *,
     before_part: Callable[[Part], None] = lambda _part: None,
 ) -> Unbundled:
-    """Fetch what lies at "bucket/key" and pour the image into `sink` and `digest`, by itself one that fits.
+    """Fetch the bundle at "bucket/key" and write its image to `sink` and `digest`, by default one that fits.
 
-    `before_part` is called with each part before it is fetched; what it raises puts the work down.
-    Raises Rejected for a damaged bundle, and what the cloud room raises when the cloud does not answer.
+    `before_part` is called with each part before it is fetched; what it raises ends the work.
+    Raises Rejected for a damaged bundle, and the errors of `clouds` when the cloud does not answer.
     """
     bucket, key = location.split("/", 1)
     data = _fetched(cloud, bucket, key)

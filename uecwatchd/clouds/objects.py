@@ -55,7 +55,7 @@ def check_bucket_name(bucket: str, *, from_config: bool) -> None:
 
 
 def ensure_bucket(cloud: Cloud, bucket: str) -> None:
-    """See that the bucket is there and ours. Raises `Halted` when it is another's or may not be made.
+    """Ensure that the bucket exists and is ours. Raises `Halted` if it is another's or may not be made.
 
     It is looked for before it is made: some servers check the quota first, and count it twice.
     """
@@ -277,7 +277,7 @@ def _is_the_same(there: StoredObject | None, sent: StoredObject) -> bool:
 
 
 def check_objects(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[StoredObject]) -> None:
-    """See that a bucket holds what was sent, by sizes and ETags. Raises `Deferred`, naming what is wrong."""
+    """Check that a bucket holds what was sent, by sizes and ETags. Raises `Deferred`, naming what is wrong."""
     there = {one.key: one for one in list_objects(cloud, bucket, prefix)}
     wrong = [one for one in sent if not _is_the_same(there.get(one.key), one)]
     if not wrong:

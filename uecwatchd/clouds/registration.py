@@ -38,7 +38,7 @@ def register(
 ) -> str:
     """Register a manifest; the new image's id, of that `role`. Only what the dialect takes is sent.
 
-    After a `CloudAway` nobody knows whether it was carried out: look with `at_location` before asking again.
+    After a `CloudAway` nobody knows whether it was carried out: look with `image_at` before asking again.
     """
     wanted = {
         "Name": fitting_name(cloud.dialect, name),

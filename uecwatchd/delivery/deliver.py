@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from uecwatchd.bundle.bundler import Part
 from uecwatchd.bundle.unbundle import NullSink
 from uecwatchd.clouds import images, registration
-from uecwatchd.clouds.credentials.gather import sealed_with
+from uecwatchd.clouds.credentials.account import sealed_with
 from uecwatchd.clouds.download import download_bundle
 from uecwatchd.clouds.objects import check_objects
 from uecwatchd.delivery.existing import (

@@ -13,7 +13,7 @@ from dataclasses import replace
 from uecwatchd.bundle.bundler import Secret
 from uecwatchd.bundle.names import bundle_prefix, manifest_name
 from uecwatchd.clouds import images
-from uecwatchd.delivery.request import Boot, UploadRequest, UploadTools
+from uecwatchd.delivery.request import BootFiles, UploadRequest, UploadTools
 from uecwatchd.ledger.records import BundleRecord
 
 # 64 bits of the identity: names that do not meet by chance, in keys that a person can still read.
@@ -60,7 +60,7 @@ def _place(request: UploadRequest, identity: str, begun: Mapping[str, BundleReco
     return f"{request.bucket}/{manifest_name(_prefix(request, identity))}"
 
 
-def _boots_alike(there: images.Image, boot: Boot) -> bool:
+def _boots_alike(there: images.Image, boot: BootFiles) -> bool:
     """Compare kernel and ramdisk as far as the cloud lists them.
 
     To a machine that has neither, the cloud may have given its defaults.

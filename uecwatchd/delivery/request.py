@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.events import Monitor
 from uecwatchd.intake.sets.records import Member
@@ -14,7 +14,7 @@ from uecwatchd.types import Arch, ContentDigest, Role, SetId
 
 
 @dataclass(frozen=True, slots=True)
-class Boot:
+class BootFiles:
     """The registered kernel and ramdisk that a machine boots with, where it has them.
 
     `traits` tells the two from all others by their content. Their ids may change: a kernel that left the
@@ -33,7 +33,7 @@ class Boot:
 class MachineTraits:
     """Properties that only machine images have: sets share kernels and ramdisks, so no set names those."""
 
-    boot: Boot = field(default_factory=Boot)
+    boot: BootFiles = field(default_factory=BootFiles)
     name: str | None = None  #: where the cloud takes one
     description: str | None = None
     virtualization: str | None = None

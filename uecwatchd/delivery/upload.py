@@ -11,9 +11,9 @@ from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, make_man
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.upload_slots import store_parts
-from uecwatchd.clouds.credentials.gather import bundle_user, sealed_with, sealing_certificate
+from uecwatchd.clouds.credentials.account import bundle_user, sealed_with, sealing_certificate
 from uecwatchd.clouds.objects import is_same_object, list_objects, put_object
-from uecwatchd.clouds.patience import retry
+from uecwatchd.clouds.request_retry import retry
 from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress

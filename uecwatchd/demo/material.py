@@ -85,7 +85,7 @@ ROOT_INITTAB = """\
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class DebianKernel:
     """A kernel with the `MODULES` that are not built in, in the order of loading."""
 
     version: str
@@ -108,7 +108,7 @@ class RealSet:
 def make_set(
     folder: Path,
     *,
-    kernel: Kernel,
+    kernel: DebianKernel,
     name: str = "tiny",
     size: int = IMAGE_BYTES,
     sidecar: bool = True,
@@ -138,7 +138,7 @@ def make_set(
 # --- the kernel ---
 
 
-def kernel(cache: Path) -> Kernel:
+def kernel(cache: Path) -> DebianKernel:
     """Return the kernel in `cache`, or the installed one, or download Debian's current one into `cache`.
 
     Raises Halted, with the package to install, if a program is missing or apt does not know the kernel.
@@ -146,23 +146,23 @@ def kernel(cache: Path) -> Kernel:
     return kept(cache) or installed() or downloaded(cache)
 
 
-def kept(cache: Path) -> Kernel | None:
+def kept(cache: Path) -> DebianKernel | None:
     """Return the newest kernel in `cache`. Each is in a folder with its version as name."""
     images = sorted(cache.glob("*/vmlinuz"), key=lambda path: release(path.parent.name))
     if not images:
         return None
     folder = images[-1].parent
-    return Kernel(folder.name, images[-1], in_order(folder.iterdir()))
+    return DebianKernel(folder.name, images[-1], in_order(folder.iterdir()))
 
 
-def installed(root: Path = Path("/")) -> Kernel | None:
+def installed(root: Path = Path("/")) -> DebianKernel | None:
     """Return the newest installed kernel that has its modules: without them a ramdisk finds no disk."""
     images = sorted((root / "boot").glob(KERNEL_GLOB), key=lambda path: release(path.name))
     for image in reversed(images):
         version = image.name.removeprefix("vmlinuz-")
         modules = modules_of(version, root)
         if modules and os.access(image, os.R_OK):
-            return Kernel(version, image, modules)
+            return DebianKernel(version, image, modules)
     return None
 
 
@@ -172,7 +172,7 @@ def modules_of(version: str, root: Path) -> tuple[Path, ...]:
     return next(filter(None, (in_order(folder.rglob("*.ko*")) for folder in folders)), ())
 
 
-def downloaded(cache: Path) -> Kernel:
+def downloaded(cache: Path) -> DebianKernel:
     package = current_package()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as scratch:
@@ -193,7 +193,7 @@ def current_package() -> str:
     return found[1]
 
 
-def keep(kernel: Kernel, folder: Path, *, scratch: Path) -> Kernel:
+def keep(kernel: DebianKernel, folder: Path, *, scratch: Path) -> DebianKernel:
     """Copy the kernel to `folder`.
 
     It is renamed into place when complete, so that two processes can do this at once.
@@ -207,7 +207,7 @@ def keep(kernel: Kernel, folder: Path, *, scratch: Path) -> Kernel:
     except OSError:
         if not folder.exists():
             raise
-    return Kernel(kernel.version, folder / "vmlinuz", in_order(folder.iterdir()))
+    return DebianKernel(kernel.version, folder / "vmlinuz", in_order(folder.iterdir()))
 
 
 def in_order(paths: Iterable[Path]) -> tuple[Path, ...]:
@@ -228,12 +228,12 @@ def release(version: str) -> tuple[int, ...]:
 # --- the ramdisk ---
 
 
-def ramdisk(kernel: Kernel) -> bytes:
+def ramdisk(kernel: DebianKernel) -> bytes:
     """Return a gzip'd cpio archive; the same kernel and busybox always give the same bytes."""
     return gzip.compress(b"".join(cpio(ramdisk_files(kernel))), mtime=0)
 
 
-def ramdisk_files(kernel: Kernel) -> Iterator[tuple[str, int, bytes]]:
+def ramdisk_files(kernel: DebianKernel) -> Iterator[tuple[str, int, bytes]]:
     """Yield path, mode and content of each file; the content of a symbolic link is its target."""
     for folder in ("bin", "dev", "proc", "sys", "newroot", "modules"):
         yield folder, stat.S_IFDIR | 0o755, b""

@@ -46,7 +46,7 @@ def kernel_bytes(sample: Sample, protocol: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class KernelHeader:
     """The magic of one architecture's kernels, at an offset."""
 
     at: int
@@ -55,10 +55,10 @@ class Header:
 
 
 HEADERS = (
-    Header(56, b"ARM\x64", "arm64"),
-    Header(56, b"RSC\x05", "riscv64"),
-    Header(56, b"\xcd\x23\x82\x81", "loongarch64"),
-    Header(0x10008, b"S390EP", "s390x"),
+    KernelHeader(56, b"ARM\x64", "arm64"),
+    KernelHeader(56, b"RSC\x05", "riscv64"),
+    KernelHeader(56, b"\xcd\x23\x82\x81", "loongarch64"),
+    KernelHeader(0x10008, b"S390EP", "s390x"),
 )
 RISCV32_TEXT_OFFSET = 0x400000  # load address of such a kernel; a 64-bit kernel has half of it
 ZBOOT_MAGIC = b"zimg"  # a compressed kernel that unpacks itself under EFI

@@ -221,14 +221,14 @@ class UnusableSidecar(Rejected):
     machines: tuple[str, ...] = ()
 
 
-class NotOurs(Malformed):
+class NotASidecar(Malformed):
     """A text without any key of a sidecar."""
 
 
 def read_sidecar(file_name: str, data: bytes) -> Sidecar:
     """Read `NAME.toml` or `NAME.json`. Raises Rejected for any bad content.
 
-    JSON without any key of a sidecar raises Foreign: many programs put such files beside images.
+    JSON without any key of a sidecar raises ForeignDocument: many programs put such files beside images.
     """
     try:
         return parse_sidecar(data, is_json=file_name.lower().endswith(".json"))
@@ -249,7 +249,7 @@ def _parsed(data: bytes, *, is_json: bool) -> Sidecar:
     table = parse_json(bounded(data)) if is_json else _parse_toml(data)
     if table and not table.keys() & set(KEYS) and (is_json or not _has_slip(table)):
         found = join_first(quoted(key) for key in table)
-        raise NotOurs(f"it has none of the keys that a sidecar has, but {found}")
+        raise NotASidecar(f"it has none of the keys that a sidecar has, but {found}")
     return _check(table)
 
 
@@ -260,11 +260,11 @@ def _has_slip(table: Mapping[str, object]) -> bool:
 
 def unusable_sidecar(file_name: str, error: Malformed) -> Rejected:
     """Return the error for a file whose text is malformed."""
-    if isinstance(error, NotOurs | NoTable):
+    if isinstance(error, NotASidecar | NoTable):
         instead = f"; or write {last_part(file_name)[:-5]}.toml, and it is left alone"
         return ForeignDocument(
             f"{file_name}: it is not a sidecar of uecwatchd",
-            str(error) if isinstance(error, NotOurs) else "it is JSON, but no object",
+            str(error) if isinstance(error, NotASidecar) else "it is JSON, but no object",
             f"Move it away or rename it{'' if file_name.lower().endswith('.toml') else instead}.",
         )
     hint = f"Correct {last_part(file_name)} and save it again."

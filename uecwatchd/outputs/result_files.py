@@ -115,7 +115,7 @@ def _writing(record: SetRecord) -> Iterator[Callable[[], None]]:
 
 
 def check_names(record: SetRecord) -> None:
-    """Raise Taken, before any work, if the set's owner has put a file in place of a result file.
+    """Raise NameTaken, before any work, if the set's owner has put a file in place of a result file.
 
     The owner can remove it. A file of somebody else does not stop the set.
     """

@@ -5,22 +5,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Level, Monitor
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import lock_state
-from uecwatchd.outputs.advances import drop_advances
+from uecwatchd.outputs.ledger_progress import drop_advances
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.folder_watch import FolderWatch
 from uecwatchd.service.heartbeat import Heartbeat
 from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
 from uecwatchd.service.probing import ProbeThread
+from uecwatchd.service.service_context import Clocks, Shared
 from uecwatchd.service.set_states import SetStates
-from uecwatchd.service.shared import Clocks, Shared
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import lockfile, wakeup
 

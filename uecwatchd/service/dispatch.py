@@ -11,7 +11,7 @@ from uecwatchd.events import Event, Kind, error_event
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.advances import drop_advances
+from uecwatchd.outputs.ledger_progress import drop_advances
 from uecwatchd.service.attempt import context, run
 from uecwatchd.service.policy import is_due, to_due_set
 from uecwatchd.service.queue import SetQueue
@@ -89,14 +89,14 @@ class Dispatcher:
         else:
             self._queue.clear_folder(folder)
 
-    def begin(self, tools: context.Tools) -> None:
+    def begin(self, tools: context.AttemptTools) -> None:
         """Have free workers begin queued sets."""
         for each in self._queue.take(self._workers.sizes):
             found = each.found
             work = partial(run.work, found, before=self._record_of(found), tools=tools)
             self._workers.start(found, size=each.candidate.size, work=work)
 
-    def collect(self, tools: context.Tools) -> bool:
+    def collect(self, tools: context.AttemptTools) -> bool:
         """Take the results of attempts that have ended; return True if there are any."""
         ended = self._workers.take_ended()
         for each in ended:
@@ -114,7 +114,7 @@ class Dispatcher:
         """Wait until some attempt has ended."""
         self._workers.wait()
 
-    def close(self, tools: context.Tools) -> None:
+    def close(self, tools: context.AttemptTools) -> None:
         """Wait until all attempts have ended, and take their results."""
         while self._workers.running:
             self._workers.wait()
@@ -127,7 +127,7 @@ class Dispatcher:
             return with_fresh_retries(record)
         return record
 
-    def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.Tools) -> None:
+    def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.AttemptTools) -> None:
         """Defer a set when an internal error has prevented even the record of how the attempt ended."""
         error, now = internal_error(found.name, fault), tools.now()
         tools.monitor.tell(error_event(error, found.name))

@@ -51,7 +51,7 @@ class FolderLocks:
         for folder in folders:
             try:
                 self.acquire(folder, conditions)
-            except lockfile.Occupied:
+            except lockfile.LockTaken:
                 raise
             except UecError:
                 continue  # it is reported, and tried again, by each scan

@@ -7,7 +7,7 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.folder_watch import FolderWatch
 from uecwatchd.service.heartbeat import Heartbeat
 from uecwatchd.service.probing import ProbeThread
-from uecwatchd.service.shared import Shared
+from uecwatchd.service.service_context import Shared
 from uecwatchd.service.spooler import Spooler
 
 # Between two passes, for any number of events: a large copy causes thousands.

@@ -57,7 +57,7 @@ class Notices:
 
     def __init__(
         self,
-        tools: context.Tools,
+        tools: context.AttemptTools,
         *,
         states: SetStates,
         requests: Requests,

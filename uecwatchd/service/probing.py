@@ -14,7 +14,7 @@ from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS, CloudAvailabilit
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.service.conditions import Conditions
-from uecwatchd.service.shared import Clocks
+from uecwatchd.service.service_context import Clocks
 
 
 class ProbeWriter:

@@ -44,7 +44,7 @@ class DueSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class QueueEntry:
     """What decides when a set is begun."""
 
     key: SetId
@@ -58,7 +58,7 @@ class QueuedSet:
     """A set in the queue."""
 
     found: ImageSet
-    candidate: Candidate
+    candidate: QueueEntry
 
 
 class SetQueue:
@@ -91,7 +91,7 @@ class SetQueue:
         for one in sets:
             key = one.found.id
             since = before[key].candidate.since if key in before else now
-            queued[key] = QueuedSet(one.found, Candidate(key, one.size, since, one.again))
+            queued[key] = QueuedSet(one.found, QueueEntry(key, one.size, since, one.again))
         self._sets[folder] = queued
 
     def clear_folder(self, folder: Path) -> None:
@@ -111,20 +111,20 @@ class SetQueue:
             chosen.append(passing)
         return [self._sets[Path(c.key.folder)].pop(c.key) for c in chosen]
 
-    def _candidates(self) -> Iterable[Candidate]:
+    def _candidates(self) -> Iterable[QueueEntry]:
         return (each.candidate for sets in self._sets.values() for each in sets.values())
 
 
 def choose(
-    candidates: Iterable[Candidate], running: Iterable[int], *, slots: int, begun: int
-) -> tuple[Candidate, ...]:
+    candidates: Iterable[QueueEntry], running: Iterable[int], *, slots: int, begun: int
+) -> tuple[QueueEntry, ...]:
     """Choose the sets to begin now, in order.
 
     `running` are the sizes of those at work; `begun` is the number of earlier starts, which gives the place
     in the cycle.
     """
     waiting = list(candidates)
-    chosen: list[Candidate] = []
+    chosen: list[QueueEntry] = []
     for _ in range(min(len(waiting), slots - len(list(running)))):
         chosen.append(_next_in_cycle(waiting, begun=begun + len(chosen)))
         waiting.remove(chosen[-1])
@@ -132,8 +132,8 @@ def choose(
 
 
 def choose_express(
-    candidates: Iterable[Candidate], running: Iterable[int], *, slots: int
-) -> Candidate | None:
+    candidates: Iterable[QueueEntry], running: Iterable[int], *, slots: int
+) -> QueueEntry | None:
     """Choose the set to begin beside large ones that take every slot, if there is one.
 
     It does not count in the cycle: otherwise it could always use up the same kind's place.
@@ -145,15 +145,15 @@ def choose_express(
     return min(passing, key=_by_age, default=None)
 
 
-def _next_in_cycle(waiting: Sequence[Candidate], *, begun: int) -> Candidate:
+def _next_in_cycle(waiting: Sequence[QueueEntry], *, begun: int) -> QueueEntry:
     kind, order = CYCLE[begun % len(CYCLE)]
     of_kind = [candidate for candidate in waiting if candidate.again == (kind == "again")]
     return min(of_kind or waiting, key=_by_size if order == "smallest" else _by_age)
 
 
-def _by_size(candidate: Candidate) -> tuple[float, float, SetId]:
+def _by_size(candidate: QueueEntry) -> tuple[float, float, SetId]:
     return (candidate.size, candidate.since, candidate.key)
 
 
-def _by_age(candidate: Candidate) -> tuple[float, float, SetId]:
+def _by_age(candidate: QueueEntry) -> tuple[float, float, SetId]:
     return (candidate.since, candidate.size, candidate.key)

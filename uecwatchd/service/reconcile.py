@@ -6,10 +6,10 @@ from uecwatchd.intake.sets.records import FolderSets, defer_open_files
 from uecwatchd.intake.spool import writers
 from uecwatchd.service.late_outputs import write_late_outputs
 from uecwatchd.service.leftover_files import report_leftover_files
-from uecwatchd.service.parts import LastingParts, Setup
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.retention import clear_vanished, files_to_retire, remove_leaving
 from uecwatchd.service.scanner import FolderScan
+from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Reconciler:
     """What follows from one scan of one folder."""
 
     parts: LastingParts
-    setup: Setup
+    setup: ConfiguredParts
 
     def reconcile(self, scanned: FolderScan) -> bool:
         """Do all that follows from a scan. Return True if there is a reason for another one."""

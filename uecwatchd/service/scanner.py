@@ -59,7 +59,7 @@ class Scanner:
         self,
         settings: Settings,
         *,
-        tools: context.Tools,
+        tools: context.AttemptTools,
         states: SetStates,
         conditions: Conditions,
         monotonic: Callable[[], float],

@@ -11,7 +11,6 @@ from pathlib import Path
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Kind
-from uecwatchd.service.agenda import Agenda
 from uecwatchd.service.attempt import context
 from uecwatchd.service.clock_jumps import ClockJumps
 from uecwatchd.service.cloud_reports import report_outages
@@ -19,13 +18,14 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.folder_locks import FolderLocks
 from uecwatchd.service.notices import Notices
-from uecwatchd.service.parts import LastingParts, Setup
 from uecwatchd.service.reconcile import Reconciler
 from uecwatchd.service.requests import Requests
 from uecwatchd.service.retention import remove_leaving
 from uecwatchd.service.retry import adjust_for_clock_jump
+from uecwatchd.service.scan_results import Agenda
 from uecwatchd.service.scanner import Scanner
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 from uecwatchd.system.internal_errors import as_internal_error
 
 
@@ -43,7 +43,7 @@ class Spooler:
         settings: Settings,
         *,
         states: SetStates,
-        tools: context.Tools,
+        tools: context.AttemptTools,
         monotonic: Callable[[], float],
         ended: Callable[[], None],
         progressed: Callable[[], None] = lambda: None,
@@ -59,14 +59,14 @@ class Spooler:
         self._clock_jumps = ClockJumps(now=tools.now, monotonic=monotonic)
         self.configure(settings, tools)
 
-    def configure(self, settings: Settings, tools: context.Tools) -> None:
+    def configure(self, settings: Settings, tools: context.AttemptTools) -> None:
         """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
         self._setup = self._set_up(settings, tools)
         self._reconciler = Reconciler(self._parts, self._setup)
         self.agenda = Agenda(self._parts, self._setup)
         self._parts.dispatcher.clear()
 
-    def _set_up(self, settings: Settings, tools: context.Tools) -> Setup:
+    def _set_up(self, settings: Settings, tools: context.AttemptTools) -> ConfiguredParts:
         parts, conditions = self._parts, Conditions(tools.monitor)
         scanner = Scanner(
             settings,
@@ -85,7 +85,7 @@ class Spooler:
             clock=parts.monotonic,
             settle=settings.spool.settle,
         )
-        return Setup(settings, tools, conditions, scanner, notices)
+        return ConfiguredParts(settings, tools, conditions, scanner, notices)
 
     # --- state --------------------------------------------------------------------------------------------
 

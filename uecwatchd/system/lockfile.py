@@ -35,7 +35,7 @@ TRIES = 5
 release = os.close  # of the only descriptor: with it, the kernel ends the lock
 
 
-class Occupied(Deferred):
+class LockTaken(Deferred):
     """Another process has the lock of a folder."""
 
 
@@ -47,9 +47,9 @@ class LockFile:
     occupied: str  #: follows the folder, as in `another uecwatchd is at work here`
     hint: str
 
-    def occupied_by(self, folder: Path, holder: str) -> Occupied:
+    def occupied_by(self, folder: Path, holder: str) -> LockTaken:
         """Return the error for a folder whose lock `holder` has."""
-        return Occupied(f"{folder}: {self.occupied}", f"{holder} holds its lock", self.hint)
+        return LockTaken(f"{folder}: {self.occupied}", f"{holder} holds its lock", self.hint)
 
 
 def acquire(folder: Path, file: LockFile, *, patience_seconds: float) -> int:

@@ -1,6 +1,6 @@
 """Small files that are read whole: configuration, credentials, keys, certificates.
 
-A wrong path may lead to a pipe without a writer, or to a device without an end.
+A wrong path may lead to a pipe without a writer, or to a device that never ends.
 """
 
 import errno

@@ -12,7 +12,7 @@ from tests.cli.check.conftest import Hands
 from uecwatchd.cli.check.bucket import KEY_PREFIX
 from uecwatchd.cli.check.examine import examine
 from uecwatchd.cli.check.finding import Finding, exit_code
-from uecwatchd.clouds.credentials.gather import gather, sealed_with
+from uecwatchd.clouds.credentials.account import gather, sealed_with
 from uecwatchd.config.records import CloudSettings, Settings, SpoolSettings, StateSettings
 from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.ledger.sqlite import open_ledger

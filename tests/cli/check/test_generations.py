@@ -9,8 +9,8 @@ import pytest
 
 from uecwatchd.cli.check.bucket import KEY_PREFIX
 from uecwatchd.cli.check.finding import Finding, exit_code
+from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.credentials.certificate import fetch_certificate
-from uecwatchd.clouds.credentials.gather import gather
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.rules.generations import RULES

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd.cli.status.rows import Known, Row, about, rows, unseen
+from uecwatchd.cli.status.rows import LedgerFacts, Row, about, rows, unseen
 from uecwatchd.cli.status.text import row_json, story, table
 from uecwatchd.demo.material import RealSet
 from uecwatchd.intake.sets import assemble
@@ -44,7 +44,7 @@ TARGET = TargetRecord("c", images=(TargetImage("machine", "emi-1", "b/k"),))
 NOW = 10_000.0
 
 
-def seen(folder: Path, known: Known, *, now: float = NOW) -> tuple[Row, ...]:
+def seen(folder: Path, known: LedgerFacts, *, now: float = NOW) -> tuple[Row, ...]:
     listing = scan.scan(folder, now=now, seen=0.0)
     return rows(listing, assemble.assemble(listing, rules=RULES), known)
 
@@ -83,7 +83,7 @@ def test_every_name_has_one_row_or_belongs_to_a_set_that_has(
     folder = tmp_path_factory.mktemp("spool")
     for name, (kind, content) in files.items():
         make(folder, name, kind, content)
-    found, names = seen(folder, Known(NOW)), {path.name for path in folder.iterdir()}
+    found, names = seen(folder, LedgerFacts(NOW)), {path.name for path in folder.iterdir()}
     own = [row.name for row in found if not row.is_set]
     of_sets = {path for row in found if row.is_set for path in (*row.files, *row.outputs)}
     assert len(own) == len(set(own))
@@ -99,7 +99,7 @@ def mixed(tmp_path: Path) -> tuple[Row, ...]:
     for name in ("karmic.toml", "notes.txt", ".karmic.img.Xy12", "karmic.emi", "lucid.emi", "vmlinuz-1"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "karmic.toml").write_text('machine = "karmic.img"')
-    return seen(tmp_path, Known(NOW))
+    return seen(tmp_path, LedgerFacts(NOW))
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def test_a_name_of_a_file_is_answered_for_as_well(
 def test_a_set_that_is_a_folder_is_found_by_any_path_to_it(tmp_path: Path, asked: str) -> None:
     (tmp_path / "karmic").mkdir()
     (tmp_path / "karmic" / "disk.img").write_bytes(b"x" * 600)
-    (row,) = about(seen(tmp_path, Known(NOW)), asked.format(spool=tmp_path))
+    (row,) = about(seen(tmp_path, LedgerFacts(NOW)), asked.format(spool=tmp_path))
     assert row.name == "karmic"
 
 
 def test_a_name_that_would_break_a_line_is_one_row_in_line_with_the_others(tmp_path: Path) -> None:
     for name in (b"a\nb.txt", b"tab\t.txt", b"kar\xffmic.txt", b"\x1b[31mred.txt", b"plain.txt"):
         (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))).write_bytes(b"x")
-    found = seen(tmp_path, Known(NOW))
+    found = seen(tmp_path, LedgerFacts(NOW))
     lines = table(found)
     assert len(lines) == 6
     assert all(line.isprintable() for line in lines)
@@ -171,7 +171,7 @@ def record_of(folder: Path, **changes: Any) -> SetRecord:
 
 
 def row_with(folder: Path, **known: Any) -> Row:
-    (row,) = seen(folder, Known(NOW, **known))
+    (row,) = seen(folder, LedgerFacts(NOW, **known))
     return row
 
 
@@ -251,7 +251,7 @@ def test_a_waiting_set_says_since_when_and_what_the_daemon_knows_of_the_reason(w
 
 def test_a_held_set_says_since_when_and_what_it_would_be_otherwise(waiting: Path) -> None:
     holds = {(str(waiting), "karmic"): 0.0, (str(waiting), "lucid"): 60.0}
-    karmic, lucid = seen(waiting, Known(NOW, holds=holds))
+    karmic, lucid = seen(waiting, LedgerFacts(NOW, holds=holds))
     assert (karmic.state, lucid.state) == ("held", "held")
     assert karmic.detail.startswith("since 1970-01-01 00:00:00 UTC; waiting: for karmic.img")
     assert lucid.detail == "since 1970-01-01 00:01:00 UTC; there is nothing with this name yet"
@@ -302,7 +302,7 @@ def test_a_set_that_waits_for_its_cloud_tells_when_that_is_asked(
     (refused,) = assemble.assemble(listing, rules=RULES).refused
     error = Failure(state, "the cloud", "away", "Wait.")
     record = record_of(tmp_path, state=state, error=error, stamp=refused.stamp)
-    known = replace(Known(NOW, alive=True, records=(record,), probes={"c": NOW + 40}), **changes)
+    known = replace(LedgerFacts(NOW, alive=True, records=(record,), probes={"c": NOW + 40}), **changes)
     (row,) = seen(tmp_path, known)
     assert row.detail == words
     asked = row_json(row)["cloud_asked"]
@@ -311,7 +311,7 @@ def test_a_set_that_waits_for_its_cloud_tells_when_that_is_asked(
 
 def test_of_a_folder_that_is_gone_all_is_told_that_is_known(tmp_path: Path) -> None:
     folder = str(tmp_path)
-    known = Known(
+    known = LedgerFacts(
         NOW, records=(record_of(tmp_path),), holds={(folder, "karmic"): 0.0, (folder, "lucid"): 60.0}
     )
     karmic, lucid = unseen(folder, known, why="its folder is gone")
@@ -330,7 +330,7 @@ def test_a_span_of_time_is_as_exact_as_one_wants_it(seconds: float, text: str) -
 
 def test_the_table_has_a_line_for_each_row(waiting: Path) -> None:
     (waiting / "notes.txt").write_text("hello")
-    first, *others = table(seen(waiting, Known(NOW)))
+    first, *others = table(seen(waiting, LedgerFacts(NOW)))
     assert first.split() == ["SET", "STATE"]
     assert [line.split()[:2] for line in others] == [["karmic", "waiting"], ["notes.txt", "misfit"]]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.credentials.aws_profile import profile_source
-from uecwatchd.clouds.credentials.gather import gather
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
 

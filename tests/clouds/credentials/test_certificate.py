@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import Certificate
 
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.credentials.certificate import fetch_certificate
-from uecwatchd.clouds.credentials.gather import Account
 from uecwatchd.errors import CloudAway, Halted, UecError
 
 ANSWER = """\

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.credentials.euca2ools import euca2ools_source
-from uecwatchd.clouds.credentials.gather import gather
 from uecwatchd.clouds.credentials.source import Source
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, NotPermitted

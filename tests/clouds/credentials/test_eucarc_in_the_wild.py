@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uecwatchd.clouds.credentials.account import access_keys, find_sources, user_certificate
 from uecwatchd.clouds.credentials.eucarc import eucarc_source
-from uecwatchd.clouds.credentials.gather import access_keys, told_of, user_certificate
 from uecwatchd.clouds.credentials.shell import read_script
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
@@ -158,7 +158,7 @@ def test_a_pattern_that_does_not_fit_one_file_is_said_to_be_so(
 def test_a_command_that_is_not_run_is_named_with_its_line(tmp_path: Path, form: str, command: str) -> None:
     (tmp_path / "eucarc").write_text(f"# mine\nexport EC2_ACCESS_KEY=a\nexport EC2_SECRET_KEY={form}\n")
     with pytest.raises(Halted) as caught:
-        access_keys(told_of(CloudSettings(name="default", eucarc=tmp_path / "eucarc")))
+        access_keys(find_sources(CloudSettings(name="default", eucarc=tmp_path / "eucarc")))
     assert caught.value.why == (
         f"secret_key is not set and of {tmp_path}/eucarc, EC2_SECRET_KEY (line 3) is not known, since "
         f"`{command}` is a command, and none is run"
@@ -168,7 +168,7 @@ def test_a_command_that_is_not_run_is_named_with_its_line(tmp_path: Path, form: 
 def test_what_hangs_on_a_command_says_so(tmp_path: Path) -> None:
     (tmp_path / "eucarc").write_text("D=$(hostname)\nexport EC2_ACCESS_KEY=a\nexport EC2_CERT=$D/cert.pem\n")
     with pytest.raises(Halted) as caught:
-        user_certificate(told_of(CloudSettings(name="default", eucarc=tmp_path / "eucarc")))
+        user_certificate(find_sources(CloudSettings(name="default", eucarc=tmp_path / "eucarc")))
     why = "since $D is not known, since `hostname` is a command, and none is run"
     assert caught.value.why.endswith(f"EC2_CERT (line 3) is not known, {why}")
 
@@ -258,7 +258,7 @@ def test_branches_that_disagree_are_told_and_neither_is_taken(tmp_path: Path, te
 @pytest.mark.parametrize("text", DISAGREEING)
 def test_the_configuration_settles_what_branches_leave_open(tmp_path: Path, text: str) -> None:
     (tmp_path / "eucarc").write_text(text)
-    told = told_of(CloudSettings(name="default", eucarc=tmp_path / "eucarc", ec2_url="http://c:1/"))
+    told = find_sources(CloudSettings(name="default", eucarc=tmp_path / "eucarc", ec2_url="http://c:1/"))
     assert told.value("ec2_url") == "http://c:1/"
 
 
@@ -383,7 +383,7 @@ def test_what_is_not_set_for_good_or_not_as_it_is_written_is_not_known(text: str
 def test_a_command_that_may_set_what_lacks_is_named(tmp_path: Path, text: str, command: str) -> None:
     (tmp_path / "eucarc").write_text(text)
     with pytest.raises(Halted) as caught:
-        access_keys(told_of(CloudSettings(name="default", eucarc=tmp_path / "eucarc")))
+        access_keys(find_sources(CloudSettings(name="default", eucarc=tmp_path / "eucarc")))
     assert caught.value.why.endswith(f"is not known, since {command}")
     (remark,) = eucarc_source(tmp_path / "eucarc", cloud="default", home=HOME).remarks
     assert remark.what == f"{tmp_path}/eucarc: {command}"

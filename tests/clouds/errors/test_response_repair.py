@@ -221,7 +221,7 @@ def test_a_long_list_of_images_is_read_a_page_at_a_time(
 MEMORY = """
 import resource, sys
 from uecwatchd.clouds.client import make_cloud
-from uecwatchd.clouds.credentials.gather import Account
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.clouds.images import list_images
 from uecwatchd.errors import UecError

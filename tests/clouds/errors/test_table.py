@@ -15,7 +15,7 @@ import pytest
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.dialects import DIALECTS
-from uecwatchd.clouds.errors.rows import ANY_STATUS, BOTH_HALVES, Half, Refusal, RefusalRow
+from uecwatchd.clouds.errors.refusals import ANY_STATUS, BOTH_HALVES, Half, Refusal, RefusalRow
 from uecwatchd.clouds.errors.table import ROWS, find_row
 from uecwatchd.clouds.errors.translate import translated
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected, UecError

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.intake.sets.test_assemble import MIB, UEC, decide, listing, members
-from uecwatchd.intake.misnamed import SidecarWords
+from uecwatchd.intake.misnamed_sidecars import SidecarWords
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet
 from uecwatchd.intake.spool.scan import Entry, Listing

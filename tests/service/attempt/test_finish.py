@@ -16,10 +16,10 @@ from tests.support.host import Host
 from uecwatchd.clouds.attributes import Permissions, permissions, tag
 from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.connect import connect
-from uecwatchd.clouds.credentials.gather import gather
+from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.dialects import EUCA4
 from uecwatchd.clouds.images import Image, list_images
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.demo.material import RealSet

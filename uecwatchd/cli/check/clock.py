@@ -9,11 +9,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from uecwatchd.cli.check.finding import Finding
-from uecwatchd.clouds.dialects import Window
+from uecwatchd.clouds.dialects import ClockTolerance
 from uecwatchd.errors import Halted
 
 # The window of S3 is the same everywhere.
-S3_WINDOW = Window(ahead=15 * 60, behind=15 * 60)
+S3_WINDOW = ClockTolerance(ahead=15 * 60, behind=15 * 60)
 
 # A date has whole seconds and takes some time to arrive: smaller differences do not count.
 TRIFLE_SECONDS = 5
@@ -32,7 +32,7 @@ def date_of(response: Mapping[str, Any]) -> datetime | None:
 
 
 def examine_clock(
-    cloud: str, half: str, *, ours: datetime, theirs: datetime, window: Window
+    cloud: str, half: str, *, ours: datetime, theirs: datetime, window: ClockTolerance
 ) -> Iterator[Finding]:
     """Compare both clocks at the same moment; `window` is the difference that this service allows."""
     ahead = round((ours - theirs).total_seconds())
@@ -49,5 +49,5 @@ def examine_clock(
         )
 
 
-def _allowed(window: Window, ahead: int) -> int:
+def _allowed(window: ClockTolerance, ahead: int) -> int:
     return window.ahead if ahead > 0 else window.behind

@@ -11,14 +11,14 @@ from botocore.exceptions import ClientError
 from uecwatchd.cli.check.bucket import examine_bucket
 from uecwatchd.cli.check.capabilities import facts
 from uecwatchd.cli.check.clock import S3_WINDOW, date_of, examine_clock
-from uecwatchd.cli.check.credentials import Papers, examine_papers
+from uecwatchd.cli.check.credentials import UsableCredentials, examine_papers
 from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.clouds.client import Cloud, is_insecure, make_cloud
 from uecwatchd.clouds.connect import connect_as, detected
+from uecwatchd.clouds.credentials.account import Account, sealed_with
 from uecwatchd.clouds.credentials.certificate import fingerprint
-from uecwatchd.clouds.credentials.gather import Account, sealed_with
 from uecwatchd.clouds.detect import DetectedDialect
-from uecwatchd.clouds.dialects import ACCOUNT_NUMBER, EUCA5, UEC, Window
+from uecwatchd.clouds.dialects import ACCOUNT_NUMBER, EUCA5, UEC, ClockTolerance
 from uecwatchd.clouds.errors.translate import translated
 from uecwatchd.clouds.images import parse_images
 from uecwatchd.config.records import CloudSettings
@@ -108,7 +108,7 @@ def _date_in(error: UecError) -> datetime | None:
 
 
 def _cloud(
-    papers: Papers, found: DetectedDialect, stop: Stop, sealed: Mapping[str, int]
+    papers: UsableCredentials, found: DetectedDialect, stop: Stop, sealed: Mapping[str, int]
 ) -> Generator[Finding, None, Cloud]:
     """Return a cloud that can be asked, even if bundles could not be encrypted for it."""
     account = papers.account
@@ -180,7 +180,7 @@ def _ask(cloud: Cloud, doing: str, call: Callable[[], dict[str, Any]], clock: Cl
     return _Heard(answer, None, clock(), date_of(answer))
 
 
-def _clock(cloud: Cloud, half: str, heard: _Heard, window: Window) -> Iterator[Finding]:
+def _clock(cloud: Cloud, half: str, heard: _Heard, window: ClockTolerance) -> Iterator[Finding]:
     if heard.theirs:
         yield from examine_clock(cloud.name, half, ours=heard.ours, theirs=heard.theirs, window=window)
 

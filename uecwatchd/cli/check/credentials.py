@@ -13,8 +13,21 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.x509 import Certificate
 
 from uecwatchd.cli.check.finding import Finding, bad, open_to_all
-from uecwatchd.clouds.credentials import gather
-from uecwatchd.clouds.credentials.gather import Account, Pair, Told
+from uecwatchd.clouds.credentials.account import (
+    Account,
+    CredentialSources,
+    Pair,
+    access_keys,
+    account_number,
+    addresses,
+    assembled,
+    ca_bundle,
+    cloud_certificate,
+    find_sources,
+    fitting,
+    user_certificate,
+    user_key,
+)
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import UecError
 
@@ -25,7 +38,7 @@ Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True, slots=True)
-class Papers:
+class UsableCredentials:
     """Credentials that are enough to ask the cloud, even if bundles cannot be made with them.
 
     If the user's certificate or key is wrong, `account` has a made-up pair. `sealing` is False if the
@@ -36,20 +49,22 @@ class Papers:
     sealing: bool
 
 
-def examine_papers(settings: CloudSettings, now: datetime) -> Generator[Finding, None, Papers | None]:
+def examine_papers(
+    settings: CloudSettings, now: datetime
+) -> Generator[Finding, None, UsableCredentials | None]:
     """Check the credentials. Returns what is needed to ask the cloud, None if that is not enough."""
     try:
-        told = gather.told_of(settings)
+        told = find_sources(settings)
     except UecError as error:
         yield bad(error, settings.name)
         return None
     yield from _places(told)
-    where = yield from _piece(told, gather.addresses)
-    keys = yield from _piece(told, gather.access_keys)
-    number = gather.account_number(told)
+    where = yield from _piece(told, addresses)
+    keys = yield from _piece(told, access_keys)
+    number = account_number(told)
     certificate, pair = yield from _pair(told, now)
-    seal = yield from _piece(told, partial(gather.cloud_certificate, user=certificate))
-    authorities = yield from _piece(told, gather.ca_bundle)
+    seal = yield from _piece(told, partial(cloud_certificate, user=certificate))
+    authorities = yield from _piece(told, ca_bundle)
     if seal:
         yield from _dated(told, "cloud certificate", "cloud_cert", seal, now)
     named = [f"account {number}"] if number else []
@@ -58,11 +73,13 @@ def examine_papers(settings: CloudSettings, now: datetime) -> Generator[Finding,
         yield Finding("ok", f"cloud {told.cloud}: {', '.join(named)}")
     if where is None or keys is None or bool(authorities) != bool(told.value("ca_bundle")):
         return None
-    account = gather.assembled(told, where, keys, number, pair or _made_up(), seal, authorities)
-    return Papers(account, sealing=bool(seal) == bool(told.value("cloud_cert")))
+    account = assembled(told, where, keys, number, pair or _made_up(), seal, authorities)
+    return UsableCredentials(account, sealing=bool(seal) == bool(told.value("cloud_cert")))
 
 
-def _piece(told: Told, take: Callable[[Told], Piece]) -> Generator[Finding, None, Piece | None]:
+def _piece(
+    told: CredentialSources, take: Callable[[CredentialSources], Piece]
+) -> Generator[Finding, None, Piece | None]:
     try:
         return take(told)
     except UecError as error:
@@ -70,7 +87,7 @@ def _piece(told: Told, take: Callable[[Told], Piece]) -> Generator[Finding, None
         return None
 
 
-def _places(told: Told) -> Iterator[Finding]:
+def _places(told: CredentialSources) -> Iterator[Finding]:
     for place in told.places[1:]:
         yield Finding("ok", f"cloud {told.cloud}: credentials of {place.name}")
         for remark in place.remarks:
@@ -80,25 +97,29 @@ def _places(told: Told) -> Iterator[Finding]:
     yield from filter(None, map(open_to_all, dict.fromkeys(secret)))
 
 
-def _pair(told: Told, now: datetime) -> Generator[Finding, None, tuple[Certificate | None, Pair | None]]:
+def _pair(
+    told: CredentialSources, now: datetime
+) -> Generator[Finding, None, tuple[Certificate | None, Pair | None]]:
     """Check certificate and key.
 
     Returns the certificate, which may be usable alone, and both if they match.
     """
-    certificate = yield from _piece(told, gather.user_certificate)
-    key = yield from _piece(told, gather.user_key)
+    certificate = yield from _piece(told, user_certificate)
+    key = yield from _piece(told, user_key)
     if certificate:
         yield from _dated(told, "user certificate", "user_cert", certificate, now)
     if not (certificate and key):
         return certificate, None
-    pair = yield from _piece(told, partial(gather.fitting, certificate=certificate, key=key))
+    pair = yield from _piece(told, partial(fitting, certificate=certificate, key=key))
     if pair:
         what = f"cloud {told.cloud}: private key {told.value('user_key')} is that of the certificate"
         yield Finding("ok", what)
     return certificate, pair
 
 
-def _dated(told: Told, noun: str, setting: str, certificate: Certificate, now: datetime) -> Iterator[Finding]:
+def _dated(
+    told: CredentialSources, noun: str, setting: str, certificate: Certificate, now: datetime
+) -> Iterator[Finding]:
     """Check the end of a certificate. A near end is only a warning: these servers do not check it."""
     end = certificate.not_valid_after_utc
     what = f"cloud {told.cloud}: {noun} {told.value(setting)}"

@@ -14,7 +14,7 @@ from uecwatchd.cli.check.finding import Finding, bad, exit_code
 from uecwatchd.cli.check.host import examine_configuration, examine_folder, examine_state
 from uecwatchd.cli.check.members import examine_members
 from uecwatchd.cli.check.unit import examine_unit, makes, needs, unless_bound
-from uecwatchd.cli.unit.reach import Need
+from uecwatchd.cli.unit.path_access import Need
 from uecwatchd.cli.unit.systemd import Unit
 from uecwatchd.clouds.objects import check_bucket_name
 from uecwatchd.config.records import Settings

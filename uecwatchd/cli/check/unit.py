@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from uecwatchd.cli.check.finding import Finding
-from uecwatchd.cli.unit.reach import Need, bound, drop_in, obstacles
+from uecwatchd.cli.unit.path_access import Need, bound, drop_in, obstacles
 from uecwatchd.cli.unit.systemd import Unit
-from uecwatchd.clouds.credentials import gather
+from uecwatchd.clouds.credentials import account
 from uecwatchd.clouds.credentials.aws_profile import profile_files
 from uecwatchd.config.records import CloudSettings, Settings
 from uecwatchd.config.sources import FILES_OF_A_CLOUD, PREFIX
@@ -46,9 +46,9 @@ def _of_cloud(cloud: CloudSettings) -> Iterator[Need]:
     A profile is not read: it may run a program, so that a user who can write its files could run it as root.
     """
     try:
-        told = gather.told_of(replace(cloud, profile=None))
+        told = account.find_sources(replace(cloud, profile=None))
     except UecError:  # reported with the credentials; the files in the configuration itself are known
-        told = gather.Told(cloud.name, cloud, (gather.configured(cloud),))
+        told = account.CredentialSources(cloud.name, cloud, (account.configured(cloud),))
     for key in AS_CREDENTIALS:
         if path := told.value(key):
             yield _read(Path(path), f"{PREFIX.lower()}cloud__{cloud.name}__{key}")

@@ -30,7 +30,7 @@ ASKED: Mapping[Verb, str] = {"retry": "tried again", "forget": "forgotten"}
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class LedgerFacts:
     """Facts from the ledger.
 
     `now` and the times of holds are seconds of the epoch. `alive` is True if a daemon runs. `asked` are
@@ -91,7 +91,7 @@ class Row:
         return self.state in ("working", "queued", "new", "deferred", "halted")
 
 
-def rows(listing: Listing, assembly: FolderSets, known: Known) -> tuple[Row, ...]:
+def rows(listing: Listing, assembly: FolderSets, known: LedgerFacts) -> tuple[Row, ...]:
     """Return the rows of one folder: sets by name, then files that are in no set."""
     folder = str(listing.folder)
     records = {record.name: record for record in known.records if record.folder == folder}
@@ -110,7 +110,7 @@ def rows(listing: Listing, assembly: FolderSets, known: Known) -> tuple[Row, ...
     )
 
 
-def unseen(folder: str, known: Known, *, why: str) -> tuple[Row, ...]:
+def unseen(folder: str, known: LedgerFacts, *, why: str) -> tuple[Row, ...]:
     """Return rows for the sets in a folder that cannot be scanned."""
     records = {record.name: record for record in known.records if record.folder == folder}
     held = {name: since for (place, name), since in known.holds.items() if place == folder}
@@ -177,7 +177,9 @@ def begun_now(row: Row, now: float) -> bool:
 # --- the row of a set -------------------------------------------------------------------------------------
 
 
-def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | None, known: Known) -> Row:
+def _set_row(
+    listing: Listing, name: str, outcome: Outcome, record: SetRecord | None, known: LedgerFacts
+) -> Row:
     folder = str(listing.folder)
     files = outcome.files if outcome else ()
     if (entry := listing.entries.get(name)) and is_set_folder(entry):
@@ -188,7 +190,7 @@ def _set_row(listing: Listing, name: str, outcome: Outcome, record: SetRecord | 
     return _held(row, since, alive=known.alive) if since is not None else row
 
 
-def _standing(row: Row, outcome: Outcome, now: float, known: Known) -> Row:
+def _standing(row: Row, outcome: Outcome, now: float, known: LedgerFacts) -> Row:
     """Return the row with its state and the reason. `now` is that of the listing."""
     record, key = row.record, row.id
     if record and record.state == "working" and known.alive:
@@ -238,7 +240,7 @@ def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
     return replace(row, state="waiting", detail=f"for {waiting.reason}")
 
 
-def _of_record(row: Row, record: SetRecord, known: Known) -> Row:
+def _of_record(row: Row, record: SetRecord, known: LedgerFacts) -> Row:
     if record.error:
         row = replace(row, state=record.state, hint=record.error.hint, probe_at=known.probe_of(record))
         held = record.id in known.holds

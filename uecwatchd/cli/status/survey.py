@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from uecwatchd.cli.status.rows import Known, Row, rows, unseen
-from uecwatchd.clouds.presumed import assume_dialects, undetected
+from uecwatchd.cli.status.rows import LedgerFacts, Row, rows, unseen
+from uecwatchd.clouds.assumed_dialect import assume_dialects, undetected
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sets import assemble
@@ -33,7 +33,7 @@ class Survey:
     """Rows and facts. `troubles` are the errors of folders that cannot be scanned."""
 
     rows: tuple[Row, ...]
-    known: Known
+    known: LedgerFacts
     troubles: tuple[UecError, ...] = ()
 
 
@@ -67,19 +67,19 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
     return Survey(tuple(found), known, tuple(troubles))
 
 
-def _known(settings: Settings, now: float) -> tuple[Known, Mapping[str, DetectedCloud]]:
+def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, DetectedCloud]]:
     alive = lockfile.is_locked(settings.state.dir, STATE_LOCK)
     book = read_ledger(settings.state.dir)
     if book is None:
-        return Known(now, alive), {}
+        return LedgerFacts(now, alive), {}
     with closing(book):
         asked = {r.set_id: r.verb for r in book.requests()}
         # All sets, even for one name: a name is decided among all files of its folder.
-        known = Known(now, alive, book.sets(), book.holds(), book.advances(), asked, book.probes())
+        known = LedgerFacts(now, alive, book.sets(), book.holds(), book.advances(), asked, book.probes())
         return known, book.clouds()
 
 
-def _closed(assembly: FolderSets, listing: Listing, known: Known) -> FolderSets:
+def _closed(assembly: FolderSets, listing: Listing, known: LedgerFacts) -> FolderSets:
     """Make new sets wait if a process has one of their files open for writing."""
     folder = str(listing.folder)
     seen = {record.name: record.stamp for record in known.records if record.folder == folder}

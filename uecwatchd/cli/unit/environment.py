@@ -47,7 +47,7 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_SLAVE = 2, 4, 8, 1 << 14, 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ServiceEnvironment:
     """Environment and credentials that systemd would give to the service."""
 
     environment: Mapping[str, str]
@@ -75,18 +75,18 @@ def _is_the_callers(name: str) -> bool:
     return name in OF_THE_CALLER or name.startswith(CALLERS_PREFIXES)
 
 
-def _ours(unit: Unit) -> Given:
+def _ours(unit: Unit) -> ServiceEnvironment:
     """Return everything for root; for others, only public settings and what the running service's user can
     see."""
     if not any(_more(unit)):
-        return Given({"PATH": os.environ.get("PATH", os.defpath), **unit.environment}, {})
+        return ServiceEnvironment({"PATH": os.environ.get("PATH", os.defpath), **unit.environment}, {})
     if os.geteuid() == 0:
         return _told(unit)
     running = CREDENTIALS / unit.name
     if unit.listed("EnvironmentFiles") or not os.access(running, os.R_OK | os.X_OK):
         why = "it gives the service credentials or variables that this user may not read"
         raise NotPermitted(f"{unit.name}", why, "Run this as root.")
-    return Given({**unit.environment, "CREDENTIALS_DIRECTORY": str(running)}, {})
+    return ServiceEnvironment({**unit.environment, "CREDENTIALS_DIRECTORY": str(running)}, {})
 
 
 def _home(unit: Unit) -> dict[str, str]:
@@ -126,7 +126,7 @@ def _more(unit: Unit) -> Iterator[str]:
         yield f"--property=SetCredentialEncrypted={name}:{encoded}"
 
 
-def _told(unit: Unit) -> Given:
+def _told(unit: Unit) -> ServiceEnvironment:
     plain = [f"--setenv={name}={value}" for name, value in unit.environment.items()]
     unset = [f"--property=UnsetEnvironment={name}" for name in unit.listed("UnsetEnvironment")]
     try:
@@ -134,7 +134,7 @@ def _told(unit: Unit) -> Given:
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise _not_given(unit, error) from None
     told = {name: value for name, value in environment.items() if name not in OF_THE_TELLER}
-    return Given(told, {name: base64.b64decode(text) for name, text in files.items()})
+    return ServiceEnvironment(told, {name: base64.b64decode(text) for name, text in files.items()})
 
 
 def _run(*options: str) -> bytes:

@@ -24,7 +24,7 @@ BUS_PATH = "/org/freedesktop/systemd1/unit/"
 ASK_SECONDS = 10.0
 
 
-class Unasked(Deferred):
+class UnitUnknown(Deferred):
     """systemd runs here, but does not answer."""
 
 
@@ -112,7 +112,7 @@ def _in_a_path(byte: int) -> str:
     return chr(byte) if plain else f"_{byte:02x}"
 
 
-def _unasked(name: str, error: Exception) -> Unasked:
+def _unasked(name: str, error: Exception) -> UnitUnknown:
     told = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip()
     why = printable(told.splitlines()[-1] if told else str(error))
-    return Unasked(f"{name}: cannot ask systemd about it", why, "Try: apt-get install dbus")
+    return UnitUnknown(f"{name}: cannot ask systemd about it", why, "Try: apt-get install dbus")

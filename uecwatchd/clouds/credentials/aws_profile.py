@@ -1,7 +1,7 @@
 """Our account by a profile of the AWS tools, or by the environment, found as boto3 finds it.
 
 Looked at only when the configuration asks for it, and then once: the clients get plain keys and stay deaf.
-Keys that are lent for a while, of a role or a login, therefore run out under way; then the cloud refuses them
+Temporary keys, of a role or a login, therefore expire during the work; then the cloud refuses them
 and is suspended, and the next probe reads the profile again.
 
 A profile may name a program of anybody's making that prints the keys (`credential_process`). It may be

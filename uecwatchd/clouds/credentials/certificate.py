@@ -22,16 +22,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
 from uecwatchd.clouds.connections import CONNECT_SECONDS, BoundedSession
-from uecwatchd.clouds.credentials.gather import DEFAULT_REGION, Account
+from uecwatchd.clouds.credentials.account import DEFAULT_REGION, Account
 from uecwatchd.clouds.errors.connection import translate_connection_error
 from uecwatchd.clouds.errors.foreign_answers import refuse_foreign_answers
+from uecwatchd.clouds.errors.refusals import Refusal
 from uecwatchd.clouds.errors.response_repair import (
     check_uncompressed,
     code_and_message,
     request_id_of,
     text_of,
 )
-from uecwatchd.clouds.errors.rows import Refusal
 from uecwatchd.clouds.errors.table import NO_RIGHT_OF_EC2, NO_SERVICE, OTHER_GENERATION
 from uecwatchd.clouds.errors.translate import in_one_line, translate_refusal
 from uecwatchd.clouds.errors.xml_limits import check_xml

@@ -42,14 +42,14 @@ FALSE = ("false", "0", "no", "off")
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _OptionValue:
     """The value of an option, and which file says so."""
 
     value: str = field(repr=False)
     file: Path
 
 
-_Options = Mapping[str, _Said]
+_Options = Mapping[str, _OptionValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,13 @@ def _default_user(told: _Configuration, region: str) -> str:
     return next((said.value for said in named if said), _value(told.general.get("default-user")))
 
 
-def _value(said: _Said | None) -> str:
+def _value(said: _OptionValue | None) -> str:
     return said.value if said else ""
 
 
-def _options(sections: _Sections, name: str, options: Mapping[str, str]) -> Iterator[tuple[str, _Said]]:
+def _options(
+    sections: _Sections, name: str, options: Mapping[str, str]
+) -> Iterator[tuple[str, _OptionValue]]:
     for setting, option in options.items():
         if name and (said := _lookup(sections, name, option)) and said.value:
             yield setting, said
@@ -128,7 +130,7 @@ def _remedies(sections: _Sections, name: str, options: Mapping[str, str]) -> dic
     }
 
 
-def _placed(setting: str, said: _Said) -> str:
+def _placed(setting: str, said: _OptionValue) -> str:
     if setting not in PATHS:
         return said.value
     return str(said.file.parent / at_home(Path(os.path.expandvars(said.value))))
@@ -158,14 +160,16 @@ def _must_exist(sections: _Sections, name: str, files: tuple[Path, ...]) -> None
     )
 
 
-def _lookup(sections: _Sections, name: str, option: str, seen: tuple[str, ...] = ()) -> _Said | None:
+def _lookup(sections: _Sections, name: str, option: str, seen: tuple[str, ...] = ()) -> _OptionValue | None:
     for one in _candidates(sections, name):
         if said := sections.named.get(one, {}).get(option):
             return _followed(sections, said, option, (*seen, f"{one} {option}"))
     return None
 
 
-def _followed(sections: _Sections, said: _Said, option: str, seen: tuple[str, ...]) -> _Said | None:
+def _followed(
+    sections: _Sections, said: _OptionValue, option: str, seen: tuple[str, ...]
+) -> _OptionValue | None:
     """Resolve `use SECTION` and `use SECTION OPTION`; any other value is returned as it is."""
     match said.value.split():
         case ["use", name]:
@@ -212,11 +216,11 @@ def _longer(sections: _Sections, name: str) -> str | None:
 
 def _read(patterns: Iterable[Path], cloud: str) -> _Configuration:
     files = tuple(file for pattern in patterns for file in _matching(at_home(pattern)))
-    general: dict[str, _Said] = {}
-    named: dict[str, dict[str, dict[str, _Said]]] = {"user": {}, "region": {}}
+    general: dict[str, _OptionValue] = {}
+    named: dict[str, dict[str, dict[str, _OptionValue]]] = {"user": {}, "region": {}}
     for file in files:
         for header, options in _tables(file, cloud):
-            said = {option: _Said(value.strip(), file) for option, value in options}
+            said = {option: _OptionValue(value.strip(), file) for option, value in options}
             match header.split():
                 case ["global"]:
                     general |= said

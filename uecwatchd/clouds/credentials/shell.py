@@ -19,9 +19,9 @@ from uecwatchd.clouds.credentials.shell_words import (
     BETWEEN_WORDS,
     END_OF_COMMAND,
     REDIRECTION,
+    SavedVariable,
     Scope,
     UnknownVariable,
-    Was,
     blank,
     upto_closing,
     word,
@@ -29,7 +29,7 @@ from uecwatchd.clouds.credentials.shell_words import (
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=")
 _DECLARING = frozenset({"export", "readonly", "declare", "typeset"})
-# Options of these that make another value of what is written: a number, small letters, a list, a reference.
+# Options of these that make another value of what is written: a number, lower case, a list, a reference.
 _CHANGING = re.compile(r"-\w*[iluaAn]")
 _COMMENT = re.compile(r"#[^\n]*")
 # `[ -n "$VAR" ]`, in each way to write it.
@@ -61,7 +61,7 @@ class Command:
 
 
 @dataclass(slots=True)
-class Reading:
+class ScriptState:
     """`blocks` are the constructs that are open; a `{` that is sure to be reached is no branch."""
 
     text: str
@@ -78,7 +78,7 @@ def read_script(text: str, *, path: Path, home: Path) -> Scope:
     """Read all of it; `path` is the script's own. Raises nothing, whatever the text."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     scope = Scope(path, {"HOME": str(home), "BASH_SOURCE": str(path), "0": str(path)})
-    reading, at = Reading(text, scope), 0
+    reading, at = ScriptState(text, scope), 0
     while at < len(text):
         between, end = blank(BETWEEN_COMMANDS, text, at)
         if scope.here and "\n" in between:
@@ -111,7 +111,7 @@ def _past_pattern(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _command(reading: Reading, at: int, joint: str) -> int:
+def _command(reading: ScriptState, at: int, joint: str) -> int:
     """Read one command and return its end. An assignment before its name applies to it alone."""
     text, scope, last, start = reading.text, reading.scope, reading.last, at
     is_sure = not joint or (joint == "&&" and last.is_sure and last.succeeds)
@@ -122,7 +122,7 @@ def _command(reading: Reading, at: int, joint: str) -> int:
         return at
     if text.startswith("(", at):  # a shell of its own: what is set there is lost
         return upto_closing(")", text, at + 1)[1]
-    begun, words, sets = at, list[str | None](), list[Was]()
+    begun, words, sets = at, list[str | None](), list[SavedVariable]()
     while at < len(text) and text[at] not in END_OF_COMMAND and text[at] != "#":
         scope.at, scope.why = at, ""
         if redirection := REDIRECTION.match(text, at):
@@ -146,7 +146,9 @@ def _command(reading: Reading, at: int, joint: str) -> int:
     return _end_of_line(text, at) if text.startswith("#", at) else at
 
 
-def _assignment(reading: Reading, found: re.Match[str], words: list[str | None], *, after: Command) -> int:
+def _assignment(
+    reading: ScriptState, found: re.Match[str], words: list[str | None], *, after: Command
+) -> int:
     """Read one assignment and return its end. `after` is the command before `||`, if there is one."""
     text, scope, name, at = reading.text, reading.scope, found[1], found.end()
     if text.startswith("(", at):
@@ -182,7 +184,7 @@ def _act(scope: Scope, words: list[str | None]) -> None:
             scope.unrun.append(UnknownVariable(scope.at, f"`{name}{file}` is a command, and none is run"))
 
 
-def _past_keywords(reading: Reading, at: int, *, is_sure: bool) -> tuple[int, bool]:
+def _past_keywords(reading: ScriptState, at: int, *, is_sure: bool) -> tuple[int, bool]:
     """Return the position of the command after keywords; with True after one that closes a construct."""
     text, blocks = reading.text, reading.blocks
     while found := _KEYWORD.match(text, at):

@@ -21,7 +21,7 @@ Lines = list[str] | None
 
 
 @dataclass(slots=True)
-class Answering:
+class CommandState:
     """`script` is the path of what asks, `folder` where `cd` has led to, `lines` what the commands so far
     have printed, `why` the reason if one of them could not be answered."""
 
@@ -31,7 +31,7 @@ class Answering:
     why: str = ""
 
 
-def answered(state: Answering, words: list[str | None]) -> Lines:
+def answered(state: CommandState, words: list[str | None]) -> Lines:
     """Return the output of one command, "" for `cd`; None if only a shell could tell."""
     while words[:1] in (["builtin"], ["command"]):
         words = words[1:]
@@ -44,44 +44,44 @@ def answered(state: Answering, words: list[str | None]) -> Lines:
     return answer(state, operands, arguments) if answer else None
 
 
-def _cd(state: Answering, operands: list[str], _: list[str]) -> Lines:
+def _cd(state: CommandState, operands: list[str], _: list[str]) -> Lines:
     if len(operands) != 1:
         return None
     state.folder = _path(state, operands[0])
     return [] if state.folder else None
 
 
-def _pwd(state: Answering, _: list[str], __: list[str]) -> Lines:
+def _pwd(state: CommandState, _: list[str], __: list[str]) -> Lines:
     return [state.folder] if state.folder else None
 
 
-def _dirname(state: Answering, operands: list[str], _: list[str]) -> Lines:
+def _dirname(state: CommandState, operands: list[str], _: list[str]) -> Lines:
     return [posixpath.dirname(operands[0].rstrip("/")) or "."] if len(operands) == 1 else None
 
 
-def _basename(state: Answering, operands: list[str], _: list[str]) -> Lines:
+def _basename(state: CommandState, operands: list[str], _: list[str]) -> Lines:
     return [posixpath.basename(operands[0].rstrip("/"))] if len(operands) == 1 else None
 
 
-def _real_path(state: Answering, operands: list[str], _: list[str]) -> Lines:
+def _real_path(state: CommandState, operands: list[str], _: list[str]) -> Lines:
     """Return the argument's path: the script's own path has no links in it."""
     path = _path(state, operands[0]) if len(operands) == 1 else None
     return [path] if path else None
 
 
-def _path(state: Answering, name: str) -> str | None:
+def _path(state: CommandState, name: str) -> str | None:
     if name.startswith("/"):
         return posixpath.normpath(name)
     return posixpath.normpath(posixpath.join(state.folder, name)) if state.folder else None
 
 
-def _echo(state: Answering, operands: list[str], _: list[str]) -> Lines:
+def _echo(state: CommandState, operands: list[str], _: list[str]) -> Lines:
     if not any(PATTERN.search(word) for word in operands):
         return [" ".join(operands)]
     return _ls(state, operands, [])
 
 
-def _ls(state: Answering, operands: list[str], _: list[str]) -> Lines:
+def _ls(state: CommandState, operands: list[str], _: list[str]) -> Lines:
     path = _path(state, operands[0]) if len(operands) == 1 else None
     if path is None or not PATTERN.search(path):
         return [path] if path else None
@@ -89,14 +89,14 @@ def _ls(state: Answering, operands: list[str], _: list[str]) -> Lines:
     return None if found is None else [found]
 
 
-def _find(state: Answering, operands: list[str], arguments: list[str]) -> Lines:
+def _find(state: CommandState, operands: list[str], arguments: list[str]) -> Lines:
     words = [word for word in arguments if word not in ("-maxdepth", "1", "-type", "f", "-print")]
     if len(words) != 3 or words[1] != "-name":
         return None
     return _ls(state, [posixpath.join(words[0], words[2])], [])
 
 
-COMMANDS: Mapping[str, Callable[[Answering, list[str], list[str]], Lines]] = {
+COMMANDS: Mapping[str, Callable[[CommandState, list[str], list[str]], Lines]] = {
     "cd": _cd,
     "pwd": _pwd,
     "dirname": _dirname,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uecwatchd.clouds.credentials.shell_commands import PATTERN, Answering, answered, filtered
+from uecwatchd.clouds.credentials.shell_commands import PATTERN, CommandState, answered, filtered
 
 DEEPEST = 12  # of substitutions in each other: no script that people read has as many
 
@@ -53,7 +53,7 @@ class UnknownVariable:
 
 
 @dataclass(frozen=True, slots=True)
-class Was:
+class SavedVariable:
     """The value of a variable before it was set for one command alone."""
 
     name: str
@@ -121,10 +121,10 @@ class Scope:
         elif name in self.variables:
             self._doubt(name, f"another branch unsets {name}")
 
-    def was(self, name: str) -> Was:
-        return Was(name, self.variables.get(name), self.unknown.get(name), name in self.maybe)
+    def was(self, name: str) -> SavedVariable:
+        return SavedVariable(name, self.variables.get(name), self.unknown.get(name), name in self.maybe)
 
-    def restore(self, was: Was) -> None:
+    def restore(self, was: SavedVariable) -> None:
         self.variables.pop(was.name, None)
         self.unknown.pop(was.name, None)
         if was.value is not None:
@@ -317,7 +317,7 @@ def _cut(value: str, how: str, pattern: str, scope: Scope) -> str | None:
 
 def _answer(inner: str, scope: Scope) -> str | None:
     """Return the output of a command that only asks for the script's place, or for files beside it."""
-    state, at, first = Answering(scope.path), 0, ""
+    state, at, first = CommandState(scope.path), 0, ""
     aside, scope.aside = scope.aside, True
     while at < len(inner):
         between, at = blank(BETWEEN_COMMANDS, inner, at)

@@ -87,7 +87,7 @@ def detect_foreign_answer(
 ) -> ForeignAnswer | None:
     """Return the kind of an answer that is not the cloud's, None if it may be the cloud's.
 
-    `headers` have names in small letters; `text` is the beginning of the body.
+    `headers` have names in lower case; `text` is the beginning of the body.
     """
     if status in REDIRECTS:
         return None if regional and _names_region(headers) else _elsewhere(status, headers, text)

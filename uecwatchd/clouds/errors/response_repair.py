@@ -60,7 +60,7 @@ class HugeAnswer(UnreadableAnswer):
 
 
 class CompressedAnswer(UnreadableAnswer):
-    """An answer in a form that nobody asked for. It is not unpacked: it might grow without an end."""
+    """An answer in a form that nobody asked for. It is not unpacked: it might grow without limit."""
 
 
 def repair_response(

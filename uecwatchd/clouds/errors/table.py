@@ -14,7 +14,7 @@ days is rejected after all, like every deferred set; a 4xx is for the dropper to
 it has a code of its own, or the one form that has none.
 """
 
-from uecwatchd.clouds.errors.rows import EC2_ALONE, S3_ALONE, Refusal, RefusalRow
+from uecwatchd.clouds.errors.refusals import EC2_ALONE, S3_ALONE, Refusal, RefusalRow
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected
 
 # Its RegisterImage has one sentence for whatever is the matter with a manifest, a bad signature included.

@@ -9,8 +9,8 @@ from botocore.parsers import ResponseParserError
 
 from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.clouds.errors.connection import quoted, translate_connection_error
+from uecwatchd.clouds.errors.refusals import Refusal
 from uecwatchd.clouds.errors.response_repair import REQUEST_ID_HEADER
-from uecwatchd.clouds.errors.rows import Refusal
 from uecwatchd.clouds.errors.table import find_row
 from uecwatchd.errors import UecError
 

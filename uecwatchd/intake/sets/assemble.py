@@ -53,15 +53,15 @@ from uecwatchd.intake.sets.records import (
 from uecwatchd.intake.sets.requirements import boots_alone, check_complete, check_whole_disk, missing_roles
 from uecwatchd.intake.sets.roles import roles_of
 from uecwatchd.intake.sets.stray_metadata import NearbyFiles, check_nearby, find_nearby, unused_nearby
-from uecwatchd.intake.sets.unlisted import check_read, check_whole, unread_sidecar
 from uecwatchd.intake.sets.unmatched import find_unmatched
+from uecwatchd.intake.sets.unread_files import check_read, check_whole, unread_sidecar
 from uecwatchd.intake.sidecar import ForeignDocument, Sidecar, is_image_id, with_defaults
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import Role
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class FolderContents:
     """Facts about everything beside the sets of a folder, found once."""
 
     near: NearbyFiles
@@ -104,7 +104,7 @@ def _decide_view(
     candidates = find_candidates(listing)
     claims = find_claims(listing, candidates, taken)
     owned_by = {candidate.name: own_paths(listing, candidate, claims) for candidate in candidates}
-    around = Surroundings(
+    around = FolderContents(
         find_nearby(listing, candidates, owned_by, beat),
         find_checksum_lists(listing),
         find_loose_pairs(listing, candidates, claims, taken),
@@ -134,7 +134,7 @@ def _decide_candidate(
     view: OwnerView,
     candidate: SetCandidate,
     owned: list[str],
-    around: Surroundings,
+    around: FolderContents,
     rules: Rules,
     taken: MemberFiles | None,
     done: Mapping[str, str],
@@ -178,7 +178,7 @@ def _complete_set(
     view: OwnerView,
     candidate: SetCandidate,
     owned: list[str],
-    around: Surroundings,
+    around: FolderContents,
     *,
     rules: Rules,
     taken: MemberFiles | None,

@@ -7,7 +7,7 @@ from uecwatchd.intake.sets.candidates import SetCandidate, is_set_folder, looks_
 from uecwatchd.intake.sets.declared_sums import ChecksumLists
 from uecwatchd.intake.sets.owners import OwnerView
 from uecwatchd.intake.sets.records import NotReady
-from uecwatchd.intake.sets.unlisted import check_read
+from uecwatchd.intake.sets.unread_files import check_read
 from uecwatchd.intake.spool.file_kinds import is_sidecar
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, name_taken, output_stem
 from uecwatchd.intake.spool.safe_open import not_regular

@@ -13,7 +13,7 @@ from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.compressed import COMPRESSIONS
-from uecwatchd.intake.sets.unlisted import check_read
+from uecwatchd.intake.sets.unread_files import check_read
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sums
 from uecwatchd.intake.spool.safe_open import not_regular

@@ -19,7 +19,7 @@ _KIND_OF_IMAGE = re.compile(r"[-_.](blank|disk\d*|uefi\d*|root|rootfs|image)$", 
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class BootFileIndex:
     """Sets with an image or a sidecar, by folded name.
 
     `kinds` has those whose name is the name of a system followed by a kind, by the name of the system.
@@ -39,14 +39,14 @@ class Images:
         return next((self.kinds[stem] for stem in stems if stem in self.kinds), ()), True
 
 
-def images_of(names: Iterable[str]) -> Images:
+def images_of(names: Iterable[str]) -> BootFileIndex:
     folded: dict[str, list[str]] = {}
     kinds: dict[str, list[str]] = {}
     for name in sorted(names):
         folded.setdefault(file_names.fold_name(name), []).append(name)
         if (base := _KIND_OF_IMAGE.sub("", name)) != name:
             kinds.setdefault(file_names.fold_name(base), []).append(name)
-    return Images(folded, kinds)
+    return BootFileIndex(folded, kinds)
 
 
 def boot_files(listing: Listing, paths: Iterable[str]) -> list[str]:

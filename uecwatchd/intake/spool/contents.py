@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from uecwatchd.config.documents import Malformed
 from uecwatchd.errors import Deferred, UecError, words_of
 from uecwatchd.images import detect, facts, file_names
-from uecwatchd.intake import checksums, misnamed, sidecar
+from uecwatchd.intake import checksums, misnamed_sidecars, sidecar
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
 from uecwatchd.intake.spool.name_limit import MOST_NAMES
@@ -59,7 +59,7 @@ class Contents:
     facts: Mapping[str, FactsOrError]
     sidecars: Mapping[str, Sidecar | UecError]
     checksums: Mapping[str, Sums | UecError]
-    words: Mapping[str, misnamed.SidecarWords]
+    words: Mapping[str, misnamed_sidecars.SidecarWords]
     unread: frozenset[str]
     crowded: frozenset[str]
 
@@ -284,13 +284,13 @@ def _read_sidecar(descriptor: int, path: str, stamp: FileStamp) -> Sidecar:
     return sidecar.parse_sidecar(_read_small(descriptor, path, stamp), is_json=is_json)
 
 
-def _read_words(descriptor: int, path: str, stamp: FileStamp) -> misnamed.SidecarWords:
+def _read_words(descriptor: int, path: str, stamp: FileStamp) -> misnamed_sidecars.SidecarWords:
     """Return the words of a text that may be meant for a sidecar; none if it is too large."""
     data = _read_small(descriptor, path, stamp)
     return (
-        misnamed.find_sidecar_words(data)
+        misnamed_sidecars.find_sidecar_words(data)
         if len(data) <= sidecar.SIDECAR_LIMIT_BYTES
-        else misnamed.SidecarWords()
+        else misnamed_sidecars.SidecarWords()
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uecwatchd.errors import Rejected, UecError, words_of
-from uecwatchd.intake.misnamed import SidecarWords
+from uecwatchd.intake.misnamed_sidecars import SidecarWords
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.contents import Contents, FactsOrError, ReadBudget, Sums, read_contents
 from uecwatchd.intake.spool.exposure import Exposure, exposure

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from uecwatchd.sandbox.backend import Backend
-from uecwatchd.sandbox.ec2 import images, inspection
+from uecwatchd.sandbox.ec2 import bundle_checks, images
 from uecwatchd.sandbox.ec2.parameters import Action, Parameters, read_list, required
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.responses import Payload, Value
@@ -31,7 +31,7 @@ def run(backend: Backend, parameters: Parameters) -> Payload:
     members = [image] + [images.find(backend, member) for member in (image.kernel, image.ramdisk) if member]
     for member in members:
         sha256 = member.manifest_sha256
-        inspection.recheck(
+        bundle_checks.recheck(
             backend.store, backend.identity, backend.rules.ec2, member.location, manifest_sha256=sha256
         )
     draft = Instance(

@@ -4,20 +4,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from uecwatchd.sandbox.backend import Backend
-from uecwatchd.sandbox.ec2 import image_content, images, inspection
-from uecwatchd.sandbox.ec2.inspection import Bundle
+from uecwatchd.sandbox.ec2 import bundle_checks, image_content, images
+from uecwatchd.sandbox.ec2.bundle_checks import FetchedBundle
 from uecwatchd.sandbox.ec2.manifest import ManifestClaims
 from uecwatchd.sandbox.ec2.parameters import Action, Parameters, required
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.responses import Payload
-from uecwatchd.sandbox.rules.ec2 import Ec2Rules, Fate
+from uecwatchd.sandbox.rules.ec2 import Ec2Rules, ImageLifecycle
 from uecwatchd.sandbox.state.registry import RegisteredImage
 
 PLATFORMS = ("windows", "linux")
 VIRTUALIZATIONS = ("paravirtual", "hvm")
 # One that failed or was deregistered is no kernel for anybody.
 LIVING = ("pending", "available")
-DOOM = Fate(looks=1, state="failed", reason="The image could not be made of its parts")
+DOOM = ImageLifecycle(looks=1, state="failed", reason="The image could not be made of its parts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def register(backend: Backend, parameters: Parameters) -> Payload:
     rules = backend.rules.ec2
     location = required(parameters, "ImageLocation").removeprefix("/")
     wish = _read_wish(backend, parameters)
-    bundle = inspection.read_bundle(backend.store, backend.identity, rules, location)
+    bundle = bundle_checks.read_bundle(backend.store, backend.identity, rules, location)
     _check_rights(backend, bundle.claims)
     _check_agreement(rules, parameters, bundle.claims)
     kernel, ramdisk = _choose_members(rules, wish, bundle.claims)
@@ -53,13 +53,13 @@ def register(backend: Backend, parameters: Parameters) -> Payload:
     return {"imageId": backend.registry.add_image(draft, ids=rules.ids, permissions=permissions).id}
 
 
-def _trouble(rules: Ec2Rules, wish: RegisterRequest, bundle: Bundle) -> str:
+def _trouble(rules: Ec2Rules, wish: RegisterRequest, bundle: FetchedBundle) -> str:
     """Return the reason why no image can be made of the bundle, or an empty text.
 
     Raises `ApiError`: where this generation finds that out at once.
     """
     try:
-        found = inspection.inspect(bundle)
+        found = bundle_checks.inspect(bundle)
         if wish.virtualization == "hvm" and not image_content.is_disk(found.head):
             raise ApiError("InvalidManifest", "An hvm image must be a whole disk with a boot sector")
     except ApiError as refused:
@@ -144,8 +144,8 @@ def _check_member(backend: Backend, image_id: str, *, type_: str) -> None:
 def _draft(
     backend: Backend,
     wish: RegisterRequest,
-    bundle: Bundle,
-    fate: Fate,
+    bundle: FetchedBundle,
+    fate: ImageLifecycle,
     *,
     location: str,
     kernel: str,
@@ -173,7 +173,7 @@ def _draft(
     )
 
 
-def _fate(backend: Backend, *, trouble: str) -> Fate:
+def _fate(backend: Backend, *, trouble: str) -> ImageLifecycle:
     fate = (
         replace(DOOM, reason=trouble)
         if trouble

@@ -38,7 +38,7 @@ class ImageIds:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class ImageLifecycle:
     """The life of a new image: `pending` for so many DescribeImages calls, then `state`."""
 
     looks: int = 0
@@ -90,7 +90,7 @@ class Ec2Rules:
     windows_is_hvm: bool
     administrators_only: bool  # whether nobody else registers kernels and ramdisks
     # life of an image
-    fate: Fate
+    fate: ImageLifecycle
     imports_later: bool  # whether what is wrong with key and parts shows in the image, and not at once
     public: bool  # whether everybody may launch it from the start
     shared_with: re.Pattern[str] | None  # single accounts that can be let start an image
@@ -142,7 +142,7 @@ SANDBOX = Ec2Rules(
     hvm_alone=False,
     windows_is_hvm=False,
     administrators_only=False,
-    fate=Fate(),
+    fate=ImageLifecycle(),
     imports_later=False,
     public=False,
     shared_with=_ACCOUNT,
@@ -260,7 +260,7 @@ OPENSTACK = replace(
     ),
     mapping_refused=True,
     contradiction_refused=False,
-    fate=Fate(looks=1),
+    fate=ImageLifecycle(looks=1),
     shared_with=None,
     imports_later=True,  # it answers once it has read the manifest, and fetches and opens the parts later
     groups_apart=True,

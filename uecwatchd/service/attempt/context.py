@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor
@@ -24,7 +24,7 @@ from uecwatchd.types import ContentDigest, Role, SetId
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class AttemptTools:
     """Tools that the stages of all attempts share."""
 
     ledger: Ledger
@@ -100,10 +100,10 @@ class Job:
         return self.record.id
 
 
-Stage = Callable[[Job, Tools], Job]
+Stage = Callable[[Job, AttemptTools], Job]
 
 
-def stop_if_asked(job: Job, tools: Tools) -> None:
+def stop_if_asked(job: Job, tools: AttemptTools) -> None:
     """Raise Stopped if the service is to end, or the set is held or to be forgotten."""
     what = f"{job.found.name}: stopped at: {job.record.stage or 'the beginning'}"
     if tools.stopping.is_set():
@@ -113,7 +113,7 @@ def stop_if_asked(job: Job, tools: Tools) -> None:
         raise Stopped(what, why, NEXT[why].format(release=release))
 
 
-def pause(seconds: float, tools: Tools, check: Callable[[], None]) -> None:
+def pause(seconds: float, tools: AttemptTools, check: Callable[[], None]) -> None:
     """Wait, and call `check` at least once a second, which may raise to end the wait."""
     end = time.monotonic() + seconds
     while not tools.stopping.wait(min(CHECK_SECONDS, max(0.0, end - time.monotonic()))):

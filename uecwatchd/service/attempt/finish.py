@@ -12,15 +12,23 @@ from functools import partial
 from uecwatchd.clouds.attributes import Permissions, describe, permissions, share, tag, untag
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.objects import remove_object
-from uecwatchd.clouds.patience import retry
 from uecwatchd.clouds.registration import deregister
+from uecwatchd.clouds.request_retry import retry
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Level
 from uecwatchd.images import digests
 from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, SetRecord, TargetImage
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.wording import command
-from uecwatchd.service.attempt.context import Job, Tools, main_member, pause, stop_if_asked, tell, with_image
+from uecwatchd.service.attempt.context import (
+    AttemptTools,
+    Job,
+    main_member,
+    pause,
+    stop_if_asked,
+    tell,
+    with_image,
+)
 from uecwatchd.system.text import printable
 from uecwatchd.types import Role
 
@@ -40,7 +48,7 @@ NOT_AGAIN = "It is not tried again automatically. To do it: {order}"
 # --- attributes -------------------------------------------------------------------------------------------
 
 
-def apply_attributes(job: Job, tools: Tools) -> Job:
+def apply_attributes(job: Job, tools: AttemptTools) -> Job:
     """Apply the requested attributes to the images, and remove those that are no longer requested."""
     before, now = _main_image(job).attributes, _requested(job, tools)
     if before and before.image_id == now.image_id:
@@ -61,7 +69,7 @@ def _main_image(job: Job) -> TargetImage:
     return job.target.image(main_member(job.found).role)
 
 
-def _requested(job: Job, tools: Tools) -> AppliedAttributes:
+def _requested(job: Job, tools: AttemptTools) -> AppliedAttributes:
     """Return the attributes of the main image, except permissions."""
     image = _main_image(job)
     member = next(member for member in job.record.members if member.role == image.role)
@@ -69,7 +77,7 @@ def _requested(job: Job, tools: Tools) -> AppliedAttributes:
     return AppliedAttributes(image.image_id, tags, described=job.found.sidecar.description is not None)
 
 
-def _note(job: Job, tools: Tools, attributes: AppliedAttributes) -> Job:
+def _note(job: Job, tools: AttemptTools, attributes: AppliedAttributes) -> Job:
     """Record attributes before they are applied, so that they are known to be ours to remove."""
     if _main_image(job).attributes == attributes:
         return job
@@ -78,7 +86,9 @@ def _note(job: Job, tools: Tools, attributes: AppliedAttributes) -> Job:
     return job
 
 
-def _removals(job: Job, before: AppliedAttributes, now: AppliedAttributes, tools: Tools) -> Iterator[Change]:
+def _removals(
+    job: Job, before: AppliedAttributes, now: AppliedAttributes, tools: AttemptTools
+) -> Iterator[Change]:
     """Yield removals of attributes. An attribute that another set gave too stays."""
     cloud, image_id = job.cloud, now.image_id
     kept, is_described = set(now.tags), now.described
@@ -91,7 +101,7 @@ def _removals(job: Job, before: AppliedAttributes, now: AppliedAttributes, tools
         yield Change(lambda: _described(cloud, image_id, ""))
 
 
-def _given_by_others(job: Job, image_id: str, tools: Tools) -> Iterator[AppliedAttributes]:
+def _given_by_others(job: Job, image_id: str, tools: AttemptTools) -> Iterator[AppliedAttributes]:
     """Yield the attributes that other sets gave this image."""
     for record in tools.ledger.sets_with_image(job.target.cloud, image_id):
         if not _is_other(record, job):
@@ -106,7 +116,7 @@ def _untagged(cloud: Cloud, image_id: str, keys: list[str]) -> str:
     return f"took the tags {', '.join(sorted(keys))} off {image_id}"
 
 
-def _additions(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Change]:
+def _additions(job: Job, member: MemberRecord, tools: AttemptTools) -> Iterator[Change]:
     cloud, sidecar, image_id = job.cloud, job.found.sidecar, job.record.image_id(member.role)
     # Nothing is taken from an image that a set of another owner has too.
     is_ours = member.role == main_member(job.found).role and not _has_other_owner(job, image_id, tools)
@@ -127,7 +137,7 @@ def _additions(job: Job, member: MemberRecord, tools: Tools) -> Iterator[Change]
         yield Change(shared, is_urgent=public is False)
 
 
-def _has_other_owner(job: Job, image_id: str, tools: Tools) -> bool:
+def _has_other_owner(job: Job, image_id: str, tools: AttemptTools) -> bool:
     """Return True if a set of another owner has this image: then nothing is removed from it."""
     mine = job.found.owner
     sets = tools.ledger.sets_with_image(job.target.cloud, image_id)
@@ -154,7 +164,7 @@ def _starters(given: Permissions) -> str:
     return " and ".join(["its owner", *sorted(given.accounts)]) if given.accounts else "its owner alone"
 
 
-def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
+def _tags(job: Job, member: MemberRecord, tools: AttemptTools) -> Mapping[str, str]:
     """Return the tags of an image, the requested ones first, because the number is limited.
 
     With them, readers of the cloud's list find the source file. Kernels and ramdisks are shared, so they have
@@ -169,11 +179,11 @@ def _tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
     return {**sidecar.tags, **ours, **{key: value for key, value in named.items() if value}, **sidecar.tags}
 
 
-def _fitting_tags(job: Job, member: MemberRecord, tools: Tools) -> Mapping[str, str]:
+def _fitting_tags(job: Job, member: MemberRecord, tools: AttemptTools) -> Mapping[str, str]:
     return dict(list(_tags(job, member, tools).items())[: job.cloud.dialect.tag_limit])
 
 
-def _make(job: Job, tools: Tools, change: Change) -> Job:
+def _make(job: Job, tools: AttemptTools, change: Change) -> Job:
     """Grant a wish; on failure return the job with a remark."""
     check = partial(stop_if_asked, job, tools)
     check()
@@ -206,7 +216,7 @@ def _add_remark(job: Job, what: str, why: str, hint: str, request_id: str = "") 
     return job.with_target(remarks=remarks)
 
 
-def _tell_shared(job: Job, tools: Tools) -> None:
+def _tell_shared(job: Job, tools: AttemptTools) -> None:
     """Report that other sets have the same image, because it has only one set of permissions."""
     role = main_member(job.found).role
     image_id = job.record.image_id(role)
@@ -231,7 +241,7 @@ def _tell_visibility(job: Job) -> None:
 # --- the older image --------------------------------------------------------------------------------------
 
 
-def replace_older(job: Job, tools: Tools) -> Job:
+def replace_older(job: Job, tools: AttemptTools) -> Job:
     """Remove the previous image of the set from this host, if `on_existing = "replace"`."""
     image_id = job.record.image_id("machine")
     if job.found.sidecar.on_existing != "replace" or not image_id:
@@ -267,7 +277,7 @@ def _is_other(record: SetRecord, job: Job) -> bool:
     return not same and record.target.cloud == job.target.cloud
 
 
-def _remove(job: Job, older: BundleRecord, tools: Tools) -> str:
+def _remove(job: Job, older: BundleRecord, tools: AttemptTools) -> str:
     """Deregister an image, then delete its bundle: an image without its parts cannot start.
 
     After an interruption it starts again from the beginning: the ledger keeps the bundle until the end.
@@ -284,7 +294,7 @@ def _remove(job: Job, older: BundleRecord, tools: Tools) -> str:
 # --- publication ------------------------------------------------------------------------------------------
 
 
-def publish(job: Job, tools: Tools) -> Job:
+def publish(job: Job, tools: AttemptTools) -> Job:
     """Report the result, then write the result files: first the log, then the JSON, then the ids."""
     ids = {image.role: image.image_id for image in job.target.images}
     seconds = round(tools.now() - job.record.since, 1)

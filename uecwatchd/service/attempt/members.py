@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from uecwatchd.delivery.deliver import Registration, await_available, register_member, upload_ahead
-from uecwatchd.delivery.request import Boot, MachineTraits, UploadRequest, UploadTools
+from uecwatchd.delivery.request import BootFiles, MachineTraits, UploadRequest, UploadTools
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Tee
 from uecwatchd.images.block_source import BlockSource
@@ -23,8 +23,8 @@ from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import NOT_READ
 from uecwatchd.outputs.result_files import track_in_report
 from uecwatchd.service.attempt.context import (
+    AttemptTools,
     Job,
-    Tools,
     main_member,
     name_traits,
     pause,
@@ -35,7 +35,7 @@ from uecwatchd.service.attempt.prepare import registered_name
 from uecwatchd.types import FileStamp, Role
 
 
-def deliver(job: Job, tools: Tools) -> Job:
+def deliver(job: Job, tools: AttemptTools) -> Job:
     """Bundle, upload and register all members of a set.
 
     Raises what kept the first of them from it: Pending if the cloud takes longer than moments for an image.
@@ -81,7 +81,7 @@ def _request(job: Job, member: Member) -> UploadRequest:
 
 
 def _machine_request(
-    job: Job, tools: Tools, machine: Member, made: Mapping[Role, Registration]
+    job: Job, tools: AttemptTools, machine: Member, made: Mapping[Role, Registration]
 ) -> UploadRequest:
     found = job.found
     traits = MachineTraits(
@@ -96,7 +96,7 @@ def _machine_request(
     return replace(_request(job, machine), machine=traits)
 
 
-def _upload_tools(job: Job, tools: Tools) -> UploadTools:
+def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
     check_stop = partial(stop_if_asked, job, tools)
     return UploadTools(
         cloud=job.cloud,
@@ -114,7 +114,7 @@ def _upload_tools(job: Job, tools: Tools) -> UploadTools:
     )
 
 
-def _boot(job: Job, tools: Tools, made: Mapping[Role, Registration]) -> Boot:
+def _boot(job: Job, tools: AttemptTools, made: Mapping[Role, Registration]) -> BootFiles:
     """Return the kernel and ramdisk that the machine boots with: files of the set, or ids in the sidecar.
 
     A kernel is told from others by its content as far as the ledger knows that, otherwise by its id. So the
@@ -131,7 +131,7 @@ def _boot(job: Job, tools: Tools, made: Mapping[Role, Registration]) -> Boot:
     def image_id(role: Role) -> str | None:
         return given[role] or (made[role].image_id if role in made else None)
 
-    return Boot((trait("kernel"), trait("ramdisk")), image_id("kernel"), image_id("ramdisk"))
+    return BootFiles((trait("kernel"), trait("ramdisk")), image_id("kernel"), image_id("ramdisk"))
 
 
 def _check_unchanged(found: ImageSet) -> None:

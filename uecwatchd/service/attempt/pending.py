@@ -14,11 +14,11 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs.wording import moment, waiting_for
-from uecwatchd.service.attempt.context import Job, Tools
+from uecwatchd.service.attempt.context import AttemptTools, Job
 from uecwatchd.service.retry import next_check_at
 
 
-def check_pending(found: ImageSet, before: SetRecord | None, tools: Tools) -> SetRecord | None:
+def check_pending(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> SetRecord | None:
     """Check a set's pending images. Returns the record if it has to wait, None if there is work to do."""
     if before is None or not before.awaits_cloud or before.stamp != found.stamp:
         return None
@@ -43,7 +43,7 @@ def seconds_waited(record: SetRecord | None, *, now: float) -> Mapping[str, floa
     return {image.pending: max(0.0, now - record.since) for image in record.target.images if image.pending}
 
 
-def defer_pending(job: Job, pending: Pending, tools: Tools) -> tuple[SetRecord, Event]:
+def defer_pending(job: Job, pending: Pending, tools: AttemptTools) -> tuple[SetRecord, Event]:
     """Return the record of a set that waits for its cloud, and the event.
 
     It keeps its stage and its number of deferrals, because nothing has failed or ended.

@@ -16,7 +16,14 @@ from uecwatchd.intake.sidecar import render_name
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.service.attempt.context import Job, Tools, fingerprint_of, stop_if_asked, tell, with_digest
+from uecwatchd.service.attempt.context import (
+    AttemptTools,
+    Job,
+    fingerprint_of,
+    stop_if_asked,
+    tell,
+    with_digest,
+)
 from uecwatchd.types import ContentDigest
 
 # A copy that pauses for longer than the settle time, for example because of the network, continues within ten
@@ -39,7 +46,7 @@ WAYS_OUT = {
 }
 
 
-def read_digests(job: Job, tools: Tools) -> Job:
+def read_digests(job: Job, tools: AttemptTools) -> Job:
     """Compute the SHA-256 of every member. An unchanged stamp means unchanged content.
 
     A new file is read twice: here, and while it is bundled, where the digest is computed again. The first
@@ -56,7 +63,7 @@ def read_digests(job: Job, tools: Tools) -> Job:
     return job
 
 
-def _read(job: Job, member: Member, tools: Tools, taken: Digest | None = None) -> ContentDigest:
+def _read(job: Job, member: Member, tools: AttemptTools, taken: Digest | None = None) -> ContentDigest:
     def progress(done: int) -> None:
         stop_if_asked(job, tools)
         job.monitor.progress(Progress(job.found.name, job.record.stage, member.name, done, member.size))
@@ -64,7 +71,7 @@ def _read(job: Job, member: Member, tools: Tools, taken: Digest | None = None) -
     return safe_open.digest(job.found.folder, member.path, stamp=member.stamp, taken=taken, progress=progress)
 
 
-def check_sums(job: Job, tools: Tools) -> Job:
+def check_sums(job: Job, tools: AttemptTools) -> Job:
     """Compare every member with its declared sum, if there is one.
 
     Raises NotYet if the file may still be written, Rejected otherwise.
@@ -87,7 +94,7 @@ def check_sums(job: Job, tools: Tools) -> Job:
     return job
 
 
-def _sha256(job: Job, member: Member, known: MemberRecord, tools: Tools) -> ContentDigest:
+def _sha256(job: Job, member: Member, known: MemberRecord, tools: AttemptTools) -> ContentDigest:
     """Return the plain SHA-256, which for most files is the digest anyway.
 
     For a file that is mostly holes it takes a separate read, once: the sum may be newer than the digest.
@@ -112,7 +119,7 @@ def fresh_until(job: Job, *, now: float) -> float:
     return min(now, job.found.changed) + FRESH_SECONDS
 
 
-def remove_stale_ids(job: Job, tools: Tools) -> Job:
+def remove_stale_ids(job: Job, tools: AttemptTools) -> Job:
     """Remove the ids of an earlier content. Files that were only touched keep their ids."""
     fingerprint = fingerprint_of(job.record, job.found)
     if job.target.fingerprint != fingerprint:
@@ -120,7 +127,7 @@ def remove_stale_ids(job: Job, tools: Tools) -> Job:
     return job.with_target(fingerprint=fingerprint)
 
 
-def connect(job: Job, tools: Tools) -> Job:
+def connect(job: Job, tools: AttemptTools) -> Job:
     """Connect to the cloud, and make sure that the bucket is ours."""
     bucket = job.target.bucket
     check_bucket_name(bucket, from_config=bucket == tools.configured_bucket)
@@ -136,7 +143,7 @@ def connect(job: Job, tools: Tools) -> Job:
     return replace(job, connected=cloud)
 
 
-def check_name(job: Job, tools: Tools) -> Job:
+def check_name(job: Job, tools: AttemptTools) -> Job:
     """Check that the image can have its name, before gigabytes are uploaded."""
     pattern = job.cloud.dialect.name_pattern
     if job.found.member("machine") is None or pattern is None:
@@ -159,7 +166,7 @@ def check_name(job: Job, tools: Tools) -> Job:
     return job
 
 
-def registered_name(job: Job, tools: Tools) -> str:
+def registered_name(job: Job, tools: AttemptTools) -> str:
     when = datetime.fromtimestamp(tools.now(), UTC)
     found = job.found
     return render_name(
@@ -172,7 +179,7 @@ def registered_name(job: Job, tools: Tools) -> str:
     )
 
 
-def preflight(job: Job, tools: Tools) -> Job:
+def preflight(job: Job, tools: AttemptTools) -> Job:
     """Check everything that the cloud may refuse, before gigabytes are uploaded."""
     del tools
     _check_architecture(job)

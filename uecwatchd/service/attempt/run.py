@@ -17,9 +17,17 @@ from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.advances import track_in_ledger
+from uecwatchd.outputs.ledger_progress import track_in_ledger
 from uecwatchd.outputs.wording import failure_event, problem, waiting_for
-from uecwatchd.service.attempt.context import Job, Stage, Tools, main_member, pause, stop_if_asked, tell
+from uecwatchd.service.attempt.context import (
+    AttemptTools,
+    Job,
+    Stage,
+    main_member,
+    pause,
+    stop_if_asked,
+    tell,
+)
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
 from uecwatchd.service.attempt.members import deliver
 from uecwatchd.service.attempt.pending import check_pending, defer_pending, seconds_waited
@@ -52,7 +60,7 @@ def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     )
 
 
-def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecord:
+def work(found: ImageSet, *, before: SetRecord | None, tools: AttemptTools) -> SetRecord:
     """Make one attempt at a set, and return its record at the end. `before` is its record up to now.
 
     Never raises a UecError: every failure is in the record, in the files beside the image, and reported.
@@ -83,7 +91,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: Tools) -> SetRecor
         return _fail(job, error, tools, before)
 
 
-def _run_stage(stage: Stage, job: Job, tools: Tools) -> Job:
+def _run_stage(stage: Stage, job: Job, tools: AttemptTools) -> Job:
     """Run a stage, and repeat it while the cloud gives bad answers but is not away.
 
     Every stage can be repeated: it finds completed work, even an image that was registered without an answer.
@@ -101,7 +109,7 @@ def _run_stage(stage: Stage, job: Job, tools: Tools) -> Job:
     return stage(job, tools)
 
 
-def _begin(found: ImageSet, before: SetRecord | None, tools: Tools) -> Job:
+def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Job:
     same = (
         adjust_for_downtime(before, started=tools.started) if before and before.stamp == found.stamp else None
     )
@@ -171,13 +179,13 @@ def _announce(job: Job, before: SetRecord | None) -> None:
 # --- the end of an attempt --------------------------------------------------------------------------------
 
 
-def _succeed(job: Job, tools: Tools) -> SetRecord:
+def _succeed(job: Job, tools: AttemptTools) -> SetRecord:
     tools.clouds.availability.note_success(job.target.cloud)
     done = replace(job.record, state="done", stage="", since=tools.now(), deferrals=0, first_failure=None)
     return tools.ledger.put_set(done)
 
 
-def _defer_open_files(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
+def _defer_open_files(job: Job, wait: NotYet, tools: AttemptTools) -> SetRecord:
     """Make an incomplete set wait again, with the stamp of the files that were checked."""
     record = replace(job.record, state="waiting", stage="", since=tools.now(), reason=wait.reason)
     record = replace(record, next_retry=wait.until, deferrals=0, first_failure=None)
@@ -185,7 +193,7 @@ def _defer_open_files(job: Job, wait: NotYet, tools: Tools) -> SetRecord:
     return _end(job, record, tools, Event(Kind.WAITING, what, record.name))
 
 
-def _fail(job: Job, error: UecError, tools: Tools, before: SetRecord | None) -> SetRecord:
+def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | None) -> SetRecord:
     cloud, name = job.target.cloud, job.record.name
     away = isinstance(error, CloudAway) and tools.clouds.is_away_for(cloud, error, set_name=name)
     record = job.reached()
@@ -212,7 +220,7 @@ def _parts(record: SetRecord) -> int:
     return sum(image.parts for image in record.target.images)
 
 
-def show_refusal(record: SetRecord, tools: Tools, *, before: SetRecord | None) -> None:
+def show_refusal(record: SetRecord, tools: AttemptTools, *, before: SetRecord | None) -> None:
     """Report a set that cannot be started, in the journal and beside its files."""
     log = result_files.LogFile(Path(record.folder), record.name)
     monitor = log if _is_known(record, before) else Tee((log, tools.monitor))
@@ -229,12 +237,12 @@ def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
     return told == now
 
 
-def _stop_event(stopped: Stopped, tools: Tools) -> Event:
+def _stop_event(stopped: Stopped, tools: AttemptTools) -> Event:
     kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
     return Event(kind, str(stopped))
 
 
-def _end(job: Job, record: SetRecord, tools: Tools, event: Event) -> SetRecord:
+def _end(job: Job, record: SetRecord, tools: AttemptTools, event: Event) -> SetRecord:
     """Publish and store a record that ends an attempt, as far as the disks allow."""
     job.monitor.tell(replace(event, set=record.name))
     _do_all(record, job.monitor, lambda: _show(record, job.monitor), lambda: tools.ledger.put_set(record))
@@ -259,7 +267,7 @@ def _do_all(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -
             monitor.tell(Event(Kind.FAULT, what, record.name, level="error"))
 
 
-def _note_stage(job: Job, name: str, tools: Tools) -> Job:
+def _note_stage(job: Job, name: str, tools: AttemptTools) -> Job:
     """Record the stage of the job: first in the ledger, then in its copy for people."""
     record = replace(job.record, stage=name)
     tools.ledger.put_set(record)

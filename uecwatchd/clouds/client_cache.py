@@ -7,12 +7,12 @@ or detected by the first connection. Until then a cloud is presumed to be what i
 import threading
 from collections.abc import Callable, Mapping
 
+from uecwatchd.clouds.assumed_dialect import assume_dialects, undetected
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.connect import connect_as, detected
-from uecwatchd.clouds.credentials.gather import gather
+from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.detect import DetectedDialect
 from uecwatchd.clouds.dialects import DIALECTS, Dialect
-from uecwatchd.clouds.presumed import assume_dialects, undetected
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.system.signals import NEVER, Stop
 from uecwatchd.types import DetectedCloud

@@ -13,7 +13,7 @@ import pytest
 from tests.support.heard import Heard
 from tests.support.host import Host
 from tests.support.waiting import until
-from uecwatchd.clouds.patience import RetryPolicy, retry
+from uecwatchd.clouds.request_retry import RetryPolicy, retry
 from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Deferred, Rejected, StillAway, Stopped
 from uecwatchd.ledger.records import SetRecord

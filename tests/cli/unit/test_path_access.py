@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from uecwatchd.cli.unit.reach import Need, bound, drop_in, obstacles
+from uecwatchd.cli.unit.path_access import Need, bound, drop_in, obstacles
 from uecwatchd.cli.unit.systemd import Unit
 
 HOME = "ProtectHome=read-only"

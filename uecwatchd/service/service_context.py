@@ -8,7 +8,7 @@ from functools import partial
 
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
-from uecwatchd.clouds.patience import RetryPolicy
+from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.events import Monitor
 from uecwatchd.ledger.api import Ledger
@@ -68,7 +68,7 @@ class Shared:
     def reports(self) -> CloudReports:
         return CloudReports(ledger=self.ledger, monitor=self.monitor, wake=self.signals.wake.set)
 
-    def tools_for(self, settings: Settings) -> context.Tools:
+    def tools_for(self, settings: Settings) -> context.AttemptTools:
         """Make the tools of attempts by one configuration. Raises Halted for a mistake in `[defaults]`."""
         bucket, reports = make_rules(settings, {}).defaults.bucket, self.reports()
         clouds = CloudAccess(
@@ -81,7 +81,7 @@ class Shared:
             clock=self.clocks.monotonic,
             stop=self.signals.stopping,
         )
-        return context.Tools(
+        return context.AttemptTools(
             ledger=self.ledger,
             clouds=clouds,
             monitor=self.monitor,

@@ -61,7 +61,7 @@ class Account:
     user_key: RSAPrivateKey = field(repr=False)
     cloud_cert: Certificate | None
     ca_bundle: Path | None
-    session_token: str | None = field(default=None, repr=False)  # of keys that are lent for a while
+    session_token: str | None = field(default=None, repr=False)  # of temporary keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CredentialSources:
     """All descriptions of one cloud, the strongest first."""
 
     cloud: str
@@ -99,7 +99,7 @@ def gather(settings: CloudSettings) -> Account:
 
     Raises `Halted` (`NotPermitted` for a file we may not read), naming the file and the setting.
     """
-    told = told_of(settings)
+    told = find_sources(settings)
     pair = fitting(told, certificate=user_certificate(told), key=user_key(told))
     seal = cloud_certificate(told, user=pair[0])
     number, authorities = account_number(told), ca_bundle(told)
@@ -107,7 +107,7 @@ def gather(settings: CloudSettings) -> Account:
 
 
 def assembled(
-    told: Told,
+    told: CredentialSources,
     where: Addresses,
     keys: Keys,
     number: str,
@@ -179,12 +179,12 @@ def sealed_with(account: Account) -> str:
 # --- piece by piece ---------------------------------------------------------------------------------------
 
 
-def told_of(settings: CloudSettings) -> Told:
+def find_sources(settings: CloudSettings) -> CredentialSources:
     """List the sources that describe a cloud.
 
     Raises `Halted` for a named file or profile that cannot be read.
     """
-    return Told(settings.name, settings, tuple(_places(settings)))
+    return CredentialSources(settings.name, settings, tuple(_places(settings)))
 
 
 def _places(settings: CloudSettings) -> Iterator[Source]:
@@ -206,7 +206,7 @@ def configured(settings: CloudSettings) -> Source:
     return Source(f"[cloud.{settings.name}]", values, {})
 
 
-def addresses(told: Told) -> Addresses:
+def addresses(told: CredentialSources) -> Addresses:
     """Return both URLs, or neither if the region is one with known addresses. Raises `Halted`."""
     region = _region(told)
     if not (told.value("ec2_url") or told.value("s3_url")) and _is_known(told.settings.dialect, region):
@@ -220,7 +220,7 @@ def _is_known(dialect: str, region: str | None) -> bool:
     return region is not None and (named.regional if named else bool(_KNOWN_REGION.fullmatch(region)))
 
 
-def _region(told: Told) -> str | None:
+def _region(told: CredentialSources) -> str | None:
     """Return the region's name.
 
     A region of euca2ools may be a mere label; if the name matters to a server, it is a real one.
@@ -229,7 +229,7 @@ def _region(told: Told) -> str | None:
     return region if region and REGION.fullmatch(region) else None
 
 
-def _url(told: Told, setting: str, half: str) -> str:
+def _url(told: CredentialSources, setting: str, half: str) -> str:
     url = _needed(told, setting, f"address for {half}")
     try:
         address = read_address(url)
@@ -246,7 +246,7 @@ def _url(told: Told, setting: str, half: str) -> str:
     return address
 
 
-def access_keys(told: Told) -> Keys:
+def access_keys(told: CredentialSources) -> Keys:
     """Return the access keys. Raises `Halted`.
 
     A token belongs to the secret that stands beside it, and to no other.
@@ -257,20 +257,20 @@ def access_keys(told: Told) -> Keys:
     return Keys(access_key, secret_key, place.values.get("session_token") if place else None)
 
 
-def account_number(told: Told) -> str:
+def account_number(told: CredentialSources) -> str:
     """Return it without the hyphens that some show it with; empty if nothing says it."""
     return (told.value("account") or "").replace("-", "").strip()
 
 
-def user_certificate(told: Told) -> Certificate:
+def user_certificate(told: CredentialSources) -> Certificate:
     return load_certificate(_file(told, "user_cert", "user certificate"), whose="the user's certificate")
 
 
-def user_key(told: Told) -> RSAPrivateKey:
+def user_key(told: CredentialSources) -> RSAPrivateKey:
     return load_private_key(_file(told, "user_key", "user's private key"), whose="the user's private key")
 
 
-def fitting(told: Told, *, certificate: Certificate, key: RSAPrivateKey) -> Pair:
+def fitting(told: CredentialSources, *, certificate: Certificate, key: RSAPrivateKey) -> Pair:
     """Return key and certificate together. Raises `Halted` if they do not belong together."""
     if is_key_pair(key, certificate):
         return certificate, key
@@ -281,7 +281,7 @@ def fitting(told: Told, *, certificate: Certificate, key: RSAPrivateKey) -> Pair
     )
 
 
-def cloud_certificate(told: Told, *, user: Certificate | None) -> Certificate | None:
+def cloud_certificate(told: CredentialSources, *, user: Certificate | None) -> Certificate | None:
     """Return the cloud's certificate, None if nothing names it.
 
     Raises `Halted` if it is the user's: bundles sealed for the user twice would be refused one by one, and
@@ -300,7 +300,7 @@ def cloud_certificate(told: Told, *, user: Certificate | None) -> Certificate | 
     )
 
 
-def ca_bundle(told: Told) -> Path | None:
+def ca_bundle(told: CredentialSources) -> Path | None:
     path = told.value("ca_bundle")
     if path is None:
         return None
@@ -316,11 +316,11 @@ def ca_bundle(told: Told) -> Path | None:
         raise Halted(what, why, hint) from error
 
 
-def _file(told: Told, setting: str, noun: str) -> Path:
+def _file(told: CredentialSources, setting: str, noun: str) -> Path:
     return Path(_needed(told, setting, noun))
 
 
-def _needed(told: Told, setting: str, noun: str) -> str:
+def _needed(told: CredentialSources, setting: str, noun: str) -> str:
     if value := told.value(setting):
         return value
     where = ", ".join(_silent(place, setting) for place in told.places[1:]) or "there is no eucarc"
@@ -331,7 +331,7 @@ def _needed(told: Told, setting: str, noun: str) -> str:
     )
 
 
-def _remedy(told: Told, setting: str) -> str:
+def _remedy(told: CredentialSources, setting: str) -> str:
     """Name the place where the setting is looked for first, or the configuration."""
     table = f"under [cloud.{told.cloud}]"
     if remedy := next((place.remedies[setting] for place in told.places if setting in place.remedies), None):

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from uecwatchd.bundle.keys import is_key_pair
-from uecwatchd.clouds.credentials.gather import bundle_user, gather, numbered, sealing_certificate
+from uecwatchd.clouds.credentials.account import bundle_user, gather, numbered, sealing_certificate
 from uecwatchd.clouds.dialects import AWS, EUCA3, EUCA4, EUCA5, OPENSTACK, UEC, Dialect
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, NotPermitted

@@ -27,7 +27,7 @@ KEY_TEXT = re.compile(rb"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class FetchedBundle:
     """A well-formed manifest and the parts it names, all present with plausible sizes.
 
     `secret` is None if the cloud's key does not open it and that shows later; `trouble` says why.
@@ -42,7 +42,7 @@ class Bundle:
 
 def read_bundle(
     store: Store, identity: Identity, rules: Ec2Rules, location: str, *, moment: Moment = "register"
-) -> Bundle:
+) -> FetchedBundle:
     """Check everything but the parts' bytes. `location` is `bucket/key`. Raises `ApiError`."""
     bucket, key = split_location(location, rules)
     data = _read_manifest(store, identity, rules, bucket, key)
@@ -54,7 +54,7 @@ def read_bundle(
     secret, trouble = _opened(claims, identity, rules)
     prefix = f"{folder}/" if folder and rules.parts_beside else ""
     parts = _find_parts(store, rules, bucket, prefix, claims)
-    return Bundle(claims, hashlib.sha256(data).hexdigest(), parts, secret, trouble)
+    return FetchedBundle(claims, hashlib.sha256(data).hexdigest(), parts, secret, trouble)
 
 
 def _opened(claims: ManifestClaims, identity: Identity, rules: Ec2Rules) -> tuple[BundleKey | None, str]:
@@ -69,7 +69,7 @@ def _opened(claims: ManifestClaims, identity: Identity, rules: Ec2Rules) -> tupl
     return secret, ""
 
 
-def inspect(bundle: Bundle) -> ImageEnds:
+def inspect(bundle: FetchedBundle) -> ImageEnds:
     """Unbundle the image and check its content for its role. Raises `ApiError`."""
     claims = bundle.claims
     if bundle.secret is None:

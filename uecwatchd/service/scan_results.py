@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.service.parts import LastingParts, Setup
 from uecwatchd.service.policy import earliest_retry, summarize
+from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,7 @@ class Agenda:
     """Answers questions about the sets in the spool folders; changes nothing."""
 
     parts: LastingParts
-    setup: Setup
+    setup: ConfiguredParts
 
     def present(self) -> tuple[SetRecord, ...]:
         """Return the records of the sets that are in the spool folders now."""

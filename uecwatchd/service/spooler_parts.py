@@ -28,11 +28,11 @@ class LastingParts:
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class ConfiguredParts:
     """Parts of one configuration, replaced when another one is read."""
 
     settings: Settings
-    tools: context.Tools
+    tools: context.AttemptTools
     conditions: Conditions
     scanner: Scanner
     notices: Notices
