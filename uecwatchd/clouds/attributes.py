@@ -62,8 +62,10 @@ def untag(cloud: Cloud, image_id: str, keys: Collection[str]) -> None:
 
 
 def describe(cloud: Cloud, image_id: str, text: str) -> None:
-    """Ensure that an image has a description, which most clouds took when it was registered; an empty text takes
-    it off."""
+    """Ensure that an image has a description; most clouds took it at registration.
+
+    An empty text removes it.
+    """
     doing = f"describing {image_id}"
     if _description(cloud, image_id) == text:
         return

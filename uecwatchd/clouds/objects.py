@@ -277,7 +277,7 @@ def _is_the_same(there: StoredObject | None, sent: StoredObject) -> bool:
 
 
 def check_objects(cloud: Cloud, bucket: str, prefix: str, sent: Iterable[StoredObject]) -> None:
-    """Check that a bucket holds what was sent, by sizes and ETags. Raises `Deferred`, naming what is wrong."""
+    """Check by sizes and ETags that a bucket holds what was sent. Raises `Deferred`, naming what is wrong."""
     there = {one.key: one for one in list_objects(cloud, bucket, prefix)}
     wrong = [one for one in sent if not _is_the_same(there.get(one.key), one)]
     if not wrong:

@@ -6,8 +6,8 @@ backslash at the end of a line; `$VAR`, `${VAR}`, `${VAR:-default}` and `${VAR%/
 here-documents, which are passed over.
 The place of the script itself is known, however it asks for it, in bash and in zsh: by `$BASH_SOURCE`, `$0`
 or `${(%):-%x}`, and through the commands of `shell_commands`, which are answered, and not run either.
-The output of any other command is unknown, and so is what is made of it. No condition is weighed but whether
-a variable is set: what several branches set alike is known, and what they set otherwise is not.
+The output of any other command is unknown, and so is any value made of it. The only condition that is
+evaluated is if a variable is set: a value is known if all branches set the same one.
 """
 
 import re
