@@ -137,7 +137,7 @@ def test_an_image_was_made_here_if_its_bundle_was() -> None:
     )
     origins = {exhibit.image.id: exhibit.origin for exhibit in found}
     assert origins == {
-        KERNEL.id: Origin("aa", ("karmic", "lucid")),
+        KERNEL.id: Origin(ContentDigest("aa"), ("karmic", "lucid")),
         OLD.id: Origin("bb", ()),
         NEW.id: None,
     }
@@ -151,7 +151,7 @@ def test_what_was_only_found_in_the_cloud_was_not_made_here() -> None:
 
 
 def test_a_program_is_told_more_than_the_columns_hold() -> None:
-    told = as_json(ListedImage(NEW, Origin("aa", ("karmic",))))
+    told = as_json(ListedImage(NEW, Origin(ContentDigest("aa"), ("karmic",))))
     assert told["location"] == "amazon/windows-2012"
     assert told["description"] == "nobody prints it"
     assert told["tags"] == {"team": "infra", "empty": ""}

@@ -299,14 +299,14 @@ def test_a_refusal_is_not_asked_for_twice(cloud: Cloud, script: Any, status: int
 
 PROBE = """
 import sys
-from uecwatchd.clouds.client import connect
+from uecwatchd.clouds.client import make_cloud
 from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import DIALECTS
-from uecwatchd.clouds.registration import probe
+from uecwatchd.clouds.registration import probe_ec2
 url = sys.argv[1]
 fields = dict.fromkeys(Account.__slots__) | {"cloud": "c", "access_key": "AK", "secret_key": "SK"}
 account = Account(**fields | {"ec2_url": url + "/ec2", "s3_url": url + "/s3"})
-probe(connect(account, DIALECTS["uec"], uploads=1))
+probe_ec2(make_cloud(account, DIALECTS["uec"], uploads=1))
 """
 
 
