@@ -170,7 +170,7 @@ def test_a_server_whose_tls_is_not_ours_halts(
 ) -> None:
     with tls_server(*own, setup) as port, pytest.raises(Halted, match=said) as caught:
         asked(account, f"https://127.0.0.1:{port}/x", own[0])
-    assert "only wait" not in caught.value.hint
+    assert "No action is needed" not in caught.value.hint
     assert "ca_bundle" not in caught.value.hint
 
 

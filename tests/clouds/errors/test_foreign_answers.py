@@ -308,11 +308,11 @@ PLAIN_400 = NGINX.format(
 )
 
 SAID_BY_ANYBODY = {
-    "HAProxy waits no longer": (408, HAPROXY.format("408 Request Time-out"), CloudAway, "wait"),
-    "a limit of requests": (429, NGINX.format("429 Too Many Requests", ""), CloudAway, "wait"),
-    "a limit in text": (429, "Too Many Requests\n", CloudAway, "wait"),
-    "early data": (425, NGINX.format("425 Too Early", ""), CloudAway, "wait"),
-    "early data in text": (425, "Too Early", CloudAway, "wait"),
+    "HAProxy waits no longer": (408, HAPROXY.format("408 Request Time-out"), CloudAway, "No action"),
+    "a limit of requests": (429, NGINX.format("429 Too Many Requests", ""), CloudAway, "No action"),
+    "a limit in text": (429, "Too Many Requests\n", CloudAway, "No action"),
+    "early data": (425, NGINX.format("425 Too Early", ""), CloudAway, "No action"),
+    "early data in text": (425, "Too Early", CloudAway, "No action"),
     "a part too large": (
         413,
         NGINX.format("413 Request Entity Too Large", ""),

@@ -150,8 +150,14 @@ EXAMPLES = (
     ),
     Example("openstack", ec2(403, "AuthFailure", "Timestamp failed validation."), Halted, CLOCK, "date -u"),
     Example("aws", ec2(400, "RequestExpired", "Request has expired."), Halted, CLOCK, "date -u"),
-    Example("euca3", plain(403, REPLAY), Deferred, "for one request sent twice", "only wait"),
-    Example("euca4", s3(403, "AccessDenied", REPLAY), Deferred, "for one request sent twice", "only wait"),
+    Example("euca3", plain(403, REPLAY), Deferred, "for one request sent twice", "No action is needed"),
+    Example(
+        "euca4",
+        s3(403, "AccessDenied", REPLAY),
+        Deferred,
+        "for one request sent twice",
+        "No action is needed",
+    ),
     # Who we are
     Example(
         "uec", plain(403, "User authentication failed."), Halted, "did not accept our credentials", "eucarc"
@@ -202,7 +208,9 @@ EXAMPLES = (
         "euca3", ec2(406, "Images", NOT_MINE), Halted, "belongs to another account", "Choose another bucket"
     ),
     Example("euca5", s3(409, "BucketAlreadyExists", "Taken."), Halted, "another account", "another bucket"),
-    Example("aws", s3(409, "OperationAborted", "Try again."), Deferred, "at this moment", "only wait"),
+    Example(
+        "aws", s3(409, "OperationAborted", "Try again."), Deferred, "at this moment", "No action is needed"
+    ),
     Example("uec", s3(400, "TooManyBuckets", "You have 5."), Halted, "no more buckets", "a higher quota"),
     Example(
         "uec", s3(400, "EntityTooLarge", "Exceeds the maximum."), Halted, "bucket is full", "a higher quota"
@@ -214,7 +222,9 @@ EXAMPLES = (
         "openstack", s3(404, "NoSuchBucket", "Not there."), Deferred, "bucket is not there", "makes a new one"
     ),
     Example("euca3", s3(404, "NoSuchKey", "Not there."), Rejected, "file of the bundle is not", "deregister"),
-    Example("euca3", s3(400, "BadDigest", "Not the same."), Deferred, "not what we sent", "only wait"),
+    Example(
+        "euca3", s3(400, "BadDigest", "Not the same."), Deferred, "not what we sent", "No action is needed"
+    ),
     # The manifest
     Example(
         "uec",
@@ -343,14 +353,22 @@ EXAMPLES = (
         "aws", ec2(400, "InvalidAMIAttributeItemValue", "No."), Rejected, "to be shared", "Correct share"
     ),
     # What passes
-    Example("aws", s3(503, "SlowDown", "Reduce your request rate."), CloudAway, "too busy", "only wait"),
-    Example("openstack", ec2(400, "RequestLimitExceeded", "Exceeded."), CloudAway, "too busy", "only wait"),
-    Example("euca4", wordless("s3", 429), CloudAway, "too busy", "only wait"),
-    Example("euca4", wordless("s3", 408), CloudAway, "too slow to hear us out", "only wait"),
+    Example(
+        "aws", s3(503, "SlowDown", "Reduce your request rate."), CloudAway, "too busy", "No action is needed"
+    ),
+    Example(
+        "openstack",
+        ec2(400, "RequestLimitExceeded", "Exceeded."),
+        CloudAway,
+        "too busy",
+        "No action is needed",
+    ),
+    Example("euca4", wordless("s3", 429), CloudAway, "too busy", "No action is needed"),
+    Example("euca4", wordless("s3", 408), CloudAway, "too slow to hear us out", "No action is needed"),
     Example(
         "euca3", wordless("s3", 413), Halted, "takes no request as large as ours", "client_max_body_size"
     ),
-    Example("euca5", wordless("ec2", 425), CloudAway, "wants to be asked later", "only wait"),
+    Example("euca5", wordless("ec2", 425), CloudAway, "wants to be asked later", "No action is needed"),
     Example(
         "euca5",
         plain(400, "Client sent an HTTP request to an HTTPS server.\n"),
@@ -358,11 +376,15 @@ EXAMPLES = (
         "it speaks TLS at that address",
         "Write https://",
     ),
-    Example("uec", wordless("ec2", 500), CloudAway, "failed without a word", "only wait"),
-    Example("euca3", wordless("s3", 500), CloudAway, "failed without a word", "only wait"),
-    Example("uec", s3(500, "InternalError", "The disk is full."), CloudAway, "it failed", "only wait"),
-    Example("euca4", ec2(500, "InternalError", "No database."), CloudAway, "it failed", "only wait"),
-    Example("aws", wordless("ec2", 599), CloudAway, "it failed", "only wait"),
+    Example("uec", wordless("ec2", 500), CloudAway, "failed without a word", "No action is needed"),
+    Example("euca3", wordless("s3", 500), CloudAway, "failed without a word", "No action is needed"),
+    Example(
+        "uec", s3(500, "InternalError", "The disk is full."), CloudAway, "it failed", "No action is needed"
+    ),
+    Example(
+        "euca4", ec2(500, "InternalError", "No database."), CloudAway, "it failed", "No action is needed"
+    ),
+    Example("aws", wordless("ec2", 599), CloudAway, "it failed", "No action is needed"),
     # Nothing known was said
     Example("euca3", plain(403, "No."), Halted, "did not accept our credentials", "uecwatchd check"),
     Example(
