@@ -1,8 +1,11 @@
 import contextlib
+import dataclasses
+import json
 import os
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -380,3 +383,25 @@ def test_the_shipped_file_explains_every_setting_with_its_default(tmp_path: Path
         WorkSettings(),
     )
     assert read_defaults(settings.defaults).bucket == read_defaults({}).bucket
+
+
+def test_a_configuration_of_the_version_before_means_the_same() -> None:
+    """Both files were made with version 0.1, before its modules were called as they are now."""
+    file = Path(__file__).parent / "fixtures" / "version-0.1.toml"
+    environ = {
+        "HOME": "/var/lib/uecwatchd",
+        "UECWATCHD_SPOOL__SETTLE": "7",
+        "UECWATCHD_CLOUD__FAR__EC2_URL": "https://far.example/ec2",
+        "UECWATCHD_CLOUD__FAR__ACCESS_KEY": "AKFAR",
+    }
+    settings = dataclasses.asdict(replace(load(file, environ=environ), source=None))
+    assert plain(settings) == json.loads(file.with_suffix(".json").read_text()) | {"source": None}
+
+
+def plain(value: object) -> object:
+    """Return a value as JSON can hold it."""
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value if value is None or isinstance(value, int | float | str) else str(value)
