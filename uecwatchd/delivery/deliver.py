@@ -273,8 +273,10 @@ def _finish(
     else:
         kind, what = Kind.ADOPTED, f"{member.role} {member.name} is {image_id} already ({bundle.location})"
         owner = request.owner if bundle.owner is None else bundle.owner
-        bundle = replace(bundle, bucket=location.split("/")[0], owner=owner)
+        bundle = replace(bundle, owner=owner)
     fields = {"file": member.path, "cloud": tools.cloud.name, ID_FIELDS[member.role]: image_id}
     tools.monitor.tell(Event(kind, f"{request.set_name}: {what}", request.set_name, fields=fields))
-    done = replace(bundle, state="registered", image_id=image_id, registered=registered)
+    # Another host may have registered it from a bucket of its own, also where an answer to us was lost.
+    bucket = location.split("/")[0]
+    done = replace(bundle, state="registered", bucket=bucket, image_id=image_id, registered=registered)
     return tools.ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))
