@@ -1,7 +1,7 @@
 """Upload a bundle: made while it is sent, without a copy on disk, and without parts that the bucket has."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import takewhile
@@ -106,7 +106,22 @@ def _send_parts(
         ready += 1
         tools.check_stop()
 
-    bundling = Bundling(
+    bundling = _bundling(request, bundle, secret, source, tools, progress)
+    with closing(bundling):
+        store_parts(bundling, send_one, slots=tools.slots, check=check, done=bundling.release)
+    return bundling.totals, tuple(stored[index] for index in sorted(stored))
+
+
+def _bundling(
+    request: UploadRequest,
+    bundle: BundleRecord,
+    secret: Secret,
+    source: BlockSource,
+    tools: UploadTools,
+    progress: Callable[[int], None],
+) -> Bundling:
+    """Begin the bundle of a member as the configuration asks for it."""
+    return Bundling(
         source,
         name=bundle.prefix,
         prefix=bundle.prefix,
@@ -117,9 +132,6 @@ def _send_parts(
         sharers=tools.slots.sharers,
         progress=progress,
     )
-    with closing(bundling):
-        store_parts(bundling, send_one, slots=tools.slots, check=check, done=bundling.release)
-    return bundling.totals, tuple(stored[index] for index in sorted(stored))
 
 
 def _put(tools: UploadTools, moment: str, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:

@@ -188,14 +188,7 @@ def _complete_set(
     `taken` are the members of the finished set with this name.
     """
     listing = view.listing
-    check_is_one_set(listing, candidate)
-    if taken is None:  # otherwise it has its result files, and keeps them
-        check_outputs(view, candidate, owned)
-    check_readable(listing, candidate, owned, around.lists)
-    check_known(listing, (*candidate.sidecars, *owned), rules.settle)
-    sidecar = _sidecar_of(listing, candidate, rules)
-    if taken is None:  # otherwise the policy may be newer than the image
-        _check_policy(listing, candidate, rules)
+    sidecar = _checked_sidecar(view, candidate, owned, around, rules, is_new=taken is None)
     roles = roles_of(listing, candidate, sidecar, owned, around.near.there)
     _check_has_own_files(view, candidate, [roles["machine"]] if "machine" in roles else [])
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
@@ -212,16 +205,58 @@ def _complete_set(
         listing, around.lists, candidate, sidecar, paths, owned=owned, is_finished=is_finished
     )
     check_settled(listing, sums.files, rules.settle)
-    # Existing files are checked first: a truncated disk is more important than a missing kernel.
+    members = _complete_members(listing, candidate, sidecar, roles, around, rules, alone=alone)
+    _check_has_own_files(view, candidate, [] if "machine" in roles else paths)
+    check_compatible(candidate, sidecar, members)
+    unread = (*unused_nearby(listing, around.near, candidate, paths), *sums.remarks)
+    return _image_set(view, candidate, sidecar, members, sums, alone=alone, unread=unread)
+
+
+def _checked_sidecar(
+    view: OwnerView,
+    candidate: SetCandidate,
+    owned: list[str],
+    around: FolderContents,
+    rules: Rules,
+    *,
+    is_new: bool,
+) -> Sidecar:
+    """Return the sidecar, once the files can be judged. Raises as `_complete_set` does.
+
+    A finished set is not new: it keeps its result files, and the policy may be newer than its image.
+    """
+    listing = view.listing
+    check_is_one_set(listing, candidate)
+    if is_new:
+        check_outputs(view, candidate, owned)
+    check_readable(listing, candidate, owned, around.lists)
+    check_known(listing, (*candidate.sidecars, *owned), rules.settle)
+    sidecar = _sidecar_of(listing, candidate, rules)
+    if is_new:
+        _check_policy(listing, candidate, rules)
+    return sidecar
+
+
+def _complete_members(
+    listing: Listing,
+    candidate: SetCandidate,
+    sidecar: Sidecar,
+    roles: Mapping[Role, str],
+    around: FolderContents,
+    rules: Rules,
+    *,
+    alone: bool,
+) -> tuple[Member, ...]:
+    """Return the members, if none is missing.
+
+    Existing files are checked first: a truncated disk is more important than a missing kernel.
+    """
     members = members_of(listing, roles, sidecar)
     if alone:
         check_whole_disk(sidecar, members)
     else:
         check_complete(listing, candidate, sidecar, roles, rules, around.folders)
-    _check_has_own_files(view, candidate, [] if "machine" in roles else paths)
-    check_compatible(candidate, sidecar, members)
-    unread = (*unused_nearby(listing, around.near, candidate, paths), *sums.remarks)
-    return _image_set(view, candidate, sidecar, members, sums, alone=alone, unread=unread)
+    return members
 
 
 def _add_loose_pair(

@@ -102,14 +102,7 @@ def find_nearby(
     meant = {d.name for d in lone if any(targets.intersection(names_meant(path)) for path in d.sidecars)}
     bare = [candidate for candidate in whole if not candidate.sidecars]
     others = [*_without_image(listing, [candidate for candidate in lone if candidate.name not in meant])]
-    others += [
-        SimilarSidecar(path, frozenset((*keys, *map(key_of, machines_named(listing, path)))))
-        for path, given in listing.words.items()
-        if given.keys
-        and "/" not in path
-        and path in listing.entries
-        and not targets.intersection(keys := names_meant(path))
-    ]
+    others += _texts_elsewhere(listing, targets)
     lone_paths = [
         path for d in candidates if d.form != "folder" and d.name not in named for path in d.sidecars
     ]
@@ -117,6 +110,15 @@ def find_nearby(
     alike, proofs = _alike(others, bare, beat), _other_checksums(listing, there)
     lone_ones = index_lone_metadata(listing, lone_paths)
     return NearbyFiles(strays, alike, frozenset(meant), _control_files(listing), lone_ones, there, proofs)
+
+
+def _texts_elsewhere(listing: Listing, targets: Collection[str]) -> Iterator[SimilarSidecar]:
+    """Yield the texts with keys of a sidecar that have the name of no set."""
+    for path, given in listing.words.items():
+        if given.keys and "/" not in path and path in listing.entries:
+            keys = names_meant(path)
+            if keys.isdisjoint(targets):
+                yield SimilarSidecar(path, frozenset((*keys, *map(key_of, machines_named(listing, path)))))
 
 
 def _has_machine(listing: Listing, candidate: SetCandidate, paths: Iterable[str]) -> bool:
