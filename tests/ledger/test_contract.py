@@ -112,7 +112,12 @@ def sets(draw: st.DrawFn) -> SetRecord:
     )
     targets = (
         TargetRecord(
-            cloud, draw(TEXT), tuple(draw(images_of(role)) for role in roles), draw(TEXT), draw(TEXTS)
+            cloud,
+            draw(TEXT),
+            tuple(draw(images_of(role)) for role in roles),
+            draw(TEXT),
+            draw(TEXTS),
+            is_current=draw(st.booleans()),
         )
         for cloud in clouds
     )
@@ -228,6 +233,17 @@ def test_a_set_that_is_written_again_replaces_all_that_it_was(ledger: Ledger) ->
     ledger.put_set(moved)
     assert ledger.sets() == (moved,)
     assert ledger.sets_on("near") == ()
+
+
+def test_a_set_that_goes_to_another_cloud_keeps_what_it_has_on_the_first(ledger: Ledger) -> None:
+    moved = RECORD.with_target(TargetRecord("far"))
+    ledger.put_set(moved)
+    (found,) = ledger.sets()
+    assert found.target == TargetRecord("far")
+    assert found.target_on("near").images == RECORD.target.images
+    assert (ledger.sets_on("near"), ledger.sets_on("far")) == ((), (moved,))
+    back = found.with_target(found.target_on("near"))
+    assert back.target == RECORD.target
 
 
 def test_a_set_that_is_dropped_leaves_nothing(ledger: Ledger) -> None:

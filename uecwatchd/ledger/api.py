@@ -61,7 +61,7 @@ class Ledger(Protocol):
         """Return the sets of this name in all folders, ordered by folder."""
 
     def sets_on(self, cloud: str) -> tuple[SetRecord, ...]:
-        """Return the sets with this cloud as a target, ordered as all."""
+        """Return the sets that go to this cloud now, ordered as all."""
 
     def sets_with_image(self, cloud: str, image_id: str) -> tuple[SetRecord, ...]:
         """Return the sets that have an image on a cloud, or gave it attributes, ordered as all."""

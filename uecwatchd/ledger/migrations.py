@@ -1,6 +1,7 @@
 """The tables of the ledger in SQLite, as the steps from each version to the next.
 
-Tables and columns are public: they are not renamed.
+Tables and columns are public: they are not renamed. Columns of `sets`, and keys of its members, that belong
+to one cloud moved to `targets` and `images` with their names; only `furnished` is called `attributes` there.
 """
 
 # Each entry takes the schema from its index to the next version; a released entry is never edited.
@@ -78,7 +79,7 @@ MIGRATIONS = (
     """
     CREATE TABLE targets (
         folder TEXT NOT NULL, name TEXT NOT NULL, cloud TEXT NOT NULL, bucket TEXT NOT NULL,
-        fingerprint TEXT NOT NULL, remarks TEXT NOT NULL,
+        fingerprint TEXT NOT NULL, remarks TEXT NOT NULL, is_current INTEGER NOT NULL,
         PRIMARY KEY (folder, name, cloud)
     ) STRICT;
     CREATE TABLE images (
@@ -93,7 +94,7 @@ MIGRATIONS = (
     CREATE INDEX sets_by_name ON sets (name);
     CREATE INDEX bundles_by_set ON bundles (made_for);
     INSERT INTO targets
-        SELECT folder, name, cloud, bucket, fingerprint, remarks FROM sets
+        SELECT folder, name, cloud, bucket, fingerprint, remarks, 1 FROM sets
         WHERE cloud <> '' OR fingerprint <> '';
     INSERT INTO images
         SELECT

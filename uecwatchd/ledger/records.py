@@ -68,7 +68,7 @@ class TargetImage:
 class TargetRecord:
     """A set on one cloud: the facts that differ if the same files go to another cloud.
 
-    State and retry time are still those of the whole set, because a set goes to one cloud.
+    State and retry time are still those of the whole set, because a set goes to one cloud at a time.
     """
 
     cloud: str
@@ -76,6 +76,7 @@ class TargetRecord:
     images: tuple[TargetImage, ...] = ()  #: one for each member, in the same order
     fingerprint: str = ""  #: of everything that the ids stand for
     remarks: tuple[str, ...] = ()  #: requested attributes that a registered image did not get
+    is_current: bool = True  #: the set goes there now; otherwise it did earlier, and its images are there
 
     def image(self, role: Role) -> TargetImage:
         """Return the image of a role, an empty one if there is none."""
@@ -126,16 +127,18 @@ class SetRecord:
 
     @property
     def target(self) -> TargetRecord:
-        """The only target, an empty one if no attempt has begun."""
-        return self.targets[0] if self.targets else NO_TARGET
+        """The cloud that the set goes to now, an empty target if no attempt has begun."""
+        return next((target for target in self.targets if target.is_current), NO_TARGET)
 
     def target_on(self, cloud: str) -> TargetRecord:
         """Return the target on a cloud, an empty one if there is none."""
         return next((target for target in self.targets if target.cloud == cloud), TargetRecord(cloud))
 
     def with_target(self, target: TargetRecord) -> "SetRecord":
-        """Return the record with this as the only target."""
-        return replace(self, targets=(target,))
+        """Return the record with this as the current target. Those on other clouds are earlier ones."""
+        others = (replace(one, is_current=False) for one in self.targets if one.cloud != target.cloud)
+        current = replace(target, is_current=True)
+        return replace(self, targets=tuple(sorted((*others, current), key=lambda one: one.cloud)))
 
     def image_id(self, role: Role) -> str:
         return self.target.image(role).image_id

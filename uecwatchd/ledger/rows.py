@@ -26,6 +26,7 @@ SELECT_SETS = """
 SELECT sets.*, (
     SELECT json_group_array(json_object(
         'cloud', cloud, 'bucket', bucket, 'fingerprint', fingerprint, 'remarks', remarks,
+        'is_current', is_current,
         'images', (
             SELECT json_group_array(json_object(
                 'role', role, 'image_id', image_id, 'manifest', manifest, 'parts', parts, 'pending', pending,
@@ -59,6 +60,7 @@ def target_rows(record: SetRecord) -> Iterator[dict[str, object]]:
             "bucket": target.bucket,
             "fingerprint": target.fingerprint,
             "remarks": json.dumps(target.remarks),
+            "is_current": target.is_current,
         }
 
 
@@ -128,8 +130,10 @@ def _member_from(values: dict[str, Any]) -> MemberRecord:
 
 def _target_from(values: dict[str, Any], roles: Sequence[Role]) -> TargetRecord:
     images = [_image_from(image) for image in values["images"]]
-    ordered = tuple(sorted(images, key=lambda image: roles.index(image.role)))
-    return TargetRecord(**{**values, "images": ordered, "remarks": tuple(json.loads(values["remarks"]))})
+    places = {role: place for place, role in enumerate(roles)}  # an earlier target may have had other members
+    ordered = tuple(sorted(images, key=lambda image: (places.get(image.role, len(roles)), image.role)))
+    values["remarks"] = tuple(json.loads(values["remarks"]))
+    return TargetRecord(**{**values, "images": ordered, "is_current": bool(values["is_current"])})
 
 
 def _image_from(values: dict[str, Any]) -> TargetImage:

@@ -64,7 +64,7 @@ class SqliteLedger:
         return self._sets("WHERE name = ? ORDER BY folder", name)
 
     def sets_on(self, cloud: str) -> tuple[SetRecord, ...]:
-        return self._sets_of("SELECT folder, name FROM targets WHERE cloud = ?", cloud)
+        return self._sets_of("SELECT folder, name FROM targets WHERE cloud = ? AND is_current", cloud)
 
     def sets_with_image(self, cloud: str, image_id: str) -> tuple[SetRecord, ...]:
         # Two selects, so that each is answered by its index.

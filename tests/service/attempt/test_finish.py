@@ -292,6 +292,19 @@ def test_a_tag_that_is_taken_out_of_the_sidecar_is_taken_off_the_image(host: Hos
     assert f"took the tags team, version off {image_id}" in (host.spool / "karmic.uec.log").read_text()
 
 
+def test_the_tags_on_one_cloud_are_remembered_while_the_set_goes_to_another(host: Host, cloud: Cloud) -> None:
+    nowhere = 'ec2_url = "http://127.0.0.1:1/ec2"\ns3_url = "http://127.0.0.1:1/s3"\n'
+    far = f'[cloud.far]\ndialect = "sandbox"\neucarc = "{host.cloud.eucarc}"\n{nowhere}'
+    host.configure(f"{host.config.read_text()}\n{far}")
+    drop(host, 'tags = { team = "infra" }')
+    image_id = registered(host)
+    drop(host, 'clouds = ["far"]')
+    assert host.run("once").returncode != 0
+    drop(host)
+    assert registered(host) == image_id
+    assert "team" not in dict(listed(cloud, image_id).tags)
+
+
 def test_a_description_that_is_taken_out_of_the_sidecar_is_taken_off_the_image(
     host: Host, cloud: Cloud
 ) -> None:

@@ -125,9 +125,9 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         first_failure=same.first_failure if same else None,
         idle=idle_keys(found.sidecar),
         members=tuple(MemberRecord(m.role, m.path, m.size, m.stamp) for m in found.members),
-        targets=(_target(found, before, same),),
+        targets=before.targets if before else (),
         owner=found.owner,
-    )
+    ).with_target(_target(found, before, same))
     advance = track_in_ledger(tools.ledger, record.id, now=tools.now)
     monitor = Tee((result_files.LogFile(found.folder, found.name), advance, tools.monitor))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
