@@ -1,6 +1,6 @@
 """Bundle, upload and register one member: the order of the steps, and what the ledger says after each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -62,8 +62,10 @@ def register_member(request: UploadRequest, source: BlockSource, tools: UploadTo
         return _register(own, bundle, tools)
 
 
-def await_available(request: UploadRequest, made: Registration, tools: UploadTools) -> BundleRecord:
-    """Wait some moments for a registered image, and finish the member's record.
+def await_available(
+    request: UploadRequest, made: Registration, tools: UploadTools, *, pauses: Iterable[float]
+) -> BundleRecord:
+    """Look at a registered image now and after each pause (seconds), and finish the member's record.
 
     Raises Pending for an image that takes longer, BundleRefused for one that has failed.
     """
@@ -74,7 +76,7 @@ def await_available(request: UploadRequest, made: Registration, tools: UploadToo
         bundle = tools.ledger.bundle(before.cloud, before.identity) or before
         if bundle.image_id not in (before.image_id, made.image_id):  # another set has registered it again
             raise Pending(role, bundle.image_id or made.image_id)
-        if not is_available(bundle, made.image_id, tools, pauses=tools.patience.looks):
+        if not is_available(bundle, made.image_id, tools, pauses=pauses):
             raise Pending(role, made.image_id)
         return _finish(request, bundle, made.image_id, made.location, tools)
 

@@ -11,7 +11,7 @@ from uecwatchd.clouds import registration
 from uecwatchd.clouds.errors.connection import quoted
 from uecwatchd.clouds.images import AVAILABLE, Image
 from uecwatchd.delivery.request import UploadRequest, UploadTools
-from uecwatchd.errors import BundleRefused, Deferred, Pending
+from uecwatchd.errors import BundleRefused, Deferred, Halted, Pending, Rejected
 from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.records import BundleRecord
 
@@ -33,6 +33,17 @@ def is_available(bundle: BundleRecord, image_id: str, tools: UploadTools, *, pau
         tools.ledger.drop_bundle(bundle)
         raise
     return ready is not None
+
+
+def has_failed(image_id: str, tools: UploadTools) -> bool:
+    """Look once if the cloud has given an image up. False also if it does not answer."""
+    try:
+        registration.wait_until_available(tools.cloud, image_id, pauses=(), sleep=tools.sleep)
+    except BundleRefused:
+        return True
+    except (Deferred, Halted, Rejected):
+        return False
+    return False
 
 
 def is_overdue(request: UploadRequest, bundle: BundleRecord, there: Image) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -19,11 +20,14 @@ from uecwatchd.events import Kind
 from uecwatchd.ledger.records import BundleRecord, BundleState, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.service.attempt.members import LOOK_SECONDS
 from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
 from uecwatchd.types import ContentDigest, SetId
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
+PART_BYTES = 10 << 20
+MANY_PARTS = 16  # several times as many as go up at once
 
 
 @pytest.fixture
@@ -139,6 +143,52 @@ def test_nothing_is_made_of_a_kernel_that_fails_while_it_is_pending(
     record = once(openstack, heard)
     assert record.state == "done", record.error
     assert sorted(image.state for image in openstack.cloud.images) == ["available"] * len(NAMES)
+
+
+def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed_meanwhile(
+    openstack: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
+) -> None:
+    drop(openstack, real_set)
+    with (openstack.spool / "tiny.img").open("ab") as image:
+        image.write(os.urandom(MANY_PARTS * PART_BYTES))
+    cloud, advance = openstack.cloud, [0.0]
+
+    def cross(moment: str) -> None:
+        kernels = [image.id for image in cloud.images if image.type == "kernel"]
+        if moment == "before put part" and len(cloud.images) == 2:
+            cloud.backend.registry.set_image_state(kernels[0], "failed")
+            advance[0] = 2 * LOOK_SECONDS
+
+    cloud.faults.arm("pending", 1e6)
+    crossing(cross)
+    with closing(open_ledger(openstack.state)) as book:
+        settings = load(openstack.config, environ={})
+        clock = lambda: time.time() + advance[0]  # noqa: E731
+        (record,) = Service(settings, monitor=heard, ledger=book, now=clock).once()
+    assert record.state == "rejected"
+    assert record.error
+    assert "registering uec-images/vmlinuz-" in record.error.what
+    assert 0 < len(sent(openstack, ".part.")) < MANY_PARTS
+    assert not list(openstack.spool.glob("tiny.e?i"))
+
+
+def test_a_ramdisk_that_has_failed_is_told_although_the_kernel_is_pending(
+    openstack: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
+) -> None:
+    drop(openstack, real_set)
+    cloud = openstack.cloud
+
+    def cross(moment: str) -> None:
+        for image in cloud.images if moment == "after put manifest" else ():
+            if image.type == "ramdisk":
+                cloud.backend.registry.set_image_state(image.id, "failed")
+
+    cloud.faults.arm("pending", 1e6)
+    crossing(cross)
+    record = once(openstack, heard)
+    assert record.state == "rejected"
+    assert record.error
+    assert "registering uec-images/initrd-" in record.error.what
 
 
 def test_two_sets_that_share_a_pending_kernel_register_it_once_and_tell_it_once(

@@ -8,19 +8,20 @@ its name from the next attempt.
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 
 from uecwatchd.delivery.deliver import Registration, await_available, register_member, upload_ahead
+from uecwatchd.delivery.pending import has_failed
 from uecwatchd.delivery.request import BootFiles, MachineTraits, UploadRequest, UploadTools
-from uecwatchd.errors import Rejected
+from uecwatchd.errors import Pending, Rejected
 from uecwatchd.events import Tee
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.spool import safe_open
-from uecwatchd.ledger.records import NOT_READ
+from uecwatchd.ledger.records import NOT_READ, BundleRecord
 from uecwatchd.outputs.result_files import track_in_report
 from uecwatchd.service.attempt.context import (
     AttemptTools,
@@ -34,26 +35,69 @@ from uecwatchd.service.attempt.context import (
 from uecwatchd.service.attempt.prepare import registered_name
 from uecwatchd.types import FileStamp, Role
 
+# Between two looks at a pending kernel while the machine's parts go up: one request for hours of upload.
+LOOK_SECONDS = 30.0
+
+
+class _FailedBeside(Exception):
+    """The kernel or ramdisk of a machine has failed, so the rest of the machine need not go up."""
+
 
 def deliver(job: Job, tools: AttemptTools) -> Job:
     """Bundle, upload and register all members of a set.
 
-    Raises what kept the first of them from it: Pending if the cloud takes longer than moments for an image.
+    Raises the first error; BundleRefused if the cloud could make no image of a member, Pending if it takes
+    longer than moments for one.
     """
     uploads = _upload_tools(job, tools)
     machine = job.found.member("machine")
     beside = {one.role: _request(job, one) for one in job.found.members if one is not machine}
     made = {role: _register(job, request, uploads) for role, request in beside.items()}
     main = _machine_request(job, tools, machine, made) if machine else None
-    if main and not all(one.is_available for one in made.values()):
-        with _opened(job, main.member) as source:
-            upload_ahead(main, source, uploads)
-    done = {role: await_available(request, made[role], uploads) for role, request in beside.items()}
+    pending = [one.image_id for one in made.values() if not one.is_available]
+    if main and pending:
+        with suppress(_FailedBeside), _opened(job, main.member) as source:
+            upload_ahead(main, source, _watching(pending, uploads))
+    done = _await_all(beside, made, uploads)
     if main:
-        done["machine"] = await_available(main, _register(job, main, uploads), uploads)
+        done |= _await_all({"machine": main}, {"machine": _register(job, main, uploads)}, uploads)
     for role, bundle in done.items():
         job = with_image(job, role, image_id=bundle.image_id, manifest=bundle.location)
     return job
+
+
+def _watching(pending: Sequence[str], tools: UploadTools) -> UploadTools:
+    """Return tools that end an upload soon after one of the pending images has failed."""
+    looked = tools.now()
+
+    def check() -> None:
+        nonlocal looked
+        tools.check_stop()
+        if not 0 <= tools.now() - looked < LOOK_SECONDS:  # the clock may be set back
+            looked = tools.now()
+            if any(has_failed(image_id, tools) for image_id in pending):
+                raise _FailedBeside
+
+    return replace(tools, check_stop=check)
+
+
+def _await_all(
+    requests: Mapping[Role, UploadRequest], made: Mapping[Role, Registration], tools: UploadTools
+) -> dict[Role, BundleRecord]:
+    """Wait some moments for all of these images together, and finish their records.
+
+    An image that has failed is reported before one that is pending. Raises as `await_available` does.
+    """
+    done, still_pending, pauses = {}, [], tools.patience.looks
+    for role, request in requests.items():
+        try:
+            done[role] = await_available(request, made[role], tools, pauses=pauses)
+        except Pending as error:
+            still_pending.append(error)
+            pauses = ()
+    if still_pending:
+        raise still_pending[0]
+    return done
 
 
 def _register(job: Job, request: UploadRequest, tools: UploadTools) -> Registration:
