@@ -52,6 +52,11 @@ def test_a_package_says_what_it_is_and_exports_nothing(path: Path) -> None:
     assert len(tree.body) == 1
 
 
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_no_module_is_the_face_of_others(path: Path) -> None:
+    assert "__all__" not in path.read_text()
+
+
 def test_no_class_name_stands_twice_in_the_package() -> None:
     """One word, one idea: a reader who meets a name knows what it is, in whatever module."""
     places: dict[str, list[str]] = {}

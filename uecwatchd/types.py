@@ -2,10 +2,13 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
 Role = Literal["machine", "kernel", "ramdisk"]
+# The words for the ids of images: EMI, EKI and ERI.
+ID_WORDS: Mapping[Role, str] = {"machine": "emi", "ramdisk": "eri", "kernel": "eki"}
 # Names as in the kernel's ports and in distributions. Little-endian ones are marked if both exist.
 Arch = Literal[
     "i386", "x86_64", "arm64", "arm", "ppc64le", "ppc64", "ppc", "riscv64", "riscv32", "s390x", "s390",

@@ -383,18 +383,19 @@ def test_the_record_has_nothing_but_the_schema() -> None:
     ],
 )
 def test_a_name_is_rendered(template: str, name: str) -> None:
-    assert render_name(template, stem="karmic", sha256=DIGEST, arch="i386", version="9.10", when=WHEN) == name
+    made = render_name(template, stem="karmic", fingerprint=DIGEST, arch="i386", version="9.10", when=WHEN)
+    assert made == name
 
 
 def test_a_name_has_the_date_of_utc() -> None:
     east = WHEN.astimezone(timezone(timedelta(hours=9)))
-    name = render_name("{date}", stem="karmic", sha256=DIGEST, arch=None, version=None, when=east)
+    name = render_name("{date}", stem="karmic", fingerprint=DIGEST, arch=None, version=None, when=east)
     assert name == "20091029"
 
 
 def test_a_name_that_needs_what_nobody_said_is_refused() -> None:
     with pytest.raises(Rejected) as caught:
-        render_name("{stem}-{version}", stem="karmic", sha256=DIGEST, arch=None, version=None, when=WHEN)
+        render_name("{stem}-{version}", stem="karmic", fingerprint=DIGEST, arch=None, version=None, when=WHEN)
     assert caught.value.why == "its name is to hold {version}, which nothing says"
     assert caught.value.hint == 'Add version = "…" to the sidecar, or change the name.'
 

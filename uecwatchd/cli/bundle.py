@@ -25,11 +25,12 @@ from uecwatchd.events import Event, Kind, Monitor, Progress
 from uecwatchd.images import digests
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.file_names import arch_by_name, role_by_name
-from uecwatchd.images.suitability import KEEP_HINT, format_size, reason_unsuitable
+from uecwatchd.images.suitability import KEEP_HINT, reason_unsuitable
 from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.intake.sidecar import is_image_id
 from uecwatchd.intake.spool.contents import detect_file
 from uecwatchd.outputs.log import open_log
+from uecwatchd.system.text import format_size
 from uecwatchd.types import Arch, Role
 
 

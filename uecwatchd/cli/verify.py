@@ -13,11 +13,10 @@ from uecwatchd.config.records import Settings
 from uecwatchd.delivery.verify import verify as compared
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images import digests
-from uecwatchd.images.suitability import format_size
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system.signals import stop_on_signals
-from uecwatchd.system.text import spelled
+from uecwatchd.system.text import format_size, spelled
 from uecwatchd.types import DetectedCloud
 
 

@@ -28,8 +28,7 @@ from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import digest_like
 from uecwatchd.ledger.records import BundleRecord
-
-ID_FIELDS = {"machine": "emi", "kernel": "eki", "ramdisk": "eri"}
+from uecwatchd.types import ID_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +275,7 @@ def _finish(
         kind, what = Kind.ADOPTED, f"{member.role} {member.name} is {image_id} already ({bundle.location})"
         owner = request.owner if bundle.owner is None else bundle.owner
         bundle = replace(bundle, owner=owner)
-    fields = {"file": member.path, "cloud": tools.cloud.name, ID_FIELDS[member.role]: image_id}
+    fields = {"file": member.path, "cloud": tools.cloud.name, ID_WORDS[member.role]: image_id}
     tools.monitor.tell(Event(kind, f"{request.set_name}: {what}", request.set_name, fields=fields))
     # Another host may have registered it from a bucket of its own, also where an answer to us was lost.
     bucket = location.split("/")[0]

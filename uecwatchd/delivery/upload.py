@@ -19,10 +19,10 @@ from uecwatchd.errors import Rejected
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import digest_like
-from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.system import failpoints
+from uecwatchd.system.text import format_size
 from uecwatchd.types import StoredObject
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from uecwatchd.images.detect import RAMDISK_FILE_SYSTEMS
 from uecwatchd.images.facts import SECTOR_BYTES, Facts
-from uecwatchd.system.text import file_word
+from uecwatchd.system.text import file_word, format_size
 from uecwatchd.types import Role
 
 Reason = tuple[str, str]  # why, as in an error, and a hint
@@ -84,13 +84,6 @@ def reason_truncated(facts: Facts, claimed: int, size: int) -> Reason:
     if there == here:
         there, here = f"{claimed} bytes", f"{size} bytes"
     return f"its {claimant} claims {there}, the file has {here}", "Copy it again: the end is missing."
-
-
-def format_size(size: int) -> str:
-    units = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
-    return next(
-        (f"{size / unit:.4g} {word}" for word, unit in units.items() if size >= unit), f"{size} bytes"
-    )
 
 
 def reason_unsuitable_machine(facts: Facts, size: int, name: str) -> Reason | None:

@@ -309,15 +309,18 @@ def idle_keys(sidecar: Sidecar) -> tuple[str, ...]:
 
 
 def render_name(
-    template: str, *, stem: str, sha256: str, arch: str | None, version: str | None, when: datetime
+    template: str, *, stem: str, fingerprint: str, arch: str | None, version: str | None, when: datetime
 ) -> str:
-    """Fill in the template of a name; date and time are in UTC. Raises Rejected if a value is missing."""
+    """Fill in the template of a name; date and time are in UTC. Raises Rejected if a value is missing.
+
+    `fingerprint` is a digest in hex of everything that the image is made of.
+    """
     moment = when.astimezone(UTC)
     values = {
         "stem": stem,
         "date": f"{moment:%Y%m%d}",
         "time": f"{moment:%H%M%S}",
-        "sha8": sha256[:8],
+        "sha8": fingerprint[:8],
         "arch": arch,
         "version": version,
     }

@@ -137,7 +137,7 @@ class Ledger(Protocol):
     def sum(self, stamp: FileStamp) -> ContentDigest | None:
         """Return the plain SHA-256 of a file with a digest of another kind, or None if it is unknown."""
 
-    def put_sum(self, stamp: FileStamp, sha256: ContentDigest) -> None:
+    def put_sum(self, stamp: FileStamp, plain: ContentDigest) -> None:
         """Write the plain SHA-256 beside the digest, if that is there. It may be lost in a power cut."""
 
     def drop_digest(self, stamp: FileStamp) -> None:

@@ -193,10 +193,10 @@ class SqliteLedger:
         rows = self._read(f"SELECT sum FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
         return ContentDigest(rows[0]["sum"]) if rows and rows[0]["sum"] else None
 
-    def put_sum(self, stamp: FileStamp, sha256: ContentDigest) -> None:
+    def put_sum(self, stamp: FileStamp, plain: ContentDigest) -> None:
         """Write the sum beside the digest, if that is known."""
         update = f"UPDATE digests SET sum = ? WHERE {OF_STAMP}"  # noqa: S608 (constant)
-        self._write("note sum", update, sha256, *stamp, lasting=False)
+        self._write("note sum", update, plain, *stamp, lasting=False)
 
     def put_digest(self, stamp: FileStamp, digest: ContentDigest) -> None:
         names = ("device", "inode", "size", "ctime_ns")

@@ -28,13 +28,13 @@ from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord, TargetIma
 from uecwatchd.outputs.progress import ProgressTracker, Snapshot, seconds_left
 from uecwatchd.outputs.wording import failure_paragraphs, moment, request_id
 from uecwatchd.system.text import json_text, printable
-from uecwatchd.types import Role
+from uecwatchd.types import ID_WORDS, Role
 
 JSON_VERSION = 1
 # Often enough for a person who watches, and a small load for the disk.
 PROGRESS_EVERY_SECONDS = 5.0
 # From the last to the first, so that removing them keeps the promise too.
-ID_SUFFIXES: Mapping[Role, str] = {"machine": ".emi", "ramdisk": ".eri", "kernel": ".eki"}
+ID_SUFFIXES: Mapping[Role, str] = {role: f".{word}" for role, word in ID_WORDS.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.conditions import Conditions
 
 # Between two lines for `systemctl status` while sets are only being reported.
-STATUS_SECONDS = 2.0
+IDLE_STATUS_SECONDS = 2.0
 # Additional time that is requested from systemd during the first scan.
 STARTING_SECONDS = 60.0
 # Between two messages during a long scan, if systemd does not say how often it expects them.
@@ -43,7 +43,7 @@ class Heartbeat:
         return self._monotonic() >= self._next_status
 
     def status(self, summary: str) -> None:
-        self._next_status = self._monotonic() + STATUS_SECONDS
+        self._next_status = self._monotonic() + IDLE_STATUS_SECONDS
         self._notifier.status(summary)
 
     def reloading(self) -> None:

@@ -63,6 +63,14 @@ def file_word(path: str) -> str:
     return shell_word(f"./{path}" if is_mistaken else path)
 
 
+def format_size(size: int) -> str:
+    """Return a number of bytes for people, such as "1.5 GiB"."""
+    units = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
+    return next(
+        (f"{size / unit:.4g} {word}" for word, unit in units.items() if size >= unit), f"{size} bytes"
+    )
+
+
 def _as_in_shell(byte: int) -> str:
     plain = byte < 0x80 and chr(byte).isprintable() and chr(byte) not in "'\\"
     return chr(byte) if plain else f"\\x{byte:02x}"

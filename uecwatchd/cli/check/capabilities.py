@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from uecwatchd.clouds.dialects import Dialect
-from uecwatchd.images.suitability import format_size
+from uecwatchd.system.text import format_size
 
 
 def facts(dialect: Dialect) -> str:

@@ -10,10 +10,10 @@ from contextlib import closing, suppress
 from datetime import datetime
 
 from uecwatchd.cli.check.cloud import examine_cloud
-from uecwatchd.cli.check.finding import Finding, bad, exit_code
+from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.cli.check.host import examine_configuration, examine_folder, examine_state
 from uecwatchd.cli.check.members import examine_members
-from uecwatchd.cli.check.unit import examine_unit, makes, needs, unless_bound
+from uecwatchd.cli.check.unit import examine_unit, makes, unless_bound
 from uecwatchd.cli.unit.path_access import Need
 from uecwatchd.cli.unit.systemd import Unit
 from uecwatchd.clouds.objects import check_bucket_name
@@ -23,8 +23,6 @@ from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system.internal_errors import InternalError, as_internal_error
 from uecwatchd.system.signals import NEVER, Stop
-
-__all__ = ["Finding", "examine", "exit_code", "needs"]
 
 
 def examine(

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from posixpath import normpath
 
-from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.sets.candidates import is_set_folder
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Refused, Waiting
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output, output_stem
@@ -22,7 +21,7 @@ from uecwatchd.outputs.wording import (
     time_left,
 )
 from uecwatchd.service.policy import GONE
-from uecwatchd.system.text import printable
+from uecwatchd.system.text import format_size, printable
 from uecwatchd.types import SetId
 
 Outcome = ImageSet | Waiting | Refused | None

@@ -5,12 +5,11 @@ from dataclasses import replace
 
 from uecwatchd.cli.status.rows import Row, speed_of
 from uecwatchd.events import Progress
-from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.spool.output_files import is_output
 from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.wording import attempt, moment, next_attempt, problem, request_id
-from uecwatchd.system.text import printable
+from uecwatchd.system.text import format_size, printable
 
 # Leaves space for the reason on a normal terminal; a longer name only moves its own line.
 NAME_COLUMNS = 40

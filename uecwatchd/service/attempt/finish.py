@@ -19,7 +19,7 @@ from uecwatchd.events import Event, Kind, Level
 from uecwatchd.images import digests
 from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, SetRecord, TargetImage
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.wording import command
+from uecwatchd.outputs.wording import command, problem, problem_and_hint
 from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,
@@ -30,7 +30,7 @@ from uecwatchd.service.attempt.context import (
     with_image,
 )
 from uecwatchd.system.text import printable
-from uecwatchd.types import Role
+from uecwatchd.types import ID_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,20 +200,19 @@ def _make(job: Job, tools: AttemptTools, change: Change) -> Job:
         if change.is_urgent:
             raise
         hint = NOT_AGAIN.format(order=command("retry", job.record.id))
-        return _add_remark(job, error.what, error.why, hint, error.request_id)
+        return _add_remark(job, Deferred(error.what, error.why, hint, request_id=error.request_id))
     except UecError as error:
-        return _add_remark(job, error.what, error.why, error.hint, error.request_id)
+        return _add_remark(job, error)
     tell(job, Kind.REGISTERED, done, level=change.level)
     return job
 
 
-def _add_remark(job: Job, what: str, why: str, hint: str, request_id: str = "") -> Job:
-    fields = {"error": f"{what}: {why}", "hint": hint, "request_id": request_id}
+def _add_remark(job: Job, error: UecError) -> Job:
+    fields = {"error": problem(error), "hint": error.hint, "request_id": error.request_id}
     told = {key: value for key, value in fields.items() if value}
-    sentence = f"it is registered, but something requested is missing: {what}: {why}"
+    sentence = f"it is registered, but something requested is missing: {problem(error)}"
     tell(job, Kind.WORKING, sentence, level="warning", fields=told)
-    remarks = (*job.target.remarks, f"{what}: {why}. {hint}")
-    return job.with_target(remarks=remarks)
+    return job.with_target(remarks=(*job.target.remarks, problem_and_hint(error)))
 
 
 def _tell_shared(job: Job, tools: AttemptTools) -> None:
@@ -312,12 +311,11 @@ def publish(job: Job, tools: AttemptTools) -> Job:
     )
     done = replace(job.record, state="done", stage="", since=tools.now())
     for taken in result_files.publish(done):
-        job = _add_remark(job, taken.what, taken.why, taken.hint)
+        job = _add_remark(job, taken)
     if job.target != done.target:  # the JSON gets them too, unless it is the file that failed
         result_files.publish(done.with_target(job.target))
     return job
 
 
 def _id_fields(record: SetRecord) -> dict[str, str]:
-    names: tuple[tuple[str, Role], ...] = (("emi", "machine"), ("eki", "kernel"), ("eri", "ramdisk"))
-    return {name: image_id for name, role in names if (image_id := record.image_id(role))}
+    return {word: image_id for role, word in ID_WORDS.items() if (image_id := record.image_id(role))}

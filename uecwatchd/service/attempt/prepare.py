@@ -10,7 +10,6 @@ from uecwatchd.clouds.registration import probe_ec2
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.digests import Digest, FlatDigest
-from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sidecar import render_name
 from uecwatchd.intake.spool import safe_open
@@ -24,6 +23,7 @@ from uecwatchd.service.attempt.context import (
     tell,
     with_digest,
 )
+from uecwatchd.system.text import format_size
 from uecwatchd.types import ContentDigest
 
 # A copy that pauses for longer than the settle time, for example because of the network, continues within ten
@@ -172,7 +172,7 @@ def registered_name(job: Job, tools: AttemptTools) -> str:
     return render_name(
         found.sidecar.name,
         stem=found.name,
-        sha256=job.target.fingerprint,
+        fingerprint=job.target.fingerprint,
         arch=found.arch,
         version=found.sidecar.version,
         when=when,

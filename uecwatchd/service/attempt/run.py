@@ -12,7 +12,6 @@ from pathlib import Path
 from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
-from uecwatchd.images.suitability import format_size
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage, TargetRecord
@@ -42,6 +41,7 @@ from uecwatchd.service.attempt.prepare import (
 from uecwatchd.service.retry import adjust_for_downtime, record_failure
 from uecwatchd.system.disk_space import check_space
 from uecwatchd.system.internal_errors import InternalError, as_internal_error
+from uecwatchd.system.text import format_size
 
 
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
