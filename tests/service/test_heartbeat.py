@@ -12,7 +12,7 @@ from tests.support.heard import Heard
 from uecwatchd.events import Kind
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.conditions import Conditions
-from uecwatchd.service.heartbeat import BEAT_SECONDS, STATUS_SECONDS, Heartbeat
+from uecwatchd.service.heartbeat import BEAT_SECONDS, IDLE_STATUS_SECONDS, Heartbeat
 
 Messages = Callable[[], list[str]]
 
@@ -76,7 +76,7 @@ def test_a_status_is_due_now_and_then(notifier: Notifier, heard: Heard) -> None:
     assert heartbeat.status_due()
     heartbeat.status("1 waiting")
     assert not heartbeat.status_due()
-    clock.now += STATUS_SECONDS
+    clock.now += IDLE_STATUS_SECONDS
     assert heartbeat.status_due()
 
 
