@@ -18,10 +18,11 @@ import pytest
 
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
+from uecwatchd.clouds.client import S3_READ_SECONDS
 from uecwatchd.demo.material import RealSet
 
-STOP_SECONDS = 5.0
-# Longer than anything takes on a busy machine.
+# A program that does not hear a stop waits for the time-out of a read at least.
+STOP_SECONDS = S3_READ_SECONDS / 2
 DRIP_SECONDS = 0.1
 # After the cloud has begun to go wrong.
 MOMENT_SECONDS = 1.0

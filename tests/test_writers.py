@@ -14,14 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support.host import Host
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.clouds.connect import connect
 from uecwatchd.config.load import load
 from uecwatchd.delivery.verify import verify
@@ -32,16 +32,25 @@ MIB = 1 << 20
 SETTLE_SECONDS = 0.5
 # Long enough that a set would be taken if lying still were all that is asked.
 PAUSE_SECONDS = 8 * SETTLE_SECONDS
+TO_BE_CLOSED = "to be closed by the process that writes it"
+TO_HAVE_ITS_SUM = "to have its declared SHA-256"
 
 
 @dataclass(frozen=True)
 class Writing:
-    """One writer's work: its name, the disk it is to bring in, the spool, a folder on another file system."""
+    """One writer's work: its name, its disk, the spool, another file system, the service's log."""
 
     name: str
     source: Path
     spool: Path
     elsewhere: Path
+    log: Path
+
+    def await_words(self, words: str) -> None:
+        """Wait until the service has said that it waits for this writer's file."""
+        line = f"{self.name}: waiting for {self.target.name} {words}"
+        with suppress(AssertionError):  # a test of its own says so, and the other writers go on
+            until(lambda: line in self.log.read_text(), line)
 
     @property
     def target(self) -> Path:
@@ -128,7 +137,7 @@ def a_pause_with_the_file_open(at: Writing) -> None:
     with at.target.open("wb", buffering=0) as file:
         file.write(data[: 2 * MIB])
         os.ftruncate(file.fileno(), len(data))  # whole by its size, and by what its first bytes claim
-        time.sleep(PAUSE_SECONDS)
+        at.await_words(TO_BE_CLOSED)
         file.seek(2 * MIB)
         file.write(data[2 * MIB :])
 
@@ -138,7 +147,7 @@ def a_short_disk_with_the_file_open(at: Writing) -> None:
     data = at.content()
     with at.target.open("wb", buffering=0) as file:
         file.write(data[: 2 * MIB])
-        time.sleep(PAUSE_SECONDS)
+        at.await_words(TO_BE_CLOSED)
         file.write(data[2 * MIB :])
 
 
@@ -147,7 +156,7 @@ def a_pause_with_the_file_closed(at: Writing) -> None:
     (at.spool / f"{at.name}.sha256").write_text(at.sums())
     data = at.content()
     at.target.write_bytes(data[: 2 * MIB] + bytes(len(data) - 2 * MIB))
-    time.sleep(PAUSE_SECONDS)
+    at.await_words(TO_HAVE_ITS_SUM)
     with at.target.open("r+b") as file:
         file.seek(2 * MIB)
         file.write(data[2 * MIB :])
@@ -161,7 +170,7 @@ def mapped_memory(at: Writing) -> None:
         mapped = mmap.mmap(file.fileno(), len(data))
     with mapped:
         mapped[: 2 * MIB] = data[: 2 * MIB]
-        time.sleep(PAUSE_SECONDS)
+        at.await_words(TO_BE_CLOSED)
         mapped[2 * MIB :] = data[2 * MIB :]
         mapped.flush()
 
@@ -272,11 +281,11 @@ def _written(host: Host, elsewhere: Path) -> Ended:
     """Have every writer write while one daemon runs; then wait until it has nothing left to do."""
     sources = host.folder / "sources"
     sources.mkdir()
-    work = [Writing(name, sources / name, host.spool, elsewhere) for name in WRITERS]
+    log = host.folder / "log"
+    work = [Writing(name, sources / name, host.spool, elsewhere, log) for name in WRITERS]
     for one in work:
         disk(one.source, mark=one.name)
     meant = {one.name: hashlib.sha256(one.content()).hexdigest() for one in work}
-    log = host.folder / "log"
     with log.open("w") as talk:
         daemon = subprocess.Popen(
             [sys.executable, "-m", "uecwatchd", "run"],
@@ -333,12 +342,12 @@ def test_there_is_one_image_for_each_writer_and_none_of_a_file_half_written(ende
     "name", ["a-pause-with-the-file-open", "mapped-memory", "a-short-disk-with-the-file-open"]
 )
 def test_a_set_that_waits_for_its_writer_says_so(ended: Ended, name: str) -> None:
-    assert f"{name}: waiting for {name}.img to be closed by the process that writes it" in ended.log
+    assert f"{name}: waiting for {name}.img {TO_BE_CLOSED}" in ended.log
 
 
 def test_a_set_that_waits_for_its_sum_says_so_and_is_not_refused(ended: Ended) -> None:
     name = "a-pause-with-the-file-closed"
-    assert f"{name}: waiting for {name}.img to have its declared SHA-256" in ended.log
+    assert f"{name}: waiting for {name}.img {TO_HAVE_ITS_SUM}" in ended.log
 
 
 def test_nobody_was_refused_on_the_way(ended: Ended) -> None:
