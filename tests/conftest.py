@@ -1,4 +1,4 @@
-"""What the tests of several rooms stand on: a real kernel and set, an embedded cloud, the program itself."""
+"""Fixtures of several wings: a real kernel and set, an embedded cloud, the program itself."""
 
 import os
 import shutil
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.heard import Heard
 from tests.support.host import NOBODY, Host, open_way
+from tests.support.listener import Recorder
 from uecwatchd.demo.material import DebianKernel, RealSet, kernel, make_set
 from uecwatchd.sandbox.server import Sandbox
 
@@ -33,8 +33,8 @@ def embedded_cloud(tmp_path: Path) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def listener() -> Recorder:
+    return Recorder()
 
 
 @pytest.fixture

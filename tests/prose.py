@@ -1,10 +1,12 @@
-"""Measure the prose and the plan of the package: `python tests/prose.py` prints the figures.
+"""Measure the prose and the plan of the package, and the wording of its tests.
 
-Six figures, each with the worst places (file:line):
+`python tests/prose.py` prints the figures, and with `--all` every place of (a) and (b). Six figures, each
+with the worst places (file:line):
 
 (a) Function docstrings whose first line does not begin with an imperative verb.
 (b) Decodable words per thousand words of prose: words that readers of English as a second language decode
     instead of read. Prose is docstrings, comments, string literals with a space, and the files in TEXTS.
+    The tests are counted apart, with the names of their functions.
 (c) Private functions and methods with exactly one reference.
 (d) Classes with more than MOST_ATTRIBUTES attributes.
 (e) Modules and packages at the top level of the package.
@@ -25,6 +27,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "uecwatchd"
+TESTS = ROOT / "tests"
+WORD_LISTS = frozenset({"tests/prose.py", "tests/test_prose.py"})  # which quote the words
 TEXTS = ("README.md", "CHANGELOG.md", "etc/*.toml", "systemd/*")
 
 MOST_ATTRIBUTES = 8
@@ -116,7 +120,7 @@ class Source:
 
 
 def sources(package: Path = PACKAGE) -> list[Source]:
-    """Parse every module of the package."""
+    """Parse every module below a folder: the package, or the tests."""
     found = []
     for path in sorted(package.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
@@ -163,6 +167,21 @@ def prose(modules: Iterable[Source], root: Path = ROOT) -> Iterator[Place]:
     for path in sorted(path for pattern in TEXTS for path in root.glob(pattern)):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             yield Place(str(path.relative_to(root)), number, line)
+
+
+def prose_of_tests(modules: Iterable[Source]) -> Iterator[Place]:
+    """Yield every piece of prose in tests. The name of a function is one: it says the rule."""
+    for module in modules:
+        if module.file not in WORD_LISTS:
+            yield from _comments(module)
+            yield from _literals(module)
+            yield from _function_names(module)
+
+
+def _function_names(module: Source) -> Iterator[Place]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, Function):
+            yield module.at(node, node.name.replace("_", " "))
 
 
 def _comments(module: Source) -> Iterator[Place]:
@@ -275,6 +294,9 @@ def report() -> Iterator[str]:
     yield f"(b) decodable words: {len(words)}, {rate:.2f} per thousand (goal: under 0.5)"
     yield "    " + ", ".join(f"{word} {count}" for word, count in _by_word(words))
     yield from _by_file(words)
+    in_tests, rate = decodable(prose_of_tests(sources(TESTS)))
+    yield f"(b) decodable words in tests: {len(in_tests)}, {rate:.2f} per thousand (goal: under 0.5)"
+    yield from _by_file(in_tests)
     yield f"(c) private functions with one reference: {len(once)} of {private}"
     yield from _by_file(once)
     yield f"(d) classes with more than {MOST_ATTRIBUTES} attributes: {len(wide)}"
@@ -302,6 +324,7 @@ def _by_file(places: Iterable[Place]) -> Iterator[str]:
 if __name__ == "__main__":
     if sys.argv[1:] == ["--all"]:
         found = [*not_imperative(sources())[0], *decodable(prose(sources()))[0]]
+        found += decodable(prose_of_tests(sources(TESTS)))[0]
         sys.stdout.writelines(
             f"{place}\n" for place in sorted(found, key=lambda place: (place.file, place.line))
         )

@@ -1,7 +1,7 @@
 """Everything that is read of what others wrote, with whatever may stand there.
 
 Each target is a strategy and a check. Here each is tried a few times, to keep it from rotting; by hand, with
-`python tests/bench/fuzz.py`, as often as there is time for.
+`python -m tests.bench.fuzz`, as often as there is time for.
 """
 
 import json
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.metadata_text import read_checksums, read_sidecar
 from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
 from uecwatchd.cli.status.rows import LedgerFacts, rows
@@ -30,11 +31,10 @@ from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import detect, file_names, suitability
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.checksums import read_checksums
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import named_files, stem_of
 from uecwatchd.intake.sets.records import FolderSets, Rules
-from uecwatchd.intake.sidecar import KEYS, Sidecar, read_sidecar
+from uecwatchd.intake.sidecar import KEYS, Sidecar
 from uecwatchd.intake.spool import file_kinds, output_files, scan
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.system.text import printable
@@ -47,7 +47,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Target:
-    """`check` gets what `strategy` draws, and says in a word what came of it, or raises what it must not."""
+    """`check` gets what `strategy` draws, and returns the outcome as a word, or raises what it must not."""
 
     strategy: st.SearchStrategy[Any]
     check: Callable[[Any], str]
@@ -339,7 +339,7 @@ def _read(read: Callable[[], Sidecar]) -> Sidecar | UecError:
         return error
 
 
-def told(assembly: FolderSets) -> tuple[Any, ...]:
+def outcomes_of(assembly: FolderSets) -> tuple[Any, ...]:
     """All that an assembly says, in no order."""
     return (
         {(s.name, s.form, s.stamp, tuple(m.path for m in s.members), s.files) for s in assembly.ready},
@@ -359,7 +359,7 @@ def check_listing(lying: Lying) -> str:
     unmatched = Counter(misfit.path for misfit in assembly.unmatched)
     assert all(number == 1 for number in unmatched.values())
     for path in (*found.entries, *found.planted):
-        assert _is_told_of(path, found, assembly), (path, assembly)
+        assert _is_answered(path, found, assembly), (path, assembly)
     _order_does_not_matter(lying, found, assembly)
     return (
         "+".join(key for key in ("ready", "waiting", "refused", "unmatched") if getattr(assembly, key))
@@ -367,8 +367,8 @@ def check_listing(lying: Lying) -> str:
     )
 
 
-def _is_told_of(path: str, found: scan.Listing, assembly: FolderSets) -> bool:
-    """Whether somebody who asks for this name learns what becomes of it."""
+def _is_answered(path: str, found: scan.Listing, assembly: FolderSets) -> bool:
+    """Tell if a user who asks for this name learns what happens to it."""
     used = {file for one in assembly.ready for file in (*one.files, *one.left_out)}
     used |= {file for one in (*assembly.waiting, *assembly.refused) for file in one.files}
     open_sets = {one.name for one in (*assembly.waiting, *assembly.refused)}
@@ -398,7 +398,9 @@ def _order_does_not_matter(lying: Lying, found: scan.Listing, assembly: FolderSe
         key: {path: getattr(found, key)[path] for path in sorted(getattr(found, key), reverse=True)}
         for key in ("facts", "sidecars", "checksums", "planted", "words")
     }
-    assert told(assemble(replace(found, entries=entries, **others), rules=lying.rules)) == told(assembly)
+    assert outcomes_of(assemble(replace(found, entries=entries, **others), rules=lying.rules)) == outcomes_of(
+        assembly
+    )
 
 
 RAW_NAMES = st.binary(min_size=1, max_size=60).map(
@@ -422,7 +424,7 @@ def check_folder(files: Mapping[bytes, bytes]) -> str:
         assert all(printable(line).isprintable() for line in lines)
         shown = {row.name for row in found}
         for path in listing.entries:
-            assert path in shown or _is_told_of(path, listing, assembly)
+            assert path in shown or _is_answered(path, listing, assembly)
         hidden = {path for path in listing.ignored if path not in shown}
         assert all(output_files.is_output(path) for path in hidden)
         json.dumps([row_json(row) for row in found]).encode()
@@ -456,7 +458,7 @@ TARGETS: Mapping[str, Target] = {
 
 
 def trial(target: Target, *, examples: int, outcomes: Counter[str]) -> Callable[[], None]:
-    """A run of so many examples, which counts what came of each."""
+    """A run of so many examples, which counts the outcomes."""
 
     @settings(
         max_examples=examples,

@@ -1,8 +1,9 @@
-"""The prose of the package stays plain: docstrings that begin with a verb, and no words to decode."""
+"""The prose of package and tests stays plain: docstrings begin with a verb, and no word must be decoded."""
 
 import pytest
 
 from tests.prose import (
+    TESTS,
     Place,
     Source,
     decodable,
@@ -10,6 +11,7 @@ from tests.prose import (
     is_imperative,
     not_imperative,
     prose,
+    prose_of_tests,
     sources,
 )
 
@@ -63,4 +65,11 @@ def test_docstrings_of_functions_begin_with_a_verb(modules: list[Source]) -> Non
 
 def test_prose_has_no_words_to_decode(modules: list[Source]) -> None:
     places, rate = decodable(prose(modules))
+    assert rate <= MOST_DECODABLE_PER_THOUSAND, f"see tests/prose.py for plain forms:\n{excerpt(places)}"
+
+
+def test_tests_and_their_names_have_no_words_to_decode() -> None:
+    pieces = list(prose_of_tests(sources(TESTS)))
+    assert len({piece.file for piece in pieces}) > 100, "the measure sees the tests"
+    places, rate = decodable(pieces)
     assert rate <= MOST_DECODABLE_PER_THOUSAND, f"see tests/prose.py for plain forms:\n{excerpt(places)}"

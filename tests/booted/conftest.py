@@ -178,9 +178,9 @@ def _leader(heard: socket.socket, process: "subprocess.Popen[bytes]", log: Path)
     leader = 0
     while True:
         assert process.poll() is None, log.read_text()
-        told = dict(line.partition("=")[::2] for line in heard.recv(4096).decode().splitlines())
-        leader = int(told.get("X_NSPAWN_LEADER_PID", leader))
-        if told.get("READY") == "1" and leader:
+        notice = dict(line.partition("=")[::2] for line in heard.recv(4096).decode().splitlines())
+        leader = int(notice.get("X_NSPAWN_LEADER_PID", leader))
+        if notice.get("READY") == "1" and leader:
             return leader
 
 
@@ -288,7 +288,7 @@ class Instance:
         return path.read_text()
 
     def until(self, happened: Callable[[], object]) -> None:
-        until(happened, told=self.log)
+        until(happened, detail=self.log)
 
     def log(self) -> str:
         return self.machine.run("journalctl", "--unit", self.name, "--output=cat").stdout

@@ -46,8 +46,8 @@ def filled(template: str, path: str, *, owner: str = "root:root", mode: str = "0
 class Case:
     """A configuration by its tables, and what has to be there for it.
 
-    `dropin` is what the unit has besides, `prepare` a script that root has run before. `told` are words of
-    what `check` says where the unit as it is shipped does not do; then the command that it proposes is run.
+    `dropin` is what the unit has besides, `prepare` a script that root ran before. `findings` are words of
+    `check` where the shipped unit does not do; then the command that it proposes is run.
     """
 
     folder: str = ""
@@ -55,7 +55,7 @@ class Case:
     cloud: str = EUCARC
     dropin: str = ""
     prepare: str = ""
-    told: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
 
 SPOOL = "install -d -m3770 -ouecwatchd -guecdrop"
@@ -75,7 +75,7 @@ CASES = {
         cloud=f'eucarc = "{ROOTS_HOME}/creds/eucarc"',
         prepare="install -d -ouecwatchd -m0700 /srv/state\n"
         f"mkdir -p {ROOTS_HOME}/creds; cp -p /etc/uecwatchd/eucarc /etc/uecwatchd/*.pem {ROOTS_HOME}/creds\n",
-        told=(
+        findings=(
             "/srv/a b%n'c is read-only to the service (ProtectSystem=strict)",
             "/srv/state is read-only to the service (ProtectSystem=strict)",
             f"{ROOTS_HOME}/creds/eucarc is hidden from the service (ProtectHome=yes)",
@@ -87,7 +87,7 @@ CASES = {
         cloud=EUCARC + "\n" + PAIR.format("/home/alice/keys"),
         prepare="chmod 711 /home/alice; install -d -oalice -m0700 /home/alice/keys\n"
         "cp /etc/uecwatchd/*.pem /home/alice/keys\n",
-        told=(
+        findings=(
             "/home/alice/drop is hidden from the service (ProtectHome=yes)",
             "/home/alice/keys/euca2-admin-pk.pem is hidden from the service (ProtectHome=yes)",
         ),
@@ -96,7 +96,7 @@ CASES = {
         "/tmp/drop",  # noqa: S108 (whether that is seen is the question)
         cloud=EUCARC + f'\nca_bundle = "{ROOTS_HOME}/ca.pem"',
         prepare=f"cp /etc/uecwatchd/cloud-cert.pem {ROOTS_HOME}/ca.pem\n",
-        told=(
+        findings=(
             "/drop is hidden from the service (PrivateTmp=yes)",
             f"{ROOTS_HOME}/ca.pem is hidden from the service",
         ),
@@ -107,12 +107,12 @@ CASES = {
         prepare=f"mkdir -p /mnt/disk; mount -t tmpfs tmpfs /mnt/disk; {SPOOL} /mnt/disk/drop\n"
         "ln -s ../../mnt/disk/drop /var/spool/linked; chmod 711 /home/alice\n"
         + filled(INI, "/home/alice/.euca/here.ini", owner="alice:uecwatchd"),
-        told=("/mnt/disk/drop is read-only", "/home/alice/.euca/here.ini is hidden from the service"),
+        findings=("/mnt/disk/drop is read-only", "/home/alice/.euca/here.ini is hidden from the service"),
     ),
     "sealed-off": Case(
         "/srv/sealed-off",
         dropin="ReadOnlyPaths=/srv/sealed-off\nReadOnlyPaths=-/mnt\nReadWritePaths=/srv/sealed-off\n",
-        told=("/srv/sealed-off is read-only to the service (ReadOnlyPaths=)",),
+        findings=("/srv/sealed-off is read-only to the service (ReadOnlyPaths=)",),
     ),
     "bound": Case(
         "/home/closed/drop",
@@ -177,16 +177,16 @@ def _install(one: Instance, case: Case, cloud: Sandbox) -> None:
         lines = lines.replace(f"${key}", value.strip("'"))
     one.install(
         cloud=lines,
-        dropin=case.dropin + ("" if case.told else f"ReadWritePaths={one.spool}\n"),
+        dropin=case.dropin + ("" if case.findings else f"ReadWritePaths={one.spool}\n"),
         **case.tables,
     )
 
 
 def _checked(one: Instance, case: Case) -> tuple[Any, ...]:
     before = one.check()
-    if not case.told:
+    if not case.findings:
         return (before,)
-    command = next(finding["hint"] for finding in before if case.told[0] in finding["what"])
+    command = next(finding["hint"] for finding in before if case.findings[0] in finding["what"])
     one.machine.shell(command.removeprefix("Try: "))
     return before, one.check()
 
@@ -215,11 +215,11 @@ def test_what_is_archived_lies_under_its_day_with_the_group_of_the_spool(tried: 
     assert found == "2750 uecwatchd uecdrop\n"
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.told])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.findings])
 def test_check_says_what_the_shipped_unit_does_not_allow(tried: Mapping[str, Tried], name: str) -> None:
     bad = [f for f in tried[name].checks[0] if f["level"] == "bad"]
     (unit,) = [f["what"] for f in bad if f["what"].startswith(f"{name}.service")]
-    assert [words for words in CASES[name].told if words not in unit] == []
+    assert [words for words in CASES[name].findings if words not in unit] == []
 
 
 def test_with_the_locks_that_the_unit_proposes_no_program_of_others_is_run(
@@ -251,15 +251,15 @@ def test_no_name_of_a_set_gives_orders_to_a_terminal(tried: Mapping[str, Tried])
         r"bidi-\u202egnp is rejected",
     )
 
-    def told() -> str:
+    def journal() -> str:
         return one.machine.run("journalctl", "-x", "--unit", one.name, "--no-pager").stdout
 
-    one.until(lambda: all(end in told() for end in ends))
-    assert [char for char in told() if not char.isprintable() and char != "\n"] == []
+    one.until(lambda: all(end in journal() for end in ends))
+    assert [char for char in journal() if not char.isprintable() and char != "\n"] == []
     assert "plain is emi-" in one.machine.run("journalctl", "UEC_SET=plain", "--no-pager").stdout
 
 
-def test_a_full_disk_is_told_of_at_once_and_work_begins_once_it_has_room(
+def test_a_full_disk_is_reported_at_once_and_work_begins_once_it_has_space(
     machine: Machine, instance_class: type[Instance]
 ) -> None:
     one = instance_class(machine, "crowded", "/var/spool/crowded")
@@ -271,9 +271,9 @@ def test_a_full_disk_is_told_of_at_once_and_work_begins_once_it_has_room(
     )
     one.install(dropin="ReadWritePaths=/var/spool/crowded\n")
     machine.shell("systemctl daemon-reload; systemctl start crowded")
-    told = machine.run("systemctl", "show", "crowded", "--property=StatusText").stdout
-    assert "Waiting: " in told
-    assert "No space left" in told or "full" in told
+    status = machine.run("systemctl", "show", "crowded", "--property=StatusText").stdout
+    assert "Waiting: " in status
+    assert "No space left" in status or "full" in status
     assert "Nothing is begun yet" in one.log()
     machine.shell("systemctl reload crowded; mount -o remount,size=64m /var/lib/crowded")
     one.drop("crowded")

@@ -181,7 +181,7 @@ def test_what_root_does_by_hand_is_the_services_afterwards(stopped: Instance) ->
 def test_status_as_root_sees_what_the_service_sees(stopped: Instance) -> None:
     stopped.drop("private")
     stopped.machine.run("chmod", "0600", f"{stopped.spool}/private.img")
-    try:  # which tells of it once it has lain still for a moment
+    try:  # which reports it once it has settled
         stopped.until(lambda: "mode 0600, owner alice" in ours(stopped.machine, "status", "private").stdout)
     finally:
         stopped.machine.run("rm", f"{stopped.spool}/private.img")
@@ -194,7 +194,9 @@ def test_root_still_sees_who_has_a_file_open_for_writing(stopped: Instance) -> N
 
 
 @pytest.mark.parametrize("name", ["ledger.sqlite", "lock"])
-def test_what_root_has_left_is_mended_by_the_command_that_is_proposed(stopped: Instance, name: str) -> None:
+def test_what_root_has_left_is_corrected_by_the_command_that_is_proposed(
+    stopped: Instance, name: str
+) -> None:
     machine = stopped.machine
     ours(machine, "once")
     machine.shell(f"chown root: {stopped.state}/{name}; chmod 600 {stopped.state}/{name}")

@@ -66,7 +66,7 @@ def test_what_cannot_be_deflated_hardly_grows(library: Deflater) -> None:
     assert len(made) <= max_deflated_bytes(3 << 20, block=1 << 20) < (3 << 20) * 1.002
 
 
-def test_a_length_of_4_gib_and_more_is_told_as_gzip_does() -> None:
+def test_a_length_of_4_gib_and_more_is_written_as_gzip_does() -> None:
     assert gzip_trailer(0, (1 << 32) + 5) == gzip_trailer(0, 5)
 
 

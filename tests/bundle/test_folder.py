@@ -222,11 +222,11 @@ def test_a_manifest_that_somebody_else_signed_is_refused(made: Path, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("signed", ["by whomever", "by the stranger"])
-def test_a_stranger_is_told_that_the_bundle_is_not_for_him(
+@pytest.mark.parametrize("signed", ["by any key", "by another user"])
+def test_the_bundle_of_another_key_is_refused_with_that_reason(
     made: Path, tmp_path: Path, cloud, signed: str
 ) -> None:
-    certificate = public_key(cloud.certificate) if signed == "by the stranger" else None
+    certificate = public_key(cloud.certificate) if signed == "by another user" else None
     with pytest.raises(Rejected, match="it was not encrypted for this key") as refused:
         unbundle_to_folder(made, tmp_path / "out", key=cloud.key, side="user", signer=certificate)
     assert "bundled for" in refused.value.hint

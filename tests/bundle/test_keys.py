@@ -138,7 +138,7 @@ def test_a_file_closed_to_us_is_answered_with_its_mode_its_owner_and_the_chmod(p
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
-def test_a_folder_closed_to_us_is_told_from_a_closed_file(public_folder: Path) -> None:
+def test_a_folder_closed_to_us_is_distinguished_from_a_closed_file(public_folder: Path) -> None:
     inner = public_folder / "keys"
     inner.mkdir(mode=0o700)
     with as_somebody_else(), pytest.raises(NotPermitted, match=r"cannot read it: .*/keys is closed to us"):

@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
-from uecwatchd.bundle import unbundle as room
 from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.keys import public_key
 from uecwatchd.bundle.manifest import seal_secret
-from uecwatchd.bundle.unbundle import CHUNK_BYTES, FETCHES, HELD_BYTES, NullSink, open_secret, unbundle
+from uecwatchd.bundle.unbundle import (
+    CHUNK_BYTES,
+    FETCHES,
+    HELD_BYTES,
+    NullSink,
+    inflate,
+    open_secret,
+    unbundle,
+)
 from uecwatchd.errors import Rejected
 
 IMAGE = hashlib.shake_256(b"karmic").digest(200_000)
@@ -294,6 +301,6 @@ def test_an_expansion_of_a_thousand_to_one_comes_in_chunks(wrap: Callable) -> No
     size = 64 * CHUNK_BYTES
     made = wrap(archive(("karmic.img", bytes(size))), size=size)
     assert len(made.objects["k.part.0"]) < size / 900
-    pieces = list(room.inflate(iter([gzip.compress(bytes(size))])))
+    pieces = list(inflate(iter([gzip.compress(bytes(size))])))
     assert max(map(len, pieces)) <= CHUNK_BYTES
     assert made.unbundle()[0].size == size

@@ -2,9 +2,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
+from tests.support.waiting import no_stop, until
 from uecwatchd.bundle.bundler import Part, PartData
 from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.errors import Deferred, Stopped
@@ -18,14 +20,14 @@ def parts(count: int, made: list[int]) -> Iterator[PartData]:
         yield PartData(Part(number, f"p.part.{number}", 1, ""), b"x")
 
 
-def nothing() -> None:
-    pass
+def reached(parts: list[int], count: int) -> bool:
+    return len(parts) >= count
 
 
 def test_every_slice_is_sent_once() -> None:
     sent: list[int] = []
     store_parts(
-        parts(20, []), lambda piece: sent.append(piece.part.index), slots=UploadSlots(UPLOADS), check=nothing
+        parts(20, []), lambda piece: sent.append(piece.part.index), slots=UploadSlots(UPLOADS), check=no_stop
     )
     assert sorted(sent) == list(range(20))
 
@@ -42,15 +44,15 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
     worker = threading.Thread(
         target=store_parts,
         args=(parts(10, made), send),
-        kwargs={"slots": UploadSlots(UPLOADS), "check": nothing},
+        kwargs={"slots": UploadSlots(UPLOADS), "check": no_stop},
     )
     worker.start()
     for ended in range(10):
-        _until(lambda ended=ended: len(made) >= min(10, ended + UPLOADS + 1))
+        until(partial(reached, made, min(10, ended + UPLOADS + 1)), "the parts", pause=0.001)
         time.sleep(0.02)  # would another one be made, it would be by now
         assert len(made) <= len(sent) + UPLOADS + 1
         go_on.release()
-        _until(lambda ended=ended: len(sent) == ended + 1)
+        until(partial(reached, sent, ended + 1), "the part", pause=0.001)
     worker.join(10)
     assert not worker.is_alive()
 
@@ -86,8 +88,8 @@ def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_slots_and_one
 def test_parts_in_memory_are_no_more_for_being_shared_out(most: int, shares: list[int]) -> None:
     slots = UploadSlots(most)
     with ExitStack() as all_of_them:
-        told = [all_of_them.enter_context(slots.shared()) for _ in shares]
-        assert [share() for share in told] == shares
+        limits = [all_of_them.enter_context(slots.shared()) for _ in shares]
+        assert [share() for share in limits] == shares
         assert sum(shares) + len(shares) <= max(most + 1, 2 * len(shares))
 
 
@@ -111,14 +113,6 @@ def test_who_has_more_than_its_share_lets_go_before_it_goes_on() -> None:
     assert set(most[10 + 2 * UPLOADS :]) == {1}
 
 
-def _until(true: object) -> None:
-    assert callable(true)
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 def test_a_failed_upload_ends_the_stream_with_its_own_error() -> None:
     made: list[int] = []
 
@@ -127,11 +121,11 @@ def test_a_failed_upload_ends_the_stream_with_its_own_error() -> None:
             raise Deferred("p", "reset", "Again.")
 
     with pytest.raises(Deferred, match="reset"):
-        store_parts(parts(1000, made), send, slots=UploadSlots(UPLOADS), check=nothing)
+        store_parts(parts(1000, made), send, slots=UploadSlots(UPLOADS), check=no_stop)
     assert len(made) < 20
 
 
-def test_work_is_put_down_between_two_parts_and_those_under_way_are_finished() -> None:
+def test_work_stops_between_two_parts_and_those_under_way_are_finished() -> None:
     sent: list[int] = []
     checks = iter([False, False, True])
 

@@ -126,7 +126,9 @@ def test_a_link_is_followed(host: Host, disk: Path, tmp_path: Path) -> None:
     [("nonesuch.img", "nonesuch.img: there is no such file in"), (".", "it is a folder")],
     ids=["missing", "folder"],
 )
-@pytest.mark.parametrize("options", [(), ("--type", "machine", "--arch", "i386")], ids=["as seen", "as told"])
+@pytest.mark.parametrize(
+    "options", [(), ("--type", "machine", "--arch", "i386")], ids=["as seen", "as asked"]
+)
 def test_only_a_file_is_bundled(
     host: Host, tmp_path: Path, source: str, said: str, options: tuple[str, ...]
 ) -> None:
@@ -152,14 +154,14 @@ def test_a_folder_that_cannot_be_made_is_said_so(
 
 def test_a_bundle_for_somebody_else_is_said_to_be(host: Host, disk: Path, tmp_path: Path) -> None:
     manifest = host.run("bundle", str(disk), str(tmp_path / "b")).stdout.strip()
-    stranger = tmp_path / "stranger.pem"
-    subprocess.run(["openssl", "genrsa", "-out", str(stranger), "2048"], check=True, capture_output=True)
-    words = refused(host.run("unbundle", manifest, str(tmp_path / "t"), "--cloud-key", str(stranger)), 65)
+    other = tmp_path / "other.pem"
+    subprocess.run(["openssl", "genrsa", "-out", str(other), "2048"], check=True, capture_output=True)
+    words = refused(host.run("unbundle", manifest, str(tmp_path / "t"), "--cloud-key", str(other)), 65)
     assert "it was not encrypted for this key" in words
     assert "bundle the image again" not in words
 
 
-def test_an_archive_without_a_digest_is_told_as_a_warning(host: Host, disk: Path, tmp_path: Path) -> None:
+def test_an_archive_without_a_digest_is_reported_as_a_warning(host: Host, disk: Path, tmp_path: Path) -> None:
     manifest = Path(host.run("bundle", str(disk), str(tmp_path / "b")).stdout.strip())
     digest = re.compile("(?<=<digest algorithm='SHA1'>)[0-9a-f]{40}")
     manifest.write_text(digest.sub(hashlib.sha1().hexdigest(), manifest.read_text(), count=1))
@@ -171,28 +173,28 @@ def test_an_archive_without_a_digest_is_told_as_a_warning(host: Host, disk: Path
     assert (tmp_path / "t" / "karmic.img").read_bytes() == disk.read_bytes()
 
 
-# --- what is told -----------------------------------------------------------------------------------------
+# --- the output ------------------------------------------------------------------------------------------
 
 
-def test_what_was_made_is_told_as_json(host: Host, disk: Path, tmp_path: Path) -> None:
+def test_what_was_made_is_reported_as_json(host: Host, disk: Path, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(disk.read_bytes()).hexdigest()
-    told = json.loads(
+    printed = json.loads(
         host.run("bundle", str(disk), str(tmp_path / "b"), "--kernel", "eki-1234ABCD", "--json").stdout
     )
-    manifest = Path(told["manifest"])
+    manifest = Path(printed["manifest"])
     assert manifest.parent == tmp_path / "b"
-    assert (told["role"], told["arch"], told["kernel"], told["ramdisk"]) == (
+    assert (printed["role"], printed["arch"], printed["kernel"], printed["ramdisk"]) == (
         "machine",
         "x86_64",
         "eki-1234ABCD",
         None,
     )
-    assert (told["size"], told["sha256"]) == (disk.stat().st_size, sha256)
-    assert f"<digest algorithm='SHA1'>{told['tar_sha1']}</digest>" in manifest.read_text()
-    parts = [manifest.with_name(part["name"]).read_bytes() for part in told["parts"]]
-    assert [len(part) for part in parts] == [part["size"] for part in told["parts"]]
-    assert [hashlib.sha1(part).hexdigest() for part in parts] == [part["sha1"] for part in told["parts"]]
-    assert sum(map(len, parts)) == told["bundled_size"]
+    assert (printed["size"], printed["sha256"]) == (disk.stat().st_size, sha256)
+    assert f"<digest algorithm='SHA1'>{printed['tar_sha1']}</digest>" in manifest.read_text()
+    parts = [manifest.with_name(part["name"]).read_bytes() for part in printed["parts"]]
+    assert [len(part) for part in parts] == [part["size"] for part in printed["parts"]]
+    assert [hashlib.sha1(part).hexdigest() for part in parts] == [part["sha1"] for part in printed["parts"]]
+    assert sum(map(len, parts)) == printed["bundled_size"]
 
     back = json.loads(host.run("unbundle", str(manifest), str(tmp_path / "t"), "--json").stdout)
     image = str(tmp_path / "t" / "karmic.img")

@@ -33,7 +33,7 @@ def image(**known: Any) -> Image:
     return Image(**EMPTY | known)
 
 
-# As Eucalyptus 1.6 lists it, which knows neither names nor kinds of devices and machines.
+# As Eucalyptus 1.6 lists it, which has no names, no kinds of devices and no kinds of machines.
 OLD = image(
     id="emi-3C9F10E7",
     location="images/karmic-1.manifest.xml",
@@ -99,8 +99,8 @@ def test_an_image_is_shown_in_the_columns_of_euca2ools(listed: Image) -> None:
 @pytest.mark.parametrize("listed", PRINTED, ids=lambda listed: listed.id)
 def test_what_was_made_here_has_one_column_more_and_the_others_stay_in_place(listed: Image) -> None:
     first, *others = rows(ListedImage(listed, Origin("00", ("karmic",))))
-    told, *below = PRINTED[listed]
-    assert "|".join(first) == f"{told}|{MADE_HERE}"
+    printed, *below = PRINTED[listed]
+    assert "|".join(first) == f"{printed}|{MADE_HERE}"
     assert first.index(MADE_HERE) == 14
     assert ["|".join(row) for row in others] == below
 
@@ -151,11 +151,11 @@ def test_what_was_only_found_in_the_cloud_was_not_made_here() -> None:
 
 
 def test_a_program_is_told_more_than_the_columns_hold() -> None:
-    told = as_json(ListedImage(NEW, Origin(ContentDigest("aa"), ("karmic",))))
-    assert told["location"] == "amazon/windows-2012"
-    assert told["description"] == "nobody prints it"
-    assert told["tags"] == {"team": "infra", "empty": ""}
-    assert told["made_here"] == {"sha256": "aa", "sets": ["karmic"]}
+    printed = as_json(ListedImage(NEW, Origin(ContentDigest("aa"), ("karmic",))))
+    assert printed["location"] == "amazon/windows-2012"
+    assert printed["description"] == "nobody prints it"
+    assert printed["tags"] == {"team": "infra", "empty": ""}
+    assert printed["made_here"] == {"sha256": "aa", "sets": ["karmic"]}
     assert as_json(ListedImage(OLD, None))["made_here"] is None
 
 
@@ -180,8 +180,8 @@ def busy(
         yield host
 
 
-def ids_of(told: str) -> set[str]:
-    return {line.split("\t")[1] for line in told.splitlines() if line.startswith("IMAGE\t")}
+def ids_of(printed: str) -> set[str]:
+    return {line.split("\t")[1] for line in printed.splitlines() if line.startswith("IMAGE\t")}
 
 
 def test_the_columns_can_be_cut_and_only_our_own_images_have_a_fifteenth(busy: Host) -> None:
@@ -212,10 +212,10 @@ def test_tags_stand_below_their_image(busy: Host) -> None:
 def test_only_what_was_made_here_is_shown_where_that_is_asked_for(busy: Host) -> None:
     mine = set(busy.report("tiny")["ids"].values())
     assert ids_of(busy.run("images", "--made-here").stdout) == mine
-    told = json.loads(busy.run("images", "default", "--made-here", "--json").stdout)
-    assert {one["id"] for one in told} == mine
+    printed = json.loads(busy.run("images", "default", "--made-here", "--json").stdout)
+    assert {one["id"] for one in printed} == mine
     sums = {member["id"]: member["sha256"] for member in busy.report("tiny")["members"]}
-    assert {one["id"]: one["made_here"] for one in told} == {
+    assert {one["id"]: one["made_here"] for one in printed} == {
         image_id: {"sha256": sha256, "sets": ["tiny"]} for image_id, sha256 in sums.items()
     }
 
@@ -243,6 +243,6 @@ def test_a_cloud_that_is_away_is_said_to_be(host: Host) -> None:
 
 
 def test_the_help_says_what_the_columns_are(host: Host) -> None:
-    told = " ".join(host.run("images", "--help").stdout.split())
-    assert "euca-describe-images" in told
-    assert "fifteenth" in told
+    printed = " ".join(host.run("images", "--help").stdout.split())
+    assert "euca-describe-images" in printed
+    assert "fifteenth" in printed

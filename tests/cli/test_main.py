@@ -79,9 +79,9 @@ def test_the_embedded_cloud_runs_until_interrupted_and_keeps_what_it_has(tmp_pat
     for _ in range(2):
         cloud = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert cloud.stdout
-        told = [cloud.stdout.readline() for _ in range(3)]
-        assert told[0].startswith("EC2_URL=http://127.0.0.1:")
-        keys.append(re.findall("EC2_ACCESS_KEY=(.*)", Path(told[2].strip().split("=")[1]).read_text()))
+        lines = [cloud.stdout.readline() for _ in range(3)]
+        assert lines[0].startswith("EC2_URL=http://127.0.0.1:")
+        keys.append(re.findall("EC2_ACCESS_KEY=(.*)", Path(lines[2].strip().split("=")[1]).read_text()))
         cloud.send_signal(signal.SIGINT)
         cloud.communicate(timeout=PATIENCE_SECONDS)
         assert cloud.returncode == 0

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from tests.support.waiting import until
 from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import DIALECTS
@@ -237,14 +237,12 @@ def free_port(below: int = 65536) -> int:
 
 
 def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    def listens() -> bool:
         assert process.poll() is None, f"the server ended with {process.returncode}"
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("the server does not listen")
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    until(listens, "the server", patience=START_SECONDS)
 
 
 @contextlib.contextmanager
@@ -283,7 +281,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory, account: Account) -> Iterat
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory, account: Account) -> Iterator[Account]:
     folder = tmp_path_factory.mktemp("weed")
-    # One volume for a bucket instead of seven, for which there is no room.
+    # One volume for a bucket instead of seven, because there is no space for seven.
     (folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     identity = {"name": "user", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}

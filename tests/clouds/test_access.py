@@ -75,7 +75,7 @@ def test_a_probe_that_is_due_resumes_a_cloud(server: Sandbox, clock: Clock) -> N
     assert access.enter("default").name == "default"
 
 
-def test_credentials_are_read_anew_for_a_probe(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+def test_credentials_are_read_again_for_a_probe(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
     eucarc = tmp_path / "eucarc"
     good = server.eucarc.read_text()
     eucarc.write_text(good.replace("EUCALYPTUS_CERT=", "NOTHING="))
@@ -137,7 +137,7 @@ def test_a_cloud_stays_suspended_when_the_configuration_is_read_again(server: Sa
     before.suspend("default", REASON)
     after.take_over(before)
     assert after.availability.suspended() == {"default": REASON}
-    assert after.availability.next_probe() == clock.now, "but it may have been mended"
+    assert after.availability.next_probe() == clock.now, "but it may have been repaired"
     other = CloudAccess(
         {"default": replace(settings(server), region="elsewhere")}, uploads=1, bucket="images", clock=clock
     )
@@ -229,7 +229,7 @@ def test_a_configured_generation_is_not_asked_for(server: Sandbox, clock: Clock)
     assert access.dialects() == {"default": SANDBOX}
 
 
-def test_why_a_cloud_is_not_known_is_told_once(tmp_path: Path, clock: Clock) -> None:
+def test_why_a_cloud_is_not_known_is_reported_once(tmp_path: Path, clock: Clock) -> None:
     missed: list[UecError] = []
     with Sandbox(tmp_path, dialect="euca4") as server:
         wrong = replace(settings(server), dialect="auto", secret_key=SecretStr("wrong"))
@@ -239,9 +239,9 @@ def test_why_a_cloud_is_not_known_is_told_once(tmp_path: Path, clock: Clock) -> 
         assert access.unidentified() == {"default": None}
         access.detect()
         access.detect()
-    (told,) = map(str, missed)
-    assert "secret key" in told
-    assert str(access.unidentified()["default"]) == told
+    (error,) = map(str, missed)
+    assert "secret key" in error
+    assert str(access.unidentified()["default"]) == error
     assert access.availability.suspended(), "it is our side that is wrong"
 
 
@@ -340,7 +340,7 @@ def test_what_nobody_foresaw_and_is_over_lets_in(server: Sandbox, clock: Clock) 
     assert access.probe() == ("default",)
 
 
-def test_a_halt_that_an_outage_turns_into_is_told_once(tmp_path: Path, clock: Clock) -> None:
+def test_a_halt_that_an_outage_turns_into_is_reported_once(tmp_path: Path, clock: Clock) -> None:
     missed: list[UecError] = []
     with Sandbox(tmp_path, dialect="euca4") as server:
         wrong = replace(settings(server), dialect="auto", secret_key=SecretStr("wrong"))
@@ -354,8 +354,8 @@ def test_a_halt_that_an_outage_turns_into_is_told_once(tmp_path: Path, clock: Cl
         for _ in range(4):
             clock.now += 2 * FIRST_DELAY_SECONDS
             assert access.probe() == ()
-    (told,) = map(str, missed)
-    assert "secret key" in told
+    (error,) = map(str, missed)
+    assert "secret key" in error
 
 
 def test_a_cloud_that_comes_and_goes_is_asked_less_and_less(server: Sandbox, clock: Clock) -> None:

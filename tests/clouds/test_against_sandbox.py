@@ -192,9 +192,9 @@ def test_a_bucket_of_somebody_else_halts(cloud: Cloud, sandbox: Sandbox) -> None
 @pytest.mark.parametrize("wrong", ["access_key", "secret_key"])
 @pytest.mark.parametrize("half", ["s3", "ec2"])
 def test_wrong_credentials_halt(cloud: Cloud, wrong: str, half: str) -> None:
-    stranger = make_cloud(replace(cloud.account, **{wrong: "WRONG"}), cloud.dialect, uploads=1)
+    other = make_cloud(replace(cloud.account, **{wrong: "WRONG"}), cloud.dialect, uploads=1)
     with pytest.raises(Halted, match="key") as caught:
-        ensure_bucket(stranger, "images") if half == "s3" else list_images(stranger)
+        ensure_bucket(other, "images") if half == "s3" else list_images(other)
     assert "WRONG" not in str(caught.value) or wrong == "access_key"
 
 

@@ -310,7 +310,7 @@ probe_ec2(make_cloud(account, DIALECTS["uec"], uploads=1))
 """
 
 
-def test_neither_environment_nor_home_decides_who_is_asked_or_how(script: Any, tmp_path: Path) -> None:
+def test_environment_and_home_do_not_decide_who_is_asked_or_how(script: Any, tmp_path: Path) -> None:
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "config").write_text(
         "[default]\nendpoint_url = http://127.0.0.1:9/\nregion = mars\n"

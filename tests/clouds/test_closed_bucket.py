@@ -24,7 +24,9 @@ EITHER = "it belongs to another account, or it does not exist and our account ma
     ],
     ids=["another's", "a store that tells nobody", "a store that has everything", "readable", "missing"],
 )
-def test_each_is_told_as_it_is(cloud: Cloud, script: Any, answers: list[tuple[int, str]], words: str) -> None:
+def test_each_is_reported_as_it_is(
+    cloud: Cloud, script: Any, answers: list[tuple[int, str]], words: str
+) -> None:
     for status, body in answers:
         script.says(status, body=body)
     (finding,) = examine_bucket(cloud, "images", frozenset())

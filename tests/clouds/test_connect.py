@@ -37,7 +37,7 @@ def test_what_is_known_is_not_asked_for_again(tmp_path: Path) -> None:
         assert not cloud.requests
 
 
-def test_another_cloud_of_the_same_name_is_asked_anew(tmp_path: Path) -> None:
+def test_another_cloud_of_the_same_name_is_asked_again(tmp_path: Path) -> None:
     with Sandbox(tmp_path / "old", dialect="uec") as old, Sandbox(tmp_path / "new", dialect="euca5") as new:
         before = remembered(settings_of(old), "uec")
         assert connect(settings_of(new), uploads=1, before=before).dialect.name == "euca5"

@@ -35,7 +35,7 @@ PLENTY = b"a" * 65536
 
 @dataclass
 class Rude:
-    """A server that does one thing with whoever connects."""
+    """A server that does one thing with each client."""
 
     act: Act
     listener: socket.socket
@@ -184,7 +184,7 @@ def test_a_handshake_that_drips_is_given_up(rude: Callable[[Act], Rude]) -> None
 def test_a_host_that_takes_no_connection_is_given_up() -> None:
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):  # nobody takes them up, and there is no room for another
+        for _ in range(4):  # they are not accepted, and the queue has no place for another
             caller = stack.enter_context(socket.socket())
             caller.settimeout(0)
             caller.connect_ex(full.getsockname())

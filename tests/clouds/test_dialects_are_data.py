@@ -1,4 +1,4 @@
-"""No code asks which dialect it speaks: it reads a field of the record. Whoever must know more stands here.
+"""No code asks which dialect it speaks: it reads a field of the record. The exceptions are listed here.
 
 What is looked for in the syntax trees of the whole package:
 

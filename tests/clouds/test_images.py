@@ -86,9 +86,9 @@ def test_a_refusal_of_the_list_is_the_verbs_own(
 ) -> None:
     script.says(403, "<Response><Errors><Error><Code>AuthFailure</Code></Error></Errors></Response>")
     assert main(["images", "other", "--json", "--config", str(configuration)]) == 78
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "cloud other" in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "cloud other" in output.err
 
 
 def test_nothing_but_json_comes_out_where_json_is_asked_for(
@@ -96,6 +96,6 @@ def test_nothing_but_json_comes_out_where_json_is_asked_for(
 ) -> None:
     script.says(body=FULL)
     assert main(["images", "--json", "--config", str(configuration)]) == 0
-    told = capsys.readouterr()
-    assert [image["id"] for image in json.loads(told.out)] == ["ami-0a1b2c3d4e5f60718"]
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert [image["id"] for image in json.loads(output.out)] == ["ami-0a1b2c3d4e5f60718"]
+    assert output.err == ""

@@ -52,7 +52,7 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("bucket", BAD_NAMES)
-def test_a_bad_name_is_the_fault_of_who_wrote_it(bucket: str) -> None:
+def test_a_bad_name_is_the_fault_of_its_writer(bucket: str) -> None:
     with pytest.raises(Halted):
         check_bucket_name(bucket, from_config=True)
     with pytest.raises(Rejected, match="no cloud takes that"):

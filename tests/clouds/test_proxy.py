@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.listener import Recorder
 from uecwatchd.clouds.client import make_cloud
 from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import UEC
@@ -120,7 +120,7 @@ def test_a_proxy_that_cannot_be_used_halts_and_is_named(proxy: str) -> None:
         pytest.param("t\u00f6p hat", "'\u00f6' in it, which is written %C3%B6", id="another script"),
     ],
 )
-def test_a_proxys_password_that_is_not_written_as_in_urls_is_told_and_not_shown(
+def test_a_proxys_password_that_is_not_written_as_in_urls_is_reported_and_not_shown(
     secret: str, escaped: str
 ) -> None:
     environ = {"http_proxy": f"http://worker:{secret}@10.9.9.9:3128"}
@@ -136,7 +136,7 @@ def test_a_proxys_password_may_have_anything_in_it_that_is_written_as_in_urls(se
     check_proxy("lab", NAME, {"http_proxy": f"http://worker:{secret}@10.9.9.9:3128"})
 
 
-def test_a_proxys_password_is_not_told() -> None:
+def test_a_proxys_password_is_not_reported() -> None:
     assert name_proxy(NAME, {"http_proxy": "http://p:p@gate:3128"}) == "http://***@gate:3128"
 
 
@@ -207,11 +207,11 @@ def test_a_proxy_that_is_away_is_named(account: Account, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("status", "body"), [(407, ""), (403, BLOCKED), (503, BLOCKED), (400, "no"), (302, "")]
 )
-def test_after_a_proxy_is_mended_sets_go_on_by_themselves(
+def test_after_a_proxy_is_repaired_sets_go_on_by_themselves(
     status: int,
     body: str,
     host: Host,
-    heard: Heard,
+    listener: Recorder,
     embedded_cloud: Sandbox,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -226,13 +226,13 @@ def test_after_a_proxy_is_mended_sets_go_on_by_themselves(
     with proxy(status, body, Location="http://login.example/") as url:
         monkeypatch.setenv("http_proxy", url)
         for _ in range(2):
-            assert "rejected" not in once(host, heard)
+            assert "rejected" not in once(host, listener)
     monkeypatch.setenv("http_proxy", embedded_cloud.url)  # it answers whatever host is asked for
-    assert once(host, heard) == ["done"]
+    assert once(host, listener) == ["done"]
 
 
-def once(host: Host, heard: Heard) -> list[str]:
+def once(host: Host, listener: Recorder) -> list[str]:
     """A run of the service; the states of the sets."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        return [record.state for record in Service(settings, monitor=heard, ledger=book).once()]
+        return [record.state for record in Service(settings, monitor=listener, ledger=book).once()]

@@ -126,7 +126,7 @@ def test_old_signatures_are_forgotten() -> None:
     assert once.is_new("a")
 
 
-def test_threads_are_told_apart() -> None:
+def test_threads_are_distinguished() -> None:
     once, found = UniqueSignatures(clock=lambda: 100.0), list[bool]()
     threads = [threading.Thread(target=lambda: found.append(once.is_new("a"))) for _ in range(20)]
     for thread in threads:

@@ -36,8 +36,8 @@ class Question:
 )
 def test_an_answer_is_as_young_as_it_is_wanted(age: float, later: float, answers: tuple[int, int]) -> None:
     times = iter([100.0, 100.0, 100.0 + later, 100.0 + later])
-    question, lately = Question(), SingleFlight[int](clock=lambda: next(times))
-    assert (lately.answer(question, age=age), lately.answer(question, age=age)) == answers
+    question, flight = Question(), SingleFlight[int](clock=lambda: next(times))
+    assert (flight.answer(question, age=age), flight.answer(question, age=age)) == answers
 
 
 def test_what_is_asked_while_others_wait_serves_them_all() -> None:
@@ -59,11 +59,11 @@ def test_what_is_asked_while_others_wait_serves_them_all() -> None:
         assert go_on.wait(PATIENCE_SECONDS)
         return question()
 
-    lately = SingleFlight[int](clock=clock)
-    first = threading.Thread(target=lambda: taken.append(lately.answer(slow)))
+    flight = SingleFlight[int](clock=clock)
+    first = threading.Thread(target=lambda: taken.append(flight.answer(slow)))
     first.start()
     assert begun.wait(PATIENCE_SECONDS)
-    others = [threading.Thread(target=lambda: taken.append(lately.answer(question))) for _ in range(4)]
+    others = [threading.Thread(target=lambda: taken.append(flight.answer(question))) for _ in range(4)]
     coming.update(others)
     for other in others:
         other.start()
@@ -78,18 +78,18 @@ def test_an_answer_that_did_not_come_is_asked_for_again() -> None:
     def refused() -> int:
         raise Halted("a", "b", "c")
 
-    lately = SingleFlight[int]()
+    flight = SingleFlight[int]()
     with pytest.raises(Halted):
-        lately.answer(refused, age=10.0)
-    assert lately.answer(Question(), age=10.0) == 1
+        flight.answer(refused, age=10.0)
+    assert flight.answer(Question(), age=10.0) == 1
 
 
 def test_what_is_known_to_have_changed_is_written_into_the_answer() -> None:
-    lately = SingleFlight[int]()
-    lately.amend(lambda answer: answer + 100)
-    assert lately.answer(Question(), age=10.0) == 1
-    lately.amend(lambda answer: answer + 100)
-    assert lately.answer(Question(), age=10.0) == 101
+    flight = SingleFlight[int]()
+    flight.amend(lambda answer: answer + 100)
+    assert flight.answer(Question(), age=10.0) == 1
+    flight.amend(lambda answer: answer + 100)
+    assert flight.answer(Question(), age=10.0) == 101
 
 
 # --- the list of images ------------------------------------------------------------------------------------

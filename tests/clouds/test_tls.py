@@ -1,4 +1,4 @@
-"""Whom we believe to be the cloud, and what is said of those whom we cannot."""
+"""Servers that are believed to be the cloud, and the errors for those that are not."""
 
 import datetime
 import ipaddress

@@ -298,7 +298,7 @@ def test_a_mistake_is_answered_in_a_sentence(tmp_path: Path, text: str, why: str
     assert complaint(tmp_path, text).startswith(why)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     why = complaint(tmp_path, "[spool]\nsetle = 3\nsettle = 0\n[work]\nsets = 0\n[cloud.a]\ndialekt = 1")
     assert len(why.split("; ")) == 4
 

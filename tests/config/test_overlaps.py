@@ -90,8 +90,8 @@ def test_two_paths_to_one_folder_are_said_to_be_the_same(
 ) -> None:
     (tmp_path / "real").mkdir()
     other = SAME[way](tmp_path / "real", mounts)
-    told = complaint(configured(tmp_path, "real", other))
-    assert f"{tmp_path}/real and {Path(tmp_path, other)} are the same folder" in told
+    message = complaint(configured(tmp_path, "real", other))
+    assert f"{tmp_path}/real and {Path(tmp_path, other)} are the same folder" in message
 
 
 def inside_by_name(outer: Path, bind: Callable[[Path, Path], None]) -> str:
@@ -128,8 +128,8 @@ def test_a_folder_in_another_is_refused_whatever_leads_there(
 ) -> None:
     (tmp_path / "real").mkdir()
     inner = way(tmp_path / "real", mounts)
-    told = complaint(configured(tmp_path, *["real", inner][::order]))
-    assert f"must lie apart: {tmp_path}/{inner} lies in {tmp_path}/real" in told
+    message = complaint(configured(tmp_path, *["real", inner][::order]))
+    assert f"must lie apart: {tmp_path}/{inner} lies in {tmp_path}/real" in message
 
 
 @pytest.mark.parametrize("way", [*INSIDE, a_link, a_bind_mount, dots])
@@ -137,8 +137,8 @@ def test_the_state_directory_never_lies_in_a_spool(
     tmp_path: Path, mounts: Callable[[Path, Path], None], way: Second
 ) -> None:
     (tmp_path / "real").mkdir()
-    told = complaint(configured(tmp_path, "real", state=way(tmp_path / "real", mounts)))
-    assert "state.dir must lie outside spool.folders" in told
+    message = complaint(configured(tmp_path, "real", state=way(tmp_path / "real", mounts)))
+    assert "state.dir must lie outside spool.folders" in message
 
 
 def test_a_spool_may_lie_in_the_state_directory_and_beside_a_name_that_begins_alike(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_reload_keeps_the_old_configuration_and_says_why(host: Host) -> None:
         assert "are the same folder" in wait_for_line(running, "Kept the old configuration")
 
 
-def test_a_folder_that_becomes_another_one_is_told_of_and_left_alone(
+def test_a_folder_that_becomes_another_one_is_reported_and_left_alone(
     make_host: Callable[..., Host], tmp_path: Path
 ) -> None:
     host = make_host()

@@ -9,7 +9,7 @@ The child breaks `breaks`: each call of it raises the exception. Where `called` 
 the names of all that could be broken and was called are written there. A request to a cloud has the name of
 its operation: "ec2:RegisterImage". The server answers with the child's pid, and then with how it ended.
 
-A function is broken in its code object, so that whoever imported it by name meets the broken one as well.
+A function is broken in its code object, so that modules that imported it by name are affected as well.
 """
 
 import builtins

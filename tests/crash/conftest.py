@@ -1,4 +1,4 @@
-"""A program that can be killed at a moment of one's choice, and a build host that can be begun anew."""
+"""A program that can be killed at a chosen moment, and a build host that each case begins with."""
 
 import json
 import random
@@ -7,7 +7,6 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.demo.material import RealSet
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES
 from uecwatchd.ledger.sqlite import open_ledger
@@ -30,7 +29,6 @@ MEMBERS = ("tiny.img", "tiny.vmlinuz", "tiny.initrd")
 # Behind the file system, which does not mind: what cannot be deflated makes a third part.
 NOISE_BYTES = 7 << 20
 SETTLE_SECONDS = 0.05
-# Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.
 KINDS = ["kernel", "machine", "ramdisk"]
 TEMPORARY = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
 # In the order in which they appear.
@@ -83,7 +81,7 @@ class Scene:
     material: Path
     asked: int = 0  # the cloud, up to now, by cases before this one
 
-    def begin_anew(self, members: tuple[str, ...] = MEMBERS) -> None:
+    def begin_again(self, members: tuple[str, ...] = MEMBERS) -> None:
         for folder in (self.host.spool, self.host.state):
             shutil.rmtree(folder, ignore_errors=True)
         self.host.spool.mkdir()
@@ -115,7 +113,7 @@ class Scene:
         crossed = self.crossed()
         return crossed.count("before put manifest") - crossed.count("after note bundle uploaded")
 
-    def told(self) -> str:
+    def said(self) -> str:
         return (self.host.folder / "stderr").read_text()
 
     def puts(self) -> Counter[str]:
@@ -173,10 +171,7 @@ class Scene:
             yield f"registered: {self.images()}"
 
     def await_state(self, state: str, *, seconds: float = 30.0) -> None:
-        end = time.monotonic() + seconds
-        while not self.is_now(state):
-            assert time.monotonic() < end, self.told()
-            time.sleep(0.05)
+        until(lambda: self.is_now(state), state, patience=seconds, detail=self.said)
 
     def is_now(self, state: str) -> bool:
         report = self.host.spool / f"{NAME}.uec.json"
@@ -217,7 +212,7 @@ def scene(
         # One part at a time: then no part at all has a reason to be sent twice.
         host.configure(f"{text}\n[work]\nuploads = 1\n")
         scene = Scene(host, material)
-        scene.begin_anew()
+        scene.begin_again()
         yield scene
 
 

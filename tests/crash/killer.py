@@ -39,7 +39,7 @@ def listener(crossed: int, at: tuple[str, str, int] | None) -> failpoints.Crossi
     last, left = "", at[2] if at else 0
 
     def cross(moment: str) -> None:
-        if moment.endswith("advance"):  # told every few seconds to whoever asks, and lost without harm
+        if moment.endswith("advance"):  # reported every few seconds, and lost without harm
             return
         nonlocal last, left
         with turn:

@@ -1,6 +1,6 @@
 """Any exception, anywhere: the daemon lives, says so in a sentence, once, and goes on when it has passed.
 
-Functions of the rooms that touch the world, and requests to a cloud, are broken by exceptions that nobody
+Functions that touch the world, and requests to a cloud, are broken by exceptions that nobody
 foresaw there: here a part of them, each in one way. `EVERY=1 pytest tests/crash/test_any_exception.py` breaks
 each of them, and the verbs with them, which takes half an hour; `EVERY=ledger` those with that in their name.
 """
@@ -38,9 +38,9 @@ UUID_AT = 1024 + 104  # in a file system of the ext family
 # How long a daemon is watched that is broken for good: long enough to flood, if it does.
 WATCHED_SECONDS = 1.0
 # In that time: five words at its start, two for the set, one or two for the trouble, and what the trouble
-# makes of the set. One that tells at each look would have told a hundred times.
+# makes of the set. One that reports at each check would have reported a hundred times.
 MOST_LINES = 14
-# Longer than anything here takes on a busy machine; what has not ended by then is killed, and told.
+# Longer than anything here takes on a busy machine; what has not ended by then is killed and reported.
 EXIT_CODES = {0, 65, 69, 70, 73, 74, 75, 77, 78}
 SIDECAR = 'kernel = "none"\nramdisk = "none"\npublic = true\ndescription = "d"\ntags = { a = "b" }\n'
 
@@ -78,7 +78,9 @@ class Breaker:
     def watch(self, host: Host, **how: str) -> int:
         """Let a daemon run for a while once it watches its folder, or says why not yet; then stop it."""
         pid = self.begin(host, "run", **how)
-        until(lambda: re.search("Watching |Nothing is begun", told(host, "run")) or self._has_spoken(0.05))
+        until(
+            lambda: re.search("Watching |Nothing is begun", output_of(host, "run")) or self._has_spoken(0.05)
+        )
         self._has_spoken(WATCHED_SECONDS)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -120,7 +122,7 @@ class Stage:
         return host
 
 
-def told(host: Host, verb: str) -> str:
+def output_of(host: Host, verb: str) -> str:
     path = host.folder / f"{verb}.stderr"
     return path.read_text(errors="backslashreplace") if path.exists() else ""
 
@@ -136,16 +138,16 @@ def wrong(stage: Stage, number: int, breaks: str, fault: str) -> Iterator[str]:
     host = stage.host(name)
     try:
         code = breaker.watch(host, breaks=breaks, fault=fault)
-        lines = sentences(told(host, "run"))
+        lines = sentences(output_of(host, "run"))
         if code not in EXIT_CODES:
             yield f"run ended with {code}: {lines[-3:]}"
         if len(lines) > MOST_LINES:
-            yield f"run told {len(lines)} lines, the last of them {lines[-1]}"
+            yield f"run printed {len(lines)} lines, the last of them {lines[-1]}"
         if any(line.startswith("Traceback") for line in lines):
-            yield f"run told what is no sentence: {lines[-1]}"
+            yield f"run printed what is no sentence: {lines[-1]}"
         for verb in ("once", f"status {name}", "check", f"retry {name}") if EVERY else ():
             code = breaker.run(host, verb, breaks=breaks, fault=fault)
-            said = sentences(told(host, verb.split()[0]))
+            said = sentences(output_of(host, verb.split()[0]))
             if code not in EXIT_CODES or any(line.startswith("Traceback") for line in said):
                 yield f"{verb} ended with {code}: {said[-1:]}"
         yield from wrong_afterwards(stage, host, breaker, name)
@@ -158,7 +160,7 @@ def wrong_afterwards(stage: Stage, host: Host, breaker: Breaker, name: str) -> I
     (host.folder / "once.stderr").unlink(missing_ok=True)
     code = breaker.run(host, "once")
     if code or not (host.spool / f"{name}.emi").exists():
-        yield f"afterwards, once ended with {code}: {told(host, 'once').splitlines()[-2:]}"
+        yield f"afterwards, once ended with {code}: {output_of(host, 'once').splitlines()[-2:]}"
     images = [one for one in stage.cloud.images if one.name.startswith(f"{name}-")]
     if len(images) != 1:
         yield f"{len(images)} images"
@@ -187,7 +189,7 @@ def breakable(stage: Stage) -> Sequence[str]:
     for verb in ("status first", "check", "retry first"):
         breaker.run(host, verb, called=str(called))
     stage.free.put(breaker)
-    assert (host.spool / "first.emi").exists(), told(host, "once")
+    assert (host.spool / "first.emi").exists(), output_of(host, "once")
     return sorted(set(called.read_text().split()))
 
 

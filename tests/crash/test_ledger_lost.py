@@ -66,9 +66,9 @@ def named(function: Callable[..., object]) -> str:
 @pytest.fixture(scope="module")
 def registered(scene: Scene, killer: Killer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the state directory as it was when the set was registered."""
-    scene.begin_anew()
+    scene.begin_again()
     (scene.host.spool / "tiny.toml").write_text(SIDECAR)
-    assert killer.run(scene.host, "once") == 0, scene.told()
+    assert killer.run(scene.host, "once") == 0, scene.said()
     return Path(shutil.copytree(scene.host.state, tmp_path_factory.mktemp("state") / "copy"))
 
 
@@ -87,15 +87,15 @@ def test_what_is_registered_is_found_again_when_the_ledger_is_lost(
 ) -> None:
     before = scene.images()
     damage(state / FILE_NAME)
-    assert killer.run(scene.host, "once") == 0, scene.told()
+    assert killer.run(scene.host, "once") == 0, scene.said()
     assert scene.images() == before
     assert scene.puts() == {}
     assert not [seen for seen in scene.host.cloud.requests[scene.asked :] if seen.action == "RegisterImage"]
     assert [*scene.wrong_beside_the_files(), *scene.wrong_in_the_ledger()] == []
-    assert "nothing is registered twice" in scene.told()
+    assert "nothing is registered twice" in scene.said()
     asides = [path for path in state.iterdir() if ".damaged-" in path.name]
     assert len(asides) == (damage is not take_away)
-    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 and path.name in scene.told() for path in asides)
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 and path.name in scene.said() for path in asides)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=named)
@@ -105,23 +105,23 @@ def test_status_says_that_the_ledger_is_damaged_and_leaves_it_alone(
     damage(state / FILE_NAME)
     before = (state / FILE_NAME).read_bytes()
     assert killer.run(scene.host, "status") == 74
-    assert "it is damaged" in scene.told()
+    assert "it is damaged" in scene.said()
     assert (state / FILE_NAME).read_bytes() == before
     assert not [path.name for path in state.iterdir() if ".damaged-" in path.name]
 
 
 def test_a_damaged_ledger_is_not_set_aside_under_a_daemon_that_has_it_open(state: Path) -> None:
-    told: list[str] = []
+    reports: list[str] = []
     overwrite_header(state / FILE_NAME)
     lock = lock_state(state)
     try:
         with pytest.raises(Deferred, match="another uecwatchd"):
-            open_ledger(state, lost=told.append)
+            open_ledger(state, lost=reports.append)
     finally:
         os.close(lock)
     assert (state / FILE_NAME).exists()
-    open_ledger(state, lost=told.append).close()
-    assert len(told) == 1
+    open_ledger(state, lost=reports.append).close()
+    assert len(reports) == 1
 
 
 def test_what_people_asked_for_is_taken_over_from_a_damaged_ledger(state: Path) -> None:
@@ -156,12 +156,12 @@ def test_two_ledgers_damaged_within_a_second_are_both_kept(state: Path) -> None:
 
 
 def test_a_passing_trouble_sets_nothing_aside(small_disk: Path) -> None:
-    told: list[str] = []
+    reports: list[str] = []
     open_ledger(small_disk).close()
     (small_disk / "filler").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096))
     with pytest.raises(Deferred, match=r"full|I/O"):
-        open_ledger(small_disk, lost=told.append)
-    assert told == []
+        open_ledger(small_disk, lost=reports.append)
+    assert reports == []
     assert not [path for path in small_disk.iterdir() if ".damaged-" in path.name]
 
 
@@ -210,13 +210,13 @@ def test_a_crash_while_the_ledger_is_set_aside_costs_nothing_more(
     overwrite_header(state / FILE_NAME)
     at = ("after set the ledger aside", "before bring the ledger up to date", 1)
     assert killer.run(scene.host, "once", at=at) == KILLED
-    assert killer.run(scene.host, "once") == 0, scene.told()
+    assert killer.run(scene.host, "once") == 0, scene.said()
     assert scene.images() == before
     assert [*scene.wrong_beside_the_files(), *scene.wrong_in_the_ledger()] == []
 
 
 def test_a_key_is_gone_from_the_disk_once_its_bundle_is_registered(scene: Scene, killer: Killer) -> None:
-    scene.begin_anew(("tiny.img",))
+    scene.begin_again(("tiny.img",))
     (scene.host.spool / "tiny.toml").write_text('kernel = "none"\nramdisk = "none"\n')
     at = ("after note bundle uploaded", "before note bundle registering", 1)
     assert killer.run(scene.host, "once", at=at) == KILLED

@@ -4,7 +4,7 @@ Between two effects that follow each other nothing outlives the process, so to b
 be killed before the other: such a *gap* is one point of the matrix. Each is tried where a run first comes
 through it, and those of an upload and a registration with the largest member as well. To be quick, a few
 gaps that follow each other share a set: the program is killed in the first, started, killed in the next, and
-so on, and started once more. The table of all points, and of what came of them, is printed by
+so on, and started once more. The table of all points, with the outcome of each, is printed by
 
     pytest -q -rP tests/crash/test_matrix.py
 """
@@ -26,7 +26,7 @@ IN_A_ROW = 2
 KILLED = -9
 # What an upload and a registration consist of.
 AGAIN = ("put part", "note bundle registering", "RegisterImage", "append to .uec.log")
-# Whatever becomes of the code: were one of these not crossed, the matrix would have a hole.
+# Without one of these the matrix would have a hole, also after changes of the code.
 MUST_BE_CROSSED = (
     "make the state directory", "bring the ledger up to date", "make bucket", "note digest",
     "note set working: read the files", "note set working: deliver the machine image",
@@ -63,8 +63,8 @@ class Clean:
 
 @pytest.fixture(scope="module")
 def clean(scene: Scene, killer: Killer) -> Clean:
-    scene.begin_anew()
-    assert killer.run(scene.host, "once") == 0, scene.told()
+    scene.begin_again()
+    assert killer.run(scene.host, "once") == 0, scene.said()
     return Clean(scene.crossed(), scene.puts())
 
 
@@ -98,7 +98,7 @@ def test_the_clean_run_crosses_the_moments_that_matter(clean: Clean) -> None:
 
 
 @pytest.mark.parametrize("share", range(SHARES))
-def test_a_set_ends_registered_once_wherever_the_program_is_killed(
+def test_a_set_is_registered_once_at_each_point_of_death(
     scene: Scene, killer: Killer, clean: Clean, share: int
 ) -> None:
     wrong = {}
@@ -112,7 +112,7 @@ def test_a_set_ends_registered_once_wherever_the_program_is_killed(
 
 def what_is_wrong(scene: Scene, killer: Killer, clean: Clean, case: tuple[Gap, ...]) -> Iterator[str]:
     """Kill the program in each gap, run it once more, and tell in words what is not as it should be."""
-    scene.begin_anew()
+    scene.begin_again()
     unsure = 0
     for number, gap in enumerate(case):
         if killer.run(scene.host, "once", at=gap.at) == KILLED:
@@ -123,7 +123,7 @@ def what_is_wrong(scene: Scene, killer: Killer, clean: Clean, case: tuple[Gap, .
         yield from what_is_wrong(scene, killer, clean, case[number:]) if number else ["not killed"]
         return
     if code := killer.run(scene.host, "once"):
-        yield f"it ended with {code}: {scene.told()}"
+        yield f"it ended with {code}: {scene.said()}"
         return
     yield from scene.broken_promises()
     yield from wrong_in_the_cloud(scene, clean, unsure)
@@ -138,6 +138,6 @@ def wrong_in_the_cloud(scene: Scene, clean: Clean, unsure: int) -> Iterator[str]
         yield f"objects: {sorted(there)}, sent: {sorted(puts)}"
     if twice := [key for key, count in puts.items() if count > 1 and ".part." in key]:
         yield f"sent twice: {twice}"
-    # A manifest is signed anew each time, and is sent again when nobody knows that it has arrived.
+    # A manifest is signed again each time, and is sent again if its arrival is not recorded.
     if sum(count - 1 for key, count in puts.items() if ".manifest." in key) > unsure:
         yield f"manifests sent again: {puts}"

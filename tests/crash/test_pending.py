@@ -18,7 +18,7 @@ MUST_BE_CROSSED = ("note bundle registering", "RegisterImage", "note bundle uplo
 
 
 def begin(scene: Scene) -> None:
-    scene.begin_anew(())
+    scene.begin_again(())
     (scene.host.spool / "tiny.toml").write_text(SIDECAR)
     (scene.host.spool / "tiny.img").write_bytes(random.Random(3).randbytes(4096))  # noqa: S311
     scene.host.cloud.faults.arm("pending", FOR_EVER)
@@ -36,7 +36,7 @@ def run_until(done: Callable[[], bool], scene: Scene, killer: Killer) -> None:
     """Run the daemon, and kill it then, or when that never comes."""
     pid = killer.begin(scene.host, "hasty")
     try:
-        until(done, told=scene.told)
+        until(done, detail=scene.said)
     finally:
         os.kill(pid, signal.SIGKILL)
         assert killer.ended() == KILLED
@@ -53,7 +53,7 @@ def moments(scene: Scene, killer: Killer) -> list[Crossing]:
     return [(a, b, 1) for a, b in dict.fromkeys(gaps)]
 
 
-def test_a_set_ends_registered_once_wherever_it_is_killed_while_its_image_is_pending(
+def test_a_set_is_registered_once_at_each_point_of_death_while_its_image_is_pending(
     scene: Scene, killer: Killer
 ) -> None:
     for at in moments(scene, killer):

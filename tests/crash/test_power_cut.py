@@ -53,7 +53,7 @@ class Disk:
         run("cp", "--sparse=always", str(self.file), str(self.file.with_suffix(".cut")))
 
     def come_back(self) -> None:
-        """With what was on the disk at the cut. Whoever has a file open there has closed it."""
+        """With what was on the disk at the cut. All files there are closed before."""
         self.down()
         self.file.with_suffix(".cut").replace(self.file)
         self.up()
@@ -155,11 +155,11 @@ def test_ids_are_there_when_the_ledger_on_another_disk_says_so(
     assert sorted(path.suffix for path in cut.host.spool.glob("tiny.e*")) == [".eki", ".emi", ".eri"]
 
 
-def test_ids_that_were_withdrawn_do_not_come_back_with_the_power(
+def test_ids_that_were_removed_do_not_come_back_with_the_power(
     make: Callable[[Path], Scene], killer: Killer, disk: Disk, tmp_path: Path
 ) -> None:
     """The set's content is another one, and its attempt fails after the power is back. The state directory,
-    on another disk, says already that they were withdrawn."""
+    on another disk, says already that they were removed."""
     cut = make(tmp_path / "state")
     assert killer.run(cut.host, "once") == 0, cut.told()
     with (cut.host.spool / "tiny.img").open("r+b") as image:

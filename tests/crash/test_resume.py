@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash.conftest import Killer, Scene
-from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.listener import Recorder
 from uecwatchd.bundle.bundler import Bundling, Secret, max_parts
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
@@ -38,7 +38,7 @@ Turn = Callable[..., SetRecord]
 
 
 @pytest.mark.parametrize(
-    ("at", "told"),
+    ("at", "sentence"),
     [
         (("after put part", "before put part", 3), "Resuming tiny at upload, part 3 of at most 6"),
         (("after append to .uec.log", "before put manifest", 3), "Resuming tiny at upload, the manifest"),
@@ -46,20 +46,20 @@ Turn = Callable[..., SetRecord]
     ids=["in the middle", "before the manifest"],
 )
 def test_an_upload_goes_on_at_the_part_that_lacks(
-    scene: Scene, killer: Killer, at: tuple[str, str, int], told: str
+    scene: Scene, killer: Killer, at: tuple[str, str, int], sentence: str
 ) -> None:
-    scene.begin_anew()
+    scene.begin_again()
     assert killer.run(scene.host, "once", at=at) == KILLED
     asked = len(scene.host.cloud.requests)
     assert killer.run(scene.host, "once") == 0
-    assert told in scene.told()
-    assert told in (scene.host.spool / "tiny.uec.log").read_text()
+    assert sentence in scene.said()
+    assert sentence in (scene.host.spool / "tiny.uec.log").read_text()
     assert not sent_twice(scene)
     assert "HeadObject" not in {seen.action for seen in scene.host.cloud.requests[asked:]}
 
 
 def test_a_part_that_is_another_by_its_etag_is_sent_again_and_no_other(scene: Scene, killer: Killer) -> None:
-    scene.begin_anew()
+    scene.begin_again()
     assert killer.run(scene.host, "once", at=("after put part", "before put part", 3)) == KILLED
     store = scene.host.cloud.backend.store
     (there,) = [
@@ -75,8 +75,8 @@ def test_a_part_that_is_another_by_its_etag_is_sent_again_and_no_other(scene: Sc
 def test_a_part_that_rots_while_its_etag_stays_is_sent_again_with_all_others_after_a_retry(
     scene: Scene, killer: Killer
 ) -> None:
-    """What the bucket tells of it is right, and the cloud finds the mistake when it is asked to register."""
-    scene.begin_anew()
+    """The bucket shows it as right, and the cloud finds the mistake when it is asked to register."""
+    scene.begin_again()
     at = ("after note bundle uploaded", "before note bundle registering", 3)
     assert killer.run(scene.host, "once", at=at) == KILLED
     store = scene.host.cloud.backend.store
@@ -92,15 +92,15 @@ def test_a_part_that_rots_while_its_etag_stays_is_sent_again_with_all_others_aft
 
 
 def test_a_killed_daemon_goes_on_as_well(scene: Scene, killer: Killer) -> None:
-    scene.begin_anew()
+    scene.begin_again()
     killer.begin(scene.host, "run", at=("after put part", "before put part", 3))
     assert killer.ended() == KILLED
     pid = killer.begin(scene.host, "run")
     scene.await_state("done")
     kill(pid, signal.SIGTERM)
     assert killer.ended() == 0
-    assert "Resuming tiny at: deliver the machine image" in scene.told()
-    assert "Resuming tiny at upload, part 3 of at most 6" in scene.told()
+    assert "Resuming tiny at: deliver the machine image" in scene.said()
+    assert "Resuming tiny at upload, part 3 of at most 6" in scene.said()
     assert not sent_twice(scene)
 
 
@@ -110,13 +110,13 @@ def sent_twice(scene: Scene) -> list[str]:
 
 def test_a_kernel_that_left_meanwhile_costs_a_manifest_and_no_part(scene: Scene, killer: Killer) -> None:
     """The machine's manifest names the id that it had, and its parts name none."""
-    scene.begin_anew()
+    scene.begin_again()
     at = ("after note bundle uploaded", "before note bundle registering", 3)
     assert killer.run(scene.host, "once", at=at) == KILLED
     ((_, left),) = (image for image in scene.images() if image[0] == "kernel")
     scene.host.cloud.backend.registry.remove_image(left)
     before = scene.puts()
-    assert killer.run(scene.host, "once") == 0, scene.told()
+    assert killer.run(scene.host, "once") == 0, scene.said()
     again = scene.puts() - before
     assert [key for key in again if key.startswith("tiny-")] == [
         key for key in before if key.startswith("tiny-") and ".manifest." in key
@@ -137,7 +137,7 @@ def test_no_image_makes_more_parts_than_was_foretold(size: int, tmp_path: Path) 
 
 
 @pytest.fixture
-def turn(host: Host, heard: Heard) -> Turn:
+def turn(host: Host, listener: Recorder) -> Turn:
     """Each call is a run of `once` as many hours later, and gives the record of the set of that name."""
 
     def once(hours: float = 0.0, name: str = "karmic") -> SetRecord:
@@ -145,7 +145,7 @@ def turn(host: Host, heard: Heard) -> Turn:
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + hours * HOUR
             records = Service(
-                settings, monitor=heard, ledger=book, now=lambda: now, patience=RetryPolicy(tries=())
+                settings, monitor=listener, ledger=book, now=lambda: now, patience=RetryPolicy(tries=())
             ).once()
             return next(record for record in records if record.name == name)
 

@@ -45,24 +45,24 @@ def archived(scene: Scene) -> list[Path]:
 
 def run_daemon(scene: Scene, killer: Killer) -> None:
     """Run it until the newer disk is archived, and stop it."""
-    begun = scene.told().count("Watching")
+    begun = scene.said().count("Watching")
     pid = killer.begin(scene.host, "run")
     left = [scene.host.spool / name for name in ("tiny.img", "tiny.toml")]
-    until(lambda: scene.told().count("Watching") > begun, "the daemon", told=scene.told)
-    until(lambda: not any(path.exists() for path in left), "the archive", told=scene.told)
+    until(lambda: scene.said().count("Watching") > begun, "the daemon", detail=scene.said)
+    until(lambda: not any(path.exists() for path in left), "the archive", detail=scene.said)
     os.kill(pid, signal.SIGTERM)
-    assert killer.ended() == 0, scene.told()
+    assert killer.ended() == 0, scene.said()
 
 
 def prepare(scene: Scene, killer: Killer) -> None:
     """The older disk is registered; the newer one has been dropped in its place."""
-    scene.begin_anew(())
+    scene.begin_again(())
     drop(scene, OLDER)
-    assert killer.run(scene.host, "once") == 0, scene.told()
+    assert killer.run(scene.host, "once") == 0, scene.said()
     drop(scene, NEWER)
 
 
-def test_an_image_is_replaced_and_its_files_archived_once_wherever_the_daemon_is_killed(
+def test_an_image_is_replaced_and_its_files_archived_once_at_each_point_of_death(
     archiving: Scene, killer: Killer
 ) -> None:
     scene = archiving

@@ -17,9 +17,7 @@ from uecwatchd.images.suitability import reason_unsuitable
 
 @pytest.fixture(scope="module")
 def made(real_kernel: material.DebianKernel, tmp_path_factory: pytest.TempPathFactory) -> material.RealSet:
-    return material.make_set(
-        tmp_path_factory.mktemp("set"), kernel=real_kernel, name="karmic", whole_disk=True
-    )
+    return material.make_set(tmp_path_factory.mktemp("set"), kernel=real_kernel, name="karmic")
 
 
 def output(*command: str | Path) -> str:
@@ -50,7 +48,6 @@ def test_the_machine_image_has_the_size_asked_for(real_kernel: material.DebianKe
     made = material.make_set(tmp_path, kernel=real_kernel, size=32 << 20, sidecar=False)
     assert made.machine.stat().st_size == 32 << 20
     assert made.sidecar is None
-    assert made.disk is None
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         path.name for path in (made.machine, made.kernel, made.ramdisk)
     )
@@ -70,14 +67,6 @@ def test_the_same_kernel_gives_the_same_ramdisk(
     real_kernel: material.DebianKernel, made: material.RealSet
 ) -> None:
     assert material.ramdisk(real_kernel) == made.ramdisk.read_bytes()
-
-
-def test_the_whole_disk_holds_the_partition(made: material.RealSet) -> None:
-    assert made.disk
-    table = output("sfdisk", "--dump", made.disk)
-    sectors = made.machine.stat().st_size // 512
-    assert f"start=        2048, size=       {sectors}, type=83, bootable" in table
-    assert made.disk.read_bytes()[1 << 20 :] == made.machine.read_bytes()
 
 
 def test_the_sidecar_names_the_files_beside_it(made: material.RealSet) -> None:

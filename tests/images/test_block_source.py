@@ -170,7 +170,7 @@ def test_a_source_is_bundled_as_the_file_with_the_same_content(content: Content)
 
 @settings(max_examples=30, deadline=None)
 @given(content=contents())
-def test_a_digest_is_that_of_the_bytes_wherever_they_are_stored(content: Content) -> None:
+def test_a_digest_is_that_of_the_bytes_in_any_extents(content: Content) -> None:
     for opened in SOURCES.values():
         for kind in (FlatDigest, BlockDigest):
             expected = kind()

@@ -1,4 +1,4 @@
-"""Files made by the programs that people make them with, told from their bytes."""
+"""Files made by the programs that people make them with, recognized by their bytes."""
 
 import gzip
 import io
@@ -192,7 +192,7 @@ RARE = {
 
 
 @pytest.mark.parametrize("name", RARE)
-def test_a_rare_format_is_told_by_its_magic(name: str) -> None:
+def test_a_rare_format_is_recognized_by_its_magic(name: str) -> None:
     at, magic = RARE[name]
     assert detect_all((bytes(at) + magic).ljust(HEAD_BYTES, b"\0")).format == name
 

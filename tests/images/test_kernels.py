@@ -1,4 +1,4 @@
-"""Kernels of other architectures, told from headers as their papers have them."""
+"""Kernels of other architectures, recognized by headers as their specifications have them."""
 
 import gzip
 import struct
@@ -67,7 +67,7 @@ KERNELS = {
 
 
 @pytest.mark.parametrize(("pieces", "arch"), KERNELS.values(), ids=KERNELS)
-def test_a_kernel_says_for_which_architecture_it_is(pieces: list[tuple[int, bytes]], arch: str) -> None:
+def test_a_kernel_says_its_architecture(pieces: list[tuple[int, bytes]], arch: str) -> None:
     facts = look(*pieces)
     assert (facts.role, facts.arch) == ("kernel", arch)
     assert reason_unsuitable("kernel", facts, size=SIZE) is None
@@ -95,7 +95,7 @@ def test_an_efi_program_is_no_kernel_that_a_cloud_starts() -> None:
     )
 
 
-def test_a_kernel_that_was_cut_short_is_told() -> None:
+def test_a_kernel_that_was_cut_short_is_reported() -> None:
     header = struct.pack(">7I4B", 0x27051956, 0, 0, 2 * SIZE, 0, 0, 0, 5, 22, 2, 0)
     why, _ = reason_unsuitable("kernel", look((0, header)), size=SIZE) or ("", "")
     assert "claims 2 MiB" in why
@@ -117,7 +117,7 @@ def test_a_kernel_that_was_cut_short_is_told() -> None:
         ("4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "x86_64"),
     ],
 )
-def test_a_partition_type_says_for_which_architecture_a_disk_is(type_: str, arch: str) -> None:
+def test_a_partition_type_says_the_architecture_of_a_disk(type_: str, arch: str) -> None:
     header = b"EFI PART" + bytes(24) + struct.pack("<Q", 2047) + bytes(32) + struct.pack("<QII", 2, 128, 128)
     assert look((512, header), (1024 + 128, UUID(type_).bytes_le)).arch == arch
 
@@ -179,5 +179,5 @@ def test_every_architecture_has_six_partition_types() -> None:
         ("arm-wrestling.img", None),
     ],
 )
-def test_a_name_says_for_which_architecture_an_image_is(name: str, arch: str | None) -> None:
+def test_a_name_says_the_architecture_of_an_image(name: str, arch: str | None) -> None:
     assert arch_by_name(name) == arch

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.metadata import DIGEST as SUM
+from tests.support.metadata import full
+from tests.support.metadata_text import read_checksums, read_sidecar
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.intake.checksums import read_checksums
 from uecwatchd.intake.misnamed_sidecars import keys_in
 from uecwatchd.intake.sidecar import (
     KEYS,
@@ -22,7 +24,6 @@ from uecwatchd.intake.sidecar import (
     idle_keys,
     is_image_id,
     read_defaults,
-    read_sidecar,
     render_name,
     with_defaults,
 )
@@ -186,7 +187,7 @@ def test_a_mistake_is_answered_in_a_sentence(text: str, why: str) -> None:
     assert why in complaint(text)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     assert len(complaint('kernal = "x"\narch = "x"\npublic = "x"').split("; ")) == 3
 
 
@@ -196,7 +197,7 @@ def test_a_hint_names_the_file_without_its_folder() -> None:
     assert caught.value.hint == "Correct image.toml and save it again."
 
 
-def test_json_is_told_by_its_name_and_has_the_same_schema() -> None:
+def test_json_is_recognized_by_its_name_and_has_the_same_schema() -> None:
     assert read_sidecar("karmic.json", b'{"machine": "karmic.img"}') == toml('machine = "karmic.img"')
     assert "is a path" in complaint('{"machine": "../x"}', "karmic.json")
     assert "is given twice" in complaint('{"machine": "a", "machine": "b"}', "karmic.json")
@@ -444,3 +445,37 @@ def test_bad_checksums_are_refused_by_line(text: str, why: str) -> None:
 @settings(max_examples=200)
 def test_no_checksum_bytes_raise_anything_but_rejected(data: bytes) -> None:
     assert outcome(lambda: read_checksums("k.sha256", data)).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        (
+            "k.toml",
+            b"share = [" + b'"123456789012",' * 201 + b"]",
+            "share must not have more than 200 entries",
+        ),
+        ("k.toml", b"clouds = [" + b'"a",' * 201 + b"]", "clouds must not have more than 200 entries"),
+        ("k.toml", b"".join(b"[[machine]]\n" for _ in range(201)), "machine must not have more than 200"),
+        ("k.toml", b"".join(b"tags.k%d = 'x'\n" % n for n in range(201)), "tags must not have more than 200"),
+        (
+            "k.toml",
+            b"public = true\n" + b"".join(b"k%d = 1\n" % n for n in range(201)),
+            "must not have more than 200 keys",
+        ),
+        ("k.json", full(lambda n: b'"k%d":1,' % n, head=b'{"sha256":{', tail=b'"z":1}}'), "sha256 must not"),
+        ("k.toml", full(lambda _: b"1,", head=b"x=[", tail=b"]"), "it has more than 1000 commas"),
+        ("k.toml", full(lambda _: b"[", head=b"x="), "it has more than 1000 brackets"),
+        ("k.toml", full(lambda _: b"{a=", head=b"x="), "it has more than 1000 equals signs"),
+    ],
+)
+def test_no_list_and_no_table_is_longer_than_any_set_needs(name: str, data: bytes, why: str) -> None:
+    with pytest.raises(Rejected, match=why):
+        read_sidecar(name, data)
+
+
+def test_what_two_hundred_accounts_and_sums_take_is_read() -> None:
+    accounts = ", ".join(f'"{n:012}"' for n in range(200))
+    sums = ", ".join(f'"linux-6.1.0-{n}.img" = "{SUM.decode()}"' for n in range(200))
+    read = read_sidecar("k.toml", f"share = [{accounts}]\nsha256 = {{ {sums} }}".encode())
+    assert (len(read.share), len(read.sha256)) == (200, 200)

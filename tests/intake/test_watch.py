@@ -214,8 +214,8 @@ def test_a_limit_of_inotify_is_named_and_events_come_back_when_it_is_raised(
     limit: str, tmp_path: Path
 ) -> None:
     argv = ["unshare", "-U", "-r", sys.executable, "-c", LIMITED, limit, str(tmp_path)]
-    told = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS * 3)
-    first, *rest = told.stdout.splitlines()
+    ended = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS * 3)
+    first, *rest = ended.stdout.splitlines()
     assert f"raise fs.inotify.{limit.replace('inotify', 'user')}: scan every 15 s" in first
     assert rest == ["False ''", "True True ''", "True"]
 
@@ -271,7 +271,7 @@ def test_each_folder_is_scanned_by_its_own_timer() -> None:
     ],
     ids=["within the grace", "the remote one", "the local one", "never looked at"],
 )
-def test_who_has_not_looked_for_a_scan_period_is_deaf(
+def test_a_service_without_a_scan_in_a_scan_period_is_overdue(
     looked: dict[Path, float], now: float, expected: str
 ) -> None:
     why = deaf(looked, [LOCAL, REMOTE], now=now)

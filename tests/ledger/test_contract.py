@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.waiting import no_stop
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import (
@@ -367,18 +368,14 @@ def test_the_predecessor_is_the_image_registered_last(ledger: Ledger) -> None:
     assert ledger.predecessor("emi-3", cloud="near", made_for=LUCID) is None
 
 
-def nothing() -> None:
-    """Wait on."""
-
-
 def test_work_on_one_identity_is_done_by_one_thread_at_a_time(ledger: Ledger) -> None:
     order: list[str] = []
 
     def second() -> None:
-        with ledger.claim("other", check=nothing), ledger.claim("kernel", check=nothing):
+        with ledger.claim("other", check=no_stop), ledger.claim("kernel", check=no_stop):
             order.append("second")
 
-    with ledger.claim("kernel", check=nothing):
+    with ledger.claim("kernel", check=no_stop):
         other = threading.Thread(target=second)
         other.start()
         ledger.put_set(RECORD)  # a claim does not keep others from the ledger
@@ -398,12 +395,12 @@ def test_a_thread_that_waits_for_a_claim_can_be_stopped(ledger: Ledger) -> None:
             pass
         stopped.set()
 
-    with ledger.claim("kernel", check=nothing):
+    with ledger.claim("kernel", check=no_stop):
         other = threading.Thread(target=wait)
         other.start()
         assert stopped.wait(10)
         other.join()
-    with ledger.claim("kernel", check=nothing):
+    with ledger.claim("kernel", check=no_stop):
         """It is free afterwards."""
 
 

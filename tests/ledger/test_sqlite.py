@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from uecwatchd.errors import Deferred, Halted, NotPermitted
+from uecwatchd.errors import Deferred, Halted, NotPermitted, UecError
 from uecwatchd.ledger import schema, sqlite
 from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.ledger.migrations import MIGRATIONS
@@ -115,9 +116,9 @@ def test_a_database_whose_tables_are_not_those_of_its_version_is_damaged(
         raw.execute(f"PRAGMA user_version = {version}")
     with pytest.raises(LedgerDamaged, match="damaged"):
         open_ledger(tmp_path)
-    told: list[str] = []
-    open_ledger(tmp_path, lost=told.append).close()
-    assert len(told) == 1
+    reports: list[str] = []
+    open_ledger(tmp_path, lost=reports.append).close()
+    assert len(reports) == 1
 
 
 def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
@@ -190,3 +191,15 @@ def test_several_processes_that_make_the_ledger_at_once_all_have_it(tmp_path: Pa
             assert [book.sets() for book in books] == [()] * 8
             for book in books:
                 book.close()
+
+
+def record(name: str, **values: Any) -> SetRecord:
+    return SetRecord("/s", name, "stamp", "rejected", 1.0, **values)
+
+
+def test_several_records_are_written_all_or_none(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_sets([record("a"), record("b")])
+        with pytest.raises(UecError):
+            book.put_sets([record("c"), replace(record("d"), since=None)])  # type: ignore[arg-type]
+        assert [found.name for found in book.sets()] == ["a", "b"]

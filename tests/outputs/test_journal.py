@@ -62,7 +62,7 @@ def terminal() -> Iterator[tuple[TextIO, Callable[[], str]]]:
 
 
 def _until_bell(ours: int, stream: TextIO) -> str:
-    # The kernel hands on what was written in its own time: a bell behind it tells that all has come.
+    # The kernel passes text on in its own time: a bell character behind it shows that all has arrived.
     stream.write(BELL)
     stream.flush()
     shown = ""
@@ -141,9 +141,7 @@ def test_the_journal_takes_a_set_whose_name_is_not_utf8(stderr: TextIO) -> None:
         ("\udcff\udc9b", rb"\udcff\udc9b"),
     ],
 )
-def test_no_field_gives_orders_to_the_terminal_of_who_reads_it(
-    name: str, field: bytes, stderr: TextIO
-) -> None:
+def test_no_field_gives_orders_to_a_terminal(name: str, field: bytes, stderr: TextIO) -> None:
     journal, sent = native(stderr)
     fields = {"file": name, "hint": name, "error": name, "bucket": name, "traceback": f"{name}\n{name}"}
     journal.tell(Event(Kind.REJECTED, name, name, fields=fields))
@@ -187,7 +185,7 @@ def test_plain_lines_have_the_time_in_utc_and_the_level_if_it_matters(stderr: Te
     assert second.endswith("Z  error: karmic.img: cannot read it. Try: chmod g+r karmic.img")
 
 
-def test_an_event_of_a_lower_level_is_not_told(stderr: TextIO) -> None:
+def test_an_event_of_a_lower_level_is_not_reported(stderr: TextIO) -> None:
     detail = Event(Kind.BUNDLED, "Part 1", "karmic", "debug")
     open_log({}, stderr).tell(detail)
     assert said(stderr) == []
@@ -280,7 +278,7 @@ def library(stderr: TextIO) -> Iterator[logging.Logger]:
     logging.getLogger().removeHandler(handler)
 
 
-def test_what_libraries_warn_of_is_told_and_nothing_less(library: logging.Logger, stderr: TextIO) -> None:
+def test_what_libraries_warn_of_is_reported_and_nothing_less(library: logging.Logger, stderr: TextIO) -> None:
     library.info("connecting")
     library.warning("retrying %s", "once")
     library.critical("giving up")

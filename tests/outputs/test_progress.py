@@ -41,7 +41,7 @@ def test_a_stage_that_starts_again_is_measured_from_there() -> None:
     assert tracker.snapshot()[0].speed == 5_000_000
 
 
-def test_a_set_whose_work_has_ended_is_forgotten_and_that_is_shown_to_who_asks_for_it() -> None:
+def test_a_set_whose_work_has_ended_is_forgotten_and_that_is_shown_on_request() -> None:
     tracker, ends, others = ProgressTracker(), list[Snapshot](), list[Snapshot]()
     tracker.subscribe(ends.append, every_seconds=3600, ends=True)
     tracker.subscribe(others.append, every_seconds=3600)

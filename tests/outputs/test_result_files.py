@@ -86,10 +86,10 @@ def test_a_failure_is_three_paragraphs_and_goes_when_it_is_over(record: SetRecor
     ids=["plain", "quoted", "unprintable"],
 )
 def test_a_hint_names_the_set_with_its_folder_as_a_shell_takes_it(name: str, command: str) -> None:
-    told = wording.command("retry", SetId("/srv/a", name))
-    assert told == command
+    report = wording.command("retry", SetId("/srv/a", name))
+    assert report == command
     words = subprocess.run(
-        ["bash", "-c", f'uecwatchd() {{ printf %s "$2"; }}; {told}'], capture_output=True, check=True
+        ["bash", "-c", f'uecwatchd() {{ printf %s "$2"; }}; {report}'], capture_output=True, check=True
     )
     assert words.stdout == os.fsencode(f"/srv/a/{name}")
     rejected = SetRecord("/srv/a", name, "s", "rejected", 1.0, error=Failure("rejected", "x", "y", "Z."))
@@ -104,10 +104,10 @@ def test_ids_are_taken_away_from_the_last_to_the_first(record: SetRecord, tmp_pa
 
 
 def test_the_json_comes_back_as_it_was_written(record: SetRecord) -> None:
-    told = result_files.read_report(result_files.write_report(record))
-    assert told == json.loads(json.dumps(result_files.as_json(record)))
-    assert told["ids"] == {"machine": "emi-1", "ramdisk": "eri-1", "kernel": "eki-1"}
-    assert told["since"] == "1970-01-01T00:00:01Z"
+    report = result_files.read_report(result_files.write_report(record))
+    assert report == json.loads(json.dumps(result_files.as_json(record)))
+    assert report["ids"] == {"machine": "emi-1", "ramdisk": "eri-1", "kernel": "eki-1"}
+    assert report["since"] == "1970-01-01T00:00:01Z"
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"version": 2}', b"\xff"])
@@ -123,8 +123,8 @@ def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> 
     assert not (tmp_path / "karmic.uec.json").exists()
     now[0] = result_files.PROGRESS_EVERY_SECONDS
     tracker.progress(Progress("karmic", "upload", "karmic.img", 400, 512, 3))
-    told = result_files.read_report((tmp_path / "karmic.uec.json").read_bytes())
-    assert told["progress"] == {
+    report = result_files.read_report((tmp_path / "karmic.uec.json").read_bytes())
+    assert report["progress"] == {
         "stage": "upload",
         "file": "karmic.img",
         "part": 3,
@@ -135,7 +135,7 @@ def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> 
     }
 
 
-def test_a_name_cannot_forge_lines_nor_give_orders_to_a_terminal(record: SetRecord, tmp_path: Path) -> None:
+def test_a_name_cannot_forge_lines_or_give_orders_to_a_terminal(record: SetRecord, tmp_path: Path) -> None:
     nasty = "x\n2026-01-01 00:00:00  forged is emi-DEADBEEF\x1b[2J"
     result_files.LogFile(tmp_path, "karmic").tell(Event(Kind.DONE, f"{nasty} is emi-1"))
     result_files.publish(replace(record, state="rejected", error=Failure("rejected", nasty, nasty, nasty)))

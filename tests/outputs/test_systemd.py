@@ -36,7 +36,7 @@ class Systemd:
                     other.send(b"X=1")
                 except BlockingIOError:
                     return count
-        raise AssertionError("there is always room")
+        raise AssertionError("there is always space")
 
     def silent(self) -> bool:
         return not select.select([self._socket], [], [], 0)[0]
@@ -82,32 +82,32 @@ def test_where_nobody_listens_nothing_happens(address: str) -> None:
     Notifier({"NOTIFY_SOCKET": address} if address else {}, PID).ready("x")
 
 
-def test_a_status_that_finds_no_room_is_told_with_the_next_sign_of_life(systemd: Systemd) -> None:
+def test_a_status_that_does_not_fit_is_sent_with_the_next_sign_of_life(systemd: Systemd) -> None:
     notifier = Notifier(systemd.environ, PID)
     count = systemd.full()
     for done in range(1000):
         notifier.work(f"karmic: part {done}")
     assert [systemd.heard() for _ in range(count)] == ["X=1"] * count
-    assert systemd.silent(), "nothing waited for room"
+    assert systemd.silent(), "nothing waited for space"
     notifier.watchdog()
     assert systemd.heard() == "WATCHDOG=1\nSTATUS=karmic: part 999"
     notifier.watchdog()
     assert systemd.heard() == "WATCHDOG=1"
 
 
-def test_a_status_that_is_shown_already_is_not_told_again(systemd: Systemd) -> None:
+def test_a_status_that_is_shown_already_is_not_reported_again(systemd: Systemd) -> None:
     notifier = Notifier(systemd.environ, PID)
     for _ in range(3):
         notifier.status("2 waiting")
         notifier.work("")
     notifier.ready("2 waiting")
     notifier.status("1 waiting")
-    told = [systemd.heard() for _ in range(3)]
-    assert told == ["STATUS=2 waiting", "READY=1\nSTATUS=2 waiting", "STATUS=1 waiting"]
+    notices = [systemd.heard() for _ in range(3)]
+    assert notices == ["STATUS=2 waiting", "READY=1\nSTATUS=2 waiting", "STATUS=1 waiting"]
     assert systemd.silent()
 
 
-def test_what_systemd_must_know_waits_until_there_is_room(systemd: Systemd) -> None:
+def test_what_systemd_must_know_waits_until_there_is_space(systemd: Systemd) -> None:
     count = systemd.full()
     reader = threading.Timer(0.2, lambda: [systemd.heard() for _ in range(count)])
     reader.start()
@@ -157,22 +157,22 @@ def test_work_stands_before_the_summary_and_each_stays_until_replaced(systemd: S
     ]
 
 
-def test_progress_is_told_once_a_second_and_an_end_at_once(systemd: Systemd) -> None:
+def test_progress_is_reported_once_a_second_and_an_end_at_once(systemd: Systemd) -> None:
     clock = Clock(100.0)
     tracker = ProgressTracker(clock=clock)
     show_work(Notifier(systemd.environ, PID), tracker)
     for step in range(31):  # three seconds in tenths
         clock.now = 100 + step / 10
         tracker.progress(Progress("karmic", "upload", "karmic.img", step * 10_000_000, 300_000_000, step))
-    told = [systemd.heard() for _ in range(4)]
-    assert told[0] == "STATUS=karmic: upload, 0 %"
-    assert told[3] == "STATUS=karmic: upload, part 30, 100 %, 100.0 MB/s"
+    notices = [systemd.heard() for _ in range(4)]
+    assert notices[0] == "STATUS=karmic: upload, 0 %"
+    assert notices[3] == "STATUS=karmic: upload, part 30, 100 %, 100.0 MB/s"
     assert systemd.silent()
     tracker.tell(Event(Kind.DONE, "karmic is registered", "karmic"))
     assert systemd.heard() == "STATUS="
 
 
-def test_sets_at_work_together_are_told_together(systemd: Systemd) -> None:
+def test_sets_at_work_together_are_reported_together(systemd: Systemd) -> None:
     clock = Clock(100.0)
     tracker = ProgressTracker(clock=clock)
     show_work(Notifier(systemd.environ, PID), tracker)
@@ -192,8 +192,8 @@ def test_speed_is_that_of_the_file_at_hand(systemd: Systemd) -> None:
     for file, done in (("vmlinuz", 0), ("vmlinuz", 5_000_000), ("karmic.img", 0), ("karmic.img", 40_000_000)):
         tracker.progress(Progress("karmic", "upload", file, done, 100_000_000))
         clock.now += 2
-    told = [systemd.heard() for _ in range(4)]
-    assert [text.rpartition(", ")[2] for text in told] == ["0 %", "2.5 MB/s", "0 %", "20.0 MB/s"]
+    notices = [systemd.heard() for _ in range(4)]
+    assert [text.rpartition(", ")[2] for text in notices] == ["0 %", "2.5 MB/s", "0 %", "20.0 MB/s"]
 
 
 def test_monitors_may_be_told_from_many_threads(systemd: Systemd) -> None:

@@ -1,6 +1,6 @@
 """Bundles made with nothing but the standard library and `cryptography`, and a cloud to send them to.
 
-Nothing here comes from the rooms that make bundles for users: the cloud is to be judged by a third hand.
+Nothing here comes from the package's modules that make bundles: a third implementation judges the cloud.
 """
 
 import base64

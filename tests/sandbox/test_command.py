@@ -17,19 +17,19 @@ from uecwatchd.sandbox.server import Sandbox
 
 def test_the_command_offers_every_generation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sandbox", "--dialect", "auto", "--dir", str(tmp_path / "cloud")]) == 64
-    told = capsys.readouterr().err
-    assert "--dialect auto: the embedded cloud knows no such generation" in told
-    assert f"Use one of: {', '.join(RULES)}." in told
+    output = capsys.readouterr().err
+    assert "--dialect auto: the embedded cloud knows no such generation" in output
+    assert f"Use one of: {', '.join(RULES)}." in output
     assert not (tmp_path / "cloud").exists()
 
 
 def test_the_commands_help_lists_generations_and_faults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["sandbox", "--help"])
-    told = capsys.readouterr().out
-    assert (ended.value.code, f"dialects: {', '.join(RULES)}\n" in told) == (0, True)
+    output = capsys.readouterr().out
+    assert (ended.value.code, f"dialects: {', '.join(RULES)}\n" in output) == (0, True)
     lines = [f"  {name}[={fault.unit.name}]: {fault.text}\n" for name, fault in FAULTS.items()]
-    assert [line for line in lines if line not in told] == []
+    assert [line for line in lines if line not in output] == []
 
 
 # The extra is missing where this module cannot be imported.
@@ -39,7 +39,7 @@ WITHOUT_EXTRA = (
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "output"),
     [
         (["--help"], 0, "sandbox "),
         (["sandbox", "--help"], 0, "dialects: sandbox, "),
@@ -47,10 +47,10 @@ WITHOUT_EXTRA = (
     ],
     ids=["the verbs", "one verb's help", "that verb"],
 )
-def test_the_command_can_be_asked_without_the_extra(words: list[str], code: int, told: str) -> None:
+def test_the_command_can_be_asked_without_the_extra(words: list[str], code: int, output: str) -> None:
     command = [sys.executable, "-c", WITHOUT_EXTRA, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, told in done.stdout + done.stderr) == (code, True), done
+    assert (done.returncode, output in done.stdout + done.stderr) == (code, True), done
 
 
 @pytest.mark.parametrize(("words", "allowed"), [([], True), (["--no-administrator"], False)])
@@ -71,8 +71,8 @@ def test_the_command_makes_its_user_an_administrator_or_not(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout
-            told = dict(process.stdout.readline().strip().split("=", 1) for _ in range(3))
-            running = SimpleNamespace(ec2_url=told["EC2_URL"], identity=identity)
+            output = dict(process.stdout.readline().strip().split("=", 1) for _ in range(3))
+            running = SimpleNamespace(ec2_url=output["EC2_URL"], identity=identity)
             register = make_clients(running).ec2().register_image
             kernel = {"ImageLocation": location, "Name": "kernel"}
             if allowed:

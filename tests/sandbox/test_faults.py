@@ -272,7 +272,7 @@ def test_a_word_that_is_no_fault_is_refused_with_what_there_is(word: str, why: s
     assert caught.value.hint.endswith(".")
 
 
-def test_a_fault_that_is_counted_strikes_so_often_whoever_asks() -> None:
+def test_a_fault_that_is_counted_strikes_so_often_over_all_requests() -> None:
     faults = Faults({"put-500": 50})
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(lambda _: faults.strikes("put-500"), range(200))) == 50

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import daemon_thread
-from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.image_set import FOUND
+from tests.support.listener import Recorder
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
@@ -28,8 +29,6 @@ from uecwatchd.config.records import Settings, WorkSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted
 from uecwatchd.events import Kind
-from uecwatchd.intake.sets.records import ImageSet
-from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import output_files
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
 from uecwatchd.ledger.records import SetRecord, TargetRecord
@@ -42,21 +41,6 @@ from uecwatchd.service.policy import is_due
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
 
-FOUND = ImageSet(
-    name="karmic",
-    folder=Path("/s"),
-    form="stem",
-    members=(),
-    left_out=(),
-    kernel_id=None,
-    ramdisk_id=None,
-    virtualization=None,
-    arch="x86_64",
-    sidecar=Sidecar(),
-    checksums={},
-    files=(),
-    stamp="stamp",
-)
 RECORD = SetRecord("/s", "karmic", "stamp", "done", 0.0, targets=(TargetRecord("default"),))
 CLOSED = {"default": Halted("a", "b", "c")}
 
@@ -78,7 +62,7 @@ CLOSED = {"default": Halted("a", "b", "c")}
     ],
     ids=[
         *("new", "done", "done, changed", "rejected", "rejected, changed", "too early", "in time"),
-        *("cloud suspended", "cloud available", "broken off", "put down"),
+        *("cloud suspended", "cloud available", "broken off", "stopped"),
     ],
 )
 def test_which_sets_are_due(record: SetRecord | None, suspended: dict[str, Halted], expected: bool) -> None:  # noqa: FBT001
@@ -88,24 +72,24 @@ def test_which_sets_are_due(record: SetRecord | None, suspended: dict[str, Halte
 @contextmanager
 def service(
     host: Host,
-    heard: Heard,
+    listener: Recorder,
     *,
     now: Callable[[], float] = time.time,
     patience: RetryPolicy = RetryPolicy(),  # noqa: B008
 ) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, monitor=heard, ledger=book, now=now, patience=patience)
+        yield Service(settings, monitor=listener, ledger=book, now=now, patience=patience)
 
 
 @contextmanager
-def running(host: Host, heard: Heard) -> Iterator[Service]:
+def running(host: Host, listener: Recorder) -> Iterator[Service]:
     """The daemon's loop in a thread of this process, stopped in the end."""
     with (
-        service(host, heard) as made,
+        service(host, listener) as made,
         daemon_thread(made, reloaded=lambda: load(host.config, environ={})),
     ):
-        until(lambda: bool(heard.sentences(Kind.READY)), "the first round")
+        until(lambda: bool(listener.sentences(Kind.READY)), "the first round")
         yield made
 
 
@@ -115,27 +99,31 @@ def drop(host: Host, made: RealSet, name: str) -> None:
 
 
 def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restart(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set, "karmic")
     host.cloud.faults.arm("put-503", math.inf)
-    with service(host, heard, patience=RetryPolicy(tries=())) as first:
+    with service(host, listener, patience=RetryPolicy(tries=())) as first:
         (record,) = first.once()
     assert (record.state, record.next_retry) == ("deferred", record.since + 30.0)
-    assert not any("is away" in sentence for sentence in heard.sentences(Kind.DEFERRED)), "others get through"
+    assert not any("is away" in sentence for sentence in listener.sentences(Kind.DEFERRED)), (
+        "others get through"
+    )
     host.cloud.faults.clear()
     due_at = record.next_retry or 0.0
-    with service(host, heard, now=lambda: due_at - 1.0) as early:
+    with service(host, listener, now=lambda: due_at - 1.0) as early:
         (record,) = early.once()
     assert (record.state, record.attempt) == ("deferred", 1)
-    with service(host, heard, now=lambda: due_at) as again:
+    with service(host, listener, now=lambda: due_at) as again:
         (record,) = again.once()
     assert (record.state, record.attempt) == ("done", 2)
     assert not (host.spool / "karmic.uec.error").exists()
     assert "attempt 2" in (host.spool / "karmic.uec.log").read_text()
 
 
-def test_once_waits_for_what_is_written_while_it_works(host: Host, real_set: RealSet, heard: Heard) -> None:
+def test_once_waits_for_what_is_written_while_it_works(
+    host: Host, real_set: RealSet, listener: Recorder
+) -> None:
     drop(host, real_set, "karmic")
     (host.spool / "late.toml").write_text('kernel = "none"\nconvert = "keep"\n')
 
@@ -153,20 +141,22 @@ def test_once_waits_for_what_is_written_while_it_works(host: Host, real_set: Rea
     writer.start()
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=heard, ledger=book, monotonic=clock).once()
+        records = Service(settings, monitor=listener, ledger=book, monotonic=clock).once()
     writer.join()
     assert {record.name: record.state for record in records} == {"karmic": "done", "late": "done"}
 
 
-def test_a_waiting_reason_is_told_once_for_each_change(host: Host, real_set: RealSet, heard: Heard) -> None:
+def test_a_waiting_reason_is_reported_once_for_each_change(
+    host: Host, real_set: RealSet, listener: Recorder
+) -> None:
     host.drop(real_set.machine, names=["karmic.img"])
     for _ in range(3):
-        with service(host, heard) as again:
+        with service(host, listener) as again:
             again.once()
     host.drop(real_set.kernel, names=["karmic.vmlinuz"])
-    with service(host, heard) as again:
+    with service(host, listener) as again:
         again.once()
-    reasons = [sentence.split(" (")[0] for sentence in heard.sentences(Kind.WAITING)]
+    reasons = [sentence.split(" (")[0] for sentence in listener.sentences(Kind.WAITING)]
     assert reasons == [
         "karmic: waiting for a kernel: a paravirtual image boots only with one",
         "karmic: waiting for a ramdisk to go with karmic.vmlinuz",
@@ -174,35 +164,35 @@ def test_a_waiting_reason_is_told_once_for_each_change(host: Host, real_set: Rea
 
 
 def test_a_finished_set_is_not_undone_when_a_member_is_taken_away(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set, "karmic")
-    with service(host, heard) as first:
+    with service(host, listener) as first:
         first.once()
     (host.spool / "karmic.initrd").unlink()
-    with service(host, heard) as again:
+    with service(host, listener) as again:
         (record,) = again.once()
     assert record.state == "done"
     assert (host.spool / "karmic.emi").exists()
 
 
 def test_a_loose_kernel_that_is_done_stays_with_its_image_when_another_arrives(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     host.drop(real_set.machine, names=["karmic.img"])
     for version in ("1", "2"):
         host.drop(real_set.kernel, real_set.ramdisk, names=[f"vmlinuz-{version}", f"initrd.img-{version}"])
-        with service(host, heard) as again:
+        with service(host, listener) as again:
             records = again.once()
         assert [record.state for record in records] == ["done"]
 
 
 def test_a_folder_that_is_removed_and_made_again_is_watched_again(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    with running(host, heard):
+    with running(host, listener):
         shutil.rmtree(host.spool)
-        until(lambda: bool(heard.sentences(Kind.WATCH_LOST)), "the loss to be noticed")
+        until(lambda: bool(listener.sentences(Kind.WATCH_LOST)), "the loss to be noticed")
         host.spool.mkdir()
         drop(host, real_set, "karmic")
         until((host.spool / "karmic.emi").exists, "the EMI")
@@ -211,32 +201,34 @@ def test_a_folder_that_is_removed_and_made_again_is_watched_again(
 
 
 def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_waiting(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/services/Walrus"
         host.configure(f'{host.config.read_text()}s3_url = "{url}"\n')
         drop(host, real_set, "karmic")
-        with running(host, heard):
-            until(lambda: bool(heard.sentences(Kind.WORKING)), "the work to begin")
+        with running(host, listener):
+            until(lambda: bool(listener.sentences(Kind.WORKING)), "the work to begin")
             (host.spool / "notes.toml").write_text("nonsense")
             until((host.spool / "notes.uec.error").exists, "another set's turn")
             silent.close()  # or the stop would wait for an answer until the time is up
 
 
-def tools_of(settings: Settings, book: Ledger, heard: Heard) -> AttemptTools:
+def tools_of(settings: Settings, book: Ledger, listener: Recorder) -> AttemptTools:
     clouds = CloudAccess(settings.clouds, uploads=1, bucket="images")
     work, slots = WorkSettings(), UploadSlots(1)
     return AttemptTools(
-        book, clouds, heard, threading.Event(), work=work, slots=slots, configured_bucket="images"
+        book, clouds, listener, threading.Event(), work=work, slots=slots, configured_bucket="images"
     )
 
 
-def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: RealSet, heard: Heard) -> None:
+def test_a_folder_in_trouble_does_not_keep_the_loop_busy(
+    host: Host, real_set: RealSet, listener: Recorder
+) -> None:
     drop(host, real_set, "karmic")
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        tools = tools_of(settings, book, heard)
+        tools = tools_of(settings, book, listener)
         states = SetStates(book)
         spooler = Spooler(settings, states=states, tools=tools, monotonic=time.monotonic, ended=lambda: None)
         spooler.scan()
@@ -248,7 +240,7 @@ def test_a_folder_in_trouble_does_not_keep_the_loop_busy(host: Host, real_set: R
         spooler.close()
 
 
-def test_what_a_failing_disk_kept_from_us_is_read_again_in_time(host: Host, heard: Heard) -> None:
+def test_what_a_failing_disk_kept_from_us_is_read_again_in_time(host: Host, listener: Recorder) -> None:
     image = host.spool / "x.img"
     image.touch()
     (host.spool / "x.toml").write_text('kernel = "none"')
@@ -256,7 +248,7 @@ def test_what_a_failing_disk_kept_from_us_is_read_again_in_time(host: Host, hear
     try:
         states = []
         for moment in (1000.0, 1001.0, 1040.0):
-            with service(host, heard, now=lambda moment=moment: moment) as again:
+            with service(host, listener, now=lambda moment=moment: moment) as again:
                 (record,) = again.once()
             states.append((record.state, record.attempt))
     finally:
@@ -265,44 +257,48 @@ def test_what_a_failing_disk_kept_from_us_is_read_again_in_time(host: Host, hear
 
 
 def test_a_planted_output_is_found_before_anything_is_registered(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set, "karmic")
     (host.spool / "karmic.emi").symlink_to("/etc/motd")
-    with service(host, heard) as first:
+    with service(host, listener) as first:
         (record,) = first.once()
     assert record.state == "rejected"
     assert not host.cloud.images
     assert "karmic.emi: cannot write it" in (host.spool / "karmic.uec.error").read_text()
     (host.spool / "karmic.emi").unlink()
     (host.spool / "karmic.img").touch()
-    with service(host, heard) as again:
+    with service(host, listener) as again:
         (record,) = again.once()
     assert record.state == "done"
 
 
 def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     good = host.config.read_text()
-    with running(host, heard) as daemon:
+    with running(host, listener) as daemon:
         host.configure("[spool]\nsetle = 1")
         daemon.ask_reload()
-        until(lambda: any("did you mean settle" in s for s in heard.sentences(Kind.RELOAD)), "the complaint")
+        until(
+            lambda: any("did you mean settle" in s for s in listener.sentences(Kind.RELOAD)), "the complaint"
+        )
         second = host.folder / "second"
         second.mkdir()
         host.configure(good.replace(str(host.spool), str(second)))
         daemon.ask_reload()
-        until(lambda: "Read the configuration again" in heard.sentences(Kind.RELOAD), "the reload")
+        until(lambda: "Read the configuration again" in listener.sentences(Kind.RELOAD), "the reload")
         drop(replace(host, spool=second), real_set, "karmic")
         until((second / "karmic.emi").exists, "the EMI in the other folder")
 
 
-def test_a_halted_cloud_is_used_again_after_a_reload(host: Host, real_set: RealSet, heard: Heard) -> None:
+def test_a_halted_cloud_is_used_again_after_a_reload(
+    host: Host, real_set: RealSet, listener: Recorder
+) -> None:
     good = host.config.read_text()
     host.configure(good + 'secret_key = "wrong"\n')
     drop(host, real_set, "karmic")
-    with running(host, heard) as daemon:
+    with running(host, listener) as daemon:
         until((host.spool / "karmic.uec.error").exists, "the error")
         until(lambda: host.report("karmic")["state"] == "halted", "the report, which comes after it")
         host.configure(good)
@@ -312,7 +308,7 @@ def test_a_halted_cloud_is_used_again_after_a_reload(host: Host, real_set: RealS
 
 
 def test_two_sets_of_one_kernel_that_start_at_the_same_moment_register_it_once(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     for name in ("one", "two"):
         drop(host, real_set, name)
@@ -320,7 +316,7 @@ def test_two_sets_of_one_kernel_that_start_at_the_same_moment_register_it_once(
     with (host.spool / "two.img").open("r+b") as image:
         image.seek(-512, os.SEEK_END)
         image.write(b"x")
-    with service(host, heard) as both:
+    with service(host, listener) as both:
         records = both.once()
     assert [record.state for record in records] == ["done", "done"]
     assert len(host.cloud.calls("RegisterImage")) == 4
@@ -332,9 +328,9 @@ def drop_small(host: Host, count: int, *, more: str = "") -> None:
         (host.spool / f"small{index:02}.toml").write_text(f'kernel = "none"\nconvert = "keep"\n{more}')
 
 
-def test_not_every_set_asks_for_the_list_of_all_images(host: Host, heard: Heard) -> None:
+def test_not_every_set_asks_for_the_list_of_all_images(host: Host, listener: Recorder) -> None:
     drop_small(host, 12)
-    with service(host, heard) as made:
+    with service(host, listener) as made:
         records = made.once()
     assert [record.state for record in records] == ["done"] * 12
     # Each asks for its own image three times, whether it is there, which tags it has, and whether it has them
@@ -342,22 +338,24 @@ def test_not_every_set_asks_for_the_list_of_all_images(host: Host, heard: Heard)
     assert len(host.cloud.calls("DescribeImages")) < 42
 
 
-def test_two_sets_of_one_name_that_come_together_have_one_upload(host: Host, heard: Heard) -> None:
+def test_two_sets_of_one_name_that_come_together_have_one_upload(host: Host, listener: Recorder) -> None:
     """The list that the second set looks at was asked for before the first one was registered."""
     drop_small(host, 2, more='name = "small"\n')
     settings = load(host.config, environ={"UECWATCHD_WORK__SETS": "1"})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=heard, ledger=book).once()
+        records = Service(settings, monitor=listener, ledger=book).once()
     states = {record.name: record.state for record in records}
     assert states == {"small00": "done", "small01": "rejected"}
     assert "the name small is taken" in (host.spool / "small01.uec.error").read_text()
     assert not any("small01" in seen.path for seen in host.cloud.calls("PutObject"))
 
 
-def test_an_image_taken_off_the_list_a_moment_ago_is_not_taken_for_ours(host: Host, heard: Heard) -> None:
+def test_an_image_taken_off_the_list_a_moment_ago_is_not_taken_for_ours(
+    host: Host, listener: Recorder
+) -> None:
     drop_small(host, 1)
     output = host.spool / "small00.emi"
-    with running(host, heard):
+    with running(host, listener):
         until(output.exists, "the first image")
         (image,) = host.cloud.images
         host.cloud.backend.registry.remove_image(image.id)
@@ -369,10 +367,10 @@ def test_an_image_taken_off_the_list_a_moment_ago_is_not_taken_for_ours(host: Ho
 
 
 def test_a_member_replaced_while_it_is_read_is_not_registered(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set, "karmic")
-    with service(host, heard) as first:
+    with service(host, listener) as first:
         swap = threading.Thread(target=_replace_when_first_part_is_up, args=(host,))
         swap.start()
         (record,) = first.once()
@@ -396,7 +394,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_loop_that_hangs_is_no_longer_vouched_for(host: Host, heard: Heard) -> None:
+def test_a_loop_that_hangs_is_no_longer_vouched_for(host: Host, listener: Recorder) -> None:
     goes = threading.Event()
     goes.set()
 
@@ -411,7 +409,7 @@ def test_a_loop_that_hangs_is_no_longer_vouched_for(host: Host, heard: Heard) ->
         closing(open_ledger(settings.state.dir)) as book,
     ):
         systemd.bind(address)
-        made = Service(settings, monitor=heard, ledger=book, monotonic=monotonic)
+        made = Service(settings, monitor=listener, ledger=book, monotonic=monotonic)
         notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"})
         loop = threading.Thread(target=made.run, args=(notifier,))
         loop.start()
@@ -432,11 +430,11 @@ def test_a_loop_that_hangs_is_no_longer_vouched_for(host: Host, heard: Heard) ->
             loop.join(PATIENCE_SECONDS)
 
 
-def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
+def test_a_look_that_takes_long_is_reported_once(host: Host, listener: Recorder) -> None:
     ticks = iter(range(0, 100_000, 7))
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        tools = tools_of(settings, book, heard)
+        tools = tools_of(settings, book, listener)
         spooler = Spooler(
             settings,
             states=SetStates(book),
@@ -447,15 +445,15 @@ def test_a_look_that_takes_long_is_told_once(host: Host, heard: Heard) -> None:
         spooler.scan()
         spooler.scan()
         spooler.close()
-    assert len([s for s in heard.sentences(Kind.FAULT) if "to scan it once" in s]) == 1
+    assert len([s for s in listener.sentences(Kind.FAULT) if "to scan it once" in s]) == 1
 
 
 def test_a_ledger_that_is_damaged_meanwhile_ends_the_daemon_so_that_it_is_started_again(
-    host: Host, heard: Heard
+    host: Host, listener: Recorder
 ) -> None:
     (host.spool / "d.toml").write_text('kernel = "none"\nconvert = "keep"\n')
     (host.spool / "d.img").write_bytes(bytes(4096))
-    with service(host, heard) as daemon:
+    with service(host, listener) as daemon:
         path = host.state / FILE_NAME
         with path.open("r+b") as file:
             file.truncate(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import Clock
-from tests.support.heard import Heard
+from tests.support.listener import Recorder
 from uecwatchd.events import Kind
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.conditions import Conditions
@@ -40,10 +40,10 @@ def messages(tmp_path: Path) -> Iterator[Messages]:
 
 
 def test_a_long_scan_asks_for_time_to_start_and_later_says_that_it_is_alive(
-    notifier: Notifier, messages: Messages, heard: Heard
+    notifier: Notifier, messages: Messages, listener: Recorder
 ) -> None:
     clock = Clock(100.0)
-    heartbeat = Heartbeat(Conditions(heard), monotonic=clock)
+    heartbeat = Heartbeat(Conditions(listener), monotonic=clock)
     heartbeat.progressed()
     assert messages() == [], "`once` tells systemd nothing"
     heartbeat.begin(notifier)
@@ -57,22 +57,22 @@ def test_a_long_scan_asks_for_time_to_start_and_later_says_that_it_is_alive(
     assert messages() == ["READY=1\nSTATUS=Watching 1 folder", "WATCHDOG=1"]
 
 
-def test_a_service_that_is_unfit_for_work_is_not_alive_and_says_so_once(
-    notifier: Notifier, messages: Messages, heard: Heard
+def test_a_service_that_cannot_work_is_not_alive_and_says_so_once(
+    notifier: Notifier, messages: Messages, listener: Recorder
 ) -> None:
-    heartbeat = Heartbeat(Conditions(heard), monotonic=Clock())
+    heartbeat = Heartbeat(Conditions(listener), monotonic=Clock())
     heartbeat.begin(notifier)
     heartbeat.alive(unfit="nobody has looked")
     heartbeat.alive(unfit="nobody has looked for longer")
     assert messages() == []
-    assert len(heard.sentences(Kind.FAULT)) == 1
+    assert len(listener.sentences(Kind.FAULT)) == 1
     heartbeat.alive(unfit="")
     assert messages() == ["WATCHDOG=1"]
 
 
-def test_a_status_is_due_now_and_then(notifier: Notifier, heard: Heard) -> None:
+def test_a_status_is_due_now_and_then(notifier: Notifier, listener: Recorder) -> None:
     clock = Clock(100.0)
-    heartbeat = Heartbeat(Conditions(heard), monotonic=clock)
+    heartbeat = Heartbeat(Conditions(listener), monotonic=clock)
     assert heartbeat.status_due()
     heartbeat.status("1 waiting")
     assert not heartbeat.status_due()
@@ -80,8 +80,8 @@ def test_a_status_is_due_now_and_then(notifier: Notifier, heard: Heard) -> None:
     assert heartbeat.status_due()
 
 
-def test_the_loop_waits_no_longer_than_systemd_does(heard: Heard) -> None:
-    heartbeat = Heartbeat(Conditions(heard), monotonic=Clock())
+def test_the_loop_waits_no_longer_than_systemd_does(listener: Recorder) -> None:
+    heartbeat = Heartbeat(Conditions(listener), monotonic=Clock())
     assert heartbeat.limit(10.0) == 10.0
     heartbeat.begin(Notifier({"WATCHDOG_USEC": "4000000"}))
     assert heartbeat.limit(10.0) < 4.0

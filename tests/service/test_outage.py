@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 from tests.support.daemon import daemon_thread
-from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.listener import Recorder
 from tests.support.waiting import until
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
@@ -36,23 +36,27 @@ def drop_disks(host: Host, number: int = SETS) -> None:
         (host.spool / f"d{i:02}.img").write_bytes(noise)
 
 
-def once(host: Host, heard: Heard, *, now: Callable[[], float] = time.time) -> list[str]:
+def once(host: Host, listener: Recorder, *, now: Callable[[], float] = time.time) -> list[str]:
     """A run of the service; the states of the sets."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=heard, ledger=book, now=now).once()
+        records = Service(settings, monitor=listener, ledger=book, now=now).once()
     return [record.state for record in records]
 
 
-def alerts(heard: Heard) -> list[str]:
-    return [event.sentence for event in heard.events if event.level in ("warning", "error")]
+def alerts(listener: Recorder) -> list[str]:
+    return [event.sentence for event in listener.events if event.level in ("warning", "error")]
 
 
 @contextmanager
 def spooler(
-    host: Host, heard: Heard, *, now: Callable[[], float], monotonic: Callable[[], float] | None = None
+    host: Host,
+    listener: Recorder,
+    *,
+    now: Callable[[], float],
+    monotonic: Callable[[], float] | None = None,
 ) -> Iterator[Spooler]:
-    """Rounds by made-up clocks; one for both unless told."""
+    """A spooler with made-up clocks: one for both if `monotonic` is not given."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         clouds = CloudAccess(settings.clouds, uploads=1, bucket="images", clock=monotonic or now)
@@ -60,7 +64,7 @@ def spooler(
         tools = AttemptTools(
             book,
             clouds,
-            heard,
+            listener,
             stopping,
             work=WorkSettings(),
             slots=UploadSlots(1),
@@ -77,50 +81,52 @@ def spooler(
             made.close()
 
 
-def test_an_outage_is_told_once_and_its_sets_are_taken_when_it_is_over(host: Host, heard: Heard) -> None:
+def test_an_outage_is_reported_once_and_its_sets_are_taken_when_it_is_over(
+    host: Host, listener: Recorder
+) -> None:
     host.cloud.stop()
     drop_disks(host)
     settings = load(host.config, environ={})
     with (
         closing(open_ledger(settings.state.dir)) as book,
-        daemon_thread(Service(settings, monitor=heard, ledger=book)),
+        daemon_thread(Service(settings, monitor=listener, ledger=book)),
     ):
         until(lambda: len(list(host.spool.glob("*.uec.error"))) == SETS, "each set to say why")
         assert "as soon as the cloud answers" in (host.spool / "d07.uec.error").read_text()
         host.cloud.start()
         until(lambda: len(list(host.spool.glob("*.emi"))) == SETS, "the images")
-    (alert,) = alerts(heard)
+    (alert,) = alerts(listener)
     assert alert.startswith("Cloud default is away: ")
     assert alert.endswith(f"; {SETS} sets wait for it")
-    assert [s for s in heard.sentences(Kind.READY) if "again" in s] == ["Cloud default can be used again"]
+    assert [s for s in listener.sentences(Kind.READY) if "again" in s] == ["Cloud default can be used again"]
 
 
-def test_while_a_cloud_is_away_each_set_does_not_ask_it(host: Host, heard: Heard) -> None:
+def test_while_a_cloud_is_away_each_set_does_not_ask_it(host: Host, listener: Recorder) -> None:
     host.cloud.faults.arm("down")
     drop_disks(host)
-    assert once(host, heard) == ["deferred"] * SETS
-    # Two at work when it is met, and the probe of whoever comes first.
+    assert once(host, listener) == ["deferred"] * SETS
+    # Two at work when it is met, and the probe of the one that comes first.
     assert len(host.cloud.requests) <= 8
     assert host.report("d11")["error"]["what"].startswith("cloud default")
 
 
 def test_a_cloud_away_before_and_after_two_days_without_a_service_rejects_nothing(
-    host: Host, heard: Heard
+    host: Host, listener: Recorder
 ) -> None:
     drop_disks(host, 3)
     host.cloud.stop()
-    assert once(host, heard, now=lambda: 1000.0) == ["deferred"] * 3
+    assert once(host, listener, now=lambda: 1000.0) == ["deferred"] * 3
     late = 1001.0 + GIVE_UP_SECONDS
-    assert once(host, heard, now=lambda: late) == ["deferred"] * 3
+    assert once(host, listener, now=lambda: late) == ["deferred"] * 3
     host.cloud.start()
-    assert once(host, heard, now=lambda: late + 120) == ["done"] * 3
+    assert once(host, listener, now=lambda: late + 120) == ["done"] * 3
 
 
-def test_the_cap_is_kept_for_sets_that_only_wait(host: Host, heard: Heard) -> None:
+def test_the_cap_is_kept_for_sets_that_only_wait(host: Host, listener: Recorder) -> None:
     moment = [1000.0]
     drop_disks(host, 3)
     host.cloud.stop()
-    with spooler(host, heard, now=lambda: moment[0]) as made:
+    with spooler(host, listener, now=lambda: moment[0]) as made:
         for moment[0], state in ((1000.0, "waiting"), (1010.0, "deferred"), (9000.0, "deferred")):
             made.scan()
             made.drain()
@@ -133,18 +139,18 @@ def test_the_cap_is_kept_for_sets_that_only_wait(host: Host, heard: Heard) -> No
     assert "for two days" in (host.spool / "d02.uec.error").read_text()
     (host.spool / "d01.img").touch()
     late = moment[0] + 60
-    assert once(host, heard, now=lambda: late) == ["rejected", "deferred", "rejected"]
+    assert once(host, listener, now=lambda: late) == ["rejected", "deferred", "rejected"]
     host.cloud.start()
-    assert once(host, heard, now=lambda: late + 60) == ["rejected", "done", "rejected"]
+    assert once(host, listener, now=lambda: late + 60) == ["rejected", "done", "rejected"]
 
 
 @pytest.mark.parametrize("jump", [-30 * 86400.0, 30 * 86400.0], ids=["back", "ahead"])
-def test_a_clock_that_is_set_changes_no_waiting_time(host: Host, heard: Heard, jump: float) -> None:
+def test_a_clock_that_is_set_changes_no_waiting_time(host: Host, listener: Recorder, jump: float) -> None:
     wall, count = [1e9], [0.0]
     drop_disks(host, 1)
     host.cloud.faults.arm("put-503", 1e6)
     attempts = []
-    with spooler(host, heard, now=lambda: wall[0], monotonic=lambda: count[0]) as made:
+    with spooler(host, listener, now=lambda: wall[0], monotonic=lambda: count[0]) as made:
         for seconds, by in ((0, 0.0), (10, 0.0), (5, jump), (10, 0.0), (10, 0.0), (10, 0.0)):
             count[0] += seconds
             wall[0] += seconds + by
@@ -155,31 +161,31 @@ def test_a_clock_that_is_set_changes_no_waiting_time(host: Host, heard: Heard, j
 
 
 def test_a_rejected_set_is_not_tried_again_at_a_restart_or_by_any_number_of_scans(
-    host: Host, heard: Heard
+    host: Host, listener: Recorder
 ) -> None:
     drop_disks(host, 2)
     (host.spool / "d00.toml").write_text('kernel = "eki-00000000"\nconvert = "keep"\n')
-    assert once(host, heard)[1] == "done"
-    told = len(heard.events)
+    assert once(host, listener)[1] == "done"
+    reported = len(listener.events)
     asked = len(host.cloud.requests)
-    with spooler(host, heard, now=time.time) as made:
+    with spooler(host, listener, now=time.time) as made:
         for _ in range(100):
             made.scan()
             made.drain()
-    assert once(host, heard) == ["rejected", "done"]
+    assert once(host, listener) == ["rejected", "done"]
     assert len(host.cloud.requests) == asked
-    assert [e.sentence for e in heard.events[told:] if e.kind in (Kind.WORKING, Kind.REJECTED)] == []
+    assert [e.sentence for e in listener.events[reported:] if e.kind in (Kind.WORKING, Kind.REJECTED)] == []
 
 
 def test_many_sets_that_share_kernel_and_ramdisk_register_them_once(
-    host: Host, heard: Heard, real_set: RealSet
+    host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
     host.configure(host.config.read_text() + "\n[work]\nsets = 8\n")
     drop_disks(host, 24)
     host.drop(real_set.kernel, real_set.ramdisk, names=["vmlinuz", "initrd"])
     for sidecar in host.spool.glob("*.toml"):
         sidecar.write_text('kernel = "vmlinuz"\nramdisk = "initrd"\nconvert = "keep"\n')
-    assert once(host, heard) == ["done"] * 24
+    assert once(host, listener) == ["done"] * 24
     assert len(host.cloud.calls("RegisterImage")) == 26
     puts = [seen.path for seen in host.cloud.calls("PutObject")]
     assert len(puts) == len(set(puts))

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uecwatchd.intake.sets.records import ImageSet
-from uecwatchd.intake.sidecar import Sidecar
+from tests.support.image_set import FOUND
 from uecwatchd.service.queue import CYCLE, LARGE_BYTES, DueSet, QueueEntry, SetQueue, choose, choose_express
 from uecwatchd.types import SetId
 
@@ -126,21 +125,6 @@ def test_fifty_small_sets_are_begun_beside_a_large_one_that_never_ends(slots: in
 # --- the queue itself -------------------------------------------------------------------------------------
 
 FOLDER = Path("/s")
-FOUND = ImageSet(
-    name="karmic",
-    folder=FOLDER,
-    form="stem",
-    members=(),
-    left_out=(),
-    kernel_id=None,
-    ramdisk_id=None,
-    virtualization=None,
-    arch="x86_64",
-    sidecar=Sidecar(),
-    checksums={},
-    files=(),
-    stamp="stamp",
-)
 
 
 def due(name: str, size: int = SMALL) -> DueSet:

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.heard import Heard
-from tests.support.host import Host
+from tests.support.host import Host, cloud_host
+from tests.support.listener import Recorder
 from tests.support.waiting import until
 from uecwatchd.clouds.request_retry import RetryPolicy, retry
 from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Deferred, Rejected, StillAway, Stopped
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.daemon import Service
 
 MIB = 1 << 20
@@ -37,17 +36,20 @@ def drop(host: Host, *, mib: int = 45) -> None:
 
 @contextmanager
 def service(
-    host: Host, heard: Heard, patience: RetryPolicy, now: Callable[[], float] = time.time
+    host: Host, listener: Recorder, patience: RetryPolicy, now: Callable[[], float] = time.time
 ) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, monitor=heard, ledger=book, now=now, patience=patience)
+        yield Service(settings, monitor=listener, ledger=book, now=now, patience=patience)
 
 
 def once(
-    host: Host, heard: Heard, patience: RetryPolicy = QUICK, now: Callable[[], float] = time.time
+    host: Host,
+    listener: Recorder,
+    patience: RetryPolicy = QUICK,
+    now: Callable[[], float] = time.time,
 ) -> SetRecord:
-    with service(host, heard, patience, now) as made:
+    with service(host, listener, patience, now) as made:
         (record,) = made.once()
     return record
 
@@ -61,63 +63,64 @@ def parts_put(host: Host) -> int:
     [("put-503-every", 3), ("put-503", 3), ("put-500", 3), ("reset-in-body", 4), ("wrong-etag", 2)],
 )
 def test_a_part_that_gets_no_good_answer_is_sent_again_in_place(
-    host: Host, heard: Heard, fault: str, value: float
+    host: Host, listener: Recorder, fault: str, value: float
 ) -> None:
     drop(host)
     host.cloud.faults.arm(fault, value)
-    record = once(host, heard)
+    record = once(host, listener)
     assert (record.state, record.attempt) == ("done", 1), record.error
     assert host.cloud.faults.struck()[fault] >= 2
 
 
-def test_each_try_is_signed_again(host_class: type[Host], heard: Heard, tmp_path: Path) -> None:
-    with Sandbox(tmp_path / "cloud", dialect="euca3") as cloud:
-        host = host_class.made(tmp_path / "builder", cloud)
-        host.configure(host.config.read_text().replace('"sandbox"', '"euca3"'))
+def test_each_try_is_signed_again(listener: Recorder, tmp_path: Path) -> None:
+    with cloud_host(tmp_path, "euca3") as host:
+        cloud = host.cloud
         drop(host, mib=15)
         cloud.faults.arm("put-503", 2)
-        assert once(host, heard).attempt == 1
+        assert once(host, listener).attempt == 1
         assert "SignatureReplayed" not in {seen.code for seen in cloud.refusals}
 
 
 @pytest.mark.parametrize("spare", range(2, 14, 3))
-def test_a_request_to_ec2_or_s3_that_fails_once_defers_no_set(host: Host, heard: Heard, spare: int) -> None:
+def test_a_request_to_ec2_or_s3_that_fails_once_defers_no_set(
+    host: Host, listener: Recorder, spare: int
+) -> None:
     drop(host, mib=1)
     host.cloud.faults.arm("down", 1, spare=spare)
-    record = once(host, heard)
+    record = once(host, listener)
     assert (record.state, record.attempt, record.target.remarks) == ("done", 1, ()), record.error
     assert len(host.cloud.images) == len(host.cloud.calls("RegisterImage")) == 1
 
 
-def test_a_registration_whose_answer_is_lost_is_looked_for_in_place(host: Host, heard: Heard) -> None:
+def test_a_registration_whose_answer_is_lost_is_looked_for_in_place(host: Host, listener: Recorder) -> None:
     drop(host, mib=1)
     host.cloud.faults.arm("lost-answer")
-    record = once(host, heard)
+    record = once(host, listener)
     assert (record.state, record.attempt) == ("done", 1)
     assert len(host.cloud.calls("RegisterImage")) == len(host.cloud.images) == 1
 
 
-def test_a_cloud_that_is_away_is_not_asked_again_in_place(host: Host, heard: Heard) -> None:
+def test_a_cloud_that_is_away_is_not_asked_again_in_place(host: Host, listener: Recorder) -> None:
     drop(host, mib=1)
     host.cloud.faults.arm("down")
-    record = once(host, heard, LONG)
+    record = once(host, listener, LONG)
     assert (record.state, record.next_retry) == ("deferred", None)
 
 
 @pytest.mark.parametrize("order", ["stop", "hold"])
 def test_a_stop_and_a_hold_are_heard_in_the_pause_between_two_tries(
-    host: Host, heard: Heard, order: str
+    host: Host, listener: Recorder, order: str
 ) -> None:
     drop(host, mib=15)
     host.cloud.faults.arm("put-503", math.inf)
-    with service(host, heard, LONG) as made:
+    with service(host, listener, LONG) as made:
         loop = threading.Thread(target=made.run, args=(QuietNotifier(),))
         loop.start()
         until(lambda: host.cloud.faults.struck().get("put-503", 0) >= 1)
         began = time.monotonic()
         if order == "hold":
             host.ask("hold", "karmic")
-            until(lambda: any("stopped at" in event.sentence for event in heard.events))
+            until(lambda: any("stopped at" in event.sentence for event in listener.events))
             assert time.monotonic() - began < STOP_SECONDS
         made.stop()
         loop.join(STOP_SECONDS)
@@ -134,13 +137,13 @@ class QuietNotifier:
         return lambda *_: None
 
 
-def test_who_gets_further_each_time_waits_no_longer_each_time(host: Host, heard: Heard) -> None:
+def test_who_gets_further_each_time_waits_no_longer_each_time(host: Host, listener: Recorder) -> None:
     host.configure(f"{host.config.read_text()}\n[work]\nuploads = 1\n")
     drop(host, mib=25)
     host.cloud.faults.arm("put-503-every", 2)
     moment = [1e9]
     waits = []
-    while (record := once(host, heard, NO_TRIES, lambda: moment[0])).state == "deferred":
+    while (record := once(host, listener, NO_TRIES, lambda: moment[0])).state == "deferred":
         assert record.next_retry
         assert record.first_failure == moment[0], "its two days begin again"
         waits.append(record.next_retry - moment[0])
@@ -151,20 +154,20 @@ def test_who_gets_further_each_time_waits_no_longer_each_time(host: Host, heard:
 
 
 def test_who_gets_no_further_waits_longer_each_time_also_after_having_lost_a_part(
-    host: Host, heard: Heard
+    host: Host, listener: Recorder
 ) -> None:
     host.configure(f"{host.config.read_text()}\n[work]\nuploads = 1\n")
     drop(host)
     host.cloud.faults.arm("put-503", math.inf, spare=2)
     moment = [1e9]
-    first = once(host, heard, NO_TRIES, lambda: moment[0])
+    first = once(host, listener, NO_TRIES, lambda: moment[0])
     assert (first.deferrals, first.target.images[0].parts) == (1, 2)
     for deferrals in (2, 3):
         moment[0] += 3600
         (one, _) = host.cloud.objects("uec-images")
         host.cloud.backend.store.remove("uec-images", one.key)
         host.cloud.faults.arm("put-503", math.inf, spare=1)
-        again_deferred = once(host, heard, NO_TRIES, lambda: moment[0])
+        again_deferred = once(host, listener, NO_TRIES, lambda: moment[0])
         assert again_deferred.deferrals == deferrals
 
 

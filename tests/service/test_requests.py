@@ -1,4 +1,4 @@
-"""What people ask for: of a running daemon, of a stopped one, and by which user."""
+"""What people ask for: of a running daemon, of a stopped one, and as different users."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import daemon_process, daemon_thread, stop_daemon
-from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.listener import Recorder
 from tests.support.waiting import until
 from uecwatchd.cli.requests import decide
 from uecwatchd.cli.status.rows import Row
@@ -77,11 +77,11 @@ def said(host: Host, *words: str, code: int = 0) -> str:
     return host.ask(*words, code=code)[1]
 
 
-def once(host: Host, heard: Heard) -> list[tuple[str, int]]:
+def once(host: Host, listener: Recorder) -> list[tuple[str, int]]:
     """State and number of attempts of each set after everything was done that can be."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=heard, ledger=book).once()
+        records = Service(settings, monitor=listener, ledger=book).once()
     return [(record.state, record.attempt) for record in records]
 
 
@@ -116,7 +116,7 @@ def test_a_set_put_off_in_an_outage_is_tried_at_once_when_somebody_asks(
     assert len(host.cloud.calls("RegisterImage")) == 3
 
 
-def test_a_set_held_during_its_upload_is_put_down_and_goes_on_after_its_release(
+def test_a_set_held_during_its_upload_is_stopped_and_goes_on_after_its_release(
     host: Host, real_set: RealSet
 ) -> None:
     drop(host, real_set, "karmic", more=40)
@@ -146,7 +146,7 @@ def test_a_set_held_during_its_upload_is_put_down_and_goes_on_after_its_release(
     assert "stopped at: deliver the machine image: it is held" in log
 
 
-def test_a_set_at_work_is_put_down_before_it_is_forgotten_and_begins_anew(
+def test_a_set_at_work_is_stopped_before_it_is_forgotten_and_begins_again(
     host: Host, real_set: RealSet
 ) -> None:
     drop(host, real_set, "karmic", more=20)
@@ -154,9 +154,9 @@ def test_a_set_at_work_is_put_down_before_it_is_forgotten_and_begins_anew(
     host.cloud.faults.arm("slow", 0.4)
     with daemon(host):
         until(lambda: len(host.cloud.calls("RegisterImage")) == 2, "kernel and ramdisk")
-        told = said(host, "forget", "karmic")
-        assert "stops before its next part and is then forgotten" in told
-        assert "starts again" in told
+        answer = said(host, "forget", "karmic")
+        assert "stops before its next part and is then forgotten" in answer
+        assert "starts again" in answer
         host.cloud.faults.clear()
         until((host.spool / "karmic.emi").exists, "the EMI")
         until(lambda: state(host, "karmic") == "done", "its end")
@@ -180,83 +180,84 @@ def test_a_halted_cloud_is_asked_at_once_when_somebody_asks(host: Host, real_set
         assert time.monotonic() - since < 25, "the probe comes by itself only after 30 s"
 
 
-def test_an_idle_daemon_hears_the_bell_at_once_and_without_it_at_its_next_tick(
-    host: Host, heard: Heard
+def test_an_idle_daemon_wakes_up_at_once_and_without_the_pipe_at_its_next_tick(
+    host: Host, listener: Recorder
 ) -> None:
     host.configure(host.config.read_text().replace("scan_every = 5", "scan_every = 600"))
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=heard, ledger=book)
+        service = Service(settings, monitor=listener, ledger=book)
         with daemon_thread(service):
-            until(lambda: (host.state / "bell").exists(), "the bell")
+            until(lambda: (host.state / "bell").exists(), "the pipe")
             since = time.monotonic()
             for verb in ("hold", "release", "hold"):
-                count = len(heard.sentences(Kind.ASKED))
+                count = len(listener.sentences(Kind.ASKED))
                 said(host, verb, "karmic")
                 until(
-                    lambda count=count: len(heard.sentences(Kind.ASKED)) > count, "the daemon to hear of it"
+                    lambda count=count: len(listener.sentences(Kind.ASKED)) > count,
+                    "the daemon to hear of it",
                 )
             assert time.monotonic() - since < LONGEST_PAUSE_SECONDS
             (host.state / "bell").unlink()
             said(host, "release", "karmic")
-            until(lambda: "karmic: released, on request" in heard.sentences(Kind.ASKED)[2:], "the tick")
+            until(lambda: "karmic: released, on request" in listener.sentences(Kind.ASKED)[2:], "the tick")
 
 
 # --- of a stopped one -------------------------------------------------------------------------------------
 
 
 def test_without_a_daemon_the_next_one_finds_what_was_asked_for(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set, "karmic")
     (host.spool / "karmic.toml").write_text('on_existing = "fail"\nkernel = "eki-00000000"')
-    assert once(host, heard) == once(host, heard) == [("rejected", 1)]
-    told = said(host, "retry", "karmic")
-    assert "although its files have not changed" in told
-    assert "No daemon is running" in told
+    assert once(host, listener) == once(host, listener) == [("rejected", 1)]
+    answer = said(host, "retry", "karmic")
+    assert "although its files have not changed" in answer
+    assert "No daemon is running" in answer
     assert row(host, "karmic")["state"] == "queued"
-    assert once(host, heard) == once(host, heard) == [("rejected", 2)], "once, and not at every start"
+    assert once(host, listener) == once(host, listener) == [("rejected", 2)], "once, and not at every start"
 
 
-def test_what_cannot_even_be_read_is_looked_at_again(host: Host, heard: Heard) -> None:
+def test_what_cannot_even_be_read_is_looked_at_again(host: Host, listener: Recorder) -> None:
     (host.spool / "karmic.toml").write_text("nonsense")
-    assert once(host, heard) == once(host, heard) == [("rejected", 1)]
+    assert once(host, listener) == once(host, listener) == [("rejected", 1)]
     said(host, "retry", "karmic")
-    assert once(host, heard) == once(host, heard) == [("rejected", 2)]
+    assert once(host, listener) == once(host, listener) == [("rejected", 2)]
 
 
-def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet, heard: Heard) -> None:
+def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet, listener: Recorder) -> None:
     assert "once it comes" in said(host, "hold", "karmic.img")
     assert "already" in said(host, "hold", "karmic")
     assert row(host, "karmic")["detail"].endswith("there is nothing with this name yet")
     drop(host, real_set, "karmic")
-    assert once(host, heard) == []
+    assert once(host, listener) == []
     assert host.outputs() == []
     found = row(host, "karmic")
     assert found["state"] == "held"
     assert "complete: to be registered" in found["detail"]
     assert "held no longer" in said(host, "release", "karmic")
     assert "is not held" in said(host, "release", "karmic")
-    assert once(host, heard) == [("done", 1)]
+    assert once(host, listener) == [("done", 1)]
     assert (host.spool / "karmic.emi").exists()
 
 
-def test_a_finished_set_is_told_of_again_and_what_is_forgotten_leaves_no_trace_but_its_image(
-    host: Host, real_set: RealSet, heard: Heard
+def test_a_finished_set_is_reported_again_and_a_forgotten_one_leaves_only_its_image(
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set, "karmic")
-    assert once(host, heard) == [("done", 1)]
+    assert once(host, listener) == [("done", 1)]
     emi = (host.spool / "karmic.emi").read_text().strip()
     (host.spool / "karmic.emi").unlink()
     said(host, "retry", "karmic")
-    assert once(host, heard) == [("done", 2)]
+    assert once(host, listener) == [("done", 2)]
     assert (host.spool / "karmic.emi").read_text().strip() == emi
     (host.spool / "karmic.eri").unlink()
     (host.spool / "karmic.eri").symlink_to("/etc/motd")
-    told = json.loads(host.ask("forget", "karmic", "--json")[0])
-    assert (told["done"], told["set"], told["state"]) == (True, "karmic", "done")
-    assert "stay in the cloud" in told["next"]
-    assert emi in told["next"]
+    answer = json.loads(host.ask("forget", "karmic", "--json")[0])
+    assert (answer["done"], answer["set"], answer["state"]) == (True, "karmic", "done")
+    assert "stay in the cloud" in answer["next"]
+    assert emi in answer["next"]
     assert host.outputs() == ["karmic.eri"], "what is not ours is not touched"
     with closing(open_ledger(host.state)) as book:
         assert book.sets() == ()
@@ -264,7 +265,7 @@ def test_a_finished_set_is_told_of_again_and_what_is_forgotten_leaves_no_trace_b
         assert book.digest(_stamp(host.spool / "karmic.img")) is None
         assert [b.state for b in book.bundles("default")] == ["registered"] * 3
     (host.spool / "karmic.eri").unlink()
-    assert once(host, heard) == [("done", 1)]
+    assert once(host, listener) == [("done", 1)]
     assert (host.spool / "karmic.emi").read_text().strip() == emi
     assert len(host.cloud.calls("RegisterImage")) == 3
 
@@ -274,17 +275,17 @@ def _stamp(path: Path) -> tuple[int, int, int, int]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
 
 
-# --- which set is meant, and by whom ----------------------------------------------------------------------
+# --- which set is meant, and which user asks --------------------------------------------------------------
 
 
-def test_a_name_in_two_folders_is_told_apart_by_its_folder(host: Host) -> None:
+def test_a_name_in_two_folders_is_distinguished_by_its_folder(host: Host) -> None:
     second = host.folder / "second"
     second.mkdir()
     host.configure(host.config.read_text().replace(f'["{host.spool}"]', f'["{host.spool}", "{second}"]'))
     for folder in (host.spool, second):
         (folder / "karmic.toml").write_text('machine = "karmic.img"')
-    told = said(host, "hold", "karmic", code=64)
-    assert f"Say {host.spool}/karmic or {second}/karmic" in told
+    answer = said(host, "hold", "karmic", code=64)
+    assert f"Say {host.spool}/karmic or {second}/karmic" in answer
     assert f"until: uecwatchd release {second}/karmic" in said(host, "hold", f"{second}/karmic")
     table = host.ask("status")[0].splitlines()
     assert [line.split()[0] for line in table[1:]] == [f"{host.spool}:", "karmic", f"{second}:", "karmic"]
@@ -436,14 +437,14 @@ def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> No
         ("rejected", ("a",), "It is tried again when its files change, or after: uecwatchd retry /s/karmic"),
         ("deferred", ("a",), "It is tried again at 1970-01-01 00:00:09 UTC"),
         ("halted", ("a",), "as soon as the cloud can be used"),
-        ("done", ("a",), "It is done: told."),
+        ("done", ("a",), "It is done: answer."),
         ("waiting", ("a",), "It waits told."),
         ("queued", ("a",), "It continues where it was."),
         ("new", ("a",), "It is begun."),
         ("absent", (), "Told."),
     ],
 )
-def test_a_release_tells_what_becomes_of_the_set(state: str, files: tuple[str, ...], words: str) -> None:
+def test_a_release_says_what_happens_to_the_set(state: str, files: tuple[str, ...], words: str) -> None:
     error = Failure(state, "w", "y", "H.") if state in ("rejected", "deferred", "halted") else None
     record = replace(RECORD, state=state, error=error, next_retry=9.0)  # type: ignore[arg-type]
     otherwise = replace(DEFERRED, state=state, detail="told", record=record, files=files)
@@ -475,13 +476,13 @@ def test_holds_and_requests_to_forget_stop_what_is_at_work(tmp_path: Path) -> No
     assert interrupts.reason(SetId("/t", "karmic")) == ""
 
 
-def test_what_is_asked_for_is_told_once() -> None:
+def test_what_is_asked_for_is_reported_once() -> None:
     asked = OpenRequests(
         (Request(KARMIC, "retry", 1), Request(KARMIC, "retry", 2)),
         {("/s", "a"): 1.0},
     )
-    told = [event.sentence for event in events_between(OpenRequests(), asked)]
-    assert told == [
+    answer = [event.sentence for event in events_between(OpenRequests(), asked)]
+    assert answer == [
         "a: held back until it is released, on request",
         "karmic: to be tried again, on request",
     ]

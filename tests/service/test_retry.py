@@ -53,7 +53,7 @@ def test_retries_are_spread_by_a_tenth_either_way(spread: float) -> None:
     assert 1027.0 <= retry <= 1033.0
 
 
-def test_another_class_in_between_begins_the_count_anew() -> None:
+def test_another_class_in_between_restarts_the_count() -> None:
     first = record_failure(RECORD, PASSING, now=1000.0, spread=0.5)
     halted = record_failure(first, Halted("a", "b", "c"), now=2000.0, spread=0.5)
     again = record_failure(halted, PASSING, now=1000.0 + 3 * GIVE_UP_SECONDS, spread=0.5)

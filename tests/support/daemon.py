@@ -1,13 +1,16 @@
 """The daemon, running: as a process of its own, or as a thread of this one."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from subprocess import Popen
 
 from tests.support.host import Host
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, no_stop, until
 from uecwatchd.config.records import Settings
+from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
 
@@ -38,6 +41,26 @@ def wait_for_line(process: "Popen[str]", words: str) -> str:
     while words not in (line := process.stderr.readline()):
         assert line, f"it has ended, and did not say: {words}"
     return line
+
+
+def stop_while_waiting(service: Service, ledger: Ledger, *, claimed: str, stage: str) -> SetRecord:
+    """Stop a service whose only set waits in `stage` for what another set has claimed; return its record."""
+    work = threading.Thread(target=service.once, daemon=True)
+    with ledger.claim(claimed, check=no_stop):
+        work.start()
+        until(lambda: any(record.stage.startswith(stage) for record in ledger.sets()), stage)
+        work.join(1)  # from the beginning of the stage until it waits
+        service.stop()
+        work.join(PATIENCE_SECONDS / 3)
+        assert not work.is_alive(), "it still waits"
+    (record,) = ledger.sets()
+    return record
+
+
+def await_notice(systemd: socket.socket, word: bytes) -> None:
+    """Read what a daemon tells systemd until it begins with `word`; the socket's timeout is the bound."""
+    while not systemd.recv(65536).startswith(word):
+        pass
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from uecwatchd.cli.main import main
 from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.sandbox.server import Sandbox
 
-# Longer than anything here takes on a busy machine; only so that a hang is a failure and not a hang.
+# Longer than anything here takes on a busy machine, so that a hang becomes a failure.
 PROGRAM_SECONDS = 120
 
 
@@ -46,13 +46,13 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-class Nursery:
-    """The process that forks a run of the program for whoever asks. Ends with the tests."""
+class ForkServer:
+    """The process that forks each run of the program, as in `fork_server.py`. It ends with the tests."""
 
     def __init__(self) -> None:
-        self._asker, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        self._requests, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         with theirs:
-            script = str(Path(__file__).with_name("nursery.py"))
+            script = str(Path(__file__).with_name("fork_server.py"))
             self._process = subprocess.Popen(
                 [sys.executable, script], stdin=theirs, stdout=subprocess.DEVNULL
             )
@@ -64,7 +64,7 @@ class Nursery:
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as talk, answer:
             with theirs:
                 descriptors = [out.fileno(), talk.fileno(), theirs.fileno()]
-                socket.send_fds(self._asker, [request], descriptors)
+                socket.send_fds(self._requests, [request], descriptors)
             status = _wait_status(answer)
             out.seek(0)
             talk.seek(0)
@@ -72,7 +72,7 @@ class Nursery:
             return CompletedProcess(list(arguments), code, out.read(), talk.read())
 
     def close(self) -> None:
-        self._asker.close()
+        self._requests.close()
         self._process.wait(PROGRAM_SECONDS)
 
 
@@ -87,8 +87,8 @@ def _wait_status(answer: socket.socket) -> int:
 
 
 @functools.cache
-def nursery() -> Nursery:
-    made = Nursery()
+def fork_server() -> ForkServer:
+    made = ForkServer()
     atexit.register(made.close)
     return made
 
@@ -117,7 +117,7 @@ class Host:
 
     def run(self, *arguments: str, environ: Mapping[str, str] | None = None) -> "CompletedProcess[str]":
         """Run `uecwatchd` as a user would; its output as text."""
-        return nursery().run(
+        return fork_server().run(
             arguments, environ={**os.environ, "UECWATCHD_CONFIG": str(self.config), **(environ or {})}
         )
 
@@ -131,7 +131,7 @@ class Host:
     def run_as_nobody(
         self, *arguments: str, spool_mode: int = 0o777, closed: Path | None = None
     ) -> "CompletedProcess[str]":
-        """Run `uecwatchd` as a user without rights of its own, to whom spool, state and keys are open."""
+        """Run `uecwatchd` as a user without rights of its own, who may use spool, state and keys."""
         open_way(self.folder)
         open_way(self.cloud.folder)
         self.spool.chmod(spool_mode)
@@ -170,3 +170,12 @@ class Host:
     def outputs(self) -> list[str]:
         endings = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
         return sorted(path.name for path in self.spool.iterdir() if path.name.endswith(endings))
+
+
+@contextmanager
+def cloud_host(folder: Path, dialect: str, *, administrator: bool = True) -> Iterator[Host]:
+    """Run the embedded cloud of a generation, and make a build host whose configuration names it."""
+    with Sandbox(folder / "cloud", dialect=dialect, administrator=administrator) as cloud:
+        host = Host.made(folder / "host", cloud)
+        host.configure(host.config.read_text().replace('dialect = "sandbox"', f'dialect = "{dialect}"'))
+        yield host

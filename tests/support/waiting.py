@@ -1,4 +1,4 @@
-"""Waiting for what another thread or process does by itself."""
+"""Wait for what another thread or process does by itself."""
 
 import time
 from collections.abc import Callable
@@ -14,13 +14,17 @@ def until(
     *,
     patience: float = PATIENCE_SECONDS,
     pause: float = POLL_SECONDS,
-    told: Callable[[], str] = str,
+    detail: Callable[[], str] = str,
 ) -> None:
     """Wait until `happened` returns something true, asking each `pause` seconds.
 
-    Raises AssertionError after `patience` seconds, with what `told` says then, a log for instance.
+    Raises AssertionError after `patience` seconds, with the text that `detail` gives then, such as a log.
     """
     end = time.monotonic() + patience
     while not happened():
-        assert time.monotonic() < end, f"waited too long for {what}\n{told()}"
+        assert time.monotonic() < end, f"waited too long for {what}\n{detail()}"
         time.sleep(pause)
+
+
+def no_stop() -> None:
+    """Stop nothing: the check of work that may go on."""

@@ -71,6 +71,6 @@ def test_what_works_again_has_no_pause() -> None:
     assert worked == [True]
 
 
-def test_an_error_of_ours_is_not_kept_from_who_waits_for_it() -> None:
+def test_an_error_of_ours_reaches_the_caller_that_waits_for_it() -> None:
     with pytest.raises(Rejected), RepeatedWork("the loop", failed=lambda _: None).attempt():
         raise Rejected("a", "b", "c")

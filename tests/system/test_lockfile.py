@@ -1,4 +1,4 @@
-"""One process in a folder of our own and in one that is shared with strangers, and who has the lock."""
+"""One process in a folder of our own and in one that is shared with other users, and who has the lock."""
 
 import os
 import subprocess
@@ -104,7 +104,7 @@ def test_a_shared_folder_that_this_process_has_locked_names_it(tmp_path: Path) -
     lockfile.release(lock)
 
 
-# --- a folder that is shared with strangers ----------------------------------------------------------------
+# --- a folder that is shared with other users --------------------------------------------------------------
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_member_who_locks_the_folder_itself_keeps_no_process_out(shared: Path)
     lockfile.release(lock)
 
 
-def test_a_member_can_neither_lock_the_lock_nor_take_it_away(shared: Path) -> None:
+def test_a_member_cannot_lock_or_remove_the_lock(shared: Path) -> None:
     lockfile.release(acquire_shared(shared))
     with locking(shared / FILE.name) as came:
         assert came == ["Permission denied"]

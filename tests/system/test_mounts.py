@@ -135,7 +135,7 @@ sys.stdin.read()
     "way", ["PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = DELETE", "PRAGMA journal_mode = MEMORY"]
 )
 @pytest.mark.parametrize("known", [False, True], ids=["a new ledger", "one that is known"])
-def test_a_ledger_that_somebody_keeps_locked_is_told_in_time(
+def test_a_ledger_that_somebody_keeps_locked_is_reported_in_time(
     tmp_path: Path, way: str, *, known: bool
 ) -> None:
     if known:

@@ -52,7 +52,7 @@ def test_a_small_file_is_read_whole_whatever_ends_its_lines(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "named", ["config", "credential", "eucarc", "euca2ools_files", "user_key", "cloud_cert", "ca_bundle"]
 )
-def test_a_setting_that_names_something_else_than_a_small_file_is_told(
+def test_a_setting_that_names_something_else_than_a_small_file_is_reported(
     host: Host, named: str, make: Callable[[Path], object]
 ) -> None:
     credentials = host.folder / "credentials"

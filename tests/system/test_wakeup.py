@@ -8,7 +8,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.system import wakeup
 
 
-def test_whoever_rings_wakes_the_one_that_listens_each_time(tmp_path: Path) -> None:
+def test_each_wakeup_wakes_the_listener(tmp_path: Path) -> None:
     woken = threading.Semaphore(0)
     with wakeup.listen(tmp_path, woken.release):
         for _ in range(3):
@@ -18,14 +18,14 @@ def test_whoever_rings_wakes_the_one_that_listens_each_time(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ringing_where_nobody_listens_does_nothing(tmp_path: Path) -> None:
+def test_a_wakeup_without_a_listener_does_nothing(tmp_path: Path) -> None:
     wakeup.wake_daemon(tmp_path)
     assert list(tmp_path.iterdir()) == []
     os.mkfifo(tmp_path / wakeup.PIPE_NAME)  # as a killed daemon leaves it
     wakeup.wake_daemon(tmp_path)
 
 
-def test_a_bell_left_by_a_killed_daemon_is_used_again(tmp_path: Path) -> None:
+def test_a_pipe_left_by_a_killed_daemon_is_used_again(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / wakeup.PIPE_NAME)
     woken = threading.Event()
     with wakeup.listen(tmp_path, woken.set):
@@ -33,12 +33,12 @@ def test_a_bell_left_by_a_killed_daemon_is_used_again(tmp_path: Path) -> None:
         assert woken.wait(PATIENCE_SECONDS)
 
 
-def test_a_bell_that_nobody_hears_for_long_never_blocks_who_rings(tmp_path: Path) -> None:
+def test_a_wakeup_that_is_not_read_for_long_never_blocks_the_sender(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / wakeup.PIPE_NAME)
-    deaf = os.open(tmp_path / wakeup.PIPE_NAME, os.O_RDWR | os.O_NONBLOCK)
-    os.write(deaf, bytes(wakeup.PIPE_BYTES))
+    unread = os.open(tmp_path / wakeup.PIPE_NAME, os.O_RDWR | os.O_NONBLOCK)
+    os.write(unread, bytes(wakeup.PIPE_BYTES))
     wakeup.wake_daemon(tmp_path)
-    os.close(deaf)
+    os.close(unread)
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "nowhere"])

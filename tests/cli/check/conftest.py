@@ -116,7 +116,7 @@ def the_bad(of: Callable[..., list[str]]) -> Callable[[list[Finding]], str]:
     """The one bad finding that there is."""
 
     def only(findings: list[Finding]) -> str:
-        (told,) = of(findings, "bad")
-        return told
+        (line,) = of(findings, "bad")
+        return line
 
     return only

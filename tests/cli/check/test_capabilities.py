@@ -23,9 +23,9 @@ EUCA3_TOLD = (
 )
 
 
-@pytest.mark.parametrize(("dialect", "told"), [(UEC, UEC_TOLD), (EUCA3, EUCA3_TOLD)], ids=["uec", "euca3"])
-def test_a_generation_is_told_in_one_line(dialect: Dialect, told: tuple[str, ...]) -> None:
-    assert facts(dialect) == "; ".join(told)
+@pytest.mark.parametrize(("dialect", "parts"), [(UEC, UEC_TOLD), (EUCA3, EUCA3_TOLD)], ids=["uec", "euca3"])
+def test_a_generation_is_reported_in_one_line(dialect: Dialect, parts: tuple[str, ...]) -> None:
+    assert facts(dialect) == "; ".join(parts)
 
 
 def test_every_generation_has_its_line() -> None:

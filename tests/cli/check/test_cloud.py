@@ -29,14 +29,14 @@ def test_a_good_host_has_a_line_for_each_piece(check: Check, of: Of) -> None:
     findings = check()
     assert {finding.level for finding in findings} == {"ok"}
     assert exit_code(findings) == 0
-    told = "\n".join(of(findings, "ok"))
+    found = "\n".join(of(findings, "ok"))
     host = ("configuration: ", "spool folder: ", "state directory: ", "(dialect sandbox)", "EC2 V4, S3 V4; ")
     cloud = (
         "EC2 knows us (images of ours: 0)",
         "S3 knows us (",
         "bucket uec-images does not exist, and is created",
     )
-    assert [piece for piece in host + cloud if piece not in told] == []
+    assert [piece for piece in host + cloud if piece not in found] == []
 
 
 def test_nothing_is_made_by_looking(check: Check, box: Sandbox, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_nothing_is_made_by_looking(check: Check, box: Sandbox, tmp_path: Path) 
     assert not (tmp_path / "state").exists()
 
 
-def test_what_the_cloud_is_and_why_is_told_where_it_is_found_out(check: Check, of: Of) -> None:
+def test_what_the_cloud_is_and_why_is_reported_where_it_is_found_out(check: Check, of: Of) -> None:
     (named,) = [one for one in of(check(), "ok") if "(dialect " in one]
     assert "for the configuration says so" in named
     (found,) = [one for one in of(check(dialect="auto"), "ok") if "(dialect " in one]
@@ -62,7 +62,7 @@ def test_a_missing_key_does_not_keep_the_cloud_from_being_asked(
     assert sum("knows us" in one for one in of(findings, "ok")) == 2
 
 
-def test_a_cloud_certificate_that_nothing_names_and_no_cloud_gives_is_told(
+def test_a_cloud_certificate_that_nothing_names_and_no_cloud_gives_is_reported(
     check: Check, own_eucarc: Callable[..., Path], of: Of, the_bad: Bad
 ) -> None:
     eucarc = own_eucarc(lambda text: text.replace("export EUCALYPTUS_CERT=", "echo not "))
@@ -71,22 +71,22 @@ def test_a_cloud_certificate_that_nothing_names_and_no_cloud_gives_is_told(
     assert sum("knows us" in one for one in of(findings, "ok")) == 2
 
 
-def test_a_secret_that_is_wrong_for_both_halves_is_told_of_both(check: Check, of: Of) -> None:
+def test_a_secret_that_is_wrong_for_both_halves_is_reported_for_both(check: Check, of: Of) -> None:
     findings = check('secret_key = "not the secret"')
-    told = of(findings, "bad")
-    assert len(told) == 2
-    assert all("the secret key is not that of the access key" in one for one in told)
-    assert not any("S3 alone" in one for one in told)
+    found = of(findings, "bad")
+    assert len(found) == 2
+    assert all("the secret key is not that of the access key" in one for one in found)
+    assert not any("S3 alone" in one for one in found)
     assert exit_code(findings) == 78
 
 
-def test_a_secret_that_is_wrong_for_s3_alone_is_told_as_such(
+def test_a_secret_that_is_wrong_for_s3_alone_is_reported_as_such(
     check: Check, tmp_path: Path, the_bad: Bad
 ) -> None:
     with Sandbox(tmp_path / "other") as other:
-        told = the_bad(check(f's3_url = "{other.s3_url}"'))
-    assert "only S3 refuses us" in told
-    assert f"EC2 takes the same keys: see that s3_url ({other.s3_url}) is of this cloud" in told
+        found = the_bad(check(f's3_url = "{other.s3_url}"'))
+    assert "only S3 refuses us" in found
+    assert f"EC2 takes the same keys: see that s3_url ({other.s3_url}) is of this cloud" in found
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_a_secret_that_is_wrong_for_s3_alone_is_told_as_such(
         ),
     ],
 )
-def test_a_clock_that_is_off_is_told_with_the_figure(
+def test_a_clock_that_is_off_is_reported_with_the_figure(
     check: Check, hands: Hands, of: Of, minutes: int, level: str, words: str
 ) -> None:
     hands.shift = timedelta(minutes=minutes)
     findings = check()
-    told = of(findings, level)
-    assert any(re.search(words, one) for one in told), told
+    found = of(findings, level)
+    assert any(re.search(words, one) for one in found), found
     assert exit_code(findings) == (78 if level == "bad" else 0)
 
 
@@ -115,8 +115,8 @@ def test_the_rights_on_our_bucket_are_shown_by_an_object_that_is_gone_again(
     check: Check, box: Sandbox, make_bucket: MakeBucket, of: Of
 ) -> None:
     make_bucket(box, "ours")
-    told = "\n".join(of(check(bucket="ours"), "ok"))
-    assert "bucket ours is ours, and takes and deletes objects, with the ACL aws-exec-read" in told
+    found = "\n".join(of(check(bucket="ours"), "ok"))
+    assert "bucket ours is ours, and takes and deletes objects, with the ACL aws-exec-read" in found
     puts = [seen.path.rpartition("/")[2] for seen in box.calls("PutObject")]
     assert puts
     assert all(key.startswith(KEY_PREFIX) for key in puts)
@@ -132,7 +132,7 @@ def test_the_object_is_deleted_even_if_it_did_not_arrive_as_it_was_sent(
     assert box.objects("ours") == ()
 
 
-def test_a_bucket_of_somebody_else_is_told(check: Check, box: Sandbox, the_bad: Bad) -> None:
+def test_a_bucket_of_somebody_else_is_reported(check: Check, box: Sandbox, the_bad: Bad) -> None:
     box.grant_bucket_to_other("theirs")
     findings = check(bucket="theirs")
     assert "bucket theirs belongs to another account" in the_bad(findings)
@@ -140,23 +140,23 @@ def test_a_bucket_of_somebody_else_is_told(check: Check, box: Sandbox, the_bad: 
     assert exit_code(findings) == 78
 
 
-def test_a_quota_that_is_reached_is_told_before_anything_is_uploaded(
+def test_a_quota_that_is_reached_is_reported_before_anything_is_uploaded(
     check: Check, tmp_path: Path, make_bucket: MakeBucket, the_bad: Bad
 ) -> None:
     with Sandbox(tmp_path / "full", dialect="uec") as cloud:
         for number in range(5):
             make_bucket(cloud, f"bucket-{number}")
-        told = the_bad(check(eucarc=cloud.eucarc, dialect="uec"))
-        assert "we have 5 buckets" in told
-        assert "have the quota raised" in told
+        found = the_bad(check(eucarc=cloud.eucarc, dialect="uec"))
+        assert "we have 5 buckets" in found
+        assert "have the quota raised" in found
         assert not cloud.calls("CreateBucket")
 
 
-def test_a_bad_name_for_the_bucket_is_told(check: Check, the_bad: Bad) -> None:
+def test_a_bad_name_for_the_bucket_is_reported(check: Check, the_bad: Bad) -> None:
     assert "no cloud takes that as a bucket's name" in the_bad(check(bucket="Not A Bucket"))
 
 
-def test_a_cloud_that_is_away_is_told_and_ends_with_69(check: Check, of: Of, tmp_path: Path) -> None:
+def test_a_cloud_that_is_away_is_reported_and_ends_with_69(check: Check, of: Of, tmp_path: Path) -> None:
     with Sandbox(tmp_path / "gone") as cloud:
         eucarc = cloud.eucarc
     findings = check(eucarc=eucarc)
@@ -167,9 +167,9 @@ def test_a_cloud_that_is_away_is_told_and_ends_with_69(check: Check, of: Of, tmp
 def test_plain_http_to_another_machine_is_an_honest_warning(check: Check, of: Of) -> None:
     """At an address that no packet leaves for."""
     findings = check('ec2_url = "http://0.0.0.1/services/Eucalyptus"', 's3_url = "https://0.0.0.1/"')
-    told = next(one for one in of(findings, "warning") if "TLS" in one)
-    assert "no TLS for http://0.0.0.1/services/Eucalyptus:" in told
-    assert "https://0.0.0.1" not in told
+    found = next(one for one in of(findings, "warning") if "TLS" in one)
+    assert "no TLS for http://0.0.0.1/services/Eucalyptus:" in found
+    assert "https://0.0.0.1" not in found
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_plain_http_to_another_machine_is_an_honest_warning(check: Check, of: Of
         ("euca3", 2, "2 images registered with this cloud certificate"),
     ],
 )
-def test_what_was_registered_tells_of_the_certificate(
+def test_what_was_registered_shows_the_certificate(
     configured: Callable[..., Settings],
     check: Check,
     tmp_path: Path,

@@ -17,7 +17,7 @@ Of = Callable[[list[Finding], str], list[str]]
 
 
 @pytest.fixture
-def papers(configured: Configured) -> Callable[..., list[Finding]]:
+def examined(configured: Configured) -> Callable[..., list[Finding]]:
     def run(*lines: str, eucarc: Path | None = None, later: int = 0) -> list[Finding]:
         cloud = configured(*lines, eucarc=eucarc).clouds["default"]
         return list(examine_papers(cloud, datetime.now(UTC) + timedelta(days=later)))
@@ -25,20 +25,20 @@ def papers(configured: Configured) -> Callable[..., list[Finding]]:
     return run
 
 
-Papers = Callable[..., list[Finding]]
+Examine = Callable[..., list[Finding]]
 
 
-def test_good_papers_have_a_line_for_each(papers: Papers, of: Of) -> None:
-    told = papers()
-    assert {finding.level for finding in told} == {"ok"}
+def test_good_credentials_have_a_line_for_each(examined: Examine, of: Of) -> None:
+    found = examined()
+    assert {finding.level for finding in found} == {"ok"}
     pieces = ("credentials of", "eucarc", "user certificate", "private key", "cloud certificate", "account")
-    assert all(any(piece in line for line in of(told, "ok")) for piece in pieces)
+    assert all(any(piece in line for line in of(found, "ok")) for piece in pieces)
 
 
-def test_the_account_number_may_have_hyphens(papers: Papers, box: Sandbox, of: Of) -> None:
+def test_the_account_number_may_have_hyphens(examined: Examine, box: Sandbox, of: Of) -> None:
     number = box.identity.account
-    told = papers(f'account = "{number[:4]}-{number[4:8]}-{number[8:]}"')
-    assert f"account {number}, access key" in of(told, "ok")[-1]
+    found = examined(f'account = "{number[:4]}-{number[4:8]}-{number[8:]}"')
+    assert f"account {number}, access key" in of(found, "ok")[-1]
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_the_account_number_may_have_hyphens(papers: Papers, box: Sandbox, of: O
     ],
 )
 def test_what_eucarcs_are_like_is_no_trouble(
-    papers: Papers, own_eucarc: Callable[..., Path], change: Callable[[str], str]
+    examined: Examine, own_eucarc: Callable[..., Path], change: Callable[[str], str]
 ) -> None:
-    assert {finding.level for finding in papers(eucarc=own_eucarc(change))} == {"ok"}
+    assert {finding.level for finding in examined(eucarc=own_eucarc(change))} == {"ok"}
 
 
 def test_an_eucarc_without_s3_url_names_variable_and_setting(
-    papers: Papers, own_eucarc: Callable[..., Path], the_bad: Callable[..., str]
+    examined: Examine, own_eucarc: Callable[..., Path], the_bad: Callable[..., str]
 ) -> None:
     eucarc = own_eucarc(lambda text: text.replace("export S3_URL=", "echo WARN: no S3, not "))
-    findings = papers(eucarc=eucarc)
+    findings = examined(eucarc=eucarc)
     assert f"s3_url is not set and {eucarc} does not set S3_URL" in the_bad(findings)
     assert exit_code(findings) == 78
 
@@ -73,48 +73,50 @@ def test_an_eucarc_without_s3_url_names_variable_and_setting(
         pytest.param("EC2_USER_ID", "access key {0.access_key}", id="no account number"),
     ],
 )
-def test_what_is_missing_hides_neither_account_nor_key(
-    papers: Papers, box: Sandbox, own_eucarc: Callable[..., Path], of: Of, variable: str, line: str
+def test_what_is_missing_does_not_hide_account_and_key(
+    examined: Examine, box: Sandbox, own_eucarc: Callable[..., Path], of: Of, variable: str, line: str
 ) -> None:
     eucarc = own_eucarc(lambda text: text.replace(f"export {variable}=", "export NOTHING="))
-    assert f"cloud default: {line.format(box.identity)}. " in of(papers(eucarc=eucarc), "ok")
+    assert f"cloud default: {line.format(box.identity)}. " in of(examined(eucarc=eucarc), "ok")
 
 
-def test_a_key_of_another_certificate_is_told(
-    papers: Papers, box: Sandbox, the_bad: Callable[..., str]
+def test_a_key_of_another_certificate_is_reported(
+    examined: Examine, box: Sandbox, the_bad: Callable[..., str]
 ) -> None:
-    told = the_bad(papers(f'user_key = "{box.folder / "cloud-pk.pem"}"'))
-    assert "it is not the key of the certificate" in told
+    found = the_bad(examined(f'user_key = "{box.folder / "cloud-pk.pem"}"'))
+    assert "it is not the key of the certificate" in found
 
 
 def test_the_users_certificate_is_not_the_clouds(
-    papers: Papers, box: Sandbox, the_bad: Callable[..., str]
+    examined: Examine, box: Sandbox, the_bad: Callable[..., str]
 ) -> None:
-    told = the_bad(papers(f'cloud_cert = "{box.folder / "euca2-admin-cert.pem"}"'))
-    assert "it is the user's certificate, not the cloud's" in told
+    found = the_bad(examined(f'cloud_cert = "{box.folder / "euca2-admin-cert.pem"}"'))
+    assert "it is the user's certificate, not the cloud's" in found
 
 
-def test_all_that_is_wrong_is_told_at_once(papers: Papers, own_eucarc: Callable[..., Path], of: Of) -> None:
+def test_all_that_is_wrong_is_reported_at_once(
+    examined: Examine, own_eucarc: Callable[..., Path], of: Of
+) -> None:
     eucarc = own_eucarc()
     (eucarc.parent / "euca2-admin-pk.pem").unlink()
     for name in ("euca2-admin-cert.pem", "cloud-cert.pem"):
         (eucarc.parent / name).write_text("not a certificate\n")
-    told = of(papers("access_key = ''", eucarc=eucarc), "bad")
+    found = of(examined("access_key = ''", eucarc=eucarc), "bad")
     words = ("euca2-admin-cert.pem", "euca2-admin-pk.pem", "cloud-cert.pem")
-    assert all(word in line for word, line in zip(words, told, strict=True)), told
+    assert all(word in line for word, line in zip(words, found, strict=True)), found
 
 
 @pytest.mark.parametrize("name", ["eucarc", "euca2-admin-pk.pem"])
 def test_a_secret_that_everybody_may_read_is_a_warning_with_the_chmod(
-    papers: Papers, own_eucarc: Callable[..., Path], of: Of, name: str
+    examined: Examine, own_eucarc: Callable[..., Path], of: Of, name: str
 ) -> None:
     eucarc = own_eucarc()
     file = eucarc.parent / name
     file.chmod(0o644)
-    findings = papers(eucarc=eucarc)
-    (told,) = of(findings, "warning")
-    assert told.startswith(f"{file}: every user of this machine may read it (mode 0644)")
-    assert f"Try: chmod o-rwx {file}" in told
+    findings = examined(eucarc=eucarc)
+    (found,) = of(findings, "warning")
+    assert found.startswith(f"{file}: every user of this machine may read it (mode 0644)")
+    assert f"Try: chmod o-rwx {file}" in found
     assert exit_code(findings) == 0
 
 
@@ -122,29 +124,31 @@ def test_a_configuration_with_a_secret_in_it_is_no_file_for_everybody(
     configured: Configured, box: Sandbox, of: Of
 ) -> None:
     assert of(list(examine_configuration(configured())), "warning") == []
-    (told,) = of(list(examine_configuration(configured('secret_key = "s3cret"'))), "warning")
-    assert "uecwatchd.toml: every user of this machine may read it" in told
-    assert "s3cret" not in told
+    (found,) = of(list(examine_configuration(configured('secret_key = "s3cret"'))), "warning")
+    assert "uecwatchd.toml: every user of this machine may read it" in found
+    assert "s3cret" not in found
 
 
-def test_certificates_near_their_end_are_a_warning(papers: Papers, of: Of) -> None:
-    soon, past = of(papers(later=3640), "warning"), of(papers(later=3660), "warning")
+def test_certificates_near_their_end_are_a_warning(examined: Examine, of: Of) -> None:
+    soon, past = of(examined(later=3640), "warning"), of(examined(later=3660), "warning")
     assert ["expires on" in one for one in soon] == [True, True]
     assert ["expired on" in one for one in past] == [True, True]
 
 
-def test_what_an_ini_file_switches_off_is_told(papers: Papers, box: Sandbox, of: Of, tmp_path: Path) -> None:
+def test_what_an_ini_file_switches_off_is_reported(
+    examined: Examine, box: Sandbox, of: Of, tmp_path: Path
+) -> None:
     ini = tmp_path / "lab.ini"
     ini.touch(mode=0o600)
     ini.write_text("[region lab]\nverify-ssl = false\n")
-    (told,) = of(papers('euca2ools = "lab"', f'euca2ools_files = "{ini}"'), "warning")
-    assert "TLS certificates are verified all the same" in told
-    assert "ca_bundle" in told
+    (found,) = of(examined('euca2ools = "lab"', f'euca2ools_files = "{ini}"'), "warning")
+    assert "TLS certificates are verified all the same" in found
+    assert "ca_bundle" in found
 
 
 def test_an_eucarc_that_is_not_there_is_all_that_can_be_said(
-    papers: Papers, tmp_path: Path, the_bad: Callable[..., str]
+    examined: Examine, tmp_path: Path, the_bad: Callable[..., str]
 ) -> None:
-    told = papers(eucarc=tmp_path / "nonesuch")
-    assert "nonesuch (eucarc of cloud default): cannot read it" in the_bad(told)
-    assert len(told) == 1
+    found = examined(eucarc=tmp_path / "nonesuch")
+    assert "nonesuch (eucarc of cloud default): cannot read it" in the_bad(found)
+    assert len(found) == 1

@@ -1,4 +1,4 @@
-"""`check` against every generation of cloud, none of which is named in the configuration."""
+"""`check` against every generation of cloud, with none named in the configuration."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -47,21 +47,21 @@ def test_every_generation_is_found_out_and_nothing_is_wrong(
     make_bucket(cloud, "ours")
     findings = check(eucarc=cloud.eucarc, dialect="auto", bucket="ours")
     assert {finding.level for finding in findings} == {"ok"}
-    told = "\n".join(of(findings, "ok"))
-    assert f"(dialect {dialect}), for it" in told
-    assert "bucket ours is ours, and takes and deletes objects" in told
+    shown = "\n".join(of(findings, "ok"))
+    assert f"(dialect {dialect}), for it" in shown
+    assert "bucket ours is ours, and takes and deletes objects" in shown
     assert [seen.path.count(KEY_PREFIX) for seen in cloud.calls("DeleteObject")] == [1]
     assert cloud.objects("ours") == ()
 
 
 @pytest.mark.parametrize("dialect", ["uec", "euca5"])
-def test_keys_that_are_wrong_for_s3_alone_are_told_as_such(
+def test_keys_that_are_wrong_for_s3_alone_are_reported_as_such(
     playing: Playing, check: Check, the_bad: Bad, dialect: str, tmp_path: Path
 ) -> None:
     """Also where S3 says it with a 500 and no word."""
     with Sandbox(tmp_path / "other", dialect=dialect) as other:
-        told = the_bad(check(f's3_url = "{other.s3_url}"', eucarc=playing(dialect).eucarc, dialect=dialect))
-    assert "only S3 refuses us" in told
+        shown = the_bad(check(f's3_url = "{other.s3_url}"', eucarc=playing(dialect).eucarc, dialect=dialect))
+    assert "only S3 refuses us" in shown
 
 
 @pytest.mark.parametrize("dialect", ["euca4", "euca5"])
@@ -87,7 +87,7 @@ def test_a_cloud_that_gives_none_says_so(playing: Playing) -> None:
         fetch_certificate(replace(account, cloud_cert=None))
 
 
-def test_the_certificate_of_another_cloud_is_told_where_the_cloud_gives_its_own(
+def test_the_certificate_of_another_cloud_is_reported_where_the_cloud_gives_its_own(
     playing: Playing, check: Check, box: Sandbox, the_bad: Bad
 ) -> None:
     other = f'cloud_cert = "{box.folder / "cloud-cert.pem"}"'
@@ -122,23 +122,23 @@ def test_a_number_that_the_cloud_does_not_compare_is_no_matter_once_there_are_im
     assert of(check(eucarc=eucarc, dialect="auto"), "warning") == []
 
 
-def test_an_account_number_that_our_images_do_not_have_is_told(
+def test_an_account_number_that_our_images_do_not_have_is_reported(
     playing: Playing, check: Check, of: Of
 ) -> None:
     cloud = playing("euca5")
     have_an_image(cloud)
-    (told,) = of(check('account = "999999999999"', eucarc=cloud.eucarc, dialect="auto"), "bad")
-    assert f"our images there belong to {cloud.identity.account}" in told
+    (shown,) = of(check('account = "999999999999"', eucarc=cloud.eucarc, dialect="auto"), "bad")
+    assert f"our images there belong to {cloud.identity.account}" in shown
     assert of(check(eucarc=cloud.eucarc, dialect="auto"), "warning") == []
 
 
-def test_a_clock_that_keeps_us_from_finding_out_is_told_with_the_figure(
+def test_a_clock_that_keeps_us_from_finding_out_is_reported_with_the_figure(
     playing: Playing, check: Check, of: Of
 ) -> None:
     cloud = playing("uec")
     cloud.faults.arm("skew", -600)
     try:
-        told = of(check(eucarc=cloud.eucarc, dialect="auto"), "bad")
+        shown = of(check(eucarc=cloud.eucarc, dialect="auto"), "bad")
     finally:
         cloud.faults.clear()
-    assert any("s ahead of that of the cloud, which refuses more than 20 s" in one for one in told), told
+    assert any("s ahead of that of the cloud, which refuses more than 20 s" in one for one in shown), shown

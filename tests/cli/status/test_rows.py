@@ -196,7 +196,7 @@ def test_progress_is_shown_with_rate_and_time_left_while_a_daemon_runs(waiting: 
     assert row_json(broken_off)["progress"] is None
 
 
-def test_a_stage_without_a_measure_is_told_by_its_name(waiting: Path) -> None:
+def test_a_stage_without_a_measure_is_shown_by_its_name(waiting: Path) -> None:
     key = (str(waiting), "karmic")
     advance = ProgressRecord(key, "publish", "", 0, 0, 0, NOW, NOW)
     row = row_with(waiting, alive=True, records=(record_of(waiting),), advances={key: advance})
@@ -215,7 +215,7 @@ def test_a_stage_without_a_measure_is_told_by_its_name(waiting: Path) -> None:
         ("working", {"error": None, "stage": "publish"}, "stopped at: publish (attempt 2)"),
     ],
 )
-def test_what_the_ledger_says_of_a_set_is_told_as_it_is(
+def test_what_the_ledger_says_of_a_set_is_reported_as_it_is(
     tmp_path: Path, real_set: RealSet, state: str, more: dict[str, Any], words: str
 ) -> None:
     for made, ending in (
@@ -230,11 +230,11 @@ def test_what_the_ledger_says_of_a_set_is_told_as_it_is(
     record = replace(record_of(tmp_path, state=state, error=error, stamp=refused.stamp), **more)
     row = row_with(tmp_path, records=(record,))
     assert row.detail == words
-    told = "\n".join(story(row, asked="karmic"))
-    assert "attempt 2" in told
+    shown = "\n".join(story(row, asked="karmic"))
+    assert "attempt 2" in shown
     if record.error:
-        assert all(told.count(word) == 1 for word in ("the cloud: away", "Wait for it.", "req-7"))
-        assert "tried again" in told
+        assert all(shown.count(word) == 1 for word in ("the cloud: away", "Wait for it.", "req-7"))
+        assert "tried again" in shown
         assert row_json(row)["hint"] == "Wait for it."
     changed = row_with(tmp_path, records=(replace(record, stamp="other"),))
     assert changed.state == "rejected", "its files are others now, and those are refused"
@@ -275,10 +275,10 @@ def test_a_set_that_is_held_or_asked_for_again_has_no_time_of_its_next_attempt(
         records=(record,),
         **({"asked": {key: "retry"}} if meanwhile == "asked" else {"holds": {key: NOW}}),
     )
-    told = "\n".join(story(row, asked="karmic"))
+    shown = "\n".join(story(row, asked="karmic"))
     assert row.state == {"asked": "queued", "held": "held"}[meanwhile]
-    assert "It is tried again" not in told
-    assert "again in" not in told
+    assert "It is tried again" not in shown
+    assert "again in" not in shown
     assert row_json(row)["next_retry"] is None
     assert row.detail == "to be tried again, on request" or meanwhile == "held"
 
@@ -338,7 +338,7 @@ def test_the_table_has_a_line_for_each_row(waiting: Path) -> None:
 # --- the verb ---------------------------------------------------------------------------------------------
 
 
-def test_too_young_is_told_with_the_seconds_still_to_go(host: Host) -> None:
+def test_too_young_is_reported_with_the_seconds_still_to_go(host: Host) -> None:
     host.configure(host.config.read_text().replace("settle = 0.3", "settle = 50"))
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     found = {row["name"]: row for row in json.loads(host.ask("status", "--json")[0])}
@@ -358,15 +358,15 @@ def test_a_daemon_at_work_tells_how_far_it_is_and_a_killed_one_is_not_taken_for_
     host.cloud.faults.arm("slow", 0.6)
     process = host.popen("run")
     try:
-        told: list[dict[str, Any]] = []
+        shown: list[dict[str, Any]] = []
 
         def uploading() -> bool:
-            told[:] = json.loads(host.ask("status", "--json")[0])
-            progress = told[0]["progress"] if told else None
+            shown[:] = json.loads(host.ask("status", "--json")[0])
+            progress = shown[0]["progress"] if shown else None
             return bool(progress) and progress["file"] == "k.img" and bool(progress["rate"])
 
         until(uploading, "progress")
-        (row,) = told
+        (row,) = shown
         assert row["state"] == "working"
         assert 0 < row["progress"]["done"] <= row["progress"]["total"]
         assert row["progress"]["rate"] > 0

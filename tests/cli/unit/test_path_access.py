@@ -104,7 +104,7 @@ def test_a_file_to_be_read_takes_these_lines(path: str, credential: str, expecte
     assert lines(path, credential=credential, **STRICT) == expected
 
 
-def test_what_no_line_can_open_is_told_all_the_same() -> None:
+def test_what_no_line_can_open_is_reported_all_the_same() -> None:
     unit = Unit("uecwatchd.service", {"InaccessiblePaths": ["/srv"]})
     (found,) = obstacles(unit, [Need(PurePath("/srv/drop"), write=True)])
     assert found.why == "/srv/drop is hidden from the service (InaccessiblePaths=)"

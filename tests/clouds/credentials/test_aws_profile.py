@@ -167,7 +167,7 @@ def test_a_program_for_keys_that_works_is_taken_at_its_word_also_for_a_role(home
         pytest.param(CREDENTIALS + "# caf\udce9\n", "line 10 is not UTF-8", id="another encoding"),
     ],
 )
-def test_of_an_unreadable_file_the_line_is_told_and_no_secret(home: Path, text: str, words: str) -> None:
+def test_of_an_unreadable_file_the_line_is_reported_and_no_secret(home: Path, text: str, words: str) -> None:
     (home / "credentials").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(Halted, match=re.escape(words)) as caught:
         profile_source("lab", cloud="lab")

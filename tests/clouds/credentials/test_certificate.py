@@ -222,6 +222,6 @@ def test_an_answer_that_breaks_off_is_asked_for_again(script: Any, near: Account
         fetch_certificate(near)
 
 
-def test_a_cloud_that_is_away_is_told_as_everywhere(near: Account) -> None:
+def test_a_cloud_that_is_away_is_reported_as_everywhere(near: Account) -> None:
     with pytest.raises(CloudAway, match="fetching its certificate: nobody answers"):
         fetch_certificate(replace(near, ec2_url="http://127.0.0.1:9/services/compute"))

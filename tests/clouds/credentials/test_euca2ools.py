@@ -121,7 +121,7 @@ def test_use_stands_for_what_another_section_says(tmp_path: Path) -> None:
     assert source(tmp_path, "a", other=other).values["ec2_url"] == "http://127.0.0.1/b"
 
 
-def test_use_that_leads_back_to_itself_is_told(tmp_path: Path) -> None:
+def test_use_that_leads_back_to_itself_is_reported(tmp_path: Path) -> None:
     loop = "[region a]\nec2-url = use b\n[region b]\nec2-url = use a\n"
     assert "stands for itself" in complaint(tmp_path, "a", loop=loop)
 

@@ -228,8 +228,8 @@ def test_the_parser_and_bash_agree(values: list[str]) -> None:
         path = Path(name).resolve() / "eucarc"
         path.write_text("\n".join(lines) + "\n")
         shell = ["bash", "-c", f"source {path}; env -0"]
-        told = subprocess.run(shell, capture_output=True, check=True, env={"PATH": "/usr/bin:/bin"}).stdout
-        by_bash = dict(line.split("=", 1) for line in told.decode().split("\0") if "=" in line)
+        printed = subprocess.run(shell, capture_output=True, check=True, env={"PATH": "/usr/bin:/bin"}).stdout
+        by_bash = dict(line.split("=", 1) for line in printed.decode().split("\0") if "=" in line)
         ours = read_script(path.read_text(), path=path, home=HOME).variables
     assert {name: ours[name] for name in ours if name != "EUCA_KEY_DIR"} == {
         name: by_bash[name] for name in by_bash if name[0] == "V"

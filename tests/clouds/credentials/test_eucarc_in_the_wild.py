@@ -140,8 +140,8 @@ def test_a_pattern_is_filled_in_from_the_files_own_folder(tmp_path: Path, form: 
 def test_a_pattern_that_does_not_fit_one_file_is_said_to_be_so(
     tmp_path: Path, form: str, names: tuple[str, ...], why: str
 ) -> None:
-    told = reasons(key_folder(tmp_path, *names), f"D=$(dirname $0)\nexport EC2_PRIVATE_KEY={form}\n")
-    assert why in told["user_key"]
+    result = reasons(key_folder(tmp_path, *names), f"D=$(dirname $0)\nexport EC2_PRIVATE_KEY={form}\n")
+    assert why in result["user_key"]
 
 
 @pytest.mark.parametrize(
@@ -249,17 +249,17 @@ DISAGREEING = [
 
 
 @pytest.mark.parametrize("text", DISAGREEING)
-def test_branches_that_disagree_are_told_and_neither_is_taken(tmp_path: Path, text: str) -> None:
-    told = reasons(tmp_path, text + "EC2_ACCESS_KEY=a\n")
-    assert re.search("another branch (un)?sets", told["ec2_url"])
-    assert "(line " in told["ec2_url"]
+def test_branches_that_disagree_are_reported_and_neither_is_taken(tmp_path: Path, text: str) -> None:
+    result = reasons(tmp_path, text + "EC2_ACCESS_KEY=a\n")
+    assert re.search("another branch (un)?sets", result["ec2_url"])
+    assert "(line " in result["ec2_url"]
 
 
 @pytest.mark.parametrize("text", DISAGREEING)
 def test_the_configuration_settles_what_branches_leave_open(tmp_path: Path, text: str) -> None:
     (tmp_path / "eucarc").write_text(text)
-    told = find_sources(CloudSettings(name="default", eucarc=tmp_path / "eucarc", ec2_url="http://c:1/"))
-    assert told.value("ec2_url") == "http://c:1/"
+    result = find_sources(CloudSettings(name="default", eucarc=tmp_path / "eucarc", ec2_url="http://c:1/"))
+    assert result.value("ec2_url") == "http://c:1/"
 
 
 @pytest.mark.parametrize(
@@ -346,8 +346,8 @@ def test_each_way_to_set_a_variable_sets_it_as_in_bash(tmp_path: Path, text: str
     file = tmp_path / "eucarc"
     file.write_text(text + "\n")
     script = f'. {file} 2>/dev/null; printf %s "$A"'
-    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert (read(text).get("A"), told) == (value, value)
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert (read(text).get("A"), result) == (value, value)
 
 
 @pytest.mark.parametrize(
@@ -515,7 +515,7 @@ def test_no_text_takes_long(piece: str) -> None:
 def test_bash_finds_the_same_folder(tmp_path: Path, form: str) -> None:
     file = tmp_path.resolve() / "eucarc"
     file.write_text(f"D={form}\n")
-    told = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", f". {file}; echo $D"], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert read_script(file.read_text(), path=file, home=HOME).variables["D"] == told.stdout.strip()
+    assert read_script(file.read_text(), path=file, home=HOME).variables["D"] == result.stdout.strip()

@@ -206,7 +206,7 @@ def test_a_redirect_says_where_whatever_is_asked(
 @pytest.mark.parametrize(
     "place", ["http://[::1", "http://a:b:c/", "http://x:99999999/", "//", "\xff", "ftp:/x"]
 )
-def test_a_redirect_to_what_is_no_address_is_told_like_any_other(
+def test_a_redirect_to_what_is_no_address_is_reported_like_any_other(
     status: int, place: str, script: Any, cloud: Cloud
 ) -> None:
     for ask in (
@@ -231,7 +231,7 @@ ADVICE = {
 
 @pytest.mark.parametrize("advice", ADVICE)
 @pytest.mark.parametrize("dialect", ["uec", "euca4", "openstack", "aws"])
-def test_advice_to_ask_elsewhere_is_told_and_not_followed_for_ever(
+def test_advice_to_ask_elsewhere_is_reported_and_not_followed_for_ever(
     advice: str, dialect: str, script: Any, scripted: Callable[[str], Cloud]
 ) -> None:
     cloud = scripted(dialect)
@@ -274,7 +274,7 @@ def test_nothing_that_is_met_on_the_way_in_is_a_sets_fault(
         assert isinstance(caught.value, Halted), asked
 
 
-def test_answers_of_strangers_keep_no_room_from_other_requests(script: Any, cloud: Cloud) -> None:
+def test_answers_of_other_programs_keep_no_connection_from_other_requests(script: Any, cloud: Cloud) -> None:
     for _ in range(MOST_REQUESTS + 1):
         script.says(200, "<html>Hello</html>")
         with pytest.raises(Halted), translated(cloud, "asking"):
@@ -284,7 +284,7 @@ def test_answers_of_strangers_keep_no_room_from_other_requests(script: Any, clou
             cloud.s3.list_buckets()
 
 
-def test_a_cloud_is_not_recognised_by_what_a_stranger_says(
+def test_a_cloud_is_not_recognized_by_what_another_program_says(
     script: Any, scripted: Callable[[str], Cloud]
 ) -> None:
     account = scripted("uec").account

@@ -107,7 +107,7 @@ def test_an_id_of_another_generation_is_none_of_this_one(
 @pytest.mark.parametrize(
     "said", [each for each in NO_IDS.values() if each != "eki-12345678" and len(each) < 1000]
 )
-def test_what_is_listed_under_no_id_is_never_used_nor_registered_again(
+def test_what_is_listed_under_no_id_is_not_used_and_not_registered_again(
     said: str, cloud: Cloud, script: Any
 ) -> None:
     script.says(body=listing(item(said)))
@@ -320,7 +320,7 @@ def test_a_bucket_is_looked_for_without_believing_a_word(cloud: Cloud, script: A
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "x-gzip", "gzip, identity"])
 @pytest.mark.parametrize("status", [200, 403, 500])
-def test_an_answer_that_is_packed_unasked_is_told_as_that(
+def test_an_answer_that_is_packed_unasked_is_reported_as_that(
     cloud: Cloud, script: Any, coding: str, status: int
 ) -> None:
     script.says(status, "\x1f\x8b\x08 whatever", Content_Encoding=coding, x_amz_request_id="id-7")

@@ -488,7 +488,7 @@ def test_words_mean_the_same_whatever_the_status(row: RefusalRow) -> None:
             assert {find_row(one.dialect, other) for other in elsewhere} == {row}
 
 
-# --- names that whoever drops files has chosen -------------------------------------------------------------
+# --- names that users have chosen --------------------------------------------------------------------------
 
 # What quotes them: {} is the name of an image, a file, a bucket or a parameter.
 QUOTING = (
@@ -524,7 +524,7 @@ HOSTILE = sorted({word for row in ROWS for word in words_of(row)} | {"Virtualiza
 @pytest.mark.parametrize(("code", "message"), QUOTING, ids=lambda text: text)
 @pytest.mark.parametrize("dialect", ["uec", "euca4"])
 def test_a_name_decides_nothing(dialect: str, code: str, message: str) -> None:
-    """Or whoever drops an image `AccessDenied` would close the cloud to everybody."""
+    """Otherwise a user who drops an image `AccessDenied` would close the cloud to everybody."""
 
     def row(name: str) -> RefusalRow:
         return find_row(dialect, Refusal("ec2", 500, code, message.format(name)))
@@ -549,5 +549,5 @@ def test_a_server_without_codes_may_begin_with_one(code: str, message: str) -> N
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code or row.words or row.why)
 def test_a_hint_does_not_foretell_when_it_is_tried_again(row: Any) -> None:
-    """That follows it, told by who knows: a verb by hand asks once, and the service by its own schedule."""
+    """The caller adds that: a verb by hand asks once, and the service by its own schedule."""
     assert "again" not in row.hint or not issubclass(row.kind, Deferred)

@@ -1,4 +1,4 @@
-"""For which architecture a set is registered: by evidence, in a fixed order, and never against it."""
+"""The architecture of a set: by evidence, in a fixed order, and never against it."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -7,13 +7,14 @@ from typing import Any, get_args
 
 import pytest
 
-from tests.support.host import Host
+from tests.support.host import Host, cloud_host
+from tests.support.metadata_text import read_sidecar
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.errors import Rejected
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Rules
-from uecwatchd.intake.sidecar import Sidecar, read_sidecar
+from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.types import Arch, FileStamp
@@ -98,7 +99,7 @@ def decide(files: Mapping[str, Facts], sidecar: bytes = b"") -> tuple[str, str] 
         ({"web.img": disk("x86_64")}, b'arch = "i386"', ("i386", "told")),
     ],
 )
-def test_what_is_told_goes_before_content_and_that_before_names(
+def test_what_is_declared_goes_before_content_and_that_before_names(
     files: Mapping[str, Facts], sidecar: bytes, expected: tuple[str, str]
 ) -> None:
     assert decide(files, sidecar) == expected
@@ -184,11 +185,9 @@ def dropped(host: Host, name: str, *, sidecar: str = "") -> None:
     ],
 )
 def test_an_architecture_that_the_cloud_knows_is_registered_as_such(
-    tmp_path: Path, host_class: type[Host], dialect: str, name: str, word: str
+    tmp_path: Path, dialect: str, name: str, word: str
 ) -> None:
-    with Sandbox(tmp_path / "cloud", dialect=dialect) as cloud:
-        host = host_class.made(tmp_path / "host", cloud)
-        host.configure(host.config.read_text().replace('"sandbox"', f'"{dialect}"'))
+    with cloud_host(tmp_path, dialect) as host:
         dropped(host, name)
         host.ask("once")
         (listed,) = [
@@ -222,7 +221,7 @@ def test_one_that_the_cloud_does_not_know_is_refused_before_anything_goes_up(
         assert not cloud.calls("PutObject")
 
 
-def test_what_a_sidecar_calls_otherwise_within_one_family_is_told(host: Host, real_set: Any) -> None:
+def test_what_a_sidecar_calls_otherwise_within_one_family_is_reported(host: Host, real_set: Any) -> None:
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["w.img", "w.vmlinuz", "w.initrd"])
     (host.spool / "w.toml").write_text('arch = "i386"')
     host.ask("once")

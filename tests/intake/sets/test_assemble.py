@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.metadata_text import read_checksums, read_sidecar
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.checksums import read_checksums
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
-from uecwatchd.intake.sidecar import Sidecar, read_defaults, read_sidecar
+from uecwatchd.intake.sidecar import Sidecar, read_defaults
 from uecwatchd.intake.spool.safe_open import EntryKind
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.types import FileStamp
@@ -360,7 +360,7 @@ def test_a_folder_in_a_folder_is_one_too_many() -> None:
     assert misfit.reason.startswith("a folder in a folder")
 
 
-def test_two_sidecars_are_told_of_in_one_order() -> None:
+def test_two_sidecars_are_reported_in_one_order() -> None:
     files = {"karmic.toml": b"", "karmic.json": b"{}"}
     backwards = dict(reversed(list(files.items())))
     assert str(decide(files).refused[0].error) == str(decide(backwards).refused[0].error)
@@ -407,9 +407,9 @@ def test_what_is_in_no_set_is_a_misfit_with_a_reason(files: Mapping[str, str | b
 @pytest.mark.parametrize(
     ("sidecar", "kernel", "arch"),
     [(b'arch = "i386"', "kernel", "i386"), (b"", "kernel", "x86_64"), (b"", "old kernel", "i386")],
-    ids=["as told", "by the kernel", "by the name"],
+    ids=["as asked", "by the kernel", "by the name"],
 )
-def test_the_architecture_is_told_then_read_then_named(sidecar: bytes, kernel: str, arch: str) -> None:
+def test_the_architecture_is_declared_then_read_then_named(sidecar: bytes, kernel: str, arch: str) -> None:
     files = {"k-i386.toml": sidecar, "k-i386.img": "partition", "k-i386.vmlinuz": kernel}
     assert only(decide({**files, "k-i386.initrd": "ramdisk"})).arch == arch
 

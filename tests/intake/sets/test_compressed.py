@@ -1,13 +1,13 @@
-"""A packed image is told of once, with a command that works: real tools, a real service."""
+"""A packed image is reported once, with a command that works: real tools, a real service."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.heard import Heard
 from tests.support.host import Host
-from tests.support.near import MBR, decided, lay, row_of
+from tests.support.listener import Recorder
+from tests.support.scanned_folder import MBR, decided, lay, row_of
 from uecwatchd.events import Kind
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.leftover_files import MOST_REPORTED, report_leftover_files
@@ -70,7 +70,7 @@ def test_a_packed_image_that_lies_there_unpacked_is_no_news(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["karmic.xva", "Karmic.WIM", "karmic.dmg"])
 @pytest.mark.parametrize("like", ["nothing", "a tar"])
-def test_what_another_program_exported_is_told_with_the_way_to_a_disk(
+def test_what_another_program_exported_is_reported_with_the_way_to_a_disk(
     tmp_path: Path, name: str, like: str
 ) -> None:
     lay(tmp_path, {name: b"\x01" * 600, "ova.xml": "<x/>"})
@@ -88,31 +88,31 @@ def test_what_is_compressed_and_no_image_is_no_news(tmp_path: Path, name: str) -
     assert not misfit.is_news
 
 
-def test_each_is_told_once_while_it_lies_there_and_many_are_told_together(
-    tmp_path: Path, heard: Heard
+def test_each_is_reported_once_while_it_lies_there_and_many_are_reported_together(
+    tmp_path: Path, listener: Recorder
 ) -> None:
-    conditions = Conditions(heard)
+    conditions = Conditions(listener)
 
     def look() -> None:
-        report_leftover_files(tmp_path, decided(tmp_path).unmatched, conditions=conditions, monitor=heard)
+        report_leftover_files(tmp_path, decided(tmp_path).unmatched, conditions=conditions, monitor=listener)
 
     lay(tmp_path, {"k.tar.gz": "x", "web.raw.1": MBR, "notes.md": "x"})
     for _ in range(3):
         look()
-    assert len(heard.sentences(Kind.LEFT_OUT)) == 2
+    assert len(listener.sentences(Kind.LEFT_OUT)) == 2
     (tmp_path / "k.tar.gz").unlink()
     look()
     lay(tmp_path, {"k.tar.gz": "x"})
     look()
-    assert len(heard.sentences(Kind.LEFT_OUT)) == 3
+    assert len(listener.sentences(Kind.LEFT_OUT)) == 3
     lay(tmp_path, {f"m{number}.tgz": "x" for number in range(MOST_REPORTED + 5)})
     look()
-    told = heard.sentences(Kind.LEFT_OUT)[3:]
-    assert len(told) == MOST_REPORTED + 1
-    assert told[-1].startswith("5 more files are in no set")
+    sentences = listener.sentences(Kind.LEFT_OUT)[3:]
+    assert len(sentences) == MOST_REPORTED + 1
+    assert sentences[-1].startswith("5 more files are in no set")
 
 
-def test_the_service_tells_of_a_packed_image_and_of_what_is_not_checked(host: Host) -> None:
+def test_the_service_reports_a_packed_image_and_what_is_not_checked(host: Host) -> None:
     disk = host.spool / "web.img"
     disk.write_bytes(MBR)
     (host.spool / "web.toml").write_text('kernel = "none"\nramdisk = "none"\npublic = false\n')

@@ -1,4 +1,4 @@
-"""Every SHA-256 that somebody put beside an image is compared, or told of: real files in a real folder."""
+"""Every SHA-256 that somebody put beside an image is compared or reported: real files in a real folder."""
 
 import hashlib
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.near import MBR, decided, lay, row_of
+from tests.support.scanned_folder import MBR, decided, lay, row_of
 from uecwatchd.intake.spool import scan
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.retention import files_to_retire
@@ -134,7 +134,7 @@ def test_sums_that_are_at_odds_are_refused_by_the_names_of_both_lists(
     assert all(name in refusal(tmp_path) for name in files)
 
 
-def test_two_lists_that_agree_are_both_heeded(tmp_path: Path) -> None:
+def test_two_lists_that_agree_are_both_used(tmp_path: Path) -> None:
     lay(
         tmp_path,
         {"karmic.img": MBR, "karmic.img.sha256": RIGHT, "SHA256SUMS": f"{RIGHT.upper()}  karmic.img\n"},
@@ -151,7 +151,7 @@ def test_two_lists_that_agree_are_both_heeded(tmp_path: Path) -> None:
         *("karmic.img.sig", "karmic.img.gpg", "MD5SUMS", "SHA512SUMS", "sha1sum.txt", "KARMIC.IMG.MD5"),
     ],
 )
-def test_sums_of_another_kind_and_signatures_are_told_of_before_the_set_goes_up(
+def test_sums_of_another_kind_and_signatures_are_reported_before_the_set_goes_up(
     tmp_path: Path, name: str
 ) -> None:
     lay(tmp_path, {"karmic.img": MBR, name: f"{'a' * (64 if '3' in name else 32)}  karmic.img\n"})
@@ -160,13 +160,13 @@ def test_sums_of_another_kind_and_signatures_are_told_of_before_the_set_goes_up(
     assert "not checked" in row_of(tmp_path, name).detail
 
 
-def test_a_checksum_file_of_other_sums_alone_is_told_of(tmp_path: Path) -> None:
+def test_a_checksum_file_of_other_sums_alone_is_reported(tmp_path: Path) -> None:
     lay(tmp_path, {"karmic.img": MBR, "CHECKSUM": f"SHA512 (karmic.img) = {'a' * 128}\n"})
     (found,) = decided(tmp_path).ready
     assert "CHECKSUM is not checked" in found.unread[0]
 
 
-def test_another_program_s_json_beside_a_sidecar_is_told_of_before_the_set_goes_up(tmp_path: Path) -> None:
+def test_another_program_s_json_beside_a_sidecar_is_reported_before_the_set_goes_up(tmp_path: Path) -> None:
     lay(tmp_path, {"karmic.img": MBR, "karmic.toml": "", "karmic.json": '{"apiVersion": "v1"}'})
     (found,) = decided(tmp_path).ready
     assert found.unread == ("karmic.json is not read: the sidecar is karmic.toml",)
@@ -239,7 +239,7 @@ def test_a_list_beside_folders_that_nobody_can_read_holds_what_lies_in_them(tmp_
     assert "SHA256SUMS: it cannot be used" in refusal(tmp_path)
 
 
-def test_what_is_kept_of_an_earlier_list_beside_the_present_one_is_told_by_none(tmp_path: Path) -> None:
+def test_what_is_kept_of_an_earlier_list_beside_the_present_one_is_reported_by_none(tmp_path: Path) -> None:
     lay(tmp_path, {"karmic.img": MBR, "karmic.sha256": f"{RIGHT}  karmic.img\n", "karmic.sha256~": WRONG})
     (found,) = decided(tmp_path).ready
     assert found.unread == ()
@@ -247,7 +247,7 @@ def test_what_is_kept_of_an_earlier_list_beside_the_present_one_is_told_by_none(
 
 @pytest.mark.parametrize("text", [f"{WRONG}  karmic.img 4096\n", f"{WRONG}  lucid.img\n"])
 @pytest.mark.parametrize("name", ["SHA256SUMS", "hashes.sha256", "checksums.txt"])
-def test_a_list_that_names_no_file_that_is_there_is_told_of(tmp_path: Path, name: str, text: str) -> None:
+def test_a_list_that_names_no_file_that_is_there_is_reported(tmp_path: Path, name: str, text: str) -> None:
     lay(tmp_path, {"karmic.img": MBR, name: text})
     misfit = next(one for one in decided(tmp_path).unmatched if one.path == name)
     assert misfit.is_news
@@ -261,7 +261,7 @@ def test_a_list_that_names_no_file_that_is_there_is_told_of(tmp_path: Path, name
         *("karmic.img.sha256.part", "SHA256SUMS.txt.orig", "karmic.img.CHECKSUM.save"),
     ],
 )
-def test_a_list_whose_name_is_passed_over_is_told_of_before_the_set_goes_up(
+def test_a_list_whose_name_is_passed_over_is_reported_before_the_set_goes_up(
     tmp_path: Path, name: str
 ) -> None:
     lay(tmp_path, {"karmic.img": MBR, "lucid.img": MBR, name: f"{WRONG}  karmic.img\n"})
@@ -271,7 +271,7 @@ def test_a_list_whose_name_is_passed_over_is_told_of_before_the_set_goes_up(
 
 
 @pytest.mark.parametrize("name", ["hashes.txt", "SUMS", "karmic.digests.lst", "SHA.TXT"])
-def test_sums_under_a_name_that_no_list_has_are_told_of(tmp_path: Path, name: str) -> None:
+def test_sums_under_a_name_that_no_list_has_are_reported(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"a1.img": MBR, name: f"# made today\n{WRONG}  a1.img\n{OTHER}  b2.img\n"})
     misfit = next(one for one in decided(tmp_path).unmatched if one.path == name)
     assert misfit.is_news
@@ -287,7 +287,7 @@ def test_sums_under_a_wrong_name_that_is_nearly_the_set_s_hold_it(tmp_path: Path
 @pytest.mark.parametrize(
     "name", ["karmic.img.sha256", "karmic.img.CHECKSUM", "karmic.img.sha256.txt", "-k 1.img.sha256"]
 )
-def test_the_command_that_writes_a_list_anew_does_so(tmp_path: Path, name: str) -> None:
+def test_the_command_that_rewrites_a_list_does_so(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {name.partition(".img")[0] + ".img": MBR, name: "Algorithm  Hash\n"})
     (refused,) = decided(tmp_path).refused
     command = refused.error.hint.partition("Try: ")[2]
@@ -303,7 +303,7 @@ def test_a_list_of_unknown_files_is_not_to_be_written_by_a_command(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["SHA256SUMS", "CHECKSUM", "Fedora-41-CHECKSUM", "sha256sum.txt"])
-def test_a_mirror_s_list_in_a_set_s_folder_holds_nothing_and_is_told_of(tmp_path: Path, name: str) -> None:
+def test_a_mirror_s_list_in_a_set_s_folder_holds_nothing_and_is_reported(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"karmic/disk.img": MBR})
     lay(tmp_path, {f"karmic/{name}": "".join(f"{OTHER} *lucid-{number}.iso\n" for number in range(300))})
     (found,) = decided(tmp_path).ready
@@ -315,7 +315,7 @@ def test_a_mirror_s_list_in_a_set_s_folder_holds_nothing_and_is_told_of(tmp_path
     assert "cannot be used" in refusal(tmp_path)
 
 
-def test_of_many_wrong_names_in_a_set_s_own_list_a_few_are_told(tmp_path: Path) -> None:
+def test_of_many_wrong_names_in_a_set_s_own_list_a_few_are_reported(tmp_path: Path) -> None:
     lay(tmp_path, {"karmic.img": MBR})
     lay(tmp_path, {"karmic.sha256": "".join(f"{OTHER}  lucid-{number}.iso\n" for number in range(300))})
     assert "lucid-0.iso, lucid-1.iso, lucid-2.iso and 297 more" in refusal(tmp_path)

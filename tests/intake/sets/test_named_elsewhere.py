@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.near import ALONE, MBR, NOW, again, decided, lay
+from tests.support.scanned_folder import ALONE, MBR, NOW, again, decided, lay
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers
 from uecwatchd.intake.spool import contents, scan
@@ -79,8 +79,10 @@ def test_a_sidecar_that_is_just_being_saved_lets_go_of_no_image(tmp_path: Path, 
     (tmp_path / "web.toml").write_text(said)
     listing = scan.scan(tmp_path, now=NOW, before=made)
     assert not assemble(listing, rules=ALONE, taken=taken).ready
-    assert "be unchanged" in reasons(assemble(listing, rules=ALONE))["base"], "nor where it is the first look"
-    assert not again(tmp_path, taken).ready, "nor once that has come to rest"
+    assert "be unchanged" in reasons(assemble(listing, rules=ALONE))["base"], (
+        "and not at the first look either"
+    )
+    assert not again(tmp_path, taken).ready, "and not once that has settled"
 
 
 def test_an_image_that_its_sidecar_no_longer_names_may_be_a_set(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_sidecar_of_nothing_but_slips_is_one_all_the_same(tmp_path: Path, said
     assert [one.name for one in decided(tmp_path).refused] == ["base"]
 
 
-def test_an_editor_that_has_a_sidecar_open_is_told_of(tmp_path: Path) -> None:
+def test_an_editor_that_has_a_sidecar_open_is_reported(tmp_path: Path) -> None:
     lay(tmp_path, {"base.img": MBR, ".base.toml.swp": b"b0VIM 9.0"})
     assert "save that and close it" in reasons(decided(tmp_path))["base"]
 

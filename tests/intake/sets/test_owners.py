@@ -137,7 +137,7 @@ BEARING = {
 
 
 @pytest.mark.parametrize("path", BEARING)
-def test_what_is_left_out_for_its_owner_is_told_with_both_names(path: str) -> None:
+def test_what_is_left_out_for_its_owner_is_reported_with_both_names(path: str) -> None:
     files = {**STEM, **BEARING[path]}
     assert "it belongs to bob, and the set web to alice: only files" in misfit(files, path)
     assert "left out: " in str(ready(files).unread)
@@ -249,7 +249,7 @@ def test_what_lies_in_anothers_folder_is_not_the_owners() -> None:
     assert "it belongs to alice, and the set web to bob" in misfit(files, "web/disk")
 
 
-def test_a_name_belongs_to_whom_it_belonged_to_while_that_set_exists() -> None:
+def test_a_name_keeps_its_owner_while_that_set_exists() -> None:
     bobs: Files = {path: (BOB, content) for path, (_, content) in STEM.items()}
     assembly = decided(bobs, {"web": ALICE})
     assert not assembly.ready + assembly.waiting + assembly.refused  # type: ignore[operator]
@@ -287,15 +287,15 @@ def test_a_finished_sets_hold_on_a_loose_pair_is_of_no_account_to_others() -> No
     assert not assembly.unmatched
 
 
-def test_what_is_there_for_all_and_nobody_uses_is_told_once() -> None:
+def test_what_is_there_for_all_and_nobody_uses_is_reported_once() -> None:
     files: Files = {
         **STEM,
         "vmlinuz-9": (ROOT, "kernel"),
         "note.txt": (ROOT, "text"),
         "shop.img": (BOB, "partition"),
     }
-    told = [m.path for m in decided(files).unmatched]
-    assert told == ["note.txt", "vmlinuz-9"]
+    unmatched = [m.path for m in decided(files).unmatched]
+    assert unmatched == ["note.txt", "vmlinuz-9"]
 
 
 def test_shared_files_of_roots_are_no_part_of_what_a_set_takes_along() -> None:

@@ -116,7 +116,7 @@ def test_one_folder_has_its_own_policy_key_by_key(tmp_path: Path) -> None:
     assert spool.policy_of(Path("/srv/a")) == Policy()
 
 
-def test_the_environment_has_a_say_as_about_all_else(tmp_path: Path) -> None:
+def test_the_environment_overrides_it_like_every_setting(tmp_path: Path) -> None:
     spool = loaded(
         tmp_path,
         FOLDERS,
@@ -148,12 +148,12 @@ def test_a_policy_with_a_mistake_is_refused_and_never_half_taken(tmp_path: Path,
 def test_check_tells_what_holds_in_a_folder_and_what_cannot(tmp_path: Path) -> None:
     tmp_path.chmod(0o1770)
     policy = Policy("separate", ("public",), ("a-*",), ("moon",))
-    bad, told = examine_members(tmp_path, policy, clouds=["default"])
+    bad, finding = examine_members(tmp_path, policy, clouds=["default"])
     assert (bad.level, bad.exit_code) == ("bad", 78)
     assert "there is no [cloud.moon]" in bad.what
-    assert told.what.endswith("sidecars may not say public; buckets: a-*; clouds: moon")
+    assert finding.what.endswith("sidecars may not say public; buckets: a-*; clouds: moon")
     tmp_path.chmod(0o777)
-    told, warning = examine_members(tmp_path, Policy(), clouds=[])
+    finding, warning = examine_members(tmp_path, Policy(), clouds=[])
     assert warning.hint == f"Try: chmod +t {tmp_path}"
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.metadata_text import read_sidecar
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
-from uecwatchd.intake.sidecar import Sidecar, read_sidecar
+from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.safe_open import EntryKind
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.types import FileStamp
@@ -195,7 +196,7 @@ def test_an_image_that_needs_a_kernel_is_never_ready_before_it(files: Files) -> 
     assert not decide(left).ready
 
 
-def test_what_a_published_set_leaves_out_is_told() -> None:
+def test_what_a_published_set_leaves_out_is_reported() -> None:
     (files, *_) = PUBLISHED["ubuntu uec"]
     assert {one.path for one in decide(files).unmatched} == {f"{LUCID}-floppy", f"{LUCID}-loader"}
 
@@ -290,7 +291,7 @@ XEN: Files = {"xen-kernel": FOLDER, "xen-kernel/vmlinuz-2.6.27": KERNEL, "xen-ke
     ("folders", "named"),
     [(KVM, "kvm-kernel/ "), ({**KVM, **XEN}, "kvm-kernel/ or xen-kernel/ "), ({**XEN}, "xen-kernel/ ")],
 )
-def test_an_image_that_wants_a_kernel_is_told_of_folders_of_kernels(folders: Files, named: str) -> None:
+def test_an_image_that_wants_a_kernel_is_shown_folders_of_kernels(folders: Files, named: str) -> None:
     waiting = {one.name: one.reason for one in decide({"ubuntu.img": PARTITION, **folders}).waiting}
     assert waiting["ubuntu"].endswith(
         f"; or move the kernel and ramdisk that it wants out of {named}beside it"
@@ -312,8 +313,8 @@ def test_a_folder_in_a_sets_folder_is_named_while_a_kernel_is_missing(below: str
 def test_a_folder_of_kernels_says_how_to_register_them_alone() -> None:
     (waiting,) = decide(KVM).waiting
     assert waiting.reason.startswith("a machine image in kvm-kernel/; to register what is there alone, say ")
-    told = with_sidecar(KVM, waiting.reason, "kvm-kernel/image.toml")
-    assert set(sets(told)["kvm-kernel"]) == {"kernel", "ramdisk"}
+    corrected = with_sidecar(KVM, waiting.reason, "kvm-kernel/image.toml")
+    assert set(sets(corrected)["kvm-kernel"]) == {"kernel", "ramdisk"}
 
 
 # --- loose pairs ------------------------------------------------------------------------------------------
@@ -354,7 +355,7 @@ def test_what_could_not_be_meant_for_an_image_is_not_in_its_way(beside: Files) -
 
 
 @pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
-def test_every_file_beside_an_image_that_is_not_its_own_is_told(beside: Files) -> None:
+def test_every_file_beside_an_image_that_is_not_its_own_is_reported(beside: Files) -> None:
     assembly = decide({**WEB, **beside})
     waiting = {path for one in assembly.waiting for path in one.files}
     assert {one.path for one in assembly.unmatched} | waiting == set(beside)
@@ -454,8 +455,8 @@ def test_a_loose_file_that_cannot_serve_is_no_candidate_beside_one_that_can() ->
 )
 def test_of_several_one_that_can_serve_is_proposed(files: Files, place: str) -> None:
     (refused,) = decide(files).refused
-    told = with_sidecar(files, refused.error.hint.replace("image.toml", "web/image.toml"), place)
-    assert list(sets(told)) == ["web"], decide(told)
+    corrected = with_sidecar(files, refused.error.hint.replace("image.toml", "web/image.toml"), place)
+    assert list(sets(corrected)) == ["web"], decide(corrected)
 
 
 def test_of_several_that_cannot_serve_none_is_proposed() -> None:

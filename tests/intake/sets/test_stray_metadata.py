@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.near import ALONE, MBR, NOW, again, decided, lay, row_of
+from tests.support.scanned_folder import ALONE, MBR, NOW, again, decided, lay, row_of
 from uecwatchd.errors import Rejected
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet
@@ -31,13 +31,13 @@ def only(folder: Path) -> ImageSet:
 
 
 def held(folder: Path, name: str = "karmic") -> str:
-    """Return the sentence by which the set is held; that it is told by `status` is part of it."""
+    """Return the sentence that holds the set. `status` must show it too."""
     assembly = decided(folder)
     assert not assembly.ready, assembly
-    told = {one.name: str(one.error) for one in assembly.refused}
-    told |= {one.name: one.reason for one in assembly.waiting}
+    reasons = {one.name: str(one.error) for one in assembly.refused}
+    reasons |= {one.name: one.reason for one in assembly.waiting}
     assert row_of(folder, name).state in ("rejected", "waiting")
-    return told[name]
+    return reasons[name]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_two_that_differ_in_case_alone_are_refused_by_both_names(
     assert all(name in str(refused.error) for name in names)
 
 
-def test_a_named_file_that_differs_in_case_is_not_taken_and_both_names_are_told(tmp_path: Path) -> None:
+def test_a_named_file_that_differs_in_case_is_not_taken_and_both_names_are_reported(tmp_path: Path) -> None:
     lay(tmp_path, {"Karmic.img": MBR, "mine.toml": 'machine = "karmic.img"'})
     assert "Karmic.img lies there" in held_by(tmp_path, "mine")
     assert "karmic.img (named in mine.toml" in held_by(tmp_path, "mine")
@@ -147,9 +147,9 @@ def held_by(folder: Path, name: str) -> str:
 )
 def test_metadata_that_nearly_bears_its_name_holds_a_set(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"karmic.img": MBR, name: '{"public": false}' if name.endswith("json") else PRIVATE})
-    told = held(tmp_path)
-    assert name in told
-    assert "karmic.toml" in told or "karmic.json" in told
+    sentence = held(tmp_path)
+    assert name in sentence
+    assert "karmic.toml" in sentence or "karmic.json" in sentence
     (tmp_path / name).unlink()
     assert only(tmp_path).name == "karmic"
 
@@ -192,18 +192,18 @@ def test_a_sidecar_without_an_image_holds_the_set_that_it_nearly_names(
 def test_whatever_metadata_lies_in_a_set_s_folder_holds_it(tmp_path: Path, name: str) -> None:
     text = '{"public": false}' if "json" in name.lower() else PRIVATE
     lay(tmp_path, {"one/disk.img": MBR, f"one/{name}": text})
-    told = held(tmp_path, "one")
-    assert f"one/{name}" in told
-    assert "image.toml" in told or "image.json" in told
+    sentence = held(tmp_path, "one")
+    assert f"one/{name}" in sentence
+    assert "image.toml" in sentence or "image.json" in sentence
 
 
 @pytest.mark.parametrize("name", ["disk.toml", "other.json", "image.yaml", "disk.txt"])
 def test_a_second_sidecar_in_a_folder_is_refused_beside_the_right_one(tmp_path: Path, name: str) -> None:
     text = '{"public": false}' if name.endswith("json") else PRIVATE
     lay(tmp_path, {"one/disk.img": MBR, "one/image.toml": "", f"one/{name}": text})
-    told = held(tmp_path, "one")
-    assert f"one/{name}: it is not read" in told
-    assert "Write what it says into one/image.toml" in told
+    sentence = held(tmp_path, "one")
+    assert f"one/{name}: it is not read" in sentence
+    assert "Write what it says into one/image.toml" in sentence
 
 
 @pytest.mark.parametrize(
@@ -268,10 +268,12 @@ def test_a_sidecar_that_the_administrator_has_passed_over_holds_nothing(tmp_path
 
 
 @pytest.mark.parametrize("name", ["karmic.yaml", "one/user-data.yml", "one/meta.ini", "karmic.meta"])
-def test_what_gives_no_key_of_a_sidecar_and_is_none_by_its_name_is_told_of(tmp_path: Path, name: str) -> None:
+def test_what_gives_no_key_of_a_sidecar_and_is_none_by_its_name_is_reported(
+    tmp_path: Path, name: str
+) -> None:
     image = "one/disk.img" if "/" in name else "karmic.img"
     lay(tmp_path, {image: MBR, name: "builds: 1\n# public: false\n"})
-    assert [told.partition(" is not read")[0] for told in only(tmp_path).unread] == [name]
+    assert [sentence.partition(" is not read")[0] for sentence in only(tmp_path).unread] == [name]
     lay(tmp_path, {name: "uec:\n  public: false\n"})
     assert "it is not read" in held(tmp_path, image.removesuffix("/disk.img").removesuffix(".img"))
     lay(tmp_path, {name: "public: false\n".encode("utf-16")})
@@ -305,7 +307,7 @@ def test_a_text_of_keys_of_a_sidecar_holds_the_set_whose_name_it_bears(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["karmic.img.json", "one/packer.json", "one/packages.JSON"])
-def test_the_other_way_of_the_hint_mends_it_too(tmp_path: Path, name: str) -> None:
+def test_the_other_way_of_the_hint_corrects_it_too(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"one/disk.img" if "/" in name else "karmic.img": MBR, name: DEBIAN})
     (refused,) = decided(tmp_path).refused
     to = "one/image.toml" if "/" in name else "karmic.toml"
@@ -314,7 +316,7 @@ def test_the_other_way_of_the_hint_mends_it_too(tmp_path: Path, name: str) -> No
     assert name in " ".join(only(tmp_path).unread)
 
 
-def test_the_command_of_the_hint_mends_it(tmp_path: Path) -> None:
+def test_the_command_of_the_hint_corrects_it(tmp_path: Path) -> None:
     for folder, image, name in (
         ("", "karmic.img", "karmic.img.toml"),
         ("", "-x.img", "-x.img.toml"),
@@ -341,10 +343,10 @@ def test_another_program_s_json_holds_the_set_and_says_that_it_is_no_sidecar(
     tmp_path: Path, name: str, text: str
 ) -> None:
     lay(tmp_path, {"karmic.img": MBR, name: text})
-    told = held(tmp_path)
-    assert name in told
-    assert "did you mean" not in told
-    assert "ove it away" in told
+    sentence = held(tmp_path)
+    assert name in sentence
+    assert "did you mean" not in sentence
+    assert "ove it away" in sentence
     lay(tmp_path, {"karmic.toml": PRIVATE})
     assert "public" in only(tmp_path).sidecar.given
 
@@ -387,8 +389,8 @@ def test_a_file_is_waited_for_while_a_download_tool_keeps_its_note_beside_it(
     tmp_path: Path, note: str, place: str
 ) -> None:
     lay(tmp_path, {f"{place}karmic.img": MBR, place + note: "x"})
-    told = held(tmp_path, "set" if place else "karmic")
-    assert f"{place}{note} lies beside it" in told
+    sentence = held(tmp_path, "set" if place else "karmic")
+    assert f"{place}{note} lies beside it" in sentence
     (tmp_path / (place + note)).unlink()
     only(tmp_path)
 
@@ -473,8 +475,8 @@ def test_of_names_by_the_thousand_those_that_begin_with_a_sidecar_s_name_are_hel
 def test_no_name_however_it_goes_on_keeps_a_look_busy(
     tmp_path: Path, name: str, filling: str, behind: str
 ) -> None:
-    room = 245 - len(name + behind)
-    long = f"{name}{filling * (room // len(filling.encode()))}{behind}"
+    space = 245 - len(name + behind)
+    long = f"{name}{filling * (space // len(filling.encode()))}{behind}"
     lay(tmp_path, {f"{number:03}{long}": "" for number in range(100)})
     listing = scan.scan(tmp_path, now=NOW, seen=0.0)
     begun = time.process_time()
@@ -487,9 +489,9 @@ def test_no_name_however_it_goes_on_keeps_a_look_busy(
 )
 def test_what_reads_like_a_sidecar_holds_the_set_that_it_nearly_names(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"karmic.img": MBR, name: PRIVATE})
-    told = held(tmp_path)
-    assert name in told
-    assert "rite what it says into karmic.toml, as TOML" in told
+    sentence = held(tmp_path)
+    assert name in sentence
+    assert "rite what it says into karmic.toml, as TOML" in sentence
 
 
 @pytest.mark.parametrize(
@@ -513,9 +515,9 @@ def test_one_in_a_folder_that_waits_for_its_own_image_holds_no_other(tmp_path: P
 )
 def test_what_lies_beside_a_set_s_folder_and_bears_its_name_holds_it(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"karmic/disk.img": MBR, name: PRIVATE})
-    told = held(tmp_path)
-    assert name in told
-    assert "karmic/image.toml" in told
+    sentence = held(tmp_path)
+    assert name in sentence
+    assert "karmic/image.toml" in sentence
 
 
 def test_a_sidecar_beside_the_folder_of_its_name_is_to_be_moved_into_it(tmp_path: Path) -> None:
@@ -530,7 +532,7 @@ def test_a_sidecar_beside_the_folder_of_its_name_is_to_be_moved_into_it(tmp_path
 
 
 @pytest.mark.parametrize("below", ["meta/image.toml", "sums/SHA256SUMS", "old/readme"])
-def test_a_folder_in_a_set_s_folder_is_told_of_before_the_set_goes_up(tmp_path: Path, below: str) -> None:
+def test_a_folder_in_a_set_s_folder_is_reported_before_the_set_goes_up(tmp_path: Path, below: str) -> None:
     lay(tmp_path, {"one/disk.img": MBR})
     (tmp_path / "one" / below).parent.mkdir()
     (tmp_path / "one" / below).write_text(PRIVATE)
@@ -541,8 +543,8 @@ def test_a_folder_in_a_set_s_folder_is_told_of_before_the_set_goes_up(tmp_path: 
 @pytest.mark.parametrize("machine", ["karmik.img", "Karmic.img", "karmic.raw", "karmic-server.img"])
 def test_a_sidecar_that_names_another_image_is_told_which_to_name(tmp_path: Path, machine: str) -> None:
     lay(tmp_path, {"karmic.img": MBR, "mine.toml": f'{PRIVATE}machine = "{machine}"\n'})
-    told = held_by(tmp_path, "karmic")
-    assert 'say machine = "karmic.img" in it' in told
+    sentence = held_by(tmp_path, "karmic")
+    assert 'say machine = "karmic.img" in it' in sentence
     lay(tmp_path, {"mine.toml": f'{PRIVATE}machine = "karmic.img"\n'})
     assert only(tmp_path).sidecar.public is False
 
@@ -585,8 +587,8 @@ def beside_root(folder: Path, files: Mapping[str, str | bytes]) -> FolderSets:
 def test_what_root_may_have_meant_for_a_members_image_holds_it(tmp_path: Path, name: str, said: str) -> None:
     assembly = beside_root(tmp_path, {name: said})
     assert not assembly.ready
-    told = [str(one.error) for one in assembly.refused] + [one.reason for one in assembly.waiting]
-    assert any(name in sentence for sentence in told), assembly
+    reasons = [str(one.error) for one in assembly.refused] + [one.reason for one in assembly.waiting]
+    assert any(name in sentence for sentence in reasons), assembly
 
 
 @pytest.mark.parametrize("stem", ["karmik", "karmic2", "image", "web"])

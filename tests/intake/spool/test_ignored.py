@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.near import MBR, decided, row_of, rows_in
+from tests.support.scanned_folder import MBR, decided, row_of, rows_in
 from uecwatchd.intake.spool import ignored
 
 

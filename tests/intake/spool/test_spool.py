@@ -265,7 +265,7 @@ def test_a_planted_archive_is_not_used(tmp_path: Path) -> None:
     assert (drop / "a.img").exists()
 
 
-def test_a_file_that_has_changed_since_is_neither_archived_nor_deleted(tmp_path: Path) -> None:
+def test_a_file_that_has_changed_since_is_not_archived_and_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "a.img").write_text("x")
     files = _with_stamps(tmp_path, "a.img")
     (tmp_path / "a.img").write_text("another")
@@ -302,7 +302,7 @@ def test_only_one_daemon_has_the_lock_of_a_spool_folder(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")
 def test_a_device_is_seen_for_what_it_is_without_being_opened(tmp_path: Path) -> None:
-    # No driver has this number: whoever opens it hears ENXIO, as of a socket.
+    # No driver has this number: opening it fails with ENXIO, as with a socket.
     os.mknod(tmp_path / "a.img", stat.S_IFCHR | 0o666, os.makedev(240, 99))
     with pytest.raises(Rejected) as caught, safe_open.open_member(tmp_path, "a.img"):
         pass

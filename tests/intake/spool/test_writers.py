@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.listener import Recorder
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
@@ -179,7 +179,7 @@ def test_a_denial_by_a_file_system_with_rules_of_its_own_is_no_proof(file: Path)
 
 
 def test_writers_and_this_process_survive_when_they_meet(tmp_path: Path) -> None:
-    """The kernel signals whoever holds a lease that somebody wants to write; the usual signal would kill."""
+    """The kernel signals the holder of a lease on a file opened for writing; the usual signal would kill."""
     loop = (
         "import os, sys, time\n"
         "end = time.monotonic() + 1.5\n"
@@ -219,14 +219,14 @@ Turn = Callable[..., Any]
 
 
 @pytest.fixture
-def turn(host: Host, heard: Heard) -> Turn:
+def turn(host: Host, listener: Recorder) -> Turn:
     """A run of `once`, as many seconds from now; gives the set's record."""
 
     def once(later: float = 0.0) -> Any:
         settings = load(host.config, environ={})
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + later
-            (record,) = Service(settings, monitor=heard, ledger=book, now=lambda: now).once()
+            (record,) = Service(settings, monitor=listener, ledger=book, now=lambda: now).once()
             return record
 
     return once
@@ -259,13 +259,13 @@ def test_a_fresh_set_waits_for_its_sum_and_is_taken_when_it_has_it(
 
 
 def test_the_wait_for_a_sum_ends_by_itself_also_across_restarts(
-    dropped: Path, turn: Turn, heard: Heard
+    dropped: Path, turn: Turn, listener: Recorder
 ) -> None:
     del dropped
     until = turn().next_retry
     for later in (FRESH_SECONDS / 2, FRESH_SECONDS - 5):
         assert (turn(later).state, turn(later).next_retry) == ("waiting", until)
-    assert len(heard.sentences(Kind.WAITING)) == 1
+    assert len(listener.sentences(Kind.WAITING)) == 1
     rejected = turn(FRESH_SECONDS + 5)
     assert rejected.state == "rejected"
     assert rejected.error.what == "karmic.img: its SHA-256 is not the declared one"
@@ -326,7 +326,7 @@ def test_a_digest_that_a_file_turns_out_not_to_have_is_computed_again(
 
 @pytest.mark.parametrize("change", ["chmod", "link", "content with size and time kept"])
 def test_a_file_that_moves_while_it_goes_up_is_not_registered_then_but_is_later(
-    host: Host, heard: Heard, change: str
+    host: Host, listener: Recorder, change: str
 ) -> None:
     (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
     image = host.spool / "karmic.img"
@@ -334,7 +334,7 @@ def test_a_file_that_moves_while_it_goes_up_is_not_registered_then_but_is_later(
     host.cloud.faults.arm("slow", 0.3)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=heard, ledger=book)
+        service = Service(settings, monitor=listener, ledger=book)
         mover = threading.Thread(target=_move, args=(host, image, change))
         mover.start()
         (record,) = service.once()
@@ -345,7 +345,7 @@ def test_a_file_that_moves_while_it_goes_up_is_not_registered_then_but_is_later(
         )
         assert not host.cloud.images
         host.cloud.faults.clear()
-        (record,) = Service(settings, monitor=heard, ledger=book).once()
+        (record,) = Service(settings, monitor=listener, ledger=book).once()
     assert record.state == "done"
     assert [member.stamp for member in record.members] == [FileStamp.of(image.stat())]
 
@@ -367,25 +367,25 @@ def _move(host: Host, image: Path, change: str) -> None:
 # --- a set whose file is open -----------------------------------------------------------------------------
 
 
-def hurried(host: Host, heard: Heard) -> Any:
+def hurried(host: Host, listener: Recorder) -> Any:
     """A run of `once` by a clock so fast that its patience is soon over; gives the set's record."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=heard, ledger=book, monotonic=lambda: 10 * time.monotonic())
+        service = Service(settings, monitor=listener, ledger=book, monotonic=lambda: 10 * time.monotonic())
         (record,) = service.once()
         return record
 
 
 def test_once_waits_for_a_file_to_be_closed_and_says_so_when_that_takes_too_long(
-    host: Host, heard: Heard
+    host: Host, listener: Recorder
 ) -> None:
     (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
     with (host.spool / "karmic.img").open("wb", buffering=0) as file:
         file.write(CONTENT)
-        assert hurried(host, heard).state == "waiting"
-        told = "for karmic.img to be closed by the process that writes it"
-        assert heard.sentences(Kind.WAITING) == [f"karmic: waiting {told}"]
-        assert told in host.run("status", "karmic").stdout
+        assert hurried(host, listener).state == "waiting"
+        reason = "for karmic.img to be closed by the process that writes it"
+        assert listener.sentences(Kind.WAITING) == [f"karmic: waiting {reason}"]
+        assert reason in host.run("status", "karmic").stdout
         assert not host.cloud.calls("PutObject")
         waiting = host.popen("once")
         time.sleep(2)
@@ -394,13 +394,13 @@ def test_once_waits_for_a_file_to_be_closed_and_says_so_when_that_takes_too_long
     assert host.report("karmic")["state"] == "done"
 
 
-def test_a_file_cut_short_is_not_refused_while_it_is_open(host: Host, heard: Heard) -> None:
+def test_a_file_cut_short_is_not_refused_while_it_is_open(host: Host, listener: Recorder) -> None:
     (host.spool / "karmic.toml").write_text('kernel = "none"\n')
     image = host.spool / "karmic.img"
     subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", image, "4m"], check=True)
     os.truncate(image, 1 << 20)
     with image.open("ab"):
-        record = hurried(host, heard)
+        record = hurried(host, listener)
         assert (record.state, record.error) == ("waiting", None)
         assert not (host.spool / "karmic.uec.error").exists()
-    assert hurried(host, heard).state == "rejected"
+    assert hurried(host, listener).state == "rejected"

@@ -147,7 +147,7 @@ def test_a_change_that_makes_no_sense_is_refused(
     assert refusal(ec2.modify_image_attribute, ImageId=image, **arguments).code == code
 
 
-def test_an_unknown_attribute_is_neither_told_nor_reset(ec2: Any, refusal: Any, image: str) -> None:
+def test_an_unknown_attribute_is_not_shown_and_not_reset(ec2: Any, refusal: Any, image: str) -> None:
     for call in (ec2.describe_image_attribute, ec2.reset_image_attribute):
         assert refusal(call, ImageId=image, Attribute="bootMode").code == "InvalidParameterValue"
 

@@ -15,16 +15,11 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
+from tests.support.generations import over
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.replay import ReplayCache
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.server import Sandbox
-
-
-def over(**table: Any) -> pytest.MarkDecorator:
-    """`expected` of each `generation`."""
-    assert table.keys() == RULES.keys()
-    return pytest.mark.parametrize(("generation", "expected"), table.items(), ids=table)
 
 
 @pytest.fixture
@@ -113,8 +108,8 @@ def test_a_signature_counts_once_or_more_often(expected: int | None, cloud: Sand
     )
     again = by_hand.ask("GET", query), by_hand.ask("DELETE", path, headers=headers)
     assert [answer.status for answer in again] == [expected, 403 if expected == 403 else 404]
-    told = [b"Message replay detected" in answer.body for answer in again]
-    assert told == [expected == 403] * 2
+    detected = [b"Message replay detected" in answer.body for answer in again]
+    assert detected == [expected == 403] * 2
     if expected == 403:
         assert (b"<Code>AccessDenied</Code>" in again[1].body, cloud.refusals[-1].code) == (
             True,
@@ -236,7 +231,7 @@ def test_both_paths_of_s3_can_be_signed(path: str, cloud: Sandbox, hand: Any) ->
 
 
 @pytest.mark.parametrize("generation", ["openstack", "aws"])
-def test_two_services_at_one_root_are_told_apart(cloud: Sandbox, hand: Any, make_clients: Any) -> None:
+def test_two_services_at_one_root_are_distinguished(cloud: Sandbox, hand: Any, make_clients: Any) -> None:
     assert b"test cloud" in hand(cloud).ask("GET", "/").body
     assert b"<Errors>" in hand(cloud).ask("GET", "/?Action=DescribeImages").body
     assert b"<Errors>" in hand(cloud).ask("POST", "/").body
@@ -385,18 +380,18 @@ def test_a_shell_understands_the_eucarc_of_each_generation(
     expected: tuple[set[str], tuple[str, str]], cloud: Sandbox, generation: str
 ) -> None:
     more, (ec2, s3) = expected
-    told = sourced(cloud)
-    assert told.keys() >= COMMON | more
-    assert told["EC2_URL"] == cloud.ec2_url
+    variables = sourced(cloud)
+    assert variables.keys() >= COMMON | more
+    assert variables["EC2_URL"] == cloud.ec2_url
     assert cloud.ec2_url.endswith(ec2)
-    assert told["S3_URL"] == cloud.s3_url
+    assert variables["S3_URL"] == cloud.s3_url
     assert cloud.s3_url.endswith(s3)
-    assert told["EC2_SECRET_KEY"] == cloud.identity.secret_key
-    accounts = {told[name] for name in ("EC2_USER_ID", "EC2_ACCOUNT_NUMBER") if name in told}
+    assert variables["EC2_SECRET_KEY"] == cloud.identity.secret_key
+    accounts = {variables[name] for name in ("EC2_USER_ID", "EC2_ACCOUNT_NUMBER") if name in variables}
     odd = ODD_USERS.get(generation)
     assert all(odd.fullmatch(one) for one in accounts) if odd else accounts == {cloud.identity.account}
     for name in ("EC2_PRIVATE_KEY", "EC2_CERT", "EUCALYPTUS_CERT"):
-        assert told[name].startswith(f"{cloud.folder}/")
+        assert variables[name].startswith(f"{cloud.folder}/")
 
 
 def sourced(cloud: Sandbox) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.handlers import set_list_objects_encoding_type_url
 
+from tests.support.generations import over
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.store import Bucket
@@ -26,15 +27,9 @@ SIGNED = {
 }
 
 
-def over(**table: Any) -> pytest.MarkDecorator:
-    """`expected` of each `generation`."""
-    assert table.keys() == RULES.keys()
-    return pytest.mark.parametrize(("generation", "expected"), table.items(), ids=table)
-
-
 @pytest.fixture
 def cloud(generation: str, clouds: Callable[[str], Sandbox]) -> Iterator[Sandbox]:
-    """Empty again afterwards, since some generations have room for five buckets only."""
+    """Empty again afterwards, since some generations allow five buckets only."""
     running = clouds(generation)
     yield running
     store = running.backend.store

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.heard import Heard
-from tests.support.host import Host
+from tests.support.daemon import stop_while_waiting
+from tests.support.host import Host, cloud_host
+from tests.support.listener import Recorder
 from uecwatchd.clouds.attributes import Permissions, permissions, tag
 from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.connect import connect
@@ -147,10 +148,9 @@ def test_editing_the_sidecar_changes_who_may_start_the_same_image(host: Host, cl
     assert len(host.cloud.calls("RegisterImage")) == 1
 
 
-def test_what_a_cloud_has_not_got_is_told_and_undoes_nothing(host_class: type[Host], tmp_path: Path) -> None:
-    with Sandbox(tmp_path / "old", dialect="euca3") as cloud:
-        host = host_class.made(tmp_path / "builder", cloud)
-        host.configure(host.config.read_text().replace('dialect = "sandbox"', 'dialect = "euca3"'))
+def test_what_a_cloud_has_not_got_is_reported_and_undoes_nothing(tmp_path: Path) -> None:
+    with cloud_host(tmp_path, "euca3") as host:
+        cloud = host.cloud
         drop(host, 'virtualization = "paravirtual"\nkernel = "none"\ntags = { team = "infra" }')
         image_id = registered(host)
         remark = (
@@ -179,26 +179,16 @@ def test_an_older_image_is_taken_away_when_it_is_to_be_replaced(host: Host, clou
 
 
 def test_who_waits_for_an_older_image_that_another_set_works_on_can_be_stopped(
-    host: Host, heard: Heard
+    host: Host, listener: Recorder
 ) -> None:
     drop(host, seed=1)
     registered(host)
     drop(host, 'on_existing = "replace"', seed=2)
     with closing(open_ledger(host.state)) as book:
         (older,) = book.all_bundles()
-        service = Service(load(host.config, environ={}), monitor=heard, ledger=book)
-        working = threading.Thread(target=service.once, daemon=True)
-        with book.claim(f"{older.cloud}/{older.identity}", check=lambda: None):
-            working.start()
-            while not any(record.stage.startswith("take the older") for record in book.sets()):
-                working.join(0.05)
-            working.join(1)  # until it waits
-            service.stop()
-            working.join(20)
-            is_over = not working.is_alive()
-        working.join()
-        (record,) = book.sets()
-    assert is_over
+        service = Service(load(host.config, environ={}), monitor=listener, ledger=book)
+        claimed = f"{older.cloud}/{older.identity}"
+        record = stop_while_waiting(service, book, claimed=claimed, stage="take the older")
     assert record.state == "queued"
 
 
@@ -249,12 +239,12 @@ def test_a_set_that_is_to_be_new_may_be_touched_once_it_is_registered(host: Host
     assert len(host.cloud.calls("RegisterImage")) == 1
 
 
-def test_what_another_set_began_belongs_to_the_one_that_registers_it(host: Host, heard: Heard) -> None:
+def test_what_another_set_began_belongs_to_the_one_that_registers_it(host: Host, listener: Recorder) -> None:
     host.cloud.faults.arm("put-503", 1)
     drop(host, seed=1, name="lucid")
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        (record,) = Service(settings, monitor=heard, ledger=book, patience=RetryPolicy(tries=())).once()
+        (record,) = Service(settings, monitor=listener, ledger=book, patience=RetryPolicy(tries=())).once()
     assert record.state == "deferred"
     for file in host.spool.glob("lucid.*"):
         file.unlink()
@@ -347,7 +337,7 @@ def test_what_an_image_has_already_is_not_written_again(host: Host) -> None:
     assert len(host.cloud.calls("CreateTags")) - written == 1, "of the other image alone"
 
 
-# --- with whom it can be shared ---------------------------------------------------------------------------
+# --- accounts it can be shared with -----------------------------------------------------------------------
 
 PROJECT = "0123456789abcdef" * 2
 OLD = 'virtualization = "paravirtual"\nkernel = "none"\n'
@@ -368,12 +358,11 @@ OLD = 'virtualization = "paravirtual"\nkernel = "none"\n'
         ),
     ],
 )
-def test_with_whom_a_cloud_cannot_share_is_known_before_anything_goes_up(
-    host_class: type[Host], tmp_path: Path, generation: str, said: str, why: str
+def test_a_share_that_a_cloud_cannot_make_is_known_before_anything_goes_up(
+    tmp_path: Path, generation: str, said: str, why: str
 ) -> None:
-    with Sandbox(tmp_path / "other", dialect=generation) as cloud:
-        host = host_class.made(tmp_path / "builder", cloud)
-        host.configure(host.config.read_text().replace('dialect = "sandbox"', f'dialect = "{generation}"'))
+    with cloud_host(tmp_path, generation) as host:
+        cloud = host.cloud
         drop(host, said)
         assert host.run("once").returncode == 65
         assert why in (host.spool / "karmic.uec.error").read_text()
@@ -381,12 +370,8 @@ def test_with_whom_a_cloud_cannot_share_is_known_before_anything_goes_up(
 
 
 @pytest.mark.parametrize("name", ["alice", "bob.smith-2", "carol@example.org"])
-def test_the_first_generation_shares_with_users_by_their_names(
-    host_class: type[Host], tmp_path: Path, name: str
-) -> None:
-    with Sandbox(tmp_path / "first", dialect="uec", administrator=True) as sandbox:
-        host = host_class.made(tmp_path / "builder", sandbox)
-        host.configure(host.config.read_text().replace('dialect = "sandbox"', 'dialect = "uec"'))
+def test_the_first_generation_shares_with_users_by_their_names(tmp_path: Path, name: str) -> None:
+    with cloud_host(tmp_path, "uec", administrator=True) as host:
         drop(host, f'{OLD}public = false\nshare = ["{name}"]')
         image_id = registered(host)
         cloud = connect(load(host.config, environ={}).clouds["default"], uploads=1, before={})
@@ -395,23 +380,19 @@ def test_the_first_generation_shares_with_users_by_their_names(
 
 
 @pytest.mark.parametrize("said", ["public = true", "share = []", "public = true\nshare = []"])
-def test_openstack_shares_with_everybody_or_nobody(host_class: type[Host], tmp_path: Path, said: str) -> None:
-    with Sandbox(tmp_path / "other", dialect="openstack") as cloud:
-        host = host_class.made(tmp_path / "builder", cloud)
-        host.configure(host.config.read_text().replace('"sandbox"', '"openstack"'))
+def test_openstack_shares_with_everybody_or_nobody(tmp_path: Path, said: str) -> None:
+    with cloud_host(tmp_path, "openstack") as host:
+        cloud = host.cloud
         drop(host, said)
         assert host.run("once").returncode == 0
         assert host.report("karmic")["remarks"] == []
         assert {seen.code for seen in cloud.calls("ModifyImageAttribute")} <= {""}
 
 
-def test_sets_that_end_in_one_moment_tag_the_kernel_they_share_without_a_replay(
-    host_class: type[Host], tmp_path: Path
-) -> None:
+def test_sets_that_end_in_one_moment_tag_the_kernel_they_share_without_a_replay(tmp_path: Path) -> None:
     """On a 4.1 that is asked with V2, whose second signature of one second would be refused."""
-    with Sandbox(tmp_path / "old", dialect="euca4") as sandbox:
-        host = host_class.made(tmp_path / "host", sandbox)
-        host.configure(host.config.read_text().replace('dialect = "sandbox"', 'dialect = "euca4"'))
+    with cloud_host(tmp_path, "euca4") as host:
+        sandbox = host.cloud
         drop(host)
         image_id = registered(host)
         account = gather(load(host.config, environ={}).clouds["default"])

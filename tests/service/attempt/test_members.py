@@ -1,4 +1,4 @@
-"""The members of a set on their way into the cloud: in which order, and what becomes of the others."""
+"""The members of a set on their way into the cloud: their order, and what happens to the others."""
 
 import os
 import threading
@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.heard import Heard
-from tests.support.host import Host
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.daemon import stop_while_waiting
+from tests.support.host import Host, cloud_host
+from tests.support.listener import Recorder
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.ledger.records import BundleRecord, BundleState, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.attempt.members import LOOK_SECONDS
 from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
@@ -38,22 +37,16 @@ def crossing() -> Iterator[Callable[[Callable[[str], None]], None]]:
 
 
 @pytest.fixture
-def first_generation(
-    request: pytest.FixtureRequest, host_class: type[Host], tmp_path: Path
-) -> Iterator[Host]:
+def first_generation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     administrator = getattr(request, "param", True)
-    with Sandbox(tmp_path / "cloud", dialect="uec", administrator=administrator) as cloud:
-        host = host_class.made(tmp_path / "host", cloud)
-        host.configure(host.config.read_text().replace('"sandbox"', '"uec"'))
+    with cloud_host(tmp_path, "uec", administrator=administrator) as host:
         yield host
 
 
 @pytest.fixture
-def openstack(host_class: type[Host], tmp_path: Path) -> Iterator[Host]:
+def openstack(tmp_path: Path) -> Iterator[Host]:
     """Make the build host of a cloud that is still at work on images after it has registered them."""
-    with Sandbox(tmp_path / "cloud", dialect="openstack") as cloud:
-        host = host_class.made(tmp_path / "host", cloud)
-        host.configure(host.config.read_text().replace('"sandbox"', '"openstack"'))
+    with cloud_host(tmp_path, "openstack") as host:
         yield host
 
 
@@ -62,9 +55,9 @@ def drop(host: Host, made: RealSet, *, name: str = "tiny") -> None:
     host.drop(made.machine, made.kernel, made.ramdisk, names=names)
 
 
-def once(host: Host, heard: Heard, *, name: str = "tiny") -> SetRecord:
+def once(host: Host, listener: Recorder, *, name: str = "tiny") -> SetRecord:
     with closing(open_ledger(host.state)) as book:
-        records = Service(load(host.config, environ={}), monitor=heard, ledger=book).once()
+        records = Service(load(host.config, environ={}), monitor=listener, ledger=book).once()
     (record,) = (record for record in records if record.name == name)
     return record
 
@@ -87,22 +80,22 @@ def asked(host: Host) -> list[str]:
 
 
 def test_kernel_and_ramdisk_are_registered_before_the_machine_goes_up(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set)
-    record = once(host, heard)
+    record = once(host, listener)
     assert record.state == "done", record.error
     one_by_one = ("upload vmlinuz", "register", "upload initrd", "register", "upload tiny", "register")
     assert asked(host) == list(one_by_one)
     (machine,) = (image for image in host.cloud.images if image.type == "machine")
     assert (machine.kernel, machine.ramdisk) == (record.image_id("kernel"), record.image_id("ramdisk"))
-    stages = [stage for stage, _ in groupby(progress.stage for progress in heard.progresses)]
+    stages = [stage for stage, _ in groupby(progress.stage for progress in listener.progresses)]
     sending = [stage for stage in stages if stage.startswith("upload ")]
     assert sending == ["upload the kernel", "upload the ramdisk", "upload the machine"]
 
 
 def test_the_machine_goes_up_while_its_kernel_is_pending_and_is_registered_once_that_is_available(
-    openstack: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
+    openstack: Host, real_set: RealSet, listener: Recorder, crossing: Callable[..., None]
 ) -> None:
     cloud, before_parts, before_registrations = openstack.cloud, [], []
 
@@ -122,31 +115,31 @@ def test_the_machine_goes_up_while_its_kernel_is_pending_and_is_registered_once_
     drop(openstack, real_set)
     cloud.faults.arm("pending", 1e6)
     crossing(cross)
-    record = once(openstack, heard)
+    record = once(openstack, listener)
     assert record.state == "done", record.error
     assert before_parts[-1] == [("kernel", "pending"), ("ramdisk", "pending")]
     assert before_registrations[-1] == [("kernel", "available"), ("ramdisk", "available")]
 
 
 def test_nothing_is_made_of_a_kernel_that_fails_while_it_is_pending(
-    openstack: Host, real_set: RealSet, heard: Heard
+    openstack: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(openstack, real_set)
     openstack.cloud.faults.arm("image-fails", 1)
-    record = once(openstack, heard)
+    record = once(openstack, listener)
     assert record.state == "rejected"
     assert record.error
     assert "registering uec-images/vmlinuz-" in record.error.what
     assert [image.type for image in openstack.cloud.images] == ["kernel", "ramdisk"]
     assert not list(openstack.spool.glob("tiny.e?i"))
     openstack.ask("retry", "tiny")
-    record = once(openstack, heard)
+    record = once(openstack, listener)
     assert record.state == "done", record.error
     assert sorted(image.state for image in openstack.cloud.images) == ["available"] * len(NAMES)
 
 
 def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed_meanwhile(
-    openstack: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
+    openstack: Host, real_set: RealSet, listener: Recorder, crossing: Callable[..., None]
 ) -> None:
     drop(openstack, real_set)
     with (openstack.spool / "tiny.img").open("ab") as image:
@@ -164,7 +157,7 @@ def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed_meanwhile(
     with closing(open_ledger(openstack.state)) as book:
         settings = load(openstack.config, environ={})
         clock = lambda: time.time() + advance[0]  # noqa: E731
-        (record,) = Service(settings, monitor=heard, ledger=book, now=clock).once()
+        (record,) = Service(settings, monitor=listener, ledger=book, now=clock).once()
     assert record.state == "rejected"
     assert record.error
     assert "registering uec-images/vmlinuz-" in record.error.what
@@ -172,8 +165,8 @@ def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed_meanwhile(
     assert not list(openstack.spool.glob("tiny.e?i"))
 
 
-def test_a_ramdisk_that_has_failed_is_told_although_the_kernel_is_pending(
-    openstack: Host, real_set: RealSet, heard: Heard, crossing: Callable[..., None]
+def test_a_ramdisk_that_has_failed_is_reported_although_the_kernel_is_pending(
+    openstack: Host, real_set: RealSet, listener: Recorder, crossing: Callable[..., None]
 ) -> None:
     drop(openstack, real_set)
     cloud = openstack.cloud
@@ -185,28 +178,30 @@ def test_a_ramdisk_that_has_failed_is_told_although_the_kernel_is_pending(
 
     cloud.faults.arm("pending", 1e6)
     crossing(cross)
-    record = once(openstack, heard)
+    record = once(openstack, listener)
     assert record.state == "rejected"
     assert record.error
     assert "registering uec-images/initrd-" in record.error.what
 
 
 def test_two_sets_that_share_a_pending_kernel_register_it_once_and_tell_it_once(
-    openstack: Host, real_set: RealSet, heard: Heard
+    openstack: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(openstack, real_set)
     drop(openstack, real_set, name="other")
     change_last_byte(openstack.spool / "other.img")
     openstack.cloud.faults.arm("pending", 3)
-    assert once(openstack, heard).state == "done"
+    assert once(openstack, listener).state == "done"
     assert sorted(image.type for image in openstack.cloud.images) == [
         "kernel",
         "machine",
         "machine",
         "ramdisk",
     ]
-    told = [sentence for sentence in heard.sentences(Kind.REGISTERED) if "registered kernel" in sentence]
-    assert len(told) == 1
+    sentences = [
+        sentence for sentence in listener.sentences(Kind.REGISTERED) if "registered kernel" in sentence
+    ]
+    assert len(sentences) == 1
 
 
 def change_last_byte(path: Path) -> None:
@@ -215,67 +210,63 @@ def change_last_byte(path: Path) -> None:
         file.write(b"!")
 
 
-def nothing() -> None:
-    pass
-
-
 def machines(host: Host) -> dict[str, str | None]:
     """The kernel of each machine."""
     return {image.id: image.kernel for image in host.cloud.images if image.type == "machine"}
 
 
 def test_a_kernel_that_came_back_under_another_id_gets_a_machine_of_its_own(
-    first_generation: Host, real_set: RealSet, heard: Heard
+    first_generation: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     host = first_generation  # where images have no names that could be taken
     drop(host, real_set)
-    first = once(host, heard)
+    first = once(host, listener)
     host.cloud.backend.registry.remove_image(first.image_id("kernel"))
     host.ask("forget", "tiny")
-    second = once(host, heard)
+    second = once(host, listener)
     assert second.state == "done", second.error
     assert machines(host) == {one.image_id("machine"): one.image_id("kernel") for one in (first, second)}
     host.ask("forget", "tiny")
-    assert once(host, heard).members == second.members
+    assert once(host, listener).members == second.members
     assert len(host.cloud.images) == 4
 
 
 def test_a_set_of_another_name_takes_no_machine_of_a_kernel_that_is_gone(
-    first_generation: Host, real_set: RealSet, heard: Heard
+    first_generation: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     host = first_generation
     drop(host, real_set)
-    first = once(host, heard)
+    first = once(host, listener)
     host.cloud.backend.registry.remove_image(first.image_id("kernel"))
     drop(host, real_set, name="other")
-    other = once(host, heard, name="other")
+    other = once(host, listener, name="other")
     assert other.state == "done", other.error
     assert machines(host)[other.image_id("machine")] == other.image_id("kernel") != first.image_id("kernel")
 
 
 def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_gone(
-    first_generation: Host, real_set: RealSet, heard: Heard
+    first_generation: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     host = first_generation
     drop(host, real_set)
-    first = once(host, heard)
+    first = once(host, listener)
     for role in ("kernel", "machine"):
         host.cloud.backend.registry.remove_image(first.image_id(role))
         host.ask("forget", "tiny")
-        last = once(host, heard)
+        last = once(host, listener)
         assert last.state == "done", last.error
     assert sorted(i.id for i in host.cloud.images) == sorted(image.image_id for image in last.target.images)
 
 
 def test_a_kernel_that_is_given_by_its_id_is_the_one_that_we_registered(
-    host: Host, real_set: RealSet, heard: Heard
+    host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set)
-    first = once(host, heard)
+    first = once(host, listener)
     given = "".join(f'{role} = "{first.image_id(role)}"\n' for role in ("kernel", "ramdisk"))
     host.drop(real_set.machine, names=["other.img"])
     (host.spool / "other.toml").write_text(given)
-    other = once(host, heard, name="other")
+    other = once(host, listener, name="other")
     assert other.state == "done", other.error
     assert other.image_id("machine") == first.image_id("machine")
 
@@ -305,11 +296,11 @@ def meanwhile(
 
 
 def test_a_kernel_that_another_host_registers_meanwhile_is_taken_over(
-    host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, heard: Heard
+    host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set)
     other = meanwhile("other-images")
-    record = once(host, heard)
+    record = once(host, listener)
     assert record.state == "done", record.error
     kernel, ramdisk = ((other.spool / f"tiny.{suffix}").read_text().strip() for suffix in ("eki", "eri"))
     assert (record.image_id("kernel"), record.image_id("ramdisk")) == (kernel, ramdisk)
@@ -317,13 +308,13 @@ def test_a_kernel_that_another_host_registers_meanwhile_is_taken_over(
 
 
 def test_a_kernel_of_another_host_that_ours_went_up_into_is_made_whole(
-    host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, heard: Heard
+    host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, listener: Recorder
 ) -> None:
     drop(host, real_set)
     other = meanwhile("uec-images")
-    assert once(host, heard).state == "deferred"
+    assert once(host, listener).state == "deferred"
     host.ask("retry", "tiny")
-    record = once(host, heard)
+    record = once(host, listener)
     assert record.state == "done", record.error
     assert other.run("verify", "tiny").returncode == 0
     assert sorted(image.type for image in host.cloud.images) == ["kernel", "machine", "machine", "ramdisk"]
@@ -331,33 +322,22 @@ def test_a_kernel_of_another_host_that_ours_went_up_into_is_made_whole(
 
 @pytest.mark.parametrize("first_generation", [False], indirect=True, ids=["no administrator"])
 def test_no_byte_of_a_machine_goes_up_when_its_kernel_is_refused(
-    first_generation: Host, real_set: RealSet, heard: Heard
+    first_generation: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     drop(first_generation, real_set)
-    record = once(first_generation, heard)
+    record = once(first_generation, listener)
     assert record.state in ("rejected", "halted"), record.error
     assert sent(first_generation, "tiny") == []
 
 
 @pytest.mark.parametrize("state", ["planned", "uploaded", "registering"])
 def test_who_waits_for_an_earlier_content_that_another_set_works_on_can_be_stopped(
-    host: Host, real_set: RealSet, heard: Heard, state: BundleState
+    host: Host, real_set: RealSet, listener: Recorder, state: BundleState
 ) -> None:
     drop(host, real_set)
     left = BundleRecord("default", "b", "left", "kernel", ContentDigest("ab" * 32), "p", state)
     with closing(open_ledger(host.state)) as book:
         book.put_bundle(replace(left, made_for=SetId(str(host.spool), "tiny")))
-        service = Service(load(host.config, environ={}), monitor=heard, ledger=book)
-        working = threading.Thread(target=service.once, daemon=True)
-        with book.claim("default/left", check=nothing):
-            working.start()
-            while not any(record.stage.startswith("deliver") for record in book.sets()):
-                working.join(0.05)
-            working.join(1)  # until it waits
-            service.stop()
-            working.join(PATIENCE_SECONDS / 3)
-            is_over = not working.is_alive()
-        working.join()
-        (record,) = book.sets()
-    assert is_over
+        service = Service(load(host.config, environ={}), monitor=listener, ledger=book)
+        record = stop_while_waiting(service, book, claimed="default/left", stage="deliver")
     assert record.state == "queued"

@@ -10,7 +10,7 @@ PENDING = {"openstack", "aws"}
 PUBLIC = {"uec", "euca3"}
 LATER = {"sandbox", "euca4", "euca5", "openstack", "aws"}
 OLD_FORM = {"Attribute": "launchPermission", "OperationType": "add"}
-STRANGER = "123456789012"
+OTHER_USER = "123456789012"
 
 
 @pytest.fixture(params=GENERATIONS)
@@ -75,18 +75,18 @@ def test_an_image_is_public_or_private_from_the_start(box: Any) -> None:
     assert is_public(box, image_id) == (box.generation in PUBLIC)
 
 
-def test_the_old_form_of_a_permission_is_understood_wherever_users_can_be_named(box: Any) -> None:
+def test_the_old_form_of_a_permission_is_understood_if_users_can_be_named(box: Any) -> None:
     image_id = box.machine()
-    stranger = "alice" if box.generation == "uec" else STRANGER
-    change = {**OLD_FORM, "ImageId": image_id, "UserId.1": stranger}
+    user = "alice" if box.generation == "uec" else OTHER_USER
+    change = {**OLD_FORM, "ImageId": image_id, "UserId.1": user}
     named = box.generation != "openstack"  # which knows everybody and nobody
     assert (box.ask("ModifyImageAttribute", change).status == 200) == named
     asked = {"ImageId": image_id, "Attribute": "launchPermission"}
-    assert (stranger in box.ask("DescribeImageAttribute", asked).all("userId")) == named
+    assert (user in box.ask("DescribeImageAttribute", asked).all("userId")) == named
 
 
 def test_the_first_generation_knows_its_users_by_name_alone(box: Any) -> None:
-    change = {**OLD_FORM, "ImageId": box.machine(), "UserId.1": STRANGER}
+    change = {**OLD_FORM, "ImageId": box.machine(), "UserId.1": OTHER_USER}
     assert (box.ask("ModifyImageAttribute", change).status == 200) == (
         box.generation not in ("uec", "openstack")
     )
@@ -98,7 +98,7 @@ def test_the_new_form_only_by_later_servers(box: Any) -> None:
 
 
 def test_groups_and_users_are_changed_by_separate_calls(box: Any) -> None:
-    both = {**OLD_FORM, "ImageId": box.machine(), "UserId.1": STRANGER, "UserGroup.1": "all"}
+    both = {**OLD_FORM, "ImageId": box.machine(), "UserId.1": OTHER_USER, "UserGroup.1": "all"}
     assert (box.ask("ModifyImageAttribute", both).status == 200) == (box.generation == "sandbox")
 
 

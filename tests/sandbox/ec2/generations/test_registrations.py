@@ -187,9 +187,9 @@ def test_a_long_manifest_is_refused(box: Any) -> None:
 def test_an_image_has_a_greatest_size(box: Any) -> None:
     limits = {"uec": None, "openstack": None, "aws": 10 << 30}
     limit = limits.get(box.generation, 30 << 30)
-    told = verdict(box, box.register(box.bundle(fields=field(size=(limit or 30 << 30) + 512))))
-    assert told  # the bundle holds less
-    assert ("Cannot register image of size" in told) == (limit is not None)
+    message = verdict(box, box.register(box.bundle(fields=field(size=(limit or 30 << 30) + 512))))
+    assert message  # the bundle holds less
+    assert ("Cannot register image of size" in message) == (limit is not None)
 
 
 SIGNED = {
@@ -225,7 +225,7 @@ def test_from_4_0_the_manifests_user_is_the_account(box: Any) -> None:
 
 
 @pytest.mark.parametrize("which", ["manifest.xml", "part.1"])
-def test_later_servers_read_bundles_as_a_stranger(which: str, box: Any) -> None:
+def test_later_servers_read_bundles_as_another_user(which: str, box: Any) -> None:
     location = box.bundle()
     key = location.removeprefix("images/").replace("manifest.xml", which)
     _, file = box.cloud.backend.store.open("images", key)

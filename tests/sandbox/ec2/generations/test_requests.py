@@ -161,7 +161,7 @@ def test_a_request_is_of_now(name: str, boxes: Callable[[str], Any]) -> None:
 
 
 @pytest.mark.parametrize("generation", ["uec", "euca3"])
-def test_before_there_were_codes_a_stranger_got_a_line_of_text(
+def test_before_there_were_codes_an_unknown_user_got_a_line_of_text(
     generation: str, boxes: Callable[[str], Any]
 ) -> None:
     box = boxes(generation)

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.listener import Recorder
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.sqlite import open_ledger
@@ -246,7 +246,7 @@ def _is_final(path: Path) -> bool:
     return any(bad.state == "rejected" for bad in BAD if bad.name == name)
 
 
-def test_mending_the_file_is_enough_to_have_it_tried_again(ran: Ran, real_set: RealSet) -> None:
+def test_a_corrected_file_is_enough_for_another_try(ran: Ran, real_set: RealSet) -> None:
     shutil.copy(real_set.machine, ran.host.spool / "short.img")
     (ran.host.spool / "typo.toml").unlink()
     ran.host.run("once")
@@ -277,7 +277,7 @@ def test_a_file_that_may_not_be_read_names_the_chmod(host: Host, real_set: RealS
 
 
 def test_a_full_state_directory_defers_a_set_which_resumes_by_itself(
-    host: Host, real_set: RealSet, small_disk: Path, heard: Heard
+    host: Host, real_set: RealSet, small_disk: Path, listener: Recorder
 ) -> None:
     host.configure(host.config.read_text().replace(str(host.state), str(small_disk)))
     settings = load(host.config, environ={})
@@ -285,15 +285,15 @@ def test_a_full_state_directory_defers_a_set_which_resumes_by_itself(
         _stem("karmic")(host, real_set)
         filler = small_disk / "filler"
         filler.write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
-        (record,) = Service(settings, monitor=heard, ledger=book, now=lambda: 1000.0).once()
+        (record,) = Service(settings, monitor=listener, ledger=book, now=lambda: 1000.0).once()
         assert record.state == "deferred"
         error = (host.spool / "karmic.uec.error").read_text()
         assert "disk is full" in error
         assert "Free some space" in error
-        assert any("karmic is deferred" in event.sentence for event in heard.events)
+        assert any("karmic is deferred" in event.sentence for event in listener.events)
         assert not (host.spool / "karmic.emi").exists()
         filler.unlink()
-        (record,) = Service(settings, monitor=heard, ledger=book, now=lambda: 1100.0).once()
+        (record,) = Service(settings, monitor=listener, ledger=book, now=lambda: 1100.0).once()
     assert record.state == "done"
     assert (host.spool / "karmic.emi").exists()
     assert len(host.cloud.calls("RegisterImage")) == 3

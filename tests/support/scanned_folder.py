@@ -1,4 +1,4 @@
-"""A folder of real files, looked at and decided as a daemon does it, for the tests of names."""
+"""A folder of real files, scanned and assembled as a daemon does it, for the tests of names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,5 +47,5 @@ def row_of(folder: Path, name: str) -> rows.Row:
 
 
 def again(folder: Path, taken: Mapping[str, Sequence[tuple[str, FileStamp]]]) -> FolderSets:
-    """Decide as after a round in which the sets in `taken` were finished."""
+    """Assemble as after a scan in which the sets in `taken` were finished."""
     return assemble(scan.scan(folder, now=NOW, seen=0.0), rules=ALONE, taken=taken)

@@ -1,4 +1,4 @@
-"""Runs the program again and again without importing it each time: a fork for each run.
+"""A fork server: runs the program again and again without importing it each time.
 
 Each run is a process of its own, with its own environment, working directory and output, that ends as
 `python -m uecwatchd` would. Only what every start has in common is done once: the imports,
@@ -25,26 +25,26 @@ REQUEST_BYTES = 1 << 20
 
 
 def serve() -> int:
-    """The exit code of a run in its own process; 0 in the first process, when nobody asks any more."""
-    asker = socket.socket(fileno=0)
+    """Fork for each request. Returns a run's exit code in its own process, and 0 in the server."""
+    requests = socket.socket(fileno=0)
     for verb in uecwatchd.cli.main.VERBS:
         verb.load()
     for service in ("s3", "ec2"):
         make_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing waits for the processes that wait for runs
     while True:
-        data, descriptors, _, _ = socket.recv_fds(asker, REQUEST_BYTES, 3)
+        data, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 3)
         if not data:
             return 0
         if os.fork() == 0:
-            asker.close()
-            return _keep(json.loads(data), *descriptors)
+            requests.close()
+            return _run_and_wait(json.loads(data), *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _keep(request: dict[str, object], out: int, talk: int, answers: int) -> int:
-    """Start a run, say its process id, wait for its end, and say how it was."""
+def _run_and_wait(request: dict[str, object], out: int, talk: int, answers: int) -> int:
+    """Start a run, answer with its process id, wait for its end, and answer with its status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:

@@ -361,7 +361,7 @@ def test_the_manifest_lies_where_servers_look_and_under_a_name_they_understand(d
         assert key.startswith(prefixes[member["role"]])
 
 
-def test_no_secret_is_in_a_file_that_others_may_read_nor_in_any_log(done: Host) -> None:
+def test_no_secret_is_in_a_file_that_others_may_read_or_in_any_log(done: Host) -> None:
     eucarc = done.cloud.eucarc.read_text()
     secret = next(line for line in eucarc.splitlines() if "SECRET_KEY" in line).split("=", 1)[1].strip("'\"")
     assert len(secret) > 20

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import daemon_thread
-from tests.support.heard import Heard
-from tests.support.host import Host
+from tests.support.host import Host, cloud_host
+from tests.support.listener import Recorder
 from tests.support.waiting import until
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
@@ -36,7 +36,7 @@ def noise() -> bytes:
 
 
 @pytest.fixture
-def turn(host: Host, heard: Heard, noise: bytes) -> Turn:
+def turn(host: Host, listener: Recorder, noise: bytes) -> Turn:
     """Drops one disk; each call is a run of `once` as many hours later, and gives the set's record.
 
     It does not try again in place unless told.
@@ -50,7 +50,7 @@ def turn(host: Host, heard: Heard, noise: bytes) -> Turn:
             now = time.time() + hours * HOUR
             patience = RetryPolicy(tries=tries)
             (record,) = Service(
-                settings, monitor=heard, ledger=book, now=lambda: now, patience=patience
+                settings, monitor=listener, ledger=book, now=lambda: now, patience=patience
             ).once()
             return record
 
@@ -177,11 +177,10 @@ def test_full_verification_opens_the_bundle_before_it_is_registered(
 
 @pytest.mark.parametrize("generation", ["uec", "euca3", "euca4", "euca5"])
 def test_who_may_not_register_kernels_learns_it_before_the_machine_goes_up(
-    host_class: type[Host], real_set: RealSet, tmp_path: Path, generation: str
+    real_set: RealSet, tmp_path: Path, generation: str
 ) -> None:
-    with Sandbox(tmp_path / "cloud", dialect=generation, administrator=False) as cloud:
-        host = host_class.made(tmp_path / "builder", cloud)
-        host.configure(host.config.read_text().replace('dialect = "sandbox"', f'dialect = "{generation}"'))
+    with cloud_host(tmp_path, generation, administrator=False) as host:
+        cloud = host.cloud
         host.drop(
             real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"]
         )
@@ -192,7 +191,7 @@ def test_who_may_not_register_kernels_learns_it_before_the_machine_goes_up(
         assert {stored.key.split("-")[0] for stored in cloud.objects("uec-images")} == {"vmlinuz"}
 
 
-def test_a_part_that_rots_where_its_etag_stays_right_is_made_anew(host: Host, turn: Turn) -> None:
+def test_a_part_that_rots_under_a_right_etag_is_made_again(host: Host, turn: Turn) -> None:
     host.configure(f'{host.config.read_text()}\n[work]\nverify = "full"\n')
     host.cloud.faults.arm("put-503", 1, spare=3)  # the manifest
     assert turn().state == "deferred"
@@ -206,12 +205,9 @@ def test_a_part_that_rots_where_its_etag_stays_right_is_made_anew(host: Host, tu
     assert turn(3).state == "done"
 
 
-def test_an_image_that_failed_makes_room_for_the_next_attempt(
-    host_class: type[Host], tmp_path: Path, heard: Heard
-) -> None:
-    with Sandbox(tmp_path / "cloud", dialect="openstack") as cloud:
-        host = host_class.made(tmp_path / "builder", cloud)
-        host.configure(host.config.read_text().replace('"sandbox"', '"openstack"'))
+def test_an_image_that_failed_makes_room_for_the_next_attempt(tmp_path: Path, listener: Recorder) -> None:
+    with cloud_host(tmp_path, "openstack") as host:
+        cloud = host.cloud
         (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
         (host.spool / "karmic.img").write_bytes(bytes(1 << 20))
         cloud.faults.arm("image-fails")
@@ -250,10 +246,9 @@ def test_a_disk_that_waits_for_a_cloud_to_be_recognised_says_what_is_in_the_way(
         assert why in host.run("status", "karmic").stdout
 
 
-def test_a_platform_that_is_named_later_makes_another_image(host_class: type[Host], tmp_path: Path) -> None:
-    with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
-        host = host_class.made(tmp_path / "builder", cloud)
-        host.configure(host.config.read_text().replace('"sandbox"', '"euca4"'))
+def test_a_platform_that_is_named_later_makes_another_image(tmp_path: Path) -> None:
+    with cloud_host(tmp_path, "euca4") as host:
+        cloud = host.cloud
         disk = bytearray(1 << 20)
         disk[446:462] = struct.pack("<B3sB3sII", 0x80, b"\0" * 3, 0x07, b"\0" * 3, 1024, 1024)
         disk[510:512] = b"\x55\xaa"
@@ -265,14 +260,14 @@ def test_a_platform_that_is_named_later_makes_another_image(host_class: type[Hos
 
 
 def test_what_was_begun_in_one_bucket_goes_on_in_another_if_that_is_wanted_by_then(
-    host: Host, heard: Heard, real_set: RealSet
+    host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
     host.drop(real_set.kernel, names=["linux.vmlinuz"])
     (host.spool / "linux.toml").write_text('kernel = "linux.vmlinuz"\n')
     host.cloud.faults.arm("put-503", 1, spare=1)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        (record,) = Service(settings, monitor=heard, ledger=book, patience=RetryPolicy(tries=())).once()
+        (record,) = Service(settings, monitor=listener, ledger=book, patience=RetryPolicy(tries=())).once()
     assert record.state == "deferred"
     host.configure(host.config.read_text().replace("uec-images", "other-images"))
     os.utime(host.spool / "linux.vmlinuz")
@@ -281,12 +276,9 @@ def test_what_was_begun_in_one_bucket_goes_on_in_another_if_that_is_wanted_by_th
     assert image.location.startswith("other-images/")
 
 
-def test_what_a_cloud_demands_is_known_before_anything_goes_up(
-    host_class: type[Host], real_set: RealSet, tmp_path: Path
-) -> None:
-    with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
-        host = host_class.made(tmp_path / "builder", cloud)
-        host.configure(host.config.read_text().replace('"sandbox"', '"euca4"'))
+def test_what_a_cloud_demands_is_known_before_anything_goes_up(real_set: RealSet, tmp_path: Path) -> None:
+    with cloud_host(tmp_path, "euca4") as host:
+        cloud = host.cloud
         host.drop(real_set.machine, real_set.kernel, names=["k.img", "k.vmlinuz"])
         (host.spool / "k.toml").write_text('ramdisk = "none"\n')
         assert host.run("once").returncode == 65
@@ -297,13 +289,13 @@ def test_what_a_cloud_demands_is_known_before_anything_goes_up(
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_set_that_is_tried_again_at_once_after_its_image_has_failed_is_registered(
-    host: Host, heard: Heard, times: int
+    host: Host, listener: Recorder, times: int
 ) -> None:
     """The failed image keeps the name, and a list of a moment ago does not have it."""
     settings = load(host.config, environ={})
     with (
         closing(open_ledger(settings.state.dir)) as book,
-        daemon_thread(Service(settings, monitor=heard, ledger=book)),
+        daemon_thread(Service(settings, monitor=listener, ledger=book)),
     ):
         (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
         (host.spool / "karmic.img").write_bytes(bytes(4096))
@@ -311,7 +303,9 @@ def test_a_set_that_is_tried_again_at_once_after_its_image_has_failed_is_registe
         for attempt in range(1, times + 1):
             until(lambda attempt=attempt: has_failed(book, attempt), "the image to have failed")
             host.ask("retry", "karmic")
-        until((host.spool / "karmic.emi").exists, "the image", told=(host.spool / "karmic.uec.log").read_text)
+        until(
+            (host.spool / "karmic.emi").exists, "the image", detail=(host.spool / "karmic.uec.log").read_text
+        )
     assert [image.state for image in host.cloud.images] == ["available"]
 
 

@@ -3,7 +3,6 @@
 import os
 import random
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.heard import Heard
-from tests.support.host import Host
+from tests.support.host import Host, cloud_host
+from tests.support.listener import Recorder
+from tests.support.waiting import until
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.request_retry import RetryPolicy
@@ -25,7 +25,6 @@ from uecwatchd.events import Kind
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.identity import ensure_identity
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_check_at
@@ -34,14 +33,13 @@ from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import failpoints
 
 FOR_EVER = 1e6
+ONE_LOOK = RetryPolicy(looks=())
 
 
 @pytest.fixture
-def host(host_class: type[Host], tmp_path: Path) -> Iterator[Host]:
+def host(tmp_path: Path) -> Iterator[Host]:
     """A build host of a cloud that is at work on an image after it has registered it."""
-    with Sandbox(tmp_path / "cloud", dialect="openstack") as cloud:
-        host = host_class.made(tmp_path / "host", cloud)
-        host.configure(host.config.read_text().replace('"sandbox"', '"openstack"'))
+    with cloud_host(tmp_path, "openstack") as host:
         yield host
 
 
@@ -53,7 +51,7 @@ def drop(host: Host, name: str = "karmic", *, seed: int = 1) -> None:
 class Scene:
     """The service's spooler by a clock of our own, with one worker, which looks at an image just once."""
 
-    def __init__(self, host: Host, heard: Heard, book: Ledger, patience: RetryPolicy) -> None:
+    def __init__(self, host: Host, listener: Recorder, book: Ledger, patience: RetryPolicy) -> None:
         self.host, self.book, self.jumped = host, book, 0.0
         self.now = max([1e9, *(record.next_retry or 0.0 for record in book.sets())])
         settings = load(host.config, environ={})
@@ -63,7 +61,7 @@ class Scene:
             CloudAccess(
                 self.settings.clouds, uploads=1, bucket="uec-images", clock=lambda: self.now - self.jumped
             ),
-            heard,
+            listener,
             threading.Event(),
             work=WorkSettings(),
             slots=UploadSlots(1),
@@ -97,9 +95,9 @@ class Scene:
 
 
 @contextmanager
-def scene(host: Host, heard: Heard, patience: RetryPolicy = RetryPolicy(looks=())) -> Iterator[Scene]:  # noqa: B008
+def scene(host: Host, listener: Recorder, patience: RetryPolicy = ONE_LOOK) -> Iterator[Scene]:
     with closing(open_ledger(host.state)) as book:
-        made = Scene(host, heard, book, patience)
+        made = Scene(host, listener, book, patience)
         try:
             yield made
         finally:
@@ -114,10 +112,10 @@ def parts_put(host: Host) -> int:
     return len([seen for seen in host.cloud.calls("PutObject") if ".part." in seen.path])
 
 
-def test_a_set_whose_image_is_pending_has_no_worker(host: Host, heard: Heard) -> None:
+def test_a_set_whose_image_is_pending_has_no_worker(host: Host, listener: Recorder) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         waiting = made.after(0)
         assert (waiting.state, waiting.attempt, waiting.error) == ("waiting", 1, None)
         host.cloud.faults.clear()
@@ -131,34 +129,34 @@ def test_a_set_whose_image_is_pending_has_no_worker(host: Host, heard: Heard) ->
     assert (host.spool / "karmic.emi").exists()
 
 
-def test_what_it_waits_for_is_told_once_and_shown_by_status(host: Host, heard: Heard) -> None:
+def test_what_it_waits_for_is_reported_once_and_shown_by_status(host: Host, listener: Recorder) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         made.after(0)
         (image,) = host.cloud.images
-        told = len(heard.events)
+        reported = len(listener.events)
         log = (host.spool / "karmic.uec.log").read_text()
         for _ in range(10):
             record = made.after(LONGEST_LOOK_SECONDS)
-        assert (record.state, record.attempt, len(heard.events)) == ("waiting", 1, told)
+        assert (record.state, record.attempt, len(listener.events)) == ("waiting", 1, reported)
         assert (host.spool / "karmic.uec.log").read_text() == log
     sentence = f"karmic: waiting for {image.id}, pending since 2001-09-09 01:46:40 UTC on cloud default"
-    assert heard.sentences(Kind.WAITING)[-1] == sentence
+    assert listener.sentences(Kind.WAITING)[-1] == sentence
     assert sentence in log
-    while "to be unchanged" in (told_by_status := host.ask("status")[0]):  # to which the files are that new
-        time.sleep(0.05)
-    line = next(line for line in told_by_status.splitlines() if line.startswith("karmic "))
+    # To `status`, which has its own clock, the files are new at first.
+    until(lambda: "to be unchanged" not in host.ask("status")[0], "the files to settle")
+    line = next(line for line in host.ask("status")[0].splitlines() if line.startswith("karmic "))
     assert f"for {image.id}, pending since 2001-09-09 01:46:40 UTC; looked at " in line
     report = host.report("karmic")
     assert (report["state"], report["waiting_for"]) == ("waiting", f"{image.id}, pending")
     assert report["ids"]["machine"] is None
 
 
-def test_a_look_is_one_question_and_less_often_the_longer_it_takes(host: Host, heard: Heard) -> None:
+def test_a_look_is_one_question_and_less_often_the_longer_it_takes(host: Host, listener: Recorder) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         made.after(0)
         asked = len(host.cloud.requests)
         made.after(FIRST_LOOK_SECONDS)
@@ -166,10 +164,12 @@ def test_a_look_is_one_question_and_less_often_the_longer_it_takes(host: Host, h
     assert [next_check_at(0, now=now) - now for now in (0, 50, 300, 1700)] == [5, 5, 30, 60]
 
 
-def test_after_one_time_out_it_is_registered_again_once_and_then_deferred(host: Host, heard: Heard) -> None:
+def test_after_one_time_out_it_is_registered_again_once_and_then_deferred(
+    host: Host, listener: Recorder
+) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         made.after(0)
         (first,) = host.cloud.images
         parts = parts_put(host)
@@ -191,10 +191,12 @@ def test_after_one_time_out_it_is_registered_again_once_and_then_deferred(host: 
     assert parts_put(host) == parts
 
 
-def test_what_leaves_the_list_while_it_is_pending_is_registered_again_once(host: Host, heard: Heard) -> None:
+def test_what_leaves_the_list_while_it_is_pending_is_registered_again_once(
+    host: Host, listener: Recorder
+) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         for number, state in ((1, "waiting"), (2, "deferred")):
             assert made.after(5).state == "waiting"
             assert registrations(host) == number
@@ -209,12 +211,12 @@ def test_what_leaves_the_list_while_it_is_pending_is_registered_again_once(host:
 
 
 def test_a_machine_goes_up_while_its_kernel_is_pending_and_waits_for_it_without_a_worker(
-    host: Host, heard: Heard, real_set: RealSet
+    host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
     names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         waiting = made.after(0, "tiny")
         parts = parts_put(host)
         assert waiting.state == "waiting"
@@ -234,12 +236,12 @@ def test_a_machine_goes_up_while_its_kernel_is_pending_and_waits_for_it_without_
 
 
 def test_no_machine_is_registered_with_a_kernel_that_another_set_registers_again_meanwhile(
-    host: Host, heard: Heard, real_set: RealSet
+    host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
     names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
 
         def cross(moment: str) -> None:
             if moment == "after note bundle uploaded":
@@ -257,10 +259,12 @@ def test_no_machine_is_registered_with_a_kernel_that_another_set_registers_again
 
 
 @pytest.mark.parametrize("order", ["hold", "forget", "reload", "restart", "outage", "touch"])
-def test_whatever_happens_meanwhile_it_ends_registered_once(host: Host, heard: Heard, order: str) -> None:
+def test_whatever_happens_meanwhile_it_ends_registered_once(
+    host: Host, listener: Recorder, order: str
+) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         assert made.after(0).state == "waiting"
         if order == "reload":
             made.spooler.configure(made.settings, made.tools)
@@ -283,18 +287,16 @@ def test_whatever_happens_meanwhile_it_ends_registered_once(host: Host, heard: H
         made.ready()
         if order == "restart":
             made.spooler.close()
-            made = Scene(host, heard, made.book, RetryPolicy(looks=()))
+            made = Scene(host, listener, made.book, RetryPolicy(looks=()))
         assert made.after(60).state == "done"
     assert registrations(host) == len(host.cloud.images) == 1
 
 
 @pytest.mark.parametrize("jump", [-86400.0, 86400.0], ids=["back", "ahead"])
-def test_a_clock_that_is_set_neither_shortens_nor_prolongs_the_wait(
-    host: Host, heard: Heard, jump: float
-) -> None:
+def test_a_clock_that_is_set_does_not_change_the_wait(host: Host, listener: Recorder, jump: float) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         made.after(0)
         before = made.after(0)
         made.now += jump
@@ -312,21 +314,21 @@ def with_certificate(host: Host, path: Path) -> None:
     host.configure(plain.replace('dialect = "openstack"', f'dialect = "openstack"\ncloud_cert = "{path}"'))
 
 
-def run(host: Host, heard: Heard) -> SetRecord:
+def run(host: Host, listener: Recorder) -> SetRecord:
     """Run a service several times with the configuration as it is now."""
-    with scene(host, heard, RetryPolicy(looks=(0.1,))) as made:
+    with scene(host, listener, RetryPolicy(looks=(0.1,))) as made:
         made.after(0)
         return made.after(LONGEST_LOOK_SECONDS)
 
 
-def wrongly_sealed(host: Host, heard: Heard) -> SetRecord:
+def wrongly_sealed(host: Host, listener: Recorder) -> SetRecord:
     """A set whose bundle was sealed for somebody else."""
     drop(host)
     other = host.folder / "other-cloud"
     other.mkdir(exist_ok=True)
     ensure_identity(other, now=datetime.now(UTC))
     with_certificate(host, other / "cloud-cert.pem")
-    return run(host, heard)
+    return run(host, listener)
 
 
 def right_again(host: Host) -> None:
@@ -334,8 +336,10 @@ def right_again(host: Host) -> None:
 
 
 @pytest.mark.parametrize("order", ["retry", "forget", "touch"])
-def test_a_bundle_that_no_image_could_be_made_of_is_made_again(host: Host, heard: Heard, order: str) -> None:
-    failed = wrongly_sealed(host, heard)
+def test_a_bundle_that_no_image_could_be_made_of_is_made_again(
+    host: Host, listener: Recorder, order: str
+) -> None:
+    failed = wrongly_sealed(host, listener)
     assert failed.state == "rejected"
     assert failed.error
     assert "is failed" in failed.error.why
@@ -346,7 +350,7 @@ def test_a_bundle_that_no_image_could_be_made_of_is_made_again(host: Host, heard
         os.utime(host.spool / "karmic.img")
     else:
         host.ask(order, "karmic")
-    done = run(host, heard)
+    done = run(host, listener)
     assert done.state == "done", done.error
     (image,) = host.cloud.images
     assert image.id != old.id
@@ -354,10 +358,10 @@ def test_a_bundle_that_no_image_could_be_made_of_is_made_again(host: Host, heard
 
 
 def test_what_a_ledger_of_before_has_of_a_failed_image_is_not_registered_again(
-    host: Host, heard: Heard
+    host: Host, listener: Recorder
 ) -> None:
     host.cloud.faults.arm("pending", FOR_EVER)
-    sealed = wrongly_sealed(host, heard)
+    sealed = wrongly_sealed(host, listener)
     assert sealed.state == "waiting", sealed.error
     with closing(open_ledger(host.state)) as book:
         (record,), (bundle,) = book.sets(), book.bundles("default")
@@ -372,32 +376,32 @@ def test_what_a_ledger_of_before_has_of_a_failed_image_is_not_registered_again(
     host.cloud.backend.registry.set_image_state(image.id, "failed")
     right_again(host)
     host.ask("retry", "karmic")
-    done = run(host, heard)
+    done = run(host, listener)
     assert done.state == "done", done.error
 
 
 @pytest.mark.parametrize("state", ["error", "deregistered", "failed"])
 def test_an_image_that_fails_after_a_long_wait_has_its_bundle_made_again(
-    host: Host, heard: Heard, state: str
+    host: Host, listener: Recorder, state: str
 ) -> None:
     host.cloud.faults.arm("pending", FOR_EVER)
-    assert wrongly_sealed(host, heard).state == "waiting"
+    assert wrongly_sealed(host, listener).state == "waiting"
     host.cloud.faults.clear()
     (old,) = host.cloud.images
     host.cloud.backend.registry.set_image_state(old.id, state)
     right_again(host)
-    assert run(host, heard).state == "done"
+    assert run(host, listener).state == "done"
     (image,) = host.cloud.images
     assert image.id != old.id
 
 
 def test_a_manifest_is_made_again_when_the_certificate_changes_before_it_is_registered(
-    host: Host, heard: Heard
+    host: Host, listener: Recorder
 ) -> None:
     host.cloud.faults.arm("lost-answer", 1)
     drop(host)
     right_again(host)
-    with scene(host, heard, RetryPolicy(tries=(), looks=())) as made:
+    with scene(host, listener, RetryPolicy(tries=(), looks=())) as made:
         assert made.after(0).state == "deferred"
     (image,) = host.cloud.images
     host.cloud.backend.registry.remove_image(image.id)  # as if it had never been carried out
@@ -405,22 +409,22 @@ def test_a_manifest_is_made_again_when_the_certificate_changes_before_it_is_regi
     with closing(open_ledger(host.state)) as book:
         (bundle,) = book.bundles("default")
         book.put_bundle(replace(bundle, sealed="that of another certificate"))
-    assert run(host, heard).state == "done"
+    assert run(host, listener).state == "done"
     assert parts_put(host) == parts, "the parts are sealed by nobody"
 
 
 @pytest.mark.parametrize("role", ["kernel", "ramdisk", "machine"])
 def test_any_member_may_fail_and_is_made_again_after_a_retry(
-    host: Host, heard: Heard, real_set: RealSet, role: str
+    host: Host, listener: Recorder, real_set: RealSet, role: str
 ) -> None:
     names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
     spare = ["kernel", "ramdisk", "machine"].index(role)
     host.cloud.faults.arm("image-fails", 1, spare=spare)
-    with scene(host, heard, RetryPolicy(looks=(0.1, 0.1))) as made:
+    with scene(host, listener, RetryPolicy(looks=(0.1, 0.1))) as made:
         assert made.after(0, "tiny").state == "rejected"
     host.ask("retry", "tiny")
-    with scene(host, heard, RetryPolicy(looks=(0.1, 0.1))) as made:
+    with scene(host, listener, RetryPolicy(looks=(0.1, 0.1))) as made:
         for _ in range(3):
             record = made.after(LONGEST_LOOK_SECONDS, "tiny")
     assert record.state == "done", record.error

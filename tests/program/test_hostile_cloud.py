@@ -196,7 +196,7 @@ def test_a_stop_is_heard_whatever_the_cloud_does(
         assert host.report("karmic")["state"] == "queued"
 
 
-def test_whoever_stops_a_verb_need_not_wait_for_the_cloud(host: Host, front: Front) -> None:
+def test_a_verb_that_is_stopped_does_not_wait_for_the_cloud(host: Host, front: Front) -> None:
     front.wrong, front.act = lambda _action: True, drips_its_body
     (host.spool / "karmic.toml").write_text("")
     verbs = {verb: host.popen(*verb.split()) for verb in ("check", "images", "images --all")}
@@ -217,7 +217,7 @@ FORGED = ("-x $(touch /tmp/x)", "emi-12345678\nemi-12345679")
 
 
 @pytest.mark.parametrize("forged", FORGED)
-def test_no_id_is_written_down_that_is_none_nor_asked_for_twice(
+def test_no_false_id_is_written_and_none_is_asked_for_twice(
     forged: str, host: Host, front: Front, real_set: RealSet
 ) -> None:
     actions = ("RegisterImage", "DescribeImages")

@@ -85,7 +85,7 @@ def rsync_inplace(at: Writing) -> None:
 
 
 def rsync_over_an_older_one(at: Writing) -> None:
-    """In place and with the old time kept: neither size nor modification time tells of the change."""
+    """In place and with the old time kept: size and modification time do not show the change."""
     at.target.write_bytes(bytes(at.source.stat().st_size))
     shutil.copystat(at.source, at.target)
     program("rsync", "-t", "--inplace", "--ignore-times", "--no-whole-file", at.source, at.target)

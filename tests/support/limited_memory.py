@@ -1,7 +1,7 @@
-"""A process with little memory, as a unit's MemoryMax= or a small machine would leave it.
+"""Processes with little memory, as under a unit's MemoryMax= or on a small machine.
 
-In a memory cgroup of its own where this machine lets us make one, of either version; else with a limit on its
-data, which is nearly the same for a program that maps no files.
+The limit is a memory cgroup of either version, if one can be made here. Otherwise it is a limit on the
+process' data, which is nearly the same for a program that maps no files.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ HIERARCHIES = (
 
 
 @dataclass(frozen=True)
-class Cage:
-    """`folder` is the cgroup, `events` its file that counts kills; None where a plain limit must do."""
+class MemoryLimit:
+    """A limit in bytes, as a cgroup in `folder` with kills counted in `events`, or as a plain one."""
 
     limit: int
     folder: Path | None = None
@@ -29,14 +29,14 @@ class Cage:
     def popen(
         self, command: Sequence[str], *, environ: Mapping[str, str], talk: Path
     ) -> "subprocess.Popen[bytes]":
-        """Start a program in it, with its standard error in a file."""
+        """Start a program under the limit, with its standard error in the file `talk`."""
         into = f"echo $$ > {self.folder}/cgroup.procs" if self.folder else f"ulimit -d {self.limit >> 10}"
         with talk.open("wb") as out:
             script = f'{into} && exec "$@"'
             return subprocess.Popen(["sh", "-c", script, "sh", *command], env=dict(environ), stderr=out)
 
     def kills(self) -> int:
-        """How many processes in it the kernel has killed for want of memory."""
+        """Return how many processes the kernel has killed there because memory was used up."""
         if self.folder is None:
             return 0
         words = (self.folder / self.events).read_text().split()
@@ -44,15 +44,15 @@ class Cage:
 
 
 @contextlib.contextmanager
-def cage(limit: int) -> Iterator[Cage]:
-    """A cage of so many bytes. Says why where it is a plain limit."""
+def limited_memory(limit: int) -> Iterator[MemoryLimit]:
+    """Make a limit of so many bytes. Prints the reason if it is a plain limit."""
     for root, limiting, events in HIERARCHIES:
         folder = root / f"uecwatchd-test-{os.getpid()}"
         with contextlib.suppress(OSError):
             folder.mkdir()
             try:
                 (folder / limiting).write_text(str(limit))
-                made = Cage(limit, folder, events)
+                made = MemoryLimit(limit, folder, events)
                 made.kills()
             except (OSError, ValueError):  # a plain folder, or a hierarchy without the memory controller
                 folder.rmdir()
@@ -64,4 +64,4 @@ def cage(limit: int) -> Iterator[Cage]:
             return
     why = "no memory cgroup can be made here (not root, or /sys/fs/cgroup is read-only)"
     print(f"{why}: RLIMIT_DATA instead")  # noqa: T201 (pytest shows it with a failure, or with -rP)
-    yield Cage(limit)
+    yield MemoryLimit(limit)

@@ -1,7 +1,7 @@
 """An hour of the service in each kind of trouble: how many lines the journal gets, and the cloud requests.
 
 The hour is made up; everything else is real: the loop, its threads, folders, ledger, HTTP. With
-`pytest -s tests/test_flood.py` the numbers are printed as a table.
+`pytest -s tests/program/test_flood.py` the numbers are printed as a table.
 """
 
 import ctypes
@@ -82,13 +82,13 @@ class Lines:
     """A monitor that counts; one that fails, if it is to, at each sentence with certain words."""
 
     failing: str = ""
-    told: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def tell(self, event: Event) -> None:
         if self.failing and self.failing in event.sentence:
             raise RuntimeError("a listener fails")
         if event.level != "debug":
-            self.told.append(event)
+            self.events.append(event)
 
     def progress(self, progress: Progress) -> None:
         pass
@@ -127,8 +127,8 @@ def table() -> Iterator[None]:
 
 
 def judge(kind: str, lines: Lines, requests: int) -> None:
-    TABLE.append((kind, len(lines.told), requests))
-    sentences = [event.sentence for event in lines.told]
+    TABLE.append((kind, len(lines.events), requests))
+    sentences = [event.sentence for event in lines.events]
     assert len(sentences) <= LINES_AN_HOUR, "\n".join(sentences)
     assert requests <= PROBES_AN_HOUR * REQUESTS_A_PROBE
     assert not [sentence for sentence in sentences if "a fault of uecwatchd itself" in sentence]
@@ -233,7 +233,7 @@ def see_no_network() -> None:
 
 
 def have_no_more_rights_than_others() -> None:
-    """Modes of files are heeded from now on, as if this were no root."""
+    """From now on modes of files count, as for a user other than root."""
     header, rights = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     assert LIBC.capget(header, rights) == 0, os.strerror(ctypes.get_errno())
     rights[0] &= ~(CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH)
@@ -256,7 +256,7 @@ def test_a_network_that_fails_floods_nobody(kind: str, place: str, host: Host) -
     at(host, place)
     in_a_thread_that(see_no_network, lambda: one_hour(host, lines))
     judge(kind, lines, 0)
-    assert any(place.split(":")[0] in event.sentence for event in lines.told)
+    assert any(place.split(":")[0] in event.sentence for event in lines.events)
 
 
 @pytest.mark.parametrize(
@@ -298,14 +298,14 @@ def test_uploads_that_fail_flood_nobody(fault: str, host: Host) -> None:
 
 
 @pytest.mark.parametrize("fault", ["put-503", "down"])
-def test_a_trouble_that_many_sets_meet_is_told_once_and_not_by_each(fault: str, host: Host) -> None:
+def test_a_trouble_that_many_sets_meet_is_reported_once_and_not_by_each(fault: str, host: Host) -> None:
     for number in range(MANY_SETS):
         drop_disk(host, f"disk{number:02}")
     host.cloud.faults.arm(fault, 1e6)
     lines = Lines()
     one_hour(host, lines)
     # That a set was found and is worked on is no word of the trouble.
-    lines.told[:] = [event for event in lines.told if event.kind not in (Kind.FOUND, Kind.WORKING)]
+    lines.events[:] = [event for event in lines.events if event.kind not in (Kind.FOUND, Kind.WORKING)]
     judge(f"{MANY_SETS} sets: {fault}", lines, len(host.cloud.requests))
 
 
@@ -350,7 +350,7 @@ def fill(folder: Path) -> None:
 def write_protect(folder: Path) -> None:
     """Put the same files on a disk in its place that is read-only, as after an error."""
     copy = folder.with_name(f"{folder.name}-copy")
-    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("bell"))  # a pipe, from which no copy comes
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("bell"))  # a pipe, which cannot be copied
     mount_disk(folder)
     shutil.copytree(copy, folder, dirs_exist_ok=True)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
@@ -421,7 +421,7 @@ def test_a_file_system_that_fails_floods_nobody(
     finally:
         subprocess.run(["umount", "--lazy", str(host.spool)], check=True)
     judge(f"a spool on FUSE: {spoil.__name__}", lines, len(host.cloud.requests))
-    assert any("error" in event.sentence or "not connected" in event.sentence for event in lines.told)
+    assert any("error" in event.sentence or "not connected" in event.sentence for event in lines.events)
 
 
 @pytest.mark.parametrize("which", ["spool", "state"])
@@ -437,4 +437,4 @@ def test_a_folder_that_is_closed_floods_nobody(which: str, mode: int, host: Host
 
     in_a_thread_that(have_no_more_rights_than_others, lambda: one_hour(host, lines, at={300.0: close}))
     judge(f"a {which} of mode {mode:04o}", lines, len(host.cloud.requests))
-    assert lines.told
+    assert lines.events

@@ -1,4 +1,4 @@
-"""A listener that remembers."""
+"""A listener that keeps what it gets."""
 
 from dataclasses import dataclass, field
 
@@ -6,8 +6,8 @@ from uecwatchd.events import Event, Kind, Progress
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A monitor that remembers."""
+class Recorder:
+    """Keeps every event and every step of progress."""
 
     events: list[Event] = field(default_factory=list)
     progresses: list[Progress] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A spool that is shared with people who mean harm: what they plant is noticed, and neither read nor written.
+"""A spool that is shared with people who mean harm: what they plant is noticed, not read and not written.
 
 The service runs as root here, with every right there is, so that nothing but its own care holds it back; its
 users are nobody.
@@ -123,7 +123,7 @@ def test_a_planted_output_is_shown_with_the_reason(planted: Ran, kind: str, suff
 
 @pytest.mark.parametrize("state", ["whole", "waits"])
 @pytest.mark.parametrize(("kind", "suffix"), EACH)
-def test_a_set_in_whose_place_something_is_planted_is_told(
+def test_a_set_in_whose_place_something_is_planted_is_reported(
     planted: Ran, kind: str, suffix: str, state: str
 ) -> None:
     name = f"{state}-{kind}-{suffix}"
@@ -289,7 +289,7 @@ def test_a_log_swapped_while_it_is_written_leads_nowhere_else(tmp_path: Path, ki
 
 
 def test_a_new_output_does_not_replace_what_comes_at_the_same_moment(tmp_path: Path) -> None:
-    """A rename would. Whoever loses the race is told, and nothing is lost of the other's file."""
+    """A rename would. The loser of the race gets an error, and nothing is lost of the other's file."""
     lost = 0
     for turn in range(200):
         name = f"{turn}.emi"

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.host import Host
 
-# By hand: FAULT_SETS=200 pytest tests/test_faults.py -s
+# By hand: FAULT_SETS=200 pytest tests/program/test_faults.py -s
 SETS = int(os.environ.get("FAULT_SETS", "20"))
 SEED = int(os.environ.get("FAULT_SEED", "8"))
 STORM_SECONDS = 0.4 * SETS
@@ -122,7 +122,7 @@ def test_nothing_is_lost_or_doubled_by_random_faults_and_kills(host: Host) -> No
     struck = dict(host.cloud.faults.struck())
     storm = f"seed {SEED}, {took:.0f} s, kills {kills}, armed {armed.total()} times, struck {struck}"
     outcome = f"lost {SETS - done(host)}, images {len(usable)}, doubled {len(doubled)}, states {dict(seen)}"
-    print(f"{SETS} sets, {storm}\n{outcome}")  # noqa: T201 (the figures, for who runs it by hand)
+    print(f"{SETS} sets, {storm}\n{outcome}")  # noqa: T201 (the figures, for a run by hand)
     assert done(host) == SETS
     assert len(usable) == wanted
     assert not doubled

@@ -30,7 +30,7 @@ from uecwatchd.sandbox.server import Sandbox
 
 SERVICE, ALICE, BOB, CAROL, GROUP = 4990, 4001, 4002, 4003, 4900
 MIB = 1 << 20
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 LOOKED_AT_SECONDS = 50  # less than from one full scan to the next
 AS_SERVICE = f"""
 import locale, os, sys, encodings.idna, encodings.utf_8_sig
@@ -83,8 +83,8 @@ class Shared:
     @contextmanager
     def daemon(self) -> Iterator[None]:
         environ = {**os.environ, "UECWATCHD_CONFIG": str(self.host.config), "PYTHONDONTWRITEBYTECODE": "1"}
-        with (self.host.folder / "journal").open("w") as told:
-            process = subprocess.Popen([sys.executable, "-c", AS_SERVICE, "run"], env=environ, stderr=told)
+        with (self.host.folder / "journal").open("w") as journal:
+            process = subprocess.Popen([sys.executable, "-c", AS_SERVICE, "run"], env=environ, stderr=journal)
             try:
                 yield
             finally:
@@ -92,7 +92,7 @@ class Shared:
                 assert process.wait(PATIENCE_SECONDS) == 0
 
     def until(self, done: Callable[[], bool]) -> None:
-        until(done, patience=LOOKED_AT_SECONDS, told=(self.host.folder / "journal").read_text)
+        until(done, patience=LOOKED_AT_SECONDS, detail=(self.host.folder / "journal").read_text)
 
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
         asked = self.serve("status", "--json")
@@ -150,7 +150,7 @@ def _shared(host_class: type[Host], place: Path, cloud: Sandbox, settings: str) 
 class Story:
     shared: Shared
     before: Mapping[str, str]
-    told: str
+    log: str
     rows: Mapping[str, Mapping[str, Any]]
 
 
@@ -241,12 +241,12 @@ def test_a_file_that_only_the_service_may_read_is_published_by_nobody(story: Sto
     assert not (story.shared.spool / "leak.emi").exists()
 
 
-def test_a_set_that_is_new_goes_up_without_bobs_sidecar_and_that_is_told_first(story: Story) -> None:
+def test_a_set_that_is_new_goes_up_without_bobs_sidecar_and_that_is_reported_first(story: Story) -> None:
     shared = story.shared
     assert not shared.is_public(shared.emi("unready"))
     left_out = f"unready: left out: unready.toml belongs to uid {BOB}, the set unready to uid {ALICE}"
-    assert left_out in story.told
-    assert story.told.index(left_out) < story.told.index("registered machine unready.img")
+    assert left_out in story.log
+    assert story.log.index(left_out) < story.log.index("registered machine unready.img")
 
 
 def test_of_the_same_bytes_each_owner_has_an_image(story: Story) -> None:
@@ -257,8 +257,8 @@ def test_of_the_same_bytes_each_owner_has_an_image(story: Story) -> None:
 
 def test_a_name_that_is_free_again_does_not_bring_its_last_owners_image_with_it(story: Story) -> None:
     shared = story.shared
-    told = [shared.serve().stderr for _ in range(3) if not (shared.spool / "swapped.emi").exists()]
-    assert (shared.spool / "swapped.emi").exists(), told
+    log = [shared.serve().stderr for _ in range(3) if not (shared.spool / "swapped.emi").exists()]
+    assert (shared.spool / "swapped.emi").exists(), log
     assert shared.emi("swapped") != story.before["swapped"]
     assert story.before["swapped"] in shared.listed()
 
@@ -316,7 +316,7 @@ class Planted:
 
 @pytest.fixture(scope="module")
 def planted(make_shared: Any) -> Planted:
-    """Bob takes names of outputs, and each is freed again by the command that was told."""
+    """Bob takes names of outputs, and each is freed again by the command that was proposed."""
     shared = make_shared()
     shared.images(ALICE, *(f"{suffix}-.img" for suffix in IN_PLACE_OF), "own.img")
     for suffix, command in IN_PLACE_OF.items():
@@ -357,8 +357,8 @@ def test_a_set_waits_for_its_own_owner_to_free_a_name(planted: Planted) -> None:
     assert planted.first.returncode == 65
     assert planted.after["own/"]["state"] == "rejected"
     assert (shared.spool / "own.emi").read_text() == "emi-12345678\n"
-    told = planted.after["own/"]["detail"]
-    shared.does(ALICE, told[told.index("mv -T") :].split(" It is tried")[0])
+    detail = planted.after["own/"]["detail"]
+    shared.does(ALICE, detail[detail.index("mv -T") :].split(" It is tried")[0])
     assert shared.serve().returncode == 0
     assert shared.emi("own") in shared.listed()
 
@@ -388,7 +388,7 @@ def test_a_name_whose_owner_leaves_in_the_middle_is_the_next_ones(
     assert [record["state"] for record in shared.rows().values()] == ["done"]
 
 
-def test_a_name_belongs_to_who_is_still_copying_also_after_a_restart(make_shared: Any) -> None:
+def test_a_name_belongs_to_the_user_who_still_copies_also_after_a_restart(make_shared: Any) -> None:
     shared = make_shared()
     copying = subprocess.Popen(
         ["sh", "-c", "while head -c 4096 /dev/urandom >> web.img; do sleep 0.05; done"],

@@ -1,13 +1,12 @@
 """Every generation of cloud with every kind of set, each through the program as a user runs it.
 
-What a generation is to hold in the end is said here once more, in this file's own words: neither the client's
-table of dialects nor the embedded cloud's rules are asked. The embedded cloud is as strict as the strictest
+What a generation must hold in the end is said here once more, in this file's own words. The client's table
+of dialects and the embedded cloud's rules are not asked. The embedded cloud is as strict as the strictest
 server of its generation, so a request that it refuses is one that should not have been sent.
 """
 
 import re
 import shutil
-import struct
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,18 +17,17 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.disks import DISK_START_SECTOR, LINUX_TYPE, NTFS_TYPE, SECTOR_BYTES, whole_disk
 from tests.support.host import Host
 from uecwatchd.cli import images as gallery
 from uecwatchd.config.load import load
-from uecwatchd.demo.material import DISK_START_SECTOR, DebianKernel, ramdisk
+from uecwatchd.demo.material import DebianKernel, ramdisk
 from uecwatchd.sandbox.router import RecordedRequest
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.registry import RegisteredImage
 
 MIB = 1 << 20
-SECTOR_BYTES = 512
 SYSLINUX = Path("/usr/lib/syslinux")
-LINUX_TYPE, NTFS_TYPE = 0x83, 0x07
 PACKAGES = {"mke2fs": "e2fsprogs", "mkfs.fat": "dosfstools", "mkntfs": "ntfs-3g"}
 
 # How many questions it takes at most to find out a generation; only these may be refused.
@@ -40,7 +38,7 @@ SETS_AT_ONCE, UPLOADS_AT_ONCE = 8, 2
 CHEAPEST = ("lone.img", "loader.toml", "memdisk-2")
 BUCKET = "uec-images"
 
-# Whatever else an answer is, it is a refusal, but for one: that there is no such bucket, to who asks whether.
+# Every other answer is a refusal, except "no such bucket" to the question whether there is one.
 GRANTED = range(200, 300)
 NO_BUCKET = {("HeadBucket", "NoSuchBucket"), ("ListObjects", "NoSuchBucket")}
 
@@ -65,7 +63,7 @@ class Generation:
     platform: bool = True  # whether it can be told that an image is Windows
     acls: bool = True  # whether its S3 takes the ACL that lets others' clouds read a bundle
     kernel_needed: bool = True  # whether a paravirtual machine must have a kernel
-    ramdisk_needed: bool = False  # the same of a ramdisk, whoever's the kernel is
+    ramdisk_needed: bool = False  # the same of a ramdisk, with any kernel
     disk_mapped: bool = False  # whether a manifest says of a paravirtual machine that it is a whole disk
 
 
@@ -111,17 +109,6 @@ def run(program: str, *arguments: str | Path) -> None:
     subprocess.run([path, *arguments], capture_output=True, timeout=60, check=True)
 
 
-def whole_disk(disk: Path, partition: Path, *, kind: int) -> None:
-    """A disk with real boot code and one active partition."""
-    sectors = partition.stat().st_size // SECTOR_BYTES
-    code = (SYSLINUX / "mbr" / "mbr.bin").read_bytes()
-    entry = struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", DISK_START_SECTOR, sectors)
-    with disk.open("wb") as file:
-        file.write(code.ljust(0x1BE, b"\0") + entry + bytes(48) + b"\x55\xaa")
-        file.seek(DISK_START_SECTOR * SECTOR_BYTES)
-        file.write(partition.read_bytes())
-
-
 @pytest.fixture(scope="module")
 def drops(real_kernel: DebianKernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of eight sets, to be copied into a spool:
@@ -133,6 +120,7 @@ def drops(real_kernel: DebianKernel, tmp_path_factory: pytest.TempPathFactory) -
     """
     assert SYSLINUX.exists(), "memdisk is missing: apt-get install syslinux-common"
     made, folder = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("drops")
+    boot_code = (SYSLINUX / "mbr" / "mbr.bin").read_bytes()
     run("mke2fs", "-q", "-t", "ext2", folder / "linux.img", "2m")
     shutil.copy(real_kernel.image, folder / "linux.vmlinuz")
     (folder / "linux.initrd").write_bytes(ramdisk(real_kernel))
@@ -140,7 +128,7 @@ def drops(real_kernel: DebianKernel, tmp_path_factory: pytest.TempPathFactory) -
         run("mke2fs", "-q", "-t", "ext2", "-L", name, folder / f"{name}.img", "1m")
     for name in ("disk", "lone", "xen"):
         run("mke2fs", "-q", "-t", "ext2", "-L", name, made / name, "1m")
-        whole_disk(folder / f"{name}.img", made / name, kind=LINUX_TYPE)
+        whole_disk(folder / f"{name}.img", made / name, kind=LINUX_TYPE, code=boot_code)
     (folder / "disk.toml").write_text('virtualization = "hvm"\n')
     (folder / "memdisk-2").write_bytes((SYSLINUX / "memdisk").read_bytes() + bytes(SECTOR_BYTES))
     (folder / "loader.toml").write_text('kernel = "memdisk-2"\n')
@@ -148,7 +136,7 @@ def drops(real_kernel: DebianKernel, tmp_path_factory: pytest.TempPathFactory) -
     with (made / "ntfs").open("wb") as file:
         file.truncate(2 * MIB)
     run("mkntfs", "-F", "-q", "-Q", "-p", str(DISK_START_SECTOR), "-H", "255", "-S", "63", made / "ntfs")
-    whole_disk(folder / "server.img", made / "ntfs", kind=NTFS_TYPE)
+    whole_disk(folder / "server.img", made / "ntfs", kind=NTFS_TYPE, code=boot_code)
     shutil.copy(SYSLINUX / "memdisk", folder / "memdisk")
     (folder / "windows.toml").write_text(
         'platform = "windows"\nmachine = "server.img"\nkernel = "memdisk"\nramdisk = "boot.flp"\n'
@@ -403,7 +391,7 @@ def asks_for_acl(seen: RecordedRequest) -> bool:
 
 def check_questions(ran: Run) -> None:
     """What only a refusal tells is asked once: whether there is a bucket, and whether its store has ACLs.
-    Sets that are under way by then may ask as well, but not with a manifest, nor with another bundle."""
+    Sets that are under way by then may ask as well, but not with a manifest and not with another bundle."""
     assert len([seen for seen in refused(ran) if asks_for_bucket(seen)]) == 1
     paths = [seen.path for seen in refused(ran) if asks_for_acl(seen)]
     assert [path for path in paths if ".part." not in path] == []

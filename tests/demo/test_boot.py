@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import whole_disk
 from tests.support.host import Host
 from uecwatchd.bundle.folder import SparseFile
 from uecwatchd.clouds.client import make_cloud
@@ -41,7 +42,7 @@ def boot() -> Boot:
 
 @pytest.fixture(scope="module")
 def made(real_kernel: material.DebianKernel, tmp_path_factory: pytest.TempPathFactory) -> material.RealSet:
-    return material.make_set(tmp_path_factory.mktemp("set"), kernel=real_kernel, whole_disk=True)
+    return material.make_set(tmp_path_factory.mktemp("set"), kernel=real_kernel)
 
 
 def test_a_made_set_boots_to_its_userspace_line(made: material.RealSet, boot: Boot) -> None:
@@ -50,9 +51,9 @@ def test_a_made_set_boots_to_its_userspace_line(made: material.RealSet, boot: Bo
     assert material.USERSPACE_LINE in console.splitlines()
 
 
-def test_the_same_machine_boots_as_a_whole_disk(made: material.RealSet, boot: Boot) -> None:
-    assert made.disk
-    assert material.USERSPACE_LINE in boot(made.kernel, made.ramdisk, made.disk).splitlines()
+def test_the_same_machine_boots_as_a_whole_disk(made: material.RealSet, boot: Boot, tmp_path: Path) -> None:
+    disk = whole_disk(tmp_path / "tiny.disk", made.machine)
+    assert material.USERSPACE_LINE in boot(made.kernel, made.ramdisk, disk).splitlines()
 
 
 def test_a_machine_without_its_init_does_not_pass_for_booted(

@@ -12,7 +12,7 @@ import pytest
 from uecwatchd.events import Kind
 from uecwatchd.outputs.journal import MESSAGE_IDS
 
-FILES = Path(__file__).parents[1] / "systemd"
+FILES = Path(__file__).parents[2] / "systemd"
 UNIT = FILES / "uecwatchd.service"
 # Ten times the score. 1.4 is as far as a service goes that needs a network and other users' files.
 EXPOSURE_PERCENT = 20
@@ -54,7 +54,7 @@ def test_the_unit_says_nothing_systemd_does_not_understand(tmp_path: Path) -> No
     text = UNIT.read_text(encoding="utf-8").replace("ExecStart=uecwatchd ", "ExecStart=/bin/true ")
     unit.write_text(text, encoding="utf-8")
     verdict = run("systemd-analyze", "verify", "--man=no", unit)
-    # It exits with 0 for an unknown setting, and only speaks of it.
+    # It exits with 0 for an unknown setting, and only prints a warning.
     assert (verdict.returncode, verdict.stderr) == (0, "")
 
 
@@ -66,7 +66,7 @@ def test_the_unit_exposes_little(tmp_path: Path) -> None:
     assert verdict.returncode == 0, verdict.stdout
 
 
-def test_what_people_must_mend_is_not_tried_again() -> None:
+def test_what_people_must_correct_is_not_tried_again() -> None:
     service = settings_of_the_unit("Service")
     assert service["Restart"] == "on-failure"
     assert service["RestartPreventExitStatus"].split() == ["USAGE", "CONFIG", "NOPERM"]

@@ -91,7 +91,7 @@ def test_a_stream_that_is_closed_is_one_that_nobody_reads(
 
 
 @pytest.mark.parametrize("words", ["--version", "--help", "sandbox --help", "once --help", "status --json"])
-def test_what_standard_output_does_not_take_is_told_whatever_it_is(full: Host, words: str) -> None:
+def test_what_standard_output_does_not_take_is_reported_whatever_it_is(full: Host, words: str) -> None:
     ended = in_shell(full, f"{words} >/dev/full")
     assert (ended.returncode, ended.stderr.splitlines()[0]) == (
         74,

@@ -16,8 +16,8 @@ import pytest
 
 from tests.support.clock import Clocks
 from tests.support.daemon import daemon_thread
-from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.listener import Recorder
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
@@ -27,16 +27,16 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.disk_space import MIN_FREE_BYTES, MIN_FREE_INODES, Space, check_space, reason_too_full
 
-# Longer than the first delay of a retry with its jitter, shorter than what makes the daemon deaf.
+# Longer than the first delay of a retry with its jitter, shorter than a scan may be overdue.
 PAST_THE_RETRY_SECONDS = 34.0
 MIB = 1 << 20
-# Each room has what a set and the ledger need, and little more.
+# What a set and the ledger need, and little more.
 INODES = 200
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system of its own in a folder, that can be filled up and given room again."""
+    """A file system of its own in a folder, that can be filled up and emptied again."""
 
     folder: Path
 
@@ -52,7 +52,7 @@ class Disk:
             for number in range(found.f_favail - spare if way == "files" else 0):
                 (self.folder / f"filler{number}").touch()
 
-    def give_room(self) -> None:
+    def free_space(self) -> None:
         for filler in self.folder.glob("filler*"):
             filler.unlink()
 
@@ -116,13 +116,13 @@ def assert_done_once(host: Host, files: dict[str, bytes]) -> None:
     ],
     ids=["enough", "a byte short", "a file short", "files are not counted", "read-only"],
 )
-def test_a_disk_must_have_room_for_a_sets_results(space: Space, expected: str) -> None:
+def test_a_disk_must_have_space_for_a_sets_results(space: Space, expected: str) -> None:
     why, remedy = reason_too_full(space)
     assert expected in why
     assert bool(expected) is bool(why) is bool(remedy)
 
 
-def test_a_folder_that_cannot_be_asked_is_told_of_by_who_works_in_it(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_asked_is_left_to_the_work_in_it(tmp_path: Path) -> None:
     check_space(tmp_path / "none", "the spool folder")
 
 
@@ -213,13 +213,13 @@ def test_a_ledger_that_cannot_be_opened_on_a_full_disk_says_that_it_is_full(
     assert "its disk is full" in ended.stderr
     assert "Free some space" in ended.stderr or "Remove some files" in ended.stderr
     assert host.outputs() == []
-    disk.give_room()
+    disk.free_space()
     assert host.run("once").returncode == 0
     assert_done_once(host, files)
 
 
 def assert_resumed(host: Host, disk: Disk, files: dict[str, bytes]) -> None:
-    disk.give_room()
+    disk.free_space()
     if not (host.spool / "karmic.emi").exists():
         host.ask("retry", "karmic")  # as its time would come
     ended = host.run("once")
@@ -231,12 +231,12 @@ def assert_resumed(host: Host, disk: Disk, files: dict[str, bytes]) -> None:
 
 
 @contextmanager
-def daemon(host: Host, heard: Heard, clocks: Clocks) -> Iterator[Service]:
+def daemon(host: Host, listener: Recorder, clocks: Clocks) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        made = Service(settings, monitor=heard, ledger=book, now=clocks.now, monotonic=clocks.monotonic)
+        made = Service(settings, monitor=listener, ledger=book, now=clocks.now, monotonic=clocks.monotonic)
         with daemon_thread(made):
-            until(lambda: bool(heard.sentences(Kind.READY)), "the first round")
+            until(lambda: bool(listener.sentences(Kind.READY)), "the first round")
             yield made
 
 
@@ -250,7 +250,7 @@ def _read_only(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "harm", "mend", "told"),
+    ("place", "harm", "repair", "sentence"),
     [
         ("state", lambda disk: disk.fill("bytes"), lambda disk: disk.remount(f"size={128 * MIB}"), "full"),
         ("spool", _read_only, lambda disk: disk.remount("rw"), "Read-only file system"),
@@ -260,27 +260,27 @@ def _read_only(disk: Disk) -> None:
 def test_a_daemon_lives_through_it_and_resumes_by_itself(
     place: str,
     harm: Callable[[Disk], None],
-    mend: Callable[[Disk], None],
-    told: str,
+    repair: Callable[[Disk], None],
+    sentence: str,
     host: Host,
-    heard: Heard,
+    listener: Recorder,
     small_set: RealSet,
     mount: Callable[[Path], Disk],
 ) -> None:
     disk = mount(host.spool if place == "spool" else host.state)
     clocks = Clocks()
-    with daemon(host, heard, clocks) as service:
+    with daemon(host, listener, clocks) as service:
         with once_uploading(host, lambda: harm(disk)):
             files = drop(host, small_set)
-            until(lambda: bool(heard.sentences(Kind.DEFERRED)), "the set to be deferred")
-        assert told in heard.sentences(Kind.DEFERRED)[0]
+            until(lambda: bool(listener.sentences(Kind.DEFERRED)), "the set to be deferred")
+        assert sentence in listener.sentences(Kind.DEFERRED)[0]
         assert not (host.spool / "karmic.emi").exists()
         clocks.pass_by(PAST_THE_RETRY_SECONDS)  # tried again while it is so, and deferred again
-        until(lambda: len(heard.sentences(Kind.DEFERRED)) > 1, "the second attempt")
-        assert "no room in the" in heard.sentences(Kind.DEFERRED)[1]
+        until(lambda: len(listener.sentences(Kind.DEFERRED)) > 1, "the second attempt")
+        assert "no room in the" in listener.sentences(Kind.DEFERRED)[1]
         assert not service.troubles, "the folder itself can be looked at"
-        mend(disk)
-        for _ in range(2):  # the second delay is twice as long; in steps, or the daemon would count as deaf
+        repair(disk)
+        for _ in range(2):  # the second delay is twice as long; in steps, or its scan would be overdue
             clocks.pass_by(PAST_THE_RETRY_SECONDS)
             time.sleep(0.3)
         until(lambda: (host.spool / "karmic.emi").exists(), "the set to be done")
@@ -288,10 +288,10 @@ def test_a_daemon_lives_through_it_and_resumes_by_itself(
 
 
 def test_the_ledgers_disk_cannot_be_made_read_only_under_a_daemon(
-    host: Host, heard: Heard, mount: Callable[[Path], Disk]
+    host: Host, listener: Recorder, mount: Callable[[Path], Disk]
 ) -> None:
     disk = mount(host.state)
-    with daemon(host, heard, Clocks()), pytest.raises(subprocess.CalledProcessError):
+    with daemon(host, listener, Clocks()), pytest.raises(subprocess.CalledProcessError):
         disk.remount("ro")
     disk.remount("ro")
     ended = host.run("once")
@@ -307,7 +307,7 @@ STRACE = shutil.which("strace")
 
 @pytest.mark.skipif(STRACE is None, reason="strace is not installed")
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "sentence"),
     [
         ("state/ledger.sqlite-wal", "the ledger: cannot use it: disk I/O error"),
         ("spool", "Input/output error"),
@@ -315,7 +315,7 @@ STRACE = shutil.which("strace")
     ids=["ledger", "results"],
 )
 def test_a_disk_that_fails_to_keep_what_was_written_defers_the_set(
-    path: str, told: str, host: Host, small_set: RealSet
+    path: str, sentence: str, host: Host, small_set: RealSet
 ) -> None:
     open_ledger(host.state).close()
     files = drop(host, small_set)
@@ -330,7 +330,7 @@ def test_a_disk_that_fails_to_keep_what_was_written_defers_the_set(
         timeout=PATIENCE_SECONDS,
     )
     assert ended.returncode == 75, ended.stderr
-    assert told in ended.stderr
+    assert sentence in ended.stderr
     assert not (host.spool / "karmic.emi").exists()
     host.ask("retry", "karmic")
     ended = host.run("once")
@@ -342,7 +342,7 @@ def test_a_disk_that_fails_to_keep_what_was_written_defers_the_set(
 
 
 def test_a_spool_that_is_unmounted_is_taken_up_again_and_nothing_of_it_is_forgotten(
-    host: Host, heard: Heard, small_set: RealSet, tmp_path: Path
+    host: Host, listener: Recorder, small_set: RealSet, tmp_path: Path
 ) -> None:
     # The worst case: what is not there is forgotten at once.
     text = host.config.read_text().replace("settle =", "linger = 0\nsettle =")
@@ -355,25 +355,31 @@ def test_a_spool_that_is_unmounted_is_taken_up_again_and_nothing_of_it_is_forgot
     subprocess.run(bind, check=True)
     there = replace(host, spool=other)
     try:
-        with daemon(host, heard, Clocks()):
+        with daemon(host, listener, Clocks()):
             files = drop(there, small_set)
             until(lambda: (other / "karmic.emi").exists(), "the set to be done")
             before = there.outputs()
             subprocess.run(["umount", "--lazy", str(other)], check=True)
-            until(lambda: heard.sentences(Kind.WATCH_LOST) != [], "the loss to be noticed")
+            until(lambda: listener.sentences(Kind.WATCH_LOST) != [], "the loss to be noticed")
             shutil.copy(small_set.machine, host.spool / "second.img")
             (host.spool / "second.toml").write_text('kernel = "none"\nramdisk = "none"\n')
             until(lambda: (host.spool / "second.uec.json").exists(), "the other spool to go on")
             shutil.rmtree(other)  # with the lock that was made where there was no disk
-            until(lambda: any("cannot open" in told for told in heard.sentences(Kind.FAULT)), "a sentence")
+            until(
+                lambda: any("cannot open" in sentence for sentence in listener.sentences(Kind.FAULT)),
+                "a sentence",
+            )
             other.mkdir()
             subprocess.run(bind, check=True)
-            until(lambda: any("is over" in told for told in heard.sentences(Kind.READY)), "the spool again")
+            until(
+                lambda: any("is over" in sentence for sentence in listener.sentences(Kind.READY)),
+                "the spool again",
+            )
             (other / "third.vmlinuz").write_bytes(b"none")
             until(lambda: (other / "third.uec.json").exists(), "the spool to be taken up")
             # If the folder without its disk was looked at twice, the set is found in the cloud once more.
             until(lambda: set(before) <= set(there.outputs()), "the set to be as it was")
-        assert sum("cannot open" in told for told in heard.sentences(Kind.FAULT)) == 1
+        assert sum("cannot open" in sentence for sentence in listener.sentences(Kind.FAULT)) == 1
         assert [name for name in there.outputs() if name.startswith("karmic")] == before
         calls = [image for image in host.cloud.images if image.id.startswith(("eki", "eri"))]
         assert len(calls) == 2, "nothing is registered twice"

@@ -1,4 +1,4 @@
-"""The real program stopped wherever it may be: it ends soon, says where it was, and goes on from there."""
+"""The real program stopped at any moment: it ends soon, says where it was, and goes on from there."""
 
 import os
 import random
@@ -14,6 +14,7 @@ from subprocess import Popen
 
 import pytest
 
+from tests.support.daemon import await_notice
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.demo.material import RealSet
@@ -40,7 +41,7 @@ PAGE_BYTES = 4096
 ROLES = ("eki", "emi", "eri")
 
 
-def told(host: Host, key: str) -> str:
+def reported(host: Host, key: str) -> str:
     """What the report says, "" before there is one."""
     return str(host.report("karmic")[key] or "") if (host.spool / "karmic.uec.json").exists() else ""
 
@@ -92,7 +93,7 @@ class Moment:
 
 
 def in_stage(name: str) -> Callable[[Host], bool]:
-    return lambda host: told(host, "stage") == name
+    return lambda host: reported(host, "stage") == name
 
 
 def uploading(host: Host) -> bool:
@@ -126,7 +127,7 @@ def test_a_stop_in_any_stage_is_soon_and_loses_nothing(host: Host, real_set: Rea
         host.cloud.faults.arm(moment.fault, moment.value)
         until(lambda: in_stage(moment.stage)(host) and moment.now(host), moment.stage, pause=LOOK_SECONDS)
         stop(process)
-    assert (told(host, "state"), told(host, "stage")) == ("queued", moment.stage)
+    assert (reported(host, "state"), reported(host, "stage")) == ("queued", moment.stage)
     host.cloud.faults.clear()
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
@@ -145,7 +146,7 @@ def test_a_stop_that_comes_while_the_ledger_is_opened_is_not_lost(host: Host) ->
     open_ledger(host.state).close()
     path = host.state / FILE_NAME
     with closing(sqlite3.connect(path)) as other, daemon(host) as process:
-        other.execute("BEGIN IMMEDIATE")  # for which whoever opens it waits a while
+        other.execute("BEGIN IMMEDIATE")  # so opening it takes a while
         until(lambda: has_open(process.pid, path), "the ledger to be opened")
         process.terminate()
         other.rollback()
@@ -169,7 +170,7 @@ def test_many_starts_and_stops_at_any_moment_leave_one_image_of_each_kind(
     host.cloud.faults.clear()
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
-    assert told(host, "state") == "done"
+    assert reported(host, "state") == "done"
     in_order(host)
 
 
@@ -183,7 +184,7 @@ def spoil_ledger(host: Host) -> None:
             file.write(b"\xa5" * (path.stat().st_size - PAGE_BYTES))
 
 
-def test_a_ledger_damaged_in_the_middle_ends_the_daemon_and_the_next_begins_it_anew(
+def test_a_ledger_damaged_in_the_middle_ends_the_daemon_and_the_next_makes_a_new_one(
     host: Host, real_set: RealSet
 ) -> None:
     drop(host, real_set)
@@ -213,13 +214,11 @@ class Daemon:
 
     def ready(self) -> None:
         """Wait until it says so."""
-        while not self.systemd.recv(65536).startswith(b"READY=1"):
-            pass
+        await_notice(self.systemd, b"READY=1")
 
     def reload(self) -> None:
         self.process.send_signal(signal.SIGHUP)
-        while not self.systemd.recv(65536).startswith(b"RELOADING=1"):
-            pass
+        await_notice(self.systemd, b"RELOADING=1")
         self.ready()
 
     def stop(self) -> str:
@@ -253,7 +252,7 @@ def is_free(folder: Path) -> bool:
     return True
 
 
-def test_a_broken_configuration_is_told_in_one_sentence_and_the_old_one_works_on(
+def test_a_broken_configuration_is_reported_in_one_sentence_and_the_old_one_works_on(
     host: Host, real_set: RealSet
 ) -> None:
     good = host.config.read_text()
@@ -262,7 +261,7 @@ def test_a_broken_configuration_is_told_in_one_sentence_and_the_old_one_works_on
             host.configure(bad)
             running.reload()
         drop(host, real_set)
-        until(lambda: told(host, "state") == "done", "the set, by the old configuration")
+        until(lambda: reported(host, "state") == "done", "the set, by the old configuration")
         talk = running.stop()
     complaints = [line for line in talk.splitlines() if "Kept the old configuration: " in line]
     assert len(complaints) == 3
@@ -285,7 +284,7 @@ def test_folders_come_and_go_with_the_configuration(host: Host, real_set: RealSe
         assert is_free(host.spool)
         drop(host, real_set)
         drop(replace(host, spool=second), real_set)
-        until(lambda: told(replace(host, spool=second), "state") == "done", "the set in the new folder")
+        until(lambda: reported(replace(host, spool=second), "state") == "done", "the set in the new folder")
         running.stop()
     assert host.outputs() == [], "nobody looks at the folder that was let go"
     in_order(replace(host, spool=second))
@@ -299,11 +298,11 @@ def test_a_set_at_work_comes_to_its_end_when_its_cloud_is_taken_out(host: Host, 
         host.cloud.faults.arm("slow", SLOW_SECONDS / 2)
         host.configure(good.replace("[cloud.default]", "[cloud.other]"))
         running.reload()
-        assert told(host, "state") == "working"
+        assert reported(host, "state") == "working"
         host.cloud.faults.clear()
-        until(lambda: told(host, "state") != "working", "its end")
+        until(lambda: reported(host, "state") != "working", "its end")
         talk = running.stop()
-    assert told(host, "state") == "done", talk
+    assert reported(host, "state") == "done", talk
     assert "Traceback" not in talk
     in_order(host)
 
@@ -313,9 +312,9 @@ def test_a_changed_time_to_settle_takes_effect(host: Host, real_set: RealSet) ->
     host.configure(good.replace("settle = 0.3", "settle = 3600"))
     drop(host, real_set)
     with watched(host) as running:
-        assert told(host, "state") != "working"
+        assert reported(host, "state") != "working"
         assert not host.cloud.requests
         host.configure(good)
         running.reload()
-        until(lambda: told(host, "state") == "done", "the set")
+        until(lambda: reported(host, "state") == "done", "the set")
         running.stop()
