@@ -1,9 +1,9 @@
 """Every benchmark, in one run, on this machine.
 
-Run by hand: `python tests/bench/all.py [--folder DIR] [--results DIR] [--quick]`. It takes a quarter of an
+Run by hand: `python -m tests.bench.all [--folder DIR] [--results DIR] [--quick]`. It takes a quarter of an
 hour and 20 GB of disk in DIR, all of it removed in the end. The tables are printed, and written with their
 plots to `RESULTS.md` in the folder of results; `--quick` leaves the longest of each out, and writes nothing
-unless it is told where.
+unless a folder is given.
 """
 
 import argparse
@@ -13,22 +13,22 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from drops import drops
-from holes import holes
-from links import links
-from machine import machine
-from materials import materials
-from memory import memory
-from plot import can_plot
-from primitives import primitives
-from resident import resident
-from scaling import files, sets
-from startup import startup
-from throughput import throughput
+from tests.bench.drops import drops
+from tests.bench.holes import holes
+from tests.bench.links import links
+from tests.bench.machine import machine
+from tests.bench.materials import materials
+from tests.bench.memory import memory
+from tests.bench.plot import can_plot
+from tests.bench.primitives import primitives
+from tests.bench.resident import resident
+from tests.bench.scaling import files, sets
+from tests.bench.startup import startup
+from tests.bench.throughput import throughput
 
 READING = """
-Other work on the machine shows in the seconds. Compare the ratios, all of whose parts were measured in turn
-within this one run, and not the seconds of two runs.
+Other work on the machine shows in the seconds. Compare the ratios: their parts were measured in turn
+within this one run. Do not compare the seconds of two runs.
 """
 
 
@@ -42,12 +42,12 @@ def main() -> None:
     if results:
         results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="uecwatchd-bench-") as folder:
-        lines = list(told(report(Path(folder), results, quick=given.quick)))
+        lines = list(printed(report(Path(folder), results, quick=given.quick)))
     if results:
         (results / "RESULTS.md").write_text("\n".join(lines) + "\n")
 
 
-def told(lines: Iterator[str]) -> Iterator[str]:
+def printed(lines: Iterator[str]) -> Iterator[str]:
     for line in lines:
         print(line, flush=True)  # noqa: T201
         yield line
@@ -55,7 +55,7 @@ def told(lines: Iterator[str]) -> Iterator[str]:
 
 def report(folder: Path, plots: Path | None, *, quick: bool) -> Iterator[str]:
     cores, least = len(os.sched_getaffinity(0)), -1 if quick else None
-    command = f"python tests/bench/all.py{' --quick' if quick else ''}"
+    command = f"python -m tests.bench.all{' --quick' if quick else ''}"
     yield from ("# What was measured", "", f"`{command}`, {datetime.now(UTC):%Y-%m-%d}", "")
     yield from machine()
     yield READING.rstrip()

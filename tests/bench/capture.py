@@ -1,4 +1,4 @@
-"""Record the README's terminal picture from a real run: `python tests/bench/capture.py [FILE.svg]`.
+"""Record the README's terminal picture from a real run: `python -m tests.bench.capture [FILE.svg]`.
 
 Starts the embedded cloud and a daemon on loopback, makes a real image set, types the commands below into
 bash, and draws what they printed, each with the second it was typed at. Everything runs in a temporary

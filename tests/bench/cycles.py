@@ -1,4 +1,4 @@
-"""What many starts, stops and reloads leave behind, in figures. Run by hand: `python tests/bench/cycles.py`.
+"""What many starts, stops and reloads leave behind, in figures. Run by hand: `python -m tests.bench.cycles`.
 
 One set lies in a spool of this machine, beside the embedded cloud. The real program is started and stopped at
 random moments of a list that the seed decides, then `once` ends the work. After that a daemon is told to
@@ -19,6 +19,8 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+from tests.support.daemon import await_notice
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.demo.material import kernel, make_set
 from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK
@@ -29,7 +31,6 @@ from uecwatchd.sandbox.server import Sandbox
 EARLIEST_SECONDS, LATEST_SECONDS = 0.1, 3.0
 # So that one set takes many cycles.
 ANSWER_SECONDS = 0.3
-PATIENCE_SECONDS = 120.0
 ROLES = ("emi", "eki", "eri")
 
 
@@ -101,23 +102,18 @@ def reload_often(folder: Path, config: Path, reloads: int) -> None:
         systemd.settimeout(PATIENCE_SECONDS)
         process = start("run", config, NOTIFY_SOCKET=str(folder / "notify"))
         try:
-            await_word(systemd, b"READY=1")
+            await_notice(systemd, b"READY=1")
             before = held(process.pid)
             for _ in range(reloads):
                 process.send_signal(signal.SIGHUP)
-                await_word(systemd, b"RELOADING=1")
-                await_word(systemd, b"READY=1")
+                await_notice(systemd, b"RELOADING=1")
+                await_notice(systemd, b"READY=1")
             after = held(process.pid)
         finally:
             process.terminate()
             process.wait(PATIENCE_SECONDS)
     tell("descriptors", f"{before[0]} before, {after[0]} after {reloads} reloads")
     tell("threads", f"{before[1]} before, {after[1]} after {reloads} reloads")
-
-
-def await_word(systemd: socket.socket, word: bytes) -> None:
-    while not systemd.recv(65536).startswith(word):
-        pass
 
 
 def held(pid: int) -> tuple[int, int]:

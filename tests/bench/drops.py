@@ -16,7 +16,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from runs import ROUNDS, SAMPLE_SECONDS, in_turn, nowhere, processor_of, timed
+from tests.bench.runs import ROUNDS, SAMPLE_SECONDS, in_turn, nowhere, processor_of, timed
+from tests.support.waiting import until
 
 CONFIGURATION = """\
 [spool]
@@ -39,8 +40,7 @@ with Sandbox(Path(sys.argv[1])) as cloud:
     sys.stdin.read()
 """
 SIDECAR = 'kernel = "none"\nconvert = "keep"\n'
-PATIENCE_SECONDS = 30.0
-
+START_SECONDS = 30.0  # far longer than a server takes to start
 
 READING = """
 From the beginning of the attempt: the file is read for its digest and the cloud asked what it is and has,
@@ -187,22 +187,18 @@ def rclone(store: Path, eucarc: Path) -> Iterator[int]:
         [program, "serve", "s3", *options, str(store)], stderr=subprocess.DEVNULL
     ) as server:
         try:
-            _await(port)
+            until(lambda: _accepts(port), "the server", patience=START_SECONDS)
             yield server.pid
         finally:
             server.terminate()
 
 
-def _await(port: int) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except ConnectionRefusedError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def once(config: Path, cloud: int) -> Drop:

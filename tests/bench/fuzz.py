@@ -1,33 +1,21 @@
-"""Tries every parser and rule with as many made-up inputs as there is time for, and counts what came of them.
+"""Tries every parser and rule with as many made-up inputs as there is time for, and counts the outcomes.
 
-    python tests/bench/fuzz.py [SECONDS] [TARGET ...]
+    python -m tests.bench.fuzz [SECONDS] [TARGET ...]
 
 A failure prints the smallest input that shows it, and the line that brings it back.
 """
 
 import argparse
-import importlib.util
 import sys
 import time
 import traceback
 from collections import Counter
-from pathlib import Path
-from types import ModuleType
+
+from tests import test_fuzz
 
 # Hypothesis slows down with the number of examples in one run, since it avoids repeating itself.
 EXAMPLES_A_RUN = 1000
 OUTCOMES_SHOWN = 6
-
-
-def targets() -> ModuleType:
-    place = Path(__file__).parents[1] / "test_fuzz.py"
-    found = importlib.util.spec_from_file_location("test_fuzz", place)
-    assert found
-    assert found.loader
-    module = importlib.util.module_from_spec(found)
-    sys.modules["test_fuzz"] = module  # where its dataclasses look for their own module
-    found.loader.exec_module(module)
-    return module
 
 
 def main() -> int:
@@ -35,13 +23,13 @@ def main() -> int:
     arguments.add_argument("seconds", nargs="?", type=float, default=10.0, help="for each target")
     arguments.add_argument("targets", nargs="*")
     given = arguments.parse_args()
-    fuzz, failed = targets(), 0
-    for name in given.targets or fuzz.TARGETS:
+    failed = 0
+    for name in given.targets or test_fuzz.TARGETS:
         outcomes: Counter[str] = Counter()
         end = time.monotonic() + given.seconds
         while time.monotonic() < end:
             try:
-                fuzz.trial(fuzz.TARGETS[name], examples=EXAMPLES_A_RUN, outcomes=outcomes)()
+                test_fuzz.trial(test_fuzz.TARGETS[name], examples=EXAMPLES_A_RUN, outcomes=outcomes)()
             except Exception:  # noqa: BLE001 (whatever it is, it is what is looked for)
                 traceback.print_exc()
                 failed += 1

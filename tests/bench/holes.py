@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from runs import GIB, MIB, ROUNDS, nowhere, timed
+from tests.bench.runs import GIB, MIB, ROUNDS, nowhere, timed
 
 
 def holes(dense: Path, folder: Path) -> Iterator[str]:

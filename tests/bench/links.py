@@ -9,8 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
-from runs import GIB, SECRET, Run, in_turn
-
+from tests.bench.runs import GIB, SECRET, Run, in_turn
 from uecwatchd.bundle.bundler import Bundling, PartData
 from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.config.records import Compression, WorkSettings

@@ -1,4 +1,4 @@
-"""How the service bears a load, in figures. Run by hand: `python tests/bench/load.py [--sets N]`.
+"""How the service bears a load, in figures. Run by hand: `python -m tests.bench.load [--sets N]`.
 
 Everything runs on this machine against the embedded cloud, in a folder that is removed in the end. The
 default of 1,000 sets takes a few minutes; what else runs here shows in the figures.
@@ -14,11 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from runs import peak_of, processor_of, watched
-
+from tests.bench.runs import peak_of, processor_of, watched
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.clouds.dialects import UEC
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Rules
@@ -49,7 +48,7 @@ LARGE_BYTES = 200 * 1024**3
 LARGE_PIECES = 1024
 PIECE_BYTES = 4 * 1024**2  # of noise, in all as much as takes a while
 IDLE_SECONDS = 30.0
-PATIENCE_SECONDS = 280.0
+LARGE_SECONDS = 280.0  # far longer than an idle machine takes for the large image
 RULES = Rules(
     settle=0.0,
     defaults=Sidecar(),
@@ -168,12 +167,16 @@ def beside_large(bench: Bench) -> str:
     process = bench.start("run", workers=1)
     began = time.perf_counter()
     try:
-        until((bench.spool / "large.uec.json").exists)
+        until((bench.spool / "large.uec.json").exists, "the large set")
         bench.drop(50)
         dropped = time.perf_counter()
-        until(lambda: bench.done() - (bench.spool / "large.emi").exists() == 50)
+        until(
+            lambda: bench.done() - (bench.spool / "large.emi").exists() == 50,
+            "the small sets",
+            patience=LARGE_SECONDS,
+        )
         small = time.perf_counter() - dropped
-        until((bench.spool / "large.emi").exists)
+        until((bench.spool / "large.emi").exists, "the large set", patience=LARGE_SECONDS)
         large, memory = time.perf_counter() - began, peak_of(process.pid)
     finally:
         stop(process)
@@ -203,14 +206,6 @@ def switches(pid: int) -> int:
     texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
     lines = (line for text in texts for line in text.splitlines())
     return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
-
-
-def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        if time.monotonic() > end:
-            raise TimeoutError("this takes too long: is the machine busy?")
-        time.sleep(0.1)
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

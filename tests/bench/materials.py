@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from runs import GIB, MIB
+from tests.bench.runs import GIB, MIB
 
 
 def materials(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from plot import can_plot, plot
-from runs import GIB, MIB, peak_of, processor_of
+from tests.bench.plot import can_plot, plot
+from tests.bench.runs import GIB, MIB, peak_of, processor_of
 
 SAMPLE_SECONDS = 0.2
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -12,7 +12,7 @@ def can_plot() -> bool:
     except ImportError:
         return False
     matplotlib.use("svg")
-    # Otherwise names within the file are made up anew each time.
+    # Otherwise names within the file are made up again each time.
     matplotlib.rcParams["svg.hashsalt"] = "uecwatchd"
     return True
 

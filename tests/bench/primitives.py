@@ -8,8 +8,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
-from runs import GIB, MB, ROUNDS, SECRET, nowhere, processor, timed
 
+from tests.bench.runs import GIB, MB, ROUNDS, SECRET, nowhere, processor, timed
 from uecwatchd.bundle.compress import BLOCK_BYTES
 from uecwatchd.bundle.deflate import HEADER, choose_deflater, gzip_trailer
 from uecwatchd.bundle.unbundle import inflate

@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from load import Bench
-from runs import GIB, MIB, Watched, watched
-
+from tests.bench.load import Bench
+from tests.bench.runs import GIB, MIB, Watched, watched
 from uecwatchd.sandbox.server import Sandbox
 
 MOST_MIB = 200

@@ -4,10 +4,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from load import Bench, scan_seconds
-from plot import can_plot, plot
-from runs import Watched, watched
-
+from tests.bench.load import Bench, scan_seconds
+from tests.bench.plot import can_plot, plot
+from tests.bench.runs import Watched, watched
 from uecwatchd.sandbox.server import Sandbox
 
 

@@ -9,9 +9,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from load import Bench
-from runs import children
-
+from tests.bench.load import Bench
+from tests.bench.runs import children
 from uecwatchd.sandbox.server import Sandbox
 
 RUNS = 5

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from runs import GIB, MB, SECRET, Run, children, in_turn, timed
+from tests.bench.runs import GIB, MB, SECRET, Run, children, in_turn, timed
 
 # What the classic clients do, as a shell would have it; both make parts of 10 MiB.
 PIPELINE = """\
