@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import stat
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,9 +20,6 @@ from pathlib import Path, PurePath
 from uecwatchd.errors import Halted
 
 IMAGE_BYTES = 48 << 20  # space for kernel, ramdisk and busybox, and several parts of 10 MiB in its bundle
-SECTOR_BYTES = 512
-DISK_START_SECTOR = 2048  # of the first partition, at 1 MiB, as in every partitioner since 2010
-COPY_BYTES = 1 << 20
 DOWNLOAD_SECONDS = 600  # 27 MB, over a slow network
 TOOL_SECONDS = 60  # every other program takes at most two
 
@@ -95,13 +91,12 @@ class DebianKernel:
 
 @dataclass(frozen=True, slots=True)
 class RealSet:
-    """The files of one set. `disk` is the same machine as a whole disk with a partition table."""
+    """The files of one set."""
 
     machine: Path
     kernel: Path
     ramdisk: Path
     sidecar: Path | None
-    disk: Path | None
     version: str
 
 
@@ -112,7 +107,6 @@ def make_set(
     name: str = "tiny",
     size: int = IMAGE_BYTES,
     sidecar: bool = True,
-    whole_disk: bool = False,
 ) -> RealSet:
     """Make the files of a set, with the names that a distribution uses.
 
@@ -130,7 +124,6 @@ def make_set(
         kernel=vmlinuz,
         ramdisk=initrd,
         sidecar=write_sidecar(folder / f"{name}.toml", machine, vmlinuz, initrd) if sidecar else None,
-        disk=make_disk(folder / f"{name}.disk", machine) if whole_disk else None,
         version=kernel.version,
     )
 
@@ -318,18 +311,6 @@ def fill_root(root: Path, *, boot: Iterable[Path], hostname: str) -> None:
 def write_program(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     path.chmod(0o755)
-
-
-def make_disk(disk: Path, partition: Path) -> Path:
-    """Write an MBR with one active Linux partition, and the partition."""
-    sectors = partition.stat().st_size // SECTOR_BYTES
-    no_cylinders = b"\xfe\xff\xff"  # "use the sector numbers": every partitioner writes this for large disks
-    entry = struct.pack("<B3sB3sII", 0x80, no_cylinders, 0x83, no_cylinders, DISK_START_SECTOR, sectors)
-    with disk.open("wb") as target, partition.open("rb") as source:
-        target.write(bytes(0x1BE) + entry + bytes(48) + b"\x55\xaa")
-        target.seek(DISK_START_SECTOR * SECTOR_BYTES)
-        shutil.copyfileobj(source, target, COPY_BYTES)
-    return disk
 
 
 def write_sidecar(path: Path, machine: Path, kernel: Path, ramdisk: Path) -> Path:

@@ -1,6 +1,6 @@
 """Parser for checksum files, in all formats that tools write.
 
-The text is untrusted. Every mistake in it is raised as one `Rejected`.
+The text is untrusted. The first mistake in it is raised as `Malformed`, and worded as one `Rejected`.
 """
 
 import re
@@ -17,20 +17,13 @@ _LINE_END = re.compile(r"\r\n|[\n\r\0]")  # `sha256sum -z` writes \0
 _TAG = re.compile(r"\\?[A-Z][A-Z0-9-]* ?\(")
 
 
-def read_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
-    """Read the output of `sha256sum`, with or without --tag, or a digest alone. Returns name → digest.
+def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
+    """Parse the output of `sha256sum`, with or without --tag, or a digest alone. Returns name → digest.
 
     A leading `./`, as `sha256sum ./*` writes it, is removed. In a list for several files, names may be paths,
-    and other kinds of sums are ignored. The armor of a signed text is ignored too. Raises Rejected.
+    and other kinds of sums are ignored. The armor of a signed text is ignored too. Raises Malformed at the
+    first bad line.
     """
-    try:
-        return parse_checksums(file_name, data)
-    except Malformed as error:
-        raise unusable_checksums(file_name, error) from error
-
-
-def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
-    """Parse the text. Raises Malformed at the first bad line."""
     name = last_part(file_name)
     target = checksums_target(name) or ""
     digests: dict[str, str] = {}

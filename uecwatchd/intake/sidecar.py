@@ -225,17 +225,6 @@ class NotASidecar(Malformed):
     """A text without any key of a sidecar."""
 
 
-def read_sidecar(file_name: str, data: bytes) -> Sidecar:
-    """Read `NAME.toml` or `NAME.json`. Raises Rejected for any bad content.
-
-    JSON without any key of a sidecar raises ForeignDocument: many programs put such files beside images.
-    """
-    try:
-        return parse_sidecar(data, is_json=file_name.lower().endswith(".json"))
-    except Malformed as error:
-        raise unusable_sidecar(file_name, error) from error
-
-
 def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
     """Parse the text. Raises Malformed with all mistakes."""
     try:
@@ -259,7 +248,10 @@ def _has_slip(table: Mapping[str, object]) -> bool:
 
 
 def unusable_sidecar(file_name: str, error: Malformed) -> Rejected:
-    """Return the error for a file whose text is malformed."""
+    """Return the error for a file whose text is malformed.
+
+    It is ForeignDocument for JSON without any key of a sidecar: many programs put such files beside images.
+    """
     if isinstance(error, NotASidecar | NoTable):
         instead = f"; or write {last_part(file_name)[:-5]}.toml, and it is left alone"
         return ForeignDocument(

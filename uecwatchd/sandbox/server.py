@@ -54,6 +54,9 @@ class Sandbox:
     Once stopped it can be started again, and listens on the same port. On start it raises `Deferred` if
     another one runs over the folder, and `Halted` if the port is taken or the folder belongs to another
     dialect or to no cloud.
+
+    Tests of any project may embed it. `requests`, `refusals`, `calls`, `images`, `objects`, `backend` and
+    `grant_bucket_to_other` are for them: what the cloud was asked, what it holds, and what it must refuse.
     """
 
     def __init__(
