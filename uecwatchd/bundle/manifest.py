@@ -285,13 +285,13 @@ def _manifest(root: Element, machine: Element, image: Element) -> Manifest:
 def _kind(declared: str | None, kernel_id: str | None, ramdisk_id: str | None) -> Role:
     if declared not in (None, *get_args(Role)):
         raise Damaged(f"its <type> is {declared}, not machine, kernel or ramdisk")
-    told: set[Role] = set()
-    told |= {"kernel"} if kernel_id in MARKS else set()
-    told |= {"ramdisk"} if ramdisk_id in MARKS else set()
-    told |= {cast(Role, declared)} if declared not in (None, "machine") else set()
-    if len(told) > 1:
+    roles: set[Role] = set()
+    roles |= {"kernel"} if kernel_id in MARKS else set()
+    roles |= {"ramdisk"} if ramdisk_id in MARKS else set()
+    roles |= {cast(Role, declared)} if declared not in (None, "machine") else set()
+    if len(roles) > 1:
         raise Damaged("it says both that this is a kernel and that it is a ramdisk")
-    return told.pop() if told else "machine"
+    return roles.pop() if roles else "machine"
 
 
 def _arch(machine: Element) -> str:

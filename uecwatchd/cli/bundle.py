@@ -169,8 +169,8 @@ def unbundle(arguments: argparse.Namespace) -> int:
             f"warning: {arguments.manifest} has the SHA-1 of no data for its archive, as euca2ools 1.2 and"
             " 1.3 wrote it; the sums of its parts and of what is compressed in them were checked"
         )
-    told = {"image": str(image), "size": found.size, **digests.json_fields(found.digest)}
-    put_json(told) if arguments.json else put(str(image))
+    fields = {"image": str(image), "size": found.size, **digests.json_fields(found.digest)}
+    put_json(fields) if arguments.json else put(str(image))
     return os.EX_OK
 
 

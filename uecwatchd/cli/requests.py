@@ -83,14 +83,14 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     found = survey(settings, now=time.time())
     row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
-    verdict = decide(verb, row, alive=found.known.alive)
-    if verdict.act:
+    effect = decide(verb, row, alive=found.known.alive)
+    if effect.act:
         _act(verb, row, settings)
-    say(verdict.sentence)
+    say(effect.sentence)
     if arguments.json:
-        told = {"verb": verb, "folder": row.folder, "set": row.name, "state": row.state}
-        put_json({**told, "done": verdict.act, "next": verdict.sentence})
-    return verdict.exit_code
+        fields = {"verb": verb, "folder": row.folder, "set": row.name, "state": row.state}
+        put_json({**fields, "done": effect.act, "next": effect.sentence})
+    return effect.exit_code
 
 
 retry, forget, hold, release = (partial(_run, verb) for verb in get_args(Verb))

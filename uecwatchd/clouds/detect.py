@@ -56,8 +56,8 @@ KNOWS_NO_PATH = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 # The first two generations fail at such a path, with this line of text at the beginning.
 FAILS_AT_PATH = re.compile(r"500: Failure: 500\b")
 # Where no service of a Eucalyptus is, and with which code it says so from 3.0 on: nobody else's is like that.
-NOWHERE = "/services/None"
-IS_NOWHERE = re.compile("404 Not Found: ")
+MISSING_PATH = "/services/None"
+IS_MISSING_PATH = re.compile("404 Not Found: ")
 SERVER_FAILS = HTTPStatus.INTERNAL_SERVER_ERROR
 DOING = "finding out its generation"
 
@@ -74,11 +74,11 @@ class DetectedDialect:
 class _Answer:
     """As much of an answer as detection needs.
 
-    `said` is "Code: message", empty on success; `server` names itself.
+    `text` is "Code: message", empty on success; `server` names itself.
     """
 
     status: int
-    said: str
+    text: str
     server: str
 
 
@@ -93,7 +93,7 @@ def detect_dialect(account: Account, *, stop: Stop = NEVER) -> DetectedDialect:
         return DetectedDialect(OPENSTACK, "its EC2 is where OpenStack's Nova had it")
     if not (_has_its_paths(account) or _refuses_as_eucalyptus(account, stop)):
         return DetectedDialect(OPENSTACK, "its address is neither Amazon's nor one of a Eucalyptus")
-    if not answer.said:
+    if not answer.text:
         return DetectedDialect(EUCA5, "its S3 takes V4 signatures, as Eucalyptus does from 4.4 on")
     if _has_object_storage(account, stop):
         return DetectedDialect(EUCA4, f"it has {OBJECT_STORAGE}, as Eucalyptus does from 4.0 on")
@@ -121,28 +121,28 @@ def _has_its_paths(account: Account) -> bool:
 
 
 def _refuses_as_eucalyptus(account: Account, stop: Stop) -> bool:
-    nowhere = replace(account, ec2_url=_beside(account.ec2_url, NOWHERE))
-    cloud = make_cloud(nowhere, EUCA5, uploads=1, stop=stop)
-    answer = _told(cloud, cloud.ec2.describe_regions, lambda one: one.status < SERVER_FAILS)
-    return IS_NOWHERE.match(answer.said) is not None
+    account_at_missing_path = replace(account, ec2_url=_beside(account.ec2_url, MISSING_PATH))
+    cloud = make_cloud(account_at_missing_path, EUCA5, uploads=1, stop=stop)
+    answer = _ask(cloud, cloud.ec2.describe_regions, lambda one: one.status < SERVER_FAILS)
+    return IS_MISSING_PATH.match(answer.text) is not None
 
 
 def _asked_as_newest(account: Account, stop: Stop) -> _Answer:
     cloud = make_cloud(account, EUCA5, uploads=1, stop=stop)
-    return _told(cloud, cloud.s3.list_buckets, _takes_no_v4)
+    return _ask(cloud, cloud.s3.list_buckets, _takes_no_v4)
 
 
 def _takes_no_v4(answer: _Answer) -> bool:
-    return answer.status in REFUSES_V4 or answer.said == WITHOUT_A_WORD
+    return answer.status in REFUSES_V4 or answer.text == WITHOUT_A_WORD
 
 
 def _has_object_storage(account: Account, stop: Stop) -> bool:
     beside = replace(account, s3_url=_beside(account.s3_url, OBJECT_STORAGE))
     cloud = make_cloud(beside, EUCA4, uploads=1, stop=stop)
-    return not _lacks_path(_told(cloud, cloud.s3.list_buckets, _lacks_path))
+    return not _lacks_path(_ask(cloud, cloud.s3.list_buckets, _lacks_path))
 
 
-def _told(cloud: Cloud, ask: Callable[[], Any], tells: Callable[[_Answer], bool]) -> _Answer:
+def _ask(cloud: Cloud, ask: Callable[[], Any], tells: Callable[[_Answer], bool]) -> _Answer:
     """Return the answer to a question. Raises a refusal unless `tells` says that it is an answer."""
     with translated(cloud, DOING):
         try:
@@ -155,7 +155,7 @@ def _told(cloud: Cloud, ask: Callable[[], Any], tells: Callable[[_Answer], bool]
 
 
 def _lacks_path(answer: _Answer) -> bool:
-    return answer.status in KNOWS_NO_PATH or FAILS_AT_PATH.match(answer.said) is not None
+    return answer.status in KNOWS_NO_PATH or FAILS_AT_PATH.match(answer.text) is not None
 
 
 def _oldest(account: Account, stop: Stop) -> DetectedDialect:
@@ -170,7 +170,7 @@ def _oldest(account: Account, stop: Stop) -> DetectedDialect:
 
 
 def _refusing(answer: _Answer, error: ClientError) -> DetectedDialect:
-    if UNKNOWN_PARAMETER not in answer.said:
+    if UNKNOWN_PARAMETER not in answer.text:
         raise error
     if answer.status == HTTPStatus.PRECONDITION_FAILED:
         return DetectedDialect(
@@ -182,8 +182,8 @@ def _refusing(answer: _Answer, error: ClientError) -> DetectedDialect:
 def _read(response: Mapping[str, Any]) -> _Answer:
     metadata = response.get("ResponseMetadata", {})
     error = response.get("Error") or {}
-    said = f"{error.get('Code', '')}: {error.get('Message', '')}" if error else ""
-    return _Answer(metadata["HTTPStatusCode"], said, metadata.get("HTTPHeaders", {}).get("server", ""))
+    text = f"{error.get('Code', '')}: {error.get('Message', '')}" if error else ""
+    return _Answer(metadata["HTTPStatusCode"], text, metadata.get("HTTPHeaders", {}).get("server", ""))
 
 
 def _beside(url: str | None, path: str) -> str:

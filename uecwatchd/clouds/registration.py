@@ -127,10 +127,10 @@ def _believed(cloud: Cloud, image_id: str, role: Role | None, doing: str) -> str
 
 
 def _failed(cloud: Cloud, image: Image) -> BundleRefused:
-    said = f" ({quoted(image.reason)})" if image.reason else ""
+    reason = f" ({quoted(image.reason)})" if image.reason else ""
     return BundleRefused(
         f"cloud {cloud.name}, registering {image.location}",
-        f"{image.id} is {quoted(image.state)}{said}",
+        f"{image.id} is {quoted(image.state)}{reason}",
         f"See that cloud_cert under [cloud.{cloud.name}], or in its eucarc, is this cloud's certificate, and"
         " that the image boots there; then retry the set. Its administrator's logs say more about the id.",
     )

@@ -342,9 +342,9 @@ def run(name: str, *arguments: str, cwd: str | None = None, seconds: int = TOOL_
     except subprocess.TimeoutExpired as error:
         raise Halted(name, f"it was not done after {seconds} s", "Try it again, or by hand.") from error
     except subprocess.CalledProcessError as error:
-        said = error.stderr.strip().splitlines() or ["it said nothing"]
+        lines = error.stderr.strip().splitlines() or ["it said nothing"]
         raise Halted(
-            name, f"it failed: {said[-1]}", f"Try by hand: {' '.join([name, *arguments])}"
+            name, f"it failed: {lines[-1]}", f"Try by hand: {' '.join([name, *arguments])}"
         ) from error
     return done.stdout
 

@@ -52,15 +52,15 @@ def _is_general(name: str) -> bool:
 
 def _unarmored(lines: Iterable[str]) -> list[tuple[int, str]]:
     """Return the lines with content, with their numbers; of a signed text only the signed lines."""
-    told: list[tuple[int, str]] = []
+    numbered: list[tuple[int, str]] = []
     is_header = False
     for number, line in enumerate(lines, start=1):
         if line == "-----BEGIN PGP SIGNATURE-----":
             break
         is_header = line == "-----BEGIN PGP SIGNED MESSAGE-----" or (is_header and bool(line.strip()))
         if line.strip() and not line.startswith("#") and not is_header:
-            told.append((number, line.removeprefix("- ")))
-    return told
+            numbered.append((number, line.removeprefix("- ")))
+    return numbered
 
 
 _SUM = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9A-Fa-f]{64}) [ *](?:\./)?(?P<name>.+)")

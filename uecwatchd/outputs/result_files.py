@@ -162,8 +162,8 @@ def write_report(record: SetRecord) -> bytes:
     return _encoded(as_json(record))
 
 
-def _encoded(told: Mapping[str, object]) -> bytes:
-    return (json_text(told) + "\n").encode()
+def _encoded(fields: Mapping[str, object]) -> bytes:
+    return (json_text(fields) + "\n").encode()
 
 
 def read_report(data: bytes) -> Mapping[str, Any]:
@@ -226,8 +226,8 @@ def _member(member: MemberRecord, image: TargetImage) -> dict[str, object]:
 def _failure(error: Failure | None) -> dict[str, str] | None:
     if error is None:
         return None
-    told = {"class": error.kind, "what": error.what, "why": error.why, "hint": error.hint}
-    return {**told, "request_id": error.request_id} if error.request_id else told
+    fields = {"class": error.kind, "what": error.what, "why": error.why, "hint": error.hint}
+    return {**fields, "request_id": error.request_id} if error.request_id else fields
 
 
 def instant(when: float | None) -> str | None:

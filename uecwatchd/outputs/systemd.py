@@ -33,7 +33,7 @@ class Notifier:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._clock = clock
         self._summary = self._work = self._shown = ""
-        self._untold = False
+        self._unsent = False
         self._lock = threading.Lock()
         self.watchdog_seconds = _watchdog_seconds(environ, pid or os.getpid())
 
@@ -52,10 +52,10 @@ class Notifier:
         with self._lock:
             self._summary = self._summary if summary is None else summary
             self._work = self._work if work is None else work
-            if not lines and self._status() == self._shown and not self._untold:
+            if not lines and self._status() == self._shown and not self._unsent:
                 return
             # A status is not worth waiting for: it is sent again with the next watchdog message.
-            self._untold = not self._send(*lines, self._status(), wait=bool(lines))
+            self._unsent = not self._send(*lines, self._status(), wait=bool(lines))
             self._shown = self._status()
 
     def _status(self) -> str:
@@ -64,7 +64,7 @@ class Notifier:
 
     def watchdog(self) -> None:
         with self._lock:
-            self._untold = not self._send("WATCHDOG=1", *([self._status()] if self._untold else []))
+            self._unsent = not self._send("WATCHDOG=1", *([self._status()] if self._unsent else []))
 
     def reloading(self) -> None:
         """Tell systemd that a reload starts. Call `ready` after it, even if the old configuration is kept."""

@@ -42,10 +42,10 @@ class Conditions:
         if not text:
             self.clear(key)
             return False
-        told = self._begins(key, text, once=once) and not quiet
-        if told:
+        reported = self._begins(key, text, once=once) and not quiet
+        if reported:
             self._monitor.tell(Event(kind, text, level=level, fields=fields or {}))
-        return told
+        return reported
 
     def set_error(self, key: Key, error: UecError) -> None:
         """Note that an error lasts, and tell it if it is another one than before."""

@@ -55,9 +55,9 @@ def internal_error(what: str, fault: BaseException) -> InternalError:
 
 
 def _describe(fault: BaseException) -> str:
-    said = printable(" ".join(str(fault).split())).rstrip(".")
-    said = said if len(said) <= WORDS_CHARACTERS else f"{said[:WORDS_CHARACTERS]}…"
-    return f"{type(fault).__name__}: {said}" if said else type(fault).__name__
+    message = printable(" ".join(str(fault).split())).rstrip(".")
+    message = message if len(message) <= WORDS_CHARACTERS else f"{message[:WORDS_CHARACTERS]}…"
+    return f"{type(fault).__name__}: {message}" if message else type(fault).__name__
 
 
 def _places(fault: BaseException) -> Iterator[str]:

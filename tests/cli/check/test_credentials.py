@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.cli.check.credentials import examine_papers
+from uecwatchd.cli.check.credentials import examine_credentials
 from uecwatchd.cli.check.finding import Finding, exit_code
 from uecwatchd.cli.check.host import examine_configuration
 from uecwatchd.config.records import Settings
@@ -20,7 +20,7 @@ Of = Callable[[list[Finding], str], list[str]]
 def examined(configured: Configured) -> Callable[..., list[Finding]]:
     def run(*lines: str, eucarc: Path | None = None, later: int = 0) -> list[Finding]:
         cloud = configured(*lines, eucarc=eucarc).clouds["default"]
-        return list(examine_papers(cloud, datetime.now(UTC) + timedelta(days=later)))
+        return list(examine_credentials(cloud, datetime.now(UTC) + timedelta(days=later)))
 
     return run
 

@@ -7,7 +7,7 @@ from uecwatchd.system.text import format_size
 
 
 def facts(dialect: Dialect) -> str:
-    return "; ".join((_signatures(dialect), _has(dialect), *_room(dialect), *_manners(dialect)))
+    return "; ".join((_signatures(dialect), _has(dialect), *_limits(dialect), *_behaviour(dialect)))
 
 
 def _signatures(dialect: Dialect) -> str:
@@ -18,7 +18,7 @@ def _signatures(dialect: Dialect) -> str:
 
 
 def _has(dialect: Dialect) -> str:
-    abilities = {
+    capabilities = {
         "image names": dialect.name_pattern is not None,
         "filters": dialect.filters,
         f"{dialect.tag_limit} tags" if dialect.tag_limit else "tags": dialect.tag_limit > 0,
@@ -26,13 +26,17 @@ def _has(dialect: Dialect) -> str:
         "prefixes": dialect.key_prefix,
         f"ACL {dialect.canned_acl}" if dialect.canned_acl else "ACLs": dialect.canned_acl is not None,
     }
-    told = {True: "", False: ""}
-    for known in told:
-        told[known] = ", ".join(name for name, there in abilities.items() if there is known)
-    return "; ".join(f"{word} {told[known]}" for known, word in ((True, "has"), (False, "no")) if told[known])
+    names_by_support = {True: "", False: ""}
+    for known in names_by_support:
+        names_by_support[known] = ", ".join(name for name, there in capabilities.items() if there is known)
+    return "; ".join(
+        f"{word} {names_by_support[known]}"
+        for known, word in ((True, "has"), (False, "no"))
+        if names_by_support[known]
+    )
 
 
-def _room(dialect: Dialect) -> Iterator[str]:
+def _limits(dialect: Dialect) -> Iterator[str]:
     if dialect.bucket_quota:
         each = f" of {format_size(dialect.bucket_size)}" if dialect.bucket_size else ""
         yield f"{dialect.bucket_quota} buckets{each}"
@@ -42,7 +46,7 @@ def _room(dialect: Dialect) -> Iterator[str]:
         yield f"manifests up to {format_size(dialect.manifest_limit)}"
 
 
-def _manners(dialect: Dialect) -> Iterator[str]:
+def _behaviour(dialect: Dialect) -> Iterator[str]:
     yield "boots whole disks alone" if dialect.boots_disk_alone else "boots no disk without a kernel"
     if dialect.account_checked:
         yield "account numbers are checked"

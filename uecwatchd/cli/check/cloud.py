@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from uecwatchd.cli.check.bucket import examine_bucket
 from uecwatchd.cli.check.capabilities import facts
 from uecwatchd.cli.check.clock import S3_WINDOW, date_of, examine_clock
-from uecwatchd.cli.check.credentials import UsableCredentials, examine_papers
+from uecwatchd.cli.check.credentials import UsableCredentials, examine_credentials
 from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.clouds.client import Cloud, is_insecure, make_cloud
 from uecwatchd.clouds.connect import connect_as, detected
@@ -36,11 +36,11 @@ def examine_cloud(
     `bucket` is the default bucket, None if its name is wrong; `sealed` is how many images this host has
     registered with each pair of certificates.
     """
-    papers = yield from examine_papers(settings, clock())
-    if papers is None:
+    credentials = yield from examine_credentials(settings, clock())
+    if credentials is None:
         return
-    yield from _insecure(papers.account)
-    found = yield from _recognised(settings, papers.account, clock, stop)
+    yield from _insecure(credentials.account)
+    found = yield from _detect(settings, credentials.account, clock, stop)
     if found is None:
         return
     yield Finding(
@@ -51,8 +51,8 @@ def examine_cloud(
     if found.dialect.kernels_by_administrators:
         what = "only administrators may register kernels and ramdisks; the first one shows if we are one"
         yield Finding("ok", f"cloud {settings.name}: {what}")
-    cloud = yield from _cloud(papers, found, stop, sealed)
-    ours = yield from _halves(cloud, clock)
+    cloud = yield from _cloud(credentials, found, stop, sealed)
+    ours = yield from _check_halves(cloud, clock)
     if ours is not None and bucket is not None:
         yield from examine_bucket(cloud, bucket, ours)
 
@@ -68,7 +68,7 @@ def _insecure(account: Account) -> Iterator[Finding]:
         )
 
 
-def _recognised(
+def _detect(
     settings: CloudSettings, account: Account, clock: Clock, stop: Stop
 ) -> Generator[Finding, None, DetectedDialect | None]:
     try:
@@ -79,11 +79,11 @@ def _recognised(
             yield from examine_clock(
                 account.cloud, "the cloud", ours=clock(), theirs=theirs, window=UEC.window
             )
-        yield _blamed(account, error, clock, stop)
+        yield _undetected(account, error, clock, stop)
         return None
 
 
-def _blamed(account: Account, error: UecError, clock: Clock, stop: Stop) -> Finding:
+def _undetected(account: Account, error: UecError, clock: Clock, stop: Stop) -> Finding:
     """Return the finding for a cloud that was not recognised.
 
     A cloud is recognised by its S3 first: if its EC2 accepts us, only S3 refuses us.
@@ -108,23 +108,23 @@ def _date_in(error: UecError) -> datetime | None:
 
 
 def _cloud(
-    papers: UsableCredentials, found: DetectedDialect, stop: Stop, sealed: Mapping[str, int]
+    credentials: UsableCredentials, found: DetectedDialect, stop: Stop, sealed: Mapping[str, int]
 ) -> Generator[Finding, None, Cloud]:
     """Return a cloud that can be asked, even if bundles could not be encrypted for it."""
-    account = papers.account
+    account = credentials.account
     bare = make_cloud(account, found.dialect, uploads=1, stop=stop)
-    if not papers.sealing:
+    if not credentials.sealing:
         return bare
     try:
         cloud = connect_as(account, found, uploads=1, stop=stop)
     except UecError as error:
         yield bad(error, account.cloud)
         return bare
-    yield Finding("ok", f"cloud {account.cloud}: {_sealed_for(account, cloud, sealed)}")
+    yield Finding("ok", f"cloud {account.cloud}: {_describe_certificate(account, cloud, sealed)}")
     return cloud
 
 
-def _sealed_for(before: Account, cloud: Cloud, sealed: Mapping[str, int]) -> str:
+def _describe_certificate(before: Account, cloud: Cloud, sealed: Mapping[str, int]) -> str:
     if before.cloud_cert is None and cloud.account.cloud_cert:
         return f"it gives its certificate itself (SHA-256 {fingerprint(cloud.account.cloud_cert)[:16]}…)"
     if cloud.dialect.offers_certificate:
@@ -142,7 +142,7 @@ def _sealed_for(before: Account, cloud: Cloud, sealed: Mapping[str, int]) -> str
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _TimedAnswer:
     """An answer or its error, and both clocks at that moment."""
 
     answer: dict[str, Any]
@@ -151,7 +151,7 @@ class _Heard:
     theirs: datetime | None
 
 
-def _halves(cloud: Cloud, clock: Clock) -> Generator[Finding, None, Collection[str] | None]:
+def _check_halves(cloud: Cloud, clock: Clock) -> Generator[Finding, None, Collection[str] | None]:
     """Check EC2 and S3 with a real call each. Returns the names of our buckets; None if S3 does not say."""
     ec2 = _ask(cloud, "listing its images", partial(_own_images, cloud), clock)
     s3 = _ask(cloud, "listing its buckets", cloud.s3.list_buckets, clock)
@@ -171,27 +171,27 @@ def _halves(cloud: Cloud, clock: Clock) -> Generator[Finding, None, Collection[s
     return frozenset(str(bucket.get("Name")) for bucket in buckets)
 
 
-def _ask(cloud: Cloud, doing: str, call: Callable[[], dict[str, Any]], clock: Clock) -> _Heard:
+def _ask(cloud: Cloud, doing: str, call: Callable[[], dict[str, Any]], clock: Clock) -> _TimedAnswer:
     try:
         with translated(cloud, doing):
             answer = call()
     except UecError as error:
-        return _Heard({}, error, clock(), _date_in(error))
-    return _Heard(answer, None, clock(), date_of(answer))
+        return _TimedAnswer({}, error, clock(), _date_in(error))
+    return _TimedAnswer(answer, None, clock(), date_of(answer))
 
 
-def _clock(cloud: Cloud, half: str, heard: _Heard, window: ClockTolerance) -> Iterator[Finding]:
-    if heard.theirs:
-        yield from examine_clock(cloud.name, half, ours=heard.ours, theirs=heard.theirs, window=window)
+def _clock(cloud: Cloud, half: str, timed: _TimedAnswer, window: ClockTolerance) -> Iterator[Finding]:
+    if timed.theirs:
+        yield from examine_clock(cloud.name, half, ours=timed.ours, theirs=timed.theirs, window=window)
 
 
 def _of_s3(cloud: Cloud, error: UecError, *, alone: bool) -> Finding:
-    told = bad(error, cloud.name)
+    finding = bad(error, cloud.name)
     if not alone or not isinstance(error, Halted):
-        return told
+        return finding
     where = f" ({cloud.account.s3_url})" if cloud.account.s3_url else ""
     hint = f"EC2 takes the same keys: see that s3_url{where} is of this cloud, and that they hold for S3 too."
-    return replace(told, what=f"{told.what}; only S3 refuses us", hint=hint)
+    return replace(finding, what=f"{finding.what}; only S3 refuses us", hint=hint)
 
 
 def _owners(cloud: Cloud, owners: Collection[str]) -> Iterator[Finding]:

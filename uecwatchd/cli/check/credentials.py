@@ -49,80 +49,80 @@ class UsableCredentials:
     sealing: bool
 
 
-def examine_papers(
+def examine_credentials(
     settings: CloudSettings, now: datetime
 ) -> Generator[Finding, None, UsableCredentials | None]:
     """Check the credentials. Returns what is needed to ask the cloud, None if that is not enough."""
     try:
-        told = find_sources(settings)
+        sources = find_sources(settings)
     except UecError as error:
         yield bad(error, settings.name)
         return None
-    yield from _places(told)
-    where = yield from _piece(told, addresses)
-    keys = yield from _piece(told, access_keys)
-    number = account_number(told)
-    certificate, pair = yield from _pair(told, now)
-    seal = yield from _piece(told, partial(cloud_certificate, user=certificate))
-    authorities = yield from _piece(told, ca_bundle)
+    yield from _places(sources)
+    where = yield from _piece(sources, addresses)
+    keys = yield from _piece(sources, access_keys)
+    number = account_number(sources)
+    certificate, pair = yield from _pair(sources, now)
+    seal = yield from _piece(sources, partial(cloud_certificate, user=certificate))
+    authorities = yield from _piece(sources, ca_bundle)
     if seal:
-        yield from _dated(told, "cloud certificate", "cloud_cert", seal, now)
+        yield from _dated(sources, "cloud certificate", "cloud_cert", seal, now)
     named = [f"account {number}"] if number else []
     named += [f"access key {keys.access_key}"] if keys else []
     if named:
-        yield Finding("ok", f"cloud {told.cloud}: {', '.join(named)}")
-    if where is None or keys is None or bool(authorities) != bool(told.value("ca_bundle")):
+        yield Finding("ok", f"cloud {sources.cloud}: {', '.join(named)}")
+    if where is None or keys is None or bool(authorities) != bool(sources.value("ca_bundle")):
         return None
-    account = assembled(told, where, keys, number, pair or _made_up(), seal, authorities)
-    return UsableCredentials(account, sealing=bool(seal) == bool(told.value("cloud_cert")))
+    account = assembled(sources, where, keys, number, pair or _made_up(), seal, authorities)
+    return UsableCredentials(account, sealing=bool(seal) == bool(sources.value("cloud_cert")))
 
 
 def _piece(
-    told: CredentialSources, take: Callable[[CredentialSources], Piece]
+    sources: CredentialSources, take: Callable[[CredentialSources], Piece]
 ) -> Generator[Finding, None, Piece | None]:
     try:
-        return take(told)
+        return take(sources)
     except UecError as error:
-        yield bad(error, told.cloud)
+        yield bad(error, sources.cloud)
         return None
 
 
-def _places(told: CredentialSources) -> Iterator[Finding]:
-    for place in told.places[1:]:
-        yield Finding("ok", f"cloud {told.cloud}: credentials of {place.name}")
+def _places(sources: CredentialSources) -> Iterator[Finding]:
+    for place in sources.places[1:]:
+        yield Finding("ok", f"cloud {sources.cloud}: credentials of {place.name}")
         for remark in place.remarks:
-            yield Finding("warning", f"cloud {told.cloud}: {remark.what}", remark.hint)
-    key = told.value("user_key")
-    secret = [*(file for place in told.places for file in place.files), *([Path(key)] if key else [])]
+            yield Finding("warning", f"cloud {sources.cloud}: {remark.what}", remark.hint)
+    key = sources.value("user_key")
+    secret = [*(file for place in sources.places for file in place.files), *([Path(key)] if key else [])]
     yield from filter(None, map(open_to_all, dict.fromkeys(secret)))
 
 
 def _pair(
-    told: CredentialSources, now: datetime
+    sources: CredentialSources, now: datetime
 ) -> Generator[Finding, None, tuple[Certificate | None, Pair | None]]:
     """Check certificate and key.
 
     Returns the certificate, which may be usable alone, and both if they match.
     """
-    certificate = yield from _piece(told, user_certificate)
-    key = yield from _piece(told, user_key)
+    certificate = yield from _piece(sources, user_certificate)
+    key = yield from _piece(sources, user_key)
     if certificate:
-        yield from _dated(told, "user certificate", "user_cert", certificate, now)
+        yield from _dated(sources, "user certificate", "user_cert", certificate, now)
     if not (certificate and key):
         return certificate, None
-    pair = yield from _piece(told, partial(fitting, certificate=certificate, key=key))
+    pair = yield from _piece(sources, partial(fitting, certificate=certificate, key=key))
     if pair:
-        what = f"cloud {told.cloud}: private key {told.value('user_key')} is that of the certificate"
+        what = f"cloud {sources.cloud}: private key {sources.value('user_key')} is that of the certificate"
         yield Finding("ok", what)
     return certificate, pair
 
 
 def _dated(
-    told: CredentialSources, noun: str, setting: str, certificate: Certificate, now: datetime
+    sources: CredentialSources, noun: str, setting: str, certificate: Certificate, now: datetime
 ) -> Iterator[Finding]:
     """Check the end of a certificate. A near end is only a warning: these servers do not check it."""
     end = certificate.not_valid_after_utc
-    what = f"cloud {told.cloud}: {noun} {told.value(setting)}"
+    what = f"cloud {sources.cloud}: {noun} {sources.value(setting)}"
     if end >= now + EXPIRY_WARNING:
         yield Finding("ok", f"{what} is good until {end:%Y-%m-%d}")
         return

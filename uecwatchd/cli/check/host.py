@@ -20,8 +20,8 @@ from uecwatchd.system.text import shell_word
 def examine_configuration(settings: Settings) -> Iterator[Finding]:
     """Check the configuration file. It was read before, so it is readable."""
     yield Finding("ok", f"configuration: {settings.source or 'built-in defaults, there is no file'}")
-    if settings.source and _holds_secrets(settings.source) and (told := open_to_all(settings.source)):
-        yield told
+    if settings.source and _holds_secrets(settings.source) and (warning := open_to_all(settings.source)):
+        yield warning
 
 
 def _holds_secrets(source: Path) -> bool:
@@ -69,10 +69,10 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
     except UecError as error:
         yield bad(error)
         return
-    told = f"a ledger of {book.count_sets()} sets" if book else "no ledger yet"
+    content = f"a ledger of {book.count_sets()} sets" if book else "no ledger yet"
     if book:
         book.close()
-    yield Finding("ok", f"state directory: {folder} ({told})")
+    yield Finding("ok", f"state directory: {folder} ({content})")
     if is_shared(kind := file_system_of(there)):
         what = f"{folder}: the state directory lies on {kind}, which may have no locks, or lose them"
         yield Finding("warning", what, f"{ON_A_LOCAL_DISK}; spool folders may be on {kind}.")

@@ -21,12 +21,12 @@ def examine_members(folder: Path, policy: Policy, *, clouds: Collection[str]) ->
             what = f"{folder}: sidecars may name cloud {cloud}, and there is no [cloud.{cloud}]"
             hint = "Correct `clouds` under [spool], or under the folder's policy."
             yield Finding("bad", what, hint, Halted.exit_code)
-    yield Finding("ok", f"members of {folder}: {_told(policy)}")
+    yield Finding("ok", f"members of {folder}: {_describe_policy(policy)}")
     if policy.members == "separate":
         yield from _kept_apart(folder)
 
 
-def _told(policy: Policy) -> str:
+def _describe_policy(policy: Policy) -> str:
     """Describe the policy in one line."""
     alone = "only files of one owner make a set" if policy.members == "separate" else "all files count"
     closed = f"; sidecars may not say {', '.join(policy.closed)}" if policy.closed else ""

@@ -46,14 +46,14 @@ def _of_cloud(cloud: CloudSettings) -> Iterator[Need]:
     A profile is not read: it may run a program, so that a user who can write its files could run it as root.
     """
     try:
-        told = account.find_sources(replace(cloud, profile=None))
+        sources = account.find_sources(replace(cloud, profile=None))
     except UecError:  # reported with the credentials; the files in the configuration itself are known
-        told = account.CredentialSources(cloud.name, cloud, (account.configured(cloud),))
+        sources = account.CredentialSources(cloud.name, cloud, (account.configured(cloud),))
     for key in AS_CREDENTIALS:
-        if path := told.value(key):
+        if path := sources.value(key):
             yield _read(Path(path), f"{PREFIX.lower()}cloud__{cloud.name}__{key}")
     eucarc = [cloud.eucarc] if cloud.eucarc else []
-    files = [file for place in told.places for file in place.files]
+    files = [file for place in sources.places for file in place.files]
     files += profile_files(cloud.profile) if cloud.profile else ()
     yield from (_read(file) for file in dict.fromkeys(files) if file not in eucarc)
 

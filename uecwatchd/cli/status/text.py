@@ -19,7 +19,7 @@ HEADING = ("SET", "STATE", "")
 def row_json(row: Row) -> dict[str, object]:
     """Return a row for programs: sizes in bytes, times in UTC, null for missing values."""
     record, hold = _still_so(row), row.held_since
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "folder": row.folder,
         "name": row.name,
         "state": row.state,
@@ -32,7 +32,7 @@ def row_json(row: Row) -> dict[str, object]:
         "cloud_asked": result_files.instant(row.probe_at),
         "progress": _progress(row),
     }
-    return {**told, "report": result_files.as_json(record)} if record else told
+    return {**fields, "report": result_files.as_json(record)} if record else fields
 
 
 def _still_so(row: Row) -> SetRecord | None:
@@ -98,8 +98,8 @@ def _more(row: Row) -> Iterator[str]:
     yield f"  {before}{record.state} since {moment(record.since)} UTC{tried}"
     yield from (_member(member, record.target.image(member.role)) for member in record.members)
     if error := record.error:
-        told = (problem(error), error.hint)
-        yield from (f"  {text}" for text in told if text not in row.detail)
+        sentences = (problem(error), error.hint)
+        yield from (f"  {text}" for text in sentences if text not in row.detail)
         if error.request_id:
             yield f"  {request_id(error.request_id)}"
         if row.state == record.state:

@@ -25,13 +25,19 @@ from uecwatchd.system.text import printable
 OF_THE_CALLER = ("TERM", "COLUMNS", "LINES", "NO_COLOR", "LANG", "LANGUAGE", "TZ", "INVOCATION_ID")
 CALLERS_PREFIXES = ("LC_", "PYTHON", PREFIX)
 # Variables that systemd sets for the printing service, not for the service of the unit.
-OF_THE_TELLER = ("INVOCATION_ID", "SYSTEMD_EXEC_PID", "CREDENTIALS_DIRECTORY", "JOURNAL_STREAM", "TERM")
+OF_THE_PRINTING_SERVICE = (
+    "INVOCATION_ID",
+    "SYSTEMD_EXEC_PID",
+    "CREDENTIALS_DIRECTORY",
+    "JOURNAL_STREAM",
+    "TERM",
+)
 # systemd's folder for credentials of running services.
 CREDENTIALS = Path("/run/credentials")
 # A credential may come over a socket from a program that has to start first.
 GIVEN_SECONDS = 60.0
 
-TELL = """
+PRINT_ENVIRONMENT = """
 import base64, json, os
 folder = os.environ.get("CREDENTIALS_DIRECTORY")
 def read(name):
@@ -59,7 +65,7 @@ def take_environment(unit: Unit) -> None:
 
     Raises NotPermitted if the caller may not have them, Halted if systemd cannot provide them.
     """
-    given = _ours(unit)
+    given = _service_environment(unit)
     own = {name: value for name, value in os.environ.items() if _is_the_callers(name)}
     environment = {**_home(unit), **_folders(unit), **given.environment}
     if unit.config_of_command:
@@ -68,20 +74,20 @@ def take_environment(unit: Unit) -> None:
     os.environ.clear()
     os.environ.update(environment)
     if given.credentials:
-        os.environ["CREDENTIALS_DIRECTORY"] = str(_kept(unit, given.credentials))
+        os.environ["CREDENTIALS_DIRECTORY"] = str(_store_credentials(unit, given.credentials))
 
 
 def _is_the_callers(name: str) -> bool:
     return name in OF_THE_CALLER or name.startswith(CALLERS_PREFIXES)
 
 
-def _ours(unit: Unit) -> ServiceEnvironment:
+def _service_environment(unit: Unit) -> ServiceEnvironment:
     """Return everything for root; for others, only public settings and what the running service's user can
     see."""
-    if not any(_more(unit)):
+    if not any(_systemd_options(unit)):
         return ServiceEnvironment({"PATH": os.environ.get("PATH", os.defpath), **unit.environment}, {})
     if os.geteuid() == 0:
-        return _told(unit)
+        return _ask_systemd(unit)
     running = CREDENTIALS / unit.name
     if unit.listed("EnvironmentFiles") or not os.access(running, os.R_OK | os.X_OK):
         why = "it gives the service credentials or variables that this user may not read"
@@ -99,13 +105,15 @@ def _home(unit: Unit) -> dict[str, str]:
 
 
 def _folders(unit: Unit) -> dict[str, str]:
-    tops = {"STATE_DIRECTORY": "StateDirectory", "CACHE_DIRECTORY": "CacheDirectory"}
+    settings = {"STATE_DIRECTORY": "StateDirectory", "CACHE_DIRECTORY": "CacheDirectory"}
     places = {"STATE_DIRECTORY": "/var/lib", "CACHE_DIRECTORY": "/var/cache"}
-    listed = {name: [f"{places[name]}/{one}" for one in unit.listed(top)] for name, top in tops.items()}
+    listed = {
+        name: [f"{places[name]}/{one}" for one in unit.listed(setting)] for name, setting in settings.items()
+    }
     return {name: ":".join(folders) for name, folders in listed.items() if folders}
 
 
-def _more(unit: Unit) -> Iterator[str]:
+def _systemd_options(unit: Unit) -> Iterator[str]:
     """Yield the settings that only systemd can apply, as options of systemd-run."""
     for path, may_lack in unit.listed("EnvironmentFiles"):
         yield f"--property=EnvironmentFile={'-' if may_lack else ''}{path}"
@@ -126,22 +134,22 @@ def _more(unit: Unit) -> Iterator[str]:
         yield f"--property=SetCredentialEncrypted={name}:{encoded}"
 
 
-def _told(unit: Unit) -> ServiceEnvironment:
+def _ask_systemd(unit: Unit) -> ServiceEnvironment:
     plain = [f"--setenv={name}={value}" for name, value in unit.environment.items()]
     unset = [f"--property=UnsetEnvironment={name}" for name in unit.listed("UnsetEnvironment")]
     try:
-        environment, files = json.loads(_run(*plain, *_more(unit), *unset))
+        environment, files = json.loads(_run(*plain, *_systemd_options(unit), *unset))
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise _not_given(unit, error) from None
-    told = {name: value for name, value in environment.items() if name not in OF_THE_TELLER}
-    return ServiceEnvironment(told, {name: base64.b64decode(text) for name, text in files.items()})
+    variables = {name: value for name, value in environment.items() if name not in OF_THE_PRINTING_SERVICE}
+    return ServiceEnvironment(variables, {name: base64.b64decode(text) for name, text in files.items()})
 
 
 def _run(*options: str) -> bytes:
     """Let systemd start the service that prints its environment and credentials."""
     command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *options]
     done = subprocess.run(
-        [*command, sys.executable, "-I", "-c", TELL],
+        [*command, sys.executable, "-I", "-c", PRINT_ENVIRONMENT],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=GIVEN_SECONDS,
@@ -156,13 +164,13 @@ def _not_given(unit: Unit, error: Exception) -> Halted:
     hint = f"Correct it: systemctl edit {unit.name}"
     if isinstance(error, subprocess.CalledProcessError) and (faults := [*_faults(unit)]):
         return Halted(what, "; ".join(faults), hint)
-    told = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
-    return Halted(what, printable(told.splitlines()[-1] if told else str(error)), hint)
+    message = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
+    return Halted(what, printable(message.splitlines()[-1] if message else str(error)), hint)
 
 
 def _faults(unit: Unit) -> Iterator[str]:
     """Yield the settings that fail alone: systemd's message is in the journal, and names none."""
-    for option in _more(unit):
+    for option in _systemd_options(unit):
         try:
             _run(option)
         except (OSError, subprocess.SubprocessError):
@@ -180,7 +188,7 @@ def _fault(setting: str, value: str) -> str:
     return f"{setting}={printable(credential or path)} cannot be used"
 
 
-def _kept(unit: Unit, credentials: Mapping[str, bytes]) -> Path:
+def _store_credentials(unit: Unit, credentials: Mapping[str, bytes]) -> Path:
     """Store the credentials in the service's folder, visible only to this process, and gone at its end.
 
     They are in memory that is never swapped, in our own mount namespace.
@@ -188,25 +196,25 @@ def _kept(unit: Unit, credentials: Mapping[str, bytes]) -> Path:
     libc = ctypes.CDLL(None, use_errno=True)
     CREDENTIALS.mkdir(mode=0o755, exist_ok=True)
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    _must(libc, libc.unshare(CLONE_NEWNS))
-    _must(libc, libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
-    _must(libc, libc.mount(b"ramfs", os.fsencode(CREDENTIALS), b"ramfs", flags, b"mode=0755"))
+    _check_call(libc, libc.unshare(CLONE_NEWNS))
+    _check_call(libc, libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
+    _check_call(libc, libc.mount(b"ramfs", os.fsencode(CREDENTIALS), b"ramfs", flags, b"mode=0755"))
     folder = CREDENTIALS / unit.name
     folder.mkdir()
     for name, data in credentials.items():
         (folder / name).write_bytes(data)
-    _give_away(folder, unit.text("User"))
+    _change_owner(folder, unit.text("User"))
     return folder
 
 
-def _must(libc: Any, answer: int) -> None:
+def _check_call(libc: Any, answer: int) -> None:
     if answer != 0:
         number = ctypes.get_errno()
         why = f"it takes file systems of their own, and the kernel says: {os.strerror(number)}"
         raise Halted("credentials cannot be kept here", why, "Ask while the service runs, as its user.")
 
 
-def _give_away(folder: Path, user: str) -> None:
+def _change_owner(folder: Path, user: str) -> None:
     owner = pwd.getpwnam(user).pw_uid if user and not user.isdigit() else int(user or 0)
     for path, mode in (*((file, 0o400) for file in folder.iterdir()), (folder, 0o500)):
         path.chmod(mode)

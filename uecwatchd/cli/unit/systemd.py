@@ -113,6 +113,6 @@ def _in_a_path(byte: int) -> str:
 
 
 def _unasked(name: str, error: Exception) -> UnitUnknown:
-    told = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip()
-    why = printable(told.splitlines()[-1] if told else str(error))
+    message = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip()
+    why = printable(message.splitlines()[-1] if message else str(error))
     return UnitUnknown(f"{name}: cannot ask systemd about it", why, "Try: apt-get install dbus")

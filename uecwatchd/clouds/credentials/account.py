@@ -99,15 +99,15 @@ def gather(settings: CloudSettings) -> Account:
 
     Raises `Halted` (`NotPermitted` for a file we may not read), naming the file and the setting.
     """
-    told = find_sources(settings)
-    pair = fitting(told, certificate=user_certificate(told), key=user_key(told))
-    seal = cloud_certificate(told, user=pair[0])
-    number, authorities = account_number(told), ca_bundle(told)
-    return assembled(told, addresses(told), access_keys(told), number, pair, seal, authorities)
+    sources = find_sources(settings)
+    pair = fitting(sources, certificate=user_certificate(sources), key=user_key(sources))
+    seal = cloud_certificate(sources, user=pair[0])
+    number, authorities = account_number(sources), ca_bundle(sources)
+    return assembled(sources, addresses(sources), access_keys(sources), number, pair, seal, authorities)
 
 
 def assembled(
-    told: CredentialSources,
+    sources: CredentialSources,
     where: Addresses,
     keys: Keys,
     number: str,
@@ -117,7 +117,7 @@ def assembled(
 ) -> Account:
     """Make an account of its parts, each as the functions below return it."""
     return Account(
-        cloud=told.cloud,
+        cloud=sources.cloud,
         ec2_url=where.ec2_url,
         s3_url=where.s3_url,
         region=where.region,
@@ -199,20 +199,22 @@ def _places(settings: CloudSettings) -> Iterator[Source]:
 
 def configured(settings: CloudSettings) -> Source:
     """Return the settings that the configuration itself gives for a cloud."""
-    said = {key: getattr(settings, key) for key in keys_of("cloud")}
+    settings_given = {key: getattr(settings, key) for key in keys_of("cloud")}
     if settings.secret_key:
-        said["secret_key"] = settings.secret_key.get_secret_value()
-    values = {key: str(value) for key, value in said.items() if value is not None}
+        settings_given["secret_key"] = settings.secret_key.get_secret_value()
+    values = {key: str(value) for key, value in settings_given.items() if value is not None}
     return Source(f"[cloud.{settings.name}]", values, {})
 
 
-def addresses(told: CredentialSources) -> Addresses:
+def addresses(sources: CredentialSources) -> Addresses:
     """Return both URLs, or neither if the region is one with known addresses. Raises `Halted`."""
-    region = _region(told)
-    if not (told.value("ec2_url") or told.value("s3_url")) and _is_known(told.settings.dialect, region):
-        check_proxy(told.cloud, HTTPS_EVERYWHERE)
+    region = _region(sources)
+    if not (sources.value("ec2_url") or sources.value("s3_url")) and _is_known(
+        sources.settings.dialect, region
+    ):
+        check_proxy(sources.cloud, HTTPS_EVERYWHERE)
         return Addresses(None, None, region)
-    return Addresses(_url(told, "ec2_url", "EC2"), _url(told, "s3_url", "S3"), region)
+    return Addresses(_url(sources, "ec2_url", "EC2"), _url(sources, "s3_url", "S3"), region)
 
 
 def _is_known(dialect: str, region: str | None) -> bool:
@@ -220,91 +222,91 @@ def _is_known(dialect: str, region: str | None) -> bool:
     return region is not None and (named.regional if named else bool(_KNOWN_REGION.fullmatch(region)))
 
 
-def _region(told: CredentialSources) -> str | None:
+def _region(sources: CredentialSources) -> str | None:
     """Return the region's name.
 
     A region of euca2ools may be a mere label; if the name matters to a server, it is a real one.
     """
-    region = told.value("region")
+    region = sources.value("region")
     return region if region and REGION.fullmatch(region) else None
 
 
-def _url(told: CredentialSources, setting: str, half: str) -> str:
-    url = _needed(told, setting, f"address for {half}")
+def _url(sources: CredentialSources, setting: str, half: str) -> str:
+    url = _needed(sources, setting, f"address for {half}")
     try:
         address = read_address(url)
     except InvalidAddress as error:
-        place = told.place_of(setting)
+        place = sources.place_of(setting)
         where = place.place_of(setting) if place else setting
         raise Halted(
-            f"cloud {told.cloud}: its address for {half} is not one: {hide_password(url)}",
+            f"cloud {sources.cloud}: its address for {half} is not one: {hide_password(url)}",
             f"{error} ({where})",
-            f"Correct it there, or set {setting} under [cloud.{told.cloud}], with no user or password in it;"
-            " an address looks like http://HOST:8773/PATH.",
+            f"Correct it there, or set {setting} under [cloud.{sources.cloud}], with no user or password"
+            " in it; an address looks like http://HOST:8773/PATH.",
         ) from error
-    check_proxy(told.cloud, address)
+    check_proxy(sources.cloud, address)
     return address
 
 
-def access_keys(told: CredentialSources) -> Keys:
+def access_keys(sources: CredentialSources) -> Keys:
     """Return the access keys. Raises `Halted`.
 
     A token belongs to the secret that stands beside it, and to no other.
     """
-    access_key = _needed(told, "access_key", "access key")
-    secret_key = _needed(told, "secret_key", "secret key")
-    place = told.place_of("secret_key")
+    access_key = _needed(sources, "access_key", "access key")
+    secret_key = _needed(sources, "secret_key", "secret key")
+    place = sources.place_of("secret_key")
     return Keys(access_key, secret_key, place.values.get("session_token") if place else None)
 
 
-def account_number(told: CredentialSources) -> str:
+def account_number(sources: CredentialSources) -> str:
     """Return it without the hyphens that some show it with; empty if nothing says it."""
-    return (told.value("account") or "").replace("-", "").strip()
+    return (sources.value("account") or "").replace("-", "").strip()
 
 
-def user_certificate(told: CredentialSources) -> Certificate:
-    return load_certificate(_file(told, "user_cert", "user certificate"), whose="the user's certificate")
+def user_certificate(sources: CredentialSources) -> Certificate:
+    return load_certificate(_file(sources, "user_cert", "user certificate"), whose="the user's certificate")
 
 
-def user_key(told: CredentialSources) -> RSAPrivateKey:
-    return load_private_key(_file(told, "user_key", "user's private key"), whose="the user's private key")
+def user_key(sources: CredentialSources) -> RSAPrivateKey:
+    return load_private_key(_file(sources, "user_key", "user's private key"), whose="the user's private key")
 
 
-def fitting(told: CredentialSources, *, certificate: Certificate, key: RSAPrivateKey) -> Pair:
+def fitting(sources: CredentialSources, *, certificate: Certificate, key: RSAPrivateKey) -> Pair:
     """Return key and certificate together. Raises `Halted` if they do not belong together."""
     if is_key_pair(key, certificate):
         return certificate, key
     raise Halted(
-        f"{told.value('user_key')} (user_key of cloud {told.cloud})",
-        f"it is not the key of the certificate {told.value('user_cert')} (user_cert)",
+        f"{sources.value('user_key')} (user_key of cloud {sources.cloud})",
+        f"it is not the key of the certificate {sources.value('user_cert')} (user_cert)",
         "Use the two files that came in one set of credentials.",
     )
 
 
-def cloud_certificate(told: CredentialSources, *, user: Certificate | None) -> Certificate | None:
+def cloud_certificate(sources: CredentialSources, *, user: Certificate | None) -> Certificate | None:
     """Return the cloud's certificate, None if nothing names it.
 
     Raises `Halted` if it is the user's: bundles sealed for the user twice would be refused one by one, and
     their droppers blamed for it.
     """
-    path = told.value("cloud_cert")
+    path = sources.value("cloud_cert")
     if path is None:
         return None
     certificate = load_certificate(Path(path), whose="the cloud's certificate")
     if user is None or public_key(certificate).public_numbers() != public_key(user).public_numbers():
         return certificate
     raise Halted(
-        f"cloud {told.cloud}: {path} (cloud_cert)",
+        f"cloud {sources.cloud}: {path} (cloud_cert)",
         "it is the user's certificate, not the cloud's",
         "Set cloud_cert to the cloud's own, cloud-cert.pem beside most eucarcs.",
     )
 
 
-def ca_bundle(told: CredentialSources) -> Path | None:
-    path = told.value("ca_bundle")
+def ca_bundle(sources: CredentialSources) -> Path | None:
+    path = sources.value("ca_bundle")
     if path is None:
         return None
-    what = f"{path} (ca_bundle of cloud {told.cloud})"
+    what = f"{path} (ca_bundle of cloud {sources.cloud})"
     try:
         read_small(Path(path))
         return Path(path)
@@ -316,27 +318,29 @@ def ca_bundle(told: CredentialSources) -> Path | None:
         raise Halted(what, why, hint) from error
 
 
-def _file(told: CredentialSources, setting: str, noun: str) -> Path:
-    return Path(_needed(told, setting, noun))
+def _file(sources: CredentialSources, setting: str, noun: str) -> Path:
+    return Path(_needed(sources, setting, noun))
 
 
-def _needed(told: CredentialSources, setting: str, noun: str) -> str:
-    if value := told.value(setting):
+def _needed(sources: CredentialSources, setting: str, noun: str) -> str:
+    if value := sources.value(setting):
         return value
-    where = ", ".join(_silent(place, setting) for place in told.places[1:]) or "there is no eucarc"
+    where = ", ".join(_silent(place, setting) for place in sources.places[1:]) or "there is no eucarc"
     raise Halted(
-        f"cloud {told.cloud}: it has no {noun}",
+        f"cloud {sources.cloud}: it has no {noun}",
         f"{setting} is not set and {where}",
-        _remedy(told, setting),
+        _remedy(sources, setting),
     )
 
 
-def _remedy(told: CredentialSources, setting: str) -> str:
+def _remedy(sources: CredentialSources, setting: str) -> str:
     """Name the place where the setting is looked for first, or the configuration."""
-    table = f"under [cloud.{told.cloud}]"
-    if remedy := next((place.remedies[setting] for place in told.places if setting in place.remedies), None):
+    table = f"under [cloud.{sources.cloud}]"
+    if remedy := next(
+        (place.remedies[setting] for place in sources.places if setting in place.remedies), None
+    ):
         return f"{remedy}, or set {setting} {table}."
-    if told.places[1:]:
+    if sources.places[1:]:
         return f"Set {setting} {table}."
     return f"Set {setting} {table}, or eucarc to the file that came with its credentials."
 

@@ -85,13 +85,13 @@ def _session(profile: str | None, helper_seconds: int) -> botocore.session.Sessi
 
 
 def _values(session: botocore.session.Session) -> Iterator[tuple[str, str]]:
-    said = {
+    found = {
         **_keys(session),
         "region": session.get_config_variable("region"),
         "ca_bundle": session.get_config_variable("ca_bundle"),
         **{f"{service}_url": _endpoint(session, service) for service in ("ec2", "s3")},
     }
-    yield from ((setting, str(value)) for setting, value in said.items() if value)
+    yield from ((setting, str(value)) for setting, value in found.items() if value)
 
 
 def _keys(session: botocore.session.Session) -> dict[str, str | None]:
@@ -112,13 +112,13 @@ def _endpoint(session: botocore.session.Session, service: str) -> str | None:
     scoped = session.get_scoped_config()
     services = _table(session.full_config.get("services")).get(scoped.get("services"))
     of_service = _table(_table(services).get(service))
-    said = (
+    found = (
         os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}"),
         os.environ.get("AWS_ENDPOINT_URL"),
         of_service.get("endpoint_url"),
         scoped.get("endpoint_url"),
     )
-    return next((url for url in said if url), None)
+    return next((url for url in found if url), None)
 
 
 def _table(value: Any) -> dict[Any, Any]:

@@ -77,42 +77,46 @@ def euca2ools_source(choice: str, patterns: Iterable[Path], *, cloud: str) -> So
 
     Raises `Halted`, or `NotPermitted` for a file that may not be read.
     """
-    told = _read(patterns, cloud)
+    configuration = _read(patterns, cloud)
     user, _, region = choice.rpartition("@") if not choice.endswith("@") else (choice[:-1], "@", "")
-    region = region or _value(told.general.get("default-region"))
+    region = region or _value(configuration.general.get("default-region"))
     if region:
-        _must_exist(told.regions, region, told.files)
-    user = user or _default_user(told, region)
+        _must_exist(configuration.regions, region, configuration.files)
+    user = user or _default_user(configuration, region)
     if user:
-        _must_exist(told.users, user, told.files)
-    said = dict(_options(told.users, user, USER_OPTIONS)) | dict(
-        _options(told.regions, region, REGION_OPTIONS)
+        _must_exist(configuration.users, user, configuration.files)
+    chosen = dict(_options(configuration.users, user, USER_OPTIONS)) | dict(
+        _options(configuration.regions, region, REGION_OPTIONS)
     )
-    values = {setting: _placed(setting, one) for setting, one in said.items()}
+    values = {setting: _placed(setting, one) for setting, one in chosen.items()}
     if region:
-        values["region"] = _value(_lookup(told.regions, region, "name")) or region.rpartition(":")[2]
-    secrets = {one.file for setting, one in said.items() if setting == "secret_key"}
-    spelled = _spelled(told.users, user, USER_OPTIONS) | _spelled(told.regions, region, REGION_OPTIONS)
-    remarks = tuple(_remarks(told, region))
-    remedies = _remedies(told.users, user, USER_OPTIONS) | _remedies(told.regions, region, REGION_OPTIONS)
+        values["region"] = _value(_lookup(configuration.regions, region, "name")) or region.rpartition(":")[2]
+    secrets = {one.file for setting, one in chosen.items() if setting == "secret_key"}
+    spelled = _spelled(configuration.users, user, USER_OPTIONS) | _spelled(
+        configuration.regions, region, REGION_OPTIONS
+    )
+    remarks = tuple(_remarks(configuration, region))
+    remedies = _remedies(configuration.users, user, USER_OPTIONS) | _remedies(
+        configuration.regions, region, REGION_OPTIONS
+    )
     return Source(f"euca2ools ({choice})", values, spelled, tuple(secrets), remarks, remedies)
 
 
-def _default_user(told: _Configuration, region: str) -> str:
-    named = (_lookup(told.regions, region, option) for option in USER_OF_A_REGION if region)
-    return next((said.value for said in named if said), _value(told.general.get("default-user")))
+def _default_user(configuration: _Configuration, region: str) -> str:
+    named = (_lookup(configuration.regions, region, option) for option in USER_OF_A_REGION if region)
+    return next((found.value for found in named if found), _value(configuration.general.get("default-user")))
 
 
-def _value(said: _OptionValue | None) -> str:
-    return said.value if said else ""
+def _value(found: _OptionValue | None) -> str:
+    return found.value if found else ""
 
 
 def _options(
     sections: _Sections, name: str, options: Mapping[str, str]
 ) -> Iterator[tuple[str, _OptionValue]]:
     for setting, option in options.items():
-        if name and (said := _lookup(sections, name, option)) and said.value:
-            yield setting, said
+        if name and (found := _lookup(sections, name, option)) and found.value:
+            yield setting, found
 
 
 def _spelled(sections: _Sections, name: str, options: Mapping[str, str]) -> dict[str, str]:
@@ -130,14 +134,14 @@ def _remedies(sections: _Sections, name: str, options: Mapping[str, str]) -> dic
     }
 
 
-def _placed(setting: str, said: _OptionValue) -> str:
+def _placed(setting: str, found: _OptionValue) -> str:
     if setting not in PATHS:
-        return said.value
-    return str(said.file.parent / at_home(Path(os.path.expandvars(said.value))))
+        return found.value
+    return str(found.file.parent / at_home(Path(os.path.expandvars(found.value))))
 
 
-def _remarks(told: _Configuration, region: str) -> Iterator[Remark]:
-    verify = _lookup(told.regions, region, "verify-ssl") if region else None
+def _remarks(configuration: _Configuration, region: str) -> Iterator[Remark]:
+    verify = _lookup(configuration.regions, region, "verify-ssl") if region else None
     if verify and verify.value.lower() in FALSE:
         yield Remark(
             f"{verify.file} says verify-ssl = {verify.value}, and TLS certificates are verified all the same",
@@ -162,25 +166,25 @@ def _must_exist(sections: _Sections, name: str, files: tuple[Path, ...]) -> None
 
 def _lookup(sections: _Sections, name: str, option: str, seen: tuple[str, ...] = ()) -> _OptionValue | None:
     for one in _candidates(sections, name):
-        if said := sections.named.get(one, {}).get(option):
-            return _followed(sections, said, option, (*seen, f"{one} {option}"))
+        if found := sections.named.get(one, {}).get(option):
+            return _followed(sections, found, option, (*seen, f"{one} {option}"))
     return None
 
 
 def _followed(
-    sections: _Sections, said: _OptionValue, option: str, seen: tuple[str, ...]
+    sections: _Sections, found: _OptionValue, option: str, seen: tuple[str, ...]
 ) -> _OptionValue | None:
     """Resolve `use SECTION` and `use SECTION OPTION`; any other value is returned as it is."""
-    match said.value.split():
+    match found.value.split():
         case ["use", name]:
             pass
         case ["use", name, option]:
             pass
         case _:
-            return said
+            return found
     if f"{name} {option}" in seen:
         why = f"{option} of {sections.header(name)} stands for itself"
-        raise Halted(f"{said.file} (euca2ools of cloud {sections.cloud})", why, "Write its value there.")
+        raise Halted(f"{found.file} (euca2ools of cloud {sections.cloud})", why, "Write its value there.")
     return _lookup(sections, name, option, seen)
 
 
@@ -220,12 +224,12 @@ def _read(patterns: Iterable[Path], cloud: str) -> _Configuration:
     named: dict[str, dict[str, dict[str, _OptionValue]]] = {"user": {}, "region": {}}
     for file in files:
         for header, options in _tables(file, cloud):
-            said = {option: _OptionValue(value.strip(), file) for option, value in options}
+            section_options = {option: _OptionValue(value.strip(), file) for option, value in options}
             match header.split():
                 case ["global"]:
-                    general |= said
+                    general |= section_options
                 case ["user" | "region" as kind, name]:
-                    named[kind].setdefault(name, {}).update(said)
+                    named[kind].setdefault(name, {}).update(section_options)
     users, regions = (_Sections(kind, cloud, named[kind]) for kind in ("user", "region"))
     return _Configuration(files, general, users, regions)
 

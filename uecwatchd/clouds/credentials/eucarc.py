@@ -45,10 +45,12 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
     path = path.resolve()  # the files named in it lie beside it, not beside a link to it
     text = _text(path, cloud)
     script = read_script(text, path=path, home=home)
-    said = {setting: _first(script.variables, names) for setting, names in VARIABLES.items()}
-    values = {setting: value for setting, value in said.items() if value}
+    found = {setting: _first(script.variables, names) for setting, names in VARIABLES.items()}
+    values = {setting: value for setting, value in found.items() if value}
     reasons = {
-        setting: why for setting in VARIABLES if (why := _untold(script, text, setting, said[setting]))
+        setting: why
+        for setting in VARIABLES
+        if (why := _reason_unknown(script, text, setting, found[setting]))
     }
     unrun = [f"{one.why} (line {_line(text, one)})" for one in script.unrun]
     values |= {key: _globbed(values[key], path.parent)[0] for key in PATHS & values.keys()}
@@ -72,12 +74,12 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
     return Source(str(path), placed, spelled, (path,), remarks, remedies, reasons, lines)
 
 
-def _untold(script: Scope, text: str, setting: str, value: str | None) -> str | None:
+def _reason_unknown(script: Scope, text: str, setting: str, value: str | None) -> str | None:
     """Say why a setting that stands there is unknown, with its line."""
     if value:
-        told = next(name for name in VARIABLES[setting] if script.variables.get(name))
+        variable = next(name for name in VARIABLES[setting] if script.variables.get(name))
         why = _globbed(value, script.path.parent)[1] if setting in PATHS else ""
-        return f"{told} is not known: {why}" if why else None
+        return f"{variable} is not known: {why}" if why else None
     name = next((name for name in VARIABLES[setting] if name in script.unknown), None)
     if name is None:
         return None

@@ -329,8 +329,8 @@ def _answer(inner: str, scope: Scope) -> str | None:
         if "|" in between and "||" not in between:
             state.lines = filtered(state.lines, words)
         elif state.lines is not None:
-            told = answered(state, words)
-            state.lines = None if told is None else state.lines + told
+            lines = answered(state, words)
+            state.lines = None if lines is None else state.lines + lines
         if state.lines is None:
             first = (
                 first or scope.why or state.why or f"`{(words[0] or '…')[:40]}` is a command, and none is run"

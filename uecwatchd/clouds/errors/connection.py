@@ -45,8 +45,8 @@ class ConnectionFailure:
     hint: str
 
     def fits(self, error: Exception) -> bool:
-        said = f"{error} {_cause(error)}"
-        return isinstance(error, self.error) and re.search(self.words, said, re.IGNORECASE) is not None
+        reason = f"{error} {_cause(error)}"
+        return isinstance(error, self.error) and re.search(self.words, reason, re.IGNORECASE) is not None
 
 
 # An old cloud is best left as it is, and given a newer face.
@@ -244,16 +244,16 @@ def translate_connection_error(what: str, error: Exception) -> UecError:
     if isinstance(error, ConnectionClosedError) and _speaks_tls(str(error.kwargs.get("endpoint_url", ""))):
         row = TLS_THERE
     request_id = error.request_id if isinstance(error, UnreadableAnswer) else ""
-    return row.kind(what, f"{row.why} ({quoted(_told(error))})", row.hint, request_id=request_id)
+    return row.kind(what, f"{row.why} ({quoted(_reason_of(error))})", row.hint, request_id=request_id)
 
 
-def _told(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     """Return the library's words without a proxy's password and without the proxy's own words."""
     if not isinstance(error, ProxyConnectionError):
         return str(error)
     reason = error.kwargs.get("error")
-    said = getattr(reason, "original_error", reason)
-    return f"{re.split('[/@]+', str(error.kwargs['proxy_url']).rstrip('/'))[-1]}: {said}"
+    reason = getattr(reason, "original_error", reason)
+    return f"{re.split('[/@]+', str(error.kwargs['proxy_url']).rstrip('/'))[-1]}: {reason}"
 
 
 def _speaks_tls(url: str) -> bool:

@@ -95,12 +95,14 @@ def detect_foreign_answer(
         return None
     signature = _signature(headers)
     who = _who(proxy, signature)
-    said = f"{status} {http.client.responses.get(status, '')}".strip()
+    status_line = f"{status} {http.client.responses.get(status, '')}".strip()
     if status == PROXY_AUTHENTICATION:
-        return ForeignAnswer(Halted, f"{who or 'a proxy'} wants to know who we are ({said})", _log_in(proxy))
+        return ForeignAnswer(
+            Halted, f"{who or 'a proxy'} wants to know who we are ({status_line})", _log_in(proxy)
+        )
     if not _is_strange(status, headers, text, by_proxy=bool(proxy or signature)):
         return None
-    quoted = f"{said}: {title}" if (title := _title(text)) else said
+    quoted = f"{status_line}: {title}" if (title := _title(text)) else status_line
     if status >= 500 and status != NETWORK_AUTHENTICATION:
         why = f"{who} does not reach it" if who else "something before it answered that it is not there"
         hint = SEE_PROXY if who else "No action is needed."
@@ -123,8 +125,8 @@ def _is_strange(status: int, headers: Mapping[str, str], text: str, *, by_proxy:
 
 
 def _has_words_of_a_cloud(text: str) -> bool:
-    said = " ".join(text.split())
-    return any(row.words and re.search(row.words, said, re.IGNORECASE) for row in ROWS)
+    words = " ".join(text.split())
+    return any(row.words and re.search(row.words, words, re.IGNORECASE) for row in ROWS)
 
 
 def _signature(headers: Mapping[str, str]) -> str:

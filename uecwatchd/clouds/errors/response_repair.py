@@ -50,8 +50,8 @@ EC2_ERROR = f"<Response><Errors>{S3_ERROR}</Errors></Response>"
 class UnreadableAnswer(ResponseParserError):  # type: ignore[misc]  # botocore has no types
     """A success whose body cannot be read."""
 
-    def __init__(self, said: str, request_id: str) -> None:
-        super().__init__(said)
+    def __init__(self, text: str, request_id: str) -> None:
+        super().__init__(text)
         self.request_id = request_id
 
 
@@ -133,8 +133,8 @@ class _RepairingParser:
         except ResponseParserError:
             raise
         except Exception as error:  # of whatever class, as it is the answer that is wrong
-            said = f"{type(error).__name__}: {str(error)[:READ_BYTES]}"
-            raise UnreadableAnswer(said, request_id_of(response, "")) from error
+            text = f"{type(error).__name__}: {str(error)[:READ_BYTES]}"
+            raise UnreadableAnswer(text, request_id_of(response, "")) from error
 
 
 def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]) -> tuple[bytes, ...]:

@@ -58,9 +58,9 @@ def _refused(cloud: AskedCloud, what: str, error: ClientError) -> UecError:
 def translate_refusal(dialect: str, what: str, refusal: Refusal, *, request_id: str) -> UecError:
     """Return our error for a refusal."""
     row = find_row(dialect, refusal)
-    # A server without codes of its own has the status for one: said once is enough.
-    said = f"{refusal.code}: {refusal.message}".removeprefix(f"{refusal.status}: ")
-    why = f"{row.why} ({f'{refusal.status} {quoted(said)}'.strip()})"
+    # A server without codes of its own has the status for one: once is enough.
+    answer = f"{refusal.code}: {refusal.message}".removeprefix(f"{refusal.status}: ")
+    why = f"{row.why} ({f'{refusal.status} {quoted(answer)}'.strip()})"
     return row.kind(what, why, row.hint, request_id=request_id)
 
 

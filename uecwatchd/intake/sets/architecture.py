@@ -13,24 +13,24 @@ from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.types import Arch
 
 # How it is known, for the hint if a cloud does not accept it.
-Ground = Literal["told", "content", "name", "nothing"]
+ArchSource = Literal["told", "content", "name", "nothing"]
 USUAL: Arch = "x86_64"
 # Hosts with the second run systems for the first, so both are allowed together.
 FAMILY: Mapping[str, str] = {"i386": "x86", "x86_64": "x86"}
 
 
-def arch_of(candidate: SetCandidate, sidecar: Sidecar, members: Sequence[Member]) -> tuple[Arch, Ground]:
+def arch_of(candidate: SetCandidate, sidecar: Sidecar, members: Sequence[Member]) -> tuple[Arch, ArchSource]:
     """Return the architecture and how it is known. Raises Rejected if files, sidecar or names disagree."""
-    said = {member: family for member in members if (family := _family(member.facts))}
-    _must_agree(candidate, said)
+    families = {member: family for member in members if (family := _family(member.facts))}
+    _check_agreement(candidate, families)
     if sidecar.arch:
-        _must_not_contradict(candidate, sidecar.arch, said)
+        _check_declared(candidate, sidecar.arch, families)
         return sidecar.arch, "told"
     if exact := [member.facts.arch for member in members if member.facts.arch]:
         return exact[0], "content"
     named = _named(candidate, members)
-    if said:  # a kernel for x86 that is older than the flag for 64 bits
-        return next((arch for arch in named if FAMILY.get(arch, arch) in said.values()), USUAL), "content"
+    if families:  # a kernel for x86 that is older than the flag for 64 bits
+        return next((arch for arch in named if FAMILY.get(arch, arch) in families.values()), USUAL), "content"
     if len({FAMILY.get(arch, arch) for arch in named}) > 1:
         raise _of_several(candidate, named)
     return (named[0], "name") if named else (USUAL, "nothing")
@@ -42,9 +42,9 @@ def _family(facts: Facts) -> str | None:
     return FAMILY.get(facts.arch, facts.arch)
 
 
-def _must_agree(candidate: SetCandidate, said: Mapping[Member, str]) -> None:
-    (first, *others) = said or (None,)
-    other = next((member for member in others if first and said[member] != said[first]), None)
+def _check_agreement(candidate: SetCandidate, families: Mapping[Member, str]) -> None:
+    (first, *others) = families or (None,)
+    other = next((member for member in others if first and families[member] != families[first]), None)
     if first and other:
         raise Rejected(
             f"{candidate.name}: its files are for different architectures",
@@ -57,10 +57,12 @@ def _own(member: Member) -> str:
     return member.facts.arch or _family(member.facts) or ""
 
 
-def _must_not_contradict(candidate: SetCandidate, told: Arch, said: Mapping[Member, str]) -> None:
-    if member := next((m for m, family in said.items() if family != FAMILY.get(told, told)), None):
+def _check_declared(candidate: SetCandidate, declared: Arch, families: Mapping[Member, str]) -> None:
+    if member := next(
+        (m for m, family in families.items() if family != FAMILY.get(declared, declared)), None
+    ):
         raise Rejected(
-            f"{candidate.name}: it cannot be for {told}",
+            f"{candidate.name}: it cannot be for {declared}",
             f"arch says so, and {member.name} says that it is for {_own(member)}",
             f'Say arch = "{member.facts.arch or USUAL}" in {place_for(candidate)}.',
         )

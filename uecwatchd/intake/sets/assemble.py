@@ -292,7 +292,7 @@ def _image_set(
 ) -> ImageSet:
     listing = view.listing
     files = (*candidate.sidecars, *sums.files, *(member.path for member in members))
-    arch, ground = arch_of(candidate, sidecar, members)
+    arch, arch_known_by = arch_of(candidate, sidecar, members)
     return ImageSet(
         name=candidate.name,
         folder=listing.folder,
@@ -303,7 +303,7 @@ def _image_set(
         ramdisk_id=None if alone else _given_id(sidecar.ramdisk),
         virtualization="hvm" if alone else sidecar.virtualization,
         arch=arch,
-        arch_known_by=ground,
+        arch_known_by=arch_known_by,
         sidecar=sidecar,
         checksums=sums.digests,
         shared=(*sums.shared, *view.borrowed(files, candidate.name)),

@@ -221,8 +221,8 @@ def as_spelled(listing: Listing) -> Listing:
     macOS writes accents separately, and other systems as one letter.
     """
     metadata = {**listing.sidecars, **listing.checksums}
-    told = {path: _names_in(found) for path, found in metadata.items()}
-    if all(_base(path) + name in listing.entries for path, names in told.items() for name in names):
+    named = {path: _names_in(found) for path, found in metadata.items()}
+    if all(_base(path) + name in listing.entries for path, names in named.items() for name in names):
         return listing
     spelled: dict[str, list[str]] = {}
     for path in listing.entries:
@@ -273,10 +273,10 @@ def find_claims(
     """
     claims: dict[str, set[str]] = {}
     for candidate in candidates:
-        told = [listing.sidecars.get(path) for path in candidate.sidecars]
-        named = [named_files(found) for found in told if isinstance(found, Sidecar)]
+        sidecars = [listing.sidecars.get(path) for path in candidate.sidecars]
+        named = [named_files(found) for found in sidecars if isinstance(found, Sidecar)]
         paths = [candidate.base + name for names in named for name in names.values()]
-        if told and not any("machine" in names for names in named):
+        if sidecars and not any("machine" in names for names in named):
             made = taken.get(candidate.name, ())
             paths += [p for p, stamp in made if p in listing.entries and listing.stamp(p) == stamp]
         for path in paths:
@@ -303,8 +303,8 @@ def own_paths(listing: Listing, candidate: SetCandidate, claims: Claims) -> list
         if candidate.name in claims.get(p, (candidate.name,)) and not _is_copy(listing, p)
     ]
     sidecars = (listing.sidecars.get(path) for path in candidate.sidecars)
-    told = [name for found in sidecars if isinstance(found, Sidecar) for name in named_files(found).values()]
-    named = [candidate.base + name for name in told if candidate.base + name in listing.entries]
+    names = [name for found in sidecars if isinstance(found, Sidecar) for name in named_files(found).values()]
+    named = [candidate.base + name for name in names if candidate.base + name in listing.entries]
     return list(dict.fromkeys([*own, *named]))
 
 

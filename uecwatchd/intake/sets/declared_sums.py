@@ -81,16 +81,16 @@ def find_checksum_lists(listing: Listing) -> ChecksumLists:
             own.setdefault(file_names.fold_name(base or target or ""), []).append(path)
         if not base and not isinstance(read, Mapping) and (not target or "256" not in name):
             broken.append(path)
-        for told in read if isinstance(read, Mapping) else ():
-            if named := next((name for name in _may_mean(base, told) if name in there), None):
-                naming.setdefault(named, []).append((path, told))
+        for listed in read if isinstance(read, Mapping) else ():
+            if named := next((name for name in _may_mean(base, listed) if name in there), None):
+                naming.setdefault(named, []).append((path, listed))
     return ChecksumLists(own, naming, broken)
 
 
-def _may_mean(base: str, told: str) -> Iterator[str]:
+def _may_mean(base: str, listed: str) -> Iterator[str]:
     """Yield the folded paths that a name in a list may mean, the likeliest first."""
-    yield file_names.fold_name(base + told)
-    last = re.split(r"[/\\]", told)[-1]  # Windows writes the backslash
+    yield file_names.fold_name(base + listed)
+    last = re.split(r"[/\\]", listed)[-1]  # Windows writes the backslash
     yield file_names.fold_name(base + last)
     if found := _NAME.search("".join(filter(str.isprintable, last))):
         yield file_names.fold_name(base + found[0])
@@ -122,8 +122,8 @@ def find_declared_sums(
     says = dict.fromkeys(digests, candidate.sidecars[0] if candidate.sidecars else "[defaults]")
     for where, read in reads.items():
         for path, name in names.items():
-            told = name if where in own else path
-            if told in read and digests.setdefault(name, read[told]) != read[told]:
+            listed = name if where in own else path
+            if listed in read and digests.setdefault(name, read[listed]) != read[listed]:
                 raise _at_odds(name, says[name], where)
             says.setdefault(name, where)
     if lists.broken and not digests and not is_finished:
@@ -152,12 +152,12 @@ def _naming(lists: ChecksumLists, paths: Iterable[str]) -> list[str]:
     """Return the lists that name a file. Raises Rejected if a list only has another spelling of its name."""
     found: list[str] = []
     for path in paths:
-        told = lists.naming.get(file_names.fold_name(path), ())
-        exact = [where for where, as_told in told if where[: where.rfind("/") + 1] + as_told == path]
-        for where, as_told in told:
+        listed = lists.naming.get(file_names.fold_name(path), ())
+        exact = [where for where, as_listed in listed if where[: where.rfind("/") + 1] + as_listed == path]
+        for where, as_listed in listed:
             if where not in exact:
                 raise Rejected(
-                    f"{path}: {where} names {quoted(as_told)}",
+                    f"{path}: {where} names {quoted(as_listed)}",
                     "that may be this file, whose name is written otherwise",
                     f"Write {path[where.rfind('/') + 1 :]} there, or take the line out.",
                 )

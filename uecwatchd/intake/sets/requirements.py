@@ -46,8 +46,8 @@ def missing_roles(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> 
         wanted.add("ramdisk")
     if sidecar.kernel == NONE:
         wanted.discard("ramdisk")  # useless without a kernel; a cloud that does not accept this reports it
-    told = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
-    return {role for role in wanted if role not in roles and told.get(role) in (None, FROM_IMAGE)}
+    declared = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
+    return {role for role in wanted if role not in roles and declared.get(role) in (None, FROM_IMAGE)}
 
 
 def check_complete(
@@ -120,8 +120,8 @@ def _no_kernel(candidate: SetCandidate, sidecar: Sidecar, rules: Rules, *, alone
     if sidecar.virtualization == "hvm":
         unable = ", ".join(sorted(set(sidecar.clouds) - rules.disk_alone))
         why = f"no disk boots by itself on cloud {unable}"
-    told = f"{', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else ways[0]
-    return f"a kernel: {why} (add {_companion(candidate, 'vmlinuz')}, or say {told} in {metadata})"
+    choices = f"{', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else ways[0]
+    return f"a kernel: {why} (add {_companion(candidate, 'vmlinuz')}, or say {choices} in {metadata})"
 
 
 def _demanded(role: Role, sidecar: Sidecar, rules: Rules) -> bool:

@@ -303,20 +303,20 @@ def unused_nearby(
     listing: Listing, near: NearbyFiles, candidate: SetCandidate, paths: Sequence[str]
 ) -> tuple[str, ...]:
     """Return sentences about files near a set that change nothing, for the log before the upload."""
-    told = [
+    sentences = [
         f"{stray.path} is not read: the sidecar is {sidecar_of(candidate)}"
         for stray in near.of(candidate, paths)
         if not stray.hidden
     ]
-    told += [
+    sentences += [
         f"{path}/ is not looked into: a set's files lie side by side"
         for path in candidate.paths
         if candidate.base and listing.entries[path].kind == "folder"
     ]
     keys = {*_targets(candidate, paths), ""}
     proofs = [path for key in keys for path in near.proofs.get(key, ())]
-    told += [f"{path} is not checked: {_why_not(listing, path)}" for path in sorted(set(proofs))]
-    return tuple(told)
+    sentences += [f"{path} is not checked: {_why_not(listing, path)}" for path in sorted(set(proofs))]
+    return tuple(sentences)
 
 
 def _other_checksums(listing: Listing, there: Mapping[str, str]) -> dict[str, list[str]]:

@@ -103,8 +103,8 @@ class _ContentKind:
         try:
             if key not in self._parsed:
                 self._parsed[key] = self._parse_once(descriptor, path, stamp)
-            said = self._parsed[key]
-            self.read[path] = self._unusable(path, said) if isinstance(said, Malformed) else said
+            parsed = self._parsed[key]
+            self.read[path] = self._unusable(path, parsed) if isinstance(parsed, Malformed) else parsed
         except UecError as error:
             self.read[path] = words_of(error)
 

@@ -208,10 +208,10 @@ def _make(job: Job, tools: AttemptTools, change: Change) -> Job:
 
 
 def _add_remark(job: Job, error: UecError) -> Job:
-    fields = {"error": problem(error), "hint": error.hint, "request_id": error.request_id}
-    told = {key: value for key, value in fields.items() if value}
+    known = {"error": problem(error), "hint": error.hint, "request_id": error.request_id}
+    fields = {key: value for key, value in known.items() if value}
     sentence = f"it is registered, but something requested is missing: {problem(error)}"
-    tell(job, Kind.WORKING, sentence, level="warning", fields=told)
+    tell(job, Kind.WORKING, sentence, level="warning", fields=fields)
     return job.with_target(remarks=(*job.target.remarks, problem_and_hint(error)))
 
 

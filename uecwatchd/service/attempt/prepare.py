@@ -244,10 +244,10 @@ def _check_size(job: Job, member: Member) -> None:
     limit = cloud.dialect.image_limit
     if limit is None or member.size <= limit.size:
         return
-    told = f"{format_size(member.size)}, and cloud {cloud.name} takes {format_size(limit.size)}"
+    sizes = f"{format_size(member.size)}, and cloud {cloud.name} takes {format_size(limit.size)}"
     if limit.fixed:
-        raise Rejected(f"{member.path}: it is too large", f"it has {told}", "Make the image smaller.")
-    what = f"{member.path} has {told} unless its administrator has raised the limit; trying all the same"
+        raise Rejected(f"{member.path}: it is too large", f"it has {sizes}", "Make the image smaller.")
+    what = f"{member.path} has {sizes} unless its administrator has raised the limit; trying all the same"
     tell(job, Kind.WORKING, what, level="warning")
 
 

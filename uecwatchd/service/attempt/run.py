@@ -233,8 +233,8 @@ def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
     if before is None or before.stamp != record.stamp or before.state != record.state:
         return False
     errors = (before.error, record.error)
-    told, now = (cause_of(error.why) if error else "" for error in errors)
-    return told == now
+    earlier, now = (cause_of(error.why) if error else "" for error in errors)
+    return earlier == now
 
 
 def _stop_event(stopped: Stopped, tools: AttemptTools) -> Event:
