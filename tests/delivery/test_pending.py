@@ -84,7 +84,7 @@ class Scene:
             self.spooler.scan()
             self.spooler.drain()
             self.now += 0.5
-        (record,) = (record for record in self.spooler.agenda.present() if record.name == name)
+        (record,) = (record for record in self.spooler.schedule.present() if record.name == name)
         return record
 
     def ready(self) -> None:

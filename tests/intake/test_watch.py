@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import PATIENCE_SECONDS
-from uecwatchd.intake.watch import Watch, WatchMode, deaf, is_overdue
+from uecwatchd.intake.watch import Watch, WatchMode, reason_late, seconds_overdue
 
 
 @pytest.fixture
@@ -144,9 +144,9 @@ def test_behind_fuse_there_are_no_events_and_more_scans(fuse: Path, wake: thread
     watch = Watch([fuse], wake, scan_every=60)
     watch.start()
     try:
-        (way,) = watch.ways
-        assert (way.events, way.scan_every, way.passing) == (False, 15.0, False)
-        assert re.fullmatch(rf"{fuse} \(fuse[a-z0-9.-]*: scan every 15 s\)", str(way))
+        (mode,) = watch.modes
+        assert (mode.events, mode.scan_every, mode.passing) == (False, 15.0, False)
+        assert re.fullmatch(rf"{fuse} \(fuse[a-z0-9.-]*: scan every 15 s\)", str(mode))
     finally:
         watch.stop()
 
@@ -180,14 +180,14 @@ def test_a_folder_that_is_not_there_is_scanned_for(tmp_path: Path, wake: threadi
     watch = Watch([tmp_path / "none"], wake, scan_every=60)
     watch.start()
     try:
-        assert [way.events for way in watch.ways] == [False]
-        assert str(watch.ways[0]) == f"{tmp_path}/none (not there: scan every 15 s)"
+        assert [mode.events for mode in watch.modes] == [False]
+        assert str(watch.modes[0]) == f"{tmp_path}/none (not there: scan every 15 s)"
     finally:
         watch.stop()
 
 
 def test_it_says_which_way_of_watching_is_on(watch: Watch, tmp_path: Path) -> None:
-    assert str(watch.ways[0]) == f"{tmp_path}/s (inotify, full scan every 60 s)"
+    assert str(watch.modes[0]) == f"{tmp_path}/s (inotify, full scan every 60 s)"
 
 
 LIMITED = """
@@ -199,10 +199,10 @@ limit.write_text("0")
 wake = threading.Event()
 watch = Watch([folder], wake, scan_every=60)
 watch.start()
-print(watch.ways[0])
+print(watch.modes[0])
 print(watch.improve(), repr(watch.lost()))
 limit.write_text("100")
-print(watch.improve(), watch.ways[0].events, repr(watch.lost()))
+print(watch.improve(), watch.modes[0].events, repr(watch.lost()))
 (folder / "a.img").write_bytes(b"x")
 print(wake.wait(10))
 watch.stop()
@@ -230,10 +230,10 @@ def test_a_folder_that_becomes_readable_is_watched_by_events_again(
         watch = Watch([folder], wake, scan_every=60)
         watch.start()
         try:
-            assert [way.why for way in watch.ways] == ["not readable"]
+            assert [mode.why for mode in watch.modes] == ["not readable"]
             folder.chmod(0o700)
             assert watch.improve()
-            assert [way.events for way in watch.ways] == [True]
+            assert [mode.events for mode in watch.modes] == [True]
         finally:
             watch.stop()
 
@@ -256,8 +256,8 @@ REMOTE = WatchMode(Path("/remote"), events=False, scan_every=15.0, why="nfs4")
 
 
 def test_each_folder_is_scanned_by_its_own_timer() -> None:
-    looked = {LOCAL.folder: 100.0, REMOTE.folder: 100.0}
-    late = is_overdue(looked, [LOCAL, REMOTE], now=115.0)
+    scanned_at = {LOCAL.folder: 100.0, REMOTE.folder: 100.0}
+    late = seconds_overdue(scanned_at, [LOCAL, REMOTE], now=115.0)
     assert late == {LOCAL.folder: -45.0, REMOTE.folder: 0.0}
 
 
@@ -272,8 +272,8 @@ def test_each_folder_is_scanned_by_its_own_timer() -> None:
     ids=["within the grace", "the remote one", "the local one", "never looked at"],
 )
 def test_a_service_without_a_scan_in_a_scan_period_is_overdue(
-    looked: dict[Path, float], now: float, expected: str
+    scanned_at: dict[Path, float], now: float, expected: str
 ) -> None:
-    why = deaf(looked, [LOCAL, REMOTE], now=now)
+    why = reason_late(scanned_at, [LOCAL, REMOTE], now=now)
     assert expected in why
     assert bool(expected) is bool(why)

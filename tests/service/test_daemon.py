@@ -232,10 +232,10 @@ def test_a_folder_in_trouble_does_not_keep_the_loop_busy(
         states = SetStates(book)
         spooler = Spooler(settings, states=states, tools=tools, monotonic=time.monotonic, ended=lambda: None)
         spooler.scan()
-        assert spooler.agenda.settle_times()
+        assert spooler.schedule.settle_times()
         shutil.rmtree(host.spool)
         spooler.scan()
-        assert spooler.agenda.settle_times() == []
+        assert spooler.schedule.settle_times() == []
         assert list(spooler.troubles) == [host.spool]
         spooler.close()
 

@@ -57,16 +57,16 @@ def test_a_long_scan_asks_for_time_to_start_and_later_says_that_it_is_alive(
     assert messages() == ["READY=1\nSTATUS=Watching 1 folder", "WATCHDOG=1"]
 
 
-def test_a_service_that_cannot_work_is_not_alive_and_says_so_once(
+def test_a_service_whose_scans_are_late_is_not_alive_and_says_so_once(
     notifier: Notifier, messages: Messages, listener: Recorder
 ) -> None:
     heartbeat = Heartbeat(Conditions(listener), monotonic=Clock())
     heartbeat.begin(notifier)
-    heartbeat.alive(unfit="nobody has looked")
-    heartbeat.alive(unfit="nobody has looked for longer")
+    heartbeat.alive(late="nobody has looked")
+    heartbeat.alive(late="nobody has looked for longer")
     assert messages() == []
     assert len(listener.sentences(Kind.FAULT)) == 1
-    heartbeat.alive(unfit="")
+    heartbeat.alive(late="")
     assert messages() == ["WATCHDOG=1"]
 
 

@@ -130,12 +130,12 @@ def test_the_cap_is_kept_for_sets_that_only_wait(host: Host, listener: Recorder)
         for moment[0], state in ((1000.0, "waiting"), (1010.0, "deferred"), (9000.0, "deferred")):
             made.scan()
             made.drain()
-            assert [record.state for record in made.agenda.present()] == [state] * 3
-        assert {record.attempt for record in made.agenda.present()} == {1}, "waiting is no attempt"
+            assert [record.state for record in made.schedule.present()] == [state] * 3
+        assert {record.attempt for record in made.schedule.present()} == {1}, "waiting is no attempt"
         moment[0] = 1020.0 + GIVE_UP_SECONDS
         made.scan()
         made.drain()
-        assert [record.state for record in made.agenda.present()] == ["rejected"] * 3
+        assert [record.state for record in made.schedule.present()] == ["rejected"] * 3
     assert "for two days" in (host.spool / "d02.uec.error").read_text()
     (host.spool / "d01.img").touch()
     late = moment[0] + 60
@@ -156,7 +156,7 @@ def test_a_clock_that_is_set_changes_no_waiting_time(host: Host, listener: Recor
             wall[0] += seconds + by
             made.scan()
             made.drain()
-            attempts += [record.attempt for record in made.agenda.present()]
+            attempts += [record.attempt for record in made.schedule.present()]
     assert attempts == [0, 1, 1, 1, 1, 2]
 
 

@@ -26,13 +26,13 @@ WAKING = frozenset({"created", "modified", "moved", "deleted", "closed", "attrib
 
 # Seconds between scans without events: often enough for a person who waits, and a small load for a file
 # server.
-DEAF_SCAN_SECONDS = 15.0
+EVENTLESS_SCAN_SECONDS = 15.0
 
 # Delay beyond the scan period that is still normal: a scan of a slow disk, a busy processor.
-DEAF_GRACE_SECONDS = 30.0
+LATE_SCAN_SECONDS = 30.0
 # Between two requests for events after a limit, a mode or a missing folder prevented them. Each takes a walk
 # through the folder, and people raise limits by hand.
-TRY_AGAIN_SECONDS = 60.0
+RETRY_SECONDS = 60.0
 
 # The setting to raise, by the kernel's error when the limit is reached.
 LIMITS = {errno.ENOSPC: "fs.inotify.max_user_watches", errno.EMFILE: "fs.inotify.max_user_instances"}
@@ -87,10 +87,10 @@ class Watch:
         self._scan_every = scan_every
         self._observer: BaseObserver | None = None
         self._seen: dict[Path, tuple[int, int] | None] = {}
-        self.ways: tuple[WatchMode, ...] = ()
+        self.modes: tuple[WatchMode, ...] = ()
 
     def start(self) -> None:
-        """Start to watch all folders that can be watched; the rest is scanned. Never raises: see `ways`."""
+        """Start to watch all folders that can be watched; the rest is scanned. Never raises: see `modes`."""
         self._seen = {folder: identity(folder) for folder in self._folders}
         # It is started before folders are added, so that an error about a limit belongs to one folder.
         try:
@@ -98,10 +98,10 @@ class Watch:
             observer.start()
         except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
             self._observer = None
-            self.ways = tuple(self._scanned(folder, error) for folder in self._folders)
+            self.modes = tuple(self._scanned(folder, error) for folder in self._folders)
             return
         self._observer = observer
-        self.ways = tuple(self._way(folder, observer) for folder in self._folders)
+        self.modes = tuple(self._start_mode(folder, observer) for folder in self._folders)
 
     def stop(self) -> None:
         if self._observer and self._observer.is_alive():
@@ -121,7 +121,7 @@ class Watch:
         changed = [folder for folder, before in self._seen.items() if identity(folder) != before]
         if changed:
             return f"{changed[0]} was replaced, removed or mounted over"
-        if not (watched := [way for way in self.ways if way.events]):
+        if not (watched := [mode for mode in self.modes if mode.events]):
             return ""
         if self._observer is None or not self._observer.is_alive():
             return "the observer's thread has ended"
@@ -134,18 +134,18 @@ class Watch:
 
         Returns True if anything has changed.
         """
-        before, observer = self.ways, self._observer
+        before, observer = self.modes, self._observer
         if observer is None:
             self.restart()
         else:
-            self.ways = tuple(self._way(w.folder, observer) if w.passing else w for w in before)
-        return self.ways != before
+            self.modes = tuple(self._start_mode(w.folder, observer) if w.passing else w for w in before)
+        return self.modes != before
 
-    def _way(self, folder: Path, observer: BaseObserver) -> WatchMode:
+    def _start_mode(self, folder: Path, observer: BaseObserver) -> WatchMode:
         if why := _unreachable_because(folder):
-            return WatchMode(folder, events=False, scan_every=self._seldom(), why=why, passing=True)
+            return WatchMode(folder, events=False, scan_every=self._shortest_pause(), why=why, passing=True)
         if is_shared(kind := file_system_of(folder)):
-            return WatchMode(folder, events=False, scan_every=self._seldom(), why=kind)
+            return WatchMode(folder, events=False, scan_every=self._shortest_pause(), why=kind)
         try:
             # One level down, because a set may be a folder; inotify alone is not recursive.
             observer.schedule(self._handler, str(folder), recursive=True)
@@ -154,28 +154,32 @@ class Watch:
         return WatchMode(folder, events=True, scan_every=self._scan_every)
 
     def _scanned(self, folder: Path, error: OSError | RuntimeError) -> WatchMode:
-        return WatchMode(folder, events=False, scan_every=self._seldom(), why=_refusal(error), passing=True)
+        return WatchMode(
+            folder, events=False, scan_every=self._shortest_pause(), why=_refusal(error), passing=True
+        )
 
-    def _seldom(self) -> float:
-        return min(self._scan_every, DEAF_SCAN_SECONDS)
+    def _shortest_pause(self) -> float:
+        return min(self._scan_every, EVENTLESS_SCAN_SECONDS)
 
 
-def is_overdue(looked: Mapping[Path, float], ways: Iterable[WatchMode], *, now: float) -> dict[Path, float]:
+def seconds_overdue(
+    scanned_at: Mapping[Path, float], modes: Iterable[WatchMode], *, now: float
+) -> dict[Path, float]:
     """Return for each folder the seconds since its next full scan was due: negative before that.
 
-    `looked` is when the last scan of each ended, on the clock of `now`.
+    `scanned_at` is when the last scan of each ended, on the clock of `now`.
     """
-    return {way.folder: now - looked.get(way.folder, float("-inf")) - way.scan_every for way in ways}
+    return {mode.folder: now - scanned_at.get(mode.folder, float("-inf")) - mode.scan_every for mode in modes}
 
 
-def deaf(looked: Mapping[Path, float], ways: Iterable[WatchMode], *, now: float) -> str:
+def reason_late(scanned_at: Mapping[Path, float], modes: Iterable[WatchMode], *, now: float) -> str:
     """Return why the daemon does not scan a folder in time; empty if it does.
 
-    `looked` is when the last scan of each ended, on the clock of `now`.
+    `scanned_at` is when the last scan of each ended, on the clock of `now`.
     """
-    late = is_overdue(looked, ways, now=now)
+    late = seconds_overdue(scanned_at, modes, now=now)
     worst = max(late, key=lambda folder: late[folder], default=None)
-    if worst is None or late[worst] <= DEAF_GRACE_SECONDS:
+    if worst is None or late[worst] <= LATE_SCAN_SECONDS:
         return ""
     return f"{worst} was not scanned for {late[worst]:.0f} s longer than the time between its scans"
 

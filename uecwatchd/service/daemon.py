@@ -92,7 +92,7 @@ class Service:
     @property
     def troubles(self) -> tuple[UecError, ...]:
         """Errors of spool folders in the last scan, and of clouds that were not detected while sets wait."""
-        waits = any(record.state == "waiting" for record in self._spooler.agenda.present())
+        waits = any(record.state == "waiting" for record in self._spooler.schedule.present())
         unidentified = self._tools.clouds.unidentified().values()
         return (*self._spooler.troubles.values(), *(error for error in unidentified if error and waits))
 
@@ -107,7 +107,7 @@ class Service:
                 self._shared.check_ledger()
                 pauses = self._pauses(settling=patience >= 0 or self._spooler.is_behind())
                 if self._shared.signals.stopping.is_set() or not pauses:
-                    return self._spooler.agenda.present()
+                    return self._spooler.schedule.present()
                 pause = max(LEAST_SCAN_PAUSE_SECONDS, min(pauses))
                 patience -= pause  # only time of waiting counts, not of work
                 self._shared.signals.stopping.wait(pause)
@@ -138,7 +138,7 @@ class Service:
                 self._detect_at_start()
                 loop.scan()
                 watch.report()
-                self._heartbeat.ready(self._spooler.agenda.summary())
+                self._heartbeat.ready(self._spooler.schedule.summary())
                 loop.run(lambda: self._reload(loop, watch, reloaded))
             finally:
                 self._heartbeat.stopping()
@@ -159,8 +159,8 @@ class Service:
     def _pauses(self, *, settling: bool) -> list[float]:
         """Return the seconds until each reason for another scan of `once`; with `settling`, files count."""
         now = self._shared.clocks.monotonic()
-        pauses = [ready_at - now for ready_at in self._spooler.agenda.settle_times() if settling]
-        if (look := self._spooler.agenda.next_retry(looks=True)) is not None:
+        pauses = [ready_at - now for ready_at in self._spooler.schedule.settle_times() if settling]
+        if (look := self._spooler.schedule.next_retry(looks=True)) is not None:
             pauses.append(look - self._shared.clocks.now())  # so that a registered image is completed
         return pauses
 
@@ -197,7 +197,7 @@ class Service:
             self._tell("Read the configuration again")
             watch.report()
             loop.scan()
-        self._heartbeat.ready(self._spooler.agenda.summary())
+        self._heartbeat.ready(self._spooler.schedule.summary())
 
     def _tell(self, sentence: str, level: Level = "info") -> None:
         self._shared.monitor.tell(Event(Kind.RELOAD, sentence, level=level))

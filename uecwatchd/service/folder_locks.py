@@ -36,8 +36,8 @@ class FolderLocks:
                 return
         if before:
             self.release(folder)
-        if twin := next((other for other, lock in self._locks.items() if lock.identity == now), None):
-            what, hint = f"{folder} and {twin} are the same folder", "Take one of them out of spool.folders."
+        if same := next((other for other, lock in self._locks.items() if lock.identity == now), None):
+            what, hint = f"{folder} and {same} are the same folder", "Take one of them out of spool.folders."
             raise Halted(what, "this has changed since the configuration was read", hint)
         descriptor = output_files.lock_spool(folder)
         self._locks[folder] = _FolderLock(now, descriptor)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from uecwatchd.config.records import SpoolSettings
 from uecwatchd.events import Event, Kind, Monitor
-from uecwatchd.intake.watch import TRY_AGAIN_SECONDS, Watch, WatchMode, deaf, is_overdue
+from uecwatchd.intake.watch import RETRY_SECONDS, Watch, WatchMode, reason_late, seconds_overdue
 
 
 class FolderWatch:
@@ -38,24 +38,24 @@ class FolderWatch:
 
     def report(self, before: Collection[WatchMode] = ()) -> None:
         """Tell how each folder is watched, unless it was so `before`."""
-        for way in self._watch.ways:
-            if way not in before:
-                text = f"Watching {way}"
-                self._monitor.tell(Event(Kind.READY, text, level="warning" if way.passing else "info"))
+        for mode in self._watch.modes:
+            if mode not in before:
+                text = f"Watching {mode}"
+                self._monitor.tell(Event(Kind.READY, text, level="warning" if mode.passing else "info"))
 
-    def mend(self) -> bool:
+    def restore(self) -> bool:
         """Restart lost watches, and watch folders that can be watched now.
 
         Returns True if all folders must be scanned, because changes in between caused no events.
         """
-        now, before = self._monotonic(), self._watch.ways
+        now, before = self._monotonic(), self._watch.modes
         if lost := self._watch.lost():
             text = f"Lost the watch: {lost}; watching again"
             self._monitor.tell(Event(Kind.WATCH_LOST, text, level="warning"))
             self._watch.restart()
             self.report(before)
             return True
-        if now - self._improved_at < TRY_AGAIN_SECONDS:
+        if now - self._improved_at < RETRY_SECONDS:
             return False
         self._improved_at = now
         improved = self._watch.improve()
@@ -67,14 +67,14 @@ class FolderWatch:
 
     def overdue(self) -> tuple[Path, ...]:
         """Return the folders whose next full scan is due."""
-        late = is_overdue(self._scanned_at, self._watch.ways, now=self._monotonic())
+        late = seconds_overdue(self._scanned_at, self._watch.modes, now=self._monotonic())
         return tuple(folder for folder, seconds in late.items() if seconds >= 0)
 
     def due_in(self) -> float:
         """Return the seconds until the next full scan is due; negative if it is late."""
-        late = is_overdue(self._scanned_at, self._watch.ways, now=self._monotonic())
+        late = seconds_overdue(self._scanned_at, self._watch.modes, now=self._monotonic())
         return -max(late.values())
 
-    def deaf(self) -> str:
+    def reason_late(self) -> str:
         """Return why the service does not scan a folder in time; empty if it does."""
-        return deaf(self._scanned_at, self._watch.ways, now=self._monotonic())
+        return reason_late(self._scanned_at, self._watch.modes, now=self._monotonic())

@@ -52,12 +52,12 @@ class Heartbeat:
     def stopping(self) -> None:
         self._notifier.stopping()
 
-    def alive(self, *, unfit: str) -> None:
-        """Tell systemd that the service is alive, unless it is `unfit` for work for this reason."""
-        if not unfit:
+    def alive(self, *, late: str) -> None:
+        """Tell systemd that the service is alive, unless its scans are `late`, for this reason."""
+        if not late:
             self._notifier.watchdog()
-        text = unfit and f"Scans are late, so systemd's watchdog is not notified: {unfit}"
-        self._conditions.set(("deaf",), text, level="error", once=True)
+        text = late and f"Scans are late, so systemd's watchdog is not notified: {late}"
+        self._conditions.set(("late",), text, level="error", once=True)
 
     def progressed(self) -> None:
         """Tell systemd during a long scan that it makes progress, but not too often.

@@ -76,16 +76,16 @@ class Loop:
         if signals.reload.is_set():
             signals.reload.clear()
             reload()
-        woken |= self._watch.mend()
+        woken |= self._watch.restore()
         self._probes.start_if_due()
-        changed = self._spooler.tend()
+        changed = self._spooler.dispatch()
         self._probes.write_times()
-        self._scan_wanted |= woken or self._spooler.agenda.due_in() <= 0 or self._spooler.has_new_requests()
+        self._scan_wanted |= woken or self._spooler.schedule.due_in() <= 0 or self._spooler.has_new_requests()
         self._shared.check_ledger()
         changed |= self._scan_if_due()
         if changed or (self._spooler.has_notices() and self._heartbeat.status_due()):
-            self._heartbeat.status(self._spooler.agenda.summary())
-        self._heartbeat.alive(unfit=self._watch.deaf())
+            self._heartbeat.status(self._spooler.schedule.summary())
+        self._heartbeat.alive(late=self._watch.reason_late())
         clocks.wait(signals.stopping, LEAST_PAUSE_SECONDS)
 
     def _scan_if_due(self) -> bool:
@@ -100,7 +100,7 @@ class Loop:
         if self._spooler.has_notices():
             return 0.0
         now = self._shared.clocks.monotonic()
-        scan = 0.0 if self._scan_wanted else min(self._spooler.agenda.due_in(), self._watch.due_in())
+        scan = 0.0 if self._scan_wanted else min(self._spooler.schedule.due_in(), self._watch.due_in())
         probe = now + ASKED_PAUSE_SECONDS if self._probes.busy else self._probes.next_at()
         scan = max(scan, self._next_scan - now)
         return max(0.0, scan if probe is None else min(scan, probe - now))

@@ -22,8 +22,8 @@ from uecwatchd.service.reconcile import Reconciler
 from uecwatchd.service.requests import Requests
 from uecwatchd.service.retention import remove_leaving
 from uecwatchd.service.retry import adjust_for_clock_jump
-from uecwatchd.service.scan_results import Agenda
 from uecwatchd.service.scanner import Scanner
+from uecwatchd.service.schedule import Schedule
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 from uecwatchd.system.internal_errors import as_internal_error
@@ -63,7 +63,7 @@ class Spooler:
         """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
         self._setup = self._set_up(settings, tools)
         self._reconciler = Reconciler(self._parts, self._setup)
-        self.agenda = Agenda(self._parts, self._setup)
+        self.schedule = Schedule(self._parts, self._setup)
         self._parts.dispatcher.clear()
 
     def _set_up(self, settings: Settings, tools: context.AttemptTools) -> ConfiguredParts:
@@ -127,9 +127,9 @@ class Spooler:
                 remove_leaving(folder, setup.tools.ledger, setup.conditions, now=setup.tools.now())
                 if self._reconciler.reconcile(setup.scanner.scan(folder)):
                     self._ended()
-        self.tend()
+        self.dispatch()
 
-    def tend(self) -> bool:
+    def dispatch(self) -> bool:
         """Take results of workers, and begin what the last scan has queued as far as workers are free.
 
         Returns True if there were results.
@@ -141,16 +141,16 @@ class Spooler:
         for folder, written in setup.notices.report_some().items():
             setup.found.defer_open_files(folder, written, ready_at=setup.settled_at(self._parts.monotonic()))
         availability = setup.tools.clouds.availability
-        report_outages(setup.conditions, availability, count_sets=self.agenda.count_sets_for)
+        report_outages(setup.conditions, availability, count_sets=self.schedule.count_sets_for)
         return ended
 
     def drain(self) -> None:
         """Wait until all that is due has been begun and has ended, or a stop is requested."""
-        self.tend()
+        self.dispatch()
         while self.is_busy() or self.has_notices():
             if not self.has_notices():
                 self._parts.dispatcher.wait()
-            self.tend()
+            self.dispatch()
 
     def lock_folders(self) -> None:
         """Lock the folders that can be locked. Raises Occupied when another service has one of them."""

@@ -8,7 +8,7 @@ from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 
 
 @dataclass(frozen=True, slots=True)
-class Agenda:
+class Schedule:
     """Answers questions about the sets in the spool folders; changes nothing."""
 
     parts: LastingParts
