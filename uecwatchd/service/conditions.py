@@ -1,6 +1,6 @@
-"""Conditions: what lasts, such as a folder that cannot be read, and is told once while it does.
+"""Conditions: what lasts, such as a folder that cannot be read, and is reported once while it does.
 
-Each instance remembers for as long as it lives: one belongs to the service, one to its present configuration.
+Each instance remembers for as long as it lives, so that each belongs to the service or to a configuration.
 """
 
 import contextlib

@@ -1,12 +1,13 @@
 """Watch over the spool folders: kernel events, and full scans in time where events may be lacking."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from uecwatchd.config.records import SpoolSettings
-from uecwatchd.events import Event, Kind, Monitor
-from uecwatchd.intake.watch import RETRY_SECONDS, Watch, WatchMode, reason_late, seconds_overdue
+from uecwatchd.events import Event, Kind, Level, Monitor
+from uecwatchd.intake.watch import RETRY_SECONDS, Watch, reason_late, seconds_overdue
+from uecwatchd.service.conditions import Conditions
 
 
 class FolderWatch:
@@ -30,36 +31,37 @@ class FolderWatch:
     def start(self, settings: SpoolSettings) -> None:
         """Watch the folders of this configuration."""
         self.settings = settings
+        self._conditions = Conditions(self._monitor)  # of this configuration: a reload reports all again
         self._watch = Watch(settings.folders, self._wake, scan_every=settings.scan_every)
         self._watch.start()
 
     def stop(self) -> None:
         self._watch.stop()
 
-    def report(self, before: Collection[WatchMode] = ()) -> None:
-        """Tell how each folder is watched, unless it was so `before`."""
+    def report(self) -> None:
+        """Report how each folder is watched, if that has changed."""
         for mode in self._watch.modes:
-            if mode not in before:
-                text = f"Watching {mode}"
-                self._monitor.tell(Event(Kind.READY, text, level="warning" if mode.passing else "info"))
+            level: Level = "warning" if mode.passing else "info"
+            key = ("watching", str(mode.folder))
+            self._conditions.set(key, f"Watching {mode}", kind=Kind.READY, level=level)
 
     def restore(self) -> bool:
         """Restart lost watches, and watch folders that can be watched now.
 
         Returns True if all folders must be scanned, because changes in between caused no events.
         """
-        now, before = self._monotonic(), self._watch.modes
+        now = self._monotonic()
         if lost := self._watch.lost():
             text = f"Lost the watch: {lost}; watching again"
             self._monitor.tell(Event(Kind.WATCH_LOST, text, level="warning"))
             self._watch.restart()
-            self.report(before)
+            self.report()
             return True
         if now - self._improved_at < RETRY_SECONDS:
             return False
         self._improved_at = now
         improved = self._watch.improve()
-        self.report(before)
+        self.report()
         return improved
 
     def note_scan(self, folders: Iterable[Path], *, ended: float) -> None:
