@@ -37,6 +37,17 @@ def test_an_outage_is_probed_at_one_rate_for_three_minutes_and_then_less_and_les
     assert len(waits) < 60, "in an hour"
 
 
+def test_of_suspensions_in_a_row_two_are_reported_and_the_beginning_of_a_third() -> None:
+    availability, reported = breaker(Clock()), []
+    for _ in range(4):
+        availability.suspend("c", OUTAGE)
+        reported.append(availability.reported("c"))
+        availability.resume("c")
+    assert reported == ["all", "all", "beginning", "nothing"]
+    availability.note_success("c")
+    assert availability.reported("c") == "all"
+
+
 def test_a_suspended_cloud_raises_its_reason_until_it_resumes() -> None:
     availability = breaker(Clock())
     assert availability.suspend("c", HALT)

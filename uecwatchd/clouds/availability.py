@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from uecwatchd.errors import CloudAway, Halted, UecError, cause_of, words_of
 
@@ -40,6 +41,8 @@ OUTAGE_FACTOR = 3
 MOST_FACTORS = 10  # enough to reach the longest delay
 # Suspensions in a row that are reported. More would fill the journal with a cloud that comes and goes.
 REPORTED_SUSPENSIONS = 3
+# How much of a suspension is reported: of the last one in a row, not its end.
+Reported = Literal["all", "beginning", "nothing"]
 # Sets in a row that fail although a probe succeeds. One or two may have a problem of their own.
 SEVERAL_SETS = 3
 
@@ -96,6 +99,13 @@ class CloudAvailability:
         """Count the suspensions in a row: no set registered, and no long time in service between them."""
         with self._lock:
             return self._past(name).suspensions
+
+    def reported(self, name: str) -> Reported:
+        """Return how much of the latest suspension of a cloud is reported."""
+        number = self.suspensions(name)
+        if number < REPORTED_SUSPENSIONS:
+            return "all"
+        return "beginning" if number == REPORTED_SUSPENSIONS else "nothing"
 
     def suspend(self, name: str, error: Halted | CloudAway) -> bool:
         """Let no set use a cloud until a probe succeeds. Return False if it is suspended already."""

@@ -41,8 +41,8 @@ class CloudReports:
         self.monitor.tell(Event(Kind.HALTED, str(error), level="warning"))
         self.wake()
 
-    def resumed(self, name: str, is_news: bool) -> None:  # noqa: FBT001 (a callback)
-        if is_news:
+    def resumed(self, name: str, reported: bool) -> None:  # noqa: FBT001 (a callback)
+        if reported:
             self.monitor.tell(Event(Kind.READY, f"Cloud {name} can be used again"))
         self.wake()
 
@@ -59,11 +59,10 @@ def report_outages(
     conditions.clear_others((TOPIC,), away)
     for key, error in away.items():
         if not conditions.lasts(key):
-            times, name = availability.suspensions(key[1]), key[1]
-            text = _outage(name, error, sets=count_sets(name), last=times == REPORTED_SUSPENSIONS)
+            name, reported = key[1], availability.reported(key[1])
+            text = _outage(name, error, sets=count_sets(name), last=reported == "beginning")
             fields = {"traceback": error.trace} if error.trace else {}
-            quiet = times > REPORTED_SUSPENSIONS
-            conditions.set(key, text, kind=Kind.DEFERRED, fields=fields, quiet=quiet)
+            conditions.set(key, text, kind=Kind.DEFERRED, fields=fields, quiet=reported == "nothing")
 
 
 def _outage(name: str, error: CloudAway, *, sets: int, last: bool) -> str:

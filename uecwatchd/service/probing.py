@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from uecwatchd.clouds.access import CloudAccess
-from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS, CloudAvailability
+from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.service.conditions import Conditions
@@ -95,7 +95,6 @@ class ProbeThread:
     def _probe(self, clouds: CloudAccess) -> None:
         with self._repeated.attempt():
             for name in clouds.probe():
-                number = clouds.availability.suspensions(name)
-                self._resumed(name, number < REPORTED_SUSPENSIONS)
+                self._resumed(name, clouds.availability.reported(name) == "all")
             self._writer.write(clouds.availability)
         self._next_start = self._monotonic() + self._repeated.pause

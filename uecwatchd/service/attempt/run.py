@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
@@ -203,12 +202,11 @@ def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | No
     if isinstance(error, Halted):
         tools.clouds.suspend(cloud, error)
     event = failure_event(record)
-    if (
-        isinstance(error, InternalError) and record.deferrals <= 1
-    ):  # otherwise each attempt would report it again
+    # Only of the first failure: otherwise each attempt would report it again.
+    if isinstance(error, InternalError) and record.deferrals <= 1:
         event = replace(event, fields={**event.fields, "traceback": error.trace})
     if suspension and record.state in ("deferred", "halted"):  # the suspension was reported with its reason
-        reported = tools.clouds.availability.suspensions(cloud) <= REPORTED_SUSPENSIONS
+        reported = tools.clouds.availability.reported(cloud) != "nothing"
         met = error is not suspension and reported
         event = replace(event, level="info" if met else "debug")
     if _is_known(record, before):
