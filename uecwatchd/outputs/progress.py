@@ -1,7 +1,8 @@
 """Progress: how far each set has come and how fast, kept in one place for all outputs.
 
 Stages report progress thousands of times a second. Each output subscribes with a number of seconds: it gets
-a snapshot when that time is over and there is progress.
+a snapshot when that time is over and there is progress. The outputs do not poll: each would need a thread
+with a timer, which also runs while there is no work. The thread that made the progress shows the snapshot.
 """
 
 import threading

@@ -136,8 +136,6 @@ class Dispatcher:
         record = replace(adjust_for_downtime(record, started=tools.started), stamp=found.stamp)
         record = replace(record, attempt=record.attempt + 1)
         record = record_failure(record, error, now=now, spread=tools.random())
-        with (
-            contextlib.suppress(UecError),
-            as_internal_error(found.name),
-        ):  # the copy beside the file is a courtesy
+        # The copy beside the files is a courtesy: what counts is the record.
+        with contextlib.suppress(UecError), as_internal_error(found.name):
             result_files.publish(self._states.put(record))
