@@ -18,7 +18,7 @@ import pytest
 from tests.support.clock import Clock
 from uecwatchd.events import Event, Kind, Progress, Tee
 from uecwatchd.outputs.journal import MESSAGE_IDS
-from uecwatchd.outputs.log import EventLog, choose_sink, open_log, take_over_stdlib
+from uecwatchd.outputs.log import EventLog, choose_output, open_log, take_over_stdlib
 
 DONE = Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1", "seconds": 2.5})
 REJECTED = Event(
@@ -77,18 +77,18 @@ def _until_bell(ours: int, stream: TextIO) -> str:
 
 def test_a_stream_of_the_journal_is_spoken_to_natively_or_in_marked_lines(stderr: TextIO) -> None:
     environ = {"JOURNAL_STREAM": stream_id(stderr)}
-    assert choose_sink(environ, stderr, native=True) == "journal"
-    assert choose_sink(environ, stderr, native=False) == "marked"
+    assert choose_output(environ, stderr, native=True) == "journal"
+    assert choose_output(environ, stderr, native=False) == "marked"
 
 
 def test_a_stream_that_was_redirected_since_is_not_the_journal(stderr: TextIO) -> None:
-    assert choose_sink({"JOURNAL_STREAM": "1:1"}, stderr, native=True) == "plain"
-    assert choose_sink({"JOURNAL_STREAM": "1:1"}, io.StringIO(), native=True) == "plain"
+    assert choose_output({"JOURNAL_STREAM": "1:1"}, stderr, native=True) == "plain"
+    assert choose_output({"JOURNAL_STREAM": "1:1"}, io.StringIO(), native=True) == "plain"
 
 
 def test_a_terminal_that_can_move_its_cursor_is_one(terminal: tuple[TextIO, Callable[[], str]]) -> None:
-    assert choose_sink({"TERM": "xterm"}, terminal[0], native=True) == "terminal"
-    assert choose_sink({"TERM": "dumb"}, terminal[0], native=True) == "plain"
+    assert choose_output({"TERM": "xterm"}, terminal[0], native=True) == "terminal"
+    assert choose_output({"TERM": "dumb"}, terminal[0], native=True) == "plain"
 
 
 # --- journald ---------------------------------------------------------------------------------------------

@@ -51,14 +51,14 @@ class CloudAccess:
         )
         self._bucket = bucket
         self._on_halt = on_halt
-        self._connecting = threading.Lock()  # one connects for all
-        self._doubting = threading.Lock()  # one asks for all that met the same outage
+        self._connect_lock = threading.Lock()  # one connects for all
+        self._outage_lock = threading.Lock()  # one asks for all that met the same outage
 
     def enter(self, name: str) -> Cloud:
         """Return a client of a cloud. Raises the error that suspended the cloud, or that prevents access."""
         if cloud := self._client(name):
             return cloud
-        with self._connecting, translated_troubles(name):
+        with self._connect_lock, translated_troubles(name):
             return self._client(name) or self._clients.connect(name)
 
     def dialects(self) -> Mapping[str, Dialect]:
@@ -88,9 +88,9 @@ class CloudAccess:
 
     def is_away(self, name: str) -> bool:
         """Tell if a cloud that gave one request no answer is away; suspend it then."""
-        with self._doubting:
+        with self._outage_lock:
             if name not in self.availability.suspended():
-                self._doubt(name)
+                self._suspend_if_away(name)
         return isinstance(self.availability.suspended().get(name), CloudAway)
 
     def is_away_for(self, name: str, error: CloudAway, *, set_name: str) -> bool:
@@ -105,7 +105,7 @@ class CloudAccess:
             self.suspend(name, CloudAway(f"cloud {name}", error.why, error.hint))
         return several
 
-    def _doubt(self, name: str) -> None:
+    def _suspend_if_away(self, name: str) -> None:
         try:
             self._ask(name)
         except CloudAway as error:
@@ -155,7 +155,7 @@ class CloudAccess:
     def _ask(self, name: str) -> None:
         """Ask a cloud for all that every set needs of it, with credentials read again."""
         with translated_troubles(name):
-            with self._connecting:
+            with self._connect_lock:
                 cloud = self._clients.connect(name)
             probe_ec2(cloud)
             ensure_bucket(cloud, self._bucket)

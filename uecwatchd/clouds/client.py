@@ -103,11 +103,11 @@ class Cloud:
     # The list of our images: long, and wanted by every set.
     own_images: SingleFlight[Any] = field(default_factory=SingleFlight, repr=False, compare=False)
     # Held while a bucket is looked for and made: of two sets that begin together, one makes it.
-    bucket_turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    bucket_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
 # A session is not to be used by two threads at a time; its clients are.
-_MAKING = threading.Lock()
+_SESSION_LOCK = threading.Lock()
 
 
 def make_cloud(account: Account, dialect: Dialect, *, uploads: int, stop: Stop = NEVER) -> Cloud:
@@ -116,21 +116,21 @@ def make_cloud(account: Account, dialect: Dialect, *, uploads: int, stop: Stop =
     `stop` ends what they ask.
     """
     most = max(MOST_REQUESTS, uploads)
-    s3 = make_client("s3", **_wiring(account, account.s3_url, _s3_config(dialect, most)))
+    s3 = make_client("s3", **_client_arguments(account, account.s3_url, _s3_config(dialect, most)))
     _bound(s3, seconds=S3_SECONDS, limit=S3_ANSWER_BYTES, most=most, stop=stop)
-    ec2 = make_client("ec2", **_wiring(account, account.ec2_url, _ec2_config(dialect)))
+    ec2 = make_client("ec2", **_client_arguments(account, account.ec2_url, _ec2_config(dialect)))
     _bound(ec2, seconds=EC2_SECONDS, limit=EC2_ANSWER_BYTES, most=most, stop=stop)
     ec2.meta.events.register("before-send.ec2.RegisterImage", allow_seconds(REGISTER_SECONDS))
     for client, url in ((s3, account.s3_url), (ec2, account.ec2_url)):
         proxy = name_proxy(url or HTTPS_EVERYWHERE)
-        strangers = refuse_foreign_answers(proxy=proxy, regional=dialect.regional)
-        client.meta.events.register_first(BEFORE_PARSING, strangers)
+        refuse_foreign = refuse_foreign_answers(proxy=proxy, regional=dialect.regional)
+        client.meta.events.register_first(BEFORE_PARSING, refuse_foreign)
         client.meta.events.register("needs-retry", _resend_unanswered)
         client.meta.events.register(BEFORE_PARSING, repair_response)
         _SENT.listen(client.meta.events, reads=dialect.replay_refused)
         restore_host(client, url)
-    _teach_s3(s3, dialect)
-    _teach_ec2(ec2)
+    _adapt_s3(s3, dialect)
+    _adapt_ec2(ec2)
     return Cloud(account.cloud, account, dialect, s3, ec2)
 
 
@@ -141,26 +141,26 @@ def _bound(client: Any, **limits: Any) -> None:
     endpoint.http_session = BoundedSession(endpoint.http_session, **limits)
 
 
-def _teach_s3(s3: Any, dialect: Dialect) -> None:
+def _adapt_s3(s3: Any, dialect: Dialect) -> None:
     s3.meta.events.unregister("before-call.s3", add_expect_header)
-    s3.meta.events.register("before-call.s3", functools.partial(_stay, regional=dialect.regional))
+    s3.meta.events.register("before-call.s3", functools.partial(_stay_in_region, regional=dialect.regional))
     if dialect.signs_whole_path:
         s3.meta.events.register("before-sign.s3", _sign_own_path)
     if not dialect.unknown_query_keys:
         s3.meta.events.unregister("before-parameter-build.s3.ListObjects", set_list_objects_encoding_type_url)
 
 
-def _teach_ec2(ec2: Any) -> None:
+def _adapt_ec2(ec2: Any) -> None:
     ec2.meta.events.unregister("before-parameter-build", generate_idempotent_uuid)
     # Eucalyptus wants to be told from 4.0 on, and the library knows only Amazon's parameters.
     service = ec2.meta.service_model
     service.operation_model("RegisterImage").input_shape.members["Platform"] = service.shape_for("String")
 
 
-def make_client(service: str, **wiring: Any) -> Any:
+def make_client(service: str, **arguments: Any) -> Any:
     """Make a client of "s3" or "ec2". It shares only the library's parsed models with other clients."""
-    with _MAKING:
-        return _session().client(service, **wiring)
+    with _SESSION_LOCK:
+        return _session().client(service, **arguments)
 
 
 @functools.cache
@@ -175,12 +175,12 @@ def _session() -> boto3.session.Session:
 def _sealed_session() -> botocore.session.Session:
     """Return a session that ignores files and environment: each variable has only its default."""
     known = BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
-    deaf = {name: (None, None, default, cast) for name, (_, _, default, cast) in known}
-    nowhere = (None, None, "/dev/null", None)
-    return botocore.session.Session(deaf | {"config_file": nowhere, "credentials_file": nowhere})
+    defaults = {name: (None, None, default, cast) for name, (_, _, default, cast) in known}
+    no_file = (None, None, "/dev/null", None)
+    return botocore.session.Session(defaults | {"config_file": no_file, "credentials_file": no_file})
 
 
-def _wiring(account: Account, url: str | None, config: Config) -> dict[str, Any]:
+def _client_arguments(account: Account, url: str | None, config: Config) -> dict[str, Any]:
     return {
         "endpoint_url": alias_url(url) if url else None,
         "region_name": account.region or DEFAULT_REGION,
@@ -220,7 +220,7 @@ def is_insecure(url: str | None) -> bool:
     return url is not None and urlsplit(url).scheme == "http" and not is_loopback(url)
 
 
-def _stay(*, params: dict[str, Any], regional: bool, **_: object) -> None:
+def _stay_in_region(*, params: dict[str, Any], regional: bool, **_: object) -> None:
     """Keep botocore from looking for another region where there is none, or no bucket that could be there: it
     would ask for the bucket's, be redirected again, and so on for ever."""
     redirect = params["context"]["s3_redirect"]

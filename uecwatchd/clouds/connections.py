@@ -67,16 +67,16 @@ class BoundedSession:
         self._session = session
         self._seconds = seconds
         self._limit = limit
-        self._room = threading.BoundedSemaphore(most)
+        self._slots = threading.BoundedSemaphore(most)
         self._stop = stop
 
     def send(self, request: Any) -> Any:
-        with self._in_turn():
+        with self._slot():
             exchange = _Exchange(self._limit)
             thread = threading.Thread(
                 target=exchange.run, args=(self._session, request), name="exchange", daemon=True
             )
-            end = time.monotonic() + self._patience(request)
+            end = time.monotonic() + self._seconds_allowed(request)
             thread.start()
             self._await(exchange, request, end)
         return exchange.outcome()
@@ -85,14 +85,14 @@ class BoundedSession:
         self._session.close()
 
     @contextmanager
-    def _in_turn(self) -> "Iterator[None]":
-        while not self._room.acquire(timeout=POLL_SECONDS):
+    def _slot(self) -> "Iterator[None]":
+        while not self._slots.acquire(timeout=POLL_SECONDS):
             self._stop.may_go_on()
         try:
             self._stop.may_go_on()
             yield
         finally:
-            self._room.release()
+            self._slots.release()
 
     def _await(self, exchange: "_Exchange", request: Any, end: float) -> None:
         while not exchange.over.wait(min(POLL_SECONDS, max(0.0, end - time.monotonic()))):
@@ -105,7 +105,7 @@ class BoundedSession:
                 exchange.give_up()
                 raise
 
-    def _patience(self, request: Any) -> float:
+    def _seconds_allowed(self, request: Any) -> float:
         expected = self._limit if request.stream_output else 0
         seconds: float = getattr(request, "seconds", self._seconds)
         return seconds + (_size(request) + expected) / SLOWEST_BYTES_A_SECOND
@@ -124,8 +124,8 @@ class _Exchange:
         self._left = self._limit = limit
         self._given_up = False
         self._connection: Any = None
-        self._calling: socket.socket | None = None
-        self._hearing: socket.socket | None = None
+        self._connecting: socket.socket | None = None
+        self._reading: socket.socket | None = None
         self._answer: Any = None
         self._error: BaseException | None = None
 
@@ -151,7 +151,7 @@ class _Exchange:
     def give_up(self) -> None:
         """Make the exchange fail and send nothing more. Called by the thread that waits for it."""
         self._given_up = True
-        for each in (self._calling, self._hearing, getattr(self._connection, "sock", None)):
+        for each in (self._connecting, self._reading, getattr(self._connection, "sock", None)):
             if each is not None:
                 with suppress(OSError):  # it is closed already
                     socket.socket.shutdown(each, socket.SHUT_RDWR)  # TLS would begin a farewell
@@ -168,18 +168,18 @@ class _Exchange:
         try:
             yield
         finally:
-            if self._calling is not None:
-                self._calling.close()
-                self._calling = None
+            if self._connecting is not None:
+                self._connecting.close()
+                self._connecting = None
         self.uses(connection)
 
-    def has_called(self, called: socket.socket) -> None:
+    def has_opened(self, opened: socket.socket) -> None:
         """Keep a second handle: while TLS is agreed on, nobody else has one that holds."""
-        self._calling = called.dup()
+        self._connecting = opened.dup()
 
-    def hears(self, heard: socket.socket) -> None:
+    def reads_from(self, source: socket.socket) -> None:
         """Remember the socket: a connection drops it before its last answer is read."""
-        self._hearing = heard
+        self._reading = source
 
     def took(self, count: int) -> None:
         self._left -= count
@@ -203,9 +203,9 @@ class _TrackedConnection:
         return super().request(*arguments, **options)  # type: ignore[misc]
 
     def _new_conn(self) -> Any:
-        called = super()._new_conn()  # type: ignore[misc]
-        _HERE.exchange.has_called(called)
-        return called
+        opened = super()._new_conn()  # type: ignore[misc]
+        _HERE.exchange.has_opened(opened)
+        return opened
 
 
 class _Counted(io.RawIOBase):
@@ -230,7 +230,7 @@ class _Counted(io.RawIOBase):
 class _CountedResponse(http.client.HTTPResponse):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        _HERE.exchange.hears(arguments[0])
+        _HERE.exchange.reads_from(arguments[0])
         self.fp = io.BufferedReader(_Counted(self.fp.detach()))
 
 

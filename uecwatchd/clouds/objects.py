@@ -59,7 +59,7 @@ def ensure_bucket(cloud: Cloud, bucket: str) -> None:
 
     It is looked for before it is made: some servers check the quota first, and count it twice.
     """
-    with cloud.bucket_turn:
+    with cloud.bucket_lock:
         if not _is_there(cloud, bucket):
             check_bucket_can_be_made(cloud, bucket)
             with failpoints.effect("make bucket"):

@@ -54,7 +54,7 @@ def register(
     with translated(cloud, doing), failpoints.effect("RegisterImage"):
         answer = cloud.ec2.register_image(ImageLocation=location, **taken)
     if image_id := answer.get("ImageId"):
-        return _believed(cloud, str(image_id), role, doing)
+        return _fitting_id(cloud, str(image_id), role, doing)
     why = "it answered without an id"
     raise CloudAway(
         f"cloud {cloud.name}, {doing}",
@@ -111,7 +111,7 @@ def probe_ec2(cloud: Cloud) -> None:
     list_images(cloud)
 
 
-def _believed(cloud: Cloud, image_id: str, role: Role | None, doing: str) -> str:
+def _fitting_id(cloud: Cloud, image_id: str, role: Role | None, doing: str) -> str:
     """Return the id if it fits. Raises Rejected: there may be an image, so that somebody has to look before
     another is registered.
     """

@@ -31,7 +31,7 @@ class UniqueSignatures:
     ) -> None:
         self._clock = clock
         self._sleep = sleep
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._sent: dict[str, float] = {}
 
     def listen(self, events: Any, *, reads: bool) -> None:
@@ -58,7 +58,7 @@ class UniqueSignatures:
     def is_new(self, made: str) -> bool:
         """Tell whether a signature was not seen before, and remember it."""
         now = self._clock()
-        with self._turn:
+        with self._lock:
             self._sent = {old: at for old, at in self._sent.items() if abs(now - at) < REMEMBERED_SECONDS}
             is_new = made not in self._sent
             self._sent.setdefault(made, now)

@@ -15,7 +15,7 @@ class SingleFlight(Generic[Answer]):
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._last: tuple[float, Answer] | None = None
 
     def answer(self, ask: Callable[[], Answer], *, age: float = 0.0) -> Answer:
@@ -24,7 +24,7 @@ class SingleFlight(Generic[Answer]):
         Raises what `ask` raises, to the thread that asked; the next one asks again.
         """
         earliest = self._clock() - age
-        with self._turn:
+        with self._lock:
             if self._last is None or self._last[0] <= earliest:
                 asked = self._clock()
                 self._last = asked, ask()
@@ -32,7 +32,7 @@ class SingleFlight(Generic[Answer]):
 
     def amend(self, change: Callable[[Answer], Answer]) -> None:
         """Write into the last answer, if there is one, what is known to have changed since."""
-        with self._turn:
+        with self._lock:
             if self._last:
                 asked, answer = self._last
                 self._last = asked, change(answer)

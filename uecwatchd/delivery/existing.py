@@ -21,10 +21,10 @@ def own_images(
     A list of a moment ago will do if nothing was begun and it has nothing in our way: the upload comes next.
     """
     cloud = tools.cloud
-    lately = () if known else images.recent_images(cloud)
-    if known or image_of_bundle(bundle, lately, tools) or _name_holder(request, tools, bundle, lately):
+    recent = () if known else images.recent_images(cloud)
+    if known or image_of_bundle(bundle, recent, tools) or _name_holder(request, tools, bundle, recent):
         return images.list_images(cloud)
-    return lately
+    return recent
 
 
 def image_of_bundle(bundle: BundleRecord, listed: Images, tools: UploadTools) -> images.Image | None:

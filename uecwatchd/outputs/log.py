@@ -28,7 +28,7 @@ LEVELS: Mapping[Level, int] = MappingProxyType(
     {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 )
 
-Sink = Literal["journal", "marked", "terminal", "plain"]
+LogOutput = Literal["journal", "marked", "terminal", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +57,28 @@ def open_log(
 ) -> EventLog:
     """Return the log for the type of standard error. `level` is the lowest that is logged."""
     tracker = ProgressTracker(clock=clock)
-    sink = choose_sink(environ, stderr, native=send is not None)
-    logger, processors = _ends(sink, environ, stderr, send, tracker)
+    output = choose_output(environ, stderr, native=send is not None)
+    logger, processors = _ends(output, environ, stderr, send, tracker)
     wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
     return EventLog(structlog.wrap_logger(logger, processors=processors, wrapper_class=wrapper), tracker)
 
 
 def _ends(
-    sink: Sink, environ: Mapping[str, str], stderr: TextIO, send: Send | None, tracker: ProgressTracker
+    output: LogOutput, environ: Mapping[str, str], stderr: TextIO, send: Send | None, tracker: ProgressTracker
 ) -> tuple[Any, list[Processor]]:
     """Return the logger at the end of structlog's chain, and the chain."""
-    if sink == "journal" and send is not None:
+    if output == "journal" and send is not None:
         return JournaldLogger(send), journald_processors()
-    if sink == "terminal":
+    if output == "terminal":
         coloured = not environ.get("NO_COLOR")
         return console.TerminalLogger(stderr, tracker), console.terminal_processors(coloured=coloured)
-    marked = sink == "marked"
+    marked = output == "marked"
     return console.StreamLogger(stderr), (
         console.stream_processors() if marked else console.plain_processors()
     )
 
 
-def choose_sink(environ: Mapping[str, str], stderr: TextIO, *, native: bool) -> Sink:
+def choose_output(environ: Mapping[str, str], stderr: TextIO, *, native: bool) -> LogOutput:
     if _is_the_journal(environ, stderr):
         return "journal" if native else "marked"
     return "terminal" if stderr.isatty() and environ.get("TERM", "dumb") != "dumb" else "plain"

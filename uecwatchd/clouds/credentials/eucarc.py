@@ -52,10 +52,10 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
         for setting in VARIABLES
         if (why := _reason_unknown(script, text, setting, found[setting]))
     }
-    unrun = [f"{one.why} (line {_line(text, one)})" for one in script.unrun]
+    skipped = [f"{one.why} (line {_line(text, one)})" for one in script.skipped]
     values |= {key: _globbed(values[key], path.parent)[0] for key in PATHS & values.keys()}
     values = {setting: value for setting, value in values.items() if value}
-    if not values and not reasons and not unrun:
+    if not values and not reasons and not skipped:
         raise Halted(
             f"{path} (eucarc of cloud {cloud})",
             "it sets none of the variables that an eucarc sets, such as EC2_URL and EC2_ACCESS_KEY",
@@ -67,10 +67,10 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
     lines = {setting: _line_of(names, text) for setting, names in VARIABLES.items()}
     remarks = tuple(Remark(f"{path}: {why}", f"{remedies[setting]}.") for setting, why in reasons.items())
     remarks += tuple(
-        Remark(f"{path}: {why}", f"Add to {path} the lines that the cloud needs of it.") for why in unrun
+        Remark(f"{path}: {why}", f"Add to {path} the lines that the cloud needs of it.") for why in skipped
     )
-    for setting in spelled.keys() - values.keys() - reasons.keys() if unrun else ():
-        reasons[setting] = f"{spelled[setting]} is not known, since {unrun[0]}"
+    for setting in spelled.keys() - values.keys() - reasons.keys() if skipped else ():
+        reasons[setting] = f"{spelled[setting]} is not known, since {skipped[0]}"
     return Source(str(path), placed, spelled, (path,), remarks, remedies, reasons, lines)
 
 

@@ -181,7 +181,7 @@ def _act(scope: Scope, words: list[str | None]) -> None:
                     scope.assign(name, None, is_maybe=scope.is_maybe)
         case ["." | "source" | "eval" as name, *arguments]:
             file = f" {arguments[0][:40]}" if arguments and arguments[0] and name != "eval" else ""
-            scope.unrun.append(UnknownVariable(scope.at, f"`{name}{file}` is a command, and none is run"))
+            scope.skipped.append(UnknownVariable(scope.at, f"`{name}{file}` is a command, and none is run"))
 
 
 def _past_keywords(reading: ScriptState, at: int, *, is_sure: bool) -> tuple[int, bool]:

@@ -66,8 +66,8 @@ class SavedVariable:
 class Scope:
     """The variables known so far, and the effects of the word that is being read.
 
-    `maybe` are variables whose value a branch has set, `unrun` the commands that may set any. `here` are the
-    ends of here-documents that begin on the next line, `why` the reason if the last word is unknown.
+    `maybe` are variables whose value a branch has set, `skipped` the commands that may set any. `here` are
+    the ends of here-documents that begin on the next line, `why` the reason if the last word is unknown.
     `at` is where the word begins, `is_maybe` whether it may not be reached, `depth` of how many substitutions
     it is in, `aside` whether of one whose settings are lost.
     """
@@ -77,7 +77,7 @@ class Scope:
     variables: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, UnknownVariable] = field(default_factory=dict)
     maybe: set[str] = field(default_factory=set)
-    unrun: list[UnknownVariable] = field(default_factory=list)
+    skipped: list[UnknownVariable] = field(default_factory=list)
     here: list[tuple[str, bool]] = field(default_factory=list)
     why: str = ""
     at: int = 0
@@ -97,17 +97,17 @@ class Scope:
 
     def assign(self, name: str, value: str | None, *, is_maybe: bool) -> None:
         """Set a variable. The value None means that only a shell could tell it, for the reason `why`."""
-        before, doubt = self.variables.get(name), self.unknown.get(name)
+        before, earlier = self.variables.get(name), self.unknown.get(name)
         if value is not None and len(value) > LONGEST_VALUE_CHARACTERS:
             value, self.why = None, "it is longer than any address or key"
         if value is None:
             if before is None or not is_maybe or name not in self.maybe:
-                is_open = is_maybe and before is None and (doubt is None or doubt.open)
-                self._doubt(name, self.why or "only a shell could tell it", is_open=is_open)
-        elif is_maybe and doubt and not doubt.open:
+                is_open = is_maybe and before is None and (earlier is None or earlier.open)
+                self._mark_unknown(name, self.why or "only a shell could tell it", is_open=is_open)
+        elif is_maybe and earlier and not earlier.open:
             return
         elif is_maybe and before is not None and before != value:
-            self._doubt(name, f"another branch sets {name} otherwise")
+            self._mark_unknown(name, f"another branch sets {name} otherwise")
         else:
             self.variables[name] = value
             self.unknown.pop(name, None)
@@ -119,7 +119,7 @@ class Scope:
             self.unknown.pop(name, None)
             self.maybe.discard(name)
         elif name in self.variables:
-            self._doubt(name, f"another branch unsets {name}")
+            self._mark_unknown(name, f"another branch unsets {name}")
 
     def was(self, name: str) -> SavedVariable:
         return SavedVariable(name, self.variables.get(name), self.unknown.get(name), name in self.maybe)
@@ -133,7 +133,7 @@ class Scope:
             self.unknown[was.name] = was.unknown
         (self.maybe.add if was.maybe else self.maybe.discard)(was.name)
 
-    def _doubt(self, name: str, why: str, *, is_open: bool = False) -> None:
+    def _mark_unknown(self, name: str, why: str, *, is_open: bool = False) -> None:
         self.variables.pop(name, None)
         self.unknown[name] = UnknownVariable(self.at, why, is_open)
 

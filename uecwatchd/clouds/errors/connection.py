@@ -239,7 +239,7 @@ CONNECTION_FAILURES = (
 def translate_connection_error(what: str, error: Exception) -> UecError:
     """Return our error for one of botocore's without an answer, or without one of the cloud's."""
     if isinstance(error, NotFromTheCloud):
-        return error.stranger.kind(what, error.stranger.why, error.stranger.hint)
+        return error.foreign.kind(what, error.foreign.why, error.foreign.hint)
     row = next(row for row in CONNECTION_FAILURES if row.fits(error))
     if isinstance(error, ConnectionClosedError) and _speaks_tls(str(error.kwargs.get("endpoint_url", ""))):
         row = TLS_THERE

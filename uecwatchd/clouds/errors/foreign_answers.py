@@ -59,9 +59,9 @@ class ForeignAnswer:
 class NotFromTheCloud(ResponseParserError):  # type: ignore[misc]  # botocore has no types
     """An answer of somebody else."""
 
-    def __init__(self, stranger: ForeignAnswer) -> None:
-        super().__init__(stranger.why)
-        self.stranger = stranger
+    def __init__(self, foreign: ForeignAnswer) -> None:
+        super().__init__(foreign.why)
+        self.foreign = foreign
 
 
 def refuse_foreign_answers(*, proxy: str, regional: bool) -> Callable[..., None]:
@@ -76,8 +76,8 @@ def refuse_foreign_answers(*, proxy: str, regional: bool) -> Callable[..., None]
         text = body[:READ_BYTES].decode(errors="replace") if isinstance(body, bytes) else ""
         headers = {name.lower(): str(value) for name, value in response_dict["headers"].items()}
         status = response_dict["status_code"]
-        if stranger := detect_foreign_answer(status, headers, text, proxy=proxy, regional=regional):
-            raise NotFromTheCloud(stranger)
+        if foreign := detect_foreign_answer(status, headers, text, proxy=proxy, regional=regional):
+            raise NotFromTheCloud(foreign)
 
     return listen
 

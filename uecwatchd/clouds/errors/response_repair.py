@@ -79,12 +79,12 @@ def repair_response(
         _rewrite(response_dict, service=operation_model.service_model.service_name)
     elif response_dict["body"] and not operation_model.has_streaming_output:
         if operation_model.name == LISTING:
-            first, *others = _mended(response_dict, partial(pages, parent=LIST_ELEMENT))
+            first, *others = _repaired(response_dict, partial(pages, parent=LIST_ELEMENT))
             response_dict["body"], customized_response_dict[PAGES] = first, others
             return
         if len(response_dict["body"]) > LONGEST_BYTES:
             raise AnswerTooLong(limit=LONGEST_BYTES)
-        (response_dict["body"],) = _mended(response_dict, _whole)
+        (response_dict["body"],) = _repaired(response_dict, _whole)
 
 
 def check_uncompressed(response: Mapping[str, Any]) -> None:
@@ -137,19 +137,19 @@ class _RepairingParser:
             raise UnreadableAnswer(text, request_id_of(response, "")) from error
 
 
-def _mended(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]) -> tuple[bytes, ...]:
+def _repaired(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...]]) -> tuple[bytes, ...]:
     """Return the body, without characters that XML forbids: a name or a description may hold them."""
     body: bytes = response["body"]
     try:
         return read(body)
     except BrokenXml as broken:
         why = str(broken)
-    except UnsafeXml as unfit:
-        raise HugeAnswer(str(unfit), request_id_of(response, "")) from unfit
+    except UnsafeXml as error:
+        raise HugeAnswer(str(error), request_id_of(response, "")) from error
     if len(body) <= LONGEST_BYTES:
-        mended = BARE_AMPERSAND.sub("&amp;", NOT_XML.sub(" ", body.decode(errors="replace")))
+        repaired = BARE_AMPERSAND.sub("&amp;", NOT_XML.sub(" ", body.decode(errors="replace")))
         with suppress(UnsafeXml):
-            return read(mended.encode())
+            return read(repaired.encode())
     text = text_of(response)
     raise UnreadableAnswer(text or why, request_id_of(response, text))
 

@@ -32,12 +32,12 @@ class BrokenXml(UnsafeXml):
 
 def check_xml(body: bytes) -> None:
     """Raise UnsafeXml unless the document keeps all limits."""
-    _DocumentScan(body, "", most=MAX_ELEMENTS).through()
+    _DocumentScan(body, "", most=MAX_ELEMENTS).scan()
 
 
 def pages(body: bytes, parent: str) -> tuple[bytes, ...]:
     """Split a document into documents with some of the elements of `parent` each. Raises UnsafeXml."""
-    spans = _DocumentScan(body, parent, most=MAX_ELEMENTS).through()
+    spans = _DocumentScan(body, parent, most=MAX_ELEMENTS).scan()
     if len(body) <= PAGE_BYTES or not spans:
         return (body,)
     head, tail = body[: spans[0][0]], body[spans[-1][1] :]
@@ -68,7 +68,7 @@ class _DocumentScan:
         self._parser.ProcessingInstructionHandler = self._passes
         self._parser.CharacterDataHandler = self._passes
 
-    def through(self) -> list[Span]:
+    def scan(self) -> list[Span]:
         try:
             for at in range(0, len(self._body), STEP_BYTES):
                 self._parser.Parse(self._body[at : at + STEP_BYTES], False)  # noqa: FBT003 (expat's own)
