@@ -126,8 +126,8 @@ def record(name: str, *image_ids: str) -> SetRecord:
 
 def test_images_hang_in_the_order_of_their_ids_each_once() -> None:
     found = with_origins([OLD, NEW, KERNEL, OLD], bundles=(), sets=())
-    assert [exhibit.image for exhibit in found] == [NEW, KERNEL, OLD]
-    assert {exhibit.origin for exhibit in found} == {None}
+    assert [listed.image for listed in found] == [NEW, KERNEL, OLD]
+    assert {listed.origin for listed in found} == {None}
 
 
 def test_an_image_was_made_here_if_its_bundle_was() -> None:
@@ -135,7 +135,7 @@ def test_an_image_was_made_here_if_its_bundle_was() -> None:
     found = with_origins(
         [OLD, NEW, KERNEL], bundles=[bundle(KERNEL.id, "aa"), bundle(OLD.id, "bb")], sets=sets
     )
-    origins = {exhibit.image.id: exhibit.origin for exhibit in found}
+    origins = {listed.image.id: listed.origin for listed in found}
     assert origins == {
         KERNEL.id: Origin(ContentDigest("aa"), ("karmic", "lucid")),
         OLD.id: Origin("bb", ()),

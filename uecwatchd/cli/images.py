@@ -60,13 +60,13 @@ def add_images_options(parser: argparse.ArgumentParser) -> None:
 def images(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     name = arguments.cloud or read_defaults(settings.defaults).target_cloud
-    exhibits = gathered(settings, name, owned=not arguments.all, stop=stop_on_signals(code=os.EX_TEMPFAIL))
-    shown = [exhibit for exhibit in exhibits if exhibit.origin or not arguments.made_here]
+    found = gathered(settings, name, owned=not arguments.all, stop=stop_on_signals(code=os.EX_TEMPFAIL))
+    shown = [one for one in found if one.origin or not arguments.made_here]
     if arguments.json:
-        put_json([as_json(exhibit) for exhibit in shown])
+        put_json([as_json(one) for one in shown])
         return os.EX_OK
-    for exhibit in shown:
-        for row in rows(exhibit):
+    for one in shown:
+        for row in rows(one):
             put_row(row)
     if not shown:
         say(f"Cloud {name} lists no such image.")
@@ -78,12 +78,12 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
     if name not in settings.clouds:
         why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
         raise Halted(f"there is no cloud named {name}", why, "Name one of them.")
-    book = read_ledger(settings.state.dir)
-    bundles = book.bundles(name) if book else ()
-    sets = book.sets_on(name) if book else ()
-    before = book.clouds() if book else {}
-    if book:
-        book.close()
+    ledger = read_ledger(settings.state.dir)
+    bundles = ledger.bundles(name) if ledger else ()
+    sets = ledger.sets_on(name) if ledger else ()
+    before = ledger.clouds() if ledger else {}
+    if ledger:
+        ledger.close()
     cloud = connect(settings.clouds[name], uploads=1, before=before, stop=stop)
     listed = images_of(cloud, owned=owned)
     if strange := sum(not image.id for image in listed):
@@ -113,7 +113,7 @@ class ListedImage:
 def with_origins(
     listed: Iterable[Image], *, bundles: Iterable[BundleRecord], sets: Iterable[SetRecord]
 ) -> tuple[ListedImage, ...]:
-    """Return the exhibits sorted by id, each once. `bundles` and `sets` are those of the same cloud."""
+    """Return the listed images sorted by id, each once. `bundles` and `sets` are those of the same cloud."""
     contents = {bundle.image_id: bundle.digest for bundle in bundles if bundle.registered is not None}
     held = [(image.image_id, record.name) for record in sets for image in record.target.images]
     by_id = {image.id: image for image in listed if image.id}
@@ -128,10 +128,10 @@ def _origin(
     return Origin(contents[image_id], tuple(sorted({name for one, name in held if one == image_id})))
 
 
-def rows(exhibit: ListedImage) -> Iterator[Row]:
+def rows(listed: ListedImage) -> Iterator[Row]:
     """Yield the fields of each line."""
-    image = exhibit.image
-    yield _line(image) + ((MADE_HERE,) if exhibit.origin else ())
+    image = listed.image
+    yield _line(image) + ((MADE_HERE,) if listed.origin else ())
     for device in image.devices:
         yield _mapping(device)
     for key, value in image.tags:
@@ -164,9 +164,9 @@ def _mapping(device: Device) -> Row:
     return "BLOCKDEVICEMAPPING", "EBS", device.name, *volume
 
 
-def as_json(exhibit: ListedImage) -> dict[str, object]:
+def as_json(one: ListedImage) -> dict[str, object]:
     """Return an image for programs; `made_here` is null if another host made it."""
-    image, origin = exhibit.image, exhibit.origin
+    image, origin = one.image, one.origin
     return {
         "id": image.id,
         "location": image.location,

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Literal, NoReturn
 
 from uecwatchd.cli import output
-from uecwatchd.cli.output import flush, let_go, put_text, say
+from uecwatchd.cli.output import discard_output, flush, put_text, say
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.system import memory
 from uecwatchd.system.internal_errors import internal_error
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         # `uecwatchd status | head`: no reader is left, and Python's message about that is not useful.
-        let_go()
+        discard_output()
         return EX_OK
     except Exception as fault:  # noqa: BLE001 (every failure of a command is reported as a sentence)
         found = internal_error("this command", fault)

@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 
 from uecwatchd.cli.output import put, put_json, say
-from uecwatchd.cli.program_log import program_log, tell_lost
+from uecwatchd.cli.program_log import program_log, report_lost
 from uecwatchd.cli.status.rows import Row, begun_now
 from uecwatchd.cli.status.survey import survey
 from uecwatchd.cli.status.text import row_json
@@ -35,9 +35,11 @@ def once(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return show_plan(settings, as_json=arguments.json)
     log = program_log()
-    with closing(open_ledger(settings.state.dir, lost=partial(tell_lost, log))) as book:
-        before = {r.id: r for r in book.sets()}  # all, to report the changed ones; the service reads all too
-        service = Service(settings, monitor=log, ledger=book, spread=random.random)
+    with closing(open_ledger(settings.state.dir, lost=partial(report_lost, log))) as ledger:
+        before = {
+            r.id: r for r in ledger.sets()
+        }  # all, to report the changed ones; the service reads all too
+        service = Service(settings, monitor=log, ledger=ledger, spread=random.random)
         handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
         records = service.once()
     changed = [r for r in records if before.get(r.id) != r]

@@ -85,7 +85,7 @@ def flush() -> None:
         sys.stdout.flush()
 
 
-def let_go() -> None:
+def discard_output() -> None:
     """Discard buffered output for standard output, and suppress Python's message about it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -97,6 +97,6 @@ def _written() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as fault:
-        let_go()
+        discard_output()
         why = f"cannot write to it: {fault.strerror}"
         raise OutputUnwritable("standard output", why, "Send it where there is room.") from fault

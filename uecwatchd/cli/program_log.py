@@ -13,5 +13,5 @@ def program_log() -> EventLog:
     return log
 
 
-def tell_lost(monitor: Monitor, sentence: str) -> None:
+def report_lost(monitor: Monitor, sentence: str) -> None:
     monitor.tell(Event(Kind.LEDGER_LOST, sentence, level="error"))

@@ -60,11 +60,11 @@ class VerbEffect:
     exit_code: int = os.EX_OK
 
 
-def _yes(sentence: str) -> VerbEffect:
+def _effect(sentence: str) -> VerbEffect:
     return VerbEffect(act=True, sentence=sentence)
 
 
-def _no(sentence: str, exit_code: int = os.EX_OK) -> VerbEffect:
+def _no_effect(sentence: str, exit_code: int = os.EX_OK) -> VerbEffect:
     return VerbEffect(act=False, sentence=sentence, exit_code=exit_code)
 
 
@@ -98,31 +98,31 @@ retry, forget, hold, release = (partial(_run, verb) for verb in get_args(Verb))
 
 def _act(verb: Verb, row: Row, settings: Settings) -> None:
     state = settings.state.dir
-    with closing(open_ledger(state)) as book:
+    with closing(open_ledger(state)) as ledger:
         if verb == "hold":
-            book.put_hold(row.id, since=time.time())
+            ledger.put_hold(row.id, since=time.time())
         elif verb == "release":
-            book.drop_hold(row.id)
+            ledger.drop_hold(row.id)
         elif verb == "retry":
-            book.put_request(Request(row.id, "retry"))
-        elif not row.seen or not _forgotten(row, book, state):
-            book.put_request(Request(row.id, "forget"))
+            ledger.put_request(Request(row.id, "retry"))
+        elif not row.seen or not _forget_now(row, ledger, state):
+            ledger.put_request(Request(row.id, "forget"))
     wakeup.wake_daemon(state)
 
 
-def _forgotten(row: Row, book: Ledger, state: Path) -> bool:
+def _forget_now(row: Row, ledger: Ledger, state: Path) -> bool:
     """Forget a set here and now. Returns False if a daemon runs, which has to do it."""
     try:
         lock = lock_state(state, patience_seconds=LOCK_PATIENCE_SECONDS)
     except Deferred:
         return False
     try:
-        for request in book.requests():
+        for request in ledger.requests():
             if request.set_id == row.id:
-                book.drop_request(request)
-        if record := book.set(row.id):
-            clear_traces(record, book)
-            book.drop_set(record.id)
+                ledger.drop_request(request)
+        if record := ledger.set(row.id):
+            clear_traces(record, ledger)
+            ledger.drop_set(record.id)
     finally:
         lockfile.release(lock)
     return True
@@ -142,7 +142,7 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
         row = outside[0]
         raise NoSuchSet(f"{words}: it is in no set", f"{row.state}: {row.detail}", "See: uecwatchd status")
     if verb == "hold":
-        return _to_come(found, words, folders)
+        return _future_row(found, words, folders)
     if found.troubles:
         raise found.troubles[0]
     near = did_you_mean(words, (row.name for row in found.rows if row.is_set))
@@ -150,7 +150,7 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
     raise NoSuchSet(f"{words}: there is no such set", why, "See what there is: uecwatchd status")
 
 
-def _to_come(found: Survey, words: str, folders: Sequence[Path]) -> Row:
+def _future_row(found: Survey, words: str, folders: Sequence[Path]) -> Row:
     """Return a row for a future set. It is held under the name it will have, even if a file was named."""
     place, _, name = words.rstrip("/").rpartition("/")
     chosen = [folder for folder in folders if not place or str(folder) == place.rstrip("/")]
@@ -184,24 +184,24 @@ def _retry(row: Row, later: str) -> VerbEffect:
     name, record = row.name, row.record
     if row.held_since is not None:
         why = f"{name} is held since {moment(row.held_since)} UTC, and is not tried before:"
-        return _no(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
+        return _no_effect(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
     if row.state == "working":
-        return _no(f"{name} is in progress already: {row.detail}.")
+        return _no_effect(f"{name} is in progress already: {row.detail}.")
     if not row.seen:
-        return _no(f"{name} cannot be tried: {row.detail}.", os.EX_TEMPFAIL)
+        return _no_effect(f"{name} cannot be tried: {row.detail}.", os.EX_TEMPFAIL)
     if row.to_go is not None:
         why = f"{name} waits {row.detail}; it starts automatically in {duration(row.to_go)}."
-        return _no(why + later, os.EX_TEMPFAIL)
+        return _no_effect(why + later, os.EX_TEMPFAIL)
     if row.state == "waiting":
         why = f"{name} waits {row.detail}. It starts automatically when that is there."
-        return _no(why, os.EX_TEMPFAIL)
+        return _no_effect(why, os.EX_TEMPFAIL)
     if record is None or row.state in ("new", "queued"):
-        return _no(f"{name} starts automatically: {row.detail}.{later}")
+        return _no_effect(f"{name} starts automatically: {row.detail}.{later}")
     if not row.files:
-        return _no(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
+        return _no_effect(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
     away = row.state == "deferred" and record.next_retry is None
     words = _AGAIN["halted" if away else row.state]
-    return _yes(words.format(name=name, cloud=record.target.cloud) + later)
+    return _effect(words.format(name=name, cloud=record.target.cloud) + later)
 
 
 _AGAIN = {
@@ -216,16 +216,16 @@ _AGAIN = {
 def _forget(row: Row) -> VerbEffect:
     name, record = row.name, row.record
     if record is None:
-        return _no(f"There is no record of {name} to forget: {row.detail}.")
+        return _no_effect(f"There is no record of {name} to forget: {row.detail}.")
     if not row.seen:
-        return _yes(f"{name} is forgotten as soon as its result files can be removed: {row.detail}.")
+        return _effect(f"{name} is forgotten as soon as its result files can be removed: {row.detail}.")
     first = f"{name} stops before its next part and is then forgotten" if row.state == "working" else ""
     ids = [image.image_id for image in record.target.images if image.image_id]
     stays = f" Its images stay in the cloud: {', '.join(ids)}." if ids else ""
-    return _yes(f"{first or f'{name} is forgotten'}.{stays}{_anew(row)}")
+    return _effect(f"{first or f'{name} is forgotten'}.{stays}{_starts_again(row)}")
 
 
-def _anew(row: Row) -> str:
+def _starts_again(row: Row) -> str:
     if not row.files:
         return ""
     if row.held_since is not None:
@@ -236,19 +236,19 @@ def _anew(row: Row) -> str:
 def _hold(row: Row) -> VerbEffect:
     name = row.name
     if row.held_since is not None:
-        return _no(f"{name} is held already, since {moment(row.held_since)} UTC.")
+        return _no_effect(f"{name} is held already, since {moment(row.held_since)} UTC.")
     until = f"until: {_order('release', row)}"
     if row.state == "working":
-        return _yes(f"{name} stops before its next part, and is held {until}")
+        return _effect(f"{name} stops before its next part, and is held {until}")
     if row.state == "absent":
-        return _yes(f"{name} is held once it comes ({row.detail}), {until}")
-    return _yes(f"{name} is held ({row.state}: {row.detail}), {until}")
+        return _effect(f"{name} is held once it comes ({row.detail}), {until}")
+    return _effect(f"{name} is held ({row.state}: {row.detail}), {until}")
 
 
 def _release(row: Row, later: str) -> VerbEffect:
     if row.held_since is None:
-        return _no(f"{row.name} is not held ({row.state}: {row.detail}).")
-    return _yes(f"{row.name} is held no longer. {_from_now_on(row.otherwise or row, later)}")
+        return _no_effect(f"{row.name} is not held ({row.state}: {row.detail}).")
+    return _effect(f"{row.name} is held no longer. {_from_now_on(row.otherwise or row, later)}")
 
 
 def _from_now_on(row: Row, later: str) -> str:

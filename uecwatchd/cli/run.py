@@ -8,7 +8,7 @@ import threading
 from contextlib import closing
 from functools import partial
 
-from uecwatchd.cli.program_log import program_log, tell_lost
+from uecwatchd.cli.program_log import program_log, report_lost
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred
@@ -35,11 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
     show_work(notifier, log.tracker)
     handle_signals([signal.SIGHUP], reload_asked.set)  # by default the signal ends the process
     threading.excepthook = partial(_tell_of_thread, log)
-    book = _await_ledger(settings, notifier, stopped, log)
-    if book is None:
+    ledger = _await_ledger(settings, notifier, stopped, log)
+    if ledger is None:
         return os.EX_OK
-    with closing(book):
-        service = Service(settings, monitor=log, ledger=book, spread=random.random)
+    with closing(ledger):
+        service = Service(settings, monitor=log, ledger=ledger, spread=random.random)
         ends.append(service.stop)
         if stopped.is_set():  # asked while the ledger was opened
             service.stop()
@@ -61,7 +61,7 @@ def _await_ledger(
     conditions = Conditions(monitor)
     while not stopped.is_set():
         try:
-            return open_ledger(settings.state.dir, lost=partial(tell_lost, monitor))
+            return open_ledger(settings.state.dir, lost=partial(report_lost, monitor))
         except Deferred as error:
             if conditions.set(("ledger",), f"Nothing is begun yet: {error}", level="error"):
                 notifier.ready(f"Waiting: {problem(error)}")

@@ -48,9 +48,9 @@ def verify(arguments: argparse.Namespace) -> int:
 def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, DetectedCloud]]:
     records: Sequence[SetRecord] = ()
     before: Mapping[str, DetectedCloud] = {}
-    if book := read_ledger(settings.state.dir):
-        with closing(book):
-            records, before = book.sets_named(name.rpartition("/")[2]), book.clouds()
+    if ledger := read_ledger(settings.state.dir):
+        with closing(ledger):
+            records, before = ledger.sets_named(name.rpartition("/")[2]), ledger.clouds()
     done = [r for r in records if r.state == "done"]
     meant = [r for r in done if name in (r.name, str(r.id))]
     if len(meant) > 1:

@@ -94,15 +94,15 @@ class TerminalLogger:
 
     def msg(self, lines: str) -> None:
         with self._lock:
-            _write(self._stream, f"{ERASE_LINE}{lines}\n{self._clipped(self._tracker.snapshot())}")
+            _write(self._stream, f"{ERASE_LINE}{lines}\n{self._shortened(self._tracker.snapshot())}")
 
     debug = info = warning = error = msg
 
     def _redraw(self, snapshot: Snapshot) -> None:
         with self._lock:
-            _write(self._stream, ERASE_LINE + self._clipped(snapshot))
+            _write(self._stream, ERASE_LINE + self._shortened(snapshot))
 
-    def _clipped(self, snapshot: Snapshot) -> str:
+    def _shortened(self, snapshot: Snapshot) -> str:
         # One column stays free: a terminal may start a new line after the last column.
         return phrases(snapshot)[: _columns(self._stream) - 1]
 

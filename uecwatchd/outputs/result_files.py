@@ -131,7 +131,7 @@ def is_remarked(record: SetRecord, taken: output_files.NameTaken) -> bool:
     return any(remark.startswith(f"{taken.what}: ") for remark in record.target.remarks)
 
 
-def untaken(record: SetRecord, planted: Collection[str]) -> SetRecord:
+def without_freed_names(record: SetRecord, planted: Collection[str]) -> SetRecord:
     """Return the record without remarks about taken names that are free now."""
     names = (output_files.output_stem(record.name) + suffix for suffix in output_files.OUTPUT_SUFFIXES)
     freed = tuple(output_files.taken_words(name) for name in names if name not in planted)

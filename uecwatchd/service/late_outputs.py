@@ -14,7 +14,7 @@ def write_late_outputs(
 ) -> None:
     """Write missing result files, if their names are free now."""
     for record in [record for record in records if record.target.remarks and record.state == "done"]:
-        freed = result_files.untaken(record, listing.planted)
+        freed = result_files.without_freed_names(record, listing.planted)
         if freed == record:
             continue
         with conditions.guard(("set", *record.id), record.name):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.cli.status.rows import LedgerFacts, Row, about, rows, unseen
-from uecwatchd.cli.status.text import row_json, story, table
+from uecwatchd.cli.status.text import details, row_json, table
 from uecwatchd.demo.material import RealSet
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import Rules
@@ -119,7 +119,7 @@ def test_a_name_of_a_file_is_answered_for_as_well(
 ) -> None:
     (row,) = about(mixed, name)
     assert row.state == state
-    assert words in "\n".join(story(row, asked=name))
+    assert words in "\n".join(details(row, asked=name))
     assert about(mixed, f"{row.folder}/{name}") == about(mixed, f"{name}/") == (row,)
     assert about(mixed, f"/elsewhere/{name}") == ()
 
@@ -230,7 +230,7 @@ def test_what_the_ledger_says_of_a_set_is_reported_as_it_is(
     record = replace(record_of(tmp_path, state=state, error=error, stamp=refused.stamp), **more)
     row = row_with(tmp_path, records=(record,))
     assert row.detail == words
-    shown = "\n".join(story(row, asked="karmic"))
+    shown = "\n".join(details(row, asked="karmic"))
     assert "attempt 2" in shown
     if record.error:
         assert all(shown.count(word) == 1 for word in ("the cloud: away", "Wait for it.", "req-7"))
@@ -275,7 +275,7 @@ def test_a_set_that_is_held_or_asked_for_again_has_no_time_of_its_next_attempt(
         records=(record,),
         **({"asked": {key: "retry"}} if meanwhile == "asked" else {"holds": {key: NOW}}),
     )
-    shown = "\n".join(story(row, asked="karmic"))
+    shown = "\n".join(details(row, asked="karmic"))
     assert row.state == {"asked": "queued", "held": "held"}[meanwhile]
     assert "It is tried again" not in shown
     assert "again in" not in shown

@@ -109,10 +109,10 @@ def _rights(cloud: Cloud, bucket: str) -> Finding:
 
 def _put_and_remove(cloud: Cloud, bucket: str) -> None:
     """Store and delete an object. Both are tried in any case; the first failure is raised."""
-    key, arrived = KEY_PREFIX + secrets.token_hex(8), False
+    key, stored = KEY_PREFIX + secrets.token_hex(8), False
     try:
         put_object(cloud, bucket, key, CONTENT)
-        arrived = True
+        stored = True
     finally:
-        with nullcontext() if arrived else suppress(UecError):
+        with nullcontext() if stored else suppress(UecError):
             remove_object(cloud, bucket, key)

@@ -75,7 +75,7 @@ def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:
 def _sealed(settings: Settings) -> Mapping[str, int]:
     """Return how many images this host has registered with each pair of certificates."""
     with suppress(UecError):
-        if book := read_ledger(settings.state.dir):
-            with closing(book):
-                return Counter(one.sealed for one in book.all_bundles() if one.state == "registered")
+        if ledger := read_ledger(settings.state.dir):
+            with closing(ledger):
+                return Counter(one.sealed for one in ledger.all_bundles() if one.state == "registered")
     return {}

@@ -65,13 +65,13 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
     try:
-        book = sqlite.read_ledger(folder)
+        ledger = sqlite.read_ledger(folder)
     except UecError as error:
         yield bad(error)
         return
-    content = f"a ledger of {book.count_sets()} sets" if book else "no ledger yet"
-    if book:
-        book.close()
+    content = f"a ledger of {ledger.count_sets()} sets" if ledger else "no ledger yet"
+    if ledger:
+        ledger.close()
     yield Finding("ok", f"state directory: {folder} ({content})")
     if is_shared(kind := file_system_of(there)):
         what = f"{folder}: the state directory lies on {kind}, which may have no locks, or lose them"

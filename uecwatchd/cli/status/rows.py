@@ -185,11 +185,11 @@ def _set_row(
         files = (name, *files)
     row = Row(folder, name, "", "", record, tuple(dict.fromkeys(files)))
     since = known.holds.get(row.id)
-    row = _standing(row, outcome, listing.now, known)
+    row = _with_state(row, outcome, listing.now, known)
     return _held(row, since, alive=known.alive) if since is not None else row
 
 
-def _standing(row: Row, outcome: Outcome, now: float, known: LedgerFacts) -> Row:
+def _with_state(row: Row, outcome: Outcome, now: float, known: LedgerFacts) -> Row:
     """Return the row with its state and the reason. `now` is that of the listing."""
     record, key = row.record, row.id
     if record and record.state == "working" and known.alive:
@@ -266,9 +266,9 @@ def _working(record: SetRecord, advance: ProgressRecord | None) -> str:
         return f"{record.stage or 'beginning'} ({attempt(record)})"
     a, speed = advance, speed_of(advance)
     file = [a.file] if a.file else []
-    pace = amounts(part=a.part, done=a.done, total=a.total, speed=speed)
+    progress = amounts(part=a.part, done=a.done, total=a.total, speed=speed)
     left = time_left(done=a.done, total=a.total, speed=speed)
-    words = ", ".join([*file, *pace, *left])
+    words = ", ".join([*file, *progress, *left])
     return f"{a.stage}{f': {words}' if words else ''} ({attempt(record)})"
 
 

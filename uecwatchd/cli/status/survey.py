@@ -55,12 +55,12 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
                 budget = contents.ReadBudget(seconds=READ_SECONDS)
                 ignore = settings.spool.ignore
                 listing = scan.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
-                aged = _aged(listing, now=now, settled=settled)
+                listing = _with_times_seen(listing, now=now, settled=settled)
                 records = [record for record in known.records if record.folder == str(folder)]
                 here = folder_rules(folder, rules, settings.spool, service=owner)
-                assembly = assemble.assemble(aged, rules=here, **folder_history(records, here.users))
+                assembly = assemble.assemble(listing, rules=here, **folder_history(records, here.users))
                 assembly = _closed(assembly, listing, known)
-                found += rows(aged, assembly, known)
+                found += rows(listing, assembly, known)
         except UecError as error:
             troubles.append(error)
             found += unseen(str(folder), known, why=f"its folder cannot be scanned: {error.why}")
@@ -69,14 +69,16 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
 
 def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, DetectedCloud]]:
     alive = lockfile.is_locked(settings.state.dir, STATE_LOCK)
-    book = read_ledger(settings.state.dir)
-    if book is None:
+    ledger = read_ledger(settings.state.dir)
+    if ledger is None:
         return LedgerFacts(now, alive), {}
-    with closing(book):
-        asked = {r.set_id: r.verb for r in book.requests()}
+    with closing(ledger):
+        asked = {r.set_id: r.verb for r in ledger.requests()}
         # All sets, even for one name: a name is decided among all files of its folder.
-        known = LedgerFacts(now, alive, book.sets(), book.holds(), book.advances(), asked, book.probes())
-        return known, book.clouds()
+        known = LedgerFacts(
+            now, alive, ledger.sets(), ledger.holds(), ledger.advances(), asked, ledger.probes()
+        )
+        return known, ledger.clouds()
 
 
 def _closed(assembly: FolderSets, listing: Listing, known: LedgerFacts) -> FolderSets:
@@ -97,7 +99,7 @@ def _service_user(settings: Settings) -> int:
         return os.geteuid()
 
 
-def _aged(listing: Listing, *, now: float, settled: bool) -> Listing:
+def _with_times_seen(listing: Listing, *, now: float, settled: bool) -> Listing:
     """Return the listing with change times as the times when files were first seen.
 
     A change time in the future comes from another host.

@@ -18,7 +18,7 @@ HEADING = ("SET", "STATE", "")
 
 def row_json(row: Row) -> dict[str, object]:
     """Return a row for programs: sizes in bytes, times in UTC, null for missing values."""
-    record, hold = _still_so(row), row.held_since
+    record, hold = _current_record(row), row.held_since
     fields: dict[str, object] = {
         "folder": row.folder,
         "name": row.name,
@@ -35,7 +35,7 @@ def row_json(row: Row) -> dict[str, object]:
     return {**fields, "report": result_files.as_json(record)} if record else fields
 
 
-def _still_so(row: Row) -> SetRecord | None:
+def _current_record(row: Row) -> SetRecord | None:
     """Return the record, without the time of the next attempt if the set is held or requested now."""
     record = row.record
     return replace(record, next_retry=None) if record and record.state != row.state else record
@@ -69,17 +69,17 @@ def _line(cells: tuple[str, str, str], width: int) -> str:
     return f"{name:<{width}}  {state:<8}  {detail}".rstrip()
 
 
-def story(row: Row, *, asked: str) -> list[str]:
+def details(row: Row, *, asked: str) -> list[str]:
     """Return all facts about one name, in lines; `asked` is the name in the question."""
     return [
-        *_belonging(row, asked.rstrip("/").rpartition("/")[2]),
+        *_relation(row, asked.rstrip("/").rpartition("/")[2]),
         f"{row.name}: {row.state}",
         f"  {row.detail}",
         *_more(row),
     ]
 
 
-def _belonging(row: Row, asked: str) -> Iterator[str]:
+def _relation(row: Row, asked: str) -> Iterator[str]:
     if asked in (row.name, printable(row.name)) or not row.is_set:
         return
     if is_output(asked):

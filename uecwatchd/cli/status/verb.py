@@ -9,7 +9,7 @@ from uecwatchd.cli.output import put, put_json, say
 from uecwatchd.cli.requests import HOW_NAMED
 from uecwatchd.cli.status.rows import Row, about
 from uecwatchd.cli.status.survey import survey
-from uecwatchd.cli.status.text import row_json, story, table
+from uecwatchd.cli.status.text import details, row_json, table
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.system.text import spelled
@@ -48,7 +48,7 @@ def show_rows(settings: Settings, *, in_json: bool, name: str | None = None) -> 
 
 def _worded(rows: Sequence[Row], name: str | None, settings: Settings) -> list[str]:
     if name:
-        return [line for row in rows for line in story(row, asked=name)]
+        return [line for row in rows for line in details(row, asked=name)]
     return shown_table(rows, settings)
 
 
