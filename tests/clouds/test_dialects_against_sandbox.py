@@ -180,7 +180,7 @@ LIBERTIES: Mapping[str, Liberty] = {
         lambda d: limit(d.image_limit.size if d.image_limit else None), lambda r: limit(r.ec2.image_size)
     ),
     "pending_states": Liberty(  # not to wait
-        lambda d: "pending" not in d.pending_states, lambda r: not r.ec2.fate.looks, choice=True
+        lambda d: "pending" not in d.pending_states, lambda r: not r.ec2.lifecycle.looks, choice=True
     ),
     "filters": Liberty(lambda d: d.filters, lambda r: "Filter" in known(r, "DescribeImages")),
     "tag_limit": Liberty(lambda d: d.tag_limit, lambda r: r.ec2.tags if "CreateTags" in r.ec2.actions else 0),

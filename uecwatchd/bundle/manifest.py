@@ -237,10 +237,10 @@ def _parse(data: bytes) -> Element:
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = _refusing("a DOCTYPE")
-    parser.CommentHandler = _refusing("a comment")
-    parser.StartCdataSectionHandler = _refusing("a CDATA section")
-    parser.ProcessingInstructionHandler = _refusing("a processing instruction")
+    parser.StartDoctypeDeclHandler = _refuse("a DOCTYPE")
+    parser.CommentHandler = _refuse("a comment")
+    parser.StartCdataSectionHandler = _refuse("a CDATA section")
+    parser.ProcessingInstructionHandler = _refuse("a processing instruction")
     try:
         parser.Parse(data, True)  # noqa: FBT003  a function in C, without keywords
     except expat.ExpatError as fault:
@@ -248,9 +248,9 @@ def _parse(data: bytes) -> Element:
     return builder.close()
 
 
-def _refusing(thing: str) -> Callable[..., None]:
+def _refuse(content: str) -> Callable[..., None]:
     def refuse(*_: object) -> None:
-        raise Damaged(f"a manifest must not contain {thing}")
+        raise Damaged(f"a manifest must not contain {content}")
 
     return refuse
 

@@ -183,14 +183,14 @@ class TarReader:
         return piece
 
 
-def read_member(tape: TarReader) -> TarMember:
+def read_member(reader: TarReader) -> TarMember:
     """Read the header of the member, and its sparse map if it has one. Raises `Damaged`."""
-    block = tape.block()
+    block = reader.block()
     _check_header(block)
     name, stored = _name(block), _number(block[124:136])
     if block[156:157] != SPARSE:
         return TarMember(name, stored, (Extent(0, stored),))
-    size, extents = _number(block[483:495]), SparseMap(_sparse_map(block, tape))
+    size, extents = _number(block[483:495]), SparseMap(_sparse_map(block, reader))
     _check_map(extents, stored=stored, size=size)
     return TarMember(name, size, extents)
 
@@ -230,14 +230,14 @@ def _number(field: bytes) -> int:
     return int(octal[1], 8)
 
 
-def _sparse_map(block: bytes, tape: TarReader) -> Iterator[Extent]:
+def _sparse_map(block: bytes, reader: TarReader) -> Iterator[Extent]:
     yield from _map_entries(block[386:482])
     extended, blocks = block[482], 0
     while extended:
         blocks += 1
         if blocks * _MAP_FURTHER > MAP_LIMIT:
             raise Damaged(f"its archive's sparse map has more than {MAP_LIMIT} entries")
-        block = tape.block()
+        block = reader.block()
         yield from _map_entries(block[:504])
         extended = block[504]
 

@@ -46,7 +46,7 @@ AES_BLOCK_BITS = 128
 SHA1_OF_NOTHING = hashlib.sha1().hexdigest()
 # zlib copies the input that it has not used yet, once for each chunk of output: with small input this is
 # cheap.
-BITE_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
 
 
 class Hash(Protocol):
@@ -114,9 +114,9 @@ def unbundle(
     with damage_in(manifest.name), ExitStack() as stack:
         stream = stack.enter_context(closing(verify_parts(manifest, fetch, seen)))
         content = inflate(decrypt(stream, secret))
-        tape = TarReader(content, stack.enter_context(closing(BackgroundDigest(FlatDigest("sha1")))))
+        reader = TarReader(content, stack.enter_context(closing(BackgroundDigest(FlatDigest("sha1")))))
 
-        member = read_member(tape)
+        member = read_member(reader)
         if member.size != manifest.size:
             raise Damaged(
                 f"its archive holds {member.size} bytes of image, its manifest says {manifest.size}"
@@ -125,8 +125,8 @@ def unbundle(
         taken = stack.enter_context(
             closing(BackgroundDigest(digest or choose_digest(member.size, stored=stored)))
         )
-        copy_image(tape, member, sink, taken)
-        tar_sha1, checked = tape.finish(), manifest.tar_sha1 != SHA1_OF_NOTHING
+        copy_image(reader, member, sink, taken)
+        tar_sha1, checked = reader.finish(), manifest.tar_sha1 != SHA1_OF_NOTHING
         if checked and tar_sha1 != manifest.tar_sha1:
             raise Damaged(f"its archive's SHA-1 is {tar_sha1}, its manifest says {manifest.tar_sha1}")
         return Unbundled(
@@ -214,17 +214,17 @@ def inflate(chunks: Iterator[bytes]) -> Iterator[bytes]:
     module = fastest_library()
     inflate = module.decompressobj(GZIP_WINDOW)
     for chunk in chunks:
-        for at in range(0, len(chunk), BITE_BYTES):
-            yield from _inflate_bite(inflate, chunk[at : at + BITE_BYTES], module.error)
+        for at in range(0, len(chunk), PIECE_BYTES):
+            yield from _inflate_piece(inflate, chunk[at : at + PIECE_BYTES], module.error)
     if not inflate.eof:
         raise Damaged("its gzip member is cut off")
 
 
-def _inflate_bite(inflate: Any, bite: bytes, error: type[Exception]) -> Iterator[bytes]:
+def _inflate_piece(inflate: Any, piece: bytes, error: type[Exception]) -> Iterator[bytes]:
     """Yield the content of a piece of input, at most one chunk at a time."""
     while True:
         try:
-            chunk = inflate.decompress(bite, CHUNK_BYTES)
+            chunk = inflate.decompress(piece, CHUNK_BYTES)
         except error as fault:
             raise Damaged(f"what was decrypted is not gzip, or not with this key: {fault}") from None
         if inflate.unused_data:
@@ -232,17 +232,17 @@ def _inflate_bite(inflate: Any, bite: bytes, error: type[Exception]) -> Iterator
         yield chunk
         if len(chunk) < CHUNK_BYTES:
             return
-        bite = inflate.unconsumed_tail
+        piece = inflate.unconsumed_tail
 
 
-def copy_image(tape: TarReader, member: TarMember, sink: Sink, digest: Digest) -> None:
+def copy_image(reader: TarReader, member: TarMember, sink: Sink, digest: Digest) -> None:
     """Pass the member's extents and holes to `sink` and `digest`."""
     at = 0
     for extent in chain(member.extents, [Extent(member.size, 0)]):
         if hole := extent.offset - at:
             sink.skip(hole)
             digest.skip(hole)
-        for chunk in tape.take(extent.length):
+        for chunk in reader.take(extent.length):
             digest.update(chunk)
             sink.write(chunk)
         at = extent.offset + extent.length

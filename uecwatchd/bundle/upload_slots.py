@@ -27,18 +27,18 @@ class UploadSlots:
 
         Yields a function that returns the share of this bundle, which changes when others come and go.
         """
-        me = object()
+        sharer = object()
         with self._lock:
-            self._sharers.append(me)
+            self._sharers.append(sharer)
         try:
-            yield partial(self._share, me)
+            yield partial(self._share, sharer)
         finally:
             with self._lock:
-                self._sharers.remove(me)
+                self._sharers.remove(sharer)
 
-    def _share(self, me: object) -> int:
+    def _share(self, sharer: object) -> int:
         with self._lock:
-            place, sharers = self._sharers.index(me), len(self._sharers)
+            place, sharers = self._sharers.index(sharer), len(self._sharers)
         return max(1, (self.most + sharers - place) // sharers - 1)
 
     def sharers(self) -> int:
@@ -58,11 +58,11 @@ def store_parts(
     Memory holds these and the one that is being made. `check` is called before each upload and `done` after
     it, both in this thread. Raises what any of them raised, after the running uploads have ended.
     """
-    under_way: dict[Future[None], PartData] = {}
+    uploading: dict[Future[None], PartData] = {}
 
     def wait_for_some() -> None:  # any of them: one that is sent again delays no other
-        for stored in wait(under_way, return_when=FIRST_COMPLETED).done:
-            part = under_way.pop(stored)
+        for stored in wait(uploading, return_when=FIRST_COMPLETED).done:
+            part = uploading.pop(stored)
             stored.result()
             done(part)
 
@@ -70,8 +70,8 @@ def store_parts(
     with threads as pool, slots.shared() as share:
         for part in parts:
             check()
-            while len(under_way) >= share():
+            while len(uploading) >= share():
                 wait_for_some()
-            under_way[pool.submit(store, part)] = part
-        while under_way:
+            uploading[pool.submit(store, part)] = part
+        while uploading:
             wait_for_some()

@@ -59,10 +59,12 @@ def strip_user(text: str) -> str:
     Raises InvalidAddress if they are not escaped as URLs require.
     """
     found = PASSWORD.search(text)
-    odd = PLAIN.sub("", found[0][:-1]) if found else ""
-    if odd:
-        escaped = "".join(f"%{byte:02X}" for byte in odd[0].encode(errors="surrogateescape"))
-        raise InvalidAddress(f"its user or password has {odd[0]!r} in it, which is written {escaped} there")
+    unsafe = PLAIN.sub("", found[0][:-1]) if found else ""
+    if unsafe:
+        escaped = "".join(f"%{byte:02X}" for byte in unsafe[0].encode(errors="surrogateescape"))
+        raise InvalidAddress(
+            f"its user or password has {unsafe[0]!r} in it, which is written {escaped} there"
+        )
     return PASSWORD.sub("", text)
 
 

@@ -98,8 +98,8 @@ def cloud_name(text: str) -> str:
 
 
 Number = Annotated[float, BeforeValidator(_not_a_flag), Field(allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(_not_a_flag)]
-AtOnce = Annotated[Whole, Field(ge=1, le=MOST_AT_ONCE)]
+Integer = Annotated[int, BeforeValidator(_not_a_flag)]
+Concurrency = Annotated[Integer, Field(ge=1, le=MOST_AT_ONCE)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Region = Annotated[str, AfterValidator(_region)]
@@ -149,7 +149,7 @@ class SpoolSettings:
     scan_every: Annotated[Number, Field(gt=0)] = 60.0
     ignore: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
     after: Literal["keep", "archive", "delete"] = "keep"
-    linger: Annotated[Whole, Field(ge=0)] = 86400
+    linger: Annotated[Integer, Field(ge=0)] = 86400
     members: Members = "separate"
     closed: Annotated[tuple[Closable, ...], BeforeValidator(_as_list)] = ()
     buckets: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
@@ -182,8 +182,8 @@ class WorkSettings:
 
     __pydantic_config__ = STRICT
 
-    sets: AtOnce = 2
-    uploads: AtOnce = 4
+    sets: Concurrency = 2
+    uploads: Concurrency = 4
     verify: Verify = "sizes"
     compression: Compression = "fast"
     sparse: bool = True

@@ -123,7 +123,7 @@ def _bring_to_bucket(
         check_is_ours(request, tools, known, there)
         if not is_overdue(request, bundle, there):
             if known and known.state in ("planned", "uploaded") and known.location == there.location:
-                bundle = _make_whole(request, known, source, tools)
+                bundle = _make_readable(request, known, source, tools)
             return bundle, there
         bundle = deregister_overdue(request, bundle, there, tools)
         listed = tuple(image for image in listed if image.id != there.id)
@@ -150,7 +150,7 @@ def _is_ready(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) 
     return bundle.boot == str(request.machine.boot)
 
 
-def _make_whole(
+def _make_readable(
     request: UploadRequest, bundle: BundleRecord, source: BlockSource, tools: UploadTools
 ) -> BundleRecord:
     """Make a bundle one that opens, after another host of the account registered it from the same location.

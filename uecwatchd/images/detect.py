@@ -66,9 +66,12 @@ def mbr(sample: Sample) -> Facts | None:
     """Detect an MBR: a boot sector with partitions. Boot sectors of file systems end in 55 AA too."""
     entries = [Sample(sample.head[at : at + 16], b"", 16) for at in range(0x1BE, 0x1FE, 16)]
     used = [entry for entry in entries if entry.le(4, 1)]
-    sane = all(entry.le(0, 1) in (0, 0x80) for entry in entries)
+    flags_valid = all(entry.le(0, 1) in (0, 0x80) for entry in entries)
     if not (
-        sample.has(0x1FE, b"\x55\xaa") and used and sane and all(e.le(8, 4) and e.le(12, 4) for e in used)
+        sample.has(0x1FE, b"\x55\xaa")
+        and used
+        and flags_valid
+        and all(e.le(8, 4) and e.le(12, 4) for e in used)
     ):
         return None
     # A protective entry (EE) may claim the largest possible disk. A GPT would have been read before.
@@ -81,11 +84,11 @@ def vhd(sample: Sample) -> Facts | None:
 
     A dynamic one starts with a copy of the footer, then the address of its block table.
     """
-    footed = sample.tail.startswith(b"conectix")
+    has_footer = sample.tail.startswith(b"conectix")
     if not sample.has(0, b"conectix"):
-        return Facts("vhd", role="machine") if footed else None
+        return Facts("vhd", role="machine") if has_footer else None
     blocks = sample.be(512 + 16, 8) + sample.be(512 + 28, 4) * 4 if sample.has(512, b"cxsparse") else 0
-    end = 0 if footed else sample.size
+    end = 0 if has_footer else sample.size
     return Facts("vhd", role="machine", claimed=max(blocks, end) + TAIL_BYTES)
 
 

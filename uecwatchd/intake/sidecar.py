@@ -236,13 +236,13 @@ def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
 
 def _parsed(data: bytes, *, is_json: bool) -> Sidecar:
     table = parse_json(bounded(data)) if is_json else _parse_toml(data)
-    if table and not table.keys() & set(KEYS) and (is_json or not _has_slip(table)):
+    if table and not table.keys() & set(KEYS) and (is_json or not _has_misspelled_key(table)):
         found = join_first(quoted(key) for key in table)
         raise NotASidecar(f"it has none of the keys that a sidecar has, but {found}")
     return _check(table)
 
 
-def _has_slip(table: Mapping[str, object]) -> bool:
+def _has_misspelled_key(table: Mapping[str, object]) -> bool:
     """Return True if one of the first keys resembles one of ours. People write TOML, programs write JSON."""
     return any(nearest(key, KEYS) for key in list(table)[:MISTAKES_SHOWN])
 
@@ -339,7 +339,7 @@ def _parse_toml(data: bytes) -> dict[str, object]:
     return parse_toml(data)
 
 
-def _must_be_modest(table: Mapping[str, object]) -> None:
+def _limit_entries(table: Mapping[str, object]) -> None:
     """Limit the size of every list and table, before their entries are validated."""
     if len(table) > MOST_ENTRIES:
         raise Malformed(f"it must not have more than {MOST_ENTRIES} keys")
@@ -350,7 +350,7 @@ def _must_be_modest(table: Mapping[str, object]) -> None:
 
 def _check(table: Mapping[str, object]) -> Sidecar:
     """Validate the table. Raises Malformed with all mistakes."""
-    _must_be_modest(table)
+    _limit_entries(table)
     try:
         sidecar = _SCHEMA.validate_python({**table, "[given]": frozenset(table)})
     except ValidationError as error:

@@ -26,13 +26,13 @@ class FaultUnit:
     name: str
     least: float = 1
     most: float = LARGEST
-    whole: bool = True
+    is_integer: bool = True
 
 
 TIMES = FaultUnit("times", most=math.inf)
 REQUESTS, LOOKS, UPLOADS = FaultUnit("requests"), FaultUnit("looks"), FaultUnit("uploads")
-SECONDS = FaultUnit("seconds", least=0, whole=False)
-SECONDS_EITHER_WAY = FaultUnit("seconds", least=-LARGEST, whole=False)
+SECONDS = FaultUnit("seconds", least=0, is_integer=False)
+SECONDS_EITHER_WAY = FaultUnit("seconds", least=-LARGEST, is_integer=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def _read(word: str) -> tuple[str, float]:
         raise Rejected(what, f"{number} is not a number", hint) from error
     if not unit.least <= value <= unit.most:
         raise Rejected(what, f"{number} is no number of {unit.name} to work with", hint)
-    if unit.whole and value % 1 != 0 and value != math.inf:
+    if unit.is_integer and value % 1 != 0 and value != math.inf:
         raise Rejected(what, f"{number} is not a whole number", hint)
     return name, value
 

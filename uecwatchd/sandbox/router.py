@@ -218,7 +218,7 @@ def _read_form(request: Request, head: RequestHead) -> bytes:
 
 
 def _refuse_s3(refused: ApiError, rules: S3Rules, *, resource: str, request_id: str) -> Response:
-    if rules.mute and isinstance(refused, Unauthenticated):
+    if rules.auth_failure_empty and isinstance(refused, Unauthenticated):
         return Response(status=500)
     text = write_s3_error(refused, resource=resource, request_id=request_id)
     return Response(text, status=refused.status, mimetype="application/xml")

@@ -65,9 +65,9 @@ class Reconciler:
     def _retire(self, scanned: FolderScan, assembly: FolderSets) -> None:
         """Archive or delete the files of finished sets, if the configuration says so."""
         folder, tools = scanned.folder, self.setup.tools
-        if (way := self.setup.settings.spool.after) == "keep":
+        if (removal := self.setup.settings.spool.after) == "keep":
             return
         held = self.parts.requests.held_names(folder)
-        if leaving := files_to_retire(scanned.listing, assembly, scanned.records, held=held, way=way):
+        if leaving := files_to_retire(scanned.listing, assembly, scanned.records, held=held, removal=removal):
             tools.ledger.put_leaving(leaving)
             remove_leaving(folder, tools.ledger, self.setup.conditions, now=tools.now())

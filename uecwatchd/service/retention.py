@@ -29,13 +29,13 @@ def files_to_retire(
     records: Mapping[str, SetRecord],
     *,
     held: Collection[str],
-    way: Removal,
+    removal: Removal,
 ) -> list[LeavingFile]:
     """Return the files of finished sets, without those that other sets need."""
     done = [found for found in assembly.ready if is_done(found, records.get(found.name))]
     done = [found for found in done if found.name not in held]
     paths = _files_of_these_only(assembly, done)
-    return [LeavingFile(str(listing.folder), path, listing.entries[path].stamp, way) for path in paths]
+    return [LeavingFile(str(listing.folder), path, listing.entries[path].stamp, removal) for path in paths]
 
 
 def _files_of_these_only(assembly: FolderSets, done: list[ImageSet]) -> Iterable[str]:

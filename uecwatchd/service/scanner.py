@@ -85,7 +85,7 @@ class Scanner:
         records = self._states.of_folder(folder)
         rules = folder_rules(folder, self._rules, self._settings.spool, service=os.geteuid())
         history = folder_history(records.values(), rules.users)
-        assembly = assemble.assemble(listing, rules=rules, **history, beat=self._progressed)
+        assembly = assemble.assemble(listing, rules=rules, **history, progressed=self._progressed)
         owners, proven = find_new_owners(assembly, listing, records)
         records = self._states.put_owners(folder, owners, proven) if owners else records
         return FolderScan(listing, assembly, records)
@@ -109,7 +109,7 @@ class Scanner:
             now=self._monotonic(),
             before=self._listings.get(folder),
             ignore=self._settings.spool.ignore,
-            budget=contents.ReadBudget(beat=self._progressed),
+            budget=contents.ReadBudget(progressed=self._progressed),
         )
         self._listings[folder] = listing
         self._report_rest(listing)

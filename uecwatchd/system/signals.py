@@ -55,10 +55,10 @@ NEVER = Stop()
 
 def handle_signals(numbers: Iterable[int], act: Callable[[], object]) -> None:
     """Call `act` for each of these signals from now on. Only the main thread may call this."""
-    come = SimpleQueue[int]()  # its `put` is safe in a signal handler: it needs no lock
-    threading.Thread(target=_handle, args=(come, act), name="signals", daemon=True).start()
+    received = SimpleQueue[int]()  # its `put` is safe in a signal handler: it needs no lock
+    threading.Thread(target=_handle, args=(received, act), name="signals", daemon=True).start()
     for number in numbers:
-        signal.signal(number, lambda number, _frame: come.put(number))
+        signal.signal(number, lambda number, _frame: received.put(number))
 
 
 def handle_stop_signals(act: Callable[[], object], *, code: int, patience: float = PATIENCE_SECONDS) -> None:
@@ -84,6 +84,6 @@ def _exit_later(seconds: float, code: int) -> None:
     os._exit(code)
 
 
-def _handle(come: SimpleQueue[int], act: Callable[[], object]) -> None:
-    while come.get():
+def _handle(received: SimpleQueue[int], act: Callable[[], object]) -> None:
+    while received.get():
         act()

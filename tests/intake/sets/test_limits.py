@@ -58,7 +58,7 @@ def test_assembling_beats_for_each_name_and_each_set(tmp_path: Path) -> None:
     for number in range(10):
         (tmp_path / f"{number}.toml~").touch()
     beats: list[None] = []
-    found = assemble(scan.scan(tmp_path, now=0.0), rules=RULES, beat=lambda: beats.append(None))
+    found = assemble(scan.scan(tmp_path, now=0.0), rules=RULES, progressed=lambda: beats.append(None))
     assert len(beats) >= 50 + len(found.ready) + len(found.waiting) + len(found.refused)
 
 

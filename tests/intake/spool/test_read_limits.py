@@ -123,7 +123,7 @@ def test_another_file_in_a_listed_ones_place_does_not_speak_for_its_other_names(
 def test_a_scan_beats_for_each_name_and_each_file(tmp_path: Path) -> None:
     flood(tmp_path, 20)
     beats: list[None] = []
-    scan.scan(tmp_path, now=0.0, budget=ReadBudget(beat=lambda: beats.append(None)))
+    scan.scan(tmp_path, now=0.0, budget=ReadBudget(progressed=lambda: beats.append(None)))
     assert len(beats) == 2 * 40 + 5
 
 

@@ -55,12 +55,12 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
                 budget = contents.ReadBudget(seconds=READ_SECONDS)
                 ignore = settings.spool.ignore
                 listing = scan.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
-                listing = _with_times_seen(listing, now=now, settled=settled)
+                seen = _with_times_seen(listing, now=now, settled=settled)
                 records = [record for record in known.records if record.folder == str(folder)]
                 here = folder_rules(folder, rules, settings.spool, service=owner)
-                assembly = assemble.assemble(listing, rules=here, **folder_history(records, here.users))
+                assembly = assemble.assemble(seen, rules=here, **folder_history(records, here.users))
                 assembly = _closed(assembly, listing, known)
-                found += rows(listing, assembly, known)
+                found += rows(seen, assembly, known)
         except UecError as error:
             troubles.append(error)
             found += unseen(str(folder), known, why=f"its folder cannot be scanned: {error.why}")

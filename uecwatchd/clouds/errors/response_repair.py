@@ -84,7 +84,7 @@ def repair_response(
             return
         if len(response_dict["body"]) > LONGEST_BYTES:
             raise AnswerTooLong(limit=LONGEST_BYTES)
-        (response_dict["body"],) = _repaired(response_dict, _whole)
+        (response_dict["body"],) = _repaired(response_dict, _checked)
 
 
 def check_uncompressed(response: Mapping[str, Any]) -> None:
@@ -154,7 +154,7 @@ def _repaired(response: dict[str, Any], read: Callable[[bytes], tuple[bytes, ...
     raise UnreadableAnswer(text or why, request_id_of(response, text))
 
 
-def _whole(body: bytes) -> tuple[bytes]:
+def _checked(body: bytes) -> tuple[bytes]:
     check_xml(body)
     return (body,)
 

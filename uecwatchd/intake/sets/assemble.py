@@ -78,24 +78,24 @@ def assemble(
     taken: FilesOfSets | None = None,
     holders: Mapping[str, int] | None = None,
     done: Mapping[str, str] | None = None,
-    beat: Callable[[], None] = lambda: None,
+    progressed: Callable[[], None] = lambda: None,
 ) -> FolderSets:
     """Decide about every name in a listing.
 
     `taken` has the members of finished sets, by name of the set: a loose kernel stays with the image it was
     registered with if another image arrives later. `holders` are the uids that own names, while their sets
-    exist. `done` are the stamps of finished sets, which a later policy does not undo. `beat` is called for
-    each name and each set, as a sign of life.
+    exist. `done` are the stamps of finished sets, which a later policy does not undo. `progressed` is called
+    for each name and each set, as a sign of life.
     """
     taken = taken or {}
     views, left_out = [OwnerView(listing)], dict[str, UnmatchedFile]()
     if rules.users is not None:
         views, left_out = views_of(listing, rules.users, holders=holders or {}, taken=taken)
-    return join_views([_decide_view(view, rules, taken, done or {}, beat) for view in views], left_out)
+    return join_views([_decide_view(view, rules, taken, done or {}, progressed) for view in views], left_out)
 
 
 def _decide_view(
-    view: OwnerView, rules: Rules, taken: FilesOfSets, done: Mapping[str, str], beat: Callable[[], None]
+    view: OwnerView, rules: Rules, taken: FilesOfSets, done: Mapping[str, str], progressed: Callable[[], None]
 ) -> ViewDecisions:
     """Decide about the sets that belong to a view."""
     taken = {name: files for name, files in taken.items() if view.decides(name)}
@@ -105,7 +105,7 @@ def _decide_view(
     claims = find_claims(listing, candidates, taken)
     owned_by = {candidate.name: own_paths(listing, candidate, claims) for candidate in candidates}
     around = FolderContents(
-        find_nearby(listing, candidates, owned_by, beat),
+        find_nearby(listing, candidates, owned_by, progressed),
         find_checksum_lists(listing),
         find_loose_pairs(listing, candidates, claims, taken),
         boot_folders(listing, candidates),
@@ -114,7 +114,7 @@ def _decide_view(
     outcomes: list[ImageSet | Waiting | Refused] = []
     read = set[str]()
     for candidate in [candidate for candidate in candidates if view.decides(candidate.name)]:
-        beat()
+        progressed()
         owned = owned_by[candidate.name]
         if not owned and candidate.form != "folder" and _is_for_others(listing, candidate, around.near):
             continue
@@ -149,7 +149,7 @@ def _decide_candidate(
         found = _complete_set(view, candidate, owned, around, rules=rules, taken=taken)
         if found.stamp != done.get(found.name):
             _check_policy(listing, candidate, rules)
-            view.must_be_its_owners(found.files)
+            view.check_exposure(found.files)
     except NotReady as wait:
         reason = wait.reason + view.note(candidate.name, wait)
         return Waiting(candidate.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner)
@@ -192,7 +192,7 @@ def _complete_set(
     roles = roles_of(listing, candidate, sidecar, owned, around.near.there)
     _check_has_own_files(view, candidate, [roles["machine"]] if "machine" in roles else [])
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
-    own = {role: path for role, path in roles.items() if path not in candidate.lent}
+    own = {role: path for role, path in roles.items() if path not in candidate.shared_boot_files}
     if alone := boots_alone(listing, sidecar, own, rules):
         roles = own
     else:
@@ -299,14 +299,14 @@ def _image_set(
         form=candidate.form,
         members=tuple(member for member in members if not alone or member.role == "machine"),
         left_out=tuple(member.path for member in members if alone and member.role != "machine"),
-        kernel_id=None if alone else _given_id(sidecar.kernel),
-        ramdisk_id=None if alone else _given_id(sidecar.ramdisk),
+        kernel_id=None if alone else _named_id(sidecar.kernel),
+        ramdisk_id=None if alone else _named_id(sidecar.ramdisk),
         virtualization="hvm" if alone else sidecar.virtualization,
         arch=arch,
         arch_known_by=arch_known_by,
         sidecar=sidecar,
         checksums=sums.digests,
-        shared=(*sums.shared, *view.borrowed(files, candidate.name)),
+        shared=(*sums.shared, *view.common_files(files, candidate.name)),
         unread=(*unread, *view.left_out(candidate.name)),
         owner=view.owner_among([member.path for member in reversed(members)]),
         files=files,
@@ -355,7 +355,7 @@ def _check_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules) -
     raise Rejected(what, why, "Change `clouds` in the sidecar, or ask for the cloud to be configured.")
 
 
-def _given_id(value: str | None) -> str | None:
+def _named_id(value: str | None) -> str | None:
     return value if value and is_image_id(value) else None
 
 

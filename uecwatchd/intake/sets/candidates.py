@@ -41,7 +41,7 @@ Claims = Mapping[str, Collection[str]]
 class SetCandidate:
     """Files that may form one set, before anything is decided. Paths are relative to the spool folder.
 
-    `lent` are boot files that other images of the same system may use too.
+    `shared_boot_files` are those that other images of the same system may use too.
     """
 
     name: str
@@ -49,7 +49,7 @@ class SetCandidate:
     base: str  # "" or "karmic/": where the files lie
     sidecars: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
-    lent: frozenset[str] = frozenset()
+    shared_boot_files: frozenset[str] = frozenset()
 
 
 def stem_of(name: str) -> str:
@@ -78,7 +78,7 @@ def find_candidates(listing: Listing) -> list[SetCandidate]:
             folders.setdefault(file_names.fold_name(entry.name), []).append(entry.name)
         elif _may_be_member(listing, entry):
             stems.setdefault(key_of(entry.name), []).append(entry.name)
-    lent = _add_boot_files(listing, sidecars, stems)
+    shared_boot_files = _add_boot_files(listing, sidecars, stems)
     inside: dict[str, list[str]] = {name: [] for names in folders.values() for name in names}
     for path in sorted(listing.entries):  # once for all of them: there may be thousands
         folder, slash, _ = path.partition("/")
@@ -86,9 +86,12 @@ def find_candidates(listing: Listing) -> list[SetCandidate]:
             inside[folder].append(path)
     found: list[SetCandidate] = []
     for key in {*sidecars, *stems, *folders}:
-        lying = (_without_foreign(listing, sidecars.get(key, [])), stems.get(key, []), folders.get(key, []))
-        candidates = _candidates_with_key(listing, key, *lying, inside=inside)
-        found += [replace(candidate, lent=frozenset(lent.get(key, ()))) for candidate in candidates]
+        paths = (_without_foreign(listing, sidecars.get(key, [])), stems.get(key, []), folders.get(key, []))
+        candidates = _candidates_with_key(listing, key, *paths, inside=inside)
+        found += [
+            replace(candidate, shared_boot_files=frozenset(shared_boot_files.get(key, ())))
+            for candidate in candidates
+        ]
     return sorted(found, key=lambda candidate: candidate.name)
 
 
@@ -96,11 +99,11 @@ def _add_boot_files(
     listing: Listing, sidecars: Mapping[str, list[str]], stems: dict[str, list[str]]
 ) -> dict[str, list[str]]:
     """Add published kernels and ramdisks to the stems of their images; returns the lent ones by stem."""
-    lent: dict[str, list[str]] = {}
+    shared_boot_files: dict[str, list[str]] = {}
     with_image = {stem for stem, paths in stems.items() if any(_may_be_machine(listing, p) for p in paths)}
     images = images_of({*with_image, *sidecars})
     for path in boot_files(listing, [entry.name for entry in _sort_by_name(listing.top())]):
-        owners, is_lent = images.sets_of(path)
+        owners, is_common = images.sets_of(path)
         stem = key_of(path)
         if not owners or stem in owners or stem in images.names:
             continue
@@ -108,10 +111,10 @@ def _add_boot_files(
             stems[stem].remove(path)
         for owner in owners:
             stems.setdefault(owner, []).append(path)
-            lent.setdefault(owner, []).extend([path] if is_lent else [])
+            shared_boot_files.setdefault(owner, []).extend([path] if is_common else [])
     for stem in [stem for stem, paths in stems.items() if not paths]:
         del stems[stem]
-    return lent
+    return shared_boot_files
 
 
 def _may_be_machine(listing: Listing, path: str) -> bool:

@@ -82,12 +82,12 @@ def find_checksum_lists(listing: Listing) -> ChecksumLists:
         if not base and not isinstance(read, Mapping) and (not target or "256" not in name):
             broken.append(path)
         for listed in read if isinstance(read, Mapping) else ():
-            if named := next((name for name in _may_mean(base, listed) if name in there), None):
+            if named := next((name for name in _possible_paths(base, listed) if name in there), None):
                 naming.setdefault(named, []).append((path, listed))
     return ChecksumLists(own, naming, broken)
 
 
-def _may_mean(base: str, listed: str) -> Iterator[str]:
+def _possible_paths(base: str, listed: str) -> Iterator[str]:
     """Yield the folded paths that a name in a list may mean, the likeliest first."""
     yield file_names.fold_name(base + listed)
     last = re.split(r"[/\\]", listed)[-1]  # Windows writes the backslash
@@ -115,8 +115,8 @@ def find_declared_sums(
     names = {path: path[len(candidate.base) :] for path in paths}
     idle = [where for where, read in reads.items() if read and names and not {*names.values()} & read.keys()]
     for where in idle:
-        if _bears_name(where, candidate, names.values()):
-            raise _names_none(where, reads[where], names.values())
+        if _is_named_after(where, candidate, names.values()):
+            raise _names_no_file(where, reads[where], names.values())
     reads |= {path: _read(listing, path) for path in _naming(lists, paths) if path not in reads}
     digests = dict(sidecar.sha256)
     says = dict.fromkeys(digests, candidate.sidecars[0] if candidate.sidecars else "[defaults]")
@@ -124,7 +124,7 @@ def find_declared_sums(
         for path, name in names.items():
             listed = name if where in own else path
             if listed in read and digests.setdefault(name, read[listed]) != read[listed]:
-                raise _at_odds(name, says[name], where)
+                raise _contradiction(name, says[name], where)
             says.setdefault(name, where)
     if lists.broken and not digests and not is_finished:
         _read(listing, lists.broken[0])
@@ -132,7 +132,7 @@ def find_declared_sums(
     return DeclaredSums(digests, tuple(where for where in reads if where not in idle), shared, tuple(idle))
 
 
-def _bears_name(where: str, candidate: SetCandidate, names: Iterable[str]) -> bool:
+def _is_named_after(where: str, candidate: SetCandidate, names: Iterable[str]) -> bool:
     """Return True if a list is named after a set or a file of it; otherwise it may come from a mirror."""
     target = file_names.fold_name(file_names.checksums_target(where.rsplit("/", 1)[-1]) or "")
     return target in {file_names.fold_name(candidate.name), *map(file_names.fold_name, names)}
@@ -165,7 +165,7 @@ def _naming(lists: ChecksumLists, paths: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _names_none(path: str, read: Collection[str], names: Collection[str]) -> Rejected:
+def _names_no_file(path: str, read: Collection[str], names: Collection[str]) -> Rejected:
     packed = {file_names.fold_name(name) + ending for name in names for ending in COMPRESSIONS}
     hint = "Correct the names in it, or move it away."
     if any(file_names.fold_name(name) in packed for name in read):
@@ -182,7 +182,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 
-def _at_odds(name: str, first: str, second: str) -> Rejected:
+def _contradiction(name: str, first: str, second: str) -> Rejected:
     return Rejected(
         f"{name}: two SHA-256 are declared",
         f"{first} and {second} say different ones",

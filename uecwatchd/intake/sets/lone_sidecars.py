@@ -18,13 +18,13 @@ MOST_NAMES = 10
 
 @dataclass(frozen=True, slots=True)
 class LoneMetadata:
-    """`youngest` is the one with the latest change, `unusable` one that cannot be read at all.
+    """`latest` is the one with the latest change, `unusable` one that cannot be read at all.
 
     `begun` are unusable ones, by the name of the image in them, which may be cut short; `others` are texts
     that are not a sidecar, by the name in them. Names are folded.
     """
 
-    youngest: str = ""
+    latest: str = ""
     unusable: str = ""
     begun: Mapping[str, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
@@ -51,14 +51,14 @@ def index_lone_metadata(listing: Listing, paths: Sequence[str]) -> LoneMetadata:
             unusable = path
         else:
             others |= names
-    youngest = max(paths, key=lambda path: listing.entries[path].since, default="")
-    return LoneMetadata(youngest, unusable, begun, others)
+    latest = max(paths, key=lambda path: listing.entries[path].since, default="")
+    return LoneMetadata(latest, unusable, begun, others)
 
 
 def check_unnamed(listing: Listing, lone: LoneMetadata, paths: Iterable[str], settle: float) -> None:
     """Raise NotReady if metadata may name one of the `paths` of a set without a sidecar."""
-    if lone.youngest and listing.now < (ready_at := listing.entries[lone.youngest].since + settle):
-        raise NotReady(f"{lone.youngest} to be unchanged for {settle:g} s", ready_at, brief=True)
+    if lone.latest and listing.now < (ready_at := listing.entries[lone.latest].since + settle):
+        raise NotReady(f"{lone.latest} to be unchanged for {settle:g} s", ready_at, brief=True)
     names = [file_names.fold_name(path.rsplit("/", 1)[-1]) for path in paths]
     begun = (name[:end] for name in names for end in range(len(name) + 1))
     if path := lone.unusable or next((lone.begun[part] for part in begun if part in lone.begun), ""):

@@ -66,19 +66,19 @@ class OwnerView:
             return self.listing.owner
         return self.listing.entries[paths[0]].owner
 
-    def must_be_its_owners(self, files: Sequence[str]) -> None:
+    def check_exposure(self, files: Sequence[str]) -> None:
         """Raise NotReady for a file that others than its owner may have written or named."""
-        tops = [path.partition("/")[0] for path in files]
-        for path in dict.fromkeys([*tops, *files]) if self.users else ():
+        folders = [path.partition("/")[0] for path in files]
+        for path in dict.fromkeys([*folders, *files]) if self.users else ():
             if found := self.listing.entries[path].exposed:
                 where = shell_word(str(self.listing.folder / path))
                 remedy = f"try: {found.command} {where}" if found.command else "copy it again"
                 raise NotReady(f"{path} to be its owner's alone: {found.why} ({remedy})")
 
-    def borrowed(self, files: Sequence[str], name: str) -> tuple[str, ...]:
+    def common_files(self, files: Sequence[str], name: str) -> tuple[str, ...]:
         """Return the files of a set that are there for all, unless they have its name."""
         key = file_names.fold_name(name)
-        return tuple(path for path in files if not self.is_own(path) and key not in _names_borne(path))
+        return tuple(path for path in files if not self.is_own(path) and key not in _set_names(path))
 
     def left_out(self, name: str) -> tuple[str, ...]:
         """Return a sentence about files with the name of a set that are not used for it, if there are any."""
@@ -99,10 +99,10 @@ class OwnerView:
     def why_not(self, paths: Sequence[str], name: str) -> str:
         """Return why files are not used for a set: "a.vmlinuz belongs to bob, the set a to alice: …"."""
         users, whole = self.users or FolderUsers(frozenset()), self.listing.others or self.listing.entries
-        whose = [f"{path} belongs to {users.name(whole[path].owner)}" for path in paths[:FOREIGN_SHOWN]]
+        owned = [f"{path} belongs to {users.name(whole[path].owner)}" for path in paths[:FOREIGN_SHOWN]]
         more = " (and others)" if len(paths) > FOREIGN_SHOWN else ""
         owner = _spelled(self.listing.owner, users)
-        return f"{', '.join(whose)}{more}, the set {name} to {owner}: {ONE_OWNER}"
+        return f"{', '.join(owned)}{more}, the set {name} to {owner}: {ONE_OWNER}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +119,10 @@ def join_views(parts: Sequence[ViewDecisions], left_out: Mapping[str, UnmatchedF
     if len(parts) == 1 and not left_out:
         return parts[0].assembly
     unmatched = {m.path: m for part in parts for m in part.assembly.unmatched if part.view.is_own(m.path)}
-    borrowed = {path for part in parts for path in part.used if not part.view.is_own(path)}
+    common_files = {path for part in parts for path in part.used if not part.view.is_own(path)}
     used = {path for part in parts for path in part.used}
-    unmatched = {path: misfit for path, misfit in unmatched.items() if path not in borrowed}
-    unmatched |= {path: misfit for path, misfit in left_out.items() if path not in used}
+    unmatched = {path: file for path, file in unmatched.items() if path not in common_files}
+    unmatched |= {path: file for path, file in left_out.items() if path not in used}
     return FolderSets(
         tuple(sorted((one for part in parts for one in part.assembly.ready), key=lambda one: one.name)),
         tuple(sorted((one for part in parts for one in part.assembly.waiting), key=lambda one: one.name)),
@@ -139,7 +139,7 @@ def _spelled(owner: Owner, users: FolderUsers) -> str:
     return "root or the service" if owner is None else users.name(owner)
 
 
-def _names_borne(path: str) -> Collection[str]:
+def _set_names(path: str) -> Collection[str]:
     top, slash, _ = path.partition("/")
     target = file_names.checksums_target(top) if is_sums(top) else top
     return (
@@ -239,12 +239,12 @@ def _claiming(
     a member's folder neither. A sidecar of root supports the claim of any owner.
     """
     for path, key in keys.items():
-        whose = _owners_on(listing, path, users)
-        if is_sums(path) or len(whose) > 1:
+        owners = _owners_on(listing, path, users)
+        if is_sums(path) or len(owners) > 1:
             continue
         yield key, path, path
         for named in _named_by(listing, path):
-            if named in listing.entries and whose <= _owners_on(listing, named, users):
+            if named in listing.entries and owners <= _owners_on(listing, named, users):
                 yield key, named, path
 
 
@@ -298,15 +298,15 @@ def _unmatched_file(
     """Return why a file is not used, and what to do about it."""
     top, slash, _ = path.partition("/")
     folder, entry = listing.entries[top], listing.entries[path]
-    whose, remedy = f"it belongs to {users.name(entry.owner)}", "give it another name"
+    reason, remedy = f"it belongs to {users.name(entry.owner)}", "give it another name"
     if slash:
         remedy = "put it into a folder of its owner's"
         if owner_of(entry, users) == owner and owner_of(folder, users) not in (owner, None):
-            whose = f"it lies in {top}/, which belongs to {users.name(folder.owner)}"
+            reason = f"it lies in {top}/, which belongs to {users.name(folder.owner)}"
     if owner is not None and owner_of(entry, users) is None:
         remedy = f"try: chown {users.name(owner)} {shell_word(path)}"
     return UnmatchedFile(
-        path, f"{whose}, and the set {name} to {_spelled(owner, users)}: {ONE_OWNER} ({remedy})"
+        path, f"{reason}, and the set {name} to {_spelled(owner, users)}: {ONE_OWNER} ({remedy})"
     )
 
 
@@ -345,14 +345,14 @@ def _seen_by(owner: Owner, split: _Split, decided: Collection[str]) -> Listing:
         seen += [path for path in split.paths[None] if path in named] if named else []
     entries = {path: listing.entries[path] for path in sorted(set(seen))}
     ignored = {path: why for path, why in listing.ignored.items() if _may_see_ignored(path, owner, split)}
-    whose = split.users.common if owner is None else split.users.common | {owner}
+    uids = split.users.common if owner is None else split.users.common | {owner}
     return replace(
         listing,
         entries=entries,
         ignored=ignored,
         unread=listing.unread & entries.keys(),
         crowded=listing.crowded & entries.keys(),
-        left_out={uid: number for uid, number in listing.left_out.items() if uid in whose},
+        left_out={uid: number for uid, number in listing.left_out.items() if uid in uids},
         owner=owner,
         others=listing.entries,
     )
@@ -374,5 +374,5 @@ def _may_see_ignored(path: str, owner: Owner, split: _Split) -> bool:
     """Return True if an ignored file may hold the owner's sets by its name: it must have the same owner."""
     uid, top = split.listing.ignored_of.get(path), path.partition("/")[0]
     folder = split.listing.entries.get(top)
-    whose = {uid, folder.owner if folder else None} - split.users.common - {None}
-    return whose <= {owner}
+    uids = {uid, folder.owner if folder else None} - split.users.common - {None}
+    return uids <= {owner}

@@ -86,7 +86,7 @@ def check_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
 
 def place_for(candidate: SetCandidate) -> str:
     """Return the name of a set's sidecar, even if it does not exist yet."""
-    return _companion(candidate, "toml").rsplit("/", 1)[-1]
+    return _file_beside(candidate, "toml").rsplit("/", 1)[-1]
 
 
 def sidecar_lines(candidate: SetCandidate, named: Mapping[Role, str]) -> str:
@@ -105,7 +105,7 @@ def sidecar_name(candidate: SetCandidate) -> str:
 
 def _no_kernel(candidate: SetCandidate, sidecar: Sidecar, rules: Rules, *, alone: bool) -> str:
     """Return what to do about a missing kernel; `alone` is True if its clouds would boot the disk alone."""
-    metadata = _companion(candidate, "toml")
+    metadata = _file_beside(candidate, "toml")
     if sidecar.platform == "windows":
         return (
             "a kernel: such a cloud boots Windows through memdisk and a boot floppy "
@@ -121,7 +121,7 @@ def _no_kernel(candidate: SetCandidate, sidecar: Sidecar, rules: Rules, *, alone
         unable = ", ".join(sorted(set(sidecar.clouds) - rules.disk_alone))
         why = f"no disk boots by itself on cloud {unable}"
     choices = f"{', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else ways[0]
-    return f"a kernel: {why} (add {_companion(candidate, 'vmlinuz')}, or say {choices} in {metadata})"
+    return f"a kernel: {why} (add {_file_beside(candidate, 'vmlinuz')}, or say {choices} in {metadata})"
 
 
 def _demanded(role: Role, sidecar: Sidecar, rules: Rules) -> bool:
@@ -146,9 +146,9 @@ def _elsewhere(listing: Listing, candidate: SetCandidate, folders: Iterable[str]
 
 def _no_ramdisk(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> str:
     kernel = roles.get("kernel", sidecar.kernel or "the kernel").rsplit("/", 1)[-1]
-    ways = [f"add {_companion(candidate, 'initrd')}"]
+    ways = [f"add {_file_beside(candidate, 'initrd')}"]
     if not _demanded("ramdisk", sidecar, rules):
-        ways.append(f'say ramdisk = "none" in {_companion(candidate, "toml")}')
+        ways.append(f'say ramdisk = "none" in {_file_beside(candidate, "toml")}')
     return f"a ramdisk to go with {kernel} ({', or '.join(ways)})"
 
 
@@ -168,11 +168,11 @@ def _no_machine(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, 
     unnamed = {role: path for role, path in roles.items() if role not in named_files(sidecar)}
     if not unnamed:
         return add
-    place = _companion(candidate, "toml")
+    place = _file_beside(candidate, "toml")
     return f"{add}; to register what is there alone, say {sidecar_lines(candidate, unnamed)} in {place}"
 
 
-def _companion(candidate: SetCandidate, suffix: str) -> str:
+def _file_beside(candidate: SetCandidate, suffix: str) -> str:
     if suffix == "toml" and candidate.sidecars:
         return candidate.sidecars[0]
     if candidate.form != "folder":

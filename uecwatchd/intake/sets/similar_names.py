@@ -79,7 +79,9 @@ def is_near(stem: str, key: str) -> bool:
         return any(letter.isalpha() for letter in stem[len(key) :])
     if min(len(stem), len(key)) < LETTERS or _numbers(stem) != _numbers(key):
         return False
-    return _slips(stem, key, 1) or (_differ_in_long_words(stem, key) and _slips(stem, key, 2))
+    return _differ_by_typos(stem, key, 1) or (
+        _differ_in_long_words(stem, key) and _differ_by_typos(stem, key, 2)
+    )
 
 
 def _begins(longer: str, shorter: str) -> bool:
@@ -99,7 +101,7 @@ def _differ_in_long_words(one: str, other: str) -> bool:
     return all(max(len(a), len(b)) >= LETTERS_OF_TWO for a, b in pairs if a != b)
 
 
-def _slips(one: str, other: str, most: int) -> bool:
+def _differ_by_typos(one: str, other: str, most: int) -> bool:
     """Return True if at most `most` letters are missing, added, wrong, or swapped with the next."""
     pairs = enumerate(zip(one, other, strict=False))
     start = next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
@@ -109,4 +111,4 @@ def _slips(one: str, other: str, most: int) -> bool:
     rests = [(a[1:], b), (a, b[1:]), (a[1:], b[1:])]
     if a[:2] == b[1::-1]:
         rests.append((a[2:], b[2:]))
-    return any(_slips(*rest, most - 1) for rest in rests)
+    return any(_differ_by_typos(*rest, most - 1) for rest in rests)

@@ -80,11 +80,11 @@ def find_nearby(
     listing: Listing,
     candidates: Sequence[SetCandidate],
     owned: Mapping[str, Sequence[str]],
-    beat: Callable[[], None] = lambda: None,
+    progressed: Callable[[], None] = lambda: None,
 ) -> NearbyFiles:
     """Find the files near the sets. `owned` are the paths of each candidate, by its name.
 
-    `beat` is called for each name, as a sign of life.
+    `progressed` is called for each name, as a sign of life.
     """
     whole = [candidate for candidate in candidates if _has_machine(listing, candidate, owned[candidate.name])]
     named = {candidate.name for candidate in whole}
@@ -95,7 +95,7 @@ def find_nearby(
     strays: dict[str, list[Stray]] = {}
     there = {file_names.fold_name(path): path for path in listing.entries}
     homes = {candidate.base for candidate in whole}
-    for stray in _strays(listing, read, there, beat):
+    for stray in _strays(listing, read, there, progressed):
         for key in _keys_of(stray, homes):
             strays.setdefault(key, []).append(stray)
     targets = {key for candidate in whole for key in _targets(candidate, owned[candidate.name])}
@@ -107,7 +107,7 @@ def find_nearby(
         path for d in candidates if d.form != "folder" and d.name not in named for path in d.sidecars
     ]
     lone_paths += [other.path for other in others if not is_sidecar(other.path)]
-    alike, proofs = _alike(others, bare, beat), _other_checksums(listing, there)
+    alike, proofs = _alike(others, bare, progressed), _other_checksums(listing, there)
     lone_ones = index_lone_metadata(listing, lone_paths)
     return NearbyFiles(strays, alike, frozenset(meant), _control_files(listing), lone_ones, there, proofs)
 
@@ -136,10 +136,10 @@ def _targets(candidate: SetCandidate, paths: Iterable[str]) -> list[str]:
 
 
 def _strays(
-    listing: Listing, read: set[str], there: Mapping[str, str], beat: Callable[[], None]
+    listing: Listing, read: set[str], there: Mapping[str, str], progressed: Callable[[], None]
 ) -> Iterator[Stray]:
     for path, entry in listing.entries.items():
-        beat()
+        progressed()
         if path in read or entry.kind == "folder":
             continue
         found, keys = listing.sidecars.get(path), listing.keys_given(path)
@@ -153,7 +153,7 @@ def _strays(
             )
             yield Stray(path, ours=is_ours, right=right)
     for path in listing.ignored:
-        beat()
+        progressed()
         if _is_hidden_metadata(path) and _beside(path, original_name(path)) not in there:
             yield Stray(path, hidden=True)
 
@@ -223,21 +223,21 @@ def _without_image(listing: Listing, lone: Iterable[SetCandidate]) -> Iterator[S
 
 
 def _alike(
-    others: Sequence[SimilarSidecar], bare: Sequence[SetCandidate], beat: Callable[[], None]
+    others: Sequence[SimilarSidecar], bare: Sequence[SetCandidate], progressed: Callable[[], None]
 ) -> dict[str, SimilarSidecar]:
     """Return the others with a name similar to that of a set without a sidecar, by name of the set."""
     if not others or not bare:
         return {}
-    firsts: dict[tuple[str, bool], SimilarSidecar] = {}
+    by_stem: dict[tuple[str, bool], SimilarSidecar] = {}
     for other in others:
         for stem in other.stems:
-            firsts.setdefault((stem, stem in GENERAL and is_sidecar(other.path)), other)
+            by_stem.setdefault((stem, stem in GENERAL and is_sidecar(other.path)), other)
     names = SimilarNames(
-        {candidate.name: file_names.fold_name(candidate.name) for candidate in bare}, others=len(firsts)
+        {candidate.name: file_names.fold_name(candidate.name) for candidate in bare}, others=len(by_stem)
     )
     found: dict[str, SimilarSidecar] = {}
-    for (stem, is_general), other in firsts.items():
-        beat()
+    for (stem, is_general), other in by_stem.items():
+        progressed()
         found |= dict.fromkeys(names.take_all() if is_general else names.take_near(stem), other)
     return found
 

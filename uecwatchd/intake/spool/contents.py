@@ -68,14 +68,14 @@ class Contents:
 class ReadBudget:
     """Limits of one scan: `seconds` of reading, `kept` bytes of metadata, and `names` in the folder itself.
 
-    `clock` counts seconds. `beat` is called after each file, as a sign of life.
+    `clock` counts seconds. `progressed` is called after each file, as a sign of life.
     """
 
     seconds: float = READ_SECONDS
     kept: int = KEPT_BYTES
     names: int = MOST_NAMES
     clock: Callable[[], float] = time.monotonic
-    beat: Callable[[], None] = lambda: None
+    progressed: Callable[[], None] = lambda: None
 
 
 class _ContentKind:
@@ -203,7 +203,7 @@ class _ContentReader:
         turns = _take_turns(todo)
         for path in turns:
             self._take(path)
-            self._budget.beat()
+            self._budget.progressed()
             if self._budget.clock() >= end:
                 break
         self._unread.update(path for path in turns if path not in self._kind_of(path).read)  # the rest

@@ -34,8 +34,8 @@ def _fair_names(descriptor: int, most: int) -> tuple[Sequence[str], Mapping[int,
                 kept.setdefault(entry.stat(follow_symlinks=False).st_uid, []).append(entry.name)
                 count += 1
             if count > most:
-                greedy = max(kept, key=lambda uid: len(kept[uid]))
-                kept[greedy].pop()
-                left_out[greedy] = left_out.get(greedy, 0) + 1
+                largest = max(kept, key=lambda uid: len(kept[uid]))
+                kept[largest].pop()
+                left_out[largest] = left_out.get(largest, 0) + 1
                 count -= 1
     return sorted(chain.from_iterable(kept.values())), left_out

@@ -157,7 +157,7 @@ class _Names:
         """Add the names in one folder; returns how many of each owner are left out."""
         names, left_out = names_in(descriptor, most)
         for name in names if not (left_out and prefix) else ():
-            self._budget.beat()
+            self._budget.progressed()
             self._take(descriptor, prefix, name)
         return left_out
 

@@ -153,7 +153,7 @@ def modify_attribute(backend: Backend, parameters: Parameters) -> Payload:
     add, remove = _new_permissions(parameters)
     for one in add + remove:
         _must_be_known(backend.rules.ec2, one)
-    if backend.rules.ec2.groups_apart and len({one.kind for one in add + remove}) > 1:
+    if backend.rules.ec2.groups_separate and len({one.kind for one in add + remove}) > 1:
         raise ApiError("InvalidParameterCombination", "Groups and users cannot be changed by one call")
     if description is None and not add and not remove:
         raise ApiError("InvalidParameterCombination", "No attribute to modify was given")

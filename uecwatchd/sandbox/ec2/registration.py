@@ -17,7 +17,7 @@ PLATFORMS = ("windows", "linux")
 VIRTUALIZATIONS = ("paravirtual", "hvm")
 # One that failed or was deregistered is no kernel for anybody.
 LIVING = ("pending", "available")
-DOOM = ImageLifecycle(looks=1, state="failed", reason="The image could not be made of its parts")
+FAILING = ImageLifecycle(looks=1, state="failed", reason="The image could not be made of its parts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +40,27 @@ def register(backend: Backend, parameters: Parameters) -> Payload:
     """
     rules = backend.rules.ec2
     location = required(parameters, "ImageLocation").removeprefix("/")
-    wish = _read_wish(backend, parameters)
+    wanted = _read_request(backend, parameters)
     bundle = bundle_checks.read_bundle(backend.store, backend.identity, rules, location)
     _check_rights(backend, bundle.claims)
     _check_agreement(rules, parameters, bundle.claims)
-    kernel, ramdisk = _choose_members(rules, wish, bundle.claims)
+    kernel, ramdisk = _choose_members(rules, wanted, bundle.claims)
     _check_member(backend, kernel, type_="kernel")
     _check_member(backend, ramdisk, type_="ramdisk")
-    fate = _fate(backend, trouble=_trouble(rules, wish, bundle))
-    draft = _draft(backend, wish, bundle, fate, location=location, kernel=kernel, ramdisk=ramdisk)
+    lifecycle = _lifecycle(backend, trouble=_trouble(rules, wanted, bundle))
+    draft = _draft(backend, wanted, bundle, lifecycle, location=location, kernel=kernel, ramdisk=ramdisk)
     permissions = images.first_permissions(rules)
     return {"imageId": backend.registry.add_image(draft, ids=rules.ids, permissions=permissions).id}
 
 
-def _trouble(rules: Ec2Rules, wish: RegisterRequest, bundle: FetchedBundle) -> str:
+def _trouble(rules: Ec2Rules, wanted: RegisterRequest, bundle: FetchedBundle) -> str:
     """Return the reason why no image can be made of the bundle, or an empty text.
 
     Raises `ApiError`: where this generation finds that out at once.
     """
     try:
         found = bundle_checks.inspect(bundle)
-        if wish.virtualization == "hvm" and not image_content.is_disk(found.head):
+        if wanted.virtualization == "hvm" and not image_content.is_disk(found.head):
             raise ApiError("InvalidManifest", "An hvm image must be a whole disk with a boot sector")
     except ApiError as refused:
         if not rules.imports_later:
@@ -69,7 +69,7 @@ def _trouble(rules: Ec2Rules, wish: RegisterRequest, bundle: FetchedBundle) -> s
     return ""
 
 
-def _read_wish(backend: Backend, parameters: Parameters) -> RegisterRequest:
+def _read_request(backend: Backend, parameters: Parameters) -> RegisterRequest:
     name, description = _read_words(backend, parameters)
     platform = _one_of(parameters, "Platform", PLATFORMS)
     virtualization = _one_of(parameters, "VirtualizationType", VIRTUALIZATIONS) or "paravirtual"
@@ -121,12 +121,12 @@ def _check_agreement(rules: Ec2Rules, parameters: Parameters, claims: ManifestCl
             )
 
 
-def _choose_members(rules: Ec2Rules, wish: RegisterRequest, claims: ManifestClaims) -> tuple[str, str]:
+def _choose_members(rules: Ec2Rules, wanted: RegisterRequest, claims: ManifestClaims) -> tuple[str, str]:
     """Choose the ids of a machine's kernel and ramdisk, empty if it has none."""
-    hvm = wish.virtualization == "hvm"
+    hvm = wanted.virtualization == "hvm"
     if claims.type != "machine" or (hvm and rules.hvm_alone):
         return "", ""
-    kernel, ramdisk = wish.kernel or claims.kernel or "", wish.ramdisk or claims.ramdisk or ""
+    kernel, ramdisk = wanted.kernel or claims.kernel or "", wanted.ramdisk or claims.ramdisk or ""
     for id_, word in ((kernel, "Kernel"), (ramdisk, "Ramdisk")):
         if rules.paravirtual_needs_both and not id_:
             raise ApiError("MissingParameter", f"{word} ID must be specified")
@@ -143,9 +143,9 @@ def _check_member(backend: Backend, image_id: str, *, type_: str) -> None:
 
 def _draft(
     backend: Backend,
-    wish: RegisterRequest,
+    wanted: RegisterRequest,
     bundle: FetchedBundle,
-    fate: ImageLifecycle,
+    lifecycle: ImageLifecycle,
     *,
     location: str,
     kernel: str,
@@ -157,32 +157,32 @@ def _draft(
         location=location,
         manifest_sha256=bundle.manifest_sha256,
         type=bundle.claims.type,
-        architecture=wish.architecture or bundle.claims.architecture,
+        architecture=wanted.architecture or bundle.claims.architecture,
         kernel=kernel,
         ramdisk=ramdisk,
-        virtualization=wish.virtualization if bundle.claims.type == "machine" else "",
-        name=wish.name,
-        description=wish.description,
+        virtualization=wanted.virtualization if bundle.claims.type == "machine" else "",
+        name=wanted.name,
+        description=wanted.description,
         size=bundle.claims.size,
-        platform=wish.platform,
-        state="pending" if fate.looks else fate.state,
-        looks=fate.looks,
-        fate=fate.state,
-        reason=fate.reason,
+        platform=wanted.platform,
+        state="pending" if lifecycle.looks else lifecycle.state,
+        looks=lifecycle.looks,
+        fate=lifecycle.state,
+        reason=lifecycle.reason,
         registered=backend.clock().isoformat(timespec="milliseconds"),
     )
 
 
-def _fate(backend: Backend, *, trouble: str) -> ImageLifecycle:
-    fate = (
-        replace(DOOM, reason=trouble)
+def _lifecycle(backend: Backend, *, trouble: str) -> ImageLifecycle:
+    lifecycle = (
+        replace(FAILING, reason=trouble)
         if trouble
-        else DOOM
+        else FAILING
         if backend.faults.strikes("image-fails")
-        else backend.rules.ec2.fate
+        else backend.rules.ec2.lifecycle
     )
     looks = int(backend.faults.value("pending"))
-    return replace(fate, looks=looks) if looks else fate
+    return replace(lifecycle, looks=looks) if looks else lifecycle
 
 
 ACTIONS: Mapping[str, Action] = {"RegisterImage": register}

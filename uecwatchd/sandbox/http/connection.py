@@ -63,9 +63,11 @@ class ConnectionSettings:
 class RequestBody(io.RawIOBase):
     """A request's body, exactly as long as announced. The first read tells the client to go on."""
 
-    def __init__(self, source: io.BufferedIOBase, *, length: int, invite: Callable[[], None] | None) -> None:
+    def __init__(
+        self, source: io.BufferedIOBase, *, length: int, send_continue: Callable[[], None] | None
+    ) -> None:
         self._source = source
-        self._invite = invite
+        self._send_continue = send_continue
         self.left = length
 
     def readable(self) -> bool:
@@ -74,9 +76,9 @@ class RequestBody(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed wants any Buffer
         if not self.left:
             return 0
-        if self._invite:
-            self._invite()
-            self._invite = None
+        if self._send_continue:
+            self._send_continue()
+            self._send_continue = None
         data = self._source.read1(min(len(buffer), self.left))
         self.left -= len(data)
         buffer[: len(data)] = data
@@ -98,14 +100,14 @@ class ConnectionHandler(WSGIRequestHandler):
         if refusal := self._refusal():
             self.send_error(*refusal)
             return
-        body = RequestBody(self.rfile, length=int(self._length()), invite=self._invitation())
+        body = RequestBody(self.rfile, length=int(self._length()), send_continue=self._continue_handler())
         environ = self.make_environ()
         environ["wsgi.input"] = body
         with Request(environ) as request:
             try:
                 response = self.server.answer(request)
             except ConnectionDropped:
-                self._sever()
+                self._reset()
                 return
             with response:
                 chunked = "Transfer-Encoding" in self.headers
@@ -150,12 +152,12 @@ class ConnectionHandler(WSGIRequestHandler):
         """Wait with the interim answer: see `RequestBody`."""
         return True
 
-    def _invitation(self) -> Callable[[], None] | None:
+    def _continue_handler(self) -> Callable[[], None] | None:
         if self.headers.get("Expect", "").strip().lower() != "100-continue":
             return None
-        return self._invite
+        return self._send_continue
 
-    def _invite(self) -> None:
+    def _send_continue(self) -> None:
         self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _send(self, response: Response, request: Request, *, last: bool) -> None:
@@ -173,7 +175,7 @@ class ConnectionHandler(WSGIRequestHandler):
         self.wfile.flush()
         self.close_connection = self.close_connection or over
 
-    def _sever(self) -> None:
+    def _reset(self) -> None:
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
 

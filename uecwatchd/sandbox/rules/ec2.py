@@ -90,11 +90,11 @@ class Ec2Rules:
     windows_is_hvm: bool
     administrators_only: bool  # whether nobody else registers kernels and ramdisks
     # life of an image
-    fate: ImageLifecycle
+    lifecycle: ImageLifecycle
     imports_later: bool  # whether what is wrong with key and parts shows in the image, and not at once
     public: bool  # whether everybody may launch it from the start
     shared_with: re.Pattern[str] | None  # single accounts that can be let start an image
-    groups_apart: bool  # whether one call cannot change groups and users
+    groups_separate: bool  # whether one call cannot change groups and users
     lingers: bool  # whether a deregistered image stays on the list until it is deregistered again
     false_for_unknown: bool  # whether deregistering what is not there is answered with false
 
@@ -142,11 +142,11 @@ SANDBOX = Ec2Rules(
     hvm_alone=False,
     windows_is_hvm=False,
     administrators_only=False,
-    fate=ImageLifecycle(),
+    lifecycle=ImageLifecycle(),
     imports_later=False,
     public=False,
     shared_with=_ACCOUNT,
-    groups_apart=False,
+    groups_separate=False,
     lingers=False,
     false_for_unknown=False,
 )
@@ -164,7 +164,7 @@ UEC = replace(
     administrators_only=True,
     public=True,
     shared_with=re.compile(r"[\w.@+=,:-]*[A-Za-z_.@+=,:-][\w.@+=,:-]*", re.ASCII),  # a user, by name
-    groups_apart=True,
+    groups_separate=True,
     false_for_unknown=True,
 )
 
@@ -260,10 +260,10 @@ OPENSTACK = replace(
     ),
     mapping_refused=True,
     contradiction_refused=False,
-    fate=ImageLifecycle(looks=1),
+    lifecycle=ImageLifecycle(looks=1),
     shared_with=None,
     imports_later=True,  # it answers once it has read the manifest, and fetches and opens the parts later
-    groups_apart=True,
+    groups_separate=True,
 )
 
 AWS = replace(

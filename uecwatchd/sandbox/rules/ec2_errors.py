@@ -68,11 +68,14 @@ class ErrorRules:
 
 
 # Before 3.3 who is refused at the door gets a line of text.
-OLD_DOOR: Mapping[Kind, ErrorForm] = {
+OLD_ACCESS_ERRORS: Mapping[Kind, ErrorForm] = {
     "forbidden": ErrorForm(403, plain=True, words="User authentication failed."),
     "replayed": ErrorForm(403, plain=True),
 }
-DOOR: Mapping[Kind, ErrorForm] = {"forbidden": ErrorForm(403), "replayed": ErrorForm(403, "AccessDenied")}
+ACCESS_ERRORS: Mapping[Kind, ErrorForm] = {
+    "forbidden": ErrorForm(403),
+    "replayed": ErrorForm(403, "AccessDenied"),
+}
 BIND_ACTION = "Failed to construct message of type {name}"
 BIND_PARAMETER = "Failed to bind the following fields:\n{fields}"
 EXPIRED = {"RequestTimeTooSkewed": "Message expired ({message})"}
@@ -83,7 +86,7 @@ AMAZON = ErrorRules()
 
 UEC = ErrorRules(
     forms={
-        **OLD_DOOR,
+        **OLD_ACCESS_ERRORS,
         "service": ErrorForm(400, IMAGES),
         "coded": ErrorForm(400, IMAGES),
         "unbound": ErrorForm(500, plain=True),  # 2.0: 400
@@ -100,7 +103,7 @@ UEC = ErrorRules(
 
 EUCA3 = ErrorRules(
     forms={
-        **OLD_DOOR,
+        **OLD_ACCESS_ERRORS,
         "service": ErrorForm(406, IMAGES),
         "coded": ErrorForm(406, IMAGES),  # 3.3: 400, with a code
         "unbound": ErrorForm(412, plain=True),  # 3.3: 400
@@ -113,7 +116,7 @@ EUCA3 = ErrorRules(
 
 EUCA4 = ErrorRules(
     forms={
-        **DOOR,
+        **ACCESS_ERRORS,
         "service": ErrorForm(500, "InternalFailure"),
         "coded": ErrorForm(400),
         "unbound": ErrorForm(400, "InvalidParameterValue"),

@@ -32,7 +32,7 @@ class S3Rules:
     replay_refused: bool  # whether one version 2 signature counts once
     window: int  # how far a request's date may be off, in both directions
     skewed_code: str  # of a date beyond the window
-    mute: bool  # whether a failed authentication is a 500 without a word
+    auth_failure_empty: bool  # whether a failed authentication is a 500 without a word
     # What can be asked
     head_bucket: bool
     listing_keys: frozenset[str]  # query keys of a listing
@@ -72,7 +72,7 @@ _SANDBOX = S3Rules(
     replay_refused=False,
     window=15 * 60,
     skewed_code="RequestTimeTooSkewed",
-    mute=False,
+    auth_failure_empty=False,
     head_bucket=True,
     listing_keys=_LISTING,
     harmless_keys=frozenset({"x-id"}),  # SDKs name the operation in the URL
@@ -130,7 +130,7 @@ S3_RULES: Mapping[str, S3Rules] = {
     "uec": replace(
         _EUCA3,
         replay_refused=False,
-        mute=True,
+        auth_failure_empty=True,
         unknown_key_code="InternalError",
         quota_first=True,
         own_bucket_code="BucketAlreadyOwnedByYou",

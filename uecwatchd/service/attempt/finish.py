@@ -132,18 +132,19 @@ def _additions(job: Job, member: MemberRecord, tools: AttemptTools) -> Iterator[
 
         def shared() -> str:
             given = share(cloud, image_id, public=public, accounts=accounts, widen=not is_ours)
-            return f"{image_id} may be started by {_starters(given)}"
+            return f"{image_id} may be started by {_who_may_start(given)}"
 
         yield Change(shared, is_urgent=public is False)
 
 
 def _has_other_owner(job: Job, image_id: str, tools: AttemptTools) -> bool:
     """Return True if a set of another owner has this image: then nothing is removed from it."""
-    mine = job.found.owner
+    owner = job.found.owner
     sets = tools.ledger.sets_with_image(job.target.cloud, image_id)
     others = (record for record in sets if _is_other(record, job))
-    return mine is not None and any(
-        record.owner not in (None, mine) and any(image.image_id == image_id for image in record.target.images)
+    return owner is not None and any(
+        record.owner not in (None, owner)
+        and any(image.image_id == image_id for image in record.target.images)
         for record in others
     )
 
@@ -158,7 +159,7 @@ def _described(cloud: Cloud, image_id: str, text: str) -> str:
     return f"{image_id} is described as: {text}" if text else f"took the description off {image_id}"
 
 
-def _starters(given: Permissions) -> str:
+def _who_may_start(given: Permissions) -> str:
     if given.public:
         return "everybody"
     return " and ".join(["its owner", *sorted(given.accounts)]) if given.accounts else "its owner alone"
