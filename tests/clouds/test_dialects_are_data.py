@@ -61,7 +61,7 @@ MAY_ASK = {
     Asking("config/documents.py", "", "word"): "has what people write who mean one",
     Asking("clouds/connect.py", "_must_be_signable", "reading"): "prints it",
     Asking("clouds/images.py", "_useful", "reading"): "prints it",
-    Asking("clouds/registration.py", "_believed", "reading"): "prints it",
+    Asking("clouds/registration.py", "_fitting_id", "reading"): "prints it",
     Asking("cli/main.py", "", "word"): "has a verb of the embedded cloud's own name",
     Asking("cli/sandbox.py", "add_sandbox_options", "word"): "has a default of that name",
     Asking("cli/sandbox.py", "installed_by", "word"): "names the extra that is called like it",

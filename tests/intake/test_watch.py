@@ -262,16 +262,16 @@ def test_each_folder_is_scanned_by_its_own_timer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("looked", "now", "expected"),
+    ("scanned_at", "now", "expected"),
     [
         ({LOCAL.folder: 0.0, REMOTE.folder: 0.0}, 45.0, ""),
         ({LOCAL.folder: 0.0, REMOTE.folder: 0.0}, 46.0, "/remote was not scanned for 31 s"),
         ({LOCAL.folder: 0.0, REMOTE.folder: 90.0}, 91.0, "/local was not scanned for 31 s"),
         ({LOCAL.folder: 0.0}, 1.0, "/remote was not scanned for inf s"),
     ],
-    ids=["within the grace", "the remote one", "the local one", "never looked at"],
+    ids=["within the grace", "the remote one", "the local one", "never scanned"],
 )
-def test_a_service_without_a_scan_in_a_scan_period_is_overdue(
+def test_a_folder_that_is_not_scanned_for_longer_than_its_period_is_reported(
     scanned_at: dict[Path, float], now: float, expected: str
 ) -> None:
     why = reason_late(scanned_at, [LOCAL, REMOTE], now=now)

@@ -140,7 +140,7 @@ def test_what_root_has_put_there_for_all_does_not_leave_with_a_members_set() -> 
     files: Files = {**NAMED, "vmlinuz-1": (ROOT, "kernel")}
     assembly = decided(files)
     records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
-    gone = files_to_retire(owned(files), assembly, records, held=(), way="delete")
+    gone = files_to_retire(owned(files), assembly, records, held=(), removal="delete")
     assert {one.path for one in gone} == {"web.toml", "base.img", "initrd-1"}
     alone = decided({path: (ROOT, content) for path, (_, content) in NAMED.items()})
     assert alone.ready[0].shared == ()
@@ -157,7 +157,7 @@ def test_a_kernel_stays_that_a_set_names_which_is_not_ready(other: Mapping[str, 
     files: Files = {**NAMED, **{path: (ALICE, content) for path, content in other.items()}}
     assembly = decided(files)
     records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
-    gone = files_to_retire(owned(files), assembly, records, held=(), way="delete")
+    gone = files_to_retire(owned(files), assembly, records, held=(), removal="delete")
     assert {one.path for one in gone} == {"web.toml", "base.img"}
 
 

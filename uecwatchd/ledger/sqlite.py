@@ -274,7 +274,7 @@ class SqliteLedger:
             connection.execute("DELETE FROM probes")
             connection.executemany("INSERT INTO probes VALUES (?, ?)", moments.items())
 
-    def copy_rows(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
+    def restore_rows(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
         """Write requests and holds from another ledger: rows of this version's tables."""
         for table, values in rows:
             marks = ", ".join("?" for _ in values)
@@ -346,14 +346,14 @@ def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> S
     """
     gone = is_gone(folder)
     try:
-        book = _validated(open_file(folder), folder)
+        ledger = _validated(open_file(folder), folder)
     except LedgerDamaged:
         if lost is None:
             raise
         return _replace_damaged(folder, lost)
     if gone and lost:
         lost(f"{folder / FILE_NAME}: the ledger was gone, and a new one is started; {FOUND_AGAIN}")
-    return book
+    return ledger
 
 
 def _replace_damaged(folder: Path, lost: Callable[[str], None]) -> SqliteLedger:
@@ -363,10 +363,10 @@ def _replace_damaged(folder: Path, lost: Callable[[str], None]) -> SqliteLedger:
         except LedgerDamaged as damage:
             why = damage.why
         aside = set_aside(folder)
-        book = SqliteLedger(open_file(folder), folder)
-        book.copy_rows(salvage(aside))
+        ledger = SqliteLedger(open_file(folder), folder)
+        ledger.restore_rows(salvage(aside))
     lost(f"{folder / FILE_NAME}: the ledger was damaged ({why}) and is now {aside.name}; {FOUND_AGAIN}")
-    return book
+    return ledger
 
 
 def read_ledger(folder: Path) -> SqliteLedger | None:
@@ -380,14 +380,14 @@ def _validated(connection: sqlite3.Connection, folder: Path) -> SqliteLedger:
 
     All of them are read here, once for each process, so that no operation meets a row that it cannot use.
     """
-    book = SqliteLedger(connection, folder)
+    ledger = SqliteLedger(connection, folder)
     try:
-        book.sets()
-        book.all_bundles()
+        ledger.sets()
+        ledger.all_bundles()
     except (ValueError, TypeError, KeyError) as error:
-        book.close()
+        ledger.close()
         raise damaged(folder / FILE_NAME, f"a row of it makes no sense: {error}") from error
     except BaseException:
-        book.close()
+        ledger.close()
         raise
-    return book
+    return ledger

@@ -180,7 +180,7 @@ def test_a_list_for_many_files_stays_while_one_set_leaves_and_makes_no_set_new(t
         for name, found in first.items()
     }
     listing = scan.scan(tmp_path, now=100.0, seen=0.0)
-    leaving = files_to_retire(listing, decided(tmp_path), records, held=(), way="archive")
+    leaving = files_to_retire(listing, decided(tmp_path), records, held=(), removal="archive")
     assert [one.path for one in leaving] == ["a1.img", "b2.img"]
     lay(tmp_path, {"SHA256SUMS": f"{RIGHT}  a1.img\n{RIGHT}  b2.img\n{OTHER}  c3.img\n"})
     assert {found.name: found.stamp for found in decided(tmp_path).ready} == {
