@@ -33,7 +33,7 @@ from uecwatchd.images import detect, file_names, suitability
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import named_files, stem_of
-from uecwatchd.intake.sets.records import FolderSets, Rules
+from uecwatchd.intake.sets.records import FolderSets, Refused, Rules, Waiting
 from uecwatchd.intake.sidecar import KEYS, Sidecar
 from uecwatchd.intake.spool import file_kinds, output_files, scan
 from uecwatchd.sandbox.server import Sandbox
@@ -370,8 +370,9 @@ def check_listing(lying: Lying) -> str:
 def _is_answered(path: str, found: scan.Listing, assembly: FolderSets) -> bool:
     """Tell if a user who asks for this name learns what happens to it."""
     used = {file for one in assembly.ready for file in (*one.files, *one.left_out)}
-    used |= {file for one in (*assembly.waiting, *assembly.refused) for file in one.files}
-    open_sets = {one.name for one in (*assembly.waiting, *assembly.refused)}
+    unready: list[Waiting | Refused] = [*assembly.waiting, *assembly.refused]
+    used |= {file for one in unready for file in one.files}
+    open_sets = {one.name for one in unready}
     every_set = open_sets | {one.name for one in assembly.ready}
     claimed = {
         ("" if "/" not in at else at.split("/")[0] + "/") + name

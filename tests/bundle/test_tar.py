@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uecwatchd.bundle.damage import Damaged
-from uecwatchd.bundle.tar import RECORD, Extent, TarMember, TarReader, header, read_member, trailer
+from uecwatchd.bundle.tar import RECORD, TarMember, TarReader, header, read_member, trailer
 from uecwatchd.images.digests import FlatDigest
+from uecwatchd.system.extents import Extent
 
 GIB = 1024**3
 MANY = 5000  # blocks of a map

@@ -19,11 +19,12 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import pytest
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.clouds.client import Cloud, is_insecure, is_loopback, make_cloud
+from uecwatchd.clouds.client import Cloud, is_insecure, make_cloud
 from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.dialects import DIALECTS, UEC
 from uecwatchd.clouds.images import list_images
 from uecwatchd.clouds.objects import ensure_bucket, list_objects, put_object, remove_object
+from uecwatchd.clouds.proxy import is_loopback
 from uecwatchd.clouds.registration import probe_ec2, register
 from uecwatchd.errors import CloudAway
 

@@ -138,7 +138,7 @@ def test_a_power_cut_loses_nothing_that_was_announced(
     assert killer.run(cut.host, "once", at=at) == KILLED
     disk.fail()
     assert [*cut.broken_promises()] == []
-    assert killer.run(cut.host, "once") == 0, cut.told()
+    assert killer.run(cut.host, "once") == 0, cut.said()
     wrong = (cut.broken_promises, cut.wrong_on_the_list, cut.wrong_beside_the_files, cut.wrong_in_the_ledger)
     assert [found for check in wrong for found in check()] == []
     assert [key for key, count in cut.puts().items() if count > 1 and ".part." in key] == []
@@ -149,7 +149,7 @@ def test_ids_are_there_when_the_ledger_on_another_disk_says_so(
 ) -> None:
     """Nothing that is flushed for the ledger takes what lies in the spool along."""
     cut = make(tmp_path / "state")
-    assert killer.run(cut.host, "once") == 0, cut.told()
+    assert killer.run(cut.host, "once") == 0, cut.said()
     disk.fail()
     assert [*cut.broken_promises()] == []
     assert sorted(path.suffix for path in cut.host.spool.glob("tiny.e*")) == [".eki", ".emi", ".eri"]
@@ -161,7 +161,7 @@ def test_ids_that_were_removed_do_not_come_back_with_the_power(
     """The set's content is another one, and its attempt fails after the power is back. The state directory,
     on another disk, says already that they were removed."""
     cut = make(tmp_path / "state")
-    assert killer.run(cut.host, "once") == 0, cut.told()
+    assert killer.run(cut.host, "once") == 0, cut.said()
     with (cut.host.spool / "tiny.img").open("r+b") as image:
         image.seek(-1, 2)
         image.write(b"!")

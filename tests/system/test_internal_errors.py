@@ -41,7 +41,7 @@ def test_its_words_are_one_short_line_that_a_terminal_can_be_shown(words: str) -
 
 def test_the_place_in_this_program_is_named() -> None:
     with pytest.raises(InternalError) as caught, as_internal_error("karmic"):
-        internal_error("karmic", None)  # type: ignore[arg-type] (that is the mistake)
+        internal_error("karmic", None)  # type: ignore[arg-type]  # that is the mistake
     assert "system/internal_errors.py:" in caught.value.why
     assert "internal_errors.py:" in caught.value.way
 

@@ -451,7 +451,7 @@ def test_every_name_is_accounted_for_whatever_lies_there(files: dict[str, str | 
     assembly = decide(files)
     named = {path for found in assembly.ready for path in members(found).values()}
     named |= {misfit.path for misfit in assembly.unmatched}
-    unready = {one.name for one in (*assembly.waiting, *assembly.refused)}
+    unready = {one.name for one in assembly.waiting} | {one.name for one in assembly.refused}
     for path in files:
         assert path in named or stem_of(path) in unready or isinstance(files[path], bytes), (
             path,
