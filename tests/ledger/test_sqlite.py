@@ -129,6 +129,48 @@ def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"this is no database")
 
 
+def spoil_bundle(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / schema.FILE_NAME)) as raw, raw:
+        raw.execute("UPDATE bundles SET objects = '[{'")
+
+
+@pytest.mark.parametrize("members", ["[{", '["machine"]', "[{}]", "3"])
+def test_a_row_that_makes_no_sense_is_damage_for_the_operation_that_reads_it(
+    tmp_path: Path, members: str
+) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_sets([RECORD, replace(RECORD, name="other")])
+        with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw, raw:
+            raw.execute("UPDATE sets SET members = ? WHERE name = 'other'", [members])
+        assert book.set(RECORD.id) == RECORD
+        with pytest.raises(LedgerDamaged, match="makes no sense") as caught:
+            book.sets()
+        assert book.damage is caught.value
+
+
+def test_a_verb_reads_no_rows_that_it_does_not_need(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_set(RECORD)
+        book.put_bundle(BUNDLE)
+    spoil_bundle(tmp_path)
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_hold(RECORD.id, since=1.0)
+    reader = read_ledger(tmp_path)
+    assert reader
+    with closing(reader):
+        assert reader.sets() == (RECORD,)
+
+
+def test_a_service_that_starts_finds_damage_in_any_row(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_bundle(BUNDLE)
+    spoil_bundle(tmp_path)
+    told: list[str] = []
+    with closing(open_ledger(tmp_path, lost=told.append)) as book:
+        assert book.all_bundles() == ()
+    assert len(told) == 1
+
+
 def test_an_interrupted_migration_leaves_the_older_version(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw:
         raw.execute("CREATE TABLE digests (x)")  # in the way of the first migration's third statement

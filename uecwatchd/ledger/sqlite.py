@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.api import CHECK_SECONDS, LedgerDamaged
@@ -28,6 +29,7 @@ from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, re
 from uecwatchd.system import failpoints
 from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, Role, SetId
 
+Record = TypeVar("Record")
 OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
 
@@ -50,8 +52,7 @@ class SqliteLedger:
             self._connection.close()
 
     def set(self, set_id: SetId) -> SetRecord | None:
-        rows = self._read(f"{SELECT_SETS} WHERE {OF_SET}", *set_id)
-        return set_from(rows[0]) if rows else None
+        return next(iter(self._sets(f"WHERE {OF_SET}", *set_id)), None)
 
     def sets(self, folder: Path | None = None) -> tuple[SetRecord, ...]:
         where, values = ("WHERE folder = ?", (str(folder),)) if folder else ("", ())
@@ -84,7 +85,7 @@ class SqliteLedger:
         return self._sets(f"WHERE (folder, name) IN ({keys}) ORDER BY folder, name", *values)
 
     def _sets(self, rest: str, *values: object) -> tuple[SetRecord, ...]:
-        return tuple(set_from(row) for row in self._read(f"{SELECT_SETS} {rest}", *values))
+        return self._records(set_from, f"{SELECT_SETS} {rest}", *values)
 
     def put_set(self, record: SetRecord) -> SetRecord:
         # After a power cut, the stage is found again.
@@ -115,16 +116,16 @@ class SqliteLedger:
             connection.executemany("UPDATE bundles SET owner = ? WHERE made_for = ? AND owner IS NULL", made)
 
     def bundle(self, cloud: str, identity: str) -> BundleRecord | None:
-        rows = self._read("SELECT * FROM bundles WHERE cloud = ? AND identity = ?", cloud, identity)
-        return bundle_from(rows[0]) if rows else None
+        return next(iter(self._bundles("WHERE cloud = ? AND identity = ?", cloud, identity)), None)
 
     def bundles(self, cloud: str) -> tuple[BundleRecord, ...]:
-        rows = self._read("SELECT * FROM bundles WHERE cloud = ? ORDER BY prefix", cloud)
-        return tuple(bundle_from(row) for row in rows)
+        return self._bundles("WHERE cloud = ? ORDER BY prefix", cloud)
 
     def all_bundles(self) -> tuple[BundleRecord, ...]:
-        """Return the bundles of all clouds, ordered by cloud and prefix."""
-        return tuple(bundle_from(row) for row in self._read("SELECT * FROM bundles ORDER BY cloud, prefix"))
+        return self._bundles("ORDER BY cloud, prefix")
+
+    def _bundles(self, rest: str, *values: object) -> tuple[BundleRecord, ...]:
+        return self._records(bundle_from, f"SELECT * FROM bundles {rest}", *values)  # noqa: S608 (constants)
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
         self._replace(f"note bundle {record.state}", "bundles", bundle_row(record))
@@ -141,20 +142,16 @@ class SqliteLedger:
         self, cloud: str, *, made_for: SetId, role: Role | None = None
     ) -> tuple[BundleRecord, ...]:
         where = "cloud = ?1 AND made_for = ?2 AND state != 'registered' AND (?3 IS NULL OR role = ?3)"
-        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, str(made_for), role)  # noqa: S608 (constant)
-        return tuple(bundle_from(row) for row in rows)
+        return self._bundles(f"WHERE {where}", cloud, str(made_for), role)
 
     def content(self, cloud: str, image_id: str) -> ContentDigest | None:
-        """Return the digest of the content that was registered under an id, if this host knows it."""
         where = "cloud = ? AND image_id = ? AND state = 'registered'"
         rows = self._read(f"SELECT sha256 FROM bundles WHERE {where}", cloud, image_id)  # noqa: S608 (constant)
         return ContentDigest(rows[0]["sha256"]) if rows else None
 
     def machines(self, cloud: str, *, digest: ContentDigest) -> Mapping[str, BundleRecord]:
-        """Return the finished and unfinished bundles of one machine image, by identity."""
-        where = "cloud = ? AND sha256 = ? AND role = 'machine'"
-        rows = self._read(f"SELECT * FROM bundles WHERE {where}", cloud, digest)  # noqa: S608 (constant)
-        return {bundle.identity: bundle for bundle in map(bundle_from, rows)}
+        found = self._bundles("WHERE cloud = ? AND sha256 = ? AND role = 'machine'", cloud, digest)
+        return {bundle.identity: bundle for bundle in found}
 
     def predecessor(
         self, image_id: str, *, cloud: str, made_for: SetId, owner: int | None = None
@@ -163,8 +160,8 @@ class SqliteLedger:
 
         With `owner`, only images of that owner's sets.
         """
-        rows = self._read(
-            "SELECT * FROM bundles WHERE cloud = ? AND made_for = ? AND role = 'machine'"
+        found = self._bundles(
+            "WHERE cloud = ? AND made_for = ? AND role = 'machine'"
             " AND state = 'registered' AND registered IS NOT NULL AND image_id != ?"
             " AND (? IS NULL OR owner = ?)"
             " ORDER BY registered DESC LIMIT 1",
@@ -174,10 +171,9 @@ class SqliteLedger:
             owner,
             owner,
         )
-        return bundle_from(rows[0]) if rows else None
+        return next(iter(found), None)
 
     def clouds(self) -> Mapping[str, DetectedCloud]:
-        """Return the detected clouds by name."""
         rows = self._read("SELECT * FROM clouds")
         return {str(row["name"]): DetectedCloud(str(row["dialect"]), str(row["address"])) for row in rows}
 
@@ -189,12 +185,10 @@ class SqliteLedger:
         return ContentDigest(rows[0]["sha256"]) if rows else None
 
     def sum(self, stamp: FileStamp) -> ContentDigest | None:
-        """Return the plain SHA-256 of a file with another kind of digest, if it was computed."""
         rows = self._read(f"SELECT sum FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
         return ContentDigest(rows[0]["sum"]) if rows and rows[0]["sum"] else None
 
     def put_sum(self, stamp: FileStamp, plain: ContentDigest) -> None:
-        """Write the sum beside the digest, if that is known."""
         update = f"UPDATE digests SET sum = ? WHERE {OF_STAMP}"  # noqa: S608 (constant)
         self._write("note sum", update, plain, *stamp, lasting=False)
 
@@ -212,8 +206,9 @@ class SqliteLedger:
 
     def leaving(self, folder: Path) -> tuple[LeavingFile, ...]:
         """Return the files that are about to leave a folder, or were when the power failed."""
-        rows = self._read("SELECT * FROM leaving WHERE folder = ? ORDER BY path", str(folder))
-        return tuple(leaving_from(row) for row in rows)
+        return self._records(
+            leaving_from, "SELECT * FROM leaving WHERE folder = ? ORDER BY path", str(folder)
+        )
 
     def put_leaving(self, files: Iterable[LeavingFile]) -> None:
         """Write all these files or none: half a set would be left behind."""
@@ -227,7 +222,6 @@ class SqliteLedger:
     # --- what people ask for, also while a daemon runs -----------------------------------------------------
 
     def requests(self) -> tuple[Request, ...]:
-        """Return the requests that are not done yet, in order."""
         rows = self._read("SELECT * FROM requests ORDER BY number")
         return tuple(Request(SetId(row["folder"], row["name"]), row["verb"], row["number"]) for row in rows)
 
@@ -239,7 +233,6 @@ class SqliteLedger:
         self._write("forget request", "DELETE FROM requests WHERE number = ?", request.number)
 
     def holds(self) -> Mapping[SetId, float]:
-        """Return the start of each hold in seconds of the epoch, by folder and name."""
         return {SetId(row["folder"], row["name"]): row["since"] for row in self._read("SELECT * FROM holds")}
 
     def put_hold(self, set_id: SetId, *, since: float) -> None:
@@ -249,9 +242,7 @@ class SqliteLedger:
         self._write("forget hold", f"DELETE FROM holds WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
 
     def advances(self) -> Mapping[SetId, ProgressRecord]:
-        """Return the last recorded progress of the work on each set."""
-        rows = self._read("SELECT * FROM advances")
-        return {one.set_id: one for one in map(advance_from, rows)}
+        return {one.set_id: one for one in self._records(advance_from, "SELECT * FROM advances")}
 
     def put_advance(self, advance: ProgressRecord) -> None:
         self._replace("note advance", "advances", advance_row(advance), lasting=False)
@@ -265,7 +256,6 @@ class SqliteLedger:
         )
 
     def probes(self) -> Mapping[str, float]:
-        """Return when suspended clouds are probed next, in seconds of the epoch, by name."""
         return {str(row["cloud"]): row["moment"] for row in self._read("SELECT * FROM probes")}
 
     def put_probes(self, moments: Mapping[str, float]) -> None:
@@ -313,6 +303,20 @@ class SqliteLedger:
         with self._lock, self._errors_noted():
             return list(self._connection.execute(statement, values))
 
+    def _records(
+        self, convert: Callable[[sqlite3.Row], Record], statement: str, *values: object
+    ) -> tuple[Record, ...]:
+        rows = self._read(statement, *values)
+        with self._errors_noted(), content_checked(self.folder):
+            return tuple(map(convert, rows))
+
+    def check_rows(self) -> None:
+        """Convert each set and bundle once, and keep none. Raises LedgerDamaged for one that is damaged."""
+        for statement, convert in ((SELECT_SETS, set_from), ("SELECT * FROM bundles", bundle_from)):
+            with self._lock, self._errors_noted(), content_checked(self.folder):
+                for row in self._connection.execute(statement):
+                    convert(row)
+
     def _write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
         with self._writing(moment, lasting=lasting) as connection:
             connection.execute(statement, values)
@@ -338,20 +342,30 @@ class SqliteLedger:
             empty_log(self._connection)
 
 
+@contextmanager
+def content_checked(folder: Path) -> Iterator[None]:
+    """Translate errors of converted rows: SQLite's own check does not cover their content."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(folder / FILE_NAME, f"a row of it makes no sense: {error}") from error
+
+
 def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> SqliteLedger:
     """Open the ledger; create or migrate it if needed. Raises NotPermitted, Halted, LedgerDamaged, Deferred.
 
-    If `lost` is given, a damaged ledger is set aside and a new one is started. `lost` is called with a
-    sentence about this, or about a missing ledger.
+    If `lost` is given, as at the start of a service, all rows are checked, and a damaged ledger is set aside
+    and a new one is started. `lost` is called with a sentence about this, or about a missing ledger.
+    Otherwise a damaged row is found by the operation that reads it.
     """
+    if lost is None:
+        return SqliteLedger(open_file(folder), folder)
     gone = is_gone(folder)
     try:
-        ledger = _validated(open_file(folder), folder)
+        ledger = _open_checked(folder)
     except LedgerDamaged:
-        if lost is None:
-            raise
         return _replace_damaged(folder, lost)
-    if gone and lost:
+    if gone:
         lost(f"{folder / FILE_NAME}: the ledger was gone, and a new one is started; {FOUND_AGAIN}")
     return ledger
 
@@ -359,7 +373,7 @@ def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> S
 def _replace_damaged(folder: Path, lost: Callable[[str], None]) -> SqliteLedger:
     with locked(folder):
         try:
-            return _validated(open_file(folder), folder)  # another process may have been quicker
+            return _open_checked(folder)  # another process may have been quicker
         except LedgerDamaged as damage:
             why = damage.why
         aside = set_aside(folder)
@@ -369,25 +383,18 @@ def _replace_damaged(folder: Path, lost: Callable[[str], None]) -> SqliteLedger:
     return ledger
 
 
-def read_ledger(folder: Path) -> SqliteLedger | None:
-    """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
-    connection = read_file(folder)
-    return _validated(connection, folder) if connection else None
-
-
-def _validated(connection: sqlite3.Connection, folder: Path) -> SqliteLedger:
-    """Return the ledger if all its rows can be parsed: SQLite's own check does not cover their content.
-
-    All of them are read here, once for each process, so that no operation meets a row that it cannot use.
-    """
-    ledger = SqliteLedger(connection, folder)
+def _open_checked(folder: Path) -> SqliteLedger:
+    """Open the ledger with all its rows checked, so that only later damage can stop the work."""
+    ledger = SqliteLedger(open_file(folder), folder)
     try:
-        ledger.sets()
-        ledger.all_bundles()
-    except (ValueError, TypeError, KeyError) as error:
-        ledger.close()
-        raise damaged(folder / FILE_NAME, f"a row of it makes no sense: {error}") from error
+        ledger.check_rows()
     except BaseException:
         ledger.close()
         raise
     return ledger
+
+
+def read_ledger(folder: Path) -> SqliteLedger | None:
+    """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
+    connection = read_file(folder)
+    return SqliteLedger(connection, folder) if connection else None
