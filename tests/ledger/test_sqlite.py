@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted, UecError
-from uecwatchd.ledger import schema, sqlite
+from uecwatchd.ledger import rows, schema, sqlite
 from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.ledger.migrations import MIGRATIONS
 from uecwatchd.ledger.records import (
@@ -129,19 +129,40 @@ def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"this is no database")
 
 
+@pytest.mark.parametrize(
+    ("keys", "values"),
+    [
+        (rows.KEYS_BY_CLOUD, ["default"]),
+        (rows.KEYS_BY_IMAGE, ["default", "emi-1"]),
+        (rows.KEYS_BY_CONTENT, [CONTENT]),
+    ],
+    ids=["cloud", "image", "content"],
+)
+def test_sets_are_found_by_an_index_without_a_look_at_each(
+    tmp_path: Path, keys: str, values: list[str]
+) -> None:
+    open_ledger(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw:
+        plan = [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {rows.select_sets_of(keys)}", values)]
+    assert not [step for step in plan if step.startswith("SCAN") and step != "SCAN found"], plan
+    assert [step for step in plan if step.startswith("SEARCH sets USING INDEX")]
+
+
 def spoil_bundle(folder: Path) -> None:
     with closing(sqlite3.connect(folder / schema.FILE_NAME)) as raw, raw:
         raw.execute("UPDATE bundles SET objects = '[{'")
 
 
-@pytest.mark.parametrize("members", ["[{", '["machine"]', "[{}]", "3"])
+@pytest.mark.parametrize(
+    ("column", "text"), [("idle", "[{"), ("members", '["machine"]'), ("members", "[{}]"), ("members", "3")]
+)
 def test_a_row_that_makes_no_sense_is_damage_for_the_operation_that_reads_it(
-    tmp_path: Path, members: str
+    tmp_path: Path, column: str, text: str
 ) -> None:
     with closing(open_ledger(tmp_path)) as book:
         book.put_sets([RECORD, replace(RECORD, name="other")])
         with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw, raw:
-            raw.execute("UPDATE sets SET members = ? WHERE name = 'other'", [members])
+            raw.execute(f"UPDATE sets SET {column} = ? WHERE name = 'other'", [text])  # noqa: S608
         assert book.set(RECORD.id) == RECORD
         with pytest.raises(LedgerDamaged, match="makes no sense") as caught:
             book.sets()

@@ -108,6 +108,9 @@ MIGRATIONS = (
             json_remove(value, '$.image_id', '$.manifest', '$.parts', '$.pending', '$.furnished')
         ) FROM json_each(sets.members)
     );
+    CREATE INDEX sets_by_content_1 ON sets (json_extract(members, '$[0].sha256'));
+    CREATE INDEX sets_by_content_2 ON sets (json_extract(members, '$[1].sha256'));
+    CREATE INDEX sets_by_content_3 ON sets (json_extract(members, '$[2].sha256'));
     ALTER TABLE sets DROP COLUMN cloud;
     ALTER TABLE sets DROP COLUMN bucket;
     ALTER TABLE sets DROP COLUMN fingerprint;

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
-from typing import Any
+from typing import Any, get_args
 
 from uecwatchd.ledger.records import (
     NOT_READ,
@@ -40,6 +40,21 @@ SELECT sets.*, (
     FROM targets WHERE targets.folder = sets.folder AND targets.name = sets.name
 ) AS targets
 FROM sets"""
+# Folders and names of the sets that are looked for. Several selects, so that each is answered by its index.
+KEYS_BY_CLOUD = "SELECT folder, name FROM targets WHERE cloud = ?1 AND is_current"
+KEYS_BY_IMAGE = " UNION ".join(
+    f"SELECT folder, name FROM images WHERE cloud = ?1 AND {column} = ?2"  # noqa: S608 (constants)
+    for column in ("image_id", "json_extract(attributes, '$.image_id')")
+)
+KEYS_BY_CONTENT = " UNION ".join(
+    f"SELECT folder, name FROM sets WHERE json_extract(members, '$[{place}].sha256') = ?1"  # noqa: S608 (numbers)
+    for place in range(len(get_args(Role)))  # a set has one member of each role at most
+)
+
+
+def select_sets_of(keys: str) -> str:
+    """Return the SELECT of the sets that one of the above finds; a join, because IN would scan all sets."""
+    return f"{SELECT_SETS} JOIN ({keys}) AS found USING (folder, name) ORDER BY sets.folder, sets.name"
 
 
 def set_row(record: SetRecord) -> dict[str, object]:

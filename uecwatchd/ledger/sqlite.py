@@ -14,6 +14,9 @@ from uecwatchd.ledger.api import CHECK_SECONDS, LedgerDamaged
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.ledger.recovery import is_gone, locked, salvage, set_aside
 from uecwatchd.ledger.rows import (
+    KEYS_BY_CLOUD,
+    KEYS_BY_CONTENT,
+    KEYS_BY_IMAGE,
     OF_SET,
     SELECT_SETS,
     advance_from,
@@ -23,6 +26,7 @@ from uecwatchd.ledger.rows import (
     leaving_from,
     replace_rows,
     replace_sets,
+    select_sets_of,
     set_from,
 )
 from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, read_file, translate_errors
@@ -65,24 +69,17 @@ class SqliteLedger:
         return self._sets("WHERE name = ? ORDER BY folder", name)
 
     def sets_on(self, cloud: str) -> tuple[SetRecord, ...]:
-        return self._sets_of("SELECT folder, name FROM targets WHERE cloud = ? AND is_current", cloud)
+        return self._sets_of(KEYS_BY_CLOUD, cloud)
 
     def sets_with_image(self, cloud: str, image_id: str) -> tuple[SetRecord, ...]:
-        # Two selects, so that each is answered by its index.
-        keys = " UNION ".join(
-            f"SELECT folder, name FROM images WHERE cloud = ?1 AND {column} = ?2"  # noqa: S608 (constants)
-            for column in ("image_id", "json_extract(attributes, '$.image_id')")
-        )
-        return self._sets_of(keys, cloud, image_id)
+        return self._sets_of(KEYS_BY_IMAGE, cloud, image_id)
 
     def sets_with_content(self, digest: ContentDigest) -> tuple[SetRecord, ...]:
-        content = "json_extract(value, '$.sha256')"
-        where = f"EXISTS (SELECT 1 FROM json_each(members) WHERE {content} = ?)"  # noqa: S608 (constant)
-        return self._sets(f"WHERE {where} ORDER BY folder, name", digest)
+        return self._sets_of(KEYS_BY_CONTENT, digest)
 
     def _sets_of(self, keys: str, *values: object) -> tuple[SetRecord, ...]:
         """Return the sets that a SELECT of folders and names finds."""
-        return self._sets(f"WHERE (folder, name) IN ({keys}) ORDER BY folder, name", *values)
+        return self._records(set_from, select_sets_of(keys), *values)
 
     def _sets(self, rest: str, *values: object) -> tuple[SetRecord, ...]:
         return self._records(set_from, f"{SELECT_SETS} {rest}", *values)
