@@ -58,6 +58,7 @@ class Scene:
         self.settings = replace(settings, work=replace(settings.work, sets=1))
         self.tools = AttemptTools(
             book,
+            settings.state.dir,
             CloudAccess(
                 self.settings.clouds, uploads=1, bucket="uec-images", clock=lambda: self.now - self.jumped
             ),

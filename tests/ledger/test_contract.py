@@ -74,13 +74,14 @@ def seen_by_another(opened: Callable[[], Ledger]) -> Iterator[Ledger]:
 def test_every_operation_of_the_protocol_is_tried_here() -> None:
     tree = ast.parse(Path(__file__).read_bytes())
     tried = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    operations = {name for name in (*vars(Ledger), *Ledger.__annotations__) if not name.startswith("_")}
-    assert {"put_set", "claim", "folder"} <= operations
+    operations = {name for name in vars(Ledger) if not name.startswith("_")}
+    assert {"put_set", "claim", "check"} <= operations
     assert operations - tried == {"close"}  # which `closing` calls
 
 
-def test_an_open_ledger_knows_its_folder_and_no_damage(ledger: Ledger, tmp_path: Path) -> None:
-    assert (ledger.folder, ledger.damage) == (tmp_path, None)
+def test_a_ledger_that_has_met_no_damage_passes_its_check(ledger: Ledger) -> None:
+    ledger.put_set(RECORD)
+    ledger.check()
 
 
 # --- all that can be written comes back -------------------------------------------------------------------

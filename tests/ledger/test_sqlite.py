@@ -166,7 +166,9 @@ def test_a_row_that_makes_no_sense_is_damage_for_the_operation_that_reads_it(
         assert book.set(RECORD.id) == RECORD
         with pytest.raises(LedgerDamaged, match="makes no sense") as caught:
             book.sets()
-        assert book.damage is caught.value
+        with pytest.raises(LedgerDamaged) as again:
+            book.check()
+        assert again.value is caught.value
 
 
 def test_a_verb_reads_no_rows_that_it_does_not_need(tmp_path: Path) -> None:

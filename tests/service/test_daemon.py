@@ -218,7 +218,14 @@ def tools_of(settings: Settings, book: Ledger, listener: Recorder) -> AttemptToo
     clouds = CloudAccess(settings.clouds, uploads=1, bucket="images")
     work, slots = WorkSettings(), UploadSlots(1)
     return AttemptTools(
-        book, clouds, listener, threading.Event(), work=work, slots=slots, configured_bucket="images"
+        book,
+        settings.state.dir,
+        clouds,
+        listener,
+        threading.Event(),
+        work=work,
+        slots=slots,
+        configured_bucket="images",
     )
 
 

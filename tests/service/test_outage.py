@@ -63,6 +63,7 @@ def spooler(
         stopping = threading.Event()
         tools = AttemptTools(
             book,
+            settings.state.dir,
             clouds,
             listener,
             stopping,

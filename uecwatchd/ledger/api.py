@@ -34,17 +34,16 @@ class LedgerDamaged(Deferred):
 
 
 class Ledger(Protocol):
-    """An open ledger.
-
-    `folder` is the state directory. `damage` is the first LedgerDamaged that an operation raised, so that the
-    thread that can end the process finds it.
-    """
-
-    folder: Path
-    damage: LedgerDamaged | None
+    """An open ledger."""
 
     def close(self) -> None:
         """End the use of the store. No other operation may follow."""
+
+    def check(self) -> None:
+        """Raise the first LedgerDamaged that an operation has raised, in any thread, again.
+
+        So the thread that can end the process learns of it, although another one has met it. Reads nothing.
+        """
 
     # --- sets --------------------------------------------------------------------------------------------
 

@@ -39,21 +39,22 @@ FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is r
 
 
 class SqliteLedger:
-    """An open ledger file. Usable from several threads; each call is one transaction.
-
-    `damage` is the first LedgerDamaged that was raised, if any.
-    """
+    """An open ledger file. Usable from several threads; each call is one transaction."""
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
-        self.folder = folder
+        self._folder = folder
         self._lock = threading.RLock()
         self._claims: dict[str, threading.Lock] = {}
-        self.damage: LedgerDamaged | None = None
+        self._damage: LedgerDamaged | None = None
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+    def check(self) -> None:
+        if self._damage:
+            raise self._damage
 
     def set(self, set_id: SetId) -> SetRecord | None:
         return next(iter(self._sets(f"WHERE {OF_SET}", *set_id)), None)
@@ -290,10 +291,10 @@ class SqliteLedger:
     def _errors_noted(self) -> Iterator[None]:
         """Remember damage, because the caller may not be the thread that can end the process."""
         try:
-            with translate_errors(self.folder):
+            with translate_errors(self._folder):
                 yield
         except LedgerDamaged as damage:
-            self.damage = self.damage or damage
+            self._damage = self._damage or damage
             raise
 
     def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
@@ -304,13 +305,13 @@ class SqliteLedger:
         self, convert: Callable[[sqlite3.Row], Record], statement: str, *values: object
     ) -> tuple[Record, ...]:
         rows = self._read(statement, *values)
-        with self._errors_noted(), content_checked(self.folder):
+        with self._errors_noted(), content_checked(self._folder):
             return tuple(map(convert, rows))
 
     def check_rows(self) -> None:
         """Convert each set and bundle once, and keep none. Raises LedgerDamaged for one that is damaged."""
         for statement, convert in ((SELECT_SETS, set_from), ("SELECT * FROM bundles", bundle_from)):
-            with self._lock, self._errors_noted(), content_checked(self.folder):
+            with self._lock, self._errors_noted(), content_checked(self._folder):
                 for row in self._connection.execute(statement):
                     convert(row)
 

@@ -52,7 +52,9 @@ class Service:
     ) -> None:
         clocks = Clocks(now, monotonic, spread, wait)
         self._settings = settings
-        self._shared = Shared(monitor, ledger, clocks, patience, started=now())
+        self._shared = Shared(
+            monitor, ledger, clocks, patience, started=now(), state_folder=settings.state.dir
+        )
         self._conditions = Conditions(monitor)
         self._heartbeat = Heartbeat(self._conditions, monotonic=monotonic)
         self._tools = self._shared.tools_for(settings)

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.events import Monitor
-from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.api import Ledger, LedgerDamaged
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_reports import CloudReports
 from uecwatchd.service.interrupts import Interrupts
@@ -56,14 +57,17 @@ class Shared:
     clocks: Clocks
     patience: RetryPolicy  #: how long a worker stays with a cloud that is not ready
     started: float  #: wall clock at the start
+    state_folder: Path  #: the one of the start: another one in the configuration takes effect at a restart
     signals: Signals = field(default_factory=Signals)
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def check_ledger(self) -> None:
         """Raise LedgerDamaged if any thread has found damage: only a start can replace the ledger."""
-        if damage := self.ledger.damage:
+        try:
+            self.ledger.check()
+        except LedgerDamaged:
             self.signals.stop()
-            raise damage
+            raise
 
     def reports(self) -> CloudReports:
         return CloudReports(ledger=self.ledger, monitor=self.monitor, wake=self.signals.wake.set)
@@ -83,6 +87,7 @@ class Shared:
         )
         return context.AttemptTools(
             ledger=self.ledger,
+            state_folder=self.state_folder,
             clouds=clouds,
             monitor=self.monitor,
             stopping=self.signals.stopping,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
@@ -28,6 +29,7 @@ class AttemptTools:
     """Tools that the stages of all attempts share."""
 
     ledger: Ledger
+    state_folder: Path
     clouds: CloudAccess
     monitor: Monitor
     stopping: threading.Event  #: set when the service is to end

@@ -71,7 +71,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: AttemptTools) -> S
         with as_internal_error(found.name):
             result_files.check_names(job.record)
             check_space(found.folder, "the spool folder")
-            check_space(tools.ledger.folder, "the state directory")
+            check_space(tools.state_folder, "the state directory")
             _announce(job, before)
             for name, stage in stages_of(found):
                 stop_if_asked(job, tools)
