@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,16 +16,21 @@ from tests.support.daemon import daemon_process, daemon_thread, stop_daemon
 from tests.support.host import Host
 from tests.support.listener import Recorder
 from tests.support.waiting import until
+from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.cli.requests import decide
 from uecwatchd.cli.status.rows import Row
+from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.config.load import load
+from uecwatchd.config.records import WorkSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Halted
-from uecwatchd.events import Kind, Progress
+from uecwatchd.events import Event, Kind, Progress
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord, TargetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.ledger_progress import track_in_ledger
+from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.cleanup import is_used_only_by
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.interrupts import Interrupts
@@ -36,6 +42,7 @@ from uecwatchd.service.requests import (
     events_between,
 )
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.spooler import Spooler
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32))
@@ -399,6 +406,11 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
         (replace(DEFERRED, held_since=1.0), False, "uecwatchd release /s/karmic"),
         (replace(DEFERRED, state="working", detail="upload"), False, "in progress already: upload"),
         (
+            replace(DEFERRED, state="working", record=replace(RECORD, stage="publish")),
+            True,
+            "only if it is gone",
+        ),
+        (
             replace(DEFERRED, state="waiting", detail="for it to settle", to_go=3.2),
             False,
             "automatically in 3 s",
@@ -418,6 +430,7 @@ DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",)
             "spoiled when done",
             "held",
             "at work",
+            "at the end of its work",
             "too young",
             "waiting",
             "new",
@@ -490,6 +503,61 @@ def test_what_is_asked_for_is_reported_once() -> None:
     assert [e.sentence for e in events_between(asked, OpenRequests())] == ["a: released, on request"]
 
 
+class AsksAtTheEnd(Heard):
+    """Asks for a set again after its files appeared, and goes on when the loop has read that."""
+
+    def __init__(self, book: Ledger, key: SetId) -> None:
+        super().__init__()
+        self.book, self.key = book, key
+        self.asked, self.read = threading.Event(), threading.Event()
+
+    def tell(self, event: Event) -> None:
+        super().tell(event)
+        if event.kind is Kind.DONE and not self.asked.is_set():
+            self.book.put_request(Request(self.key, "retry"))
+            self.asked.set()
+            assert self.read.wait(60)
+
+
+def test_a_request_made_after_an_attempt_began_is_not_answered_by_it(host: Host) -> None:
+    (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+    (host.spool / "karmic.img").write_bytes(bytes(4096))
+    settings = load(host.config, environ={})
+    key, clock = SetId(str(host.spool), "karmic"), iter(range(1_000_000, 2_000_000, 100))
+    with closing(open_ledger(settings.state.dir)) as book:
+        told = AsksAtTheEnd(book, key)
+        tools = AttemptTools(
+            book,
+            settings.state.dir,
+            CloudAccess(settings.clouds, uploads=1, bucket="images"),
+            told,
+            threading.Event(),
+            work=WorkSettings(),
+            slots=UploadSlots(1),
+            configured_bucket="images",
+        )
+        spooler = Spooler(
+            settings,
+            states=SetStates(book),
+            tools=tools,
+            monotonic=lambda: float(next(clock)),
+            ended=lambda: None,
+        )
+        spooler.scan()  # its files are new
+        spooler.scan()  # they have settled
+        assert told.asked.wait(60)
+        spooler.scan()
+        told.read.set()
+        spooler.drain()
+        spooler.scan()
+        spooler.drain()
+        spooler.close()
+        record = book.set(key)
+        assert record
+        assert (record.state, record.attempt) == ("done", 2)
+        assert book.requests() == ()
+
+
 def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
         requests = Requests(book, Interrupts(), SetStates(book))
@@ -497,7 +565,7 @@ def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_pat
         requests.update()
         assert requests.open.has(("/s", "karmic"), "retry")
         book._connection.execute("PRAGMA query_only = ON")  # as on a disk that was mounted read-only
-        requests.finish(("/s", "karmic"), "retry")
+        requests.finish(requests.open.of(KARMIC, "retry"))
         requests.update()
         assert not requests.open.has(("/s", "karmic"), "retry")
         assert len(book.requests()) == 1

@@ -23,7 +23,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.records import Request, SetRecord
+from uecwatchd.ledger.records import LAST_STAGE, Request, SetRecord
 from uecwatchd.ledger.schema import lock_state
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.wording import command, duration, moment, next_attempt
@@ -185,6 +185,8 @@ def _retry(row: Row, later: str) -> VerbEffect:
     if row.held_since is not None:
         why = f"{name} is held since {moment(row.held_since)} UTC, and is not tried before:"
         return _no_effect(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
+    if row.state == "working" and record and record.stage == LAST_STAGE:  # a script has seen its id
+        return _effect(_AGAIN["done"].format(name=name))
     if row.state == "working":
         return _no_effect(f"{name} is in progress already: {row.detail}.")
     if not row.seen:

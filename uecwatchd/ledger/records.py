@@ -10,6 +10,8 @@ State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", 
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
 Removal = Literal["archive", "delete"]
 Verb = Literal["retry", "forget"]
+# The stage in which the ids appear beside the image, a moment before the ledger has the set as done.
+LAST_STAGE = "publish"
 NOT_READ = ContentDigest("")
 
 

@@ -94,14 +94,15 @@ class Dispatcher:
         for each in self._queue.take(self._workers.sizes):
             found = each.found
             work = partial(run.work, found, before=self._record_of(found), tools=tools)
-            self._workers.start(found, size=each.candidate.size, work=work)
+            requests = self._requests.open.of(found.id, "retry")
+            self._workers.start(found, size=each.candidate.size, work=work, requests=requests)
 
     def collect(self, tools: context.AttemptTools) -> bool:
         """Take the results of attempts that have ended; return True if there are any."""
         ended = self._workers.take_ended()
         for each in ended:
             key = each.found.id
-            self._requests.finish(key, "retry")
+            self._requests.finish(each.requests)
             drop_advances(tools.ledger, [key])
             fault = each.result.exception()
             if fault is None:

@@ -174,7 +174,7 @@ class Notices:
     def _report_one(self, notice: Notice, record: SetRecord, before: SetRecord | None) -> None:
         name = notice.about.name
         if isinstance(notice.about, Refused):
-            self._requests.finish(notice.key, "retry")
+            self._requests.finish(self._requests.open.of(notice.key, "retry"))
             run.show_refusal(record, self._tools, before=before)
         else:
             what = f"{name}: {waiting_for(record)}"

@@ -5,7 +5,7 @@ at its next scan, and deletes the request only when it has been carried out, so 
 not lose it.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +30,10 @@ class OpenRequests:
     holds: Mapping[SetId, float] = field(default_factory=dict)
 
     def has(self, key: SetId, verb: Verb) -> bool:
-        return any(r.set_id == key and r.verb == verb for r in self.requests)
+        return bool(self.of(key, verb))
+
+    def of(self, key: SetId, verb: Verb) -> tuple[Request, ...]:
+        return tuple(r for r in self.requests if r.set_id == key and r.verb == verb)
 
     def sets(self, verb: Verb) -> tuple[SetId, ...]:
         """Return the sets with a request of this verb, each once, the oldest request first."""
@@ -66,13 +69,12 @@ class Requests:
             return self._read() != self.open
         return False
 
-    def finish(self, key: SetId, verb: Verb) -> None:
-        """Delete all requests of a verb for a set."""
-        for request in self.open.requests:
-            if request.set_id == key and request.verb == verb:
-                self._finished.add(request.number)
-                with suppress(UecError):
-                    self._ledger.drop_request(request)
+    def finish(self, done: Iterable[Request]) -> None:
+        """Delete requests that have been carried out. Newer ones for the same set stay open."""
+        for request in done:
+            self._finished.add(request.number)
+            with suppress(UecError):
+                self._ledger.drop_request(request)
         still_open = tuple(r for r in self.open.requests if r.number not in self._finished)
         self.open = replace(self.open, requests=still_open)
         self._interrupts.replace(self.open.interrupts())  # or a set that starts again would stop at once
@@ -101,7 +103,7 @@ class Requests:
         for record in blocked:
             availability.probe_soon(record.target.cloud)
             self._states.put(replace(record, next_retry=None))  # it is due as soon as its cloud resumes
-            self.finish(record.id, "retry")
+            self.finish(self.open.of(record.id, "retry"))
         return bool(blocked)
 
     def drop_impossible(self, folder: Path, assembly: FolderSets, running: Collection[SetId]) -> None:
@@ -111,7 +113,7 @@ class Requests:
         able -= set(self.held_names(folder))
         for key in self.open.sets("retry"):
             if key.folder == str(folder) and key.name not in able and key not in running:
-                self.finish(key, "retry")
+                self.finish(self.open.of(key, "retry"))
 
     def _forget(self, key: SetId, monitor: Monitor) -> None:
         """Clear all traces of a set, or leave the request open if that fails, on a full disk for example."""
@@ -120,7 +122,7 @@ class Requests:
                 clear_traces(record, self._ledger)
                 self._states.drop(record)
         if self._states.get(key) is None:
-            self.finish(key, "forget")
+            self.finish(self.open.of(key, "forget"))
             monitor.tell(Event(Kind.ASKED, f"{key.name}: forgotten, on request", key.name))
 
     def _read(self) -> OpenRequests:

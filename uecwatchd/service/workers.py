@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from uecwatchd.intake.sets.records import ImageSet
-from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.records import Request, SetRecord
 from uecwatchd.types import SetId
 
 
@@ -16,6 +16,7 @@ class RunningSet:
     found: ImageSet
     result: Future[SetRecord]
     size: int  #: bytes that may still have to be sent
+    requests: tuple[Request, ...]  #: those that it carries out: not any that are made while it runs
 
 
 class Workers:
@@ -38,10 +39,12 @@ class Workers:
     def running(self) -> frozenset[SetId]:
         return frozenset(self._running)
 
-    def start(self, found: ImageSet, *, size: int, work: Callable[[], SetRecord]) -> None:
+    def start(
+        self, found: ImageSet, *, size: int, work: Callable[[], SetRecord], requests: tuple[Request, ...]
+    ) -> None:
         """Have a set worked on now."""
         result = self._pool.submit(work)
-        self._running[found.id] = RunningSet(found, result, size)
+        self._running[found.id] = RunningSet(found, result, size, requests)
         result.add_done_callback(lambda _: self._ended())
 
     def take_ended(self) -> list[RunningSet]:

@@ -13,7 +13,7 @@ from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stop
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.intake.sidecar import idle_keys
-from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage, TargetRecord
+from uecwatchd.ledger.records import LAST_STAGE, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import track_in_ledger
 from uecwatchd.outputs.wording import failure_event, problem, waiting_for
@@ -55,7 +55,7 @@ def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
         (f"deliver the {ROLE_WORDS[main_member(found).role]}", deliver),
         ("give it tags and permissions", apply_attributes),
         ("take the older one's place", replace_older),
-        ("publish", publish),
+        (LAST_STAGE, publish),
     )
 
 
