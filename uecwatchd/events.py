@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 from uecwatchd.errors import UecError
+from uecwatchd.types import SetId
 
 Level = Literal["debug", "info", "warning", "error"]
 Fields = Mapping[str, str | int | float]
@@ -50,22 +51,22 @@ class Event:
 
     kind: Kind
     sentence: str
-    set: str = ""
+    set: SetId | None = None  #: the set that it is about; journald's field has its name
     level: Level = "info"
     fields: Fields = field(default_factory=dict)
 
 
-def error_event(error: UecError, set_name: str = "") -> Event:
+def error_event(error: UecError, set_id: SetId | None = None) -> Event:
     """Return the event of an error; the traceback of a fault of our own is a field of it."""
     fields = {"traceback": error.trace} if error.trace else {}
-    return Event(Kind.FAULT, str(error), set_name, "error", fields)
+    return Event(Kind.FAULT, str(error), set_id, "error", fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """The progress of one stage of one set. Sizes in bytes of the image; `part` counts from 1."""
 
-    set: str
+    set: SetId
     stage: str
     file: str
     done: int

@@ -19,10 +19,12 @@ from tests.support.clock import Clock
 from uecwatchd.events import Event, Kind, Progress, Tee
 from uecwatchd.outputs.journal import MESSAGE_IDS
 from uecwatchd.outputs.log import EventLog, choose_output, open_log, take_over_stdlib
+from uecwatchd.types import SetId
 
-DONE = Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1", "seconds": 2.5})
+KARMIC, LUCID = SetId("/spool", "karmic"), SetId("/spool", "lucid")
+DONE = Event(Kind.DONE, "karmic is registered as emi-1", KARMIC, fields={"emi": "emi-1", "seconds": 2.5})
 REJECTED = Event(
-    Kind.REJECTED, "karmic.img: cannot read it", "karmic", "error", {"hint": "Try: chmod g+r karmic.img"}
+    Kind.REJECTED, "karmic.img: cannot read it", KARMIC, "error", {"hint": "Try: chmod g+r karmic.img"}
 )
 
 
@@ -124,7 +126,7 @@ def test_the_journal_learns_which_line_told_the_event(stderr: TextIO) -> None:
 
 def test_the_journal_takes_a_set_whose_name_is_not_utf8(stderr: TextIO) -> None:
     journal, sent = native(stderr)
-    journal.tell(Event(Kind.FOUND, "Found \udcff\x1b[2J", "\udcff"))
+    journal.tell(Event(Kind.FOUND, "Found \udcff\x1b[2J", SetId("/spool", "\udcff")))
     assert sent[0][0] == r"Found \udcff\x1b[2J"
     assert sent[0][1]["UEC_SET"] == rb"\udcff"
 
@@ -144,7 +146,7 @@ def test_the_journal_takes_a_set_whose_name_is_not_utf8(stderr: TextIO) -> None:
 def test_no_field_gives_orders_to_a_terminal(name: str, field: bytes, stderr: TextIO) -> None:
     journal, sent = native(stderr)
     fields = {"file": name, "hint": name, "error": name, "bucket": name, "traceback": f"{name}\n{name}"}
-    journal.tell(Event(Kind.REJECTED, name, name, fields=fields))
+    journal.tell(Event(Kind.REJECTED, name, SetId("/spool", name), fields=fields))
     found = sent[0][1]
     assert {found[f"UEC_{key}"] for key in ("SET", "FILE", "HINT", "ERROR", "BUCKET")} == {field}
     assert found["UEC_TRACEBACK"] == field + b"\n" + field
@@ -186,7 +188,7 @@ def test_plain_lines_have_the_time_in_utc_and_the_level_if_it_matters(stderr: Te
 
 
 def test_an_event_of_a_lower_level_is_not_reported(stderr: TextIO) -> None:
-    detail = Event(Kind.BUNDLED, "Part 1", "karmic", "debug")
+    detail = Event(Kind.BUNDLED, "Part 1", KARMIC, "debug")
     open_log({}, stderr).tell(detail)
     assert said(stderr) == []
     open_log({}, stderr, level="debug").tell(detail)
@@ -194,12 +196,14 @@ def test_an_event_of_a_lower_level_is_not_reported(stderr: TextIO) -> None:
 
 
 def test_a_name_cannot_forge_a_line(stderr: TextIO) -> None:
-    open_log({}, stderr).tell(Event(Kind.FOUND, "Found a\n2009-10-29 23:30:05Z  b is registered", "a"))
+    open_log({}, stderr).tell(
+        Event(Kind.FOUND, "Found a\n2009-10-29 23:30:05Z  b is registered", SetId("/spool", "a"))
+    )
     assert len(said(stderr)) == 1
 
 
 def test_a_sentence_with_percent_signs_and_braces_is_left_alone(stderr: TextIO) -> None:
-    open_log({}, stderr).tell(Event(Kind.FOUND, "Found 100%s {x}", "a"))
+    open_log({}, stderr).tell(Event(Kind.FOUND, "Found 100%s {x}", SetId("/spool", "a")))
     assert said(stderr)[0].endswith("Found 100%s {x}")
 
 
@@ -220,11 +224,11 @@ def test_progress_is_one_line_written_over_with_events_above_it(
     stream, shown = terminal
     clock = Clock()
     journal = open_log({"TERM": "xterm", "NO_COLOR": "1"}, stream, clock=clock)
-    journal.progress(Progress("karmic", "upload", "karmic.img", 0, 100))
+    journal.progress(Progress(KARMIC, "upload", "karmic.img", 0, 100))
     clock.now = 2
-    journal.progress(Progress("karmic", "upload", "karmic.img", 50, 100, 5))
+    journal.progress(Progress(KARMIC, "upload", "karmic.img", 50, 100, 5))
     assert shown() == "\r\x1b[Kkarmic: upload, 0 %\r\x1b[Kkarmic: upload, part 5, 50 %, 0.0 MB/s"
-    journal.tell(Event(Kind.FOUND, "Found lucid", "lucid"))
+    journal.tell(Event(Kind.FOUND, "Found lucid", LUCID))
     assert re.fullmatch(
         r"\r\x1b\[K\d\d:\d\d:\d\d  Found lucid\nkarmic: upload, part 5, 50 %, 0.0 MB/s", shown()
     )
@@ -240,7 +244,7 @@ def test_progress_is_drawn_no_more_often_than_an_eye_can_follow(
     journal = open_log({"TERM": "xterm"}, stream, clock=clock)
     for done in range(1000):
         clock.now = done / 1000
-        journal.progress(Progress("karmic", "upload", "karmic.img", done, 1000))
+        journal.progress(Progress(KARMIC, "upload", "karmic.img", done, 1000))
     assert 9 <= shown().count("\r") <= 11
 
 
@@ -249,7 +253,7 @@ def test_a_narrow_terminal_gets_as_much_progress_as_fits_a_line(
 ) -> None:
     stream, shown = terminal
     termios.tcsetwinsize(stream.fileno(), (24, 20))
-    open_log({"TERM": "xterm"}, stream).progress(Progress("karmic", "upload the machine", "f", 0, 0))
+    open_log({"TERM": "xterm"}, stream).progress(Progress(KARMIC, "upload the machine", "f", 0, 0))
     assert shown() == "\r\x1b[Kkarmic: upload the "
 
 
@@ -264,7 +268,7 @@ def test_warnings_and_errors_are_coloured_unless_told_not_to(
 
 
 def test_progress_goes_nowhere_but_to_a_terminal(stderr: TextIO) -> None:
-    open_log({}, stderr).progress(Progress("karmic", "upload", "karmic.img", 1, 2))
+    open_log({}, stderr).progress(Progress(KARMIC, "upload", "karmic.img", 1, 2))
     assert said(stderr) == []
 
 
@@ -336,10 +340,12 @@ import os, sys
 from uecwatchd.outputs.journal import journal_send
 from uecwatchd.outputs.log import open_log
 from uecwatchd.events import Event, Kind
+from uecwatchd.types import SetId
+karmic = SetId("/spool", "karmic")
 for send in (journal_send, None):
     journal = open_log(os.environ, sys.stderr, send=send)
-    journal.tell(Event(Kind.DONE, "karmic is registered as emi-1", "karmic", fields={"emi": "emi-1"}))
-    journal.tell(Event(Kind.HALTED, "no\\nuse", "karmic", "error", {"cloud": "lab", "traceback": "a\\nb"}))
+    journal.tell(Event(Kind.DONE, "karmic is registered as emi-1", karmic, fields={"emi": "emi-1"}))
+    journal.tell(Event(Kind.HALTED, "no\\nuse", karmic, "error", {"cloud": "lab", "traceback": "a\\nb"}))
 """
 
 

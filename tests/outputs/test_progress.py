@@ -3,10 +3,13 @@
 from tests.support.clock import Clock
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.outputs.progress import ProgressTracker, Snapshot
+from uecwatchd.types import SetId
+
+KARMIC = SetId("/spool", "karmic")
 
 
-def upload(file: str, done: int, *, name: str = "karmic") -> Progress:
-    return Progress(name, f"upload {file}", file, done, 100_000_000)
+def upload(file: str, done: int, *, key: SetId = KARMIC) -> Progress:
+    return Progress(key, f"upload {file}", file, done, 100_000_000)
 
 
 def test_each_subscriber_is_called_at_its_own_cadence() -> None:
@@ -46,7 +49,16 @@ def test_a_set_whose_work_has_ended_is_forgotten_and_that_is_shown_on_request() 
     tracker.subscribe(ends.append, every_seconds=3600, ends=True)
     tracker.subscribe(others.append, every_seconds=3600)
     tracker.progress(upload("a.img", 1))
-    tracker.tell(Event(Kind.WORKING, "karmic: attempt 1", "karmic"))
-    tracker.tell(Event(Kind.DONE, "karmic is registered", "karmic"))
+    tracker.tell(Event(Kind.WORKING, "karmic: attempt 1", KARMIC))
+    tracker.tell(Event(Kind.DONE, "karmic is registered", KARMIC))
     assert [len(one) for one in ends] == [1, 0]
     assert [len(one) for one in others] == [1]
+
+
+def test_two_sets_of_one_name_in_two_folders_have_each_its_own_progress() -> None:
+    tracker, there = ProgressTracker(), SetId("/other", "karmic")
+    tracker.progress(upload("a.img", 5))
+    tracker.progress(upload("a.img", 1, key=there))
+    assert [(one.latest.set, one.latest.done) for one in tracker.snapshot()] == [(KARMIC, 5), (there, 1)]
+    tracker.tell(Event(Kind.DONE, "karmic is registered", KARMIC))
+    assert [one.latest.set for one in tracker.snapshot()] == [there]

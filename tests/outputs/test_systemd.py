@@ -10,8 +10,10 @@ from tests.support.clock import Clock
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.systemd import Notifier, show_work
+from uecwatchd.types import SetId
 
 PID = 42
+KARMIC, LUCID = SetId("/spool", "karmic"), SetId("/spool", "lucid")
 
 
 class Systemd:
@@ -163,12 +165,12 @@ def test_progress_is_reported_once_a_second_and_an_end_at_once(systemd: Systemd)
     show_work(Notifier(systemd.environ, PID), tracker)
     for step in range(31):  # three seconds in tenths
         clock.now = 100 + step / 10
-        tracker.progress(Progress("karmic", "upload", "karmic.img", step * 10_000_000, 300_000_000, step))
+        tracker.progress(Progress(KARMIC, "upload", "karmic.img", step * 10_000_000, 300_000_000, step))
     notices = [systemd.heard() for _ in range(4)]
     assert notices[0] == "STATUS=karmic: upload, 0 %"
     assert notices[3] == "STATUS=karmic: upload, part 30, 100 %, 100.0 MB/s"
     assert systemd.silent()
-    tracker.tell(Event(Kind.DONE, "karmic is registered", "karmic"))
+    tracker.tell(Event(Kind.DONE, "karmic is registered", KARMIC))
     assert systemd.heard() == "STATUS="
 
 
@@ -176,12 +178,12 @@ def test_sets_at_work_together_are_reported_together(systemd: Systemd) -> None:
     clock = Clock(100.0)
     tracker = ProgressTracker(clock=clock)
     show_work(Notifier(systemd.environ, PID), tracker)
-    tracker.progress(Progress("karmic", "upload", "karmic.img", 1, 2))
+    tracker.progress(Progress(KARMIC, "upload", "karmic.img", 1, 2))
     clock.now += 1
-    tracker.progress(Progress("lucid", "register", "", 0, 0))
+    tracker.progress(Progress(LUCID, "register", "", 0, 0))
     systemd.heard()
     assert systemd.heard() == "STATUS=karmic: upload, 50 %; lucid: register"
-    tracker.tell(Event(Kind.REJECTED, "karmic is rejected", "karmic"))
+    tracker.tell(Event(Kind.REJECTED, "karmic is rejected", KARMIC))
     assert systemd.heard() == "STATUS=lucid: register"
 
 
@@ -190,7 +192,7 @@ def test_speed_is_that_of_the_file_at_hand(systemd: Systemd) -> None:
     tracker = ProgressTracker(clock=clock)
     show_work(Notifier(systemd.environ, PID), tracker)
     for file, done in (("vmlinuz", 0), ("vmlinuz", 5_000_000), ("karmic.img", 0), ("karmic.img", 40_000_000)):
-        tracker.progress(Progress("karmic", "upload", file, done, 100_000_000))
+        tracker.progress(Progress(KARMIC, "upload", file, done, 100_000_000))
         clock.now += 2
     notices = [systemd.heard() for _ in range(4)]
     assert [text.rpartition(", ")[2] for text in notices] == ["0 %", "2.5 MB/s", "0 %", "20.0 MB/s"]
@@ -201,9 +203,10 @@ def test_monitors_may_be_told_from_many_threads(systemd: Systemd) -> None:
     show_work(Notifier({}, PID), tracker)
 
     def work(name: str) -> None:
+        key = SetId("/spool", name)
         for done in range(500):
-            tracker.progress(Progress(name, "upload", "f", done, 500))
-        tracker.tell(Event(Kind.DONE, "done", name))
+            tracker.progress(Progress(key, "upload", "f", done, 500))
+        tracker.tell(Event(Kind.DONE, "done", key))
 
     threads = [threading.Thread(target=work, args=(f"set{number}",)) for number in range(4)]
     for thread in threads:

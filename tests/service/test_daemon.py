@@ -40,6 +40,7 @@ from uecwatchd.service.daemon import Service
 from uecwatchd.service.policy import is_due
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
+from uecwatchd.types import SetId
 
 RECORD = SetRecord("/s", "karmic", "stamp", "done", 0.0, targets=(TargetRecord("default"),))
 CLOSED = {"default": Halted("a", "b", "c")}
@@ -212,6 +213,20 @@ def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_wa
             (host.spool / "notes.toml").write_text("nonsense")
             until((host.spool / "notes.uec.error").exists, "another set's turn")
             silent.close()  # or the stop would wait for an answer until the time is up
+
+
+def test_sets_of_one_name_in_two_folders_are_told_apart(host: Host, listener: Recorder) -> None:
+    other = host.folder / "other"
+    other.mkdir()
+    host.configure(host.config.read_text().replace("folders = [", f'folders = ["{other}", '))
+    for folder in (host.spool, other):
+        (folder / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
+        (folder / "karmic.img").write_bytes(bytes(str(folder), "ascii").ljust(4096))
+    with service(host, listener) as daemon:
+        assert [record.state for record in daemon.once()] == ["done", "done"]
+    both = {SetId(str(folder), "karmic") for folder in (host.spool, other)}
+    assert {progress.set for progress in listener.progresses} == both
+    assert {event.set for event in listener.events if event.set} == both
 
 
 def tools_of(settings: Settings, book: Ledger, listener: Recorder) -> AttemptTools:

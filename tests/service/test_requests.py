@@ -598,7 +598,7 @@ def test_an_advance_is_written_now_and_then_and_counts_from_the_files_beginning(
         for second in range(6):
             clock[0] = float(second)
             file = "karmic.vmlinuz" if second < 3 else "karmic.img"
-            tracker.progress(Progress("karmic", "upload", file, second, 6, second))
+            tracker.progress(Progress(RECORD.id, "upload", file, second, 6, second))
             written = book.advances().get(("/s", "karmic"))
             assert (written.done if written else 0) == second // 2 * 2
     assert written

@@ -31,7 +31,7 @@ from uecwatchd.intake.sidecar import is_image_id
 from uecwatchd.intake.spool.contents import detect_file
 from uecwatchd.outputs.log import open_log
 from uecwatchd.system.text import format_size
-from uecwatchd.types import Arch, Role
+from uecwatchd.types import Arch, Role, SetId
 
 
 class BadOptions(UecError):
@@ -82,17 +82,18 @@ def bundle(arguments: argparse.Namespace) -> int:
         bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account)
     )
     log = open_log(os.environ, sys.stderr)
-    progress = partial(_show, log, arguments.file.name, arguments.file.stat().st_size)
+    shown = SetId(str(arguments.file.parent), arguments.file.name)  # no set, but what is at work
+    progress = partial(_show, log, shown, arguments.file.stat().st_size)
     made = bundle_to_folder(arguments.file, arguments.folder, properties, credentials, progress=progress)
     what = f"Bundled {arguments.file.name}: {format_size(made.manifest.size)} as {made.manifest.name}"
-    log.tell(Event(Kind.DONE, what, arguments.file.name))
+    log.tell(Event(Kind.DONE, what, shown))
     put_json(_as_json(made)) if arguments.json else put(str(made.path))
     return os.EX_OK
 
 
-def _show(monitor: Monitor, name: str, size: int, done: int) -> None:
+def _show(monitor: Monitor, shown: SetId, size: int, done: int) -> None:
     """Show progress as a line that is updated on a terminal, and nothing elsewhere."""
-    monitor.progress(Progress(name, "bundle", name, done, size))
+    monitor.progress(Progress(shown, "bundle", shown.name, done, size))
 
 
 def _properties(arguments: argparse.Namespace) -> ImageProperties:

@@ -192,7 +192,7 @@ def _open_again(request: UploadRequest, bundle: BundleRecord, tools: UploadTools
         done = part.index * member.size // bundle.parts if bundle.parts else 0
         stage = f"open the {member.role} again"
         tools.monitor.progress(
-            Progress(request.set_name, stage, member.name, done, member.size, part.index + 1)
+            Progress(request.made_for, stage, member.name, done, member.size, part.index + 1)
         )
 
     digest = digest_like(request.digest)
@@ -201,7 +201,7 @@ def _open_again(request: UploadRequest, bundle: BundleRecord, tools: UploadTools
         why = f"the image in it has the digest {digest.text()}, the file {request.digest}"
         raise Rejected(f"cloud {cloud.name}, opening {bundle.location}", why, "Bundle it again.")
     what = f"{request.set_name}: opened {bundle.location} again: it holds {member.name}, bit by bit"
-    tools.monitor.tell(Event(Kind.UPLOADED, what, request.set_name, fields={"cloud": cloud.name}))
+    tools.monitor.tell(Event(Kind.UPLOADED, what, request.made_for, fields={"cloud": cloud.name}))
 
 
 def _register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> Registration:
@@ -276,7 +276,7 @@ def _finish(
         owner = request.owner if bundle.owner is None else bundle.owner
         bundle = replace(bundle, owner=owner)
     fields = {"file": member.path, "cloud": tools.cloud.name, ID_WORDS[member.role]: image_id}
-    tools.monitor.tell(Event(kind, f"{request.set_name}: {what}", request.set_name, fields=fields))
+    tools.monitor.tell(Event(kind, f"{request.set_name}: {what}", request.made_for, fields=fields))
     # Another host may have registered it from a bucket of its own, also where an answer to us was lost.
     bucket = location.split("/")[0]
     done = replace(bundle, state="registered", bucket=bucket, image_id=image_id, registered=registered)

@@ -70,7 +70,7 @@ def deregister_failed(request: UploadRequest, tools: UploadTools, failed: Images
         what = f"deregistered {image.id}, which is {image.state}, to register it again"
         fields = {"cloud": tools.cloud.name}
         tools.monitor.tell(
-            Event(Kind.REGISTERED, f"{request.set_name}: {what}", request.set_name, fields=fields)
+            Event(Kind.REGISTERED, f"{request.set_name}: {what}", request.made_for, fields=fields)
         )
 
 

@@ -60,4 +60,4 @@ def _is_wanted(request: UploadRequest, left: BundleRecord, ledger: Ledger) -> bo
 def _tell(request: UploadRequest, tools: UploadTools, what: str, level: Level = "info") -> None:
     fields: Fields = {"cloud": tools.cloud.name}
     sentence = f"{request.set_name}: {what}"
-    tools.monitor.tell(Event(Kind.WORKING, sentence, request.set_name, level, fields))
+    tools.monitor.tell(Event(Kind.WORKING, sentence, request.made_for, level, fields))

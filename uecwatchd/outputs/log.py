@@ -40,7 +40,7 @@ class EventLog:
 
     def tell(self, event: Event) -> None:
         self.tracker.tell(event)
-        fields = {"set": event.set, **event.fields}
+        fields = {"set": event.set.name if event.set else "", **event.fields}
         self.logger.log(LEVELS[event.level], with_hint(event), kind=event.kind, fields=fields)
 
     def progress(self, progress: Progress) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from uecwatchd.events import Event, Kind, Progress
+from uecwatchd.types import SetId
 
 # A shorter time says nothing about speed: the first part comes from a cache.
 LEAST_SECONDS = 1.0
@@ -69,7 +70,8 @@ class ProgressTracker:
         self._now = now
         self._subscribers: list[_Subscriber] = []
         self._lock = threading.Lock()  # guards the subscribers' times and _sets
-        self._sets: dict[str, dict[tuple[str, str], _Stage]] = {}  # by stage and file, the latest last
+        # By stage and file, the latest last. Two folders may have sets of one name.
+        self._sets: dict[SetId, dict[tuple[str, str], _Stage]] = {}
 
     def subscribe(
         self, show: Show, *, every_seconds: float, at_once: bool = True, ends: bool = False
@@ -85,7 +87,8 @@ class ProgressTracker:
         if event.kind not in ENDS:
             return
         with self._lock:
-            self._sets.pop(event.set, None)
+            if event.set:
+                self._sets.pop(event.set, None)
         for one in self._subscribers:
             if one.ends:
                 one.show(self.snapshot())

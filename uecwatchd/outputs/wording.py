@@ -94,7 +94,7 @@ def failure_event(record: SetRecord) -> Event:
     return Event(
         KIND_OF_FAILURE[record.state],
         f"{record.name} is {record.state}: {problem(error)}",
-        record.name,
+        record.id,
         level="warning" if record.state == "deferred" else "error",
         fields={name: value for name, value in fields.items() if value},
     )
@@ -163,7 +163,7 @@ def phrase(progress: Progress, *, speed: float) -> str:
     """Return `karmic: upload the machine, part 37, 31 %, 84 MB/s`, as far as it is known."""
     p = progress
     known = amounts(part=p.part, done=p.done, total=p.total, speed=speed)
-    return printable(", ".join([f"{p.set}: {p.stage}", *known]))
+    return printable(", ".join([f"{p.set.name}: {p.stage}", *known]))
 
 
 def phrases(snapshot: Snapshot) -> str:

@@ -78,7 +78,7 @@ class Dispatcher:
             same = record is not None and record.stamp == found.stamp
             if not same and not self._queue.has(found):
                 files = ", ".join(member.path for member in found.members)
-                tell(Event(Kind.FOUND, f"Found set {found.name}: {files}", found.name))
+                tell(Event(Kind.FOUND, f"Found set {found.name}: {files}", found.id))
             due_sets.append(to_due_set(found, record if same else None))
         self._queue.replace(folder, due_sets, now=self._monotonic())
 
@@ -131,7 +131,7 @@ class Dispatcher:
     def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.AttemptTools) -> None:
         """Defer a set when an internal error has prevented even the record of how the attempt ended."""
         error, now = internal_error(found.name, fault), tools.now()
-        tools.monitor.tell(error_event(error, found.name))
+        tools.monitor.tell(error_event(error, found.id))
         record = self._states.get(found.id)
         record = record or SetRecord(str(found.folder), found.name, "", "working", now)
         record = replace(adjust_for_downtime(record, started=tools.started), stamp=found.stamp)

@@ -123,7 +123,7 @@ class Requests:
                 self._states.drop(record)
         if self._states.get(key) is None:
             self.finish(self.open.of(key, "forget"))
-            monitor.tell(Event(Kind.ASKED, f"{key.name}: forgotten, on request", key.name))
+            monitor.tell(Event(Kind.ASKED, f"{key.name}: forgotten, on request", key))
 
     def _read(self) -> OpenRequests:
         requests = tuple(r for r in self._ledger.requests() if r.number not in self._finished)
@@ -138,8 +138,8 @@ def events_between(before: OpenRequests, after: OpenRequests) -> Iterator[Event]
         (set(after.sets("retry")) - set(before.sets("retry")), "to be tried again"),
     )
     for keys, word in changes:
-        for _, name in sorted(keys):
-            yield Event(Kind.ASKED, f"{name}: {word}, on request", name)
+        for key in sorted(keys):
+            yield Event(Kind.ASKED, f"{key.name}: {word}, on request", key)
 
 
 def _is_blocked(record: SetRecord, suspended: Collection[str]) -> bool:

@@ -46,7 +46,7 @@ def _progress(row: Row) -> dict[str, object] | None:
     if a is None:
         return None
     return result_files.progress_as_json(
-        Progress(row.name, a.stage, a.file, a.done, a.total, a.part), speed_of(a)
+        Progress(row.id, a.stage, a.file, a.done, a.total, a.part), speed_of(a)
     )
 
 

@@ -127,8 +127,8 @@ def pause(seconds: float, tools: AttemptTools, check: Callable[[], None]) -> Non
 
 def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:
     """Send an event about a set, with its name in front."""
-    name = job.found.name
-    job.monitor.tell(Event(kind, f"{name}: {what}", name, level=level, fields=fields or {}))
+    found = job.found
+    job.monitor.tell(Event(kind, f"{found.name}: {what}", found.id, level=level, fields=fields or {}))
 
 
 def with_digest(job: Job, role: Role, digest: ContentDigest) -> Job:

@@ -306,7 +306,7 @@ def publish(job: Job, tools: AttemptTools) -> Job:
         Event(
             Kind.DONE,
             f"{job.found.name} is {what}{with_them}, {seconds} s after the attempt began",
-            job.found.name,
+            job.found.id,
             fields={**_id_fields(job.record), "cloud": job.target.cloud, "seconds": seconds},
         )
     )

@@ -63,4 +63,4 @@ def defer_pending(job: Job, pending: Pending, tools: AttemptTools) -> tuple[SetR
     )
     cloud = record.target.cloud
     what = f"{waiting_for(record)} since {moment(since)} UTC on cloud {cloud}"
-    return record, Event(Kind.WAITING, f"{record.name}: {what}", record.name, fields={"cloud": cloud})
+    return record, Event(Kind.WAITING, f"{record.name}: {what}", record.id, fields={"cloud": cloud})

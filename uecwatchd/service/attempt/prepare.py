@@ -66,7 +66,7 @@ def read_digests(job: Job, tools: AttemptTools) -> Job:
 def _read(job: Job, member: Member, tools: AttemptTools, taken: Digest | None = None) -> ContentDigest:
     def progress(done: int) -> None:
         stop_if_asked(job, tools)
-        job.monitor.progress(Progress(job.found.name, job.record.stage, member.name, done, member.size))
+        job.monitor.progress(Progress(job.found.id, job.record.stage, member.name, done, member.size))
 
     return safe_open.digest(job.found.folder, member.path, stamp=member.stamp, taken=taken, progress=progress)
 

@@ -158,13 +158,13 @@ def _announce(job: Job, before: SetRecord | None) -> None:
     if before and interrupted and before.stage and before.stamp == found.stamp:
         stage = before.stage
         job.monitor.tell(
-            Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.name, fields={"stage": stage})
+            Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.id, fields={"stage": stage})
         )
     parts = [f"{m.role} {m.path} ({format_size(m.size)})" for m in found.members]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
     what = f"{found.name}: attempt {record.attempt} on cloud {cloud}: {', '.join([*parts, *given])}"
     fields: Fields = {"cloud": cloud, "attempt": record.attempt}
-    job.monitor.tell(Event(Kind.WORKING, what, found.name, fields=fields))
+    job.monitor.tell(Event(Kind.WORKING, what, found.id, fields=fields))
     if found.left_out:
         unused = " and ".join(found.left_out)
         tell(job, Kind.WORKING, f"{unused} left out: cloud {cloud} boots the disk by itself")
@@ -189,7 +189,7 @@ def _defer_open_files(job: Job, wait: NotYet, tools: AttemptTools) -> SetRecord:
     record = replace(job.record, state="waiting", stage="", since=tools.now(), reason=wait.reason)
     record = replace(record, next_retry=wait.until, deferrals=0, first_failure=None)
     what = f"{record.name}: {waiting_for(record)}"
-    return _end(job, record, tools, Event(Kind.WAITING, what, record.name))
+    return _end(job, record, tools, Event(Kind.WAITING, what, record.id))
 
 
 def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | None) -> SetRecord:
@@ -242,7 +242,7 @@ def _stop_event(stopped: Stopped, tools: AttemptTools) -> Event:
 
 def _end(job: Job, record: SetRecord, tools: AttemptTools, event: Event) -> SetRecord:
     """Publish and store a record that ends an attempt, as far as the disks allow."""
-    job.monitor.tell(replace(event, set=record.name))
+    job.monitor.tell(replace(event, set=record.id))
     _do_all(record, job.monitor, lambda: _show(record, job.monitor), lambda: tools.ledger.put_set(record))
     return record
 
@@ -251,7 +251,7 @@ def _show(record: SetRecord, monitor: Monitor) -> None:
     """Update the files beside the image; a taken name is reported with a failure."""
     for taken in result_files.publish(record):
         if record.error:
-            monitor.tell(Event(Kind.FAULT, f"{record.name}: {taken}", record.name, level="error"))
+            monitor.tell(Event(Kind.FAULT, f"{record.name}: {taken}", record.id, level="error"))
 
 
 def _do_all(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -> None:
@@ -262,7 +262,7 @@ def _do_all(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -
                 step()
         except UecError as trouble:
             what = f"{record.name}: {trouble}"
-            monitor.tell(Event(Kind.FAULT, what, record.name, level="error"))
+            monitor.tell(Event(Kind.FAULT, what, record.id, level="error"))
 
 
 def _note_stage(job: Job, name: str, tools: AttemptTools) -> Job:
@@ -270,5 +270,5 @@ def _note_stage(job: Job, name: str, tools: AttemptTools) -> Job:
     record = replace(job.record, stage=name)
     tools.ledger.put_set(record)
     result_files.publish(record)
-    job.monitor.progress(Progress(record.name, record.stage, "", 0, 0))
+    job.monitor.progress(Progress(record.id, record.stage, "", 0, 0))
     return replace(job, record=record)
