@@ -503,7 +503,7 @@ def test_what_is_asked_for_is_reported_once() -> None:
     assert [e.sentence for e in events_between(asked, OpenRequests())] == ["a: released, on request"]
 
 
-class AsksAtTheEnd(Heard):
+class AsksAtTheEnd(Recorder):
     """Asks for a set again after its files appeared, and goes on when the loop has read that."""
 
     def __init__(self, book: Ledger, key: SetId) -> None:

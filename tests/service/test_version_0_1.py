@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.heard import Heard
 from tests.support.host import Host
+from tests.support.listener import Recorder
 from uecwatchd.clouds.assumed_dialect import assume_dialects
 from uecwatchd.config.load import load
 from uecwatchd.intake.sets import assemble
@@ -74,11 +74,11 @@ def records(host: Host) -> dict[str, SetRecord]:
         return {record.name: record for record in book.sets()}
 
 
-def once(host: Host, heard: Heard) -> dict[str, SetRecord]:
+def once(host: Host, listener: Recorder) -> dict[str, SetRecord]:
     """Do all that can be done, a quarter of an hour after the last record of version 0.1."""
     now = max(record.since for record in records(host).values()) + 900
     with closing(open_ledger(host.state)) as book:
-        service = Service(load(host.config, environ={}), monitor=heard, ledger=book, now=lambda: now)
+        service = Service(load(host.config, environ={}), monitor=listener, ledger=book, now=lambda: now)
         return {record.name: record for record in service.once()}
 
 
@@ -90,8 +90,10 @@ def rows(host: Host) -> dict[str, Any]:
     return {row["name"]: row for row in json.loads(host.ask("status", "--json")[0])}
 
 
-def test_what_was_registered_keeps_its_id_and_nothing_is_registered_twice(old: Host, heard: Heard) -> None:
-    ended = once(old, heard)
+def test_what_was_registered_keeps_its_id_and_nothing_is_registered_twice(
+    old: Host, listener: Recorder
+) -> None:
+    ended = once(old, listener)
     assert ended["karmic"].image_id("machine") == ids()["karmic"]
     assert (old.spool / "karmic.emi").read_text().strip() == ids()["karmic"]
     assert [seen.path for seen in old.cloud.calls("PutObject") if "half" not in seen.path] == []
@@ -100,10 +102,10 @@ def test_what_was_registered_keeps_its_id_and_nothing_is_registered_twice(old: H
     assert (old.spool / "older.emi").read_text().strip() == ids()["older"]
 
 
-def test_a_bundle_that_was_begun_is_finished_under_its_name(old: Host, heard: Heard) -> None:
+def test_a_bundle_that_was_begun_is_finished_under_its_name(old: Host, listener: Recorder) -> None:
     with closing(open_ledger(old.state)) as book:
         (begun,) = (one for one in book.all_bundles() if one.state == "planned")
-    half = once(old, heard)["half"]
+    half = once(old, listener)["half"]
     assert half.state == "done", half.error
     assert half.target.image("machine").manifest == begun.location
     assert not (old.spool / "half.uec.error").exists()
@@ -146,18 +148,18 @@ def test_status_reads_what_version_0_1_wrote(started: Host) -> None:
     assert "wrong.toml" in found["wrong"]["detail"]
 
 
-def test_a_rejected_set_goes_on_when_it_is_corrected(old: Host, heard: Heard) -> None:
+def test_a_rejected_set_goes_on_when_it_is_corrected(old: Host, listener: Recorder) -> None:
     (old.spool / "wrong.toml").write_text(WHOLE)
-    assert once(old, heard)["wrong"].state == "done"
+    assert once(old, listener)["wrong"].state == "done"
     assert (old.spool / "wrong.emi").exists()
     assert not (old.spool / "wrong.uec.error").exists()
 
 
-def test_a_hold_stays_until_its_release(old: Host, heard: Heard) -> None:
-    once(old, heard)
+def test_a_hold_stays_until_its_release(old: Host, listener: Recorder) -> None:
+    once(old, listener)
     assert not [seen.path for seen in old.cloud.calls("PutObject") if "held" in seen.path]
     old.ask("release", "held")
-    assert once(old, heard)["held"].state == "done"
+    assert once(old, listener)["held"].state == "done"
 
 
 def test_its_reports_are_those_of_today(old: Host) -> None:
