@@ -59,7 +59,7 @@ MAY_ASK = {
     Asking("service/cloud_reports.py", "describe_cloud", "reading"): "writes it into the journal",
     Asking("config/records.py", "", "word"): "has what may be configured",
     Asking("config/documents.py", "", "word"): "has what people write who mean one",
-    Asking("clouds/connect.py", "_must_be_signable", "reading"): "prints it",
+    Asking("clouds/connect.py", "connect_as", "reading"): "prints it",
     Asking("clouds/images.py", "_useful", "reading"): "prints it",
     Asking("clouds/registration.py", "_fitting_id", "reading"): "prints it",
     Asking("cli/main.py", "", "word"): "has a verb of the embedded cloud's own name",

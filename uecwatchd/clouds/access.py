@@ -82,7 +82,9 @@ class CloudAccess:
 
         What is no halt counts as an outage. The caller reports the error.
         """
-        reason = error if isinstance(error, Halted | CloudAway) else _as_outage(error)
+        reason = (
+            error if isinstance(error, Halted | CloudAway) else CloudAway(error.what, error.why, error.hint)
+        )
         if self.availability.suspend(name, reason):
             self._clients.drop(name)
 
@@ -167,7 +169,3 @@ class CloudAccess:
     def _halt(self, name: str, error: Halted) -> None:
         self.suspend(name, error)
         self._on_halt(error)
-
-
-def _as_outage(error: UecError) -> CloudAway:
-    return CloudAway(error.what, error.why, error.hint)

@@ -56,7 +56,8 @@ def detected(settings: CloudSettings, account: Account, *, stop: Stop = NEVER) -
 def connect_as(account: Account, found: DetectedDialect, *, uploads: int, stop: Stop = NEVER) -> Cloud:
     """Return a cloud of a known dialect. Never raises Rejected."""
     with translated_troubles(account.cloud):
-        _must_be_signable(account, found.dialect)
+        if found.dialect.ec2_signature == "v2" and _is_ipv6(account):
+            raise _unsignable(account, f"{found.dialect.versions} takes")
         account = _sealing(numbered(account, found.dialect), found.dialect, stop)
         return make_cloud(account, found.dialect, uploads=uploads, stop=stop)
 
@@ -86,11 +87,6 @@ def unforeseen(cloud: str, fault: Exception) -> Unforeseen:
         " about it.",
         trace=words.trace,
     )
-
-
-def _must_be_signable(account: Account, dialect: Dialect) -> None:
-    if dialect.ec2_signature == "v2" and _is_ipv6(account):
-        raise _unsignable(account, f"{dialect.versions} takes")
 
 
 def _is_ipv6(account: Account) -> bool:

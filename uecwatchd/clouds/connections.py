@@ -106,14 +106,10 @@ class BoundedSession:
                 raise
 
     def _seconds_allowed(self, request: Any) -> float:
+        sent = int(request.headers.get("Content-Length") or 0)
         expected = self._limit if request.stream_output else 0
         seconds: float = getattr(request, "seconds", self._seconds)
-        return seconds + (_size(request) + expected) / SLOWEST_BYTES_A_SECOND
-
-
-def _size(request: Any) -> int:
-    length = request.headers.get("Content-Length") or 0
-    return int(length)
+        return seconds + (sent + expected) / SLOWEST_BYTES_A_SECOND
 
 
 class _Exchange:

@@ -165,18 +165,14 @@ def _oldest(account: Account, stop: Stop) -> DetectedDialect:
         try:
             cloud.ec2.describe_images(Owners=["self"], Filters=[OWN_FILTER])
         except ClientError as error:
-            return _refusing(_read(error.response), error)
+            answer = _read(error.response)
+            if UNKNOWN_PARAMETER not in answer.text:
+                raise
+            refuses = f"it refuses a filter with {answer.status}, as Eucalyptus"
+            if answer.status == HTTPStatus.PRECONDITION_FAILED:
+                return DetectedDialect(EUCA3, f"{refuses} 3.0 to 3.2 do")
+            return DetectedDialect(UEC, f"{refuses} before 3.0 does")
     return DetectedDialect(EUCA3, f"it takes filters and has no {OBJECT_STORAGE}, as Eucalyptus 3.3 and 3.4")
-
-
-def _refusing(answer: _Answer, error: ClientError) -> DetectedDialect:
-    if UNKNOWN_PARAMETER not in answer.text:
-        raise error
-    if answer.status == HTTPStatus.PRECONDITION_FAILED:
-        return DetectedDialect(
-            EUCA3, f"it refuses a filter with {answer.status}, as Eucalyptus 3.0 to 3.2 do"
-        )
-    return DetectedDialect(UEC, f"it refuses a filter with {answer.status}, as Eucalyptus before 3.0 does")
 
 
 def _read(response: Mapping[str, Any]) -> _Answer:

@@ -77,9 +77,13 @@ def check_bucket_can_be_made(cloud: Cloud, bucket: str) -> None:
 
 
 def _make(cloud: Cloud, bucket: str) -> None:
+    # us-east-1 is the one region of AWS that must not be named.
+    region = cloud.s3.meta.region_name
+    is_named = cloud.dialect.regional and region != "us-east-1"
+    place = {"CreateBucketConfiguration": {"LocationConstraint": region}} if is_named else {}
     with translated(cloud, f"making bucket {bucket}"):
         try:
-            cloud.s3.create_bucket(Bucket=bucket, **_place(cloud))
+            cloud.s3.create_bucket(Bucket=bucket, **place)
         except ClientError as error:
             # Another host may just have made it for us; Eucalyptus 3 then says that it exists, no more.
             if code_of(error) == "BucketAlreadyOwnedByYou" or _is_there(cloud, bucket):
@@ -109,13 +113,6 @@ def _headed(cloud: Cloud, bucket: str) -> bool | None:
         except ClientError as error:
             return False if status_of(error) == HTTPStatus.NOT_FOUND else None
     return True
-
-
-def _place(cloud: Cloud) -> dict[str, Any]:
-    # us-east-1 is the one region of AWS that must not be named.
-    region = cloud.s3.meta.region_name
-    named = cloud.dialect.regional and region != "us-east-1"
-    return {"CreateBucketConfiguration": {"LocationConstraint": region}} if named else {}
 
 
 class UploadBody(RawIOBase):

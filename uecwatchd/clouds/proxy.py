@@ -26,7 +26,8 @@ PORT = re.compile(r"(?P<host>\[[^]]*\]|[^:]*):(?P<port>[0-9]+)")
 def proxies_for(url: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the proxy for a URL as botocore wants it, by the URL's scheme; empty if there is none."""
     _, proxy = _named(url, environ)
-    if not proxy or is_loopback(url) or is_exempt(url, _first(environ, "no_proxy", "NO_PROXY")):
+    no_proxy = environ.get("no_proxy") or environ.get("NO_PROXY", "")
+    if not proxy or is_loopback(url) or is_exempt(url, no_proxy):
         return {}
     return {urlsplit(url).scheme: proxy if KIND.match(proxy) else f"http://{proxy}"}
 
@@ -86,7 +87,3 @@ def _named(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
     name = f"{urlsplit(url).scheme}_proxy"
     variable = name if environ.get(name) else name.upper()
     return variable, environ.get(variable, "")
-
-
-def _first(environ: Mapping[str, str], *names: str) -> str:
-    return next((environ[name] for name in names if environ.get(name)), "")

@@ -149,7 +149,7 @@ def _certificate(item: Mapping[str, str], what: str) -> Certificate:
         raise _unusable(what, "what it gives is no certificate in PEM form") from error
     if not isinstance(key, RSAPublicKey):
         raise _unusable(what, "its key is not RSA, with which bundles are sealed")
-    if _digits(item.get("certificateFingerprint", "")) != fingerprint(certificate):
+    if item.get("certificateFingerprint", "").replace(":", "").lower() != fingerprint(certificate):
         raise _unusable(what, "the certificate is not the one whose fingerprint it gives")
     return certificate
 
@@ -157,10 +157,6 @@ def _certificate(item: Mapping[str, str], what: str) -> Certificate:
 def fingerprint(certificate: Certificate) -> str:
     """Return the SHA-256 of its DER form in lower-case hex digits."""
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
-
-
-def _digits(fingerprint: str) -> str:
-    return fingerprint.replace(":", "").lower()
 
 
 def _not_offered(account: Account, what: str, why: str) -> Halted:

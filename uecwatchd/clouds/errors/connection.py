@@ -45,8 +45,10 @@ class ConnectionFailure:
     hint: str
 
     def fits(self, error: Exception) -> bool:
-        reason = f"{error} {_cause(error)}"
-        return isinstance(error, self.error) and re.search(self.words, reason, re.IGNORECASE) is not None
+        # The message of one of botocore's lacks the reason of a failed connection.
+        cause = error.kwargs.get("error", "") if isinstance(error, BotoCoreError) else ""
+        message = f"{error} {cause}"
+        return isinstance(error, self.error) and re.search(self.words, message, re.IGNORECASE) is not None
 
 
 # An old cloud is best left as it is, and given a newer face.
@@ -277,8 +279,3 @@ def quoted(words: str) -> str:
     """Quote a stranger's words as part of a sentence of ours."""
     line = " ".join(words.split()).strip(": ").rstrip(".")
     return line if len(line) <= QUOTE_CHARACTERS else line[:QUOTE_CHARACTERS] + "…"
-
-
-def _cause(error: Exception) -> str:
-    """Return the error below one of botocore's, whose message lacks the reason of a failed connection."""
-    return str(error.kwargs.get("error", "")) if isinstance(error, BotoCoreError) else ""

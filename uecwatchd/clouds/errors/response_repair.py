@@ -107,7 +107,8 @@ def _rewrite(response: dict[str, Any], *, service: str) -> None:
 def code_and_message(status: int, text: str) -> tuple[str, str]:
     """Return the code and message of a refusal; the status and its meaning in HTTP replace missing ones."""
     code = element("Code", text) or str(status)
-    return code, element("Message", text) or _plain(text) or http.client.responses.get(status, "")
+    message = element("Message", text) or _unescaped(TAG.sub(" ", text)).strip()
+    return code, message or http.client.responses.get(status, "")
 
 
 class RepairingParsers:
@@ -174,10 +175,6 @@ def element(name: str, text: str) -> str:
     found = re.search(rf"<(?:\w+:)?{name}\b[^<>]*>", text)
     end = text.find("</", found.end()) if found else -1
     return _unescaped(text[found.end() : end]).strip() if found and end >= 0 else ""
-
-
-def _plain(text: str) -> str:
-    return _unescaped(TAG.sub(" ", text)).strip()
 
 
 def _unescaped(text: str) -> str:
