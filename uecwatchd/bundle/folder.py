@@ -130,7 +130,8 @@ def unbundle_to_folder(
     `key` is the private key of that `side`. If `signer` is given, its owner must have signed the manifest.
     Zeros become holes. After a failure the folder contains nothing new.
     """
-    data = _read_manifest_bytes(manifest)
+    with open_for_reading(manifest, follow=False) as file:
+        data = file.read(LIMIT_BYTES + 1)
     listed = read_manifest(data, name=manifest.name)
     secret = open_secret(listed, key, side=side)  # first: another user's bundle explains an unknown signature
     if signer is not None:
@@ -225,11 +226,6 @@ def make_manifest(
         ramdisk_id=properties.ramdisk_id,
         block_devices=(BlockDevice("ami", properties.root),) if properties.root else (),
     )
-
-
-def _read_manifest_bytes(path: Path) -> bytes:
-    with open_for_reading(path, follow=False) as file:
-        return file.read(LIMIT_BYTES + 1)
 
 
 def _part_reader(folder: Path) -> Callable[[Part], Iterator[bytes]]:

@@ -136,7 +136,10 @@ def write_manifest(manifest: Manifest, *, key: RSAPrivateKey) -> bytes:
 def _machine_configuration(manifest: Manifest) -> str:
     inside = [_text("architecture", manifest.arch)]
     if manifest.block_devices:
-        mappings = (_mapping(device) for device in manifest.block_devices)
+        mappings = (
+            _element("mapping", _text("virtual", device.virtual), _text("device", device.device))
+            for device in manifest.block_devices
+        )
         inside.append(_element("block_device_mapping", *mappings))
     if manifest.product_codes:
         codes = (_text("product_code", code) for code in manifest.product_codes)
@@ -146,10 +149,6 @@ def _machine_configuration(manifest: Manifest) -> str:
     inside += [_text("kernel_id", kernel)] if kernel else []
     inside += [_text("ramdisk_id", ramdisk)] if ramdisk else []
     return _element("machine_configuration", *inside)
-
-
-def _mapping(device: BlockDevice) -> str:
-    return _element("mapping", _text("virtual", device.virtual), _text("device", device.device))
 
 
 def _image(manifest: Manifest) -> str:

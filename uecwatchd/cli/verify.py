@@ -58,13 +58,11 @@ def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, 
     record = next(iter(meant), None)
     if record is None:
         raise Rejected(
-            f"{name}: it is not registered", "the ledger has no finished set of this name", _look()
+            f"{name}: it is not registered",
+            "the ledger has no finished set of this name",
+            "See: uecwatchd status.",
         )
     if record.target.cloud not in settings.clouds:
         why = f"it was registered on cloud {record.target.cloud}, which is not configured"
         raise Halted(f"{name}: cannot look", why, "Use the configuration it was registered with.")
     return record, before
-
-
-def _look() -> str:
-    return "See: uecwatchd status."

@@ -30,7 +30,9 @@ def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
     lines = _unarmored(_LINE_END.split(decode(bounded(data))))
     for number, line in lines:
         _add_checksum(digests, line, target=target, place=f"line {number}")
-    if not digests and (lines or target) and not (lines and _is_general(name)):
+    # A list whose name does not say which sums it has may hold other kinds alone.
+    is_general = "256" not in name
+    if not digests and (lines or target) and not (lines and is_general):
         raise Malformed("it holds no checksum")
     return digests
 
@@ -43,11 +45,6 @@ def unusable_checksums(file_name: str, error: Malformed) -> Rejected:
         listed, where = file_word(folder + target), file_word(file_name)
         hint = f"Write it again, or move it away. Try: sha256sum {listed} > {where}"
     return Rejected(f"{file_name}: it cannot be used", str(error), hint)
-
-
-def _is_general(name: str) -> bool:
-    """Return True if a list may contain other kinds of sums, because its name does not say which."""
-    return "256" not in name
 
 
 def _unarmored(lines: Iterable[str]) -> list[tuple[int, str]]:

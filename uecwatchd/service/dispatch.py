@@ -92,8 +92,10 @@ class Dispatcher:
     def begin(self, tools: context.AttemptTools) -> None:
         """Have free workers begin queued sets."""
         for each in self._queue.take(self._workers.sizes):
-            found = each.found
-            work = partial(run.work, found, before=self._record_of(found), tools=tools)
+            found, record = each.found, self._states.get(each.found.id)
+            if record and self._requests.open.has(found.id, "retry"):
+                record = with_fresh_retries(record)
+            work = partial(run.work, found, before=record, tools=tools)
             requests = self._requests.open.of(found.id, "retry")
             self._workers.start(found, size=each.candidate.size, work=work, requests=requests)
 
@@ -121,12 +123,6 @@ class Dispatcher:
             self._workers.wait()
             self.collect(tools)
         self._workers.close()
-
-    def _record_of(self, found: ImageSet) -> SetRecord | None:
-        record = self._states.get(found.id)
-        if record and self._requests.open.has(found.id, "retry"):
-            return with_fresh_retries(record)
-        return record
 
     def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.AttemptTools) -> None:
         """Defer a set when an internal error has prevented even the record of how the attempt ended."""

@@ -103,16 +103,15 @@ class SetQueue:
     def take(self, running: Mapping[SetId, int]) -> list[QueuedSet]:
         """Take out the sets to begin now. `running` are those at work, with their sizes in bytes."""
         sizes = list(running.values())
-        candidates = {c.key: c for c in self._candidates()}
+        candidates = {
+            one.candidate.key: one.candidate for sets in self._sets.values() for one in sets.values()
+        }
         chosen = list(choose(candidates.values(), sizes, slots=self._slots, begun=self._begun))
         self._begun += len(chosen)
         rest = [c for key, c in candidates.items() if key not in {c.key for c in chosen}]
         if passing := choose_express(rest, [*sizes, *(c.size for c in chosen)], slots=self._slots):
             chosen.append(passing)
         return [self._sets[Path(c.key.folder)].pop(c.key) for c in chosen]
-
-    def _candidates(self) -> Iterable[QueueEntry]:
-        return (each.candidate for sets in self._sets.values() for each in sets.values())
 
 
 def choose(

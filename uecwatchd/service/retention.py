@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from uecwatchd.intake.sets.records import FolderSets, ImageSet
+from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.intake.spool import archive, scan
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import LeavingFile, Removal, SetRecord
@@ -34,18 +34,15 @@ def files_to_retire(
     """Return the files of finished sets, without those that other sets need."""
     done = [found for found in assembly.ready if is_done(found, records.get(found.name))]
     done = [found for found in done if found.name not in held]
-    paths = _files_of_these_only(assembly, done)
-    return [LeavingFile(str(listing.folder), path, listing.entries[path].stamp, removal) for path in paths]
-
-
-def _files_of_these_only(assembly: FolderSets, done: list[ImageSet]) -> Iterable[str]:
     others = [found for found in assembly.ready if found not in done]
     needed = {path for found in others for path in found.files}
     needed |= {path for one in assembly.waiting for path in one.files}
     needed |= {path for one in assembly.refused for path in one.files}
-    return dict.fromkeys(
-        path for found in done for path in found.files if path not in needed | set(found.shared)
-    )
+    own = (path for found in done for path in found.files if path not in needed | set(found.shared))
+    return [
+        LeavingFile(str(listing.folder), path, listing.entries[path].stamp, removal)
+        for path in dict.fromkeys(own)
+    ]
 
 
 def remove_leaving(folder: Path, ledger: Ledger, conditions: Conditions, *, now: float) -> None:

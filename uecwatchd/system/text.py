@@ -17,11 +17,9 @@ def printable(text: str) -> str:
     Newlines, escape sequences, reversed writing directions and bytes of file names that are not UTF-8
     come out as `\\n`, `\\x1b`, `\\u202e`, `\\udcff`.
     """
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def shorten(text: str) -> str:

@@ -66,7 +66,11 @@ def take_environment(unit: Unit) -> None:
     Raises NotPermitted if the caller may not have them, Halted if systemd cannot provide them.
     """
     given = _service_environment(unit)
-    own = {name: value for name, value in os.environ.items() if _is_the_callers(name)}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name in OF_THE_CALLER or name.startswith(CALLERS_PREFIXES)
+    }
     environment = {**_home(unit), **_folders(unit), **given.environment}
     if unit.config_of_command:
         environment[CONFIG_VARIABLE] = unit.config_of_command
@@ -75,10 +79,6 @@ def take_environment(unit: Unit) -> None:
     os.environ.update(environment)
     if given.credentials:
         os.environ["CREDENTIALS_DIRECTORY"] = str(_store_credentials(unit, given.credentials))
-
-
-def _is_the_callers(name: str) -> bool:
-    return name in OF_THE_CALLER or name.startswith(CALLERS_PREFIXES)
 
 
 def _service_environment(unit: Unit) -> ServiceEnvironment:

@@ -83,11 +83,7 @@ def unit_for(config: Path | None, *, name: str | None) -> Unit | None:
     if unit is None or unit.is_this_process:
         return None
     named = config or (Path(text) if (text := os.environ.get(CONFIG_VARIABLE)) else None)
-    return unit if name or named is None or _same(named, unit.config) else None
-
-
-def _same(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+    return unit if name or named is None or os.path.realpath(named) == os.path.realpath(unit.config) else None
 
 
 def ask(name: str) -> Unit | None:

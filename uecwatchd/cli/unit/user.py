@@ -62,17 +62,14 @@ def become(entry: pwd.struct_passwd, *, group: str = "", groups: Iterable[str] =
     """
     main = _group(group) if group else entry.pw_gid
     more = [_group(name) for name in groups]
-    _prctl(PR_SET_KEEPCAPS, 1)
-    os.setgroups(sorted({*_groups_of(entry), *more}))
+    ctypes.CDLL(None).prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    groups_of_user = os.getgrouplist(entry.pw_name, entry.pw_gid) if entry.pw_name else []
+    os.setgroups(sorted({*groups_of_user, *more}))
     os.setgid(main)
     os.setuid(entry.pw_uid)
     _keep_only(CAP_LEASE)
     if entry.pw_name:
         os.environ.update(HOME=entry.pw_dir, USER=entry.pw_name, LOGNAME=entry.pw_name)
-
-
-def _groups_of(entry: pwd.struct_passwd) -> list[int]:
-    return os.getgrouplist(entry.pw_name, entry.pw_gid) if entry.pw_name else []
 
 
 def _group(name: str) -> int:
@@ -81,10 +78,6 @@ def _group(name: str) -> int:
     except KeyError:
         why = f"there is no group {name} on this machine, which the unit names"
         raise Halted("the service's unit", why, "Try: systemd-sysusers") from None
-
-
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _keep_only(capabilities: int) -> None:

@@ -54,11 +54,9 @@ class SetCandidate:
 
 def stem_of(name: str) -> str:
     """Return the name of the set that a file belongs to by its stem."""
-    return next((name[: -len(s)] for s in SUFFIXES if len(name) > len(s) and _has_suffix(name, s)), name)
-
-
-def _has_suffix(name: str, suffix: str) -> bool:
-    return name[-len(suffix) :].lower() == suffix
+    return next(
+        (name[: -len(s)] for s in SUFFIXES if len(name) > len(s) and name[-len(s) :].lower() == s), name
+    )
 
 
 def key_of(name: str) -> str:

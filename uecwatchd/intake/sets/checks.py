@@ -65,12 +65,9 @@ def check_readable(
     if isinstance(trouble, UecError):
         raise trouble
     for path in (*candidate.sidecars, *lists.of(candidate, owned)):
-        _check_is_file(listing, path)
-    _check_regular(listing, owned)
-
-
-def _check_regular(listing: Listing, paths: Iterable[str]) -> None:
-    for path in paths:
+        if (kind := listing.entries[path].kind) != "file":
+            raise not_regular(path, kind)
+    for path in owned:
         kind = listing.entries[path].kind
         if kind != "file" and looks_like_a_member(path.rsplit("/", 1)[-1]):
             raise not_regular(path, kind)
@@ -88,8 +85,3 @@ def check_settled(listing: Listing, paths: Iterable[str], settle: float) -> None
         ready_at = listing.entries[path].since + settle
         if listing.now < ready_at:
             raise NotReady(f"{path} to be unchanged for {settle:g} s", ready_at, brief=True)
-
-
-def _check_is_file(listing: Listing, path: str) -> None:
-    if (kind := listing.entries[path].kind) != "file":
-        raise not_regular(path, kind)

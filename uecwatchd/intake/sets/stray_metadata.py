@@ -86,7 +86,11 @@ def find_nearby(
 
     `progressed` is called for each name, as a sign of life.
     """
-    whole = [candidate for candidate in candidates if _has_machine(listing, candidate, owned[candidate.name])]
+    whole = [
+        candidate
+        for candidate in candidates
+        if any(role_of(listing, path) == "machine" for path in owned[candidate.name])
+    ]
     named = {candidate.name for candidate in whole}
     read = {path for candidate in whole for path in candidate.sidecars}
     lone = [
@@ -119,10 +123,6 @@ def _texts_elsewhere(listing: Listing, targets: Collection[str]) -> Iterator[Sim
             keys = names_meant(path)
             if keys.isdisjoint(targets):
                 yield SimilarSidecar(path, frozenset((*keys, *map(key_of, machines_named(listing, path)))))
-
-
-def _has_machine(listing: Listing, candidate: SetCandidate, paths: Iterable[str]) -> bool:
-    return any(role_of(listing, path) == "machine" for path in paths)
 
 
 def _targets(candidate: SetCandidate, paths: Iterable[str]) -> list[str]:

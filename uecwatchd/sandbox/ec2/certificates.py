@@ -25,13 +25,9 @@ def describe(backend: Backend, parameters: Parameters) -> Payload:
     found = tuple(
         _item(parameters, usage, pem)
         for usage, pem in certificates.items()
-        if matches(_facts(usage), filters)
+        if matches({"service-type": SERVICE, "certificate-usage": usage}, filters)
     )
     return {"serviceCertificates": {"item": found}}
-
-
-def _facts(usage: str) -> Mapping[str, str]:
-    return {"service-type": SERVICE, "certificate-usage": usage}
 
 
 def _item(parameters: Parameters, usage: str, pem: bytes) -> Payload:
