@@ -58,8 +58,9 @@ def show_plan(settings: Settings, *, as_json: bool) -> int:
     rows = [row for row in found.rows if begun_now(row, found.known.now)]
     if as_json:
         put_json([row_json(row) for row in rows])
-    for line in shown_table(rows, settings) if not as_json else ():
-        put(line)
+    else:
+        for line in shown_table(rows, settings):
+            put(line)
     others = sum(row.is_set for row in found.rows) - len(rows)
     say(f"{len(rows)} to be worked on, nothing to be done with {others}.")
     return max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)

@@ -55,13 +55,13 @@ def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, 
     meant = [r for r in done if name in (r.name, str(r.id))]
     if len(meant) > 1:
         raise Ambiguous.of(name, meant)
-    record = next(iter(meant), None)
-    if record is None:
+    if not meant:
         raise Rejected(
             f"{name}: it is not registered",
             "the ledger has no finished set of this name",
             "See: uecwatchd status.",
         )
+    record = meant[0]
     if record.target.cloud not in settings.clouds:
         why = f"it was registered on cloud {record.target.cloud}, which is not configured"
         raise Halted(f"{name}: cannot look", why, "Use the configuration it was registered with.")

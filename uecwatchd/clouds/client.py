@@ -166,18 +166,14 @@ def make_client(service: str, **arguments: Any) -> Any:
 @functools.cache
 def _session() -> boto3.session.Session:
     """Return the one session for all clouds: reading the models is most of the cost of making a client."""
-    sealed = _sealed_session()
-    # No moment that a cloud tells is of use to us, and servers tell them in ways of their own, or not at all.
-    sealed.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
-    return boto3.session.Session(botocore_session=sealed)
-
-
-def _sealed_session() -> botocore.session.Session:
-    """Return a session that ignores files and environment: each variable has only its default."""
+    # It ignores files and environment: each variable has only its default.
     known = BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
     defaults = {name: (None, None, default, cast) for name, (_, _, default, cast) in known}
     no_file = (None, None, "/dev/null", None)
-    return botocore.session.Session(defaults | {"config_file": no_file, "credentials_file": no_file})
+    sealed = botocore.session.Session(defaults | {"config_file": no_file, "credentials_file": no_file})
+    # No moment that a cloud tells is of use to us, and servers tell them in ways of their own, or not at all.
+    sealed.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    return boto3.session.Session(botocore_session=sealed)
 
 
 def _client_arguments(account: Account, url: str | None, config: Config) -> dict[str, Any]:

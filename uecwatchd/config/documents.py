@@ -63,15 +63,7 @@ class NoTable(Malformed):
 def decode(data: bytes) -> str:
     """Decode UTF-8, with or without the byte order mark of Windows editors."""
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return _decode_strictly(data)
-
-
-def _decode_strictly(data: bytes) -> str:
-    # The codec with the mark counts offsets from behind the mark.
-    try:
-        return data.decode()
+        return data.decode().removeprefix("\ufeff")  # the codec utf-8-sig would count offsets from behind it
     except UnicodeDecodeError as error:
         why = f"not UTF-8 text (byte 0x{data[error.start]:02x} at offset {error.start})"
         raise Malformed(why) from error

@@ -150,14 +150,11 @@ def _await_end(config: Path, clock: Callable[[], float]) -> list[Mapping[str, An
             {"waiting"} if clock() - begun > WAITING_SECONDS else set()
         )
         if rows and not states & {"new", "queued", "working"} and states & stuck:
-            _explain(rows)
+            row = next(row for row in rows if row["state"] != "done")
+            why = f"{row['state']}: {row['detail']}"
+            hint = f"See {row['folder']}/{row['name']}.uec.error, if there is one."
+            raise Rejected(row["name"], why, hint)
     raise Deferred("the demo", "the sets have not come to an end", "Look at the files beside the images.")
-
-
-def _explain(rows: Sequence[Mapping[str, Any]]) -> None:
-    row = next(row for row in rows if row["state"] != "done")
-    why = f"{row['state']}: {row['detail']}"
-    raise Rejected(row["name"], why, f"See {row['folder']}/{row['name']}.uec.error, if there is one.")
 
 
 def _status(config: Path) -> list[Mapping[str, Any]]:

@@ -58,7 +58,7 @@ def gpt(sample: Sample) -> Facts | None:
     places = (table + i * step for i in range(min(count, MAX_PARTITIONS)))
     kinds = (sample.head[at : at + 16] for at in places)
     arches = [PARTITION_ARCH[kind] for kind in kinds if kind in PARTITION_ARCH]
-    arch = next(iter(sorted(arches, key=lambda arch: arch != "x86_64")), None)  # x86_64 first, if several
+    arch = "x86_64" if "x86_64" in arches else next(iter(arches), None)  # x86_64 first, if several
     return Facts("gpt", role="machine", arch=arch, layout="disk", claimed=claimed)
 
 

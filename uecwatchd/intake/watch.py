@@ -154,9 +154,10 @@ class Watch:
         return WatchMode(folder, events=True, scan_every=self._scan_every)
 
     def _scanned(self, folder: Path, error: OSError | RuntimeError) -> WatchMode:
-        return WatchMode(
-            folder, events=False, scan_every=self._shortest_pause(), why=_refusal(error), passing=True
-        )
+        why = f"no inotify, {error}"
+        if isinstance(error, OSError) and error.errno in LIMITS:
+            why = f"no inotify, {error.strerror}; raise {LIMITS[error.errno]}"
+        return WatchMode(folder, events=False, scan_every=self._shortest_pause(), why=why, passing=True)
 
     def _shortest_pause(self) -> float:
         return min(self._scan_every, EVENTLESS_SCAN_SECONDS)
@@ -201,9 +202,3 @@ def _unreachable_because(folder: Path) -> str:
         return "not readable"
     except UecError:
         return "not there"
-
-
-def _refusal(error: OSError | RuntimeError) -> str:
-    if isinstance(error, OSError) and error.errno in LIMITS:
-        return f"no inotify, {error.strerror}; raise {LIMITS[error.errno]}"
-    return f"no inotify, {error}"

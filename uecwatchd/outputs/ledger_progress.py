@@ -38,5 +38,7 @@ def track_in_ledger(
 def drop_advances(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:
     """Remove the copies for some sets, or all that a crash left behind."""
     with suppress(UecError):
-        for key in tuple(ledger.advances()) if keys is None else keys:
+        if keys is None:
+            keys = tuple(ledger.advances())
+        for key in keys:
             ledger.drop_advance(key)

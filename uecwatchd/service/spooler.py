@@ -121,7 +121,8 @@ class Spooler:
             self._ended()  # for a probe is due at once
         setup.scanner.update_rules()
         self._locks.release_others(spool.folders)
-        for folder in spool.folders if folders is None else folders:
+        folders = spool.folders if folders is None else folders
+        for folder in folders:
             with self._isolated(folder), setup.scanner.timed(folder):
                 self._locks.acquire(folder, setup.conditions)
                 remove_leaving(folder, setup.tools.ledger, setup.conditions, now=setup.tools.now())

@@ -84,11 +84,13 @@ def _detect(
 
 
 def _undetected(account: Account, error: UecError, clock: Clock, stop: Stop) -> Finding:
-    """Return the finding for a cloud that was not recognised.
+    """Return the finding for a cloud that was not detected.
 
-    A cloud is recognised by its S3 first: if its EC2 accepts us, only S3 refuses us.
+    A cloud is detected by its S3 first: if its EC2 accepts us, only S3 refuses us.
     """
-    for dialect in (EUCA5, UEC) if isinstance(error, Halted) else ():
+    if not isinstance(error, Halted):
+        return bad(error, account.cloud)
+    for dialect in (EUCA5, UEC):
         cloud = make_cloud(account, dialect, uploads=1, stop=stop)
         if not _ask(cloud, "listing its images", partial(_own_images, cloud), clock).error:
             return _of_s3(cloud, error, alone=True)

@@ -104,9 +104,8 @@ def _with_times_seen(listing: Listing, *, now: float, settled: bool) -> Listing:
 
     A change time in the future comes from another host.
     """
-    entries = {
-        path: replace(entry, since=0.0 if settled or changed > now else changed)
-        for path, entry in listing.entries.items()
-        for changed in (entry.stamp.ctime_ns / 1e9,)
-    }
+    entries = {}
+    for path, entry in listing.entries.items():
+        changed = entry.stamp.ctime_ns / 1e9
+        entries[path] = replace(entry, since=0.0 if settled or changed > now else changed)
     return replace(listing, now=now, entries=entries)

@@ -37,8 +37,9 @@ def show_rows(settings: Settings, *, in_json: bool, name: str | None = None) -> 
         return os.EX_NOINPUT
     if in_json:
         put_json([row_json(row) for row in rows])
-    for line in () if in_json else _worded(rows, name, settings):
-        put(line)
+    else:
+        for line in _lines(rows, name, settings):
+            put(line)
     if not rows and not found.troubles and not in_json:
         say("The spool folders are empty.")
     if not found.known.alive and any(row.needs_daemon for row in rows):
@@ -46,7 +47,7 @@ def show_rows(settings: Settings, *, in_json: bool, name: str | None = None) -> 
     return max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)
 
 
-def _worded(rows: Sequence[Row], name: str | None, settings: Settings) -> list[str]:
+def _lines(rows: Sequence[Row], name: str | None, settings: Settings) -> list[str]:
     if name:
         return [line for row in rows for line in details(row, asked=name)]
     return shown_table(rows, settings)

@@ -72,7 +72,12 @@ def obstacles(unit: Unit, needs: Iterable[Need]) -> tuple[Obstacle, ...]:
     rules, needs = _in_order(unit), tuple(needs)
     written = {need.path for need in needs if need.write}
     locked = [path for path in map(_path, unit.listed("ReadOnlyPaths")) if path not in written]
-    return tuple(found for need in needs if (found := _obstacle(need, rules, locked)))
+    found = []
+    for need in needs:
+        rule = _that_counts(need.path, rules)
+        if rule.access != "write" and (need.write or rule.access != "read"):
+            found.append(Obstacle(need, rule.setting, tuple(_lines(need, rule, locked))))
+    return tuple(found)
 
 
 def bound(unit: Unit, path: PurePath) -> str:
@@ -89,13 +94,6 @@ def _in_order(unit: Unit) -> Sequence[_Rule]:
         stays = (before.access, rule.access) == ("read", "write")
         counting[rule.prefix] = replace(rule, access="read", setting=before.setting) if stays else rule
     return sorted(counting.values(), key=lambda rule: len(rule.prefix.parts))
-
-
-def _obstacle(need: Need, rules: Sequence[_Rule], locked: Sequence[PurePath]) -> Obstacle | None:
-    rule = _that_counts(need.path, rules)
-    if rule.access == "write" or (rule.access == "read" and not need.write):
-        return None
-    return Obstacle(need, rule.setting, tuple(_lines(need, rule, locked)))
 
 
 def _that_counts(path: PurePath, rules: Sequence[_Rule]) -> _Rule:

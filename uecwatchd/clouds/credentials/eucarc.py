@@ -69,8 +69,9 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
     remarks += tuple(
         Remark(f"{path}: {why}", f"Add to {path} the lines that the cloud needs of it.") for why in skipped
     )
-    for setting in spelled.keys() - values.keys() - reasons.keys() if skipped else ():
-        reasons[setting] = f"{spelled[setting]} is not known, since {skipped[0]}"
+    if skipped:
+        for setting in spelled.keys() - values.keys() - reasons.keys():
+            reasons[setting] = f"{spelled[setting]} is not known, since {skipped[0]}"
     return Source(str(path), placed, spelled, (path,), remarks, remedies, reasons, lines)
 
 

@@ -131,8 +131,9 @@ def _command(reading: ScriptState, at: int, joint: str) -> int:
             sets.append(scope.was(found[1]))
             at = _assignment(reading, found, words, after=last if joint == "||" else Command())
         else:
-            for was in [] if words else reversed(sets):
-                scope.restore(was)
+            if not words:
+                for was in reversed(sets):
+                    scope.restore(was)
             value, at = word(text, at, scope)
             words.append(value)
         _, at = blank(BETWEEN_WORDS, text, max(at, scope.at + 1))

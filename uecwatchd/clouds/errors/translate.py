@@ -1,6 +1,6 @@
 """Errors of botocore, turned into ours."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -51,7 +51,10 @@ def status_of(error: ClientError) -> int:
 
 
 def _refused(cloud: AskedCloud, what: str, error: ClientError) -> UecError:
-    request_id = _request_id(error.response["ResponseMetadata"])
+    metadata = error.response["ResponseMetadata"]
+    headers = metadata.get("HTTPHeaders", {})
+    request_id = metadata.get("RequestId") or headers.get(REQUEST_ID_HEADER)
+    request_id = str(request_id or headers.get("x-amzn-requestid", ""))
     return translate_refusal(cloud.dialect.name, what, _read(cloud, error), request_id=request_id)
 
 
@@ -72,10 +75,3 @@ def _read(cloud: AskedCloud, error: ClientError) -> Refusal:
 
 def in_one_line(message: str) -> str:
     return " ".join(message[:MESSAGE_CHARACTERS].split())
-
-
-def _request_id(metadata: Mapping[str, Any]) -> str:
-    headers = metadata.get("HTTPHeaders", {})
-    return str(
-        metadata.get("RequestId") or headers.get(REQUEST_ID_HEADER) or headers.get("x-amzn-requestid", "")
-    )

@@ -96,7 +96,7 @@ def find_candidates(listing: Listing) -> list[SetCandidate]:
 def _add_boot_files(
     listing: Listing, sidecars: Mapping[str, list[str]], stems: dict[str, list[str]]
 ) -> dict[str, list[str]]:
-    """Add published kernels and ramdisks to the stems of their images; returns the lent ones by stem."""
+    """Add published kernels and ramdisks to the stems of their images; returns the shared ones by stem."""
     shared_boot_files: dict[str, list[str]] = {}
     with_image = {stem for stem, paths in stems.items() if any(_may_be_machine(listing, p) for p in paths)}
     images = images_of({*with_image, *sidecars})
@@ -109,7 +109,8 @@ def _add_boot_files(
             stems[stem].remove(path)
         for owner in owners:
             stems.setdefault(owner, []).append(path)
-            shared_boot_files.setdefault(owner, []).extend([path] if is_common else [])
+            if is_common:
+                shared_boot_files.setdefault(owner, []).append(path)
     for stem in [stem for stem, paths in stems.items() if not paths]:
         del stems[stem]
     return shared_boot_files

@@ -81,7 +81,8 @@ def find_checksum_lists(listing: Listing) -> ChecksumLists:
             own.setdefault(file_names.fold_name(base or target or ""), []).append(path)
         if not base and not isinstance(read, Mapping) and (not target or "256" not in name):
             broken.append(path)
-        for listed in read if isinstance(read, Mapping) else ():
+        names = read if isinstance(read, Mapping) else ()
+        for listed in names:
             if named := next((name for name in _possible_paths(base, listed) if name in there), None):
                 naming.setdefault(named, []).append((path, listed))
     return ChecksumLists(own, naming, broken)

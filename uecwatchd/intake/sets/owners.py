@@ -68,8 +68,10 @@ class OwnerView:
 
     def check_exposure(self, files: Sequence[str]) -> None:
         """Raise NotReady for a file that others than its owner may have written or named."""
+        if self.users is None:
+            return
         folders = [path.partition("/")[0] for path in files]
-        for path in dict.fromkeys([*folders, *files]) if self.users else ():
+        for path in dict.fromkeys([*folders, *files]):
             if found := self.listing.entries[path].exposed:
                 where = shell_word(str(self.listing.folder / path))
                 remedy = f"try: {found.command} {where}" if found.command else "copy it again"

@@ -30,8 +30,11 @@ class SimilarNames:
         self._are_few = len(keys) * others <= FEW_PAIRS
         self._left = MOST_COMPARED
         self._index: dict[str, list[str]] = {}
-        for name, key in () if self._are_few else keys.items():
-            for trait in traits_of(key) if len(self._index) < MOST_TRAITS else {key}:
+        if self._are_few:
+            return
+        for name, key in keys.items():
+            traits = traits_of(key) if len(self._index) < MOST_TRAITS else {key}
+            for trait in traits:
                 self._index.setdefault(trait, []).append(name)
 
     def take_all(self) -> list[str]:

@@ -156,7 +156,9 @@ class _Names:
     def take(self, descriptor: int, prefix: str, most: int) -> Mapping[int, int]:
         """Add the names in one folder; returns how many of each owner are left out."""
         names, left_out = names_in(descriptor, most)
-        for name in names if not (left_out and prefix) else ():
+        if prefix and left_out:
+            return left_out
+        for name in names:
             self._budget.progressed()
             self._take(descriptor, prefix, name)
         return left_out

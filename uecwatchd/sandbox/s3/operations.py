@@ -92,6 +92,7 @@ def _find(rules: S3Rules, name: str, query: Mapping[str, str]) -> Operation:
     if found is None or (name == "HeadBucket" and not rules.head_bucket):
         raise ApiError("MethodNotAllowed", "The specified method is not allowed against this resource")
     known = keys | rules.harmless_keys | (rules.listing_keys if name == "ListObjects" else frozenset())
-    for key in query.keys() - known if rules.unknown_key_code else ():
-        raise ApiError(rules.unknown_key_code, f"Failed to bind the following fields: {key}")
+    if rules.unknown_key_code:
+        for key in query.keys() - known:
+            raise ApiError(rules.unknown_key_code, f"Failed to bind the following fields: {key}")
     return found
