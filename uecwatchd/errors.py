@@ -19,6 +19,7 @@ Other modules define subclasses where they need to catch them.
 """
 
 import re
+from collections.abc import Mapping
 from typing import ClassVar, TypeVar
 
 # Space for ten mistakes of a sidecar, or for the longest possible path. More untrusted text is not useful,
@@ -99,15 +100,15 @@ class NotYet(UecError):
 
 
 class Pending(UecError):
-    """Not a failure: the cloud has registered an image, and has not finished it."""
+    """Not a failure: the cloud has registered images, and has not finished them. `images` are ids by role."""
 
     kind = "waiting"
     exit_code = 75
 
-    def __init__(self, role: str, image_id: str) -> None:
-        super().__init__(image_id, "it is pending", "It is checked again automatically.")
-        self.role = role
-        self.image_id = image_id
+    def __init__(self, images: Mapping[str, str]) -> None:
+        what = " and ".join(images.values())
+        super().__init__(what, "not finished yet", "It is checked again automatically.")
+        self.images = images
 
 
 class Halted(UecError):

@@ -74,9 +74,9 @@ def await_available(
     with tools.ledger.claim(f"{before.cloud}/{before.identity}", check=tools.check_stop):
         bundle = tools.ledger.bundle(before.cloud, before.identity) or before
         if bundle.image_id not in (before.image_id, made.image_id):  # another set has registered it again
-            raise Pending(role, bundle.image_id or made.image_id)
+            raise Pending({role: bundle.image_id or made.image_id})
         if not is_available(bundle, made.image_id, tools, pauses=pauses):
-            raise Pending(role, made.image_id)
+            raise Pending({role: made.image_id})
         return _finish(request, bundle, made.image_id, made.location, tools)
 
 

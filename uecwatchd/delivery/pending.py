@@ -77,7 +77,7 @@ def renew_unlisted(request: UploadRequest, bundle: BundleRecord, tools: UploadTo
     """
     image_id = bundle.image_id
     if request.waited.get(image_id, 0.0) < UNLISTED_SECONDS:
-        raise Pending(request.member.role, image_id)
+        raise Pending({request.member.role: image_id})
     tools.ledger.put_bundle(replace(bundle, image_id="", renewed=True))
     if bundle.renewed:
         raise _given_up(tools, image_id, "it is not on the list of images")

@@ -86,17 +86,20 @@ def _await_all(
 ) -> dict[Role, BundleRecord]:
     """Wait some moments for all of these images together, and finish their records.
 
-    An image that has failed is reported before one that is pending. Raises as `await_available` does.
+    An image that has failed is reported before those that are pending. Raises as `await_available` does, but
+    Pending for all that are.
     """
-    done, still_pending, pauses = {}, [], tools.patience.looks
+    done: dict[Role, BundleRecord] = {}
+    still_pending: dict[str, str] = {}
+    pauses = tools.patience.looks
     for role, request in requests.items():
         try:
             done[role] = await_available(request, made[role], tools, pauses=pauses)
         except Pending as error:
-            still_pending.append(error)
+            still_pending |= error.images
             pauses = ()
     if still_pending:
-        raise still_pending[0]
+        raise Pending(still_pending)
     return done
 
 

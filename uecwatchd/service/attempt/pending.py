@@ -49,16 +49,17 @@ def defer_pending(job: Job, pending: Pending, tools: AttemptTools) -> tuple[SetR
     It keeps its stage and its number of deferrals, because nothing has failed or ended.
     """
     now = tools.now()
-    since = now - job.waited.get(pending.image_id, 0.0)
+    # The shortest: an image that was registered again only now has its time.
+    since = now - min(job.waited.get(image_id, 0.0) for image_id in pending.images.values())
     images = (
-        replace(one, pending=pending.image_id if one.role == pending.role else "")
+        replace(one, pending=pending.images.get(one.role, ""))
         for one in job.uploaded.applied_to(job.target.images)
     )
     record = replace(
         job.with_target(images=tuple(images)).record,
         state="waiting",
         since=since,
-        reason=f"{pending.image_id}, pending",
+        reason=f"{pending.what}, pending",
         next_retry=next_check_at(since, now=now),
     )
     cloud = record.target.cloud
