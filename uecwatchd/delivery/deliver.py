@@ -42,7 +42,10 @@ class Registration:
 
 
 def upload_ahead(request: UploadRequest, source: BlockSource, tools: UploadTools) -> None:
-    """Bring a member's bundle into the bucket, to be registered later."""
+    """Bring a member's bundle into the bucket, to be registered later.
+
+    `register_member` looks for its image again: another host may have registered it in the hours between.
+    """
     with _claimed(request, tools) as (own, identity, known):
         _bring_to_bucket(own, known, identity, source, tools)
 
@@ -55,6 +58,8 @@ def register_member(request: UploadRequest, source: BlockSource, tools: UploadTo
     with _claimed(request, tools) as (own, identity, known):
         bundle, there = _bring_to_bucket(own, known, identity, source, tools)
         if there:
+            if known and known.state in ("planned", "uploaded") and known.location == there.location:
+                bundle = _make_readable(own, known, source, tools)
             return _adopt(own, bundle, there, tools)
         tools.check_stop()
         _check_bundle(own, bundle, tools)
@@ -122,8 +127,6 @@ def _bring_to_bucket(
     if there := image_of_bundle(bundle, listed, tools):
         check_is_ours(request, tools, known, there)
         if not is_overdue(request, bundle, there):
-            if known and known.state in ("planned", "uploaded") and known.location == there.location:
-                bundle = _make_readable(request, known, source, tools)
             return bundle, there
         bundle = deregister_overdue(request, bundle, there, tools)
         listed = tuple(image for image in listed if image.id != there.id)
