@@ -244,12 +244,12 @@ def finish(host: Host, kind: str, state: str = "available") -> None:
 
 @pytest.mark.parametrize(("ready", "other"), [("kernel", "ari-"), ("ramdisk", "aki-")])
 def test_kernel_and_ramdisk_that_are_both_pending_have_each_its_wait(
-    host: Host, heard: Heard, real_set: RealSet, ready: str, other: str
+    host: Host, listener: Recorder, real_set: RealSet, ready: str, other: str
 ) -> None:
     names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         both = made.after(0, "tiny")
         assert sorted(image.pending[:4] for image in both.target.images) == ["", "aki-", "ari-"]
         made.after(WAIT_SECONDS / 2, "tiny")
@@ -263,12 +263,12 @@ def test_kernel_and_ramdisk_that_are_both_pending_have_each_its_wait(
 
 
 def test_a_ramdisk_that_fails_while_its_kernel_is_pending_is_made_again_at_the_next_look(
-    host: Host, heard: Heard, real_set: RealSet
+    host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
     names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
     host.cloud.faults.arm("pending", FOR_EVER)
-    with scene(host, heard) as made:
+    with scene(host, listener) as made:
         made.after(0, "tiny")
         finish(host, "ramdisk", "failed")
         assert made.after(LONGEST_LOOK_SECONDS, "tiny").state == "waiting"
