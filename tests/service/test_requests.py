@@ -450,7 +450,7 @@ def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> No
         ("rejected", ("a",), "It is tried again when its files change, or after: uecwatchd retry /s/karmic"),
         ("deferred", ("a",), "It is tried again at 1970-01-01 00:00:09 UTC"),
         ("halted", ("a",), "as soon as the cloud can be used"),
-        ("done", ("a",), "It is done: answer."),
+        ("done", ("a",), "It is done: told."),
         ("waiting", ("a",), "It waits told."),
         ("queued", ("a",), "It continues where it was."),
         ("new", ("a",), "It is begun."),
@@ -492,7 +492,7 @@ def test_holds_and_requests_to_forget_stop_what_is_at_work(tmp_path: Path) -> No
 def test_what_is_asked_for_is_reported_once() -> None:
     asked = OpenRequests(
         (Request(KARMIC, "retry", 1), Request(KARMIC, "retry", 2)),
-        {("/s", "a"): 1.0},
+        {SetId("/s", "a"): 1.0},
     )
     answer = [event.sentence for event in events_between(OpenRequests(), asked)]
     assert answer == [
