@@ -1,0 +1,153 @@
+"""The disk inside a container, as a block source.
+
+The whole map is walked once when the source is made, before a byte of the disk is read: an image whose map
+leads behind the end of its file is refused at the start, and not after an hour of uploading. The same walk
+gives the extents. Later a page of the map is read again when it is needed, with the same checks: the file may
+have been changed in between.
+
+Bytes that are stored as they are go straight into the caller's buffer. A compressed block that is wanted as a
+whole is decompressed and copied; if only a part is wanted, its neighbour will be soon, so it is kept.
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+
+from uecwatchd.errors import Rejected
+from uecwatchd.images.formats.block_map import MAX_PAGES, BlockMap, Run, join_runs
+from uecwatchd.images.formats.container_file import ContainerFile
+from uecwatchd.images.formats.file_blocks import FileBlocks
+from uecwatchd.images.formats.recent import RecentResults
+from uecwatchd.system import extents
+from uecwatchd.system.extents import MAX_EXTENTS, Extent, align_extents
+from uecwatchd.types import FileStamp
+
+# Zeros that are copied at once: as many as a bundle reads at once.
+ZEROS = memoryview(bytes(1024 * 1024))
+# Decompressed blocks that are kept: of the usual size eight times as many as there are readers, of the
+# largest one for each of four. A reader of a bundle's block needs two, at its ends.
+KEPT_BYTES, MIN_KEPT = 2 * 1024 * 1024, 4
+
+
+class MappedSource:
+    """Bytes of a disk, found through the map of its container.
+
+    `check` is called before each page of the map, and may raise to stop. Raises Rejected for a map that is
+    wrong anywhere, OSError.
+    """
+
+    def __init__(self, file: ContainerFile, blocks: BlockMap, check: Callable[[], None]) -> None:
+        self._file, self._blocks = file, blocks
+        self.size = blocks.size
+        self._pages = RecentResults(self._load_page, limit=MAX_PAGES)
+        kept = max(MIN_KEPT, KEPT_BYTES // blocks.block_bytes)
+        self._recent_blocks = RecentResults(self._decompress, limit=kept)
+        self._extents = align_extents(self._walk(check), self.size, MAX_EXTENTS)
+        self.stored_bytes = sum(extent.length for extent in self._extents)
+
+    def extents(self) -> tuple[Extent, ...]:
+        return self._extents
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> int:
+        """Read as the protocol says. Raises Rejected if a compressed block is damaged."""
+        descriptor, done = self._file.file.fileno(), 0  # which fails for a closed file, in a hole too
+        buffer = buffer[: max(0, self.size - offset)]
+        try:
+            while done < len(buffer):
+                count = self._read_piece(descriptor, offset + done, buffer[done:])
+                if not count:  # the file has become shorter
+                    break
+                done += count
+        except Rejected:
+            if self.is_unchanged():
+                raise
+        return done
+
+    def is_unchanged(self) -> bool:
+        return FileStamp.of(os.fstat(self._file.file.fileno())) == self._file.stamp
+
+    def close(self) -> None:
+        self._file.file.close()
+
+    def _walk(self, check: Callable[[], None]) -> Iterator[tuple[int, int]]:
+        """Check the whole map, and yield the stretches of the disk that are stored, as (start, end)."""
+        used = FileBlocks(self._file, self._blocks)
+        stored = StoredStretches(self._file)
+        for page in range(-(-self.size // self._blocks.page_bytes)):
+            check()
+            for run in self._load_page(page):
+                used.add(run)
+                yield from stored.of(run)
+
+    def _load_page(self, page: int) -> list[Run]:
+        """Read a page of the map. Raises Rejected if a run is not within the file."""
+        runs = list(join_runs(self._blocks.runs(page), self.size))
+        for run in runs:
+            self._file.check_end(run.place + (run.stored or run.length), "the data of its disk")
+        return runs
+
+    def _read_piece(self, descriptor: int, offset: int, buffer: memoryview) -> int:
+        """Read from one run, or from the hole up to the next. Returns the number of bytes."""
+        page = offset // self._blocks.page_bytes
+        runs = self._pages(page)
+        index = bisect_right(runs, offset, key=_start)
+        if index:
+            run = runs[index - 1]
+            skip = offset - run.start
+            if skip < run.length:
+                return self._read_run(descriptor, run, skip, buffer[: run.length - skip])
+        end = runs[index].start if index < len(runs) else (page + 1) * self._blocks.page_bytes
+        count = min(end - offset, len(buffer), len(ZEROS))
+        buffer[:count] = ZEROS[:count]
+        return count
+
+    def _read_run(self, descriptor: int, run: Run, skip: int, buffer: memoryview) -> int:
+        if not run.stored:
+            return os.preadv(descriptor, [buffer], run.place + skip)
+        is_whole = len(buffer) == run.length
+        content = self._decompress(run) if is_whole else self._recent_blocks(run)
+        buffer[:] = memoryview(content)[skip : skip + len(buffer)]
+        return len(buffer)
+
+    def _decompress(self, run: Run) -> bytes:
+        """Return the content of a compressed block, at least as long as the run. Raises Rejected."""
+        data = self._file.read(run.place, run.stored, "a compressed block")
+        assert self._blocks.compression  # noqa: S101 (no format without it has such runs)
+        try:
+            content = self._blocks.compression.decompress(data, self._blocks.block_bytes)
+        except ValueError as error:
+            content, why = b"", str(error)
+        else:
+            why = f"it is {len(content)} bytes long"
+        if len(content) < run.length:
+            where = f"the compressed block at byte {run.start} of its disk"
+            raise self._file.damaged(f"{where} is damaged: {why}")
+        return content
+
+
+class StoredStretches:
+    """The stretches of a container that are stored in its file, in order to leave out the file's own holes.
+
+    An image that was allocated in advance has a place for every block, and its file is nothing but holes.
+    """
+
+    def __init__(self, file: ContainerFile) -> None:
+        found = extents.find_extents(file.file.fileno(), file.size)
+        self._starts = [extent.offset for extent in found]
+        self._ends = [extent.offset + extent.length for extent in found]
+        self._is_dense = len(found) == 1 and found[0].length == file.size
+
+    def of(self, run: Run) -> Iterator[tuple[int, int]]:
+        """Yield the stored stretches of a run, as (start, end) on the disk."""
+        if run.stored or self._is_dense:
+            yield run.start, run.start + run.length
+            return
+        shift, end = run.start - run.place, run.place + run.length
+        index = bisect_right(self._ends, run.place)
+        while index < len(self._starts) and self._starts[index] < end:
+            yield max(self._starts[index], run.place) + shift, min(self._ends[index], end) + shift
+            index += 1
+
+
+def _start(run: Run) -> int:
+    return run.start
