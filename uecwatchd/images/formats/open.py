@@ -1,0 +1,136 @@
+"""The door to disk images: any format in, one block source out.
+
+The format is told by the first bytes, and for a fixed VHD by the last: never by the name. A file without any
+of the magics is a raw image. A file with two of them is refused, because one program would see one disk in
+it, and the next program another: what was checked would not be what boots.
+
+Everything else about a format is in its module. Formats that are known by name only are refused here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import FileIO
+
+from uecwatchd.errors import Rejected
+from uecwatchd.images.block_source import BlockSource, FileSource
+from uecwatchd.images.formats import qcow2, vdi, vhd, vhdx, vmdk
+from uecwatchd.images.formats.block_map import BlockMap
+from uecwatchd.images.formats.container_file import ContainerFile
+from uecwatchd.images.formats.mapped_source import MappedSource
+
+# The largest file of ext4: a node writes the disk into a file before it boots it.
+MAX_DISK_BYTES = 16 << 40
+# Up to the volume descriptor of an ISO 9660 file system, the farthest of the magics.
+HEAD_BYTES = 34 * 1024
+
+READERS: Mapping[str, Callable[[ContainerFile], BlockMap]] = {
+    "qcow2": qcow2.open_qcow2,
+    "vmdk": vmdk.open_vmdk,
+    "vdi": vdi.open_vdi,
+    "vhd": vhd.open_vhd,
+    "vhdx": vhdx.open_vhdx,
+}
+REFUSALS: Mapping[str, Callable[[ContainerFile], Rejected]] = {
+    "a VMDK descriptor": vmdk.refuse_descriptor,
+    "LUKS": lambda file: file.refuse(
+        "it is encrypted (LUKS)", "Decrypt it, and drop the disk that was in it."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Magic:
+    """The first bytes of a format, and where they are."""
+
+    name: str
+    at: int
+    data: bytes
+
+
+CONTAINERS = (
+    Magic("qcow2", 0, qcow2.MAGIC + b"\0\0\0\2"),
+    Magic("qcow2", 0, qcow2.MAGIC + b"\0\0\0\3"),
+    Magic("qcow", 0, qcow2.MAGIC + b"\0\0\0\1"),
+    Magic("vmdk", 0, vmdk.MAGIC),
+    Magic("vdi", vdi.MAGIC_AT, vdi.MAGIC),
+    Magic("vhd", 0, vhd.MAGIC),
+    Magic("vhdx", 0, vhdx.MAGIC),
+    Magic("LUKS", 0, b"LUKS\xba\xbe"),
+    Magic("qed", 0, b"QED\0"),
+    Magic("parallels", 0, b"WithoutFreeSpace"),
+    Magic("parallels", 0, b"WithouFreSpacExt"),
+    Magic("a VMDK of ESX", 0, b"COWD"),
+    Magic("a VMDK of ESX", 0, b"\xbe\xba\xfe\xca\0\0\0\0"),
+    Magic("a VMDK descriptor", 0, b"# Disk DescriptorFile"),
+)
+# What a raw disk has in these places. In a container they are part of a header or a table, and never these.
+DISKS = (
+    Magic("a boot sector", 510, b"\x55\xaa"),
+    Magic("a GPT", 512, b"EFI PART"),
+    Magic("a GPT", 4096, b"EFI PART"),
+    Magic("ISO 9660", 0x8001, b"CD001"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedDisk:
+    """A disk that can be read, and the format of its file: "raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx"."""
+
+    format: str
+    source: BlockSource
+
+
+def open_disk(
+    file: FileIO,
+    *,
+    name: str,
+    max_disk_bytes: int = MAX_DISK_BYTES,
+    check: Callable[[], None] = lambda: None,
+) -> OpenedDisk:
+    """Open the disk inside a file, of any format. The source closes `file`; an error leaves it open.
+
+    `name` is the file's in messages. `check` is called now and then while a large map is read, and may raise
+    to stop. Raises Rejected for an image that cannot be used, with what to do about it; OSError.
+    """
+    container = ContainerFile.of(file, name, max_disk_bytes)
+    format_name = detect_format(container)
+    if format_name == "raw":
+        return OpenedDisk("raw", FileSource(file))
+    if refuse := REFUSALS.get(format_name):
+        raise refuse(container)
+    if format_name not in READERS:
+        raise container.refuse_unless_converted(f"its format, {format_name}, is not read here")
+    return OpenedDisk(format_name, MappedSource(container, READERS[format_name](container), check))
+
+
+def detect_format(file: ContainerFile) -> str:
+    """Return the name of the one format of a file; "raw" if it has no magic.
+
+    Raises Rejected for a file with two formats, or with an unfinished header, OSError.
+    """
+    head = file.read_start(HEAD_BYTES)
+    found = _names(CONTAINERS, head)
+    if not found and head.startswith(qcow2.MAGIC):
+        raise _unknown_qcow2(file, head)
+    if vhd.find_footer(file) is not None and "vhd" not in found:
+        found = [*found, "vhd"]  # a fixed one, whose first bytes are those of its disk
+    elif found:
+        found = [*found, *_names(DISKS, head)]
+    if len(found) > 1:
+        raise file.refuse(
+            f"it is {found[0]} and {found[1]} in one: which disk it has depends on the program that reads it",
+            "Make it again as an image of one format, from a source that you trust.",
+        )
+    return found[0] if found else "raw"
+
+
+def _names(magics: tuple[Magic, ...], head: bytes) -> list[str]:
+    found = (magic.name for magic in magics if head.startswith(magic.data, magic.at))
+    return list(dict.fromkeys(found))
+
+
+def _unknown_qcow2(file: ContainerFile, head: bytes) -> Rejected:
+    if file.size < qcow2.HEADER_2_BYTES:
+        return file.truncated("its header", qcow2.HEADER_2_BYTES)
+    version = int.from_bytes(head[4:8], "big")
+    return file.refuse_unless_converted(f"it is a qcow2 of version {version}, which is not known here")
