@@ -20,7 +20,7 @@ from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.ledger.records import LeavingFile
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
-from uecwatchd.types import FileStamp
+from uecwatchd.types import ContentDigest, FileStamp
 
 KILLED = -9
 DISK_BYTES = 128 << 20
@@ -181,7 +181,7 @@ def test_files_that_are_about_to_leave_are_noted_for_good(disk: Disk) -> None:
     state, stamp = disk.mount / "state", FileStamp(1, 2, 3, 4)
     leaving = LeavingFile("/spool", "tiny.img", stamp, "archive")
     with closing(open_ledger(state)) as book:
-        book.put_digest(stamp, "0" * 64)  # which need not last
+        book.put_digest(stamp, "file", ContentDigest("0" * 64))  # which need not last
         book.put_leaving([leaving])
         disk.cut()
     disk.come_back()

@@ -360,7 +360,7 @@ def test_a_mistake_in_the_defaults_is_ours_and_halts() -> None:
     ("text", "idle"),
     [
         ("", ()),
-        (WHOLE, ("convert", "clouds")),
+        (WHOLE, ("clouds",)),
         ('kernel = "from-image"\nramdisk = "from-image"', ("kernel", "ramdisk")),
         ('kernel = "none"\nclouds = ["lab"]\non_existing = "reuse"\nconvert = "keep"', ()),
         ('platform = "windows"\non_existing = "fail"\npublic = true', ()),

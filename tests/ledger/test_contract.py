@@ -203,14 +203,15 @@ def test_the_smaller_records_come_back_as_they_were_written(
 
 @many
 @given(stamp=FILE_STAMP, digest=DIGEST, sha256=DIGEST)
-def test_a_digest_comes_back_with_its_sum(
+def test_a_file_has_a_digest_for_each_reading(
     opened: Callable[[], Ledger], stamp: FileStamp, digest: ContentDigest, sha256: ContentDigest
 ) -> None:
     with closing(opened()) as ledger:
-        ledger.put_digest(stamp, digest)
-        assert (ledger.digest(stamp), ledger.sum(stamp)) == (digest, None)
-        ledger.put_sum(stamp, sha256)
-        assert (ledger.digest(stamp), ledger.sum(stamp)) == (digest, sha256)
+        ledger.drop_digests(stamp)  # of another example
+        ledger.put_digest(stamp, "disk", digest)
+        assert (ledger.digest(stamp, "disk"), ledger.digest(stamp, "plain")) == (digest, None)
+        ledger.put_digest(stamp, "plain", sha256)
+        assert (ledger.digest(stamp, "disk"), ledger.digest(stamp, "plain")) == (digest, sha256)
 
 
 # --- sets -------------------------------------------------------------------------------------------------
@@ -409,15 +410,13 @@ def test_a_thread_that_waits_for_a_claim_can_be_stopped(ledger: Ledger) -> None:
 
 
 def test_a_digest_holds_only_as_long_as_the_whole_stamp(ledger: Ledger) -> None:
-    ledger.put_digest(STAMP, A)
-    ledger.put_sum(STAMP, B)
-    assert (ledger.digest(CHANGED), ledger.sum(CHANGED)) == (None, None)
-    ledger.put_digest(CHANGED, C)
-    assert (ledger.digest(STAMP), ledger.digest(CHANGED), ledger.sum(CHANGED)) == (None, C, None)
-    ledger.put_sum(STAMP, B)  # of a file that is another by now
-    assert ledger.sum(STAMP) is None
-    ledger.drop_digest(STAMP)
-    assert ledger.digest(CHANGED) is None
+    ledger.put_digest(STAMP, "file", A)
+    ledger.put_digest(STAMP, "plain", B)
+    assert (ledger.digest(CHANGED, "file"), ledger.digest(CHANGED, "plain")) == (None, None)
+    ledger.put_digest(CHANGED, "file", C)
+    assert (ledger.digest(STAMP, "file"), ledger.digest(CHANGED, "file")) == (None, C)
+    ledger.drop_digests(STAMP)
+    assert (ledger.digest(CHANGED, "file"), ledger.digest(STAMP, "plain")) == (None, None)
 
 
 def test_files_leave_a_folder_all_or_none(ledger: Ledger) -> None:

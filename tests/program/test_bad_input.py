@@ -88,8 +88,8 @@ def _pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-def _qcow2(path: Path) -> None:
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "8M"], check=True)
+def _old_qcow(path: Path) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow", path, "8M"], check=True)
 
 
 def _two_kernels(host: Host, made: RealSet) -> None:
@@ -112,7 +112,7 @@ BAD = (
     Bad("dir", "rejected", "dir.img: it is a folder", "regular files", "Copy", _stem("dir", img=_folder)),
     Bad("link", "rejected", "link.img: it is a symbolic link", "regular files", "Copy", _stem("link", img=_link)),
     Bad("pipe", "rejected", "pipe.img: it is a named pipe", "regular files", "Copy", _stem("pipe", img=_pipe)),
-    Bad("qcow", "rejected", "qcow.img", "qcow2", "qemu-img convert -O raw", _stem("qcow", img=_qcow2)),
+    Bad("qcow", "rejected", "qcow.img", "its format, qcow", "qemu-img convert", _stem("qcow", img=_old_qcow)),
     Bad("toml", "rejected", "toml.toml", "line 2, column 9", "Correct", _stem("toml", toml=_text('name="x"\nkernel ='))),
     Bad("typo", "rejected", "typo.toml", "kernal", "Correct", _stem("typo", toml=_text('kernal = "none"'))),
     Bad("typo2", "rejected", "typo2.toml", "did you mean kernel?", "", _stem("typo2", toml=_text('kernal = "none"'))),

@@ -269,7 +269,7 @@ def test_a_finished_set_is_reported_again_and_a_forgotten_one_leaves_only_its_im
     with closing(open_ledger(host.state)) as book:
         assert book.sets() == ()
         assert book.requests() == ()
-        assert book.digest(_stamp(host.spool / "karmic.img")) is None
+        assert book.digest(_stamp(host.spool / "karmic.img"), "file") is None
         assert [b.state for b in book.bundles("default")] == ["registered"] * 3
     (host.spool / "karmic.eri").unlink()
     assert once(host, listener) == [("done", 1)]

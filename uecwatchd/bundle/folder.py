@@ -33,9 +33,10 @@ from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbun
 from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.block_source import FileSource
+from uecwatchd.images.formats.open import open_disk
 from uecwatchd.images.digests import choose_digest
 from uecwatchd.system.file_errors import NoOutput, cannot_read, cannot_write, not_a_file, open_regular
-from uecwatchd.types import ContentDigest, FileStamp, Role
+from uecwatchd.types import ContentDigest, FileStamp, Reading, Role
 
 FILE_MODE = 0o640  # an image may contain secrets; the group of people who drop images may read it
 WRITERS = 4  # a disk flushes several parts in hardly more time than one
@@ -85,17 +86,19 @@ def bundle_to_folder(
     properties: ImageProperties,
     credentials: BundleCredentials,
     *,
+    how: Reading = "file",
     progress: Callable[[int], None] = lambda _done: None,
 ) -> WrittenBundle:
-    """Bundle one image, in one read. After a failure the folder contains nothing new."""
+    """Bundle one image, in one read: a file, or the disk in it. After a failure the folder has nothing new."""
     _check_key_pair(credentials)
     secret = Secret.random()
     with open_for_reading(source) as file, ExitStack() as undo:
         _make_folder(folder)
-        image = FileSource(file)
+        token = _token(FileStamp.of(os.fstat(file.fileno())))
+        image = FileSource(file) if how == "file" else open_disk(file, name=source.name).source
         if not image.size:
             raise Rejected(source.name, "it is empty", "Copy it here again.")
-        prefix = bundle_prefix(properties.kind, source.name, token=_token(image.stamp))
+        prefix = bundle_prefix(properties.kind, source.name, token=token)
         path = folder / manifest_name(prefix)
         _check_free(path)
         name = portable_name(source.name)

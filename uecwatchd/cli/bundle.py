@@ -77,14 +77,22 @@ def _id_of(kind: Literal["ki", "ri"]) -> Callable[[str], str]:
 
 def bundle(arguments: argparse.Namespace) -> int:
     account = _account(arguments)
-    properties = _properties(arguments)
+    facts, size = _looked_at(arguments.file)
+    properties = _properties(arguments, facts, size)
+    disk = facts.disk if properties.kind == "machine" and not arguments.keep else None
     credentials = BundleCredentials(
         bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account)
     )
     log = open_log(os.environ, sys.stderr)
     shown = SetId(str(arguments.file.parent), arguments.file.name)  # no set, but what is at work
-    progress = partial(_show, log, shown, arguments.file.stat().st_size)
-    made = bundle_to_folder(arguments.file, arguments.folder, properties, credentials, progress=progress)
+    made = bundle_to_folder(
+        arguments.file,
+        arguments.folder,
+        properties,
+        credentials,
+        how="disk" if disk else "file",
+        progress=partial(_show, log, shown, disk.size if disk else size),
+    )
     what = f"Bundled {arguments.file.name}: {format_size(made.manifest.size)} as {made.manifest.name}"
     log.tell(Event(Kind.DONE, what, shown))
     put_json(_as_json(made)) if arguments.json else put(str(made.path))
@@ -96,8 +104,7 @@ def _show(monitor: Monitor, shown: SetId, size: int, done: int) -> None:
     monitor.progress(Progress(shown, "bundle", shown.name, done, size))
 
 
-def _properties(arguments: argparse.Namespace) -> ImageProperties:
-    facts, size = _looked_at(arguments.file)
+def _properties(arguments: argparse.Namespace, facts: Facts, size: int) -> ImageProperties:
     kind: Role = arguments.type or facts.role or role_by_name(arguments.file.name) or "machine"
     if kind != "machine" and (arguments.kernel or arguments.ramdisk):
         why = f"it is bundled as a {kind}, and only a machine image boots with others"

@@ -62,7 +62,7 @@ def _check_what_was_read(
     if source.is_unchanged() and totals.digest == request.digest:
         return
     # Writes through a mapping may leave the stamp as it was, and the digest in the ledger wrong for ever.
-    tools.ledger.drop_digest(request.member.stamp)
+    tools.ledger.drop_digests(request.member.stamp)
     raise safe_open.changed(request.member.path)
 
 

@@ -16,7 +16,7 @@ from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images.digests import digest_like
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage
-from uecwatchd.types import ContentDigest, Role
+from uecwatchd.types import ContentDigest, Reading, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ def _verify_member(folder: Path, member: MemberRecord, image: TargetImage, cloud
 def _expected(folder: Path, member: MemberRecord) -> tuple[ContentDigest, str]:
     """Return the digest to find, and the file it was read from now, if that is still there."""
     try:
-        return safe_open.digest(folder, member.path), member.path
+        how: Reading = "disk" if member.container else "file"
+        return safe_open.digest(folder, member.path, how), member.path
     except UecError:
         return member.digest, ""

@@ -26,6 +26,8 @@ XZ_MEMORY_BYTES = 96 << 20  # `xz -9` needs 65 MiB to decompress; a file that ne
 TEXT_SAMPLE_BYTES = 4096  # a page without control characters is text
 MAX_PARTITIONS = 128  # read from a GPT, which reserves space for this number
 
+# Formats of files with a disk in them, or with what was a disk before it was encrypted.
+CONTAINERS = frozenset({"qcow", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "qed", "parallels", "luks"})
 RAMDISK_FILE_SYSTEMS = frozenset(
     {"ext2", "fat", "squashfs", "cramfs", "romfs"}
 )  # contents of initrds and boot floppies
@@ -158,8 +160,13 @@ SIGNATURES = (
         container("vmdk"), 0, b"KDMV", lambda sample: sample.le(64, 8) * SECTOR_BYTES
     ),  # up to its data
     Signature(container("vmdk"), 0, b"COWD"),
+    Signature(container("vmdk"), 0, b"\xbe\xba\xfe\xca\0\0\0\0"),
     Signature(container("vmdk"), 0, b"# Disk DescriptorFile"),
     Signature(container("vhdx"), 0, b"vhdxfile"),
+    Signature(container("qed"), 0, b"QED\0"),
+    Signature(container("parallels"), 0, b"WithoutFreeSpace"),
+    Signature(container("parallels"), 0, b"WithouFreSpacExt"),
+    Signature(container("luks"), 0, b"LUKS\xba\xbe"),
     Signature(
         container("vdi"),
         0x40,

@@ -7,12 +7,16 @@ from typing import Literal
 from uecwatchd.types import Arch, Role
 
 Layout = Literal["disk", "partition"]
+Reason = tuple[str, str]  # why something is refused, as in an error, and a hint
 SECTOR_BYTES = 512  # the unit of partition tables and of a node's block devices
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts from the content. `role` is its purpose; None if the content does not tell."""
+    """Facts from the content. `role` is its purpose; None if the content does not tell.
+
+    `arch` and `layout` of a container are those of the disk in it.
+    """
 
     format: str
     role: Role | None = None
@@ -20,7 +24,17 @@ class Facts:
     layout: Layout | None = None
     claimed: int | None = None  # minimum size in bytes from the header; a smaller file is truncated
     version: str | None = None  # a kernel's own version, as `uname -r` would print it
-    inside: str | None = None  # format of the content of a compressed file, if known
+    inside: str | None = None  # format of the content of a compressed file or a container, if known
+    disk: "ContainedDisk | None" = None  # the disk in a container
+    unreadable: Reason | None = None  # why the disk in a container cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class ContainedDisk:
+    """The disk in a container: its size in bytes, as a node sees it, and the facts about its content."""
+
+    size: int
+    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-from uecwatchd.images.detect import RAMDISK_FILE_SYSTEMS
-from uecwatchd.images.facts import SECTOR_BYTES, Facts
+from uecwatchd.images.detect import CONTAINERS, RAMDISK_FILE_SYSTEMS
+from uecwatchd.images.facts import SECTOR_BYTES, ContainedDisk, Facts, Reason
 from uecwatchd.system.text import file_word, format_size
 from uecwatchd.types import Role
-
-Reason = tuple[str, str]  # why, as in an error, and a hint
 
 DESCRIPTIONS: Mapping[str, str] = {
     "bzimage": "a Linux kernel",
@@ -25,6 +23,9 @@ DESCRIPTIONS: Mapping[str, str] = {
     "vhd": "a VHD disk image",
     "vhdx": "a VHDX disk image",
     "vdi": "a VDI disk image",
+    "qed": "a QED disk image",
+    "parallels": "a Parallels disk image",
+    "luks": "an encrypted disk (LUKS)",
     "xfs": "an XFS file system",
     "ntfs": "an NTFS file system",
     "fat": "a FAT file system",
@@ -50,7 +51,6 @@ MACHINE_HINTS: Mapping[str, str] = {
 }
 KEEP_HINT = 'If the cloud can boot it all the same, put convert = "keep" in the sidecar.'
 LINUX_KERNELS = frozenset({"bzimage", "image", "zimage"})
-CONTAINERS = frozenset({"qcow", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 COMPRESSORS = frozenset({"gzip", "xz", "lzma", "bzip2", "zstd", "lz4", "lzop"})  # each name is also a program
 
 
@@ -77,23 +77,22 @@ def reason_unsuitable(
     return why, hint.replace(f"{word}.raw", f"{made} && mv {made} {word}")
 
 
-def reason_truncated(facts: Facts, claimed: int, size: int) -> Reason:
+def reason_truncated(facts: Facts, claimed: int, size: int, *, holder: str = "the file") -> Reason:
     noun = DESCRIPTIONS[facts.format].partition(" ")[2]
     claimant = "partition table" if facts.layout == "disk" else noun
     there, here = format_size(claimed), format_size(size)
     if there == here:
         there, here = f"{claimed} bytes", f"{size} bytes"
-    return f"its {claimant} claims {there}, the file has {here}", "Copy it again: the end is missing."
+    return f"its {claimant} claims {there}, {holder} has {here}", "Copy it again: the end is missing."
 
 
 def reason_unsuitable_machine(facts: Facts, size: int, name: str) -> Reason | None:
+    if facts.unreadable:
+        return facts.unreadable
+    if facts.disk:
+        return reason_unsuitable_disk(facts, facts.disk)
     if facts.layout:
         return reason_unaligned(size, name)
-    if facts.format in CONTAINERS:
-        return (
-            f"{describe_content(facts)}, and nodes boot raw bytes",
-            f"Try: qemu-img convert -O raw {name} {name}.raw",
-        )
     if facts.role in ("kernel", "ramdisk"):
         return f"{describe_content(facts)}, not a disk", f"Name it as {facts.role} in the sidecar."
     if facts.format in COMPRESSORS:
@@ -101,6 +100,14 @@ def reason_unsuitable_machine(facts: Facts, size: int, name: str) -> Reason | No
         return f"{describe_content(facts)}, and nodes boot raw bytes", unpack
     hint = MACHINE_HINTS.get(facts.format, KEEP_HINT)
     return f"{describe_content(facts)}, not a disk", hint.format(name=name)
+
+
+def reason_unsuitable_disk(facts: Facts, disk: ContainedDisk) -> Reason | None:
+    """Return why the disk in a container cannot be a machine."""
+    claimed = disk.facts.claimed
+    if claimed is not None and claimed > disk.size:
+        return reason_truncated(disk.facts, claimed, disk.size, holder="the disk in it")
+    return None if disk.facts.layout else (f"{describe_content(facts)}, not a disk", KEEP_HINT)
 
 
 def reason_unaligned(size: int, name: str) -> Reason | None:
@@ -152,6 +159,8 @@ def reason_incompatible(kernel: Facts, ramdisk: Facts) -> Reason | None:
 def describe_content(facts: Facts) -> str:
     if facts.inside is None:
         return f"it is {DESCRIPTIONS[facts.format]}"
+    if facts.format in CONTAINERS:
+        return f"it is {DESCRIPTIONS[facts.format]} with {DESCRIPTIONS[facts.inside]} inside"
     return f"it is {facts.format}-compressed, with {DESCRIPTIONS[facts.inside]} inside"
 
 

@@ -294,7 +294,6 @@ def idle_keys(sidecar: Sidecar) -> tuple[str, ...]:
     idle: Mapping[str, bool] = {
         "kernel": sidecar.kernel == FROM_IMAGE,
         "ramdisk": sidecar.ramdisk == FROM_IMAGE,
-        "convert": sidecar.convert == "raw",
         "clouds": len(sidecar.clouds) > 1,
     }
     return tuple(key for key in KEYS if key in sidecar.given and idle.get(key, False))

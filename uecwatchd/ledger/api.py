@@ -18,7 +18,7 @@ from typing import Protocol
 
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
-from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, Role, SetId
+from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
 # How long a thread that waits for another goes without looking if it has to stop.
 CHECK_SECONDS = 1.0
@@ -127,20 +127,14 @@ class Ledger(Protocol):
 
     # --- digests -----------------------------------------------------------------------------------------
 
-    def digest(self, stamp: FileStamp) -> ContentDigest | None:
-        """Return the digest of the file with this stamp, or None if it is unknown."""
+    def digest(self, stamp: FileStamp, of: DigestOf) -> ContentDigest | None:
+        """Return a digest of the file with this stamp, or None if it is unknown."""
 
-    def put_digest(self, stamp: FileStamp, digest: ContentDigest) -> None:
-        """Write a file's digest in place of an older one. It may be lost in a power cut."""
+    def put_digest(self, stamp: FileStamp, of: DigestOf, digest: ContentDigest) -> None:
+        """Write a digest of a file in place of an older one. It may be lost in a power cut."""
 
-    def sum(self, stamp: FileStamp) -> ContentDigest | None:
-        """Return the plain SHA-256 of a file with a digest of another kind, or None if it is unknown."""
-
-    def put_sum(self, stamp: FileStamp, plain: ContentDigest) -> None:
-        """Write the plain SHA-256 beside the digest, if that is there. It may be lost in a power cut."""
-
-    def drop_digest(self, stamp: FileStamp) -> None:
-        """Remove digest and sum of a file, whatever its stamp was when they were written."""
+    def drop_digests(self, stamp: FileStamp) -> None:
+        """Remove all digests of a file, whatever its stamp was when they were written."""
 
     # --- files that leave --------------------------------------------------------------------------------
 

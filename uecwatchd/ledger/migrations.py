@@ -116,4 +116,17 @@ MIGRATIONS = (
     ALTER TABLE sets DROP COLUMN fingerprint;
     ALTER TABLE sets DROP COLUMN remarks;
     """,
+    # One file has several digests: of its bytes, of the disk in it, and what `sha256sum` prints.
+    """
+    CREATE TABLE digests_of (
+        device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+        reading TEXT NOT NULL, sha256 TEXT NOT NULL,
+        PRIMARY KEY (device, inode, reading)
+    ) STRICT;
+    INSERT INTO digests_of SELECT device, inode, size, ctime_ns, 'file', sha256 FROM digests;
+    INSERT INTO digests_of
+        SELECT device, inode, size, ctime_ns, 'plain', sum FROM digests WHERE sum IS NOT NULL;
+    DROP TABLE digests;
+    ALTER TABLE digests_of RENAME TO digests;
+    """,
 )

@@ -41,13 +41,17 @@ class AppliedAttributes:
 
 @dataclass(frozen=True, slots=True)
 class MemberRecord:
-    """A member that was used: the file, its size in bytes, and its content."""
+    """A member that was used: the file, and the size in bytes and the digest of its image.
+
+    The image is the disk in the file if that is a container, and then `container` is its format.
+    """
 
     role: Role
     path: str
     size: int
     stamp: FileStamp
     digest: ContentDigest = NOT_READ
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True)

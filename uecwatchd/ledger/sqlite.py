@@ -31,7 +31,7 @@ from uecwatchd.ledger.rows import (
 )
 from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, read_file, translate_errors
 from uecwatchd.system import failpoints
-from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, Role, SetId
+from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
 Record = TypeVar("Record")
 OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
@@ -178,29 +178,22 @@ class SqliteLedger:
     def put_cloud(self, name: str, found: DetectedCloud) -> None:
         self._replace("note cloud", "clouds", {"name": name, **asdict(found)})
 
-    def digest(self, stamp: FileStamp) -> ContentDigest | None:
-        rows = self._read(f"SELECT sha256 FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
+    def digest(self, stamp: FileStamp, of: DigestOf) -> ContentDigest | None:
+        query = f"SELECT sha256 FROM digests WHERE {OF_STAMP} AND reading = ?"  # noqa: S608 (constant)
+        rows = self._read(query, *stamp, of)
         return ContentDigest(rows[0]["sha256"]) if rows else None
 
-    def sum(self, stamp: FileStamp) -> ContentDigest | None:
-        rows = self._read(f"SELECT sum FROM digests WHERE {OF_STAMP}", *stamp)  # noqa: S608 (constant)
-        return ContentDigest(rows[0]["sum"]) if rows and rows[0]["sum"] else None
-
-    def put_sum(self, stamp: FileStamp, plain: ContentDigest) -> None:
-        update = f"UPDATE digests SET sum = ? WHERE {OF_STAMP}"  # noqa: S608 (constant)
-        self._write("note sum", update, plain, *stamp, lasting=False)
-
-    def put_digest(self, stamp: FileStamp, digest: ContentDigest) -> None:
+    def put_digest(self, stamp: FileStamp, of: DigestOf, digest: ContentDigest) -> None:
         names = ("device", "inode", "size", "ctime_ns")
         self._replace(
             "note digest",
             "digests",
-            {**dict(zip(names, stamp, strict=True)), "sha256": digest},
+            {**dict(zip(names, stamp, strict=True)), "reading": of, "sha256": digest},
             lasting=False,
         )
 
-    def drop_digest(self, stamp: FileStamp) -> None:
-        self._write("forget digest", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
+    def drop_digests(self, stamp: FileStamp) -> None:
+        self._write("forget digests", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
 
     def leaving(self, folder: Path) -> tuple[LeavingFile, ...]:
         """Return the files that are about to leave a folder, or were when the power failed."""

@@ -216,6 +216,7 @@ def _member(member: MemberRecord, image: TargetImage) -> dict[str, object]:
     return {
         "role": member.role,
         "file": member.path,
+        "container": member.container or None,
         "size": member.size,
         **digests.json_fields(member.digest),
         "id": image.image_id or None,

@@ -14,7 +14,7 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
     """
     result_files.clear(record)
     for member in record.members:
-        ledger.drop_digest(member.stamp)
+        ledger.drop_digests(member.stamp)
     for bundle in ledger.unfinished(record.target.cloud, made_for=record.id):
         others = [other for other in ledger.sets_with_content(bundle.digest) if other.id != record.id]
         if is_used_only_by(bundle, record, others):

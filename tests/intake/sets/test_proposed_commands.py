@@ -22,8 +22,8 @@ def decide(folder: Path) -> FolderSets:
     return assemble(scan.scan(folder, now=100.0), rules=UEC)
 
 
-def qcow2(source: Path, target: Path) -> None:
-    subprocess.run(["qemu-img", "convert", "-q", "-O", "qcow2", source, target], check=True)
+def old_qcow(source: Path, target: Path) -> None:
+    subprocess.run(["qemu-img", "convert", "-q", "-O", "qcow", source, target], check=True)
 
 
 def packed(source: Path, target: Path) -> None:
@@ -37,16 +37,16 @@ def uneven(source: Path, target: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "machine", "boot", "sidecar"),
     [
-        (qcow2, "web.img", "web", ""),
-        (qcow2, "web.qcow2", "web", 'machine = "web.qcow2"'),
-        (qcow2, "my web.img", "my web", ""),
-        (qcow2, "one/web.qcow2", "one/web", ""),
+        (old_qcow, "web.img", "web", ""),
+        (old_qcow, "web.qcow2", "web", 'machine = "web.qcow2"'),
+        (old_qcow, "my web.img", "my web", ""),
+        (old_qcow, "one/web.qcow2", "one/web", ""),
         (packed, "one/disk.gz", "one/web", ""),
         (packed, "web.img.gz", "web", 'machine = "web.img.gz"'),
         (uneven, "web.img", "web", ""),
-        *((make, "-x.img", "-x", "") for make in (qcow2, packed, uneven)),
-        *((make, "a:b.img", "a:b", "") for make in (qcow2, packed, uneven)),
-        (qcow2, "it's $HOME.img", "it's $HOME", ""),
+        *((make, "-x.img", "-x", "") for make in (old_qcow, packed, uneven)),
+        *((make, "a:b.img", "a:b", "") for make in (old_qcow, packed, uneven)),
+        (old_qcow, "it's $HOME.img", "it's $HOME", ""),
     ],
 )
 def test_a_command_that_is_proposed_for_an_image_makes_its_set_ready(

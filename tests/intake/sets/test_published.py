@@ -21,7 +21,7 @@ from uecwatchd.types import FileStamp
 MIB = 1 << 20
 PARTITION = Facts("ext4", "machine", layout="partition")
 DISK = Facts("mbr", "machine", layout="disk")
-QCOW2 = Facts("qcow2", "machine")
+QCOW2 = Facts("qcow2", "machine", unreadable=("it is encrypted", "Decrypt it."))
 KERNEL = Facts("bzimage", "kernel")
 LOADER = Facts("elf", "kernel", "i386")
 MEMDISK = Facts("memdisk", "kernel")

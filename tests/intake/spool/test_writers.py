@@ -289,7 +289,7 @@ def test_a_sum_that_is_wrong_is_not_computed_again_while_nothing_changes(
     turn()
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        book.put_digest(FileStamp.of(dropped.stat()), RIGHT)  # were it computed, it would be another
+        book.put_digest(FileStamp.of(dropped.stat()), "file", RIGHT)  # were it computed, it would be another
     assert turn(FRESH_SECONDS + 5).stage == "deliver the machine image", "where the lie comes out"
 
 
@@ -301,9 +301,9 @@ def test_the_sum_of_a_file_that_is_mostly_holes_is_computed_once_while_nothing_c
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         stamp = FileStamp.of(dropped.stat())
-        assert str(book.digest(stamp)).startswith(BLOCKS_MARK)
-        assert book.sum(stamp)
-        book.put_sum(stamp, RIGHT)  # were it computed, it would be another
+        assert str(book.digest(stamp, "file")).startswith(BLOCKS_MARK)
+        assert book.digest(stamp, "plain")
+        book.put_digest(stamp, "plain", RIGHT)  # were it computed, it would be another
     assert turn(FRESH_SECONDS + 5).state == "done"
 
 
@@ -314,7 +314,7 @@ def test_a_digest_that_a_file_turns_out_not_to_have_is_computed_again(
     dropped.write_bytes(CONTENT)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        book.put_digest(FileStamp.of(dropped.stat()), RIGHT[::-1])
+        book.put_digest(FileStamp.of(dropped.stat()), "file", RIGHT[::-1])
     (host.spool / "karmic.sha256").unlink()
     found = turn()
     assert (found.state, found.error.what) == ("deferred", "karmic.img: it changed while it was read")

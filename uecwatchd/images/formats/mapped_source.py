@@ -1,9 +1,9 @@
 """The disk inside a container, as a block source.
 
-The whole map is walked once when the source is made, before a byte of the disk is read: an image whose map
-leads behind the end of its file is refused at the start, and not after an hour of uploading. The same walk
-gives the extents. Later a page of the map is read again when it is needed, with the same checks: the file may
-have been changed in between.
+The whole map is walked once before the disk is read from its beginning to its end: an image whose map leads
+behind the end of its file is refused at the start, and not after an hour of uploading. The same walk gives
+the extents. A look at the first bytes of a disk does without it. Later a page of the map is read again when
+it is needed, with the same checks: the file may have been changed in between.
 
 Bytes that are stored as they are go straight into the caller's buffer. A compressed block that is wanted as a
 whole is decompressed and copied; if only a part is wanted, its neighbour will be soon, so it is kept.
@@ -32,8 +32,7 @@ KEPT_BYTES, MIN_KEPT = 2 * 1024 * 1024, 4
 class MappedSource:
     """Bytes of a disk, found through the map of its container.
 
-    `check` is called before each page of the map, and may raise to stop. Raises Rejected for a map that is
-    wrong anywhere, OSError.
+    `check` is called before each page of the map while it is walked, and may raise to stop.
     """
 
     def __init__(self, file: ContainerFile, blocks: BlockMap, check: Callable[[], None]) -> None:
@@ -42,10 +41,20 @@ class MappedSource:
         self._pages = RecentResults(self._load_page, limit=MAX_PAGES)
         kept = max(MIN_KEPT, KEPT_BYTES // blocks.block_bytes)
         self._recent_blocks = RecentResults(self._decompress, limit=kept)
-        self._extents = align_extents(self._walk(check), self.size, MAX_EXTENTS)
-        self.stored_bytes = sum(extent.length for extent in self._extents)
+        self._check = check
+        self._extents: tuple[Extent, ...] | None = None
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(extent.length for extent in self.extents())
 
     def extents(self) -> tuple[Extent, ...]:
+        """Return the extents as the protocol says. Walks the map at the first call.
+
+        Raises Rejected for a map that is wrong anywhere.
+        """
+        if self._extents is None:
+            self._extents = align_extents(self._walk(), self.size, MAX_EXTENTS)
         return self._extents
 
     def read_into(self, offset: int, buffer: memoryview, /) -> int:
@@ -69,12 +78,12 @@ class MappedSource:
     def close(self) -> None:
         self._file.file.close()
 
-    def _walk(self, check: Callable[[], None]) -> Iterator[tuple[int, int]]:
+    def _walk(self) -> Iterator[tuple[int, int]]:
         """Check the whole map, and yield the stretches of the disk that are stored, as (start, end)."""
         used = FileBlocks(self._file, self._blocks)
         stored = StoredStretches(self._file)
         for page in range(-(-self.size // self._blocks.page_bytes)):
-            check()
+            self._check()
             for run in self._load_page(page):
                 used.add(run)
                 yield from stored.of(run)

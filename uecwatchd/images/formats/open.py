@@ -90,7 +90,8 @@ def open_disk(
     """Open the disk inside a file, of any format. The source closes `file`; an error leaves it open.
 
     `name` is the file's in messages. `check` is called now and then while a large map is read, and may raise
-    to stop. Raises Rejected for an image that cannot be used, with what to do about it; OSError.
+    to stop. A container's map is read when its extents are first asked for. Raises Rejected for an image that
+    cannot be used, with what to do about it; OSError.
     """
     container = ContainerFile.of(file, name, max_disk_bytes)
     format_name = detect_format(container)

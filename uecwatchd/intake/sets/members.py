@@ -34,6 +34,9 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
     ):
         why, hint = problem
         raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
+    disk = content.disk if role == "machine" and not keep else None
+    if disk:
+        return Member(role, path, disk.size, entry.stamp, content, "disk")
     return Member(role, path, entry.size, entry.stamp, content)
 
 

@@ -9,7 +9,7 @@ from uecwatchd.config.records import Policy
 from uecwatchd.errors import UecError
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sidecar import Sidecar
-from uecwatchd.types import Arch, FileStamp, Role, SetId
+from uecwatchd.types import Arch, FileStamp, Reading, Role, SetId
 
 Form = Literal["sidecar", "stem", "folder", "loose"]
 
@@ -53,17 +53,26 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of a set. `path` is relative to the spool folder, `size` in bytes."""
+    """One file of a set. `path` is relative to the spool folder.
+
+    `size` is that of the image in bytes: of the file, or of the disk in it, according to `reading`.
+    """
 
     role: Role
     path: str
     size: int
     stamp: FileStamp
     facts: Facts
+    reading: Reading = "file"
 
     @property
     def name(self) -> str:
         return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def container(self) -> str:
+        """The format of the file whose disk the image is; empty if the image is the file."""
+        return self.facts.format if self.reading == "disk" else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from uecwatchd.config.documents import Malformed
 from uecwatchd.errors import Deferred, UecError, words_of
 from uecwatchd.images import detect, facts, file_names
+from uecwatchd.images.formats.contained import describe_contained
 from uecwatchd.intake import checksums, misnamed_sidecars, sidecar
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
@@ -275,8 +276,11 @@ def _read_facts(descriptor: int, path: str, stamp: FileStamp | None = None) -> f
         head = os.pread(file.fileno(), detect.HEAD_BYTES, 0)
         status = os.fstat(file.fileno())
         tail = os.pread(file.fileno(), detect.TAIL_BYTES, max(0, status.st_size - detect.TAIL_BYTES))
-    _must_be_listed(path, status, stamp)
-    return detect.detect(head, tail, size=status.st_size)
+        found = detect.detect(head, tail, size=status.st_size)
+        if found.format in detect.CONTAINERS:
+            found = describe_contained(found, file, name=path)
+        _must_be_listed(path, os.fstat(file.fileno()), stamp)
+    return found
 
 
 def _read_sidecar(descriptor: int, path: str, stamp: FileStamp) -> Sidecar:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
-from uecwatchd.images.block_source import FileSource
+from uecwatchd.images.block_source import BlockSource, FileSource
 from uecwatchd.images.digests import Digest, read_digest
+from uecwatchd.images.formats.open import open_disk
 from uecwatchd.system.file_errors import find_closed_folder
 from uecwatchd.system.text import file_word
-from uecwatchd.types import ContentDigest, FileStamp
+from uecwatchd.types import ContentDigest, FileStamp, Reading
 
 EntryKind = Literal["file", "folder", "symlink", "fifo", "socket", "device"]
 
@@ -117,17 +118,27 @@ def open_member(folder: Path, path: str) -> Iterator[FileIO]:
 
 
 @contextlib.contextmanager
-def open_image(folder: Path, path: str, *, stamp: FileStamp | None = None) -> Iterator[FileSource]:
+def open_image(
+    folder: Path,
+    path: str,
+    how: Reading = "file",
+    *,
+    stamp: FileStamp | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[BlockSource]:
     """Open the content of a member, to be read from its beginning to its end.
 
-    Raises Deferred if the file is not the listed one with that stamp.
+    `check` is called while a container's map is read, and may raise to stop. Raises Deferred if the file is
+    not the listed one with that stamp, Rejected if the disk in it cannot be read.
     """
     with open_member(folder, path) as file:
         with reading(path):
-            source = FileSource(file)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        if stamp not in (None, source.stamp):
+            found = FileStamp.of(os.fstat(file.fileno()))
+        if stamp not in (None, found):
             raise changed(path)
+        with reading(path):
+            source = FileSource(file) if how == "file" else open_disk(file, name=path, check=check).source
         yield source
 
 
@@ -193,17 +204,19 @@ def not_regular(path: str, kind: EntryKind) -> Rejected:
 def digest(
     folder: Path,
     path: str,
+    how: Reading = "file",
     *,
     stamp: FileStamp | None = None,
     taken: Digest | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    check: Callable[[], None] = lambda: None,
 ) -> ContentDigest:
     """Return the digest of a member: `taken`, an empty one, or one of the kind for the file.
 
     `progress` is called with the number of bytes so far, and may raise to stop the work. Raises Deferred if
     the file changes while it is read, or is not the listed one with that stamp.
     """
-    with open_image(folder, path, stamp=stamp) as source, reading(path):
+    with open_image(folder, path, how, stamp=stamp, check=check) as source, reading(path):
         found = read_digest(source, taken, progress=progress)
         if not source.is_unchanged():
             raise changed(path)

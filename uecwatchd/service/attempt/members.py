@@ -56,7 +56,7 @@ def deliver(job: Job, tools: AttemptTools) -> Job:
     main = _machine_request(job, tools, machine, made) if machine else None
     pending = [one.image_id for one in made.values() if not one.is_available]
     if main and pending:
-        with suppress(_FailedBeside), _opened(job, main.member) as source:
+        with suppress(_FailedBeside), _opened(job, main.member, uploads) as source:
             upload_ahead(main, source, _watching(pending, uploads))
     done = _await_all(beside, made, uploads)
     if main:
@@ -104,12 +104,13 @@ def _await_all(
 
 
 def _register(job: Job, request: UploadRequest, tools: UploadTools) -> Registration:
-    with _opened(job, request.member) as source:
+    with _opened(job, request.member, tools) as source:
         return register_member(request, source, tools)
 
 
-def _opened(job: Job, member: Member) -> AbstractContextManager[BlockSource]:
-    return safe_open.open_image(job.found.folder, member.path, stamp=member.stamp)
+def _opened(job: Job, member: Member, tools: UploadTools) -> AbstractContextManager[BlockSource]:
+    folder, stamp = job.found.folder, member.stamp
+    return safe_open.open_image(folder, member.path, member.reading, stamp=stamp, check=tools.check_stop)
 
 
 def _request(job: Job, member: Member) -> UploadRequest:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from uecwatchd.clouds.dialects import NAME_LIMIT, NAME_MINIMUM
 from uecwatchd.clouds.images import find_image
@@ -24,7 +25,7 @@ from uecwatchd.service.attempt.context import (
     with_digest,
 )
 from uecwatchd.system.text import format_size
-from uecwatchd.types import ContentDigest
+from uecwatchd.types import ContentDigest, Reading
 
 # A copy that pauses for longer than the settle time, for example because of the network, continues within ten
 # minutes or not at all.
@@ -55,20 +56,27 @@ def read_digests(job: Job, tools: AttemptTools) -> Job:
     found again even without a ledger.
     """
     for member in job.found.members:
-        digest = tools.ledger.digest(member.stamp)
+        digest = tools.ledger.digest(member.stamp, member.reading)
         if digest is None:
-            digest = _read(job, member, tools)
-            tools.ledger.put_digest(member.stamp, digest)
+            digest = _read(job, member, member.reading, tools)
+            tools.ledger.put_digest(member.stamp, member.reading, digest)
         job = with_digest(job, member.role, digest)
     return job
 
 
-def _read(job: Job, member: Member, tools: AttemptTools, taken: Digest | None = None) -> ContentDigest:
-    def progress(done: int) -> None:
-        stop_if_asked(job, tools)
-        job.monitor.progress(Progress(job.found.id, job.record.stage, member.name, done, member.size))
+def _read(
+    job: Job, member: Member, how: Reading, tools: AttemptTools, taken: Digest | None = None
+) -> ContentDigest:
+    size = member.size if how == member.reading else member.stamp.size
+    check = partial(stop_if_asked, job, tools)
 
-    return safe_open.digest(job.found.folder, member.path, stamp=member.stamp, taken=taken, progress=progress)
+    def progress(done: int) -> None:
+        check()
+        job.monitor.progress(Progress(job.found.id, job.record.stage, member.name, done, size))
+
+    return safe_open.digest(
+        job.found.folder, member.path, how, stamp=member.stamp, taken=taken, progress=progress, check=check
+    )
 
 
 def check_sums(job: Job, tools: AttemptTools) -> Job:
@@ -95,16 +103,17 @@ def check_sums(job: Job, tools: AttemptTools) -> Job:
 
 
 def _sha256(job: Job, member: Member, known: MemberRecord, tools: AttemptTools) -> ContentDigest:
-    """Return the plain SHA-256, which for most files is the digest anyway.
+    """Return the plain SHA-256 of the file, which for most files is the digest anyway.
 
-    For a file that is mostly holes it takes a separate read, once: the sum may be newer than the digest.
+    For a container, and for a file that is mostly holes, it takes a separate read, once: the sum may be newer
+    than the digest.
     """
-    if known.digest.is_plain_sha256:
+    if member.reading == "file" and known.digest.is_plain_sha256:
         return known.digest
-    sha256 = tools.ledger.sum(member.stamp)
+    sha256 = tools.ledger.digest(member.stamp, "plain")
     if sha256 is None:
-        sha256 = _read(job, member, tools, FlatDigest())
-        tools.ledger.put_sum(member.stamp, sha256)
+        sha256 = _read(job, member, "file", tools, FlatDigest())
+        tools.ledger.put_digest(member.stamp, "plain", sha256)
     return sha256
 
 

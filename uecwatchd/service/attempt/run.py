@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
-from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
+from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import LAST_STAGE, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs import result_files
@@ -123,7 +123,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         deferrals=same.deferrals if same else 0,
         first_failure=same.first_failure if same else None,
         idle=idle_keys(found.sidecar),
-        members=tuple(MemberRecord(m.role, m.path, m.size, m.stamp) for m in found.members),
+        members=tuple(MemberRecord(m.role, m.path, m.size, m.stamp, container=m.container) for m in found.members),
         targets=before.targets if before else (),
         owner=found.owner,
     ).with_target(_target(found, before, same))
@@ -160,7 +160,7 @@ def _announce(job: Job, before: SetRecord | None) -> None:
         job.monitor.tell(
             Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.id, fields={"stage": stage})
         )
-    parts = [f"{m.role} {m.path} ({format_size(m.size)})" for m in found.members]
+    parts = [f"{m.role} {m.path} ({_describe_size(m)})" for m in found.members]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
     what = f"{found.name}: attempt {record.attempt} on cloud {cloud}: {', '.join([*parts, *given])}"
     fields: Fields = {"cloud": cloud, "attempt": record.attempt}
@@ -173,6 +173,11 @@ def _announce(job: Job, before: SetRecord | None) -> None:
     if record.idle:
         what = f"these keys have no effect yet: {', '.join(record.idle)}"
         tell(job, Kind.WORKING, what, level="warning")
+
+
+def _describe_size(member: Member) -> str:
+    size = format_size(member.size)
+    return f"{size} in a {member.container} of {format_size(member.stamp.size)}" if member.container else size
 
 
 # --- the end of an attempt --------------------------------------------------------------------------------
