@@ -14,7 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.containers import CONTAINERS, Container
 from tests.support.memory_source import MemorySource
+from tests.support.reading import opened as open_disk
+from tests.support.reading import read
 from uecwatchd.bundle.bundler import Bundling, Secret, Totals
 from uecwatchd.images.block_source import BlockSource, FileSource
 from uecwatchd.images.digests import BlockDigest, FlatDigest, read_digest
@@ -65,16 +68,31 @@ def memory_with(content: Content) -> MemorySource:
         return MemorySource(content.data, stored=file.extents())
 
 
-SOURCES: dict[str, Callable[[Content], BlockSource]] = {"file": file_with, "memory": memory_with}
+@dataclass(frozen=True)
+class DiskOf:
+    """Opens a container with the content as its disk, which consists of whole sectors."""
+
+    container: Container
+
+    def __call__(self, content: Content) -> BlockSource:
+        return open_disk(self.container.make(self.padded(content).data)).source
+
+    def padded(self, content: Content) -> Content:
+        sector = self.container.sector
+        return Content(content.pieces, max(sector, content.size + -content.size % sector))
+
+
+SOURCES: dict[str, Callable[[Content], BlockSource]] = {
+    "file": file_with,
+    "memory": memory_with,
+    **{name: DiskOf(container) for name, container in CONTAINERS.items()},
+}
 every_source = pytest.mark.parametrize("opened", SOURCES.values(), ids=SOURCES)
 
 
-def read(source: BlockSource, offset: int, length: int) -> bytes:
-    """Read until the length or the end is reached."""
-    data, done = memoryview(bytearray(length)), 0
-    while count := source.read_into(offset + done, data[done:]):
-        done += count
-    return bytes(data[:done])
+def fitting(content: Content, opened: Callable[[Content], BlockSource]) -> Content:
+    """Return the content as a source has it."""
+    return opened.padded(content) if isinstance(opened, DiskOf) else content
 
 
 @every_source
@@ -83,7 +101,7 @@ def read(source: BlockSource, offset: int, length: int) -> bytes:
 def test_any_thread_reads_the_same_bytes_at_any_offset(
     opened: Callable[[Content], BlockSource], content: Content, seed: int
 ) -> None:
-    drawn = random.Random(seed)  # noqa: S311 (not a secret)
+    drawn, content = random.Random(seed), fitting(content, opened)  # noqa: S311 (not a secret)
     spans = [(drawn.randrange(content.size + 1), drawn.randrange(2 * HOLE_BYTES)) for _ in range(4 * THREADS)]
     with closing(opened(content)) as source, ThreadPoolExecutor(THREADS) as threads:
         assert source.size == content.size
@@ -97,6 +115,7 @@ def test_any_thread_reads_the_same_bytes_at_any_offset(
 def test_the_extents_are_in_order_and_hold_all_that_is_not_zero(
     opened: Callable[[Content], BlockSource], content: Content
 ) -> None:
+    content = fitting(content, opened)
     rest = bytearray(content.data)
     with closing(opened(content)) as source:
         end = 0
@@ -111,9 +130,11 @@ def test_the_extents_are_in_order_and_hold_all_that_is_not_zero(
 
 @every_source
 def test_there_is_nothing_to_read_at_the_end(opened: Callable[[Content], BlockSource]) -> None:
-    with closing(opened(Content(((0, b"karmic"),), 6))) as source:
-        assert source.read_into(6, memoryview(bytearray(1))) == 0
-        assert read(source, 4, 100) == b"ic"
+    content = fitting(Content(((0, b"karmic"),), 6), opened)
+    with closing(opened(content)) as source:
+        assert source.read_into(content.size, memoryview(bytearray(1))) == 0
+        assert source.read_into(content.size + 1, memoryview(bytearray(1))) == 0
+        assert read(source, 4, 2 * PAGE_BYTES) == content.data[4:]
 
 
 @every_source
@@ -168,15 +189,27 @@ def test_a_source_is_bundled_as_the_file_with_the_same_content(content: Content)
         assert bundled(memory_with(content)) == bundled(file)
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_container_is_bundled_with_the_digest_of_its_disk(name: str) -> None:
+    content = Content(((HOLE_BYTES, os.urandom(200_000)), (3 << 20, b"x")), 5 << 20)
+    expected = BlockDigest()
+    expected.update(content.data)
+    with closing(SOURCES[name](content)) as source:
+        _, totals = bundled(source)
+    assert (totals.size, totals.digest) == (content.size, expected.text())
+
+
+@every_source
+@settings(max_examples=15, deadline=None)
 @given(content=contents())
-def test_a_digest_is_that_of_the_bytes_in_any_extents(content: Content) -> None:
-    for opened in SOURCES.values():
-        for kind in (FlatDigest, BlockDigest):
-            expected = kind()
-            expected.update(content.data)
-            with closing(opened(content)) as source:
-                assert read_digest(source, kind()) == expected.text()
+def test_a_digest_is_that_of_the_bytes_in_any_extents(
+    opened: Callable[[Content], BlockSource], content: Content
+) -> None:
+    for kind in (FlatDigest, BlockDigest):
+        expected = kind()
+        expected.update(fitting(content, opened).data)
+        with closing(opened(content)) as source:
+            assert read_digest(source, kind()) == expected.text()
 
 
 @pytest.mark.parametrize("work", [bundled, read_digest])

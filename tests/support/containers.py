@@ -38,7 +38,9 @@ def memory_file(content: bytes = b"") -> FileIO:
 
 
 def content_of(file: FileIO) -> bytes:
-    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+    """Read all of a file, and close it."""
+    with file:
+        return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
 
 
 def blocks_of(disk: bytes, block: int) -> Iterator[tuple[int, bytes]]:
@@ -243,6 +245,7 @@ class Container:
     write: Callable[..., Layout]
     options: tuple[tuple[str, object], ...] = ()
     for_qemu: str = ""  # QEMU's name of the format, if it is another; "-" if QEMU cannot read it
+    sector: int = SECTOR
 
     def make(self, disk: bytes, file: FileIO | None = None) -> FileIO:
         file = file or memory_file()
@@ -269,5 +272,5 @@ CONTAINERS = {
     "vhd-fixed": Container("vhd", write_fixed_vhd, for_qemu="vpc"),
     "vhd-fixed-511": Container("vhd", write_fixed_vhd, (("footer_bytes", 511),), for_qemu="-"),
     "vhdx": Container("vhdx", write_vhdx),
-    "vhdx-4096": Container("vhdx", write_vhdx, (("sector", 4096),), for_qemu="-"),
+    "vhdx-4096": Container("vhdx", write_vhdx, (("sector", 4096),), for_qemu="-", sector=4096),
 }

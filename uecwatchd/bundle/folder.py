@@ -33,8 +33,8 @@ from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbun
 from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.block_source import FileSource
-from uecwatchd.images.formats.open import open_disk
 from uecwatchd.images.digests import choose_digest
+from uecwatchd.images.formats.open import open_disk
 from uecwatchd.system.file_errors import NoOutput, cannot_read, cannot_write, not_a_file, open_regular
 from uecwatchd.types import ContentDigest, FileStamp, Reading, Role
 

@@ -63,7 +63,7 @@ def file_word(path: str) -> str:
 
 def format_size(size: int) -> str:
     """Return a number of bytes for people, such as "1.5 GiB"."""
-    units = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
+    units = {"EiB": 1 << 60, "TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
     return next(
         (f"{size / unit:.4g} {word}" for word, unit in units.items() if size >= unit), f"{size} bytes"
     )

@@ -58,19 +58,16 @@ class BlockMap(Protocol):
 
 def join_runs(runs: Iterable[Run], size: int) -> Iterator[Run]:
     """Yield the runs of a disk of `size` bytes, with neighbours joined, and nothing past the end."""
-    start = length = place = 0
+    held, end, place_end = None, 0, 0  # the last run, and where it ends if its neighbours are added
     for run in runs:
-        if run.start >= size:
+        start, length, place, stored = run
+        if start >= size:
             break
-        if run.stored or run.start != start + length or run.place != place + length:
-            if length:
-                yield Run(start, length, place)
-            if run.stored:
-                yield run._replace(length=min(run.length, size - run.start))
-                length = 0
-                continue
-            start, length, place, _ = run
-        else:
-            length += run.length
-    if length:
-        yield Run(start, min(length, size - start), place)
+        if held and start == end and place == place_end and not (stored or held.stored):
+            end, place_end = end + length, place_end + length
+            continue
+        if held:
+            yield held if held.length == end - held.start else held._replace(length=end - held.start)
+        held, end, place_end = run, start + length, place + length
+    if held:
+        yield held._replace(length=min(end, size) - held.start)

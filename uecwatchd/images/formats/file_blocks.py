@@ -59,11 +59,13 @@ class FileBlocks:
         if begin == self._last:  # another part of the same block
             begin, first = begin + 1, first + 1
         self._last = end - 1
-        if begin == end:
-            return
-        byte, bit = divmod(first, 8)
-        piece = self._used[byte : (first + end - begin + 7) // 8]
-        bits, before = ((1 << end - begin) - 1) << bit, int.from_bytes(piece, "little")
+        if end > begin:
+            self._mark(first, end - begin)
+
+    def _mark(self, first: int, count: int) -> None:
+        """Set the bits of blocks of the file. Raises Rejected if one is set already."""
+        piece = self._used[first // 8 : (first + count + 7) // 8]
+        bits, before = ((1 << count) - 1) << first % 8, int.from_bytes(piece, "little")
         if before & bits:
             raise self._file.damaged("its map gives two blocks of the disk the same place in the file")
         piece[:] = (before | bits).to_bytes(len(piece), "little")

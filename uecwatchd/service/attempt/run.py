@@ -123,7 +123,9 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         deferrals=same.deferrals if same else 0,
         first_failure=same.first_failure if same else None,
         idle=idle_keys(found.sidecar),
-        members=tuple(MemberRecord(m.role, m.path, m.size, m.stamp, container=m.container) for m in found.members),
+        members=tuple(
+            MemberRecord(m.role, m.path, m.size, m.stamp, container=m.container) for m in found.members
+        ),
         targets=before.targets if before else (),
         owner=found.owner,
     ).with_target(_target(found, before, same))
