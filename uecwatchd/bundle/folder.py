@@ -89,7 +89,7 @@ def bundle_to_folder(
     how: Reading = "file",
     progress: Callable[[int], None] = lambda _done: None,
 ) -> WrittenBundle:
-    """Bundle one image, in one read: a file, or the disk in it. After a failure the folder has nothing new."""
+    """Bundle one image, a file or the disk in it, in one read. After a failure the folder has nothing new."""
     _check_key_pair(credentials)
     secret = Secret.random()
     with open_for_reading(source) as file, ExitStack() as undo:
