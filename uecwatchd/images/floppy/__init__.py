@@ -1,0 +1,7 @@
+"""The boot floppy that starts Windows on a cloud where memdisk is the kernel, and the floppy the ramdisk.
+
+- `boot_files`: which files of a dropped folder go on it, under which names;
+- `boot_ini`: the list of systems that NTLDR reads;
+- `syslinux`: memdisk and the modules of syslinux on this host;
+- `make`: the floppy itself.
+"""

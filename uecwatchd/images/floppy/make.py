@@ -1,0 +1,90 @@
+"""Make the boot floppy of a Windows set: 1.44 MB, FAT12, syslinux as the boot loader, which starts NTLDR.
+
+The boot sector that Windows writes on a floppy is Microsoft's, and cannot be distributed. syslinux and its
+chain.c32 load NTLDR to the same place in memory, and give it the same registers and parameters.
+
+The same boot files always make the same bytes, so that a retry finds its uploaded floppy by the digest. The
+serial number is fixed, and so are the times, which mtools takes from SOURCE_DATE_EPOCH. Another version of
+mtools or syslinux may make other bytes.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from uecwatchd.errors import Deferred
+from uecwatchd.images.floppy.boot_files import BOOT_INI, DRIVER, BootFolder, choose_files
+from uecwatchd.images.floppy.boot_ini import WindowsPlace, boot_ini, boot_ini_remarks
+from uecwatchd.images.floppy.syslinux import (
+    CONFIGURATION,
+    CONFIGURATION_NAME,
+    MODULE_FOLDERS,
+    read_modules,
+)
+from uecwatchd.system import failpoints
+from uecwatchd.system.programs import Program, run_program
+
+UNPROVEN = (
+    "the boot floppy starts NTLDR through syslinux, which was not tried with Microsoft's NTLDR: if Windows "
+    "does not start, format a floppy in Windows, copy the same files to it, and drop its image instead"
+)
+TIME_OUT_SECONDS = 60  # each of them takes a tenth of a second
+SERIAL_NUMBER = "19800101"  # of the file system, in hexadecimal; any fixed one is good
+# The first second that FAT can express, 1980-01-01; FAT has local times.
+FIXED_TIME: Mapping[str, str] = {"SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC0"}
+
+MFORMAT = Program("mformat", "mtools", TIME_OUT_SECONDS, FIXED_TIME)
+MCOPY = Program("mcopy", "mtools", TIME_OUT_SECONDS, FIXED_TIME)
+SYSLINUX = Program("syslinux", "syslinux", TIME_OUT_SECONDS, FIXED_TIME)  # runs mcopy and mattrib
+IMAGE_NAME = "floppy.img"  # relative: in a path, mtools would read "@@" as an offset
+
+
+def make_boot_floppy(
+    folder: BootFolder,
+    output: Path,
+    *,
+    windows: WindowsPlace,
+    module_folders: Sequence[Path] = MODULE_FOLDERS,
+) -> tuple[str, ...]:
+    """Write the floppy to `output`, replacing it when complete, and return remarks for the log of the set.
+
+    A killed process leaves a folder `.floppy-…` beside `output`. Raises Rejected for boot files that cannot
+    start Windows. Raises Deferred if a program or a module is missing, or for a disk that fails.
+    """
+    files = choose_files(folder, default_boot_ini=boot_ini(windows))
+    modules = read_modules(module_folders)
+    try:
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".floppy-") as scratch:
+            work = Path(scratch)
+            _format(work)
+            _copy({**modules, CONFIGURATION_NAME: CONFIGURATION, **files.contents}, work)
+            _publish(work / IMAGE_NAME, output)
+    except OSError as fault:
+        why = f"cannot write the boot floppy there: {fault.strerror or fault}"
+        raise Deferred(str(output.parent), why, "Check the disk and its free space.") from fault
+    concerns = boot_ini_remarks(files.contents[BOOT_INI], has_driver=DRIVER in files.contents)
+    return (UNPROVEN, *concerns, *files.remarks)
+
+
+def _format(work: Path) -> None:
+    """Make an empty floppy with syslinux as its boot loader."""
+    run_program(MFORMAT, ["-C", "-f", "1440", "-N", SERIAL_NUMBER, "-i", IMAGE_NAME, "::"], folder=work)
+    run_program(SYSLINUX, ["--install", IMAGE_NAME], folder=work)
+
+
+def _copy(contents: Mapping[str, bytes], work: Path) -> None:
+    """Copy files to the floppy, in this order."""
+    staged = work / "files"
+    staged.mkdir()
+    for name, content in contents.items():
+        (staged / name).write_bytes(content)
+    run_program(MCOPY, ["-i", IMAGE_NAME, *(f"files/{name}" for name in contents), "::"], folder=work)
+
+
+def _publish(image: Path, output: Path) -> None:
+    """Move the floppy to its place, never with a part of its bytes, also after a power loss."""
+    with image.open("rb") as file:
+        os.fsync(file.fileno())
+    with failpoints.effect("write boot floppy"):
+        image.replace(output)
