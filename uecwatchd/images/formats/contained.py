@@ -16,7 +16,7 @@ def describe_contained(facts: Facts, file: FileIO, *, name: str) -> Facts:
     Only headers are read: the map is checked when the disk is. Raises OSError.
     """
     try:
-        disk = open_disk(file, name=name).source
+        disk = open_disk(file, name=name, walk=False).source
         head = _read_head(disk)
     except Rejected as error:
         return replace(facts, unreadable=(error.why, error.hint))

@@ -86,12 +86,13 @@ def open_disk(
     name: str,
     max_disk_bytes: int = MAX_DISK_BYTES,
     check: Callable[[], None] = lambda: None,
+    walk: bool = True,
 ) -> OpenedDisk:
     """Open the disk inside a file, of any format. The source closes `file`; an error leaves it open.
 
     `name` is the file's in messages. `check` is called now and then while a large map is read, and may raise
-    to stop. A container's map is read when its extents are first asked for. Raises Rejected for an image that
-    cannot be used, with what to do about it; OSError.
+    to stop. Without `walk`, for a look at the first bytes of the disk, the map is not checked. Raises
+    Rejected for an image that cannot be used, with what to do about it; OSError.
     """
     container = ContainerFile.of(file, name, max_disk_bytes)
     format_name = detect_format(container)
@@ -101,7 +102,10 @@ def open_disk(
         raise refuse(container)
     if format_name not in READERS:
         raise container.refuse_unless_converted(f"its format, {format_name}, is not read here")
-    return OpenedDisk(format_name, MappedSource(container, READERS[format_name](container), check))
+    source = MappedSource(container, READERS[format_name](container), check)
+    if walk:
+        source.extents()
+    return OpenedDisk(format_name, source)
 
 
 def detect_format(file: ContainerFile) -> str:
