@@ -19,7 +19,7 @@ from tests.support.memory_source import MemorySource
 from tests.support.reading import opened as open_disk
 from tests.support.reading import read
 from uecwatchd.bundle.bundler import Bundling, Secret, Totals
-from uecwatchd.images.block_source import BlockSource, FileSource
+from uecwatchd.images.block_source import BlockSource, FileSource, View
 from uecwatchd.images.digests import BlockDigest, FlatDigest, read_digest
 from uecwatchd.system.extents import HOLE_BYTES, Extent
 
@@ -82,10 +82,21 @@ class DiskOf:
         return Content(content.pieces, max(sector, content.size + -content.size % sector))
 
 
+def partition_with(content: Content) -> View:
+    """Return the same bytes as a partition, which has other bytes before and behind it."""
+    start = 63 * 512  # where old partitioners put the first one: no multiple of a page
+    pieces = ((0, b"\x55" * start), *((start + at, piece) for at, piece in content.pieces))
+    end = start + content.size
+    return View(
+        file_with(Content((*pieces, (end, b"\xaa" * PAGE_BYTES)), end + PAGE_BYTES)), start, content.size
+    )
+
+
 SOURCES: dict[str, Callable[[Content], BlockSource]] = {
     "file": file_with,
     "memory": memory_with,
     **{name: DiskOf(container) for name, container in CONTAINERS.items()},
+    "partition": partition_with,
 }
 every_source = pytest.mark.parametrize("opened", SOURCES.values(), ids=SOURCES)
 
@@ -161,6 +172,19 @@ def test_a_file_tells_that_it_was_written_to(tmp_path: Path) -> None:
         assert not source.is_unchanged()
         assert source.size == 6
         assert read(source, 6, 10) == b" koala", "what has grown can be seen"
+
+
+def test_a_view_ends_where_its_source_ends() -> None:
+    with closing(View(MemorySource(b"karmic"), 2, 100)) as view:
+        assert view.size == 4
+        assert read(view, 0, 100) == b"rmic"
+        assert View(view, 9, 1).size == 0
+
+
+def test_holes_of_a_disk_are_holes_of_its_partitions() -> None:
+    stored = tuple(Extent(at * HOLE_BYTES, HOLE_BYTES) for at in (0, 4, 9))
+    disk = MemorySource(bytes(10 * HOLE_BYTES), stored=stored)
+    assert View(disk, 2 * HOLE_BYTES, 4 * HOLE_BYTES).extents() == (Extent(2 * HOLE_BYTES, HOLE_BYTES),)
 
 
 # What reads a source

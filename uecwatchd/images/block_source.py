@@ -6,6 +6,7 @@ another format, or one partition of a disk. It resembles a block device that is 
 """
 
 import os
+from collections.abc import Iterator
 from io import FileIO
 from typing import Protocol
 
@@ -74,3 +75,43 @@ class FileSource:
 
     def close(self) -> None:
         self._file.close()
+
+
+class View:
+    """A stretch of another source, such as one partition of a disk. Closing it closes the other source."""
+
+    def __init__(self, source: BlockSource, start: int, size: int) -> None:
+        self._source, self._start = source, start
+        self.size = max(0, min(size, source.size - start))
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(extent.length for extent in self.extents())
+
+    def extents(self) -> tuple[Extent, ...]:
+        return extents.align_extents(self._find_stretches(), self.size, extents.MAX_EXTENTS)
+
+    def _find_stretches(self) -> Iterator[tuple[int, int]]:
+        """Yield the stretches that lie in the view, as (start, end) from its own beginning."""
+        for extent in self._source.extents():
+            start = max(0, extent.offset - self._start)
+            end = min(self.size, extent.offset + extent.length - self._start)
+            if start < end:
+                yield start, end
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> int:
+        return self._source.read_into(self._start + offset, buffer[: max(0, self.size - offset)])
+
+    def is_unchanged(self) -> bool:
+        return self._source.is_unchanged()
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def read_exactly(source: BlockSource, offset: int, length: int) -> bytes:
+    """Return the bytes at an offset; fewer only where the source ends."""
+    data, done = memoryview(bytearray(length)), 0
+    while count := source.read_into(offset + done, data[done:]) if done < length else 0:
+        done += count
+    return bytes(data[:done])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from uecwatchd.images import kernels
+from uecwatchd.images import kernels, partitions
 from uecwatchd.images.facts import SECTOR_BYTES, Facts, Probe, Sample
 from uecwatchd.images.partition_types import PARTITION_ARCH
 from uecwatchd.types import Role
@@ -66,18 +66,11 @@ def gpt(sample: Sample) -> Facts | None:
 
 def mbr(sample: Sample) -> Facts | None:
     """Detect an MBR: a boot sector with partitions. Boot sectors of file systems end in 55 AA too."""
-    entries = [Sample(sample.head[at : at + 16], b"", 16) for at in range(0x1BE, 0x1FE, 16)]
-    used = [entry for entry in entries if entry.le(4, 1)]
-    flags_valid = all(entry.le(0, 1) in (0, 0x80) for entry in entries)
-    if not (
-        sample.has(0x1FE, b"\x55\xaa")
-        and used
-        and flags_valid
-        and all(e.le(8, 4) and e.le(12, 4) for e in used)
-    ):
+    entries = partitions.mbr_entries(sample.head[:SECTOR_BYTES])
+    if not entries:
         return None
-    # A protective entry (EE) may claim the largest possible disk. A GPT would have been read before.
-    ends = [entry.le(8, 4) + entry.le(12, 4) for entry in used if entry.le(4, 1) != 0xEE]
+    # A protective entry may claim the largest possible disk. A GPT would have been read before.
+    ends = [entry.start + entry.length for entry in entries if entry.type != partitions.PROTECTIVE]
     return Facts("mbr", role="machine", layout="disk", claimed=max(ends, default=1) * SECTOR_BYTES)
 
 
