@@ -1,0 +1,121 @@
+"""The process that reads file systems: `python -m uecwatchd.images.guest.reader_process`.
+
+It gets one connection and the size of the disk, gives up all other rights, and answers questions until the
+connection ends. See `messages` for what goes over it, and `system.confinement` for the rights.
+"""
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from uecwatchd.images.guest.file_systems import OpenedVolume, VolumeOpener, load_libraries
+from uecwatchd.images.guest.files import MAX_READ_BYTES, FileSystem, Unsupported
+from uecwatchd.images.guest.messages import (
+    ANSWER,
+    CONTENT,
+    ERROR,
+    BrokenConnection,
+    receive,
+    send,
+    send_json,
+)
+from uecwatchd.images.guest.served_disk import ServedDisk
+from uecwatchd.system.confinement import Limits, confine
+
+# A system's disk takes a tenth of a second, and its kernel and ramdisk less than one.
+LIMITS = Limits(cpu_seconds=60, memory_bytes=512 << 20)
+# Python imports these when they are first used.
+ENCODINGS = ("utf-8", "utf-16-le", "ascii", "latin-1", "idna")
+
+
+class Reader:
+    """Answers questions about one disk."""
+
+    def __init__(self, connection: socket.socket, disk: ServedDisk, opener: VolumeOpener) -> None:
+        self._connection, self._disk, self._opener = connection, disk, opener
+        self._volumes = list[OpenedVolume]()
+
+    def answer(self, question: Mapping[str, Any]) -> None:
+        """Send the answer to one question, or why there is none."""
+        try:
+            ACTIONS[question["do"]](self, question)
+        except BrokenConnection:
+            raise
+        except Unsupported as error:
+            self._send_error(str(error))
+        except Exception as error:  # noqa: BLE001 (whatever a library raises is about the data)
+            self._send_error(f"it is damaged ({error or type(error).__name__})")
+
+    def open(self, question: Mapping[str, Any]) -> None:
+        found = list(self._opener.open(self._disk, question["start"], question["size"]))
+        first = len(self._volumes)
+        self._volumes += found
+        send_json(
+            self._connection,
+            ANSWER,
+            [
+                {
+                    **asdict(volume.superblock),
+                    "size": volume.size,
+                    "name": volume.name,
+                    "index": index if volume.files else None,
+                    "problem": volume.problem,
+                }
+                for index, volume in enumerate(found, start=first)
+            ],
+        )
+
+    def entry(self, question: Mapping[str, Any]) -> None:
+        found = self._files(question).entry(question["path"])
+        send_json(self._connection, ANSWER, asdict(found) if found else None)
+
+    def names(self, question: Mapping[str, Any]) -> None:
+        send_json(self._connection, ANSWER, self._files(question).names(question["path"]))
+
+    def read(self, question: Mapping[str, Any]) -> None:
+        length = min(question["length"], MAX_READ_BYTES)
+        send(
+            self._connection,
+            CONTENT,
+            self._files(question).read(question["path"], question["offset"], length),
+        )
+
+    def _files(self, question: Mapping[str, Any]) -> FileSystem:
+        files: FileSystem | None = self._volumes[question["volume"]].files
+        if files is None:
+            raise Unsupported("it has no files")
+        return files
+
+    def _send_error(self, words: str) -> None:
+        send(self._connection, ERROR, words[:1000].encode("utf-8", "replace"))
+
+
+ACTIONS: Mapping[str, Callable[[Reader, Mapping[str, Any]], None]] = {
+    "open": Reader.open,
+    "entry": Reader.entry,
+    "names": Reader.names,
+    "read": Reader.read,
+}
+
+
+def main(descriptor: int, size: int) -> None:
+    """Serve the connection until it ends."""
+    connection = socket.socket(fileno=descriptor)
+    libraries = load_libraries()
+    for encoding in ENCODINGS:
+        "".encode(encoding)
+    remark = confine(LIMITS)
+    send_json(connection, ANSWER, remark)
+    reader = Reader(connection, ServedDisk(connection, size), VolumeOpener(libraries))
+    try:
+        while True:
+            reader.answer(json.loads(receive(connection)[1]))
+    except (BrokenConnection, OSError):
+        return
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
