@@ -1,0 +1,162 @@
+"""The kernel and ramdisk that a guest would boot: the newest pair of its own.
+
+Names are read as for files that are dropped: a kernel and a ramdisk belong together if they have the same
+version, or the same word, in their names. Kernels for emergencies and crash dumps do not count.
+"""
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from uecwatchd.errors import Rejected
+from uecwatchd.images import file_names
+from uecwatchd.images.detect import HEAD_BYTES, detect
+from uecwatchd.images.facts import Facts
+from uecwatchd.images.guest.tree import GuestFile, GuestTree, chunks
+from uecwatchd.images.guest.versions import VersionOrder, release_numbers, version_order
+from uecwatchd.images.suitability import COMPRESSORS, reason_unsuitable
+from uecwatchd.types import Arch, Role
+
+# Where distributions have them; the root has links to them, or on a small system the files.
+FOLDERS = ("/boot", "/")
+# Far more than any: a kernel with debug symbols, a ramdisk with all firmware.
+MAX_BYTES = 1 << 30
+NAME_HINT = "Drop the kernel and the ramdisk that are meant beside the image, and name them in its sidecar."
+
+
+class NoKernelPair(Rejected):
+    """An image without a kernel that can be used, or with several that could be meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestKernel:
+    """A kernel in a guest. `version` is that of its header, as `uname -r` prints it, else of its name."""
+
+    file: GuestFile
+    facts: Facts
+    version: str
+    pairing: str  #: what its ramdisk has in its name too
+
+    @property
+    def order(self) -> VersionOrder:
+        return version_order(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPair:
+    """A kernel, and its ramdisk; None if it needs none."""
+
+    version: str
+    arch: Arch | None
+    kernel: GuestFile
+    ramdisk: GuestFile | None
+
+
+def find_kernels(tree: GuestTree) -> tuple[GuestKernel, ...]:
+    """Return the kernels of a guest, the newest first. Raises UnreadableVolume, OSError."""
+    found = dict[str, GuestKernel]()
+    for folder in FOLDERS:
+        for file, name in _boot_files(tree, folder, "kernel"):
+            found.setdefault(file.path, _describe(file, name))
+    return tuple(sorted(found.values(), key=lambda kernel: kernel.order, reverse=True))
+
+
+def find_kernel_pair(tree: GuestTree) -> KernelPair:
+    """Return the newest kernel that has a ramdisk; if none has one, the newest.
+
+    Raises NoKernelPair, UnreadableVolume, OSError.
+    """
+    kernels = find_kernels(tree)
+    if not kernels:
+        raise NoKernelPair(
+            "the image has no kernel",
+            "there is none in its folder /boot",
+            "Install a kernel in it, or drop a kernel and a ramdisk beside it.",
+        )
+    paired = [(kernel, ramdisk) for kernel in kernels if (ramdisk := _ramdisk_for(tree, kernel))]
+    kernel, ramdisk = paired[0] if paired else (kernels[0], None)
+    _check_only_one(kernel, [each for each, _ in paired] or kernels)
+    _check_bootable(kernel)
+    return KernelPair(kernel.version, kernel.facts.arch, kernel.file, ramdisk)
+
+
+def copy_file(file: GuestFile, to: BinaryIO) -> None:
+    """Write the content of a guest's file to an open one. Raises Rejected, OSError."""
+    if file.entry.size > MAX_BYTES:
+        raise NoKernelPair(file.path, "it is larger than a kernel or a ramdisk can be", NAME_HINT)
+    try:
+        for piece in chunks(file):
+            to.write(piece)
+    except EOFError as error:
+        raise NoKernelPair(
+            file.path, f"it is damaged: {error}", "Check the file system of the image."
+        ) from error
+
+
+def _boot_files(tree: GuestTree, folder: str, role: Role) -> Iterator[tuple[GuestFile, str]]:
+    """Yield files whose names stand for a role, and the names to read a version from.
+
+    A link has the name of the file that it leads to: Debian's /vmlinuz is the newest kernel in /boot.
+    """
+    for name in tree.names(folder):
+        if file_names.role_by_name(name) != role or file_names.is_spare(name):
+            continue
+        file = tree.find(posixpath.join(folder, name))
+        if file is None or file.entry.type != "file" or not file.entry.size:
+            continue
+        own = posixpath.basename(file.path)
+        is_boot_name = file_names.role_by_name(own) == role
+        if not (is_boot_name and file_names.is_spare(own)):
+            yield file, own if is_boot_name else name
+
+
+def _describe(file: GuestFile, name: str) -> GuestKernel:
+    head = file.files.read(file.inner_path, 0, HEAD_BYTES)
+    facts = detect(head, b"", size=file.entry.size)
+    pairing = file_names.pairing_by_name(name)
+    return GuestKernel(file, facts, facts.version or pairing, pairing)
+
+
+def _ramdisk_for(tree: GuestTree, kernel: GuestKernel) -> GuestFile | None:
+    folder = posixpath.dirname(kernel.file.path)
+    found = {
+        file.path: file
+        for file, name in _boot_files(tree, folder, "ramdisk")
+        if file_names.pairing_by_name(name) == kernel.pairing
+    }
+    if len(found) > 1:
+        raise NoKernelPair(
+            f"two ramdisks of version {kernel.pairing or 'unknown'}",
+            f"{' and '.join(sorted(found))} could both be meant",
+            NAME_HINT,
+        )
+    return next(iter(found.values()), None)
+
+
+def _check_only_one(kernel: GuestKernel, others: Iterable[GuestKernel]) -> None:
+    """Raise NoKernelPair if there is another kernel of the same release, of another flavour perhaps."""
+    release = release_numbers(kernel.version)
+    same = [other.file.path for other in others if release_numbers(other.version) == release]
+    if len(same) > 1:
+        raise NoKernelPair(
+            f"two kernels of version {release or 'unknown'}",
+            f"{' and '.join(sorted(same))} could both be meant",
+            NAME_HINT,
+        )
+
+
+def _check_bootable(kernel: GuestKernel) -> None:
+    """Raise NoKernelPair for a kernel that a node cannot start by itself, as it starts an image's kernel."""
+    path, facts = kernel.file.path, kernel.facts
+    reason = reason_unsuitable("kernel", facts, size=kernel.file.entry.size, name=path)
+    if reason is None and facts.format == "pe":
+        reason = "it is compressed for EFI, and nodes start kernels without EFI", _unpack_hint(path)
+    if reason is None and facts.format in COMPRESSORS:
+        reason = f"it is {facts.format}-compressed, and nodes do not unpack a kernel", _unpack_hint(path)
+    if reason:
+        raise NoKernelPair(f"{path}: the kernel in the image cannot be started", *reason)
+
+
+def _unpack_hint(path: str) -> str:
+    return f"Unpack {posixpath.basename(path)}, and drop it beside the image with its ramdisk."
