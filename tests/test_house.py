@@ -101,6 +101,7 @@ def test_every_verb_of_the_readme_exists() -> None:
         "images",
         "bundle",
         "unbundle",
+        "inspect",
         "sandbox",
         "demo",
     ):

@@ -1,9 +1,11 @@
 """A folder of this machine as the file system of a guest, for rules that do not care where files are."""
 
 import stat
+from functools import partial
 from pathlib import Path
 
-from uecwatchd.images.guest.files import ENTRY_TYPES, FileEntry
+from uecwatchd.images.guest.files import ENTRY_TYPES, FileEntry, Unsupported
+from uecwatchd.images.guest.ramdisk import find_modules
 
 
 class FolderFiles:
@@ -30,6 +32,13 @@ class FolderFiles:
         with self._place(path).open("rb") as file:
             file.seek(offset)
             return file.read(length)
+
+    def modules(self, path: str) -> tuple[str, ...] | None:
+        entry = self.entry(path)
+        try:
+            return find_modules(partial(self.read, path), entry.size) if entry else None
+        except (Unsupported, ValueError):
+            return None
 
     def _place(self, path: str) -> Path:
         return self.root / path.lstrip("/")

@@ -67,6 +67,7 @@ VERBS = (
     VerbModule("images", "list the images of a cloud, like euca-describe-images", "cli.images"),
     VerbModule("bundle", "bundle one image into a folder, without a cloud", "cli.bundle", "environment"),
     VerbModule("unbundle", "restore the image from a bundle in a folder", "cli.bundle", "environment"),
+    VerbModule("inspect", "look into an image: what it is, and if it is ready", "cli.inspect", "own"),
     VerbModule("sandbox", "run the embedded test cloud until interrupted", "cli.sandbox", "own"),
     VerbModule("demo", "show the service at work: embedded cloud, a real image set", "cli.demo", "own"),
 )

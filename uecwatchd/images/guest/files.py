@@ -45,3 +45,10 @@ class FileSystem(Protocol):
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Return content of a file; less than `length` only at its end."""
+
+
+class GuestFiles(FileSystem, Protocol):
+    """A file system that can also look into a ramdisk."""
+
+    def modules(self, path: str) -> tuple[str, ...] | None:
+        """Return the kernel modules in a ramdisk, None if it cannot be read."""

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from uecwatchd.images.guest.file_systems import OpenedVolume, VolumeOpener, load_libraries
@@ -22,6 +23,7 @@ from uecwatchd.images.guest.messages import (
     send,
     send_json,
 )
+from uecwatchd.images.guest.ramdisk import find_modules
 from uecwatchd.images.guest.served_disk import ServedDisk
 from uecwatchd.system.confinement import Limits, confine
 
@@ -83,6 +85,16 @@ class Reader:
             self._files(question).read(question["path"], question["offset"], length),
         )
 
+    def modules(self, question: Mapping[str, Any]) -> None:
+        """Send the modules in a ramdisk. One that cannot be read is no mistake of its file system."""
+        files, path = self._files(question), question["path"]
+        entry = files.entry(path)
+        try:
+            found = find_modules(partial(files.read, path), entry.size) if entry else None
+        except (Unsupported, ValueError, MemoryError):
+            found = None
+        send_json(self._connection, ANSWER, found)
+
     def _files(self, question: Mapping[str, Any]) -> FileSystem:
         files: FileSystem | None = self._volumes[question["volume"]].files
         if files is None:
@@ -98,6 +110,7 @@ ACTIONS: Mapping[str, Callable[[Reader, Mapping[str, Any]], None]] = {
     "entry": Reader.entry,
     "names": Reader.names,
     "read": Reader.read,
+    "modules": Reader.modules,
 }
 
 

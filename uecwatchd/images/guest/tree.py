@@ -8,10 +8,10 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from uecwatchd.images.guest.files import MAX_READ_BYTES, FileEntry, FileSystem
+from uecwatchd.images.guest.files import MAX_READ_BYTES, FileEntry, GuestFiles
 
 MAX_LINKS = 40  # as in Linux
-MAX_TEXT_BYTES = 256 * 1024  # a kernel's configuration has this size, other texts are shorter
+MAX_TEXT_BYTES = MAX_READ_BYTES  # the list of all modules has half of it, other texts are shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,14 @@ class GuestFile:
 
     path: str  #: without links, as the guest sees it
     entry: FileEntry
-    files: FileSystem
+    files: GuestFiles
     inner_path: str  #: in its file system
 
 
 class GuestTree:
     """File systems by their mount points; "/" is one of them."""
 
-    def __init__(self, mounts: Mapping[str, FileSystem]) -> None:
+    def __init__(self, mounts: Mapping[str, GuestFiles]) -> None:
         self._mounts = mounts
         self._known = dict[str, FileEntry | None]()
 
@@ -79,17 +79,13 @@ class GuestTree:
         """Return the text of a small file; empty if there is none."""
         return self.read(path).decode("utf-8", "replace")
 
-    def has(self, volume: FileSystem) -> bool:
-        """Tell if a file system is mounted here."""
-        return any(files is volume for files in self._mounts.values())
-
     def _entry(self, path: str) -> FileEntry | None:
         if path not in self._known:
             files, inner = self._place(path)
             self._known[path] = files.entry(inner)
         return self._known[path]
 
-    def _place(self, path: str) -> tuple[FileSystem, str]:
+    def _place(self, path: str) -> tuple[GuestFiles, str]:
         """Return the file system of a path without links, and the path in it."""
         points = (
             point for point in self._mounts if path == point or path.startswith(point.rstrip("/") + "/")

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar, get_args
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, read_exactly
 from uecwatchd.images.guest import messages
-from uecwatchd.images.guest.files import MAX_NAMES, MAX_READ_BYTES, EntryType, FileEntry, FileSystem
+from uecwatchd.images.guest.files import MAX_NAMES, MAX_READ_BYTES, EntryType, FileEntry, GuestFiles
 from uecwatchd.system.text import shorten
 
 Talk = TypeVar("Talk")
@@ -46,7 +46,7 @@ class Volume:
     label: str
     name: str  #: the logical volume's, such as "vg0/root"
     problem: str  #: why it cannot be read, as "it is …"
-    files: FileSystem | None = field(repr=False, compare=False)
+    files: GuestFiles | None = field(repr=False, compare=False)
 
 
 class VolumeReader:
@@ -130,6 +130,11 @@ class VolumeReader:
         content: bytes = self.ask(question, kind=messages.CONTENT)
         return content[:length]
 
+    def modules(self, volume: int, path: str) -> tuple[str, ...] | None:
+        """Return the modules in a ramdisk, as `GuestFiles` says."""
+        said = self.ask({"do": "modules", "volume": volume, "path": path})
+        return self._parse(lambda: None if said is None else tuple(map(str, said[:MAX_NAMES])))
+
     def ask(self, question: Mapping[str, object], *, kind: bytes = messages.ANSWER) -> Any:
         """Return the answer to a question: JSON, or content of a file. Raises UnreadableVolume, OSError."""
         self._talk(partial(messages.send_json, self._connection, messages.QUESTION, question))
@@ -197,6 +202,7 @@ class RemoteFiles:
         self.entry = partial(reader.entry, volume)
         self.names = partial(reader.names, volume)
         self.read = partial(reader.read, volume)
+        self.modules = partial(reader.modules, volume)
 
 
 def _file_entry(said: Mapping[str, Any]) -> FileEntry:

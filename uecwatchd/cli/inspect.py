@@ -1,0 +1,143 @@
+"""The verb `inspect`: what is inside an image, and if it is ready for a cloud."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from uecwatchd.cli.output import put, put_json
+from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.images.block_source import BlockSource, FileSource, read_exactly
+from uecwatchd.images.detect import HEAD_BYTES, TAIL_BYTES, detect
+from uecwatchd.images.facts import Facts
+from uecwatchd.images.guest.disk import describe_place
+from uecwatchd.images.guest.inspection import Inspection, inspect_image
+from uecwatchd.images.suitability import reason_unsuitable
+from uecwatchd.system.file_errors import cannot_read, not_a_file, open_regular
+from uecwatchd.system.signals import stop_on_signals
+
+LAYOUTS = {
+    "disk": "whole disk",
+    "partition": "one file system",
+    "floppy": "floppy",
+    "iso": "CD image",
+    "unknown": "unknown",
+}
+
+
+def add_inspect_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("file", type=Path, metavar="FILE")
+    verb.add_argument("--json", action="store_true", help="print what was found as JSON")
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    stop = stop_on_signals(code=os.EX_TEMPFAIL)
+    with _opened(arguments.file) as file:
+        facts, source = _open_image(file, arguments.file)
+        found = inspect_image(source, name=arguments.file.name, check=stop.may_go_on)
+    if arguments.json:
+        put_json(_as_json(facts, found))
+    else:
+        for line in _lines(facts, found):
+            put(line)
+    return os.EX_OK if found.is_ready else os.EX_DATAERR
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[FileIO]:
+    """Open the image, and raise every failure to read it as a UecError. A link is followed."""
+    try:
+        with open_regular(path, follow=True) as file:
+            yield file
+    except (FileNotFoundError, NotADirectoryError):
+        raise not_a_file(path) from None
+    except PermissionError:
+        raise cannot_read(path, what=path.name) from None
+    except OSError as fault:
+        raise Deferred(path.name, f"cannot read it: {fault.strerror}", "Check its disk.") from fault
+
+
+def _open_image(file: FileIO, path: Path) -> tuple[Facts, BlockSource]:
+    """Return the format of a file, and the disk in it. Raises Rejected if there is none."""
+    source = FileSource(file)
+    head = read_exactly(source, 0, HEAD_BYTES)
+    tail = read_exactly(source, max(0, source.size - TAIL_BYTES), TAIL_BYTES)
+    facts = detect(head, tail, size=source.size)
+    is_disk = facts.layout or facts.format in ("iso9660", "unknown", "zeros", "swap", "fat")
+    reason = None if is_disk else reason_unsuitable("machine", facts, size=source.size, name=str(path))
+    if reason:
+        raise Rejected(f"{path.name}: it cannot be inspected", *reason)
+    return facts, source
+
+
+def _lines(facts: Facts, found: Inspection) -> Iterator[str]:
+    yield from (f"{label:<12} {value}" for label, value in _labelled(found))
+    for finding in found.findings:
+        yield f"{finding.severity:<12} {finding.sentence}"
+        yield f"{'':12} {finding.remedy}"
+    if not found.findings:
+        yield f"{'ready':<12} Nothing was found that a cloud would stumble over."
+
+
+def _labelled(found: Inspection) -> Iterator[tuple[str, str]]:
+    table = found.disk.table
+    scheme = f", {table.scheme.upper()}" if table else ""
+    yield "layout", f"{LAYOUTS[found.disk.layout]}{scheme}"
+    for placed in found.disk.volumes:
+        yield "", describe_place(placed)
+    if found.system:
+        yield "system", found.system.name
+        yield "architecture", found.system.arch or "unknown"
+    yield "boots by", " and ".join(way.upper() for way in found.boot_ways) or "a separate kernel only"
+    for kernel in found.kernels:
+        yield "kernel", f"{kernel.version}, {kernel.file.path}{_ramdisk_words(found, kernel.file.path)}"
+    for remark in found.remarks:
+        yield "remark", remark
+
+
+def _ramdisk_words(found: Inspection, path: str) -> str:
+    """Return what distinguishes the kernel that would be used."""
+    if found.pair is None or found.pair.kernel.path != path:
+        return ""
+    return f", with {found.pair.ramdisk.path}" if found.pair.ramdisk else ", without a ramdisk"
+
+
+def _as_json(facts: Facts, found: Inspection) -> dict[str, Any]:
+    system, pair = found.system, found.pair
+    return {
+        "format": "raw",
+        "layout": found.disk.layout,
+        "partition_table": found.disk.table.scheme if found.disk.table else None,
+        "volumes": [
+            {
+                "partition": placed.partition.number if placed.partition else None,
+                "logical_volume": placed.volume.name or None,
+                "type": placed.volume.type,
+                "size": placed.volume.size,
+                "uuid": placed.volume.uuid or None,
+                "label": placed.volume.label or None,
+                "problem": placed.volume.problem or None,
+            }
+            for placed in found.disk.volumes
+        ],
+        "system": {"id": system.id, "version": system.version, "name": system.name} if system else None,
+        "arch": system.arch if system else None,
+        "boots_by": list(found.boot_ways),
+        "kernels": [{"version": kernel.version, "path": kernel.file.path} for kernel in found.kernels],
+        "kernel": pair.kernel.path if pair else None,
+        "ramdisk": pair.ramdisk.path if pair and pair.ramdisk else None,
+        "ready": found.is_ready,
+        "findings": [
+            {
+                "key": finding.key,
+                "severity": finding.severity,
+                "sentence": finding.sentence,
+                "remedy": finding.remedy,
+            }
+            for finding in found.findings
+        ],
+        "remarks": list(found.remarks),
+    }
