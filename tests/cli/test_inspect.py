@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.disks import whole_disk
 from tests.support.guest_images import MIB, Content, bzimage, disk, empty, ext, fill, run
 from uecwatchd.demo.material import DebianKernel, RealSet, make_set
 
@@ -41,9 +42,8 @@ def test_a_real_set_is_inspected(real_set: RealSet) -> None:
 
 
 def test_a_disk_is_told_to_a_person(real_kernel: DebianKernel, tmp_path: Path) -> None:
-    made = make_set(tmp_path / "set", kernel=real_kernel, whole_disk=True)
-    assert made.disk
-    ended = inspect(made.disk)
+    made = make_set(tmp_path / "set", kernel=real_kernel)
+    ended = inspect(whole_disk(tmp_path / "disk.img", made.machine))
     assert ended.returncode == 0, ended.stderr
     words = " ".join(ended.stdout.split())
     assert "layout whole disk, MBR" in words
@@ -51,6 +51,13 @@ def test_a_disk_is_told_to_a_person(real_kernel: DebianKernel, tmp_path: Path) -
     assert f"kernel {made.version}, /boot/{made.kernel.name}, with /boot/{made.ramdisk.name}" in words
     assert "warning It has no SSH server" in words
     assert "In the guest: apt-get install openssh-server" in words
+
+
+def test_the_disk_in_a_qcow2_is_inspected(real_set: RealSet, tmp_path: Path) -> None:
+    disk = whole_disk(tmp_path / "disk.img", real_set.machine)
+    packed = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", disk, packed], check=True)
+    assert found(packed) == {**found(disk), "format": "qcow2"}
 
 
 def test_an_image_with_an_error_is_not_ready(tmp_path: Path) -> None:
@@ -93,7 +100,7 @@ def test_a_file_system_that_is_damaged_is_named(tmp_path: Path) -> None:
     [
         (None, 66, "there is no such file"),
         (b"hello\n", 65, "it cannot be inspected: it is a text file, not a disk"),
-        (b"QFI\xfb\0\0\0\x03" + bytes(1000), 65, "it cannot be inspected"),
+        (b"QFI\xfb\0\0\0\x03" + bytes(1000), 65, "it cannot be opened as a disk image"),
         (bytes(510) + b"\x55\xaa" + bytes(512), 65, ""),
     ],
     ids=["missing", "text", "broken container", "nothing"],

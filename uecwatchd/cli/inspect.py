@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import Any
 
 from uecwatchd.cli.output import put, put_json
 from uecwatchd.errors import Deferred, Rejected
-from uecwatchd.images.block_source import BlockSource, FileSource, read_exactly
-from uecwatchd.images.detect import HEAD_BYTES, TAIL_BYTES, detect
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.block_source import read_exactly
+from uecwatchd.images.detect import HEAD_BYTES, detect
+from uecwatchd.images.formats.open import OpenedDisk, open_disk
 from uecwatchd.images.guest.disk import describe_place
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.suitability import reason_unsuitable
@@ -36,12 +36,12 @@ def add_inspect_options(verb: argparse.ArgumentParser) -> None:
 def inspect(arguments: argparse.Namespace) -> int:
     stop = stop_on_signals(code=os.EX_TEMPFAIL)
     with _opened(arguments.file) as file:
-        facts, source = _open_image(file, arguments.file)
-        found = inspect_image(source, name=arguments.file.name, check=stop.may_go_on)
+        disk = _open_image(file, arguments.file, stop.may_go_on)
+        found = inspect_image(disk.source, name=arguments.file.name, check=stop.may_go_on)
     if arguments.json:
-        put_json(_as_json(facts, found))
+        put_json(_as_json(disk.format, found))
     else:
-        for line in _lines(facts, found):
+        for line in _lines(disk.format, found):
             put(line)
     return os.EX_OK if found.is_ready else os.EX_DATAERR
 
@@ -60,20 +60,20 @@ def _opened(path: Path) -> Iterator[FileIO]:
         raise Deferred(path.name, f"cannot read it: {fault.strerror}", "Check its disk.") from fault
 
 
-def _open_image(file: FileIO, path: Path) -> tuple[Facts, BlockSource]:
-    """Return the format of a file, and the disk in it. Raises Rejected if there is none."""
-    source = FileSource(file)
-    head = read_exactly(source, 0, HEAD_BYTES)
-    tail = read_exactly(source, max(0, source.size - TAIL_BYTES), TAIL_BYTES)
-    facts = detect(head, tail, size=source.size)
+def _open_image(file: FileIO, path: Path, check: Callable[[], None]) -> OpenedDisk:
+    """Open the disk in a file. Raises Rejected if there is none."""
+    disk = open_disk(file, name=path.name, check=check)
+    source = disk.source
+    facts = detect(read_exactly(source, 0, HEAD_BYTES), b"", size=source.size)
     is_disk = facts.layout or facts.format in ("iso9660", "unknown", "zeros", "swap", "fat")
     reason = None if is_disk else reason_unsuitable("machine", facts, size=source.size, name=str(path))
     if reason:
         raise Rejected(f"{path.name}: it cannot be inspected", *reason)
-    return facts, source
+    return disk
 
 
-def _lines(facts: Facts, found: Inspection) -> Iterator[str]:
+def _lines(container: str, found: Inspection) -> Iterator[str]:
+    yield f"{'format':<12} {container}"
     yield from (f"{label:<12} {value}" for label, value in _labelled(found))
     for finding in found.findings:
         yield f"{finding.severity:<12} {finding.sentence}"
@@ -105,10 +105,10 @@ def _ramdisk_words(found: Inspection, path: str) -> str:
     return f", with {found.pair.ramdisk.path}" if found.pair.ramdisk else ", without a ramdisk"
 
 
-def _as_json(facts: Facts, found: Inspection) -> dict[str, Any]:
+def _as_json(container: str, found: Inspection) -> dict[str, Any]:
     system, pair = found.system, found.pair
     return {
-        "format": "raw",
+        "format": container,
         "layout": found.disk.layout,
         "partition_table": found.disk.table.scheme if found.disk.table else None,
         "volumes": [
