@@ -14,6 +14,7 @@ from uecwatchd.clouds.availability import (
     Suspension,
 )
 from uecwatchd.errors import CloudAway, Halted
+from uecwatchd.types import SetId
 
 HALT = Halted("cloud c", "the clock is wrong", "Set it.")
 OTHER_HALT = Halted("cloud c", "the key is wrong", "Correct it.")
@@ -71,9 +72,9 @@ def test_only_a_new_halt_replaces_the_reason_and_is_news_once() -> None:
 
 def test_sets_that_fail_in_a_row_are_counted_until_one_is_registered() -> None:
     availability = breaker(Clock())
-    sets = [str(number) for number in range(SEVERAL_SETS)]
+    sets = [SetId(f"/srv/{number}", "karmic") for number in range(SEVERAL_SETS)]
     assert not any(availability.note_failure("c", sets[0]) for _ in range(5)), "it is the same set"
-    assert [availability.note_failure("c", name) for name in sets[1:]] == [False, True]
+    assert [availability.note_failure("c", other) for other in sets[1:]] == [False, True]
     availability.note_success("c")
     assert not availability.note_failure("c", sets[-1])
 

@@ -132,7 +132,7 @@ def _forget_now(row: Row, ledger: Ledger, state: Path) -> bool:
 
 
 def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -> Row:
-    """Return the set with this name or file. Raises Unknown or Ambiguous."""
+    """Return the set with this name or file. Raises NoSuchSet or Ambiguous."""
     rows = [row for row in about(found.rows, words) if row.is_set]
     if len(rows) > 1:
         raise Ambiguous.of(words, rows)

@@ -20,7 +20,7 @@ from uecwatchd.clouds.registration import probe_ec2
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, Halted, Stopped, UecError
 from uecwatchd.system.signals import NEVER, Stop
-from uecwatchd.types import DetectedCloud
+from uecwatchd.types import DetectedCloud, SetId
 
 
 class CloudAccess:
@@ -95,14 +95,14 @@ class CloudAccess:
                 self._suspend_if_away(name)
         return isinstance(self.availability.suspended().get(name), CloudAway)
 
-    def is_away_for(self, name: str, error: CloudAway, *, set_name: str) -> bool:
+    def is_away_for(self, name: str, error: CloudAway, failed: SetId) -> bool:
         """Tell if a set that got no good answer has to wait for its cloud, instead of for a time of its own.
 
         A cloud may answer probes and still do nothing: after several sets in a row it counts as away.
         """
         if self.is_away(name):
             return True
-        several = self.availability.note_failure(name, set_name)
+        several = self.availability.note_failure(name, failed)
         if several:
             self.suspend(name, CloudAway(f"cloud {name}", error.why, error.hint))
         return several

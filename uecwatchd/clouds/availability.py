@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from uecwatchd.errors import CloudAway, Halted, UecError, cause_of, words_of
+from uecwatchd.types import SetId
 
 # Soon after an administrator has repaired something, and no burden for a cloud that is being repaired.
 FIRST_DELAY_SECONDS = 30.0
@@ -68,7 +69,7 @@ class _History:
     """What happened to a cloud since a set was registered there."""
 
     suspensions: int = 0
-    failed_sets: frozenset[str] = frozenset()
+    failed_sets: frozenset[SetId] = frozenset()
 
 
 class CloudAvailability:
@@ -153,11 +154,11 @@ class CloudAvailability:
         with self._lock:
             self._history.pop(name, None)
 
-    def note_failure(self, name: str, set_name: str) -> bool:
+    def note_failure(self, name: str, failed: SetId) -> bool:
         """Note that a set got no good answer. Return True if several sets in a row have got none."""
         with self._lock:
             past = self._past(name)
-            past = replace(past, failed_sets=past.failed_sets | {set_name})
+            past = replace(past, failed_sets=past.failed_sets | {failed})
             self._history[name] = past
             return len(past.failed_sets) >= SEVERAL_SETS
 

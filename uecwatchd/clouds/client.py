@@ -135,7 +135,7 @@ def make_cloud(account: Account, dialect: Dialect, *, uploads: int, stop: Stop =
 
 
 def _bound(client: Any, **limits: Any) -> None:
-    """Have everything that a client asks go over a wire of ours, which has it end, and be read with care."""
+    """Send all requests of a client over connections that are bounded in time and size."""
     endpoint = client._endpoint
     endpoint._response_parser_factory = RepairingParsers(endpoint._response_parser_factory)
     endpoint.http_session = BoundedSession(endpoint.http_session, **limits)

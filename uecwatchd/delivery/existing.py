@@ -46,7 +46,7 @@ def check_is_ours(
     if not request.must_be_new or mine:
         return
     raise Rejected(
-        f"{request.set_name}: it is registered already",
+        f"{request.made_for.name}: it is registered already",
         f'{there.id} on cloud {tools.cloud.name} has the same content, and on_existing = "fail"',
         f'Use {there.id}, deregister it, or say on_existing = "reuse" in the sidecar.',
     )
@@ -70,7 +70,7 @@ def deregister_failed(request: UploadRequest, tools: UploadTools, failed: Images
         what = f"deregistered {image.id}, which is {image.state}, to register it again"
         fields = {"cloud": tools.cloud.name}
         tools.monitor.tell(
-            Event(Kind.REGISTERED, f"{request.set_name}: {what}", request.made_for, fields=fields)
+            Event(Kind.REGISTERED, f"{request.made_for.name}: {what}", request.made_for, fields=fields)
         )
 
 
@@ -83,7 +83,7 @@ def check_name_is_free(
         return
     other = ", or choose a name that changes with the content, such as {stem}-{sha8}"
     raise Rejected(
-        f"{request.set_name}: the name {holder.name} is taken",
+        f"{request.made_for.name}: the name {holder.name} is taken",
         f"{holder.id or 'an image'} on cloud {tools.cloud.name} has it, with another content"
         f" (it is {quoted(holder.state)})",
         f"Deregister {holder.id or 'it'}{other if request.machine.name else ''}.",

@@ -111,5 +111,5 @@ def _prefix(request: UploadRequest, identity: str) -> str:
     A machine has the name of its set, a kernel its version: nothing that differs between sets that share it.
     """
     role = request.member.role
-    word = request.set_name if role == "machine" else request.member.facts.version or ""
+    word = request.made_for.name if role == "machine" else request.member.facts.version or ""
     return bundle_prefix(role, word, token=identity[:TOKEN_CHARS])

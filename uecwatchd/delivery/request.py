@@ -46,7 +46,6 @@ class MachineTraits:
 class UploadRequest:
     """One member image to be uploaded to one cloud and registered there."""
 
-    set_name: str
     made_for: SetId
     owner: int | None  #: uid that the set belongs to; None where the users trust each other
     member: Member

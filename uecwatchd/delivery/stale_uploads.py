@@ -59,5 +59,5 @@ def _is_wanted(request: UploadRequest, left: BundleRecord, ledger: Ledger) -> bo
 
 def _tell(request: UploadRequest, tools: UploadTools, what: str, level: Level = "info") -> None:
     fields: Fields = {"cloud": tools.cloud.name}
-    sentence = f"{request.set_name}: {what}"
+    sentence = f"{request.made_for.name}: {what}"
     tools.monitor.tell(Event(Kind.WORKING, sentence, request.made_for, level, fields))

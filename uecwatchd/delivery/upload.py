@@ -149,7 +149,7 @@ def _find_parts(
     parts = {one.key: one for one in list_objects(tools.cloud, bundle.bucket, parts_prefix(bundle.prefix))}
     if parts:
         place = _resume_point(bundle, parts, size=request.member.size)
-        what = f"Resuming {request.set_name} at upload, {place}"
+        what = f"Resuming {request.made_for.name} at upload, {place}"
         fields: Fields = {"file": request.member.path, "stage": f"upload the {request.member.role}"}
         tools.monitor.tell(Event(Kind.RESUMED, what, request.made_for, fields=fields))
     return parts
@@ -185,8 +185,8 @@ def _parts(totals: Totals) -> str:
 
 def _tell_bundled(request: UploadRequest, totals: Totals, tools: UploadTools) -> None:
     what = (
-        f"{request.set_name}: bundled {request.member.name}: {format_size(totals.size)} as {_parts(totals)} "
-        f"of {format_size(totals.bundled_size)} in all"
+        f"{request.made_for.name}: bundled {request.member.name}: {format_size(totals.size)} as "
+        f"{_parts(totals)} of {format_size(totals.bundled_size)} in all"
     )
     fields: Fields = {"file": request.member.path, "bytes": totals.bundled_size}
     tools.monitor.tell(Event(Kind.BUNDLED, what, request.made_for, "debug", fields))
@@ -197,7 +197,7 @@ def _tell_uploaded(
 ) -> None:
     member = request.member
     what = (
-        f"{request.set_name}: uploaded {member.role} {member.name} to {bundle.location}: "
+        f"{request.made_for.name}: uploaded {member.role} {member.name} to {bundle.location}: "
         f"{format_size(totals.size)} as {_parts(totals)} in {seconds} s"
     )
     fields: Fields = {

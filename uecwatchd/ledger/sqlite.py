@@ -261,7 +261,7 @@ class SqliteLedger:
             marks = ", ".join("?" for _ in values)
             statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608 (our own tables)
             with suppress(Deferred):  # an invalid row
-                self._write("take over a wish", statement, *values)
+                self._write("take over a request", statement, *values)
 
     # --- shared by all operations ------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class FolderLocks:
     def acquire(self, folder: Path, conditions: Conditions) -> None:
         """Lock the folder that is there now, which may be another one than at the last scan.
 
-        Raises Occupied when another service has it, and Halted when two names lead to one folder.
+        Raises LockTaken when another service has it, and Halted when two names lead to one folder.
         """
         now = identity(folder)
         if (before := self._locks.get(folder)) and before.descriptor is not None:
@@ -47,7 +47,7 @@ class FolderLocks:
             output_files.sweep(folder)
 
     def acquire_at_start(self, folders: Iterable[Path], conditions: Conditions) -> None:
-        """Lock the folders that can be locked. Raises Occupied when another service has one of them."""
+        """Lock the folders that can be locked. Raises LockTaken when another service has one of them."""
         for folder in folders:
             try:
                 self.acquire(folder, conditions)

@@ -154,7 +154,7 @@ class Spooler:
             self.dispatch()
 
     def lock_folders(self) -> None:
-        """Lock the folders that can be locked. Raises Occupied when another service has one of them."""
+        """Lock the folders that can be locked. Raises LockTaken when another service has one of them."""
         self._locks.acquire_at_start(self._setup.settings.spool.folders, self._setup.conditions)
 
     def close(self) -> None:

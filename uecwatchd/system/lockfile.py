@@ -55,7 +55,7 @@ class LockFile:
 def acquire(folder: Path, file: LockFile, *, patience_seconds: float) -> int:
     """Lock a folder of our own; return the descriptor of its lock file, which names our process.
 
-    Raises Occupied when another process keeps the lock for longer than `patience_seconds`, and OSError.
+    Raises LockTaken when another process keeps the lock for longer than `patience_seconds`, and OSError.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     lock = os.open(folder / file.name, flags, LOCK_MODE)
@@ -76,7 +76,7 @@ def acquire_in_shared_folder(folder: Path, descriptor: int, file: LockFile) -> i
     """Lock a folder that other users may write to; return the descriptor of its lock file.
 
     `descriptor` is that of the folder. Returns None if there can be no lock: the folder is not writable, or
-    the file in the lock's place is not ours and cannot be removed. Raises Occupied when another process has
+    the file in the lock's place is not ours and cannot be removed. Raises LockTaken when another process has
     the lock.
     """
     for _ in range(TRIES):

@@ -75,7 +75,7 @@ def _named(commands: Sequence[Any]) -> Iterator[str]:
 def unit_for(config: Path | None, *, name: str | None) -> Unit | None:
     """Return the unit whose service uses that configuration; None if there is none, or if it runs us.
 
-    With `config` None it is the unit's own. Raises Unasked.
+    With `config` None it is the unit's own. Raises UnitUnknown.
     """
     if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
         return None
@@ -87,7 +87,7 @@ def unit_for(config: Path | None, *, name: str | None) -> Unit | None:
 
 
 def ask(name: str) -> Unit | None:
-    """Return a unit; None if there is none, or no systemd. Raises Unasked."""
+    """Return a unit; None if there is none, or no systemd. Raises UnitUnknown."""
     if not BOOTED.is_dir():
         return None
     name = name if "." in name else f"{name}.service"

@@ -64,7 +64,7 @@ def lock_spool(folder: Path) -> int | None:
     """Become the only daemon on a spool folder; return the lock, None if there is none to be had.
 
     The folder should have the sticky bit, or those who drop files can remove the lock file.
-    Raises Occupied, and what `folder_descriptor` raises.
+    Raises LockTaken, and what `folder_descriptor` raises.
     """
     with folder_descriptor(folder) as descriptor:
         return lockfile.acquire_in_shared_folder(folder, descriptor, SPOOL_LOCK)
@@ -73,7 +73,7 @@ def lock_spool(folder: Path) -> int | None:
 def place(folder: Path, name: str, data: bytes) -> None:
     """Write a file beside the images, complete or not at all. Replaces only our own files.
 
-    Raises Taken if somebody else's file has the name, Deferred if the disk is full.
+    Raises NameTaken if somebody else's file has the name, Deferred if the disk is full.
     """
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
         _place(descriptor, name, data)

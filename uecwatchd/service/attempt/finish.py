@@ -185,7 +185,7 @@ def _fitting_tags(job: Job, member: MemberRecord, tools: AttemptTools) -> Mappin
 
 
 def _make(job: Job, tools: AttemptTools, change: Change) -> Job:
-    """Grant a wish; on failure return the job with a remark."""
+    """Make one change to an image; on failure return the job with a remark."""
     check = partial(stop_if_asked, job, tools)
     check()
     try:

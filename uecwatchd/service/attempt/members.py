@@ -116,7 +116,6 @@ def _opened(job: Job, member: Member, tools: UploadTools) -> AbstractContextMana
 def _request(job: Job, member: Member) -> UploadRequest:
     known = job.known(member.role)
     return UploadRequest(
-        set_name=job.found.name,
         made_for=job.made_for,
         owner=job.found.owner,
         member=member,

@@ -200,8 +200,8 @@ def _defer_open_files(job: Job, wait: NotYet, tools: AttemptTools) -> SetRecord:
 
 
 def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | None) -> SetRecord:
-    cloud, name = job.target.cloud, job.record.name
-    away = isinstance(error, CloudAway) and tools.clouds.is_away_for(cloud, error, set_name=name)
+    cloud = job.target.cloud
+    away = isinstance(error, CloudAway) and tools.clouds.is_away_for(cloud, error, job.record.id)
     record = job.reached()
     further = _parts(record) > _parts(job.record)
     record = record_failure(record, error, now=tools.now(), spread=tools.random(), away=away, further=further)
