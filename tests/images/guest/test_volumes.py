@@ -14,6 +14,7 @@ from tests.support.folder_files import FolderFiles
 from tests.support.guest_images import MAKERS, Link, bzimage, empty, ext, fat, fill, ntfs
 from tests.support.memory_source import MemorySource
 from uecwatchd.images.block_source import FileSource
+from uecwatchd.images.guest import reader_process
 from uecwatchd.images.guest.files import FileSystem
 from uecwatchd.images.guest.volumes import UnreadableVolume, Volume, VolumeReader
 
@@ -133,16 +134,19 @@ def ext4(folder: Path, tmp_path: Path) -> bytes:
     return MAKERS["ext4"](tmp_path / "image", folder).read_bytes()
 
 
-def child_of_this_process() -> int:
+def find_reader() -> int:
+    """Return the process that reads: this one may have other children."""
     tasks = Path("/proc/self/task").iterdir()
-    return next(int(pid) for task in tasks for pid in (task / "children").read_text().split())
+    children = [pid for task in tasks for pid in (task / "children").read_text().split()]
+    name = reader_process.__name__.encode()
+    return next(int(pid) for pid in children if name in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def test_a_reader_that_is_killed_is_a_sentence(ext4: bytes) -> None:
     source = MemorySource(ext4)
     with VolumeReader(source, name="karmic.img") as reader:
         (volume,) = reader.open(0, source.size)
-        os.kill(child_of_this_process(), signal.SIGSEGV)
+        os.kill(find_reader(), signal.SIGSEGV)
         assert volume.files
         for _ in range(2):
             with pytest.raises(
@@ -155,7 +159,7 @@ def test_a_reader_that_hangs_is_ended_with_a_sentence(ext4: bytes) -> None:
     source = MemorySource(ext4)
     with VolumeReader(source, name="karmic.img", answer_seconds=1.0) as reader:
         (volume,) = reader.open(0, source.size)
-        child = child_of_this_process()
+        child = find_reader()
         os.kill(child, signal.SIGSTOP)
         assert volume.files
         with pytest.raises(UnreadableVolume, match="reading it takes too long"):
