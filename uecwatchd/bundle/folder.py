@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO, Literal
@@ -35,7 +34,7 @@ from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import choose_digest
 from uecwatchd.images.formats.open import open_disk
-from uecwatchd.system.file_errors import NoOutput, cannot_read, cannot_write, not_a_file, open_regular
+from uecwatchd.system.file_errors import NoOutput, cannot_write, open_for_reading
 from uecwatchd.types import ContentDigest, FileStamp, Reading, Role
 
 FILE_MODE = 0o640  # an image may contain secrets; the group of people who drop images may read it
@@ -168,23 +167,6 @@ class SparseFile:
 
     def skip(self, count: int) -> None:
         self._file.seek(count, os.SEEK_CUR)
-
-
-@contextmanager
-def open_for_reading(path: Path, *, follow: bool = True) -> Iterator[FileIO]:
-    """Open a file for reading, and raise every failure to read it inside the `with` as a UecError.
-
-    A link is followed if a person named it, and not if a bundle did.
-    """
-    try:
-        with open_regular(path, follow=follow) as file:
-            yield file
-    except (FileNotFoundError, NotADirectoryError):
-        raise not_a_file(path) from None
-    except PermissionError:
-        raise cannot_read(path, what=path.name) from None
-    except OSError as fault:
-        raise Deferred(path.name, f"cannot read it: {fault.strerror}", "Check its disk.") from fault
 
 
 def _check_key_pair(credentials: BundleCredentials) -> None:

@@ -13,7 +13,6 @@ from uecwatchd.bundle.folder import (
     ImageProperties,
     WrittenBundle,
     bundle_to_folder,
-    open_for_reading,
     unbundle_to_folder,
 )
 from uecwatchd.bundle.keys import load_private_key, public_key
@@ -30,6 +29,7 @@ from uecwatchd.intake.sets.records import ROLE_WORDS
 from uecwatchd.intake.sidecar import is_image_id
 from uecwatchd.intake.spool.contents import detect_file
 from uecwatchd.outputs.log import open_log
+from uecwatchd.system.file_errors import open_for_reading
 from uecwatchd.system.text import format_size
 from uecwatchd.types import Arch, Role, SetId
 

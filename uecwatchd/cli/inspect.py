@@ -3,20 +3,19 @@
 import argparse
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from uecwatchd.cli.output import put, put_json
-from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import read_exactly
 from uecwatchd.images.detect import HEAD_BYTES, detect
 from uecwatchd.images.formats.open import OpenedDisk, open_disk
 from uecwatchd.images.guest.disk import describe_place
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.suitability import reason_unsuitable
-from uecwatchd.system.file_errors import cannot_read, not_a_file, open_regular
+from uecwatchd.system.file_errors import open_for_reading
 from uecwatchd.system.signals import stop_on_signals
 
 LAYOUTS = {
@@ -35,7 +34,7 @@ def add_inspect_options(verb: argparse.ArgumentParser) -> None:
 
 def inspect(arguments: argparse.Namespace) -> int:
     stop = stop_on_signals(code=os.EX_TEMPFAIL)
-    with _opened(arguments.file) as file:
+    with open_for_reading(arguments.file) as file:
         disk = _open_image(file, arguments.file, stop.may_go_on)
         found = inspect_image(disk.source, name=arguments.file.name, check=stop.may_go_on)
     if arguments.json:
@@ -44,20 +43,6 @@ def inspect(arguments: argparse.Namespace) -> int:
         for line in _lines(disk.format, found):
             put(line)
     return os.EX_OK if found.is_ready else os.EX_DATAERR
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[FileIO]:
-    """Open the image, and raise every failure to read it as a UecError. A link is followed."""
-    try:
-        with open_regular(path, follow=True) as file:
-            yield file
-    except (FileNotFoundError, NotADirectoryError):
-        raise not_a_file(path) from None
-    except PermissionError:
-        raise cannot_read(path, what=path.name) from None
-    except OSError as fault:
-        raise Deferred(path.name, f"cannot read it: {fault.strerror}", "Check its disk.") from fault
 
 
 def _open_image(file: FileIO, path: Path, check: Callable[[], None]) -> OpenedDisk:

@@ -4,6 +4,8 @@ import errno
 import grp
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
@@ -99,3 +101,20 @@ def find_closed_folder(folder: Path) -> Path | None:
     """Return the first folder on the way to `folder` that our user may not pass, None if there is none."""
     above = reversed(folder.absolute().parents)
     return next((each for each in above if not os.access(each, os.X_OK, effective_ids=True)), None)
+
+
+@contextmanager
+def open_for_reading(path: Path, *, follow: bool = True) -> Iterator[FileIO]:
+    """Open a file for reading, and raise every failure to read it inside the `with` as a UecError.
+
+    A link is followed if a person named it, and not if a bundle did.
+    """
+    try:
+        with open_regular(path, follow=follow) as file:
+            yield file
+    except (FileNotFoundError, NotADirectoryError):
+        raise not_a_file(path) from None
+    except PermissionError:
+        raise cannot_read(path, what=path.name) from None
+    except OSError as fault:
+        raise Deferred(path.name, f"cannot read it: {fault.strerror}", "Check its disk.") from fault
