@@ -149,12 +149,13 @@ def lvm(image: Path, root: Path) -> Path:
     except AssertionError as error:
         pytest.skip(f"there are no loop devices here: {error}")
     try:
-        # Without the device mapper: the volumes are only written to the metadata.
-        run("pvcreate", "--driverloaded", "n", device)
-        run("vgcreate", "--driverloaded", "n", "vg-0", device)
+        # Without the device mapper: the volumes are only written to the metadata. And without a look at other
+        # devices: a group of the same name may be on the one of another test.
+        alone = ("--driverloaded", "n", "--devices", device)
+        run("pvcreate", *alone, device)
+        run("vgcreate", *alone, "vg-0", device)
         for name, size in (("root", "64M"), ("swap", "16M")):
-            made = ("--driverloaded", "n", "-an", "-Zn", "-Wn", "-L", size, "-n", name, "vg-0")
-            run("lvcreate", *made)
+            run("lvcreate", *alone, "-an", "-Zn", "-Wn", "-L", size, "-n", name, "vg-0")
     finally:
         run("losetup", "--detach", device)
     with image.open("r+b") as file:
