@@ -79,7 +79,7 @@ def vhd(sample: Sample) -> Facts | None:
 
     A dynamic one starts with a copy of the footer, then the address of its block table.
     """
-    has_footer = sample.tail.startswith(b"conectix")
+    has_footer = b"conectix" in (sample.tail[:8], sample.tail[1:9])  # the earliest programs wrote 511 bytes
     if not sample.has(0, b"conectix"):
         return Facts("vhd", role="machine") if has_footer else None
     blocks = sample.be(512 + 16, 8) + sample.be(512 + 28, 4) * 4 if sample.has(512, b"cxsparse") else 0

@@ -21,12 +21,15 @@ from tests.support.containers import (
     KIB,
     MIB,
     SECTOR,
+    Container,
+    content_of,
     memory_file,
     vhd_footer,
     vhdx_sum,
     write_vhd,
 )
 from tests.support.reading import disk_of, opened, read, read_disk, read_extents
+from uecwatchd.images.detect import HEAD_BYTES, TAIL_BYTES, detect
 from uecwatchd.images.formats.block_map import Run, join_runs
 from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.crc32c import crc32c
@@ -252,3 +255,10 @@ def test_pieces_of_any_length_make_the_whole() -> None:
     for container in CONTAINERS.values():
         with closing(opened(container.make(DISK)).source) as source:
             assert read_disk(source, draw) == DISK
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+def test_intake_detects_what_the_door_opens(container: Container) -> None:
+    content = content_of(container.make(DISK))
+    facts = detect(content[:HEAD_BYTES], content[-TAIL_BYTES:], size=len(content))
+    assert facts.format == container.format

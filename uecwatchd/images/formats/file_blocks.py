@@ -36,7 +36,7 @@ class FileBlocks:
                 f"its blocks have {self._block_bytes} bytes, and a file of such blocks may have {most}"
             )
         self._used = memory.allocate_pages(blocks // 8 + 1)
-        self._sum = 0
+        self._sum, self._limit = 0, file.size
         self._last = -1  # block of the disk where the last run ends: the next may go on in the same block
 
     def add(self, run: Run) -> None:
@@ -49,7 +49,7 @@ class FileBlocks:
         else:
             self._sum += run.length
             self._claim(run)
-        if self._sum > self._file.size:
+        if self._sum > self._limit:
             size = format_size(self._file.size)
             raise self._file.damaged(f"its map claims more data than the {size} that the file has")
 

@@ -11,7 +11,7 @@ whole is decompressed and copied; if only a part is wanted, its neighbour will b
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.formats.block_map import MAX_PAGES, BlockMap, Run, join_runs
@@ -80,19 +80,27 @@ class MappedSource:
 
     def _walk(self) -> Iterator[tuple[int, int]]:
         """Check the whole map, and yield the stretches of the disk that are stored, as (start, end)."""
-        used = FileBlocks(self._file, self._blocks)
-        stored = StoredStretches(self._file)
+        used, stored = FileBlocks(self._file, self._blocks), StoredStretches(self._file)
+        begin = end = 0
         for page in range(-(-self.size // self._blocks.page_bytes)):
             self._check()
             for run in self._load_page(page):
                 used.add(run)
-                yield from stored.of(run)
+                for start, stop in stored.of(run):
+                    if start > end:
+                        if end:
+                            yield begin, end
+                        begin = start
+                    end = stop
+        if end:
+            yield begin, end
 
     def _load_page(self, page: int) -> list[Run]:
         """Read a page of the map. Raises Rejected if a run is not within the file."""
-        runs = list(join_runs(self._blocks.runs(page), self.size))
-        for run in runs:
-            self._file.check_end(run.place + (run.stored or run.length), "the data of its disk")
+        runs, limit = list(join_runs(self._blocks.runs(page), self.size)), self._file.size
+        for _, length, place, stored in runs:
+            if place + (stored or length) > limit:
+                raise self._file.truncated("the data of its disk", place + (stored or length))
         return runs
 
     def _read_piece(self, descriptor: int, offset: int, buffer: memoryview) -> int:
@@ -146,11 +154,13 @@ class StoredStretches:
         self._ends = [extent.offset + extent.length for extent in found]
         self._is_dense = len(found) == 1 and found[0].length == file.size
 
-    def of(self, run: Run) -> Iterator[tuple[int, int]]:
-        """Yield the stored stretches of a run, as (start, end) on the disk."""
+    def of(self, run: Run) -> Iterable[tuple[int, int]]:
+        """Return the stored stretches of a run, as (start, end) on the disk."""
         if run.stored or self._is_dense:
-            yield run.start, run.start + run.length
-            return
+            return ((run.start, run.start + run.length),)
+        return self._between_holes(run)
+
+    def _between_holes(self, run: Run) -> Iterator[tuple[int, int]]:
         shift, end = run.start - run.place, run.place + run.length
         index = bisect_right(self._ends, run.place)
         while index < len(self._starts) and self._starts[index] < end:

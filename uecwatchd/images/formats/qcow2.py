@@ -125,7 +125,7 @@ class Qcow2Map:
         data = self.file.read(
             place + header.entry_bytes * first, header.entry_bytes * count, "a table of its map"
         )
-        if not data.strip(b"\0"):
+        if data == bytes(len(data)):
             return
         entries = big_endian("Q", data)
         if header.features & EXTENDED_L2:
@@ -169,7 +169,7 @@ class Qcow2Map:
 
     def _compressed_run(self, entry: int, start: int) -> Run:
         """Return the run of a compressed cluster: its length is known in sectors of the file only."""
-        count_at = 62 - (self.header.cluster_bits - 8)
+        count_at = 70 - self.header.cluster_bits
         place = entry & ((1 << count_at) - 1)
         sectors = (entry & (COMPRESSED - 1)) >> count_at
         end = (place // SECTOR_BYTES + sectors + 1) * SECTOR_BYTES

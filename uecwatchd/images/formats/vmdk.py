@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.facts import SECTOR_BYTES
-from uecwatchd.images.formats.block_map import Run
+from uecwatchd.images.formats.block_map import PAGE_ENTRIES, Run
 from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.decompress import ZLIB, Compression
 from uecwatchd.images.formats.tables import little_endian
@@ -35,6 +35,7 @@ DEFLATE = 1
 AT_END = (1 << 64) - 1  # place of the grain directory, where it is in the footer
 FOOTER_MARKER, END_MARKER = 3, 0
 TABLE_ENTRIES = 512
+TABLES_PER_PAGE = PAGE_ENTRIES // TABLE_ENTRIES
 # Above 4 KiB says the specification, and qemu-img makes 64 KiB. The upper limit is for the memory of readers.
 MIN_GRAIN_SECTORS, MAX_GRAIN_SECTORS = 8, 16384
 MAX_DESCRIPTOR_BYTES = 1024 * 1024  # as QEMU; usual is 10 KiB
@@ -62,6 +63,11 @@ class VmdkHeader:
     directory_place: int
     compression: int
 
+    @property
+    def tables(self) -> int:
+        """Number of grain tables that the disk needs."""
+        return -(-self.capacity // (self.grain_sectors * TABLE_ENTRIES))
+
     @classmethod
     def of(cls, data: bytes) -> "VmdkHeader":
         version, flags, capacity, grain, descriptor, sectors, entries = struct.unpack_from("<4xIIQQQQI", data)
@@ -71,7 +77,7 @@ class VmdkHeader:
 
 @dataclass(frozen=True, slots=True)
 class VmdkMap:
-    """The map of a VMDK. A page of it is one grain table."""
+    """The map of a VMDK. A page of it is some grain tables."""
 
     file: ContainerFile
     header: VmdkHeader
@@ -86,29 +92,30 @@ class VmdkMap:
 
     @property
     def page_bytes(self) -> int:
-        return TABLE_ENTRIES * self.block_bytes
+        return PAGE_ENTRIES * self.block_bytes
 
     @property
     def compression(self) -> Compression | None:
         return ZLIB if self.header.compression else None
 
     def runs(self, page: int, /) -> Iterator[Run]:
-        place = self.header.directory_place * SECTOR_BYTES + 4 * page
-        (table,) = little_endian("I", self.file.read(place, 4, "its grain directory"))
-        if not table:
-            return
+        first = page * TABLES_PER_PAGE
+        count = min(TABLES_PER_PAGE, self.header.tables - first)
+        place = self.header.directory_place * SECTOR_BYTES + 4 * first
+        directory = little_endian("I", self.file.read(place, 4 * count, "its grain directory"))
+        for index, table in enumerate(directory, first):
+            if table:
+                yield from self._runs_of_table(table, index * TABLE_ENTRIES * self.block_bytes)
+
+    def _runs_of_table(self, table: int, first: int) -> Iterator[Run]:
+        """Yield the runs of one grain table; `first` is the place of its first grain on the disk."""
         data = self.file.read(table * SECTOR_BYTES, 4 * TABLE_ENTRIES, "a grain table")
-        has_zero_grains = self.header.flags & HAS_ZERO_GRAINS
-        for index, sector in enumerate(little_endian("I", data)):
+        has_zero_grains, step = self.header.flags & HAS_ZERO_GRAINS, self.block_bytes
+        for start, sector in zip(range(first, self.size, step), little_endian("I", data), strict=False):
             if not sector or (sector == ZERO_GRAIN and has_zero_grains):
                 continue
-            start, place = page * self.page_bytes + index * self.block_bytes, sector * SECTOR_BYTES
-            if start >= self.size:
-                return
-            if self.header.compression:
-                yield self._compressed_run(start, place)
-            else:
-                yield Run(start, self.block_bytes, place)
+            place = sector * SECTOR_BYTES
+            yield self._compressed_run(start, place) if self.header.compression else Run(start, step, place)
 
     def _compressed_run(self, start: int, place: int) -> Run:
         sector, length = MARKER.unpack(self.file.read(place, MARKER.size, "a compressed grain"))
@@ -203,10 +210,9 @@ def _check_header(file: ContainerFile, header: VmdkHeader) -> None:
         raise file.damaged(f"its header says that a grain table has {header.table_entries} entries")
     _check_compression(file, header)
     file.check_disk_size(header.capacity * SECTOR_BYTES)
-    tables = -(-header.capacity // (grain * TABLE_ENTRIES))
     if not header.directory_place:
         raise file.damaged("its header has no place for the grain directory")
-    file.check_end(header.directory_place * SECTOR_BYTES + 4 * tables, "its grain directory")
+    file.check_end(header.directory_place * SECTOR_BYTES + 4 * header.tables, "its grain directory")
 
 
 def _check_compression(file: ContainerFile, header: VmdkHeader) -> None:
