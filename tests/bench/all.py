@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.bench.containers import containers
 from tests.bench.drops import drops
 from tests.bench.holes import holes
 from tests.bench.links import links
@@ -67,6 +68,7 @@ def report(folder: Path, plots: Path | None, *, quick: bool) -> Iterator[str]:
     yield from primitives(images["dense"], cores)
     yield from drops(images, folder, cores)
     yield from holes(images["dense"], folder)
+    yield from containers(images["dense"], folder, cores)
     yield from memory(folder, plots, sizes=(1, 10, 100)[:least])
     yield from resident(folder)
     yield from startup(folder)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd.bundle.bundler import Bundling, Secret
-from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import choose_digest
+from uecwatchd.images.formats.open import open_disk
 
 MB, MIB, GIB = 10**6, 1 << 20, 1 << 30
 ROUNDS = 3
@@ -39,7 +39,8 @@ class Watched:
 
 
 def timed(path: Path, keep: Callable[[memoryview, int], object], threads: int | None = None) -> Run:
-    with closing(FileSource(path.open("rb", buffering=0))) as source:
+    """Bundle an image of any format, and pass each part to `keep`."""
+    with closing(open_disk(path.open("rb", buffering=0), name=path.name).source) as source:
         began, before = time.monotonic(), time.process_time()
         bundling = Bundling(
             source,
