@@ -33,10 +33,10 @@ class FolderFiles:
             file.seek(offset)
             return file.read(length)
 
-    def modules(self, path: str) -> tuple[str, ...] | None:
+    def modules(self, path: str, wanted: frozenset[str]) -> frozenset[str] | None:
         entry = self.entry(path)
         try:
-            return find_modules(partial(self.read, path), entry.size) if entry else None
+            return find_modules(partial(self.read, path), entry.size, wanted) if entry else None
         except (Unsupported, ValueError):
             return None
 

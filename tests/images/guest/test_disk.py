@@ -38,7 +38,7 @@ from uecwatchd.images.guest.disk import GuestDisk, SeveralSystems, find_linux, r
 from uecwatchd.images.guest.kernel_pair import copy_file, find_kernel_pair
 from uecwatchd.images.guest.operating_system import find_windows, identify_linux, parse_os_release
 from uecwatchd.images.guest.tree import GuestTree
-from uecwatchd.images.guest.volumes import VolumeReader
+from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
 
 SYSTEM: dict[str, Content] = {
     "bin": Link("usr/bin"),
@@ -143,6 +143,17 @@ def test_a_disk_without_a_system_has_none(tmp_path: Path) -> None:
     with opened(root) as (_, guest):
         assert find_linux(guest) is None
         assert find_windows(guest) is None
+
+
+def test_a_reader_that_ends_is_not_mistaken_for_a_disk_without_a_system(tmp_path: Path) -> None:
+    root = ext("-t", "ext4")(tmp_path / "root.img", fill(tmp_path / "root", SYSTEM))
+    with closing(FileSource(FileIO(root))) as source, VolumeReader(source, name="karmic.img") as reader:
+        guest = read_disk(source, reader)
+        reader.close()
+        with pytest.raises(
+            UnreadableVolume, match="a file system in it cannot be read: its reader has ended"
+        ):
+            find_linux(guest)
 
 
 def test_windows_is_recognised_by_its_loader(tmp_path: Path) -> None:

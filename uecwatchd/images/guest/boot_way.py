@@ -12,7 +12,7 @@ from uecwatchd.images.block_source import BlockSource, View, read_exactly
 from uecwatchd.images.facts import SECTOR_BYTES
 from uecwatchd.images.guest.disk import GuestDisk
 from uecwatchd.images.guest.fstab import PlacedVolume
-from uecwatchd.images.guest.volumes import UnreadableVolume
+from uecwatchd.images.guest.volumes import DamagedVolume
 from uecwatchd.images.partitions import BOOT_CODE_BYTES, MBR_MAGIC, MBR_MAGIC_AT, Partition
 
 BootWay = Literal["bios", "uefi"]
@@ -63,5 +63,5 @@ def _has_efi_loader(placed: PlacedVolume) -> bool:
         return False
     try:
         return any(EFI_LOADER.fullmatch(name) for name in files.names(EFI_FOLDER))
-    except UnreadableVolume:
+    except DamagedVolume:
         return False

@@ -9,7 +9,7 @@ from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.detect import FLOPPY_MAX_BYTES
 from uecwatchd.images.guest.fstab import FstabLine, PlacedVolume, is_meant, parse_fstab
 from uecwatchd.images.guest.tree import GuestTree
-from uecwatchd.images.guest.volumes import UnreadableVolume, Volume, VolumeReader
+from uecwatchd.images.guest.volumes import DamagedVolume, Volume, VolumeReader
 from uecwatchd.images.partitions import PartitionTable, read_partitions
 
 DiskLayout = Literal["disk", "partition", "floppy", "iso", "unknown"]
@@ -70,9 +70,7 @@ def read_disk(source: BlockSource, reader: VolumeReader) -> GuestDisk:
 def _volumes(reader: VolumeReader, start: int, size: int) -> Iterable[Volume]:
     try:
         return reader.open(start, size)
-    except UnreadableVolume as error:
-        if reader.has_ended:
-            raise
+    except DamagedVolume as error:
         return (Volume("unknown", size, "", "", "", error.why, None),)
 
 
@@ -110,7 +108,7 @@ def _is_linux_root(placed: PlacedVolume) -> bool:
         if "etc" not in top or not top & {"bin", "sbin", "usr"}:
             return False
         return any(files.entry(path) for path in LINUX_ROOT)
-    except UnreadableVolume:
+    except DamagedVolume:
         return False
 
 

@@ -50,5 +50,5 @@ class FileSystem(Protocol):
 class GuestFiles(FileSystem, Protocol):
     """A file system that can also look into a ramdisk."""
 
-    def modules(self, path: str) -> tuple[str, ...] | None:
-        """Return the kernel modules in a ramdisk, None if it cannot be read."""
+    def modules(self, path: str, wanted: frozenset[str]) -> frozenset[str] | None:
+        """Return those of some kernel modules that a ramdisk has, None if it cannot be read."""

@@ -3,7 +3,7 @@
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from uecwatchd.images.guest.kernel_pair import KernelPair
@@ -14,6 +14,8 @@ Driver = Literal["built-in", "module", "missing", "unknown"]
 
 OPTION = re.compile(r"^CONFIG_(\w+)=([ym])$", re.MULTILINE)
 MODULE = re.compile(r"^(?:\S*/)?([^/\s:]+)\.ko(?:\.\w+)?\s*(?::|$)", re.MULTILINE)
+# By the option of a kernel's configuration.
+WATCHED = {"VIRTIO_BLK": "virtio_blk", "HOTPLUG_PCI_ACPI": "acpiphp"}
 MODULE_FOLDERS = ("/lib/modules", "/usr/lib/modules")
 
 
@@ -24,10 +26,11 @@ class KernelDrivers:
     options: Mapping[str, str] | None  #: "y" or "m" by option of its configuration
     built_in: frozenset[str] | None
     modules: frozenset[str] | None
-    in_ramdisk: frozenset[str] | None
+    in_ramdisk: frozenset[str] | None  #: which of WATCHED it has, of those that are modules
 
-    def find(self, option: str, module: str) -> Driver:
-        """Return how a driver is there: by its option, or by the name of its module."""
+    def find(self, option: str) -> Driver:
+        """Return how a driver of WATCHED is there, from the configuration, or from the lists of modules."""
+        module = WATCHED[option]
         if self.options is not None:
             return {"y": "built-in", "m": "module"}.get(self.options.get(option, ""), "missing")  # type: ignore[return-value]
         if self.built_in is not None and module in self.built_in:
@@ -36,9 +39,9 @@ class KernelDrivers:
             return "module"
         return "missing" if self.built_in is not None and self.modules is not None else "unknown"
 
-    def is_in_ramdisk(self, module: str) -> bool | None:
-        """Tell if the ramdisk has a module; None if it cannot be read."""
-        return None if self.in_ramdisk is None else module in self.in_ramdisk
+    def is_in_ramdisk(self, option: str) -> bool | None:
+        """Tell if the ramdisk has a driver as a module; None if it cannot be read."""
+        return None if self.in_ramdisk is None else WATCHED[option] in self.in_ramdisk
 
 
 def find_drivers(tree: GuestTree, pair: KernelPair) -> KernelDrivers:
@@ -47,13 +50,16 @@ def find_drivers(tree: GuestTree, pair: KernelPair) -> KernelDrivers:
     texts = [tree.text(posixpath.join(folder, f"config-{pair.version}"))]
     texts += [tree.text(f"{modules}/{pair.version}/config") for modules in MODULE_FOLDERS]
     config = next(filter(None, texts), "")
-    in_ramdisk = pair.ramdisk.files.modules(pair.ramdisk.inner_path) if pair.ramdisk else ()
-    return KernelDrivers(
+    known = KernelDrivers(
         dict(OPTION.findall(config)) if config else None,
         _names(tree, pair.version, "modules.builtin"),
         _names(tree, pair.version, "modules.dep"),
-        None if in_ramdisk is None else frozenset(in_ramdisk),
+        frozenset(),
     )
+    wanted = frozenset(module for option, module in WATCHED.items() if known.find(option) == "module")
+    if not wanted or pair.ramdisk is None:
+        return known
+    return replace(known, in_ramdisk=pair.ramdisk.files.modules(pair.ramdisk.inner_path, wanted))
 
 
 def _names(tree: GuestTree, version: str, list_: str) -> frozenset[str] | None:

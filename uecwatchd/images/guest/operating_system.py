@@ -8,7 +8,7 @@ from uecwatchd.images.detect import detect
 from uecwatchd.images.guest.disk import GuestDisk
 from uecwatchd.images.guest.files import FileSystem
 from uecwatchd.images.guest.tree import GuestTree
-from uecwatchd.images.guest.volumes import UnreadableVolume
+from uecwatchd.images.guest.volumes import DamagedVolume
 from uecwatchd.system.text import shorten
 from uecwatchd.types import Arch
 
@@ -100,5 +100,5 @@ def find_windows(disk: GuestDisk) -> OperatingSystem | None:
 def _has_windows(files: FileSystem) -> bool:
     try:
         return any(files.entry(path) for path in WINDOWS_FILES)
-    except UnreadableVolume:
+    except DamagedVolume:
         return False

@@ -23,7 +23,6 @@ MAX_CONTENT_BYTES = 1 << 30  # of all archives together; Ubuntu's largest have a
 XZ_MEMORY_BYTES = 128 << 20
 TRAILER = b"TRAILER!!!"
 MODULE = re.compile(rb"(?:.*/)?([^/]+)\.ko(?:\.(?:xz|gz|zst))?")
-MAX_MODULES = 4096
 
 zstandard: Any
 try:
@@ -113,17 +112,23 @@ class ByteStream:
 
 
 def find_modules(
-    read: Callable[[int, int], bytes], size: int, *, max_bytes: int = MAX_CONTENT_BYTES
-) -> tuple[str, ...]:
-    """Return the names of the modules in a ramdisk, as `modprobe` knows them.
+    read: Callable[[int, int], bytes],
+    size: int,
+    wanted: frozenset[str],
+    *,
+    max_bytes: int = MAX_CONTENT_BYTES,
+) -> frozenset[str]:
+    """Return those of some modules that a ramdisk has, by their names as `modprobe` knows them.
 
-    `read` returns bytes from an offset on; they may become `max_bytes`. Raises Unsupported, and ValueError if
-    it is no ramdisk.
+    `read` returns bytes from an offset on; they may become `max_bytes`. It is read no further than needed.
+    Raises Unsupported, and ValueError if it is no ramdisk.
     """
     pieces = (read(at, min(MAX_READ_BYTES, size - at)) for at in range(0, size, MAX_READ_BYTES))
     stream = ByteStream(pieces, SizeLimit(max_bytes))
-    found = dict.fromkeys(_modules(stream))
-    return tuple(found)[:MAX_MODULES]
+    found, modules = set[str](), _modules(stream)
+    while found != wanted and (module := next(modules, None)) is not None:
+        found |= wanted & {module}
+    return frozenset(found)
 
 
 def _modules(stream: ByteStream, *, is_inner: bool = False) -> Iterator[str]:

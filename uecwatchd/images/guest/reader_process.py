@@ -86,11 +86,11 @@ class Reader:
         )
 
     def modules(self, question: Mapping[str, Any]) -> None:
-        """Send the modules in a ramdisk. One that cannot be read is no mistake of its file system."""
-        files, path = self._files(question), question["path"]
+        """Send modules that a ramdisk has. One that cannot be read is no mistake of its file system."""
+        files, path, wanted = self._files(question), question["path"], frozenset(question["wanted"])
         entry = files.entry(path)
         try:
-            found = find_modules(partial(files.read, path), entry.size) if entry else None
+            found = sorted(find_modules(partial(files.read, path), entry.size, wanted)) if entry else None
         except (Unsupported, ValueError, MemoryError):
             found = None
         send_json(self._connection, ANSWER, found)

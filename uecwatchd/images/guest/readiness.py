@@ -55,11 +55,11 @@ def _disk_driver(facts: GuestFacts) -> Iterator[ReadinessFinding]:
     """Check that the kernel finds a virtio disk before it has mounted the root."""
     if facts.drivers is None or facts.pair is None:
         return
-    version, state = facts.pair.version, facts.drivers.find("VIRTIO_BLK", "virtio_blk")
+    version, state = facts.pair.version, facts.drivers.find("VIRTIO_BLK")
     if state == "missing":
         sentence = f"Kernel {version} has no driver for virtio disks, so it finds no root on most clouds."
         yield ReadinessFinding("virtio", "error", sentence, "Install a kernel with virtio_blk.")
-    elif state == "module" and facts.drivers.is_in_ramdisk("virtio_blk") is False:
+    elif state == "module" and facts.drivers.is_in_ramdisk("VIRTIO_BLK") is False:
         where = "its ramdisk does not have it" if facts.pair.ramdisk else "there is no ramdisk"
         sentence = f"The driver for virtio disks of kernel {version} is a module, and {where}."
         remedy = "In the guest: echo virtio_blk >> /etc/initramfs-tools/modules, then update-initramfs -u"
@@ -70,13 +70,13 @@ def _hotplug(facts: GuestFacts) -> Iterator[ReadinessFinding]:
     """Check that a volume that is attached to a running instance appears."""
     if facts.drivers is None:
         return
-    state = facts.drivers.find("HOTPLUG_PCI_ACPI", "acpiphp")
+    state = facts.drivers.find("HOTPLUG_PCI_ACPI")
     if state == "missing":
         sentence = (
             "Its kernel has no driver for PCI hot-plug, so volumes that are attached later do not appear."
         )
         yield ReadinessFinding("hotplug", "warning", sentence, "Install a kernel with acpiphp.")
-    elif state == "module" and not (facts.loads_acpiphp or facts.drivers.is_in_ramdisk("acpiphp")):
+    elif state == "module" and not (facts.loads_acpiphp or facts.drivers.is_in_ramdisk("HOTPLUG_PCI_ACPI")):
         sentence = "Nothing loads the module acpiphp, so volumes that are attached later do not appear."
         yield ReadinessFinding("hotplug", "warning", sentence, "In the guest: echo acpiphp >> /etc/modules")
 

@@ -1,4 +1,4 @@
-"""Identity of a file system: its type, and the UUID and label by which an fstab names it.
+"""Identity of a file system: its type, and the UUID and label that an fstab names it by.
 
 Offsets are from the documentation of each: ext4's disk layout, XFS algorithms and data structures, btrfs'
 on-disk format, Microsoft's FAT specification, NTFS as Linux reads it, and mkswap.

@@ -33,12 +33,16 @@ HINT = "Copy the image again; if it stays so, check its file systems with fsck."
 
 
 class UnreadableVolume(Rejected):
-    """A file system that cannot be read: it is damaged, or reading it takes too long."""
+    """A file system that cannot be read: reading it takes too long, or ends the process that reads it."""
+
+
+class DamagedVolume(UnreadableVolume):
+    """A file system that is damaged in one place; others of the disk can still be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A file system or other content of a disk, of a partition, or of a logical volume."""
+    """What a disk, a partition or a logical volume contains: mostly a file system."""
 
     type: str  #: as `detect` names it, also "lvm2" and "luks"
     size: int  #: bytes
@@ -130,10 +134,10 @@ class VolumeReader:
         content: bytes = self.ask(question, kind=messages.CONTENT)
         return content[:length]
 
-    def modules(self, volume: int, path: str) -> tuple[str, ...] | None:
-        """Return the modules in a ramdisk, as `GuestFiles` says."""
-        said = self.ask({"do": "modules", "volume": volume, "path": path})
-        return self._parse(lambda: None if said is None else tuple(map(str, said[:MAX_NAMES])))
+    def modules(self, volume: int, path: str, wanted: frozenset[str]) -> frozenset[str] | None:
+        """Return modules that a ramdisk has, as `GuestFiles` says."""
+        said = self.ask({"do": "modules", "volume": volume, "path": path, "wanted": sorted(wanted)})
+        return self._parse(lambda: None if said is None else wanted.intersection(said))
 
     def ask(self, question: Mapping[str, object], *, kind: bytes = messages.ANSWER) -> Any:
         """Return the answer to a question: JSON, or content of a file. Raises UnreadableVolume, OSError."""
@@ -148,7 +152,7 @@ class VolumeReader:
                 data = self._read(payload)
                 self._talk(partial(messages.send, self._connection, messages.DATA, data))
             elif came == messages.ERROR:
-                raise self._unreadable(shorten(payload.decode("utf-8", "replace")))
+                raise DamagedVolume(*self._words(shorten(payload.decode("utf-8", "replace"))))
             elif came == kind:
                 return payload if kind == messages.CONTENT else self._parse(partial(json.loads, payload))
             else:
@@ -189,10 +193,10 @@ class VolumeReader:
 
     def _broken(self, why: str) -> UnreadableVolume:
         self.close()
-        return self._unreadable(why)
+        return UnreadableVolume(*self._words(why))
 
-    def _unreadable(self, why: str) -> UnreadableVolume:
-        return UnreadableVolume(f"{self._name}: a file system in it cannot be read", why, HINT)
+    def _words(self, why: str) -> tuple[str, str, str]:
+        return f"{self._name}: a file system in it cannot be read", why, HINT
 
 
 class RemoteFiles:
