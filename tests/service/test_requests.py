@@ -24,7 +24,7 @@ from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.demo.material import RealSet
-from uecwatchd.errors import Halted
+from uecwatchd.errors import CloudAway, Halted
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord, TargetRecord
@@ -43,6 +43,7 @@ from uecwatchd.service.requests import (
 )
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
+from uecwatchd.system import failpoints
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32))
@@ -555,6 +556,45 @@ def test_a_request_made_after_an_attempt_began_is_not_answered_by_it(host: Host)
         record = book.set(key)
         assert record
         assert (record.state, record.attempt) == ("done", 2)
+        assert book.requests() == ()
+
+
+def test_a_retry_is_granted_as_soon_as_the_error_is_beside_the_files(host: Host, listener: Recorder) -> None:
+    (host.spool / "karmic.toml").write_text('kernel = "eki-00000000"\nconvert = "keep"\n')
+    (host.spool / "karmic.img").write_bytes(bytes(4096))
+    settings = load(host.config, environ={})
+    answers = list[str]()
+
+    def cross(moment: str) -> None:
+        if moment == "after place .uec.error" and not answers:
+            answers.append(host.run("retry", "karmic").stderr)
+
+    failpoints.listen(cross)
+    try:
+        with (
+            closing(open_ledger(settings.state.dir)) as book,
+            daemon_thread(Service(settings, monitor=listener, ledger=book)),
+        ):
+            until(lambda: bool(answers), "the error beside the files")
+            again = "karmic is tried again now, although its files have not changed.\n"
+            assert answers == [again], "it is in progress, but its result is known"
+            until(lambda: [record.attempt for record in book.sets()] == [2], "another attempt")
+    finally:
+        failpoints.listen(lambda _: None)
+
+
+def test_a_retry_of_a_set_at_work_waits_for_its_end_even_if_its_cloud_is_suspended(tmp_path: Path) -> None:
+    availability = CloudAvailability(clock=lambda: 100.0)
+    availability.suspend("c", CloudAway("a", "b", "C."))
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_set(RECORD)
+        requests = Requests(book, Interrupts(), SetStates(book))
+        book.put_set(replace(RECORD, state="working"))
+        book.put_request(Request(KARMIC, "retry"))
+        assert not requests.carry_out([KARMIC], availability, Recorder())
+        assert len(book.requests()) == 1
+        assert book.sets() == (replace(RECORD, state="working"),)
+        assert requests.carry_out([], availability, Recorder())
         assert book.requests() == ()
 
 

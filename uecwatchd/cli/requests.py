@@ -185,8 +185,9 @@ def _retry(row: Row, later: str) -> VerbEffect:
     if row.held_since is not None:
         why = f"{name} is held since {moment(row.held_since)} UTC, and is not tried before:"
         return _no_effect(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
-    if row.state == "working" and record and record.stage == LAST_STAGE:  # a script has seen its id
-        return _effect(_AGAIN["done"].format(name=name))
+    if row.state == "working" and record and record.stage == LAST_STAGE:  # its result is beside its files
+        result = record.error.kind if record.error else "done"
+        return _effect(_AGAIN[result].format(name=name, cloud=record.target.cloud))
     if row.state == "working":
         return _no_effect(f"{name} is in progress already: {row.detail}.")
     if not row.seen:

@@ -15,7 +15,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.records import Request, SetRecord, Verb
+from uecwatchd.ledger.records import Request, Verb
 from uecwatchd.service.cleanup import clear_traces
 from uecwatchd.service.interrupts import FORGOTTEN, HELD, Interrupts
 from uecwatchd.service.set_states import SetStates
@@ -88,7 +88,7 @@ class Requests:
     ) -> bool:
         """Update, and do what needs no scan. Return True if a cloud is to be probed now.
 
-        A set at work stops first, and is forgotten at a later call.
+        A set at work stops first, and is forgotten at a later call. Its retry waits for the attempt's end.
         """
         before = self.open
         self.update()
@@ -98,8 +98,12 @@ class Requests:
             if key not in running:
                 self._forget(key, monitor)
         suspended = availability.suspended()
-        asked = [self._states.get(key) for key in self.open.sets("retry")]
-        blocked = [record for record in asked if record and _is_blocked(record, suspended)]
+        asked = [self._states.get(key) for key in self.open.sets("retry") if key not in running]
+        blocked = [
+            record
+            for record in asked
+            if record and record.state in ("halted", "deferred") and record.target.cloud in suspended
+        ]
         for record in blocked:
             availability.probe_soon(record.target.cloud)
             self._states.put(replace(record, next_retry=None))  # it is due as soon as its cloud resumes
@@ -140,7 +144,3 @@ def events_between(before: OpenRequests, after: OpenRequests) -> Iterator[Event]
     for keys, word in changes:
         for key in sorted(keys):
             yield Event(Kind.ASKED, f"{key.name}: {word}, on request", key)
-
-
-def _is_blocked(record: SetRecord, suspended: Collection[str]) -> bool:
-    return record.state in ("halted", "deferred") and record.target.cloud in suspended

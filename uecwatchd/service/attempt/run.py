@@ -5,6 +5,7 @@ so that an interrupted job continues where it was.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -248,7 +249,14 @@ def _stop_event(stopped: Stopped, tools: AttemptTools) -> Event:
 
 
 def _end(job: Job, record: SetRecord, tools: AttemptTools, event: Event) -> SetRecord:
-    """Publish and store a record that ends an attempt, as far as the disks allow."""
+    """Publish and store a record that ends an attempt, as far as the disks allow.
+
+    The last stage is in the ledger before any file shows an error, so that a request which answers that file
+    finds an attempt that is over. The state follows at the end: a crash in between repeats the attempt.
+    """
+    if record.error:
+        with suppress(UecError), as_internal_error(record.name):  # the last write reports a failing disk
+            tools.ledger.put_set(replace(job.reached(), stage=LAST_STAGE, error=record.error))
     job.monitor.tell(replace(event, set=record.id))
     _do_all(record, job.monitor, lambda: _show(record, job.monitor), lambda: tools.ledger.put_set(record))
     return record
