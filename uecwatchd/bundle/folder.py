@@ -93,7 +93,9 @@ def bundle_to_folder(
     secret = Secret.random()
     with open_for_reading(source) as file, ExitStack() as undo:
         _make_folder(folder)
-        token = _token(FileStamp.of(os.fstat(file.fileno())))
+        # The same until the file is written to; a digest would take a read of its own.
+        stamp = FileStamp.of(os.fstat(file.fileno()))
+        token = hashlib.sha256(repr(tuple(stamp)).encode()).hexdigest()[:TOKEN_CHARS]
         image = FileSource(file) if how == "file" else open_disk(file, name=source.name).source
         if not image.size:
             raise Rejected(source.name, "it is empty", "Copy it here again.")
@@ -173,14 +175,6 @@ def _check_key_pair(credentials: BundleCredentials) -> None:
     if not is_key_pair(credentials.user_key, credentials.user_cert):
         hint = "Name a key and a certificate that were issued together."
         raise Halted("the user's private key", "it does not belong to the user's certificate", hint)
-
-
-def _token(stamp: FileStamp) -> str:
-    """Return a token that stays the same until the file is written to.
-
-    A digest would take a read of its own.
-    """
-    return hashlib.sha256(repr(tuple(stamp)).encode()).hexdigest()[:TOKEN_CHARS]
 
 
 def _write_parts(bundling: Bundling, folder: Path, undo: ExitStack) -> Totals:

@@ -129,11 +129,11 @@ def _refuses_as_eucalyptus(account: Account, stop: Stop) -> bool:
 
 def _asked_as_newest(account: Account, stop: Stop) -> _Answer:
     cloud = make_cloud(account, EUCA5, uploads=1, stop=stop)
-    return _ask(cloud, cloud.s3.list_buckets, _takes_no_v4)
-
-
-def _takes_no_v4(answer: _Answer) -> bool:
-    return answer.status in REFUSES_V4 or answer.text == WITHOUT_A_WORD
+    return _ask(
+        cloud,
+        cloud.s3.list_buckets,
+        lambda answer: answer.status in REFUSES_V4 or answer.text == WITHOUT_A_WORD,
+    )
 
 
 def _has_object_storage(account: Account, stop: Stop) -> bool:

@@ -159,7 +159,9 @@ def put_object(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) ->
     with translated(cloud, doing):
         answer = _put_readable(cloud, bucket, request)
     stored = StoredObject(key, len(data), _etag(answer))
-    if _is_encrypted_there(answer) or stored.etag == md5.hexdigest():
+    # With a key of its own service AWS forms the ETag from the encrypted bytes.
+    is_encrypted_there = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
+    if is_encrypted_there or stored.etag == md5.hexdigest():
         return stored
     says_nothing = "ServerSideEncryption" in answer or not MD5.fullmatch(stored.etag)
     if says_nothing and _md5_there(cloud, bucket, key) == md5.hexdigest():
@@ -206,11 +208,6 @@ def _md5_there(cloud: Cloud, bucket: str, key: str) -> str:
     return digest.hexdigest()
 
 
-def _is_encrypted_there(answer: dict[str, Any]) -> bool:
-    # With a key of its own service AWS forms the ETag from the encrypted bytes.
-    return str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
-
-
 def fetch_object(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
     """Fetch an object, yielding its bytes as they arrive. Raises `Rejected` if it is not there."""
     with translated(cloud, f"fetching {bucket}/{key}"):
@@ -246,7 +243,10 @@ def list_objects(
     for _ in range(MOST_PAGES):
         with translated(cloud, doing):
             page = cloud.s3.list_objects(Bucket=bucket, Prefix=prefix, MaxKeys=page_keys, **after)
-        found = [_stored(one) for one in page.get("Contents", [])]
+        found = [
+            StoredObject(str(one.get("Key")), int(one.get("Size") or 0), _etag(one))
+            for one in page.get("Contents", [])
+        ]
         new = [one for one in found if one.key not in seen]
         seen.update(one.key for one in new)
         yield from new
@@ -260,10 +260,6 @@ def list_objects(
         f"its list does not come to an end ({len(seen)} keys so far)",
         "If that goes on, ask its administrator to look at its S3 service.",
     )
-
-
-def _stored(listed: dict[str, Any]) -> StoredObject:
-    return StoredObject(str(listed.get("Key")), int(listed.get("Size") or 0), _etag(listed))
 
 
 def _is_the_same(there: StoredObject | None, sent: StoredObject) -> bool:

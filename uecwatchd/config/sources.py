@@ -167,13 +167,10 @@ def _absolute(value: Any, path: tuple[str, ...], *, folder: Path, home: str | No
         return {key: _absolute(one, (*path, key), folder=folder, home=home) for key, one in value.items()}
     if isinstance(value, list):
         return [_absolute(one, path, folder=folder, home=home) for one in value]
-    if not isinstance(value, str) or not _names_a_file(path):
+    names_a_file = path in FOLDERS or (path[0] == "cloud" and path[-1] in FILES_OF_A_CLOUD)
+    if not isinstance(value, str) or not names_a_file:
         return value
     return str(Path(home, value[2:]) if home and value.startswith("~/") else folder / value)
-
-
-def _names_a_file(path: tuple[str, ...]) -> bool:
-    return path in FOLDERS or (path[0] == "cloud" and path[-1] in FILES_OF_A_CLOUD)
 
 
 def directory_tables(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from uecwatchd.clouds.objects import list_objects, remove_object
 from uecwatchd.delivery.request import UploadRequest, UploadTools
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Fields, Kind, Level
-from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord
 
 
@@ -36,8 +35,10 @@ def remove_stale_uploads(request: UploadRequest, tools: UploadTools, *, but: str
 def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> None:
     cloud, ledger = tools.cloud, tools.ledger
     now = ledger.bundle(left.cloud, left.identity)
-    if now is None or now.state == "registered" or _is_wanted(request, now, ledger):
+    if now is None or now.state == "registered":
         return
+    if any(record.id != request.made_for for record in ledger.sets_with_content(now.digest)):
+        return  # another set has the same content, and goes on with what this one began
     if there := image_at(cloud, list_images(cloud), now.location):
         # It was registered, and the answer lost: an image like any other of this set's past.
         done = replace(now, state="registered", image_id=there.id, registered=tools.now())
@@ -50,11 +51,6 @@ def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> N
     ledger.drop_bundle(now)
     if keys:
         _tell(request, tools, f"removed {len(keys)} objects of {now.location}: its content is another by now")
-
-
-def _is_wanted(request: UploadRequest, left: BundleRecord, ledger: Ledger) -> bool:
-    """Tell if another set has the same content, and goes on with what this one began."""
-    return any(record.id != request.made_for for record in ledger.sets_with_content(left.digest))
 
 
 def _tell(request: UploadRequest, tools: UploadTools, what: str, level: Level = "info") -> None:

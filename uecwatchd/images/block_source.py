@@ -112,6 +112,9 @@ class View:
 def read_exactly(source: BlockSource, offset: int, length: int) -> bytes:
     """Return the bytes at an offset; fewer only where the source ends."""
     data, done = memoryview(bytearray(length)), 0
-    while count := source.read_into(offset + done, data[done:]) if done < length else 0:
+    while done < length:
+        count = source.read_into(offset + done, data[done:])
+        if not count:
+            break
         done += count
     return bytes(data[:done])

@@ -99,8 +99,9 @@ def ext(sample: Sample) -> Facts | None:
     if needed & 0x80:  # 64bit
         blocks |= sample.le(1024 + 336, 4) << 32
     # Extents, 64bit, flex_bg, and the read-only features that came with ext4; else a journal makes it ext3.
-    is_ext4 = needed & 0x2C0 or readable & 0x478
-    name = "ext4" if is_ext4 else "ext3" if compatible & 0x4 else "ext2"
+    name = "ext3" if compatible & 0x4 else "ext2"
+    if needed & 0x2C0 or readable & 0x478:
+        name = "ext4"
     return Facts(name, role="machine", layout="partition", claimed=blocks << block_bits)
 
 

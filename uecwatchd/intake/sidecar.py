@@ -236,15 +236,12 @@ def parse_sidecar(data: bytes, *, is_json: bool) -> Sidecar:
 
 def _parsed(data: bytes, *, is_json: bool) -> Sidecar:
     table = parse_json(bounded(data)) if is_json else _parse_toml(data)
-    if table and not table.keys() & set(KEYS) and (is_json or not _has_misspelled_key(table)):
+    # People write TOML, and misspell keys; programs write JSON.
+    is_misspelled = not is_json and any(nearest(key, KEYS) for key in list(table)[:MISTAKES_SHOWN])
+    if table and not table.keys() & set(KEYS) and not is_misspelled:
         found = join_first(quoted(key) for key in table)
         raise NotASidecar(f"it has none of the keys that a sidecar has, but {found}")
     return _check(table)
-
-
-def _has_misspelled_key(table: Mapping[str, object]) -> bool:
-    """Return True if one of the first keys resembles one of ours. People write TOML, programs write JSON."""
-    return any(nearest(key, KEYS) for key in list(table)[:MISTAKES_SHOWN])
 
 
 def unusable_sidecar(file_name: str, error: Malformed) -> Rejected:

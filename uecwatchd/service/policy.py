@@ -77,7 +77,10 @@ def summarize(
     records: Iterable[SetRecord], held: Container[SetId], running: Container[SetId], *, folders: int
 ) -> str:
     """Count the sets by state, in one line."""
-    counts = Counter("working" if r.id in running else "held" if r.id in held else r.state for r in records)
+    counts = Counter[str]()
+    for record in records:
+        state: str = "held" if record.id in held else record.state
+        counts["working" if record.id in running else state] += 1
     states = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
     return f"Watching {folders} folder{'s' if folders > 1 else ''}; {states or 'no sets'}"
 

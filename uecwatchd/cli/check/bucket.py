@@ -99,9 +99,10 @@ def _rights(cloud: Cloud, bucket: str) -> Finding:
         _put_and_remove(cloud, bucket)
     except UecError as error:
         return bad(error, cloud.name)
-    acl = cloud.dialect.canned_acl
-    refused = bucket in cloud.without_acl
-    about_acl = f", {'without the' if refused else 'with the'} ACL {acl}" if acl else ""
+    about_acl = ""
+    if acl := cloud.dialect.canned_acl:
+        given = "without" if bucket in cloud.without_acl else "with"
+        about_acl = f", {given} the ACL {acl}"
     return Finding(
         "ok", f"cloud {cloud.name}: bucket {bucket} is ours, and takes and deletes objects{about_acl}"
     )

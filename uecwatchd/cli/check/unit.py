@@ -25,19 +25,18 @@ def needs(settings: Settings) -> tuple[Need, ...]:
 
     Call it as root, who can see them all. Starts no program.
     """
-    found = [*map(_written, (*settings.spool.folders, settings.state.dir))]
+    folders = (*settings.spool.folders, settings.state.dir)
+    found = [Need(PurePath(os.path.realpath(folder)), write=True) for folder in folders]
     found += [_read(settings.source)] if settings.source else []
     for cloud in settings.clouds.values():
         found += _of_cloud(cloud)
-    return tuple(dict.fromkeys(need for need in found if need.write or _is_a_file(need.path)))
-
-
-def _is_a_file(path: PurePath) -> bool:
-    """Return True for an existing file.
-
-    Missing ones are reported elsewhere; credentials are always accessible.
-    """
-    return not path.is_relative_to(CREDENTIALS) and os.path.exists(path)  # noqa: PTH110
+    # Missing files are reported elsewhere; credentials are always accessible.
+    needs = (
+        need
+        for need in found
+        if need.write or (not need.path.is_relative_to(CREDENTIALS) and os.path.exists(need.path))  # noqa: PTH110
+    )
+    return tuple(dict.fromkeys(needs))
 
 
 def _of_cloud(cloud: CloudSettings) -> Iterator[Need]:
@@ -56,10 +55,6 @@ def _of_cloud(cloud: CloudSettings) -> Iterator[Need]:
     files = [file for place in sources.places for file in place.files]
     files += profile_files(cloud.profile) if cloud.profile else ()
     yield from (_read(file) for file in dict.fromkeys(files) if file not in eucarc)
-
-
-def _written(path: Path) -> Need:
-    return Need(PurePath(os.path.realpath(path)), write=True)
 
 
 def _read(path: Path, credential: str = "") -> Need:

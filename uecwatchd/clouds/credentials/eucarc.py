@@ -45,7 +45,10 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
     path = path.resolve()  # the files named in it lie beside it, not beside a link to it
     text = _text(path, cloud)
     script = read_script(text, path=path, home=home)
-    found = {setting: _first(script.variables, names) for setting, names in VARIABLES.items()}
+    found = {
+        setting: next(filter(None, map(script.variables.get, names)), None)
+        for setting, names in VARIABLES.items()
+    }
     values = {setting: value for setting, value in found.items() if value}
     reasons = {
         setting: why
@@ -108,10 +111,6 @@ def _line_of(names: tuple[str, ...], text: str) -> int:
     """Return the last line that seems to assign one of the names, for people; 0 if none does."""
     assigned = re.compile(rf"\b(?:{'|'.join(names)})=")
     return max((n for n, line in enumerate(text.splitlines(), 1) if assigned.search(line)), default=0)
-
-
-def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:
-    return next((variables[name] for name in names if variables.get(name)), None)
 
 
 def _text(path: Path, cloud: str) -> str:

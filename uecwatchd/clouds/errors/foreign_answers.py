@@ -90,7 +90,8 @@ def detect_foreign_answer(
     `headers` have names in lower case; `text` is the beginning of the body.
     """
     if status in REDIRECTS:
-        return None if regional and _names_region(headers) else _elsewhere(status, headers, text)
+        named = REGION.fullmatch(headers.get("x-amz-bucket-region", ""))
+        return None if regional and named else _elsewhere(status, headers, text)
     if status in SAID_BY_ANYBODY or (status == BAD_REQUEST and re.search(HTTP_WHERE_TLS_IS, text)):
         return None
     signature = _signature(headers)
@@ -102,7 +103,8 @@ def detect_foreign_answer(
         )
     if not _is_strange(status, headers, text, by_proxy=bool(proxy or signature)):
         return None
-    quoted = f"{status_line}: {title}" if (title := _title(text)) else status_line
+    title = _quoted(TAG.sub(" ", element(TITLE, text)))
+    quoted = f"{status_line}: {title}" if title else status_line
     if status >= 500 and status != NETWORK_AUTHENTICATION:
         why = f"{who} does not reach it" if who else "something before it answered that it is not there"
         hint = SEE_PROXY if who else "No action is needed."
@@ -164,14 +166,6 @@ def _elsewhere(status: int, headers: Mapping[str, str], text: str) -> ForeignAns
         "If that is the cloud, set ec2_url or s3_url to it; a log-in page is something on the way that wants"
         " to know who we are.",
     )
-
-
-def _names_region(headers: Mapping[str, str]) -> bool:
-    return REGION.fullmatch(headers.get("x-amz-bucket-region", "")) is not None
-
-
-def _title(text: str) -> str:
-    return _quoted(TAG.sub(" ", element(TITLE, text)))
 
 
 def _quoted(words: str) -> str:

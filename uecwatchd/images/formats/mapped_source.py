@@ -107,7 +107,7 @@ class MappedSource:
         """Read from one run, or from the hole up to the next. Returns the number of bytes."""
         page = offset // self._blocks.page_bytes
         runs = self._pages(page)
-        index = bisect_right(runs, offset, key=_start)
+        index = bisect_right(runs, offset, key=lambda run: run.start)
         if index:
             run = runs[index - 1]
             skip = offset - run.start
@@ -166,7 +166,3 @@ class StoredStretches:
         while index < len(self._starts) and self._starts[index] < end:
             yield max(self._starts[index], run.place) + shift, min(self._ends[index], end) + shift
             index += 1
-
-
-def _start(run: Run) -> int:
-    return run.start

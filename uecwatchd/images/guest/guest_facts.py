@@ -138,7 +138,9 @@ def gather_facts(disk: GuestDisk, system: LinuxSystem, boot_ways: tuple[BootWay,
         fstab=_compare_fstab(disk, system),
         key_services=tuple(_key_services(tree)),
         key_scripts=tuple(_key_scripts(tree)),
-        programs=frozenset(name for name in PROGRAMS if _is_installed(tree, name)),
+        programs=frozenset(
+            name for name in PROGRAMS if any(tree.is_file(f"{folder}/{name}") for folder in PROGRAM_FOLDERS)
+        ),
         net_rules=tuple(path for path in NET_RULES if _has_lines(tree.text(path))),
         loads_acpiphp=any("acpiphp" in text for text in _texts(tree, (*MODULE_LISTS, *RC_LOCAL))),
         has_console=_has_console(tree),
@@ -198,10 +200,6 @@ def _read_script(path: str, text: str, mode: int) -> KeyScript | None:
 
 
 # --- the rest ---
-
-
-def _is_installed(tree: GuestTree, program: str) -> bool:
-    return any(tree.is_file(f"{folder}/{program}") for folder in PROGRAM_FOLDERS)
 
 
 def _has_lines(text: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from uecwatchd.images.guest.guest_facts import GuestFacts, KeyScript, Leftover, LeftoverKind
+from uecwatchd.images.guest.guest_facts import GuestFacts, Leftover, LeftoverKind
 from uecwatchd.system.text import shell_word, shorten
 
 Severity = Literal["error", "warning", "note"]
@@ -112,7 +112,8 @@ def _network(facts: GuestFacts) -> Iterator[ReadinessFinding]:
 
 
 def _key_fetch(facts: GuestFacts) -> Iterator[ReadinessFinding]:
-    if facts.key_services or any(_works(facts, script) for script in _started(facts)):
+    started = (script for script in facts.key_scripts if script.is_executable and script.is_reached)
+    if facts.key_services or any(not one.program or one.program in facts.programs for one in started):
         return
     if not facts.key_scripts:
         sentence = "Nothing in it fetches the user's SSH key at boot, so nobody can log in with a key."
@@ -133,14 +134,6 @@ def _key_fetch(facts: GuestFacts) -> Iterator[ReadinessFinding]:
     yield ReadinessFinding(
         "key-fetch", "warning", f"{script.path} would fetch the user's SSH key, but {sentence}.", remedy
     )
-
-
-def _started(facts: GuestFacts) -> Iterator[KeyScript]:
-    return (script for script in facts.key_scripts if script.is_executable and script.is_reached)
-
-
-def _works(facts: GuestFacts, script: KeyScript) -> bool:
-    return not script.program or script.program in facts.programs
 
 
 def _ssh(facts: GuestFacts) -> Iterator[ReadinessFinding]:

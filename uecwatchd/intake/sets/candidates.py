@@ -98,7 +98,9 @@ def _add_boot_files(
 ) -> dict[str, list[str]]:
     """Add published kernels and ramdisks to the stems of their images; returns the shared ones by stem."""
     shared_boot_files: dict[str, list[str]] = {}
-    with_image = {stem for stem, paths in stems.items() if any(_may_be_machine(listing, p) for p in paths)}
+    with_image = {
+        stem for stem, paths in stems.items() if any(role_of(listing, p) in ("machine", None) for p in paths)
+    }
     images = images_of({*with_image, *sidecars})
     for path in boot_files(listing, [entry.name for entry in _sort_by_name(listing.top())]):
         owners, is_common = images.sets_of(path)
@@ -114,10 +116,6 @@ def _add_boot_files(
     for stem in [stem for stem, paths in stems.items() if not paths]:
         del stems[stem]
     return shared_boot_files
-
-
-def _may_be_machine(listing: Listing, path: str) -> bool:
-    return role_of(listing, path) in ("machine", None)
 
 
 def set_keys(listing: Listing) -> Mapping[str, str]:

@@ -55,10 +55,8 @@ def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
     archive = max((end for end in ARCHIVES if plain.endswith(end)), key=len, default=None)
     compression = next((end for end in COMPRESSIONS if plain.endswith(end)), None)
     content = listing.facts.get(path)
-    if archive or (isinstance(content, Facts) and content.format in _CONTENTS):
-        command = (
-            ARCHIVES[archive] if archive else _CONTENTS[content.format] if isinstance(content, Facts) else ""
-        )
+    by_content = _CONTENTS.get(content.format) if isinstance(content, Facts) else None
+    if command := ARCHIVES[archive] if archive else by_content:
         return f"an archive is not taken as it is. Try: {_filled(command, path)}", True
     if compression is None or not _names_image(plain.removesuffix(compression)):
         return None

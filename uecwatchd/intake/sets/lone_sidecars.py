@@ -33,7 +33,8 @@ class LoneMetadata:
 def machines_named(listing: Listing, path: str) -> tuple[str, ...]:
     """Return the folded names of images in metadata that no set reads."""
     found, words = listing.sidecars.get(path), listing.words.get(path)
-    names = found.machines if isinstance(found, UnusableSidecar) else words.machines if words else ()
+    source = found if isinstance(found, UnusableSidecar) else words
+    names = source.machines if source else ()
     return tuple(file_names.fold_name(name.rsplit("/", 1)[-1]) for name in names[:MOST_NAMES])
 
 

@@ -27,12 +27,9 @@ def _refusals(sidecar: Sidecar, asked: Iterable[str], policy: Policy) -> Iterato
     for key in policy.closed:
         if key in asked:
             yield key, "the configuration has it among the keys that are closed here"
-    if policy.buckets and "bucket" in asked and not _matches(sidecar.bucket, policy.buckets):
+    allowed = any(fnmatchcase(sidecar.bucket, pattern) for pattern in policy.buckets)
+    if policy.buckets and "bucket" in asked and not allowed:
         yield "bucket", f"{sidecar.bucket} is none of {', '.join(policy.buckets)}"
     others = [cloud for cloud in sidecar.clouds if cloud not in policy.clouds]
     if policy.clouds and "clouds" in asked and others:
         yield "clouds", f"{', '.join(others)} is none of {', '.join(policy.clouds)}"
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -62,9 +62,7 @@ def _boot_role(listing: Listing, path: str) -> Role | None:
     content, named = listing.facts.get(path), file_names.role_by_name(path)
     if content is None or not file_names.stems_by_name(path) or file_names.is_loader(path):
         return None
-    role = (
-        content.role or (named if content.format in COMPRESSORS else None)
-        if isinstance(content, Facts)
-        else named
-    )
+    role = named
+    if isinstance(content, Facts) and (content.role or content.format not in COMPRESSORS):
+        role = content.role
     return role if role in ("kernel", "ramdisk") else None

@@ -315,7 +315,10 @@ def unused_nearby(
     ]
     keys = {*_targets(candidate, paths), ""}
     proofs = [path for key in keys for path in near.proofs.get(key, ())]
-    sentences += [f"{path} is not checked: {_why_not(listing, path)}" for path in sorted(set(proofs))]
+    for path in sorted(set(proofs)):
+        ignored = path in listing.ignored
+        why = "its name is passed over" if ignored else "only SHA-256 is, as sha256sum writes it"
+        sentences.append(f"{path} is not checked: {why}")
     return tuple(sentences)
 
 
@@ -341,19 +344,11 @@ def _other_checksums(listing: Listing, there: Mapping[str, str]) -> dict[str, li
     return proofs
 
 
-def _why_not(listing: Listing, path: str) -> str:
-    return "its name is passed over" if path in listing.ignored else "only SHA-256 is, as sha256sum writes it"
-
-
 def sidecar_of(candidate: SetCandidate) -> str:
     """Return the path of the sidecar that a set has, or would have."""
-    return (
-        candidate.sidecars[0]
-        if candidate.sidecars
-        else f"{candidate.name}/image.toml"
-        if candidate.base
-        else f"{candidate.name}.toml"
-    )
+    if candidate.sidecars:
+        return candidate.sidecars[0]
+    return f"{candidate.name}/image.toml" if candidate.base else f"{candidate.name}.toml"
 
 
 def _not_read(candidate: SetCandidate, stray: Stray) -> Rejected:

@@ -174,13 +174,11 @@ def _draft(
 
 
 def _lifecycle(backend: Backend, *, trouble: str) -> ImageLifecycle:
-    lifecycle = (
-        replace(FAILING, reason=trouble)
-        if trouble
-        else FAILING
-        if backend.faults.strikes("image-fails")
-        else backend.rules.ec2.lifecycle
-    )
+    if trouble:
+        lifecycle = replace(FAILING, reason=trouble)
+    else:
+        fails = backend.faults.strikes("image-fails")
+        lifecycle = FAILING if fails else backend.rules.ec2.lifecycle
     looks = int(backend.faults.value("pending"))
     return replace(lifecycle, looks=looks) if looks else lifecycle
 

@@ -47,7 +47,8 @@ def put_object(backend: Backend, request: S3Request) -> Response:
     except ApiError:
         backend.store.discard(upload)
         raise
-    return _with_etag(backend, upload.md5)
+    etag = f'"{upload.md5}"' if backend.rules.s3.etag_quoted else upload.md5
+    return Response(headers={"ETag": etag})
 
 
 def _object_acl(backend: Backend, request: S3Request, bucket: Bucket) -> str:
@@ -64,10 +65,6 @@ def _check_room(backend: Backend, request: S3Request, *, length: int) -> None:
     others = (stored.size for stored in backend.store.objects(request.bucket) if stored.key != request.key)
     if sum(others) + length > limit:
         raise ApiError("EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
-
-
-def _with_etag(backend: Backend, etag: str) -> Response:
-    return Response(headers={"ETag": f'"{etag}"' if backend.rules.s3.etag_quoted else etag})
 
 
 def get_object(backend: Backend, request: S3Request) -> Response:

@@ -58,7 +58,9 @@ NAMES: Mapping[tuple[str, str, str], str] = {
 def operation(method: str, bucket: str, key: str, query: str) -> str:
     """Return S3's own name for the operation, or an empty text if there is none."""
     names = {name for name, _ in read_pairs(query)}
-    level = "object" if key else "bucket" if bucket else "service"
+    level = "bucket" if bucket else "service"
+    if key:
+        level = "object"
     sub_resource = "location" if "location" in names else ""
     return NAMES.get((level, method, sub_resource)) or NAMES.get((level, method, ""), "")
 

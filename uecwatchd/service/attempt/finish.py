@@ -301,13 +301,14 @@ def publish(job: Job, tools: AttemptTools) -> Job:
     what = ids.get("machine") or ids.get("kernel") or ids.get("ramdisk", "")
     others = [f"{role} {ids[role]}" for role in ("kernel", "ramdisk") if role in ids and ids[role] != what]
     given = [f"{r} {i}" for r, i in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)) if i]
+    by_word = {word: ids[role] for role, word in ID_WORDS.items() if ids.get(role)}
     with_them = f" with {' and '.join([*others, *given])}" if others or given else ""
     job.monitor.tell(
         Event(
             Kind.DONE,
             f"{job.found.name} is {what}{with_them}, {seconds} s after the attempt began",
             job.found.id,
-            fields={**_id_fields(job.record), "cloud": job.target.cloud, "seconds": seconds},
+            fields={**by_word, "cloud": job.target.cloud, "seconds": seconds},
         )
     )
     done = replace(job.record, state="done", stage="", since=tools.now())
@@ -316,7 +317,3 @@ def publish(job: Job, tools: AttemptTools) -> Job:
     if job.target != done.target:  # the JSON gets them too, unless it is the file that failed
         result_files.publish(done.with_target(job.target))
     return job
-
-
-def _id_fields(record: SetRecord) -> dict[str, str]:
-    return {word: image_id for role, word in ID_WORDS.items() if (image_id := record.image_id(role))}
