@@ -19,6 +19,7 @@ Reading = Literal["file", "disk"]
 # What a digest is of: such a reading, or the file as `sha256sum` prints it where its digest is another one.
 DigestOf = Literal["file", "disk", "plain"]
 BLOCKS_MARK = "blocks-"  # before the digest of the blocks, so that the two kinds are not mistaken
+SHA256_DIGITS = re.compile(r"[0-9A-Fa-f]{64}")  # as people and programs write it
 _DIGEST = re.compile(rf"(?:{BLOCKS_MARK})?[0-9a-f]{{64}}")
 
 

@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from uecwatchd.images.digests import (
-    BLOCK_BYTES,
+    DIGEST_BLOCK_BYTES,
     FLAT_HOLES_LIMIT_BYTES,
     BlockDigest,
     FlatDigest,
@@ -17,23 +17,23 @@ from uecwatchd.types import BLOCKS_MARK, ContentDigest
 
 BYTES = st.one_of(
     st.binary(max_size=200),
-    st.builds(lambda count: b"\0" * count, st.integers(0, 3 * BLOCK_BYTES)),
+    st.builds(lambda count: b"\0" * count, st.integers(0, 3 * DIGEST_BLOCK_BYTES)),
     st.builds(lambda one, count: one * count, st.binary(min_size=1, max_size=8), st.integers(0, 400_000)),
 )
 
 
 def by_the_book(data: bytes) -> str:
     """Calculate the digest as the module's docstring describes it."""
-    blocks = [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
+    blocks = [data[at : at + DIGEST_BLOCK_BYTES] for at in range(0, len(data), DIGEST_BLOCK_BYTES)]
     digests = [hashlib.sha256(one).digest() if any(one) else bytes(32) for one in blocks]
     return BLOCKS_MARK + hashlib.sha256(b"".join(digests) + len(data).to_bytes(8)).hexdigest()
 
 
 @settings(deadline=None)
 @given(pieces=st.lists(BYTES, max_size=4))
-@example(pieces=[b"\0" * (2 * BLOCK_BYTES)])
-@example(pieces=[b"\0" * (BLOCK_BYTES - 1), b"\1"])
-@example(pieces=[b"\1", b"\0" * BLOCK_BYTES])
+@example(pieces=[b"\0" * (2 * DIGEST_BLOCK_BYTES)])
+@example(pieces=[b"\0" * (DIGEST_BLOCK_BYTES - 1), b"\1"])
+@example(pieces=[b"\1", b"\0" * DIGEST_BLOCK_BYTES])
 def test_blocks_have_the_digest_that_is_written_down(pieces: list[bytes]) -> None:
     whole, cut = BlockDigest(), BlockDigest()
     whole.update(b"".join(pieces))
@@ -67,8 +67,8 @@ def test_many_terabytes_of_hole_cost_nothing() -> None:
 def test_the_plain_digest_is_that_of_sha256sum() -> None:
     digest = FlatDigest()
     digest.update(b"karmic")
-    digest.skip(3 * BLOCK_BYTES + 1)
-    assert digest.text() == hashlib.sha256(b"karmic" + bytes(3 * BLOCK_BYTES + 1)).hexdigest()
+    digest.skip(3 * DIGEST_BLOCK_BYTES + 1)
+    assert digest.text() == hashlib.sha256(b"karmic" + bytes(3 * DIGEST_BLOCK_BYTES + 1)).hexdigest()
 
 
 def test_only_what_is_mostly_holes_and_large_is_spared_the_plain_digest() -> None:

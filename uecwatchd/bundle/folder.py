@@ -34,15 +34,13 @@ from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.digests import choose_digest
 from uecwatchd.images.formats.open import open_disk
+from uecwatchd.system.extents import HOLE_BYTES
 from uecwatchd.system.file_errors import NoOutput, cannot_write, open_for_reading
 from uecwatchd.types import ContentDigest, FileStamp, Reading, Role
 
 FILE_MODE = 0o640  # an image may contain secrets; the group of people who drop images may read it
 WRITERS = 4  # a disk flushes several parts in hardly more time than one
 TOKEN_CHARS = 16  # 64 bits: enough to make names unique
-HOLE_BYTES = (
-    64 * 1024
-)  # zeros of this size and alignment become holes; file systems use blocks of 4 to 64 KiB
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from uecwatchd.system.file_errors import cannot_read
 from uecwatchd.system.small_files import read_small
 from uecwatchd.system.text import shell_word
 
-_HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
+HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _SECRET_TEXT = re.compile(rb"[0-9A-Fa-f]{32}")
 
 
@@ -83,7 +83,7 @@ def unseal(sealed: str, key: RSAPrivateKey) -> bytes:
 
     RSA decryption with a wrong key can return random bytes instead of an error, so the result is checked.
     """
-    if not _HEX_PAIRS.fullmatch(sealed):
+    if not HEX_PAIRS.fullmatch(sealed):
         raise Damaged("its encrypted key is not hex digits")
     try:
         text = key.decrypt(bytes.fromhex(sealed), padding.PKCS1v15())

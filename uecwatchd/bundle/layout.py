@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from uecwatchd.bundle import tar
-from uecwatchd.system.extents import Extent
+from uecwatchd.system.extents import Extent, data_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def archive_blocks(name: str, *, size: int, extents: tuple[Extent, ...], block_b
 
     Raises Rejected for a name that does not fit into a header.
     """
-    length = sum(extent.length for extent in extents)
+    length = data_bytes(extents)
     header = tar.header(name, size=size) if length == size else tar.sparse_header(name, size, extents)
     trailer = tar.trailer(length, header=len(header))
     return _split_into_blocks(header, extents, trailer, block_bytes)

@@ -53,7 +53,7 @@ from cryptography.hazmat.primitives.hashes import SHA1
 
 from uecwatchd.bundle.bundler import Part, Secret
 from uecwatchd.bundle.damage import Damaged, damage_in
-from uecwatchd.bundle.keys import seal
+from uecwatchd.bundle.keys import HEX_PAIRS, seal
 from uecwatchd.bundle.names import is_plain_name
 from uecwatchd.system.version import version
 from uecwatchd.types import Arch, Role
@@ -72,7 +72,6 @@ MARKS = ("true", "yes")  # in kernel_id or ramdisk_id UEC accepts both for "this
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _SHA1 = re.compile(r"[0-9A-Fa-f]{40}")
-_HEX_PAIRS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +210,7 @@ def check_signature(data: bytes, key: RSAPublicKey, *, name: str = "manifest") -
     """Raise `Rejected` about `name` unless the owner of `key` signed these bytes."""
     with damage_in(name):
         signed = signed_bytes(data)
-        signature = _value(_parse(data), "signature", _HEX_PAIRS, "hex digits")
+        signature = _value(_parse(data), "signature", HEX_PAIRS, "hex digits")
         try:
             key.verify(bytes.fromhex(signature), signed, PKCS1v15(), SIGNATURE_HASH)
         except InvalidSignature:
@@ -259,7 +258,7 @@ def _manifest(root: Element, machine: Element, image: Element) -> Manifest:
         raise Damaged(f"it is a <{root.tag}>, not a <manifest>")
     if (version := _optional_text(root, "version")) not in (None, FORMAT_VERSION):
         raise Damaged(f"it has format version {version}, and only {FORMAT_VERSION} is known")
-    _value(root, "signature", _HEX_PAIRS, "hex digits")
+    _value(root, "signature", HEX_PAIRS, "hex digits")
     kernel_id, ramdisk_id = _optional_text(machine, "kernel_id"), _optional_text(machine, "ramdisk_id")
     kind = _kind(_optional_text(image, "type"), kernel_id, ramdisk_id)
     parts = _parts(_required_element(image, "parts"))
@@ -303,7 +302,7 @@ def _arch(machine: Element) -> str:
 def _sealed(image: Element, reader: str) -> SealedSecret:
     key, iv = f"{reader}_encrypted_key", f"{reader}_encrypted_iv"
     _check_algorithm(_required_element(image, key), CIPHER_ALGORITHM)
-    return SealedSecret(*(_value(image, tag, _HEX_PAIRS, "hex digits") for tag in (key, iv)))
+    return SealedSecret(*(_value(image, tag, HEX_PAIRS, "hex digits") for tag in (key, iv)))
 
 
 def _parts(parts: Element) -> tuple[Part, ...]:

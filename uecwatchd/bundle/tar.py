@@ -26,7 +26,7 @@ from uecwatchd.bundle.damage import Damaged
 from uecwatchd.bundle.names import is_plain_name
 from uecwatchd.errors import Rejected
 from uecwatchd.images.digests import Digest
-from uecwatchd.system.extents import Extent
+from uecwatchd.system.extents import Extent, data_bytes
 
 BLOCK = 512
 # Maximum number of entries in a map that is read: 16 MiB of them. We write fewer (`extents.MOST_EXTENTS`).
@@ -98,7 +98,7 @@ def sparse_header(name: str, size: int, extents: tuple[Extent, ...]) -> bytes:
     extent in whole blocks, and other tools store them without gaps: with these extents both are the same.
     Raises `Rejected` as `header` does.
     """
-    stored = sum(extent.length for extent in extents)
+    stored = data_bytes(extents)
     if not extents or extents[-1].offset + extents[-1].length < size:
         extents = (*extents, Extent(size, 0))  # without it GNU tar would end the file after its last data
     first, rest = extents[:_MAP_FIRST], extents[_MAP_FIRST:]
@@ -256,7 +256,7 @@ def _check_map(extents: Iterable[Extent], *, stored: int, size: int) -> None:
         if extent.offset < end:
             raise Damaged("its archive's sparse map runs backwards")
         end = extent.offset + extent.length
-    if end > size or sum(extent.length for extent in extents) != stored:
+    if end > size or data_bytes(extents) != stored:
         raise _wrong_sparse_map()
 
 

@@ -29,7 +29,7 @@ from uecwatchd.bundle.manifest import Manifest
 from uecwatchd.bundle.tar import TarMember, TarReader, read_member
 from uecwatchd.errors import Rejected
 from uecwatchd.images.digests import BackgroundDigest, Digest, FlatDigest, choose_digest
-from uecwatchd.system.extents import Extent
+from uecwatchd.system.extents import Extent, data_bytes
 from uecwatchd.types import ContentDigest
 
 # A part is held until its SHA-1 is known to be right, so that damage is reported for the part and not for
@@ -121,7 +121,7 @@ def unbundle(
             raise Damaged(
                 f"its archive holds {member.size} bytes of image, its manifest says {manifest.size}"
             )
-        stored = sum(extent.length for extent in member.extents)
+        stored = data_bytes(member.extents)
         taken = stack.enter_context(
             closing(BackgroundDigest(digest or choose_digest(member.size, stored=stored)))
         )

@@ -86,7 +86,7 @@ class View:
 
     @property
     def stored_bytes(self) -> int:
-        return sum(extent.length for extent in self.extents())
+        return extents.data_bytes(self.extents())
 
     def extents(self) -> tuple[Extent, ...]:
         return extents.align_extents(self._find_stretches(), self.size, extents.MAX_EXTENTS)

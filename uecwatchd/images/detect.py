@@ -24,7 +24,6 @@ TAIL_BYTES = 512  # a VHD's footer
 FLOPPY_MAX_BYTES = 2880 * 1024  # the largest floppy format; memdisk boots Windows from floppies
 XZ_MEMORY_BYTES = 96 << 20  # `xz -9` needs 65 MiB to decompress; a file that needs more is not examined
 TEXT_SAMPLE_BYTES = 4096  # a page without control characters is text
-MAX_PARTITIONS = 128  # read from a GPT, which reserves space for this number
 
 # Formats of files with a disk in them, or with what was a disk before it was encrypted.
 CONTAINERS = frozenset({"qcow", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "qed", "parallels", "luks"})
@@ -57,7 +56,7 @@ def gpt(sample: Sample) -> Facts | None:
         sample.le(sector + 80, 4),
         sample.le(sector + 84, 4),
     )
-    places = (table + i * step for i in range(min(count, MAX_PARTITIONS)))
+    places = (table + i * step for i in range(min(count, partitions.MAX_PARTITIONS)))
     kinds = (sample.head[at : at + 16] for at in places)
     arches = [PARTITION_ARCH[kind] for kind in kinds if kind in PARTITION_ARCH]
     arch = "x86_64" if "x86_64" in arches else next(iter(arches), None)  # x86_64 first, if several

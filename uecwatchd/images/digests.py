@@ -23,7 +23,7 @@ from uecwatchd.system import memory
 from uecwatchd.system.extents import Extent
 from uecwatchd.types import BLOCKS_MARK, ContentDigest
 
-BLOCK_BYTES = 1024 * 1024
+DIGEST_BLOCK_BYTES = 1024 * 1024
 # Zeros that take half a second. Below that a SHA-256 is better: people compare it with `sha256sum`.
 FLAT_HOLES_LIMIT_BYTES = 1 << 30
 # A hole is digested in steps of this size, so that `close` need not wait for a large one.
@@ -32,7 +32,7 @@ SKIP_BYTES = 64 * 1024 * 1024
 WAITING_LIMIT = 8
 # Long enough that hashing runs outside Python's lock, short enough that a stop takes effect at once.
 READ_BYTES = 1024 * 1024
-ZEROS = bytes(BLOCK_BYTES)
+ZEROS = bytes(DIGEST_BLOCK_BYTES)
 ZERO_BLOCK_DIGEST = bytes(hashlib.sha256().digest_size)
 
 
@@ -117,7 +117,7 @@ class FlatDigest:
         self.update = self._hash.update
 
     def skip(self, count: int, /) -> None:
-        for at in range(0, count, BLOCK_BYTES):
+        for at in range(0, count, DIGEST_BLOCK_BYTES):
             self.update(memoryview(ZEROS)[: count - at])
 
     def text(self) -> str:
@@ -136,16 +136,16 @@ class BlockDigest:
     def update(self, data: bytes | memoryview, /) -> None:
         data = memoryview(data)
         while data:
-            piece = data[: BLOCK_BYTES - self._length % BLOCK_BYTES]
+            piece = data[: DIGEST_BLOCK_BYTES - self._length % DIGEST_BLOCK_BYTES]
             self._take(piece, is_zero=self._is_zero and _is_zero(piece))
             data = data[len(piece) :]
 
     def skip(self, count: int, /) -> None:
         while count:
-            room = BLOCK_BYTES - self._length % BLOCK_BYTES
-            if room == BLOCK_BYTES and count >= BLOCK_BYTES:
-                self._skip_blocks(count // BLOCK_BYTES)
-                count %= BLOCK_BYTES
+            room = DIGEST_BLOCK_BYTES - self._length % DIGEST_BLOCK_BYTES
+            if room == DIGEST_BLOCK_BYTES and count >= DIGEST_BLOCK_BYTES:
+                self._skip_blocks(count // DIGEST_BLOCK_BYTES)
+                count %= DIGEST_BLOCK_BYTES
                 continue
             piece = memoryview(ZEROS)[: min(room, count)]
             self._take(piece, is_zero=self._is_zero)
@@ -153,25 +153,25 @@ class BlockDigest:
 
     def text(self) -> str:
         tree = self._tree.copy()
-        if self._length % BLOCK_BYTES:
+        if self._length % DIGEST_BLOCK_BYTES:
             tree.update(ZERO_BLOCK_DIGEST if self._is_zero else self._block.digest())
         tree.update(self._length.to_bytes(8))
         return BLOCKS_MARK + tree.hexdigest()
 
     def _take(self, piece: memoryview, *, is_zero: bool) -> None:
         self._is_zero = is_zero
-        if not (is_zero and len(piece) == BLOCK_BYTES):
+        if not (is_zero and len(piece) == DIGEST_BLOCK_BYTES):
             self._block.update(piece)
         self._length += len(piece)
-        if self._length % BLOCK_BYTES == 0:
+        if self._length % DIGEST_BLOCK_BYTES == 0:
             self._tree.update(ZERO_BLOCK_DIGEST if is_zero else self._block.digest())
             self._block, self._is_zero = hashlib.sha256(), True
 
     def _skip_blocks(self, count: int) -> None:
-        at_once = BLOCK_BYTES // len(ZERO_BLOCK_DIGEST)
+        at_once = DIGEST_BLOCK_BYTES // len(ZERO_BLOCK_DIGEST)
         for done in range(0, count, at_once):
             self._tree.update(memoryview(ZEROS)[: len(ZERO_BLOCK_DIGEST) * min(at_once, count - done)])
-        self._length += count * BLOCK_BYTES
+        self._length += count * DIGEST_BLOCK_BYTES
 
 
 class BackgroundDigest:

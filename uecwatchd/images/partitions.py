@@ -25,6 +25,7 @@ BOOT_CODE_BYTES = 440  # before the disk's signature and the entries
 ENTRY = struct.Struct("<B3sB3sII")  # state, CHS, type, CHS, first sector, number of sectors
 PROTECTIVE = 0xEE  # the whole disk, for programs that do not know GPT
 EXTENDED = frozenset({0x05, 0x0F, 0x85})  # a chain of logical partitions
+MAX_PARTITIONS = 128  # looked at: a GPT reserves space for this number
 MAX_LOGICAL = 128  # Linux numbers no more partitions on a disk of virtio
 
 GPT_MAGIC = b"EFI PART"

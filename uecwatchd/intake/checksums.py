@@ -11,8 +11,8 @@ from uecwatchd.errors import Rejected
 from uecwatchd.images.file_names import checksums_target, fold_name, role_by_name
 from uecwatchd.intake.sidecar import bounded, last_part, plain_name
 from uecwatchd.system.text import file_word
+from uecwatchd.types import SHA256_DIGITS
 
-_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _LINE_END = re.compile(r"\r\n|[\n\r\0]")  # `sha256sum -z` writes \0
 _TAG = re.compile(r"\\?[A-Z][A-Z0-9-]* ?\(")
 
@@ -71,7 +71,7 @@ _OTHER_SUM = re.compile(
 
 
 def _add_checksum(digests: dict[str, str], line: str, *, target: str, place: str) -> None:
-    if _SHA256.fullmatch(line.strip()) and "." in target:
+    if SHA256_DIGITS.fullmatch(line.strip()) and "." in target:
         parts = {"escaped": "", "digest": line.strip(), "name": target}
     elif found := _SUM.fullmatch(line) or _TAGGED.fullmatch(line):
         parts = found.groupdict()

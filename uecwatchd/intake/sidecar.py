@@ -27,7 +27,7 @@ from uecwatchd.config.documents import (
 )
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.system.text import quoted
-from uecwatchd.types import Arch
+from uecwatchd.types import SHA256_DIGITS, Arch
 
 # Two hundred checksums and a long description take 20 KiB. A disk image with the name karmic.toml must not be
 # read whole.
@@ -58,7 +58,6 @@ _ID = re.compile(r"[ae](mi|ki|ri)-([0-9A-Fa-f]{8}|[0-9A-Fa-f]{17})")
 _ALMOST_ID = re.compile(r"[ae](mi|ki|ri)-[0-9A-Za-z]*")
 _ID_ROLES = MappingProxyType({"mi": "machine image", "ki": "kernel", "ri": "ramdisk"})
 _MACHINE = re.compile(r"""[^\w#;]*machine["']?\s*[:=]\s*["']?([^"'#\n,}]*)""", re.IGNORECASE)
-_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 # The number of an account, the id of a project, or the name of a user. The dialect decides which of them a
 # cloud can share images with.
 _ACCOUNT = re.compile(r"[0-9]{12}|[0-9a-f]{32}|(?![0-9-]+$)[A-Za-z0-9_@.+=,:-]{1,128}")
@@ -146,7 +145,7 @@ def _account(text: str) -> str:
 
 
 def _digest(text: str) -> str:
-    if not _SHA256.fullmatch(text):
+    if not SHA256_DIGITS.fullmatch(text):
         raise ValueError("is no SHA-256, which has 64 hex digits")
     return text.lower()
 

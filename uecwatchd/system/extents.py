@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from errno import EINVAL, ENOTSUP, ENXIO
 from itertools import pairwise
 
-# Shorter holes cost more than they save: each needs an entry in a map, and a separate read.
+# Shorter holes cost more than they save: each needs an entry in a map, and a separate read. File
+# systems use blocks of 4 to 64 KiB, so that zeros of this size and alignment become a hole.
 HOLE_BYTES = 64 * 1024
 # If a file has more extents, its shortest holes are filled. This many take about 20 MB, as records and in the
 # header of a tar; a file system of a terabyte has a tenth of them.
@@ -23,6 +24,10 @@ class Extent:
 
     offset: int
     length: int
+
+
+def data_bytes(extents: Iterable[Extent]) -> int:
+    return sum(extent.length for extent in extents)
 
 
 def find_extents(descriptor: int, size: int) -> tuple[Extent, ...]:

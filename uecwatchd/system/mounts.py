@@ -5,11 +5,12 @@ at all.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from uecwatchd.system.text import unescape_octal
 
 # Over a network, from the host of a virtual machine, or from a process behind FUSE.
 SHARED = (
@@ -20,8 +21,6 @@ SHARED = (
 )
 
 MOUNTINFO = Path("/proc/self/mountinfo")
-# Space, tab, newline and backslash are written there as a backslash and three octal digits.
-OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,7 @@ def _parse_line(line: str) -> Mount:
     """Read the first, third, fourth and fifth field, and the type, which follows a single hyphen."""
     before, _, after = line.partition(" - ")
     number, _, device, root, point = before.split(" ")[:5]
-    return Mount(number, device, _unescape(root), _unescape(point), after.split(" ")[0])
-
-
-def _unescape(field: str) -> str:
-    return OCTAL.sub(lambda found: chr(int(found[1], 8)), field)
+    return Mount(number, device, unescape_octal(root), unescape_octal(point), after.split(" ")[0])
 
 
 def read_mounts() -> tuple[Mount, ...]:

@@ -9,6 +9,7 @@ import shlex
 VALUE_SHOWN_CHARS = 80
 # Except line ends, which JSON has between its words and never in them.
 _NOT_SHOWN = re.compile(r"[^\n -~]")
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def printable(text: str) -> str:
@@ -45,6 +46,14 @@ def json_text(value: object, *, ascii_only: bool = False) -> str:
 
 def _in_json(char: str) -> str:
     return json.dumps(char)[1:-1] if char > "\x7f" else f"\\u{ord(char):04x}"
+
+
+def unescape_octal(field: str) -> str:
+    """Return a field of a mount table or an fstab, where white space and backslashes are escaped.
+
+    Each is a backslash and three octal digits there: fstab(5), proc_pid_mountinfo(5).
+    """
+    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), field)
 
 
 def shell_word(text: str) -> str:

@@ -19,7 +19,7 @@ from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.file_blocks import FileBlocks
 from uecwatchd.images.formats.recent import RecentResults
 from uecwatchd.system import extents
-from uecwatchd.system.extents import MAX_EXTENTS, Extent, align_extents
+from uecwatchd.system.extents import MAX_EXTENTS, Extent, align_extents, data_bytes
 from uecwatchd.types import FileStamp
 
 # Zeros that are copied at once: as many as a bundle reads at once.
@@ -46,7 +46,7 @@ class MappedSource:
 
     @property
     def stored_bytes(self) -> int:
-        return sum(extent.length for extent in self.extents())
+        return data_bytes(self.extents())
 
     def extents(self) -> tuple[Extent, ...]:
         """Return the extents as the protocol says. Walks the map at the first call.

@@ -190,16 +190,16 @@ class Btrfs:
             skip, length, stored = 0, ram_bytes, item[EXTENT.size :]
             data = _decompress(compression, stored, ram_bytes)
         else:
-            address, stored_bytes, skip, length = EXTENT_PLACE.unpack_from(item, EXTENT.size)
+            address, disk_bytes, skip, length = EXTENT_PLACE.unpack_from(item, EXTENT.size)
             start, end = max(0, -at), min(length, len(content) - at)
             if not address or start >= end:
                 return
             if not compression:
                 content[at + start : at + end] = self._read(address + skip + start, end - start)
                 return
-            if stored_bytes > MAX_EXTENT_BYTES:
+            if disk_bytes > MAX_EXTENT_BYTES:
                 raise ValueError("a compressed extent is too long")
-            data = _decompress(compression, self._read(address, stored_bytes), ram_bytes)
+            data = _decompress(compression, self._read(address, disk_bytes), ram_bytes)
         start, end = max(0, -at), min(length, len(content) - at, len(data) - skip)
         if start < end:
             content[at + start : at + end] = data[skip + start : skip + end]

@@ -10,7 +10,7 @@ from uecwatchd.images.detect import FLOPPY_MAX_BYTES
 from uecwatchd.images.guest.fstab import FstabLine, PlacedVolume, is_meant, parse_fstab
 from uecwatchd.images.guest.tree import GuestTree
 from uecwatchd.images.guest.volumes import DamagedVolume, Volume, VolumeReader
-from uecwatchd.images.partitions import PartitionTable, read_partitions
+from uecwatchd.images.partitions import MAX_PARTITIONS, PartitionTable, read_partitions
 
 DiskLayout = Literal["disk", "partition", "floppy", "iso", "unknown"]
 
@@ -24,7 +24,6 @@ LINUX_ROOT = (
 )
 # Mount points with something that matters here.
 USED_POINTS = ("/boot", "/boot/efi", "/efi", "/etc", "/usr", "/var", "/root", "/home", "/lib", "/opt")
-MAX_PARTITIONS = 128
 
 
 class SeveralSystems(Rejected):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from uecwatchd.images.guest.volumes import Volume
 from uecwatchd.images.partitions import Partition
+from uecwatchd.system.text import unescape_octal
 
 # A space is written as \040 there: fstab(5).
-OCTAL = re.compile(r"\\([0-7]{3})")
 # The last digits are the partition's number: sda1, vda1, xvda1, nvme0n1p1.
 DEVICE = re.compile(r"/dev/(?:[shvx]+d[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(?P<number>\d+)")
 WHOLE_DISK = re.compile(r"/dev/[shvx]+d[a-z]+")
@@ -41,7 +41,7 @@ def parse_fstab(text: str) -> tuple[FstabLine, ...]:
 
 def _lines(lines: Iterable[str]) -> Iterator[FstabLine]:
     for line in lines:
-        fields = [OCTAL.sub(lambda found: chr(int(found[1], 8)), field) for field in line.split()]
+        fields = [unescape_octal(field) for field in line.split()]
         if len(fields) < 2 or fields[0].startswith("#"):
             continue
         device, point, type_, options = (*fields, *DEFAULTS[len(fields) - 2 :])[:4]
