@@ -17,8 +17,9 @@ from tests.support.host import Host
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger import schema
 from uecwatchd.ledger.records import Request
-from uecwatchd.ledger.schema import FILE_NAME, lock_state
+from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
+from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.types import SetId
 
 KILLED = -9

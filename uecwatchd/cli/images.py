@@ -30,8 +30,8 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted
 from uecwatchd.images import digests
 from uecwatchd.intake.sidecar import read_defaults
+from uecwatchd.ledger.open import read_ledger
 from uecwatchd.ledger.records import BundleRecord, SetRecord
-from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system.signals import NEVER, Stop, stop_on_signals
 from uecwatchd.types import ContentDigest
 
@@ -78,7 +78,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
     if name not in settings.clouds:
         why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
         raise Halted(f"there is no cloud named {name}", why, "Name one of them.")
-    ledger = read_ledger(settings.state.dir)
+    ledger = read_ledger(settings.state)
     bundles = ledger.bundles(name) if ledger else ()
     sets = ledger.sets_on(name) if ledger else ()
     before = ledger.clouds() if ledger else {}

@@ -16,8 +16,8 @@ from uecwatchd.cli.status.text import row_json
 from uecwatchd.cli.status.verb import shown_table
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
+from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.signals import handle_stop_signals
 
@@ -35,7 +35,7 @@ def once(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return show_plan(settings, as_json=arguments.json)
     log = program_log()
-    with closing(open_ledger(settings.state.dir, lost=partial(report_lost, log))) as ledger:
+    with closing(open_ledger(settings.state, lost=partial(report_lost, log))) as ledger:
         before = {
             r.id: r for r in ledger.sets()
         }  # all, to report the changed ones; the service reads all too

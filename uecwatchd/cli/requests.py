@@ -23,9 +23,9 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, UecError
 from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import LAST_STAGE, Request, SetRecord
-from uecwatchd.ledger.schema import lock_state
-from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.wording import command, duration, moment, next_attempt
 from uecwatchd.service.cleanup import clear_traces
 from uecwatchd.system import lockfile, wakeup
@@ -97,17 +97,16 @@ retry, forget, hold, release = (partial(_run, verb) for verb in get_args(Verb))
 
 
 def _act(verb: Verb, row: Row, settings: Settings) -> None:
-    state = settings.state.dir
-    with closing(open_ledger(state)) as ledger:
+    with closing(open_ledger(settings.state)) as ledger:
         if verb == "hold":
             ledger.put_hold(row.id, since=time.time())
         elif verb == "release":
             ledger.drop_hold(row.id)
         elif verb == "retry":
             ledger.put_request(Request(row.id, "retry"))
-        elif not row.seen or not _forget_now(row, ledger, state):
+        elif not row.seen or not _forget_now(row, ledger, settings.state.dir):
             ledger.put_request(Request(row.id, "forget"))
-    wakeup.wake_daemon(state)
+    wakeup.wake_daemon(settings.state.dir)
 
 
 def _forget_now(row: Row, ledger: Ledger, state: Path) -> bool:

@@ -14,7 +14,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred
 from uecwatchd.events import Monitor, error_event
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.ledger.open import open_ledger
 from uecwatchd.outputs.systemd import Notifier, show_work
 from uecwatchd.outputs.wording import problem
 from uecwatchd.service.conditions import Conditions
@@ -61,7 +61,7 @@ def _await_ledger(
     conditions = Conditions(monitor)
     while not stopped.is_set():
         try:
-            return open_ledger(settings.state.dir, lost=partial(report_lost, monitor))
+            return open_ledger(settings.state, lost=partial(report_lost, monitor))
         except Deferred as error:
             if conditions.set(("ledger",), f"Nothing is begun yet: {error}", level="error"):
                 notifier.ready(f"Waiting: {problem(error)}")

@@ -13,8 +13,8 @@ from uecwatchd.config.records import Settings
 from uecwatchd.delivery.verify import verify as compared
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images import digests
+from uecwatchd.ledger.open import read_ledger
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.ledger.sqlite import read_ledger
 from uecwatchd.system.signals import stop_on_signals
 from uecwatchd.system.text import format_size, spelled
 from uecwatchd.types import DetectedCloud
@@ -48,7 +48,7 @@ def verify(arguments: argparse.Namespace) -> int:
 def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, DetectedCloud]]:
     records: Sequence[SetRecord] = ()
     before: Mapping[str, DetectedCloud] = {}
-    if ledger := read_ledger(settings.state.dir):
+    if ledger := read_ledger(settings.state):
         with closing(ledger):
             records, before = ledger.sets_named(name.rpartition("/")[2]), ledger.clouds()
     done = [r for r in records if r.state == "done"]

@@ -1,6 +1,6 @@
 """The operations of a ledger, whatever database is behind it.
 
-The program knows only this protocol. `uecwatchd.ledger.sqlite` opens the one store that there is today;
+The program knows only this protocol. `uecwatchd.ledger.open` opens the store, of one kind today;
 `tests/ledger/test_contract.py` holds the rules that any store has to pass.
 
 For all operations:

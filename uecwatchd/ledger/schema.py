@@ -1,9 +1,7 @@
 """The ledger's SQLite file: its schema with migrations, and SQLite's errors as sentences."""
 
-import errno
 import fcntl
 import os
-import pwd
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -11,23 +9,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from uecwatchd.errors import Deferred, Halted, NotPermitted
+from uecwatchd.errors import Deferred, Halted
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, kind_of
 from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.ledger.migrations import MIGRATIONS
-from uecwatchd.system import failpoints, lockfile
+from uecwatchd.ledger.state_folder import TAKE_A_LOCAL_DISK, make_folder, translate_folder_errors
+from uecwatchd.system import failpoints
 from uecwatchd.system.disk_space import free_space, reason_too_full
 from uecwatchd.system.mounts import file_system_of, is_shared
-from uecwatchd.system.text import shell_word
 
 FILE_NAME = "ledger.sqlite"
-STATE_LOCK = lockfile.LockFile(
-    "lock",
-    "another uecwatchd is at work here",
-    "Let it finish or stop it; one daemon works for all the spool folders.",
-)
-# A verb has the lock for some milliseconds; a daemon that starts just then should not report another daemon.
-LOCK_PATIENCE_SECONDS = 1.0
 # How long a statement waits for another process (`status`, or a daemon that is ending) to finish writing.
 BUSY_SECONDS = 10.0
 BUSY_PAUSE_SECONDS = 0.05
@@ -44,12 +35,8 @@ HINTS: Mapping[int, str] = {
 }
 # Codes that may mean a disk without inodes, or one that has become read-only.
 VAGUE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
-ON_A_LOCAL_DISK = "Set dir under [state] to a folder on a disk of this machine"
-# Errors of a file system without locks: NFS without its lock service, some with FUSE.
-NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 # SQLite's codes if there are no locks or no shared memory, after it has waited for a lock in vain.
 UNSHARED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL})
-LOCAL = f"{ON_A_LOCAL_DISK}."
 OTHER_HINT = "Nothing is lost, and work resumes by itself; if that goes on, look at the state directory."
 
 
@@ -129,34 +116,6 @@ def _reading_mode(folder: Path) -> str:
     """
     frozen = os.statvfs(folder).f_flag & os.ST_RDONLY and not (folder / f"{FILE_NAME}-wal").exists()
     return "ro&immutable=1" if frozen else "ro"
-
-
-def make_folder(folder: Path) -> None:
-    """Create the state directory, and make sure that it is on the disk."""
-    if folder.is_dir():
-        return
-    with failpoints.effect("make the state directory"):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sync_folder(folder.parent)
-
-
-def lock_state(folder: Path, *, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> int:
-    """Become the only daemon on a state directory; return the lock, which `lockfile.release` ends.
-
-    Raises LockTaken, with the process that holds the lock, if it is not released in time.
-    """
-    with translate_folder_errors(folder):
-        make_folder(folder)
-        return lockfile.acquire(folder, STATE_LOCK, patience_seconds=patience_seconds)
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's names to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def empty_log(connection: sqlite3.Connection) -> None:
@@ -253,50 +212,6 @@ def damaged(path: Path | None, why: str) -> LedgerDamaged:
     )
 
 
-def _access_hint(folder: Path) -> str:
-    """Return how the user gets access to the state directory, depending on its owner."""
-    word, us = shell_word(str(folder)), user_name(os.geteuid())
-    try:
-        owner = folder.stat().st_uid
-    except OSError:
-        return f"Let {us} into the folders above it: namei -l {word}"
-    if owner == os.geteuid():
-        return f"Try: sudo chown -R {us} {word}"
-    if owner != 0:
-        return f"Run this as {user_name(owner)}."
-    return f"Run this as the service's user, or let that one have it: sudo chown -R uecwatchd {word}"
-
-
-def user_name(number: int) -> str:
-    """Return a user as commands accept it: the name, or the number if there is no name."""
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-@contextmanager
-def translate_folder_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise NotPermitted(
-            f"{folder}: cannot use the state directory",
-            f"this user may not read and write {error.filename or 'it'}",
-            _access_hint(folder),
-        ) from error
-    except OSError as error:
-        read_only = error.errno == errno.EROFS
-        there = "Mount it for writing, or let the unit write there (uecwatchd check)."
-        remedy = there if read_only else "Free some space or mount it."
-        what, why = f"{folder}: cannot use the state directory", error.strerror or str(error)
-        if error.errno in NO_LOCKS:
-            raise Halted(
-                what, f"its file system, {file_system_of(folder)}, keeps no locks ({why})", LOCAL
-            ) from error
-        raise Deferred(what, why, remedy) from error
-
-
 @contextmanager
 def translate_errors(folder: Path) -> Iterator[None]:
     """Translate SQLite's errors: a full disk and a lock are temporary, a damaged file is not."""
@@ -311,5 +226,5 @@ def translate_errors(folder: Path) -> Iterator[None]:
         if space and any(lack := reason_too_full(space)):
             why, hint = f"{error}, and {lack[0]}", f"{lack[1]}; work resumes by itself."
         if code in UNSHARED and is_shared(kind := file_system_of(folder)):
-            why, hint = f"{why}, and the state directory lies on {kind}", LOCAL
+            why, hint = f"{why}, and the state directory lies on {kind}", TAKE_A_LOCAL_DISK
         raise Deferred("the ledger: cannot use it", why, hint) from error

@@ -11,7 +11,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Level, Monitor
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.ledger.schema import lock_state
+from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.ledger_progress import drop_advances
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.conditions import Conditions

@@ -20,7 +20,7 @@ from uecwatchd.clouds.objects import check_bucket_name
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.intake.sidecar import read_defaults
-from uecwatchd.ledger.sqlite import read_ledger
+from uecwatchd.ledger.open import read_ledger
 from uecwatchd.system.internal_errors import InternalError, as_internal_error
 from uecwatchd.system.signals import NEVER, Stop
 
@@ -52,7 +52,7 @@ def examine(
         yield from _in_words(str(folder), unless_bound(unit, folder, examine_folder(folder)))
         policy = settings.spool.policy_of(folder)
         yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
-    state = examine_state(settings.state.dir, made=bool(unit and makes(unit, settings.state.dir)))
+    state = examine_state(settings.state, made=bool(unit and makes(unit, settings.state.dir)))
     yield from _in_words(str(settings.state.dir), state)
     if not settings.clouds:
         hint = "Add [cloud.default] to the configuration; see its example."
@@ -75,7 +75,7 @@ def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:
 def _sealed(settings: Settings) -> Mapping[str, int]:
     """Return how many images this host has registered with each pair of certificates."""
     with suppress(UecError):
-        if ledger := read_ledger(settings.state.dir):
+        if ledger := read_ledger(settings.state):
             with closing(ledger):
                 return Counter(one.sealed for one in ledger.all_bundles() if one.state == "registered")
     return {}

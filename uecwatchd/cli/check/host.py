@@ -6,11 +6,11 @@ from pathlib import Path
 
 from uecwatchd.cli.check.finding import Finding, bad, open_to_all
 from uecwatchd.config.documents import Malformed, parse_toml
-from uecwatchd.config.records import Settings
+from uecwatchd.config.records import Settings, StateSettings
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
-from uecwatchd.ledger import sqlite
-from uecwatchd.ledger.schema import ON_A_LOCAL_DISK, user_name
+from uecwatchd.ledger.open import read_ledger
+from uecwatchd.ledger.state_folder import user_name
 from uecwatchd.system.disk_space import check_space
 from uecwatchd.system.mounts import file_system_of, is_shared
 from uecwatchd.system.small_files import read_small
@@ -47,8 +47,9 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
     yield Finding("ok", f"spool folder: {folder} ({file_system_of(folder) or 'file system unknown'})")
 
 
-def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
+def examine_state(state: StateSettings, *, made: bool = False) -> Iterator[Finding]:
     """Check the state directory; `made` is True if the unit creates it at a start."""
+    folder = state.dir
     if made and not os.path.exists(folder):  # noqa: PTH110 (that of a Path raises)
         yield Finding("ok", f"state directory: {folder} (systemd makes it when the service starts)")
         return
@@ -65,7 +66,7 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
     try:
-        ledger = sqlite.read_ledger(folder)
+        ledger = read_ledger(state)
     except UecError as error:
         yield bad(error)
         return
@@ -75,4 +76,8 @@ def examine_state(folder: Path, *, made: bool = False) -> Iterator[Finding]:
     yield Finding("ok", f"state directory: {folder} ({content})")
     if is_shared(kind := file_system_of(there)):
         what = f"{folder}: the state directory lies on {kind}, which may have no locks, or lose them"
-        yield Finding("warning", what, f"{ON_A_LOCAL_DISK}; spool folders may be on {kind}.")
+        yield Finding(
+            "warning",
+            what,
+            f"Set dir under [state] to a folder on a disk of this machine; spool folders may be on {kind}.",
+        )

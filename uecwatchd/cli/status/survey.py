@@ -16,8 +16,8 @@ from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Refused, defer_open_files
 from uecwatchd.intake.spool import contents, scan, writers
 from uecwatchd.intake.spool.scan import Listing
-from uecwatchd.ledger.schema import STATE_LOCK
-from uecwatchd.ledger.sqlite import read_ledger
+from uecwatchd.ledger.open import read_ledger
+from uecwatchd.ledger.state_folder import STATE_LOCK
 from uecwatchd.service.policy import make_rules
 from uecwatchd.service.set_owners import folder_history, folder_rules
 from uecwatchd.system import lockfile
@@ -69,7 +69,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
 
 def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, DetectedCloud]]:
     alive = lockfile.is_locked(settings.state.dir, STATE_LOCK)
-    ledger = read_ledger(settings.state.dir)
+    ledger = read_ledger(settings.state)
     if ledger is None:
         return LedgerFacts(now, alive), {}
     with closing(ledger):
