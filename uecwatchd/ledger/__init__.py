@@ -15,6 +15,6 @@ keys of unfinished bundles. The kinds of record:
 - files *leaving* a folder, from before the first is moved until after the last;
 - an *advance*: the progress of the work on a set, for `status`.
 
-The program opens a ledger with `ledger.open`, and uses it through `ledger.api`. The only store that implements
-it is `ledger.sqlite`.
+The program opens a ledger with `ledger.open`, and uses it through `ledger.api`. `ledger.sqlite` is the only
+store that implements it.
 """

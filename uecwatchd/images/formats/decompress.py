@@ -5,6 +5,7 @@ for data that no compressor made. The zlib is the fastest that is installed: ISA
 as Python's own.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -30,7 +31,9 @@ ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
 DEFLATE_EXPANSION, ZSTD_EXPANSION = 1032, 32768
 
 
-def _fastest_zlib() -> Any:
+@functools.cache
+def _zlib() -> Any:
+    """Load the fastest module. A verb that decompresses nothing loads none."""
     for name in ZLIB_MODULES:
         try:
             return import_module(name)
@@ -39,11 +42,9 @@ def _fastest_zlib() -> Any:
     raise LookupError("there is no zlib")
 
 
-zlib = _fastest_zlib()
-
-
 def inflate(data: bytes, limit: int) -> bytes:
     """Inflate a deflate stream without header, as qcow2 has it. What follows the stream is ignored."""
+    zlib = _zlib()
     try:
         content: bytes = zlib.decompressobj(QCOW2_WINDOW).decompress(data, limit)
     except zlib.error as error:
@@ -53,6 +54,7 @@ def inflate(data: bytes, limit: int) -> bytes:
 
 def decompress_zlib(data: bytes, limit: int) -> bytes:
     """Decompress a whole zlib stream (RFC 1950), and check its checksum."""
+    zlib = _zlib()
     stream = zlib.decompressobj(ZLIB_WINDOW)
     try:
         content: bytes = stream.decompress(data, limit + 1)  # the checksum is read only with space left
