@@ -9,6 +9,7 @@ import pytest
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs import result_files, wording
+from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 KARMIC = SetId("/spool", "karmic")
@@ -119,11 +120,14 @@ def test_what_is_no_report_is_not_read_as_one(data: bytes) -> None:
 
 def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> None:
     now = [0.0]
-    tracker = result_files.track_in_report(record, clock=lambda: now[0])
-    tracker.progress(Progress(KARMIC, "upload", "karmic.img", 100, 512, 1))
-    assert not (tmp_path / "karmic.uec.json").exists()
-    now[0] = result_files.PROGRESS_EVERY_SECONDS
-    tracker.progress(Progress(KARMIC, "upload", "karmic.img", 400, 512, 3))
+    tracker = ProgressTracker(clock=lambda: now[0])
+    with result_files.progress_in_report(tracker, record):
+        tracker.progress(Progress(KARMIC, "upload", "karmic.img", 100, 512, 1))
+        assert not (tmp_path / "karmic.uec.json").exists()
+        now[0] = result_files.PROGRESS_EVERY_SECONDS
+        tracker.progress(Progress(KARMIC, "upload", "karmic.img", 400, 512, 3))
+    now[0] *= 2
+    tracker.progress(Progress(KARMIC, "upload", "karmic.img", 500, 512, 4))
     report = result_files.read_report((tmp_path / "karmic.uec.json").read_bytes())
     assert report["progress"] == {
         "stage": "upload",

@@ -25,11 +25,12 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import CloudAway, Halted
-from uecwatchd.events import Event, Kind, Progress
+from uecwatchd.events import Event, Kind, Progress, Tee
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord, TargetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.outputs.ledger_progress import track_in_ledger
+from uecwatchd.outputs.ledger_progress import progress_in_ledger
+from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.cleanup import is_used_only_by
 from uecwatchd.service.daemon import Service
@@ -634,12 +635,32 @@ def test_when_a_cloud_is_asked_next_is_written_down_when_it_changes_and_gone_whe
 def test_an_advance_is_written_now_and_then_and_counts_from_the_files_beginning(tmp_path: Path) -> None:
     clock = [0.0]
     with closing(open_ledger(tmp_path)) as book:
-        tracker = track_in_ledger(book, RECORD.id, now=lambda: 1000 + clock[0], clock=lambda: clock[0])
-        for second in range(6):
-            clock[0] = float(second)
-            file = "karmic.vmlinuz" if second < 3 else "karmic.img"
-            tracker.progress(Progress(RECORD.id, "upload", file, second, 6, second))
-            written = book.advances().get(("/s", "karmic"))
-            assert (written.done if written else 0) == second // 2 * 2
+        now = lambda: 1000 + clock[0]  # noqa: E731
+        tracker = ProgressTracker(clock=lambda: clock[0], now=now)
+        with progress_in_ledger(tracker, book, RECORD.id, now=now):
+            for second in range(6):
+                clock[0] = float(second)
+                file = "karmic.vmlinuz" if second < 3 else "karmic.img"
+                tracker.progress(Progress(RECORD.id, "upload", file, second, 6, second))
+                tracker.progress(Progress(LUCID, "upload", file, second, 6, second))
+                written = book.advances().get(("/s", "karmic"))
+                assert (written.done if written else 0) == second // 2 * 2
+        assert list(book.advances()) == [KARMIC]
     assert written
     assert (written.file, written.began, written.moment) == ("karmic.img", 1003.0, 1004.0)
+
+
+def test_no_progress_is_left_of_a_set_that_fails_again_in_the_same_way(
+    host: Host, listener: Recorder
+) -> None:
+    (host.spool / "karmic.toml").write_text('kernel = "eki-00000000"\nconvert = "keep"\n')
+    (host.spool / "karmic.img").write_bytes(bytes(4096))
+    settings, tracker = load(host.config, environ={}), ProgressTracker()
+    with closing(open_ledger(settings.state.dir)) as book:
+        for attempt in (1, 2):
+            service = Service(settings, monitor=Tee((tracker, listener)), tracker=tracker, ledger=book)
+            (record,) = service.once()
+            assert (record.state, record.attempt) == ("rejected", attempt)
+            assert tracker.snapshot() == ()
+            book.put_request(Request(record.id, "retry"))
+    assert len(listener.sentences(Kind.REJECTED)) == 1, "the journal has it from the first attempt"

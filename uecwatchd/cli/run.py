@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if ledger is None:
         return os.EX_OK
     with closing(ledger):
-        service = Service(settings, monitor=log, ledger=ledger, spread=random.random)
+        service = Service(settings, monitor=log, tracker=log.tracker, ledger=ledger, spread=random.random)
         ends.append(service.stop)
         if stopped.is_set():  # asked while the ledger was opened
             service.stop()

@@ -1,8 +1,7 @@
 """Copies in the ledger of how far each set has come, for `status` in another process."""
 
-import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
@@ -14,14 +13,11 @@ from uecwatchd.types import SetId
 ADVANCE_EVERY_SECONDS = 2.0
 
 
-def track_in_ledger(
-    ledger: Ledger,
-    set_id: SetId,
-    *,
-    now: Callable[[], float],
-    clock: Callable[[], float] = time.monotonic,
-) -> ProgressTracker:
-    """Return a tracker for one set that writes to the ledger. A failing write does not stop the work."""
+@contextmanager
+def progress_in_ledger(
+    tracker: ProgressTracker, ledger: Ledger, set_id: SetId, *, now: Callable[[], float]
+) -> Iterator[None]:
+    """Copy the progress of a set to the ledger while this lasts. A failing write does not stop the work."""
 
     def write(snapshot: Snapshot) -> None:
         for tracked in snapshot:
@@ -30,9 +26,8 @@ def track_in_ledger(
             with suppress(UecError):
                 ledger.put_advance(advance)
 
-    tracker = ProgressTracker(clock=clock, now=now)
-    tracker.subscribe(write, every_seconds=ADVANCE_EVERY_SECONDS, at_once=False)
-    return tracker
+    with tracker.following(set_id, write, every_seconds=ADVANCE_EVERY_SECONDS):
+        yield
 
 
 def drop_advances(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:

@@ -7,7 +7,8 @@ with a timer, which also runs while there is no work. The thread that made the p
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from uecwatchd.events import Event, Kind, Progress
@@ -46,15 +47,16 @@ class _Stage:
         return TrackedProgress(self.latest, self.began, self.speed)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Subscriber:
     show: Show
     every_seconds: float
     ends: bool
     shown_at: float
+    only: SetId | None = None  #: the set to show; None for all
 
-    def is_due(self, now: float) -> bool:
-        return now - self.shown_at >= self.every_seconds
+    def is_due(self, changed: SetId, now: float) -> bool:
+        return self.only in (None, changed) and now - self.shown_at >= self.every_seconds
 
 
 class ProgressTracker:
@@ -69,7 +71,7 @@ class ProgressTracker:
         self._clock = clock
         self._now = now
         self._subscribers: list[_Subscriber] = []
-        self._lock = threading.Lock()  # guards the subscribers' times and _sets
+        self._lock = threading.Lock()  # guards the subscribers, their times, and _sets
         # By stage and file, the latest last. Two folders may have sets of one name.
         self._sets: dict[SetId, dict[tuple[str, str], _Stage]] = {}
 
@@ -81,31 +83,49 @@ class ProgressTracker:
         `at_once`: also with the first progress. `ends`: also at each end of work on a set.
         """
         shown_at = float("-inf") if at_once else self._clock()
-        self._subscribers.append(_Subscriber(show, every_seconds, ends, shown_at))
+        with self._lock:
+            self._subscribers.append(_Subscriber(show, every_seconds, ends, shown_at))
+
+    @contextmanager
+    def following(self, set_id: SetId, show: Show, *, every_seconds: float) -> Iterator[None]:
+        """Call `show` with the progress of one set every so many seconds, for as long as this lasts."""
+        follower = _Subscriber(show, every_seconds, ends=False, shown_at=self._clock(), only=set_id)
+        with self._lock:
+            self._subscribers.append(follower)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._subscribers.remove(follower)
 
     def tell(self, event: Event) -> None:
-        if event.kind not in ENDS:
-            return
+        if event.kind in ENDS:
+            self.end(event.set)
+
+    def end(self, set_id: SetId | None) -> None:
+        """Forget the progress of a set that is not worked on any more, and show those that are left."""
         with self._lock:
-            if event.set:
-                self._sets.pop(event.set, None)
-        for one in self._subscribers:
-            if one.ends:
-                one.show(self.snapshot())
+            if set_id:
+                self._sets.pop(set_id, None)
+            told = [one for one in self._subscribers if one.ends]
+        for one in told:
+            one.show(self.snapshot())
 
     def progress(self, progress: Progress) -> None:
         now = self._clock()
         with self._lock:
             self._update(progress, now)
-            due = [one for one in self._subscribers if one.is_due(now)]
+            due = [one for one in self._subscribers if one.is_due(progress.set, now)]
             for one in due:
                 one.shown_at = now
         for one in due:
-            one.show(self.snapshot())
+            one.show(self.snapshot(only=one.only))
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, only: SetId | None = None) -> Snapshot:
+        """Return the progress of all sets, or of one."""
         with self._lock:
-            return tuple(tuple(stages.values())[-1].snapshot() for stages in self._sets.values())
+            shown = (stages for key, stages in self._sets.items() if only in (None, key))
+            return tuple(tuple(stages.values())[-1].snapshot() for stages in shown)
 
     def _update(self, progress: Progress, now: float) -> None:
         stages, key = self._sets.setdefault(progress.set, {}), (progress.stage, progress.file)

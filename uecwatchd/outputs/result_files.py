@@ -11,9 +11,8 @@ and `karmic.uec.error` while something is wrong. They are only copies: the servi
 """
 
 import json
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -66,8 +65,9 @@ class LogFile:
             return  # `publish` meets the same error, and reports it
 
 
-def track_in_report(record: SetRecord, *, clock: Callable[[], float] = time.monotonic) -> ProgressTracker:
-    """Return a tracker that keeps the progress in `NAME.uec.json` up to date during one stage of a record."""
+@contextmanager
+def progress_in_report(tracker: ProgressTracker, record: SetRecord) -> Iterator[None]:
+    """Keep the progress in `NAME.uec.json` up to date during one stage of a record."""
 
     def write(snapshot: Snapshot) -> None:
         stem = output_files.output_stem(record.name)
@@ -76,9 +76,8 @@ def track_in_report(record: SetRecord, *, clock: Callable[[], float] = time.mono
             with suppress(output_files.NameTaken):  # reported at the end of the stage
                 output_files.place(Path(record.folder), f"{stem}.uec.json", _encoded(report))
 
-    tracker = ProgressTracker(clock=clock)
-    tracker.subscribe(write, every_seconds=PROGRESS_EVERY_SECONDS, at_once=False)
-    return tracker
+    with tracker.following(record.id, write, every_seconds=PROGRESS_EVERY_SECONDS):
+        yield
 
 
 def publish(record: SetRecord) -> tuple[output_files.NameTaken, ...]:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
-from uecwatchd.events import Event, Kind, Level, Monitor
+from uecwatchd.events import Event, Kind, Level, Monitor, Tee
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.ledger_progress import drop_advances
+from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.folder_watch import FolderWatch
@@ -35,7 +36,8 @@ class Service:
 
     `spread` returns numbers from 0 to 1, so that retries do not come at the same moment. `patience` is how
     long a worker stays with a cloud that is not ready. `wait` waits for an event, or for some seconds by the
-    clock, and returns True if the event has come.
+    clock, and returns True if the event has come. `tracker` is the one that `monitor` passes progress to;
+    without it, the service has one of its own.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Service:
         *,
         monitor: Monitor,
         ledger: Ledger,
+        tracker: ProgressTracker | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         spread: Callable[[], float] = lambda: 0.5,
@@ -52,8 +55,11 @@ class Service:
     ) -> None:
         clocks = Clocks(now, monotonic, spread, wait)
         self._settings = settings
+        if tracker is None:
+            tracker = ProgressTracker(clock=monotonic, now=now)
+            monitor = Tee((tracker, monitor))
         self._shared = Shared(
-            monitor, ledger, clocks, patience, started=now(), state_folder=settings.state.dir
+            monitor, tracker, ledger, clocks, patience, started=now(), state_folder=settings.state.dir
         )
         self._conditions = Conditions(monitor)
         self._heartbeat = Heartbeat(self._conditions, monotonic=monotonic)

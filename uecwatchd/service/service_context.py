@@ -13,6 +13,7 @@ from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.events import Monitor
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
+from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_reports import CloudReports
 from uecwatchd.service.interrupts import Interrupts
@@ -53,6 +54,7 @@ class Shared:
     """One running service, apart from its configuration."""
 
     monitor: Monitor
+    tracker: ProgressTracker
     ledger: Ledger
     clocks: Clocks
     patience: RetryPolicy  #: how long a worker stays with a cloud that is not ready
@@ -90,6 +92,7 @@ class Shared:
             state_folder=self.state_folder,
             clouds=clouds,
             monitor=self.monitor,
+            tracker=self.tracker,
             stopping=self.signals.stopping,
             interrupts=self.interrupts,
             work=settings.work,

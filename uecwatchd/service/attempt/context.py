@@ -19,6 +19,7 @@ from uecwatchd.events import Event, Fields, Kind, Level, Monitor
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import AppliedAttributes, MemberRecord, SetRecord, TargetImage, TargetRecord
+from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.interrupts import NEXT, Interrupts
 from uecwatchd.types import ContentDigest, Role, SetId
@@ -36,6 +37,7 @@ class AttemptTools:
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
+    tracker: ProgressTracker = field(default_factory=ProgressTracker)  #: gets all that `monitor` gets
     interrupts: Interrupts = field(default_factory=Interrupts)
     host: str = socket.gethostname()
     now: Callable[[], float] = time.time  #: seconds since the epoch

@@ -17,12 +17,11 @@ from uecwatchd.delivery.deliver import Registration, await_available, register_m
 from uecwatchd.delivery.pending import has_failed
 from uecwatchd.delivery.request import BootFiles, MachineTraits, UploadRequest, UploadTools
 from uecwatchd.errors import Pending, Rejected
-from uecwatchd.events import Tee
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import NOT_READ, BundleRecord
-from uecwatchd.outputs.result_files import track_in_report
+from uecwatchd.outputs.result_files import progress_in_report
 from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,
@@ -52,15 +51,16 @@ def deliver(job: Job, tools: AttemptTools) -> Job:
     uploads = _upload_tools(job, tools)
     machine = job.found.member("machine")
     beside = {one.role: _request(job, one) for one in job.found.members if one is not machine}
-    made = {role: _register(job, request, uploads) for role, request in beside.items()}
-    main = _machine_request(job, tools, machine, made) if machine else None
-    pending = [one.image_id for one in made.values() if not one.is_available]
-    if main and pending:
-        with suppress(_FailedBeside), _opened(job, main.member, uploads) as source:
-            upload_ahead(main, source, _watching(pending, uploads))
-    done = _await_all(beside, made, uploads)
-    if main:
-        done |= _await_all({"machine": main}, {"machine": _register(job, main, uploads)}, uploads)
+    with progress_in_report(tools.tracker, job.record):
+        made = {role: _register(job, request, uploads) for role, request in beside.items()}
+        main = _machine_request(job, tools, machine, made) if machine else None
+        pending = [one.image_id for one in made.values() if not one.is_available]
+        if main and pending:
+            with suppress(_FailedBeside), _opened(job, main.member, uploads) as source:
+                upload_ahead(main, source, _watching(pending, uploads))
+        done = _await_all(beside, made, uploads)
+        if main:
+            done |= _await_all({"machine": main}, {"machine": _register(job, main, uploads)}, uploads)
     for role, bundle in done.items():
         job = with_image(job, role, image_id=bundle.image_id, manifest=bundle.location)
     return job
@@ -148,7 +148,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
     return UploadTools(
         cloud=job.cloud,
         ledger=tools.ledger,
-        monitor=Tee((job.monitor, track_in_report(job.record))),
+        monitor=job.monitor,
         work=tools.work,
         slots=tools.slots,
         patience=tools.patience,

@@ -16,7 +16,7 @@ from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import LAST_STAGE, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.ledger_progress import track_in_ledger
+from uecwatchd.outputs.ledger_progress import progress_in_ledger
 from uecwatchd.outputs.wording import failure_event, problem, waiting_for
 from uecwatchd.service.attempt.context import (
     AttemptTools,
@@ -68,6 +68,15 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: AttemptTools) -> S
     if waiting := check_pending(found, before, tools):
         return waiting
     job = _begin(found, before, tools)
+    try:
+        with progress_in_ledger(tools.tracker, tools.ledger, job.record.id, now=tools.now):
+            return _attempt(job, before, tools)
+    finally:
+        tools.tracker.end(job.record.id)
+
+
+def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetRecord:
+    found = job.found
     try:
         with as_internal_error(found.name):
             result_files.check_names(job.record)
@@ -130,8 +139,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         targets=before.targets if before else (),
         owner=found.owner,
     ).with_target(_target(found, before, same))
-    advance = track_in_ledger(tools.ledger, record.id, now=tools.now)
-    monitor = Tee((result_files.LogFile(found.folder, found.name), advance, tools.monitor))
+    monitor = Tee((result_files.LogFile(found.folder, found.name), tools.monitor))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
     return Job(found, record, monitor, fresh_until=fresh_until, waited=seconds_waited(same, now=tools.now()))
 
