@@ -1,9 +1,14 @@
 """A condition is told once while it lasts, and again after it was over."""
 
+from contextlib import closing
+from pathlib import Path
+
 from tests.support.listener import Recorder
-from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.events import Kind
-from uecwatchd.service.conditions import Conditions
+from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.service.cloud_reports import CloudReports
+from uecwatchd.service.conditions import Conditions, reported_part
 
 SLOW = ("slow", "/srv/images")
 
@@ -76,3 +81,33 @@ def test_a_deferral_is_no_fault_of_our_own(listener: Recorder) -> None:
     with Conditions(listener).guard(SLOW, "karmic"):
         raise Deferred("a", "b", "c")
     assert not listener.events[0].fields
+
+
+def test_a_halt_of_a_cloud_is_reported_once_for_each_cause_until_the_cloud_resumes(
+    listener: Recorder, tmp_path: Path
+) -> None:
+    wrong_key, wrong_clock = Halted("cloud c", "the key is wrong", "A."), Halted("cloud c", "its clock", "B.")
+    with closing(open_ledger(tmp_path)) as book:
+        reports = CloudReports(book, Conditions(listener), listener, wake=lambda: None)
+        reports.suspended("c", wrong_key)  # a set has reported it
+        for error in (wrong_key, wrong_clock, wrong_key, wrong_clock):
+            reports.halted("c", error)
+        assert listener.sentences(Kind.HALTED) == [str(wrong_clock)]
+        reports.resumed("c", reported=False)
+        reports.halted("c", wrong_key)
+    assert listener.sentences(Kind.HALTED) == [str(wrong_clock), str(wrong_key)]
+
+
+def test_of_suspensions_in_a_row_two_are_reported_and_the_beginning_of_a_third() -> None:
+    assert [reported_part(number) for number in (0, 1, 2, 3, 4)] == [
+        *("all", "all", "all", "beginning", "nothing")
+    ]
+
+
+def test_only_conditions_that_are_kept_are_not_reported_again(listener: Recorder) -> None:
+    conditions = Conditions(listener)
+    for _ in range(2):
+        conditions.set(("late",), "late")
+        conditions.set(("slow", "/srv"), "slow")
+        conditions.keep_only(lambda key: key[0] == "late")
+    assert listener.sentences(Kind.FAULT) == ["late", "slow", "slow"]

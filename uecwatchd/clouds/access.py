@@ -28,8 +28,8 @@ class CloudAccess:
 
     `bucket` is the one for sets whose sidecars name none: a probe succeeds only if it can be used.
     `before` is what clouds were detected to be earlier. `on_detected` is called when a cloud is connected for
-    the first time, and if it turns out to be of another generation; `on_halt` with each halt that a probe
-    meets, once.
+    the first time, and if it turns out to be of another generation; `on_suspend` when a cloud is
+    suspended, with the reason; `on_halt` with each halt that a probe meets, before that.
     """
 
     def __init__(
@@ -40,7 +40,8 @@ class CloudAccess:
         bucket: str,
         before: Mapping[str, DetectedCloud] | None = None,
         on_detected: Callable[[Cloud, DetectedDialect], None] = lambda _cloud, _found: None,
-        on_halt: Callable[[UecError], None] = lambda _error: None,
+        on_suspend: Callable[[str, UecError], None] = lambda _name, _error: None,
+        on_halt: Callable[[str, UecError], None] = lambda _name, _error: None,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
         stop: Stop = NEVER,
@@ -50,6 +51,7 @@ class CloudAccess:
             clouds, uploads=uploads, before=before or {}, on_detected=on_detected, stop=stop
         )
         self._bucket = bucket
+        self._on_suspend = on_suspend
         self._on_halt = on_halt
         self._connect_lock = threading.Lock()  # one connects for all
         self._outage_lock = threading.Lock()  # one asks for all that met the same outage
@@ -87,6 +89,7 @@ class CloudAccess:
         )
         if self.availability.suspend(name, reason):
             self._clients.drop(name)
+            self._on_suspend(name, reason)
 
     def is_away(self, name: str) -> bool:
         """Tell if a cloud that gave one request no answer is away; suspend it then."""
@@ -148,8 +151,9 @@ class CloudAccess:
         try:
             self._ask(name)
         except UecError as error:
-            if self.availability.extend(name, error):
-                self._on_halt(error)
+            self.availability.extend(name, error)
+            if isinstance(error, Halted):
+                self._on_halt(name, error)
             return False
         self.availability.resume(name)
         return True
@@ -167,5 +171,5 @@ class CloudAccess:
         return self._clients.get(name)
 
     def _halt(self, name: str, error: Halted) -> None:
+        self._on_halt(name, error)
         self.suspend(name, error)
-        self._on_halt(error)

@@ -17,9 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from uecwatchd.errors import CloudAway, Halted, UecError, cause_of, words_of
+from uecwatchd.errors import CloudAway, Halted, UecError, words_of
 from uecwatchd.types import SetId
 
 # Soon after an administrator has repaired something, and no burden for a cloud that is being repaired.
@@ -40,10 +39,6 @@ STEADY_SECONDS = 600.0
 HALT_FACTOR = 2
 OUTAGE_FACTOR = 3
 MOST_FACTORS = 10  # enough to reach the longest delay
-# Suspensions in a row that are reported. More would fill the journal with a cloud that comes and goes.
-REPORTED_SUSPENSIONS = 3
-# How much of a suspension is reported: of the last one in a row, not its end.
-Reported = Literal["all", "beginning", "nothing"]
 # Sets in a row that fail although a probe succeeds. One or two may have a problem of their own.
 SEVERAL_SETS = 3
 
@@ -56,7 +51,6 @@ class Suspension:
     since: float
     probe_at: float
     delay: float  #: seconds from a probe that failed to the next one
-    causes: frozenset[str] = frozenset()  #: causes of all errors met since
 
     def next_delay(self, now: float) -> float:
         if isinstance(self.error, CloudAway) and now - self.since < 60 * FIRST_OUTAGE_MINUTES:
@@ -101,13 +95,6 @@ class CloudAvailability:
         with self._lock:
             return self._past(name).suspensions
 
-    def reported(self, name: str) -> Reported:
-        """Return how much of the latest suspension of a cloud is reported."""
-        number = self.suspensions(name)
-        if number < REPORTED_SUSPENSIONS:
-            return "all"
-        return "beginning" if number == REPORTED_SUSPENSIONS else "nothing"
-
     def suspend(self, name: str, error: Halted | CloudAway) -> bool:
         """Let no set use a cloud until a probe succeeds. Return False if it is suspended already."""
         with self._lock:
@@ -122,26 +109,23 @@ class CloudAvailability:
                 wait = self._jittered(wait)
             else:
                 later = FIRST_DELAY_SECONDS
-            self._suspended[name] = Suspension(error, now, now + wait, later, frozenset({_cause(error)}))
+            self._suspended[name] = Suspension(error, now, now + wait, later)
             return True
 
-    def extend(self, name: str, error: UecError) -> bool:
-        """Wait for another probe after one that failed. Return True if the reason is news.
+    def extend(self, name: str, error: UecError) -> None:
+        """Wait for another probe after one that failed.
 
         A new halt replaces the reason. An outage does not: it says nothing about what was wrong before.
         """
         with self._lock:
-            before, now, cause = self._suspended[name], self._clock(), _cause(error)
-            other = isinstance(error, Halted) and cause != _cause(before.error)
+            before, now = self._suspended[name], self._clock()
             delay = before.next_delay(now)
             self._suspended[name] = replace(
                 before,
-                error=error if other else before.error,  # type: ignore[arg-type]  # it is a Halted then
+                error=error if isinstance(error, Halted) else before.error,
                 probe_at=now + self._jittered(delay),
                 delay=delay,
-                causes=before.causes | {cause},
             )
-            return other and cause not in before.causes
 
     def resume(self, name: str) -> None:
         """Let sets use a cloud again, after a probe that succeeded."""
@@ -212,7 +196,3 @@ def _first_delay(error: Halted | CloudAway, earlier: int) -> float:
     )
     delay: float = first * factor ** min(earlier, MOST_FACTORS)
     return min(delay, LONGEST_DELAY_SECONDS)
-
-
-def _cause(error: UecError) -> str:
-    return f"{error.kind}: {cause_of(error.why)}"

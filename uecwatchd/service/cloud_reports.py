@@ -4,18 +4,18 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from uecwatchd.clouds.availability import REPORTED_SUSPENSIONS, CloudAvailability
+from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.clouds.client import Cloud, is_insecure
 from uecwatchd.clouds.detect import DetectedDialect, address_of
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.config.records import CloudSettings
-from uecwatchd.errors import CloudAway, UecError
+from uecwatchd.errors import CloudAway, UecError, cause_of
 from uecwatchd.events import Event, Kind, Monitor
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.conditions import REPORTED_SUSPENSIONS, Conditions, Key, reported_part
 from uecwatchd.types import DetectedCloud
 
-TOPIC = "cloud away"
+AWAY, HALTED = "cloud away", "cloud halted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class CloudReports:
     """Called from the threads that ask clouds. Each report is a reason to scan: `wake` starts one."""
 
     ledger: Ledger
+    conditions: Conditions
     monitor: Monitor
     wake: Callable[[], None]
 
@@ -37,14 +38,24 @@ class CloudReports:
         for sentence in cloud_warnings(cloud):
             self.monitor.tell(Event(Kind.READY, sentence, level="warning"))
 
-    def halted(self, error: UecError) -> None:
-        self.monitor.tell(Event(Kind.HALTED, str(error), level="warning"))
-        self.wake()
+    def suspended(self, name: str, error: UecError) -> None:
+        """Note the reason, which the set that met it reports."""
+        self.conditions.set(_halt_key(name, error), str(error), once=True, quiet=True)
+
+    def halted(self, name: str, error: UecError) -> None:
+        """Report a halt, once for each cause until the cloud resumes."""
+        if self.conditions.set(_halt_key(name, error), str(error), kind=Kind.HALTED, once=True):
+            self.wake()
 
     def resumed(self, name: str, reported: bool) -> None:  # noqa: FBT001 (a callback)
+        self.conditions.clear_others((HALTED, name), ())
         if reported:
             self.monitor.tell(Event(Kind.READY, f"Cloud {name} can be used again"))
         self.wake()
+
+
+def _halt_key(name: str, error: UecError) -> Key:
+    return (HALTED, name, error.kind, cause_of(error.why))
 
 
 def report_outages(
@@ -55,11 +66,11 @@ def report_outages(
     `count_sets` returns how many sets have still to go to a cloud.
     """
     suspended = availability.suspended()
-    away = {(TOPIC, name): error for name, error in suspended.items() if isinstance(error, CloudAway)}
-    conditions.clear_others((TOPIC,), away)
+    away = {(AWAY, name): error for name, error in suspended.items() if isinstance(error, CloudAway)}
+    conditions.clear_others((AWAY,), away)
     for key, error in away.items():
         if not conditions.lasts(key):
-            name, reported = key[1], availability.reported(key[1])
+            name, reported = key[1], reported_part(availability.suspensions(key[1]))
             text = _outage(name, error, sets=count_sets(name), last=reported == "beginning")
             fields = {"traceback": error.trace} if error.trace else {}
             conditions.set(key, text, kind=Kind.DEFERRED, fields=fields, quiet=reported == "nothing")

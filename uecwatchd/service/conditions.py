@@ -1,15 +1,23 @@
 """Conditions: what lasts, such as a folder that cannot be read, and is reported once while it does.
 
-Each instance remembers for as long as it lives, so that each belongs to the service or to a configuration.
+A service has one instance. What depends on the configuration is reported again after another one was read.
 """
 
 import contextlib
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Literal
 
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Fields, Kind, Level, Monitor, error_event
 from uecwatchd.system.internal_errors import RepeatedWork, as_internal_error
+
+# Suspensions of a cloud in a row that are reported. More would fill the journal with one that comes and goes.
+REPORTED_SUSPENSIONS = 3
+# How much of a suspension is reported: of the last one in a row, not its end.
+Reported = Literal["all", "beginning", "nothing"]
+
+FAULT = "fault"  # the topic of work that is repeated and fails
 
 # A topic, then what the condition is about: `("slow", "/srv/images")`.
 Key = tuple[str, ...]
@@ -64,6 +72,11 @@ class Conditions:
             for key in gone:
                 del self._lasting[key]
 
+    def keep_only(self, keep: Callable[[Key], bool]) -> None:
+        """Forget all conditions but those that `keep` returns True for."""
+        with self._lock:
+            self._lasting = {key: text for key, text in self._lasting.items() if keep(key)}
+
     def lasts(self, key: Key, text: str | None = None) -> bool:
         """Return True if a condition lasts, with this very text if one is given."""
         with self._lock:
@@ -83,7 +96,7 @@ class Conditions:
 
     def recurring(self, what: str) -> RepeatedWork:
         """Return the guard of something that is done again and again, whose faults are conditions."""
-        key = ("fault", what)
+        key = (FAULT, what)
         return RepeatedWork(
             what, failed=lambda fault: self.set_error(key, fault), worked=lambda: self.clear(key)
         )
@@ -94,3 +107,10 @@ class Conditions:
             before = self._lasting.get(key)
             self._lasting[key] = text
         return before is None or (before != text and not once)
+
+
+def reported_part(suspensions: int) -> Reported:
+    """Return how much of a suspension is reported, by its number in a row."""
+    if suspensions < REPORTED_SUSPENSIONS:
+        return "all"
+    return "beginning" if suspensions == REPORTED_SUSPENSIONS else "nothing"

@@ -3,7 +3,8 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import partial
 
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
@@ -15,9 +16,11 @@ from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.ledger_progress import drop_advances
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.cloud_reports import HALTED
+from uecwatchd.service.conditions import FAULT, Conditions, Key
 from uecwatchd.service.folder_watch import FolderWatch
-from uecwatchd.service.heartbeat import Heartbeat
+from uecwatchd.service.heartbeat import LATE, Heartbeat
+from uecwatchd.service.leftover_files import LEFT_OUT
 from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
 from uecwatchd.service.probing import ProbeThread
 from uecwatchd.service.service_context import Clocks, Shared
@@ -58,23 +61,31 @@ class Service:
         if tracker is None:
             tracker = ProgressTracker(clock=monotonic, now=now)
             monitor = Tee((tracker, monitor))
+        conditions = Conditions(monitor)
         self._shared = Shared(
-            monitor, tracker, ledger, clocks, patience, started=now(), state_folder=settings.state.dir
+            monitor,
+            conditions,
+            tracker,
+            ledger,
+            clocks,
+            patience,
+            started=now(),
+            state_folder=settings.state.dir,
         )
-        self._conditions = Conditions(monitor)
-        self._heartbeat = Heartbeat(self._conditions, monotonic=monotonic)
+        self._heartbeat = Heartbeat(conditions, monotonic=monotonic)
         self._tools = self._shared.tools_for(settings)
         self._probes = ProbeThread(
             self._tools.clouds,
             ledger=ledger,
             clocks=clocks,
             resumed=self._shared.reports().resumed,
-            conditions=self._conditions,
+            conditions=conditions,
         )
         self._spooler = Spooler(
             settings,
             states=SetStates(ledger),
             tools=self._tools,
+            conditions=conditions,
             monotonic=monotonic,
             ended=self._shared.signals.wake.set,
             progressed=self._heartbeat.progressed,
@@ -132,11 +143,12 @@ class Service:
                 self._settings.spool,
                 wake=signals.wake,
                 monitor=self._shared.monitor,
+                conditions=self._shared.conditions,
                 monotonic=self._shared.clocks.monotonic,
             )
             loop = Loop(
                 self._shared,
-                conditions=self._conditions,
+                conditions=self._shared.conditions,
                 spooler=self._spooler,
                 watch=watch,
                 probes=self._probes,
@@ -193,6 +205,8 @@ class Service:
             tools = self._shared.tools_for(settings)
             tools.clouds.take_over(self._tools.clouds)
             self._spooler.configure(settings, tools)
+            suspended = tools.clouds.availability.suspended()
+            self._shared.conditions.keep_only(partial(_outlasts_reload, suspended))
         except UecError as error:
             self._tell(f"Kept the old configuration: {error}", "error")
         else:
@@ -209,3 +223,9 @@ class Service:
 
     def _tell(self, sentence: str, level: Level = "info") -> None:
         self._shared.monitor.tell(Event(Kind.RELOAD, sentence, level=level))
+
+
+def _outlasts_reload(suspended: Container[str], key: Key) -> bool:
+    """Tell if a condition depends on no configuration, or on a cloud that has the same one as before."""
+    topic, *about = key
+    return topic in (LEFT_OUT, LATE, FAULT) or (topic == HALTED and about[0] in suspended)

@@ -19,10 +19,12 @@ class FolderWatch:
         *,
         wake: threading.Event,
         monitor: Monitor,
+        conditions: Conditions,
         monotonic: Callable[[], float],
     ) -> None:
         self._wake = wake
         self._monitor = monitor
+        self._conditions = conditions
         self._monotonic = monotonic
         self._scanned_at: dict[Path, float] = {}
         self._improved_at = float("-inf")
@@ -31,7 +33,6 @@ class FolderWatch:
     def start(self, settings: SpoolSettings) -> None:
         """Watch the folders of this configuration."""
         self.settings = settings
-        self._conditions = Conditions(self._monitor)  # of this configuration: a reload reports all again
         self._watch = Watch(settings.folders, self._wake, scan_every=settings.scan_every)
         self._watch.start()
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.conditions import Conditions
 
+LATE = "late"  # the topic of late scans
 # Between two lines for `systemctl status` while sets are only being reported.
 IDLE_STATUS_SECONDS = 2.0
 # Additional time that is requested from systemd during the first scan.
@@ -57,7 +58,7 @@ class Heartbeat:
         if not late:
             self._notifier.watchdog()
         text = late and f"Scans are late, so systemd's watchdog is not notified: {late}"
-        self._conditions.set(("late",), text, level="error", once=True)
+        self._conditions.set((LATE,), text, level="error", once=True)
 
     def progressed(self) -> None:
         """Tell systemd during a long scan that it makes progress, but not too often.

@@ -8,6 +8,7 @@ from uecwatchd.intake.sets.records import UnmatchedFile
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.system.text import printable
 
+LEFT_OUT = "left out"  # the topic of such files
 # In one scan of a folder. A user who drops more than that sees the pattern.
 MOST_REPORTED = 20
 
@@ -16,7 +17,7 @@ def report_leftover_files(
     folder: Path, unmatched: Iterable[UnmatchedFile], *, conditions: Conditions, monitor: Monitor
 ) -> None:
     """Report the files of a folder that are in no set, each once."""
-    topic = ("left out", str(folder))
+    topic = (LEFT_OUT, str(folder))
     texts = {(*topic, one.path): f"{printable(one.path)}: {one.reason}" for one in unmatched if one.is_news}
     news = [key for key, text in texts.items() if not conditions.lasts(key, text)]
     conditions.clear_others(topic, texts)

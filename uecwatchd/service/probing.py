@@ -13,7 +13,7 @@ from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.conditions import Conditions, reported_part
 from uecwatchd.service.service_context import Clocks
 
 
@@ -95,6 +95,6 @@ class ProbeThread:
     def _probe(self, clouds: CloudAccess) -> None:
         with self._repeated.attempt():
             for name in clouds.probe():
-                self._resumed(name, clouds.availability.reported(name) == "all")
+                self._resumed(name, reported_part(clouds.availability.suspensions(name)) == "all")
             self._writer.write(clouds.availability)
         self._next_start = self._monotonic() + self._repeated.pause

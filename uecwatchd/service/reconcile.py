@@ -21,7 +21,7 @@ class Reconciler:
 
     def reconcile(self, scanned: FolderScan) -> bool:
         """Do all that follows from a scan. Return True if there is a reason for another one."""
-        folder, tools, conditions = scanned.folder, self.setup.tools, self.setup.conditions
+        folder, tools, conditions = scanned.folder, self.setup.tools, self.parts.conditions
         states, running = self.parts.states, self.parts.dispatcher.running
         self._restore_returned(scanned)
         idle = [record for record in scanned.present() if record.id not in running]
@@ -30,8 +30,7 @@ class Reconciler:
         self.setup.found.put(folder, assembly)
         self.setup.notices.replace_folder(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
         self.parts.requests.drop_impossible(folder, assembly, running)
-        leftover = self.parts.leftover_files
-        report_leftover_files(folder, assembly.unmatched, conditions=leftover, monitor=tools.monitor)
+        report_leftover_files(folder, assembly.unmatched, conditions=conditions, monitor=tools.monitor)
         self._retire(scanned, assembly)
         vanished = [record for record in scanned.absent() if record.id not in running]
         linger = self.setup.settings.spool.linger
@@ -70,4 +69,4 @@ class Reconciler:
         held = self.parts.requests.held_names(folder)
         if leaving := files_to_retire(scanned.listing, assembly, scanned.records, held=held, removal=removal):
             tools.ledger.put_leaving(leaving)
-            remove_leaving(folder, tools.ledger, self.setup.conditions, now=tools.now())
+            remove_leaving(folder, tools.ledger, self.parts.conditions, now=tools.now())

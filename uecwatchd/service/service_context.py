@@ -16,6 +16,7 @@ from uecwatchd.ledger.api import Ledger, LedgerDamaged
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_reports import CloudReports
+from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
 from uecwatchd.system.signals import Stop
@@ -54,6 +55,7 @@ class Shared:
     """One running service, apart from its configuration."""
 
     monitor: Monitor
+    conditions: Conditions
     tracker: ProgressTracker
     ledger: Ledger
     clocks: Clocks
@@ -72,7 +74,7 @@ class Shared:
             raise
 
     def reports(self) -> CloudReports:
-        return CloudReports(ledger=self.ledger, monitor=self.monitor, wake=self.signals.wake.set)
+        return CloudReports(self.ledger, self.conditions, self.monitor, wake=self.signals.wake.set)
 
     def tools_for(self, settings: Settings) -> context.AttemptTools:
         """Make the tools of attempts by one configuration. Raises Halted for a mistake in `[defaults]`."""
@@ -83,6 +85,7 @@ class Shared:
             bucket=bucket,
             before=self.ledger.clouds(),
             on_detected=partial(reports.detected, settings.clouds),
+            on_suspend=reports.suspended,
             on_halt=reports.halted,
             clock=self.clocks.monotonic,
             stop=self.signals.stopping,

@@ -44,6 +44,7 @@ class Spooler:
         *,
         states: SetStates,
         tools: context.AttemptTools,
+        conditions: Conditions | None = None,
         monotonic: Callable[[], float],
         ended: Callable[[], None],
         progressed: Callable[[], None] = lambda: None,
@@ -52,7 +53,8 @@ class Spooler:
         dispatcher = Dispatcher(
             settings.work.sets, states=states, requests=requests, monotonic=monotonic, ended=ended
         )
-        self._parts = LastingParts(states, requests, dispatcher, Conditions(tools.monitor), monotonic)
+        conditions = conditions or Conditions(tools.monitor)
+        self._parts = LastingParts(states, requests, dispatcher, conditions, monotonic)
         self._ended = ended
         self._progressed = progressed
         self._locks = FolderLocks()
@@ -67,12 +69,12 @@ class Spooler:
         self._parts.dispatcher.clear()
 
     def _set_up(self, settings: Settings, tools: context.AttemptTools) -> ConfiguredParts:
-        parts, conditions = self._parts, Conditions(tools.monitor)
+        parts = self._parts
         scanner = Scanner(
             settings,
             tools=tools,
             states=parts.states,
-            conditions=conditions,
+            conditions=parts.conditions,
             monotonic=parts.monotonic,
             progressed=self._progressed,
         )
@@ -80,12 +82,12 @@ class Spooler:
             tools,
             states=parts.states,
             requests=parts.requests,
-            conditions=conditions,
+            conditions=parts.conditions,
             working=lambda: parts.dispatcher.running,
             clock=parts.monotonic,
             settle=settings.spool.settle,
         )
-        return ConfiguredParts(settings, tools, conditions, scanner, notices)
+        return ConfiguredParts(settings, tools, scanner, notices)
 
     # --- state --------------------------------------------------------------------------------------------
 
@@ -124,8 +126,8 @@ class Spooler:
         folders = spool.folders if folders is None else folders
         for folder in folders:
             with self._isolated(folder), setup.scanner.timed(folder):
-                self._locks.acquire(folder, setup.conditions)
-                remove_leaving(folder, setup.tools.ledger, setup.conditions, now=setup.tools.now())
+                self._locks.acquire(folder, self._parts.conditions)
+                remove_leaving(folder, setup.tools.ledger, self._parts.conditions, now=setup.tools.now())
                 if self._reconciler.reconcile(setup.scanner.scan(folder)):
                     self._ended()
         self.dispatch()
@@ -142,7 +144,7 @@ class Spooler:
         for folder, written in setup.notices.report_some().items():
             setup.found.defer_open_files(folder, written, ready_at=setup.settled_at(self._parts.monotonic()))
         availability = setup.tools.clouds.availability
-        report_outages(setup.conditions, availability, count_sets=self.schedule.count_sets_for)
+        report_outages(self._parts.conditions, availability, count_sets=self.schedule.count_sets_for)
         return ended
 
     def drain(self) -> None:
@@ -155,7 +157,7 @@ class Spooler:
 
     def lock_folders(self) -> None:
         """Lock the folders that can be locked. Raises LockTaken when another service has one of them."""
-        self._locks.acquire_at_start(self._setup.settings.spool.folders, self._setup.conditions)
+        self._locks.acquire_at_start(self._setup.settings.spool.folders, self._parts.conditions)
 
     def close(self) -> None:
         """Wait until every set at work has ended or stopped, and unlock the folders."""
@@ -181,9 +183,9 @@ class Spooler:
             setup.found.drop(folder)
             self._parts.dispatcher.clear(folder)
             setup.notices.clear_folder(folder)
-            setup.conditions.set_error(key, error)
+            self._parts.conditions.set_error(key, error)
             setup.troubles[folder] = words_of(error)
         else:
             setup.troubles.pop(folder, None)
-            if setup.conditions.clear(key):
+            if self._parts.conditions.clear(key):
                 setup.tools.monitor.tell(Event(Kind.READY, f"{folder}: the trouble is over"))

@@ -27,7 +27,7 @@ class LastingParts:
     states: SetStates
     requests: Requests
     dispatcher: Dispatcher
-    leftover_files: Conditions  #: files in no set are not reported again after a reload
+    conditions: Conditions
     monotonic: Callable[[], float]
 
 
@@ -37,7 +37,6 @@ class ConfiguredParts:
 
     settings: Settings
     tools: context.AttemptTools
-    conditions: Conditions
     scanner: Scanner
     notices: Notices
     found: FoundSets = field(default_factory=FoundSets)

@@ -38,6 +38,7 @@ from uecwatchd.service.attempt.prepare import (
     read_digests,
     remove_stale_ids,
 )
+from uecwatchd.service.conditions import reported_part
 from uecwatchd.service.retry import adjust_for_downtime, record_failure
 from uecwatchd.system.disk_space import check_space
 from uecwatchd.system.internal_errors import InternalError, as_internal_error
@@ -222,7 +223,7 @@ def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | No
     if isinstance(error, InternalError) and record.deferrals <= 1:
         event = replace(event, fields={**event.fields, "traceback": error.trace})
     if suspension and record.state in ("deferred", "halted"):  # the suspension was reported with its reason
-        reported = tools.clouds.availability.reported(cloud) != "nothing"
+        reported = reported_part(tools.clouds.availability.suspensions(cloud)) != "nothing"
         met = error is not suspension and reported
         event = replace(event, level="info" if met else "debug")
     if _is_known(record, before):
