@@ -1,7 +1,7 @@
 """Events, and their listeners.
 
-Stages never log: they send events to a monitor. The journal, the files beside the image, systemd's STATUS=
-and the terminal are monitors in a list.
+Stages never log: they send events to a listener. The journal, the files beside the image, systemd's STATUS=
+and the terminal are listeners in a list.
 """
 
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ class Progress:
     part: int = 0
 
 
-class Monitor(Protocol):
+class Listener(Protocol):
     def tell(self, event: Event) -> None: ...
 
     def progress(self, progress: Progress) -> None: ...
@@ -82,14 +82,14 @@ class Monitor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tee:
-    """Monitor that passes everything to several monitors, in order."""
+    """Listener that passes everything to several listeners, in order."""
 
-    monitors: tuple[Monitor, ...]
+    listeners: tuple[Listener, ...]
 
     def tell(self, event: Event) -> None:
-        for monitor in self.monitors:
-            monitor.tell(event)
+        for listener in self.listeners:
+            listener.tell(event)
 
     def progress(self, progress: Progress) -> None:
-        for monitor in self.monitors:
-            monitor.progress(progress)
+        for listener in self.listeners:
+            listener.progress(progress)

@@ -235,4 +235,4 @@ def once(host: Host, listener: Recorder) -> list[str]:
     """A run of the service; the states of the sets."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        return [record.state for record in Service(settings, monitor=listener, ledger=book).once()]
+        return [record.state for record in Service(settings, listener=listener, ledger=book).once()]

@@ -39,7 +39,7 @@ def listener(crossed: int, at: tuple[str, str, int] | None) -> failpoints.Crossi
     last, left = "", at[2] if at else 0
 
     def cross(moment: str) -> None:
-        if moment.endswith("advance"):  # reported every few seconds, and lost without harm
+        if moment.endswith("progress"):  # reported every few seconds, and lost without harm
             return
         nonlocal last, left
         with turn:
@@ -83,7 +83,7 @@ def hasty() -> int:
     with closing(open_ledger(settings.state.dir)) as book:
         service = Service(
             settings,
-            monitor=Silent(),
+            listener=Silent(),
             ledger=book,
             now=clock,
             monotonic=clock,

@@ -145,7 +145,7 @@ def turn(host: Host, listener: Recorder) -> Turn:
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + hours * HOUR
             records = Service(
-                settings, monitor=listener, ledger=book, now=lambda: now, patience=RetryPolicy(tries=())
+                settings, listener=listener, ledger=book, now=lambda: now, patience=RetryPolicy(tries=())
             ).once()
             return next(record for record in records if record.name == name)
 

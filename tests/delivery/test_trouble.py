@@ -50,7 +50,7 @@ def turn(host: Host, listener: Recorder, noise: bytes) -> Turn:
             now = time.time() + hours * HOUR
             patience = RetryPolicy(tries=tries)
             (record,) = Service(
-                settings, monitor=listener, ledger=book, now=lambda: now, patience=patience
+                settings, listener=listener, ledger=book, now=lambda: now, patience=patience
             ).once()
             return record
 
@@ -267,7 +267,7 @@ def test_what_was_begun_in_one_bucket_goes_on_in_another_if_that_is_wanted_by_th
     host.cloud.faults.arm("put-503", 1, spare=1)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        (record,) = Service(settings, monitor=listener, ledger=book, patience=RetryPolicy(tries=())).once()
+        (record,) = Service(settings, listener=listener, ledger=book, patience=RetryPolicy(tries=())).once()
     assert record.state == "deferred"
     host.configure(host.config.read_text().replace("uec-images", "other-images"))
     os.utime(host.spool / "linux.vmlinuz")
@@ -295,7 +295,7 @@ def test_a_set_that_is_tried_again_at_once_after_its_image_has_failed_is_registe
     settings = load(host.config, environ={})
     with (
         closing(open_ledger(settings.state.dir)) as book,
-        daemon_thread(Service(settings, monitor=listener, ledger=book)),
+        daemon_thread(Service(settings, listener=listener, ledger=book)),
     ):
         (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
         (host.spool / "karmic.img").write_bytes(bytes(4096))

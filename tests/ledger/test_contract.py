@@ -191,8 +191,8 @@ def test_the_smaller_records_come_back_as_they_were_written(
     name: str,
 ) -> None:
     with closing(opened()) as ledger:
-        ledger.put_advance(progress)
-        assert ledger.advances()[progress.set_id] == progress
+        ledger.put_progress(progress)
+        assert ledger.progress()[progress.set_id] == progress
         ledger.put_leaving([leaving])
         assert leaving in ledger.leaving(Path(leaving.folder)) or str(Path(leaving.folder)) != leaving.folder
         ledger.put_cloud(name, cloud)
@@ -459,12 +459,12 @@ def test_a_hold_keeps_the_time_of_the_first(ledger: Ledger) -> None:
 
 def test_only_the_last_progress_of_a_set_is_kept(ledger: Ledger) -> None:
     first = ProgressRecord(KARMIC, "upload", "karmic.img", 1, 1 << 40, 1, 5.0, 6.0)
-    ledger.put_advance(first)
-    ledger.put_advance(replace(first, done=2))
-    assert ledger.advances() == {KARMIC: replace(first, done=2)}
-    ledger.drop_advance(KARMIC)
-    ledger.drop_advance(KARMIC)
-    assert ledger.advances() == {}
+    ledger.put_progress(first)
+    ledger.put_progress(replace(first, done=2))
+    assert ledger.progress() == {KARMIC: replace(first, done=2)}
+    ledger.drop_progress(KARMIC)
+    ledger.drop_progress(KARMIC)
+    assert ledger.progress() == {}
 
 
 def test_probes_replace_all_that_were_there(ledger: Ledger) -> None:

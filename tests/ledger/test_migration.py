@@ -88,7 +88,7 @@ def test_what_people_asked_for_stays(migrated: SqliteLedger) -> None:
     assert (request.set_id, request.verb) == (SetId("/spool", "half"), "retry")
     assert [(one.path, one.stamp) for one in migrated.leaving(SPOOL)] == [("old.img", (1, 2, 3, 4))]
     assert migrated.probes() == {"far": 1700000009.0}
-    assert list(migrated.advances()) == [SetId("/spool", "half")]
+    assert list(migrated.progress()) == [SetId("/spool", "half")]
 
 
 def test_all_sets_are_read_as_they_were_and_written_the_same(migrated: SqliteLedger, tmp_path: Path) -> None:

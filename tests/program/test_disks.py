@@ -234,7 +234,7 @@ def assert_resumed(host: Host, disk: Disk, files: dict[str, bytes]) -> None:
 def daemon(host: Host, listener: Recorder, clocks: Clocks) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        made = Service(settings, monitor=listener, ledger=book, now=clocks.now, monotonic=clocks.monotonic)
+        made = Service(settings, listener=listener, ledger=book, now=clocks.now, monotonic=clocks.monotonic)
         with daemon_thread(made):
             until(lambda: bool(listener.sentences(Kind.READY)), "the first round")
             yield made

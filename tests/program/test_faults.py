@@ -42,7 +42,7 @@ began = float(sys.argv[1])
 fast = lambda: began + (time.time() - began) * 60
 settings = load(Path(sys.argv[2]), environ={})
 with closing(open_ledger(settings.state.dir)) as book:
-    Service(settings, monitor=Silent(), ledger=book, now=fast, monotonic=fast).run(
+    Service(settings, listener=Silent(), ledger=book, now=fast, monotonic=fast).run(
         Notifier({"WATCHDOG_USEC": "400000"})  # only so that the loop turns often, with clocks that fast
     )
 """

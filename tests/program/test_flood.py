@@ -79,7 +79,7 @@ class Hour:
 
 @dataclass
 class Lines:
-    """A monitor that counts; one that fails, if it is to, at each sentence with certain words."""
+    """A listener that counts; one that fails, if it is to, at each sentence with certain words."""
 
     failing: str = ""
     events: list[Event] = field(default_factory=list)
@@ -101,7 +101,7 @@ def one_hour(host: Host, lines: Lines, *, at: Mapping[float, Callable[[], object
     with closing(open_ledger(settings.state.dir)) as book:
         hour.service = Service(
             settings,
-            monitor=lines,
+            listener=lines,
             ledger=book,
             now=hour.now,
             monotonic=hour.monotonic,
@@ -350,7 +350,7 @@ def fill(folder: Path) -> None:
 def write_protect(folder: Path) -> None:
     """Put the same files on a disk in its place that is read-only, as after an error."""
     copy = folder.with_name(f"{folder.name}-copy")
-    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("bell"))  # a pipe, which cannot be copied
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("wakeup"))  # a pipe, which cannot be copied
     mount_disk(folder)
     shutil.copytree(copy, folder, dirs_exist_ok=True)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)

@@ -80,7 +80,7 @@ def service(
 ) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, monitor=listener, ledger=book, now=now, patience=patience)
+        yield Service(settings, listener=listener, ledger=book, now=now, patience=patience)
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def test_once_waits_for_what_is_written_while_it_works(
     writer.start()
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=listener, ledger=book, monotonic=clock).once()
+        records = Service(settings, listener=listener, ledger=book, monotonic=clock).once()
     writer.join()
     assert {record.name: record.state for record in records} == {"karmic": "done", "late": "done"}
 
@@ -365,7 +365,7 @@ def test_two_sets_of_one_name_that_come_together_have_one_upload(host: Host, lis
     drop_small(host, 2, more='name = "small"\n')
     settings = load(host.config, environ={"UECWATCHD_WORK__SETS": "1"})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=listener, ledger=book).once()
+        records = Service(settings, listener=listener, ledger=book).once()
     states = {record.name: record.state for record in records}
     assert states == {"small00": "done", "small01": "rejected"}
     assert "the name small is taken" in (host.spool / "small01.uec.error").read_text()
@@ -431,7 +431,7 @@ def test_a_loop_that_hangs_is_no_longer_vouched_for(host: Host, listener: Record
         closing(open_ledger(settings.state.dir)) as book,
     ):
         systemd.bind(address)
-        made = Service(settings, monitor=listener, ledger=book, monotonic=monotonic)
+        made = Service(settings, listener=listener, ledger=book, monotonic=monotonic)
         notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"})
         loop = threading.Thread(target=made.run, args=(notifier,))
         loop.start()

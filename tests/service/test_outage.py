@@ -40,7 +40,7 @@ def once(host: Host, listener: Recorder, *, now: Callable[[], float] = time.time
     """A run of the service; the states of the sets."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=listener, ledger=book, now=now).once()
+        records = Service(settings, listener=listener, ledger=book, now=now).once()
     return [record.state for record in records]
 
 
@@ -90,7 +90,7 @@ def test_an_outage_is_reported_once_and_its_sets_are_taken_when_it_is_over(
     settings = load(host.config, environ={})
     with (
         closing(open_ledger(settings.state.dir)) as book,
-        daemon_thread(Service(settings, monitor=listener, ledger=book)),
+        daemon_thread(Service(settings, listener=listener, ledger=book)),
     ):
         until(lambda: len(list(host.spool.glob("*.uec.error"))) == SETS, "each set to say why")
         assert "as soon as the cloud answers" in (host.spool / "d07.uec.error").read_text()

@@ -40,7 +40,7 @@ def service(
 ) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, monitor=listener, ledger=book, now=now, patience=patience)
+        yield Service(settings, listener=listener, ledger=book, now=now, patience=patience)
 
 
 def once(

@@ -90,7 +90,7 @@ def once(host: Host, listener: Recorder) -> list[tuple[str, int]]:
     """State and number of attempts of each set after everything was done that can be."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, monitor=listener, ledger=book).once()
+        records = Service(settings, listener=listener, ledger=book).once()
     return [(record.state, record.attempt) for record in records]
 
 
@@ -195,9 +195,9 @@ def test_an_idle_daemon_wakes_up_at_once_and_without_the_pipe_at_its_next_tick(
     host.configure(host.config.read_text().replace("scan_every = 5", "scan_every = 600"))
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=listener, ledger=book)
+        service = Service(settings, listener=listener, ledger=book)
         with daemon_thread(service):
-            until(lambda: (host.state / "bell").exists(), "the pipe")
+            until(lambda: (host.state / "wakeup").exists(), "the pipe")
             since = time.monotonic()
             for verb in ("hold", "release", "hold"):
                 count = len(listener.sentences(Kind.ASKED))
@@ -207,7 +207,7 @@ def test_an_idle_daemon_wakes_up_at_once_and_without_the_pipe_at_its_next_tick(
                     "the daemon to hear of it",
                 )
             assert time.monotonic() - since < LONGEST_PAUSE_SECONDS
-            (host.state / "bell").unlink()
+            (host.state / "wakeup").unlink()
             said(host, "release", "karmic")
             until(lambda: "karmic: released, on request" in listener.sentences(Kind.ASKED)[2:], "the tick")
 
@@ -574,7 +574,7 @@ def test_a_retry_is_granted_as_soon_as_the_error_is_beside_the_files(host: Host,
     try:
         with (
             closing(open_ledger(settings.state.dir)) as book,
-            daemon_thread(Service(settings, monitor=listener, ledger=book)),
+            daemon_thread(Service(settings, listener=listener, ledger=book)),
         ):
             until(lambda: bool(answers), "the error beside the files")
             again = "karmic is tried again now, although its files have not changed.\n"
@@ -632,7 +632,7 @@ def test_when_a_cloud_is_asked_next_is_written_down_when_it_changes_and_gone_whe
         assert book.probes() == {"c": 1100.0}
 
 
-def test_an_advance_is_written_now_and_then_and_counts_from_the_files_beginning(tmp_path: Path) -> None:
+def test_progress_is_written_now_and_then_and_counts_from_the_files_beginning(tmp_path: Path) -> None:
     clock = [0.0]
     with closing(open_ledger(tmp_path)) as book:
         now = lambda: 1000 + clock[0]  # noqa: E731
@@ -643,9 +643,9 @@ def test_an_advance_is_written_now_and_then_and_counts_from_the_files_beginning(
                 file = "karmic.vmlinuz" if second < 3 else "karmic.img"
                 tracker.progress(Progress(RECORD.id, "upload", file, second, 6, second))
                 tracker.progress(Progress(LUCID, "upload", file, second, 6, second))
-                written = book.advances().get(("/s", "karmic"))
+                written = book.progress().get(("/s", "karmic"))
                 assert (written.done if written else 0) == second // 2 * 2
-        assert list(book.advances()) == [KARMIC]
+        assert list(book.progress()) == [KARMIC]
     assert written
     assert (written.file, written.began, written.moment) == ("karmic.img", 1003.0, 1004.0)
 
@@ -658,7 +658,7 @@ def test_no_progress_is_left_of_a_set_that_fails_again_in_the_same_way(
     settings, tracker = load(host.config, environ={}), ProgressTracker()
     with closing(open_ledger(settings.state.dir)) as book:
         for attempt in (1, 2):
-            service = Service(settings, monitor=Tee((tracker, listener)), tracker=tracker, ledger=book)
+            service = Service(settings, listener=Tee((tracker, listener)), tracker=tracker, ledger=book)
             (record,) = service.once()
             assert (record.state, record.attempt) == ("rejected", attempt)
             assert tracker.snapshot() == ()

@@ -78,7 +78,7 @@ def once(host: Host, listener: Recorder) -> dict[str, SetRecord]:
     """Do all that can be done, a quarter of an hour after the last record of version 0.1."""
     now = max(record.since for record in records(host).values()) + 900
     with closing(open_ledger(host.state)) as book:
-        service = Service(load(host.config, environ={}), monitor=listener, ledger=book, now=lambda: now)
+        service = Service(load(host.config, environ={}), listener=listener, ledger=book, now=lambda: now)
         return {record.name: record for record in service.once()}
 
 

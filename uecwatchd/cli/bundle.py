@@ -20,7 +20,7 @@ from uecwatchd.cli.output import put, put_json, say
 from uecwatchd.clouds.credentials.account import Account, bundle_user, gather, sealing_certificate
 from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
-from uecwatchd.events import Event, Kind, Monitor, Progress
+from uecwatchd.events import Event, Kind, Listener, Progress
 from uecwatchd.images import digests
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.file_names import arch_by_name, role_by_name
@@ -99,9 +99,9 @@ def bundle(arguments: argparse.Namespace) -> int:
     return os.EX_OK
 
 
-def _show(monitor: Monitor, shown: SetId, size: int, done: int) -> None:
+def _show(listener: Listener, shown: SetId, size: int, done: int) -> None:
     """Show progress as a line that is updated on a terminal, and nothing elsewhere."""
-    monitor.progress(Progress(shown, "bundle", shown.name, done, size))
+    listener.progress(Progress(shown, "bundle", shown.name, done, size))
 
 
 def _properties(arguments: argparse.Namespace, facts: Facts, size: int) -> ImageProperties:

@@ -39,7 +39,7 @@ def once(arguments: argparse.Namespace) -> int:
         before = {
             r.id: r for r in ledger.sets()
         }  # all, to report the changed ones; the service reads all too
-        service = Service(settings, monitor=log, tracker=log.tracker, ledger=ledger, spread=random.random)
+        service = Service(settings, listener=log, tracker=log.tracker, ledger=ledger, spread=random.random)
         handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
         records = service.once()
     changed = [r for r in records if before.get(r.id) != r]

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from uecwatchd.events import Event, Kind, Monitor
+from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.outputs.log import EventLog, open_log, take_over_stdlib
 
 
@@ -13,5 +13,5 @@ def program_log() -> EventLog:
     return log
 
 
-def report_lost(monitor: Monitor, sentence: str) -> None:
-    monitor.tell(Event(Kind.LEDGER_LOST, sentence, level="error"))
+def report_lost(listener: Listener, sentence: str) -> None:
+    listener.tell(Event(Kind.LEDGER_LOST, sentence, level="error"))

@@ -175,7 +175,7 @@ def decide(verb: Verb, row: Row, *, alive: bool) -> VerbEffect:
     return _hold(row) if verb == "hold" else _release(row, later)
 
 
-def _order(verb: Verb, row: Row) -> str:
+def _command(verb: Verb, row: Row) -> str:
     return command(verb, row.id)
 
 
@@ -183,7 +183,7 @@ def _retry(row: Row, later: str) -> VerbEffect:
     name, record = row.name, row.record
     if row.held_since is not None:
         why = f"{name} is held since {moment(row.held_since)} UTC, and is not tried before:"
-        return _no_effect(f"{why} {_order('release', row)}", os.EX_TEMPFAIL)
+        return _no_effect(f"{why} {_command('release', row)}", os.EX_TEMPFAIL)
     if row.state == "working" and record and record.stage == LAST_STAGE:  # its result is beside its files
         result = record.error.kind if record.error else "done"
         return _effect(_AGAIN[result].format(name=name, cloud=record.target.cloud))
@@ -231,7 +231,7 @@ def _starts_again(row: Row) -> str:
     if not row.files:
         return ""
     if row.held_since is not None:
-        return f" Its files are still there, and it stays held until: {_order('release', row)}"
+        return f" Its files are still there, and it stays held until: {_command('release', row)}"
     return " Its files are still there, so it starts again, as if they had just been dropped."
 
 
@@ -239,7 +239,7 @@ def _hold(row: Row) -> VerbEffect:
     name = row.name
     if row.held_since is not None:
         return _no_effect(f"{name} is held already, since {moment(row.held_since)} UTC.")
-    until = f"until: {_order('release', row)}"
+    until = f"until: {_command('release', row)}"
     if row.state == "working":
         return _effect(f"{name} stops before its next part, and is held {until}")
     if row.state == "absent":

@@ -12,7 +12,7 @@ from uecwatchd.cli.program_log import program_log, report_lost
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred
-from uecwatchd.events import Monitor, error_event
+from uecwatchd.events import Listener, error_event
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.outputs.systemd import Notifier, show_work
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if ledger is None:
         return os.EX_OK
     with closing(ledger):
-        service = Service(settings, monitor=log, tracker=log.tracker, ledger=ledger, spread=random.random)
+        service = Service(settings, listener=log, tracker=log.tracker, ledger=ledger, spread=random.random)
         ends.append(service.stop)
         if stopped.is_set():  # asked while the ledger was opened
             service.stop()
@@ -51,17 +51,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _await_ledger(
-    settings: Settings, notifier: Notifier, stopped: threading.Event, monitor: Monitor
+    settings: Settings, notifier: Notifier, stopped: threading.Event, listener: Listener
 ) -> Ledger | None:
     """Open the ledger, and wait while the disk is full; None if a stop is requested before.
 
     systemd is told that we are ready: otherwise `systemctl start` would wait without a message, and five
     failed starts would be the last.
     """
-    conditions = Conditions(monitor)
+    conditions = Conditions(listener)
     while not stopped.is_set():
         try:
-            return open_ledger(settings.state, lost=partial(report_lost, monitor))
+            return open_ledger(settings.state, lost=partial(report_lost, listener))
         except Deferred as error:
             if conditions.set(("ledger",), f"Nothing is begun yet: {error}", level="error"):
                 notifier.ready(f"Waiting: {problem(error)}")
@@ -70,7 +70,7 @@ def _await_ledger(
     return None
 
 
-def _tell_of_thread(monitor: Monitor, ended: threading.ExceptHookArgs) -> None:
+def _tell_of_thread(listener: Listener, ended: threading.ExceptHookArgs) -> None:
     if isinstance(ended.exc_value, Exception):
         fault = internal_error(f"thread {ended.thread.name if ended.thread else ''}", ended.exc_value)
-        monitor.tell(error_event(fault))
+        listener.tell(error_event(fault))

@@ -194,7 +194,7 @@ def _open_again(request: UploadRequest, bundle: BundleRecord, tools: UploadTools
         tools.check_stop()
         done = part.index * member.size // bundle.parts if bundle.parts else 0
         stage = f"open the {member.role} again"
-        tools.monitor.progress(
+        tools.listener.progress(
             Progress(request.made_for, stage, member.name, done, member.size, part.index + 1)
         )
 
@@ -204,7 +204,7 @@ def _open_again(request: UploadRequest, bundle: BundleRecord, tools: UploadTools
         why = f"the image in it has the digest {digest.text()}, the file {request.digest}"
         raise Rejected(f"cloud {cloud.name}, opening {bundle.location}", why, "Bundle it again.")
     what = f"{request.made_for.name}: opened {bundle.location} again: it holds {member.name}, bit by bit"
-    tools.monitor.tell(Event(Kind.UPLOADED, what, request.made_for, fields={"cloud": cloud.name}))
+    tools.listener.tell(Event(Kind.UPLOADED, what, request.made_for, fields={"cloud": cloud.name}))
 
 
 def _register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> Registration:
@@ -279,7 +279,7 @@ def _finish(
         owner = request.owner if bundle.owner is None else bundle.owner
         bundle = replace(bundle, owner=owner)
     fields = {"file": member.path, "cloud": tools.cloud.name, ID_WORDS[member.role]: image_id}
-    tools.monitor.tell(Event(kind, f"{request.made_for.name}: {what}", request.made_for, fields=fields))
+    tools.listener.tell(Event(kind, f"{request.made_for.name}: {what}", request.made_for, fields=fields))
     # Another host may have registered it from a bucket of its own, also where an answer to us was lost.
     bucket = location.split("/")[0]
     done = replace(bundle, state="registered", bucket=bucket, image_id=image_id, registered=registered)

@@ -69,7 +69,7 @@ def deregister_failed(request: UploadRequest, tools: UploadTools, failed: Images
         registration.deregister(tools.cloud, image.id)
         what = f"deregistered {image.id}, which is {image.state}, to register it again"
         fields = {"cloud": tools.cloud.name}
-        tools.monitor.tell(
+        tools.listener.tell(
             Event(Kind.REGISTERED, f"{request.made_for.name}: {what}", request.made_for, fields=fields)
         )
 

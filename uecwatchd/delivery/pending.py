@@ -95,4 +95,4 @@ def _given_up(tools: UploadTools, image_id: str, why: str) -> Deferred:
 
 def _warn(request: UploadRequest, tools: UploadTools, what: str) -> None:
     sentence, fields = f"{request.made_for.name}: {what}", {"cloud": tools.cloud.name}
-    tools.monitor.tell(Event(Kind.WORKING, sentence, request.made_for, "warning", fields=fields))
+    tools.listener.tell(Event(Kind.WORKING, sentence, request.made_for, "warning", fields=fields))

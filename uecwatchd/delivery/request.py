@@ -7,7 +7,7 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import WorkSettings
-from uecwatchd.events import Monitor
+from uecwatchd.events import Listener
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.types import Arch, ContentDigest, Role, SetId
@@ -63,7 +63,7 @@ class UploadTools:
 
     cloud: Cloud
     ledger: Ledger
-    monitor: Monitor
+    listener: Listener
     work: WorkSettings
     slots: UploadSlots  #: shared by all uploads of the service
     patience: RetryPolicy

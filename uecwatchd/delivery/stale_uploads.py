@@ -56,4 +56,4 @@ def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> N
 def _tell(request: UploadRequest, tools: UploadTools, what: str, level: Level = "info") -> None:
     fields: Fields = {"cloud": tools.cloud.name}
     sentence = f"{request.made_for.name}: {what}"
-    tools.monitor.tell(Event(Kind.WORKING, sentence, request.made_for, level, fields))
+    tools.listener.tell(Event(Kind.WORKING, sentence, request.made_for, level, fields))

@@ -92,7 +92,7 @@ def _send_parts(
 
     def progress(done: int) -> None:
         stage = f"upload the {member.role}"
-        tools.monitor.progress(Progress(request.made_for, stage, member.name, done, member.size, ready + 1))
+        tools.listener.progress(Progress(request.made_for, stage, member.name, done, member.size, ready + 1))
 
     def send_one(piece: PartData) -> None:
         known = there.get(piece.part.name)
@@ -151,7 +151,7 @@ def _find_parts(
         place = _resume_point(bundle, parts, size=request.member.size)
         what = f"Resuming {request.made_for.name} at upload, {place}"
         fields: Fields = {"file": request.member.path, "stage": f"upload the {request.member.role}"}
-        tools.monitor.tell(Event(Kind.RESUMED, what, request.made_for, fields=fields))
+        tools.listener.tell(Event(Kind.RESUMED, what, request.made_for, fields=fields))
     return parts
 
 
@@ -189,7 +189,7 @@ def _tell_bundled(request: UploadRequest, totals: Totals, tools: UploadTools) ->
         f"{_parts(totals)} of {format_size(totals.bundled_size)} in all"
     )
     fields: Fields = {"file": request.member.path, "bytes": totals.bundled_size}
-    tools.monitor.tell(Event(Kind.BUNDLED, what, request.made_for, "debug", fields))
+    tools.listener.tell(Event(Kind.BUNDLED, what, request.made_for, "debug", fields))
 
 
 def _tell_uploaded(
@@ -207,4 +207,4 @@ def _tell_uploaded(
         "bytes": totals.bundled_size,
         "seconds": seconds,
     }
-    tools.monitor.tell(Event(Kind.UPLOADED, what, request.made_for, fields=fields))
+    tools.listener.tell(Event(Kind.UPLOADED, what, request.made_for, fields=fields))

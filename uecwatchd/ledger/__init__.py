@@ -13,7 +13,7 @@ keys of unfinished bundles. The kinds of record:
 - a *cloud*: its detected generation, for times when it cannot be asked;
 - a *request* or a *hold*: from the command line, for the daemon;
 - files *leaving* a folder, from before the first is moved until after the last;
-- an *advance*: the progress of the work on a set, for `status`.
+- *progress*: how far the work on a set is, for `status`.
 
 The program opens a ledger with `ledger.open`, and uses it through `ledger.api`. `ledger.sqlite` is the only
 store that implements it.

@@ -175,13 +175,13 @@ class Ledger(Protocol):
     def put_cloud(self, name: str, found: DetectedCloud) -> None:
         """Write the generation of a cloud."""
 
-    def advances(self) -> Mapping[SetId, ProgressRecord]:
+    def progress(self) -> Mapping[SetId, ProgressRecord]:
         """Return the progress of the work on each set that is under way."""
 
-    def put_advance(self, advance: ProgressRecord) -> None:
+    def put_progress(self, progress: ProgressRecord) -> None:
         """Write the progress of a set. It may be lost in a power cut."""
 
-    def drop_advance(self, set_id: SetId) -> None:
+    def drop_progress(self, set_id: SetId) -> None:
         """Remove the progress of a set, if it is there. The removal may be lost in a power cut."""
 
     def probes(self) -> Mapping[str, float]:

@@ -120,13 +120,13 @@ def leaving_from(row: sqlite3.Row) -> LeavingFile:
     return LeavingFile(row["folder"], row["path"], FileStamp(*json.loads(row["stamp"])), row["way"])
 
 
-def advance_row(advance: ProgressRecord) -> dict[str, object]:
-    values = asdict(advance)
+def progress_row(progress: ProgressRecord) -> dict[str, object]:
+    values = asdict(progress)
     del values["set_id"]
-    return {"folder": advance.set_id.folder, "name": advance.set_id.name, **values}
+    return {"folder": progress.set_id.folder, "name": progress.set_id.name, **values}
 
 
-def advance_from(row: sqlite3.Row) -> ProgressRecord:
+def progress_from(row: sqlite3.Row) -> ProgressRecord:
     values = dict(row)
     return ProgressRecord(SetId(values.pop("folder"), values.pop("name")), **values)
 

@@ -19,11 +19,11 @@ from uecwatchd.ledger.rows import (
     KEYS_BY_IMAGE,
     OF_SET,
     SELECT_SETS,
-    advance_from,
-    advance_row,
     bundle_from,
     bundle_row,
     leaving_from,
+    progress_from,
+    progress_row,
     replace_rows,
     replace_sets,
     select_sets_of,
@@ -232,15 +232,15 @@ class SqliteLedger:
     def drop_hold(self, set_id: SetId) -> None:
         self._write("forget hold", f"DELETE FROM holds WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
 
-    def advances(self) -> Mapping[SetId, ProgressRecord]:
-        return {one.set_id: one for one in self._records(advance_from, "SELECT * FROM advances")}
+    def progress(self) -> Mapping[SetId, ProgressRecord]:
+        return {one.set_id: one for one in self._records(progress_from, "SELECT * FROM advances")}
 
-    def put_advance(self, advance: ProgressRecord) -> None:
-        self._replace("note advance", "advances", advance_row(advance), lasting=False)
+    def put_progress(self, progress: ProgressRecord) -> None:
+        self._replace("note progress", "advances", progress_row(progress), lasting=False)
 
-    def drop_advance(self, set_id: SetId) -> None:
+    def drop_progress(self, set_id: SetId) -> None:
         self._write(
-            "forget advance",
+            "forget progress",
             f"DELETE FROM advances WHERE {OF_SET}",  # noqa: S608 (constant)
             *set_id,
             lasting=False,

@@ -10,7 +10,7 @@ from uecwatchd.outputs.progress import ProgressTracker, Snapshot
 from uecwatchd.types import SetId
 
 # Often enough for a person who watches; each is a write to the disk, and a shorter stage needs none.
-ADVANCE_EVERY_SECONDS = 2.0
+WRITE_EVERY_SECONDS = 2.0
 
 
 @contextmanager
@@ -22,18 +22,18 @@ def progress_in_ledger(
     def write(snapshot: Snapshot) -> None:
         for tracked in snapshot:
             p = tracked.latest
-            advance = ProgressRecord(set_id, p.stage, p.file, p.done, p.total, p.part, tracked.began, now())
+            progress = ProgressRecord(set_id, p.stage, p.file, p.done, p.total, p.part, tracked.began, now())
             with suppress(UecError):
-                ledger.put_advance(advance)
+                ledger.put_progress(progress)
 
-    with tracker.following(set_id, write, every_seconds=ADVANCE_EVERY_SECONDS):
+    with tracker.following(set_id, write, every_seconds=WRITE_EVERY_SECONDS):
         yield
 
 
-def drop_advances(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:
+def drop_progress(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:
     """Remove the copies for some sets, or all that a crash left behind."""
     with suppress(UecError):
         if keys is None:
-            keys = tuple(ledger.advances())
+            keys = tuple(ledger.progress())
         for key in keys:
-            ledger.drop_advance(key)
+            ledger.drop_progress(key)

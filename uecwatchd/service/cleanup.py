@@ -19,7 +19,7 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
         others = [other for other in ledger.sets_with_content(bundle.digest) if other.id != record.id]
         if is_used_only_by(bundle, record, others):
             ledger.drop_bundle(bundle)
-    ledger.drop_advance(record.id)
+    ledger.drop_progress(record.id)
 
 
 def is_used_only_by(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRecord]) -> bool:

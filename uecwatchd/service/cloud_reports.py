@@ -10,7 +10,7 @@ from uecwatchd.clouds.detect import DetectedDialect, address_of
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import CloudAway, UecError, cause_of
-from uecwatchd.events import Event, Kind, Monitor
+from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.service.conditions import REPORTED_SUSPENSIONS, Conditions, Key, reported_part
 from uecwatchd.types import DetectedCloud
@@ -24,7 +24,7 @@ class CloudReports:
 
     ledger: Ledger
     conditions: Conditions
-    monitor: Monitor
+    listener: Listener
     wake: Callable[[], None]
 
     def detected(self, clouds: Mapping[str, CloudSettings], cloud: Cloud, found: DetectedDialect) -> None:
@@ -33,10 +33,10 @@ class CloudReports:
             with contextlib.suppress(UecError):  # what cannot be kept is detected again at the next start
                 known = DetectedCloud(found.dialect.name, address_of(cloud.account))
                 self.ledger.put_cloud(cloud.name, known)
-            self.monitor.tell(Event(Kind.READY, describe_cloud(cloud, found)))
+            self.listener.tell(Event(Kind.READY, describe_cloud(cloud, found)))
             self.wake()
         for sentence in cloud_warnings(cloud):
-            self.monitor.tell(Event(Kind.READY, sentence, level="warning"))
+            self.listener.tell(Event(Kind.READY, sentence, level="warning"))
 
     def suspended(self, name: str, error: UecError) -> None:
         """Note the reason, which the set that met it reports."""
@@ -50,7 +50,7 @@ class CloudReports:
     def resumed(self, name: str, reported: bool) -> None:  # noqa: FBT001 (a callback)
         self.conditions.clear_others((HALTED, name), ())
         if reported:
-            self.monitor.tell(Event(Kind.READY, f"Cloud {name} can be used again"))
+            self.listener.tell(Event(Kind.READY, f"Cloud {name} can be used again"))
         self.wake()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
 from uecwatchd.errors import UecError
-from uecwatchd.events import Event, Fields, Kind, Level, Monitor, error_event
+from uecwatchd.events import Event, Fields, Kind, Level, Listener, error_event
 from uecwatchd.system.internal_errors import RepeatedWork, as_internal_error
 
 # Suspensions of a cloud in a row that are reported. More would fill the journal with one that comes and goes.
@@ -26,8 +26,8 @@ Key = tuple[str, ...]
 class Conditions:
     """The conditions that last now, each with its text. Safe to use from several threads."""
 
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
         self._lock = threading.Lock()  # guards _lasting
         self._lasting: dict[Key, str] = {}
 
@@ -52,13 +52,13 @@ class Conditions:
             return False
         reported = self._begins(key, text, once=once) and not quiet
         if reported:
-            self._monitor.tell(Event(kind, text, level=level, fields=fields or {}))
+            self._listener.tell(Event(kind, text, level=level, fields=fields or {}))
         return reported
 
     def set_error(self, key: Key, error: UecError) -> None:
         """Note that an error lasts, and tell it if it is another one than before."""
         if self._begins(key, str(error)):
-            self._monitor.tell(error_event(error))
+            self._listener.tell(error_event(error))
 
     def clear(self, key: Key) -> bool:
         """Forget a condition; return True if it lasted until now."""

@@ -9,11 +9,11 @@ from functools import partial
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
-from uecwatchd.events import Event, Kind, Level, Monitor, Tee
+from uecwatchd.events import Event, Kind, Level, Listener, Tee
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.state_folder import lock_state
-from uecwatchd.outputs.ledger_progress import drop_advances
+from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.cloud_reports import HALTED
@@ -39,7 +39,7 @@ class Service:
 
     `spread` returns numbers from 0 to 1, so that retries do not come at the same moment. `patience` is how
     long a worker stays with a cloud that is not ready. `wait` waits for an event, or for some seconds by the
-    clock, and returns True if the event has come. `tracker` is the one that `monitor` passes progress to;
+    clock, and returns True if the event has come. `tracker` is the one that `listener` passes progress to;
     without it, the service has one of its own.
     """
 
@@ -47,7 +47,7 @@ class Service:
         self,
         settings: Settings,
         *,
-        monitor: Monitor,
+        listener: Listener,
         ledger: Ledger,
         tracker: ProgressTracker | None = None,
         now: Callable[[], float] = time.time,
@@ -60,10 +60,10 @@ class Service:
         self._settings = settings
         if tracker is None:
             tracker = ProgressTracker(clock=monotonic, now=now)
-            monitor = Tee((tracker, monitor))
-        conditions = Conditions(monitor)
+            listener = Tee((tracker, listener))
+        conditions = Conditions(listener)
         self._shared = Shared(
-            monitor,
+            listener,
             conditions,
             tracker,
             ledger,
@@ -142,7 +142,7 @@ class Service:
             watch = FolderWatch(
                 self._settings.spool,
                 wake=signals.wake,
-                monitor=self._shared.monitor,
+                listener=self._shared.listener,
                 conditions=self._shared.conditions,
                 monotonic=self._shared.clocks.monotonic,
             )
@@ -168,7 +168,7 @@ class Service:
     def _locked(self) -> Iterator[None]:
         """Lock the state directory and the folders; a folder that appears later is locked then."""
         lock = lock_state(self._settings.state.dir)
-        drop_advances(self._shared.ledger)
+        drop_progress(self._shared.ledger)
         try:
             self._spooler.lock_folders()
             yield
@@ -222,7 +222,7 @@ class Service:
         self._heartbeat.ready(self._spooler.schedule.summary())
 
     def _tell(self, sentence: str, level: Level = "info") -> None:
-        self._shared.monitor.tell(Event(Kind.RELOAD, sentence, level=level))
+        self._shared.listener.tell(Event(Kind.RELOAD, sentence, level=level))
 
 
 def _outlasts_reload(suspended: Container[str], key: Key) -> bool:

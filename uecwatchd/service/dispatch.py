@@ -11,7 +11,7 @@ from uecwatchd.events import Event, Kind, error_event
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.ledger_progress import drop_advances
+from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.service.attempt import context, run
 from uecwatchd.service.policy import is_due, to_due_set
 from uecwatchd.service.queue import SetQueue
@@ -105,7 +105,7 @@ class Dispatcher:
         for each in ended:
             key = each.found.id
             self._requests.finish(each.requests)
-            drop_advances(tools.ledger, [key])
+            drop_progress(tools.ledger, [key])
             fault = each.result.exception()
             if fault is None:
                 self._states.put(each.result.result())
@@ -127,7 +127,7 @@ class Dispatcher:
     def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.AttemptTools) -> None:
         """Defer a set when an internal error has prevented even the record of how the attempt ended."""
         error, now = internal_error(found.name, fault), tools.now()
-        tools.monitor.tell(error_event(error, found.id))
+        tools.listener.tell(error_event(error, found.id))
         record = self._states.get(found.id)
         record = record or SetRecord(str(found.folder), found.name, "", "working", now)
         record = replace(adjust_for_downtime(record, started=tools.started), stamp=found.stamp)

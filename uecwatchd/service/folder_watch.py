@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from uecwatchd.config.records import SpoolSettings
-from uecwatchd.events import Event, Kind, Level, Monitor
+from uecwatchd.events import Event, Kind, Level, Listener
 from uecwatchd.intake.watch import RETRY_SECONDS, Watch, reason_late, seconds_overdue
 from uecwatchd.service.conditions import Conditions
 
@@ -18,12 +18,12 @@ class FolderWatch:
         settings: SpoolSettings,
         *,
         wake: threading.Event,
-        monitor: Monitor,
+        listener: Listener,
         conditions: Conditions,
         monotonic: Callable[[], float],
     ) -> None:
         self._wake = wake
-        self._monitor = monitor
+        self._listener = listener
         self._conditions = conditions
         self._monotonic = monotonic
         self._scanned_at: dict[Path, float] = {}
@@ -54,7 +54,7 @@ class FolderWatch:
         now = self._monotonic()
         if lost := self._watch.lost():
             text = f"Lost the watch: {lost}; watching again"
-            self._monitor.tell(Event(Kind.WATCH_LOST, text, level="warning"))
+            self._listener.tell(Event(Kind.WATCH_LOST, text, level="warning"))
             self._watch.restart()
             self.report()
             return True

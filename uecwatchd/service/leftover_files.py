@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from uecwatchd.events import Event, Kind, Monitor
+from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.intake.sets.records import UnmatchedFile
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.system.text import printable
@@ -14,7 +14,7 @@ MOST_REPORTED = 20
 
 
 def report_leftover_files(
-    folder: Path, unmatched: Iterable[UnmatchedFile], *, conditions: Conditions, monitor: Monitor
+    folder: Path, unmatched: Iterable[UnmatchedFile], *, conditions: Conditions, listener: Listener
 ) -> None:
     """Report the files of a folder that are in no set, each once."""
     topic = (LEFT_OUT, str(folder))
@@ -25,4 +25,4 @@ def report_leftover_files(
         conditions.set(key, texts[key], kind=Kind.LEFT_OUT, quiet=number >= MOST_REPORTED)
     if (more := len(news) - MOST_REPORTED) > 0:
         text = f"{more} more files are in no set: uecwatchd status lists them"
-        monitor.tell(Event(Kind.LEFT_OUT, text, level="warning"))
+        listener.tell(Event(Kind.LEFT_OUT, text, level="warning"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.errors import UecError
-from uecwatchd.events import Event, Kind, Monitor
+from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Request, Verb
@@ -84,7 +84,7 @@ class Requests:
         return {name for place, name in self.open.holds if place == str(folder)}
 
     def carry_out(
-        self, running: Collection[SetId], availability: CloudAvailability, monitor: Monitor
+        self, running: Collection[SetId], availability: CloudAvailability, listener: Listener
     ) -> bool:
         """Update, and do what needs no scan. Return True if a cloud is to be probed now.
 
@@ -93,10 +93,10 @@ class Requests:
         before = self.open
         self.update()
         for event in events_between(before, self.open):
-            monitor.tell(event)
+            listener.tell(event)
         for key in self.open.sets("forget"):
             if key not in running:
-                self._forget(key, monitor)
+                self._forget(key, listener)
         suspended = availability.suspended()
         asked = [self._states.get(key) for key in self.open.sets("retry") if key not in running]
         blocked = [
@@ -119,7 +119,7 @@ class Requests:
             if key.folder == str(folder) and key.name not in able and key not in running:
                 self.finish(self.open.of(key, "retry"))
 
-    def _forget(self, key: SetId, monitor: Monitor) -> None:
+    def _forget(self, key: SetId, listener: Listener) -> None:
         """Clear all traces of a set, or leave the request open if that fails, on a full disk for example."""
         if record := self._states.get(key):
             with suppress(UecError):
@@ -127,7 +127,7 @@ class Requests:
                 self._states.drop(record)
         if self._states.get(key) is None:
             self.finish(self.open.of(key, "forget"))
-            monitor.tell(Event(Kind.ASKED, f"{key.name}: forgotten, on request", key))
+            listener.tell(Event(Kind.ASKED, f"{key.name}: forgotten, on request", key))
 
     def _read(self) -> OpenRequests:
         requests = tuple(r for r in self._ledger.requests() if r.number not in self._finished)

@@ -11,7 +11,7 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
-from uecwatchd.events import Monitor
+from uecwatchd.events import Listener
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.service.attempt import context
@@ -54,7 +54,7 @@ class Signals:
 class Shared:
     """One running service, apart from its configuration."""
 
-    monitor: Monitor
+    listener: Listener
     conditions: Conditions
     tracker: ProgressTracker
     ledger: Ledger
@@ -74,7 +74,7 @@ class Shared:
             raise
 
     def reports(self) -> CloudReports:
-        return CloudReports(self.ledger, self.conditions, self.monitor, wake=self.signals.wake.set)
+        return CloudReports(self.ledger, self.conditions, self.listener, wake=self.signals.wake.set)
 
     def tools_for(self, settings: Settings) -> context.AttemptTools:
         """Make the tools of attempts by one configuration. Raises Halted for a mistake in `[defaults]`."""
@@ -94,7 +94,7 @@ class Shared:
             ledger=self.ledger,
             state_folder=self.state_folder,
             clouds=clouds,
-            monitor=self.monitor,
+            listener=self.listener,
             tracker=self.tracker,
             stopping=self.signals.stopping,
             interrupts=self.interrupts,

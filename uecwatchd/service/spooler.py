@@ -53,7 +53,7 @@ class Spooler:
         dispatcher = Dispatcher(
             settings.work.sets, states=states, requests=requests, monotonic=monotonic, ended=ended
         )
-        conditions = conditions or Conditions(tools.monitor)
+        conditions = conditions or Conditions(tools.listener)
         self._parts = LastingParts(states, requests, dispatcher, conditions, monotonic)
         self._ended = ended
         self._progressed = progressed
@@ -119,7 +119,7 @@ class Spooler:
         self._adjust_for_clock_jump()
         self._parts.states.catch_up()
         availability = setup.tools.clouds.availability
-        if self._parts.requests.carry_out(self._parts.dispatcher.running, availability, setup.tools.monitor):
+        if self._parts.requests.carry_out(self._parts.dispatcher.running, availability, setup.tools.listener):
             self._ended()  # for a probe is due at once
         setup.scanner.update_rules()
         self._locks.release_others(spool.folders)
@@ -188,4 +188,4 @@ class Spooler:
         else:
             setup.troubles.pop(folder, None)
             if self._parts.conditions.clear(key):
-                setup.tools.monitor.tell(Event(Kind.READY, f"{folder}: the trouble is over"))
+                setup.tools.listener.tell(Event(Kind.READY, f"{folder}: the trouble is over"))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PIPE_NAME = "bell"
+PIPE_NAME = "wakeup"
 # All that a pipe holds: one wake-up is enough for any number of requests.
 PIPE_BYTES = 65536
 

@@ -177,8 +177,8 @@ def row_with(folder: Path, **known: Any) -> Row:
 
 def test_progress_is_shown_with_rate_and_time_left_while_a_daemon_runs(waiting: Path) -> None:
     key = (str(waiting), "karmic")
-    advance = ProgressRecord(key, "upload the machine", "karmic.img", 250, 1000, 37, NOW - 100, NOW - 50)
-    known = {"records": (record_of(waiting, stage="deliver the machine image"),), "advances": {key: advance}}
+    progress = ProgressRecord(key, "upload the machine", "karmic.img", 250, 1000, 37, NOW - 100, NOW - 50)
+    known = {"records": (record_of(waiting, stage="deliver the machine image"),), "progress": {key: progress}}
     row = row_with(waiting, alive=True, **known)
     assert row.state == "working"
     assert row.detail == ("upload the machine: karmic.img, part 37, 25 %, 0.0 MB/s, 2 min left (attempt 2)")
@@ -198,8 +198,8 @@ def test_progress_is_shown_with_rate_and_time_left_while_a_daemon_runs(waiting: 
 
 def test_a_stage_without_a_measure_is_shown_by_its_name(waiting: Path) -> None:
     key = (str(waiting), "karmic")
-    advance = ProgressRecord(key, "publish", "", 0, 0, 0, NOW, NOW)
-    row = row_with(waiting, alive=True, records=(record_of(waiting),), advances={key: advance})
+    progress = ProgressRecord(key, "publish", "", 0, 0, 0, NOW, NOW)
+    row = row_with(waiting, alive=True, records=(record_of(waiting),), progress={key: progress})
     assert row.detail == "publish (attempt 2)"
 
 

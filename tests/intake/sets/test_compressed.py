@@ -94,7 +94,7 @@ def test_each_is_reported_once_while_it_lies_there_and_many_are_reported_togethe
     conditions = Conditions(listener)
 
     def look() -> None:
-        report_leftover_files(tmp_path, decided(tmp_path).unmatched, conditions=conditions, monitor=listener)
+        report_leftover_files(tmp_path, decided(tmp_path).unmatched, conditions=conditions, listener=listener)
 
     lay(tmp_path, {"k.tar.gz": "x", "web.raw.1": MBR, "notes.md": "x"})
     for _ in range(3):

@@ -226,7 +226,7 @@ def turn(host: Host, listener: Recorder) -> Turn:
         settings = load(host.config, environ={})
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + later
-            (record,) = Service(settings, monitor=listener, ledger=book, now=lambda: now).once()
+            (record,) = Service(settings, listener=listener, ledger=book, now=lambda: now).once()
             return record
 
     return once
@@ -334,7 +334,7 @@ def test_a_file_that_moves_while_it_goes_up_is_not_registered_then_but_is_later(
     host.cloud.faults.arm("slow", 0.3)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=listener, ledger=book)
+        service = Service(settings, listener=listener, ledger=book)
         mover = threading.Thread(target=_move, args=(host, image, change))
         mover.start()
         (record,) = service.once()
@@ -345,7 +345,7 @@ def test_a_file_that_moves_while_it_goes_up_is_not_registered_then_but_is_later(
         )
         assert not host.cloud.images
         host.cloud.faults.clear()
-        (record,) = Service(settings, monitor=listener, ledger=book).once()
+        (record,) = Service(settings, listener=listener, ledger=book).once()
     assert record.state == "done"
     assert [member.stamp for member in record.members] == [FileStamp.of(image.stat())]
 
@@ -371,7 +371,7 @@ def hurried(host: Host, listener: Recorder) -> Any:
     """A run of `once` by a clock so fast that its patience is soon over; gives the set's record."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=listener, ledger=book, monotonic=lambda: 10 * time.monotonic())
+        service = Service(settings, listener=listener, ledger=book, monotonic=lambda: 10 * time.monotonic())
         (record,) = service.once()
         return record
 

@@ -186,7 +186,7 @@ def test_who_waits_for_an_older_image_that_another_set_works_on_can_be_stopped(
     drop(host, 'on_existing = "replace"', seed=2)
     with closing(open_ledger(host.state)) as book:
         (older,) = book.all_bundles()
-        service = Service(load(host.config, environ={}), monitor=listener, ledger=book)
+        service = Service(load(host.config, environ={}), listener=listener, ledger=book)
         claimed = f"{older.cloud}/{older.identity}"
         record = stop_while_waiting(service, book, claimed=claimed, stage="take the older")
     assert record.state == "queued"
@@ -244,7 +244,7 @@ def test_what_another_set_began_belongs_to_the_one_that_registers_it(host: Host,
     drop(host, seed=1, name="lucid")
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        (record,) = Service(settings, monitor=listener, ledger=book, patience=RetryPolicy(tries=())).once()
+        (record,) = Service(settings, listener=listener, ledger=book, patience=RetryPolicy(tries=())).once()
     assert record.state == "deferred"
     for file in host.spool.glob("lucid.*"):
         file.unlink()

@@ -57,7 +57,7 @@ def drop(host: Host, made: RealSet, *, name: str = "tiny") -> None:
 
 def once(host: Host, listener: Recorder, *, name: str = "tiny") -> SetRecord:
     with closing(open_ledger(host.state)) as book:
-        records = Service(load(host.config, environ={}), monitor=listener, ledger=book).once()
+        records = Service(load(host.config, environ={}), listener=listener, ledger=book).once()
     (record,) = (record for record in records if record.name == name)
     return record
 
@@ -157,7 +157,7 @@ def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed_meanwhile(
     with closing(open_ledger(openstack.state)) as book:
         settings = load(openstack.config, environ={})
         clock = lambda: time.time() + advance[0]  # noqa: E731
-        (record,) = Service(settings, monitor=listener, ledger=book, now=clock).once()
+        (record,) = Service(settings, listener=listener, ledger=book, now=clock).once()
     assert record.state == "rejected"
     assert record.error
     assert "registering uec-images/vmlinuz-" in record.error.what
@@ -338,6 +338,6 @@ def test_who_waits_for_an_earlier_content_that_another_set_works_on_can_be_stopp
     left = BundleRecord("default", "b", "left", "kernel", ContentDigest("ab" * 32), "p", state)
     with closing(open_ledger(host.state)) as book:
         book.put_bundle(replace(left, made_for=SetId(str(host.spool), "tiny")))
-        service = Service(load(host.config, environ={}), monitor=listener, ledger=book)
+        service = Service(load(host.config, environ={}), listener=listener, ledger=book)
         record = stop_while_waiting(service, book, claimed="default/left", stage="deliver")
     assert record.state == "queued"

@@ -40,7 +40,7 @@ class LedgerFacts:
     alive: bool = False
     records: tuple[SetRecord, ...] = ()
     holds: Mapping[SetId, float] = field(default_factory=dict)
-    advances: Mapping[SetId, ProgressRecord] = field(default_factory=dict)
+    progress: Mapping[SetId, ProgressRecord] = field(default_factory=dict)
     asked: Mapping[SetId, Verb] = field(default_factory=dict)
     probes: Mapping[str, float] = field(default_factory=dict)
 
@@ -71,7 +71,7 @@ class Row:
     hint: str = ""
     held_since: float | None = None
     to_go: float | None = None
-    advance: ProgressRecord | None = None
+    progress: ProgressRecord | None = None
     otherwise: "Row | None" = None
     seen: bool = True
     probe_at: float | None = None
@@ -193,8 +193,8 @@ def _with_state(row: Row, outcome: Outcome, now: float, known: LedgerFacts) -> R
     """Return the row with its state and the reason. `now` is that of the listing."""
     record, key = row.record, row.id
     if record and record.state == "working" and known.alive:
-        advance = known.advances.get(key)
-        return replace(row, state="working", detail=_working(record, advance), advance=advance)
+        progress = known.progress.get(key)
+        return replace(row, state="working", detail=_working(record, progress), progress=progress)
     if verb := known.asked.get(key):
         return replace(row, state="queued", detail=f"to be {ASKED[verb]}, on request")
     if outcome is None:
@@ -261,24 +261,24 @@ def _ids(record: SetRecord) -> str:
     return ", ".join(image.image_id for image in record.target.images[::-1])
 
 
-def _working(record: SetRecord, advance: ProgressRecord | None) -> str:
-    if advance is None:
+def _working(record: SetRecord, progress: ProgressRecord | None) -> str:
+    if progress is None:
         return f"{record.stage or 'beginning'} ({attempt(record)})"
-    a, speed = advance, speed_of(advance)
-    file = [a.file] if a.file else []
-    progress = amounts(part=a.part, done=a.done, total=a.total, speed=speed)
-    left = time_left(done=a.done, total=a.total, speed=speed)
-    words = ", ".join([*file, *progress, *left])
-    return f"{a.stage}{f': {words}' if words else ''} ({attempt(record)})"
+    p, speed = progress, speed_of(progress)
+    file = [p.file] if p.file else []
+    reached = amounts(part=p.part, done=p.done, total=p.total, speed=speed)
+    left = time_left(done=p.done, total=p.total, speed=speed)
+    words = ", ".join([*file, *reached, *left])
+    return f"{p.stage}{f': {words}' if words else ''} ({attempt(record)})"
 
 
-def speed_of(advance: ProgressRecord) -> float:
-    return rate(advance.done, advance.moment - advance.began)
+def speed_of(progress: ProgressRecord) -> float:
+    return rate(progress.done, progress.moment - progress.began)
 
 
 def _held(row: Row, since: float, *, alive: bool) -> Row:
     if row.state == "working" and alive:
         return replace(row, held_since=since, detail=f"{row.detail}; held: stops before its next part")
-    told_else = row.detail if row.state == "absent" else f"{row.state}: {row.detail}"
-    detail = f"since {moment(since)} UTC; {told_else}"
+    without_hold = row.detail if row.state == "absent" else f"{row.state}: {row.detail}"
+    detail = f"since {moment(since)} UTC; {without_hold}"
     return replace(row, state="held", held_since=since, detail=detail, otherwise=row)

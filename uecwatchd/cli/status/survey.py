@@ -76,7 +76,7 @@ def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, De
         asked = {r.set_id: r.verb for r in ledger.requests()}
         # All sets, even for one name: a name is decided among all files of its folder.
         known = LedgerFacts(
-            now, alive, ledger.sets(), ledger.holds(), ledger.advances(), asked, ledger.probes()
+            now, alive, ledger.sets(), ledger.holds(), ledger.progress(), asked, ledger.probes()
         )
         return known, ledger.clouds()
 

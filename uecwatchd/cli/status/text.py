@@ -42,7 +42,7 @@ def _current_record(row: Row) -> SetRecord | None:
 
 
 def _progress(row: Row) -> dict[str, object] | None:
-    a = row.advance
+    a = row.progress
     if a is None:
         return None
     return result_files.progress_as_json(

@@ -201,7 +201,7 @@ class _ContentReader:
     def read(self) -> None:
         end = self._budget.clock() + self._budget.seconds
         todo = {path: file for path, file in self._files.items() if self._is_to_be_read(path)}
-        turns = _take_turns(todo)
+        turns = _in_turns(todo)
         for path in turns:
             self._take(path)
             self._budget.progressed()
@@ -237,7 +237,7 @@ class _ContentReader:
         return Contents(self._facts.read, self._sidecars.read, self._sums.read, words, unread, crowded)
 
 
-def _take_turns(files: Mapping[str, ReadableFile]) -> Iterator[str]:
+def _in_turns(files: Mapping[str, ReadableFile]) -> Iterator[str]:
     """Take files of the owners in turn: nobody waits for thousands of files of somebody else."""
     owned: dict[int, dict[str, ReadableFile]] = {}
     for path, file in files.items():

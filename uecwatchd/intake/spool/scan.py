@@ -127,13 +127,13 @@ class _Names:
         self._ignore = ignore
         self._since = since
         self._budget = budget
-        self._room: dict[int, int] = {}
+        self._names_left: dict[int, int] = {}
 
     def folders(self) -> list[Entry]:
         """Return the sub-folders. Each of their owners has the same share of the limit for names in them."""
         found = [entry for entry in self.entries.values() if entry.kind == "folder"]
         owners = {entry.owner for entry in found}
-        self._room = {owner: self._budget.names // len(owners) for owner in owners}
+        self._names_left = {owner: self._budget.names // len(owners) for owner in owners}
         return found
 
     def take_below(self, parent: int, folder: Entry) -> None:
@@ -142,7 +142,7 @@ class _Names:
         Raises Rejected if there are more than the limit, or than any set has.
         """
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        most, before = min(MOST_NAMES_IN_A_SET, self._room[folder.owner]), len(self.entries)
+        most, before = min(MOST_NAMES_IN_A_SET, self._names_left[folder.owner]), len(self.entries)
         descriptor = os.open(folder.name, flags, dir_fd=parent)
         try:
             if self.take(descriptor, f"{folder.name}/", most):
@@ -151,7 +151,7 @@ class _Names:
                 raise Rejected(f"{folder.name}/: it is not looked at", why, hint)
         finally:
             os.close(descriptor)
-            self._room[folder.owner] -= len(self.entries) - before
+            self._names_left[folder.owner] -= len(self.entries) - before
 
     def take(self, descriptor: int, prefix: str, most: int) -> Mapping[int, int]:
         """Add the names in one folder; returns how many of each owner are left out."""

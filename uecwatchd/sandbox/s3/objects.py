@@ -29,7 +29,7 @@ def put_object(backend: Backend, request: S3Request) -> Response:
     length = check_upload(backend, request)
     bucket = own_bucket(backend, request.bucket)
     acl = _object_acl(backend, request, bucket)
-    _check_room(backend, request, length=length)
+    _check_bucket_size(backend, request, length=length)
     upload = receive(backend, request)
     stored = S3Object(
         bucket=bucket.name,
@@ -58,7 +58,7 @@ def _object_acl(backend: Backend, request: S3Request, bucket: Bucket) -> str:
     return acl
 
 
-def _check_room(backend: Backend, request: S3Request, *, length: int) -> None:
+def _check_bucket_size(backend: Backend, request: S3Request, *, length: int) -> None:
     limit = backend.rules.s3.bucket_size
     if limit is None:
         return

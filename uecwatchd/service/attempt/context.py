@@ -15,7 +15,7 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import WorkSettings
 from uecwatchd.errors import Stopped
-from uecwatchd.events import Event, Fields, Kind, Level, Monitor
+from uecwatchd.events import Event, Fields, Kind, Level, Listener
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import AppliedAttributes, MemberRecord, SetRecord, TargetImage, TargetRecord
@@ -32,12 +32,12 @@ class AttemptTools:
     ledger: Ledger
     state_folder: Path
     clouds: CloudAccess
-    monitor: Monitor
+    listener: Listener
     stopping: threading.Event  #: set when the service is to end
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
-    tracker: ProgressTracker = field(default_factory=ProgressTracker)  #: gets all that `monitor` gets
+    tracker: ProgressTracker = field(default_factory=ProgressTracker)  #: gets all that `listener` gets
     interrupts: Interrupts = field(default_factory=Interrupts)
     host: str = socket.gethostname()
     now: Callable[[], float] = time.time  #: seconds since the epoch
@@ -69,7 +69,7 @@ class Job:
 
     found: ImageSet  #: the files, as the scan found them
     record: SetRecord
-    monitor: Monitor
+    listener: Listener
     connected: Cloud | None = None
     fresh_until: float | None = None  #: when the files stop being fresh, from an earlier attempt
     uploaded: UploadedParts = field(default_factory=UploadedParts)
@@ -130,7 +130,7 @@ def pause(seconds: float, tools: AttemptTools, check: Callable[[], None]) -> Non
 def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:
     """Send an event about a set, with its name in front."""
     found = job.found
-    job.monitor.tell(Event(kind, f"{found.name}: {what}", found.id, level=level, fields=fields or {}))
+    job.listener.tell(Event(kind, f"{found.name}: {what}", found.id, level=level, fields=fields or {}))
 
 
 def with_digest(job: Job, role: Role, digest: ContentDigest) -> Job:

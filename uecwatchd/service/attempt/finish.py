@@ -42,7 +42,7 @@ class Change:
     is_urgent: bool = False  #: must not be skipped if the cloud is busy: then the set is deferred
 
 
-NOT_AGAIN = "It is not tried again automatically. To do it: {order}"
+NOT_AGAIN = "It is not tried again automatically. To do it: {command}"
 
 
 # --- attributes -------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def _make(job: Job, tools: AttemptTools, change: Change) -> Job:
     except Deferred as error:
         if change.is_urgent:
             raise
-        hint = NOT_AGAIN.format(order=command("retry", job.record.id))
+        hint = NOT_AGAIN.format(command=command("retry", job.record.id))
         return _add_remark(job, Deferred(error.what, error.why, hint, request_id=error.request_id))
     except UecError as error:
         return _add_remark(job, error)
@@ -303,7 +303,7 @@ def publish(job: Job, tools: AttemptTools) -> Job:
     given = [f"{r} {i}" for r, i in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)) if i]
     by_word = {word: ids[role] for role, word in ID_WORDS.items() if ids.get(role)}
     with_them = f" with {' and '.join([*others, *given])}" if others or given else ""
-    job.monitor.tell(
+    job.listener.tell(
         Event(
             Kind.DONE,
             f"{job.found.name} is {what}{with_them}, {seconds} s after the attempt began",

@@ -148,7 +148,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
     return UploadTools(
         cloud=job.cloud,
         ledger=tools.ledger,
-        monitor=job.monitor,
+        listener=job.listener,
         work=tools.work,
         slots=tools.slots,
         patience=tools.patience,

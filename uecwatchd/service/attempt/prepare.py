@@ -72,7 +72,7 @@ def _read(
 
     def progress(done: int) -> None:
         check()
-        job.monitor.progress(Progress(job.found.id, job.record.stage, member.name, done, size))
+        job.listener.progress(Progress(job.found.id, job.record.stage, member.name, done, size))
 
     return safe_open.digest(
         job.found.folder, member.path, how, stamp=member.stamp, taken=taken, progress=progress, check=check

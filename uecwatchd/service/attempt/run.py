@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
-from uecwatchd.events import Event, Fields, Kind, Monitor, Progress, Tee
+from uecwatchd.events import Event, Fields, Kind, Listener, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import LAST_STAGE, MemberRecord, SetRecord, TargetImage, TargetRecord
@@ -140,9 +140,9 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         targets=before.targets if before else (),
         owner=found.owner,
     ).with_target(_target(found, before, same))
-    monitor = Tee((result_files.LogFile(found.folder, found.name), tools.monitor))
+    listener = Tee((result_files.LogFile(found.folder, found.name), tools.listener))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
-    return Job(found, record, monitor, fresh_until=fresh_until, waited=seconds_waited(same, now=tools.now()))
+    return Job(found, record, listener, fresh_until=fresh_until, waited=seconds_waited(same, now=tools.now()))
 
 
 def _target(found: ImageSet, before: SetRecord | None, same: SetRecord | None) -> TargetRecord:
@@ -165,18 +165,18 @@ def _announce(job: Job, before: SetRecord | None) -> None:
     log = result_files.LogFile(found.folder, found.name)
     log.begin(record.attempt, started=record.since)
     if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
-        job = replace(job, monitor=log)  # the journal has this from the first attempt
+        job = replace(job, listener=log)  # the journal has this from the first attempt
     interrupted = before and (before.state in ("working", "queued") or before.awaits_cloud)
     if before and interrupted and before.stage and before.stamp == found.stamp:
         stage = before.stage
-        job.monitor.tell(
+        job.listener.tell(
             Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.id, fields={"stage": stage})
         )
     parts = [f"{m.role} {m.path} ({_describe_size(m)})" for m in found.members]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
     what = f"{found.name}: attempt {record.attempt} on cloud {cloud}: {', '.join([*parts, *given])}"
     fields: Fields = {"cloud": cloud, "attempt": record.attempt}
-    job.monitor.tell(Event(Kind.WORKING, what, found.id, fields=fields))
+    job.listener.tell(Event(Kind.WORKING, what, found.id, fields=fields))
     if found.left_out:
         unused = " and ".join(found.left_out)
         tell(job, Kind.WORKING, f"{unused} left out: cloud {cloud} boots the disk by itself")
@@ -227,7 +227,7 @@ def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | No
         met = error is not suspension and reported
         event = replace(event, level="info" if met else "debug")
     if _is_known(record, before):
-        job = replace(job, monitor=result_files.LogFile(job.found.folder, job.found.name))
+        job = replace(job, listener=result_files.LogFile(job.found.folder, job.found.name))
     return _end(job, record, tools, event)
 
 
@@ -238,9 +238,9 @@ def _parts(record: SetRecord) -> int:
 def show_refusal(record: SetRecord, tools: AttemptTools, *, before: SetRecord | None) -> None:
     """Report a set that cannot be started, in the journal and beside its files."""
     log = result_files.LogFile(Path(record.folder), record.name)
-    monitor = log if _is_known(record, before) else Tee((log, tools.monitor))
-    monitor.tell(failure_event(record))
-    _do_all(record, monitor, lambda: result_files.retract(record), lambda: _show(record, monitor))
+    listener = log if _is_known(record, before) else Tee((log, tools.listener))
+    listener.tell(failure_event(record))
+    _do_all(record, listener, lambda: result_files.retract(record), lambda: _show(record, listener))
 
 
 def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
@@ -266,19 +266,19 @@ def _end(job: Job, record: SetRecord, tools: AttemptTools, event: Event) -> SetR
     if record.error:
         with suppress(UecError), as_internal_error(record.name):  # the last write reports a failing disk
             tools.ledger.put_set(replace(job.reached(), stage=LAST_STAGE, error=record.error))
-    job.monitor.tell(replace(event, set=record.id))
-    _do_all(record, job.monitor, lambda: _show(record, job.monitor), lambda: tools.ledger.put_set(record))
+    job.listener.tell(replace(event, set=record.id))
+    _do_all(record, job.listener, lambda: _show(record, job.listener), lambda: tools.ledger.put_set(record))
     return record
 
 
-def _show(record: SetRecord, monitor: Monitor) -> None:
+def _show(record: SetRecord, listener: Listener) -> None:
     """Update the files beside the image; a taken name is reported with a failure."""
     for taken in result_files.publish(record):
         if record.error:
-            monitor.tell(Event(Kind.FAULT, f"{record.name}: {taken}", record.id, level="error"))
+            listener.tell(Event(Kind.FAULT, f"{record.name}: {taken}", record.id, level="error"))
 
 
-def _do_all(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -> None:
+def _do_all(record: SetRecord, listener: Listener, *steps: Callable[[], object]) -> None:
     """Do several last steps, and report those that fail."""
     for step in steps:
         try:
@@ -286,7 +286,7 @@ def _do_all(record: SetRecord, monitor: Monitor, *steps: Callable[[], object]) -
                 step()
         except UecError as trouble:
             what = f"{record.name}: {trouble}"
-            monitor.tell(Event(Kind.FAULT, what, record.id, level="error"))
+            listener.tell(Event(Kind.FAULT, what, record.id, level="error"))
 
 
 def _note_stage(job: Job, name: str, tools: AttemptTools) -> Job:
@@ -294,5 +294,5 @@ def _note_stage(job: Job, name: str, tools: AttemptTools) -> Job:
     record = replace(job.record, stage=name)
     tools.ledger.put_set(record)
     result_files.publish(record)
-    job.monitor.progress(Progress(record.id, record.stage, "", 0, 0))
+    job.listener.progress(Progress(record.id, record.stage, "", 0, 0))
     return replace(job, record=record)
