@@ -122,12 +122,12 @@ def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> 
     now = [0.0]
     tracker = ProgressTracker(clock=lambda: now[0])
     with result_files.progress_in_report(tracker, record):
-        tracker.progress(Progress(KARMIC, "upload", "karmic.img", 100, 512, 1))
+        tracker.progress(Progress(record.id, "upload", "karmic.img", 100, 512, 1))
         assert not (tmp_path / "karmic.uec.json").exists()
         now[0] = result_files.PROGRESS_EVERY_SECONDS
-        tracker.progress(Progress(KARMIC, "upload", "karmic.img", 400, 512, 3))
+        tracker.progress(Progress(record.id, "upload", "karmic.img", 400, 512, 3))
     now[0] *= 2
-    tracker.progress(Progress(KARMIC, "upload", "karmic.img", 500, 512, 4))
+    tracker.progress(Progress(record.id, "upload", "karmic.img", 500, 512, 4))
     report = result_files.read_report((tmp_path / "karmic.uec.json").read_bytes())
     assert report["progress"] == {
         "stage": "upload",
