@@ -87,13 +87,14 @@ class Unforeseen(CloudAway):
 class NotYet(UecError):
     """Not a failure: the files may still be changing, so the set goes back to waiting for `reason`.
 
-    `until` is when to look again if nothing has changed by then, in seconds of the epoch.
+    `until` is when to look again if nothing has changed by then, in seconds of the epoch; None if only a
+    change of the files can help.
     """
 
     kind = "waiting"
     exit_code = 75
 
-    def __init__(self, reason: str, *, until: float) -> None:
+    def __init__(self, reason: str, *, until: float | None) -> None:
         super().__init__(reason, "it is not so yet", "It is checked again as soon as a file changes.")
         self.reason = reason
         self.until = until

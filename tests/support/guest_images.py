@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.memory_source import MemorySource
+from uecwatchd.images.block_source import read_exactly
+from uecwatchd.images.guest.file_source import GuestFileSource
+from uecwatchd.images.guest.tree import GuestFile
+
 MIB = 1 << 20
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
@@ -56,6 +61,12 @@ class Link:
 
 
 Content = bytes | str | Link | None
+
+
+def content_of(file: GuestFile) -> bytes:
+    """Return the content of a file of a guest."""
+    source = GuestFileSource(file, MemorySource(b""))
+    return read_exactly(source, 0, source.size)
 
 
 def fill(root: Path, files: Mapping[str, Content]) -> Path:

@@ -3,11 +3,14 @@
 import argparse
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from uecwatchd.cli.output import put, put_json
+from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
+from uecwatchd.config.load import load
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import read_exactly
 from uecwatchd.images.detect import HEAD_BYTES, detect
@@ -15,8 +18,10 @@ from uecwatchd.images.formats.open import OpenedDisk, open_disk
 from uecwatchd.images.guest.disk import describe_place
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.suitability import reason_unsuitable
+from uecwatchd.ledger.open import read_ledger
 from uecwatchd.system.file_errors import open_for_reading
 from uecwatchd.system.signals import stop_on_signals
+from uecwatchd.system.text import spelled
 
 LAYOUTS = {
     "disk": "whole disk",
@@ -28,21 +33,49 @@ LAYOUTS = {
 
 
 def add_inspect_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("file", type=Path, metavar="FILE")
+    verb.add_argument("image", type=spelled, metavar="FILE|SET", help=f"a file, or a set: {HOW_NAMED}")
     verb.add_argument("--json", action="store_true", help="print what was found as JSON")
 
 
 def inspect(arguments: argparse.Namespace) -> int:
     stop = stop_on_signals(code=os.EX_TEMPFAIL)
-    with open_for_reading(arguments.file) as file:
-        disk = _open_image(file, arguments.file, stop.may_go_on)
-        found = inspect_image(disk.source, name=arguments.file.name, check=stop.may_go_on)
+    path = Path(arguments.image)
+    if not path.exists() and (image := _image_of_set(arguments)):
+        path = image
+    with open_for_reading(path) as file:
+        disk = _open_image(file, path, stop.may_go_on)
+        found = inspect_image(disk.source, name=path.name, check=stop.may_go_on)
     if arguments.json:
         put_json(_as_json(disk.format, found))
     else:
         for line in _lines(disk.format, found):
             put(line)
     return os.EX_OK if found.is_ready else os.EX_DATAERR
+
+
+def _image_of_set(arguments: argparse.Namespace) -> Path | None:
+    """Return the machine image of the set that is meant; None if there is no such set.
+
+    Raises Rejected if it has none, Ambiguous if several sets could be meant.
+    """
+    name = arguments.image
+    settings = load(arguments.config, environ=os.environ)
+    ledger = read_ledger(settings.state)
+    if ledger is None:
+        return None
+    with closing(ledger):
+        records = ledger.sets_named(name.rpartition("/")[2])
+    meant = [record for record in records if name in (record.name, str(record.id))]
+    if len(meant) > 1:
+        raise Ambiguous.of(name, meant)
+    if not meant:
+        return None
+    machine = next((member for member in meant[0].members if member.role == "machine"), None)
+    if machine is None:
+        why = "it has none, or it was never complete"
+        hint = "Name the file instead: uecwatchd inspect FILE"
+        raise Rejected(f"{name}: there is no machine image to look into", why, hint)
+    return Path(meant[0].folder) / machine.path
 
 
 def _open_image(file: FileIO, path: Path, check: Callable[[], None]) -> OpenedDisk:

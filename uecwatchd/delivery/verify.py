@@ -14,16 +14,17 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.download import download_bundle
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images.digests import digest_like
+from uecwatchd.images.reading import describe
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage
-from uecwatchd.types import ContentDigest, Reading, Role
+from uecwatchd.types import ContentDigest, Role
 
 
 @dataclass(frozen=True, slots=True)
 class MemberResult:
     """A member whose image in the cloud is what it should be.
 
-    `source` is the file that it was compared with. It is empty if the file is gone: then the digest in the
+    `source` is what it was compared with, for people. It is empty if the file is gone: then the digest in the
     ledger was compared.
     """
 
@@ -67,7 +68,6 @@ def _verify_member(folder: Path, member: MemberRecord, image: TargetImage, cloud
 def _expected(folder: Path, member: MemberRecord) -> tuple[ContentDigest, str]:
     """Return the digest to find, and the file it was read from now, if that is still there."""
     try:
-        how: Reading = "disk" if member.container else "file"
-        return safe_open.digest(folder, member.path, how), member.path
+        return safe_open.digest(folder, member.path, member.how), describe(member.how, member.path)
     except UecError:
         return member.digest, ""

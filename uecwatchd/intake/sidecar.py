@@ -190,6 +190,8 @@ class Sidecar:
     platform: Literal["linux", "windows"] = "linux"
     virtualization: Literal["paravirtual", "hvm"] | None = None
     convert: Literal["raw", "keep"] = "raw"
+    layout: Literal["disk", "partition"] = "disk"  # "partition": of a whole disk, only that of its root
+    require: Literal["ready"] | None = None
     clouds: Annotated[tuple[Line, ...], Field(min_length=1), AfterValidator(_each_once)] = ("default",)
     bucket: Line = "uec-images"
     on_existing: Literal["reuse", "replace", "fail"] = "reuse"
@@ -287,12 +289,7 @@ def with_defaults(sidecar: Sidecar, defaults: Sidecar) -> Sidecar:
 
 def idle_keys(sidecar: Sidecar) -> tuple[str, ...]:
     """Return the keys that were given but have no effect yet, in the order of the schema."""
-    idle: Mapping[str, bool] = {
-        "kernel": sidecar.kernel == FROM_IMAGE,
-        "ramdisk": sidecar.ramdisk == FROM_IMAGE,
-        "clouds": len(sidecar.clouds) > 1,
-    }
-    return tuple(key for key in KEYS if key in sidecar.given and idle.get(key, False))
+    return ("clouds",) if "clouds" in sidecar.given and len(sidecar.clouds) > 1 else ()
 
 
 def render_name(

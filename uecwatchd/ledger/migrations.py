@@ -129,4 +129,8 @@ MIGRATIONS = (
     DROP TABLE digests;
     ALTER TABLE digests_of RENAME TO digests;
     """,
+    # What is in a machine image.
+    """
+    ALTER TABLE sets ADD COLUMN inspection TEXT;
+    """,
 )

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from uecwatchd.bundle.names import manifest_name
-from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
+from uecwatchd.images.guest.summary import ImageSummary
+from uecwatchd.types import ContentDigest, FileStamp, Reading, Role, SetId, StoredObject
 
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
@@ -43,7 +44,8 @@ class AppliedAttributes:
 class MemberRecord:
     """A member that was used: the file, and the size in bytes and the digest of its image.
 
-    The image is the disk in the file if that is a container, and then `container` is its format.
+    The image is the disk in the file if that is a container, and then `container` is its format; `reading` is
+    how the image is taken from the file, empty in a record from before there were parts.
     """
 
     role: Role
@@ -52,6 +54,11 @@ class MemberRecord:
     stamp: FileStamp
     digest: ContentDigest = NOT_READ
     container: str = ""
+    reading: Reading = ""
+
+    @property
+    def how(self) -> Reading:
+        return self.reading or ("disk" if self.container else "file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,8 @@ class SetRecord:
 
     `since` is when the state began. `first_failure` is when this job was first deferred, moved forward by
     time that was not spent on attempts. `reason` is what a waiting set waits for. `idle` are sidecar keys
-    without effect yet. `owner` is the uid that owns the name, None until a scan has found it.
+    without effect yet. `owner` is the uid that owns the name, None until a scan has found it. `inspection` is
+    what is in the machine image, None until it was looked into.
     """
 
     folder: str
@@ -118,6 +126,7 @@ class SetRecord:
     targets: tuple[TargetRecord, ...] = ()
     error: Failure | None = None
     owner: int | None = None
+    inspection: ImageSummary | None = None
 
     @property
     def id(self) -> SetId:

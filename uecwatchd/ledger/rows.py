@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any, get_args
 
+from uecwatchd.images.guest.summary import read_summary, write_summary
 from uecwatchd.ledger.records import (
     NOT_READ,
     AppliedAttributes,
@@ -63,6 +64,7 @@ def set_row(record: SetRecord) -> dict[str, object]:
     row["idle"] = json.dumps(record.idle)
     row["members"] = json.dumps([_member_values(member) for member in record.members])
     row["error"] = json.dumps(asdict(record.error)) if record.error else None
+    row["inspection"] = write_summary(record.inspection) if record.inspection else None
     return row
 
 
@@ -97,6 +99,7 @@ def set_from(row: sqlite3.Row) -> SetRecord:
     targets = (_target_from(target, roles) for target in json.loads(values["targets"]))
     values["targets"] = tuple(sorted(targets, key=lambda target: target.cloud))
     values["error"] = Failure(**json.loads(values["error"])) if values["error"] else None
+    values["inspection"] = read_summary(values["inspection"]) if values["inspection"] else None
     return SetRecord(**values)
 
 

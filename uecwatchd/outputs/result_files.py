@@ -193,6 +193,7 @@ def as_json(record: SetRecord, progress: Mapping[str, object] | None = None) -> 
         "progress": progress,
         "remarks": list(record.target.remarks),
         "without_effect_yet": list(record.idle),
+        "image": record.inspection.as_json() if record.inspection else None,
         "error": _failure(record.error),
     }
 
@@ -216,6 +217,7 @@ def _member(member: MemberRecord, image: TargetImage) -> dict[str, object]:
         "role": member.role,
         "file": member.path,
         "container": member.container or None,
+        "part": member.how.partition(" ")[2] or None,
         "size": member.size,
         **digests.json_fields(member.digest),
         "id": image.image_id or None,

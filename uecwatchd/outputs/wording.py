@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Fields, Kind, Progress
+from uecwatchd.images.guest.summary import ImageSummary
 from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.outputs.progress import Snapshot, seconds_left
 from uecwatchd.system.text import printable, shell_word
@@ -168,3 +169,17 @@ def phrase(progress: Progress, *, speed: float) -> str:
 
 def phrases(snapshot: Snapshot) -> str:
     return "; ".join(phrase(tracked.latest, speed=tracked.speed) for tracked in snapshot)
+
+
+def describe_image(summary: ImageSummary) -> str:
+    """Return what an image is, in one line."""
+    layout = {"disk": "a whole disk", "partition": "one file system"}.get(summary.layout, summary.layout)
+    words = [layout]
+    if summary.system:
+        words.append(f"with {summary.system}{f' for {summary.arch}' if summary.arch else ''}")
+    if summary.kernel:
+        words.append(f"kernel {summary.kernel}")
+    if summary.layout == "disk":
+        ways = " and ".join(way.upper() for way in summary.boots_by)
+        words.append(f"boots by {ways}" if ways else "does not boot by itself")
+    return ", ".join(words)

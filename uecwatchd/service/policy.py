@@ -49,7 +49,7 @@ def is_due(
     if record.awaits_cloud and cloud_suspended:
         return False
     if record.state == "waiting":
-        return is_retry_due(record, now=now, suspended=False)
+        return record.next_retry is not None and is_retry_due(record, now=now, suspended=False)
     if record.state == "deferred":
         return is_retry_due(record, now=now, suspended=cloud_suspended)
     if record.state == "halted":

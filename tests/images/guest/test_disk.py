@@ -4,7 +4,7 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from io import BytesIO, FileIO
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from tests.support.guest_images import (
     Link,
     btrfs,
     bzimage,
+    content_of,
     disk,
     empty,
     ext,
@@ -35,7 +36,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, FileSource
 from uecwatchd.images.guest.boot_way import find_boot_ways
 from uecwatchd.images.guest.disk import GuestDisk, SeveralSystems, find_linux, read_disk
-from uecwatchd.images.guest.kernel_pair import copy_file, find_kernel_pair
+from uecwatchd.images.guest.kernel_pair import find_kernel_pair
 from uecwatchd.images.guest.operating_system import find_windows, identify_linux, parse_os_release
 from uecwatchd.images.guest.tree import GuestTree
 from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
@@ -67,9 +68,7 @@ def check_pair(guest: GuestDisk) -> None:
     assert pair.version == "6.1.0-9-amd64"
     assert pair.ramdisk
     for file, content in zip((pair.kernel, pair.ramdisk), BOOT.values(), strict=True):
-        copy = BytesIO()
-        copy_file(file, copy)
-        assert copy.getvalue() == content
+        assert content_of(file) == content
     assert identify_linux(system.tree).name == "Debian GNU/Linux 12 (bookworm)"
 
 
@@ -325,4 +324,4 @@ def look_around(source: BlockSource, reader: VolumeReader) -> None:
     if system := find_linux(guest):
         identify_linux(system.tree)
         pair = find_kernel_pair(system.tree)
-        copy_file(pair.kernel, BytesIO())
+        content_of(pair.kernel)

@@ -1,13 +1,12 @@
 """The kernel and ramdisk of a guest: which pair is meant, and what is said if none is."""
 
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from tests.support.folder_files import FolderFiles
-from tests.support.guest_images import Content, Link, bzimage, fill
-from uecwatchd.images.guest.kernel_pair import NoKernelPair, copy_file, find_kernel_pair, find_kernels
+from tests.support.guest_images import Content, Link, bzimage, content_of, fill
+from uecwatchd.images.guest.kernel_pair import NoKernelPair, find_kernel_pair, find_kernels
 from uecwatchd.images.guest.tree import GuestTree
 
 KERNEL = bzimage("6.1.0-9-amd64")
@@ -64,7 +63,7 @@ def boot(*versions: str, ramdisk: str = "initrd.img-{}") -> dict[str, Content]:
 )
 def test_the_newest_kernel_with_a_ramdisk_is_meant(tmp_path: Path, files: dict[str, Content]) -> None:
     pair = find_kernel_pair(tree(tmp_path, files))
-    assert (pair.version, pair.arch) == ("2.6.31-14-server", "x86_64")
+    assert (pair.version, pair.kernel_facts.arch) == ("2.6.31-14-server", "x86_64")
     assert pair.kernel.path == "/boot/vmlinuz-2.6.31-14-server"
     assert pair.ramdisk
     assert "2.6.31-14-server" in pair.ramdisk.path
@@ -132,6 +131,5 @@ def test_two_flavours_of_an_older_release_do_not_matter(tmp_path: Path) -> None:
 
 
 def test_a_kernel_is_copied_as_it_is(tmp_path: Path) -> None:
-    pair, copy = find_kernel_pair(tree(tmp_path, boot("6.1"))), BytesIO()
-    copy_file(pair.kernel, copy)
-    assert copy.getvalue() == bzimage("6.1")
+    pair = find_kernel_pair(tree(tmp_path, boot("6.1")))
+    assert content_of(pair.kernel) == bzimage("6.1")

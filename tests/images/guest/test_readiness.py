@@ -13,7 +13,8 @@ from uecwatchd.images.guest.disk import GuestDisk, LinuxSystem
 from uecwatchd.images.guest.fstab import PlacedVolume, parse_fstab
 from uecwatchd.images.guest.guest_facts import gather_facts
 from uecwatchd.images.guest.ramdisk import find_modules
-from uecwatchd.images.guest.readiness import ReadinessFinding, judge
+from uecwatchd.images.guest.readiness import judge
+from uecwatchd.images.guest.summary import ReadinessFinding
 from uecwatchd.images.guest.tree import GuestTree
 from uecwatchd.images.guest.volumes import Volume
 from uecwatchd.images.partitions import Partition

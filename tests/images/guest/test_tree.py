@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.folder_files import FolderFiles
-from tests.support.guest_images import Content, Link, fill
+from tests.support.guest_images import Content, Link, content_of, fill
 from uecwatchd.images.guest.fstab import FstabLine, PlacedVolume, is_meant, parse_fstab
-from uecwatchd.images.guest.tree import GuestTree, chunks
+from uecwatchd.images.guest.tree import GuestTree
 from uecwatchd.images.guest.volumes import Volume
 from uecwatchd.images.partitions import Partition
 
@@ -67,7 +67,7 @@ def test_a_mounted_file_system_hides_what_is_below_it(tree: GuestTree) -> None:
     found = tree.find("/vmlinuz")
     assert found
     assert (found.path, found.inner_path) == ("/boot/vmlinuz-6.1", "/vmlinuz-6.1")
-    assert b"".join(chunks(found)) == b"kernel"
+    assert content_of(found) == b"kernel"
 
 
 def test_a_path_above_the_root_is_the_root(tree: GuestTree) -> None:
@@ -116,7 +116,8 @@ LOGICAL = Volume("ext4", 1, "dead-beef", "", "vg-0/root", "", None)
         ("/dev/nvme0n1p3", PlacedVolume(VOLUME, PARTITION), True),
         ("/dev/sda13", PlacedVolume(VOLUME, PARTITION), False),
         ("/dev/vda", PlacedVolume(VOLUME, None), True),
-        ("/dev/vda1", PlacedVolume(VOLUME, None), False),
+        ("/dev/vda1", PlacedVolume(VOLUME, None), True),
+        ("/dev/vda2", PlacedVolume(VOLUME, None), False),
         ("/dev/disk/by-uuid/dead-beef", PlacedVolume(VOLUME, PARTITION), True),
         ("/dev/disk/by-label/other", PlacedVolume(VOLUME, PARTITION), False),
         ("/dev/mapper/vg--0-root", PlacedVolume(LOGICAL, PARTITION), True),

@@ -144,13 +144,11 @@ def test_content_says_the_role_before_the_name_does() -> None:
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ({"karmic.img": "partition"}, "a kernel"),
         ({"karmic.img": "partition", "karmic.vmlinuz": "kernel"}, "a ramdisk to go with karmic.vmlinuz"),
         ({"karmic.vmlinuz": "kernel"}, "a machine image (add karmic.img)"),
         ({"karmic.toml": b""}, "a machine image"),
         ({"karmic.toml": b'machine = "x.img"'}, "x.img (named in karmic.toml)"),
         ({"karmic": "folder"}, "a machine image in karmic/"),
-        ({"karmic.img": "partition", "karmic.toml": b'kernel = "from-image"'}, "a kernel"),
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
@@ -499,3 +497,70 @@ def _steps(files: Mapping[str, str | bytes]) -> int:
     finally:
         sys.settrace(None)
     return steps
+
+
+# --- kernel and ramdisk from the image --------------------------------------------------------------------
+
+
+def test_an_image_alone_is_asked_for_its_own_kernel_where_the_cloud_needs_one() -> None:
+    found = only(decide({"karmic.img": "partition"}))
+    assert found.from_image
+    assert found.from_image.roles == {"kernel", "ramdisk"}
+    assert found.from_image.otherwise.startswith("a kernel: a paravirtual image boots only with one (add")
+
+
+@pytest.mark.parametrize(
+    ("text", "roles"),
+    [
+        (b'kernel = "from-image"', {"kernel", "ramdisk"}),
+        (b'kernel = "from-image"\nramdisk = "none"', {"kernel"}),
+        (b'kernel = "from-image"\nramdisk = "from-image"', {"kernel", "ramdisk"}),
+        (b'kernel = "eki-12345678"\nramdisk = "from-image"', {"ramdisk"}),
+    ],
+)
+@pytest.mark.parametrize("rules", [UEC, AWS], ids=["uec", "aws"])
+def test_a_sidecar_can_demand_the_kernel_of_the_image(rules: Rules, text: bytes, roles: set[str]) -> None:
+    found = only(decide({"karmic.img": "disk", "karmic.toml": text, **PAIR}, rules))
+    assert list(members(found)) == ["machine"], "not the pair beside it"
+    assert found.from_image
+    assert (found.from_image.roles, found.from_image.otherwise) == (roles, "")
+
+
+PAIR: Files = {"vmlinuz-2.6.31": "kernel", "initrd.img-2.6.31": "ramdisk"}
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"vmlinuz-2.6.31": "kernel"},
+        {"initrd.img-2.6.31": "ramdisk"},
+        {"karmic.initrd": "ramdisk"},
+        {"karmic.toml": b'ramdisk = "eri-12345678"'},
+        {"karmic.toml": b'virtualization = "hvm"'},
+        {"karmic.toml": b'platform = "windows"'},
+        {"karmic.toml": b'convert = "keep"'},
+    ],
+    ids=[
+        "a kernel",
+        "a ramdisk",
+        "its ramdisk",
+        "a ramdisk's id",
+        "hvm",
+        "windows",
+        "keep",
+    ],
+)
+def test_an_image_is_not_asked_for_its_kernel_if_another_is_expected(beside: Files) -> None:
+    decided = decide({"karmic.img": "disk", **beside})
+    assert [one.name for one in decided.waiting] == ["karmic"]
+    assert decided.waiting[0].reason.startswith("a kernel")
+
+
+def test_a_change_of_the_rules_makes_an_image_that_was_asked_new() -> None:
+    files: Files = {"karmic.img": "disk"}
+    assert only(decide(files)).stamp != only(decide(files, AWS)).stamp
+
+
+def test_a_root_partition_is_wanted_for_a_paravirtual_cloud_only() -> None:
+    files: Files = {"karmic.img": "disk", "karmic.toml": b'layout = "partition"', **PAIR}
+    assert list(members(only(decide(files, AWS)))) == ["kernel", "ramdisk", "machine"]

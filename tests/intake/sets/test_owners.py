@@ -209,8 +209,10 @@ def test_in_a_folder_of_one_team_all_files_count() -> None:
     ],
 )
 def test_a_set_that_lacks_what_another_has_says_whose_it_is(files: Files, reason: str) -> None:
-    (waiting,) = (one for one in decided(files).waiting if one.name == "web")
-    assert reason in waiting.reason
+    found = decided(files)
+    reasons = {one.name: one.reason for one in found.waiting}
+    reasons |= {one.name: one.from_image.otherwise for one in found.ready if one.from_image}
+    assert reason in reasons["web"]
 
 
 def test_no_member_registers_what_is_roots_alone() -> None:
@@ -218,8 +220,8 @@ def test_no_member_registers_what_is_roots_alone() -> None:
     (waiting,) = decided(kernel).waiting
     assert waiting.reason.startswith("files of its own: vmlinuz-1 belongs to root")
     image = {"gold.img": (ROOT, "partition"), "gold.toml": (BOB, b'public = true\nkernel = "none"')}
-    assembly = decided(image)
-    assert not assembly.ready
+    (gold,) = decided(image).ready
+    assert (gold.owner, gold.sidecar.public) == (ROOT, False)
     assert "it belongs to bob, and the set gold to root or the service" in misfit(image, "gold.toml")
 
 

@@ -193,7 +193,7 @@ def test_a_published_set_is_assembled_from_a_folder_as_well(files: Files) -> Non
 @pytest.mark.parametrize("files", [row[0] for row in PUBLISHED.values()], ids=PUBLISHED)
 def test_an_image_that_needs_a_kernel_is_never_ready_before_it(files: Files) -> None:
     left = {path: content for path, content in files.items() if content not in (KERNEL, MEMDISK)}
-    assert not decide(left).ready
+    assert not [one for one in decide(left).ready if not one.from_image]
 
 
 def test_what_a_published_set_leaves_out_is_reported() -> None:
@@ -202,7 +202,8 @@ def test_what_a_published_set_leaves_out_is_reported() -> None:
 
 
 def test_a_loader_and_its_floppy_are_never_taken_for_kernel_and_ramdisk() -> None:
-    assert not decide({"web.img": PARTITION, "web-loader": LOADER, "web-floppy": FLOPPY}).ready
+    (found,) = decide({"web.img": PARTITION, "web-loader": LOADER, "web-floppy": FLOPPY}).ready
+    assert members(found) == {"machine": "web.img"}
 
 
 @pytest.mark.parametrize("image", ["web.img", "web-disk1.img"])
@@ -238,8 +239,8 @@ def test_a_kernel_goes_with_the_image_whose_name_is_all_of_its_own_before_the_wo
 
 def test_an_image_takes_none_that_another_is_named_for() -> None:
     files = {"web.img": PARTITION, "web-blank.img": PARTITION, "web-vmlinuz": KERNEL, "web-initrd": RAMDISK}
-    assert list(sets(files)) == ["web"]
-    assert [one.name for one in decide(files).waiting] == ["web-blank"]
+    assert sets(files)["web-blank"] == {"machine": "web-blank.img"}
+    assert sets(files)["web"]["kernel"] == "web-vmlinuz"
 
 
 def test_images_of_one_system_share_its_kernel() -> None:
@@ -499,8 +500,12 @@ def test_a_floppy_is_no_ramdisk_of_a_linux_kernel(files: Files) -> None:
 def test_nothing_is_proposed_that_the_cloud_refuses(
     files: Files, rules: Rules, absent: tuple[str, ...]
 ) -> None:
-    (waiting,) = decide(files, rules).waiting
-    assert not [words for words in absent if words in waiting.reason], waiting.reason
+    decided = decide(files, rules)
+    (reason,) = [
+        *(one.reason for one in decided.waiting),
+        *(one.from_image.otherwise for one in decided.ready if one.from_image),
+    ]
+    assert not [words for words in absent if words in reason], reason
 
 
 # --- kernels and ramdisks alone ---------------------------------------------------------------------------

@@ -5,10 +5,18 @@ from dataclasses import replace
 
 from uecwatchd.cli.status.rows import Row, speed_of
 from uecwatchd.events import Progress
+from uecwatchd.images.reading import describe
 from uecwatchd.intake.spool.output_files import is_output
 from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.wording import attempt, moment, next_attempt, problem, request_id
+from uecwatchd.outputs.wording import (
+    attempt,
+    describe_image,
+    moment,
+    next_attempt,
+    problem,
+    request_id,
+)
 from uecwatchd.system.text import format_size, printable
 
 # Leaves space for the reason on a normal terminal; a longer name only moves its own line.
@@ -96,6 +104,8 @@ def _more(row: Row) -> Iterator[str]:
     tried = f", {attempt(record)}" if record.attempt else ""
     before = "" if row.state == record.state else "before that "
     yield f"  {before}{record.state} since {moment(record.since)} UTC{tried}"
+    if record.inspection:
+        yield f"  it is {describe_image(record.inspection)}"
     yield from (_member(member, record.target.image(member.role)) for member in record.members)
     if error := record.error:
         sentences = (problem(error), error.hint)
@@ -111,4 +121,4 @@ def _more(row: Row) -> Iterator[str]:
 
 def _member(member: MemberRecord, image: TargetImage) -> str:
     place = f" {image.image_id} at {image.manifest}" if image.image_id else ""
-    return f"  {member.role}: {member.path} ({format_size(member.size)}){place}"
+    return f"  {member.role}: {describe(member.how, member.path)} ({format_size(member.size)}){place}"

@@ -57,7 +57,8 @@ def is_meant(device: str, placed: PlacedVolume) -> bool:
     if volume.name:
         return device in (f"/dev/{volume.name}", _mapped_name(volume.name))
     if found := DEVICE.fullmatch(device):
-        return partition is not None and int(found["number"]) == partition.number
+        # A node makes a disk around an image without partitions, and the image its first one: sda1.
+        return int(found["number"]) == (partition.number if partition else 1)
     by = device.removeprefix("/dev/disk/by-")
     if by != device:
         tag, _, value = by.partition("/")

@@ -13,10 +13,12 @@ from uecwatchd.images.guest.disk import (
     find_linux,
     read_disk,
 )
+from uecwatchd.images.guest.fstab import PlacedVolume
 from uecwatchd.images.guest.guest_facts import gather_facts
-from uecwatchd.images.guest.kernel_pair import GuestKernel, KernelPair, find_kernels
+from uecwatchd.images.guest.kernel_pair import GuestKernel, KernelPair, NoKernelPair, find_kernels
 from uecwatchd.images.guest.operating_system import OperatingSystem, find_windows, identify_linux
-from uecwatchd.images.guest.readiness import ReadinessFinding, judge
+from uecwatchd.images.guest.readiness import judge
+from uecwatchd.images.guest.summary import ImageSummary, ReadinessFinding, is_ready
 from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
 
 INSTALL_HINT = "Install it: pip install 'uecwatchd[guest]'"
@@ -32,12 +34,29 @@ class Inspection:
     boot_ways: tuple[BootWay, ...] = ()
     kernels: tuple[GuestKernel, ...] = ()
     pair: KernelPair | None = None
+    no_pair: NoKernelPair | None = None  #: why a Linux system has none
+    root: PlacedVolume | None = None  #: of a Linux system
     findings: tuple[ReadinessFinding, ...] = ()
     remarks: tuple[str, ...] = ()  #: about the image or this machine, without a remedy
 
     @property
     def is_ready(self) -> bool:
-        return not any(finding.severity == "error" for finding in self.findings)
+        return is_ready(self.findings)
+
+    def summary(self) -> ImageSummary:
+        system, pair = self.system, self.pair
+        return ImageSummary(
+            layout=self.disk.layout,
+            table=self.disk.table.scheme if self.disk.table else "",
+            system=system.name if system else "",
+            system_id=system.id if system else "",
+            version=system.version if system else "",
+            arch=system.arch if system else None,
+            boots_by=tuple(self.boot_ways),
+            kernel=pair.version if pair else "",
+            findings=self.findings,
+            remarks=self.remarks,
+        )
 
 
 def inspect_image(source: BlockSource, *, name: str, check: Callable[[], None] = lambda: None) -> Inspection:
@@ -81,6 +100,8 @@ def _inspect_linux(found: Inspection, linux: LinuxSystem, unread: tuple[Readines
         system=identify_linux(linux.tree),
         kernels=find_kernels(linux.tree),
         pair=facts.pair,
+        no_pair=facts.no_pair,
+        root=linux.root,
         findings=(*judge(facts), *unread),
     )
 

@@ -7,16 +7,15 @@ version, or the same word, in their names. Kernels for emergencies and crash dum
 import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
 from uecwatchd.images.detect import HEAD_BYTES, detect
 from uecwatchd.images.facts import Facts
-from uecwatchd.images.guest.tree import GuestFile, GuestTree, chunks
+from uecwatchd.images.guest.tree import GuestFile, GuestTree
 from uecwatchd.images.guest.versions import VersionOrder, release_numbers, version_order
 from uecwatchd.images.suitability import COMPRESSORS, reason_unsuitable
-from uecwatchd.types import Arch, Role
+from uecwatchd.types import Role
 
 # Where distributions have them; the root has links to them, or on a small system the files.
 FOLDERS = ("/boot", "/")
@@ -45,12 +44,13 @@ class GuestKernel:
 
 @dataclass(frozen=True, slots=True)
 class KernelPair:
-    """A kernel, and its ramdisk; None if it needs none."""
+    """A kernel, and its ramdisk; None if it needs none. With the facts about the content of each."""
 
     version: str
-    arch: Arch | None
     kernel: GuestFile
+    kernel_facts: Facts
     ramdisk: GuestFile | None
+    ramdisk_facts: Facts | None = None
 
 
 def find_kernels(tree: GuestTree) -> tuple[GuestKernel, ...]:
@@ -78,20 +78,21 @@ def find_kernel_pair(tree: GuestTree) -> KernelPair:
     kernel, ramdisk = paired[0] if paired else (kernels[0], None)
     _check_only_one(kernel, [each for each, _ in paired] or kernels)
     _check_bootable(kernel)
-    return KernelPair(kernel.version, kernel.facts.arch, kernel.file, ramdisk)
+    for file in filter(None, (kernel.file, ramdisk)):
+        if file.entry.size > MAX_BYTES:
+            raise NoKernelPair(file.path, "it is larger than a kernel or a ramdisk can be", NAME_HINT)
+    if ramdisk is None:
+        return KernelPair(kernel.version, kernel.file, kernel.facts, None)
+    return KernelPair(kernel.version, kernel.file, kernel.facts, ramdisk, _ramdisk_facts(ramdisk))
 
 
-def copy_file(file: GuestFile, to: BinaryIO) -> None:
-    """Write the content of a guest's file to an open one. Raises Rejected, OSError."""
-    if file.entry.size > MAX_BYTES:
-        raise NoKernelPair(file.path, "it is larger than a kernel or a ramdisk can be", NAME_HINT)
-    try:
-        for piece in chunks(file):
-            to.write(piece)
-    except EOFError as error:
-        raise NoKernelPair(
-            file.path, f"it is damaged: {error}", "Check the file system of the image."
-        ) from error
+def _ramdisk_facts(ramdisk: GuestFile) -> Facts:
+    """Return the facts about a ramdisk. Raises NoKernelPair if it is something else."""
+    head = ramdisk.files.read(ramdisk.inner_path, 0, HEAD_BYTES)
+    facts = detect(head, b"", size=ramdisk.entry.size)
+    if reason := reason_unsuitable("ramdisk", facts, size=ramdisk.entry.size, name=ramdisk.path):
+        raise NoKernelPair(f"{ramdisk.path}: the ramdisk in the image cannot be used", *reason)
+    return facts
 
 
 def _boot_files(tree: GuestTree, folder: str, role: Role) -> Iterator[tuple[GuestFile, str]]:

@@ -6,25 +6,13 @@ to be noticed later. A note is good to know. Each has a key, which stays the sam
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from uecwatchd.images.guest.guest_facts import GuestFacts, Leftover, LeftoverKind
+from uecwatchd.images.guest.summary import ReadinessFinding, Severity
 from uecwatchd.system.text import shell_word, shorten
-
-Severity = Literal["error", "warning", "note"]
 
 # More files of one kind are not listed.
 MAX_LISTED = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ReadinessFinding:
-    """One thing that is wrong with a guest. `sentence` says what and why, `remedy` what to do."""
-
-    key: str
-    severity: Severity
-    sentence: str
-    remedy: str
 
 
 def judge(facts: GuestFacts) -> tuple[ReadinessFinding, ...]:

@@ -5,7 +5,7 @@ there.
 """
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from uecwatchd.images.guest.files import MAX_READ_BYTES, FileEntry, GuestFiles
@@ -92,20 +92,6 @@ class GuestTree:
         )
         point = max(points, key=len)
         return self._mounts[point], "/" + path[len(point) :].lstrip("/")
-
-
-def chunks(file: GuestFile) -> Iterator[bytes]:
-    """Yield the content of a file.
-
-    Raises EOFError if it is shorter than its size, UnreadableVolume, OSError.
-    """
-    done = 0
-    while done < file.entry.size:
-        piece = file.files.read(file.inner_path, done, min(MAX_READ_BYTES, file.entry.size - done))
-        if not piece:
-            raise EOFError(f"{file.path} ends at byte {done} of {file.entry.size}")
-        yield piece
-        done += len(piece)
 
 
 def _parts(path: str) -> list[str]:

@@ -26,7 +26,7 @@ Talk = TypeVar("Talk")
 MODULE = "uecwatchd.images.guest.reader_process"
 # A question takes milliseconds, on a busy machine a second.
 ANSWER_SECONDS = 30.0
-# For all questions about one disk: a ramdisk of a gigabyte is read in this time.
+# For the answers to all questions about one disk: a ramdisk of a gigabyte is read in this time.
 TOTAL_SECONDS = 300.0
 ENDING_SECONDS = 1.0  # from the end of the connection to that of its process
 HINT = "Copy the image again; if it stays so, check its file systems with fsck."
@@ -71,7 +71,7 @@ class VolumeReader:
     ) -> None:
         self._source, self._name, self._check = source, name, check
         self._answer_seconds = answer_seconds
-        self._end = time.monotonic() + total_seconds
+        self._seconds_left = total_seconds
         self.has_ended = False
         self.remark = ""  #: what confines the process less than usual
 
@@ -145,8 +145,16 @@ class VolumeReader:
         return self._wait_for(kind)
 
     def _wait_for(self, kind: bytes) -> Any:
+        """Return the answer. Between two questions its reader may wait as long as an upload takes."""
+        began = time.monotonic()
+        try:
+            return self._answer(kind, began + self._seconds_left)
+        finally:
+            self._seconds_left -= time.monotonic() - began
+
+    def _answer(self, kind: bytes, end: float) -> Any:
         while True:
-            until = min(time.monotonic() + self._answer_seconds, self._end)
+            until = min(time.monotonic() + self._answer_seconds, end)
             came, payload = self._talk(partial(messages.receive, self._connection, until=until))
             if came == messages.READ:
                 data = self._read(payload)

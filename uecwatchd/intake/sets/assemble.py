@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from uecwatchd.errors import Halted, Rejected, UecError, words_of
@@ -29,7 +29,13 @@ from uecwatchd.intake.sets.declared_sums import (
     find_declared_sums,
 )
 from uecwatchd.intake.sets.lone_sidecars import check_unnamed
-from uecwatchd.intake.sets.loose_pairs import LoosePair, boot_folders, choose_loose_pair, find_loose_pairs
+from uecwatchd.intake.sets.loose_pairs import (
+    LoosePair,
+    boot_folders,
+    choose_loose_pair,
+    find_halves,
+    find_loose_pairs,
+)
 from uecwatchd.intake.sets.members import check_compatible, members_of
 from uecwatchd.intake.sets.owners import (
     FilesOfSets,
@@ -42,6 +48,7 @@ from uecwatchd.intake.sets.owners import (
 from uecwatchd.intake.sets.policy import check_policy
 from uecwatchd.intake.sets.records import (
     FolderSets,
+    FromImage,
     ImageSet,
     Member,
     NotReady,
@@ -67,6 +74,7 @@ class FolderContents:
     near: NearbyFiles
     lists: ChecksumLists
     loose: Sequence[LoosePair]
+    halves: Set[str]
     folders: Sequence[str]
     late: str | None  # a sidecar that has not been read yet
 
@@ -108,6 +116,7 @@ def _decide_view(
         find_nearby(listing, candidates, owned_by, progressed),
         find_checksum_lists(listing),
         find_loose_pairs(listing, candidates, claims, taken),
+        find_halves(listing, candidates, claims),
         boot_folders(listing, candidates),
         unread_sidecar(listing),
     )
@@ -205,11 +214,29 @@ def _complete_set(
         listing, around.lists, candidate, sidecar, paths, owned=owned, is_finished=is_finished
     )
     check_settled(listing, sums.files, rules.settle)
-    members = _complete_members(listing, candidate, sidecar, roles, around, rules, alone=alone)
+    # Existing files are checked first: a truncated disk is more important than a missing kernel.
+    members = members_of(listing, roles, sidecar)
+    from_image = None
+    if alone:
+        check_whole_disk(sidecar, members)
+    else:
+        from_image = check_complete(
+            listing, candidate, sidecar, roles, rules, folders=around.folders, halves=around.halves
+        )
     _check_has_own_files(view, candidate, [] if "machine" in roles else paths)
     check_compatible(candidate, sidecar, members)
     unread = (*unused_nearby(listing, around.near, candidate, paths), *sums.remarks)
-    return _image_set(view, candidate, sidecar, members, sums, alone=alone, unread=unread)
+    found = _image_set(view, candidate, sidecar, members, sums, alone=alone, unread=unread)
+    return found if from_image is None else _asking_image(view, found, from_image)
+
+
+def _asking_image(view: OwnerView, found: ImageSet, wanted: FromImage) -> ImageSet:
+    """Return a set that takes files out of its image, or waits as before if there are none in it."""
+    if wanted.otherwise:
+        wait = NotReady(wanted.otherwise, lacking=wanted.roles)
+        wanted = replace(wanted, otherwise=wait.reason + view.note(found.name, wait))
+    # Marked, so that a set whose image has nothing of use is new after a change of the configuration.
+    return replace(found, from_image=wanted, stamp=f"from-image-{found.stamp}")
 
 
 def _checked_sidecar(
@@ -237,28 +264,6 @@ def _checked_sidecar(
     return sidecar
 
 
-def _complete_members(
-    listing: Listing,
-    candidate: SetCandidate,
-    sidecar: Sidecar,
-    roles: Mapping[Role, str],
-    around: FolderContents,
-    rules: Rules,
-    *,
-    alone: bool,
-) -> tuple[Member, ...]:
-    """Return the members, if none is missing.
-
-    Existing files are checked first: a truncated disk is more important than a missing kernel.
-    """
-    members = members_of(listing, roles, sidecar)
-    if alone:
-        check_whole_disk(sidecar, members)
-    else:
-        check_complete(listing, candidate, sidecar, roles, rules, around.folders)
-    return members
-
-
 def _add_loose_pair(
     candidate: SetCandidate,
     roles: dict[Role, str],
@@ -267,7 +272,8 @@ def _add_loose_pair(
     rules: Rules,
 ) -> tuple[SetCandidate, dict[Role, str]]:
     """Give a set without a kernel the loose kernel and ramdisk beside it, if there are any."""
-    if "kernel" not in missing_roles(sidecar, roles, rules) or candidate.form not in ("stem", "sidecar"):
+    lacking = missing_roles(sidecar, roles, rules)
+    if "kernel" not in lacking or sidecar.kernel or candidate.form not in ("stem", "sidecar"):
         return candidate, roles
     pair = choose_loose_pair(candidate, loose)
     candidate = replace(candidate, form="loose") if pair and candidate.form == "stem" else candidate

@@ -65,6 +65,13 @@ def find_loose_pairs(
     )
 
 
+def find_halves(listing: Listing, candidates: Iterable[SetCandidate], claims: Claims) -> frozenset[str]:
+    """Return loose kernels without a ramdisk, and ramdisks without a kernel: the rest may still be copied."""
+    pool = _loose_files(listing, candidates, claims).values()
+    halves = (paths for found in pool if len(found) == 1 for paths in found.values())
+    return frozenset(path for paths in halves for path in paths if not file_names.is_spare(path))
+
+
 def boot_folders(listing: Listing, candidates: Iterable[SetCandidate]) -> tuple[str, ...]:
     """Return folders with a kernel and a ramdisk, and without an image."""
     return tuple(

@@ -36,7 +36,7 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
         raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
     disk = content.disk if role == "machine" and not keep else None
     if disk:
-        return Member(role, path, disk.size, entry.stamp, content, "disk")
+        return Member(role, path, disk.size, entry.stamp, content, "disk", content.format)
     return Member(role, path, entry.size, entry.stamp, content)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from uecwatchd.config.records import Policy
 from uecwatchd.errors import UecError
 from uecwatchd.images.facts import Facts
+from uecwatchd.images.reading import guest_path
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.types import Arch, FileStamp, Reading, Role, SetId
 
@@ -55,7 +56,7 @@ class Rules:
 class Member:
     """One file of a set. `path` is relative to the spool folder.
 
-    `size` is that of the image in bytes: of the file, or of the disk in it, according to `reading`.
+    `size` is that of the image in bytes, by its `reading`: of the file, of the disk in it, or of a part.
     """
 
     role: Role
@@ -65,14 +66,22 @@ class Member:
     facts: Facts
     reading: Reading = "file"
 
-    @property
-    def name(self) -> str:
-        return self.path.rsplit("/", 1)[-1]
+    container: str = ""  # the format of the file whose disk the image is; empty if the image is the file
 
     @property
-    def container(self) -> str:
-        """The format of the file whose disk the image is; empty if the image is the file."""
-        return self.facts.format if self.reading == "disk" else ""
+    def name(self) -> str:
+        return (guest_path(self.reading) or self.path).rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class FromImage:
+    """Roles whose files are in the machine image itself.
+
+    `otherwise` is what the set waits for if the image has none; empty if the sidecar demands them of it.
+    """
+
+    roles: frozenset[Role]
+    otherwise: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,8 @@ class ImageSet:
     the service for all. `unread` are sentences about files nearby that are not used. `files` are all paths of
     the set, with sidecar and sums. `stamp` changes whenever one of the files may have changed; `changed` is
     the time of the last change, in seconds of the epoch, by the clock of the host with the disk.
-    `arch_known_by` is how `arch` is known. `owner` is a uid, None if members trust each other.
+    `arch_known_by` is how `arch` is known. `owner` is a uid, None if members trust each other. `from_image`
+    is what is taken out of the machine image once it has been looked into.
     """
 
     name: str
@@ -106,6 +116,7 @@ class ImageSet:
     shared: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     owner: int | None = None
+    from_image: FromImage | None = None
 
     @property
     def id(self) -> SetId:

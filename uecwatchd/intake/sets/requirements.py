@@ -1,12 +1,12 @@
 """Requirements of the clouds: the members that a machine image needs beside it."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.candidates import SetCandidate, named_files
-from uecwatchd.intake.sets.records import Member, NotReady, Rules
+from uecwatchd.intake.sets.records import FromImage, Member, NotReady, Rules
 from uecwatchd.intake.sidecar import FROM_IMAGE, NONE, Sidecar
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import Role
@@ -18,6 +18,8 @@ def boots_alone(listing: Listing, sidecar: Sidecar, roles: Mapping[Role, str], r
     This is the only possible meaning of a whole disk without boot files.
     """
     if "machine" not in roles or not rules.disk_alone.issuperset(sidecar.clouds):
+        return False
+    if sidecar.layout == "partition":
         return False
     if sidecar.virtualization:
         return sidecar.virtualization == "hvm"
@@ -40,14 +42,19 @@ def missing_roles(sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> 
     if "machine" not in roles:
         return set()
     needs = rules.windows_needs if sidecar.platform == "windows" else rules.needs
-    wanted = {role for cloud in sidecar.clouds for role in needs[cloud]}
+    declared = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
+    wanted = {role for cloud in sidecar.clouds for role in needs[cloud]} | _asked_of_image(sidecar)
     if "kernel" in roles:
         # A kernel in the set rarely finds its root without a ramdisk, so we ask for one.
         wanted.add("ramdisk")
     if sidecar.kernel == NONE:
         wanted.discard("ramdisk")  # useless without a kernel; a cloud that does not accept this reports it
-    declared = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
     return {role for role in wanted if role not in roles and declared.get(role) in (None, FROM_IMAGE)}
+
+
+def _asked_of_image(sidecar: Sidecar) -> set[Role]:
+    named: Mapping[Role, str | None] = {"kernel": sidecar.kernel, "ramdisk": sidecar.ramdisk}
+    return {role for role, name in named.items() if name == FROM_IMAGE}
 
 
 def check_complete(
@@ -56,21 +63,45 @@ def check_complete(
     sidecar: Sidecar,
     roles: Mapping[Role, str],
     rules: Rules,
+    *,
     folders: Iterable[str],
-) -> None:
-    """Raise NotReady, with what to add. `folders` are those with only kernels and ramdisks."""
+    halves: Set[str],
+) -> FromImage | None:
+    """Return what has to come out of the machine image; None if nothing has to.
+
+    `folders` are those with only kernels and ramdisks, `halves` kernels or ramdisks beside it without their
+    counterpart. Raises NotReady, with what to add.
+    """
     if "machine" not in roles and not _registers_alone(sidecar, roles):
         raise NotReady(_no_machine(candidate, sidecar, roles))
     lacking = missing_roles(sidecar, roles, rules)
     if unknown := next((cloud for cloud in sidecar.clouds if lacking and cloud in rules.strange), None):
         why = rules.strange[unknown]
         raise NotReady(f"cloud {unknown} to tell what it wants{f' ({why})' if why else ''}")
-    if "kernel" in lacking:
-        alone = rules.disk_alone.issuperset(sidecar.clouds) and _is_disk(listing, roles)
-        reason = _no_kernel(candidate, sidecar, rules, alone=alone) + _elsewhere(listing, candidate, folders)
-        raise NotReady(reason, lacking=lacking)
-    if "ramdisk" in lacking:
+    asked = _asked_of_image(sidecar)
+    # A kernel in the image brings its ramdisk, if it has one.
+    both = frozenset(lacking if "ramdisk" in roles or sidecar.ramdisk else {*lacking, "ramdisk"})
+    if "kernel" in asked:
+        return FromImage(both)
+    if lacking <= asked:
+        return FromImage(frozenset(lacking)) if lacking else None
+    if "kernel" not in lacking:
         raise NotReady(_no_ramdisk(candidate, sidecar, roles, rules), lacking=lacking)
+    alone = rules.disk_alone.issuperset(sidecar.clouds) and _is_disk(listing, roles)
+    reason = _no_kernel(candidate, sidecar, rules, alone=alone)
+    elsewhere = _elsewhere(listing, candidate, folders)
+    # Where other files may be meant for it, those of the image are not: its kernel is still being copied.
+    if elsewhere or halves or "ramdisk" in roles or not _may_use_its_kernel(listing, roles, sidecar):
+        raise NotReady(reason + elsewhere, lacking=lacking)
+    return FromImage(both, reason)
+
+
+def _may_use_its_kernel(listing: Listing, roles: Mapping[Role, str], sidecar: Sidecar) -> bool:
+    """Return True for a paravirtual Linux whose kernel and ramdisk are named by nobody."""
+    content = listing.facts.get(roles["machine"])
+    is_disk = isinstance(content, Facts) and content.layout is not None
+    is_linux = sidecar.platform == "linux" and sidecar.virtualization != "hvm"
+    return is_disk and is_linux and sidecar.ramdisk is None and sidecar.convert != "keep"
 
 
 def check_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:

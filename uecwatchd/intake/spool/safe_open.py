@@ -15,6 +15,8 @@ from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.images.block_source import BlockSource, FileSource
 from uecwatchd.images.digests import Digest, read_digest
 from uecwatchd.images.formats.open import open_disk
+from uecwatchd.images.parts import open_part
+from uecwatchd.images.reading import whole
 from uecwatchd.system.file_errors import find_closed_folder
 from uecwatchd.system.text import file_word
 from uecwatchd.types import ContentDigest, FileStamp, Reading
@@ -138,8 +140,10 @@ def open_image(
         if stamp not in (None, found):
             raise changed(path)
         with reading(path):
-            source = FileSource(file) if how == "file" else open_disk(file, name=path, check=check).source
-        yield source
+            is_file = whole(how) == "file"
+            source = FileSource(file) if is_file else open_disk(file, name=path, check=check).source
+        with open_part(source, how, name=path, check=check) as part:
+            yield part
 
 
 @contextlib.contextmanager

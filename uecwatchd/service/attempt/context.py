@@ -74,6 +74,7 @@ class Job:
     fresh_until: float | None = None  #: when the files stop being fresh, from an earlier attempt
     uploaded: UploadedParts = field(default_factory=UploadedParts)
     waited: Mapping[str, float] = field(default_factory=dict)  #: seconds, by id of a pending image
+    before: SetRecord | None = None  #: the record before this attempt
 
     def known(self, role: Role) -> MemberRecord | None:
         return next((m for m in self.record.members if m.role == role), None)
@@ -91,6 +92,11 @@ class Job:
     def reached(self) -> SetRecord:
         """Return the record with the number of parts that this attempt has reached."""
         return self.with_target(images=self.uploaded.applied_to(self.target.images)).record
+
+    @property
+    def same_before(self) -> SetRecord | None:
+        """The record before this attempt, if it is about the same files."""
+        return self.before if self.before and self.before.stamp == self.found.stamp else None
 
     @property
     def cloud(self) -> Cloud:
@@ -131,6 +137,31 @@ def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fiel
     """Send an event about a set, with its name in front."""
     found = job.found
     job.listener.tell(Event(kind, f"{found.name}: {what}", found.id, level=level, fields=fields or {}))
+
+
+def with_members(job: Job, found: ImageSet) -> Job:
+    """Return the job with the members of a set, as an attempt begins with them."""
+    members = (
+        MemberRecord(m.role, m.path, m.size, m.stamp, container=m.container, reading=m.reading)
+        for m in found.members
+    )
+    record = replace(job.record, members=tuple(members), arch=found.arch)
+    return replace(job, found=found, record=record.with_target(_target(found, job.before, job.same_before)))
+
+
+def _target(found: ImageSet, before: SetRecord | None, same: SetRecord | None) -> TargetRecord:
+    """Return the target as an attempt begins: no ids yet. `same` is `before` if the files are the same."""
+    cloud = found.target_cloud
+    old = before.target_on(cloud) if before else TargetRecord(cloud)
+    images = (
+        TargetImage(
+            m.role,
+            parts=old.image(m.role).parts if same else 0,
+            attributes=old.image(m.role).attributes,
+        )
+        for m in found.members
+    )
+    return TargetRecord(cloud, found.sidecar.bucket, tuple(images), fingerprint=old.fingerprint)
 
 
 def with_digest(job: Job, role: Role, digest: ContentDigest) -> Job:

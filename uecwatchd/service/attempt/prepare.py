@@ -177,13 +177,14 @@ def check_name(job: Job, tools: AttemptTools) -> Job:
 
 def registered_name(job: Job, tools: AttemptTools) -> str:
     when = datetime.fromtimestamp(tools.now(), UTC)
-    found = job.found
+    found, inspection = job.found, job.record.inspection
+    version = inspection.version if inspection and inspection.version else None
     return render_name(
         found.sidecar.name,
         stem=found.name,
         fingerprint=job.target.fingerprint,
         arch=found.arch,
-        version=found.sidecar.version,
+        version=found.sidecar.version or version,
         when=when,
     )
 

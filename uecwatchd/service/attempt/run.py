@@ -14,7 +14,7 @@ from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stop
 from uecwatchd.events import Event, Fields, Kind, Listener, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
 from uecwatchd.intake.sidecar import idle_keys
-from uecwatchd.ledger.records import LAST_STAGE, MemberRecord, SetRecord, TargetImage, TargetRecord
+from uecwatchd.ledger.records import LAST_STAGE, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
 from uecwatchd.outputs.wording import failure_event, problem, waiting_for
@@ -26,8 +26,10 @@ from uecwatchd.service.attempt.context import (
     pause,
     stop_if_asked,
     tell,
+    with_members,
 )
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
+from uecwatchd.service.attempt.look import look_inside
 from uecwatchd.service.attempt.members import deliver
 from uecwatchd.service.attempt.pending import check_pending, defer_pending, seconds_waited
 from uecwatchd.service.attempt.prepare import (
@@ -48,6 +50,7 @@ from uecwatchd.system.text import format_size
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     """Return the stages for a set, in order, with their names."""
     return (
+        ("look into the image", look_inside),
         ("read the files", read_digests),
         ("withdraw what is no longer so", remove_stale_ids),
         ("check the sums", check_sums),
@@ -130,34 +133,18 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         state="working",
         since=tools.now(),
         attempt=(same.attempt if same else 0) + 1,
-        arch=found.arch,
         deferrals=same.deferrals if same else 0,
         first_failure=same.first_failure if same else None,
         idle=idle_keys(found.sidecar),
-        members=tuple(
-            MemberRecord(m.role, m.path, m.size, m.stamp, container=m.container) for m in found.members
-        ),
         targets=before.targets if before else (),
         owner=found.owner,
-    ).with_target(_target(found, before, same))
+        inspection=same.inspection if same else None,
+    )
     listener = Tee((result_files.LogFile(found.folder, found.name), tools.listener))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
-    return Job(found, record, listener, fresh_until=fresh_until, waited=seconds_waited(same, now=tools.now()))
-
-
-def _target(found: ImageSet, before: SetRecord | None, same: SetRecord | None) -> TargetRecord:
-    """Return the target as an attempt begins: no ids yet. `same` is `before` if the files are the same."""
-    cloud = found.target_cloud
-    old = before.target_on(cloud) if before else TargetRecord(cloud)
-    images = (
-        TargetImage(
-            m.role,
-            parts=old.image(m.role).parts if same else 0,
-            attributes=old.image(m.role).attributes,
-        )
-        for m in found.members
-    )
-    return TargetRecord(cloud, found.sidecar.bucket, tuple(images), fingerprint=old.fingerprint)
+    waited = seconds_waited(same, now=tools.now())
+    job = Job(found, record, listener, fresh_until=fresh_until, waited=waited, before=before)
+    return with_members(job, found)
 
 
 def _announce(job: Job, before: SetRecord | None) -> None:

@@ -1,0 +1,174 @@
+"""What is inside a machine image, under the real program: its kernel, its root partition, its readiness."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.guest_images import MIB, Content, bzimage, disk, ext, fill
+from tests.support.host import Host
+from uecwatchd.sandbox.server import Sandbox
+
+EX_DATAERR = 65
+VERSION = "6.1.0-9-amd64"
+KERNEL, RAMDISK = bzimage(VERSION), b"070701" + bytes(3000)
+BOOT: dict[str, Content] = {f"boot/vmlinuz-{VERSION}": KERNEL, f"boot/initrd.img-{VERSION}": RAMDISK}
+CLOUD_KERNEL: dict[str, Content] = {
+    "boot/vmlinuz-6.1.0-9-cloud": bzimage("6.1.0-9-cloud"),
+    "boot/initrd-6.1.0-9-cloud": RAMDISK,
+}
+SYSTEM: dict[str, Content] = {
+    "etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
+    "etc/fstab": "LABEL=root / ext4 defaults 0 1\n",
+    "bin/sh": "#!",
+}
+MBR = "label: dos\nstart=2048, size=131072, type=83, bootable\n"
+
+
+@pytest.fixture(params=["uec"])
+def host(tmp_path: Path, host_class: type[Host], request: pytest.FixtureRequest) -> Iterator[Host]:
+    dialect = request.param
+    with Sandbox(tmp_path / "cloud", dialect=dialect) as cloud:
+        host = host_class.made(tmp_path / "host", cloud)
+        host.configure(host.config.read_text().replace('"sandbox"', f'"{dialect}"'))
+        yield host
+
+
+def root(host: Host, files: dict[str, Content]) -> Path:
+    return ext("-t", "ext4", "-L", "root")(host.folder / "root.img", fill(host.folder / "root", files))
+
+
+def drop(host: Host, image: Path, name: str = "karmic.img", sidecar: str = "") -> Path:
+    if sidecar:
+        (host.spool / name).with_suffix(".toml").write_text(sidecar)
+    return image.rename(host.spool / name)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("is_disk", [False, True], ids=["partition", "whole disk"])
+def test_kernel_and_ramdisk_are_taken_out_of_an_image_that_has_them(host: Host, *, is_disk: bool) -> None:
+    image = root(host, SYSTEM | BOOT)
+    if is_disk:
+        image = disk(host.folder / "disk", MBR, (1, image), size=80 * MIB)
+    dropped = drop(host, image)
+    before = dropped.read_bytes()
+    assert host.run("once").returncode == 0
+    report = host.report("karmic")
+    sums = {member["role"]: member["sha256"] for member in report["members"]}
+    assert sums == {"kernel": sha256(KERNEL), "ramdisk": sha256(RAMDISK), "machine": sha256(before)}
+    parts = {member["role"]: member["part"] for member in report["members"]}
+    assert parts == {
+        "kernel": f"guest:/boot/vmlinuz-{VERSION}",
+        "ramdisk": f"guest:/boot/initrd.img-{VERSION}",
+        "machine": None,
+    }
+    assert (host.spool / "karmic.eki").read_text().startswith("eki-")
+    assert report["image"]["system"] == "Debian GNU/Linux 12 (bookworm)"
+    assert report["image"]["kernel"] == VERSION
+    log = (host.spool / "karmic.uec.log").read_text()
+    assert f"taken out of the image: kernel /boot/vmlinuz-{VERSION} in karmic.img" in log
+    verified = host.run("verify", "karmic")
+    assert verified.returncode == 0
+    assert f"equals /boot/vmlinuz-{VERSION} in karmic.img" in verified.stdout
+    assert dropped.read_bytes() == before
+    assert host.run("once").stderr.strip() == "Nothing to do: 1 done."
+
+
+def test_an_image_without_a_kernel_waits_for_one_and_takes_the_one_that_is_dropped(host: Host) -> None:
+    drop(host, root(host, SYSTEM))
+    host.run("once")
+    report = host.report("karmic")
+    assert report["state"] == "waiting"
+    assert report["waiting_for"].startswith(
+        "a kernel: a paravirtual image boots only with one (add karmic.vm"
+    )
+    assert "the image has no kernel: there is none in its folder /boot" in report["waiting_for"]
+    assert not (host.spool / "karmic.uec.error").exists()
+    attempts = (host.spool / "karmic.uec.log").read_text().count("--- attempt")
+    host.run("once")
+    assert (host.spool / "karmic.uec.log").read_text().count("--- attempt") == attempts, "not looked at again"
+    (host.spool / "karmic.vmlinuz").write_bytes(KERNEL)
+    (host.spool / "karmic.initrd").write_bytes(RAMDISK)
+    assert host.run("once").returncode == 0
+    assert [member["file"] for member in host.report("karmic")["members"]] == [
+        "karmic.vmlinuz", "karmic.initrd", "karmic.img",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "sidecar", "sentence"),
+    [
+        ({}, 'kernel = "from-image"', "the image has no kernel: there is none in its folder /boot"),
+        (
+            {"boot/vmlinuz-1": bzimage("1")},
+            'kernel = "from-image"\nramdisk = "from-image"',
+            "it has no ramdisk to take out: its kernel 1 has none",
+        ),
+        (
+            BOOT | CLOUD_KERNEL,
+            'kernel = "from-image"',
+            "two kernels of version 6.1.0-9",
+        ),
+        (BOOT, 'layout = "partition"\nkernel = "from-image"', ""),
+    ],
+    ids=["none", "no ramdisk", "two of one version", "a partition already"],
+)
+def test_a_demand_that_an_image_does_not_meet_is_an_error(
+    host: Host, files: dict[str, Content], sidecar: str, sentence: str
+) -> None:
+    drop(host, root(host, SYSTEM | files), sidecar=sidecar)
+    code = host.run("once").returncode
+    if not sentence:
+        assert code == 0
+        return
+    assert code == EX_DATAERR
+    error = host.report("karmic")["error"]
+    assert sentence in f"{error['what']}: {error['why']}"
+    assert error["hint"]
+
+
+def test_the_root_partition_of_a_disk_is_registered_if_the_sidecar_says_so(host: Host) -> None:
+    inside = root(host, SYSTEM | BOOT)
+    content = inside.read_bytes()
+    drop(host, disk(host.folder / "disk", MBR, (1, inside), size=80 * MIB), sidecar='layout = "partition"')
+    assert host.run("once").returncode == 0
+    (machine,) = (one for one in host.report("karmic")["members"] if one["role"] == "machine")
+    assert (machine["size"], machine["sha256"]) == (len(content), sha256(content))
+    assert machine["part"] == f"partition:{MIB}+{len(content)}"
+
+
+def test_the_same_kernel_in_two_images_is_registered_once(host: Host) -> None:
+    drop(host, root(host, SYSTEM | BOOT), "first.img")
+    drop(host, root(host, SYSTEM | BOOT | {"etc/motd": "other"}), "second.img")
+    assert host.run("once").returncode == 0
+    assert (host.spool / "first.eki").read_text() == (host.spool / "second.eki").read_text()
+    assert (host.spool / "first.emi").read_text() != (host.spool / "second.emi").read_text()
+
+
+def test_an_image_that_is_not_ready_is_rejected_if_the_sidecar_requires_that(host: Host) -> None:
+    rules: dict[str, Content] = {"etc/udev/rules.d/70-persistent-net.rules": 'NAME="eth0"\n'}
+    drop(host, root(host, SYSTEM | BOOT | rules), sidecar='require = "ready"')
+    assert host.run("once").returncode == EX_DATAERR
+    error = host.report("karmic")["error"]
+    assert error["what"] == "karmic: it is not ready for a cloud"
+    assert "70-persistent-net.rules" in error["why"]
+    assert error["hint"] == "In the guest: rm /etc/udev/rules.d/70-persistent-net.rules"
+    assert not (host.spool / "karmic.emi").exists()
+    asked = host.run("inspect", "karmic", "--json")
+    assert asked.returncode == EX_DATAERR
+    assert {one["key"] for one in json.loads(asked.stdout)["findings"] if one["severity"] == "error"}
+
+
+def test_an_image_that_cannot_be_looked_into_is_registered_all_the_same(host: Host) -> None:
+    image = root(host, SYSTEM)
+    with image.open("r+b") as file:
+        file.seek(2048)  # the table of its block groups, whatever the size of a block is
+        file.write(b"\xff" * 4096)
+    drop(host, image, sidecar='kernel = "none"')
+    assert host.run("once").returncode == 0
+    assert host.report("karmic")["image"]["system"] is None

@@ -1,0 +1,210 @@
+"""The stage that looks into the machine image: what it is, and what is taken out of it.
+
+What is found defaults the sidecar, and is told where it contradicts it. Nothing of this stops a set, unless
+its sidecar asks for something that the image does not have.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from uecwatchd.errors import NotYet, Rejected
+from uecwatchd.events import Event, Kind
+from uecwatchd.images.guest.inspection import Inspection, inspect_image
+from uecwatchd.images.guest.kernel_pair import KernelPair, NoKernelPair
+from uecwatchd.images.guest.summary import ImageSummary, ReadinessFinding
+from uecwatchd.images.reading import describe, with_guest_file, with_partition
+from uecwatchd.intake.sets.records import ROLES, ImageSet, Member
+from uecwatchd.intake.spool import safe_open
+from uecwatchd.outputs.result_files import LogFile
+from uecwatchd.outputs.wording import describe_image
+from uecwatchd.service.attempt.context import AttemptTools, Job, stop_if_asked, tell, with_members
+from uecwatchd.system.text import format_size
+
+FINDING_WORDS = {"error": "not ready", "warning": "warning", "note": "note"}
+
+
+def look_inside(job: Job, tools: AttemptTools) -> Job:
+    """Look into the machine image, unless it is registered as it is whatever it holds.
+
+    Raises Rejected if it lacks what the sidecar demands, NotYet if it has no kernel that is needed.
+    """
+    found = job.found
+    machine = found.member("machine")
+    if machine is None or machine.facts.layout is None or found.sidecar.convert == "keep":
+        return job
+    needs_files = found.from_image is not None or found.sidecar.layout == "partition"
+    if job.record.inspection and not needs_files:  # of the same files, by an earlier attempt
+        return _with_evidence(job, job.record.inspection)
+    try:
+        inspection = _inspect(job, machine, tools)
+    except Rejected as error:
+        return _without_inspection(job, error)
+    summary = inspection.summary()
+    _tell(job, summary)
+    job = replace(job, record=replace(job.record, inspection=summary))
+    _check_ready(job, summary)
+    return _with_evidence(_with_parts(job, machine, inspection), summary)
+
+
+def _inspect(job: Job, machine: Member, tools: AttemptTools) -> Inspection:
+    check = partial(stop_if_asked, job, tools)
+    folder, path, stamp = job.found.folder, machine.path, machine.stamp
+    with (
+        safe_open.open_image(folder, path, machine.reading, stamp=stamp, check=check) as source,
+        safe_open.reading(path),
+    ):
+        return inspect_image(source, name=path, check=check)
+
+
+def _without_inspection(job: Job, error: Rejected) -> Job:
+    """Go on with an image that cannot be looked into, if nothing has to come out of it."""
+    found = job.found
+    if found.from_image and found.from_image.otherwise:
+        raise NotYet(f"{found.from_image.otherwise}; {error.what}: {error.why}", until=None) from error
+    if found.from_image or found.sidecar.layout == "partition" or found.sidecar.require:
+        raise error
+    tell(job, Kind.WORKING, f"not looked into: {error.what}: {error.why}", level="warning")
+    return job
+
+
+# --- what is told -----------------------------------------------------------------------------------------
+
+
+def _tell(job: Job, summary: ImageSummary) -> None:
+    """Report what the image is; its findings are for the log beside it, and only counted in the journal."""
+    machine = job.found.member("machine")
+    errors = sum(finding.severity == "error" for finding in summary.findings)
+    count = f"; {errors} thing{'s' if errors > 1 else ''} to mend before it is ready" if errors else ""
+    name = machine.name if machine else job.found.name
+    tell(
+        job,
+        Kind.WORKING,
+        f"{name} is {describe_image(summary)}{count}",
+        level="warning" if errors else "info",
+    )
+    log = LogFile(job.found.folder, job.found.name)
+    for finding in summary.findings:
+        log.tell(_event(job, finding))
+
+
+def _event(job: Job, finding: ReadinessFinding) -> Event:
+    sentence = f"{FINDING_WORDS[finding.severity]}: {finding.sentence}"
+    return Event(Kind.WORKING, sentence, job.found.id, fields={"hint": finding.remedy})
+
+
+def _check_ready(job: Job, summary: ImageSummary) -> None:
+    errors = [finding for finding in summary.findings if finding.severity == "error"]
+    if job.found.sidecar.require == "ready" and errors:
+        raise Rejected(
+            f"{job.found.name}: it is not ready for a cloud",
+            " ".join(finding.sentence for finding in errors).removesuffix("."),
+            errors[0].remedy,
+        )
+
+
+# --- what is taken out ------------------------------------------------------------------------------------
+
+
+def _with_parts(job: Job, machine: Member, inspection: Inspection) -> Job:
+    """Return the job with the parts of the image that the set asks for as its members."""
+    found = job.found
+    members = {member.role: member for member in found.members}
+    if found.sidecar.layout == "partition":
+        members["machine"] = _root_partition(machine, inspection)
+    if found.from_image:
+        members |= {member.role: member for member in _boot_members(found, machine, inspection)}
+    ordered = tuple(members[role] for role in ROLES if role in members)
+    taken = [member for member in ordered if member not in found.members]
+    if not taken:
+        return job
+    words = (f"{m.role} {describe(m.reading, m.path)} ({format_size(m.size)})" for m in taken)
+    tell(job, Kind.WORKING, f"taken out of the image: {', '.join(words)}")
+    return with_members(job, replace(found, members=ordered))
+
+
+def _root_partition(machine: Member, inspection: Inspection) -> Member:
+    """Return the member whose image is the root partition of a disk. Raises Rejected if it has none."""
+    if inspection.disk.layout == "partition":
+        return machine
+    root = inspection.root
+    if root is None or root.partition is None or root.volume.name:
+        raise Rejected(
+            f"{machine.path}: its root partition cannot be taken out",
+            "its root is in a logical volume" if root else "no system is found on it",
+            'Take layout = "partition" out of the sidecar, or make an image whose root is a partition.',
+        )
+    start, size = root.partition.start, root.partition.size
+    facts = replace(machine.facts, layout="partition")
+    return replace(machine, size=size, facts=facts, reading=with_partition(machine.reading, start, size))
+
+
+def _boot_members(found: ImageSet, machine: Member, inspection: Inspection) -> Iterator[Member]:
+    """Yield the kernel and the ramdisk in the image, as far as the set needs them."""
+    wanted = found.from_image
+    if wanted is None:
+        return
+    pair = _pair(found, machine, inspection)
+    if "kernel" in wanted.roles:
+        size, how = pair.kernel.entry.size, with_guest_file(machine.reading, pair.kernel.path)
+        yield Member("kernel", machine.path, size, machine.stamp, pair.kernel_facts, how)
+    if "ramdisk" in wanted.roles and pair.ramdisk and pair.ramdisk_facts:
+        size, how = pair.ramdisk.entry.size, with_guest_file(machine.reading, pair.ramdisk.path)
+        yield Member("ramdisk", machine.path, size, machine.stamp, pair.ramdisk_facts, how)
+
+
+def _pair(found: ImageSet, machine: Member, inspection: Inspection) -> KernelPair:
+    """Return the pair in the image. Raises Rejected, or NotYet if files beside it would do as well."""
+    try:
+        return _fitting_pair(found, machine, inspection)
+    except NoKernelPair as error:
+        if found.from_image and found.from_image.otherwise:
+            raise NotYet(f"{found.from_image.otherwise}; {error.what}: {error.why}", until=None) from error
+        raise
+
+
+def _fitting_pair(found: ImageSet, machine: Member, inspection: Inspection) -> KernelPair:
+    pair = inspection.pair
+    if pair is None:
+        raise inspection.no_pair or NoKernelPair(
+            f"{machine.path}: it has no kernel to take out",
+            "no Linux system is found in it",
+            "Drop a kernel and a ramdisk beside it.",
+        )
+    asked = found.sidecar.ramdisk == "from-image"
+    if asked and pair.ramdisk is None:
+        why = f"its kernel {pair.version} has none"
+        raise NoKernelPair(f"{machine.path}: it has no ramdisk to take out", why, "Drop one beside it.")
+    kernel = found.member("kernel")
+    if asked and kernel and kernel.facts.version not in (None, pair.version):
+        raise NoKernelPair(
+            f"{machine.path}: its ramdisk does not fit {kernel.name}",
+            f"the ramdisk is for {pair.version}, the kernel is {kernel.facts.version}",
+            'Say kernel = "from-image" too, or drop the ramdisk that belongs to the kernel.',
+        )
+    return pair
+
+
+# --- evidence ---------------------------------------------------------------------------------------------
+
+
+def _with_evidence(job: Job, summary: ImageSummary) -> Job:
+    """Complete the set by what is in its image, and report where the sidecar says something else."""
+    found, sidecar = job.found, job.found.sidecar
+    if summary.arch and summary.arch != found.arch:
+        if found.arch_known_by in ("name", "nothing"):
+            found = replace(found, arch=summary.arch, arch_known_by="content")
+        else:
+            what = f"its system is for {summary.arch}; registered for {found.arch}"
+            tell(job, Kind.WORKING, what, level="warning")
+    if summary.system_id == "windows" and sidecar.platform != "windows":
+        if "platform" in sidecar.given:
+            tell(job, Kind.WORKING, "it has Windows; registered as Linux", level="warning")
+        else:
+            sidecar = replace(sidecar, platform="windows")
+    if found.virtualization == "hvm" and summary.layout == "disk" and "bios" not in summary.boots_by:
+        how = "only by UEFI" if summary.boots_by else "by no boot loader"
+        what = f"it boots {how}, and a node starts a disk by BIOS unless its cloud is told otherwise"
+        tell(job, Kind.WORKING, what, level="warning")
+    found = replace(found, sidecar=sidecar)
+    return job if found == job.found else with_members(job, found)
