@@ -28,6 +28,7 @@ from uecwatchd.ledger.records import LAST_STAGE, Request, SetRecord
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.wording import command, duration, moment, next_attempt
 from uecwatchd.service.cleanup import clear_traces
+from uecwatchd.service.work_folder import drop_work
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.text import shell_word, spelled
 
@@ -121,6 +122,7 @@ def _forget_now(row: Row, ledger: Ledger, state: Path) -> bool:
                 ledger.drop_request(request)
         if record := ledger.set(row.id):
             clear_traces(record, ledger)
+            drop_work(state, record.id)
             ledger.drop_set(record.id)
     finally:
         lockfile.release(lock)

@@ -45,7 +45,8 @@ class MemberRecord:
     """A member that was used: the file, and the size in bytes and the digest of its image.
 
     The image is the disk in the file if that is a container, and then `container` is its format; `reading` is
-    how the image is taken from the file, empty in a record from before there were parts.
+    how the image is taken from the file, empty in a record from before there were parts. `origin` says in
+    words how the file was made, and is empty for one of the spool folder.
     """
 
     role: Role
@@ -55,6 +56,7 @@ class MemberRecord:
     digest: ContentDigest = NOT_READ
     container: str = ""
     reading: Reading = ""
+    origin: str = ""
 
     @property
     def how(self) -> Reading:

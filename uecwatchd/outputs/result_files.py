@@ -216,6 +216,7 @@ def _member(member: MemberRecord, image: TargetImage) -> dict[str, object]:
     return {
         "role": member.role,
         "file": member.path,
+        "origin": member.origin or None,
         "container": member.container or None,
         "part": member.how.partition(" ")[2] or None,
         "size": member.size,

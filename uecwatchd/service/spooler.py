@@ -18,6 +18,7 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.folder_locks import FolderLocks
 from uecwatchd.service.notices import Notices
+from uecwatchd.service.policy import GONE
 from uecwatchd.service.reconcile import Reconciler
 from uecwatchd.service.requests import Requests
 from uecwatchd.service.retention import remove_leaving
@@ -26,6 +27,7 @@ from uecwatchd.service.scanner import Scanner
 from uecwatchd.service.schedule import Schedule
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
+from uecwatchd.service.work_folder import sweep_work
 from uecwatchd.system.internal_errors import as_internal_error
 
 
@@ -121,6 +123,7 @@ class Spooler:
         availability = setup.tools.clouds.availability
         if self._parts.requests.carry_out(self._parts.dispatcher.running, availability, setup.tools.listener):
             self._ended()  # for a probe is due at once
+        self._sweep_work()
         setup.scanner.update_rules()
         self._locks.release_others(spool.folders)
         folders = spool.folders if folders is None else folders
@@ -164,6 +167,13 @@ class Spooler:
         self._parts.dispatcher.close(self._setup.tools)
         self._parts.states.write_older(self._setup.tools.now())
         self._locks.release_others()
+
+    def _sweep_work(self) -> None:
+        """Remove what was made for sets that do not need it any more."""
+        setup, parts = self._setup, self._parts
+        with parts.conditions.guard(("work folder",), "the work folder"):
+            records, running = parts.states.records(), parts.dispatcher.running
+            sweep_work(setup.tools.state_folder, records, running=running, gone=GONE)
 
     def _adjust_for_clock_jump(self) -> None:
         """Leave the remaining waits as they are after the wall clock has jumped."""

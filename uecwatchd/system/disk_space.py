@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
+from uecwatchd.system.text import format_size
 
 # The results of a set take a few KiB. Its rows in the ledger, with one for each of a thousand parts, take
 # some hundred KiB, and SQLite writes them twice: to its log first.
 MIN_FREE_BYTES = 512 * 1024
 # Six results, each also under a temporary name while it is written, and the three files of SQLite.
 MIN_FREE_INODES = 16
+# What a large file must leave free: for the results and rows of all sets that are at work meanwhile.
+RESERVED_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +66,16 @@ def check_space(folder: Path, what: str) -> None:
     why, remedy = reason_too_full(space) if space else ("", "")
     if why:
         raise Deferred(f"{folder}: no room in {what}", why, f"{remedy}.")
+
+
+def check_space_for(folder: Path, needs_bytes: int, what: str) -> None:
+    """Raise Deferred if a large file would leave too little space on the disk of a folder.
+
+    `what` is the role of the folder in a sentence.
+    """
+    space = free_space(folder)
+    if space is None or space.free_bytes >= needs_bytes + RESERVED_BYTES:
+        return
+    sizes = f"{format_size(needs_bytes)} may be needed beside a reserve of {format_size(RESERVED_BYTES)}"
+    why = f"{sizes}, and {format_size(space.free_bytes)} are free"
+    raise Deferred(f"{folder}: no room in {what}", why, "Free some space there; it continues by itself.")

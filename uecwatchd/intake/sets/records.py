@@ -9,6 +9,7 @@ from uecwatchd.config.records import Policy
 from uecwatchd.errors import UecError
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.reading import guest_path
+from uecwatchd.intake.sets.origin import Origin
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.types import Arch, FileStamp, Reading, Role, SetId
 
@@ -54,7 +55,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of a set. `path` is relative to the spool folder.
+    """One file of a set. `path` is relative to the spool folder, or to the work folder if it has an `origin`.
 
     `size` is that of the image in bytes, by its `reading`: of the file, of the disk in it, or of a part.
     """
@@ -65,8 +66,8 @@ class Member:
     stamp: FileStamp
     facts: Facts
     reading: Reading = "file"
-
-    container: str = ""  # the format of the file whose disk the image is; empty if the image is the file
+    container: str = ""  #: the format of the file whose disk the image is; empty if the image is the file
+    origin: Origin | None = None  #: of a member that is made for the set; None for a file of the spool folder
 
     @property
     def name(self) -> str:

@@ -17,11 +17,13 @@ from uecwatchd.config.records import WorkSettings
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Listener
 from uecwatchd.intake.sets.records import ImageSet, Member
+from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import AppliedAttributes, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.interrupts import NEXT, Interrupts
+from uecwatchd.service.work_folder import work_folder
 from uecwatchd.types import ContentDigest, Role, SetId
 
 
@@ -94,11 +96,6 @@ class Job:
         return self.with_target(images=self.uploaded.applied_to(self.target.images)).record
 
     @property
-    def same_before(self) -> SetRecord | None:
-        """The record before this attempt, if it is about the same files."""
-        return self.before if self.before and self.before.stamp == self.found.stamp else None
-
-    @property
     def cloud(self) -> Cloud:
         """The cloud, in the stages after `connect`."""
         assert self.connected is not None, "the job is connected first"  # noqa: S101 (the order of the stages)
@@ -139,19 +136,39 @@ def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fiel
     job.listener.tell(Event(kind, f"{found.name}: {what}", found.id, level=level, fields=fields or {}))
 
 
+def folder_of(job: Job, member: Member, tools: AttemptTools) -> Path:
+    """Return the folder that the path of a member is relative to."""
+    found = job.found
+    return work_folder(tools.state_folder, found.id, found.stamp) if member.origin else found.folder
+
+
 def with_members(job: Job, found: ImageSet) -> Job:
-    """Return the job with the members of a set, as an attempt begins with them."""
+    """Return the job with the set as it is known now: its members, and the cloud that it goes to."""
     members = (
-        MemberRecord(m.role, m.path, m.size, m.stamp, container=m.container, reading=m.reading)
+        MemberRecord(
+            m.role,
+            m.path,
+            m.size,
+            m.stamp,
+            container=m.container,
+            reading=m.reading,
+            origin=str(m.origin or ""),
+        )
         for m in found.members
     )
-    record = replace(job.record, members=tuple(members), arch=found.arch)
-    return replace(job, found=found, record=record.with_target(_target(found, job.before, job.same_before)))
+    record = replace(
+        job.record,
+        arch=found.arch,
+        idle=idle_keys(found.sidecar),
+        members=tuple(members),
+        targets=job.before.targets if job.before else (),
+    )
+    return replace(job, found=found, record=record.with_target(_target(found, job.before)))
 
 
-def _target(found: ImageSet, before: SetRecord | None, same: SetRecord | None) -> TargetRecord:
-    """Return the target as an attempt begins: no ids yet. `same` is `before` if the files are the same."""
-    cloud = found.target_cloud
+def _target(found: ImageSet, before: SetRecord | None) -> TargetRecord:
+    """Return the target as an attempt begins: no ids yet. `before` may be of other files."""
+    cloud, same = found.target_cloud, before is not None and before.stamp == found.stamp
     old = before.target_on(cloud) if before else TargetRecord(cloud)
     images = (
         TargetImage(

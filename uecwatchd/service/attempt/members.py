@@ -12,19 +12,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from uecwatchd.delivery.deliver import Registration, await_available, register_member, upload_ahead
 from uecwatchd.delivery.pending import has_failed
 from uecwatchd.delivery.request import BootFiles, MachineTraits, UploadRequest, UploadTools
 from uecwatchd.errors import Pending, Rejected
 from uecwatchd.images.block_source import BlockSource
-from uecwatchd.intake.sets.records import ImageSet, Member
+from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import NOT_READ, BundleRecord
 from uecwatchd.outputs.result_files import progress_in_report
 from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,
+    folder_of,
     main_member,
     name_traits,
     pause,
@@ -52,15 +54,15 @@ def deliver(job: Job, tools: AttemptTools) -> Job:
     machine = job.found.member("machine")
     beside = {one.role: _request(job, one) for one in job.found.members if one is not machine}
     with progress_in_report(tools.tracker, job.record):
-        made = {role: _register(job, request, uploads) for role, request in beside.items()}
+        made = {role: _register(job, request, uploads, tools) for role, request in beside.items()}
         main = _machine_request(job, tools, machine, made) if machine else None
         pending = [one.image_id for one in made.values() if not one.is_available]
         if main and pending:
-            with suppress(_FailedBeside), _opened(job, main.member, uploads) as source:
+            with suppress(_FailedBeside), _opened(job, main.member, tools) as source:
                 upload_ahead(main, source, _watching(pending, uploads))
         done = _await_all(beside, made, uploads)
         if main:
-            done |= _await_all({"machine": main}, {"machine": _register(job, main, uploads)}, uploads)
+            done |= _await_all({"machine": main}, {"machine": _register(job, main, uploads, tools)}, uploads)
     for role, bundle in done.items():
         job = with_image(job, role, image_id=bundle.image_id, manifest=bundle.location)
     return job
@@ -103,14 +105,14 @@ def _await_all(
     return done
 
 
-def _register(job: Job, request: UploadRequest, tools: UploadTools) -> Registration:
+def _register(job: Job, request: UploadRequest, uploads: UploadTools, tools: AttemptTools) -> Registration:
     with _opened(job, request.member, tools) as source:
-        return register_member(request, source, tools)
+        return register_member(request, source, uploads)
 
 
-def _opened(job: Job, member: Member, tools: UploadTools) -> AbstractContextManager[BlockSource]:
-    folder, stamp = job.found.folder, member.stamp
-    return safe_open.open_image(folder, member.path, member.reading, stamp=stamp, check=tools.check_stop)
+def _opened(job: Job, member: Member, tools: AttemptTools) -> AbstractContextManager[BlockSource]:
+    folder, check = folder_of(job, member, tools), partial(stop_if_asked, job, tools)
+    return safe_open.open_image(folder, member.path, member.reading, stamp=member.stamp, check=check)
 
 
 def _request(job: Job, member: Member) -> UploadRequest:
@@ -153,7 +155,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
         slots=tools.slots,
         patience=tools.patience,
         check_stop=check_stop,
-        check_files=lambda: _check_unchanged(job.found),
+        check_files=lambda: _check_unchanged(job, tools),
         sleep=lambda seconds: pause(seconds, tools, check_stop),
         note_parts=job.uploaded.note,
         spread=tools.random,
@@ -181,13 +183,23 @@ def _boot(job: Job, tools: AttemptTools, made: Mapping[Role, Registration]) -> B
     return BootFiles((trait("kernel"), trait("ramdisk")), image_id("kernel"), image_id("ramdisk"))
 
 
-def _check_unchanged(found: ImageSet) -> None:
-    """Raise Deferred if any member of the set has changed since the scan, not only the one at hand."""
-    for member in found.members:
-        try:
-            with safe_open.open_member(found.folder, member.path) as file:
-                stamp = FileStamp.of(os.fstat(file.fileno()))
-        except Rejected as error:  # removed, or something else in its place
-            raise safe_open.changed(member.path) from error
-        if stamp != member.stamp:
-            raise safe_open.changed(member.path)
+def _check_unchanged(job: Job, tools: AttemptTools) -> None:
+    """Raise Deferred if any member of the set has changed since the scan, not only the one at hand.
+
+    For a member that was made for the set, the files that it was made of count as well.
+    """
+    for member in job.found.members:
+        _check_stamp(folder_of(job, member, tools), member.path, member.stamp)
+    sources = {source for member in job.found.members if member.origin for source in member.origin.sources}
+    for path, stamp in sorted(sources):
+        _check_stamp(job.found.folder, path, stamp)
+
+
+def _check_stamp(folder: Path, path: str, stamp: FileStamp) -> None:
+    try:
+        with safe_open.open_member(folder, path) as file:
+            found = FileStamp.of(os.fstat(file.fileno()))
+    except Rejected as error:  # removed, or something else in its place
+        raise safe_open.changed(path) from error
+    if found != stamp:
+        raise safe_open.changed(path)

@@ -20,6 +20,7 @@ from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,
     fingerprint_of,
+    folder_of,
     stop_if_asked,
     tell,
     with_digest,
@@ -75,7 +76,13 @@ def _read(
         job.listener.progress(Progress(job.found.id, job.record.stage, member.name, done, size))
 
     return safe_open.digest(
-        job.found.folder, member.path, how, stamp=member.stamp, taken=taken, progress=progress, check=check
+        folder_of(job, member, tools),
+        member.path,
+        how,
+        stamp=member.stamp,
+        taken=taken,
+        progress=progress,
+        check=check,
     )
 
 

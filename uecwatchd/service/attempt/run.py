@@ -13,7 +13,6 @@ from pathlib import Path
 from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
 from uecwatchd.events import Event, Fields, Kind, Listener, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
-from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.records import LAST_STAGE, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
@@ -42,6 +41,7 @@ from uecwatchd.service.attempt.prepare import (
 )
 from uecwatchd.service.conditions import reported_part
 from uecwatchd.service.retry import adjust_for_downtime, record_failure
+from uecwatchd.service.work_folder import FINAL_STATES, drop_work
 from uecwatchd.system.disk_space import check_space
 from uecwatchd.system.internal_errors import InternalError, as_internal_error
 from uecwatchd.system.text import format_size
@@ -74,9 +74,13 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: AttemptTools) -> S
     job = _begin(found, before, tools)
     try:
         with progress_in_ledger(tools.tracker, tools.ledger, job.record.id, now=tools.now):
-            return _attempt(job, before, tools)
+            record = _attempt(job, before, tools)
     finally:
         tools.tracker.end(job.record.id)
+    if record.state in FINAL_STATES:
+        with suppress(UecError):  # the next scan removes it, and reports why that fails
+            drop_work(tools.state_folder, record.id)
+    return record
 
 
 def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetRecord:
@@ -135,8 +139,6 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         attempt=(same.attempt if same else 0) + 1,
         deferrals=same.deferrals if same else 0,
         first_failure=same.first_failure if same else None,
-        idle=idle_keys(found.sidecar),
-        targets=before.targets if before else (),
         owner=found.owner,
         inspection=same.inspection if same else None,
     )

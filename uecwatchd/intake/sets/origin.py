@@ -1,0 +1,31 @@
+"""Origins of members that are made for a set, because they are no files of its spool folder.
+
+Such a member lies in the set's work folder, under its `path`, which begins with that of its source:
+`karmic.tar.gz/karmic.img`. So no file of the spool folder has the same path.
+"""
+
+from dataclasses import dataclass
+
+from uecwatchd.types import FileStamp
+
+# Files of the spool folder that a member is made of: path and stamp.
+Sources = tuple[tuple[str, FileStamp], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveMember:
+    """A file in an archive. `archive` is a path in the spool folder, `name` the path in the archive."""
+
+    archive: str
+    stamp: FileStamp
+    name: str
+
+    @property
+    def sources(self) -> Sources:
+        return ((self.archive, self.stamp),)
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.archive}"
+
+
+Origin = ArchiveMember
