@@ -188,6 +188,7 @@ class Sidecar:
     ramdisk: Annotated[str, AfterValidator(_boot_file("ri"))] | None = None  # the same
     arch: Arch | None = None
     platform: Literal["linux", "windows"] = "linux"
+    hypervisor: Literal["kvm", "xen"] = "kvm"  # whose kernel and ramdisk are taken out of an archive
     virtualization: Literal["paravirtual", "hvm"] | None = None
     convert: Literal["raw", "keep"] = "raw"
     layout: Literal["disk", "partition"] = "disk"  # "partition": of a whole disk, only that of its root

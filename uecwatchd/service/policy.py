@@ -89,7 +89,7 @@ def to_due_set(found: ImageSet, record: SetRecord | None) -> DueSet:
     """Add what the queue has to know. `record` is of an earlier attempt at the same files."""
     awaits = record is not None and record.awaits_cloud
     sent = record is not None and awaits and bool(record.target.images[-1].pending)  # it is only looked at
-    size = 0 if sent else sum(member.size for member in found.members)
+    size = 0 if sent else sum(size for _, size in found.described)
     return DueSet(found, again=awaits or (record is not None and record.state == "deferred"), size=size)
 
 

@@ -212,7 +212,7 @@ def _with_state(row: Row, outcome: Outcome, now: float, known: LedgerFacts) -> R
 
 def plan(found: ImageSet) -> str:
     """Describe what will be done with a complete set."""
-    parts = [f"{member.role} {member.path} ({format_size(member.size)})" for member in found.members]
+    parts = [f"{what} ({format_size(size)})" for what, size in found.described]
     cloud = found.target_cloud
     return f"to be registered on cloud {cloud}, in bucket {found.sidecar.bucket}: {', '.join(parts)}"
 

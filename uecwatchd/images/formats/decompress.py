@@ -32,7 +32,7 @@ DEFLATE_EXPANSION, ZSTD_EXPANSION = 1032, 32768
 
 
 @functools.cache
-def _zlib() -> Any:
+def fastest_zlib() -> Any:
     """Load the fastest module. A verb that decompresses nothing loads none."""
     for name in ZLIB_MODULES:
         try:
@@ -44,7 +44,7 @@ def _zlib() -> Any:
 
 def inflate(data: bytes, limit: int) -> bytes:
     """Inflate a deflate stream without header, as qcow2 has it. What follows the stream is ignored."""
-    zlib = _zlib()
+    zlib = fastest_zlib()
     try:
         content: bytes = zlib.decompressobj(QCOW2_WINDOW).decompress(data, limit)
     except zlib.error as error:
@@ -54,7 +54,7 @@ def inflate(data: bytes, limit: int) -> bytes:
 
 def decompress_zlib(data: bytes, limit: int) -> bytes:
     """Decompress a whole zlib stream (RFC 1950), and check its checksum."""
-    zlib = _zlib()
+    zlib = fastest_zlib()
     stream = zlib.decompressobj(ZLIB_WINDOW)
     try:
         content: bytes = stream.decompress(data, limit + 1)  # the checksum is read only with space left

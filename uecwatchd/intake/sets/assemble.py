@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from uecwatchd.errors import Halted, Rejected, UecError, words_of
+from uecwatchd.errors import UecError, words_of
 from uecwatchd.intake.sets.architecture import arch_of
+from uecwatchd.intake.sets.archives import check_archive, packed_files
 from uecwatchd.intake.sets.candidates import (
     SetCandidate,
     as_spelled,
@@ -57,7 +58,14 @@ from uecwatchd.intake.sets.records import (
     UnmatchedFile,
     Waiting,
 )
-from uecwatchd.intake.sets.requirements import boots_alone, check_complete, check_whole_disk, missing_roles
+from uecwatchd.intake.sets.requirements import (
+    boots_alone,
+    check_complete,
+    check_configured,
+    check_identified,
+    check_whole_disk,
+    missing_roles,
+)
 from uecwatchd.intake.sets.roles import roles_of
 from uecwatchd.intake.sets.stray_metadata import NearbyFiles, check_nearby, find_nearby, unused_nearby
 from uecwatchd.intake.sets.unmatched import find_unmatched
@@ -155,7 +163,7 @@ def _decide_candidate(
     try:
         if around.late and not candidate.sidecars and candidate.form != "folder":
             check_read(listing, [around.late])
-        found = _complete_set(view, candidate, owned, around, rules=rules, taken=taken)
+        found = complete_set(view, candidate, owned, around, rules=rules, taken=taken)
         if found.stamp != done.get(found.name):
             _check_policy(listing, candidate, rules)
             view.check_exposure(found.files)
@@ -183,7 +191,7 @@ def _is_for_others(listing: Listing, candidate: SetCandidate, near: NearbyFiles)
     return candidate.name in near.meant or all(isinstance(found, ForeignDocument) for found in sidecars)
 
 
-def _complete_set(
+def complete_set(
     view: OwnerView,
     candidate: SetCandidate,
     owned: list[str],
@@ -198,6 +206,8 @@ def _complete_set(
     """
     listing = view.listing
     sidecar = _checked_sidecar(view, candidate, owned, around, rules, is_new=taken is None)
+    if candidate.form == "archive" and not candidate.base:
+        return _archive_set(view, candidate, sidecar, around, rules, is_new=taken is None)
     roles = roles_of(listing, candidate, sidecar, owned, around.near.there)
     _check_has_own_files(view, candidate, [roles["machine"]] if "machine" in roles else [])
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
@@ -239,6 +249,31 @@ def _asking_image(view: OwnerView, found: ImageSet, wanted: FromImage) -> ImageS
     return replace(found, from_image=wanted, stamp=f"from-image-{found.stamp}")
 
 
+def _archive_set(
+    view: OwnerView,
+    candidate: SetCandidate,
+    sidecar: Sidecar,
+    around: FolderContents,
+    rules: Rules,
+    *,
+    is_new: bool,
+) -> ImageSet:
+    """Return the set in an archive, without members. They are judged when it is unpacked."""
+    listing, path = view.listing, candidate.paths[0]
+    check_archive(listing, candidate)
+    _check_has_own_files(view, candidate, [path])
+    if is_new:
+        _check_nearby_files(listing, candidate, (path,), around.near, rules.settle)
+    sums = find_declared_sums(
+        listing, around.lists, candidate, sidecar, [path], owned=[path], is_finished=not is_new
+    )
+    check_settled(listing, sums.files, rules.settle)
+    check_identified(sidecar, rules)
+    unread = (*unused_nearby(listing, around.near, candidate, [path]), *sums.remarks)
+    found = _image_set(view, candidate, sidecar, (), sums, alone=False, unread=unread)
+    return replace(found, packed=packed_files(listing, candidate, rules))
+
+
 def _checked_sidecar(
     view: OwnerView,
     candidate: SetCandidate,
@@ -248,7 +283,7 @@ def _checked_sidecar(
     *,
     is_new: bool,
 ) -> Sidecar:
-    """Return the sidecar, once the files can be judged. Raises as `_complete_set` does.
+    """Return the sidecar, once the files can be judged. Raises as `complete_set` does.
 
     A finished set is not new: it keeps its result files, and the policy may be newer than its image.
     """
@@ -297,7 +332,8 @@ def _image_set(
     unread: tuple[str, ...],
 ) -> ImageSet:
     listing = view.listing
-    files = (*candidate.sidecars, *sums.files, *(member.path for member in members))
+    archives = () if candidate.base or candidate.form != "archive" else candidate.paths
+    files = (*candidate.sidecars, *sums.files, *archives, *(member.path for member in members))
     arch, arch_known_by = arch_of(candidate, sidecar, members)
     return ImageSet(
         name=candidate.name,
@@ -314,7 +350,7 @@ def _image_set(
         checksums=sums.digests,
         shared=(*sums.shared, *view.common_files(files, candidate.name)),
         unread=(*unread, *view.left_out(candidate.name)),
-        owner=view.owner_among([member.path for member in reversed(members)]),
+        owner=view.owner_among([*archives, *(member.path for member in reversed(members))]),
         files=files,
         stamp=_stamp(listing, files, sums),
         changed=max(listing.entries[path].stamp.ctime_ns for path in files) / 1e9,
@@ -339,7 +375,7 @@ def _sidecar_of(listing: Listing, candidate: SetCandidate, rules: Rules) -> Side
         if isinstance(found, UecError):
             raise found
         sidecar = with_defaults(found, rules.defaults)
-    _check_configured(candidate, sidecar, rules)
+    check_configured(candidate, sidecar, rules)
     return sidecar
 
 
@@ -348,17 +384,6 @@ def _check_policy(listing: Listing, candidate: SetCandidate, rules: Rules) -> No
         found = listing.sidecars[path]
         if isinstance(found, Sidecar):
             check_policy(found, rules.defaults, rules.policy, file=path)
-
-
-def _check_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules) -> None:
-    unknown = next((cloud for cloud in sidecar.clouds if cloud not in rules.needs), None)
-    if unknown is None:
-        return
-    what = f"{candidate.name}: there is no cloud named {unknown}"
-    why = f"the configuration has {', '.join(sorted(rules.needs)) or 'none at all'}"
-    if sidecar.clouds == rules.defaults.clouds:
-        raise Halted(what, why, f"Add [cloud.{unknown}] to the configuration; see its example.")
-    raise Rejected(what, why, "Change `clouds` in the sidecar, or ask for the cloud to be configured.")
 
 
 def _named_id(value: str | None) -> str | None:

@@ -23,10 +23,15 @@ MEMBER_SUFFIXES = (
     *(".vmlinuz", ".vmlinux", ".kernel", ".bzimage"),
     *(".initrd", ".initramfs", ".ramdisk", ".cpio"),
 )
+# An archive with the files of a set. Other archives are not unpacked: `compressed` has them.
+TAR_SUFFIXES = (
+    *(".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst"),
+)
 # The name of a copy that was set aside, or is not complete, continues after it: "web.raw.old",
 # "web.img-journal".
 _MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
-SUFFIXES = (*MEMBER_SUFFIXES, *SIDECAR_SUFFIXES, *CHECKSUM_SUFFIXES)
+SUFFIXES = (*MEMBER_SUFFIXES, *TAR_SUFFIXES, *SIDECAR_SUFFIXES, *CHECKSUM_SUFFIXES)
 # Names of kernel files that belong to no particular image: they never form a stem.
 LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
 # The same, unless they have a suffix of a member: kernel-genkernel-x86_64-5.4.0-gentoo.
@@ -41,6 +46,7 @@ Claims = Mapping[str, Collection[str]]
 class SetCandidate:
     """Files that may form one set, before anything is decided. Paths are relative to the spool folder.
 
+    Those out of an archive begin with the path of the archive, which is then their `base`.
     `shared_boot_files` are those that other images of the same system may use too.
     """
 
@@ -69,11 +75,14 @@ def find_candidates(listing: Listing) -> list[SetCandidate]:
     sidecars: dict[str, list[str]] = {}
     stems: dict[str, list[str]] = {}
     folders: dict[str, list[str]] = {}
+    archives: dict[str, list[str]] = {}
     for entry in _sort_by_name(listing.top()):
         if is_sidecar(entry.name):  # of any kind: if it is not a file, it is refused, not ignored
             sidecars.setdefault(key_of(entry.name), []).append(entry.name)
         elif is_set_folder(entry):
             folders.setdefault(file_names.fold_name(entry.name), []).append(entry.name)
+        elif is_archive(entry.name):
+            archives.setdefault(key_of(entry.name), []).append(entry.name)
         elif _may_be_member(listing, entry):
             stems.setdefault(key_of(entry.name), []).append(entry.name)
     shared_boot_files = _add_boot_files(listing, sidecars, stems)
@@ -83,6 +92,12 @@ def find_candidates(listing: Listing) -> list[SetCandidate]:
         if slash and folder in inside:
             inside[folder].append(path)
     found: list[SetCandidate] = []
+    for key in archives.keys() - stems.keys() - folders.keys():  # others lie there unpacked
+        own = _without_foreign(listing, sidecars.get(key, []))
+        if not _names_image(listing, own):
+            name = stem_of(archives[key][0])
+            found.append(SetCandidate(name, "archive", "", tuple(own), tuple(archives[key])))
+            sidecars.pop(key, None)
     for key in {*sidecars, *stems, *folders}:
         paths = (_without_foreign(listing, sidecars.get(key, [])), stems.get(key, []), folders.get(key, []))
         candidates = _candidates_with_key(listing, key, *paths, inside=inside)
@@ -136,7 +151,7 @@ def _set_key(listing: Listing, entry: Entry) -> str:
         return key_of(file_names.checksums_target(entry.name) or "")
     if is_sidecar(entry.name):
         return "" if isinstance(listing.sidecars.get(entry.name), ForeignDocument) else key_of(entry.name)
-    return key_of(entry.name) if _may_be_member(listing, entry) else ""
+    return key_of(entry.name) if is_archive(entry.name) or _may_be_member(listing, entry) else ""
 
 
 def _sort_by_name(entries: Iterable[Entry]) -> list[Entry]:
@@ -182,6 +197,17 @@ def _folder_candidate(listing: Listing, name: str, inside: list[str]) -> SetCand
     return SetCandidate(
         name, "folder", f"{name}/", tuple(own), tuple(path for path in inside if path not in own)
     )
+
+
+def _names_image(listing: Listing, sidecars: Iterable[str]) -> bool:
+    """Return True if a sidecar names an image that lies beside it: then it is not about an archive."""
+    found = [listing.sidecars.get(path) for path in sidecars]
+    return any(one.machine in listing.entries for one in found if isinstance(one, Sidecar) and one.machine)
+
+
+def is_archive(path: str) -> bool:
+    """Return True for the name of an archive that a set may be in. In a set's folder it is none."""
+    return "/" not in path and file_names.fold_name(path).endswith(TAR_SUFFIXES)
 
 
 def looks_like_a_member(name: str) -> bool:
@@ -310,10 +336,17 @@ def own_paths(listing: Listing, candidate: SetCandidate, claims: Claims) -> list
 
 def _is_copy(listing: Listing, path: str) -> bool:
     """Return True for a machine image by content that was set aside by name."""
-    return role_of(listing, path) == "machine" and set_aside(path.rsplit("/", 1)[-1]) is not None
+    return (
+        not is_archive(path)
+        and role_of(listing, path) == "machine"
+        and set_aside(path.rsplit("/", 1)[-1]) is not None
+    )
 
 
 def role_of(listing: Listing, path: str) -> Role | None:
+    """Return the role of a file, by its content and its name. An archive stands for the image in it."""
+    if is_archive(path):
+        return "machine"
     content = listing.facts.get(path)
     by_name = file_names.role_by_name(path.rsplit("/", 1)[-1])
     if isinstance(content, Facts):

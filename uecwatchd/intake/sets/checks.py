@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from uecwatchd.errors import Rejected, UecError
-from uecwatchd.intake.sets.candidates import SetCandidate, is_set_folder, looks_like_a_member
+from uecwatchd.intake.sets.candidates import SetCandidate, is_archive, is_set_folder, looks_like_a_member
 from uecwatchd.intake.sets.declared_sums import ChecksumLists
 from uecwatchd.intake.sets.owners import OwnerView
 from uecwatchd.intake.sets.records import NotReady
@@ -69,7 +69,7 @@ def check_readable(
             raise not_regular(path, kind)
     for path in owned:
         kind = listing.entries[path].kind
-        if kind != "file" and looks_like_a_member(path.rsplit("/", 1)[-1]):
+        if kind != "file" and (is_archive(path) or looks_like_a_member(path.rsplit("/", 1)[-1])):
             raise not_regular(path, kind)
 
 

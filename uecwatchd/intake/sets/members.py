@@ -53,6 +53,8 @@ def check_compatible(candidate: SetCandidate, sidecar: Sidecar, members: Iterabl
 def check_named_members(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:
     """Check that sums are only for members: a sum for another file is a mistake, and would check nothing."""
     names = {member.name for member in members}
+    if candidate.form == "archive":
+        names.add(candidate.base.rstrip("/"))
     for name in dict(sidecar.sha256):
         if name not in names:
             raise Rejected(

@@ -11,9 +11,10 @@ from uecwatchd.images.facts import Facts
 from uecwatchd.images.reading import guest_path
 from uecwatchd.intake.sets.origin import Origin
 from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import Arch, FileStamp, Reading, Role, SetId
 
-Form = Literal["sidecar", "stem", "folder", "loose"]
+Form = Literal["sidecar", "stem", "folder", "loose", "archive"]
 
 ROLES: tuple[Role, ...] = ("kernel", "ramdisk", "machine")
 ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "machine": "machine image"}
@@ -86,8 +87,23 @@ class FromImage:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedFiles:
+    """The archive with the files of a set, and what is needed to judge them once they are unpacked.
+
+    `path` is relative to the spool folder. `listing` has the sidecar beside the archive, if there is one.
+    """
+
+    path: str
+    stamp: FileStamp
+    rules: Rules
+    listing: Listing
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSet:
     """A complete set: at most one member of each role, in the order of registration.
+
+    A set in an archive, `packed`, has no members until it is unpacked.
 
     `left_out` are the paths of a kernel and a ramdisk that its clouds do not use. `kernel_id` and
     `ramdisk_id` are registered ids; `virtualization` is None if nothing determines it. `checksums` are the
@@ -118,6 +134,7 @@ class ImageSet:
     unread: tuple[str, ...] = ()
     owner: int | None = None
     from_image: FromImage | None = None
+    packed: PackedFiles | None = None
 
     @property
     def id(self) -> SetId:
@@ -127,6 +144,13 @@ class ImageSet:
     def target_cloud(self) -> str:
         """The cloud that the set goes to."""
         return self.sidecar.target_cloud
+
+    @property
+    def described(self) -> tuple[tuple[str, int], ...]:
+        """What it is made of, each with its size in bytes: "kernel karmic.vmlinuz"."""
+        if self.packed and not self.members:
+            return ((f"archive {self.packed.path}", self.packed.stamp.size),)
+        return tuple((f"{member.role} {member.path}", member.size) for member in self.members)
 
     def member(self, role: Role) -> Member | None:
         return next((m for m in self.members if m.role == role), None)

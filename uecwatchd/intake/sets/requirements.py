@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Set
 
-from uecwatchd.errors import Rejected
+from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.candidates import SetCandidate, named_files
 from uecwatchd.intake.sets.records import FromImage, Member, NotReady, Rules
@@ -76,8 +76,7 @@ def check_complete(
         raise NotReady(_no_machine(candidate, sidecar, roles))
     lacking = missing_roles(sidecar, roles, rules)
     if unknown := next((cloud for cloud in sidecar.clouds if lacking and cloud in rules.strange), None):
-        why = rules.strange[unknown]
-        raise NotReady(f"cloud {unknown} to tell what it wants{f' ({why})' if why else ''}")
+        raise _unidentified(unknown, rules)
     asked = _asked_of_image(sidecar)
     # A kernel in the image brings its ramdisk, if it has one.
     both = frozenset(lacking if "ramdisk" in roles or sidecar.ramdisk else {*lacking, "ramdisk"})
@@ -102,6 +101,30 @@ def _may_use_its_kernel(listing: Listing, roles: Mapping[Role, str], sidecar: Si
     is_disk = isinstance(content, Facts) and content.layout is not None
     is_linux = sidecar.platform == "linux" and sidecar.virtualization != "hvm"
     return is_disk and is_linux and sidecar.ramdisk is None and sidecar.convert != "keep"
+
+
+def check_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules) -> None:
+    """Raise Rejected, or Halted because of [defaults], for a cloud that is not configured."""
+    unknown = next((cloud for cloud in sidecar.clouds if cloud not in rules.needs), None)
+    if unknown is None:
+        return
+    what = f"{candidate.name}: there is no cloud named {unknown}"
+    why = f"the configuration has {', '.join(sorted(rules.needs)) or 'none at all'}"
+    if sidecar.clouds == rules.defaults.clouds:
+        raise Halted(what, why, f"Add [cloud.{unknown}] to the configuration; see its example.")
+    raise Rejected(what, why, "Change `clouds` in the sidecar, or ask for the cloud to be configured.")
+
+
+def check_identified(sidecar: Sidecar, rules: Rules) -> None:
+    """Raise NotReady if it is not known what a cloud of the set requires."""
+    for cloud in sidecar.clouds:
+        if cloud in rules.strange:
+            raise _unidentified(cloud, rules)
+
+
+def _unidentified(cloud: str, rules: Rules) -> NotReady:
+    why = rules.strange[cloud]
+    return NotReady(f"cloud {cloud} to tell what it wants{f' ({why})' if why else ''}")
 
 
 def check_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
@@ -190,8 +213,8 @@ def _registers_alone(sidecar: Sidecar, roles: Mapping[Role, str]) -> bool:
 
 
 def _no_machine(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, str]) -> str:
-    if candidate.form == "folder":
-        add = f"a machine image in {candidate.name}/"
+    if candidate.base:
+        add = f"a machine image in {candidate.base if candidate.form == 'folder' else candidate.base[:-1]}"
     elif candidate.form == "sidecar":
         add = f'a machine image (add {candidate.name}.img, or say machine = "…" in {sidecar_name(candidate)})'
     else:
@@ -206,6 +229,6 @@ def _no_machine(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, 
 def _file_beside(candidate: SetCandidate, suffix: str) -> str:
     if suffix == "toml" and candidate.sidecars:
         return candidate.sidecars[0]
-    if candidate.form != "folder":
+    if not candidate.base or (candidate.form == "archive" and suffix == "toml"):
         return f"{candidate.name}.{suffix}"
-    return f"{candidate.name}/image.toml" if suffix == "toml" else f"{candidate.name}/{suffix}"
+    return f"{candidate.base}image.toml" if suffix == "toml" else f"{candidate.base}{suffix}"

@@ -106,7 +106,7 @@ def _facts(listing: Listing, path: str | None) -> Facts | None:
 def _only(listing: Listing, candidate: SetCandidate, role: Role, found: Mapping[Role, Sequence[str]]) -> str:
     if len(found[role]) == 1:
         return found[role][0]
-    place = f"{candidate.name}/" if candidate.form == "folder" else candidate.name
+    place = {"folder": candidate.base, "archive": candidate.base[:-1]}.get(candidate.form, candidate.name)
     names = " and ".join(path.rsplit("/", 1)[-1] for path in found[role])
     count = "two" if len(found[role]) == 2 else f"{len(found[role])}"
     raise Rejected(

@@ -18,7 +18,14 @@ from uecwatchd.intake.sets.records import ROLES, ImageSet, Member
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.outputs.result_files import LogFile
 from uecwatchd.outputs.wording import describe_image
-from uecwatchd.service.attempt.context import AttemptTools, Job, stop_if_asked, tell, with_members
+from uecwatchd.service.attempt.context import (
+    AttemptTools,
+    Job,
+    folder_of,
+    stop_if_asked,
+    tell,
+    with_members,
+)
 from uecwatchd.system.text import format_size
 
 FINDING_WORDS = {"error": "not ready", "warning": "warning", "note": "note"}
@@ -49,7 +56,7 @@ def look_inside(job: Job, tools: AttemptTools) -> Job:
 
 def _inspect(job: Job, machine: Member, tools: AttemptTools) -> Inspection:
     check = partial(stop_if_asked, job, tools)
-    folder, path, stamp = job.found.folder, machine.path, machine.stamp
+    folder, path, stamp = folder_of(job, machine, tools), machine.path, machine.stamp
     with (
         safe_open.open_image(folder, path, machine.reading, stamp=stamp, check=check) as source,
         safe_open.reading(path),

@@ -92,30 +92,32 @@ def check_sums(job: Job, tools: AttemptTools) -> Job:
     Raises NotYet if the file may still be written, Rejected otherwise.
     """
     for member, known in zip(job.found.members, job.record.members, strict=True):
-        declared = job.found.checksums.get(member.name)
-        if declared is None:
-            continue
-        found = _sha256(job, member, known, tools)
-        if found == declared:
-            continue
-        until = fresh_until(job, now=tools.now())
-        if tools.now() < until:
-            raise NotYet(f"{member.path} to have its declared SHA-256", until=until)
-        raise Rejected(
-            f"{member.path}: its SHA-256 is not the declared one",
-            f"declared {declared}, found {found}",
-            "Copy the file again; if it is the new one that is right, correct the declared sum.",
-        )
+        check_sum(job, member, known, tools)
     return job
 
 
-def _sha256(job: Job, member: Member, known: MemberRecord, tools: AttemptTools) -> ContentDigest:
+def check_sum(job: Job, member: Member, known: MemberRecord | None, tools: AttemptTools) -> None:
+    """Compare one file with its declared sum; `known` is None if it has not been read. Raises as above."""
+    declared = job.found.checksums.get(member.name)
+    if declared is None or (found := _sha256(job, member, known, tools)) == declared:
+        return
+    until = fresh_until(job, now=tools.now())
+    if tools.now() < until:
+        raise NotYet(f"{member.path} to have its declared SHA-256", until=until)
+    raise Rejected(
+        f"{member.path}: its SHA-256 is not the declared one",
+        f"declared {declared}, found {found}",
+        "Copy the file again; if it is the new one that is right, correct the declared sum.",
+    )
+
+
+def _sha256(job: Job, member: Member, known: MemberRecord | None, tools: AttemptTools) -> ContentDigest:
     """Return the plain SHA-256 of the file, which for most files is the digest anyway.
 
     For a container, and for a file that is mostly holes, it takes a separate read, once: the sum may be newer
     than the digest.
     """
-    if member.reading == "file" and known.digest.is_plain_sha256:
+    if known and member.reading == "file" and known.digest.is_plain_sha256:
         return known.digest
     sha256 = tools.ledger.digest(member.stamp, "plain")
     if sha256 is None:

@@ -39,6 +39,7 @@ from uecwatchd.service.attempt.prepare import (
     read_digests,
     remove_stale_ids,
 )
+from uecwatchd.service.attempt.unpack import unpack
 from uecwatchd.service.conditions import reported_part
 from uecwatchd.service.retry import adjust_for_downtime, record_failure
 from uecwatchd.service.work_folder import FINAL_STATES, drop_work
@@ -47,8 +48,13 @@ from uecwatchd.system.internal_errors import InternalError, as_internal_error
 from uecwatchd.system.text import format_size
 
 
+def making_stages(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
+    """Return the stages that make members of a set, so that all of them are known to the others."""
+    return (("unpack the files", unpack),) if found.packed else ()
+
+
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
-    """Return the stages for a set, in order, with their names."""
+    """Return the stages for a set whose members are known, in order, with their names."""
     return (
         ("look into the image", look_inside),
         ("read the files", read_digests),
@@ -91,10 +97,8 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
             check_space(found.folder, "the spool folder")
             check_space(tools.state_folder, "the state directory")
             _announce(job, before)
-            for name, stage in stages_of(found):
-                stop_if_asked(job, tools)
-                job = _note_stage(job, name, tools)
-                job = _run_stage(stage, job, tools)
+            job = _run_stages(making_stages(found), job, tools)
+            job = _run_stages(stages_of(job.found), job, tools)
             return _succeed(job, tools)
     except Stopped as stopped:
         queued = replace(job.reached(), state="queued")
@@ -106,6 +110,14 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
         return _end(job, record, tools, event)
     except UecError as error:
         return _fail(job, error, tools, before)
+
+
+def _run_stages(stages: tuple[tuple[str, Stage], ...], job: Job, tools: AttemptTools) -> Job:
+    for name, stage in stages:
+        stop_if_asked(job, tools)
+        job = _note_stage(job, name, tools)
+        job = _run_stage(stage, job, tools)
+    return job
 
 
 def _run_stage(stage: Stage, job: Job, tools: AttemptTools) -> Job:
@@ -162,6 +174,8 @@ def _announce(job: Job, before: SetRecord | None) -> None:
             Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.id, fields={"stage": stage})
         )
     parts = [f"{m.role} {m.path} ({_describe_size(m)})" for m in found.members]
+    if found.packed:
+        parts = [f"archive {found.packed.path} ({format_size(found.packed.stamp.size)})"]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
     what = f"{found.name}: attempt {record.attempt} on cloud {cloud}: {', '.join([*parts, *given])}"
     fields: Fields = {"cloud": cloud, "attempt": record.attempt}

@@ -1,0 +1,1 @@
+"""Tar archives of images, read from the beginning to the end."""
