@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import daemon_thread
+from tests.support.guest_images import MIB, ext, fill
 from tests.support.host import Host
 from tests.support.image_set import FOUND
 from tests.support.listener import Recorder
@@ -150,7 +151,7 @@ def test_once_waits_for_what_is_written_while_it_works(
 def test_a_waiting_reason_is_reported_once_for_each_change(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop(real_set.machine, names=["karmic.img"])
+    ext("-t", "ext4", size=8 * MIB)(host.spool / "karmic.img", fill(host.folder / "root", {"etc/fstab": ""}))
     for _ in range(3):
         with service(host, listener) as again:
             again.once()

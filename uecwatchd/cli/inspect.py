@@ -11,7 +11,7 @@ from typing import Any
 from uecwatchd.cli.output import put, put_json
 from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
 from uecwatchd.config.load import load
-from uecwatchd.errors import Rejected
+from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images.block_source import read_exactly
 from uecwatchd.images.detect import HEAD_BYTES, detect
 from uecwatchd.images.formats.open import OpenedDisk, open_disk
@@ -59,7 +59,12 @@ def _image_of_set(arguments: argparse.Namespace) -> Path | None:
     Raises Rejected if it has none, Ambiguous if several sets could be meant.
     """
     name = arguments.image
-    settings = load(arguments.config, environ=os.environ)
+    try:
+        settings = load(arguments.config, environ=os.environ)
+    except UecError:
+        if "/" in name:  # a path, rather than a set, on a machine that may have no configuration
+            return None
+        raise
     ledger = read_ledger(settings.state)
     if ledger is None:
         return None
