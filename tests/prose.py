@@ -1,6 +1,6 @@
 """Measure the prose and the plan of the package, and the wording of its tests.
 
-`python tests/prose.py` prints the figures, and with `--all` every place of (a) and (b). Six figures, each
+`python tests/prose.py` prints the figures, and with `--all` every place of (a) and (b). Nine figures, each
 with the worst places (file:line):
 
 (a) Function docstrings whose first line does not begin with an imperative verb.
@@ -11,11 +11,15 @@ with the worst places (file:line):
 (d) Classes with more than MOST_ATTRIBUTES attributes.
 (e) Modules and packages at the top level of the package.
 (f) Class names that are defined twice.
+(g) Docstrings whose first line has more than MOST_WORDS words.
+(h) Relative clauses in the first lines of docstrings.
+(i) `Raises X` of a docstring, with an X that is no class of the package, of its imports or of Python.
 
-`tests/test_prose.py` asserts bounds for (a) and (b). The others are for a reviewer to read.
+`tests/test_prose.py` asserts bounds for (a), (b), (g), (h) and (i). The others are for a reviewer to read.
 """
 
 import ast
+import builtins
 import io
 import re
 import sys
@@ -32,6 +36,7 @@ WORD_LISTS = frozenset({"tests/prose.py", "tests/test_prose.py"})  # which quote
 TEXTS = ("README.md", "CHANGELOG.md", "etc/*.toml", "systemd/*")
 
 MOST_ATTRIBUTES = 8
+MOST_WORDS = 20  # of a first line: more does not fit beside a name in an index
 WORST = 15
 
 # Verbs that a docstring may begin with. A missing verb can be added; a noun or a question word cannot.
@@ -91,6 +96,20 @@ DECODABLE = re.compile(
 )
 WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 
+# A relative pronoun and the word before it. `that` is none after these: "so that", "check that", "with that".
+RELATIVE = re.compile(r"([\w`)']+),? (which|who|whose|whom|where|that)\b", re.IGNORECASE)
+BEFORE_OTHER_THAT = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        so as is of to for in with by from on at than and or but like after before was are if only not until
+        about given over between under against does check ensure say says tell note notice assert sure prove
+        report know known knows means mean learn pretend remember told written warn read show test
+        """,
+    )
+)
+RAISES = re.compile(r"\b[Rr]aises?:? +((?:`*[A-Z]\w+`*(?:, | or |, or )?)+)")
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -109,11 +128,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One parsed module."""
+    """One parsed module. `nodes` are those of its syntax tree, walked once for all measures."""
 
     file: str
     text: str
-    tree: ast.Module
+    nodes: tuple[ast.AST, ...]
+
+    @classmethod
+    def parse(cls, file: str, text: str) -> "Source":
+        return cls(file, text, tuple(ast.walk(ast.parse(text))))
 
     def at(self, node: ast.stmt | ast.expr, text: str) -> Place:
         return Place(self.file, node.lineno, text)
@@ -124,7 +147,7 @@ def sources(package: Path = PACKAGE) -> list[Source]:
     found = []
     for path in sorted(package.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        found.append(Source(str(path.relative_to(package.parent)), text, ast.parse(text)))
+        found.append(Source.parse(str(path.relative_to(package.parent)), text))
     return found
 
 
@@ -140,7 +163,7 @@ def is_imperative(docstring: str) -> bool:
 def functions_with_docstrings(modules: Iterable[Source]) -> Iterator[tuple[Place, str]]:
     """Yield place and docstring of each function and method; a property is an attribute, and is left out."""
     for module in modules:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, Function) and not _is_property(node) and (text := ast.get_docstring(node)):
                 yield module.at(node, f"{node.name}: {text.splitlines()[0]}"), text
 
@@ -154,6 +177,67 @@ def not_imperative(modules: Iterable[Source]) -> tuple[list[Place], float]:
     all_of_them = list(functions_with_docstrings(modules))
     found = [place for place, text in all_of_them if not is_imperative(text)]
     return found, len(found) / max(len(all_of_them), 1)
+
+
+def first_lines(modules: Iterable[Source]) -> Iterator[Place]:
+    """Yield the first line of each docstring: of modules, classes, functions and properties."""
+    for module, node, text in _docstrings(modules):
+        yield module.at(node, text.splitlines()[0])
+
+
+def _docstrings(modules: Iterable[Source]) -> Iterator[tuple[Source, ast.stmt, str]]:
+    for module in modules:
+        for node in module.nodes:
+            if isinstance(node, Documented) and (text := ast.get_docstring(node)):
+                yield module, node.body[0], text
+
+
+def long_first_lines(lines: Iterable[Place]) -> list[Place]:
+    """Return the first lines with more than MOST_WORDS words, the longest first."""
+    counted = [(len(WORD.findall(line.text)), line) for line in lines]
+    found = [each for each in counted if each[0] > MOST_WORDS]
+    return [line for _, line in sorted(found, key=lambda each: -each[0])]
+
+
+def relative_clauses(lines: Iterable[Place]) -> tuple[list[Place], float, int]:
+    """Return the lines with relative clauses, their share, 0 to 1, and the most clauses in one line.
+
+    The lines with the most clauses come first, and of these the longest.
+    """
+    counted = [(_clauses(line.text), line) for line in lines]
+    counted.sort(key=lambda each: (-each[0], -len(each[1].text)))
+    found = [line for count, line in counted if count]
+    return found, len(found) / max(len(counted), 1), counted[0][0] if counted else 0
+
+
+def _clauses(line: str) -> int:
+    return sum(
+        match[2].lower() != "that" or match[1].strip("`").lower() not in BEFORE_OTHER_THAT
+        for match in RELATIVE.finditer(line)
+    )
+
+
+def unknown_errors(modules: Iterable[Source]) -> list[Place]:
+    """Return each `Raises X` whose X is no class that a reader could look up."""
+    modules = list(modules)
+    known = set(dir(builtins)) | {node.name for _, node in _classes(modules)} | _imported(modules)
+    return [
+        module.at(node, f"Raises {name}")
+        for module, node, text in _docstrings(modules)
+        for names in RAISES.findall(text)
+        for name in re.findall(r"\w+", names)
+        if name != "or" and name not in known
+    ]
+
+
+def _imported(modules: Iterable[Source]) -> set[str]:
+    return {
+        (alias.asname or alias.name).split(".")[-1]
+        for module in modules
+        for node in module.nodes
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
 
 
 # --- (b) words --------------------------------------------------------------------------------------------
@@ -179,7 +263,7 @@ def prose_of_tests(modules: Iterable[Source]) -> Iterator[Place]:
 
 
 def _function_names(module: Source) -> Iterator[Place]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, Function):
             yield module.at(node, node.name.replace("_", " "))
 
@@ -192,7 +276,7 @@ def _comments(module: Source) -> Iterator[Place]:
 
 def _literals(module: Source) -> Iterator[Place]:
     """Yield docstrings, and string literals with a space in them, by line."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
             for offset, line in enumerate(node.value.splitlines()):
                 yield Place(module.file, node.lineno + offset, line)
@@ -215,8 +299,8 @@ def called_once(modules: Iterable[Source]) -> tuple[list[Place], int]:
     """Return the private functions and methods with one reference, and how many private ones there are."""
     found, total = [], 0
     for module in modules:
-        references = Counter(_references(module.tree))
-        for node in ast.walk(module.tree):
+        references = Counter(_references(module.nodes))
+        for node in module.nodes:
             if isinstance(node, Function) and re.match(r"_(?!_)", node.name):
                 total += 1
                 if references[node.name] == 1:
@@ -224,8 +308,8 @@ def called_once(modules: Iterable[Source]) -> tuple[list[Place], int]:
     return found, total
 
 
-def _references(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _references(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Name):
             yield node.id
         elif isinstance(node, ast.Attribute):
@@ -261,7 +345,7 @@ def attributes(node: ast.ClassDef) -> set[str]:
 
 def _classes(modules: Iterable[Source]) -> Iterator[tuple[Source, ast.ClassDef]]:
     for module in modules:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.ClassDef):
                 yield module, node
 
@@ -305,6 +389,17 @@ def report() -> Iterator[str]:
     yield f"    {' '.join(top)}"
     yield f"(f) classes whose name stands twice: {len(twins)}"
     yield from (f"    {place}" for place in twins)
+    long, (relative, share, most) = (
+        long_first_lines(first_lines(modules)),
+        relative_clauses(first_lines(modules)),
+    )
+    yield f"(g) first lines with more than {MOST_WORDS} words: {len(long)}"
+    yield from (f"    {place}" for place in long)
+    yield f"(h) first lines with a relative clause: {len(relative)}, {share:.1%} of all; {most} in the worst"
+    yield from (f"    {place}" for place in relative[:WORST])
+    unknown = unknown_errors(modules)
+    yield f"(i) raised classes that do not exist: {len(unknown)}"
+    yield from (f"    {place}" for place in unknown)
 
 
 def _by_word(words: Iterable[Place]) -> list[tuple[str, int]]:

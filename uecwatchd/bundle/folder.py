@@ -60,7 +60,7 @@ class ImageProperties:
 
 @dataclass(frozen=True, slots=True)
 class BundleCredentials:
-    """The user who bundles, with an account number, and the cloud that may open the bundle."""
+    """The user with an account number, and the cloud that may open the bundle."""
 
     user: str
     user_key: RSAPrivateKey = field(repr=False)
@@ -86,7 +86,7 @@ def bundle_to_folder(
     how: Reading = "file",
     progress: Callable[[int], None] = lambda _done: None,
 ) -> WrittenBundle:
-    """Bundle one image, a file or the disk in it, in one read. After a failure the folder has nothing new."""
+    """Bundle a file, or the disk in it, in one read. After a failure the folder has nothing new."""
     _check_key_pair(credentials)
     secret = Secret.random()
     with open_for_reading(source) as file, ExitStack() as undo:

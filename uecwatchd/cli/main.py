@@ -97,7 +97,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _VerbParser(_Parser):
-    """Parser that adds the options of its verb only when that verb is used, so that others are not loaded."""
+    """Parser of one verb. It adds its options only on use: the other verbs are not loaded."""
 
     verb: VerbModule
 

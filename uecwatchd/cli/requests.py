@@ -152,7 +152,7 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
 
 
 def _future_row(found: Survey, words: str, folders: Sequence[Path]) -> Row:
-    """Return a row for a future set. It is held under the name it will have, even if a file was named."""
+    """Return a row for a future set, held under its own name even if a file was named."""
     place, _, name = words.rstrip("/").rpartition("/")
     chosen = [folder for folder in folders if not place or str(folder) == place.rstrip("/")]
     if len(chosen) != 1 or not name:

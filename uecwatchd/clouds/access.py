@@ -24,7 +24,7 @@ from uecwatchd.types import DetectedCloud, SetId
 
 
 class CloudAccess:
-    """Clients of the clouds that can be used, and probes of those that are suspended.
+    """Clients of the usable clouds, and probes of the suspended ones.
 
     `bucket` is the one for sets whose sidecars name none: a probe succeeds only if it can be used.
     `before` is what clouds were detected to be earlier. `on_detected` is called when a cloud is connected for
@@ -73,7 +73,7 @@ class CloudAccess:
         return {name: suspended.get(name) for name in self._clients.unidentified()}
 
     def take_over(self, earlier: "CloudAccess") -> None:
-        """Keep clouds suspended whose configuration is the same as in an object that this one replaces."""
+        """Keep clouds suspended if the replaced object had the same configuration for them."""
         names = self._clients.unchanged_since(earlier._clients)
         self.availability.take_over(earlier.availability, names)
 
@@ -99,7 +99,7 @@ class CloudAccess:
         return isinstance(self.availability.suspended().get(name), CloudAway)
 
     def is_away_for(self, name: str, error: CloudAway, failed: SetId) -> bool:
-        """Tell if a set that got no good answer has to wait for its cloud, instead of for a time of its own.
+        """Tell if a set without a good answer waits for its cloud, instead of for its own retry time.
 
         A cloud may answer probes and still do nothing: after several sets in a row it counts as away.
         """
@@ -123,7 +123,7 @@ class CloudAccess:
     # --- probes -------------------------------------------------------------------------------------------
 
     def detect(self) -> None:
-        """Connect to each cloud whose generation has still to be detected; suspend those that fail."""
+        """Connect to each cloud without a detected generation; suspend it after a failure."""
         for name in self._undetected():
             try:
                 self.enter(name)
@@ -139,7 +139,7 @@ class CloudAccess:
         return bool(self._undetected() or self.availability.due())
 
     def probe(self) -> tuple[str, ...]:
-        """Probe each suspended cloud that is due, with credentials read again; return those that resume."""
+        """Probe each suspended cloud that is due, with credentials read again; return the resumed ones."""
         self.detect()
         return tuple(name for name in self.availability.due() if self._resumes(name))
 

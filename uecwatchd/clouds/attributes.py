@@ -30,8 +30,10 @@ class Permissions:
 
 
 def tag(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> None:
-    """Write the tags that lack or are others. Raises `Rejected` for a tag that did not stick, and whatever
-    the cloud's refusal means."""
+    """Write the missing and the changed tags.
+
+    Raises Rejected: for a tag that did not stick. A refusal of the cloud raises what it means.
+    """
     doing = f"tagging {image_id}"
     if not cloud.dialect.tag_limit:
         raise _not_done(cloud, doing, "it has no tags")
@@ -80,7 +82,7 @@ def describe(cloud: Cloud, image_id: str, text: str) -> None:
 def share(
     cloud: Cloud, image_id: str, *, public: bool | None, accounts: Iterable[str] | None, widen: bool = False
 ) -> Permissions:
-    """Let these start an image, and no others; None leaves that side as it is. Returns who then may.
+    """Let these start an image, and no others; None leaves a side alone. Returns the users afterwards.
 
     `widen` takes nobody's permission away, for a kernel that other images boot with as well.
     """

@@ -217,8 +217,10 @@ def is_insecure(url: str | None) -> bool:
 
 
 def _stay_in_region(*, params: dict[str, Any], regional: bool, **_: object) -> None:
-    """Keep botocore from looking for another region where there is none, or no bucket that could be there: it
-    would ask for the bucket's, be redirected again, and so on for ever."""
+    """Keep botocore from looking for another region if there is none, or no bucket in the request.
+
+    It would ask for the region of the bucket, be redirected again, and so on for ever.
+    """
     redirect = params["context"]["s3_redirect"]
     redirect["redirected"] = not regional or redirect["bucket"] is None
 

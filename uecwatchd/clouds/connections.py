@@ -188,7 +188,7 @@ _HERE = threading.local()
 
 
 class _TrackedConnection:
-    """A connection that reports to the exchange that uses it."""
+    """A connection that reports to its exchange."""
 
     def connect(self) -> None:
         with _HERE.exchange.connects(self):

@@ -66,7 +66,7 @@ GIB = 1024 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The largest image that is taken, in bytes. One that is not `fixed` its administrator may have moved."""
+    """The size limit of an image, in bytes. Unless it is `fixed`, an administrator may have changed it."""
 
     size: int
     fixed: bool

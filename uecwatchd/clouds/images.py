@@ -50,7 +50,7 @@ KINDS: Mapping[Role, str] = {"machine": "mi", "kernel": "ki", "ramdisk": "ri"}
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A block device that an image brings along: a volume, or a local disk, which has a `virtual_name`.
+    """A block device of an image: a volume, or a local disk with a `virtual_name`.
 
     Numbers and truth are words, as the cloud wrote them; what it leaves out is empty.
     """

@@ -33,7 +33,7 @@ def proxies_for(url: str, environ: Mapping[str, str] = os.environ) -> dict[str, 
 
 
 def check_proxy(cloud: str, url: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Raise Halted if the proxy for a URL is of a kind that we cannot use, or no proxy at all."""
+    """Raise Halted if the proxy for a URL is of an unknown kind, or no proxy at all."""
     for proxy in proxies_for(url, environ).values():
         try:
             read_address(strip_user(proxy))

@@ -45,7 +45,7 @@ MALFORMED_SHOWN_CHARS = 2000
 
 
 class Malformed(ValueError):
-    """Text that cannot be parsed. The message says where and why, without a full stop.
+    """Malformed text. The message has place and reason, without a full stop.
 
     `machines` are the images that a sidecar with mistakes names.
     """

@@ -44,7 +44,7 @@ def _not_a_flag(value: object) -> object:
 
 
 def _as_list(value: object) -> object:
-    """Return a list: a single text becomes a list of one; a text from the environment may be a JSON list."""
+    """Return a list. A single text becomes a list of one; a text of the environment may be JSON."""
     if not isinstance(value, str):
         return value
     try:

@@ -256,7 +256,7 @@ def _adopt(
 def _look_once(
     request: UploadRequest, bundle: BundleRecord, image_id: str, location: str, tools: UploadTools
 ) -> Registration:
-    """Look at an image once: finish the record of one that is available, keep the id of one that is not."""
+    """Look at an image once: finish its record if it is available, otherwise keep its id."""
     available = is_available(bundle, image_id, tools, pauses=())
     if available:
         bundle = _finish(request, bundle, image_id, location, tools)

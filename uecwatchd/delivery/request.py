@@ -15,7 +15,7 @@ from uecwatchd.types import Arch, ContentDigest, Role, SetId
 
 @dataclass(frozen=True, slots=True)
 class BootFiles:
-    """The registered kernel and ramdisk that a machine boots with, where it has them.
+    """The registered kernel and ramdisk of a machine, each None if there is none.
 
     `traits` tells the two from all others by their content. Their ids may change: a kernel that left the
     cloud is registered again under another id.

@@ -145,7 +145,7 @@ def _put(tools: UploadTools, moment: str, bucket: str, key: str, data: bytes | m
 def _find_parts(
     request: UploadRequest, bundle: BundleRecord, tools: UploadTools
 ) -> Mapping[str, StoredObject]:
-    """Find the parts that an earlier attempt has sent, by one listing, and tell where the upload resumes."""
+    """Find the parts of an earlier attempt, by one listing, and tell the first part to send."""
     parts = {one.key: one for one in list_objects(tools.cloud, bundle.bucket, parts_prefix(bundle.prefix))}
     if parts:
         place = _resume_point(bundle, parts, size=request.member.size)
@@ -156,7 +156,7 @@ def _find_parts(
 
 
 def _resume_point(bundle: BundleRecord, parts: Mapping[str, StoredObject], *, size: int) -> str:
-    """Say which part is the first that is missing. The number of parts is certain once the last was sent."""
+    """Say which part is missing first. The number of parts is certain once the last was sent."""
     names = (part_name(bundle.prefix, index) for index in range(len(parts)))
     ready = sum(1 for _ in takewhile(parts.__contains__, names))
     last = ready > 0 and parts[part_name(bundle.prefix, ready - 1)].size < PART_SIZE

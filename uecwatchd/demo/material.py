@@ -1,4 +1,4 @@
-"""A real image set: Debian's cloud kernel, a ramdisk that finds the root, and a partition that boots.
+"""A real image set: Debian's cloud kernel, a ramdisk for it, and a bootable partition.
 
 The set is as small as possible, and nothing in it is a fake. The machine image is a bare ext4 partition: a
 para-virtual cloud boots it, after its node has wrapped it into a disk.

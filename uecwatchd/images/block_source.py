@@ -29,7 +29,7 @@ class BlockSource(Protocol):
 
     @property
     def stored_bytes(self) -> int:
-        """Number of bytes that take up space where they are stored. About the sum of the extents."""
+        """Number of stored bytes, without holes. About the sum of the extents."""
 
     def extents(self) -> tuple[Extent, ...]:
         """Return the stretches that may hold something, in order. Everything between them reads as zeros.

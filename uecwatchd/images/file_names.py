@@ -1,4 +1,4 @@
-"""Facts from the name of a file: a role as the last resort, and the version that pairs kernel and ramdisk."""
+"""Facts from a file name: a role as the last resort, and the version to pair kernel and ramdisk."""
 
 import re
 import unicodedata
@@ -67,7 +67,7 @@ OTHER_PROOF = re.compile(
 
 
 def checksums_target(name: str) -> str | None:
-    """Return the file or set that a list of sums is for, by its name: "" if the list itself names the files.
+    """Return the file or set of a list of sums, by its name; "" if its lines name the files.
 
     Returns None if this is not the name of a list of SHA-256 sums.
     """

@@ -66,7 +66,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class PartitionTable:
-    """The partitions of a disk. `remark` is what is wrong with the table, if it can be used all the same."""
+    """The partitions of a disk. `remark` names a mistake in a table that can still be used."""
 
     scheme: Scheme
     partitions: tuple[Partition, ...]

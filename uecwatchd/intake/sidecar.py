@@ -98,7 +98,7 @@ def _machine(text: str) -> str:
 
 
 def _boot_file(role: Literal["ki", "ri"]) -> Callable[[str], str]:
-    """Make the check of a kernel or ramdisk: a file, an id of the right kind, or one of two words."""
+    """Make the check of a kernel or ramdisk: a file, a fitting id, or one of two words."""
 
     def check(text: str) -> str:
         almost = _ALMOST_ID.fullmatch(text)

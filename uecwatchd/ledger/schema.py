@@ -98,7 +98,7 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
 
 
 def _check_regular_file(path: Path) -> None:
-    """Check that the ledger is a regular file. A link may lead to another user's file, or to a wrong disk."""
+    """Check that the ledger is a regular file. A link may lead to somebody else's file, or a wrong disk."""
     with suppress(FileNotFoundError):
         kind = kind_of(path.lstat().st_mode)
         if kind != "file":

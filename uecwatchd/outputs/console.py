@@ -84,7 +84,7 @@ class StreamLogger:
 
 
 class TerminalLogger:
-    """Logger that writes lines to a terminal, above one line of progress that is updated."""
+    """Logger for a terminal: lines above one changing line of progress."""
 
     def __init__(self, stream: TextIO, tracker: ProgressTracker) -> None:
         self._stream = stream

@@ -33,7 +33,7 @@ LogOutput = Literal["journal", "marked", "terminal", "plain"]
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
-    """Listener that logs events, and tracks progress for all that show it."""
+    """Listener that logs events, and tracks progress for the outputs."""
 
     logger: FilteringBoundLogger
     tracker: ProgressTracker

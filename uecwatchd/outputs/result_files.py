@@ -38,7 +38,7 @@ ID_SUFFIXES: Mapping[Role, str] = {role: f".{word}" for role, word in ID_WORDS.i
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """Listener that writes `NAME.uec.log`. A log that cannot be written does not stop the work."""
+    """Listener that writes `NAME.uec.log`. A failed write does not stop the work."""
 
     folder: Path
     name: str

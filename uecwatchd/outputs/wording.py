@@ -111,7 +111,7 @@ def failure_paragraphs(record: SetRecord, error: Failure) -> str:
 def failure_in_a_row(
     record: SetRecord, error: Failure, *, now: float, held: bool, probe_at: float | None
 ) -> str:
-    """Return the detail of a failed set in a table. `probe_at` is when its cloud is asked again, if it is."""
+    """Return the detail of a failed set in a table. `probe_at` is the next probe of its cloud."""
     if record.state == "deferred" and record.next_retry is not None and not held:
         again = f"again {from_now(record.next_retry, now)} ({attempt(record)} failed)"
         return f"{problem(error)}; {again}"

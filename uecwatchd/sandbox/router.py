@@ -194,7 +194,7 @@ class Router:
 
 
 def _is_query(head: RequestHead) -> bool:
-    """Tell if a request to a root that both halves share is for EC2: S3 has no POST and no Action there."""
+    """Tell if a request to a shared root is for EC2: S3 has no POST and no Action there."""
     return head.method == "POST" or any(name == "Action" for name, _ in read_pairs(head.query))
 
 

@@ -185,7 +185,7 @@ class Sandbox:
 
     @property
     def refusals(self) -> tuple[RecordedRequest, ...]:
-        """The requests that were refused, but for those that a fault spoiled."""
+        """The refused requests, without those that a fault spoiled."""
         return tuple(seen for seen in self.requests if seen.code and not seen.fault)
 
     def calls(self, action: str) -> tuple[RecordedRequest, ...]:

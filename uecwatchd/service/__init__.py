@@ -1,1 +1,1 @@
-"""The daemon: when to scan, which set is next, who works on it, and what people have asked for."""
+"""The daemon: its scans, its queue of sets, its workers, and the requests of people."""

@@ -23,7 +23,7 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
 
 
 def is_used_only_by(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRecord]) -> bool:
-    """Return True if a bundle was started for this set, is in no image, and no other set can use it.
+    """Return True if only this set can use a bundle: it was started for it, without an image.
 
     After RegisterImage was called it may be in an image, which only its row leads to.
     """

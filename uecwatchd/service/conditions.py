@@ -95,7 +95,7 @@ class Conditions:
             self.clear(key)
 
     def recurring(self, what: str) -> RepeatedWork:
-        """Return the guard of something that is done again and again, whose faults are conditions."""
+        """Return the guard of repeated work, with its faults as conditions."""
         key = (FAULT, what)
         return RepeatedWork(
             what, failed=lambda fault: self.set_error(key, fault), worked=lambda: self.clear(key)

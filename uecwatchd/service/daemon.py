@@ -116,7 +116,7 @@ class Service:
         return (*self._spooler.troubles.values(), *(error for error in unidentified if error and waits))
 
     def once(self) -> tuple[SetRecord, ...]:
-        """Scan, do everything that can be done now, and return the records of all sets that are there."""
+        """Scan, do everything that can be done now, and return the records of all present sets."""
         patience = ONCE_PATIENCE_SETTLES * max(self._settings.spool.settle, 1.0)
         with self._locked():
             self._tools.clouds.detect()

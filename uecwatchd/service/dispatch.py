@@ -1,4 +1,4 @@
-"""Hands sets that are due to workers, and takes the records that result."""
+"""Hands due sets to workers, and takes the resulting records."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Set

@@ -25,7 +25,7 @@ class FolderLocks:
         self._locks: dict[Path, _FolderLock] = {}
 
     def acquire(self, folder: Path, conditions: Conditions) -> None:
-        """Lock the folder that is there now, which may be another one than at the last scan.
+        """Lock the folder that is there now: it may have been replaced since the last scan.
 
         Raises LockTaken when another service has it, and Halted when two names lead to one folder.
         """

@@ -45,7 +45,7 @@ class ProbeWriter:
 
 
 class ProbeThread:
-    """Thread that probes the clouds that are due. Belongs to the service's loop.
+    """Thread that probes the clouds when they are due. Belongs to the service's loop.
 
     `resumed` is called from the thread with the name of each cloud that resumes, and whether to report that:
     a cloud that comes and goes is reported a few times only. `clouds` is replaced at a reload.

@@ -1,4 +1,4 @@
-"""Queue of the sets that are due, and the rules that choose which of them a worker begins next.
+"""Queue of the due sets, and the rules for the next one to begin.
 
 The service works on `work.sets` sets at once. Starts go through a short cycle, so that no set waits for ever,
 whatever else keeps arriving:
@@ -82,7 +82,7 @@ class SetQueue:
         return known is not None and known.found.stamp == found.stamp
 
     def replace(self, folder: Path, sets: Iterable[DueSet], *, now: float) -> None:
-        """Put the sets of a folder that are due now in place of those that were.
+        """Replace the due sets of a folder by those that are due now.
 
         A set that was in the queue before keeps its place.
         """

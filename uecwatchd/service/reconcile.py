@@ -43,7 +43,7 @@ class Reconciler:
         self.parts.states.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
 
     def _queue(self, scanned: FolderScan) -> FolderSets:
-        """Queue the sets that are due. Return all sets; those wait that have a file open for writing."""
+        """Queue the due sets. Return all sets; a set with a file open for writing waits."""
         folder, records, tools = scanned.folder, scanned.records, self.setup.tools
         dispatcher, suspended = self.parts.dispatcher, tools.clouds.availability.suspended()
         now = tools.now()

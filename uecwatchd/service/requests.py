@@ -58,7 +58,7 @@ class Requests:
         self.open = OpenRequests()
 
     def update(self) -> None:
-        """Read requests and holds. A ledger that cannot be read is reported where a set meets it."""
+        """Read requests and holds. An unreadable ledger is reported by the first set in need of it."""
         with suppress(UecError):
             self.open = self._read()
         self._interrupts.replace(self.open.interrupts())
@@ -111,7 +111,7 @@ class Requests:
         return bool(blocked)
 
     def drop_impossible(self, folder: Path, assembly: FolderSets, running: Collection[SetId]) -> None:
-        """Delete requests to retry sets that are held, that wait for a file, or that are not there."""
+        """Delete requests to retry sets that are held, waiting for a file, or absent."""
         able = {found.name for found in assembly.ready} | {refused.name for refused in assembly.refused}
         able |= {waiting.name for waiting in assembly.waiting if waiting.ready_at is not None}
         able -= set(self.held_names(folder))

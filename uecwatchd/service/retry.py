@@ -27,7 +27,7 @@ def record_failure(
     away: bool = False,
     further: bool = False,
 ) -> SetRecord:
-    """Return the record of a set after an error: the state by the error's class, the time of the next retry.
+    """Return the record of a set after an error: state by the error's class, time of the retry.
 
     A set whose cloud is `away` has no such time: it is due as soon as the cloud answers again.
     A set that came `further` than ever before starts again with the shortest delay and its full two days.

@@ -236,7 +236,7 @@ def _find_holder(status: os.stat_result) -> int | None:
 
 
 def find_holder(locks: Iterable[str], status: os.stat_result) -> int | None:
-    """Return the process that has the lock of a file, from the lines of /proc/locks; None if they do not say.
+    """Return the process with the lock of a file, from the lines of /proc/locks; None if unknown.
 
     A line is `1: FLOCK ADVISORY WRITE 841 fe:00:131074 0 EOF`: process, then device in hex and inode. For a
     process that our namespace does not see, the number is 0 or the line is missing. On btrfs the devices

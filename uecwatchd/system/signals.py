@@ -73,7 +73,7 @@ def handle_stop_signals(act: Callable[[], object], *, code: int, patience: float
 
 
 def stop_on_signals(*, code: int) -> Stop:
-    """Return the stop event for a verb that only reads. It has less time than a verb that writes."""
+    """Return the stop event of a reading verb. It has less time than a verb that writes."""
     stop = Stop(grace=GRACE_SECONDS / 4)
     handle_stop_signals(stop.set, code=code, patience=LOOKING_SECONDS)
     return stop

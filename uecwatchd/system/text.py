@@ -65,7 +65,7 @@ def shell_word(text: str) -> str:
 
 
 def file_word(path: str) -> str:
-    """Return a file name as one word of a command, which does not take it for an option or another host."""
+    """Return a file name as one word of a command, never as an option or another host."""
     is_mistaken = path.startswith("-") or ":" in path.partition("/")[0]
     return shell_word(f"./{path}" if is_mistaken else path)
 

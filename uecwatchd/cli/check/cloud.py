@@ -154,7 +154,7 @@ class _TimedAnswer:
 
 
 def _check_halves(cloud: Cloud, clock: Clock) -> Generator[Finding, None, Collection[str] | None]:
-    """Check EC2 and S3 with a real call each. Returns the names of our buckets; None if S3 does not say."""
+    """Check EC2 and S3 with a real call each. Returns the names of our buckets, None if unknown."""
     ec2 = _ask(cloud, "listing its images", partial(_own_images, cloud), clock)
     s3 = _ask(cloud, "listing its buckets", cloud.s3.list_buckets, clock)
     yield from _clock(cloud, "EC2", ec2, cloud.dialect.window)

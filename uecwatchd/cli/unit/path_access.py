@@ -42,7 +42,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """A path that the service cannot use, the setting that prevents it, and the lines of a drop-in."""
+    """A path that the service cannot use, the setting at fault, and the lines of a drop-in."""
 
     need: Need
     setting: str

@@ -73,7 +73,7 @@ def _named(commands: Sequence[Any]) -> Iterator[str]:
 
 
 def unit_for(config: Path | None, *, name: str | None) -> Unit | None:
-    """Return the unit whose service uses that configuration; None if there is none, or if it runs us.
+    """Return the unit with that configuration; None if there is none, or if it runs us.
 
     With `config` None it is the unit's own. Raises UnitUnknown.
     """

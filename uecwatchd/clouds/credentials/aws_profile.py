@@ -55,8 +55,9 @@ SPELLED = {
 
 
 def profile_source(name: str, *, cloud: str, helper_seconds: int = HELPER_SECONDS) -> Source:
-    """Return the settings that a profile gives. May ask the service that lends a role's keys, and run the
-    program that prints them. Raises `Halted`.
+    """Return the settings of a profile.
+
+    May ask the service that lends a role's keys, and run the program that prints them. Raises `Halted`.
     """
     try:
         session = _session(None if name == ENVIRONMENT else name, helper_seconds)

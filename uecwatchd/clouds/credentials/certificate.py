@@ -1,4 +1,4 @@
-"""The certificate that bundles are sealed for, fetched from a cloud that gives it to everybody.
+"""The certificate to seal bundles for, fetched from a cloud that gives it to everybody.
 
 Eucalyptus does from 4.2 on, at a service of its own beside EC2: `DescribeServiceCertificates` lists one
 certificate for each service and use, with its fingerprint.

@@ -62,7 +62,7 @@ class Command:
 
 @dataclass(slots=True)
 class ScriptState:
-    """`blocks` are the constructs that are open; a `{` that is sure to be reached is no branch."""
+    """State between two commands. `blocks` are the open constructs; a `{` alone is no branch."""
 
     text: str
     scope: Scope

@@ -43,8 +43,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class RefusalRow:
-    """One kind of refusal: it has that code, or those words in its message; whatever it says, if the row has
-    neither. Case does not count."""
+    """One kind of refusal: it has that code, or those words in its message. Case does not count.
+
+    A row with neither fits whatever the refusal says.
+    """
 
     kind: type[UecError]
     why: str

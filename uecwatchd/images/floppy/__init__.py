@@ -1,4 +1,4 @@
-"""The boot floppy that starts Windows on a cloud where memdisk is the kernel, and the floppy the ramdisk.
+"""The boot floppy of Windows, for clouds with memdisk as the kernel and the floppy as the ramdisk.
 
 - `boot_files`: which files of a dropped folder go on it, under which names;
 - `boot_ini`: the list of systems that NTLDR reads;

@@ -1,4 +1,4 @@
-"""What is in a container: the facts about the disk that a node will boot, not about the file around it."""
+"""Facts about the disk in a container, instead of the file around it: a node boots the disk."""
 
 from dataclasses import replace
 from io import FileIO
@@ -11,7 +11,7 @@ from uecwatchd.images.formats.open import open_disk
 
 
 def describe_contained(facts: Facts, file: FileIO, *, name: str) -> Facts:
-    """Return the facts about a container with those of the disk in it, or with the reason why it has none.
+    """Return the facts about a container with those of its disk, or with the reason for their absence.
 
     Only headers are read: the map is checked when the disk is. Raises OSError.
     """

@@ -82,7 +82,7 @@ class Qcow2Header:
 
 @dataclass(frozen=True, slots=True)
 class Qcow2Map:
-    """The map of a qcow2. A page of it is a part of one L2 table, or several of small ones."""
+    """The map of a qcow2. A page is a part of one L2 table, or several small ones."""
 
     file: ContainerFile
     header: Qcow2Header

@@ -18,7 +18,7 @@ DEFAULTS = ("auto", "defaults")  # of the third and the fourth field
 
 @dataclass(frozen=True, slots=True)
 class PlacedVolume:
-    """A volume, and the partition that it is in; None for a volume that is the whole disk."""
+    """A volume and its partition; None for a volume over the whole disk."""
 
     volume: Volume
     partition: Partition | None

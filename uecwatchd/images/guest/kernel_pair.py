@@ -25,7 +25,7 @@ NAME_HINT = "Drop the kernel and the ramdisk that are meant beside the image, an
 
 
 class NoKernelPair(Rejected):
-    """An image without a kernel that can be used, or with several that could be meant."""
+    """An image without a usable kernel, or with several possible ones."""
 
 
 @dataclass(frozen=True, slots=True)

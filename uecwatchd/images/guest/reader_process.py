@@ -86,7 +86,7 @@ class Reader:
         )
 
     def modules(self, question: Mapping[str, Any]) -> None:
-        """Send modules that a ramdisk has. One that cannot be read is no mistake of its file system."""
+        """Send the modules of a ramdisk. An unreadable one is no mistake of its file system."""
         files, path, wanted = self._files(question), question["path"], frozenset(question["wanted"])
         entry = files.entry(path)
         try:

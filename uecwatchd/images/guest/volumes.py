@@ -33,7 +33,7 @@ HINT = "Copy the image again; if it stays so, check its file systems with fsck."
 
 
 class UnreadableVolume(Rejected):
-    """A file system that cannot be read: reading it takes too long, or ends the process that reads it."""
+    """An unreadable file system: reading it takes too long, or ends the process that reads it."""
 
 
 class DamagedVolume(UnreadableVolume):

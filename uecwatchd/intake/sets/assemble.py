@@ -391,7 +391,7 @@ def _named_id(value: str | None) -> str | None:
 
 
 def _stamp(listing: Listing, paths: Iterable[str], sums: DeclaredSums | None = None) -> str:
-    """Return a stamp that changes if a file may have changed, or if a shared list has other sums for it."""
+    """Return a stamp of the files and their shared sums: it changes if a file may have changed."""
     shared = sums.shared if sums else ()
     seen = {path: listing.entries.get(path) or listing.planted[path] for path in paths if path not in shared}
     stamps: list[object] = [*sorted((path, entry.stamp) for path, entry in seen.items())]

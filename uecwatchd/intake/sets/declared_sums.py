@@ -47,7 +47,7 @@ class ChecksumLists:
         )
 
     def about(self, candidate: SetCandidate, paths: Sequence[str]) -> list[str]:
-        """Return the lists that belong to the set, and those that name one of its files."""
+        """Return the lists of the set, and the lists that name one of its files."""
         naming = [where for path in paths for where, _ in self.naming.get(file_names.fold_name(path), ())]
         return list(dict.fromkeys([*self.of(candidate, paths), *naming]))
 
@@ -134,7 +134,7 @@ def find_declared_sums(
 
 
 def _is_named_after(where: str, candidate: SetCandidate, names: Iterable[str]) -> bool:
-    """Return True if a list is named after a set or a file of it; otherwise it may come from a mirror."""
+    """Return True if a list is named after a set or its file; otherwise a mirror may have it."""
     target = file_names.fold_name(file_names.checksums_target(where.rsplit("/", 1)[-1]) or "")
     return target in {file_names.fold_name(candidate.name), *map(file_names.fold_name, names)}
 

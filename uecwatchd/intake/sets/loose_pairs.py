@@ -95,7 +95,7 @@ def _loose(
 
 
 def _usable(listing: Listing, role: Role, paths: list[str]) -> list[str]:
-    """Return the files that can be used in the role; all of them if none can, so that one is reported."""
+    """Return the files fit for the role; if there are none, return all, so that one is reported."""
     return [path for path in paths if first_fitting(listing, role, [path])] or paths
 
 

@@ -50,7 +50,7 @@ def original_name(path: str) -> str:
 
 
 def names_meant(path: str) -> set[str]:
-    """Return the names that a stray at the top of a folder may refer to: a set, or a file of one."""
+    """Return the possible meanings of a stray at the top of a folder: sets and their files."""
     core = original_name(path)
     stems = {core, FAMILY.sub("", core), _TYPE.sub("", core), core.rpartition(".")[0]}
     stems |= {_EDGE.sub("", stem) for stem in stems}

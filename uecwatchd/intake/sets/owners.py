@@ -83,7 +83,7 @@ class OwnerView:
         return tuple(path for path in files if not self.is_own(path) and key not in _set_names(path))
 
     def left_out(self, name: str) -> tuple[str, ...]:
-        """Return a sentence about files with the name of a set that are not used for it, if there are any."""
+        """Return a sentence about unused files with the name of a set, if there are any."""
         paths = self.foreign.get(file_names.fold_name(name), ())
         return (f"left out: {self.why_not(paths, name)}",) if paths else ()
 
@@ -117,7 +117,7 @@ class ViewDecisions:
 
 
 def join_views(parts: Sequence[ViewDecisions], left_out: Mapping[str, UnmatchedFile]) -> FolderSets:
-    """Merge the decisions of all views. A file that is there for all is in use if any set uses it."""
+    """Merge the decisions of all views. A file for all owners is in use if any set uses it."""
     if len(parts) == 1 and not left_out:
         return parts[0].assembly
     unmatched = {m.path: m for part in parts for m in part.assembly.unmatched if part.view.is_own(m.path)}

@@ -1,4 +1,4 @@
-"""Results of the rules: sets that are ready, waiting or refused, and files that are in no set."""
+"""Results of the rules: sets (ready, waiting or refused), and files in no set."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -158,7 +158,7 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A set that is not ready. `ready_at` is the monotonic time to look again, if it becomes ready by itself.
+    """A set that is not ready. `ready_at` is the monotonic time for another look, None without one.
 
     `files` are its existing files. `brief` marks the few seconds until a file has settled, which need no
     message. `unread` means that the scan had no time to read it: no change is known.

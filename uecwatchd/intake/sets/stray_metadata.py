@@ -70,7 +70,7 @@ class NearbyFiles:
     proofs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def of(self, candidate: SetCandidate, paths: Iterable[str]) -> Iterator[Stray]:
-        """Return the strays with the name of a set or of one of its files, or in its folder, each once."""
+        """Return the strays in the folder of a set, or with its name or that of its file."""
         keys = _targets(candidate, paths) if self.strays else ()
         found = (stray for key in keys for stray in self.strays.get(key, ()))
         return (stray for stray in dict.fromkeys(found) if stray.path not in candidate.sidecars)
@@ -288,7 +288,7 @@ def check_nearby(near: NearbyFiles, candidate: SetCandidate, paths: Sequence[str
 
 
 def _remedy_if_meant(other: SimilarSidecar, candidate: SetCandidate, paths: Sequence[str]) -> str:
-    """Return what to do with a sidecar that is meant for a set. The first of `paths` is the set's image."""
+    """Return what to do with a sidecar of a set. The first of `paths` is the set's image."""
     if other.names_machine and not candidate.base:
         place = SetCandidate(other.path, "sidecar", "", (other.path,))
         return f"say {sidecar_lines(place, {'machine': paths[0]})} in it"

@@ -17,7 +17,7 @@ NOT_CHECKED = "a kind that is not checked: SHA-256 is, as sha256sum writes it"
 
 
 def find_unmatched(listing: Listing, used: set[str], read: set[str]) -> tuple[UnmatchedFile, ...]:
-    """Return everything that is not in a set, and not used by a set that is not ready (`used`).
+    """Return everything that is in no set, and not in `used` by an unfinished set.
 
     `read` are the sidecars of all sets, ready or not.
     """

@@ -1,4 +1,4 @@
-"""Checks whether others than its owner may have changed a file: by a right to write, or by a second name.
+"""Checks for files that others may have changed: by a right to write, or by a second name.
 
 The owner of a file has created it, but others may have written its content or given it its name.
 """

@@ -1,4 +1,4 @@
-"""Names in a folder, up to a limit. If there are too many, those of the owner with the most are left out."""
+"""Names in a folder, up to a limit. The owner with the most names loses some first."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -83,7 +83,7 @@ def inspect(bundle: FetchedBundle) -> ImageEnds:
 def recheck(
     store: Store, identity: Identity, rules: Ec2Rules, location: str, *, manifest_sha256: str
 ) -> None:
-    """Check, as a node does before it boots, that manifest and parts are those that were registered."""
+    """Compare manifest and parts with the registered ones, as a node does before it boots."""
     bundle = read_bundle(store, identity, rules, location, moment="run")
     if bundle.manifest_sha256 != manifest_sha256:
         raise invalid(f"The manifest {location} is not the one that was registered")

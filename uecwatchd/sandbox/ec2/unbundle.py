@@ -202,7 +202,7 @@ class CapturedRange:
     content: bytearray
 
     def take(self, chunk: bytes, at: int) -> None:
-        """Copy the part of the range that lies in `chunk`, which begins at offset `at` of the image."""
+        """Copy the part of the range in `chunk`. `at` is the offset of the chunk in the image."""
         low, high = max(at, self.start), min(at + len(chunk), self.start + len(self.content))
         if low < high:
             self.content[low - self.start : high - self.start] = chunk[low - at : high - at]

@@ -27,7 +27,7 @@ PLAIN = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """An error answer ready to be sent. `code` is the one in the body, or would be if that were XML."""
+    """An error answer ready to be sent. `code` is that of its XML, even if the body is plain."""
 
     status: int
     code: str

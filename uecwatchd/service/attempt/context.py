@@ -1,4 +1,4 @@
-"""A job, which passes through the stages, and the tools that they share."""
+"""A job on its way through the stages, and their shared tools."""
 
 import hashlib
 import json
