@@ -1,12 +1,10 @@
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 
 import pytest
 
-from tests.support.waiting import no_stop, until
+from tests.support.waiting import PATIENCE_SECONDS, no_stop
 from uecwatchd.bundle.bundler import Part, PartData
 from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.errors import Deferred, Stopped
@@ -20,10 +18,6 @@ def parts(count: int, made: list[int]) -> Iterator[PartData]:
         yield PartData(Part(number, f"p.part.{number}", 1, ""), b"x")
 
 
-def reached(parts: list[int], count: int) -> bool:
-    return len(parts) >= count
-
-
 def test_every_slice_is_sent_once() -> None:
     sent: list[int] = []
     store_parts(
@@ -33,28 +27,23 @@ def test_every_slice_is_sent_once() -> None:
 
 
 def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() -> None:
-    made: list[int] = []
-    sent: list[int] = []
-    go_on = threading.Semaphore(0)
+    stored: list[PartData] = []
+    in_memory: list[int] = []
+    full = threading.Event()
 
-    def send(piece: PartData) -> None:
-        assert go_on.acquire(timeout=10)
-        sent.append(piece.part.index)
+    def counted() -> Iterator[PartData]:
+        for piece in parts(10, []):
+            in_memory.append(piece.part.index + 1 - len(stored))
+            if len(in_memory) > UPLOADS:
+                full.set()
+            yield piece
 
-    worker = threading.Thread(
-        target=store_parts,
-        args=(parts(10, made), send),
-        kwargs={"slots": UploadSlots(UPLOADS), "check": no_stop},
-    )
-    worker.start()
-    for ended in range(10):
-        until(partial(reached, made, min(10, ended + UPLOADS + 1)), "the parts", pause=0.001)
-        time.sleep(0.02)  # would another one be made, it would be by now
-        assert len(made) <= len(sent) + UPLOADS + 1
-        go_on.release()
-        until(partial(reached, sent, ended + 1), "the part", pause=0.001)
-    worker.join(10)
-    assert not worker.is_alive()
+    def send(_: PartData) -> None:
+        assert full.wait(PATIENCE_SECONDS), "all slots are used while the next part is made"
+
+    store_parts(counted(), send, slots=UploadSlots(UPLOADS), check=no_stop, done=stored.append)
+    assert max(in_memory) == UPLOADS + 1
+    assert len(stored) == 10
 
 
 def test_a_part_that_takes_long_keeps_no_slot_from_the_others() -> None:
@@ -94,23 +83,25 @@ def test_parts_in_memory_are_no_more_for_being_shared_out(most: int, shares: lis
 
 
 def test_who_has_more_than_its_share_lets_go_before_it_goes_on() -> None:
-    slots, under_way, most = UploadSlots(UPLOADS), set[int](), list[int]()
-    other, joined = ExitStack(), list[object]()
+    slots, stored, under_way = UploadSlots(UPLOADS), list[PartData](), list[int]()
+    full, other, joins_at = threading.Event(), ExitStack(), 10
 
-    def check() -> None:
-        if len(most) >= 10 and not joined:
-            joined.append(other.enter_context(slots.shared()))
+    def counted() -> Iterator[PartData]:
+        for piece in parts(40, []):
+            under_way.append(piece.part.index - len(stored))
+            if piece.part.index == UPLOADS:
+                full.set()
+            if piece.part.index == joins_at:
+                other.enter_context(slots.shared())
+            yield piece
 
-    def send(piece: PartData) -> None:
-        under_way.add(piece.part.index)
-        time.sleep(0.005)
-        most.append(len(under_way))
-        under_way.remove(piece.part.index)
+    def send(_: PartData) -> None:
+        assert full.wait(PATIENCE_SECONDS), "all slots are used while the bundle is alone"
 
     with other:
-        store_parts(parts(40, []), send, slots=slots, check=check)
-    assert max(most[:10]) == UPLOADS
-    assert set(most[10 + 2 * UPLOADS :]) == {1}
+        store_parts(counted(), send, slots=slots, check=no_stop, done=stored.append)
+    assert max(under_way) == UPLOADS
+    assert set(under_way[joins_at + 1 :]) == {1}
 
 
 def test_a_failed_upload_ends_the_stream_with_its_own_error() -> None:
@@ -128,13 +119,15 @@ def test_a_failed_upload_ends_the_stream_with_its_own_error() -> None:
 def test_work_stops_between_two_parts_and_those_under_way_are_finished() -> None:
     sent: list[int] = []
     checks = iter([False, False, True])
+    asked = threading.Event()
 
     def check() -> None:
         if next(checks):
+            asked.set()
             raise Stopped("p", "asked", "Later.")
 
     def send(piece: PartData) -> None:
-        time.sleep(0.05)
+        assert asked.wait(PATIENCE_SECONDS)
         sent.append(piece.part.index)
 
     with pytest.raises(Stopped):

@@ -6,24 +6,66 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.intake.watch import Watch, WatchMode, reason_late, seconds_overdue
 
 
+class CountedEvent(threading.Event):
+    """An event that counts how often it is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def set(self) -> None:
+        self.count += 1
+        super().set()
+
+
 @pytest.fixture
-def wake() -> threading.Event:
-    return threading.Event()
+def wake() -> CountedEvent:
+    return CountedEvent()
+
+
+# A writer causes a few events at most: a file is created, changed, closed, renamed.
+MOST_EVENTS = 8
+
+
+def make_folders(folder: Path, wake: CountedEvent) -> list[int]:
+    """Make folders, each one event, and await each. Returns how often the daemon was woken until then.
+
+    The events arrive in order, so the first figure is 1 if nothing before has woken the daemon, and more
+    than MOST_EVENTS in the end show that later events arrive, whatever came before.
+    """
+    counts = []
+    for number in range(MOST_EVENTS + 1):
+        (folder / f"folder-{number}").mkdir()
+        until(lambda: wake.count > len(counts), "the event of a new folder", pause=0.001)
+        counts.append(wake.count)
+    return counts
+
+
+ALONE = list(range(1, MOST_EVENTS + 2))  # the counts if only the folders have woken the daemon
+
+
+@pytest.fixture
+def old_image(tmp_path: Path) -> Path:
+    """A file that was there before the watch, so that no event of its writing is under way."""
+    (tmp_path / "s").mkdir()
+    image = tmp_path / "s" / "a.img"
+    image.write_bytes(b"x")
+    image.chmod(0o600)
+    return image
 
 
 @pytest.fixture
 def watch(tmp_path: Path, wake: threading.Event) -> Iterator[Watch]:
-    (tmp_path / "s").mkdir()
+    (tmp_path / "s").mkdir(exist_ok=True)
     made = Watch([tmp_path / "s"], wake, scan_every=60)
     made.start()
     yield made
@@ -53,37 +95,32 @@ def test_what_arrives_wakes_the_daemon(
     assert wake.wait(PATIENCE_SECONDS)
 
 
-@pytest.mark.usefixtures("watch")
-def test_reading_does_not_wake_the_daemon(tmp_path: Path, wake: threading.Event) -> None:
-    (tmp_path / "s" / "a.img").write_bytes(b"x")
-    assert wake.wait(PATIENCE_SECONDS)
-    time.sleep(0.5)  # let every event of the writing arrive
-    wake.clear()
-    (tmp_path / "s" / "a.img").read_bytes()
-    assert not wake.wait(0.5)
+def test_reading_does_not_wake_the_daemon(old_image: Path, watch: Watch, wake: CountedEvent) -> None:
+    assert watch.lost() == ""
+    for _ in range(MOST_EVENTS):
+        old_image.read_bytes()
+    assert make_folders(old_image.parent, wake) == ALONE
 
 
 @pytest.mark.usefixtures("watch")
 def test_what_is_written_beside_the_images_does_not_wake_the_daemon(
-    tmp_path: Path, wake: threading.Event
+    tmp_path: Path, wake: CountedEvent
 ) -> None:
     (tmp_path / "s" / ".a.uec.json.uec.0123abcd").write_bytes(b"x")
     (tmp_path / "s" / ".a.uec.json.uec.0123abcd").rename(tmp_path / "s" / "a.uec.json")
     (tmp_path / "s" / "a.uec.json").unlink()
-    assert not wake.wait(0.5)
+    assert make_folders(tmp_path / "s", wake) == ALONE
     (tmp_path / "s" / "a.uec.json").write_bytes(b"x")
+    wake.clear()
     (tmp_path / "s" / "a.uec.json").rename(tmp_path / "s" / "a.img")
     assert wake.wait(PATIENCE_SECONDS), "what is renamed to an image is one"
 
 
-@pytest.mark.usefixtures("watch")
-def test_a_file_that_is_made_readable_wakes_the_daemon(tmp_path: Path, wake: threading.Event) -> None:
-    image = tmp_path / "s" / "a.img"
-    image.write_bytes(b"x")
-    image.chmod(0o600)
-    time.sleep(0.5)  # let every event of the writing arrive
-    wake.clear()
-    image.chmod(0o640)
+def test_a_file_that_is_made_readable_wakes_the_daemon(
+    old_image: Path, watch: Watch, wake: threading.Event
+) -> None:
+    assert watch.lost() == ""
+    old_image.chmod(0o640)
     assert wake.wait(PATIENCE_SECONDS)
 
 
@@ -91,15 +128,11 @@ HOSTILE = (b"\xff\xfe.img", b"a\nb\x1b[31m%s{0}.img", b"-" * 255, b".uec.", b"'\
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=["no text", "escapes", "longest", "almost ours", "quotes"])
-def test_no_name_silences_the_events(
-    name: bytes, watch: Watch, tmp_path: Path, wake: threading.Event
-) -> None:
+def test_no_name_silences_the_events(name: bytes, watch: Watch, tmp_path: Path, wake: CountedEvent) -> None:
     Path(os.fsdecode(bytes(tmp_path / "s") + b"/" + name)).write_bytes(b"x")
     assert name == b".uec." or wake.wait(PATIENCE_SECONDS)
-    time.sleep(0.2)
-    wake.clear()
-    _copy(tmp_path / "s")
-    assert wake.wait(PATIENCE_SECONDS)
+    make_folders(tmp_path / "s", wake)
+    until(lambda: wake.count > MOST_EVENTS, "an event after those of the file")
     assert watch.lost() == ""
 
 
@@ -170,8 +203,7 @@ def test_a_folder_that_is_deleted_or_replaced_is_noticed(
     (tmp_path / "s").mkdir(exist_ok=True)
     watch.restart()
     assert watch.lost() == ""
-    time.sleep(0.3)
-    wake.clear()
+    wake.clear()  # the old watch has ended, and the new folder was there before the new one
     _copy(tmp_path / "s")
     assert wake.wait(PATIENCE_SECONDS)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.daemon import wait_for_line
 from tests.support.host import Host
 from tests.support.listener import Recorder
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -387,8 +388,9 @@ def test_once_waits_for_a_file_to_be_closed_and_says_so_when_that_takes_too_long
         assert listener.sentences(Kind.WAITING) == [f"karmic: waiting {reason}"]
         assert reason in host.run("status", "karmic").stdout
         assert not host.cloud.calls("PutObject")
+        host.ask("forget", "karmic")  # so that it is said again
         waiting = host.popen("once")
-        time.sleep(2)
+        wait_for_line(waiting, f"waiting {reason}")
     _, talk = waiting.communicate(timeout=PATIENCE_SECONDS)
     assert waiting.returncode == 0, talk
     assert host.report("karmic")["state"] == "done"
