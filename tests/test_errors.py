@@ -6,6 +6,6 @@ from uecwatchd.errors import LONGEST_TEXT_CHARS, Rejected
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_no_error_is_longer_than_anybody_reads(size: int) -> None:
+def test_errors_have_a_maximum_length(size: int) -> None:
     error = Rejected("x" * size, "y" * size, "z" * size)
     assert len(str(error)) <= 3 * (LONGEST_TEXT_CHARS + 3)

@@ -36,7 +36,7 @@ def test_the_table_names_each_wing_from_the_ground_up() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_modules_and_functions_can_be_taken_in(path: Path) -> None:
+def test_modules_and_functions_have_a_maximum_length(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= LONGEST_MODULE_LINES
     for node in ast.walk(ast.parse(text)):
@@ -53,7 +53,7 @@ def test_a_package_says_what_it_is_and_exports_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_no_module_is_the_face_of_others(path: Path) -> None:
+def test_no_module_exports_names_of_others(path: Path) -> None:
     assert "__all__" not in path.read_text()
 
 

@@ -192,7 +192,7 @@ def _checked(one: Instance, case: Case) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_set_is_registered_under_the_shipped_unit_once_check_is_content(
+def test_a_set_is_registered_under_the_shipped_unit_once_check_has_no_findings(
     tried: Mapping[str, Tried], name: str
 ) -> None:
     one = tried[name].instance
@@ -222,7 +222,7 @@ def test_check_says_what_the_shipped_unit_does_not_allow(tried: Mapping[str, Tri
     assert [words for words in CASES[name].findings if words not in unit] == []
 
 
-def test_with_the_locks_that_the_unit_proposes_no_program_of_others_is_run(
+def test_the_locks_that_the_unit_proposes_let_no_program_of_another_user_run(
     tried: Mapping[str, Tried], machine: Machine
 ) -> None:
     assert [line.partition("=")[0] for line in LOCKS] == [
@@ -240,7 +240,7 @@ def test_with_the_locks_that_the_unit_proposes_no_program_of_others_is_run(
         machine.run(*inside, "rm", f"{folder}/planted")
 
 
-def test_no_name_of_a_set_gives_orders_to_a_terminal(tried: Mapping[str, Tried]) -> None:
+def test_no_set_name_can_control_a_terminal(tried: Mapping[str, Tried]) -> None:
     one = tried["keeping"].instance
     for name in ("plain", "evil\x1b]0;owned\x07", "c1-\x9b2J", "bidi-\u202egnp"):
         one.drop(name)
@@ -259,7 +259,7 @@ def test_no_name_of_a_set_gives_orders_to_a_terminal(tried: Mapping[str, Tried])
     assert "plain is emi-" in one.machine.run("journalctl", "UEC_SET=plain", "--no-pager").stdout
 
 
-def test_a_full_disk_is_reported_at_once_and_work_begins_once_it_has_space(
+def test_a_full_disk_is_reported_at_once_and_work_starts_when_there_is_space(
     machine: Machine, instance_class: type[Instance]
 ) -> None:
     one = instance_class(machine, "crowded", "/var/spool/crowded")

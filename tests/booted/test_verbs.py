@@ -84,7 +84,7 @@ def test_a_setting_of_the_caller_comes_before_that_of_the_unit(stopped: Instance
     assert "*.skip.img" not in row
 
 
-def test_another_configuration_has_nothing_of_the_unit(stopped: Instance) -> None:
+def test_a_verb_with_another_configuration_uses_no_settings_of_the_unit(stopped: Instance) -> None:
     stopped.machine.run("install", "-m0644", stopped.config, "/etc/uecwatchd/other.toml")
     ended = ours(stopped.machine, "images", "--config", "/etc/uecwatchd/other.toml", code=78)
     assert "user_cert is not set" in ended.stderr
@@ -96,7 +96,7 @@ def test_the_user_of_the_service_is_told_to_ask_as_root(stopped: Instance) -> No
     assert "Try: sudo uecwatchd status" in ended.stderr
 
 
-def test_no_secret_outlives_the_verb(stopped: Instance) -> None:
+def test_no_secret_remains_after_the_verb_has_ended(stopped: Instance) -> None:
     ours(stopped.machine, "images")
     script = "grep -rl 'PRIVATE KEY' /run /tmp /var/tmp /dev/shm 2>/dev/null || true"
     found = stopped.machine.shell(script).stdout.splitlines()
@@ -137,12 +137,12 @@ def sealed(machine: Machine, instance_class: type[Instance], cloud: Sandbox) -> 
     return one
 
 
-def test_credentials_of_each_kind_are_the_verbs_as_well(sealed: Instance) -> None:
+def test_a_verb_uses_every_kind_of_credentials_of_the_unit(sealed: Instance) -> None:
     assert [f for f in sealed.check() if f["level"] == "bad"] == []
     sealed.verb("images")
 
 
-def test_what_of_the_unit_cannot_be_given_is_named_and_nothing_of_a_secret(sealed: Instance) -> None:
+def test_settings_that_a_verb_cannot_apply_are_named_without_secrets(sealed: Instance) -> None:
     lines = """[Service]
 LoadCredentialEncrypted=garbled:/etc/passwd
 LoadCredentialEncrypted=gone:/srv/gone.cred
@@ -163,7 +163,7 @@ EnvironmentFile=/etc
     assert "uecwatchd_" not in ended.stderr
 
 
-def test_what_root_does_by_hand_is_the_services_afterwards(stopped: Instance) -> None:
+def test_files_that_root_creates_by_hand_belong_to_the_service(stopped: Instance) -> None:
     machine = stopped.machine
     machine.run("rm", "-rf", stopped.state)
     machine.run("systemd-tmpfiles", "--create")
@@ -178,7 +178,7 @@ def test_what_root_does_by_hand_is_the_services_afterwards(stopped: Instance) ->
     assert of_root(stopped) == ""
 
 
-def test_status_as_root_sees_what_the_service_sees(stopped: Instance) -> None:
+def test_status_as_root_shows_what_the_service_sees(stopped: Instance) -> None:
     stopped.drop("private")
     stopped.machine.run("chmod", "0600", f"{stopped.spool}/private.img")
     try:  # which reports it once it has settled
@@ -187,16 +187,14 @@ def test_status_as_root_sees_what_the_service_sees(stopped: Instance) -> None:
         stopped.machine.run("rm", f"{stopped.spool}/private.img")
 
 
-def test_root_still_sees_who_has_a_file_open_for_writing(stopped: Instance) -> None:
+def test_root_still_sees_which_process_has_a_file_open_for_writing(stopped: Instance) -> None:
     stopped.drop("open")  # and it has to be unchanged for a moment first
     asked = f"exec 3>>{stopped.spool}/open.img; uecwatchd status open"
     stopped.until(lambda: "writ" in stopped.machine.shell(asked).stdout)
 
 
 @pytest.mark.parametrize("name", ["ledger.sqlite", "lock"])
-def test_what_root_has_left_is_corrected_by_the_command_that_is_proposed(
-    stopped: Instance, name: str
-) -> None:
+def test_the_proposed_command_corrects_files_that_root_has_left_behind(stopped: Instance, name: str) -> None:
     machine = stopped.machine
     ours(machine, "once")
     machine.shell(f"chown root: {stopped.state}/{name}; chmod 600 {stopped.state}/{name}")

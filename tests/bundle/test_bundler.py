@@ -49,7 +49,7 @@ def bundling(source, *, part_size: int = 100_000, **more) -> Bundling:
 
 
 @pytest.mark.parametrize("size", EDGES)
-def test_an_image_of_an_awkward_size_comes_back_as_it_was(bundle: Callable, size: int) -> None:
+def test_an_image_of_any_odd_size_comes_back_unchanged(bundle: Callable, size: int) -> None:
     found, sink = bundle(DENSE[:size], part_size=65536).unbundle()
     assert sink.data == DENSE[:size]
     assert (found.name, found.size) == ("karmic.img", size)
@@ -63,7 +63,7 @@ def test_an_image_of_an_awkward_size_comes_back_as_it_was(bundle: Callable, size
     part_size=st.integers(1, 600).map(lambda blocks: 16 * blocks),
 )
 @example(image=b"\0" * 512, repeat=40, part_size=16)
-def test_any_image_cut_at_any_size_comes_back_as_it_was(
+def test_any_image_with_any_part_size_comes_back_unchanged(
     bundle, image: bytes, repeat: int, part_size: int
 ) -> None:
     made = bundle(image * repeat, part_size=part_size)
@@ -153,7 +153,7 @@ def test_memory_stays_bounded_however_large_the_image(tmp_path: Path, threads: i
     assert peak < 2 * part_size + (2 * ahead_and_behind + 2) * BLOCK_BYTES
 
 
-def test_the_memory_of_a_slice_is_used_again_once_it_has_been_given_back(a_file: Callable) -> None:
+def test_the_memory_of_a_slice_is_reused_after_its_release(a_file: Callable) -> None:
     with a_file(DENSE) as source:
         slices = bundling(source)
         places = set()
@@ -164,13 +164,13 @@ def test_the_memory_of_a_slice_is_used_again_once_it_has_been_given_back(a_file:
     assert len(places) <= 2
 
 
-def test_a_slice_that_is_kept_stays_as_it_is(a_file: Callable) -> None:
+def test_a_slice_that_is_not_released_never_changes(a_file: Callable) -> None:
     with a_file(DENSE) as source:
         kept = list(bundling(source))
     assert all(hashlib.sha1(piece.data).hexdigest() == piece.part.sha1 for piece in kept)
 
 
-def test_what_is_given_up_half_way_leaves_no_thread_behind(a_file: Callable) -> None:
+def test_an_abandoned_bundle_leaves_no_thread(a_file: Callable) -> None:
     before = threading.active_count()
     with a_file(DENSE) as source:
         slices = bundling(source)
@@ -180,7 +180,7 @@ def test_what_is_given_up_half_way_leaves_no_thread_behind(a_file: Callable) -> 
     assert threading.active_count() == before
 
 
-def test_totals_are_there_only_after_the_last_slice(a_file: Callable) -> None:
+def test_totals_are_known_only_after_the_last_slice(a_file: Callable) -> None:
     with a_file(DENSE) as source:
         slices = bundling(source)
         next(slices)
@@ -223,12 +223,12 @@ def test_progress_counts_the_image_up_to_its_size(a_file: Callable) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "naïve.img", "x" * 101, "a\nb"])
-def test_a_name_that_readers_could_stumble_over_is_rejected_at_once(name: str) -> None:
+def test_an_unusual_name_is_rejected_before_any_work(name: str) -> None:
     with pytest.raises(Rejected, match="plain ASCII"):
         Bundling(MemorySource(b""), name=name, prefix="k", secret=Secret.random())
 
 
-def test_a_secret_never_shows() -> None:
+def test_a_secret_is_not_in_a_representation() -> None:
     secret = Secret.random()
     for text in (repr(secret), str(secret), f"{secret}"):
         assert text == "Secret()"

@@ -52,7 +52,7 @@ def test_blocks_that_were_deflated_apart_are_one_gzip_member(blocks: list[bytes]
             assert not inflate.unused_data
 
 
-def test_a_block_comes_out_the_same_whatever_stands_before_it(library: Deflater) -> None:
+def test_a_block_is_deflated_alike_whatever_precedes_it(library: Deflater) -> None:
     block = bytes(range(256)) * 4096
     alone = library.block(block)
     library.block(b"something else" * 100)
@@ -60,7 +60,7 @@ def test_a_block_comes_out_the_same_whatever_stands_before_it(library: Deflater)
     assert len(alone) < len(block) / 10
 
 
-def test_what_cannot_be_deflated_hardly_grows(library: Deflater) -> None:
+def test_incompressible_data_hardly_grows(library: Deflater) -> None:
     block = token_bytes(1 << 20)
     made = member(library, [block] * 3)
     assert len(made) <= max_deflated_bytes(3 << 20, block=1 << 20) < (3 << 20) * 1.002

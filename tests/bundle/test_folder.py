@@ -89,7 +89,7 @@ def test_a_kernel_and_a_ramdisk_are_named_and_marked_as_such(
     assert read_manifest(path.read_bytes()).kind == kind
 
 
-def test_zeros_become_holes(made: Path, tmp_path: Path, user) -> None:
+def test_zeros_of_an_image_become_holes_in_the_file(made: Path, tmp_path: Path, user) -> None:
     out, _ = unbundle_to_folder(made, tmp_path / "out", key=user.key, side="user")
     assert out.stat().st_size == len(IMAGE)
     assert out.stat().st_blocks * 512 < len(IMAGE) / 2
@@ -108,7 +108,7 @@ def test_a_second_bundle_of_the_same_image_overwrites_nothing(make, made: Path, 
     assert {path: path.read_bytes() for path in made.parent.iterdir()} == before
 
 
-def test_a_part_in_the_way_is_not_overwritten_and_no_other_is_left_behind(
+def test_an_existing_part_is_not_overwritten_and_no_other_part_remains(
     make, made: Path, source: Path
 ) -> None:
     part = made.with_name(made.name.replace(".manifest.xml", ".part.0"))
@@ -174,7 +174,7 @@ def plant(path: Path, what: str) -> None:
 
 @pytest.mark.parametrize("what", PLANTED)
 @pytest.mark.parametrize("of", ["*.part.0", "*.manifest.xml"])
-def test_nothing_is_read_of_a_bundle_but_regular_files(
+def test_only_regular_files_of_a_bundle_are_read(
     made: Path, tmp_path: Path, user, of: str, what: str
 ) -> None:
     planted = next(made.parent.glob(of))
@@ -233,7 +233,7 @@ def test_the_bundle_of_another_key_is_refused_with_that_reason(
     assert "again" not in refused.value.hint
 
 
-def test_a_key_that_does_not_fit_its_certificate_halts_before_anything_is_written(
+def test_a_key_of_another_certificate_halts_before_anything_is_written(
     make, source: Path, tmp_path: Path, cloud
 ) -> None:
     with pytest.raises(Halted, match="does not belong to the user's certificate"):
@@ -302,14 +302,14 @@ def test_a_full_disk_is_deferred_and_leaves_nothing(make, tmp_path: Path, small_
         ("/proc", "cannot write there: No such file or directory"),
     ],
 )
-def test_a_folder_that_cannot_be_made_is_said_so(
+def test_a_folder_that_cannot_be_created_is_reported(
     make, source: Path, tmp_path: Path, folder: str, why: str
 ) -> None:
     with pytest.raises(NoOutput, match=why):
         make(source, tmp_path / folder)
 
 
-def test_what_is_bundled_is_described(source: Path, tmp_path: Path, user, cloud) -> None:
+def test_progress_describes_what_is_bundled(source: Path, tmp_path: Path, user, cloud) -> None:
     credentials = BundleCredentials("000100000001", user.key, user.certificate, cloud.certificate)
     made: WrittenBundle = bundle_to_folder(
         source, tmp_path / "b", ImageProperties("machine", "i386"), credentials
@@ -319,7 +319,9 @@ def test_what_is_bundled_is_described(source: Path, tmp_path: Path, user, cloud)
     assert [part.size for part in made.manifest.parts] == [made.manifest.bundled_size]
 
 
-def test_a_folder_closed_to_us_is_a_question_of_permission(make, source: Path, small_disk: Path) -> None:
+def test_a_folder_without_access_is_reported_as_missing_permission(
+    make, source: Path, small_disk: Path
+) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(NotPermitted, match="cannot write there: Read-only file system"):
         make(source, small_disk)

@@ -49,7 +49,7 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["plain", "text", "crlf", "x509", "both"])
-def test_a_certificate_is_read_in_every_form_it_lies_about_in(pems: Path, name: str) -> None:
+def test_a_certificate_is_read_in_every_usual_file_format(pems: Path, name: str) -> None:
     certificate = load_certificate(pems / f"{name}.pem", whose="the cloud's certificate")
     key = load_private_key(pems / "pkcs8.pem", whose="the user's key")
     assert public_key(certificate) == key.public_key()
@@ -57,7 +57,7 @@ def test_a_certificate_is_read_in_every_form_it_lies_about_in(pems: Path, name: 
 
 
 @pytest.mark.parametrize("name", ["pkcs8", "pkcs1", "both", "bag"])
-def test_a_private_key_is_read_in_every_form_it_lies_about_in(pems: Path, name: str) -> None:
+def test_a_private_key_is_read_in_every_usual_file_format(pems: Path, name: str) -> None:
     key = load_private_key(pems / f"{name}.pem", whose="the user's key")
     assert is_key_pair(key, load_certificate(pems / "plain.pem", whose="the user's certificate"))
 
@@ -77,7 +77,7 @@ def test_a_private_key_is_read_in_every_form_it_lies_about_in(pems: Path, name: 
         (".", "cannot read it: Is a directory", "path of a PEM file"),
     ],
 )
-def test_a_certificate_of_no_use_halts_with_a_sentence(pems: Path, name: str, why: str, hint: str) -> None:
+def test_an_unusable_certificate_halts_with_a_sentence(pems: Path, name: str, why: str, hint: str) -> None:
     with pytest.raises(Halted) as caught:
         load_certificate(pems / name, whose="the cloud's certificate")
     assert caught.value.what == f"{pems / name} (the cloud's certificate)"
@@ -97,7 +97,7 @@ def test_a_certificate_of_no_use_halts_with_a_sentence(pems: Path, name: str, wh
         ("ec-key.pem", "its key is EC, and bundles are encrypted and signed with RSA", "RSA pair"),
     ],
 )
-def test_a_private_key_of_no_use_halts_with_a_sentence(pems: Path, name: str, why: str, hint: str) -> None:
+def test_an_unusable_private_key_halts_with_a_sentence(pems: Path, name: str, why: str, hint: str) -> None:
     with pytest.raises(Halted) as caught:
         load_private_key(pems / name, whose="the user's key")
     assert caught.value.what == f"{pems / name} (the user's key)"
@@ -126,7 +126,7 @@ def public_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_file_closed_to_us_is_answered_with_its_mode_its_owner_and_the_chmod(public_folder: Path) -> None:
+def test_an_unreadable_file_is_reported_with_mode_and_owner_and_the_chmod(public_folder: Path) -> None:
     path = public_folder / "cloud.pem"
     path.write_bytes(b"")
     path.chmod(0)
@@ -138,7 +138,7 @@ def test_a_file_closed_to_us_is_answered_with_its_mode_its_owner_and_the_chmod(p
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
-def test_a_folder_closed_to_us_is_distinguished_from_a_closed_file(public_folder: Path) -> None:
+def test_an_unreadable_folder_is_distinguished_from_an_unreadable_file(public_folder: Path) -> None:
     inner = public_folder / "keys"
     inner.mkdir(mode=0o700)
     with as_somebody_else(), pytest.raises(NotPermitted, match=r"cannot read it: .*/keys is closed to us"):
@@ -150,14 +150,14 @@ def test_a_key_does_not_fit_another_certificate(user, cloud) -> None:
     assert not is_key_pair(user.key, cloud.certificate)
 
 
-def test_what_is_sealed_is_the_text_of_the_secret(user) -> None:
+def test_the_encrypted_text_is_the_secret_itself(user) -> None:
     sealed = seal(SECRET, public_key(user.certificate))
     opened = user.key.decrypt(bytes.fromhex(sealed), padding.PKCS1v15())
     assert opened == b"303132333435363738393a3b3c3d3e3f"
     assert unseal(sealed, user.key) == SECRET
 
 
-def test_another_key_does_not_open_it(user, cloud) -> None:
+def test_another_key_does_not_open_a_sealed_secret(user, cloud) -> None:
     with pytest.raises(Damaged, match="not encrypted for this key"):
         unseal(seal(SECRET, public_key(cloud.certificate)), user.key)
 
@@ -174,6 +174,6 @@ def test_only_exactly_32_hex_digits_are_a_key(user, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("sealed", ["", "abc", "zz", "ab cd", "ab" * 10])
-def test_what_was_never_sealed_does_not_open(user, sealed: str) -> None:
+def test_bytes_that_were_never_sealed_are_refused(user, sealed: str) -> None:
     with pytest.raises(Damaged):
         unseal(sealed, user.key)

@@ -56,7 +56,7 @@ def test_gnu_tar_s_sparse_archive_of_more_than_8_gib_is_read(vast: Path) -> None
         assert any(extent.offset <= at < extent.offset + extent.length for extent in member.extents)
 
 
-def test_a_header_tells_more_than_8_gib_without_a_hole_as_gnu_tar_does() -> None:
+def test_a_header_gives_more_than_8_gib_without_a_hole_as_gnu_tar_does() -> None:
     block = header("vast.img", size=SIZE)
     assert tarfile.TarInfo.frombuf(block, "ascii", "strict").size == SIZE
     assert read_member(TarReader(iter([block]), FlatDigest("sha1"))).extents == (Extent(0, SIZE),)

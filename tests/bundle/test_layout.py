@@ -62,7 +62,7 @@ def test_any_layout_cut_into_any_blocks_is_read_back_by_tarfile(
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 25, 26, 300])
 @pytest.mark.parametrize("ends", ["in data", "in a hole"])
-def test_gnu_tar_unpacks_what_has_holes(tmp_path: Path, count: int, ends: str) -> None:
+def test_gnu_tar_unpacks_an_archive_with_holes(tmp_path: Path, count: int, ends: str) -> None:
     runs = [(3, 2)] * count + ([(7, 0)] if ends == "in a hole" else [(0, 1)])
     image, extents = image_of(runs, 0)
     (tmp_path / "made.tar").write_bytes(archive(image, extents, 8192))

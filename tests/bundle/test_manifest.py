@@ -96,7 +96,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
 
 @settings(max_examples=100, deadline=None)
 @given(manifest=manifests())
-def test_what_is_written_is_read_back_and_its_signature_holds(user, manifest: Manifest) -> None:
+def test_a_written_manifest_is_read_back_and_its_signature_is_valid(user, manifest: Manifest) -> None:
     data = write_manifest(manifest, key=user.key)
     assert read_manifest(data) == manifest
     check_signature(data, public_key(user.certificate))
@@ -120,7 +120,7 @@ def machine() -> Manifest:
     )
 
 
-def test_the_text_is_exactly_this(user, machine: Manifest) -> None:
+def test_the_text_of_a_manifest_is_exactly_the_expected_one(user, machine: Manifest) -> None:
     text = write_manifest(machine, key=user.key).decode()
     text = re.sub("<bundler>.*</bundler>", "<bundler/>", text)
     text = re.sub("<signature>[0-9a-f]{512}</signature>", "<signature/>", text)
@@ -196,7 +196,7 @@ def test_a_manifest_by_another_tool_is_read(user) -> None:
     ],
     ids=["no type", "the word yes", "type kernel", "no bundler", "no version", "no algorithm"],
 )
-def test_what_other_tools_leave_out_is_not_missed(old: str, new: str) -> None:
+def test_elements_that_other_tools_omit_are_optional(old: str, new: str) -> None:
     assert FOREIGN.count(old) == 1
     assert read_manifest(FOREIGN.replace(old, new).encode()) == read_manifest(FOREIGN.encode())
 
@@ -230,7 +230,7 @@ def test_a_mandatory_element_that_is_missing_is_refused(tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", [*MANDATORY, "type", "kernel_id", "version"])
-def test_an_element_that_stands_twice_is_refused(tag: str) -> None:
+def test_a_repeated_element_is_refused(tag: str) -> None:
     text = re.sub(r"<bundler>.*</bundler>", "", FOREIGN)
     doubled = re.sub(rf"<{tag}[ >].*?</{tag}>", lambda found: found[0] * 2, text, count=1, flags=re.DOTALL)
     with pytest.raises(Rejected, match=f"<{tag}>"):
@@ -323,21 +323,21 @@ def test_a_manifest_longer_than_any_server_reads_is_refused_unparsed() -> None:
 
 @settings(max_examples=200)
 @given(data=st.binary(max_size=300) | st.text("<>/?!-[]image \"'&;", max_size=100).map(str.encode))
-def test_no_bytes_do_worse_than_be_refused(data: bytes) -> None:
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with pytest.raises(Rejected):
         read_manifest(data)
 
 
 @settings(max_examples=300, deadline=None)
 @given(at=st.integers(0, len(FOREIGN) - 1), byte=st.integers(0, 255))
-def test_one_changed_byte_is_refused_or_read_never_worse(at: int, byte: int) -> None:
+def test_a_manifest_with_one_changed_byte_is_read_or_refused(at: int, byte: int) -> None:
     data = bytearray(FOREIGN.encode())
     data[at] = byte
     with suppress(Rejected):
         assert isinstance(read_manifest(bytes(data)), Manifest)
 
 
-def test_the_signature_covers_both_elements_as_they_stand(user, machine: Manifest) -> None:
+def test_the_signature_covers_both_elements_byte_by_byte(user, machine: Manifest) -> None:
     data = write_manifest(machine, key=user.key)
     signed = signed_bytes(data)
     assert signed.startswith(b"<machine_configuration><architecture>")
@@ -356,6 +356,6 @@ def test_a_change_inside_what_is_signed_breaks_the_signature(user, machine: Mani
         check_signature(data, public_key(user.certificate), name="k.xml")
 
 
-def test_somebody_else_s_signature_does_not_pass(user, cloud, machine: Manifest) -> None:
+def test_a_signature_by_another_key_is_invalid(user, cloud, machine: Manifest) -> None:
     with pytest.raises(Rejected, match="its signature was not made with"):
         check_signature(write_manifest(machine, key=cloud.key), public_key(user.certificate))

@@ -49,10 +49,10 @@ def test_a_plain_name_stays_in_its_folder(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/etc/shadow", "../x", "a/b", "a\n", "a\0", "\x1b[2J"])
-def test_a_name_that_leads_elsewhere_or_plays_with_terminals_is_not_plain(name: str) -> None:
+def test_a_name_with_path_separators_or_control_characters_is_not_plain(name: str) -> None:
     assert not is_plain_name(name)
 
 
-def test_a_name_with_nothing_portable_in_it_becomes_image() -> None:
+def test_a_name_without_portable_characters_becomes_image() -> None:
     assert portable_name("образ") == "image"
     assert portable_name("karmic.img") == "karmic.img"

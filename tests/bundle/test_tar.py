@@ -134,7 +134,7 @@ def test_an_archive_of_less_than_one_block_is_refused() -> None:
         read(header("k.img", size=0)[:511])
 
 
-def test_a_sparse_map_goes_on_in_blocks_of_21_entries() -> None:
+def test_a_sparse_map_continues_in_blocks_of_21_entries() -> None:
     entries = [(n * 1000, 10) for n in range(4 + 21 + 2)]
     packed = [b"%011o\0%011o\0" % entry for entry in entries]
     second = b"".join(packed[4:25]) + b"\1" + bytes(7)
@@ -170,7 +170,7 @@ def test_memory_stays_bounded_however_long_a_sparse_map_is() -> None:
     ],
     ids=["backwards", "overlap", "past the end", "too little stored", "too much stored", "beyond all sizes"],
 )
-def test_a_sparse_map_that_makes_no_sense_is_refused(block: bytes, why: str) -> None:
+def test_an_inconsistent_sparse_map_is_refused(block: bytes, why: str) -> None:
     with pytest.raises(Damaged, match=why):
         read(block)
 
@@ -181,6 +181,6 @@ def test_a_sparse_map_without_end_is_refused() -> None:
         read(sparse(0, 0, extended=1), *[endless] * 60_000)
 
 
-def test_sparse_is_known_only_in_the_gnu_format() -> None:
+def test_a_sparse_file_is_understood_only_in_the_gnu_format() -> None:
     with pytest.raises(Damaged, match="not with a regular file"):
         read(edited(257, b"ustar\x0000", block=sparse(0, 9000)))

@@ -58,7 +58,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory, user, cloud) -> Path:
 
 
 @pytest.mark.parametrize(("side", "tag"), [("user", "user"), ("cloud", "ec2")])
-def test_openssl_gzip_and_tar_take_our_bundle_apart(
+def test_openssl_gzip_and_tar_unpack_our_bundle(
     ours: Path, pems: Path, tmp_path: Path, side: str, tag: str
 ) -> None:
     document = ours.read_text("ascii")
@@ -179,7 +179,7 @@ def holey(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("side", ["user", "cloud"])
 @pytest.mark.parametrize("options", [(), ("-S",)], ids=["plain", "sparse"])
-def test_a_bundle_made_by_tar_gzip_and_openssl_is_taken(
+def test_a_bundle_made_by_tar_gzip_and_openssl_is_accepted(
     holey: Path, pems: Path, tmp_path: Path, user, cloud, side, options
 ) -> None:
     (tmp_path / "bundle").mkdir()
@@ -193,7 +193,7 @@ def test_a_bundle_made_by_tar_gzip_and_openssl_is_taken(
     assert out.stat().st_blocks * 512 < 2 * len(BLOCKS) * 64 * 1024 < holey.stat().st_size
 
 
-def test_the_digest_of_nothing_that_early_euca2ools_wrote_is_taken_with_a_word(
+def test_the_empty_digest_of_early_euca2ools_is_accepted_with_a_remark(
     holey: Path, pems: Path, tmp_path: Path, user
 ) -> None:
     (tmp_path / "bundle").mkdir()
@@ -208,7 +208,9 @@ def test_the_digest_of_nothing_that_early_euca2ools_wrote_is_taken_with_a_word(
 @pytest.mark.parametrize(
     "digest", ["0" * 40, hashlib.sha1(b"\0").hexdigest(), hashlib.sha1().hexdigest()[::-1]]
 )
-def test_no_other_wrong_digest_is_taken(holey: Path, pems: Path, tmp_path: Path, user, digest: str) -> None:
+def test_any_other_wrong_digest_is_refused(
+    holey: Path, pems: Path, tmp_path: Path, user, digest: str
+) -> None:
     (tmp_path / "bundle").mkdir()
     manifest = made_by_tools(holey, tmp_path / "bundle", pems, digest=digest)
     with pytest.raises(Rejected, match="its archive's SHA-1 is"):
@@ -249,6 +251,6 @@ def test_a_pax_sparse_bundle_is_refused(holey: Path, pems: Path, tmp_path: Path,
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_tools_that_this_is_held_against_are_there() -> None:
+def test_the_tools_for_comparison_are_installed() -> None:
     for tool in ("openssl", "tar", "gzip", "split", "sha1sum", "cmp"):
         assert shutil.which(tool)

@@ -53,7 +53,7 @@ def refused(made, why: str, *, what: str = "karmic.img") -> None:
     assert caught.value.hint
 
 
-def test_a_bundle_by_others_is_taken_when_nothing_is_wrong(wrap: Callable) -> None:
+def test_a_correct_bundle_by_other_tools_is_accepted(wrap: Callable) -> None:
     found, sink = wrap(GOOD, size=512).unbundle()
     assert sink.data == b"boot" * 128
     assert found.tar_sha1 == hashlib.sha1(GOOD).hexdigest()
@@ -97,7 +97,7 @@ def test_parts_that_do_not_add_up_to_the_bundled_size_are_refused(bundle: Callab
     refused(made.but(bundled_size=made.manifest.bundled_size + off), "bytes together, its manifest says")
 
 
-def test_damage_far_below_is_blamed_on_the_part_and_not_on_its_consequences(bundle: Callable) -> None:
+def test_damage_is_reported_for_the_part_and_not_for_its_consequences(bundle: Callable) -> None:
     made = bundle(IMAGE)
     made.objects["k.part.0"] = b"\0" * 16 + made.objects["k.part.0"][16:]
     refused(made, "its SHA-1 is", what="k.part.0")
@@ -152,7 +152,7 @@ def test_a_ciphertext_that_is_not_whole_blocks_is_refused(wrap: Callable) -> Non
         "not gzip",
     ],
 )
-def test_only_exactly_one_complete_gzip_member_is_taken(wrap: Callable, zipped: bytes, why: str) -> None:
+def test_exactly_one_complete_gzip_member_is_accepted(wrap: Callable, zipped: bytes, why: str) -> None:
     refused(wrap(GOOD, size=512, zipped=zipped), why)
 
 
@@ -195,7 +195,7 @@ def test_only_exactly_one_complete_gzip_member_is_taken(wrap: Callable, zipped: 
         "junk behind the image",
     ],
 )
-def test_only_exactly_one_plain_member_is_taken(wrap: Callable, tar: bytes, why: str) -> None:
+def test_exactly_one_plain_tar_member_is_accepted(wrap: Callable, tar: bytes, why: str) -> None:
     refused(wrap(tar, size=512), why)
 
 
@@ -222,7 +222,7 @@ def test_another_archive_than_the_manifest_says_is_refused(wrap: Callable) -> No
     refused(wrap(GOOD, size=512).but(tar_sha1="0" * 40), "its archive's SHA-1 is")
 
 
-def test_a_flawless_bundle_is_refused_when_only_its_padding_blocks_differ_from_the_digest(
+def test_a_bundle_is_refused_if_only_its_padding_blocks_differ_from_the_digest(
     wrap: Callable,
 ) -> None:
     longer = wrap(GOOD + bytes(10240), size=512)
@@ -252,7 +252,7 @@ def test_a_key_text_that_is_not_32_hex_digits_is_refused(bundle: Callable, user,
         open_secret(made.manifest, user.key, side="user")
 
 
-def test_only_a_few_parts_are_fetched_ahead_of_the_one_that_is_taken_apart(bundle: Callable) -> None:
+def test_only_a_few_parts_are_fetched_in_advance(bundle: Callable) -> None:
     made = bundle(hashlib.shake_256().digest(40 * CHUNK_BYTES), part_size=CHUNK_BYTES)
     asked, read = 0, 0
     ahead: list[int] = []
@@ -273,7 +273,7 @@ def test_only_a_few_parts_are_fetched_ahead_of_the_one_that_is_taken_apart(bundl
     assert max(ahead) <= FETCHES + 2
 
 
-def test_a_part_larger_than_any_node_holds_passes_without_being_held(bundle: Callable) -> None:
+def test_a_huge_part_is_read_without_being_kept_in_memory(bundle: Callable) -> None:
     image = hashlib.shake_256().digest(HELD_BYTES + 3 * CHUNK_BYTES)
     made = bundle(image, part_size=len(image) * 2)
     assert made.unbundle()[1].data == image
@@ -281,7 +281,7 @@ def test_a_part_larger_than_any_node_holds_passes_without_being_held(bundle: Cal
     refused(made, "its SHA-1 is", what="k.part.0")
 
 
-def test_a_part_without_an_end_is_not_read_for_ever(bundle: Callable) -> None:
+def test_an_endless_part_is_not_read_for_ever(bundle: Callable) -> None:
     made = bundle(IMAGE)
     data, read = made.objects["k.part.0"], 0
 
@@ -297,7 +297,7 @@ def test_a_part_without_an_end_is_not_read_for_ever(bundle: Callable) -> None:
     assert read < 4 * HELD_BYTES
 
 
-def test_an_expansion_of_a_thousand_to_one_comes_in_chunks(wrap: Callable) -> None:
+def test_data_that_expands_a_thousandfold_comes_in_chunks(wrap: Callable) -> None:
     size = 64 * CHUNK_BYTES
     made = wrap(archive(("karmic.img", bytes(size))), size=size)
     assert len(made.objects["k.part.0"]) < size / 900

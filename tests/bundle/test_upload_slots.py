@@ -26,7 +26,7 @@ def test_every_slice_is_sent_once() -> None:
     assert sorted(sent) == list(range(20))
 
 
-def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() -> None:
+def test_memory_holds_only_the_parts_under_way_and_the_next_one() -> None:
     stored: list[PartData] = []
     in_memory: list[int] = []
     full = threading.Event()
@@ -46,7 +46,7 @@ def test_no_more_than_the_slices_under_way_and_the_next_one_exist_at_any_time() 
     assert len(stored) == 10
 
 
-def test_a_part_that_takes_long_keeps_no_slot_from_the_others() -> None:
+def test_a_slow_part_does_not_block_the_other_slots() -> None:
     others = threading.Semaphore(0)
 
     def send(piece: PartData) -> None:
@@ -58,7 +58,7 @@ def test_a_part_that_takes_long_keeps_no_slot_from_the_others() -> None:
     store_parts(parts(10, []), send, slots=UploadSlots(UPLOADS))
 
 
-def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_slots_and_one_at_least() -> None:
+def test_concurrent_bundles_share_the_slots_evenly_with_one_each_at_least() -> None:
     slots = UploadSlots(UPLOADS)
     with slots.shared() as first:
         assert first() == UPLOADS
@@ -74,7 +74,7 @@ def test_bundles_that_are_stored_at_once_have_an_even_share_of_the_slots_and_one
 @pytest.mark.parametrize(
     ("most", "shares"), [(1, [1, 1]), (3, [1, 1]), (4, [2, 1]), (5, [2, 2]), (8, [2, 2, 2]), (9, [3, 2, 2])]
 )
-def test_parts_in_memory_are_no_more_for_being_shared_out(most: int, shares: list[int]) -> None:
+def test_shared_slots_keep_no_more_parts_in_memory(most: int, shares: list[int]) -> None:
     slots = UploadSlots(most)
     with ExitStack() as all_of_them:
         limits = [all_of_them.enter_context(slots.shared()) for _ in shares]
@@ -82,7 +82,7 @@ def test_parts_in_memory_are_no_more_for_being_shared_out(most: int, shares: lis
         assert sum(shares) + len(shares) <= max(most + 1, 2 * len(shares))
 
 
-def test_who_has_more_than_its_share_lets_go_before_it_goes_on() -> None:
+def test_a_bundle_above_its_share_finishes_parts_before_it_starts_others() -> None:
     slots, stored, under_way = UploadSlots(UPLOADS), list[PartData](), list[int]()
     full, other, joins_at = threading.Event(), ExitStack(), 10
 

@@ -48,14 +48,14 @@ def refused(ended: "subprocess.CompletedProcess[str]", code: int) -> str:
     ],
     ids=" ".join,
 )
-def test_only_registered_ids_of_a_machine_are_taken(
+def test_only_valid_registered_ids_are_accepted_for_a_machine(
     host: Host, disk: Path, tmp_path: Path, options: tuple[str, ...], said: str
 ) -> None:
     assert said in refused(host.run("bundle", str(disk), str(tmp_path / "b"), *options), 64)
     assert not (tmp_path / "b").exists()
 
 
-def test_a_file_that_looks_like_a_kernel_takes_no_other(
+def test_a_kernel_file_is_refused_together_with_a_kernel_id(
     host: Host, real_set: RealSet, tmp_path: Path
 ) -> None:
     ended = host.run("bundle", str(real_set.kernel), str(tmp_path / "b"), "--kernel", "eki-12345678")
@@ -79,7 +79,7 @@ def write_text(disk: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"), [(lengthen, "is not a multiple of 512"), (write_text, "it is a text file, not a disk")]
 )
-def test_an_image_that_would_not_boot_is_bundled_only_when_told_to(
+def test_an_unbootable_image_is_bundled_only_with_an_option(
     host: Host, disk: Path, tmp_path: Path, spoil: Any, said: str
 ) -> None:
     spoil(disk)
@@ -94,9 +94,7 @@ def test_an_image_that_would_not_boot_is_bundled_only_when_told_to(
     assert kept.returncode == 0, kept.stderr
 
 
-def test_an_image_whose_end_is_missing_is_not_bundled_even_when_told_to(
-    host: Host, disk: Path, tmp_path: Path
-) -> None:
+def test_a_truncated_image_is_never_bundled(host: Host, disk: Path, tmp_path: Path) -> None:
     cut_off(disk)
     for keep in ([], ["--keep"]):
         words = refused(host.run("bundle", str(disk), str(tmp_path / "b"), *keep), 65)
@@ -104,7 +102,7 @@ def test_an_image_whose_end_is_missing_is_not_bundled_even_when_told_to(
         assert "add --keep" not in words
 
 
-def test_a_kernel_is_no_machine(host: Host, real_set: RealSet, tmp_path: Path) -> None:
+def test_a_kernel_is_not_bundled_as_a_machine_image(host: Host, real_set: RealSet, tmp_path: Path) -> None:
     ended = host.run("bundle", str(real_set.kernel), str(tmp_path / "b"), "--type", "machine")
     words = refused(ended, 65)
     assert "it is a Linux kernel, not a disk" in words
@@ -143,7 +141,7 @@ def test_only_a_file_is_bundled(
     [("/proc/x", "/proc/x: cannot write there: No such file"), ("karmic.img", "it is not a folder")],
 )
 @pytest.mark.parametrize("verb", ["bundle", "unbundle"])
-def test_a_folder_that_cannot_be_made_is_said_so(
+def test_a_folder_that_cannot_be_created_is_reported(
     host: Host, disk: Path, tmp_path: Path, verb: str, folder: str, said: str
 ) -> None:
     source = disk
@@ -152,7 +150,7 @@ def test_a_folder_that_cannot_be_made_is_said_so(
     assert said in refused(host.run(verb, str(source), str(tmp_path / folder)), 73)
 
 
-def test_a_bundle_for_somebody_else_is_said_to_be(host: Host, disk: Path, tmp_path: Path) -> None:
+def test_a_bundle_for_another_user_is_reported_as_such(host: Host, disk: Path, tmp_path: Path) -> None:
     manifest = host.run("bundle", str(disk), str(tmp_path / "b")).stdout.strip()
     other = tmp_path / "other.pem"
     subprocess.run(["openssl", "genrsa", "-out", str(other), "2048"], check=True, capture_output=True)
@@ -176,7 +174,7 @@ def test_an_archive_without_a_digest_is_reported_as_a_warning(host: Host, disk: 
 # --- the output ------------------------------------------------------------------------------------------
 
 
-def test_what_was_made_is_reported_as_json(host: Host, disk: Path, tmp_path: Path) -> None:
+def test_the_result_is_reported_as_json(host: Host, disk: Path, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(disk.read_bytes()).hexdigest()
     printed = json.loads(
         host.run("bundle", str(disk), str(tmp_path / "b"), "--kernel", "eki-1234ABCD", "--json").stdout
@@ -202,7 +200,7 @@ def test_what_was_made_is_reported_as_json(host: Host, disk: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("verb", ["check", "status --json"])
-def test_a_standard_output_that_is_full_is_no_success(host: Host, verb: str) -> None:
+def test_a_full_standard_output_is_an_error(host: Host, verb: str) -> None:
     program = [sys.executable, "-m", "uecwatchd", *verb.split(), "--config", str(host.config)]
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -212,7 +210,7 @@ def test_a_standard_output_that_is_full_is_no_success(host: Host, verb: str) -> 
     assert "Exception ignored" not in ended.stderr
 
 
-def test_nobody_is_sent_to_a_verb_that_is_none() -> None:
+def test_hints_name_only_verbs_that_exist() -> None:
     known = subprocess.run(
         [sys.executable, "-m", "uecwatchd", "--help"], capture_output=True, text=True, check=True
     ).stdout
@@ -247,7 +245,7 @@ def test_the_demo_does_not_begin_without_its_files(tmp_path: Path) -> None:
         ("/proc/x", "/proc/x: cannot write there: No such file or directory"),
     ],
 )
-def test_the_demo_wants_a_folder_of_its_own(tmp_path: Path, folder: str, said: str) -> None:
+def test_the_demo_refuses_a_folder_with_other_files(tmp_path: Path, folder: str, said: str) -> None:
     (tmp_path / "used" / "spool").mkdir(parents=True)
     (tmp_path / "file").touch()
     assert said in refused(demo("--dir", str(tmp_path / folder)), 73)

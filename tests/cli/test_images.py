@@ -97,7 +97,7 @@ def test_an_image_is_shown_in_the_columns_of_euca2ools(listed: Image) -> None:
 
 
 @pytest.mark.parametrize("listed", PRINTED, ids=lambda listed: listed.id)
-def test_what_was_made_here_has_one_column_more_and_the_others_stay_in_place(listed: Image) -> None:
+def test_an_image_of_this_host_has_one_more_column_at_the_end(listed: Image) -> None:
     first, *others = rows(ListedImage(listed, Origin("00", ("karmic",))))
     printed, *below = PRINTED[listed]
     assert "|".join(first) == f"{printed}|{MADE_HERE}"
@@ -124,13 +124,13 @@ def record(name: str, *image_ids: str) -> SetRecord:
     return SetRecord("/spool", name, "stamp", "done", 0.0, targets=(TargetRecord("default", images=images),))
 
 
-def test_images_hang_in_the_order_of_their_ids_each_once() -> None:
+def test_images_are_ordered_by_id_and_listed_once() -> None:
     found = with_origins([OLD, NEW, KERNEL, OLD], bundles=(), sets=())
     assert [listed.image for listed in found] == [NEW, KERNEL, OLD]
     assert {listed.origin for listed in found} == {None}
 
 
-def test_an_image_was_made_here_if_its_bundle_was() -> None:
+def test_an_image_belongs_to_this_host_if_its_bundle_does() -> None:
     sets = [record("lucid", KERNEL.id), record("karmic", KERNEL.id), record("adopted", NEW.id)]
     found = with_origins(
         [OLD, NEW, KERNEL], bundles=[bundle(KERNEL.id, "aa"), bundle(OLD.id, "bb")], sets=sets
@@ -143,14 +143,14 @@ def test_an_image_was_made_here_if_its_bundle_was() -> None:
     }
 
 
-def test_what_was_only_found_in_the_cloud_was_not_made_here() -> None:
+def test_an_image_that_was_only_found_in_the_cloud_does_not_belong_to_this_host() -> None:
     (found,) = with_origins(
         [OLD], bundles=[bundle(OLD.id, "aa", registered=None)], sets=[record("karmic", OLD.id)]
     )
     assert found.origin is None
 
 
-def test_a_program_is_told_more_than_the_columns_hold() -> None:
+def test_json_has_more_fields_than_the_table() -> None:
     printed = as_json(ListedImage(NEW, Origin(ContentDigest("aa"), ("karmic",))))
     assert printed["location"] == "amazon/windows-2012"
     assert printed["description"] == "nobody prints it"
@@ -184,7 +184,7 @@ def ids_of(printed: str) -> set[str]:
     return {line.split("\t")[1] for line in printed.splitlines() if line.startswith("IMAGE\t")}
 
 
-def test_the_columns_can_be_cut_and_only_our_own_images_have_a_fifteenth(busy: Host) -> None:
+def test_cut_works_on_the_columns_and_only_our_own_images_have_a_fifteenth(busy: Host) -> None:
     ended = busy.run("images")
     assert ended.returncode == 0, ended.stderr
     mine = set(busy.report("tiny")["ids"].values())
@@ -199,7 +199,7 @@ def test_the_columns_can_be_cut_and_only_our_own_images_have_a_fifteenth(busy: H
     assert machine[8:10] == [busy.report("tiny")["ids"][role] for role in ("kernel", "ramdisk")]
 
 
-def test_tags_stand_below_their_image(busy: Host) -> None:
+def test_tags_are_listed_below_their_image(busy: Host) -> None:
     emi = busy.report("tiny")["ids"]["machine"]
     busy.cloud.backend.registry.add_tags([Tag(emi, "team", "in\tfra\n")], limit=50)
     lines = busy.run("images").stdout.splitlines()
@@ -228,13 +228,13 @@ def test_an_empty_cloud_and_a_host_without_a_ledger_are_no_error(host: Host) -> 
     assert not host.state.exists()
 
 
-def test_a_cloud_that_is_not_configured_is_not_guessed_at(host: Host) -> None:
+def test_an_unknown_cloud_name_is_an_error(host: Host) -> None:
     ended = host.run("images", "defautl")
     assert ended.returncode == 78
     assert "there is no cloud named defautl: the configuration has default" in ended.stderr
 
 
-def test_a_cloud_that_is_away_is_said_to_be(host: Host) -> None:
+def test_a_cloud_that_is_away_is_reported(host: Host) -> None:
     host.cloud.stop()
     ended = host.run("images")
     assert ended.returncode == 69

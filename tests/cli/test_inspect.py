@@ -41,7 +41,7 @@ def test_a_real_set_is_inspected(real_set: RealSet) -> None:
     assert "virtio" not in {finding["key"] for finding in told["findings"]}
 
 
-def test_a_disk_is_told_to_a_person(real_kernel: DebianKernel, tmp_path: Path) -> None:
+def test_a_disk_is_described_in_readable_lines(real_kernel: DebianKernel, tmp_path: Path) -> None:
     made = make_set(tmp_path / "set", kernel=real_kernel)
     ended = inspect(whole_disk(tmp_path / "disk.img", made.machine))
     assert ended.returncode == 0, ended.stderr
@@ -105,7 +105,7 @@ def test_a_file_system_that_is_damaged_is_named(tmp_path: Path) -> None:
     ],
     ids=["missing", "text", "broken container", "nothing"],
 )
-def test_what_cannot_be_inspected_is_a_sentence(
+def test_a_file_that_cannot_be_inspected_is_reported_in_a_sentence(
     tmp_path: Path, content: bytes | None, code: int, said: str
 ) -> None:
     image = tmp_path / "karmic.img"
@@ -117,7 +117,7 @@ def test_what_cannot_be_inspected_is_a_sentence(
     assert "Traceback" not in ended.stderr
 
 
-def test_a_partition_behind_the_end_of_the_disk_is_a_sentence(tmp_path: Path) -> None:
+def test_a_partition_behind_the_end_of_the_disk_is_reported_in_a_sentence(tmp_path: Path) -> None:
     image = disk(tmp_path / "disk.img", SCRIPT, size=70 * MIB)
     with image.open("r+b") as file:
         file.truncate(40 * MIB)

@@ -40,7 +40,7 @@ def test_a_verb_that_asks_no_cloud_loads_no_client(verb: str, host: Host) -> Non
 
 
 @pytest.mark.parametrize("question", ["--help", "--version"])
-def test_a_question_about_the_program_loads_nothing_of_it(question: str, host: Host) -> None:
+def test_version_and_help_load_no_verb(question: str, host: Host) -> None:
     of = [*CLIENTS, "pydantic", "structlog", "sqlite3", "uecwatchd.config.load", "uecwatchd.service.daemon"]
     assert loaded_by(host, question, of=of) == []
 

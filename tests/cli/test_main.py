@@ -15,7 +15,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.demo.material import RealSet
 
 
-def test_an_image_bundled_by_hand_becomes_itself_again_with_either_key(
+def test_an_image_bundled_by_hand_is_unbundled_with_either_key(
     host: Host, real_set: RealSet, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bundle"
@@ -36,7 +36,7 @@ def test_an_image_bundled_by_hand_becomes_itself_again_with_either_key(
 
 
 @pytest.mark.parametrize(("role", "word"), [("kernel", "kernel_id"), ("ramdisk", "ramdisk_id")])
-def test_what_a_file_is_need_not_be_told(
+def test_bundle_detects_the_role_of_a_file(
     host: Host, real_set: RealSet, tmp_path: Path, role: str, word: str
 ) -> None:
     ended = host.run("bundle", str(getattr(real_set, role)), str(tmp_path / "b"))
@@ -45,7 +45,7 @@ def test_what_a_file_is_need_not_be_told(
     assert f"<type>{role}</type>" in text
 
 
-def test_a_damaged_bundle_is_not_made_an_image_of(host: Host, real_set: RealSet, tmp_path: Path) -> None:
+def test_a_damaged_bundle_gives_no_image(host: Host, real_set: RealSet, tmp_path: Path) -> None:
     ended = host.run("bundle", str(real_set.ramdisk), str(tmp_path / "b"))
     part = Path(ended.stdout.strip().replace(".manifest.xml", ".part.0"))
     part.chmod(0o600)
@@ -58,14 +58,14 @@ def test_a_damaged_bundle_is_not_made_an_image_of(host: Host, real_set: RealSet,
     assert list(target.iterdir()) == []
 
 
-def test_a_bundle_of_nothing_says_so(host: Host, tmp_path: Path) -> None:
+def test_bundling_a_missing_file_is_reported(host: Host, tmp_path: Path) -> None:
     ended = host.run("bundle", str(tmp_path / "nonesuch"), str(tmp_path / "b"))
     assert ended.returncode != 0
     assert "nonesuch" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_data_goes_to_standard_output_and_talk_to_standard_error(host: Host) -> None:
+def test_data_goes_to_standard_output_and_messages_to_standard_error(host: Host) -> None:
     for arguments in (["status", "--json"], ["check", "--json"], ["once", "--json"]):
         ended = host.run(*arguments)
         json.loads(ended.stdout)
@@ -97,7 +97,7 @@ def test_the_demo_ends_with_an_emi_that_was_verified(tmp_path: Path) -> None:
     assert "Where to look next" in ended.stdout
 
 
-def test_the_demo_takes_files_of_the_users_own(real_set: RealSet, tmp_path: Path) -> None:
+def test_the_demo_accepts_files_of_the_user(real_set: RealSet, tmp_path: Path) -> None:
     files = []
     for made, ending in (
         (real_set.machine, "img"),
@@ -128,7 +128,7 @@ def test_the_demo_of_a_file_that_is_no_image_says_why(tmp_path: Path) -> None:
     assert "a text file" in ended.stderr
 
 
-def test_names_cannot_give_orders_to_the_terminal(host: Host) -> None:
+def test_file_names_cannot_control_the_terminal(host: Host) -> None:
     (host.spool / "a\x1b[31m\nb.img").write_bytes(b"x" * 512)
     ended = host.run("status")
     assert "\x1b" not in ended.stdout
@@ -137,7 +137,7 @@ def test_names_cannot_give_orders_to_the_terminal(host: Host) -> None:
     assert "\x1b" not in ended.stderr
 
 
-def test_a_reader_that_goes_away_is_no_error(host: Host) -> None:
+def test_a_closed_pipe_is_no_error(host: Host) -> None:
     for number in range(200):
         (host.spool / f"file-{number}").write_text("x")
     reader = f"{sys.executable} -m uecwatchd status | head -n 1"
@@ -152,9 +152,7 @@ BEFORE = [["--config", "{}"], ["--config={}"], ["--unit", "none.service", "--con
 
 @pytest.mark.parametrize("verb", [["status", "--json"], ["once", "--dry-run", "--json"], ["check", "--json"]])
 @pytest.mark.parametrize("words", BEFORE, ids=map(" ".join, BEFORE))
-def test_what_all_verbs_have_may_stand_before_the_verb_too(
-    host: Host, words: list[str], verb: list[str]
-) -> None:
+def test_common_options_may_precede_the_verb(host: Host, words: list[str], verb: list[str]) -> None:
     words = [word.format(host.config) for word in words]
     nowhere = {"UECWATCHD_CONFIG": "/nonexistent"}
     before = host.run(*words, *verb, environ=nowhere)
@@ -163,7 +161,7 @@ def test_what_all_verbs_have_may_stand_before_the_verb_too(
     assert "nonexistent" not in before.stderr
 
 
-def test_of_what_stands_before_and_behind_the_verb_the_last_counts(host: Host) -> None:
+def test_the_last_of_repeated_common_options_counts(host: Host) -> None:
     ended = host.run("--config", "/nonexistent", "status", "--config", str(host.config))
     assert (ended.returncode, ended.stdout) == (0, "")
 

@@ -33,12 +33,20 @@ def full(host: Host) -> Host:
     return host
 
 
+# Each way to print in the poorest locale, and each locale with the table, which has the names themselves.
 @pytest.mark.parametrize(
-    "environ",
-    [ASCII, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1:strict"}, {"LC_ALL": "POSIX"}],
-    ids=["locale", "ascii", "latin-1", "posix"],
+    ("arguments", "environ"),
+    [
+        (["status"], ASCII),
+        (["status", "--json"], ASCII),
+        (["once", "--dry-run"], ASCII),
+        (["--help"], ASCII),
+        (["status"], {"PYTHONIOENCODING": "ascii"}),
+        (["status"], {"PYTHONIOENCODING": "latin-1:strict"}),
+        (["status"], {"LC_ALL": "POSIX"}),
+    ],
+    ids=["table", "JSON", "dry run", "help", "ascii", "latin-1", "posix"],
 )
-@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["once", "--dry-run"], ["--help"]])
 def test_what_a_terminal_cannot_show_is_escaped(
     full: Host, arguments: list[str], environ: dict[str, str]
 ) -> None:
@@ -54,7 +62,8 @@ def test_a_set_has_one_name_in_every_locale(full: Host) -> None:
         rows = json.loads(run(full, "status", "--json", **environ).stdout)
         return sorted(json.dumps(row) for row in rows)
 
-    until(lambda: named(**ASCII) == named(), "all files to have lain still")
+    until(lambda: "unchanged" not in full.ask("status", "--json")[0], "all files to have lain still")
+    assert named(**ASCII) == named()
     found = run(full, "status", "café ☃.img", **ASCII)
     assert found.returncode == 0, found.stderr
 
@@ -67,7 +76,7 @@ def test_a_folder_is_found_by_its_name_in_every_locale(host: Host) -> None:
     assert (ended.returncode, ended.stderr) == (0, b"The spool folders are empty.\n")
 
 
-def test_a_name_that_is_no_text_is_no_trouble_for_talk(host: Host) -> None:
+def test_a_name_that_is_not_text_can_be_printed_in_messages(host: Host) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "uecwatchd", "status", b"\xff\xfe"],
         env={**os.environ, "UECWATCHD_CONFIG": str(host.config), **ASCII},
@@ -79,9 +88,15 @@ def test_a_name_that_is_no_text_is_no_trouble_for_talk(host: Host) -> None:
     assert rb"\xff\xfe" in ended.stderr
 
 
-@pytest.mark.parametrize("closed", ["0<&-", ">&-", "2>&-", ">&- 2>&-", "0<&- >&- 2>&-"])
-@pytest.mark.parametrize("locale", [{}, ASCII], ids=["UTF-8", "ASCII"])
-def test_a_stream_that_is_closed_is_one_that_nobody_reads(
+ALL = "0<&- >&- 2>&-"
+
+
+@pytest.mark.parametrize(
+    ("closed", "locale"),
+    [("0<&-", {}), (">&-", {}), ("2>&-", {}), (">&- 2>&-", {}), (ALL, {}), (ALL, ASCII)],
+    ids=["input", "output", "talk", "both outputs", "all", "all in ASCII"],
+)
+def test_a_closed_standard_stream_does_not_stop_the_work(
     full: Host, closed: str, locale: dict[str, str]
 ) -> None:
     for verb in ("once", "status"):
@@ -91,7 +106,7 @@ def test_a_stream_that_is_closed_is_one_that_nobody_reads(
 
 
 @pytest.mark.parametrize("words", ["--version", "--help", "sandbox --help", "once --help", "status --json"])
-def test_what_standard_output_does_not_take_is_reported_whatever_it_is(full: Host, words: str) -> None:
+def test_a_failed_write_to_standard_output_is_reported_for_every_verb(full: Host, words: str) -> None:
     ended = in_shell(full, f"{words} >/dev/full")
     assert (ended.returncode, ended.stderr.splitlines()[0]) == (
         74,
@@ -100,7 +115,7 @@ def test_what_standard_output_does_not_take_is_reported_whatever_it_is(full: Hos
 
 
 @pytest.mark.parametrize(("words", "code"), [("status nonesuch", 66), ("nonesuch", 64), ("status", 0)])
-def test_talk_that_nobody_can_hear_changes_no_exit_code(host: Host, words: str, code: int) -> None:
+def test_a_full_standard_error_changes_no_exit_code(host: Host, words: str, code: int) -> None:
     assert in_shell(host, f"{words} 2>/dev/full").returncode == code
 
 

@@ -49,7 +49,7 @@ def clouds(server: Sandbox, clock: Clock, bucket: str = "images") -> CloudAccess
     return CloudAccess({"default": settings(server)}, uploads=1, bucket=bucket, clock=clock)
 
 
-def test_all_get_the_same_clients(server: Sandbox, clock: Clock) -> None:
+def test_all_threads_share_the_clients(server: Sandbox, clock: Clock) -> None:
     access = clouds(server, clock)
     assert access.enter("default") is access.enter("default")
     assert not access.availability.suspended()
@@ -117,7 +117,7 @@ def test_a_cloud_that_is_away_leaves_the_reason_as_it_was(server: Sandbox, clock
     assert access.probe() == ("default",)
 
 
-def test_a_halt_that_lasts_is_probed_less_and_less(server: Sandbox, clock: Clock) -> None:
+def test_a_lasting_halt_is_probed_less_and_less(server: Sandbox, clock: Clock) -> None:
     server.grant_bucket_to_other("theirs")
     one = {"default": settings(server)}
     access = CloudAccess(one, uploads=1, bucket="theirs", clock=clock, random=lambda: 0.5)
@@ -206,7 +206,7 @@ def test_a_cloud_that_has_no_name_for_its_generation_is_asked_what_it_is(
     assert len(server.requests) == asked
 
 
-def test_a_cloud_is_taken_for_what_it_was_until_it_can_be_asked(server: Sandbox, clock: Clock) -> None:
+def test_the_known_generation_is_used_until_the_cloud_can_be_asked(server: Sandbox, clock: Clock) -> None:
     met = Detections()
     server.stop()
     access = unnamed(server, clock, met, before={"default": DetectedCloud("euca3", "")})
@@ -255,7 +255,7 @@ def test_one_request_that_failed_suspends_no_cloud(server: Sandbox, clock: Clock
     assert not access.availability.suspended()
 
 
-def test_a_cloud_that_is_away_is_asked_less_and_less_and_lets_in_when_it_answers(
+def test_a_cloud_that_is_away_is_probed_less_often_and_resumes_when_it_answers(
     server: Sandbox, clock: Clock
 ) -> None:
     one = {"default": settings(server)}
@@ -316,7 +316,7 @@ def test_requests_beyond_the_limit_wait_for_their_turn(server: Sandbox, clock: C
     assert time.monotonic() - began >= 1.0
 
 
-def test_what_nobody_foresaw_is_probed_like_an_outage(server: Sandbox, clock: Clock) -> None:
+def test_an_unexpected_error_is_probed_like_an_outage(server: Sandbox, clock: Clock) -> None:
     odd = replace(settings(server), user_cert=Path("/etc\0/cert.pem"))
     access = CloudAccess({"default": odd}, uploads=1, bucket="images", clock=clock, random=lambda: 0.5)
     assert access.is_away("default"), "whatever it was, all sets would meet it"
@@ -332,7 +332,7 @@ def test_what_nobody_foresaw_is_probed_like_an_outage(server: Sandbox, clock: Cl
         assert access.probe() == ()
 
 
-def test_what_nobody_foresaw_and_is_over_lets_in(server: Sandbox, clock: Clock) -> None:
+def test_a_cloud_resumes_after_an_unexpected_error(server: Sandbox, clock: Clock) -> None:
     def met(cloud: Cloud, found: DetectedDialect) -> None:
         raise KeyError(cloud.name)
 
@@ -344,9 +344,7 @@ def test_what_nobody_foresaw_and_is_over_lets_in(server: Sandbox, clock: Clock) 
     assert access.probe() == ("default",)
 
 
-def test_a_halt_that_an_outage_turns_into_is_passed_on_by_each_probe_that_meets_it(
-    tmp_path: Path, clock: Clock
-) -> None:
+def test_a_halt_after_an_outage_is_passed_on_by_each_probe(tmp_path: Path, clock: Clock) -> None:
     missed: list[UecError] = []
     with Sandbox(tmp_path, dialect="euca4") as server:
         wrong = replace(settings(server), dialect="auto", secret_key=SecretStr("wrong"))

@@ -24,7 +24,7 @@ def moved(cloud: Sandbox, host: str) -> CloudSettings:
 
 
 @pytest.mark.parametrize("generation", ["uec", "euca4", "openstack"])
-def test_hosts_that_only_our_library_refuses_are_asked_and_signed_for(
+def test_hosts_that_botocore_refuses_are_used_and_signed(
     generation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Sandbox(tmp_path, dialect=generation) as cloud:
@@ -53,9 +53,7 @@ def test_hosts_that_only_our_library_refuses_are_asked_and_signed_for(
         ("[::g]:8773", "its host"),
     ],
 )
-def test_what_is_wrong_with_an_address_is_said_with_the_line_where_it_stands(
-    host: str, wrong: str, embedded_cloud: Sandbox
-) -> None:
+def test_a_wrong_address_is_reported_with_its_line(host: str, wrong: str, embedded_cloud: Sandbox) -> None:
     settings = moved(embedded_cloud, host)
     assert settings.eucarc
     text = settings.eucarc.read_text()
@@ -73,7 +71,7 @@ def test_what_is_wrong_with_an_address_is_said_with_the_line_where_it_stands(
 
 
 @pytest.mark.parametrize("url", ["/services/Eucalyptus", "cloud:8773", "ftp://cloud", "http://-bad.example"])
-def test_a_wrong_address_in_the_configuration_is_said_at_once(
+def test_a_wrong_address_in_the_configuration_is_reported_at_once(
     url: str, make_host: Callable[..., object], embedded_cloud: Sandbox
 ) -> None:
     host = make_host()

@@ -78,7 +78,7 @@ def register_it(cloud: Cloud, location: str) -> str:
     return register(cloud, location=location, name=name, arch="x86_64", platform="linux", **nothing)
 
 
-def test_the_credentials_it_gives_out_are_good_for_both_halves(cloud: Cloud) -> None:
+def test_the_credentials_of_the_sandbox_are_valid_for_ec2_and_s3(cloud: Cloud) -> None:
     probe_ec2(cloud)
 
 
@@ -103,7 +103,7 @@ def test_an_address_may_be_written_in_several_ways(
     probe_ec2(make_cloud(gather(settings), cloud.dialect, uploads=1))
 
 
-def test_a_bundle_goes_up_becomes_an_image_and_comes_back(
+def test_a_bundle_is_uploaded_and_registered_and_downloaded_again(
     cloud: Cloud, bundle: Path, sandbox: Sandbox
 ) -> None:
     before = len(sandbox.refusals)
@@ -149,7 +149,7 @@ def test_a_manifest_that_is_not_there_is_refused_for_good(cloud: Cloud) -> None:
     assert caught.value.request_id
 
 
-def test_an_object_is_held_when_its_bytes_are_just_these(cloud: Cloud) -> None:
+def test_an_object_counts_as_stored_only_with_the_same_bytes(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
     put_object(cloud, "images", "held", b"these")
     (there,) = list_objects(cloud, "images", "held")
@@ -169,7 +169,7 @@ def test_a_bucket_is_listed_page_by_page(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("harm", ["damage", "remove", "cut short"])
-def test_what_is_not_as_it_was_sent_is_named(cloud: Cloud, harm: str) -> None:
+def test_an_object_that_differs_from_what_was_sent_is_named(cloud: Cloud, harm: str) -> None:
     bucket = f"harm-{cloud.dialect.s3_signature}-{harm.replace(' ', '')}"
     ensure_bucket(cloud, bucket)
     sent = [put_object(cloud, bucket, f"x.part.{number}", b"12345678") for number in range(2)]
@@ -208,7 +208,7 @@ def test_a_wrong_account_number_halts(cloud: Cloud, tmp_path: Path) -> None:
     assert "EC2_USER_ID" in halted.value.hint
 
 
-def test_a_secret_of_the_configuration_goes_before_the_eucarc(sandbox: Sandbox) -> None:
+def test_a_secret_of_the_configuration_overrides_the_eucarc(sandbox: Sandbox) -> None:
     account = gather(replace(settings_for(sandbox), secret_key=SecretStr("wrong")))
     with pytest.raises(Halted, match="secret key"):
         probe_ec2(make_cloud(account, SANDBOX, uploads=1))
@@ -216,7 +216,7 @@ def test_a_secret_of_the_configuration_goes_before_the_eucarc(sandbox: Sandbox) 
 
 @pytest.mark.parametrize("dialect", [SANDBOX, V2], ids=["V4", "V2"])
 @pytest.mark.parametrize("minutes", [-20, 20])
-def test_a_clock_that_differs_halts(tmp_path: Path, dialect: object, minutes: int) -> None:
+def test_a_clock_difference_halts(tmp_path: Path, dialect: object, minutes: int) -> None:
     off = datetime.timedelta(minutes=minutes)
     with Sandbox(tmp_path / "cloud", clock=lambda: datetime.datetime.now(datetime.UTC) + off) as sandbox:
         cloud = make_cloud(gather(settings_for(sandbox)), dialect, uploads=1)
@@ -226,7 +226,7 @@ def test_a_clock_that_differs_halts(tmp_path: Path, dialect: object, minutes: in
             ensure_bucket(cloud, "images")
 
 
-def test_a_cloud_that_is_down_is_away(tmp_path: Path) -> None:
+def test_a_cloud_that_is_down_counts_as_away(tmp_path: Path) -> None:
     with Sandbox(tmp_path / "cloud") as sandbox:
         cloud = make_cloud(gather(settings_for(sandbox)), SANDBOX, uploads=1)
         probe_ec2(cloud)

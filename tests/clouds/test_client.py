@@ -101,7 +101,7 @@ def test_each_generation_is_signed_for_as_it_knows(
 
 
 @pytest.mark.parametrize("name", ["uec", "aws"])
-def test_lent_keys_go_with_their_token(name: str, account: Account, script: Any) -> None:
+def test_temporary_keys_are_sent_with_their_token(name: str, account: Account, script: Any) -> None:
     urls = {"ec2_url": script.url, "s3_url": script.url}
     cloud = make_cloud(replace(account, session_token="TOKEN", **urls), DIALECTS[name], uploads=1)
     script.says(body=NO_BUCKETS)
@@ -146,7 +146,7 @@ def test_a_listing_is_asked_for_without_keys_the_server_does_not_know(
     assert asked.keys() == {"prefix", "max-keys"}
 
 
-def test_without_need_a_signature_covers_what_the_library_says(account: Account, script: Any) -> None:
+def test_other_signatures_are_those_of_the_library(account: Account, script: Any) -> None:
     dialect = replace(UEC, signs_whole_path=False)
     cloud = make_cloud(replace(account, s3_url=f"{script.url}/services/Walrus"), dialect, uploads=1)
     script.says(ETag=quoted_md5(b"data"))
@@ -157,7 +157,7 @@ def test_without_need_a_signature_covers_what_the_library_says(account: Account,
 
 
 @pytest.mark.parametrize("name", sorted(DIALECTS))
-def test_a_parameter_of_eucalyptus_that_amazon_has_not_is_sent(
+def test_a_parameter_that_only_eucalyptus_has_is_sent(
     name: str, scripted: Callable[[str], Cloud], script: Any
 ) -> None:
     script.says(body="<RegisterImageResponse><imageId>emi-00000001</imageId></RegisterImageResponse>")
@@ -216,7 +216,7 @@ def test_a_request_is_sent_again_only_once(cloud: Cloud, script: Any) -> None:
         pytest.param(lambda cloud: cloud.ec2.create_tags(Resources=["emi-00000001"]), id="tagging"),
     ],
 )
-def test_what_may_be_done_twice_is_asked_for_again(
+def test_a_repeatable_request_is_sent_again(
     ask: Callable[[Cloud], object], cloud: Cloud, script: Any
 ) -> None:
     script.hangs_up()
@@ -277,7 +277,9 @@ def signature_of(request: Any) -> str:
     return form.get("Signature") or str(request.headers["authorization"])
 
 
-def test_a_replay_is_cured_by_another_second(scripted: Callable[[str], Cloud], script: Any) -> None:
+def test_a_replay_error_is_followed_by_a_retry_in_the_next_second(
+    scripted: Callable[[str], Cloud], script: Any
+) -> None:
     replay = "<Error><Code>403</Code><Message>Message replay detected.</Message></Error>"
     script.says(403, f"<Response><Errors>{replay}</Errors></Response>")
     script.says(body=NO_IMAGES)
@@ -287,7 +289,7 @@ def test_a_replay_is_cured_by_another_second(scripted: Callable[[str], Cloud], s
 
 
 @pytest.mark.parametrize("status", [500, 503, 406])
-def test_a_refusal_is_not_asked_for_twice(cloud: Cloud, script: Any, status: int) -> None:
+def test_a_refused_request_is_not_repeated(cloud: Cloud, script: Any, status: int) -> None:
     script.says(
         status, "<Response><Errors><Error><Code>X</Code><Message>no</Message></Error></Errors></Response>"
     )
@@ -311,7 +313,7 @@ probe_ec2(make_cloud(account, DIALECTS["uec"], uploads=1))
 """
 
 
-def test_environment_and_home_do_not_decide_who_is_asked_or_how(script: Any, tmp_path: Path) -> None:
+def test_environment_and_home_do_not_change_the_client(script: Any, tmp_path: Path) -> None:
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "config").write_text(
         "[default]\nendpoint_url = http://127.0.0.1:9/\nregion = mars\n"
@@ -391,5 +393,5 @@ def test_a_cloud_may_read_for_minutes_before_it_answers_a_registration(
     assert min(minutes[1], cloud.ec2.meta.config.read_timeout / 60) > 10
 
 
-def test_neither_key_shows_in_a_cloud(cloud: Cloud) -> None:
+def test_no_key_is_in_the_representation_of_a_cloud(cloud: Cloud) -> None:
     assert SECRET_KEY not in repr(cloud)

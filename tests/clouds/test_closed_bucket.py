@@ -24,7 +24,7 @@ EITHER = "it belongs to another account, or it does not exist and our account ma
     ],
     ids=["another's", "a store that tells nobody", "a store that has everything", "readable", "missing"],
 )
-def test_each_is_reported_as_it_is(
+def test_each_reason_for_a_closed_bucket_is_reported(
     cloud: Cloud, script: Any, answers: list[tuple[int, str]], words: str
 ) -> None:
     for status, body in answers:

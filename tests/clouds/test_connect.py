@@ -29,7 +29,7 @@ def remembered(settings: CloudSettings, dialect: str) -> dict[str, DetectedCloud
     return {"default": DetectedCloud(dialect, address_of(gather(settings)))}
 
 
-def test_what_is_known_is_not_asked_for_again(tmp_path: Path) -> None:
+def test_a_known_generation_is_not_detected_again(tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect="euca3") as cloud:
         settings = settings_of(cloud)
         found = connect(settings, uploads=1, before=remembered(settings, "euca3"))
@@ -43,7 +43,7 @@ def test_another_cloud_of_the_same_name_is_asked_again(tmp_path: Path) -> None:
         assert connect(settings_of(new), uploads=1, before=before).dialect.name == "euca5"
 
 
-def test_what_is_configured_goes_before_what_was_found(tmp_path: Path) -> None:
+def test_a_configured_generation_overrides_the_detected_one(tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect="euca5") as cloud:
         settings = replace(settings_of(cloud), dialect="openstack")
         before = remembered(settings, "euca5")

@@ -153,7 +153,7 @@ def drips_an_error(server: Rude, caller: socket.socket) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_an_exchange_ends_in_time_however_many_bytes_keep_coming(
+def test_an_exchange_has_a_deadline_also_while_bytes_arrive(
     act: Act, method: str, rude: Callable[[Act], Rude]
 ) -> None:
     began = time.monotonic()
@@ -163,7 +163,7 @@ def test_an_exchange_ends_in_time_however_many_bytes_keep_coming(
     await_the_last()
 
 
-def test_a_handshake_that_never_comes_to_its_end_is_given_up(rude: Callable[[Act], Rude]) -> None:
+def test_an_unfinished_tls_handshake_is_abandoned(rude: Callable[[Act], Rude]) -> None:
     began = time.monotonic()
     with pytest.raises(ReadTimeoutError):
         ask(wire(), rude(says_nothing).port, scheme="https")
@@ -171,7 +171,7 @@ def test_a_handshake_that_never_comes_to_its_end_is_given_up(rude: Callable[[Act
     await_the_last()
 
 
-def test_a_handshake_that_drips_is_given_up(rude: Callable[[Act], Rude]) -> None:
+def test_a_very_slow_tls_handshake_is_abandoned(rude: Callable[[Act], Rude]) -> None:
     def act(server: Rude, caller: socket.socket) -> None:
         server.send(caller, b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb\x03\x03")
         drip(server, caller, b"\x00")
@@ -181,7 +181,7 @@ def test_a_handshake_that_drips_is_given_up(rude: Callable[[Act], Rude]) -> None
     await_the_last()
 
 
-def test_a_host_that_takes_no_connection_is_given_up() -> None:
+def test_a_host_without_connections_is_abandoned() -> None:
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):  # they are not accepted, and the queue has no place for another
@@ -194,7 +194,7 @@ def test_a_host_that_takes_no_connection_is_given_up() -> None:
         assert time.monotonic() - began < SECONDS + LATE_SECONDS
 
 
-def test_an_upload_that_is_read_a_byte_at_a_time_is_given_up(rude: Callable[[Act], Rude]) -> None:
+def test_an_upload_that_is_read_a_byte_at_a_time_is_abandoned(rude: Callable[[Act], Rude]) -> None:
     def act(server: Rude, caller: socket.socket) -> None:
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         while not server.over.wait(DRIP_SECONDS):
@@ -231,7 +231,7 @@ def answers_late(server: Rude, caller: socket.socket) -> None:
     server.send(caller, OK + b"Content-Length: 2\r\n\r\nok")
 
 
-def test_a_question_of_a_kind_that_takes_long_has_an_end_of_its_own(rude: Callable[[Act], Rude]) -> None:
+def test_a_slow_kind_of_request_has_a_longer_deadline(rude: Callable[[Act], Rude]) -> None:
     server, line = rude(answers_late), wire()
     request = AWSRequest("POST", f"http://127.0.0.1:{server.port}/").prepare()
     allow_seconds(PATIENCE_SECONDS)(request=request)
@@ -280,7 +280,7 @@ def test_an_answer_without_an_end_is_not_read_beyond_its_limit(act: Act, rude: C
     assert server.sent < LIMIT + BUFFERS
 
 
-def test_what_was_too_long_says_how_long_it_may_be(rude: Callable[[Act], Rude]) -> None:
+def test_an_answer_that_is_too_long_is_reported_with_the_limit(rude: Callable[[Act], Rude]) -> None:
     with pytest.raises(AnswerTooLong, match=f"more than {LIMIT} bytes"):
         ask(wire(seconds=PATIENCE_SECONDS), rude(ENDLESS["body"]).port)
 
@@ -311,7 +311,7 @@ def test_no_answer_is_waited_for_to_a_head_request(rude: Callable[[Act], Rude]) 
 
 
 @pytest.mark.parametrize("act", [says_nothing, drips_its_body, ENDLESS["provisional answers"]])
-def test_a_stop_ends_what_is_under_way_after_a_short_while(act: Act, rude: Callable[[Act], Rude]) -> None:
+def test_a_stop_ends_running_requests_after_a_short_time(act: Act, rude: Callable[[Act], Rude]) -> None:
     stop, server = Stop(grace=GRACE_SECONDS), rude(act)
     threading.Thread(target=lambda: (server.met.wait(PATIENCE_SECONDS), stop.set())).start()
     began = time.monotonic()
@@ -342,7 +342,7 @@ def test_a_stop_also_ends_the_wait_for_a_turn(rude: Callable[[Act], Rude]) -> No
     assert max(ended) - began < GRACE_SECONDS + LATE_SECONDS
 
 
-def test_what_is_nearly_done_when_a_stop_comes_is_not_lost(rude: Callable[[Act], Rude]) -> None:
+def test_a_request_that_ends_soon_after_a_stop_is_not_lost(rude: Callable[[Act], Rude]) -> None:
     stop = Stop(grace=GRACE_SECONDS)
 
     def act(server: Rude, caller: socket.socket) -> None:
@@ -354,7 +354,7 @@ def test_what_is_nearly_done_when_a_stop_comes_is_not_lost(rude: Callable[[Act],
     assert ask(wire(seconds=PATIENCE_SECONDS, stop=stop), rude(act).port) == b"ok"
 
 
-def test_nothing_is_asked_any_more_once_a_stop_is_over(rude: Callable[[Act], Rude]) -> None:
+def test_no_request_starts_after_a_stop(rude: Callable[[Act], Rude]) -> None:
     stop, server = Stop(grace=GRACE_SECONDS), rude(says_nothing)
     stop.set()
     with contextlib.suppress(Stopped):

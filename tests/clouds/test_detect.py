@@ -44,7 +44,7 @@ def test_a_generation_is_recognised_by_its_answers(generation: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("generation", sorted(RULES.keys() - {"sandbox", "aws", "openstack"}))
-def test_who_is_not_known_there_is_told_so_and_not_what_it_might_be(generation: str, tmp_path: Path) -> None:
+def test_a_wrong_secret_is_reported_instead_of_a_generation(generation: str, tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect=generation) as cloud, pytest.raises(Halted, match=r"secret.key"):
         detect_dialect(account_of(cloud, secret_key=SecretStr("wrong")))
 
@@ -79,9 +79,7 @@ QUESTIONS = {"sandbox": 1, "aws": 1, "openstack": 2, "euca5": 1, "euca4": 2, "eu
 
 
 @pytest.mark.parametrize(("generation", "asked"), [(g, n) for g in QUESTIONS for n in range(QUESTIONS[g])])
-def test_a_cloud_that_is_overloaded_says_nothing_about_its_age(
-    generation: str, asked: int, tmp_path: Path
-) -> None:
+def test_an_overloaded_cloud_is_not_detected(generation: str, asked: int, tmp_path: Path) -> None:
     with Sandbox(tmp_path, dialect=generation) as cloud:
         cloud.faults.arm("down", 1, spare=asked)
         with pytest.raises(CloudAway):
@@ -112,7 +110,7 @@ NO_SUCH_PATH = {
 
 
 @pytest.mark.parametrize("version", NO_SUCH_PATH)
-def test_each_way_to_say_that_there_is_no_such_path_counts(
+def test_each_kind_of_missing_path_counts(
     version: str, script: Any, scripted: Callable[[str], Cloud]
 ) -> None:
     script.says(403, "<Error><Code>AccessDenied</Code><Message>V4?</Message></Error>")
@@ -131,7 +129,7 @@ def test_each_way_to_say_that_there_is_no_such_path_counts(
         (500, "Internal Server Error. Failure: 500 times."),
     ],
 )
-def test_a_server_that_fails_does_not_lack_the_path(
+def test_a_server_error_does_not_count_as_a_missing_path(
     status: int, body: str, script: Any, scripted: Callable[[str], Cloud]
 ) -> None:
     script.says(403, "<Error><Code>AccessDenied</Code><Message>V4?</Message></Error>")
@@ -143,14 +141,18 @@ def test_a_server_that_fails_does_not_lack_the_path(
 @pytest.mark.parametrize(
     "path", ["/services/Cloud", "/services/Admin", "/services/Cloud/", "/services/cloud", "/services/Cloud/x"]
 )
-def test_novas_own_interface_is_openstack(path: str, script: Any, scripted: Callable[[str], Cloud]) -> None:
+def test_the_native_nova_interface_is_detected_as_openstack(
+    path: str, script: Any, scripted: Callable[[str], Cloud]
+) -> None:
     script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
     account = replace(scripted("uec").account, ec2_url=script.url + path, s3_url=script.url)
     assert detect_dialect(account).dialect.name == "openstack"
 
 
 @pytest.mark.parametrize("path", ["/services/CloudWatch", "/services/compute", "/services/Eucalyptus"])
-def test_other_services_are_a_eucalyptus(path: str, script: Any, scripted: Callable[[str], Cloud]) -> None:
+def test_services_with_similar_paths_are_detected_as_eucalyptus(
+    path: str, script: Any, scripted: Callable[[str], Cloud]
+) -> None:
     script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
     account = replace(scripted("uec").account, ec2_url=script.url + path, s3_url=script.url)
     assert detect_dialect(account).dialect.name == "euca5"
@@ -179,7 +181,7 @@ NAMES = {
 
 @pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("generation", ["euca4", "euca5"])
-def test_a_eucalyptus_with_names_of_its_own_is_none_of_openstack(
+def test_a_eucalyptus_with_own_host_names_is_not_detected_as_openstack(
     generation: str, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ec2_url, s3_url = NAMES[names]

@@ -30,7 +30,7 @@ def test_a_name_is_spelled_as_the_cloud_takes_it(dialect: object, name: str, fit
     assert fitting_name(dialect, name) == fitting
 
 
-def test_a_name_too_long_keeps_both_its_ends() -> None:
+def test_a_name_that_is_too_long_keeps_its_start_and_end() -> None:
     name = fitting_name(EUCA4, "a" * 200 + "-0f3c9e12")
     assert len(name) == 128
     assert name.startswith("aaa")
@@ -38,7 +38,7 @@ def test_a_name_too_long_keeps_both_its_ends() -> None:
 
 
 @given(st.text(min_size=1))
-def test_whatever_the_name_the_fitting_one_fits(name: str) -> None:
+def test_any_name_is_changed_into_a_valid_one(name: str) -> None:
     for dialect in DIALECTS.values():
         if dialect.name_pattern:
             assert dialect.name_pattern.fullmatch(fitting_name(dialect, name))

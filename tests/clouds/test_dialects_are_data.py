@@ -168,7 +168,7 @@ def read(module: str, source: str) -> set[Asking]:
     return set(Reader(module, source).askings())
 
 
-def test_no_code_asks_which_dialect_it_speaks_but_where_it_must() -> None:
+def test_only_listed_places_compare_the_dialect() -> None:
     asking: set[Asking] = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         module = path.relative_to(PACKAGE).as_posix()
@@ -206,7 +206,7 @@ BRANCHES = {
 
 
 @pytest.mark.parametrize(("source", "how"), BRANCHES.values(), ids=BRANCHES.keys())
-def test_a_branch_is_found(source: str, how: set[How]) -> None:
+def test_a_branch_on_the_dialect_is_found(source: str, how: set[How]) -> None:
     assert {asking.how for asking in read("clouds/objects.py", source)} == how
     assert not read("clouds/objects.py", source) & MAY_ASK.keys()
 
@@ -224,5 +224,5 @@ def test_a_branch_is_found(source: str, how: set[How]) -> None:
         "needs = {name: dialect.windows_needs for name, dialect in dialects.items()}",
     ],
 )
-def test_who_reads_a_field_or_hands_a_record_on_asks_nothing(source: str) -> None:
+def test_reading_a_field_of_a_dialect_is_no_branch(source: str) -> None:
     assert read("clouds/objects.py", source) == set()

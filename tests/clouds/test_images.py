@@ -34,9 +34,7 @@ def asked(request: Any) -> dict[str, str]:
     return dict(parse_qsl(request.body.decode()))
 
 
-def test_everything_that_is_listed_of_an_image_is_understood(
-    scripted: Callable[[str], Cloud], script: Any
-) -> None:
+def test_every_listed_field_of_an_image_is_read(scripted: Callable[[str], Cloud], script: Any) -> None:
     script.says(body=FULL)
     (image,) = list_images(scripted("aws"))
     assert (image.owner, image.owner_alias, image.platform) == ("000100729354", "amazon", "windows")
@@ -72,7 +70,7 @@ def configuration(tmp_path: Path, script: Any, user: Any, cloud_keys: Any) -> Pa
 @pytest.mark.parametrize(
     ("more", "owners"), [((), {"self"}), (("--all",), set())], ids=["our own", "all that we may see"]
 )
-def test_the_verb_asks_for_our_own_images_unless_it_is_told_otherwise(
+def test_the_verb_lists_our_own_images_by_default(
     configuration: Path, script: Any, more: tuple[str, ...], owners: set[str]
 ) -> None:
     script.says(body=EMPTY)
@@ -81,7 +79,7 @@ def test_the_verb_asks_for_our_own_images_unless_it_is_told_otherwise(
     assert {value for key, value in asked(request).items() if key.startswith("Owner")} == owners
 
 
-def test_a_refusal_of_the_list_is_the_verbs_own(
+def test_a_refused_listing_is_the_error_of_the_verb(
     configuration: Path, script: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script.says(403, "<Response><Errors><Error><Code>AuthFailure</Code></Error></Errors></Response>")
@@ -91,7 +89,7 @@ def test_a_refusal_of_the_list_is_the_verbs_own(
     assert "cloud other" in output.err
 
 
-def test_nothing_but_json_comes_out_where_json_is_asked_for(
+def test_the_json_option_prints_only_json(
     configuration: Path, script: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script.says(body=FULL)

@@ -31,7 +31,7 @@ def error(code: str) -> str:
 
 
 @pytest.mark.parametrize("bucket", ["abc", "uec-images", "9-9", "a" * 63, "UEC-Images", "my_images", "a.b.c"])
-def test_a_name_that_some_cloud_takes_passes(bucket: str) -> None:
+def test_a_bucket_name_that_some_cloud_accepts_is_valid(bucket: str) -> None:
     check_bucket_name(bucket, from_config=True)
 
 
@@ -52,7 +52,7 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("bucket", BAD_NAMES)
-def test_a_bad_name_is_the_fault_of_its_writer(bucket: str) -> None:
+def test_a_bad_bucket_name_halts_or_rejects_depending_on_its_source(bucket: str) -> None:
     with pytest.raises(Halted):
         check_bucket_name(bucket, from_config=True)
     with pytest.raises(Rejected, match="no cloud takes that"):
@@ -62,7 +62,7 @@ def test_a_bad_name_is_the_fault_of_its_writer(bucket: str) -> None:
 # --- the bucket --------------------------------------------------------------------------------------------
 
 
-def test_a_bucket_that_is_there_is_not_made_again(cloud: Cloud, script: Any) -> None:
+def test_an_existing_bucket_is_not_created_again(cloud: Cloud, script: Any) -> None:
     script.says(body="<ListBucketResult/>")
     ensure_bucket(cloud, "images")
     assert [request.method for request in script.requests] == ["GET"]
@@ -81,7 +81,7 @@ OLD_NAMES = ["UEC-Images", "my_images", "images.of.2009", "a" * 64]
 
 @pytest.mark.parametrize("bucket", OLD_NAMES)
 @pytest.mark.parametrize("dialect", ["uec", "euca3", "euca4", "euca5"])
-def test_walrus_makes_buckets_with_the_names_of_its_time(
+def test_walrus_creates_buckets_with_its_own_naming_rules(
     scripted: Callable[[str], Cloud], script: Any, dialect: str, bucket: str
 ) -> None:
     script.says(404, error("NoSuchBucket"))
@@ -92,7 +92,7 @@ def test_walrus_makes_buckets_with_the_names_of_its_time(
 
 @pytest.mark.parametrize("bucket", ["UEC-Images", "my_images", "a..b", "a" * 64])
 @pytest.mark.parametrize("dialect", ["openstack", "aws", "sandbox"])
-def test_where_a_name_can_no_longer_be_made_nothing_is_sent_to_make_it(
+def test_a_bucket_name_that_is_no_longer_allowed_is_not_requested(
     scripted: Callable[[str], Cloud], script: Any, dialect: str, bucket: str
 ) -> None:
     script.says(404, error("NoSuchBucket"))
@@ -130,7 +130,7 @@ def test_a_bucket_of_somebody_else_halts(cloud: Cloud, script: Any) -> None:
         ensure_bucket(cloud, "images")
 
 
-def test_a_bucket_that_exists_and_hides_halts(cloud: Cloud, script: Any) -> None:
+def test_an_existing_bucket_that_is_not_listed_halts(cloud: Cloud, script: Any) -> None:
     script.says(404, error("NoSuchBucket"))
     script.says(409, error("BucketAlreadyExists"))
     script.says(404, error("NoSuchBucket"))
@@ -146,15 +146,15 @@ def test_a_bucket_beyond_the_quota_halts(cloud: Cloud, script: Any) -> None:
         ensure_bucket(cloud, "images")
 
 
-def test_a_bucket_is_headed_where_that_is_known(scripted: Callable[[str], Cloud], script: Any) -> None:
+def test_a_bucket_is_checked_by_head_where_the_cloud_has_it(
+    scripted: Callable[[str], Cloud], script: Any
+) -> None:
     script.says()
     ensure_bucket(scripted("euca4"), "images")
     assert [request.method for request in script.requests] == ["HEAD"]
 
 
-def test_the_reason_that_a_head_cannot_say_is_asked_for(
-    scripted: Callable[[str], Cloud], script: Any
-) -> None:
+def test_the_reason_of_a_failed_head_is_requested(scripted: Callable[[str], Cloud], script: Any) -> None:
     script.says(403)
     script.says(403, error("InvalidAccessKeyId"))
     with pytest.raises(Halted, match="does not know our access key"):
@@ -192,7 +192,7 @@ def test_an_etag_takes_no_longer_to_read_than_its_length(cloud: Cloud, script: A
     assert time.process_time() - begun < 3
 
 
-def test_a_part_that_arrived_otherwise_is_deferred(cloud: Cloud, script: Any) -> None:
+def test_a_part_with_another_etag_is_deferred(cloud: Cloud, script: Any) -> None:
     script.says(ETag=f'"{"0" * 32}"')
     with pytest.raises(
         Deferred, match=rf"uploading images/karmic\.part\.0: it has stored other bytes.*{MD5}"
@@ -210,7 +210,7 @@ SAYING_NOTHING = {
 
 
 @pytest.mark.parametrize("headers", SAYING_NOTHING.values(), ids=SAYING_NOTHING)
-def test_where_an_etag_says_nothing_of_the_bytes_they_are_read_back(
+def test_bytes_are_read_back_if_the_etag_is_no_digest(
     cloud: Cloud, script: Any, headers: dict[str, str]
 ) -> None:
     script.says(**headers)
@@ -223,7 +223,7 @@ def test_where_an_etag_says_nothing_of_the_bytes_they_are_read_back(
 @pytest.mark.parametrize(
     ("status", "there"), [(200, "other"), (404, error("NoSuchKey"))], ids=["another object", "none"]
 )
-def test_what_is_read_back_otherwise_is_deferred(
+def test_a_different_read_back_is_deferred(
     cloud: Cloud, script: Any, headers: dict[str, str], status: int, there: str
 ) -> None:
     script.says(**headers)
@@ -290,7 +290,7 @@ def test_an_object_that_is_gone_is_deleted(cloud: Cloud, script: Any, status: in
     assert [request.method for request in script.requests] == ["DELETE"]
 
 
-def test_an_object_of_somebody_else_is_not(cloud: Cloud, script: Any) -> None:
+def test_an_object_of_another_user_is_not_deleted(cloud: Cloud, script: Any) -> None:
     script.says(403, error("AccessDenied"))
     with pytest.raises(Halted, match=r"deleting images/karmic\.part\.0: our account may not do that"):
         remove_object(cloud, "images", "karmic.part.0")
@@ -307,7 +307,7 @@ def page(*keys: str, more: bool) -> str:
     return f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{found}</ListBucketResult>"
 
 
-def test_a_list_goes_on_after_its_last_key(cloud: Cloud, script: Any) -> None:
+def test_a_listing_continues_after_its_last_key(cloud: Cloud, script: Any) -> None:
     script.says(body=page("k.0", "k.1", more=True))
     script.says(body=page("k.2", more=False))
     assert list(list_objects(cloud, "images", "k.")) == [
@@ -317,7 +317,7 @@ def test_a_list_goes_on_after_its_last_key(cloud: Cloud, script: Any) -> None:
     assert second == first | {"marker": "k.1"}
 
 
-def test_a_list_that_promises_more_and_gives_nothing_ends(cloud: Cloud, script: Any) -> None:
+def test_a_truncated_listing_without_keys_ends(cloud: Cloud, script: Any) -> None:
     script.says(body=page(more=True))
     assert list(list_objects(cloud, "images", "k.")) == []
 
@@ -325,7 +325,7 @@ def test_a_list_that_promises_more_and_gives_nothing_ends(cloud: Cloud, script: 
 SENT = [StoredObject(f"k.{i}", len(DATA), MD5) for i in range(3)]
 
 
-def test_what_lies_there_as_it_was_sent_is_enough(cloud: Cloud, script: Any) -> None:
+def test_an_object_as_it_was_sent_passes_the_check(cloud: Cloud, script: Any) -> None:
     script.says(body=page("k.0", "k.1", "k.2", "k.of-somebody-else", more=False))
     check_objects(cloud, "images", "k.", SENT)
 
@@ -333,7 +333,7 @@ def test_what_lies_there_as_it_was_sent_is_enough(cloud: Cloud, script: Any) -> 
 @pytest.mark.parametrize(
     "listed_etag", ['W/"MD5"', '"MD5-gzip"', "", '"x-1"'], ids=["weak", "packed", "none", "of several parts"]
 )
-def test_a_list_may_show_etags_in_another_way(cloud: Cloud, script: Any, listed_etag: str) -> None:
+def test_etags_in_a_listing_may_have_another_form(cloud: Cloud, script: Any, listed_etag: str) -> None:
     there = page("k.0", "k.1", "k.2", more=False).replace(
         f"&quot;{MD5}&quot;", listed_etag.replace("MD5", MD5)
     )
@@ -345,7 +345,7 @@ def test_a_list_may_show_etags_in_another_way(cloud: Cloud, script: Any, listed_
     "moment",
     ["", "yesterday", "2026-02-31T99:00:00Z", "Sat, 28 Nov 2026 22:28:40 -0000 GMT", "0", "99999999999999"],
 )
-def test_how_a_server_tells_the_time_is_no_matter(cloud: Cloud, script: Any, moment: str) -> None:
+def test_the_date_format_of_a_listing_does_not_matter(cloud: Cloud, script: Any, moment: str) -> None:
     times = f"<Key>k.0</Key><LastModified>{moment}</LastModified>"
     script.says(body=page("k.0", more=False).replace("<Key>k.0</Key>", times))
     assert list(list_objects(cloud, "images", "k.")) == [StoredObject("k.0", len(DATA), MD5)]
@@ -373,7 +373,7 @@ def test_how_a_server_tells_the_time_is_no_matter(cloud: Cloud, script: Any, mom
         ),
     ],
 )
-def test_what_lies_there_otherwise_is_deferred(cloud: Cloud, script: Any, there: str, why: str) -> None:
+def test_an_object_that_differs_is_deferred(cloud: Cloud, script: Any, there: str, why: str) -> None:
     script.says(body=there)
     with pytest.raises(Deferred, match=why):
         check_objects(cloud, "images", "k.", SENT)

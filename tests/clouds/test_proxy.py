@@ -77,7 +77,7 @@ def test_no_proxy_exempts_what_curl_exempts(url: str, no_proxy: str) -> None:
 
 
 @pytest.mark.parametrize(("url", "no_proxy"), PROXIED)
-def test_no_proxy_exempts_nothing_else(url: str, no_proxy: str) -> None:
+def test_no_proxy_exempts_no_other_hosts(url: str, no_proxy: str) -> None:
     assert proxies_for(url, {**PROXY, "no_proxy": no_proxy}) == {"http": PROXY["http_proxy"]}
 
 
@@ -132,7 +132,7 @@ def test_a_proxys_password_that_is_not_written_as_in_urls_is_reported_and_not_sh
 
 
 @pytest.mark.parametrize("secret", ["top%40hat", "a.b_c~d!$&'()*+,;=:-", "%C3%B6", ""])
-def test_a_proxys_password_may_have_anything_in_it_that_is_written_as_in_urls(secret: str) -> None:
+def test_the_password_of_a_proxy_may_have_any_encoded_characters(secret: str) -> None:
     check_proxy("lab", NAME, {"http_proxy": f"http://worker:{secret}@10.9.9.9:3128"})
 
 
@@ -175,7 +175,7 @@ BLOCKED = "<html><head><title>Blocked</title></head></html>"
     ("status", "body", "kind"),
     [(407, "", Halted), (403, BLOCKED, Halted), (503, BLOCKED, CloudAway), (502, BLOCKED, CloudAway)],
 )
-def test_a_proxy_that_lets_us_not_through_is_named(
+def test_a_proxy_that_refuses_is_named(
     scheme: str,
     status: int,
     body: str,
@@ -207,7 +207,7 @@ def test_a_proxy_that_is_away_is_named(account: Account, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("status", "body"), [(407, ""), (403, BLOCKED), (503, BLOCKED), (400, "no"), (302, "")]
 )
-def test_after_a_proxy_is_repaired_sets_go_on_by_themselves(
+def test_sets_continue_after_a_proxy_is_repaired(
     status: int,
     body: str,
     host: Host,

@@ -64,7 +64,7 @@ def test_a_bucket_is_made_once_and_then_found(cloud: Cloud) -> None:
     assert "fresh" in [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]
 
 
-def test_what_is_not_there_is_not_held_and_cannot_be_fetched(cloud: Cloud) -> None:
+def test_a_missing_object_is_reported_missing_and_cannot_be_fetched(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
     put_object(cloud, "images", "there", b"x")
     (there,) = list_objects(cloud, "images", "there")
@@ -75,7 +75,7 @@ def test_what_is_not_there_is_not_held_and_cannot_be_fetched(cloud: Cloud) -> No
         list(fetch_object(cloud, "images", "not-there"))
 
 
-def test_a_bucket_is_looked_over_by_a_keys_beginning(cloud: Cloud) -> None:
+def test_a_bucket_is_listed_by_prefix(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
     prefix = f"karmic-{os.urandom(4).hex()}"
     parts = [put_object(cloud, "images", f"{prefix}.part.{index}", b"x" * index) for index in (2, 1, 3)]
@@ -86,12 +86,12 @@ def test_a_bucket_is_looked_over_by_a_keys_beginning(cloud: Cloud) -> None:
         check_objects(cloud, "images", prefix, [*parts, StoredObject(f"{prefix}.part.4", 9, "0" * 32)])
 
 
-def test_nothing_is_found_where_nothing_was_put(cloud: Cloud) -> None:
+def test_an_unused_prefix_lists_nothing(cloud: Cloud) -> None:
     ensure_bucket(cloud, "images")
     assert list(list_objects(cloud, "images", "nothing-like-it")) == []
 
 
-def test_a_right_to_write_is_tried_without_a_trace(cloud: Cloud) -> None:
+def test_a_write_test_leaves_no_object(cloud: Cloud) -> None:
     """As `check` does."""
     ensure_bucket(cloud, "images")
     put_object(cloud, "images", "try", b"")
@@ -109,7 +109,7 @@ def test_a_list_is_read_to_its_end(seaweed: Account) -> None:
     assert [one.key for one in list_objects(cloud, "long", "karmic")] == keys
 
 
-def test_a_whole_bundle_goes_there_and_comes_back(cloud: Cloud, real_set: RealSet) -> None:
+def test_a_whole_bundle_is_uploaded_and_downloaded(cloud: Cloud, real_set: RealSet) -> None:
     """As the service does it: parts from memory, several in flight, the manifest last; then every check."""
     ensure_bucket(cloud, "images")
     source, account, secret = real_set.kernel, cloud.account, Secret.random()
@@ -157,7 +157,7 @@ def test_every_dialect_uploads_to_a_real_server(dialect: str, seaweed: Account) 
 
 
 @pytest.mark.parametrize("dialect", ["openstack", "euca4"])
-def test_a_store_that_will_let_nobody_else_read_is_used_all_the_same(dialect: str, swift: Account) -> None:
+def test_a_store_without_acls_is_used(dialect: str, swift: Account) -> None:
     cloud = make_cloud(swift, DIALECTS[dialect], uploads=1)
     bucket = f"of-{dialect}"
     ensure_bucket(cloud, bucket)

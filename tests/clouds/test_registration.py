@@ -118,7 +118,7 @@ def test_the_first_generation_is_asked_for_all_images_to_find_one(cloud: Cloud, 
     assert find_image(cloud, "eki-f6dd1103", owned=False) is None
 
 
-def test_later_ones_are_asked_for_the_id(scripted: Callable[[str], Cloud], script: Any) -> None:
+def test_later_generations_are_asked_by_id(scripted: Callable[[str], Cloud], script: Any) -> None:
     cloud = scripted("euca4")
     script.says(body=listing(item("eki-0a1b2c3d", "available")))
     assert find_image(cloud, "eki-0a1b2c3d", owned=False)
@@ -131,7 +131,7 @@ def test_later_ones_are_asked_for_the_id(scripted: Callable[[str], Cloud], scrip
     assert find_image(cloud, "eki-0a1b2c3d", owned=False) is None
 
 
-def test_what_is_not_there_any_more_needs_no_deregistration(cloud: Cloud, script: Any) -> None:
+def test_a_missing_image_needs_no_deregistration(cloud: Cloud, script: Any) -> None:
     """Eucalyptus 3 would answer that there is no such image, with a 406."""
     script.says(body=listing())
     deregister(cloud, "emi-00000001")
@@ -232,7 +232,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize(("name", "given"), [(name, one) for name in SPELLINGS for one in SPELLINGS[name]])
-def test_no_cloud_is_locked_out_for_how_it_spells_its_ids(
+def test_ids_in_any_spelling_are_accepted(
     name: str, given: str, scripted: Callable[[str], Cloud], script: Any
 ) -> None:
     script.says(body=f"<RegisterImageResponse><imageId>{given}</imageId></RegisterImageResponse>")
@@ -244,7 +244,7 @@ def test_no_cloud_is_locked_out_for_how_it_spells_its_ids(
     assert found.id == given
 
 
-def test_what_is_not_given_is_not_sent(scripted: Callable[[str], Cloud], script: Any) -> None:
+def test_a_missing_value_is_not_sent(scripted: Callable[[str], Cloud], script: Any) -> None:
     script.says(body="<RegisterImageResponse><imageId>eki-00000001</imageId></RegisterImageResponse>")
     nothing = {"description": None, "kernel": None, "ramdisk": None, "virtualization": None}
     place = {"location": "images/k.manifest.xml", "name": "vmlinuz-1", "arch": "i386", "platform": "linux"}
@@ -264,7 +264,7 @@ def test_windows_is_named_where_a_registration_can_name_it(
     assert asked(script.requests[0]).get("Platform") == ("windows" if name in ("euca4", "euca5") else None)
 
 
-def test_a_success_without_an_id_is_none(cloud: Cloud, script: Any) -> None:
+def test_a_success_without_an_id_is_an_error(cloud: Cloud, script: Any) -> None:
     script.says(body="<RegisterImageResponse/>")
     with pytest.raises(CloudAway, match="it answered without an id"):
         register_all(cloud)
@@ -322,7 +322,7 @@ def test_a_watch_is_stopped_by_a_sleep_that_raises(scripted: Callable[[str], Clo
     assert len(script.requests) == 1
 
 
-def test_a_probe_asks_both_halves(cloud: Cloud, script: Any) -> None:
+def test_a_probe_asks_ec2_and_s3(cloud: Cloud, script: Any) -> None:
     script.says(body="<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
     script.says(body=listing())
     probe_ec2(cloud)

@@ -59,7 +59,7 @@ def client_of(clock: Clock) -> Client:
 
 
 @pytest.mark.parametrize("in_form", [False, True], ids=["S3", "EC2"])
-def test_what_is_asked_again_in_one_second_waits_for_the_next(in_form: bool) -> None:  # noqa: FBT001 (a table)
+def test_a_repeated_request_waits_for_the_next_second(in_form: bool) -> None:  # noqa: FBT001 (a table)
     clock = Clock(100.25)
     client = client_of(clock)
     signed = [client.send(Request("GET /", in_form)) for _ in range(3)]
@@ -74,7 +74,7 @@ def test_what_is_asked_again_in_one_second_waits_for_the_next(in_form: bool) -> 
         *(("DescribeTags", False), ("ListObjects", False), ("HeadBucket", False), ("GetObject", False)),
     ],
 )
-def test_where_replays_are_not_refused_only_changes_wait(operation: str, waits: bool) -> None:  # noqa: FBT001
+def test_only_changes_wait_if_the_cloud_accepts_replays(operation: str, waits: bool) -> None:  # noqa: FBT001
     clock = Clock(100.25)
     client = Client(clock, UniqueSignatures(clock=clock, sleep=clock.sleep), reads=False)
     first, second = (client.send(Request("a"), operation) for _ in range(2))
@@ -82,7 +82,7 @@ def test_where_replays_are_not_refused_only_changes_wait(operation: str, waits: 
     assert bool(clock.slept) is waits
 
 
-def test_what_another_client_asked_in_that_second_waits_for_the_next() -> None:
+def test_a_request_that_another_client_has_sent_waits_for_the_next_second() -> None:
     clock = Clock(100.25)
     once = UniqueSignatures(clock=clock, sleep=clock.sleep)
     signed = [Client(clock, once).send(Request("GET /")) for _ in range(2)]

@@ -34,13 +34,13 @@ class Question:
         pytest.param(10.0, 10.1, (1, 2), id="a new one when it is not"),
     ],
 )
-def test_an_answer_is_as_young_as_it_is_wanted(age: float, later: float, answers: tuple[int, int]) -> None:
+def test_an_answer_is_not_older_than_requested(age: float, later: float, answers: tuple[int, int]) -> None:
     times = iter([100.0, 100.0, 100.0 + later, 100.0 + later])
     question, flight = Question(), SingleFlight[int](clock=lambda: next(times))
     assert (flight.answer(question, age=age), flight.answer(question, age=age)) == answers
 
 
-def test_what_is_asked_while_others_wait_serves_them_all() -> None:
+def test_one_request_serves_all_waiting_threads() -> None:
     """Four come while a first answer is under way, which was asked for too early for them: they need one."""
     question, begun, go_on = Question(), threading.Event(), threading.Event()
     taken: list[int] = []
@@ -74,7 +74,7 @@ def test_what_is_asked_while_others_wait_serves_them_all() -> None:
     assert sorted(taken) == [1, 2, 2, 2, 2]
 
 
-def test_an_answer_that_did_not_come_is_asked_for_again() -> None:
+def test_a_failed_request_is_repeated() -> None:
     def refused() -> int:
         raise Halted("a", "b", "c")
 
@@ -84,7 +84,7 @@ def test_an_answer_that_did_not_come_is_asked_for_again() -> None:
     assert flight.answer(Question(), age=10.0) == 1
 
 
-def test_what_is_known_to_have_changed_is_written_into_the_answer() -> None:
+def test_known_changes_are_applied_to_the_shared_answer() -> None:
     flight = SingleFlight[int]()
     flight.amend(lambda answer: answer + 100)
     assert flight.answer(Question(), age=10.0) == 1
@@ -100,7 +100,7 @@ def listing(*ids: str) -> str:
     return f"<DescribeImagesResponse><imagesSet>{items}</imagesSet></DescribeImagesResponse>"
 
 
-def test_what_we_registered_ourselves_is_in_the_list_of_a_moment_ago(
+def test_a_new_registration_is_added_to_the_cached_list(
     scripted: Callable[[str], Cloud], script: Any
 ) -> None:
     cloud = replace(scripted("sandbox"), own_images=SingleFlight())

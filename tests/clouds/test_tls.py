@@ -129,7 +129,7 @@ def write_certificate(
         ({"bits": 1024}, r"a key of its TLS is too weak .*key too weak.*RSA key of 2048 bits"),
     ],
 )
-def test_what_is_wrong_with_a_certificate_is_said_and_ca_bundle_is_not_blamed(
+def test_a_wrong_certificate_is_reported_without_blaming_ca_bundle(
     wrong: dict[str, Any], said: str, account: Account, tmp_path: Path
 ) -> None:
     certificate, key = write_certificate(tmp_path, **wrong)
@@ -165,7 +165,7 @@ def odd_cipher(context: ssl.SSLContext) -> None:
     ],
     ids=["1.0", "1.1", "name", "cipher"],
 )
-def test_a_server_whose_tls_is_not_ours_halts(
+def test_a_server_with_unsupported_tls_halts(
     setup: Setup, said: str, own: tuple[Path, Path], account: Account
 ) -> None:
     with tls_server(*own, setup) as port, pytest.raises(Halted, match=said) as caught:
@@ -196,7 +196,7 @@ def test_http_to_a_server_with_tls_halts(tls: tuple[str, Path], account: Account
         (b"220 mail.example ESMTP\r\n", "does not speak HTTP"),
     ],
 )
-def test_what_is_no_web_server_halts(answer: bytes, said: str, account: Account) -> None:
+def test_a_server_without_http_halts(answer: bytes, said: str, account: Account) -> None:
     class Handler(StreamRequestHandler):
         def handle(self) -> None:
             self.connection.recv(4096)

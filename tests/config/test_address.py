@@ -74,20 +74,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", TAKEN)
-def test_an_address_is_written_in_one_way(text: str) -> None:
+def test_an_address_has_one_normal_form(text: str) -> None:
     assert read_address(text) == TAKEN[text]
     assert read_address(TAKEN[text]) == TAKEN[text]
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_is_none_is_refused_with_what_is_wrong(text: str) -> None:
+def test_an_invalid_address_is_refused_with_the_reason(text: str) -> None:
     with pytest.raises(InvalidAddress) as caught:
         read_address(text)
     assert REFUSED[text] in str(caught.value)
 
 
 @given(st.text(), st.sampled_from(["", "http://", "https://", "http://[", "http://a:"]))
-def test_whatever_the_text_it_is_an_address_or_refused(text: str, begins: str) -> None:
+def test_any_text_is_an_address_or_refused(text: str, begins: str) -> None:
     try:
         address = read_address(begins + text)
     except InvalidAddress:

@@ -59,7 +59,7 @@ def test_bad_json_says_why(text: str, why: str) -> None:
         pytest.param(b'{"a":' + b"1" * 5_000 + b"}", id="json digits"),
     ],
 )
-def test_what_exhausts_a_parser_is_malformed(parse, data: bytes) -> None:
+def test_a_document_that_exhausts_the_parser_is_malformed(parse, data: bytes) -> None:
     with pytest.raises(Malformed):
         parse(data)
 
@@ -92,7 +92,7 @@ def test_json_is_read_as_it_was_written(table: dict[str, object]) -> None:
         ("colour", None),
     ],
 )
-def test_the_nearest_word_is_the_one_meant(word: str, meant: str | None) -> None:
+def test_a_misspelled_key_is_answered_with_the_nearest_one(word: str, meant: str | None) -> None:
     assert nearest(word, SIDECAR_KEYS) == meant
     assert did_you_mean(word, SIDECAR_KEYS) == (f" (did you mean {meant}?)" if meant else "")
 
@@ -101,7 +101,7 @@ def test_a_path_is_written_with_dots_and_brackets() -> None:
     assert dotted(("spool", "folders", 0)) == "spool.folders[0]"
 
 
-def test_of_many_mistakes_only_the_first_are_worded() -> None:
+def test_only_the_first_of_many_mistakes_are_described() -> None:
     worded = []
 
     def mistakes():

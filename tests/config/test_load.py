@@ -124,7 +124,7 @@ def test_digits_in_the_environment_remain_text(tmp_path: Path) -> None:
     assert cloud.account == "123456789012"
 
 
-def test_a_text_in_place_of_a_table_gives_way_to_the_settings_of_the_table(tmp_path: Path) -> None:
+def test_settings_of_a_table_override_a_text_in_its_place(tmp_path: Path) -> None:
     settings = loaded(tmp_path, UECWATCHD_WORK__SETS="3", UECWATCHD_WORK="x")
     assert settings.work.sets == 3
 
@@ -169,7 +169,7 @@ def test_the_files_of_euca2ools_can_be_one_credential_or_several_files(tmp_path:
 @pytest.mark.parametrize(
     ("key", "value"), [("euca2ools", "admin@lab"), ("profile", "lab"), ("region", "lab")]
 )
-def test_every_way_of_saying_who_we_are_can_be_a_credential(tmp_path: Path, key: str, value: str) -> None:
+def test_every_kind_of_account_setting_can_be_a_credential(tmp_path: Path, key: str, value: str) -> None:
     folder = credentials(tmp_path, **{f"uecwatchd_cloud__lab__{key}": f"{value}\n"})
     assert getattr(loaded(tmp_path, CREDENTIALS_DIRECTORY=folder).clouds["lab"], key) == value
 
@@ -225,7 +225,7 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(before)
 
 
-def test_a_file_that_may_not_be_read_is_a_matter_of_permission(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_as_missing_permission(tmp_path: Path) -> None:
     config = tmp_path / "uecwatchd.toml"
     config.touch(mode=0)
     with as_nobody(), pytest.raises(NotPermitted):
@@ -329,7 +329,7 @@ def test_a_mistake_in_a_credential_names_the_credential(tmp_path: Path) -> None:
     assert "credential uecwatchd_cloud__default__secretkey" in why
 
 
-def test_a_credential_without_its_cloud_is_told_its_name(tmp_path: Path) -> None:
+def test_a_credential_for_an_unknown_cloud_is_named(tmp_path: Path) -> None:
     folder = credentials(tmp_path, uecwatchd_eucarc="x")
     why = complaint(tmp_path, CREDENTIALS_DIRECTORY=folder)
     assert "name it uecwatchd_cloud__NAME__eucarc (from credential uecwatchd_eucarc)" in why

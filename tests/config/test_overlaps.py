@@ -85,7 +85,7 @@ def complaint(config: Path) -> str:
 
 
 @pytest.mark.parametrize("way", SAME)
-def test_two_paths_to_one_folder_are_said_to_be_the_same(
+def test_two_paths_to_one_folder_are_reported_as_the_same(
     tmp_path: Path, mounts: Callable[[Path, Path], None], way: str
 ) -> None:
     (tmp_path / "real").mkdir()
@@ -123,7 +123,7 @@ INSIDE = (inside_by_name, inside_by_link, inside_by_mount, inside_and_not_there_
 
 @pytest.mark.parametrize("way", INSIDE)
 @pytest.mark.parametrize("order", [1, -1], ids=["outer first", "inner first"])
-def test_a_folder_in_another_is_refused_whatever_leads_there(
+def test_a_folder_inside_another_is_refused_by_any_path(
     tmp_path: Path, mounts: Callable[[Path, Path], None], way: Second, order: int
 ) -> None:
     (tmp_path / "real").mkdir()
@@ -165,7 +165,7 @@ def test_a_location_is_read_from_the_mounts(folder: str, location: FolderLocatio
 
 
 @pytest.mark.parametrize("verb", ["run", "once", "check", "status"])
-def test_each_verb_ends_with_78_and_says_so(host: Host, verb: str) -> None:
+def test_each_verb_ends_with_78_for_overlapping_folders(host: Host, verb: str) -> None:
     (host.folder / "link").symlink_to(host.spool)
     host.configure(host.config.read_text().replace("folders = [", f'folders = ["{host.folder}/link", '))
     ended = host.run(verb)

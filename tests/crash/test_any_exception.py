@@ -205,7 +205,9 @@ def _number(name: str) -> int:
 
 
 @pytest.mark.timeout(7200 if EVERY else 300)
-def test_no_exception_anywhere_ends_floods_or_harms(stage: Stage, breakable: Sequence[str]) -> None:
+def test_no_exception_ends_the_daemon_or_floods_the_journal_or_loses_a_set(
+    stage: Stage, breakable: Sequence[str]
+) -> None:
     wings = runpy.run_path(str(BREAKER))["BREAKABLE"]
     assert all(any(name.startswith(wing) for name in breakable) for wing in wings)
     assert {"ec2:RegisterImage", "s3:PutObject", "uecwatchd.ledger.sqlite:SqliteLedger.put_set"} <= set(

@@ -83,7 +83,7 @@ def state(scene: Scene, registered: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, take_away], ids=named)
-def test_what_is_registered_is_found_again_when_the_ledger_is_lost(
+def test_registered_images_are_found_again_after_the_ledger_is_lost(
     scene: Scene, killer: Killer, state: Path, damage: Callable[[Path], None]
 ) -> None:
     before = scene.images()
@@ -125,7 +125,7 @@ def test_a_damaged_ledger_is_not_set_aside_under_a_daemon_that_has_it_open(state
     assert len(reports) == 1
 
 
-def test_what_people_asked_for_is_taken_over_from_a_damaged_ledger(state: Path) -> None:
+def test_requests_of_users_are_recovered_from_a_damaged_ledger(state: Path) -> None:
     with closing(open_ledger(state)) as book:
         book.put_hold(SetId("/spool", "karmic"), since=5.0)
         book.put_request(Request(SetId("/spool", "jaunty"), "retry"))
@@ -136,9 +136,7 @@ def test_what_people_asked_for_is_taken_over_from_a_damaged_ledger(state: Path) 
         assert book.sets() == ()
 
 
-def test_what_stands_only_in_the_log_of_a_damaged_ledger_is_taken_over_as_well(
-    state: Path, tmp_path: Path
-) -> None:
+def test_records_only_in_the_write_ahead_log_are_recovered_too(state: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     with closing(open_ledger(state)) as book:
         book.put_hold(SetId("/spool", "karmic"), since=5.0)
@@ -156,7 +154,7 @@ def test_two_ledgers_damaged_within_a_second_are_both_kept(state: Path) -> None:
     assert len([path for path in state.iterdir() if ".damaged-" in path.name]) == 2
 
 
-def test_a_passing_trouble_sets_nothing_aside(small_disk: Path) -> None:
+def test_a_temporary_error_does_not_replace_the_ledger(small_disk: Path) -> None:
     reports: list[str] = []
     open_ledger(small_disk).close()
     (small_disk / "filler").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096))
@@ -166,7 +164,7 @@ def test_a_passing_trouble_sets_nothing_aside(small_disk: Path) -> None:
     assert not [path for path in small_disk.iterdir() if ".damaged-" in path.name]
 
 
-def test_a_lock_of_another_process_passes(state: Path) -> None:
+def test_a_ledger_locked_by_another_process_is_not_replaced(state: Path) -> None:
     with closing(sqlite3.connect(state / FILE_NAME)) as other:
         other.execute("BEGIN IMMEDIATE")
         with (
@@ -204,7 +202,7 @@ def test_a_ledger_that_may_not_be_written_says_whose_it_should_be(host: Host) ->
     assert "this user may not read and write " in ended.stderr
 
 
-def test_a_crash_while_the_ledger_is_set_aside_costs_nothing_more(
+def test_a_crash_while_the_ledger_is_replaced_loses_nothing_more(
     scene: Scene, killer: Killer, state: Path
 ) -> None:
     before = scene.images()

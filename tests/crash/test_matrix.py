@@ -87,7 +87,7 @@ def gaps(moments: list[str]) -> Iterator[Gap]:
             yield Gap(effect(one), effect(other))
 
 
-def test_the_clean_run_crosses_the_moments_that_matter(clean: Clean) -> None:
+def test_a_run_without_a_crash_has_all_important_failpoints(clean: Clean) -> None:
     found = [gap for case in cases(clean.crossed) for gap in case]
     for name in MUST_BE_CROSSED:
         assert name in {gap.before for gap in found}

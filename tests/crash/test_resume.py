@@ -45,7 +45,7 @@ Turn = Callable[..., SetRecord]
     ],
     ids=["in the middle", "before the manifest"],
 )
-def test_an_upload_goes_on_at_the_part_that_lacks(
+def test_an_upload_resumes_at_the_missing_part(
     scene: Scene, killer: Killer, at: tuple[str, str, int], sentence: str
 ) -> None:
     scene.begin_again()
@@ -58,7 +58,7 @@ def test_an_upload_goes_on_at_the_part_that_lacks(
     assert "HeadObject" not in {seen.action for seen in scene.host.cloud.requests[asked:]}
 
 
-def test_a_part_that_is_another_by_its_etag_is_sent_again_and_no_other(scene: Scene, killer: Killer) -> None:
+def test_only_a_part_with_another_etag_is_sent_again(scene: Scene, killer: Killer) -> None:
     scene.begin_again()
     assert killer.run(scene.host, "once", at=("after put part", "before put part", 3)) == KILLED
     store = scene.host.cloud.backend.store
@@ -72,7 +72,7 @@ def test_a_part_that_is_another_by_its_etag_is_sent_again_and_no_other(scene: Sc
     assert scene.host.run("verify", "tiny").returncode == 0
 
 
-def test_a_part_that_rots_while_its_etag_stays_is_sent_again_with_all_others_after_a_retry(
+def test_after_a_retry_all_parts_are_sent_if_one_is_damaged_under_the_same_etag(
     scene: Scene, killer: Killer
 ) -> None:
     """The bucket shows it as right, and the cloud finds the mistake when it is asked to register."""
@@ -91,7 +91,7 @@ def test_a_part_that_rots_while_its_etag_stays_is_sent_again_with_all_others_aft
     assert len(scene.images()) == 3
 
 
-def test_a_killed_daemon_goes_on_as_well(scene: Scene, killer: Killer) -> None:
+def test_a_killed_daemon_resumes_too(scene: Scene, killer: Killer) -> None:
     scene.begin_again()
     killer.begin(scene.host, "run", at=("after put part", "before put part", 3))
     assert killer.ended() == KILLED
@@ -108,7 +108,7 @@ def sent_twice(scene: Scene) -> list[str]:
     return [key for key, count in scene.puts().items() if count > 1]
 
 
-def test_a_kernel_that_left_meanwhile_costs_a_manifest_and_no_part(scene: Scene, killer: Killer) -> None:
+def test_a_kernel_that_has_left_the_cloud_changes_only_the_manifest(scene: Scene, killer: Killer) -> None:
     """The machine's manifest names the id that it had, and its parts name none."""
     scene.begin_again()
     at = ("after note bundle uploaded", "before note bundle registering", 3)
@@ -126,7 +126,7 @@ def test_a_kernel_that_left_meanwhile_costs_a_manifest_and_no_part(scene: Scene,
 
 
 @pytest.mark.parametrize("size", [1, (10 << 20) - 3000, 10 << 20])
-def test_no_image_makes_more_parts_than_was_foretold(size: int, tmp_path: Path) -> None:
+def test_no_image_has_more_parts_than_estimated(size: int, tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(random.Random(size).randbytes(size))  # noqa: S311 (not to be compressible)
     with closing(FileSource(FileIO(tmp_path / "noise"))) as noise:
         bundling = Bundling(noise, name="n", prefix="p", secret=Secret.random())
@@ -204,7 +204,7 @@ def test_a_registration_whose_answer_was_lost_is_looked_for(
     "moment",
     ["after put part", "before put manifest", "after note bundle uploaded"],
 )
-def test_nothing_is_registered_from_a_member_that_changes_and_nothing_of_it_stays(
+def test_a_member_that_changes_is_not_registered_and_leaves_nothing(
     host: Host, turn: Turn, at_moment: Callable[..., None], moment: str
 ) -> None:
     drop_noise(host)
@@ -235,7 +235,7 @@ def test_no_machine_is_registered_when_its_kernel_changes_meanwhile(
     assert {image.type for image in host.cloud.images} == {"kernel", "ramdisk"}
 
 
-def test_what_another_set_goes_on_with_is_not_removed(
+def test_a_bundle_that_another_set_resumes_is_not_removed(
     host: Host, turn: Turn, at_moment: Callable[..., None]
 ) -> None:
     drop_noise(host)

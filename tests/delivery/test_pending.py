@@ -130,7 +130,7 @@ def test_a_set_whose_image_is_pending_has_no_worker(host: Host, listener: Record
     assert (host.spool / "karmic.emi").exists()
 
 
-def test_what_it_waits_for_is_reported_once_and_shown_by_status(host: Host, listener: Recorder) -> None:
+def test_the_reason_for_the_wait_is_reported_once_and_shown_by_status(host: Host, listener: Recorder) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
@@ -154,7 +154,9 @@ def test_what_it_waits_for_is_reported_once_and_shown_by_status(host: Host, list
     assert report["ids"]["machine"] is None
 
 
-def test_a_look_is_one_question_and_less_often_the_longer_it_takes(host: Host, listener: Recorder) -> None:
+def test_a_pending_image_is_asked_for_with_one_request_and_less_and_less_often(
+    host: Host, listener: Recorder
+) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
@@ -192,7 +194,7 @@ def test_after_one_time_out_it_is_registered_again_once_and_then_deferred(
     assert parts_put(host) == parts
 
 
-def test_what_leaves_the_list_while_it_is_pending_is_registered_again_once(
+def test_an_image_that_vanishes_while_pending_is_registered_again_once(
     host: Host, listener: Recorder
 ) -> None:
     drop(host)
@@ -304,7 +306,7 @@ def test_no_machine_is_registered_with_a_kernel_that_another_set_registers_again
 
 
 @pytest.mark.parametrize("order", ["hold", "forget", "reload", "restart", "outage", "touch"])
-def test_whatever_happens_meanwhile_it_ends_registered_once(
+def test_a_pending_set_ends_registered_once_after_any_event(
     host: Host, listener: Recorder, order: str
 ) -> None:
     drop(host)
@@ -402,9 +404,7 @@ def test_a_bundle_that_no_image_could_be_made_of_is_made_again(
     assert "Resuming karmic at upload" not in (host.spool / "karmic.uec.log").read_text()
 
 
-def test_what_a_ledger_of_before_has_of_a_failed_image_is_not_registered_again(
-    host: Host, listener: Recorder
-) -> None:
+def test_a_failed_image_in_an_older_ledger_is_not_registered_again(host: Host, listener: Recorder) -> None:
     host.cloud.faults.arm("pending", FOR_EVER)
     sealed = wrongly_sealed(host, listener)
     assert sealed.state == "waiting", sealed.error

@@ -133,7 +133,7 @@ def test_a_server_that_closes_each_connection_is_worked_with(
     assert len(made) == len(host.cloud.requests) > 10
 
 
-def test_tags_that_did_not_stick_are_a_remark(host: Host, turn: Turn) -> None:
+def test_lost_tags_are_a_remark(host: Host, turn: Turn) -> None:
     host.cloud.faults.arm("lost-tags", 10)
     done = turn()
     assert done.state == "done"
@@ -176,7 +176,7 @@ def test_full_verification_opens_the_bundle_before_it_is_registered(
 
 
 @pytest.mark.parametrize("generation", ["uec", "euca3", "euca4", "euca5"])
-def test_who_may_not_register_kernels_learns_it_before_the_machine_goes_up(
+def test_missing_rights_for_kernels_are_reported_before_the_machine_is_uploaded(
     real_set: RealSet, tmp_path: Path, generation: str
 ) -> None:
     with cloud_host(tmp_path, generation, administrator=False) as host:
@@ -191,7 +191,7 @@ def test_who_may_not_register_kernels_learns_it_before_the_machine_goes_up(
         assert {stored.key.split("-")[0] for stored in cloud.objects("uec-images")} == {"vmlinuz"}
 
 
-def test_a_part_that_rots_under_a_right_etag_is_made_again(host: Host, turn: Turn) -> None:
+def test_a_part_that_is_damaged_under_the_right_etag_is_made_again(host: Host, turn: Turn) -> None:
     host.configure(f'{host.config.read_text()}\n[work]\nverify = "full"\n')
     host.cloud.faults.arm("put-503", 1, spare=3)  # the manifest
     assert turn().state == "deferred"
@@ -225,7 +225,7 @@ def test_an_image_that_failed_makes_room_for_the_next_attempt(tmp_path: Path, li
     ("trouble", "why", "code"),
     [("wrong key", "the secret key is not that of the access key", 78), ("away", "the connection broke", 69)],
 )
-def test_a_disk_that_waits_for_a_cloud_to_be_recognised_says_what_is_in_the_way(
+def test_a_disk_that_waits_for_detection_of_its_cloud_has_a_reason(
     host_class: type[Host], tmp_path: Path, trouble: str, why: str, code: int
 ) -> None:
     with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
@@ -259,7 +259,7 @@ def test_a_platform_that_is_named_later_makes_another_image(tmp_path: Path) -> N
         assert sorted(image.platform for image in cloud.images) == ["", "windows"]
 
 
-def test_what_was_begun_in_one_bucket_goes_on_in_another_if_that_is_wanted_by_then(
+def test_an_upload_moves_to_another_bucket_after_a_change_of_the_configuration(
     host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
     host.drop(real_set.kernel, names=["linux.vmlinuz"])
@@ -276,7 +276,7 @@ def test_what_was_begun_in_one_bucket_goes_on_in_another_if_that_is_wanted_by_th
     assert image.location.startswith("other-images/")
 
 
-def test_what_a_cloud_demands_is_known_before_anything_goes_up(real_set: RealSet, tmp_path: Path) -> None:
+def test_requirements_of_a_cloud_are_checked_before_the_upload(real_set: RealSet, tmp_path: Path) -> None:
     with cloud_host(tmp_path, "euca4") as host:
         cloud = host.cloud
         host.drop(real_set.machine, real_set.kernel, names=["k.img", "k.vmlinuz"])

@@ -91,7 +91,7 @@ def test_of_several_kernels_kept_the_newest_is_used(
     assert [path.name for path in found.modules] == [path.name for path in real_kernel.modules]
 
 
-def test_of_two_who_keep_the_same_kernel_the_second_finds_it_there(
+def test_a_kernel_that_another_process_has_kept_is_used(
     real_kernel: material.DebianKernel, tmp_path: Path
 ) -> None:
     first, second = (

@@ -149,7 +149,7 @@ def test_there_is_nothing_to_read_at_the_end(opened: Callable[[Content], BlockSo
 
 
 @every_source
-def test_what_nobody_writes_to_stays_unchanged(opened: Callable[[Content], BlockSource]) -> None:
+def test_an_unmodified_file_counts_as_unchanged(opened: Callable[[Content], BlockSource]) -> None:
     with closing(opened(Content((), HOLE_BYTES))) as source:
         read(source, 0, HOLE_BYTES)
         assert source.is_unchanged()
@@ -163,7 +163,7 @@ def test_a_closed_source_is_not_read(opened: Callable[[Content], BlockSource]) -
         source.read_into(0, memoryview(bytearray(1)))
 
 
-def test_a_file_tells_that_it_was_written_to(tmp_path: Path) -> None:
+def test_a_modified_file_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "karmic.img"
     path.write_bytes(b"karmic")
     with closing(FileSource(FileIO(path))) as source:

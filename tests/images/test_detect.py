@@ -274,7 +274,7 @@ def test_a_kernel_that_claims_not_to_be_64_bit_is_i386(real_kernel: DebianKernel
     assert detect_all(head).arch == "i386"
 
 
-def test_a_kernel_older_than_that_flag_does_not_say(real_kernel: DebianKernel) -> None:
+def test_a_kernel_older_than_that_flag_has_no_architecture(real_kernel: DebianKernel) -> None:
     head = bytearray(real_kernel.image.read_bytes()[:HEAD_BYTES])
     struct.pack_into("<H", head, 0x206, 0x20A)  # Linux 2.6.31
     assert detect_all(head).arch is None
@@ -287,7 +287,7 @@ def test_memdisk_is_a_kernel_without_architecture_or_version() -> None:
     assert reason_unsuitable("kernel", facts, size=MEMDISK.stat().st_size) is None
 
 
-def test_an_unpacked_kernel_is_one_too(vmlinux: bytes) -> None:
+def test_an_unpacked_kernel_is_a_kernel(vmlinux: bytes) -> None:
     facts = detect_all(vmlinux)
     assert (facts.format, facts.role, facts.arch) == ("elf", "kernel", "x86_64")
     assert facts.claimed is not None
@@ -345,7 +345,7 @@ def test_a_compressed_cpio_is_a_ramdisk(name: str, command: str, archive: bytes)
 
 
 @pytest.mark.parametrize("command", ["zstd -q -19", "lzop -9", "bzip2"])
-def test_what_cannot_be_looked_into_leaves_the_role_to_the_name(command: str, archive: bytes) -> None:
+def test_an_unreadable_compression_leaves_the_role_to_the_name(command: str, archive: bytes) -> None:
     """Python cannot unpack zstd and lzop, and bzip2 only in blocks larger than what is read of a file."""
     packed = run(*command.split(), "-c", stdin=archive * 10)
     facts = detect_all(packed)
@@ -407,7 +407,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_no_image_serves_nowhere(name: str) -> None:
+def test_a_file_that_is_no_image_has_no_role(name: str) -> None:
     data = OTHERS[name]
     facts = detect_all(data)
     assert (facts.format, facts.role) == (name, None)
@@ -432,7 +432,7 @@ MAGICS = [(s.at, s.magic) for s in SIGNATURES] + [(0, magic) for magic in COMPRE
     places=[(0x1FE, b"\x55\xaa\0\0HdrS\xff\xff")], noise=b"\xff" * 3000, length=HEAD_BYTES, tail=b"", size=1
 )
 @settings(max_examples=300, deadline=1000)
-def test_no_content_however_mangled_is_beyond_words(
+def test_any_mangled_content_has_a_description(
     places: list[tuple[int, bytes]], noise: bytes, length: int, tail: bytes, size: int
 ) -> None:
     head = bytearray((noise * 30)[:HEAD_BYTES].ljust(HEAD_BYTES, b"\0"))
@@ -447,5 +447,5 @@ def test_no_content_however_mangled_is_beyond_words(
 
 @given(st.binary(max_size=600))
 @settings(max_examples=200, deadline=1000)
-def test_any_bytes_are_something(data: bytes) -> None:
+def test_any_bytes_have_a_kind(data: bytes) -> None:
     assert detect_all(data).format

@@ -67,7 +67,9 @@ KERNELS = {
 
 
 @pytest.mark.parametrize(("pieces", "arch"), KERNELS.values(), ids=KERNELS)
-def test_a_kernel_says_its_architecture(pieces: list[tuple[int, bytes]], arch: str) -> None:
+def test_the_architecture_of_a_kernel_is_read_from_its_header(
+    pieces: list[tuple[int, bytes]], arch: str
+) -> None:
     facts = look(*pieces)
     assert (facts.role, facts.arch) == ("kernel", arch)
     assert reason_unsuitable("kernel", facts, size=SIZE) is None
@@ -75,7 +77,7 @@ def test_a_kernel_says_its_architecture(pieces: list[tuple[int, bytes]], arch: s
     assert why.startswith("it is a")
 
 
-def test_a_compressed_kernel_is_looked_into() -> None:
+def test_a_compressed_kernel_is_decompressed_for_its_architecture() -> None:
     packed = gzip.compress(bytes(56) + b"ARM\x64" + bytes(4000))
     facts = detect(packed, packed[-512:], size=len(packed))
     assert (facts.format, facts.inside, facts.role, facts.arch) == ("gzip", "image", "kernel", "arm64")
@@ -122,7 +124,7 @@ def test_a_partition_type_says_the_architecture_of_a_disk(type_: str, arch: str)
     assert look((512, header), (1024 + 128, UUID(type_).bytes_le)).arch == arch
 
 
-def test_a_disk_for_several_is_for_the_one_that_hosts_have() -> None:
+def test_a_disk_for_several_architectures_is_for_that_of_the_hosts() -> None:
     root = {arch: type_ for type_, arch in reversed(PARTITION_ARCH.items())}
     header = b"EFI PART" + bytes(24) + struct.pack("<Q", 2047) + bytes(32) + struct.pack("<QII", 2, 128, 128)
     assert look((512, header), (1024, root["arm64"]), (1152, root["x86_64"])).arch == "x86_64"

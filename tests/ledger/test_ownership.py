@@ -63,7 +63,7 @@ def record_of(files: Files, *, owner: int | None = None, image_id: str = "emi-1"
 # --- a ledger of before -----------------------------------------------------------------------------------
 
 
-def test_a_ledger_of_before_is_taken_over_with_owners_unknown(tmp_path: Path) -> None:
+def test_an_older_ledger_is_migrated_with_unknown_owners(tmp_path: Path) -> None:
     before = next(i for i, text in enumerate(MIGRATIONS) if "ADD COLUMN owner" in text)
     with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as old:
         old.executescript(f"{' '.join(MIGRATIONS[:before])} PRAGMA user_version = {before};")
@@ -81,7 +81,7 @@ def test_a_ledger_of_before_is_taken_over_with_owners_unknown(tmp_path: Path) ->
         assert book.predecessor("emi-2", cloud="c", made_for=SetId("/spool", "web"), owner=BOB) is None
 
 
-def test_a_set_of_before_is_whose_file_it_was_made_of_and_so_is_its_image(tmp_path: Path) -> None:
+def test_a_set_of_an_older_ledger_belongs_to_the_owner_of_its_file(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
         book.put_set(record_of(STEM))
         book.put_bundle(BUNDLE)
@@ -94,7 +94,7 @@ def test_a_set_of_before_is_whose_file_it_was_made_of_and_so_is_its_image(tmp_pa
         assert book.predecessor("emi-2", cloud="c", made_for=SetId("/spool", "web"), owner=BOB) is None
 
 
-def test_another_whose_file_lies_there_now_does_not_come_by_an_image_of_before() -> None:
+def test_another_owner_of_the_present_file_does_not_get_an_older_image() -> None:
     bobs: Files = {
         "shift.txt": (BOB, "text"),
         **{path: (BOB, content) for path, (_, content) in STEM.items()},
@@ -137,7 +137,7 @@ def test_a_name_in_other_letters_is_the_same_name() -> None:
 # --- what goes with a set, and what is shared -------------------------------------------------------------
 
 
-def test_what_root_has_put_there_for_all_does_not_leave_with_a_members_set() -> None:
+def test_shared_files_of_root_do_not_leave_with_the_set_of_a_member() -> None:
     files: Files = {**NAMED, "vmlinuz-1": (ROOT, "kernel")}
     assembly = decided(files)
     records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
@@ -154,7 +154,7 @@ def test_what_root_has_put_there_for_all_does_not_leave_with_a_members_set() -> 
         {"b.toml": NAMED["web.toml"][1].replace(b"base.img", b"b.img"), "b.img": b"no disk"},
     ],
 )
-def test_a_kernel_stays_that_a_set_names_which_is_not_ready(other: Mapping[str, bytes]) -> None:
+def test_a_kernel_that_an_unready_set_names_does_not_leave(other: Mapping[str, bytes]) -> None:
     files: Files = {**NAMED, **{path: (ALICE, content) for path, content in other.items()}}
     assembly = decided(files)
     records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
@@ -173,13 +173,13 @@ def test_root_owned_sidecars_leave_with_the_image_whose_name_they_bear() -> None
     assert found.shared == ()
 
 
-def test_nothing_has_an_owner_where_members_trust_each_other() -> None:
+def test_there_are_no_owners_in_the_folder_of_one_team() -> None:
     (found,) = assemble(owned(STEM), rules=UEC).ready
     assert found.owner is None
 
 
 @pytest.mark.parametrize("many", [200, 2000])
-def test_room_and_time_for_metadata_are_shared_by_owners(tmp_path: Path, many: int) -> None:
+def test_limits_for_metadata_are_shared_between_owners(tmp_path: Path, many: int) -> None:
     """The largest, the oldest and the only one of alice's is kept beside what bob drops by the thousand."""
     (tmp_path / "web.toml").write_text(f'description = "{"x" * 200}"\n')
     os.chown(tmp_path / "web.toml", ALICE, ALICE)

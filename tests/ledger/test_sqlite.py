@@ -82,7 +82,7 @@ def test_a_bundle_record_does_not_show_its_keys() -> None:
     assert "kkkk" not in repr(BUNDLE)
 
 
-def test_a_reader_sees_what_a_writer_has_open(tmp_path: Path) -> None:
+def test_a_reader_sees_the_rows_of_a_running_writer(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
         book.put_set(RECORD)
         reader = read_ledger(tmp_path)
@@ -156,7 +156,7 @@ def spoil_bundle(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "text"), [("idle", "[{"), ("members", '["machine"]'), ("members", "[{}]"), ("members", "3")]
 )
-def test_a_row_that_makes_no_sense_is_damage_for_the_operation_that_reads_it(
+def test_an_invalid_row_is_damage_for_the_operation_that_reads_it(
     tmp_path: Path, column: str, text: str
 ) -> None:
     with closing(open_ledger(tmp_path)) as book:
@@ -242,7 +242,7 @@ def test_a_ledger_that_is_no_file_is_named_for_what_it_is(
     assert kind in caught.value.why
 
 
-def test_a_ledger_that_is_just_being_made_is_none_yet_for_those_who_look(tmp_path: Path) -> None:
+def test_a_ledger_that_is_being_created_does_not_exist_yet_for_readers(tmp_path: Path) -> None:
     (tmp_path / schema.FILE_NAME).touch()
     assert read_ledger(tmp_path) is None
 

@@ -83,7 +83,7 @@ def test_a_stream_of_the_journal_is_spoken_to_natively_or_in_marked_lines(stderr
     assert choose_output(environ, stderr, native=False) == "marked"
 
 
-def test_a_stream_that_was_redirected_since_is_not_the_journal(stderr: TextIO) -> None:
+def test_a_redirected_stream_is_not_the_journal(stderr: TextIO) -> None:
     assert choose_output({"JOURNAL_STREAM": "1:1"}, stderr, native=True) == "plain"
     assert choose_output({"JOURNAL_STREAM": "1:1"}, io.StringIO(), native=True) == "plain"
 
@@ -143,7 +143,7 @@ def test_the_journal_takes_a_set_whose_name_is_not_utf8(stderr: TextIO) -> None:
         ("\udcff\udc9b", rb"\udcff\udc9b"),
     ],
 )
-def test_no_field_gives_orders_to_a_terminal(name: str, field: bytes, stderr: TextIO) -> None:
+def test_no_field_can_control_a_terminal(name: str, field: bytes, stderr: TextIO) -> None:
     journal, sent = native(stderr)
     fields = {"file": name, "hint": name, "error": name, "bucket": name, "traceback": f"{name}\n{name}"}
     journal.tell(Event(Kind.REJECTED, name, SetId("/spool", name), fields=fields))
@@ -152,7 +152,7 @@ def test_no_field_gives_orders_to_a_terminal(name: str, field: bytes, stderr: Te
     assert found["UEC_TRACEBACK"] == field + b"\n" + field
 
 
-def test_a_journal_in_trouble_stops_no_work(stderr: TextIO) -> None:
+def test_an_unavailable_journal_stops_no_work(stderr: TextIO) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(105, "No buffer space available")
 
@@ -236,7 +236,7 @@ def test_progress_is_one_line_written_over_with_events_above_it(
     assert shown().endswith("karmic is registered as emi-1\n")
 
 
-def test_progress_is_drawn_no_more_often_than_an_eye_can_follow(
+def test_progress_is_drawn_at_a_limited_rate(
     terminal: tuple[TextIO, Callable[[], str]],
 ) -> None:
     stream, shown = terminal

@@ -42,7 +42,7 @@ def names(folder: Path) -> list[str]:
     return [p.name for p in sorted(folder.iterdir(), key=lambda path: path.stat().st_ctime_ns)]
 
 
-def test_ids_appear_after_everything_they_prove(record: SetRecord, tmp_path: Path) -> None:
+def test_ids_are_written_after_everything_else(record: SetRecord, tmp_path: Path) -> None:
     log = result_files.LogFile(tmp_path, "karmic")
     log.begin(1, started=0.0)
     log.tell(Event(Kind.DONE, "karmic is emi-1"))
@@ -53,7 +53,7 @@ def test_ids_appear_after_everything_they_prove(record: SetRecord, tmp_path: Pat
 
 
 @pytest.mark.parametrize("suffix", [".uec.log", ".uec.json", ".emi"])
-def test_whose_place_is_taken_keeps_back_no_other_output(
+def test_an_output_that_cannot_be_written_does_not_prevent_the_others(
     record: SetRecord, tmp_path: Path, suffix: str
 ) -> None:
     (tmp_path / f"karmic{suffix}").symlink_to("/etc/motd")
@@ -113,7 +113,7 @@ def test_the_json_comes_back_as_it_was_written(record: SetRecord) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"version": 2}', b"\xff"])
-def test_what_is_no_report_is_not_read_as_one(data: bytes) -> None:
+def test_a_malformed_report_is_not_read(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         result_files.read_report(data)
 
@@ -140,7 +140,7 @@ def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> 
     }
 
 
-def test_a_name_cannot_forge_lines_or_give_orders_to_a_terminal(record: SetRecord, tmp_path: Path) -> None:
+def test_a_name_cannot_forge_lines_or_control_a_terminal(record: SetRecord, tmp_path: Path) -> None:
     nasty = "x\n2026-01-01 00:00:00  forged is emi-DEADBEEF\x1b[2J"
     result_files.LogFile(tmp_path, "karmic").tell(Event(Kind.DONE, f"{nasty} is emi-1"))
     result_files.publish(replace(record, state="rejected", error=Failure("rejected", nasty, nasty, nasty)))
@@ -150,13 +150,13 @@ def test_a_name_cannot_forge_lines_or_give_orders_to_a_terminal(record: SetRecor
         assert not any(line.startswith("2026-01-01") for line in text.splitlines())
 
 
-def test_everything_of_ours_can_be_cleared_away(record: SetRecord, tmp_path: Path) -> None:
+def test_all_outputs_of_a_set_can_be_removed(record: SetRecord, tmp_path: Path) -> None:
     result_files.publish(record)
     result_files.clear(record)
     assert names(tmp_path) == []
 
 
-def test_what_is_not_ours_stays_when_ours_is_cleared_away(record: SetRecord, tmp_path: Path) -> None:
+def test_other_files_stay_when_outputs_are_removed(record: SetRecord, tmp_path: Path) -> None:
     result_files.publish(record)
     (tmp_path / "karmic.eri").unlink()
     (tmp_path / "karmic.eri").symlink_to("/etc/motd")

@@ -80,11 +80,11 @@ def test_a_status_is_one_line_whatever_a_set_is_called(systemd: Systemd) -> None
 
 
 @pytest.mark.parametrize("address", ["", "vsock:2:1234", "/nowhere/notify"], ids=["none", "vsock", "gone"])
-def test_where_nobody_listens_nothing_happens(address: str) -> None:
+def test_without_a_socket_nothing_is_sent(address: str) -> None:
     Notifier({"NOTIFY_SOCKET": address} if address else {}, PID).ready("x")
 
 
-def test_a_status_that_does_not_fit_is_sent_with_the_next_sign_of_life(systemd: Systemd) -> None:
+def test_an_unsent_status_is_sent_with_the_next_watchdog_message(systemd: Systemd) -> None:
     notifier = Notifier(systemd.environ, PID)
     count = systemd.full()
     for done in range(1000):
@@ -109,7 +109,7 @@ def test_a_status_that_is_shown_already_is_not_reported_again(systemd: Systemd) 
     assert systemd.silent()
 
 
-def test_what_systemd_must_know_waits_until_there_is_space(systemd: Systemd) -> None:
+def test_important_messages_wait_for_space_in_the_socket(systemd: Systemd) -> None:
     count = systemd.full()
     reader = threading.Timer(0.2, lambda: [systemd.heard() for _ in range(count)])
     reader.start()
@@ -145,7 +145,7 @@ def test_the_watchdog_is_fed_twice_in_its_time(environ: dict[str, str], seconds:
     assert Notifier(environ, PID).watchdog_seconds == seconds
 
 
-def test_work_stands_before_the_summary_and_each_stays_until_replaced(systemd: Systemd) -> None:
+def test_running_work_precedes_the_summary_in_the_status(systemd: Systemd) -> None:
     notifier = Notifier(systemd.environ, PID)
     notifier.ready("2 waiting")
     notifier.work("karmic: upload")
@@ -187,7 +187,7 @@ def test_sets_at_work_together_are_reported_together(systemd: Systemd) -> None:
     assert systemd.heard() == "STATUS=lucid: register"
 
 
-def test_speed_is_that_of_the_file_at_hand(systemd: Systemd) -> None:
+def test_the_speed_is_that_of_the_current_file(systemd: Systemd) -> None:
     clock = Clock(100.0)
     tracker = ProgressTracker(clock=clock)
     show_work(Notifier(systemd.environ, PID), tracker)
@@ -198,7 +198,7 @@ def test_speed_is_that_of_the_file_at_hand(systemd: Systemd) -> None:
     assert [text.rpartition(", ")[2] for text in notices] == ["0 %", "2.5 MB/s", "0 %", "20.0 MB/s"]
 
 
-def test_monitors_may_be_told_from_many_threads(systemd: Systemd) -> None:
+def test_listeners_are_safe_for_many_threads(systemd: Systemd) -> None:
     tracker = ProgressTracker()
     show_work(Notifier({}, PID), tracker)
 

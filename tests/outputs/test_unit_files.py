@@ -66,7 +66,7 @@ def test_the_unit_exposes_little(tmp_path: Path) -> None:
     assert verdict.returncode == 0, verdict.stdout
 
 
-def test_what_people_must_correct_is_not_tried_again() -> None:
+def test_exit_codes_that_people_must_correct_cause_no_restart() -> None:
     service = settings_of_the_unit("Service")
     assert service["Restart"] == "on-failure"
     assert service["RestartPreventExitStatus"].split() == ["USAGE", "CONFIG", "NOPERM"]

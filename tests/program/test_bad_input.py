@@ -197,7 +197,7 @@ def test_the_good_set_among_them_is_registered(ran: Ran) -> None:
 
 
 @pytest.mark.parametrize("bad", BAD, ids=IDS)
-def test_it_ends_in_its_class(ran: Ran, bad: Bad) -> None:
+def test_each_bad_input_ends_in_the_expected_state(ran: Ran, bad: Bad) -> None:
     assert ran.rows[bad.name]["state"] == bad.state, ran.rows[bad.name]
 
 
@@ -221,15 +221,15 @@ def test_the_log_beside_the_file_the_journal_and_status_say_the_same(ran: Ran, b
 
 
 @pytest.mark.parametrize("bad", BAD, ids=IDS)
-def test_no_id_appears_beside_it(ran: Ran, bad: Bad) -> None:
+def test_a_bad_set_gets_no_id(ran: Ran, bad: Bad) -> None:
     assert not (ran.host.spool / f"{bad.name}.emi").exists()
 
 
-def test_the_worst_of_it_is_the_exit_code(ran: Ran) -> None:
+def test_the_exit_code_is_that_of_the_worst_set(ran: Ran) -> None:
     assert ran.returncode == 78
 
 
-def test_nothing_of_it_reached_the_cloud_but_the_good_set(ran: Ran) -> None:
+def test_only_the_good_set_reached_the_cloud(ran: Ran) -> None:
     assert len(ran.host.cloud.images) == 3
 
 
@@ -246,7 +246,7 @@ def _is_final(path: Path) -> bool:
     return any(bad.state == "rejected" for bad in BAD if bad.name == name)
 
 
-def test_a_corrected_file_is_enough_for_another_try(ran: Ran, real_set: RealSet) -> None:
+def test_a_corrected_file_starts_another_attempt(ran: Ran, real_set: RealSet) -> None:
     shutil.copy(real_set.machine, ran.host.spool / "short.img")
     (ran.host.spool / "typo.toml").unlink()
     ran.host.run("once")
@@ -314,9 +314,7 @@ def test_a_spool_that_may_not_be_listed_ends_with_77(host: Host) -> None:
     assert "cannot list the spool folder" in ended.stderr
 
 
-def test_a_spool_that_is_not_there_ends_with_75_and_the_others_have_their_turn(
-    host: Host, real_set: RealSet
-) -> None:
+def test_a_missing_spool_ends_with_75_and_the_other_folders_are_served(host: Host, real_set: RealSet) -> None:
     text = host.config.read_text()
     host.configure(text.replace("folders = [", f'folders = ["{host.folder}/none", '))
     _stem("karmic")(host, real_set)

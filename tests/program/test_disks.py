@@ -116,13 +116,13 @@ def assert_done_once(host: Host, files: dict[str, bytes]) -> None:
     ],
     ids=["enough", "a byte short", "a file short", "files are not counted", "read-only"],
 )
-def test_a_disk_must_have_space_for_a_sets_results(space: Space, expected: str) -> None:
+def test_a_disk_needs_space_for_the_results_of_a_set(space: Space, expected: str) -> None:
     why, remedy = reason_too_full(space)
     assert expected in why
     assert bool(expected) is bool(why) is bool(remedy)
 
 
-def test_a_folder_that_cannot_be_asked_is_left_to_the_work_in_it(tmp_path: Path) -> None:
+def test_a_folder_whose_space_is_unknown_passes_the_check(tmp_path: Path) -> None:
     check_space(tmp_path / "none", "the spool folder")
 
 
@@ -162,7 +162,7 @@ def once_uploading(host: Host, act: Callable[[], None]) -> Iterator[None]:
     ],
     ids=["spool", "spool, short of files", "state, short", "state, short of files"],
 )
-def test_work_is_not_begun_that_could_not_be_written_down(
+def test_no_work_starts_if_the_ledger_has_no_space(
     place: str, way: str, spare: int, host: Host, small_set: RealSet, mount: Callable[[Path], Disk]
 ) -> None:
     disk = mount(host.spool if place == "spool" else host.state)
@@ -182,7 +182,7 @@ def test_work_is_not_begun_that_could_not_be_written_down(
 
 @pytest.mark.parametrize("way", ["bytes", "files"])
 @pytest.mark.parametrize("place", ["spool", "state"])
-def test_a_disk_that_fills_up_amidst_the_work_defers_a_set(
+def test_a_disk_that_fills_up_during_the_work_defers_a_set(
     place: str, way: str, host: Host, small_set: RealSet, mount: Callable[[Path], Disk]
 ) -> None:
     disk = mount(host.spool if place == "spool" else host.state)
@@ -257,7 +257,7 @@ def _read_only(disk: Disk) -> None:
     ],
     ids=["state full", "spool read-only"],
 )
-def test_a_daemon_lives_through_it_and_resumes_by_itself(
+def test_a_daemon_survives_a_full_or_read_only_disk_and_resumes_by_itself(
     place: str,
     harm: Callable[[Disk], None],
     repair: Callable[[Disk], None],

@@ -280,7 +280,7 @@ def test_a_proxy_that_fails_floods_nobody(
     assert asked
 
 
-def test_what_nobody_foresaw_floods_nobody(host: Host) -> None:
+def test_unexpected_errors_flood_nobody(host: Host) -> None:
     drop_disk(host)
     host.configure(host.config.read_text().replace('dialect = "sandbox"', 'dialect = "auto"'))
     lines = Lines(failing="(dialect sandbox)")

@@ -152,7 +152,7 @@ def test_nothing_planted_was_written_to_or_taken_away(planted: Ran) -> None:
     assert all(p.read_text() == "emi-deadbeef\n" for p in planted.host.spool.glob("*-foreign-file-emi.emi"))
 
 
-def test_a_set_that_nobody_stood_in_the_way_of_has_all_its_outputs(planted: Ran) -> None:
+def test_a_set_without_obstacles_has_all_its_outputs(planted: Ran) -> None:
     assert (planted.host.spool / "zz-good.emi").exists()
     assert len(planted.host.cloud.images) == 2  # all other sets are of one content
 
@@ -205,7 +205,7 @@ def test_an_archive_that_somebody_else_made_stops_nothing_but_the_archiving(host
 # --- writing, moment by moment ----------------------------------------------------------------------------
 
 
-def test_a_log_is_never_written_through_another_name_of_it(tmp_path: Path) -> None:
+def test_a_log_is_never_written_through_a_hard_link(tmp_path: Path) -> None:
     """The other file is the service's own, so that only the number of its names gives it away."""
     other = tmp_path / "other.log"
     other.write_text("ours, elsewhere\n")
@@ -216,7 +216,7 @@ def test_a_log_is_never_written_through_another_name_of_it(tmp_path: Path) -> No
     assert (tmp_path / "spool" / "karmic.uec.log").read_text() == "a line\n"
 
 
-def test_an_output_is_never_written_through_another_name_of_it(tmp_path: Path) -> None:
+def test_an_output_is_never_written_through_a_hard_link(tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text("ours, elsewhere\n")
     (tmp_path / "spool").mkdir()
@@ -288,7 +288,7 @@ def test_a_log_swapped_while_it_is_written_leads_nowhere_else(tmp_path: Path, ki
     assert target.read_bytes() == SECRET
 
 
-def test_a_new_output_does_not_replace_what_comes_at_the_same_moment(tmp_path: Path) -> None:
+def test_a_new_output_does_not_replace_a_file_created_at_the_same_moment(tmp_path: Path) -> None:
     """A rename would. The loser of the race gets an error, and nothing is lost of the other's file."""
     lost = 0
     for turn in range(200):
@@ -432,7 +432,7 @@ def test_an_image_of_an_odd_name_is_registered_or_refused_in_words(odd: Ran, nam
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_no_odd_name_forges_a_line_of_a_log_or_gives_orders_to_a_terminal(odd: Ran, name: str) -> None:
+def test_no_odd_name_forges_a_log_line_or_controls_a_terminal(odd: Ran, name: str) -> None:
     stem = output_files.output_stem(name)
     for line in (odd.host.spool / f"{stem}.uec.log").read_text().splitlines():
         assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  |--- attempt 1, | {22}", line), line

@@ -229,12 +229,12 @@ def test_status_tells_why_bobs_file_does_not_count(story: Story, file: str, name
     assert f"it belongs to uid {BOB}, and the set {name} to uid {ALICE}: only files of one owner" in detail
 
 
-def test_a_set_that_waits_for_what_bob_has_says_so(story: Story) -> None:
+def test_a_set_that_waits_for_a_file_of_bob_has_that_reason(story: Story) -> None:
     detail = story.rows["waits/"]["detail"]
     assert f"waits.vmlinuz belongs to uid {BOB}, the set waits to uid {ALICE}" in detail
 
 
-def test_a_file_that_only_the_service_may_read_is_published_by_nobody(story: Story) -> None:
+def test_a_file_that_only_the_service_may_read_is_never_registered(story: Story) -> None:
     row = story.rows["leak/"]
     assert row["state"] == "waiting"
     assert f"secret.img belongs to uid {ALICE}, the set leak to uid {BOB}" in row["detail"]
@@ -255,7 +255,7 @@ def test_of_the_same_bytes_each_owner_has_an_image(story: Story) -> None:
     assert shared.is_public(shared.emi("mine"))
 
 
-def test_a_name_that_is_free_again_does_not_bring_its_last_owners_image_with_it(story: Story) -> None:
+def test_a_free_name_does_not_give_access_to_the_image_of_its_last_owner(story: Story) -> None:
     shared = story.shared
     log = [shared.serve().stderr for _ in range(3) if not (shared.spool / "swapped.emi").exists()]
     assert (shared.spool / "swapped.emi").exists(), log
@@ -264,7 +264,7 @@ def test_a_name_that_is_free_again_does_not_bring_its_last_owners_image_with_it(
 
 
 @pytest.mark.parametrize(("name", "believed"), [("plain", True), ("later", False), ("linked", False)])
-def test_the_loop_of_the_readme_believes_the_service_alone(
+def test_the_loop_in_the_readme_trusts_only_files_of_the_service(
     story: Story, name: str, *, believed: bool
 ) -> None:
     shared = story.shared
@@ -278,7 +278,7 @@ def test_the_loop_of_the_readme_believes_the_service_alone(
     assert (asked.returncode == 0) is believed
 
 
-def test_a_kernel_alone_is_not_taken_away_from_those_who_boot_with_it(
+def test_a_kernel_is_not_removed_while_images_of_others_boot_with_it(
     make_shared: Any, real_kernel: DebianKernel
 ) -> None:
     shared = make_shared()
@@ -330,7 +330,9 @@ def planted(make_shared: Any) -> Planted:
 
 
 @pytest.mark.parametrize("suffix", IN_PLACE_OF)
-def test_what_bob_puts_in_an_outputs_place_keeps_no_set_from_its_cloud(planted: Planted, suffix: str) -> None:
+def test_a_file_of_bob_in_place_of_an_output_does_not_prevent_the_upload(
+    planted: Planted, suffix: str
+) -> None:
     row, spool = planted.before[f"{suffix}-/"], planted.shared.spool
     assert row["state"] == "done"
     assert row["report"]["ids"]["machine"] in planted.shared.listed()
@@ -364,7 +366,7 @@ def test_a_set_waits_for_its_own_owner_to_free_a_name(planted: Planted) -> None:
 
 
 @pytest.mark.parametrize("fault", [{"slow": 0.2}, {"pending": 2}], ids=["at work", "pending"])
-def test_a_name_whose_owner_leaves_in_the_middle_is_the_next_ones(
+def test_a_name_belongs_to_the_next_owner_when_its_owner_leaves_during_the_upload(
     make_shared: Any, fault: Mapping[str, float]
 ) -> None:
     shared = make_shared("linger = 0")

@@ -73,7 +73,7 @@ def test_only_one_cloud_at_a_time_is_over_a_folder(folder: Path) -> None:
         pass
 
 
-def test_a_taken_port_is_said_to_be_taken(folder: Path) -> None:
+def test_a_port_in_use_is_reported(folder: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(Halted, match="Address already in use"),
@@ -222,9 +222,7 @@ def test_a_cloud_that_is_not_started_has_no_identity(folder: Path) -> None:
         _ = Sandbox(folder).identity
 
 
-def test_a_full_disk_is_an_answer_and_not_a_silence(
-    small_disk: Path, make_clients: Any, refusal: Any
-) -> None:
+def test_a_full_disk_is_answered_with_an_error(small_disk: Path, make_clients: Any, refusal: Any) -> None:
     with Sandbox(small_disk / "cloud") as cloud:
         s3 = make_clients(cloud).s3()
         s3.create_bucket(Bucket="images")
@@ -235,7 +233,7 @@ def test_a_full_disk_is_an_answer_and_not_a_silence(
 
 
 @pytest.mark.parametrize("name", ["objects.sqlite", "registry.sqlite"])
-def test_a_broken_database_is_said_to_be_broken(name: str, folder: Path) -> None:
+def test_a_broken_database_is_reported(name: str, folder: Path) -> None:
     with Sandbox(folder):
         pass
     (folder / name).write_bytes(b"not a database" * 100)
@@ -243,7 +241,7 @@ def test_a_broken_database_is_said_to_be_broken(name: str, folder: Path) -> None
         Sandbox(folder).start()
 
 
-def test_a_folder_that_cannot_be_made_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotPermitted, match="cannot keep a test cloud there"):
         Sandbox(tmp_path / "file" / "cloud").start()

@@ -108,7 +108,7 @@ def test_a_large_set_is_not_starved_by_an_endless_stream_of_small_ones() -> None
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_fifty_small_sets_are_begun_beside_a_large_one_that_never_ends(slots: int) -> None:
+def test_fifty_small_sets_start_beside_an_endless_large_one(slots: int) -> None:
     waiting = [new("large", LARGE)] + [new(f"s{i:02}", since=1.0) for i in range(50)]
     running, began = list[QueueEntry](), 0
     for _ in range(60):

@@ -137,7 +137,7 @@ class QuietNotifier:
         return lambda *_: None
 
 
-def test_who_gets_further_each_time_waits_no_longer_each_time(host: Host, listener: Recorder) -> None:
+def test_an_upload_with_progress_waits_no_longer_each_time(host: Host, listener: Recorder) -> None:
     host.configure(f"{host.config.read_text()}\n[work]\nuploads = 1\n")
     drop(host, mib=25)
     host.cloud.faults.arm("put-503-every", 2)
@@ -153,9 +153,7 @@ def test_who_gets_further_each_time_waits_no_longer_each_time(host: Host, listen
     assert len(waits) >= 2
 
 
-def test_who_gets_no_further_waits_longer_each_time_also_after_having_lost_a_part(
-    host: Host, listener: Recorder
-) -> None:
+def test_an_upload_without_progress_has_longer_pauses(host: Host, listener: Recorder) -> None:
     host.configure(f"{host.config.read_text()}\n[work]\nuploads = 1\n")
     drop(host)
     host.cloud.faults.arm("put-503", math.inf, spare=2)
@@ -192,7 +190,7 @@ AWAY = CloudAway("the cloud", "it is busy", "Wait.", request_id="r-1")
 
 
 @pytest.mark.parametrize("times", [0, 1, 2, 3])
-def test_it_is_asked_until_the_answer_is_good(times: int) -> None:
+def test_a_request_is_repeated_until_the_answer_is_good(times: int) -> None:
     script = Script(*[AWAY] * times, "good")
     assert script.again() == "good"
     assert script.slept == [1.5, 3.0, 6.0][:times]
@@ -203,20 +201,20 @@ def test_pauses_are_from_one_to_eight_seconds() -> None:
         assert all(1.0 <= pause * (1 + chance) <= 8.0 for pause in RetryPolicy().tries)
 
 
-def test_who_never_gets_a_good_answer_says_so_with_the_last_reason() -> None:
+def test_a_request_without_a_good_answer_fails_with_the_last_reason() -> None:
     with pytest.raises(StillAway, match="it is busy") as raised:
         Script(*[AWAY] * 4).again()
     assert raised.value.request_id == "r-1"
 
 
-def test_what_is_no_outage_stays_what_it_is() -> None:
+def test_a_deferral_is_not_reported_as_a_cloud_that_is_away() -> None:
     with pytest.raises(Deferred) as raised:
         Script(*[Deferred("part 1", "other bytes", "Wait.")] * 4).again()
     assert not isinstance(raised.value, CloudAway)
 
 
 @pytest.mark.parametrize("error", [Rejected("a", "b", "c"), Stopped("a", "b", "c")])
-def test_what_does_not_pass_by_itself_is_not_asked_again(error: Exception) -> None:
+def test_a_permanent_refusal_is_not_repeated(error: Exception) -> None:
     script = Script(error)
     with pytest.raises(type(error)):
         script.again()

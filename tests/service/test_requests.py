@@ -242,7 +242,7 @@ def test_without_a_daemon_the_next_one_finds_what_was_asked_for(
     assert once(host, listener) == once(host, listener) == [("rejected", 2)], "once, and not at every start"
 
 
-def test_what_cannot_even_be_read_is_looked_at_again(host: Host, listener: Recorder) -> None:
+def test_retry_tries_a_rejected_set_again(host: Host, listener: Recorder) -> None:
     (host.spool / "karmic.toml").write_text("nonsense")
     assert once(host, listener) == once(host, listener) == [("rejected", 1)]
     said(host, "retry", "karmic")
@@ -363,7 +363,7 @@ def test_what_is_compared_with_the_cloud_is_named_with_its_folder_where_two_have
     assert "cloud elsewhere, which is not configured" in said(host, "verify", "/b/karmic", code=78)
 
 
-def test_a_file_in_no_set_is_no_set(host: Host) -> None:
+def test_a_file_in_no_set_cannot_be_retried(host: Host) -> None:
     (host.spool / "notes.txt").write_text("hello")
     assert "not a disk image" in said(host, "retry", "notes.txt", code=66)
 
@@ -381,7 +381,7 @@ def test_root_leaves_nothing_behind_that_the_service_cannot_use(host: Host, real
     assert host.outputs() == [], "root removes what the service has put there"
 
 
-def test_who_may_not_write_to_the_ledger_is_told_so(host: Host) -> None:
+def test_a_user_without_write_access_to_the_ledger_is_told_so(host: Host) -> None:
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     host.run("once")
     host.folder.chmod(0o755)
@@ -391,7 +391,7 @@ def test_who_may_not_write_to_the_ledger_is_told_so(host: Host) -> None:
 
 
 @pytest.mark.parametrize("closed", ["state", "configuration"])
-def test_who_may_not_look_is_told_who_may_and_what_lies_beside_the_files(host: Host, closed: str) -> None:
+def test_a_user_without_read_access_is_told_about_the_result_files(host: Host, closed: str) -> None:
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     host.run("once")
     host.folder.chmod(0o755)
@@ -646,7 +646,7 @@ def test_when_a_cloud_is_asked_next_is_written_down_when_it_changes_and_gone_whe
         assert book.probes() == {"c": 1100.0}
 
 
-def test_progress_is_written_now_and_then_and_counts_from_the_files_beginning(tmp_path: Path) -> None:
+def test_progress_is_stored_at_intervals_and_counts_from_the_start_of_the_file(tmp_path: Path) -> None:
     clock = [0.0]
     with closing(open_ledger(tmp_path)) as book:
         now = lambda: 1000 + clock[0]  # noqa: E731

@@ -32,7 +32,7 @@ PASSING = Deferred("the cloud", "it is away", "Wait.")
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, UecError) else value,
 )
-def test_the_class_is_the_errors(error: UecError, state: str) -> None:
+def test_the_state_follows_from_the_class_of_the_error(error: UecError, state: str) -> None:
     record = record_failure(RECORD, error, now=10.0, spread=0.5)
     assert (record.state, record.since) == (state, 10.0)
     assert record.error
@@ -53,7 +53,7 @@ def test_retries_are_spread_by_a_tenth_either_way(spread: float) -> None:
     assert 1027.0 <= retry <= 1033.0
 
 
-def test_another_class_in_between_restarts_the_count() -> None:
+def test_an_error_of_another_class_restarts_the_count() -> None:
     first = record_failure(RECORD, PASSING, now=1000.0, spread=0.5)
     halted = record_failure(first, Halted("a", "b", "c"), now=2000.0, spread=0.5)
     again = record_failure(halted, PASSING, now=1000.0 + 3 * GIVE_UP_SECONDS, spread=0.5)
@@ -61,7 +61,7 @@ def test_another_class_in_between_restarts_the_count() -> None:
     assert (again.deferrals, again.next_retry) == (1, again.since + 30)
 
 
-def test_what_has_not_passed_after_two_days_is_rejected() -> None:
+def test_a_set_that_fails_for_two_days_is_rejected() -> None:
     first = record_failure(RECORD, PASSING, now=1000.0, spread=0.5)
     later = record_failure(first, PASSING, now=1000.0 + GIVE_UP_SECONDS, spread=0.5)
     assert later.state == "deferred"
@@ -113,7 +113,7 @@ def test_a_weekend_without_a_service_does_not_count() -> None:
         st.tuples(st.sampled_from(["on", "off"]), st.booleans(), st.floats(1.0, 1e6)), max_size=30
     )
 )
-def test_all_the_time_of_a_service_counts_and_one_pause_of_that_without(
+def test_time_with_a_service_counts_and_one_pause_of_the_time_without(
     pauses: list[tuple[str, bool, float]],
 ) -> None:
     record, now, started, tried = RECORD, 1e6, 1e6, 0.0
@@ -131,7 +131,7 @@ def test_all_the_time_of_a_service_counts_and_one_pause_of_that_without(
         started = started if service == "on" else now
 
 
-def test_a_trouble_that_is_tried_all_the_time_ends_after_two_days() -> None:
+def test_a_repeated_error_is_rejected_after_two_days() -> None:
     for every in (None, 60.0):  # a daemon, and a run of `once` each minute
         record, now = RECORD, 1000.0
         for _ in range(10_000):
@@ -147,7 +147,7 @@ def test_a_trouble_that_is_tried_all_the_time_ends_after_two_days() -> None:
 
 
 @pytest.mark.parametrize("jump", [-5e6, -3600.0, 5e6], ids=["months back", "an hour back", "months ahead"])
-def test_a_clock_set_while_nobody_ran_does_not_end_the_trying(jump: float) -> None:
+def test_a_clock_change_without_a_service_rejects_nothing(jump: float) -> None:
     first = record_failure(RECORD, PASSING, now=1e7, spread=0.5)
     now = 1e7 + jump
     again = record_failure(adjust_for_downtime(first, started=now), PASSING, now=now, spread=0.5)

@@ -162,7 +162,7 @@ def test_a_hold_stays_until_its_release(old: Host, listener: Recorder) -> None:
     assert once(old, listener)["held"].state == "done"
 
 
-def test_its_reports_are_those_of_today(old: Host) -> None:
+def test_old_reports_can_be_read(old: Host) -> None:
     for path in old.spool.glob("*.uec.json"):
         assert read_report(path.read_bytes())["set"] == path.name.removesuffix(".uec.json")
 

@@ -53,7 +53,7 @@ def closed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_the_command_that_opens_a_file_to_our_group_does_so(
+def test_the_proposed_command_makes_a_file_readable_for_our_group(
     closed: Path, name: str, request: pytest.FixtureRequest
 ) -> None:
     request.getfixturevalue("as_nobody")

@@ -33,20 +33,20 @@ def test_an_error_of_ours_stays_what_it_is() -> None:
 
 
 @given(st.text(max_size=2000))
-def test_its_words_are_one_short_line_that_a_terminal_can_be_shown(words: str) -> None:
+def test_an_internal_error_is_one_short_printable_line(words: str) -> None:
     fault = internal_error("karmic", ValueError(words))
     assert str(fault).isprintable()
     assert len(fault.why) < 1000
 
 
-def test_the_place_in_this_program_is_named() -> None:
+def test_an_internal_error_names_the_place_in_the_program() -> None:
     with pytest.raises(InternalError) as caught, as_internal_error("karmic"):
         internal_error("karmic", None)  # type: ignore[arg-type]  # that is the mistake
     assert "system/internal_errors.py:" in caught.value.why
     assert "internal_errors.py:" in caught.value.way
 
 
-def test_what_fails_again_and_again_is_tried_less_and_less() -> None:
+def test_repeated_failures_have_longer_and_longer_pauses() -> None:
     faults: list[InternalError] = []
     thing = RepeatedWork("the loop", failed=faults.append)
     pauses = []
@@ -60,7 +60,7 @@ def test_what_fails_again_and_again_is_tried_less_and_less() -> None:
     assert pauses[-1] == LONGEST_PAUSE_SECONDS
 
 
-def test_what_works_again_has_no_pause() -> None:
+def test_success_ends_the_pauses() -> None:
     worked: list[bool] = []
     thing = RepeatedWork("the loop", failed=lambda _: None, worked=lambda: worked.append(True))
     with thing.attempt():

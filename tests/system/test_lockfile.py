@@ -173,7 +173,7 @@ def test_a_member_cannot_lock_or_remove_the_lock(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-def test_what_is_planted_in_the_locks_place_and_locked_is_removed(
+def test_a_planted_and_locked_file_in_place_of_the_lock_is_removed(
     shared: Path, plant: Callable[[Path], None]
 ) -> None:
     plant(shared / FILE.name)

@@ -32,7 +32,7 @@ ODD_FILES = pytest.mark.parametrize("make", ODD.values(), ids=ODD)
 
 
 @ODD_FILES
-def test_what_is_no_small_file_is_an_error_with_its_name(
+def test_a_file_that_is_not_small_or_not_regular_is_an_error_with_its_name(
     tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
     make(tmp_path / "odd")

@@ -16,7 +16,7 @@ from uecwatchd.system.text import printable
     ],
     ids=["letters", "newline", "escape", "direction", "not utf-8"],
 )
-def test_what_could_forge_output_is_escaped(text: str, shown: str) -> None:
+def test_characters_that_could_forge_output_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 

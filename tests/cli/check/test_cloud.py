@@ -25,7 +25,7 @@ Bad = Callable[[list[Finding]], str]
 MakeBucket = Callable[[Sandbox, str], None]
 
 
-def test_a_good_host_has_a_line_for_each_piece(check: Check, of: Of) -> None:
+def test_a_good_host_has_one_line_for_each_check(check: Check, of: Of) -> None:
     findings = check()
     assert {finding.level for finding in findings} == {"ok"}
     assert exit_code(findings) == 0
@@ -39,13 +39,13 @@ def test_a_good_host_has_a_line_for_each_piece(check: Check, of: Of) -> None:
     assert [piece for piece in host + cloud if piece not in found] == []
 
 
-def test_nothing_is_made_by_looking(check: Check, box: Sandbox, tmp_path: Path) -> None:
+def test_a_check_creates_nothing(check: Check, box: Sandbox, tmp_path: Path) -> None:
     check()
     assert not box.calls("CreateBucket")
     assert not (tmp_path / "state").exists()
 
 
-def test_what_the_cloud_is_and_why_is_reported_where_it_is_found_out(check: Check, of: Of) -> None:
+def test_a_detected_generation_is_reported_with_the_reason(check: Check, of: Of) -> None:
     (named,) = [one for one in of(check(), "ok") if "(dialect " in one]
     assert "for the configuration says so" in named
     (found,) = [one for one in of(check(dialect="auto"), "ok") if "(dialect " in one]
@@ -152,7 +152,7 @@ def test_a_quota_that_is_reached_is_reported_before_anything_is_uploaded(
         assert not cloud.calls("CreateBucket")
 
 
-def test_a_bad_name_for_the_bucket_is_reported(check: Check, the_bad: Bad) -> None:
+def test_an_invalid_bucket_name_is_reported(check: Check, the_bad: Bad) -> None:
     assert "no cloud takes that as a bucket's name" in the_bad(check(bucket="Not A Bucket"))
 
 
@@ -189,7 +189,7 @@ def test_plain_http_to_another_machine_is_an_honest_warning(check: Check, of: Of
         ("euca3", 2, "2 images registered with this cloud certificate"),
     ],
 )
-def test_what_was_registered_shows_the_certificate(
+def test_the_images_that_were_registered_prove_the_cloud_certificate(
     configured: Callable[..., Settings],
     check: Check,
     tmp_path: Path,
@@ -214,7 +214,7 @@ def test_what_was_registered_shows_the_certificate(
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2])
-def test_what_nobody_foresaw_is_a_finding_and_the_other_clouds_are_looked_at(
+def test_an_unexpected_error_is_a_finding_and_the_other_clouds_are_checked(
     calls: int, box: Sandbox, tmp_path: Path
 ) -> None:
     left = [calls]

@@ -50,7 +50,7 @@ def test_the_account_number_may_have_hyphens(examined: Examine, box: Sandbox, of
         pytest.param(lambda text: text.replace("\n", "\r\n"), id="line ends of Windows"),
     ],
 )
-def test_what_eucarcs_are_like_is_no_trouble(
+def test_usual_variations_of_an_eucarc_are_no_findings(
     examined: Examine, own_eucarc: Callable[..., Path], change: Callable[[str], str]
 ) -> None:
     assert {finding.level for finding in examined(eucarc=own_eucarc(change))} == {"ok"}
@@ -87,14 +87,14 @@ def test_a_key_of_another_certificate_is_reported(
     assert "it is not the key of the certificate" in found
 
 
-def test_the_users_certificate_is_not_the_clouds(
+def test_the_certificate_of_the_user_is_not_accepted_as_that_of_the_cloud(
     examined: Examine, box: Sandbox, the_bad: Callable[..., str]
 ) -> None:
     found = the_bad(examined(f'cloud_cert = "{box.folder / "euca2-admin-cert.pem"}"'))
     assert "it is the user's certificate, not the cloud's" in found
 
 
-def test_all_that_is_wrong_is_reported_at_once(
+def test_all_mistakes_in_credentials_are_reported_at_once(
     examined: Examine, own_eucarc: Callable[..., Path], of: Of
 ) -> None:
     eucarc = own_eucarc()
@@ -120,7 +120,7 @@ def test_a_secret_that_everybody_may_read_is_a_warning_with_the_chmod(
     assert exit_code(findings) == 0
 
 
-def test_a_configuration_with_a_secret_in_it_is_no_file_for_everybody(
+def test_a_configuration_with_a_secret_that_everybody_may_read_is_reported(
     configured: Configured, box: Sandbox, of: Of
 ) -> None:
     assert of(list(examine_configuration(configured())), "warning") == []
@@ -135,7 +135,7 @@ def test_certificates_near_their_end_are_a_warning(examined: Examine, of: Of) ->
     assert ["expired on" in one for one in past] == [True, True]
 
 
-def test_what_an_ini_file_switches_off_is_reported(
+def test_a_check_that_an_ini_file_disables_is_reported(
     examined: Examine, box: Sandbox, of: Of, tmp_path: Path
 ) -> None:
     ini = tmp_path / "lab.ini"
@@ -146,7 +146,7 @@ def test_what_an_ini_file_switches_off_is_reported(
     assert "ca_bundle" in found
 
 
-def test_an_eucarc_that_is_not_there_is_all_that_can_be_said(
+def test_a_missing_eucarc_is_the_only_finding(
     examined: Examine, tmp_path: Path, the_bad: Callable[..., str]
 ) -> None:
     found = examined(eucarc=tmp_path / "nonesuch")

@@ -40,7 +40,7 @@ def playing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playing]:
 
 
 @pytest.mark.parametrize("dialect", RULES)
-def test_every_generation_is_found_out_and_nothing_is_wrong(
+def test_every_generation_is_detected_and_has_no_findings(
     playing: Playing, check: Check, make_bucket: MakeBucket, of: Of, dialect: str
 ) -> None:
     cloud = playing(dialect)
@@ -81,7 +81,7 @@ def test_a_cloud_that_gives_its_certificate_needs_none_to_be_set(
     assert fetch_certificate(account) == gather(CloudSettings(name="default", eucarc=cloud.eucarc)).cloud_cert
 
 
-def test_a_cloud_that_gives_none_says_so(playing: Playing) -> None:
+def test_a_cloud_without_a_certificate_is_reported(playing: Playing) -> None:
     account = gather(CloudSettings(name="default", eucarc=playing("euca3").eucarc))
     with pytest.raises(Halted, match="404"):
         fetch_certificate(replace(account, cloud_cert=None))
@@ -110,7 +110,7 @@ def have_an_image(cloud: Sandbox) -> None:
 @pytest.mark.parametrize(
     "said", ["", "EC2_USER_ID=42\n", f"EC2_USER_ID='{'85' * 19}'\n", "EC2_USER_ID=admin\n"]
 )
-def test_a_number_that_the_cloud_does_not_compare_is_no_matter_once_there_are_images(
+def test_an_account_number_that_the_cloud_ignores_is_no_finding_once_there_are_images(
     playing: Playing, check: Check, of: Of, said: str
 ) -> None:
     cloud = playing("uec")
@@ -132,7 +132,7 @@ def test_an_account_number_that_our_images_do_not_have_is_reported(
     assert of(check(eucarc=cloud.eucarc, dialect="auto"), "warning") == []
 
 
-def test_a_clock_that_keeps_us_from_finding_out_is_reported_with_the_figure(
+def test_a_clock_difference_that_prevents_detection_is_reported_in_seconds(
     playing: Playing, check: Check, of: Of
 ) -> None:
     cloud = playing("uec")

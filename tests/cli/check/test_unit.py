@@ -30,7 +30,7 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("config", "default", "environment"),
     ],
 )
-def test_no_program_of_a_profile_runs_before_the_user_is_taken(
+def test_no_program_of_a_profile_runs_before_the_user_is_changed(
     configured: Configured, aws: Path, tmp_path: Path, file: str, section: str, profile: str
 ) -> None:
     (aws / file).write_text(f"[{section}]\ncredential_process = /bin/touch {tmp_path / 'was-run'}\n")

@@ -114,7 +114,7 @@ def mixed(tmp_path: Path) -> tuple[Row, ...]:
         ("vmlinuz-1", "misfit", "a kernel that no machine image has taken"),
     ],
 )
-def test_a_name_of_a_file_is_answered_for_as_well(
+def test_status_of_a_file_name_shows_its_set(
     mixed: tuple[Row, ...], name: str, state: str, words: str
 ) -> None:
     (row,) = about(mixed, name)
@@ -215,7 +215,7 @@ def test_a_stage_without_a_measure_is_shown_by_its_name(waiting: Path) -> None:
         ("working", {"error": None, "stage": "publish"}, "stopped at: publish (attempt 2)"),
     ],
 )
-def test_what_the_ledger_says_of_a_set_is_reported_as_it_is(
+def test_a_set_is_shown_in_the_state_that_the_ledger_has(
     tmp_path: Path, real_set: RealSet, state: str, more: dict[str, Any], words: str
 ) -> None:
     for made, ending in (
@@ -240,7 +240,7 @@ def test_what_the_ledger_says_of_a_set_is_reported_as_it_is(
     assert changed.state == "rejected", "its files are others now, and those are refused"
 
 
-def test_a_waiting_set_says_since_when_and_what_the_daemon_knows_of_the_reason(waiting: Path) -> None:
+def test_a_waiting_set_has_the_time_and_the_reason_that_the_daemon_knows(waiting: Path) -> None:
     reason = "karmic.img (named in karmic.toml)"
     record = record_of(waiting, state="waiting", reason=f"{reason} (more)", since=0.0)
     assert (
@@ -249,7 +249,7 @@ def test_a_waiting_set_says_since_when_and_what_the_daemon_knows_of_the_reason(w
     assert row_with(waiting, records=(replace(record, reason="x"),)).detail == f"for {reason}"
 
 
-def test_a_held_set_says_since_when_and_what_it_would_be_otherwise(waiting: Path) -> None:
+def test_a_held_set_has_the_time_of_the_hold_and_its_other_state(waiting: Path) -> None:
     holds = {(str(waiting), "karmic"): 0.0, (str(waiting), "lucid"): 60.0}
     karmic, lucid = seen(waiting, LedgerFacts(NOW, holds=holds))
     assert (karmic.state, lucid.state) == ("held", "held")
@@ -309,7 +309,7 @@ def test_a_set_that_waits_for_its_cloud_tells_when_that_is_asked(
     assert asked == ("1970-01-01T02:47:20Z" if "is asked" in words else None)
 
 
-def test_of_a_folder_that_is_gone_all_is_told_that_is_known(tmp_path: Path) -> None:
+def test_sets_in_a_missing_folder_are_shown_from_the_ledger(tmp_path: Path) -> None:
     folder = str(tmp_path)
     known = LedgerFacts(
         NOW, records=(record_of(tmp_path),), holds={(folder, "karmic"): 0.0, (folder, "lucid"): 60.0}
@@ -324,7 +324,7 @@ def test_of_a_folder_that_is_gone_all_is_told_that_is_known(tmp_path: Path) -> N
     ("seconds", "text"),
     [(-1, "0 s"), (3.4, "3 s"), (119, "119 s"), (150, "2 min"), (7100, "118 min"), (12_300, "3 h 25 min")],
 )
-def test_a_span_of_time_is_as_exact_as_one_wants_it(seconds: float, text: str) -> None:
+def test_a_duration_is_given_in_seconds_then_minutes_then_hours(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
@@ -338,7 +338,7 @@ def test_the_table_has_a_line_for_each_row(waiting: Path) -> None:
 # --- the verb ---------------------------------------------------------------------------------------------
 
 
-def test_too_young_is_reported_with_the_seconds_still_to_go(host: Host) -> None:
+def test_a_file_that_may_still_be_written_is_shown_with_the_remaining_seconds(host: Host) -> None:
     host.configure(host.config.read_text().replace("settle = 0.3", "settle = 50"))
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     found = {row["name"]: row for row in json.loads(host.ask("status", "--json")[0])}
@@ -348,7 +348,7 @@ def test_too_young_is_reported_with_the_seconds_still_to_go(host: Host) -> None:
     assert not host.state.exists(), "a look makes nothing"
 
 
-def test_a_daemon_at_work_tells_how_far_it_is_and_a_killed_one_is_not_taken_for_alive(
+def test_status_shows_the_progress_of_a_live_daemon_and_of_no_killed_one(
     host: Host, real_set: RealSet
 ) -> None:
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"])
@@ -380,9 +380,7 @@ def test_a_daemon_at_work_tells_how_far_it_is_and_a_killed_one_is_not_taken_for_
     assert f"No daemon is running on {host.state}" in talk
 
 
-def test_a_folder_that_cannot_be_looked_at_keeps_its_sets_in_the_answer(
-    host: Host, real_set: RealSet
-) -> None:
+def test_sets_in_an_unreadable_folder_are_still_shown(host: Host, real_set: RealSet) -> None:
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     host.run("once")
     host.spool.rename(host.folder / "away")

@@ -45,7 +45,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         ({"ImportCredential": []}, []),
     ],
 )
-def test_credentials_that_a_unit_takes_from_the_hosts_stores_are_asked_for(
+def test_credentials_from_the_stores_of_the_host_are_passed_on(
     asked: Callable[..., list[str]], settings: dict[str, Any], properties: list[str]
 ) -> None:
     assert asked(**settings) == properties

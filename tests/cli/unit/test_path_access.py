@@ -41,7 +41,7 @@ def lines(path: str, *, write: bool = False, credential: str = "", **settings: A
         ("/anything", {**STRICT, "RootDirectory": "/srv/root"}),
     ],
 )
-def test_what_the_unit_gives_takes_no_line(path: str, settings: dict[str, Any]) -> None:
+def test_a_path_that_the_unit_allows_needs_no_line(path: str, settings: dict[str, Any]) -> None:
     assert lines(path, write=True, **settings) == ()
 
 
@@ -70,20 +70,20 @@ def test_what_the_unit_gives_takes_no_line(path: str, settings: dict[str, Any]) 
         ("/srv/no", {"InaccessiblePaths": ["-/srv"]}, ()),
     ],
 )  # fmt: skip
-def test_a_folder_to_be_written_takes_these_lines(
+def test_a_folder_to_be_written_needs_these_lines(
     path: str, settings: dict[str, Any], expected: tuple[str, ...]
 ) -> None:
     assert lines(path, write=True, **settings) == expected
 
 
-def test_what_no_line_makes_writable_is_an_obstacle_all_the_same() -> None:
+def test_a_path_that_no_line_makes_writable_is_still_an_obstacle() -> None:
     unit = Unit("x", {"BindReadOnlyPaths": [["/x", "/srv/a"]], "ReadWritePaths": ["/srv/a"]})
     (found,) = obstacles(unit, [Need(PurePath("/srv/a"), write=True)])
     assert found.why == "/srv/a is read-only to the service (BindReadOnlyPaths=)"
     assert found.lines == ()
 
 
-def test_what_is_locked_is_unlocked_for_all_that_have_to_write() -> None:
+def test_a_locked_path_is_unlocked_for_every_writer() -> None:
     unit = Unit("x", {"ReadOnlyPaths": ["/srv/a", "/srv/b", "/srv/c"]})
     found = obstacles(unit, [Need(PurePath(path), write=True) for path in ("/srv/a", "/srv/b")])
     unlocked = ["ReadOnlyPaths=", "ReadOnlyPaths=-/srv/c", "ReadWritePaths=-/srv/a", "ReadWritePaths=-/srv/b"]
@@ -100,17 +100,17 @@ def test_what_is_locked_is_unlocked_for_all_that_have_to_write() -> None:
         ("/tmp/x.ini", "", ("BindReadOnlyPaths=-/tmp/x.ini",)),
     ],
 )  # fmt: skip
-def test_a_file_to_be_read_takes_these_lines(path: str, credential: str, expected: tuple[str, ...]) -> None:
+def test_a_file_to_be_read_needs_these_lines(path: str, credential: str, expected: tuple[str, ...]) -> None:
     assert lines(path, credential=credential, **STRICT) == expected
 
 
-def test_what_no_line_can_open_is_reported_all_the_same() -> None:
+def test_a_path_that_no_line_opens_is_still_reported() -> None:
     unit = Unit("uecwatchd.service", {"InaccessiblePaths": ["/srv"]})
     (found,) = obstacles(unit, [Need(PurePath("/srv/drop"), write=True)])
     assert found.why == "/srv/drop is hidden from the service (InaccessiblePaths=)"
 
 
-def test_a_unit_says_which_configuration_its_service_reads() -> None:
+def test_the_configuration_of_a_service_is_read_from_its_unit() -> None:
     command = [["/usr/bin/uecwatchd", ["uecwatchd", "--config=/etc/a.toml", "run"]]]
     assert str(Unit("x", {"ExecStart": command}).config) == "/etc/a.toml"
     command = [["/usr/bin/uecwatchd", ["uecwatchd", "run", "--config", "/etc/b.toml"]]]
@@ -131,7 +131,7 @@ def test_a_unit_says_which_configuration_its_service_reads() -> None:
         ("/home/bob", ""),
     ],
 )
-def test_only_below_what_is_bound_the_service_sees_something_else(path: str, setting: str) -> None:
+def test_the_service_sees_other_files_only_below_bind_mounts(path: str, setting: str) -> None:
     binds = [["/x", "/srv/drop"], ["/home/alice/drop", "/home/alice/drop"]]
     settings = {
         **STRICT,

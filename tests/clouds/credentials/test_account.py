@@ -47,7 +47,7 @@ def settings(folder: Path) -> CloudSettings:
     return CloudSettings(name="default", dialect="uec", eucarc=folder / "eucarc")
 
 
-def test_an_eucarc_alone_makes_a_whole_account(settings: CloudSettings) -> None:
+def test_an_eucarc_alone_is_a_complete_account(settings: CloudSettings) -> None:
     account = gather(settings)
     assert account.cloud == "default"
     assert account.ec2_url == "http://127.0.0.1:8773/services/Eucalyptus"
@@ -59,7 +59,7 @@ def test_an_eucarc_alone_makes_a_whole_account(settings: CloudSettings) -> None:
     assert not is_key_pair(account.user_key, account.cloud_cert)
 
 
-def test_the_settings_alone_do_as_well(folder: Path) -> None:
+def test_the_settings_alone_are_a_complete_account(folder: Path) -> None:
     account = gather(
         CloudSettings(
             name="default",
@@ -78,7 +78,7 @@ def test_the_settings_alone_do_as_well(folder: Path) -> None:
     assert (account.access_key, account.secret_key, account.region) == ("AKI", "secret", "here")
 
 
-def test_a_setting_goes_before_the_eucarc(settings: CloudSettings) -> None:
+def test_a_setting_overrides_the_eucarc(settings: CloudSettings) -> None:
     account = gather(
         replace(settings, access_key="MINE", secret_key=SecretStr("own"), account="123456789012")
     )
@@ -107,7 +107,7 @@ ODD_NUMBERS = [
 
 @pytest.mark.parametrize(("number", "named"), ODD_NUMBERS)
 @pytest.mark.parametrize("dialect", [UEC, EUCA3, OPENSTACK], ids=lambda dialect: dialect.name)
-def test_any_account_number_will_do_where_the_cloud_compares_none(
+def test_any_account_number_is_valid_if_the_cloud_ignores_it(
     settings: CloudSettings, folder: Path, number: str | None, named: str, dialect: Dialect
 ) -> None:
     (without("EC2_USER_ID") if number is None else setting("EC2_USER_ID", number))(folder)
@@ -117,7 +117,7 @@ def test_any_account_number_will_do_where_the_cloud_compares_none(
 
 @pytest.mark.parametrize(("number", "named"), ODD_NUMBERS)
 @pytest.mark.parametrize("dialect", [EUCA4, EUCA5, AWS], ids=lambda dialect: dialect.name)
-def test_where_the_cloud_compares_it_an_account_number_has_twelve_digits(
+def test_an_account_number_that_the_cloud_compares_has_twelve_digits(
     settings: CloudSettings, folder: Path, number: str | None, named: str, dialect: Dialect
 ) -> None:
     (without("EC2_USER_ID") if number is None else setting("EC2_USER_ID", number))(folder)
@@ -198,7 +198,7 @@ def not_rsa(name: str) -> Callable[[Path], None]:
         pytest.param(not_rsa("user-pk.pem"), ("user-pk.pem", "RSA"), id="private key is not RSA"),
     ],
 )
-def test_what_is_missing_or_wrong_halts_and_is_named(
+def test_a_missing_or_wrong_value_halts_and_is_named(
     settings: CloudSettings, folder: Path, damage: Callable[[Path], None], named: tuple[str, ...]
 ) -> None:
     damage(folder)
@@ -208,9 +208,7 @@ def test_what_is_missing_or_wrong_halts_and_is_named(
     assert SECRET not in str(caught.value)
 
 
-def test_no_cloud_certificate_is_no_halt_until_something_is_sealed(
-    settings: CloudSettings, folder: Path
-) -> None:
+def test_a_missing_cloud_certificate_halts_only_before_sealing(settings: CloudSettings, folder: Path) -> None:
     without("EUCALYPTUS_CERT")(folder)
     account = gather(settings)
     assert account.cloud_cert is None
@@ -218,7 +216,9 @@ def test_no_cloud_certificate_is_no_halt_until_something_is_sealed(
         sealing_certificate(account)
 
 
-def test_the_users_certificate_is_not_taken_for_the_clouds(settings: CloudSettings, folder: Path) -> None:
+def test_the_certificate_of_the_user_is_not_used_as_that_of_the_cloud(
+    settings: CloudSettings, folder: Path
+) -> None:
     (folder / "cloud-cert.pem").write_bytes((folder / "user-cert.pem").read_bytes())
     with pytest.raises(Halted, match=r"cloud-cert\.pem \(cloud_cert\): it is the user's certificate"):
         gather(settings)
@@ -229,7 +229,7 @@ def without_urls(folder: Path) -> None:
     (folder / "eucarc").write_text(text)
 
 
-def test_a_region_with_known_addresses_is_address_enough(settings: CloudSettings, folder: Path) -> None:
+def test_a_region_with_known_addresses_needs_no_address(settings: CloudSettings, folder: Path) -> None:
     without_urls(folder)
     account = gather(replace(settings, dialect="auto", region="eu-west-1"))
     assert (account.ec2_url, account.s3_url, account.region) == (None, None, "eu-west-1")
@@ -270,7 +270,7 @@ def test_without_addresses_a_cloud_is_not_found(
 
 
 @pytest.mark.parametrize("variable", ["AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"])
-def test_a_token_goes_with_the_secret_beside_it_and_with_no_other(
+def test_a_token_is_used_only_with_the_secret_from_the_same_place(
     settings: CloudSettings, folder: Path, variable: str
 ) -> None:
     setting(variable, "lent")(folder)
@@ -280,7 +280,7 @@ def test_a_token_goes_with_the_secret_beside_it_and_with_no_other(
     assert "lent" not in repr(gather(settings))
 
 
-def test_without_any_eucarc_the_setting_is_named(folder: Path) -> None:
+def test_without_an_eucarc_the_missing_setting_is_named(folder: Path) -> None:
     with pytest.raises(Halted, match=r"user_cert is not set and there is no eucarc.*\[cloud.bare\]"):
         gather(CloudSettings(name="bare", dialect="uec"))
 
@@ -298,7 +298,7 @@ def test_a_missing_ca_bundle_halts(settings: CloudSettings, folder: Path) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can show a file that somebody else may not read")
-def test_an_eucarc_that_may_not_be_read_is_a_matter_of_permission(
+def test_an_unreadable_eucarc_is_reported_as_missing_permission(
     settings: CloudSettings, folder: Path
 ) -> None:
     (folder / "eucarc").chmod(0o000)
@@ -310,7 +310,7 @@ def test_an_eucarc_that_may_not_be_read_is_a_matter_of_permission(
         os.seteuid(0)
 
 
-def test_neither_key_shows_in_the_account(settings: CloudSettings) -> None:
+def test_no_key_is_in_the_representation_of_an_account(settings: CloudSettings) -> None:
     shown = repr(gather(settings))
     assert SECRET not in shown
     assert "user_key" not in shown
@@ -326,7 +326,7 @@ def test_neither_key_shows_in_the_account(settings: CloudSettings) -> None:
         pytest.param(setting("S3_URL", "walrus"), "address for S3 is not one", "Correct it", id="no address"),
     ],
 )
-def test_the_first_line_of_an_error_is_enough_to_act_on(
+def test_the_first_line_of_an_error_says_what_to_do(
     settings: CloudSettings, folder: Path, damage: Callable[[Path], None], what: str, hint: str
 ) -> None:
     damage(folder)

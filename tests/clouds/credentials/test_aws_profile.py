@@ -66,7 +66,7 @@ def test_a_profile_says_keys_token_region_and_addresses(home: Path) -> None:
     assert "lab-secret" not in repr(said)
 
 
-def test_a_named_profile_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_profile_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "env-secret")
     assert profile_source("lab", cloud="lab").values["access_key"] == "AKIALAB"
@@ -74,7 +74,7 @@ def test_a_named_profile_goes_before_the_environment(monkeypatch: pytest.MonkeyP
     assert profile_source("environment", cloud="lab").values["access_key"] == "AKIAENV"
 
 
-def test_the_environment_is_all_that_the_aws_tools_take_without_a_name(
+def test_without_a_profile_name_the_aws_environment_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert profile_source("environment", cloud="lab").values["access_key"] == "AKIADEFAULT"
@@ -93,7 +93,7 @@ def test_the_environment_is_all_that_the_aws_tools_take_without_a_name(
         pytest.param("half", ("AWS profile half", "gives no keys"), id="half a pair"),
     ],
 )
-def test_a_profile_that_gives_nothing_halts(name: str, words: tuple[str, ...]) -> None:
+def test_an_empty_profile_halts(name: str, words: tuple[str, ...]) -> None:
     with pytest.raises(Halted) as caught:
         profile_source(name, cloud="lab")
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -119,9 +119,7 @@ def profile_of(home: Path, lines: str) -> None:
         ),
     ],
 )
-def test_whatever_comes_of_what_a_profile_names_halts_with_a_sentence(
-    home: Path, lines: str, words: str
-) -> None:
+def test_every_failure_of_a_profile_halts_with_a_sentence(home: Path, lines: str, words: str) -> None:
     profile_of(home, lines)
     with pytest.raises(Halted, match="AWS profile lent: it gives no keys") as caught:
         profile_source("lent", cloud="lab")
@@ -136,13 +134,13 @@ def test_whatever_comes_of_what_a_profile_names_halts_with_a_sentence(
         pytest.param('/bin/sh -c "sleep 1000; true"', id="its child sleeps"),
     ],
 )
-def test_a_program_for_keys_that_waits_for_somebody_is_ended(home: Path, helper: str) -> None:
+def test_a_credential_program_that_waits_for_input_is_ended(home: Path, helper: str) -> None:
     profile_of(home, f"credential_process = {helper}")
     with pytest.raises(Halted, match="was not through in time"):
         profile_source("lent", cloud="lab", helper_seconds=1)
 
 
-def test_a_program_for_keys_that_works_is_taken_at_its_word_also_for_a_role(home: Path) -> None:
+def test_the_keys_of_a_credential_program_are_used_also_for_a_role(home: Path) -> None:
     said = '{"Version": 1, "AccessKeyId": "AKIALENT", "SecretAccessKey": "s", "SessionToken": "t"}'
     (home / "said").write_text(said)
     profile_of(home, f"credential_process = /bin/cat {home / 'said'}")
@@ -167,7 +165,7 @@ def test_a_program_for_keys_that_works_is_taken_at_its_word_also_for_a_role(home
         pytest.param(CREDENTIALS + "# caf\udce9\n", "line 10 is not UTF-8", id="another encoding"),
     ],
 )
-def test_of_an_unreadable_file_the_line_is_reported_and_no_secret(home: Path, text: str, words: str) -> None:
+def test_a_malformed_file_is_reported_by_line_without_secrets(home: Path, text: str, words: str) -> None:
     (home / "credentials").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(Halted, match=re.escape(words)) as caught:
         profile_source("lab", cloud="lab")
@@ -176,7 +174,7 @@ def test_of_an_unreadable_file_the_line_is_reported_and_no_secret(home: Path, te
 
 
 @pytest.mark.parametrize("services", ["ec2 = http://127.0.0.1/", "ec2 =", "ec2 =\n  region = a"])
-def test_services_that_are_no_table_name_no_address(home: Path, services: str) -> None:
+def test_a_malformed_services_section_gives_no_address(home: Path, services: str) -> None:
     profile_of(home, f"services = odd\n[services odd]\n{services}")
     assert "ec2_url" not in profile_source("lent", cloud="lab").values
 
@@ -191,7 +189,7 @@ def settings(folder: Path, **more: Any) -> CloudSettings:
     )
 
 
-def test_a_region_of_a_profile_is_address_enough(home: Path, user: Any) -> None:
+def test_a_region_of_a_profile_needs_no_address(home: Path, user: Any) -> None:
     user.write(home, "user")
     account = gather(settings(home, profile="default"))
     assert (account.ec2_url, account.s3_url, account.region) == (None, None, "us-east-1")
@@ -199,13 +197,13 @@ def test_a_region_of_a_profile_is_address_enough(home: Path, user: Any) -> None:
     assert (lent.session_token, lent.ec2_url) == ("lab-token", "http://127.0.0.1:8773/services/compute")
 
 
-def test_nothing_of_it_is_looked_at_unasked(home: Path, user: Any) -> None:
+def test_a_profile_is_read_only_if_it_is_configured(home: Path, user: Any) -> None:
     user.write(home, "user")
     with pytest.raises(Halted, match="access_key is not set and there is no eucarc"):
         gather(settings(home, region="eu-west-1"))
 
 
-def test_what_a_profile_lacks_is_said_in_its_own_words(home: Path, user: Any) -> None:
+def test_a_missing_key_is_named_as_the_profile_names_it(home: Path, user: Any) -> None:
     user.write(home, "user")
     with pytest.raises(Halted, match="the AWS profile empty does not set aws_access_key_id"):
         gather(settings(home, profile="empty"))

@@ -46,7 +46,7 @@ def near(script: Any, account: Account) -> Account:
     return replace(account, ec2_url=f"{script.url}/services/compute", cloud_cert=None)
 
 
-def test_of_all_certificates_that_for_bundling_images_is_taken(
+def test_the_certificate_for_bundling_is_chosen_among_all(
     script: Any, near: Account, user: Any, cloud_keys: Any
 ) -> None:
     others = [
@@ -57,7 +57,7 @@ def test_of_all_certificates_that_for_bundling_images_is_taken(
     assert fetch_certificate(near) == cloud_keys.certificate
 
 
-def test_it_is_asked_beside_ec2_and_signed_as_ec2_is(script: Any, near: Account, cloud_keys: Any) -> None:
+def test_the_certificate_request_is_signed_as_for_ec2(script: Any, near: Account, cloud_keys: Any) -> None:
     script.says(200, answer(item(cloud_keys.certificate)))
     fetch_certificate(replace(near, session_token="lent"))
     (request,) = script.requests
@@ -103,7 +103,7 @@ def no_certificate(script: Any, cloud: Certificate) -> None:
         pytest.param(no_certificate, "no certificate in PEM form", id="no certificate"),
     ],
 )
-def test_what_cannot_be_used_halts_and_says_what_to_set(
+def test_an_unusable_certificate_halts_and_names_the_setting(
     script: Any, near: Account, cloud_keys: Any, says: Callable[[Any, Certificate], None], words: str
 ) -> None:
     says(script, cloud_keys.certificate)
@@ -173,7 +173,9 @@ ANSWERS: dict[str, tuple[int, str, dict[str, str], type[UecError], str, str]] = 
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_its_answer_means_what_any_other_would(name: str, script: Any, near: Account) -> None:
+def test_a_refusal_of_the_certificate_request_means_the_same_as_any_other(
+    name: str, script: Any, near: Account
+) -> None:
     status, body, headers, kind, why, hint = ANSWERS[name]
     script.says(status, body, **headers)
     with pytest.raises(UecError) as caught:
@@ -194,7 +196,7 @@ def test_its_answer_means_what_any_other_would(name: str, script: Any, near: Acc
         (404, REFUSAL.format("404 Not Found", "unknown")),
     ],
 )
-def test_where_there_is_none_for_us_it_says_what_to_set(
+def test_a_missing_certificate_halts_and_names_the_setting(
     status: int, body: str, script: Any, near: Account
 ) -> None:
     script.says(status, body)
@@ -203,13 +205,13 @@ def test_where_there_is_none_for_us_it_says_what_to_set(
     assert "Set cloud_cert" in caught.value.hint
 
 
-def test_a_certificate_without_rsa_cannot_be_sealed_for(script: Any, near: Account, certified: Any) -> None:
+def test_a_certificate_without_an_rsa_key_is_refused(script: Any, near: Account, certified: Any) -> None:
     script.says(200, answer(item(certified(ec.generate_private_key(ec.SECP256R1()), "cloud"))))
     with pytest.raises(Halted, match="not RSA"):
         fetch_certificate(near)
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(script: Any, near: Account, cloud_keys: Any) -> None:
+def test_a_request_with_a_truncated_answer_is_repeated(script: Any, near: Account, cloud_keys: Any) -> None:
     text = answer(item(cloud_keys.certificate))
     script.says(200, text, sent=len(text) // 2)
     with pytest.raises(CloudAway):
@@ -222,6 +224,6 @@ def test_an_answer_that_breaks_off_is_asked_for_again(script: Any, near: Account
         fetch_certificate(near)
 
 
-def test_a_cloud_that_is_away_is_reported_as_everywhere(near: Account) -> None:
+def test_a_cloud_that_is_away_is_reported(near: Account) -> None:
     with pytest.raises(CloudAway, match="fetching its certificate: nobody answers"):
         fetch_certificate(replace(near, ec2_url="http://127.0.0.1:9/services/compute"))

@@ -105,7 +105,7 @@ def test_the_user_of_a_region_is_found_under_both_names_it_ever_had(tmp_path: Pa
     assert source(tmp_path, "lab.example.com", lab=text).values["access_key"] == "AKIAOTHER"
 
 
-def test_what_a_section_lacks_is_looked_for_in_wildcards_of_its_group(tmp_path: Path) -> None:
+def test_a_missing_key_is_taken_from_wildcard_sections_of_its_group(tmp_path: Path) -> None:
     said = source(tmp_path, "aws:us-gov-west-1", aws=AWS).values
     assert said["cloud_cert"] == "/usr/share/euca2ools/certs/cert-ec2-gov.pem"
     assert said["access_key"] == "AKIAAWS"
@@ -115,18 +115,18 @@ def test_what_a_section_lacks_is_looked_for_in_wildcards_of_its_group(tmp_path: 
     assert said["cloud_cert"] == "/usr/share/euca2ools/certs/cert-ec2.pem"
 
 
-def test_use_stands_for_what_another_section_says(tmp_path: Path) -> None:
+def test_use_includes_another_section(tmp_path: Path) -> None:
     assert source(tmp_path, "aws:us-gov-west-1", aws=AWS).values["s3_url"] == "https://s3.amazonaws.com/"
     other = "[region a]\nec2-url = use b s3-url\n[region b]\ns3-url = http://127.0.0.1/b\n"
     assert source(tmp_path, "a", other=other).values["ec2_url"] == "http://127.0.0.1/b"
 
 
-def test_use_that_leads_back_to_itself_is_reported(tmp_path: Path) -> None:
+def test_a_circle_of_use_is_reported(tmp_path: Path) -> None:
     loop = "[region a]\nec2-url = use b\n[region b]\nec2-url = use a\n"
     assert "stands for itself" in complaint(tmp_path, "a", loop=loop)
 
 
-def test_the_last_groups_of_a_name_are_enough_if_only_one_ends_with_them(tmp_path: Path) -> None:
+def test_a_section_is_found_by_the_unique_end_of_its_name(tmp_path: Path) -> None:
     assert source(tmp_path, "us-east-1", aws=AWS).values["ec2_url"] == "https://ec2.us-east-1.amazonaws.com/"
     why = complaint(tmp_path, "us-east-1", aws=AWS, more="[region euca:us-east-1]\nec2-url = http://a/\n")
     assert "may be aws:us-east-1 or euca:us-east-1" in why
@@ -140,14 +140,14 @@ def test_the_lone_wildcard_comes_last(tmp_path: Path) -> None:
     assert said["ec2_url"] == "http://10.0.0.1/"
 
 
-def test_of_what_is_said_twice_the_last_file_counts(tmp_path: Path) -> None:
+def test_the_last_file_overrides_the_others(tmp_path: Path) -> None:
     later = "[user admin]\nkey-id = AKIALATER\n"
     said = source(tmp_path, "lab.example.com", lab=LAB, zz=later)
     assert (said.values["access_key"], said.values["secret_key"]) == ("AKIALATER", SECRET)
     assert said.files == (tmp_path / "lab.ini",)
 
 
-def test_files_are_meant_from_the_ini_and_tilde_and_variables_are_expanded(
+def test_paths_are_relative_to_the_ini_and_tilde_and_variables_are_expanded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
@@ -159,7 +159,7 @@ def test_files_are_meant_from_the_ini_and_tilde_and_variables_are_expanded(
     assert said["cloud_cert"] == str(tmp_path / "cloud-cert.pem")
 
 
-def test_switched_off_verification_is_not_taken_over_but_told(tmp_path: Path) -> None:
+def test_disabled_verification_is_ignored_and_reported(tmp_path: Path) -> None:
     off = source(tmp_path, "lab.example.com", lab=LAB + "verify-ssl = false\n")
     (remark,) = off.remarks
     assert "verified all the same" in remark.what
@@ -167,9 +167,7 @@ def test_switched_off_verification_is_not_taken_over_but_told(tmp_path: Path) ->
     assert source(tmp_path, "lab.example.com", lab=LAB + "verify-ssl = true\n").remarks == ()
 
 
-def test_a_region_that_is_no_name_for_one_stays_out_of_signatures(
-    tmp_path: Path, user: Any, cloud_keys: Any
-) -> None:
+def test_an_invalid_region_name_is_not_used_in_signatures(tmp_path: Path, user: Any, cloud_keys: Any) -> None:
     """boto3 refuses it, and no private cloud cares."""
     user.write(tmp_path, "user")
     cloud_keys.write(tmp_path, "cloud")
@@ -183,7 +181,7 @@ def test_a_region_that_is_no_name_for_one_stays_out_of_signatures(
     assert account.cloud_cert == cloud_keys.certificate
 
 
-def test_the_configuration_goes_before_the_eucarc_and_that_before_euca2ools(
+def test_the_configuration_overrides_the_eucarc_and_that_overrides_euca2ools(
     tmp_path: Path, user: Any, cloud_keys: Any
 ) -> None:
     user.write(tmp_path, "user")
@@ -218,7 +216,7 @@ def test_the_configuration_goes_before_the_eucarc_and_that_before_euca2ools(
         ),
     ],
 )
-def test_what_is_wrong_is_said_without_showing_a_secret(
+def test_mistakes_are_reported_without_secrets(
     tmp_path: Path, choice: str, files: dict[str, str], words: tuple[str, ...]
 ) -> None:
     why = complaint(tmp_path, choice, **files)
@@ -237,7 +235,7 @@ def test_an_option_that_is_missing_is_called_as_euca2ools_calls_it(tmp_path: Pat
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can show a file that somebody else may not read")
 @pytest.mark.usefixtures("as_nobody")
-def test_a_file_that_may_not_be_read_is_a_matter_of_permission(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_as_missing_permission(tmp_path: Path) -> None:
     file = tmp_path / "lab.ini"
     os.seteuid(0)
     file.touch(mode=0o600)
@@ -251,7 +249,7 @@ TEXT = st.text(st.sampled_from("ab:*@=;%[]\n user region use key-id"), max_size=
 
 @settings(max_examples=60, deadline=None)
 @given(choice=st.text(st.sampled_from("ab:*@"), max_size=5), text=TEXT)
-def test_whatever_a_file_holds_it_is_understood_or_halts(choice: str, text: str) -> None:
+def test_any_file_content_is_understood_or_halts(choice: str, text: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         file = Path(name, "any.ini")
         file.write_text(f"[region a:b]\nuser = a\n[user a]\nkey-id = 1\n[region a]\n{text}")

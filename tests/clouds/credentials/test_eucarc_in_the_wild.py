@@ -91,7 +91,7 @@ def test_commands_within_commands_end_where_they_do_for_a_shell(form: str) -> No
         ("${BASH_SOURCE%.euca/eucarc}x", "/home/alice/x"),
     ],
 )
-def test_another_folder_is_never_taken_for_it(form: str, folder: str) -> None:
+def test_another_folder_is_never_used_instead(form: str, folder: str) -> None:
     assert read(f"D={form}")["D"] == folder
 
 
@@ -137,7 +137,7 @@ def test_a_pattern_is_filled_in_from_the_files_own_folder(tmp_path: Path, form: 
         ("$(ls $HOME/.euca/*-pk.pem)", (), "*-pk.pem is looked for in another folder"),
     ],
 )
-def test_a_pattern_that_does_not_fit_one_file_is_said_to_be_so(
+def test_a_pattern_that_does_not_match_exactly_one_file_is_reported(
     tmp_path: Path, form: str, names: tuple[str, ...], why: str
 ) -> None:
     result = reasons(key_folder(tmp_path, *names), f"D=$(dirname $0)\nexport EC2_PRIVATE_KEY={form}\n")
@@ -165,7 +165,7 @@ def test_a_command_that_is_not_run_is_named_with_its_line(tmp_path: Path, form: 
     )
 
 
-def test_what_hangs_on_a_command_says_so(tmp_path: Path) -> None:
+def test_a_value_that_depends_on_a_command_is_reported_with_it(tmp_path: Path) -> None:
     (tmp_path / "eucarc").write_text("D=$(hostname)\nexport EC2_ACCESS_KEY=a\nexport EC2_CERT=$D/cert.pem\n")
     with pytest.raises(Halted) as caught:
         user_certificate(find_sources(CloudSettings(name="default", eucarc=tmp_path / "eucarc")))
@@ -173,7 +173,7 @@ def test_what_hangs_on_a_command_says_so(tmp_path: Path) -> None:
     assert caught.value.why.endswith(f"EC2_CERT (line 3) is not known, {why}")
 
 
-def test_a_command_that_is_not_run_takes_an_earlier_value_away() -> None:
+def test_a_command_that_is_not_run_clears_an_earlier_value() -> None:
     assert "A" not in read("A=1\nA=$(hostname)")
     assert read("A=1\nA=$(hostname)\nA=2")["A"] == "2"
 
@@ -211,7 +211,7 @@ def test_a_here_document_sets_nothing(text: str) -> None:
     assert read(f"A=1\n{text}B=2\n") == {"A": "1", "B": "2"}
 
 
-def test_a_here_document_that_never_ends_goes_on_to_the_end() -> None:
+def test_an_unfinished_here_document_extends_to_the_end() -> None:
     assert read("A=1\ncat <<EOF\nA=EVIL\n") == {"A": "1"}
 
 
@@ -249,14 +249,14 @@ DISAGREEING = [
 
 
 @pytest.mark.parametrize("text", DISAGREEING)
-def test_branches_that_disagree_are_reported_and_neither_is_taken(tmp_path: Path, text: str) -> None:
+def test_different_values_in_branches_are_reported_and_not_used(tmp_path: Path, text: str) -> None:
     result = reasons(tmp_path, text + "EC2_ACCESS_KEY=a\n")
     assert re.search("another branch (un)?sets", result["ec2_url"])
     assert "(line " in result["ec2_url"]
 
 
 @pytest.mark.parametrize("text", DISAGREEING)
-def test_the_configuration_settles_what_branches_leave_open(tmp_path: Path, text: str) -> None:
+def test_the_configuration_decides_between_different_branches(tmp_path: Path, text: str) -> None:
     (tmp_path / "eucarc").write_text(text)
     result = find_sources(CloudSettings(name="default", eucarc=tmp_path / "eucarc", ec2_url="http://c:1/"))
     assert result.value("ec2_url") == "http://c:1/"
@@ -285,7 +285,7 @@ def test_the_configuration_settles_what_branches_leave_open(tmp_path: Path, text
         "A=1\ncmd || exit 1\nB=2",
     ],
 )
-def test_what_branches_do_not_dispute_is_known(text: str) -> None:
+def test_a_value_that_all_branches_share_is_used(text: str) -> None:
     assert read(text)["A"] == "1"
 
 
@@ -301,11 +301,11 @@ def test_what_branches_do_not_dispute_is_known(text: str) -> None:
         "export A=$(hostname) || A=1",
     ],
 )
-def test_a_branch_that_may_set_another_value_leaves_none(text: str) -> None:
+def test_a_branch_with_another_value_makes_a_variable_unknown(text: str) -> None:
     assert "A" not in read(text)
 
 
-def test_a_check_tells_what_an_eucarc_leaves_open(tmp_path: Path) -> None:
+def test_check_reports_unknown_variables_of_an_eucarc(tmp_path: Path) -> None:
     (tmp_path / "eucarc").write_text("export EC2_ACCESS_KEY=a\nexport EUCALYPTUS_CERT=$(find-cert)\n")
     (remark,) = eucarc_source(tmp_path / "eucarc", cloud="default", home=HOME).remarks
     why = "since `find-cert` is a command, and none is run"
@@ -367,7 +367,7 @@ def test_each_way_to_set_a_variable_sets_it_as_in_bash(tmp_path: Path, text: str
         "B=$(: ${A:=1})",
     ],
 )
-def test_what_is_not_set_for_good_or_not_as_it_is_written_is_not_known(text: str) -> None:
+def test_a_temporary_or_changed_variable_is_unknown(text: str) -> None:
     assert "A" not in read(text)
 
 
@@ -380,7 +380,7 @@ def test_what_is_not_set_for_good_or_not_as_it_is_written_is_not_known(text: str
         ('eval "$(secret env)"\n', "`eval` is a command, and none is run (line 1)"),
     ],
 )
-def test_a_command_that_may_set_what_lacks_is_named(tmp_path: Path, text: str, command: str) -> None:
+def test_a_command_that_may_set_a_missing_variable_is_named(tmp_path: Path, text: str, command: str) -> None:
     (tmp_path / "eucarc").write_text(text)
     with pytest.raises(Halted) as caught:
         access_keys(find_sources(CloudSettings(name="default", eucarc=tmp_path / "eucarc")))
@@ -390,9 +390,7 @@ def test_a_command_that_may_set_what_lacks_is_named(tmp_path: Path, text: str, c
 
 
 @pytest.mark.parametrize("form", [*GLOBS[:5], "$EUCA_KEY_DIR/*-pk.pem", "${EUCA_KEY_DIR}/euca2-*-?k.pem"])
-def test_a_folder_that_cannot_be_listed_is_a_reason_and_no_path(
-    tmp_path: Path, as_nobody: None, form: str
-) -> None:
+def test_an_unreadable_folder_is_reported_as_the_reason(tmp_path: Path, as_nobody: None, form: str) -> None:
     closed = tmp_path / "k"
     os.seteuid(0)
     closed.mkdir()
@@ -404,7 +402,7 @@ def test_a_folder_that_cannot_be_listed_is_a_reason_and_no_path(
     assert f"{closed} cannot be listed (Permission denied)" in found.reasons["user_key"]
 
 
-def test_no_variable_grows_without_an_end() -> None:
+def test_a_variable_has_a_maximum_length() -> None:
     assert read("A=0123456789\nB=1\n" + "A=$A$A\n" * 60) == {"B": "1"}
 
 
@@ -504,7 +502,7 @@ def test_any_file_gives_settings_or_halts(tmp_path_factory: pytest.TempPathFacto
         "{ A=1; } || ",
     ],
 )
-def test_no_text_takes_long(piece: str) -> None:
+def test_any_text_is_parsed_in_short_time(piece: str) -> None:
     read(piece * 20_000)
     read(f"A={piece * 20_000}")
 

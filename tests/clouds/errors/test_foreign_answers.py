@@ -120,7 +120,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_who_answers_in_the_clouds_place_is_named(name: str) -> None:
+def test_a_program_that_answers_instead_of_the_cloud_is_named(name: str) -> None:
     status, headers, text, proxy, kind, why = STRANGE[name]
     found = detect_foreign_answer(status, headers, text, proxy=proxy, regional=False)
     assert found is not None
@@ -170,7 +170,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_what_the_cloud_says_itself_is_left_to_the_table(name: str) -> None:
+def test_answers_of_the_cloud_itself_are_translated_by_the_table(name: str) -> None:
     status, headers, text = OWN[name]
     assert detect_foreign_answer(status, headers, text, proxy="", regional=False) is None
 
@@ -178,14 +178,14 @@ def test_what_the_cloud_says_itself_is_left_to_the_table(name: str) -> None:
 @pytest.mark.parametrize(
     ("region", "strange"), [("eu-west-1", 0), ("no region", 1), ("-", 1), ("", 1), ("0", 1)]
 )
-def test_a_cloud_with_regions_may_send_us_to_one(region: str, strange: int) -> None:
+def test_a_redirect_to_a_region_is_followed(region: str, strange: int) -> None:
     headers = {"location": "http://elsewhere", "x-amz-bucket-region": region}
     assert bool(detect_foreign_answer(301, headers, "", proxy="", regional=True)) == bool(strange)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("dialect", ["uec", "euca5", "aws"])
-def test_a_redirect_says_where_whatever_is_asked(
+def test_the_target_of_a_redirect_is_reported(
     status: int, dialect: str, script: Any, scripted: Callable[[str], Cloud]
 ) -> None:
     cloud = scripted(dialect)
@@ -206,7 +206,7 @@ def test_a_redirect_says_where_whatever_is_asked(
 @pytest.mark.parametrize(
     "place", ["http://[::1", "http://a:b:c/", "http://x:99999999/", "//", "\xff", "ftp:/x"]
 )
-def test_a_redirect_to_what_is_no_address_is_reported_like_any_other(
+def test_a_redirect_to_an_invalid_address_is_reported(
     status: int, place: str, script: Any, cloud: Cloud
 ) -> None:
     for ask in (
@@ -249,7 +249,9 @@ def test_advice_to_ask_elsewhere_is_reported_and_not_followed_for_ever(
         script.replies.clear()
 
 
-def test_a_bad_region_is_no_fault_of_our_library(script: Any, scripted: Callable[[str], Cloud]) -> None:
+def test_a_wrong_region_is_reported_as_a_configuration_mistake(
+    script: Any, scripted: Callable[[str], Cloud]
+) -> None:
     cloud = scripted("aws")
     script.says(400, x_amz_bucket_region="no such region")
     with pytest.raises(Halted, match="a region that is none"), translated(cloud, "looking"):
@@ -260,7 +262,7 @@ REFUSALS = [(407, ""), (403, PAGE), (400, PAGE), (511, PAGE), (302, ""), (418, "
 
 
 @pytest.mark.parametrize(("status", "body"), REFUSALS)
-def test_nothing_that_is_met_on_the_way_in_is_a_sets_fault(
+def test_no_refusal_makes_an_unknown_cloud_look_like_a_generation(
     status: int, body: str, script: Any, scripted: Callable[[str], Cloud]
 ) -> None:
     account = scripted("uec").account
@@ -340,7 +342,7 @@ SAID_BY_ANYBODY = {
 
 @pytest.mark.parametrize("signed", [{}, {"Via": "1.1 gate"}, {"X_Squid_Error": "ERR_X 0"}], ids=repr)
 @pytest.mark.parametrize("name", SAID_BY_ANYBODY)
-def test_what_means_the_same_from_anybody_is_taken_for_that(
+def test_answers_with_one_meaning_from_any_program_are_understood(
     name: str, signed: dict[str, str], script: Any, cloud: Cloud
 ) -> None:
     status, body, kind, hint = SAID_BY_ANYBODY[name]

@@ -70,7 +70,7 @@ NO_IDS = {
 
 
 @pytest.mark.parametrize("said", NO_IDS.values(), ids=NO_IDS.keys())
-def test_an_answer_with_what_is_no_id_registers_nothing_and_is_not_asked_for_again(
+def test_an_invalid_id_in_an_answer_is_refused_and_the_request_is_not_repeated(
     said: str, cloud: Cloud, script: Any
 ) -> None:
     script.says(body=registered(said))
@@ -88,7 +88,7 @@ def test_an_answer_without_an_id_is_looked_up_first(answer: str, cloud: Cloud, s
         ask_for_one(cloud)
 
 
-def test_an_id_of_another_generation_is_none_of_this_one(
+def test_an_id_in_the_form_of_another_generation_is_invalid(
     scripted: Callable[[str], Cloud], script: Any
 ) -> None:
     for dialect, image_id in (("uec", "emi-1234abcd"), ("aws", "emi-12345678"), ("euca4", "ami-12345678")):
@@ -107,7 +107,7 @@ def test_an_id_of_another_generation_is_none_of_this_one(
 @pytest.mark.parametrize(
     "said", [each for each in NO_IDS.values() if each != "eki-12345678" and len(each) < 1000]
 )
-def test_what_is_listed_under_no_id_is_not_used_and_not_registered_again(
+def test_a_listed_image_without_an_id_is_not_used_and_not_registered_again(
     said: str, cloud: Cloud, script: Any
 ) -> None:
     script.says(body=listing(item(said)))
@@ -120,27 +120,27 @@ def test_what_is_listed_under_no_id_is_not_used_and_not_registered_again(
             look()
 
 
-def test_what_is_listed_twice_is_used_under_the_id_that_is_one(cloud: Cloud, script: Any) -> None:
+def test_of_two_listed_entries_the_one_with_a_valid_id_is_used(cloud: Cloud, script: Any) -> None:
     script.says(body=listing(item("-x"), item("emi-12345678")))
     found = image_at(cloud, list_images(cloud), LOCATION)
     assert found is not None
     assert found.id == "emi-12345678"
 
 
-def test_what_has_no_id_is_not_deregistered(cloud: Cloud, script: Any) -> None:
+def test_an_image_without_an_id_is_not_deregistered(cloud: Cloud, script: Any) -> None:
     failed = item("emi-*").replace("available", "failed")
     script.says(body=listing(failed))
     assert failed_at(cloud, list_images(cloud), LOCATION) == ()
 
 
 @pytest.mark.parametrize("bucket", ["-x", "..", "a b", "$(touch x)", "A" * 300, ""])
-def test_a_kernel_in_what_is_no_bucket_is_not_ours(bucket: str, cloud: Cloud, script: Any) -> None:
+def test_a_kernel_at_an_invalid_location_is_not_ours(bucket: str, cloud: Cloud, script: Any) -> None:
     script.says(body=listing(item("eki-12345678", location=f"{bucket}/vmlinuz.manifest.xml")))
     assert image_of_manifest(cloud, list_images(cloud), "vmlinuz.manifest.xml") is None
 
 
 @pytest.mark.parametrize("said", ["-x $(touch x)", "a\nb", "\u0661" * 12, "1" * 1000])
-def test_an_account_that_is_none_is_not_sent_back(said: str, cloud: Cloud, script: Any) -> None:
+def test_an_invalid_account_is_not_sent_to_the_cloud(said: str, cloud: Cloud, script: Any) -> None:
     script.says(
         body="<DescribeImageAttributeResponse><launchPermission><item><userId>"
         f"{said}</userId></item></launchPermission></DescribeImageAttributeResponse>"
@@ -152,7 +152,7 @@ def test_an_account_that_is_none_is_not_sent_back(said: str, cloud: Cloud, scrip
 # --- what is printed --------------------------------------------------------------------------------------
 
 
-def test_what_a_refusal_says_is_cut(cloud: Cloud, script: Any) -> None:
+def test_a_long_refusal_is_shortened(cloud: Cloud, script: Any) -> None:
     error = f"<Error><Code>{'C' * 9000}</Code><Message>{'m' * 90_000}</Message></Error>"
     script.says(400, f"<Response><Errors>{error}</Errors><RequestID>{'r' * 900}</RequestID></Response>")
     with pytest.raises(UecError) as refused:
@@ -175,7 +175,7 @@ def test_no_refusal_takes_longer_to_read_than_its_length(body: str, cloud: Cloud
 
 
 @pytest.mark.parametrize("size", ["x", "", "1e3", "9" * 5000, "\u0661x"])
-def test_a_number_that_is_none_is_an_answer_that_cannot_be_read(size: str, cloud: Cloud, script: Any) -> None:
+def test_an_invalid_number_is_a_malformed_answer(size: str, cloud: Cloud, script: Any) -> None:
     content = f"<Contents><Key>karmic.part.0</Key><Size>{size}</Size><ETag>e</ETag></Contents>"
     script.says(body=f"<ListBucketResult>{content}</ListBucketResult>")
     with pytest.raises(CloudAway):
@@ -193,7 +193,7 @@ def page(*keys: str) -> str:
 @pytest.mark.parametrize(
     "said", [[page("a"), page("a")], [page("a", "b"), page("b")], [page("a"), page("b"), page("a", "b")]]
 )
-def test_a_list_that_does_not_get_on_is_given_up(said: list[str], cloud: Cloud, script: Any) -> None:
+def test_a_list_without_progress_is_abandoned(said: list[str], cloud: Cloud, script: Any) -> None:
     for body in said:
         script.says(body=body)
     with pytest.raises(Deferred, match="does not come to an end"):
@@ -201,7 +201,7 @@ def test_a_list_that_does_not_get_on_is_given_up(said: list[str], cloud: Cloud, 
     assert len(script.requests) == len(said)
 
 
-def test_a_list_is_followed_as_long_as_it_gets_on(cloud: Cloud, script: Any) -> None:
+def test_a_list_is_followed_while_it_makes_progress(cloud: Cloud, script: Any) -> None:
     for number in range(20):
         script.says(body=page(f"karmic.{number:03}", f"karmic.{number:03}a"))
     script.says(body="<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
@@ -261,7 +261,7 @@ LARGE: dict[str, tuple[Callable[[], str], str]] = {
 
 
 @pytest.mark.parametrize(("body", "said"), LARGE.values(), ids=LARGE.keys())
-def test_no_list_takes_more_memory_than_there_is(body: Callable[[], str], said: str, script: Any) -> None:
+def test_a_huge_list_is_read_in_bounded_memory(body: Callable[[], str], said: str, script: Any) -> None:
     """Of the 1 GiB that the unit allows; as a tree, each of these took nearly all of it, or more."""
     heard, mib = memory_for(script, body())
     assert heard.startswith(said)
@@ -273,7 +273,7 @@ BOMB = f"<!DOCTYPE a [{ENTITIES}]><a>{'&z;' * 1000}</a>"
 
 
 @pytest.mark.parametrize("said", [BOMB, '<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>', "<!DOCTYPE a><a/>"])
-def test_no_document_may_grow_as_it_is_read(said: str, cloud: Cloud, script: Any) -> None:
+def test_a_document_with_entities_is_refused(said: str, cloud: Cloud, script: Any) -> None:
     with pytest.raises(UnsafeXml, match="document type"):
         check_xml(said.encode())
     script.says(body=said)
@@ -282,9 +282,7 @@ def test_no_document_may_grow_as_it_is_read(said: str, cloud: Cloud, script: Any
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "cp037", "utf-7", "no-such-encoding", "big5"])
-def test_an_encoding_that_is_not_ours_is_an_answer_that_cannot_be_read(
-    encoding: str, cloud: Cloud, script: Any
-) -> None:
+def test_an_unsupported_encoding_is_a_malformed_answer(encoding: str, cloud: Cloud, script: Any) -> None:
     script.says(body=f'<?xml version="1.0" encoding="{encoding}"?>{listing(item("emi-12345678"))}')
     # It may be UTF-8 after all.
     with contextlib.suppress(CloudAway):
@@ -309,7 +307,7 @@ def test_pages_hold_together_what_the_list_held(body: bytes) -> None:
         check_xml(each)
 
 
-def test_a_bucket_is_looked_for_without_believing_a_word(cloud: Cloud, script: Any) -> None:
+def test_a_malformed_bucket_listing_proves_no_bucket(cloud: Cloud, script: Any) -> None:
     script.says(body="<ListBucketResult><Contents><Size>-x</Size></Contents></ListBucketResult>")
     with pytest.raises(CloudAway):
         ensure_bucket(cloud, "images")
@@ -320,9 +318,7 @@ def test_a_bucket_is_looked_for_without_believing_a_word(cloud: Cloud, script: A
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "x-gzip", "gzip, identity"])
 @pytest.mark.parametrize("status", [200, 403, 500])
-def test_an_answer_that_is_packed_unasked_is_reported_as_that(
-    cloud: Cloud, script: Any, coding: str, status: int
-) -> None:
+def test_a_compressed_answer_is_reported_as_such(cloud: Cloud, script: Any, coding: str, status: int) -> None:
     script.says(status, "\x1f\x8b\x08 whatever", Content_Encoding=coding, x_amz_request_id="id-7")
     with pytest.raises(Halted, match=rf"answers are packed.*Content-Encoding: {coding.lower()}") as caught:
         list(list_objects(cloud, "images", "karmic"))
@@ -332,6 +328,6 @@ def test_an_answer_that_is_packed_unasked_is_reported_as_that(
 
 
 @pytest.mark.parametrize("coding", ["identity", "none", "aws-chunked", " "])
-def test_an_answer_that_says_it_is_plain_is_read(cloud: Cloud, script: Any, coding: str) -> None:
+def test_an_answer_with_identity_encoding_is_read(cloud: Cloud, script: Any, coding: str) -> None:
     script.says(body="<ListBucketResult></ListBucketResult>", Content_Encoding=coding)
     assert list(list_objects(cloud, "images", "karmic")) == []

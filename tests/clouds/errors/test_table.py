@@ -427,7 +427,9 @@ def ask(cloud: Cloud, half: str) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
-def test_an_answer_means(example: Example, scripted: Callable[[str], Cloud], script: Any) -> None:
+def test_each_known_refusal_has_its_meaning(
+    example: Example, scripted: Callable[[str], Cloud], script: Any
+) -> None:
     answer = example.answer
     for _ in range(2):  # one that is cured by asking again must be heard twice to be believed
         script.says(answer.status, answer.body, **answer.headers)
@@ -442,19 +444,19 @@ def test_an_answer_means(example: Example, scripted: Callable[[str], Cloud], scr
 @pytest.mark.parametrize(
     "row", ROWS, ids=lambda row: f"{row.code or row.words or row.why} {row.statuses} {sorted(row.dialects)}"
 )
-def test_every_row_decides_some_answer(row: object) -> None:
+def test_every_row_is_used_for_some_answer(row: object) -> None:
     """So none is shadowed by one above it."""
     decided = [find_row(one.dialect, one.answer.refusal) for one in EXAMPLES]
     assert any(decision is row for decision in decided)
 
 
-def test_a_row_names_no_dialect_that_there_is_not() -> None:
+def test_rows_name_only_dialects_that_exist() -> None:
     assert frozenset().union(*(row.dialects for row in ROWS)) <= DIALECTS.keys()
 
 
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
 @pytest.mark.parametrize(("statuses", "kind"), [(range(502, 600), Deferred), (range(414, 425), Rejected)])
-def test_what_no_row_knows_passes_or_is_for_the_dropper(
+def test_an_unknown_refusal_is_temporary_or_rejects_by_its_status(
     dialect: str, statuses: range, kind: type[UecError]
 ) -> None:
     rows = {
@@ -467,7 +469,7 @@ def test_what_no_row_knows_passes_or_is_for_the_dropper(
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code or row.words or row.why)
-def test_a_rows_words_are_parts_of_our_sentences(row: Any) -> None:
+def test_the_reason_of_a_row_is_a_part_of_the_sentence(row: Any) -> None:
     assert row.why[0].islower()
     assert not row.why.endswith(".")
     assert row.hint[0].isupper()
@@ -479,7 +481,7 @@ def test_a_rows_words_are_parts_of_our_sentences(row: Any) -> None:
     [row for row in ROWS if (row.code or row.words) and row.statuses == ANY_STATUS],
     ids=lambda row: row.code or row.words,
 )
-def test_words_mean_the_same_whatever_the_status(row: RefusalRow) -> None:
+def test_words_of_a_row_count_for_any_status(row: RefusalRow) -> None:
     """Unless a row of words stands higher: that is what makes a permanent 500 one."""
     for one in EXAMPLES:
         said = one.answer.refusal
@@ -523,7 +525,7 @@ HOSTILE = sorted({word for row in ROWS for word in words_of(row)} | {"Virtualiza
 
 @pytest.mark.parametrize(("code", "message"), QUOTING, ids=lambda text: text)
 @pytest.mark.parametrize("dialect", ["uec", "euca4"])
-def test_a_name_decides_nothing(dialect: str, code: str, message: str) -> None:
+def test_a_name_inside_a_refusal_does_not_change_its_meaning(dialect: str, code: str, message: str) -> None:
     """Otherwise a user who drops an image `AccessDenied` would close the cloud to everybody."""
 
     def row(name: str) -> RefusalRow:
@@ -536,18 +538,18 @@ def test_a_name_decides_nothing(dialect: str, code: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["my access denied image", "message expired", "not authorized"])
-def test_where_names_have_spaces_the_code_stands_above_them(name: str) -> None:
+def test_a_code_is_found_also_before_names_with_spaces(name: str) -> None:
     said = Refusal("ec2", 400, "InvalidAMIName.Duplicate", f"AMI name {name} is already in use by ami-1")
     assert find_row("aws", said).why == "an image of that name is registered already"
 
 
 @pytest.mark.parametrize("code", ["403", "500", "InternalError", "InternalFailure"])
 @pytest.mark.parametrize("message", ["SignatureDoesNotMatch", "SignatureDoesNotMatch: Not the same."])
-def test_a_server_without_codes_may_begin_with_one(code: str, message: str) -> None:
+def test_a_plain_text_refusal_may_begin_with_a_code(code: str, message: str) -> None:
     assert "secret key" in find_row("euca3", Refusal("s3", 403, code, message)).why
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code or row.words or row.why)
-def test_a_hint_does_not_foretell_when_it_is_tried_again(row: Any) -> None:
+def test_a_hint_gives_no_time_of_a_retry(row: Any) -> None:
     """The caller adds that: a verb by hand asks once, and the service by its own schedule."""
     assert "again" not in row.hint or not issubclass(row.kind, Deferred)

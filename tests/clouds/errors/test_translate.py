@@ -173,14 +173,16 @@ UNHEARD = (
 
 
 @pytest.mark.parametrize(("error", "kind", "why"), UNHEARD, ids=lambda value: str(value)[:40])
-def test_no_answer_means(cloud: Cloud, error: Exception, kind: type[UecError], why: str) -> None:
+def test_each_missing_answer_has_its_meaning(
+    cloud: Cloud, error: Exception, kind: type[UecError], why: str
+) -> None:
     with pytest.raises(UecError) as caught, translated(cloud, "trying"):
         raise error
     assert type(caught.value) is kind
     assert caught.value.why.startswith(why)
 
 
-def test_every_way_of_not_answering_is_tested() -> None:
+def test_every_kind_of_missing_answer_is_tested() -> None:
     reached = [next(row for row in CONNECTION_FAILURES if row.fits(error)) for error, _, _ in UNHEARD]
     assert [row.why for row in CONNECTION_FAILURES if row not in reached] == []
 
@@ -194,22 +196,20 @@ def test_every_way_of_not_answering_is_tested() -> None:
         pytest.param("a\x00b\x1bc&#1;d", "a b c d", id="what no XML may hold"),
     ],
 )
-def test_a_success_is_read_in_spite_of_what_somebody_wrote_into_it(
-    written: str, read: str, cloud: Cloud, script: Any
-) -> None:
+def test_a_success_with_unusual_user_text_is_read(written: str, read: str, cloud: Cloud, script: Any) -> None:
     item = f"<item><imageId>emi-1</imageId><description>{written}</description></item>"
     script.says(200, f"<DescribeImagesResponse><imagesSet>{item}{item}</imagesSet></DescribeImagesResponse>")
     assert [image.description for image in list_images(cloud)] == [read, read]
 
 
-def test_a_listing_is_read_in_spite_of_a_key(cloud: Cloud, script: Any) -> None:
+def test_a_listing_with_an_unusual_key_is_read(cloud: Cloud, script: Any) -> None:
     one = "<Contents><Key>R&D.part.0</Key><Size>1</Size><ETag>x</ETag></Contents>"
     script.says(200, f"<ListBucketResult>{one}</ListBucketResult>")
     assert [stored.key for stored in list_objects(cloud, "images", "R")] == ["R&D.part.0"]
 
 
 @pytest.mark.parametrize("body", ["It works! r-3 & more", "<A><requestId>r-3</requestId><B>"])
-def test_a_success_that_nobody_can_read_keeps_its_id(body: str, cloud: Cloud, script: Any) -> None:
+def test_an_unreadable_success_keeps_its_request_id(body: str, cloud: Cloud, script: Any) -> None:
     script.says(200, body, **({} if "<requestId>" in body else {"x_amz_request_id": "r-3"}))
     with pytest.raises(CloudAway) as caught:
         list_images(cloud)
@@ -225,7 +225,7 @@ def test_a_success_that_nobody_can_read_keeps_its_id(body: str, cloud: Cloud, sc
         pytest.param("", CloudAway, id="empty"),
     ],
 )
-def test_a_success_that_cannot_be_read_is_no_success(
+def test_an_unreadable_success_is_an_error(
     body: str, kind: type[UecError], cloud: Cloud, script: Any
 ) -> None:
     script.says(200, body)

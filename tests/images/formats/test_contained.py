@@ -53,7 +53,7 @@ def test_a_disk_that_cannot_boot_is_described_with_its_container(disk: bytes, wh
     assert found[0].startswith(why)
 
 
-def test_a_container_that_cannot_be_read_has_the_reason_and_can_still_be_kept() -> None:
+def test_an_unreadable_container_has_a_reason_and_can_still_be_kept() -> None:
     facts = described(disk_with_partition(1000), patch=(ENCRYPTION_AT, (1).to_bytes(4, "big")))
     assert facts.disk is None
     assert facts.unreadable

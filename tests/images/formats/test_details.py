@@ -62,7 +62,7 @@ def as_bytes(runs: list[Run], size: int) -> dict[int, int]:
 
 
 @given(blocks=st.lists(st.integers(-1, 6), max_size=12), size=st.integers(1, 50))
-def test_joined_runs_say_the_same_as_single_ones(blocks: list[int], size: int) -> None:
+def test_joined_runs_map_the_same_blocks_as_single_ones(blocks: list[int], size: int) -> None:
     runs = [Run(4 * index, 4, 4 * place) for index, place in enumerate(blocks) if place >= 0]
     joined = list(join_runs(runs, size))
     assert as_bytes(joined, size) == as_bytes(runs, size)
@@ -76,7 +76,7 @@ def test_compressed_blocks_stay_single() -> None:
     assert list(join_runs(runs, 18)) == [*runs[:3], Run(12, 6, 12)]
 
 
-def test_neighbours_in_disk_and_file_are_one_run(tmp_path: Path) -> None:
+def test_blocks_adjacent_in_disk_and_file_are_one_run(tmp_path: Path) -> None:
     path = image(tmp_path, "qcow2", os.urandom(4 * MIB))
     with FileIO(path) as file:
         blocks = open_qcow2(ContainerFile.of(file, "image", MAX_DISK_BYTES))
@@ -164,7 +164,7 @@ def test_virtualbox_counts_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [64 * KIB, 128 * KIB, 192 * KIB, 256 * KIB])
-def test_one_of_two_copies_is_enough(broken: int, tmp_path: Path) -> None:
+def test_one_intact_copy_of_a_table_is_enough(broken: int, tmp_path: Path) -> None:
     path = image(tmp_path, "vhdx")
     patch(path, broken + 100, b"x")
     assert disk_of(path) == DISK
@@ -250,7 +250,7 @@ def test_vhd_blocks_of_any_size_are_read() -> None:
         assert disk_of(file) == DISK
 
 
-def test_pieces_of_any_length_make_the_whole() -> None:
+def test_pieces_of_any_length_add_up_to_the_whole() -> None:
     draw = random.Random(4)  # noqa: S311
     for container in CONTAINERS.values():
         with closing(opened(container.make(DISK)).source) as source:
@@ -258,7 +258,7 @@ def test_pieces_of_any_length_make_the_whole() -> None:
 
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
-def test_intake_detects_what_the_door_opens(container: Container) -> None:
+def test_every_format_that_can_be_opened_is_detected(container: Container) -> None:
     content = content_of(container.make(DISK))
     facts = detect(content[:HEAD_BYTES], content[-TAIL_BYTES:], size=len(content))
     assert facts.format == container.format

@@ -137,7 +137,7 @@ def test_random_images_are_read_as_qemu_reads_them(format: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
-def test_what_is_written_by_hand_is_read_by_us_and_by_qemu(container: Container, tmp_path: Path) -> None:
+def test_hand_written_images_are_read_alike_by_us_and_by_qemu(container: Container, tmp_path: Path) -> None:
     draw = random.Random(2)  # noqa: S311
     disk = bytearray(5 * MIB + 8 * SECTOR)
     for start in (0, MIB - 100, 3 * MIB):

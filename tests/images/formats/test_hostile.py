@@ -394,7 +394,7 @@ def refusal(file: FileIO) -> Rejected:
 
 
 @pytest.mark.parametrize("hostile", RULES.values(), ids=RULES)
-def test_what_is_wrong_is_said_with_its_remedy(hostile: Hostile) -> None:
+def test_each_mistake_is_reported_with_its_remedy(hostile: Hostile) -> None:
     file = CONTAINERS[hostile.container].make(DISK)
     hostile.spoil(file)
     error = refusal(file)
@@ -453,7 +453,7 @@ def test_blocks_that_overlap_in_part_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["qcow2-zlib", "qcow2-zstd", "vmdk-stream"])
-def test_damaged_compressed_data_is_a_sentence_of_ours(name: str) -> None:
+def test_damaged_compressed_data_is_reported_in_a_sentence(name: str) -> None:
     container = CONTAINERS[name]
     file = memory_file()
     layout = container.write(file, DISK, **dict(container.options))
@@ -514,7 +514,7 @@ def test_opening_a_long_map_can_be_stopped() -> None:
         open_disk(file, name="disk.img", check=check)
 
 
-def test_the_limit_of_a_disk_is_the_callers() -> None:
+def test_the_caller_sets_the_limit_of_the_disk_size() -> None:
     with (
         CONTAINERS["vdi"].make(DISK) as file,
         pytest.raises(Rejected, match="its disk has 4 MiB, and at most 3 MiB"),

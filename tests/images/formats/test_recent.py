@@ -10,7 +10,7 @@ from uecwatchd.images.formats.recent import RecentResults
 THREADS = 8
 
 
-def test_a_result_that_many_want_at_once_is_made_once() -> None:
+def test_a_result_for_many_threads_is_computed_once() -> None:
     made, together = list[int](), threading.Barrier(THREADS)
 
     def make(key: int) -> str:
@@ -28,7 +28,7 @@ def test_a_result_that_many_want_at_once_is_made_once() -> None:
     assert made == [7]
 
 
-def test_other_results_are_made_meanwhile() -> None:
+def test_other_results_are_computed_concurrently() -> None:
     begun, finish = threading.Event(), threading.Event()
 
     def make(key: int) -> int:
@@ -46,7 +46,7 @@ def test_other_results_are_made_meanwhile() -> None:
         assert slow.result() == 0
 
 
-def test_what_was_used_least_recently_is_dropped() -> None:
+def test_the_least_recently_used_result_is_dropped() -> None:
     made = list[int]()
     recent = RecentResults(lambda key: made.append(key) or key, limit=2)
     for key in (1, 2, 1, 3, 1, 2):

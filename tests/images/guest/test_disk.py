@@ -121,7 +121,7 @@ def test_an_empty_boot_folder_of_a_boot_partition_that_no_fstab_names_has_no_ker
             find_kernel_pair(system.tree)
 
 
-def test_two_systems_on_a_disk_are_not_chosen_from(tmp_path: Path) -> None:
+def test_two_systems_on_a_disk_are_refused(tmp_path: Path) -> None:
     root = ext("-t", "ext4")(tmp_path / "root.img", fill(tmp_path / "root", SYSTEM))
     image = disk(tmp_path / "disk", MBR, (1, root), (65, root), size=400 * MIB)
     with (
@@ -212,7 +212,9 @@ def test_an_os_release_is_quoted_as_for_a_shell() -> None:
 @pytest.mark.parametrize(
     ("machine", "width", "arch"), [(62, 2, "x86_64"), (3, 1, "i386"), (183, 2, "arm64")], ids=str
 )
-def test_the_architecture_is_that_of_the_shell(tmp_path: Path, machine: int, width: int, arch: str) -> None:
+def test_the_architecture_of_a_guest_is_that_of_its_shell(
+    tmp_path: Path, machine: int, width: int, arch: str
+) -> None:
     program = b"\x7fELF" + bytes([width, 1, 1]) + bytes(9) + struct.pack("<HHI", 3, machine, 1) + bytes(500)
     found = identify_linux(GuestTree({"/": FolderFiles(fill(tmp_path, {"bin/sh": program}))}))
     assert found.arch == arch
@@ -298,7 +300,7 @@ def linux(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("type_", TYPES)
-def test_a_damaged_file_system_is_an_answer_or_a_sentence(
+def test_a_damaged_file_system_is_read_or_refused(
     type_: str, small: Path, linux: Path, tmp_path: Path
 ) -> None:
     root = small if type_ in ("fat", "ntfs") else linux

@@ -61,7 +61,7 @@ def boot(*versions: str, ramdisk: str = "initrd.img-{}") -> dict[str, Content]:
         "nothing else",
     ],
 )
-def test_the_newest_kernel_with_a_ramdisk_is_meant(tmp_path: Path, files: dict[str, Content]) -> None:
+def test_the_newest_kernel_with_a_ramdisk_is_chosen(tmp_path: Path, files: dict[str, Content]) -> None:
     pair = find_kernel_pair(tree(tmp_path, files))
     assert (pair.version, pair.kernel_facts.arch) == ("2.6.31-14-server", "x86_64")
     assert pair.kernel.path == "/boot/vmlinuz-2.6.31-14-server"
@@ -118,14 +118,16 @@ def test_all_kernels_are_listed_the_newest_first(tmp_path: Path) -> None:
     ],
     ids=["none", "two flavours", "two ramdisks", "zboot", "text", "cut"],
 )
-def test_what_is_not_meant_is_a_sentence(tmp_path: Path, files: dict[str, Content], said: str) -> None:
+def test_a_missing_or_ambiguous_kernel_is_refused_with_a_sentence(
+    tmp_path: Path, files: dict[str, Content], said: str
+) -> None:
     with pytest.raises(NoKernelPair) as refused:
         find_kernel_pair(tree(tmp_path, files))
     assert said in str(refused.value)
     assert refused.value.hint
 
 
-def test_two_flavours_of_an_older_release_do_not_matter(tmp_path: Path) -> None:
+def test_two_flavours_of_an_older_release_are_no_ambiguity(tmp_path: Path) -> None:
     files = boot("6.1.0-9-amd64", "6.1.0-9-cloud-amd64", "6.1.0-10-amd64")
     assert find_kernel_pair(tree(tmp_path, files)).version == "6.1.0-10-amd64"
 

@@ -175,7 +175,7 @@ SPOILED: dict[str, tuple[dict[str, Content], tuple[str, ...], tuple[str, str, st
 
 
 @pytest.mark.parametrize(("changes", "without", "expected"), SPOILED.values(), ids=SPOILED)
-def test_what_is_wrong_is_one_finding_with_a_remedy(
+def test_each_mistake_is_one_finding_with_a_remedy(
     tmp_path: Path, changes: dict[str, Content], without: tuple[str, ...], expected: tuple[str, str, str]
 ) -> None:
     found = findings(tmp_path, changes, without=without)
@@ -218,13 +218,13 @@ FINE: dict[str, tuple[dict[str, Content], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("changes", "without"), FINE.values(), ids=FINE)
-def test_what_is_right_in_another_way_is_no_finding(
+def test_a_correct_alternative_is_no_finding(
     tmp_path: Path, changes: dict[str, Content], without: tuple[str, ...]
 ) -> None:
     assert findings(tmp_path, changes, without=without) == []
 
 
-def test_the_lines_of_the_manual_are_enough(tmp_path: Path) -> None:
+def test_the_lines_of_the_manual_make_a_guest_ready(tmp_path: Path) -> None:
     fill(tmp_path, {"etc/rc.local": MANUAL})
     (tmp_path / "etc/rc.local").chmod(0o755)
     changes: dict[str, Content] = {f"boot/config-{VERSION}": CONFIG.replace("ACPI=y", "ACPI=m")}

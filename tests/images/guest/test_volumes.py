@@ -115,12 +115,12 @@ def test_logical_volumes_have_the_names_of_their_group(folder: Path, tmp_path: P
         assert (swap.name, swap.files) == ("vg-0/swap", None)
 
 
-def test_what_is_no_file_system_has_no_files(tmp_path: Path) -> None:
+def test_a_partition_without_a_file_system_has_no_files(tmp_path: Path) -> None:
     with opened(empty(tmp_path / "image", 1 << 20)) as (volume,):
         assert (volume.type, volume.files, volume.problem) == ("zeros", None, "")
 
 
-def test_an_encrypted_partition_is_said_to_be() -> None:
+def test_an_encrypted_partition_is_reported_as_such() -> None:
     source = MemorySource(b"LUKS\xba\xbe" + bytes(100_000))
     with VolumeReader(source, name="karmic.img") as reader:
         assert reader.open(0, source.size)[0].problem == "it is encrypted (LUKS)"
@@ -142,7 +142,7 @@ def find_reader() -> int:
     return next(int(pid) for pid in children if name in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def test_a_reader_that_is_killed_is_a_sentence(ext4: bytes) -> None:
+def test_a_killed_reader_is_reported_in_a_sentence(ext4: bytes) -> None:
     source = MemorySource(ext4)
     with VolumeReader(source, name="karmic.img") as reader:
         (volume,) = reader.open(0, source.size)

@@ -99,7 +99,7 @@ def decide(files: Mapping[str, Facts], sidecar: bytes = b"") -> tuple[str, str] 
         ({"web.img": disk("x86_64")}, b'arch = "i386"', ("i386", "told")),
     ],
 )
-def test_what_is_declared_goes_before_content_and_that_before_names(
+def test_a_declared_architecture_precedes_content_and_content_precedes_names(
     files: Mapping[str, Facts], sidecar: bytes, expected: tuple[str, str]
 ) -> None:
     assert decide(files, sidecar) == expected
@@ -156,7 +156,7 @@ def test_what_contradicts_the_evidence_is_refused(
 @pytest.mark.parametrize(
     "arch", sorted({arch for dialect in DIALECTS.values() for arch in dialect.architectures})
 )
-def test_a_sidecar_may_name_whatever_some_cloud_knows(arch: str) -> None:
+def test_a_sidecar_may_name_any_architecture_that_some_cloud_has(arch: str) -> None:
     assert arch in get_args(Arch)
     assert read_sidecar("web.toml", f'arch = "{arch}"'.encode()).arch == arch
 
@@ -205,7 +205,7 @@ def test_an_architecture_that_the_cloud_knows_is_registered_as_such(
         ("openstack", "debian-riscv64.raw", "", "that is what its name says", "If the name misleads"),
     ],
 )
-def test_one_that_the_cloud_does_not_know_is_refused_before_anything_goes_up(
+def test_an_architecture_that_the_cloud_lacks_is_refused_before_the_upload(
     tmp_path: Path, host_class: type[Host], dialect: str, name: str, sidecar: str, why: str, hint: str
 ) -> None:
     with ExitStack() as running:
@@ -221,7 +221,7 @@ def test_one_that_the_cloud_does_not_know_is_refused_before_anything_goes_up(
         assert not cloud.calls("PutObject")
 
 
-def test_what_a_sidecar_calls_otherwise_within_one_family_is_reported(host: Host, real_set: Any) -> None:
+def test_another_name_within_one_family_of_architectures_is_reported(host: Host, real_set: Any) -> None:
     host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["w.img", "w.vmlinuz", "w.initrd"])
     (host.spool / "w.toml").write_text('arch = "i386"')
     host.ask("once")

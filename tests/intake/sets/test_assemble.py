@@ -198,7 +198,7 @@ def test_an_incomplete_set_says_what_it_waits_for(files: Mapping[str, str | byte
     ],
     ids=lambda value: value.replace("/", "") if isinstance(value, str) else "",
 )
-def test_what_is_not_plain_is_refused_in_words(
+def test_an_ambiguous_set_is_refused_in_a_sentence(
     files: Mapping[str, str | bytes], what: str, hint: str
 ) -> None:
     (refused,) = decide(files).refused
@@ -208,7 +208,7 @@ def test_what_is_not_plain_is_refused_in_words(
     assert refused.error.hint.startswith(hint)
 
 
-def test_a_configuration_without_the_cloud_is_nobodys_fault_but_ours() -> None:
+def test_a_configuration_without_the_cloud_halts() -> None:
     (refused,) = decide(STEM, Rules(5, Sidecar(), {}, {}, frozenset())).refused
     assert isinstance(refused.error, Halted)
     assert "none at all" in refused.error.why
@@ -221,12 +221,12 @@ def test_a_cloud_that_wants_a_ramdisk_gets_one_also_with_a_kernel_that_is_there_
     assert decide(files, UEC).ready
 
 
-def test_who_wants_no_kernel_is_not_asked_for_a_ramdisk_to_go_with_it() -> None:
+def test_a_set_without_a_kernel_needs_no_ramdisk() -> None:
     rules = replace(UEC, needs={"default": BOTH})
     assert decide({"karmic.img": "partition", "karmic.toml": b'kernel = "none"'}, rules).ready
 
 
-def test_a_cut_off_disk_is_refused_even_while_its_kernel_is_missing() -> None:
+def test_a_truncated_disk_is_refused_even_while_its_kernel_is_missing() -> None:
     assert decide({"karmic.img": "cut short"}).refused
 
 
@@ -287,7 +287,7 @@ def test_a_partition_cannot_boot_alone() -> None:
     assert "it is a partition without a boot sector" in str(refused.error)
 
 
-def test_what_cannot_boot_alone_here_is_told_what_to_add() -> None:
+def test_a_disk_that_cannot_boot_alone_is_reported_with_what_to_add() -> None:
     (waiting,) = decide({"karmic.img": "disk", "karmic.toml": b'virtualization = "hvm"'}).waiting
     assert waiting.reason == (
         "a kernel: no disk boots by itself on cloud default "
@@ -352,7 +352,7 @@ def test_a_finished_image_keeps_its_kernel_when_another_arrives() -> None:
     }
 
 
-def test_a_folder_in_a_folder_is_one_too_many() -> None:
+def test_nested_folders_are_refused() -> None:
     (misfit,) = decide({**FOLDER, "karmic/more": "folder"}).unmatched
     assert misfit.path == "karmic/more"
     assert misfit.reason.startswith("a folder in a folder")
@@ -397,7 +397,7 @@ def test_checksums_come_from_the_sidecar_and_from_a_file() -> None:
     ],
     ids=["text", "lone kernel", "link", "left over", "checksums", "folder for checksums", "other metadata"],
 )
-def test_what_is_in_no_set_is_a_misfit_with_a_reason(files: Mapping[str, str | bytes], word: str) -> None:
+def test_a_file_in_no_set_has_a_reason(files: Mapping[str, str | bytes], word: str) -> None:
     (misfit,) = decide(files).unmatched
     assert word in misfit.reason
 
@@ -441,7 +441,7 @@ def test_a_folder_named_like_checksums_is_mentioned() -> None:
 
 
 @given(files=st.dictionaries(NAMES, CONTENTS, max_size=8))
-def test_every_name_is_accounted_for_whatever_lies_there(files: dict[str, str | bytes]) -> None:
+def test_every_name_is_in_a_set_or_has_a_reason(files: dict[str, str | bytes]) -> None:
     odd = ("symlink", "fifo", "folder")
     files = {
         p: c for p, c in files.items() if c in odd or isinstance(c, bytes) == p.endswith((".toml", ".json"))

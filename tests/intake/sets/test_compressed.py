@@ -58,7 +58,7 @@ def test_a_packed_image_is_no_set_and_the_command_of_its_reason_unpacks_it(
     assert found.members[0].path.lower() == f"{place}karmic.img"
 
 
-def test_a_packed_image_that_lies_there_unpacked_is_no_news(tmp_path: Path) -> None:
+def test_a_compressed_image_beside_its_unpacked_form_is_not_reported(tmp_path: Path) -> None:
     lay(tmp_path, {"karmic.img": MBR})
     subprocess.run(["zstd", "-q", "karmic.img"], cwd=tmp_path, check=True)
     assembly = decided(tmp_path)
@@ -70,7 +70,7 @@ def test_a_packed_image_that_lies_there_unpacked_is_no_news(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["karmic.xva", "Karmic.WIM", "karmic.dmg"])
 @pytest.mark.parametrize("like", ["nothing", "a tar"])
-def test_what_another_program_exported_is_reported_with_the_way_to_a_disk(
+def test_an_export_of_another_program_is_reported_with_the_conversion(
     tmp_path: Path, name: str, like: str
 ) -> None:
     lay(tmp_path, {name: b"\x01" * 600, "ova.xml": "<x/>"})
@@ -82,7 +82,7 @@ def test_what_another_program_exported_is_reported_with_the_way_to_a_disk(
 
 
 @pytest.mark.parametrize("name", ["dump.sql.gz", "notes.txt.xz", "syslog.1.zst"])
-def test_what_is_compressed_and_no_image_is_no_news(tmp_path: Path, name: str) -> None:
+def test_a_compressed_file_that_is_no_image_is_not_reported(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {name: b"\x28\xb5\x2f\xfd" + bytes(20)})
     (misfit,) = decided(tmp_path).unmatched
     assert not misfit.is_news

@@ -107,7 +107,7 @@ def test_what_sha256sum_writes_with_a_tag_or_an_odd_name_is_read(tmp_path: Path)
         ("CHECKSUM", f"SHA256 ( karmic.img ) = {WRONG}\n", 'CHECKSUM names " karmic.img "'),
     ],
 )
-def test_what_cannot_be_understood_and_is_meant_for_a_set_holds_it(
+def test_an_unreadable_list_for_a_set_holds_the_set(
     tmp_path: Path, name: str, text: str | bytes, why: str
 ) -> None:
     lay(tmp_path, {"karmic.img": MBR, name: text})
@@ -127,7 +127,7 @@ def test_what_cannot_be_understood_and_is_meant_for_a_set_holds_it(
     ],
     ids="+".join,
 )
-def test_sums_that_are_at_odds_are_refused_by_the_names_of_both_lists(
+def test_contradicting_sums_are_refused_with_the_names_of_both_lists(
     tmp_path: Path, files: Mapping[str, str]
 ) -> None:
     lay(tmp_path, {"karmic.img": MBR, **files})
@@ -239,7 +239,7 @@ def test_a_list_beside_folders_that_nobody_can_read_holds_what_lies_in_them(tmp_
     assert "SHA256SUMS: it cannot be used" in refusal(tmp_path)
 
 
-def test_what_is_kept_of_an_earlier_list_beside_the_present_one_is_reported_by_none(tmp_path: Path) -> None:
+def test_a_backup_beside_a_list_is_not_reported(tmp_path: Path) -> None:
     lay(tmp_path, {"karmic.img": MBR, "karmic.sha256": f"{RIGHT}  karmic.img\n", "karmic.sha256~": WRONG})
     (found,) = decided(tmp_path).ready
     assert found.unread == ()

@@ -53,7 +53,7 @@ def test_what_has_no_sidecar_waits_until_all_that_could_name_it_were_read(tmp_pa
     assert not found.ready
 
 
-def test_assembling_beats_for_each_name_and_each_set(tmp_path: Path) -> None:
+def test_assembling_reports_progress_for_each_name_and_each_set(tmp_path: Path) -> None:
     flood(tmp_path, 20)
     for number in range(10):
         (tmp_path / f"{number}.toml~").touch()

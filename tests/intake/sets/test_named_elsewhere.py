@@ -57,7 +57,7 @@ def test_a_sidecar_with_a_mistake_holds_the_images_that_it_may_name(
         ("old.toml", 'description = "the machine = old one\n'),
     ],
 )
-def test_what_names_another_machine_holds_none(tmp_path: Path, name: str, said: str) -> None:
+def test_a_sidecar_for_another_machine_holds_no_image(tmp_path: Path, name: str, said: str) -> None:
     lay(tmp_path, {"base.img": MBR, name: said})
     assert [found.name for found in decided(tmp_path).ready] == ["base"]
 
@@ -126,7 +126,7 @@ def test_another_programs_document_beside_an_image_is_no_set(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("said", ["pubic = false\n", 'machin = "x.img"\n', "kernal = 1\n"])
-def test_a_sidecar_of_nothing_but_slips_is_one_all_the_same(tmp_path: Path, said: str) -> None:
+def test_a_sidecar_of_nothing_but_misspelled_keys_is_still_a_sidecar(tmp_path: Path, said: str) -> None:
     lay(tmp_path, {"base.img": MBR, "base.toml": said})
     assert [one.name for one in decided(tmp_path).refused] == ["base"]
 
@@ -149,7 +149,7 @@ def test_thousands_of_mistakes_beside_thousands_of_images_are_compared_in_no_lon
     assert len(assembly.waiting) + len(assembly.refused) + len(assembly.ready) >= many
 
 
-def test_names_of_bobs_that_are_left_out_hold_bobs_images_alone(tmp_path: Path) -> None:
+def test_ignored_names_of_one_owner_hold_only_the_images_of_that_owner(tmp_path: Path) -> None:
     alice, bob = 1000, 1001
     lay(tmp_path, {"alice.img": MBR, "bob.img": MBR, **{f"{number:03}.txt": "" for number in range(50)}})
     for path in tmp_path.iterdir():

@@ -117,7 +117,7 @@ BOBS: Mapping[str, Files] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("planted", BOBS)
 @pytest.mark.parametrize("first", ["alice", "bob"])
-def test_nothing_that_another_member_drops_changes_a_set(form: str, planted: str, first: str) -> None:
+def test_files_of_another_member_never_change_a_set(form: str, planted: str, first: str) -> None:
     """First or last: before a look has told whose the name is, who has a machine image of it goes before."""
     theirs = {path: one for path, one in BOBS[planted].items() if path not in FORMS[form]}
     machine = "partition" in {content for _, content in theirs.values()}
@@ -147,7 +147,7 @@ def test_what_is_left_out_for_its_owner_is_reported_with_both_names(path: str) -
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("owner", [ROOT, SERVICE])
-def test_what_root_and_the_service_put_there_counts_for_all(form: str, owner: int) -> None:
+def test_files_of_root_and_of_the_service_count_for_all_owners(form: str, owner: int) -> None:
     for path, (_, content) in FORMS[form].items():
         if content not in ("partition", "folder"):
             found = ready({**FORMS[form], path: (owner, content)})
@@ -215,7 +215,7 @@ def test_a_set_that_lacks_what_another_has_says_whose_it_is(files: Files, reason
     assert reason in reasons["web"]
 
 
-def test_no_member_registers_what_is_roots_alone() -> None:
+def test_no_member_registers_files_of_root_alone() -> None:
     kernel = {"vmlinuz-1": (ROOT, "kernel"), "mine.toml": (BOB, b'kernel = "vmlinuz-1"\npublic = true')}
     (waiting,) = decided(kernel).waiting
     assert waiting.reason.startswith("files of its own: vmlinuz-1 belongs to root")
@@ -231,14 +231,14 @@ def test_a_sidecar_of_roots_makes_a_set_of_the_members_image_that_it_names() -> 
     assert ready({**files, "web.raw": (BOB, "partition")}).owner == ALICE
 
 
-def test_in_a_folder_of_roots_a_set_is_whose_image_lies_in_it() -> None:
+def test_a_set_in_a_folder_of_root_belongs_to_the_owner_of_its_image() -> None:
     files = {**FOLDER, "web": (ROOT, "folder"), "web/image.toml": (BOB, b"public = true")}
     found = ready(files)
     assert (found.owner, found.sidecar.public) == (ALICE, False)
     assert "it belongs to bob, and the set web to alice" in misfit(files, "web/image.toml")
 
 
-def test_what_lies_in_anothers_folder_is_not_the_owners() -> None:
+def test_files_in_the_folder_of_another_member_do_not_count() -> None:
     """Who owns the folder can rename whatever lies in it."""
     files = {
         "web": (BOB, "folder"),
@@ -259,13 +259,13 @@ def test_a_name_keeps_its_owner_while_that_set_exists() -> None:
     assert ready(bobs).owner == BOB
 
 
-def test_of_two_that_come_at_once_the_elder_has_the_name() -> None:
+def test_of_two_sets_with_one_name_the_older_file_has_it() -> None:
     theirs: Files = {"web": (BOB, "folder"), "web/disk": (BOB, "partition"), "web/image.toml": (BOB, NONE)}
     assert ready({**STEM, **theirs}).owner == ALICE
     assert ready({**theirs, **STEM}).owner == BOB
 
 
-def test_what_a_finished_set_was_made_of_keeps_its_name_in_an_older_ledger() -> None:
+def test_an_older_ledger_keeps_the_name_of_a_finished_set_for_its_owner() -> None:
     files = {"web.raw": (BOB, "partition"), **STEM}
     made = owned(files)
     taken = {"web": [("web.img", made.entries["web.img"].stamp)]}
@@ -273,13 +273,13 @@ def test_what_a_finished_set_was_made_of_keeps_its_name_in_an_older_ledger() -> 
     assert found.owner == ALICE
 
 
-def test_root_takes_a_name_over_whose_owner_has_no_file_there() -> None:
+def test_root_takes_over_a_name_whose_owner_has_no_file() -> None:
     roots: Files = {path: (ROOT, content) for path, (_, content) in STEM.items()}
     assert ready(roots, holders={"web": ALICE}).owner == ROOT
     assert ready({**STEM, "web.toml": (ROOT, b"public = true")}, holders={"web": ALICE}).sidecar.public
 
 
-def test_a_finished_sets_hold_on_a_loose_pair_is_of_no_account_to_others() -> None:
+def test_a_finished_set_does_not_keep_a_loose_pair_from_other_owners() -> None:
     pair: Files = {"vmlinuz-1": (ROOT, "kernel"), "initrd-1": (ROOT, "ramdisk")}
     files: Files = {**pair, "web.img": (ALICE, "partition"), "shop.img": (BOB, "partition")}
     made = owned(files)
@@ -289,7 +289,7 @@ def test_a_finished_sets_hold_on_a_loose_pair_is_of_no_account_to_others() -> No
     assert not assembly.unmatched
 
 
-def test_what_is_there_for_all_and_nobody_uses_is_reported_once() -> None:
+def test_an_unused_file_for_all_owners_is_reported_once() -> None:
     files: Files = {
         **STEM,
         "vmlinuz-9": (ROOT, "kernel"),
@@ -300,7 +300,7 @@ def test_what_is_there_for_all_and_nobody_uses_is_reported_once() -> None:
     assert unmatched == ["note.txt", "vmlinuz-9"]
 
 
-def test_shared_files_of_roots_are_no_part_of_what_a_set_takes_along() -> None:
+def test_shared_files_of_root_do_not_leave_with_a_set() -> None:
     files: Files = {**NAMED, "vmlinuz-1": (ROOT, "kernel")}
     files = {**files, "web.sha256": (ROOT, b"%b  base.img\n" % (b"0" * 64))}
     found = ready(files)
@@ -308,7 +308,7 @@ def test_shared_files_of_roots_are_no_part_of_what_a_set_takes_along() -> None:
 
 
 @pytest.mark.parametrize("name", ["wbe-01.conf", "web-01-site.txt", "web-01toml"])
-def test_a_text_of_anothers_that_reads_like_a_sidecar_holds_nothing(name: str) -> None:
+def test_a_text_of_another_owner_that_looks_like_a_sidecar_holds_nothing(name: str) -> None:
     files: Files = {path.replace("web", "web-01"): one for path, one in STEM.items()}
 
     def ready_beside(owner: int) -> list[str]:
@@ -318,7 +318,7 @@ def test_a_text_of_anothers_that_reads_like_a_sidecar_holds_nothing(name: str) -
     assert (ready_beside(ALICE), ready_beside(BOB)) == ([], ["web-01"])
 
 
-def test_a_sidecar_of_anothers_in_a_folder_of_his_holds_nothing() -> None:
+def test_a_sidecar_in_the_folder_of_another_owner_holds_nothing() -> None:
     files: Files = {"his": (BOB, "folder"), "his/web.toml": (BOB, b"public = false"), **STEM}
     assert ready(files)
     assert not decided({path: (ALICE, content) for path, (_, content) in files.items()}).ready

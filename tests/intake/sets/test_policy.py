@@ -43,7 +43,7 @@ def refused(text: bytes, policy: Policy, rules: Rules = UEC) -> Rejected | None:
         ("clouds", b'clouds = ["second"]'),
     ],
 )
-def test_what_is_closed_is_rejected_in_a_sentence_that_names_it(key: str, text: bytes) -> None:
+def test_a_forbidden_key_is_rejected_by_name(key: str, text: bytes) -> None:
     two = replace(
         UEC,
         needs={**UEC.needs, "second": frozenset()},
@@ -58,11 +58,11 @@ def test_what_is_closed_is_rejected_in_a_sentence_that_names_it(key: str, text: 
 
 
 @pytest.mark.parametrize("text", [b"", b"public = false", b"share = []", b'bucket = "uec-images"'])
-def test_what_holds_anyway_may_be_said(text: bytes) -> None:
+def test_a_forbidden_key_may_repeat_a_value_that_holds_anyway(text: bytes) -> None:
     assert refused(text, Policy(closed=ALL)) is None
 
 
-def test_the_administrators_defaults_hold_also_for_what_is_closed() -> None:
+def test_defaults_apply_also_to_forbidden_keys() -> None:
     rules = replace(UEC, defaults=read_defaults({"public": True, "bucket": "given", "kernel": "none"}))
     made = listing({"web.img": "partition", "web.toml": b'description = "x"'})
     (found,) = assemble(made, rules=replace(rules, policy=Policy(closed=ALL))).ready
@@ -87,7 +87,7 @@ def test_only_clouds_that_are_listed_may_be_named() -> None:
     assert "c is none of b" in error.why
 
 
-def test_a_policy_that_comes_later_undoes_no_finished_set_and_holds_for_what_changes() -> None:
+def test_a_new_policy_affects_only_new_and_changed_sets() -> None:
     made = listing({"web.img": "partition", "web.toml": NONE + b"public = true"})
     (found,) = assemble(made, rules=UEC).ready
     closed = replace(UEC, policy=Policy(closed=("public",)))
@@ -145,7 +145,7 @@ def test_a_policy_with_a_mistake_is_refused_and_never_half_taken(tmp_path: Path,
     assert why in caught.value.why
 
 
-def test_check_tells_what_holds_in_a_folder_and_what_cannot(tmp_path: Path) -> None:
+def test_check_reports_the_policy_of_each_folder_and_its_limits(tmp_path: Path) -> None:
     tmp_path.chmod(0o1770)
     policy = Policy("separate", ("public",), ("a-*",), ("moon",))
     bad, finding = examine_members(tmp_path, policy, clouds=["default"])
@@ -181,7 +181,7 @@ def test_a_file_that_others_may_write_to_is_not_its_owners_alone(
     assert (found and found.why) == (why and f"mode {mode:04o} lets {why} write to it")
 
 
-def test_a_group_of_the_owners_own_is_nobody_else(tmp_path: Path) -> None:
+def test_the_private_group_of_the_owner_is_no_other_user(tmp_path: Path) -> None:
     file = tmp_path / "web.img"
     file.touch(mode=0o660)
     file.chmod(0o660)
@@ -199,7 +199,7 @@ def test_a_folder_in_which_others_may_rename_is_not_its_owners_alone(
     assert (exposure(folder.stat()) is not None) is open_
 
 
-def test_a_second_name_is_the_owners_where_only_owners_give_names(tmp_path: Path) -> None:
+def test_a_hard_link_counts_only_where_other_users_can_make_one(tmp_path: Path) -> None:
     file = tmp_path / "web.toml"
     file.touch()
     assert exposure(file.stat(), links_are_free=True) is None
@@ -228,7 +228,7 @@ def test_a_set_waits_until_its_files_are_its_owners_alone(host: Host, path: str,
     assert host.report("web")["state"] == "done"
 
 
-def test_in_the_folder_of_one_team_who_may_write_is_no_matter(host: Host) -> None:
+def test_write_access_does_not_matter_in_the_folder_of_one_team(host: Host) -> None:
     host.configure(host.config.read_text().replace("settle =", 'members = "trusted"\nsettle ='))
     (host.spool / "web.img").write_bytes(b"\1" * (1 << 20))
     (host.spool / "web.toml").write_text('kernel = "none"\nconvert = "keep"\n')

@@ -348,7 +348,7 @@ BESIDE: Mapping[str, Files] = {
 
 
 @pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
-def test_what_could_not_be_meant_for_an_image_is_not_in_its_way(beside: Files) -> None:
+def test_an_impossible_kernel_does_not_hold_an_image(beside: Files) -> None:
     expected = {"web": {"kernel": "vmlinuz-2.6.28", "ramdisk": "initrd.img-2.6.28", "machine": "web.img"}}
     for files in ({**WEB, **beside}, {**beside, **WEB}):
         assert sets(files) == expected
@@ -384,7 +384,7 @@ def test_a_pair_needs_no_plain_version_to_be_one(pair: Files, kernel: str, ramdi
 TWICE: Files = {"web.img": PARTITION, "vmlinuz-3.2": KERNEL, "initrd-3.2": RAMDISK, "initrd.img-3.2": RAMDISK}
 
 
-def test_two_ramdisks_of_one_version_trouble_those_who_could_mean_it_and_nobody_else() -> None:
+def test_two_ramdisks_of_one_version_hold_only_images_that_could_need_them() -> None:
     files: Files = {
         **TWICE,
         "db.img": PARTITION,
@@ -550,7 +550,7 @@ def test_a_set_without_an_image_says_how_to_register_what_is_there(files: Files,
 
 
 @pytest.mark.parametrize("content", [TEXT, Facts("unknown"), Facts("empty")], ids=lambda facts: facts.format)
-def test_nobody_is_told_to_register_what_is_no_kernel(content: Facts) -> None:
+def test_no_command_is_proposed_for_a_file_that_is_no_kernel(content: Facts) -> None:
     (misfit,) = decide({"vmlinuz-2.6.31": content}).unmatched
     assert "alone" not in misfit.reason
 

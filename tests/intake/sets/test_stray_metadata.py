@@ -217,9 +217,7 @@ def test_a_second_sidecar_in_a_folder_is_refused_beside_the_right_one(tmp_path: 
         ("one/image.toml~", "one/image.toml"),
     ],
 )
-def test_what_editors_leave_beside_a_sidecar_holds_nothing(
-    tmp_path: Path, set_aside: str, sidecar: str
-) -> None:
+def test_backup_files_of_editors_hold_nothing(tmp_path: Path, set_aside: str, sidecar: str) -> None:
     image = "one/d.img" if sidecar.startswith("one/") else "karmic.img"
     lay(tmp_path, {image: MBR, sidecar: PRIVATE, set_aside: "x: 1\n"})
     assert "public" in only(tmp_path).sidecar.given
@@ -241,7 +239,7 @@ def test_what_editors_leave_beside_a_sidecar_holds_nothing(
         *("karmic.manifest", "karmic.log", "karmic.emi", "karmic.uec.json"),
     ],
 )
-def test_what_has_another_name_holds_nothing(tmp_path: Path, name: str) -> None:
+def test_metadata_with_another_name_holds_nothing(tmp_path: Path, name: str) -> None:
     image = "web-1.img" if name.startswith("web-") else "web1.img" if name.startswith("web") else "karmic.img"
     image = "a.img" if name == "b.toml" else image
     text = (
@@ -255,7 +253,7 @@ def test_what_has_another_name_holds_nothing(tmp_path: Path, name: str) -> None:
     assert [found.members[0].path for found in decided(tmp_path).ready] == [image]
 
 
-def test_what_systems_lay_into_every_folder_holds_nothing(tmp_path: Path) -> None:
+def test_metadata_of_operating_systems_holds_nothing(tmp_path: Path) -> None:
     litter = ("desktop.ini", "Desktop.ini", ".DS_Store", "Thumbs.db", "._image.toml", ".hidden.yaml")
     lay(tmp_path, {"one/disk.img": MBR, **{f"one/{name}": "x" for name in litter}})
     assert only(tmp_path).name == "one"
@@ -293,7 +291,9 @@ def test_what_gives_no_key_of_a_sidecar_and_is_none_by_its_name_is_reported(
         ("karmik.txt", "some prose about it\n"),
     ],
 )
-def test_what_others_write_beside_an_image_holds_nothing(tmp_path: Path, name: str, text: str) -> None:
+def test_metadata_of_other_programs_beside_an_image_holds_nothing(
+    tmp_path: Path, name: str, text: str
+) -> None:
     lay(tmp_path, {"one/disk.img" if "/" in name else "karmic.img": MBR, name: text})
     assert only(tmp_path)
 
@@ -411,7 +411,7 @@ def test_a_finished_set_is_not_undone_by_what_comes_to_lie_near_it(tmp_path: Pat
         *(("web_01.img", "web-1.toml"), ("db007.img", "DB-7.toml"), ("node-0.img", "node00.toml")),
     ],
 )
-def test_two_slips_in_a_long_word_and_noughts_make_no_other_name(
+def test_two_misspellings_or_extra_zeros_still_mean_the_same_name(
     tmp_path: Path, image: str, sidecar: str
 ) -> None:
     lay(tmp_path, {image: MBR, sidecar: PRIVATE})
@@ -472,9 +472,7 @@ def test_of_names_by_the_thousand_those_that_begin_with_a_sidecar_s_name_are_hel
     "filling", ["~", "#", " ", "\u3000", "~ ", "_", "- ", ".bak", ".1~", ".12345678", " (1)", " copy"]
 )
 @pytest.mark.parametrize("behind", ["", "~", "x"])
-def test_no_name_however_it_goes_on_keeps_a_look_busy(
-    tmp_path: Path, name: str, filling: str, behind: str
-) -> None:
+def test_no_long_name_slows_a_scan(tmp_path: Path, name: str, filling: str, behind: str) -> None:
     space = 245 - len(name + behind)
     long = f"{name}{filling * (space // len(filling.encode()))}{behind}"
     lay(tmp_path, {f"{number:03}{long}": "" for number in range(100)})
@@ -505,7 +503,9 @@ def test_a_sidecar_in_a_folder_without_an_image_may_be_meant_for_a_set_beside_it
 
 
 @pytest.mark.parametrize("name", ["new/image.toml", "new/lucid.toml", "new/package.json", "image/image.toml"])
-def test_one_in_a_folder_that_waits_for_its_own_image_holds_no_other(tmp_path: Path, name: str) -> None:
+def test_a_sidecar_in_a_folder_that_waits_for_its_own_image_holds_no_other_set(
+    tmp_path: Path, name: str
+) -> None:
     lay(tmp_path, {"karmic.img": MBR, name: '{"name": "x"}' if "json" in name else PRIVATE})
     assert [found.name for found in decided(tmp_path).ready] == ["karmic"]
 

@@ -81,7 +81,7 @@ def test_folders_that_a_system_keeps_for_itself_are_no_sets(tmp_path: Path, fold
         *("versions", "previous", "recycling", "trashed-panda", "undeleted"),
     ],
 )
-def test_an_honest_folder_may_have_such_a_word_in_its_name(tmp_path: Path, folder: str) -> None:
+def test_a_folder_of_a_set_may_have_a_system_word_in_its_name(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "disk.img").write_bytes(MBR)
     assert [found.name for found in decided(tmp_path).ready] == [folder]
@@ -128,7 +128,7 @@ def test_an_image_may_have_a_name_that_folders_of_systems_begin_with(tmp_path: P
         ),
     ],
 )
-def test_what_tools_leave_unfinished_or_set_aside_is_passed_over(tmp_path: Path, name: str) -> None:
+def test_unfinished_and_backup_files_of_tools_are_ignored(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(MBR)
     assert not decided(tmp_path).ready
     assert [(row.name, row.state) for row in rows_in(tmp_path)] == [(name, "ignored")]

@@ -29,7 +29,7 @@ def kept_bytes(look: Callable[[], object]) -> tuple[object, int]:
 
 
 @pytest.mark.parametrize("kind", WORST)
-def test_of_the_worst_metadata_little_is_kept(tmp_path: Path, kind: str) -> None:
+def test_little_of_the_largest_metadata_is_kept(tmp_path: Path, kind: str) -> None:
     suffix, data = WORST[kind]
     (tmp_path / f"karmic{suffix}").write_bytes(data)
     scan.scan(tmp_path, now=0.0)  # or what parsers remember of their first time would count
@@ -68,7 +68,7 @@ def test_what_is_wrong_with_an_inode_is_reported_for_each_of_its_names(tmp_path:
     assert len({id(e.why) for p, e in errors.items() if isinstance(e, Rejected) and p != "other.json"}) == 1
 
 
-def test_a_look_reads_for_as_long_as_it_may_and_the_next_ones_read_the_rest(tmp_path: Path) -> None:
+def test_a_scan_stops_reading_at_its_time_limit_and_the_next_ones_continue(tmp_path: Path) -> None:
     for number in range(50):
         (tmp_path / f"{number}.img").write_bytes(b"x")
     listing, looks = None, 0
@@ -108,7 +108,7 @@ def test_of_more_metadata_than_there_is_room_for_the_smallest_is_kept(tmp_path: 
     assert len(scan.scan(tmp_path, now=0.0, before=again, budget=budget).sidecars) == 10
 
 
-def test_another_file_in_a_listed_ones_place_does_not_speak_for_its_other_names(tmp_path: Path) -> None:
+def test_a_replaced_file_is_not_read_for_its_other_names(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('name = "mine"')
     (tmp_path / "a.toml").hardlink_to(tmp_path / "mine.toml")
     entries = scan.scan(tmp_path, now=0.0).entries
@@ -120,7 +120,7 @@ def test_another_file_in_a_listed_ones_place_does_not_speak_for_its_other_names(
     assert all(isinstance(said, Deferred) for said in found.sidecars.values())
 
 
-def test_a_scan_beats_for_each_name_and_each_file(tmp_path: Path) -> None:
+def test_a_scan_reports_progress_for_each_name_and_each_file(tmp_path: Path) -> None:
     flood(tmp_path, 20)
     beats: list[None] = []
     scan.scan(tmp_path, now=0.0, budget=ReadBudget(progressed=lambda: beats.append(None)))

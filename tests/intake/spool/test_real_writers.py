@@ -317,14 +317,14 @@ def _is_done(host: Host, name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_what_is_registered_is_what_the_writer_left_and_nothing_before_that(ended: Ended, name: str) -> None:
+def test_only_the_final_content_of_a_writer_is_registered(ended: Ended, name: str) -> None:
     assert (ended.host.spool / f"{name}.emi").exists(), ended.host.run("status", name).stdout
     report = ended.host.report(name)
     assert report["state"] == "done"
     assert [member["sha256"] for member in report["members"]] == [ended.meant[name]]
 
 
-def test_what_the_cloud_has_is_what_the_writers_left(ended: Ended) -> None:
+def test_the_cloud_has_the_final_content_of_each_writer(ended: Ended) -> None:
     settings = load(ended.host.config, environ={})
     cloud = connect(settings.clouds["default"], uploads=1, before={})
     with closing(open_ledger(settings.state.dir)) as book:
@@ -350,7 +350,7 @@ def test_a_set_that_waits_for_its_sum_says_so_and_is_not_refused(ended: Ended) -
     assert f"{name}: waiting for {name}.img {TO_HAVE_ITS_SUM}" in ended.log
 
 
-def test_nobody_was_refused_on_the_way(ended: Ended) -> None:
+def test_no_set_was_refused_meanwhile(ended: Ended) -> None:
     assert " is rejected: " not in ended.log
 
 

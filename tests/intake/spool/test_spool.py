@@ -125,7 +125,7 @@ def test_a_link_put_in_place_of_a_folder_after_the_scan_is_not_followed(tmp_path
         pass
 
 
-def test_a_pipe_without_a_writer_does_not_hold_us_up(tmp_path: Path) -> None:
+def test_a_pipe_without_a_writer_does_not_block_a_scan(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.img")
     with pytest.raises(Rejected, match="a named pipe"), safe_open.open_member(tmp_path, "a.img"):
         pass
@@ -137,7 +137,7 @@ def test_a_folder_put_in_place_of_a_file_after_the_scan_is_refused(tmp_path: Pat
         pass
 
 
-def test_a_disk_that_fails_while_it_is_read_is_passing_trouble() -> None:
+def test_a_disk_error_while_reading_is_temporary() -> None:
     folder = Path("/sys/class/net/lo").resolve()  # whose speed is a regular file that nobody can read
     status = (folder / "speed").stat()
     with pytest.raises(Deferred, match=r"speed: cannot read it: Invalid argument"):
@@ -193,7 +193,7 @@ def test_an_output_is_replaced_whole_and_is_not_for_the_world(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["a.uec.json"]
 
 
-def test_an_output_never_takes_the_place_of_what_is_not_ours(tmp_path: Path) -> None:
+def test_an_output_never_replaces_a_file_of_somebody_else(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("precious")
     (tmp_path / "a.emi").symlink_to(target)
@@ -221,7 +221,7 @@ def test_an_output_that_does_not_fit_is_deferred_and_leaves_nothing_half_written
     assert [path.name for path in small_disk.iterdir()] == ["a.uec.json"]
 
 
-def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -> None:
+def test_half_written_outputs_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     for name in (".a.emi.uec.0123abcd", ".b.emi.uec.0123abcd", ".a.img.Xy12", "a.emi"):
         (tmp_path / name).write_text("x")
     os.chown(tmp_path / ".b.emi.uec.0123abcd", 65534, 65534)
@@ -301,7 +301,7 @@ def test_only_one_daemon_has_the_lock_of_a_spool_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")
-def test_a_device_is_seen_for_what_it_is_without_being_opened(tmp_path: Path) -> None:
+def test_a_device_is_recognised_without_being_opened(tmp_path: Path) -> None:
     # No driver has this number: opening it fails with ENXIO, as with a socket.
     os.mknod(tmp_path / "a.img", stat.S_IFCHR | 0o666, os.makedev(240, 99))
     with pytest.raises(Rejected) as caught, safe_open.open_member(tmp_path, "a.img"):

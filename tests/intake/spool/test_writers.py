@@ -79,7 +79,7 @@ def test_of_several_files_the_first_that_is_written_is_named(tmp_path: Path) -> 
         assert writers.open_for_writing(tmp_path, ["a", "set/b", "set/c"]) == "set/b"
 
 
-def test_what_cannot_be_asked_about_is_not_held_back(tmp_path: Path) -> None:
+def test_a_file_whose_writers_are_unknown_is_not_held(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     os.mkfifo(tmp_path / "pipe")
     assert writers.open_for_writing(tmp_path, ["link", "pipe", "gone"]) is None
@@ -148,7 +148,9 @@ def test_a_file_that_a_process_has_leased_counts_as_being_written(
     assert writers.open_for_writing(file.parent, ["a.img"]) is None
 
 
-def test_who_reads_a_leased_file_blames_no_disk(file: Path, holder: "subprocess.Popen[str]") -> None:
+def test_reading_a_leased_file_is_not_reported_as_a_disk_error(
+    file: Path, holder: "subprocess.Popen[str]"
+) -> None:
     words = r"a\.img: cannot open it yet: a process has a lease on it"
     with pytest.raises(Deferred, match=words), safe_open.open_member(file.parent, "a.img"):
         pass
@@ -171,7 +173,7 @@ def test_a_set_with_a_leased_file_waits_and_goes_on_by_itself(host: Host, real_s
     assert host.run("once").returncode == 0
 
 
-def test_a_denial_by_a_file_system_with_rules_of_its_own_is_no_proof(file: Path) -> None:
+def test_a_denial_by_a_special_file_system_proves_no_writer(file: Path) -> None:
     assert file_system_of_open(-1) == ""
     with file.open("rb") as opened:
         assert file_system_of_open(opened.fileno()) in writers.LOCAL_FILE_SYSTEMS
@@ -179,7 +181,7 @@ def test_a_denial_by_a_file_system_with_rules_of_its_own_is_no_proof(file: Path)
         assert file_system_of_open(opened.fileno()) == "proc"
 
 
-def test_writers_and_this_process_survive_when_they_meet(tmp_path: Path) -> None:
+def test_the_check_for_writers_harms_neither_the_writer_nor_itself(tmp_path: Path) -> None:
     """The kernel signals the holder of a lease on a file opened for writing; the usual signal would kill."""
     loop = (
         "import os, sys, time\n"
