@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.metadata_text import read_checksums, read_sidecar
+from tests.support.sizes import MIB
 from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, bundle_to_folder
 from uecwatchd.bundle.manifest import Manifest, check_signature, read_manifest
 from uecwatchd.cli.status.rows import LedgerFacts, rows
@@ -42,7 +43,6 @@ from uecwatchd.types import FileStamp, Role
 
 # So few that the whole file takes some seconds; what a rule is worth is found out by hand.
 EXAMPLES = 150
-MIB = 1 << 20
 
 
 @dataclass(frozen=True)

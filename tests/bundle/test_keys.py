@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import padding
 
+from tests.support.host import NOBODY
 from uecwatchd.bundle.damage import Damaged
 from uecwatchd.bundle.keys import is_key_pair, load_certificate, load_private_key, public_key, seal, unseal
 from uecwatchd.errors import Halted, NotPermitted
 
 SECRET = bytes(range(0x30, 0x40))
-NOBODY = 65534
 
 
 def openssl(*arguments: str | Path) -> None:

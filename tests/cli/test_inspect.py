@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.disks import whole_disk
-from tests.support.guest_images import MIB, Content, bzimage, disk, empty, ext, fill, run
+from tests.support.guest_images import Content, bzimage, disk, empty, ext, fill, run
+from tests.support.sizes import MIB
 from uecwatchd.demo.material import DebianKernel, RealSet, make_set
 
 SCRIPT = "label: dos\nsize=64MiB, type=83, bootable\n"

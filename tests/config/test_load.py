@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.host import NOBODY
 from uecwatchd.config.load import load
 from uecwatchd.config.records import (
     SECTIONS,
@@ -23,7 +24,6 @@ from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.intake.sidecar import read_defaults
 
 SHIPPED = Path(__file__).parents[2] / "etc" / "uecwatchd.toml"
-NOBODY = 65534
 
 
 def loaded(tmp_path: Path, text: str = "", **environ: str) -> Settings:

@@ -27,6 +27,7 @@ BUCKET = "uec-images"
 NAME = "tiny"
 MEMBERS = ("tiny.img", "tiny.vmlinuz", "tiny.initrd")
 # Behind the file system, which does not mind: what cannot be deflated makes a third part.
+KILLED = -9  # the exit code of a process that a moment has ended
 NOISE_BYTES = 7 << 20
 SETTLE_SECONDS = 0.05
 KINDS = ["kernel", "machine", "ramdisk"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.conftest import Killer, Scene
+from tests.crash.conftest import KILLED, Killer, Scene
 from tests.support.host import Host
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger import schema
@@ -22,7 +22,6 @@ from uecwatchd.ledger.sqlite import open_ledger, read_ledger
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.types import SetId
 
-KILLED = -9
 PAGE_BYTES = 4096
 # A name that is another each second: what is found again is not found by its name.
 SIDECAR = (

@@ -17,13 +17,12 @@ from itertools import pairwise
 
 import pytest
 
-from tests.crash.conftest import Killer, Scene
+from tests.crash.conftest import KILLED, Killer, Scene
 
 # The cases are dealt to a few tests, which two workers can run at once.
 SHARES = 4
 # Gaps that share a set: a run that is taken up again costs as much as a whole one.
 IN_A_ROW = 2
-KILLED = -9
 # What an upload and a registration consist of.
 AGAIN = ("put part", "note bundle registering", "RegisterImage", "append to .uec.log")
 # Without one of these the matrix would have a hole, also after changes of the code.

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 
-from tests.crash.conftest import Crossing, Killer, Scene
+from tests.crash.conftest import KILLED, Crossing, Killer, Scene
 from tests.support.waiting import until
 from uecwatchd.ledger.sqlite import open_ledger
 
-KILLED = -9
 FOR_EVER = 1e6
 SIDECAR = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\n'
 MUST_BE_CROSSED = ("note bundle registering", "RegisterImage", "note bundle uploaded", "DeregisterImage")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.conftest import Killer, Scene
+from tests.crash.conftest import KILLED, Killer, Scene
 from tests.support.host import Host
 from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.ledger.records import LeavingFile
@@ -22,7 +22,6 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.types import ContentDigest, FileStamp
 
-KILLED = -9
 DISK_BYTES = 128 << 20
 # Nothing goes to the disk for five minutes unless somebody asks, also not with a rename.
 OPTIONS = "commit=300,noauto_da_alloc"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.conftest import Killer, Scene
+from tests.crash.conftest import KILLED, Killer, Scene
 from tests.support.host import Host
 from tests.support.listener import Recorder
 from uecwatchd.bundle.bundler import Bundling, Secret, max_parts
@@ -26,7 +26,6 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
 
-KILLED = -9
 HOUR = 3600.0
 DISK_BYTES = 15 << 20  # two parts: it is noise
 KEPT = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\n'
@@ -188,7 +187,7 @@ def edit(host: Host, name: str) -> None:
 def test_a_registration_whose_answer_was_lost_is_looked_for(
     host: Host, turn: Turn, real_set: RealSet, spare: int, *, lost: bool
 ) -> None:
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"])
+    host.drop_set(real_set, "k")
     host.cloud.faults.arm("lost-answer", 1, spare=spare)
     assert turn(name="k").state == "deferred"
     assert len(host.cloud.images) == spare + 1
@@ -229,7 +228,7 @@ def test_a_member_that_changes_is_not_registered_and_leaves_nothing(
 def test_no_machine_is_registered_when_its_kernel_changes_meanwhile(
     host: Host, turn: Turn, real_set: RealSet, at_moment: Callable[..., None]
 ) -> None:
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"])
+    host.drop_set(real_set, "k")
     at_moment("before put manifest", 3, lambda: edit(host, "k.vmlinuz"))
     assert turn(name="k").state == "deferred"
     assert {image.type for image in host.cloud.images} == {"kernel", "ramdisk"}

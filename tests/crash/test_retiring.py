@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.conftest import Killer, Scene
+from tests.crash.conftest import KILLED, Killer, Scene
+from tests.support.spool_files import drop_image
 from tests.support.waiting import until
 
-KILLED = -9
 DISK_BYTES = 12 << 20  # two parts: it is noise
 SIDECAR = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\non_existing = "replace"\n'
 # What only a set does that replaces another, or whose files are archived.
@@ -35,8 +35,7 @@ def archiving(scene: Scene) -> Iterator[Scene]:
 
 
 def drop(scene: Scene, data: bytes) -> None:
-    (scene.host.spool / "tiny.toml").write_text(SIDECAR)
-    (scene.host.spool / "tiny.img").write_bytes(data)
+    drop_image(scene.host.spool, "tiny", data, sidecar=SIDECAR)
 
 
 def archived(scene: Scene) -> list[Path]:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.host import Host, cloud_host
 from tests.support.listener import Recorder
+from tests.support.spool_files import drop_image
 from tests.support.waiting import until
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
@@ -44,8 +45,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def drop(host: Host, name: str = "karmic", *, seed: int = 1) -> None:
-    (host.spool / f"{name}.toml").write_text('kernel = "none"\nconvert = "keep"\n')
-    (host.spool / f"{name}.img").write_bytes(random.Random(seed).randbytes(4096))  # noqa: S311
+    drop_image(host.spool, name, random.Random(seed).randbytes(4096))  # noqa: S311
 
 
 class Scene:
@@ -216,8 +216,7 @@ def test_an_image_that_vanishes_while_pending_is_registered_again_once(
 def test_a_machine_goes_up_while_its_kernel_is_pending_and_waits_for_it_without_a_worker(
     host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
-    names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
+    host.drop_set(real_set, "tiny")
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
         waiting = made.after(0, "tiny")
@@ -248,8 +247,7 @@ def finish(host: Host, kind: str, state: str = "available") -> None:
 def test_kernel_and_ramdisk_that_are_both_pending_have_each_its_wait(
     host: Host, listener: Recorder, real_set: RealSet, ready: str, other: str
 ) -> None:
-    names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
+    host.drop_set(real_set, "tiny")
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
         both = made.after(0, "tiny")
@@ -267,8 +265,7 @@ def test_kernel_and_ramdisk_that_are_both_pending_have_each_its_wait(
 def test_a_ramdisk_that_fails_while_its_kernel_is_pending_is_made_again_at_the_next_look(
     host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
-    names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
+    host.drop_set(real_set, "tiny")
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
         made.after(0, "tiny")
@@ -284,8 +281,7 @@ def test_a_ramdisk_that_fails_while_its_kernel_is_pending_is_made_again_at_the_n
 def test_no_machine_is_registered_with_a_kernel_that_another_set_registers_again_meanwhile(
     host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
-    names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
+    host.drop_set(real_set, "tiny")
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
 
@@ -462,8 +458,7 @@ def test_a_manifest_is_made_again_when_the_certificate_changes_before_it_is_regi
 def test_any_member_may_fail_and_is_made_again_after_a_retry(
     host: Host, listener: Recorder, real_set: RealSet, role: str
 ) -> None:
-    names = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
+    host.drop_set(real_set, "tiny")
     spare = ["kernel", "ramdisk", "machine"].index(role)
     host.cloud.faults.arm("image-fails", 1, spare=spare)
     with scene(host, listener, RetryPolicy(looks=(0.1, 0.1))) as made:

@@ -181,9 +181,7 @@ def test_missing_rights_for_kernels_are_reported_before_the_machine_is_uploaded(
 ) -> None:
     with cloud_host(tmp_path, generation, administrator=False) as host:
         cloud = host.cloud
-        host.drop(
-            real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"]
-        )
+        host.drop_set(real_set, "k")
         assert host.run("once").returncode == 65
         error = (host.spool / "k.uec.error").read_text()
         assert "only its administrators may register kernels and ramdisks" in error

@@ -70,7 +70,7 @@ def test_a_machine_without_its_init_does_not_pass_for_booted(
 def test_a_set_taken_back_out_of_the_cloud_boots(
     host: Host, made: material.RealSet, boot: Boot, tmp_path: Path
 ) -> None:
-    host.drop(made.machine, made.kernel, made.ramdisk, names=["m.img", "m.vmlinuz", "m.initrd"])
+    host.drop_set(made, "m")
     assert host.run("once").returncode == 0
     settings = load(host.config, environ={})
     cloud = make_cloud(gather(settings.clouds["default"]), DIALECTS["sandbox"], uploads=1)

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.sizes import MIB
 from uecwatchd.demo.material import DebianKernel
 from uecwatchd.images.detect import COMPRESSIONS, HEAD_BYTES, SIGNATURES, TAIL_BYTES, detect
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.suitability import reason_unsuitable
 
-MIB = 1 << 20
 MEMDISK = Path("/usr/lib/syslinux/memdisk")
 PACKAGES = {
     "mke2fs": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs", "mkfs.vfat": "dosfstools",

@@ -3,7 +3,6 @@
 import struct
 import subprocess
 import zlib
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.memory_source import MemorySource
+from tests.support.memory_source import DamagedSource, MemorySource
+from tests.support.sizes import MIB
 from uecwatchd.images.partitions import BadPartitionTable, Partition, read_partitions
 
 SECTOR = 512
-MIB = 1 << 20
 DISK_BYTES = 64 * MIB
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
@@ -195,23 +194,10 @@ def test_a_gpt_with_a_right_sum_and_a_wrong_number_is_refused(
         read_partitions(MemorySource(bytes(disk)))
 
 
-class Damaged(MemorySource):
-    """A disk with some other bytes, which costs no copy of it."""
-
-    changes: Mapping[int, int]
-
-    def read_into(self, offset: int, buffer: memoryview, /) -> int:
-        count = super().read_into(offset, buffer)
-        for place, value in self.changes.items():
-            if offset <= place < offset + count:
-                buffer[place - offset] = value
-        return count
-
-
 @settings(max_examples=500, deadline=None)
 @given(data=st.data())
 def test_a_damaged_table_is_an_answer_or_a_sentence(gpt: bytes, mbr: bytes, data: st.DataObject) -> None:
-    disk = Damaged(data.draw(st.sampled_from((gpt, mbr))))
+    disk = DamagedSource(data.draw(st.sampled_from((gpt, mbr))))
     starts = st.sampled_from((0, 0x1BE, SECTOR, 2 * SECTOR, 17 * MIB + 0x1BE, DISK_BYTES - SECTOR))
     places = st.builds(int.__add__, starts, st.integers(0, 127))
     disk.changes = data.draw(st.dictionaries(places, st.integers(0, 255), max_size=20))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.intake.sets.test_assemble import MIB, UEC
+from tests.intake.sets.test_assemble import UEC
 from tests.intake.sets.test_owners import (
     ALICE,
     BOB,
@@ -23,6 +23,7 @@ from tests.intake.sets.test_owners import (
     decided,
     owned,
 )
+from tests.support.sizes import MIB
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.intake.spool import contents, scan

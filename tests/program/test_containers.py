@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
+from tests.support.sizes import MIB
 from uecwatchd.clouds.connect import connect
 from uecwatchd.config.load import load
 from uecwatchd.delivery.verify import verify
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
-MIB = 1 << 20
 DISK_BYTES = 16 * MIB
 # The options of qemu-img for each name of a set.
 FORMATS = {

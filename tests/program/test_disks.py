@@ -18,6 +18,7 @@ from tests.support.clock import Clocks
 from tests.support.daemon import daemon_thread
 from tests.support.host import Host
 from tests.support.listener import Recorder
+from tests.support.sizes import MIB
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
@@ -29,7 +30,6 @@ from uecwatchd.system.disk_space import MIN_FREE_BYTES, MIN_FREE_INODES, Space, 
 
 # Longer than the first delay of a retry with its jitter, shorter than a scan may be overdue.
 PAST_THE_RETRY_SECONDS = 34.0
-MIB = 1 << 20
 # What a set and the ledger need, and little more.
 INODES = 200
 
@@ -85,7 +85,7 @@ def small_set(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory) -> Re
 def drop(host: Host, made: RealSet) -> dict[str, bytes]:
     """Drop the set `karmic`; what lies there then, that must lie there ever after."""
     names = [f"karmic.{ending}" for ending in ("img", "vmlinuz", "initrd")]
-    host.drop(made.machine, made.kernel, made.ramdisk, names=names)
+    host.drop_set(made)
     return {name: (host.spool / name).read_bytes() for name in names}
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
+from tests.support.spool_files import drop_image
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.events import Event, Kind, Progress
@@ -112,8 +113,7 @@ def one_hour(host: Host, lines: Lines, *, at: Mapping[float, Callable[[], object
 
 
 def drop_disk(host: Host, name: str = "karmic") -> None:
-    (host.spool / f"{name}.toml").write_text('kernel = "none"\nconvert = "keep"\n')
-    (host.spool / f"{name}.img").write_bytes(name.encode() * 1024)
+    drop_image(host.spool, name, name.encode() * 1024)
 
 
 TABLE: list[tuple[str, int, int]] = []

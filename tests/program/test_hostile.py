@@ -20,16 +20,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Host, open_way
+from tests.support.host import NOBODY, Host, open_way
+from tests.support.sizes import MIB
 from uecwatchd.errors import Deferred, Rejected, UecError
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import output_files, safe_open, scan
 from uecwatchd.sandbox.server import Sandbox
 
-NOBODY = 65534
 SERVICE = 4711
-MIB = 1 << 20
 SECRET = b"root:$6$secret:19000:0:99999:7:::\n"
 KEEP = 'kernel = "none"\nconvert = "keep"\n'
 

@@ -137,12 +137,6 @@ def reads_a_byte_at_a_time(front: Front, handler: Any) -> None:
         handler.rfile.read(1)
 
 
-def drop(host: Host, made: RealSet) -> None:
-    host.drop(
-        made.machine, made.kernel, made.ramdisk, names=["karmic.img", "karmic.vmlinuz", "karmic.initrd"]
-    )
-
-
 def ended(process: "subprocess.Popen[str]") -> str:
     """Wait for the end of a program after a stop; return what it said."""
     _, talk = process.communicate(timeout=PATIENCE_SECONDS)
@@ -172,7 +166,7 @@ def test_a_stop_is_heard_whatever_the_cloud_does(
 ) -> None:
     host.configure(host.config.read_text().replace('dialect = "sandbox"', f'dialect = "{wrong.dialect}"'))
     front.wrong, front.act = wrong.picks, wrong.act
-    drop(host, real_set)
+    host.drop_set(real_set)
     process = host.popen("run")
     try:
         assert front.met.wait(PATIENCE_SECONDS)
@@ -247,7 +241,7 @@ def test_an_id_that_got_lost_on_its_way_is_found_in_the_list(
     front.forge = lambda action, content: (
         content.replace(b"<imageId>e", b"<imageId>-e") if action == "RegisterImage" else content
     )
-    drop(host, real_set)
+    host.drop_set(real_set)
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
     ids = {(host.spool / f"karmic.{role}").read_text().strip() for role in ("eki", "eri", "emi")}

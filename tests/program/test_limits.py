@@ -18,12 +18,11 @@ import pytest
 from tests.support.host import Host
 from tests.support.limited_memory import limited_memory
 from tests.support.metadata import WORST
+from tests.support.sizes import MIB
 from tests.support.spool_files import flood, image
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET
 from uecwatchd.ledger.sqlite import open_ledger
-
-MIB = 1 << 20
 
 
 def test_ten_thousand_worst_sidecars_in_256_mib_keep_nobody_from_an_image(host: Host) -> None:

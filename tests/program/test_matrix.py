@@ -19,6 +19,7 @@ import pytest
 
 from tests.support.disks import DISK_START_SECTOR, LINUX_TYPE, NTFS_TYPE, SECTOR_BYTES, whole_disk
 from tests.support.host import Host
+from tests.support.sizes import MIB
 from uecwatchd.cli import images as gallery
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import DebianKernel, ramdisk
@@ -26,7 +27,6 @@ from uecwatchd.sandbox.router import RecordedRequest
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.registry import RegisteredImage
 
-MIB = 1 << 20
 SYSLINUX = Path("/usr/lib/syslinux")
 PACKAGES = {"mke2fs": "e2fsprogs", "mkfs.fat": "dosfstools", "mkntfs": "ntfs-3g"}
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.host import Host, open_way
+from tests.support.sizes import MIB
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.clouds.attributes import permissions
 from uecwatchd.clouds.client import Cloud
@@ -29,7 +30,6 @@ from uecwatchd.demo.material import DebianKernel
 from uecwatchd.sandbox.server import Sandbox
 
 SERVICE, ALICE, BOB, CAROL, GROUP = 4990, 4001, 4002, 4003, 4900
-MIB = 1 << 20
 README = Path(__file__).parents[2] / "README.md"
 LOOKED_AT_SECONDS = 50  # less than from one full scan to the next
 AS_SERVICE = f"""

@@ -46,12 +46,6 @@ def reported(host: Host, key: str) -> str:
     return str(host.report("karmic")[key] or "") if (host.spool / "karmic.uec.json").exists() else ""
 
 
-def drop(host: Host, made: RealSet) -> None:
-    host.drop(
-        made.machine, made.kernel, made.ramdisk, names=["karmic.img", "karmic.vmlinuz", "karmic.initrd"]
-    )
-
-
 @contextmanager
 def daemon(host: Host) -> Iterator[Popen[str]]:
     """The real program. Killed in the end, if it has not ended."""
@@ -119,7 +113,7 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
 def test_a_stop_in_any_stage_is_soon_and_loses_nothing(host: Host, real_set: RealSet, moment: Moment) -> None:
-    drop(host, real_set)
+    host.drop_set(real_set)
     if moment.stage == "read the files":
         os.truncate(host.spool / "karmic.img", LARGE_BYTES)
     with daemon(host) as process:
@@ -157,7 +151,7 @@ def test_a_stop_that_comes_while_the_ledger_is_opened_is_not_lost(host: Host) ->
 def test_many_starts_and_stops_at_any_moment_leave_one_image_of_each_kind(
     host: Host, real_set: RealSet
 ) -> None:
-    drop(host, real_set)
+    host.drop_set(real_set)
     host.cloud.faults.arm("slow", SLOW_SECONDS / 4)
     moments = random.Random(4)  # noqa: S311 (only not to be regular)
     for _ in range(CYCLES):
@@ -187,7 +181,7 @@ def spoil_ledger(host: Host) -> None:
 def test_a_ledger_damaged_in_the_middle_ends_the_daemon_and_the_next_makes_a_new_one(
     host: Host, real_set: RealSet
 ) -> None:
-    drop(host, real_set)
+    host.drop_set(real_set)
     with daemon(host) as process:
         until(lambda: uploading(host), "the machine image's upload")
         host.cloud.faults.arm("slow", SLOW_SECONDS)
@@ -260,7 +254,7 @@ def test_a_broken_configuration_is_reported_in_one_sentence_and_the_old_one_work
         for bad in ("[spool", good.replace("settle", "setle"), good.replace("bucket =", "buckt =")):
             host.configure(bad)
             running.reload()
-        drop(host, real_set)
+        host.drop_set(real_set)
         until(lambda: reported(host, "state") == "done", "the set, by the old configuration")
         talk = running.stop()
     complaints = [line for line in talk.splitlines() if "Kept the old configuration: " in line]
@@ -282,8 +276,8 @@ def test_folders_come_and_go_with_the_configuration(host: Host, real_set: RealSe
         host.configure(good.replace(str(host.spool), str(second)))
         running.reload()
         assert is_free(host.spool)
-        drop(host, real_set)
-        drop(replace(host, spool=second), real_set)
+        host.drop_set(real_set)
+        replace(host, spool=second).drop_set(real_set)
         until(lambda: reported(replace(host, spool=second), "state") == "done", "the set in the new folder")
         running.stop()
     assert host.outputs() == [], "nobody looks at the folder that was let go"
@@ -292,7 +286,7 @@ def test_folders_come_and_go_with_the_configuration(host: Host, real_set: RealSe
 
 def test_a_set_at_work_comes_to_its_end_when_its_cloud_is_taken_out(host: Host, real_set: RealSet) -> None:
     good = host.config.read_text()
-    drop(host, real_set)
+    host.drop_set(real_set)
     with watched(host) as running:
         until(lambda: uploading(host), "the machine image's upload")
         host.cloud.faults.arm("slow", SLOW_SECONDS / 2)
@@ -310,7 +304,7 @@ def test_a_set_at_work_comes_to_its_end_when_its_cloud_is_taken_out(host: Host, 
 def test_a_changed_time_to_settle_takes_effect(host: Host, real_set: RealSet) -> None:
     good = host.config.read_text()
     host.configure(good.replace("settle = 0.3", "settle = 3600"))
-    drop(host, real_set)
+    host.drop_set(real_set)
     with watched(host) as running:
         assert reported(host, "state") != "working"
         assert not host.cloud.requests

@@ -9,18 +9,20 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import daemon_thread
-from tests.support.guest_images import MIB, ext, fill
+from tests.support.daemon import daemon_thread, opened_service
+from tests.support.guest_images import ext, fill
 from tests.support.host import Host
 from tests.support.image_set import FOUND
 from tests.support.listener import Recorder
+from tests.support.sizes import MIB
+from tests.support.spool_files import KEEP, drop_image
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
@@ -72,40 +74,22 @@ def test_which_sets_are_due(record: SetRecord | None, suspended: dict[str, Halte
 
 
 @contextmanager
-def service(
-    host: Host,
-    listener: Recorder,
-    *,
-    now: Callable[[], float] = time.time,
-    patience: RetryPolicy = RetryPolicy(),  # noqa: B008
-) -> Iterator[Service]:
-    settings = load(host.config, environ={})
-    with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, listener=listener, ledger=book, now=now, patience=patience)
-
-
-@contextmanager
 def running(host: Host, listener: Recorder) -> Iterator[Service]:
     """The daemon's loop in a thread of this process, stopped in the end."""
     with (
-        service(host, listener) as made,
+        opened_service(host, listener) as made,
         daemon_thread(made, reloaded=lambda: load(host.config, environ={})),
     ):
         until(lambda: bool(listener.sentences(Kind.READY)), "the first round")
         yield made
 
 
-def drop(host: Host, made: RealSet, name: str) -> None:
-    names = [f"{name}.{ending}" for ending in ("img", "vmlinuz", "initrd")]
-    host.drop(made.machine, made.kernel, made.ramdisk, names=names)
-
-
 def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restart(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set, "karmic")
+    host.drop_set(real_set)
     host.cloud.faults.arm("put-503", math.inf)
-    with service(host, listener, patience=RetryPolicy(tries=())) as first:
+    with opened_service(host, listener, patience=RetryPolicy(tries=())) as first:
         (record,) = first.once()
     assert (record.state, record.next_retry) == ("deferred", record.since + 30.0)
     assert not any("is away" in sentence for sentence in listener.sentences(Kind.DEFERRED)), (
@@ -113,10 +97,10 @@ def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restar
     )
     host.cloud.faults.clear()
     due_at = record.next_retry or 0.0
-    with service(host, listener, now=lambda: due_at - 1.0) as early:
+    with opened_service(host, listener, now=lambda: due_at - 1.0) as early:
         (record,) = early.once()
     assert (record.state, record.attempt) == ("deferred", 1)
-    with service(host, listener, now=lambda: due_at) as again:
+    with opened_service(host, listener, now=lambda: due_at) as again:
         (record,) = again.once()
     assert (record.state, record.attempt) == ("done", 2)
     assert not (host.spool / "karmic.uec.error").exists()
@@ -126,7 +110,7 @@ def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restar
 def test_once_waits_for_what_is_written_while_it_works(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set, "karmic")
+    host.drop_set(real_set)
     (host.spool / "late.toml").write_text('kernel = "none"\nconvert = "keep"\n')
 
     def registered() -> bool:
@@ -153,10 +137,10 @@ def test_a_waiting_reason_is_reported_once_for_each_change(
 ) -> None:
     ext("-t", "ext4", size=8 * MIB)(host.spool / "karmic.img", fill(host.folder / "root", {"etc/fstab": ""}))
     for _ in range(3):
-        with service(host, listener) as again:
+        with opened_service(host, listener) as again:
             again.once()
     host.drop(real_set.kernel, names=["karmic.vmlinuz"])
-    with service(host, listener) as again:
+    with opened_service(host, listener) as again:
         again.once()
     reasons = [sentence.split(" (")[0] for sentence in listener.sentences(Kind.WAITING)]
     assert reasons == [
@@ -168,11 +152,11 @@ def test_a_waiting_reason_is_reported_once_for_each_change(
 def test_a_finished_set_is_not_undone_when_a_member_is_taken_away(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set, "karmic")
-    with service(host, listener) as first:
+    host.drop_set(real_set)
+    with opened_service(host, listener) as first:
         first.once()
     (host.spool / "karmic.initrd").unlink()
-    with service(host, listener) as again:
+    with opened_service(host, listener) as again:
         (record,) = again.once()
     assert record.state == "done"
     assert (host.spool / "karmic.emi").exists()
@@ -184,7 +168,7 @@ def test_a_loose_kernel_that_is_done_stays_with_its_image_when_another_arrives(
     host.drop(real_set.machine, names=["karmic.img"])
     for version in ("1", "2"):
         host.drop(real_set.kernel, real_set.ramdisk, names=[f"vmlinuz-{version}", f"initrd.img-{version}"])
-        with service(host, listener) as again:
+        with opened_service(host, listener) as again:
             records = again.once()
         assert [record.state for record in records] == ["done"]
 
@@ -196,7 +180,7 @@ def test_a_folder_that_is_removed_and_made_again_is_watched_again(
         shutil.rmtree(host.spool)
         until(lambda: bool(listener.sentences(Kind.WATCH_LOST)), "the loss to be noticed")
         host.spool.mkdir()
-        drop(host, real_set, "karmic")
+        host.drop_set(real_set)
         until((host.spool / "karmic.emi").exists, "the EMI")
         with pytest.raises(Deferred, match="another uecwatchd"):
             output_files.lock_spool(host.spool)
@@ -208,7 +192,7 @@ def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_wa
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/services/Walrus"
         host.configure(f'{host.config.read_text()}s3_url = "{url}"\n')
-        drop(host, real_set, "karmic")
+        host.drop_set(real_set)
         with running(host, listener):
             until(lambda: bool(listener.sentences(Kind.WORKING)), "the work to begin")
             (host.spool / "notes.toml").write_text("nonsense")
@@ -223,7 +207,7 @@ def test_sets_of_one_name_in_two_folders_are_told_apart(host: Host, listener: Re
     for folder in (host.spool, other):
         (folder / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
         (folder / "karmic.img").write_bytes(bytes(str(folder), "ascii").ljust(4096))
-    with service(host, listener) as daemon:
+    with opened_service(host, listener) as daemon:
         assert [record.state for record in daemon.once()] == ["done", "done"]
     both = {SetId(str(folder), "karmic") for folder in (host.spool, other)}
     assert {progress.set for progress in listener.progresses} == both
@@ -248,7 +232,7 @@ def tools_of(settings: Settings, book: Ledger, listener: Recorder) -> AttemptToo
 def test_a_folder_in_trouble_does_not_keep_the_loop_busy(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set, "karmic")
+    host.drop_set(real_set)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         tools = tools_of(settings, book, listener)
@@ -271,7 +255,7 @@ def test_what_a_failing_disk_kept_from_us_is_read_again_in_time(host: Host, list
     try:
         states = []
         for moment in (1000.0, 1001.0, 1040.0):
-            with service(host, listener, now=lambda moment=moment: moment) as again:
+            with opened_service(host, listener, now=lambda moment=moment: moment) as again:
                 (record,) = again.once()
             states.append((record.state, record.attempt))
     finally:
@@ -282,16 +266,16 @@ def test_what_a_failing_disk_kept_from_us_is_read_again_in_time(host: Host, list
 def test_a_planted_output_is_found_before_anything_is_registered(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set, "karmic")
+    host.drop_set(real_set)
     (host.spool / "karmic.emi").symlink_to("/etc/motd")
-    with service(host, listener) as first:
+    with opened_service(host, listener) as first:
         (record,) = first.once()
     assert record.state == "rejected"
     assert not host.cloud.images
     assert "karmic.emi: cannot write it" in (host.spool / "karmic.uec.error").read_text()
     (host.spool / "karmic.emi").unlink()
     (host.spool / "karmic.img").touch()
-    with service(host, listener) as again:
+    with opened_service(host, listener) as again:
         (record,) = again.once()
     assert record.state == "done"
 
@@ -311,7 +295,7 @@ def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(
         host.configure(good.replace(str(host.spool), str(second)))
         daemon.ask_reload()
         until(lambda: "Read the configuration again" in listener.sentences(Kind.RELOAD), "the reload")
-        drop(replace(host, spool=second), real_set, "karmic")
+        replace(host, spool=second).drop_set(real_set)
         until((second / "karmic.emi").exists, "the EMI in the other folder")
 
 
@@ -320,7 +304,7 @@ def test_a_halted_cloud_is_used_again_after_a_reload(
 ) -> None:
     good = host.config.read_text()
     host.configure(good + 'secret_key = "wrong"\n')
-    drop(host, real_set, "karmic")
+    host.drop_set(real_set)
     with running(host, listener) as daemon:
         until((host.spool / "karmic.uec.error").exists, "the error")
         until(lambda: host.report("karmic")["state"] == "halted", "the report, which comes after it")
@@ -334,12 +318,12 @@ def test_two_sets_of_one_kernel_that_start_at_the_same_moment_register_it_once(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     for name in ("one", "two"):
-        drop(host, real_set, name)
+        host.drop_set(real_set, name)
         os.truncate(host.spool / f"{name}.img", real_set.machine.stat().st_size + 512 * len(name + name[:1]))
     with (host.spool / "two.img").open("r+b") as image:
         image.seek(-512, os.SEEK_END)
         image.write(b"x")
-    with service(host, listener) as both:
+    with opened_service(host, listener) as both:
         records = both.once()
     assert [record.state for record in records] == ["done", "done"]
     assert len(host.cloud.calls("RegisterImage")) == 4
@@ -347,13 +331,12 @@ def test_two_sets_of_one_kernel_that_start_at_the_same_moment_register_it_once(
 
 def drop_small(host: Host, count: int, *, more: str = "") -> None:
     for index in range(count):
-        (host.spool / f"small{index:02}.img").write_bytes(os.urandom(65536))
-        (host.spool / f"small{index:02}.toml").write_text(f'kernel = "none"\nconvert = "keep"\n{more}')
+        drop_image(host.spool, f"small{index:02}", os.urandom(65536), sidecar=KEEP + more)
 
 
 def test_not_every_set_asks_for_the_list_of_all_images(host: Host, listener: Recorder) -> None:
     drop_small(host, 12)
-    with service(host, listener) as made:
+    with opened_service(host, listener) as made:
         records = made.once()
     assert [record.state for record in records] == ["done"] * 12
     # Each asks for its own image three times, whether it is there, which tags it has, and whether it has them
@@ -392,8 +375,8 @@ def test_an_image_taken_off_the_list_a_moment_ago_is_not_taken_for_ours(
 def test_a_member_replaced_while_it_is_read_is_not_registered(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set, "karmic")
-    with service(host, listener) as first:
+    host.drop_set(real_set)
+    with opened_service(host, listener) as first:
         swap = threading.Thread(target=_replace_when_first_part_is_up, args=(host,))
         swap.start()
         (record,) = first.once()
@@ -476,7 +459,7 @@ def test_a_ledger_that_is_damaged_meanwhile_ends_the_daemon_so_that_it_is_starte
 ) -> None:
     (host.spool / "d.toml").write_text('kernel = "none"\nconvert = "keep"\n')
     (host.spool / "d.img").write_bytes(bytes(4096))
-    with service(host, listener) as daemon:
+    with opened_service(host, listener) as daemon:
         path = host.state / FILE_NAME
         with path.open("r+b") as file:
             file.truncate(0)

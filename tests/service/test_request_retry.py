@@ -4,23 +4,21 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import opened_service
 from tests.support.host import Host, cloud_host
 from tests.support.listener import Recorder
+from tests.support.sizes import MIB
+from tests.support.spool_files import drop_image
 from tests.support.waiting import until
 from uecwatchd.clouds.request_retry import RetryPolicy, retry
-from uecwatchd.config.load import load
 from uecwatchd.errors import CloudAway, Deferred, Rejected, StillAway, Stopped
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service.daemon import Service
 
-MIB = 1 << 20
 # As many tries as there are, with pauses that nobody notices.
 QUICK = RetryPolicy(tries=(0.01, 0.02, 0.04))
 LONG = RetryPolicy(tries=(600.0,))
@@ -30,17 +28,7 @@ STOP_SECONDS = 5.0
 
 def drop(host: Host, *, mib: int = 45) -> None:
     """A disk of noise: a part for each ten MiB, and one more."""
-    (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
-    (host.spool / "karmic.img").write_bytes(random.Random(7).randbytes(mib * MIB))  # noqa: S311
-
-
-@contextmanager
-def service(
-    host: Host, listener: Recorder, patience: RetryPolicy, now: Callable[[], float] = time.time
-) -> Iterator[Service]:
-    settings = load(host.config, environ={})
-    with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, listener=listener, ledger=book, now=now, patience=patience)
+    drop_image(host.spool, "karmic", random.Random(7).randbytes(mib * MIB))  # noqa: S311
 
 
 def once(
@@ -49,7 +37,7 @@ def once(
     patience: RetryPolicy = QUICK,
     now: Callable[[], float] = time.time,
 ) -> SetRecord:
-    with service(host, listener, patience, now) as made:
+    with opened_service(host, listener, patience=patience, now=now) as made:
         (record,) = made.once()
     return record
 
@@ -113,7 +101,7 @@ def test_a_stop_and_a_hold_are_heard_in_the_pause_between_two_tries(
 ) -> None:
     drop(host, mib=15)
     host.cloud.faults.arm("put-503", math.inf)
-    with service(host, listener, LONG) as made:
+    with opened_service(host, listener, patience=LONG) as made:
         loop = threading.Thread(target=made.run, args=(QuietNotifier(),))
         loop.start()
         until(lambda: host.cloud.faults.struck().get("put-503", 0) >= 1)

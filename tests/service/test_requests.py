@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.clock import Clocks
-from tests.support.daemon import daemon_process, daemon_thread, stop_daemon
+from tests.support.daemon import daemon_process, daemon_thread, opened_service, stop_daemon
 from tests.support.host import Host
 from tests.support.listener import Recorder
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -83,11 +83,11 @@ def daemon(host: Host) -> Iterator[None]:
 
 @contextmanager
 def daemon_by(clocks: Clocks, host: Host, listener: Recorder) -> Iterator[Service]:
-    settings = load(host.config, environ={})
-    with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, monitor=listener, ledger=book, now=clocks.now, monotonic=clocks.monotonic)
-        with daemon_thread(service):
-            yield service
+    with (
+        opened_service(host, listener, now=clocks.now, monotonic=clocks.monotonic) as service,
+        daemon_thread(service),
+    ):
+        yield service
 
 
 def state(host: Host, name: str) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from io import FileIO
 from uuid import UUID
 
+from tests.support.sizes import KIB, MIB, SECTOR
 from uecwatchd.images.formats.crc32c import crc32c
 
-SECTOR, KIB, MIB = 512, 1024, 1024 * 1024
 DESCRIPTOR = """\
 # Disk DescriptorFile
 version=1

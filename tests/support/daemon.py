@@ -2,15 +2,20 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from subprocess import Popen
 
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, no_stop, until
+from uecwatchd.clouds.request_retry import RetryPolicy
+from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
+from uecwatchd.events import Monitor
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
 
@@ -61,6 +66,21 @@ def await_notice(systemd: socket.socket, word: bytes) -> None:
     """Read what a daemon tells systemd until it begins with `word`; the socket's timeout is the bound."""
     while not systemd.recv(65536).startswith(word):
         pass
+
+
+@contextmanager
+def opened_service(
+    host: Host,
+    monitor: Monitor,
+    *,
+    now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    patience: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
+) -> Iterator[Service]:
+    """Make the service of a host in this process, with its ledger open."""
+    settings = load(host.config, environ={})
+    with closing(open_ledger(settings.state.dir)) as book:
+        yield Service(settings, monitor=monitor, ledger=book, now=now, monotonic=monotonic, patience=patience)
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.memory_source import MemorySource
+from tests.support.sizes import MIB
 from uecwatchd.images.block_source import read_exactly
 from uecwatchd.images.guest.file_source import GuestFileSource
 from uecwatchd.images.guest.tree import GuestFile
 
-MIB = 1 << 20
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"

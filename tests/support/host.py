@@ -18,6 +18,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from uecwatchd.cli.main import main
+from uecwatchd.demo.material import RealSet
 from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.sandbox.server import Sandbox
 
@@ -162,6 +163,11 @@ class Host:
         """Copy files into the spool as a user would, under other names if any are given."""
         for file, name in zip(files, names or [f.name for f in files], strict=True):
             subprocess.run(["cp", "--sparse=always", "--", str(file), str(self.spool / name)], check=True)
+
+    def drop_set(self, made: RealSet, name: str = "karmic") -> None:
+        """Drop a disk with its kernel and ramdisk as the set of this name."""
+        names = [f"{name}.{ending}" for ending in ("img", "vmlinuz", "initrd")]
+        self.drop(made.machine, made.kernel, made.ramdisk, names=names)
 
     def report(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads((self.spool / f"{name}.uec.json").read_text())

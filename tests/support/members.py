@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NOBODY = 65534
+from tests.support.host import NOBODY
+
 # Locks what it can, as nobody, says so, and sleeps on it.
 TAKE = """
 import fcntl, os, sys, time

@@ -1,5 +1,6 @@
 """A block source that is no file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from uecwatchd.system.extents import Extent
@@ -37,3 +38,16 @@ class MemorySource:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class DamagedSource(MemorySource):
+    """A disk with some other bytes, by their places, which costs no copy of it."""
+
+    changes: Mapping[int, int]
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> int:
+        count = super().read_into(offset, buffer)
+        for place, value in self.changes.items():
+            if offset <= place < offset + count:
+                buffer[place - offset] = value
+        return count

@@ -3,15 +3,19 @@
 import os
 from pathlib import Path
 
-MIB = 1 << 20
+from tests.support.sizes import MIB
 
 KEEP = 'kernel = "none"\nconvert = "keep"\n'
 
 
+def drop_image(folder: Path, name: str, data: bytes, *, sidecar: str = KEEP) -> None:
+    """Drop a set of one image that is complete by itself."""
+    (folder / f"{name}.toml").write_text(sidecar)
+    (folder / f"{name}.img").write_bytes(data)
+
+
 def image(folder: Path, name: str, *, fill: bytes = b"\x01") -> None:
-    """A set of one image that is complete by itself."""
-    (folder / f"{name}.img").write_bytes(fill * MIB)
-    (folder / f"{name}.toml").write_text(KEEP)
+    drop_image(folder, name, fill * MIB)
 
 
 ALICE, BOB = 1001, 1002

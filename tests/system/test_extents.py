@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.sizes import MIB
 from uecwatchd.system.extents import HOLE_BYTES, Extent, align_extents, find_extents, merge_extents
-
-MIB = 1 << 20
 
 
 def written(path: Path, size: int, places: dict[int, bytes]) -> Path:

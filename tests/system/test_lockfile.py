@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import open_way
-from tests.support.members import NOBODY, locking, theirs
+from tests.support.host import NOBODY, open_way
+from tests.support.members import locking, theirs
 from uecwatchd.system import lockfile
 from uecwatchd.system.lockfile import LockFile, LockTaken, find_holder
 

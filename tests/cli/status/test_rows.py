@@ -351,7 +351,7 @@ def test_a_file_that_may_still_be_written_is_shown_with_the_remaining_seconds(ho
 def test_status_shows_the_progress_of_a_live_daemon_and_of_no_killed_one(
     host: Host, real_set: RealSet
 ) -> None:
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["k.img", "k.vmlinuz", "k.initrd"])
+    host.drop_set(real_set, "k")
     with (host.spool / "k.img").open("ab") as image:
         image.write(os.urandom(40 << 20))
     host.configure(host.config.read_text() + "[work]\nuploads = 1\n")

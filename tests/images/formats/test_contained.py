@@ -5,12 +5,12 @@ import os
 import pytest
 
 from tests.support.containers import memory_file, write_qcow2
+from tests.support.sizes import MIB
 from uecwatchd.images.detect import HEAD_BYTES, detect
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.formats.contained import describe_contained
 from uecwatchd.images.suitability import reason_unsuitable
 
-MIB = 1 << 20
 ENCRYPTION_AT = 32  # in the header of a qcow2
 EFI_ENTRY = b"\x00\x00\x02\x00\x83\xff\xff\xff"
 

@@ -18,9 +18,6 @@ from hypothesis import strategies as st
 from tests.support import qemu
 from tests.support.containers import (
     CONTAINERS,
-    KIB,
-    MIB,
-    SECTOR,
     Container,
     content_of,
     memory_file,
@@ -29,6 +26,7 @@ from tests.support.containers import (
     write_vhd,
 )
 from tests.support.reading import disk_of, opened, read, read_disk, read_extents
+from tests.support.sizes import GIB, KIB, MIB, SECTOR
 from uecwatchd.images.detect import HEAD_BYTES, TAIL_BYTES, detect
 from uecwatchd.images.formats.block_map import Run, join_runs
 from uecwatchd.images.formats.container_file import ContainerFile
@@ -37,7 +35,6 @@ from uecwatchd.images.formats.open import MAX_DISK_BYTES
 from uecwatchd.images.formats.qcow2 import open_qcow2
 
 DISK = os.urandom(200_000).ljust(3 * MIB, b"\0") + os.urandom(MIB)
-GIB = 1 << 30
 
 
 def image(folder: Path, name: str, disk: bytes = DISK) -> Path:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import qemu
-from tests.support.containers import CONTAINERS, KIB, MIB, SECTOR, Container
+from tests.support.containers import CONTAINERS, Container
 from tests.support.reading import opened, read_disk, read_extents
+from tests.support.sizes import KIB, MIB, SECTOR
 
 IMAGES = 104  # of each format
 MAX_SECTORS = 6 * MIB // SECTOR

@@ -15,18 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import qemu
-from tests.support.containers import (
-    CONTAINERS,
-    KIB,
-    MIB,
-    SECTOR,
-    Container,
-    content_of,
-    memory_file,
-    vhd_sum,
-    vhdx_sum,
-)
+from tests.support.containers import CONTAINERS, Container, content_of, memory_file, vhd_sum, vhdx_sum
 from tests.support.reading import opened, read, read_extents
+from tests.support.sizes import KIB, MIB, SECTOR
 from uecwatchd.errors import Rejected
 
 CUTS = 20

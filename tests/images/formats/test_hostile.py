@@ -13,9 +13,6 @@ import pytest
 
 from tests.support.containers import (
     CONTAINERS,
-    KIB,
-    MIB,
-    SECTOR,
     memory_file,
     vhd_footer,
     vhd_sum,
@@ -24,6 +21,7 @@ from tests.support.containers import (
     write_vmdk,
 )
 from tests.support.reading import opened, read
+from tests.support.sizes import KIB, MIB, SECTOR
 from uecwatchd.errors import Rejected
 from uecwatchd.images.formats.open import open_disk
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.containers import CONTAINERS, MIB, SECTOR, content_of
+from tests.support.containers import CONTAINERS, content_of
+from tests.support.sizes import MIB, SECTOR
 
 READS_IMAGES = """
 import sys

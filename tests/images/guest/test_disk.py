@@ -15,7 +15,6 @@ from tests.support.guest_images import (
     ESP,
     LINUX,
     MAKERS,
-    MIB,
     Content,
     Link,
     btrfs,
@@ -31,7 +30,8 @@ from tests.support.guest_images import (
     run,
     xfs,
 )
-from tests.support.memory_source import MemorySource
+from tests.support.memory_source import DamagedSource
+from tests.support.sizes import MIB
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, FileSource
 from uecwatchd.images.guest.boot_way import find_boot_ways
@@ -264,19 +264,6 @@ def test_an_mbr_starts_its_active_partition(tmp_path: Path, flag: str) -> None:
 # --- damage -----------------------------------------------------------------------------------------------
 
 
-class Damaged(MemorySource):
-    """A disk with some other bytes, which costs no copy of it."""
-
-    changes: dict[int, int]
-
-    def read_into(self, offset: int, buffer: memoryview, /) -> int:
-        count = super().read_into(offset, buffer)
-        for place, value in self.changes.items():
-            if offset <= place < offset + count:
-                buffer[place - offset] = value
-        return count
-
-
 TYPES = {
     "ext4": ext("-t", "ext4", size=16 * MIB),
     "xfs": xfs,
@@ -308,7 +295,7 @@ def test_a_damaged_file_system_is_read_or_refused(
     used = [at for at in range(0, len(image), 512) if any(image[at : at + 512])]
     for seed in range(SEEDS):
         drawn = random.Random(seed)  # noqa: S311 (not a secret)
-        source = Damaged(image)
+        source = DamagedSource(image)
         # Most changes hit the first blocks with content: superblocks, tables of inodes, trees.
         blocks = [used[int(len(used) * drawn.random() ** 6)] for _ in range(drawn.choice((1, 8, 64)))]
         source.changes = {block + drawn.randrange(512): drawn.randrange(256) for block in blocks}

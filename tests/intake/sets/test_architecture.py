@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.host import Host, cloud_host
 from tests.support.metadata_text import read_sidecar
+from tests.support.sizes import MIB
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.errors import Rejected
 from uecwatchd.images.facts import Facts
@@ -19,7 +20,6 @@ from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.types import Arch, FileStamp
 
-MIB = 1 << 20
 RULES = Rules(5.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset())
 INITRD = Facts("cpio", "ramdisk")
 OLD_KERNEL = Facts("bzimage", "kernel")
@@ -222,7 +222,7 @@ def test_an_architecture_that_the_cloud_lacks_is_refused_before_the_upload(
 
 
 def test_another_name_within_one_family_of_architectures_is_reported(host: Host, real_set: Any) -> None:
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["w.img", "w.vmlinuz", "w.initrd"])
+    host.drop_set(real_set, "w")
     (host.spool / "w.toml").write_text('arch = "i386"')
     host.ask("once")
     assert (

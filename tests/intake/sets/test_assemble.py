@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.metadata_text import read_checksums, read_sidecar
+from tests.support.sizes import MIB
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
@@ -21,7 +22,6 @@ from uecwatchd.intake.spool.safe_open import EntryKind
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.types import FileStamp
 
-MIB = 1 << 20
 Files = Mapping[str, str | bytes]
 FACTS: Mapping[str, Facts] = {
     "partition": Facts("ext4", "machine", None, "partition", None, None),

@@ -5,6 +5,7 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+from tests.support.sizes import MIB
 from tests.support.spool_files import ALICE, BOB, dropped, flood, image
 from uecwatchd.errors import UecError
 from uecwatchd.images.facts import Facts
@@ -13,8 +14,6 @@ from uecwatchd.intake.sets.records import FolderUsers, Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
 from uecwatchd.types import FileStamp
-
-MIB = 1 << 20
 
 RULES = Rules(1.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset({"default"}))
 

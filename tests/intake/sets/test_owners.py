@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.intake.sets.test_assemble import MIB, UEC, decide, listing, members
+from tests.intake.sets.test_assemble import UEC, decide, listing, members
+from tests.support.sizes import MIB
 from uecwatchd.intake.misnamed_sidecars import SidecarWords
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet

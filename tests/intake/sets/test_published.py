@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.metadata_text import read_sidecar
+from tests.support.sizes import MIB
 from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
@@ -18,7 +19,6 @@ from uecwatchd.intake.spool.safe_open import EntryKind
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.types import FileStamp
 
-MIB = 1 << 20
 PARTITION = Facts("ext4", "machine", layout="partition")
 DISK = Facts("mbr", "machine", layout="disk")
 QCOW2 = Facts("qcow2", "machine", unreadable=("it is encrypted", "Decrypt it."))

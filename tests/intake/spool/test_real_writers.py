@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
+from tests.support.sizes import MIB
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.clouds.connect import connect
 from uecwatchd.config.load import load
@@ -28,7 +29,6 @@ from uecwatchd.delivery.verify import verify
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
-MIB = 1 << 20
 SETTLE_SECONDS = 0.5
 # Long enough that a set would be taken if lying still were all that is asked.
 PAUSE_SECONDS = 8 * SETTLE_SECONDS

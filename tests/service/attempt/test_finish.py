@@ -14,6 +14,7 @@ import pytest
 from tests.support.daemon import stop_while_waiting
 from tests.support.host import Host, cloud_host
 from tests.support.listener import Recorder
+from tests.support.spool_files import drop_image
 from uecwatchd.clouds.attributes import Permissions, permissions, tag
 from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.connect import connect
@@ -41,8 +42,7 @@ def disk(seed: int) -> bytes:
 
 def drop(host: Host, sidecar: str = "", *, seed: int = 1, name: str = "karmic") -> None:
     virtualization = "" if "virtualization" in sidecar else 'virtualization = "hvm"\n'
-    (host.spool / f"{name}.toml").write_text(virtualization + sidecar)
-    (host.spool / f"{name}.img").write_bytes(disk(seed))
+    drop_image(host.spool, name, disk(seed), sidecar=virtualization + sidecar)
 
 
 def registered(host: Host, name: str = "karmic") -> str:
@@ -126,7 +126,7 @@ def test_a_set_that_shares_its_image_with_another_is_told_whose_word_holds(host:
 def test_a_kernel_that_others_boot_with_is_not_taken_from_them(
     host: Host, cloud: Cloud, real_set: RealSet
 ) -> None:
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=["a.img", "a.vmlinuz", "a.initrd"])
+    host.drop_set(real_set, "a")
     (host.spool / "a.toml").write_text("public = true\n")
     registered(host, "a")
     (host.spool / "a.toml").write_text("public = false\n")

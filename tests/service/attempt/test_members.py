@@ -50,11 +50,6 @@ def openstack(tmp_path: Path) -> Iterator[Host]:
         yield host
 
 
-def drop(host: Host, made: RealSet, *, name: str = "tiny") -> None:
-    names = [file.replace("tiny", name) for file in NAMES]
-    host.drop(made.machine, made.kernel, made.ramdisk, names=names)
-
-
 def once(host: Host, listener: Recorder, *, name: str = "tiny") -> SetRecord:
     with closing(open_ledger(host.state)) as book:
         records = Service(load(host.config, environ={}), listener=listener, ledger=book).once()
@@ -82,7 +77,7 @@ def asked(host: Host) -> list[str]:
 def test_kernel_and_ramdisk_are_registered_before_the_machine_goes_up(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set)
+    host.drop_set(real_set, "tiny")
     record = once(host, listener)
     assert record.state == "done", record.error
     one_by_one = ("upload vmlinuz", "register", "upload initrd", "register", "upload tiny", "register")
@@ -112,7 +107,7 @@ def test_the_machine_goes_up_while_its_kernel_is_pending_and_is_registered_once_
             for image in cloud.images:
                 cloud.backend.registry.set_image_state(image.id, "available")
 
-    drop(openstack, real_set)
+    openstack.drop_set(real_set, "tiny")
     cloud.faults.arm("pending", 1e6)
     crossing(cross)
     record = once(openstack, listener)
@@ -124,7 +119,7 @@ def test_the_machine_goes_up_while_its_kernel_is_pending_and_is_registered_once_
 def test_nothing_is_made_of_a_kernel_that_fails_while_it_is_pending(
     openstack: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(openstack, real_set)
+    openstack.drop_set(real_set, "tiny")
     openstack.cloud.faults.arm("image-fails", 1)
     record = once(openstack, listener)
     assert record.state == "rejected"
@@ -141,7 +136,7 @@ def test_nothing_is_made_of_a_kernel_that_fails_while_it_is_pending(
 def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed_meanwhile(
     openstack: Host, real_set: RealSet, listener: Recorder, crossing: Callable[..., None]
 ) -> None:
-    drop(openstack, real_set)
+    openstack.drop_set(real_set, "tiny")
     with (openstack.spool / "tiny.img").open("ab") as image:
         image.write(os.urandom(MANY_PARTS * PART_BYTES))
     cloud, advance = openstack.cloud, [0.0]
@@ -168,7 +163,7 @@ def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed_meanwhile(
 def test_a_ramdisk_that_has_failed_is_reported_although_the_kernel_is_pending(
     openstack: Host, real_set: RealSet, listener: Recorder, crossing: Callable[..., None]
 ) -> None:
-    drop(openstack, real_set)
+    openstack.drop_set(real_set, "tiny")
     cloud = openstack.cloud
 
     def cross(moment: str) -> None:
@@ -187,8 +182,8 @@ def test_a_ramdisk_that_has_failed_is_reported_although_the_kernel_is_pending(
 def test_two_sets_that_share_a_pending_kernel_register_it_once_and_tell_it_once(
     openstack: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(openstack, real_set)
-    drop(openstack, real_set, name="other")
+    openstack.drop_set(real_set, "tiny")
+    openstack.drop_set(real_set, "other")
     change_last_byte(openstack.spool / "other.img")
     openstack.cloud.faults.arm("pending", 3)
     assert once(openstack, listener).state == "done"
@@ -219,7 +214,7 @@ def test_a_kernel_that_came_back_under_another_id_gets_a_machine_of_its_own(
     first_generation: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     host = first_generation  # where images have no names that could be taken
-    drop(host, real_set)
+    host.drop_set(real_set, "tiny")
     first = once(host, listener)
     host.cloud.backend.registry.remove_image(first.image_id("kernel"))
     host.ask("forget", "tiny")
@@ -235,10 +230,10 @@ def test_a_set_of_another_name_takes_no_machine_of_a_kernel_that_is_gone(
     first_generation: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     host = first_generation
-    drop(host, real_set)
+    host.drop_set(real_set, "tiny")
     first = once(host, listener)
     host.cloud.backend.registry.remove_image(first.image_id("kernel"))
-    drop(host, real_set, name="other")
+    host.drop_set(real_set, "other")
     other = once(host, listener, name="other")
     assert other.state == "done", other.error
     assert machines(host)[other.image_id("machine")] == other.image_id("kernel") != first.image_id("kernel")
@@ -248,7 +243,7 @@ def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_g
     first_generation: Host, real_set: RealSet, listener: Recorder
 ) -> None:
     host = first_generation
-    drop(host, real_set)
+    host.drop_set(real_set, "tiny")
     first = once(host, listener)
     for role in ("kernel", "machine"):
         host.cloud.backend.registry.remove_image(first.image_id(role))
@@ -261,7 +256,7 @@ def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_g
 def test_a_kernel_that_is_given_by_its_id_is_the_one_that_we_registered(
     host: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set)
+    host.drop_set(real_set, "tiny")
     first = once(host, listener)
     given = "".join(f'{role} = "{first.image_id(role)}"\n' for role in ("kernel", "ramdisk"))
     host.drop(real_set.machine, names=["other.img"])
@@ -280,7 +275,7 @@ def meanwhile(
     def make(bucket: str) -> Host:
         other = make_host("other")
         other.configure(other.config.read_text().replace("uec-images", bucket))
-        drop(other, real_set)
+        other.drop_set(real_set, "tiny")
         change_last_byte(other.spool / "tiny.img")  # or it would have this one's name
         began = threading.Event()
 
@@ -298,7 +293,7 @@ def meanwhile(
 def test_a_kernel_that_another_host_registers_meanwhile_is_taken_over(
     host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set)
+    host.drop_set(real_set, "tiny")
     other = meanwhile("other-images")
     record = once(host, listener)
     assert record.state == "done", record.error
@@ -310,7 +305,7 @@ def test_a_kernel_that_another_host_registers_meanwhile_is_taken_over(
 def test_a_kernel_of_another_host_that_ours_went_up_into_is_made_whole(
     host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set)
+    host.drop_set(real_set, "tiny")
     other = meanwhile("uec-images")
     assert once(host, listener).state == "deferred"
     host.ask("retry", "tiny")
@@ -324,7 +319,7 @@ def test_a_kernel_of_another_host_that_ours_went_up_into_is_made_whole(
 def test_no_byte_of_a_machine_goes_up_when_its_kernel_is_refused(
     first_generation: Host, real_set: RealSet, listener: Recorder
 ) -> None:
-    drop(first_generation, real_set)
+    first_generation.drop_set(real_set, "tiny")
     record = once(first_generation, listener)
     assert record.state in ("rejected", "halted"), record.error
     assert sent(first_generation, "tiny") == []
@@ -334,7 +329,7 @@ def test_no_byte_of_a_machine_goes_up_when_its_kernel_is_refused(
 def test_who_waits_for_an_earlier_content_that_another_set_works_on_can_be_stopped(
     host: Host, real_set: RealSet, listener: Recorder, state: BundleState
 ) -> None:
-    drop(host, real_set)
+    host.drop_set(real_set, "tiny")
     left = BundleRecord("default", "b", "left", "kernel", ContentDigest("ab" * 32), "p", state)
     with closing(open_ledger(host.state)) as book:
         book.put_bundle(replace(left, made_for=SetId(str(host.spool), "tiny")))
