@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from tests.support.host import NOBODY, Host, open_way
 from tests.support.listener import Recorder
 from uecwatchd.demo.material import DebianKernel, RealSet, kernel, make_set
@@ -28,7 +29,7 @@ def real_set(real_kernel: DebianKernel, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def embedded_cloud(tmp_path: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path / "cloud") as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud")) as cloud:
         yield cloud
 
 

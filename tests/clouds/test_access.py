@@ -11,6 +11,7 @@ from botocore.exceptions import EndpointConnectionError
 from pydantic import SecretStr
 
 from tests.support.clock import Clock
+from tests.support.cloud_keys import with_keys
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.availability import (
     FIRST_DELAY_SECONDS,
@@ -37,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path / "cloud") as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud")) as cloud:
         yield cloud
 
 
@@ -231,7 +232,7 @@ def test_a_configured_generation_is_not_asked_for(server: Sandbox, clock: Clock)
 
 def test_why_a_cloud_is_not_known_is_reported_once(tmp_path: Path, clock: Clock) -> None:
     missed: list[UecError] = []
-    with Sandbox(tmp_path, dialect="euca4") as server:
+    with Sandbox(with_keys(tmp_path), dialect="euca4") as server:
         wrong = replace(settings(server), dialect="auto", secret_key=SecretStr("wrong"))
         access = CloudAccess(
             {"default": wrong},
@@ -346,7 +347,7 @@ def test_a_cloud_resumes_after_an_unexpected_error(server: Sandbox, clock: Clock
 
 def test_a_halt_after_an_outage_is_passed_on_by_each_probe(tmp_path: Path, clock: Clock) -> None:
     missed: list[UecError] = []
-    with Sandbox(tmp_path, dialect="euca4") as server:
+    with Sandbox(with_keys(tmp_path), dialect="euca4") as server:
         wrong = replace(settings(server), dialect="auto", secret_key=SecretStr("wrong"))
         access = CloudAccess(
             {"default": wrong},

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.images import list_images
@@ -27,7 +28,7 @@ def moved(cloud: Sandbox, host: str) -> CloudSettings:
 def test_hosts_that_botocore_refuses_are_used_and_signed(
     generation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Sandbox(tmp_path, dialect=generation) as cloud:
+    with Sandbox(with_keys(tmp_path), dialect=generation) as cloud:
         monkeypatch.setenv("http_proxy", cloud.url)
         for number, host in enumerate(HOSTS):
             found = connect(moved(cloud, host), uploads=1, before={})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from tests.support.cloud_keys import with_keys
 from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, bundle_to_folder
 from uecwatchd.clouds.client import Cloud, make_cloud
 from uecwatchd.clouds.credentials.account import Account, gather, sealing_certificate
@@ -218,7 +219,9 @@ def test_a_secret_of_the_configuration_overrides_the_eucarc(sandbox: Sandbox) ->
 @pytest.mark.parametrize("minutes", [-20, 20])
 def test_a_clock_difference_halts(tmp_path: Path, dialect: object, minutes: int) -> None:
     off = datetime.timedelta(minutes=minutes)
-    with Sandbox(tmp_path / "cloud", clock=lambda: datetime.datetime.now(datetime.UTC) + off) as sandbox:
+    with Sandbox(
+        with_keys(tmp_path / "cloud"), clock=lambda: datetime.datetime.now(datetime.UTC) + off
+    ) as sandbox:
         cloud = make_cloud(gather(settings_for(sandbox)), dialect, uploads=1)
         with pytest.raises(Halted, match="clock"):
             list_images(cloud)
@@ -227,7 +230,7 @@ def test_a_clock_difference_halts(tmp_path: Path, dialect: object, minutes: int)
 
 
 def test_a_cloud_that_is_down_counts_as_away(tmp_path: Path) -> None:
-    with Sandbox(tmp_path / "cloud") as sandbox:
+    with Sandbox(with_keys(tmp_path / "cloud")) as sandbox:
         cloud = make_cloud(gather(settings_for(sandbox)), SANDBOX, uploads=1)
         probe_ec2(cloud)
     with pytest.raises(CloudAway, match="nobody answers at its address"):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from tests.support.cloud_keys import with_keys
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.credentials.account import Account, gather
@@ -37,7 +38,7 @@ def account_of(cloud: Sandbox, **changes: Any) -> Account:
 
 @pytest.mark.parametrize("generation", sorted(RULES))
 def test_a_generation_is_recognised_by_its_answers(generation: str, tmp_path: Path) -> None:
-    with Sandbox(tmp_path, dialect=generation) as cloud:
+    with Sandbox(with_keys(tmp_path), dialect=generation) as cloud:
         found = detect_dialect(account_of(cloud))
         assert found.dialect.name == generation
         assert found.why.startswith(WHY[generation])
@@ -45,12 +46,15 @@ def test_a_generation_is_recognised_by_its_answers(generation: str, tmp_path: Pa
 
 @pytest.mark.parametrize("generation", sorted(RULES.keys() - {"sandbox", "aws", "openstack"}))
 def test_a_wrong_secret_is_reported_instead_of_a_generation(generation: str, tmp_path: Path) -> None:
-    with Sandbox(tmp_path, dialect=generation) as cloud, pytest.raises(Halted, match=r"secret.key"):
+    with (
+        Sandbox(with_keys(tmp_path), dialect=generation) as cloud,
+        pytest.raises(Halted, match=r"secret.key"),
+    ):
         detect_dialect(account_of(cloud, secret_key=SecretStr("wrong")))
 
 
 def test_a_cloud_that_is_away_is_not_recognised(tmp_path: Path) -> None:
-    with Sandbox(tmp_path) as cloud:
+    with Sandbox(with_keys(tmp_path)) as cloud:
         account = account_of(cloud)
     with pytest.raises(CloudAway, match="finding out its generation"):
         detect_dialect(account)
@@ -80,7 +84,7 @@ QUESTIONS = {"sandbox": 1, "aws": 1, "openstack": 2, "euca5": 1, "euca4": 2, "eu
 
 @pytest.mark.parametrize(("generation", "asked"), [(g, n) for g in QUESTIONS for n in range(QUESTIONS[g])])
 def test_an_overloaded_cloud_is_not_detected(generation: str, asked: int, tmp_path: Path) -> None:
-    with Sandbox(tmp_path, dialect=generation) as cloud:
+    with Sandbox(with_keys(tmp_path), dialect=generation) as cloud:
         cloud.faults.arm("down", 1, spare=asked)
         with pytest.raises(CloudAway):
             detect_dialect(account_of(cloud))
@@ -160,7 +164,7 @@ def test_services_with_similar_paths_are_detected_as_eucalyptus(
 
 @pytest.mark.parametrize("path", ["/services/Cloud", "/services/Admin"])
 def test_the_embedded_openstack_answers_where_nova_did(path: str, tmp_path: Path) -> None:
-    with Sandbox(tmp_path, dialect="openstack") as cloud:
+    with Sandbox(with_keys(tmp_path), dialect="openstack") as cloud:
         found = connect(
             CloudSettings(name="default", eucarc=cloud.eucarc, ec2_url=cloud.url + path), uploads=1, before={}
         )
@@ -185,7 +189,7 @@ def test_a_eucalyptus_with_own_host_names_is_not_detected_as_openstack(
     generation: str, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ec2_url, s3_url = NAMES[names]
-    with Sandbox(tmp_path, dialect=generation) as cloud:
+    with Sandbox(with_keys(tmp_path), dialect=generation) as cloud:
         monkeypatch.setenv("http_proxy", cloud.url)  # it answers whatever host is asked for
         settings = CloudSettings(name="default", eucarc=cloud.eucarc, ec2_url=ec2_url, s3_url=s3_url)
         sealed_by = gather(settings).cloud_cert

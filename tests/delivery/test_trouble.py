@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from tests.support.daemon import daemon_thread
 from tests.support.host import Host, cloud_host
 from tests.support.listener import Recorder
@@ -226,7 +227,7 @@ def test_an_image_that_failed_makes_room_for_the_next_attempt(tmp_path: Path, li
 def test_a_disk_that_waits_for_detection_of_its_cloud_has_a_reason(
     host_class: type[Host], tmp_path: Path, trouble: str, why: str, code: int
 ) -> None:
-    with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud"), dialect="euca4") as cloud:
         host = host_class.made(tmp_path / "builder", cloud)
         extra = 'secret_key = "wrong"\n' if trouble == "wrong key" else ""
         host.configure(host.config.read_text().replace('dialect = "sandbox"\n', extra))

@@ -17,6 +17,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+from tests.support.cloud_keys import with_keys
 from uecwatchd.cli.main import main
 from uecwatchd.demo.material import RealSet
 from uecwatchd.demo.run import CONFIGURATION
@@ -181,7 +182,7 @@ class Host:
 @contextmanager
 def cloud_host(folder: Path, dialect: str, *, administrator: bool = True) -> Iterator[Host]:
     """Run the embedded cloud of a generation, and make a build host whose configuration names it."""
-    with Sandbox(folder / "cloud", dialect=dialect, administrator=administrator) as cloud:
+    with Sandbox(with_keys(folder / "cloud"), dialect=dialect, administrator=administrator) as cloud:
         host = Host.made(folder / "host", cloud)
         host.configure(host.config.read_text().replace('dialect = "sandbox"', f'dialect = "{dialect}"'))
         yield host

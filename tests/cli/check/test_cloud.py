@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.check.conftest import Hands
+from tests.support.cloud_keys import with_keys
 from uecwatchd.cli.check.bucket import KEY_PREFIX
 from uecwatchd.cli.check.examine import examine
 from uecwatchd.cli.check.finding import Finding, exit_code
@@ -143,7 +144,7 @@ def test_a_bucket_of_somebody_else_is_reported(check: Check, box: Sandbox, the_b
 def test_a_quota_that_is_reached_is_reported_before_anything_is_uploaded(
     check: Check, tmp_path: Path, make_bucket: MakeBucket, the_bad: Bad
 ) -> None:
-    with Sandbox(tmp_path / "full", dialect="uec") as cloud:
+    with Sandbox(with_keys(tmp_path / "full"), dialect="uec") as cloud:
         for number in range(5):
             make_bucket(cloud, f"bucket-{number}")
         found = the_bad(check(eucarc=cloud.eucarc, dialect="uec"))
@@ -157,7 +158,7 @@ def test_an_invalid_bucket_name_is_reported(check: Check, the_bad: Bad) -> None:
 
 
 def test_a_cloud_that_is_away_is_reported_and_ends_with_69(check: Check, of: Of, tmp_path: Path) -> None:
-    with Sandbox(tmp_path / "gone") as cloud:
+    with Sandbox(with_keys(tmp_path / "gone")) as cloud:
         eucarc = cloud.eucarc
     findings = check(eucarc=eucarc)
     assert len(of(findings, "bad")) == 2

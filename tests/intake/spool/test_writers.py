@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import wait_for_line
+from tests.support.daemon import opened_service, wait_for_line
 from tests.support.host import Host
 from tests.support.listener import Recorder
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -372,9 +372,7 @@ def _move(host: Host, image: Path, change: str) -> None:
 
 def hurried(host: Host, listener: Recorder) -> Any:
     """A run of `once` by a clock so fast that its patience is soon over; gives the set's record."""
-    settings = load(host.config, environ={})
-    with closing(open_ledger(settings.state.dir)) as book:
-        service = Service(settings, listener=listener, ledger=book, monotonic=lambda: 10 * time.monotonic())
+    with opened_service(host, listener, monotonic=lambda: 50 * time.monotonic()) as service:
         (record,) = service.once()
         return record
 
