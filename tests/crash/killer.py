@@ -95,6 +95,6 @@ def hasty() -> int:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from tests.crash.forks import serve
+    from tests.support.fork_server import serve_lines
 
-    serve(child)
+    serve_lines(child)

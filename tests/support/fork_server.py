@@ -1,12 +1,15 @@
-"""A fork server: runs the program again and again without importing it each time.
+"""Fork servers: processes that run the program again and again without importing it each time.
+
+`serve` runs the program for the tests, `serve_lines` what a test of crashes makes of it: each line of JSON on
+standard input is a run, answered on standard output with its process id and then with its exit code.
 
 Each run is a process of its own, with its own environment, working directory and output, that ends as
 `python -m uecwatchd` would. Only what every start has in common is done once: the imports,
 and what most read of the cloud library's models.
 
-The requests come over a Unix socket on standard input, a packet each: JSON with `argv`, `environ` and `cwd`,
-and three descriptors: the run's standard output and standard error, and where to answer. The answer is the
-run's process id at once, then its wait status, a line each. Several runs may go on at a time.
+The requests of `serve` come over a Unix socket on standard input, a packet each: JSON with `argv`, `environ`
+and `cwd`, and three descriptors: the run's standard output and standard error, and where to answer. The
+answer is the run's process id at once, then its wait status, a line each. Several runs may go on at a time.
 """
 
 import json
@@ -15,6 +18,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import uecwatchd.cli.main
 import uecwatchd.demo.run
@@ -24,13 +29,31 @@ from uecwatchd.clouds.client import make_client
 REQUEST_BYTES = 1 << 20
 
 
-def serve() -> int:
-    """Fork for each request. Returns a run's exit code in its own process, and 0 in the server."""
-    requests = socket.socket(fileno=0)
+def load_program() -> None:
+    """Load what every run needs: the verbs, and what botocore reads of its models."""
     for verb in uecwatchd.cli.main.VERBS:
         verb.load()
     for service in ("s3", "ec2"):
         make_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")
+
+
+def serve_lines(child: Callable[[dict[str, Any]], int]) -> None:
+    """Fork for each line of JSON on standard input; the child's exit code is what `child` returns for it."""
+    load_program()
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(child(json.loads(line)))
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
+        sys.stdout.flush()
+
+
+def serve() -> int:
+    """Fork for each request. Returns a run's exit code in its own process, and 0 in the server."""
+    requests = socket.socket(fileno=0)
+    load_program()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing waits for the processes that wait for runs
     while True:
         data, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 3)
