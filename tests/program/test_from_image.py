@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guest_images import MIB, Content, bzimage, disk, ext, fill
+from tests.support.guest_images import Content, bzimage, disk, ext, fill
 from tests.support.host import Host
+from tests.support.sizes import MIB
 from uecwatchd.sandbox.server import Sandbox
 
 EX_DATAERR = 65

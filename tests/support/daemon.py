@@ -12,7 +12,7 @@ from tests.support.waiting import PATIENCE_SECONDS, no_stop, until
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
-from uecwatchd.events import Monitor
+from uecwatchd.events import Listener
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
@@ -71,7 +71,7 @@ def await_notice(systemd: socket.socket, word: bytes) -> None:
 @contextmanager
 def opened_service(
     host: Host,
-    monitor: Monitor,
+    listener: Listener,
     *,
     now: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
@@ -80,7 +80,9 @@ def opened_service(
     """Make the service of a host in this process, with its ledger open."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        yield Service(settings, monitor=monitor, ledger=book, now=now, monotonic=monotonic, patience=patience)
+        yield Service(
+            settings, listener=listener, ledger=book, now=now, monotonic=monotonic, patience=patience
+        )
 
 
 @contextmanager
