@@ -26,34 +26,69 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)  #: besides PATH, HOME, TMPDIR and LC_ALL
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a program has written to its standard output, and to its standard error."""
+
+    output: str
+    complaint: str
+
+
 def run_program(program: Program, arguments: Sequence[str], *, folder: Path) -> str:
     """Run a program in `folder`, which is also its home and its place for temporary files.
 
     Returns its standard output. Raises Deferred if it is missing, fails or takes too long.
     """
-    with _started(program, arguments, folder) as process, _killed_on_error(process):
+    own = {"PATH": _search_path(), "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C"}
+    command = [find_program(program), *arguments]
+    return start_program(program, command, environment=own, folder=folder).output
+
+
+def start_program(
+    program: Program,
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    text: str = "",
+    descriptors: Sequence[int] = (),
+) -> Said:
+    """Run a command that is, or becomes, a program. `text` is its standard input.
+
+    Returns what it says. Raises Deferred if it fails or takes too long.
+    """
+    with (
+        _started(program, command, {**environment, **program.environment}, folder, descriptors) as process,
+        _killed_on_error(process),
+    ):
         try:
-            said, complaint = process.communicate(timeout=program.time_out_seconds)
+            said, complaint = process.communicate(text, timeout=program.time_out_seconds)
         except subprocess.TimeoutExpired as error:
             why = f"it was not done after {program.time_out_seconds} s"
             raise Deferred(program.name, why, AGAIN) from error
     if process.returncode:
         raise _failed(program, process.returncode, complaint)
-    return said
+    return Said(said, complaint)
 
 
-def _started(program: Program, arguments: Sequence[str], folder: Path) -> "subprocess.Popen[str]":
-    own = {"PATH": _search_path(), "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C"}
+def _started(
+    program: Program,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    descriptors: Sequence[int],
+) -> "subprocess.Popen[str]":
     try:
         return subprocess.Popen(
-            [_find(program), *arguments],
+            command,
             cwd=folder,
-            env={**own, **program.environment},
-            stdin=subprocess.DEVNULL,
+            env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            pass_fds=descriptors,
             start_new_session=True,
         )
     except OSError as error:
@@ -71,7 +106,8 @@ def _killed_on_error(process: "subprocess.Popen[str]") -> Iterator[None]:
         raise
 
 
-def _find(program: Program) -> str:
+def find_program(program: Program) -> str:
+    """Return the path of a program. Raises Deferred, with its package, if it is not installed."""
     found = shutil.which(program.name, path=_search_path())
     if found is None:
         hint = f"Try: apt-get install {program.package}"

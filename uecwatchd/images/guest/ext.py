@@ -14,16 +14,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from uecwatchd.images.block_source import BlockSource, read_exactly
-from uecwatchd.images.guest.files import ENTRY_TYPES, MAX_NAMES, FileEntry, Unsupported
+from uecwatchd.images.guest.files import (
+    ENTRY_TYPES,
+    MAX_NAMES,
+    MAX_READ_BYTES,
+    FileEntry,
+    Unsupported,
+)
 
 SUPERBLOCK_AT, SUPERBLOCK_BYTES = 1024, 1024
 ROOT_INODE = 2
 MAX_BLOCK_BITS = 16  # 64 KiB is the largest block
 MAX_DEPTH = 5  # of a tree of extents
 MAX_FOLDER_BYTES = 16 << 20
+MAX_GROUPS = 1 << 16  # 8 TiB with the usual blocks; their list has to fit into a message
+SPARE_INODES = 64  # never used ones that may be used next: more than files are added to a guest
 KEPT_FOLDERS, KEPT_BLOCKS = 256, 512
 # Features of the file system.
 SPARSE_SUPER, SPARSE_SUPER2 = 0x1, 0x200
+GROUP_SUMS, METADATA_SUMS = 0x10, 0x400
 JOURNAL_DEVICE, META_GROUPS, WIDE = 0x8, 0x10, 0x80
 # Flags of an inode.
 EXTENTS, INLINE, ENCRYPTED_FILE = 0x80000, 0x10000000, 0x800
@@ -49,6 +58,17 @@ class ExtInode:
     flags: int
     map: bytes
     inline: bytes
+    attributes: int  #: block with extended attributes, 0 for none
+
+
+@dataclass(frozen=True, slots=True)
+class ExtGroup:
+    """Where a group has its own metadata: numbers of blocks. Of its inodes, the last ones were never used."""
+
+    block_bitmap: int
+    inode_bitmap: int
+    inode_table: int
+    unused_inodes: int
 
 
 class Ext:
@@ -68,7 +88,8 @@ class Ext:
             raise Unsupported("it is the journal of another file system")
         if number(0x18) + 10 > MAX_BLOCK_BITS:
             raise ValueError("its blocks are too large")
-        self._block_bytes = 1024 << number(0x18)
+        self.block_bytes = 1024 << number(0x18)
+        self._blocks = number(4) | (number(0x150) << 32 if self._needed & WIDE else 0)
         self._first_block, self._first_meta_group = number(0x14), number(0x104)
         self._blocks_per_group, self._inodes_per_group = number(0x20), number(0x28)
         self._inode_bytes = number(0x58, 2) if number(0x4C) else 128
@@ -76,7 +97,7 @@ class Ext:
         self._backup_groups = (number(0x24C), number(0x250))
         if not (self._blocks_per_group and self._inodes_per_group) or self._inode_bytes < 128:
             raise ValueError("its superblock has impossible numbers")
-        if not 32 <= self._group_bytes <= self._block_bytes or self._inode_bytes > self._block_bytes:
+        if not 32 <= self._group_bytes <= self.block_bytes or self._inode_bytes > self.block_bytes:
             raise ValueError("its superblock has impossible numbers")
         self._block = lru_cache(KEPT_BLOCKS)(self._read_block)
         self._children = lru_cache(KEPT_FOLDERS)(self._read_folder)
@@ -95,6 +116,46 @@ class Ext:
     def read(self, path: str, offset: int, length: int) -> bytes:
         inode = self._find(path)
         return b"" if inode is None else self._read_content(inode, offset, length)
+
+    # --- metadata ---
+
+    def group_stretches(self) -> Iterator[tuple[int, int]]:
+        """Yield bitmaps and inode tables of all groups, as (start, length) in bytes.
+
+        A table ends with the inodes that were never used, apart from the first of them.
+        """
+        count = -(-(self._blocks - self._first_block) // self._blocks_per_group)
+        if count > MAX_GROUPS:
+            raise Unsupported("it is too large to be changed here")
+        per_block = self.block_bytes // self._inode_bytes
+        for group in map(self._group, range(count)):
+            yield group.block_bitmap * self.block_bytes, self.block_bytes
+            yield group.inode_bitmap * self.block_bytes, self.block_bytes
+            used = min(self._inodes_per_group, self._inodes_per_group - group.unused_inodes + SPARE_INODES)
+            yield group.inode_table * self.block_bytes, -(-used // per_block) * self.block_bytes
+
+    def _group(self, number: int) -> ExtGroup:
+        data, is_wide = self._descriptor(number), self._group_bytes >= 64
+
+        def field(low: int, high: int, width: int) -> int:
+            top = data[high : high + width] if is_wide else b""
+            return int.from_bytes(data[low : low + width] + top, "little")
+
+        has_unused = self._sparse & (GROUP_SUMS | METADATA_SUMS)
+        unused = field(0x1C, 0x32, 2) if has_unused else 0
+        return ExtGroup(field(0, 0x20, 4), field(4, 0x24, 4), field(8, 0x28, 4), unused)
+
+    def read_everything(self, path: str) -> None:
+        """Read all that a path and the folders above it have: entries, maps, content, attributes."""
+        inode = self._find(path)
+        if inode is None:
+            return
+        if stat.S_ISDIR(inode.mode):
+            self._children(inode.number)
+        elif not stat.S_ISLNK(inode.mode) or inode.size >= MAP_BYTES:
+            self._read_content(inode, 0, MAX_READ_BYTES)
+        if inode.attributes:
+            self._block(inode.attributes)
 
     # --- folders ---
 
@@ -116,35 +177,39 @@ class Ext:
             pieces = [inode.map[4:], inode.inline]
         else:
             data = self._read_content(inode, 0, inode.size)
-            pieces = [data[at : at + self._block_bytes] for at in range(0, len(data), self._block_bytes)]
+            pieces = [data[at : at + self.block_bytes] for at in range(0, len(data), self.block_bytes)]
         return {name: child for piece in pieces for name, child in _folder_entries(piece)}
 
     # --- inodes ---
 
     def _inode(self, number: int) -> ExtInode:
         group, index = divmod(number - 1, self._inodes_per_group)
-        place = self._inode_table(group) * self._block_bytes + index * self._inode_bytes
+        place = self._inode_table(group) * self.block_bytes + index * self._inode_bytes
         data = self._read(place, self._inode_bytes)
         mode, size = struct.unpack_from("<HxxI", data)
         if stat.S_ISREG(mode):
             size |= int.from_bytes(data[0x6C:0x70], "little") << 32
         flags = int.from_bytes(data[0x20:0x24], "little")
         inline = _inline_attribute(data) if flags & INLINE else b""
-        return ExtInode(number, mode, size, flags, data[0x28 : 0x28 + MAP_BYTES], inline)
+        attributes = int.from_bytes(data[0x68:0x6C] + data[0x76:0x78], "little")
+        return ExtInode(number, mode, size, flags, data[0x28 : 0x28 + MAP_BYTES], inline, attributes)
 
     def _inode_table(self, group: int) -> int:
         """Return the block where the inodes of a group begin."""
-        per_block = self._block_bytes // self._group_bytes
+        data = self._descriptor(group)
+        high = int.from_bytes(data[0x28:0x2C], "little") if self._group_bytes >= 64 else 0
+        return int.from_bytes(data[8:12], "little") | high << 32
+
+    def _descriptor(self, group: int) -> bytes:
+        per_block = self.block_bytes // self._group_bytes
         meta_group, index = divmod(group, per_block)
-        superblock = SUPERBLOCK_AT // self._block_bytes  # not the first block, with small ones and bigalloc
+        superblock = SUPERBLOCK_AT // self.block_bytes  # not the first block, with small ones and bigalloc
         block = superblock + 1 + meta_group
         if self._needed & META_GROUPS and meta_group >= self._first_meta_group:
             first = meta_group * per_block
             block = self._first_block + first * self._blocks_per_group + self._has_superblock(first)
             block += first == 0 and superblock > self._first_block
-        data = self._block(block)[index * self._group_bytes : (index + 1) * self._group_bytes]
-        high = int.from_bytes(data[0x28:0x2C], "little") if self._group_bytes >= 64 else 0
-        return int.from_bytes(data[8:12], "little") | high << 32
+        return self._block(block)[index * self._group_bytes : (index + 1) * self._group_bytes]
 
     def _has_superblock(self, group: int) -> bool:
         if self._features & SPARSE_SUPER2:
@@ -171,13 +236,13 @@ class Ext:
             return (inode.map + inode.inline)[: inode.size][offset : offset + length]
         content = bytearray(max(0, min(length, inode.size - offset)))
         end = offset + len(content)
-        first, last = offset // self._block_bytes, -(-end // self._block_bytes)
+        first, last = offset // self.block_bytes, -(-end // self.block_bytes)
         for block, place, count in self._runs(inode, first, last):
-            start = max(offset, block * self._block_bytes)
-            stop = min(end, (block + count) * self._block_bytes)
+            start = max(offset, block * self.block_bytes)
+            stop = min(end, (block + count) * self.block_bytes)
             if start < stop:
-                skip = start - block * self._block_bytes
-                data = self._read(place * self._block_bytes + skip, stop - start)
+                skip = start - block * self.block_bytes
+                data = self._read(place * self.block_bytes + skip, stop - start)
                 content[start - offset : stop - offset] = data
         return bytes(content)
 
@@ -212,7 +277,7 @@ class Ext:
         """Return the place of a block through the map of ext2, 0 for a hole."""
         if block < DIRECT:
             return int.from_bytes(map_[4 * block : 4 * block + 4], "little")
-        block, per_block = block - DIRECT, self._block_bytes // 4
+        block, per_block = block - DIRECT, self.block_bytes // 4
         for level in range(1, 4):
             if block < per_block**level:
                 at = 4 * (DIRECT + level - 1)
@@ -225,7 +290,7 @@ class Ext:
         return 0
 
     def _read_block(self, number: int) -> bytes:
-        return self._read(number * self._block_bytes, self._block_bytes)
+        return self._read(number * self.block_bytes, self.block_bytes)
 
     def _read(self, place: int, length: int) -> bytes:
         if place + length > self._source.size:

@@ -125,6 +125,9 @@ class GuestFacts:
 def gather_facts(disk: GuestDisk, system: LinuxSystem, boot_ways: tuple[BootWay, ...]) -> GuestFacts:
     """Read what matters from a guest. Raises UnreadableVolume, OSError."""
     tree, pair, no_pair = system.tree, None, None
+    programs = frozenset(
+        name for name in PROGRAMS if any(tree.is_file(f"{folder}/{name}") for folder in PROGRAM_FOLDERS)
+    )
     try:
         pair = find_kernel_pair(tree)
     except NoKernelPair as error:
@@ -137,10 +140,8 @@ def gather_facts(disk: GuestDisk, system: LinuxSystem, boot_ways: tuple[BootWay,
         root=system.root,
         fstab=_compare_fstab(disk, system),
         key_services=tuple(_key_services(tree)),
-        key_scripts=tuple(_key_scripts(tree)),
-        programs=frozenset(
-            name for name in PROGRAMS if any(tree.is_file(f"{folder}/{name}") for folder in PROGRAM_FOLDERS)
-        ),
+        key_scripts=tuple(_key_scripts(tree, programs)),
+        programs=programs,
         net_rules=tuple(path for path in NET_RULES if _has_lines(tree.text(path))),
         loads_acpiphp=any("acpiphp" in text for text in _texts(tree, (*MODULE_LISTS, *RC_LOCAL))),
         has_console=_has_console(tree),
@@ -178,24 +179,28 @@ def _key_services(tree: GuestTree) -> Iterator[str]:
             yield path
 
 
-def _key_scripts(tree: GuestTree) -> Iterator[KeyScript]:
+def _key_scripts(tree: GuestTree, installed: frozenset[str]) -> Iterator[KeyScript]:
     others = (posixpath.join(folder, name) for folder in SCRIPT_FOLDERS for name in tree.names(folder))
     for path, _ in zip((*RC_LOCAL, *others), range(MAX_SCRIPTS), strict=False):
         text = tree.read(path, SCRIPT_BYTES).decode("utf-8", "replace")
         found = tree.find(path) if METADATA_ADDRESS in text else None
-        if found and (script := _read_script(found.path, text, found.entry.mode)):
+        if found and (script := _read_script(found.path, text, found.entry.mode, installed)):
             yield script
 
 
-def _read_script(path: str, text: str, mode: int) -> KeyScript | None:
-    """Return what a script does with the metadata service; None if it only mentions it in a comment."""
+def _read_script(path: str, text: str, mode: int, installed: frozenset[str]) -> KeyScript | None:
+    """Return what a script does with the metadata service; None if it only mentions it in a comment.
+
+    Of several programs in it, one that is installed counts: the script may choose.
+    """
     lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     asking = [number for number, line in enumerate(lines) if METADATA_ADDRESS in line]
     if not asking:
         return None
     ends = [number for number, line in enumerate(lines) if re.fullmatch(r"exit(\s+\d+)?", line)]
     is_reached = not ends or path not in RC_LOCAL or asking[0] < ends[0]
-    program = next((name for name in ("curl", "wget") if re.search(rf"\b{name}\b", "\n".join(lines))), "")
+    named = [name for name in ("curl", "wget") if re.search(rf"\b{name}\b", "\n".join(lines))]
+    program = next((name for name in named if name in installed), named[0] if named else "")
     return KeyScript(path, bool(mode & 0o111), is_reached, program)
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from uecwatchd.images.block_source import View
+from uecwatchd.images.guest.ext_metadata import find_metadata
 from uecwatchd.images.guest.file_systems import OpenedVolume, VolumeOpener, load_libraries
 from uecwatchd.images.guest.files import MAX_READ_BYTES, FileSystem, Unsupported
 from uecwatchd.images.guest.messages import (
@@ -95,6 +97,11 @@ class Reader:
             found = None
         send_json(self._connection, ANSWER, found)
 
+    def metadata(self, question: Mapping[str, Any]) -> None:
+        """Send the stretches that a change of an ext file system needs to read."""
+        view = View(self._disk, question["start"], question["size"])
+        send_json(self._connection, ANSWER, find_metadata(view, question["paths"]))
+
     def _files(self, question: Mapping[str, Any]) -> FileSystem:
         files: FileSystem | None = self._volumes[question["volume"]].files
         if files is None:
@@ -111,6 +118,7 @@ ACTIONS: Mapping[str, Callable[[Reader, Mapping[str, Any]], None]] = {
     "names": Reader.names,
     "read": Reader.read,
     "modules": Reader.modules,
+    "metadata": Reader.metadata,
 }
 
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self, TypeVar, get_args
@@ -139,6 +139,14 @@ class VolumeReader:
         said = self.ask({"do": "modules", "volume": volume, "path": path, "wanted": sorted(wanted)})
         return self._parse(lambda: None if said is None else wanted.intersection(said))
 
+    def metadata(self, start: int, size: int, paths: Sequence[str]) -> tuple[tuple[int, int], ...]:
+        """Return the stretches of an ext file system that a change of these paths needs to read.
+
+        Each is (start, length) in bytes, from the start of the file system. Raises UnreadableVolume, OSError.
+        """
+        found = self.ask({"do": "metadata", "start": start, "size": size, "paths": list(paths)})
+        return self._parse(lambda: tuple(_stretch(first, length, size) for first, length in found))
+
     def ask(self, question: Mapping[str, object], *, kind: bytes = messages.ANSWER) -> Any:
         """Return the answer to a question: JSON, or content of a file. Raises UnreadableVolume, OSError."""
         self._talk(partial(messages.send_json, self._connection, messages.QUESTION, question))
@@ -221,6 +229,14 @@ def _file_entry(said: Mapping[str, Any]) -> FileEntry:
     if said["type"] not in get_args(EntryType):
         raise ValueError("no type of a file")
     return FileEntry(said["type"], int(said["size"]), int(said["mode"]), str(said["target"]))
+
+
+def _stretch(start: object, length: object, size: int) -> tuple[int, int]:
+    if not (isinstance(start, int) and isinstance(length, int)):
+        raise ValueError("no stretch")
+    if not 0 <= start < start + length <= size:
+        raise ValueError("a stretch outside of its volume")
+    return start, length
 
 
 def _is_name(name: str) -> bool:

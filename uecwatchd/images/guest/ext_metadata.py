@@ -1,0 +1,67 @@
+"""The part of an ext file system that a program reads to change some files.
+
+debugfs needs the superblock, the descriptors, the bitmaps and inodes of all groups, and of the files that it
+changes the folders above them, their maps and their attributes. A copy of these stretches, with holes for
+everything else, is a file system to it. e2image(8) makes such a copy of a raw file; this works on any source.
+"""
+
+from collections.abc import Iterable
+
+from uecwatchd.images.block_source import BlockSource
+from uecwatchd.images.guest.ext import Ext
+from uecwatchd.images.guest.files import Unsupported
+from uecwatchd.system.extents import Extent
+
+MAX_STRETCHES = 200_000  # a message has space for 30 bytes of each
+
+
+class RecordedSource:
+    """A source that remembers what was read, as (start, end)."""
+
+    def __init__(self, source: BlockSource) -> None:
+        self._source = source
+        self.size, self.stored_bytes = source.size, source.stored_bytes
+        self.stretches = list[tuple[int, int]]()
+
+    def extents(self) -> tuple[Extent, ...]:
+        return self._source.extents()
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> int:
+        count = self._source.read_into(offset, buffer)
+        self.stretches.append((offset, offset + count))
+        return count
+
+    def is_unchanged(self) -> bool:
+        return self._source.is_unchanged()
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def find_metadata(source: BlockSource, paths: Iterable[str]) -> list[tuple[int, int]]:
+    """Return what has to be read to change these paths, as (start, length), in order, in whole blocks.
+
+    What our own reader reads on the way to a path is what debugfs reads, so it is recorded. Raises
+    Unsupported, ValueError, OSError.
+    """
+    recorded = RecordedSource(source)
+    files = Ext(recorded)
+    groups = [(start, start + length) for start, length in files.group_stretches()]
+    for path in paths:
+        files.read_everything(path)
+    step = files.block_bytes
+    blocks = ((start - start % step, end + -end % step) for start, end in (*recorded.stretches, *groups))
+    joined = _join(blocks)
+    if len(joined) > MAX_STRETCHES:
+        raise Unsupported("its metadata is in too many places")
+    return [(start, end - start) for start, end in joined]
+
+
+def _join(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    found = list[tuple[int, int]]()
+    for start, end in sorted(stretches):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        elif start < end:
+            found.append((start, end))
+    return found
