@@ -44,4 +44,4 @@ def _lines(before: bytes, after: bytes) -> Iterator[str]:
         if number == MAX_LINES:
             yield "…"
             return
-        yield shorten(line[0] + line[2:])
+        yield shorten(line)

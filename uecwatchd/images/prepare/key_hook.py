@@ -18,10 +18,15 @@ HOOK = """\
 {mark}
 (
     set +e
+    trap "" HUP  # the init of busybox hangs up the console when this script has ended
     modprobe acpiphp 2>/dev/null  # so that volumes which are attached later appear
     user={user} keys={home}/.ssh url={url}
     fetch() {{
-        if command -v curl >/dev/null; then curl -f -s -m 10 "$url"; else wget -q -T 10 -O - "$url"; fi
+        if command -v curl >/dev/null; then
+            curl -f -s -m 10 "$url"
+        else  # that of busybox may know no time limit
+            wget -q -T 10 -O - "$url" || wget -q -O - "$url"
+        fi
     }}
     tries=0 key=
     while [ -z "$key" ] && [ $tries -lt 30 ]; do

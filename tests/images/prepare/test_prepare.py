@@ -1,0 +1,232 @@
+"""Preparation of real file systems, in real disks: the result is sound, and the file is not touched."""
+
+import hashlib
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from io import FileIO
+from pathlib import Path
+
+import pytest
+
+from tests.support.guest_images import LINUX, MAKERS, MIB, Content, Link, disk, empty, ext, fill, run
+from tests.support.qemu import convert_compressed
+from tests.support.waiting import until
+from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.images.block_source import read_exactly
+from uecwatchd.images.formats.open import open_disk
+from uecwatchd.images.prepare.edit_script import LABEL
+from uecwatchd.images.prepare.prepare import ImageToPrepare, Prepared, prepare_image
+
+FILES: dict[str, Content] = {
+    "bin": Link("usr/bin"),  # the folders of a system since 2020
+    "sbin": Link("usr/sbin"),
+    "lib": Link("usr/lib"),
+    "usr/sbin/init": Link("/lib/systemd/systemd"),
+    "usr/lib/systemd/systemd": "",
+    "usr/lib/systemd/system/serial-getty@.service": "",
+    "usr/bin/wget": "",
+    "etc/fstab": "",
+    "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+    "etc/udev/rules.d/70-persistent-net.rules": 'SUBSYSTEM=="net", NAME="eth0"\n',
+    "etc/rc.local": Link("rc.d/rc.local"),
+    "etc/rc.d/rc.local": "#!/bin/sh -e\necho started\nexit 0\n",
+    "etc/passwd": "root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\n",
+    "home/bob": None,
+    **{f"etc/many/{number:04}-{'x' * 40}": "" for number in range(300)},
+}
+CHANGES = [
+    "/etc/rc.d/rc.local changed",
+    "/etc/systemd/system/rc-local.service added",
+    "/etc/systemd/system/multi-user.target.wants/rc-local.service linked",
+    "/etc/udev/rules.d/70-persistent-net.rules removed",
+    "/etc/machine-id emptied",
+    "/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service linked",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("root"), FILES)
+
+
+def prepare(image: Path, work: Path, result: Path | None = None) -> Prepared:
+    """Prepare an image, and write what is read then to `result`."""
+    work.mkdir(exist_ok=True)
+    source = open_disk(FileIO(image), name=image.name).source
+    with closing(source):
+        prepared = prepare_image(ImageToPrepare(source, image.name), work)
+        if result:
+            empty(result, prepared.source.size)
+            with result.open("r+b") as file:
+                for extent in prepared.source.extents():
+                    file.seek(extent.offset)
+                    file.write(read_exactly(prepared.source, extent.offset, extent.length))
+    assert list(work.iterdir()) == []
+    return prepared
+
+
+def debugfs(image: Path, command: str, *options: str) -> str:
+    done = subprocess.run(
+        ["/usr/sbin/debugfs", *options, "-R", command, image], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def fingerprint(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return hashlib.sha256(path.read_bytes()).hexdigest(), status.st_mtime_ns, status.st_ctime_ns
+
+
+def bare(image: Path) -> Path:
+    return image
+
+
+def in_mbr(image: Path) -> Path:
+    return disk(image.with_suffix(".disk"), "label: dos\n2048,131072,83,*\n", (1, image), size=66 * MIB)
+
+
+def in_gpt(image: Path) -> Path:
+    script = f"label: gpt\n2048,131072,{LINUX}\n"
+    return disk(image.with_suffix(".disk"), script, (1, image), size=66 * MIB)
+
+
+def in_qcow2(image: Path) -> Path:
+    convert_compressed(in_mbr(image), image.with_suffix(".qcow2"))
+    return image.with_suffix(".qcow2")
+
+
+CASES: dict[str, tuple[Callable[[Path], Path], int]] = {
+    "ext2": (in_mbr, MIB),
+    "ext4": (in_qcow2, MIB),
+    "ext4 with small blocks": (in_gpt, MIB),
+    "ext4 with inline data": (bare, 0),
+    "ext4 with bigalloc": (bare, 0),
+    "ext4 with 64bit and metadata sums": (in_gpt, MIB),
+    "ext4 with meta groups": (bare, 0),
+    "ext4 with large blocks": (in_qcow2, MIB),
+    "ext3 with indirect blocks": (in_mbr, MIB),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_result_is_sound_and_the_file_untouched(name: str, folder: Path, tmp_path: Path) -> None:
+    place, start = CASES[name]
+    image = place(MAKERS[name](tmp_path / "image", folder))
+    before = fingerprint(image)
+    prepared = prepare(image, tmp_path / "work", tmp_path / "whole")
+    assert fingerprint(image) == before
+    assert [f"{change.path} {change.word}" for change in prepared.changes] == CHANGES
+    assert prepared.source.overlaid_bytes < MIB
+    result = tmp_path / "whole"
+    if start:
+        result = tmp_path / "result"
+        result.write_bytes((tmp_path / "whole").read_bytes()[start : start + 64 * MIB])
+    run("e2fsck", "-fn", result)
+    script = debugfs(result, "cat /etc/rc.d/rc.local")
+    assert script.startswith("#!/bin/sh -e\necho started\n# uecwatchd")
+    assert script.endswith("&\nexit 0\n")
+    assert "Mode:  0755" in debugfs(result, "stat /etc/rc.d/rc.local")
+    assert "Size: 0" in debugfs(result, "stat /etc/machine-id")
+    assert debugfs(result, "stat /etc/udev/rules.d/70-persistent-net.rules") == ""
+    getty = debugfs(result, "stat /etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service")
+    assert '"/usr/lib/systemd/system/serial-getty@.service"' in getty
+
+
+def test_a_prepared_image_needs_no_preparation(folder: Path, tmp_path: Path) -> None:
+    first = prepare(ext("-t", "ext4")(tmp_path / "image", folder), tmp_path / "work", tmp_path / "result")
+    again = prepare(tmp_path / "result", tmp_path / "work")
+    assert first.changes
+    assert (again.changes, again.source.overlaid_bytes) == ((), 0)
+
+
+def test_the_same_image_gives_the_same_bytes_at_another_time(folder: Path, tmp_path: Path) -> None:
+    image = ext("-t", "ext4", "-O", "metadata_csum")(tmp_path / "image", folder)
+    prepare(image, tmp_path / "work", tmp_path / "first")
+    made = int(time.time())
+    until(lambda: int(time.time()) > made, "another time on the clock of the file system")
+    prepare(image, tmp_path / "work", tmp_path / "second")
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_labels_of_selinux_stay_and_new_files_get_that_of_their_folder(folder: Path, tmp_path: Path) -> None:
+    image = ext("-t", "ext4")(tmp_path / "image", fill(tmp_path / "root", FILES | {
+        "etc/selinux/config": "SELINUX=enforcing\n"
+    }))  # fmt: skip
+    labels = {"/etc/systemd": "etc_t", "/etc/rc.d/rc.local": "initrc_t", "/etc": "etc_t"}
+    debugfs(image, "mkdir /etc/systemd", "-w")
+    for path, label in labels.items():
+        debugfs(image, f"ea_set {path} {LABEL} {label}", "-w")
+    prepare(image, tmp_path / "work", tmp_path / "result")
+    run("e2fsck", "-fn", tmp_path / "result")
+    for path, label in (
+        ("/etc/rc.d/rc.local", "initrc_t"),
+        ("/etc/machine-id", "etc_t"),
+        ("/etc/systemd/system", "etc_t"),
+        ("/etc/systemd/system/rc-local.service", "etc_t"),
+        ("/etc/systemd/system/multi-user.target.wants/rc-local.service", "etc_t"),
+    ):
+        assert debugfs(tmp_path / "result", f"ea_get {path} {LABEL}").endswith(f' = "{label}"\n\n'), path
+
+
+SPOILED = {
+    "a journal to be replayed": ("feature needs_recovery", "its journal has changes that are not in it yet"),
+    "not unmounted": ("ssv state 0", "it was not unmounted"),
+    "errors": ("ssv state 3", "its kernel has found errors in it"),
+    "half deleted files": ("ssv last_orphan 13", "it has files that are half deleted"),
+    "quota": ("feature quota", "it has the feature quota"),
+    "no free block": ("setb 1 65535", "it is full: there is no free block, or no free inode"),
+}
+
+
+@pytest.mark.parametrize(("command", "why"), SPOILED.values(), ids=SPOILED)
+def test_a_file_system_that_cannot_be_changed_is_refused(
+    folder: Path, tmp_path: Path, command: str, why: str
+) -> None:
+    image = ext("-t", "ext3", "-b", "1024")(tmp_path / "image", folder)
+    debugfs(image, command, "-w")
+    with pytest.raises(Rejected, match=why) as refused:
+        prepare(image, tmp_path / "work")
+    assert refused.value.what.startswith("image: it")
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_file_system_without_free_inodes_is_refused(folder: Path, tmp_path: Path) -> None:
+    image = ext("-t", "ext2")(tmp_path / "image", folder)
+    count = int(debugfs(image, "show_super_stats -h").split("Inode count:")[1].split()[0])
+    commands = tmp_path / "commands"
+    commands.write_text("".join(f"seti <{number}>\n" for number in range(12, count + 1)))
+    run("debugfs", "-w", "-f", commands, image)
+    with pytest.raises(Rejected, match="it is full"):
+        prepare(image, tmp_path / "work")
+
+
+def test_another_file_system_is_refused(folder: Path, tmp_path: Path) -> None:
+    image = MAKERS["btrfs"](tmp_path / "image", folder)
+    with pytest.raises(Rejected, match=r"its root is the disk \(btrfs\), and only ext2, ext3 and ext4"):
+        prepare(image, tmp_path / "work")
+
+
+def test_an_image_without_a_system_is_refused(tmp_path: Path) -> None:
+    image = ext("-t", "ext4")(tmp_path / "image", fill(tmp_path / "root", {"usr/bin/sh": "", "srv/x": ""}))
+    with pytest.raises(Rejected, match="there is no Linux in it"):
+        prepare(image, tmp_path / "work")
+
+
+def test_a_work_folder_that_is_gone_defers_the_set(folder: Path, tmp_path: Path) -> None:
+    image = ext("-t", "ext4")(tmp_path / "image", folder)
+    source = open_disk(FileIO(image), name="image").source
+    with closing(source), pytest.raises(Deferred, match=f"{tmp_path}/gone: cannot write a copy"):
+        prepare_image(ImageToPrepare(source, "image"), tmp_path / "gone")
+
+
+def test_a_missing_debugfs_names_its_package(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = ext("-t", "ext4")(tmp_path / "image", folder)
+    monkeypatch.setattr("uecwatchd.system.programs.SYSTEM_FOLDERS", "/nowhere")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Deferred) as deferred:
+        prepare(image, tmp_path / "work")
+    assert deferred.value.hint == "Try: apt-get install e2fsprogs"
