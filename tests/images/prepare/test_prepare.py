@@ -36,6 +36,7 @@ FILES: dict[str, Content] = {
     "home/bob": None,
     **{f"etc/many/{number:04}-{'x' * 40}": "" for number in range(300)},
 }
+SIZE = 16 * MIB
 CHANGES = [
     "/etc/rc.d/rc.local changed",
     "/etc/systemd/system/rc-local.service added",
@@ -84,12 +85,14 @@ def bare(image: Path) -> Path:
 
 
 def in_mbr(image: Path) -> Path:
-    return disk(image.with_suffix(".disk"), "label: dos\n2048,131072,83,*\n", (1, image), size=66 * MIB)
+    return disk(
+        image.with_suffix(".disk"), f"label: dos\n2048,{SIZE // 512},83,*\n", (1, image), size=SIZE + 2 * MIB
+    )
 
 
 def in_gpt(image: Path) -> Path:
-    script = f"label: gpt\n2048,131072,{LINUX}\n"
-    return disk(image.with_suffix(".disk"), script, (1, image), size=66 * MIB)
+    script = f"label: gpt\n2048,{SIZE // 512},{LINUX}\n"
+    return disk(image.with_suffix(".disk"), script, (1, image), size=SIZE + 2 * MIB)
 
 
 def in_qcow2(image: Path) -> Path:
@@ -97,23 +100,22 @@ def in_qcow2(image: Path) -> Path:
     return image.with_suffix(".qcow2")
 
 
-CASES: dict[str, tuple[Callable[[Path], Path], int]] = {
-    "ext2": (in_mbr, MIB),
-    "ext4": (in_qcow2, MIB),
-    "ext4 with small blocks": (in_gpt, MIB),
-    "ext4 with inline data": (bare, 0),
-    "ext4 with bigalloc": (bare, 0),
-    "ext4 with 64bit and metadata sums": (in_gpt, MIB),
-    "ext4 with meta groups": (bare, 0),
-    "ext4 with large blocks": (in_qcow2, MIB),
-    "ext3 with indirect blocks": (in_mbr, MIB),
+CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Path], int]] = {
+    "ext2": (("ext2",), in_mbr, MIB),
+    "ext3 with indirect blocks": (("ext3", "-b", "1024"), in_mbr, MIB),
+    "ext4": (("ext4",), in_qcow2, MIB),
+    "small inodes": (("ext4", "-b", "1024", "-I", "128"), in_gpt, MIB),
+    "inline data": (("ext4", "-O", "inline_data"), bare, 0),
+    "bigalloc": (("ext4", "-b", "4096", "-C", "65536", "-N", "1024", "-O", "bigalloc"), in_qcow2, MIB),
+    "64bit and metadata sums": (("ext4", "-b", "4096", "-O", "64bit,metadata_csum"), in_gpt, MIB),
+    "meta groups": (("ext4", "-O", "meta_bg,^resize_inode", "-b", "1024", "-g", "8192"), bare, 0),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_result_is_sound_and_the_file_untouched(name: str, folder: Path, tmp_path: Path) -> None:
-    place, start = CASES[name]
-    image = place(MAKERS[name](tmp_path / "image", folder))
+    options, place, start = CASES[name]
+    image = place(ext("-t", *options, size=SIZE)(tmp_path / "image", folder))
     before = fingerprint(image)
     prepared = prepare(image, tmp_path / "work", tmp_path / "whole")
     assert fingerprint(image) == before
@@ -122,7 +124,7 @@ def test_the_result_is_sound_and_the_file_untouched(name: str, folder: Path, tmp
     result = tmp_path / "whole"
     if start:
         result = tmp_path / "result"
-        result.write_bytes((tmp_path / "whole").read_bytes()[start : start + 64 * MIB])
+        result.write_bytes((tmp_path / "whole").read_bytes()[start : start + SIZE])
     run("e2fsck", "-fn", result)
     script = debugfs(result, "cat /etc/rc.d/rc.local")
     assert script.startswith("#!/bin/sh -e\necho started\n# uecwatchd")
@@ -135,14 +137,16 @@ def test_the_result_is_sound_and_the_file_untouched(name: str, folder: Path, tmp
 
 
 def test_a_prepared_image_needs_no_preparation(folder: Path, tmp_path: Path) -> None:
-    first = prepare(ext("-t", "ext4")(tmp_path / "image", folder), tmp_path / "work", tmp_path / "result")
+    first = prepare(
+        ext("-t", "ext4", size=SIZE)(tmp_path / "image", folder), tmp_path / "work", tmp_path / "result"
+    )
     again = prepare(tmp_path / "result", tmp_path / "work")
     assert first.changes
     assert (again.changes, again.source.overlaid_bytes) == ((), 0)
 
 
 def test_the_same_image_gives_the_same_bytes_at_another_time(folder: Path, tmp_path: Path) -> None:
-    image = ext("-t", "ext4", "-O", "metadata_csum")(tmp_path / "image", folder)
+    image = ext("-t", "ext4", "-O", "metadata_csum", size=SIZE)(tmp_path / "image", folder)
     prepare(image, tmp_path / "work", tmp_path / "first")
     made = int(time.time())
     until(lambda: int(time.time()) > made, "another time on the clock of the file system")
@@ -151,7 +155,7 @@ def test_the_same_image_gives_the_same_bytes_at_another_time(folder: Path, tmp_p
 
 
 def test_labels_of_selinux_stay_and_new_files_get_that_of_their_folder(folder: Path, tmp_path: Path) -> None:
-    image = ext("-t", "ext4")(tmp_path / "image", fill(tmp_path / "root", FILES | {
+    image = ext("-t", "ext4", size=SIZE)(tmp_path / "image", fill(tmp_path / "root", FILES | {
         "etc/selinux/config": "SELINUX=enforcing\n"
     }))  # fmt: skip
     labels = {"/etc/systemd": "etc_t", "/etc/rc.d/rc.local": "initrc_t", "/etc": "etc_t"}
@@ -176,7 +180,7 @@ SPOILED = {
     "errors": ("ssv state 3", "its kernel has found errors in it"),
     "half deleted files": ("ssv last_orphan 13", "it has files that are half deleted"),
     "quota": ("feature quota", "it has the feature quota"),
-    "no free block": ("setb 1 65535", "it is full: there is no free block, or no free inode"),
+    "no free block": (f"setb 1 {SIZE // 1024 - 1}", "it is full: there is no free block, or no free inode"),
 }
 
 
@@ -184,7 +188,7 @@ SPOILED = {
 def test_a_file_system_that_cannot_be_changed_is_refused(
     folder: Path, tmp_path: Path, command: str, why: str
 ) -> None:
-    image = ext("-t", "ext3", "-b", "1024")(tmp_path / "image", folder)
+    image = ext("-t", "ext3", "-b", "1024", size=SIZE)(tmp_path / "image", folder)
     debugfs(image, command, "-w")
     with pytest.raises(Rejected, match=why) as refused:
         prepare(image, tmp_path / "work")
@@ -193,7 +197,7 @@ def test_a_file_system_that_cannot_be_changed_is_refused(
 
 
 def test_a_file_system_without_free_inodes_is_refused(folder: Path, tmp_path: Path) -> None:
-    image = ext("-t", "ext2")(tmp_path / "image", folder)
+    image = ext("-t", "ext2", size=SIZE)(tmp_path / "image", folder)
     count = int(debugfs(image, "show_super_stats -h").split("Inode count:")[1].split()[0])
     commands = tmp_path / "commands"
     commands.write_text("".join(f"seti <{number}>\n" for number in range(12, count + 1)))
@@ -209,13 +213,15 @@ def test_another_file_system_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_image_without_a_system_is_refused(tmp_path: Path) -> None:
-    image = ext("-t", "ext4")(tmp_path / "image", fill(tmp_path / "root", {"usr/bin/sh": "", "srv/x": ""}))
+    image = ext("-t", "ext4", size=SIZE)(
+        tmp_path / "image", fill(tmp_path / "root", {"usr/bin/sh": "", "srv/x": ""})
+    )
     with pytest.raises(Rejected, match="there is no Linux in it"):
         prepare(image, tmp_path / "work")
 
 
 def test_a_work_folder_that_is_gone_defers_the_set(folder: Path, tmp_path: Path) -> None:
-    image = ext("-t", "ext4")(tmp_path / "image", folder)
+    image = ext("-t", "ext4", size=SIZE)(tmp_path / "image", folder)
     source = open_disk(FileIO(image), name="image").source
     with closing(source), pytest.raises(Deferred, match=f"{tmp_path}/gone: cannot write a copy"):
         prepare_image(ImageToPrepare(source, "image"), tmp_path / "gone")
@@ -224,7 +230,7 @@ def test_a_work_folder_that_is_gone_defers_the_set(folder: Path, tmp_path: Path)
 def test_a_missing_debugfs_names_its_package(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = ext("-t", "ext4")(tmp_path / "image", folder)
+    image = ext("-t", "ext4", size=SIZE)(tmp_path / "image", folder)
     monkeypatch.setattr("uecwatchd.system.programs.SYSTEM_FOLDERS", "/nowhere")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Deferred) as deferred:
