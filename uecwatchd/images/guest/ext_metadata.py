@@ -49,9 +49,10 @@ def find_metadata(source: BlockSource, paths: Iterable[str]) -> list[tuple[int, 
     groups = [(start, start + length) for start, length in files.group_stretches()]
     for path in paths:
         files.read_everything(path)
-    step = files.block_bytes
-    blocks = ((start - start % step, end + -end % step) for start, end in (*recorded.stretches, *groups))
-    joined = _join(blocks)
+    step, size, found = files.block_bytes, source.size, [*recorded.stretches, *groups]
+    if any(end > size for _, end in found):
+        raise ValueError("its metadata would be behind the end of its volume")
+    joined = _join((start - start % step, min(size, end + -end % step)) for start, end in found)
     if len(joined) > MAX_STRETCHES:
         raise Unsupported("its metadata is in too many places")
     return [(start, end - start) for start, end in joined]

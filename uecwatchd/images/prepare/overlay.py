@@ -1,5 +1,6 @@
 """A source with some blocks replaced, as an overlay file system has it: nothing below it is written."""
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 
@@ -23,6 +24,14 @@ class OverlaidSource:
     @property
     def overlaid_bytes(self) -> int:
         return sum(map(len, self._blocks))
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the blocks and their places."""
+        digest = hashlib.sha256()
+        for start, block in zip(self._starts, self._blocks, strict=True):
+            digest.update(start.to_bytes(8) + len(block).to_bytes(8) + block)
+        return digest.hexdigest()
 
     @property
     def stored_bytes(self) -> int:
