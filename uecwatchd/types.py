@@ -14,10 +14,12 @@ Arch = Literal[
     "i386", "x86_64", "arm64", "arm", "ppc64le", "ppc64", "ppc", "riscv64", "riscv32", "s390x", "s390",
     "ia64", "loongarch64", "mips64el", "mips64", "mipsel", "mips", "alpha", "arc", "parisc", "tilegx",
 ]  # fmt: skip
-# How the bytes of an image are taken from a file: "file", as they are, or "disk", those of the disk in it, if
-# it is a container such as qcow2. Then, after a space, a part of them: see `uecwatchd.images.reading`.
+# How the bytes of an image are taken from a file: "file", as they are, "disk", those of the disk in it, if it
+# is a container such as qcow2, or "prepared", that disk with changes over it. Then, after a space, a part of
+# them: see `uecwatchd.images.reading`.
 Reading = str
-# What a digest is of: such a reading, or "plain", the file as `sha256sum` prints it.
+# What a digest is of: such a reading, the file as `sha256sum` prints it where its digest is another one
+# ("plain"), or certain changes of a disk ("prepared 0123…").
 DigestOf = str
 BLOCKS_MARK = "blocks-"  # before the digest of the blocks, so that the two kinds are not mistaken
 SHA256_DIGITS = re.compile(r"[0-9A-Fa-f]{64}")  # as people and programs write it

@@ -42,6 +42,7 @@ arch        = "x86_64"
 platform    = "linux"
 virtualization = "paravirtual"
 convert     = "raw"
+prepare     = true
 clouds      = ["default", "lab"]
 bucket      = "images"
 on_existing = "replace"
@@ -92,6 +93,7 @@ def test_every_key_is_read() -> None:
         platform="linux",
         virtualization="paravirtual",
         convert="raw",
+        prepare=True,
         clouds=("default", "lab"),
         bucket="images",
         on_existing="replace",
@@ -195,6 +197,12 @@ def test_a_hint_names_the_file_without_its_folder() -> None:
     with pytest.raises(Rejected) as caught:
         read_sidecar("karmic/image.toml", b"x")
     assert caught.value.hint == "Correct image.toml and save it again."
+
+
+def test_only_the_disk_of_a_linux_is_prepared() -> None:
+    assert toml("prepare = true").prepare
+    assert "prepare is for Linux" in complaint('prepare = true\nplatform = "windows"')
+    assert 'convert = "keep"' in complaint('prepare = true\nconvert = "keep"')
 
 
 def test_json_is_recognized_by_its_name_and_has_the_same_schema() -> None:
@@ -304,6 +312,7 @@ TABLES = st.fixed_dictionaries(
         "platform": st.sampled_from(["linux", "windows"]),
         "virtualization": st.sampled_from(["paravirtual", "hvm"]),
         "convert": st.sampled_from(["raw", "keep"]),
+        "prepare": st.sampled_from([False]),  # true contradicts some of the others
         "clouds": st.lists(LINES, min_size=1, max_size=3, unique=True),
         "bucket": LINES,
         "on_existing": st.sampled_from(["reuse", "replace", "fail"]),

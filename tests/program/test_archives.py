@@ -44,7 +44,7 @@ def digest(path: Path) -> str:
 
 
 def work_left(host: Host) -> list[Path]:
-    return list((host.state / "work").iterdir())
+    return list((host.state / "work" / "sets").iterdir())
 
 
 def test_the_set_in_an_archive_of_ubuntu_is_registered(host: Host, ubuntu: Path) -> None:

@@ -52,7 +52,7 @@ def find_overlaps(settings: Settings) -> Iterator[str]:
         elif here.is_in(there) or there.is_in(here):
             inner, outer = (one, other) if here.is_in(there) else (other, one)
             yield f"spool.folders must lie apart: {inner} lies in {outer}"
-    for setting, folder in (("dir", settings.state.dir), ("work", settings.state.work)):
+    for setting, folder in (("dir", settings.state.dir), ("work", settings.state.work_folder)):
         here = locate(folder, mounts)
         for spool, there in folders:
             if here.is_in(there) or here.is_same(there):

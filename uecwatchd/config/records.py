@@ -168,12 +168,19 @@ class SpoolSettings:
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Settings under [state]: the folders of the service itself."""
+    """Settings under [state]: the folders of the service itself.
+
+    `work` is for files that are made for sets, None for a folder in `dir`.
+    """
 
     __pydantic_config__ = STRICT
 
     dir: AbsolutePath = Path("/var/lib/uecwatchd")
-    work: AbsolutePath = Path("/var/cache/uecwatchd")
+    work: AbsolutePath | None = None
+
+    @property
+    def work_folder(self) -> Path:
+        return self.work or self.dir / "work"
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,11 @@ def _verify_member(folder: Path, member: MemberRecord, image: TargetImage, cloud
 
 
 def _expected(folder: Path, member: MemberRecord) -> tuple[ContentDigest, str]:
-    """Return the digest to find, and the file it was read from now, if that is still there."""
-    if member.origin:  # what is made for a set is removed when it is done
+    """Return the digest to find, and the file it was read from now, if that is still there.
+
+    A prepared image is not what its file is, and what is made for a set is removed when it is done.
+    """
+    if member.origin or member.prepared is not None:
         return member.digest, ""
     try:
         return safe_open.digest(folder, member.path, member.how), describe(member.how, member.path)

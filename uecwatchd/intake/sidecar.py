@@ -193,6 +193,7 @@ class Sidecar:
     convert: Literal["raw", "keep"] = "raw"
     layout: Literal["disk", "partition"] = "disk"  # "partition": of a whole disk, only that of its root
     require: Literal["ready"] | None = None
+    prepare: StrictBool = False
     clouds: Annotated[tuple[Line, ...], Field(min_length=1), AfterValidator(_each_once)] = ("default",)
     bucket: Line = "uec-images"
     on_existing: Literal["reuse", "replace", "fail"] = "reuse"
@@ -358,6 +359,10 @@ def _contradictions(sidecar: Sidecar) -> Iterator[str]:
     for key in KEYS:
         if key in sidecar.given and getattr(sidecar, key) is None:
             yield f"{key} is null: leave it out instead"
+    if sidecar.prepare and sidecar.convert == "keep":
+        yield 'prepare changes the disk in a file, and with convert = "keep" that is not read'
+    if sidecar.prepare and sidecar.platform == "windows":
+        yield 'prepare is for Linux, and platform = "windows"'
     roles: dict[str, str] = {}
     for role in ("machine", "kernel", "ramdisk"):
         name = getattr(sidecar, role)

@@ -47,6 +47,7 @@ class MemberRecord:
     The image is the disk in the file if that is a container, and then `container` is its format; `reading` is
     how the image is taken from the file, empty in a record from before there were parts. `origin` says in
     words how the file was made, and is empty for one of the spool folder.
+    `prepared` are the changes that it has compared with the file, as sentences; None if none were to be made.
     """
 
     role: Role
@@ -57,6 +58,7 @@ class MemberRecord:
     container: str = ""
     reading: Reading = ""
     origin: str = ""
+    prepared: tuple[str, ...] | None = None
 
     @property
     def how(self) -> Reading:

@@ -143,6 +143,8 @@ def _member_values(member: MemberRecord) -> dict[str, object]:
 def _member_from(values: dict[str, Any]) -> MemberRecord:
     text = values.pop("sha256")
     values["digest"] = ContentDigest.parse(text) if text else NOT_READ
+    if values.get("prepared") is not None:
+        values["prepared"] = tuple(values["prepared"])
     return MemberRecord(**{**values, "stamp": FileStamp(*values["stamp"])})
 
 

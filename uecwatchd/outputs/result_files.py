@@ -219,6 +219,7 @@ def _member(member: MemberRecord, image: TargetImage) -> dict[str, object]:
         "origin": member.origin or None,
         "container": member.container or None,
         "part": member.how.partition(" ")[2] or None,
+        "prepared": None if member.prepared is None else list(member.prepared),
         "size": member.size,
         **digests.json_fields(member.digest),
         "id": image.image_id or None,

@@ -93,6 +93,7 @@ class Shared:
         return context.AttemptTools(
             ledger=self.ledger,
             state_folder=self.state_folder,
+            work_folder=settings.state.work_folder,
             clouds=clouds,
             listener=self.listener,
             tracker=self.tracker,

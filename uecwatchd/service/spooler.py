@@ -173,7 +173,7 @@ class Spooler:
         setup, parts = self._setup, self._parts
         with parts.conditions.guard(("work folder",), "the work folder"):
             records, running = parts.states.records(), parts.dispatcher.running
-            sweep_work(setup.tools.state_folder, records, running=running, gone=GONE)
+            sweep_work(setup.tools.work_folder, records, running=running, gone=GONE)
 
     def _adjust_for_clock_jump(self) -> None:
         """Leave the remaining waits as they are after the wall clock has jumped."""

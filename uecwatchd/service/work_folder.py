@@ -1,6 +1,6 @@
 """Work folders: members that are made for a set, such as the files of an archive, until it is done.
 
-    <state directory>/work/<set>/<stamp>/<path of the member>
+    <work folder>/sets/<set>/<stamp>/<path of the member>
 
 `<set>` is a digest of the set's id, and `<stamp>` the stamp of its files. So a finished file there was made
 of the very files that the set has now, and is used again after a crash or a failure of the cloud. What no
@@ -15,49 +15,47 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.system.made_files import remove_folder
 from uecwatchd.types import SetId
 
-FOLDER = "work"
+FOLDER = "sets"
 WHAT = "the work folder"  # as in a sentence, and in the names of failpoints
 # States of sets that need no made files: they are done, or their files have to change.
 FINAL_STATES = ("done", "rejected")
 
 
-def folder_of_set(state_folder: Path, set_id: SetId) -> Path:
-    return state_folder / FOLDER / hashlib.sha256(str(set_id).encode()).hexdigest()[:32]
+def folder_of_set(base: Path, set_id: SetId) -> Path:
+    return base / FOLDER / hashlib.sha256(str(set_id).encode()).hexdigest()[:32]
 
 
-def work_folder(state_folder: Path, set_id: SetId, stamp: str) -> Path:
+def work_folder(base: Path, set_id: SetId, stamp: str) -> Path:
     """Return the work folder of a set with these files. It may not exist."""
-    return folder_of_set(state_folder, set_id) / stamp
+    return folder_of_set(base, set_id) / stamp
 
 
-def drop_older_work(state_folder: Path, set_id: SetId, stamp: str) -> None:
+def drop_older_work(base: Path, set_id: SetId, stamp: str) -> None:
     """Remove what was made of other files for a set. Raises Deferred."""
-    _remove_all_but(folder_of_set(state_folder, set_id), {stamp})
+    _remove_all_but(folder_of_set(base, set_id), {stamp})
 
 
-def drop_work(state_folder: Path, set_id: SetId) -> None:
+def drop_work(base: Path, set_id: SetId) -> None:
     """Remove all that was made for a set, if there is anything. Raises Deferred."""
-    remove_folder(folder_of_set(state_folder, set_id), what=WHAT)
+    remove_folder(folder_of_set(base, set_id), what=WHAT)
 
 
-def sweep_work(
-    state_folder: Path, records: Iterable[SetRecord], *, running: Collection[SetId], gone: str
-) -> None:
+def sweep_work(base: Path, records: Iterable[SetRecord], *, running: Collection[SetId], gone: str) -> None:
     """Remove what no set needs: sets that are done, have changed, were forgotten or have the reason `gone`.
 
     Raises Deferred.
     """
-    if not (state_folder / FOLDER).is_dir():
+    if not (base / FOLDER).is_dir():
         return
-    kept = {folder_of_set(state_folder, set_id).name for set_id in running}
+    kept = {folder_of_set(base, set_id).name for set_id in running}
     unfinished: Mapping[str, str] = {
-        folder_of_set(state_folder, record.id).name: record.stamp
+        folder_of_set(base, record.id).name: record.stamp
         for record in records
         if record.state not in FINAL_STATES and record.reason != gone
     }
-    _remove_all_but(state_folder / FOLDER, kept | unfinished.keys())
+    _remove_all_but(base / FOLDER, kept | unfinished.keys())
     for name in unfinished.keys() - kept:
-        _remove_all_but(state_folder / FOLDER / name, {unfinished[name]})
+        _remove_all_but(base / FOLDER / name, {unfinished[name]})
 
 
 def _remove_all_but(folder: Path, kept: Collection[str]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guest_images import LINUX, MAKERS, MIB, Content, Link, disk, empty, ext, fill, run
+from tests.support.guest_images import LINUX, MAKERS, Content, Link, disk, empty, ext, fill, run
 from tests.support.qemu import convert_compressed
+from tests.support.sizes import MIB
 from tests.support.waiting import until
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.images.block_source import read_exactly

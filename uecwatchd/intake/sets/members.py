@@ -35,9 +35,11 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
         why, hint = problem
         raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
     disk = content.disk if role == "machine" and not keep else None
-    if disk:
-        return Member(role, path, disk.size, entry.stamp, content, "disk", content.format)
-    return Member(role, path, entry.size, entry.stamp, content)
+    size, container = (disk.size, content.format) if disk else (entry.size, "")
+    how = "disk" if disk else "file"
+    if role == "machine" and sidecar.prepare and not keep and sidecar.platform == "linux":
+        how = "prepared"
+    return Member(role, path, size, entry.stamp, content, how, container)
 
 
 def check_compatible(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:

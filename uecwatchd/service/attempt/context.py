@@ -13,7 +13,7 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
-from uecwatchd.config.records import WorkSettings
+from uecwatchd.config.records import StateSettings, WorkSettings
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Listener
 from uecwatchd.intake.sets.records import ImageSet, Member
@@ -39,6 +39,7 @@ class AttemptTools:
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
+    work_folder: Path = StateSettings().work_folder  #: for files that are made for sets
     tracker: ProgressTracker = field(default_factory=ProgressTracker)  #: gets all that `listener` gets
     interrupts: Interrupts = field(default_factory=Interrupts)
     host: str = socket.gethostname()
@@ -139,7 +140,7 @@ def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fiel
 def folder_of(job: Job, member: Member, tools: AttemptTools) -> Path:
     """Return the folder that the path of a member is relative to."""
     found = job.found
-    return work_folder(tools.state_folder, found.id, found.stamp) if member.origin else found.folder
+    return work_folder(tools.work_folder, found.id, found.stamp) if member.origin else found.folder
 
 
 def with_members(job: Job, found: ImageSet) -> Job:

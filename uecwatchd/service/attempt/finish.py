@@ -176,7 +176,11 @@ def _tags(job: Job, member: MemberRecord, tools: AttemptTools) -> Mapping[str, s
     if member.role != main_member(job.found).role:
         return ours
     # No cloud accepts a control character in a tag, and the user has not asked for this tag.
-    named = {"source": printable(member.path.rsplit("/", 1)[-1]), "version": sidecar.version or ""}
+    named = {
+        "prepared": "uecwatchd" if member.prepared is not None else "",
+        "source": printable(member.path.rsplit("/", 1)[-1]),
+        "version": sidecar.version or "",
+    }
     return {**sidecar.tags, **ours, **{key: value for key, value in named.items() if value}, **sidecar.tags}
 
 

@@ -21,11 +21,11 @@ from uecwatchd.outputs.wording import describe_image
 from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,
-    folder_of,
     stop_if_asked,
     tell,
     with_members,
 )
+from uecwatchd.service.attempt.preparation import open_member
 from uecwatchd.system.text import format_size
 
 FINDING_WORDS = {"error": "not ready", "warning": "warning", "note": "note"}
@@ -56,12 +56,8 @@ def look_inside(job: Job, tools: AttemptTools) -> Job:
 
 def _inspect(job: Job, machine: Member, tools: AttemptTools) -> Inspection:
     check = partial(stop_if_asked, job, tools)
-    folder, path, stamp = folder_of(job, machine, tools), machine.path, machine.stamp
-    with (
-        safe_open.open_image(folder, path, machine.reading, stamp=stamp, check=check) as source,
-        safe_open.reading(path),
-    ):
-        return inspect_image(source, name=path, check=check)
+    with open_member(job, machine, tools) as source, safe_open.reading(machine.path):
+        return inspect_image(source, name=machine.path, check=check)
 
 
 def _without_inspection(job: Job, error: Rejected) -> Job:

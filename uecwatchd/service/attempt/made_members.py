@@ -29,8 +29,8 @@ def make_member(
     without space, and the error of a content that cannot be read.
     """
     found = job.found
-    drop_older_work(tools.state_folder, found.id, found.stamp)
-    folder = work_folder(tools.state_folder, found.id, found.stamp)
+    drop_older_work(tools.work_folder, found.id, found.stamp)
+    folder = work_folder(tools.work_folder, found.id, found.stamp)
     stamp = make_file(folder, path, write, needs_bytes=needs_bytes, what=WHAT)
     facts = detect_file(folder / path)
     if isinstance(facts, UecError):

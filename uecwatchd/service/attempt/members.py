@@ -9,7 +9,7 @@ its name from the next attempt.
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from uecwatchd.delivery.deliver import Registration, await_available, register_m
 from uecwatchd.delivery.pending import has_failed
 from uecwatchd.delivery.request import BootFiles, MachineTraits, UploadRequest, UploadTools
 from uecwatchd.errors import Pending, Rejected
-from uecwatchd.images.block_source import BlockSource
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import NOT_READ, BundleRecord
@@ -33,6 +32,7 @@ from uecwatchd.service.attempt.context import (
     stop_if_asked,
     with_image,
 )
+from uecwatchd.service.attempt.preparation import open_member
 from uecwatchd.service.attempt.prepare import registered_name
 from uecwatchd.types import FileStamp, Role
 
@@ -58,7 +58,7 @@ def deliver(job: Job, tools: AttemptTools) -> Job:
         main = _machine_request(job, tools, machine, made) if machine else None
         pending = [one.image_id for one in made.values() if not one.is_available]
         if main and pending:
-            with suppress(_FailedBeside), _opened(job, main.member, tools) as source:
+            with suppress(_FailedBeside), open_member(job, main.member, tools) as source:
                 upload_ahead(main, source, _watching(pending, uploads))
         done = _await_all(beside, made, uploads)
         if main:
@@ -106,13 +106,8 @@ def _await_all(
 
 
 def _register(job: Job, request: UploadRequest, uploads: UploadTools, tools: AttemptTools) -> Registration:
-    with _opened(job, request.member, tools) as source:
+    with open_member(job, request.member, tools) as source:
         return register_member(request, source, uploads)
-
-
-def _opened(job: Job, member: Member, tools: AttemptTools) -> AbstractContextManager[BlockSource]:
-    folder, check = folder_of(job, member, tools), partial(stop_if_asked, job, tools)
-    return safe_open.open_image(folder, member.path, member.reading, stamp=member.stamp, check=check)
 
 
 def _request(job: Job, member: Member) -> UploadRequest:

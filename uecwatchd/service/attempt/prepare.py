@@ -1,5 +1,6 @@
 """The stages before the upload: reading the files, and checks against the cloud."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -11,6 +12,7 @@ from uecwatchd.clouds.registration import probe_ec2
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.digests import Digest, FlatDigest
+from uecwatchd.images.reading import is_prepared
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sidecar import render_name
 from uecwatchd.intake.spool import safe_open
@@ -25,6 +27,7 @@ from uecwatchd.service.attempt.context import (
     tell,
     with_digest,
 )
+from uecwatchd.service.attempt.preparation import read_prepared
 from uecwatchd.system.text import format_size
 from uecwatchd.types import ContentDigest, Reading
 
@@ -57,6 +60,9 @@ def read_digests(job: Job, tools: AttemptTools) -> Job:
     found again even without a ledger.
     """
     for member in job.found.members:
+        if is_prepared(member.reading):
+            job = read_prepared(job, member, tools, *_callbacks(job, member, member.size, tools))
+            continue
         digest = tools.ledger.digest(member.stamp, member.reading)
         if digest is None:
             digest = _read(job, member, member.reading, tools)
@@ -69,21 +75,24 @@ def _read(
     job: Job, member: Member, how: Reading, tools: AttemptTools, taken: Digest | None = None
 ) -> ContentDigest:
     size = member.size if how == member.reading else member.stamp.size
+    progress, check = _callbacks(job, member, size, tools)
+    folder = folder_of(job, member, tools)
+    return safe_open.digest(
+        folder, member.path, how, stamp=member.stamp, taken=taken, progress=progress, check=check
+    )
+
+
+def _callbacks(
+    job: Job, member: Member, size: int, tools: AttemptTools
+) -> tuple[Callable[[int], None], Callable[[], None]]:
+    """Return what is called while a member is read: with the number of bytes so far, and without."""
     check = partial(stop_if_asked, job, tools)
 
     def progress(done: int) -> None:
         check()
         job.listener.progress(Progress(job.found.id, job.record.stage, member.name, done, size))
 
-    return safe_open.digest(
-        folder_of(job, member, tools),
-        member.path,
-        how,
-        stamp=member.stamp,
-        taken=taken,
-        progress=progress,
-        check=check,
-    )
+    return progress, check
 
 
 def check_sums(job: Job, tools: AttemptTools) -> Job:

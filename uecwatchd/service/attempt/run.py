@@ -85,7 +85,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: AttemptTools) -> S
         tools.tracker.end(job.record.id)
     if record.state in FINAL_STATES:
         with suppress(UecError):  # the next scan removes it, and reports why that fails
-            drop_work(tools.state_folder, record.id)
+            drop_work(tools.work_folder, record.id)
     return record
 
 

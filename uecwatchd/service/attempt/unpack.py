@@ -63,8 +63,8 @@ def unpack(job: Job, tools: AttemptTools) -> Job:
         return job
     whole = Member("machine", packed.path, packed.stamp.size, packed.stamp, Facts("tar"))
     check_sum(job, whole, None, tools)
-    drop_older_work(tools.state_folder, job.found.id, job.found.stamp)
-    folder = work_folder(tools.state_folder, job.found.id, job.found.stamp)
+    drop_older_work(tools.work_folder, job.found.id, job.found.stamp)
+    folder = work_folder(tools.work_folder, job.found.id, job.found.stamp)
     unpacked = _find_unpacked(folder, packed)
     if unpacked is None:
         unpacked = _unpack(job, packed, folder, tools)

@@ -1,0 +1,102 @@
+"""Prepared images under the real program: what is registered has the changes, what was dropped has not."""
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.guest_images import Content, disk, ext, fill, run
+from tests.support.host import Host
+from tests.support.qemu import convert_compressed
+from tests.support.sizes import MIB
+from uecwatchd.bundle.folder import SparseFile
+from uecwatchd.clouds.connect import connect
+from uecwatchd.clouds.download import download_bundle
+from uecwatchd.config.load import load
+from uecwatchd.delivery.verify import verify
+from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.sandbox.server import Sandbox
+
+GUEST: dict[str, Content] = {
+    "usr/lib/systemd/systemd": "",
+    "usr/lib/systemd/system/serial-getty@.service": "",
+    "usr/bin/curl": "",
+    "etc/passwd": "root:x:0:0::/root:/bin/sh\n",
+    "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+}
+SIZE = 16 * MIB
+EX_DATAERR = 65
+
+
+@pytest.fixture
+def host(tmp_path: Path, host_class: type[Host]) -> Iterator[Host]:
+    with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
+        host = host_class.made(tmp_path / "host", cloud)
+        text = host.config.read_text().replace('"sandbox"', '"euca4"')
+        host.configure(text.replace("[state]\n", f'[state]\nwork = "{host.folder}/work"\n'))
+        yield host
+
+
+def drop_guest(host: Host, *, spoiled: bool = False) -> Path:
+    """Drop a compressed qcow2 of a disk with one partition, and the sidecar."""
+    root = ext("-t", "ext4", size=SIZE)(host.folder / "root.img", fill(host.folder / "root", GUEST))
+    if spoiled:
+        run("debugfs", "-w", "-R", "feature needs_recovery", root)
+    script = f"label: dos\n2048,{SIZE // 512},83,*\n"
+    whole = disk(host.folder / "disk", script, (1, root), size=SIZE + 2 * MIB)
+    convert_compressed(whole, host.folder / "m.qcow2")
+    (host.spool / "m.toml").write_text("prepare = true\n")
+    return (host.folder / "m.qcow2").rename(host.spool / "m.qcow2")
+
+
+def test_a_prepared_image_is_registered_and_says_so(host: Host) -> None:
+    dropped = drop_guest(host)
+    before = dropped.read_bytes(), dropped.stat().st_mtime_ns
+    assert host.run("once").returncode == 0
+    assert (dropped.read_bytes(), dropped.stat().st_mtime_ns) == before
+    (member,) = host.report("m")["members"]
+    assert (member["container"], member["size"]) == ("qcow2", SIZE + 2 * MIB)
+    assert member["prepared"][0] == "/etc/rc.local added: fetches the SSH key of root at boot"
+    assert "/etc/machine-id emptied: each instance makes its own" in member["prepared"]
+    log = (host.spool / "m.uec.log").read_text()
+    assert f"m: prepared, in the image only: {member['prepared'][0]}\n" in log
+    assert "/etc/machine-id: - 0123456789abcdef0123456789abcdef\n" in log
+    assert "m: not prepared: its kernel writes to the serial console only" in log
+
+    settings = load(host.config, environ={})
+    cloud = connect(settings.clouds["default"], uploads=1, before={})
+    with (host.folder / "taken").open("wb") as file:
+        download_bundle(cloud, member["manifest"], SparseFile(file))
+        file.truncate(member["size"])
+    taken = (host.folder / "taken").read_bytes()
+    assert hashlib.sha256(taken).hexdigest() == member["sha256"]
+    (host.folder / "taken").write_bytes(taken[MIB : MIB + SIZE])
+    run("e2fsck", "-fn", host.folder / "taken")
+    assert "169.254.169.254" in run("debugfs", "-R", "cat /etc/rc.local", host.folder / "taken")
+    tags = cloud.ec2.describe_tags(Filters=[{"Name": "resource-id", "Values": [member["id"]]}])["Tags"]
+    assert {"prepared": "uecwatchd"}.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
+    with closing(open_ledger(settings.state.dir)) as ledger:
+        assert [result.digest for one in ledger.sets() for result in verify(one, cloud)] == [member["sha256"]]
+    assert list((host.folder / "work").iterdir()) == []
+
+
+def test_another_attempt_finds_the_same_image_again(host: Host) -> None:
+    drop_guest(host)
+    assert host.run("once").returncode == 0
+    first = (host.spool / "m.emi").read_text()
+    subprocess.run(["rm", "-r", host.state], check=True)
+    assert host.run("once").returncode == 0
+    assert (host.spool / "m.emi").read_text() == first
+    assert len(host.cloud.calls("RegisterImage")) == 1
+
+
+def test_an_image_that_was_not_shut_down_is_rejected_before_a_byte_goes_up(host: Host) -> None:
+    drop_guest(host, spoiled=True)
+    assert host.run("once").returncode == EX_DATAERR
+    error = (host.spool / "m.uec.error").read_text()
+    assert "m.qcow2: it cannot be prepared" in error
+    assert "its journal has changes that are not in it yet: it was not shut down" in error
+    assert not host.cloud.calls("PutObject")
