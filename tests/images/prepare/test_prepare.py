@@ -17,6 +17,7 @@ from tests.support.waiting import until
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.images.block_source import read_exactly
 from uecwatchd.images.formats.open import open_disk
+from uecwatchd.images.guest.inspection import inspect_image
 from uecwatchd.images.prepare.edit_script import LABEL
 from uecwatchd.images.prepare.prepare import ImageToPrepare, Prepared, prepare_image
 
@@ -105,6 +106,7 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Path], int]] = {
     "ext2": (("ext2",), in_mbr, MIB),
     "ext3 with indirect blocks": (("ext3", "-b", "1024"), in_mbr, MIB),
     "ext4": (("ext4",), in_qcow2, MIB),
+    "full groups": (("ext4", "-b", "1024", "-g", "2048", "-N", "640", "-O", "^flex_bg"), bare, 0),
     "small inodes": (("ext4", "-b", "1024", "-I", "128"), in_gpt, MIB),
     "inline data": (("ext4", "-O", "inline_data"), bare, 0),
     "bigalloc": (("ext4", "-b", "4096", "-C", "65536", "-N", "1024", "-O", "bigalloc"), in_qcow2, MIB),
@@ -144,6 +146,9 @@ def test_a_prepared_image_needs_no_preparation(folder: Path, tmp_path: Path) -> 
     again = prepare(tmp_path / "result", tmp_path / "work")
     assert first.changes
     assert (again.changes, again.source.overlaid_bytes) == ((), 0)
+    with closing(open_disk(FileIO(tmp_path / "result"), name="result").source) as source:
+        keys = {finding.key for finding in inspect_image(source, name="result").findings}
+    assert not keys & {"key-fetch", "net-rules", "machine-id", "console"}
 
 
 def test_the_same_image_gives_the_same_bytes_at_another_time(folder: Path, tmp_path: Path) -> None:

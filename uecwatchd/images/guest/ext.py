@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from uecwatchd.images.block_source import BlockSource, read_exactly
 from uecwatchd.images.guest.files import (
@@ -28,7 +29,8 @@ MAX_BLOCK_BITS = 16  # 64 KiB is the largest block
 MAX_DEPTH = 5  # of a tree of extents
 MAX_FOLDER_BYTES = 16 << 20
 MAX_GROUPS = 1 << 16  # 8 TiB with the usual blocks; their list has to fit into a message
-SPARE_INODES = 64  # never used ones that may be used next: more than files are added to a guest
+SPARE_INODES = 32  # more than files are added to a guest
+UNUSED_INODES = 0x1  # flag of a group whose bitmap of inodes was never written: all are free
 KEPT_FOLDERS, KEPT_BLOCKS = 256, 512
 # Features of the file system.
 SPARSE_SUPER, SPARSE_SUPER2 = 0x1, 0x200
@@ -63,12 +65,12 @@ class ExtInode:
 
 @dataclass(frozen=True, slots=True)
 class ExtGroup:
-    """Where a group has its own metadata: numbers of blocks. Of its inodes, the last ones were never used."""
+    """Where a group has its own metadata: numbers of blocks."""
 
     block_bitmap: int
     inode_bitmap: int
     inode_table: int
-    unused_inodes: int
+    flags: int
 
 
 class Ext:
@@ -119,31 +121,50 @@ class Ext:
 
     # --- metadata ---
 
-    def group_stretches(self) -> Iterator[tuple[int, int]]:
-        """Yield bitmaps and inode tables of all groups, as (start, length) in bytes.
+    def bitmap_stretches(self) -> Iterator[tuple[int, int]]:
+        """Yield the bitmaps of all groups, as (start, length) in bytes."""
+        for group in map(self._group, range(self._count_groups())):
+            yield group.block_bitmap * self.block_bytes, self.block_bytes
+            yield group.inode_bitmap * self.block_bytes, self.block_bytes
 
-        A table ends with the inodes that were never used, apart from the first of them.
+    def read_free_inodes(self, path: str) -> None:
+        """Read the free inodes that are the next ones for files in a folder: the first ones of its group.
+
+        If they are all in use, those of the next group follow.
         """
+        folder = self._find(path)
+        left, count = SPARE_INODES if folder else 0, self._count_groups()
+        first = (folder.number - 1) // self._inodes_per_group if folder else 0
+        for number in (*range(first, count), *range(first)):
+            for index in islice(self._free_indexes(number), left):
+                self._read(self._inode_place(number, index), self._inode_bytes)
+                left -= 1
+            if not left:
+                return
+
+    def _free_indexes(self, number: int) -> Iterator[int]:
+        group, size = self._group(number), self._inodes_per_group // 8
+        has_flags = self._sparse & (GROUP_SUMS | METADATA_SUMS)
+        bitmap = bytes(size) if has_flags and group.flags & UNUSED_INODES else self._block(group.inode_bitmap)
+        for at, byte in enumerate(bitmap[:size]):
+            if byte != 0xFF:
+                yield from (8 * at + bit for bit in range(8) if not byte >> bit & 1)
+
+    def _count_groups(self) -> int:
         count = -(-(self._blocks - self._first_block) // self._blocks_per_group)
         if count > MAX_GROUPS:
             raise Unsupported("it is too large to be changed here")
-        per_block = self.block_bytes // self._inode_bytes
-        for group in map(self._group, range(count)):
-            yield group.block_bitmap * self.block_bytes, self.block_bytes
-            yield group.inode_bitmap * self.block_bytes, self.block_bytes
-            used = min(self._inodes_per_group, self._inodes_per_group - group.unused_inodes + SPARE_INODES)
-            yield group.inode_table * self.block_bytes, -(-used // per_block) * self.block_bytes
+        return count
 
     def _group(self, number: int) -> ExtGroup:
         data, is_wide = self._descriptor(number), self._group_bytes >= 64
 
-        def field(low: int, high: int, width: int) -> int:
-            top = data[high : high + width] if is_wide else b""
-            return int.from_bytes(data[low : low + width] + top, "little")
+        def place(low: int, high: int) -> int:
+            top = data[high : high + 4] if is_wide else b""
+            return int.from_bytes(data[low : low + 4] + top, "little")
 
-        has_unused = self._sparse & (GROUP_SUMS | METADATA_SUMS)
-        unused = field(0x1C, 0x32, 2) if has_unused else 0
-        return ExtGroup(field(0, 0x20, 4), field(4, 0x24, 4), field(8, 0x28, 4), unused)
+        flags = int.from_bytes(data[0x12:0x14], "little")
+        return ExtGroup(place(0, 0x20), place(4, 0x24), place(8, 0x28), flags)
 
     def read_everything(self, path: str) -> None:
         """Read all that a path and the folders above it have: entries, maps, content, attributes."""
@@ -184,8 +205,7 @@ class Ext:
 
     def _inode(self, number: int) -> ExtInode:
         group, index = divmod(number - 1, self._inodes_per_group)
-        place = self._inode_table(group) * self.block_bytes + index * self._inode_bytes
-        data = self._read(place, self._inode_bytes)
+        data = self._read(self._inode_place(group, index), self._inode_bytes)
         mode, size = struct.unpack_from("<HxxI", data)
         if stat.S_ISREG(mode):
             size |= int.from_bytes(data[0x6C:0x70], "little") << 32
@@ -194,11 +214,8 @@ class Ext:
         attributes = int.from_bytes(data[0x68:0x6C] + data[0x76:0x78], "little")
         return ExtInode(number, mode, size, flags, data[0x28 : 0x28 + MAP_BYTES], inline, attributes)
 
-    def _inode_table(self, group: int) -> int:
-        """Return the block where the inodes of a group begin."""
-        data = self._descriptor(group)
-        high = int.from_bytes(data[0x28:0x2C], "little") if self._group_bytes >= 64 else 0
-        return int.from_bytes(data[8:12], "little") | high << 32
+    def _inode_place(self, group: int, index: int) -> int:
+        return self._group(group).inode_table * self.block_bytes + index * self._inode_bytes
 
     def _descriptor(self, group: int) -> bytes:
         per_block = self.block_bytes // self._group_bytes

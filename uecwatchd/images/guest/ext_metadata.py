@@ -1,8 +1,9 @@
 """The part of an ext file system that a program reads to change some files.
 
-debugfs needs the superblock, the descriptors, the bitmaps and inodes of all groups, and of the files that it
-changes the folders above them, their maps and their attributes. A copy of these stretches, with holes for
-everything else, is a file system to it. e2image(8) makes such a copy of a raw file; this works on any source.
+debugfs needs the superblock, the descriptors and bitmaps of all groups; of the files that it changes the
+inodes, the folders above them, their maps and their attributes; and the inodes that are free for new ones. A
+copy of these stretches, with holes for everything else, is a file system to it. e2image(8) makes such a copy
+of a raw file, with all inodes; this works on any source.
 """
 
 from collections.abc import Iterable
@@ -46,10 +47,11 @@ def find_metadata(source: BlockSource, paths: Iterable[str]) -> list[tuple[int, 
     """
     recorded = RecordedSource(source)
     files = Ext(recorded)
-    groups = [(start, start + length) for start, length in files.group_stretches()]
+    bitmaps = [(start, start + length) for start, length in files.bitmap_stretches()]
     for path in paths:
         files.read_everything(path)
-    step, size, found = files.block_bytes, source.size, [*recorded.stretches, *groups]
+        files.read_free_inodes(path)
+    step, size, found = files.block_bytes, source.size, [*recorded.stretches, *bitmaps]
     if any(end > size for _, end in found):
         raise ValueError("its metadata would be behind the end of its volume")
     joined = _join((start - start % step, min(size, end + -end % step)) for start, end in found)

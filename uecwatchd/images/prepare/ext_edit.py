@@ -11,6 +11,7 @@ free inode and block. debugfs reads what strangers have made, so it runs with fe
 import os
 import re
 import tempfile
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ EARLIEST_TIME = 1256774400
 # Its bitmaps of 8 TiB, the largest file system here, take a quarter of this memory.
 # debugfs reads them in a thread for each processor.
 LIMITS = Limits(cpu_seconds=60, memory_bytes=4 << 30, descriptors=64, has_threads=True)
-MAX_COPIED_BYTES = 8 << 30  # thirty million files
+MAX_COPIED_BYTES = 2 << 30  # four times the bitmaps of the largest file system here
 READ_BYTES = 1 << 20
 BANNER = re.compile(r"debugfs \d+\.\d+.*")
 NO_SPACE = re.compile(r"free (space|inode|block)|could not allocate|no space|inode table full", re.IGNORECASE)
@@ -62,7 +63,7 @@ def edit_ext(target: ExtTarget, edits: Sequence[PlacedEdit], work_folder: Path) 
     fails, OSError if the image does.
     """
     if sum(length for _, length in target.metadata) > MAX_COPIED_BYTES:
-        raise _refuse(target, "it has too many files")
+        raise _refuse(target, "its metadata is too large")
     with _temporary(work_folder) as file:
         _copy_metadata(target, file, work_folder)
         _apply(target, edits, file)
@@ -166,7 +167,10 @@ def _differences(target: ExtTarget, file: FileIO) -> Iterator[tuple[int, bytes]]
 def _read_before(target: ExtTarget, start: int, length: int) -> bytes:
     """Return what the copy had at first: the metadata, and zeros between."""
     data = bytearray(length)
-    for first, count in target.metadata:
+    index = bisect_right(target.metadata, (start, 0)) - 1
+    for first, count in target.metadata[max(0, index) :]:
+        if first >= start + length:
+            break
         begin, end = max(first, start), min(first + count, start + length)
         if begin < end:
             data[begin - start : end - start] = read_exactly(target.source, begin, end - begin)
