@@ -41,6 +41,7 @@ ramdisk     = "initrd.img-2.6.31-14"
 arch        = "x86_64"
 platform    = "linux"
 virtualization = "paravirtual"
+hypervisor = "xen"
 convert     = "raw"
 prepare     = true
 clouds      = ["default", "lab"]
@@ -91,6 +92,7 @@ def test_every_key_is_read() -> None:
         ramdisk="initrd.img-2.6.31-14",
         arch="x86_64",
         platform="linux",
+        hypervisor="xen",
         virtualization="paravirtual",
         convert="raw",
         prepare=True,
@@ -310,6 +312,7 @@ TABLES = st.fixed_dictionaries(
         | st.sampled_from(["eri-3c9f10e7", "none", "from-image"]),
         "arch": st.sampled_from(["i386", "x86_64"]),
         "platform": st.sampled_from(["linux", "windows"]),
+        "hypervisor": st.sampled_from(["kvm", "xen"]),
         "virtualization": st.sampled_from(["paravirtual", "hvm"]),
         "convert": st.sampled_from(["raw", "keep"]),
         "prepare": st.sampled_from([False]),  # true contradicts some of the others

@@ -12,6 +12,17 @@ from uecwatchd.events import Kind
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.leftover_files import MOST_REPORTED, report_leftover_files
 
+TARBALLS = [
+    ("k c.tar.gz", "tar -czf 'k c.tar.gz' karmic.img && rm karmic.img"),
+    (
+        "web-2026-11-28T10:00.tar.gz",
+        "tar -czf k karmic.img && mv k web-2026-11-28T10:00.tar.gz && rm karmic.img",
+    ),
+    ("-k.tar", "tar -cf ./-k.tar karmic.img && rm karmic.img"),
+    ("k.tgz", "tar -czf k.tgz karmic.img && rm karmic.img"),
+    ("k.tar.zst", "tar --zstd -cf k.tar.zst karmic.img && rm karmic.img"),
+]
+
 
 @pytest.mark.parametrize(
     ("name", "pack"),
@@ -26,14 +37,6 @@ from uecwatchd.service.leftover_files import MOST_REPORTED, report_leftover_file
         ("karmic.img.br", "brotli --rm karmic.img"),
         ("Karmic.IMG.ZST", "zstd -q --rm karmic.img && mv karmic.img.zst Karmic.IMG.ZST"),
         ("karmic.img.XZ", "xz karmic.img && mv karmic.img.xz karmic.img.XZ"),
-        ("k c.tar.gz", "tar -czf 'k c.tar.gz' karmic.img && rm karmic.img"),
-        (
-            "web-2026-11-28T10:00.tar.gz",
-            "tar -czf k karmic.img && mv k web-2026-11-28T10:00.tar.gz && rm karmic.img",
-        ),
-        ("-k.tar", "tar -cf ./-k.tar karmic.img && rm karmic.img"),
-        ("k.tgz", "tar -czf k.tgz karmic.img && rm karmic.img"),
-        ("k.tar.zst", "tar --zstd -cf k.tar.zst karmic.img && rm karmic.img"),
         ("k.tar.lz4", "tar -c karmic.img | lz4 -q > k.tar.lz4 && rm karmic.img"),
         ("k.ova", "tar -cf k.ova karmic.img && rm karmic.img"),
         ("k.iso.zip", "python3 -m zipfile -c k.iso.zip karmic.img && rm karmic.img"),
@@ -44,6 +47,24 @@ from uecwatchd.service.leftover_files import MOST_REPORTED, report_leftover_file
 def test_a_packed_image_is_no_set_and_the_command_of_its_reason_unpacks_it(
     tmp_path: Path, name: str, pack: str, place: str
 ) -> None:
+    check_command(tmp_path, name, pack, place)
+
+
+@pytest.mark.parametrize(("name", "pack"), TARBALLS)
+def test_a_tarball_in_a_sets_folder_is_not_unpacked(tmp_path: Path, name: str, pack: str) -> None:
+    check_command(tmp_path, name, pack, "a set/")
+
+
+@pytest.mark.parametrize(("name", "pack"), TARBALLS)
+def test_a_tarball_in_the_folder_itself_is_a_set(tmp_path: Path, name: str, pack: str) -> None:
+    lay(tmp_path, {"karmic.img": MBR})
+    subprocess.run(["sh", "-c", pack], cwd=tmp_path, check=True)
+    (found,) = decided(tmp_path).ready
+    assert (found.form, found.members, found.files) == ("archive", (), (name,))
+    assert f"archive {name} (" in row_of(tmp_path, found.name).detail
+
+
+def check_command(tmp_path: Path, name: str, pack: str, place: str) -> None:
     lay(tmp_path, {f"{place}karmic.img": MBR})
     subprocess.run(["sh", "-c", pack], cwd=tmp_path / place, check=True)
     (misfit,) = decided(tmp_path).unmatched
@@ -96,16 +117,16 @@ def test_each_is_reported_once_while_it_lies_there_and_many_are_reported_togethe
     def look() -> None:
         report_leftover_files(tmp_path, decided(tmp_path).unmatched, conditions=conditions, listener=listener)
 
-    lay(tmp_path, {"k.tar.gz": "x", "web.raw.1": MBR, "notes.md": "x"})
+    lay(tmp_path, {"k.tar.lz4": "x", "web.raw.1": MBR, "notes.md": "x"})
     for _ in range(3):
         look()
     assert len(listener.sentences(Kind.LEFT_OUT)) == 2
-    (tmp_path / "k.tar.gz").unlink()
+    (tmp_path / "k.tar.lz4").unlink()
     look()
-    lay(tmp_path, {"k.tar.gz": "x"})
+    lay(tmp_path, {"k.tar.lz4": "x"})
     look()
     assert len(listener.sentences(Kind.LEFT_OUT)) == 3
-    lay(tmp_path, {f"m{number}.tgz": "x" for number in range(MOST_REPORTED + 5)})
+    lay(tmp_path, {f"m{number}.tlz": "x" for number in range(MOST_REPORTED + 5)})
     look()
     sentences = listener.sentences(Kind.LEFT_OUT)[3:]
     assert len(sentences) == MOST_REPORTED + 1
@@ -117,8 +138,8 @@ def test_the_service_reports_a_packed_image_and_what_is_not_checked(host: Host) 
     disk.write_bytes(MBR)
     (host.spool / "web.toml").write_text('kernel = "none"\nramdisk = "none"\npublic = false\n')
     (host.spool / "web.img.md5").write_text("0" * 32 + "  web.img\n")
-    (host.spool / "more.tar.gz").write_bytes(b"x")
+    (host.spool / "more.ova").write_bytes(b"x")
     done = host.run("once")
-    assert "more.tar.gz: an archive is not taken as it is. Try: tar -xf more.tar.gz" in done.stderr
+    assert "more.ova: an archive is not taken as it is. Try: tar -xf more.ova" in done.stderr
     log = (host.spool / "web.uec.log").read_text()
     assert "web.img.md5 is not checked: only SHA-256 is" in log

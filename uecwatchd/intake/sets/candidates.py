@@ -31,6 +31,7 @@ TAR_SUFFIXES = (
 # The name of a copy that was set aside, or is not complete, continues after it: "web.raw.old",
 # "web.img-journal".
 _MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
+_ROOT_FILES = re.compile(r"(?:^|[-_.])root(?:[-_.]?fs)?$")
 SUFFIXES = (*MEMBER_SUFFIXES, *TAR_SUFFIXES, *SIDECAR_SUFFIXES, *CHECKSUM_SUFFIXES)
 # Names of kernel files that belong to no particular image: they never form a stem.
 LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
@@ -206,8 +207,13 @@ def _names_image(listing: Listing, sidecars: Iterable[str]) -> bool:
 
 
 def is_archive(path: str) -> bool:
-    """Return True for the name of an archive that a set may be in. In a set's folder it is none."""
-    return "/" not in path and file_names.fold_name(path).endswith(TAR_SUFFIXES)
+    """Return True for the name of an archive that a set may be in. In a set's folder it is none.
+
+    Distributions publish the root file system of an image as an archive beside it: `trusty-root.tar.gz`.
+    """
+    plain = file_names.fold_name(path)
+    is_tar = "/" not in path and plain.endswith(TAR_SUFFIXES)
+    return is_tar and not _ROOT_FILES.search(stem_of(plain))
 
 
 def looks_like_a_member(name: str) -> bool:
