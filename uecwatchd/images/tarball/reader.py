@@ -47,6 +47,8 @@ KINDS = {
     b"4": "a device",
     b"6": "a named pipe",
 }
+LINKS = (b"1", b"2")
+LINK_HINT = "Pack the files that links lead to: tar --dereference --hard-dereference."
 TREE_HINT = "Pack the image files alone; a file tree is no image: make a disk of it."
 
 
@@ -175,7 +177,8 @@ class TarReader:
             return
         what = KINDS.get(header.kind, f"an entry of type {header.kind!r}")
         name = printable(header.name.decode(errors="replace"))
-        raise Rejected(f"{self._name}: {name} in it is {what}", "only regular files are taken", TREE_HINT)
+        hint = LINK_HINT if header.kind in LINKS else TREE_HINT
+        raise Rejected(f"{self._name}: {name} in it is {what}", "only regular files are taken", hint)
 
     def _file(self, header: Header, extended: _Extended) -> TarFile:
         size = extended.value(b"size")
