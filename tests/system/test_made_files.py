@@ -1,6 +1,7 @@
 """Files that are made once: complete or not there, and only where the disk has space for them."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -60,6 +61,23 @@ def test_a_full_disk_is_a_sentence(small_disk: Path) -> None:
     with pytest.raises(Deferred) as caught:
         make_file(small_disk, PATH, refuse, needs_bytes=0, what=WHAT)
     assert "a reserve of 64 MiB" in caught.value.why
+
+
+def test_a_disk_that_fills_up_while_a_file_is_written_is_a_sentence_and_nothing_is_left(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = RESERVED_BYTES + (1 << 20)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        with pytest.raises(Deferred) as caught:
+            make_file(folder, PATH, put(bytes(size + 1)), needs_bytes=0, what=WHAT)
+        assert list((folder / "karmic.tar.gz").iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+    assert "No space left" in caught.value.why
+    assert "Free some space" in caught.value.hint
 
 
 def test_a_file_in_place_of_a_folder_is_a_sentence(tmp_path: Path) -> None:

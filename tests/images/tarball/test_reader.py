@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from uecwatchd.errors import Rejected, Stopped
 from uecwatchd.images.tarball.packed_stream import open_stream
-from uecwatchd.images.tarball.reader import Limits, TarReader
+from uecwatchd.images.tarball.reader import TarballLimits, TarballReader
 
 MIB = 1 << 20
 LONG_NAME = "n" * 180
-USUAL = Limits()
+USUAL = TarballLimits()
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     "gzip": gzip.compress,
@@ -50,11 +50,13 @@ GNU_TAR: dict[str, Sequence[str]] = {
 }
 
 
-def read(path: Path, limits: Limits = USUAL, check: Callable[[], None] = lambda: None) -> dict[str, bytes]:
+def read(
+    path: Path, limits: TarballLimits = USUAL, check: Callable[[], None] = lambda: None
+) -> dict[str, bytes]:
     """Return the content of each file in an archive."""
     contents = {}
     with FileIO(path) as file:
-        reader = TarReader(open_stream(file, check=check), name=path.name, limits=limits)
+        reader = TarballReader(open_stream(file, check=check), name=path.name, limits=limits)
         for member in reader.files():
             content = bytearray(member.size)
             for offset, piece in reader.data(member):
@@ -63,7 +65,7 @@ def read(path: Path, limits: Limits = USUAL, check: Callable[[], None] = lambda:
     return contents
 
 
-def refusal(path: Path, limits: Limits = USUAL) -> str:
+def refusal(path: Path, limits: TarballLimits = USUAL) -> str:
     with pytest.raises(Rejected) as caught:
         read(path, limits)
     return str(caught.value)
@@ -95,7 +97,9 @@ def test_what_gnu_tar_packs_is_what_is_read(tmp_path: Path, files: Path, options
     }
     assert read(archive) == expected
     with FileIO(archive) as file:
-        members = {one.name: one for one in TarReader(open_stream(file, check=bool), name="a.tar").files()}
+        members = {
+            one.name: one for one in TarballReader(open_stream(file, check=bool), name="a.tar").files()
+        }
     if "--sparse" in options:
         assert members["sparse.img"].stored_bytes < MIB
         assert members["sparse.img"].size == 13 * MIB
@@ -171,7 +175,7 @@ def test_an_archive_against_the_rules_is_refused(
     tmp_path: Path, entries: list[tarfile.TarInfo], words: str
 ) -> None:
     (tmp_path / "a.tar").write_bytes(of_entries(*entries))
-    limits = Limits(files=4, stored_bytes=MIB)
+    limits = TarballLimits(files=4, stored_bytes=MIB)
     assert words in refusal(tmp_path / "a.tar", limits)
 
 
@@ -216,8 +220,23 @@ def test_a_bomb_is_not_read_further_than_the_limit(
     for words, bomb in bombs.items():
         (tmp_path / "a.tar").write_bytes(compress(bomb))
         began = time.process_time()
-        assert words in refusal(tmp_path / "a.tar", Limits(stored_bytes=MIB))
+        assert words in refusal(tmp_path / "a.tar", TarballLimits(stored_bytes=MIB))
         assert time.process_time() - began < 1
+
+
+def test_a_file_larger_than_any_disk_is_refused_although_it_is_nothing_but_holes(tmp_path: Path) -> None:
+    info = entry("x")
+    info.pax_headers = {"GNU.sparse.size": str(1 << 50), "GNU.sparse.map": f"{1 << 50},0"}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info)
+    (tmp_path / "a.tar").write_bytes(buffer.getvalue())
+    assert "it is too large" in refusal(tmp_path / "a.tar")
+
+
+def test_what_busybox_packs_is_what_is_read(tmp_path: Path, files: Path) -> None:
+    subprocess.run(["busybox", "tar", "-C", files, "-cf", tmp_path / "a.tar", "."], check=True)
+    assert read(tmp_path / "a.tar")["inner/vmlinuz"] == b"kernel"
 
 
 def test_headers_of_any_length_are_not_taken_into_memory(tmp_path: Path) -> None:
@@ -283,7 +302,7 @@ def test_no_damage_is_an_internal_error(tmp_path_factory, form: int, damage: lis
     path = tmp_path_factory.getbasetemp() / "damaged.tar"
     path.write_bytes(data)
     try:
-        contents = read(path, Limits(stored_bytes=MIB))
+        contents = read(path, TarballLimits(stored_bytes=MIB))
     except Rejected:
         return
     except MemoryError:

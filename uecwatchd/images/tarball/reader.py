@@ -53,14 +53,16 @@ TREE_HINT = "Pack the image files alone; a file tree is no image: make a disk of
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits of an archive: `files` in it, and the `stored` bytes of all of them, without holes.
+class TarballLimits:
+    """TarballLimits of an archive: `files` in it, the bytes that are `stored` of all, and the `size` of each.
 
-    A published set has ten files at most. No disk that a cloud takes is larger than some terabytes.
+    A published set has ten files at most. No disk that a cloud takes is larger than some terabytes, and no
+    file on ext4 larger than 16 TiB.
     """
 
     files: int = 100
     stored_bytes: int = 1 << 42
+    size: int = (1 << 44) - (1 << 12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,13 @@ class _Extended:
         return dict(self.records).get(key)
 
 
-class TarReader:
+class TarballReader:
     """An archive that is read once. `name` is that of its file, for sentences.
 
     All methods raise Rejected for an archive that cannot be used, and OSError.
     """
 
-    def __init__(self, read: Read, *, name: str, limits: Limits = Limits()) -> None:
+    def __init__(self, read: Read, *, name: str, limits: TarballLimits = TarballLimits()) -> None:
         self._read, self._name, self._limits = read, name, limits
         self._buffer, self._at = b"", 0  # read from the stream, and how much of it is taken
         self._left = 0  # bytes of the current file that are not taken yet
@@ -155,8 +157,7 @@ class TarReader:
         self._left, self._padding = stored, -stored % BLOCK_BYTES
         self._stored += stored
         if self._stored > self._limits.stored_bytes:
-            why = f"its files have more than {format_size(self._limits.stored_bytes)}"
-            raise Rejected(f"{self._name}: it is too large", why, "Drop the files themselves.")
+            raise self._too_large(self._limits.stored_bytes)
 
     def _read_extended(self, header: Header, extended: _Extended) -> None:
         if header.stored > MOST_EXTENDED_BYTES:
@@ -258,10 +259,16 @@ class TarReader:
         self._folders |= above
         if len(self._names) > self._limits.files:
             raise self._too_many()
+        if file.size > self._limits.size:
+            raise self._too_large(self._limits.size)
 
     def _too_many(self) -> Rejected:
         why = f"it has more than {self._limits.files} files"
         return Rejected(f"{self._name}: it is no archive of an image", why, TREE_HINT)
+
+    def _too_large(self, limit: int) -> Rejected:
+        why = f"its files have more than {format_size(limit)}"
+        return Rejected(f"{self._name}: it is too large", why, "Drop the files themselves.")
 
     def _check_end(self) -> None:
         """Read to the end of the stream, so that its checksum is compared."""

@@ -264,11 +264,11 @@ def _archive_set(
     _check_has_own_files(view, candidate, [path])
     if is_new:
         _check_nearby_files(listing, candidate, (path,), around.near, rules.settle)
+        check_identified(sidecar, rules)
     sums = find_declared_sums(
         listing, around.lists, candidate, sidecar, [path], owned=[path], is_finished=not is_new
     )
     check_settled(listing, sums.files, rules.settle)
-    check_identified(sidecar, rules)
     unread = (*unused_nearby(listing, around.near, candidate, [path]), *sums.remarks)
     found = _image_set(view, candidate, sidecar, (), sums, alone=False, unread=unread)
     return replace(found, packed=packed_files(listing, candidate, rules))

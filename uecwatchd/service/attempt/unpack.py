@@ -20,7 +20,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.tarball.packed_stream import open_stream
-from uecwatchd.images.tarball.reader import TarFile, TarReader
+from uecwatchd.images.tarball.reader import TarballReader, TarFile
 from uecwatchd.intake.sets.records import ImageSet, Member, PackedFiles
 from uecwatchd.intake.sets.unpacked import judge_unpacked
 from uecwatchd.intake.spool import safe_open
@@ -122,9 +122,9 @@ def _unpack(job: Job, packed: PackedFiles, folder: Path, tools: AttemptTools) ->
     return unpacked
 
 
-def _open_archive(file: FileIO, packed: PackedFiles, check: Callable[[], None]) -> TarReader:
+def _open_archive(file: FileIO, packed: PackedFiles, check: Callable[[], None]) -> TarballReader:
     try:
-        return TarReader(open_stream(file, check=check), name=packed.path)
+        return TarballReader(open_stream(file, check=check), name=packed.path)
     except LookupError as error:
         why, hint = (
             f"it is compressed with {error.args[0]}, which cannot be read here",
@@ -148,7 +148,7 @@ def _check_same(file: FileIO, packed: PackedFiles) -> None:
         raise safe_open.changed(packed.path)
 
 
-def _make(reader: TarReader, member: TarFile, source: FileIO, folder: Path, packed: PackedFiles) -> None:
+def _make(reader: TarballReader, member: TarFile, source: FileIO, folder: Path, packed: PackedFiles) -> None:
     """Write one file of the archive, with holes for its zeros, unless it is there."""
 
     def write(file: BinaryIO) -> None:
