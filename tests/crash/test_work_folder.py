@@ -32,7 +32,7 @@ def packed(scene: Scene, real_set: RealSet, tmp_path_factory: pytest.TempPathFac
 
 
 def work(scene: Scene) -> Path:
-    return scene.host.state / "work"
+    return scene.host.state / "work" / "sets"
 
 
 def wrong(scene: Scene) -> list[str]:

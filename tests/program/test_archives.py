@@ -221,7 +221,7 @@ def test_an_archive_that_changes_while_it_is_unpacked_is_unpacked_again(
     crossing(cross)
     with closing(open_ledger(host.state)) as ledger:
         for state in ("deferred", "done"):
-            (record,) = Service(load(host.config, environ={}), monitor=listener, ledger=ledger).once()
+            (record,) = Service(load(host.config, environ={}), listener=listener, ledger=ledger).once()
             assert record.state == state, record.error
     assert touched
     assert any("it changed while it was read" in sentence for sentence in listener.sentences(Kind.DEFERRED))

@@ -1,6 +1,6 @@
-"""How the bytes of an image are taken from a file, as a text that is stored with the digest of these bytes.
+"""How the bytes of an image are taken from a file, as a text.
 
-The first word is "file", "disk" for the disk in a container, or "prepared" for that disk with changes over
+It is stored with the digest of these bytes. The first word is "file", "disk" for the disk in a container, or "prepared" for that disk with changes over
 it. A second one is a part of it, for example "disk partition:1048576+2147483648" (start and size in bytes) or
 "file guest:/boot/vmlinuz-6.1.0" (a path without links, in the system on that disk).
 """
@@ -38,5 +38,8 @@ def describe(reading: Reading, path: str) -> str:
 
 
 def is_prepared(reading: Reading) -> bool:
-    """Tell if the image has changes over it. A kernel in it has none: they are for files of the system."""
+    """Tell if the image has changes over it.
+
+    A kernel in it has none: they are for files of the system.
+    """
     return whole(reading) == PREPARED and not guest_path(reading)

@@ -97,7 +97,9 @@ def decimal(text: bytes) -> int:
 
 
 def old_gnu_map(block: bytes, *, is_first: bool) -> tuple[list[tuple[int, int]], bool]:
-    """Return the stretches in a header of type "S" or in a block behind it, and True if more blocks follow.
+    """Return the stretches in a header of type "S" or in a block behind it.
+
+    The second value is True if more blocks follow.
 
     Raises ValueError.
     """

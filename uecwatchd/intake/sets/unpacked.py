@@ -57,7 +57,6 @@ def judge_unpacked(found: ImageSet, packed: PackedFiles, unpacked: Listing) -> I
         unread=judged.unread,
         owner=found.owner,
         packed=packed,
-        from_image=replace(judged.from_image, otherwise="") if judged.from_image else None,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from uecwatchd.errors import NotYet, Rejected
+from uecwatchd.errors import NotYet, Rejected, UecError
 from uecwatchd.events import Event, Kind
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.guest.kernel_pair import KernelPair, NoKernelPair
@@ -63,9 +63,9 @@ def _inspect(job: Job, machine: Member, tools: AttemptTools) -> Inspection:
 def _without_inspection(job: Job, error: Rejected) -> Job:
     """Go on with an image that cannot be looked into, if nothing has to come out of it."""
     found = job.found
-    if found.from_image and found.from_image.otherwise:
-        raise NotYet(f"{found.from_image.otherwise}; {error.what}: {error.why}", until=None) from error
-    if found.from_image or found.sidecar.layout == "partition" or found.sidecar.require:
+    if found.from_image:
+        raise _without_boot_files(found, error) from error
+    if found.sidecar.layout == "partition" or found.sidecar.require:
         raise error
     tell(job, Kind.WORKING, f"not looked into: {error.what}: {error.why}", level="warning")
     return job
@@ -157,13 +157,23 @@ def _boot_members(found: ImageSet, machine: Member, inspection: Inspection) -> I
 
 
 def _pair(found: ImageSet, machine: Member, inspection: Inspection) -> KernelPair:
-    """Return the pair in the image. Raises Rejected, or NotYet if files beside it would do as well."""
+    """Return the pair in the image. Raises NotYet if files beside it would do as well, or Rejected."""
     try:
         return _fitting_pair(found, machine, inspection)
     except NoKernelPair as error:
-        if found.from_image and found.from_image.otherwise:
-            raise NotYet(f"{found.from_image.otherwise}; {error.what}: {error.why}", until=None) from error
-        raise
+        raise _without_boot_files(found, error) from error
+
+
+def _without_boot_files(found: ImageSet, error: Rejected) -> UecError:
+    """Return what stops a set whose image has no kernel: nobody adds one to an archive, or against a demand."""
+    otherwise = found.from_image.otherwise if found.from_image else ""
+    if not otherwise:
+        return error
+    lacking = f"{otherwise}; {error.what}: {error.why}"
+    if found.packed is None:
+        return NotYet(lacking, until=None)
+    hint = f"Pack it again with that, or drop the files themselves, in a folder {found.name}/."
+    return Rejected(f"{found.packed.path}: it is not a complete set", f"it lacks {lacking}", hint)
 
 
 def _fitting_pair(found: ImageSet, machine: Member, inspection: Inspection) -> KernelPair:
