@@ -1,4 +1,4 @@
-"""A process that gives up its rights before it parses untrusted data with somebody else's library or program.
+"""Confinement: a process gives up its rights, before foreign code in it parses untrusted data.
 
 It keeps the descriptors that it has, and the memory and time that its parser needs. Afterwards it can open
 nothing but what it was given, so it has no other files, no network and no devices; it can start nothing,

@@ -1,1 +1,1 @@
-"""Preparation of an image for a cloud: changes that lie over the file which is read, and never in it."""
+"""Preparation of an image for a cloud: changes over the file that is read, never in it."""

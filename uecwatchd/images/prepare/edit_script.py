@@ -1,4 +1,7 @@
-"""Edits as commands of debugfs(8), with the contents in memory files that it opens by their descriptors."""
+"""Edits as commands of debugfs(8), with contents in memory files.
+
+debugfs opens these by their descriptors, so nothing has to be written to a disk for it.
+"""
 
 import os
 from collections.abc import Iterator

@@ -47,8 +47,10 @@ SELINUX = re.compile(r"^\s*SELINUX\s*=\s*(enforcing|permissive)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class GuestText:
-    """A small text file of a guest. `text` keeps bytes that are not UTF-8 as surrogates; None if it is not
-    there."""
+    """A small text file of a guest.
+
+    `text` keeps bytes that are not UTF-8 as surrogates. It is None if there is no such file.
+    """
 
     path: str
     text: str | None

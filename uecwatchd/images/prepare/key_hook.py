@@ -63,7 +63,7 @@ ROOT = GuestUser("root", "/root")
 
 
 def is_shell_script(text: str) -> bool:
-    """Tell if a text is a script for a shell. An empty one, and one without a first line, will be."""
+    """Tell if a text is a script for a shell, or may become one: it names no other interpreter."""
     return not text.startswith("#!") or SHELLS.match(text) is not None
 
 

@@ -68,7 +68,7 @@ def _place(system: LinuxSystem, edit: FileEdit) -> PlacedEdit:
 
 
 def _existing(tree: GuestTree, parents: list[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the deepest folder that is there, and the names below it that are not."""
+    """Return the deepest existing folder, and the missing names below it."""
     for depth in range(len(parents), -1, -1):
         found = tree.find("/" + "/".join(parents[:depth]))
         if found is not None:

@@ -1,4 +1,4 @@
-"""Which files of a guest are changed to make it ready for a cloud: rules, without a look at the image.
+"""Rules for the preparation of a guest: edits of its files, from facts alone.
 
 Each rule is the remedy for a finding of `readiness` that can be done without running the guest. What is
 right already stays as it is. What cannot be done is a remark.

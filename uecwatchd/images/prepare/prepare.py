@@ -1,4 +1,4 @@
-"""Preparation of an image: look into its guest, plan, change a copy of its metadata, lay that over the image.
+"""Preparation of an image: look into its guest, plan, change a copy of its metadata, overlay the result.
 
 The result is read as if the image had been changed, and its file never is. The same image gives the same
 result on each host with the same version of debugfs, so an attempt that was interrupted finds its digest

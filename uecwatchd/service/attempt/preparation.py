@@ -1,4 +1,4 @@
-"""Members that are prepared: the image is read with changes over it, which are made again for each reading.
+"""Prepared members: images with changes over them, made again for each reading.
 
 The digest is that of the prepared image. The ledger keeps it with a digest of the changes: another version of
 this program, or of debugfs, may make other ones.
