@@ -69,6 +69,11 @@ def _judge(candidate: SetCandidate, listing: Listing, packed: PackedFiles) -> Im
     except NotReady as wait:
         hint = f"Pack it again with that, or drop the files themselves, in a folder {candidate.name}/."
         raise Rejected(f"{packed.path}: it is not a complete set", f"it lacks {wait.reason}", hint) from wait
+    except Rejected as error:
+        if "Try: " not in error.hint:
+            raise
+        hint = f"Unpack it, and drop the files. {error.hint.replace(candidate.base, '')}"
+        raise Rejected(error.what, error.why, hint) from error
 
 
 def _check_not_nested(unpacked: Listing) -> None:

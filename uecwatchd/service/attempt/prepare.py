@@ -111,7 +111,7 @@ def check_sum(job: Job, member: Member, known: MemberRecord | None, tools: Attem
     if declared is None or (found := _sha256(job, member, known, tools)) == declared:
         return
     until = fresh_until(job, now=tools.now())
-    if tools.now() < until:
+    if tools.now() < until and member.origin is None:
         raise NotYet(f"{member.path} to have its declared SHA-256", until=until)
     raise Rejected(
         f"{member.path}: its SHA-256 is not the declared one",

@@ -97,8 +97,11 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
             check_space(found.folder, "the spool folder")
             check_space(tools.state_folder, "the state directory")
             _announce(job, before)
-            job = _run_stages(making_stages(found), job, tools)
-            job = _run_stages(stages_of(job.found), job, tools)
+            for stages in (making_stages, stages_of):
+                for name, stage in stages(job.found):
+                    stop_if_asked(job, tools)
+                    job = _note_stage(job, name, tools)
+                    job = _run_stage(stage, job, tools)
             return _succeed(job, tools)
     except Stopped as stopped:
         queued = replace(job.reached(), state="queued")
@@ -110,14 +113,6 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
         return _end(job, record, tools, event)
     except UecError as error:
         return _fail(job, error, tools, before)
-
-
-def _run_stages(stages: tuple[tuple[str, Stage], ...], job: Job, tools: AttemptTools) -> Job:
-    for name, stage in stages:
-        stop_if_asked(job, tools)
-        job = _note_stage(job, name, tools)
-        job = _run_stage(stage, job, tools)
-    return job
 
 
 def _run_stage(stage: Stage, job: Job, tools: AttemptTools) -> Job:

@@ -124,15 +124,19 @@ def _unpack(job: Job, packed: PackedFiles, folder: Path, tools: AttemptTools) ->
 
 def _open_archive(file: FileIO, packed: PackedFiles, check: Callable[[], None]) -> TarballReader:
     try:
-        return TarballReader(open_stream(file, check=check), name=packed.path)
+        read = open_stream(file, check=check)
     except LookupError as error:
-        why, hint = (
-            f"it is compressed with {error.args[0]}, which cannot be read here",
-            "Pack it with gzip or xz.",
-        )
+        why = f"it is compressed with {error.args[0]}, which cannot be read here"
+        hint = "Pack it with gzip or xz."
         if error.args[0] == "zstd":
             hint = "Install the Python package zstandard, or pack it with gzip or xz."
         raise Rejected(f"{packed.path}: it cannot be unpacked", why, hint) from error
+
+    def read_or_defer(limit: int) -> bytes:
+        with safe_open.reading(packed.path):  # here, because the work folder has failures of its own
+            return read(limit)
+
+    return TarballReader(read_or_defer, name=packed.path)
 
 
 def _report(job: Job, file: FileIO, packed: PackedFiles, tools: AttemptTools) -> None:
@@ -176,9 +180,12 @@ def write_note(unpacked: Unpacked) -> bytes:
 def read_note(data: bytes) -> Unpacked:
     """Parse what `write_note` has written. Raises ValueError for anything else."""
     note = json.loads(data)
-    if not isinstance(note, dict) or note.get("version") != NOTE_VERSION:
+    if not isinstance(note, dict) or note.pop("version", None) != NOTE_VERSION:
         raise ValueError("not a note of this version")
-    return Unpacked(tuple(note["files"]), note["stored_bytes"], tuple(note["passed_over"]))
+    try:
+        return Unpacked(tuple(note["files"]), int(note["stored_bytes"]), tuple(note["passed_over"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError("not a note of an archive") from error
 
 
 def _put(file: BinaryIO, data: bytes) -> None:
