@@ -125,6 +125,10 @@ def test_the_kernel_for_the_hypervisor_is_taken_out_of_an_archive_of_eucalyptus(
         assert ramdisk["origin"] == f"{inner} in {archive}"
         assert ramdisk["sha256"] == digest(eucalyptus.parent / inner)
     assert work_left(host) == []
+    os.truncate(host.spool / "xen.tar", 1 << 20)
+    host.ask("once", code=EX_DATAERR)
+    left = [name for name in host.outputs() if name.startswith("xen")]
+    assert left == ["xen.uec.error", "xen.uec.json", "xen.uec.log"], "the ids are of an earlier archive"
 
 
 def entry(name: str, kind: bytes = tarfile.REGTYPE, *, size: int = 0, link: str = "") -> tarfile.TarInfo:

@@ -27,6 +27,7 @@ from uecwatchd.intake.spool import safe_open
 from uecwatchd.intake.spool.contents import Contents, ReadBudget, read_contents
 from uecwatchd.intake.spool.ignored import ignored_by
 from uecwatchd.intake.spool.scan import Entry, Listing
+from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import AttemptTools, Job, stop_if_asked, tell, with_members
 from uecwatchd.service.attempt.prepare import check_sum
 from uecwatchd.service.work_folder import WHAT, drop_older_work, work_folder
@@ -56,11 +57,20 @@ class Unpacked:
 def unpack(job: Job, tools: AttemptTools) -> Job:
     """Unpack the archive of a set, and return the job with the members in it.
 
-    Raises the error of an archive that cannot be unpacked, and that of files that are no set.
+    Raises the error of an archive that cannot be unpacked, and that of files that are no set. Ids of an
+    earlier archive are removed then, as for files that the rules refuse.
     """
     packed = job.found.packed
     if packed is None:
         return job
+    try:
+        return _unpack_and_judge(job, packed, tools)
+    except Rejected:
+        result_files.retract(job.record)
+        raise
+
+
+def _unpack_and_judge(job: Job, packed: PackedFiles, tools: AttemptTools) -> Job:
     whole = Member("machine", packed.path, packed.stamp.size, packed.stamp, Facts("tar"))
     check_sum(job, whole, None, tools)
     drop_older_work(tools.work_folder, job.found.id, job.found.stamp)
