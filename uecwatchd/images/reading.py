@@ -1,8 +1,9 @@
 """How the bytes of an image are taken from a file, as a text.
 
-It is stored with the digest of these bytes. The first word is "file", "disk" for the disk in a container, or "prepared" for that disk with changes over
-it. A second one is a part of it, for example "disk partition:1048576+2147483648" (start and size in bytes) or
-"file guest:/boot/vmlinuz-6.1.0" (a path without links, in the system on that disk).
+It is stored with the digest of these bytes. The first word is "file", "disk" for the disk in a container, or
+"prepared" for that disk with changes over it. A second one is a part of it, for example
+"disk partition:1048576+2147483648" (start and size in bytes) or "file guest:/boot/vmlinuz-6.1.0" (a path
+without links, in the system on that disk).
 """
 
 from uecwatchd.types import Reading

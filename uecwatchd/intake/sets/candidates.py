@@ -207,7 +207,7 @@ def _names_image(listing: Listing, sidecars: Iterable[str]) -> bool:
 
 
 def is_archive(path: str) -> bool:
-    """Return True for the name of an archive that a set may be in. In a set's folder it is none.
+    """Return True for the name of an archive with a set; in a set's folder it has none.
 
     Distributions publish the root file system of an image as an archive beside it: `trusty-root.tar.gz`.
     """

@@ -58,7 +58,8 @@ class Rules:
 class Member:
     """One file of a set.
 
-    `path` is relative to the spool folder, or to the work folder if it has an `origin`. `size` is that of the image in bytes, by its `reading`: of the file, of the disk in it, or of a part.
+    `path` is relative to the spool folder, or to the work folder if it has an `origin`. `size` is that of the
+    image in bytes, by its `reading`: of the file, of the disk in it, or of a part.
     """
 
     role: Role

@@ -165,7 +165,10 @@ def _pair(found: ImageSet, machine: Member, inspection: Inspection) -> KernelPai
 
 
 def _without_boot_files(found: ImageSet, error: Rejected) -> UecError:
-    """Return what stops a set whose image has no kernel: nobody adds one to an archive, or against a demand."""
+    """Return the error of a set whose image has no kernel.
+
+    Files that are added later help neither an archive nor a set with a sidecar that demands the image's own.
+    """
     otherwise = found.from_image.otherwise if found.from_image else ""
     if not otherwise:
         return error
